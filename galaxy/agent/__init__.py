@@ -1,0 +1,1 @@
+"""What stands for one machine: makes, keeps and reports containers."""

@@ -1,0 +1,1 @@
+"""The service layer: which program runs in which container."""

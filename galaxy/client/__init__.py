@@ -1,0 +1,1 @@
+"""The SDK: ``from galaxy.client import Galaxy``."""

@@ -1,0 +1,1 @@
+"""Linux containers: one kernel seam, cgroups, namespaces, root file systems, volumes."""

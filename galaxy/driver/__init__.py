@@ -1,0 +1,1 @@
+"""The tick: inbox, logic, commit, publish. One loop for both leaders."""

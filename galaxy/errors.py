@@ -1,0 +1,116 @@
+"""Every error that a caller can act on, and the exit code that each one means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+DONE: Final = 0
+FAILED: Final = 1
+NOT_ALL_RUNNING: Final = 2
+REFUSED: Final = 3
+USAGE: Final = 64
+
+
+class GalaxyError(Exception):
+    """Something that cannot be done, why in numbers, and the way out.
+
+    Attributes:
+        kind: Stable word that travels in answers; ``error_from`` turns it back.
+        exit_code: What the command line exits with.
+        message: What cannot be done, one line.
+        details: Further lines: the numbers, or one line for each problem.
+        hint: What to try, one line; empty when there is nothing to try.
+    """
+
+    kind: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = FAILED
+
+    def __init__(self, message: str, *, details: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {line}" for line in self.details)]
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return "\n".join(lines)
+
+
+class UsageError(GalaxyError):
+    """A command or call that is wrong in itself."""
+
+    kind = "usage"
+    exit_code = USAGE
+
+
+class SpecError(GalaxyError):
+    """A job file with problems; ``details`` holds every one of them."""
+
+    kind = "spec"
+    exit_code = USAGE
+
+
+class NotSupportedYet(SpecError):
+    """A field or value that a later version implements."""
+
+    kind = "not-supported"
+
+
+class NotFound(GalaxyError):
+    """A job, pod, agent or service that is not there."""
+
+    kind = "not-found"
+
+
+class Conflict(GalaxyError):
+    """A request that does not go with the present state."""
+
+    kind = "conflict"
+
+
+class Refused(GalaxyError):
+    """Permission or quota says no; a wrong Redis password is one of these."""
+
+    kind = "refused"
+    exit_code = REFUSED
+
+
+class Unreachable(GalaxyError):
+    """The cluster, or a part of it, does not answer in time."""
+
+    kind = "unreachable"
+
+
+class HostError(GalaxyError):
+    """This host lacks something: a kernel feature, a right, a tool."""
+
+    kind = "host"
+
+
+class NotLeader(GalaxyError):
+    """A write by somebody who cannot prove that it leads; nothing was written."""
+
+    kind = "not-leader"
+
+
+class BadMessage(GalaxyError):
+    """A message that is malformed, foreign or of an unknown version; it is dropped."""
+
+    kind = "bad-message"
+
+
+_KINDS: Final[dict[str, type[GalaxyError]]] = {
+    error.kind: error
+    for error in (
+        GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict,
+        Refused, Unreachable, HostError, NotLeader, BadMessage,
+    )
+}  # fmt: skip
+
+
+def error_from(kind: str, message: str, details: Sequence[str], hint: str) -> GalaxyError:
+    """Rebuild the error that an answer carries; an unknown kind is a plain ``GalaxyError``."""
+    return _KINDS.get(kind, GalaxyError)(message, details=details, hint=hint)

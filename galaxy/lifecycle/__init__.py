@@ -1,0 +1,1 @@
+"""Transition tables: what may follow what, as data."""

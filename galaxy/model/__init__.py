@@ -1,0 +1,1 @@
+"""Nouns: specs, containers, pods, agents, and the messages that carry them. No decisions, no I/O."""

@@ -1,0 +1,67 @@
+"""What every noun and message of Galaxy is: a frozen, keyword-only, strict struct."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from galaxy.errors import BadMessage
+
+WIRE_VERSION: Final = 1
+"""Version of every message between processes; a receiver drops a message of another one."""
+
+MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Longest message that is looked at, in bytes."""
+
+T = TypeVar("T")
+
+
+class Noun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A value that crosses processes or is stored; unknown fields are refused."""
+
+
+def encode(value: Any) -> bytes:
+    """Return ``value`` as JSON, fields in the order of their definition."""
+    return _ENCODER.encode(value)
+
+
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """Read JSON as a ``kind``, strictly.
+
+    Raises:
+        BadMessage: ``data`` is too long, is not JSON, or does not have the shape of ``kind``.
+    """
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise BadMessage(f"message of {len(data)} bytes is over the limit of {MESSAGE_BYTES_MAX}")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(f"not a {kind.__name__}: {error}") from error
+
+
+def to_plain(value: Any) -> Any:
+    """Return ``value`` as dicts, lists, strings and numbers, ready for any JSON encoder."""
+    return msgspec.to_builtins(value)
+
+
+def from_plain(value: Any, kind: type[T]) -> T:
+    """Read dicts and lists as a ``kind``, strictly.
+
+    Raises:
+        BadMessage: ``value`` does not have the shape of ``kind``.
+    """
+    try:
+        return msgspec.convert(value, type=kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise BadMessage(f"not a {kind.__name__}: {error}") from error
+
+
+def fold(*facts: object) -> int:
+    """Return 60 bits that stand for ``facts``; XOR them over a set to digest the set."""
+    text = "\x1f".join(str(fact) for fact in facts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 4
+
+
+_ENCODER: Final = msgspec.json.Encoder()

@@ -1,0 +1,226 @@
+"""Containers as ResMan and Agents speak of them: demand, orders, what is found, outcomes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from galaxy.model.base import Noun
+from galaxy.model.spec import Medium
+
+
+class TaskDemand(Noun, frozen=True, kw_only=True):
+    """Limits of one task's cgroup: millicores, bytes, a count of processes, an io weight."""
+
+    name: str
+    cpu_milli: int
+    memory_bytes: int
+    cpu_excess: bool = False
+    memory_excess: bool = False
+    pids_max: int = 512
+    io_weight: int = 500
+
+
+class VolumeDemand(Noun, frozen=True, kw_only=True):
+    """A volume of ``size_bytes`` seen at ``path``; tmpfs is charged as memory."""
+
+    path: str
+    size_bytes: int
+    medium: Medium = Medium.DISK
+    readonly: bool = False
+    exclusive: bool = False
+
+
+class PortDemand(Noun, frozen=True, kw_only=True):
+    """A port that a task listens on; 0 lets the agent choose. ``name`` is unique over the pod."""
+
+    name: str
+    port: int = 0
+
+
+class Demand(Noun, frozen=True, kw_only=True):
+    """What one container asks of a machine, and where it may live."""
+
+    tasks: tuple[TaskDemand, ...]
+    workspace: VolumeDemand
+    volumes: tuple[VolumeDemand, ...] = ()
+    ports: tuple[PortDemand, ...] = ()
+    pools: tuple[str, ...] = ()
+    tag: str = ""
+    max_per_host: int = 0
+    network: str = "host"
+
+    @property
+    def cpu_milli(self) -> int:
+        return sum(task.cpu_milli for task in self.tasks)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the tasks and of every tmpfs."""
+        return sum(task.memory_bytes for task in self.tasks) + self._on({Medium.TMPFS})
+
+    @property
+    def disk_bytes(self) -> int:
+        return self._on({Medium.DISK, Medium.SSD})
+
+    def _on(self, media: set[Medium]) -> int:
+        return sum(v.size_bytes for v in (self.workspace, *self.volumes) if v.medium in media)
+
+
+class GroupOrder(Noun, frozen=True, kw_only=True):
+    """AppMaster to ResMan: there shall be ``replicas`` equal containers; 0 and ``remove`` ends it.
+
+    ``epoch`` is AppMaster's and ``serial`` counts its orders for this group: an order that is
+    not newer than the last one obeyed changes nothing, and is answered all the same.
+    """
+
+    group: str
+    epoch: int
+    serial: int
+    replicas: int
+    demand: Demand
+    priority: int = 100
+    batch: bool = False
+    remove: bool = False
+    release: tuple[int, ...] = ()
+    """Slots below ``replicas`` that are done for good and keep no container (finished pods)."""
+
+
+class ContainerState(StrEnum):
+    """Where a slot is in its life, as ResMan sees it."""
+
+    PENDING = "pending"
+    ALLOCATING = "allocating"
+    READY = "ready"
+    DESTROYING = "destroying"
+    GONE = "gone"
+
+
+class Reason(Noun, frozen=True, kw_only=True):
+    """Why something is not as wanted: a stable word, a sentence, and numbers by name."""
+
+    code: str
+    message: str = ""
+    counts: dict[str, int] = {}
+    """For a placement: agents per cause, e.g. ``{"cpu": 12, "pool": 3}``."""
+    nearest: tuple[str, ...] = ()
+    """Names of the agents that came nearest, each with what it lacks."""
+
+
+class SlotStatus(Noun, frozen=True, kw_only=True):
+    """ResMan to AppMaster: where one container slot stands."""
+
+    container: str
+    incarnation: int
+    state: ContainerState
+    agent: str = ""
+    address: str = ""
+    ports: dict[str, int] = {}
+    reason: Reason | None = None
+
+
+class GroupStatus(Noun, frozen=True, kw_only=True):
+    """ResMan to AppMaster: the slots of one group that changed, or all of them (``full``).
+
+    ``serial`` is that of the last ``GroupOrder`` obeyed, which acknowledges it. ``known`` is
+    False when ResMan has no such group, so a removal has come to its end.
+    """
+
+    group: str
+    epoch: int
+    serial: int
+    slots: tuple[SlotStatus, ...] = ()
+    full: bool = False
+    known: bool = True
+
+
+class GroupOrders(Noun, frozen=True, kw_only=True):
+    """Everything that one tick of AppMaster has for ResMan."""
+
+    orders: tuple[GroupOrder, ...]
+
+
+class GroupStatuses(Noun, frozen=True, kw_only=True):
+    """Everything that one tick of ResMan has for AppMaster."""
+
+    statuses: tuple[GroupStatus, ...]
+
+
+class Group(Noun, frozen=True, kw_only=True):
+    """A container group as ResMan keeps it: the last order obeyed."""
+
+    group: str
+    order: GroupOrder
+    created_s: float = 0.0
+
+
+class Container(Noun, frozen=True, kw_only=True):
+    """A container slot as ResMan keeps it.
+
+    ``incarnation`` counts placements and never goes back; ``agent`` is empty while pending.
+    ``failures`` in a row and ``retry_s`` (Unix seconds) hold it back after agents could not
+    make it; ``avoid`` names agents that failed it lately.
+    """
+
+    container: str
+    group: str
+    slot: int
+    incarnation: int
+    state: ContainerState
+    agent: str = ""
+    ports: dict[str, int] = {}
+    reason: Reason | None = None
+    since_s: float = 0.0
+    failures: int = 0
+    retry_s: float = 0.0
+    avoid: tuple[str, ...] = ()
+
+
+class CreateContainer(Noun, frozen=True, kw_only=True):
+    """ResMan to an agent: hold this container. The same (container, incarnation) twice is once."""
+
+    container: str
+    incarnation: int
+    demand: Demand
+    priority: int = 100
+
+
+class DestroyContainer(Noun, frozen=True, kw_only=True):
+    """ResMan to an agent: end this container, and every earlier life of it."""
+
+    container: str
+    incarnation: int
+
+
+class ContainerOrders(Noun, frozen=True, kw_only=True):
+    """Everything that one tick of ResMan has for one agent."""
+
+    agent: str
+    epoch: int
+    create: tuple[CreateContainer, ...] = ()
+    destroy: tuple[DestroyContainer, ...] = ()
+    report: bool = False
+    """Ask for a full ``AgentReport``."""
+
+
+class FoundState(StrEnum):
+    """A container as its agent sees it."""
+
+    MAKING = "making"
+    READY = "ready"
+    ENDED = "ended"
+    """PID 1 died by itself, or the container could not be made; ``reason`` says why."""
+    DESTROYING = "destroying"
+    GONE = "gone"
+
+
+class ContainerFound(Noun, frozen=True, kw_only=True):
+    """A container on an agent; ``cpu_milli``, ``memory_bytes``, ``disk_bytes`` are what it asks."""
+
+    container: str
+    incarnation: int
+    state: FoundState
+    ports: dict[str, int] = {}
+    reason: Reason | None = None
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0

@@ -1,0 +1,155 @@
+"""What clients ask of AppMaster and what they are answered. One Celery task name an operation."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from galaxy.model.base import Noun
+from galaxy.model.spec import JobSpec
+from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView
+
+
+class Request(Noun, frozen=True, kw_only=True):
+    """The envelope; ``body`` is one of the nouns below, by ``op``.
+
+    ``key`` is the idempotency key: the same key again gives the first answer again. ``reply``
+    is the client's own short-lived Redis list. ``deadline_s`` is Unix seconds after which
+    nobody waits any more.
+    """
+
+    op: str
+    key: str
+    reply: str
+    deadline_s: float
+    user: str = ""
+    body: Any = None
+
+
+class SubmitJob(Noun, frozen=True, kw_only=True):
+    """Run a job. A live job of that name is a conflict; a finished one makes way."""
+
+    spec: JobSpec
+
+
+class UpdateJob(Noun, frozen=True, kw_only=True):
+    """Move a live job to a new spec. ``job`` is a name or an id."""
+
+    job: str
+    spec: JobSpec
+
+
+class JobRef(Noun, frozen=True, kw_only=True):
+    """stop, start, remove, show. ``job`` is a name, an id, or a unique prefix of an id."""
+
+    job: str
+
+
+class RecoverPod(Noun, frozen=True, kw_only=True):
+    """Deploy a pod (or, with ``pod`` empty, every failed pod of ``job``) anew."""
+
+    job: str = ""
+    pod: str = ""
+
+
+class ListJobs(Noun, frozen=True, kw_only=True):
+    """``all`` includes finished and removed jobs that history still holds."""
+
+    all: bool = False
+
+
+class ListAgents(Noun, frozen=True, kw_only=True):
+    """``agent`` names one; empty lists all."""
+
+    agent: str = ""
+
+
+class Discover(Noun, frozen=True, kw_only=True):
+    service: str
+
+
+class ClusterStatus(Noun, frozen=True, kw_only=True):
+    pass
+
+
+class ReadLogs(Noun, frozen=True, kw_only=True):
+    """``target`` is a job or a pod. Lines come over the stream ``reply`` as ``LogChunk``."""
+
+    target: str
+    task: str = ""
+    stream: str = ""
+    """``stdout``, ``stderr`` or empty for both."""
+    tail: int = 200
+    follow: bool = False
+    previous: bool = False
+
+
+class ExecIn(Noun, frozen=True, kw_only=True):
+    """Run ``argv`` in a pod; bytes go over the session's lists, see ``galaxy.nexus.session``."""
+
+    pod: str
+    argv: tuple[str, ...]
+    task: str = ""
+    tty: bool = False
+    rows: int = 24
+    columns: int = 80
+
+
+class SessionOpened(Noun, frozen=True, kw_only=True):
+    """Where a session's bytes are: one session a pod; ids are keys under ``galaxy:session:``."""
+
+    sessions: tuple[str, ...]
+    pods: tuple[str, ...]
+
+
+class LogSession(Noun, frozen=True, kw_only=True):
+    """AppMaster to an agent: stream logs of one pod into a session."""
+
+    session: str
+    pod: str
+    read: ReadLogs
+
+
+class ExecSession(Noun, frozen=True, kw_only=True):
+    """AppMaster to an agent: run a command in one pod, bytes over a session."""
+
+    session: str
+    pod: str
+    exec: ExecIn
+
+
+class Done(Noun, frozen=True, kw_only=True):
+    """An accepted change: the job, its revision, and what is odd about it."""
+
+    job: str
+    revision: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class JobList(Noun, frozen=True, kw_only=True):
+    jobs: tuple[JobSummary, ...]
+
+
+class AgentList(Noun, frozen=True, kw_only=True):
+    agents: tuple[AgentView, ...]
+
+
+class EndpointList(Noun, frozen=True, kw_only=True):
+    endpoints: tuple[EndpointView, ...]
+
+
+OPERATIONS: Final[dict[str, tuple[type[Noun], type[Noun]]]] = {
+    "galaxy.job.submit": (SubmitJob, Done),
+    "galaxy.job.update": (UpdateJob, Done),
+    "galaxy.job.stop": (JobRef, Done),
+    "galaxy.job.start": (JobRef, Done),
+    "galaxy.job.remove": (JobRef, Done),
+    "galaxy.job.recover": (RecoverPod, Done),
+    "galaxy.job.list": (ListJobs, JobList),
+    "galaxy.job.show": (JobRef, JobView),
+    "galaxy.job.logs": (ReadLogs, SessionOpened),
+    "galaxy.pod.exec": (ExecIn, SessionOpened),
+    "galaxy.agent.list": (ListAgents, AgentList),
+    "galaxy.service.discover": (Discover, EndpointList),
+    "galaxy.cluster.status": (ClusterStatus, ClusterView),
+}
+"""Operation, which is the Celery task's name too: its body and its result."""

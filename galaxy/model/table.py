@@ -1,0 +1,146 @@
+"""A leader's memory: tables of frozen nouns with a journal, so that a tick is all or nothing.
+
+Logic reads and writes tables freely during a step. The driver then commits ``changes()`` to
+Nexus, fenced, and calls ``accept()``; if the commit was refused it calls ``discard()`` and the
+tables are as before. Order is that of insertion, so equal histories read alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from galaxy.model.base import Noun, decode, encode
+
+T = TypeVar("T", bound=Noun)
+
+
+class Change(Noun, frozen=True, kw_only=True):
+    """One key of one table is now ``value`` (JSON), or is gone when that is None."""
+
+    table: str
+    key: str
+    value: bytes | None
+
+
+class Table(Generic[T]):
+    """Nouns by key, with secondary indexes; every write since the last commit can be undone.
+
+    ``indexes`` map a name to a function from a noun to the value it is filed under; None is
+    not filed. ``durable=False`` keeps a table out of ``changes``: it is rebuilt from reports.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: type[T],
+        indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
+        *,
+        durable: bool = True,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.durable = durable
+        self._rows: dict[str, T] = {}
+        self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
+        self._filed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
+        self._before: dict[str, T | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __getitem__(self, key: str) -> T:
+        return self._rows[key]
+
+    def get(self, key: str) -> T | None:
+        return self._rows.get(key)
+
+    def values(self) -> Iterable[T]:
+        return self._rows.values()
+
+    def where(self, index: str, value: Hashable) -> tuple[str, ...]:
+        """Return the keys filed under ``value``, in the order they came to be there."""
+        return tuple(self._filed[index].get(value, ()))
+
+    def count(self, index: str, value: Hashable) -> int:
+        """Return how many keys are filed under ``value``, without listing them."""
+        return len(self._filed[index].get(value, ()))
+
+    def filed(self, index: str) -> tuple[Hashable, ...]:
+        """Return the values of ``index`` that anything is filed under."""
+        return tuple(self._filed[index])
+
+    def put(self, key: str, row: T) -> None:
+        """Write ``row``; equal to what is there, it is no change."""
+        old = self._rows.get(key)
+        if old is not None and old == row:
+            return
+        self._before.setdefault(key, old)
+        self._set(key, old, row)
+
+    def drop(self, key: str) -> None:
+        """Remove ``key`` if it is there."""
+        old = self._rows.get(key)
+        if old is None:
+            return
+        self._before.setdefault(key, old)
+        self._set(key, old, None)
+
+    def changes(self) -> list[Change]:
+        """Return what differs from the last accepted state, oldest touched first."""
+        if not self.durable:
+            return []
+        changes = []
+        for key, old in self._before.items():
+            new = self._rows.get(key)
+            if new != old:
+                changes.append(Change(table=self.name, key=key, value=None if new is None else encode(new)))
+        return changes
+
+    def accept(self) -> None:
+        """Forget how to go back: what is here is committed."""
+        self._before.clear()
+
+    def discard(self) -> None:
+        """Go back to the last accepted state."""
+        for key, old in self._before.items():
+            self._set(key, self._rows.get(key), old)
+        self._before.clear()
+
+    def load(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Replace everything by stored rows, sorted by key.
+
+        Raises:
+            BadMessage: a row is not a ``kind``.
+        """
+        self._rows.clear()
+        self._before.clear()
+        for filed in self._filed.values():
+            filed.clear()
+        for key, value in sorted(rows):
+            self._set(key, None, decode(value, self.kind))
+
+    def _set(self, key: str, old: T | None, new: T | None) -> None:
+        if new is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = new
+        for index, key_of in self._keys.items():
+            was = None if old is None else key_of(old)
+            now = None if new is None else key_of(new)
+            if was == now:
+                continue
+            filed = self._filed[index]
+            if was is not None:
+                keys = filed[was]
+                del keys[key]
+                if not keys:
+                    del filed[was]
+            if now is not None:
+                filed.setdefault(now, {})[key] = None

@@ -1,0 +1,145 @@
+"""What people see: the same field names in ``-o json``, in the SDK and in answers.
+
+Times are Unix seconds, CPU is millicores, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from galaxy.model.agent import AgentInfo, AgentState, AgentUsage
+from galaxy.model.base import Noun
+from galaxy.model.container import Reason
+from galaxy.model.pod import Exit
+from galaxy.model.spec import JobSpec
+from galaxy.model.trace import TraceEvent
+
+
+class TaskView(Noun, frozen=True, kw_only=True):
+    name: str
+    state: str
+    restarts: int = 0
+    healthy: bool | None = None
+    started_s: float | None = None
+    last_exit: Exit | None = None
+    reason: Reason | None = None
+    version: str = ""
+
+
+class PodView(Noun, frozen=True, kw_only=True):
+    """One replica. ``container`` and ``incarnation`` name the place, ``pid`` its PID 1 on the host."""
+
+    pod: str
+    index: int
+    state: str
+    healthy: bool
+    revision: int
+    container: str
+    incarnation: int
+    agent: str = ""
+    address: str = ""
+    ports: dict[str, int] = {}
+    pid: int = 0
+    restarts: int = 0
+    tasks: tuple[TaskView, ...] = ()
+    reason: Reason | None = None
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    updated_s: float = 0.0
+
+
+class JobSummary(Noun, frozen=True, kw_only=True):
+    """A line of ``galaxy job list``. Counts are pods; ``state`` is the job's."""
+
+    job: str
+    name: str
+    type: str
+    state: str
+    revision: int
+    replica: int
+    running: int = 0
+    healthy: int = 0
+    pending: int = 0
+    deploying: int = 0
+    failed: int = 0
+    finished: int = 0
+    user: str = ""
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    created_s: float = 0.0
+    updated_s: float = 0.0
+    reason: Reason | None = None
+
+
+class EndpointView(Noun, frozen=True, kw_only=True):
+    """A place where a service answers; ``state`` is ``healthy``, ``unhealthy`` or ``draining``."""
+
+    service: str
+    pod: str
+    address: str
+    port: int
+    state: str
+
+
+class JobView(Noun, frozen=True, kw_only=True):
+    """Everything about one job; ``exit_code`` is a finished or failed batch job's."""
+
+    summary: JobSummary
+    spec: JobSpec
+    pods: tuple[PodView, ...] = ()
+    endpoints: tuple[EndpointView, ...] = ()
+    events: tuple[TraceEvent, ...] = ()
+    exit_code: int | None = None
+    settled: bool = False
+    """Nothing is on the way any more: what is found is what is wanted."""
+    rollout_from: int = 0
+    """Revision that a rollout in progress moves away from; 0 when none is."""
+
+
+class AgentView(Noun, frozen=True, kw_only=True):
+    """One agent: inventory, what is assigned of it, what is used of it."""
+
+    agent: str
+    state: AgentState
+    info: AgentInfo
+    cpu_assigned_milli: int = 0
+    memory_assigned_bytes: int = 0
+    disk_assigned_bytes: int = 0
+    containers: tuple[str, ...] = ()
+    usage: AgentUsage | None = None
+    beat_s: float = 0.0
+
+
+class LeaderView(Noun, frozen=True, kw_only=True):
+    role: str
+    address: str = ""
+    epoch: int = 0
+    since_s: float = 0.0
+
+
+class ClusterView(Noun, frozen=True, kw_only=True):
+    """``galaxy status``: leaders, counts, and totals of what is there, assigned and used."""
+
+    leaders: tuple[LeaderView, ...] = ()
+    agents: dict[str, int] = {}
+    """By state."""
+    jobs: dict[str, int] = {}
+    pods: dict[str, int] = {}
+    cpu_total_milli: int = 0
+    cpu_assigned_milli: int = 0
+    memory_total_bytes: int = 0
+    memory_assigned_bytes: int = 0
+    disk_total_bytes: int = 0
+    disk_assigned_bytes: int = 0
+    safe_mode: Reason | None = None
+    version: str = ""
+
+
+class LogChunk(Noun, frozen=True, kw_only=True):
+    """Text of one pod's log, whole lines where possible. ``end`` closes the session."""
+
+    pod: str = ""
+    task: str = ""
+    stream: str = ""
+    text: str = ""
+    end: bool = False
+    error: str = ""

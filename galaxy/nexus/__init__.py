@@ -1,0 +1,1 @@
+"""Redis as lock, address book and memory; the only place that knows its keys."""

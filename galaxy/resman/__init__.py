@@ -1,0 +1,1 @@
+"""The resource layer: which machine holds which container."""

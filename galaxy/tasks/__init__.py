@@ -1,0 +1,1 @@
+"""The Celery application: queues, routes, thin handlers."""

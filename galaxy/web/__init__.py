@@ -1,0 +1,1 @@
+"""Flower, started the way Galaxy needs it."""

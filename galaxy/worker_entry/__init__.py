@@ -1,0 +1,1 @@
+"""AppWorker, PID 1 of each container."""
