@@ -1,0 +1,58 @@
+# Sourced by the scripts beside it: finds a Python, makes a virtual environment. POSIX sh.
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$0: $1"
+    shift
+    for line in "$@"; do say "  $line"; done
+    exit 1
+}
+
+# Print a Python of 3.11 or newer that can make virtual environments' interpreters.
+find_python() {
+    for candidate in ${GALAXY_PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        path=$(command -v "$candidate" 2>/dev/null) || continue
+        if "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$path"
+            return 0
+        fi
+    done
+    die "no Python 3.11 or newer on PATH" \
+        "Debian 12, Ubuntu 24.04 and newer: apt-get install python3 python3-venv" \
+        "elsewhere: name one with GALAXY_PYTHON=/path/to/python3"
+}
+
+# Install Debian packages: "$1" says what for. Refreshes the package list only when it must.
+apt_install() {
+    purpose=$1
+    shift
+    say "installing $* ($purpose)"
+    export DEBIAN_FRONTEND=noninteractive
+    # RUNLEVEL=1: install servers without starting them; what needs one starts its own.
+    if RUNLEVEL=1 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" \
+        >/dev/null 2>&1 </dev/null; then
+        return 0
+    fi
+    apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; going on with the list as it is"
+    RUNLEVEL=1 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >&2 </dev/null
+}
+
+# Make the virtual environment "$1" unless it is there and works.
+make_venv() {
+    venv=$1
+    if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        return 0
+    fi
+    python=$(find_python) || exit 1
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+            apt_install "makes virtual environments" python3-venv || die "cannot install python3-venv"
+        fi
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || die \
+            "$python cannot make virtual environments: its ensurepip module is missing" \
+            "Debian and Ubuntu keep it in a package of its own: apt-get install python3-venv"
+    fi
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || die "cannot make a virtual environment at $venv"
+}

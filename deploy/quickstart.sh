@@ -1,0 +1,25 @@
+#!/bin/sh
+# Brings up a cluster on this machine and runs the example on it; Ctrl-C ends all of it.
+#
+#   sh deploy/quickstart.sh [options of galaxy up, such as --dir DIR or --detach]
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$root/deploy/python.sh"
+
+venv=${GALAXY_VENV:-$root/.quickstart/venv}
+stamp=$venv/.installed
+
+make_venv "$venv"
+if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ]; then
+    say "installing Galaxy into $venv (the first time downloads its packages)"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[server]" </dev/null ||
+        die "pip could not install Galaxy" "the lines above say why; run this again when it can"
+    : >"$stamp"
+fi
+
+# Package the example the way a user would: an archive beside the job file.
+mkdir -p "$root/examples/hello/build"
+tar -czf "$root/examples/hello/build/hello-1.0.0.tar.gz" -C "$root/examples/hello" hello.py
+
+exec "$venv/bin/galaxy" up --run "$root/examples/hello/job.yaml" "$@"

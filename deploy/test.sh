@@ -1,0 +1,41 @@
+#!/bin/sh
+# Makes its own environment, installs what the tests need, and runs tox.
+#
+#   sh deploy/test.sh [arguments of tox, such as -e unit]
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$root/deploy/python.sh"
+cd "$root"
+
+# What the end-to-end tests and benchmarks start themselves: command, Debian package.
+missing=
+while read -r command package; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
+done <<'LIST'
+redis-server redis-server
+cron cron
+bwrap bubblewrap
+runc runc
+crun crun
+mkfs.ext4 e2fsprogs
+losetup mount
+ip iproute2
+setpriv util-linux
+LIST
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        # shellcheck disable=SC2086  # a list of words
+        apt_install "for the tests" $missing || say "going on without:$missing; tests that need them skip and say so"
+    else
+        say "not root: going on without:$missing; tests that need them skip and say so"
+    fi
+fi
+
+venv=$root/.tox/runner
+make_venv "$venv"
+if ! "$venv/bin/python" -c 'import tox' 2>/dev/null; then
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'tox>=4' </dev/null || die "pip could not install tox"
+fi
+
+exec "$venv/bin/python" -m tox run "$@" </dev/null
