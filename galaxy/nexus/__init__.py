@@ -1,1 +1,5 @@
-"""Redis as lock, address book and memory; the only place that knows its keys."""
+"""Redis: election and fencing, the fenced store, heartbeats, the event trace, answers, sessions."""
+
+from galaxy.nexus.nexus import Nexus
+
+__all__ = ["Nexus"]

@@ -1,0 +1,147 @@
+"""Connections to Redis: explicit timeouts, no silent repeats, errors that a person understands.
+
+redis-py 8 repeats a timed-out command ten times and cuts every blocking read after five
+seconds unless told otherwise; a repeated LPUSH is a doubled message. So: no retries here, and
+every blocking call is shorter than the socket's timeout.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
+
+CONNECT_S: Final = 2.0
+SOCKET_S: Final = 5.0
+BLOCK_S: Final = 2.0
+"""Longest single blocking call; longer waits are several of them."""
+CONNECTIONS_MAX: Final = 64
+SCHEMES: Final = ("redis", "rediss", "unix")
+VERSION_MIN: Final = 7
+
+
+def address_of(url: str) -> str:
+    """Return ``url`` without its password, fit for messages.
+
+    Raises:
+        UsageError: it is not a Redis URL.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
+    if parts.scheme == "unix" and parts.path:
+        return f"unix://{parts.path}"
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        raise UsageError("not a Redis URL", hint="redis://[:PASSWORD@]HOST:PORT/0")
+    return f"{parts.hostname}:{port or 6379}"
+
+
+def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Redis:
+    """Return a client with a bounded pool; nothing is connected yet."""
+    options: dict[str, Any] = {"socket_keepalive": True} if not url.startswith("unix") else {}
+    try:
+        pool = redis.BlockingConnectionPool.from_url(
+            url,
+            socket_timeout=socket_s,
+            **({} if url.startswith("unix") else {"socket_connect_timeout": min(CONNECT_S, socket_s)}),
+            retry=Retry(NoBackoff(), 0),
+            retry_on_timeout=False,
+            protocol=2,
+            client_name=re.sub(r"\s", "_", name),
+            max_connections=CONNECTIONS_MAX,
+            timeout=socket_s,
+            **options,
+        )
+    except ValueError as error:
+        raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
+    return redis.Redis(connection_pool=pool)
+
+
+@contextmanager
+def reaching(address: str) -> Iterator[None]:
+    """Turn redis-py's errors into ours.
+
+    Raises:
+        Refused: the password is wrong, or the login may not do this.
+        Unreachable: no answer in time, or Redis cannot serve now.
+    """
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise _refused(address, error) from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise Unreachable(
+            f"cannot reach Redis at {address}: {_first_line(error)}",
+            hint="galaxy status, or check that the server runs and the address is right",
+        ) from error
+    except redis.ResponseError as error:
+        text = str(error)
+        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "invalid password" in text:
+            raise _refused(address, error) from error
+        if text.startswith(("LOADING", "MASTERDOWN", "READONLY", "MISCONF", "OOM", "BUSY", "NOREPLICAS")):
+            raise Unreachable(f"Redis at {address} cannot serve now: {_first_line(error)}") from error
+        raise
+
+
+def check_server(client: redis.Redis, address: str, timeout_s: float) -> None:
+    """Make sure that a Redis 7 or Valkey answers within ``timeout_s``, name look-up included.
+
+    Raises:
+        Refused: wrong password. Unreachable: no answer. GalaxyError: the server is too old.
+    """
+    outcome: list[BaseException | dict[str, str]] = []
+
+    def ask() -> None:
+        try:
+            with reaching(address):
+                untyped: Any = client
+                outcome.append(_facts(untyped.execute_command("HELLO")))
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread.
+            outcome.append(error)
+
+    thread = threading.Thread(target=ask, name="nexus-connect", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if not outcome:
+        raise Unreachable(f"cannot reach Redis at {address}: no answer within {timeout_s:g} s")
+    facts = outcome[0]
+    if isinstance(facts, BaseException):
+        raise facts
+    major = facts.get("version", "0").split(".")[0]
+    if not major.isdecimal() or int(major) < VERSION_MIN:
+        raise GalaxyError(
+            f"the server at {address} is {facts.get('server', 'Redis')} {facts.get('version', '?')}; "
+            f"Galaxy needs Redis {VERSION_MIN} or newer, or Valkey",
+        )
+
+
+def _facts(answer: Any) -> dict[str, str]:
+    if isinstance(answer, dict):
+        return {_text(key): _text(value) for key, value in answer.items()}
+    return {_text(answer[i]): _text(answer[i + 1]) for i in range(0, len(answer) - 1, 2)}
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _refused(address: str, error: Exception) -> Refused:
+    return Refused(
+        f"Redis at {address} refuses this login: {_first_line(error)}",
+        hint="check the password in the URL or in GALAXY_REDIS",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

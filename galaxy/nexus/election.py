@@ -1,0 +1,114 @@
+"""Who leads: a lock that expires, and an epoch that never repeats.
+
+The epoch is ``max(old + 1, Redis' time in milliseconds)``, so that neither a lost write nor a
+flushed database gives one out twice. The holder is ``owner:epoch``: an owner that comes again
+gets a new epoch, and whatever its earlier self still has under way is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import redis
+
+from galaxy.driver.ports import Grant, Held
+from galaxy.model.views import LeaderView
+from galaxy.nexus import keys
+from galaxy.nexus.connection import BLOCK_S, reaching
+
+_CAMPAIGN: Final = """
+local wanted = tonumber(ARGV[3])
+local held = redis.call('GET', KEYS[1])
+if held then
+  local owner, epoch = string.match(held, '^(.*):(%d+)$')
+  if owner ~= ARGV[1] or (wanted > 0 and tonumber(epoch) ~= wanted) then
+    return {0, owner or held, redis.call('PTTL', KEYS[1])}
+  end
+  if wanted > 0 then
+    redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    return {1, ARGV[1], wanted}
+  end
+elseif wanted > 0 then
+  return {0, '', 0}
+end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local epoch = math.max(tonumber(redis.call('GET', KEYS[2]) or '0') + 1, now)
+local text = string.format('%.0f', epoch)
+redis.call('SET', KEYS[1], ARGV[1] .. ':' .. text, 'PX', ARGV[2])
+redis.call('SET', KEYS[2], text)
+redis.call('HSET', KEYS[3], 'owner', ARGV[1], 'address', ARGV[4], 'epoch', text,
+  'since_s', string.format('%.3f', now / 1000))
+redis.call('DEL', KEYS[4])
+return {1, ARGV[1], epoch}
+"""
+
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('RPUSH', KEYS[2], '1')
+redis.call('PEXPIRE', KEYS[2], 10000)
+return 1
+"""
+
+
+class RedisElections:
+    """The election of every role. ``hasty`` is a client with short timeouts, for lease traffic."""
+
+    def __init__(self, client: redis.Redis, hasty: redis.Redis, address: str) -> None:
+        self._client = client
+        self._hasty = hasty
+        self._address = address
+        self._campaign = hasty.register_script(_CAMPAIGN)
+        self._release = hasty.register_script(_RELEASE)
+
+    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | Held:
+        """Take the lead if nobody has it.
+
+        Raises:
+            Unreachable: the outcome is not known; campaigning again is safe.
+        """
+        led, holder, number = self._ask(role, owner, ttl_s, 0, address)
+        if led:
+            return Grant(role=role, owner=owner, epoch=int(number), ttl_s=ttl_s)
+        return Held(role=role, owner=holder.decode(), remaining_s=max(int(number), 0) / 1000)
+
+    def renew(self, grant: Grant) -> bool:
+        """Hold on for another lease; False when the lead is lost."""
+        led, _, _ = self._ask(grant.role, grant.owner, grant.ttl_s, grant.epoch, "")
+        return bool(led)
+
+    def release(self, grant: Grant) -> None:
+        """Let go, and wake one standby."""
+        with reaching(self._address):
+            self._release(
+                keys=[keys.lock(grant.role), keys.released(grant.role)], args=[f"{grant.owner}:{grant.epoch}"]
+            )
+
+    def await_release(self, role: str, timeout_s: float) -> None:
+        """Return when a leader let go, or after ``timeout_s``, two seconds at most."""
+        with reaching(self._address):
+            self._client.blpop([keys.released(role)], timeout=max(0.01, min(timeout_s, BLOCK_S)))
+
+    def leader(self, role: str) -> LeaderView | None:
+        """Return who leads ``role`` now, or None."""
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.get(keys.lock(role))
+            pipe.hgetall(keys.leader(role))
+            held, facts = pipe.execute()
+        if held is None or not facts:
+            return None
+        return LeaderView(
+            role=role,
+            address=facts.get(b"address", b"").decode(),
+            epoch=int(facts.get(b"epoch", b"0")),
+            since_s=float(facts.get(b"since_s", b"0")),
+        )
+
+    def _ask(self, role: str, owner: str, ttl_s: float, epoch: int, address: str) -> Any:
+        with reaching(self._address):
+            return self._campaign(
+                keys=[keys.lock(role), keys.epoch(role), keys.leader(role), keys.released(role)],
+                args=[owner, int(ttl_s * 1000), epoch, address],
+            )

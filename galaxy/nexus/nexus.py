@@ -1,0 +1,158 @@
+"""Nexus: Redis as lock, address book and memory. The one door to it for every process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from galaxy.driver.ports import Grant, Held
+from galaxy.model.agent import AgentUsage, BeatsSeen
+from galaxy.model.answer import Reply
+from galaxy.model.base import Noun
+from galaxy.model.table import Change, Table
+from galaxy.model.trace import TraceEvent
+from galaxy.model.views import LeaderView
+from galaxy.nexus.beats import Beats
+from galaxy.nexus.connection import address_of, check_server, open_client, reaching
+from galaxy.nexus.election import RedisElections
+from galaxy.nexus.replies import Replies
+from galaxy.nexus.session import Session
+from galaxy.nexus.store import FencedStore
+from galaxy.nexus.trace import Trace
+
+N = TypeVar("N", bound=Noun)
+
+HASTY_S = 1.0
+"""Timeout of lease traffic: an answer later than this is of no use to a leader."""
+
+
+class Nexus:
+    """A connection to one cluster's Redis; threads may share it.
+
+    Every method raises ``Unreachable`` when Redis does not answer in time, and recovers by
+    itself when it answers again.
+    """
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self.url = url
+        self.name = name
+        self.address = address_of(url)
+        self._client = open_client(url, name=name)
+        self._hasty = open_client(url, name=name, socket_s=HASTY_S)
+        self._elections = RedisElections(self._client, self._hasty, self.address)
+        self._store = FencedStore(self._client, self.address)
+        self._beats = Beats(self._client, self.address)
+        self._trace = Trace(self._client, self.address)
+        self._replies = Replies(self._client, self.address)
+
+    @classmethod
+    def connect(cls, url: str, *, name: str, timeout_s: float = 5.0) -> Nexus:
+        """Return a Nexus whose server was seen to answer, to accept us and to be new enough.
+
+        Raises:
+            UsageError: ``url`` is none. Refused: wrong password. Unreachable: no answer within
+                ``timeout_s``. GalaxyError: the server is too old.
+        """
+        nexus = cls(url, name=name)
+        probe = open_client(url, name=name, socket_s=min(timeout_s, 2.0))
+        try:
+            check_server(probe, nexus.address, timeout_s)
+        except BaseException:
+            nexus.close()
+            raise
+        finally:
+            probe.close()
+        return nexus
+
+    def ping(self) -> None:
+        """Return when Redis answered."""
+        with reaching(self.address):
+            self._client.ping()
+
+    def close(self) -> None:
+        """Close every idle connection; one in use closes when its call ends."""
+        self._client.connection_pool.disconnect()
+        self._hasty.connection_pool.disconnect()
+
+    @property
+    def client(self) -> redis.Redis:
+        """The plain client, for those few who know Redis themselves."""
+        return self._client
+
+    # Leaders.
+
+    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | Held:
+        return self._elections.campaign(role, owner, ttl_s=ttl_s, address=address)
+
+    def renew(self, grant: Grant) -> bool:
+        return self._elections.renew(grant)
+
+    def release(self, grant: Grant) -> None:
+        self._elections.release(grant)
+
+    def await_release(self, role: str, timeout_s: float) -> None:
+        self._elections.await_release(role, timeout_s)
+
+    def leader(self, role: str) -> LeaderView | None:
+        """Return who leads ``role`` now, or None."""
+        return self._elections.leader(role)
+
+    # Tables.
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        self._store.load(role, tables)
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        self._store.commit(grant, serial, changes, trace)
+
+    def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
+        """Return the rows of a role's table as last committed, by key; for reading only."""
+        return self._store.read_table(role, table, kind)
+
+    def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
+        """Return the newest events about ``subjects`` (a job includes its pods), oldest first."""
+        return self._trace.read(subjects, limit)
+
+    # Heartbeats.
+
+    def beat(
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int = 0,
+        pods: int = 0,
+        usage: AgentUsage | None = None,
+    ) -> None:
+        """Say that ``agent`` lives, with the digests of what it holds; one round trip."""
+        self._beats.beat(agent, boot=boot, containers=containers, pods=pods, usage=usage)
+
+    def beats(self) -> BeatsSeen:
+        """Return the last heartbeat of every agent, and Redis' clock."""
+        return self._beats.read()
+
+    def usages(self) -> dict[str, AgentUsage]:
+        """Return the last usage sample of every agent."""
+        return self._beats.usages()
+
+    def forget_agent(self, agent: str) -> None:
+        """Remove the heartbeats of an agent that is gone for good."""
+        self._beats.forget(agent)
+
+    # Clients.
+
+    def reply(self, replies: Sequence[Reply]) -> None:
+        """Deliver answers."""
+        self._replies.push(replies)
+
+    def await_reply(self, reply_id: str, timeout_s: float) -> bytes | None:
+        """Return the answer that comes to ``reply_id``, JSON of ``Answer``; None if none comes."""
+        return self._replies.wait(reply_id, timeout_s)
+
+    def session(self, session_id: str) -> Session:
+        """Return an end of the session ``session_id``; nothing is sent."""
+        return Session(self._client, self.address, session_id)

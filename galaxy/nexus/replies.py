@@ -1,0 +1,50 @@
+"""Answers to clients: each on a short-lived list that the client named and blocks on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+
+from galaxy.model.answer import Reply
+from galaxy.model.base import encode
+from galaxy.nexus import keys
+from galaxy.nexus.connection import BLOCK_S, reaching
+
+TTL_S: Final = 120
+"""How long an answer waits for a client that does not come."""
+ID_MAX: Final = 200
+"""Longest reply id; a longer one is not answered."""
+
+
+class Replies:
+    """Sends answers in one round trip, however many; waits for one."""
+
+    def __init__(self, client: redis.Redis, address: str) -> None:
+        self._client = client
+        self._address = address
+
+    def push(self, replies: Sequence[Reply]) -> None:
+        """Deliver every answer; whoever waits on its list wakes."""
+        with reaching(self._address):
+            pipe = self._client.pipeline(transaction=False)
+            for reply in replies:
+                if 0 < len(reply.reply) <= ID_MAX:
+                    key = keys.reply(reply.reply)
+                    pipe.rpush(key, encode(reply.answer))
+                    pipe.expire(key, TTL_S)
+            pipe.execute()
+
+    def wait(self, reply_id: str, timeout_s: float) -> bytes | None:
+        """Return the next answer on ``reply_id`` as JSON, or None after ``timeout_s``."""
+        end_s = time.monotonic() + timeout_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            with reaching(self._address):
+                found: Any = self._client.blpop(
+                    [keys.reply(reply_id)], timeout=max(0.01, min(left_s, BLOCK_S))
+                )
+            if found is not None:
+                return bytes(found[1])
+        return None

@@ -1,0 +1,223 @@
+"""Byte pipes through Redis for exec and logs: two directions, bounded, with flow control.
+
+A direction is a list of items; one write is one read, in order. A writer waits while the
+reader is ``ITEMS_MAX`` behind. Everything expires by itself some minutes after the last use,
+so a session whose ends both die leaves nothing.
+
+What goes over a session is up to its ends; exec and logs use ``Frame``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Literal
+
+import redis
+
+from galaxy.errors import BadMessage, Conflict, Unreachable
+from galaxy.model.base import Noun, decode, encode
+from galaxy.nexus import keys
+from galaxy.nexus.connection import BLOCK_S, reaching
+
+Direction = Literal["in", "out"]
+"""``in`` goes to the agent, ``out`` comes from it."""
+
+ITEMS_MAX: Final = 64
+ITEM_BYTES_MAX: Final = 64 * 1024
+TTL_S: Final = 300
+SEEN_S: Final = 30
+"""How long a reader counts as present after its last read."""
+
+_WRITE: Final = """
+if redis.call('EXISTS', KEYS[4]) == 1 then return 2 end
+if redis.call('LLEN', KEYS[1]) >= tonumber(ARGV[2]) then
+  redis.call('SET', KEYS[2], '1', 'EX', ARGV[3])
+  redis.call('DEL', KEYS[3])
+  return 0
+end
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+
+_TAKE: Final = """
+redis.call('SET', KEYS[4], '1', 'EX', ARGV[2])
+local item = redis.call('LPOP', KEYS[1])
+if item and redis.call('DEL', KEYS[2]) == 1 then
+  redis.call('RPUSH', KEYS[3], '1')
+  redis.call('EXPIRE', KEYS[3], ARGV[1])
+end
+if not item and redis.call('EXISTS', KEYS[5]) == 1 then return {1, ''} end
+return {0, item}
+"""
+
+FrameKind = Literal["stdin", "stdout", "stderr", "resize", "exit", "eof", "error"]
+
+
+class FrameHead(Noun, frozen=True, kw_only=True):
+    """``status`` comes with ``exit``, rows and columns with ``resize``, ``message`` with ``error``.
+
+    ``pod``, ``task`` name the origin of log text, where it matters.
+    """
+
+    kind: FrameKind
+    status: int = 0
+    rows: int = 0
+    columns: int = 0
+    message: str = ""
+    pod: str = ""
+    task: str = ""
+
+
+class Frame(Noun, frozen=True, kw_only=True):
+    """One piece of a session: what it is, and its bytes (stdin, stdout and stderr have some)."""
+
+    head: FrameHead
+    data: bytes = b""
+
+
+def pack(frame: Frame) -> bytes:
+    """Return a frame as one line of JSON and the raw bytes."""
+    return encode(frame.head) + b"\n" + frame.data
+
+
+def unpack(item: bytes) -> Frame:
+    """Read what ``pack`` wrote.
+
+    Raises:
+        BadMessage: it did not.
+    """
+    line, newline, data = item.partition(b"\n")
+    if not newline:
+        raise BadMessage(f"not a session frame: {item[:80]!r}")
+    return Frame(head=decode(line, FrameHead), data=data)
+
+
+class Session:
+    """One end of a session; both ends are the same class. Threads may share it."""
+
+    def __init__(self, client: redis.Redis, address: str, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
+        self._address = address
+        self._write = client.register_script(_WRITE)
+        self._take = client.register_script(_TAKE)
+
+    def write(self, direction: Direction, data: bytes, timeout_s: float = 30.0) -> None:
+        """Append one item of at most ``ITEM_BYTES_MAX``, waiting while the reader is far behind.
+
+        Raises:
+            Conflict: this direction is closed; nobody will read it.
+            Unreachable: no room within ``timeout_s``, or Redis does not answer.
+            ValueError: the item is empty or too long.
+        """
+        if not 0 < len(data) <= ITEM_BYTES_MAX:
+            raise ValueError(f"an item has 1 to {ITEM_BYTES_MAX} bytes, this one {len(data)}")
+        end_s = time.monotonic() + timeout_s
+        room = keys.session_room(self.id, direction)
+        while True:
+            with reaching(self._address):
+                outcome = self._write(
+                    keys=[
+                        keys.session(self.id, direction),
+                        keys.session_wait(self.id, direction),
+                        room,
+                        keys.session_closed(self.id, direction),
+                    ],
+                    args=[data, ITEMS_MAX, TTL_S],
+                )
+                if outcome == 1:
+                    return
+                if outcome == 2:
+                    raise Conflict(f"session {self.id} is closed in direction {direction!r}")
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    raise Unreachable(f"session {self.id}: the reader took nothing for {timeout_s:g} s")
+                self._client.blpop([room], timeout=max(0.01, min(left_s, BLOCK_S)))
+
+    def read(self, direction: Direction, timeout_s: float) -> bytes | None:
+        """Return the next item; ``b""`` when closed and all read; None after ``timeout_s``.
+
+        Raises:
+            Unreachable: Redis does not answer.
+        """
+        end_s = time.monotonic() + timeout_s
+        key = keys.session(self.id, direction)
+        while True:
+            with reaching(self._address):
+                closed, item = self._take(
+                    keys=[
+                        key,
+                        keys.session_wait(self.id, direction),
+                        keys.session_room(self.id, direction),
+                        keys.session_seen(self.id, direction),
+                        keys.session_closed(self.id, direction),
+                    ],
+                    args=[TTL_S, SEEN_S],
+                )
+                if closed:
+                    return b""
+                if item is None:
+                    left_s = end_s - time.monotonic()
+                    if left_s <= 0:
+                        return None
+                    found = self._client.blpop([key], timeout=max(0.01, min(left_s, BLOCK_S)))
+                    item = None if found is None else found[1]
+            if item:
+                return bytes(item)
+            # An empty item is only close's way to wake a blocked reader: look again.
+
+    def send(self, direction: Direction, frame: Frame, timeout_s: float = 30.0) -> None:
+        """Write a frame, in several items when its data is long; errors as ``write``."""
+        room = ITEM_BYTES_MAX - len(pack(Frame(head=frame.head)))
+        for start in range(0, max(len(frame.data), 1), room):
+            piece = Frame(head=frame.head, data=frame.data[start : start + room])
+            self.write(direction, pack(piece), timeout_s)
+
+    def receive(self, direction: Direction, timeout_s: float) -> Frame | None:
+        """Return the next frame, None after ``timeout_s``; a closed direction gives ``eof``.
+
+        Raises:
+            BadMessage: an item was not a frame. Unreachable: Redis does not answer.
+        """
+        item = self.read(direction, timeout_s)
+        if item is None:
+            return None
+        return unpack(item) if item else Frame(head=FrameHead(kind="eof"))
+
+    def close(self, direction: Direction) -> None:
+        """End a direction, from either side: writes fail from now on, reads end after the last item."""
+        key = keys.session(self.id, direction)
+        room = keys.session_room(self.id, direction)
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.set(keys.session_closed(self.id, direction), "1", ex=TTL_S)
+            pipe.rpush(key, b"")
+            pipe.expire(key, TTL_S)
+            pipe.rpush(room, "1")
+            pipe.expire(room, TTL_S)
+            pipe.execute()
+
+    def closed(self, direction: Direction) -> bool:
+        """Tell whether either side closed this direction."""
+        with reaching(self._address):
+            return bool(self._client.exists(keys.session_closed(self.id, direction)))
+
+    def attended(self, direction: Direction) -> bool:
+        """Tell whether somebody read this direction within the last half minute."""
+        with reaching(self._address):
+            return bool(self._client.exists(keys.session_seen(self.id, direction)))
+
+    def remove(self) -> None:
+        """Delete everything of this session but the mark that it is closed."""
+        doomed = [
+            name(self.id, direction)
+            for direction in ("in", "out")
+            for name in (keys.session, keys.session_room, keys.session_wait, keys.session_seen)
+        ]
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.delete(*doomed)
+            for direction in ("in", "out"):
+                pipe.set(keys.session_closed(self.id, direction), "1", ex=TTL_S)
+            pipe.execute()

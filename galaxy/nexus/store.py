@@ -1,0 +1,181 @@
+"""Fenced storage of tables: one script a commit, all or nothing, refused to whoever does not lead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import redis
+
+from galaxy.driver.ports import Grant
+from galaxy.errors import NotLeader
+from galaxy.model.base import Noun, decode
+from galaxy.model.table import Change, Table
+from galaxy.model.trace import TraceEvent
+from galaxy.nexus import keys
+from galaxy.nexus.connection import reaching
+from galaxy.nexus.trace import trace_writes
+
+N = TypeVar("N", bound=Noun)
+
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""A commit longer than this is staged piece by piece; it still takes effect at once."""
+GROUP: Final = 500
+"""Rows in one HSET or HDEL: Lua's stack ends at some eight thousand."""
+
+_FENCE: Final = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[2]) then return 0 end
+"""
+
+_STAGE: Final = (
+    _FENCE
+    + """
+if ARGV[3] == '1' then redis.call('DEL', KEYS[3]) end
+local i, n = 4, #ARGV
+while i <= n do
+  local j = math.min(i + 999, n)
+  redis.call('RPUSH', KEYS[3], unpack(ARGV, i, j))
+  i = j + 1
+end
+redis.call('PEXPIRE', KEYS[3], 60000)
+return 1
+"""
+)
+
+_COMMIT: Final = (
+    _FENCE
+    + """
+if redis.call('GET', KEYS[3]) == ARGV[3] then return 2 end
+local ops, i = ARGV, 5
+if ARGV[4] == '1' then
+  ops, i = redis.call('LRANGE', KEYS[4], 0, -1), 1
+  redis.call('DEL', KEYS[4])
+end
+local n = #ops
+while i <= n do
+  local kind, key, count = ops[i], KEYS[tonumber(ops[i + 1])], tonumber(ops[i + 2])
+  local first, last = i + 3, i + 2 + count
+  if kind == 'S' then
+    redis.call('HSET', key, unpack(ops, first, last))
+  elseif kind == 'D' then
+    redis.call('HDEL', key, unpack(ops, first, last))
+  else
+    redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'event', ops[first + 2])
+    if ops[first + 1] ~= '0' then redis.call('EXPIRE', key, ops[first + 1]) end
+  end
+  i = last + 1
+end
+redis.call('SET', KEYS[3], ARGV[3])
+return 1
+"""
+)
+
+
+class FencedStore:
+    """Tables of every role. A commit says who leads and in which epoch; Redis checks it."""
+
+    def __init__(self, client: redis.Redis, address: str) -> None:
+        self._client = client
+        self._address = address
+        self._commit = client.register_script(_COMMIT)
+        self._stage = client.register_script(_STAGE)
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        """Write ``changes`` and ``trace``, all or nothing; the same serial twice is once.
+
+        Raises:
+            NotLeader: the grant is over; nothing was written.
+            Unreachable: whether it was written is not known; commit the same again.
+        """
+        role = grant.role
+        hashes, operations = _operations(role, changes, trace)
+        fence = [keys.lock(role), keys.epoch(role)]
+        proof: list[Any] = [f"{grant.owner}:{grant.epoch}", grant.epoch]
+        staged = _size(operations) > CHUNK_BYTES
+        with reaching(self._address):
+            if staged:
+                for first, chunk in _chunks(operations):
+                    self._check(
+                        grant,
+                        self._stage(keys=[*fence, keys.staging(role)], args=[*proof, int(first), *chunk]),
+                    )
+            self._check(
+                grant,
+                self._commit(
+                    keys=[*fence, keys.committed(role), keys.staging(role), *hashes],
+                    args=[
+                        *proof,
+                        f"{grant.epoch}:{serial}",
+                        int(staged),
+                        *([] if staged else operations),
+                    ],
+                ),
+            )
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        """Fill every durable table with what is stored; others become empty.
+
+        Raises:
+            BadMessage: a stored row cannot be read.
+        """
+        for table in tables:
+            table.load(self._rows(keys.table(role, table.name)).items() if table.durable else ())
+
+    def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
+        """Return the rows of a table as last committed, sorted by key."""
+        rows = self._rows(keys.table(role, table))
+        return {key: decode(rows[key], kind) for key in sorted(rows)}
+
+    def _rows(self, key: str) -> dict[str, bytes]:
+        with reaching(self._address):
+            return {field.decode(): value for field, value in self._client.hscan_iter(key, count=5000)}
+
+    def _check(self, grant: Grant, answer: int) -> None:
+        if answer == 0:
+            raise NotLeader(f"{grant.owner} does not lead {grant.role} in epoch {grant.epoch} any more")
+
+
+def _operations(
+    role: str, changes: Sequence[Change], trace: Sequence[TraceEvent]
+) -> tuple[list[str], list[bytes | str]]:
+    """Return the keys beyond the first four, and the flat list of operations on them."""
+    numbers: dict[str, int] = {}
+    operations: list[bytes | str] = []
+    sets: dict[str, list[bytes | str]] = {}
+    drops: dict[str, list[bytes | str]] = {}
+    for change in changes:
+        if change.value is None:
+            drops.setdefault(change.table, []).append(change.key)
+        else:
+            sets.setdefault(change.table, []).extend((change.key, change.value))
+    for kind, by_table, width in (("S", sets, 2 * GROUP), ("D", drops, GROUP)):
+        for table, items in by_table.items():
+            number = numbers.setdefault(keys.table(role, table), len(numbers) + 5)
+            for start in range(0, len(items), width):
+                group = items[start : start + width]
+                operations += [kind, str(number), str(len(group)), *group]
+    for stream, length, ttl_s, data in trace_writes(trace):
+        number = numbers.setdefault(stream, len(numbers) + 5)
+        operations += ["X", str(number), "3", str(length), str(ttl_s), data]
+    return list(numbers), operations
+
+
+def _size(operations: Sequence[bytes | str]) -> int:
+    return sum(map(len, operations))
+
+
+def _chunks(operations: Sequence[bytes | str]) -> Iterator[tuple[bool, list[bytes | str]]]:
+    chunk: list[bytes | str] = []
+    size = 0
+    first = True
+    for operation in operations:
+        chunk.append(operation)
+        size += len(operation)
+        if size >= CHUNK_BYTES:
+            yield first, chunk
+            chunk, size, first = [], 0, False
+    if chunk:
+        yield first, chunk

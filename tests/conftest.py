@@ -1,0 +1,23 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.redis_server import RedisServer, running_server
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server of this test's own, without a password."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def locked_redis_server() -> Iterator[RedisServer]:
+    """A server of this test's own that asks for the password ``open-sesame``."""
+    with running_server("open-sesame") as server:
+        yield server

