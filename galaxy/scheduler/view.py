@@ -1,0 +1,308 @@
+"""The cluster as placement sees it: one row an agent, one array a resource.
+
+Kept up to date by deltas (``hold``, ``release``, ``join``, ``stand``), so that a decision
+costs what changed and a few passes over short arrays, and never a walk over containers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from galaxy.model.agent import AgentInfo
+from galaxy.scheduler.shape import Load, Shape, bounded
+
+Ints: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+T = TypeVar("T", bound=np.generic)
+
+CLASSES_MAX: Final = 512
+"""Remembered (pools, tag, require) combinations; all are forgotten beyond it."""
+
+
+class Standing(IntEnum):
+    """Whether anything new may go to an agent."""
+
+    OPEN = 0
+    CORDONED = 1
+    SUSPECT = 2
+    DEAD = 3
+
+
+class Holding(NamedTuple):
+    """What a container takes, and where; ``making`` until its agent has made it."""
+
+    row: int
+    group: str
+    load: Load
+    making: bool
+
+
+class Eligible(NamedTuple):
+    """Rows that a class of containers may go to, in order of agent name.
+
+    ``position`` maps a row to its place in ``rows``, or -1. ``whole`` is every row in order,
+    for which no array needs to be gathered.
+    """
+
+    rows: Ints
+    position: Ints
+    whole: bool
+
+    def take(self, column: NDArray[T]) -> NDArray[T]:
+        """Return ``column`` at these rows."""
+        return column[: len(self.rows)] if self.whole else column[self.rows]
+
+    def within(self, rows: Iterable[int]) -> Ints:
+        """Return the positions of those of ``rows`` that are eligible."""
+        found = self.position[np.fromiter(rows, dtype=np.int64)]
+        return found[found >= 0]
+
+    def only(self, rows: Iterable[int]) -> Eligible:
+        """Return the part of this that is in ``rows``."""
+        chosen = self.rows[np.sort(self.within(rows))]
+        return Eligible(chosen, _positions(chosen, len(self.position)), False)
+
+
+class ClusterView:
+    """Free amounts by agent; see the module. Amounts may be below zero where an agent shrank.
+
+    ``making_max`` bounds the containers that one agent makes at once; an agent that failed
+    lately (``flaky``) makes one at a time and is chosen last.
+    """
+
+    def __init__(self, *, making_max: int = 64) -> None:
+        self.making_max = making_max
+        self.names: list[str] = []
+        self.infos: list[AgentInfo] = []
+        self.cpu: Ints = np.zeros(0, np.int64)
+        self.memory: Ints = np.zeros(0, np.int64)
+        self.disk: Ints = np.zeros(0, np.int64)
+        self.ports: Ints = np.zeros(0, np.int64)
+        self.ports_low: Ints = np.zeros(0, np.int64)
+        self.ports_high: Ints = np.zeros(0, np.int64)
+        self.slots: Ints = np.zeros(0, np.int64)
+        self.making: Ints = np.zeros(0, np.int64)
+        self.held: Ints = np.zeros(0, np.int64)
+        self.room: Ints = np.zeros(0, np.int64)
+        self.cpu_share: Floats = np.zeros(0)
+        self.memory_share: Floats = np.zeros(0)
+        self.standing: Ints = np.zeros(0, np.int64)
+        self.flaky: Bools = np.zeros(0, np.bool_)
+        self.flaky_any = False
+        self.port_rows: dict[int, dict[int, int]] = {}
+        self.group_rows: dict[str, dict[int, int]] = {}
+        self._rows: dict[str, int] = {}
+        self._held: dict[str, Holding] = {}
+        self._freed: set[int] = set()
+        self._classes: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Eligible] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def row(self, agent: str) -> int:
+        """Return the row of ``agent``, or -1."""
+        return self._rows.get(agent, -1)
+
+    def holding(self, key: str) -> Holding | None:
+        """Return what ``key`` holds."""
+        return self._held.get(key)
+
+    def join(self, info: AgentInfo, standing: Standing = Standing.OPEN) -> int:
+        """Take in an agent, or what is new about one, and return its row."""
+        row = self._rows.get(info.agent)
+        if row is None:
+            row = self._append(info)
+            old = None
+        else:
+            old = self.infos[row]
+            self.infos[row] = info
+        low, high = bounded(info.ports_low), bounded(info.ports_high)
+        self.cpu[row] += bounded(info.cpu_milli) - (bounded(old.cpu_milli) if old else 0)
+        self.memory[row] += bounded(info.memory_bytes) - (bounded(old.memory_bytes) if old else 0)
+        self.disk[row] += bounded(info.disk_bytes) - (bounded(old.disk_bytes) if old else 0)
+        self.slots[row] += bounded(info.containers_max) - (bounded(old.containers_max) if old else 0)
+        self.cpu_share[row] = 1.0 / max(1, bounded(info.cpu_milli))
+        self.memory_share[row] = 1.0 / max(1, bounded(info.memory_bytes))
+        if old is None or (self.ports_low[row], self.ports_high[row]) != (low, high):
+            self._range(row, low, high)
+        if old is None or (old.pool, old.tags, old.enforced) != (info.pool, info.tags, info.enforced):
+            self._classes.clear()
+        self.stand(info.agent, standing)
+        return row
+
+    def stand(self, agent: str, standing: Standing) -> None:
+        """Open an agent for new containers, or close it."""
+        row = self._rows[agent]
+        self.standing[row] = standing
+        self._reopen(row)
+
+    def distrust(self, agent: str, flaky: bool) -> None:
+        """Say that an agent failed lately, or that it works again."""
+        row = self._rows[agent]
+        self.flaky[row] = flaky
+        self.flaky_any = bool(self.flaky[: len(self)].any())
+        self._reopen(row)
+
+    def hold(self, key: str, agent: str, group: str, load: Load, *, making: bool = False) -> None:
+        """Charge ``load`` to ``agent`` under ``key``, whether or not it fits: it is there."""
+        self.release(key)
+        row = self._rows[agent]
+        self._held[key] = Holding(row, group, load, making)
+        self._charge(row, load, 1)
+        rows = self.group_rows.setdefault(group, {})
+        rows[row] = rows.get(row, 0) + 1
+        self.making[row] += making
+        self._reopen(row)
+
+    def hold_many(self, keys: Sequence[str], rows: Ints, group: str, load: Load) -> None:
+        """Charge one ``load`` for each of ``keys`` to the row beside it: all are being made."""
+        agents, times = np.unique(rows, return_counts=True)
+        self.cpu[agents] -= times * load.cpu_milli
+        self.memory[agents] -= times * load.memory_bytes
+        self.disk[agents] -= times * load.disk_bytes
+        self.ports[agents] -= times * load.dynamic
+        self.slots[agents] -= times
+        self.held[agents] += times
+        self.making[agents] += times
+        self.room[agents] -= times
+        counts = self.group_rows.setdefault(group, {})
+        for row, count in zip(agents.tolist(), times.tolist(), strict=True):
+            counts[row] = counts.get(row, 0) + count
+            for port in load.ports:
+                self._bind(row, port, 1)
+        held = self._held
+        for key, row in zip(keys, rows.tolist(), strict=True):
+            held[key] = Holding(row, group, load, True)
+
+    def release(self, key: str) -> None:
+        """Give back what ``key`` holds; nothing when it holds nothing."""
+        holding = self._held.pop(key, None)
+        if holding is None:
+            return
+        row, group, load, making = holding
+        self._charge(row, load, -1)
+        rows = self.group_rows[group]
+        rows[row] -= 1
+        if not rows[row]:
+            del rows[row]
+            if not rows:
+                del self.group_rows[group]
+        self.making[row] -= making
+        self._reopen(row)
+
+    def made(self, key: str, load: Load | None = None) -> None:
+        """Note that ``key`` is made; ``load`` is what it takes now that its ports are known."""
+        holding = self._held.get(key)
+        if holding is None:
+            return
+        if load is not None and load != holding.load:
+            self._charge(holding.row, holding.load, -1)
+            self._charge(holding.row, load, 1)
+        self.making[holding.row] -= holding.making
+        self._held[key] = holding._replace(load=load or holding.load, making=False)
+        self._reopen(holding.row)
+
+    def rename(self, old: str, new: str) -> None:
+        """Let ``new`` hold what ``old`` held."""
+        self._held[new] = self._held.pop(old)
+
+    def take_freed(self) -> set[int]:
+        """Return the rows that may have more room than when this was last asked."""
+        freed, self._freed = self._freed, set()
+        return freed
+
+    def eligible(self, shape: Shape) -> Eligible:
+        """Return the agents in the right pools, with the tag, that enforce what is required."""
+        key = (shape.pools, shape.tag, shape.require)
+        known = self._classes.get(key)
+        if known is None:
+            if len(self._classes) >= CLASSES_MAX:
+                self._classes.clear()
+            known = self._classes[key] = self._classify(shape)
+        return known
+
+    def in_range(self, row: int, port: int) -> bool:
+        """Return whether ``port`` is one of those that the agent hands out."""
+        return bool(self.ports_low[row] <= port <= self.ports_high[row])
+
+    def _classify(self, shape: Shape) -> Eligible:
+        pools, require = set(shape.pools), set(shape.require)
+        rows = [
+            row
+            for row in sorted(range(len(self)), key=self.names.__getitem__)
+            if (info := self.infos[row])
+            and (not pools or info.pool in pools)
+            and (not shape.tag or shape.tag in info.tags)
+            and require.issubset(info.enforced)
+        ]
+        whole = rows == list(range(len(self)))
+        chosen = np.array(rows, np.int64)
+        return Eligible(chosen, _positions(chosen, len(self)), whole)
+
+    def _charge(self, row: int, load: Load, sign: int) -> None:
+        self.cpu[row] -= sign * load.cpu_milli
+        self.memory[row] -= sign * load.memory_bytes
+        self.disk[row] -= sign * load.disk_bytes
+        self.ports[row] -= sign * load.dynamic
+        self.slots[row] -= sign
+        self.held[row] += sign
+        for port in load.ports:
+            self._bind(row, port, sign)
+
+    def _bind(self, row: int, port: int, sign: int) -> None:
+        rows = self.port_rows.setdefault(port, {})
+        before = rows.get(row, 0)
+        rows[row] = before + sign
+        if not rows[row]:
+            del rows[row]
+            if not rows:
+                del self.port_rows[port]
+        if self.in_range(row, port) and (before == 0 or before + sign == 0):
+            self.ports[row] -= sign
+
+    def _range(self, row: int, low: int, high: int) -> None:
+        """Set the range of dynamic ports, and count anew what is left of it."""
+        self.ports_low[row], self.ports_high[row] = low, high
+        size = high - low + 1 if high and high >= low else 0
+        taken = sum(1 for port, rows in self.port_rows.items() if row in rows and low <= port <= high)
+        unknown = sum(held.load.dynamic for held in self._held.values() if held.row == row)
+        self.ports[row] = size - taken - unknown
+
+    def _reopen(self, row: int) -> None:
+        making_max = 1 if self.flaky[row] else self.making_max
+        room = min(int(self.slots[row]), making_max - int(self.making[row]))
+        self.room[row] = max(0, room) if self.standing[row] == Standing.OPEN else 0
+        self._freed.add(row)
+
+    def _append(self, info: AgentInfo) -> int:
+        row = len(self.names)
+        if row == len(self.cpu):
+            grown = max(16, 2 * row)
+            for name in _COLUMNS:
+                old = getattr(self, name)
+                new = np.zeros(grown, old.dtype)
+                new[:row] = old
+                setattr(self, name, new)
+        self.names.append(info.agent)
+        self.infos.append(info)
+        self._rows[info.agent] = row
+        self._classes.clear()
+        return row
+
+
+def _positions(rows: Ints, size: int) -> Ints:
+    position = np.full(size, -1, np.int64)
+    position[rows] = np.arange(len(rows))
+    return position
+
+
+_COLUMNS: Final = (
+    "cpu", "memory", "disk", "ports", "ports_low", "ports_high", "slots", "making", "held",
+    "room", "cpu_share", "memory_share", "standing", "flaky",
+)  # fmt: skip
