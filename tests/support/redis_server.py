@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -34,7 +34,9 @@ class RedisServer:
         self.directory = directory
         self.password = password
         self.port = _free_port()
-        self.url = f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+        self.url = (
+            f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,10 +70,8 @@ class RedisServer:
         """Kill the server, as a power cut would."""
         if self._process is not None:
             with_pid, self._process = self._process, None
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(with_pid.pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
             with_pid.kill()
             with_pid.wait(timeout=10)
 

@@ -1,0 +1,70 @@
+"""Where handlers leave events for the loop: bounded, thread-safe, and it wakes the loop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+
+class Inbox:
+    """A queue of events. When it is full an event is counted and dropped: everything converges.
+
+    ``put_latest`` keeps only the newest event of a kind, ahead of the others: readings of the
+    world, of which an old one is worth nothing.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.dropped = 0
+        self._events: deque[Any] = deque()
+        self._latest: dict[str, Any] = {}
+        self._woken = False
+        self._ready = threading.Condition()
+
+    def __len__(self) -> int:
+        return len(self._events) + len(self._latest)
+
+    def put(self, event: Any) -> bool:
+        """Append ``event``; False when there is no room for it."""
+        with self._ready:
+            if len(self._events) >= self.limit:
+                self.dropped += 1
+                return False
+            self._events.append(event)
+            self._ready.notify()
+            return True
+
+    def put_latest(self, kind: str, event: Any) -> None:
+        """Replace the last event of ``kind`` that was not taken yet."""
+        with self._ready:
+            self._latest[kind] = event
+            self._ready.notify()
+
+    def wake(self) -> None:
+        """Make the present or the next ``take`` return."""
+        with self._ready:
+            self._woken = True
+            self._ready.notify()
+
+    def take(self, timeout_s: float) -> list[Any]:
+        """Return everything there is, waiting ``timeout_s`` for the first event or ``wake``."""
+        end_s = time.monotonic() + timeout_s
+        with self._ready:
+            while not (self._events or self._latest or self._woken):
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._ready.wait(left_s)
+            self._woken = False
+            events = [*self._latest.values(), *self._events]
+            self._latest.clear()
+            self._events.clear()
+            return events
+
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._ready:
+            self._latest.clear()
+            self._events.clear()

@@ -1,0 +1,147 @@
+"""One leadership, tick by tick, without threads or clock: the same in production and simulated."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from galaxy.driver.ports import Grant, Store
+from galaxy.errors import NotLeader, Unreachable
+from galaxy.model.answer import Reply
+from galaxy.model.base import Noun
+from galaxy.model.step import Logic, Send, Step
+from galaxy.model.table import Change
+from galaxy.model.trace import TraceEvent
+
+FAILURES_MAX: Final = 5
+"""Steps in a row that may fail without any event; then somebody else shall try."""
+FAILURE_WAIT_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(Noun, frozen=True, kw_only=True):
+    """What a committed step owes the world; ``wake_s`` is Unix seconds or None."""
+
+    sends: tuple[Send, ...] = ()
+    replies: tuple[Reply, ...] = ()
+    wake_s: float | None = None
+
+
+class Leadership:
+    """The logic of a role under one grant.
+
+    ``held`` tells whether the lease can be trusted; ``again`` is asked after a commit of unknown
+    outcome whether to try the same once more.
+    """
+
+    def __init__(
+        self,
+        logic: Logic,
+        store: Store,
+        grant: Grant,
+        *,
+        held: Callable[[], bool] = lambda: True,
+        again: Callable[[Unreachable], bool] = lambda _: False,
+    ) -> None:
+        self.grant = grant
+        self.ticks = 0
+        self.commits = 0
+        self.poisoned = 0
+        self._logic = logic
+        self._store = store
+        self._held = held
+        self._again = again
+        self._now_s = 0.0
+        self._failures = 0
+
+    def begin(self, now_s: float) -> None:
+        """Load the state that the last leader left, and hand it to the logic.
+
+        Raises:
+            Unreachable: try again later. BadMessage: a stored row cannot be read.
+        """
+        self._now_s = now_s
+        self._store.load(self.grant.role, self._logic.tables.values())
+        self._logic.lead(self.grant.epoch, now_s)
+
+    def advance(self, now_s: float, events: Sequence[Any]) -> list[Outcome]:
+        """Step, commit, and return what may be sent now; usually one outcome.
+
+        An event that makes the logic raise is found by stepping one event at a time, logged,
+        counted and dropped; the tables are as if it had never come.
+
+        Raises:
+            NotLeader: the lead is lost, or the logic fails for ever; tables are as last committed.
+        """
+        self._now_s = max(self._now_s, now_s)  # Clocks are set back; a logic's time is not.
+        self.ticks += 1
+        step = self._try(events)
+        if step is not None:
+            self._failures = 0
+            return [self._commit(step)]
+        if not events:
+            return [self._failed()]
+        if len(events) == 1:
+            return [self._poison(events[0])]
+        outcomes = []
+        for event in events:
+            step = self._try((event,))
+            outcomes.append(self._poison(event) if step is None else self._commit(step))
+        return outcomes
+
+    def _try(self, events: Sequence[Any]) -> tuple[Step, list[Change], tuple[TraceEvent, ...]] | None:
+        try:
+            step = self._logic.step(self._now_s, events)
+            changes = [change for table in self._logic.tables.values() for change in table.changes()]
+            return step, changes, tuple(self._dated(event) for event in step.trace)
+        except Exception:
+            log.exception("event=step.raised role=%s events=%d", self.grant.role, len(events))
+            self._discard()
+            return None
+
+    def _commit(self, stepped: tuple[Step, list[Change], tuple[TraceEvent, ...]]) -> Outcome:
+        step, changes, trace = stepped
+        if not self._held():
+            self._discard()
+            raise NotLeader(f"the lease of epoch {self.grant.epoch} on {self.grant.role} is over")
+        if changes or trace:
+            self._write(changes, trace)
+        for table in self._logic.tables.values():
+            table.accept()
+        return Outcome(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
+
+    def _write(self, changes: Sequence[Change], trace: Sequence[TraceEvent]) -> None:
+        self.commits += 1
+        while True:
+            try:
+                self._store.commit(self.grant, self.commits, changes, trace)
+                return
+            except Unreachable as error:
+                if not self._again(error):
+                    self._discard()
+                    raise NotLeader(f"{self.grant.role} cannot commit: {error.message}") from error
+            except BaseException:
+                self._discard()
+                raise
+
+    def _poison(self, event: Any) -> Outcome:
+        self.poisoned += 1
+        log.error("event=event.poison role=%s kind=%s", self.grant.role, type(event).__name__)
+        return Outcome(wake_s=self._now_s)
+
+    def _failed(self) -> Outcome:
+        self._failures += 1
+        if self._failures >= FAILURES_MAX:
+            raise NotLeader(f"the logic of {self.grant.role} failed {self._failures} times in a row")
+        return Outcome(wake_s=self._now_s + FAILURE_WAIT_S)
+
+    def _discard(self) -> None:
+        for table in self._logic.tables.values():
+            table.discard()
+
+    def _dated(self, event: TraceEvent) -> TraceEvent:
+        if event.at_s:
+            return event
+        return TraceEvent(kind=event.kind, subject=event.subject, text=event.text, at_s=self._now_s)

@@ -1,0 +1,46 @@
+"""How long a leader may believe that it leads, by its own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from galaxy.driver.ports import Grant
+
+TRUST: Final = 0.8
+"""Part of the lease that a leader uses, counted from when it *sent* the renewal that succeeded."""
+RENEWALS: Final = 4
+"""Renewals in one lease."""
+
+
+class Lease:
+    """One grant and its renewals. ``clock`` counts on while the machine sleeps.
+
+    A renewal counts from when it was sent: the answer may have been long under way, and Redis
+    counts from somewhere between.
+    """
+
+    def __init__(self, grant: Grant, sent_s: float, clock: Callable[[], float]) -> None:
+        self.grant = grant
+        self._clock = clock
+        self._until_s = sent_s + TRUST * grant.ttl_s
+        self._lost = False
+
+    @property
+    def renew_every_s(self) -> float:
+        return self.grant.ttl_s / RENEWALS
+
+    def renewed(self, sent_s: float) -> None:
+        """Note a successful renewal that was sent at ``sent_s``."""
+        self._until_s = max(self._until_s, sent_s + TRUST * self.grant.ttl_s)
+
+    def lose(self) -> None:
+        """Note that somebody else leads, or nobody; there is no way back for this grant."""
+        self._lost = True
+
+    def left_s(self) -> float:
+        """Return the seconds that this lease can still be trusted; 0 or less when it is over."""
+        return 0.0 if self._lost else self._until_s - self._clock()
+
+    def held(self) -> bool:
+        return self.left_s() > 0

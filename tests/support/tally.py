@@ -1,0 +1,66 @@
+"""The smallest logic there is: it counts by name, says so, and can be poisoned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from galaxy.model.answer import Answer, Reply
+from galaxy.model.base import Noun
+from galaxy.model.step import Send, Step
+from galaxy.model.table import Table
+from galaxy.model.trace import TraceEvent
+
+
+class Add(Noun, frozen=True, kw_only=True):
+    """Count ``by`` more of ``name``; a negative total is a bug on purpose."""
+
+    name: str
+    by: int = 1
+    reply: str = ""
+
+
+class Count(Noun, frozen=True, kw_only=True):
+    name: str
+    total: int
+
+
+class Tally:
+    """Counts; every new total goes to queue ``out`` and to whoever asked."""
+
+    def __init__(self, wake_every_s: float | None = None) -> None:
+        self.counts: Table[Count] = Table("counts", Count)
+        self.led: list[tuple[int, float]] = []
+        self.steps: list[tuple[float, int]] = []
+        self.broken = False
+        self._wake_every_s = wake_every_s
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        return {"counts": self.counts}
+
+    def lead(self, epoch: int, now_s: float) -> None:
+        self.led.append((epoch, now_s))
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        self.steps.append((now_s, len(events)))
+        if self.broken:
+            raise RuntimeError("broken")
+        sends: list[Send] = []
+        replies: list[Reply] = []
+        trace: list[TraceEvent] = []
+        for event in events:
+            if not isinstance(event, Add):
+                continue
+            old = self.counts.get(event.name)
+            total = (old.total if old else 0) + event.by
+            self.counts.put(event.name, Count(name=event.name, total=total))
+            if total < 0:
+                raise ValueError(f"{event.name} went below zero")
+            row = self.counts[event.name]
+            sends.append(Send(queue="out", task="tally.count", body=row, id=f"count:{event.name}:{total}"))
+            trace.append(TraceEvent(kind="tally.counted", subject=event.name, text=str(total)))
+            if event.reply:
+                replies.append(Reply(reply=event.reply, answer=Answer(key=event.name, result=total)))
+        wake_s = None if self._wake_every_s is None else now_s + self._wake_every_s
+        return Step(sends=tuple(sends), replies=tuple(replies), trace=tuple(trace), wake_s=wake_s)

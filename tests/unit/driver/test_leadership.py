@@ -1,0 +1,180 @@
+"""A leadership tick by tick, against Nexus in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from galaxy.driver.leadership import FAILURES_MAX, Leadership
+from galaxy.driver.ports import Grant
+from galaxy.errors import NotLeader, Unreachable
+from galaxy.model.table import Change
+from galaxy.model.trace import TraceEvent
+from galaxy.nexus.memory import MemoryNexus
+from tests.support.tally import Add, Count, Tally
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class DeafNexus(MemoryNexus):
+    """Commits, and loses the answer ``deaf`` times; or loses the question when ``lost``."""
+
+    def __init__(self, clock: Clock, *, deaf: int, lost: bool = False) -> None:
+        super().__init__(clock)
+        self.deaf = deaf
+        self.lost = lost
+        self.asked = 0
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        self.asked += 1
+        if not (self.lost and self.deaf):
+            super().commit(grant, serial, changes, trace)
+        if self.deaf:
+            self.deaf -= 1
+            raise Unreachable("no answer")
+
+
+def elect(nexus: MemoryNexus, owner: str = "a") -> Grant:
+    grant = nexus.campaign("tally", owner, ttl_s=2.0, address=owner)
+    assert isinstance(grant, Grant)
+    return grant
+
+
+def stored(nexus: MemoryNexus) -> dict[str, int]:
+    return {name: row.total for name, row in nexus.read_table("tally", "counts", Count).items()}
+
+
+def test_a_step_is_stored_before_its_messages_are_handed_out() -> None:
+    nexus = MemoryNexus(Clock())
+    leadership = Leadership(Tally(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    (outcome,) = leadership.advance(2.0, [Add(name="x", by=3)])
+    assert stored(nexus) == {"x": 3}
+    assert [send.id for send in outcome.sends] == ["count:x:3"]
+
+
+def test_trace_is_stored_with_the_step_and_dated_by_it() -> None:
+    nexus = MemoryNexus(Clock())
+    leadership = Leadership(Tally(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    leadership.advance(2.5, [Add(name="x")])
+    (event,) = nexus.trace(["x"])
+    assert (event.kind, event.at_s) == ("tally.counted", 2.5)
+
+
+def test_next_leader_starts_from_what_the_last_one_stored() -> None:
+    clock = Clock()
+    nexus = MemoryNexus(clock)
+    first = Leadership(Tally(), nexus, elect(nexus))
+    first.begin(1.0)
+    first.advance(2.0, [Add(name="x", by=3)])
+    clock.now_s += 5.0
+    logic = Tally()
+    second = Leadership(logic, nexus, elect(nexus, "b"))
+    second.begin(6.0)
+    second.advance(7.0, [Add(name="x")])
+    assert stored(nexus) == {"x": 4}
+    assert logic.led[0][0] > first.grant.epoch
+
+
+def test_a_leader_whose_lease_went_to_another_writes_nothing_and_goes_back() -> None:
+    clock = Clock()
+    nexus = MemoryNexus(clock)
+    logic = Tally()
+    old = Leadership(logic, nexus, elect(nexus))
+    old.begin(1.0)
+    old.advance(2.0, [Add(name="x")])
+    clock.now_s += 5.0
+    elect(nexus, "b")
+    with pytest.raises(NotLeader):
+        old.advance(8.0, [Add(name="x", by=100)])
+    assert stored(nexus) == {"x": 1}
+    assert logic.counts["x"].total == 1
+
+
+def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
+    nexus = MemoryNexus(Clock())
+    held = [True]
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus), held=lambda: held[0])
+    leadership.begin(1.0)
+    held[0] = False
+    with pytest.raises(NotLeader):
+        leadership.advance(2.0, [Add(name="x")])
+    assert stored(nexus) == {}
+    assert "x" not in logic.counts
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
+    nexus = DeafNexus(Clock(), deaf=2, lost=lost)
+    leadership = Leadership(Tally(), nexus, elect(nexus), again=lambda _: True)
+    leadership.begin(1.0)
+    (outcome,) = leadership.advance(2.0, [Add(name="x")])
+    assert nexus.asked == 3
+    assert stored(nexus) == {"x": 1}
+    assert len(nexus.trace(["x"])) == 1
+    assert len(outcome.sends) == 1
+
+
+def test_a_commit_of_unknown_outcome_that_may_not_be_repeated_ends_the_leadership() -> None:
+    nexus = DeafNexus(Clock(), deaf=1)
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    with pytest.raises(NotLeader):
+        leadership.advance(2.0, [Add(name="x")])
+    assert "x" not in logic.counts
+
+
+def test_a_poison_event_is_dropped_and_the_others_of_its_tick_count() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    outcomes = leadership.advance(2.0, [Add(name="x"), Add(name="bad", by=-1), Add(name="y")])
+    assert stored(nexus) == {"x": 1, "y": 1}
+    assert leadership.poisoned == 1
+    assert [send.id for outcome in outcomes for send in outcome.sends] == ["count:x:1", "count:y:1"]
+    leadership.advance(3.0, [Add(name="x")])
+    assert stored(nexus) == {"x": 2, "y": 1}
+
+
+def test_a_logic_that_fails_without_any_event_waits_and_at_last_gives_up() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    logic.broken = True
+    for _ in range(FAILURES_MAX - 1):
+        (outcome,) = leadership.advance(2.0, [])
+        assert outcome.wake_s is not None and outcome.wake_s > 2.0
+    with pytest.raises(NotLeader):
+        leadership.advance(2.0, [])
+
+
+def test_time_of_the_logic_never_goes_back() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(10.0)
+    leadership.advance(20.0, [])
+    leadership.advance(15.0, [])
+    assert [now_s for now_s, _ in logic.steps] == [20.0, 20.0]
+
+
+def test_a_step_that_changes_nothing_is_not_written() -> None:
+    nexus = DeafNexus(Clock(), deaf=0)
+    leadership = Leadership(Tally(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    leadership.advance(2.0, [])
+    assert nexus.asked == 0

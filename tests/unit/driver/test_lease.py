@@ -1,0 +1,39 @@
+"""A lease by the leader's own clock."""
+
+from __future__ import annotations
+
+from galaxy.driver.lease import TRUST, Lease
+from galaxy.driver.ports import Grant
+
+GRANT = Grant(role="tally", owner="a", epoch=1, ttl_s=10.0)
+
+
+def test_a_lease_is_held_for_its_trusted_part_only() -> None:
+    now_s = [100.0]
+    lease = Lease(GRANT, 100.0, lambda: now_s[0])
+    now_s[0] = 100.0 + TRUST * 10.0 - 0.01
+    assert lease.held()
+    now_s[0] = 100.0 + TRUST * 10.0 + 0.01
+    assert not lease.held()
+
+
+def test_a_renewal_counts_from_when_it_was_sent() -> None:
+    now_s = [100.0]
+    lease = Lease(GRANT, 100.0, lambda: now_s[0])
+    now_s[0] = 107.0  # The renewal left at 103 and its answer came at 107.
+    lease.renewed(103.0)
+    assert lease.left_s() == 103.0 + TRUST * 10.0 - 107.0
+
+
+def test_an_old_renewal_that_comes_late_shortens_nothing() -> None:
+    lease = Lease(GRANT, 100.0, lambda: 104.0)
+    lease.renewed(104.0)
+    lease.renewed(101.0)
+    assert lease.left_s() == TRUST * 10.0
+
+
+def test_a_lost_lease_stays_lost() -> None:
+    lease = Lease(GRANT, 100.0, lambda: 101.0)
+    lease.lose()
+    lease.renewed(101.0)
+    assert not lease.held()
