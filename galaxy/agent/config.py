@@ -1,0 +1,58 @@
+"""Everything that can be chosen about one agent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from galaxy.units import GIB
+
+MODES = ("auto", "full", "userns", "process")
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of one agent. Sizes are bytes, times are seconds.
+
+    ``name`` is the host's name in the cluster; two agents on one machine need their own
+    ``name``, ``state`` and ``cgroup_root``. ``ephemeral`` destroys every container and ends the
+    launcher when the agent stops; otherwise programs outlive it.
+    """
+
+    name: str
+    state: Path
+    cgroup_root: str = "galaxy"
+    mode: str = "auto"
+    """``auto`` takes the best that the host can do; a named mode is taken or refused."""
+    pool: str = "main"
+    tags: tuple[str, ...] = ()
+    address: str = ""
+    """Where the containers' ports are reached; empty: guessed from the route to ``redis_host``."""
+    redis_host: str = ""
+    """Host part of the Redis URL, for the guess only; empty for a Unix socket."""
+    ports_low: int = 20000
+    ports_high: int = 29999
+    run_user: str = "nobody"
+    package_roots: tuple[Path, ...] = ()
+    """Directories that ``file://`` packages may come from."""
+    containers_max: int = 1000
+    cpu_milli: int = 0
+    """CPU to offer; 0: every core that this process may run on."""
+    memory_reserve_bytes: int = -1
+    """Memory kept for the host; -1: 5 %, at least 256 MiB."""
+    disk_reserve_bytes: int = -1
+    """Disk kept for the host; -1: 5 %, at least 1 GiB."""
+    ephemeral: bool = False
+    beat_s: float = 2.0
+    usage_s: float = 10.0
+    packages_bytes_max: int = 10 * GIB
+    package_bytes_max: int = 4 * GIB
+    package_timeout_s: float = 600.0
+    logs_bytes_max: int = 5 * GIB
+    """Logs of containers that are gone; the oldest go first."""
+    logs_keep_s: float = 7 * 86400.0
+    sessions_max: int = 32
+    session_idle_s: float = 3600.0
+    garbage_s: float = 60.0
+    destroy_grace_s: float = 2.0
+    """How long programs may take to stop when an ephemeral agent ends."""

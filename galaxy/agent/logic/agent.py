@@ -1,0 +1,196 @@
+"""One agent's logic: events in, tables changed, effects and reports out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from galaxy.agent.logic.containers import Containers
+from galaxy.agent.logic.memory import Memory
+from galaxy.agent.logic.nouns import (
+    FOUND,
+    Effect,
+    EverythingUnwanted,
+    Flush,
+    Happening,
+    Held,
+    HostSeen,
+    Note,
+    Phase,
+    PortsSeen,
+    ReportPublished,
+    UsageSeen,
+    WorkerConnected,
+    WorkerLost,
+    WorkerReported,
+    life,
+)
+from galaxy.agent.logic.pods import Pods
+from galaxy.agent.logic.reports import Outbox, report_id
+from galaxy.model.agent import AgentInfo, AgentReport
+from galaxy.model.base import Noun
+from galaxy.model.container import ContainerFound, ContainerOrders, FoundState
+from galaxy.model.names import APPMASTER, CONTAINER_REPORT, POD_REPORT, RESMAN
+from galaxy.model.pod import PodFound, PodOrders
+from galaxy.model.step import Send
+from galaxy.model.table import Table
+
+
+class AgentLogic:
+    """What is ordered and held, and what follows from the next event.
+
+    The shell loads ``tables``, calls ``loaded``, then for every batch of events ``step``;
+    writes what changed; only then carries the effects out and publishes what ``flush`` gives.
+    A batch whose write fails is discarded and stepped again later. ``now_s`` is a monotonic
+    clock, in seconds.
+    """
+
+    def __init__(self, info: AgentInfo) -> None:
+        self.info = info
+        self._memory = Memory()
+        ports = (info.ports_low, info.ports_high)
+        self._containers = Containers(self._memory, ports=ports, containers_max=info.containers_max)
+        self._pods = Pods(self._memory)
+        self._serial = 0
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        return self._memory.tables
+
+    def loaded(self) -> None:
+        """Carry on from tables that have just been read from disk."""
+        self._memory.loaded()
+
+    def step(self, now_s: float, events: Sequence[Noun]) -> tuple[Effect, ...]:
+        """Take in ``events`` in order; return what is owed once the tables are written."""
+        self._memory.effects = []
+        for event in events:
+            self._take(event, now_s)
+        self._containers.settle(now_s)
+        return tuple(self._memory.effects)
+
+    def _take(self, event: Noun, now_s: float) -> None:
+        match event:
+            case ContainerOrders() | PodOrders() if event.agent != self.info.agent:
+                note = Note(event="order.misled", subject=event.agent, text="is not this agent")
+                self._memory.effects.append(note)
+            case ContainerOrders():
+                self._containers.orders(event, now_s)
+            case PodOrders():
+                self._pods.orders(event)
+            case WorkerReported():
+                self._pods.reported(event)
+            case WorkerConnected():
+                self._pods.connected(event.container, event.incarnation)
+            case WorkerLost():
+                self._pods.lost(event.container, event.incarnation)
+            case UsageSeen():
+                key = life(event.container, event.incarnation)
+                self._memory.usage[key] = (event.cpu_milli, event.memory_bytes)
+            case PortsSeen():
+                self._containers.ports_seen(event)
+            case HostSeen():
+                self._containers.host_seen(event)
+            case ReportPublished():
+                self._outbox(event.role).settled(now_s, ok=event.ok)
+            case EverythingUnwanted():
+                self._containers.everything_unwanted(event.grace_s, now_s)
+            case _:
+                assert isinstance(event, Happening)
+                self._containers.happened(event)
+
+    def wants_ports(self, events: Iterable[Noun]) -> bool:
+        """Return whether this batch may choose ports, so that ``PortsSeen`` should precede it."""
+        waiting = any(held.order.demand.ports for held in self._containers.waiting())
+        asked = any(
+            create.demand.ports
+            for event in events
+            if isinstance(event, ContainerOrders)
+            for create in event.create
+        )
+        return waiting or asked
+
+    def wake_s(self) -> float | None:
+        """Return when ``step`` and ``flush`` want to be called again even if nothing happens."""
+        times = [self._memory.resman.wake_s(), self._memory.appmaster.wake_s()]
+        times += self._memory.quits.values()
+        return min((time for time in times if time is not None), default=None)
+
+    def digests(self) -> tuple[int, int]:
+        """Return the digests of ready containers and of pods."""
+        return self._memory.digests()
+
+    # ---- what the shell may look at
+
+    def held(self) -> tuple[Held, ...]:
+        return tuple(self._memory.held.values())
+
+    def ready(self, pod: str) -> Held | None:
+        """Return the life of a container that is ready."""
+        return next((held for held in self._memory.lives(pod) if held.phase is Phase.READY), None)
+
+    def ports(self) -> frozenset[int]:
+        """Return every port that belongs to a container here."""
+        rows = (held for held in self._memory.held.values() if not held.clean)
+        return frozenset(port for held in rows for port in held.ports.values())
+
+    # ---- reports
+
+    def flush(self, now_s: float) -> Flush:
+        """Return the reports that are due; each is on its way until ``ReportPublished``."""
+        sends = []
+        for role in (RESMAN, APPMASTER):
+            due_s = self._outbox(role).wake_s()
+            if due_s is not None and due_s <= now_s:
+                send = self._report(role, now_s)
+                if send is not None:
+                    sends.append((role, send))
+        return Flush(sends=tuple(sends), wake_s=self.wake_s())
+
+    def _outbox(self, role: str) -> Outbox:
+        return self._memory.resman if role == RESMAN else self._memory.appmaster
+
+    def _report(self, role: str, now_s: float) -> Send | None:
+        outbox = self._outbox(role)
+        full, keys = outbox.take(now_s)
+        containers: tuple[ContainerFound, ...] = ()
+        pods: tuple[PodFound, ...] = ()
+        if role == RESMAN:
+            containers = tuple(self._container(key) for key in (self._memory.held if full else keys))
+        else:
+            found = (self._pods.found(pod) for pod in (self._memory.pods if full else keys))
+            pods = tuple(pod for pod in found if pod is not None)
+        if not full and not containers and not pods:
+            outbox.settled(now_s, ok=True)
+            return None
+        self._serial += 1
+        seen = self._memory.epochs.get(role)
+        report = AgentReport(
+            agent=self.info.agent,
+            boot=self.info.boot,
+            serial=self._serial,
+            epoch=0 if seen is None else seen.epoch,
+            full=full,
+            info=self.info if full else None,
+            containers=containers,
+            pods=pods,
+        )
+        task = CONTAINER_REPORT if role == RESMAN else POD_REPORT
+        return Send(queue=role, task=task, body=report, id=report_id(report, role))
+
+    def _container(self, key: str) -> ContainerFound:
+        held = self._memory.held.get(key)
+        if held is None:
+            container, _, incarnation = key.rpartition("_")
+            return ContainerFound(container=container, incarnation=int(incarnation), state=FoundState.GONE)
+        demand = held.order.demand
+        return ContainerFound(
+            container=held.container,
+            incarnation=held.incarnation,
+            state=FOUND[held.phase],
+            ports=held.ports,
+            reason=held.reason,
+            cpu_milli=demand.cpu_milli,
+            memory_bytes=demand.memory_bytes,
+            disk_bytes=demand.disk_bytes,
+        )

@@ -1,0 +1,303 @@
+"""Containers: ordered, launched, ended, destroyed; each life once, whatever order messages take."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from galaxy.agent.logic.memory import Memory
+from galaxy.agent.logic.nouns import (
+    LAW,
+    Cleared,
+    Connect,
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunched,
+    ContainerLaunchFailed,
+    Destroy,
+    Disconnect,
+    Happening,
+    Held,
+    Hindered,
+    HostSeen,
+    Launch,
+    LifeSeen,
+    Note,
+    Phase,
+    PortsSeen,
+    PortsTaken,
+    QuitWorker,
+    Unwanted,
+    life,
+)
+from galaxy.agent.logic.ports import choose_ports
+from galaxy.model.container import ContainerOrders, CreateContainer, Reason
+from galaxy.model.names import RESMAN
+from galaxy.model.pod import PodState
+
+QUIT_SLACK_S = 2.0
+"""Beyond a pod's stop timeout, until its container is killed."""
+
+EARLIER_LIFE_GRACE_S = 5.0
+"""How long an earlier life may take to stop when a later one waits for its place."""
+
+GRACE_S_MAX = 3600.0
+
+STILL = frozenset({PodState.PENDING, PodState.STOPPED, PodState.FINISHED, PodState.FAILED})
+"""States of a pod without programs: there is nobody to ask."""
+
+
+class Containers:
+    """The container half of the agent's logic, over a ``Memory``."""
+
+    def __init__(self, memory: Memory, *, ports: tuple[int, int], containers_max: int) -> None:
+        self._memory = memory
+        self._low, self._high = ports
+        self._max = containers_max
+        self._ports = PortsSeen(listening=frozenset(), used=frozenset())
+        self._taken: set[int] = set()
+        self.ending = False
+
+    # ---- orders
+
+    def orders(self, orders: ContainerOrders, now_s: float) -> None:
+        """Obey ResMan, unless its epoch is over."""
+        if not self._memory.obeys(RESMAN, orders.epoch):
+            return
+        for destroy in orders.destroy:
+            self._destroy(destroy.container, destroy.incarnation, now_s)
+        for create in orders.create:
+            self._create(create, now_s)
+        if orders.report:
+            self._memory.resman.mark_full()
+
+    def _create(self, order: CreateContainer, now_s: float) -> None:
+        memory, key = self._memory, life(order.container, order.incarnation)
+        lives = memory.lives(order.container)
+        if key in memory.held or order.incarnation <= memory.buried(order.container):
+            memory.resman.mark(key)
+            return
+        if lives and lives[-1].incarnation > order.incarnation:
+            memory.resman.mark(key)
+            memory.resman.mark(lives[-1].key)
+            return
+        if self.ending or len(memory.held) >= 2 * self._max:
+            memory.effects.append(
+                Note(event="container.ignored", subject=key, text="this agent takes no more")
+            )
+            return
+        memory.bury(order.container, order.incarnation - 1)
+        for earlier in lives:
+            self._unwanted(earlier, now_s, EARLIER_LIFE_GRACE_S)
+        memory.put(Held(container=order.container, incarnation=order.incarnation, order=order))
+
+    def _destroy(self, container: str, incarnation: int, now_s: float) -> None:
+        memory = self._memory
+        memory.bury(container, incarnation)
+        memory.resman.mark(life(container, incarnation))
+        for held in memory.lives(container):
+            if held.incarnation <= incarnation:
+                self._unwanted(held, now_s)
+
+    def everything_unwanted(self, grace_s: float, now_s: float) -> None:
+        """Take nothing new, and end all that is held."""
+        self.ending = True
+        for key in tuple(self._memory.held):
+            held = self._memory.held[key]
+            self._memory.bury(held.container, held.incarnation)
+            self._unwanted(held, now_s, grace_s)
+
+    def _grace(self, held: Held, most_s: float) -> float:
+        """Return how long the programs of this life may take to stop; 0 when none runs."""
+        order, pod = self._memory.orders.get(held.container), self._memory.pods.get(held.container)
+        if held.phase is not Phase.READY or held.key not in self._memory.connected or order is None:
+            return 0.0
+        if pod is None or pod.incarnation != held.incarnation or pod.state in STILL:
+            return 0.0
+        return min(order.stop_timeout, most_s)
+
+    def _unwanted(self, held: Held, now_s: float, most_s: float = GRACE_S_MAX) -> None:
+        """Begin the end of a life; programs that run are asked to stop, for ``most_s`` at most."""
+        memory, grace_s = self._memory, self._grace(held, most_s)
+        phase = LAW.after(held.phase, Unwanted)
+        if phase is None:
+            if held.key in memory.quits:
+                memory.quits[held.key] = min(memory.quits[held.key], now_s + most_s + QUIT_SLACK_S)
+            else:
+                memory.destroy(held)
+            memory.resman.mark(held.key)
+            return
+        if phase is Phase.GONE or held.clean:
+            memory.forget(held)
+            return
+        memory.put(replace(held, phase=phase))
+        if grace_s > 0:
+            memory.quits[held.key] = now_s + grace_s + QUIT_SLACK_S
+            memory.effects.append(
+                QuitWorker(container=held.container, incarnation=held.incarnation, stop_timeout=grace_s)
+            )
+            return
+        self._disconnect(held)
+        memory.destroy(held)
+
+    # ---- what happened
+
+    def happened(self, event: Happening) -> None:
+        """Take in what the launcher says of one life."""
+        memory = self._memory
+        held = memory.held.get(life(event.container, event.incarnation))
+        if held is None:
+            if isinstance(event, ContainerLaunched):
+                memory.effects.append(Destroy(container=event.container, incarnation=event.incarnation))
+            return
+        phase = LAW.after(held.phase, type(event))
+        if phase is None:
+            return  # An echo: it changes nothing.
+        if phase is Phase.GONE:
+            memory.forget(held)
+        elif phase is Phase.DESTROYING:
+            self._while_destroying(held, event)
+        elif phase is Phase.WAITING:
+            self._taken |= set(event.ports) if isinstance(event, PortsTaken) else set()
+            memory.put(replace(held, phase=phase, ports={}))
+        elif phase is Phase.READY:
+            self._ready(held, event.pid if isinstance(event, ContainerLaunched) else 0)
+        else:
+            self._ended(held, event)
+
+    def _while_destroying(self, held: Held, event: Happening) -> None:
+        if isinstance(event, ContainerEnded) and self._memory.quits.pop(held.key, None) is not None:
+            self._disconnect(held)
+            self._memory.destroy(held)
+
+    def _ready(self, held: Held, pid: int) -> None:
+        self._memory.pids[held.key] = pid
+        self._memory.put(replace(held, phase=Phase.READY))
+        self._memory.effects.append(Connect(container=held.container, incarnation=held.incarnation))
+
+    def _ended(self, held: Held, event: Happening) -> None:
+        """PID 1 is gone: say so, remove what remains, and let its pod obey no order any more."""
+        if isinstance(event, ContainerDestroyed):
+            was_ended = held.phase is Phase.ENDED
+            reason = held.reason if was_ended else Reason(code="vanished", message="it was removed under us")
+        else:
+            assert isinstance(event, ContainerEnded | ContainerLaunchFailed)
+            reason = event.reason
+        self.end(held, reason, clean=isinstance(event, ContainerDestroyed))
+
+    def end(self, held: Held, reason: Reason | None, *, clean: bool) -> None:
+        memory = self._memory
+        first = held.phase is not Phase.ENDED
+        memory.put(replace(held, phase=Phase.ENDED, reason=reason, clean=clean))
+        if not clean:
+            memory.destroy(held)
+        if not first:
+            return
+        if held.phase is Phase.READY:
+            self._disconnect(held)
+        memory.left(held.key)
+        pod = memory.pods.get(held.container)
+        if pod is None or pod.incarnation != held.incarnation:
+            return
+        if pod.state not in (PodState.FINISHED, PodState.FAILED):
+            memory.pod_seen(
+                replace(pod, generation=0, state=PodState.PENDING, healthy=False, tasks=(), pid=0)
+            )
+
+    def _disconnect(self, held: Held) -> None:
+        self._memory.effects.append(Disconnect(container=held.container, incarnation=held.incarnation))
+
+    # ---- wanted against found
+
+    def host_seen(self, seen: HostSeen) -> None:
+        """Bring the table and what really lives here together: re-adopt, tell, relaunch, remove."""
+        memory = self._memory
+        living = {life(one.container, one.incarnation): one for one in seen.living}
+        for key in tuple(memory.held):
+            self._compare(memory.held[key], living.pop(key, None), rebooted=seen.rebooted)
+        for key in sorted(living):
+            stray = living[key]
+            memory.effects.append(Note(event="container.unknown", subject=key, text="is destroyed"))
+            memory.effects.append(Destroy(container=stray.container, incarnation=stray.incarnation))
+        memory.resman.mark_full()
+        memory.appmaster.mark_full()
+
+    def _compare(self, held: Held, there: LifeSeen | None, *, rebooted: bool) -> None:
+        memory = self._memory
+        ended = held.phase is Phase.ENDED and (not held.clean or there is not None)
+        if held.phase is Phase.DESTROYING or ended:
+            memory.quits.pop(held.key, None)
+            memory.destroy(held)
+        elif held.phase is Phase.LAUNCHING and there is None:
+            memory.effects.append(Launch(held=held))
+        elif held.phase in (Phase.LAUNCHING, Phase.READY) and there is not None:
+            self._ready(held, there.pid)
+        elif held.phase is Phase.READY:
+            why = "its host was started anew" if rebooted else "it ended while nobody watched"
+            self.end(held, Reason(code="vanished", message=why), clean=False)
+
+    def settle(self, now_s: float) -> None:
+        """Launch what nothing hinders any more, and kill what was asked to quit and did not."""
+        memory = self._memory
+        for key, deadline_s in tuple(memory.quits.items()):
+            held = memory.held.get(key)
+            if held is None:
+                del memory.quits[key]
+            elif deadline_s <= now_s:
+                del memory.quits[key]
+                self._disconnect(held)
+                memory.destroy(held)
+        for held in self.waiting():
+            self._launch_if_clear(held)
+        if not self.waiting():
+            self._taken.clear()
+
+    def waiting(self) -> tuple[Held, ...]:
+        """Return the lives that something still hinders, lowest incarnation of each first."""
+        rows = (self._memory.held[key] for key in self._memory.held.where("phase", Phase.WAITING))
+        return tuple(sorted(rows, key=lambda held: (held.container, held.incarnation)))
+
+    def ports_seen(self, seen: PortsSeen) -> None:
+        self._ports = seen
+
+    def _launch_if_clear(self, held: Held) -> None:
+        memory = self._memory
+        if memory.held.count("container", held.container) > 1:
+            return
+        idle = sum(memory.held.count("phase", phase) for phase in (Phase.WAITING, Phase.ENDED))
+        if len(memory.held) - idle >= self._max:
+            counts = {"containers": len(memory.held) - idle, "containers_max": self._max}
+            self._hindered(held, Reason(code="full", message="no more containers fit", counts=counts))
+            return
+        ports = self._ports_for(held)
+        if isinstance(ports, Reason):
+            self._hindered(held, ports)
+        elif ports is not None:
+            phase = LAW.after(held.phase, Cleared)
+            assert phase is not None
+            launched = replace(held, phase=phase, ports=ports)
+            memory.put(launched)
+            memory.effects.append(Launch(held=launched))
+
+    def _ports_for(self, held: Held) -> dict[str, int] | Reason | None:
+        """Return the ports of a life, why it gets none, or None: one is about to become free."""
+        demands = held.order.demand.ports
+        if not demands:
+            return {}
+        others = [other for other in self._memory.held.values() if other.ports and not other.clean]
+        fixed = {demand.port for demand in demands if demand.port}
+        leaving = {port for o in others if o.phase is Phase.DESTROYING for port in o.ports.values()}
+        if fixed & leaving:
+            return None
+        return choose_ports(
+            demands,
+            key=held.key,
+            low=self._low,
+            high=self._high,
+            listening=self._ports.listening | self._taken,
+            used=self._ports.used,
+            held={port for other in others for port in other.ports.values()},
+        )
+
+    def _hindered(self, held: Held, reason: Reason) -> None:
+        assert LAW.after(held.phase, Hindered) is Phase.ENDED
+        self.end(held, reason, clean=True)

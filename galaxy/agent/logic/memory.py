@@ -1,0 +1,154 @@
+"""What the agent knows: durable tables, and the little that a restart may forget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from galaxy.agent.logic.nouns import Destroy, Effect, EpochSeen, Finished, Held, Note, Phase, Tombstone, life
+from galaxy.agent.logic.reports import Outbox
+from galaxy.model.digest import digest_of_container, digest_of_pod
+from galaxy.model.pod import PodFound, PodOrder, PodState
+from galaxy.model.table import Table
+
+REMEMBERED_MAX: Final = 10_000
+"""Tombstones and finished pods, each; the oldest tenth goes when there are more."""
+
+ORPHANS_MAX: Final = 1_000
+"""Pod orders whose container has not been ordered here (yet)."""
+
+
+class Memory:
+    """Tables by name, effects gathered in this step, and what is owed to the leaders.
+
+    Everything beside the tables may be marked twice or lost with the process without harm: a
+    step that could not be committed is simply run again.
+    """
+
+    def __init__(self) -> None:
+        self.held: Table[Held] = Table(
+            "held", Held, {"container": lambda held: held.container, "phase": lambda held: held.phase}
+        )
+        self.tombstones: Table[Tombstone] = Table("tombstones", Tombstone)
+        self.orders: Table[PodOrder] = Table("orders", PodOrder)
+        self.pods: Table[PodFound] = Table("pods", PodFound)
+        self.finished: Table[Finished] = Table("finished", Finished)
+        self.epochs: Table[EpochSeen] = Table("epochs", EpochSeen)
+        self.resman = Outbox()
+        self.appmaster = Outbox()
+        self.effects: list[Effect] = []
+        self.pids: dict[str, int] = {}
+        self.usage: dict[str, tuple[int, int]] = {}
+        self.connected: set[str] = set()
+        self.quits: dict[str, float] = {}
+        """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
+        self._serial = 0
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        every = (self.held, self.tombstones, self.orders, self.pods, self.finished, self.epochs)
+        return {table.name: table for table in every}
+
+    def loaded(self) -> None:
+        """Carry on where the loaded tables end."""
+        serials = [row.serial for row in self.tombstones.values()]
+        serials += [row.serial for row in self.finished.values()]
+        self._serial = max(serials, default=0)
+
+    def obeys(self, role: str, epoch: int) -> bool:
+        """Return whether a command of this epoch counts, and remember the highest one."""
+        seen = self.epochs.get(role)
+        if seen is not None and epoch < seen.epoch:
+            text = f"epoch {epoch} of {role} is over; {seen.epoch} leads"
+            self.effects.append(Note(event="order.refused", subject=role, text=text))
+            return False
+        self.epochs.put(role, EpochSeen(role=role, epoch=epoch))
+        return True
+
+    def lives(self, container: str) -> tuple[Held, ...]:
+        """Return every life of a container that is held, lowest incarnation first."""
+        rows = (self.held[key] for key in self.held.where("container", container))
+        return tuple(sorted(rows, key=lambda held: held.incarnation))
+
+    def put(self, held: Held) -> None:
+        self.held.put(held.key, held)
+        self.resman.mark(held.key)
+
+    def bury(self, container: str, incarnation: int) -> None:
+        """Remember that no life of ``container`` up to ``incarnation`` may begin any more."""
+        there = self.tombstones.get(container)
+        if incarnation < 1 or (there is not None and there.incarnation >= incarnation):
+            return
+        stone = Tombstone(container=container, incarnation=incarnation, serial=self._next())
+        self.tombstones.put(container, stone)
+        _trim(self.tombstones)
+
+    def buried(self, container: str) -> int:
+        """Return the highest incarnation that is destroyed for good; 0 for none."""
+        stone = self.tombstones.get(container)
+        return 0 if stone is None else stone.incarnation
+
+    def forget(self, held: Held) -> None:
+        """Drop a life whose end is complete, with its pod and its order."""
+        self.held.drop(held.key)
+        self.bury(held.container, held.incarnation)
+        self.resman.mark(held.key)
+        order, pod = self.orders.get(held.container), self.pods.get(held.container)
+        if order is not None and order.incarnation <= held.incarnation:
+            self.orders.drop(held.container)
+        if pod is not None and pod.incarnation <= held.incarnation:
+            self.pods.drop(held.container)
+        self.left(held.key)
+
+    def left(self, key: str) -> None:
+        """Forget what only a living container has."""
+        self.pids.pop(key, None)
+        self.usage.pop(key, None)
+        self.quits.pop(key, None)
+        self.connected.discard(key)
+
+    def destroy(self, held: Held) -> None:
+        self.effects.append(Destroy(container=held.container, incarnation=held.incarnation))
+
+    def pod_seen(self, pod: PodFound) -> None:
+        """Take in the newest state of a pod; it is told only when more than its usage changed."""
+        if self.pods.get(pod.pod) == pod:
+            return
+        if pod.state is PodState.FINISHED:
+            self.finished.put(pod.pod, Finished(pod=pod, serial=self._next()))
+            _trim(self.finished)
+        self.pods.put(pod.pod, pod)
+        self.appmaster.mark(pod.pod)
+
+    def trim_orders(self) -> None:
+        """Keep orders without a container bounded; AppMaster sends again what was dropped."""
+        if len(self.orders) <= len(self.held) + ORPHANS_MAX:
+            return
+        orphans = [pod for pod in self.orders if not self.held.count("container", pod)]
+        for pod in orphans[: len(orphans) - ORPHANS_MAX]:
+            self.orders.drop(pod)
+
+    def digests(self) -> tuple[int, int]:
+        """Return the digests of ready containers and of pods, as heartbeats carry them."""
+        containers = pods = 0
+        for held in self.held.values():
+            if held.phase is Phase.READY:
+                containers ^= digest_of_container(held.container, held.incarnation)
+        for pod in self.pods.values():
+            pods ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
+        return containers, pods
+
+    def pid_of(self, pod: PodFound) -> int:
+        return self.pids.get(life(pod.pod, pod.incarnation), 0)
+
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
+
+def _trim(table: Table[Tombstone] | Table[Finished]) -> None:
+    if len(table) <= REMEMBERED_MAX:
+        return
+    oldest = sorted(table, key=lambda key: table[key].serial)
+    for key in oldest[: REMEMBERED_MAX // 10]:
+        table.drop(key)

@@ -1,0 +1,345 @@
+"""Orders of ResMan against what happens on the host."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.nouns import (
+    LAW,
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunchFailed,
+    Destroy,
+    EverythingUnwanted,
+    HostSeen,
+    Launch,
+    LifeSeen,
+    Phase,
+    PortsSeen,
+    PortsTaken,
+    QuitWorker,
+    Unwanted,
+)
+from galaxy.model.container import PortDemand, Reason
+from galaxy.model.digest import digest_of_container
+from galaxy.model.pod import PodState
+from tests.unit.agent.build import (
+    POD,
+    Driven,
+    connected,
+    create,
+    creates,
+    destroys,
+    info,
+    kinds,
+    launched,
+    order,
+    orders,
+    reported,
+)
+
+GONE = ContainerDestroyed(container=POD, incarnation=1)
+ENDED = ContainerEnded(container=POD, incarnation=1, reason=Reason(code="killed"))
+WEB = PortDemand(name="web")
+
+
+def launches(agent: Driven) -> list[Launch]:
+    return [effect for effect in agent.effects if isinstance(effect, Launch)]
+
+
+def test_create_launches_once_and_ready_is_reported_at_once() -> None:
+    agent = Driven().begin()
+    assert kinds(agent.step(creates(create()))) == ["Launch"]
+    assert kinds(agent.step(creates(create()))) == []
+    assert agent.found() == {f"{POD}/1": "making"}
+    assert kinds(agent.step(launched())) == ["Connect"]
+    assert agent.logic.flush(agent.now_s).sends[0][1].body.containers[0].state == "ready"
+    assert agent.logic.digests()[0] == digest_of_container(POD, 1)
+
+
+def test_lower_epoch_is_refused_equal_and_higher_are_obeyed() -> None:
+    agent = Driven().begin()
+    agent.step(creates(epoch=7))
+    assert kinds(agent.step(creates(create(), epoch=6))) == ["Note"]
+    assert kinds(agent.step(creates(create(), epoch=7))) == ["Launch"]
+    assert kinds(agent.step(destroys(epoch=8))) == ["Disconnect", "Destroy"]
+
+
+def test_highest_epoch_survives_a_restart_of_the_agent() -> None:
+    agent = Driven().begin()
+    agent.step(creates(epoch=7))
+    again = agent.restart().begin()
+    assert kinds(again.step(creates(create(), epoch=6))) == ["Note"]
+
+
+def test_epochs_of_the_two_roles_do_not_touch_each_other() -> None:
+    agent = Driven().begin()
+    agent.step(creates(epoch=7))
+    agent.step(orders(order(), epoch=2))
+    assert agent.logic.tables["orders"].get(POD) is not None
+
+
+def test_orders_for_another_agent_change_nothing() -> None:
+    agent = Driven().begin()
+    assert kinds(agent.step(replace(creates(create()), agent="h2"))) == ["Note"]
+
+
+def test_late_create_after_destroy_does_not_bring_the_container_back() -> None:
+    agent = Driven().begin()
+    agent.step(destroys())
+    assert agent.found() == {f"{POD}/1": "gone"}
+    assert kinds(agent.step(creates(create()))) == []
+    assert agent.found() == {f"{POD}/1": "gone"}
+
+
+def test_late_create_after_destroy_stays_dead_across_a_restart() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    agent.step(destroys())
+    agent.step(GONE)
+    assert kinds(agent.restart().begin().step(creates(create()))) == []
+
+
+def test_create_of_a_later_life_destroys_the_earlier_first() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    assert kinds(agent.step(creates(create(incarnation=2)))) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step(GONE)) == ["Launch"]
+    assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "making"}
+
+
+def test_create_of_an_earlier_life_changes_nothing() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create(incarnation=2)))
+    assert kinds(agent.step(creates(create(incarnation=1)))) == []
+
+
+def test_destroy_ends_earlier_lives_too() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    assert kinds(agent.step(destroys(incarnation=3))) == ["Disconnect", "Destroy"]
+    agent.step(GONE)
+    assert kinds(agent.step(creates(create(incarnation=3)))) == []
+    assert kinds(agent.step(creates(create(incarnation=4)))) == ["Launch"]
+
+
+def test_destroy_of_an_earlier_life_leaves_the_later_alone() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create(incarnation=2)))
+    agent.step(launched(incarnation=2))
+    assert kinds(agent.step(destroys(incarnation=1))) == []
+
+
+def test_destroy_while_launching_is_done_and_a_late_launched_does_not_make_it_ready() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    assert "Destroy" in kinds(agent.step(destroys()))
+    assert kinds(agent.step(launched())) == []
+    assert agent.found() == {f"{POD}/1": "destroying"}
+    agent.step(GONE)
+    assert agent.found() == {f"{POD}/1": "gone"}
+
+
+def test_programs_that_run_are_asked_to_quit_before_the_container_is_destroyed() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), orders(order()))
+    agent.step(launched(), connected())
+    agent.step(reported(PodState.RUNNING))
+    assert agent.step(destroys()) == [QuitWorker(container=POD, incarnation=1, stop_timeout=10.0)]
+    assert kinds(agent.step(destroys())) == []
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]
+
+
+def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), orders(order()))
+    agent.step(launched(), connected())
+    agent.step(reported(PodState.RUNNING))
+    agent.step(destroys())
+    agent.reports()
+    assert agent.logic.wake_s() is not None
+    agent.now_s += 12.5
+    assert kinds(agent.step()) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step()) == []
+
+
+def test_container_that_ends_by_itself_is_reported_with_its_reason_and_its_remains_removed() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    agent.reports()
+    assert kinds(agent.step(ENDED)) == ["Destroy", "Disconnect"]
+    (report,) = agent.reports()
+    assert (report.containers[0].state, report.containers[0].reason) == ("ended", Reason(code="killed"))
+    agent.step(GONE)
+    assert agent.found() == {f"{POD}/1": "ended"}
+    assert agent.logic.digests()[0] == 0
+    assert kinds(agent.step(destroys())) == []
+    assert agent.found() == {f"{POD}/1": "gone"}
+
+
+def test_pod_of_an_ended_container_obeys_no_order_any_more_and_is_not_healthy() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), orders(order()))
+    agent.step(launched(), connected())
+    agent.step(reported(PodState.RUNNING, healthy=True))
+    agent.reports()
+    agent.step(ENDED)
+    pods = [pod for report in agent.reports() for pod in report.pods]
+    assert [(pod.generation, pod.state, pod.healthy) for pod in pods] == [(0, PodState.PENDING, False)]
+
+
+def test_launch_that_failed_is_ended_with_the_reason() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    failed = ContainerLaunchFailed(container=POD, incarnation=1, reason=Reason(code="mount"))
+    agent.step(failed)
+    assert agent.found() == {f"{POD}/1": "ended"}
+
+
+def test_launched_that_nobody_ordered_is_destroyed() -> None:
+    agent = Driven().begin()
+    assert agent.step(launched()) == [Destroy(container=POD, incarnation=1)]
+
+
+def test_agent_that_is_full_refuses_with_numbers() -> None:
+    agent = Driven(AgentLogic(info(containers_max=1))).begin()
+    agent.step(creates(create("a-1.0"), create("a-1.1")))
+    (report,) = agent.reports()
+    refused = [one for one in report.containers if one.reason]
+    assert [one.reason.counts for one in refused if one.reason] == [{"containers": 1, "containers_max": 1}]
+
+
+# ---- ports
+
+
+def test_chosen_ports_are_in_range_free_and_distinct() -> None:
+    agent = Driven().begin()
+    busy = frozenset(range(20000, 20007))
+    agent.step(
+        PortsSeen(listening=busy, used=busy), creates(create("a-1.0", 1, WEB), create("a-1.1", 1, WEB))
+    )
+    ports = [launch.held.ports["web"] for launch in launches(agent)]
+    assert len(set(ports)) == 2
+    assert set(ports) <= {20007, 20008, 20009}
+
+
+def test_no_free_port_is_a_reason_and_not_a_launch() -> None:
+    agent = Driven(AgentLogic(info(ports=(20000, 20000)))).begin()
+    agent.step(creates(create("a-1.0", 1, WEB), create("a-1.1", 1, WEB)))
+    assert len(launches(agent)) == 1
+    (report,) = agent.reports()
+    assert [one.reason.code for one in report.containers if one.reason] == ["no-port"]
+
+
+def test_fixed_port_in_use_by_the_host_is_refused() -> None:
+    agent = Driven().begin()
+    seen = PortsSeen(listening=frozenset({8080}), used=frozenset({8080}))
+    assert kinds(agent.step(seen, creates(create(POD, 1, PortDemand(name="web", port=8080))))) == []
+    assert agent.found() == {f"{POD}/1": "ended"}
+
+
+def test_fixed_port_of_an_earlier_life_is_waited_for() -> None:
+    fixed = PortDemand(name="web", port=8080)
+    agent = Driven().begin()
+    agent.step(creates(create(POD, 1, fixed)))
+    agent.step(launched())
+    agent.step(destroys())
+    assert launches(agent) == []
+    agent.step(creates(create("b-2.0", 1, fixed)))
+    assert launches(agent) == []
+    agent.step(GONE)
+    assert [launch.held.container for launch in launches(agent)] == ["b-2.0"]
+
+
+def test_ports_that_another_agent_took_first_are_chosen_anew() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create(POD, 1, WEB)))
+    first = launches(agent)[0].held.ports["web"]
+    agent.step(PortsTaken(container=POD, incarnation=1, ports=(first,)))
+    assert launches(agent)[0].held.ports["web"] != first
+
+
+def test_ports_are_the_same_after_a_restart() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create(POD, 1, WEB)))
+    ports = launches(agent)[0].held.ports
+    again = agent.restart()
+    again.step(HostSeen(living=()))
+    assert launches(again)[0].held.ports == ports
+
+
+# ---- wanted against found
+
+
+def test_living_container_is_adopted_again_after_a_restart_with_its_pid() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    agent.step(connected(), reported(PodState.RUNNING))
+    again = agent.restart()
+    seen = HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=99),))
+    assert kinds(again.step(seen)) == ["Connect"]
+    reports = again.reports()
+    assert [report.full for report in reports] == [True, True]
+    assert [pod.pid for report in reports for pod in report.pods] == [99]
+
+
+def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    again = agent.restart()
+    again.step(HostSeen(living=(), rebooted=True))
+    full = again.reports()[0]
+    assert (full.containers[0].state, full.containers[0].reason) == (
+        "ended",
+        Reason(code="vanished", message="its host was started anew"),
+    )
+
+
+def test_container_that_nobody_knows_is_destroyed() -> None:
+    agent = Driven()
+    effects = agent.step(HostSeen(living=(LifeSeen(container="x-1.0", incarnation=4, pid=9),)))
+    assert Destroy(container="x-1.0", incarnation=4) in effects
+
+
+def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    agent.step(destroys())
+    again = agent.restart()
+    assert kinds(again.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=9),)))) == ["Destroy"]
+
+
+def test_everything_unwanted_destroys_all_and_takes_nothing_new() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create("a-1.0"), create("a-1.1")))
+    agent.step(launched("a-1.0"))
+    effects = agent.step(EverythingUnwanted(grace_s=0.0))
+    assert kinds(effects).count("Destroy") == 2
+    assert launches(agent) == []
+    agent.step(creates(create("a-1.2")))
+    assert launches(agent) == []
+
+
+def test_every_phase_of_a_life_can_be_unwanted_and_gone_has_no_way_back() -> None:
+    assert {phase for phase in Phase if LAW.after(phase, Unwanted)} == set(Phase) - {
+        Phase.DESTROYING,
+        Phase.GONE,
+    }
+    assert not [pair for pair in LAW.pairs() if pair[0] is Phase.GONE]
+
+
+def test_discarded_step_leaves_the_tables_as_they_were_and_runs_again_alike() -> None:
+    agent = Driven().begin()
+    first = agent.logic.step(agent.now_s, [creates(create(POD, 1, WEB))])
+    for table in agent.logic.tables.values():
+        table.discard()
+    assert agent.logic.held() == ()
+    assert tuple(agent.step(creates(create(POD, 1, WEB)))) == first

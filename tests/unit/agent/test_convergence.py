@@ -1,0 +1,231 @@
+"""An agent under lost, doubled, late and reordered messages, crashes and failing disks, by seed.
+
+The resource manager and the launcher here are small models with rules of their own; the logic
+is the real one. Never: two lives of a container at once, a destroyed life again, one port
+twice. Eventually: what lives is what is wanted, and the leader knows it.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.nouns import (
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunched,
+    ContainerLaunchFailed,
+    Destroy,
+    HostSeen,
+    Launch,
+    LifeSeen,
+    PortsTaken,
+    ReportPublished,
+)
+from galaxy.model.agent import AgentReport
+from galaxy.model.base import Noun
+from galaxy.model.container import (
+    ContainerOrders,
+    CreateContainer,
+    DestroyContainer,
+    FoundState,
+    PortDemand,
+    Reason,
+)
+from tests.unit.agent.build import Driven, demand, info
+
+SLOTS = 6
+
+
+class Host:
+    """A launcher that does what it is asked, some time later, and outlives every agent."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.living: dict[tuple[str, int], frozenset[int]] = {}
+        self.asked: list[Launch | Destroy] = []
+        self.events: list[Noun] = []
+        self.destroyed: set[tuple[str, int]] = set()
+
+    def ask(self, effect: Launch | Destroy) -> None:
+        if effect not in self.asked:  # Asked twice is once.
+            self.asked.append(effect)
+
+    def work(self) -> None:
+        while self.asked and self.dice.random() < 0.6:
+            effect = self.asked.pop(0)
+            if isinstance(effect, Destroy):
+                life = (effect.container, effect.incarnation)
+                self.living.pop(life, None)
+                self.destroyed.add(life)
+                self.events.append(ContainerDestroyed(container=life[0], incarnation=life[1]))
+            else:
+                self._launch(effect)
+        if self.living and self.dice.random() < 0.03:
+            life = self.dice.choice(sorted(self.living))
+            del self.living[life]
+            reason = Reason(code="killed")
+            self.events.append(ContainerEnded(container=life[0], incarnation=life[1], reason=reason))
+
+    def _launch(self, effect: Launch) -> None:
+        held = effect.held
+        life, ports = (held.container, held.incarnation), frozenset(held.ports.values())
+        if life in self.living:
+            return  # Asked twice is once.
+        assert life not in self.destroyed, f"{life} came back from the dead"
+        assert not [one for one in self.living if one[0] == life[0]], f"two lives of {life[0]}"
+        assert not [one for one, theirs in self.living.items() if theirs & ports], f"{ports} twice"
+        if self.dice.random() < 0.05:
+            reason = Reason(code="mount")
+            failed = ContainerLaunchFailed(container=life[0], incarnation=life[1], reason=reason)
+            self.events.append(failed)
+        elif self.dice.random() < 0.05:
+            taken = PortsTaken(container=life[0], incarnation=life[1], ports=tuple(sorted(ports)))
+            self.events.append(taken)
+        else:
+            self.living[life] = ports
+            self.events.append(ContainerLaunched(container=life[0], incarnation=life[1], pid=7))
+
+    def seen(self) -> HostSeen:
+        lives = (LifeSeen(container=name, incarnation=number, pid=7) for name, number in sorted(self.living))
+        return HostSeen(living=tuple(lives))
+
+
+class Leader:
+    """Wants slots, counts incarnations, sends again what is not yet reported."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.epoch = 1
+        self.wanted: dict[str, int] = {}
+        self.latest: dict[str, int] = {}
+        self.doomed: set[tuple[str, int]] = set()
+        self.known: dict[tuple[str, int], FoundState] = {}
+
+    def change(self) -> None:
+        slot = f"job-1.{self.dice.randrange(SLOTS)}"
+        if slot in self.wanted:
+            self.doomed.add((slot, self.wanted.pop(slot)))
+        else:
+            self.latest[slot] = self.latest.get(slot, 0) + 1
+            self.wanted[slot] = self.latest[slot]
+
+    def orders(self) -> ContainerOrders:
+        ports = (PortDemand(name="a"), PortDemand(name="b"))
+        create = [
+            CreateContainer(container=slot, incarnation=number, demand=demand(*ports))
+            for slot, number in sorted(self.wanted.items())
+            if self.known.get((slot, number)) is not FoundState.READY
+        ]
+        destroy = [
+            DestroyContainer(container=slot, incarnation=number)
+            for slot, number in sorted(self.doomed)
+            if self.known.get((slot, number)) is not FoundState.GONE
+        ]
+        return ContainerOrders(
+            agent="h1",
+            epoch=self.epoch,
+            create=tuple(create),
+            destroy=tuple(destroy),
+            report=self.dice.random() < 0.1,
+        )
+
+    def hear(self, report: AgentReport) -> None:
+        if report.full:
+            self.known = {life: state for life, state in self.known.items() if state is FoundState.GONE}
+        for one in report.containers:
+            life = (one.container, one.incarnation)
+            if self.known.get(life) is not FoundState.GONE:
+                self.known[life] = one.state
+            if one.state is FoundState.ENDED and self.wanted.get(one.container) == one.incarnation:
+                self.latest[one.container] += 1
+                self.wanted[one.container] = self.latest[one.container]
+                self.doomed.add(life)
+        for life in list(self.known):
+            if self.known[life] is FoundState.READY and self.wanted.get(life[0]) != life[1]:
+                self.doomed.add(life)
+
+
+class World:
+    """One agent between a leader and a host; the wire loses, doubles and reorders."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.host = Host(self.dice)
+        self.leader = Leader(self.dice)
+        self.agent = Driven(AgentLogic(info(ports=(20000, 20019))))
+        self.wire: list[ContainerOrders] = []
+        self.serial = 0
+        self.inbox: list[Noun] = [self.host.seen()]
+
+    def turn(self, *, faults: bool) -> None:
+        if faults and self.dice.random() < 0.3:
+            self.leader.change()
+        if faults and self.dice.random() < 0.05:
+            self.leader.epoch += 1
+        self._send(faults=faults)
+        self.host.work()
+        if faults and self.dice.random() < 0.05:
+            self._crash()
+        self.inbox += self.host.events
+        self.host.events = []
+        self._step(fail=faults and self.dice.random() < 0.1)
+        self._report(lost=faults and self.dice.random() < 0.3)
+        self.agent.now_s += 1.0
+
+    def _send(self, *, faults: bool) -> None:
+        self.wire.append(self.leader.orders())
+        if faults and self.dice.random() < 0.3:
+            self.wire.append(self.wire[-1])
+        self.dice.shuffle(self.wire) if faults else None
+        while self.wire and (not faults or self.dice.random() < 0.6):
+            orders = self.wire.pop(0)
+            if not (faults and self.dice.random() < 0.2):
+                self.inbox.append(orders)
+
+    def _crash(self) -> None:
+        """The agent is killed: what was in its inbox is lost, the launcher keeps its own word."""
+        kept = [event for event in self.inbox if not isinstance(event, ContainerOrders | ReportPublished)]
+        self.agent = self.agent.restart()
+        self.inbox = [*(e for e in kept if not isinstance(e, HostSeen)), *self.host.events]
+        self.host.events = []
+        self.inbox.append(self.host.seen())
+
+    def _step(self, *, fail: bool) -> None:
+        effects = self.agent.logic.step(self.agent.now_s, self.inbox)
+        if fail:
+            for table in self.agent.logic.tables.values():
+                table.discard()
+            return
+        self.agent.commit()
+        self.inbox = []
+        for effect in effects:
+            if isinstance(effect, Launch | Destroy):
+                self.host.ask(effect)
+
+    def _report(self, *, lost: bool) -> None:
+        if self.inbox:
+            return  # A step that was not committed says nothing.
+        for role, send in self.agent.logic.flush(self.agent.now_s).sends:
+            said = not lost or self.dice.random() < 0.5
+            self.inbox.append(ReportPublished(role=role, ok=said))
+            if said and not (lost and self.dice.random() < 0.5) and role == "resman":
+                self.leader.hear(send.body)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_lives_becomes_what_is_wanted_whatever_the_wire_does(seed: int) -> None:
+    world = World(seed)
+    for _ in range(150):
+        world.turn(faults=True)
+    for _ in range(60):
+        world.turn(faults=False)
+        wanted = set(world.leader.wanted.items())
+        ready = {life for life, state in world.leader.known.items() if state is FoundState.READY}
+        if set(world.host.living) == wanted and ready == wanted and not world.host.asked:
+            break
+    else:
+        raise AssertionError(f"never settled: lives {sorted(world.host.living)}, wanted {sorted(wanted)}")
+    assert not [held for held in world.agent.logic.held() if held.container not in world.leader.latest]
