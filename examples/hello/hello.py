@@ -73,7 +73,7 @@ def greeting() -> dict[str, object]:
 def main() -> None:
     server = Server(("", int(os.environ.get("GALAXY_PORT_HTTP", "8080"))), Hello)
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(*_: object) -> None:
         # shutdown() waits for the loop that this very thread runs: another thread must ask.
         threading.Thread(target=server.shutdown).start()
 

@@ -1,0 +1,135 @@
+"""End what a local cluster runs, whoever of its processes is still there to help."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from galaxy.cli.local import remains
+from galaxy.cli.local.layout import Layout, hold, lives, read_plan
+from galaxy.cli.local.remains import Remains
+from galaxy.cli.local.supervisor import Happened
+from galaxy.client.contexts import ClusterFile, read_cluster, remove_cluster
+from galaxy.container.runtime import Destroyed, LauncherLost, Living, Runtime
+from galaxy.errors import GalaxyError
+
+PROGRAMS_GRACE_S: Final = 3.0
+"""Programs have so long to end by themselves when their cluster ends."""
+DESTROY_S: Final = 15.0
+SUPERVISOR_S: Final = 60.0
+
+
+def end_agents(
+    layout: Layout, cgroup_roots: Sequence[str], *, mode: str, tell: Callable[[Happened], None]
+) -> Remains:
+    """End every container and launcher, and return what resists; no agent may run any more.
+
+    Each program is asked first (SIGTERM to its PID 1), then its launcher takes the container
+    down; what is left after that, of whatever death, is killed and removed.
+    """
+    states = sorted(path for path in layout.agents.glob("*") if path.is_dir())
+    tell(Happened(part="containers", state="stopping"))
+    for state, root in zip(states, _roots_of(layout, states, cgroup_roots), strict=True):
+        # Whatever goes wrong with a launcher, the sweep below does not need it.
+        with contextlib.suppress(OSError, RuntimeError):
+            _end_launcher(state, root, mode)
+    left = remains.clear(layout.root, cgroup_roots)
+    tell(Happened(part="containers", state="gone"))
+    return left
+
+
+def end_cluster(layout: Layout, tell: Callable[[Happened], None]) -> tuple[bool, Remains]:
+    """End the cluster in a folder from outside: by its supervisor, or piece by piece without it.
+
+    Returns whether anything ran, and what is left of it.
+
+    Raises:
+        GalaxyError: somebody else is at work in the folder.
+    """
+    cluster, plan = read_cluster(layout.root), read_plan(layout)
+    roots = [agent.cgroup_root for agent in plan.agents] if plan else []
+    if cluster is None and not remains.look(layout.root, roots):
+        return False, Remains()
+    if cluster is not None:
+        _end_supervisor(cluster)
+    held = hold(layout)
+    if held is None:
+        raise GalaxyError(f"another `galaxy up` or `galaxy down` is at work in {layout.root}")
+    try:
+        left = _end_parts(layout, cluster, roots, tell)
+    finally:
+        held.release()
+    if not left:
+        remove_cluster(layout.root)
+    return True, left
+
+
+def _end_parts(
+    layout: Layout, cluster: ClusterFile | None, roots: Sequence[str], tell: Callable[[Happened], None]
+) -> Remains:
+    """End what a supervisor that is gone has left behind, the server last."""
+    refs = [ref for ref in cluster.processes if lives(ref)] if cluster else []
+    parts = [ref for ref in refs if ref.name != "server"]
+    for ref in parts:
+        tell(Happened(part=ref.name, state="stopping"))
+    _terminate([ref.pid for ref in parts], grace_s=4.0)
+    left = Remains()
+    if refs or remains.look(layout.root, roots):
+        left = end_agents(layout, roots, mode=cluster.mode if cluster else "full", tell=tell)
+    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=10.0)
+    return left
+
+
+def _end_supervisor(cluster: ClusterFile) -> None:
+    supervisor = next((ref for ref in cluster.processes if ref.name == "supervisor" and lives(ref)), None)
+    if supervisor is not None:
+        remains.kill([supervisor.pid], signal.SIGTERM)
+        if not remains.await_end([supervisor.pid], SUPERVISOR_S):
+            remains.kill([supervisor.pid], signal.SIGKILL)
+            remains.await_end([supervisor.pid], 5.0)
+
+
+def _terminate(pids: Sequence[int], *, grace_s: float) -> None:
+    remains.kill(pids, signal.SIGTERM)
+    if not remains.await_end(pids, grace_s):
+        remains.kill(pids, signal.SIGKILL)
+        remains.await_end(pids, 5.0)
+
+
+def _roots_of(layout: Layout, states: Sequence[Path], cgroup_roots: Sequence[str]) -> list[str]:
+    plan = read_plan(layout)
+    named = {agent.name: agent.cgroup_root for agent in plan.agents} if plan else {}
+    return [named.get(state.name, cgroup_roots[0] if cgroup_roots else "galaxy") for state in states]
+
+
+def _end_launcher(state: Path, cgroup_root: str, mode: str) -> None:
+    """Take down one launcher's containers and the launcher, gracefully while time lasts."""
+    runtime = Runtime(state, cgroup_root=cgroup_root, mode=mode)
+    runtime.start()
+    try:
+        living = runtime.living()
+        remains.kill([one.pid for one in living], signal.SIGTERM)
+        remains.await_end([one.pid for one in living], PROGRAMS_GRACE_S)
+        _destroy(runtime, living)
+        runtime.stop_launcher()
+    finally:
+        runtime.close()
+
+
+def _destroy(runtime: Runtime, living: Sequence[Living]) -> None:
+    waiting = {(one.container, one.incarnation) for one in living}
+    for container, incarnation in waiting:
+        runtime.destroy(container, incarnation)
+    deadline = time.monotonic() + DESTROY_S
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        if not remains.readable(runtime.fileno(), left):
+            return
+        for event in runtime.events():
+            if isinstance(event, Destroyed):
+                waiting.discard((event.container, event.incarnation))
+            elif isinstance(event, LauncherLost):
+                return

@@ -1,0 +1,109 @@
+"""One child process of a local cluster: started, awaited, restarted with back-off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from galaxy.cli.local.layout import process_ref
+from galaxy.client.contexts import ProcessRef
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""A process that stayed up so long has its quick restarts back."""
+LOG_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A log of this size becomes ``.1``; what ``.1`` held is gone."""
+
+
+@dataclass
+class Child:
+    """A process that ought to run. ``log`` takes its output; times are of the monotonic clock."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    notifies: bool = True
+    """It says when it is ready; a server that is not ours does not."""
+
+    pid: int = 0
+    pidfd: int = -1
+    ready: bool = False
+    restarts: int = 0
+    started_s: float = 0.0
+    restart_s: float | None = None
+    """When it is started again; None while it runs."""
+    delay_s: float = BACKOFF_FIRST_S
+    ref: ProcessRef | None = None
+    _popen: subprocess.Popen[bytes] | None = None
+
+    def start(self, now_s: float) -> None:
+        """Start it in a session of its own, so that no Ctrl-C of a terminal reaches it.
+
+        Raises:
+            OSError: the program cannot be started.
+        """
+        handle = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._popen = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=handle,
+                stderr=handle,
+                env={**os.environ, **self.env},
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(handle)
+        self.pid = self._popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.ref = process_ref(self.name, self.pid)
+        self.ready = False
+        self.started_s = now_s
+        self.restart_s = None
+
+    def ended(self, now_s: float) -> str:
+        """Take note of its end: return how it ended in words, and set when it starts again."""
+        assert self._popen is not None
+        status = self._popen.wait()
+        os.close(self.pidfd)
+        self.pid, self.pidfd, self.ref, self.ready = 0, -1, None, False
+        if now_s - self.started_s > STEADY_S:
+            self.delay_s = BACKOFF_FIRST_S
+        self.restart_s = now_s + self.delay_s
+        self.delay_s = min(self.delay_s * 2, BACKOFF_MAX_S)
+        self.restarts += 1
+        return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
+
+    def last_words(self, lines: int = 5) -> tuple[str, ...]:
+        """Return the end of its log."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ()
+        return tuple(line for line in text.splitlines() if line.strip())[-lines:]
+
+
+def bound_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
+    """Keep a log below twice ``bytes_max``: copy it to ``.1`` and empty it where it is.
+
+    Its writers hold it open for appending, so they go on at its new start. A line that is
+    written between copy and emptying is lost.
+    """
+    try:
+        if path.stat().st_size < bytes_max:
+            return False
+        with path.open("rb") as old, path.with_name(path.name + ".1").open("wb") as kept:
+            os.sendfile(kept.fileno(), old.fileno(), 0, 2 * bytes_max)
+        os.truncate(path, 0)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,239 @@
+"""What a cluster leaves on its host: processes, cgroups, mounts, loop devices; seen and removed.
+
+Nothing here asks a process of ours: it reads /proc and /sys, so that it tells the truth after
+any kind of death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import selectors
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from galaxy.cli.local.layout import start_ticks
+from galaxy.model.base import Noun
+
+_MODULES: Final = re.compile(rb"(^|/)galaxy$|^galaxy\.[a-z_.]+$")
+_LOOP_CLR_FD: Final = 0x4C01
+_MNT_DETACH: Final = 2
+
+
+class Remains(Noun, frozen=True, kw_only=True):
+    """What is left of a cluster, each as a person would look for it."""
+
+    processes: tuple[int, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.processes or self.cgroups or self.mounts or self.loops)
+
+    def lines(self) -> tuple[str, ...]:
+        """Return one line for each kind that is left."""
+        kinds = (
+            ("processes", [str(pid) for pid in self.processes]),
+            ("cgroups", self.cgroups),
+            ("mounts", self.mounts),
+            ("loop devices", self.loops),
+        )
+        return tuple(f"{kind}: {', '.join(names)}" for kind, names in kinds if names)
+
+
+def look(root: Path, cgroup_roots: Sequence[str]) -> Remains:
+    """Return what is left of the cluster in folder ``root`` with these cgroup roots."""
+    return Remains(
+        processes=tuple(sorted(_processes(root, cgroup_roots))),
+        cgroups=tuple(str(path) for top in _tops(cgroup_roots) for path in _tree(top)),
+        mounts=tuple(_mounts(root)),
+        loops=tuple(_loops(root)),
+    )
+
+
+def clear(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) -> Remains:
+    """Kill, unmount, detach and remove what is left; return what resists."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        for top in _tops(cgroup_roots):
+            _kill_cgroup(top)
+        victims = sorted(_processes(root, cgroup_roots))
+        kill(victims, signal.SIGKILL)
+        await_end(victims, max(0.05, min(1.0, deadline - time.monotonic())))
+        for mount in reversed(_mounts(root)):
+            _unmount(mount)
+        for loop in _loops(root):
+            _detach(loop)
+        for top in _tops(cgroup_roots):
+            _remove_tree(top)
+        left = look(root, cgroup_roots)
+        if not left or time.monotonic() >= deadline:
+            return left
+        # The kernel finishes some of it a moment later (lazy unmounts, reaping) and tells nobody.
+        time.sleep(0.05)
+
+
+def kill(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def await_end(pids: Iterable[int], timeout_s: float) -> bool:
+    """Wait until all of ``pids`` have ended; False when some have not after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ)
+        try:
+            while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+                for key, _ in selector.select(left):
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+            return not selector.get_map()
+        finally:
+            for handle in [key.fd for key in selector.get_map().values()]:
+                os.close(handle)
+
+
+def readable(handle: int, timeout_s: float) -> bool:
+    """Wait until a file descriptor has something to read; False when it has not in time."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(handle, selectors.EVENT_READ)
+        return bool(selector.select(max(0.0, timeout_s)))
+
+
+def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
+    """Processes in the cgroups, processes of ours that name the folder, and all they started."""
+    folder = os.fsencode(root)
+    parents: dict[int, int] = {}
+    ours: set[int] = set()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        pid = int(entry.name)
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            argv = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+            cgroups = Path(entry.path, "cgroup").read_text()
+            parents[pid] = int(Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1])
+            if start_ticks(pid) is None:
+                continue
+            if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
+                ours.add(pid)
+    spared = _ancestors(os.getpid(), parents)
+    ours -= spared
+    grew = True
+    while grew:
+        more = {pid for pid, parent in parents.items() if parent in ours and pid not in ours} - spared
+        more = {pid for pid in more if start_ticks(pid) is not None}
+        ours |= more
+        grew = bool(more)
+    return ours
+
+
+def _in_cgroups(text: str, cgroup_roots: Sequence[str]) -> bool:
+    paths = [line.split(":", 2)[2] + "/" for line in text.splitlines()]
+    return any(f"/{root}/" in path for path in paths for root in cgroup_roots)
+
+
+def _names_folder(argv: Sequence[bytes], folder: bytes) -> bool:
+    """True for a command line of Galaxy's own that names the folder, or something in it."""
+    within = any(arg == folder or arg.startswith(folder + b"/") for arg in argv)
+    server = argv[-2:] and any(arg == folder + b"/redis/server.conf" for arg in argv)
+    # The word before `down` and `up` would be this folder's too: those end by themselves.
+    commands = {b"up", b"down"} & set(argv[:5])
+    return bool(server) or (within and not commands and any(_MODULES.search(arg) for arg in argv[:5]))
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    line = set()
+    while pid > 1 and pid not in line:
+        line.add(pid)
+        pid = parents.get(pid, 0)
+    return line | {0, 1}
+
+
+def _tops(cgroup_roots: Sequence[str]) -> list[Path]:
+    """The cluster's own top directories in every cgroup hierarchy that is mounted."""
+    tops = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.split()[0] in ("cgroup", "cgroup2"):
+            place = Path(_unescape(before.split()[4]))
+            tops += [place / root for root in cgroup_roots if (place / root).is_dir()]
+    return tops
+
+
+def _tree(top: Path) -> list[Path]:
+    """``top`` and every cgroup below it, deepest first."""
+    return [Path(path) for path, _, _ in os.walk(top, topdown=False)]
+
+
+def _kill_cgroup(top: Path) -> None:
+    """Thaw and kill everything in a cgroup and below it."""
+    for path in _tree(top):
+        with contextlib.suppress(OSError):
+            if (path / "freezer.state").exists():
+                _write(path / "freezer.state", "THAWED")
+        with contextlib.suppress(OSError):
+            if (path / "cgroup.kill").exists():
+                _write(path / "cgroup.kill", "1")
+        with contextlib.suppress(OSError, ValueError):
+            kill((int(pid) for pid in (path / "cgroup.procs").read_text().split()), signal.SIGKILL)
+
+
+def _remove_tree(top: Path) -> None:
+    for path in _tree(top):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+def _write(path: Path, value: str) -> None:
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.write(handle, value.encode())
+    finally:
+        os.close(handle)
+
+
+def _mounts(root: Path) -> list[str]:
+    """Mount points below ``root``, in the order they were made."""
+    places = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = _unescape(line.split()[4])
+        if place.startswith(f"{root}/"):
+            places.append(place)
+    return places
+
+
+def _loops(root: Path) -> list[str]:
+    loops = []
+    for block in sorted(Path("/sys/block").glob("loop*")):
+        with contextlib.suppress(OSError):
+            if (block / "loop" / "backing_file").read_text().startswith(f"{root}/"):
+                loops.append(f"/dev/{block.name}")
+    return loops
+
+
+def _unmount(place: str) -> None:
+    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(place), _MNT_DETACH)
+
+
+def _detach(loop: str) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            ctypes.CDLL(None, use_errno=True).ioctl(handle, _LOOP_CLR_FD)
+        finally:
+            os.close(handle)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

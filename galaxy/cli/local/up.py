@@ -1,0 +1,253 @@
+"""``galaxy up``'s back: the process that starts a cluster, keeps it running, and ends it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from galaxy import __version__
+from galaxy.cli.local import server as servers
+from galaxy.cli.local.end import end_agents
+from galaxy.cli.local.layout import (
+    Held,
+    Layout,
+    LocalAgent,
+    Plan,
+    PortRange,
+    claim_ports,
+    free_port,
+    process_ref,
+    read_plan,
+    write_plan,
+)
+from galaxy.cli.local.process import Child
+from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
+from galaxy.client.contexts import ClusterFile, remove_cluster, write_cluster
+from galaxy.container.probe import probe
+from galaxy.errors import HostError, Unreachable
+from galaxy.ids import HOST
+from galaxy.model.base import Noun
+from galaxy.nexus.nexus import Nexus
+
+SERVER_START_S: Final = 20.0
+PART_START_S: Final = 60.0
+STOP_GRACE_S: Final = 4.0
+SERVER_GRACE_S: Final = 10.0
+REDIS_PORT: Final = 6390
+WEB_PORT: Final = 5555
+LEADERS: Final = ("resman", "appmaster")
+
+
+class Wishes(Noun, frozen=True, kw_only=True):
+    """What the person who typed ``galaxy up`` asked for; empty and 0 mean: choose."""
+
+    dir: str
+    redis: str = ""
+    server: str = ""
+    listen: str = ""
+    agents: int = 1
+    web: bool = True
+    web_port: int = 0
+    redis_port: int = 0
+    run_user: str = ""
+    detach: bool = False
+
+
+class Up(Noun, frozen=True, kw_only=True):
+    """The cluster is up; what there is to tell about it."""
+
+    cluster: ClusterFile
+    agents: tuple[str, ...]
+    server: str
+    took_s: float
+
+
+class LocalCluster:
+    """A cluster in one folder, run by this process until somebody asks for the end."""
+
+    def __init__(self, wishes: Wishes, tell: Callable[[Happened], None], lifeline: int) -> None:
+        self.wishes = wishes
+        self.layout = Layout(Path(wishes.dir))
+        self.mode = probe().mode
+        self._tell = tell
+        self._started_s = time.time()
+        self._server: servers.Server | None = None
+        self._ranges: list[PortRange] = []
+        own_log = self.layout.logs / "supervisor.log"
+        self._supervisor = Supervisor(tell, changed=self._write, lifeline=lifeline, logs=[own_log])
+        self._plan = self._make_plan()
+
+    def run(self, held: Held, up: Callable[[Up], None]) -> None:
+        """Bring everything up, call ``up``, watch over it, and end all of it.
+
+        Raises:
+            GalaxyError: something does not come up; what had been started is ended again.
+        """
+        try:
+            with self._supervisor:
+                try:
+                    self._start()
+                    up(self._is_up())
+                    self._supervisor.watch()
+                except Stopped:
+                    pass
+                finally:
+                    self._end()
+        finally:
+            held.release()
+
+    def _start(self) -> None:
+        started = time.monotonic()
+        write_plan(self.layout, self._plan)
+        if self._plan.redis_url:
+            self._tell(Happened(part="server", state="starting"))
+            Nexus.connect(self.url, name="galaxy-up").close()
+            detail = f"yours, {servers.without_password(self.url)}"
+            self._tell(
+                Happened(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
+            )
+        else:
+            self._start_server()
+        for name in LEADERS:
+            self._supervisor.start(self._child(name))
+        for agent in self._plan.agents:
+            self._supervisor.start(self._agent(agent))
+        if self.wishes.web:
+            self._supervisor.start(self._child("web", "--port", str(self._plan.web_port)))
+        self._supervisor.await_ready(list(self._supervisor.children), timeout_s=PART_START_S)
+
+    def _start_server(self) -> None:
+        self._server = servers.choose(servers.servers(), self.wishes.server)
+        port, password = self._plan.redis_port, self._plan.password
+        config = servers.configure(self.layout, port=port, password=password, listen=self.wishes.listen)
+        child = Child(
+            name="server",
+            argv=[self._server.path, str(config)],
+            log=self.layout.logs / "server.log",
+            notifies=False,
+        )
+        self._supervisor.start(child)
+        deadline = time.monotonic() + SERVER_START_S
+        # A server that is not ours tells nobody that it is ready: ask, unless it ends first.
+        while self._supervisor.alive_during("server", 0.02):
+            try:
+                Nexus.connect(self.url, name="galaxy-up", timeout_s=1.0).close()
+            except Unreachable:
+                if time.monotonic() < deadline:
+                    continue
+                raise
+            self._supervisor.mark_ready("server", f"{self._server} on 127.0.0.1:{port}")
+            return
+        raise HostError(f"{self._server} ends at once", details=child.last_words(), hint="galaxy doctor")
+
+    def _end(self) -> None:
+        """End everything; programs first get SIGTERM, the server goes last."""
+        children = list(self._supervisor.children)
+        parts = [name for name in children if name != "server"]
+        self._supervisor.stop(parts, grace_s=STOP_GRACE_S)
+        roots = [agent.cgroup_root for agent in self._plan.agents]
+        left = end_agents(self.layout, roots, mode=self.mode, tell=self._tell)
+        self._supervisor.stop([name for name in children if name == "server"], grace_s=SERVER_GRACE_S)
+        for ports in self._ranges:
+            ports.release()
+        if left:
+            raise HostError("cannot end all of it", details=left.lines())
+        remove_cluster(self.layout.root)
+
+    @property
+    def url(self) -> str:
+        if self._plan.redis_url:
+            return self._plan.redis_url
+        return servers.url_of(self._plan.redis_port, self._plan.password)
+
+    def _make_plan(self) -> Plan:
+        """Decide names and ports: what the folder remembers, as far as it still can be had."""
+        wishes, old = self.wishes, read_plan(self.layout)
+        key = int(self.layout.key, 16)
+        before = {agent.name: agent.ports_low for agent in old.agents} if old else {}
+        agents = []
+        for index, name in enumerate(_agent_names(wishes.agents)):
+            ports = claim_ports(before.get(name, key + index))
+            self._ranges.append(ports)
+            root = f"galaxy-{self.layout.key}" + (f"-{index + 1}" if index else "")
+            agents.append(LocalAgent(name=name, cgroup_root=root, ports_low=ports.low, ports_high=ports.high))
+        redis_port = wishes.redis_port or free_port(old.redis_port if old else REDIS_PORT + key % 400)
+        web_port = wishes.web_port or (free_port(WEB_PORT) if wishes.web else 0)
+        return Plan(
+            password=old.password if old else secrets.token_urlsafe(24),
+            agents=tuple(agents),
+            redis_port=0 if wishes.redis else redis_port,
+            web_port=web_port,
+            redis_url=wishes.redis,
+        )
+
+    def _child(self, part: str, *options: str, name: str = "") -> Child:
+        return Child(
+            name=name or part,
+            argv=[
+                sys.executable,
+                "-P",
+                "-m",
+                "galaxy.cli.main",
+                part,
+                "--dir",
+                str(self.layout.root),
+                *options,
+            ],
+            log=self.layout.logs / f"{(name or part).replace(' ', '-')}.log",
+            env={"GALAXY_REDIS": self.url, "GALAXY_DIR": str(self.layout.root)},
+        )
+
+    def _agent(self, agent: LocalAgent) -> Child:
+        options = {
+            "--name": agent.name,
+            "--state": str(self.layout.agent_state(agent.name)),
+            "--cgroup-root": agent.cgroup_root,
+            "--ports": f"{agent.ports_low}-{agent.ports_high}",
+            "--package-root": str(self.layout.packages),
+        }
+        if self.wishes.run_user:
+            options["--run-user"] = self.wishes.run_user
+        if not self.wishes.listen:
+            # The server is on loopback, so no other host takes part: neither do its services.
+            options["--address"] = "127.0.0.1"
+        words = [word for option in options.items() for word in option]
+        name = "agent" if len(self._plan.agents) == 1 else f"agent {agent.name}"
+        return self._child("agent", *words, name=name)
+
+    def _write(self) -> None:
+        """Write down what runs, so that anybody can find it, and end it when we are gone."""
+        refs = [child.ref for child in self._supervisor.children.values() if child.ref]
+        web = f"http://127.0.0.1:{self._plan.web_port}/" if self.wishes.web else ""
+        self._file = ClusterFile(
+            dir=str(self.layout.root),
+            url=self.url,
+            flower=web,
+            mode=self.mode,
+            started_s=self._started_s,
+            version=__version__,
+            server=self._server.kind if self._server else "configured",
+            detached=self.wishes.detach,
+            processes=(process_ref("supervisor", os.getpid()), *refs),
+        )
+        write_cluster(self._file)
+
+    def _is_up(self) -> Up:
+        return Up(
+            cluster=self._file,
+            agents=tuple(agent.name for agent in self._plan.agents),
+            server=str(self._server or servers.without_password(self.url)),
+            took_s=time.time() - self._started_s,
+        )
+
+
+def _agent_names(count: int) -> list[str]:
+    host = socket.gethostname().split(".")[0]
+    host = host if HOST.fullmatch(host) else "localhost"
+    return [host] if count == 1 else [f"{host}-{index + 1}" for index in range(count)]

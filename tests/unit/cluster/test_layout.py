@@ -1,0 +1,94 @@
+"""The folder of a local cluster."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from galaxy.cli.local.layout import (
+    PORTS_EACH,
+    PORTS_LOW,
+    Layout,
+    LocalAgent,
+    Plan,
+    claim_ports,
+    free_port,
+    hold,
+    lives,
+    process_ref,
+    read_plan,
+    write_plan,
+)
+from galaxy.errors import GalaxyError, HostError
+
+
+def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    held = hold(layout)
+    assert held is not None
+    assert hold(layout) is None
+    held.release()
+    again = hold(layout)
+    assert again is not None
+    again.release()
+
+
+def test_plan_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    assert read_plan(layout) is None
+    agent = LocalAgent(name="h", cgroup_root="galaxy-1", ports_low=1, ports_high=2)
+    plan = Plan(password="secret", agents=(agent,), redis_port=6390)
+    write_plan(layout, plan)
+    assert read_plan(layout) == plan
+    assert layout.plan.stat().st_mode & 0o777 == 0o600
+
+
+def test_broken_plan_is_named(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    layout.plan.write_text("{")
+    with pytest.raises(GalaxyError, match=r"plan\.json"):
+        read_plan(layout)
+
+
+def test_folder_that_cannot_be_made_is_a_host_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="cannot keep a cluster"):
+        Layout(tmp_path / "file" / "below").make()
+
+
+def test_claimed_ports_are_not_claimed_twice() -> None:
+    first = claim_ports(PORTS_LOW)
+    second = claim_ports(first.low)
+    try:
+        assert {first.high - first.low, second.high - second.low} == {PORTS_EACH - 1}
+        assert first.low != second.low
+    finally:
+        first.release()
+        second.release()
+
+
+def test_port_that_is_listened_on_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) > port
+
+
+def test_process_is_known_from_a_later_one_with_its_pid() -> None:
+    own = process_ref("me", os.getpid())
+    assert lives(own)
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    ref = process_ref("it", ended.pid)
+    assert lives(ref)
+    ended.communicate(b"\n")
+    assert not lives(ref)
+    assert not lives(process_ref("it", own.pid).__class__(name="it", pid=own.pid, start_ticks=1))

@@ -1,0 +1,95 @@
+"""What is left of a cluster is found, and is told from what is only near it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from galaxy.cli.local import remains
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _sleeper(*words: str) -> subprocess.Popen[bytes]:
+    code = "import os, sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)
+    return process
+
+
+def test_part_that_names_the_folder_is_found_and_killed(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    part = _sleeper("galaxy.container.launcher", "--state", f"{tmp_path}/agent/h")
+    started.append(part)
+    assert part.pid in remains.look(tmp_path, []).processes
+    left = remains.clear(tmp_path, [], timeout_s=5)
+    assert not left
+    assert part.wait(5) == -signal.SIGKILL
+
+
+def test_child_of_a_part_is_found_with_it(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+    code = (
+        "import subprocess, sys; p = subprocess.Popen(['sleep', '60']);"
+        "sys.stdout.write(f'{p.pid}\\n'); sys.stdout.flush(); p.wait()"
+    )
+    part = subprocess.Popen(
+        [sys.executable, "-c", code, "galaxy.cli.main", f"{tmp_path}"], stdout=subprocess.PIPE
+    )
+    started.append(part)
+    assert part.stdout is not None
+    grandchild = int(part.stdout.readline())
+    assert {part.pid, grandchild} <= set(remains.look(tmp_path, []).processes)
+    assert not remains.clear(tmp_path, [], timeout_s=5)
+    assert not os.path.exists(f"/proc/{grandchild}") or remains.start_ticks(grandchild) is None
+
+
+def test_editor_of_a_file_in_the_folder_is_left_alone(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    near = _sleeper(f"{tmp_path}/logs/agent.log")
+    started.append(near)
+    other = _sleeper("galaxy.container.launcher", "--state", f"{tmp_path}-2/agent/h")
+    started.append(other)
+    assert not remains.look(tmp_path, [])
+    remains.clear(tmp_path, [], timeout_s=1)
+    assert near.poll() is None
+    assert other.poll() is None
+
+
+def test_down_itself_and_its_shell_are_never_counted(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from galaxy.cli.local import remains;"
+        "print(bool(remains.look(Path(sys.argv[2]), [])))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, "galaxy.cli.main", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == "False"
+
+
+def test_end_of_processes_is_awaited() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    assert not remains.await_end([process.pid], 0.05)
+    process.kill()
+    assert remains.await_end([process.pid], 5)
+    process.wait()

@@ -1,0 +1,54 @@
+"""Which server a local cluster takes, and how it is set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from galaxy.cli.local.layout import Layout
+from galaxy.cli.local.server import Server, choose, configure, servers, version_of, without_password
+from galaxy.errors import HostError
+
+OLD = Server(kind="redis", path="/usr/bin/redis-server", version="6.2.14")
+NEW = Server(kind="valkey", path="/usr/bin/valkey-server", version="8.1.1")
+EMBEDDED = Server(kind="embedded", path="/e/valkey-server", version="9.1.2")
+
+
+def test_server_too_old_is_passed_over() -> None:
+    assert choose((OLD, NEW, EMBEDDED)) == NEW
+
+
+def test_wanted_kind_is_taken() -> None:
+    assert choose((NEW, EMBEDDED), "embedded") == EMBEDDED
+
+
+def test_no_server_says_what_was_found_and_what_to_do() -> None:
+    with pytest.raises(HostError) as caught:
+        choose((OLD,))
+    assert caught.value.details == ("/usr/bin/redis-server is 6.2.14",)
+    assert "galaxy-cluster[server]" in caught.value.hint
+
+
+def test_system_server_comes_before_the_embedded_one(tmp_path: Path) -> None:
+    fake = tmp_path / "redis-server"
+    fake.write_text("#!/bin/sh\necho 'Redis server v=7.2.4 sha=0 malloc=x'\n")
+    fake.chmod(0o755)
+    assert version_of(str(fake)) == "7.2.4"
+    first = servers({"PATH": str(tmp_path)})[0]
+    assert (first.kind, first.version, first.path) == ("redis", "7.2.4", str(fake))
+
+
+def test_server_is_bound_to_loopback_with_a_password_and_never_evicts(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    path = configure(layout, port=6390, password="secret")
+    lines = path.read_text().splitlines()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert {"bind 127.0.0.1", "requirepass secret", "appendonly yes", "maxmemory-policy noeviction"} <= set(
+        lines
+    )
+
+
+def test_password_is_not_shown() -> None:
+    assert without_password("redis://:secret@127.0.0.1:6390/0") == "redis://127.0.0.1:6390/0"

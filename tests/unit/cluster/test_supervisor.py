@@ -1,0 +1,127 @@
+"""The supervisor with real, small processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from galaxy.cli.local.layout import lives
+from galaxy.cli.local.process import Child, bound_log
+from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
+from galaxy.errors import HostError
+
+READY = """
+import os, socket, sys, time
+def ready():
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.sendto(b"READY=1\\nSTATUS=here", "\\0" + os.environ["NOTIFY_SOCKET"][1:])
+"""
+
+
+@pytest.fixture
+def said() -> list[Happened]:
+    return []
+
+
+@pytest.fixture
+def supervisor(said: list[Happened]) -> Iterator[Supervisor]:
+    with Supervisor(said.append, changed=lambda: None) as one:
+        yield one
+        one.stop(list(one.children), grace_s=1.0)
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Callable[..., Child]:
+    def make(code: str, name: str = "part") -> Child:
+        return Child(name=name, argv=[sys.executable, "-c", READY + code], log=tmp_path / f"{name}.log")
+
+    return make
+
+
+def test_child_that_says_ready_is_ready(
+    supervisor: Supervisor, child: Callable[..., Child], said: list[Happened]
+) -> None:
+    supervisor.start(child("ready(); time.sleep(60)"))
+    supervisor.await_ready(["part"], timeout_s=10)
+    assert [(h.state, h.detail) for h in said] == [("starting", ""), ("ready", "here")]
+
+
+def test_ready_from_a_stranger_is_not_believed(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+    supervisor.start(child("import subprocess; subprocess.run([sys.executable, '-c', "
+                           f"{READY + 'ready()'!r}]); time.sleep(60)"))  # fmt: skip
+    with pytest.raises(HostError, match="not ready in 1 s"):
+        supervisor.await_ready(["part"], timeout_s=1)
+
+
+def test_child_that_dies_is_started_again(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+    supervisor.start(child("ready(); time.sleep(60)"))
+    supervisor.await_ready(["part"], timeout_s=10)
+    first = supervisor.children["part"].pid
+    os.kill(first, signal.SIGKILL)
+    while supervisor.alive_during("part", 5):
+        pass
+    supervisor.await_ready(["part"], timeout_s=10)
+    assert supervisor.children["part"].pid not in (0, first)
+    assert supervisor.children["part"].restarts == 1
+
+
+def test_child_that_never_comes_up_is_given_up_with_its_last_words(
+    supervisor: Supervisor, child: Callable[..., Child]
+) -> None:
+    supervisor.start(child("sys.exit('no such luck')"))
+    with pytest.raises(HostError, match="ended 3 times") as caught:
+        supervisor.await_ready(["part"], timeout_s=20)
+    assert "no such luck" in caught.value.details
+
+
+def test_program_that_is_not_there_is_said_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="cannot start part"):
+        supervisor.start(Child(name="part", argv=["/no/such/program"], log=tmp_path / "log"))
+
+
+def test_stop_kills_a_child_that_ignores_sigterm(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+    supervisor.start(
+        child("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)")
+    )
+    supervisor.await_ready(["part"], timeout_s=10)
+    ref = supervisor.children["part"].ref
+    assert ref is not None
+    began = time.monotonic()
+    supervisor.stop(["part"], grace_s=0.3)
+    assert not lives(ref)
+    assert time.monotonic() - began < 5
+
+
+def test_closed_lifeline_ends_the_watch(child: Callable[..., Child]) -> None:
+    out, into = os.pipe()
+    with Supervisor(lambda _: None, changed=lambda: None, lifeline=out) as supervisor:
+        threading.Timer(0.1, os.close, [into]).start()
+        supervisor.watch()
+    os.close(out)
+
+
+def test_sigterm_ends_a_wait_for_readiness(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+    supervisor.start(child("time.sleep(60)"))
+    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    with pytest.raises(Stopped):
+        supervisor.await_ready(["part"], timeout_s=10)
+
+
+def test_log_over_its_bound_is_kept_once_and_emptied(tmp_path: Path) -> None:
+    log = tmp_path / "part.log"
+    with log.open("a") as writer:
+        writer.write("x" * 1000)
+        writer.flush()
+        assert bound_log(log, bytes_max=1000)
+        writer.write("after")
+        writer.flush()
+    assert log.read_text() == "after"
+    assert (tmp_path / "part.log.1").read_text() == "x" * 1000
+    assert not bound_log(log, bytes_max=1000)
