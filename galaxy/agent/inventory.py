@@ -1,0 +1,135 @@
+"""What this machine is and has: the agent's inventory, and samples of what is used of it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+import galaxy
+from galaxy.agent.config import AgentConfig
+from galaxy.errors import HostError
+from galaxy.model.agent import AgentInfo, AgentUsage
+from galaxy.units import GIB, MIB, format_bytes
+
+LOOPBACK = "127.0.0.1"
+
+
+def inventory(
+    config: AgentConfig, *, boot: str, mode: str, enforced: Sequence[str], kernel: str, cgroup: str
+) -> AgentInfo:
+    """Take stock: cores this process may use, memory and disk less what the host keeps.
+
+    Disk is what is free where containers live, plus what containers already use there, so
+    that the figure is the same after a restart.
+
+    Raises:
+        HostError: nothing is left to offer.
+    """
+    memory = psutil.virtual_memory().total
+    memory -= _reserve(config.memory_reserve_bytes, memory, 256 * MIB)
+    disk = shutil.disk_usage(config.state)
+    own = _used_below(config.state / "c")
+    room = disk.free + own - _reserve(config.disk_reserve_bytes, disk.total, GIB)
+    if memory <= 0:
+        raise HostError("cannot offer any memory: the reserve is all there is", hint="lower --reserve-memory")
+    return AgentInfo(
+        agent=config.name,
+        address=config.address or guess_address(config.redis_host),
+        boot=boot,
+        version=galaxy.__version__,
+        cpu_milli=config.cpu_milli or 1000 * len(os.sched_getaffinity(0)),
+        memory_bytes=memory,
+        disk_bytes=max(0, room),
+        pool=config.pool,
+        tags=config.tags,
+        ports_low=config.ports_low,
+        ports_high=config.ports_high,
+        containers_max=config.containers_max,
+        mode=mode,
+        enforced=tuple(enforced),
+        kernel=kernel,
+        cgroup=cgroup,
+    )
+
+
+def describe(info: AgentInfo) -> str:
+    """Return the inventory as a line for the log."""
+    return (
+        f"cpu={info.cpu_milli}m memory={format_bytes(info.memory_bytes)!r}"
+        f" disk={format_bytes(info.disk_bytes)!r}"
+        f" address={info.address} ports={info.ports_low}-{info.ports_high} mode={info.mode}"
+    )
+
+
+def guess_address(redis_host: str) -> str:
+    """Return the address this host sends from when it speaks to Redis; nothing is sent."""
+    if redis_host in ("", "localhost"):
+        return LOOPBACK
+    try:
+        family, kind, _, _, peer = socket.getaddrinfo(redis_host, 6379, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(peer)
+            address = str(probe.getsockname()[0])
+    except OSError:
+        return LOOPBACK
+    return LOOPBACK if ipaddress.ip_address(address.partition("%")[0]).is_loopback else address
+
+
+def kernel_boot() -> str:
+    """Return the id of this life of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return str(int(psutil.boot_time()))
+
+
+class UsageSampler:
+    """Samples of the whole machine; CPU is the mean since the sample before."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._before = self._busy()
+
+    def sample(self) -> AgentUsage:
+        """Return what is used now: millicores, bytes, Unix seconds."""
+        busy_s, at_s = self._busy()
+        passed_s = max(at_s - self._before[1], 1e-3)
+        cpu_milli = max(0, round(1000 * (busy_s - self._before[0]) / passed_s))
+        self._before = busy_s, at_s
+        memory = psutil.virtual_memory()
+        return AgentUsage(
+            at_s=time.time(),
+            cpu_milli=cpu_milli,
+            memory_bytes=memory.total - memory.available,
+            disk_bytes=shutil.disk_usage(self._state).used,
+            load1=os.getloadavg()[0],
+        )
+
+    def _busy(self) -> tuple[float, float]:
+        times = psutil.cpu_times()
+        waiting = getattr(times, "iowait", 0.0)
+        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        return sum(times) - times.idle - waiting - guest, time.monotonic()
+
+
+def _reserve(asked: int, total: int, least: int) -> int:
+    return asked if asked >= 0 else max(total // 20, min(least, total // 2))
+
+
+def _used_below(directory: Path) -> int:
+    """Return the bytes that regular files below really occupy on their disk."""
+    used = 0
+    for folder, _, names in os.walk(directory, onerror=None):
+        for name in names:
+            try:
+                used += os.lstat(os.path.join(folder, name)).st_blocks * 512
+            except OSError:
+                continue
+    return used
