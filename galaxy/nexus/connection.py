@@ -25,7 +25,7 @@ SOCKET_S: Final = 5.0
 BLOCK_S: Final = 2.0
 """Longest single blocking call; longer waits are several of them."""
 CONNECTIONS_MAX: Final = 64
-SCHEMES: Final = ("redis", "rediss", "unix")
+SCHEMES: Final = ("redis", "rediss")
 VERSION_MIN: Final = 7
 
 
@@ -40,8 +40,6 @@ def address_of(url: str) -> str:
         port = parts.port
     except ValueError as error:
         raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
-    if parts.scheme == "unix" and parts.path:
-        return f"unix://{parts.path}"
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise UsageError("not a Redis URL", hint="redis://[:PASSWORD@]HOST:PORT/0")
     return f"{parts.hostname}:{port or 6379}"
@@ -49,19 +47,18 @@ def address_of(url: str) -> str:
 
 def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Redis:
     """Return a client with a bounded pool; nothing is connected yet."""
-    options: dict[str, Any] = {"socket_keepalive": True} if not url.startswith("unix") else {}
     try:
         pool = redis.BlockingConnectionPool.from_url(
             url,
             socket_timeout=socket_s,
-            **({} if url.startswith("unix") else {"socket_connect_timeout": min(CONNECT_S, socket_s)}),
+            socket_connect_timeout=min(CONNECT_S, socket_s),
+            socket_keepalive=True,
             retry=Retry(NoBackoff(), 0),
             retry_on_timeout=False,
             protocol=2,
             client_name=re.sub(r"\s", "_", name),
             max_connections=CONNECTIONS_MAX,
             timeout=socket_s,
-            **options,
         )
     except ValueError as error:
         raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error

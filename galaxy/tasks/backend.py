@@ -1,0 +1,38 @@
+"""Celery's result backend, Galaxy's way: an answer goes to the list its asker named, and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery.backends.base import DisabledBackend
+
+from galaxy.errors import Unreachable
+from galaxy.model.answer import Answer, Problem, Reply
+
+log = logging.getLogger(__name__)
+
+
+class ReplyBackend(DisabledBackend):
+    """Delivers the ``Answer`` that a handler returned; a handler that failed is an answer too.
+
+    A handler that returns nothing is answered later, when the leader has committed.
+    ``app.galaxy_reply`` delivers; without it there is nobody to answer.
+    """
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, *_: Any, request: Any = None, **__: Any
+    ) -> None:
+        reply_to = getattr(request, "reply_to", None)
+        deliver = getattr(self.app, "galaxy_reply", None)
+        if not reply_to or not isinstance(reply_to, str) or deliver is None:
+            return
+        if state == "FAILURE":
+            problem = Problem(kind="failed", message=f"the request failed: {type(result).__name__}")
+            result = Answer(key=task_id, problem=problem)
+        if not isinstance(result, Answer):
+            return
+        try:
+            deliver([Reply(reply=reply_to, answer=result)])
+        except Unreachable as error:
+            log.warning("event=reply.failed id=%s cause=%r", task_id, error.message)

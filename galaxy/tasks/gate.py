@@ -1,0 +1,69 @@
+"""Makes a worker consume its queue only while its process leads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import Any
+
+from celery import bootsteps
+
+
+class Gate:
+    """Open or shut from any thread; the worker's own loop does the rest, at once.
+
+    The loop may sleep in ``epoll`` for a second, so it is woken by an eventfd. Whenever the
+    worker connects anew it takes the gate as it stands then.
+    """
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.shut = threading.Event()
+        self.shut.set()
+        self._wanted = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def open(self) -> None:
+        self._wanted = True
+        self._notify()
+
+    def close(self) -> None:
+        self._wanted = False
+        self._notify()
+
+    def attach(self, consumer: Any, hub: Any) -> None:
+        """Serve ``consumer`` from now on; called in its loop's thread after every connect."""
+        hub.add_reader(self._wake, self._apply, consumer)
+        self._apply(consumer)
+
+    def prepare(self, app: Any) -> None:
+        """Make a worker of ``app`` start without consuming the queue."""
+        app.amqp.queues.select([self.queue])
+        app.amqp.queues.deselect([self.queue])
+
+    def _notify(self) -> None:
+        os.eventfd_write(self._wake, 1)
+
+    def _apply(self, consumer: Any) -> None:
+        with contextlib.suppress(BlockingIOError):  # Nobody rang: we come from ``attach``.
+            os.eventfd_read(self._wake)
+        consuming = consumer.task_consumer.consuming_from(self.queue)
+        if self._wanted and not consuming:
+            self.shut.clear()
+            consumer.add_task_queue(self.queue)
+        elif not self._wanted:
+            if consuming:
+                consumer.cancel_task_queue(self.queue)
+            self.shut.set()
+
+
+class GateStep(bootsteps.StartStopStep):
+    """Attaches ``app.galaxy_gate``, where there is one, to every new connection of the worker."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
+        gate = getattr(consumer.app, "galaxy_gate", None)
+        if gate is not None:
+            gate.attach(consumer, hub)

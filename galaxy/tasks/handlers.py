@@ -1,0 +1,149 @@
+"""Handlers: decode, record, wake, return. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from celery.exceptions import Reject
+
+from galaxy.driver.shell import LeaderShell
+from galaxy.errors import BadMessage, GalaxyError
+from galaxy.model import names
+from galaxy.model.agent import AgentReport
+from galaxy.model.answer import Answer, Problem
+from galaxy.model.base import Noun, from_plain
+from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
+from galaxy.model.pod import PodOrders
+from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.nexus.wire import read
+from galaxy.tasks.gate import Gate
+
+N = TypeVar("N", bound=Noun)
+
+YIELD_S: Final = 0.1
+"""How long a handler that may not take a message waits for the queue to be shut."""
+
+log = logging.getLogger(__name__)
+
+
+class Answers(Protocol):
+    """What an AppMaster answers from what is stored, beside its loop."""
+
+    def answer(self, request: Request) -> Answer | None:
+        """Return an answer, or None when the request is the loop's."""
+
+
+class Orders(Protocol):
+    """What an agent is told. Each call records and returns."""
+
+    def container_orders(self, orders: ContainerOrders) -> None: ...
+    def pod_orders(self, orders: PodOrders) -> None: ...
+    def log_session(self, session: LogSession) -> None: ...
+    def exec_session(self, session: ExecSession) -> None: ...
+
+
+def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[str, type[Noun]]) -> None:
+    """Register a task for each of ``kinds`` that leaves its noun in the leader's inbox."""
+    for name, kind in kinds.items():
+        _add(app, name, kind, lambda noun: _offer(shell, gate, noun))
+
+
+def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
+    """Register a task for every operation that clients may ask of AppMaster."""
+    for op in OPERATIONS:
+        _add_request(app, op, shell, gate, answers)
+
+
+def add_agent_handlers(app: Any, service: Orders) -> None:
+    """Register the tasks of an agent and of its AppWorkers."""
+    _add(app, names.CONTAINER_APPLY, ContainerOrders, service.container_orders)
+    _add(app, names.POD_DEPLOY, PodOrders, service.pod_orders)
+    _add(app, names.LOG_SESSION, LogSession, service.log_session)
+    _add(app, names.EXEC_SESSION, ExecSession, service.exec_session)
+
+
+RESMAN_KINDS: Final[dict[str, type[Noun]]] = {
+    names.GROUP_APPLY: GroupOrders,
+    names.CONTAINER_REPORT: AgentReport,
+}
+APPMASTER_KINDS: Final[dict[str, type[Noun]]] = {
+    names.GROUP_STATUS: GroupStatuses,
+    names.POD_REPORT: AgentReport,
+}
+
+
+def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], None]) -> None:
+    def handle(*_: Any, v: Any = None, body: Any = None, **__: Any) -> None:
+        try:
+            noun = read(v, body, kind)
+        except BadMessage as error:
+            app.galaxy_dropped.count("bad-message", task=name, why=error.message)
+            return
+        receive(noun)
+
+    app.task(handle, name=name)
+
+
+def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
+    def handle(task: Any, *_: Any, v: Any = None, body: Any = None, **__: Any) -> Answer | None:
+        try:
+            request = read_request(op, v, body)
+        except BadMessage as error:
+            app.galaxy_dropped.count("bad-message", task=op, why=error.message)
+            return Answer(key=str(task.request.id), problem=problem_of(error))
+        if request.deadline_s < time.time():
+            app.galaxy_dropped.count("late-request", task=op, key=request.key)
+            return None
+        try:
+            answer = answers.answer(request) if answers is not None and shell.leading else None
+        except GalaxyError as error:
+            return Answer(key=request.key, problem=problem_of(error))
+        if answer is None:
+            _offer(shell, gate, request)
+        return answer
+
+    app.task(handle, name=op, bind=True, ignore_result=False)
+
+
+def read_request(op: str, v: Any, body: Any) -> Request:
+    """Return the request with its body as the noun of ``op``.
+
+    Raises:
+        BadMessage: another version, another operation, or not what ``op`` takes.
+    """
+    request = read(v, body, Request)
+    if request.op != op:
+        raise BadMessage(f"a request for {request.op[:80]!r} came as task {op!r}")
+    kind, _ = OPERATIONS[op]
+    noun = from_plain({} if request.body is None else request.body, kind)
+    return Request(
+        op=op,
+        key=request.key,
+        reply=request.reply,
+        deadline_s=request.deadline_s,
+        user=request.user,
+        body=noun,
+    )
+
+
+def problem_of(error: GalaxyError) -> Problem:
+    """Return ``error`` as it travels in an answer."""
+    return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
+
+
+def _offer(shell: LeaderShell, gate: Gate, event: Noun) -> None:
+    """Leave ``event`` to the leader's loop; who does not lead leaves it to who does.
+
+    Raises:
+        Reject: with requeue; the queue is about to be shut here.
+    """
+    if shell.offer(event):
+        return
+    if shell.leading:
+        log.warning("event=inbox.full role=%s dropped=%d", shell.role, shell.inbox.dropped)
+        return
+    gate.shut.wait(YIELD_S)
+    raise Reject("not leading", requeue=True)

@@ -1,0 +1,45 @@
+"""Logs of a process: one line an event to stderr, ``event=... key=value``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Final
+
+LINE_MAX: Final = 4000
+"""Longest line, in characters: what strangers send must not fill a disk."""
+
+
+class OneLine(logging.Formatter):
+    """Time in UTC, level, the message; tracebacks and newlines folded into the same line."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name.split(".")[0] != "galaxy":
+            record = logging.makeLogRecord(
+                {
+                    **record.__dict__,
+                    "msg": f"event=log logger={record.name} text={record.getMessage()!r}",
+                    "args": (),
+                }
+            )
+        line = super().format(record).replace("\n", "\\n")
+        return line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}... ({len(line)} characters)"
+
+
+def set_up(level: str) -> None:
+    """Send every log record of ``level`` and above to stderr; Celery's own from warning up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("celery", "kombu", "amqp", "redis"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,133 @@
+"""The processes of Galaxy that are Celery workers: ResMan, AppMaster, Agent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from galaxy.driver.shell import LeaderShell, ShellOptions
+from galaxy.model import names
+from galaxy.model.step import Logic, Send
+from galaxy.nexus import Nexus
+from galaxy.nexus.publisher import Publisher
+from galaxy.tasks import log
+from galaxy.tasks.app import make_app
+from galaxy.tasks.gate import Gate
+from galaxy.tasks.handlers import (
+    APPMASTER_KINDS,
+    RESMAN_KINDS,
+    Answers,
+    add_agent_handlers,
+    add_leader_handlers,
+    add_request_handlers,
+)
+from galaxy.tasks.worker import run_worker
+
+if TYPE_CHECKING:
+    from galaxy.agent.config import AgentConfig
+    from galaxy.appmaster.logic import AppMasterConfig
+    from galaxy.resman.logic import ResManConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions:
+    """How a process joins a cluster. ``host`` makes its Celery node: ``resman@HOST``.
+
+    ``lease_s`` is how long a silent leader is waited for; ``polling_s`` how long Celery's
+    blocking read is, and so how long an idle worker may take to stop.
+    """
+
+    url: str
+    host: str
+    log_level: str = "info"
+    lease_s: float = 2.0
+    polling_s: float = 1.0
+
+
+def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
+    """Run a ResMan until it is told to stop; return the exit code."""
+    from galaxy.resman.logic import ResMan
+
+    return run_leader(
+        names.RESMAN, options, ResMan() if config is None else ResMan(config), add_resman_handlers
+    )
+
+
+def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -> int:
+    """Run an AppMaster until it is told to stop; return the exit code."""
+    from galaxy.appmaster.logic import AppMaster
+    from galaxy.appmaster.service import AppMasterService
+
+    def add_handlers(app: Any, shell: LeaderShell, gate: Gate, nexus: Nexus) -> None:
+        add_appmaster_handlers(app, shell, gate, AppMasterService(nexus))
+
+    return run_leader(
+        names.APPMASTER, options, AppMaster() if config is None else AppMaster(config), add_handlers
+    )
+
+
+def run_agent(options: NodeOptions, config: AgentConfig) -> int:
+    """Run an agent until it is told to stop; return the exit code. Its containers live on."""
+    from galaxy.agent.service import AgentService
+
+    log.set_up(options.log_level)
+    node = f"agent@{options.host}"
+    nexus = Nexus.connect(options.url, name=node)
+    publisher = Publisher(options.url, name=node)
+
+    def publish(send: Send) -> None:
+        publisher.publish((send,))
+
+    service = AgentService(config, nexus, publish)
+    app = make_app(
+        options.url,
+        node=node,
+        queues=(names.agent_queue(options.host), names.appworker_queue(options.host)),
+        polling_s=options.polling_s,
+    )
+    add_agent_handlers(app, service)
+    return run_worker(app, node=node, service=service, concurrency=2)
+
+
+AddHandlers = Callable[[Any, LeaderShell, Gate, Nexus], None]
+"""Registers the tasks of a role: app, shell, gate, nexus."""
+
+
+def add_resman_handlers(app: Any, shell: LeaderShell, gate: Gate, _: Nexus) -> None:
+    add_leader_handlers(app, shell, gate, RESMAN_KINDS)
+
+
+def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
+    add_leader_handlers(app, shell, gate, APPMASTER_KINDS)
+    add_request_handlers(app, shell, gate, answers)
+
+
+def run_leader(role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers) -> int:
+    """Run a leader of ``role`` (or a standby) until told to stop; return the exit code.
+
+    Raises:
+        Unreachable, Refused: Redis cannot be reached at the start; later it is waited for.
+    """
+    log.set_up(options.log_level)
+    node = f"{role}@{options.host}"
+    nexus = Nexus.connect(options.url, name=node)
+    publisher = Publisher(options.url, name=node)
+    gate = Gate(role)
+    shell = LeaderShell(
+        role=role,
+        owner=f"{node}/{os.getpid()}-{secrets.token_hex(4)}",
+        address=node,
+        logic=logic,
+        nexus=nexus,
+        publish=publisher.publish,
+        on_lead=gate.open,
+        on_stand_by=gate.close,
+        options=ShellOptions(ttl_s=options.lease_s),
+    )
+    app = make_app(options.url, node=node, queues=(role,), polling_s=options.polling_s, reply=nexus.reply)
+    app.galaxy_gate = gate
+    add_handlers(app, shell, gate, nexus)
+    return run_worker(app, node=node, service=shell, concurrency=4)

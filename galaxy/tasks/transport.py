@@ -1,0 +1,102 @@
+"""kombu's Redis transport, except that rubbish in a queue cannot break the worker.
+
+Anybody who may write to a queue can put anything there. kombu lets what is not JSON, and what
+is JSON but no message, escape into the worker's event loop; a message that fails after it was
+counted would hold a prefetch slot for ever. Here both are counted, logged and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from queue import Empty
+from typing import Any, Final
+
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+from kombu.transport import redis as kombu_redis
+
+from galaxy.model.base import MESSAGE_BYTES_MAX
+
+BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
+"""Longest body, in characters: base64 makes four of three."""
+
+log = logging.getLogger(__name__)
+
+
+class Dropped:
+    """Counts what was thrown away, by cause."""
+
+    def __init__(self) -> None:
+        self.causes: Counter[str] = Counter()
+
+    def count(self, cause: str, **facts: object) -> None:
+        """Count one, and log it with ``facts``, cut short."""
+        self.causes[cause] += 1
+        text = " ".join(f"{name}={str(value)[:120]!r}" for name, value in facts.items())
+        log.warning("event=message.dropped cause=%s count=%d %s", cause, self.causes[cause], text)
+
+
+class Channel(kombu_redis.Channel):
+    """Drops what cannot be read as JSON."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, RecursionError, MemoryError) as error:
+            # ValueError is what broken JSON, UTF-8 and base64 have in common.
+            if isinstance(error, self.connection_errors):
+                raise
+            self.connection.dropped.count("not-json", error=error)
+            return True
+
+
+class Transport(kombu_redis.Transport):
+    """Drops what is not a message, and whatever else the worker fails on."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.dropped: Dropped = self.client.transport_options.get("dropped") or Dropped()
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        flaw = flaw_of(message)
+        if flaw:
+            self.dropped.count("not-a-message", queue=queue, flaw=flaw)
+            return
+        try:
+            super()._deliver(message, queue)
+        except (Empty, WorkerShutdown, WorkerTerminate):
+            raise
+        except Exception as error:
+            if isinstance(error, self.connection_errors + self.channel_errors):
+                raise
+            self.dropped.count("undeliverable", queue=queue, error=repr(error))
+            self._settle(message["properties"]["delivery_tag"])
+
+    def _settle(self, tag: str) -> None:
+        """Acknowledge what was counted as delivered, so that it neither comes again nor holds a slot."""
+        for channel in self.channels:
+            if tag in channel.qos._delivered:
+                channel.basic_ack(tag)
+
+
+def flaw_of(message: Any) -> str:
+    """Return what keeps ``message`` from being one of kombu's, or nothing."""
+    if not isinstance(message, dict):
+        return "not an object"
+    properties = message.get("properties")
+    if not isinstance(properties, dict) or not isinstance(properties.get("delivery_info"), dict):
+        return "no properties"
+    if not isinstance(properties.get("delivery_tag"), str) or not properties["delivery_tag"]:
+        return "no delivery tag"
+    if not isinstance(message.get("headers", {}), dict):
+        return "headers are not an object"
+    if "task" in message.get("headers", {}) and not isinstance(message["headers"]["task"], str):
+        return "the task's name is not text"
+    body = message.get("body")
+    if not isinstance(body, str):
+        return "the body is not text"
+    if len(body) > BODY_MAX:
+        return f"a body of {len(body)} characters"
+    return ""
