@@ -38,7 +38,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadMessage(f"not a {kind.__name__}: {error}") from error
+        raise BadMessage(f"not a {_name(kind)}: {error}") from error
 
 
 def to_plain(value: Any) -> Any:
@@ -55,7 +55,11 @@ def from_plain(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, type=kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise BadMessage(f"not a {kind.__name__}: {error}") from error
+        raise BadMessage(f"not a {_name(kind)}: {error}") from error
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", None) or str(kind).replace("galaxy.model.", "")
 
 
 def fold(*facts: object) -> int:

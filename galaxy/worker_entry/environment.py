@@ -1,0 +1,48 @@
+"""The environment that a task's program, its commands and exec's commands are started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from galaxy.model.pod import PodOrder
+from galaxy.model.spec import TaskSpec
+from galaxy.model.worker import WorkerConfig
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OURS: Final = "GALAXY_"
+"""Names that begin so are ours alone: nobody else's value is taken for one of them."""
+
+
+def environment(
+    config: WorkerConfig, order: PodOrder, spec: TaskSpec, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the environment of task ``spec``; ``more`` (of an exec) goes over the user's own.
+
+    Every port of the pod is there, so that its tasks find each other.
+    """
+    env = {"PATH": PATH, "HOME": config.workspace, **spec.env, **(more or {})}
+    env = {name: value for name, value in env.items() if _sound(name, value)}
+    env |= {port_variable(name): str(port) for name, port in config.ports.items()}
+    env |= {
+        "GALAXY_JOB_ID": order.job,
+        "GALAXY_POD_ID": order.pod,
+        "GALAXY_POD_INDEX": str(order.index),
+        "GALAXY_TASK_ID": task_id(order.pod, spec.name),
+        "GALAXY_WORKSPACE": config.workspace,
+        "GALAXY_HOST": config.host,
+    }
+    return env
+
+
+def task_id(pod: str, task: str) -> str:
+    return f"{pod}/{task}"
+
+
+def port_variable(name: str) -> str:
+    """Return ``GALAXY_PORT_<NAME>``: upper case, "-" as "_"."""
+    return f"{OURS}PORT_{name.upper().replace('-', '_')}"
+
+
+def _sound(name: str, value: str) -> bool:
+    return bool(name) and "=" not in name and "\0" not in name + value and not name.startswith(OURS)

@@ -1,0 +1,167 @@
+"""Commands that people run beside a program: ``galaxy exec``.
+
+Each has a keeper, a child of AppWorker that is the subreaper of all that the command starts,
+daemons included. When the command ends, or its session is over, the keeper kills what is left
+of it, and ends with the command's status. The keeper itself stays out of the task's cgroup.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from typing import Final
+
+from galaxy.model.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, TaskCgroup
+from galaxy.worker_entry import kernel
+from galaxy.worker_entry.processes import kill_descendants
+from galaxy.worker_entry.spawn import Spawner, close_all_but, status_of
+
+EXECS_MAX: Final = 32
+"""Commands at once in one container; each has a keeper of about a megabyte."""
+_KEEPER_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
+
+
+class Execs:
+    """The commands that run now, by the agent's request number."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        run_uid: int,
+        *,
+        send: Callable[[ExecStarted | ExecEnded, int], None],
+        watch: Callable[[int, Callable[[int], None]], None],
+    ) -> None:
+        self._spawner = spawner
+        self._run_uid = run_uid
+        self._send = send
+        self._watch = watch
+        self._running: dict[int, _Exec] = {}
+
+    def start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
+        """Run a command; ``files`` are stdin, stdout and stderr, and closed here."""
+        try:
+            self._start(packet, files, env, cgroup)
+        except OSError as error:
+            self.refuse(packet.request, f"cannot run {packet.argv[0]!r}: {error.strerror}")
+        finally:
+            for fd in files:
+                os.close(fd)
+
+    def refuse(self, request: int, message: str) -> None:
+        self._send(ExecStarted(request=request, error=message), -1)
+
+    def resize(self, packet: ExecResize) -> None:
+        command = self._running.get(packet.request)
+        if command is not None and command.terminal >= 0:
+            _set_size(command.terminal, packet.rows, packet.columns)
+
+    def kill(self, packet: ExecKill) -> None:
+        command = self._running.get(packet.request)
+        if command is not None:
+            command.kill()
+
+    def kill_all(self, task: str | None = None) -> None:
+        """End every command, or those of one task: their agent is gone, or their task stops."""
+        for command in self._running.values():
+            if task in (None, command.task):
+                command.kill()
+
+    def keepers(self) -> set[int]:
+        """Return the pids from which all commands and what they started descend."""
+        return {command.keeper for command in self._running.values()}
+
+    def _start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
+        if not packet.argv or packet.request in self._running or len(self._running) >= EXECS_MAX:
+            self.refuse(packet.request, f"no command given, or {EXECS_MAX} commands run already")
+            return
+        if len(files) != (0 if packet.tty else 3):
+            self.refuse(packet.request, "stdin, stdout and stderr go with the request, unless it has a tty")
+            return
+        terminal, inside = -1, -1
+        if packet.tty:
+            terminal, inside = os.openpty()
+            _set_size(terminal, packet.rows, packet.columns)
+            if self._run_uid >= 0:
+                with contextlib.suppress(OSError):  # Without it the command cannot reopen /dev/tty.
+                    os.fchown(inside, self._run_uid, -1)
+            env = {"TERM": "xterm", **env}
+        streams = [inside] * 3 if packet.tty else files
+
+        def keep() -> None:
+            _keep(self._spawner, packet.argv, env, cgroup, streams, tty=packet.tty)
+
+        try:
+            keeper = self._spawner.keeper(keep)
+        except OSError:
+            if terminal >= 0:
+                os.close(terminal)
+            raise
+        finally:
+            if inside >= 0:
+                os.close(inside)
+        self._running[packet.request] = _Exec(packet.task, keeper, terminal)
+        self._watch(keeper, lambda status: self._ended(packet.request, status))
+        self._send(ExecStarted(request=packet.request), os.dup(terminal) if terminal >= 0 else -1)
+
+    def _ended(self, request: int, status: int) -> None:
+        command = self._running.pop(request)
+        if command.terminal >= 0:
+            os.close(command.terminal)
+        code, number, _ = status_of(status)
+        self._send(ExecEnded(request=request, status=code if code is not None else 128 + (number or 0)), -1)
+
+
+class _Exec:
+    def __init__(self, task: str, keeper: int, terminal: int) -> None:
+        self.task = task
+        self.keeper = keeper
+        self.terminal = terminal
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.keeper, signal.SIGTERM)
+
+
+def _keep(
+    spawner: Spawner,
+    argv: tuple[str, ...],
+    env: dict[str, str],
+    cgroup: TaskCgroup,
+    streams: list[int],
+    *,
+    tty: bool,
+) -> None:
+    """Start the command, wait for it, kill what is left, and exit with its status; in the keeper."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _KEEPER_SIGNALS)
+    kernel.become_subreaper()
+    kernel.set_name("galaxy-exec")
+    program = spawner.program(
+        argv, env, cgroup, stdin=streams[0], stdout=streams[1], stderr=streams[2], tty=tty
+    )
+    close_all_but(())
+    for fd in range(3):
+        os.close(fd)
+    status = None
+    while True:
+        if signal.sigwait(_KEEPER_SIGNALS) == signal.SIGTERM or status is not None:
+            kill_descendants()
+        try:
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == program:
+                    status = ended[1]
+                    kill_descendants()
+        except ChildProcessError:
+            break
+    code, number, _ = status_of(status or 0)
+    os._exit(code if code is not None else 128 + (number or 0))
+
+
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    with contextlib.suppress(OSError, struct.error):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

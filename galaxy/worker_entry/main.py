@@ -1,0 +1,52 @@
+"""AppWorker, the first process of a container: deploys, starts, watches and stops its programs.
+
+The launcher imports this module before it forks, so that every container shares it, and
+nothing is imported afterwards: inside there may be nothing to import from. When AppWorker
+ends, the container ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from typing import Final, NoReturn
+
+from galaxy.model.worker import WorkerConfig
+from galaxy.worker_entry import kernel
+from galaxy.worker_entry.shell import Worker
+
+_FAULT_PAUSE_S: Final = 0.05
+_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def run(config: WorkerConfig) -> NoReturn:
+    """Be the AppWorker of ``config``'s container until it is told to quit; exits with 0 then."""
+    # What was shared at fork stays shared: the collector would write to every page of it.
+    gc.freeze()
+    kernel.set_name("galaxy-appworker")
+    os.chdir("/")
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    if not config.isolated:
+        kernel.become_subreaper()
+    worker = Worker(config)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    while not worker.done:
+        try:
+            worker.loop.turn()
+        except Exception as error:  # noqa: BLE001  (a fault of ours must not end the user's programs)
+            _tell(worker, error)
+            time.sleep(_FAULT_PAUSE_S)
+    if not config.isolated:
+        worker.kill_everything()
+    os._exit(0)
+
+
+def _tell(worker: Worker, error: Exception) -> None:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at else "?"
+    worker.after_fault(f"{type(error).__name__} at {where}: {error}"[:1000])

@@ -1,0 +1,140 @@
+"""Which processes belong to a task, and signals to all of them.
+
+With cgroups the kernel says so. Without (the lesser modes) they are the descendants of
+AppWorker that descend from the task's program, share its session, or carry its
+``GALAXY_TASK_ID`` in the environment they were started with: a daemon that cleared its
+environment and left its session is only found when the container ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from galaxy.model.worker import TaskCgroup
+
+
+class Process(NamedTuple):
+    pid: int
+    parent: int
+    session: int
+    zombie: bool
+
+
+def processes() -> dict[int, Process]:
+    """Return every process that /proc shows."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and (process := _stat(int(name))) is not None:
+            found[process.pid] = process
+    return found
+
+
+def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
+    """Return the pids in ``table`` that descend from one of ``roots``, those included."""
+    known = set(roots)
+    for pid in table:
+        path = []
+        while pid not in known and pid in table and pid not in path:
+            path.append(pid)
+            pid = table[pid].parent
+        if pid in known:
+            known.update(path)
+    return known
+
+
+def members(cgroup: TaskCgroup, program: int, task_id: str, spared: Collection[int]) -> set[int]:
+    """Return the living processes of a task, without those that descend from ``spared``.
+
+    ``program`` is the pid of its program, or of the one before if that has ended; 0 if none.
+    """
+    if not cgroup.procs_fds:
+        return _by_ancestry(program, task_id, spared)
+    pids = _pids_of(cgroup.procs_fds[0])
+    if not spared or not pids:
+        return pids
+    return pids - descendants(spared, processes())
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def set_pids_max(cgroup: TaskCgroup, value: int) -> None:
+    """Limit the task's processes; 0 stops a fork bomb before it is killed. Best effort."""
+    if cgroup.pids_fd >= 0:
+        with contextlib.suppress(OSError):
+            os.pwrite(cgroup.pids_fd, str(value).encode(), 0)
+
+
+def oom_kills(cgroup: TaskCgroup) -> int:
+    """Return how many processes of the task the kernel has killed for memory so far."""
+    if cgroup.oom_fd < 0:
+        return 0
+    with contextlib.suppress(OSError, ValueError):
+        for line in os.pread(cgroup.oom_fd, 4096, 0).splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def kill_descendants() -> None:
+    """SIGKILL to every descendant of this process."""
+    table = processes()
+    signal_all(descendants({os.getpid()}, table) - {os.getpid()}, signal.SIGKILL)
+
+
+def _pids_of(fd: int) -> set[int]:
+    # cgroup v1 keeps a list of pids for the life of an open file, so each look is a new one.
+    try:
+        again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        again = os.dup(fd)
+        os.lseek(again, 0, os.SEEK_SET)
+    try:
+        data = b"".join(iter(lambda: os.read(again, 65536), b""))
+    except OSError:
+        return set()  # The cgroup is gone, and with it all that was in it.
+    finally:
+        os.close(again)
+    return {int(line) for line in data.split()} - {0, os.getpid()}
+
+
+def _by_ancestry(program: int, task_id: str, spared: Collection[int]) -> set[int]:
+    table = processes()
+    own = descendants({os.getpid()}, table) - {os.getpid()}
+    aside = descendants(spared, table) if spared else set()
+    of_program = descendants({program}, table) if program else set()
+    mark = f"GALAXY_TASK_ID={task_id}".encode()
+    return {
+        pid
+        for pid in own - aside
+        if pid in table
+        and not table[pid].zombie
+        and (pid in of_program or (program and table[pid].session == program) or mark in _environment(pid))
+    }
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read(1 << 17).split(b"\0")
+    except OSError:
+        return []
+
+
+def _stat(pid: int) -> Process | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(fd, 1024).rpartition(b")")[2].split()
+        finally:
+            os.close(fd)
+        return Process(pid, int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"))
+    except (OSError, IndexError, ValueError):
+        return None

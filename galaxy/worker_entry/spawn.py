@@ -1,0 +1,180 @@
+"""From fork to exec: how a user's program, or a helper of ours for it, becomes a process.
+
+The order inside the child matters: its cgroup first, so that everything after is charged to
+it; what needs rights before they are given up; the seccomp filter last.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import termios
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NoReturn
+
+from galaxy.model.worker import TaskCgroup, WorkerConfig
+from galaxy.worker_entry import kernel
+
+CORE_BYTES_MAX: Final = 256 * 1024 * 1024
+"""Longest core file; it lies in the workspace, whose size is limited, too."""
+CANNOT_EXEC: Final = 126
+NOT_FOUND: Final = 127
+_FDS_MAX: Final = 1 << 30
+_DEVNULL: Final = "/dev/null"
+_ALL_SIGNALS: Final = signal.valid_signals()
+_RESET: Final = tuple(
+    number for number in sorted(_ALL_SIGNALS) if number not in (signal.SIGKILL, signal.SIGSTOP)
+)
+
+
+class Spawner:
+    """Starts processes as the container's config wants them: user, filter, directory."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._devnull = os.open(_DEVNULL, os.O_RDWR | os.O_CLOEXEC)
+        wanted = config.seccomp and config.seccomp_program
+        self._seccomp = kernel.Seccomp(base64.b64decode(config.seccomp_program)) if wanted else None
+
+    def program(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cgroup: TaskCgroup,
+        *,
+        stdin: int = -1,
+        stdout: int = -1,
+        stderr: int = -1,
+        tty: bool = False,
+    ) -> int:
+        """Start ``argv`` in a session of its own and return its pid; -1 for a stream is /dev/null.
+
+        With ``tty`` stdin is a terminal and becomes the controlling one. What goes wrong after
+        the fork is a line on stderr and exit code 126, or 127 if there is no such program.
+
+        Raises:
+            OSError: no process could be made.
+        """
+
+        def become() -> None:
+            self._streams(stdin, stdout, stderr)
+            if tty:
+                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            self._restrict(cgroup, filtered=True)
+            os.chdir(self._config.workspace)
+            os.closerange(3, _FDS_MAX)
+            os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
+
+        return self._fork(become)
+
+    def helper(self, work: Callable[[], None], cgroup: TaskCgroup, keep: Collection[int]) -> int:
+        """Run ``work`` in a child that is as unprivileged as the program, in its cgroup.
+
+        Of our descriptors only those of ``keep`` stay open, and the standard ones on /dev/null.
+
+        Raises:
+            OSError: no process could be made.
+        """
+
+        def become() -> None:
+            self._streams(-1, -1, -1)
+            self._restrict(cgroup, filtered=False)
+            close_all_but(keep)
+            work()
+
+        return self._fork(become)
+
+    def keeper(self, work: Callable[[], None]) -> int:
+        """Run ``work`` in a child with our own rights and descriptors, in a session of its own.
+
+        Raises:
+            OSError: no process could be made.
+        """
+        return self._fork(work)
+
+    def _fork(self, become: Callable[[], None]) -> int:
+        # Blocked until the child has the default handlers: a signal in between must neither be
+        # lost nor reach our own wake-up pipe, which the child shares until exec.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _as_child(become)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
+    def _streams(self, stdin: int, stdout: int, stderr: int) -> None:
+        wanted = [self._devnull if fd < 0 else fd for fd in (stdin, stdout, stderr)]
+        # Copies above 2 first: one of the wanted may itself lie where another belongs.
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wanted]
+        for target, copy in enumerate(copies):
+            os.dup2(copy, target)
+            os.close(copy)
+
+    def _restrict(self, cgroup: TaskCgroup, *, filtered: bool) -> None:
+        config = self._config
+        for fd in cgroup.procs_fds:
+            os.write(fd, b"0")
+        with contextlib.suppress(OSError):  # Without it the kernel still has a choice, a worse one.
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, b"1000")
+            os.close(fd)
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        core = CORE_BYTES_MAX if hard == resource.RLIM_INFINITY else min(hard, CORE_BYTES_MAX)
+        resource.setrlimit(resource.RLIMIT_CORE, (core, hard))
+        os.umask(0o022)
+        if config.run_uid >= 0:
+            kernel.drop_bounding_set()
+            os.setgroups([])
+            os.setresgid(config.run_gid, config.run_gid, config.run_gid)
+            os.setresuid(config.run_uid, config.run_uid, config.run_uid)
+            kernel.drop_capabilities()
+        kernel.no_new_privs()
+        if filtered and self._seccomp is not None:
+            self._seccomp.install()
+
+
+def _as_child(become: Callable[[], None]) -> NoReturn:
+    code = CANNOT_EXEC
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in _RESET:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        become()
+        code = 0
+    except FileNotFoundError as error:
+        _complain(error)
+        code = NOT_FOUND
+    except BaseException as error:  # noqa: BLE001  (a child must never return into the parent's loop)
+        _complain(error)
+    finally:
+        os._exit(code)
+
+
+def _complain(error: BaseException) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"galaxy: cannot start: {error}\n".encode(errors="replace"))
+
+
+def close_all_but(keep: Collection[int]) -> None:
+    """Close every descriptor from 3 on that is not in ``keep``."""
+    first = 3
+    for fd in sorted(fd for fd in set(keep) if fd >= 3):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, _FDS_MAX)
+
+
+def status_of(wait_status: int) -> tuple[int | None, int | None, bool]:
+    """Return (exit code, signal, core dumped) of a wait status; code and signal exclude each other."""
+    if os.WIFSIGNALED(wait_status):
+        return None, os.WTERMSIG(wait_status), os.WCOREDUMP(wait_status)
+    return os.WEXITSTATUS(wait_status), None, False
