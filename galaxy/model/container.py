@@ -158,7 +158,9 @@ class Container(Noun, frozen=True, kw_only=True):
 
     ``incarnation`` counts placements and never goes back; ``agent`` is empty while pending.
     ``failures`` in a row and ``retry_s`` (Unix seconds) hold it back after agents could not
-    make it; ``avoid`` names agents that failed it lately.
+    make it; ``avoid`` names agents that failed it lately. An earlier life that its agent has
+    still to destroy is a row of its own, which says itself what it takes (``cpu_milli``,
+    ``memory_bytes``, ``disk_bytes``); any other takes what its group demands.
     """
 
     container: str
@@ -173,6 +175,9 @@ class Container(Noun, frozen=True, kw_only=True):
     failures: int = 0
     retry_s: float = 0.0
     avoid: tuple[str, ...] = ()
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 class CreateContainer(Noun, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ class Judgement(NamedTuple):
     fresh: Ints
     """Suspect or dead rows that have beaten lately."""
     suspect: Ints
-    """Open rows that have not."""
+    """Rows that are not dead and have not."""
     dead: Ints
-    """Open or suspect rows that have not beaten for long."""
+    """Rows that are not dead and have not beaten for long."""
 
 
 class Pulse:
@@ -43,17 +44,20 @@ class Pulse:
             self.floor_s = now_s
         self.read_s = max(self.read_s, now_s)
 
-    def beat(self, row: int, at_s: float) -> None:
-        """Take in one beat."""
-        if row >= len(self._at_s):
-            grown = np.zeros(max(16, 2 * row + 1))
+    def beat(self, rows: Sequence[int], at_s: Sequence[float]) -> None:
+        """Take in beats, each row once."""
+        top = max(rows, default=-1)
+        if top >= len(self._at_s):
+            grown = np.zeros(max(16, 2 * top + 1))
             grown[: len(self._at_s)] = self._at_s
             self._at_s = grown
-        self._at_s[row] = max(self._at_s[row], min(at_s, self.read_s))
+        index = np.array(rows, np.int64)
+        self._at_s[index] = np.maximum(self._at_s[index], np.minimum(at_s, self.read_s))
 
     def age_s(self, row: int) -> float:
-        """Return how old the last beat of ``row`` really is; there may have been none."""
-        return self.read_s - float(self._at_s[row]) if row < len(self._at_s) else self.read_s
+        """Return how old the last beat of ``row`` really is; infinite when there was none."""
+        at_s = float(self._at_s[row]) if row < len(self._at_s) else 0.0
+        return self.read_s - at_s if at_s else float("inf")
 
     def fresh(self, row: int) -> bool:
         """Return whether ``row`` has beaten lately."""
@@ -61,13 +65,15 @@ class Pulse:
 
     def judge(self, standing: Ints) -> Judgement:
         """Compare the standing of every row with the age of its beat."""
-        self.beat(max(0, len(standing) - 1), 0.0)
+        self.beat([len(standing) - 1] if len(standing) else [], [0.0] if len(standing) else [])
         at_s = self._at_s[: len(standing)]
         really = self.read_s - at_s
         age = self.read_s - np.maximum(at_s, self.floor_s)
         closed = (standing == Standing.SUSPECT) | (standing == Standing.DEAD)
         return Judgement(
             fresh=np.flatnonzero(closed & (really <= self.suspect_s)),
-            suspect=np.flatnonzero(~closed & (age > self.suspect_s) & (age <= self.dead_s)),
+            suspect=np.flatnonzero(
+                (standing != Standing.DEAD) & (age > self.suspect_s) & (age <= self.dead_s)
+            ),
             dead=np.flatnonzero((standing != Standing.DEAD) & (age > self.dead_s)),
         )

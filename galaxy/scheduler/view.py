@@ -208,14 +208,22 @@ class ClusterView:
         self._held[key] = holding._replace(load=load or holding.load, making=False)
         self._reopen(holding.row)
 
-    def rename(self, old: str, new: str) -> None:
-        """Let ``new`` hold what ``old`` held."""
-        self._held[new] = self._held.pop(old)
-
     def take_freed(self) -> set[int]:
         """Return the rows that may have more room than when this was last asked."""
         freed, self._freed = self._freed, set()
         return freed
+
+    def most_free(self, rows: Iterable[int]) -> Load | None:
+        """Return the most that any of ``rows`` with room for a container has free of each amount."""
+        index = np.fromiter(rows, np.int64)
+        index = index[self.room[index] > 0]
+        if not len(index):
+            return None
+        return Load(
+            cpu_milli=int(self.cpu[index].max()),
+            memory_bytes=int(self.memory[index].max()),
+            disk_bytes=int(self.disk[index].max()),
+        )
 
     def eligible(self, shape: Shape) -> Eligible:
         """Return the agents in the right pools, with the tag, that enforce what is required."""

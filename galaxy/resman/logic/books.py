@@ -1,0 +1,277 @@
+"""ResMan's memory: its tables and everything derived from them, kept in step by one write.
+
+The containers table holds the current life of each slot under the slot's id, and each earlier
+life that its agent has still to destroy under a key of its own (``leaving_key``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final
+
+from msgspec.structs import replace
+
+from galaxy.model.agent import AgentRecord, AgentState
+from galaxy.model.container import Container, ContainerState, Group, Reason
+from galaxy.model.digest import digest_of_container
+from galaxy.model.table import Table
+from galaxy.model.trace import TraceEvent
+from galaxy.resman.logic.config import ResManConfig
+from galaxy.resman.logic.lifecycle import Event, after
+from galaxy.resman.logic.timers import Backoff, Timers
+from galaxy.scheduler.liveness import Pulse
+from galaxy.scheduler.shape import Load, Shape, bounded, shape_of
+from galaxy.scheduler.view import ClusterView, Standing
+
+SAFE_MODE: Final = "safe-mode"
+"""Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
+
+OWING: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
+PLACED: Final = OWING | {ContainerState.READY}
+
+
+class Watch:
+    """What this leadership knows of one agent beside its record.
+
+    ``boot`` is the life of the agent process that reports are taken from, ``full`` the serial
+    of its last full report, ``news`` the serials of later reports by container. ``settled_s``
+    is Redis' clock when a container of it last changed.
+    """
+
+    __slots__ = ("boot", "digest", "failed_s", "failures", "full", "heard", "news", "old_boots",
+                 "row", "settled_s")  # fmt: skip
+
+    def __init__(self, row: int, boot: str) -> None:
+        self.row = row
+        self.boot = boot
+        self.old_boots: tuple[str, ...] = ()
+        self.full = -1
+        self.heard = False
+        self.news: dict[str, int] = {}
+        self.digest = 0
+        self.settled_s = 0.0
+        self.failures = 0
+        self.failed_s = 0.0
+
+
+class Books:
+    """Tables, and what follows from them: the scheduler's view, digests, debts, news to tell."""
+
+    def __init__(self, config: ResManConfig) -> None:
+        self.config = config
+        self.groups: Table[Group] = Table("groups", Group)
+        self.containers: Table[Container] = Table(
+            "containers",
+            Container,
+            {"group": _group, "agent": _agent, "owing": _owing, "waiting": _waiting, "live": _live},
+        )
+        self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
+        self.cluster: Table[Reason] = Table("cluster", Reason)
+        self.begin(0, 0.0)
+
+    def begin(self, epoch: int, now_s: float) -> None:
+        """Forget what is volatile and derive it anew from the tables."""
+        config = self.config
+        self.epoch = epoch
+        self.now_s = now_s
+        self.view = ClusterView(making_max=config.making_max)
+        self.pulse = Pulse(suspect_s=config.suspect_s, dead_s=config.dead_s, blind_s=config.blind_s)
+        self.watches: dict[str, Watch] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.owed = Timers(config.resend_s, config.resend_s_max)
+        self.asked = Backoff(config.resend_s, config.resend_s_max)
+        self.asks: dict[str, None] = {}
+        self.later = Timers(0.0, 0.0)
+        self.fresh: dict[str, None] = {}
+        self.stuck: dict[str, None] = {}
+        self.lost: dict[str, None] = {}
+        self.flaky: dict[str, None] = {}
+        self.changed: dict[str, dict[str, None]] = {}
+        self.answer: dict[str, None] = {}
+        self.ending: dict[str, None] = {}
+        self.ended: dict[str, tuple[int, int, float]] = {}
+        self.trace: list[TraceEvent] = []
+        for record in self.agents.values():
+            dead = record.state is AgentState.DEAD
+            self.watch(record, Standing.DEAD if dead else Standing.SUSPECT)
+            if dead:
+                self.lost[record.agent] = None
+        for key in list(self.containers):
+            self._mend(key)
+        for key in self.containers:
+            row = self.containers[key]
+            self._derive(key, None, row, charged=False)
+            if row.state is ContainerState.PENDING:
+                self.fresh[row.group] = None
+        self.ending = {key: None for key, group in self._groups() if group.order.remove}
+
+    def watch(self, record: AgentRecord, standing: Standing) -> Watch:
+        """Take an agent into the view and watch it; what is known of it already is kept."""
+        row = self.view.join(record.info, standing)
+        watch = self.watches.get(record.agent)
+        if watch is None:
+            watch = self.watches[record.agent] = Watch(row, record.info.boot)
+        return watch
+
+    def shape(self, group: str) -> Shape:
+        """Return what each container of a known group asks."""
+        shape = self.shapes.get(group)
+        if shape is None:
+            demand = self.groups[group].order.demand
+            shape = self.shapes[group] = shape_of(demand, require=self.config.require_enforced)
+        return shape
+
+    def happen(self, key: str, event: Event, *, charged: bool = False) -> bool:
+        """Let ``event`` happen to a row; return whether it changed anything.
+
+        ``charged`` says that the scheduler has charged the new place to its view already. An
+        earlier life that has come to its end leaves the books.
+        """
+        row = self.containers[key]
+        new = after(row, event, self.now_s, self.config)
+        if new is row or new == row:
+            return False
+        if key != row.container and new.state is ContainerState.GONE:
+            self.drop(key)
+        else:
+            self.write(key, new, charged=charged)
+        return True
+
+    def write(self, key: str, new: Container, *, charged: bool = False) -> None:
+        """Write a container row and everything that follows from it."""
+        old = self.containers.get(key)
+        if new == old:
+            return
+        self.containers.put(key, new)
+        self._derive(key, old, new, charged=charged)
+        if key == new.container:
+            self.changed.setdefault(new.group, {})[key] = None
+        self.ending[new.group] = None
+
+    def drop(self, key: str) -> None:
+        """Take a row off the books."""
+        row = self.containers.get(key)
+        if row is not None:
+            self.containers.drop(key)
+            self._derive(key, row, None, charged=False)
+            self.ending[row.group] = None
+
+    def split(self, key: str) -> None:
+        """Give the present life of a slot a row of its own, to be destroyed by its agent.
+
+        The slot itself is for the caller to move on, in the same step.
+        """
+        row = self.containers[key]
+        load = self._load(key, row)
+        demand = self.groups[row.group].order.demand
+        ports = {port.name: row.ports.get(port.name, port.port) for port in demand.ports}
+        old = leaving_key(row)
+        self.write(
+            old,
+            replace(
+                row,
+                state=ContainerState.DESTROYING,
+                ports=ports,
+                since_s=self.now_s,
+                cpu_milli=load.cpu_milli,
+                memory_bytes=load.memory_bytes,
+                disk_bytes=load.disk_bytes,
+            ),
+        )
+
+    def tell(self, kind: str, subject: str, text: str = "") -> None:
+        """Note something worth telling later."""
+        self.trace.append(TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s))
+
+    def ask(self, agent: str) -> None:
+        """Ask an agent for a full report, unless it was asked a moment ago."""
+        if self.asked.due(agent, self.now_s):
+            self.asks[agent] = None
+
+    def find(self, agent: str, container: str, incarnation: int) -> str | None:
+        """Return the key of one life on one agent."""
+        row = self.containers.get(container)
+        if row is not None and row.agent == agent and row.incarnation == incarnation:
+            return container
+        key = f"{container}#{incarnation}@{agent}"
+        return key if key in self.containers else None
+
+    def _groups(self) -> list[tuple[str, Group]]:
+        return [(key, self.groups[key]) for key in self.groups]
+
+    def _mend(self, key: str) -> None:
+        """See off a slot whose group is not stored: a commit in parts may have been cut short."""
+        row = self.containers[key]
+        if key == row.container and row.group not in self.groups:
+            self.containers.drop(key)
+            if row.agent:
+                self.containers.put(leaving_key(row), replace(row, state=ContainerState.DESTROYING))
+
+    def _derive(self, key: str, old: Container | None, new: Container | None, *, charged: bool) -> None:
+        """Bring holdings, digests and debts from ``old`` to ``new``."""
+        was = old.state if old else ContainerState.GONE
+        now = new.state if new else ContainerState.GONE
+        here = new.agent if new and now in PLACED else ""
+        there = old.agent if old and was in PLACED else ""
+        moved = here != there or (old and new and old.incarnation != new.incarnation)
+        if there and moved:
+            self.view.release(key)
+        if new and here in self.watches:
+            if moved and not charged:
+                making = now is ContainerState.ALLOCATING
+                self.view.hold(key, here, new.group, self._load(key, new), making=making)
+            elif old and not charged and (old.state is not now or old.ports != new.ports):
+                self.view.made(key, self._load(key, new))
+        for row, state, agent in ((old, was, there), (new, now, here)):
+            watch = self.watches.get(agent)
+            if row and watch:
+                watch.settled_s = self.pulse.read_s
+                if state is ContainerState.READY:
+                    watch.digest ^= digest_of_container(row.container, row.incarnation)
+        if now not in OWING:
+            self.owed.stop(key)
+        elif was is not now or moved:
+            self.owed.start(key, self.now_s)
+
+    def _load(self, key: str, row: Container) -> Load:
+        """Return what a placed row takes: its ports as far as they are known."""
+        known = {port for port in row.ports.values() if port}
+        if key != row.container:
+            return Load(
+                cpu_milli=bounded(row.cpu_milli),
+                memory_bytes=bounded(row.memory_bytes),
+                disk_bytes=bounded(row.disk_bytes),
+                ports=tuple(sorted(known)),
+                dynamic=sum(1 for port in row.ports.values() if not port),
+            )
+        load = self.shape(row.group).load
+        chosen = known.difference(load.ports)
+        return load._replace(
+            ports=tuple(sorted(known.union(load.ports))),
+            dynamic=max(0, load.dynamic - len(chosen)),
+        )
+
+
+def leaving_key(row: Container) -> str:
+    """Return the key of the row of an earlier life that its agent has still to destroy."""
+    return f"{row.container}#{row.incarnation}@{row.agent}"
+
+
+def _group(row: Container) -> Hashable:
+    return row.group
+
+
+def _agent(row: Container) -> Hashable | None:
+    return row.agent or None
+
+
+def _owing(row: Container) -> Hashable | None:
+    return row.agent if row.agent and row.state in OWING else None
+
+
+def _waiting(row: Container) -> Hashable | None:
+    return row.group if row.state is ContainerState.PENDING else None
+
+
+def _live(row: Container) -> Hashable | None:
+    return None if row.state is ContainerState.GONE else row.group

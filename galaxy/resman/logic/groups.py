@@ -1,0 +1,102 @@
+"""Orders for container groups: which slots shall be, and which no more."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from galaxy.ids import pod_id
+from galaxy.model.container import Container, ContainerState, Group, GroupOrder
+from galaxy.resman.logic.books import PLACED, Books
+from galaxy.resman.logic.lifecycle import Released, Wanted
+
+
+def obey(books: Books, order: GroupOrder) -> None:
+    """Take in an order; stale or repeated, it changes nothing. It is answered in any case.
+
+    A changed demand is for containers yet to come, and only as to where they may go, while
+    any container of the group has a place.
+    """
+    books.answer[order.group] = None
+    group = books.groups.get(order.group)
+    if group is None:
+        ended = books.ended.get(order.group)
+        if order.remove or (ended is not None and (order.epoch, order.serial) <= ended[:2]):
+            if ended is None or (order.epoch, order.serial) > ended[:2]:
+                books.ended[order.group] = (order.epoch, order.serial, books.now_s)
+            return
+        books.ended.pop(order.group, None)
+        group = Group(group=order.group, order=order, created_s=books.now_s)
+    elif (order.epoch, order.serial) <= (group.order.epoch, group.order.serial):
+        if order.group in books.stuck:
+            books.fresh[order.group] = None  # Look everywhere again, and say anew why not.
+        return
+    books.groups.put(order.group, replace(group, order=_kept(books, group.order, order)))
+    books.shapes.pop(order.group, None)
+    _reconcile(books, books.groups[order.group].order)
+    books.ending[order.group] = None
+
+
+def finish(books: Books) -> None:
+    """End the removed groups of which nothing is left, and forget those that ended long ago."""
+    for key in books.ending:
+        group = books.groups.get(key)
+        if group is None or not group.order.remove or books.containers.count("live", key):
+            continue
+        for row in books.containers.where("group", key):
+            books.containers.drop(row)
+        books.groups.drop(key)
+        for derived in (books.shapes, books.fresh, books.stuck, books.changed):
+            derived.pop(key, None)
+        books.ended[key] = (group.order.epoch, group.order.serial, books.now_s)
+        books.answer[key] = None
+        books.tell("group.removed", key)
+    books.ending.clear()
+    config = books.config
+    while books.ended:
+        oldest = next(iter(books.ended))
+        aged = books.now_s - books.ended[oldest][2] > config.removed_s
+        if not aged and len(books.ended) <= config.removed_max:
+            break
+        del books.ended[oldest]
+
+
+def _kept(books: Books, old: GroupOrder, new: GroupOrder) -> GroupOrder:
+    demand = new.demand
+    if demand != old.demand and _any_placed(books, new.group):
+        demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
+    return replace(new, demand=demand, replicas=min(max(0, new.replicas), books.config.replicas_max))
+
+
+def _any_placed(books: Books, group: str) -> bool:
+    rows = books.containers.where("live", group)
+    return any(books.containers[key].state in PLACED for key in rows)
+
+
+def _reconcile(books: Books, order: GroupOrder) -> None:
+    """Bring the slots' rows in line with the order: the highest slots go first."""
+    wanted = set() if order.remove else set(range(order.replicas)).difference(order.release)
+    for key in books.containers.where("live", order.group):
+        row = books.containers[key]
+        if key == row.container and row.slot not in wanted:
+            books.happen(key, Released(incarnation=row.incarnation))
+    for slot in sorted(wanted):
+        key = pod_id(order.group, slot)
+        old = books.containers.get(key)
+        if old is None:
+            books.write(key, _new(books, order.group, slot))
+        elif old.state in (ContainerState.DESTROYING, ContainerState.GONE):
+            if old.state is ContainerState.DESTROYING:
+                books.split(key)
+            books.happen(key, Wanted(incarnation=old.incarnation))
+    books.fresh[order.group] = None
+
+
+def _new(books: Books, group: str, slot: int) -> Container:
+    return Container(
+        container=pod_id(group, slot),
+        group=group,
+        slot=slot,
+        incarnation=0,
+        state=ContainerState.PENDING,
+        since_s=books.now_s,
+    )

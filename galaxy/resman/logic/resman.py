@@ -1,0 +1,91 @@
+"""ResMan: machines and container groups, wanted against found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from galaxy.model.agent import AgentReport, BeatsSeen
+from galaxy.model.container import GroupOrders, Reason
+from galaxy.model.step import Step
+from galaxy.model.table import Table
+from galaxy.resman.logic.agents import Replacing, SafeMode, hear
+from galaxy.resman.logic.books import Books
+from galaxy.resman.logic.config import ResManConfig
+from galaxy.resman.logic.dispatch import Dispatch, overdue
+from galaxy.resman.logic.groups import finish, obey
+from galaxy.resman.logic.placing import place_waiting
+from galaxy.resman.logic.reports import forgive, take_in
+
+
+class ResMan:
+    """The resource layer's leader, as a ``galaxy.model.step.Logic``.
+
+    A step costs what changed: agents and containers that nothing happened to are not looked
+    at, but for one pass over the heartbeats that a ``BeatsSeen`` brings.
+    """
+
+    def __init__(self, config: ResManConfig | None = None) -> None:
+        self.config = config or ResManConfig()
+        self.books = Books(self.config)
+        self._begin()
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        """``groups``, ``containers``, ``agents``, and ``cluster`` with a row while in safe mode."""
+        books = self.books
+        return {table.name: table for table in (books.groups, books.containers, books.agents, books.cluster)}
+
+    @property
+    def safe_mode(self) -> Reason | None:
+        """Return why ResMan only watches at present, if it does."""
+        return self._safe.reason
+
+    def lead(self, epoch: int, now_s: float) -> None:
+        """Begin a leadership with the tables as they were loaded."""
+        self.books.begin(epoch, now_s)
+        self._begin()
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        """Take in ``events``, place what waits, and say what is owed to agents and AppMaster."""
+        books = self.books
+        books.now_s = max(now_s, books.now_s)
+        for event in events:
+            self._take_in(event)
+        forgive(books)
+        more_lost = self._safe.reason is None and self._replacing.step()
+        due = overdue(books)
+        for key in books.later.pop(books.now_s):
+            row = books.containers.get(key)
+            if row is not None:
+                books.fresh[row.group] = None
+        more = place_waiting(books, self._safe.reason)
+        due += books.owed.pop(books.now_s)
+        finish(books)
+        sends = self._dispatch.commands(due, safe=self._safe.reason is not None)
+        sends += self._dispatch.statuses()
+        trace, books.trace = tuple(books.trace), []
+        return Step(sends=tuple(sends), trace=trace, wake_s=self._wake_s(more, more_lost))
+
+    def _begin(self) -> None:
+        self._safe = SafeMode(self.books)
+        self._replacing = Replacing(self.books)
+        self._dispatch = Dispatch(self.books)
+
+    def _take_in(self, event: Any) -> None:
+        match event:
+            case GroupOrders():
+                for order in event.orders:
+                    obey(self.books, order)
+            case AgentReport():
+                take_in(self.books, event)
+            case BeatsSeen():
+                hear(self.books, self._safe, event)
+
+    def _wake_s(self, more: bool, more_lost: bool) -> float | None:
+        books = self.books
+        if more:
+            return books.now_s
+        times = [books.now_s + 0.2] if more_lost else []
+        times += [at_s for at_s in (books.owed.next_s(), books.later.next_s()) if at_s is not None]
+        return min(times, default=None)

@@ -1,0 +1,88 @@
+"""What is due when: debts that are presented again and again, each time after a longer wait."""
+
+from __future__ import annotations
+
+import heapq
+
+
+class Timers:
+    """Keys with a time each, and the earliest of them at hand.
+
+    A key that comes due stays, and comes due again after a wait that doubles from ``first_s``
+    up to ``most_s``; with a first wait of 0 it comes due once.
+    """
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        self.first_s = first_s
+        self.most_s = most_s
+        self._due: dict[str, tuple[float, float]] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def start(self, key: str, due_s: float) -> None:
+        """Let ``key`` come due at ``due_s``, with its waits begun afresh."""
+        self._set(key, due_s, self.first_s)
+
+    def hurry(self, key: str, now_s: float) -> None:
+        """Let ``key`` come due now, unless it was presented less than a first wait ago."""
+        due = self._due.get(key)
+        if due is not None and due[0] > now_s and due[1] > 2 * self.first_s:
+            self._set(key, now_s, self.first_s)
+
+    def stop(self, key: str) -> None:
+        self._due.pop(key, None)
+
+    def first(self, key: str) -> bool:
+        """Return whether ``key`` has come due not more than once since it was started."""
+        due = self._due.get(key)
+        return due is None or due[1] <= 2 * self.first_s
+
+    def next_s(self) -> float | None:
+        """Return when the next key is due."""
+        while self._heap:
+            due_s, key = self._heap[0]
+            if self._due.get(key, (None,))[0] == due_s:
+                return due_s
+            heapq.heappop(self._heap)
+        return None
+
+    def pop(self, now_s: float) -> list[str]:
+        """Return the keys that are due, earliest first."""
+        keys = []
+        while (due_s := self.next_s()) is not None and due_s <= now_s:
+            _, key = heapq.heappop(self._heap)
+            keys.append(key)
+            wait_s = self._due[key][1]
+            if wait_s > 0:
+                self._set(key, now_s + wait_s, min(self.most_s, 2 * wait_s))
+            else:
+                del self._due[key]
+        return keys
+
+    def _set(self, key: str, due_s: float, wait_s: float) -> None:
+        self._due[key] = (due_s, wait_s)
+        heapq.heappush(self._heap, (due_s, key))
+        if len(self._heap) > 64 + 4 * len(self._due):  # Mostly times that no longer hold.
+            self._heap = [(due[0], name) for name, due in self._due.items()]
+            heapq.heapify(self._heap)
+
+
+class Backoff:
+    """How often something may be asked of somebody; a quiet time forgives."""
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        self.first_s = first_s
+        self.most_s = most_s
+        self._asked: dict[str, tuple[float, float]] = {}
+
+    def due(self, key: str, now_s: float) -> bool:
+        """Return whether ``key`` may be asked now, and count it as asked if so."""
+        due_s, wait_s = self._asked.get(key, (now_s, self.first_s))
+        if now_s < due_s:
+            return False
+        if now_s - due_s > self.most_s:
+            wait_s = self.first_s
+        self._asked[key] = (now_s + wait_s, min(self.most_s, 2 * wait_s))
+        return True
