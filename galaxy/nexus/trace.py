@@ -38,6 +38,8 @@ class Trace:
 
     def read(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
         """Return the newest ``limit`` events, oldest first; see ``matches`` for ``subjects``."""
+        if limit <= 0:
+            return []
         streams = sorted({keys.trace_of(subject) for subject in subjects}) or [keys.TRACE]
         found: list[tuple[tuple[int, int], TraceEvent]] = []
         with reaching(self._address):
@@ -49,7 +51,7 @@ class Trace:
                         milliseconds, _, number = name.decode().partition("-")
                         found.append(((int(milliseconds), int(number)), event))
         found.sort(key=lambda pair: pair[0])
-        return [event for _, event in found[-limit:]] if limit > 0 else []
+        return [event for _, event in found[-limit:]]
 
 
 def matches(event: TraceEvent, subjects: Sequence[str]) -> bool:

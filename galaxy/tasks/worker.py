@@ -6,10 +6,13 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from typing import Any, Final, Protocol
 
 from celery import bootsteps, signals
+from celery.exceptions import SecurityWarning
 
+from galaxy.driver import notify
 from galaxy.tasks.gate import GateStep
 
 EXIT_S: Final = 1.5
@@ -66,10 +69,17 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
             sys.stderr.flush()
             os._exit(0)
 
+    def tell_ready(**_: Any) -> None:
+        log.info("event=worker.ready node=%s", node)
+        notify.ready(f"{node} is ready")
+
+    signals.worker_ready.connect(tell_ready, weak=False)
     signals.worker_shutting_down.connect(begin_exit, weak=False)
     signals.setup_logging.connect(keep_logging, weak=False)
     usher = threading.Thread(target=see_off, name="usher", daemon=True)
     usher.start()
+    # Celery warns of root; its reason is pickle, and we take JSON only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=node,
         pool="threads",

@@ -1,0 +1,171 @@
+"""Tables, trace, heartbeats and answers: what is written is read, and only by whom may."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.errors import NotLeader
+from galaxy.model.agent import AgentUsage
+from galaxy.model.answer import Answer, Reply
+from galaxy.model.base import decode
+from galaxy.model.table import Change, Table
+from galaxy.model.trace import TraceEvent
+from tests.contract.nexus.conftest import ROLE, TTL_S, World
+from tests.support.tally import Count
+
+
+def put(**totals: int) -> list[Change]:
+    table: Table[Count] = Table("counts", Count)
+    for name, total in totals.items():
+        table.put(name, Count(name=name, total=total))
+    return table.changes()
+
+
+def drop(*names: str) -> list[Change]:
+    return [Change(table="counts", key=name, value=None) for name in names]
+
+
+def stored(world: World) -> dict[str, int]:
+    return {name: row.total for name, row in world.other.read_table(ROLE, "counts", Count).items()}
+
+
+def test_rows_are_written_replaced_and_dropped(world: World) -> None:
+    grant = world.grant()
+    world.nexus.commit(grant, 1, put(x=1, y=2, z=3), [])
+    world.nexus.commit(grant, 2, [*put(x=10), *drop("y")], [])
+    assert stored(world) == {"x": 10, "z": 3}
+
+
+def test_tables_load_what_was_committed_sorted_by_key(world: World) -> None:
+    world.nexus.commit(world.grant(), 1, put(b=2, a=1), [])
+    table: Table[Count] = Table("counts", Count)
+    world.other.load(ROLE, [table])
+    assert [(key, table[key].total) for key in table] == [("a", 1), ("b", 2)]
+    assert table.changes() == []
+
+
+def test_a_table_that_is_not_durable_is_loaded_empty(world: World) -> None:
+    world.nexus.commit(world.grant(), 1, put(a=1), [])
+    table: Table[Count] = Table("counts", Count, durable=False)
+    table.put("old", Count(name="old", total=1))
+    world.nexus.load(ROLE, [table])
+    assert list(table) == []
+
+
+def test_a_commit_after_the_lease_ended_is_refused_and_writes_nothing(world: World) -> None:
+    grant = world.grant("a", TTL_S)
+    world.let_pass(TTL_S * 1.2)
+    with pytest.raises(NotLeader):
+        world.nexus.commit(grant, 1, put(x=1), [TraceEvent(kind="k", subject="x")])
+    assert stored(world) == {}
+    assert world.nexus.trace() == []
+
+
+def test_a_former_leader_cannot_write_into_the_time_of_the_next(world: World) -> None:
+    old = world.grant("a", TTL_S)
+    world.let_pass(TTL_S * 1.2)
+    world.nexus.commit(world.grant("b"), 1, put(x=1), [])
+    with pytest.raises(NotLeader):
+        world.nexus.commit(old, 1, put(x=666), [])
+    assert stored(world) == {"x": 1}
+
+
+def test_an_earlier_epoch_of_the_same_owner_is_refused_too(world: World) -> None:
+    old = world.grant("a")
+    world.grant("a")
+    with pytest.raises(NotLeader):
+        world.nexus.commit(old, 1, put(x=1), [])
+
+
+def test_the_same_commit_twice_is_once(world: World) -> None:
+    grant = world.grant()
+    world.nexus.commit(grant, 7, put(x=1), [TraceEvent(kind="k", subject="x")])
+    world.nexus.commit(grant, 7, put(x=1), [TraceEvent(kind="k", subject="x")])
+    assert stored(world) == {"x": 1}
+    assert len(world.nexus.trace(["x"])) == 1
+
+
+def test_a_huge_commit_is_whole(world: World) -> None:
+    names = [f"n{number:05}" for number in range(20_000)]
+    grant = world.grant()
+    filler = b" " * 400
+    changes = [
+        Change(table="counts", key=c.key, value=(c.value or b"") + filler)
+        for c in put(**dict.fromkeys(names, 1))
+    ]
+    world.nexus.commit(grant, 1, [*changes, *put(last=9)], [])
+    found = stored(world)
+    assert len(found) == len(names) + 1
+    assert found["last"] == 9
+    world.nexus.commit(grant, 2, drop(*names), [])
+    assert stored(world) == {"last": 9}
+
+
+def test_tables_of_a_role_and_roles_are_apart(world: World) -> None:
+    world.nexus.commit(
+        world.grant(), 1, [*put(x=1), Change(table="more", key="x", value=b'{"name":"x","total":2}')], []
+    )
+    assert stored(world) == {"x": 1}
+    assert world.nexus.read_table(ROLE, "more", Count)["x"].total == 2
+    assert world.nexus.read_table("another", "counts", Count) == {}
+
+
+def test_the_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> None:
+    events = [
+        TraceEvent(kind="job.submitted", subject="web-1"),
+        TraceEvent(kind="pod.failed", subject="web-1.0", text="exit code 3"),
+        TraceEvent(kind="job.submitted", subject="web-12"),
+        TraceEvent(kind="pod.failed", subject="web-1.10"),
+    ]
+    world.nexus.commit(world.grant(), 1, [], events)
+    assert [event.subject for event in world.nexus.trace(["web-1"])] == ["web-1", "web-1.0", "web-1.10"]
+    assert [event.subject for event in world.nexus.trace(["web-1.1", "web-12"])] == ["web-12"]
+    assert world.nexus.trace(["web-1.0"])[0].text == "exit code 3"
+
+
+def test_the_trace_without_a_subject_is_the_newest_of_everything_oldest_first(world: World) -> None:
+    world.nexus.commit(world.grant(), 1, [], [TraceEvent(kind="k", subject=f"s{n}") for n in range(9)])
+    assert [event.subject for event in world.nexus.trace((), 3)] == ["s6", "s7", "s8"]
+    assert world.nexus.trace((), 0) == []
+
+
+def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> None:
+    big = (1 << 60) - 1
+    world.nexus.beat("h2", boot="b2")
+    world.nexus.beat("h1", boot="b1", containers=big, pods=7)
+    world.let_pass(0.05)
+    seen = world.other.beats()
+    assert [(beat.agent, beat.boot, beat.containers, beat.pods) for beat in seen.beats] == [
+        ("h1", "b1", big, 7),
+        ("h2", "b2", 0, 0),
+    ]
+    assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.beats)
+
+
+def test_a_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
+    usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
+    world.nexus.beat("h1", boot="b1", usage=usage)
+    world.nexus.beat("h1", boot="b2")
+    assert [beat.boot for beat in world.nexus.beats().beats] == ["b2"]
+    assert world.nexus.usages() == {"h1": usage}
+
+
+def test_a_forgotten_agent_leaves_nothing(world: World) -> None:
+    usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
+    world.nexus.beat("h1", boot="b1", usage=usage)
+    world.nexus.forget_agent("h1")
+    assert world.nexus.beats().beats == ()
+    assert world.nexus.usages() == {}
+
+
+def test_an_answer_reaches_who_waits_for_it_once(world: World) -> None:
+    world.nexus.reply([Reply(reply="r1", answer=Answer(key="k", result={"a": 1}))])
+    data = world.other.await_reply("r1", 5.0)
+    assert data is not None
+    assert decode(data, Answer) == Answer(key="k", result={"a": 1})
+    assert world.other.await_reply("r1", 0.05) is None
+
+
+def test_who_waits_for_another_answer_gets_none(world: World) -> None:
+    world.nexus.reply([Reply(reply="r1", answer=Answer(key="k"))])
+    assert world.other.await_reply("r2", 0.05) is None
