@@ -44,7 +44,7 @@ class VolumeSpec(Noun, frozen=True, kw_only=True):
     """An empty directory of an enforced size, that lives as long as its container."""
 
     path: Annotated[str, Meta(pattern=r"^/", max_length=256, description="where the pod sees it")]
-    size: Annotated[int, Meta(ge=1024 * 1024, description="bytes")]
+    size: Annotated[int, Meta(ge=1024 * 1024, le=1 << 50, description="bytes")]
     medium: Medium = Medium.DISK
     readonly: bool = False
     exclusive: bool = False
@@ -60,7 +60,7 @@ class CpuSpec(Noun, frozen=True, kw_only=True):
 class MemorySpec(Noun, frozen=True, kw_only=True):
     """Memory of one task: a hard limit, or a soft one that may be exceeded (``excess``)."""
 
-    size: Annotated[int, Meta(ge=4 * 1024 * 1024, description="bytes")]
+    size: Annotated[int, Meta(ge=4 * 1024 * 1024, le=1 << 50, description="bytes")]
     excess: bool = False
 
 
@@ -68,8 +68,8 @@ class NetworkSpec(Noun, frozen=True, kw_only=True):
     """How a pod meets the network; ``host`` shares the host's, with allocated ports."""
 
     mode: Annotated[str, Meta(pattern="^(host|private)$")] = "host"
-    recv_bps: Annotated[int, Meta(ge=0, description="bits a second; 0 is no limit")] = 0
-    send_bps: Annotated[int, Meta(ge=0, description="bits a second; 0 is no limit")] = 0
+    recv_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits a second; 0 is no limit")] = 0
+    send_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits a second; 0 is no limit")] = 0
 
 
 class BlkioSpec(Noun, frozen=True, kw_only=True):

@@ -1,0 +1,32 @@
+"""Flaws, and the one error that lists them."""
+
+from __future__ import annotations
+
+from galaxy.model.flaw import FLAWS_MAX, Flaw, Mark, error_of, mark_of, nearest, write_path
+
+
+def test_path_is_written_as_people_write_it() -> None:
+    assert write_path(("pod", "tasks", 0, "ports", 1, "name")) == "pod.tasks[0].ports[1].name"
+
+
+def test_place_of_something_missing_is_that_of_what_is_around_it() -> None:
+    marks = {(): Mark(1, 1), ("pod",): Mark(3, 1)}
+    assert mark_of(("pod", "tasks", 0), marks) == Mark(3, 1)
+    assert mark_of(("x",), {}) is None
+
+
+def test_near_miss_is_found_and_a_far_one_is_not() -> None:
+    assert nearest("replcia", ["replica", "step"]) == "replica"
+    assert nearest("zzz", ["replica", "step"]) == ""
+
+
+def test_flaws_are_listed_in_the_order_of_the_file() -> None:
+    marks = {("a",): Mark(9, 1), ("b",): Mark(2, 3)}
+    error = error_of([Flaw(("a",), "x"), Flaw(("b",), "y")], name="f", marks=marks)
+    assert error.details == ("f:2:3: `b`: y", "f:9:1: `a`: x")
+
+
+def test_flaws_without_end_are_counted_and_cut() -> None:
+    error = error_of([Flaw((), "x")] * (FLAWS_MAX + 5), name="f", marks={})
+    assert len(error.details) == FLAWS_MAX + 1
+    assert error.details[-1] == "and 5 more"

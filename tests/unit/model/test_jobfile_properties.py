@@ -1,0 +1,123 @@
+"""What is valid survives being written and read; what is broken is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from galaxy.client.source import parse
+from galaxy.client.source_yaml import write_yaml
+from galaxy.model import jobfile, plain
+from galaxy.model.base import decode, encode
+from galaxy.model.flaw import write_path
+from galaxy.model.schema import schema
+from galaxy.model.spec import JobSpec
+from tests.unit.model.jobs import jobs
+
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SCHEMA = jsonschema.Draft202012Validator(schema())
+
+
+def written(spec: JobSpec) -> Any:
+    """Return ``spec`` as machines write it: whole numbers of bytes and millicores."""
+    return json.loads(encode(spec))
+
+
+@FEW
+@given(jobs())
+def test_valid_job_reads_back_from_its_own_tree(spec: JobSpec) -> None:
+    assert jobfile.load(plain.write(spec)) == spec
+
+
+@FEW
+@given(jobs())
+def test_valid_job_survives_yaml(spec: JobSpec) -> None:
+    assert jobfile.load(parse(write_yaml(plain.write(spec)), name="x", format="yaml").tree) == spec
+
+
+@FEW
+@given(jobs())
+def test_valid_job_survives_json_with_tabs_in_both_spellings(spec: JobSpec) -> None:
+    for tree in (plain.write(spec), written(spec)):
+        text = json.dumps(tree, indent="\t")
+        assert jobfile.load(parse(text, name="x", format="json").tree) == spec
+
+
+@FEW
+@given(jobs())
+def test_what_the_reader_makes_passes_the_strict_codec(spec: JobSpec) -> None:
+    assert decode(encode(jobfile.load(plain.write(spec))), JobSpec) == spec
+
+
+@FEW
+@given(jobs())
+def test_valid_job_satisfies_the_schema(spec: JobSpec) -> None:
+    SCHEMA.validate(plain.write(spec))
+    SCHEMA.validate(written(spec))
+
+
+def structures(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Paths of everything in ``tree`` that has fields of ours; names of variables are not ours."""
+    if isinstance(tree, dict):
+        yield path
+        for name, item in tree.items():
+            if name != "env":
+                yield from structures(item, (*path, name))
+    if isinstance(tree, list):
+        for index, item in enumerate(tree):
+            yield from structures(item, (*path, index))
+
+
+@FEW
+@given(jobs(), st.data())
+def test_unknown_field_is_named_wherever_it_stands(spec: JobSpec, data: st.DataObject) -> None:
+    tree = written(spec)
+    path = data.draw(st.sampled_from(list(structures(tree))))
+    place = tree
+    for step in path:
+        place = place[step]
+    place["qqqq"] = 1
+    flaws = jobfile.read(tree).flaws
+    assert [write_path(flaw.path) for flaw in flaws] == [write_path((*path, "qqqq"))]
+    assert not SCHEMA.is_valid(tree)
+
+
+def leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    if path and not isinstance(tree, dict | list):
+        yield path
+    for step, item in inner:
+        yield from leaves(item, (*path, step))
+
+
+@FEW
+@given(jobs(), st.data())
+def test_value_of_a_wrong_kind_is_named_and_nothing_else_is(spec: JobSpec, data: st.DataObject) -> None:
+    tree = written(spec)
+    path = data.draw(st.sampled_from(list(leaves(tree))))
+    place = tree
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = [{"neither": "fish nor fowl"}]
+    assert {write_path(flaw.path) for flaw in jobfile.read(tree).flaws} == {write_path(path)}
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "pod", "tasks", "cpu", "memory", "deploy", "x"]), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TREES)
+def test_no_tree_whatever_makes_the_reader_raise(tree: Any) -> None:
+    jobfile.read(tree)

@@ -1,0 +1,181 @@
+"""Rules over several fields, each with the path of the field that breaks it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from galaxy.model import jobfile, rules
+
+
+def task(**fields: Any) -> dict[str, Any]:
+    return {"cpu": "250m", "memory": "64M", "start": "run"} | fields
+
+
+def broken(*tasks: dict[str, Any], pod: dict[str, Any] | None = None, **top: Any) -> list[str]:
+    tree = {"name": "web", "pod": {"tasks": list(tasks or (task(),))} | (pod or {})} | top
+    return [str(flaw) for flaw in jobfile.read(tree).flaws]
+
+
+def volumes(*paths: str) -> dict[str, Any]:
+    return {"volumes": [{"path": path, "size": "1M"} for path in paths]}
+
+
+@pytest.mark.parametrize("path", ["/etc", "/usr/local", "/proc/x", "/tmp", "/dev/shm"])
+def test_volume_over_a_system_directory_is_refused(path: str) -> None:
+    assert "taken by the container's own" in broken(pod=volumes(path))[0]
+
+
+@pytest.mark.parametrize("path", ["/", "/a/../b", "/a//b", "/a/", "/a b", "/a\nb", "/./a"])
+def test_volume_path_must_be_plain(path: str) -> None:
+    assert "is not a plain absolute path" in broken(pod=volumes(path))[0]
+
+
+def test_volumes_at_one_place_are_refused() -> None:
+    assert broken(pod=volumes("/data", "/data")) == [
+        '`pod.volumes[1].path`: "/data" is taken by `pod.volumes[0]`'
+    ]
+
+
+def test_volume_inside_another_is_refused_but_inside_the_workspace_is_not() -> None:
+    assert "lie in each other" in broken(pod=volumes("/data", "/data/x"))[0]
+    assert "lie in each other" in broken(pod=volumes("/home"))[0]
+    assert broken(pod=volumes("/home/galaxy/cache", "/database", "/data")) == []
+
+
+def test_port_names_that_make_one_variable_are_refused_over_the_pod() -> None:
+    flaws = broken(task(name="a", ports=["http-1"]), task(name="b", ports=["HTTP_1"]))
+    assert len(flaws) == 1
+    assert "both would be GALAXY_PORT_HTTP_1" in flaws[0]
+
+
+def test_static_ports_are_unique_over_the_pod_and_unprivileged() -> None:
+    def port(number: int) -> dict[str, Any]:
+        return {"name": f"p{number % 7}", "port": number}
+
+    assert broken(task(ports=[{"name": "a", "port": 12300}, {"name": "b", "port": "12300"}])) == [
+        "`pod.tasks[0].ports[1].port`: 12300 is taken by `pod.tasks[0].ports[0]`"
+    ]
+    assert "privileged" in broken(task(ports=[port(1024)]))[0]
+    assert broken(task(ports=[port(1025), port(65535)])) == []
+    assert "above the maximum of 65535" in broken(task(ports=[port(65536)]))[0]
+
+
+def test_service_names_are_unique_over_the_pod() -> None:
+    flaws = broken(task(name="a", ports=["x"], services=["s"]), task(name="b", ports=["y"], services=["s"]))
+    assert flaws == ['`pod.tasks[1].services[0].name`: "s" is taken by `pod.tasks[0].services[0]`']
+
+
+def test_service_and_health_name_a_port_of_their_own_task() -> None:
+    flaws = broken(
+        task(name="a", ports=["x"]),
+        task(name="b", services=[{"name": "s", "port": "x"}], health={"type": "tcp", "port": "x"}),
+    )
+    assert flaws == [
+        '`pod.tasks[1].services[0].port`: task "b" has no port "x"; it has no ports',
+        '`pod.tasks[1].health.port`: task "b" has no port "x"; it has no ports',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("health", "field", "word"),
+    [
+        ({"type": "tcp"}, "port", "is missing"),
+        ({"type": "command"}, "command", "is missing"),
+        ({"type": "command", "command": "true", "port": "x"}, "port", "no meaning"),
+        ({"type": "http", "port": "x", "path": "health"}, "path", 'does not begin with "/"'),
+        ({"type": "http", "port": "x", "path": "/a\r\nHost: x"}, "path", "control characters"),
+    ],
+)
+def test_health_has_what_its_type_needs(health: dict[str, Any], field: str, word: str) -> None:
+    flaws = broken(task(ports=["x", "y"], health=health))
+    assert any(flaw.startswith(f"`pod.tasks[0].health.{field}`") and word in flaw for flaw in flaws)
+
+
+@pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "GALAXY_PORT_X", "A=B"])
+def test_names_of_variables_are_sane_and_not_ours(name: str) -> None:
+    assert len(broken(task(env={name: "x"}))) == 1
+
+
+def test_task_names_are_unique() -> None:
+    assert "is the name of another task" in broken(task(name="a"), task(name="a"))[0]
+
+
+@pytest.mark.parametrize("path", ["/opt/app", "../x", "a/../../b", "/home/galaxyx"])
+def test_package_outside_every_writable_volume_is_refused(path: str) -> None:
+    package = {"source": "a.tar.gz", "version": "1", "path": path}
+    assert "`pod.tasks[0].package.path`" in broken(task(package=package))[0]
+
+
+def test_package_into_a_read_only_volume_is_refused() -> None:
+    package = {"source": "a.tar.gz", "version": "1", "path": "/data/x"}
+    pod = {"volumes": [{"path": "/data", "size": "1M", "readonly": True}]}
+    assert "no writable volume" in broken(task(package=package), pod=pod)[0]
+
+
+def test_two_packages_at_one_place_are_refused_unless_they_are_the_same() -> None:
+    def two(second: str) -> list[str]:
+        first = {"source": "a.tar.gz", "version": "1"}
+        return broken(task(name="a", package=first), task(name="b", package=first | {"source": second}))
+
+    assert "is where `pod.tasks[0].package` is unpacked" in two("b.tar.gz")[0]
+    assert two("a.tar.gz") == []
+
+
+def test_unknown_scheme_of_a_package_is_refused() -> None:
+    assert "packages come by" in broken(task(package={"source": "gopher://x/a", "version": "1"}))[0]
+
+
+def test_server_refuses_paths_that_only_the_client_can_read() -> None:
+    package = {"source": "build/a.tar.gz", "version": "1"}
+    spec = jobfile.load({"name": "web", "pod": {"tasks": [task(package=package)]}})
+    assert "a path on the client" in rules.check(spec)[0]
+
+
+def test_batch_that_always_restarts_is_refused() -> None:
+    assert "exits 0 is finished" in broken(task(restart="always"), type="batch")[0]
+    assert broken(task(restart="on-failure"), type="batch") == []
+
+
+def test_restart_delays_must_not_shrink() -> None:
+    assert "is less than delay" in broken(task(restart={"delay": "10s", "delay_max": "1s"}))[0]
+
+
+def test_tasks_too_large_to_travel_are_refused() -> None:
+    env = {f"V{n}": "x" * 4000 for n in range(50)}
+    assert "together as they travel" in broken(task(env=env))[0]
+
+
+@pytest.mark.parametrize(
+    ("tree", "path"),
+    [
+        ({"type": "best-effort"}, "type"),
+        ({"pod": {"workspace": {"medium": "ssd"}}}, "pod.workspace.medium"),
+        ({"pod": {"workspace": {"exclusive": True}}}, "pod.workspace.exclusive"),
+        ({"task": {"network": "private"}}, "pod.tasks[0].network.mode"),
+        ({"task": {"network": {"recv_bps": "30M"}}}, "pod.tasks[0].network.recv_bps"),
+    ],
+)
+def test_what_comes_later_is_refused_and_never_ignored(tree: dict[str, Any], path: str) -> None:
+    rest = {name: value for name, value in tree.items() if name == "type"}
+    flaws = broken(task(**tree.get("task", {})), pod=tree.get("pod"), **rest)
+    assert len(flaws) == 1
+    assert flaws[0].startswith(f"`{path}`: not supported yet")
+
+
+@pytest.mark.parametrize("pools", [["a b"], ["a", "a"], [""], ["x" * 64]])
+def test_pools_are_names_each_once(pools: list[str]) -> None:
+    assert len(broken(deploy={"pools": pools})) == 1
+
+
+def test_advice_names_what_was_probably_not_meant() -> None:
+    tree = {
+        "name": "web",
+        "deploy": {"replica": 3, "step": 3},
+        "pod": {
+            "tasks": [task(ports=["x"], services=["s"], package={"source": "http://h/a", "version": "1"})]
+        },
+    }
+    assert len(rules.advice(jobfile.load(tree))) == 3
+    assert rules.advice(jobfile.load({"name": "web", "pod": {"tasks": [task()]}})) == []
