@@ -1,0 +1,55 @@
+"""What this host has of control groups, read from its mount table."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+NEEDED: Final = frozenset({"cpu", "memory", "pids"})
+"""Controllers without which limits are not limits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hierarchies:
+    """Where each hierarchy is mounted: v1 by controller, and the v2 tree with its controllers."""
+
+    v1: dict[str, str] = field(default_factory=dict)
+    v2: str = ""
+    v2_controllers: frozenset[str] = frozenset()
+
+    @property
+    def version(self) -> str:
+        """``v2`` when its tree has what is needed, else ``v1`` when the old ones do, else empty."""
+        if self.v2 and self.v2_controllers >= NEEDED:
+            return "v2"
+        return "v1" if self.v1.keys() >= NEEDED else ""
+
+
+def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
+    """Read the mount table; controllers mounted together are found under each of their names.
+
+    Source: proc_pid_mountinfo(5), cgroups(7).
+    """
+    v1: dict[str, str] = {}
+    v2 = ""
+    with open(mountinfo) as table:
+        for line in table:
+            before, _, after = line.rstrip("\n").partition(" - ")
+            kind, _, options = after.partition(" ")
+            place = before.split(" ")[4].replace("\\040", " ")
+            if kind == "cgroup2" and not v2:
+                v2 = place
+            elif kind == "cgroup":
+                for option in options.rpartition(" ")[2].split(","):
+                    v1.setdefault(option, place)
+    for option in [name for name in v1 if name in ("rw", "ro") or "=" in name]:
+        del v1[option]
+    controllers: frozenset[str] = frozenset()
+    if v2:
+        try:
+            with open(os.path.join(v2, "cgroup.controllers")) as file:
+                controllers = frozenset(file.read().split())
+        except OSError:
+            v2 = ""
+    return Hierarchies(v1=v1, v2=v2, v2_controllers=controllers)

@@ -1,0 +1,320 @@
+"""The one seam to the kernel: calls that Python has no function for; failures are named ``OSError``.
+
+Everything that Galaxy asks of namespaces, mounts, capabilities, seccomp and loop devices goes
+through here. Numbers and structures are those of Linux' userspace headers, x86_64 and aarch64.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWCGROUP: Final = 0x0200_0000
+CLONE_NEWUTS: Final = 0x0400_0000
+CLONE_NEWIPC: Final = 0x0800_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWPID: Final = 0x2000_0000
+CLONE_NEWNET: Final = 0x4000_0000
+
+MS_RDONLY: Final = 0x1
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_REMOUNT: Final = 0x20
+MS_NOATIME: Final = 0x400
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 1 << 18
+MS_SLAVE: Final = 1 << 19
+MNT_DETACH: Final = 2
+
+ATTR_RDONLY: Final = 0x1
+ATTR_NOSUID: Final = 0x2
+ATTR_NODEV: Final = 0x4
+ATTR_NOEXEC: Final = 0x8
+
+CAPABILITIES: Final = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control",
+    "setfcap", "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read",
+    "perfmon", "bpf", "checkpoint_restore",
+)  # fmt: skip
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+_PR_SET_SECCOMP: Final = 22
+_PR_CAPBSET_READ: Final = 23
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_SECCOMP_MODE_FILTER: Final = 2
+_CAPABILITY_VERSION_3: Final = 0x2008_0522
+
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_RECURSIVE: Final = 0x8000
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_CLOSE_RANGE: Final = 436
+_SYS_MOUNT_SETATTR: Final = 442
+_SYS_PIVOT_ROOT: Final = 155 if platform.machine() == "x86_64" else 41
+
+_LOOP_CONFIGURE: Final = 0x4C0A
+_LOOP_CTL_GET_FREE: Final = 0x4C82
+_LO_FLAGS_AUTOCLEAR: Final = 4
+_LOOP_TRIES: Final = 200
+
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 1
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = (
+    ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
+)  # fmt: skip
+_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling process namespaces of its own (unshare(2))."""
+    _check(_libc.unshare(flags), "unshare", hex(flags))
+
+
+def setns(fd: int, flags: int) -> None:
+    """Enter the namespace that ``fd`` is, or those of the process that ``fd`` is (setns(2))."""
+    _check(_libc.setns(fd, flags), "setns", hex(flags))
+
+
+def fork_into_pid_namespace(active: int) -> int:
+    """Fork a child that is PID 1 of a new PID namespace; return as ``os.fork`` does.
+
+    ``active`` is an open ``/proc/self/ns/pid``: the caller's later children go there again.
+    Cheaper and safer than a bare clone3, since libc's own fork handlers run. The caller must
+    be single-threaded.
+    """
+    unshare(CLONE_NEWPID)
+    try:
+        pid = os.fork()
+    except OSError:
+        setns(active, CLONE_NEWPID)
+        raise
+    if pid:
+        setns(active, CLONE_NEWPID)
+    return pid
+
+
+def mount(
+    source: str, target: str, kind: str | None = None, flags: int = 0, options: str | None = None
+) -> None:
+    """Mount ``source`` at ``target`` (mount(2))."""
+    code = _libc.mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        kind.encode() if kind else None,
+        flags,
+        options.encode() if options else None,
+    )
+    _check(code, f"mount {kind or 'bind'}", target)
+
+
+def unmount(target: str, flags: int = MNT_DETACH) -> None:
+    """Unmount ``target``, by default as soon as nobody uses it (umount2(2))."""
+    _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def bind(source: str, target: str, attributes: int = 0, *, recursive: bool = False) -> None:
+    """Show ``source`` at ``target`` too, with ``ATTR_*`` set on the new mount and all below it."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    tree = _syscall("open_tree", source, _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
+    try:
+        if attributes:
+            _set_attributes(tree, b"", attributes, recursive=recursive, what=source)
+        _syscall(
+            "move_mount", target, _SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target),
+            _MOVE_MOUNT_F_EMPTY_PATH,
+        )  # fmt: skip
+    finally:
+        os.close(tree)
+
+
+def set_mount_attributes(target: str, attributes: int) -> None:
+    """Set ``ATTR_*`` on the mount at ``target`` (mount_setattr(2))."""
+    _set_attributes(_AT_FDCWD, os.fsencode(target), attributes, recursive=False, what=target)
+
+
+def pivot_root(new_root: str) -> None:
+    """Make ``new_root`` the root of this mount namespace and let go of the old one entirely."""
+    os.chdir(new_root)
+    _syscall("pivot_root", new_root, _SYS_PIVOT_ROOT, b".", b".")
+    unmount(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor that is not in ``keep`` (close_range(2))."""
+    low = 0
+    for fd in sorted(set(keep)):
+        if fd > low:
+            _syscall("close_range", f"{low}-{fd - 1}", _SYS_CLOSE_RANGE, low, fd - 1, 0)
+        low = fd + 1
+    _syscall("close_range", f"{low}-", _SYS_CLOSE_RANGE, low, 0xFFFF_FFFF, 0)
+
+
+def keep_capabilities(names: Iterable[str]) -> None:
+    """Drop every capability but ``names``, from the bounding set too, and clear the ambient ones.
+
+    What is to be kept and is not there is left out.
+    """
+    keep = {CAPABILITIES.index(name) for name in names}
+    prctl = _libc.prctl
+    for number in range(64):
+        if number not in keep and prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
+            if ctypes.get_errno() == errno.EINVAL:
+                break  # Past the last capability that this kernel knows.
+            if prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+                _check(-1, "prctl PR_CAPBSET_DROP", CAPABILITIES[number])
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, data), "capget", "self")
+    permitted_low, permitted_high = struct.unpack_from("I", data, 4)[0], struct.unpack_from("I", data, 16)[0]
+    mask = sum(1 << number for number in keep) & (permitted_low | permitted_high << 32)
+    low, high = mask & 0xFFFF_FFFF, mask >> 32
+    wanted = struct.pack("6I", low, low, 0, high, high, 0)
+    _check(_libc.capset(header, wanted), "capset", hex(mask))
+
+
+def effective_capabilities() -> frozenset[str]:
+    """Return the names of the capabilities that this process can use now."""
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, data), "capget", "self")
+    mask = struct.unpack_from("I", data, 0)[0] | struct.unpack_from("I", data, 12)[0] << 32
+    return frozenset(name for number, name in enumerate(CAPABILITIES) if mask >> number & 1)
+
+
+def set_no_new_privileges() -> None:
+    """Promise that no exec from here on gains privileges; children inherit it, nothing undoes it."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS")
+
+
+def install_seccomp(program: bytes) -> None:
+    """Filter this process' system calls by a BPF ``program``; needs no_new_privs (seccomp(2))."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    count = len(program) // 8
+    descriptor = struct.pack("HxxxxxxP", count, ctypes.addressof(buffer))
+    fprog = ctypes.create_string_buffer(descriptor, len(descriptor))
+    code = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0)
+    _check(code, "prctl PR_SET_SECCOMP", f"{count} instructions")
+
+
+def set_subreaper() -> None:
+    """Become the parent of descendants whose own parents die."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl", "PR_SET_CHILD_SUBREAPER")
+
+
+def set_parent_death_signal(number: int) -> None:
+    """Ask for a signal when the parent dies; 0 takes it back."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl", "PR_SET_PDEATHSIG")
+
+
+def set_process_name(name: str) -> None:
+    """Set what ``ps`` shows in its short form, 15 bytes at most."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _check(_libc.prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "prctl PR_SET_NAME", name)
+
+
+def set_hostname(name: str) -> None:
+    """Name this UTS namespace (sethostname(2))."""
+    socket.sethostname(name)
+
+
+def reserve(fd: int, size_bytes: int) -> None:
+    """Reserve room on disk for a file, without changing what it reads as (fallocate(2))."""
+    _check(_libc.fallocate(fd, 0, 0, size_bytes), "fallocate", f"{size_bytes} bytes")
+
+
+def attach_loop(file: int, name: str) -> tuple[str, int]:
+    """Attach an open file to a free loop device; return the device's path and its open descriptor.
+
+    The kernel detaches it when the last user is gone: mount it, then close the descriptor.
+    """
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for _ in range(_LOOP_TRIES):
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            path = f"/dev/loop{number}"
+            _ensure_node(path, number)
+            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(device, _LOOP_CONFIGURE, _loop_config(file, name))
+            except OSError as error:
+                os.close(device)
+                if error.errno != errno.EBUSY:
+                    raise OSError(error.errno, f"LOOP_CONFIGURE: {error.strerror}", path) from error
+            else:
+                return path, device
+    finally:
+        os.close(control)
+    raise OSError(errno.EBUSY, "LOOP_CONFIGURE: every free loop device was taken by somebody else", name)
+
+
+def raise_loopback() -> None:
+    """Set the loopback interface of this network namespace up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def _loop_config(file: int, name: str) -> bytes:
+    # struct loop_config: fd, block_size, struct loop_info64 (232 bytes), reserved[8].
+    label = os.fsencode(name)[-63:]
+    info = struct.pack(
+        "=QQQQQIIII64s64s32sQQ", 0, 0, 0, 0, 0, 0, 0, 0, _LO_FLAGS_AUTOCLEAR, label, b"", b"", 0, 0
+    )
+    return struct.pack("=II", file, 0) + info + bytes(64)
+
+
+def _ensure_node(path: str, minor: int) -> None:
+    if not os.path.exists(path):  # No devtmpfs here: nobody else makes the node.
+        try:
+            os.mknod(path, 0o60600, os.makedev(7, minor))
+        except FileExistsError:
+            return
+
+
+def _set_attributes(fd: int, path: bytes, attributes: int, *, recursive: bool, what: str) -> None:
+    attr = struct.pack("QQQQ", attributes, 0, 0, 0)
+    flags = (_AT_RECURSIVE if recursive else 0) | (0 if path else _AT_EMPTY_PATH)
+    _syscall("mount_setattr", what, _SYS_MOUNT_SETATTR, fd, path, flags, attr, len(attr))
+
+
+def _syscall(name: str, what: str, number: int, *arguments: int | bytes) -> int:
+    # Plain ints would be passed as 32 bits: the kernel reads whole registers.
+    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
+    result = int(_libc.syscall(ctypes.c_long(number), *wide))
+    _check(result, name, what)
+    return result
+
+
+def _check(result: int, call: str, what: str) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}", what)

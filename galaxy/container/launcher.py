@@ -1,0 +1,276 @@
+"""The launcher: a small process in a session of its own, parent of every container's first process.
+
+``python -m galaxy.container.launcher --state DIR --cgroup-root NAME --mode MODE --entry MODULE:FUNCTION``.
+One thread and one loop: requests from at most one agent (the newest wins), children that end, births
+that report. It outlives its agent, and containers outlive it: a new launcher finds them again by what
+their directories say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import gc
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from galaxy.container import garbage, kernel
+from galaxy.container.lives import Lives
+from galaxy.container.plan import FULL
+from galaxy.container.views import Views
+from galaxy.container.wire import (
+    PACKET_BYTES_MAX,
+    Destroy,
+    FromLauncher,
+    Launch,
+    Stop,
+    StopRefused,
+    ToLauncher,
+)
+from galaxy.errors import BadMessage
+from galaxy.model.base import decode, encode
+from galaxy.model.worker import WorkerConfig
+
+_BACKLOG: Final = 4
+_OUTBOX_MAX: Final = 20_000
+_REQUESTS_A_TURN: Final = 4
+_SOCKET_BUFFER: Final = 4 << 20
+_ALREADY_THERE: Final = 75
+
+
+class Launcher:
+    """The loop; what it knows of containers is in ``Lives``."""
+
+    def __init__(self, state: str, listener: socket.socket, lives: Lives) -> None:
+        self._state = state
+        self._garbage = f"{state}/garbage"
+        self._listener = listener
+        self._lives = lives
+        self._agent: socket.socket | None = None
+        self._outbox: deque[bytes] = deque()
+        self._poll = select.epoll()
+        self._janitor = 0
+        self._stopping = False
+        lives.tell = self._tell
+        lives.watch = self._watch
+        lives.unwatch = self._unwatch
+
+    def run(self) -> None:
+        """Serve until told to stop with nothing left."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._listener.setblocking(False)
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(wake_read, select.EPOLLIN)
+        self._lives.adopt()
+        while True:
+            self._sweep()
+            if self._stopping and not self._lives.count and not self._janitor:
+                break
+            timeout = self._lives.next_deadline(time.monotonic())
+            for fd, events in self._poll.poll(-1 if timeout is None else timeout):
+                if fd == wake_read:
+                    self._drain(wake_read)
+                    self._reap()
+                elif fd == self._listener.fileno():
+                    self._accept()
+                elif self._agent is not None and fd == self._agent.fileno():
+                    self._serve(events)
+                else:
+                    self._lives.woken(fd)
+            self._lives.retry(time.monotonic())
+        self._say_goodbye()
+
+    def _accept(self) -> None:
+        try:
+            agent, _ = self._listener.accept()
+        except OSError:
+            return
+        _, uid, _ = _peer(agent)
+        if uid not in (0, os.geteuid()):
+            agent.close()
+            return
+        self._hang_up()
+        agent.setblocking(False)
+        agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        self._agent = agent
+        self._poll.register(agent, select.EPOLLIN)
+        for message in self._lives.snapshot():
+            self._tell(message)
+
+    def _serve(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._flush()
+        if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            # A few at a time, so that births and deaths are heard in between.
+            for _ in range(_REQUESTS_A_TURN):
+                if self._agent is None:
+                    return
+                try:
+                    packet = self._agent.recv(PACKET_BYTES_MAX)
+                except BlockingIOError:
+                    return
+                except OSError:
+                    packet = b""
+                if not packet:
+                    self._hang_up()
+                    return
+                self._obey(packet)
+
+    def _obey(self, packet: bytes) -> None:
+        try:
+            message: ToLauncher = decode(packet, ToLauncher)  # type: ignore[arg-type]
+        except BadMessage as error:
+            _log(f"event=launcher.bad-message cause={error.message!r}")
+            return
+        if isinstance(message, Launch):
+            self._lives.launch(message.plan)
+        elif isinstance(message, Destroy):
+            self._lives.destroy(message.container, message.incarnation)
+        elif isinstance(message, Stop):
+            if self._lives.count:
+                self._tell(StopRefused(containers=self._lives.count))
+            else:
+                self._stopping = True
+
+    def _tell(self, message: FromLauncher) -> None:
+        """Send, or keep until the agent reads; one that never reads is dropped, and asks again."""
+        if self._agent is None:
+            return
+        self._outbox.append(encode(message))
+        if len(self._outbox) > _OUTBOX_MAX:
+            self._hang_up()
+            return
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._agent is None:
+            return
+        try:
+            while self._outbox:
+                self._agent.send(self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            self._poll.modify(self._agent, select.EPOLLIN | select.EPOLLOUT)
+            return
+        except OSError:
+            self._hang_up()
+            return
+        self._poll.modify(self._agent, select.EPOLLIN)
+
+    def _hang_up(self) -> None:
+        if self._agent is not None:
+            self._poll.unregister(self._agent)
+            self._agent.close()
+            self._agent = None
+            self._outbox.clear()
+
+    def _watch(self, fd: int) -> None:
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._poll.unregister(fd)
+
+    def _drain(self, fd: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(fd, 4096):
+                pass
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._janitor:
+                self._janitor = 0
+            else:
+                self._lives.reaped(pid, os.waitstatus_to_exitcode(status))
+
+    def _sweep(self) -> None:
+        if not self._janitor and self._lives.littered:
+            self._lives.littered = False
+            if garbage.has_garbage(self._garbage):
+                self._janitor = garbage.start_deleting(self._garbage)
+
+    def _say_goodbye(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._state}/launcher.sock")
+        self._lives.close()
+        self._hang_up()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start a launcher; with ``--listen FD`` it serves a socket that its starter has bound already."""
+    parser = argparse.ArgumentParser(prog="galaxy.container.launcher")
+    parser.add_argument("--state", required=True)
+    parser.add_argument("--cgroup-root", default="galaxy")
+    parser.add_argument("--mode", default=FULL)
+    parser.add_argument("--entry", default="galaxy.worker_entry.main:run")
+    parser.add_argument("--listen", type=int, required=True)
+    options = parser.parse_args(arguments)
+    state = os.path.abspath(options.state)
+    listener = socket.socket(fileno=options.listen)
+    os.set_inheritable(options.listen, False)
+    lock = os.open(f"{state}/launcher.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _ALREADY_THERE
+    _raise_file_limit()
+    kernel.set_process_name("galaxy-launcher")
+    kernel.set_subreaper()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    views = None
+    if options.mode == FULL:
+        views = Views(f"{state}/t")
+        views.open()
+    lives = Lives(
+        state, mode=options.mode, cgroup_root=options.cgroup_root, views=views, entry=_load(options.entry)
+    )
+    launcher = Launcher(state, listener, lives)
+    gc.collect()
+    gc.freeze()  # What is here now is shared by every AppWorker: collections in them leave it alone.
+    launcher.run()
+    return 0
+
+
+def _load(entry: str) -> Callable[[WorkerConfig], NoReturn]:
+    module, _, name = entry.partition(":")
+    function: Callable[[WorkerConfig], NoReturn] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _raise_file_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _peer(sock: socket.socket) -> tuple[int, int, int]:
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return (
+        int.from_bytes(data[0:4], sys.byteorder),
+        int.from_bytes(data[4:8], sys.byteorder),
+        int.from_bytes(data[8:12], sys.byteorder),
+    )
+
+
+def _log(line: str) -> None:
+    os.write(2, f"{line}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,495 @@
+"""Every container of one launcher: being made, living, ended, being destroyed.
+
+The directory of a container is the durable truth: ``life.json`` says who PID 1 is before it may
+act, ``ended.json`` how it ended. Cgroups without a directory are the remains of a birth that was
+cut short, and are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NoReturn
+
+from galaxy.container import birth, facts, family, garbage, kernel, seccomp
+from galaxy.container.cgroup.tree import CgroupTree, OpenCgroups
+from galaxy.container.plan import (
+    FULL,
+    PROCESS,
+    USERNS,
+    ContainerLimits,
+    LaunchPlan,
+    check_plan,
+    life_key,
+    limits_of,
+    split_key,
+)
+from galaxy.container.views import Views
+from galaxy.container.wire import (
+    Destroyed,
+    Ended,
+    FromLauncher,
+    Launched,
+    LaunchFailed,
+    LifeRecord,
+    Present,
+    Settled,
+)
+from galaxy.errors import GalaxyError
+from galaxy.model.container import Reason
+from galaxy.model.worker import WorkerConfig
+
+BIRTH_TIMEOUT_S: Final = 60.0
+_RETRY_S: Final = 0.005
+_RETRY_MAX_S: Final = 1.0
+SOCKET_NAME: Final = "sock"
+
+
+class Phase(Enum):
+    """Where a life is, as its launcher sees it."""
+
+    MAKING = "making"
+    LIVING = "living"
+    ENDED = "ended"
+    KILLING = "killing"
+    REMOVING = "removing"
+
+
+@dataclass(kw_only=True)
+class Held:
+    """One container in the launcher's hands; descriptors are -1 when closed."""
+
+    container: str
+    incarnation: int
+    mode: str
+    phase: Phase
+    pid: int = 0
+    start_ticks: int = 0
+    pidfd: int = -1
+    status_fd: int = -1
+    ours: bool = True
+    """We are its parent; otherwise it was adopted, and only its end can be seen."""
+    ended: Ended | None = None
+    failed: bool = False
+    """It never lived: nobody waits for a ``Destroyed``."""
+    asked: bool = False
+    """Somebody asked for its destruction."""
+    deadline: float = field(default=0.0)
+    retry_s: float = _RETRY_S
+
+    @property
+    def key(self) -> str:
+        return life_key(self.container, self.incarnation)
+
+
+def _ignore(_: object) -> None:
+    return
+
+
+class Lives:
+    """Makes, watches, and removes; tells its launcher what happened through ``tell``."""
+
+    def __init__(
+        self,
+        state: str,
+        *,
+        mode: str,
+        cgroup_root: str,
+        views: Views | None,
+        entry: Callable[[WorkerConfig], NoReturn],
+    ) -> None:
+        self._state = state
+        self._mode = mode
+        self._cgroup_root = cgroup_root
+        self._views = views
+        self._entry = entry
+        self._held: dict[str, Held] = {}
+        self._by_pid: dict[int, Held] = {}
+        self._by_fd: dict[int, Held] = {}
+        self._boot = facts.boot_id()
+        self._seccomp = b64encode(seccomp.program()).decode()
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._cgroups: CgroupTree | None = None
+        self.littered = True
+        """There may be garbage to delete."""
+        self.tell: Callable[[FromLauncher], None] = _ignore
+        self.watch: Callable[[int], None] = _ignore
+        self.unwatch: Callable[[int], None] = _ignore
+        for name in ("c", "logs"):
+            os.makedirs(f"{state}/{name}", mode=0o700, exist_ok=True)
+        if mode == FULL:
+            self._cgroups = CgroupTree.of_host(cgroup_root)
+            self._cgroups.prepare()
+
+    @property
+    def count(self) -> int:
+        return len(self._held)
+
+    def snapshot(self) -> Iterator[FromLauncher]:
+        """Say what is there to an agent that has just come."""
+        for held in list(self._held.values()):
+            if held.phase is Phase.LIVING:
+                yield Present(
+                    container=held.container,
+                    incarnation=held.incarnation,
+                    pid=held.pid,
+                    start_ticks=held.start_ticks,
+                )
+            elif held.phase is Phase.ENDED and held.ended is not None:
+                yield held.ended
+        yield Settled(pid=os.getpid())
+
+    def adopt(self) -> None:
+        """Find again what an earlier launcher made; remove what it had only begun."""
+        base = f"{self._state}/c"
+        for key in sorted(os.listdir(base)):
+            try:
+                container, incarnation = split_key(key)
+            except ValueError:
+                garbage.discard(f"{base}/{key}", f"{self._state}/garbage")
+                continue
+            self._adopt_one(container, incarnation, f"{base}/{key}")
+        if self._cgroups is not None:
+            for key in self._cgroups.names():
+                if key not in self._held:
+                    container, incarnation = split_key(key)
+                    self._begin_removal(self._new(container, incarnation, Phase.REMOVING, failed=True))
+
+    def launch(self, plan: LaunchPlan) -> None:
+        """Make a container, unless it is there or being made."""
+        held = self._held.get(plan.key)
+        if held is not None:
+            if held.phase is Phase.LIVING:
+                self._tell_launched(held)
+            elif held.phase is Phase.ENDED and held.ended is not None:
+                self.tell(held.ended)
+            return
+        held = self._new(plan.container, plan.incarnation, Phase.MAKING, mode=plan.mode)
+        try:
+            self._make(held, plan)
+        except (GalaxyError, OSError) as error:
+            self._fail(held, _words(error))
+
+    def destroy(self, container: str, incarnation: int) -> None:
+        """End a life and remove all of it; its ``Destroyed`` comes when nothing is left."""
+        key = life_key(container, incarnation)
+        held = self._held.get(key)
+        if held is None:
+            if not self._remains(key):
+                self.tell(Destroyed(container=container, incarnation=incarnation))
+                return
+            held = self._new(container, incarnation, Phase.REMOVING)
+        held.asked = True
+        if held.phase in (Phase.MAKING, Phase.LIVING):
+            self._kill(held)
+        elif held.phase is Phase.ENDED or (held.phase is Phase.REMOVING and not held.deadline):
+            self._begin_removal(held)
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Take in that a child has ended, with its exit code or minus its signal."""
+        held = self._by_pid.get(pid)
+        if held is not None and held.ours:
+            self._ended(held, status)
+
+    def woken(self, fd: int) -> None:
+        """Take in that a birth reports, or that an adopted PID 1 has ended."""
+        held = self._by_fd.get(fd)
+        if held is None:
+            return
+        if fd == held.status_fd:
+            self._hear_birth(held)
+        elif fd == held.pidfd:
+            self._ended(held, None)
+
+    def next_deadline(self, now: float) -> float | None:
+        """Return how many seconds from ``now`` something is due, or None."""
+        due = [held.deadline for held in self._held.values() if held.deadline]
+        return max(0.0, min(due) - now) if due else None
+
+    def retry(self, now: float) -> None:
+        """Try again what is due: removals that were refused, births that take too long."""
+        for held in [h for h in self._held.values() if h.deadline and h.deadline <= now]:
+            if held.phase is Phase.MAKING:
+                self._fail(held, f"it did not come to life within {BIRTH_TIMEOUT_S:.0f} s")
+            elif held.phase is Phase.KILLING:
+                self._strike(held)
+            else:
+                self._remove(held)
+
+    def close(self) -> None:
+        """Remove what was there for all containers together."""
+        if self._cgroups is not None:
+            self._cgroups.remove_root()
+        if self._views is not None:
+            self._views.close()
+
+    # ---- making
+
+    def _make(self, held: Held, plan: LaunchPlan) -> None:
+        check_plan(plan)
+        os.makedirs(plan.directory, mode=0o700, exist_ok=True)
+        os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
+        facts.keep(f"{plan.directory}/plan.json", plan)
+        opened: list[int] = []
+        try:
+            limits = limits_of(plan.demand)
+            cgroups = self._make_cgroups(plan.key, limits)
+            if cgroups is not None:
+                opened += cgroups.fds
+            root = self._root_of(plan)
+            listen = _listen(plan.directory)
+            log = os.open(plan.log_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            status_read, status_write = os.pipe2(os.O_CLOEXEC)
+            go_read, go_write = os.pipe2(os.O_CLOEXEC)
+            opened += [listen, log, status_write, go_read, go_write]
+            pid = self._fork(plan)
+            if pid == 0:
+                os.close(go_write)  # Else our own copy would hide the launcher's death.
+                os.close(status_read)
+                birth.be_born(
+                    birth.Birth(
+                        plan=plan,
+                        root=root,
+                        templates=f"{self._state}/templates",
+                        cgroups=cgroups,
+                        listen_fd=listen,
+                        log_fd=log,
+                        status_fd=status_write,
+                        go_fd=go_read,
+                        seccomp_program=self._seccomp,
+                        entry=self._entry,
+                    )
+                )
+            self._take(held, pid, status_read)
+            facts.keep(f"{plan.directory}/life.json", self._record(held))
+            os.write(go_write, birth.GO)
+        finally:
+            for fd in opened:
+                os.close(fd)
+
+    def _fork(self, plan: LaunchPlan) -> int:
+        if plan.mode == FULL:
+            return kernel.fork_into_pid_namespace(self._pid_namespace)
+        if plan.mode == USERNS:
+            return birth.fork_userns(private_network=plan.demand.network == "private")
+        return os.fork()
+
+    def _make_cgroups(self, key: str, limits: ContainerLimits) -> OpenCgroups | None:
+        if self._cgroups is None:
+            return None
+        self._cgroups.make(key, limits)
+        return self._cgroups.open(key, limits)
+
+    def _root_of(self, plan: LaunchPlan) -> str:
+        if plan.mode == FULL and self._views is not None:
+            return self._views.get(birth.view_of(plan))
+        root = f"{plan.directory}/root"
+        os.makedirs(root, exist_ok=True)
+        return root
+
+    def _take(self, held: Held, pid: int, status_fd: int) -> None:
+        held.pid, held.status_fd = pid, status_fd
+        held.pidfd = os.pidfd_open(pid)
+        held.start_ticks = facts.start_ticks(pid)
+        held.deadline = time.monotonic() + BIRTH_TIMEOUT_S
+        self._by_pid[pid] = held
+        self._by_fd[status_fd] = held
+        self.watch(status_fd)
+
+    def _record(self, held: Held) -> LifeRecord:
+        return LifeRecord(
+            container=held.container,
+            incarnation=held.incarnation,
+            pid=held.pid,
+            start_ticks=held.start_ticks,
+            boot=self._boot,
+            mode=held.mode,
+            cgroup_root=self._cgroup_root,
+        )
+
+    def _hear_birth(self, held: Held) -> None:
+        said = os.read(held.status_fd, 4096)
+        self._close_status(held)
+        if held.phase is not Phase.MAKING:
+            return
+        if said == birth.READY:
+            held.phase, held.deadline = Phase.LIVING, 0.0
+            self._tell_launched(held)
+        elif said.startswith(birth.FAILED):
+            self._fail(held, said[1:].decode(errors="replace"))
+        else:
+            self._fail(held, "its first process died before it was ready")
+
+    def _fail(self, held: Held, why: str) -> None:
+        reason = Reason(code="launch-failed", message=f"cannot make container {held.key}: {why}")
+        self.tell(LaunchFailed(container=held.container, incarnation=held.incarnation, reason=reason))
+        held.failed = True
+        self._kill(held)
+
+    # ---- ending
+
+    def _ended(self, held: Held, status: int | None) -> None:
+        self._by_pid.pop(held.pid, None)
+        if held.status_fd >= 0:
+            self._hear_birth(held)  # Its last words may still be on their way.
+        oom = self._was_oom(held.key)
+        self._close(held)
+        held.pid = 0
+        if held.phase is Phase.KILLING:
+            self._begin_removal(held)
+        elif held.phase is Phase.LIVING:
+            held.phase = Phase.ENDED
+            held.ended = Ended(container=held.container, incarnation=held.incarnation, status=status, oom=oom)
+            with contextlib.suppress(OSError):
+                facts.keep(f"{self._directory(held.key)}/ended.json", held.ended)
+            self.tell(held.ended)
+
+    def _was_oom(self, key: str) -> bool:
+        with contextlib.suppress(OSError):
+            return self._cgroups is not None and self._cgroups.oom_kills(key) > 0
+        return False
+
+    def _kill(self, held: Held) -> None:
+        if not held.pid:
+            self._begin_removal(held)
+            return
+        held.phase = Phase.KILLING
+        self._strike(held)
+
+    def _strike(self, held: Held) -> None:
+        """Kill everything there is; the end of PID 1 is heard later. Struck again if it takes long."""
+        if held.mode == PROCESS:
+            _signal(held, signal.SIGSTOP)  # Else it would start its programs anew.
+            family.kill_below(held.pid)
+        if self._cgroups is not None:
+            with contextlib.suppress(OSError):
+                self._cgroups.kill(held.key)
+        _signal(held, signal.SIGKILL)
+        self._later(held)
+
+    def _begin_removal(self, held: Held) -> None:
+        held.phase, held.retry_s = Phase.REMOVING, _RETRY_S
+        self._remove(held)
+
+    def _remove(self, held: Held) -> None:
+        if held.mode == PROCESS and family.kill_strays(self._directory(held.key)):
+            self._later(held)
+            return
+        if self._cgroups is not None:
+            with contextlib.suppress(OSError):
+                if self._cgroups.pids(held.key):
+                    self._cgroups.kill(held.key)
+            if not self._cgroups.remove(held.key):
+                self._later(held)  # The kernel has not buried the last of its processes yet.
+                return
+        garbage.discard(self._directory(held.key), f"{self._state}/garbage")
+        self.littered = True
+        self._close(held)
+        del self._held[held.key]
+        if held.asked or not held.failed:
+            self.tell(Destroyed(container=held.container, incarnation=held.incarnation))
+
+    # ---- adopting
+
+    def _adopt_one(self, container: str, incarnation: int, directory: str) -> None:
+        record = facts.recall(f"{directory}/life.json", LifeRecord)
+        ended = facts.recall(f"{directory}/ended.json", Ended)
+        held = self._new(container, incarnation, Phase.ENDED, mode=record.mode if record else self._mode)
+        held.ended = ended or Ended(container=container, incarnation=incarnation)
+        if record is None or ended is not None or record.boot != self._boot:
+            return
+        if not record.start_ticks or facts.start_ticks(record.pid) != record.start_ticks:
+            return
+        try:
+            held.pidfd = os.pidfd_open(record.pid)
+        except ProcessLookupError:
+            return
+        if facts.start_ticks(record.pid) != record.start_ticks:
+            os.close(held.pidfd)
+            held.pidfd = -1
+            return  # It ended, and its number was given away, between the two looks.
+        held.phase, held.ended, held.ours = Phase.LIVING, None, False
+        held.pid, held.start_ticks = record.pid, record.start_ticks
+        self._by_fd[held.pidfd] = held
+        self.watch(held.pidfd)
+
+    # ---- small things
+
+    def _new(
+        self, container: str, incarnation: int, phase: Phase, *, mode: str = "", failed: bool = False
+    ) -> Held:
+        held = Held(
+            container=container, incarnation=incarnation, mode=mode or self._mode, phase=phase, failed=failed
+        )
+        self._held[held.key] = held
+        return held
+
+    def _tell_launched(self, held: Held) -> None:
+        self.tell(
+            Launched(
+                container=held.container,
+                incarnation=held.incarnation,
+                pid=held.pid,
+                start_ticks=held.start_ticks,
+            )
+        )
+
+    def _later(self, held: Held) -> None:
+        held.deadline = time.monotonic() + held.retry_s
+        held.retry_s = min(held.retry_s * 2, _RETRY_MAX_S)
+
+    def _close_status(self, held: Held) -> None:
+        if held.status_fd >= 0:
+            self.unwatch(held.status_fd)
+            del self._by_fd[held.status_fd]
+            os.close(held.status_fd)
+            held.status_fd = -1
+
+    def _close(self, held: Held) -> None:
+        self._close_status(held)
+        if held.pidfd >= 0:
+            if self._by_fd.pop(held.pidfd, None) is not None:
+                self.unwatch(held.pidfd)
+            os.close(held.pidfd)
+            held.pidfd = -1
+
+    def _remains(self, key: str) -> bool:
+        if os.path.lexists(self._directory(key)):
+            return True
+        return self._cgroups is not None and key in self._cgroups.names()
+
+    def _directory(self, key: str) -> str:
+        return f"{self._state}/c/{key}"
+
+
+def _listen(directory: str) -> int:
+    """Bind AppWorker's socket in ``directory``, however long its path is; return it listening."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET_NAME, dir_fd=place)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.bind(f"/proc/self/fd/{place}/{SOCKET_NAME}")
+            sock.listen(4)
+            return sock.detach()
+    finally:
+        os.close(place)
+
+
+def _signal(held: Held, number: int) -> None:
+    if held.pidfd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(held.pidfd, number)
+
+
+def _words(error: GalaxyError | OSError) -> str:
+    if isinstance(error, GalaxyError):
+        return "; ".join((error.message, *error.details))
+    return f"{error.strerror} ({error.filename})" if error.filename else str(error)

@@ -1,0 +1,116 @@
+"""Between a ``Runtime`` and its launcher: JSON packets on a private SOCK_SEQPACKET socket.
+
+The same nouns are what ``Runtime.events`` returns, and what a container's directory keeps.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from galaxy.container.plan import LaunchPlan, life_key
+from galaxy.model.base import Noun
+from galaxy.model.container import Reason
+
+PACKET_BYTES_MAX: Final = 192 * 1024
+
+
+class Life(Noun, frozen=True, kw_only=True):
+    """Names one life of a container slot."""
+
+    container: str
+    incarnation: int
+
+    @property
+    def key(self) -> str:
+        return life_key(self.container, self.incarnation)
+
+
+# ---- Runtime to launcher
+
+
+class Launch(Noun, frozen=True, kw_only=True, tag="launch"):
+    """Make this container; the same again is the same as once."""
+
+    plan: LaunchPlan
+
+
+class Destroy(Life, frozen=True, kw_only=True, tag="destroy"):
+    """End this life and remove everything of it; what is not there is destroyed already."""
+
+
+class Stop(Noun, frozen=True, kw_only=True, tag="stop"):
+    """Exit when no container is left."""
+
+
+ToLauncher = Launch | Destroy | Stop
+
+
+# ---- launcher to Runtime
+
+
+class Present(Life, frozen=True, kw_only=True, tag="present"):
+    """Said on connecting: this container lives, with this PID 1."""
+
+    pid: int
+    start_ticks: int
+
+
+class Settled(Noun, frozen=True, kw_only=True, tag="settled"):
+    """Said on connecting, after the last ``Present`` and ``Ended``."""
+
+    pid: int
+    """The launcher's."""
+
+
+class Launched(Life, frozen=True, kw_only=True, tag="launched"):
+    """PID 1 runs behind all its limits; ``start_ticks`` is field 22 of its stat file."""
+
+    pid: int
+    start_ticks: int
+
+
+class LaunchFailed(Life, frozen=True, kw_only=True, tag="launch-failed"):
+    """The container could not be made; what was made of it is being removed."""
+
+    reason: Reason
+
+
+class Ended(Life, frozen=True, kw_only=True, tag="ended"):
+    """PID 1 ended by itself; its cgroups and directory are there until it is destroyed.
+
+    ``status`` is its exit code, or minus the signal that killed it; None when nobody who may
+    know it was there (its launcher had been killed). ``oom`` is proven by the cgroup's counters.
+    """
+
+    status: int | None = None
+    oom: bool = False
+
+
+class Destroyed(Life, frozen=True, kw_only=True, tag="destroyed"):
+    """No process, mount, cgroup, loop device or directory of it is left."""
+
+
+class StopRefused(Noun, frozen=True, kw_only=True, tag="stop-refused"):
+    """Answer to ``Stop`` while containers are left."""
+
+    containers: int
+
+
+FromLauncher = Present | Settled | Launched | LaunchFailed | Ended | Destroyed | StopRefused
+
+
+class LauncherLost(Noun, frozen=True, kw_only=True, tag="launcher-lost"):
+    """The launcher is gone; containers live on, and another launcher has been started."""
+
+
+# ---- in a container's directory
+
+
+class LifeRecord(Life, frozen=True, kw_only=True):
+    """``life.json``: who PID 1 is, to be found again. ``boot`` is the kernel's boot id."""
+
+    pid: int
+    start_ticks: int
+    boot: str
+    mode: str
+    cgroup_root: str
