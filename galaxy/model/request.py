@@ -64,7 +64,10 @@ class ListAgents(Noun, frozen=True, kw_only=True):
 
 
 class Discover(Noun, frozen=True, kw_only=True):
+    """Where ``service`` answers: its healthy endpoints, or with ``all`` the others too."""
+
     service: str
+    all: bool = False
 
 
 class ClusterStatus(Noun, frozen=True, kw_only=True):

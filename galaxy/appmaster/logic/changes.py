@@ -1,0 +1,44 @@
+"""What a new revision does to a pod that runs an old one."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from galaxy.model.spec import JobSpec, TaskSpec
+
+
+class Impact(IntEnum):
+    """How deep a change goes; the deeper one counts.
+
+    ``NONE``: nothing that a pod knows of. ``QUIET``: taken over without touching the program
+    (health check, restart, stop command, services). ``RELOAD``: new data is brought to the
+    running program. ``REDEPLOY``: the program is stopped and another one started.
+    """
+
+    NONE = 0
+    QUIET = 1
+    RELOAD = 2
+    REDEPLOY = 3
+
+
+def impact(old: JobSpec, new: JobSpec) -> Impact:
+    """Return what bringing a pod from ``old`` to ``new`` does to its programs."""
+    before = {task.name: task for task in old.pod.tasks}
+    if list(before) != [task.name for task in new.pod.tasks]:
+        return Impact.REDEPLOY
+    deepest = Impact.QUIET if old.deploy.stop_timeout != new.deploy.stop_timeout else Impact.NONE
+    for task in new.pod.tasks:
+        deepest = max(deepest, _task_impact(before[task.name], task))
+    return deepest
+
+
+def _task_impact(old: TaskSpec, new: TaskSpec) -> Impact:
+    if old == new:
+        return Impact.NONE
+    if (old.start, old.package, old.env) != (new.start, new.package, new.env):
+        return Impact.REDEPLOY
+    before = old.data.packages if old.data else ()
+    after = new.data.packages if new.data else ()
+    if before == after:
+        return Impact.QUIET
+    return Impact.RELOAD if before and new.data and new.data.reload else Impact.REDEPLOY

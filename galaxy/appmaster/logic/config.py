@@ -1,0 +1,42 @@
+"""Every threshold of AppMaster, with its default; times are seconds."""
+
+from __future__ import annotations
+
+from galaxy.model.base import Noun
+
+
+class AppMasterConfig(Noun, frozen=True, kw_only=True):
+    """How patient AppMaster is, and how much it remembers."""
+
+    resend_first_s: float = 1.0
+    resend_max_s: float = 15.0
+    """Back-off of orders that nobody has acknowledged: doubling from first to max."""
+    audit_s: float = 10.0
+    """How often ResMan is asked again about a group that is at rest."""
+    audit_ended_s: float = 60.0
+    """The same for a job that has finished, failed or stopped."""
+    digest_settle_s: float = 2.0
+    """An agent's digest is compared when nothing to or from it has moved for so long."""
+    beat_old_s: float = 30.0
+    """Nothing is sent again to an agent whose last heartbeat is older."""
+    min_healthy_s: float = 2.0
+    """How long an updated pod stays healthy without a break before it counts in a rollout."""
+    progress_deadline_s: float = 600.0
+    """A rollout in which no pod became good for so long is stalled."""
+    stall_restarts: int = 5
+    """Restarts of one pod on the new version, never healthy since, that stall a rollout."""
+    stop_grace_s: float = 10.0
+    """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
+    late_s: float = 300.0
+    """A change asked for with a deadline longer ago is not made: nobody waits, clocks may differ."""
+    revisions_max: int = 10
+    events_max: int = 20
+    answers_max: int = 10_000
+    answers_s: float = 3600.0
+    history_max: int = 500
+    ended_s: float = 86_400.0
+    ended_max: int = 1000
+    """Jobs that have finished or failed are kept so long, and so many, before history takes them."""
+    failed_on_max: int = 5
+    sessions_max: int = 32
+    orders_per_message: int = 64

@@ -1,0 +1,119 @@
+"""One job: its pods are made and settled, its group asked for, and where it stands concluded."""
+
+from __future__ import annotations
+
+import msgspec
+
+from galaxy.appmaster.logic import groups, pods, rollout
+from galaxy.appmaster.logic.agents import Agents
+from galaxy.appmaster.logic.laws import AllEndedSomeFailed, AllEndedWell, AllStopped, AllUp, RemoveAsked
+from galaxy.appmaster.logic.ledger import Ledger, is_batch
+from galaxy.ids import pod_id
+from galaxy.model.job import JobRecord, JobState, PodPhase, PodRecord, Wish
+
+OVER = (JobState.FINISHED, JobState.FAILED)
+
+
+def settle(ledger: Ledger, agents: Agents, job_id: str) -> None:
+    """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again."""
+    job = ledger.jobs.get(job_id)
+    if job is None:
+        return
+    job = rollout.advance(ledger, job)
+    for pod in ledger.job_pods(job_id):
+        pods.settle(ledger, job, pod)
+    job = groups.settle(ledger, agents, job, ledger.job_pods(job_id))
+    _conclude(ledger, job)
+
+
+def make_pods(ledger: Ledger, job: JobRecord) -> None:
+    """Make the pods that ``job`` lacks, on its present revision."""
+    for index in range(job.replica):
+        key = pod_id(job.job, index)
+        if key not in ledger.pods:
+            ledger.put_pod(
+                PodRecord(
+                    pod=key,
+                    job=job.job,
+                    index=index,
+                    target=job.revision,
+                    since_s=ledger.now_s,
+                    generation=job.generation_floor,
+                )
+            )
+
+
+def remove(ledger: Ledger, job: JobRecord) -> JobRecord:
+    """Begin to remove ``job``: what runs of it is drained and stopped first."""
+    ended = job.state
+    job = ledger.job_event(job, RemoveAsked)
+    ledger.timers.cancel("ended", job.job)
+    job = ledger.put_job(msgspec.structs.replace(job, wish=Wish.REMOVE, rollout=None, ended=ended))
+    ledger.undeclare(job.job)
+    ledger.touch(job.job)
+    return job
+
+
+def is_settled(ledger: Ledger, job: JobRecord) -> bool:
+    """Whether nothing is on the way any more: what is found is what is wanted."""
+    if job.state in OVER:
+        return all(not pod.placed for pod in ledger.job_pods(job.job))
+    staying_only = ledger.pods.count("job", job.job) == job.replica
+    if not groups.acked(ledger, job) or job.rollout is not None or not staying_only:
+        return False
+    if job.state is JobState.STOPPED:
+        return True
+    return job.state is JobState.RUNNING and _all_up(job, ledger.job_pods(job.job))
+
+
+def _conclude(ledger: Ledger, job: JobRecord) -> None:
+    """Let follow what the pods' phases add up to."""
+    if job.wish is Wish.REMOVE or job.state in OVER:
+        return
+    rows = [pod for pod in ledger.job_pods(job.job) if pod.index < job.replica]
+    if rows and all(pods.ended(job, pod) for pod in rows):
+        _end(ledger, job, rows)
+    elif job.wish is Wish.STOP:
+        staying_only = ledger.pods.count("job", job.job) == job.replica
+        if staying_only and all(pods.quiet(ledger, job, pod) for pod in rows):
+            ledger.job_event(job, AllStopped)
+    elif job.rollout is None and _all_up(job, rows):
+        ledger.job_event(job, AllUp)
+
+
+def _end(ledger: Ledger, job: JobRecord, rows: list[PodRecord]) -> None:
+    failed = [pod for pod in rows if pod.phase is PodPhase.FAILED]
+    code = _exit_code(failed) if is_batch(job.type) else 0
+    job = ledger.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
+    text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
+    ledger.job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
+    ledger.touch(job.job)
+    expire(ledger, job)
+
+
+def expire(ledger: Ledger, job: JobRecord) -> None:
+    """See to it that an ended job does not stay for ever: by age, and by how many there are."""
+    ledger.timers.at(job.updated_s + ledger.config.ended_s, "ended", job.job)
+    for state in OVER:
+        surplus = ledger.jobs.count("state", state) - ledger.config.ended_max
+        for old in ledger.jobs.where("state", state)[: max(surplus, 0)]:
+            remove(ledger, ledger.jobs[old])
+
+
+def _exit_code(failed: list[PodRecord]) -> int:
+    """Return the status of the program that failed first, 1 when none of them ever ran."""
+    exits = [
+        task.last_exit
+        for pod in failed
+        for task in (pod.found.tasks if pod.found else ())
+        if task.last_exit is not None and task.last_exit.status != 0
+    ]
+    if not failed:
+        return 0
+    return min(exits, key=lambda last: last.at_s).status if exits else 1
+
+
+def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
+    return all(
+        pods.ended(job, pod) or (pod.up and pod.revision == job.revision and pods.acked(pod)) for pod in rows
+    )

@@ -1,0 +1,206 @@
+"""AppMaster's memory: its tables, what it knows only for now, and what the present step owes."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from galaxy.appmaster.logic.config import AppMasterConfig
+from galaxy.appmaster.logic.laws import JOB_LAW, POD_LAW, JobEvent, PodEvent
+from galaxy.appmaster.logic.timers import Backoff, Timers
+from galaxy.model.answer import Reply
+from galaxy.model.container import GroupOrder
+from galaxy.model.job import (
+    AnswerRecord,
+    EndpointRecord,
+    HistoryRecord,
+    JobRecord,
+    PodRecord,
+    RevisionRecord,
+    StoryRecord,
+    Wish,
+)
+from galaxy.model.spec import JobSpec, JobType
+from galaxy.model.step import Send
+from galaxy.model.table import Table
+from galaxy.model.trace import TraceEvent
+
+
+class Ledger:
+    """Everything that the parts of the logic read and write; one is made for each leadership's life.
+
+    Tables are durable. ``usage`` is by pod: millicores and bytes last reported. ``services``
+    are names by the jobs that declare them. ``touched`` are jobs to look at in this step.
+    """
+
+    def __init__(self, config: AppMasterConfig) -> None:
+        self.config = config
+        self.jobs: Table[JobRecord] = Table(
+            "jobs", JobRecord, {"name": lambda job: job.name, "state": lambda job: job.state}
+        )
+        # Revisions come first, so that what refers to one is never stored before it.
+        self.revisions: Table[RevisionRecord] = Table(
+            "revisions", RevisionRecord, {"job": lambda row: row.job}
+        )
+        self.pods: Table[PodRecord] = Table(
+            "pods",
+            PodRecord,
+            {
+                "job": lambda pod: pod.job,
+                "agent": lambda pod: pod.agent or None,
+                "phase": lambda pod: (pod.job, pod.phase),
+                "up": lambda pod: pod.job if pod.up else None,
+            },
+        )
+        self.endpoints: Table[EndpointRecord] = Table(
+            "endpoints",
+            EndpointRecord,
+            {"service": lambda row: row.service, "pod": lambda row: row.pod, "job": lambda row: row.job},
+        )
+        self.answers: Table[AnswerRecord] = Table("answers", AnswerRecord)
+        self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda row: row.name})
+        self.stories: Table[StoryRecord] = Table("stories", StoryRecord)
+        self.tables: dict[str, Table[Any]] = {
+            table.name: table
+            for table in (
+                self.revisions, self.jobs, self.pods, self.endpoints,
+                self.answers, self.history, self.stories,
+            )
+        }  # fmt: skip
+        self._messages = 0
+        self.begin(0, 0.0)
+
+    def begin(self, epoch: int, now_s: float) -> None:
+        """Forget everything that is not in tables."""
+        self.epoch = epoch
+        self.now_s = now_s
+        self.timers = Timers()
+        self.order_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
+        self.group_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
+        self.acked_serials: dict[str, int] = {}
+        self.usage: dict[str, tuple[int, int]] = {}
+        self.services: dict[str, dict[str, None]] = {}
+        self.touched: dict[str, None] = {}
+        self._answered = _by_age(self.answers)
+        self._remembered = _by_age(self.history)
+        self.clear_outbox()
+
+    def clear_outbox(self) -> None:
+        self.sends: list[Send] = []
+        self.replies: list[Reply] = []
+        self.traces: list[TraceEvent] = []
+        self.group_orders: dict[str, GroupOrder] = {}
+        self.pod_orders: dict[str, dict[str, None]] = {}
+        """By agent, the pods whose present order is to be sent."""
+        self.report_asks: dict[str, None] = {}
+
+    def message_id(self, kind: str, to: str) -> str:
+        """Return the id of the next message: no two of one epoch are alike."""
+        self._messages += 1
+        return f"{kind}:{to}:{self.epoch}.{self._messages}"
+
+    # ---- jobs
+
+    def touch(self, job: str) -> None:
+        """Look at ``job`` before this step ends."""
+        self.touched[job] = None
+
+    def put_job(self, job: JobRecord) -> JobRecord:
+        self.jobs.put(job.job, job)
+        return job
+
+    def spec(self, job: str, revision: int) -> JobSpec:
+        """Return the spec of a revision that a job or a pod of it refers to."""
+        return self.revisions[revision_key(job, revision)].spec
+
+    def job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
+        """Let ``event`` happen to ``job``; a pair that the law does not hold changes nothing."""
+        after = JOB_LAW.after(job.state, event)
+        if after is None or after == job.state:
+            return job
+        self.tell(job.job, f"job.{after}", job.job, text)
+        changed = msgspec.structs.replace(job, state=after, since_s=self.now_s, updated_s=self.now_s)
+        return self.put_job(changed)
+
+    def job_pods(self, job: str) -> list[PodRecord]:
+        """Return the pods of ``job`` by index."""
+        pods = self.pods
+        return sorted((pods[key] for key in pods.where("job", job)), key=_index)
+
+    # ---- pods
+
+    def put_pod(self, pod: PodRecord) -> PodRecord:
+        self.pods.put(pod.pod, pod)
+        self.touch(pod.job)
+        return pod
+
+    def pod_event(self, pod: PodRecord, event: type[PodEvent]) -> PodRecord:
+        """Return ``pod`` after ``event``, not yet written."""
+        after = POD_LAW.after(pod.phase, event)
+        if after is None or after == pod.phase:
+            return pod
+        return msgspec.structs.replace(pod, phase=after, since_s=self.now_s)
+
+    # ---- stories
+
+    def tell(self, job: str, kind: str, subject: str, text: str = "") -> None:
+        """Trace an event, and keep it among the last ones of ``job``."""
+        event = TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s)
+        self.traces.append(event)
+        story = self.stories.get(job)
+        events = (*story.events, event) if story else (event,)
+        self.stories.put(job, StoryRecord(job=job, events=events[-self.config.events_max :]))
+
+    # ---- what is kept for a while
+
+    def answer(self, row: AnswerRecord) -> None:
+        """Keep the first answer to a key; the oldest make way."""
+        self.answers.put(row.key, row)
+        self._answered.append((row.at_s, row.key))
+        oldest_s = self.now_s - self.config.answers_s
+        while self._answered and (
+            len(self._answered) > self.config.answers_max or self._answered[0][0] < oldest_s
+        ):
+            self.answers.drop(self._answered.popleft()[1])
+
+    def remember(self, row: HistoryRecord) -> None:
+        """Keep what is known of a job that is gone; the oldest make way."""
+        self.history.put(row.job, row)
+        self._remembered.append((row.at_s, row.job))
+        while len(self._remembered) > self.config.history_max:
+            self.history.drop(self._remembered.popleft()[1])
+
+    # ---- services
+
+    def declare(self, job: JobRecord) -> None:
+        """Learn which services ``job`` offers, in place of what it offered before."""
+        self.undeclare(job.job)
+        if job.wish is not Wish.REMOVE:
+            for task in self.spec(job.job, job.revision).pod.tasks:
+                for service in task.services:
+                    self.services.setdefault(service.name, {})[job.job] = None
+
+    def undeclare(self, job: str) -> None:
+        for name in [name for name, jobs in self.services.items() if job in jobs]:
+            del self.services[name][job]
+            if not self.services[name]:
+                del self.services[name]
+
+
+def _by_age(table: Table[AnswerRecord] | Table[HistoryRecord]) -> deque[tuple[float, str]]:
+    return deque(sorted((table[key].at_s, key) for key in table))
+
+
+def revision_key(job: str, revision: int) -> str:
+    return f"{job}@{revision}"
+
+
+def is_batch(kind: JobType) -> bool:
+    """Whether pods of this type come to an end by themselves, for good."""
+    return kind is JobType.BATCH
+
+
+def _index(pod: PodRecord) -> int:
+    return pod.index

@@ -1,0 +1,297 @@
+"""What clients ask for: each change once a key, each answer as soon as it is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.appmaster.logic import jobs, lookup, pods, rollout, sessions, shows
+from galaxy.appmaster.logic.laws import Recovered, StartAsked, StopAsked, UpdateAsked
+from galaxy.appmaster.logic.ledger import Ledger, is_batch, revision_key
+from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, UsageError
+from galaxy.ids import job_id
+from galaxy.model.answer import Answer, Problem, Reply
+from galaxy.model.demand import container_changes
+from galaxy.model.job import AnswerRecord, JobRecord, JobState, PodPhase, RevisionRecord, Wish
+from galaxy.model.request import (
+    OPERATIONS,
+    Done,
+    JobRef,
+    RecoverPod,
+    Request,
+    SessionOpened,
+    SubmitJob,
+    UpdateJob,
+)
+from galaxy.model.rules import advice, check, flaws
+from galaxy.model.spec import JobSpec
+
+_OVER = (JobState.FINISHED, JobState.FAILED)
+
+
+def handle(ledger: Ledger, request: Request) -> None:
+    """Carry out or answer ``request``; the same key again gets the first answer again."""
+    kind = OPERATIONS.get(request.op)
+    if kind is None or not isinstance(request.body, kind[0]):
+        _reply(ledger, request, problem=UsageError(f'"{request.op}" is nothing that AppMaster does'))
+    elif request.op in _CHANGES:
+        _once(ledger, request)
+    elif request.op in _READS:
+        try:
+            result = _READS[request.op](ledger, request.body)
+        except GalaxyError as error:
+            _reply(ledger, request, problem=error)
+        else:
+            _reply(ledger, request, result=result)
+    else:
+        _reply(ledger, request, problem=UsageError(f'"{request.op}" is answered before it comes here'))
+
+
+def _once(ledger: Ledger, request: Request) -> None:
+    first = ledger.answers.get(request.key)
+    if first is not None:
+        result = first.done or first.opened
+        answer = Answer(key=request.key, result=result, problem=first.problem)
+        ledger.replies.append(Reply(reply=request.reply, answer=answer))
+        return
+    if ledger.now_s > request.deadline_s + ledger.config.late_s:
+        return  # Nobody waits, and the key may have been answered and forgotten.
+    row = AnswerRecord(key=request.key, op=request.op, at_s=ledger.now_s)
+    try:
+        result = _CHANGES[request.op](ledger, request)
+    except GalaxyError as error:
+        ledger.answer(msgspec.structs.replace(row, problem=_problem(error)))
+        _reply(ledger, request, problem=error)
+        return
+    opened = result if isinstance(result, SessionOpened) else None
+    done = result if isinstance(result, Done) else None
+    ledger.answer(msgspec.structs.replace(row, done=done, opened=opened))
+    _reply(ledger, request, result=result)
+
+
+def _submit(ledger: Ledger, request: Request) -> Done:
+    body: SubmitJob = request.body
+    spec = body.spec
+    _check(spec)
+    key = job_id(spec.name, request.key)
+    same = ledger.jobs.get(key)
+    if same is not None and same.key == request.key:
+        return Done(job=key, revision=same.revision)
+    if same is not None or key in ledger.history:
+        raise Conflict(f'the id "{key}" is taken by an earlier job', hint="submit it once more")
+    for other_key in ledger.jobs.where("name", spec.name):
+        other = ledger.jobs[other_key]
+        if other.wish is Wish.REMOVE:
+            continue
+        if other.state not in _OVER:
+            raise Conflict(
+                f'cannot run "{spec.name}": a job of this name is {other.state}',
+                details=[f"{other.job}, revision {other.revision}"],
+                hint=f"galaxy job update {spec.name}, or galaxy job remove {spec.name}",
+            )
+        jobs.remove(ledger, other)
+    now_s = ledger.now_s
+    _put_revision(ledger, key, 1, spec, request.user)
+    job = ledger.put_job(
+        JobRecord(
+            job=key,
+            name=spec.name,
+            type=spec.type,
+            key=request.key,
+            state=JobState.PENDING,
+            revision=1,
+            replica=spec.deploy.replica,
+            created_s=now_s,
+            updated_s=now_s,
+            since_s=now_s,
+            user=request.user,
+        )
+    )
+    ledger.tell(key, "job.submitted", key, f"{spec.deploy.replica} pods" + _by(request.user))
+    ledger.declare(job)
+    jobs.make_pods(ledger, job)
+    ledger.touch(key)
+    return Done(job=key, revision=1, warnings=tuple(advice(spec)))
+
+
+def _update(ledger: Ledger, request: Request) -> Done:
+    body: UpdateJob = request.body
+    job = _live(ledger, body.job, "update")
+    spec, old = body.spec, ledger.spec(job.job, job.revision)
+    _check(spec)
+    if spec.name != job.name:
+        raise SpecError(
+            f'cannot update "{job.name}" with a job of another name',
+            details=[f"`name`: {spec.name}"],
+            hint=f"galaxy job run it, or name it {job.name}",
+        )
+    if spec == old:
+        return Done(job=job.job, revision=job.revision, warnings=("nothing changed",))
+    changes = container_changes(old, spec)
+    if changes:
+        raise NotSupportedYet(
+            f'cannot update "{job.name}": it changes what the container is',
+            details=changes,
+            hint=f"galaxy job remove {job.name} and run it again",
+        )
+    revision = job.revision + 1
+    _put_revision(ledger, job.job, revision, spec, request.user)
+    origin = job.revision
+    ledger.tell(job.job, "job.updated", job.job, f"revision {origin} to {revision}" + _by(request.user))
+    job = ledger.put_job(
+        msgspec.structs.replace(job, revision=revision, replica=spec.deploy.replica, updated_s=ledger.now_s)
+    )
+    job = ledger.job_event(job, UpdateAsked)
+    job = rollout.begin(ledger, job, origin)
+    ledger.declare(job)
+    jobs.make_pods(ledger, job)
+    _prune_revisions(ledger, job)
+    ledger.touch(job.job)
+    return Done(job=job.job, revision=revision, warnings=tuple(advice(spec)))
+
+
+def _stop(ledger: Ledger, request: Request) -> Done:
+    body: JobRef = request.body
+    job = _live(ledger, body.job, "stop")
+    if job.wish is Wish.STOP:
+        return Done(job=job.job, revision=job.revision, warnings=("it was stopped already",))
+    ledger.tell(job.job, "job.stop-asked", job.job, _by(request.user).strip())
+    job = ledger.put_job(msgspec.structs.replace(job, wish=Wish.STOP, updated_s=ledger.now_s))
+    job = rollout.begin(ledger, job, job.revision)
+    ledger.job_event(job, StopAsked)
+    ledger.touch(job.job)
+    return Done(job=job.job, revision=job.revision)
+
+
+def _start(ledger: Ledger, request: Request) -> Done:
+    body: JobRef = request.body
+    job = _live(ledger, body.job, "start")
+    if job.wish is Wish.RUN:
+        return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
+    ledger.tell(job.job, "job.start-asked", job.job, _by(request.user).strip())
+    job = ledger.put_job(msgspec.structs.replace(job, wish=Wish.RUN, updated_s=ledger.now_s))
+    ledger.job_event(job, StartAsked)
+    if not is_batch(job.type):
+        for pod in ledger.job_pods(job.job):
+            if pod.phase is PodPhase.FINISHED:
+                pods.write(ledger, pod, recover=True)
+    ledger.touch(job.job)
+    return Done(job=job.job, revision=job.revision)
+
+
+def _remove(ledger: Ledger, request: Request) -> Done:
+    body: JobRef = request.body
+    job = lookup.find_job(ledger, body.job)
+    if job.wish is Wish.REMOVE:
+        return Done(job=job.job, revision=job.revision, warnings=("it is being removed already",))
+    ledger.tell(job.job, "job.remove-asked", job.job, _by(request.user).strip())
+    jobs.remove(ledger, job)
+    return Done(job=job.job, revision=job.revision)
+
+
+def _recover(ledger: Ledger, request: Request) -> Done:
+    """Deploy anew: the pod that is named, whatever its state, or every failed one of the job."""
+    body: RecoverPod = request.body
+    rows = lookup.find_pods(ledger, body.pod or body.job)
+    job = lookup.find_job(ledger, rows[0].job if rows else body.job)
+    if job.state is JobState.FINISHED or job.wish is not Wish.RUN:
+        state = "stopped" if job.wish is Wish.STOP else str(job.state)
+        raise Conflict(f'cannot recover "{job.name}": it is {state}', hint=f"galaxy job show {job.name}")
+    if not body.pod:
+        rows = tuple(pod for pod in rows if pod.phase is PodPhase.FAILED)
+    elif rows[0].phase is PodPhase.FINISHED:
+        raise Conflict(f'pod "{rows[0].pod}" has finished; it never runs again')
+    if not rows:
+        return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
+    job = ledger.job_event(job, Recovered)
+    ledger.put_job(msgspec.structs.replace(job, exit_code=None))
+    ledger.timers.cancel("ended", job.job)
+    for pod in rows:
+        ledger.tell(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())
+        pods.write(ledger, pod, recover=True)
+    ledger.touch(job.job)
+    return Done(job=job.job, revision=job.revision)
+
+
+def _logs(ledger: Ledger, request: Request) -> SessionOpened:
+    return sessions.open_logs(ledger, request, request.body)
+
+
+def _exec(ledger: Ledger, request: Request) -> SessionOpened:
+    return sessions.open_exec(ledger, request, request.body)
+
+
+_CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened]]] = {
+    "galaxy.job.submit": _submit,
+    "galaxy.job.update": _update,
+    "galaxy.job.stop": _stop,
+    "galaxy.job.start": _start,
+    "galaxy.job.remove": _remove,
+    "galaxy.job.recover": _recover,
+    "galaxy.job.logs": _logs,
+    "galaxy.pod.exec": _exec,
+}
+
+_READS: Final[dict[str, Callable[[Ledger, Any], Any]]] = {
+    "galaxy.job.list": shows.list_jobs,
+    "galaxy.job.show": shows.show_job,
+    "galaxy.service.discover": shows.discover,
+}
+
+
+def _live(ledger: Ledger, text: str, verb: str) -> JobRecord:
+    """Return a job that ``verb`` can be done to.
+
+    Raises:
+        NotFound, Conflict: there is none, or it is over.
+    """
+    job = lookup.find_job(ledger, text)
+    if job.wish is Wish.REMOVE:
+        raise Conflict(f'cannot {verb} "{job.name}": it is being removed')
+    if job.state in _OVER:
+        raise Conflict(f'cannot {verb} "{job.name}": it has {job.state}', hint="galaxy job run it anew")
+    return job
+
+
+def _check(spec: JobSpec) -> None:
+    lines = check(spec)
+    if not lines:
+        return
+    later = sum(flaw.unsupported for flaw in flaws(spec))
+    kind = NotSupportedYet if later == len(lines) else SpecError
+    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    raise kind(f'job "{spec.name}" has {count}', details=lines)
+
+
+def _put_revision(ledger: Ledger, job: str, revision: int, spec: JobSpec, user: str) -> None:
+    row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=ledger.now_s, user=user)
+    ledger.revisions.put(revision_key(job, revision), row)
+
+
+def _prune_revisions(ledger: Ledger, job: JobRecord) -> None:
+    """Keep the last revisions, and those that a pod still is or shall be."""
+    oldest = job.revision - ledger.config.revisions_max
+    used = {number for pod in ledger.job_pods(job.job) for number in (pod.revision, pod.target)}
+    for key in ledger.revisions.where("job", job.job):
+        number = ledger.revisions[key].revision
+        if number <= oldest and number not in used:
+            ledger.revisions.drop(key)
+
+
+def _reply(
+    ledger: Ledger, request: Request, *, result: Any = None, problem: GalaxyError | None = None
+) -> None:
+    told = _problem(problem) if problem else None
+    ledger.replies.append(
+        Reply(reply=request.reply, answer=Answer(key=request.key, result=result, problem=told))
+    )
+
+
+def _problem(error: GalaxyError) -> Problem:
+    return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
+
+
+def _by(user: str) -> str:
+    return f" by {user}" if user else ""
