@@ -1,0 +1,89 @@
+"""Groups of commands that import a command only when it is run: start-up time is for the user."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+
+from galaxy.model.flaw import nearest
+
+
+class Lazy(NamedTuple):
+    """Where a command is (``module:attribute``), and its line in the help of its group."""
+
+    target: str
+    help: str
+    section: str = "Commands"
+
+
+class _WithExamples(click.Command):
+    """A command whose help begins with examples, as they are written."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_help_text(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip("\n").splitlines():
+                    formatter.write(f"{line}\n")
+
+
+class Command(_WithExamples):
+    """A command; see ``_WithExamples``."""
+
+
+class LazyGroup(_WithExamples, click.Group):
+    """A group whose ``lazy`` commands are imported on use; ``aliases`` are the ancestor's words."""
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, Lazy] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+        self.aliases = dict(aliases or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self.lazy, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = self.aliases.get(cmd_name, cmd_name)
+        found = super().get_command(ctx, name)
+        if found is not None or name not in self.lazy:
+            return found
+        module, _, attribute = self.lazy[name].target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command), self.lazy[name].target
+        self.add_command(command, name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        command = self.get_command(ctx, args[0])
+        if command is None:
+            guess = nearest(args[0], [*self.list_commands(ctx), *self.aliases])
+            hint = f"; did you mean `{guess}`?" if guess else ""
+            raise click.UsageError(f'no command "{args[0]}"{hint}', ctx)
+        return command.name, command, args[1:]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            lazy = self.lazy.get(name)
+            if lazy is not None:
+                sections.setdefault(lazy.section, []).append((name, lazy.help))
+            elif (command := self.get_command(ctx, name)) is not None and not command.hidden:
+                sections.setdefault("Commands", []).append((name, command.get_short_help_str(80)))
+        for section, rows in sections.items():
+            with formatter.section(section):
+                formatter.write_dl(rows)

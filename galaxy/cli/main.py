@@ -1,0 +1,134 @@
+"""``galaxy``: parse, run, and turn whatever goes wrong into one readable message and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from galaxy import __version__
+from galaxy.cli.lazy import Lazy, LazyGroup
+from galaxy.errors import FAILED, USAGE, GalaxyError
+
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+COMMANDS: Final = {
+    "up": Lazy("galaxy.cli.cluster:up", "Start a whole cluster on this host.", "A cluster on this host"),
+    "down": Lazy("galaxy.cli.cluster:down", "End it.", "A cluster on this host"),
+    "doctor": Lazy("galaxy.cli.doctor:doctor", "Say what this host can enforce.", "A cluster on this host"),
+    "job": Lazy("galaxy.cli.job:job", "Run, list, show, update, stop, remove jobs.", "Jobs"),
+    "logs": Lazy("galaxy.cli.logs:logs", "Show what programs wrote.", "Jobs"),
+    "exec": Lazy("galaxy.cli.exec:exec_", "Run a command inside a pod.", "Jobs"),
+    "discover": Lazy("galaxy.cli.discover:discover", "Show where a service answers.", "Jobs"),
+    "status": Lazy("galaxy.cli.status:status", "Show leaders, agents and totals.", "The cluster"),
+    "agent": Lazy("galaxy.cli.agent:agent", "List and show agents; join a cluster as one.", "The cluster"),
+    "context": Lazy("galaxy.cli.context:context", "Choose which cluster is meant.", "The cluster"),
+    "resman": Lazy("galaxy.cli.node:resman", "Run a ResMan.", "Processes"),
+    "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
+    "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),
+    "completion": Lazy("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
+}
+
+ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent"}
+
+EXAMPLES: Final = """\
+  galaxy up --detach                 a cluster on this host
+  galaxy job run job.yaml            run a job and watch it come up
+  galaxy job list                    what runs
+  galaxy logs -f hello               what it writes
+  galaxy job update job.yaml         a new version, a few pods at a time
+"""
+
+EPILOG: Final = """\
+\b
+Which cluster is meant: --redis, --dir or --context, then GALAXY_REDIS, then GALAXY_DIR,
+then the one started or chosen last.
+"""
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"galaxy {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    aliases=ALIASES,
+    examples=EXAMPLES,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+def cli() -> None:
+    """Services and batch jobs on many Linux machines."""
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; problems go to stderr, never as a traceback.
+
+    GALAXY_DEBUG=1 shows tracebacks.
+    """
+    debug = os.environ.get("GALAXY_DEBUG", "") not in ("", "0")
+    try:
+        code = cli.main(list(arguments), prog_name="galaxy", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        _complain(error.format_message())
+        return USAGE
+    except click.ClickException as error:
+        _complain(f"galaxy: {_usage(error)}")
+        return USAGE
+    except GalaxyError as error:
+        if debug:
+            raise
+        _complain(f"galaxy: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _complain("")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; keep the interpreter's own last flush from complaining.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        _complain(
+            f"galaxy: internal error: {kind}: {error}\n  try: GALAXY_DEBUG=1 shows where; please report it"
+        )
+        return FAILED
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    text = message[:1].lower() + message[1:].rstrip(".")
+    context = getattr(error, "ctx", None)
+    if isinstance(error, click.UsageError) and context is not None:
+        text += f"\n  try: {context.command_path} -h"
+    return text
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""``galaxy resman`` and ``galaxy appmaster``: the leaders' processes. Thin: options, then the shell."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from galaxy.client.contexts import find
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def node_options(function: F) -> F:
+    """Add the options that every process of a cluster has."""
+    for option in (
+        click.option(
+            "--log-level", default="info", show_default=True, metavar="LEVEL", help="What is logged."
+        ),
+        click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder."),
+        click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS."),
+    ):
+        function = option(function)
+    return function
+
+
+def cluster_url(redis: str | None, directory: str | None) -> str:
+    """Return the URL that a process joins: the one given, GALAXY_REDIS, or the folder's."""
+    return redis or os.environ.get("GALAXY_REDIS") or find(dir=directory or "").url
+
+
+def _leader_options(function: F) -> F:
+    function = click.option("--name", metavar="NAME", help="Name of this host in the cluster.")(function)
+    function = click.option(
+        "--lease", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
+        help="Seconds after which a silent leader is replaced.",
+    )(function)  # fmt: skip
+    return node_options(function)
+
+
+@click.command()
+@_leader_options
+def resman(redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float) -> int:
+    """Run a ResMan: it leads, or stands by while another leads."""
+    from galaxy.tasks.node import NodeOptions, run_resman
+
+    url = cluster_url(redis, directory)
+    return run_resman(
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease)
+    )
+
+
+@click.command()
+@_leader_options
+def appmaster(
+    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float
+) -> int:
+    """Run an AppMaster: it leads, or stands by while another leads."""
+    from galaxy.tasks.node import NodeOptions, run_appmaster
+
+    url = cluster_url(redis, directory)
+    return run_appmaster(
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease)
+    )
