@@ -1,0 +1,344 @@
+"""A container without the container package: AppWorker in a forked child, the test as its agent."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from galaxy.model.base import decode, encode
+from galaxy.model.pod import PodFound, PodOrder, TaskFound
+from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.worker import (
+    PACKET_BYTES_MAX,
+    FromWorker,
+    Order,
+    Package,
+    Report,
+    TaskCgroup,
+    WantPackage,
+    WorkerConfig,
+)
+from galaxy.worker_entry.main import run
+
+MIB = 1024 * 1024
+CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
+NOBODY = 65534
+
+
+def task_spec(start: str, name: str = "main", **more: Any) -> TaskSpec:
+    more.setdefault("cpu", CpuSpec(millicores=100))
+    more.setdefault("memory", MemorySpec(size=64 * MIB))
+    return TaskSpec(name=name, start=start, **more)
+
+
+class Cgroups:
+    """Real v1 cgroups (pids, memory) for one task, made and removed by the test."""
+
+    def __init__(self, memory_bytes: int = 64 * MIB, pids_max: int = 64) -> None:
+        name = f"galaxy-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self.paths = [Path("/sys/fs/cgroup") / controller / name for controller in ("pids", "memory")]
+        for path in self.paths:
+            path.mkdir()
+        (self.paths[0] / "pids.max").write_text(str(pids_max))
+        (self.paths[1] / "memory.limit_in_bytes").write_text(str(memory_bytes))
+        self.fds = [os.open(path / "cgroup.procs", os.O_RDWR) for path in self.paths]
+        self.fds.append(os.open(self.paths[1] / "memory.oom_control", os.O_RDONLY))
+        self.fds.append(os.open(self.paths[0] / "pids.max", os.O_RDWR))
+        self.pids_max = pids_max
+
+    def task(self, name: str) -> TaskCgroup:
+        return TaskCgroup(
+            name=name,
+            procs_fds=(self.fds[0], self.fds[1]),
+            oom_fd=self.fds[2],
+            pids_fd=self.fds[3],
+            pids_max=self.pids_max,
+        )
+
+    def pids(self) -> list[int]:
+        return [int(line) for line in (self.paths[0] / "cgroup.procs").read_text().split()]
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        for path in self.paths:
+            deadline = time.monotonic() + 10
+            while path.exists():
+                for pid in (path / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+                assert time.monotonic() < deadline, f"{path} does not go away"
+                time.sleep(0.01)
+
+
+class Container:
+    """One AppWorker and the agent's end of its socket. ``packages`` maps a source to an archive."""
+
+    def __init__(self, root: Path, *, pid_namespace: bool = False, **config: Any) -> None:
+        self.root = root
+        self.workspace = root / "w"
+        self.workspace.mkdir()
+        self.logs = root / "logs"
+        self.logs.mkdir()
+        if config.get("run_uid", -1) >= 0:
+            os.chown(self.workspace, config["run_uid"], config["run_uid"])
+        self.packages: dict[str, Path | str] = {}
+        self.fetched: list[str] = []
+        self.report: PodFound | None = None
+        self.reports: list[PodFound] = []
+        self.others: list[tuple[FromWorker, list[int]]] = []
+        self.agent: socket.socket | None = None
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind(str(root / "s"))
+        listening.listen(8)
+        log_fd = os.open(self.logs, os.O_RDONLY | os.O_DIRECTORY)
+        config = {"tasks": (TaskCgroup(name="main"),), **config}
+        self.config = WorkerConfig(
+            container="web-abc.0",
+            incarnation=1,
+            host="h1",
+            workspace=str(self.workspace),
+            listen_fd=listening.fileno(),
+            log_fd=log_fd,
+            isolated=pid_namespace,
+            **config,
+        )
+        self.pids = self._launch(pid_namespace)
+        listening.close()
+        os.close(log_fd)
+        self.generation = 0
+        self.connect()
+
+    @property
+    def pid(self) -> int:
+        return self.pids[-1]
+
+    def _launch(self, pid_namespace: bool) -> list[int]:
+        told, tell = os.pipe()
+        outer = os.fork()
+        if outer == 0:
+            code = 99
+            try:
+                os.setsid()
+                os.close(told)
+                if pid_namespace:
+                    libc = ctypes.CDLL(None, use_errno=True)
+                    assert libc.unshare(CLONE_NEWNS | CLONE_NEWPID) == 0
+                    inner = os.fork()
+                    if inner:
+                        os.write(tell, str(inner).encode())
+                        os.close(tell)
+                        os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]) & 255)
+                    assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVATE
+                    assert libc.mount(b"proc", b"/proc", b"proc", 0, None) == 0
+                os.close(tell)
+                run(self.config)
+            finally:
+                os._exit(code)
+        os.close(tell)
+        with open(told, "rb") as file:
+            inner_pid = file.read()
+        return [outer, int(inner_pid)] if inner_pid else [outer]
+
+    # ---- the agent's side
+
+    def connect(self) -> socket.socket:
+        self.agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.agent.connect(str(self.root / "s"))
+        return self.agent
+
+    def send(self, packet: Any, fds: tuple[int, ...] = ()) -> None:
+        self.send_raw(encode(packet), fds)
+
+    def send_raw(self, data: bytes, fds: tuple[int, ...] = ()) -> None:
+        assert self.agent is not None
+        files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self.agent.sendmsg([data], files)
+
+    def order(self, *tasks: TaskSpec, run: bool = True, **more: Any) -> PodOrder:
+        """Send the next order and return it."""
+        self.generation = more.pop("generation", self.generation + 1)
+        more.setdefault("revision", self.generation)
+        order = PodOrder(
+            pod="web-abc.0",
+            incarnation=1,
+            generation=self.generation,
+            job="web-abc",
+            index=0,
+            run=run,
+            tasks=tasks,
+            **{"stop_timeout": 5.0, **more},
+        )
+        self.send(Order(order=order))
+        return order
+
+    def receive(self, timeout_s: float) -> FromWorker | None:
+        """Take one packet; archives are handed out, reports and the rest are kept."""
+        assert self.agent is not None
+        if not select.select([self.agent], [], [], timeout_s)[0]:
+            return None
+        data, ancillary, _, _ = self.agent.recvmsg(PACKET_BYTES_MAX, socket.CMSG_SPACE(64))
+        assert data, "AppWorker closed the connection"
+        files: array.array[int] = array.array("i")
+        for _, _, content in ancillary:
+            files.frombytes(content)
+        packet: FromWorker = decode(data, FromWorker)  # type: ignore[arg-type]
+        match packet:
+            case Report():
+                self.report = packet.pod
+                self.reports.append(packet.pod)
+            case WantPackage():
+                self.fetched.append(packet.version)
+                self._serve(packet)
+            case _:
+                self.others.append((packet, list(files)))
+        return packet
+
+    def _serve(self, want: WantPackage) -> None:
+        archive = self.packages.get(want.source, "no such package")
+        if isinstance(archive, str):
+            self.send(Package(request=want.request, error=archive, retry=not archive.startswith("final")))
+            return
+        with archive.open("rb") as file:
+            self.send(Package(request=want.request), (file.fileno(),))
+
+    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 15.0) -> PodFound:
+        """Wait for a report for which ``wanted`` holds, and return it."""
+        deadline = time.monotonic() + timeout_s
+        while self.report is None or not wanted(self.report):
+            left = deadline - time.monotonic()
+            assert left > 0 and self.receive(left) is not None, f"not in {timeout_s} s; last: {self.report}"
+        return self.report
+
+    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 15.0) -> TaskFound:
+        generation = self.generation
+        return self.until(
+            lambda pod: pod.generation == generation and any(wanted(task) for task in pod.tasks), timeout_s
+        ).tasks[0]
+
+    def until_packet(self, kind: Any, timeout_s: float = 15.0) -> tuple[Any, list[int]]:
+        """Wait for a packet that is neither a report nor a wish for a package."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for found in self.others:
+                if isinstance(found[0], kind):
+                    self.others.remove(found)
+                    return found
+            left = deadline - time.monotonic()
+            assert left > 0 and self.receive(left) is not None, f"no {kind} in {timeout_s} s"
+
+    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+        """Wait until ``wanted()``, a look at files or processes, is true; packets are served meanwhile."""
+        deadline = time.monotonic() + timeout_s
+        while not (result := wanted()):
+            assert time.monotonic() < deadline, f"not in {timeout_s} s; last report: {self.report}"
+            self.receive(0.01)
+        return result
+
+    def text(self, name: str) -> str:
+        try:
+            return (self.workspace / name).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def log(self, name: str = "main.stdout") -> str:
+        try:
+            return (self.logs / name).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def ended(self, timeout_s: float = 10.0) -> int:
+        """Wait for AppWorker's end and return its exit code."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            pid, status = os.waitpid(self.pids[0], os.WNOHANG)
+            if pid:
+                self.pids = []
+                return os.waitstatus_to_exitcode(status)
+            assert time.monotonic() < deadline, f"AppWorker did not end in {timeout_s} s"
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        if self.agent is not None:
+            self.agent.close()
+        if not self.pids:
+            return
+        # Without a PID namespace only AppWorker itself can end all that it started.
+        os.kill(self.pid, signal.SIGKILL if len(self.pids) > 1 else signal.SIGTERM)
+        try:
+            self.ended(timeout_s=20.0)
+        except AssertionError:
+            for pid in reversed(self.pids):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(self.pids[0], 0)
+            raise
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path (Unix sockets have 107 bytes) that other users may enter."""
+    path = Path(tempfile.mkdtemp(prefix="gw-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def launch(root: Path) -> Iterator[Callable[..., Container]]:
+    """Make containers, and end them after the test."""
+    made: list[Container] = []
+
+    def make(**config: Any) -> Container:
+        place = root / str(len(made))
+        place.mkdir()
+        made.append(Container(place, **config))
+        return made[-1]
+
+    yield make
+    for container in made:
+        container.close()
+
+
+@pytest.fixture
+def container(launch: Callable[..., Container]) -> Container:
+    """The lesser mode: no namespaces, no cgroups."""
+    return launch()
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Callable[..., Cgroups]]:
+    made: list[Cgroups] = []
+
+    def make(**limits: int) -> Cgroups:
+        made.append(Cgroups(**limits))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def spec() -> Callable[..., TaskSpec]:
+    return task_spec
+
+
+def replace(spec: TaskSpec, **changes: Any) -> TaskSpec:
+    return msgspec.structs.replace(spec, **changes)

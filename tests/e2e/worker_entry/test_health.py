@@ -1,0 +1,100 @@
+"""Health: asked by tcp, http and command, reported and never acted upon by AppWorker."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from galaxy.model.pod import TaskState
+from galaxy.model.spec import HealthSpec, PortSpec, ServiceSpec
+
+SERVER = f"""
+exec {sys.executable} -S - <<'EOF'
+import http.server, os
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if os.path.exists("sick") else 200)
+        self.end_headers()
+    def log_message(self, *a): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["GALAXY_PORT_WEB"])), Answer).serve_forever()
+EOF
+"""
+QUICK = {"interval": 0.1, "timeout": 1.0, "failures": 2}
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_http_check_follows_the_program_and_leaves_it_running(launch, spec, port):
+    container = launch(ports={"web": port})
+    health = HealthSpec(type="http", port="web", path="/ok", **QUICK)
+    container.order(spec(SERVER, ports=(PortSpec(name="web"),), health=health))
+    container.until_task(lambda task: task.healthy is True)
+    (container.workspace / "sick").touch()
+    task = container.until_task(lambda task: task.healthy is False)
+    assert (task.state, task.restarts) == (TaskState.RUNNING, 0)
+    assert task.reason.code == "unhealthy" and "HTTP status 503" in task.reason.message
+    (container.workspace / "sick").unlink()
+    task = container.until_task(lambda task: task.healthy is True)
+    assert task.reason is None
+
+
+def test_service_without_a_check_is_asked_by_tcp(launch, spec, port):
+    container = launch(ports={"web": port})
+    service = {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="hello", port="web"),)}
+    container.order(spec(f"sleep 0.5; {SERVER}", **service))
+    task = container.until_task(lambda task: task.state == TaskState.RUNNING)
+    assert task.healthy is None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
+    container.until(lambda pod: pod.healthy)
+    socket.create_connection(("127.0.0.1", port), 1).close()
+
+
+def test_program_that_never_listens_becomes_unhealthy(launch, spec, port):
+    container = launch(ports={"web": port})
+    health = HealthSpec(type="tcp", port="web", **QUICK)
+    container.order(spec("exec sleep 60", ports=(PortSpec(name="web"),), health=health))
+    task = container.until_task(lambda task: task.healthy is False)
+    assert "Connection refused" in task.reason.message
+
+
+def test_command_check_is_asked_by_exit_code(container, spec):
+    health = HealthSpec(type="command", command="test ! -e sick", **QUICK)
+    container.order(spec("exec sleep 60", health=health))
+    container.until_task(lambda task: task.healthy is True)
+    (container.workspace / "sick").touch()
+    assert "exit code 1" in container.until_task(lambda task: task.healthy is False).reason.message
+
+
+def test_command_check_that_hangs_counts_as_failed(container, spec):
+    health = HealthSpec(type="command", command="sleep 30", interval=0.1, timeout=0.1, failures=1)
+    container.order(spec("exec sleep 60", health=health))
+    assert "no end in 0.1 s" in container.until_task(lambda task: task.healthy is False).reason.message
+
+
+def test_program_without_any_check_is_healthy_once_it_stays_up(container, spec):
+    container.order(spec("exec sleep 60"))
+    assert not container.until_task(lambda task: task.state == TaskState.RUNNING).healthy
+    container.until(lambda pod: pod.healthy)
+
+
+def test_health_is_asked_while_the_program_floods_its_log(launch, spec):
+    container = launch(log_bytes_max=1024 * 1024, log_files_max=2)
+    health = HealthSpec(type="command", command="test ! -e sick", **QUICK)
+    container.order(spec("exec yes flood", health=health))
+    container.until_task(lambda task: task.healthy is True)
+    container.until_true(lambda: (container.logs / "main.stdout.1").exists())
+    (container.workspace / "sick").touch()
+    container.until_task(lambda task: task.healthy is False, timeout_s=5.0)
+    total = sum(path.stat().st_size for path in container.logs.glob("main.stdout*"))
+    assert total <= 2 * 1024 * 1024 + 65536
+    with open(f"/proc/{container.pid}/smaps_rollup") as file:
+        dirty_kib = next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
+    assert dirty_kib < 16 * 1024

@@ -1,0 +1,210 @@
+"""Programs from start to end: restarts, exits told apart, stops that reach everything."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import pytest
+
+from galaxy.model.pod import PodOrder, PodState, TaskState
+from galaxy.model.spec import RestartSpec
+from galaxy.model.worker import Order, Quit, TaskCgroup, WorkerLog
+
+
+def test_program_gets_its_environment_and_workspace(launch, spec):
+    container = launch(ports={"http-main": 21007})
+    names = "PWD HOME GALAXY_PORT_HTTP_MAIN GALAXY_JOB_ID GALAXY_POD_ID GALAXY_POD_INDEX".split()
+    names += "GALAXY_TASK_ID GALAXY_WORKSPACE GALAXY_HOST MINE".split()
+    start = f'echo "{"|".join(f"${name}" for name in names)}" > env; exec sleep 60'
+    container.order(spec(start, env={"MINE": "yes", "GALAXY_HOST": "forged"}))
+    container.until_task(lambda task: task.state == TaskState.RUNNING)
+    where = str(container.workspace)
+    text = container.until_true(lambda: container.text("env"))
+    assert text.strip().split("|") == [
+        where, where, "21007", "web-abc", "web-abc.0", "0", "web-abc.0/main", where, "h1", "yes",
+    ]  # fmt: skip
+
+
+def test_killed_program_is_restarted_with_reason_and_count(container, spec):
+    container.order(spec("echo $$ > pid; exec sleep 60", restart=RestartSpec(delay=0.05)))
+    container.until_task(lambda task: task.state == TaskState.RUNNING)
+    pid = int(container.until_true(lambda: container.text("pid")))
+    os.kill(pid, signal.SIGKILL)
+    task = container.until_task(lambda task: task.state == TaskState.RUNNING and task.restarts == 1)
+    assert task.last_exit.signal == signal.SIGKILL
+    assert not task.last_exit.oom
+    assert container.until_true(lambda: container.text("pid").strip() not in ("", str(pid)))
+
+
+def test_failing_program_backs_off_longer_each_time_and_then_fails(container, spec):
+    rule = RestartSpec(policy="on-failure", attempts=3, delay=0.1, delay_max=0.2)
+    container.order(spec("date +%s.%N >> starts; exit 3", restart=rule))
+    task = container.until_task(lambda task: task.state == TaskState.FAILED)
+    assert task.restarts == 3
+    assert task.last_exit.code == 3
+    assert "3 restarts are used up" in task.reason.message
+    starts = [float(line) for line in container.text("starts").split()]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and gaps[2] >= 0.2
+
+
+def test_exit_code_signal_and_core_are_told_apart(container, spec):
+    never = RestartSpec(policy="never")
+    container.order(spec("exit 7", restart=never))
+    assert container.until_task(lambda task: task.state == TaskState.FAILED).last_exit.code == 7
+    container.order(spec("kill -TERM $$", restart=never))
+    ended = container.until_task(lambda task: task.state == TaskState.FAILED).last_exit
+    assert (ended.code, ended.signal, ended.core) == (None, signal.SIGTERM, False)
+    container.order(spec("kill -SEGV $$", restart=never))
+    ended = container.until_task(lambda task: task.state == TaskState.FAILED).last_exit
+    assert (ended.code, ended.signal, ended.core) == (None, signal.SIGSEGV, True)
+
+
+def test_finished_batch_program_never_runs_again(container, spec):
+    batch = spec("echo once >> runs")
+    container.order(batch, batch=True)
+    container.until(lambda pod: pod.state == PodState.FINISHED)
+    container.order(batch, batch=True, generation=1)
+    container.order(batch, batch=True, generation=2, revision=1)
+    container.until(lambda pod: pod.generation == 2)
+    container.order(batch, batch=True, run=False)
+    container.order(batch, batch=True)
+    found = container.until(lambda pod: pod.generation == 4)
+    assert found.state == PodState.FINISHED
+    assert container.text("runs") == "once\n"
+
+
+def test_daemon_in_its_own_session_is_killed_on_stop(container, spec):
+    daemon = "setsid sh -c 'trap \"\" TERM; echo $$ > daemon; while :; do sleep 1; done' & exec sleep 60"
+    running = spec(daemon)
+    container.order(running, stop_timeout=0.3)
+    container.until_task(lambda task: task.state == TaskState.RUNNING)
+    pid = int(container.until_true(lambda: container.text("daemon")))
+    container.order(running, run=False, stop_timeout=0.3)
+    container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_graceful_stop_lets_a_child_of_the_shell_finish(container, spec):
+    child = 'trap "sleep 0.3; echo drained > out; exit 0" TERM; echo up > up; while :; do sleep 0.05; done'
+    program = f"sh -c '{child}' & wait"
+    container.order(spec(program))
+    container.until_true(lambda: container.text("up"))
+    container.order(spec(program), run=False)
+    container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert container.text("out") == "drained\n"
+
+
+def test_stop_command_is_used_instead_of_sigterm(container, spec):
+    program = spec(
+        "trap 'echo term >> how; exit 0' TERM; trap 'echo usr1 >> how; exit 0' USR1; echo $$ > pid; "
+        "while :; do sleep 0.05; done",
+        stop="kill -USR1 $(cat pid)",
+    )
+    container.order(program)
+    container.until_true(lambda: container.text("pid"))
+    container.order(program, run=False)
+    container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert container.text("how") == "usr1\n"
+
+
+def test_failing_stop_command_falls_back_to_sigterm(container, spec):
+    program = spec(
+        "trap 'echo term > how; exit 0' TERM; echo > up; while :; do sleep 0.05; done", stop="exit 9"
+    )
+    container.order(program)
+    container.until_true(lambda: container.text("up"))
+    container.order(program, run=False)
+    container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert container.text("how") == "term\n"
+
+
+def test_program_that_ignores_sigterm_is_killed_after_the_timeout(container, spec):
+    program = spec("trap '' TERM; echo > up; while :; do sleep 0.05; done")
+    container.order(program)
+    container.until_true(lambda: container.text("up"))
+    container.order(program, run=False, stop_timeout=0.2)
+    found = container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert found.tasks[0].last_exit.signal == signal.SIGKILL
+
+
+def test_stopped_pod_starts_again_in_the_same_container(container, spec):
+    program = spec("echo up >> ups; exec sleep 60")
+    container.order(program)
+    container.until_true(lambda: container.text("ups"))
+    container.order(program, run=False)
+    found = container.until(lambda pod: pod.state == PodState.STOPPED)
+    assert found.pid == container.pid
+    container.order(program)
+    assert container.until(lambda pod: pod.state == PodState.RUNNING).pid == container.pid
+    container.until_true(lambda: container.text("ups") == "up\nup\n")
+
+
+def test_same_order_again_changes_nothing(container, spec):
+    program = spec("echo up >> ups; exec sleep 60")
+    container.order(program)
+    container.until_true(lambda: container.text("ups"))
+    container.order(program, generation=1)
+    container.order(spec("echo other >> ups"), generation=0)
+    container.order(program, generation=2)
+    found = container.until(lambda pod: pod.generation == 2)
+    assert found.state == PodState.RUNNING
+    assert container.text("ups") == "up\n"
+
+
+def test_update_replaces_the_changed_program_while_pid_1_and_its_neighbour_stay(launch, spec):
+    container = launch(tasks=(TaskCgroup(name="main"), TaskCgroup(name="side")))
+    side = spec("echo $$ >> side; exec sleep 60", name="side")
+    container.order(spec("echo one $$ >> main; exec sleep 60"), side)
+    container.until(lambda pod: pod.state == PodState.RUNNING)
+    before = container.until_true(lambda: container.text("main") and container.text("side"))
+    container.order(spec("echo two $$ >> main; exec sleep 60"), side)
+    found = container.until(lambda pod: pod.generation == 2 and pod.state == PodState.RUNNING)
+    assert found.pid == container.pid
+    lines = container.until_true(lambda: (t := container.text("main").splitlines())[1:] and t)
+    assert [line.split()[0] for line in lines] == ["one", "two"]
+    assert not os.path.exists(f"/proc/{lines[0].split()[1]}")
+    assert container.text("side") == before
+
+
+def test_order_for_another_container_is_refused(container, spec):
+    order = PodOrder(
+        pod="other-abc.0",
+        incarnation=1,
+        generation=5,
+        job="o",
+        index=0,
+        revision=1,
+        run=True,
+        tasks=(spec("true"),),
+    )
+    container.send(Order(order=order))
+    assert container.until_packet(WorkerLog)[0].reason.code == "foreign-order"
+    assert container.report.generation == 0
+
+
+def test_task_that_the_container_has_no_room_for_fails_with_a_reason(container, spec):
+    container.order(spec("sleep 60", name="stranger"))
+    task = container.until(lambda pod: pod.generation == 1).tasks[0]
+    assert (task.state, task.reason.code) == (TaskState.FAILED, "unknown-task")
+    container.order(spec("sleep 60", name="stranger"), run=False)
+    container.until(lambda pod: pod.state == PodState.STOPPED)
+
+
+@pytest.mark.parametrize("how", ["packet", "signal"])
+def test_quit_stops_programs_gracefully_and_ends_the_container(container, spec, how):
+    container.order(spec("trap 'echo bye > bye; exit 0' TERM; echo > up; while :; do sleep 0.05; done"))
+    container.until_true(lambda: container.text("up"))
+    if how == "packet":
+        container.send(Quit(stop_timeout=5.0))
+    else:
+        os.kill(container.pid, signal.SIGTERM)
+    assert container.ended() == 0
+    assert container.text("bye") == "bye\n"
+
+
+def test_container_without_orders_quits_at_once(container):
+    container.send(Quit())
+    assert container.ended(timeout_s=3.0) == 0
