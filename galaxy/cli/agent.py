@@ -49,7 +49,7 @@ class PortRange(click.ParamType[tuple[int, int]]):
 
 
 @click.group(
-    cls=LazyGroup, lazy=SUBCOMMANDS, aliases={"ls": "list", "list_agents": "list"}, epilog=EPILOG,
+    cls=LazyGroup, lazy=SUBCOMMANDS, aliases={"ls": "list", "list_agents": "list"}, examples=EXAMPLES,
     invoke_without_command=True,
 )  # fmt: skip
 @node_options
@@ -75,7 +75,7 @@ class PortRange(click.ParamType[tuple[int, int]]):
 @click.option("--ephemeral", is_flag=True, help="Destroy every container when the agent ends.")
 @click.pass_context
 def agent(
-    ctx: click.Context, redis: str | None, directory: str | None, log_level: str, name: str | None,
+    ctx: click.Context, /, redis: str | None, directory: str | None, log_level: str, name: str | None,
     state: Path | None, ports: tuple[int, int], roots: tuple[Path, ...], tags: tuple[str, ...], **chosen: Any,
 ) -> int | None:  # fmt: skip
     """Run the agent of this host; or list and show agents.
