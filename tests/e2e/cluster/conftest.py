@@ -1,0 +1,199 @@
+"""A real cluster, started and ended by the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+HELLO = ROOT / "examples" / "hello" / "hello.py"
+GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these need root, except where a test gives it up itself."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.root)
+            item.add_marker(pytest.mark.timeout(180))
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+class Cluster:
+    """One cluster's folder, and the command line pointed at it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder.parent / f"{folder.name}-home"
+        self.home.mkdir(exist_ok=True)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
+        return kept | {"GALAXY_DIR": str(self.folder), "HOME": str(self.home), "XDG_CONFIG_HOME": ""}
+
+    def run(
+        self, *words: str, status: int | None = 0, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``galaxy WORDS``; it must exit with ``status``, unless that is None."""
+        done = subprocess.run(
+            [*GALAXY, *words],
+            env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+        )  # fmt: skip
+        assert status is None or done.returncode == status, (
+            f"galaxy {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}\n"
+            + self.logs()
+        )
+        return done
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self.run(*words, "-o", "json").stdout)
+
+    def show(self, job: str) -> dict[str, Any]:
+        return dict(self.json("job", "show", job))
+
+    def pods(self, job: str) -> list[dict[str, Any]]:
+        return list(self.show(job)["pods"])
+
+    def endpoints(self, service: str) -> list[dict[str, Any]]:
+        return list(self.json("discover", service))
+
+    def up(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.run("up", "--detach", "--dir", str(self.folder), *options)
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.run("down", "--dir", str(self.folder), timeout_s=90)
+
+    def file(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "cluster.json").read_text()))
+
+    def pid(self, part: str) -> int:
+        return next(int(p["pid"]) for p in self.file()["processes"] if p["name"].startswith(part))
+
+    def plan(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "plan.json").read_text()))
+
+    def logs(self) -> str:
+        """Return the ends of all logs, for a failure's message."""
+        logs = sorted((self.folder / "logs").glob("*.log"))
+        ends = {log.name: log.read_text(errors="replace").splitlines()[-15:] for log in logs}
+        return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in ends.items())
+
+
+def until(what: str, true: Callable[[], Any], timeout_s: float = 30) -> Any:
+    """Ask until ``true`` is: nobody tells a test from outside. Returns what it said."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        said = true()
+        if said:
+            return said
+        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
+    """Return everything of a cluster that is on this host, by our own reading of /proc and /sys."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    loops = Path("/sys/block").glob("loop*/loop/backing_file")
+    tops = Path("/sys/fs/cgroup").rglob("galaxy*")
+    found = [f"mount {line.split()[4]}" for line in mounts if f" {folder}/" in line]
+    found += [f"loop {file.parts[3]}" for file in loops if file.read_text().startswith(f"{folder}/")]
+    found += [f"cgroup {top}" for top in tops if top.name in cgroup_roots and top.is_dir()]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            cgroups = (process / "cgroup").read_text()
+        except OSError:
+            continue
+        if int(process.name) == os.getpid() or not (process / "cmdline").read_bytes():
+            continue
+        ours = bytes(folder) + b"/" in words or bytes(folder) + b"\0" in words
+        if ours or any(f"/{root}/" in cgroups for root in cgroup_roots):
+            found.append(f"process {process.name} {words[:80]!r}")
+    return found
+
+
+def job_file(folder: Path, name: str, **job: Any) -> Path:
+    """Write a job file: ``task`` is its only task's fields over small defaults, the rest the job's."""
+    task = {"cpu": "100m", "memory": "64M", "start": "exec sleep 1000"} | job.pop("task", {})
+    pod = {"workspace": {"path": "/home/work", "size": "16M"}, "tasks": [task]} | job.pop("pod", {})
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "pod": pod, **job}))
+    return path
+
+
+def hello_package(folder: Path, version: str) -> Path:
+    """Package the example under another version."""
+    source = folder / f"hello-{version}"
+    source.mkdir(exist_ok=True)
+    text = HELLO.read_text().replace('VERSION = "1.0.0"', f'VERSION = "{version}"')
+    (source / "hello.py").write_text(text)
+    path = folder / f"hello-{version}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(source / "hello.py", arcname="hello.py")
+    return path
+
+
+def hello_job(folder: Path, name: str, version: str, **deploy: Any) -> Path:
+    """Write a job file of the example, as service ``name``."""
+    package = hello_package(folder, version)
+    return job_file(
+        folder,
+        name,
+        deploy={"replica": 3, "step": 1, "stop_timeout": "10s", "drain": "2s"} | deploy,
+        task={
+            "cpu": "200m",
+            "ports": [{"name": "http", "port": "dynamic"}],
+            "package": {"source": str(package), "version": version},
+            "start": "exec python3 hello.py",
+            "health": {"type": "http", "port": "http", "path": "/health", "interval": "500ms"},
+            "services": [{"name": name, "port": "http"}],
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def new_cluster() -> Iterator[Callable[[], Cluster]]:
+    """Make folders for clusters; whatever a test leaves in them is ended and removed."""
+    made: list[Cluster] = []
+
+    def make() -> Cluster:
+        made.append(Cluster(Path(tempfile.mkdtemp(prefix="galaxy-e2e-")).resolve() / "c"))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
+        shutil.rmtree(cluster.folder.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+    """The cluster that most tests share: one agent, no Flower."""
+    shared = new_cluster()
+    shared.up("--no-web")
+    yield shared
+    shared.down()
+
+
+@pytest.fixture
+def jobs(cluster: Cluster) -> Iterator[Callable[[str], None]]:
+    """Note names of jobs that are to be gone after the test."""
+    names: list[str] = []
+    yield names.append
+    for name in names:
+        cluster.run("job", "remove", name, status=None)

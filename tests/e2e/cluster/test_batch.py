@@ -1,0 +1,67 @@
+"""Batch jobs: run to their end, by hand and from Debian's cron."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster, job_file, until
+
+
+def test_run_wait_returns_the_exit_code_and_prints_what_the_job_prints(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    for name, start, status in (("good", "echo well done", 0), ("bad", "echo no luck; exit 7", 7)):
+        jobs(name)
+        path = job_file(tmp_path, name, type="batch", task={"start": start, "restart": "never"})
+        said = cluster.run("job", "run", "--wait", str(path), status=status)
+        assert start.split(";")[0].removeprefix("echo ") in said.stdout + said.stderr
+
+
+@pytest.fixture
+def crontab() -> Iterator[Callable[[str], Path]]:
+    """Put a line into /etc/cron.d and let a cron of this test's own run it."""
+    if shutil.which("cron") is None:
+        pytest.skip("Debian's cron is not installed")
+    place = Path(f"/etc/cron.d/galaxy-test-{os.getpid()}")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def install(text: str) -> Path:
+        place.write_text(text)
+        place.chmod(0o644)
+        started.append(subprocess.Popen(["cron", "-f"], stdin=subprocess.DEVNULL, start_new_session=True))
+        return place
+
+    yield install
+    place.unlink(missing_ok=True)
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+@pytest.mark.timeout(240)
+def test_job_from_cron_runs_once_with_its_output_logged_and_its_exit_code_returned(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], crontab: Callable[[str], Path]
+) -> None:
+    jobs("nightly")
+    start = "echo line from cron; exit 5"
+    job = job_file(tmp_path, "nightly", type="batch", task={"start": start, "restart": "never"})
+    log, status = tmp_path / "cron.log", tmp_path / "status"
+    # A tick comes every minute: the first one to make the folder runs the job, later ones do not.
+    line = (
+        f"* * * * * root mkdir {tmp_path}/once && "
+        f"{sys.executable} -P -m galaxy.cli.main job run --wait {job} >{log} 2>&1; echo $? >>{status}"
+    )
+    crontab(f"GALAXY_DIR={cluster.folder}\nHOME={cluster.home}\n{line}\n")
+    until("cron's job has ended", lambda: status.exists() and status.read_text().strip(), timeout_s=150)
+    assert status.read_text().split()[0] == "5"
+    assert "line from cron" in log.read_text()
+    logs = list((cluster.folder / "agent").glob("*/logs/nightly-*/*.stdout*"))
+    assert sum(file.read_text().count("line from cron") for file in logs) == 1

@@ -1,0 +1,105 @@
+"""Things die: programs, agents, leaders, servers. Programs outlive us, and nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Cluster, hello_job, job_file, until
+from .test_service import fetch, places
+
+
+def programs(pod: dict[str, Any]) -> list[int]:
+    """Return the pids of what runs in a pod, as the host sees them."""
+    pid = pod["pid"]
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_killed_program_is_restarted_with_reason_and_count(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("killed")
+    cluster.run("job", "run", str(hello_job(tmp_path, "killed", "1.0.0", replica=1)))
+    before = cluster.pods("killed")
+    os.kill(programs(before[0])[0], signal.SIGKILL)
+    pod = until(
+        "restarted and healthy",
+        lambda: [p for p in cluster.pods("killed") if p.get("restarts") == 1 and p["healthy"]],
+    )[0]
+    assert pod["tasks"][0]["last_exit"]["signal"] == 9
+    assert places([pod]) == places(before)
+    shown = cluster.run("job", "show", "killed").stdout
+    assert "killed by signal 9" in shown
+    assert fetch(cluster.endpoints("killed")[0])
+
+
+def test_killed_agent_leaves_programs_running_and_adopts_them_again(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("orphan")
+    cluster.run("job", "run", str(hello_job(tmp_path, "orphan", "1.0.0", replica=2)))
+    before, ran = cluster.pods("orphan"), [programs(pod) for pod in cluster.pods("orphan")]
+    agent = cluster.pid("agent")
+    os.kill(agent, signal.SIGKILL)
+    assert [programs(pod) for pod in before] == ran
+    until("another agent", lambda: cluster.pid("agent") != agent)
+    until("the agent heard of", lambda: cluster.json("agent", "list")[0]["state"] == "alive")
+    os.kill(ran[0][0], signal.SIGKILL)
+    until(
+        "a restart that the new agent reports", lambda: any(p.get("restarts") for p in cluster.pods("orphan"))
+    )
+    assert places(cluster.pods("orphan")) == places(before)
+    assert programs(before[1]) == ran[1], "the other was never touched"
+
+
+@pytest.mark.parametrize("part", ["resman", "appmaster", "server"])
+def test_killed_part_stops_no_program_and_the_cluster_carries_on(
+    part: str, cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    first, second = f"before-{part}", f"after-{part}"
+    jobs(first)
+    jobs(second)
+    cluster.run("job", "run", str(job_file(tmp_path, first)))
+    before = cluster.pods(first)
+    ran = programs(before[0])
+    old = cluster.pid(part)
+    os.kill(old, signal.SIGKILL)
+    until("it is started again", lambda: cluster.pid(part) != old)
+    cluster.run("job", "run", str(job_file(tmp_path, second)))
+    assert programs(before[0]) == ran
+    assert places(cluster.pods(first)) == places(before)
+
+
+def test_finished_job_stays_finished_after_every_kind_of_restart(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
+    own = new_cluster()
+    own.up("--no-web")
+    mark = "echo ran-once"
+    path = job_file(tmp_path, "once", type="batch", task={"start": mark})
+    own.run("job", "run", "--wait", str(path))
+
+    def ran() -> int:
+        logs = list((own.folder / "agent").glob("*/logs/once-*/*.stdout*"))
+        return sum(log.read_text().count("ran-once") for log in logs)
+
+    assert ran() == 1
+    for part in ("agent", "resman", "appmaster", "server"):
+        old = own.pid(part)
+        os.kill(old, signal.SIGKILL)
+        until(f"{part} again", lambda part=part, old=old: own.pid(part) != old)
+        own.run("status")
+    other = job_file(tmp_path, "other", type="batch", task={"start": "true"})
+    own.run("job", "run", "--wait", str(other))
+    assert ran() == 1
+    own.down()
+    own.up("--no-web")
+    own.run("job", "run", "--wait", str(job_file(tmp_path, "third", type="batch", task={"start": "true"})))
+    assert ran() == 1
+    assert own.show("once")["summary"]["state"] == "finished"
+    own.down()

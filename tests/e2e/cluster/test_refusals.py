@@ -1,0 +1,92 @@
+"""What cannot be done is said in one clear line, with the right exit code, within five seconds."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster, job_file, until
+
+FIVE_MISTAKES = """\
+name: Bad_Name
+type: servise
+deploy:
+  replcia: 2
+pod:
+  tasks:
+    - name: web
+      cpu: lots
+      memory: 64M
+      start: exec sleep 1000
+      helth: tcp
+"""
+
+
+@pytest.fixture(autouse=True)
+def within_five_seconds() -> object:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 15, "three commands at most, five seconds each"
+
+
+def test_five_mistakes_are_all_reported_with_line_and_near_miss(cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(FIVE_MISTAKES)
+    for command in (["job", "validate"], ["job", "run"]):
+        said = cluster.run(*command, str(path), status=64).stderr
+        for line, field in ((1, "name"), (2, "type"), (4, "replcia"), (8, "cpu"), (11, "helth")):
+            assert re.search(rf"bad\.yaml:{line}\b.*{field}", said), (line, field, said)
+        assert "replica" in said
+        assert "health" in said
+
+
+@pytest.mark.parametrize("command", ["show", "stop", "remove"])
+def test_unknown_job_is_one_clear_line(cluster: Cluster, command: str) -> None:
+    done = cluster.run("job", command, "no-such-job", status=1)
+    assert "no-such-job" in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_dead_cluster_is_said_within_five_seconds(cluster: Cluster) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    began = time.monotonic()
+    done = cluster.run("--redis", f"redis://127.0.0.1:{port}/0", "job", "list", status=1)
+    assert time.monotonic() - began < 5.5
+    assert f"127.0.0.1:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_folder_without_a_cluster_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    done = cluster.run("--dir", str(tmp_path), "status", status=1)
+    assert "no cluster runs in" in done.stderr
+
+
+def test_wrong_password_is_a_refusal(cluster: Cluster) -> None:
+    url = cluster.file()["url"]
+    wrong = re.sub(r":[^:@/]+@", ":wrong@", url)
+    began = time.monotonic()
+    done = cluster.run("--redis", wrong, "job", "list", status=3)
+    assert time.monotonic() - began < 5.5
+    assert "password" in done.stderr
+    assert "wrong" not in done.stderr.replace("wrong password", "")
+
+
+def test_job_that_fits_nowhere_says_why_with_counts_and_the_nearest_hosts(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("huge")
+    path = job_file(tmp_path, "huge", task={"memory": "900G"})
+    said = cluster.run("job", "run", "--timeout", "2s", str(path), status=2)
+    words = said.stdout + said.stderr
+    reason = until("a reason", lambda: cluster.pods("huge")[0].get("reason"))
+    assert reason["counts"] == {"memory": 1}
+    agent = cluster.json("agent", "list")[0]["agent"]
+    assert any(agent in nearest for nearest in reason["nearest"])
+    assert "memory" in words

@@ -1,0 +1,146 @@
+"""A web service from its first start to its removal."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from galaxy.client import Galaxy
+
+from .conftest import Cluster, hello_job, traces, until
+
+
+def fetch(endpoint: dict[str, Any], path: str = "/") -> str:
+    url = f"http://{endpoint['address']}:{endpoint['port']}{path}"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+class Client(threading.Thread):
+    """Polls a service as its clients do: asks discovery where to go, and goes there."""
+
+    def __init__(self, folder: Path, service: str) -> None:
+        super().__init__(daemon=True)
+        self.galaxy = Galaxy(dir=folder)
+        self.service = service
+        self.done = threading.Event()
+        self.answers = 0
+        self.failures: list[str] = []
+        self.fewest = 99
+
+    def run(self) -> None:
+        while not self.done.is_set():
+            endpoints = self.galaxy.discover(self.service)
+            self.fewest = min(self.fewest, len(endpoints))
+            for endpoint in endpoints:
+                try:
+                    fetch({"address": endpoint.address, "port": endpoint.port})
+                    self.answers += 1
+                except OSError as error:
+                    self.failures.append(f"{endpoint}: {error}")
+            self.done.wait(0.02)
+
+    def stop(self) -> None:
+        self.done.set()
+        self.join(20)
+        self.galaxy.close()
+
+
+def places(pods: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What makes a container the same one: its id, incarnation, PID 1 and ports."""
+    return sorted((p["container"], p["incarnation"], p["pid"], str(p["ports"])) for p in pods)
+
+
+def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("web")
+    cluster.run("job", "run", str(hello_job(tmp_path, "web", "1.0.0")))
+    endpoints = cluster.endpoints("web")
+    assert len(endpoints) == 3
+    assert {endpoint["state"] for endpoint in endpoints} == {"healthy"}
+    assert all('"version": "1.0.0"' in fetch(endpoint) for endpoint in endpoints)
+    before = cluster.pods("web")
+
+    client = Client(cluster.folder, "web")
+    client.start()
+    try:
+        cluster.run("job", "update", str(hello_job(tmp_path, "web", "1.1.0")), timeout_s=90)
+    finally:
+        client.stop()
+    assert client.failures == []
+    assert client.answers > 50
+    assert client.fewest >= 2, "step 1 takes one pod away at a time"
+    assert places(cluster.pods("web")) == places(before)
+    endpoints = cluster.endpoints("web")
+    assert len(endpoints) == 3
+    assert all('"version": "1.1.0"' in fetch(endpoint) for endpoint in endpoints)
+
+    cluster.run("job", "stop", "web")
+    stopped = until(
+        "all pods stopped",
+        lambda: all(p["state"] == "stopped" for p in cluster.pods("web")) and cluster.pods("web"),
+    )
+    assert places(stopped) == places(before), "containers stay"
+    assert cluster.run("discover", "web", "-o", "json", status=None).stdout.strip() in ("[]", "")
+    assert all(Path(f"/proc/{pod['pid']}").exists() for pod in stopped)
+
+    cluster.run("job", "start", "web")
+    until("three endpoints again", lambda: len(cluster.endpoints("web")) == 3)
+    assert places(cluster.pods("web")) == places(before)
+
+    job = cluster.show("web")["summary"]["job"]
+    cluster.run("job", "remove", "web")
+    until("nothing left of it", lambda: not left_of(cluster, job, before))
+
+
+def left_of(cluster: Cluster, job: str, pods: list[dict[str, Any]]) -> list[str]:
+    """Return what is left of a removed job on this host and in Redis, but for its history."""
+    roots = [agent["cgroup_root"] for agent in cluster.plan()["agents"]]
+    left = [f"process {pod['pid']}" for pod in pods if Path(f"/proc/{pod['pid']}").exists()]
+    left += [trace for trace in traces(cluster.folder, roots) if job in trace]
+    for top in Path("/sys/fs/cgroup").rglob(f"{job}*"):
+        left.append(f"cgroup {top}")
+    listening = Path("/proc/net/tcp").read_text()
+    for pod in pods:
+        left += [
+            f"port {port}" for port in pod["ports"].values() if f":{port:04X} 00000000:0000 0A" in listening
+        ]
+    state = cluster.folder / "agent"
+    left += [str(path) for path in state.glob("*/c/*") if path.name.startswith(job)]
+    return left + redis_keys_of(cluster, job)
+
+
+def redis_keys_of(cluster: Cluster, job: str) -> list[str]:
+    """Return keys and hash fields that name the job, outside of trace and history."""
+    import redis
+
+    client = redis.Redis.from_url(cluster.file()["url"], decode_responses=True)
+    try:
+        left = []
+        for key in client.scan_iter(count=1000):
+            if "trace" in key or "history" in key:
+                continue
+            if job in key:
+                left.append(f"key {key}")
+            elif client.type(key) == "hash":
+                left += [f"field {key} {field}" for field in client.hkeys(key) if field.startswith(job)]
+        return left
+    finally:
+        client.close()
+
+
+def test_second_update_follows_at_once_and_moves_every_pod(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("again")
+    cluster.run("job", "run", str(hello_job(tmp_path, "again", "1.0.0", replica=2, drain="0s")))
+    began = time.monotonic()
+    cluster.run("job", "update", str(hello_job(tmp_path, "again", "2.0.0", replica=2, drain="0s")))
+    cluster.run("job", "update", str(hello_job(tmp_path, "again", "3.0.0", replica=2, drain="0s")))
+    assert time.monotonic() - began < 60
+    assert all('"version": "3.0.0"' in fetch(endpoint) for endpoint in cluster.endpoints("again"))
