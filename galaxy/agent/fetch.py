@@ -65,7 +65,8 @@ def fetch(order: FetchOrder) -> FetchOutcome:
     protocol = order.source.partition("://")[0].lower()
     try:
         filesystem, path = _filesystem(protocol, order)
-        options: dict[str, Any] = {"block_size": 0} if protocol in ("http", "https") else {}
+        # Streaming, and a size that is not asked for: else fsspec makes one or two requests more.
+        options: dict[str, Any] = {"block_size": 0, "size": -1} if protocol in ("http", "https") else {}
         with filesystem.open(path, "rb", **options) as reader:
             return copy(reader, order.fd, order.bytes_max)
     except ImportError as error:

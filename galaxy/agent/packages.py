@@ -130,7 +130,7 @@ class Packages:
         for _, size, path in sorted(entries):
             if total + free_bytes <= self._bytes_max:
                 break
-            if "/tmp." in path:
+            if os.path.basename(path).startswith("tmp."):
                 continue
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -210,6 +210,8 @@ class Packages:
             outcome = Fetched(error=f"cannot keep the package: {error.strerror or error}")
         except PackageRefused as refused:
             outcome = Fetched(error=str(refused), retry=False)
+        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
+            outcome = Fetched(error=f"cannot fetch: {type(error).__name__}: {error}")
         with self._lock:
             waiting = self._waiting.pop(key)
         for done in waiting:
@@ -274,8 +276,7 @@ class Packages:
                 raise PackageRefused(self._outside(path))
             if not stat.S_ISREG(os.fstat(source).st_mode):
                 return FetchOutcome(error="is not a regular file")
-            outcome = copy(reader, fd, self._package_bytes_max)
-        return outcome
+            return copy(reader, fd, self._package_bytes_max)
 
     def _remote(self, source: str, fd: int) -> FetchOutcome:
         order = FetchOrder(source=source, fd=fd, bytes_max=self._package_bytes_max, timeout_s=self._timeout_s)

@@ -1,0 +1,332 @@
+"""The agent's loop: one thread that hears everything, steps the logic, writes, and then acts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from galaxy.agent.config import AgentConfig
+from galaxy.agent.execsession import Sink
+from galaxy.agent.inbox import Inbox
+from galaxy.agent.links import Links
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.nouns import (
+    Connect,
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunched,
+    ContainerLaunchFailed,
+    Deliver,
+    Destroy,
+    Disconnect,
+    Effect,
+    EverythingUnwanted,
+    Held,
+    HostSeen,
+    Launch,
+    LifeSeen,
+    Note,
+    Phase,
+    PortsSeen,
+    PortsTaken,
+    QuitWorker,
+    WorkerReported,
+    life,
+)
+from galaxy.agent.packages import Packages
+from galaxy.agent.ports import Reservations, sockets_seen
+from galaxy.agent.publisher import Publisher
+from galaxy.agent.store import AgentStore
+from galaxy.container.plan import LaunchPlan
+from galaxy.container.runtime import Event, Runtime
+from galaxy.container.wire import Destroyed, Ended, Launched, LaunchFailed
+from galaxy.errors import GalaxyError, HostError
+from galaxy.model.base import Noun
+from galaxy.model.container import Reason
+from galaxy.model.worker import Exec, ToWorker
+
+_LOG: Final = logging.getLogger(__name__)
+COMMIT_RETRY_S: Final = 1.0
+SELECT_S_MAX: Final = 600.0
+
+
+class AgentLoop:
+    """Ties logic, disk, launcher, AppWorkers and leaders together; everything in one thread.
+
+    What is written comes before what is done: effects and reports of a step leave after its
+    commit. While the disk refuses, events wait and are stepped again.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        logic: AgentLogic,
+        store: AgentStore,
+        runtime: Runtime,
+        packages: Packages,
+        *,
+        publisher: Publisher,
+        inbox: Inbox,
+        run_as: tuple[int, int],
+        rebooted: bool,
+    ) -> None:
+        self._config = config
+        self._logic = logic
+        self._store = store
+        self._runtime = runtime
+        self._publisher = publisher
+        self._inbox = inbox
+        self._run_as = run_as
+        self._rebooted = rebooted
+        self._reservations = Reservations()
+        self._selector = selectors.DefaultSelector()
+        self._links = Links(self._selector, packages, happened=self._happened, call_soon=inbox.call)
+        self._events: list[Noun] = []
+        self._commit_at_s = 0.0
+        self._ending = False
+        self.digests = (0, 0)
+        self.lives: dict[str, Phase] = {}
+        """Every life that is held; replaced as a whole, so other threads may look."""
+        self.begun = threading.Event()
+        self.empty = threading.Event()
+
+    # ---- the thread
+
+    def run(self) -> None:
+        """Turn until ``end``; whatever it was that could not be, raises."""
+        self._selector.register(self._runtime.fileno(), selectors.EVENT_READ, lambda _: None)
+        self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, lambda _: None)
+        self._reservations.take(self._logic.ports())
+        self._hear_runtime()
+        self._events.append(self._host_seen())
+        self._rebooted = False
+        while not self._ending:
+            self._turn()
+            self.begun.set()
+            for key, mask in self._selector.select(self._timeout_s()):
+                key.data(mask)
+
+    def end(self) -> None:
+        """Have ``run`` return; callable from any thread."""
+        self._inbox.call(self._end)
+
+    def _end(self) -> None:
+        self._ending = True
+
+    def close(self) -> None:
+        """Let go of everything; after ``run`` has returned."""
+        self._links.close()
+        self._selector.close()
+        self._reservations.close()
+
+    def _timeout_s(self) -> float:
+        wakes = (self._logic.wake_s(), self._links.wake_s(), self._commit_at_s or None)
+        first = min((wake for wake in wakes if wake is not None), default=None)
+        return SELECT_S_MAX if first is None else max(0.0, min(first - time.monotonic(), SELECT_S_MAX))
+
+    def _turn(self) -> None:
+        events, calls = self._inbox.take()
+        self._events += events
+        for call in calls:
+            call()
+        self._hear_runtime()
+        self._links.turn()
+        now_s = time.monotonic()
+        if now_s >= self._commit_at_s:
+            self._step(now_s)
+
+    def _step(self, now_s: float) -> None:
+        """Step until nothing is left to take in, writing before acting."""
+        while True:
+            batch, self._events = self._events, []
+            if self._logic.wants_ports(batch):
+                batch.insert(0, self._ports_seen())
+            effects = self._logic.step(now_s, batch)
+            changes = [change for table in self._logic.tables.values() for change in table.changes()]
+            try:
+                self._store.commit(changes)
+            except HostError as error:
+                self._refused(batch, error)
+                return
+            self._commit_at_s = 0.0
+            for table in self._logic.tables.values():
+                table.accept()
+            if changes:
+                self._changed()
+            self._carry_out(effects)
+            if not self._events:
+                break
+        for role, send in self._logic.flush(now_s).sends:
+            self._publisher.publish(role, send)
+
+    def _refused(self, batch: list[Noun], error: HostError) -> None:
+        """Go back, keep what happened, and try again in a moment."""
+        for table in self._logic.tables.values():
+            table.discard()
+        if not self._commit_at_s:
+            _LOG.error("event=agent.unwritable cause=%r", str(error))
+        self._events = compact([*batch, *self._events])
+        self._commit_at_s = time.monotonic() + COMMIT_RETRY_S
+
+    def _changed(self) -> None:
+        self.digests = self._logic.digests()
+        self.lives = {held.key: held.phase for held in self._logic.held()}
+        self._reservations.keep_only(self._logic.ports())
+        if self.lives:
+            self.empty.clear()
+        else:
+            self.empty.set()
+
+    # ---- what happened
+
+    def _happened(self, event: Noun) -> None:
+        self._events.append(event)
+
+    def _hear_runtime(self) -> None:
+        for event in self._runtime.events():
+            self._events.append(self._translate(event))
+
+    def _translate(self, event: Event) -> Noun:
+        match event:
+            case Launched():
+                return ContainerLaunched(
+                    container=event.container, incarnation=event.incarnation, pid=event.pid
+                )
+            case LaunchFailed():
+                return ContainerLaunchFailed(
+                    container=event.container, incarnation=event.incarnation, reason=event.reason
+                )
+            case Ended():
+                return ContainerEnded(
+                    container=event.container, incarnation=event.incarnation, reason=why_ended(event)
+                )
+            case Destroyed():
+                return ContainerDestroyed(container=event.container, incarnation=event.incarnation)
+            case _:
+                _LOG.warning("event=launcher.lost text='another one took over'")
+                return self._host_seen()
+
+    def _host_seen(self) -> HostSeen:
+        living = (
+            LifeSeen(container=one.container, incarnation=one.incarnation, pid=one.pid)
+            for one in self._runtime.living()
+        )
+        return HostSeen(living=tuple(living), rebooted=self._rebooted)
+
+    def _ports_seen(self) -> PortsSeen:
+        listening, used = sockets_seen()
+        others = self._reservations.others()
+        return PortsSeen(listening=listening | others, used=used | others)
+
+    # ---- what is owed
+
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Launch():
+                    self._launch(effect.held)
+                case Destroy():
+                    self._runtime.destroy(effect.container, effect.incarnation)
+                case Connect():
+                    path = self._runtime.socket_path(effect.container, effect.incarnation)
+                    self._links.connect(effect.container, effect.incarnation, path)
+                case Disconnect():
+                    self._links.disconnect(effect.container, effect.incarnation)
+                case Deliver():
+                    self._links.deliver(effect.container, effect.incarnation, effect.order)
+                case QuitWorker():
+                    self._links.quit(effect.container, effect.incarnation, effect.stop_timeout)
+                case Note():
+                    _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
+
+    def _launch(self, held: Held) -> None:
+        taken = self._reservations.take(held.ports.values())
+        if taken:
+            self._events.append(
+                PortsTaken(container=held.container, incarnation=held.incarnation, ports=taken)
+            )
+            return
+        plan = LaunchPlan(
+            container=held.container,
+            incarnation=held.incarnation,
+            host=self._config.name,
+            demand=held.order.demand,
+            ports=held.ports,
+            run_uid=self._run_as[0],
+            run_gid=self._run_as[1],
+        )
+        try:
+            self._runtime.launch(plan)
+        except (GalaxyError, OSError) as error:
+            reason = Reason(code="launch", message=str(error))
+            self._events.append(
+                ContainerLaunchFailed(container=held.container, incarnation=held.incarnation, reason=reason)
+            )
+
+    # ---- for other threads
+
+    def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
+        """Ask a pod's AppWorker to run a command; in the loop's thread."""
+        held = self._logic.ready(pod)
+        if held is not None:
+            if not self._links.begin_exec(held.container, held.incarnation, packet, files, sink):
+                sink(None, [])
+            return
+        close_all(files)
+        sink(None, [])
+
+    def tell_exec(self, pod: str, packet: ToWorker) -> None:
+        """Pass on a packet of a running command; in the loop's thread."""
+        held = self._logic.ready(pod)
+        if held is not None:
+            self._links.exec_packet(held.container, held.incarnation, packet)
+
+    def unwant_everything(self, grace_s: float) -> None:
+        """Begin the end of every container; ``empty`` is set when it is reached."""
+        self._inbox.put(EverythingUnwanted(grace_s=grace_s))
+
+    def stop_launcher(self, done: Callable[[GalaxyError | None], None]) -> None:
+        """End the launcher and say how it went; in the loop's thread."""
+        try:
+            self._runtime.stop_launcher()
+        except GalaxyError as error:
+            done(error)
+        else:
+            done(None)
+
+
+def why_ended(event: Ended) -> Reason:
+    """Return how PID 1 of a container ended, in words."""
+    if event.oom:
+        return Reason(code="oom", message="the container's own memory limit killed PID 1")
+    if event.status is None:
+        return Reason(code="vanished", message="it ended while nobody watched")
+    if event.status < 0:
+        return Reason(code="signal", message=f"PID 1 was killed by signal {-event.status}")
+    return Reason(code="exit", message=f"PID 1 ended with exit code {event.status}")
+
+
+def compact(events: Sequence[Noun]) -> list[Noun]:
+    """Keep events that wait for the disk bounded: of one AppWorker's reports only the last counts."""
+    last: dict[str, int] = {}
+    for index, event in enumerate(events):
+        if isinstance(event, WorkerReported):
+            last[life(event.container, event.incarnation)] = index
+    kept = []
+    for index, event in enumerate(events):
+        if isinstance(event, PortsSeen):
+            continue
+        if isinstance(event, WorkerReported) and last[life(event.container, event.incarnation)] != index:
+            continue
+        kept.append(event)
+    return kept
+
+
+def close_all(files: Sequence[int]) -> None:
+    for fd in files:
+        os.close(fd)
