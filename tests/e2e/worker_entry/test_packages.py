@@ -94,7 +94,11 @@ def linked(*members):
 
 
 def text(content):
-    return lambda path: path.write_bytes(content) or path
+    def write(path):
+        path.write_bytes(content)
+        return path
+
+    return write
 
 
 def cut_off(path):

@@ -15,8 +15,8 @@ from galaxy.model.worker import Order, Quit, TaskCgroup, WorkerLog
 
 def test_program_gets_its_environment_and_workspace(launch, spec):
     container = launch(ports={"http-main": 21007})
-    names = "PWD HOME GALAXY_PORT_HTTP_MAIN GALAXY_JOB_ID GALAXY_POD_ID GALAXY_POD_INDEX".split()
-    names += "GALAXY_TASK_ID GALAXY_WORKSPACE GALAXY_HOST MINE".split()
+    names = ["PWD", "HOME", "GALAXY_PORT_HTTP_MAIN", "GALAXY_JOB_ID", "GALAXY_POD_ID", "GALAXY_POD_INDEX"]
+    names += ["GALAXY_TASK_ID", "GALAXY_WORKSPACE", "GALAXY_HOST", "MINE"]
     start = f'echo "{"|".join(f"${name}" for name in names)}" > env; exec sleep 60'
     container.order(spec(start, env={"MINE": "yes", "GALAXY_HOST": "forged"}))
     container.until_task(lambda task: task.state == TaskState.RUNNING)
