@@ -71,6 +71,8 @@ def screen(message: Any) -> tuple[str, str]:
         return "malformed", "the body is not a call"
     if any(payload[2].values()):
         return "foreign", "asks for callbacks or a chain"
+    if payload[0] or payload[1].keys() - {"v", "body"}:
+        return "foreign", "has arguments other than v and body"
     message.headers = {
         "lang": "py",
         "task": headers["task"],

@@ -58,6 +58,12 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
     def begin_exit(**_: Any) -> None:
         leaving.set()
 
+    def count_unknown(name: object = "", **_: Any) -> None:
+        app.galaxy_dropped.count("unknown-task", task=name)
+
+    def count_rejected(**_: Any) -> None:
+        app.galaxy_dropped.count("undecodable")
+
     def keep_logging(**_: Any) -> None:
         """Being connected is what keeps Celery from configuring logging."""
 
@@ -73,6 +79,8 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
         log.info("event=worker.ready node=%s", node)
         notify.ready(f"{node} is ready")
 
+    signals.task_unknown.connect(count_unknown, weak=False)
+    signals.task_rejected.connect(count_rejected, weak=False)
     signals.worker_ready.connect(tell_ready, weak=False)
     signals.worker_shutting_down.connect(begin_exit, weak=False)
     signals.setup_logging.connect(keep_logging, weak=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 from galaxy.model.answer import Answer, Reply
 from galaxy.model.base import Noun
+from galaxy.model.request import Request
 from galaxy.model.step import Send, Step
 from galaxy.model.table import Table
 from galaxy.model.trace import TraceEvent
@@ -50,6 +51,8 @@ class Tally:
         replies: list[Reply] = []
         trace: list[TraceEvent] = []
         for event in events:
+            if isinstance(event, Request):
+                replies.append(Reply(reply=event.reply, answer=Answer(key=event.key, result=event.body)))
             if not isinstance(event, Add):
                 continue
             old = self.counts.get(event.name)

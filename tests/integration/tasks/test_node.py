@@ -1,0 +1,213 @@
+"""Leaders as processes: they consume while they lead, fail over, recover, and leave quickly."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from galaxy.model.answer import Answer
+from galaxy.model.base import decode
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus
+from galaxy.nexus.publisher import Publisher
+from tests.support.redis_server import RedisServer
+from tests.support.rubbish import rubbish
+from tests.support.tally import Add, Count
+from tests.support.tally_node import ADD, Node, running_node
+
+
+class Asker:
+    """Sends counts to the role and waits for the new totals."""
+
+    def __init__(self, url: str) -> None:
+        self.nexus = Nexus.connect(url, name="asker")
+        self.publisher = Publisher(url, name="asker")
+        self._asked = 0
+
+    def send(self, name: str, by: int = 1) -> str:
+        self._asked += 1
+        reply = f"reply-{self._asked}"
+        self.publisher.publish(
+            [Send(queue="tally", task=ADD, body=Add(name=name, by=by, reply=reply), id=reply)]
+        )
+        return reply
+
+    def total(self, reply: str, timeout_s: float = 15.0) -> int | None:
+        data = self.nexus.await_reply(reply, timeout_s)
+        return None if data is None else decode(data, Answer).result
+
+    def add(self, name: str, timeout_s: float = 15.0) -> int | None:
+        return self.total(self.send(name), timeout_s)
+
+    def consumers(self) -> set[str]:
+        """Return the names of the connections that wait for a message."""
+        return {c["name"] for c in self.nexus.client.client_list() if c["cmd"] == "brpop"}
+
+    def stored(self, name: str) -> int:
+        return self.nexus.read_table("tally", "counts", Count)[name].total
+
+
+@pytest.fixture
+def asker(redis_server: RedisServer) -> Iterator[Asker]:
+    asker = Asker(redis_server.url)
+    yield asker
+    asker.publisher.close()
+    asker.nexus.close()
+
+
+@pytest.fixture
+def leader(redis_server: RedisServer, asker: Asker) -> Iterator[Node]:
+    with running_node(redis_server.url, "h1") as node:
+        node.await_log("event=worker.ready")
+        assert asker.add("start") == 1
+        yield node
+
+
+@pytest.fixture
+def standby(redis_server: RedisServer, leader: Node) -> Iterator[Node]:
+    with running_node(redis_server.url, "h2") as node:
+        node.await_log("event=worker.ready")
+        yield node
+
+
+def test_a_message_is_answered_within_milliseconds(leader: Node, asker: Asker) -> None:
+    times_ms = []
+    for number in range(100):
+        start_s = time.perf_counter()
+        assert asker.add("x") == number + 1
+        times_ms.append((time.perf_counter() - start_s) * 1000)
+    print(f"\nround trip: median {statistics.median(times_ms):.2f} ms, worst {max(times_ms):.2f} ms")
+    assert statistics.median(times_ms) < 50
+
+
+def test_rubbish_in_the_queue_never_wedges_the_worker(leader: Node, asker: Asker) -> None:
+    for number, (what, data) in enumerate(rubbish("tally", ADD)):
+        for _ in range(6):  # More than there are prefetch slots.
+            asker.nexus.client.lpush("tally", data)
+        assert asker.add("good") == number + 1, f"after {what}:\n{leader.log()[-3000:]}"
+    assert leader.process.poll() is None
+    assert asker.nexus.client.hlen("tally@h1.unacked") == 0
+    assert asker.stored("good") == number + 1
+
+
+def test_rubbish_is_counted_and_logged_by_cause(leader: Node, asker: Asker) -> None:
+    for _, data in rubbish("tally", ADD):
+        if len(data) < 1_000_000:
+            asker.nexus.client.lpush("tally", data)
+    assert asker.add("good") == 1
+    for cause in (
+        "not-json",
+        "not-a-message",
+        "malformed",
+        "foreign",
+        "expired",
+        "bad-message",
+        "unknown-task",
+    ):
+        assert f"event=message.dropped cause={cause} count=" in leader.log()
+
+
+def test_a_standby_never_consumes(leader: Node, standby: Node, asker: Asker) -> None:
+    for _ in range(50):
+        assert asker.add("x")
+        assert "tally@h2" not in asker.consumers()
+    assert "event=leader.leading" not in standby.log()
+
+
+def test_when_a_leader_is_killed_the_standby_leads_within_three_seconds(
+    leader: Node, standby: Node, asker: Asker
+) -> None:
+    assert asker.add("x") == 1
+    leader.signal(signal.SIGKILL)
+    start_s = time.monotonic()
+    leader.wait()
+    total = asker.add("x")
+    took_s = time.monotonic() - start_s
+    print(f"\nfailover after kill -9: {took_s:.2f} s")
+    assert total == 2
+    assert took_s < 3.0
+
+
+def test_when_a_leader_leaves_the_standby_leads_at_once(leader: Node, standby: Node, asker: Asker) -> None:
+    start_s = time.monotonic()
+    leader.signal(signal.SIGTERM)
+    standby.await_log("event=leader.leading")
+    took_s = time.monotonic() - start_s
+    print(f"\nfailover after SIGTERM: {took_s:.2f} s")
+    assert took_s < 1.0
+    assert leader.wait() == 0
+    assert asker.add("x") == 1
+
+
+def test_a_leader_that_slept_past_its_lease_writes_nothing_and_stands_by(
+    leader: Node, standby: Node, asker: Asker
+) -> None:
+    assert asker.add("x") == 1
+    leader.signal(signal.SIGSTOP)
+    standby.await_log("event=leader.leading")
+    epoch = asker.nexus.leader("tally")
+    for _ in range(5):
+        asker.send("x")  # Redis may hand some to the sleeper, who must pass them on.
+    leader.signal(signal.SIGCONT)
+    leader.await_log("event=leader.lost")
+    end_s = time.monotonic() + 15
+    while asker.stored("x") < 6 and time.monotonic() < end_s:
+        threading.Event().wait(0.05)
+    assert asker.stored("x") == 6
+    assert asker.nexus.leader("tally") == epoch
+    standby.signal(signal.SIGKILL)
+    standby.wait()
+    assert asker.add("x") == 7
+
+
+def test_a_leader_recovers_by_itself_when_redis_comes_back(
+    redis_server: RedisServer, leader: Node, asker: Asker
+) -> None:
+    assert asker.add("x") == 1
+    redis_server.stop()
+    leader.await_log("event=leader.stopped")
+    redis_server.start()
+    assert asker.add("x", timeout_s=30.0) == 2
+    assert leader.process.poll() is None
+
+
+def test_a_leader_recovers_by_itself_when_redis_hung_for_a_while(
+    redis_server: RedisServer, leader: Node, asker: Asker
+) -> None:
+    assert asker.add("x") == 1
+    redis_server.pause()
+    leader.await_log("event=leader.lost")
+    redis_server.resume()
+    assert asker.add("x", timeout_s=60.0) == 2
+
+
+def test_a_leader_told_to_stop_is_gone_within_two_seconds(leader: Node) -> None:
+    start_s = time.monotonic()
+    leader.signal(signal.SIGTERM)
+    assert leader.wait() == 0
+    took_s = time.monotonic() - start_s
+    print(f"\nexit of a leader: {took_s:.2f} s")
+    assert took_s < 2.5
+
+
+def test_a_leader_told_to_stop_without_redis_is_gone_too(redis_server: RedisServer, leader: Node) -> None:
+    redis_server.stop()
+    leader.await_log("event=leader.stopped")
+    start_s = time.monotonic()
+    leader.signal(signal.SIGTERM)
+    assert leader.wait() == 0
+    assert time.monotonic() - start_s < 5.0
+
+
+def test_a_node_without_redis_at_its_start_says_so_and_ends(redis_server: RedisServer) -> None:
+    redis_server.stop()
+    with running_node(redis_server.url, "h1") as node:
+        start_s = time.monotonic()
+        assert node.wait() != 0
+        assert time.monotonic() - start_s < 5.0
+        assert "cannot reach Redis at 127.0.0.1:" in node.log()

@@ -1,0 +1,77 @@
+"""What clients ask: answered by the loop or at once, and a bad request is answered too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from galaxy.model.answer import Answer
+from galaxy.model.base import Noun, decode
+from galaxy.model.request import ClusterStatus, Discover, JobRef, ListAgents, Request
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus
+from galaxy.nexus.publisher import Publisher
+from tests.support.redis_server import RedisServer
+from tests.support.tally_node import running_node
+
+
+class Client:
+    def __init__(self, url: str) -> None:
+        self.nexus = Nexus.connect(url, name="client")
+        self.publisher = Publisher(url, name="client")
+
+    def ask(
+        self, op: str, body: Noun, *, task: str = "", deadline_s: float = 60.0, timeout_s: float = 10.0
+    ) -> Answer | None:
+        request = Request(
+            op=op, key="key-1", reply=f"reply-{op}", deadline_s=time.time() + deadline_s, body=body
+        )
+        self.publisher.publish([Send(queue="tally", task=task or op, body=request, id="request-1")])
+        data = self.nexus.await_reply(request.reply, timeout_s)
+        return None if data is None else decode(data, Answer)
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Client]:
+    with running_node(redis_server.url, "h1") as node:
+        node.await_log("event=worker.ready")
+        client = Client(redis_server.url)
+        yield client
+        client.publisher.close()
+        client.nexus.close()
+
+
+def test_a_request_reaches_the_loop_with_its_body_typed(client: Client) -> None:
+    answer = client.ask("galaxy.job.stop", JobRef(job="web"))
+    assert answer == Answer(key="key-1", result={"job": "web"})
+
+
+def test_what_is_stored_is_answered_beside_the_loop(client: Client) -> None:
+    answer = client.ask("galaxy.agent.list", ListAgents())
+    assert answer == Answer(key="key-1", result="at once")
+
+
+def test_an_error_beside_the_loop_is_an_answer(client: Client) -> None:
+    answer = client.ask("galaxy.cluster.status", ClusterStatus())
+    assert answer is not None and answer.problem is not None
+    assert (answer.problem.kind, answer.problem.hint) == ("not-found", "galaxy up")
+
+
+def test_a_request_with_a_body_of_another_kind_is_answered_with_the_problem(client: Client) -> None:
+    answer = client.ask("galaxy.job.stop", Discover(service="x"))
+    assert answer is not None and answer.problem is not None
+    assert answer.problem.kind == "bad-message"
+    assert "service" in answer.problem.message
+
+
+def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:
+    answer = client.ask("galaxy.job.stop", JobRef(job="web"), task="galaxy.job.remove")
+    assert answer is not None and answer.problem is not None
+    assert answer.problem.kind == "bad-message"
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_not_done(client: Client) -> None:
+    assert client.ask("galaxy.job.stop", JobRef(job="web"), deadline_s=-5.0, timeout_s=0.5) is None
+    assert client.ask("galaxy.job.stop", JobRef(job="web")) is not None
