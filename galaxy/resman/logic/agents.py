@@ -79,7 +79,12 @@ def hear(books: Books, safe: SafeMode, seen: BeatsSeen) -> None:
             continue
         rows.append(watch.row)
         times.append(beat.at_s)
-        if beat.boot != watch.boot or (
+        if beat.boot != watch.boot:
+            # A new leader may have believed a late report of an earlier life: beats know better.
+            if beat.boot in watch.old_boots and beat.at_s > watch.turned_s + settle_s:
+                watch.turn(beat.boot, pulse.read_s)
+            books.ask(beat.agent)
+        elif (
             beat.containers != watch.digest
             and beat.at_s > watch.settled_s + settle_s
             and not books.containers.count("owing", beat.agent)

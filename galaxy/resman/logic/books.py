@@ -26,6 +26,8 @@ from galaxy.scheduler.view import ClusterView, Standing
 SAFE_MODE: Final = "safe-mode"
 """Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
 
+OLD_BOOTS: Final = 8
+
 OWING: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
 PLACED: Final = OWING | {ContainerState.READY}
 
@@ -33,13 +35,13 @@ PLACED: Final = OWING | {ContainerState.READY}
 class Watch:
     """What this leadership knows of one agent beside its record.
 
-    ``boot`` is the life of the agent process that reports are taken from, ``full`` the serial
-    of its last full report, ``news`` the serials of later reports by container. ``settled_s``
-    is Redis' clock when a container of it last changed.
+    ``boot`` is the life of the agent process that reports are taken from, since ``turned_s``;
+    ``full`` is the serial of its last full report, ``news`` are the serials of later reports by
+    container. ``settled_s`` is when a container of it last changed. Both are Redis' clock.
     """
 
     __slots__ = ("boot", "digest", "failed_s", "failures", "full", "heard", "news", "old_boots",
-                 "row", "settled_s")  # fmt: skip
+                 "row", "settled_s", "turned_s")  # fmt: skip
 
     def __init__(self, row: int, boot: str) -> None:
         self.row = row
@@ -50,8 +52,16 @@ class Watch:
         self.news: dict[str, int] = {}
         self.digest = 0
         self.settled_s = 0.0
+        self.turned_s = 0.0
         self.failures = 0
         self.failed_s = 0.0
+
+    def turn(self, boot: str, read_s: float) -> None:
+        """Take reports from another life of the agent process from now on."""
+        kept = (old for old in self.old_boots if old != boot)
+        self.old_boots = (self.boot, *kept)[:OLD_BOOTS]
+        self.boot, self.turned_s = boot, read_s
+        self.full, self.heard, self.news = -1, False, {}
 
 
 class Books:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from msgspec.structs import replace
 
 from galaxy.ids import HOST, split_pod
@@ -14,14 +12,12 @@ from galaxy.resman.logic.lifecycle import Adopted, Destroyed, Ended, Started
 from galaxy.scheduler.reconcile import difference
 from galaxy.scheduler.view import Standing
 
-OLD_BOOTS: Final = 8
-
 
 def take_in(books: Books, report: AgentReport) -> None:
     """Believe what a report says, as far as nothing newer is known."""
     agent = report.agent
     watch = books.watches.get(agent) or _join(books, report)
-    if watch is None or not _current(watch, report):
+    if watch is None or not _current(books, watch, report):
         return
     record = books.agents[agent]
     if record.state is AgentState.DEAD and not (report.full and books.pulse.fresh(watch.row)):
@@ -53,15 +49,13 @@ def _join(books: Books, report: AgentReport) -> Watch | None:
     return watch
 
 
-def _current(watch: Watch, report: AgentReport) -> bool:
-    """Return whether a report comes from the present life of its agent."""
+def _current(books: Books, watch: Watch, report: AgentReport) -> bool:
+    """Return whether a report comes from the present life of its agent, as far as is known."""
     if report.boot == watch.boot:
         return True
     if report.boot in watch.old_boots:
         return False
-    watch.old_boots = (watch.boot, *watch.old_boots)[:OLD_BOOTS]
-    watch.boot = report.boot
-    watch.full, watch.heard, watch.news = -1, False, {}
+    watch.turn(report.boot, books.pulse.read_s)
     return True
 
 
@@ -120,7 +114,9 @@ def _compare(books: Books, watch: Watch, report: AgentReport) -> None:
 
 def _found(books: Books, key: str, found: ContainerFound) -> None:
     """Move a row on by what its agent says of it."""
-    row = books.containers[key]
+    row = books.containers.get(key)
+    if row is None:
+        return  # The report names it twice, and what it said first ended it.
     wanted = row.state in (ContainerState.ALLOCATING, ContainerState.READY)
     match found.state:
         case FoundState.READY:

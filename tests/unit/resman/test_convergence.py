@@ -1,0 +1,378 @@
+"""Messages are lost, agents restart and vanish, leaders change: wanted and found still meet."""
+
+from itertools import pairwise
+
+import pytest
+
+from galaxy.model.agent import AgentState, BeatsSeen
+from galaxy.model.container import ContainerState, FoundState
+from galaxy.model.names import CONTAINER_APPLY
+from galaxy.resman.logic import ResManConfig
+from tests.unit.resman.cluster import GIB, Cluster, demand, info
+
+
+def _agents(count: int) -> list:
+    return [info(f"h{i}") for i in range(1, count + 1)]
+
+
+def test_a_lost_create_is_sent_again_after_two_seconds() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.away.add("h1")
+    cluster.order("web-1", 1)
+    cluster.run(1.0)
+    cluster.away.clear()
+    assert cluster.ready() == {}
+    cluster.run(1.5)
+    assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_commands_are_repeated_less_and_less_often() -> None:
+    cluster = Cluster(info("h1"), config=ResManConfig(suspect_s=1000, dead_s=2000, create_s_max=1000))
+    cluster.away.add("h1")
+    cluster.order("web-1", 1)
+    cluster.run(60.0)
+    creates = [s for s in cluster.sent if s.task == CONTAINER_APPLY and s.body.create]
+    assert len(creates) == 7  # At 0, 2, 6, 14, 29, 44 and 59 s.
+    assert {send.id for send in creates[:1]} == {"create:web-1.0:1"}
+
+
+def test_a_lost_destroy_is_sent_again_and_holds_its_resources_until_done() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1, demand(cpu=3000))
+    cluster.run(0.0)
+    cluster.away.add("h1")
+    cluster.order("web-1", 0, remove=True)
+    cluster.order("db-1", 1, demand(cpu=3000))
+    cluster.run(1.0)
+    assert cluster.slots["db-1.0"].reason.code == "cpu"
+    cluster.away.clear()
+    cluster.run(3.0)
+    assert cluster.ready() == {"db-1.0": 1}
+
+
+def test_a_container_whose_pid_1_dies_gets_a_new_life_and_says_why() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    cluster.inbox.append(cluster.agents["h1"].end("web-1.0"))
+    cluster.run(0.5)
+    assert cluster.slots["web-1.0"].reason.code == "killed"
+    cluster.run(1.0)
+    assert cluster.ready() == {"web-1.0": 2}
+    assert len(cluster.agents["h1"].held) == 1
+
+
+def test_a_container_that_cannot_be_made_is_made_elsewhere() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.agents["h1"].fails = lambda container, incarnation: True
+    cluster.order("web-1", 1)
+    cluster.run(1.5)
+    assert cluster.agents_of("web-1") == ["h2"]
+    assert cluster.ready() == {"web-1.0": 2}
+
+
+def test_on_the_only_agent_failures_are_retried_ever_more_slowly_and_keep_their_reason() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.agents["h1"].fails = lambda container, incarnation: incarnation < 5
+    cluster.order("web-1", 1)
+    cluster.run(5.0)
+    row = cluster.current("web-1")[0]
+    assert (row.state, row.failures, row.reason.code) == (ContainerState.PENDING, 3, "mount")
+    cluster.run(30.0)
+    assert cluster.ready() == {"web-1.0": 5}
+
+
+def test_a_faulty_idle_agent_does_not_attract_the_replicas() -> None:
+    cluster = Cluster(*[info(f"h{i}", cpu_milli=100_000, memory_bytes=99 * GIB) for i in range(1, 4)])
+    cluster.agents["h1"].fails = lambda container, incarnation: True
+    for number in range(6):
+        cluster.order(f"web-{number}", 4, demand(cpu=100, disk=GIB))
+        cluster.run(2.0)
+    failures = sum(1 for event in cluster.agents["h1"].gone)
+    assert len(cluster.ready()) == 24
+    assert failures <= 4
+
+
+def test_a_flaky_agent_is_trusted_again_when_it_works() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.agents["h1"].fails = lambda container, incarnation: incarnation < 4
+    cluster.order("web-1", 1)
+    cluster.run(4.0)
+    assert "h1" in cluster.resman.books.flaky
+    cluster.run(10.0)
+    assert "h1" not in cluster.resman.books.flaky
+
+
+def test_a_container_that_is_never_made_is_given_up_and_made_elsewhere() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.agents["h1"].slow = True
+    cluster.order("web-1", 1)
+    cluster.run(140.0)
+    assert cluster.agents_of("web-1") == ["h2"]
+    assert cluster.agents["h1"].held == {}
+
+
+def test_an_agent_restart_changes_nothing_for_its_containers() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(5.0)
+    cluster.inbox.append(cluster.agents["h1"].restart())
+    cluster.run(10.0)
+    assert cluster.ready() == {"web-1.0": 1, "web-1.1": 1}
+
+
+def test_a_late_report_of_an_earlier_boot_is_not_believed() -> None:
+    cluster = Cluster(info("h1"))
+    early = cluster.agents["h1"].report(full=True)
+    cluster.order("web-1", 1)
+    cluster.run(5.0)
+    cluster.inbox.append(cluster.agents["h1"].restart())
+    cluster.run(1.0)
+    cluster.inbox.append(early)
+    cluster.run(5.0)
+    assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_a_full_report_from_before_a_container_was_made_does_not_end_it() -> None:
+    cluster = Cluster(info("h1"))
+    early = cluster.agents["h1"].report(full=True)
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    cluster.inbox.append(early)
+    cluster.run(0.0)
+    assert cluster.current("web-1")[0].state is ContainerState.READY
+
+
+def test_after_a_failover_an_old_full_report_does_not_end_a_container() -> None:
+    cluster = Cluster(info("h1"))
+    early = cluster.agents["h1"].report(full=True)
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    cluster.failover()
+    cluster.inbox.append(early)
+    cluster.run(15.0)
+    assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_a_wiped_agent_is_noticed_by_its_digest_and_its_containers_are_made_anew() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(5.0)
+    cluster.agents["h1"].held.clear()
+    cluster.run(10.0)
+    assert cluster.ready() == {"web-1.0": 2, "web-1.1": 2}
+
+
+def test_a_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.agents["h1"]._make(("old-1.0", 7), demand(cpu=3000))
+    cluster.inbox.append(cluster.agents["h1"].report(full=True))
+    cluster.away.add("h1")
+    cluster.inbox, inbox = [], cluster.inbox
+    cluster.step(inbox)
+    assert int(cluster.resman.books.view.cpu[0]) == 1000
+    cluster.away.clear()
+    cluster.run(3.0)
+    assert cluster.agents["h1"].held == {}
+    assert int(cluster.resman.books.view.cpu[0]) == 4000
+
+
+def test_an_agent_without_beats_becomes_suspect_and_gets_nothing_new() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.run(2.0)
+    cluster.away.add("h1")
+    cluster.run(15.0)
+    assert cluster.resman.books.agents["h1"].state is AgentState.SUSPECT
+    cluster.order("web-1", 4)
+    cluster.run(0.0)
+    assert set(cluster.agents_of("web-1")) == {"h2"}
+    cluster.away.clear()
+    cluster.run(2.0)
+    assert cluster.resman.books.agents["h1"].state is AgentState.ALIVE
+
+
+def test_a_dead_agents_containers_are_placed_elsewhere() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.order("web-1", 2)
+    cluster.run(2.0)
+    cluster.away.add("h1")
+    cluster.run(33.0)
+    assert cluster.resman.books.agents["h1"].state is AgentState.DEAD
+    assert cluster.agents_of("web-1") == ["h2", "h2"]
+
+
+def test_a_returned_host_loses_what_was_replaced_and_keeps_what_was_not() -> None:
+    cluster = Cluster(info("h1", tags=("ssd",)), info("h2"))
+    cluster.order("web-1", 2)
+    cluster.order("pin-1", 1, demand(tag="ssd"))
+    cluster.run(2.0)
+    on_h1 = cluster.agents["h1"].ready()
+    assert sorted(on_h1) == ["pin-1.0", "web-1.0"]
+    cluster.away.add("h1")
+    cluster.run(40.0)
+    assert cluster.current("pin-1")[0].state is ContainerState.PENDING
+    assert cluster.agents_of("web-1") == ["h2", "h2"]
+    assert cluster.agents["h1"].ready() == on_h1
+    cluster.away.clear()
+    cluster.run(10.0)
+    assert cluster.agents["h1"].ready() == {"pin-1.0": 1}
+    assert cluster.agents["h2"].ready() == {"web-1.0": 2, "web-1.1": 1}
+
+
+def test_containers_of_dead_agents_are_replaced_at_a_limited_rate() -> None:
+    big = {"cpu_milli": 100_000, "memory_bytes": 200 * GIB, "disk_bytes": 400 * GIB}
+    cluster = Cluster(*[info(f"h{i}", **big) for i in range(1, 4)])
+    cluster.order("web-1", 90)
+    cluster.run(2.0)
+    lost = len(cluster.agents["h1"].held)
+    cluster.away.add("h1")
+    while cluster.resman.books.agents["h1"].state is not AgentState.DEAD:
+        cluster.run(0.5)
+    replaced = [sum(row.incarnation == 2 for row in cluster.current("web-1"))]
+    for _ in range(5):
+        cluster.run(1.0)
+        replaced.append(sum(row.incarnation == 2 for row in cluster.current("web-1")))
+    assert lost == 30
+    assert replaced[0] <= 10
+    assert all(after - before <= 11 for before, after in pairwise(replaced))
+    assert replaced[-1] == 30
+
+
+def test_when_most_agents_vanish_at_once_nothing_moves_until_they_are_back() -> None:
+    cluster = Cluster(*_agents(5))
+    cluster.order("web-1", 10)
+    cluster.run(2.0)
+    before = cluster.ready()
+    cluster.away |= {"h1", "h2", "h3"}
+    cluster.run(100.0)
+    assert cluster.resman.safe_mode.code == "mass-loss"
+    assert "safe-mode" in cluster.store["cluster"]
+    cluster.order("db-1", 1)
+    cluster.run(1.0)
+    assert cluster.slots["db-1.0"].reason.code == "mass-loss"
+    cluster.away.clear()
+    cluster.run(3.0)
+    assert cluster.resman.safe_mode is None
+    assert {c: i for c, i in cluster.ready().items() if c != "db-1.0"} == before
+    assert cluster.ready()["db-1.0"] == 1
+
+
+def test_a_mass_loss_that_lasts_is_believed_in_the_end() -> None:
+    cluster = Cluster(*_agents(4), config=ResManConfig(mass_loss_hold_s=60.0))
+    cluster.order("web-1", 4, demand(cpu=500))
+    cluster.run(2.0)
+    cluster.away |= {"h1", "h2", "h3"}
+    cluster.run(120.0)
+    assert cluster.agents_of("web-1") == ["h4"] * 4
+
+
+def test_a_reader_that_was_blind_counts_no_agent_dead_for_it() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.order("web-1", 2)
+    cluster.run(5.0)
+    before = cluster.ready()
+    cluster.now_s += 120.0  # Redis, the leader and the agents all stood still.
+    old = tuple(cluster.beats.values())
+    cluster.step([BeatsSeen(now_s=cluster.now_s, beats=old)])
+    cluster.run(5.0)
+    assert cluster.ready() == before
+    assert all(r.state is AgentState.ALIVE for r in cluster.resman.books.agents.values())
+
+
+def test_a_new_leader_waits_for_the_agents_before_it_places() -> None:
+    cluster = Cluster(*_agents(4))
+    cluster.run(2.0)
+    cluster.failover()
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].reason.code == "start"
+    cluster.run(2.0)
+    assert cluster.resman.safe_mode is None
+    assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_a_new_leader_stops_waiting_for_a_few_that_stay_away() -> None:
+    cluster = Cluster(*_agents(4))
+    cluster.order("web-1", 4)
+    cluster.run(2.0)
+    cluster.away |= {"h1", "h2"}
+    cluster.failover()
+    cluster.beats = {k: v for k, v in cluster.beats.items() if k not in cluster.away}
+    cluster.order("db-1", 1)
+    cluster.run(13.0)
+    assert cluster.ready()["db-1.0"] == 1
+    cluster.run(30.0)
+    assert set(cluster.agents_of("web-1")) == {"h3", "h4"}
+
+
+def test_a_new_leader_without_known_agents_is_not_in_safe_mode() -> None:
+    assert Cluster().resman.safe_mode is None
+
+
+@pytest.mark.parametrize("moment", ["ordered", "made", "removing"])
+def test_a_failover_at_any_moment_loses_nothing(moment: str) -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.run(2.0)
+    if moment != "made":
+        cluster.away |= {"h1", "h2"}
+    cluster.order("web-1", 3)
+    cluster.run(0.5)
+    if moment == "removing":
+        cluster.away.clear()
+        cluster.run(5.0)
+        cluster.away |= {"h1", "h2"}
+        cluster.order("web-1", 0, remove=True)
+        cluster.run(0.5)
+    cluster.failover()
+    cluster.away.clear()
+    cluster.run(20.0)
+    wanted = {} if moment == "removing" else {f"web-1.{slot}": 1 for slot in range(3)}
+    assert cluster.ready() == wanted
+    if moment == "removing":
+        assert not cluster.statuses["web-1"].known
+
+
+def test_an_agent_refuses_the_commands_of_an_earlier_leader() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.run(2.0)
+    cluster.order("web-1", 1)
+    cluster.run(2.0)
+    create = next(
+        send
+        for send in cluster.sent
+        if send.body.__class__.__name__ == "ContainerOrders" and send.body.create
+    )
+    cluster.failover()
+    cluster.order("web-1", 2)
+    cluster.run(3.0)
+    assert cluster.agents["h1"].obey(create.body) == []
+
+
+def test_ports_that_the_agent_chose_are_told_and_kept_from_static_ones() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1, demand(ports=(0, 8080)))
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].ports == {"p0": 20000, "p1": 8080}
+    cluster.order("db-1", 1, demand(ports=(20000,)))
+    cluster.run(0.0)
+    assert cluster.slots["db-1.0"].reason.code == "port-conflict"
+
+
+def test_a_changed_address_of_an_agent_is_told() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    agent = cluster.agents["h1"]
+    agent.info = info("h1", address="10.9.9.9", boot="boot-1")
+    cluster.inbox.append(agent.restart())
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].address == "10.9.9.9"
+
+
+def test_a_ready_container_stays_known_as_found_state_ready() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1)
+    cluster.run(3.0)
+    found = cluster.agents["h1"].held["web-1.0", 1]
+    assert found.state is FoundState.READY
+    assert not [s for s in cluster.sent if s.task == CONTAINER_APPLY and s.body.report]

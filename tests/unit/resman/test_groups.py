@@ -1,0 +1,218 @@
+"""Groups come, grow, shrink, and go."""
+
+from galaxy.model.container import ContainerState, GroupOrder, GroupOrders
+from galaxy.model.names import CONTAINER_APPLY, GROUP_STATUS
+from tests.unit.resman.cluster import GIB, Cluster, demand, info
+
+
+def test_an_order_is_placed_created_and_told_in_the_same_instant() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1, "web-1.1": 1}
+    status = cluster.statuses["web-1"]
+    assert status.serial == 1
+    assert [slot.state for slot in cluster.slots.values()] == [ContainerState.READY] * 2
+    assert cluster.slots["web-1.0"].address == "10.0.0.1"
+
+
+def test_the_first_status_says_where_before_the_container_is_ready() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1)
+    step = cluster.step(cluster.inbox)
+    status = next(send for send in step.sends if send.task == GROUP_STATUS).body.statuses[0]
+    assert status.full
+    assert [(s.agent, s.incarnation, s.state) for s in status.slots] == [("h1", 1, ContainerState.ALLOCATING)]
+    create = next(send for send in step.sends if send.task == CONTAINER_APPLY)
+    assert (create.queue, create.id) == ("agent.h1", "create:web-1.0:1")
+
+
+def test_one_message_an_agent_carries_everything_of_a_step() -> None:
+    cluster = Cluster(info("h1"), info("h2"))
+    cluster.order("web-1", 4)
+    cluster.order("db-1", 2)
+    step = cluster.step(cluster.inbox)
+    orders = [send for send in step.sends if send.task == CONTAINER_APPLY]
+    assert sorted(send.queue for send in orders) == ["agent.h1", "agent.h2"]
+    assert sum(len(send.body.create) for send in orders) == 6
+
+
+def test_two_agents_with_two_a_host_take_two_and_two() -> None:
+    cluster = Cluster(info("h1"), info("h2"))
+    cluster.order("web-1", 4, demand(cpu=100, max_per_host=2))
+    cluster.run(0.0)
+    assert sorted(cluster.agents_of("web-1")) == ["h1", "h1", "h2", "h2"]
+
+
+def test_scaling_down_takes_the_highest_slots_first_and_scaling_up_begins_new_lives() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 3)
+    cluster.run(0.0)
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1}
+    assert [row.state for row in cluster.current("web-1")] == [
+        ContainerState.READY,
+        ContainerState.GONE,
+        ContainerState.GONE,
+    ]
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1, "web-1.1": 2}
+
+
+def test_scaling_up_while_the_slot_is_being_destroyed_leaves_the_old_life_to_end() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    cluster.away.add("h1")
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    assert len(cluster.resman.books.containers) == 3
+    cluster.away.clear()
+    cluster.run(20.0)
+    assert cluster.ready() == {"web-1.0": 1, "web-1.1": 2}
+    assert len(cluster.resman.books.containers) == 2
+
+
+def test_a_released_slot_gives_its_container_back_and_never_gets_another() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("batch-1", 3, batch=True)
+    cluster.run(0.0)
+    cluster.order("batch-1", 3, batch=True, release=(1,))
+    cluster.run(5.0)
+    cluster.failover()
+    cluster.run(30.0)
+    assert cluster.ready() == {"batch-1.0": 1, "batch-1.2": 1}
+    assert cluster.slots["batch-1.1"].state is ContainerState.GONE
+
+
+def test_a_removed_group_leaves_no_row_and_is_unknown_afterwards() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    cluster.order("web-1", 0, remove=True)
+    cluster.run(0.0)
+    assert cluster.ready() == {}
+    assert not cluster.statuses["web-1"].known
+    assert cluster.statuses["web-1"].serial == 2
+    assert cluster.store["containers"] == cluster.store["groups"] == {}
+
+
+def test_a_late_order_does_not_bring_a_removed_group_back() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    late = list(cluster.inbox)
+    cluster.run(0.0)
+    cluster.order("web-1", 0, remove=True)
+    cluster.run(0.0)
+    cluster.statuses.clear()
+    cluster.inbox += late
+    cluster.run(1.0)
+    assert cluster.ready() == {}
+    assert not cluster.statuses["web-1"].known
+
+
+def test_removing_what_is_not_known_is_answered_as_unknown() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("never-1", 0, remove=True)
+    cluster.run(0.0)
+    assert not cluster.statuses["never-1"].known
+    assert cluster.statuses["never-1"].serial == 1
+
+
+def test_a_stale_order_changes_nothing_and_is_answered_in_full() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    first = list(cluster.inbox)
+    cluster.run(0.0)
+    cluster.order("web-1", 1)
+    cluster.run(0.0)
+    cluster.statuses.clear()
+    cluster.inbox += first
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1}
+    assert cluster.statuses["web-1"].full
+    assert cluster.statuses["web-1"].serial == 2
+
+
+def test_a_changed_demand_keeps_the_containers_that_are_there() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1, demand(memory=GIB))
+    cluster.run(0.0)
+    cluster.order("web-1", 2, demand(memory=2 * GIB, max_per_host=9))
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1, "web-1.1": 1}
+    kept = cluster.resman.books.groups["web-1"].order.demand
+    assert (kept.memory_bytes, kept.max_per_host) == (GIB, 9)
+
+
+def test_more_important_groups_get_the_room_first() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("late-1", 1, demand(cpu=3000), priority=200)
+    cluster.order("first-1", 1, demand(cpu=3000), priority=100)
+    cluster.run(0.0)
+    assert cluster.ready() == {"first-1.0": 1}
+
+
+def test_what_found_no_room_says_why_and_is_placed_when_room_appears() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("big-1", 1, demand(memory=7 * GIB))
+    cluster.order("web-1", 1, demand(memory=2 * GIB))
+    cluster.run(0.0)
+    reason = cluster.slots["web-1.0"].reason
+    assert reason.code == "memory"
+    assert reason.nearest == ("h1 lacks 1 GiB memory",)
+    cluster.order("big-1", 0, remove=True)
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1}
+    assert cluster.slots["web-1.0"].reason is None
+
+
+def test_an_agent_that_joins_takes_what_waits() -> None:
+    cluster = Cluster()
+    cluster.order("web-1", 1, demand(pools=("gpu",)))
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].reason.code == "no-agents"
+    joined = Cluster(info("h1", pool="gpu")).agents["h1"]
+    cluster.agents["h1"] = joined
+    cluster.inbox.append(joined.report(full=True))
+    cluster.run(0.0)
+    assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_a_reason_is_told_anew_when_the_group_is_audited() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1, demand(memory=20 * GIB))
+    audit = list(cluster.inbox)
+    cluster.run(0.0)
+    cluster.agents["h2"] = Cluster(info("h2", memory_bytes=16 * GIB)).agents["h2"]
+    cluster.inbox.append(cluster.agents["h2"].report(full=True))
+    cluster.run(0.0)
+    cluster.inbox += audit
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].reason.nearest == (
+        "h2 lacks 4 GiB memory",
+        "h1 lacks 12 GiB memory",
+    )
+
+
+def test_absurd_orders_do_not_raise() -> None:
+    cluster = Cluster(info("h1"))
+    absurd = demand(cpu=2**62, memory=-5, disk=2**62, ports=(-1, 99999), max_per_host=-3)
+    order = GroupOrder(group="x", epoch=-1, serial=-1, replicas=2**40, demand=absurd, release=(-1,))
+    cluster.resman.step(cluster.now_s, [GroupOrders(orders=(order,)), object(), None])
+    assert len(cluster.current("x")) == cluster.config.replicas_max
+
+
+def test_a_thousand_replicas_are_placed_over_several_steps_each_bounded() -> None:
+    agents = [
+        info(f"h{i}", cpu_milli=400_000, memory_bytes=900 * GIB, disk_bytes=900 * GIB) for i in range(4)
+    ]
+    cluster = Cluster(*agents)
+    cluster.order("web-1", 1000, demand(cpu=100))
+    cluster.run(0.0)
+    assert len(cluster.ready()) == 1000
+    assert all(len(agent.held) == 250 for agent in cluster.agents.values())
