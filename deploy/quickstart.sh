@@ -13,8 +13,12 @@ stamp=$venv/.installed
 make_venv "$venv"
 if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ]; then
     say "installing Galaxy into $venv (the first time downloads its packages)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[server]" </dev/null ||
+    # Python compiles what it imports by itself; having pip compile everything takes longer than the rest.
+    "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -e "$root[server]" \
+        >"$venv/install.log" 2>&1 </dev/null || {
+        tail -n 20 "$venv/install.log" >&2
         die "pip could not install Galaxy" "the lines above say why; run this again when it can"
+    }
     : >"$stamp"
 fi
 

@@ -35,7 +35,7 @@ fi
 venv=$root/.tox/runner
 make_venv "$venv"
 if ! "$venv/bin/python" -c 'import tox' 2>/dev/null; then
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'tox>=4' </dev/null || die "pip could not install tox"
+    "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check 'tox>=4' </dev/null || die "pip could not install tox"
 fi
 
 exec "$venv/bin/python" -m tox run "$@" </dev/null
