@@ -40,7 +40,8 @@ def address_of(url: str) -> str:
         port = parts.port
     except ValueError as error:
         raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
-    if parts.scheme not in SCHEMES or not parts.hostname:
+    database = parts.path.strip("/")
+    if parts.scheme not in SCHEMES or not parts.hostname or (database and not database.isdecimal()):
         raise UsageError("not a Redis URL", hint="redis://[:PASSWORD@]HOST:PORT/0")
     return f"{parts.hostname}:{port or 6379}"
 

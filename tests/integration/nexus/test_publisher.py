@@ -1,0 +1,124 @@
+"""Publishing: one list item a message, in the shape that Celery workers read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from galaxy.errors import BadMessage, Unreachable
+from galaxy.model.request import JobRef, Request
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus
+from galaxy.nexus.publisher import Publisher
+from galaxy.nexus.wire import read
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def nexus(redis_server: RedisServer) -> Iterator[Nexus]:
+    nexus = Nexus.connect(redis_server.url, name="reader")
+    yield nexus
+    nexus.close()
+
+
+@pytest.fixture
+def publisher(redis_server: RedisServer) -> Iterator[Publisher]:
+    publisher = Publisher(redis_server.url, name="publisher")
+    yield publisher
+    publisher.close()
+
+
+def send(queue: str, job: str = "web", **over: object) -> Send:
+    return Send(
+        **{"queue": queue, "task": "galaxy.job.stop", "body": JobRef(job=job), "id": f"stop:{job}", **over}
+    )  # type: ignore[arg-type]
+
+
+def taken(nexus: Nexus, queue: str) -> list[dict[str, object]]:
+    return [json.loads(item) for item in reversed(nexus.client.lrange(queue, 0, -1))]
+
+
+def test_every_send_is_one_message_in_its_own_queue_in_order(nexus: Nexus, publisher: Publisher) -> None:
+    publisher.publish([send(f"agent.h{n % 3}", job=f"j{n}") for n in range(9)])
+    for host in range(3):
+        ids = [message["headers"]["id"] for message in taken(nexus, f"agent.h{host}")]  # type: ignore[index]
+        assert ids == [f"stop:j{n}" for n in range(9) if n % 3 == host]
+
+
+def test_messages_to_a_thousand_hosts_go_in_a_few_round_trips(nexus: Nexus, publisher: Publisher) -> None:
+    publisher.publish([send("warm")])
+    start_s = time.perf_counter()
+    publisher.publish([send(f"agent.h{n}") for n in range(1000)])
+    print(f"\n1000 messages: {(time.perf_counter() - start_s) * 1000:.1f} ms")
+    assert len(nexus.client.keys("agent.*")) == 1000
+    assert not nexus.client.keys("_kombu*")
+
+
+def test_a_message_is_readable_typed_and_shows_nothing_of_its_payload(
+    nexus: Nexus, publisher: Publisher
+) -> None:
+    publisher.publish([send("q", job="secret-job", id="1")])
+    (message,) = taken(nexus, "q")
+    headers = message["headers"]
+    assert isinstance(headers, dict)
+    assert "secret" not in json.dumps(headers)
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))  # type: ignore[arg-type]
+    assert args == []
+    assert read(kwargs["v"], kwargs["body"], JobRef) == JobRef(job="secret-job")
+    left_s = (datetime.fromisoformat(headers["expires"]) - datetime.now(UTC)).total_seconds()
+    assert 50 < left_s <= 60
+
+
+def test_a_request_names_where_its_answer_goes(nexus: Nexus, publisher: Publisher) -> None:
+    request = Request(op="galaxy.job.stop", key="k", reply="r-9", deadline_s=1.0, body=JobRef(job="x"))
+    publisher.publish([send("q", body=request)])
+    (message,) = taken(nexus, "q")
+    assert message["properties"]["reply_to"] == "r-9"  # type: ignore[index]
+
+
+def test_a_body_that_cannot_be_encoded_is_left_out_and_the_others_go(
+    nexus: Nexus, publisher: Publisher
+) -> None:
+    publisher.publish([send("q", job="a"), send("q", body=object()), send("q", job="b")])
+    assert len(taken(nexus, "q")) == 2
+
+
+def test_a_gone_server_is_unreachable_and_a_returned_one_is_found(
+    redis_server: RedisServer, nexus: Nexus, publisher: Publisher
+) -> None:
+    publisher.publish([send("q")])
+    redis_server.stop()
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="cannot publish"):
+            publisher.publish([send("q")])
+    redis_server.start()
+    publisher.publish([send("q")])
+    redis_server.stop()
+    redis_server.start()
+    publisher.publish([send("q")])
+    assert len(taken(nexus, "q")) == 3
+
+
+def test_a_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, publisher: Publisher) -> None:
+    publisher.publish([send("q")])
+    redis_server.pause()
+    start_s = time.monotonic()
+    with pytest.raises(Unreachable):
+        publisher.publish([send("q")])
+    assert time.monotonic() - start_s < 7.0
+    redis_server.resume()
+
+
+@pytest.mark.parametrize("v", [None, 0, 2, "1", True, 1.5, {"a": 1}])
+def test_another_wire_version_is_a_bad_message(v: object) -> None:
+    with pytest.raises(BadMessage, match="wire version"):
+        read(v, '{"job":"x"}', JobRef)
+
+
+def test_a_body_sent_by_hand_as_plain_values_is_read_too() -> None:
+    assert read(1, {"job": "x"}, JobRef) == JobRef(job="x")

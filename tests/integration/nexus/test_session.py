@@ -1,0 +1,185 @@
+"""Sessions: bytes through Redis, in order, bounded, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from galaxy.errors import BadMessage, Conflict, Unreachable
+from galaxy.nexus import Nexus
+from galaxy.nexus.session import ITEM_BYTES_MAX, ITEMS_MAX, TTL_S, Frame, FrameHead, Session
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def nexus(redis_server: RedisServer) -> Iterator[Nexus]:
+    nexus = Nexus.connect(redis_server.url, name="session")
+    yield nexus
+    nexus.close()
+
+
+@pytest.fixture
+def ends(nexus: Nexus) -> tuple[Session, Session]:
+    return nexus.session("s1"), nexus.session("s1")
+
+
+def test_items_arrive_in_order_and_as_they_were_written(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    items = [bytes([n]) * (n + 1) for n in range(50)] + [b"\x00\xff\n", b"x" * ITEM_BYTES_MAX]
+    for item in items:
+        writer.write("out", item)
+    assert [reader.read("out", 1.0) for _ in items] == items
+    assert reader.read("out", 0.02) is None
+
+
+def test_directions_are_apart(ends: tuple[Session, Session]) -> None:
+    a, b = ends
+    a.write("in", b"question")
+    a.write("out", b"answer")
+    assert b.read("out", 1.0) == b"answer"
+    assert b.read("in", 1.0) == b"question"
+
+
+def test_a_reader_that_waits_gets_an_item_within_milliseconds(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    times_ms: list[float] = []
+
+    def echo() -> None:
+        while item := reader.read("in", 10.0):
+            reader.write("out", item)
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    for _ in range(100):
+        start_s = time.perf_counter()
+        writer.write("in", b"x")
+        assert writer.read("out", 10.0) == b"x"
+        times_ms.append((time.perf_counter() - start_s) * 1000)
+    writer.close("in")
+    thread.join(10.0)
+    assert not thread.is_alive()
+    print(f"\nsession there and back: median {statistics.median(times_ms):.2f} ms")
+    assert statistics.median(times_ms) < 50
+
+
+def test_a_writer_waits_while_the_reader_is_far_behind_and_goes_on_when_it_reads(
+    ends: tuple[Session, Session],
+) -> None:
+    writer, reader = ends
+    count = ITEMS_MAX * 3
+    thread = threading.Thread(target=lambda: [writer.write("out", b"%d" % n, 30.0) for n in range(count)])
+    thread.start()
+    assert [reader.read("out", 10.0) for _ in range(count)] == [b"%d" % n for n in range(count)]
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_a_writer_whose_reader_takes_nothing_fails_in_time_and_the_list_stays_bounded(
+    nexus: Nexus, ends: tuple[Session, Session]
+) -> None:
+    writer, _ = ends
+    for _ in range(ITEMS_MAX):
+        writer.write("out", b"x", 0.1)
+    with pytest.raises(Unreachable, match="took nothing"):
+        writer.write("out", b"x", 0.1)
+    assert nexus.client.llen("galaxy:session:s1:out") == ITEMS_MAX
+
+
+def test_a_closed_direction_ends_after_its_last_item_for_ever(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    writer.write("out", b"last")
+    writer.close("out")
+    assert [reader.read("out", 1.0) for _ in range(3)] == [b"last", b"", b""]
+    with pytest.raises(Conflict):
+        writer.write("out", b"more")
+
+
+def test_closing_wakes_a_blocked_reader(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    got: list[bytes | None] = []
+    thread = threading.Thread(target=lambda: got.append(reader.read("out", 30.0)))
+    thread.start()
+    end_s = time.monotonic() + 5
+    while not writer.attended("out") and time.monotonic() < end_s:
+        threading.Event().wait(0.005)
+    writer.close("out")
+    thread.join(5.0)
+    assert got == [b""]
+
+
+def test_a_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    failed: list[Exception] = []
+
+    def pour() -> None:
+        try:
+            while True:
+                writer.write("out", b"x", 30.0)
+        except Conflict as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=pour)
+    thread.start()
+    assert reader.read("out", 5.0) == b"x"
+    reader.close("out")
+    thread.join(10.0)
+    assert len(failed) == 1
+    assert writer.closed("out")
+
+
+def test_who_reads_is_seen(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    assert not writer.attended("out")
+    reader.read("out", 0.02)
+    assert writer.attended("out")
+    assert not writer.attended("in")
+
+
+def test_frames_of_any_length_arrive_whole(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    data = os.urandom(ITEM_BYTES_MAX * 2 + 17)
+    writer.send("out", Frame(head=FrameHead(kind="stdout"), data=data))
+    writer.send("out", Frame(head=FrameHead(kind="exit", status=3)))
+    got = b""
+    while (frame := reader.receive("out", 5.0)) is not None and frame.head.kind == "stdout":
+        got += frame.data
+    assert got == data
+    assert frame is not None and (frame.head.kind, frame.head.status) == ("exit", 3)
+    writer.close("out")
+    end = reader.receive("out", 5.0)
+    assert end is not None and end.head.kind == "eof"
+
+
+def test_what_is_no_frame_is_a_bad_message(ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    writer.write("out", b"no frame")
+    with pytest.raises(BadMessage):
+        reader.receive("out", 1.0)
+
+
+@pytest.mark.parametrize("size", [0, ITEM_BYTES_MAX + 1])
+def test_an_item_has_a_size(ends: tuple[Session, Session], size: int) -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        ends[0].write("out", b"x" * size)
+
+
+def test_everything_of_a_session_expires_by_itself_and_can_be_removed(
+    nexus: Nexus, ends: tuple[Session, Session]
+) -> None:
+    writer, reader = ends
+    for _ in range(ITEMS_MAX):
+        writer.write("out", b"x")
+    with pytest.raises(Unreachable):
+        writer.write("out", b"x", 0.05)
+    reader.read("out", 1.0)
+    writer.close("in")
+    keys = nexus.client.keys("galaxy:session:*")
+    assert len(keys) >= 4
+    assert all(0 < nexus.client.ttl(key) <= TTL_S for key in keys)
+    reader.remove()
+    assert all(key.endswith(b":closed") for key in nexus.client.keys("galaxy:session:*"))

@@ -1,0 +1,183 @@
+"""A leader's shell against a real server: commit, then send; what a crash between leaves."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from galaxy.driver.ports import Grant, Publish
+from galaxy.driver.shell import LeaderShell, ShellOptions
+from galaxy.errors import Unreachable
+from galaxy.model.answer import Answer
+from galaxy.model.base import decode
+from galaxy.model.step import Send
+from galaxy.model.table import Change
+from galaxy.model.trace import TraceEvent
+from galaxy.nexus import Nexus
+from tests.support.redis_server import RedisServer
+from tests.support.tally import Add, Count, Tally
+
+
+@pytest.fixture
+def nexus(redis_server: RedisServer) -> Iterator[Nexus]:
+    nexus = Nexus.connect(redis_server.url, name="shell")
+    yield nexus
+    nexus.close()
+
+
+@contextmanager
+def leading(
+    nexus: Nexus, publish: Publish, *, owner: str = "a", logic: Tally | None = None
+) -> Iterator[LeaderShell]:
+    leads = threading.Event()
+    shell = LeaderShell(
+        role="tally",
+        owner=owner,
+        address=owner,
+        logic=logic or Tally(),
+        nexus=nexus,
+        publish=publish,
+        on_lead=leads.set,
+        options=ShellOptions(ttl_s=1.0, beats_s=0.2),
+    )
+    shell.start()
+    try:
+        assert leads.wait(5.0)
+        yield shell
+    finally:
+        shell.stop()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end_s, "it never came true"
+        threading.Event().wait(0.005)
+
+
+def stored(nexus: Nexus) -> dict[str, int]:
+    return {name: row.total for name, row in nexus.read_table("tally", "counts", Count).items()}
+
+
+def test_state_is_stored_before_its_message_leaves(nexus: Nexus) -> None:
+    seen: list[tuple[list[str], dict[str, int]]] = []
+
+    def publish(sends: Sequence[Send]) -> None:
+        seen.append(([send.id for send in sends], stored(nexus)))
+
+    with leading(nexus, publish) as shell:
+        shell.offer(Add(name="x", by=5))
+        until(lambda: bool(seen))
+    assert seen == [(["count:x:5"], {"x": 5})]
+
+
+def test_what_a_leader_stored_before_it_was_killed_in_publishing_is_there_for_the_next(
+    nexus: Nexus, redis_server: RedisServer
+) -> None:
+    crash = (
+        "import os, signal, sys, threading\n"
+        "from galaxy.driver.shell import LeaderShell\n"
+        "from galaxy.nexus import Nexus\n"
+        "from tests.support.tally import Add, Tally\n"
+        "leads = threading.Event()\n"
+        "shell = LeaderShell(role='tally', owner='doomed', address='doomed', logic=Tally(),\n"
+        "    nexus=Nexus.connect(sys.argv[1], name='doomed'), on_lead=leads.set,\n"
+        "    publish=lambda sends: os.kill(os.getpid(), signal.SIGKILL))\n"
+        "shell.start(); leads.wait(10); shell.offer(Add(name='x', by=7)); threading.Event().wait(30)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", crash, redis_server.url], timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert stored(nexus) == {"x": 7}
+    logic = Tally()
+    with leading(nexus, lambda sends: None, owner="next", logic=logic) as shell:
+        assert logic.counts["x"].total == 7
+        shell.offer(Add(name="x", reply="r"))
+        data = nexus.await_reply("r", 10.0)
+    assert data is not None and decode(data, Answer).result == 8
+
+
+def test_a_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> None:
+    def publish(sends: Sequence[Send]) -> None:
+        raise Unreachable("no way out")
+
+    with leading(nexus, publish) as shell:
+        shell.offer(Add(name="x"))
+        until(lambda: stored(nexus) == {"x": 1})
+        shell.offer(Add(name="x"))
+        until(lambda: stored(nexus) == {"x": 2})
+        assert shell.leading
+
+
+def test_many_events_at_once_are_one_commit(nexus: Nexus) -> None:
+    """The first tick may take a few; what arrives meanwhile goes together."""
+    sizes: list[int] = []
+    with leading(nexus, lambda sends: sizes.append(len(sends))) as shell:
+        for _ in range(1000):
+            shell.offer(Add(name="x"))
+        until(lambda: stored(nexus) == {"x": 1000})
+    assert sum(sizes) == 1000
+    assert len(sizes) < 500
+
+
+def test_heartbeats_reach_the_logic_about_as_often_as_asked(nexus: Nexus) -> None:
+    logic = Tally()
+    with leading(nexus, lambda sends: None, logic=logic):
+        until(lambda: len(logic.steps) >= 5, timeout_s=5.0)
+    assert sum(events for _, events in logic.steps) >= 3
+
+
+def test_the_logic_is_woken_when_it_asked_to_be(nexus: Nexus) -> None:
+    logic = Tally(wake_every_s=0.05)
+    with leading(nexus, lambda sends: None, logic=logic):
+        until(lambda: len(logic.steps) >= 20, timeout_s=5.0)
+
+
+def test_a_standby_in_the_same_process_leads_when_the_leader_stops(nexus: Nexus) -> None:
+    took = threading.Event()
+    second = LeaderShell(
+        role="tally",
+        owner="b",
+        address="b",
+        logic=Tally(),
+        nexus=nexus,
+        publish=lambda sends: None,
+        on_lead=took.set,
+    )
+    with leading(nexus, lambda sends: None) as first:
+        second.start()
+        assert not second.leading
+        first.offer(Add(name="x"))
+    assert took.wait(1.0)
+    second.offer(Add(name="x", reply="r"))
+    data = nexus.await_reply("r", 5.0)
+    second.stop()
+    assert data is not None and decode(data, Answer).result == 2
+
+
+def test_events_that_came_before_the_stop_are_still_done(nexus: Nexus) -> None:
+    with leading(nexus, lambda sends: None) as shell:
+        for _ in range(100):
+            assert shell.offer(Add(name="x"))
+    assert stored(nexus) == {"x": 100}
+    assert nexus.leader("tally") is None
+
+
+def test_a_commit_of_ten_rows_takes_well_under_a_lease(nexus: Nexus) -> None:
+    grant = nexus.campaign("tally", "a", ttl_s=60.0, address="a")
+    assert isinstance(grant, Grant)
+    changes = [Change(table="counts", key=f"k{n}", value=b'{"name":"k","total":1}' * 10) for n in range(10)]
+    times_ms = []
+    for serial in range(200):
+        start_s = time.perf_counter()
+        nexus.commit(grant, serial, changes, [TraceEvent(kind="k", subject="s")])
+        times_ms.append((time.perf_counter() - start_s) * 1000)
+    times_ms.sort()
+    print(f"\ncommit of 10 rows and an event: median {times_ms[100]:.3f} ms, p99 {times_ms[197]:.3f} ms")
+    assert times_ms[100] < 20
