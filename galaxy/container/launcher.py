@@ -28,6 +28,7 @@ from galaxy.container import garbage, kernel
 from galaxy.container.lives import Lives
 from galaxy.container.plan import FULL
 from galaxy.container.views import Views
+from galaxy.container.warm import warm_up
 from galaxy.container.wire import (
     PACKET_BYTES_MAX,
     Destroy,
@@ -242,6 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
         state, mode=options.mode, cgroup_root=options.cgroup_root, views=views, entry=_load(options.entry)
     )
     launcher = Launcher(state, listener, lives)
+    warm_up()
     gc.collect()
     gc.freeze()  # What is here now is shared by every AppWorker: collections in them leave it alone.
     launcher.run()

@@ -191,13 +191,13 @@ class Runtime:
             Conflict: containers are left.
             Unreachable: it does not end in time.
         """
-        if not self._connected:
+        if not self._is_connected():
             return
         self._stopping, self._refused = True, None
         self._send(Stop())
         until = time.monotonic() + STOP_TIMEOUT_S
         try:
-            while self._connected:
+            while self._is_connected():
                 self._wait(until, "stopped")
                 self._pump(restart=False)
                 self._raise_if_refused()
@@ -214,8 +214,7 @@ class Runtime:
 
     # ---- the connection
 
-    @property
-    def _connected(self) -> bool:
+    def _is_connected(self) -> bool:
         return self._socket is not None
 
     def _connect(self) -> None:
