@@ -1,0 +1,279 @@
+"""``Galaxy``: everything that the command line can do with a cluster, as typed methods."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from galaxy.client import contexts, source
+from galaxy.client.packages import stage
+from galaxy.client.streams import ExecStream, Executed, LogStream
+from galaxy.client.transport import Transport, seconds_left
+from galaxy.errors import GalaxyError, Unreachable, UsageError
+from galaxy.model import jobfile
+from galaxy.model.agent import BeatsSeen
+from galaxy.model.base import Noun
+from galaxy.model.names import APPMASTER, RESMAN
+from galaxy.model.request import (
+    OPERATIONS,
+    AgentList,
+    ClusterStatus,
+    Discover,
+    Done,
+    EndpointList,
+    ExecIn,
+    JobList,
+    JobRef,
+    ListAgents,
+    ListJobs,
+    ReadLogs,
+    RecoverPod,
+    SessionOpened,
+    SubmitJob,
+    UpdateJob,
+)
+from galaxy.model.spec import JobSpec
+from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
+
+N = TypeVar("N", bound=Noun)
+Job = JobSpec | Mapping[str, Any] | str | os.PathLike[str]
+"""A job: a spec, a tree as in a job file, or the path of a job file (``-`` is standard input)."""
+
+LOOK_S: Final = 1.0
+"""How often ``wait`` looks even if it hears of nothing."""
+OVER: Final = ("finished", "failed", "removed")
+
+
+class Galaxy:
+    """One cluster, and what can be asked of it.
+
+    The cluster is the one of ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or
+    ``context``; without any of them GALAXY_REDIS, GALAXY_DIR, or the one used last. Every
+    method answers within ``timeout_s`` seconds or raises; changes are repeated under one
+    idempotency key when an answer is lost, and ``key`` lets a caller choose that key.
+
+        with Galaxy() as galaxy:
+            galaxy.run("job.yaml")
+            for endpoint in galaxy.discover("hello"):
+                print(endpoint.address, endpoint.port)
+
+    Raises:
+        NotFound: no cluster is known. Refused: wrong password. Unreachable: nobody answers.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        dir: str | os.PathLike[str] = "",
+        context: str = "",
+        timeout_s: float = 5.0,
+        user: str = "",
+    ) -> None:
+        self.cluster = contexts.find(url=url, dir=os.fspath(dir), context=context)
+        self.timeout_s = timeout_s
+        try:
+            self._transport = Transport(self.cluster.url, user=user or _user(), timeout_s=min(timeout_s, 5.0))
+        except Unreachable as error:
+            raise self._dead(error) from error
+
+    def __enter__(self) -> Galaxy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; iterators of logs end."""
+        self._transport.close()
+
+    # Jobs.
+
+    def submit(self, job: Job, *, key: str = "") -> Done:
+        """Run a job and return when it is accepted; a live job of the same name is a ``Conflict``."""
+        return self._ask("galaxy.job.submit", SubmitJob(spec=self.spec(job)), Done, key)
+
+    def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
+        """Run a job and wait until all of it runs, or it has ended; see ``wait``."""
+        return self.wait(self.submit(job, key=key).job, timeout_s=timeout_s)
+
+    def update(self, job: Job, *, name: str = "", key: str = "") -> Done:
+        """Move a live job to a new spec and return when that is accepted; ``name`` is the spec's."""
+        spec = self.spec(job)
+        return self._ask("galaxy.job.update", UpdateJob(job=name or spec.name, spec=spec), Done, key)
+
+    def stop(self, job: str, *, key: str = "") -> Done:
+        """Stop a job's programs; its containers stay."""
+        return self._ask("galaxy.job.stop", JobRef(job=job), Done, key)
+
+    def start(self, job: str, *, key: str = "") -> Done:
+        """Start the programs of a stopped job in its containers."""
+        return self._ask("galaxy.job.start", JobRef(job=job), Done, key)
+
+    def remove(self, job: str, *, key: str = "") -> Done:
+        """Remove a job and its containers; history remembers it for a while."""
+        return self._ask("galaxy.job.remove", JobRef(job=job), Done, key)
+
+    def recover(self, target: str, *, key: str = "") -> Done:
+        """Deploy a pod (``JOB.INDEX``) anew, or every failed pod of a job."""
+        _, dot, index = target.rpartition(".")
+        asked = RecoverPod(pod=target) if dot and index.isdecimal() else RecoverPod(job=target)
+        return self._ask("galaxy.job.recover", asked, Done, key)
+
+    def jobs(self, *, all: bool = False) -> list[JobSummary]:
+        """List jobs by name; ``all`` includes those that are over, as far as history goes."""
+        return list(self._ask("galaxy.job.list", ListJobs(all=all), JobList).jobs)
+
+    def job(self, job: str) -> JobView:
+        """Return everything about one job: by name, id, or the beginning of an id."""
+        return self._ask("galaxy.job.show", JobRef(job=job), JobView)
+
+    def wait(
+        self,
+        job: str,
+        *,
+        timeout_s: float | None = 300.0,
+        progress: Callable[[JobView], None] | None = None,
+        until: Callable[[JobView], bool] | None = None,
+    ) -> JobView:
+        """Wait until a job is settled, is over, or ``until`` says so; return its last view.
+
+        It returns after ``timeout_s`` as well (None: never), so look at ``settled``. ``progress``
+        is called with every view. Answers that are missing meanwhile are waited for.
+        """
+        end_s = None if timeout_s is None else time.monotonic() + timeout_s
+        done = until or (lambda view: view.settled or view.summary.state in OVER)
+        view = self.job(job)
+        mark = self._transport.newest_event(view.summary.job)
+        for left_s in seconds_left(end_s):
+            with contextlib.suppress(Unreachable):
+                view = self.job(view.summary.job)
+            if progress is not None:
+                progress(view)
+            if done(view):
+                break
+            mark = self._await_event(view.summary.job, mark, min(left_s, LOOK_S))
+        return view
+
+    def spec(self, job: Job) -> JobSpec:
+        """Return ``job`` as a checked spec, package files staged for the cluster.
+
+        Raises:
+            SpecError: with every problem of it.
+        """
+        base = Path()
+        if isinstance(job, JobSpec):
+            spec = job
+        elif isinstance(job, Mapping):
+            spec = jobfile.load(dict(job))
+        else:
+            path = os.fspath(job)
+            spec = source.load(path)
+            base = Path() if path == "-" else Path(path).parent
+        return stage(spec, base=base, cluster_dir=self.cluster.dir)
+
+    # What programs write, and commands in their containers.
+
+    def logs(
+        self,
+        target: str,
+        *,
+        task: str = "",
+        stream: str = "",
+        tail: int = 200,
+        follow: bool = False,
+        previous: bool = False,
+    ) -> LogStream:
+        """Return an iterator over the logs of a job or a pod, as ``LogChunk``.
+
+        ``tail`` -1 is everything that is kept; ``previous`` is the run before the present one.
+        Close it to stop following.
+        """
+        asked = ReadLogs(target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous)
+        opened = self._ask("galaxy.job.logs", asked, SessionOpened)
+        return LogStream(opened, self._transport.session, follow=follow)
+
+    def open_exec(
+        self,
+        pod: str,
+        argv: Sequence[str],
+        *,
+        task: str = "",
+        tty: bool = False,
+        rows: int = 24,
+        columns: int = 80,
+    ) -> ExecStream:
+        """Start ``argv`` in a pod (a job stands for its first running one) and return its streams."""
+        if not argv:
+            raise UsageError("no command to run")
+        asked = ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
+        opened = self._ask("galaxy.pod.exec", asked, SessionOpened)
+        return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
+
+    def exec(
+        self, pod: str, argv: Sequence[str], *, task: str = "", input: bytes = b"", timeout_s: float = 60.0
+    ) -> Executed:
+        """Run ``argv`` in a pod to its end and return exit status and output (8 MiB at most)."""
+        with self.open_exec(pod, argv, task=task) as stream:
+            return stream.communicate(input, timeout_s)
+
+    # Services, agents, the cluster.
+
+    def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
+        """Return where a service answers: healthy endpoints, or ``all`` with their states."""
+        asked = Discover(service=service, all=all)
+        return list(self._ask("galaxy.service.discover", asked, EndpointList).endpoints)
+
+    def agents(self) -> list[AgentView]:
+        """List the agents, by name."""
+        return list(self._ask("galaxy.agent.list", ListAgents(), AgentList).agents)
+
+    def agent(self, name: str) -> AgentView:
+        """Return one agent."""
+        return self._ask("galaxy.agent.list", ListAgents(agent=name), AgentList).agents[0]
+
+    def status(self) -> ClusterView:
+        """Return leaders, counts and totals of the cluster."""
+        return self._ask("galaxy.cluster.status", ClusterStatus(), ClusterView)
+
+    def leaders(self) -> list[LeaderView]:
+        """Return who leads, from Nexus itself; works when nobody does."""
+        found = [self._transport.nexus.leader(role) for role in (RESMAN, APPMASTER)]
+        return [leader for leader in found if leader is not None]
+
+    def beats(self) -> BeatsSeen:
+        """Return the agents' last heartbeats, from Nexus itself."""
+        return self._transport.nexus.beats()
+
+    def _ask(self, op: str, body: Noun, kind: type[N], key: str = "") -> N:
+        assert isinstance(body, OPERATIONS[op][0]), op
+        return self._transport.ask(op, body, kind, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
+
+    def _await_event(self, job: str, mark: str, timeout_s: float) -> str:
+        try:
+            return self._transport.await_event(job, mark, timeout_s)
+        except Unreachable:
+            time.sleep(min(timeout_s, LOOK_S))  # There is no event to wait for while Redis is away.
+            return mark
+
+    def _dead(self, error: Unreachable) -> GalaxyError:
+        """Say of a cluster that does not answer who named it, and how to have it back."""
+        hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
+        details = [*error.details, f"the cluster is named by {self.cluster.because}"]
+        return Unreachable(error.message, details=details, hint=hint)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,165 @@
+"""Requests to AppMaster: a Celery task message goes to its queue, the answer comes to our own list.
+
+The message is the one that Celery would send (protocol 2, JSON, Redis transport), made by hand:
+importing Celery takes longer than asking. A request whose answer does not come is sent again
+under the same idempotency key, so that a lost message or a new leader costs a second, and
+nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar, cast
+
+from galaxy.errors import GalaxyError, Unreachable, error_from
+from galaxy.model.answer import Answer
+from galaxy.model.base import Noun, decode, encode, from_plain
+from galaxy.model.names import APPMASTER
+from galaxy.model.request import OPERATIONS, Request
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus, keys
+from galaxy.nexus.connection import BLOCK_S, reaching
+from galaxy.nexus.session import Session
+from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
+from galaxy.units import format_duration
+
+N = TypeVar("N", bound=Noun)
+
+AGAIN_S: Final = 1.0
+"""Wait before the first repetition of a request; it doubles from there."""
+AGAIN_MAX_S: Final = 4.0
+
+
+class Transport:
+    """A connection to one cluster; threads may share it."""
+
+    def __init__(self, url: str, *, user: str, timeout_s: float) -> None:
+        """Connect.
+
+        Raises:
+            Refused: wrong password. Unreachable: no answer within ``timeout_s``.
+        """
+        self._user = user
+        self._name = f"client@{socket.gethostname()}/{os.getpid()}"
+        self.nexus = Nexus.connect(url, name=self._name, timeout_s=timeout_s)
+        self.address = self.nexus.address
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.nexus.close()
+
+    def ask(self, op: str, body: Noun, kind: type[N], *, key: str, timeout_s: float) -> N:
+        """Return AppMaster's answer to ``op``; ``key`` makes repetitions harmless.
+
+        Raises:
+            GalaxyError: as AppMaster answered.
+            Unreachable: no answer within ``timeout_s``, and whether anything may yet be done.
+        """
+        end_s = time.monotonic() + timeout_s
+        reply = secrets.token_hex(12)
+        sent: list[bytes] = []
+        again_s = AGAIN_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            payload = self._message(op, body, key, reply, left_s)
+            with reaching(self.address):
+                self.nexus.client.lpush(APPMASTER, payload)
+            sent.append(payload)
+            answer = self.nexus.await_reply(reply, min(again_s, left_s))
+            if answer is not None:
+                # Repetitions still under way would be answered from memory; they need not be.
+                if len(sent) > 1:
+                    self._withdraw(sent[1:])
+                return self._result(decode(answer, Answer), op, kind)
+            again_s = min(again_s * 2, AGAIN_MAX_S)
+        raise self._silence(op, sent, timeout_s)
+
+    def session(self, session_id: str) -> Session:
+        """Return the client's end of a session."""
+        return self.nexus.session(session_id)
+
+    def newest_event(self, job: str) -> str:
+        """Return the mark of the newest event about ``job``, to wait for those after it."""
+        with reaching(self.address):
+            found: Any = self.nexus.client.xrevrange(keys.trace_of(job), count=1)
+        return found[0][0].decode() if found else "0"
+
+    def await_event(self, job: str, mark: str, timeout_s: float) -> str:
+        """Wait until something happens to ``job`` after ``mark``; return the new mark, or the old."""
+        block_ms = max(1, int(min(timeout_s, BLOCK_S) * 1000))
+        with reaching(self.address):
+            found: Any = self.nexus.client.xread({keys.trace_of(job): mark}, block=block_ms)
+        return found[0][1][-1][0].decode() if found else mark
+
+    def _message(self, op: str, body: Noun, key: str, reply: str, left_s: float) -> bytes:
+        with reaching(self.address):
+            seconds, microseconds = self.nexus.client.time()
+        deadline_s = seconds + microseconds / 1e6 + left_s
+        request = Request(op=op, key=key, reply=reply, deadline_s=deadline_s, user=self._user, body=body)
+        send = Send(queue=APPMASTER, task=op, body=request, id=f"{op}:{key}", expires_s=left_s)
+        return celery_message(send, origin=self._name)
+
+    def _result(self, answer: Answer, op: str, kind: type[N]) -> N:
+        problem = answer.problem
+        if problem is not None:
+            raise error_from(problem.kind, problem.message, problem.details, problem.hint)
+        assert OPERATIONS[op][1] is kind, op
+        return from_plain(answer.result, kind)
+
+    def _withdraw(self, sent: list[bytes]) -> int:
+        """Take back what nobody has taken yet; return how many of ``sent`` that was."""
+        count = 0
+        with contextlib.suppress(GalaxyError), reaching(self.address):
+            for payload in sent:
+                count += self.nexus.client.lrem(APPMASTER, 1, cast(Any, payload))
+        return count
+
+    def _silence(self, op: str, sent: list[bytes], timeout_s: float) -> Unreachable:
+        waited = format_duration(timeout_s)
+        untouched = self._withdraw(sent) == len(sent)
+        done = "nothing was done" if untouched else "the request may still be carried out"
+        if self.nexus.leader(APPMASTER) is None:
+            return Unreachable(
+                f"no AppMaster leads the cluster at {self.address}",
+                details=[f"waited {waited} for {op}; {done}"],
+                hint="galaxy status, and the log of the appmaster process",
+            )
+        return Unreachable(
+            f"no answer from AppMaster within {waited}", details=[f"{op}: {done}"], hint="galaxy status"
+        )
+
+
+def celery_message(send: Send, *, origin: str) -> bytes:
+    """Return ``send`` as kombu's Redis transport puts it into a queue's list."""
+    headers, properties, body = envelope(send, now=utc_now(), origin=origin)
+    delivery = {"exchange": "", "routing_key": send.queue}
+    return encode(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-type": CONTENT_TYPE,
+            "content-encoding": CONTENT_ENCODING,
+            "headers": headers,
+            "properties": {
+                **properties,
+                "delivery_mode": 2,
+                "delivery_info": delivery,
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": secrets.token_hex(16),
+            },
+        }
+    )
+
+
+def seconds_left(end_s: float | None) -> Iterator[float]:
+    """Yield the seconds until ``end_s`` (monotonic clock; None: without end) while there are any."""
+    while True:
+        left_s = float("inf") if end_s is None else end_s - time.monotonic()
+        if left_s <= 0:
+            return
+        yield left_s
