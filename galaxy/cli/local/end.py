@@ -14,7 +14,8 @@ from galaxy.cli.local.layout import Layout, hold, lives, read_plan
 from galaxy.cli.local.remains import Remains
 from galaxy.cli.local.supervisor import Happened
 from galaxy.client.contexts import ClusterFile, read_cluster, remove_cluster
-from galaxy.container.runtime import Destroyed, LauncherLost, Living, Runtime
+from galaxy.container.runtime import Living, Runtime
+from galaxy.container.wire import Destroyed, LauncherLost
 from galaxy.errors import GalaxyError
 
 PROGRAMS_GRACE_S: Final = 3.0
@@ -35,8 +36,9 @@ def end_agents(
     tell(Happened(part="containers", state="stopping"))
     for state, root in zip(states, _roots_of(layout, states, cgroup_roots), strict=True):
         # Whatever goes wrong with a launcher, the sweep below does not need it.
-        with contextlib.suppress(OSError, RuntimeError):
-            _end_launcher(state, root, mode)
+        with contextlib.suppress(OSError, GalaxyError):
+            if any((state / name).is_dir() and any((state / name).iterdir()) for name in ("c", "garbage")):
+                _end_launcher(state, root, mode)
     left = remains.clear(layout.root, cgroup_roots)
     tell(Happened(part="containers", state="gone"))
     return left
