@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from galaxy.agent.config import AgentConfig
 from galaxy.agent.execsession import Sink
 from galaxy.agent.inbox import Inbox
@@ -108,6 +110,8 @@ class AgentLoop:
         while not self._ending:
             self._turn()
             self.begun.set()
+            if self._ending:  # Said in this very turn: nothing would wake the wait below.
+                return
             for key, mask in self._selector.select(self._timeout_s()):
                 key.data(mask)
 
@@ -271,9 +275,10 @@ class AgentLoop:
     # ---- for other threads
 
     def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
-        """Ask a pod's AppWorker to run a command; in the loop's thread."""
+        """Ask a pod's AppWorker to run a command, in its first task if none is named; in the loop's thread."""
         held = self._logic.ready(pod)
         if held is not None:
+            packet = packet if packet.task else replace(packet, task=held.order.demand.tasks[0].name)
             if not self._links.begin_exec(held.container, held.incarnation, packet, files, sink):
                 sink(None, [])
             return
