@@ -116,12 +116,17 @@ def place(task: str, destination: str, wanted: list[PackageSpec]) -> None:
     hidden = os.path.join(destination, RESERVED)
     try:
         old = _read_manifest(os.path.join(hidden, f"{task}.json"))
-        staged = list(_staged(hidden, task))
+        keys = [_key(package) for package in wanted]
+        # Something else may lie aside, of a deployment that a newer order overtook.
+        staged = [(aside, key) for aside, key in _staged(hidden, task) if key in keys]
+        if lost := set(keys) - set(old) - {key for _, key in staged}:
+            raise Failed(f"unpacked files are gone: {', '.join(sorted(lost))}", retry=True)
         for aside, _ in staged:
             _check_room(aside, destination, {path for paths in old.values() for path in paths})
-        new = {key: old.get(key, []) for key in map(_key, wanted)}
+        new = {key: old.get(key, []) for key in keys}
         new |= {key: sorted(_paths(aside)) for aside, key in staged}
         if not new and not old:
+            discard(task, destination)
             return
         os.makedirs(hidden, exist_ok=True)
         both = {key: sorted({*old.get(key, []), *new.get(key, [])}) for key in {**old, **new}}

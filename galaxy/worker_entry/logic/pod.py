@@ -89,7 +89,7 @@ def _order_task(task: Task, spec: TaskSpec, order: PodOrder, now_s: float, *, re
     if not order.run:
         return _rest(but(task, spec=spec), order, now_s)
     if order.redeploy:
-        task = but(task, stale=True)
+        task = but(task, stale=task.stale or bool(task.placed))
     checks = health.check_of(task.spec, order.batch), health.check_of(spec, order.batch)
     task = but(task, spec=spec, restarts=0 if anew else task.restarts)
     match task.state:

@@ -82,7 +82,10 @@ def halt(task: Task, then: Then, stop_timeout_s: float, now_s: float) -> Moved:
         due_s = None if task.due_s is None else min(task.due_s, kill_s)
         unplaced = task.then is Then.PLACE and then is not Then.PLACE
         return but(task, then=then, due_s=due_s), (CancelDeploy(task=task.name),) if unplaced else ()
-    cancel: tuple[Effect, ...] = () if then is Then.PLACE else (CancelDeploy(task=task.name),)
+    deploying = task.state is TaskState.DEPLOYING or task.reload is not Reload.NONE
+    cancel: tuple[Effect, ...] = ()
+    if deploying and then is not Then.PLACE:
+        cancel = (CancelDeploy(task=task.name),)
     reason = task.reason if then is Then.FAIL else None
     task = move(task, Halted, then=then, due_s=kill_s, reload=Reload.NONE, reason=reason)
     spare = then in _SPARING

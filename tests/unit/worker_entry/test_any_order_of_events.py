@@ -1,0 +1,294 @@
+"""The logic against a world that answers late, in any order, badly, or not at all.
+
+Safety: at most one program a task, none beside what an earlier one left, none with files that
+are half replaced, a finished batch program never again. Liveness: once the world behaves,
+every pod gets to where its last order wants it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galaxy.model.container import Reason
+from galaxy.model.pod import Exit, PodOrder, PodState, TaskState
+from galaxy.model.spec import CpuSpec, DataSpec, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.worker_entry.logic.nouns import (
+    CancelDeploy,
+    DeployFailed,
+    Effect,
+    Emptied,
+    Ended,
+    Event,
+    KillTask,
+    Ordered,
+    Placed,
+    PlacePackages,
+    Pod,
+    Probe,
+    Probed,
+    QuitAsked,
+    ReloadEnded,
+    RunReload,
+    Staged,
+    StagePackages,
+    Started,
+    StartProgram,
+    StopProgram,
+    Terminate,
+    Ticked,
+)
+from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.report import found, state_of
+
+
+class Machine:
+    """One task's processes and files, as the shell would make them of the effects."""
+
+    def __init__(self) -> None:
+        self.pod = Pod(known=("main",))
+        self.now_s = 0.0
+        self.alive: int | None = None
+        self.left_over = False
+        self.run = 0
+        self.files: tuple[PackageSpec, ...] | None = ()
+        self.staging: StagePackages | None = None
+        self.placing: PlacePackages | None = None
+        self.commands: list[RunReload | Probe] = []
+        self.leaving: int | None = None
+        self.finished_order: PodOrder | None = None
+        self.ended = False
+
+    def feed(self, event: Event) -> None:
+        before = self.pod
+        self.pod, effects = step(self.pod, event, self.now_s)
+        assert found(self.pod, pod_id="p", incarnation=1, pid=1, ports={})
+        assert not (before.ended and effects)
+        for effect in effects:
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case StartProgram():
+                assert self.alive is None, "two programs at once"
+                assert not self.left_over, "a program beside what an earlier one left"
+                assert self.placing is None and self.files is not None, "files are half replaced"
+                task = self.pod.tasks[0]
+                assert set(self.files) == set(task.wanted), "not the files that are wanted"
+                self.alive = self.run = effect.run
+                self.left_over = True
+                self.feed(Started(task="main", run=effect.run, at_s=self.now_s))
+            case StagePackages():
+                self.staging, self.placing = effect, None
+            case PlacePackages():
+                self.staging, self.placing, self.files = None, effect, None
+            case CancelDeploy():
+                self.staging = self.placing = None
+            case StopProgram() | KillTask():
+                self.leaving = effect.run
+            case RunReload() | Probe():
+                self.commands.append(effect)
+
+    # ---- what the world may do next; each returns whether there was anything to do
+
+    def stage(self, ok: bool, retry: bool = True) -> bool:
+        effect, self.staging = self.staging, None
+        if effect is None:
+            return False
+        if ok:
+            self.feed(Staged(task="main", deploy=effect.deploy))
+        else:
+            reason = Reason(code="deploy-failed")
+            self.feed(DeployFailed(task="main", deploy=effect.deploy, reason=reason, retry=retry))
+        return True
+
+    def place(self) -> bool:
+        effect, self.placing = self.placing, None
+        if effect is None:
+            return False
+        self.files = effect.wanted
+        self.feed(Placed(task="main", deploy=effect.deploy))
+        return True
+
+    def exit(self, code: int) -> bool:
+        run, self.alive = self.alive, None
+        if run is None:
+            return False
+        self.feed(Ended(task="main", run=run, exit=Exit(at_s=self.now_s, code=code)))
+        return True
+
+    def empty(self) -> bool:
+        run = self.leaving
+        if run is None or self.alive is not None:
+            return False
+        self.leaving, self.left_over = None, False
+        self.feed(Emptied(task="main", run=run))
+        return True
+
+    def answer(self, ok: bool) -> bool:
+        if not self.commands:
+            return False
+        effect = self.commands.pop(0)
+        if isinstance(effect, Probe):
+            self.feed(Probed(task="main", run=effect.run, probe=effect.probe, ok=ok))
+        else:
+            self.feed(ReloadEnded(task="main", run=effect.run, status=0 if ok else 1))
+        return True
+
+    def tick(self) -> bool:
+        at_s = wake_s(self.pod)
+        if at_s is None:
+            return False
+        self.now_s = max(self.now_s, at_s)
+        self.feed(Ticked())
+        return True
+
+    def settle(self) -> None:
+        """Behave: everything that is asked is done; a program ends only when it is told to."""
+        for _ in range(300):
+            stopping = any(task.state is TaskState.STOPPING for task in self.pod.tasks)
+            busy = (
+                self.stage(True)
+                or self.place()
+                or (stopping and self.exit(0))
+                or self.empty()
+                or self.answer(True)
+            )
+            waits = any(task.state in (TaskState.BACKOFF, TaskState.DEPLOYING) for task in self.pod.tasks)
+            if not busy and not (waits and self.tick()):
+                return
+        raise AssertionError(f"does not come to rest: {self.pod}")
+
+
+def make_spec(start: str, version: int, data: int, restart: RestartSpec | None) -> TaskSpec:
+    return TaskSpec(
+        name="main",
+        cpu=CpuSpec(millicores=100),
+        memory=MemorySpec(size=64 << 20),
+        start=start,
+        restart=restart,
+        package=PackageSpec(source="a", version=str(version)) if version else None,
+        data=DataSpec(packages=(PackageSpec(source="d", version=str(data)),), reload="r") if data else None,
+    )
+
+
+specs = st.builds(
+    make_spec,
+    st.sampled_from(["one", "two"]),
+    st.integers(0, 2),
+    st.integers(0, 2),
+    st.sampled_from([None, RestartSpec(policy="never"), RestartSpec(policy="on-failure", attempts=1)]),
+)
+actions = st.one_of(
+    st.tuples(st.just("order"), specs, st.booleans(), st.booleans(), st.booleans()),
+    st.tuples(st.just("stage"), st.booleans(), st.booleans()),
+    st.tuples(st.just("place")),
+    st.tuples(st.just("exit"), st.sampled_from([0, 1])),
+    st.tuples(st.just("empty")),
+    st.tuples(st.just("answer"), st.booleans()),
+    st.tuples(st.just("tick")),
+    st.tuples(st.just("again")),
+)
+
+
+def make_order(
+    generation: int,
+    spec: TaskSpec,
+    *,
+    run: bool = True,
+    revision: int = 1,
+    redeploy: bool = False,
+    batch: bool,
+) -> PodOrder:
+    return PodOrder(
+        pod="p",
+        incarnation=1,
+        generation=generation,
+        job="j",
+        index=0,
+        revision=revision,
+        run=run,
+        tasks=(spec,),
+        redeploy=redeploy,
+        batch=batch,
+        stop_timeout=1.0,
+    )
+
+
+def play(machine: Machine, script: list[tuple], *, batch: bool) -> PodOrder | None:
+    order = None
+    for name, *arguments in script:
+        if name == "order":
+            spec, run, redeploy, new_revision = arguments
+            generation = order.generation + 1 if order else 1
+            revision = generation if new_revision or order is None else order.revision
+            order = make_order(generation, spec, run=run, redeploy=redeploy, revision=revision, batch=batch)
+            machine.feed(Ordered(order=order))
+        elif name == "again":
+            if order:
+                before = machine.pod
+                machine.feed(Ordered(order=order))
+                assert machine.pod == before
+        else:
+            getattr(machine, name)(*arguments)
+    return order
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(actions, max_size=40), st.booleans())
+def test_never_two_programs_and_in_the_end_what_was_ordered(script, batch):
+    machine = Machine()
+    order = play(machine, script, batch=batch)
+    machine.settle()
+    if order is None:
+        assert state_of(machine.pod) == PodState.PENDING
+    elif order.run:
+        # Given up on or done are ends, too; on the way somewhere is none.
+        assert state_of(machine.pod) in (PodState.RUNNING, PodState.FAILED, PodState.FINISHED)
+        assert (machine.alive is not None) == (state_of(machine.pod) == PodState.RUNNING)
+        if machine.alive is not None:
+            assert machine.pod.tasks[0].live == order.tasks[0]
+    else:
+        assert state_of(machine.pod) in (PodState.STOPPED, PodState.FINISHED)
+        assert machine.alive is None and not machine.left_over
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(actions, max_size=30), st.booleans())
+def test_quit_always_ends_the_container_with_nothing_left(script, batch):
+    machine = Machine()
+    play(machine, script, batch=batch)
+    machine.feed(QuitAsked(stop_timeout_s=1.0))
+    machine.settle()
+    assert machine.pod.ended
+    assert machine.alive is None and not machine.left_over
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(actions.filter(lambda action: action[0] != "order"), max_size=30), specs)
+def test_finished_batch_program_never_runs_again(script, spec):
+    machine = Machine()
+    first = make_order(1, spec, batch=True)
+    machine.feed(Ordered(order=first))
+    machine.settle()
+    machine.exit(0)
+    runs = machine.run
+    for generation, run in enumerate([True, False, True], start=2):
+        order = make_order(generation, spec, run=run, batch=True)
+        machine.feed(Ordered(order=order))
+        play(machine, script, batch=True)
+    machine.settle()
+    assert machine.run == runs
+    assert state_of(machine.pod) == PodState.FINISHED
+
+
+def test_terminate_is_owed_to_what_a_stop_command_left():
+    machine = Machine()
+    owed: list[Effect] = []
+    machine._perform = owed.append  # type: ignore[method-assign]
+    spec = msgspec.structs.replace(make_spec("one", 0, 0, None), stop="stop")
+    machine.feed(Ordered(order=make_order(1, spec, batch=False)))
+    machine.feed(Ordered(order=make_order(2, spec, run=False, batch=False)))
+    machine.feed(Ended(task="main", run=1, exit=Exit(at_s=0.0, code=0)))
+    assert [type(effect) for effect in owed] == [StartProgram, StopProgram, Terminate]

@@ -1,0 +1,321 @@
+"""What an order does to each task, by the task's state and by what changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.model.container import Reason
+from galaxy.model.pod import Exit, PodState, TaskState
+from galaxy.model.spec import (
+    CpuSpec,
+    DataSpec,
+    HealthSpec,
+    PackageSpec,
+    PortSpec,
+    RestartSpec,
+    ServiceSpec,
+)  # fmt: skip
+from galaxy.worker_entry.logic.change import Change, between
+from galaxy.worker_entry.logic.nouns import (
+    DeployFailed,
+    Emptied,
+    Ended,
+    Placed,
+    PlacePackages,
+    Probed,
+    QuitAsked,
+    Reload,
+    ReloadEnded,
+    Staged,
+    StagePackages,
+    Started,
+    StartProgram,
+    StopProgram,
+    Then,
+)  # fmt: skip
+from galaxy.worker_entry.logic.report import found, state_of
+
+PACKAGE = PackageSpec(source="http://x/a", version="1")
+NEWER = PackageSpec(source="http://x/a", version="2")
+
+
+def data(version, reload="reload"):
+    return DataSpec(packages=(PackageSpec(source="http://x/d", version=version),), reload=reload)
+
+
+def report(world):
+    return found(world.pod, pod_id="web.0", incarnation=1, pid=1, ports={})
+
+
+def deploy(world):
+    """Let a deployment that is under way come to its end."""
+    world.feed(Staged(task="main", deploy=world.task.deploy))
+    if world.task.state is TaskState.STOPPING:
+        leave(world)
+    world.feed(Placed(task="main", deploy=world.task.deploy))
+
+
+def leave(world):
+    world.exit(signal=15)
+    world.feed(Emptied(task="main", run=world.task.run))
+
+
+@pytest.mark.parametrize(
+    ("more", "change"),
+    [
+        ({"start": "other"}, Change.REDEPLOY),
+        ({"package": NEWER}, Change.REDEPLOY),
+        ({"package": None}, Change.REDEPLOY),
+        ({"env": {"A": "2"}}, Change.REDEPLOY),
+        ({"data": data("2")}, Change.RELOAD),
+        ({"data": data("2", reload="")}, Change.REDEPLOY),
+        ({"data": None}, Change.REDEPLOY),
+        ({"data": data("1", reload="other")}, Change.NONE),
+        ({"stop": "other"}, Change.NONE),
+        ({"health": HealthSpec(type="command", command="x")}, Change.NONE),
+        ({"restart": RestartSpec(policy="never")}, Change.NONE),
+        ({"cpu": CpuSpec(millicores=500)}, Change.NONE),
+        ({"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)}, Change.NONE),
+        ({"data": data("2"), "start": "other"}, Change.REDEPLOY),
+        ({}, Change.NONE),
+    ],
+)
+def test_only_what_matters_to_the_program_changes_it(spec, more, change):
+    base = {"start": "run", "package": PACKAGE, "env": {"A": "1"}, "data": data("1")}
+    assert between(spec(**base), spec(**{**base, **more})) == change
+
+
+def test_task_without_packages_starts_at_once(world, spec, kinds):
+    assert kinds(world.order(spec())) == ["StartProgram"]
+    assert world.task.state == TaskState.RUNNING
+
+
+def test_task_with_a_package_is_staged_placed_and_started(world, spec, kinds):
+    assert world.order(spec(package=PACKAGE)) == (StagePackages(task="main", deploy=1, packages=(PACKAGE,)),)
+    placing = world.feed(Staged(task="main", deploy=1))
+    assert placing == (PlacePackages(task="main", deploy=1, wanted=(PACKAGE,)),)
+    assert kinds(world.feed(Placed(task="main", deploy=1))) == ["StartProgram"]
+
+
+@pytest.mark.parametrize("generation", [0, 3, 5])
+def test_order_that_is_not_newer_changes_nothing(world, spec, generation):
+    world.order(spec(), generation=5)
+    before = world.pod
+    assert world.order(spec("other"), generation=generation) == ()
+    assert world.pod == before
+
+
+def test_unchanged_task_runs_on_through_a_new_order(world, spec):
+    world.order(spec())
+    before = world.task
+    assert world.order(spec()) == ()
+    assert world.task == before
+    assert report(world).generation == 2
+
+
+def test_changed_health_check_is_taken_over_without_touching_the_program(world, spec):
+    world.order(spec())
+    check = HealthSpec(type="command", command="true")
+    assert world.order(spec(health=check)) == ()
+    assert world.task.run == 1
+    assert world.wait()[0].check == check
+
+
+def test_old_program_is_stopped_only_when_the_new_package_is_staged(world, spec, kinds):
+    world.order(spec(package=PACKAGE, stop="old stop"))
+    deploy(world)
+    assert kinds(world.order(spec(package=NEWER, stop="new stop"))) == ["StagePackages"]
+    assert report(world).state == PodState.DEPLOYING
+    assert report(world).tasks[0].version == "1"
+    stop = world.feed(Staged(task="main", deploy=2))
+    assert [(type(each), each.spec.stop) for each in stop] == [(StopProgram, "old stop")]
+    world.exit(signal=15)
+    assert kinds(world.feed(Emptied(task="main", run=1))) == ["PlacePackages"]
+    start = world.feed(Placed(task="main", deploy=2))
+    assert [type(each) for each in start] == [StartProgram]
+    assert report(world).tasks[0].version == "2"
+
+
+def test_old_program_that_dies_while_the_new_package_comes_is_not_restarted(world, spec, kinds):
+    world.order(spec(package=PACKAGE))
+    deploy(world)
+    world.order(spec(package=NEWER))
+    assert kinds(world.exit(code=1)) == ["KillTask"]
+    assert world.task.state == TaskState.DEPLOYING
+    world.feed(Emptied(task="main", run=1))
+    assert kinds(world.feed(Staged(task="main", deploy=2))) == ["PlacePackages"]
+
+
+def test_package_that_cannot_be_had_stops_the_old_program_and_fails(world, spec, kinds):
+    world.order(spec(package=PACKAGE))
+    deploy(world)
+    world.order(spec(package=NEWER))
+    reason = Reason(code="deploy-failed", message="no such file")
+    assert "StopProgram" in kinds(world.feed(DeployFailed(task="main", deploy=2, reason=reason, retry=False)))
+    leave(world)
+    assert (world.task.state, world.task.reason) == (TaskState.FAILED, reason)
+
+
+def test_rollback_while_the_new_package_comes_keeps_the_old_files(world, spec, kinds):
+    world.order(spec(package=PACKAGE))
+    deploy(world)
+    world.order(spec(package=NEWER))
+    effects = world.order(spec(package=PACKAGE))
+    assert "StagePackages" not in kinds(effects)
+    assert world.feed(Staged(task="main", deploy=2)) == ()
+    leave(world)
+    assert world.task.state == TaskState.RUNNING
+    assert world.task.live.package == PACKAGE
+
+
+def test_interrupted_replacement_is_never_taken_for_the_old_package(world, spec):
+    world.order(spec(package=PACKAGE))
+    deploy(world)
+    world.order(spec(package=NEWER))
+    world.feed(Staged(task="main", deploy=2))
+    leave(world)  # Files of version 2 are being moved in place now.
+    effects = world.order(spec(package=PACKAGE))
+    assert effects == (StagePackages(task="main", deploy=3, packages=(PACKAGE,)),)
+
+
+def test_fetch_is_retried_with_growing_delays(world, spec):
+    world.order(spec(package=PACKAGE, restart=RestartSpec(delay=1.0, attempts=2)))
+    for delay_s in (1.0, 2.0):
+        at_s = world.now_s
+        reason = Reason(code="deploy-failed", message="away")
+        event = DeployFailed(task="main", deploy=world.task.deploy, reason=reason, retry=True)
+        assert world.feed(event) == ()
+        assert "next try in" in world.task.reason.message
+        assert [type(each) for each in world.wait()] == [StagePackages]
+        assert world.now_s == at_s + delay_s
+    world.feed(DeployFailed(task="main", deploy=world.task.deploy, reason=reason, retry=True))
+    assert world.task.state == TaskState.FAILED
+
+
+def test_new_data_is_reloaded_and_counts_once_the_command_is_done(world, spec, kinds):
+    world.order(spec(data=data("1")))
+    deploy(world)
+    world.wait()
+    assert report(world).healthy
+    assert kinds(world.order(spec(data=data("2")))) == ["StagePackages"]
+    assert not report(world).healthy and report(world).state == PodState.RUNNING
+    assert kinds(world.feed(Staged(task="main", deploy=2))) == ["PlacePackages"]
+    assert kinds(world.feed(Placed(task="main", deploy=2))) == ["RunReload"]
+    assert not report(world).healthy
+    world.feed(ReloadEnded(task="main", run=1, status=0))
+    assert report(world).healthy
+    assert world.task.run == 1
+
+
+def test_crash_amid_a_reload_starts_with_the_new_data_in_place(world, spec, kinds):
+    world.order(spec(data=data("1")))
+    deploy(world)
+    world.order(spec(data=data("2")))
+    world.exit(code=1)
+    world.feed(Emptied(task="main", run=1))
+    assert kinds(world.wait()) == ["StagePackages"]
+    deploy(world)
+    assert world.task.state == TaskState.RUNNING
+    assert world.task.reload is Reload.NONE
+    assert [package.version for package in world.task.placed] == ["2"]
+
+
+def test_stop_then_start_before_it_stopped_deploys_again_after_the_stop(world, spec, kinds):
+    world.order(spec())
+    world.order(spec(), run=False)
+    assert world.order(spec()) == ()
+    world.exit(signal=15)
+    assert kinds(world.feed(Emptied(task="main", run=1))) == ["StartProgram"]
+
+
+def test_stop_is_followed_by_the_kill_at_the_timeout(world, spec, kinds):
+    world.order(spec())
+    at_s = world.now_s
+    world.order(spec(), run=False, stop_timeout=7.0)
+    assert kinds(world.wait()) == ["KillTask"]
+    assert world.now_s == at_s + 7.0
+    world.exit(signal=9)
+    world.feed(Emptied(task="main", run=1))
+    assert state_of(world.pod) == PodState.STOPPED
+
+
+def test_stop_that_overtakes_an_update_stops_for_good(world, spec):
+    world.order(spec())
+    world.order(spec("other"))
+    assert world.task.then is Then.PLACE
+    world.order(spec("other"), run=False)
+    leave(world)
+    assert state_of(world.pod) == PodState.STOPPED
+
+
+def test_finished_batch_program_stays_finished_through_stop_start_and_new_generations(world, spec):
+    world.order(spec(), batch=True)
+    world.exit(code=0)
+    world.feed(Emptied(task="main", run=1))
+    for run in (True, False, True):
+        assert world.order(spec(), batch=True, run=run) == ()
+        assert state_of(world.pod) == PodState.FINISHED
+
+
+def test_finished_batch_program_runs_again_when_it_is_another_or_recovered(world, spec, kinds):
+    world.order(spec(), batch=True)
+    for more in ({"redeploy": True}, {"revision": 9}):
+        world.exit(code=0)
+        world.feed(Emptied(task="main", run=world.task.run))
+        tasks = spec("other") if "revision" in more else spec()
+        assert kinds(world.order(tasks, batch=True, **more)) == ["StartProgram"]
+
+
+def test_failed_task_is_tried_again_by_a_new_revision_but_not_by_the_same(world, spec, kinds):
+    world.order(spec(restart=RestartSpec(policy="never")), revision=1)
+    world.exit(code=1)
+    world.feed(Emptied(task="main", run=1))
+    assert world.order(spec(restart=RestartSpec(policy="never")), revision=1) == ()
+    assert world.task.state == TaskState.FAILED
+    assert kinds(world.order(spec(restart=RestartSpec(policy="never")), revision=2)) == ["StartProgram"]
+
+
+def test_redeploy_fetches_what_is_in_place_already(world, spec):
+    world.order(spec(package=PACKAGE))
+    deploy(world)
+    assert [type(each) for each in world.order(spec(package=PACKAGE), redeploy=True)] == [StagePackages]
+
+
+def test_task_that_left_the_order_is_stopped_and_forgotten(make_world, spec):
+    world = make_world("main", "side")
+    world.order(spec(), spec(name="side"))
+    world.order(spec(name="side"))
+    names = {task.name: task for task in world.pod.tasks}
+    assert names["main"].state == TaskState.STOPPING
+    exit_ = Exit(at_s=0.0, signal=15)
+    world.feed(Ended(task="main", run=1, exit=exit_))
+    world.feed(Emptied(task="main", run=1))
+    assert [task.name for task in world.pod.tasks] == ["side"]
+
+
+def test_quit_ends_the_container_once_nothing_is_left(world, spec, kinds):
+    world.order(spec())
+    assert kinds(world.feed(QuitAsked(stop_timeout_s=5.0))) == ["StopProgram"]
+    world.exit(signal=15)
+    assert kinds(world.feed(Emptied(task="main", run=1))) == ["EndContainer"]
+    assert world.order(spec()) == ()
+
+
+def test_quit_of_an_idle_container_ends_it_at_once(world, kinds):
+    assert kinds(world.feed(QuitAsked(stop_timeout_s=5.0))) == ["EndContainer"]
+
+
+def test_echo_of_an_earlier_run_changes_nothing(world, spec):
+    world.order(spec())
+    world.exit(code=1)
+    world.feed(Emptied(task="main", run=1))
+    world.wait()
+    before = world.pod
+    for event in (
+        Started(task="main", run=1, at_s=1.0),
+        Emptied(task="main", run=1),
+        Probed(task="main", run=1, probe=1, ok=False),
+        Placed(task="main", deploy=0),
+    ):
+        world.feed(event)
+        assert world.pod == before
