@@ -21,7 +21,7 @@ from galaxy.units import format_duration
 _LOG: Final = logging.getLogger(__name__)
 BLOCK_BYTES: Final = 32 * 1024
 START_S: Final = 15.0
-LOOK_S: Final = 5.0
+LOOK_S: Final = 1.0
 WRITE_S: Final = 30.0
 DRAIN_S: Final = 1.0
 """How long output may stay open after the command's end: a child may have inherited it."""

@@ -84,7 +84,8 @@ class Links:
         self._call_soon = call_soon
         self._wanted: dict[str, _Wanted] = {}
         self._buffer = bytearray(PACKET_BYTES_MAX + 1)
-        self._requests = 0
+        # Beyond those of an agent before us, whose commands may still be ending.
+        self._requests = time.time_ns() // 1_000_000
 
     def connect(self, container: str, incarnation: int, path: Path) -> None:
         """Connect, and connect again whenever the connection breaks, until ``disconnect``."""

@@ -275,7 +275,7 @@ class AgentLoop:
     # ---- for other threads
 
     def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
-        """Ask a pod's AppWorker to run a command, in its first task if none is named; in the loop's thread."""
+        """Ask an AppWorker to run a command, in its first task if none is named; in the loop's thread."""
         held = self._logic.ready(pod)
         if held is not None:
             packet = packet if packet.task else replace(packet, task=held.order.demand.tasks[0].name)

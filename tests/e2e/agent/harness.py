@@ -1,0 +1,244 @@
+"""A real agent process with a real launcher, AppWorkers and Redis, and the end of all of it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from galaxy.container.runtime import Destroyed, Runtime
+from galaxy.model.agent import AgentReport
+from galaxy.model.base import Noun, decode, encode
+from galaxy.model.container import (
+    ContainerFound,
+    ContainerOrders,
+    CreateContainer,
+    Demand,
+    DestroyContainer,
+    FoundState,
+    PortDemand,
+    TaskDemand,
+    VolumeDemand,
+)
+from galaxy.model.pod import PodFound, PodOrder, PodOrders
+from galaxy.model.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.nexus.nexus import Nexus
+from galaxy.units import MIB
+
+SCRIPT = Path(__file__).with_name("agent_process.py")
+
+
+class Agent:
+    """One agent process after another over the same state."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.name = "h1"
+        self.folder = folder
+        self.state = folder / "agent"
+        self.cgroup_root = f"galaxy-{folder.name[-8:]}"
+        self.packages = folder / "packages"
+        self.packages.mkdir()
+        self.nexus = Nexus.connect(url, name="test")
+        self.containers: dict[str, ContainerFound] = {}
+        self.pods: dict[str, PodFound] = {}
+        self.reports: list[AgentReport] = []
+        self.url = url
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def start(self, *flags: str) -> None:
+        with open(self.folder / "agent.log", "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    str(SCRIPT),
+                    self.name,
+                    str(self.state),
+                    self.cgroup_root,
+                    self.url,
+                    *flags,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._lines.put(line)
+
+    def say(self, kind: str, body: Noun | None = None) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
+        self.process.stdin.flush()
+
+    def until(self, what: str, true: Callable[[], object], timeout_s: float = 20.0) -> None:
+        """Read reports until ``true`` is, or fail with the agent's last words."""
+        end_s = time.monotonic() + timeout_s
+        while not true():
+            try:
+                line = self._lines.get(timeout=max(0.0, end_s - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"not in {timeout_s:g} s: {what}\n{self.words()}") from None
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        word, _, body = line.partition(b" ")
+        if word == b"left":
+            assert body.strip() == b"[]", self.words()
+            return
+        report = decode(body, AgentReport)
+        self.reports.append(report)
+        if report.full and word.endswith(b"container.report"):
+            self.containers.clear()
+        if report.full and word.endswith(b"pod.report"):
+            self.pods.clear()
+        for found in report.containers:
+            self.containers[f"{found.container}_{found.incarnation}"] = found
+        for pod in report.pods:
+            self.pods[pod.pod] = pod
+
+    def create(self, pod: str, incarnation: int = 1, *, ports: tuple[PortDemand, ...] = ()) -> None:
+        order = CreateContainer(container=pod, incarnation=incarnation, demand=demand(ports))
+        self.say("containers", ContainerOrders(agent=self.name, epoch=1, create=(order,)))
+
+    def destroy(self, pod: str, incarnation: int = 1) -> None:
+        order = DestroyContainer(container=pod, incarnation=incarnation)
+        self.say("containers", ContainerOrders(agent=self.name, epoch=1, destroy=(order,)))
+
+    def deploy(self, order: PodOrder) -> None:
+        self.say("pods", PodOrders(agent=self.name, epoch=1, orders=(order,)))
+
+    def await_state(self, pod: str, state: FoundState, incarnation: int = 1) -> ContainerFound:
+        key = f"{pod}_{incarnation}"
+        self.until(
+            f"{key} is {state}",
+            lambda: key in self.containers and self.containers[key].state is state,
+        )
+        return self.containers[key]
+
+    def await_pod(self, pod: str, state: str, generation: int = 1) -> PodFound:
+        self.until(
+            f"pod {pod} is {state}",
+            lambda: (
+                pod in self.pods and self.pods[pod].state == state and self.pods[pod].generation >= generation
+            ),
+        )
+        return self.pods[pod]
+
+    def kill(self) -> None:
+        """End the agent as rudely as can be; forget what it said."""
+        self.process.kill()
+        self.process.wait(10)
+        self.containers.clear()
+        self.pods.clear()
+        self.reports.clear()
+        self._lines = queue.Queue()
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(40)
+
+    def words(self) -> str:
+        log = (self.folder / "agent.log").read_text(errors="replace")[-3000:]
+        launcher = self.state / "launcher.log"
+        return log + (launcher.read_text(errors="replace")[-1000:] if launcher.exists() else "")
+
+    def end(self) -> None:
+        """End processes, containers and launcher, however the test went."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+        if self.state.exists():
+            self._end_launcher()
+        self.nexus.close()
+
+    def _end_launcher(self) -> None:
+        runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")
+        runtime.start()
+        waiting = set()
+        for directory in (self.state / "c").iterdir():
+            container, _, incarnation = directory.name.rpartition("_")
+            waiting.add((container, int(incarnation)))
+            runtime.destroy(container, int(incarnation))
+        end_s = time.monotonic() + 20
+        while waiting and time.monotonic() < end_s:
+            for event in runtime.events():
+                if isinstance(event, Destroyed):
+                    waiting.discard((event.container, event.incarnation))
+            time.sleep(0.02)
+        runtime.stop_launcher()
+        runtime.close()
+
+
+def demand(ports: tuple[PortDemand, ...] = ()) -> Demand:
+    return Demand(
+        tasks=(TaskDemand(name="main", cpu_milli=200, memory_bytes=64 * MIB, pids_max=64),),
+        workspace=VolumeDemand(path="/home/work", size_bytes=16 * MIB, medium=Medium.TMPFS),
+        ports=ports,
+    )
+
+
+def task(start: str, *, package: PackageSpec | None = None, restart: str = "always") -> TaskSpec:
+    return TaskSpec(
+        name="main",
+        cpu=CpuSpec(millicores=200),
+        memory=MemorySpec(size=64 * MIB),
+        start=start,
+        package=package,
+        restart=RestartSpec(policy=restart),
+    )
+
+
+def pod_order(
+    pod: str, spec: TaskSpec, generation: int = 1, *, incarnation: int = 1, batch: bool = False
+) -> PodOrder:
+    return PodOrder(
+        pod=pod,
+        incarnation=incarnation,
+        generation=generation,
+        job=pod.rpartition(".")[0],
+        index=0,
+        revision=1,
+        run=True,
+        tasks=(spec,),
+        stop_timeout=5.0,
+        batch=batch,
+    )
+
+
+def traces(agent: Agent) -> list[str]:
+    """Return what is left of an agent on this host: processes, mounts, cgroups."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = [f"mount {line}" for line in mounts if f"{agent.state}/" in line]
+    found += [f"cgroup {top}" for top in Path("/sys/fs/cgroup").glob(f"*/{agent.cgroup_root}/*/") if top]
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"/{agent.cgroup_root}/" in (process / "cgroup").read_text():
+                found.append(f"process {process.name}")
+    return found
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True

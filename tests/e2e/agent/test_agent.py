@@ -1,0 +1,313 @@
+"""A real agent makes real containers, keeps them over its own death, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from galaxy.model.base import decode
+from galaxy.model.container import FoundState, PortDemand
+from galaxy.model.digest import digest_of_container
+from galaxy.model.pod import PodState
+from galaxy.model.request import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.spec import PackageSpec
+from galaxy.model.views import LogChunk
+from galaxy.nexus.session import Frame, FrameHead
+from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
+from tests.support.archives import make_tar
+
+POD = "web-abc123.0"
+SLEEP = "exec sleep 1000"
+
+
+def running(agent: Agent, start: str = SLEEP, pod: str = POD) -> int:
+    """Make a container and run a program in it; return PID 1."""
+    agent.create(pod)
+    agent.deploy(pod_order(pod, task(start)))
+    agent.await_state(pod, FoundState.READY)
+    return agent.await_pod(pod, PodState.RUNNING).pid
+
+
+def test_container_is_made_program_runs_and_nothing_is_left_after_destroy(agent: Agent) -> None:
+    pid = running(agent)
+    assert Path(f"/proc/{pid}/comm").read_text().strip() == "galaxy-appworke"  # The kernel keeps 15 letters.
+    agent.destroy(POD)
+    agent.await_state(POD, FoundState.GONE)
+    assert gone(pid)
+    assert traces(agent) == []
+
+
+def test_agent_killed_with_kill_9_finds_its_container_again_with_the_same_pid_1(agent: Agent) -> None:
+    pid = running(agent)
+    agent.kill()
+    assert not gone(pid)
+    agent.start()
+    agent.await_state(POD, FoundState.READY)
+    assert agent.await_pod(POD, PodState.RUNNING).pid == pid
+    assert [report.full for report in agent.reports][:2] == [True, True]
+    agent.deploy(pod_order(POD, task("exec sleep 999"), generation=2))
+    assert agent.await_pod(POD, PodState.RUNNING, generation=2).pid == pid
+
+
+def test_container_that_died_while_no_agent_ran_is_told_with_its_signal(agent: Agent) -> None:
+    pid = running(agent)
+    agent.kill()
+    os.kill(pid, signal.SIGKILL)
+    agent.start()
+    found = agent.await_state(POD, FoundState.ENDED)
+    assert found.reason is not None
+    assert found.reason.code == "signal"
+
+
+def test_pid_1_killed_is_ended_and_a_later_life_takes_its_place(agent: Agent) -> None:
+    pid = running(agent)
+    os.kill(pid, signal.SIGKILL)
+    agent.await_state(POD, FoundState.ENDED)
+    agent.create(POD, 2)
+    agent.deploy(pod_order(POD, task(SLEEP), incarnation=2))
+    agent.await_state(POD, FoundState.READY, 2)
+    assert agent.await_pod(POD, PodState.RUNNING).pid != pid
+
+
+def test_package_from_a_package_root_is_deployed_and_one_from_elsewhere_is_refused(agent: Agent) -> None:
+    archive = make_tar(agent.packages / "app.tar.gz", {"run.sh": "#!/bin/sh\nexec sleep 1000\n"})
+    sha = hashlib.sha256(archive.read_bytes()).hexdigest()
+    package = PackageSpec(source=f"file://{archive}", version="1", sha256=sha)
+    agent.create(POD)
+    agent.deploy(pod_order(POD, task("exec ./run.sh", package=package)))
+    agent.await_pod(POD, PodState.RUNNING)
+    outside = make_tar(agent.folder / "app.tar.gz", {"run.sh": "#!/bin/sh\nexec sleep 1000\n"})
+    package = PackageSpec(source=f"file://{outside}", version="2")
+    agent.deploy(pod_order(POD, task("exec ./run.sh", package=package), generation=2))
+    pod = agent.await_pod(POD, PodState.FAILED, generation=2)
+    assert "not below a package root" in str(pod.tasks[0].reason)
+
+
+def test_chosen_port_reaches_the_program(agent: Agent) -> None:
+    agent.create(POD, ports=(PortDemand(name="http"),))
+    start = "exec python3 -m http.server $GALAXY_PORT_HTTP --bind 127.0.0.1"
+    agent.deploy(pod_order(POD, task(start)))
+    port = agent.await_pod(POD, PodState.RUNNING).ports["http"]
+    assert 26000 <= port <= 26999
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    eventually(answers)
+
+
+def test_finished_batch_pod_is_not_run_again_by_a_later_life_on_this_host(agent: Agent) -> None:
+    batch = task("echo ran; exit 0", restart="never")
+    agent.create(POD)
+    agent.deploy(pod_order(POD, batch, batch=True))
+    agent.await_pod(POD, PodState.FINISHED)
+    agent.destroy(POD)
+    agent.await_state(POD, FoundState.GONE)
+    agent.kill()
+    agent.start()
+    agent.create(POD, 2)
+    agent.deploy(pod_order(POD, batch, 2, incarnation=2, batch=True))
+    agent.await_state(POD, FoundState.READY, 2)
+    assert agent.await_pod(POD, PodState.FINISHED, generation=2).incarnation == 2
+    assert list((agent.state / "logs" / f"{POD}_2").glob("*.stdout*")) == []
+
+
+def test_heartbeat_carries_the_digest_of_what_is_ready(agent: Agent) -> None:
+    running(agent)
+    eventually(
+        lambda: [beat.containers for beat in agent.nexus.beats().beats] == [digest_of_container(POD, 1)]
+    )
+
+
+def test_usage_of_the_container_rides_along_in_the_next_report(agent: Agent) -> None:
+    running(agent, "exec sh -c 'while :; do :; done'")
+
+    def measured() -> bool:
+        agent.deploy(pod_order(POD, task("exec sh -c 'while :; do :; done'")))
+        agent.until("a report", lambda: agent.reports)
+        agent.reports.clear()
+        return agent.pods[POD].cpu_milli > 50 and agent.pods[POD].memory_bytes > 0
+
+    eventually(measured)
+
+
+def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Agent) -> None:
+    running(agent, "echo one; echo two >&2; exec sleep 1000")
+    eventually(lambda: "one" in logs(agent, "live"))
+    agent.destroy(POD)
+    agent.await_state(POD, FoundState.GONE)
+    assert logs(agent, "after") == "one\ntwo\n"
+
+
+def test_follow_tells_lines_as_they_are_written(agent: Agent) -> None:
+    running(agent, "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.1; done")
+    read = ReadLogs(target=POD, follow=True, tail=0)
+    agent.say("log", LogSession(session="follow", pod=POD, read=read))
+    session, text = agent.nexus.session("follow"), ""
+    while text.count("\n") < 5:
+        item = session.read("out", 10.0)
+        assert item
+        text += decode(item, LogChunk).text
+    numbers = [int(line.split()[1]) for line in text.splitlines()]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    session.close("out")
+
+
+def test_exec_runs_a_command_with_input_output_and_status(agent: Agent) -> None:
+    running(agent)
+    session = agent.nexus.session("exec")
+    for frame in (Frame(head=FrameHead(kind="stdin"), data=b"hello\n"), Frame(head=FrameHead(kind="eof"))):
+        session.send("in", frame)
+    words, status = execute(agent, "exec", ("sh", "-c", "tr a-z A-Z; echo err >&2; exit 7"))
+    assert (words, status) == ({"stdout": b"HELLO\n", "stderr": b"err\n"}, 7)
+
+
+def test_exec_with_a_terminal_has_one(agent: Agent) -> None:
+    running(agent)
+    words, status = execute(agent, "tty", ("sh", "-c", "test -t 0 && stty size"), tty=True)
+    assert (words["stdout"].strip(), status) == (b"33 99", 0)
+
+
+def test_exec_passes_much_output_whole(agent: Agent) -> None:
+    running(agent)
+    words, status = execute(agent, "much", ("sh", "-c", "head -c 5000000 /dev/zero"))
+    assert (len(words["stdout"]), status) == (5_000_000, 0)
+
+
+def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
+    running(agent)
+    order = ExecIn(pod=POD, argv=("sleep", "4321"))
+    agent.say("exec", ExecSession(session="away", pod=POD, exec=order))
+    eventually(lambda: sleepers("4321"))
+    agent.nexus.session("away").close("out")
+    eventually(lambda: not sleepers("4321"))
+
+
+def test_exec_in_a_pod_that_is_not_there_says_so(agent: Agent) -> None:
+    order = ExecIn(pod="none-1.0", argv=("true",))
+    agent.until("the first report", lambda: agent.reports)
+    agent.say("exec", ExecSession(session="none", pod="none-1.0", exec=order))
+    frame = agent.nexus.session("none").receive("out", 10.0)
+    assert frame is not None
+    assert frame.head.kind == "error"
+    assert "not running" in frame.head.message
+
+
+def test_programs_outlive_an_agent_that_stops(agent: Agent) -> None:
+    pid = running(agent)
+    agent.stop()
+    assert not gone(pid)
+
+
+def test_ephemeral_agent_leaves_nothing(agent: Agent) -> None:
+    agent.until("the first report", lambda: agent.reports)
+    agent.stop()
+    agent.start("--ephemeral")
+    pid = running(agent)
+    launcher = parent(pid)
+    agent.stop()
+    assert gone(pid)
+    assert gone(launcher)
+    assert traces(agent) == []
+
+
+def test_launcher_killed_with_kill_9_takes_no_container_along_and_another_serves(agent: Agent) -> None:
+    pid = running(agent)
+    os.kill(parent(pid), signal.SIGKILL)
+    agent.create("b-2.0")
+    agent.await_state("b-2.0", FoundState.READY)
+    assert not gone(pid)
+    agent.destroy(POD)
+    agent.await_state(POD, FoundState.GONE)
+    assert gone(pid)
+
+
+def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_it(agent: Agent) -> None:
+    pid = running(agent)
+    os.kill(parent(pid), signal.SIGKILL)
+    agent.kill()
+    agent.start()
+    agent.await_state(POD, FoundState.READY)
+    assert agent.await_pod(POD, PodState.RUNNING).pid == pid
+
+
+def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
+    agent.until("the first report", lambda: agent.reports)
+    words = [sys.executable, str(SCRIPT), "h2", str(agent.state), agent.cgroup_root, agent.url]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    assert "another agent uses the state directory" in done.stderr
+
+
+def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: object) -> None:
+    pid = running(agent)
+    redis_server.stop()  # type: ignore[attr-defined]
+    agent.create("b-2.0")
+    agent.await_state("b-2.0", FoundState.READY)
+    assert not gone(pid)
+    redis_server.start()  # type: ignore[attr-defined]
+    eventually(lambda: agent.nexus.beats().beats)
+
+
+# ---- helpers
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def eventually(true: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Ask until ``true`` is; nobody tells a test what happens in another process."""
+    end_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end_s, "never came true"
+        time.sleep(0.05)
+
+
+def logs(agent: Agent, session: str) -> str:
+    name = f"{session}-{time.monotonic_ns()}"
+    agent.say("log", LogSession(session=name, pod=POD, read=ReadLogs(target=POD)))
+    pipe, text = agent.nexus.session(name), ""
+    while item := pipe.read("out", 10.0):
+        chunk = decode(item, LogChunk)
+        assert not chunk.error
+        text += chunk.text
+        if chunk.end:
+            break
+    return text
+
+
+def execute(
+    agent: Agent, session: str, argv: tuple[str, ...], *, tty: bool = False
+) -> tuple[dict[str, bytes], int]:
+    order = ExecIn(pod=POD, argv=argv, tty=tty, rows=33, columns=99)
+    agent.say("exec", ExecSession(session=session, pod=POD, exec=order))
+    pipe, words = agent.nexus.session(session), {}
+    while True:
+        frame = pipe.receive("out", 20.0)
+        assert frame is not None, agent.words()
+        assert frame.head.kind not in ("error", "eof"), frame.head.message
+        if frame.head.kind == "exit":
+            return words, frame.head.status
+        words[frame.head.kind] = words.get(frame.head.kind, b"") + frame.data
+
+
+def sleepers(seconds: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cmdline").read_bytes() == f"sleep\0{seconds}\0".encode():
+                found.append(process.name)
+        except OSError:
+            continue
+    return found
