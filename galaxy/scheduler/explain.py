@@ -95,7 +95,9 @@ def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
 
 
 def _outside(view: ClusterView, shape: Shape) -> Bools:
-    return view.eligible(shape).position < 0
+    outside = np.ones(len(view), np.bool_)
+    outside[view.eligible(shape).rows] = False
+    return outside
 
 
 def _nearest_rows(view: ClusterView, ask: Ask, found: Ints, codes: list[str]) -> list[int]:

@@ -9,7 +9,7 @@ Agents that failed lately, and those in ``avoid``, are a last resort. Ties go to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ OPEN_SHARE: Final = 10
 """An empty agent is opened for a group when the used ones hold a tenth of it each."""
 
 
-def place(view: ClusterView, asks: Iterable[Ask], *, only: Iterable[int] | None = None) -> Plan:
+def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | None = None) -> Plan:
     """Find an agent for each container, most important asks first, and charge it to ``view``.
 
     With ``only``, just those rows are looked at, and nothing is explained: for asks that were
@@ -34,19 +34,18 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Iterable[int] | None 
     placements: list[Placement] = []
     refusals: list[Refusal] = []
     names = view.names
-    rows_only = None if only is None else sorted(only)
     for ask in sorted(asks, key=lambda ask: ask.priority):
         eligible = view.eligible(ask.shape)
-        if rows_only is not None:
-            eligible = eligible.only(rows_only)
+        if only is not None:
+            eligible = eligible.only(only, len(view))
         rows = _choose(view, ask, eligible)
         if len(rows):
             view.hold_many(ask.containers[: len(rows)], rows, ask.group, ask.shape.load)
             placements += [
-                Placement(container, names[row])
+                Placement(container=container, agent=names[row])
                 for container, row in zip(ask.containers, rows.tolist(), strict=False)
             ]
-        if len(rows) < len(ask.containers) and rows_only is None:
+        if len(rows) < len(ask.containers) and only is None:
             left = ask.containers[len(rows) :]
             refusals.append(Refusal(group=ask.group, containers=left, reason=explain(view, ask)))
     return Plan(placements=tuple(placements), refusals=tuple(refusals))
@@ -55,6 +54,7 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Iterable[int] | None 
 def fits(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
     """Return which of ``eligible`` have room for one more container of ``ask``."""
     load = ask.shape.load
+    view.settle()
     ok = eligible.take(view.room) > 0
     ok &= eligible.take(view.cpu) >= load.cpu_milli
     ok &= eligible.take(view.memory) >= load.memory_bytes
@@ -64,14 +64,12 @@ def fits(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
     for port in load.ports:
         taken = view.port_rows.get(port)
         if taken:
-            ok[eligible.within(taken)] = False
+            ok &= ~eligible.among(taken, len(view))
     if ask.shape.max_per_host:
-        full = [
-            row
-            for row, count in view.group_rows.get(ask.group, {}).items()
-            if count >= ask.shape.max_per_host
-        ]
-        ok[eligible.within(full)] = False
+        held = view.group_rows.get(ask.group, {})
+        full = [row for row, count in held.items() if count >= ask.shape.max_per_host]
+        if full:
+            ok &= ~eligible.among(full, len(view))
     return ok
 
 
@@ -114,15 +112,14 @@ def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Int
     level = np.zeros(len(rows))
     counts = view.group_rows.get(ask.group)
     if counts:
-        level = _counts(counts, eligible)[at].astype(np.float64)
+        level = eligible.counts(counts, len(view))[at].astype(np.float64)
     if ask.size >= OPEN_SHARE:
         level += (view.held[rows] == 0) * (ask.size // OPEN_SHARE)
     if view.flaky_any:
         level += view.flaky[rows] * float(LAST_RESORT)
     if ask.avoid:
-        shunned = np.zeros(len(eligible.rows), np.bool_)
-        shunned[eligible.within(row for name in ask.avoid if (row := view.row(name)) >= 0)] = True
-        level += shunned[at] * float(LAST_RESORT)
+        avoid = [row for name in ask.avoid if (row := view.row(name)) >= 0]
+        level += eligible.among(avoid, len(view))[at] * float(LAST_RESORT)
     return level
 
 
@@ -161,19 +158,9 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
         if each:
             capacity = np.minimum(capacity, column[rows] // each)
     if ask.shape.max_per_host:
-        counts = _counts(view.group_rows.get(ask.group, {}), eligible)[at]
+        counts = eligible.counts(view.group_rows.get(ask.group, {}), len(view))[at]
         capacity = np.minimum(capacity, ask.shape.max_per_host - counts)
     return capacity
-
-
-def _counts(counts: dict[int, int], eligible: Eligible) -> Ints:
-    held = np.zeros(len(eligible.rows), np.int64)
-    if counts:
-        positions = eligible.position[np.fromiter(counts, np.int64, len(counts))]
-        values = np.fromiter(counts.values(), np.int64, len(counts))
-        inside = positions >= 0
-        held[positions[inside]] = values[inside]
-    return held
 
 
 def _pour(level: Floats, left: Floats, capacity: Ints, wanted: int) -> Ints:

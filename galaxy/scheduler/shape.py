@@ -53,7 +53,7 @@ class Ask(Noun, frozen=True, kw_only=True):
     avoid: tuple[str, ...] = ()
 
 
-class Placement(NamedTuple):
+class Placement(Noun, frozen=True, kw_only=True, gc=False):
     """One container's agent."""
 
     container: str

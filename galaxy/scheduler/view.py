@@ -6,11 +6,12 @@ costs what changed and a few passes over short arrays, and never a walk over con
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from galaxy.model.agent import AgentInfo
@@ -21,7 +22,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 T = TypeVar("T", bound=np.generic)
 
-CLASSES_MAX: Final = 512
+CLASSES_MAX: Final = 1024
 """Remembered (pools, tag, require) combinations; all are forgotten beyond it."""
 
 
@@ -34,8 +35,11 @@ class Standing(IntEnum):
     DEAD = 3
 
 
-class Holding(NamedTuple):
-    """What a container takes, and where; ``making`` until its agent has made it."""
+class Holding(Struct, frozen=True, gc=False):
+    """What a container takes, and where; ``making`` until its agent has made it.
+
+    There may be a million: the garbage collector need not look at them.
+    """
 
     row: int
     group: str
@@ -46,27 +50,32 @@ class Holding(NamedTuple):
 class Eligible(NamedTuple):
     """Rows that a class of containers may go to, in order of agent name.
 
-    ``position`` maps a row to its place in ``rows``, or -1. ``whole`` is every row in order,
-    for which no array needs to be gathered.
+    ``whole`` is every row in order, for which no array needs to be gathered.
     """
 
     rows: Ints
-    position: Ints
     whole: bool
 
     def take(self, column: NDArray[T]) -> NDArray[T]:
         """Return ``column`` at these rows."""
         return column[: len(self.rows)] if self.whole else column[self.rows]
 
-    def within(self, rows: Iterable[int]) -> Ints:
-        """Return the positions of those of ``rows`` that are eligible."""
-        found = self.position[np.fromiter(rows, dtype=np.int64)]
-        return found[found >= 0]
+    def among(self, rows: Collection[int], size: int) -> Bools:
+        """Return which of these rows are in ``rows``; the view has ``size`` of them."""
+        mask = np.zeros(size, np.bool_)
+        mask[np.fromiter(rows, np.int64, len(rows))] = True
+        return self.take(mask)
 
-    def only(self, rows: Iterable[int]) -> Eligible:
+    def counts(self, counts: Mapping[int, int], size: int) -> Ints:
+        """Return the count of each of these rows, 0 where there is none."""
+        column = np.zeros(size, np.int64)
+        index = np.fromiter(counts, np.int64, len(counts))
+        column[index] = np.fromiter(counts.values(), np.int64, len(counts))
+        return self.take(column)
+
+    def only(self, rows: Collection[int], size: int) -> Eligible:
         """Return the part of this that is in ``rows``."""
-        chosen = self.rows[np.sort(self.within(rows))]
-        return Eligible(chosen, _positions(chosen, len(self.position)), False)
+        return Eligible(self.rows[self.among(rows, size)], False)
 
 
 class ClusterView:
@@ -100,7 +109,10 @@ class ClusterView:
         self._rows: dict[str, int] = {}
         self._held: dict[str, Holding] = {}
         self._freed: set[int] = set()
+        self._stale: set[int] = set()
         self._classes: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Eligible] = {}
+        self._masks: dict[tuple[str, str], Bools] = {}
+        self._order: Ints = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -132,7 +144,7 @@ class ClusterView:
         if old is None or (self.ports_low[row], self.ports_high[row]) != (low, high):
             self._range(row, low, high)
         if old is None or (old.pool, old.tags, old.enforced) != (info.pool, info.tags, info.enforced):
-            self._classes.clear()
+            self._forget_classes()
         self.stand(info.agent, standing)
         return row
 
@@ -140,14 +152,14 @@ class ClusterView:
         """Open an agent for new containers, or close it."""
         row = self._rows[agent]
         self.standing[row] = standing
-        self._reopen(row)
+        self._stale.add(row)
 
     def distrust(self, agent: str, flaky: bool) -> None:
         """Say that an agent failed lately, or that it works again."""
         row = self._rows[agent]
         self.flaky[row] = flaky
         self.flaky_any = bool(self.flaky[: len(self)].any())
-        self._reopen(row)
+        self._stale.add(row)
 
     def hold(self, key: str, agent: str, group: str, load: Load, *, making: bool = False) -> None:
         """Charge ``load`` to ``agent`` under ``key``, whether or not it fits: it is there."""
@@ -158,10 +170,13 @@ class ClusterView:
         rows = self.group_rows.setdefault(group, {})
         rows[row] = rows.get(row, 0) + 1
         self.making[row] += making
-        self._reopen(row)
+        self._stale.add(row)
 
     def hold_many(self, keys: Sequence[str], rows: Ints, group: str, load: Load) -> None:
         """Charge one ``load`` for each of ``keys`` to the row beside it: all are being made."""
+        if len(keys) == 1:
+            self.hold(keys[0], self.names[int(rows[0])], group, load, making=True)
+            return
         agents, times = np.unique(rows, return_counts=True)
         self.cpu[agents] -= times * load.cpu_milli
         self.memory[agents] -= times * load.memory_bytes
@@ -185,16 +200,16 @@ class ClusterView:
         holding = self._held.pop(key, None)
         if holding is None:
             return
-        row, group, load, making = holding
-        self._charge(row, load, -1)
+        row, group = holding.row, holding.group
+        self._charge(row, holding.load, -1)
         rows = self.group_rows[group]
         rows[row] -= 1
         if not rows[row]:
             del rows[row]
             if not rows:
                 del self.group_rows[group]
-        self.making[row] -= making
-        self._reopen(row)
+        self.making[row] -= holding.making
+        self._stale.add(row)
 
     def made(self, key: str, load: Load | None = None) -> None:
         """Note that ``key`` is made; ``load`` is what it takes now that its ports are known."""
@@ -205,16 +220,29 @@ class ClusterView:
             self._charge(holding.row, holding.load, -1)
             self._charge(holding.row, load, 1)
         self.making[holding.row] -= holding.making
-        self._held[key] = holding._replace(load=load or holding.load, making=False)
-        self._reopen(holding.row)
+        self._held[key] = Holding(holding.row, holding.group, load or holding.load, False)
+        self._stale.add(holding.row)
+
+    def settle(self) -> None:
+        """Bring ``room`` up to date: how many more containers each agent may be given now."""
+        if not self._stale:
+            return
+        rows = np.fromiter(self._stale, np.int64, len(self._stale))
+        making_max = np.where(self.flaky[rows], 1, self.making_max)
+        room = np.minimum(self.slots[rows], making_max - self.making[rows])
+        self.room[rows] = np.where(self.standing[rows] == Standing.OPEN, np.maximum(room, 0), 0)
+        self._freed |= self._stale
+        self._stale = set()
 
     def take_freed(self) -> set[int]:
         """Return the rows that may have more room than when this was last asked."""
+        self.settle()
         freed, self._freed = self._freed, set()
         return freed
 
     def most_free(self, rows: Iterable[int]) -> Load | None:
         """Return the most that any of ``rows`` with room for a container has free of each amount."""
+        self.settle()
         index = np.fromiter(rows, np.int64)
         index = index[self.room[index] > 0]
         if not len(index):
@@ -240,18 +268,40 @@ class ClusterView:
         return bool(self.ports_low[row] <= port <= self.ports_high[row])
 
     def _classify(self, shape: Shape) -> Eligible:
-        pools, require = set(shape.pools), set(shape.require)
-        rows = [
-            row
-            for row in sorted(range(len(self)), key=self.names.__getitem__)
-            if (info := self.infos[row])
-            and (not pools or info.pool in pools)
-            and (not shape.tag or shape.tag in info.tags)
-            and require.issubset(info.enforced)
-        ]
-        whole = rows == list(range(len(self)))
-        chosen = np.array(rows, np.int64)
-        return Eligible(chosen, _positions(chosen, len(self)), whole)
+        size = len(self)
+        ok = np.ones(size, np.bool_)
+        if shape.pools:
+            ok = np.logical_or.reduce([self._members("pool", pool) for pool in shape.pools])
+        if shape.tag:
+            ok &= self._members("tag", shape.tag)
+        for limit in shape.require:
+            ok &= self._members("limit", limit)
+        order = self._name_order()
+        chosen = order[ok[order]]
+        whole = bool(np.array_equal(chosen, np.arange(size)))
+        return Eligible(chosen, whole)
+
+    def _members(self, kind: str, name: str) -> Bools:
+        """Return which rows are in a pool, bear a tag, or enforce a limit."""
+        if not self._masks:
+            for row, info in enumerate(self.infos):
+                facts = {("pool", info.pool)}
+                facts.update(("tag", tag) for tag in info.tags)
+                facts.update(("limit", limit) for limit in info.enforced)
+                for fact in facts:
+                    self._masks.setdefault(fact, np.zeros(len(self), np.bool_))[row] = True
+        mask = self._masks.get((kind, name))
+        return np.zeros(len(self), np.bool_) if mask is None else mask
+
+    def _name_order(self) -> Ints:
+        if len(self._order) != len(self):
+            names = self.names
+            self._order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+        return self._order
+
+    def _forget_classes(self) -> None:
+        self._classes.clear()
+        self._masks.clear()
 
     def _charge(self, row: int, load: Load, sign: int) -> None:
         self.cpu[row] -= sign * load.cpu_milli
@@ -282,12 +332,6 @@ class ClusterView:
         unknown = sum(held.load.dynamic for held in self._held.values() if held.row == row)
         self.ports[row] = size - taken - unknown
 
-    def _reopen(self, row: int) -> None:
-        making_max = 1 if self.flaky[row] else self.making_max
-        room = min(int(self.slots[row]), making_max - int(self.making[row]))
-        self.room[row] = max(0, room) if self.standing[row] == Standing.OPEN else 0
-        self._freed.add(row)
-
     def _append(self, info: AgentInfo) -> int:
         row = len(self.names)
         if row == len(self.cpu):
@@ -300,14 +344,8 @@ class ClusterView:
         self.names.append(info.agent)
         self.infos.append(info)
         self._rows[info.agent] = row
-        self._classes.clear()
+        self._forget_classes()
         return row
-
-
-def _positions(rows: Ints, size: int) -> Ints:
-    position = np.full(size, -1, np.int64)
-    position[rows] = np.arange(len(rows))
-    return position
 
 
 _COLUMNS: Final = (

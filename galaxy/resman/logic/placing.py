@@ -94,7 +94,8 @@ def _asks(books: Books, group: str, budget: int) -> list[Ask]:
 
 
 def _carry_out(books: Books, group: str, plan: Plan) -> None:
-    for key, agent in plan.placements:
+    for placement in plan.placements:
+        key, agent = placement.container, placement.agent
         row = books.containers[key]
         books.happen(key, Placed(incarnation=row.incarnation + 1, agent=agent), charged=True)
         if len(plan.placements) <= TELL_EACH_MAX:

@@ -1,0 +1,62 @@
+"""Agents, shapes and asks with the numbers that a test does not care about."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from galaxy.model.agent import AgentInfo
+from galaxy.scheduler.shape import Ask, Load, Shape
+from galaxy.scheduler.view import ClusterView
+
+GIB = 1024**3
+
+
+def agent(name: str, **changes: object) -> AgentInfo:
+    """Return an agent of 4 cores, 8 GiB, 100 GiB and 10 dynamic ports."""
+    return replace(
+        AgentInfo(
+            agent=name,
+            address="10.0.0.1",
+            boot="b",
+            version="1",
+            cpu_milli=4000,
+            memory_bytes=8 * GIB,
+            disk_bytes=100 * GIB,
+            ports_low=20000,
+            ports_high=20009,
+        ),
+        **changes,
+    )
+
+
+def view(*agents: AgentInfo, making_max: int = 1000) -> ClusterView:
+    built = ClusterView(making_max=making_max)
+    for one in agents:
+        built.join(one)
+    return built
+
+
+def load(**changes: object) -> Load:
+    """Return half a core, 1 GiB, 1 GiB and no ports."""
+    return Load(500, GIB, GIB)._replace(**changes)
+
+
+def ask(
+    group: str = "web",
+    count: int = 1,
+    *,
+    size: int | None = None,
+    avoid: tuple[str, ...] = (),
+    priority: int = 100,
+    of: Load | None = None,
+    first: int = 0,
+    **shape: object,
+) -> Ask:
+    return Ask(
+        group=group,
+        shape=Shape(load=of or load(), **shape),
+        containers=tuple(f"{group}.{slot}" for slot in range(first, first + count)),
+        size=size if size is not None else count,
+        avoid=avoid,
+        priority=priority,
+    )

@@ -1,0 +1,75 @@
+"""Why not."""
+
+from galaxy.model.container import Reason
+from galaxy.scheduler.place import place
+from galaxy.scheduler.shape import Ask
+from galaxy.scheduler.view import ClusterView, Standing
+from tests.unit.scheduler.build import GIB, agent, ask, load, view
+
+
+def _why(cluster: ClusterView, one: Ask) -> Reason:
+    return place(cluster, [one]).refusals[0].reason
+
+
+def test_each_agent_is_counted_for_its_first_failing_constraint_and_the_nearest_is_named() -> None:
+    cluster = view(
+        *[agent(f"h{i}", memory_bytes=i * GIB) for i in range(1, 4)],
+        *[agent(f"p{i}", pool="other", memory_bytes=GIB) for i in range(2)],
+        agent("c1", cpu_milli=100),
+    )
+    reason = _why(cluster, ask(of=load(memory_bytes=int(4.5 * GIB)), pools=("main",)))
+    assert reason.code == "no-room"
+    assert reason.counts == {"cpu": 1, "memory": 3, "pool": 2}
+    assert reason.nearest == (
+        "h3 lacks 1.5 GiB memory",
+        "h2 lacks 2.5 GiB memory",
+        "h1 lacks 3.5 GiB memory",
+    )
+    assert reason.message == (
+        "no agent has room: 1 of 6 lack cpu, 3 lack memory, 2 are in other pools; "
+        "nearest is h3, which lacks 1.5 GiB memory"
+    )
+
+
+def test_everything_that_one_agent_lacks_is_said_in_numbers() -> None:
+    cluster = view(agent("h1", cpu_milli=250, disk_bytes=GIB, ports_low=0, ports_high=0))
+    reason = _why(cluster, ask(of=load(disk_bytes=3 * GIB, dynamic=1)))
+    assert reason.nearest == ("h1 has 0 dynamic ports left, lacks 250m cpu, lacks 2 GiB disk",)
+
+
+def test_the_one_cause_of_all_is_the_code() -> None:
+    cluster = view(agent("h1"), agent("h2"))
+    assert _why(cluster, ask(tag="gpu")).code == "tag"
+    assert _why(cluster, ask(pools=("x",))).nearest == (
+        "h1 is in pool main",
+        "h2 is in pool main",
+    )
+    assert _why(cluster, ask(require=("memory",))).code == "mode"
+
+
+def test_without_agents_it_says_how_to_start_one() -> None:
+    assert _why(view(), ask()).code == "no-agents"
+
+
+def test_max_per_host_and_port_conflicts_are_told_with_numbers() -> None:
+    cluster = view(agent("h1"))
+    place(cluster, [ask(of=load(ports=(80,)), max_per_host=1)])
+    crowded = _why(cluster, ask(first=1, max_per_host=1))
+    assert (crowded.code, crowded.nearest) == ("max-per-host", ("h1 holds 1 of this group",))
+    taken = _why(cluster, ask("other", of=load(ports=(80, 81))))
+    assert (taken.code, taken.nearest) == ("port-conflict", ("h1 has port 80 taken",))
+
+
+def test_suspect_dead_and_cordoned_agents_are_told_apart() -> None:
+    cluster = view(agent("h1"), agent("h2"), agent("h3"))
+    cluster.stand("h1", Standing.SUSPECT)
+    cluster.stand("h2", Standing.DEAD)
+    cluster.stand("h3", Standing.CORDONED)
+    assert _why(cluster, ask()).counts == {"cordoned": 1, "suspect": 1, "dead": 1}
+
+
+def test_a_full_agent_is_told_by_its_limit_of_containers() -> None:
+    cluster = view(agent("h1", containers_max=1))
+    place(cluster, [ask()])
+    reason = _why(cluster, ask("other"))
+    assert (reason.code, reason.nearest) == ("containers", ("h1 holds 1 containers of 1",))
