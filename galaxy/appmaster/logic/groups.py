@@ -46,9 +46,9 @@ def settle(ledger: Ledger, agents: Agents, job: JobRecord, rows: list[PodRecord]
         ledger.group_backoff.forget(job.job)
         ledger.timers.cancel("group", job.job)
         send(ledger, job)
-    if acked(ledger, job):
+    if acked(ledger, job) and job.wish is not Wish.REMOVE:  # History wants to know them all.
         for pod in rows:
-            if pods.leaves(job, pod) and not pod.placed and is_released(job, pod):
+            if pod.index >= job.replica and not pod.placed and is_released(job, pod):
                 job = _drop(ledger, agents, job, pod)
     return job
 

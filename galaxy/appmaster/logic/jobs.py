@@ -77,7 +77,7 @@ def _conclude(ledger: Ledger, job: JobRecord) -> None:
         staying_only = ledger.pods.count("job", job.job) == job.replica
         if staying_only and all(pods.quiet(ledger, job, pod) for pod in rows):
             ledger.job_event(job, AllStopped)
-    elif job.rollout is None and _all_up(job, rows):
+    elif job.rollout is None and all(pods.ended(job, pod) or _runs(job, pod) for pod in rows):
         ledger.job_event(job, AllUp)
 
 
@@ -86,7 +86,7 @@ def _end(ledger: Ledger, job: JobRecord, rows: list[PodRecord]) -> None:
     code = _exit_code(failed) if is_batch(job.type) else 0
     job = ledger.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
     text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
-    ledger.job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
+    job = ledger.job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
     ledger.touch(job.job)
     expire(ledger, job)
 
@@ -96,8 +96,10 @@ def expire(ledger: Ledger, job: JobRecord) -> None:
     ledger.timers.at(job.updated_s + ledger.config.ended_s, "ended", job.job)
     for state in OVER:
         surplus = ledger.jobs.count("state", state) - ledger.config.ended_max
-        for old in ledger.jobs.where("state", state)[: max(surplus, 0)]:
-            remove(ledger, ledger.jobs[old])
+        if surplus > 0:
+            ended = [ledger.jobs[key] for key in ledger.jobs.where("state", state)]
+            for old in sorted(ended, key=lambda row: row.updated_s)[:surplus]:
+                remove(ledger, old)
 
 
 def _exit_code(failed: list[PodRecord]) -> int:
@@ -114,6 +116,9 @@ def _exit_code(failed: list[PodRecord]) -> int:
 
 
 def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
-    return all(
-        pods.ended(job, pod) or (pod.up and pod.revision == job.revision and pods.acked(pod)) for pod in rows
-    )
+    return all(pods.ended(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
+
+
+def _runs(job: JobRecord, pod: PodRecord) -> bool:
+    """Whether the programs of ``pod`` are up, as the job's revision wants them; healthy is more."""
+    return pod.phase is PodPhase.RUNNING and pod.revision == job.revision and pods.acked(pod)

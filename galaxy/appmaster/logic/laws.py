@@ -122,7 +122,7 @@ class JobEvent:
 
 
 class AllUp(JobEvent):
-    """Every pod is up on the job's revision."""
+    """The programs of every pod are up on the job's revision, and a rollout has come to its end."""
 
 
 class UpdateAsked(JobEvent):

@@ -197,6 +197,10 @@ def settle(ledger: Ledger, job: JobRecord, pod: PodRecord) -> None:
         if not leaves(job, pod):
             _order(ledger, pod, run=run, revision=pod.target, deep=True, redeploy=False)
         return
+    if pod.phase is PodPhase.PENDING:
+        # Its container was thought lost and is there after all: ask how it is by the order it had.
+        pod = write(ledger, ledger.pod_event(pod, RunOrdered if pod.run else StopOrdered))
+        send(ledger, pod)
     if run == pod.run and not (run and (pod.recover or pod.target != pod.revision)):
         if pod.phase is PodPhase.DRAINING:
             write(ledger, ledger.pod_event(pod, DrainCancelled))
@@ -325,5 +329,5 @@ def _tell(ledger: Ledger, before: PodRecord, pod: PodRecord, old: PodFound | Non
             ledger.tell(pod.job, "pod.exited", pod.pod, text)
     if pod.phase is not before.phase:
         ledger.tell(pod.job, f"pod.{pod.phase}", pod.pod, pod.reason.message if pod.reason else "")
-    elif found.healthy != (old is not None and old.healthy):
+    elif pod.run and found.healthy != (old is not None and old.healthy):
         ledger.tell(pod.job, "pod.healthy" if found.healthy else "pod.unhealthy", pod.pod)

@@ -124,9 +124,9 @@ def _why(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
         (PodPhase.PENDING, ""),
         (PodPhase.BACKOFF, "pod-down"),
     ):
-        those = [pod for pod in rows if pod.phase is phase and pod.reason is not None]
-        if those and those[0].reason is not None:
-            why = those[0].reason
+        those = [pod for pod in rows if pod.phase is phase]
+        if those and (code or those[0].reason is not None):
+            why = those[0].reason or Reason(code=code)
             message = f"{len(those)} of {job.replica} pods {phase}: {those[0].pod}: {why.message or why.code}"
             return Reason(code=code or why.code, message=message, counts=why.counts, nearest=why.nearest)
     return None

@@ -1,0 +1,84 @@
+"""What AppMaster answers from stored rows, beside its loop: agents and the state of the cluster."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Final, Protocol, TypeVar
+
+from galaxy import __version__
+from galaxy.appmaster.views import agent_views, cluster_view, loads
+from galaxy.errors import NotFound
+from galaxy.model.agent import AgentRecord, AgentUsage, BeatsSeen
+from galaxy.model.answer import Answer
+from galaxy.model.base import Noun
+from galaxy.model.container import Container, Group, Reason
+from galaxy.model.job import JobRecord, PodRecord
+from galaxy.model.names import APPMASTER, RESMAN
+from galaxy.model.request import AgentList, ClusterStatus, ListAgents, Request
+from galaxy.model.views import AgentView, ClusterView, LeaderView
+
+SAFE_MODE: Final = "safe-mode"
+"""Row of ResMan's table ``cluster`` that is there while it is in safe mode."""
+
+N = TypeVar("N", bound=Noun)
+
+
+class Reader(Protocol):
+    """What is read of Nexus; every call may raise ``Unreachable``."""
+
+    def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]: ...
+    def usages(self) -> dict[str, AgentUsage]: ...
+    def beats(self) -> BeatsSeen: ...
+    def leader(self, role: str) -> LeaderView | None: ...
+
+
+class AppMasterService:
+    """Answers the requests that need no decision; ``None`` leaves a request to the loop."""
+
+    def __init__(self, nexus: Reader) -> None:
+        self._nexus = nexus
+
+    def answer(self, request: Request) -> Answer | None:
+        """Answer ``agent.list`` and ``cluster.status``.
+
+        Raises:
+            NotFound: the agent that is named is not known. Unreachable: Nexus does not answer.
+        """
+        match request.body:
+            case ListAgents(agent=agent):
+                return Answer(key=request.key, result=AgentList(agents=self._list(agent)))
+            case ClusterStatus():
+                return Answer(key=request.key, result=self._status())
+        return None
+
+    def _list(self, agent: str) -> tuple[AgentView, ...]:
+        agents = self._agents()
+        if not agent:
+            return agents
+        named = tuple(view for view in agents if view.agent == agent)
+        if not named:
+            known = [view.agent for view in agents]
+            close = difflib.get_close_matches(agent, known, n=3)
+            details = [f"did you mean {' or '.join(close)}?"] if close else []
+            raise NotFound(f'there is no agent "{agent}"', details=details, hint="galaxy agent list")
+        return named
+
+    def _agents(self) -> tuple[AgentView, ...]:
+        nexus = self._nexus
+        containers = nexus.read_table(RESMAN, "containers", Container)
+        groups = nexus.read_table(RESMAN, "groups", Group)
+        records = nexus.read_table(RESMAN, "agents", AgentRecord)
+        beats = {beat.agent: beat for beat in nexus.beats().beats}
+        return agent_views(records.values(), loads(containers.values(), groups), nexus.usages(), beats)
+
+    def _status(self) -> ClusterView:
+        nexus = self._nexus
+        leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
+        return cluster_view(
+            leaders=[leader for leader in leaders if leader is not None],
+            agents=self._agents(),
+            jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
+            pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
+            safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),
+            version=__version__,
+        )

@@ -1,0 +1,101 @@
+"""Agents and the cluster as people see them, from stored rows; pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from galaxy.model.agent import AgentRecord, AgentUsage, Beat
+from galaxy.model.base import Noun
+from galaxy.model.container import Container, ContainerState, Group, Reason
+from galaxy.model.job import JobRecord, PodRecord
+from galaxy.model.views import AgentView, ClusterView, LeaderView
+
+_HELD = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
+
+
+class Load(Noun, frozen=True, kw_only=True):
+    """What the containers of one agent ask together: millicores and bytes."""
+
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    containers: tuple[str, ...] = ()
+
+
+def loads(containers: Iterable[Container], groups: Mapping[str, Group]) -> dict[str, Load]:
+    """Return the load of each agent that holds a container, or is about to, or is not yet rid of it."""
+    sums: dict[str, list[int]] = {}
+    names: dict[str, list[str]] = {}
+    for row in containers:
+        if not row.agent or row.state not in _HELD:
+            continue
+        group = groups.get(row.group)
+        own = row.cpu_milli or row.memory_bytes or row.disk_bytes
+        ask = row if own or group is None else group.order.demand
+        agent = sums.setdefault(row.agent, [0, 0, 0])
+        agent[0] += ask.cpu_milli
+        agent[1] += ask.memory_bytes
+        agent[2] += ask.disk_bytes
+        names.setdefault(row.agent, []).append(row.container)
+    return {
+        agent: Load(
+            cpu_milli=cpu, memory_bytes=memory, disk_bytes=disk, containers=tuple(sorted(set(names[agent])))
+        )
+        for agent, (cpu, memory, disk) in sums.items()
+    }
+
+
+def agent_views(
+    agents: Iterable[AgentRecord],
+    load: Mapping[str, Load],
+    usages: Mapping[str, AgentUsage],
+    beats: Mapping[str, Beat],
+) -> tuple[AgentView, ...]:
+    """Return agents by name; ``beat_s`` is 0 when no heartbeat is kept any more."""
+    views = []
+    for record in sorted(agents, key=lambda row: row.agent):
+        held = load.get(record.agent, Load())
+        beat = beats.get(record.agent)
+        views.append(
+            AgentView(
+                agent=record.agent,
+                state=record.state,
+                info=record.info,
+                cpu_assigned_milli=held.cpu_milli,
+                memory_assigned_bytes=held.memory_bytes,
+                disk_assigned_bytes=held.disk_bytes,
+                containers=held.containers,
+                usage=usages.get(record.agent),
+                beat_s=beat.at_s if beat else 0.0,
+            )
+        )
+    return tuple(views)
+
+
+def cluster_view(
+    *,
+    leaders: Iterable[LeaderView],
+    agents: Iterable[AgentView],
+    jobs: Iterable[JobRecord],
+    pods: Iterable[PodRecord],
+    safe_mode: Reason | None,
+    version: str,
+) -> ClusterView:
+    """Return counts by state, and totals over agents that are not dead."""
+    every = list(agents)
+    living = [agent for agent in every if agent.state != "dead"]
+    return ClusterView(
+        leaders=tuple(leaders),
+        agents=dict(Counter(str(agent.state) for agent in every)),
+        jobs=dict(Counter(str(job.state) for job in jobs)),
+        pods=dict(Counter(str(pod.phase) for pod in pods)),
+        cpu_total_milli=sum(agent.info.cpu_milli for agent in living),
+        cpu_assigned_milli=sum(agent.cpu_assigned_milli for agent in living),
+        memory_total_bytes=sum(agent.info.memory_bytes for agent in living),
+        memory_assigned_bytes=sum(agent.memory_assigned_bytes for agent in living),
+        disk_total_bytes=sum(agent.info.disk_bytes for agent in living),
+        disk_assigned_bytes=sum(agent.disk_assigned_bytes for agent in living),
+        safe_mode=safe_mode,
+        version=version,
+    )

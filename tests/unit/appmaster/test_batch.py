@@ -1,0 +1,189 @@
+"""Batch jobs: each pod comes to its end once, for good, whatever dies meanwhile."""
+
+from collections import Counter
+
+import pytest
+
+from galaxy.appmaster.logic import AppMasterConfig
+from galaxy.model.job import PodPhase
+from galaxy.model.request import JobRef, ListJobs, ReadLogs
+from tests.unit.appmaster.world import Faults, World, batch
+
+
+def runs(world: World) -> Counter[str]:
+    return Counter(pod for agent in world.agents.values() for pod, _, _ in agent.runs)
+
+
+def test_batch_job_finishes_and_gives_its_containers_back() -> None:
+    world = World()
+    job = world.submit(batch())
+    world.settle(job, "finished")
+    world.run(1)
+    view = world.show(job)
+    assert view.exit_code == 0
+    assert view.summary.finished == 3
+    assert all(not agent.workers for agent in world.agents.values())
+    assert set(runs(world).values()) == {1}
+
+
+def test_finished_pod_gives_its_container_back_while_others_run() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 1", replica=2))
+    world.run(1.0)
+    slow = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
+    slow._later(50.0, lambda: slow._exited(0, again=False))
+    world.run(10)
+    assert [pod.phase for pod in world.master.ledger.job_pods(job)] == [PodPhase.FINISHED, PodPhase.RUNNING]
+    assert world.resman.orders[job].release == (0,)
+    assert [worker.pod for agent in world.agents.values() for worker in agent.workers.values()] == [
+        f"{job}.1"
+    ]
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_failed_batch_job_tells_the_exit_code(code: int) -> None:
+    world = World()
+    job = world.submit(batch(start=f"exit {code} after 1", replica=1))
+    world.settle(job, "failed")
+    view = world.show(job)
+    assert view.exit_code == code
+    assert view.summary.reason.code == "pod-failed"
+    world.run(100)
+    assert runs(world) == {f"{job}.0": 1}
+
+
+def test_job_fails_only_when_the_other_pods_have_ended_too() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 5", replica=2))
+    world.run(1)
+    first = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
+    first._later(0.1, lambda: first._exited(4, again=False))
+    world.run(2)
+    assert world.state(job) == "running"
+    assert world.show(job).summary.reason.message.startswith("1 of 2 pods failed")
+    world.settle(job, "failed")
+    assert world.show(job).exit_code == 4
+
+
+def test_pod_that_ran_when_its_host_died_runs_again_and_finished_ones_do_not() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 1", replica=3))
+    world.run(0.8)
+    slow = [pod.pod for pod in world.show(job).pods if pod.agent == "h1"]
+    for pod in slow:
+        worker = world.agents["h1"].workers[pod]
+        worker._later(500.0, worker._start)
+    world.run(5)
+    world.agents["h1"].die()
+    world.settle(job, "finished")
+    assert slow
+    assert runs(world) == {pod: 2 if pod in slow else 1 for pod in runs(world)}
+
+
+def test_finished_job_stays_finished_when_its_hosts_die() -> None:
+    world = World()
+    job = world.submit(batch())
+    world.settle(job, "finished")
+    for agent in list(world.agents.values())[:2]:
+        agent.die()
+    world.failover()
+    world.run(100)
+    assert world.state(job) == "finished"
+    assert set(runs(world).values()) == {1}
+
+
+def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 1", replica=2))
+    world.run(1.0)
+    worker = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
+    worker._later(500.0, worker._start)
+    world.run(0.45)
+    world.run_until(lambda: world.show(job).pods[0].state == "finished", 5)
+    world.resman.place(job, 0)
+    world.resman.tell(job, full=True)
+    world.run(60)
+    assert runs(world)[f"{job}.0"] == 1
+
+
+def test_new_run_of_a_finished_job_takes_its_name_and_history_keeps_the_logs() -> None:
+    world = World()
+    first = world.submit(batch())
+    world.settle(first, "finished")
+    second = world.submit(batch())
+    world.settle(second, "finished")
+    world.run(5)
+    past = world.show(first)
+    assert (past.summary.state, past.exit_code) == ("finished", 0)
+    opened = world.ask("galaxy.job.logs", ReadLogs(target=first))
+    assert opened.pods == tuple(f"{first}.{index}" for index in range(3))
+    assert world.show("crunch").summary.job == second
+
+
+def test_finished_job_cannot_be_started_or_updated() -> None:
+    world = World()
+    job = world.submit(batch())
+    world.settle(job, "finished")
+    for verb in ("start", "stop"):
+        problem = world.request(f"galaxy.job.{verb}", JobRef(job=job)).problem
+        assert problem is not None and problem.kind == "conflict"
+    assert set(runs(world).values()) == {1}
+
+
+def test_stopped_batch_pod_starts_anew_and_a_finished_one_does_not() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 5", replica=2))
+    world.run(1)
+    quick = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
+    quick._later(0.1, lambda: quick._exited(0, again=False))
+    world.run(1)
+    world.do("stop", job)
+    world.settle(job, "stopped")
+    world.do("start", job)
+    world.settle(job, "finished")
+    assert runs(world) == {f"{job}.0": 1, f"{job}.1": 2}
+
+
+def test_recovered_batch_pod_gets_a_container_again_and_its_old_exit_is_forgotten() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 2 after 1", replica=1))
+    world.settle(job, "failed")
+    world.run(5)
+    world.recover(job)
+    assert world.state(job) == "pending"
+    assert world.show(job).exit_code is None
+    world.settle(job, "failed")
+    assert runs(world) == {f"{job}.0": 2}
+
+
+def test_list_leaves_out_what_is_finished_unless_asked() -> None:
+    world = World()
+    job = world.submit(batch())
+    world.settle(job, "finished")
+    assert world.ask("galaxy.job.list", ListJobs()).jobs == ()
+    assert [line.job for line in world.ask("galaxy.job.list", ListJobs(all=True)).jobs] == [job]
+
+
+def test_ended_jobs_go_to_history_by_age_and_by_number() -> None:
+    world = World(config=AppMasterConfig(ended_s=100.0, ended_max=2))
+    ids = []
+    for name in ("one", "two", "three"):
+        ids.append(world.submit(batch(name)))
+        world.settle(ids[-1], "finished")
+    world.run(5)
+    assert set(world.master.ledger.history) == {ids[0]}
+    world.run(120)
+    assert set(world.master.ledger.history) == set(ids)
+    assert len(world.master.ledger.jobs) == 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_batch_over_a_faulty_bus_with_leaders_dying_runs_each_pod_once(seed: int) -> None:
+    world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.5))
+    world.crash_at_steps = set(world.random.sample(range(1, 60), 6))
+    job = world.submit(batch(replica=5))
+    world.settle(job, "finished", within_s=300)
+    world.run(100)
+    assert world.state(job) == "finished"
+    assert runs(world) == {f"{job}.{index}": 1 for index in range(5)}
+    assert all(not agent.workers for agent in world.agents.values())

@@ -1,0 +1,282 @@
+"""Whatever gets lost, doubled, delayed or dies, what is found becomes what is wanted."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from galaxy.model.agent import AgentReport, Beat, BeatsSeen
+from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
+from galaxy.model.job import PodRecord
+from galaxy.model.pod import PodState
+from tests.unit.appmaster.world import Faults, World, service, with_task
+
+STORY: list[tuple[str, Callable[[World, str], object]]] = [
+    ("running", lambda world, job: world.settle(job, within_s=300)),
+    ("updated", lambda world, job: world.update(job, with_task(service(), start="serve v2"))),
+    ("running", lambda world, job: world.settle(job, within_s=300)),
+    ("stopped", lambda world, job: world.do("stop", job)),
+    ("stopped", lambda world, job: world.settle(job, "stopped", within_s=300)),
+    ("started", lambda world, job: world.do("start", job)),
+    ("running", lambda world, job: world.settle(job, within_s=300)),
+    ("scaled", lambda world, job: world.update(job, with_task(service(replica=5), start="serve v2"))),
+    ("running", lambda world, job: world.settle(job, within_s=300)),
+    ("scaled", lambda world, job: world.update(job, with_task(service(replica=2), start="serve v2"))),
+    ("running", lambda world, job: world.settle(job, within_s=300)),
+]
+
+
+def generations_grow(world: World) -> None:
+    """From now on no (pod, generation) is ever sent with two contents."""
+    seen: dict[tuple[str, int], object] = {}
+
+    def look() -> None:
+        for send in world.sends:
+            for order in getattr(send.body, "orders", ()):
+                if send.task == "galaxy.pod.deploy":
+                    assert seen.setdefault((order.pod, order.generation), order) == order
+        world.sends.clear()
+
+    world.watchers.append(look)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_story_of_a_service_survives_a_faulty_bus_and_dying_leaders(seed: int) -> None:
+    world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.6))
+    world.crash_at_steps = set(world.random.sample(range(1, 800), 20))
+    generations_grow(world)
+    job = world.submit(service())
+    for _, act in STORY:
+        act(world, job)
+    assert sorted(world.programs()) == [f"{job}.0", f"{job}.1"]
+    assert set(world.programs().values()) == {"serve v2"}
+    assert len(world.endpoints("web")) == 2
+    world.do("remove", job)
+    world.run_until(lambda: job not in world.master.ledger.jobs, 300)
+    world.run(60)
+    assert world.programs() == {}
+    assert world.resman.slots == {}
+    assert {name for name, rows in world.store.items() if rows} <= {"answers", "history"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_hosts_and_leaders_that_die_in_turn_are_healed(seed: int) -> None:
+    world = World(agents=6, seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
+    job = world.submit(service(replica=4))
+    world.settle(job, within_s=300)
+    for name in world.random.sample(sorted(world.agents), 3):
+        world.agents[name].die()
+        world.run(world.random.uniform(0, 8))
+        world.failover()
+    world.run(30)
+    world.settle(job, within_s=300)
+    assert len(world.programs()) == 4
+    assert len(world.endpoints("web")) == 4
+
+
+def test_leader_that_dies_between_commit_and_send_is_carried_on_at_every_step() -> None:
+    steps = World().steps
+    for crash in range(steps, steps + 60):
+        world = World()
+        world.crash_at_steps = {crash}
+        job = world.submit(service(replica=2))
+        world.settle(job)
+        world.update(job, with_task(service(replica=2), start="serve v2"))
+        world.settle(job)
+        assert set(world.programs().values()) == {"serve v2"}
+        assert len([run for agent in world.agents.values() for run in agent.runs]) == 4
+
+
+def test_order_is_sent_again_with_growing_pauses_until_it_is_acknowledged() -> None:
+    world = World()
+    world.resman.make_s = 100.0
+    world.submit(service(replica=1))
+    sent: list[float] = []
+    count = 0
+    for _ in range(1200):
+        world.run(0.05)
+        now = [send for send in world.sends if send.task == "galaxy.pod.deploy" and send.body.orders]
+        if len(now) > count:
+            count = len(now)
+            sent.append(world.now)
+    pauses = [round(later - sooner) for sooner, later in itertools.pairwise(sent)]
+    assert pauses == [1, 2, 4, 8, 15, 15]
+    assert len({order.generation for send in now for order in send.body.orders}) == 1
+
+
+def test_group_at_rest_is_asked_about_every_ten_seconds() -> None:
+    world = World()
+    world.settle(world.submit(service()))
+    world.sends.clear()
+    world.run(100)
+    assert 9 <= sum(send.task == "galaxy.group.apply" for send in world.sends) <= 11
+
+
+def test_settled_cluster_sends_no_pod_order() -> None:
+    world = World()
+    world.settle(world.submit(service()))
+    world.run(5)
+    world.sends.clear()
+    world.run(100)
+    assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == []
+
+
+def test_nothing_is_written_while_nothing_happens() -> None:
+    world = World()
+    world.settle(world.submit(service()))
+    world.run(15)
+    before = {name: dict(rows) for name, rows in world.store.items()}
+    world.run(60)
+    assert {name: dict(rows) for name, rows in world.store.items()} == before
+
+
+def test_digest_that_differs_makes_the_leader_ask_for_everything() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.run(5)
+    world.sends.clear()
+    agent = world.agents[world.show(job).pods[0].agent]
+    worker = agent.workers[f"{job}.0"]
+    worker.ready = False  # And the report of it is lost.
+    world.run(5)
+    asked = [send for send in world.sends if send.task == "galaxy.pod.deploy" and send.body.report]
+    assert [send.body.agent for send in asked] == [agent.name]
+    assert world.endpoints("web") == ()
+
+
+def test_late_report_from_before_does_not_undo_a_newer_one() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents[pod.agent]
+    assert pod.found is not None
+    late = AgentReport(
+        agent=agent.name,
+        boot=agent.boot,
+        serial=1,
+        pods=(replace(pod.found, state=PodState.DEPLOYING, healthy=False),),
+    )
+    world.feed(late)
+    assert world.master.ledger.pods[pod.pod] == pod
+
+
+def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents[pod.agent]
+    old_boot = agent.boot
+    agent.reboot()
+    world.run(1)
+    assert pod.found is not None
+    stale = replace(pod.found, state=PodState.FAILED, healthy=False)
+    world.feed(AgentReport(agent=agent.name, boot=old_boot, serial=999, pods=(stale,)))
+    assert world.master.ledger.pods[pod.pod] == pod
+
+
+def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    before = world.master.ledger.pods[f"{job}.0"]
+    assert before.found is not None
+    old = world.agents[before.agent]
+    world.resman.agent_died(old.name)
+    world.run(10)
+    now = world.master.ledger.pods[before.pod]
+    assert now.incarnation == before.incarnation + 1
+    failed = replace(before.found, state=PodState.FAILED)
+    world.feed(AgentReport(agent=before.agent, boot="later", serial=99, pods=(failed,)))
+    assert world.master.ledger.pods[before.pod] == now
+
+
+def test_container_that_was_thought_lost_and_is_found_again_serves_on_without_a_restart() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+
+    def tell(state: ContainerState, agent: str) -> None:
+        slot = SlotStatus(
+            container=pod.pod,
+            incarnation=pod.incarnation,
+            state=state,
+            agent=agent,
+            address=agent,
+            ports=pod.ports,
+        )
+        world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
+
+    tell(ContainerState.PENDING, "")
+    assert world.endpoints("web") == ()
+    assert world.state(job) == "running"
+    tell(ContainerState.READY, pod.agent)
+    world.settle(job)
+    assert len(world.endpoints("web")) == 1
+    assert len([run for agent in world.agents.values() for run in agent.runs]) == 1
+
+
+def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_again() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod: PodRecord = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents[pod.agent]
+    agent.serial += 1
+    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, full=True))
+    assert world.endpoints("web") == ()
+    world.settle(job)
+    assert len([run for each in world.agents.values() for run in each.runs]) == 1
+
+
+def test_agents_that_vanish_from_the_beats_are_forgotten() -> None:
+    world = World()
+    world.feed(BeatsSeen(now_s=world.now, beats=(Beat(agent="gone", at_s=world.now, boot="b"),)))
+    world.run(3)
+    assert set(world.master.agents._agents) <= set(world.agents)
+
+
+def test_dead_agent_is_not_sent_orders_for_ever() -> None:
+    world = World()
+    job = world.submit(service(replica=3))
+    world.settle(job)
+    world.agents["h1"].die(noticed_after_s=100_000)
+    world.update(job, with_task(service(replica=3, step=3), start="serve v2"))
+    world.run(60)
+    world.sends.clear()
+    world.run(600)
+    assert [send for send in world.sends if send.queue == "appworker.h1"] == []
+
+
+def test_status_of_an_unknown_group_and_foreign_events_are_ignored() -> None:
+    world = World()
+    before = {name: dict(rows) for name, rows in world.store.items()}
+    world.feed(GroupStatuses(statuses=(GroupStatus(group="x-1", epoch=1, serial=1, full=True),)))
+    world.feed(object())
+    assert {name: dict(rows) for name, rows in world.store.items()} == before
+
+
+def test_resman_that_forgot_a_group_is_told_again() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.resman.orders.clear()
+    world.sends.clear()
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=0, known=False),)))
+    assert [send.task for send in world.sends] == ["galaxy.group.apply"]
+
+
+def test_step_that_raised_leaves_a_logic_that_carries_on() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    broken = GroupStatuses(statuses=(None,))  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        world.master.step(world.now, [broken])
+    for table in world.master.tables.values():
+        table.discard()
+    world.feed()
+    world.settle(job)

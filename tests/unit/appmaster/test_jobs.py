@@ -1,0 +1,384 @@
+"""Submit, stop, start, remove, recover: what each makes of a job, its pods and its containers."""
+
+from msgspec.structs import replace
+
+from galaxy.appmaster.logic import AppMasterConfig
+from galaxy.model.request import JobRef, ListJobs, RecoverPod, Request, SubmitJob
+from galaxy.model.spec import PackageSpec
+from tests.unit.appmaster.world import World, service, with_deploy, with_task
+
+
+def kinds_sent(world: World) -> list[str]:
+    return [send.task for send in world.sends]
+
+
+def test_submitted_job_comes_up_and_is_discovered() -> None:
+    world = World()
+    job = world.submit(service())
+    assert world.state(job) == "pending"
+    world.settle(job)
+    assert [endpoint.state for endpoint in world.endpoints("web")] == ["healthy"] * 3
+    assert world.show("web").summary.healthy == 3
+
+
+def test_pod_order_leaves_as_soon_as_resman_says_where() -> None:
+    world = World()
+    world.resman.make_s = 5.0
+    job = world.submit(service(replica=1))
+    world.run(0.2)
+    assert "galaxy.pod.deploy" in kinds_sent(world)
+    world.settle(job)
+
+
+def test_submitting_twice_under_one_key_makes_one_job_and_one_answer() -> None:
+    world = World()
+    first = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
+    second = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
+    assert first == second
+    assert len(world.master.ledger.jobs) == 1
+
+
+def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> None:
+    world = World()
+    first = world.submit(service(), key="same")
+    world.failover()
+    assert world.submit(service(), key="same") == first
+    assert len(world.master.ledger.jobs) == 1
+
+
+def test_refusal_is_repeated_under_the_same_key() -> None:
+    world = World()
+    world.submit(service())
+    refused = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other")
+    assert refused.problem is not None and refused.problem.kind == "conflict"
+    job = world.master.ledger.jobs.where("name", "web")[0]
+    world.do("remove", job)
+    world.run(30)
+    assert world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other") == refused
+
+
+def test_live_job_of_the_same_name_is_a_conflict_that_names_it() -> None:
+    world = World()
+    job = world.submit(service())
+    problem = world.request("galaxy.job.submit", SubmitJob(spec=service())).problem
+    assert problem is not None and problem.kind == "conflict"
+    assert job in problem.details[0]
+    assert "galaxy job update web" in problem.hint
+
+
+def test_spec_that_breaks_rules_is_refused_with_every_problem() -> None:
+    world = World()
+    package = PackageSpec(source="hello.tar.gz", version="1")
+    spec = with_task(service(), package=package, env={"GALAXY_X": "1"})
+    problem = world.request("galaxy.job.submit", SubmitJob(spec=spec)).problem
+    assert problem is not None and problem.kind == "spec"
+    assert len(problem.details) == 2
+    assert len(world.master.ledger.jobs) == 0
+
+
+def test_request_whose_deadline_is_long_over_is_not_carried_out() -> None:
+    world = World()
+    late = Request(
+        op="galaxy.job.submit",
+        key="late",
+        reply="late",
+        deadline_s=world.now - 3600,
+        body=SubmitJob(spec=service()),
+    )
+    world.feed(late)
+    assert len(world.master.ledger.jobs) == 0
+    assert "late" not in world.answers
+
+
+def test_request_with_a_foreign_body_is_answered_as_wrong_usage() -> None:
+    world = World()
+    answer = world.request("galaxy.job.submit", JobRef(job="web"))
+    assert answer.problem is not None and answer.problem.kind == "usage"
+
+
+def test_stop_keeps_containers_and_start_runs_in_them_again() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    places = [(pod.incarnation, pod.agent, pod.pid) for pod in world.show(job).pods]
+    world.do("stop", job)
+    world.settle(job, "stopped")
+    assert world.programs() == {}
+    assert world.endpoints("web") == ()
+    assert sum(len(agent.workers) for agent in world.agents.values()) == 3
+    world.do("start", job)
+    world.settle(job)
+    assert [(pod.incarnation, pod.agent, pod.pid) for pod in world.show(job).pods] == places
+    assert len(world.programs()) == 3
+
+
+def test_endpoints_are_withdrawn_before_a_stop_for_as_long_as_drain_says() -> None:
+    world = World()
+    job = world.submit(service(drain=3.0))
+    world.settle(job)
+    world.do("stop", job)
+    assert world.endpoints("web") == ()
+    assert {endpoint.state for endpoint in world.endpoints("web", all=True)} == {"draining"}
+    world.run(2.9)
+    assert len(world.programs()) == 3
+    world.run(0.5)
+    assert world.programs() == {}
+
+
+def test_start_during_the_drain_of_a_stop_leaves_the_programs_alone() -> None:
+    world = World()
+    job = world.submit(service(drain=3.0))
+    world.settle(job)
+    world.do("stop", job)
+    world.run(1)
+    world.do("start", job)
+    world.run(10)
+    assert world.state(job) == "running"
+    assert len(world.endpoints("web")) == 3
+    assert sum(len(agent.runs) for agent in world.agents.values()) == 3
+
+
+def test_container_of_a_stopped_job_that_is_lost_comes_back_and_stays_empty() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.do("stop", job)
+    world.settle(job, "stopped")
+    world.agents["h1"].die()
+    world.run(20)
+    assert world.programs() == {}
+    assert world.state(job) == "stopped"
+    assert all(pod.agent != "h1" for pod in world.show(job).pods)
+    world.do("start", job)
+    world.settle(job)
+    assert len(world.programs()) == 3
+
+
+def test_update_of_a_stopped_job_runs_when_it_is_started() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.do("stop", job)
+    world.settle(job, "stopped")
+    world.update(job, with_task(service(replica=2), start="serve v2"))
+    world.run(10)
+    assert world.state(job) == "stopped"
+    assert world.programs() == {}
+    world.do("start", job)
+    world.settle(job)
+    assert sorted(world.programs().values()) == ["serve v2", "serve v2"]
+
+
+def test_removed_job_leaves_nothing_but_history() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.do("remove", job)
+    world.run(10)
+    left = {name: rows for name, rows in world.store.items() if rows}
+    assert set(left) == {"answers", "history"}
+    assert world.resman.slots == {}
+    assert world.programs() == {}
+    view = world.show("web")
+    assert view.summary.state == "removed"
+    assert view.settled
+    assert [pod.agent for pod in view.pods] != ["", "", ""]
+
+
+def test_remove_drains_and_stops_programs_before_containers_go() -> None:
+    world = World()
+    job = world.submit(service(drain=2.0))
+    world.settle(job)
+    world.do("remove", job)
+    world.run(1.9)
+    assert len(world.programs()) == 3
+    world.run_until(lambda: not world.programs(), 1)
+    assert len(world.resman.slots[job]) == 3
+
+
+def test_remove_goes_on_without_an_agent_that_never_answers() -> None:
+    world = World()
+    job = world.submit(service(stop_timeout=5.0))
+    world.settle(job)
+    world.agents["h1"].die(noticed_after_s=100_000)
+    world.do("remove", job)
+    world.run(40)
+    assert job not in world.master.ledger.jobs
+
+
+def test_removing_twice_and_removing_what_is_gone_are_told_apart() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.do("remove", job)
+    assert world.do("remove", job).warnings == ("it is being removed already",)
+    world.run(10)
+    problem = world.request("galaxy.job.remove", JobRef(job=job)).problem
+    assert problem is not None and problem.kind == "not-found"
+    assert "has been removed" in problem.hint
+
+
+def test_name_is_free_as_soon_as_remove_is_asked() -> None:
+    world = World()
+    old = world.submit(service())
+    world.settle(old)
+    world.do("remove", old)
+    new = world.submit(service())
+    world.settle(new)
+    assert new != old
+    assert world.show("web").summary.job == new
+
+
+def test_removing_a_job_that_cannot_be_placed_ends_at_once() -> None:
+    world = World()
+    world.resman.blocked = True
+    job = world.submit(service())
+    world.run(1)
+    world.do("remove", job)
+    world.run(1)
+    assert job not in world.master.ledger.jobs
+
+
+def test_program_that_dies_is_counted_and_told_with_its_exit() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    worker = next(worker for agent in world.agents.values() for worker in agent.workers.values())
+    worker.crash_once()
+    world.run(0.5)
+    assert world.endpoints("web") == ()
+    world.settle(job)
+    view = world.show(job)
+    assert view.pods[0].restarts == 1
+    assert view.pods[0].tasks[0].last_exit.code == 137
+    assert any(event.kind == "pod.exited" and "exit code 137" in event.text for event in view.events)
+
+
+def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
+    world = World()
+    job = world.submit(service(replica=2, start="fail"))
+    world.run(5)
+    view = world.show(job)
+    assert view.summary.failed == 2
+    assert view.summary.reason.code == "pod-failed"
+    runs = sum(len(agent.runs) for agent in world.agents.values())
+    world.recover(job)
+    world.run(5)
+    assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 2
+    assert [pod.incarnation for pod in world.show(job).pods] == [1, 1]
+
+
+def test_one_pod_is_recovered_by_name_even_when_it_runs() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    world.recover(pod=f"{job}.1")
+    world.settle(job)
+    world.run(5)
+    runs = [pod for agent in world.agents.values() for pod, _, _ in agent.runs]
+    assert sorted(runs) == [f"{job}.0", f"{job}.1", f"{job}.1"]
+
+
+def test_recover_of_a_healthy_job_says_that_nothing_has_failed() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    assert world.recover(job).warnings == ("no pod of it has failed",)
+
+
+def test_recover_of_an_unknown_pod_says_which_there_are() -> None:
+    world = World()
+    job = world.submit(service())
+    problem = world.request("galaxy.job.recover", RecoverPod(pod=f"{job}.7")).problem
+    assert problem is not None and problem.kind == "not-found"
+    assert problem.details == ("its pods are 0, 1, 2",)
+
+
+def test_lost_host_is_healed_on_another_with_a_new_generation() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    before = {pod.pod: pod for pod in world.master.ledger.pods.values()}
+    world.agents["h1"].die()
+    world.run(10)
+    world.settle(job)
+    for pod in world.master.ledger.pods.values():
+        old = before[pod.pod]
+        moved = old.agent == "h1"
+        assert (pod.incarnation, pod.generation > old.generation) == (old.incarnation + moved, moved)
+    assert len(world.endpoints("web")) == 3
+
+
+def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
+    world = World()
+    gone = world.submit(service("gone"))
+    world.settle(gone)
+    world.do("remove", gone)
+    world.run(10)
+    world.submit(service("stays"))
+    assert [job.name for job in world.ask("galaxy.job.list", ListJobs()).jobs] == ["stays"]
+    every = world.ask("galaxy.job.list", ListJobs(all=True)).jobs
+    assert [(job.name, job.state) for job in every] == [("gone", "removed"), ("stays", "pending")]
+
+
+def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
+    from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
+
+    world = World()
+    world.resman.blocked = True
+    job = world.submit(service(replica=1))
+    world.run(1)
+    reason = Reason(code="no-room", message="no agent fits", counts={"memory": 3}, nearest=("h1: 1 GiB",))
+    slot = SlotStatus(container=f"{job}.0", incarnation=0, state=ContainerState.PENDING, reason=reason)
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
+    told = world.show(job).summary.reason
+    assert told is not None
+    assert (told.code, told.counts, told.nearest) == ("no-room", {"memory": 3}, ("h1: 1 GiB",))
+    assert "1 of 1 pods pending" in told.message
+
+
+def test_history_answers_and_events_are_bounded() -> None:
+    config = AppMasterConfig(history_max=3, answers_max=10, events_max=4)
+    world = World(config=config)
+    for _ in range(6):
+        job = world.submit(service(replica=1))
+        world.settle(job)
+        world.do("remove", job)
+        world.run(10)
+    assert len(world.store["history"]) == 3
+    assert len(world.store["answers"]) <= 10
+    assert len(world.show("web").events) == 4
+
+
+def test_answers_grow_old() -> None:
+    world = World(config=AppMasterConfig(answers_s=60.0))
+    world.submit(service(replica=0), key="old")
+    world.run(61)
+    world.do("stop", "web")
+    assert "old" not in world.store["answers"]
+
+
+def test_job_without_replicas_runs_at_once_and_scales() -> None:
+    world = World()
+    job = world.submit(service(replica=0))
+    world.settle(job, within_s=1)
+    world.update(job, service(replica=2))
+    world.settle(job)
+    assert len(world.programs()) == 2
+
+
+def test_new_order_of_stop_timeout_reaches_the_pods() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.update(job, with_deploy(service(replica=1), stop_timeout=7.0))
+    world.settle(job)
+    orders = [order for agent in world.agents.values() for order in agent.orders.values()]
+    assert [order.stop_timeout for order in orders] == [7.0]
+
+
+def test_user_of_a_request_is_recorded() -> None:
+    world = World()
+    job = world.submit(service())
+    assert world.show(job).summary.user == "ann"
+    assert replace(world.show(job).events[0], at_s=0.0).text == "3 pods by ann"

@@ -1,0 +1,315 @@
+"""Updates in place: who is away, when the next goes, and what a bad version can and cannot do."""
+
+import pytest
+from msgspec.structs import replace
+
+from galaxy.appmaster.logic import AppMasterConfig
+from galaxy.model.job import EndpointState
+from galaxy.model.request import UpdateJob
+from galaxy.model.spec import CpuSpec, HealthSpec, MemorySpec
+from galaxy.model.views import EndpointView
+from tests.unit.appmaster.world import Faults, World, service, with_deploy, with_task
+
+
+def healthy_rows(world: World) -> int:
+    return sum(row.state is EndpointState.HEALTHY for row in world.master.ledger.endpoints.values())
+
+
+def watch_healthy(world: World, at_least: int) -> list[int]:
+    """From now on no committed state has fewer healthy endpoints."""
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(healthy_rows(world))
+        assert seen[-1] >= at_least, f"{seen[-1]} healthy endpoints at {world.now}"
+
+    world.watchers.append(look)
+    return seen
+
+
+def poll_as_a_client(world: World, name: str, *, delay_s: float = 0.5) -> list[str]:
+    """Ask where the service is, go there a moment later, again and again; return what failed."""
+    failures: list[str] = []
+
+    def visit(endpoint: EndpointView) -> None:
+        if not world.serves(endpoint.address, endpoint.port):
+            failures.append(f"{endpoint} at {world.now}")
+
+    def look() -> None:
+        endpoints = world.endpoints(name)
+        if not endpoints:
+            failures.append(f"no endpoint at {world.now}")
+        for endpoint in endpoints:
+            world.after(delay_s, lambda endpoint=endpoint: visit(endpoint))
+        world.after(0.05, look)
+
+    look()
+    return failures
+
+
+@pytest.mark.parametrize("replica", [2, 3, 5])
+def test_client_polling_during_rollout_with_step_1_never_fails(replica: int) -> None:
+    world = World()
+    job = world.submit(service(replica=replica))
+    world.settle(job)
+    failures = poll_as_a_client(world, "web")
+    watch_healthy(world, replica - 1)
+    world.update(job, with_task(service(replica=replica), start="serve v2"))
+    world.settle(job)
+    world.run(1)
+    assert failures == []
+    assert set(world.programs().values()) == {"serve v2"}
+
+
+def test_rollout_keeps_containers_and_their_pid_1() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    before = [(pod.container, pod.incarnation, pod.agent, pod.pid) for pod in world.show(job).pods]
+    world.update(job, with_task(service(), start="serve v2"))
+    world.settle(job)
+    after = [(pod.container, pod.incarnation, pod.agent, pod.pid) for pod in world.show(job).pods]
+    assert before == after
+
+
+def test_step_2_takes_two_pods_away_at_once_and_no_third() -> None:
+    world = World(agents=2)
+    spec = service(replica=6, step=2)
+    job = world.submit(spec)
+    world.settle(job)
+    seen = watch_healthy(world, 4)
+    world.update(job, with_task(spec, start="serve v2"))
+    world.settle(job)
+    assert min(seen) == 4
+
+
+def test_interval_lies_between_batches() -> None:
+    world = World()
+    spec = service(replica=3)
+    job = world.submit(spec)
+    world.settle(job)
+    world.update(job, with_task(spec, start="serve v2"))
+    quick = world.settle(job)
+    world.update(job, with_task(with_deploy(spec, interval=20.0), start="serve v3"))
+    slow = world.settle(job, within_s=120)
+    assert slow - quick == pytest.approx(2 * (20 - world.master.config.min_healthy_s), abs=1.0)
+
+
+def test_last_healthy_pod_is_not_taken_while_the_other_is_down() -> None:
+    world = World()
+    spec = service(replica=2)
+    job = world.submit(spec)
+    world.settle(job)
+    world.resman.blocked = True
+    victim = world.show(job).pods[0].agent
+    world.agents[victim].die()
+    world.run_until(lambda: world.show(job).summary.pending == 1, 20)
+    failures = poll_as_a_client(world, "web", delay_s=0.1)
+    world.update(job, with_task(spec, start="serve v2"))
+    world.run(30)
+    assert failures == []
+    assert list(world.programs().values()) == ["serve"]
+
+
+def test_only_replica_is_updated_although_nobody_stands_in() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.update(job, with_task(service(replica=1), start="serve v2"))
+    world.settle(job)
+    assert list(world.programs().values()) == ["serve v2"]
+
+
+@pytest.mark.parametrize("bad", ["fail", "crash"])
+def test_bad_version_stalls_with_the_old_pods_serving(bad: str) -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    watch_healthy(world, 2)
+    world.update(job, with_task(service(), start=bad))
+    world.run_until(lambda: world.state(job) == "stalled", 30)
+    world.run(120)
+    view = world.show(job)
+    assert view.summary.state == "stalled"
+    assert sorted(world.programs().values()).count("serve") == 2
+    reason = view.summary.reason
+    assert reason is not None and reason.code == "rollout-stalled"
+    assert reason.counts == {"failing": 1, "kept": 2}
+    assert "revision 2 fails" in reason.message
+    assert view.rollout_from == 1
+    assert not view.settled
+
+
+def test_version_that_never_becomes_healthy_stalls_after_the_deadline() -> None:
+    world = World(config=AppMasterConfig(progress_deadline_s=30.0))
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="exit 0 after 100000"))
+    world.run(20)
+    assert world.state(job) == "updating"
+    world.run_until(lambda: world.state(job) == "stalled", 20)
+    assert "no pod became healthy for 30s" in world.show(job).summary.reason.message
+    assert len(world.endpoints("web")) == 2
+
+
+def test_newer_update_supersedes_a_stalled_one() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="fail"))
+    world.run_until(lambda: world.state(job) == "stalled", 30)
+    watch_healthy(world, 2)
+    world.update(job, with_task(service(), start="serve v3"))
+    world.settle(job)
+    assert set(world.programs().values()) == {"serve v3"}
+
+
+def test_update_back_to_the_old_version_restarts_only_the_pod_that_was_taken() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="fail"))
+    world.run_until(lambda: world.state(job) == "stalled", 30)
+    runs = sum(len(agent.runs) for agent in world.agents.values())
+    world.update(job, service())
+    world.settle(job)
+    assert set(world.programs().values()) == {"serve"}
+    assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 1
+
+
+def test_recovered_pod_lets_a_stalled_rollout_go_on() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="crash"))
+    world.run_until(lambda: world.state(job) == "stalled", 30)
+    worker = next(worker for a in world.agents.values() for worker in a.workers.values() if worker.restarts)
+    worker.program, worker.state = "serve crash", worker.state.RUNNING
+    worker._later(0.1, worker._healthy)
+    world.run_until(lambda: world.state(job) == "updating", 10)
+
+
+def test_pod_that_loses_its_host_during_a_stalled_rollout_is_healed_with_its_old_version() -> None:
+    world = World(agents=4)
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="fail"))
+    world.run_until(lambda: world.state(job) == "stalled", 30)
+    old = next(pod for pod in world.show(job).pods if pod.revision == 1)
+    world.agents[old.agent].die()
+    world.run(20)
+    assert len(world.endpoints("web")) == 2
+    assert world.programs()[old.pod] == "serve"
+
+
+def test_change_of_services_and_restart_rules_touches_no_program() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    runs = sum(len(agent.runs) for agent in world.agents.values())
+    watch_healthy(world, 3)
+    health = HealthSpec(type="tcp", port="http")
+    world.update(job, with_deploy(with_task(service(), health=health), stop_timeout=5.0))
+    world.settle(job)
+    assert sum(len(agent.runs) for agent in world.agents.values()) == runs
+    assert world.show(job).summary.revision == 2
+
+
+def test_change_of_pace_alone_sends_no_pod_order() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    sent = [send for send in world.sends if send.task == "galaxy.pod.deploy"]
+    world.update(job, with_deploy(service(), step=2, interval=1.0, drain=3.0))
+    world.settle(job)
+    assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == sent
+
+
+def test_update_with_nothing_changed_says_so_and_makes_no_revision() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    done = world.update(job, service())
+    assert done.revision == 1
+    assert done.warnings == ("nothing changed",)
+    assert world.show(job).settled
+
+
+def test_change_of_the_container_is_refused_naming_every_field() -> None:
+    world = World()
+    job = world.submit(service())
+    task = service().pod.tasks[0]
+    changed = replace(task, cpu=CpuSpec(millicores=200), memory=MemorySpec(size=128 << 20), pids=64)
+    spec = with_deploy(
+        with_task(service(), **{f: getattr(changed, f) for f in ("cpu", "memory", "pids")}), tag="ssd"
+    )
+    problem = world.request("galaxy.job.update", UpdateJob(job=job, spec=spec)).problem
+    assert problem is not None and problem.kind == "not-supported"
+    assert problem.details == (
+        "deploy.tag: none -> ssd",
+        "pod.tasks.main.cpu: 100m -> 200m",
+        "pod.tasks.main.memory: 64 MiB -> 128 MiB",
+        "pod.tasks.main.pids: 512 -> 64",
+    )
+    assert world.show(job).summary.revision == 1
+
+
+def test_scaling_up_and_down_leaves_the_other_pods_alone() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    before = {pod.pod: (pod.incarnation, pod.pid) for pod in world.show(job).pods}
+    failures = poll_as_a_client(world, "web")
+    world.update(job, service(replica=5))
+    world.settle(job)
+    assert len(world.endpoints("web")) == 5
+    world.update(job, service(replica=2))
+    world.settle(job)
+    view = world.show(job)
+    assert {pod.pod: (pod.incarnation, pod.pid) for pod in view.pods} == before
+    assert failures == []
+    assert len(world.programs()) == 2
+
+
+def test_pod_that_comes_back_after_scaling_down_repeats_no_generation() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    world.update(job, service(replica=1))
+    world.settle(job)
+    floor = world.master.ledger.jobs[job].generation_floor
+    assert floor >= 2
+    world.update(job, service(replica=2))
+    world.settle(job)
+    assert world.master.ledger.pods[f"{job}.1"].generation > floor
+
+
+def test_revisions_are_kept_up_to_their_bound() -> None:
+    world = World(config=AppMasterConfig(revisions_max=3))
+    job = world.submit(service())
+    world.settle(job)
+    for number in range(2, 9):
+        world.update(job, with_deploy(service(), interval=float(number)))
+        world.settle(job)
+    kept = sorted(row.revision for row in world.master.ledger.revisions.values())
+    assert len(kept) <= 4
+    assert kept[-1] == 8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rollout_over_a_faulty_bus_with_leaders_dying_never_withdraws_two(seed: int) -> None:
+    world = World(seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
+    job = world.submit(service())
+    world.settle(job, within_s=200)
+    world.crash_at_steps = {world.steps + n for n in world.random.sample(range(1, 400), 6)}
+    failures = poll_as_a_client(world, "web")
+    watch_healthy(world, 2)
+    world.update(job, with_task(service(), start="serve v2"))
+    world.run_until(
+        lambda: not world.master.ledger.jobs[job].rollout and set(world.programs().values()) == {"serve v2"},
+        400,
+    )
+    assert failures == []
+    assert all(
+        len(agent.runs) == 2 * len({pod for pod, _, _ in agent.runs}) for agent in world.agents.values()
+    )
