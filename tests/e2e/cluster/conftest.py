@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
+from galaxy.client import Galaxy
+from galaxy.model.views import AgentView, EndpointView, JobView, PodView
+
 ROOT = Path(__file__).parents[3]
 HELLO = ROOT / "examples" / "hello" / "hello.py"
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
@@ -63,14 +66,20 @@ class Cluster:
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "-o", "json").stdout)
 
-    def show(self, job: str) -> dict[str, Any]:
-        return dict(self.json("job", "show", job))
+    def show(self, job: str) -> JobView:
+        with Galaxy(dir=self.folder) as galaxy:
+            return galaxy.job(job)
 
-    def pods(self, job: str) -> list[dict[str, Any]]:
-        return list(self.show(job)["pods"])
+    def pods(self, job: str) -> list[PodView]:
+        return list(self.show(job).pods)
 
-    def endpoints(self, service: str) -> list[dict[str, Any]]:
-        return list(self.json("discover", service))
+    def endpoints(self, service: str) -> list[EndpointView]:
+        with Galaxy(dir=self.folder) as galaxy:
+            return galaxy.discover(service)
+
+    def agents(self) -> list[AgentView]:
+        with Galaxy(dir=self.folder) as galaxy:
+            return galaxy.agents()
 
     def up(self, *options: str) -> subprocess.CompletedProcess[str]:
         return self.run("up", "--detach", "--dir", str(self.folder), *options)

@@ -14,9 +14,9 @@ from .conftest import Cluster, hello_job, job_file, until
 from .test_service import fetch, places
 
 
-def programs(pod: dict[str, Any]) -> list[int]:
+def programs(pod: Any) -> list[int]:
     """Return the pids of what runs in a pod, as the host sees them."""
-    pid = pod["pid"]
+    pid = pod.pid
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -29,9 +29,9 @@ def test_killed_program_is_restarted_with_reason_and_count(
     os.kill(programs(before[0])[0], signal.SIGKILL)
     pod = until(
         "restarted and healthy",
-        lambda: [p for p in cluster.pods("killed") if p.get("restarts") == 1 and p["healthy"]],
+        lambda: [p for p in cluster.pods("killed") if p.restarts == 1 and p.healthy],
     )[0]
-    assert pod["tasks"][0]["last_exit"]["signal"] == 9
+    assert pod.tasks[0].last_exit.signal == 9
     assert places([pod]) == places(before)
     shown = cluster.run("job", "show", "killed").stdout
     assert "killed by signal 9" in shown
@@ -48,11 +48,9 @@ def test_killed_agent_leaves_programs_running_and_adopts_them_again(
     os.kill(agent, signal.SIGKILL)
     assert [programs(pod) for pod in before] == ran
     until("another agent", lambda: cluster.pid("agent") != agent)
-    until("the agent heard of", lambda: cluster.json("agent", "list")[0]["state"] == "alive")
+    until("the agent heard of", lambda: cluster.agents()[0].state == "alive")
     os.kill(ran[0][0], signal.SIGKILL)
-    until(
-        "a restart that the new agent reports", lambda: any(p.get("restarts") for p in cluster.pods("orphan"))
-    )
+    until("a restart that the new agent reports", lambda: any(p.restarts for p in cluster.pods("orphan")))
     assert places(cluster.pods("orphan")) == places(before)
     assert programs(before[1]) == ran[1], "the other was never touched"
 
@@ -101,5 +99,5 @@ def test_finished_job_stays_finished_after_every_kind_of_restart(
     own.up("--no-web")
     own.run("job", "run", "--wait", str(job_file(tmp_path, "third", type="batch", task={"start": "true"})))
     assert ran() == 1
-    assert own.show("once")["summary"]["state"] == "finished"
+    assert own.show("once").summary.state == "finished"
     own.down()

@@ -17,8 +17,8 @@ def test_program_over_its_memory_limit_is_shown_as_oom_killed(
     start = "exec python3 -c 'x = bytearray(200 << 20); import time; time.sleep(60)'"
     path = job_file(tmp_path, "greedy", task={"start": start, "restart": "never"})
     cluster.run("job", "run", str(path), status=None)
-    pod = until("a failed pod", lambda: [p for p in cluster.pods("greedy") if p["state"] == "failed"])[0]
-    assert pod["tasks"][0]["last_exit"]["oom"] is True
+    pod = until("a failed pod", lambda: [p for p in cluster.pods("greedy") if p.state == "failed"])[0]
+    assert pod.tasks[0].last_exit.oom is True
     assert "OOM-killed" in cluster.run("job", "show", "greedy").stdout
 
 
@@ -50,7 +50,7 @@ def test_busy_loop_stays_within_five_percent_of_its_quota(
     jobs("busy")
     start = "exec python3 -c 'while True: pass'"
     cluster.run("job", "run", str(job_file(tmp_path, "busy", task={"start": start, "cpu": "200m"})))
-    pid = cluster.pods("busy")[0]["pid"]
+    pid = cluster.pods("busy")[0].pid
     child = until("its program", lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split())[0]
 
     def cpu_s() -> float:

@@ -85,8 +85,8 @@ def test_job_that_fits_nowhere_says_why_with_counts_and_the_nearest_hosts(
     path = job_file(tmp_path, "huge", task={"memory": "900G"})
     said = cluster.run("job", "run", "--timeout", "2s", str(path), status=2)
     words = said.stdout + said.stderr
-    reason = until("a reason", lambda: cluster.pods("huge")[0].get("reason"))
-    assert reason["counts"] == {"memory": 1}
-    agent = cluster.json("agent", "list")[0]["agent"]
-    assert any(agent in nearest for nearest in reason["nearest"])
+    reason = until("a reason", lambda: cluster.pods("huge")[0].reason)
+    assert reason.counts == {"memory": 1}
+    agent = cluster.agents()[0].agent
+    assert any(agent in nearest for nearest in reason.nearest)
     assert "memory" in words

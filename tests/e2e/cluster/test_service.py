@@ -14,8 +14,8 @@ from galaxy.client import Galaxy
 from .conftest import Cluster, hello_job, traces, until
 
 
-def fetch(endpoint: dict[str, Any], path: str = "/") -> str:
-    url = f"http://{endpoint['address']}:{endpoint['port']}{path}"
+def fetch(endpoint: Any, path: str = "/") -> str:
+    url = f"http://{endpoint.address}:{endpoint.port}{path}"
     with urllib.request.urlopen(url, timeout=5) as answer:
         return str(answer.read().decode())
 
@@ -38,7 +38,7 @@ class Client(threading.Thread):
             self.fewest = min(self.fewest, len(endpoints))
             for endpoint in endpoints:
                 try:
-                    fetch({"address": endpoint.address, "port": endpoint.port})
+                    fetch(endpoint)
                     self.answers += 1
                 except OSError as error:
                     self.failures.append(f"{endpoint}: {error}")
@@ -50,9 +50,9 @@ class Client(threading.Thread):
         self.galaxy.close()
 
 
-def places(pods: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+def places(pods: list[Any]) -> list[tuple[Any, ...]]:
     """What makes a container the same one: its id, incarnation, PID 1 and ports."""
-    return sorted((p["container"], p["incarnation"], p["pid"], str(p["ports"])) for p in pods)
+    return sorted((p.container, p.incarnation, p.pid, str(p.ports)) for p in pods)
 
 
 def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
@@ -62,7 +62,7 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
     cluster.run("job", "run", str(hello_job(tmp_path, "web", "1.0.0")))
     endpoints = cluster.endpoints("web")
     assert len(endpoints) == 3
-    assert {endpoint["state"] for endpoint in endpoints} == {"healthy"}
+    assert {endpoint.state for endpoint in endpoints} == {"healthy"}
     assert all('"version": "1.0.0"' in fetch(endpoint) for endpoint in endpoints)
     before = cluster.pods("web")
 
@@ -83,32 +83,32 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
     cluster.run("job", "stop", "web")
     stopped = until(
         "all pods stopped",
-        lambda: all(p["state"] == "stopped" for p in cluster.pods("web")) and cluster.pods("web"),
+        lambda: all(p.state == "stopped" for p in cluster.pods("web")) and cluster.pods("web"),
     )
     assert places(stopped) == places(before), "containers stay"
     assert cluster.run("discover", "web", "-o", "json", status=None).stdout.strip() in ("[]", "")
-    assert all(Path(f"/proc/{pod['pid']}").exists() for pod in stopped)
+    assert all(Path(f"/proc/{pod.pid}").exists() for pod in stopped)
 
     cluster.run("job", "start", "web")
     until("three endpoints again", lambda: len(cluster.endpoints("web")) == 3)
     assert places(cluster.pods("web")) == places(before)
 
-    job = cluster.show("web")["summary"]["job"]
+    job = cluster.show("web").summary.job
     cluster.run("job", "remove", "web")
     until("nothing left of it", lambda: not left_of(cluster, job, before))
 
 
-def left_of(cluster: Cluster, job: str, pods: list[dict[str, Any]]) -> list[str]:
+def left_of(cluster: Cluster, job: str, pods: list[Any]) -> list[str]:
     """Return what is left of a removed job on this host and in Redis, but for its history."""
     roots = [agent["cgroup_root"] for agent in cluster.plan()["agents"]]
-    left = [f"process {pod['pid']}" for pod in pods if Path(f"/proc/{pod['pid']}").exists()]
+    left = [f"process {pod.pid}" for pod in pods if Path(f"/proc/{pod.pid}").exists()]
     left += [trace for trace in traces(cluster.folder, roots) if job in trace]
     for top in Path("/sys/fs/cgroup").rglob(f"{job}*"):
         left.append(f"cgroup {top}")
     listening = Path("/proc/net/tcp").read_text()
     for pod in pods:
         left += [
-            f"port {port}" for port in pod["ports"].values() if f":{port:04X} 00000000:0000 0A" in listening
+            f"port {port}" for port in pod.ports.values() if f":{port:04X} 00000000:0000 0A" in listening
         ]
     state = cluster.folder / "agent"
     left += [str(path) for path in state.glob("*/c/*") if path.name.startswith(job)]

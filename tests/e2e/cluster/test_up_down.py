@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from galaxy.model.base import from_plain
+from galaxy.model.views import EndpointView
+
 from .conftest import GALAXY, ROOT, Cluster, hello_job, job_file, traces, until
 from .test_service import fetch
 
@@ -110,8 +113,8 @@ def test_up_takes_over_what_a_killed_supervisor_left(
     before = own.pods("stays")[0]
     os.kill(own.pid("supervisor"), signal.SIGKILL)
     own.up("--no-web")
-    after = until("the pod reported", lambda: [p for p in own.pods("stays") if p["healthy"]])[0]
-    assert (after["pid"], after["incarnation"]) == (before["pid"], before["incarnation"])
+    after = until("the pod reported", lambda: [p for p in own.pods("stays") if p.healthy])[0]
+    assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
     own.down()
     assert traces(own.folder, roots(own)) == []
 
@@ -195,7 +198,7 @@ def test_without_root_hello_runs_in_a_stated_lesser_mode(tmp_path: Path) -> None
             assert "lesser mode" in up.stdout
             assert '"hello": "world"' in up.stdout
             endpoints = json.loads(galaxy("discover", "hello", "-o", "json").stdout)
-            assert len([fetch(endpoint) for endpoint in endpoints]) == 2
+            assert len([fetch(from_plain(one, EndpointView)) for one in endpoints]) == 2
         finally:
             down = galaxy("down")
         assert down.returncode == 0, down.stdout + down.stderr
