@@ -1,0 +1,58 @@
+"""Run seeds: ``python -m galaxy.simulation --seeds 0:500`` or ``--seed 7`` with its story."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from galaxy.simulation.cluster import Cluster
+from galaxy.simulation.faults import Faults
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 when every seed kept every promise, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m galaxy.simulation", description=__doc__)
+    parser.add_argument("--seeds", metavar="A:B", help="run seeds A to B-1 and name those that fail")
+    parser.add_argument("--seed", type=int, help="replay one seed and tell its story")
+    parser.add_argument("--hosts", type=int, default=4)
+    parser.add_argument("--tail", type=int, default=0, help="last lines of the story only")
+    options = parser.parse_args(argv)
+    if options.seed is not None:
+        return _replay(options.seed, options.hosts, options.tail)
+    first, _, last = (options.seeds or "0:100").partition(":")
+    return _range(range(int(first), int(last or first)), options.hosts)
+
+
+def _replay(seed: int, hosts: int, tail: int) -> int:
+    cluster = Cluster(seed, Faults(), hosts=hosts)
+    outcome = cluster.run()
+    for line in list(cluster.world.story)[-tail:]:
+        print(line)
+    print(f"seed {seed}: {outcome.failure or 'every promise kept'}")
+    print(
+        f"fingerprint {outcome.fingerprint}, {outcome.steps} steps, settled after {outcome.settled_s:.0f} s"
+    )
+    return 1 if outcome.failure else 0
+
+
+def _range(seeds: range, hosts: int) -> int:
+    began_s = time.perf_counter()
+    failing = []
+    slowest = 0.0
+    for seed in seeds:
+        outcome = Cluster(seed, Faults(), hosts=hosts).run()
+        slowest = max(slowest, outcome.settled_s)
+        if outcome.failure:
+            failing.append(seed)
+            print(f"seed {seed}: {outcome.failure}", flush=True)
+    took_s = time.perf_counter() - began_s
+    print(
+        f"{len(seeds)} seeds in {took_s:.1f} s ({len(seeds) / took_s:.1f}/s), "
+        f"settled within {slowest:.0f} s, failing: {failing or 'none'}"
+    )
+    return 1 if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What must never be (``safety``) and what must come to be (``liveness``)."""

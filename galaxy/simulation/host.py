@@ -1,0 +1,346 @@
+"""A machine: its containers, which outlive the agent; the agent's disk; and the agent's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.nouns import (
+    Connect,
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunched,
+    ContainerLaunchFailed,
+    Deliver,
+    Destroy,
+    Disconnect,
+    Effect,
+    Held,
+    HostSeen,
+    Launch,
+    LifeSeen,
+    PortsSeen,
+    QuitWorker,
+    ReportPublished,
+    WorkerConnected,
+    WorkerLost,
+    WorkerReported,
+    life,
+)
+from galaxy.model.agent import AgentInfo
+from galaxy.model.base import Noun
+from galaxy.model.container import Reason
+from galaxy.model.names import agent_queue, appworker_queue
+from galaxy.model.pod import PodFound, PodOrder
+from galaxy.model.spec import TaskSpec
+from galaxy.model.step import Send
+from galaxy.nexus.memory import MemoryNexus
+from galaxy.simulation.appworker import AppWorker
+from galaxy.simulation.bus import Bus
+from galaxy.simulation.world import START_S, World
+from galaxy.units import GIB
+from galaxy.worker_entry.logic.nouns import Ordered, QuitAsked
+
+BEAT_S: Final = 2.0
+_NO_PORTS: Final = PortsSeen(listening=frozenset(), used=frozenset())
+
+Witness = Callable[[str, AppWorker, str, TaskSpec], None]
+
+
+class Host:
+    """One machine with one agent. What is on ``disk`` survives everything but nothing else does."""
+
+    def __init__(
+        self,
+        world: World,
+        bus: Bus,
+        nexus: MemoryNexus,
+        *,
+        name: str,
+        witness: Witness,
+        cpu_milli: int = 4000,
+        memory_bytes: int = 4 * GIB,
+    ) -> None:
+        self.name = name
+        self.living: dict[str, AppWorker] = {}
+        self.disk: dict[str, dict[str, bytes]] = {}
+        self.cut_until_s = 0.0
+        self.logic: AgentLogic | None = None
+        self._world = world
+        self._bus = bus
+        self._nexus = nexus
+        self._witness = witness
+        self._life = 0
+        self._pids = 1000
+        self._events: list[Noun] = []
+        self._stepping = False
+        self._wake_s: float | None = None
+        self._info = AgentInfo(
+            agent=name, address=f"10.0.0.{name[1:]}", boot="", version="0", cpu_milli=cpu_milli,
+            memory_bytes=memory_bytes, disk_bytes=100 * GIB, ports_low=20_000, ports_high=20_100,
+            enforced=("cpu", "memory", "pids", "disk"),
+        )  # fmt: skip
+        self._start(rebooted=False)
+
+    @property
+    def cut(self) -> bool:
+        return self._world.now_s < self.cut_until_s
+
+    @property
+    def info(self) -> AgentInfo:
+        return self._info
+
+    # ---- what may happen to it
+
+    def crash(self) -> None:
+        """The agent's process dies; containers do not notice."""
+        self._world.tell(f"agent {self.name} crashes")
+        self._stop()
+        self._world.after(self._world.between(0.3, 5.0), lambda: self._start(rebooted=False))
+
+    def wipe(self) -> None:
+        """The machine reboots: every container is gone."""
+        self._world.tell(f"host {self.name} reboots")
+        self._stop()
+        for worker in list(self.living.values()):
+            worker.die()
+        self.living.clear()
+        self._world.after(self._world.between(2.0, 20.0), lambda: self._start(rebooted=True))
+
+    def cut_off(self, seconds: float) -> None:
+        """Nothing reaches this machine, and nothing comes from it."""
+        self._world.tell(f"host {self.name} is cut off for {seconds:.0f} s")
+        self.cut_until_s = self._world.now_s + seconds
+        self._bus.cancel(agent_queue(self.name), self._happened)
+        self._bus.cancel(appworker_queue(self.name), self._happened)
+        self._world.after(seconds + 0.001, lambda: self._listen(self._life))
+
+    def chances(self) -> None:
+        """Once a second: what may happen to this machine."""
+        faults = self._world.faults
+        if self._world.chance(faults.agent_crash) and self.logic is not None:
+            self.crash()
+        elif self._world.chance(faults.host_wipe) and self.logic is not None:
+            self.wipe()
+        elif self._world.chance(faults.host_cut) and not self.cut:
+            self.cut_off(self._world.between(1.0, faults.cut_s))
+        for worker in list(self.living.values()):
+            if self._world.chance(faults.worker_dies):
+                worker.die()
+            elif self._world.chance(faults.program_dies):
+                worker.program_dies()
+
+    # ---- the agent's process
+
+    def _start(self, *, rebooted: bool) -> None:
+        if self.logic is not None:
+            return
+        self._life += 1
+        boot = f"{self.name}-{self._life}"
+        self._info = msgspec.structs.replace(self._info, boot=boot)
+        self.logic = AgentLogic(self._info)
+        for table in self.logic.tables.values():
+            table.load(self.disk.get(table.name, {}).items())
+        self.logic.loaded()
+        self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
+        living = tuple(
+            LifeSeen(container=w.container, incarnation=w.incarnation, pid=w.pid)
+            for w in self.living.values()
+        )
+        self._happened(HostSeen(living=living, rebooted=rebooted))
+        self._listen(self._life)
+        self._beat(self._life)
+
+    def _stop(self) -> None:
+        self._life += 1
+        self.logic = None
+        self._events = []
+        self._wake_s = None
+        self._bus.cancel(agent_queue(self.name), self._happened)
+        self._bus.cancel(appworker_queue(self.name), self._happened)
+        for worker in self.living.values():
+            worker.agent = None
+
+    def _listen(self, life: int) -> None:
+        if life == self._life and self.logic is not None and not self.cut:
+            self._bus.consume(agent_queue(self.name), self._happened)
+            self._bus.consume(appworker_queue(self.name), self._happened)
+
+    def _beat(self, life: int) -> None:
+        if life != self._life or self.logic is None:
+            return
+        if not self.cut:
+            containers, pods = self.logic.digests()
+            self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+        self._world.after(BEAT_S, lambda: self._beat(life))
+
+    def _later(self, delay_s: float, event: Noun) -> None:
+        """Tell this life of the agent of something, a little later."""
+        life = self._life
+
+        def due() -> None:
+            if life == self._life:
+                self._happened(event)
+
+        self._world.after(delay_s, due)
+
+    def _happened(self, event: Noun) -> None:
+        if self.logic is None:
+            return
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and self.logic is not None:
+                self._step()
+        finally:
+            self._stepping = False
+
+    def _step(self) -> None:
+        logic = self.logic
+        assert logic is not None
+        batch, self._events = self._events, []
+        if logic.wants_ports(batch):
+            batch.insert(0, _NO_PORTS)
+        effects = logic.step(self._mono_s(), batch)
+        self._commit(logic)
+        if self._world.chance(self._world.faults.agent_crash_in_step):
+            self.crash()
+            return
+        for effect in effects:
+            self._carry_out(effect)
+        flush = logic.flush(self._mono_s())
+        for role, send in flush.sends:
+            self._publish(role, send)
+        self._alarm(logic.wake_s())
+
+    def _commit(self, logic: AgentLogic) -> None:
+        for table in logic.tables.values():
+            rows = self.disk.setdefault(table.name, {})
+            for change in table.changes():
+                if change.value is None:
+                    rows.pop(change.key, None)
+                else:
+                    rows[change.key] = change.value
+            table.accept()
+
+    def _publish(self, role: str, send: Send) -> None:
+        if not self.cut:
+            self._bus.send(send)
+        self._later(0.002, ReportPublished(role=role, ok=not self.cut))
+
+    def _alarm(self, wake_s: float | None) -> None:
+        self._wake_s = wake_s
+        if wake_s is None:
+            return
+        life = self._life
+
+        def ring() -> None:
+            if (
+                life == self._life
+                and self._wake_s == wake_s
+                and self.logic is not None
+                and not self._stepping
+            ):
+                self._wake_s = None
+                self._stepping = True
+                try:
+                    self._step()
+                finally:
+                    self._stepping = False
+                if self._events:
+                    self._later(0.0, self._events.pop(0))
+
+        self._world.after(max(wake_s - self._mono_s(), 0.001), ring)
+
+    def _mono_s(self) -> float:
+        return self._world.now_s - START_S
+
+    # ---- effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Launch():
+                self._world.after(0.01, lambda: self._launch(effect.held))
+            case Destroy():
+                self._world.after(0.02, lambda: self._destroy(effect.container, effect.incarnation))
+            case Connect():
+                self._connect(life(effect.container, effect.incarnation))
+            case Disconnect():
+                worker = self.living.get(life(effect.container, effect.incarnation))
+                if worker is not None:
+                    worker.agent = None
+            case Deliver():
+                self._deliver(life(effect.container, effect.incarnation), effect.order)
+            case QuitWorker():
+                worker = self.living.get(life(effect.container, effect.incarnation))
+                if worker is not None:
+                    worker.feed(QuitAsked(stop_timeout_s=effect.stop_timeout))
+            case _:
+                pass
+
+    def _deliver(self, key: str, order: PodOrder) -> None:
+        worker = self.living.get(key)
+        if worker is not None:
+            feed = worker.feed
+            self._world.after(0.001, lambda: feed(Ordered(order=order)))
+
+    def _launch(self, held: Held) -> None:
+        """The launcher makes a container, whether or not the agent still lives."""
+        names = (held.container, held.incarnation)
+        if held.key in self.living:
+            return
+        if self._world.chance(self._world.faults.launch_fails):
+            reason = Reason(code="launch", message="the simulator says no")
+            self._tell_agent(ContainerLaunchFailed(container=names[0], incarnation=names[1], reason=reason))
+            return
+        self._pids += 1
+        self.living[held.key] = AppWorker(
+            self._world, container=held.container, incarnation=held.incarnation, host=self.name,
+            demand=held.order.demand, ports=held.ports, pid=self._pids, witness=self._witness,
+            ended=self._ended,
+        )  # fmt: skip
+        self._tell_agent(ContainerLaunched(container=names[0], incarnation=names[1], pid=self._pids))
+
+    def _destroy(self, container: str, incarnation: int) -> None:
+        worker = self.living.pop(life(container, incarnation), None)
+        if worker is not None:
+            worker.agent = None
+            worker.die()
+        self._tell_agent(ContainerDestroyed(container=container, incarnation=incarnation))
+
+    def _ended(self, worker: AppWorker) -> None:
+        """PID 1 is gone, by itself or not."""
+        key = life(worker.container, worker.incarnation)
+        if self.living.get(key) is worker:
+            del self.living[key]
+            reason = Reason(code="exit", message="PID 1 ended")
+            self._tell_agent(
+                ContainerEnded(container=worker.container, incarnation=worker.incarnation, reason=reason)
+            )
+            self._tell_agent(WorkerLost(container=worker.container, incarnation=worker.incarnation))
+
+    def _tell_agent(self, event: Noun) -> None:
+        if self.logic is not None:
+            self._later(0.0, event)
+
+    def _connect(self, key: str) -> None:
+        worker = self.living.get(key)
+        if worker is None:
+            return
+        agent_life = self._life
+
+        def reported(pod: PodFound) -> None:
+            if agent_life == self._life:
+                self._later(
+                    0.001,
+                    WorkerReported(container=worker.container, incarnation=worker.incarnation, pod=pod),
+                )
+
+        worker.agent = reported
+        self._later(0.001, WorkerConnected(container=worker.container, incarnation=worker.incarnation))
+        self._world.after(0.002, lambda: reported(worker.found()) if worker.alive else None)

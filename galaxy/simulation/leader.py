@@ -1,0 +1,195 @@
+"""A leader's process: it campaigns, leads tick by tick, crashes, pauses, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.driver.leadership import Leadership, Outcome
+from galaxy.driver.lease import Lease
+from galaxy.driver.ports import Grant
+from galaxy.errors import NotLeader
+from galaxy.model.base import Noun, from_plain
+from galaxy.model.request import OPERATIONS, Request
+from galaxy.model.step import Logic
+from galaxy.nexus.memory import MemoryNexus
+from galaxy.simulation.bus import Bus
+from galaxy.simulation.world import World
+
+TTL_S: Final = 2.0
+BEATS_S: Final = 1.0
+TICK_S: Final = 0.001
+"""Between an arrival and the tick that takes it in."""
+
+
+class LeaderProcess:
+    """One of the processes that can lead ``role``. ``build`` makes its logic afresh at each start."""
+
+    def __init__(
+        self,
+        world: World,
+        bus: Bus,
+        nexus: MemoryNexus,
+        *,
+        role: str,
+        name: str,
+        build: Callable[[], Logic],
+        fencing: bool = True,
+    ) -> None:
+        self.role = role
+        self.name = name
+        self.logic: Logic | None = None
+        self._world = world
+        self._bus = bus
+        self._nexus = nexus
+        self._build = build
+        self._fencing = fencing
+        self._life = 0
+        self._paused_until_s = 0.0
+        self._leadership: Leadership | None = None
+        self._lease: Lease | None = None
+        self._inbox: list[Noun] = []
+        self._wake_s: float | None = None
+        self._start()
+
+    @property
+    def leads(self) -> bool:
+        return self._leadership is not None and self._lease is not None and self._lease.held()
+
+    # ---- process
+
+    def _start(self) -> None:
+        self._life += 1
+        self._lay_down()
+        self._soon(self._world.between(0.05, 0.5), self._campaign)
+
+    def crash(self) -> None:
+        """Die, and be started again by whoever supervises."""
+        self._world.tell(f"{self.name} crashes")
+        self._life += 1
+        self._lay_down()
+        self._world.after(self._world.between(0.5, 3.0), self._start)
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while, and know nothing of it afterwards."""
+        self._world.tell(f"{self.name} pauses for {seconds:.1f} s")
+        self._paused_until_s = self._world.now_s + seconds
+
+    def chances(self) -> None:
+        """Once a second: what may happen to this process."""
+        faults = self._world.faults
+        if self._world.chance(faults.leader_crash):
+            self.crash()
+        elif self._world.chance(faults.leader_pause):
+            self.pause(self._world.between(0.5, faults.pause_s))
+
+    def _soon(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call ``act`` later in this life; not while paused, but then at once."""
+        life = self._life
+
+        def due() -> None:
+            if life != self._life:
+                return
+            if self._paused_until_s > self._world.now_s:
+                self._world.after(self._paused_until_s - self._world.now_s, due)
+            else:
+                act()
+
+        self._world.after(delay_s, due)
+
+    # ---- leading
+
+    def _campaign(self) -> None:
+        answer = self._nexus.campaign(self.role, self.name, ttl_s=TTL_S, address=self.name)
+        if not isinstance(answer, Grant):
+            self._soon(answer.remaining_s + 0.005, self._campaign)
+            return
+        self._world.tell(f"{self.name} leads in epoch {answer.epoch}")
+        lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
+        self.logic = self._build()
+        held = lease.held if self._fencing else lambda: True
+        leadership = Leadership(self.logic, self._nexus, answer, held=held)
+        leadership.begin(self._world.now_s)
+        self._lease, self._leadership = lease, leadership
+        self._bus.consume(self.role, self._hear)
+        self._renew(lease)
+        self._feel(leadership)
+        self._tick_soon(leadership)
+
+    def _lay_down(self) -> None:
+        if self._leadership is not None:
+            self._bus.cancel(self.role, self._hear)
+        self._leadership = self._lease = self.logic = None
+        self._inbox = []
+        self._wake_s = None
+
+    def _stand_by(self, why: str) -> None:
+        self._world.tell(f"{self.name} stands by: {why}")
+        self._life += 1
+        if self._lease is not None:
+            self._nexus.release(self._lease.grant)
+        self._lay_down()
+        self._soon(0.1, self._campaign)
+
+    def _renew(self, lease: Lease) -> None:
+        if self._nexus.renew(lease.grant):
+            lease.renewed(self._world.now_s)
+        elif self._fencing:
+            lease.lose()
+        self._soon(lease.renew_every_s, lambda: self._renew(lease))
+
+    def _feel(self, leadership: Leadership) -> None:
+        self._hear(self._nexus.beats())
+        self._soon(BEATS_S, lambda: self._feel(leadership))
+
+    def _hear(self, event: Noun) -> None:
+        if self._leadership is None:
+            return
+        if isinstance(event, Request):
+            event = msgspec.structs.replace(event, body=from_plain(event.body, OPERATIONS[event.op][0]))
+        self._inbox.append(event)
+        if len(self._inbox) == 1:
+            self._tick_soon(self._leadership)
+
+    def _tick_soon(self, leadership: Leadership, delay_s: float = TICK_S) -> None:
+        self._soon(delay_s, lambda: self._tick(leadership))
+
+    def _tick(self, leadership: Leadership) -> None:
+        if leadership is not self._leadership:
+            return
+        events, self._inbox = self._inbox, []
+        try:
+            outcomes = leadership.advance(self._world.now_s, events)
+        except NotLeader as error:
+            self._stand_by(error.message)
+            return
+        if self._world.chance(self._world.faults.leader_crash_in_step):
+            self.crash()
+            return
+        for outcome in outcomes:
+            self._deliver(outcome)
+        self._alarm(leadership, outcomes[-1].wake_s)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        for send in outcome.sends:
+            self._bus.send(send)
+        self._nexus.reply(outcome.replies)
+
+    def _alarm(self, leadership: Leadership, wake_s: float | None) -> None:
+        """Tick at ``wake_s``, unless an earlier tick asks anew."""
+        self._wake_s = wake_s
+        if wake_s is None:
+            return
+
+        def ring() -> None:
+            if self._wake_s == wake_s:
+                self._wake_s = None
+                self._tick(leadership)
+
+        self._soon(max(wake_s - self._world.now_s, 0.005), ring)
+
+    def table(self, name: str) -> Any:
+        """Return a table of the logic that leads; None when this process does not."""
+        return None if self.logic is None else self.logic.tables[name]

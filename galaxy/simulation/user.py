@@ -1,0 +1,160 @@
+"""A user who submits, updates, stops, starts and removes jobs, and insists on an answer."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.model.answer import Answer
+from galaxy.model.base import Noun, decode
+from galaxy.model.names import APPMASTER
+from galaxy.model.request import JobRef, Request, SubmitJob, UpdateJob
+from galaxy.model.spec import (
+    CpuSpec,
+    DeploySpec,
+    JobSpec,
+    JobType,
+    MemorySpec,
+    PodSpec,
+    PortSpec,
+    TaskSpec,
+    VolumeSpec,
+)
+from galaxy.model.step import Send
+from galaxy.nexus.memory import MemoryNexus
+from galaxy.simulation.bus import Bus
+from galaxy.simulation.world import World
+from galaxy.units import MIB
+
+RETRY_S: Final = 2.0
+
+
+class Wanted(Noun, frozen=True, kw_only=True):
+    """What the user was promised of one job."""
+
+    job: str
+    spec: JobSpec
+    wish: str = "run"
+
+
+class User:
+    """One request at a time, repeated with the same key until it is answered."""
+
+    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus) -> None:
+        self.wanted: dict[str, Wanted] = {}
+        self.requests = 0
+        self.busy = False
+        self.stopped: dict[str, float] = {}
+        self._names = 0
+        self._world = world
+        self._bus = bus
+        self._nexus = nexus
+
+    def act(self) -> None:
+        """Ask for one thing, by chance."""
+        if self.busy:
+            return
+        live = sorted(self.wanted)
+        choice = self._world.random.random()
+        if len(live) < 2 or (choice < 0.35 and len(live) < 6):
+            self._submit()
+            return
+        wanted = self.wanted[self._world.random.choice(live)]
+        if wanted.spec.type is JobType.SERVICE and choice < 0.65:
+            self._update(wanted)
+        elif wanted.spec.type is JobType.SERVICE and choice < 0.75:
+            self._wish(wanted, "stop" if wanted.wish == "run" else "run")
+        elif choice < 0.9:
+            self._wish(wanted, "remove")
+
+    # ---- requests
+
+    def _submit(self) -> None:
+        self._names += 1
+        batch = self._world.chance(0.4)
+        name = f"{'batch' if batch else 'web'}{self._names}"
+        seconds = self._world.random.randrange(1, 20)
+        start = ("fail" if self._world.chance(0.15) else "work") + f" {seconds}" if batch else "serve 1"
+        spec = JobSpec(
+            name=name,
+            type=JobType.BATCH if batch else JobType.SERVICE,
+            deploy=DeploySpec(
+                replica=self._world.random.randrange(1, 5), step=self._world.random.randrange(1, 3),
+                max_per_host=self._world.random.choice((0, 0, 2)), stop_timeout=5.0, drain=0.5,
+            ),
+            pod=PodSpec(
+                workspace=VolumeSpec(path="/home/galaxy", size=64 * MIB),
+                tasks=(
+                    TaskSpec(
+                        name="main", cpu=CpuSpec(millicores=self._world.random.choice((100, 300, 900))),
+                        memory=MemorySpec(size=128 * MIB), start=start,
+                        ports=() if batch else (PortSpec(name="http"),),
+                    ),
+                ),
+            ),
+        )  # fmt: skip
+
+        def done(answer: Answer) -> None:
+            if answer.problem is None:
+                job = str(answer.result["job"])
+                self.wanted[name] = Wanted(job=job, spec=spec)
+                self._world.tell(f"user has {job}: {spec.deploy.replica} x {start}")
+
+        self._ask("galaxy.job.submit", SubmitJob(spec=spec), done)
+
+    def _update(self, wanted: Wanted) -> None:
+        task = wanted.spec.pod.tasks[0]
+        version = int(task.start.partition(" ")[2]) + 1
+        replica = self._world.random.randrange(0, 6)
+        spec = msgspec.structs.replace(
+            wanted.spec,
+            deploy=msgspec.structs.replace(wanted.spec.deploy, replica=replica),
+            pod=msgspec.structs.replace(
+                wanted.spec.pod, tasks=(msgspec.structs.replace(task, start=f"serve {version}"),)
+            ),
+        )
+
+        def done(answer: Answer) -> None:
+            if answer.problem is None:
+                self.wanted[spec.name] = msgspec.structs.replace(wanted, spec=spec)
+                self._world.tell(f"user updated {wanted.job} to {replica} x serve {version}")
+
+        self._ask("galaxy.job.update", UpdateJob(job=wanted.job, spec=spec), done)
+
+    def _wish(self, wanted: Wanted, wish: str) -> None:
+        op = {"stop": "galaxy.job.stop", "run": "galaxy.job.start", "remove": "galaxy.job.remove"}[wish]
+
+        def done(answer: Answer) -> None:
+            self._world.tell(f"user asked {op} of {wanted.job}: {answer.problem or 'ok'}")
+            if answer.problem is not None:
+                return
+            if wish == "remove":
+                del self.wanted[wanted.spec.name]
+            else:
+                self.wanted[wanted.spec.name] = msgspec.structs.replace(wanted, wish=wish)
+
+        self._ask(op, JobRef(job=wanted.job), done)
+
+    def _ask(self, op: str, body: Noun, done: Any) -> None:
+        self.busy = True
+        self.requests += 1
+        key = f"key{self.requests}"
+
+        def attempt() -> None:
+            reply = f"{key}-reply"
+            request = Request(
+                op=op, key=key, reply=reply, deadline_s=self._world.now_s + RETRY_S, user="sim", body=body
+            )
+            self._bus.send(Send(queue=APPMASTER, task=op, body=request, id=key))
+            self._world.after(RETRY_S, look)
+
+        def look() -> None:
+            data = self._nexus.await_reply(f"{key}-reply", 0.0)
+            if data is None:
+                attempt()
+                return
+            self.busy = False
+            done(decode(data, Answer))
+
+        attempt()
