@@ -45,6 +45,7 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
     """
     if not len(view):
         return Reason(code="no-agents", message="no agent has joined; start one with galaxy agent")
+    view.settle()
     causes = _causes(view, ask)
     found = np.full(len(view), -1, np.int64)
     codes = list(causes)
