@@ -15,8 +15,9 @@ class Lazy(NamedTuple):
     """Where a command is (``module:attribute``), and its line in the help of its group."""
 
     target: str
-    help: str
+    help: str = ""
     section: str = "Commands"
+    hidden: bool = False
 
 
 class _WithExamples(click.Command):
@@ -53,7 +54,8 @@ class LazyGroup(_WithExamples, click.Group):
         self.aliases = dict(aliases or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.lazy, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
+        shown = [name for name, lazy in self.lazy.items() if not lazy.hidden]
+        return [*shown, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = self.aliases.get(cmd_name, cmd_name)

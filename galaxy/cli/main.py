@@ -32,7 +32,20 @@ COMMANDS: Final = {
     "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
     "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),
     "completion": Lazy("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
+    "run": Lazy("galaxy.cli.job_run:run", hidden=True),
+    "submit": Lazy("galaxy.cli.job_run:run", hidden=True),
+    "update": Lazy("galaxy.cli.job_run:update", hidden=True),
+    "list": Lazy("galaxy.cli.job_show:list_", hidden=True),
+    "show": Lazy("galaxy.cli.job_show:show", hidden=True),
+    "stop": Lazy("galaxy.cli.job_change:stop", hidden=True),
+    "start": Lazy("galaxy.cli.job_change:start", hidden=True),
+    "remove": Lazy("galaxy.cli.job_change:remove", hidden=True),
+    "recover": Lazy("galaxy.cli.job_change:recover", hidden=True),
+    "json": Lazy("galaxy.cli.job_file:init", hidden=True),
+    "list_agents": Lazy("galaxy.cli.agents:list_", hidden=True),
+    "show_agent": Lazy("galaxy.cli.agents:show", hidden=True),
 }
+"""Hidden ones are the ancestor's words, which had no ``job`` before them."""
 
 ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent"}
 

@@ -1,0 +1,27 @@
+"""``galaxy completion``: what a shell needs to complete our commands, options and names."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.output import write
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy completion bash > ~/.local/share/bash-completion/completions/galaxy
+  galaxy completion zsh > "${fpath[1]}/_galaxy"
+  galaxy completion fish > ~/.config/fish/completions/galaxy.fish
+""",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, /, shell: str) -> None:
+    """Print the completion script for a shell."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    root = ctx.find_root().command
+    write(kind(root, {}, "galaxy", "_GALAXY_COMPLETE").source())

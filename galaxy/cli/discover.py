@@ -1,0 +1,33 @@
+"""``galaxy discover``: where a service answers."""
+
+from __future__ import annotations
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Target, cluster_options, complete, output_options, service_names
+from galaxy.cli.output import Output
+from galaxy.cli.rows import endpoint_rows
+from galaxy.errors import DONE, FAILED
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy discover hello              healthy endpoints
+  galaxy discover hello --all        also those that are unhealthy or draining
+  galaxy discover hello -o json      a list with pod, address, port, state
+  galaxy discover hello -o name      address:port, one a line
+""",
+)
+@click.argument("service", shell_complete=complete(service_names))
+@click.option("--all/--healthy", "every", default=False, help="With all states, or healthy ones only.")
+@output_options
+@cluster_options
+def discover(target: Target, output: Output, service: str, every: bool) -> int:
+    """Show where a service answers. The exit code is 1 when it answers nowhere."""
+    with target.open() as galaxy:
+        endpoints = galaxy.discover(service, all=every)
+    if not output.data(endpoints, [f"{e.address}:{e.port}" for e in endpoints]):
+        output.table(*endpoint_rows(endpoints))
+    return DONE if endpoints else FAILED

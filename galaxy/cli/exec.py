@@ -1,0 +1,126 @@
+"""``galaxy exec``: a command inside a pod, with this terminal when it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Target, cluster_options, complete, pod_names
+from galaxy.errors import GalaxyError, UsageError
+
+if TYPE_CHECKING:
+    from galaxy.client.streams import ExecStream
+
+BLOCK_BYTES = 16 * 1024
+
+
+@click.command(
+    "exec",
+    cls=Command,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    examples="""\
+  galaxy exec -it web -- sh          a shell in the first running pod of a job
+  galaxy exec web-3f9a2c.1 -- ps ax  a command in one pod; its exit code is ours
+  galaxy exec -i web -- tee f < f    with this standard input
+""",
+)
+@click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal: this one.")
+@click.option("--task", default="", metavar="TASK", help="Which program's place to join.")
+@cluster_options
+@click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    target: Target, name: str, command: tuple[str, ...], interactive: bool, tty: bool, task: str
+) -> int:
+    """Run a command inside a pod, and exit as it does."""
+    argv = command[1:] if command[0] == "--" else command
+    if not argv:
+        raise UsageError("no command to run", hint=f"galaxy exec {name} -- sh -c 'ls'")
+    if tty and not sys.stdin.isatty():
+        raise UsageError("--tty needs a terminal, and standard input is none", hint="leave out -t")
+    size = shutil.get_terminal_size()
+    with (
+        target.open() as galaxy,
+        galaxy.open_exec(name, argv, task=task, tty=tty, rows=size.lines, columns=size.columns) as stream,
+    ):
+        return _join(stream, interactive=interactive or tty, tty=tty)
+
+
+def _join(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
+    """Pass bytes both ways until the command has ended; return its exit status."""
+    with raw_terminal(on=tty), resizing(stream, on=tty):
+        if interactive:
+            threading.Thread(target=_feed, args=(stream,), name="stdin", daemon=True).start()
+        else:
+            stream.end_input()
+        for frame in stream:
+            if frame.head.kind == "exit":
+                return frame.head.status
+            out = sys.stderr if frame.head.kind == "stderr" else sys.stdout
+            out.buffer.write(frame.data)
+            out.buffer.flush()
+    raise AssertionError("a stream ends with its exit frame, or raises")
+
+
+def _feed(stream: ExecStream) -> None:
+    with contextlib.suppress(GalaxyError, OSError):  # The command may end without reading it all.
+        while data := os.read(sys.stdin.fileno(), BLOCK_BYTES):
+            stream.write(data)
+        stream.end_input()
+
+
+@contextlib.contextmanager
+def raw_terminal(*, on: bool) -> Iterator[None]:
+    """Pass every key on as it is, Ctrl-C too; the terminal is as before afterwards."""
+    if not on:
+        yield
+        return
+    import termios
+    import tty
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setraw(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def resizing(stream: ExecStream, *, on: bool) -> Iterator[None]:
+    """Tell the command when this terminal changes its size; from a thread, for that may block."""
+    if not on:
+        yield
+        return
+    changed = threading.Event()
+    over = threading.Event()
+
+    def pass_on() -> None:
+        while True:
+            changed.wait()
+            changed.clear()
+            if over.is_set():
+                return
+            size = shutil.get_terminal_size()
+            with contextlib.suppress(GalaxyError):
+                stream.resize(size.lines, size.columns)
+
+    before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
+    threading.Thread(target=pass_on, name="resize", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+        over.set()
+        changed.set()

@@ -1,0 +1,133 @@
+"""Options that many commands share: which cluster, how to print, and names that the shell completes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from galaxy.cli.output import FORMATS, Output
+from galaxy.errors import GalaxyError
+from galaxy.units import parse_duration
+
+if TYPE_CHECKING:
+    from galaxy.client.sdk import Galaxy
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+COMPLETION_S: Final = 1.0
+"""A shell that waits longer for completions feels broken."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The cluster that a command line names, or leaves to the environment."""
+
+    url: str = ""
+    dir: str = ""
+    context: str = ""
+    timeout_s: float = 5.0
+
+    def open(self) -> Galaxy:
+        """Connect; errors as ``Galaxy``."""
+        from galaxy.client.sdk import Galaxy
+
+        return Galaxy(self.url, dir=self.dir, context=self.context, timeout_s=self.timeout_s)
+
+
+class Duration(click.ParamType[float]):
+    """``30s``, ``2m``, or plain seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def cluster_options(function: F) -> F:
+    """Add --redis, --dir, --context and --answer-within; the command gets them as ``target``."""
+
+    @click.option("--redis", metavar="URL", default="", help="The cluster with this Redis.")
+    @click.option("--dir", "directory", metavar="DIR", default="", help="The cluster of this folder.")
+    @click.option("--context", metavar="NAME", default="", help="The cluster of this context.")
+    @click.option(
+        "--answer-within", type=Duration(), default="5s", metavar="TIME", show_default=True,
+        help="How long to wait for each answer.",
+    )  # fmt: skip
+    @functools.wraps(function)
+    def command(
+        *args: Any, redis: str, directory: str, context: str, answer_within: float, **kwargs: Any
+    ) -> Any:
+        target = Target(redis, directory, context, answer_within)
+        return function(*args, target=target, **kwargs)
+
+    return command  # type: ignore[return-value]
+
+
+def output_options(function: F) -> F:
+    """Add -o and --no-headers; the command gets them as ``output``."""
+
+    @click.option("-o", "--output", "form", type=click.Choice(FORMATS), default="table", help="How to print.")
+    @click.option("--no-headers", is_flag=True, help="Leave out the line of headers.")
+    @functools.wraps(function)
+    def command(*args: Any, form: str, no_headers: bool, **kwargs: Any) -> Any:
+        return function(*args, output=Output(form, headers=not no_headers), **kwargs)
+
+    return command  # type: ignore[return-value]
+
+
+Lister = Callable[["Galaxy"], Sequence[tuple[str, str]]]
+"""From a cluster to (word, help) pairs for the shell."""
+
+
+def complete(lister: Lister) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return a completer for an argument; a cluster that does not answer completes nothing."""
+
+    def items(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        named = {name: ctx.params.get(name) or "" for name in ("redis", "directory", "context")}
+        target = Target(named["redis"], named["directory"], named["context"], COMPLETION_S)
+        try:
+            with target.open() as galaxy:
+                words = lister(galaxy)
+        except GalaxyError:
+            return []
+        return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
+
+    return items
+
+
+def job_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    return [(job.name, f"{job.type}, {job.state}") for job in galaxy.jobs()]
+
+
+def all_job_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    return sorted({(job.name, job.type) for job in galaxy.jobs(all=True)})
+
+
+def pod_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    jobs = galaxy.jobs()
+    names = [(job.name, job.type) for job in jobs]
+    return names + [(f"{job.job}.{index}", job.name) for job in jobs for index in range(min(job.replica, 20))]
+
+
+def agent_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    return [(agent.agent, agent.state) for agent in galaxy.agents()]
+
+
+def service_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    specs = [(job.name, galaxy.job(job.job).spec) for job in galaxy.jobs()[:50]]
+    return [
+        (service.name, job) for job, spec in specs for task in spec.pod.tasks for service in task.services
+    ]
+
+
+job_argument = click.argument("job", shell_complete=complete(job_names))
+any_job_argument = click.argument("job", shell_complete=complete(all_job_names))
+file_argument = click.argument("file", type=click.Path(allow_dash=True))
