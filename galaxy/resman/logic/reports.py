@@ -128,6 +128,10 @@ def _found(books: Books, key: str, found: ContainerFound) -> None:
             books.happen(key, Destroyed(incarnation=row.incarnation))
         case FoundState.GONE if wanted:
             _end(books, key, found, Reason(code="gone", message=f"{row.agent} says it is gone"))
+        case FoundState.MAKING if row.state is ContainerState.ALLOCATING:
+            books.owed.rest(key, books.now_s)
+        case FoundState.DESTROYING if row.state is ContainerState.DESTROYING:
+            books.owed.rest(key, books.now_s)
         case FoundState.ENDED | FoundState.DESTROYING if wanted:
             books.split(key)
             message = f"{row.agent} ended it without a reason"

@@ -31,6 +31,11 @@ class Timers:
         if due is not None and due[0] > now_s and due[1] > 2 * self.first_s:
             self._set(key, now_s, self.first_s)
 
+    def rest(self, key: str, now_s: float) -> None:
+        """Let ``key``, which is known to be in hand, come due after the longest wait only."""
+        if key in self._due:
+            self._set(key, now_s + self.most_s, self.most_s)
+
     def stop(self, key: str) -> None:
         self._due.pop(key, None)
 

@@ -36,6 +36,17 @@ def test_commands_are_repeated_less_and_less_often() -> None:
     assert {send.id for send in creates[:1]} == {"create:web-1.0:1"}
 
 
+def test_a_command_that_is_in_hand_is_not_repeated_every_few_seconds() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.agents["h1"].slow = True
+    cluster.order("web-1", 1)
+    cluster.run(14.0)
+    assert len([s for s in cluster.sent if s.task == CONTAINER_APPLY]) == 1
+    cluster.inbox.append(cluster.agents["h1"].finish_making())
+    cluster.run(0.0)
+    assert cluster.slots["web-1.0"].state is ContainerState.READY
+
+
 def test_a_lost_destroy_is_sent_again_and_holds_its_resources_until_done() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1, demand(cpu=3000))
