@@ -43,13 +43,23 @@ def _leader_options(function: F) -> F:
 
 @click.command()
 @_leader_options
-def resman(redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float) -> int:
+@click.option(
+    "--require", multiple=True, envvar="GALAXY_REQUIRE", metavar="LIMIT",
+    type=click.Choice(("cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user")),
+    help="Use only agents that really enforce this limit; may be given more than once.",
+)  # fmt: skip
+def resman(
+    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
+    require: tuple[str, ...],
+) -> int:  # fmt: skip
     """Run a ResMan: it leads, or stands by while another leads."""
+    from galaxy.resman.logic import ResManConfig
     from galaxy.tasks.node import NodeOptions, run_resman
 
     url = cluster_url(redis, directory)
     return run_resman(
-        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease)
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
+        ResManConfig(require_enforced=require),
     )
 
 

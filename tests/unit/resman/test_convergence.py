@@ -61,6 +61,24 @@ def test_a_lost_destroy_is_sent_again_and_holds_its_resources_until_done() -> No
     assert cluster.ready() == {"db-1.0": 1}
 
 
+def test_a_destroyed_container_that_was_never_seen_counts_until_no_command_can_make_it() -> None:
+    cluster = Cluster(info("h1"), config=ResManConfig(suspect_s=500, dead_s=1000))
+    cluster.order("web-0", 1)
+    cluster.run(2.0)
+    cluster.away.add("h1")
+    cluster.order("web-1", 1)
+    cluster.run(0.5)
+    cluster.order("web-1", 0, remove=True)
+    cluster.run(0.5)
+    cluster.inbox.append(cluster.agents["h1"].report(full=True))
+    cluster.run(0.0)
+    assert cluster.current("web-1")[0].state is ContainerState.DESTROYING
+    cluster.run(61.0)
+    cluster.inbox.append(cluster.agents["h1"].report(full=True))
+    cluster.run(0.0)
+    assert not cluster.statuses["web-1"].known
+
+
 def test_a_container_whose_pid_1_dies_gets_a_new_life_and_says_why() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1)
