@@ -14,6 +14,8 @@ from typing import Final
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _PRCTL: Final = _LIBC.prctl
 _PRCTL.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_PRCTL_TEXT: Final = _LIBC["prctl"]
+_PRCTL_TEXT.argtypes = [ctypes.c_int, ctypes.c_char_p]
 _CAPSET: Final = _LIBC.capset
 _CAPSET.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
 
@@ -55,8 +57,7 @@ def become_subreaper() -> None:
 
 def set_name(name: str) -> None:
     """Set what ``ps`` and /proc/PID/comm show; 15 bytes."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+    _PRCTL_TEXT(_PR_SET_NAME, name.encode()[:15])
 
 
 def no_new_privs() -> None:

@@ -39,7 +39,7 @@ class TaskLogs:
         self._runs: tuple[Run, ...] = ()
         self._streams = {
             stream: _Stream(
-                loop, directory, file_names(task, stream, files_max), bytes_max, self._write_index, lost
+                loop, directory, file_names(task, stream, files_max), bytes_max, self.write_index, lost
             )
             for stream in STREAMS
         }
@@ -54,19 +54,19 @@ class TaskLogs:
         return self._streams["stderr"].write_fd
 
     def begin_run(self, number: int, started_s: float) -> None:
-        """Mark where the output of the next run begins."""
+        """Mark where the output of the next run begins; ``write_index`` makes it known."""
         for stream in self._streams.values():
             stream.drain()
         at = {name: stream.position for name, stream in self._streams.items()}
         run = Run(number=number, started_s=started_s, stdout=at["stdout"], stderr=at["stderr"])
         self._runs = (*self._runs, run)[-RUNS_MAX:]
-        self._write_index()
 
     def drain(self) -> None:
         for stream in self._streams.values():
             stream.drain()
 
-    def _write_index(self) -> None:
+    def write_index(self) -> None:
+        """Let readers know the runs and where the current files begin."""
         index = RunIndex(
             stdout=self._streams["stdout"].base, stderr=self._streams["stderr"].base, runs=self._runs
         )

@@ -16,9 +16,9 @@ from typing import Final, NoReturn
 from galaxy.model.worker import WorkerConfig
 from galaxy.worker_entry import kernel
 from galaxy.worker_entry.shell import Worker
+from galaxy.worker_entry.spawn import IGNORED
 
 _FAULT_PAUSE_S: Final = 0.05
-_IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run(config: WorkerConfig) -> NoReturn:
@@ -27,7 +27,7 @@ def run(config: WorkerConfig) -> NoReturn:
     gc.freeze()
     kernel.set_name("galaxy-appworker")
     os.chdir("/")
-    for number in _IGNORED:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     if not config.isolated:
         kernel.become_subreaper()

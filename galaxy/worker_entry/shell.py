@@ -204,6 +204,8 @@ class Worker:
             self.log("start-failed", f"{name}: no process could be made: {error.strerror}")
             self.feed(Ended(task=name, run=effect.run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
             return
+        finally:
+            logs.write_index()
         program.alive = True
         self._watch(program.pid, lambda status: self._ended(name, effect.run, status))
 

@@ -26,9 +26,10 @@ NOT_FOUND: Final = 127
 _FDS_MAX: Final = 1 << 30
 _DEVNULL: Final = "/dev/null"
 _ALL_SIGNALS: Final = signal.valid_signals()
-_RESET: Final = tuple(
-    number for number in sorted(_ALL_SIGNALS) if number not in (signal.SIGKILL, signal.SIGSTOP)
-)
+HANDLED: Final = (signal.SIGCHLD, signal.SIGTERM)
+IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""What AppWorker does with signals; an exec would hand the ignored ones down to the program."""
+_RESET: Final = (*HANDLED, *IGNORED, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Spawner:
@@ -144,8 +145,7 @@ def _as_child(become: Callable[[], None]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         for number in _RESET:
-            with contextlib.suppress(OSError, ValueError):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         become()

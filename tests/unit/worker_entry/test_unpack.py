@@ -1,0 +1,165 @@
+"""Archives in a directory: what is refused, and how one version takes another's place."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.model.spec import PackageSpec
+from galaxy.worker_entry.logic.archive import Refused, safe_mode, safe_name, safe_symlink
+from galaxy.worker_entry.unpack import Failed, discard, place, stage
+from tests.support.archives import make_member, make_tar
+
+ONE, TWO, DATA = (PackageSpec(source=name, version="1") for name in ("one", "two", "data"))
+
+
+def put(where, tmp_path, package, files, wanted=None, members=()):
+    fd = os.open(make_tar(tmp_path / "archive", files, members=members), os.O_RDONLY)
+    try:
+        stage("web", str(where), [(package, fd)])
+    finally:
+        os.close(fd)
+    place("web", str(where), wanted or [package])
+
+
+def tree(where):
+    return {
+        os.path.relpath(os.path.join(directory, name), where)
+        for directory, _, names in os.walk(where)
+        for name in names
+        if ".galaxy" not in directory
+    }
+
+
+@given(st.text(max_size=40) | st.from_regex(r"(\.{0,3}/?[a-c]{0,2}/?){0,6}", fullmatch=True))
+def test_safe_name_stays_inside_or_is_refused(name):
+    try:
+        safe = safe_name(name)
+    except Refused:
+        return
+    assert os.path.normpath(os.path.join("/root", safe)).startswith("/root")
+    assert ".." not in safe.split("/") and not safe.startswith("/")
+
+
+@given(
+    st.from_regex(r"[a-c](/[a-c]){0,3}", fullmatch=True),
+    st.from_regex(r"(\.{0,2}/?[a-c]?/?){0,6}", fullmatch=True),
+)
+def test_safe_symlink_points_inside_or_is_refused(name, target):
+    try:
+        safe_symlink(name, target)
+    except Refused:
+        return
+    resolved = os.path.normpath(os.path.join("/root", os.path.dirname(name), target))
+    assert resolved == "/root" or resolved.startswith("/root/")
+
+
+@given(st.integers(0, 0o177777))
+def test_safe_mode_gives_nobody_but_the_owner_a_write_and_no_setuid(mode):
+    safe = safe_mode(mode)
+    assert safe & ~0o755 == 0 and safe & 0o600 == 0o600
+    assert (safe & 0o111 == 0) or safe & 0o100
+
+
+def test_new_version_takes_the_old_ones_place_and_leaves_the_programs_files(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"a/b/gone": "1", "a/stays": "1", "both": "1"})
+    (where / "a/mine").write_text("mine")
+    put(where, tmp_path, TWO, {"a/stays": "2", "both": "2", "fresh": "2"})
+    assert tree(where) == {"a/stays", "a/mine", "both", "fresh"}
+    assert (where / "both").read_text() == "2"
+    assert not (where / "a/b").exists()
+    assert os.listdir(where / ".galaxy") == ["web.json"]
+
+
+def test_package_beside_another_in_one_directory_is_replaced_alone(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"program": "1"})
+    put(where, tmp_path, DATA, {"words": "1"}, wanted=[ONE, DATA])
+    put(where, tmp_path, TWO, {"program2": "2"}, wanted=[TWO, DATA])
+    assert tree(where) == {"program2", "words"}
+
+
+def test_withdrawn_package_leaves_nothing(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"a/b": "1"})
+    place("web", str(where), [])
+    assert os.listdir(where) == [".galaxy"]
+
+
+def test_files_and_directories_and_links_change_kind_between_versions(tmp_path):
+    where = tmp_path / "w"
+    link = make_member("l", tarfile.SYMTYPE, "file")
+    put(where, tmp_path, ONE, {"x/y": "1", "file": "1"}, members=[link])
+    put(where, tmp_path, TWO, {"x": "2", "file/z": "2", "l/m": "2"})
+    assert tree(where) == {"x", "file/z", "l/m"}
+    put(where, tmp_path, ONE, {"x/y": "1", "file": "1"}, members=[link])
+    assert tree(where) == {"x/y", "file", "l"}
+    assert os.readlink(where / "l") == "file"
+
+
+def test_directory_of_the_program_in_the_way_of_a_file_refuses_before_anything_moves(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"a": "1"})
+    (where / "out").mkdir()
+    (where / "out/mine").write_text("mine")
+    with pytest.raises(Failed, match="'out' is a file in the package") as failed:
+        put(where, tmp_path, TWO, {"a": "2", "out": "2"})
+    assert not failed.value.retry
+    assert (where / "a").read_text() == "1"
+    assert (where / "out/mine").read_text() == "mine"
+
+
+def test_interrupted_replacement_is_completed_by_the_next(tmp_path, monkeypatch):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"old": "1"})
+    real, calls = os.replace, []
+
+    def replace(source, target):
+        if not str(target).endswith(".json"):
+            calls.append(target)
+            if len(calls) == 2:
+                raise OSError(5, "Input/output error")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with pytest.raises(Failed) as failed:
+            put(where, tmp_path, TWO, {"n1": "2", "n2": "2", "n3": "2"})
+    assert failed.value.retry
+    put(where, tmp_path, DATA, {"final": "3"})
+    assert tree(where) == {"final"}
+
+
+def test_what_lies_aside_for_an_overtaken_package_is_not_placed(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"a": "1"})
+    fd = os.open(make_tar(tmp_path / "archive", {"b": "2"}), os.O_RDONLY)
+    stage("web", str(where), [(TWO, fd)])
+    os.close(fd)
+    place("web", str(where), [ONE])
+    assert tree(where) == {"a"}
+    assert os.listdir(where / ".galaxy") == ["web.json"]
+
+
+def test_unpacked_files_that_vanished_are_fetched_again(tmp_path):
+    where = tmp_path / "w"
+    fd = os.open(make_tar(tmp_path / "archive", {"a": "1"}), os.O_RDONLY)
+    stage("web", str(where), [(ONE, fd)])
+    os.close(fd)
+    discard("web", str(where))
+    with pytest.raises(Failed, match="gone") as failed:
+        place("web", str(where), [ONE])
+    assert failed.value.retry
+
+
+def test_hard_links_and_modes_come_out_safe(tmp_path):
+    where = tmp_path / "w"
+    put(where, tmp_path, ONE, {"tool": "x"}, members=[make_member("again", tarfile.LNKTYPE, "tool")])
+    assert (where / "again").samefile(where / "tool")
+    assert stat.S_IMODE((where / "tool").stat().st_mode) == 0o755
