@@ -32,7 +32,9 @@ def make_app(
     """Return an app for the process ``node`` (``agent@h1``) that may consume ``queues``.
 
     Unacknowledged messages are kept under the node's own keys: no other worker restores them,
-    and no login needs to see those of others. ``polling_s`` bounds how long a stop takes.
+    and no login needs to see those of others. Queues are plain lists behind the default exchange:
+    nothing is declared, so there is no binding that could be lost. ``polling_s`` bounds how long
+    a stop takes.
 
     Raises:
         UsageError: ``url`` is not one of Redis over TCP.
@@ -49,7 +51,7 @@ def make_app(
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,
         broker_pool_limit=4,
-        task_queues=[Queue(name, routing_key=name) for name in queues],
+        task_queues=[Queue(name, routing_key=name, no_declare=True) for name in queues],
         task_default_queue=queues[0],
         task_create_missing_queues=False,
         task_serializer="json",

@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model import names
@@ -20,11 +20,12 @@ from galaxy.tasks.handlers import (
     APPMASTER_KINDS,
     RESMAN_KINDS,
     Answers,
+    Orders,
     add_agent_handlers,
     add_leader_handlers,
     add_request_handlers,
 )
-from galaxy.tasks.worker import run_worker
+from galaxy.tasks.worker import Service, run_worker
 
 if TYPE_CHECKING:
     from galaxy.agent.config import AgentConfig
@@ -81,7 +82,16 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     def publish(send: Send) -> None:
         publisher.publish((send,))
 
-    service = AgentService(config, nexus, publish)
+    return run_orders(options, AgentService(config, nexus, publish))
+
+
+class OrdersService(Orders, Service, Protocol):
+    """What an agent's process runs."""
+
+
+def run_orders(options: NodeOptions, service: OrdersService) -> int:
+    """Give ``service`` the orders of host ``options.host`` until told to stop; return the exit code."""
+    node = f"agent@{options.host}"
     app = make_app(
         options.url,
         node=node,

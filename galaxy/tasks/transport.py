@@ -29,6 +29,10 @@ class Dropped:
     def __init__(self) -> None:
         self.causes: Counter[str] = Counter()
 
+    def __json__(self) -> dict[str, int]:
+        """Return the counts; Celery shows them in ``inspect stats`` among the transport's options."""
+        return dict(self.causes)
+
     def count(self, cause: str, **facts: object) -> None:
         """Count one, and log it with ``facts``, cut short."""
         self.causes[cause] += 1

@@ -9,7 +9,7 @@ import threading
 import warnings
 from typing import Any, Final, Protocol
 
-from celery import bootsteps, signals
+from celery import signals
 from celery.exceptions import SecurityWarning
 
 from galaxy.driver import notify
@@ -17,6 +17,8 @@ from galaxy.tasks.gate import GateStep
 
 EXIT_S: Final = 1.5
 """How long Celery may take to say good-bye after our own part has ended."""
+STOP_S: Final = 10.0
+"""How long our own part may take to end."""
 HEARTBEAT_S: Final = 30
 """Celery's heartbeats are for Flower only; ours go to Nexus."""
 
@@ -27,17 +29,10 @@ class Service(Protocol):
     """What runs beside the worker in threads of its own."""
 
     def start(self) -> None:
-        """Begin; must not wait for Redis."""
+        """Begin; may take a moment, and may raise what a person can act on."""
 
     def stop(self) -> None:
         """End within a second or two; called once, from a thread of its own."""
-
-
-class ServiceStep(bootsteps.StartStopStep):
-    """Starts ``app.galaxy_service`` once a process, not once a connection."""
-
-    def start(self, parent: Any) -> None:
-        parent.app.galaxy_service.start()
 
 
 def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> int:
@@ -46,46 +41,16 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
     Call it from the main thread of a process that does nothing else: Celery keeps its state in
     module globals. The service is stopped as soon as the signal arrives, while Celery still
     winds down; a Celery that cannot (Redis is gone) is left behind after ``EXIT_S``.
+
+    Raises:
+        GalaxyError: whatever ``service.start`` raises; nothing was consumed yet.
     """
-    app.galaxy_service = service
-    app.steps["worker"].add(ServiceStep)
     app.steps["consumer"].add(GateStep)
     if getattr(app, "galaxy_gate", None) is not None:
         app.galaxy_gate.prepare(app)
     leaving = threading.Event()
     gone = threading.Event()
-
-    def begin_exit(**_: Any) -> None:
-        leaving.set()
-
-    def count_unknown(name: object = "", **_: Any) -> None:
-        app.galaxy_dropped.count("unknown-task", task=name)
-
-    def count_rejected(**_: Any) -> None:
-        app.galaxy_dropped.count("undecodable")
-
-    def keep_logging(**_: Any) -> None:
-        """Being connected is what keeps Celery from configuring logging."""
-
-    def see_off() -> None:
-        leaving.wait()
-        _stop(service)
-        if not gone.wait(EXIT_S):
-            log.warning("event=worker.abandoned node=%s after_s=%.1f", node, EXIT_S)
-            sys.stderr.flush()
-            os._exit(0)
-
-    def tell_ready(**_: Any) -> None:
-        log.info("event=worker.ready node=%s", node)
-        notify.ready(f"{node} is ready")
-
-    signals.task_unknown.connect(count_unknown, weak=False)
-    signals.task_rejected.connect(count_rejected, weak=False)
-    signals.worker_ready.connect(tell_ready, weak=False)
-    signals.worker_shutting_down.connect(begin_exit, weak=False)
-    signals.setup_logging.connect(keep_logging, weak=False)
-    usher = threading.Thread(target=see_off, name="usher", daemon=True)
-    usher.start()
+    _listen(app, node, leaving)
     # Celery warns of root; its reason is pickle, and we take JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
@@ -101,18 +66,53 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
         no_color=True,
     )
     log.info("event=worker.starting node=%s pid=%d", node, os.getpid())
+    service.start()
+    usher = threading.Thread(target=_see_off, args=(service, node, leaving, gone), name="usher", daemon=True)
+    usher.start()
     try:
         worker.start()
     finally:
         leaving.set()
         gone.set()
-    usher.join(EXIT_S * 2)
+        usher.join(STOP_S)
     log.info("event=worker.stopped node=%s", node)
     return int(worker.exitcode or 0)
 
 
-def _stop(service: Service) -> None:
+def _listen(app: Any, node: str, leaving: threading.Event) -> None:
+    """Connect to Celery's signals; the app's counters and ``leaving`` are what they move."""
+
+    def begin_exit(**_: Any) -> None:
+        leaving.set()
+
+    def tell_ready(**_: Any) -> None:
+        log.info("event=worker.ready node=%s", node)
+        notify.ready(f"{node} is ready")
+
+    def count_unknown(name: object = "", **_: Any) -> None:
+        app.galaxy_dropped.count("unknown-task", task=name)
+
+    def count_rejected(**_: Any) -> None:
+        app.galaxy_dropped.count("undecodable")
+
+    def keep_logging(**_: Any) -> None:
+        """Being connected is what keeps Celery from configuring logging."""
+
+    signals.worker_shutting_down.connect(begin_exit, weak=False)
+    signals.worker_ready.connect(tell_ready, weak=False)
+    signals.task_unknown.connect(count_unknown, weak=False)
+    signals.task_rejected.connect(count_rejected, weak=False)
+    signals.setup_logging.connect(keep_logging, weak=False)
+
+
+def _see_off(service: Service, node: str, leaving: threading.Event, gone: threading.Event) -> None:
+    """Stop the service when the process shall leave, and then wait for Celery, but not for ever."""
+    leaving.wait()
     try:
         service.stop()
     except Exception:
-        log.exception("event=service.stop-failed")
+        log.exception("event=service.stop-failed node=%s", node)
+    if not gone.wait(EXIT_S):
+        log.warning("event=worker.abandoned node=%s after_s=%.1f", node, EXIT_S)
+        sys.stderr.flush()
+        os._exit(0)

@@ -30,13 +30,11 @@ ADD = "tally.add"
 class Node:
     """Such a process, as a test holds it."""
 
-    def __init__(self, url: str, host: str, log_path: str) -> None:
+    def __init__(self, url: str, host: str, log_path: str, module: str) -> None:
         self.host = host
         self.log_path = log_path
         with open(log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.tally_node", url, host], stderr=log, stdout=log
-            )
+            self.process = subprocess.Popen([sys.executable, "-m", module, url, host], stderr=log, stdout=log)
 
     def await_log(self, text: str, timeout_s: float = 15.0) -> None:
         """Return when ``text`` is in the log."""
@@ -58,11 +56,11 @@ class Node:
 
 
 @contextmanager
-def running_node(url: str, host: str) -> Iterator[Node]:
+def running_node(url: str, host: str, module: str = "tests.support.tally_node") -> Iterator[Node]:
     """Run a node for the length of a ``with``."""
     descriptor, path = tempfile.mkstemp(prefix=f"galaxy-{host}-", suffix=".log")
     os.close(descriptor)
-    node = Node(url, host, path)
+    node = Node(url, host, path, module)
     try:
         yield node
     finally:

@@ -1,0 +1,156 @@
+"""An agent's worker: two queues of its own, every kind of order typed, rubbish dropped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from galaxy.model import names
+from galaxy.model.base import Noun
+from galaxy.model.container import ContainerOrders, DestroyContainer
+from galaxy.model.pod import PodOrders
+from galaxy.model.request import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus
+from galaxy.nexus.publisher import Publisher
+from tests.support.agent_node import TOLD
+from tests.support.redis_server import RedisServer
+from tests.support.rubbish import rubbish
+from tests.support.tally_node import Node, running_node
+
+
+class Orderer:
+    def __init__(self, url: str) -> None:
+        self.nexus = Nexus.connect(url, name="orderer")
+        self.publisher = Publisher(url, name="orderer")
+
+    def send(self, queue: str, task: str, body: Noun) -> None:
+        self.publisher.publish([Send(queue=queue, task=task, body=body, id="order")])
+
+    def told(self, timeout_s: float = 10.0) -> tuple[float, str, dict[str, object]] | None:
+        """Return (when, kind, noun) of the next order that an agent was told."""
+        end_s = time.monotonic() + timeout_s
+        while time.monotonic() < end_s:
+            found = self.nexus.client.blpop([TOLD], timeout=1)
+            if found is not None:
+                when_s, kind, noun = json.loads(found[1])
+                return when_s, kind, noun
+        return None
+
+
+@pytest.fixture
+def orderer(redis_server: RedisServer) -> Iterator[Orderer]:
+    orderer = Orderer(redis_server.url)
+    yield orderer
+    orderer.publisher.close()
+    orderer.nexus.close()
+
+
+@pytest.fixture
+def agent(redis_server: RedisServer) -> Iterator[Node]:
+    with running_node(redis_server.url, "h1", "tests.support.agent_node") as node:
+        node.await_log("event=worker.ready")
+        yield node
+
+
+def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Orderer) -> None:
+    own, workers = names.agent_queue("h1"), names.appworker_queue("h1")
+    orders: list[tuple[str, str, Noun]] = [
+        (own, names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=3, report=True)),
+        (workers, names.POD_DEPLOY, PodOrders(agent="h1", epoch=4, report=True)),
+        (own, names.LOG_SESSION, LogSession(session="s", pod="web-1.0", read=ReadLogs(target="web-1"))),
+        (
+            workers,
+            names.EXEC_SESSION,
+            ExecSession(session="s", pod="web-1.0", exec=ExecIn(pod="web-1.0", argv=("ls",))),
+        ),
+    ]
+    for queue, task, noun in orders:
+        orderer.send(queue, task, noun)
+        told = orderer.told()
+        assert told is not None
+        assert told[1] == type(noun).__name__
+
+
+def test_an_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Orderer) -> None:
+    times_ms = []
+    for _ in range(100):
+        start_s = time.time()
+        orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1))
+        told = orderer.told()
+        assert told is not None
+        times_ms.append((told[0] - start_s) * 1000)
+    print(f"\npublish to handler: median {statistics.median(times_ms):.2f} ms, worst {max(times_ms):.2f} ms")
+    assert statistics.median(times_ms) < 50
+
+
+def test_an_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
+    orderer.send(names.agent_queue("h2"), names.CONTAINER_APPLY, ContainerOrders(agent="h2", epoch=1))
+    orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=2))
+    told = orderer.told()
+    assert told is not None and told[2]["epoch"] == 2
+    assert orderer.nexus.client.llen("agent.h2") == 1
+
+
+def test_rubbish_in_either_queue_never_wedges_the_agent(agent: Node, orderer: Orderer) -> None:
+    for queue, task in (("agent.h1", names.CONTAINER_APPLY), ("appworker.h1", names.POD_DEPLOY)):
+        for what, data in rubbish(queue, task):
+            if len(data) > 1_000_000:
+                continue
+            for _ in range(4):  # More than there are prefetch slots.
+                orderer.nexus.client.lpush(queue, data)
+            orderer.send("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1))
+            assert orderer.told() is not None, f"after {what}:\n{agent.log()[-3000:]}"
+    assert agent.process.poll() is None
+    assert orderer.nexus.client.llen(TOLD) == 0
+
+
+def test_orders_for_a_stopped_agent_wait_for_it(redis_server: RedisServer, orderer: Orderer) -> None:
+    orders = ContainerOrders(
+        agent="h1", epoch=1, destroy=(DestroyContainer(container="web-1.0", incarnation=1),)
+    )
+    orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, orders)
+    with running_node(redis_server.url, "h1", "tests.support.agent_node"):
+        told = orderer.told()
+    assert told is not None and told[2]["destroy"] == [{"container": "web-1.0", "incarnation": 1}]
+
+
+def test_an_agent_recovers_by_itself_when_redis_comes_back(
+    redis_server: RedisServer, agent: Node, orderer: Orderer
+) -> None:
+    redis_server.stop()
+    threading.Event().wait(1.0)  # Long enough for the worker's first tries to fail.
+    redis_server.start()
+    start_s = time.monotonic()
+    orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=9))
+    told = orderer.told(timeout_s=40.0)
+    print(f"\nback after {time.monotonic() - start_s:.2f} s")
+    assert told is not None and told[2]["epoch"] == 9
+
+
+def test_an_agent_told_to_stop_ends_its_service_and_is_gone_within_two_seconds(
+    agent: Node, orderer: Orderer
+) -> None:
+    start_s = time.monotonic()
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    print(f"\nexit of an agent: {time.monotonic() - start_s:.2f} s")
+    assert time.monotonic() - start_s < 2.5
+    assert orderer.nexus.client.llen("stopped") == 1
+
+
+def test_an_idle_agent_asks_redis_for_little(agent: Node, orderer: Orderer) -> None:
+    """Connections and commands are what ten thousand agents are made of."""
+    mine = [c for c in orderer.nexus.client.client_list() if c["name"] == "agent@h1"]
+    assert len(mine) <= 8
+    stats = orderer.nexus.client.info("stats")
+    threading.Event().wait(2.0)
+    spent = orderer.nexus.client.info("stats")["total_commands_processed"] - stats["total_commands_processed"]
+    print(f"\n{len(mine)} connections, {spent / 2:.1f} commands a second")
+    assert spent < 20

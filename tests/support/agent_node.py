@@ -1,0 +1,56 @@
+"""An agent's process whose service notes what it is told: ``python -m tests.support.agent_node URL HOST``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from galaxy.model.base import Noun, encode
+from galaxy.model.container import ContainerOrders
+from galaxy.model.pod import PodOrders
+from galaxy.model.request import ExecSession, LogSession
+from galaxy.nexus import Nexus
+from galaxy.tasks import log
+from galaxy.tasks.node import NodeOptions, run_orders
+
+TOLD = "told"
+"""List: ``[time.time(), kind, noun]`` of every order that came."""
+
+
+class Recorder:
+    """Pushes every order to a list, with when it came."""
+
+    def __init__(self, nexus: Nexus) -> None:
+        self._nexus = nexus
+
+    def start(self) -> None:
+        self._nexus.client.rpush("started", "1")
+
+    def stop(self) -> None:
+        self._nexus.client.rpush("stopped", "1")
+
+    def container_orders(self, orders: ContainerOrders) -> None:
+        self._tell(orders)
+
+    def pod_orders(self, orders: PodOrders) -> None:
+        self._tell(orders)
+
+    def log_session(self, session: LogSession) -> None:
+        self._tell(session)
+
+    def exec_session(self, session: ExecSession) -> None:
+        self._tell(session)
+
+    def _tell(self, noun: Noun) -> None:
+        self._nexus.client.rpush(TOLD, encode([time.time(), type(noun).__name__, noun]))
+
+
+def main() -> int:
+    url, host = sys.argv[1:3]
+    log.set_up("info")
+    nexus = Nexus.connect(url, name=f"agent@{host}")
+    return run_orders(NodeOptions(url=url, host=host), Recorder(nexus))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
