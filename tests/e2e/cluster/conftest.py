@@ -91,7 +91,8 @@ class Cluster:
         return dict(json.loads((self.folder / "cluster.json").read_text()))
 
     def pid(self, part: str) -> int:
-        return next(int(p["pid"]) for p in self.file()["processes"] if p["name"].startswith(part))
+        """Return a part's pid as cluster.json has it; 0 while it does not run."""
+        return next((int(p["pid"]) for p in self.file()["processes"] if p["name"].startswith(part)), 0)
 
     def plan(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "plan.json").read_text()))
@@ -205,4 +206,4 @@ def jobs(cluster: Cluster) -> Iterator[Callable[[str], None]]:
     names: list[str] = []
     yield names.append
     for name in names:
-        cluster.run("job", "remove", name, status=None)
+        cluster.run("job", "remove", "--yes", name, status=None)

@@ -57,14 +57,14 @@ def test_dead_cluster_is_said_within_five_seconds(cluster: Cluster) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     began = time.monotonic()
-    done = cluster.run("--redis", f"redis://127.0.0.1:{port}/0", "job", "list", status=1)
+    done = cluster.run("job", "list", "--redis", f"redis://127.0.0.1:{port}/0", status=1)
     assert time.monotonic() - began < 5.5
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_folder_without_a_cluster_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    done = cluster.run("--dir", str(tmp_path), "status", status=1)
+    done = cluster.run("status", "--dir", str(tmp_path), status=1)
     assert "no cluster runs in" in done.stderr
 
 
@@ -72,7 +72,7 @@ def test_wrong_password_is_a_refusal(cluster: Cluster) -> None:
     url = cluster.file()["url"]
     wrong = re.sub(r":[^:@/]+@", ":wrong@", url)
     began = time.monotonic()
-    done = cluster.run("--redis", wrong, "job", "list", status=3)
+    done = cluster.run("job", "list", "--redis", wrong, status=3)
     assert time.monotonic() - began < 5.5
     assert "password" in done.stderr
     assert "wrong" not in done.stderr.replace("wrong password", "")

@@ -94,7 +94,7 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
     assert places(cluster.pods("web")) == places(before)
 
     job = cluster.show("web").summary.job
-    cluster.run("job", "remove", "web")
+    cluster.run("job", "remove", "--yes", "web")
     until("nothing left of it", lambda: not left_of(cluster, job, before))
 
 
