@@ -25,10 +25,14 @@ WAITED_MAX: Final = 3
 
 
 class Progress:
-    """Prints one line for every change of a pod; on a terminal also a line that says what it waits for."""
+    """Prints one line for every change of a pod; on a terminal also a line that says what it waits for.
 
-    def __init__(self, began_s: float) -> None:
+    With ``known`` the pods are there already, so the first view of them is no news.
+    """
+
+    def __init__(self, began_s: float, *, known: bool = False) -> None:
         self._began_s = began_s
+        self._known = known
         self._seen: dict[str, tuple[str, ...]] = {}
         self._colour = coloured(sys.stderr)
         self._live = sys.stderr.isatty()
@@ -54,7 +58,9 @@ class Progress:
             now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
             if self._seen.get(pod.pod) != now:
                 self._seen[pod.pod] = now
-                yield self._pod_line(pod, view, reason)
+                if not self._known:
+                    yield self._pod_line(pod, view, reason)
+        self._known = False
         for name in set(self._seen) - {pod.pod for pod in view.pods}:
             del self._seen[name]
             yield f"{name} gone"
@@ -112,19 +118,19 @@ def follow(
     *,
     timeout_s: float | None,
     until: Callable[[JobView], bool],
-    resume: str,
+    known: bool = False,
 ) -> JobView | None:
     """Print what happens to ``job`` until ``until``, or ``timeout_s``; None when Ctrl-C ended it.
 
-    Ctrl-C only stops the watching; ``resume`` is the command that shows how it went on.
+    Ctrl-C only stops the watching. ``known`` as in ``Progress``.
     """
-    progress = Progress(time.monotonic())
+    progress = Progress(time.monotonic(), known=known)
     try:
         return galaxy.wait(job, timeout_s=timeout_s, progress=progress, until=until)
     except KeyboardInterrupt:
         progress.end()
         tell(f"stopped watching; {job} goes on by itself")
-        tell(f"  try: {resume}")
+        tell(f"  try: galaxy job show {job}")
         return None
     finally:
         progress.end()

@@ -23,7 +23,7 @@ COMMANDS = {
 
 ALIASES = {
     "submit": "run", "ls": "list", "json": "init", "template": "init", "rm": "remove", "kill": "remove",
-    "check": "validate", "describe": "show", "restart": "recover",
+    "check": "validate", "describe": "show",
 }  # fmt: skip
 """The ancestor's words, and others'."""
 

@@ -124,7 +124,7 @@ def _come_up(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: 
         return DONE
     if not quiet:
         tell(f"{done.job} {what}")
-    return come_up(galaxy, done, timeout_s=timeout_s, quiet=quiet)
+    return come_up(galaxy, done, timeout_s=timeout_s, quiet=quiet, known=True)
 
 
 def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool) -> int:
@@ -145,8 +145,7 @@ def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: fl
         if quiet:
             view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
         else:
-            resume = f"galaxy job show {done.job}"
-            view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, resume=resume)
+            view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=True)
     except NotFound:
         if what != "removing":
             raise

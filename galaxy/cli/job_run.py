@@ -34,7 +34,7 @@ TIMEOUT_S = 300.0
 @click.option("-f", "--file", "named", type=click.Path(allow_dash=True), hidden=True)
 @click.option("-d", "--detach", is_flag=True, help="Return when the job is accepted.")
 @click.option("--wait", is_flag=True, help="Follow a batch job to its end and return its exit code.")
-@click.option("--logs", is_flag=True, help="With --wait: print what it wrote to stdout when it has ended.")
+@click.option("--logs", is_flag=True, help="With --wait: print what it wrote, when it has ended.")
 @click.option("--timeout", type=Duration(), help="Watch no longer than this [5m; no limit with --wait].")
 @click.option("-q", "--quiet", is_flag=True, help="Print only how it came out.")
 @click.option("--key", default="", metavar="KEY", help="Idempotency key: the same key runs it once.")
@@ -113,10 +113,10 @@ def update(
             return DONE
         if not quiet:
             tell(f"{done.job} revision {done.revision} accepted")
-        return come_up(galaxy, done, timeout_s=timeout, quiet=quiet)
+        return come_up(galaxy, done, timeout_s=timeout, quiet=quiet, known=True)
 
 
-def come_up(galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool) -> int:
+def come_up(galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False) -> int:
     """Follow a job until it is settled or cannot become so; return the exit code."""
 
     def over(view: JobView) -> bool:
@@ -126,8 +126,8 @@ def come_up(galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool) -> int
 
     if quiet:
         return outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=over))
-    resume = f"galaxy job show {done.job}"
-    return outcome(galaxy, follow(galaxy, done.job, timeout_s=timeout_s, until=over, resume=resume))
+    view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=known)
+    return outcome(galaxy, view)
 
 
 def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
@@ -139,8 +139,7 @@ def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bo
     if quiet:
         view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
     else:
-        resume = f"galaxy job show {done.job}"
-        view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, resume=resume)
+        view = follow(galaxy, done.job, timeout_s=timeout_s, until=over)
     if view is None or not over(view):
         if view is not None:
             tell(f"{done.job} is {view.summary.state} still; stopped watching")
@@ -148,7 +147,7 @@ def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bo
     if logs:
         with galaxy.logs(done.job, tail=-1) as stream:
             for chunk in stream:
-                sys.stdout.write(chunk.text)
+                (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
                 if chunk.error:
                     tell(f"galaxy: warning: {chunk.error}")
     code = view.exit_code or 0

@@ -124,17 +124,20 @@ def reason_lines(reason: Reason) -> list[str]:
 def trouble_lines(view: JobView) -> list[str]:
     """Write everything that is not as wanted about a job: each reason once, with who has it."""
     told: dict[tuple[str, ...], list[str]] = {}
-    if view.summary.reason:
-        told[tuple(reason_lines(view.summary.reason))] = []
     for pod in view.pods:
-        for name, reason in [(pod.pod, pod.reason), *((f"{pod.pod} {t.name}", t.reason) for t in pod.tasks)]:
-            if reason:
-                told.setdefault(tuple(reason_lines(reason)), []).append(name)
+        if pod.reason:
+            told.setdefault(tuple(reason_lines(pod.reason)), []).append(pod.pod)
+        for task in pod.tasks:
+            # A pod's own reason often quotes its program's.
+            if task.reason and why(task.reason) not in why(pod.reason):
+                told.setdefault(tuple(reason_lines(task.reason)), []).append(f"{pod.pod} {task.name}")
+    own = view.summary.reason
+    if own and not any(text[0] in why(own) for text in told):
+        told = {tuple(reason_lines(own)): [], **told}
     lines = []
-    for reason_text, names in told.items():
-        head = f"{_few(names)}: " if names else ""
-        lines.append(f"{head}{reason_text[0]}")
-        lines += [f"  {line}" for line in reason_text[1:]]
+    for text, names in told.items():
+        lines.append(f"{_few(names)}: {text[0]}" if names else text[0])
+        lines += [f"  {line}" for line in text[1:]]
     return lines
 
 
