@@ -58,7 +58,7 @@ class AppMasterService:
         named = tuple(view for view in agents if view.agent == agent)
         if not named:
             known = [view.agent for view in agents]
-            close = difflib.get_close_matches(agent, known, n=3)
+            close = difflib.get_close_matches(agent, known, n=3, cutoff=0.5)
             details = [f"did you mean {' or '.join(close)}?"] if close else []
             raise NotFound(f'there is no agent "{agent}"', details=details, hint="galaxy agent list")
         return named

@@ -154,8 +154,8 @@ class AppMaster:
             touched, ledger.touched = ledger.touched, {}
             if not touched:
                 return
-            for job in touched:
-                jobs.settle(ledger, self.agents, job)
+            for job, changed in touched.items():
+                jobs.settle(ledger, self.agents, job, changed)
         for job in ledger.touched:
             ledger.timers.at(ledger.now_s, "job", job)
         ledger.touched = {}

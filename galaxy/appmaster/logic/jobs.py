@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from galaxy.appmaster.logic import groups, pods, rollout
@@ -14,16 +16,33 @@ from galaxy.model.job import JobRecord, JobState, PodPhase, PodRecord, Wish
 OVER = (JobState.FINISHED, JobState.FAILED)
 
 
-def settle(ledger: Ledger, agents: Agents, job_id: str) -> None:
-    """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again."""
+def settle(ledger: Ledger, agents: Agents, job_id: str, changed: Iterable[str] | None) -> None:
+    """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again.
+
+    ``changed`` are the pods to look at; None is all of them.
+    """
     job = ledger.jobs.get(job_id)
     if job is None:
         return
     job = rollout.advance(ledger, job)
-    for pod in ledger.job_pods(job_id):
-        pods.settle(ledger, job, pod)
-    job = groups.settle(ledger, agents, job, ledger.job_pods(job_id))
-    _conclude(ledger, job)
+    for key in ledger.pods.where("job", job_id) if changed is None else tuple(changed):
+        pod = ledger.pods.get(key)
+        if pod is not None:
+            pods.settle(ledger, job, pod)
+    if changed is None or not _is_plain(ledger, job):
+        job = groups.settle(ledger, agents, job, ledger.job_pods(job_id))
+        _conclude(ledger, job)
+
+
+def _is_plain(ledger: Ledger, job: JobRecord) -> bool:
+    """Whether there is nothing to conclude from a change of single pods, told without listing all."""
+    count = ledger.pods.count
+    if job.wish is not Wish.RUN or job.rollout is not None or count("job", job.job) != job.replica:
+        return False
+    if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
+        return False
+    running = count("phase", (job.job, PodPhase.RUNNING))
+    return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
 
 
 def make_pods(ledger: Ledger, job: JobRecord) -> None:

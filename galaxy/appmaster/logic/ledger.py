@@ -32,7 +32,8 @@ class Ledger:
     """Everything that the parts of the logic read and write; one is made for each leadership's life.
 
     Tables are durable. ``usage`` is by pod: millicores and bytes last reported. ``services``
-    are names by the jobs that declare them. ``touched`` are jobs to look at in this step.
+    are names by the jobs that declare them. ``touched`` are jobs to look at in this step, each with
+    the pods of it that changed; None is all of them.
     """
 
     def __init__(self, config: AppMasterConfig) -> None:
@@ -82,7 +83,7 @@ class Ledger:
         self.acked_serials: dict[str, int] = {}
         self.usage: dict[str, tuple[int, int]] = {}
         self.services: dict[str, dict[str, None]] = {}
-        self.touched: dict[str, None] = {}
+        self.touched: dict[str, dict[str, None] | None] = {}
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
         self.clear_outbox()
@@ -104,7 +105,7 @@ class Ledger:
     # ---- jobs
 
     def touch(self, job: str) -> None:
-        """Look at ``job`` before this step ends."""
+        """Look at ``job`` and all of its pods before this step ends."""
         self.touched[job] = None
 
     def put_job(self, job: JobRecord) -> JobRecord:
@@ -132,8 +133,13 @@ class Ledger:
     # ---- pods
 
     def put_pod(self, pod: PodRecord) -> PodRecord:
+        """Write ``pod``, and look at it and its job before this step ends."""
+        if self.pods.get(pod.pod) == pod:
+            return pod
         self.pods.put(pod.pod, pod)
-        self.touch(pod.job)
+        changed = self.touched.setdefault(pod.job, {})
+        if changed is not None:
+            changed[pod.pod] = None
         return pod
 
     def pod_event(self, pod: PodRecord, event: type[PodEvent]) -> PodRecord:

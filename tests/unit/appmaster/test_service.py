@@ -1,0 +1,114 @@
+"""Agents and the cluster, from stored rows."""
+
+import pytest
+
+from galaxy.appmaster.service import AppMasterService
+from galaxy.driver.ports import Grant
+from galaxy.errors import NotFound
+from galaxy.model.agent import AgentInfo, AgentRecord, AgentState
+from galaxy.model.base import Noun, encode
+from galaxy.model.container import Container, ContainerState, Group, GroupOrder, Reason
+from galaxy.model.demand import demand_of
+from galaxy.model.request import AgentList, ClusterStatus, ListAgents, ListJobs, Request
+from galaxy.model.table import Change
+from galaxy.model.views import ClusterView
+from galaxy.nexus.memory import MemoryNexus
+from tests.unit.appmaster.world import World, service
+
+
+def request(op: str, body: Noun) -> Request:
+    return Request(op=op, key="k", reply="r", deadline_s=2_000_000_000.0, body=body)
+
+
+def agent(name: str, state: AgentState = AgentState.ALIVE) -> AgentRecord:
+    info = AgentInfo(
+        agent=name,
+        address=name,
+        boot="b",
+        version="1",
+        cpu_milli=4000,
+        memory_bytes=8 << 30,
+        disk_bytes=100 << 30,
+    )
+    return AgentRecord(agent=name, info=info, state=state)
+
+
+@pytest.fixture
+def nexus() -> MemoryNexus:
+    """Two agents, one of them dead; a container on h1, another one leaving it; jobs of a real AppMaster."""
+    nexus = MemoryNexus(lambda: 1000.0)
+    order = GroupOrder(group="web-1", epoch=1, serial=1, replicas=1, demand=demand_of(service()))
+    store(
+        nexus,
+        "resman",
+        {
+            ("agents", "h1"): agent("h1"),
+            ("agents", "h2"): agent("h2", AgentState.DEAD),
+            ("groups", "web-1"): Group(group="web-1", order=order),
+            ("containers", "web-1.0"): container(ContainerState.READY, 2),
+            ("containers", "web-1.0#1@h1"): container(ContainerState.DESTROYING, 1, cpu_milli=7),
+            ("containers", "web-1.1"): container(ContainerState.PENDING, 0),
+            ("cluster", "safe-mode"): Reason(code="safe-mode", message="2 of 3 agents are missing"),
+        },
+    )
+    world = World()
+    world.settle(world.submit(service()))
+    ledger = world.master.ledger
+    store(
+        nexus,
+        "appmaster",
+        {("jobs", key): ledger.jobs[key] for key in ledger.jobs}
+        | {("pods", key): ledger.pods[key] for key in ledger.pods},
+    )
+    nexus.beat("h1", boot="b", containers=0, pods=0)
+    return nexus
+
+
+def container(state: ContainerState, incarnation: int, *, cpu_milli: int = 0) -> Container:
+    return Container(
+        container="web-1.0",
+        group="web-1",
+        slot=0,
+        incarnation=incarnation,
+        state=state,
+        agent="" if state is ContainerState.PENDING else "h1",
+        cpu_milli=cpu_milli,
+    )
+
+
+def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Noun]) -> None:
+    grant = nexus.campaign(role, "test", ttl_s=100.0, address=f"{role}@h1")
+    assert isinstance(grant, Grant)
+    changes = [Change(table=table, key=key, value=encode(row)) for (table, key), row in rows.items()]
+    nexus.commit(grant, 1, changes, ())
+
+
+def test_agents_are_listed_with_what_is_assigned_of_them(nexus: MemoryNexus) -> None:
+    answer = AppMasterService(nexus).answer(request("galaxy.agent.list", ListAgents()))
+    assert answer is not None and isinstance(answer.result, AgentList)
+    first, second = answer.result.agents
+    assert (first.agent, first.state, first.beat_s) == ("h1", "alive", 1000.0)
+    assert first.cpu_assigned_milli == 107
+    assert first.containers == ("web-1.0",)
+    assert (second.agent, second.state, second.containers) == ("h2", "dead", ())
+
+
+def test_unknown_agent_is_not_found_with_near_misses(nexus: MemoryNexus) -> None:
+    with pytest.raises(NotFound, match="did you mean"):
+        AppMasterService(nexus).answer(request("galaxy.agent.list", ListAgents(agent="h3")))
+
+
+def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: MemoryNexus) -> None:
+    answer = AppMasterService(nexus).answer(request("galaxy.cluster.status", ClusterStatus()))
+    assert answer is not None and isinstance(answer.result, ClusterView)
+    view = answer.result
+    assert view.agents == {"alive": 1, "dead": 1}
+    assert view.jobs == {"running": 1}
+    assert view.pods == {"running": 3}
+    assert (view.cpu_total_milli, view.cpu_assigned_milli) == (4000, 107)
+    assert view.safe_mode is not None and view.safe_mode.code == "safe-mode"
+    assert {leader.role for leader in view.leaders} == {"resman", "appmaster"}
+
+
+def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:
+    assert AppMasterService(nexus).answer(request("galaxy.job.list", ListJobs())) is None
