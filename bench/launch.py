@@ -64,7 +64,26 @@ def write_tick(path: Path) -> None:
     base, header = 0x400000, 64 + 56
     size = header + len(TICK_X86_64)
     elf = struct.pack(
-        "<4s5B7xHHIQQQIHHHHHH", b"\x7fELF", 2, 1, 1, 0, 0, 2, 62, 1, base + header, 64, 0, 0, 64, 56, 1, 0, 0, 0
+        "<4s5B7xHHIQQQIHHHHHH",
+        b"\x7fELF",
+        2,
+        1,
+        1,
+        0,
+        0,
+        2,
+        62,
+        1,
+        base + header,
+        64,
+        0,
+        0,
+        64,
+        56,
+        1,
+        0,
+        0,
+        0,
     )
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
     path.write_bytes(elf + segment + TICK_X86_64)
@@ -202,7 +221,12 @@ def run_peer(command: list[str], enter: Callable[[], None] | None = None) -> flo
     """Spawn one peer and return the milliseconds until its program's first instruction."""
     started = time.monotonic_ns()
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False, preexec_fn=enter
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        preexec_fn=enter,
     )
     if len(done.stdout) < 16:
         raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-300:]}")
@@ -210,7 +234,9 @@ def run_peer(command: list[str], enter: Callable[[], None] | None = None) -> flo
 
 
 def bwrap(tick: Path) -> list[str]:
-    links = [part for name in ("bin", "sbin", "lib", "lib64") for part in ("--symlink", f"usr/{name}", f"/{name}")]
+    links = [
+        part for name in ("bin", "sbin", "lib", "lib64") for part in ("--symlink", f"usr/{name}", f"/{name}")
+    ]
     return [
         "bwrap", "--unshare-pid", "--unshare-uts", "--unshare-ipc", "--unshare-cgroup", "--ro-bind", "/usr", "/usr",
         *links, "--ro-bind", "/etc/alternatives", "/etc/alternatives", "--ro-bind", "/etc/ssl", "/etc/ssl",
@@ -344,25 +370,48 @@ def measure(quick: bool) -> dict[str, Any]:
             rate, destroyed_s, memory = ours.crowd(crowd)
         finally:
             ours.close()
-    return {"times": times, "rate": rate, "destroyed_s": destroyed_s, "memory": memory, "crowd": crowd, "rounds": rounds}
+    return {
+        "times": times,
+        "rate": rate,
+        "destroyed_s": destroyed_s,
+        "memory": memory,
+        "crowd": crowd,
+        "rounds": rounds,
+    }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="10 rounds and 20 containers")
     options = parser.parse_args()
     if os.geteuid() != 0 or platform.machine() != "x86_64":
         print("bench/launch.py needs root and x86_64")
-        print(json.dumps({"bench": "launch", "ours": None, "peers": {}, "unit": "ms", "skipped": "needs root and x86_64"}))
+        print(
+            json.dumps(
+                {
+                    "bench": "launch",
+                    "ours": None,
+                    "peers": {},
+                    "unit": "ms",
+                    "skipped": "needs root and x86_64",
+                }
+            )
+        )
         return 0
     found = measure(options.quick)
     medians = {each: statistics.median(times) for each, times in found["times"].items()}
-    print(f"{'order to first instruction':<28}{'median':>9}{'fastest':>9}{'p90':>9}   ms, {found['rounds']} rounds")
+    print(
+        f"{'order to first instruction':<28}{'median':>9}{'fastest':>9}{'p90':>9}   ms, {found['rounds']} rounds"
+    )
     for each, times in sorted(found["times"].items(), key=lambda item: medians[item[0]]):
         tenth = sorted(times)[int(len(times) * 0.9)]
         print(f"  {each:<26}{medians[each]:>9.2f}{min(times):>9.2f}{tenth:>9.2f}")
     pss = statistics.median(found["memory"])
-    print(f"{found['crowd']} at once: {found['rate']:.0f} made/s, all destroyed in {found['destroyed_s']:.2f} s")
+    print(
+        f"{found['crowd']} at once: {found['rate']:.0f} made/s, all destroyed in {found['destroyed_s']:.2f} s"
+    )
     print(f"AppWorker's memory: {pss:.2f} MiB PSS (median), {max(found['memory']):.2f} at most")
     peers = {each: round(medians[each], 2) for each in ("bwrap", "crun", "runc") if each in medians}
     print(

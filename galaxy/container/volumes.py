@@ -42,16 +42,20 @@ def mount_volume(
     """Mount ``volume`` at ``target``, of its size, owned by ``uid`` and ``gid``; full mode.
 
     Raises:
-        HostError: no room for it, or no ``mkfs.ext4``.
+        HostError: no room for it, or ``mkfs.ext4`` refuses.
         OSError: named by the call that failed.
     """
     uid, gid = max(uid, 0), max(gid, 0)
     if volume.medium is Medium.TMPFS:
         mount_tmpfs(target, volume.size_bytes, mode=0o755, uid=uid, gid=gid)
-    else:
+    elif can_enforce():
         image = image_path(directory, index)
         _make_image(image, volume.size_bytes, templates=templates, uid=uid, gid=gid)
         _mount_image(image, target)
+    else:
+        path = make_plain(directory, index)
+        os.chown(path, uid, gid)
+        kernel.bind(path, target, kernel.ATTR_NOSUID | kernel.ATTR_NODEV)
     if volume.readonly:
         kernel.set_mount_attributes(target, kernel.ATTR_RDONLY)
 
@@ -72,6 +76,11 @@ def make_plain(directory: str, index: int) -> str:
     path = plain_path(directory, index)
     os.makedirs(path, mode=0o755, exist_ok=True)
     return path
+
+
+def can_enforce() -> bool:
+    """Say whether this host has what enforces the size of a disk volume; the probe tells people."""
+    return mkfs_tool() is not None and os.path.exists("/dev/loop-control")
 
 
 def mount_tmpfs(target: str, size_bytes: int, *, mode: int, uid: int = -1, gid: int = -1) -> None:

@@ -33,7 +33,12 @@ def warm_up() -> None:
     reason = Reason(code="warm")
     found = TaskFound(name="warm", state=TaskState.RUNNING, last_exit=Exit(at_s=0.0, code=0), reason=reason)
     pod = PodFound(pod="warm.0", incarnation=1, generation=1, state=PodState.RUNNING, tasks=(found,))
-    for heard in (Order(order=order), Package(request=1), Exec(request=1, task="warm", argv=("true",)), Quit()):
+    for heard in (
+        Order(order=order),
+        Package(request=1),
+        Exec(request=1, task="warm", argv=("true",)),
+        Quit(),
+    ):
         decode(encode(heard), ToWorker)  # type: ignore[arg-type]
     want = WantPackage(request=1, source="file:///warm", version="1")
     for said in (Report(pod=pod), want, ExecStarted(request=1), WorkerLog(reason=reason)):

@@ -1,0 +1,130 @@
+"""``python -m galaxy.container.trial NAME``: try one thing that a host may refuse, in a process of its own.
+
+Exit code 0 when it works; otherwise 1 and the kernel's words on stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Final
+
+from galaxy.container import birth, kernel, rootfs, seccomp
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.plan import limits_of
+from galaxy.container.volumes import mkfs_tool, mount_tmpfs, mount_volume
+from galaxy.errors import GalaxyError, HostError
+from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.units import MIB
+
+
+def namespaces() -> None:
+    """All namespaces with root's rights, a fresh ``/proc`` and a new root."""
+    active = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = kernel.fork_into_pid_namespace(active)
+    if pid == 0:
+        _finish(lambda: _new_root(privileged=True))
+    _await(pid)
+
+
+def user_namespace() -> None:
+    """All namespaces without root's rights."""
+    kernel.set_subreaper()
+    pid = birth.fork_userns(private_network=False)
+    if pid == 0:
+        _finish(lambda: _new_root(privileged=False))
+    _await(pid)
+
+
+def cgroups() -> None:
+    """A cgroup with limits in every hierarchy, entered and removed."""
+    tree = CgroupTree.of_host(f"galaxy-trial-{os.getpid()}")
+    limits = limits_of(
+        Demand(
+            tasks=(TaskDemand(name="trial", cpu_milli=100, memory_bytes=16 * MIB, pids_max=16),),
+            workspace=VolumeDemand(path="/trial", size_bytes=MIB),
+        )
+    )
+    try:
+        tree.prepare()
+        tree.make("trial_1", limits)
+        for fd in tree.open("trial_1", limits).fds:
+            os.close(fd)
+        tree.usage("trial_1")
+    finally:
+        tree.remove("trial_1")
+        tree.remove_root()
+
+
+def loop_volume() -> None:
+    """A disk volume of enforced size: mkfs.ext4, a loop device, a mount."""
+    if mkfs_tool() is None:
+        raise HostError("mkfs.ext4 is not installed")
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    with tempfile.TemporaryDirectory(prefix="galaxy-trial-") as folder:
+        target = f"{folder}/mnt"
+        os.mkdir(target)
+        volume = VolumeDemand(path="/trial", size_bytes=4 * MIB)
+        mount_volume(volume, target, directory=folder, templates=f"{folder}/t", index=0, uid=0, gid=0)
+        kernel.unmount(target, 0)
+
+
+def seccomp_filter() -> None:
+    """The filter that programs get."""
+    program = seccomp.program()
+    if not program:
+        raise HostError("the filter is not written for this machine")
+    kernel.set_no_new_privileges()
+    kernel.install_seccomp(program)
+
+
+TRIALS: Final[dict[str, Callable[[], None]]] = {
+    "namespaces": namespaces,
+    "user-namespace": user_namespace,
+    "cgroups": cgroups,
+    "loop-volume": loop_volume,
+    "seccomp": seccomp_filter,
+}
+
+
+def _new_root(*, privileged: bool) -> None:
+    kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWCGROUP)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    root = "/tmp"  # noqa: S108 - any directory will do: what is mounted there is seen by nobody else
+    rootfs.build(root, rootfs.View(mountpoints=("/trial",)), privileged=privileged)
+    rootfs.furnish(root, hostname="trial")
+    mount_tmpfs(f"{root}/trial", MIB, mode=0o755)
+    kernel.pivot_root(root)
+
+
+def _finish(work: Callable[[], None]) -> None:
+    code = 1
+    try:
+        work()
+        code = 0
+    except (OSError, GalaxyError) as error:
+        os.write(1, str(error).encode())
+    finally:
+        os._exit(code)
+
+
+def _await(pid: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        sys.exit(1)
+
+
+def main() -> int:
+    try:
+        TRIALS[sys.argv[1]]()
+    except (OSError, GalaxyError) as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Real containers, made by a real launcher; whatever a test leaves is removed here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.plan import LaunchPlan
+from galaxy.container.runtime import Destroyed, Event, Launched, LaunchFailed, Runtime
+from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.spec import Medium
+from galaxy.units import MIB
+
+HERE = Path(__file__).resolve().parent
+WAIT_S = 30.0
+
+
+class Host:
+    """One agent's containers, by way of ``Runtime``, with a tiny first process in each."""
+
+    def __init__(self, state: Path, mode: str) -> None:
+        self.state, self.mode = state, mode
+        self.cgroup_root = f"galaxy-test-{os.getpid()}"
+        self.seen: list[Event] = []
+        self.runtime = self._new_runtime()
+        self._made: list[LaunchPlan] = []
+        self._stopped = False
+
+    def _new_runtime(self) -> Runtime:
+        runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode=self.mode, entry="tiny_entry:run")
+        runtime.start()
+        return runtime
+
+    def restart_agent(self) -> None:
+        """Drop the connection without a word, as a killed agent does, and come again as another."""
+        self.runtime.close()
+        self.runtime = self._new_runtime()
+
+    def plan(self, index: int = 0, *, incarnation: int = 1, **changes: Any) -> LaunchPlan:
+        task: dict[str, Any] = {"name": "web", "cpu_milli": 500, "memory_bytes": 48 * MIB, "pids_max": 24}
+        task |= changes.pop("task", {})
+        demand: dict[str, Any] = {
+            "tasks": (TaskDemand(**task),),
+            "workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB, medium=Medium.TMPFS),
+        } | changes.pop("demand", {})
+        user = {"run_uid": 65534, "run_gid": 65534} if self.mode == "full" else {}
+        return LaunchPlan(
+            container=f"t-{os.getpid():x}.{index}",
+            incarnation=incarnation,
+            host="h1",
+            demand=Demand(**demand),
+            **{**user, **changes},
+        )
+
+    def launch(self, plan: LaunchPlan) -> Launched:
+        self._made.append(plan)
+        self.runtime.launch(plan)
+        event = self.event(plan, Launched, LaunchFailed)
+        assert isinstance(event, Launched), event
+        return event
+
+    def destroy(self, plan: LaunchPlan) -> None:
+        self.runtime.destroy(plan.container, plan.incarnation)
+        self.event(plan, Destroyed)
+
+    def stop(self) -> None:
+        """End the launcher for good, its garbage deleted."""
+        self.runtime.stop_launcher()
+        self._stopped = True
+
+    def event(self, plan: LaunchPlan, *kinds: type) -> Event:
+        """Wait for an event of one of ``kinds`` about ``plan``; the others are kept in ``seen``."""
+        return self.until(lambda e: isinstance(e, kinds) and getattr(e, "key", plan.key) == plan.key)
+
+    def until(self, wanted: Any) -> Event:
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            for event in self.seen:
+                if wanted(event):
+                    self.seen.remove(event)
+                    return event
+            select.select([self.runtime], [], [], 1.0)
+            self.seen += self.runtime.events()
+        raise TimeoutError(f"it did not happen; seen: {self.seen}")
+
+    def ask(self, plan: LaunchPlan, **order: Any) -> dict[str, Any]:
+        """Give one order to the tiny first process and return its answer."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(WAIT_S)
+            place = os.open(self.runtime.socket_path(plan.container, plan.incarnation).parent, os.O_PATH)
+            try:
+                sock.connect(f"/proc/self/fd/{place}/sock")
+            finally:
+                os.close(place)
+            sock.send(json.dumps(order).encode())
+            return dict(json.loads(sock.recv(1 << 18)))
+
+    def sh(self, plan: LaunchPlan, script: str, **more: Any) -> dict[str, Any]:
+        """Run a shell script as a program of the container."""
+        return self.ask(plan, task="web", argv=["/bin/sh", "-c", script], **more)
+
+    def python(self, plan: LaunchPlan, script: str, **more: Any) -> dict[str, Any]:
+        return self.ask(plan, task="web", argv=["/usr/bin/python3", "-I", "-S", "-c", script], **more)
+
+    def launcher_pid(self) -> int:
+        for name in os.listdir("/proc"):
+            if name.isdecimal():
+                with contextlib.suppress(OSError):
+                    words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                    if b"galaxy.container.launcher" in words and str(self.state).encode() in words:
+                        parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
+                        if parent in ("0", "1", str(os.getpid())):
+                            return int(name)
+        raise LookupError("no launcher")
+
+    def close(self) -> None:
+        """Remove everything, whatever state the test left it in."""
+        try:
+            for plan in self._made if not self._stopped else ():
+                with contextlib.suppress(TimeoutError):
+                    self.destroy(plan)
+            with contextlib.suppress(Exception):
+                self.stop()
+        finally:
+            with contextlib.suppress(Exception):
+                self.runtime.close()
+            with contextlib.suppress(LookupError):
+                os.kill(self.launcher_pid(), signal.SIGKILL)
+            if self.mode == "full":
+                tree = CgroupTree.of_host(self.cgroup_root)
+                for key in tree.names():
+                    tree.kill(key)
+                    tree.remove(key)
+                tree.remove_root()
+            shutil.rmtree(self.state, ignore_errors=True)
+
+
+def new_host(mode: str) -> Host:
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), str(HERE)])
+    state = Path(tempfile.mkdtemp(prefix="gxt-"))
+    return Host(state, mode)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
+    host = new_host("full")
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run one of the scripts here as an unprivileged user and return what it printed as JSON."""
+
+    def run(script: str, *arguments: str) -> Any:
+        state = tempfile.mkdtemp(prefix="gxt-")
+        command = [sys.executable, str(HERE / script), state, *arguments]
+        if os.geteuid() == 0:
+            os.chown(state, 65534, 65534)
+            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE}", "HOME": state}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=60, env=environment, check=False
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+            return json.loads(done.stdout.splitlines()[-1])
+        finally:
+            shutil.rmtree(state, ignore_errors=True)
+
+    return run

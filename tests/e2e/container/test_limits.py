@@ -1,0 +1,150 @@
+"""Limits of real containers are held by the kernel, and breaking one is told apart from any other death."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.container.runtime import LaunchFailed
+from galaxy.model.container import TaskDemand, VolumeDemand
+from galaxy.model.spec import Medium
+from galaxy.units import MIB
+
+pytestmark = pytest.mark.root
+
+FILL = """
+import os
+written = 0
+fd = os.open('{path}/fill', os.O_CREAT | os.O_WRONLY)
+try:
+    while True:
+        written += os.write(fd, bytes(65536))
+except OSError as error:
+    print(error.errno, written)
+"""
+
+
+def test_program_past_its_memory_limit_is_killed_and_counted_and_pid_1_lives(host) -> None:
+    plan = host.plan()
+    launched = host.launch(plan)
+    ended = host.python(plan, "x = bytearray(200 << 20); print(len(x))")
+    assert ended["status"] == -9
+    assert "oom_kill 1" in host.ask(plan, oom="web")["oom"]
+    assert host.runtime.usage(plan.container, 1).oom_kills == 1
+    assert host.runtime.living()[0].pid == launched.pid
+
+
+def test_program_within_its_memory_limit_is_not_touched(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    assert host.python(plan, "x = bytearray(24 << 20); print(len(x))")["out"].strip() == str(24 << 20)
+    assert host.runtime.usage(plan.container, 1).oom_kills == 0
+
+
+def test_fork_bomb_hits_pids(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    bomb = """
+import os, time, signal
+n = 0
+pids = []
+try:
+    while n < 1000:
+        pid = os.fork()
+        if pid == 0:
+            signal.pause()
+        pids.append(pid)
+        n += 1
+except OSError as error:
+    print(error.errno, n + 1)
+for pid in pids:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+"""
+    assert host.python(plan, bomb)["out"].split() == ["11", "24"]
+
+
+def test_busy_loop_stays_within_five_percent_of_its_quota(host) -> None:
+    plan = host.plan(task={"cpu_milli": 200})
+    host.launch(plan)
+    busy = """
+import time
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    pass
+print(time.process_time() / 3)
+"""
+    share = float(host.python(plan, busy)["out"])
+    assert share <= 0.2 * 1.05 + 0.01  # A period's slice may be cut by the clock's edges.
+    assert share > 0.1
+
+
+def test_task_with_excess_cpu_may_go_over_its_share(host) -> None:
+    plan = host.plan(task={"cpu_milli": 100, "cpu_excess": True})
+    host.launch(plan)
+    busy = "import time\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+    busy = busy.replace("while", "end = time.monotonic() + 1\nwhile")
+    assert float(host.python(plan, busy)["out"]) > 0.2
+
+
+@pytest.mark.parametrize(("medium", "least"), [(Medium.TMPFS, 0.99), (Medium.DISK, 0.94)])
+def test_disk_filler_gets_enospc_at_the_volumes_size(host, medium: Medium, least: float) -> None:
+    size = 16 * MIB
+    volume = VolumeDemand(path="/data", size_bytes=size, medium=medium)
+    plan = host.plan(demand={"volumes": (volume,)})
+    host.launch(plan)
+    number, written = map(int, host.python(plan, FILL.format(path="/data"))["out"].split())
+    assert number == 28
+    assert least * size <= written <= size
+    if medium is Medium.DISK:
+        assert host.runtime.usage(plan.container, 1).disk_bytes == pytest.approx(written, abs=MIB)
+
+
+def test_workspace_on_disk_is_where_programs_start_and_is_theirs(host) -> None:
+    plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)})
+    host.launch(plan)
+    assert host.sh(plan, "pwd; touch here && ls")["out"].split() == ["/home/galaxy", "here"]
+
+
+def test_private_tmp_is_limited_and_writable(host) -> None:
+    plan = host.plan(task={"memory_bytes": 128 * MIB})
+    host.launch(plan)
+    number, written = map(int, host.python(plan, FILL.format(path="/tmp"))["out"].split())
+    assert (number, written) == (28, 64 * MIB)
+
+
+@pytest.mark.parametrize("medium", [Medium.TMPFS, Medium.DISK])
+def test_readonly_volume_cannot_be_written(host, medium: Medium) -> None:
+    volume = VolumeDemand(path="/data", size_bytes=4 * MIB, medium=medium, readonly=True)
+    plan = host.plan(demand={"volumes": (volume,)})
+    host.launch(plan)
+    assert "Read-only file system" in host.sh(plan, "touch /data/x")["out"]
+
+
+def test_volume_inside_a_volume_is_there(host) -> None:
+    volumes = (
+        VolumeDemand(path="/home/galaxy/cache/deep", size_bytes=MIB, medium=Medium.TMPFS),
+        VolumeDemand(path="/tmp/mine", size_bytes=MIB, medium=Medium.TMPFS),
+    )
+    plan = host.plan(demand={"volumes": volumes})
+    host.launch(plan)
+    assert host.sh(plan, "touch /home/galaxy/cache/deep/x /tmp/mine/y && echo done")["out"] == "done\n"
+
+
+def test_one_tasks_limits_leave_the_others_alone(host) -> None:
+    tasks = (
+        TaskDemand(name="web", cpu_milli=500, memory_bytes=32 * MIB, pids_max=16),
+        TaskDemand(name="side", cpu_milli=500, memory_bytes=96 * MIB, pids_max=16),
+    )
+    plan = host.plan(demand={"tasks": tasks})
+    host.launch(plan)
+    big = ["/usr/bin/python3", "-I", "-S", "-c", "print(len(bytearray(64 << 20)))"]
+    assert host.ask(plan, task="side", argv=big)["status"] == 0
+    assert host.ask(plan, task="web", argv=big)["status"] == -9
+
+
+def test_volume_where_none_can_be_fails_with_its_path(host) -> None:
+    plan = host.plan(demand={"volumes": (VolumeDemand(path="/usr/local/data", size_bytes=MIB),)})
+    host._made.append(plan)
+    host.runtime.launch(plan)
+    failed = host.event(plan, LaunchFailed)
+    assert "/usr/local/data" in failed.reason.message

@@ -1,0 +1,227 @@
+"""Births, deaths, and who remembers them: nothing is left behind, nothing is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from galaxy.container import facts
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.runtime import Destroyed, Ended, Launched, LauncherLost, LaunchFailed
+from galaxy.errors import Conflict
+from galaxy.model.container import VolumeDemand
+from galaxy.units import MIB
+
+pytestmark = pytest.mark.root
+
+
+def loops(state: Path) -> str:
+    return "".join(
+        line
+        for line in subprocess.check_output(["losetup", "-a"], text=True).splitlines()
+        if str(state) in line
+    )
+
+
+def wait_gone(pid: int) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([fd], [], [], 10)[0], f"{pid} still lives"
+    finally:
+        os.close(fd)
+
+
+def test_destroy_leaves_no_process_mount_cgroup_loop_or_directory(host) -> None:
+    disk = VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)
+    plan = host.plan(demand={"workspace": disk})
+    launched = host.launch(plan)
+    pid = host.sh(plan, "exec setsid sh -c 'sleep 1000 & sleep 1000'", wait=False)["pid"]
+    assert pid > 1
+    inside = CgroupTree.of_host(host.cgroup_root).pids(plan.key)
+    assert launched.pid in inside
+    assert str(host.state) in loops(host.state)
+    host.destroy(plan)
+    for one in inside:
+        wait_gone(one)
+    assert CgroupTree.of_host(host.cgroup_root).names() == []
+    assert str(host.state) not in Path("/proc/mounts").read_text()
+    assert not (host.state / "c" / plan.key).exists()
+    assert (host.state / "logs" / plan.key).is_dir()
+    host.stop()  # It deletes its garbage first.
+    assert os.listdir(host.state / "garbage") == []
+    assert loops(host.state) == ""
+
+
+def test_destroy_twice_and_of_nothing_is_answered(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    host.destroy(plan)
+    host.destroy(plan)
+    host.destroy(host.plan(99))
+
+
+def test_launch_twice_is_once(host) -> None:
+    plan = host.plan()
+    first = host.launch(plan)
+    second = host.launch(plan)
+    assert first == second
+    assert len(host.runtime.living()) == 1
+
+
+def test_end_of_pid_1_is_told_with_its_exit_code_and_again_to_the_next_agent(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    with pytest.raises((ConnectionResetError, ValueError)):
+        host.ask(plan, exit=7)
+    ended = host.event(plan, Ended)
+    assert (ended.status, ended.oom) == (7, False)
+    host.restart_agent()
+    assert host.event(plan, Ended) == ended
+    assert host.runtime.living() == []
+
+
+def test_pid_1_killed_takes_its_programs_along(host) -> None:
+    plan = host.plan()
+    launched = host.launch(plan)
+    host.sh(plan, "sleep 1000", wait=False)
+    inside = CgroupTree.of_host(host.cgroup_root).pids(plan.key)
+    os.kill(launched.pid, signal.SIGKILL)
+    assert host.event(plan, Ended).status == -9
+    for pid in inside:
+        wait_gone(pid)
+
+
+def test_container_outlives_its_agent_and_is_found_by_the_next(host) -> None:
+    plan = host.plan()
+    launched = host.launch(plan)
+    host.restart_agent()
+    (living,) = host.runtime.living()
+    assert (living.pid, living.start_ticks) == (launched.pid, launched.start_ticks)
+    assert host.sh(plan, "echo alive")["out"] == "alive\n"
+
+
+def test_container_outlives_its_launcher_is_adopted_and_destroyed_by_the_next(host) -> None:
+    plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)})
+    launched = host.launch(plan)
+    old = host.launcher_pid()
+    os.kill(old, signal.SIGKILL)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    again = host.launch(plan)
+    assert (again.pid, again.start_ticks) == (launched.pid, launched.start_ticks)
+    assert host.launcher_pid() != old
+    assert host.sh(plan, "echo alive")["out"] == "alive\n"
+    host.destroy(plan)
+    wait_gone(launched.pid)
+    assert CgroupTree.of_host(host.cgroup_root).names() == []
+
+
+def test_end_of_an_adopted_container_is_seen_without_its_status(host) -> None:
+    plan = host.plan()
+    launched = host.launch(plan)
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    host.launch(plan)
+    os.kill(launched.pid, signal.SIGKILL)
+    assert host.event(plan, Ended).status is None
+
+
+def test_container_that_ended_while_nobody_watched_is_told_as_ended(host) -> None:
+    plan = host.plan()
+    launched = host.launch(plan)
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    os.kill(launched.pid, signal.SIGKILL)
+    wait_gone(launched.pid)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    assert host.event(plan, Ended).status is None
+    host.destroy(plan)
+
+
+def test_exit_status_survives_the_launcher(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    with pytest.raises((ConnectionResetError, ValueError)):
+        host.ask(plan, exit=9)
+    assert host.event(plan, Ended).status == 9
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    assert host.event(plan, Ended).status == 9
+
+
+def test_remains_of_a_birth_cut_short_are_removed(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    host.destroy(plan)
+    tree = CgroupTree.of_host(host.cgroup_root)
+    tree.files.make(f"{tree._roots['memory' if tree.version == 'v1' else 'unified']}/t-half.0_1")
+    (host.state / "c" / "t-half.1_1").mkdir()
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    half = host.plan()
+    host.runtime.destroy("t-half.1", 1)
+    host.until(lambda event: isinstance(event, Destroyed) and event.container == "t-half.1")
+    host.launch(half)
+    assert tree.names() == [half.key]
+
+
+def test_failed_birth_says_why_and_leaves_nothing(host) -> None:
+    plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=1 << 50)})
+    host._made.append(plan)
+    host.runtime.launch(plan)
+    failed = host.event(plan, LaunchFailed)
+    assert plan.key in failed.reason.message
+    host.destroy(plan)
+    assert CgroupTree.of_host(host.cgroup_root).names() == []
+
+
+def test_many_at_once_come_and_go(host) -> None:
+    plans = [host.plan(index) for index in range(12)]
+    for plan in plans:
+        host._made.append(plan)
+        host.runtime.launch(plan)
+    pids = {host.event(plan, Launched).pid for plan in plans}
+    assert len(pids) == 12
+    for plan in plans:
+        host.runtime.destroy(plan.container, 1)
+    for plan in plans:
+        host.event(plan, Destroyed)
+    assert host.runtime.living() == []
+
+
+def test_destroy_while_being_made_leaves_nothing(host) -> None:
+    plan = host.plan()
+    host._made.append(plan)
+    host.runtime.launch(plan)
+    host.runtime.destroy(plan.container, 1)
+    host.event(plan, Destroyed)
+    assert CgroupTree.of_host(host.cgroup_root).names() == []
+
+
+def test_launcher_with_containers_refuses_to_stop(host) -> None:
+    host.launch(host.plan())
+    with pytest.raises(Conflict, match="1 containers are left"):
+        host.runtime.stop_launcher()
+    assert facts.start_ticks(host.launcher_pid())
+
+
+def test_agent_of_another_user_is_hung_up_on(host) -> None:
+    script = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(10)\n"
+        "try:\n s.connect(sys.argv[1]); print(len(s.recv(9999)))\nexcept PermissionError: print('denied')"
+    )
+    os.chmod(host.state, 0o755)
+    command = ["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", script]
+    for mode, answer in ((0o600, "denied"), (0o666, "0")):
+        os.chmod(host.state / "launcher.sock", mode)
+        done = subprocess.run(
+            [*command, str(host.state / "launcher.sock")], capture_output=True, text=True, timeout=20
+        )
+        assert done.stdout.strip() == answer, done
+    host.launch(host.plan())

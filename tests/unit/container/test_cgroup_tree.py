@@ -1,0 +1,201 @@
+"""Cgroup trees in a temporary directory that plays the kernel's part: files appear with a directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from galaxy.container.cgroup.detect import Hierarchies
+from galaxy.container.cgroup.files import Files, field
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.plan import ContainerLimits, limits_of
+from galaxy.errors import HostError
+from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.units import MIB
+
+KEY = "hello-3f9a2c.0_1"
+V1 = {
+    "cpu": ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"),
+    "cpuacct": ("cpuacct.usage",),
+    "memory": (
+        "memory.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.oom_control", "memory.usage_in_bytes",
+        "memory.stat", "memory.swappiness",
+    ),
+    "pids": ("pids.max", "pids.current"),
+    "devices": ("devices.allow", "devices.deny", "devices.list"),
+    "blkio": ("blkio.bfq.weight",),
+}  # fmt: skip
+V2 = (
+    "cgroup.controllers", "cgroup.subtree_control", "cgroup.kill", "cgroup.type", "cpu.weight", "cpu.max",
+    "cpu.stat", "memory.max", "memory.low", "memory.swap.max", "memory.current", "memory.stat",
+    "memory.events.local", "pids.max", "pids.current", "io.weight",
+)  # fmt: skip
+FIRST = {"cgroup.controllers": "cpu io memory pids", "devices.list": "a *:* rwm"}
+"""What the kernel has in a file from the beginning."""
+
+
+class PlayedKernel(Files):
+    """Fills a new cgroup with its files, and empties it before it is removed, as cgroupfs does."""
+
+    def __init__(self, root: Path, files: dict[str, tuple[str, ...]]) -> None:
+        self._root, self._files = str(root), files
+
+    def make(self, path: str) -> None:
+        super().make(path)
+        hierarchy = os.path.relpath(path, self._root).split("/")[0]
+        for name in ("cgroup.procs", *self._files[hierarchy]):
+            if not os.path.exists(f"{path}/{name}"):
+                Path(f"{path}/{name}").write_text(FIRST.get(name, ""))
+
+    def remove(self, path: str) -> None:
+        if not os.path.exists(path):
+            return
+        if any(entry.is_dir() for entry in os.scandir(path)):
+            raise OSError(16, "Device or resource busy", path)
+        shutil.rmtree(path)
+
+
+def limits(**changes: object) -> ContainerLimits:
+    task = TaskDemand(**{"name": "web", "cpu_milli": 250, "memory_bytes": 64 * MIB, "pids_max": 32} | changes)  # type: ignore[arg-type]
+    return limits_of(Demand(tasks=(task,), workspace=VolumeDemand(path="/w", size_bytes=MIB)))
+
+
+@pytest.fixture
+def v1(tmp_path: Path) -> CgroupTree:
+    kernel = PlayedKernel(tmp_path, V1)
+    for name in V1:
+        kernel.make(str(tmp_path / name))
+    tree = CgroupTree(Hierarchies(v1={name: str(tmp_path / name) for name in V1}), "galaxy-t", files=kernel)
+    tree.prepare()
+    return tree
+
+
+@pytest.fixture
+def v2(tmp_path: Path) -> CgroupTree:
+    kernel = PlayedKernel(tmp_path, {"unified": V2})
+    kernel.make(str(tmp_path / "unified"))
+    controllers = frozenset({"cpu", "io", "memory", "pids"})
+    tree = CgroupTree(
+        Hierarchies(v2=str(tmp_path / "unified"), v2_controllers=controllers), "a/b", files=kernel
+    )
+    tree.prepare()
+    return tree
+
+
+def read(path: Path) -> str:
+    return path.read_text().strip()
+
+
+def test_v1_task_gets_quota_shares_memory_and_pids(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.make(KEY, limits())
+    assert read(tmp_path / "cpu/galaxy-t" / KEY / "web/cpu.cfs_quota_us") == "25000"
+    assert read(tmp_path / "cpu/galaxy-t" / KEY / "web/cpu.shares") == "256"
+    assert read(tmp_path / "memory/galaxy-t" / KEY / "web/memory.limit_in_bytes") == str(64 * MIB)
+    assert read(tmp_path / "memory/galaxy-t" / KEY / "memory.limit_in_bytes") == str(96 * MIB)
+    assert read(tmp_path / "pids/galaxy-t" / KEY / "web/pids.max") == "32"
+    assert read(tmp_path / "blkio/galaxy-t" / KEY / "web/blkio.bfq.weight") == "500"
+    assert (tmp_path / "memory/galaxy-t" / KEY / "init").is_dir()
+
+
+def test_v1_excess_leaves_quota_and_hard_limit_unset(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.make(KEY, limits(cpu_excess=True, memory_excess=True))
+    assert read(tmp_path / "cpu/galaxy-t" / KEY / "web/cpu.cfs_quota_us") == ""
+    assert read(tmp_path / "memory/galaxy-t" / KEY / "web/memory.limit_in_bytes") == ""
+    assert read(tmp_path / "memory/galaxy-t" / KEY / "web/memory.soft_limit_in_bytes") == str(64 * MIB)
+
+
+def test_v1_root_allows_only_harmless_devices(v1: CgroupTree, tmp_path: Path) -> None:
+    assert read(tmp_path / "devices/galaxy-t/devices.deny").startswith("a")
+    assert read(tmp_path / "devices/galaxy-t/devices.allow") == "c 136:* rw"  # The last of them.
+
+
+def test_v2_controllers_are_handed_down_to_every_level(v2: CgroupTree, tmp_path: Path) -> None:
+    v2.make(KEY, limits())
+    for place in (".", "a", "a/b", f"a/b/{KEY}"):
+        assert read(tmp_path / "unified" / place / "cgroup.subtree_control") == "+cpu +io +memory +pids"
+    assert read(tmp_path / "unified/a/b" / KEY / "web/cgroup.subtree_control") == ""
+
+
+def test_v2_task_gets_max_weight_memory_no_swap_and_pids(v2: CgroupTree, tmp_path: Path) -> None:
+    v2.make(KEY, limits())
+    task = tmp_path / "unified/a/b" / KEY / "web"
+    assert read(task / "cpu.max") == "25000 100000"
+    assert read(task / "cpu.weight") == "25"
+    assert read(task / "memory.max") == str(64 * MIB)
+    assert read(task / "memory.swap.max") == "0"
+    assert read(task / "pids.max") == "32"
+    assert read(task / "io.weight") == "default 500"
+
+
+def test_v2_excess_is_weight_and_protected_memory(v2: CgroupTree, tmp_path: Path) -> None:
+    v2.make(KEY, limits(cpu_excess=True, memory_excess=True))
+    task = tmp_path / "unified/a/b" / KEY / "web"
+    assert (read(task / "cpu.max"), read(task / "memory.max")) == ("", "")
+    assert read(task / "memory.low") == str(64 * MIB)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_opened_files_are_the_tasks_own(version: str, request: pytest.FixtureRequest) -> None:
+    tree: CgroupTree = request.getfixturevalue(version)
+    tree.make(KEY, limits())
+    opened = tree.open(KEY, limits())
+    try:
+        (task,) = opened.tasks
+        assert all(
+            os.readlink(f"/proc/self/fd/{fd}").endswith(f"{KEY}/web/cgroup.procs") for fd in task.procs_fds
+        )
+        assert os.readlink(f"/proc/self/fd/{task.pids_fd}").endswith("web/pids.max")
+        assert "memory" in os.readlink(f"/proc/self/fd/{task.oom_fd}")
+        assert len(opened.late) == (1 if version == "v1" else 0)
+    finally:
+        for fd in opened.fds:
+            os.close(fd)
+
+
+def test_usage_leaves_out_droppable_cache_and_adds_up_oom_kills(v2: CgroupTree, tmp_path: Path) -> None:
+    v2.make(KEY, limits())
+    base = tmp_path / "unified/a/b" / KEY
+    (base / "cpu.stat").write_text("usage_usec 1500\nuser_usec 1000\n")
+    (base / "memory.current").write_text("5000\n")
+    (base / "memory.stat").write_text("anon 4000\ninactive_file 1000\n")
+    (base / "pids.current").write_text("7\n")
+    (base / "web/memory.events.local").write_text("oom 3\noom_kill 2\n")
+    (base / "memory.events.local").write_text("oom_kill 1\n")
+    usage = v2.usage(KEY)
+    assert (usage.cpu_ns, usage.memory_bytes, usage.pids, usage.oom_kills) == (1_500_000, 4000, 7, 3)
+
+
+def test_remove_takes_all_and_twice_is_once(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.make(KEY, limits())
+    assert v1.names() == [KEY]
+    assert v1.remove(KEY)
+    assert v1.remove(KEY)
+    assert v1.names() == []
+    v1.remove_root()
+    assert not (tmp_path / "cpu/galaxy-t").exists()
+
+
+def test_half_made_container_is_found_and_removed(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.files.make(str(tmp_path / "memory/galaxy-t" / KEY))
+    assert v1.names() == [KEY]
+    assert v1.remove(KEY)
+    assert v1.names() == []
+
+
+def test_kill_writes_the_v2_trees_kill_file(v2: CgroupTree, tmp_path: Path) -> None:
+    v2.make(KEY, limits())
+    v2.kill(KEY)
+    assert read(tmp_path / "unified/a/b" / KEY / "cgroup.kill") == "1"
+
+
+def test_host_without_controllers_is_told_what_to_do() -> None:
+    with pytest.raises(HostError, match="no cgroup controllers"):
+        CgroupTree(Hierarchies(), "galaxy")
+
+
+def test_field_of_a_file_without_it_is_zero() -> None:
+    assert field("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n", "oom_kill") == 4
+    assert field("oom_kill_disable 0\n", "oom_kill") == 0

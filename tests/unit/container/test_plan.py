@@ -1,0 +1,105 @@
+"""From a demand to limits, and what no host could make."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.container.plan import (
+    INIT_CPU_MILLI,
+    INIT_MEMORY_BYTES,
+    INIT_PIDS,
+    LaunchPlan,
+    check_plan,
+    hostname_of,
+    life_key,
+    limits_of,
+    split_key,
+)
+from galaxy.errors import UsageError
+from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.spec import Medium
+from galaxy.units import MIB
+
+WORKSPACE = VolumeDemand(path="/home/galaxy", size_bytes=16 * MIB)
+
+
+def task(name: str = "web", **changes: object) -> TaskDemand:
+    return TaskDemand(**{"name": name, "cpu_milli": 250, "memory_bytes": 64 * MIB, "pids_max": 32} | changes)  # type: ignore[arg-type]
+
+
+def plan(**changes: object) -> LaunchPlan:
+    demand = Demand(**{"tasks": (task(),), "workspace": WORKSPACE} | changes)  # type: ignore[arg-type]
+    return LaunchPlan(container="hello-3f9a2c.0", incarnation=1, host="h1", demand=demand)
+
+
+def test_container_limit_is_sum_of_tasks_and_what_pid_1_needs() -> None:
+    limits = limits_of(Demand(tasks=(task("a"), task("b", memory_bytes=32 * MIB)), workspace=WORKSPACE))
+    assert limits.memory_hard_bytes == 96 * MIB + INIT_MEMORY_BYTES
+    assert limits.cpu_milli == 500 + INIT_CPU_MILLI
+    assert limits.pids_max == 64 + INIT_PIDS
+    assert limits.cpu_hard
+
+
+def test_one_task_with_excess_cpu_leaves_the_container_without_a_ceiling_and_the_other_task_with_one() -> (
+    None
+):
+    limits = limits_of(Demand(tasks=(task("a", cpu_excess=True), task("b")), workspace=WORKSPACE))
+    assert not limits.cpu_hard
+    assert [one.cpu_hard for one in limits.tasks] == [False, True]
+
+
+def test_excess_memory_becomes_a_soft_limit() -> None:
+    limits = limits_of(Demand(tasks=(task(memory_excess=True),), workspace=WORKSPACE))
+    assert limits.memory_hard_bytes == 0
+    assert limits.memory_soft_bytes == 64 * MIB + INIT_MEMORY_BYTES
+    assert (limits.tasks[0].memory_hard_bytes, limits.tasks[0].memory_soft_bytes) == (0, 64 * MIB)
+
+
+def test_tmpfs_volumes_are_charged_beside_the_tasks_own_memory() -> None:
+    volumes = (VolumeDemand(path="/cache", size_bytes=8 * MIB, medium=Medium.TMPFS),)
+    limits = limits_of(Demand(tasks=(task(),), workspace=WORKSPACE, volumes=volumes))
+    assert limits.tasks[0].memory_hard_bytes == 72 * MIB
+    assert limits.memory_hard_bytes == 72 * MIB + INIT_MEMORY_BYTES
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/etc", "/usr", "/proc/x", "/dev/shm", "data", "/a/../b", "/a//b", "/a/"]
+)
+def test_volume_at_a_place_that_cannot_be_one_is_refused(path: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_plan(plan(volumes=(VolumeDemand(path=path, size_bytes=MIB),)))
+    assert path in caught.value.details[0]
+
+
+def test_every_problem_of_a_plan_is_told() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_plan(
+            plan(
+                tasks=(task("init"), task("a"), task("a")), workspace=VolumeDemand(path="/sys", size_bytes=1)
+            )
+        )
+    assert len(caught.value.details) == 3
+
+
+def test_sound_plan_is_accepted() -> None:
+    check_plan(plan(volumes=(VolumeDemand(path="/home/galaxy/data", size_bytes=MIB),)))
+
+
+def test_outer_volumes_come_before_inner_ones() -> None:
+    volumes = (VolumeDemand(path="/a/b/c", size_bytes=MIB), VolumeDemand(path="/a", size_bytes=MIB))
+    assert [one.path for one in plan(volumes=volumes).volumes] == ["/a", "/home/galaxy", "/a/b/c"]
+
+
+def test_key_and_its_parts_go_back_and_forth() -> None:
+    assert split_key(life_key("my_job-3f9a2c.0", 12)) == ("my_job-3f9a2c.0", 12)
+
+
+@pytest.mark.parametrize("key", ["init", "a_", "_1", "a_b"])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="not the name"):
+        split_key(key)
+
+
+def test_host_name_has_no_dots_and_is_never_too_long() -> None:
+    assert hostname_of("hello-3f9a2c.0") == "hello-3f9a2c-0"
+    assert len(hostname_of("x" * 80)) == 63
