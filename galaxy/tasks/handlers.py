@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from celery.exceptions import Reject
 
 from galaxy.driver.shell import LeaderShell
-from galaxy.errors import BadMessage, GalaxyError
+from galaxy.errors import BadMessage, GalaxyError, Unreachable
 from galaxy.model import names
 from galaxy.model.agent import AgentReport
 from galaxy.model.answer import Answer, Problem
@@ -75,7 +74,7 @@ APPMASTER_KINDS: Final[dict[str, type[Noun]]] = {
 }
 
 
-def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], None]) -> None:
+def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], object]) -> None:
     def handle(*_: Any, v: Any = None, body: Any = None, **__: Any) -> None:
         try:
             noun = read(v, body, kind)
@@ -94,15 +93,12 @@ def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: Ans
         except BadMessage as error:
             app.galaxy_dropped.count("bad-message", task=op, why=error.message)
             return Answer(key=str(task.request.id), problem=problem_of(error))
-        if request.deadline_s < time.time():
-            app.galaxy_dropped.count("late-request", task=op, key=request.key)
-            return None
         try:
             answer = answers.answer(request) if answers is not None and shell.leading else None
         except GalaxyError as error:
             return Answer(key=request.key, problem=problem_of(error))
-        if answer is None:
-            _offer(shell, gate, request)
+        if answer is None and not _offer(shell, gate, request):
+            return Answer(key=request.key, problem=problem_of(_BUSY))
         return answer
 
     app.task(handle, name=op, bind=True, ignore_result=False)
@@ -134,16 +130,19 @@ def problem_of(error: GalaxyError) -> Problem:
     return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
 
 
-def _offer(shell: LeaderShell, gate: Gate, event: Noun) -> None:
-    """Leave ``event`` to the leader's loop; who does not lead leaves it to who does.
+def _offer(shell: LeaderShell, gate: Gate, event: Noun) -> bool:
+    """Leave ``event`` to the leader's loop, False when that is full; who does not lead passes it on.
 
     Raises:
         Reject: with requeue; the queue is about to be shut here.
     """
     if shell.offer(event):
-        return
+        return True
     if shell.leading:
         log.warning("event=inbox.full role=%s dropped=%d", shell.role, shell.inbox.dropped)
-        return
+        return False
     gate.shut.wait(YIELD_S)
     raise Reject("not leading", requeue=True)
+
+
+_BUSY: Final = Unreachable("the leader has more to do than it can hold", hint="the same again in a while")

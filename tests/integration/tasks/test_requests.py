@@ -72,6 +72,7 @@ def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:
     assert answer.problem.kind == "bad-message"
 
 
-def test_a_request_that_nobody_waits_for_any_more_is_not_done(client: Client) -> None:
-    assert client.ask("galaxy.job.stop", JobRef(job="web"), deadline_s=-5.0, timeout_s=0.5) is None
-    assert client.ask("galaxy.job.stop", JobRef(job="web")) is not None
+def test_a_request_from_a_host_whose_clock_is_a_minute_behind_is_answered_all_the_same(
+    client: Client,
+) -> None:
+    assert client.ask("galaxy.job.stop", JobRef(job="web"), deadline_s=-60.0) is not None
