@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from galaxy.agent.inventory import UsageSampler
-from galaxy.errors import GalaxyError
 from galaxy.model.agent import AgentUsage
 
 _LOG: Final = logging.getLogger(__name__)
@@ -67,22 +66,20 @@ class Heart:
             now_s = time.monotonic()
             # A beat that took long is not made up for: the next one keeps its distance.
             next_s = max(next_s + self._beat_s, now_s)
-            usage = None
-            if now_s >= next_usage_s:
-                usage, next_usage_s = self._sampler.sample(), now_s + self._usage_s
-            self._beat(usage)
+            sample = now_s >= next_usage_s
+            next_usage_s = now_s + self._usage_s if sample else next_usage_s
+            try:
+                self._beat(self._sampler.sample() if sample else None)
+            except Exception as error:  # noqa: BLE001 - a heart that stops costs the host its containers
+                self._tell(f"{type(error).__name__}: {error}")
 
     def _beat(self, usage: AgentUsage | None) -> None:
         if self._stuck_s() > STUCK_S:
             self._tell("the agent's loop is stuck")
             return
         containers, pods = self._digests()
-        try:
-            self._nexus.beat(self._agent, boot=self._boot, containers=containers, pods=pods, usage=usage)
-        except (GalaxyError, OSError) as error:
-            self._tell(str(error))
-        else:
-            self._tell("")
+        self._nexus.beat(self._agent, boot=self._boot, containers=containers, pods=pods, usage=usage)
+        self._tell("")
 
     def _tell(self, cause: str) -> None:
         """Log a change for the worse or the better, once."""

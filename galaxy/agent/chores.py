@@ -83,10 +83,13 @@ class Chores:
     def _run(self) -> None:
         garbage_s = time.monotonic() + self._config.garbage_s
         while not self._ending.wait(self._config.usage_s):
-            self._measure()
-            if time.monotonic() >= garbage_s:
-                garbage_s = time.monotonic() + self._config.garbage_s
-                self._clear()
+            try:
+                self._measure()
+                if time.monotonic() >= garbage_s:
+                    garbage_s = time.monotonic() + self._config.garbage_s
+                    self._clear()
+            except Exception:  # noqa: BLE001 - what can wait must not end with one bad day
+                _LOG.exception("event=chores.failed")
 
     def _measure(self) -> None:
         """Sample every ready container; CPU is the mean since the sample before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import logging
 import os
 import socket
 from collections import deque
@@ -15,6 +16,7 @@ from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
 from galaxy.model.worker import PACKET_BYTES_MAX, FromWorker, ToWorker
 
+_LOG: Final = logging.getLogger(__name__)
 QUEUE_MAX: Final = 256
 """Packets waiting for a slow AppWorker; beyond it the connection starts afresh."""
 FILES_MAX: Final = 4
@@ -61,11 +63,12 @@ class Link:
             LinkBroken: the other side is gone, or so slow that it had better start afresh.
         """
         data = encode(packet)
-        self._queue.append((data, files))
         if len(data) > PACKET_BYTES_MAX:
-            self._queue.pop()
+            # Refused when the job was submitted; here for a submitter that did not ask.
+            _LOG.error("event=packet.too-long kind=%s bytes=%d", type(packet).__name__, len(data))
             _close(files)
             return
+        self._queue.append((data, files))
         if len(self._queue) > QUEUE_MAX:
             raise LinkBroken(f"{len(self._queue)} packets wait for it")
         self.flush()

@@ -103,15 +103,13 @@ class AgentLoop:
         """Turn until ``end``; whatever it was that could not be, raises."""
         self._selector.register(self._runtime.fileno(), selectors.EVENT_READ, lambda _: None)
         self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, lambda _: None)
-        self._reservations.take(self._logic.ports())
+        for port in self._logic.ports():
+            self._reservations.take([port])
         self._hear_runtime()
         self._events.append(self._host_seen())
         self._rebooted = False
-        while not self._ending:
-            self._turn()
+        while self._turn():
             self.begun.set()
-            if self._ending:  # Said in this very turn: nothing would wake the wait below.
-                return
             for key, mask in self._selector.select(self._timeout_s()):
                 key.data(mask)
 
@@ -129,11 +127,14 @@ class AgentLoop:
         self._reservations.close()
 
     def _timeout_s(self) -> float:
-        wakes = (self._logic.wake_s(), self._links.wake_s(), self._commit_at_s or None)
+        # While the disk refuses, what the logic wants must wait for it.
+        own_s = self._commit_at_s or self._logic.wake_s()
+        wakes = (own_s, self._links.wake_s())
         first = min((wake for wake in wakes if wake is not None), default=None)
         return SELECT_S_MAX if first is None else max(0.0, min(first - time.monotonic(), SELECT_S_MAX))
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Take in all there is, and return False when the end was said: nothing would wake a wait."""
         events, calls = self._inbox.take()
         self._events += events
         for call in calls:
@@ -143,6 +144,7 @@ class AgentLoop:
         now_s = time.monotonic()
         if now_s >= self._commit_at_s:
             self._step(now_s)
+        return not self._ending
 
     def _step(self, now_s: float) -> None:
         """Step until nothing is left to take in, writing before acting."""

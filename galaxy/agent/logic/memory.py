@@ -18,6 +18,9 @@ ORPHANS_MAX: Final = 1_000
 """Pod orders whose container has not been ordered here (yet)."""
 
 
+ON_THE_WAY: Final = frozenset({PodState.PENDING, PodState.DEPLOYING, PodState.STOPPING})
+
+
 class Memory:
     """Tables by name, effects gathered in this step, and what is owed to the leaders.
 
@@ -72,7 +75,7 @@ class Memory:
 
     def put(self, held: Held) -> None:
         self.held.put(held.key, held)
-        self.resman.mark(held.key)
+        self.resman.mark(held.key, urgent=held.phase in (Phase.READY, Phase.ENDED))
 
     def bury(self, container: str, incarnation: int) -> None:
         """Remember that no life of ``container`` up to ``incarnation`` may begin any more."""
@@ -118,7 +121,7 @@ class Memory:
             self.finished.put(pod.pod, Finished(pod=pod, serial=self._next()))
             _trim(self.finished)
         self.pods.put(pod.pod, pod)
-        self.appmaster.mark(pod.pod)
+        self.appmaster.mark(pod.pod, urgent=pod.state not in ON_THE_WAY)
 
     def trim_orders(self) -> None:
         """Keep orders without a container bounded; AppMaster sends again what was dropped."""

@@ -1,10 +1,13 @@
-"""Reports to one leader: the first at once, then coalesced; what did not leave is said again."""
+"""Reports to one leader: the first at once, then gathered; what did not leave is said again."""
 
 from __future__ import annotations
 
 from galaxy.model.agent import AgentReport
 
-COALESCE_S = 0.02
+GATHER_S = 0.02
+"""Between reports of states on the way."""
+GATHER_URGENT_S = 0.005
+"""Between reports when one holds what somebody waits for."""
 RETRY_S = 0.5
 RETRY_S_MAX = 5.0
 
@@ -20,11 +23,15 @@ class Outbox:
         self.full = False
         self._dirty: dict[str, None] = {}
         self._sent: tuple[bool, dict[str, None]] | None = None
-        self._next_s = 0.0
+        self._urgent = False
+        self._last_s = -GATHER_S
+        self._hold_s = 0.0
         self._retry_s = RETRY_S
 
-    def mark(self, key: str) -> None:
+    def mark(self, key: str, *, urgent: bool = True) -> None:
+        """Owe the state of ``key``; not ``urgent``: it is on the way to one that will be."""
         self._dirty[key] = None
+        self._urgent |= urgent
 
     def mark_full(self) -> None:
         self.full = True
@@ -33,24 +40,26 @@ class Outbox:
         """Return when the next report may leave; None: nothing to say, or one is on its way."""
         if self._sent is not None or not (self.full or self._dirty):
             return None
-        return self._next_s
+        gather_s = GATHER_URGENT_S if self._urgent or self.full else GATHER_S
+        return max(self._last_s + gather_s, self._hold_s)
 
     def take(self, now_s: float) -> tuple[bool, tuple[str, ...]]:
         """Return whether to report everything, and else which keys; they count as on their way."""
         taken = self.full, self._dirty
-        self._sent, self._dirty, self.full = taken, {}, False
-        self._next_s = now_s + COALESCE_S
+        self._sent, self._dirty, self.full, self._urgent = taken, {}, False, False
+        self._last_s = now_s
         return taken[0], tuple(taken[1])
 
     def settled(self, now_s: float, *, ok: bool) -> None:
         """The report on its way has left; or has not, and what it said is owed again."""
         sent, self._sent = self._sent, None
         if ok or sent is None:
-            self._retry_s = RETRY_S
+            self._retry_s, self._hold_s = RETRY_S, 0.0
             return
         self.full = self.full or sent[0]
         self._dirty = {**sent[1], **self._dirty}
-        self._next_s = now_s + self._retry_s
+        self._urgent = True
+        self._hold_s = now_s + self._retry_s
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
 
 

@@ -33,4 +33,5 @@ def agent(redis_server: RedisServer) -> Iterator[Agent]:
         yield made
     finally:
         made.end()
+        made.nexus.close()
         shutil.rmtree(folder, ignore_errors=True)

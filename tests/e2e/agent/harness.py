@@ -164,9 +164,8 @@ class Agent:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(10)
-        if self.state.exists():
+        if (self.state / "c").exists():
             self._end_launcher()
-        self.nexus.close()
 
     def _end_launcher(self) -> None:
         runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.model.base import decode
@@ -249,6 +251,36 @@ def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
     assert "another agent uses the state directory" in done.stderr
 
 
+def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_room(agent: Agent) -> None:
+    agent.until("the first report", lambda: agent.reports)
+    agent.stop()
+    with small_disk(agent.state):
+        agent.start()
+        pid = running(agent)
+        agent.until("quiet", lambda: agent.reports)
+        filler = agent.state / "filler"
+        fill(filler)
+        agent.create("b-2.0")
+        eventually(lambda: "event=agent.unwritable" in agent.words())
+        assert "b-2.0_1" not in agent.containers
+        assert not (agent.state / "c" / "b-2.0_1").exists()
+        filler.unlink()
+        agent.await_state("b-2.0", FoundState.READY)
+        assert not gone(pid)
+        agent.destroy("b-2.0")
+        agent.destroy(POD)
+        agent.await_state(POD, FoundState.GONE)
+        agent.await_state("b-2.0", FoundState.GONE)
+        agent.end()
+
+
+def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
+    agent.until("the first report", lambda: agent.reports)
+    began_s = time.monotonic()
+    agent.stop()
+    assert time.monotonic() - began_s < 2.0  # A second, and another for a busy machine.
+
+
 def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: object) -> None:
     pid = running(agent)
     redis_server.stop()  # type: ignore[attr-defined]
@@ -260,6 +292,27 @@ def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: ob
 
 
 # ---- helpers
+
+
+@contextmanager
+def small_disk(state: Path) -> Iterator[None]:
+    """Put a file system of 48 MiB below ``state``, and take it away again."""
+    shutil.rmtree(state)
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "tmpfs", str(state)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room for a single byte more."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            with suppress(OSError):
+                while file.write(b"x" * size):
+                    pass
 
 
 def parent(pid: int) -> int:

@@ -187,19 +187,34 @@ def test_orders_without_a_container_are_bounded() -> None:
 # ---- reports
 
 
-def test_first_report_leaves_at_once_and_the_next_are_gathered() -> None:
+def told_once(state: PodState) -> Driven:
+    """Return an agent whose first report of a pod left 3 ms ago, and which is in ``state`` now."""
     agent = ready()
     agent.now_s += 1
     agent.step(reported(PodState.DEPLOYING))
     assert len(agent.logic.flush(agent.now_s).sends) == 1
     agent.step(ReportPublished(role=APPMASTER, ok=True))
-    agent.now_s += 0.005
-    agent.step(reported(PodState.RUNNING))
-    flush = agent.logic.flush(agent.now_s)
-    assert flush.sends == ()
-    assert flush.wake_s is not None
-    assert abs(flush.wake_s - agent.now_s - 0.015) < 1e-6
-    agent.step(reported(PodState.RUNNING, healthy=True))
+    agent.now_s += 0.003
+    agent.step(reported(state, 2))
+    assert agent.logic.flush(agent.now_s).sends == ()
+    return agent
+
+
+def test_first_report_leaves_at_once_and_what_is_on_the_way_is_gathered() -> None:
+    agent = told_once(PodState.DEPLOYING)
+    wake_s = agent.logic.wake_s()
+    assert wake_s is not None
+    assert abs(wake_s - agent.now_s - 0.017) < 1e-6
+    agent.step(reported(PodState.STOPPING, 2))
+    assert [pod.state for pod in pods(agent)] == [PodState.STOPPING]
+
+
+def test_state_that_somebody_waits_for_is_told_sooner() -> None:
+    agent = told_once(PodState.RUNNING)
+    wake_s = agent.logic.wake_s()
+    assert wake_s is not None
+    assert abs(wake_s - agent.now_s - 0.002) < 1e-6
+    agent.step(reported(PodState.RUNNING, 2, healthy=True))
     told = pods(agent)
     assert [(pod.state, pod.healthy) for pod in told] == [(PodState.RUNNING, True)]
 
