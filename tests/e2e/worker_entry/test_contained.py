@@ -178,8 +178,9 @@ def test_seccomp_program_is_in_force(contained, spec):
     rows = [(0x20, 0, 0, 0), (0x15, 0, 1, 83), (0x06, 0, 0, 0x0005000D), (0x06, 0, 0, 0x7FFF0000)]
     program = base64.b64encode(b"".join(struct.pack("HBBI", *row) for row in rows)).decode()
     container = contained(seccomp_program=program, seccomp=True)
-    container.order(spec("mkdir no 2> why; exec sleep 60"))
-    assert "Permission denied" in container.until_true(lambda: container.text("why"))
+    container.order(spec("mkdir no 2> why; echo > done; exec sleep 60"))
+    container.until_true(lambda: container.text("done"))
+    assert "Permission denied" in container.text("why")
     assert not (container.workspace / "no").exists()
 
 
