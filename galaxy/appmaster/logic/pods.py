@@ -98,7 +98,6 @@ def write(ledger: Ledger, pod: PodRecord, **changes: Any) -> PodRecord:
         and pod.phase in (PodPhase.RUNNING, PodPhase.DRAINING)
         and found.state is PodState.RUNNING
         and found.healthy
-        and found.generation >= pod.cut
     )
     healthy_s = (ledger.now_s if pod.healthy_s is None else pod.healthy_s) if up and acked(pod) else None
     drain_s = pod.drain_s if pod.phase is PodPhase.DRAINING else None
@@ -122,8 +121,8 @@ def observe(ledger: Ledger, agent: str, found: PodFound) -> None:
     old = pod.found
     if found == old or (old is not None and found.generation < old.generation):
         return
-    if pod.phase is PodPhase.FINISHED and not pod.recover:
-        return
+    if pod.phase is PodPhase.FINISHED:
+        return  # For good: what is known of its end is kept.
     before = pod
     pod = msgspec.structs.replace(pod, found=found)
     finished = is_batch(job.type) and found.state is PodState.FINISHED and found.generation > 0
@@ -138,7 +137,7 @@ def observe(ledger: Ledger, agent: str, found: PodFound) -> None:
     if pod.phase is PodPhase.FAILED and before.phase is not PodPhase.FAILED:
         failed_on = (*(name for name in pod.failed_on if name != agent), agent)
         pod = msgspec.structs.replace(pod, failed_on=failed_on[-ledger.config.failed_on_max :])
-    if pod.phase in (PodPhase.FINISHED, PodPhase.FAILED):
+    if pod.phase is PodPhase.FINISHED:
         pod = msgspec.structs.replace(pod, recover=False)
     pod = write(ledger, pod)
     if acked(pod):

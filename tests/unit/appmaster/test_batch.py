@@ -3,9 +3,12 @@
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
+from galaxy.model.agent import AgentReport
 from galaxy.model.job import PodPhase
+from galaxy.model.pod import PodState
 from galaxy.model.request import JobRef, ListJobs, ReadLogs
 from tests.unit.appmaster.world import Faults, World, batch
 
@@ -104,6 +107,19 @@ def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
     world.resman.tell(job, full=True)
     world.run(60)
     assert runs(world)[f"{job}.0"] == 1
+
+
+def test_late_report_does_not_wake_a_finished_pod_nor_blur_its_end() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 1", replica=1))
+    world.run_until(lambda: world.state(job) == "finished", 10)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents[pod.agent]
+    assert pod.found is not None
+    late = replace(pod.found, state=PodState.RUNNING, tasks=())
+    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial + 1, pods=(late,)))
+    assert world.master.ledger.pods[pod.pod].found == pod.found
+    assert world.state(job) == "finished"
 
 
 def test_new_run_of_a_finished_job_takes_its_name_and_history_keeps_the_logs() -> None:

@@ -163,6 +163,21 @@ def test_late_report_from_before_does_not_undo_a_newer_one() -> None:
     assert world.master.ledger.pods[pod.pod] == pod
 
 
+def test_report_of_the_program_that_an_order_takes_down_does_not_publish_it_again() -> None:
+    world = World()
+    spec = service(replica=1, drain=0.0)
+    job = world.submit(spec)
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents[pod.agent]
+    world.update(job, with_task(spec, start="serve v2"))
+    assert world.endpoints("web") == ()
+    assert pod.found is not None
+    old_and_well = replace(pod.found, pid=1)
+    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(old_and_well,)))
+    assert world.endpoints("web") == ()
+
+
 def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=1))
@@ -179,7 +194,7 @@ def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
 
 
 def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
-    world = World()
+    world = World(agents=1)
     job = world.submit(service(replica=1))
     world.settle(job)
     before = world.master.ledger.pods[f"{job}.0"]
@@ -190,7 +205,8 @@ def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
     now = world.master.ledger.pods[before.pod]
     assert now.incarnation == before.incarnation + 1
     failed = replace(before.found, state=PodState.FAILED)
-    world.feed(AgentReport(agent=before.agent, boot="later", serial=99, pods=(failed,)))
+    assert now.agent == before.agent
+    world.feed(AgentReport(agent=old.name, boot=old.boot, serial=999, pods=(failed,)))
     assert world.master.ledger.pods[before.pod] == now
 
 

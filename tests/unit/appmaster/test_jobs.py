@@ -254,6 +254,28 @@ def test_program_that_dies_is_counted_and_told_with_its_exit() -> None:
     assert any(event.kind == "pod.exited" and "exit code 137" in event.text for event in view.events)
 
 
+def test_restarts_are_counted_over_updates_and_hosts() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+
+    def crash() -> None:
+        worker = next(worker for agent in world.agents.values() for worker in agent.workers.values())
+        worker.crash_once()
+        world.run(0.5)
+        world.settle(job)
+
+    crash()
+    world.update(job, with_task(service(replica=1), start="serve v2"))
+    world.settle(job)
+    crash()
+    world.agents[world.show(job).pods[0].agent].die()
+    world.run(10)
+    world.settle(job)
+    crash()
+    assert world.show(job).pods[0].restarts == 3
+
+
 def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
     world = World()
     job = world.submit(service(replica=2, start="fail"))

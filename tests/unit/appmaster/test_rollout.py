@@ -140,6 +140,22 @@ def test_bad_version_stalls_with_the_old_pods_serving(bad: str) -> None:
     assert not view.settled
 
 
+def test_one_failing_pod_stops_the_other_slots_too() -> None:
+    world = World()
+    spec = service(replica=8, step=2)
+    job = world.submit(spec)
+    world.settle(job)
+    world.update(job, with_task(spec, start="serve v2"))
+    world.run_until(lambda: sorted(world.programs().values()).count("serve v2") == 2, 20)
+    worker = next(
+        each for a in world.agents.values() for each in a.workers.values() if each.program == "serve v2"
+    )
+    worker._exited(1, again=False)
+    world.run(120)
+    assert world.state(job) == "stalled"
+    assert sorted(world.programs().values()).count("serve") == 6
+
+
 def test_version_that_never_becomes_healthy_stalls_after_the_deadline() -> None:
     world = World(config=AppMasterConfig(progress_deadline_s=30.0))
     job = world.submit(service())
