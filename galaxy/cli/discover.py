@@ -6,9 +6,8 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options, complete, output_options, service_names
-from galaxy.cli.output import Output
+from galaxy.cli.output import Output, tell
 from galaxy.cli.rows import endpoint_rows
-from galaxy.errors import DONE, FAILED
 
 
 @click.command(
@@ -24,10 +23,13 @@ from galaxy.errors import DONE, FAILED
 @click.option("--all/--healthy", "every", default=False, help="With all states, or healthy ones only.")
 @output_options
 @cluster_options
-def discover(target: Target, output: Output, service: str, every: bool) -> int:
-    """Show where a service answers. The exit code is 1 when it answers nowhere."""
+def discover(target: Target, output: Output, service: str, every: bool) -> None:
+    """Show where a service answers."""
     with target.open() as galaxy:
         endpoints = galaxy.discover(service, all=every)
-    if not output.data(endpoints, [f"{e.address}:{e.port}" for e in endpoints]):
-        output.table(*endpoint_rows(endpoints))
-    return DONE if endpoints else FAILED
+    if output.data(endpoints, [f"{e.address}:{e.port}" for e in endpoints]):
+        return
+    if not endpoints:
+        tell(f"{service} answers nowhere" + ("" if every else " that is healthy; --all shows the rest"))
+        return
+    output.table(*endpoint_rows(endpoints))

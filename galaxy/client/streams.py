@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final
 
-from galaxy.errors import BadMessage, Conflict, GalaxyError, Unreachable
+from galaxy.errors import Conflict, GalaxyError, Unreachable
 from galaxy.model.base import Noun, decode
 from galaxy.model.request import SessionOpened
 from galaxy.model.views import LogChunk
@@ -19,6 +19,8 @@ from galaxy.nexus.session import Frame, FrameHead, Session
 SILENCE_S: Final = 30.0
 """How long a session may say nothing at its start before its agent counts as gone."""
 LOOK_S: Final = 1.0
+CLOSING_S: Final = 0.5
+"""How long an agent's own closing of a finished session is waited for."""
 CHUNKS_MAX: Final = 256
 FOLLOWED_MAX: Final = 40
 """Pods followed at once: each takes a connection."""
@@ -108,7 +110,7 @@ class LogStream:
             if chunk.text or chunk.error:
                 self._put(chunk)
             if chunk.end:
-                session.remove()
+                _forget(session)
                 return
 
     def _put(self, chunk: LogChunk | None) -> None:
@@ -118,6 +120,12 @@ class LogStream:
                 return
             except queue.Full:
                 continue
+
+
+def _forget(session: Session) -> None:
+    """Remove a session whose agent has said its last; it closes right after that."""
+    session.read("out", CLOSING_S)
+    session.remove()
 
 
 class Executed(Noun, frozen=True, kw_only=True):
@@ -140,6 +148,7 @@ class ExecStream:
         self.pod = pod
         self._session = session
         self._over = threading.Event()
+        self._ended = False
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the command has ended.
@@ -173,6 +182,7 @@ class ExecStream:
             raise GalaxyError(frame.head.message or f"the command in {self.pod} failed")
         if frame.head.kind == "eof":
             raise Unreachable(f"the command in {self.pod} ended without telling how")
+        self._ended |= frame.head.kind == "exit"
         return frame
 
     def write(self, data: bytes) -> None:
@@ -222,9 +232,12 @@ class ExecStream:
         if self._over.is_set():
             return
         self._over.set()
-        for direction in ("in", "out"):
-            with contextlib.suppress(GalaxyError, BadMessage):
-                self._session.close(direction)
+        with contextlib.suppress(GalaxyError):
+            if self._ended:
+                _forget(self._session)
+                return
+            for direction in ("in", "out"):
+                self._session.close(direction)  # The agent kills the command.
 
     def __enter__(self) -> ExecStream:
         return self

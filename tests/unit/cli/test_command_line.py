@@ -1,0 +1,186 @@
+"""The real command, as a process, where no cluster is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIVE = """\
+name: web
+type: servce
+deploy:
+  replcia: 3
+pod:
+  tasks:
+    - cpu: 250x
+      memory: 64M
+      start: run
+      ports: [http]
+      services:
+        - {name: a, port: htp}
+      env:
+        GALAXY_X: "1"
+"""
+
+
+def galaxy(*words: str, input: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "galaxy.cli.main", *words],
+        input=input, capture_output=True, text=True, timeout=30, env=clean | environ, check=False,
+    )  # fmt: skip
+
+
+def test_version_is_one_line() -> None:
+    done = galaxy("--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "galaxy")
+
+
+def test_help_has_examples_before_options() -> None:
+    for words in ((), ("job",), ("job", "run"), ("logs",), ("exec",), ("agent",)):
+        text = galaxy(*words, "-h").stdout
+        assert 0 < text.index("Examples:") < text.index("Options:")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [(("jb",), "did you mean `job`?"), (("job", "lsit"), "did you mean `list`?"), (("job", "run"), "init")],
+)
+def test_wrong_words_are_wrong_usage_with_a_way_out(words: tuple[str, ...], hint: str) -> None:
+    done = galaxy(*words)
+    assert done.returncode == 64
+    assert done.stderr.startswith("galaxy: ")
+    assert hint in done.stderr
+
+
+def test_five_mistakes_are_reported_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(FIVE)
+    done = galaxy("job", "validate", str(path))
+    first, *lines = done.stderr.splitlines()
+    assert done.returncode == 64
+    assert first == f'galaxy: cannot use job file "{path}": 5 problems'
+    assert [line.strip().removeprefix(f"{path}:").split(":")[0] for line in lines] == [
+        "2",
+        "4",
+        "7",
+        "12",
+        "14",
+    ]
+
+
+def test_problems_of_every_file_are_reported(tmp_path: Path) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(FIVE)
+    done = galaxy("job", "validate", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
+    assert done.stderr.count("5 problems") == 2
+
+
+@pytest.mark.parametrize("type_", ["monitor", "service", "batch"])
+def test_template_validates(type_: str) -> None:
+    text = galaxy("job", "init", "web", "--type", type_).stdout
+    done = galaxy("job", "validate", "-", input=text)
+    assert (done.returncode, done.stdout) == (0, "-: job web is valid\n")
+
+
+def test_init_does_not_overwrite(tmp_path: Path) -> None:
+    target = tmp_path / "job.yaml"
+    assert galaxy("job", "init", "-o", str(target)).returncode == 0
+    before = target.read_text()
+    assert galaxy("job", "init", "other", "-o", str(target)).returncode == 64
+    assert target.read_text() == before
+
+
+def test_file_of_the_ancestor_imports_with_warnings_and_validates(tmp_path: Path) -> None:
+    volume = {
+        "size": "300M",
+        "type": "kEmptyDir",
+        "medium": "kDisk",
+        "dest_path": "/home/work",
+        "use_symlink": True,
+    }
+    task = {
+        "cpu": {"millicores": 1000}, "mem": {"size": "800M"}, "ports": [{"name": "p", "port": "12300"}],
+        "exec_package": {"start_cmd": "sh start.sh"},
+        "services": [{"service_name": "s", "port_name": "p", "user_bns": False}],
+    }  # fmt: skip
+    app = {"name": "example", "type": "kJobService", "pod": {"workspace_volum": volume, "tasks": [task]}}
+    path = tmp_path / "app.json"
+    path.write_text(json.dumps(app, indent="\t"))
+    done = galaxy("job", "import", str(path))
+    assert done.returncode == 0
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 2
+    assert all(line.startswith(f"galaxy: warning: {path}:") for line in warnings)
+    assert "user_bns" in warnings[1]
+    assert galaxy("job", "validate", "-", input=done.stdout).returncode == 0
+
+
+def test_no_known_cluster_is_one_clear_message(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "GALAXY_DIR": str(tmp_path / "none")}
+    done = galaxy("job", "list", **env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("galaxy: no cluster runs in")
+    assert "Traceback" not in done.stderr
+
+
+def test_contexts_are_added_chosen_and_listed_without_passwords(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert galaxy("context", "add", "far", "--redis", "redis://:s3cret@h/0", **env).returncode == 0
+    assert galaxy("context", "add", "near", "--dir", str(tmp_path), **env).returncode == 0
+    assert galaxy("context", "use", "far", **env).returncode == 0
+    listed = galaxy("context", "list", **env).stdout
+    assert "s3cret" not in listed
+    assert [line.split()[:2] for line in listed.splitlines()[1:]] == [["*", "far"], ["near", str(tmp_path)]]
+    assert galaxy("context", "use", "nowhere", **env).returncode == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_for_every_shell(shell: str) -> None:
+    assert "_GALAXY_COMPLETE" in galaxy("completion", shell).stdout
+
+
+def test_commands_complete(tmp_path: Path) -> None:
+    env = {"_GALAXY_COMPLETE": "bash_complete", "COMP_WORDS": "galaxy job sh", "COMP_CWORD": "2"}
+    assert galaxy(**env).stdout.split() == ["plain,show"]
+
+
+def test_closed_pipe_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "galaxy.cli.main", "job", "schema"]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_fault_of_ours_is_one_line_unless_asked(tmp_path: Path) -> None:
+    code = "import galaxy.cli.main as m, galaxy.cli.job_file as f, sys\n" \
+           "f.write = None\nsys.exit(m.run(['job', 'schema']))"  # fmt: skip
+    env = os.environ | {"GALAXY_DEBUG": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+    assert "internal error" in done.stderr
+    loud = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=env | {"GALAXY_DEBUG": "1"},
+        check=False,
+    )
+    assert "Traceback" in loud.stderr
+
+
+def test_slow_packages_are_not_imported_for_the_quick_commands() -> None:
+    code = (
+        "import sys; from galaxy.cli.main import run; run(['job', 'init'])\n"
+        "slow = {'redis', 'celery', 'kombu', 'numpy', 'rich', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(' '.join(sorted(slow)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

@@ -1,0 +1,121 @@
+"""What is told of a job on its way."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.cli.follow import Progress, settled_line, stuck, waiting_for
+from galaxy.cli.rows import event_lines, job_rows, pod_rows, reason_lines, task_rows, trouble_lines
+from galaxy.model.container import Reason
+from galaxy.model.pod import Exit
+from galaxy.model.trace import TraceEvent
+from galaxy.model.views import TaskView
+from tests.unit.cli.views import pod, view
+
+
+def news(progress: Progress, *views: object) -> list[list[str]]:
+    return [list(progress.news(one)) for one in views]  # type: ignore[arg-type]
+
+
+def test_each_change_of_a_pod_is_one_line_and_no_change_is_none() -> None:
+    before = view(pod(0, "deploying"), pod(1))
+    after = view(pod(0), pod(1))
+    told = news(Progress(0.0), before, before, after)
+    assert told == [
+        ["web-1.0 deploying on h1", "web-1.1 running healthy on h1"],
+        [],
+        ["web-1.0 running healthy on h1"],
+    ]
+
+
+def test_pods_that_were_there_before_are_no_news() -> None:
+    progress = Progress(0.0, known=True)
+    assert news(progress, view(pod(0)), view(pod(0, "stopping"))) == [[], ["web-1.0 stopping on h1"]]
+
+
+def test_pod_that_is_gone_is_told_once() -> None:
+    assert news(Progress(0.0, known=True), view(pod(0), pod(1)), view(pod(0)), view(pod(0)))[1:] == [
+        ["web-1.1 gone"],
+        [],
+    ]
+
+
+def test_line_of_a_pod_says_restarts_and_reason() -> None:
+    reason = Reason(code="exited", message="exit code 9")
+    (line,) = news(Progress(0.0), view(pod(0, "backoff", restarts=2, reason=reason)))[0]
+    assert line == "web-1.0 backoff on h1 restarted 2 times: exit code 9"
+
+
+def test_what_is_waited_for_names_the_first_pods() -> None:
+    late = view(*(pod(n, "deploying") for n in range(5)), pod(5))
+    assert waiting_for(late) == (
+        "waiting for 5 of 6 pods: web-1.0 deploying, web-1.1 deploying, web-1.2 deploying and 2 more"
+    )
+
+
+def test_healthy_pod_of_the_old_revision_is_waited_for() -> None:
+    assert "web-1.0" in waiting_for(view(pod(0), pod(1, revision=2), revision=2))
+
+
+@pytest.mark.parametrize(
+    ("pods", "state", "expected"),
+    [
+        ((pod(0), pod(1, "failed")), "running", True),
+        ((pod(0, "deploying"), pod(1, "failed")), "running", False),
+        ((pod(0), pod(1)), "running", False),
+        ((pod(0), pod(1, "backoff")), "running", False),
+        ((pod(0), pod(1, "backoff")), "stalled", True),
+    ],
+)
+def test_waiting_ends_when_nothing_more_happens_by_itself(pods: tuple, state: str, expected: bool) -> None:
+    assert stuck(view(*pods, state=state)) is expected
+
+
+def test_settled_job_is_told_by_its_state() -> None:
+    assert settled_line(view(pod(0), settled=True)) == "web-1 revision 1: 1 of 1 pods healthy"
+    assert "containers stay" in settled_line(view(pod(0, "stopped"), state="stopped", settled=True))
+
+
+def test_placement_is_explained_with_counts_and_nearest_hosts() -> None:
+    reason = Reason(
+        code="placement", message="no room", counts={"cpu": 2, "pool": 5}, nearest=("h1 lacks 2",)
+    )
+    assert reason_lines(reason) == ["no room", "agents: 5 pool, 2 cpu", "nearest: h1 lacks 2"]
+
+
+def test_reason_of_many_pods_is_told_once() -> None:
+    reason = Reason(code="placement", message="no room")
+    own = Reason(code="placement", message="2 of 2 pods pending: web-1.0: no room")
+    lines = trouble_lines(
+        view(pod(0, "pending", reason=reason), pod(1, "pending", reason=reason), reason=own)
+    )
+    assert lines == ["web-1.0 and 1 more: no room"]
+
+
+def test_reason_of_the_job_alone_is_told_first() -> None:
+    own = Reason(code="stalled", message="rollout stalled")
+    assert trouble_lines(view(pod(0), reason=own)) == ["rollout stalled"]
+
+
+def test_oom_kill_and_restarts_are_in_the_table_of_programs() -> None:
+    task = TaskView(name="main", state="running", restarts=3, last_exit=Exit(at_s=1.0, signal=9, oom=True))
+    titles, (row,) = task_rows([pod(0, tasks=(task,))], 10.0)
+    cells = dict(zip(titles, row, strict=True))
+    assert cells["RESTARTS"] == "3"
+    assert "OOM-killed" in cells["LAST EXIT"]
+
+
+def test_every_row_has_a_cell_for_every_title() -> None:
+    sample = view(pod(0, ports={"http": 1}))
+    for titles, rows in (
+        job_rows([sample.summary], 1.0),
+        job_rows([sample.summary], 1.0, wide=True),
+        pod_rows(sample.pods, 1.0),
+        pod_rows(sample.pods, 1.0, wide=True),
+    ):
+        assert all(len(row) == len(titles) for row in rows)
+
+
+def test_last_events_are_shown_oldest_first() -> None:
+    events = tuple(TraceEvent(kind=f"k{n}", subject="web-1", at_s=float(n)) for n in range(5))
+    assert [line.split()[3] for line in event_lines(view(pod(0), events=events), 10.0, 2)] == ["k3", "k4"]

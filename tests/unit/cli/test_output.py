@@ -1,0 +1,47 @@
+"""Tables, colours and data for machines."""
+
+from __future__ import annotations
+
+from galaxy.cli.output import ago, cut, full, one_line, table_lines
+from galaxy.model.views import EndpointView, JobSummary
+
+
+def test_columns_are_aligned_and_lines_have_no_tail() -> None:
+    lines = table_lines(["A", "LONG"], [["xxx", "1"], ["y", ""]])
+    assert lines == ["A    LONG", "xxx  1", "y"]
+
+
+def test_headers_can_be_left_out() -> None:
+    assert table_lines(["A"], [["x"]], headers=False) == ["x"]
+    assert table_lines(["A"], [], headers=False) == []
+
+
+def test_lines_are_cut_to_the_terminal() -> None:
+    assert table_lines(["A", "B"], [["abc", "defghij"]], width=8)[1] == "abc  de…"
+    assert cut("abc", 0) == "abc"
+
+
+def test_states_are_coloured_without_moving_columns() -> None:
+    plain = table_lines(["POD", "STATE", "X"], [["failed-1", "failed", "y"]])
+    coloured = table_lines(["POD", "STATE", "X"], [["failed-1", "failed", "y"]], colour=True)
+    assert coloured[1] == plain[1].replace("  failed", "  \x1b[31mfailed\x1b[0m")
+
+
+def test_text_from_elsewhere_cannot_move_the_cursor() -> None:
+    assert one_line("a\x1b[2Jb\nc") == "a [2Jb c"
+    assert "\x1b" not in table_lines(["A"], [["\x1b[2J"]])[1]
+
+
+def test_data_for_machines_has_every_field() -> None:
+    job = JobSummary(job="a-1", name="a", type="service", state="running", revision=1, replica=1)
+    assert full(job)["healthy"] == 0
+    endpoint = EndpointView(service="s", pod="a-1.0", address="h", port=1, state="healthy")
+    assert full((endpoint,)) == [
+        {"service": "s", "pod": "a-1.0", "address": "h", "port": 1, "state": "healthy"}
+    ]
+
+
+def test_times_are_told_relative_and_what_never_was_is_empty() -> None:
+    assert ago(100.0, 165.4) == "1m5s"
+    assert ago(0.0, 165.0) == ""
+    assert ago(200.0, 100.0) == "0s"  # A clock that is ahead of ours.

@@ -1,0 +1,30 @@
+"""Views as AppMaster answers them, made small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galaxy.model import jobfile
+from galaxy.model.views import JobSummary, JobView, PodView
+
+SPEC = jobfile.load({"name": "web", "pod": {"tasks": [{"cpu": "100m", "memory": "16M", "start": "run"}]}})
+
+
+def pod(index: int, state: str = "running", **fields: Any) -> PodView:
+    facts: dict[str, Any] = {"healthy": state == "running", "revision": 1, "incarnation": 1, "agent": "h1"}
+    name = f"web-1.{index}"
+    return PodView(pod=name, index=index, state=state, container=name, **facts | fields)
+
+
+def view(*pods: PodView, state: str = "running", settled: bool = False, **fields: Any) -> JobView:
+    summary = JobSummary(
+        job="web-1",
+        name="web",
+        type="service",
+        state=state,
+        revision=fields.pop("revision", 1),
+        replica=len(pods),
+        healthy=sum(one.healthy for one in pods),
+        reason=fields.pop("reason", None),
+    )
+    return JobView(summary=summary, spec=SPEC, pods=pods, settled=settled, **fields)

@@ -1,0 +1,99 @@
+"""Package files on their way to the agents of a local cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from galaxy.client.packages import stage
+from galaxy.errors import GalaxyError, SpecError
+from galaxy.model import jobfile
+from galaxy.model.spec import JobSpec, PackageSpec
+
+DATA = b"an archive, so to speak"
+SHA = hashlib.sha256(DATA).hexdigest()
+
+
+def job(source: str, **package: str) -> JobSpec:
+    task = {
+        "cpu": 1,
+        "memory": "16M",
+        "start": "run",
+        "package": {"source": source, "version": "1"} | package,
+    }
+    return jobfile.load({"name": "web", "pod": {"tasks": [task]}})
+
+
+def package_of(spec: JobSpec) -> PackageSpec:
+    package = spec.pod.tasks[0].package
+    assert package is not None
+    return package
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    base, cluster = tmp_path / "my job", tmp_path / "cluster dir"
+    (base / "build").mkdir(parents=True)
+    cluster.mkdir()
+    (base / "build" / "app-1.0.tar.gz").write_bytes(DATA)
+    return base, cluster
+
+
+def test_relative_path_becomes_a_url_of_a_copy_with_its_digest(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    package = package_of(stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster)))
+    assert package.sha256 == SHA
+    assert package.source == f"file://{cluster}/packages/{SHA}.tar.gz".replace(" ", "%20")
+    assert Path(unquote(package.source.removeprefix("file://"))).read_bytes() == DATA
+
+
+def test_equal_packages_are_one_file_and_no_scratch_is_left(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    for _ in range(2):
+        stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster))
+    assert [entry.name for entry in (cluster / "packages").iterdir()] == [f"{SHA}.tar.gz"]
+
+
+def test_urls_are_left_alone(folders: tuple[Path, Path]) -> None:
+    spec = job("https://host/app.tar.gz")
+    assert stage(spec, base=folders[0], cluster_dir="") is spec
+
+
+def test_missing_package_says_where_it_looked(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    with pytest.raises(SpecError, match="No such file") as caught:
+        stage(job("build/none.tar.gz"), base=base, cluster_dir=str(cluster))
+    assert str(base / "build" / "none.tar.gz") in caught.value.details[0]
+
+
+def test_folder_is_no_archive_and_the_way_to_one_is_told(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    with pytest.raises(SpecError, match="folder") as caught:
+        stage(job("build"), base=base, cluster_dir=str(cluster))
+    assert "tar -czf" in caught.value.hint
+
+
+def test_wrong_digest_is_refused_and_leaves_nothing(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    with pytest.raises(SpecError, match="sha256"):
+        stage(job("build/app-1.0.tar.gz", sha256="0" * 64), base=base, cluster_dir=str(cluster))
+    assert list((cluster / "packages").iterdir()) == []
+
+
+def test_cluster_elsewhere_cannot_have_a_file_of_ours(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(GalaxyError, match="cannot bring") as caught:
+        stage(job("build/app-1.0.tar.gz"), base=folders[0], cluster_dir="")
+    assert "http://" in caught.value.hint
+
+
+def test_data_packages_are_staged_too(folders: tuple[Path, Path]) -> None:
+    base, cluster = folders
+    data = {"packages": [{"source": "build/app-1.0.tar.gz", "version": "1", "path": "data"}]}
+    task = {"cpu": 1, "memory": "16M", "start": "run", "data": data}
+    spec = stage(jobfile.load({"name": "web", "pod": {"tasks": [task]}}), base=base, cluster_dir=str(cluster))
+    staged = spec.pod.tasks[0].data
+    assert staged is not None
+    assert staged.packages[0].sha256 == SHA
