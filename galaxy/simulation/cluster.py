@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from galaxy.agent.logic import AgentLogic
 from galaxy.appmaster.logic import AppMaster
+from galaxy.driver.leadership import Leadership
+from galaxy.model.agent import AgentInfo
 from galaxy.model.base import Noun
 from galaxy.model.container import Container, Group
 from galaxy.model.names import APPMASTER, RESMAN
@@ -27,6 +31,18 @@ FAULTS_S: Final = 120.0
 """How long things go wrong."""
 SETTLE_S: Final = 180.0
 """How long it may take, after that, until all is as wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What the cluster is built of; ``galaxy.simulation.broken`` has some that must be caught."""
+
+    resman: Callable[[], Logic] = ResMan
+    appmaster: Callable[[], Logic] = AppMaster
+    agent: Callable[[AgentInfo], AgentLogic] = AgentLogic
+    nexus: Callable[[Callable[[], float]], MemoryNexus] = MemoryNexus
+    leadership: type[Leadership] = Leadership
+    trusting: bool = False
 
 
 class Outcome(Noun, frozen=True, kw_only=True):
@@ -52,14 +68,13 @@ class Cluster:
         faults: Faults,
         *,
         hosts: int = 4,
-        resman: Callable[[], Logic] = ResMan,
-        appmaster: Callable[[], Logic] = AppMaster,
-        fencing: bool = True,
+        variant: Variant | None = None,
     ) -> None:
+        variant = variant or Variant()
         self.seed = seed
         self.world = World(seed, faults, FAULTS_S)
         self.bus = Bus(self.world)
-        self.nexus = MemoryNexus(lambda: self.world.now_s)
+        self.nexus = variant.nexus(lambda: self.world.now_s)
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
         self._once, self._epochs = OnceOnly(), Epochs()
         self.leaders = [
@@ -70,13 +85,14 @@ class Cluster:
                 role=role,
                 name=f"{role}-{letter}",
                 build=build,
-                fencing=fencing,
+                kind=variant.leadership,
+                trusting=variant.trusting,
             )
-            for role, build in ((RESMAN, resman), (APPMASTER, appmaster))
+            for role, build in ((RESMAN, variant.resman), (APPMASTER, variant.appmaster))
             for letter in "ab"
         ]
         self.hosts = [
-            Host(self.world, self.bus, self.nexus, name=f"h{n}", witness=self._witness)
+            Host(self.world, self.bus, self.nexus, name=f"h{n}", witness=self._witness, build=variant.agent)
             for n in range(1, hosts + 1)
         ]
         self.user = User(self.world, self.bus, self.nexus)

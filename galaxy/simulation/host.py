@@ -63,6 +63,7 @@ class Host:
         witness: Witness,
         cpu_milli: int = 4000,
         memory_bytes: int = 4 * GIB,
+        build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
     ) -> None:
         self.name = name
         self.living: dict[str, AppWorker] = {}
@@ -73,6 +74,7 @@ class Host:
         self._bus = bus
         self._nexus = nexus
         self._witness = witness
+        self._build = build
         self._life = 0
         self._pids = 1000
         self._events: list[Noun] = []
@@ -141,7 +143,7 @@ class Host:
         self._life += 1
         boot = f"{self.name}-{self._life}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
-        self.logic = AgentLogic(self._info)
+        self.logic = self._build(self._info)
         for table in self.logic.tables.values():
             table.load(self.disk.get(table.name, {}).items())
         self.logic.loaded()

@@ -36,8 +36,10 @@ class LeaderProcess:
         role: str,
         name: str,
         build: Callable[[], Logic],
-        fencing: bool = True,
+        kind: type[Leadership] = Leadership,
+        trusting: bool = False,
     ) -> None:
+        """``trusting`` never doubts its lease, so that only the store can refuse it."""
         self.role = role
         self.name = name
         self.logic: Logic | None = None
@@ -45,7 +47,8 @@ class LeaderProcess:
         self._bus = bus
         self._nexus = nexus
         self._build = build
-        self._fencing = fencing
+        self._kind = kind
+        self._trusting = trusting
         self._life = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
@@ -109,8 +112,8 @@ class LeaderProcess:
         self._world.tell(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
-        held = lease.held if self._fencing else lambda: True
-        leadership = Leadership(self.logic, self._nexus, answer, held=held)
+        held = (lambda: True) if self._trusting else lease.held
+        leadership = self._kind(self.logic, self._nexus, answer, held=held)
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._hear)
@@ -136,7 +139,7 @@ class LeaderProcess:
     def _renew(self, lease: Lease) -> None:
         if self._nexus.renew(lease.grant):
             lease.renewed(self._world.now_s)
-        elif self._fencing:
+        else:
             lease.lose()
         self._soon(lease.renew_every_s, lambda: self._renew(lease))
 

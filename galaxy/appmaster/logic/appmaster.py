@@ -174,6 +174,14 @@ class AppMaster:
             for part in _parts(orders, self.config.orders_per_message)
         ]
 
+    def _life_s(self, agent: str) -> float:
+        """Return how long an order for ``agent`` may wait in its queue.
+
+        It must be void before ResMan can take a silent agent for dead and have its pods run,
+        and finish, elsewhere: or the agent would begin them again when it comes back.
+        """
+        return max(1.0, self.config.order_life_s - self.agents.silent_s(agent, self.ledger.now_s))
+
     def _pod_sends(self) -> list[Send]:
         ledger = self.ledger
         sends = []
@@ -192,6 +200,7 @@ class AppMaster:
                         task=POD_DEPLOY,
                         body=body,
                         id=ledger.message_id("pods", agent),
+                        expires_s=self._life_s(agent),
                     )
                 )
                 self.agents.told(agent, ledger.now_s)

@@ -19,6 +19,8 @@ class AppMasterConfig(Noun, frozen=True, kw_only=True):
     """An agent's digest is compared when nothing to or from it has moved for so long."""
     beat_old_s: float = 30.0
     """Nothing is sent again to an agent whose last heartbeat is older."""
+    order_life_s: float = 25.0
+    """An order is void so long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
     min_healthy_s: float = 2.0
     """How long an updated pod stays healthy without a break before it counts in a rollout."""
     progress_deadline_s: float = 600.0

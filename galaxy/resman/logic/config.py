@@ -34,8 +34,8 @@ class ResManConfig(Noun, frozen=True, kw_only=True):
     resend_s: float = 2.0
     """First wait for the outcome of a command; doubles up to ``resend_s_max``."""
     resend_s_max: float = 15.0
-    command_life_s: float = 60.0
-    """A message to an agent is void after so long."""
+    command_life_s: float = 25.0
+    """A message to an agent is void so long after its last beat; less than ``dead_s``."""
     create_s_max: float = 120.0
     """A container that is not made after so long is given up there."""
     settle_s: float = 2.0

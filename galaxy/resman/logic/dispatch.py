@@ -86,10 +86,17 @@ class Dispatch:
                     task=CONTAINER_APPLY,
                     body=orders,
                     id=self._id(orders),
-                    expires_s=books.config.command_life_s,
+                    expires_s=self._life_s(agent),
                 )
             )
         return sends
+
+    def _life_s(self, agent: str) -> float:
+        """Return how long a command may wait in its queue: not until its agent can be dead."""
+        books = self.books
+        watch = books.watches.get(agent)
+        age_s = 0.0 if watch is None else books.pulse.age_s(watch.row)
+        return max(1.0, books.config.command_life_s - age_s)
 
     def _id(self, orders: ContainerOrders) -> str:
         """Name a message after its one command, or after the leadership and a count."""

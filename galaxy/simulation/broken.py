@@ -1,0 +1,153 @@
+"""Clusters that break one rule each, kept to show that the checkers notice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.memory import Memory
+from galaxy.agent.logic.nouns import Effect
+from galaxy.appmaster.logic import AppMaster
+from galaxy.driver.leadership import Leadership, Outcome
+from galaxy.driver.ports import Grant
+from galaxy.model.agent import AgentInfo, AgentReport
+from galaxy.model.base import Noun
+from galaxy.model.container import ContainerOrders
+from galaxy.model.pod import PodOrders
+from galaxy.model.step import Logic, Send, Step
+from galaxy.model.table import Change, Table
+from galaxy.model.trace import TraceEvent
+from galaxy.nexus.memory import MemoryNexus
+from galaxy.resman.logic import ResMan
+from galaxy.simulation.cluster import Variant
+
+
+class Gullible(MemoryNexus):
+    """A store that lets anybody write who once led: rule 2 without its fence."""
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        held = self._locks.get(grant.role)
+        self._locks[grant.role] = (grant.owner, grant.epoch, self._now_s() + 1)
+        super().commit(grant, serial, changes, trace)
+        if held is None:
+            del self._locks[grant.role]
+        else:
+            self._locks[grant.role] = held
+
+
+class _Obedient(Memory):
+    """An agent that obeys every epoch."""
+
+    def obeys(self, role: str, epoch: int) -> bool:
+        super().obeys(role, max(epoch, self.epochs[role].epoch if role in self.epochs else 0))
+        return True
+
+
+def obedient(info: AgentInfo) -> AgentLogic:
+    """Return an agent without fencing."""
+    return AgentLogic(info, _Obedient())
+
+
+class _OneLife(Memory):
+    """An agent's memory that has no tombstones."""
+
+    def bury(self, container: str, incarnation: int) -> None:
+        """Remember nothing."""
+
+
+class OneLifeAgent(AgentLogic):
+    """An agent to which every order for a slot is for the life that it holds, whichever it names."""
+
+    def __init__(self, info: AgentInfo) -> None:
+        super().__init__(info, _OneLife())
+
+    def step(self, now_s: float, events: Sequence[Noun]) -> tuple[Effect, ...]:
+        return super().step(now_s, [self._blur(e) if isinstance(e, ContainerOrders) else e for e in events])
+
+    def _blur(self, orders: ContainerOrders) -> ContainerOrders:
+        held = {row.container: row.incarnation for row in self.held()}
+        replace = msgspec.structs.replace
+        return replace(
+            orders,
+            create=tuple(replace(c, incarnation=held.get(c.container, c.incarnation)) for c in orders.create),
+            destroy=tuple(
+                replace(d, incarnation=held.get(d.container, d.incarnation)) for d in orders.destroy
+            ),
+        )
+
+
+class Forgotten(Leadership):
+    """Sends before it commits, and then the commit is what a crash takes away."""
+
+    def _commit(self, stepped: tuple[Step, list[Change], tuple[TraceEvent, ...]]) -> Outcome:
+        step, changes, _ = stepped
+        if self.ticks % 7 == 0 and changes:
+            self._discard()
+            return Outcome(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
+        return super()._commit(stepped)
+
+
+class _Around:
+    """A logic with another one inside."""
+
+    def __init__(self, inner: Logic) -> None:
+        self._inner = inner
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        return self._inner.tables
+
+    def lead(self, epoch: int, now_s: float) -> None:
+        self._inner.lead(epoch, now_s)
+
+
+class OneLifeForAll(_Around):
+    """A ResMan that takes a report of any life of a slot for one of the life that it wants."""
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        heard = [self._blur(event) if isinstance(event, AgentReport) else event for event in events]
+        return self._inner.step(now_s, heard)
+
+    def _blur(self, report: AgentReport) -> AgentReport:
+        rows = self.tables["containers"]
+        blurred = []
+        for found in report.containers:
+            row = rows.get(found.container)
+            life = found.incarnation if row is None else row.incarnation
+            blurred.append(msgspec.structs.replace(found, incarnation=life))
+        return msgspec.structs.replace(report, containers=tuple(blurred))
+
+
+class EventsOnly(_Around):
+    """A leader that believes what it is told as it happens, and never asks what is there."""
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        heard = [_partial(e) if isinstance(e, AgentReport) and e.info is None else e for e in events]
+        step = self._inner.step(now_s, heard)
+        return msgspec.structs.replace(step, sends=tuple(_unasking(send) for send in step.sends))
+
+
+def _partial(report: AgentReport) -> AgentReport:
+    return msgspec.structs.replace(report, full=False)
+
+
+def _unasking(send: Send) -> Send:
+    if isinstance(send.body, PodOrders | ContainerOrders) and send.body.report:
+        return msgspec.structs.replace(send, body=msgspec.structs.replace(send.body, report=False))
+    return send
+
+
+BROKEN: Final[dict[str, Variant]] = {
+    "send before commit": Variant(leadership=Forgotten),
+    "ignore incarnation": Variant(resman=lambda: OneLifeForAll(ResMan()), agent=OneLifeAgent),
+    "no fencing": Variant(nexus=Gullible, agent=obedient, trusting=True),
+    "events only, no reports": Variant(
+        resman=lambda: EventsOnly(ResMan()), appmaster=lambda: EventsOnly(AppMaster())
+    ),
+}
+"""By the rule that is broken."""

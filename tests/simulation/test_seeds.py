@@ -1,0 +1,49 @@
+"""Seeds: whatever goes wrong, promises are kept, and what was wanted comes to be."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from galaxy.simulation.broken import BROKEN
+from galaxy.simulation.cluster import Cluster
+from galaxy.simulation.faults import CALM, Faults
+
+SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, 25))
+def test_every_seed_keeps_every_promise(first: int) -> None:
+    outcomes = [Cluster(seed, Faults()).run() for seed in range(first, min(first + 25, SEEDS))]
+    assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
+    assert sum(outcome.lost for outcome in outcomes) > 100, "no fault happened"
+    assert sum(outcome.starts for outcome in outcomes) > 100, "nothing ran"
+
+
+def test_calm_world_settles_at_once() -> None:
+    outcome = Cluster(1, CALM).run()
+    assert outcome.failure == ""
+    assert outcome.lost == 0
+    assert outcome.settled_s <= 30
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
+    assert any(Cluster(seed, Faults(), variant=BROKEN[rule]).run().failure for seed in range(40))
+
+
+def test_same_seed_tells_the_same_story_whatever_the_hash_seed() -> None:
+    stories = {
+        subprocess.run(
+            [sys.executable, "-m", "galaxy.simulation", "--seed", "11", "--tail", "1"],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(stories) == 1
+    assert "fingerprint" in stories.pop()
