@@ -115,13 +115,16 @@ class Memory:
 
     def pod_seen(self, pod: PodFound) -> None:
         """Take in the newest state of a pod; it is told only when more than its usage changed."""
-        if self.pods.get(pod.pod) == pod:
+        there = self.pods.get(pod.pod)
+        if there == pod:
             return
         if pod.state is PodState.FINISHED:
             self.finished.put(pod.pod, Finished(pod=pod, serial=self._next()))
             _trim(self.finished)
         self.pods.put(pod.pod, pod)
-        self.appmaster.mark(pod.pod, urgent=pod.state not in ON_THE_WAY)
+        # What leaves a settled state is as urgent as what reaches one: endpoints hang on it.
+        settled = there is not None and there.state not in ON_THE_WAY
+        self.appmaster.mark(pod.pod, urgent=settled or pod.state not in ON_THE_WAY)
 
     def trim_orders(self) -> None:
         """Keep orders without a container bounded; AppMaster sends again what was dropped."""

@@ -131,7 +131,7 @@ class Agent:
         )
         return self.containers[key]
 
-    def await_pod(self, pod: str, state: str, generation: int = 1) -> PodFound:
+    def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> PodFound:
         self.until(
             f"pod {pod} is {state}",
             lambda: (
@@ -144,6 +144,9 @@ class Agent:
         """End the agent as rudely as can be; forget what it said."""
         self.process.kill()
         self.process.wait(10)
+        self._forget()
+
+    def _forget(self) -> None:
         self.containers.clear()
         self.pods.clear()
         self.reports.clear()
@@ -153,6 +156,7 @@ class Agent:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(40)
+        self._forget()
 
     def words(self) -> str:
         log = (self.folder / "agent.log").read_text(errors="replace")[-3000:]

@@ -75,7 +75,7 @@ def test_pid_1_killed_is_ended_and_a_later_life_takes_its_place(agent: Agent) ->
     agent.create(POD, 2)
     agent.deploy(pod_order(POD, task(SLEEP), incarnation=2))
     agent.await_state(POD, FoundState.READY, 2)
-    assert agent.await_pod(POD, PodState.RUNNING).pid != pid
+    assert agent.await_pod(POD, PodState.RUNNING, incarnation=2).pid != pid
 
 
 def test_package_from_a_package_root_is_deployed_and_one_from_elsewhere_is_refused(agent: Agent) -> None:
@@ -279,6 +279,22 @@ def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
     began_s = time.monotonic()
     agent.stop()
     assert time.monotonic() - began_s < 2.0  # A second, and another for a busy machine.
+
+
+def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothing(agent: Agent) -> None:
+    agent.until("the first report", lambda: agent.reports)
+    agent.stop()
+    agent.start("--ephemeral")
+    agent.until("its first report", lambda: agent.reports)
+    agent.stop()
+    agent.start("--plain", "--ephemeral")
+    pid = running(agent, "exec sleep 98765")
+    infos = [report.info for report in agent.reports if report.info is not None]
+    assert {(info.mode, info.enforced, info.cgroup) for info in infos} == {("process", (), "")}
+    eventually(lambda: len(sleepers("98765")) == 1)
+    agent.stop()
+    assert gone(pid)
+    assert sleepers("98765") == []
 
 
 def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: object) -> None:

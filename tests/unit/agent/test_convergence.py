@@ -23,6 +23,7 @@ from galaxy.agent.logic.nouns import (
     LifeSeen,
     PortsTaken,
     ReportPublished,
+    life,
 )
 from galaxy.model.agent import AgentReport
 from galaxy.model.base import Noun
@@ -37,6 +38,12 @@ from galaxy.model.container import (
 from tests.unit.agent.build import Driven, demand, info
 
 SLOTS = 6
+
+
+def life_of(effect: Launch | Destroy) -> str:
+    if isinstance(effect, Launch):
+        return effect.held.key
+    return life(effect.container, effect.incarnation)
 
 
 class Host:
@@ -55,38 +62,47 @@ class Host:
 
     def work(self) -> None:
         while self.asked and self.dice.random() < 0.6:
-            effect = self.asked.pop(0)
+            effect = self._next()
             if isinstance(effect, Destroy):
-                life = (effect.container, effect.incarnation)
-                self.living.pop(life, None)
-                self.destroyed.add(life)
-                self.events.append(ContainerDestroyed(container=life[0], incarnation=life[1]))
+                one = (effect.container, effect.incarnation)
+                self.living.pop(one, None)
+                self.destroyed.add(one)
+                self.events.append(ContainerDestroyed(container=one[0], incarnation=one[1]))
             else:
                 self._launch(effect)
         if self.living and self.dice.random() < 0.03:
-            life = self.dice.choice(sorted(self.living))
-            del self.living[life]
+            one = self.dice.choice(sorted(self.living))
+            del self.living[one]
             reason = Reason(code="killed")
-            self.events.append(ContainerEnded(container=life[0], incarnation=life[1], reason=reason))
+            self.events.append(ContainerEnded(container=one[0], incarnation=one[1], reason=reason))
+
+    def _next(self) -> Launch | Destroy:
+        """Take any life's first request: lives are made and unmade beside each other."""
+        first: dict[str, Launch | Destroy] = {}
+        for effect in self.asked:
+            first.setdefault(life_of(effect), effect)
+        effect = self.dice.choice(list(first.values()))
+        self.asked.remove(effect)
+        return effect
 
     def _launch(self, effect: Launch) -> None:
         held = effect.held
-        life, ports = (held.container, held.incarnation), frozenset(held.ports.values())
-        if life in self.living:
+        mine, ports = (held.container, held.incarnation), frozenset(held.ports.values())
+        if mine in self.living:
             return  # Asked twice is once.
-        assert life not in self.destroyed, f"{life} came back from the dead"
-        assert not [one for one in self.living if one[0] == life[0]], f"two lives of {life[0]}"
+        assert mine not in self.destroyed, f"{mine} came back from the dead"
+        assert not [one for one in self.living if one[0] == mine[0]], f"two lives of {mine[0]}"
         assert not [one for one, theirs in self.living.items() if theirs & ports], f"{ports} twice"
         if self.dice.random() < 0.05:
             reason = Reason(code="mount")
-            failed = ContainerLaunchFailed(container=life[0], incarnation=life[1], reason=reason)
+            failed = ContainerLaunchFailed(container=mine[0], incarnation=mine[1], reason=reason)
             self.events.append(failed)
         elif self.dice.random() < 0.05:
-            taken = PortsTaken(container=life[0], incarnation=life[1], ports=tuple(sorted(ports)))
+            taken = PortsTaken(container=mine[0], incarnation=mine[1], ports=tuple(sorted(ports)))
             self.events.append(taken)
         else:
-            self.living[life] = ports
-            self.events.append(ContainerLaunched(container=life[0], incarnation=life[1], pid=7))
+            self.living[mine] = ports
+            self.events.append(ContainerLaunched(container=mine[0], incarnation=mine[1], pid=7))
 
     def seen(self) -> HostSeen:
         lives = (LifeSeen(container=name, incarnation=number, pid=7) for name, number in sorted(self.living))
@@ -188,6 +204,10 @@ class World:
     def _crash(self) -> None:
         """The agent is killed: what was in its inbox is lost, the launcher keeps its own word."""
         kept = [event for event in self.inbox if not isinstance(event, ContainerOrders | ReportPublished)]
+        if self.dice.random() < 0.5:
+            self.host.asked = []  # What was on its way to the launcher is lost with us.
+        if self.dice.random() < 0.3:
+            kept, self.host.events = [], []  # The launcher was killed as well, and its word with it.
         self.agent = self.agent.restart()
         self.inbox = [*(e for e in kept if not isinstance(e, HostSeen)), *self.host.events]
         self.host.events = []

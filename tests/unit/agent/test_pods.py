@@ -280,3 +280,14 @@ def test_role_names_are_the_queues() -> None:
         (RESMAN, "resman"),
         (APPMASTER, "appmaster"),
     ]
+
+
+def test_pod_that_leaves_a_settled_state_is_told_as_soon_as_one_that_reaches_it() -> None:
+    agent = told_once(PodState.RUNNING)
+    agent.now_s += 0.01
+    assert len(agent.logic.flush(agent.now_s).sends) == 1
+    agent.step(ReportPublished(role=APPMASTER, ok=True))
+    agent.step(reported(PodState.STOPPING, 3))
+    wake_s = agent.logic.wake_s()
+    assert wake_s is not None
+    assert wake_s <= agent.now_s + 0.006
