@@ -15,7 +15,6 @@ from galaxy.cli.lazy import Lazy, LazyGroup
 from galaxy.errors import FAILED, USAGE, GalaxyError
 
 INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141
 
 COMMANDS: Final = {
     "up": Lazy("galaxy.cli.cluster:up", "Start a whole cluster on this host.", "A cluster on this host"),
@@ -116,7 +115,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Nobody reads any more; keep the interpreter's own last flush from complaining.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return FAILED
     except Exception as error:
         if debug:
             raise

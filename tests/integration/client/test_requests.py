@@ -1,0 +1,264 @@
+"""The SDK against a real server and a real AppMaster, which is a Celery worker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from galaxy.client import Galaxy
+from galaxy.client.transport import celery_message
+from galaxy.errors import Conflict, NotFound, Refused, Unreachable
+from galaxy.model.names import APPMASTER
+from galaxy.model.request import JobRef
+from galaxy.model.step import Send
+from galaxy.nexus import Nexus
+from tests.support.redis_server import RedisServer
+
+JOB = {
+    "name": "web",
+    "deploy": {"replica": 2},
+    "pod": {"tasks": [{"cpu": "100m", "memory": "16M", "start": "run"}]},
+}
+
+
+@contextmanager
+def leading(role: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the process of a role until it leads, and end it afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "galaxy.cli.main", role, "--name", "t"],
+        env=os.environ | {"GALAXY_REDIS": url},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    nexus = Nexus.connect(url, name="test")
+    try:
+        end_s = time.monotonic() + 30
+        while nexus.leader(role) is None:
+            assert process.poll() is None, f"{role} ended at once"
+            assert time.monotonic() < end_s, f"{role} does not lead"
+            threading.Event().wait(0.02)
+        yield process
+    finally:
+        nexus.close()
+        process.kill()
+        process.wait(timeout=10)
+
+
+@pytest.fixture
+def galaxy(redis_server: RedisServer) -> Iterator[Galaxy]:
+    with leading(APPMASTER, redis_server.url), Galaxy(redis_server.url) as galaxy:
+        yield galaxy
+
+
+def test_celery_worker_takes_our_message_and_answers(galaxy: Galaxy) -> None:
+    assert galaxy.jobs() == []
+    done = galaxy.submit(JOB)
+    assert [job.job for job in galaxy.jobs()] == [done.job]
+    assert galaxy.job("web").spec.deploy.replica == 2
+
+
+def test_same_key_again_is_the_same_job_and_another_is_a_conflict(galaxy: Galaxy) -> None:
+    first = galaxy.submit(JOB, key="k1")
+    assert galaxy.submit(JOB, key="k1") == first
+    with pytest.raises(Conflict, match='"web"'):
+        galaxy.submit(JOB, key="k2")
+    assert len(galaxy.jobs()) == 1
+
+
+def test_error_of_appmaster_arrives_with_kind_and_hint(galaxy: Galaxy) -> None:
+    with pytest.raises(NotFound, match='"nope"') as caught:
+        galaxy.job("nope")
+    assert caught.value.hint
+
+
+def test_lost_request_is_repeated_under_the_same_key(redis_server: RedisServer) -> None:
+    with Galaxy(redis_server.url, timeout_s=30) as galaxy:
+        answers: list[str] = []
+        asker = threading.Thread(target=lambda: answers.append(galaxy.submit(JOB, key="k1").job))
+        asker.start()
+        thief = Nexus.connect(redis_server.url, name="thief")
+        assert thief.client.blpop([APPMASTER], timeout=4) is not None  # The message is gone for good.
+        thief.close()
+        with leading(APPMASTER, redis_server.url):
+            asker.join(timeout=30)
+            assert answers == [galaxy.jobs()[0].job]
+
+
+def test_wait_returns_what_is_known_when_time_is_up(galaxy: Galaxy) -> None:
+    seen = []
+    galaxy.submit(JOB)
+    began_s = time.monotonic()
+    view = galaxy.wait("web", timeout_s=0.5, progress=seen.append)
+    assert time.monotonic() - began_s < 3
+    assert not view.settled
+    assert seen
+
+
+def test_wait_hears_of_a_change_at_once(galaxy: Galaxy) -> None:
+    galaxy.submit(JOB)
+    heard: list[float] = []
+    asked_s = 0.0
+
+    def remove() -> None:
+        nonlocal asked_s
+        asked_s = time.monotonic()
+        galaxy.remove("web")
+
+    timer = threading.Timer(0.3, remove)
+    timer.start()
+    galaxy.wait("web", timeout_s=10, until=lambda view: view.summary.state != "pending")
+    heard.append(time.monotonic())
+    timer.join()
+    assert heard[0] - asked_s < 0.8  # Less than the second after which it would look anyway.
+
+
+def test_answer_survives_a_leader_that_died_before_it(redis_server: RedisServer) -> None:
+    with Galaxy(redis_server.url, timeout_s=30) as galaxy:
+        with leading(APPMASTER, redis_server.url):
+            first = galaxy.submit(JOB, key="k1")
+        asked: list[str] = []
+        asker = threading.Thread(target=lambda: asked.append(galaxy.submit(JOB, key="k1").job))
+        asker.start()
+        with leading(APPMASTER, redis_server.url):
+            asker.join(timeout=30)
+        assert asked == [first.job]
+
+
+def test_without_leader_it_says_so_in_time_and_takes_the_request_back(redis_server: RedisServer) -> None:
+    with Galaxy(redis_server.url, timeout_s=2) as galaxy:
+        began_s = time.monotonic()
+        with pytest.raises(Unreachable, match="no AppMaster leads") as caught:
+            galaxy.submit(JOB)
+        assert time.monotonic() - began_s < 5
+        assert "nothing was done" in caught.value.details[0]
+        assert galaxy.leaders() == []
+    nexus = Nexus.connect(redis_server.url, name="test")
+    assert nexus.client.llen(APPMASTER) == 0
+    nexus.close()
+
+
+def test_wrong_password_is_refused_in_time(locked_redis_server: RedisServer) -> None:
+    began_s = time.monotonic()
+    with pytest.raises(Refused):
+        Galaxy(locked_redis_server.url.replace("open-sesame", "wrong"))
+    assert time.monotonic() - began_s < 5
+
+
+def test_dead_server_is_told_with_who_named_it(redis_server: RedisServer) -> None:
+    redis_server.stop()
+    with pytest.raises(Unreachable) as caught:
+        Galaxy(redis_server.url)
+    assert "the URL given" in caught.value.details[-1]
+
+
+def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServer) -> None:
+    redis_server.pause()
+    try:
+        began_s = time.monotonic()
+        with pytest.raises(Unreachable):
+            Galaxy(redis_server.url)
+        assert time.monotonic() - began_s < 5.5
+    finally:
+        redis_server.resume()
+
+
+def test_message_is_what_celery_itself_would_have_sent(redis_server: RedisServer) -> None:
+    from kombu import Connection, Queue
+
+    send = Send(queue="q", task="galaxy.job.show", body=JobRef(job="web"), id="x:1")
+    nexus = Nexus.connect(redis_server.url, name="test")
+    nexus.client.lpush("q", celery_message(send, origin="client@t"))
+    nexus.close()
+    with Connection(redis_server.url) as connection:
+        message = connection.default_channel.basic_get(Queue("q").name)
+        args, kwargs, embed = message.payload
+        assert (message.headers["task"], message.headers["id"], args) == (send.task, send.id, [])
+        assert kwargs["v"] == 1
+        assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        message.ack()
+
+
+COMMANDS = (("job", "list"), ("job", "show", "web"), ("status",), ("discover", "web"))
+
+
+def galaxy_command(*words: str, url: str, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "galaxy.cli.main", *words],
+        env=env | {"GALAXY_REDIS": url, "XDG_CONFIG_HOME": str(home)},
+        capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_dead_cluster_is_one_clear_message(words: tuple[str, ...], tmp_path: Path) -> None:
+    began_s = time.monotonic()
+    done = galaxy_command(*words, url="redis://127.0.0.1:1/0", home=tmp_path)
+    assert time.monotonic() - began_s < 5
+    assert done.returncode == 1
+    assert done.stderr.startswith("galaxy: cannot reach Redis at 127.0.0.1:1")
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_password_is_one_clear_message_and_exit_code_3(
+    locked_redis_server: RedisServer, tmp_path: Path
+) -> None:
+    url = locked_redis_server.url.replace("open-sesame", "wrong")
+    done = galaxy_command("job", "list", url=url, home=tmp_path)
+    assert done.returncode == 3
+    assert done.stderr.startswith("galaxy: Redis at 127.0.0.1")
+    assert "wrong" not in done.stderr.replace("wrong password", "")
+
+
+def test_run_of_what_has_no_place_exits_2_with_the_way_on(galaxy: Galaxy, tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("name: web\npod: {tasks: [{cpu: 1, memory: 16M, start: run}]}\n")
+    url = galaxy.cluster.url
+    done = galaxy_command("job", "run", str(path), "--timeout", "1s", url=url, home=tmp_path)
+    assert done.returncode == 2
+    assert "is pending: 0 of 1 pods healthy" in done.stderr
+    assert "galaxy job show web" in done.stderr
+    again = galaxy_command("job", "run", str(path), url=url, home=tmp_path)
+    assert (again.returncode, "galaxy job update" in again.stderr) == (1, True)
+
+
+def test_list_and_show_print_for_people_and_machines(galaxy: Galaxy, tmp_path: Path) -> None:
+    import json
+
+    job = galaxy.submit(JOB).job
+    url = galaxy.cluster.url
+    listed = json.loads(galaxy_command("job", "list", "-o", "json", url=url, home=tmp_path).stdout)
+    assert [(line["job"], line["replica"], line["healthy"]) for line in listed] == [(job, 2, 0)]
+    assert galaxy_command("job", "list", "-o", "name", url=url, home=tmp_path).stdout == "web\n"
+    table = galaxy_command("job", "list", url=url, home=tmp_path).stdout.splitlines()
+    assert table[0].split()[:4] == ["NAME", "ID", "TYPE", "STATE"]
+    shown = galaxy_command("job", "show", "web", url=url, home=tmp_path)
+    assert shown.returncode == 0
+    assert f"{job}.1" in shown.stdout
+
+
+def test_remove_needs_yes_where_nobody_can_be_asked(galaxy: Galaxy, tmp_path: Path) -> None:
+    galaxy.submit(JOB)
+    url = galaxy.cluster.url
+    asked = galaxy_command("job", "remove", "web", url=url, home=tmp_path)
+    assert (asked.returncode, "--yes" in asked.stderr) == (64, True)
+    assert galaxy.job("web").summary.state == "pending"
+
+
+def test_names_of_jobs_complete(galaxy: Galaxy, tmp_path: Path) -> None:
+    galaxy.submit(JOB)
+    env = {"_GALAXY_COMPLETE": "bash_complete", "COMP_WORDS": "galaxy job show w", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-m", "galaxy.cli.main"],
+        env=os.environ | env | {"GALAXY_REDIS": galaxy.cluster.url},
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["plain,web"]
