@@ -10,7 +10,7 @@ from galaxy.model.agent import AgentReport
 from galaxy.model.job import PodPhase
 from galaxy.model.pod import PodState
 from galaxy.model.request import JobRef, ListJobs, ReadLogs
-from tests.unit.appmaster.world import Faults, World, batch
+from tests.unit.appmaster.world import Faults, World, batch, service
 
 
 def runs(world: World) -> Counter[str]:
@@ -103,23 +103,45 @@ def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
     worker._later(500.0, worker._start)
     world.run(0.45)
     world.run_until(lambda: world.show(job).pods[0].state == "finished", 5)
+    done = world.master.ledger.pods[f"{job}.0"]
     world.resman.place(job, 0)
     world.resman.tell(job, full=True)
     world.run(60)
     assert runs(world)[f"{job}.0"] == 1
+    now = world.master.ledger.pods[f"{job}.0"]
+    assert (now.agent, now.incarnation) == (done.agent, done.incarnation), "its logs are not found any more"
 
 
 def test_late_report_does_not_wake_a_finished_pod_nor_blur_its_end() -> None:
     world = World()
-    job = world.submit(batch(start="exit 0 after 1", replica=1))
-    world.run_until(lambda: world.state(job) == "finished", 10)
+    job = world.submit(service(replica=2))
+    world.settle(job)
     pod = world.master.ledger.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
-    assert pod.found is not None
-    late = replace(pod.found, state=PodState.RUNNING, tasks=())
-    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial + 1, pods=(late,)))
-    assert world.master.ledger.pods[pod.pod].found == pod.found
-    assert world.state(job) == "finished"
+    agent.workers[pod.pod]._exited(0, again=False)
+    world.run(1)
+    done = world.master.ledger.pods[pod.pod]
+    assert (done.phase, done.placed) == (PodPhase.FINISHED, True)
+    assert done.found is not None
+    late = replace(done.found, state=PodState.RUNNING, tasks=())
+    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(late,)))
+    assert world.master.ledger.pods[pod.pod] == done
+
+
+def test_end_of_an_earlier_life_does_not_finish_the_present_one() -> None:
+    world = World(agents=1)
+    job = world.submit(batch(start="exit 0 after 50", replica=1))
+    world.run(1)
+    before = world.master.ledger.pods[f"{job}.0"]
+    agent = world.agents["h0"]
+    world.resman.make_s = 5.0  # So that the new life has not reported yet.
+    world.resman.agent_died("h0")
+    world.run(1)
+    assert before.found is not None
+    late = replace(before.found, state=PodState.FINISHED)
+    world.feed(AgentReport(agent="h0", boot=agent.boot, serial=agent.serial + 9, pods=(late,)))
+    now = world.master.ledger.pods[f"{job}.0"]
+    assert (now.agent, now.incarnation, now.phase) == ("h0", 2, PodPhase.DEPLOYING)
 
 
 def test_new_run_of_a_finished_job_takes_its_name_and_history_keeps_the_logs() -> None:

@@ -236,6 +236,20 @@ def test_container_that_was_thought_lost_and_is_found_again_serves_on_without_a_
     assert len([run for agent in world.agents.values() for run in agent.runs]) == 1
 
 
+def test_status_of_an_earlier_life_of_a_slot_changes_nothing() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    old = world.resman.slots[job][0]
+    world.agents[old.agent].die()
+    world.run(10)
+    world.settle(job)
+    before = world.master.ledger.pods[f"{job}.0"]
+    assert before.incarnation == 2
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(old,)),)))
+    assert world.master.ledger.pods[f"{job}.0"] == before
+
+
 def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_again() -> None:
     world = World()
     job = world.submit(service(replica=1))

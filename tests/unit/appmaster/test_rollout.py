@@ -180,6 +180,23 @@ def test_newer_update_supersedes_a_stalled_one() -> None:
     assert set(world.programs().values()) == {"serve v3"}
 
 
+def test_pod_that_drains_for_a_superseded_version_never_gets_it() -> None:
+    world = World()
+    spec = service(drain=20.0, interval=30.0)
+    job = world.submit(spec)
+    world.settle(job)
+    world.update(job, with_task(spec, start="serve v2"))
+    world.run(2)
+    draining = [row.pod for row in world.endpoints("web", all=True) if row.state == "draining"]
+    assert draining == [f"{job}.0"]
+    down = world.agents[world.show(job).pods[2].agent].workers[f"{job}.2"]
+    down.crash_once()  # It is taken first now, and the draining one has to wait.
+    world.run(0.1)
+    world.update(job, with_task(spec, start="serve v3"))
+    world.settle(job, within_s=300)
+    assert "serve v2" not in [program for agent in world.agents.values() for _, _, program in agent.runs]
+
+
 def test_update_back_to_the_old_version_restarts_only_the_pod_that_was_taken() -> None:
     world = World()
     job = world.submit(service())
