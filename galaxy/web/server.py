@@ -7,6 +7,7 @@ interface, hence the pin in pyproject.toml.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from flower.app import Flower
 from flower.command import apply_env_options, extract_settings
 from flower.options import options
 from flower.urls import settings
+from kombu.exceptions import OperationalError
 
 from galaxy.driver import notify
 
@@ -34,6 +36,14 @@ OPTIONS: Final[dict[str, Any]] = {
 """Flower's settings here; FLOWER_* in the environment overrides each, FLOWER_BASIC_AUTH adds one."""
 
 
+WAKES_S: Final = (0.3, 1.0, 2.0, 4.0, 8.0)
+"""When all workers are asked for a heartbeat, in seconds after the start.
+
+Flower asks once, and often before its own subscription has reached Redis: the answers are lost,
+and the workers unseen until their next heartbeat, half a minute later.
+"""
+
+
 def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
     """Serve Flower until SIGTERM or SIGINT; says READY=1 once it listens.
 
@@ -46,6 +56,8 @@ def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
     atexit.register(flower.stop)
     signal.signal(signal.SIGTERM, _end)
     listening = flower.start_http_server()
+    for pause_s in WAKES_S:
+        flower.io_loop.call_later(pause_s, flower.io_loop.run_in_executor, None, _wake_workers, app)
     flower.io_loop.add_callback(notify.ready, f"http://{address}:{listening}/")
     try:
         flower.start()
@@ -63,6 +75,12 @@ def configure(*, address: str, port: int) -> None:
     options.address = address
     options.port = port
     extract_settings()
+
+
+def _wake_workers(app: Celery) -> None:
+    # A broker that is away is waited for by Flower itself; then the next heartbeat shows them.
+    with contextlib.suppress(OperationalError):
+        app.control.broadcast("heartbeat")
 
 
 def _end(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from galaxy.errors import GalaxyError
 PROGRAMS_GRACE_S: Final = 3.0
 """Programs have so long to end by themselves when their cluster ends."""
 DESTROY_S: Final = 15.0
+PARTS_GRACE_S: Final = 4.0
+SERVER_GRACE_S: Final = 10.0
 SUPERVISOR_S: Final = 60.0
 
 
@@ -78,12 +81,23 @@ def _end_parts(
     parts = [ref for ref in refs if ref.name != "server"]
     for ref in parts:
         tell(Happened(part=ref.name, state="stopping"))
-    _terminate([ref.pid for ref in parts], grace_s=4.0)
+    _terminate([ref.pid for ref in parts], grace_s=PARTS_GRACE_S)
     left = Remains()
     if refs or remains.look(layout.root, roots):
         left = end_agents(layout, roots, mode=cluster.mode if cluster else "full", tell=tell)
-    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=10.0)
+    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
     return left
+
+
+def take_over(layout: Layout) -> None:
+    """End the parts that a supervisor which is gone has left running; containers live on.
+
+    For a new supervisor that holds the folder: its own parts take the place of these.
+    """
+    cluster = read_cluster(layout.root)
+    refs = [ref for ref in cluster.processes if ref.pid != os.getpid() and lives(ref)] if cluster else []
+    _terminate([ref.pid for ref in refs if ref.name != "server"], grace_s=PARTS_GRACE_S)
+    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
 
 
 def _end_supervisor(cluster: ClusterFile) -> None:

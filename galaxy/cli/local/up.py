@@ -13,7 +13,7 @@ from typing import Final
 
 from galaxy import __version__
 from galaxy.cli.local import server as servers
-from galaxy.cli.local.end import end_agents
+from galaxy.cli.local.end import PARTS_GRACE_S, SERVER_GRACE_S, end_agents, take_over
 from galaxy.cli.local.layout import (
     Held,
     Layout,
@@ -37,8 +37,6 @@ from galaxy.nexus.nexus import Nexus
 
 SERVER_START_S: Final = 20.0
 PART_START_S: Final = 60.0
-STOP_GRACE_S: Final = 4.0
-SERVER_GRACE_S: Final = 10.0
 REDIS_PORT: Final = 6390
 WEB_PORT: Final = 5555
 LEADERS: Final = ("resman", "appmaster")
@@ -81,6 +79,7 @@ class LocalCluster:
         self._ranges: list[PortRange] = []
         own_log = self.layout.logs / "supervisor.log"
         self._supervisor = Supervisor(tell, changed=self._write, lifeline=lifeline, logs=[own_log])
+        take_over(self.layout)
         self._plan = self._make_plan()
 
     def run(self, held: Held, up: Callable[[Up], None]) -> None:
@@ -150,7 +149,7 @@ class LocalCluster:
         """End everything; programs first get SIGTERM, the server goes last."""
         children = list(self._supervisor.children)
         parts = [name for name in children if name != "server"]
-        self._supervisor.stop(parts, grace_s=STOP_GRACE_S)
+        self._supervisor.stop(parts, grace_s=PARTS_GRACE_S)
         roots = [agent.cgroup_root for agent in self._plan.agents]
         left = end_agents(self.layout, roots, mode=self.mode, tell=self._tell)
         self._supervisor.stop([name for name in children if name == "server"], grace_s=SERVER_GRACE_S)

@@ -15,14 +15,14 @@ import pytest
 from .conftest import Cluster, job_file, until
 
 
-def test_run_wait_returns_the_exit_code_and_prints_what_the_job_prints(
+def test_run_wait_returns_the_exit_code_and_keeps_what_the_job_prints(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     for name, start, status in (("good", "echo well done", 0), ("bad", "echo no luck; exit 7", 7)):
         jobs(name)
         path = job_file(tmp_path, name, type="batch", task={"start": start, "restart": "never"})
-        said = cluster.run("job", "run", "--wait", str(path), status=status)
-        assert start.split(";")[0].removeprefix("echo ") in said.stdout + said.stderr
+        cluster.run("job", "run", "--wait", str(path), status=status)
+        assert start.split(";")[0].removeprefix("echo ") in cluster.run("logs", name).stdout
 
 
 @pytest.fixture
