@@ -14,6 +14,8 @@ from galaxy.errors import GalaxyError, HostError
 WEB_QUEUE = "web"
 """Nothing is sent to it: Flower only looks. A Celery application must have a default queue."""
 
+POOL_LIMIT = 64
+
 
 @click.command()
 @click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder.")
@@ -42,6 +44,9 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
     app = make_app(url, node=f"web@{socket.gethostname()}", queues=[WEB_QUEUE])
     # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
     app.conf.broker_transport = "redis"
+    # Its threads ask at the same time, and each holds a connection while it waits for a second one:
+    # with as few as a worker has they wait for each other.
+    app.conf.broker_pool_limit = POOL_LIMIT
     logging.getLogger("galaxy.web").info("event=web.starting address=%s port=%d", address, port)
     try:
         serve(app, address=address, port=port)
