@@ -52,7 +52,8 @@ def validate(files: tuple[str, ...], quiet: bool) -> None:
     cls=Command,
     examples="""\
   galaxy job init web > job.yaml
-  galaxy job init nightly --type batch -o nightly.yaml
+  galaxy job init web.yaml                 into that file
+  galaxy job init nightly.yaml --type batch
 """,
 )
 @click.argument("name", default="hello")
@@ -65,8 +66,11 @@ def validate(files: tuple[str, ...], quiet: bool) -> None:
 )
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE; it must not exist yet.")
 def init(name: str, type_: str, target: str | None) -> None:
-    """Print a commented job file to begin with."""
+    """Print a commented job file for a job called NAME, or write it to NAME when that is a file's."""
     from galaxy.model.template import template
+
+    if Path(name).suffix in (".yaml", ".yml"):
+        name, target = Path(name).stem, target or name
 
     if not NAME.fullmatch(name):
         raise UsageError(f'"{name}" is not a name for a job', hint="lower-case letters, digits and `-`")

@@ -88,6 +88,12 @@ def test_template_validates(type_: str) -> None:
     assert (done.returncode, done.stdout) == (0, "-: job web is valid\n")
 
 
+def test_init_of_a_file_name_writes_that_file(tmp_path: Path) -> None:
+    target = tmp_path / "web.yaml"
+    assert galaxy("job", "init", str(target)).returncode == 0
+    assert galaxy("job", "validate", str(target)).stdout == f"{target}: job web is valid\n"
+
+
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
     target = tmp_path / "job.yaml"
     assert galaxy("job", "init", "-o", str(target)).returncode == 0
