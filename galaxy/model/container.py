@@ -153,6 +153,15 @@ class Group(Noun, frozen=True, kw_only=True):
     created_s: float = 0.0
 
 
+class EndedGroup(Noun, frozen=True, kw_only=True):
+    """A group that was removed: an order not newer than this does not bring it back."""
+
+    group: str
+    epoch: int
+    serial: int
+    at_s: float
+
+
 class Container(Noun, frozen=True, kw_only=True):
     """A container slot as ResMan keeps it.
 

@@ -31,6 +31,8 @@ FAULTS_S: Final = 120.0
 """How long things go wrong."""
 SETTLE_S: Final = 180.0
 """How long it may take, after that, until all is as wanted."""
+NOTICE_S: Final = 5.0
+"""How long a host that is back may take until it has heard what is wanted of it now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class Cluster:
         self.bus = Bus(self.world)
         self.nexus = variant.nexus(lambda: self.world.now_s)
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
-        self._once, self._epochs = OnceOnly(), Epochs()
+        self._once, self._epochs = OnceOnly(self._hidden), Epochs()
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -143,6 +145,11 @@ class Cluster:
             f"{worker.container}_{worker.incarnation}/{task} on {worker.host}: {what} {spec.start}"
         )
         self._once.witness(what, worker, task, spec)
+
+    def _hidden(self, host: str) -> bool:
+        """Whether ``host`` is cut off, or its end of that may not have been noticed yet."""
+        until_s = next(h.cut_until_s for h in self.hosts if h.name == host)
+        return self.world.now_s < until_s + NOTICE_S
 
     def _check(self) -> None:
         for host in self.hosts:

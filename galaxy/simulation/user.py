@@ -87,7 +87,7 @@ class User:
                 workspace=VolumeSpec(path="/home/galaxy", size=64 * MIB),
                 tasks=(
                     TaskSpec(
-                        name="main", cpu=CpuSpec(millicores=self._world.random.choice((100, 300, 900))),
+                        name="main", cpu=CpuSpec(millicores=self._world.random.choice((100, 200, 400))),
                         memory=MemorySpec(size=128 * MIB), start=start,
                         ports=() if batch else (PortSpec(name="http"),),
                     ),

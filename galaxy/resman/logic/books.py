@@ -6,13 +6,14 @@ life that its agent has still to destroy under a key of its own (``leaving_key``
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from typing import Final
 
 from msgspec.structs import replace
 
 from galaxy.model.agent import AgentRecord, AgentState
-from galaxy.model.container import Container, ContainerState, Group, Reason
+from galaxy.model.container import Container, ContainerState, EndedGroup, Group, Reason
 from galaxy.model.digest import digest_of_container
 from galaxy.model.table import Table
 from galaxy.model.trace import TraceEvent
@@ -77,6 +78,7 @@ class Books:
         )
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
+        self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.begin(0, 0.0)
 
     def begin(self, epoch: int, now_s: float) -> None:
@@ -99,7 +101,7 @@ class Books:
         self.changed: dict[str, dict[str, None]] = {}
         self.answer: dict[str, None] = {}
         self.ending: dict[str, None] = {}
-        self.ended: dict[str, tuple[int, int, float]] = {}
+        self.ended_first = deque(sorted(self.ended, key=lambda key: self.ended[key].at_s))
         self.trace: list[TraceEvent] = []
         for record in self.agents.values():
             dead = record.state is AgentState.DEAD
@@ -114,6 +116,24 @@ class Books:
             if row.state is ContainerState.PENDING:
                 self.fresh[row.group] = None
         self.ending = {key: None for key, group in self._groups() if group.order.remove}
+
+    def end(self, group: str, epoch: int, serial: int) -> None:
+        """Remember that a group is removed, and by which order; what is old or too much is forgotten."""
+        self.ended.put(group, EndedGroup(group=group, epoch=epoch, serial=serial, at_s=self.now_s))
+        self.ended_first.append(group)
+        self.trim_ended()
+
+    def trim_ended(self) -> None:
+        """Forget removed groups that are old, or the oldest of too many."""
+        config = self.config
+        while self.ended_first:
+            oldest = self.ended.get(self.ended_first[0])
+            aged = oldest is None or self.now_s - oldest.at_s > config.removed_s
+            if not aged and len(self.ended_first) <= config.removed_max:
+                return
+            group = self.ended_first.popleft()
+            if oldest is not None and group not in self.ended_first:
+                self.ended.drop(group)
 
     def watch(self, record: AgentRecord, standing: Standing) -> Watch:
         """Take an agent into the view and watch it; what is known of it already is kept."""

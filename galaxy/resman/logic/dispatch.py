@@ -141,7 +141,8 @@ class Dispatch:
         books = self.books
         known = books.groups.get(group)
         if known is None:
-            serial = books.ended[group][1] if group in books.ended else 0
+            ended = books.ended.get(group)
+            serial = 0 if ended is None else ended.serial
             return GroupStatus(group=group, epoch=books.epoch, serial=serial, full=True, known=False)
         full = group in books.answer
         keys = books.containers.where("group", group) if full else tuple(books.changed[group])

@@ -20,11 +20,12 @@ def obey(books: Books, order: GroupOrder) -> None:
     group = books.groups.get(order.group)
     if group is None:
         ended = books.ended.get(order.group)
-        if order.remove or (ended is not None and (order.epoch, order.serial) <= ended[:2]):
-            if ended is None or (order.epoch, order.serial) > ended[:2]:
-                books.ended[order.group] = (order.epoch, order.serial, books.now_s)
+        stale = ended is not None and (order.epoch, order.serial) <= (ended.epoch, ended.serial)
+        if order.remove or stale:
+            if not stale:
+                books.end(order.group, order.epoch, order.serial)
             return
-        books.ended.pop(order.group, None)
+        books.ended.drop(order.group)
         group = Group(group=order.group, order=order, created_s=books.now_s)
     elif (order.epoch, order.serial) <= (group.order.epoch, group.order.serial):
         if order.group in books.stuck:
@@ -47,17 +48,11 @@ def finish(books: Books) -> None:
         books.groups.drop(key)
         for derived in (books.shapes, books.fresh, books.stuck, books.changed):
             derived.pop(key, None)
-        books.ended[key] = (group.order.epoch, group.order.serial, books.now_s)
+        books.end(key, group.order.epoch, group.order.serial)
         books.answer[key] = None
         books.tell("group.removed", key)
     books.ending.clear()
-    config = books.config
-    while books.ended:
-        oldest = next(iter(books.ended))
-        aged = books.now_s - books.ended[oldest][2] > config.removed_s
-        if not aged and len(books.ended) <= config.removed_max:
-            break
-        del books.ended[oldest]
+    books.trim_ended()
 
 
 def _kept(books: Books, old: GroupOrder, new: GroupOrder) -> GroupOrder:

@@ -32,9 +32,10 @@ class ResMan:
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        """``groups``, ``containers``, ``agents``, and ``cluster`` with a row while in safe mode."""
+        """``groups`` and those that ``ended``, ``containers``, ``agents``; ``cluster`` while in safe mode."""
         books = self.books
-        return {table.name: table for table in (books.groups, books.containers, books.agents, books.cluster)}
+        every = (books.groups, books.ended, books.containers, books.agents, books.cluster)
+        return {table.name: table for table in every}
 
     @property
     def safe_mode(self) -> Reason | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from galaxy.model.container import Container, ContainerState
 from galaxy.model.job import JobState, Wish
 from galaxy.model.spec import JobType, TaskSpec
@@ -63,12 +65,16 @@ class Booking:
 class OnceOnly:
     """A batch pod that AppMaster knows to be finished never runs again; a stopped one neither.
 
-    ``final`` holds pods whose end AppMaster has committed; ``quiet`` those of jobs that are stopped.
+    One thing nobody can prevent: a life that was already running when its host was cut off runs
+    on there, and restarts as its policy says, until the host is heard again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Callable[[str], bool]) -> None:
+        """``hidden`` tells whether a host is cut off, or was until a moment ago."""
         self.final: dict[str, str] = {}
         self.starts = 0
+        self._hidden = hidden
+        self._began: set[tuple[str, int]] = set()
 
     def committed(self, appmaster: LeaderProcess) -> None:
         """Take in what AppMaster has committed."""
@@ -91,9 +97,11 @@ class OnceOnly:
         if what != "start":
             return
         self.starts += 1
+        life = worker.container, worker.incarnation
         why = self.final.get(worker.container)
-        if why is not None:
+        if why is not None and not (life in self._began and self._hidden(worker.host)):
             raise Violation(f"{worker.container}/{task} is {why} and was started again: {spec.start}")
+        self._began.add(life)
 
 
 class Epochs:
