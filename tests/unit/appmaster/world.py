@@ -206,7 +206,7 @@ class World:
         key = key or f"key-{self._keys}"
         reply = f"reply-{self._keys}"
         asked = Request(op=op, key=key, reply=reply, deadline_s=self.now + 30, user="ann", body=body)
-        for _ in range(3):  # A leader that dies before it answers is asked again, under the same key.
+        for _ in range(20):  # A leader that dies before it answers is asked again, under the same key.
             self.feed(asked)
             if reply in self.answers:
                 break
