@@ -32,6 +32,18 @@ class Agent:
         else:
             self.serials.pop(pod, None)
 
+    def turn(self, boot: str) -> None:
+        """Believe that the agent lives its life ``boot`` now, and no other one any more."""
+        self.past_boots.pop(boot, None)
+        if boot == self.boot:
+            return
+        if self.boot:
+            self.past_boots[self.boot] = None
+            while len(self.past_boots) > PAST_BOOTS_MAX:
+                del self.past_boots[next(iter(self.past_boots))]
+        self.boot = boot
+        self.serials.clear()
+
 
 class Agents:
     """All agents that have reported or have beaten; volatile, rebuilt from the pods' last reports."""
@@ -50,13 +62,7 @@ class Agents:
         agent = self._of(report.agent)
         if report.boot in agent.past_boots:
             return
-        if report.boot != agent.boot:
-            if agent.boot:
-                agent.past_boots[agent.boot] = None
-                while len(agent.past_boots) > PAST_BOOTS_MAX:
-                    del agent.past_boots[next(iter(agent.past_boots))]
-            agent.boot = report.boot
-            agent.serials.clear()
+        agent.turn(report.boot)
         agent.moved_s = now_s
         for found in report.pods:
             if agent.serials.get(found.pod, -1) <= report.serial:
@@ -90,6 +96,7 @@ class Agents:
         """Whether to ask the agent of ``beat`` for everything: its digest is not the one believed."""
         agent = self._of(beat.agent)
         agent.beat_s = now_s - age_s
+        agent.turn(beat.boot)  # A beat is never late: a report may have been of an earlier life.
         if beat.pods == agent.digest:
             self._asks.forget(beat.agent)
             self._asked_until.pop(beat.agent, None)
