@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,10 @@ from galaxy.cli.follow import OVER, follow, outcome, settled_line, stuck
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import tell, write
+from galaxy.client import source
 from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
 from galaxy.model.request import Done
+from galaxy.model.spec import JobType
 from galaxy.model.views import JobView
 
 if TYPE_CHECKING:
@@ -52,14 +55,13 @@ def run(
     path = _path(file, named)
     if detach and (wait or logs):
         raise UsageError("--detach does not go with --wait")
+    spec = source.load(path)
+    if wait and spec.type is not JobType.BATCH:
+        raise UsageError(
+            f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
+        )
     with target.open() as galaxy:
-        spec = galaxy.spec(path)
-        if wait and spec.type.value != "batch":
-            raise UsageError(
-                f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}',
-                hint=f"galaxy job run {path}",
-            )
-        done = galaxy.submit(spec, key=key)
+        done = galaxy.submit(galaxy.stage(spec, base=_base(path)), key=key)
         warn(done)
         if detach:
             write(f"{done.job} accepted")
@@ -105,8 +107,9 @@ def update(
     the next one goes. Ctrl-C only stops the watching.
     """
     path = _path(file, named)
+    spec = source.load(path)
     with target.open() as galaxy:
-        done = galaxy.update(path, name=job, key=key)
+        done = galaxy.update(galaxy.stage(spec, base=_base(path)), name=job, key=key)
         warn(done)
         if detach:
             write(f"{done.job} revision {done.revision} accepted")
@@ -162,6 +165,11 @@ def warn(done: Done) -> None:
     """Print what AppMaster found odd about an accepted change."""
     for warning in done.warnings:
         tell(f"galaxy: warning: {warning}")
+
+
+def _base(path: str) -> Path:
+    """Return the folder that package paths of a job file are relative to."""
+    return Path() if path == "-" else Path(path).parent
 
 
 def _path(file: str | None, named: str | None) -> str:

@@ -179,6 +179,14 @@ class Galaxy:
             path = os.fspath(job)
             spec = source.load(path)
             base = Path() if path == "-" else Path(path).parent
+        return self.stage(spec, base=base)
+
+    def stage(self, spec: JobSpec, *, base: Path) -> JobSpec:
+        """Return ``spec`` with package files, relative to ``base``, brought to the cluster.
+
+        Raises:
+            SpecError: a package is not there. GalaxyError: the cluster is on another host.
+        """
         return stage(spec, base=base, cluster_dir=self.cluster.dir)
 
     # What programs write, and commands in their containers.

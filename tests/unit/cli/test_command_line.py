@@ -74,6 +74,14 @@ def test_five_mistakes_are_reported_with_their_lines(tmp_path: Path) -> None:
     ]
 
 
+def test_wrong_file_is_told_before_any_cluster_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(FIVE)
+    for verb in ("run", "update"):
+        done = galaxy("job", verb, str(path), GALAXY_REDIS="redis://127.0.0.1:1/0")
+        assert (done.returncode, "5 problems" in done.stderr) == (64, True)
+
+
 def test_problems_of_every_file_are_reported(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(FIVE)
