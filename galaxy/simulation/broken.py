@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.memory import Memory
-from galaxy.agent.logic.nouns import Effect
+from galaxy.agent.logic.nouns import Held, life
 from galaxy.appmaster.logic import AppMaster
 from galaxy.driver.leadership import Leadership, Outcome
 from galaxy.driver.ports import Grant
 from galaxy.model.agent import AgentInfo, AgentReport
-from galaxy.model.base import Noun
-from galaxy.model.container import ContainerOrders
+from galaxy.model.container import ContainerOrders, CreateContainer
 from galaxy.model.pod import PodOrders
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.table import Change, Table
@@ -53,32 +53,23 @@ def obedient(info: AgentInfo) -> AgentLogic:
     return AgentLogic(info, _Obedient())
 
 
-class _OneLife(Memory):
-    """An agent's memory that has no tombstones."""
+class _AnyLife(Containers):
+    """Makes every life of a slot that it is told to make, whatever became of other ones."""
 
-    def bury(self, container: str, incarnation: int) -> None:
-        """Remember nothing."""
+    def _create(self, order: CreateContainer, now_s: float) -> None:  # noqa: ARG002
+        key = life(order.container, order.incarnation)
+        if key not in self._memory.held:
+            held = Held(container=order.container, incarnation=order.incarnation, order=order)
+            self._memory.put(held)
 
 
-class OneLifeAgent(AgentLogic):
-    """An agent to which every order for a slot is for the life that it holds, whichever it names."""
+class AnyLifeAgent(AgentLogic):
+    """An agent to which a late order for a life that is over is as good as any."""
 
     def __init__(self, info: AgentInfo) -> None:
-        super().__init__(info, _OneLife())
-
-    def step(self, now_s: float, events: Sequence[Noun]) -> tuple[Effect, ...]:
-        return super().step(now_s, [self._blur(e) if isinstance(e, ContainerOrders) else e for e in events])
-
-    def _blur(self, orders: ContainerOrders) -> ContainerOrders:
-        held = {row.container: row.incarnation for row in self.held()}
-        replace = msgspec.structs.replace
-        return replace(
-            orders,
-            create=tuple(replace(c, incarnation=held.get(c.container, c.incarnation)) for c in orders.create),
-            destroy=tuple(
-                replace(d, incarnation=held.get(d.container, d.incarnation)) for d in orders.destroy
-            ),
-        )
+        super().__init__(info)
+        ports = (info.ports_low, info.ports_high)
+        self._containers = _AnyLife(self._memory, ports=ports, containers_max=info.containers_max)
 
 
 class Forgotten(Leadership):
@@ -144,7 +135,7 @@ def _unasking(send: Send) -> Send:
 
 BROKEN: Final[dict[str, Variant]] = {
     "send before commit": Variant(leadership=Forgotten),
-    "ignore incarnation": Variant(resman=lambda: OneLifeForAll(ResMan()), agent=OneLifeAgent),
+    "ignore incarnation": Variant(resman=lambda: OneLifeForAll(ResMan()), agent=AnyLifeAgent),
     "no fencing": Variant(nexus=Gullible, agent=obedient, trusting=True),
     "events only, no reports": Variant(
         resman=lambda: EventsOnly(ResMan()), appmaster=lambda: EventsOnly(AppMaster())

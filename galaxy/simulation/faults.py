@@ -44,3 +44,8 @@ CALM = Faults(
     leader_crash=0, leader_crash_in_step=0, leader_pause=0, launch_fails=0, worker_dies=0, program_dies=0,
 )  # fmt: skip
 """Nothing goes wrong."""
+
+STORM = Faults(
+    double=0.6, late=0.5, late_s=25, worker_dies=0.02, launch_fails=0.2, agent_crash=0.01
+)  # fmt: skip
+"""Messages come twice and very late, while containers come and go."""

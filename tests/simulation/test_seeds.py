@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from galaxy.simulation.broken import BROKEN
 from galaxy.simulation.cluster import Cluster
-from galaxy.simulation.faults import CALM, Faults
+from galaxy.simulation.faults import CALM, STORM, Faults
 
+REGRESSIONS = Path(__file__).with_name("regressions.txt")
 SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 
@@ -21,6 +23,16 @@ def test_every_seed_keeps_every_promise(first: int) -> None:
     assert sum(outcome.starts for outcome in outcomes) > 100, "nothing ran"
 
 
+def test_storm_of_late_messages_breaks_no_promise() -> None:
+    failures = [Cluster(seed, STORM).run().failure for seed in range(10)]
+    assert [failure for failure in failures if failure] == []
+
+
+@pytest.mark.parametrize("seed", [line.split()[0] for line in REGRESSIONS.read_text().splitlines() if line])
+def test_seed_that_once_failed_keeps_every_promise(seed: str) -> None:
+    assert Cluster(int(seed), Faults()).run().failure == ""
+
+
 def test_calm_world_settles_at_once() -> None:
     outcome = Cluster(1, CALM).run()
     assert outcome.failure == ""
@@ -30,7 +42,8 @@ def test_calm_world_settles_at_once() -> None:
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
-    assert any(Cluster(seed, Faults(), variant=BROKEN[rule]).run().failure for seed in range(40))
+    faults = STORM if rule == "ignore incarnation" else Faults()
+    assert any(Cluster(seed, faults, variant=BROKEN[rule]).run().failure for seed in range(60))
 
 
 def test_same_seed_tells_the_same_story_whatever_the_hash_seed() -> None:
