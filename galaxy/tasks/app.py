@@ -67,6 +67,7 @@ def make_app(
             "interval_step": 0.2,
             "interval_max": 1,
         },
+        worker_consumer="galaxy.tasks.consumer:Consumer",
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

@@ -31,7 +31,10 @@ class OneLine(logging.Formatter):
                 }
             )
         line = super().format(record).replace("\n", "\\n")
-        return line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}... ({len(line)} characters)"
+        if len(line) <= LINE_MAX:
+            return line
+        half = LINE_MAX // 2  # A traceback tells most at its end.
+        return f"{line[:half]} ...({len(line) - LINE_MAX} more)... {line[-half:]}"
 
 
 def set_up(level: str) -> None:

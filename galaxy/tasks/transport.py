@@ -40,8 +40,27 @@ class Dropped:
         log.warning("event=message.dropped cause=%s count=%d %s", cause, self.causes[cause], text)
 
 
+class QoS(kombu_redis.QoS):
+    """Leaves unacknowledged messages where they are when the connection is lost.
+
+    kombu tries to push them back over a connection that is already dismantled, and the
+    ``AttributeError`` of that ends the worker. They are in Redis and come again by themselves.
+    """
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        transport = self.channel.connection
+        if transport is not None and transport.client is not None:
+            super().restore_unacked_once(stderr)
+            return
+        self._on_collect.cancel()
+        self._delivered.clear()
+        self._delivered.restored = True
+
+
 class Channel(kombu_redis.Channel):
     """Drops what cannot be read as JSON."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

@@ -36,7 +36,7 @@ class Service(Protocol):
 
 
 def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code.
+    """Run until SIGTERM or SIGINT; return the exit code, which is 1 when Celery ended unasked.
 
     Call it from the main thread of a process that does nothing else: Celery keeps its state in
     module globals. The service is stopped as soon as the signal arrives, while Celery still
@@ -69,14 +69,16 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
     service.start()
     usher = threading.Thread(target=_see_off, args=(service, node, leaving, gone), name="usher", daemon=True)
     usher.start()
+    told = False
     try:
         worker.start()
+        told = leaving.is_set()
     finally:
         leaving.set()
         gone.set()
         usher.join(STOP_S)
-    log.info("event=worker.stopped node=%s", node)
-    return int(worker.exitcode or 0)
+    log.info("event=worker.stopped node=%s told=%s", node, str(told).lower())
+    return int(worker.exitcode or 0) or (0 if told else 1)
 
 
 def _listen(app: Any, node: str, leaving: threading.Event) -> None:
