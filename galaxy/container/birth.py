@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from galaxy.container import kernel, rootfs, volumes
+from galaxy.container import etc, kernel, rootfs, volumes
 from galaxy.container.cgroup.tree import OpenCgroups
 from galaxy.container.plan import FULL, PROCESS, USERNS, LaunchPlan, hostname_of
 from galaxy.errors import GalaxyError
@@ -38,6 +38,9 @@ _RESTORED: Final = (
 )
 
 
+Entry = Callable[[WorkerConfig], NoReturn]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Birth:
     """Everything that a new container's first process needs, opened before the fork.
@@ -56,16 +59,21 @@ class Birth:
     status_fd: int
     go_fd: int
     seccomp_program: str
-    entry: Callable[[WorkerConfig], NoReturn]
+    entry: Entry
 
 
-def be_born(birth: Birth) -> NoReturn:
-    """Become the container's first process; never returns, and reports every failure to the launcher."""
+def be_born(birth: Birth, *, placed: bool = False, flaw: Exception | None = None) -> NoReturn:
+    """Become the container's first process; never returns, and reports every failure to the launcher.
+
+    ``placed`` says that this process has taken its root already, or failed to with ``flaw``.
+    """
     code = _ENTRY_RETURNED
     born = False
     try:
-        _forget_launcher()
-        config = _settle(birth)
+        forget_launcher()
+        if flaw is not None:
+            raise flaw
+        config = _settle(birth, placed=placed)
         if os.read(birth.go_fd, 1) != GO:
             os._exit(_LAUNCH_FAILED)
         born = True
@@ -85,13 +93,14 @@ def be_born(birth: Birth) -> NoReturn:
         os._exit(code)
 
 
-def _settle(birth: Birth) -> WorkerConfig:
+def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
     plan = birth.plan
     if birth.cgroups is not None:
         for fd in birth.cgroups.init:
             os.write(fd, b"0")
     if plan.mode == FULL:
-        _enter_full(birth)
+        if not placed:
+            _enter_full(birth)
         workspace = plan.demand.workspace.path
     elif plan.mode == USERNS:
         _enter_userns(birth)
@@ -103,6 +112,7 @@ def _settle(birth: Birth) -> WorkerConfig:
         workspace = volumes.plain_path(plan.directory, plan.volumes.index(plan.demand.workspace))
     os.setsid()
     os.umask(0o022)
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here.
     if birth.cgroups is not None:
         for fd in birth.cgroups.late:
             os.write(fd, b"0")
@@ -126,20 +136,32 @@ def _settle(birth: Birth) -> WorkerConfig:
     )
     _keep_only_needed(birth, config)
     if plan.mode != PROCESS:
+        if not placed:
+            kernel.bound_capabilities(KEPT_CAPABILITIES)
         kernel.keep_capabilities(KEPT_CAPABILITIES)
     kernel.set_no_new_privileges()
     return config
 
 
+def enter_namespaces(*, private_network: bool) -> None:
+    """Enter the namespaces that a process can enter itself; the cgroup's comes last of all."""
+    kernel.unshare(_NAMESPACES | (kernel.CLONE_NEWNET if private_network else 0))
+
+
 def _enter_full(birth: Birth) -> None:
-    plan = birth.plan
-    private = plan.demand.network == "private"
-    kernel.unshare(_NAMESPACES | (kernel.CLONE_NEWNET if private else 0))
-    _furnish(birth, privileged=True)
+    private = birth.plan.demand.network == "private"
+    enter_namespaces(private_network=private)
+    rootfs.furnish(birth.root)
     if private:
         kernel.raise_loopback()
         rootfs.mount_sysfs(birth.root)  # One that shows this network, and not the host's.
-    kernel.pivot_root(birth.root)
+    take_place(birth.plan, birth.root, birth.templates)
+
+
+def take_place(plan: LaunchPlan, root: str, templates: str) -> None:
+    """Make the container's own name and volumes before a furnished ``root``, and take it as the root."""
+    _make_own(plan, root, templates, privileged=True)
+    kernel.pivot_root(root)
 
 
 def _enter_userns(birth: Birth) -> None:
@@ -151,18 +173,18 @@ def _enter_userns(birth: Birth) -> None:
     if plan.demand.network == "private":
         kernel.raise_loopback()
         rootfs.mount_sysfs(birth.root)
-    _furnish(birth, privileged=False)
+    rootfs.furnish(birth.root)
+    _make_own(plan, birth.root, birth.templates, privileged=False)
     flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID
     kernel.mount("", birth.root, None, flags)
     kernel.pivot_root(birth.root)
 
 
-def _furnish(birth: Birth, *, privileged: bool) -> None:
-    plan, root = birth.plan, birth.root
+def _make_own(plan: LaunchPlan, root: str, templates: str, *, privileged: bool) -> None:
+    """Make what tells this container from every other: its name and its volumes."""
     hostname = hostname_of(plan.container)
     kernel.set_hostname(hostname)
-    paths = {volume.path for volume in plan.volumes}
-    rootfs.furnish(root, hostname=hostname, own_tmp="/tmp" not in paths)  # noqa: S108 - a place in the container
+    etc.write_names(f"{root}/run", hostname)
     for index, volume in enumerate(plan.volumes):
         target = f"{root}{volume.path}"
         if not os.path.isdir(target):
@@ -172,7 +194,7 @@ def _furnish(birth: Birth, *, privileged: bool) -> None:
                 volume,
                 target,
                 directory=plan.directory,
-                templates=birth.templates,
+                templates=templates,
                 index=index,
                 uid=plan.run_uid,
                 gid=plan.run_gid,
@@ -233,7 +255,8 @@ def fork_userns(*, private_network: bool) -> int:
     return int(answer)
 
 
-def _forget_launcher() -> None:
+def forget_launcher() -> None:
+    """Drop what the launcher does with signals; our own are as in a new process."""
     signal.set_wakeup_fd(-1)
     for number in _RESTORED:
         signal.signal(number, signal.SIG_DFL)

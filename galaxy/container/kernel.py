@@ -176,11 +176,8 @@ def close_all_but(keep: Iterable[int]) -> None:
     _syscall("close_range", f"{low}-", _SYS_CLOSE_RANGE, low, 0xFFFF_FFFF, 0)
 
 
-def keep_capabilities(names: Iterable[str]) -> None:
-    """Drop every capability but ``names``, from the bounding set too, and clear the ambient ones.
-
-    What is to be kept and is not there is left out.
-    """
+def bound_capabilities(names: Iterable[str]) -> None:
+    """Drop every capability but ``names`` from the bounding set; what is held now stays held."""
     keep = {CAPABILITIES.index(name) for name in names}
     prctl = _libc.prctl
     for number in range(64):
@@ -189,7 +186,12 @@ def keep_capabilities(names: Iterable[str]) -> None:
                 break  # Past the last capability that this kernel knows.
             if prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
                 _check(-1, "prctl PR_CAPBSET_DROP", CAPABILITIES[number])
-    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+
+
+def keep_capabilities(names: Iterable[str]) -> None:
+    """Give up every capability but ``names``, the ambient ones too; what is not held is left out."""
+    keep = {CAPABILITIES.index(name) for name in names}
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     _check(_libc.capget(header, data), "capget", "self")

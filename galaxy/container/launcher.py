@@ -46,6 +46,10 @@ _BACKLOG: Final = 4
 _OUTBOX_MAX: Final = 20_000
 _REQUESTS_A_TURN: Final = 4
 _SOCKET_BUFFER: Final = 4 << 20
+_IDLE_S: Final = 0.02
+"""Nothing asked for so long: time to prepare for what will be."""
+_NICE: Final = -10
+"""On a busy host containers must still come and go; what runs in them is back at 0."""
 _ALREADY_THERE: Final = 75
 
 
@@ -80,7 +84,12 @@ class Launcher:
             if self._stopping and not self._lives.count and not self._janitor:
                 break
             timeout = self._lives.next_deadline(time.monotonic())
-            for fd, events in self._poll.poll(-1 if timeout is None else timeout):
+            if self._lives.idle_work and not self._stopping:
+                timeout = min(timeout or _IDLE_S, _IDLE_S)
+            woken = self._poll.poll(-1 if timeout is None else timeout)
+            if not woken and self._lives.idle_work and not self._stopping:
+                self._lives.prepare()
+            for fd, events in woken:
                 if fd == wake_read:
                     self._drain(wake_read)
                     self._reap()
@@ -234,6 +243,8 @@ def main(arguments: list[str] | None = None) -> int:
     _raise_file_limit()
     kernel.set_process_name("galaxy-launcher")
     kernel.set_subreaper()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     views = None
     if options.mode == FULL:

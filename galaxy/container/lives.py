@@ -10,25 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NoReturn
+from typing import Final
 
-from galaxy.container import birth, facts, family, garbage, kernel, seccomp
-from galaxy.container.cgroup.tree import CgroupTree, OpenCgroups
+from galaxy.container import birth, facts, family, garbage
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.making import Maker
 from galaxy.container.plan import (
     FULL,
     PROCESS,
-    USERNS,
-    ContainerLimits,
     LaunchPlan,
-    check_plan,
     life_key,
-    limits_of,
     split_key,
 )
 from galaxy.container.views import Views
@@ -44,12 +39,10 @@ from galaxy.container.wire import (
 )
 from galaxy.errors import GalaxyError
 from galaxy.model.container import Reason
-from galaxy.model.worker import WorkerConfig
 
 BIRTH_TIMEOUT_S: Final = 60.0
 _RETRY_S: Final = 0.005
 _RETRY_MAX_S: Final = 1.0
-SOCKET_NAME: Final = "sock"
 
 
 class Phase(Enum):
@@ -103,19 +96,15 @@ class Lives:
         mode: str,
         cgroup_root: str,
         views: Views | None,
-        entry: Callable[[WorkerConfig], NoReturn],
+        entry: birth.Entry,
     ) -> None:
         self._state = state
         self._mode = mode
         self._cgroup_root = cgroup_root
-        self._views = views
-        self._entry = entry
         self._held: dict[str, Held] = {}
         self._by_pid: dict[int, Held] = {}
         self._by_fd: dict[int, Held] = {}
         self._boot = facts.boot_id()
-        self._seccomp = b64encode(seccomp.program()).decode()
-        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._cgroups: CgroupTree | None = None
         self.littered = True
         """There may be garbage to delete."""
@@ -127,6 +116,7 @@ class Lives:
         if mode == FULL:
             self._cgroups = CgroupTree.of_host(cgroup_root)
             self._cgroups.prepare()
+        self._maker = Maker(state, mode=mode, cgroups=self._cgroups, views=views, entry=entry)
 
     @property
     def count(self) -> int:
@@ -173,7 +163,7 @@ class Lives:
             return
         held = self._new(plan.container, plan.incarnation, Phase.MAKING, mode=plan.mode)
         try:
-            self._make(held, plan)
+            self._maker.make(plan, lambda pid, status: self._born(held, pid, status))
         except (GalaxyError, OSError) as error:
             self._fail(held, _words(error))
 
@@ -197,6 +187,8 @@ class Lives:
         held = self._by_pid.get(pid)
         if held is not None and held.ours:
             self._ended(held, status)
+        else:
+            self._maker.reaped(pid)
 
     def woken(self, fd: int) -> None:
         """Take in that a birth reports, or that an adopted PID 1 has ended."""
@@ -207,6 +199,15 @@ class Lives:
             self._hear_birth(held)
         elif fd == held.pidfd:
             self._ended(held, None)
+
+    @property
+    def idle_work(self) -> bool:
+        """Say whether there is something to prepare when nothing else is to be done."""
+        return self._maker.short
+
+    def prepare(self) -> None:
+        """Do one piece of that work."""
+        self._maker.prepare()
 
     def next_deadline(self, now: float) -> float | None:
         """Return how many seconds from ``now`` something is due, or None."""
@@ -225,94 +226,31 @@ class Lives:
 
     def close(self) -> None:
         """Remove what was there for all containers together."""
+        self._maker.close()
         if self._cgroups is not None:
             self._cgroups.remove_root()
-        if self._views is not None:
-            self._views.close()
 
     # ---- making
 
-    def _make(self, held: Held, plan: LaunchPlan) -> None:
-        check_plan(plan)
-        os.makedirs(plan.directory, mode=0o700, exist_ok=True)
-        os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
-        facts.keep(f"{plan.directory}/plan.json", plan)
-        opened: list[int] = []
-        try:
-            limits = limits_of(plan.demand)
-            cgroups = self._make_cgroups(plan.key, limits)
-            if cgroups is not None:
-                opened += cgroups.fds
-            root = self._root_of(plan)
-            listen = _listen(plan.directory)
-            log = os.open(plan.log_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            status_read, status_write = os.pipe2(os.O_CLOEXEC)
-            go_read, go_write = os.pipe2(os.O_CLOEXEC)
-            opened += [listen, log, status_write, go_read, go_write]
-            pid = self._fork(plan)
-            if pid == 0:
-                os.close(go_write)  # Else our own copy would hide the launcher's death.
-                os.close(status_read)
-                birth.be_born(
-                    birth.Birth(
-                        plan=plan,
-                        root=root,
-                        templates=f"{self._state}/templates",
-                        cgroups=cgroups,
-                        listen_fd=listen,
-                        log_fd=log,
-                        status_fd=status_write,
-                        go_fd=go_read,
-                        seccomp_program=self._seccomp,
-                        entry=self._entry,
-                    )
-                )
-            self._take(held, pid, status_read)
-            facts.keep(f"{plan.directory}/life.json", self._record(held))
-            os.write(go_write, birth.GO)
-        finally:
-            for fd in opened:
-                os.close(fd)
-
-    def _fork(self, plan: LaunchPlan) -> int:
-        if plan.mode == FULL:
-            return kernel.fork_into_pid_namespace(self._pid_namespace)
-        if plan.mode == USERNS:
-            return birth.fork_userns(private_network=plan.demand.network == "private")
-        return os.fork()
-
-    def _make_cgroups(self, key: str, limits: ContainerLimits) -> OpenCgroups | None:
-        if self._cgroups is None:
-            return None
-        self._cgroups.make(key, limits)
-        return self._cgroups.open(key, limits)
-
-    def _root_of(self, plan: LaunchPlan) -> str:
-        if plan.mode == FULL and self._views is not None:
-            return self._views.get(birth.view_of(plan))
-        root = f"{plan.directory}/root"
-        os.makedirs(root, exist_ok=True)
-        return root
-
-    def _take(self, held: Held, pid: int, status_fd: int) -> None:
+    def _born(self, held: Held, pid: int, status_fd: int) -> None:
+        """Write down who the new first process is; it waits for that."""
         held.pid, held.status_fd = pid, status_fd
-        held.pidfd = os.pidfd_open(pid)
-        held.start_ticks = facts.start_ticks(pid)
-        held.deadline = time.monotonic() + BIRTH_TIMEOUT_S
         self._by_pid[pid] = held
         self._by_fd[status_fd] = held
         self.watch(status_fd)
-
-    def _record(self, held: Held) -> LifeRecord:
-        return LifeRecord(
+        held.pidfd = os.pidfd_open(pid)
+        held.start_ticks = facts.start_ticks(pid)
+        held.deadline = time.monotonic() + BIRTH_TIMEOUT_S
+        record = LifeRecord(
             container=held.container,
             incarnation=held.incarnation,
-            pid=held.pid,
+            pid=pid,
             start_ticks=held.start_ticks,
             boot=self._boot,
             mode=held.mode,
             cgroup_root=self._cgroup_root,
         )
+        facts.keep(f"{self._directory(held.key)}/life.json", record)
 
     def _hear_birth(self, held: Held) -> None:
         said = os.read(held.status_fd, 4096)
@@ -467,20 +405,6 @@ class Lives:
 
     def _directory(self, key: str) -> str:
         return f"{self._state}/c/{key}"
-
-
-def _listen(directory: str) -> int:
-    """Bind AppWorker's socket in ``directory``, however long its path is; return it listening."""
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET_NAME, dir_fd=place)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.bind(f"/proc/self/fd/{place}/{SOCKET_NAME}")
-            sock.listen(4)
-            return sock.detach()
-    finally:
-        os.close(place)
 
 
 def _signal(held: Held, number: int) -> None:

@@ -15,6 +15,7 @@ from galaxy.container.plan import FULL, PROCESS, USERNS
 from galaxy.model.base import Noun
 
 _TRIAL_TIMEOUT_S: Final = 20.0
+_ENTER_MS_MAX: Final = 3.0
 _KERNEL_MIN: Final = (5, 12)
 """mount_setattr(2); everything else we need is older."""
 
@@ -51,13 +52,13 @@ def probe() -> HostAbilities:
         detail="runs as root" if root else f"runs as user {os.geteuid()}",
         remedy="" if root else "run the agent as root for limits, enforced disk sizes and separate users",
     )
-    cgroups = _cgroups(hierarchies, root=root)
+    cgroups, latency = _cgroups(hierarchies, root=root)
     namespaces = _namespaces(root=root)
     users = _user_namespace()
     loop = _loop(root=root)
     filters = _seccomp()
     io = _io(hierarchies, usable=cgroups.ok)
-    findings = (kernel, rights, cgroups, namespaces, users, loop, filters, io)
+    findings = (kernel, rights, cgroups, *latency, namespaces, users, loop, filters, io)
     if root and kernel.ok and cgroups.ok and namespaces.ok:
         mode = FULL
     else:
@@ -95,32 +96,42 @@ def _kernel() -> Finding:
     )
 
 
-def _cgroups(hierarchies: Hierarchies, *, root: bool) -> Finding:
-    name = "cgroups"
-    if not hierarchies.version:
+def _cgroups(hierarchies: Hierarchies, *, root: bool) -> tuple[Finding, tuple[Finding, ...]]:
+    """Look at cgroups, and where they work at how long it takes to enter one."""
+    name, version = "cgroups", hierarchies.version
+    if not version:
         missing = sorted(NEEDED - hierarchies.v1.keys() - hierarchies.v2_controllers)
-        return Finding(
-            name=name,
-            ok=False,
-            detail=f"no controllers {', '.join(missing)}",
-            remedy="mount cgroup2 at /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
-        )
+        remedy = "mount cgroup2 at /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1"
+        return Finding(name=name, ok=False, detail=f"no controllers {', '.join(missing)}", remedy=remedy), ()
     if not root:
-        return Finding(
-            name=name,
-            ok=False,
-            detail=f"{hierarchies.version}, not ours to write",
-            remedy="run the agent as root: cpu, memory and pids are limited then",
-        )
+        remedy = "run the agent as root: cpu, memory and pids are limited then"
+        return Finding(name=name, ok=False, detail=f"{version}, not ours to write", remedy=remedy), ()
     ok, words = _try("cgroups")
-    beside = " and the v2 tree for kill" if hierarchies.version == "v1" and hierarchies.v2 else ""
-    return Finding(
-        name=name,
-        ok=ok,
-        detail=f"{hierarchies.version}{beside}" if ok else f"{hierarchies.version}: {words}",
-        remedy=""
-        if ok
-        else "give the agent a writable cgroup hierarchy (in a container: --privileged --cgroupns=host)",
+    if not ok:
+        remedy = "give the agent a writable cgroup hierarchy (in a container: --privileged --cgroupns=host)"
+        return Finding(name=name, ok=False, detail=f"{version}: {words}", remedy=remedy), ()
+    beside = " and the v2 tree for kill" if version == "v1" and hierarchies.v2 else ""
+    return Finding(name=name, ok=True, detail=f"{version}{beside}"), _latency(hierarchies, words)
+
+
+def _latency(hierarchies: Hierarchies, words: str) -> tuple[Finding, ...]:
+    """Judge the time to enter a cgroup: most kernels let it wait for an RCU grace period (cgroup-v2.rst)."""
+    found = re.search(r"entered in (\d+) us", words)
+    if found is None:
+        return ()
+    took_ms = int(found[1]) / 1000
+    ok = took_ms < _ENTER_MS_MAX
+    where = hierarchies.v2 or next(iter(hierarchies.v1.values()))
+    return (
+        Finding(
+            name="cgroup-latency",
+            ok=ok,
+            detail=f"a process enters its cgroup in {took_ms:.1f} ms",
+            remedy=""
+            if ok
+            else f"mount -o remount,favordynmods {where} (Linux 6.0 or newer; for the whole host): "
+            "launches become that much faster",
+        ),
     )
 
 
@@ -207,7 +218,7 @@ def _io(hierarchies: Hierarchies, *, usable: bool) -> Finding:
 
 
 def _try(name: str) -> tuple[bool, str]:
-    """Run one trial; return whether it worked, and what it said when not."""
+    """Run one trial; return whether it worked, and what it said."""
     command = [sys.executable, "-m", "galaxy.container.trial", name]
     try:
         done = subprocess.run(
@@ -221,6 +232,6 @@ def _try(name: str) -> tuple[bool, str]:
     except subprocess.TimeoutExpired:
         return False, f"no answer in {_TRIAL_TIMEOUT_S:.0f} s"
     if done.returncode == 0:
-        return True, ""
+        return True, done.stdout.decode(errors="replace").strip()
     words = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()
     return False, words[-1] if words else f"ended with {done.returncode}"

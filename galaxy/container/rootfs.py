@@ -87,8 +87,8 @@ def build(root: str, view: View, *, privileged: bool = True) -> None:
         kernel.set_mount_attributes(root, kernel.ATTR_RDONLY)
 
 
-def furnish(root: str, *, hostname: str, own_tmp: bool = True) -> None:
-    """Mount what is one container's own, volumes aside; the caller is PID 1 of its namespaces."""
+def furnish(root: str) -> None:
+    """Mount what each container has of its own, volumes aside; the caller is PID 1 of its namespaces."""
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     proc = f"{root}/proc"
     kernel.mount("proc", proc, "proc", flags)
@@ -103,10 +103,8 @@ def furnish(root: str, *, hostname: str, own_tmp: bool = True) -> None:
         _mask(root, f"{proc}/{name}")
     kernel.mount("devpts", f"{root}/dev/pts", "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, _DEVPTS)
     mount_tmpfs(f"{root}/dev/shm", SHM_BYTES, mode=0o1777)  # noqa: S108
-    if own_tmp:
-        mount_tmpfs(f"{root}/tmp", TMP_BYTES, mode=0o1777)  # noqa: S108
+    mount_tmpfs(f"{root}/tmp", TMP_BYTES, mode=0o1777)  # noqa: S108
     mount_tmpfs(f"{root}/run", RUN_BYTES, mode=0o755)
-    etc.write_names(f"{root}/run", hostname)
 
 
 def mount_sysfs(root: str) -> None:

@@ -21,7 +21,7 @@ import msgspec
 
 from galaxy.container import facts
 from galaxy.container.cgroup.tree import CgroupTree, Usage
-from galaxy.container.lives import SOCKET_NAME
+from galaxy.container.making import PLAN_NAME, SOCKET_NAME
 from galaxy.container.plan import FULL, LaunchPlan, life_key
 from galaxy.container.volumes import plain_used_bytes
 from galaxy.container.wire import (
@@ -386,7 +386,7 @@ class Runtime:
     def _volumes(self, key: str) -> list[tuple[str, Medium]]:
         plan = self._plans.get(key)
         if plan is None:
-            plan = facts.recall(str(self._state / "c" / key / "plan.json"), LaunchPlan)
+            plan = facts.recall(str(self._state / "c" / key / PLAN_NAME), LaunchPlan)
             if plan is None:
                 return []
             self._plans[key] = plan

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -50,8 +51,11 @@ def cgroups() -> None:
     try:
         tree.prepare()
         tree.make("trial_1", limits)
-        for fd in tree.open("trial_1", limits).fds:
-            os.close(fd)
+        opened = tree.open("trial_1", limits)
+        pid = os.fork()
+        if pid == 0:
+            _finish(lambda: _enter((*opened.init, *opened.late)))
+        _await(pid)
         tree.usage("trial_1")
     finally:
         tree.remove("trial_1")
@@ -90,12 +94,21 @@ TRIALS: Final[dict[str, Callable[[], None]]] = {
 }
 
 
+def _enter(procs: tuple[int, ...]) -> None:
+    """Enter cgroups and say how long the first took, which waits for the kernel's lock."""
+    started = time.monotonic_ns()
+    os.write(procs[0], b"0")
+    print(f"entered in {(time.monotonic_ns() - started) // 1000} us", flush=True)
+    for fd in procs[1:]:
+        os.write(fd, b"0")
+
+
 def _new_root(*, privileged: bool) -> None:
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWCGROUP)
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     root = "/tmp"  # noqa: S108 - any directory will do: what is mounted there is seen by nobody else
     rootfs.build(root, rootfs.View(mountpoints=("/trial",)), privileged=privileged)
-    rootfs.furnish(root, hostname="trial")
+    rootfs.furnish(root)
     mount_tmpfs(f"{root}/trial", MIB, mode=0o755)
     kernel.pivot_root(root)
 

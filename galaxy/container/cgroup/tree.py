@@ -1,8 +1,9 @@
 """The cgroups of containers: made, entered, measured, killed and removed, on v1, v2 or both.
 
 Layout, in every hierarchy: ``<mount>/<cgroup_root>/<container>_<incarnation>/{init,<task>...}``.
-On v1 each controller has its hierarchy, and the v2 tree beside it, if any, serves to list, freeze
-and kill. Cgroup paths are strings: this is on the way of every launch.
+On v1 each controller has its hierarchy, PID 1 is in the container's own cgroup instead of ``init``
+(v2 alone wants processes in leaves), and the v2 tree beside it, if any, serves to list and kill.
+Cgroup paths are strings: this is on the way of every launch.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class CgroupTree:
             if name in self._per_task:
                 if self.version == "v2":
                     self._hand_down(path)
-                for child in (INIT, *names):
+                for child in names if self.version == "v1" else (INIT, *names):
                     files.make(f"{path}/{child}")
         for controller in self._controllers:
             path = f"{self._roots[self._hierarchy_of(controller)]}/{key}"
@@ -146,7 +147,7 @@ class CgroupTree:
         order = sorted(self._per_task, key=lambda name: (name != self._listing, name))
         try:
             own = {
-                name: grab(f"{root}/{key}/{INIT if name in self._per_task else '.'}/cgroup.procs")
+                name: grab(f"{root}/{key}/{INIT if self.version == 'v2' else '.'}/cgroup.procs")
                 for name, root in self._roots.items()
             }
             tasks = tuple(

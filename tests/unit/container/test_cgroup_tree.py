@@ -97,7 +97,6 @@ def test_v1_task_gets_quota_shares_memory_and_pids(v1: CgroupTree, tmp_path: Pat
     assert read(tmp_path / "memory/galaxy-t" / KEY / "memory.limit_in_bytes") == str(96 * MIB)
     assert read(tmp_path / "pids/galaxy-t" / KEY / "web/pids.max") == "32"
     assert read(tmp_path / "blkio/galaxy-t" / KEY / "web/blkio.bfq.weight") == "500"
-    assert (tmp_path / "memory/galaxy-t" / KEY / "init").is_dir()
 
 
 def test_v1_excess_leaves_quota_and_hard_limit_unset(v1: CgroupTree, tmp_path: Path) -> None:

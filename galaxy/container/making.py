@@ -1,0 +1,179 @@
+"""Making one container: its directory, cgroups, socket and first process, in the order that is quickest.
+
+A spare is told the plan first: it mounts volumes and takes its root while the cgroups are made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from galaxy.container import birth, facts, kernel, seccomp
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.plan import FULL, USERNS, LaunchPlan, check_plan, limits_of
+from galaxy.container.spares import Spare, Spares
+from galaxy.container.views import Views
+
+SOCKET_NAME: Final = "sock"
+PLAN_NAME: Final = "plan.json"
+
+
+@dataclass(kw_only=True)
+class _Opened:
+    """Descriptors of a birth under way; the launcher keeps none of them but ``status``."""
+
+    status: int = -1
+    go: int = -1
+    rest: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        for fd in (*self.rest, self.go):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Maker:
+    """Makes first processes; what is prepared for all of them is here."""
+
+    def __init__(
+        self, state: str, *, mode: str, cgroups: CgroupTree | None, views: Views | None, entry: birth.Entry
+    ) -> None:
+        self._templates = f"{state}/templates"
+        self._cgroups = cgroups
+        self._views = views
+        self._entry = entry
+        self._seccomp = b64encode(seccomp.program()).decode()
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        self._spares = Spares(self._pid_namespace, entry) if mode == FULL else None
+
+    @property
+    def short(self) -> bool:
+        """Say whether there is something to prepare when nothing else is to be done."""
+        return self._spares is not None and self._spares.short
+
+    def prepare(self) -> None:
+        """Make one spare; called when there is nothing else to do."""
+        if self._spares is not None:
+            with contextlib.suppress(OSError):
+                self._spares.make()
+
+    def reaped(self, pid: int) -> None:
+        """Take in that a child which is no container's has died."""
+        if self._spares is not None:
+            self._spares.forget(pid)
+
+    def close(self) -> None:
+        if self._spares is not None:
+            self._spares.clear()
+        if self._views is not None:
+            self._views.close()
+
+    def make(self, plan: LaunchPlan, born: Callable[[int, int], None]) -> None:
+        """Make a container; ``born(pid, status_fd)`` writes down who it is before it may act.
+
+        Raises:
+            GalaxyError, OSError: what could not be made; what was made is the caller's to remove.
+        """
+        check_plan(plan)
+        os.makedirs(plan.directory, mode=0o700, exist_ok=True)
+        os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
+        root = self._root_of(plan)
+        spare = self._tell_spare(plan, root)
+        opened = _Opened()
+        try:
+            what = self._open(plan, root, opened)
+            pid = self._hand_over(spare, what) or self._fork(plan)
+            if pid == 0:
+                os.close(opened.go)  # Else our own copy would hide the launcher's death.
+                os.close(opened.status)
+                birth.be_born(what)
+            born(pid, opened.status)
+            opened.status = -1
+            os.write(opened.go, birth.GO)
+        finally:
+            opened.close()
+            if opened.status >= 0:
+                os.close(opened.status)
+            if spare is not None:
+                spare.sock.close()
+        facts.keep(f"{plan.directory}/{PLAN_NAME}", plan)
+
+    def _open(self, plan: LaunchPlan, root: str, opened: _Opened) -> birth.Birth:
+        cgroups = None
+        if self._cgroups is not None:
+            limits = limits_of(plan.demand)
+            self._cgroups.make(plan.key, limits)
+            cgroups = self._cgroups.open(plan.key, limits)
+            opened.rest += cgroups.fds
+        listen = _listen(plan.directory)
+        opened.rest.append(listen)
+        log = os.open(plan.log_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.rest.append(log)
+        opened.status, status = os.pipe2(os.O_CLOEXEC)
+        opened.rest.append(status)
+        go, opened.go = os.pipe2(os.O_CLOEXEC)
+        opened.rest.append(go)
+        return birth.Birth(
+            plan=plan,
+            root=root,
+            templates=self._templates,
+            cgroups=cgroups,
+            listen_fd=listen,
+            log_fd=log,
+            status_fd=status,
+            go_fd=go,
+            seccomp_program=self._seccomp,
+            entry=self._entry,
+        )
+
+    def _tell_spare(self, plan: LaunchPlan, root: str) -> Spare | None:
+        if self._spares is None or plan.mode != FULL or plan.demand.network == "private":
+            return None
+        while (spare := self._spares.take(root)) is not None:
+            with contextlib.suppress(OSError):  # It is dead: the next one, or none.
+                spare.tell(plan, root, self._templates)
+                return spare
+        return None
+
+    def _hand_over(self, spare: Spare | None, what: birth.Birth) -> int:
+        """Give a birth to the spare that knows its plan; return its pid, or 0 without such a one."""
+        if spare is None:
+            return 0
+        try:
+            spare.hand_over(what)
+        except OSError:
+            return 0  # It has died meanwhile; what it had mounted died with it.
+        return spare.pid
+
+    def _fork(self, plan: LaunchPlan) -> int:
+        if plan.mode == FULL:
+            return kernel.fork_into_pid_namespace(self._pid_namespace)
+        if plan.mode == USERNS:
+            return birth.fork_userns(private_network=plan.demand.network == "private")
+        return os.fork()
+
+    def _root_of(self, plan: LaunchPlan) -> str:
+        if plan.mode == FULL and self._views is not None:
+            return self._views.get(birth.view_of(plan))
+        root = f"{plan.directory}/root"
+        os.makedirs(root, exist_ok=True)
+        return root
+
+
+def _listen(directory: str) -> int:
+    """Bind AppWorker's socket in ``directory``, however long its path is; return it listening."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(SOCKET_NAME, dir_fd=place)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.bind(f"/proc/self/fd/{place}/{SOCKET_NAME}")
+            sock.listen(4)
+            return sock.detach()
+    finally:
+        os.close(place)

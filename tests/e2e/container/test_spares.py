@@ -1,0 +1,105 @@
+"""A container born from a process made in advance is like any other, and the process is nobody's until then."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+import pytest
+
+from galaxy.container import facts
+from galaxy.container.runtime import LauncherLost, LaunchFailed
+from galaxy.model.container import VolumeDemand
+from galaxy.model.spec import Medium
+from galaxy.units import MIB
+
+pytestmark = pytest.mark.root
+
+
+def spares(host, count: int) -> list[int]:
+    """Wait until so many processes wait for a plan; return their pids."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        living = {one.pid for one in host.runtime.living()}
+        found = sorted(set(facts.descendants(host.launcher_pid())) - living)
+        if len(found) == count:
+            return found
+        select.select([], [], [], 0.01)  # Nothing tells of a spare but the process table.
+    raise TimeoutError(f"{len(found)} spares, not {count}")
+
+
+def test_next_container_is_born_from_a_spare_with_all_its_walls_and_limits(host) -> None:
+    host.launch(host.plan(0))
+    waiting = spares(host, 2)
+    plan = host.plan(1)
+    launched = host.launch(plan)
+    assert launched.pid in waiting
+    status = host.sh(
+        plan, "cat /proc/self/status; hostname; cat /etc/hostname; awk '{print $19}' /proc/self/stat"
+    )["out"]
+    assert "CapBnd:\t00000000000001fb" in status and "CapEff:\t0000000000000000" in status
+    assert "Seccomp:\t2" in status
+    *_, name, written, nice = status.split()
+    assert name == written == plan.container.replace(".", "-")
+    assert nice == "0"
+    assert host.sh(plan, "ls /proc")["out"].split().count("1") == 1
+    assert host.python(plan, "bytearray(200 << 20)")["status"] == -9
+    assert host.runtime.usage(plan.container, 1).oom_kills == 1
+    for kind in ("mnt", "pid", "uts", "ipc", "cgroup"):
+        assert os.readlink(f"/proc/{launched.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+
+
+def test_no_descriptor_of_the_launchers_is_open_in_a_spare(host) -> None:
+    host.launch(host.plan(0))
+    for pid in spares(host, 2):
+        deadline = time.monotonic() + 10
+        fds = os.listdir(f"/proc/{pid}/fd")
+        while len(fds) > 4 and time.monotonic() < deadline:  # It has only just been forked.
+            fds = os.listdir(f"/proc/{pid}/fd")
+        assert len(fds) == 4
+
+
+def test_dead_spare_is_passed_over(host) -> None:
+    host.launch(host.plan(0))
+    for pid in spares(host, 2):
+        os.kill(pid, signal.SIGKILL)
+    plan = host.plan(1)
+    host.launch(plan)
+    assert host.sh(plan, "echo alive")["out"] == "alive\n"
+
+
+def test_spares_die_with_their_launcher_and_containers_do_not(host) -> None:
+    launched = host.launch(host.plan(0))
+    waiting = spares(host, 2)
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    for pid in waiting:
+        fd = os.pidfd_open(pid)
+        assert select.select([fd], [], [], 10)[0]
+        os.close(fd)
+    host.until(lambda event: isinstance(event, LauncherLost))
+    assert facts.start_ticks(launched.pid) == launched.start_ticks
+
+
+def test_other_volumes_want_another_root_and_get_it(host) -> None:
+    host.launch(host.plan(0))
+    spares(host, 2)
+    volume = VolumeDemand(path="/cache", size_bytes=4 * MIB, medium=Medium.TMPFS)
+    plan = host.plan(1, demand={"volumes": (volume,)})
+    host.launch(plan)
+    assert host.sh(plan, "touch /cache/x && echo done")["out"] == "done\n"
+
+
+def test_birth_that_fails_in_a_spare_says_why(host) -> None:
+    disk = {"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)}
+    host.launch(host.plan(0, demand=disk))
+    spares(host, 2)
+    plan = host.plan(1, demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=1 << 50)})
+    host._made.append(plan)
+    host.runtime.launch(plan)
+    failed = host.event(plan, LaunchFailed)
+    assert "cannot make container" in failed.reason.message
+    assert (
+        "mkfs" in failed.reason.message or "room" in failed.reason.message or "large" in failed.reason.message
+    )
