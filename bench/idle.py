@@ -26,6 +26,8 @@ from typing import Any
 WINDOW_S, WINDOW_QUICK_S = 60.0, 10.0
 SETTLE_S, SETTLE_QUICK_S = 15.0, 4.0
 CROWD = 50
+APPWORKER = "galaxy-appworke"
+"""What an AppWorker calls itself; the kernel keeps 15 letters."""
 AIM_MB, AIM_CPU = 60.0, 1.0
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 
@@ -84,13 +86,19 @@ class Cluster:
         return str(json.loads((self.folder / "c" / "cluster.json").read_text())["url"])
 
     def processes(self) -> dict[str, list[int]]:
-        """Return the pids of every part; the AppWorkers are the launcher's children."""
+        """Return the pids of every part; of the launcher's children only some are AppWorkers.
+
+        The others (``launcher helper``) are what the launcher keeps ready. They are told apart by
+        the name that an AppWorker gives itself, so a helper is never counted as a container.
+        """
         cluster = json.loads((self.folder / "c" / "cluster.json").read_text())
         found = {str(one["name"]): [int(one["pid"])] for one in cluster["processes"]}
         parents = {int(p.name): parent_of(p) for p in Path("/proc").glob("[0-9]*")}
         launchers = [pid for pid in parents if self._is_launcher(pid) and not self._is_launcher(parents[pid])]
+        children = [pid for pid, parent in parents.items() if parent in launchers]
         found["launcher"] = launchers
-        found["appworker"] = [pid for pid, parent in parents.items() if parent in launchers]
+        found["launcher helper"] = [pid for pid in children if name_of(pid) != APPWORKER]
+        found["appworker"] = [pid for pid in children if name_of(pid) == APPWORKER]
         return found
 
     def _is_launcher(self, pid: int) -> bool:
@@ -99,6 +107,13 @@ class Cluster:
         except OSError:
             return False
         return b"galaxy.container.launcher" in words and bytes(self.folder) in words
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def parent_of(process: Path) -> int:
@@ -135,6 +150,13 @@ def measure(processes: dict[str, list[int]], window_s: float) -> dict[str, tuple
     return found
 
 
+def expect(found: dict[str, tuple[float, float, int]], containers: int) -> None:
+    """Stop when not ``containers`` AppWorkers were measured: the figures would be of something else."""
+    count = found["appworker"][2] if "appworker" in found else 0
+    if count != containers:
+        raise SystemExit(f"measured {count} AppWorkers where {containers} containers were made")
+
+
 def start_peer(url: str) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
     return subprocess.Popen(
@@ -164,10 +186,12 @@ def bench(quick: bool, folder: Path) -> dict[str, Any]:
         cluster.job("one", 1)
         time.sleep(settle_s)
         one = measure(cluster.processes() | {"celery worker (peer)": [peer.pid]}, window_s)
+        expect(one, 1)
         show(f"At rest, 1 container, over {window_s:g} s", one)
         cluster.job("many", CROWD - 1)
         time.sleep(settle_s)
         many = measure(cluster.processes() | {"celery worker (peer)": [peer.pid]}, window_s)
+        expect(many, CROWD)
         show(f"At rest, {CROWD} containers, over {window_s:g} s", many)
     finally:
         if peer is not None:
