@@ -213,9 +213,9 @@ class LocalCluster:
         }
         if self.wishes.run_user:
             options["--run-user"] = self.wishes.run_user
-        if not self.wishes.listen:
-            # The server is on loopback, so no other host takes part: neither do its services.
-            options["--address"] = "127.0.0.1"
+        if self.wishes.listen or not self._plan.redis_url:
+            # A server on loopback means that no other host takes part: services are reached there too.
+            options["--address"] = self.wishes.listen or "127.0.0.1"
         words = [word for option in options.items() for word in option]
         name = "agent" if len(self._plan.agents) == 1 else f"agent {agent.name}"
         return self._child("agent", *words, name=name)
