@@ -9,18 +9,34 @@ die() {
     exit 1
 }
 
-# Print a Python of 3.11 or newer that can make virtual environments' interpreters.
+# Print a Python of 3.11 or newer: GALAXY_PYTHON, else the first on PATH. With the word "everybody"
+# the first that other users can run too, where there is one: a Python in root's home is root's only.
 find_python() {
+    first=
     for candidate in ${GALAXY_PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
         path=$(command -v "$candidate" 2>/dev/null) || continue
-        if "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        "$path" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        first=${first:-$path}
+        if [ "${1:-}" != everybody ] || everybody_runs "$path"; then
             printf '%s\n' "$path"
             return 0
         fi
     done
+    if [ -n "$first" ]; then
+        printf '%s\n' "$first"
+        return 0
+    fi
     die "no Python 3.11 or newer on PATH" \
         "Debian 12, Ubuntu 24.04 and newer: apt-get install python3 python3-venv" \
         "elsewhere: name one with GALAXY_PYTHON=/path/to/python3"
+}
+
+# True where the user nobody gets the same Python as we do.
+everybody_runs() {
+    [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null 2>&1 || return 0
+    home='import sys; print(sys.base_prefix, sys.version)'
+    theirs=$(cd / && setpriv --reuid=65534 --regid=65534 --clear-groups "$1" -c "$home" 2>/dev/null) || return 1
+    [ "$theirs" = "$("$1" -c "$home")" ]
 }
 
 # Install Debian packages: "$1" says what for. Refreshes the package list only when it must.
@@ -38,13 +54,13 @@ apt_install() {
     RUNLEVEL=1 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >&2 </dev/null
 }
 
-# Make the virtual environment "$1" unless it is there and works.
+# Make the virtual environment "$1" unless it is there and works; "$2" as for find_python.
 make_venv() {
     venv=$1
     if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
         return 0
     fi
-    python=$(find_python) || exit 1
+    python=$(find_python "${2:-}") || exit 1
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
             apt_install "makes virtual environments" python3-venv || die "cannot install python3-venv"

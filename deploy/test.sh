@@ -33,7 +33,7 @@ if [ -n "$missing" ]; then
 fi
 
 venv=$root/.tox/runner
-make_venv "$venv"
+make_venv "$venv" everybody
 if ! "$venv/bin/python" -c 'import tox' 2>/dev/null; then
     "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check 'tox>=4' </dev/null || die "pip could not install tox"
 fi

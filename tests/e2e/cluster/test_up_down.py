@@ -190,7 +190,9 @@ def test_without_root_hello_runs_in_a_stated_lesser_mode(tmp_path: Path) -> None
                 env=environ, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90,
             )  # fmt: skip
 
-        if subprocess.run([*become, sys.executable, "-c", "import galaxy"], cwd="/", check=False).returncode:
+        ask = [sys.executable, "-P", "-c", "import sys, galaxy; print(sys.version, galaxy.__file__)"]
+        theirs = subprocess.run([*become, *ask], cwd="/", capture_output=True, check=False).stdout
+        if theirs != subprocess.run(ask, cwd="/", capture_output=True, check=True).stdout:
             pytest.skip(f"{sys.executable} is not for nobody to run")
         up = galaxy("up", "--detach", "--no-web", "--run", str(folder / "files" / "hello.yaml"))
         try:
