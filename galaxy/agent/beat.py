@@ -13,6 +13,8 @@ from galaxy.model.agent import AgentUsage
 
 _LOG: Final = logging.getLogger(__name__)
 STUCK_S: Final = 30.0
+CLOCK_STEP_S: Final = 0.25
+"""The loop is told of Redis' clock when it has moved by more than this against ours."""
 
 
 class Beats(Protocol):
@@ -20,11 +22,13 @@ class Beats(Protocol):
 
     def beat(
         self, agent: str, *, boot: str, containers: int = ..., pods: int = ..., usage: AgentUsage | None = ...
-    ) -> None: ...
+    ) -> float: ...
 
 
 class Heart:
     """Beats every ``beat_s`` seconds with the digests of the moment, now and then with a usage sample.
+
+    ``clock`` is told what Redis' clock showed, when that is news.
 
     A loop that has been stuck for ``STUCK_S`` is not alive, and nobody is told that it is.
     """
@@ -40,6 +44,7 @@ class Heart:
         usage_s: float,
         digests: Callable[[], tuple[int, int]],
         stuck_s: Callable[[], float],
+        clock: Callable[[float], None],
     ) -> None:
         self._nexus = nexus
         self._sampler = sampler
@@ -49,6 +54,8 @@ class Heart:
         self._usage_s = usage_s
         self._digests = digests
         self._stuck_s = stuck_s
+        self._clock = clock
+        self._ahead_s = 0.0
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent-beat", daemon=True)
         self._failing = ""
@@ -78,8 +85,14 @@ class Heart:
             self._tell("the agent's loop is stuck")
             return
         containers, pods = self._digests()
-        self._nexus.beat(self._agent, boot=self._boot, containers=containers, pods=pods, usage=usage)
+        redis_s = self._nexus.beat(
+            self._agent, boot=self._boot, containers=containers, pods=pods, usage=usage
+        )
         self._tell("")
+        ahead_s = redis_s - time.monotonic()
+        if abs(ahead_s - self._ahead_s) > CLOCK_STEP_S:
+            self._ahead_s = ahead_s
+            self._clock(redis_s)
 
     def _tell(self, cause: str) -> None:
         """Log a change for the worse or the better, once."""

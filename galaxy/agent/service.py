@@ -19,7 +19,7 @@ from galaxy.agent.execsession import Sink
 from galaxy.agent.inbox import Inbox
 from galaxy.agent.inventory import UsageSampler, describe, inventory, kernel_boot
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.nouns import Phase, life
+from galaxy.agent.logic.nouns import ClockSeen, Phase, life
 from galaxy.agent.loop import AgentLoop
 from galaxy.agent.packages import Packages
 from galaxy.agent.publisher import Publisher
@@ -140,6 +140,7 @@ class AgentService:
             usage_s=config.usage_s,
             digests=lambda: self._loop.digests,
             stuck_s=self._inbox.oldest_s,
+            clock=lambda redis_s: self._inbox.put(ClockSeen(redis_s=redis_s)),
         )
         self._sessions = Sessions(
             self._nexus,

@@ -214,6 +214,9 @@ class ContainerOrders(Noun, frozen=True, kw_only=True):
     destroy: tuple[DestroyContainer, ...] = ()
     report: bool = False
     """Ask for a full ``AgentReport``."""
+    until_s: float = 0.0
+    """Redis' clock, Unix seconds: after it ``create`` and ``destroy`` are void, for the agent may be
+    taken for dead from then on. What still counts is sent again. 0 is never."""
 
 
 class FoundState(StrEnum):

@@ -39,6 +39,8 @@ class PodOrders(Noun, frozen=True, kw_only=True):
     orders: tuple[PodOrder, ...] = ()
     report: bool = False
     """Ask for a full ``AgentReport`` of pods."""
+    until_s: float = 0.0
+    """Redis' clock, Unix seconds: after it ``orders`` are void; see ``ContainerOrders.until_s``."""
 
 
 class TaskState(StrEnum):

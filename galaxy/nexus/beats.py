@@ -18,7 +18,7 @@ local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] .. '.' .. string.format('%06d', time[2]), ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[3]) end
-return 1
+return time
 """
 
 log = logging.getLogger(__name__)
@@ -32,14 +32,15 @@ class Beats:
         self._address = address
         self._beat = client.register_script(_BEAT)
 
-    def beat(self, agent: str, *, boot: str, containers: int, pods: int, usage: AgentUsage | None) -> None:
-        """Say that ``agent`` lives, and what it holds; one round trip."""
+    def beat(self, agent: str, *, boot: str, containers: int, pods: int, usage: AgentUsage | None) -> float:
+        """Say that ``agent`` lives, and what it holds; return Redis' clock, Unix seconds."""
         facts = Beat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods)
         with reaching(self._address):
-            self._beat(
+            seconds, micros = self._beat(
                 keys=[keys.BEATS, keys.BEAT_FACTS, keys.USAGES],
                 args=[agent, encode(facts), b"" if usage is None else encode(usage)],
             )
+        return int(seconds) + int(micros) / 1e6
 
     def read(self) -> BeatsSeen:
         """Return the last heartbeat of every agent, sorted by agent."""

@@ -101,12 +101,13 @@ class MemoryNexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
-    ) -> None:
+    ) -> float:
         self._beats[agent] = Beat(
             agent=agent, at_s=self._now_s(), boot=boot, containers=containers, pods=pods
         )
         if usage is not None:
             self._usages[agent] = usage
+        return self._now_s()
 
     def beats(self) -> BeatsSeen:
         return BeatsSeen(

@@ -127,9 +127,9 @@ class Nexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
-    ) -> None:
-        """Say that ``agent`` lives, with the digests of what it holds; one round trip."""
-        self._beats.beat(agent, boot=boot, containers=containers, pods=pods, usage=usage)
+    ) -> float:
+        """Say that ``agent`` lives, with the digests of what it holds; return Redis' clock, Unix seconds."""
+        return self._beats.beat(agent, boot=boot, containers=containers, pods=pods, usage=usage)
 
     def beats(self) -> BeatsSeen:
         """Return the last heartbeat of every agent, and Redis' clock."""

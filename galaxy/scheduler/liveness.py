@@ -54,9 +54,13 @@ class Pulse:
         index = np.array(rows, np.int64)
         self._at_s[index] = np.maximum(self._at_s[index], np.minimum(at_s, self.read_s))
 
+    def at_s(self, row: int) -> float:
+        """Return Redis' clock at the last beat of ``row``; 0 when there was none."""
+        return float(self._at_s[row]) if row < len(self._at_s) else 0.0
+
     def age_s(self, row: int) -> float:
         """Return how old the last beat of ``row`` really is; infinite when there was none."""
-        at_s = float(self._at_s[row]) if row < len(self._at_s) else 0.0
+        at_s = self.at_s(row)
         return self.read_s - at_s if at_s else float("inf")
 
     def fresh(self, row: int) -> bool:

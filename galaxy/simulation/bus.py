@@ -12,6 +12,8 @@ from galaxy.simulation.world import World
 
 WAITING_MAX: Final = 10_000
 """Messages that wait in one queue without a consumer; beyond it the oldest go."""
+CLOCKS_S: Final = 300.0
+"""How far the clocks of hosts may differ: no message is dropped for its age before that."""
 
 Consumer = Callable[[Noun], None]
 
@@ -47,7 +49,7 @@ class Bus:
         copies = 2 if self._world.chance(faults.double) else 1
         self.doubled += copies - 1
         packed = encode(send.body)
-        expires_s = self._world.now_s + send.expires_s
+        expires_s = self._world.now_s + send.expires_s + CLOCKS_S
         for _ in range(copies):
             delay_s = self._world.between(0.002, 0.006)
             if self._world.chance(faults.late):

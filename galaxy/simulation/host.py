@@ -9,6 +9,7 @@ import msgspec
 
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.nouns import (
+    ClockSeen,
     Connect,
     ContainerDestroyed,
     ContainerEnded,
@@ -176,7 +177,8 @@ class Host:
             return
         if not self.cut:
             containers, pods = self.logic.digests()
-            self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+            redis_s = self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+            self._happened(ClockSeen(redis_s=redis_s))
         self._world.after(BEAT_S, lambda: self._beat(life))
 
     def _later(self, delay_s: float, event: Noun) -> None:

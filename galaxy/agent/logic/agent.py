@@ -9,6 +9,7 @@ from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.memory import Memory
 from galaxy.agent.logic.nouns import (
     FOUND,
+    ClockSeen,
     Effect,
     EverythingUnwanted,
     Flush,
@@ -45,9 +46,9 @@ class AgentLogic:
     clock, in seconds.
     """
 
-    def __init__(self, info: AgentInfo) -> None:
+    def __init__(self, info: AgentInfo, memory: Memory | None = None) -> None:
         self.info = info
-        self._memory = Memory()
+        self._memory = memory or Memory()
         ports = (info.ports_low, info.ports_high)
         self._containers = Containers(self._memory, ports=ports, containers_max=info.containers_max)
         self._pods = Pods(self._memory)
@@ -77,16 +78,18 @@ class AgentLogic:
             case ContainerOrders():
                 self._containers.orders(event, now_s)
             case PodOrders():
-                self._pods.orders(event)
+                self._pods.orders(event, now_s)
             case WorkerReported():
                 self._pods.reported(event)
             case WorkerConnected():
-                self._pods.connected(event.container, event.incarnation)
+                self._pods.connected(event.container, event.incarnation, now_s)
             case WorkerLost():
                 self._pods.lost(event.container, event.incarnation)
             case UsageSeen():
                 key = life(event.container, event.incarnation)
                 self._memory.usage[key] = (event.cpu_milli, event.memory_bytes)
+            case ClockSeen():
+                self._memory.redis_ahead_s = event.redis_s - now_s
             case PortsSeen():
                 self._containers.ports_seen(event)
             case HostSeen():

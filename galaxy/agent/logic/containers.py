@@ -63,12 +63,14 @@ class Containers:
         """Obey ResMan, unless its epoch is over."""
         if not self._memory.obeys(RESMAN, orders.epoch):
             return
+        if orders.report:
+            self._memory.resman.mark_full()
+        if (orders.create or orders.destroy) and self._memory.is_void(orders.until_s, now_s, RESMAN):
+            return
         for destroy in orders.destroy:
             self._destroy(destroy.container, destroy.incarnation, now_s)
         for create in orders.create:
             self._create(create, now_s)
-        if orders.report:
-            self._memory.resman.mark_full()
 
     def _create(self, order: CreateContainer, now_s: float) -> None:
         memory, key = self._memory, life(order.container, order.incarnation)

@@ -43,6 +43,10 @@ class Memory:
         self.pids: dict[str, int] = {}
         self.usage: dict[str, tuple[int, int]] = {}
         self.connected: set[str] = set()
+        self.redis_ahead_s: float | None = None
+        """Redis' clock less ``now_s``; None until it was seen."""
+        self.fresh: dict[str, float] = {}
+        """Until when (``now_s``) the order for a pod may be handed over; none that a restart left."""
         self.quits: dict[str, float] = {}
         """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
         self._serial = 0
@@ -66,6 +70,18 @@ class Memory:
             self.effects.append(Note(event="order.refused", subject=role, text=text))
             return False
         self.epochs.put(role, EpochSeen(role=role, epoch=epoch))
+        return True
+
+    def is_void(self, until_s: float, now_s: float, subject: str) -> bool:
+        """Return whether a message that counts until ``until_s`` of Redis' clock came too late.
+
+        It may have waited while this host was cut off, and what it asks for may run elsewhere now.
+        """
+        if not until_s or (self.redis_ahead_s is not None and now_s + self.redis_ahead_s <= until_s):
+            return False
+        self.effects.append(
+            Note(event="order.void", subject=subject, text="came too late, or before a clock")
+        )
         return True
 
     def lives(self, container: str) -> tuple[Held, ...]:
@@ -99,6 +115,7 @@ class Memory:
         order, pod = self.orders.get(held.container), self.pods.get(held.container)
         if order is not None and order.incarnation <= held.incarnation:
             self.orders.drop(held.container)
+            self.fresh.pop(held.container, None)
         if pod is not None and pod.incarnation <= held.incarnation:
             self.pods.drop(held.container)
         self.left(held.key)
@@ -133,6 +150,7 @@ class Memory:
         orphans = [pod for pod in self.orders if not self.held.count("container", pod)]
         for pod in orphans[: len(orphans) - ORPHANS_MAX]:
             self.orders.drop(pod)
+            self.fresh.pop(pod, None)
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""

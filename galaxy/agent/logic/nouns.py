@@ -165,6 +165,12 @@ class UsageSeen(Noun, frozen=True, kw_only=True):
     memory_bytes: int
 
 
+class ClockSeen(Noun, frozen=True, kw_only=True):
+    """What Redis' clock showed just now, Unix seconds."""
+
+    redis_s: float
+
+
 class ReportPublished(Noun, frozen=True, kw_only=True):
     """The last report to ``role`` left, or (``ok`` False) did not."""
 

@@ -9,6 +9,9 @@ from galaxy.agent.logic.nouns import Deliver, Note, Phase, WorkerReported, life
 from galaxy.model.names import APPMASTER
 from galaxy.model.pod import PodFound, PodOrder, PodOrders, PodState
 
+FRESH_S_MAX = 25.0
+"""How long an order without an end of its own may wait for its AppWorker."""
+
 
 class Pods:
     """The pod half of the agent's logic, over a ``Memory``."""
@@ -16,17 +19,22 @@ class Pods:
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
 
-    def orders(self, orders: PodOrders) -> None:
+    def orders(self, orders: PodOrders, now_s: float) -> None:
         """Obey AppMaster, unless its epoch is over."""
         if not self._memory.obeys(APPMASTER, orders.epoch):
             return
-        for order in orders.orders:
-            self._order(order)
         if orders.report:
             self._memory.appmaster.mark_full()
+        if orders.orders and self._memory.is_void(orders.until_s, now_s, APPMASTER):
+            return
+        until_s = now_s + FRESH_S_MAX
+        if orders.until_s and self._memory.redis_ahead_s is not None:
+            until_s = orders.until_s - self._memory.redis_ahead_s
+        for order in orders.orders:
+            self._order(order, now_s, until_s)
         self._memory.trim_orders()
 
-    def _order(self, order: PodOrder) -> None:
+    def _order(self, order: PodOrder, now_s: float, until_s: float) -> None:
         memory = self._memory
         memory.appmaster.mark(order.pod)
         if (
@@ -35,15 +43,24 @@ class Pods:
         ):
             return
         there = memory.orders.get(order.pod)
-        if there is not None and (there.incarnation, there.generation) >= (
+        lived, asked = (order.incarnation, order.generation), (0, 0)
+        if there is not None:
+            asked = there.incarnation, there.generation
+        if asked > lived or self._is_finished(order):
+            return
+        memory.fresh[order.pod] = until_s
+        if asked < lived:
+            memory.orders.put(order.pod, order)
+        elif self._is_obeyed(order):
+            return
+        self.deliver(order.pod, order.incarnation, now_s)
+
+    def _is_obeyed(self, order: PodOrder) -> bool:
+        there = self._memory.pods.get(order.pod)
+        return there is not None and (there.incarnation, there.generation) >= (
             order.incarnation,
             order.generation,
-        ):
-            return
-        if self._is_finished(order):
-            return
-        memory.orders.put(order.pod, order)
-        self.deliver(order.pod, order.incarnation)
+        )
 
     def _is_finished(self, order: PodOrder) -> bool:
         """Answer an order for a batch pod that is done with its end; it never runs again.
@@ -62,18 +79,23 @@ class Pods:
             memory.pod_seen(replace(done.pod, incarnation=order.incarnation, generation=order.generation))
         return True
 
-    def deliver(self, pod: str, incarnation: int) -> None:
-        """Hand the newest order to this life's AppWorker, if both are there."""
+    def deliver(self, pod: str, incarnation: int, now_s: float) -> None:
+        """Hand the newest order to this life's AppWorker, if both are there and the order still counts.
+
+        An order that a restart found on disk is not handed over: AppMaster sends it again if it counts.
+        """
         memory, key = self._memory, life(pod, incarnation)
         order, held = memory.orders.get(pod), memory.held.get(key)
         if order is None or order.incarnation != incarnation or pod in memory.finished:
             return
+        if memory.fresh.get(pod, now_s - 1) < now_s:
+            return
         if held is not None and held.phase is Phase.READY and key in memory.connected:
             memory.effects.append(Deliver(container=pod, incarnation=incarnation, order=order))
 
-    def connected(self, pod: str, incarnation: int) -> None:
+    def connected(self, pod: str, incarnation: int, now_s: float) -> None:
         self._memory.connected.add(life(pod, incarnation))
-        self.deliver(pod, incarnation)
+        self.deliver(pod, incarnation, now_s)
 
     def lost(self, pod: str, incarnation: int) -> None:
         self._memory.connected.discard(life(pod, incarnation))

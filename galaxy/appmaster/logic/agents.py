@@ -24,6 +24,7 @@ class Agent:
         self.past_boots: dict[str, None] = {}
         self.moved_s = 0.0
         self.beat_s: float | None = None
+        self.beat_redis_s = 0.0
 
     def set(self, pod: str, fold: int) -> None:
         self.digest ^= self.folds.pop(pod, 0) ^ fold
@@ -96,6 +97,7 @@ class Agents:
         """Whether to ask the agent of ``beat`` for everything: its digest is not the one believed."""
         agent = self._of(beat.agent)
         agent.beat_s = now_s - age_s
+        agent.beat_redis_s = beat.at_s
         agent.turn(beat.boot)  # A beat is never late: a report may have been of an earlier life.
         if beat.pods == agent.digest:
             self._asks.forget(beat.agent)
@@ -110,6 +112,11 @@ class Agents:
         """Return how long ago ``agent`` beat; 0 when no beat of it was ever seen."""
         known = self._agents.get(agent)
         return 0.0 if known is None or known.beat_s is None else now_s - known.beat_s
+
+    def beat_redis_s(self, agent: str) -> float:
+        """Return Redis' clock at the last beat of ``agent``; 0 when none was seen."""
+        known = self._agents.get(agent)
+        return 0.0 if known is None else known.beat_redis_s
 
     def keep_only(self, beating: set[str], holding: Iterable[str]) -> None:
         """Forget agents that neither beat nor hold a pod that we know."""

@@ -174,13 +174,14 @@ class AppMaster:
             for part in _parts(orders, self.config.orders_per_message)
         ]
 
-    def _life_s(self, agent: str) -> float:
-        """Return how long an order for ``agent`` may wait in its queue.
+    def _until_s(self, agent: str) -> float:
+        """Return until when, by Redis' clock, an order for ``agent`` counts; 0 when it never beat.
 
         It must be void before ResMan can take a silent agent for dead and have its pods run,
         and finish, elsewhere: or the agent would begin them again when it comes back.
         """
-        return max(1.0, self.config.order_life_s - self.agents.silent_s(agent, self.ledger.now_s))
+        beat_s = self.agents.beat_redis_s(agent)
+        return beat_s + self.config.order_life_s if beat_s else 0.0
 
     def _pod_sends(self) -> list[Send]:
         ledger = self.ledger
@@ -192,7 +193,13 @@ class AppMaster:
             ]
             report = agent in ledger.report_asks
             for part in _parts(orders, self.config.orders_per_message) or ([[]] if report else []):
-                body = PodOrders(agent=agent, epoch=ledger.epoch, orders=tuple(part), report=report)
+                body = PodOrders(
+                    agent=agent,
+                    epoch=ledger.epoch,
+                    orders=tuple(part),
+                    report=report,
+                    until_s=self._until_s(agent),
+                )
                 report = False
                 sends.append(
                     Send(
@@ -200,7 +207,6 @@ class AppMaster:
                         task=POD_DEPLOY,
                         body=body,
                         id=ledger.message_id("pods", agent),
-                        expires_s=self._life_s(agent),
                     )
                 )
                 self.agents.told(agent, ledger.now_s)

@@ -79,6 +79,7 @@ class Dispatch:
                 create=tuple(create[start : start + most]),
                 destroy=tuple(destroy[start : start + most]),
                 report=start == 0 and agent in books.asks,
+                until_s=self._until_s(agent),
             )
             sends.append(
                 Send(
@@ -86,17 +87,16 @@ class Dispatch:
                     task=CONTAINER_APPLY,
                     body=orders,
                     id=self._id(orders),
-                    expires_s=self._life_s(agent),
                 )
             )
         return sends
 
-    def _life_s(self, agent: str) -> float:
-        """Return how long a command may wait in its queue: not until its agent can be dead."""
+    def _until_s(self, agent: str) -> float:
+        """Return until when, by Redis' clock, a command counts: not so long that its agent can be dead."""
         books = self.books
         watch = books.watches.get(agent)
-        age_s = 0.0 if watch is None else books.pulse.age_s(watch.row)
-        return max(1.0, books.config.command_life_s - age_s)
+        at_s = 0.0 if watch is None else books.pulse.at_s(watch.row)
+        return at_s + books.config.command_life_s if at_s else 0.0
 
     def _id(self, orders: ContainerOrders) -> str:
         """Name a message after its one command, or after the leadership and a count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from galaxy.agent.logic.nouns import (
+    ClockSeen,
     ContainerDestroyed,
     Deliver,
     HostSeen,
@@ -65,8 +66,50 @@ def test_only_the_newest_generation_is_delivered() -> None:
     assert delivered(agent) == [2]
     agent.step(orders(order(1)))
     assert delivered(agent) == []
+
+
+def test_order_is_delivered_again_until_the_worker_says_that_it_obeyed() -> None:
+    agent = ready()
+    agent.step(orders(order(2)))
+    agent.step(orders(order(2)))
+    assert delivered(agent) == [2]
+    agent.step(reported(PodState.RUNNING, 2))
     agent.step(orders(order(2)))
     assert delivered(agent) == []
+
+
+def test_order_that_came_too_late_is_void_until_it_is_sent_again() -> None:
+    agent = ready()
+    agent.step(ClockSeen(redis_s=1000.0))
+    late = replace(orders(order(2)), until_s=999.0)
+    agent.step(late)
+    assert delivered(agent) == []
+    agent.step(replace(late, until_s=1025.0))
+    assert delivered(agent) == [2]
+
+
+def test_order_with_an_end_is_void_before_any_clock_was_seen() -> None:
+    agent = ready()
+    agent.step(replace(orders(order(2)), until_s=1e12))
+    assert delivered(agent) == []
+
+
+def test_container_that_was_ordered_too_late_is_not_made() -> None:
+    agent = Driven().begin()
+    agent.step(ClockSeen(redis_s=1000.0))
+    agent.step(replace(creates(create()), until_s=999.0))
+    assert agent.logic.held() == ()
+
+
+def test_order_that_a_restart_found_on_disk_waits_until_it_is_sent_again() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), launched(), orders(order(2)))
+    agent = agent.restart()
+    agent.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=4711),)))
+    agent.step(connected())
+    assert delivered(agent) == []
+    agent.step(orders(order(2)))
+    assert delivered(agent) == [2]
 
 
 def test_order_of_an_earlier_life_is_not_delivered() -> None:
