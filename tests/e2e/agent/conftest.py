@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.agent.harness import Agent
+from tests.e2e.agent.harness import Agent, await_no_launchers
 from tests.support.redis_server import RedisServer
 
 
@@ -34,4 +35,8 @@ def agent(redis_server: RedisServer) -> Iterator[Agent]:
     finally:
         made.end()
         made.nexus.close()
+        left = await_no_launchers(folder)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
+        assert not left, f"launchers {left} outlived the test"

@@ -237,6 +237,27 @@ def traces(agent: Agent) -> list[str]:
     return found
 
 
+def launchers(folder: Path) -> list[int]:
+    """Return the launchers that run for an agent's folder, reachable by their socket or not."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes()
+            if b"galaxy.container.launcher" in words and bytes(folder) + b"/" in words:
+                found.append(int(process.name))
+    return found
+
+
+def await_no_launchers(folder: Path, timeout_s: float = 10.0) -> list[int]:
+    """Return the launchers of a folder that do not end: one that was told to is gone a moment later."""
+    end_s = time.monotonic() + timeout_s
+    while left := launchers(folder):
+        if time.monotonic() > end_s:
+            return left
+        time.sleep(0.02)
+    return []
+
+
 def gone(pid: int) -> bool:
     try:
         os.kill(pid, 0)

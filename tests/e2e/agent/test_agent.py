@@ -253,7 +253,7 @@ def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
 
 def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_room(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
-    agent.stop()
+    agent.end()  # The launcher too: without its state directory nobody could reach it any more.
     with small_disk(agent.state):
         agent.start()
         pid = running(agent)
