@@ -8,6 +8,7 @@ import time
 
 from galaxy.simulation.cluster import Cluster
 from galaxy.simulation.faults import Faults
+from galaxy.simulation.scale import Large
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay one seed and tell its story")
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--tail", type=int, default=0, help="last lines of the story only")
+    parser.add_argument(
+        "--scale", metavar="HOSTS:CONTAINERS:SECONDS", help="what a tick costs in a large cluster"
+    )
     options = parser.parse_args(argv)
+    if options.scale:
+        hosts, containers, seconds = (int(part) for part in options.scale.split(":"))
+        return _scale(hosts, containers, seconds)
     if options.seed is not None:
         return _replay(options.seed, options.hosts, options.tail)
     first, _, last = (options.seeds or "0:100").partition(":")
@@ -52,6 +59,22 @@ def _range(seeds: range, hosts: int) -> int:
         f"settled within {slowest:.0f} s, failing: {failing or 'none'}"
     )
     return 1 if failing else 0
+
+
+def _scale(hosts: int, containers: int, seconds: int) -> int:
+    began_s = time.perf_counter()
+    large = Large(1, hosts=hosts, containers=containers, jobs=max(1, containers // 1000))
+    up_s = large.come_up()
+    print(f"{hosts} hosts, {containers} containers: all running after {up_s:.0f} s of cluster time")
+    for cost in large.stay(seconds):
+        print(
+            f"{cost.role}: {cost.ticks} ticks, median {cost.median_s * 1e3:.2f} ms, "
+            f"p99 {cost.p99_s * 1e3:.2f} ms, "
+            f"worst {cost.worst_s * 1e3:.0f} ms, {cost.share:.1%} of a core"
+        )
+    took_s = time.perf_counter() - began_s
+    print(f"{large.world.steps} steps in {took_s:.0f} s; every promise kept")
+    return 0
 
 
 if __name__ == "__main__":

@@ -71,10 +71,13 @@ class Cluster:
         *,
         hosts: int = 4,
         variant: Variant | None = None,
+        quiet: bool = False,
     ) -> None:
+        """``quiet``: no user acts by chance, and faults go on for as long as the world is run."""
         variant = variant or Variant()
         self.seed = seed
-        self.world = World(seed, faults, FAULTS_S)
+        self.world = World(seed, faults, float("inf") if quiet else FAULTS_S)
+        self._quiet = quiet
         self.bus = Bus(self.world)
         self.nexus = variant.nexus(lambda: self.world.now_s)
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
@@ -130,14 +133,15 @@ class Cluster:
         return float(calm)
 
     def _every_second(self) -> None:
-        if self.world.elapsed_s < FAULTS_S:
-            if self.world.chance(0.15):
+        if self._quiet or self.world.elapsed_s < FAULTS_S:
+            if not self._quiet and self.world.chance(0.15):
                 self.user.act()
             for leader in self.leaders:
                 leader.chances()
             for host in self.hosts:
                 host.chances()
-        self._committed()
+        if not self._quiet:
+            self._committed()
         self.world.after(1.0, self._every_second)
 
     def _witness(self, what: str, worker: AppWorker, task: str, spec: TaskSpec) -> None:
@@ -150,6 +154,15 @@ class Cluster:
         """Whether ``host`` is cut off, or its end of that may not have been noticed yet."""
         until_s = next(h.cut_until_s for h in self.hosts if h.name == host)
         return self.world.now_s < until_s + NOTICE_S
+
+    def check(self) -> None:
+        """Check every promise now.
+
+        Raises:
+            Violation: one is broken.
+        """
+        self._check()
+        self._committed()
 
     def _check(self) -> None:
         for host in self.hosts:

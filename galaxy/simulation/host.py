@@ -78,6 +78,7 @@ class Host:
         self._build = build
         self._life = 0
         self._pids = 1000
+        self._digests = (0, 0)
         self._events: list[Noun] = []
         self._stepping = False
         self._wake_s: float | None = None
@@ -148,6 +149,7 @@ class Host:
         for table in self.logic.tables.values():
             table.load(self.disk.get(table.name, {}).items())
         self.logic.loaded()
+        self._digests = self.logic.digests()
         self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
         living = tuple(
             LifeSeen(container=w.container, incarnation=w.incarnation, pid=w.pid)
@@ -176,7 +178,7 @@ class Host:
         if life != self._life or self.logic is None:
             return
         if not self.cut:
-            containers, pods = self.logic.digests()
+            containers, pods = self._digests
             redis_s = self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
             self._happened(ClockSeen(redis_s=redis_s))
         self._world.after(BEAT_S, lambda: self._beat(life))
@@ -223,14 +225,18 @@ class Host:
         self._alarm(logic.wake_s())
 
     def _commit(self, logic: AgentLogic) -> None:
+        changed = False
         for table in logic.tables.values():
             rows = self.disk.setdefault(table.name, {})
             for change in table.changes():
+                changed = True
                 if change.value is None:
                     rows.pop(change.key, None)
                 else:
                     rows[change.key] = change.value
             table.accept()
+        if changed:
+            self._digests = logic.digests()
 
     def _publish(self, role: str, send: Send) -> None:
         if not self.cut:

@@ -95,10 +95,16 @@ class User:
             ),
         )  # fmt: skip
 
+        self.submit(spec)
+
+    def submit(self, spec: JobSpec) -> None:
+        """Ask for a job, and remember what was promised."""
+
         def done(answer: Answer) -> None:
             if answer.problem is None:
                 job = str(answer.result["job"])
-                self.wanted[name] = Wanted(job=job, spec=spec)
+                self.wanted[spec.name] = Wanted(job=job, spec=spec)
+                start = spec.pod.tasks[0].start
                 self._world.tell(f"user has {job}: {spec.deploy.replica} x {start}")
 
         self._ask("galaxy.job.submit", SubmitJob(spec=spec), done)
