@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from .conftest import Cluster, job_file
+from galaxy.cli.local import remains
+
+from .conftest import GALAXY, Cluster, job_file, traces, until
 
 
 def test_four_replicas_with_two_a_host_land_two_and_two(
@@ -27,4 +31,38 @@ def test_four_replicas_with_two_a_host_land_two_and_two(
     fifth = job_file(tmp_path, "wide", deploy={"replica": 5, "max_per_host": 2})
     said = own.run("job", "run", "--timeout", "3s", str(fifth), status=2)
     assert "2 max-per-host" in said.stderr
+    own.down()
+
+
+def test_second_agent_joins_with_one_command_and_its_programs_outlive_it(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
+    own, other = new_cluster(), new_cluster()
+    own.up("--no-web")
+    state, root = other.folder / "h2", f"galaxy-h2-{os.getpid()}"
+    command = [
+        *GALAXY, "agent", "--redis", own.file()["url"], "--pool", "side", "--name", "h2",
+        "--state", str(state), "--cgroup-root", root, "--ports", "19000-19099",
+    ]  # fmt: skip
+    second = subprocess.Popen(command, env=own.environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until("both agents", lambda: {agent.info.pool for agent in own.agents()} == {"main", "side"})
+        path = job_file(tmp_path, "beside", deploy={"replica": 2, "pools": ["side"]})
+        own.run("job", "run", str(path))
+        pods = own.pods("beside")
+        assert {pod.agent for pod in pods} == {"h2"}
+        second.terminate()
+        assert second.wait(15) == 0
+        assert all(f"/{root}/" in Path(f"/proc/{pod.pid}/cgroup").read_text() for pod in pods)
+        second = subprocess.Popen(
+            command, env=own.environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until("the agent again", lambda: own.agents()[0].state == own.agents()[1].state == "alive")
+        own.run("job", "remove", "--yes", "beside")
+        until("its containers gone", lambda: not any(Path(f"/proc/{pod.pid}").exists() for pod in pods))
+    finally:
+        second.terminate()
+        second.wait(15)
+        remains.clear(other.folder, [root])
+    assert traces(other.folder, [root]) == []
     own.down()

@@ -17,6 +17,7 @@ import pytest
 
 from galaxy.model.base import from_plain
 from galaxy.model.views import EndpointView
+from tests.support.redis_server import RedisServer
 
 from .conftest import GALAXY, ROOT, Cluster, hello_job, job_file, traces, until
 from .test_service import fetch
@@ -147,6 +148,29 @@ def test_cluster_on_the_embedded_server_comes_up(new_cluster: Callable[[], Clust
     assert own.file()["server"] == "embedded"
     own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
     own.down()
+
+
+def test_cluster_on_somebodys_own_server_leaves_it_running(
+    new_cluster: Callable[[], Cluster], tmp_path: Path, locked_redis_server: RedisServer
+) -> None:
+    own = new_cluster()
+    own.up("--no-web", "--redis", locked_redis_server.url)
+    assert own.file()["server"] == "configured"
+    own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
+    own.down()
+    os.kill(locked_redis_server.pid, 0)
+    assert traces(own.folder, roots(own)) == []
+
+
+def test_up_on_a_server_with_another_password_is_refused_and_starts_nothing(
+    new_cluster: Callable[[], Cluster], locked_redis_server: RedisServer
+) -> None:
+    own = new_cluster()
+    wrong = locked_redis_server.url.replace(locked_redis_server.password, "not-it")
+    done = own.run("up", "--detach", "--dir", str(own.folder), "--redis", wrong, status=3)
+    assert "password" in done.stderr
+    assert "not-it" not in done.stderr
+    assert traces(own.folder, roots(own)) == []
 
 
 def test_flower_shows_every_part_as_a_worker_with_its_queues(new_cluster: Callable[[], Cluster]) -> None:
