@@ -44,6 +44,7 @@ class Heart:
         usage_s: float,
         digests: Callable[[], tuple[int, int]],
         stuck_s: Callable[[], float],
+        pods: Callable[[], dict[str, tuple[int, int]]],
         clock: Callable[[float], None],
     ) -> None:
         self._nexus = nexus
@@ -54,6 +55,7 @@ class Heart:
         self._usage_s = usage_s
         self._digests = digests
         self._stuck_s = stuck_s
+        self._pods = pods
         self._clock = clock
         self._ahead_s = 0.0
         self._ending = threading.Event()
@@ -76,7 +78,7 @@ class Heart:
             sample = now_s >= next_usage_s
             next_usage_s = now_s + self._usage_s if sample else next_usage_s
             try:
-                self._beat(self._sampler.sample() if sample else None)
+                self._beat(self._sampler.sample(self._pods()) if sample else None)
             except Exception as error:  # noqa: BLE001 - a heart that stops costs the host its containers
                 self._tell(f"{type(error).__name__}: {error}")
 

@@ -70,6 +70,8 @@ class Chores:
         self._inbox = inbox
         self._lives = lives
         self._cpu: dict[str, tuple[int, float]] = {}
+        self.usage: dict[str, tuple[int, int]] = {}
+        """Millicores and bytes by pod; replaced as a whole, so other threads may look."""
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent-chores", daemon=True)
 
@@ -94,6 +96,7 @@ class Chores:
     def _measure(self) -> None:
         """Sample every ready container; CPU is the mean since the sample before."""
         before, self._cpu = self._cpu, {}
+        measured: dict[str, tuple[int, int]] = {}
         for key, phase in self._lives().items():
             if phase is not Phase.READY or self._ending.is_set():
                 continue
@@ -101,14 +104,17 @@ class Chores:
             usage, now_s = self._runtime.usage(container, int(incarnation)), time.monotonic()
             self._cpu[key] = (usage.cpu_ns, now_s)
             then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
+            cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
+            measured[container] = (cpu_milli, usage.memory_bytes)
             self._inbox.put(
                 UsageSeen(
                     container=container,
                     incarnation=int(incarnation),
-                    cpu_milli=max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6)),
+                    cpu_milli=cpu_milli,
                     memory_bytes=usage.memory_bytes,
                 )
             )
+        self.usage = measured
 
     def _clear(self) -> None:
         config = self._config

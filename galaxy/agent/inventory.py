@@ -97,8 +97,8 @@ class UsageSampler:
         self._state = state
         self._before = self._busy()
 
-    def sample(self) -> AgentUsage:
-        """Return what is used now: millicores, bytes, Unix seconds."""
+    def sample(self, pods: dict[str, tuple[int, int]]) -> AgentUsage:
+        """Return what is used now, and ``pods`` with it: millicores, bytes, Unix seconds."""
         busy_s, at_s = self._busy()
         passed_s = max(at_s - self._before[1], 1e-3)
         cpu_milli = max(0, round(1000 * (busy_s - self._before[0]) / passed_s))
@@ -110,6 +110,7 @@ class UsageSampler:
             memory_bytes=memory.total - memory.available,
             disk_bytes=shutil.disk_usage(self._state).used,
             load1=os.getloadavg()[0],
+            pods=pods,
         )
 
     def _busy(self) -> tuple[float, float]:

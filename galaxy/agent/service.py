@@ -140,6 +140,7 @@ class AgentService:
             usage_s=config.usage_s,
             digests=lambda: self._loop.digests,
             stuck_s=self._inbox.oldest_s,
+            pods=lambda: self._chores.usage,
             clock=lambda redis_s: self._inbox.put(ClockSeen(redis_s=redis_s)),
         )
         self._sessions = Sessions(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from galaxy.model.agent import AgentRecord, AgentUsage, Beat
 from galaxy.model.base import Noun
 from galaxy.model.container import Container, ContainerState, Group, Reason
@@ -66,7 +68,7 @@ def agent_views(
                 memory_assigned_bytes=held.memory_bytes,
                 disk_assigned_bytes=held.disk_bytes,
                 containers=held.containers,
-                usage=usages.get(record.agent),
+                usage=_of_the_machine(usages.get(record.agent)),
                 beat_s=beat.at_s if beat else 0.0,
             )
         )
@@ -99,3 +101,8 @@ def cluster_view(
         safe_mode=safe_mode,
         version=version,
     )
+
+
+def _of_the_machine(usage: AgentUsage | None) -> AgentUsage | None:
+    """Leave out what single pods use: their jobs show it."""
+    return None if usage is None else msgspec.structs.replace(usage, pods={})

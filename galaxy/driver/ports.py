@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from galaxy.model.agent import BeatsSeen
+from galaxy.model.agent import AgentUsage, BeatsSeen
 from galaxy.model.answer import Reply
 from galaxy.model.base import Noun
 from galaxy.model.step import Send
@@ -68,6 +68,9 @@ class LeaderNexus(Elections, Store, Protocol):
 
     def beats(self) -> BeatsSeen:
         """Return every heartbeat."""
+
+    def usages(self) -> dict[str, AgentUsage]:
+        """Return the last usage sample of every agent."""
 
     def reply(self, replies: Sequence[Reply]) -> None:
         """Deliver answers to those who wait; nobody may be waiting any more."""

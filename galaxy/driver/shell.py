@@ -14,6 +14,7 @@ from galaxy.driver.leadership import Leadership, Outcome
 from galaxy.driver.lease import Lease
 from galaxy.driver.ports import Grant, LeaderNexus, Publish
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.model.agent import AgentUsage, UsagesSeen
 from galaxy.model.step import Logic
 
 RETRY_MIN_S: Final = 0.1
@@ -28,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """``ttl_s`` of the lease; how often heartbeats are read; how many events may wait."""
+    """``ttl_s`` of the lease; how often heartbeats and (0: never) usage are read; how many events may wait."""
 
     ttl_s: float = 2.0
     beats_s: float = 1.0
+    usages_s: float = 0.0
     inbox_max: int = 100_000
 
 
@@ -208,9 +210,13 @@ class LeaderShell:
                 return
 
     def _feel(self, over: threading.Event) -> None:
+        usages_at_s = _clock() + self.options.usages_s
         while True:
             try:
                 self.inbox.put_latest("beats", self._nexus.beats())
+                if self.options.usages_s and _clock() >= usages_at_s:
+                    usages_at_s = _clock() + self.options.usages_s
+                    self.inbox.put_latest("usages", _pods_used(self._nexus.usages()))
             except GalaxyError as error:
                 log.warning("event=beats.unread role=%s cause=%r", self.role, error.message)
             except Exception:
@@ -223,6 +229,10 @@ class LeaderShell:
             self._nexus.release(lease.grant)
         except GalaxyError as error:
             log.warning("event=leader.release-failed role=%s cause=%r", self.role, error.message)
+
+
+def _pods_used(usages: dict[str, AgentUsage]) -> UsagesSeen:
+    return UsagesSeen(pods={pod: used for usage in usages.values() for pod, used in usage.pods.items()})
 
 
 def _clock() -> float:

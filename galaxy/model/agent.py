@@ -52,6 +52,8 @@ class AgentUsage(Noun, frozen=True, kw_only=True):
     memory_bytes: int
     disk_bytes: int
     load1: float = 0.0
+    pods: dict[str, tuple[int, int]] = {}
+    """By pod that lives there: millicores and bytes."""
 
 
 class AgentReport(Noun, frozen=True, kw_only=True):
@@ -93,6 +95,12 @@ class BeatsSeen(Noun, frozen=True, kw_only=True):
     now_s: float
     """Redis' clock at the reading, to compare ``at_s`` with."""
     beats: tuple[Beat, ...]
+
+
+class UsagesSeen(Noun, frozen=True, kw_only=True):
+    """Event of AppMaster's own shell: millicores and bytes by pod, as agents last measured them."""
+
+    pods: dict[str, tuple[int, int]]
 
 
 class AgentRecord(Noun, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
         raise BadMessage(f"message of {len(data)} bytes is over the limit of {MESSAGE_BYTES_MAX}")
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadMessage(f"not a {_name(kind)}: {error}") from error
 
 
@@ -49,12 +49,16 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any, kind: type[T]) -> T:
     """Read dicts and lists as a ``kind``, strictly.
 
+    Lenient readers of JSON let through what it does not have (NaN, infinities, halves of
+    surrogate pairs), and what cannot be stored would be a leader's end: so it is written and
+    read once here.
+
     Raises:
-        BadMessage: ``value`` does not have the shape of ``kind``.
+        BadMessage: ``value`` does not have the shape of ``kind``, or is not JSON.
     """
     try:
-        return msgspec.convert(value, type=kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+        return msgspec.json.decode(encode(msgspec.convert(value, type=kind)), type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError) as error:
         raise BadMessage(f"not a {_name(kind)}: {error}") from error
 
 

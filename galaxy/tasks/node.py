@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model import names
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from galaxy.agent.config import AgentConfig
     from galaxy.appmaster.logic import AppMasterConfig
     from galaxy.resman.logic import ResManConfig
+
+USAGES_S: Final = 10.0
+"""How often AppMaster learns what pods use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +68,8 @@ def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -
     def add_handlers(app: Any, shell: LeaderShell, gate: Gate, nexus: Nexus) -> None:
         add_appmaster_handlers(app, shell, gate, AppMasterService(nexus))
 
-    return run_leader(
-        names.APPMASTER, options, AppMaster() if config is None else AppMaster(config), add_handlers
-    )
+    logic = AppMaster() if config is None else AppMaster(config)
+    return run_leader(names.APPMASTER, options, logic, add_handlers, usages_s=USAGES_S)
 
 
 def run_agent(options: NodeOptions, config: AgentConfig) -> int:
@@ -115,8 +117,12 @@ def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: An
     add_request_handlers(app, shell, gate, answers)
 
 
-def run_leader(role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers) -> int:
+def run_leader(
+    role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers, *, usages_s: float = 0.0
+) -> int:
     """Run a leader of ``role`` (or a standby) until told to stop; return the exit code.
+
+    Every ``usages_s`` (0: never) the logic is told what pods use.
 
     Raises:
         Unreachable, Refused: Redis cannot be reached at the start; later it is waited for.
@@ -135,7 +141,7 @@ def run_leader(role: str, options: NodeOptions, logic: Logic, add_handlers: AddH
         publish=publisher.publish,
         on_lead=gate.open,
         on_stand_by=gate.close,
-        options=ShellOptions(ttl_s=options.lease_s),
+        options=ShellOptions(ttl_s=options.lease_s, usages_s=usages_s),
     )
     app = make_app(options.url, node=node, queues=(role,), polling_s=options.polling_s, reply=nexus.reply)
     app.galaxy_gate = gate

@@ -9,7 +9,7 @@ from galaxy.appmaster.logic import groups, jobs, pods, requests
 from galaxy.appmaster.logic.agents import Agents
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.ledger import Ledger
-from galaxy.model.agent import AgentReport, BeatsSeen
+from galaxy.model.agent import AgentReport, BeatsSeen, UsagesSeen
 from galaxy.model.container import GroupOrders, GroupStatuses
 from galaxy.model.job import Wish
 from galaxy.model.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
@@ -109,6 +109,9 @@ class AppMaster:
                 self._report(event)
             case BeatsSeen():
                 self._beats(event)
+            case UsagesSeen():
+                known = self.ledger.pods
+                self.ledger.usage.update((pod, used) for pod, used in event.pods.items() if pod in known)
             case _:
                 pass
 
