@@ -95,9 +95,6 @@ def be_born(birth: Birth, *, placed: bool = False, flaw: Exception | None = None
 
 def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
     plan = birth.plan
-    if birth.cgroups is not None:
-        for fd in birth.cgroups.init:
-            os.write(fd, b"0")
     if plan.mode == FULL:
         if not placed:
             _enter_full(birth)
@@ -114,7 +111,8 @@ def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
     os.umask(0o022)
     os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here.
     if birth.cgroups is not None:
-        for fd in birth.cgroups.late:
+        # After all mounting, which needs block devices and, for a new file system, memory of ours.
+        for fd in birth.cgroups.init:
             os.write(fd, b"0")
     if plan.mode != PROCESS:
         kernel.unshare(kernel.CLONE_NEWCGROUP)  # Last: what we are in now is the root that programs see.

@@ -39,7 +39,6 @@ class Handover(Noun, frozen=True, kw_only=True):
 
     seccomp_program: str
     init: int
-    late: int
     tasks: tuple[TaskCgroup, ...]
 
 
@@ -64,11 +63,10 @@ class Spare:
         Raises:
             OSError: it is dead.
         """
-        cgroups = what.cgroups or OpenCgroups(init=(), late=(), tasks=(), fds=[])
+        cgroups = what.cgroups or OpenCgroups(init=(), tasks=(), fds=[])
         handover = Handover(
             seccomp_program=what.seccomp_program,
             init=len(cgroups.init),
-            late=len(cgroups.late),
             tasks=cgroups.tasks,
         )
         socket.send_fds(self.sock, [encode(handover)], _fds_of(what, cgroups))
@@ -153,7 +151,7 @@ def _heard(data: bytes) -> bytes:
 
 
 def _fds_of(what: birth.Birth, cgroups: OpenCgroups) -> list[int]:
-    own = [what.listen_fd, what.log_fd, what.status_fd, what.go_fd, *cgroups.init, *cgroups.late]
+    own = [what.listen_fd, what.log_fd, what.status_fd, what.go_fd, *cgroups.init]
     return own + [fd for task in cgroups.tasks for fd in (*task.procs_fds, task.oom_fd, task.pids_fd)]
 
 
@@ -161,7 +159,6 @@ def _received(place: Place, handover: Handover, fds: list[int], entry: birth.Ent
     rest = iter(fds)
     listen, log, status, go = (next(rest) for _ in range(4))
     init = tuple(next(rest) for _ in range(handover.init))
-    late = tuple(next(rest) for _ in range(handover.late))
     tasks = tuple(
         TaskCgroup(
             name=task.name,
@@ -176,7 +173,7 @@ def _received(place: Place, handover: Handover, fds: list[int], entry: birth.Ent
         plan=place.plan,
         root=place.root,
         templates=place.templates,
-        cgroups=OpenCgroups(init=init, late=late, tasks=tasks, fds=fds),
+        cgroups=OpenCgroups(init=init, tasks=tasks, fds=fds),
         listen_fd=listen,
         log_fd=log,
         status_fd=status,

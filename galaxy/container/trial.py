@@ -54,7 +54,7 @@ def cgroups() -> None:
         opened = tree.open("trial_1", limits)
         pid = os.fork()
         if pid == 0:
-            _finish(lambda: _enter((*opened.init, *opened.late)))
+            _finish(lambda: _enter(opened.init))
         _await(pid)
         tree.usage("trial_1")
     finally:

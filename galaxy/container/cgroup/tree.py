@@ -48,11 +48,10 @@ class Usage:
 class OpenCgroups:
     """Open files of a new container's cgroups, to enter by writing ``0``; the caller closes them.
 
-    ``init`` is written first, ``late`` only when all mounting is done (it bars block devices).
+    ``init`` is PID 1's to write, when all mounting is done: inside it block devices are barred.
     """
 
     init: tuple[int, ...]
-    late: tuple[int, ...]
     tasks: tuple[TaskCgroup, ...]
 
     fds: list[int]
@@ -146,10 +145,8 @@ class CgroupTree:
 
         order = sorted(self._per_task, key=lambda name: (name != self._listing, name))
         try:
-            own = {
-                name: grab(f"{root}/{key}/{INIT if self.version == 'v2' else '.'}/cgroup.procs")
-                for name, root in self._roots.items()
-            }
+            place = INIT if self.version == "v2" else "."
+            init = tuple(grab(f"{root}/{key}/{place}/cgroup.procs") for root in self._roots.values())
             tasks = tuple(
                 TaskCgroup(
                     name=task.name,
@@ -168,10 +165,7 @@ class CgroupTree:
             for fd in opened:
                 os.close(fd)
             raise
-        late = own.pop("devices", -1)
-        return OpenCgroups(
-            init=tuple(own.values()), late=(late,) if late >= 0 else (), tasks=tasks, fds=opened
-        )
+        return OpenCgroups(init=init, tasks=tasks, fds=opened)
 
     def names(self) -> list[str]:
         """Return the names of all containers that have a cgroup in any hierarchy, sorted."""

@@ -1,4 +1,4 @@
-"""A container born from a process made in advance is like any other, and the process is nobody's until then."""
+"""A container born from a process made in advance is like any other container."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -18,16 +19,23 @@ from galaxy.units import MIB
 pytestmark = pytest.mark.root
 
 
+def wait_until(true: Callable[[], bool]) -> None:
+    """Look again and again: nothing tells of a spare but the process table."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.01)
+
+
 def spares(host, count: int) -> list[int]:
     """Wait until so many processes wait for a plan; return their pids."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
+
+    def found() -> list[int]:
         living = {one.pid for one in host.runtime.living()}
-        found = sorted(set(facts.descendants(host.launcher_pid())) - living)
-        if len(found) == count:
-            return found
-        select.select([], [], [], 0.01)  # Nothing tells of a spare but the process table.
-    raise TimeoutError(f"{len(found)} spares, not {count}")
+        return sorted(set(facts.descendants(host.launcher_pid())) - living)
+
+    wait_until(lambda: len(found()) == count)
+    return found()
 
 
 def test_next_container_is_born_from_a_spare_with_all_its_walls_and_limits(host) -> None:
@@ -36,9 +44,8 @@ def test_next_container_is_born_from_a_spare_with_all_its_walls_and_limits(host)
     plan = host.plan(1)
     launched = host.launch(plan)
     assert launched.pid in waiting
-    status = host.sh(
-        plan, "cat /proc/self/status; hostname; cat /etc/hostname; awk '{print $19}' /proc/self/stat"
-    )["out"]
+    script = "cat /proc/self/status; hostname; cat /etc/hostname; awk '{print $19}' /proc/self/stat"
+    status = host.sh(plan, script)["out"]
     assert "CapBnd:\t00000000000001fb" in status and "CapEff:\t0000000000000000" in status
     assert "Seccomp:\t2" in status
     *_, name, written, nice = status.split()
@@ -54,17 +61,14 @@ def test_next_container_is_born_from_a_spare_with_all_its_walls_and_limits(host)
 def test_no_descriptor_of_the_launchers_is_open_in_a_spare(host) -> None:
     host.launch(host.plan(0))
     for pid in spares(host, 2):
-        deadline = time.monotonic() + 10
-        fds = os.listdir(f"/proc/{pid}/fd")
-        while len(fds) > 4 and time.monotonic() < deadline:  # It has only just been forked.
-            fds = os.listdir(f"/proc/{pid}/fd")
-        assert len(fds) == 4
+        wait_until(lambda pid=pid: len(os.listdir(f"/proc/{pid}/fd")) == 4)  # It has only just been forked.
 
 
 def test_dead_spare_is_passed_over(host) -> None:
     host.launch(host.plan(0))
     for pid in spares(host, 2):
         os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"))
     plan = host.plan(1)
     host.launch(plan)
     assert host.sh(plan, "echo alive")["out"] == "alive\n"
@@ -100,6 +104,4 @@ def test_birth_that_fails_in_a_spare_says_why(host) -> None:
     host.runtime.launch(plan)
     failed = host.event(plan, LaunchFailed)
     assert "cannot make container" in failed.reason.message
-    assert (
-        "mkfs" in failed.reason.message or "room" in failed.reason.message or "large" in failed.reason.message
-    )
+    assert any(word in failed.reason.message for word in ("mkfs", "room", "large"))

@@ -148,7 +148,7 @@ def test_opened_files_are_the_tasks_own(version: str, request: pytest.FixtureReq
         )
         assert os.readlink(f"/proc/self/fd/{task.pids_fd}").endswith("web/pids.max")
         assert "memory" in os.readlink(f"/proc/self/fd/{task.oom_fd}")
-        assert len(opened.late) == (1 if version == "v1" else 0)
+        assert len(opened.init) == (len(V1) if version == "v1" else 1)
     finally:
         for fd in opened.fds:
             os.close(fd)
