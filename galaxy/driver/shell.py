@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """``ttl_s`` of the lease; how often heartbeats and (0: never) usage are read; how many events may wait."""
+    """``ttl_s`` of the lease; how often heartbeats, and (0: never) usage, are read; how many events wait."""
 
     ttl_s: float = 2.0
     beats_s: float = 1.0

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
+from galaxy.model.agent import UsagesSeen
 from galaxy.model.request import JobRef, ListJobs, RecoverPod, Request, SubmitJob
 from galaxy.model.spec import PackageSpec
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
@@ -341,6 +342,15 @@ def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
     assert [job.name for job in world.ask("galaxy.job.list", ListJobs()).jobs] == ["stays"]
     every = world.ask("galaxy.job.list", ListJobs(all=True)).jobs
     assert [(job.name, job.state) for job in every] == [("gone", "removed"), ("stays", "pending")]
+
+
+def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.feed(UsagesSeen(pods={f"{job}.0": (120, 5_000_000), "stranger-000000.0": (1, 1)}))
+    assert [(pod.cpu_milli, pod.memory_bytes) for pod in world.show(job).pods] == [(120, 5_000_000)]
+    assert "stranger-000000.0" not in world.master.ledger.usage
 
 
 def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
