@@ -1,0 +1,139 @@
+"""What arrives over any queue: a noun that can be stored and read back, or a ``BadMessage``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.errors import BadMessage
+from galaxy.model.agent import AgentReport
+from galaxy.model.base import Noun, decode, encode, to_plain
+from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
+from galaxy.model.pod import PodOrders
+from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.model.worker import FromWorker, ToWorker
+from galaxy.nexus.wire import read
+from galaxy.tasks.handlers import read_request
+from tests.property.effort import examples
+from tests.property.nouns import NASTY, NUMBERS, hostile
+
+KINDS: tuple[type[Noun], ...] = (
+    GroupOrders, GroupStatuses, ContainerOrders, PodOrders, AgentReport, ExecSession, LogSession,
+)  # fmt: skip
+STRANGE = st.one_of(
+    st.sampled_from(
+        [float("nan"), float("inf"), float("-inf"), "\ud800", "x\udfff", None, True, [], {}, [[]], 1.5]
+    ),
+    st.sampled_from(NUMBERS),
+    st.sampled_from(NASTY),
+)
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = (
+        tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    )
+    return [path, *(place for step, item in inner for place in places(item, (*path, step)))]
+
+
+def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """Return ``tree`` with ``value`` at ``path``."""
+    if not path:
+        return value
+    step, *rest = path
+    if isinstance(tree, dict):
+        return {**tree, step: put(tree[step], tuple(rest), value)}
+    return [put(item, tuple(rest), value) if at == step else item for at, item in enumerate(tree)]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, kind: type[Noun]) -> Any:
+    """A noun as plain values, with one to three of them replaced by something strange."""
+    tree = json.loads(encode(draw(hostile(kind))))
+    for _ in range(draw(st.integers(1, 3))):
+        tree = put(tree, draw(st.sampled_from(places(tree))), draw(STRANGE))
+    return tree
+
+
+@examples(100)
+@given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), spoiled(kind))))
+def test_plain_message_is_refused_or_survives_being_stored(drawn: tuple[type[Noun], Any]) -> None:
+    kind, tree = drawn
+    try:
+        noun = read(1, tree, kind)
+    except BadMessage:
+        return
+    assert decode(encode(noun), kind) == noun
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_number_that_json_does_not_have_is_refused(number: str) -> None:
+    task = f'{{"name": "main", "state": "failed", "last_exit": {{"at_s": {number}}}}}'
+    pod = f'{{"pod": "a.0", "incarnation": 1, "generation": 1, "state": "failed", "tasks": [{task}]}}'
+    body = f'{{"agent": "h1", "boot": "b", "serial": 1, "pods": [{pod}]}}'
+    with pytest.raises(BadMessage):
+        read(1, body, AgentReport)
+    with pytest.raises(BadMessage):
+        read(1, json.loads(body), AgentReport)
+
+
+def test_half_of_a_surrogate_pair_is_refused_in_every_spelling() -> None:
+    whole = {"agent": "\ud800", "boot": "b", "serial": 1}
+    for body in (whole, json.dumps(whole), json.dumps(whole, ensure_ascii=False)):
+        with pytest.raises(BadMessage):
+            read(1, body, AgentReport)
+
+
+@examples(60)
+@given(
+    st.sampled_from(sorted(OPERATIONS)).flatmap(lambda op: st.tuples(st.just(op), spoiled(OPERATIONS[op][0])))
+)
+def test_request_with_a_spoiled_body_is_refused_or_survives_being_sent_on(drawn: tuple[str, Any]) -> None:
+    op, tree = drawn
+    whole = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0, "body": tree}
+    for body in (whole, json.dumps(whole)):
+        try:
+            request = read_request(op, 1, body)
+        except BadMessage:
+            continue
+        assert decode(encode(request.body), OPERATIONS[op][0]) == request.body
+
+
+@examples(300)
+@given(
+    st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")),
+    st.data(),
+)
+def test_no_bytes_are_anything_but_a_noun_or_a_bad_message(data: bytes, draw: st.DataObject) -> None:
+    for kind in (*KINDS, Request, FromWorker, ToWorker):
+        try:
+            decode(data, kind)  # type: ignore[arg-type]
+        except BadMessage as error:
+            assert str(error)
+    for version in (1, None, True, "1", 1.0, 2):
+        try:
+            read(version, data.decode("utf-8", "replace"), AgentReport)
+        except BadMessage:
+            continue
+
+
+@examples(60)
+@given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), hostile(kind))), st.data())
+def test_message_cut_or_spliced_anywhere_is_refused_or_whole(drawn: Any, data: st.DataObject) -> None:
+    kind, noun = drawn
+    wire = encode(noun)
+    at = data.draw(st.integers(0, len(wire)))
+    inserted = data.draw(
+        st.sampled_from([b"", b"\x00", b"\xff", b"{", b'"', b"[" * 3000, b",", b"1e999", wire])
+    )
+    cut = wire[:at] + inserted + wire[at + data.draw(st.integers(0, 3)) :]
+    try:
+        read_back = decode(cut, kind)
+    except BadMessage:
+        return
+    assert decode(encode(read_back), kind) == read_back
+    assert to_plain(read_back) is not None
