@@ -23,6 +23,8 @@ from galaxy.container.plan import (
     FULL,
     PROCESS,
     LaunchPlan,
+    check_plan,
+    is_key,
     life_key,
     split_key,
 )
@@ -37,7 +39,7 @@ from galaxy.container.wire import (
     Present,
     Settled,
 )
-from galaxy.errors import GalaxyError
+from galaxy.errors import GalaxyError, UsageError
 from galaxy.model.container import Reason
 
 BIRTH_TIMEOUT_S: Final = 60.0
@@ -161,6 +163,12 @@ class Lives:
             elif held.phase is Phase.ENDED and held.ended is not None:
                 self.tell(held.ended)
             return
+        try:
+            check_plan(plan)  # Before anything is called after it, here or on a disk.
+        except UsageError as error:
+            reason = Reason(code="launch-failed", message=_words(error))
+            self.tell(LaunchFailed(container=plan.container, incarnation=plan.incarnation, reason=reason))
+            return
         held = self._new(plan.container, plan.incarnation, Phase.MAKING, mode=plan.mode)
         try:
             self._maker.make(plan, lambda pid, status: self._born(held, pid, status))
@@ -172,7 +180,7 @@ class Lives:
         key = life_key(container, incarnation)
         held = self._held.get(key)
         if held is None:
-            if not self._remains(key):
+            if not is_key(container, incarnation) or not self._remains(key):
                 self.tell(Destroyed(container=container, incarnation=incarnation))
                 return
             held = self._new(container, incarnation, Phase.REMOVING)

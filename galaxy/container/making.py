@@ -15,7 +15,7 @@ from typing import Final
 
 from galaxy.container import birth, facts, kernel, seccomp
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.plan import FULL, USERNS, LaunchPlan, check_plan, limits_of
+from galaxy.container.plan import FULL, USERNS, LaunchPlan, limits_of
 from galaxy.container.spares import Spare, Spares
 from galaxy.container.views import Views
 
@@ -74,12 +74,11 @@ class Maker:
             self._views.close()
 
     def make(self, plan: LaunchPlan, born: Callable[[int, int], None]) -> None:
-        """Make a container; ``born(pid, status_fd)`` writes down who it is before it may act.
+        """Make a container of a checked plan; ``born(pid, status_fd)`` writes it down before it may act.
 
         Raises:
             GalaxyError, OSError: what could not be made; what was made is the caller's to remove.
         """
-        check_plan(plan)
         os.makedirs(plan.directory, mode=0o700, exist_ok=True)
         os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
         root = self._root_of(plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from galaxy.errors import UsageError
@@ -35,6 +36,13 @@ _KEPT: Final = (
     "/usr",
 )
 """Paths that are the container's own and cannot be volumes."""
+
+_DOTS: Final = (".", "..")
+_NAME_BYTES_MAX: Final = 255
+_KEY_BYTES_MAX: Final = 200
+_PATH_BYTES_MAX: Final = 1024
+"""Of 4096 that a path may have, most is for where the volume lies on the host."""
+_AMOUNT_MAX: Final = 1 << 53
 
 
 class LaunchPlan(Noun, frozen=True, kw_only=True):
@@ -116,6 +124,12 @@ def split_key(key: str) -> tuple[str, int]:
     return container, int(incarnation)
 
 
+def is_key(container: str, incarnation: int) -> bool:
+    """Return whether one life's directory and cgroup can be called so; some room is for endings."""
+    key = life_key(container, incarnation)
+    return bool(container) and incarnation >= 0 and _is_name(key) and len(os.fsencode(key)) <= _KEY_BYTES_MAX
+
+
 def limits_of(demand: Demand) -> ContainerLimits:
     """Derive every cgroup limit from ``demand``.
 
@@ -154,26 +168,55 @@ def check_plan(plan: LaunchPlan) -> None:
 
     Raises:
         UsageError: a volume's path is not absolute and normal, is the system's, or is there twice;
-            or two tasks share a name, or one is called like PID 1's own cgroup.
+            two tasks share a name, or one is called like PID 1's own cgroup; or a name or an
+            amount is none that a kernel takes.
     """
-    problems = []
+    problems = [*_path_problems(plan), *_name_problems(plan), *_amount_problems(plan)]
+    if problems:
+        raise UsageError(f"cannot make container {plan.key[:80]}", details=sorted(set(problems)))
+
+
+def _path_problems(plan: LaunchPlan) -> Iterator[str]:
     paths = [volume.path for volume in plan.volumes]
     for path in paths:
         if not path.startswith("/") or os.path.normpath(path) != path:
-            problems.append(f"volume path {path!r} is not an absolute path in its shortest form")
+            yield f"volume path {path[:80]!r} is not an absolute path in its shortest form"
         elif path in _KEPT or path.startswith(("/proc/", "/sys/", "/dev/")):
-            problems.append(f"volume path {path} belongs to the system")
+            yield f"volume path {path} belongs to the system"
+        elif len(os.fsencode(path)) > _PATH_BYTES_MAX or not all(map(_is_name, path[1:].split("/"))):
+            yield f"volume path {path[:80]!r} is none that a file can have"
         elif paths.count(path) > 1:
-            problems.append(f"volume path {path} is there more than once")
+            yield f"volume path {path} is there more than once"
+
+
+def _name_problems(plan: LaunchPlan) -> Iterator[str]:
     names = ["init", *(task.name for task in plan.demand.tasks)]
-    problems += [f"task name {name!r} is not its own" for name in set(names) if names.count(name) > 1]
-    problems += [
-        f"task name {name!r} is not a name" for name in names if "/" in name or name in ("", ".", "..")
-    ]
-    if "/" in plan.container or not plan.container:
-        problems.append(f"container id {plan.container!r} cannot be a directory's name")
-    if problems:
-        raise UsageError(f"cannot make container {plan.key}", details=sorted(set(problems)))
+    for name in set(names):
+        if names.count(name) > 1:
+            yield f"task name {name[:80]!r} is not its own"
+        if not _is_name(name):
+            yield f"task name {name[:80]!r} is not a name"
+    if not is_key(plan.container, plan.incarnation):
+        yield f"container id {plan.container[:80]!r} cannot be a directory's name"
+    for name in plan.ports:
+        if "\0" in name or "=" in name:
+            yield f"port name {name[:80]!r} is not a name"
+
+
+def _amount_problems(plan: LaunchPlan) -> Iterator[str]:
+    for volume in plan.volumes:
+        if not 0 < volume.size_bytes <= _AMOUNT_MAX:
+            yield f"volume {volume.path[:80]!r} has an impossible size"
+    for task in plan.demand.tasks:
+        amounts = (task.cpu_milli, task.memory_bytes, task.pids_max, task.io_weight)
+        if min(amounts) < 0 or max(amounts) > _AMOUNT_MAX:
+            yield f"task {task.name[:80]!r} has an impossible limit"
+    if not all(0 < port < 65536 for port in plan.ports.values()):
+        yield "a port is not between 1 and 65535"
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(os.fsencode(name)) <= _NAME_BYTES_MAX and not {"/", "\0"} & set(name) and name not in _DOTS
 
 
 def hostname_of(container: str) -> str:

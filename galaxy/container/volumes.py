@@ -163,6 +163,10 @@ def _mkfs(tool: str, path: str, size_bytes: int, uid: int, gid: int) -> None:
 
 
 def _make_image(image: str, size_bytes: int, *, templates: str, uid: int, gid: int) -> None:
+    room = os.statvfs(os.path.dirname(image))
+    if room.f_bavail * room.f_frsize < size_bytes:
+        free = format_bytes(room.f_bavail * room.f_frsize)
+        raise HostError(f"no room on the disk for a volume of {format_bytes(size_bytes)}: {free} are free")
     source = os.open(make_template(templates, size_bytes, uid, gid), os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(image, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)

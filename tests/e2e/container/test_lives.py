@@ -24,7 +24,7 @@ def loops(state: Path) -> str:
     return "".join(
         line
         for line in subprocess.check_output(["losetup", "-a"], text=True).splitlines()
-        if str(state) in line
+        if state.name in line
     )
 
 
@@ -47,7 +47,7 @@ def test_destroy_leaves_no_process_mount_cgroup_loop_or_directory(host) -> None:
     assert pid > 1
     inside = CgroupTree.of_host(host.cgroup_root).pids(plan.key)
     assert launched.pid in inside
-    assert str(host.state) in loops(host.state)
+    assert host.state.name in loops(host.state)
     host.destroy(plan)
     for one in inside:
         wait_gone(one)
