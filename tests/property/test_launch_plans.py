@@ -1,0 +1,115 @@
+"""Plans that decode but make no sense: refused by the launcher, which lives on."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from galaxy.container.plan import PROCESS, LaunchPlan, check_plan, split_key
+from galaxy.container.runtime import Runtime
+from galaxy.container.wire import Destroyed, Launched, LauncherLost, LaunchFailed
+from galaxy.errors import UsageError
+from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.spec import Medium
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+
+MIB = 1024**2
+SPACE = VolumeDemand(path="/home/galaxy", size_bytes=MIB)
+TASK = TaskDemand(name="main", cpu_milli=10, memory_bytes=8 * MIB)
+
+
+def plan(container: str = "web-abc123.0", incarnation: int = 1, **demand: object) -> LaunchPlan:
+    wanted = Demand(**{"tasks": (TASK,), "workspace": SPACE} | demand)  # type: ignore[arg-type]
+    return LaunchPlan(container=container, incarnation=incarnation, host="h1", demand=wanted)
+
+
+IMPOSSIBLE = {
+    "a NUL in its id": plan("web\0.0"),
+    "a long id": plan("w" * 250 + ".0"),
+    "no id": plan(""),
+    "a negative life": plan(incarnation=-1),
+    "a life of many digits": plan(incarnation=10**400),
+    "a NUL in a path": plan(workspace=VolumeDemand(path="/a\0b", size_bytes=MIB)),
+    "a long path": plan(workspace=VolumeDemand(path="/a" * 3000, size_bytes=MIB)),
+    "a long name in a path": plan(workspace=VolumeDemand(path="/" + "a" * 300, size_bytes=MIB)),
+    "a volume of nothing": plan(workspace=VolumeDemand(path="/a", size_bytes=0, medium=Medium.TMPFS)),
+    "a volume of less": plan(workspace=VolumeDemand(path="/a", size_bytes=-1)),
+    "a volume of everything": plan(workspace=VolumeDemand(path="/a", size_bytes=2**64)),
+    "a NUL in a task's name": plan(tasks=(TaskDemand(name="\0", cpu_milli=10, memory_bytes=MIB),)),
+    "a task without cpu": plan(tasks=(TaskDemand(name="a", cpu_milli=-1, memory_bytes=MIB),)),
+    "a task without memory": plan(tasks=(TaskDemand(name="a", cpu_milli=1, memory_bytes=-1),)),
+    "a task of all processes": plan(
+        tasks=(TaskDemand(name="a", cpu_milli=1, memory_bytes=1, pids_max=2**64),)
+    ),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_plan_that_no_host_can_make_is_refused_before_anything_is_made(what: str) -> None:
+    with pytest.raises(UsageError):
+        check_plan(IMPOSSIBLE[what])
+
+
+@examples(300)
+@given(hostile(LaunchPlan))
+def test_plan_that_is_not_refused_has_names_and_numbers_that_a_kernel_takes(drawn: LaunchPlan) -> None:
+    try:
+        check_plan(drawn)
+    except UsageError as error:
+        assert error.details
+        return
+    for name in (drawn.key, *(task.name for task in drawn.demand.tasks)):
+        assert 0 < len(name.encode()) <= 255
+        assert "/" not in name and "\0" not in name and name not in (".", "..")
+    assert split_key(drawn.key) == (drawn.container, drawn.incarnation)
+    for volume in drawn.volumes:
+        assert len(volume.path) < 4096 and "\0" not in volume.path and ".." not in volume.path.split("/")
+        assert 0 < volume.size_bytes <= 2**53
+    for task in drawn.demand.tasks:
+        assert min(task.cpu_milli, task.memory_bytes, task.pids_max, task.io_weight) >= 0
+        assert max(task.cpu_milli, task.memory_bytes, task.pids_max, task.io_weight) <= 2**53
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    runtime = Runtime(tmp_path / "state", cgroup_root="galaxy-property", mode=PROCESS)
+    runtime.start()
+    yield runtime
+    runtime.stop_launcher()
+    runtime.close()
+
+
+def await_event(runtime: Runtime, kind: type, what: str) -> None:
+    end_s = time.monotonic() + 20
+    while True:
+        events = runtime.events()
+        assert not any(isinstance(event, LauncherLost | Launched) for event in events), (what, events)
+        if any(isinstance(event, kind) for event in events):
+            return
+        assert time.monotonic() < end_s, what
+        select.select([runtime], [], [], 0.2)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "x/../../../victim", "\0", "w" * 300])
+def test_command_to_destroy_what_no_container_is_called_removes_nothing(
+    runtime: Runtime, tmp_path: Path, name: str
+) -> None:
+    victim = tmp_path / "victim_1"
+    victim.mkdir()
+    runtime.destroy(name, 1)
+    await_event(runtime, Destroyed, name)
+    assert victim.is_dir()
+
+
+def test_launcher_refuses_every_impossible_plan_and_lives_on(runtime: Runtime) -> None:
+    for what, impossible in IMPOSSIBLE.items():
+        runtime.launch(impossible)
+        await_event(runtime, LaunchFailed, what)
+        runtime.destroy(impossible.container, impossible.incarnation)
+        await_event(runtime, Destroyed, what)
