@@ -88,7 +88,7 @@ def shape_of(demand: Demand, *, require: tuple[str, ...] = ()) -> Shape:
         ),
         pools=tuple(sorted(set(demand.pools))),
         tag=demand.tag,
-        max_per_host=max(0, demand.max_per_host),
+        max_per_host=bounded(demand.max_per_host),
         require=require,
     )
 

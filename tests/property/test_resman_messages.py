@@ -1,0 +1,184 @@
+"""ResMan against messages that decode but make no sense: it never raises, and its books stay true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.model.agent import AgentReport, Beat, BeatsSeen
+from galaxy.model.base import encode
+from galaxy.model.container import Container, ContainerState, GroupOrder, GroupOrders
+from galaxy.model.step import Step
+from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.resman.logic.books import PLACED
+from galaxy.scheduler.shape import bounded
+from tests.property.effort import examples
+from tests.property.nouns import AGENTS, JOBS, floats, hostile
+from tests.property.tables import Disk, snapshot
+from tests.unit.resman.cluster import START_S, demand, info
+
+CONFIG = ResManConfig(replicas_max=30, placements_max=25)
+
+ORDERS = st.builds(
+    GroupOrder,
+    group=st.sampled_from(JOBS),
+    epoch=st.just(1),
+    serial=st.integers(0, 9),
+    replicas=st.integers(0, 12),
+    demand=st.sampled_from([demand(), demand(cpu=500, ports=(0, 9000)), demand(max_per_host=1, tag="ssd")]),
+    remove=st.booleans(),
+).map(lambda order: GroupOrders(orders=(order,)))
+BEATS = st.integers(0, 40).map(
+    lambda age: BeatsSeen(
+        now_s=START_S, beats=tuple(Beat(agent=name, at_s=START_S - age, boot="boot-1") for name in AGENTS)
+    )
+)
+REPORTS = st.builds(
+    AgentReport,
+    agent=st.sampled_from(AGENTS),
+    boot=st.just("boot-1"),
+    serial=st.integers(0, 9),
+    full=st.booleans(),
+    containers=st.lists(hostile(AgentReport), max_size=1).map(lambda one: one[0].containers if one else ()),
+)
+EVENTS = st.one_of(hostile(GroupOrders), hostile(AgentReport), hostile(BeatsSeen), ORDERS, REPORTS, BEATS)
+BATCHES = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.2, 2.5, 31.0, 130.0]), st.lists(EVENTS, max_size=4)), max_size=7
+)
+
+
+class Leader:
+    """A ResMan of three agents, stepped and committed as its driver does."""
+
+    def __init__(self) -> None:
+        self.resman = ResMan(CONFIG)
+        self.disk = Disk(self.resman.tables)
+        self.now_s = START_S
+        self.epoch = 0
+        self.lead()
+        reports = [
+            AgentReport(agent=name, boot="boot-1", serial=1, full=True, info=info(name)) for name in AGENTS
+        ]
+        self.step(reports)
+
+    def lead(self) -> None:
+        self.epoch += 1
+        self.resman.lead(self.epoch, self.now_s)
+
+    def step(self, events: list[Any]) -> Step:
+        before = dict(self._rows())
+        step = self.resman.step(self.now_s, events)
+        for send in step.sends:
+            encode(send.body)
+        self.check_places(before)
+        self.disk.commit(self.resman.tables)
+        return step
+
+    def check_places(self, before: dict[str, Container]) -> None:
+        """Assert that no agent was given a container that it has no room for, and none a port twice."""
+        view = self.resman.books.view
+        for key, row in self._rows().items():
+            old = before.get(key)
+            if row.state is not ContainerState.ALLOCATING or (old and old.incarnation == row.incarnation):
+                continue
+            at = view.row(row.agent)
+            assert min(view.cpu[at], view.memory[at], view.disk[at], view.slots[at], view.ports[at]) >= 0
+            for port in self.resman.books.groups[row.group].order.demand.ports:
+                assert not port.port or view.port_rows[port.port][at] == 1
+
+    def check_books(self) -> None:
+        """Assert that what the view counts is what the tables say, and what a successor would count."""
+        books = self.resman.books
+        view = books.view
+        for agent in books.agents:
+            keys = [
+                key for key in books.containers.where("agent", agent) if books.containers[key].state in PLACED
+            ]
+            loads = [books._load(key, books.containers[key]) for key in keys]
+            at, facts = view.row(agent), books.agents[agent].info
+            assert view.held[at] == len(keys)
+            assert view.cpu[at] == bounded(facts.cpu_milli) - sum(load.cpu_milli for load in loads)
+            assert view.memory[at] == bounded(facts.memory_bytes) - sum(load.memory_bytes for load in loads)
+            assert view.disk[at] == bounded(facts.disk_bytes) - sum(load.disk_bytes for load in loads)
+
+    def succeed(self) -> Leader:
+        """Let another ResMan lead from what was committed."""
+        old = snapshot(self.resman.tables)
+        self.resman = ResMan(CONFIG)
+        self.disk.load(self.resman.tables)
+        assert snapshot(self.resman.tables) == old
+        self.lead()
+        return self
+
+    def _rows(self) -> dict[str, Container]:
+        table = self.resman.books.containers
+        return {key: table[key] for key in table}
+
+
+@examples(150)
+@given(BATCHES)
+def test_no_messages_make_resman_raise_or_give_more_than_there_is(batches: list[Any]) -> None:
+    leader = Leader()
+    for seconds, events in batches:
+        leader.now_s += seconds
+        leader.step(events)
+        leader.check_books()
+
+
+@pytest.mark.parametrize("most", [2**63, 10**40, -(2**63)])
+def test_group_with_a_boundless_limit_a_host_is_placed(most: int) -> None:
+    leader = Leader()
+    order = GroupOrder(group="web", epoch=1, serial=1, replicas=9, demand=demand(cpu=1, max_per_host=most))
+    leader.now_s += 1
+    leader.step([GroupOrders(orders=(order,))])
+    assert all(row.agent for row in leader.resman.books.containers.values())
+
+
+@examples(60)
+@given(BATCHES, BATCHES)
+def test_successor_of_a_deceived_resman_leads_from_the_same_books(first: list[Any], then: list[Any]) -> None:
+    leader = Leader()
+    for seconds, events in first:
+        leader.now_s += seconds
+        leader.step(events)
+    leader.succeed()
+    for seconds, events in then:
+        leader.now_s += seconds
+        leader.step(events)
+        leader.check_books()
+
+
+@examples(60)
+@given(st.lists(EVENTS, max_size=5))
+def test_step_that_was_not_committed_leaves_resmans_tables_as_they_were(events: list[Any]) -> None:
+    leader = Leader()
+    before = snapshot(leader.resman.tables)
+    leader.resman.step(leader.now_s + 1, events)
+    for table in leader.resman.tables.values():
+        table.discard()
+    assert snapshot(leader.resman.tables) == before
+
+
+@examples(40)
+@given(st.lists(EVENTS, max_size=6), floats())
+def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], skew: float) -> None:
+    leader = Leader()
+    leader.step(events)
+    leader.step([BeatsSeen(now_s=leader.now_s + skew % 7, beats=())])
+    order = GroupOrder(
+        group="fresh-000000", epoch=1, serial=1, replicas=1, demand=demand(cpu=1, memory=1, disk=1)
+    )
+    status = None
+    for _ in range(40):
+        leader.now_s += 1.0
+        beats = tuple(
+            Beat(agent=name, at_s=leader.now_s, boot=watch.boot)
+            for name, watch in leader.resman.books.watches.items()
+        )
+        leader.step([BeatsSeen(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
+        status = leader.resman.books.containers.get("fresh-000000.0")
+    assert status is not None
+    assert status.agent or status.reason is not None
