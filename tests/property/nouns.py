@@ -20,9 +20,10 @@ PODS = ("web-abc123.0", "web-abc123.1", "web-abc123.7", "crunch-0f0f0f.0")
 WORDS = ("main", "http", "ssd", "web", "")
 
 NASTY = (
-    "", ".", "..", "/", "../../etc/passwd", "a" * 300, "\x00", "\n", "\x1f", "web\x00", "'; DROP TABLE rows; --",
+    "", ".", "..", "/", "../../etc/passwd", "a" * 300, "\x00", "\n", "\x1f", "web\x00",
+    "'; DROP TABLE rows; --", "%s%n", "{0}", "\u202e", "\ufeff", "é\u0301", "😀" * 50, "-", "--help", "*",
     "web-abc123.-1", "web-abc123.00", "web-abc123.٣", "web-abc123." + "9" * 5000, "web-abc123.0#1@h1",
-    "web-abc123.0_1", ".0", "x.", "%s%n", "{0}", "\u202e", "\ufeff", "é\u0301", "😀" * 50, "-", "--help", "*", "h1 ",
+    "web-abc123.0_1", ".0", "x.", "h1 ",
 )  # fmt: skip
 """Text that is easily taken for something else."""
 

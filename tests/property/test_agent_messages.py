@@ -1,0 +1,139 @@
+"""An agent against orders and reports that decode but make no sense: it never raises, its table holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.agent.logic.nouns import (
+    ContainerDestroyed,
+    ContainerEnded,
+    ContainerLaunched,
+    ContainerLaunchFailed,
+    Destroy,
+    EverythingUnwanted,
+    HostSeen,
+    Launch,
+    PortsSeen,
+    PortsTaken,
+    ReportPublished,
+    UsageSeen,
+    WorkerConnected,
+    WorkerLost,
+    WorkerReported,
+)
+from galaxy.model.base import decode, encode
+from galaxy.model.container import ContainerOrders
+from galaxy.model.pod import PodOrders, PodState
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+from tests.property.tables import check_indexes, snapshot
+from tests.unit.agent.build import Driven, create, creates, destroys, order, orders, reported
+
+SELF = st.sampled_from(
+    [
+        ContainerLaunched, ContainerLaunchFailed, ContainerEnded, ContainerDestroyed, PortsTaken, HostSeen,
+        WorkerConnected, WorkerLost, WorkerReported, UsageSeen, PortsSeen, EverythingUnwanted,
+    ]
+).flatmap(hostile)  # fmt: skip
+ORDERS = st.sampled_from([ContainerOrders, PodOrders]).flatmap(hostile)
+
+
+def to_us(event: Any) -> Any:
+    return msgspec.structs.replace(event, agent="h1", epoch=min(event.epoch, 5))
+
+
+PODS = st.sampled_from(("web-abc123.0", "web-abc123.1"))
+LIVES = st.integers(1, 4)
+SANE = st.one_of(
+    st.builds(lambda pod, life: creates(create(pod, life), epoch=5), PODS, LIVES),
+    st.builds(lambda pod, life: destroys(pod, life, epoch=5), PODS, LIVES),
+    st.builds(
+        lambda pod, number, life: orders(order(number, pod=pod, incarnation=life), epoch=5),
+        PODS,
+        LIVES,
+        LIVES,
+    ),
+    st.builds(ContainerLaunched, container=PODS, incarnation=LIVES, pid=st.just(7)),
+    st.builds(WorkerConnected, container=PODS, incarnation=LIVES),
+    st.builds(lambda pod, state: reported(state, pod=pod), PODS, st.sampled_from(PodState)),
+)
+EVENTS = st.one_of(ORDERS, ORDERS.map(to_us), ORDERS.map(to_us), SELF, SANE, SANE)
+BATCHES = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.5, 6.0, 40.0]), st.lists(EVENTS, min_size=1, max_size=4)), max_size=8
+)
+
+
+class Agent(Driven):
+    """An agent whose every report is published, and whose table is looked at after every step."""
+
+    def play(self, batches: list[Any]) -> None:
+        for seconds, events in batches:
+            self.now_s += seconds
+            before = self.running()
+            effects = self.step(*events)
+            for effect in effects:
+                encode(effect)
+                if isinstance(effect, Launch):
+                    assert effect.held.key in self.logic.tables["held"]
+                if isinstance(effect, Destroy):
+                    assert effect.incarnation is not None
+            self.check(before)
+            flush = self.logic.flush(self.now_s)
+            for role, send in flush.sends:
+                assert decode(encode(send.body), type(send.body)) == send.body
+                self.step(ReportPublished(role=role, ok=len(events) % 2 == 0))
+            self.logic.digests()
+            self.logic.wake_s()
+            self.logic.wants_ports(events)
+
+    def running(self) -> set[str]:
+        return {held.key for held in self.logic.held() if held.phase in ("launching", "ready")}
+
+    def check(self, before: set[str]) -> None:
+        """Assert that no container has two lives that are not ending, and that no port has two owners."""
+        logic = self.logic
+        for table in logic.tables.values():
+            check_indexes(table)
+        mine = [held for held in logic.held() if held.phase in ("launching", "ready")]
+        names = [held.container for held in mine]
+        assert len(names) == len(set(names)), "two lives of one container"
+        given = [port for held in mine if held.key not in before for port in held.ports.values()]
+        owned = [port for held in mine if held.key in before for port in held.ports.values()]
+        assert not set(given) & set(owned), "a port is given twice"
+        assert len(mine) <= logic.info.containers_max
+
+
+@examples(200)
+@given(BATCHES)
+def test_no_messages_make_an_agent_raise_or_run_a_container_twice(batches: list[Any]) -> None:
+    Agent().begin().play(batches)  # type: ignore[attr-defined]
+
+
+@examples(60)
+@given(BATCHES, BATCHES)
+def test_agent_carries_on_from_its_table_whatever_it_was_told(first: list[Any], then: list[Any]) -> None:
+    agent = Agent()
+    agent.begin()
+    agent.play(first)
+    before = snapshot(agent.logic.tables)
+    again = agent.restart()
+    assert {name: dict(sorted(rows.items())) for name, rows in before.items()} == snapshot(again.logic.tables)
+    next_life = Agent(again.logic)
+    next_life.disk, next_life.now_s = again.disk, again.now_s
+    next_life.step(HostSeen(living=()))
+    next_life.play(then)
+
+
+@examples(100)
+@given(st.lists(ORDERS, min_size=1, max_size=4))
+def test_order_for_another_agent_changes_nothing(events: list[Any]) -> None:
+    agent = Agent()
+    agent.begin()
+    strange = [msgspec.structs.replace(event, agent="h2") for event in events]
+    before = snapshot(agent.logic.tables)
+    agent.step(*strange)
+    assert snapshot(agent.logic.tables) == before

@@ -1,0 +1,242 @@
+"""AppMaster against requests and reports that decode but make no sense: it never raises, it answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.appmaster.logic import AppMaster
+from galaxy.model.agent import AgentReport, BeatsSeen
+from galaxy.model.answer import Answer
+from galaxy.model.base import decode, encode
+from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
+from galaxy.model.pod import PodFound, PodState
+from galaxy.model.request import OPERATIONS, Done, Request, SubmitJob, UpdateJob
+from galaxy.model.step import Step
+from tests.property.effort import examples
+from tests.property.nouns import AGENTS, floats, hostile, texts
+from tests.property.tables import Disk, snapshot
+from tests.unit.appmaster.world import batch, service, with_task
+from tests.unit.model.jobs import jobs
+
+START_S = 1_000_000.0
+LOOP = tuple(op for op in OPERATIONS if op not in ("galaxy.agent.list", "galaxy.cluster.status"))
+SPECS = st.one_of(
+    st.builds(
+        service, name=st.sampled_from(("web", "far")), replica=st.integers(0, 5), step=st.integers(1, 3)
+    ),
+    st.builds(batch, replica=st.integers(0, 5)),
+    st.builds(lambda start: with_task(service(), start=start), st.sampled_from(("serve", "serve 2"))),
+    jobs().map(
+        lambda spec: msgspec.structs.replace(spec, deploy=msgspec.structs.replace(spec.deploy, replica=2))
+    ),
+)
+
+
+def requests(ops: tuple[str, ...] = LOOP) -> st.SearchStrategy[Request]:
+    return st.sampled_from(ops).flatmap(
+        lambda op: st.builds(
+            Request,
+            op=st.just(op),
+            key=st.sampled_from(("k1", "k2", "k3")) | texts(),
+            reply=texts(),
+            deadline_s=st.just(START_S + 10_000) | floats(),
+            user=texts(),
+            body=hostile(OPERATIONS[op][0]),
+        )
+    )
+
+
+def submits() -> st.SearchStrategy[Request]:
+    return st.builds(
+        lambda key, spec: _request("galaxy.job.submit", key, SubmitJob(spec=spec)),
+        st.sampled_from(("k1", "k2", "k3", "k4")),
+        SPECS,
+    )
+
+
+def updates() -> st.SearchStrategy[Request]:
+    return st.builds(
+        lambda key, spec: _request("galaxy.job.update", key, UpdateJob(job=spec.name, spec=spec)),
+        st.sampled_from(("u1", "u2", "u3")),
+        SPECS,
+    )
+
+
+def _request(op: str, key: str, body: Any) -> Request:
+    return Request(op=op, key=key, reply="r", deadline_s=START_S + 10_000, body=body)
+
+
+class Leader:
+    """An AppMaster, stepped and committed as its driver does; it knows its jobs, so that lies may fit."""
+
+    def __init__(self) -> None:
+        self.appmaster = AppMaster()
+        self.disk = Disk(self.appmaster.tables)
+        self.now_s = START_S
+        self.epoch = 0
+        self.lead()
+
+    def lead(self) -> None:
+        self.epoch += 1
+        self.appmaster.lead(self.epoch, self.now_s)
+
+    def step(self, events: list[Any]) -> Step:
+        step = self.appmaster.step(self.now_s, events)
+        for send in step.sends:
+            decode(encode(send.body), type(send.body))
+        for reply in step.replies:
+            decode(encode(reply.answer), Answer)
+        self.disk.commit(self.appmaster.tables)
+        self.check()
+        return step
+
+    def check(self) -> None:
+        """Assert what hangs together: pods on their jobs, endpoints on their pods, targets on revisions."""
+        ledger = self.appmaster.ledger
+        for pod in ledger.pods.values():
+            assert pod.job in ledger.jobs
+            assert f"{pod.job}@{pod.target}" in ledger.revisions
+        for endpoint in ledger.endpoints.values():
+            assert endpoint.pod in ledger.pods
+        for job in ledger.jobs.values():
+            assert f"{job.job}@{job.revision}" in ledger.revisions
+        names = [job.name for job in ledger.jobs.values() if job.wish != "remove"]
+        assert len(names) == len(set(names)), "two live jobs of one name"
+
+    def succeed(self) -> None:
+        """Let another AppMaster lead from what was committed."""
+        old = snapshot(self.appmaster.tables)
+        self.appmaster = AppMaster()
+        self.disk.load(self.appmaster.tables)
+        assert snapshot(self.appmaster.tables) == old
+        self.lead()
+
+
+@st.composite
+def lies(draw: st.DrawFn) -> Any:
+    """Draw a report of slots or pods, about something by its number; see ``_about``."""
+    picks = draw(st.lists(st.integers(0, 20), min_size=1, max_size=4))
+    if draw(st.booleans()):
+        slots = [draw(hostile(SlotStatus)) for _ in picks]
+        sane = draw(st.booleans())
+        if sane:
+            slots = [
+                msgspec.structs.replace(
+                    slot, agent=draw(st.sampled_from(AGENTS)), incarnation=draw(st.integers(0, 3)),
+                    state=draw(st.sampled_from([ContainerState.READY, *ContainerState])),
+                )
+                for slot in slots
+            ]  # fmt: skip
+        return ("slots", picks, slots, draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans()))
+    found = [draw(hostile(PodFound)) for _ in picks]
+    if draw(st.booleans()):
+        found = [
+            msgspec.structs.replace(
+                one, incarnation=draw(st.integers(0, 3)), generation=draw(st.integers(0, 4)),
+                state=draw(st.sampled_from([PodState.RUNNING, *PodState])),
+            )
+            for one in found
+        ]  # fmt: skip
+    return ("pods", picks, found, draw(st.sampled_from(AGENTS)), draw(st.integers(0, 9)), draw(st.booleans()))
+
+
+def _about(leader: Leader, lie: Any) -> Any:
+    """Point what was drawn at what there is."""
+    pods = sorted(leader.appmaster.ledger.pods) or ["web-abc123.0"]
+    kind, picks, drawn, *rest = lie
+    named = [pods[pick % len(pods)] for pick in picks]
+    if kind == "slots":
+        serial, full, known = rest
+        slots = tuple(
+            msgspec.structs.replace(slot, container=pod) for slot, pod in zip(drawn, named, strict=True)
+        )
+        group = named[0].rpartition(".")[0]
+        status = GroupStatus(group=group, epoch=1, serial=serial, slots=slots, full=full, known=known)
+        return GroupStatuses(statuses=(status,))
+    agent, serial, full = rest
+    found = tuple(msgspec.structs.replace(one, pod=pod) for one, pod in zip(drawn, named, strict=True))
+    return AgentReport(agent=agent, boot="boot-1", serial=serial, full=full, pods=found)
+
+
+EVENTS = st.one_of(
+    submits(), updates(), requests(), lies(), lies(), lies(),
+    hostile(GroupStatuses), hostile(AgentReport), hostile(BeatsSeen),
+)  # fmt: skip
+BATCHES = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, 3.0, 40.0, 4000.0]), st.lists(EVENTS, min_size=1, max_size=4)),
+    max_size=7,
+)
+
+
+def play(leader: Leader, batches: list[Any]) -> None:
+    for seconds, events in batches:
+        leader.now_s += seconds
+        leader.step([_about(leader, event) if isinstance(event, tuple) else event for event in events])
+
+
+@examples(150)
+@given(submits(), BATCHES)
+def test_no_messages_make_appmaster_raise_or_its_tables_disagree(first: Request, batches: list[Any]) -> None:
+    leader = Leader()
+    leader.step([first])
+    play(leader, batches)
+
+
+@examples(60)
+@given(submits(), BATCHES, BATCHES)
+def test_successor_of_a_deceived_appmaster_leads_from_the_same_tables(
+    first: Request, before: list[Any], after: list[Any]
+) -> None:
+    leader = Leader()
+    leader.step([first])
+    play(leader, before)
+    leader.succeed()
+    play(leader, after)
+
+
+@examples(150)
+@given(requests())
+def test_every_request_that_somebody_waits_for_is_answered_once(request: Request) -> None:
+    leader = Leader()
+    request = msgspec.structs.replace(request, deadline_s=START_S + 60)
+    step = leader.step([request])
+    assert [reply.answer.key for reply in step.replies] == [request.key]
+    assert step.replies[0].reply == request.reply
+
+
+@examples(60)
+@given(requests(tuple(op for op in LOOP if op.startswith("galaxy.job"))), BATCHES)
+def test_the_same_key_again_gets_the_first_answer_whatever_came_between(
+    request: Request, between: list[Any]
+) -> None:
+    leader = Leader()
+    request = msgspec.structs.replace(request, key="the-key", deadline_s=START_S + 10**6)
+    first = leader.step([request]).replies[0].answer
+    play(leader, [(0.0, events) for _, events in between])
+    again = leader.step([request]).replies[0].answer
+    if isinstance(first.result, Done) or (first.problem and request.op not in _reads()):
+        assert again == first
+
+
+def _reads() -> tuple[str, ...]:
+    return ("galaxy.job.list", "galaxy.job.show")
+
+
+@examples(60)
+@given(submits(), st.lists(EVENTS, max_size=5))
+def test_step_that_was_not_committed_leaves_appmasters_tables_as_they_were(
+    first: Request, events: list[Any]
+) -> None:
+    leader = Leader()
+    leader.step([first])
+    before = snapshot(leader.appmaster.tables)
+    leader.appmaster.step(
+        leader.now_s + 1, [_about(leader, event) if isinstance(event, tuple) else event for event in events]
+    )
+    for table in leader.appmaster.tables.values():
+        table.discard()
+    assert snapshot(leader.appmaster.tables) == before
