@@ -27,13 +27,15 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Final, cast
+from typing import IO, Final, Self, cast
 
 from galaxy.model.spec import PackageSpec
 from galaxy.worker_entry.logic.archive import RESERVED, Refused, safe_mode, safe_name, safe_symlink
 
 MEMBERS_MAX: Final = 500_000
 _CHUNK: Final = 256 * 1024
+_TAIL_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Padding behind a tar's end mark; writers fill up blocks of 10 KiB, at times of 1 MiB."""
 _PRELOADED: Final = (bz2, gzip, lzma, encodings.cp437)
 """tarfile and zipfile import these when they meet such a file; by then there is nothing to import from."""
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -75,6 +77,19 @@ class Archive(io.RawIOBase):
         return count
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header must be sound: tarfile takes a damaged or missing one for the end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it is damaged or cut off: {error}") from error
+
+
 def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) -> None:
     """Unpack (package, open file) pairs aside in ``destination``; what was aside before goes.
 
@@ -94,7 +109,8 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
     except OSError as error:
         with contextlib.suppress(OSError):
             discard(task, destination)
-        raise Failed(f"cannot unpack {_label(package)}: {error.strerror}", retry=_passing(error)) from error
+        why = error.strerror or str(error)  # Damage in gzip and bz2 has no number.
+        raise Failed(f"cannot unpack {_label(package)}: {why}", retry=_passing(error)) from error
     except (Refused, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         with contextlib.suppress(OSError):
             discard(task, destination)
@@ -168,7 +184,7 @@ def _extract(fd: int, aside: str) -> None:
 
 
 def _extract_tar(file: IO[bytes], aside: str) -> None:
-    with tarfile.open(fileobj=file, mode="r:*") as tar:
+    with tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as tar:
         for count, member in enumerate(iter(tar.next, None)):
             assert member is not None
             tar.members = []  # type: ignore[attr-defined]  # Or memory grows with every member.
@@ -193,6 +209,9 @@ def _extract_tar(file: IO[bytes], aside: str) -> None:
                 _write_file(path, content, safe_mode(member.mode), float(member.mtime))
             else:
                 raise Refused(f"member {name!r} is a device or a pipe")
+        # What was compressed has its checksum at its very end.
+        if tar.fileobj is not None and len(tar.fileobj.read(_TAIL_BYTES_MAX)) == _TAIL_BYTES_MAX:
+            raise Refused("much more follows the end of the archive")
 
 
 def _extract_zip(file: IO[bytes], aside: str) -> None:
