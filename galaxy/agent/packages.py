@@ -170,7 +170,10 @@ class Packages:
                 f"package source {shown!r}: only {', '.join(PROTOCOLS)} are fetched, without chains"
             )
         if protocol == "file" and match is not None:
-            parts = urllib.parse.urlsplit(source)
+            try:
+                parts = urllib.parse.urlsplit(source)
+            except ValueError as error:
+                raise PackageRefused(f"package source {shown!r} is not a URL: {error}") from error
             if parts.netloc not in ("", "localhost"):
                 raise PackageRefused(
                     f"package source {shown!r} names the host {parts.netloc!r}; use http or s3"

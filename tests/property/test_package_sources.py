@@ -1,0 +1,94 @@
+"""What an AppWorker may ask its agent to fetch: any text at all gets a file or a reason."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.agent.packages import Asked, Fetched, Packages
+from tests.property.effort import examples
+from tests.property.nouns import NASTY
+
+URLS = (
+    "file://[x/y", "file://[::1", "file:///%00", "file:///etc/passwd", "file:///%2e%2e/etc/passwd", "file://h/x",
+    "file://localhost/etc/passwd", "file://", "file:///", "FILE:///etc/shadow", "file:///proc/self/mem",
+    "file:///dev/zero", "/dev/zero", "/proc/self/environ", "//etc/passwd", "relative", "", "::", "://",
+    "a::b", "http://[", "zip://x::file:///etc/passwd", "simplecache::http://h/x", "javascript:x", "data:,x", "ssh://h/x",
+    "file:///" + "a" * 5000, "file:///\x00", "file:///\n",
+    "local:///etc/passwd", "memory://x", "github://a:b@c/x",
+)  # fmt: skip
+LOCAL = (
+    st.sampled_from(URLS) | st.text(max_size=30).map(lambda text: f"file://{text}") | st.sampled_from(NASTY)
+)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
+    top = tmp_path_factory.mktemp("packages")
+    root = top / "root"
+    root.mkdir()
+    (top / "secret").write_text("secret")
+    (root / "out").symlink_to(top / "secret")
+    (root / "etc").symlink_to("/etc")
+    (root / "directory").mkdir()
+    os.mkfifo(root / "pipe")
+    (root / "large").write_bytes(bytes(20_000))
+    made = Packages(
+        top / "cache", [root], bytes_max=10**6, package_bytes_max=10_000, timeout_s=5.0, retry_s=0.01
+    )
+    yield made
+    made.close()
+
+
+def ask(packages: Packages, source: str, version: str = "1", sha256: str = "") -> Fetched:
+    answers: queue.Queue[Fetched] = queue.Queue()
+    packages.want(Asked(source=source, version=version, sha256=sha256), answers.put)
+    answer = answers.get(timeout=20)
+    assert answers.empty()
+    return answer
+
+
+@pytest.mark.parametrize("source", [url for url in URLS if not url.startswith("http")])
+def test_odd_source_is_refused_with_a_reason(packages: Packages, source: str) -> None:
+    answer = ask(packages, source)
+    assert answer.fd == -1
+    assert answer.error
+
+
+@examples(200)
+@given(
+    LOCAL.filter(lambda text: not text.startswith("http")),
+    st.text(max_size=5).map(lambda text: text.encode("utf-8", "replace").decode()),
+    st.sampled_from(["", "0" * 64, "x", "A" * 64, "../" * 10]),
+)
+def test_any_source_gets_one_answer_and_never_a_file_of_the_host(
+    packages: Packages, source: str, version: str, sha256: str
+) -> None:
+    answer = ask(packages, source, version, sha256)
+    assert answer.fd == -1, source
+    assert answer.error
+
+
+@pytest.mark.parametrize("name", ["out", "etc/passwd", "directory", "pipe", "large", "none"])
+def test_what_is_no_package_below_the_root_is_refused_and_leaves_nothing(
+    packages: Packages, name: str
+) -> None:
+    root = Path(packages._roots[0])
+    answer = ask(packages, f"file://{root}/{name}")
+    assert answer.fd == -1
+    assert answer.error
+    assert os.listdir(packages._directory) == []
+
+
+def test_wrong_checksum_leaves_nothing(packages: Packages) -> None:
+    root = Path(packages._roots[0])
+    (root / "good").write_bytes(b"good")
+    answer = ask(packages, f"file://{root}/good", sha256="0" * 64)
+    assert "sha256 is" in answer.error
+    assert os.listdir(packages._directory) == []
