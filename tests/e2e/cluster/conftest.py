@@ -119,10 +119,10 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     """Return everything of a cluster that is on this host, by our own reading of /proc and /sys."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     loops = Path("/sys/block").glob("loop*/loop/backing_file")
-    tops = Path("/sys/fs/cgroup").rglob("galaxy*")
+    tops = [top for root in cgroup_roots for top in cgroups(root)]
     found = [f"mount {line.split()[4]}" for line in mounts if f" {folder}/" in line]
     found += [f"loop {file.parts[3]}" for file in loops if file.read_text().startswith(f"{folder}/")]
-    found += [f"cgroup {top}" for top in tops if top.name in cgroup_roots and top.is_dir()]
+    found += [f"cgroup {top}" for top in tops]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
@@ -135,6 +135,12 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
         if ours or any(f"/{root}/" in cgroups for root in cgroup_roots):
             found.append(f"process {process.name} {words[:80]!r}")
     return found
+
+
+def cgroups(path: str) -> list[Path]:
+    """Return the cgroups of that path (a glob) in every hierarchy: v1's, the v2 tree beside, or v2 alone."""
+    top = Path("/sys/fs/cgroup")
+    return [*top.glob(path), *top.glob(f"*/{path}")]
 
 
 def job_file(folder: Path, name: str, **job: Any) -> Path:
