@@ -20,6 +20,8 @@ from galaxy.units import MIB
 TMP_BYTES: Final = 64 * MIB
 SHM_BYTES: Final = 64 * MIB
 RUN_BYTES: Final = 1 * MIB
+PTYS_MAX: Final = 64
+"""Terminals of one container; the kernel has some thousands for all together."""
 _ROOT_BYTES: Final = 16 * MIB
 
 _READ_ONLY: Final = kernel.ATTR_RDONLY | kernel.ATTR_NOSUID | kernel.ATTR_NODEV
@@ -37,7 +39,7 @@ _LINKS: Final = {
     "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx", "core": "/proc/kcore",
 }  # fmt: skip
 
-READ_ONLY_PROC: Final = ("sys", "irq", "bus", "fs")
+READ_ONLY_PROC: Final = ("sys", "irq", "bus", "fs", "pressure")
 MASKED_PROC: Final = (
     "kcore", "keys", "key-users", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats",
     "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "config.gz", "acpi", "scsi", "asound", "driver",
@@ -115,7 +117,7 @@ def mount_sysfs(root: str) -> None:
         _mask(root, f"{root}/sys/{name}")
 
 
-_DEVPTS: Final = "newinstance,ptmxmode=0666,mode=0620"
+_DEVPTS: Final = f"newinstance,ptmxmode=0666,mode=0620,max={PTYS_MAX}"
 
 
 def _show(root: str, path: str) -> None:

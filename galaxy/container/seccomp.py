@@ -63,6 +63,7 @@ MISSING: Final[dict[str, tuple[int, int]]] = {
 CLONE: Final = (56, 220)
 SOCKET: Final = (41, 198)
 IOCTL: Final = (16, 29)
+PRLIMIT64: Final = (302, 261)
 _AF_ALG: Final = 38
 _AF_VSOCK: Final = 40
 _TIOCSTI: Final = 0x5412
@@ -104,10 +105,15 @@ def program(machine: str = "") -> bytes:
         _op(_JEQ, _AF_VSOCK, 0, 1),
         _op(_RET, _ERRNO | errno.EAFNOSUPPORT),
         _op(_RET, _ALLOW),
-        _op(_JEQ, IOCTL[column], 0, 4),
+        _op(_JEQ, IOCTL[column], 0, 5),
         _op(_LD, _ARG1_LOW),
         _op(_JEQ, _TIOCSTI, 1, 0),
         _op(_JEQ, _TIOCLINUX, 0, 1),
+        _op(_RET, eperm),
+        _op(_RET, _ALLOW),
+        _op(_JEQ, PRLIMIT64[column], 0, 3),
+        _op(_LD, _ARG0_LOW),
+        _op(_JEQ, 1, 0, 1),  # PID 1 is ours, and root inside could take its descriptors from it.
         _op(_RET, eperm),
         _op(_RET, _ALLOW),
     ]

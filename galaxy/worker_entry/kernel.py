@@ -19,6 +19,7 @@ _PRCTL_TEXT.argtypes = [ctypes.c_int, ctypes.c_char_p]
 _CAPSET: Final = _LIBC.capset
 _CAPSET.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
 
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
 _PR_CAPBSET_READ: Final = 23
@@ -58,6 +59,11 @@ def become_subreaper() -> None:
 def set_name(name: str) -> None:
     """Set what ``ps`` and /proc/PID/comm show; 15 bytes."""
     _PRCTL_TEXT(_PR_SET_NAME, name.encode()[:15])
+
+
+def hide_memory() -> None:
+    """Keep others of the same user out of this process's memory and descriptors, until an exec."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def no_new_privs() -> None:

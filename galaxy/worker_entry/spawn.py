@@ -65,7 +65,7 @@ class Spawner:
             self._streams(stdin, stdout, stderr)
             if tty:
                 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            self._restrict(cgroup, filtered=True)
+            self._restrict(cgroup)
             os.chdir(self._config.workspace)
             os.closerange(3, _FDS_MAX)
             os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
@@ -83,7 +83,7 @@ class Spawner:
 
         def become() -> None:
             self._streams(-1, -1, -1)
-            self._restrict(cgroup, filtered=False)
+            self._restrict(cgroup)
             close_all_but(keep)
             work()
 
@@ -117,7 +117,7 @@ class Spawner:
             os.dup2(copy, target)
             os.close(copy)
 
-    def _restrict(self, cgroup: TaskCgroup, *, filtered: bool) -> None:
+    def _restrict(self, cgroup: TaskCgroup) -> None:
         config = self._config
         for fd in cgroup.procs_fds:
             os.write(fd, b"0")
@@ -130,13 +130,15 @@ class Spawner:
         resource.setrlimit(resource.RLIMIT_CORE, (core, hard))
         os.umask(0o022)
         if config.run_uid >= 0:
+            # Becoming another user does this too, but becoming root, for whom it is granted, does not.
+            kernel.hide_memory()
             kernel.drop_bounding_set()
             os.setgroups([])
             os.setresgid(config.run_gid, config.run_gid, config.run_gid)
             os.setresuid(config.run_uid, config.run_uid, config.run_uid)
             kernel.drop_capabilities()
         kernel.no_new_privs()
-        if filtered and self._seccomp is not None:
+        if self._seccomp is not None:
             self._seccomp.install()
 
 

@@ -81,6 +81,13 @@ def test_sockets_and_ioctls_are_looked_at_by_argument(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_limits_of_pid_1_are_not_a_programs_to_change_but_its_own_are(machine: str) -> None:
+    prlimit = seccomp.PRLIMIT64[0 if machine == "x86_64" else 1]
+    assert refused(answer(machine, prlimit, 1, 7)) == errno.EPERM
+    assert answer(machine, prlimit, 0, 7) == answer(machine, prlimit, 4711, 7) == ALLOW
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_ordinary_calls_are_allowed(machine: str) -> None:
     read_write_close_exit_openat = {"x86_64": (0, 1, 3, 60, 257), "aarch64": (63, 64, 57, 93, 56)}
     for number in read_write_close_exit_openat[machine]:

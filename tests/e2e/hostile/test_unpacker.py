@@ -1,0 +1,108 @@
+"""While packages are unpacked for it, a program attacks the unpacker and the ground it stands on."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.model.spec import PackageSpec
+from galaxy.model.worker import WantPackage
+from galaxy.units import MIB
+from tests.support.archives import make_tar
+from tests.support.hostile import NOBODY, quoted
+
+HUNTER = """
+import os, time
+print("hunting", flush=True)
+seen = set()
+while True:
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or name == "1":
+            continue
+        try:
+            comm = open("/proc/%s/comm" % name).read().strip()
+            if comm != "galaxy-appworke":
+                continue
+            if name not in seen:
+                seen.add(name)
+                print("seen", name, flush=True)
+            os.open("/proc/%s/mem" % name, os.O_RDWR)
+            print("taken", name, flush=True)
+        except OSError:
+            pass
+"""
+
+SWAPPER = """
+import os, shutil
+os.makedirs("/dev/shm/elsewhere", exist_ok=True)
+print("swapping", flush=True)
+targets = ["/etc", "/dev/shm/elsewhere", "/proc/1/root", "/", "/usr/lib"]
+turn = 0
+while True:
+    turn += 1
+    for victim in ("sub", ".galaxy", ".galaxy/main.0"):
+        try:
+            if os.path.islink(victim):
+                os.unlink(victim)
+            else:
+                shutil.rmtree(victim, ignore_errors=True)
+            os.symlink(targets[turn % len(targets)], victim)
+        except OSError:
+            pass
+    if turn % 50 == 0:
+        for victim in ("sub", ".galaxy"):
+            if os.path.islink(victim):
+                os.unlink(victim)
+"""
+
+
+def package(version: int) -> PackageSpec:
+    return PackageSpec(source="http://packages/a.tar", version=str(version))
+
+
+@pytest.mark.parametrize("uid", [NOBODY, 0], ids=["nobody", "root"])
+def test_memory_of_the_unpacker_cannot_be_taken_by_a_program_of_the_same_user(world, tmp_path, uid) -> None:
+    archive = make_tar(tmp_path / "a.tar", {f"d{n % 50}/f{n}": "x" * 100 for n in range(2500)}, mode="w")
+    container = world.container(
+        "hunter", uid=uid, start=quoted(HUNTER), cpu_milli=1000, memory_bytes=128 * MIB, archive=archive
+    )
+    container.await_log("hunting")
+    container.order(package=package(1))  # Unpacked aside while the old program runs.
+    container.until(lambda packet: isinstance(packet, WantPackage))
+    container.await_log("seen")
+    container.await_log("hunting", times=2)  # It is in place, and the program was started anew.
+    assert "taken" not in container.log()
+    container.destroy()
+
+
+@pytest.mark.parametrize("uid", [NOBODY, 0], ids=["nobody", "root"])
+def test_links_swapped_under_the_unpacker_lead_nowhere_that_the_program_could_not_go(
+    world, tmp_path, uid
+) -> None:
+    archive = make_tar(tmp_path / "a.tar", {f"sub/f{n}": "x" * 100 for n in range(400)}, mode="w")
+    container = world.container("swapper", uid=uid, start=quoted(SWAPPER), cpu_milli=1000, archive=archive)
+    logs = world.runtime.log_path(container.name, 1)
+    container.await_log("swapping")
+    for version in range(1, 6):
+        container.order(package=package(version))
+        pod = container.until_pod(
+            lambda pod, wanted=version + 1: pod.generation == wanted and pod.state in ("running", "failed")
+        )
+        if pod.state == "failed":
+            assert pod.tasks[0].reason is not None and "package" in pod.tasks[0].reason.message.replace(
+                "unpack", "package"
+            )
+    assert container.alive
+    owners = container.facts(
+        "import json, os; print(json.dumps([os.lstat('/dev/shm/elsewhere/' + name).st_uid "
+        "for name in os.listdir('/dev/shm/elsewhere')]))"
+    )
+    assert set(owners) <= {uid}
+    assert {path.name.lstrip(".").split(".")[0] for path in logs.iterdir()} <= {"main", "appworker"}
+    # Once the race is over, the next version is deployed as if nothing had been.
+    container.order(start="exec sleep 1000000", package=None)
+    container.until_state("running")
+    assert container.sh("rm -rf sub .galaxy; ls -A")[0] == 0
+    container.order(package=package(99))
+    container.until_state("running")
+    assert container.sh("ls sub | wc -l")[1].strip() == "400"
+    container.destroy()
