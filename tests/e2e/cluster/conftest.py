@@ -119,7 +119,7 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     """Return everything of a cluster that is on this host, by our own reading of /proc and /sys."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     loops = Path("/sys/block").glob("loop*/loop/backing_file")
-    tops = [top for root in cgroup_roots for top in cgroups(root)]
+    tops = [top for root in cgroup_roots for top in cgroups_at(root)]
     found = [f"mount {line.split()[4]}" for line in mounts if f" {folder}/" in line]
     found += [f"loop {file.parts[3]}" for file in loops if file.read_text().startswith(f"{folder}/")]
     found += [f"cgroup {top}" for top in tops]
@@ -137,7 +137,7 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     return found
 
 
-def cgroups(path: str) -> list[Path]:
+def cgroups_at(path: str) -> list[Path]:
     """Return the cgroups of that path (a glob) in every hierarchy: v1's, the v2 tree beside, or v2 alone."""
     top = Path("/sys/fs/cgroup")
     return [*top.glob(path), *top.glob(f"*/{path}")]

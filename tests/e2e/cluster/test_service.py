@@ -12,7 +12,7 @@ from typing import Any
 
 from galaxy.client import Galaxy
 
-from .conftest import Cluster, cgroups, hello_job, traces, until
+from .conftest import Cluster, cgroups_at, hello_job, traces, until
 
 
 def fetch(endpoint: Any, path: str = "/") -> str:
@@ -113,7 +113,7 @@ def left_of(cluster: Cluster, job: str, pods: list[Any]) -> list[str]:
     left = [f"process {pod.pid}" for pod in pods if Path(f"/proc/{pod.pid}").exists()]
     left += [trace for trace in traces(cluster.folder, roots) if job in trace]
     for root in roots:
-        left += [f"cgroup {place}" for place in cgroups(f"{root}/{job}*")]
+        left += [f"cgroup {place}" for place in cgroups_at(f"{root}/{job}*")]
     listening = Path("/proc/net/tcp").read_text()
     for pod in pods:
         left += [
