@@ -7,7 +7,6 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
@@ -86,6 +85,7 @@ def agent(
     if ctx.invoked_subcommand is not None:
         return None
     from galaxy.agent.config import AgentConfig
+    from galaxy.nexus.connection import address_of
     from galaxy.tasks.node import NodeOptions, run_agent
 
     url = cluster_url(redis, directory)
@@ -101,7 +101,7 @@ def agent(
         ports_low=low,
         ports_high=high,
         package_roots=tuple(root.absolute() for root in roots) or (folder.absolute() / "packages",),
-        redis_host=urlsplit(url).hostname or "",
+        redis_host=address_of(url).rpartition(":")[0],
         **chosen,
     )
     return run_agent(NodeOptions(url=url, host=host, log_level=log_level), config)

@@ -119,12 +119,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        kind = type(error).__name__
-        _complain(
-            f"galaxy: internal error: {kind}: {error}\n  try: GALAXY_DEBUG=1 shows where; please report it"
-        )
+        _complain(f"galaxy: {_fault(error)}")
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _fault(error: Exception) -> str:
+    """Say what nobody expected: a file that cannot be used is the user's to see to, all else is ours."""
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {str(error.filename)[:200]!r}: {error.strerror}"
+    kind = type(error).__name__
+    return f"internal error: {kind}: {error}\n  try: GALAXY_DEBUG=1 shows where; please report it"
 
 
 def _usage(error: click.ClickException) -> str:

@@ -14,12 +14,18 @@ from galaxy.client.contexts import find
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def log_level_option(function: F) -> F:
+    """Add ``--log-level``."""
+    levels = click.Choice(("debug", "info", "warning", "error"), case_sensitive=False)
+    return click.option(
+        "--log-level", type=levels, default="info", show_default=True, help="What is logged."
+    )(function)
+
+
 def node_options(function: F) -> F:
     """Add the options that every process of a cluster has."""
     for option in (
-        click.option(
-            "--log-level", default="info", show_default=True, metavar="LEVEL", help="What is logged."
-        ),
+        log_level_option,
         click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder."),
         click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS."),
     ):

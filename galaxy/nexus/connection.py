@@ -47,7 +47,11 @@ def address_of(url: str) -> str:
 
 
 def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Redis:
-    """Return a client with a bounded pool; nothing is connected yet."""
+    """Return a client with a bounded pool; nothing is connected yet.
+
+    Raises:
+        UsageError: ``url`` is not one, or asks for what there is not.
+    """
     try:
         pool = redis.BlockingConnectionPool.from_url(
             url,
@@ -61,7 +65,8 @@ def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Red
             max_connections=CONNECTIONS_MAX,
             timeout=socket_s,
         )
-    except ValueError as error:
+        pool.connection_class(**pool.connection_kwargs)  # The query of a URL may name what is no option.
+    except (ValueError, TypeError) as error:
         raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
     return redis.Redis(connection_pool=pool)
 

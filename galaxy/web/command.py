@@ -22,7 +22,8 @@ POOL_LIMIT = 64
 @click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
-@click.option("--log-level", default="info", show_default=True, help="What goes to the log.")
+@click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"), case_sensitive=False),
+              default="info", show_default=True, help="What goes to the log.")  # fmt: skip
 def web(directory: str | None, redis: str | None, address: str, port: int, log_level: str) -> None:
     """Serve Flower for a cluster until it is told to end.
 

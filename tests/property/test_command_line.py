@@ -1,0 +1,352 @@
+"""Any words after ``galaxy``: a known exit code, no traceback, and soon over, without a cluster.
+
+Every command and option is found by walking click's own tree, so a new one is tried as well.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.cli.main import cli, run
+from tests.property.effort import examples
+from tests.property.nouns import NASTY
+
+CODES = {0, 1, 2, 3, 64}
+ENDS_WITHIN_S = 20.0
+"""A few seconds, and what a busy machine adds."""
+NOWHERE = "redis://127.0.0.1:1/0"
+
+JOB = "name: web\npod:\n  tasks:\n    - {cpu: 100m, memory: 64M, start: 'true'}\n"
+WORDS = (
+    "web",
+    "web-abc123.0",
+    "job.yaml",
+    "bad.yaml",
+    "job.json",
+    "job.toml",
+    "directory",
+    "none.yaml",
+    "-",
+    "--",
+    "-h",
+    "--help",
+    "--version",
+    "/dev/null",
+    "/dev/zero",
+    "/",
+    "1",
+    "0",
+    "-1",
+    "99999999999999999999",
+    "1e308",
+    "nan",
+    "inf",
+    "-inf",
+    "1e-400",
+    "0x10",
+    "٣",
+    "1.5h",
+    "10",
+    "5m",
+    "9" * 400,
+    "true",
+    "json",
+    "a=b",
+    "\udcff\udcfe",
+    "💥",
+    "a" * 5000,
+    "\n",
+    "\x1b[31m",
+    "${HOME}",
+    "`id`",
+    "$(id)",
+    "'",
+    '"',
+    "\\",
+    "*",
+    "..",
+    "web.yaml/x",
+    "20000-10000",
+    "1-70000",
+    "1-2-3",
+    "-5--1",
+    ",",
+    ":",
+    "::1",
+    "[::1]:1",
+    "localhost:1",
+)
+URLS = (
+    NOWHERE,
+    "rediss://127.0.0.1:1/0",
+    "redis://:pass@127.0.0.1:1/0",
+    "redis://[",
+    "redis://[::1",
+    "redis://",
+    "redis:",
+    "redis://127.0.0.1:99999/0",
+    "redis://127.0.0.1:x/0",
+    "redis://127.0.0.1:1/x",
+    "redis://127.0.0.1:1/0?db=x",
+    "redis://127.0.0.1:1/0?socket_timeout=x",
+    "redis://127.0.0.1:1/0?nonsense=1",
+    "redis://127.0.0.1:-1",
+    "http://x",
+    "unix:///nowhere",
+    "",
+    " ",
+    "redis://\udcff@127.0.0.1:1",
+    "redis://a b@127.0.0.1:1/0",
+    "redis+sentinel://x",
+    "redis://%zz:%00@127.0.0.1:1/0",
+    "redis://127.0.0.1:1/0#x",
+    "redis://127.0.0.1:1/-1",
+)
+NASTY_WORDS = tuple(word for word in NASTY if "\0" not in word and len(word) < 5000)
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command with the words that lead to it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in sorted({*command.list_commands(ctx), *getattr(command, "lazy", ())}):
+            inner = command.get_command(ctx, name)
+            assert inner is not None
+            yield from commands(inner, (*path, name))
+
+
+COMMANDS = dict(commands())
+LAST = {("web",): ("--address", "203.0.113.1")}
+"""Words without which a command would really begin to serve; the address is nobody's (RFC 5737)."""
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home with a few files, and no cluster."""
+    place = Path(tempfile.mkdtemp(prefix="galaxy-cli-"))
+    (place / "job.yaml").write_text(JOB)
+    (place / "bad.yaml").write_text("name: [\n")
+    (place / "job.json").write_text('{"name": "web", "nmae": NaN}')
+    (place / "job.toml").write_text('name = "web"\nname = "web"\n')
+    (place / "directory").mkdir()
+    yield place
+    shutil.rmtree(place)
+
+
+def galaxy(home: Path, words: Sequence[str]) -> Done:
+    """Run the command line in a child of its own; it ends in time or the test fails."""
+    out, err = (os.memfd_create(name) for name in ("out", "err"))
+    pid = os.fork()
+    if pid == 0:
+        code = 255
+        try:
+            code = _child(home, words, out, err)
+        finally:
+            os._exit(code)
+    watch = os.pidfd_open(pid)
+    try:
+        ended, _, _ = select.select([watch], [], [], ENDS_WITHIN_S)
+        if not ended:
+            os.killpg(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        said, complained = (os.pread(fd, 1 << 20, 0).decode(errors="replace") for fd in (out, err))
+        assert ended, f"no end: galaxy {words}\n{complained[-2000:]}"
+        _end_group(pid)
+        return Done(os.waitstatus_to_exitcode(status), said, complained)
+    finally:
+        for fd in (out, err, watch):
+            os.close(fd)
+
+
+def _child(home: Path, words: Sequence[str], out: int, err: int) -> int:
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, standard in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(fd, standard)
+    os.chdir(home)
+    for name in [name for name in os.environ if name.startswith("GALAXY_")]:
+        del os.environ[name]
+    os.environ |= {"HOME": str(home), "XDG_CONFIG_HOME": f"{home}/config", "XDG_STATE_HOME": f"{home}/state"}
+    os.environ["GALAXY_DIR"] = f"{home}/cluster"
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (open(fd, "w", closefd=False, errors="backslashreplace") for fd in (1, 2))  # noqa: SIM115
+    try:
+        code = run(list(words))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code & 0xFF
+
+
+def _end_group(pid: int) -> None:
+    """Assert that nothing that was started remains."""
+    end_s = time.monotonic() + 5
+    while True:
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return
+        if time.monotonic() > end_s:
+            os.killpg(pid, signal.SIGKILL)
+            raise AssertionError(f"processes of group {pid} remain")
+        select.select([], [], [], 0.01)
+
+
+def check(done: Done, words: Sequence[str]) -> None:
+    shown = f"galaxy {list(words)}\n{done.err[-3000:]}"
+    assert "Traceback" not in done.err + done.out, shown
+    assert "internal error" not in done.err, shown
+    assert done.code in CODES, f"{done.code}: {shown}"
+    assert done.code == 0 or done.err.strip(), f"{done.code} without a word: {shown}"
+
+
+def values(parameter: click.Parameter) -> st.SearchStrategy[str]:
+    """Words for one option or argument: mostly what it does not want."""
+    kind = parameter.type
+    usual: list[str] = list(WORDS) + list(NASTY_WORDS)
+    if isinstance(kind, click.Choice):
+        usual += [str(choice) for choice in kind.choices] * 5
+    strange = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+    if parameter.name == "redis":
+        return st.sampled_from(URLS)
+    return st.sampled_from(usual) | strange
+
+
+@st.composite
+def lines(draw: st.DrawFn, path: tuple[str, ...]) -> list[str]:
+    """A command line for the command at ``path``, with some of its options and arguments."""
+    command = COMMANDS[path]
+    words: list[str] = []
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            words += draw(st.lists(values(parameter), min_size=int(draw(st.booleans())), max_size=2))
+        elif isinstance(parameter, click.Option) and draw(st.integers(0, 3)) == 0:
+            words.append(draw(st.sampled_from(parameter.opts)))
+            if not parameter.is_flag and draw(st.integers(0, 9)):
+                words.append(draw(values(parameter)))
+    if draw(st.integers(0, 9)) == 0:
+        words.append(draw(st.sampled_from(WORDS)))
+    if draw(st.booleans()):
+        words = draw(st.permutations(words))
+    if any("--redis" in parameter.opts for parameter in command.params) and "--redis" not in words:
+        words = ["--redis", NOWHERE, *words]
+    return [*path, *words, *LAST.get(path, ())]
+
+
+SAFE = sorted(path for path in COMMANDS if path not in ((), ("down",)))
+
+
+@examples(60)
+@given(st.sampled_from(SAFE).flatmap(lines))
+def test_no_words_whatever_make_a_command_raise_or_hang(home: Path, words: list[str]) -> None:
+    check(galaxy(home, words), words)
+
+
+@pytest.mark.parametrize("path", SAFE, ids=" ".join)
+def test_every_option_refuses_or_takes_each_kind_of_word(home: Path, path: tuple[str, ...]) -> None:
+    """Each option by itself, so that none hides behind another one's error."""
+    command = COMMANDS[path]
+    first = ["--redis", NOWHERE] if any("--redis" in one.opts for one in command.params) else []
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option) or parameter.is_flag:
+            continue
+        chosen = (
+            URLS
+            if parameter.name == "redis"
+            else ("", "-1", "99999999999999999999", "nan", "\udcff", "a" * 300)
+        )
+        for word in chosen:
+            words = [*path, *([] if parameter.name == "redis" else first), parameter.opts[0], word]
+            words += LAST.get(path, ())
+            check(galaxy(home, words), words)
+
+
+@pytest.mark.parametrize("path", [("web",), ("resman",), ("appmaster",), ("agent",)], ids=" ".join)
+def test_level_of_logging_that_there_is_not_is_wrong_usage(home: Path, path: tuple[str, ...]) -> None:
+    assert galaxy(home, [*path, "--redis", NOWHERE, "--log-level", "loud"]).code == 64
+
+
+@pytest.mark.parametrize("path", [path for path in SAFE if path not in (("up",), ("web",))], ids=" ".join)
+def test_bare_command_says_what_it_wants(home: Path, path: tuple[str, ...]) -> None:
+    check(galaxy(home, path), path)
+    helped = galaxy(home, [*path, "--help"])
+    assert (helped.code, helped.err) == (0, "")
+
+
+@examples(40)
+@given(
+    st.lists(st.sampled_from(WORDS + NASTY_WORDS) | st.sampled_from([word for path in COMMANDS for word in path]),
+             max_size=4).filter(lambda words: not {"up", "down"} & set(words))
+)  # fmt: skip
+def test_no_words_in_any_order_make_galaxy_raise(home: Path, words: list[str]) -> None:
+    check(galaxy(home, words), words)
+
+
+@examples(60)
+@given(
+    st.binary(max_size=300)
+    | st.sampled_from([b"\0" * 100, b"\xff\xfe", b"{" * 9999, b"a: &a [*a]", JOB.encode()])
+)
+def test_no_file_makes_validate_or_import_raise(home: Path, data: bytes) -> None:
+    for name in ("x.yaml", "x.json", "x.toml", "x"):
+        (home / name).write_bytes(data)
+        for verb in ("validate", "import"):
+            check(galaxy(home, ["job", verb, name]), [verb, repr(data)])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"contexts": 1}', '{"contexts": {"a": 1}, "current": []}', "\0", "[" * 9999],
+)
+def test_damaged_contexts_file_is_told(home: Path, content: str) -> None:
+    (home / "config/galaxy").mkdir(parents=True, exist_ok=True)
+    path = home / "config/galaxy/contexts.json"
+    path.write_text(content)
+    try:
+        for words in (
+            ["context", "list"],
+            ["context", "use", "a"],
+            ["status"],
+            ["context", "add", "b", "--redis", NOWHERE],
+        ):
+            check(galaxy(home, words), words)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"redis": 1}', '{"redis": "http://x"}', "\0", "[" * 9999]
+)
+def test_damaged_cluster_file_is_told(home: Path, content: str) -> None:
+    (home / "cluster").mkdir(exist_ok=True)
+    path = home / "cluster/cluster.json"
+    path.write_text(content)
+    try:
+        for words in (["status"], ["job", "list"], ["down"]):
+            check(galaxy(home, words), words)
+    finally:
+        shutil.rmtree(home / "cluster")
