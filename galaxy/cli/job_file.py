@@ -9,7 +9,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import file_argument
-from galaxy.cli.output import tell, write
+from galaxy.cli.output import FORMATS, tell, write
 from galaxy.errors import GalaxyError, SpecError, UsageError
 from galaxy.ids import NAME
 from galaxy.model.flaw import Flaw, Mark, mark_of
@@ -72,6 +72,10 @@ def init(name: str, type_: str, target: str | None) -> None:
     if Path(name).suffix in (".yaml", ".yml"):
         name, target = Path(name).stem, target or name
 
+    if Path(name).suffix in (".toml", ".json"):
+        raise UsageError(
+            f'cannot begin "{name}": comments need YAML', hint=f"galaxy job init {Path(name).stem}.yaml"
+        )
     if not NAME.fullmatch(name):
         raise UsageError(f'"{name}" is not a name for a job', hint="lower-case letters, digits and `-`")
     put(template(name, JobType(type_)), target)
@@ -127,6 +131,9 @@ def put(text: str, target: str | None) -> None:
     if target is None:
         write(text.rstrip("\n"))
         return
+    if target in FORMATS:
+        hint = f"-o {target}.yaml, or > FILE"
+        raise UsageError(f"-o names a file here, not the format {target}", hint=hint)
     try:
         with open(target, "x", encoding="utf-8") as file:
             file.write(text)
