@@ -1,0 +1,159 @@
+"""What is not a program's own: other containers', the agent's and Redis', by file, memory and network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from galaxy.errors import GalaxyError
+from galaxy.model.container import FoundState
+from galaxy.nexus.nexus import Nexus
+from tests.e2e.agent.harness import Agent, await_no_launchers, pod_order, task
+from tests.support.hostile import quoted
+
+LEAVE = (
+    "echo mine > /tmp/left; echo mine > /dev/shm/left; echo mine > left; "
+    "ipcmk -M 4096 > /dev/null; ipcs -m | grep -c 0x"
+)
+LOOK = "cat /tmp/left /dev/shm/left left 2>/dev/null; ipcs -m | grep -c 0x"
+
+PROBE = """
+import json, os, socket, sys
+about = json.loads(os.environ["ABOUT"])
+found = {}
+def ask(host, port, text):
+    try:
+        with socket.create_connection((host, port), timeout=5) as sock:
+            sock.sendall(text)
+            return sock.recv(4096).decode(errors="replace")
+    except OSError as error:
+        return type(error).__name__
+found["get"] = ask("127.0.0.1", about["port"], b"KEYS *\\r\\n")
+found["config"] = ask("127.0.0.1", about["port"], b"CONFIG GET *\\r\\n")
+found["files"] = [path for path in about["paths"] if os.path.lexists(path)]
+found["environ"] = [name for name, value in os.environ.items() if "sesame" in value or "redis" in value]
+found["words"] = []
+for name in os.listdir("/proc"):
+    if name.isdecimal():
+        for what in ("cmdline", "environ"):
+            try:
+                data = open("/proc/%s/%s" % (name, what), "rb").read()
+            except OSError:
+                continue
+            if b"-".join((b"open", b"sesame")) in data:
+                found["words"].append(name)
+reached = []
+for line in open("/proc/net/unix"):
+    path = line.split(None, 7)[7].strip() if len(line.split(None, 7)) == 8 else ""
+    if "sock" in path and "/" in path:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+            try:
+                with socket.socket(socket.AF_UNIX, kind) as sock:
+                    sock.connect(path)
+                reached.append(path)
+            except OSError:
+                pass
+found["sockets"] = reached
+print(json.dumps(found), flush=True)
+import time
+time.sleep(1000)
+"""
+
+
+def test_what_a_container_leaves_in_shared_places_another_does_not_see(world) -> None:
+    one, other = world.container("one"), world.container("other")
+    assert one.sh(LEAVE)[1].split()[-1] == "1"
+    assert one.sh(LOOK)[1].split() == ["mine", "mine", "mine", "1"]
+    assert other.sh(LOOK)[1].split() == ["0"]
+    one.destroy()
+    other.destroy()
+
+
+def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(world) -> None:
+    name = f"\0galaxy-test-{uuid.uuid4().hex}"
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        abstract.bind(name)
+        abstract.listen()
+        script = (
+            "import json, socket, sys\nfound = []\n"
+            "for family, address in ((socket.AF_INET, ('127.0.0.1', int(sys.argv[1]))),"
+            " (socket.AF_UNIX, '\\0' + sys.argv[2])):\n"
+            " try: socket.socket(family).connect(address); found.append('reached')\n"
+            " except OSError as error: found.append(type(error).__name__)\n"
+            "print(json.dumps(found))"
+        )
+        words = (str(tcp.getsockname()[1]), name[1:])
+        private = world.container("private", network="private")
+        assert private.facts(script, *words) == ["ConnectionRefusedError"] * 2
+        shared = world.container("shared")
+        # With the host's network these are what they are on the host: services need passwords.
+        assert shared.facts(script, *words) == ["reached"] * 2
+    private.destroy()
+    shared.destroy()
+
+
+@pytest.fixture
+def agent(locked_redis_server):
+    folder = Path(tempfile.mkdtemp(prefix=f"galaxy-agent-{uuid.uuid4().hex[:6]}-"))
+    made = Agent(folder, locked_redis_server.url)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+        made.nexus.close()
+        for pid in await_no_launchers(folder):
+            os.kill(pid, 9)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_real_agent(agent) -> None:
+    pod = "evil-000001.0"
+    agent.create(pod)
+    agent.create("other-000001.0")
+    agent.await_state(pod, FoundState.READY)
+    agent.await_state("other-000001.0", FoundState.READY)
+    places = [
+        agent.folder,
+        agent.state,
+        *agent.state.iterdir(),
+        *(agent.state / "c").iterdir(),
+        agent.packages,
+    ]
+    about = {"port": urlsplit(agent.url).port, "paths": [str(path) for path in places]}
+    with pytest.raises(GalaxyError):
+        Nexus.connect(f"redis://127.0.0.1:{about['port']}/0", name="thief").close()
+    agent.deploy(pod_order(pod, task(f"ABOUT='{json.dumps(about)}'; export ABOUT; " + quoted(PROBE))))
+    agent.await_pod(pod, "running")
+    log = agent.state / "logs" / f"{pod}_1" / "main.stdout"
+    agent_log: list[str] = []
+
+    def written() -> bool:
+        agent_log[:] = [log.read_text() if log.exists() else ""]
+        return agent_log[0].endswith("}\n")
+
+    _await(written)
+    found = json.loads(agent_log[0])
+    assert found["get"].startswith("-NOAUTH") and found["config"].startswith("-NOAUTH")
+    assert found["files"] == found["environ"] == found["words"] == found["sockets"] == []
+    for one in (pod, "other-000001.0"):
+        agent.destroy(one)
+        agent.await_state(one, FoundState.GONE)
+
+
+def _await(true, timeout_s: float = 20.0) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
