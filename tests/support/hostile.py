@@ -202,8 +202,8 @@ class Contained:
         place = os.open(path.parent, os.O_PATH)
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self._socket.settimeout(WAIT_S)
             self._socket.connect(f"/proc/self/fd/{place}/{path.name}")
+            self._socket.settimeout(WAIT_S)
         finally:
             os.close(place)
 
