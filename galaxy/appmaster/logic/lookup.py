@@ -13,13 +13,16 @@ SHOWN_MAX = 5
 
 
 def find_job(ledger: Ledger, text: str) -> JobRecord:
-    """Return the job that ``text`` names: an id, a name, or the beginning of an id.
+    """Return the job to change that ``text`` names: an id, a name, or the beginning of an id.
+
+    A beginning must reach beyond the job's name: what changes ``web`` never changes ``web-canary``
+    because ``web`` is gone.
 
     Raises:
         NotFound: no such job; near misses are named. Conflict: the beginning of several.
     """
     job = _live(ledger, text)
-    if job is not None:
+    if job is not None and (text == job.name or len(text) > len(job.name) + 1):
         return job
     hint = ""
     if text in ledger.history or ledger.history.where("name", text):

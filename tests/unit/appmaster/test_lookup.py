@@ -41,6 +41,16 @@ def test_unknown_job_names_the_near_miss() -> None:
     assert found.details == ("did you mean hello?",)
 
 
+@pytest.mark.parametrize("text", ["w", "web", "web-can", "web-canary-"])
+def test_beginning_of_a_name_is_never_enough_to_change_a_job(text: str) -> None:
+    world = World()
+    job = world.submit(service("web-canary"))
+    for op in ("galaxy.job.remove", "galaxy.job.stop", "galaxy.job.start"):
+        assert problem(world, op, JobRef(job=text)).kind == "not-found"
+    assert world.show(text).summary.job == job  # To look does no harm.
+    world.do("stop", job[:-3])
+
+
 def test_empty_name_finds_nothing() -> None:
     world = World()
     world.submit(service())
