@@ -111,12 +111,14 @@ def pod_why(pod: PodView) -> str:
 
 
 def reason_lines(reason: Reason) -> list[str]:
-    """Write a reason in full: the sentence, counts per cause, the nearest hosts."""
+    """Write a reason in full: the sentence; of a placement, agents per cause and the nearest hosts.
+
+    Only a placement names hosts; what other reasons count is in their sentence.
+    """
     lines = [why(reason)]
-    if reason.counts:
+    if reason.nearest:
         counts = sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append("agents: " + ", ".join(f"{count} {cause}" for cause, count in counts))
-    if reason.nearest:
         lines.append("nearest: " + "; ".join(reason.nearest))
     return lines
 

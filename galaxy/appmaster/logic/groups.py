@@ -7,7 +7,7 @@ import msgspec
 from galaxy.appmaster.logic import endpoints, pods
 from galaxy.appmaster.logic.agents import Agents
 from galaxy.appmaster.logic.ledger import Ledger, is_batch
-from galaxy.model.container import ContainerState, GroupOrder, GroupStatus, SlotStatus
+from galaxy.model.container import ContainerState, GroupOrder, GroupStatus, Reason, SlotStatus
 from galaxy.model.demand import demand_of
 from galaxy.model.job import HistoryRecord, JobRecord, JobState, PodRecord, Wish
 
@@ -135,7 +135,7 @@ def _take_slot(ledger: Ledger, agents: Agents, slot: SlotStatus, job_id: str) ->
     job = ledger.jobs[job_id]
     if slot.state in _GONE or not slot.agent:
         if pod.placed:
-            _gone(ledger, agents, pod)
+            _gone(ledger, agents, pod, slot.reason)
             pod = ledger.pods[pod.pod]
         waits = slot.state is ContainerState.PENDING and not pods.ended(job, pod)
         pods.write(ledger, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
@@ -145,16 +145,16 @@ def _take_slot(ledger: Ledger, agents: Agents, slot: SlotStatus, job_id: str) ->
     facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
-            _gone(ledger, agents, pod)
+            _gone(ledger, agents, pod, slot.reason)
         pods.place(ledger, ledger.pods[pod.pod], slot.agent, slot.incarnation, **facts)
     else:
         pods.write(ledger, pod, **facts)
 
 
-def _gone(ledger: Ledger, agents: Agents, pod: PodRecord) -> None:
+def _gone(ledger: Ledger, agents: Agents, pod: PodRecord, reason: Reason | None = None) -> None:
     if pod.placed:
         agents.forget(pod.agent, pod.pod)
-        pods.lose(ledger, pod)
+        pods.lose(ledger, pod, reason)
     ledger.touch(pod.job)
 
 

@@ -179,7 +179,8 @@ def lose(ledger: Ledger, pod: PodRecord, reason: Reason | None = None) -> PodRec
         return write(ledger, pod, placed=False)
     carried = pod.restarts + (_restarts(pod.found) if pod.found else 0)
     if not leaves(job, pod):
-        ledger.tell(pod.job, "pod.lost", pod.pod, f"its container on {pod.agent} is gone")
+        told = f": {reason.message}" if reason and reason.message else ""
+        ledger.tell(pod.job, "pod.lost", pod.pod, f"its container on {pod.agent} is gone{told}")
     pod = ledger.pod_event(pod, ContainerLost)
     return write(ledger, pod, placed=False, found=None, restarts=carried, reason=reason)
 

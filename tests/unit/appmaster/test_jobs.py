@@ -369,6 +369,19 @@ def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
     assert "1 of 1 pods pending" in told.message
 
 
+def test_container_that_its_agent_refused_is_lost_for_the_reason_told() -> None:
+    from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
+
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    reason = Reason(code="port-in-use", message="port 8080 is in use by a socket of the host")
+    slot = SlotStatus(container=f"{job}.0", incarnation=1, state=ContainerState.PENDING, reason=reason)
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
+    lost = [event.text for event in world.show(job).events if event.kind == "pod.lost"]
+    assert len(lost) == 1 and lost[0].endswith(f"is gone: {reason.message}")
+
+
 def test_history_answers_and_events_are_bounded() -> None:
     config = AppMasterConfig(history_max=3, answers_max=10, events_max=4)
     world = World(config=config)

@@ -83,6 +83,11 @@ def test_placement_is_explained_with_counts_and_nearest_hosts() -> None:
     assert reason_lines(reason) == ["no room", "agents: 5 pool, 2 cpu", "nearest: h1 lacks 2"]
 
 
+def test_numbers_of_another_reason_are_not_taken_for_counts_of_agents() -> None:
+    reason = Reason(code="port-in-use", message="port 8080 is in use", counts={"port": 8080})
+    assert reason_lines(reason) == ["port 8080 is in use"]
+
+
 def test_reason_of_many_pods_is_told_once() -> None:
     reason = Reason(code="placement", message="no room")
     own = Reason(code="placement", message="2 of 2 pods pending: web-1.0: no room")
