@@ -123,8 +123,9 @@ def _print(found: Diagnosis, console: Console) -> None:
             table.add_row(mark, check.name, _words(check))
         console.print(table)
         return
+    width = max(len(check.name) for check in found.checks)
     for check in found.checks:
-        line = f"{'yes' if check.ok else 'no':<4} {check.name:<12} {_words(check)}"
+        line = f"{'yes' if check.ok else 'no':<4} {check.name:<{width}}  {_words(check)}"
         console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 

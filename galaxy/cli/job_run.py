@@ -156,7 +156,7 @@ def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bo
     code = view.exit_code or 0
     if code or view.summary.state == "failed":
         outcome(galaxy, view)
-    elif not quiet:
+    else:
         tell(settled_line(view))
     return code or (1 if view.summary.state == "failed" else 0)
 

@@ -29,7 +29,7 @@ LINE_MAX = 64 * 1024
 @click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
 @click.option(
-    "-n", "--tail", default="200", metavar="N|all", show_default=True, help="Last lines of each pod."
+    "-n", "--tail", default="200", metavar="N|all", show_default=True, help="Last lines of each stream."
 )
 @click.option("--previous", is_flag=True, help="The run before the present one.")
 @click.option("--pod", default="", metavar="POD", help="Only this pod: its index or its id.")

@@ -68,7 +68,11 @@ class Spawner:
             self._restrict(cgroup)
             os.chdir(self._config.workspace)
             os.closerange(3, _FDS_MAX)
-            os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
+            try:
+                os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
+            except FileNotFoundError as error:
+                # The error names the last folder of PATH that was tried.
+                raise FileNotFoundError(error.errno, "no such program", argv[0]) from error
 
         return self._fork(become)
 
@@ -162,8 +166,11 @@ def _as_child(become: Callable[[], None]) -> NoReturn:
 
 
 def _complain(error: BaseException) -> None:
+    text = f": {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f" {os.fsdecode(error.filename)}: {error.strerror}"
     with contextlib.suppress(OSError):
-        os.write(2, f"galaxy: cannot start: {error}\n".encode(errors="replace"))
+        os.write(2, f"galaxy: cannot start{text}\n".encode(errors="replace"))
 
 
 def close_all_but(keep: Collection[int]) -> None:

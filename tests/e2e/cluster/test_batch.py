@@ -21,7 +21,8 @@ def test_run_wait_returns_the_exit_code_and_keeps_what_the_job_prints(
     for name, start, status in (("good", "echo well done", 0), ("bad", "echo no luck; exit 7", 7)):
         jobs(name)
         path = job_file(tmp_path, name, type="batch", task={"start": start, "restart": "never"})
-        cluster.run("job", "run", "--wait", str(path), status=status)
+        told = cluster.run("job", "run", "--wait", "--quiet", str(path), status=status).stderr
+        assert ("1 of 1 pods" in told) is (status == 0)  # Quiet, but how it came out is told.
         assert start.split(";")[0].removeprefix("echo ") in cluster.run("logs", name).stdout
 
 

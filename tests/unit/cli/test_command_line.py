@@ -102,6 +102,20 @@ def test_init_of_a_file_name_writes_that_file(tmp_path: Path) -> None:
     assert galaxy("job", "validate", str(target)).stdout == f"{target}: job web is valid\n"
 
 
+def test_init_of_another_format_says_that_it_writes_yaml(tmp_path: Path) -> None:
+    done = galaxy("job", "init", str(tmp_path / "web.toml"))
+    assert done.returncode == 64
+    assert "YAML" in done.stderr and "galaxy job init web.yaml" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [("init",), ("import", "-")])
+def test_format_where_a_file_is_asked_is_refused_not_written(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = galaxy("job", *words, "-o", "json", input='{"name": "a"}', PWD=str(tmp_path))
+    assert done.returncode == 64
+    assert not Path("json").exists()
+
+
 def test_init_does_not_overwrite(tmp_path: Path) -> None:
     target = tmp_path / "job.yaml"
     assert galaxy("job", "init", "-o", str(target)).returncode == 0
@@ -198,3 +212,13 @@ def test_slow_packages_are_not_imported_for_the_quick_commands() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == ""
+
+
+def test_doctor_writes_its_checks_in_columns() -> None:
+    done = galaxy("doctor")
+    assert done.returncode == 0
+    names = ("kernel", "cgroups", "cgroup-latency", "user-namespace", "server")
+    rows = [line for line in done.stdout.splitlines() if line[5:].split(" ")[0] in names]
+    assert len(rows) >= 3
+    starts = {len(line) - len(line[5:].split(" ", 1)[1].lstrip()) for line in rows}
+    assert len(starts) == 1, done.stdout
