@@ -20,6 +20,17 @@ _PLAIN: Final = re.compile(r"[^,\]}\r\n#]*")
 _STRING: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}|" r'"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL
 )
+_DIGITS_MAX: Final = 400
+_KEY: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
+_EXTREME: Final = re.compile(
+    rf"(?P<deep>(?:{_KEY}[ \t]*+\.[ \t]*+){{{DEPTH_MAX + 1}}})"
+    rf"|(?P<long>[0-9_]{{{_DIGITS_MAX + 1}}})(?![A-Za-z0-9_-]*+[ \t]*+[=.\]])"
+    r"|\"{3}(?:[^\\\"]|\\.|\"(?!\"\"))*+\"{0,5}|'{3}(?:[^']|'(?!''))*+'{0,5}"
+    r"|\"(?:[^\"\\\n]|\\.)*+\"?|'[^'\n]*+'?"
+    r"|#[^\n]*+|[A-Za-z0-9_-]++",
+    re.DOTALL,
+)
+"""Strings, ended or not, comments and words are matched so that nothing inside them is."""
 
 
 def parse_toml(text: str) -> tuple[Any, dict[Path, Mark]]:
@@ -29,6 +40,7 @@ def parse_toml(text: str) -> tuple[Any, dict[Path, Mark]]:
         SyntaxFlaw: it is not TOML.
     """
     text = text.replace("\r\n", "\n")
+    _refuse_extremes(text)
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -41,6 +53,16 @@ def parse_toml(text: str) -> tuple[Any, dict[Path, Mark]]:
     if _depth(tree) > DEPTH_MAX:
         raise SyntaxFlaw(Mark(1, 1), f"more than {DEPTH_MAX} levels within each other")
     return _plain(tree), _Places(text).marks
+
+
+def _refuse_extremes(text: str) -> None:
+    """Refuse what tomllib takes minutes for, a name of very many parts, or raises on, very long numbers."""
+    for match in _EXTREME.finditer(text):
+        if match["deep"] or match["long"]:
+            line = text.count("\n", 0, match.start()) + 1
+            mark = Mark(line, match.start() - text.rfind("\n", 0, match.start()))
+            deep = f"more than {DEPTH_MAX} levels within each other"
+            raise SyntaxFlaw(mark, deep if match["deep"] else f"a number of more than {_DIGITS_MAX} digits")
 
 
 def _depth(value: Any) -> int:
