@@ -1,0 +1,69 @@
+"""An AppWorker's pod against orders and events that decode but make no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.model.base import decode, encode
+from galaxy.model.pod import PodOrder
+from galaxy.worker_entry.logic import nouns
+from galaxy.worker_entry.logic.nouns import Event, KillTask, Ordered, Pod, StartProgram
+from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.report import found
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+from tests.unit.worker_entry.conftest import make_spec
+
+KINDS = (
+    nouns.QuitAsked, nouns.Ticked, nouns.Staged, nouns.Placed, nouns.DeployFailed, nouns.Started, nouns.Ended,
+    nouns.Emptied, nouns.Probed, nouns.StopCommandEnded, nouns.ReloadEnded,
+)  # fmt: skip
+
+
+def about_us(event: Any, run: int) -> Any:
+    """Make an event be about the one task that there is, and about a run that may be its own."""
+    names = set(event.__struct_fields__)
+    changes: dict[str, Any] = {"task": "main"} if "task" in names else {}
+    changes |= {name: run for name in ("run", "deploy", "probe") if name in names}
+    return msgspec.structs.replace(event, **changes)
+
+
+def sane(order: PodOrder, generation: int) -> Ordered:
+    return Ordered(order=msgspec.structs.replace(order, generation=generation, tasks=(make_spec(),)))
+
+
+EVENTS: st.SearchStrategy[Event] = st.one_of(
+    hostile(PodOrder).map(lambda order: Ordered(order=order)),
+    st.builds(sane, hostile(PodOrder), st.integers(0, 9)),
+    st.sampled_from(KINDS).flatmap(hostile),
+    st.builds(about_us, st.sampled_from(KINDS).flatmap(hostile), st.integers(0, 4)),
+    st.builds(about_us, st.sampled_from(KINDS).flatmap(hostile), st.integers(0, 4)),
+)
+
+
+@examples(120)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 9.0, 700.0]), EVENTS), max_size=14))
+def test_no_events_make_a_pod_raise_or_start_a_program_twice(story: list[tuple[float, Event]]) -> None:
+    pod, now_s, runs = Pod(known=("main",)), 1000.0, set()
+    for seconds, event in story:
+        now_s += seconds
+        before = encode(pod)
+        after, effects = step(pod, event, now_s)
+        assert encode(pod) == before, "the pod was touched"
+        assert not (pod.ended and effects), "it has ended"
+        for effect in effects:
+            if isinstance(effect, StartProgram):
+                assert (effect.task, effect.run) not in runs, "one run started twice"
+                runs.add((effect.task, effect.run))
+                assert effect.task in pod.known
+            if isinstance(effect, KillTask):
+                assert any(task.name == effect.task for task in after.tasks)
+            assert decode(encode(effect), type(effect)) == effect
+        pod = after
+        report = found(pod, pod_id="web.0", incarnation=1, pid=1, ports={})
+        assert decode(encode(report), type(report)) == report
+        assert wake_s(pod) is None or isinstance(wake_s(pod), float)
