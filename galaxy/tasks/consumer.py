@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any, Final
 
+from celery import signals
+from celery.exceptions import NotRegistered
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -17,7 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Consumer(CeleryConsumer):
-    """Tries to connect for ever, every few seconds."""
+    """Tries to connect for ever, every few seconds; says of an unknown task only that it was one."""
+
+    def on_unknown_task(self, _: Any, message: Any, exc: Exception) -> None:
+        """Reject and answer it. Celery would log a traceback, and the body with all that is in it."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        task_id, name = headers.get("id"), str(headers.get("task"))
+        message.reject_log_error(log, self.connection_errors)
+        if isinstance(task_id, str):
+            request = SimpleNamespace(reply_to=message.properties.get("reply_to"))
+            self.app.backend.store_result(task_id, NotRegistered(name), "FAILURE", request=request)
+        signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def ensure_connected(self, conn: Any) -> Any:
         def note(error: Exception, interval_s: float) -> None:

@@ -1,0 +1,141 @@
+"""Whatever strangers push into a worker's queues: counted, dropped, and the next good message is served."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.model import names
+from galaxy.model.base import encode
+from galaxy.model.container import ContainerOrders
+from galaxy.model.pod import PodOrders
+from galaxy.model.request import ExecSession, LogSession
+from galaxy.model.step import Send
+from galaxy.nexus.publisher import Publisher
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+from tests.property.test_wire import STRANGE, places, put
+from tests.support.agent_node import TOLD
+from tests.support.redis_server import RedisServer, running_server
+from tests.support.rubbish import EMBED, heads, message
+from tests.support.tally_node import Node, running_node
+
+KINDS = {
+    names.CONTAINER_APPLY: ("agent.h1", ContainerOrders),
+    names.POD_DEPLOY: ("appworker.h1", PodOrders),
+    names.LOG_SESSION: ("appworker.h1", LogSession),
+    names.EXEC_SESSION: ("appworker.h1", ExecSession),
+}
+
+
+class Agent:
+    """A real agent's worker on a real Redis, whose service notes what reaches it."""
+
+    def __init__(self, server: RedisServer, node: Node) -> None:
+        self.node = node
+        self.client = redis.Redis.from_url(server.url, socket_timeout=30)
+        self.publisher = Publisher(server.url, name="tester")
+        self._asked = 0
+        self._read = 0
+
+    def news(self) -> str:
+        """Return what was logged since this was last asked."""
+        log = self.node.log()
+        new, self._read = log[self._read :], len(log)
+        return new
+
+    def push(self, queue: str, data: bytes) -> None:
+        self.client.lpush(queue, data)
+
+    def serves(self) -> None:
+        """Assert that a good order on each queue still arrives, and that nothing piles up."""
+        self._asked += 1
+        for queue, task, body in (
+            ("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent=f"good-{self._asked}", epoch=1)),
+            ("appworker.h1", names.POD_DEPLOY, PodOrders(agent=f"good-{self._asked}", epoch=1)),
+        ):
+            self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._asked}")])
+        missing = 2
+        while missing:
+            told = self.client.blpop([TOLD], timeout=20)
+            assert told is not None, f"nothing arrives any more:\n{self.node.log()[-3000:]}"
+            missing -= json.loads(told[1])[2].get("agent") == f"good-{self._asked}"
+        assert self.node.process.poll() is None
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[Agent]:
+    with running_server() as server, running_node(server.url, "h1", "tests.support.agent_node") as node:
+        node.await_log("event=worker.ready", 60.0)
+        made = Agent(server, node)
+        yield made
+        made.publisher.close()
+        made.client.close()
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A Celery message for one of the agent's queues, spoiled in its noun, its call or its envelope."""
+    task = draw(st.sampled_from(sorted(KINDS)))
+    queue, kind = KINDS[task]
+    noun = json.loads(encode(draw(hostile(kind))))
+    where = draw(st.sampled_from(["noun", "call", "envelope", "bytes"]))
+    if where == "noun":
+        noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
+    text: Any = json.dumps(noun) if draw(st.booleans()) else noun
+    call: Any = [[], {"v": 1, "body": text}, EMBED]
+    if where == "call":
+        call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
+    data = message(call, queue=queue, headers=heads(task))
+    if where == "envelope":
+        whole = json.loads(data)
+        whole = put(whole, draw(st.sampled_from(places(whole))), draw(STRANGE))
+        data = json.dumps(whole).encode()
+    if where == "bytes":
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
+    return queue, data
+
+
+@examples(25)
+@given(st.lists(envelopes(), min_size=1, max_size=15))
+def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
+    agent: Agent, drawn: list[tuple[str, bytes]]
+) -> None:
+    for queue, data in drawn:
+        agent.push(queue, data)
+    agent.serves()
+    news = agent.news()
+    assert "Traceback" not in news, news
+
+
+def test_unknown_task_is_counted_without_a_traceback_and_without_its_body(agent: Agent) -> None:
+    agent.news()
+    call = [[], {"v": 1, "body": "s3cret"}, EMBED]
+    agent.push("agent.h1", message(call, queue="agent.h1", headers=heads("no.such.task")))
+    agent.serves()
+    news = agent.news()
+    assert "cause=unknown-task" in news
+    assert "Traceback" not in news and "s3cret" not in news
+
+
+def test_what_was_dropped_is_counted_by_cause(agent: Agent) -> None:
+    call = base64.b64encode(json.dumps([[], {"v": 1, "body": '{"agent": NaN}'}, EMBED]).encode()).decode()
+    agent.push("agent.h1", message(None, queue="agent.h1", headers=heads(names.CONTAINER_APPLY), body=call))
+    agent.serves()
+    assert "event=message.dropped" in agent.node.log()
+    for queue in ("agent.h1", "appworker.h1"):
+        assert agent.client.llen(queue) == 0
+    end_s = time.monotonic() + 10  # The last acknowledgement may follow its effect.
+    while left := agent.client.hgetall("agent@h1.unacked"):
+        assert time.monotonic() < end_s, left
+        threading.Event().wait(0.05)
