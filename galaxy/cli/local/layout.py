@@ -34,7 +34,7 @@ class Plan(Noun, frozen=True, kw_only=True):
     """``plan.json``: what a cluster keeps from one ``galaxy up`` to the next.
 
     ``redis_url`` is set when the server is somebody else's; else ``password`` and
-    ``redis_port`` are our own server's.
+    ``redis_port`` are our own server's, and ``server`` is its kind: another may not read its data.
     """
 
     password: str
@@ -42,6 +42,7 @@ class Plan(Noun, frozen=True, kw_only=True):
     redis_port: int = 0
     web_port: int = 0
     redis_url: str = ""
+    server: str = ""
 
 
 class Layout:

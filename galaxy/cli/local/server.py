@@ -50,15 +50,17 @@ def servers(environ: Mapping[str, str] = os.environ) -> tuple[Server, ...]:
     return tuple(found)
 
 
-def choose(available: tuple[Server, ...], wanted: str = "") -> Server:
-    """Return the server to run: of kind ``wanted``, else the first that is new enough.
+def choose(available: tuple[Server, ...], wanted: str = "", *, kept: str = "") -> Server:
+    """Return the server to run: of kind ``wanted``, else of kind ``kept``, else the first new enough.
+
+    ``kept`` wrote the data that is there. Redis does not read what a newer Valkey wrote.
 
     Raises:
         HostError: there is none; the details say what was found.
     """
     usable = [server for server in available if server.usable and wanted in ("", server.kind)]
     if usable:
-        return usable[0]
+        return next((server for server in usable if server.kind == kept), usable[0])
     found = [f"{server.path} is {server.version or 'of an unknown version'}" for server in available]
     raise HostError(
         f"no {wanted or 'Redis or Valkey'} server of version {VERSION_MIN} or newer on this host",

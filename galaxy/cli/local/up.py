@@ -75,7 +75,8 @@ class LocalCluster:
         self.mode = probe().mode
         self._tell = tell
         self._started_s = time.time()
-        self._server: servers.Server | None = None
+        # Before anything of a cluster that still runs here is ended: there may be no server for it.
+        self._server = None if wishes.redis else self._choose_server()
         self._ranges: list[PortRange] = []
         own_log = self.layout.logs / "supervisor.log"
         self._supervisor = Supervisor(tell, changed=self._write, lifeline=lifeline, logs=[own_log])
@@ -121,8 +122,12 @@ class LocalCluster:
             self._supervisor.start(self._child("web", "--port", str(self._plan.web_port)))
         self._supervisor.await_ready(list(self._supervisor.children), timeout_s=PART_START_S)
 
+    def _choose_server(self) -> servers.Server:
+        old = read_plan(self.layout)
+        return servers.choose(servers.servers(), self.wishes.server, kept=old.server if old else "")
+
     def _start_server(self) -> None:
-        self._server = servers.choose(servers.servers(), self.wishes.server)
+        assert self._server is not None
         port, password = self._plan.redis_port, self._plan.password
         config = servers.configure(self.layout, port=port, password=password, listen=self.wishes.listen)
         child = Child(
@@ -184,6 +189,7 @@ class LocalCluster:
             redis_port=0 if wishes.redis else redis_port,
             web_port=web_port,
             redis_url=wishes.redis,
+            server=self._server.kind if self._server else (old.server if old else ""),
         )
 
     def _child(self, part: str, *options: str, name: str = "") -> Child:

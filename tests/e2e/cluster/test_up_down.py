@@ -142,11 +142,17 @@ def test_two_clusters_live_side_by_side(new_cluster: Callable[[], Cluster], tmp_
     assert traces(clusters[1].folder, roots(clusters[1])) == []
 
 
-def test_cluster_on_the_embedded_server_comes_up(new_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
+def test_cluster_on_the_embedded_server_comes_up_on_it_again(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
     own = new_cluster()
     own.up("--no-web", "--server", "embedded")
     assert own.file()["server"] == "embedded"
     own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
+    own.down()
+    own.up("--no-web")  # Another server of this host could not read what that one wrote.
+    assert own.file()["server"] == "embedded"
+    assert own.show("b").summary.state == "finished"
     own.down()
 
 

@@ -23,6 +23,12 @@ def test_wanted_kind_is_taken() -> None:
     assert choose((NEW, EMBEDDED), "embedded") == EMBEDDED
 
 
+def test_server_that_wrote_the_data_is_taken_again_unless_another_is_asked_for() -> None:
+    assert choose((NEW, EMBEDDED), kept="embedded") == EMBEDDED
+    assert choose((NEW, EMBEDDED), "valkey", kept="embedded") == NEW
+    assert choose((NEW,), kept="embedded") == NEW
+
+
 def test_no_server_says_what_was_found_and_what_to_do() -> None:
     with pytest.raises(HostError) as caught:
         choose((OLD,))
