@@ -1,0 +1,209 @@
+"""What a flood costs its neighbour: service time of a small http service, calm and beside each flood.
+
+``python bench/neighbours.py [--quick]``, as root. The service and the flood are containers made by a
+real launcher, with AppWorkers; the peer is the same flood as a plain process under ``nice -n 19`` of the
+same unprivileged user, in a session of its own, with the least that keeps this machine standing:
+rlimits of processes, address space and file size where the flood would take all there is. Calm and
+flooded are measured in turns, so that whatever else the machine does falls on both. Medians and 99th
+percentiles, in milliseconds; slowdown is flooded over calm. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from galaxy.units import MIB
+from tests.support.floods import FLOODS
+from tests.support.hostile import NOBODY, Neighbour, World, neighbour, quoted
+
+ROUNDS, ROUNDS_QUICK = 3, 1
+ASKS, ASKS_QUICK = 300, 60
+WARM_UP_S = 0.5
+PEER_PROCESSES = 64
+PEER_UID = NOBODY - 7
+"""A user of the peer's own: its limit of processes counts all that its user has."""
+AIM_SLOWDOWN = 1.10
+IDLE = "idle"
+PROGRAMS = {IDLE: "import time\nprint('flooding', flush=True)\ntime.sleep(1000)"} | dict(
+    sorted(FLOODS.items())
+)
+"""The idle one tells how much of a difference is this machine's noise."""
+ROTATED = """
+import os
+out = os.open("../out", os.O_WRONLY)
+while data := os.read(0, 65536):
+    if os.lseek(out, 0, os.SEEK_CUR) > 10_000_000:
+        os.ftruncate(out, 0)
+        os.lseek(out, 0, os.SEEK_SET)
+    os.write(out, data)
+"""
+
+
+class Plain:
+    """A flood as a process like any other, niced; it and all that it made end in ``end``."""
+
+    def __init__(self, name: str) -> None:
+        self._place = Path(tempfile.mkdtemp(prefix="gxn-"))
+        os.chown(self._place, PEER_UID, PEER_UID)
+        self._size_mount()
+        work = self._place / "work"
+        work.mkdir()
+        (self._place / "out").touch()  # While there is room for it.
+        for path in (work, self._place / "out"):
+            os.chown(path, PEER_UID, PEER_UID)
+        drain = self._start(ROTATED, work, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        assert drain.stdin is not None
+        with drain.stdin as sink:  # Before the flood, which may leave it no process to be.
+            flood = self._start(PROGRAMS[name], work, stdin=subprocess.DEVNULL, stdout=sink)
+        self._processes = (drain, flood)
+        try:
+            self._await_begin()
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self, program: str, work: Path, *, stdin: Any, stdout: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["/usr/bin/nice", "-n", "19", "/bin/sh", "-c", quoted(program)],
+            cwd=work,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if stdin == subprocess.DEVNULL else subprocess.DEVNULL,
+            user=PEER_UID,
+            group=PEER_UID,
+            extra_groups=[],
+            start_new_session=True,
+            preexec_fn=_bound,
+        )
+
+    def _await_begin(self) -> None:
+        end_s = time.monotonic() + 20
+        while not (self._place / "out").stat().st_size:
+            if time.monotonic() > end_s:
+                raise SystemExit("the peer does not begin")
+            time.sleep(0.01)
+
+    def _size_mount(self) -> None:
+        options = f"size=64m,nr_inodes=16384,uid={PEER_UID}"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._place)], check=True)
+
+    def end(self) -> None:
+        """Kill until no process of the peer's user is left, then take its place away."""
+        end_s = time.monotonic() + 20
+        while left := _processes_of(PEER_UID):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for process in self._processes:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.05)
+            if time.monotonic() > end_s:
+                raise SystemExit(f"the peer's processes {left} do not end")
+        subprocess.run(["umount", "-l", str(self._place)], check=True)
+        shutil.rmtree(self._place, ignore_errors=True)
+
+
+def _bound() -> None:
+    resource.setrlimit(resource.RLIMIT_NPROC, (PEER_PROCESSES, PEER_PROCESSES))
+    resource.setrlimit(resource.RLIMIT_AS, (512 * MIB, 512 * MIB))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * MIB, 256 * MIB))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _processes_of(uid: int) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            alive = (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+            if alive and process.stat().st_uid == uid:
+                found.append(int(process.name))
+    return found
+
+
+def contained(world: World, name: str) -> Callable[[], None]:
+    """Start a flood in a container; return what ends it."""
+    container = world.container(name, start=quoted(PROGRAMS[name]))
+    container.await_log("flooding")
+    return container.destroy
+
+
+def plain(_world: World, name: str) -> Callable[[], None]:
+    return Plain(name).end
+
+
+def measure(
+    world: World, beside: Neighbour, name: str, begin: Callable[[World, str], Callable[[], None]], quick: bool
+) -> dict[str, float]:
+    """Return the medians and the tail of the neighbour's answers, calm and beside one flood."""
+    calm: list[float] = []
+    flooded: list[float] = []
+    asks = ASKS_QUICK if quick else ASKS
+    for _ in range(ROUNDS_QUICK if quick else ROUNDS):
+        calm += beside.times_s(asks)
+        end = begin(world, name)
+        try:
+            time.sleep(WARM_UP_S)
+            flooded += beside.times_s(asks)
+        finally:
+            end()
+    calm_s, flooded_s = statistics.median(calm), statistics.median(flooded)
+    return {
+        "calm_ms": round(calm_s * 1e3, 3),
+        "flooded_ms": round(flooded_s * 1e3, 3),
+        "p99_calm_ms": round(sorted(calm)[int(len(calm) * 0.99)] * 1e3, 3),
+        "p99_flooded_ms": round(sorted(flooded)[int(len(flooded) * 0.99)] * 1e3, 3),
+        "slowdown": round(flooded_s / calm_s, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short round of each")
+    quick = parser.parse_args().quick
+    if os.geteuid() != 0:
+        raise SystemExit("this bench makes containers with limits, and needs root")
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    world = World()
+    try:
+        beside = neighbour(world)
+        print(
+            f"{'flood':12} {'':9} {'calm':>9} {'flooded':>9} {'p99 calm':>9} {'p99 fl.':>9} {'slowdown':>9}"
+        )
+        for name in PROGRAMS:
+            figures[name] = {}
+            for who, begin in (("container", contained), ("nice", plain)):
+                one = figures[name][who] = measure(world, beside, name, begin, quick)
+                cells = " ".join(f"{one[key]:9.2f}" for key in one)
+                print(f"{name:12} {who:9} {cells}", flush=True)
+    finally:
+        world.close()
+    worst = max(FLOODS, key=lambda name: figures[name]["container"]["slowdown"])
+    slowest = figures[worst]["container"]["slowdown"]
+    print(f"worst in a container: {worst}, x{slowest:.2f} (aim: at most x{AIM_SLOWDOWN:.2f})")
+    about = {"cpus": os.cpu_count(), "kernel": platform.release(), "load": round(os.getloadavg()[0], 1)}
+    line = {"bench": "neighbours", "quick": quick, "worst": worst, "slowdown": slowest, "floods": figures}
+    print(json.dumps(line | about))
+
+
+if __name__ == "__main__":
+    main()
