@@ -214,7 +214,7 @@ class Packages:
         except PackageRefused as refused:
             outcome = Fetched(error=str(refused), retry=False)
         except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
-            outcome = Fetched(error=f"cannot fetch: {type(error).__name__}: {error}")
+            outcome = Fetched(error=f"{type(error).__name__}: {error}")
         with self._lock:
             waiting = self._waiting.pop(key)
         for done in waiting:
@@ -230,7 +230,6 @@ class Packages:
         if self._cached_now(key, asked):
             return Fetched()
         protocol, path = self._protocol(asked.source)
-        shown = without_secrets(asked.source)
         outcome = FetchOutcome(error="the agent is ending", retry=True)
         for attempt in range(TRIES):
             if attempt and self._closing.wait(self._retry_s * 2 ** (attempt - 1)):
@@ -239,7 +238,7 @@ class Packages:
             if not outcome.error or not outcome.retry:
                 break
         if outcome.error:
-            return Fetched(error=f"cannot fetch {shown}: {outcome.error}", retry=outcome.retry)
+            return Fetched(error=outcome.error, retry=outcome.retry)  # Who asked names the source.
         self.trim()
         return Fetched()
 

@@ -77,7 +77,7 @@ class Deployments:
         elif answer.error or len(files) != 1:
             _close(files)
             message = answer.error or "the agent sent no file"
-            self._fail(deployment, f"cannot fetch {package.source}: {message}", retry=answer.retry)
+            self._fail(deployment, f"cannot fetch {unpack.label(package)}: {message}", retry=answer.retry)
         else:
             deployment.files[package] = files[0]
             if len(deployment.files) == len(deployment.packages):

@@ -110,16 +110,16 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
         with contextlib.suppress(OSError):
             discard(task, destination)
         why = error.strerror or str(error)  # Damage in gzip and bz2 has no number.
-        raise Failed(f"cannot unpack {_label(package)}: {why}", retry=_passing(error)) from error
+        raise Failed(f"cannot unpack {label(package)}: {why}", retry=_passing(error)) from error
     except (Refused, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
         with contextlib.suppress(OSError):
             discard(task, destination)
-        raise Failed(f"refused to unpack {_label(package)}: {error}", retry=False) from error
+        raise Failed(f"refused to unpack {label(package)}: {error}", retry=False) from error
     except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError, OverflowError) as error:
         with contextlib.suppress(OSError):
             discard(task, destination)
         raise Failed(
-            f"refused to unpack {_label(package)}: not a sound archive: {error}", retry=False
+            f"refused to unpack {label(package)}: not a sound archive: {error}", retry=False
         ) from error
 
 
@@ -183,8 +183,15 @@ def _extract(fd: int, aside: str) -> None:
             _extract_tar(cast(IO[bytes], file), aside)
 
 
+def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member)
+    except tarfile.ReadError as error:
+        raise Refused("it is neither a sound tar archive (plain, gzip, bzip2, xz) nor a zip") from error
+
+
 def _extract_tar(file: IO[bytes], aside: str) -> None:
-    with tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member) as tar:
+    with _open_tar(file) as tar:
         for count, member in enumerate(iter(tar.next, None)):
             assert member is not None
             tar.members = []  # type: ignore[attr-defined]  # Or memory grows with every member.
@@ -372,8 +379,13 @@ def _key(package: PackageSpec) -> str:
     return " ".join((package.source, package.version, package.sha256))
 
 
-def _label(package: PackageSpec | None) -> str:
-    return f"{package.source} (version {package.version})" if package else "nothing"
+def label(package: PackageSpec | None) -> str:
+    """Name a package for people: what they read never has the user and password of its URL."""
+    if package is None:
+        return "nothing"
+    scheme, separator, rest = package.source.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path} (version {package.version})"
 
 
 def _passing(error: OSError) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from galaxy.model.spec import PackageSpec
 from galaxy.worker_entry.logic.archive import Refused, safe_mode, safe_name, safe_symlink
-from galaxy.worker_entry.unpack import Failed, discard, place, stage
+from galaxy.worker_entry.unpack import Failed, discard, label, place, stage
 from tests.support.archives import make_member, make_tar
 
 ONE, TWO, DATA = (PackageSpec(source=name, version="1") for name in ("one", "two", "data"))
@@ -64,6 +64,22 @@ def test_safe_mode_gives_nobody_but_the_owner_a_write_and_no_setuid(mode):
     safe = safe_mode(mode)
     assert safe & ~0o755 == 0 and safe & 0o600 == 0o600
     assert (safe & 0o111 == 0) or safe & 0o100
+
+
+def test_package_is_named_without_the_password_of_its_url():
+    package = PackageSpec(source="ftp://user:se@cret@host:21/a@b/app.tar.gz", version="2")
+    assert label(package) == "ftp://host:21/a@b/app.tar.gz (version 2)"
+    assert label(ONE) == "one (version 1)"
+
+
+def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "junk").write_bytes(b"not an archive" * 100)
+    fd = os.open(tmp_path / "junk", os.O_RDONLY)
+    try:
+        with pytest.raises(Failed, match=r"refused to unpack one .*: it is neither .* nor a zip$"):
+            stage("web", str(tmp_path / "w"), [(ONE, fd)])
+    finally:
+        os.close(fd)
 
 
 def test_new_version_takes_the_old_ones_place_and_leaves_the_programs_files(tmp_path):
