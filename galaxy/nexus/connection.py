@@ -88,6 +88,8 @@ def reaching(address: str) -> Iterator[None]:
             f"cannot reach Redis at {address}: {_first_line(error)}",
             hint="galaxy status, or check that the server runs and the address is right",
         ) from error
+    except redis.exceptions.InvalidResponse as error:
+        raise Unreachable(f"what answers at {address} is not a Redis: {_first_line(error)}") from error
     except redis.ResponseError as error:
         text = str(error)
         if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "invalid password" in text:

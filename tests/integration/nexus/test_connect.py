@@ -57,6 +57,19 @@ def test_a_listener_that_accepts_nobody_is_unreachable_within_five_seconds() -> 
         assert time.monotonic() - start_s < 5.5
 
 
+def test_what_answers_and_is_no_redis_is_said_to_be_none() -> None:
+    class Web(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Web) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(Unreachable, match="is not a Redis"):
+            Nexus.connect(f"redis://127.0.0.1:{server.server_address[1]}/0", name="x")
+        server.shutdown()
+
+
 @pytest.mark.parametrize(
     "url", ["", "localhost", "http://h:1/0", "redis://", "redis://h:port/0", "redis://h/base"]
 )
