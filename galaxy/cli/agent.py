@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from galaxy.cli.lazy import Lazy, LazyGroup
-from galaxy.cli.node import cluster_url, node_options
-from galaxy.client.contexts import default_dir
+from galaxy.cli.node import node_options
+from galaxy.client.contexts import default_dir, join
 from galaxy.errors import UsageError
 from galaxy.ids import HOST
 
@@ -88,10 +88,10 @@ def agent(
     from galaxy.nexus.connection import address_of
     from galaxy.tasks.node import NodeOptions, run_agent
 
-    url = cluster_url(redis, directory)
     host = name or socket.gethostname()
     if not HOST.fullmatch(host):
         raise UsageError(f'"{host}" is not a name for an agent', hint="--name NAME, letters and digits")
+    url = join("agent", host, url=redis or "", dir=directory or "")
     folder = Path(directory) if directory else Path(os.environ.get("GALAXY_DIR") or default_dir())
     low, high = ports
     config = AgentConfig(

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "resman": Lazy("galaxy.cli.node:resman", "Run a ResMan.", "Processes"),
     "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
     "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),
+    "redis": Lazy("galaxy.cli.redis:redis", "Logins of the parts in Redis.", "Processes"),
     "completion": Lazy("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
     "run": Lazy("galaxy.cli.job_run:run", hidden=True),
     "submit": Lazy("galaxy.cli.job_run:run", hidden=True),

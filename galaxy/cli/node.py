@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from galaxy.client.contexts import find
+from galaxy.client.contexts import join
+from galaxy.model.names import APPMASTER, RESMAN
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,11 +31,6 @@ def node_options(function: F) -> F:
     ):
         function = option(function)
     return function
-
-
-def cluster_url(redis: str | None, directory: str | None) -> str:
-    """Return the URL that a process joins: the one given, GALAXY_REDIS, or the folder's."""
-    return redis or os.environ.get("GALAXY_REDIS") or find(dir=directory or "").url
 
 
 def _leader_options(function: F) -> F:
@@ -62,7 +57,7 @@ def resman(
     from galaxy.resman.logic import ResManConfig
     from galaxy.tasks.node import NodeOptions, run_resman
 
-    url = cluster_url(redis, directory)
+    url = join(RESMAN, url=redis or "", dir=directory or "")
     return run_resman(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
         ResManConfig(require_enforced=require),
@@ -77,7 +72,7 @@ def appmaster(
     """Run an AppMaster: it leads, or stands by while another leads."""
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
-    url = cluster_url(redis, directory)
+    url = join(APPMASTER, url=redis or "", dir=directory or "")
     return run_appmaster(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease)
     )

@@ -37,7 +37,7 @@ class ProcessRef(Noun, frozen=True, kw_only=True):
 class ClusterFile(Noun, frozen=True, kw_only=True):
     """``cluster.json``: how to reach the cluster that runs in ``dir``, and what it runs.
 
-    ``url`` is Redis' with its password; ``flower`` is the address a browser opens;
+    ``url`` is Redis' with the login of clients; ``flower`` is the address a browser opens;
     ``started_s`` is Unix seconds; ``mode`` is the agent's, ``full`` or a lesser one.
     """
 
@@ -50,6 +50,8 @@ class ClusterFile(Noun, frozen=True, kw_only=True):
     server: str = ""
     """Where the server came from: ``configured``, ``redis``, ``valkey`` or ``embedded``."""
     detached: bool = False
+    secret: str = ""
+    """What the passwords of all logins derive from; empty when the server is somebody else's."""
     processes: tuple[ProcessRef, ...] = ()
 
 
@@ -78,6 +80,38 @@ class Found(Noun, frozen=True, kw_only=True):
     url: str
     because: str
     dir: str = ""
+
+
+def login_url(url: str, secret: str, role: str, host: str = "") -> str:
+    """Return ``url`` with the login of ``role`` in place of whatever login it has; see ``nexus.acl``."""
+    from galaxy.nexus import acl  # Here, for most commands that choose a cluster need no Redis.
+
+    scheme, split, rest = url.partition("://")
+    user = acl.login(role, host)
+    return f"{scheme}{split}{user}:{acl.password(secret, user)}@{rest.rpartition('@')[2]}"
+
+
+def join(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
+    """Return the URL by which a process of ``role`` joins: ``url``, GALAXY_REDIS, or the folder's.
+
+    In a folder of ``galaxy up`` every role has a login of its own; an agent's is made if need be.
+
+    Raises:
+        NotFound: no cluster is named, or it does not run. Unreachable: its server does not answer.
+    """
+    from galaxy.nexus import Nexus, acl
+
+    named = url or os.environ.get("GALAXY_REDIS", "")
+    if named:
+        return named
+    found = find(dir=dir)
+    cluster = read_cluster(found.dir) if found.dir else None
+    if cluster is None or not cluster.secret:
+        return found.url
+    if role == acl.AGENT:
+        with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-join") as nexus:
+            nexus.make_login(role, cluster.secret, host)
+    return login_url(cluster.url, cluster.secret, role, host)
 
 
 def default_dir(environ: Mapping[str, str] = os.environ) -> Path:

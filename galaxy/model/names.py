@@ -33,3 +33,29 @@ def agent_queue(agent: str) -> str:
 def appworker_queue(agent: str) -> str:
     """Return the queue that an agent consumes for the AppWorkers of its containers."""
     return f"appworker.{agent}"
+
+
+def reports_queue(role: str) -> str:
+    """Return the queue for what Galaxy's own parts report to ``role``; clients cannot write to it."""
+    return f"{role}.reports"
+
+
+REPORTS: Final = (GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
+"""Tasks that come by ``reports_queue``; every other one by the queue of the role itself."""
+
+
+def queue_of(task: str, queue: str) -> str:
+    """Return the queue in which ``task``, meant for the role or host of ``queue``, is put."""
+    return reports_queue(queue) if task in REPORTS else queue
+
+
+def leader_queues(role: str) -> tuple[str, ...]:
+    """Return the queues that a leader of ``role`` consumes."""
+    return (role, reports_queue(role)) if role in (RESMAN, APPMASTER) else (role,)
+
+
+def is_wrong_door(task: str, queue: str) -> bool:
+    """Tell whether ``task`` came to a leader by a queue that is not for it: somebody pretends."""
+    if queue in (RESMAN, APPMASTER):
+        return task in REPORTS
+    return queue in (reports_queue(RESMAN), reports_queue(APPMASTER)) and task not in REPORTS

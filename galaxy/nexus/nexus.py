@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import TracebackType
 from typing import Any, TypeVar
 
 import redis
@@ -14,6 +15,7 @@ from galaxy.model.base import Noun
 from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
 from galaxy.model.views import LeaderView
+from galaxy.nexus import acl
 from galaxy.nexus.beats import Beats
 from galaxy.nexus.connection import address_of, check_server, open_client, reaching
 from galaxy.nexus.election import RedisElections
@@ -71,6 +73,14 @@ class Nexus:
         with reaching(self.address):
             self._client.ping()
 
+    def __enter__(self) -> Nexus:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close every idle connection; one in use closes when its call ends."""
         self._client.connection_pool.disconnect()
@@ -80,6 +90,15 @@ class Nexus:
     def client(self) -> redis.Redis:
         """The plain client, for those few who know Redis themselves."""
         return self._client
+
+    def make_login(self, role: str, secret: str, host: str = "") -> None:
+        """Make the login of ``role``, or make it anew, and have the server keep it; for ``admin`` only."""
+        with reaching(self.address):
+            untyped: Any = self._client
+            setinfo = acl.knows_setinfo(untyped.info("server")["redis_version"])
+            _, user, *words = acl.line(role, secret, host, setinfo=setinfo).split()
+            untyped.execute_command("ACL SETUSER", user, "reset", *words)
+            untyped.execute_command("ACL SAVE")
 
     # Leaders.
 

@@ -12,6 +12,7 @@ from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError
 
 from galaxy.errors import Unreachable
+from galaxy.model.names import queue_of
 from galaxy.model.step import Send
 from galaxy.nexus.connection import CONNECT_S, SOCKET_S, address_of
 from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
@@ -86,7 +87,7 @@ class Publisher:
         return {
             "body": body,
             "exchange": "",
-            "routing_key": send.queue,
+            "routing_key": queue_of(send.task, send.queue),
             "content_type": CONTENT_TYPE,
             "content_encoding": CONTENT_ENCODING,
             "headers": headers,

@@ -46,7 +46,7 @@ def make_app(
     app.galaxy_dropped = Dropped()
     app.conf.update(
         broker_transport="galaxy.tasks.transport:Transport",
-        broker_transport_options=transport_options(node, polling_s, app.galaxy_dropped),
+        broker_transport_options=transport_options(node, queues, polling_s, app.galaxy_dropped),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,
@@ -79,7 +79,7 @@ def make_app(
     return app
 
 
-def transport_options(node: str, polling_s: float, dropped: Dropped) -> dict[str, Any]:
+def transport_options(node: str, queues: Sequence[str], polling_s: float, dropped: Dropped) -> dict[str, Any]:
     """Return kombu's options for a worker's broker connection."""
     return {
         "socket_timeout": SOCKET_S,
@@ -95,5 +95,6 @@ def transport_options(node: str, polling_s: float, dropped: Dropped) -> dict[str
         "unacked_mutex_key": f"{node}.unacked_mutex",
         "priority_steps": [0],
         "client_name": node,
+        "queues": tuple(queues),
         "dropped": dropped,
     }

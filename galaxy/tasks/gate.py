@@ -1,4 +1,4 @@
-"""Makes a worker consume its queue only while its process leads."""
+"""Makes a worker consume its queues only while its process leads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Gate:
     worker connects anew it takes the gate as it stands then.
     """
 
-    def __init__(self, queue: str) -> None:
-        self.queue = queue
+    def __init__(self, *queues: str) -> None:
+        self.queues = queues
         self.shut = threading.Event()
         self.shut.set()
         self._wanted = False
@@ -38,9 +38,9 @@ class Gate:
         self._apply(consumer)
 
     def prepare(self, app: Any) -> None:
-        """Make a worker of ``app`` start without consuming the queue."""
-        app.amqp.queues.select([self.queue])
-        app.amqp.queues.deselect([self.queue])
+        """Make a worker of ``app`` start without consuming the queues."""
+        app.amqp.queues.select(self.queues)
+        app.amqp.queues.deselect(self.queues)
 
     def _notify(self) -> None:
         os.eventfd_write(self._wake, 1)
@@ -48,13 +48,14 @@ class Gate:
     def _apply(self, consumer: Any) -> None:
         with contextlib.suppress(BlockingIOError):  # Nobody rang: we come from ``attach``.
             os.eventfd_read(self._wake)
-        consuming = consumer.task_consumer.consuming_from(self.queue)
-        if self._wanted and not consuming:
-            self.shut.clear()
-            consumer.add_task_queue(self.queue)
-        elif not self._wanted:
-            if consuming:
-                consumer.cancel_task_queue(self.queue)
+        for queue in self.queues:
+            consuming = consumer.task_consumer.consuming_from(queue)
+            if self._wanted and not consuming:
+                self.shut.clear()
+                consumer.add_task_queue(queue)
+            elif consuming and not self._wanted:
+                consumer.cancel_task_queue(queue)
+        if not self._wanted:
             self.shut.set()
 
 

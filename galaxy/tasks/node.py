@@ -131,7 +131,8 @@ def run_leader(
     node = f"{role}@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
     publisher = Publisher(options.url, name=node)
-    gate = Gate(role)
+    queues = names.leader_queues(role)
+    gate = Gate(*queues)
     shell = LeaderShell(
         role=role,
         owner=f"{node}/{os.getpid()}-{secrets.token_hex(4)}",
@@ -143,7 +144,7 @@ def run_leader(
         on_stand_by=gate.close,
         options=ShellOptions(ttl_s=options.lease_s, usages_s=usages_s),
     )
-    app = make_app(options.url, node=node, queues=(role,), polling_s=options.polling_s, reply=nexus.reply)
+    app = make_app(options.url, node=node, queues=queues, polling_s=options.polling_s, reply=nexus.reply)
     app.galaxy_gate = gate
     add_handlers(app, shell, gate, nexus)
     return run_worker(app, node=node, service=shell, concurrency=4)

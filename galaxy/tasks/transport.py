@@ -16,6 +16,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from kombu.transport import redis as kombu_redis
 
 from galaxy.model.base import MESSAGE_BYTES_MAX
+from galaxy.model.names import is_wrong_door
 
 BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
 """Longest body, in characters: base64 makes four of three."""
@@ -80,6 +81,7 @@ class Transport(kombu_redis.Transport):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._queues: tuple[str, ...] = self.client.transport_options.get("queues") or ()
         self.dropped: Dropped = self.client.transport_options.get("dropped") or Dropped()
 
     def _deliver(self, message: Any, queue: str) -> None:
@@ -87,6 +89,13 @@ class Transport(kombu_redis.Transport):
         if flaw:
             self.dropped.count("not-a-message", queue=queue, flaw=flaw)
             return
+        if queue in self._queues:
+            task = message.get("headers", {}).get("task", "")
+            if is_wrong_door(task, queue):
+                self.dropped.count("wrong-door", queue=queue, task=task)
+                return
+            # What is put back goes where *it* says it came from, with our rights: not by its word.
+            message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
         try:
             super()._deliver(message, queue)
         except (Empty, WorkerShutdown, WorkerTerminate):

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from celery import signals
 from celery.exceptions import SecurityWarning
+from celery.worker.control import Panel
 
 from galaxy.driver import notify
 from galaxy.tasks.gate import GateStep
@@ -19,6 +20,11 @@ EXIT_S: Final = 1.5
 """How long Celery may take to say good-bye after our own part has ended."""
 STOP_S: Final = 10.0
 """How long our own part may take to end."""
+LOOKS: Final = (
+    "active", "active_queues", "clock", "conf", "heartbeat", "hello", "ping", "query_task",
+    "registered", "report", "reserved", "revoked", "scheduled", "stats",
+)  # fmt: skip
+"""Remote control commands that only look. Whoever may write to the mailbox (Flower) gets no other."""
 HEARTBEAT_S: Final = 30
 """Celery's heartbeats are for Flower only; ours go to Nexus."""
 
@@ -53,6 +59,8 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
     _listen(app, node, leaving)
     # Celery warns of root; its reason is pickle, and we take JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
+    for command in Panel.data.keys() - set(LOOKS):
+        del Panel.data[command]
     worker = app.Worker(
         hostname=node,
         pool="threads",

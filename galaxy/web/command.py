@@ -8,7 +8,7 @@ import socket
 
 import click
 
-from galaxy.client.contexts import find
+from galaxy.client.contexts import join
 from galaxy.errors import GalaxyError, HostError
 
 WEB_QUEUE = "web"
@@ -35,7 +35,7 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
             f"will not show the cluster to everybody who reaches {address}",
             hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
         )
-    url = redis or os.environ.get("GALAXY_REDIS") or find(dir=directory or "").url
+    url = join("web", url=redis or "", dir=directory or "")
     # Flower takes most of a second to import: other commands must not pay for it.
     from galaxy.tasks.app import make_app
     from galaxy.tasks.log import set_up

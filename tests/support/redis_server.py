@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,9 +30,13 @@ def server_binary() -> str:
 class RedisServer:
     """``url`` stays the same over ``stop`` and ``start``; data too, for it is written through."""
 
-    def __init__(self, directory: str, password: str = "") -> None:
+    def __init__(
+        self, directory: str, password: str = "", *, binary: str = "", options: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self.password = password
+        self.binary = binary or server_binary()
+        self.options = options
         self.port = _free_port()
         self.url = (
             f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
@@ -46,12 +50,13 @@ class RedisServer:
 
     def start(self) -> None:
         arguments = [
-            server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory,
+            self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.directory,
             "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--daemonize", "no",
             "--maxmemory-policy", "noeviction",
         ]  # fmt: skip
         if self.password:
             arguments += ["--requirepass", self.password]
+        arguments += self.options
         with open(f"{self.directory}/server.log", "ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
         end_s = time.monotonic() + 10

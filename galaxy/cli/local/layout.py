@@ -33,8 +33,9 @@ class LocalAgent(Noun, frozen=True, kw_only=True):
 class Plan(Noun, frozen=True, kw_only=True):
     """``plan.json``: what a cluster keeps from one ``galaxy up`` to the next.
 
-    ``redis_url`` is set when the server is somebody else's; else ``password`` and
-    ``redis_port`` are our own server's, and ``server`` is its kind: another may not read its data.
+    ``redis_url`` is set when the server is somebody else's; else ``redis_port`` is our own
+    server's, ``server`` is its kind (another may not read its data), and the passwords of all
+    its logins derive from ``password``, the cluster's secret.
     """
 
     password: str
@@ -56,6 +57,7 @@ class Layout:
         self.agents = root / "agent"
         self.packages = root / "packages"
         self.plan = root / PLAN_FILE
+        self.acl = self.redis / "users.acl"
         self.lock = self.run / "lock"
 
     @property

@@ -78,11 +78,12 @@ def version_of(path: str) -> str:
     return ""
 
 
-def configure(layout: Layout, *, port: int, password: str, listen: str = "") -> Path:
+def configure(layout: Layout, *, port: int, password: str, listen: str = "", acl: str = "") -> Path:
     """Write the server's own configuration, for its owner only, and return its path.
 
     Loopback (and ``listen``, where given), a password, every write on disk within a second,
-    and never an eviction: what Nexus forgets, the cluster forgets.
+    and never an eviction: what Nexus forgets, the cluster forgets. ``acl`` is the text of an
+    ACL file; who has none of its logins gets in by no password.
     """
     path = layout.redis / "server.conf"
     lines = [
@@ -101,18 +102,21 @@ def configure(layout: Layout, *, port: int, password: str, listen: str = "") -> 
         "tcp-keepalive 60",
         "timeout 0",
     ]
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    if acl:
+        lines.append(f'aclfile "{layout.acl}"')
+        _write(layout.acl, acl)
+    _write(path, "\n".join(lines) + "\n")
     return path
-
-
-def url_of(port: int, password: str, address: str = "127.0.0.1") -> str:
-    return f"redis://:{password}@{address}:{port}/0"
 
 
 def without_password(url: str) -> str:
     """Return ``url`` as it may be shown."""
     return re.sub(r"://[^@/]*@", "://", url)
+
+
+def _write(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
 
 
 def _embedded() -> str:

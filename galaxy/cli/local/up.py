@@ -28,11 +28,12 @@ from galaxy.cli.local.layout import (
 )
 from galaxy.cli.local.process import Child
 from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
-from galaxy.client.contexts import ClusterFile, remove_cluster, write_cluster
+from galaxy.client.contexts import ClusterFile, login_url, remove_cluster, write_cluster
 from galaxy.container.probe import probe
 from galaxy.errors import HostError, Unreachable
 from galaxy.ids import HOST
 from galaxy.model.base import Noun
+from galaxy.nexus import acl
 from galaxy.nexus.nexus import Nexus
 
 SERVER_START_S: Final = 20.0
@@ -107,8 +108,9 @@ class LocalCluster:
         write_plan(self.layout, self._plan)
         if self._plan.redis_url:
             self._tell(Happened(part="server", state="starting"))
-            Nexus.connect(self.url, name="galaxy-up").close()
-            detail = f"yours, {servers.without_password(self.url)}"
+            url = self._url(acl.ADMIN)
+            Nexus.connect(url, name="galaxy-up").close()
+            detail = f"yours, {servers.without_password(url)}"
             self._tell(
                 Happened(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
             )
@@ -128,8 +130,17 @@ class LocalCluster:
 
     def _start_server(self) -> None:
         assert self._server is not None
-        port, password = self._plan.redis_port, self._plan.password
-        config = servers.configure(self.layout, port=port, password=password, listen=self.wishes.listen)
+        port, secret = self._plan.redis_port, self._plan.password
+        setinfo = acl.knows_setinfo(self._server.version)
+        known = acl.hosts_of(self.layout.acl.read_text()) if self.layout.acl.exists() else ()
+        hosts = tuple(dict.fromkeys((*known, *(agent.name for agent in self._plan.agents))))
+        config = servers.configure(
+            self.layout,
+            port=port,
+            password=secret,
+            listen=self.wishes.listen,
+            acl=acl.file(secret, hosts, setinfo=setinfo),
+        )
         child = Child(
             name="server",
             argv=[self._server.path, str(config)],
@@ -141,7 +152,7 @@ class LocalCluster:
         # A server that is not ours tells nobody that it is ready: ask, unless it ends first.
         while self._supervisor.alive_during("server", 0.02):
             try:
-                Nexus.connect(self.url, name="galaxy-up", timeout_s=1.0).close()
+                Nexus.connect(self._url(acl.ADMIN), name="galaxy-up", timeout_s=1.0).close()
             except Unreachable:
                 if time.monotonic() < deadline:
                     continue
@@ -164,11 +175,11 @@ class LocalCluster:
             raise HostError("cannot end all of it", details=left.lines())
         remove_cluster(self.layout.root)
 
-    @property
-    def url(self) -> str:
+    def _url(self, role: str, host: str = "") -> str:
+        """Return the URL by which ``role`` logs in; a server that is not ours has one for all."""
         if self._plan.redis_url:
             return self._plan.redis_url
-        return servers.url_of(self._plan.redis_port, self._plan.password)
+        return login_url(f"redis://127.0.0.1:{self._plan.redis_port}/0", self._plan.password, role, host)
 
     def _make_plan(self) -> Plan:
         """Decide names and ports: what the folder remembers, as far as it still can be had."""
@@ -192,7 +203,7 @@ class LocalCluster:
             server=self._server.kind if self._server else (old.server if old else ""),
         )
 
-    def _child(self, part: str, *options: str, name: str = "") -> Child:
+    def _child(self, part: str, *options: str, name: str = "", host: str = "") -> Child:
         return Child(
             name=name or part,
             argv=[
@@ -206,7 +217,7 @@ class LocalCluster:
                 *options,
             ],
             log=self.layout.logs / f"{(name or part).replace(' ', '-')}.log",
-            env={"GALAXY_REDIS": self.url, "GALAXY_DIR": str(self.layout.root)},
+            env={"GALAXY_REDIS": self._url(part, host), "GALAXY_DIR": str(self.layout.root)},
         )
 
     def _agent(self, agent: LocalAgent) -> Child:
@@ -224,7 +235,7 @@ class LocalCluster:
             options["--address"] = self.wishes.listen or "127.0.0.1"
         words = [word for option in options.items() for word in option]
         name = "agent" if len(self._plan.agents) == 1 else f"agent {agent.name}"
-        return self._child("agent", *words, name=name)
+        return self._child("agent", *words, name=name, host=agent.name)
 
     def _write(self) -> None:
         """Write down what runs, so that anybody can find it, and end it when we are gone."""
@@ -232,13 +243,14 @@ class LocalCluster:
         web = f"http://127.0.0.1:{self._plan.web_port}/" if self.wishes.web else ""
         self._file = ClusterFile(
             dir=str(self.layout.root),
-            url=self.url,
+            url=self._url(acl.CLIENT),
             flower=web,
             mode=self.mode,
             started_s=self._started_s,
             version=__version__,
             server=self._server.kind if self._server else "configured",
             detached=self.wishes.detach,
+            secret="" if self._plan.redis_url else self._plan.password,
             processes=(process_ref("supervisor", os.getpid()), *refs),
         )
         write_cluster(self._file)
@@ -247,7 +259,7 @@ class LocalCluster:
         return Up(
             cluster=self._file,
             agents=tuple(agent.name for agent in self._plan.agents),
-            server=str(self._server or servers.without_password(self.url)),
+            server=str(self._server or servers.without_password(self._plan.redis_url)),
             took_s=time.time() - self._started_s,
         )
 

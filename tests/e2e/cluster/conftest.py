@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from galaxy.client import Galaxy
+from galaxy.client.contexts import login_url
 from galaxy.model.views import AgentView, EndpointView, JobView, PodView
 
 ROOT = Path(__file__).parents[3]
@@ -89,6 +90,10 @@ class Cluster:
 
     def file(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "cluster.json").read_text()))
+
+    def admin_url(self) -> str:
+        """Return the URL of the login that may do everything."""
+        return login_url(self.file()["url"], self.file()["secret"], "admin")
 
     def pid(self, part: str) -> int:
         """Return a part's pid as cluster.json has it; 0 while it does not run."""

@@ -128,7 +128,7 @@ def redis_keys_of(cluster: Cluster, job: str) -> list[str]:
     """Return keys and hash fields that name the job, outside of trace and history."""
     import redis
 
-    client = redis.Redis.from_url(cluster.file()["url"], decode_responses=True)
+    client = redis.Redis.from_url(cluster.admin_url(), decode_responses=True)
     try:
         left = []
         for key in client.scan_iter(count=1000):

