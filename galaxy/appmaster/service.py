@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import threading
+import time
+from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 from galaxy import __version__
+from galaxy.appmaster.logic.access import authenticate
+from galaxy.appmaster.logic.config import AppMasterConfig
+from galaxy.appmaster.logic.nonces import Nonces
 from galaxy.appmaster.views import agent_views, cluster_view, loads
-from galaxy.errors import NotFound
+from galaxy.errors import NotFound, Refused
 from galaxy.model.agent import AgentRecord, AgentUsage, BeatsSeen
 from galaxy.model.answer import Answer
 from galaxy.model.base import Noun
@@ -15,6 +21,7 @@ from galaxy.model.container import Container, Group, Reason
 from galaxy.model.job import JobRecord, PodRecord
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.request import AgentList, ClusterStatus, ListAgents, Request
+from galaxy.model.user import UserRecord
 from galaxy.model.views import AgentView, ClusterView, LeaderView
 
 SAFE_MODE: Final = "safe-mode"
@@ -35,21 +42,47 @@ class Reader(Protocol):
 class AppMasterService:
     """Answers the requests that need no decision; ``None`` leaves a request to the loop."""
 
-    def __init__(self, nexus: Reader) -> None:
+    def __init__(
+        self,
+        nexus: Reader,
+        config: AppMasterConfig | None = None,
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
         self._nexus = nexus
+        self._config = config or AppMasterConfig()
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._nonces = Nonces(2 * self._config.signed_s, self._config.nonces_max)
 
     def answer(self, request: Request) -> Answer | None:
         """Answer ``agent.list`` and ``cluster.status``.
 
         Raises:
-            NotFound: the agent that is named is not known. Unreachable: Nexus does not answer.
+            Refused: whoever asks is no user. NotFound: the agent that is named is not known.
+            Unreachable: Nexus does not answer.
         """
         match request.body:
             case ListAgents(agent=agent):
+                self._check(request)
                 return Answer(key=request.key, result=AgentList(agents=self._list(agent)))
             case ClusterStatus():
+                self._check(request)
                 return Answer(key=request.key, result=self._status())
         return None
+
+    def _check(self, request: Request) -> None:
+        """Make sure of who asks; any user may.
+
+        Raises:
+            Refused: it is not one, or a replay of what one asked.
+        """
+        users = self._nexus.read_table(APPMASTER, "users", UserRecord)
+        now_s = self._now_s()
+        user = authenticate(users, request, now_s, self._config)
+        if user is not None:
+            with self._lock:
+                if not self._nonces.is_new(user.user, request.nonce, now_s):
+                    raise Refused("this request was made before")
 
     def _list(self, agent: str) -> tuple[AgentView, ...]:
         agents = self._agents()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TextIO
+
 import click
 from click.shell_completion import CompletionItem
 
@@ -11,6 +13,7 @@ from galaxy.cli.output import Output, write
 from galaxy.client import contexts
 from galaxy.client.contexts import Context, read_cluster
 from galaxy.errors import GalaxyError, UsageError
+from galaxy.model.signing import split_token
 
 
 def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -60,11 +63,17 @@ def use(name: str) -> None:
 @click.argument("name")
 @click.option("--redis", metavar="URL", default="", help="A cluster by its Redis.")
 @click.option("--dir", "directory", metavar="DIR", default="", help="A cluster on this host, by its folder.")
-def add(name: str, redis: str, directory: str) -> None:
+@click.option(
+    "--token", type=click.File(), metavar="FILE", help="A file with your token; `-` is standard input."
+)
+def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     """Remember a cluster under a name, and mean it from now on."""
     if bool(redis) == bool(directory):
         raise UsageError("give one of --redis and --dir")
-    contexts.remember(dir=directory, url=redis, name=name)
+    text = token.read(1000).strip() if token is not None else ""
+    if text:
+        split_token(text)
+    contexts.remember(dir=directory, url=redis, name=name, token=text)
     write(f"context {name} is the one that is meant now")
 
 

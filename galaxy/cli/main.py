@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "status": Lazy("galaxy.cli.status:status", "Show leaders, agents and totals.", "The cluster"),
     "agent": Lazy("galaxy.cli.agent:agent", "List and show agents; join a cluster as one.", "The cluster"),
     "context": Lazy("galaxy.cli.context:context", "Choose which cluster is meant.", "The cluster"),
+    "user": Lazy("galaxy.cli.user:user", "Make users, tokens and grants.", "The cluster"),
+    "audit": Lazy("galaxy.cli.user:audit", "Show who did what.", "The cluster"),
     "resman": Lazy("galaxy.cli.node:resman", "Run a ResMan.", "Processes"),
     "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
     "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),

@@ -66,13 +66,29 @@ def resman(
 
 @click.command()
 @_leader_options
+@click.option(
+    "--require-users",
+    is_flag=True,
+    envvar="GALAXY_REQUIRE_USERS",
+    help="Refuse everything while there is no user; with the first one unsigned requests are refused anyway.",
+)
+@click.option(
+    "--first-operator",
+    default="",
+    envvar="GALAXY_FIRST_OPERATOR",
+    metavar="USER:KEY",
+    help="The operator to begin with, as `galaxy user key` prints him.",
+)
 def appmaster(
-    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float
-) -> int:
+    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
+    require_users: bool, first_operator: str,
+) -> int:  # fmt: skip
     """Run an AppMaster: it leads, or stands by while another leads."""
+    from galaxy.appmaster.logic import AppMasterConfig
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
     url = join(APPMASTER, url=redis or "", dir=directory or "")
     return run_appmaster(
-        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease)
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
+        AppMasterConfig(require_users=require_users, first_operator=first_operator),
     )

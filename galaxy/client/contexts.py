@@ -52,15 +52,18 @@ class ClusterFile(Noun, frozen=True, kw_only=True):
     detached: bool = False
     secret: str = ""
     """What the passwords of all logins derive from; empty when the server is somebody else's."""
+    token: str = ""
+    """``USER:SECRET`` of whoever started it, who is its first operator."""
     processes: tuple[ProcessRef, ...] = ()
 
 
 class Context(Noun, frozen=True, kw_only=True):
-    """A cluster by name: one on this host by its folder, any other by its URL."""
+    """A cluster by name: one on this host by its folder, any other by its URL and a token."""
 
     name: str
     dir: str = ""
     url: str = ""
+    token: str = ""
 
 
 class Contexts(Noun, frozen=True, kw_only=True):
@@ -75,11 +78,15 @@ class Contexts(Noun, frozen=True, kw_only=True):
 
 
 class Found(Noun, frozen=True, kw_only=True):
-    """The cluster that is meant; ``because`` says who named it, ``dir`` is empty for a remote one."""
+    """The cluster that is meant; ``because`` says who named it, ``dir`` is empty for a remote one.
+
+    ``token`` is what requests are signed with, ``USER:SECRET``; GALAXY_TOKEN comes first.
+    """
 
     url: str
     because: str
     dir: str = ""
+    token: str = ""
 
 
 def login_url(url: str, secret: str, role: str, host: str = "") -> str:
@@ -156,7 +163,9 @@ def load_contexts(path: Path | None = None) -> Contexts:
     return _read(path or contexts_path(), Contexts) or Contexts()
 
 
-def remember(*, dir: Path | str = "", url: str = "", name: str = "", path: Path | None = None) -> Context:
+def remember(
+    *, dir: Path | str = "", url: str = "", name: str = "", token: str = "", path: Path | None = None
+) -> Context:
     """Keep a cluster under ``name`` and make it the current one.
 
     A cluster that is known already keeps its name; without a name one is made of the folder's
@@ -169,7 +178,7 @@ def remember(*, dir: Path | str = "", url: str = "", name: str = "", path: Path 
         same = (folder, "" if folder else url)
         old = next((c for c in known.contexts if (c.dir, c.url) == same), None)
         chosen = name or (old.name if old else _free_name(known, folder, url))
-        context = Context(name=chosen, dir=folder, url="" if folder else url)
+        context = Context(name=chosen, dir=folder, url="" if folder else url, token=token)
         others = tuple(c for c in known.contexts if c.name != chosen and c is not old)
         kept = (*others, context)[-CONTEXTS_MAX:]
         _write(where, Contexts(current=chosen, contexts=kept))
@@ -221,6 +230,12 @@ def find(
         UsageError: more than one argument names a cluster.
         NotFound: nobody names one, or what is named does not run.
     """
+    found = _find(url, dir, context, environ, path)
+    token = environ.get("GALAXY_TOKEN", "")
+    return Found(url=found.url, because=found.because, dir=found.dir, token=token or found.token)
+
+
+def _find(url: str, dir: Path | str, context: str, environ: Mapping[str, str], path: Path | None) -> Found:
     if sum(map(bool, (url, dir, context))) > 1:
         raise UsageError("more than one cluster named", hint="give one of a URL, a folder, a context")
     if url:
@@ -242,7 +257,7 @@ def find(
         return _of(last)
     cluster = read_cluster(default_dir(environ)) if _readable(default_dir(environ)) else None
     if cluster is not None:
-        return Found(url=cluster.url, dir=cluster.dir, because=f"folder {cluster.dir}")
+        return Found(url=cluster.url, dir=cluster.dir, because=f"folder {cluster.dir}", token=cluster.token)
     raise NotFound(
         "no cluster is known here",
         details=["neither --redis, --dir, --context, GALAXY_REDIS, GALAXY_DIR nor a context names one"],
@@ -253,7 +268,7 @@ def find(
 def _of(context: Context) -> Found:
     if context.dir:
         return _in_folder(context.dir, f'context "{context.name}"')
-    return Found(url=context.url, because=f'context "{context.name}"')
+    return Found(url=context.url, because=f'context "{context.name}"', token=context.token)
 
 
 def _in_folder(directory: Path | str, because: str) -> Found:
@@ -263,7 +278,7 @@ def _in_folder(directory: Path | str, because: str) -> Found:
         raise NotFound(
             f"no cluster runs in {folder}", details=[f"named by {because}"], hint=f"galaxy up --dir {folder}"
         )
-    return Found(url=cluster.url, dir=str(folder), because=because)
+    return Found(url=cluster.url, dir=str(folder), because=because, token=cluster.token)
 
 
 def _readable(directory: Path) -> bool:

@@ -23,23 +23,33 @@ from galaxy.model.base import Noun
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.request import (
     OPERATIONS,
+    AddUser,
     AgentList,
+    AuditList,
     ClusterStatus,
     Discover,
     Done,
     EndpointList,
     ExecIn,
+    GrantUser,
     JobList,
     JobRef,
     ListAgents,
+    ListAudit,
     ListJobs,
+    ListUsers,
     ReadLogs,
     RecoverPod,
     SessionOpened,
+    SetToken,
     SubmitJob,
     UpdateJob,
+    UserList,
+    UserRef,
 )
+from galaxy.model.signing import stored_key
 from galaxy.model.spec import JobSpec
+from galaxy.model.user import Authority, Role, UserView
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
 
 N = TypeVar("N", bound=Noun)
@@ -76,11 +86,15 @@ class Galaxy:
         context: str = "",
         timeout_s: float = 5.0,
         user: str = "",
+        token: str = "",
     ) -> None:
         self.cluster = contexts.find(url=url, dir=os.fspath(dir), context=context)
+        token = token or self.cluster.token
         self.timeout_s = timeout_s
         try:
-            self._transport = Transport(self.cluster.url, user=user or _user(), timeout_s=min(timeout_s, 5.0))
+            self._transport = Transport(
+                self.cluster.url, user=user or _user(), timeout_s=min(timeout_s, 5.0), token=token
+            )
         except Unreachable as error:
             raise self._dead(error) from error
 
@@ -252,6 +266,44 @@ class Galaxy:
     def status(self) -> ClusterView:
         """Return leaders, counts and totals of the cluster."""
         return self._ask("galaxy.cluster.status", ClusterStatus(), ClusterView)
+
+    # Users, for operators.
+
+    def add_user(self, user: str, *, role: str = "user", key: str = "") -> str:
+        """Make a user and return his token, ``USER:SECRET``; nobody can tell it again."""
+        secret = secrets.token_urlsafe(32)
+        asked = AddUser(user=user, stored_key=stored_key(secret), role=Role(role))
+        return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
+
+    def new_token(self, user: str, *, key: str = "") -> str:
+        """Give a user another token and return it; the one he had is worth nothing from then on."""
+        secret = secrets.token_urlsafe(32)
+        asked = SetToken(user=user, stored_key=stored_key(secret))
+        return f"{self._ask('galaxy.user.token', asked, UserView, key).user}:{secret}"
+
+    def remove_user(self, user: str, *, key: str = "") -> UserView:
+        """Remove a user; his jobs run on."""
+        return self._ask("galaxy.user.remove", UserRef(user=user), UserView, key)
+
+    def grant(
+        self, user: str, pool: str, action: str, authorities: Sequence[str] = (), *, key: str = ""
+    ) -> UserView:
+        """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
+        given = tuple(Authority(authority) for authority in authorities)
+        asked = GrantUser(user=user, pool=pool, action=action, authorities=given)
+        return self._ask("galaxy.user.grant", asked, UserView, key)
+
+    def user(self, user: str) -> UserView:
+        """Return one user and his grants."""
+        return self._ask("galaxy.user.show", UserRef(user=user), UserView)
+
+    def users(self) -> list[UserView]:
+        """List users, by name."""
+        return list(self._ask("galaxy.user.list", ListUsers(), UserList).users)
+
+    def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
+        """Return the newest records of who did what, or the oldest with a serial above ``after``."""
+        return self._ask("galaxy.audit.list", ListAudit(after=after, limit=limit), AuditList)
 
     def leaders(self) -> list[LeaderView]:
         """Return who leads, from Nexus itself; works when nobody does."""

@@ -17,11 +17,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar, cast
 
+import msgspec
+
 from galaxy.errors import GalaxyError, Unreachable, error_from
 from galaxy.model.answer import Answer
 from galaxy.model.base import Noun, decode, encode, from_plain
 from galaxy.model.names import APPMASTER
 from galaxy.model.request import OPERATIONS, Request
+from galaxy.model.signing import proof_of, split_token
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
@@ -39,13 +42,14 @@ AGAIN_MAX_S: Final = 4.0
 class Transport:
     """A connection to one cluster; threads may share it."""
 
-    def __init__(self, url: str, *, user: str, timeout_s: float) -> None:
-        """Connect.
+    def __init__(self, url: str, *, user: str, timeout_s: float, token: str = "") -> None:
+        """Connect. Requests are signed with ``token`` (``USER:SECRET``) where there is one.
 
         Raises:
-            Refused: wrong password. Unreachable: no answer within ``timeout_s``.
+            UsageError: ``token`` is none. Refused: wrong password.
+            Unreachable: no answer within ``timeout_s``.
         """
-        self._user = user
+        self._user, self._secret = split_token(token) if token else (user, "")
         self._name = f"client@{socket.gethostname()}/{os.getpid()}"
         self.nexus = Nexus.connect(url, name=self._name, timeout_s=timeout_s)
         self.address = self.nexus.address
@@ -100,7 +104,12 @@ class Transport:
         with reaching(self.address):
             seconds, microseconds = self.nexus.client.time()
         deadline_s = seconds + microseconds / 1e6 + left_s
-        request = Request(op=op, key=key, reply=reply, deadline_s=deadline_s, user=self._user, body=body)
+        request = Request(
+            op=op, key=key, reply=reply, deadline_s=deadline_s, user=self._user, body=body,
+            at_s=deadline_s - left_s, nonce=secrets.token_hex(12),
+        )  # fmt: skip
+        if self._secret:
+            request = msgspec.structs.replace(request, proof=proof_of(request, self._secret))
         send = Send(queue=APPMASTER, task=op, body=request, id=f"{op}:{key}", expires_s=left_s)
         return celery_message(send, origin=self._name)
 

@@ -27,6 +27,11 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
+def encode_sorted(value: Any) -> bytes:
+    """Return ``value`` as JSON that is the same wherever it is made: keys of mappings are sorted."""
+    return _SORTED.encode(value)
+
+
 def decode(data: bytes | str, kind: type[T]) -> T:
     """Read JSON as a ``kind``, strictly.
 
@@ -73,3 +78,4 @@ def fold(*facts: object) -> int:
 
 
 _ENCODER: Final = msgspec.json.Encoder()
+_SORTED: Final = msgspec.json.Encoder(order="deterministic")

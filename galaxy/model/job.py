@@ -11,6 +11,7 @@ from galaxy.model.pod import PodFound
 from galaxy.model.request import Done, SessionOpened
 from galaxy.model.spec import JobSpec, JobType
 from galaxy.model.trace import TraceEvent
+from galaxy.model.user import UserView
 
 
 class Wish(StrEnum):
@@ -173,8 +174,10 @@ class AnswerRecord(Noun, frozen=True, kw_only=True):
     key: str
     op: str
     at_s: float
+    user: str = ""
     done: Done | None = None
     opened: SessionOpened | None = None
+    seen: UserView | None = None
     problem: Problem | None = None
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
 
 from galaxy.model.base import Noun
 from galaxy.model.spec import JobSpec
+from galaxy.model.user import AuditRecord, Authority, PoolName, Role, StoredKey, UserName, UserView
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView
 
 
@@ -14,7 +17,8 @@ class Request(Noun, frozen=True, kw_only=True):
 
     ``key`` is the idempotency key: the same key again gives the first answer again. ``reply``
     is the client's own short-lived Redis list. ``deadline_s`` is Unix seconds after which
-    nobody waits any more.
+    nobody waits any more. ``proof`` is the signature of ``user`` over all of it, made at ``at_s``
+    (Unix seconds) with a ``nonce`` of its own; see ``galaxy.model.signing``.
     """
 
     op: str
@@ -23,6 +27,9 @@ class Request(Noun, frozen=True, kw_only=True):
     deadline_s: float
     user: str = ""
     body: Any = None
+    at_s: float = 0.0
+    nonce: str = ""
+    proof: str = ""
 
 
 class SubmitJob(Noun, frozen=True, kw_only=True):
@@ -97,6 +104,58 @@ class ExecIn(Noun, frozen=True, kw_only=True):
     columns: int = 80
 
 
+class AddUser(Noun, frozen=True, kw_only=True):
+    """Make a user; his token stays with whoever asks, ``stored_key`` is made of it."""
+
+    user: UserName
+    stored_key: StoredKey
+    role: Role = Role.USER
+
+
+class UserRef(Noun, frozen=True, kw_only=True):
+    """Remove or show a user."""
+
+    user: str
+
+
+class SetToken(Noun, frozen=True, kw_only=True):
+    """Give a user another token; the one he had is worth nothing from then on."""
+
+    user: str
+    stored_key: StoredKey
+
+
+class GrantUser(Noun, frozen=True, kw_only=True):
+    """Change what a user may do on a pool: ``add`` to it, ``remove`` from it, ``set`` or ``clear`` it."""
+
+    user: str
+    pool: PoolName
+    action: Annotated[str, Meta(pattern="^(add|remove|set|clear)$")]
+    authorities: tuple[Authority, ...] = ()
+
+
+class ListUsers(Noun, frozen=True, kw_only=True):
+    pass
+
+
+class UserList(Noun, frozen=True, kw_only=True):
+    users: tuple[UserView, ...]
+
+
+class ListAudit(Noun, frozen=True, kw_only=True):
+    """The newest ``limit`` records, or with ``after`` the oldest that have a higher serial."""
+
+    after: Annotated[int, Meta(ge=0)] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class AuditList(Noun, frozen=True, kw_only=True):
+    """Oldest first; ``last`` is the highest serial that was given out."""
+
+    records: tuple[AuditRecord, ...]
+    last: int = 0
+
+
 class SessionOpened(Noun, frozen=True, kw_only=True):
     """Where a session's bytes are: one session a pod; ids are keys under ``galaxy:session:``."""
 
@@ -154,5 +213,12 @@ OPERATIONS: Final[dict[str, tuple[type[Noun], type[Noun]]]] = {
     "galaxy.agent.list": (ListAgents, AgentList),
     "galaxy.service.discover": (Discover, EndpointList),
     "galaxy.cluster.status": (ClusterStatus, ClusterView),
+    "galaxy.user.add": (AddUser, UserView),
+    "galaxy.user.remove": (UserRef, UserView),
+    "galaxy.user.token": (SetToken, UserView),
+    "galaxy.user.grant": (GrantUser, UserView),
+    "galaxy.user.show": (UserRef, UserView),
+    "galaxy.user.list": (ListUsers, UserList),
+    "galaxy.audit.list": (ListAudit, AuditList),
 }
 """Operation, which is the Celery task's name too: its body and its result."""

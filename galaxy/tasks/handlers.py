@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
 from celery.exceptions import Reject
 
 from galaxy.driver.shell import LeaderShell
@@ -115,14 +116,7 @@ def read_request(op: str, v: Any, body: Any) -> Request:
         raise BadMessage(f"a request for {request.op[:80]!r} came as task {op!r}")
     kind, _ = OPERATIONS[op]
     noun = from_plain({} if request.body is None else request.body, kind)
-    return Request(
-        op=op,
-        key=request.key,
-        reply=request.reply,
-        deadline_s=request.deadline_s,
-        user=request.user,
-        body=noun,
-    )
+    return msgspec.structs.replace(request, body=noun)
 
 
 def problem_of(error: GalaxyError) -> Problem:

@@ -66,7 +66,7 @@ def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -
     from galaxy.appmaster.service import AppMasterService
 
     def add_handlers(app: Any, shell: LeaderShell, gate: Gate, nexus: Nexus) -> None:
-        add_appmaster_handlers(app, shell, gate, AppMasterService(nexus))
+        add_appmaster_handlers(app, shell, gate, AppMasterService(nexus, config))
 
     logic = AppMaster() if config is None else AppMaster(config)
     return run_leader(names.APPMASTER, options, logic, add_handlers, usages_s=USAGES_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from galaxy.appmaster.logic import groups, jobs, pods, requests
+from galaxy.appmaster.logic import groups, jobs, pods, requests, users
 from galaxy.appmaster.logic.agents import Agents
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.ledger import Ledger
@@ -71,6 +71,7 @@ class AppMaster:
         ledger.begin(epoch, now_s)
         self.agents = Agents(self.config.resend_first_s * 2, self.config.resend_max_s)
         self._mend()
+        users.begin(ledger)
         for job in list(ledger.jobs.values()):
             ledger.touch(job.job)
             if job.wish is not Wish.REMOVE:

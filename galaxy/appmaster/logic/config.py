@@ -31,6 +31,15 @@ class AppMasterConfig(Noun, frozen=True, kw_only=True):
     """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
     late_s: float = 300.0
     """A change asked for with a deadline longer ago is not made: nobody waits, clocks may differ."""
+    require_users: bool = False
+    """Refuse what nobody signed even while there is no user; with the first user it is so anyway."""
+    first_operator: str = ""
+    """``USER:STORED_KEY`` of the operator to begin with when there is no user."""
+    signed_s: float = 120.0
+    """A request is void so long after it was signed, or before; nonces are remembered twice as long."""
+    nonces_max: int = 50_000
+    """Requests of one user that are remembered; more within ``signed_s`` are refused."""
+    audit_max: int = 5000
     revisions_max: int = 10
     events_max: int = 20
     answers_max: int = 10_000

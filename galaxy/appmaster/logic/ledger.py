@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.laws import JOB_LAW, POD_LAW, JobEvent, PodEvent
+from galaxy.appmaster.logic.nonces import Nonces
 from galaxy.appmaster.logic.timers import Backoff, Timers
 from galaxy.model.answer import Reply
 from galaxy.model.container import GroupOrder
@@ -26,6 +28,7 @@ from galaxy.model.spec import JobSpec, JobType
 from galaxy.model.step import Send
 from galaxy.model.table import Table
 from galaxy.model.trace import TraceEvent
+from galaxy.model.user import AuditRecord, UserRecord
 
 
 class Ledger:
@@ -63,11 +66,13 @@ class Ledger:
         self.answers: Table[AnswerRecord] = Table("answers", AnswerRecord)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda row: row.name})
         self.stories: Table[StoryRecord] = Table("stories", StoryRecord)
+        self.users: Table[UserRecord] = Table("users", UserRecord)
+        self.audit: Table[AuditRecord] = Table("audit", AuditRecord)
         self.tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
                 self.revisions, self.jobs, self.pods, self.endpoints,
-                self.answers, self.history, self.stories,
+                self.answers, self.history, self.stories, self.users, self.audit,
             )
         }  # fmt: skip
         self._messages = 0
@@ -86,6 +91,8 @@ class Ledger:
         self.touched: dict[str, dict[str, None] | None] = {}
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
+        self.nonces = Nonces(2 * self.config.signed_s, self.config.nonces_max)
+        self._audited = deque(sorted(self.audit))
         self.clear_outbox()
 
     def clear_outbox(self) -> None:
@@ -165,11 +172,58 @@ class Ledger:
         """Keep the first answer to a key; the oldest make way."""
         self.answers.put(row.key, row)
         self._answered.append((row.at_s, row.key))
+        self._forget_answers()
+
+    @property
+    def answers_full(self) -> bool:
+        """Whether no further change can be remembered for long enough."""
+        self._forget_answers()
+        return len(self._answered) >= 2 * self.config.answers_max
+
+    def _forget_answers(self) -> None:
         oldest_s = self.now_s - self.config.answers_s
+        # What was signed is kept until it could not be said again: or a replay would be done again.
+        surely_s = self.now_s - 2 * self.config.signed_s if self.users else self.now_s
         while self._answered and (
-            len(self._answered) > self.config.answers_max or self._answered[0][0] < oldest_s
+            (len(self._answered) > self.config.answers_max and self._answered[0][0] <= surely_s)
+            or self._answered[0][0] < oldest_s
         ):
             self.answers.drop(self._answered.popleft()[1])
+
+    # ---- who did what
+
+    def record(self, user: str, op: str, target: str, result: str, message: str) -> None:
+        """Keep one more record of the audit trail; the oldest make way."""
+        serial = int(self._audited[-1]) + 1 if self._audited else 1
+        key = f"{serial:015d}"
+        self.audit.put(
+            key,
+            AuditRecord(
+                serial=serial,
+                at_s=self.now_s,
+                user=user,
+                op=op,
+                target=target,
+                result=result,
+                message=message,
+            ),
+        )
+        self._audited.append(key)
+        while len(self._audited) > self.config.audit_max:
+            self.audit.drop(self._audited.popleft())
+
+    def audited(self, after: int, limit: int) -> tuple[AuditRecord, ...]:
+        """Return the newest records, or with ``after`` the oldest beyond that serial."""
+        if not self._audited:
+            return ()
+        first = int(self._audited[0])
+        start = max(after + 1 - first, 0) if after else max(len(self._audited) - limit, 0)
+        keys = islice(self._audited, start, start + limit)
+        return tuple(self.audit[key] for key in keys)
+
+    @property
+    def last_audit(self) -> int:
+        return int(self._audited[-1]) if self._audited else 0
 
     def remember(self, row: HistoryRecord) -> None:
         """Keep what is known of a job that is gone; the oldest make way."""

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.appmaster.logic import jobs, lookup, pods, rollout, sessions, shows
+from galaxy.appmaster.logic import access, jobs, lookup, permit, pods, rollout, sessions, shows, users
 from galaxy.appmaster.logic.laws import Recovered, StartAsked, StopAsked, UpdateAsked
 from galaxy.appmaster.logic.ledger import Ledger, is_batch, revision_key
-from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, UsageError
+from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, Unreachable, UsageError
 from galaxy.ids import job_id
 from galaxy.model.answer import Answer, Problem, Reply
 from galaxy.model.demand import container_changes
@@ -27,6 +27,14 @@ from galaxy.model.request import (
 )
 from galaxy.model.rules import advice, check, flaws
 from galaxy.model.spec import JobSpec
+from galaxy.model.user import UserRecord, UserView
+
+MESSAGE_MAX: Final = 400
+"""Longest message of an error in the audit trail, in characters."""
+
+_FULL: Final = Unreachable(
+    "AppMaster has made more changes within minutes than it can remember", hint="the same again in a while"
+)
 
 _OVER = (JobState.FINISHED, JobState.FAILED)
 
@@ -36,38 +44,57 @@ def handle(ledger: Ledger, request: Request) -> None:
     kind = OPERATIONS.get(request.op)
     if kind is None or not isinstance(request.body, kind[0]):
         _reply(ledger, request, problem=UsageError(f'"{request.op}" is nothing that AppMaster does'))
-    elif request.op in _CHANGES:
-        _once(ledger, request)
-    elif request.op in _READS:
-        try:
-            result = _READS[request.op](ledger, request.body)
-        except GalaxyError as error:
-            _reply(ledger, request, problem=error)
-        else:
+        return
+    try:
+        user = access.authenticate(ledger.users, request, ledger.now_s, ledger.config)
+        if user is not None and not ledger.nonces.is_new(user.user, request.nonce, ledger.now_s):
+            return  # Doubled on its way, or a replay: the first of it was answered.
+        if request.op in _READS:
+            permit.read(ledger, user, request)
+            result = permit.visible(ledger, user, _READS[request.op](ledger, request.body))
             _reply(ledger, request, result=result)
+            return
+    except GalaxyError as error:
+        _reply(ledger, request, problem=error)
+        return
+    if request.op in _CHANGES:
+        _once(ledger, request, user)
     else:
         _reply(ledger, request, problem=UsageError(f'"{request.op}" is answered before it comes here'))
 
 
-def _once(ledger: Ledger, request: Request) -> None:
+def _once(ledger: Ledger, request: Request, user: UserRecord | None) -> None:
     first = ledger.answers.get(request.key)
+    if first is not None and user is not None and first.user != user.user:
+        _reply(ledger, request, problem=Conflict("this idempotency key is another user's"))
+        return
     if first is not None:
-        result = first.done or first.opened
+        result = first.done or first.opened or first.seen
         answer = Answer(key=request.key, result=result, problem=first.problem)
         ledger.replies.append(Reply(reply=request.reply, answer=answer))
         return
     if ledger.now_s > request.deadline_s + ledger.config.late_s:
         return  # Nobody waits, and the key may have been answered and forgotten.
-    row = AnswerRecord(key=request.key, op=request.op, at_s=ledger.now_s)
+    if user is not None and ledger.answers_full:
+        _reply(ledger, request, problem=_FULL)
+        return
+    row = AnswerRecord(key=request.key, op=request.op, at_s=ledger.now_s, user=request.user)
     try:
+        target = permit.target_of(request)
+        permit.change(ledger, user, request)
         result = _CHANGES[request.op](ledger, request)
     except GalaxyError as error:
         ledger.answer(msgspec.structs.replace(row, problem=_problem(error)))
+        if user is not None:
+            ledger.record(user.user, request.op, target, error.kind, error.message[:MESSAGE_MAX])
         _reply(ledger, request, problem=error)
         return
+    if user is not None:  # Where there are no users, what a request says of its sender is worth nothing.
+        ledger.record(user.user, request.op, target, "ok", "")
     opened = result if isinstance(result, SessionOpened) else None
     done = result if isinstance(result, Done) else None
-    ledger.answer(msgspec.structs.replace(row, done=done, opened=opened))
+    seen = result if isinstance(result, UserView) else None
+    ledger.answer(msgspec.structs.replace(row, done=done, opened=opened, seen=seen))
     _reply(ledger, request, result=result)
 
 
@@ -223,7 +250,7 @@ def _exec(ledger: Ledger, request: Request) -> SessionOpened:
     return sessions.open_exec(ledger, request, request.body)
 
 
-_CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened]]] = {
+_CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened | UserView]]] = {
     "galaxy.job.submit": _submit,
     "galaxy.job.update": _update,
     "galaxy.job.stop": _stop,
@@ -232,12 +259,19 @@ _CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened]]] = 
     "galaxy.job.recover": _recover,
     "galaxy.job.logs": _logs,
     "galaxy.pod.exec": _exec,
+    "galaxy.user.add": users.add,
+    "galaxy.user.remove": users.remove,
+    "galaxy.user.token": users.token,
+    "galaxy.user.grant": users.grant,
 }
 
 _READS: Final[dict[str, Callable[[Ledger, Any], Any]]] = {
     "galaxy.job.list": shows.list_jobs,
     "galaxy.job.show": shows.show_job,
     "galaxy.service.discover": shows.discover,
+    "galaxy.user.show": users.show,
+    "galaxy.user.list": users.list_users,
+    "galaxy.audit.list": users.list_audit,
 }
 
 

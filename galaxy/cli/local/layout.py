@@ -44,6 +44,8 @@ class Plan(Noun, frozen=True, kw_only=True):
     web_port: int = 0
     redis_url: str = ""
     server: str = ""
+    token: str = ""
+    """``USER:SECRET`` of the first operator, who is whoever started the cluster first."""
 
 
 class Layout:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 import secrets
 import socket
 import sys
@@ -33,6 +35,8 @@ from galaxy.container.probe import probe
 from galaxy.errors import HostError, Unreachable
 from galaxy.ids import HOST
 from galaxy.model.base import Noun
+from galaxy.model.names import APPMASTER
+from galaxy.model.signing import split_token, stored_key
 from galaxy.nexus import acl
 from galaxy.nexus.nexus import Nexus
 
@@ -201,9 +205,14 @@ class LocalCluster:
             web_port=web_port,
             redis_url=wishes.redis,
             server=self._server.kind if self._server else (old.server if old else ""),
+            token=old.token if old and old.token else f"{_user()}:{secrets.token_urlsafe(32)}",
         )
 
     def _child(self, part: str, *options: str, name: str = "", host: str = "") -> Child:
+        env = {"GALAXY_REDIS": self._url(part, host), "GALAXY_DIR": str(self.layout.root)}
+        if part == APPMASTER:
+            user, secret = split_token(self._plan.token)
+            env["GALAXY_FIRST_OPERATOR"] = f"{user}:{stored_key(secret)}"
         return Child(
             name=name or part,
             argv=[
@@ -217,7 +226,7 @@ class LocalCluster:
                 *options,
             ],
             log=self.layout.logs / f"{(name or part).replace(' ', '-')}.log",
-            env={"GALAXY_REDIS": self._url(part, host), "GALAXY_DIR": str(self.layout.root)},
+            env=env,
         )
 
     def _agent(self, agent: LocalAgent) -> Child:
@@ -250,6 +259,7 @@ class LocalCluster:
             version=__version__,
             server=self._server.kind if self._server else "configured",
             detached=self.wishes.detach,
+            token=self._plan.token,
             secret="" if self._plan.redis_url else self._plan.password,
             processes=(process_ref("supervisor", os.getpid()), *refs),
         )
@@ -262,6 +272,14 @@ class LocalCluster:
             server=str(self._server or servers.without_password(self._plan.redis_url)),
             took_s=time.time() - self._started_s,
         )
+
+
+def _user() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return re.sub(r"[^A-Za-z0-9_.@-]", "_", name)[:64].lstrip(".@-") or "operator"
 
 
 def _agent_names(count: int) -> list[str]:

@@ -1,0 +1,41 @@
+"""Which signed requests were seen already, for as long as their signatures are good; bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from galaxy.errors import Unreachable
+
+
+class Nonces:
+    """By user, what he signed within the last ``kept_s`` seconds; ``most`` of each user."""
+
+    def __init__(self, kept_s: float, most: int) -> None:
+        self._kept_s = kept_s
+        self._most = most
+        self._seen: dict[str, set[str]] = {}
+        self._order: deque[tuple[float, str, str]] = deque()
+
+    def is_new(self, user: str, nonce: str, now_s: float) -> bool:
+        """Note ``nonce`` and tell whether it is the first of its kind.
+
+        Raises:
+            Unreachable: there are more than can be remembered; later ones are taken again.
+        """
+        while self._order and self._order[0][0] < now_s - self._kept_s:
+            _, old_user, old = self._order.popleft()
+            seen = self._seen[old_user]
+            seen.discard(old)
+            if not seen:
+                del self._seen[old_user]
+        seen = self._seen.setdefault(user, set())
+        if nonce in seen:
+            return False
+        if len(seen) >= self._most:
+            raise Unreachable(
+                f'user "{user}" asks too much: {len(seen)} requests within {self._kept_s:g} s',
+                hint="the same again in a while",
+            )
+        seen.add(nonce)
+        self._order.append((now_s, user, nonce))
+        return True

@@ -1,0 +1,118 @@
+"""Users and their grants, as operators change them; and the audit trail, as they read it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from galaxy.appmaster.logic.ledger import Ledger
+from galaxy.errors import Conflict, NotFound, Refused, UsageError
+from galaxy.model.request import (
+    AddUser,
+    AuditList,
+    GrantUser,
+    ListAudit,
+    ListUsers,
+    Request,
+    SetToken,
+    UserList,
+    UserRef,
+)
+from galaxy.model.user import Role, UserRecord, UserView
+
+USERS_MAX: Final = 10_000
+
+
+def begin(ledger: Ledger) -> None:
+    """Make the first operator, where there is one to make and no user yet."""
+    name, colon, stored = ledger.config.first_operator.partition(":")
+    if colon and not ledger.users:
+        ledger.users.put(
+            name, UserRecord(user=name, role=Role.OPERATOR, stored_key=stored, created_s=ledger.now_s)
+        )
+
+
+def add(ledger: Ledger, request: Request) -> UserView:
+    """Make a user; the first one must be an operator, or nobody could make another."""
+    body: AddUser = request.body
+    if body.user in ledger.users:
+        raise Conflict(f'there is a user "{body.user}" already', hint=f"galaxy user token {body.user}")
+    if not ledger.users and body.role is not Role.OPERATOR:
+        raise UsageError(
+            "the first user must be an operator", hint=f"galaxy user add {body.user} --role operator"
+        )
+    if len(ledger.users) >= USERS_MAX:
+        raise Conflict(f"there are {len(ledger.users)} users, and no room for more")
+    return _put(
+        ledger,
+        UserRecord(
+            user=body.user,
+            role=body.role,
+            stored_key=body.stored_key,
+            created_s=ledger.now_s,
+            by=request.user,
+        ),
+    )
+
+
+def remove(ledger: Ledger, request: Request) -> UserView:
+    """Remove a user; his jobs run on, and operators look after them."""
+    row = _find(ledger, request.body.user)
+    others = (other for other in ledger.users.values() if other.user != row.user)
+    if row.role is Role.OPERATOR and not any(other.role is Role.OPERATOR for other in others):
+        raise Refused(
+            f'"{row.user}" is the last operator',
+            details=["without one nobody could manage users"],
+            hint="galaxy user add NAME --role operator first",
+        )
+    ledger.users.drop(row.user)
+    return view(row)
+
+
+def token(ledger: Ledger, request: Request) -> UserView:
+    body: SetToken = request.body
+    return _put(ledger, msgspec.structs.replace(_find(ledger, body.user), stored_key=body.stored_key))
+
+
+def grant(ledger: Ledger, request: Request) -> UserView:
+    body: GrantUser = request.body
+    row = _find(ledger, body.user)
+    if body.action != "clear" and not body.authorities:
+        raise UsageError(f"no authority to {body.action}")
+    had = set(row.grants.get(body.pool, ()))
+    given = set(body.authorities)
+    now = {"add": had | given, "remove": had - given, "set": given, "clear": set()}[body.action]
+    grants = {pool: held for pool, held in row.grants.items() if pool != body.pool}
+    if now:
+        grants[body.pool] = tuple(sorted(now))
+    return _put(ledger, msgspec.structs.replace(row, grants=dict(sorted(grants.items()))))
+
+
+def show(ledger: Ledger, asked: UserRef) -> UserView:
+    return view(_find(ledger, asked.user))
+
+
+def list_users(ledger: Ledger, _: ListUsers) -> UserList:
+    return UserList(users=tuple(view(ledger.users[name]) for name in sorted(ledger.users)))
+
+
+def list_audit(ledger: Ledger, asked: ListAudit) -> AuditList:
+    return AuditList(records=ledger.audited(asked.after, asked.limit), last=ledger.last_audit)
+
+
+def view(row: UserRecord) -> UserView:
+    """Return a user without his key."""
+    return UserView(user=row.user, role=row.role, created_s=row.created_s, by=row.by, grants=row.grants)
+
+
+def _put(ledger: Ledger, row: UserRecord) -> UserView:
+    ledger.users.put(row.user, row)
+    return view(row)
+
+
+def _find(ledger: Ledger, name: str) -> UserRecord:
+    row = ledger.users.get(name)
+    if row is None:
+        raise NotFound(f'there is no user "{name}"', hint="galaxy user list")
+    return row

@@ -1,0 +1,69 @@
+"""Users, what each may do on which pool, and the trail of what was done."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from galaxy.model.base import Noun
+
+UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$")]
+StoredKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+PoolName = Annotated[str, Meta(pattern=r"^(\*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})$")]
+ALL_POOLS: Final = "*"
+"""A grant on this pool is one on every pool."""
+
+
+class Role(StrEnum):
+    """Operators may do everything, and are the only ones who manage users and read the audit trail."""
+
+    USER = "user"
+    OPERATOR = "operator"
+
+
+class Authority(StrEnum):
+    """What can be granted on a pool."""
+
+    CREATE_CONTAINER = "create_container"
+    REMOVE_CONTAINER = "remove_container"
+    UPDATE_CONTAINER = "update_container"
+    LIST_CONTAINER = "list_container"
+    SUBMIT_JOB = "submit_job"
+    REMOVE_JOB = "remove_job"
+    UPDATE_JOB = "update_job"
+    LIST_JOB = "list_job"
+
+
+class UserRecord(Noun, frozen=True, kw_only=True):
+    """A user. ``stored_key`` is a hash by which requests are checked; none can be signed with it."""
+
+    user: str
+    role: Role
+    stored_key: str
+    created_s: float
+    by: str = ""
+    grants: dict[str, tuple[Authority, ...]] = {}
+
+
+class UserView(Noun, frozen=True, kw_only=True):
+    """A user as operators see him."""
+
+    user: str
+    role: Role
+    created_s: float
+    by: str = ""
+    grants: dict[str, tuple[Authority, ...]] = {}
+
+
+class AuditRecord(Noun, frozen=True, kw_only=True):
+    """Who did what when, and what came of it: ``result`` is ``ok`` or the kind of the error."""
+
+    serial: int
+    at_s: float
+    user: str
+    op: str
+    target: str = ""
+    result: str = "ok"
+    message: str = ""
