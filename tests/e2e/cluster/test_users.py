@@ -1,0 +1,128 @@
+"""Users of a real cluster: made, granted, refused, and told of in the audit trail."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from galaxy.client import Galaxy
+from galaxy.errors import Refused
+from tests.e2e.cluster.conftest import GALAXY, Cluster, job_file, until
+
+
+@pytest.fixture
+def token(cluster: Cluster) -> Iterator[Callable[[str], str]]:
+    """Make users, and remove them after the test."""
+    made: list[str] = []
+
+    def make(user: str) -> str:
+        made.append(user)
+        return cluster.run("user", "add", user).stdout.strip()
+
+    yield make
+    for user in made:
+        cluster.run("user", "remove", user, status=None)
+
+
+def as_user(cluster: Cluster, token: str, *words: str, status: int | None = 0) -> str:
+    """Run a command as somebody who has a token and the clients' login, and nothing else."""
+    environ = {name: value for name, value in cluster.environ.items() if name != "GALAXY_DIR"}
+    environ |= {"GALAXY_REDIS": cluster.file()["url"], "GALAXY_TOKEN": token}
+    done = subprocess.run(
+        [*GALAXY, *words], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
+    assert status is None or done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_whoever_starts_a_cluster_is_its_operator_and_nobody_else_gets_in(cluster: Cluster) -> None:
+    (me,) = [user for user in cluster.json("user", "list") if user["role"] == "operator"]
+    assert cluster.file()["token"].startswith(f"{me['user']}:")
+    said = as_user(cluster, "", "job", "list", status=3)
+    assert "not signed" in said and "GALAXY_TOKEN" in said
+    said = as_user(cluster, f"{me['user']}:" + "x" * 40, "status", status=3)
+    assert "wrong" in said
+    assert (
+        cluster.file()["token"].encode() not in Path(f"/proc/{cluster.pid('appmaster')}/environ").read_bytes()
+    )
+    with pytest.raises(Refused), Galaxy(cluster.file()["url"]) as galaxy:
+        galaxy.agents()
+
+
+def test_user_runs_what_he_may_and_nobody_touches_what_is_not_his(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], token: Callable[[str], str]
+) -> None:
+    jobs("mine")
+    ann, bob = token("ann"), token("bob")
+    path = str(
+        job_file(tmp_path, "mine", deploy={"pools": ["main"]}, task={"start": "echo secret; sleep 1000"})
+    )
+    said = as_user(cluster, ann, "job", "run", path, status=3)
+    assert "submit_job is not granted on pool main" in said
+    everything = ("submit_job", "update_job", "remove_job", "list_job")
+    for user in ("ann", "bob"):
+        cluster.run("user", "grant", user, "main", "add", *everything)
+    as_user(cluster, ann, "job", "run", path)
+    assert "hi" in as_user(cluster, ann, "exec", "mine", "--", "echo", "hi")
+    assert "secret" in until("logs", lambda: as_user(cluster, ann, "logs", "mine"))
+    for words in (
+        ("exec", "mine", "--", "id"),
+        ("logs", "mine"),
+        ("job", "update", path),
+        ("job", "stop", "mine"),
+        ("job", "remove", "--yes", "mine"),
+        ("user", "list"),
+        ("audit",),
+        ("user", "grant", "bob", "*", "add", "list_job"),
+    ):
+        said = as_user(cluster, bob, *words, status=3)
+        assert 'user "bob" may not' in said
+    assert "mine" in as_user(cluster, bob, "job", "list")
+    as_user(cluster, ann, "job", "remove", "--yes", "mine")
+    trail = [(one["user"], one["op"], one["target"], one["result"]) for one in cluster.json("audit")]
+    assert ("ann", "galaxy.job.submit", "mine", "refused") in trail
+    assert ("ann", "galaxy.job.submit", "mine", "ok") in trail
+    assert ("bob", "galaxy.pod.exec", "mine", "refused") in trail
+    assert any(one[:2] == ("ann", "galaxy.job.remove") and one[3] == "ok" for one in trail)
+
+
+def test_new_token_makes_the_old_one_void(cluster: Cluster, token: Callable[[str], str]) -> None:
+    old = token("cyd")
+    new = as_user(cluster, old, "user", "token", "cyd").strip()
+    assert "wrong" in as_user(cluster, old, "job", "list", status=3)
+    as_user(cluster, new, "job", "list")
+
+
+def test_audit_is_followed_as_things_happen(cluster: Cluster, token: Callable[[str], str]) -> None:
+    following = subprocess.Popen(
+        [*GALAXY, "audit", "-f", "-n", "1"], env=cluster.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        token("dan")
+        assert following.stdout is not None
+        end_s = time.monotonic() + 30
+        while "user.add  dan  ok" not in (line := following.stdout.readline()):
+            assert line and time.monotonic() < end_s
+    finally:
+        following.kill()
+        following.communicate(timeout=10)
+
+
+def test_context_of_a_remote_cluster_holds_a_token_and_does_not_show_it(
+    cluster: Cluster, tmp_path: Path, token: Callable[[str], str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token("eve") + "\n")
+    cluster.run("context", "add", "far", "--redis", cluster.file()["url"], "--token", str(file))
+    try:
+        assert cluster.run("job", "list", "--context", "far", "-o", "name").returncode == 0
+        shown = cluster.run("context", "list", "-o", "json").stdout
+        assert file.read_text().strip() not in shown
+        assert cluster.run("user", "list", "--context", "far", status=3)
+    finally:
+        cluster.run("context", "remove", "far")
