@@ -7,12 +7,13 @@ every blocking call is shorter than the socket's timeout.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -27,6 +28,12 @@ BLOCK_S: Final = 2.0
 CONNECTIONS_MAX: Final = 64
 SCHEMES: Final = ("redis", "rediss")
 VERSION_MIN: Final = 7
+TLS_FILES: Final = {
+    "ssl_ca_certs": ("ca", "GALAXY_REDIS_CA"),
+    "ssl_certfile": ("cert", "GALAXY_REDIS_CERT"),
+    "ssl_keyfile": ("key", "GALAXY_REDIS_KEY"),
+}
+"""Parameters of a TLS URL: what redis-py calls them, what people do, and the environment."""
 
 
 def address_of(url: str) -> str:
@@ -46,6 +53,39 @@ def address_of(url: str) -> str:
     return f"{parts.hostname}:{port or 6379}"
 
 
+def full_url(url: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return ``url`` as redis-py and kombu both read it; with TLS, who answers is always checked.
+
+    ``rediss://...?ca=FILE&cert=FILE&key=FILE``; what is missing comes from GALAXY_REDIS_CA,
+    GALAXY_REDIS_CERT and GALAXY_REDIS_KEY, and without a CA the system's are believed. kombu
+    would take a ``rediss`` URL without parameters for one without TLS.
+
+    Raises:
+        UsageError: it is not a Redis URL, or has a parameter that is none of these.
+    """
+    address_of(url)
+    plain, _, query = url.partition("?")
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if urlsplit(url).scheme != "rediss":
+        if given:
+            raise UsageError(
+                f"a URL without TLS takes no parameters, not {sorted(given)}", hint="rediss://..."
+            )
+        return url
+    tls = {"ssl_cert_reqs": "required"}
+    for name, (short, variable) in TLS_FILES.items():
+        value = given.pop(short, "") or given.pop(name, "") or environ.get(variable, "")
+        if value:
+            tls[name] = value
+    if given.pop("ssl_cert_reqs", "required") != "required" or given:
+        shown = ", ".join(sorted(given)) or "ssl_cert_reqs other than required"
+        raise UsageError(f"a TLS URL takes ca, cert and key, not {shown}", hint="rediss://...?ca=FILE")
+    for name, value in tls.items():
+        if name in TLS_FILES and not os.access(value, os.R_OK):
+            raise UsageError(f"cannot read {value}, which is {TLS_FILES[name][0]} of the Redis URL")
+    return f"{plain}?{urlencode(tls, safe='/')}"
+
+
 def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Redis:
     """Return a client with a bounded pool; nothing is connected yet.
 
@@ -54,7 +94,7 @@ def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Red
     """
     try:
         pool = redis.BlockingConnectionPool.from_url(
-            url,
+            full_url(url),
             socket_timeout=socket_s,
             socket_connect_timeout=min(CONNECT_S, socket_s),
             socket_keepalive=True,

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from galaxy.errors import Unreachable
 from galaxy.model.names import queue_of
 from galaxy.model.step import Send
-from galaxy.nexus.connection import CONNECT_S, SOCKET_S, address_of
+from galaxy.nexus.connection import CONNECT_S, SOCKET_S, address_of, full_url
 from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 
 BATCH: Final = 500
@@ -33,7 +33,7 @@ class Publisher:
 
     def __init__(self, url: str, *, name: str) -> None:
         self.address = address_of(url)
-        self._url = url
+        self._url = full_url(url)
         self._name = name
         self._lock = threading.Lock()
         self._producer: Any = None

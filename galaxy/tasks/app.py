@@ -10,7 +10,7 @@ from kombu import Queue
 
 from galaxy.errors import UsageError
 from galaxy.model.answer import Reply
-from galaxy.nexus.connection import CONNECT_S, SCHEMES
+from galaxy.nexus.connection import CONNECT_S, SCHEMES, full_url
 from galaxy.tasks.backend import ReplyBackend
 from galaxy.tasks.strategy import GalaxyTask
 from galaxy.tasks.transport import Dropped
@@ -41,7 +41,9 @@ def make_app(
     """
     if url.partition("://")[0] not in SCHEMES:
         raise UsageError("the transport needs a Redis URL over TCP", hint="redis://[:PASSWORD@]HOST:PORT/0")
-    app = Celery("galaxy", broker=url, backend=ReplyBackend, task_cls=GalaxyTask, set_as_current=False)
+    app = Celery(
+        "galaxy", broker=full_url(url), backend=ReplyBackend, task_cls=GalaxyTask, set_as_current=False
+    )
     app.galaxy_reply = reply
     app.galaxy_dropped = Dropped()
     app.conf.update(

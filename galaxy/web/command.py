@@ -45,6 +45,9 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
     app = make_app(url, node=f"web@{socket.gethostname()}", queues=[WEB_QUEUE])
     # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
     app.conf.broker_transport = "redis"
+    if url.startswith("rediss:"):
+        # Flower's own clients know of TLS by this setting only.
+        app.conf.broker_use_ssl = dict(app.connection_for_read().ssl)
     # Its threads ask at the same time, and each holds a connection while it waits for a second one:
     # with as few as a worker has they wait for each other.
     app.conf.broker_pool_limit = POOL_LIMIT
