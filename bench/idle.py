@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from galaxy.client.contexts import login_url
+
 WINDOW_S, WINDOW_QUICK_S = 60.0, 10.0
 SETTLE_S, SETTLE_QUICK_S = 15.0, 4.0
 CROWD = 50
@@ -83,7 +85,8 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        return str(json.loads((self.folder / "c" / "cluster.json").read_text())["url"])
+        facts = json.loads((self.folder / "c" / "cluster.json").read_text())
+        return login_url(facts["url"], facts["secret"], "admin")
 
     def processes(self) -> dict[str, list[int]]:
         """Return the pids of every part; of the launcher's children only some are AppWorkers.

@@ -27,7 +27,7 @@ from typing import Any
 from celery import Celery
 
 from galaxy.client import Galaxy
-from galaxy.client.contexts import read_cluster
+from galaxy.client.contexts import login_url, read_cluster
 
 ROUNDS, ROUNDS_QUICK = 30, 8
 WARM_UP = 2
@@ -119,7 +119,7 @@ def cluster() -> Iterator[tuple[Galaxy, str]]:
         found = read_cluster(folder / "c")
         assert found is not None
         with Galaxy(dir=folder / "c") as galaxy:
-            yield galaxy, found.url
+            yield galaxy, login_url(found.url, found.secret, "admin")
     finally:
         command = [*GALAXY, "down", "--dir", str(folder / "c")]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environ)

@@ -40,8 +40,9 @@ def test_second_agent_joins_with_one_command_and_its_programs_outlive_it(
     own, other = new_cluster(), new_cluster()
     own.up("--no-web")
     state, root = other.folder / "h2", f"galaxy-h2-{os.getpid()}"
+    url = own.run("redis", "url", "agent", "--host", "h2").stdout.strip()
     command = [
-        *GALAXY, "agent", "--redis", own.file()["url"], "--pool", "side", "--name", "h2",
+        *GALAXY, "agent", "--redis", url, "--pool", "side", "--name", "h2",
         "--state", str(state), "--cgroup-root", root, "--ports", "19000-19099",
     ]  # fmt: skip
     second = subprocess.Popen(command, env=own.environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
