@@ -130,11 +130,12 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     found += [f"cgroup {top}" for top in tops]
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
+            words = command + (process / "environ").read_bytes()
             cgroups = (process / "cgroup").read_text()
         except OSError:
             continue
-        if int(process.name) == os.getpid() or not (process / "cmdline").read_bytes():
+        if int(process.name) == os.getpid() or not command:
             continue
         ours = bytes(folder) + b"/" in words or bytes(folder) + b"\0" in words
         if ours or any(f"/{root}/" in cgroups for root in cgroup_roots):
