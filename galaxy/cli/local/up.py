@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from galaxy import __version__
 from galaxy.cli.local import server as servers
 from galaxy.cli.local.end import PARTS_GRACE_S, SERVER_GRACE_S, end_agents, take_over
@@ -62,6 +64,13 @@ class Wishes(Noun, frozen=True, kw_only=True):
     detach: bool = False
 
 
+def remembered(wishes: Wishes, old: Plan | None) -> Wishes:
+    """Return ``wishes`` with the foreign server that the folder was used with, unless another is named."""
+    if old is None or not old.redis_url or wishes.redis or wishes.server:
+        return wishes
+    return msgspec.structs.replace(wishes, redis=old.redis_url)
+
+
 class Up(Noun, frozen=True, kw_only=True):
     """The cluster is up; what there is to tell about it."""
 
@@ -75,8 +84,8 @@ class LocalCluster:
     """A cluster in one folder, run by this process until somebody asks for the end."""
 
     def __init__(self, wishes: Wishes, tell: Callable[[Happened], None], lifeline: int) -> None:
-        self.wishes = wishes
         self.layout = Layout(Path(wishes.dir))
+        self.wishes = wishes = remembered(wishes, read_plan(self.layout))
         self.mode = probe().mode
         self._tell = tell
         self._started_s = time.time()

@@ -1,0 +1,21 @@
+"""Which server a cluster's folder goes with."""
+
+from galaxy.cli.local.layout import Plan
+from galaxy.cli.local.up import Wishes, remembered
+
+OTHERS = Plan(password="p", agents=(), redis_url="redis://:secret@db:6379/0")
+OWN = Plan(password="p", agents=(), redis_port=6400)
+
+
+def test_folder_used_with_somebody_elses_server_goes_with_it_again() -> None:
+    assert remembered(Wishes(dir="/d"), OTHERS).redis == OTHERS.redis_url
+
+
+def test_server_that_is_named_wins_over_the_one_remembered() -> None:
+    assert remembered(Wishes(dir="/d", redis="redis://new:6379/0"), OTHERS).redis == "redis://new:6379/0"
+    assert remembered(Wishes(dir="/d", server="embedded"), OTHERS).redis == ""
+
+
+def test_folder_with_a_server_of_its_own_or_none_yet_names_nobody_elses() -> None:
+    assert remembered(Wishes(dir="/d"), OWN).redis == ""
+    assert remembered(Wishes(dir="/d"), None).redis == ""
