@@ -137,7 +137,8 @@ def test_each_of_several_broken_values_is_named_with_its_line(
     named = {match[2]: int(match[1]) for line in said if (match := re.match(r"x:(\d+):\d+: `([^`]*)`", line))}
     for path in paths:
         assert write_path(path) in named, (said, path)
-        line = lines[named[write_path(path)] - 1]
+        at_line = named[write_path(path)] - 1  # An item of a list in JSON begins two lines above its text.
+        line = "".join(lines[at_line : at_line + 3])
         field = next(step for step in reversed(path) if isinstance(step, str))
         assert field in line or MARK in line, (line, path, said)
     assert len(said) == len(paths)
