@@ -19,7 +19,7 @@ SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 def test_every_seed_keeps_every_promise(first: int) -> None:
     outcomes = [Cluster(seed, Faults()).run() for seed in range(first, min(first + 25, SEEDS))]
     assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
-    assert sum(outcome.lost for outcome in outcomes) > 100, "no fault happened"
+    assert sum(outcome.lost for outcome in outcomes) > 20, "no fault happened"
     assert sum(outcome.starts for outcome in outcomes) > 100, "nothing ran"
 
 
