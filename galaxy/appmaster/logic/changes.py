@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 from galaxy.model.spec import JobSpec, TaskSpec
+from galaxy.model.taskchange import Change, between
 
 
 class Impact(IntEnum):
@@ -35,10 +37,7 @@ def impact(old: JobSpec, new: JobSpec) -> Impact:
 def _task_impact(old: TaskSpec, new: TaskSpec) -> Impact:
     if old == new:
         return Impact.NONE
-    if (old.start, old.package, old.env) != (new.start, new.package, new.env):
-        return Impact.REDEPLOY
-    before = old.data.packages if old.data else ()
-    after = new.data.packages if new.data else ()
-    if before == after:
-        return Impact.QUIET
-    return Impact.RELOAD if before and new.data and new.data.reload else Impact.REDEPLOY
+    return _DEPTHS[between(old, new)]
+
+
+_DEPTHS: Final = {Change.NONE: Impact.QUIET, Change.RELOAD: Impact.RELOAD, Change.REDEPLOY: Impact.REDEPLOY}

@@ -9,9 +9,9 @@ import msgspec
 from galaxy.model.container import Reason
 from galaxy.model.pod import PodOrder, TaskState
 from galaxy.model.spec import TaskSpec
+from galaxy.model.taskchange import Change, between
 from galaxy.worker_entry.logic import health
 from galaxy.worker_entry.logic import task as tasks
-from galaxy.worker_entry.logic.change import Change, between
 from galaxy.worker_entry.logic.law import move
 from galaxy.worker_entry.logic.nouns import (
     Effect,

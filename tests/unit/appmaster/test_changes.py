@@ -22,7 +22,7 @@ from galaxy.model.spec import (
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.worker_entry.logic.change import Change, between
+from galaxy.model.taskchange import Change, between
 from tests.unit.appmaster.world import service, with_deploy, with_task
 
 DICT_1 = DataSpec(packages=(PackageSpec(source="file:///d", version="1"),), reload="kill -HUP 1")

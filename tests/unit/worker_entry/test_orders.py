@@ -15,7 +15,7 @@ from galaxy.model.spec import (
     RestartSpec,
     ServiceSpec,
 )  # fmt: skip
-from galaxy.worker_entry.logic.change import Change, between
+from galaxy.model.taskchange import Change, between
 from galaxy.worker_entry.logic.nouns import (
     DeployFailed,
     Emptied,

@@ -19,7 +19,8 @@ def between(old: TaskSpec, new: TaskSpec) -> Change:
     """Return what has to be done to a task of ``old`` to make it one of ``new``.
 
     New versions of data packages are reloaded where ``new`` says how; data that appears or
-    vanishes altogether is a new deployment. Limits and ports are the container's, not ours.
+    vanishes altogether is a new deployment. Limits and ports are the container's: they are not
+    looked at. AppWorker acts by this, and AppMaster drains and counts by it.
     """
     if (old.start, old.package, old.env) != (new.start, new.package, new.env):
         return Change.REDEPLOY
