@@ -118,16 +118,17 @@ class LocalCluster:
 
     def _start(self) -> None:
         started = time.monotonic()
-        write_plan(self.layout, self._plan)
         if self._plan.redis_url:
             self._tell(Happened(part="server", state="starting"))
             url = self._url(acl.ADMIN)
-            Nexus.connect(url, name="galaxy-up").close()
+            Nexus.connect(url, name="galaxy-up").close()  # A server that never answered is not remembered.
+            write_plan(self.layout, self._plan)
             detail = f"yours, {servers.without_password(url)}"
             self._tell(
                 Happened(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
             )
         else:
+            write_plan(self.layout, self._plan)
             self._start_server()
         for name in LEADERS:
             self._supervisor.start(self._child(name))

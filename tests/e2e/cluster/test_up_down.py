@@ -166,6 +166,10 @@ def test_cluster_on_somebodys_own_server_leaves_it_running(
     own.down()
     os.kill(locked_redis_server.pid, 0)
     assert traces(own.folder, roots(own)) == []
+    own.up("--no-web")
+    assert own.file()["server"] == "configured", "the folder remembers whose server it goes with"
+    assert own.show("b").summary.state == "finished"
+    own.down()
 
 
 def test_up_on_a_server_with_another_password_is_refused_and_starts_nothing(
@@ -176,7 +180,10 @@ def test_up_on_a_server_with_another_password_is_refused_and_starts_nothing(
     done = own.run("up", "--detach", "--dir", str(own.folder), "--redis", wrong, status=3)
     assert "password" in done.stderr
     assert "not-it" not in done.stderr
-    assert traces(own.folder, roots(own)) == []
+    assert traces(own.folder, []) == []
+    own.up("--no-web")
+    assert own.plan().get("redis_url", "") == "", "a server that refused is not remembered"
+    own.down()
 
 
 def test_flower_shows_every_part_as_a_worker_with_its_queues(new_cluster: Callable[[], Cluster]) -> None:
