@@ -52,6 +52,8 @@ def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -
     below one folder. In the foreground Ctrl-C ends all of it.
     """
     given = {name.replace("-", "_"): wish for name, wish in wishes.items() if wish is not None}
+    if given.get("redis") == "":
+        raise UsageError("--redis names no server", hint="a URL, or leave it out to have a server started")
     wanted = Wishes(dir=str(_folder(directory)), detach=detach, **given)  # type: ignore[arg-type]
     console = Console(stderr=False)
     layout = Layout(Path(wanted.dir))
