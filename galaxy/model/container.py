@@ -83,6 +83,10 @@ class GroupOrder(Noun, frozen=True, kw_only=True):
     remove: bool = False
     release: tuple[int, ...] = ()
     """Slots below ``replicas`` that are done for good and keep no container (finished pods)."""
+    seen_epoch: int = 0
+    seen: int = 0
+    """The last ``GroupStatus`` up to which AppMaster has missed none, by ResMan's epoch and version:
+    while it is still the last one, the answer need not list the slots. 0 asks for all of them."""
 
 
 class ContainerState(StrEnum):
@@ -122,7 +126,9 @@ class GroupStatus(Noun, frozen=True, kw_only=True):
     """ResMan to AppMaster: the slots of one group that changed, or all of them (``full``).
 
     ``serial`` is that of the last ``GroupOrder`` obeyed, which acknowledges it. ``known`` is
-    False when ResMan has no such group, so a removal has come to its end.
+    False when ResMan has no such group, so a removal has come to its end. ``version`` grows with
+    every change that is told in one epoch; ``since`` is the version that this one follows on.
+    Who has ``since`` has ``version`` after it; the same twice says that nothing has changed.
     """
 
     group: str
@@ -131,6 +137,8 @@ class GroupStatus(Noun, frozen=True, kw_only=True):
     slots: tuple[SlotStatus, ...] = ()
     full: bool = False
     known: bool = True
+    since: int = 0
+    version: int = 0
 
 
 class GroupOrders(Noun, frozen=True, kw_only=True):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 from galaxy.agent.logic.nouns import Destroy, Effect, EpochSeen, Finished, Held, Note, Phase, Tombstone, life
 from galaxy.agent.logic.reports import Outbox
+from galaxy.model.base import Noun
 from galaxy.model.digest import digest_of_container, digest_of_pod
 from galaxy.model.pod import PodFound, PodOrder, PodState
 from galaxy.model.table import Table
+
+N = TypeVar("N", bound=Noun)
 
 REMEMBERED_MAX: Final = 10_000
 """Tombstones and finished pods, each; the oldest tenth goes when there are more."""
@@ -49,6 +52,8 @@ class Memory:
         """Until when (``now_s``) the order for a pod may be handed over; none that a restart left."""
         self.quits: dict[str, float] = {}
         """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
+        self._ready: Folds[Held] = Folds(_fold_held)
+        self._reported: Folds[PodFound] = Folds(_fold_pod)
         self._serial = 0
 
     @property
@@ -154,13 +159,8 @@ class Memory:
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""
-        containers = pods = 0
-        for held in self.held.values():
-            if held.phase is Phase.READY:
-                containers ^= digest_of_container(held.container, held.incarnation)
-        for pod in self.pods.values():
-            pods ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
-        return containers, pods
+        ready = (self.held[key] for key in self.held.where("phase", Phase.READY))
+        return self._ready.digest(ready), self._reported.digest(self.pods.values())
 
     def pid_of(self, pod: PodFound) -> int:
         return self.pids.get(life(pod.pod, pod.incarnation), 0)
@@ -168,6 +168,31 @@ class Memory:
     def _next(self) -> int:
         self._serial += 1
         return self._serial
+
+
+class Folds(Generic[N]):
+    """A digest over rows of which few are new each time: only those are folded anew."""
+
+    def __init__(self, fold: Callable[[N], int]) -> None:
+        self._fold = fold
+        self._known: dict[int, tuple[N, int]] = {}
+
+    def digest(self, rows: Iterable[N]) -> int:
+        """Return the XOR over ``rows``; a row that was here last time is known by its identity."""
+        known, digest = {}, 0
+        for row in rows:
+            folded = known[id(row)] = self._known.get(id(row)) or (row, self._fold(row))
+            digest ^= folded[1]
+        self._known = known  # Holds the rows, so that no other one can have their identity.
+        return digest
+
+
+def _fold_held(held: Held) -> int:
+    return digest_of_container(held.container, held.incarnation)
+
+
+def _fold_pod(pod: PodFound) -> int:
+    return digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
 
 
 def _trim(table: Table[Tombstone] | Table[Finished]) -> None:

@@ -120,6 +120,8 @@ class Agents:
 
     def keep_only(self, beating: set[str], holding: Iterable[str]) -> None:
         """Forget agents that neither beat nor hold a pod that we know."""
+        if len(self._agents) == len(beating):
+            return  # All that beat are known by now, so these are all.
         keep = beating.union(holding)
         for name in [name for name in self._agents if name not in keep]:
             del self._agents[name]

@@ -65,7 +65,8 @@ def send(ledger: Ledger, job: JobRecord) -> None:
 
 
 def build_order(ledger: Ledger, job: JobRecord) -> GroupOrder:
-    """Return the order that the job's record stands for."""
+    """Return the order that the job's record stands for, and how much was heard of the group."""
+    seen = ledger.heard.get(job.job, (0, 0)) if acked(ledger, job) else (0, 0)
     return GroupOrder(
         group=job.job,
         epoch=ledger.epoch,
@@ -76,6 +77,8 @@ def build_order(ledger: Ledger, job: JobRecord) -> GroupOrder:
         batch=is_batch(job.type),
         remove=job.group_remove,
         release=job.group_release,
+        seen_epoch=seen[0],
+        seen=seen[1],
     )
 
 
@@ -85,6 +88,7 @@ def take(ledger: Ledger, agents: Agents, status: GroupStatus) -> None:
     if job is None:
         return
     if not status.known:
+        ledger.heard.pop(job.job, None)
         if job.group_remove:
             _end(ledger, agents, job)
         elif acked(ledger, job):
@@ -99,6 +103,8 @@ def take(ledger: Ledger, agents: Agents, status: GroupStatus) -> None:
         ledger.timers.cancel("group", job.job)
         ledger.timers.at(ledger.now_s + ledger.config.audit_s, "group", job.job)
         ledger.touch(job.job)
+    if not _is_news(ledger, status):
+        return
     for slot in status.slots:
         _take_slot(ledger, agents, slot, job.job)
     if status.full and status.serial >= job.serial:
@@ -106,6 +112,22 @@ def take(ledger: Ledger, agents: Agents, status: GroupStatus) -> None:
         for pod_id in ledger.pods.where("job", job.job):
             if pod_id not in named:
                 _gone(ledger, agents, ledger.pods[pod_id])
+
+
+def _is_news(ledger: Ledger, status: GroupStatus) -> bool:
+    """Whether ``status`` may say something new; note up to where nothing of its group was missed.
+
+    What is older than what was heard is not believed. After a gap everything is asked for anew.
+    """
+    heard, now = ledger.heard.get(status.group), (status.epoch, status.version)
+    if heard is not None and status.version and (now < heard or (now == heard and not status.full)):
+        return False
+    follows = status.full or heard == (status.epoch, status.since)
+    if follows and status.version:
+        ledger.heard[status.group] = now
+    else:
+        ledger.heard.pop(status.group, None)
+    return True
 
 
 def _wanted(ledger: Ledger, job: JobRecord, rows: list[PodRecord]) -> tuple[int, tuple[int, ...], bool]:
@@ -196,6 +218,7 @@ def _end(ledger: Ledger, agents: Agents, job: JobRecord) -> None:
     ledger.undeclare(job.job)
     ledger.touched.pop(job.job, None)
     ledger.acked_serials.pop(job.job, None)
+    ledger.heard.pop(job.job, None)
     ledger.group_backoff.forget(job.job)
     for kind in ("group", "job", "ended"):
         ledger.timers.cancel(kind, job.job)

@@ -86,6 +86,8 @@ class Ledger:
         self.order_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
         self.group_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
         self.acked_serials: dict[str, int] = {}
+        self.heard: dict[str, tuple[int, int]] = {}
+        """By group, the epoch and version of ResMan's statuses up to which none was missed."""
         self.usage: dict[str, tuple[int, int]] = {}
         self.services: dict[str, dict[str, None]] = {}
         self.touched: dict[str, dict[str, None] | None] = {}

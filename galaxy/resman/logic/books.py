@@ -99,7 +99,10 @@ class Books:
         self.lost: dict[str, None] = {}
         self.flaky: dict[str, None] = {}
         self.changed: dict[str, dict[str, None]] = {}
-        self.answer: dict[str, None] = {}
+        self.answer: dict[str, int] = {}
+        """Groups asked about, each with the version that whoever asks has; 0 is none."""
+        self._versions: dict[str, int] = {}
+        self._version = 0
         self.ending: dict[str, None] = {}
         self.ended_first = deque(sorted(self.ended, key=lambda key: self.ended[key].at_s))
         self.trace: list[TraceEvent] = []
@@ -212,6 +215,21 @@ class Books:
     def tell(self, kind: str, subject: str, text: str = "") -> None:
         """Note something worth telling later."""
         self.trace.append(TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s))
+
+    def told(self, group: str, *, changed: bool) -> tuple[int, int]:
+        """Return the version of what was told of ``group`` last, and of what is told now."""
+        if group not in self._versions:
+            self._version += 1
+            self._versions[group] = self._version
+        since = self._versions[group]
+        if changed:
+            self._version += 1
+            self._versions[group] = self._version
+        return since, self._versions[group]
+
+    def forget_told(self, group: str) -> None:
+        """Forget what was told of a group that is gone; its versions never come again."""
+        self._versions.pop(group, None)
 
     def ask(self, agent: str) -> None:
         """Ask an agent for a full report, unless it was asked a moment ago."""

@@ -109,7 +109,10 @@ class Dispatch:
         return f"orders:{orders.agent}:{self.books.epoch}:{self._serial}"
 
     def statuses(self) -> list[Send]:
-        """Return one message with every group that was asked about or changed."""
+        """Return one message with every group that was asked about or changed.
+
+        Who asks and has missed nothing is told what changed, not everything.
+        """
         books = self.books
         statuses = [self._status(group) for group in {**books.answer, **books.changed}]
         books.answer.clear()
@@ -144,8 +147,10 @@ class Dispatch:
             ended = books.ended.get(group)
             serial = 0 if ended is None else ended.serial
             return GroupStatus(group=group, epoch=books.epoch, serial=serial, full=True, known=False)
-        full = group in books.answer
-        keys = books.containers.where("group", group) if full else tuple(books.changed[group])
+        changed = books.changed.get(group, {})
+        since, version = books.told(group, changed=bool(changed))
+        full = books.answer.get(group, since) != since
+        keys = books.containers.where("group", group) if full else tuple(changed)
         slots = []
         for key in keys:
             row = books.containers.get(key)
@@ -164,5 +169,6 @@ class Dispatch:
                 )
             )
         return GroupStatus(
-            group=group, epoch=books.epoch, serial=known.order.serial, slots=tuple(slots), full=full
-        )
+            group=group, epoch=books.epoch, serial=known.order.serial, slots=tuple(slots), full=full,
+            since=since, version=version,
+        )  # fmt: skip

@@ -16,7 +16,8 @@ def obey(books: Books, order: GroupOrder) -> None:
     A changed demand is for containers yet to come, and only as to where they may go, while
     any container of the group has a place.
     """
-    books.answer[order.group] = None
+    seen = order.seen if order.seen_epoch == books.epoch else 0
+    books.answer[order.group] = min(seen, books.answer.get(order.group, seen))
     group = books.groups.get(order.group)
     if group is None:
         ended = books.ended.get(order.group)
@@ -48,8 +49,9 @@ def finish(books: Books) -> None:
         books.groups.drop(key)
         for derived in (books.shapes, books.fresh, books.stuck, books.changed):
             derived.pop(key, None)
+        books.forget_told(key)
         books.end(key, group.order.epoch, group.order.serial)
-        books.answer[key] = None
+        books.answer[key] = 0
         books.tell("group.removed", key)
     books.ending.clear()
     books.trim_ended()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from galaxy.appmaster.logic.groups import build_order
 from galaxy.model.agent import AgentReport, Beat, BeatsSeen
 from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
 from galaxy.model.job import PodRecord
@@ -310,3 +311,45 @@ def test_step_that_raised_leaves_a_logic_that_carries_on() -> None:
         table.discard()
     world.feed()
     world.settle(job)
+
+
+def test_status_that_follows_on_one_that_was_missed_has_everything_asked_for_anew() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    slot = SlotStatus(
+        container=pod.pod, incarnation=pod.incarnation, state=ContainerState.READY, agent=pod.agent,
+        address=pod.agent, ports=pod.ports,
+    )  # fmt: skip
+
+    def seen_after(since: int, version: int, *, full: bool = False) -> tuple[int, int]:
+        slots = tuple(world.resman.slots[job].values()) if full else (slot,)
+        status = GroupStatus(
+            group=job, epoch=9, serial=1, slots=slots, full=full, since=since, version=version
+        )
+        world.feed(GroupStatuses(statuses=(status,)))
+        order = build_order(world.master.ledger, world.master.ledger.jobs[job])
+        return order.seen_epoch, order.seen
+
+    assert seen_after(5, 5, full=True) == (9, 5)
+    assert seen_after(5, 6) == (9, 6)
+    assert seen_after(5, 6) == (9, 6), "the same twice is once"
+    assert seen_after(7, 8) == (0, 0)
+    assert seen_after(8, 9) == (0, 0), "the gap is not closed by what comes after it"
+    assert seen_after(9, 9, full=True) == (9, 9)
+
+
+def test_late_status_does_not_undo_what_a_later_one_said() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod = world.master.ledger.pods[f"{job}.0"]
+    there = world.resman.slots[job][0]
+    late = replace(there, state=ContainerState.PENDING, agent="")
+    for version, slot in ((7, there), (6, late)):
+        status = GroupStatus(
+            group=job, epoch=9, serial=1, slots=(slot,), full=True, since=version, version=version
+        )
+        world.feed(GroupStatuses(statuses=(status,)))
+    assert world.master.ledger.pods[pod.pod].placed

@@ -1,6 +1,8 @@
 """Groups come, grow, shrink, and go."""
 
-from galaxy.model.container import ContainerState, GroupOrder, GroupOrders
+from msgspec.structs import replace
+
+from galaxy.model.container import ContainerState, GroupOrder, GroupOrders, GroupStatus
 from galaxy.model.names import CONTAINER_APPLY, GROUP_STATUS
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
@@ -216,3 +218,22 @@ def test_a_thousand_replicas_are_placed_over_several_steps_each_bounded() -> Non
     cluster.run(0.0)
     assert len(cluster.ready()) == 1000
     assert all(len(agent.held) == 250 for agent in cluster.agents.values())
+
+
+def test_who_has_missed_nothing_is_not_told_every_slot_again() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 2)
+    cluster.run(0.0)
+    order = cluster.resman.books.groups["web-1"].order
+    told = cluster.statuses["web-1"]
+
+    def ask(epoch: int, seen: int) -> GroupStatus:
+        again = replace(order, seen_epoch=epoch, seen=seen)
+        step = cluster.step([GroupOrders(orders=(again,))])
+        return next(send for send in step.sends if send.task == GROUP_STATUS).body.statuses[0]
+
+    same = ask(told.epoch, told.version)
+    assert (same.full, same.slots, same.since, same.version) == (False, (), told.version, told.version)
+    assert ask(told.epoch, told.since).full, "a status was missed"
+    assert ask(told.epoch - 1, told.version).full, "another leader's count"
+    assert len(ask(0, 0).slots) == 2
