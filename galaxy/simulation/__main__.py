@@ -65,16 +65,27 @@ def _scale(hosts: int, containers: int, seconds: int) -> int:
     began_s = time.perf_counter()
     large = Large(1, hosts=hosts, containers=containers, jobs=max(1, containers // 1000))
     up_s = large.come_up()
-    print(f"{hosts} hosts, {containers} containers: all running after {up_s:.0f} s of cluster time")
-    for cost in large.stay(seconds):
+    print(
+        f"{hosts} hosts, {containers} containers: all running after {up_s:.0f} s of cluster time, "
+        f"{time.perf_counter() - began_s:.0f} s of ours",
+        flush=True,
+    )
+    account = large.stay(seconds)
+    for cost in account.costs:
+        loads = ", ".join(f"{load_s:.2f}" for load_s in cost.loads_s) or "none"
         print(
             f"{cost.role}: {cost.ticks} ticks, median {cost.median_s * 1e3:.2f} ms, "
-            f"p99 {cost.p99_s * 1e3:.2f} ms, "
-            f"worst {cost.worst_s * 1e3:.0f} ms, {cost.share:.1%} of a core"
+            f"p99 {cost.p99_s * 1e3:.2f} ms, worst {cost.worst_s * 1e3:.0f} ms, "
+            f"{cost.share:.1%} of a core; loads by new leaders, in s: {loads}"
         )
+    print("; ".join(f"{count} {what}" for what, count in account.events.items()))
+    print(f"{account.messages_per_s:.0f} messages/s; the whole simulator took {account.memory_mib:.0f} MiB")
+    for line in account.differences:
+        print(f"not as wanted: {line[:200]} ... {line[-60:]}")
     took_s = time.perf_counter() - began_s
-    print(f"{large.world.steps} steps in {took_s:.0f} s; every promise kept")
-    return 0
+    kept = "every promise kept" if not account.differences else "not all is as wanted"
+    print(f"{large.world.steps} steps in {took_s:.0f} s; {kept}")
+    return 1 if account.differences else 0
 
 
 if __name__ == "__main__":

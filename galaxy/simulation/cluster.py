@@ -73,11 +73,10 @@ class Cluster:
         variant: Variant | None = None,
         quiet: bool = False,
     ) -> None:
-        """``quiet``: no user acts by chance, and faults go on for as long as the world is run."""
+        """``quiet``: nothing happens by chance but to messages, and that for as long as the world is run."""
         variant = variant or Variant()
         self.seed = seed
         self.world = World(seed, faults, float("inf") if quiet else FAULTS_S)
-        self._quiet = quiet
         self.bus = Bus(self.world)
         self.nexus = variant.nexus(lambda: self.world.now_s)
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
@@ -97,11 +96,21 @@ class Cluster:
             for letter in "ab"
         ]
         self.hosts = [
-            Host(self.world, self.bus, self.nexus, name=f"h{n}", witness=self._witness, build=variant.agent)
+            Host(
+                self.world,
+                self.bus,
+                self.nexus,
+                name=f"h{n}",
+                witness=self._witness,
+                build=variant.agent,
+                own_pulse=not quiet,
+            )
             for n in range(1, hosts + 1)
         ]
+        self._by_name = {host.name: host for host in self.hosts}
         self.user = User(self.world, self.bus, self.nexus)
-        self._every_second()
+        if not quiet:
+            self._every_second()
 
     def run(self) -> Outcome:
         """Let faults happen, stop them, and wait until all is as wanted."""
@@ -133,15 +142,14 @@ class Cluster:
         return float(calm)
 
     def _every_second(self) -> None:
-        if self._quiet or self.world.elapsed_s < FAULTS_S:
-            if not self._quiet and self.world.chance(0.15):
+        if self.world.elapsed_s < FAULTS_S:
+            if self.world.chance(0.15):
                 self.user.act()
             for leader in self.leaders:
                 leader.chances()
             for host in self.hosts:
                 host.chances()
-        if not self._quiet:
-            self._committed()
+        self._committed()
         self.world.after(1.0, self._every_second)
 
     def _witness(self, what: str, worker: AppWorker, task: str, spec: TaskSpec) -> None:
@@ -152,8 +160,7 @@ class Cluster:
 
     def _hidden(self, host: str) -> bool:
         """Whether ``host`` is cut off, or its end of that may not have been noticed yet."""
-        until_s = next(h.cut_until_s for h in self.hosts if h.name == host)
-        return self.world.now_s < until_s + NOTICE_S
+        return self.world.now_s < self._by_name[host].cut_until_s + NOTICE_S
 
     def check(self) -> None:
         """Check every promise now.

@@ -65,7 +65,9 @@ class Host:
         cpu_milli: int = 4000,
         memory_bytes: int = 4 * GIB,
         build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
+        own_pulse: bool = True,
     ) -> None:
+        """``own_pulse=False``: somebody else calls ``beat``, and the agent sees Redis' clock once a life."""
         self.name = name
         self.living: dict[str, AppWorker] = {}
         self.disk: dict[str, dict[str, bytes]] = {}
@@ -76,6 +78,7 @@ class Host:
         self._nexus = nexus
         self._witness = witness
         self._build = build
+        self._own_pulse = own_pulse
         self._life = 0
         self._pids = 1000
         self._digests = (0, 0)
@@ -108,11 +111,15 @@ class Host:
     def wipe(self) -> None:
         """The machine reboots: every container is gone."""
         self._world.tell(f"host {self.name} reboots")
+        self.power_off(self._world.between(2.0, 20.0))
+
+    def power_off(self, seconds: float) -> None:
+        """Nothing runs on this machine for a while, and then it is booted."""
         self._stop()
         for worker in list(self.living.values()):
             worker.die()
         self.living.clear()
-        self._world.after(self._world.between(2.0, 20.0), lambda: self._start(rebooted=True))
+        self._world.after(seconds, lambda: self._start(rebooted=True))
 
     def cut_off(self, seconds: float) -> None:
         """Nothing reaches this machine, and nothing comes from it."""
@@ -159,6 +166,13 @@ class Host:
         self._listen(self._life)
         self._beat(self._life)
 
+    def beat(self) -> float:
+        """Say that this machine lives; return Redis' clock, 0 when nothing was said."""
+        if self.logic is None or self.cut:
+            return 0.0
+        containers, pods = self._digests
+        return self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+
     def _stop(self) -> None:
         self._life += 1
         self.logic = None
@@ -177,11 +191,11 @@ class Host:
     def _beat(self, life: int) -> None:
         if life != self._life or self.logic is None:
             return
-        if not self.cut:
-            containers, pods = self._digests
-            redis_s = self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+        redis_s = self.beat()
+        if redis_s:
             self._happened(ClockSeen(redis_s=redis_s))
-        self._world.after(BEAT_S, lambda: self._beat(life))
+        if self._own_pulse or not redis_s:
+            self._world.after(BEAT_S, lambda: self._beat(life))
 
     def _later(self, delay_s: float, event: Noun) -> None:
         """Tell this life of the agent of something, a little later."""

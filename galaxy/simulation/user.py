@@ -62,11 +62,11 @@ class User:
             return
         wanted = self.wanted[self._world.random.choice(live)]
         if wanted.spec.type is JobType.SERVICE and choice < 0.65:
-            self._update(wanted)
+            self.update(wanted, self._world.random.randrange(0, 6))
         elif wanted.spec.type is JobType.SERVICE and choice < 0.75:
             self._wish(wanted, "stop" if wanted.wish == "run" else "run")
         elif choice < 0.9:
-            self._wish(wanted, "remove")
+            self.remove(wanted)
 
     # ---- requests
 
@@ -109,10 +109,11 @@ class User:
 
         self._ask("galaxy.job.submit", SubmitJob(spec=spec), done)
 
-    def _update(self, wanted: Wanted) -> None:
+    def update(self, wanted: Wanted, replica: int | None = None) -> None:
+        """Ask for the next version of a service's program, and perhaps for another size of it."""
         task = wanted.spec.pod.tasks[0]
         version = int(task.start.partition(" ")[2]) + 1
-        replica = self._world.random.randrange(0, 6)
+        replica = wanted.spec.deploy.replica if replica is None else replica
         spec = msgspec.structs.replace(
             wanted.spec,
             deploy=msgspec.structs.replace(wanted.spec.deploy, replica=replica),
@@ -127,6 +128,10 @@ class User:
                 self._world.tell(f"user updated {wanted.job} to {replica} x serve {version}")
 
         self._ask("galaxy.job.update", UpdateJob(job=wanted.job, spec=spec), done)
+
+    def remove(self, wanted: Wanted) -> None:
+        """Ask for the end of a job."""
+        self._wish(wanted, "remove")
 
     def _wish(self, wanted: Wanted, wish: str) -> None:
         op = {"stop": "galaxy.job.stop", "run": "galaxy.job.start", "remove": "galaxy.job.remove"}[wish]
