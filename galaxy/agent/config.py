@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from galaxy.container.uids import RANGE
 from galaxy.units import GIB
 
 MODES = ("auto", "full", "userns", "process")
@@ -32,7 +33,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Host part of the Redis URL, for the guess only; empty for a Unix socket."""
     ports_low: int = 20000
     ports_high: int = 29999
-    run_user: str = "nobody"
+    uids: tuple[int, int] = RANGE
+    """Kernel users for containers, first and last: each gets one of its own, with a group of that number."""
+    run_user: str = ""
+    """One account of the host for all programs instead."""
     package_roots: tuple[Path, ...] = ()
     """Directories that ``file://`` packages may come from."""
     containers_max: int = 1000

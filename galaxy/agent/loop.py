@@ -257,14 +257,15 @@ class AgentLoop:
                 PortsTaken(container=held.container, incarnation=held.incarnation, ports=taken)
             )
             return
+        uid, gid = (held.uid, held.uid) if held.uid else self._run_as
         plan = LaunchPlan(
             container=held.container,
             incarnation=held.incarnation,
             host=self._config.name,
             demand=held.order.demand,
             ports=held.ports,
-            run_uid=self._run_as[0],
-            run_gid=self._run_as[1],
+            run_uid=uid,
+            run_gid=gid,
         )
         try:
             self._runtime.launch(plan)

@@ -28,6 +28,7 @@ from galaxy.agent.store import AgentStore
 from galaxy.container.plan import FULL
 from galaxy.container.probe import HostAbilities, probe
 from galaxy.container.runtime import Runtime
+from galaxy.container.uids import claim, sweep
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
 from galaxy.model.agent import AgentInfo
 from galaxy.model.container import ContainerOrders
@@ -103,6 +104,8 @@ class AgentService:
             logic = AgentLogic(self._info)
             self._store.load(logic.tables)
             logic.loaded()
+            if mode == FULL and not config.run_user:
+                logic.give_uids(*claim(config.state, config.uids, 2 * config.containers_max))
             self._runtime = Runtime(config.state, cgroup_root=config.cgroup_root, mode=mode)
             self._runtime.start()
         except BaseException:
@@ -178,6 +181,8 @@ class AgentService:
             self._store.close()
             self._inbox.close()
         os.close(self._lock_fd)
+        if self.config.ephemeral:
+            sweep()
         _LOG.info("event=agent.stopped agent=%s boot=%s", self.config.name, self.boot)
 
     # ---- called by Celery's handlers
@@ -278,14 +283,16 @@ def _mode_of(config: AgentConfig, abilities: HostAbilities) -> str:
 
 
 def _run_as(config: AgentConfig, abilities: HostAbilities) -> tuple[int, int]:
-    """Return uid and gid of programs; -1 in modes that cannot change who they are."""
+    """Return uid and gid of all programs; -1 where each container has its own, or none can be changed to."""
     mode = _mode_of(config, abilities)
-    if mode != FULL:
+    if mode != FULL or not config.run_user:
         return -1, -1
     try:
         user = pwd.getpwnam(config.run_user)
     except KeyError:
         raise HostError(f"cannot run programs as {config.run_user!r}: there is no such user") from None
     if user.pw_uid == 0:
-        raise UsageError("programs are never run as root", hint="--run-user nobody")
+        raise UsageError(
+            "programs are never run as root", hint="without --run-user each container has a user of its own"
+        )
     return user.pw_uid, user.pw_gid

@@ -12,7 +12,9 @@ import click
 
 from galaxy.cli.lazy import Lazy, LazyGroup
 from galaxy.cli.node import node_options
+from galaxy.cli.options import UidRange
 from galaxy.client.contexts import default_dir, join
+from galaxy.container.uids import RANGE
 from galaxy.errors import UsageError
 from galaxy.ids import HOST
 
@@ -60,7 +62,16 @@ class PortRange(click.ParamType[tuple[int, int]]):
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of it; may be given again.")
 @click.option("--ports", type=PortRange(), default="20000-29999", show_default=True, help="Dynamic ports.")
 @click.option("--cgroup-root", default="galaxy", show_default=True, metavar="NAME", help="Its own cgroup.")
-@click.option("--run-user", default="nobody", show_default=True, metavar="USER", help="Whom programs run as.")
+@click.option(
+    "--uids",
+    type=UidRange(),
+    default=f"{RANGE[0]}-{RANGE[1]}",
+    show_default=True,
+    help="Kernel users for containers, one each.",
+)
+@click.option(
+    "--run-user", default="", metavar="USER", help="One account that all programs run as instead."
+)  # fmt: skip
 @click.option(
     "--package-root", "roots", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
     help="Where file:// packages may come from; may be given again.",

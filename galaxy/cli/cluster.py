@@ -17,6 +17,7 @@ from galaxy.cli.local.front import Back, interruptible, start_back
 from galaxy.cli.local.layout import Layout, hold, lives
 from galaxy.cli.local.server import without_password
 from galaxy.cli.local.up import Up, Wishes
+from galaxy.cli.options import UidRange
 from galaxy.client.contexts import ClusterFile, default_dir, forget, load_contexts, read_cluster, remember
 from galaxy.errors import GalaxyError, UsageError
 
@@ -43,7 +44,8 @@ MODES = {
     "--web-port", type=click.IntRange(1, 65535), metavar="PORT", help="Flower's port [5555, or next]."
 )
 @click.option("--redis-port", type=click.IntRange(1, 65535), metavar="PORT", help="The server's port.")
-@click.option("--run-user", metavar="USER", help="Whom programs run as.")
+@click.option("--uids", type=UidRange(), help="Kernel users for containers, one each [1000000-1262143].")
+@click.option("--run-user", metavar="USER", help="One account that all programs run as instead.")
 @click.option("--run", "job", metavar="FILE", help="Run this job file once the cluster is up.")
 def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -> None:
     """Start a whole cluster on this host.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -11,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from galaxy.cli.output import FORMATS, Output
+from galaxy.container.uids import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
 from galaxy.units import parse_duration
 
@@ -49,6 +51,24 @@ class Duration(click.ParamType[float]):
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class UidRange(click.ParamType[tuple[int, int]]):
+    """``LOW-HIGH``, both ends included."""
+
+    name = "LOW-HIGH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value)
+        low, high = (int(match[1]), int(match[2])) if match else (0, -1)
+        if not UID_MIN <= low <= high <= UID_MAX:
+            span = f"{UID_MIN} to {UID_MAX}"
+            self.fail(f"{value!r} is no range of uids from {span}; write it like 1000000-1065535", param, ctx)
+        return low, high
 
 
 def cluster_options(function: F) -> F:

@@ -179,10 +179,12 @@ def _enter_userns(birth: Birth) -> None:
 
 
 def _make_own(plan: LaunchPlan, root: str, templates: str, *, privileged: bool) -> None:
-    """Make what tells this container from every other: its name and its volumes."""
+    """Make what tells this container from every other: its names and its volumes."""
     hostname = hostname_of(plan.container)
     kernel.set_hostname(hostname)
-    etc.write_names(f"{root}/run", hostname)
+    # Without rights programs are who we are: the one user that the mapping knows.
+    uid, gid = (plan.run_uid, plan.run_gid) if privileged else (os.geteuid(), os.getegid())
+    etc.write_own(f"{root}/run", hostname, uid=uid, gid=gid, home=plan.demand.workspace.path)
     for index, volume in enumerate(plan.volumes):
         target = f"{root}{volume.path}"
         if not os.path.isdir(target):
@@ -206,8 +208,6 @@ def view_of(plan: LaunchPlan) -> rootfs.View:
     return rootfs.View(
         mountpoints=tuple(volume.path for volume in plan.volumes),
         system_dirs=plan.system_dirs,
-        run_uid=plan.run_uid,
-        run_gid=plan.run_gid,
         sysfs=plan.demand.network != "private",
     )
 

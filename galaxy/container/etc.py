@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
-import pwd
 from typing import Final
 
 BOUND: Final = (
@@ -36,22 +33,27 @@ services: files
 """
 
 
-def write(etc: str, *, run_uid: int, run_gid: int) -> None:
-    """Fill the empty directory ``etc``; ``hosts`` and ``hostname`` point to each container's own ``/run``."""
-    _put(f"{etc}/passwd", _passwd(run_uid, run_gid))
-    _put(f"{etc}/group", _group(run_gid))
+OWN: Final = ("hosts", "hostname", "passwd", "group")
+"""Files that are each container's own, in its ``/run``."""
+NOBODY: Final = 65534
+
+
+def write(etc: str) -> None:
+    """Fill the empty directory ``etc``; what differs between containers points to their own ``/run``."""
     _put(f"{etc}/nsswitch.conf", _NSSWITCH.encode())
-    os.symlink("/run/hosts", f"{etc}/hosts")
-    os.symlink("/run/hostname", f"{etc}/hostname")
+    for name in OWN:
+        os.symlink(f"/run/{name}", f"{etc}/{name}")
     os.symlink("/proc/mounts", f"{etc}/mtab")
     for name in COPIED:
         _copy(f"/etc/{name}", f"{etc}/{name}")
 
 
-def write_names(run: str, hostname: str) -> None:
-    """Write the host name of one container, and the names that resolve without DNS."""
+def write_own(run: str, hostname: str, *, uid: int, gid: int, home: str) -> None:
+    """Write what is one container's own: its host name, and the name of its user (uid > 0) and group."""
     _put(f"{run}/hostname", f"{hostname}\n".encode())
     _put(f"{run}/hosts", f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost\n".encode())
+    _put(f"{run}/passwd", _passwd(uid, gid, home), mode=0o444)
+    _put(f"{run}/group", _group(gid), mode=0o444)
 
 
 def signature() -> tuple[tuple[int, int], ...]:
@@ -67,28 +69,25 @@ def signature() -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _passwd(uid: int, gid: int) -> bytes:
+def _passwd(uid: int, gid: int, home: str) -> bytes:
     lines = ["root:x:0:0:root:/:/bin/sh"]
-    if uid > 0:
-        name = "galaxy"
-        with contextlib.suppress(KeyError):
-            name = pwd.getpwuid(uid).pw_name
-        lines.append(f"{name}:x:{uid}:{max(gid, 0)}:{name}:/tmp:/bin/sh")
-    if uid != 65534:
-        lines.append("nobody:x:65534:65534:nobody:/:/usr/sbin/nologin")
+    if uid > 0 and uid != NOBODY:
+        lines.append(f"galaxy:x:{uid}:{max(gid, 0)}:galaxy:{_field(home)}:/bin/sh")
+    lines.append(f"nobody:x:{NOBODY}:{NOBODY}:nobody:/:/usr/sbin/nologin")
     return ("\n".join(lines) + "\n").encode()
 
 
 def _group(gid: int) -> bytes:
     lines = ["root:x:0:", "tty:x:5:"]
-    if gid > 0 and gid != 5:
-        name = "galaxy"
-        with contextlib.suppress(KeyError):
-            name = grp.getgrgid(gid).gr_name
-        lines.append(f"{name}:x:{gid}:")
-    if gid != 65534:
-        lines.append("nogroup:x:65534:")
+    if gid not in (-1, 0, 5, NOBODY):
+        lines.append(f"galaxy:x:{gid}:")
+    lines.append(f"nogroup:x:{NOBODY}:")
     return ("\n".join(lines) + "\n").encode()
+
+
+def _field(path: str) -> str:
+    """Return ``path`` if it can be a field of passwd(5)."""
+    return "/" if set(path) & {":", "\n"} else path
 
 
 def _copy(source: str, target: str) -> None:
@@ -105,8 +104,8 @@ def _copy(source: str, target: str) -> None:
         os.close(fd)
 
 
-def _put(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+def _put(path: str, data: bytes, *, mode: int = 0o644) -> None:
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
     try:
         os.write(fd, data)
     finally:

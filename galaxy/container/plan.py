@@ -60,7 +60,7 @@ class LaunchPlan(Noun, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     run_uid: int = -1
     run_gid: int = -1
-    """-1: programs run as PID 1 itself does (lesser modes)."""
+    """-1: programs run as PID 1 itself does (lesser modes only)."""
     directory: str = ""
     log_directory: str = ""
     cgroup_root: str = "galaxy"
@@ -190,6 +190,8 @@ def _path_problems(plan: LaunchPlan) -> Iterator[str]:
 
 
 def _name_problems(plan: LaunchPlan) -> Iterator[str]:
+    if plan.mode == FULL and (plan.run_uid < 0 or plan.run_gid < 0):
+        yield "nobody is named to run its programs, and PID 1 is root"
     names = ["init", *(task.name for task in plan.demand.tasks)]
     for name in set(names):
         if names.count(name) > 1:

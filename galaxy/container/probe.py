@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from galaxy.container import uids
 from galaxy.container.cgroup.detect import NEEDED, Hierarchies, detect
 from galaxy.container.plan import FULL, PROCESS, USERNS
 from galaxy.model.base import Noun
@@ -58,7 +59,8 @@ def probe() -> HostAbilities:
     loop = _loop(root=root)
     filters = _seccomp()
     io = _io(hierarchies, usable=cgroups.ok)
-    findings = (kernel, rights, cgroups, *latency, namespaces, users, loop, filters, io)
+    own_users = (_own_users(),) if root else ()
+    findings = (kernel, rights, cgroups, *latency, namespaces, users, *own_users, loop, filters, io)
     if root and kernel.ok and cgroups.ok and namespaces.ok:
         mode = FULL
     else:
@@ -162,6 +164,21 @@ def _user_namespace() -> Finding:
         if ok
         else "sysctl user.max_user_namespaces=10000 (Debian: kernel.unprivileged_userns_clone=1; "
         "Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0)",
+    )
+
+
+def _own_users() -> Finding:
+    """Look at the uids that containers get by default, and whether somebody else has some of them."""
+    low, high = uids.RANGE
+    others = uids.strangers(uids.RANGE)
+    claims = [f"{one.low}-{one.high} for {one.owner}" for one in uids.claimed()]
+    return Finding(
+        name="uids",
+        ok=not others,
+        detail="; ".join([f"{low}-{high}, one for each container", *claims])
+        if not others
+        else f"{low}-{high} belong to others too: {', '.join(others)}",
+        remedy="" if not others else "galaxy agent --uids LOW-HIGH, a range that nobody else uses",
     )
 
 

@@ -55,8 +55,6 @@ class View:
     """Paths of volumes, outer before inner."""
     system_dirs: tuple[str, ...] = ()
     """More of the host's directories to show, read-only."""
-    run_uid: int = -1
-    run_gid: int = -1
     sysfs: bool = True
 
 
@@ -77,7 +75,7 @@ def build(root: str, view: View, *, privileged: bool = True) -> None:
         _show(root, f"/{name}")
     for path in view.system_dirs:
         _show(root, os.path.normpath(path))
-    etc.write(f"{root}/etc", run_uid=view.run_uid, run_gid=view.run_gid)
+    etc.write(f"{root}/etc")
     for path in etc.BOUND:
         _show(root, path)
     _cover_private_keys(root)

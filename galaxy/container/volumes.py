@@ -1,6 +1,6 @@
 """Volumes of enforced size: tmpfs by its own limit, disk by one loop file a volume.
 
-A disk volume is a sparse copy of a ready ext4 file system, made once per size and owner, whose
+A disk volume is a sparse copy of a ready ext4 file system, made once per size, whose
 room is reserved on the host's disk. It is mounted inside the container's mount namespace only, so
 it is unmounted and detached by the kernel when the last process of the container is gone.
 Without the rights for this a volume is a plain directory, and its size is not enforced.
@@ -50,8 +50,9 @@ def mount_volume(
         mount_tmpfs(target, volume.size_bytes, mode=0o755, uid=uid, gid=gid)
     elif can_enforce():
         image = image_path(directory, index)
-        _make_image(image, volume.size_bytes, templates=templates, uid=uid, gid=gid)
+        _make_image(image, volume.size_bytes, templates=templates)
         _mount_image(image, target)
+        os.chown(target, uid, gid)
     else:
         path = make_plain(directory, index)
         os.chown(path, uid, gid)
@@ -105,13 +106,13 @@ def plain_used_bytes(path: str, entries_max: int) -> int:
     return total
 
 
-def make_template(templates: str, size_bytes: int, uid: int, gid: int) -> str:
-    """Return a ready ext4 file system of ``size_bytes`` whose root belongs to ``uid`` and ``gid``.
+def make_template(templates: str, size_bytes: int) -> str:
+    """Return a ready and empty ext4 file system of ``size_bytes``.
 
     Raises:
         HostError: ``mkfs.ext4`` is missing or refuses.
     """
-    path = f"{templates}/ext4-{size_bytes}-{uid}-{gid}.img"
+    path = f"{templates}/ext4-{size_bytes}.img"
     if os.path.exists(path):
         return path
     os.makedirs(templates, mode=0o700, exist_ok=True)
@@ -124,7 +125,7 @@ def make_template(templates: str, size_bytes: int, uid: int, gid: int) -> str:
     fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, size_bytes // _BLOCK_BYTES * _BLOCK_BYTES)
-        _mkfs(tool, draft, size_bytes, uid, gid)
+        _mkfs(tool, draft, size_bytes)
         os.rename(draft, path)
     finally:
         os.close(fd)
@@ -138,12 +139,12 @@ def mkfs_tool() -> str | None:
     return next((path for path in _TOOL if os.access(path, os.X_OK)), None)
 
 
-def _mkfs(tool: str, path: str, size_bytes: int, uid: int, gid: int) -> None:
+def _mkfs(tool: str, path: str, size_bytes: int) -> None:
     ratio = 16_384 if size_bytes <= 16 * GIB else 65_536
     command = [
         tool, "-q", "-F", "-m", "0", "-b", str(_BLOCK_BYTES), "-I", str(_INODE_BYTES), "-i", str(ratio),
         "-O", _FEATURES,
-        "-E", f"lazy_itable_init=1,nodiscard,num_backup_sb=0,root_owner={uid}:{gid}", path,
+        "-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0,root_owner=0:0", path,
     ]  # fmt: skip
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -162,12 +163,12 @@ def _mkfs(tool: str, path: str, size_bytes: int, uid: int, gid: int) -> None:
         )
 
 
-def _make_image(image: str, size_bytes: int, *, templates: str, uid: int, gid: int) -> None:
+def _make_image(image: str, size_bytes: int, *, templates: str) -> None:
     room = os.statvfs(os.path.dirname(image))
     if room.f_bavail * room.f_frsize < size_bytes:
         free = format_bytes(room.f_bavail * room.f_frsize)
         raise HostError(f"no room on the disk for a volume of {format_bytes(size_bytes)}: {free} are free")
-    source = os.open(make_template(templates, size_bytes, uid, gid), os.O_RDONLY | os.O_CLOEXEC)
+    source = os.open(make_template(templates, size_bytes), os.O_RDONLY | os.O_CLOEXEC)
     try:
         target = os.open(image, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:

@@ -51,6 +51,7 @@ class AppWorker:
         host: str,
         demand: Demand,
         ports: dict[str, int],
+        uid: int,
         pid: int,
         witness: Callable[[str, AppWorker, str, TaskSpec], None],
         ended: Callable[[AppWorker], None],
@@ -60,6 +61,7 @@ class AppWorker:
         self.host = host
         self.demand = demand
         self.ports = ports
+        self.uid = uid
         self.pid = pid
         self.alive = True
         self.running: dict[str, tuple[int, TaskSpec]] = {}

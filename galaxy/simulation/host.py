@@ -46,6 +46,7 @@ from galaxy.units import GIB
 from galaxy.worker_entry.logic.nouns import Ordered, QuitAsked
 
 BEAT_S: Final = 2.0
+UIDS: Final = (1_000_000, 1_000_255)
 _NO_PORTS: Final = PortsSeen(listening=frozenset(), used=frozenset())
 
 Witness = Callable[[str, AppWorker, str, TaskSpec], None]
@@ -153,6 +154,7 @@ class Host:
         boot = f"{self.name}-{self._life}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
         self.logic = self._build(self._info)
+        self.logic.give_uids(*UIDS)
         for table in self.logic.tables.values():
             table.load(self.disk.get(table.name, {}).items())
         self.logic.loaded()
@@ -325,7 +327,7 @@ class Host:
         self._pids += 1
         self.living[held.key] = AppWorker(
             self._world, container=held.container, incarnation=held.incarnation, host=self.name,
-            demand=held.order.demand, ports=held.ports, pid=self._pids, witness=self._witness,
+            demand=held.order.demand, ports=held.ports, uid=held.uid, pid=self._pids, witness=self._witness,
             ended=self._ended,
         )  # fmt: skip
         self._tell_agent(ContainerLaunched(container=names[0], incarnation=names[1], pid=self._pids))

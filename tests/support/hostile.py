@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from galaxy.container import uids
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.plan import LaunchPlan
 from galaxy.container.runtime import Event, Runtime
@@ -73,7 +74,10 @@ def quoted(script: str) -> str:
 
 
 class World:
-    """One host's containers; everything that is left of them goes in ``close``."""
+    """One host's containers, each with a uid of its own as from an agent.
+
+    Everything that is left of them goes in ``close``.
+    """
 
     def __init__(self) -> None:
         self.state = Path(tempfile.mkdtemp(prefix="gxh-"))
@@ -81,10 +85,12 @@ class World:
         self.runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")
         self.containers: list[Contained] = []
         self.seen: list[Event] = []
+        self._uids = iter(range(*uids.claim(self.state, uids.RANGE, 1)))
         self.runtime.start()
 
     def container(self, name: str, **how: Any) -> Contained:
         """Make a container whose program is ``start``; it is the caller's to look after."""
+        how = {"uid": next(self._uids), **how}
         made = Contained(self, f"{name}-{len(self.containers):06x}.0", **how)
         self.containers.append(made)
         made.launch()
@@ -123,6 +129,7 @@ class World:
                 tree.remove(key)
             tree.remove_root()
             shutil.rmtree(self.state, ignore_errors=True)
+            uids.sweep()
 
     def _launchers(self) -> Iterator[int]:
         for process in Path("/proc").glob("[0-9]*"):
@@ -141,7 +148,7 @@ class Contained:
         name: str,
         *,
         start: str = IDLE,
-        uid: int = NOBODY,
+        uid: int,
         cpu_milli: int = 300,
         memory_bytes: int = 64 * MIB,
         pids_max: int = 64,

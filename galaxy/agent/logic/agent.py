@@ -54,6 +54,10 @@ class AgentLogic:
         self._pods = Pods(self._memory)
         self._serial = 0
 
+    def give_uids(self, low: int, high: int) -> None:
+        """Give every container launched from now on a uid of its own, from ``low`` to ``high``."""
+        self._containers.uids = low, high
+
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
         return self._memory.tables

@@ -29,7 +29,7 @@ from galaxy.agent.logic.nouns import (
     Unwanted,
     life,
 )
-from galaxy.agent.logic.ports import choose_ports
+from galaxy.agent.logic.ports import choose_ports, choose_uid
 from galaxy.model.container import ContainerOrders, CreateContainer, Reason
 from galaxy.model.names import RESMAN
 from galaxy.model.pod import PodState
@@ -55,6 +55,8 @@ class Containers:
         self._max = containers_max
         self._ports = PortsSeen(listening=frozenset(), used=frozenset())
         self._taken: set[int] = set()
+        self.uids: tuple[int, int] | None = None
+        """First and last uid for containers, if each has one of its own."""
         self.ending = False
 
     # ---- orders
@@ -230,7 +232,8 @@ class Containers:
             memory.quits.pop(held.key, None)
             memory.destroy(held)
         elif held.phase is Phase.LAUNCHING and there is None:
-            memory.effects.append(Launch(held=held))
+            uid = self._uid_for(held)  # An agent before us may have had other uids, or none.
+            self._launch(held if isinstance(uid, Reason) else replace(held, uid=uid))
         elif held.phase in (Phase.LAUNCHING, Phase.READY) and there is not None:
             self._ready(held, there.pid)
         elif held.phase is Phase.READY:
@@ -273,12 +276,28 @@ class Containers:
         ports = self._ports_for(held)
         if isinstance(ports, Reason):
             self._hindered(held, ports)
+            return
+        uid = self._uid_for(held)
+        if isinstance(uid, Reason):
+            self._hindered(held, uid)
         elif ports is not None:
             phase = LAW.after(held.phase, Cleared)
             assert phase is not None
-            launched = replace(held, phase=phase, ports=ports)
-            memory.put(launched)
-            memory.effects.append(Launch(held=launched))
+            self._launch(replace(held, phase=phase, ports=ports, uid=uid))
+
+    def _launch(self, held: Held) -> None:
+        self._memory.put(held)
+        self._memory.effects.append(Launch(held=held))
+
+    def _uid_for(self, held: Held) -> int | Reason:
+        """Return a uid that no life here has or has left anything of; 0 where there are none to give."""
+        if self.uids is None:
+            return 0
+        low, high = self.uids
+        if low <= held.uid <= high:
+            return held.uid
+        others = {other.uid for other in self._memory.held.values() if other.uid and not other.clean}
+        return choose_uid(held.key, low, high, others)
 
     def _ports_for(self, held: Held) -> dict[str, int] | Reason | None:
         """Return the ports of a life, why it gets none, or None: one is about to become free."""

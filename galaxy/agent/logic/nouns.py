@@ -43,13 +43,18 @@ def life(container: str, incarnation: int) -> str:
 
 
 class Held(Noun, frozen=True, kw_only=True):
-    """One life of a container on this host. ``clean``: its remains are already removed."""
+    """One life of a container on this host. ``clean``: its remains are already removed.
+
+    ``uid`` is the kernel user (and group) of its programs, nobody else's while anything of it
+    remains; 0 before it is launched, and where containers have none of their own.
+    """
 
     container: str
     incarnation: int
     order: CreateContainer
     phase: Phase = Phase.WAITING
     ports: dict[str, int] = {}
+    uid: int = 0
     reason: Reason | None = None
     clean: bool = False
 

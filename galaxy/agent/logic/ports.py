@@ -1,4 +1,4 @@
-"""Which ports a container gets."""
+"""Which ports, and which kernel user, a container gets."""
 
 from __future__ import annotations
 
@@ -55,6 +55,18 @@ def choose_ports(
     return ports
 
 
+def choose_uid(key: str, low: int, high: int, held: Set[int]) -> int | Reason:
+    """Return a uid from ``low`` to ``high`` that is not ``held``, or why there is none.
+
+    As with ports ``key`` decides where the search starts: a uid just given up rests for a while.
+    """
+    uid = _search(low, high, fold(key, "uid"), held)
+    if uid is not None:
+        return uid
+    counts = {"range": max(0, high - low + 1), "held": len(held)}
+    return Reason(code="no-uid", message=f"no uid of {low}-{high} is free", counts=counts)
+
+
 def _search(
     low: int,
     high: int,
@@ -65,7 +77,7 @@ def _search(
     if size <= 0:
         return None
     for step in range(min(size, TRIES_MAX)):
-        port = low + (start + step) % size
-        if not any(port in ports for ports in busy):
-            return port
+        number = low + (start + step) % size
+        if not any(number in numbers for numbers in busy):
+            return number
     return None

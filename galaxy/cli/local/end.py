@@ -15,6 +15,7 @@ from galaxy.cli.local.layout import Layout, hold, lives, read_plan
 from galaxy.cli.local.remains import Remains
 from galaxy.cli.local.supervisor import Happened
 from galaxy.client.contexts import ClusterFile, read_cluster, remove_cluster
+from galaxy.container import uids
 from galaxy.container.runtime import Living, Runtime
 from galaxy.container.wire import Destroyed, LauncherLost
 from galaxy.errors import GalaxyError
@@ -43,6 +44,8 @@ def end_agents(
             if any((state / name).is_dir() and any((state / name).iterdir()) for name in ("c", "garbage")):
                 _end_launcher(state, root, mode)
     left = remains.clear(layout.root, cgroup_roots)
+    with contextlib.suppress(OSError):
+        uids.sweep()
     tell(Happened(part="containers", state="gone"))
     return left
 

@@ -34,6 +34,7 @@ from galaxy.cli.local.process import Child
 from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
 from galaxy.client.contexts import ClusterFile, login_url, remove_cluster, write_cluster
 from galaxy.container.probe import probe
+from galaxy.container.uids import RANGE
 from galaxy.errors import HostError, Unreachable
 from galaxy.ids import HOST
 from galaxy.model.base import Noun
@@ -60,6 +61,7 @@ class Wishes(Noun, frozen=True, kw_only=True):
     web: bool = True
     web_port: int = 0
     redis_port: int = 0
+    uids: tuple[int, int] = RANGE
     run_user: str = ""
     detach: bool = False
 
@@ -247,6 +249,8 @@ class LocalCluster:
             "--ports": f"{agent.ports_low}-{agent.ports_high}",
             "--package-root": str(self.layout.packages),
         }
+        low, high = self.wishes.uids
+        options["--uids"] = f"{low}-{high}"
         if self.wishes.run_user:
             options["--run-user"] = self.wishes.run_user
         if self.wishes.listen or not self._plan.redis_url:

@@ -17,7 +17,7 @@ class Violation(AssertionError):
 
 
 class Capacity:
-    """No machine holds more than it has, in CPU, memory and fixed ports."""
+    """No machine holds more than it has, in CPU, memory and fixed ports, or gives two containers one user."""
 
     def check(self, host: Host) -> None:
         cpu = sum(worker.demand.cpu_milli for worker in host.living.values())
@@ -27,6 +27,9 @@ class Capacity:
         ports = [port for worker in host.living.values() for port in worker.ports.values()]
         if len(ports) != len(set(ports)):
             raise Violation(f"{host.name} gave a port twice: {sorted(ports)}")
+        uids = [worker.uid for worker in host.living.values()]
+        if len(uids) != len(set(uids)):
+            raise Violation(f"{host.name} gave a uid twice: {sorted(uids)}")
 
 
 class OneLife:

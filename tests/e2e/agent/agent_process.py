@@ -1,7 +1,7 @@
 """A real agent in a process of its own, without Celery: orders come by stdin, reports go to stdout.
 
-``python agent_process.py NAME STATE CGROUP_ROOT REDIS_URL [--ephemeral] [--plain]``; a line of input is
-``KIND JSON``.
+``python agent_process.py NAME STATE CGROUP_ROOT REDIS_URL [--ephemeral] [--plain] [--shared]``; a line
+of input is ``KIND JSON``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main(name: str, state: str, cgroup_root: str, url: str, *flags: str) -> None
         disk_reserve_bytes=0,
         usage_s=0.5,
         ephemeral="--ephemeral" in flags,
+        run_user="nobody" if "--shared" in flags else "",
         mode="process" if "--plain" in flags else "auto",
     )
     service = AgentService(config, Nexus.connect(url, name=f"agent@{name}"), say)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from galaxy.container.uids import claimed
 from galaxy.model.base import decode
 from galaxy.model.container import FoundState, PortDemand
 from galaxy.model.digest import digest_of_container
@@ -222,6 +223,65 @@ def test_ephemeral_agent_leaves_nothing(agent: Agent) -> None:
     assert gone(pid)
     assert gone(launcher)
     assert traces(agent) == []
+
+
+# ---- users
+
+
+def users(pid_1: int) -> set[int]:
+    """Return the kernel's users of the programs of a container, once they are not PID 1's any more."""
+    eventually(lambda: users_now(pid_1) - {0})
+    return users_now(pid_1) - {0}
+
+
+def users_now(pid_1: int) -> set[int]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            lines = (process / "status").read_text().splitlines()
+            facts = dict(line.split(":\t") for line in lines if ":\t" in line)
+            if facts["PPid"] == str(pid_1):
+                found |= {int(uid) for uid in (*facts["Uid"].split(), *facts["Gid"].split())}
+    return found
+
+
+def test_each_container_has_a_user_of_its_own_and_its_name_inside(agent: Agent) -> None:
+    one = users(running(agent))
+    words, _ = execute(agent, "me", ("sh", "-c", "cd ~; id; pwd; ls -nd ."))
+    two = users(running(agent, pod="db-abc123.0"))
+    claims = [claim for claim in claimed() if claim.owner == str(agent.state.resolve())]
+    assert len(one) == len(two) == len(claims) == 1
+    assert one != two
+    (uid,) = one
+    assert all(claims[0].low <= uid <= claims[0].high for uid in one | two)
+    name, home, listed = words["stdout"].decode().splitlines()
+    assert name == f"uid={uid}(galaxy) gid={uid}(galaxy) groups={uid}(galaxy)"
+    assert home == "/home/work"
+    assert f" {uid} {uid} " in listed
+
+
+def test_users_stay_with_their_containers_when_the_agent_is_killed(agent: Agent) -> None:
+    pid = running(agent)
+    before = users(pid)
+    agent.kill()
+    agent.start()
+    agent.await_state(POD, FoundState.READY)
+    assert users(pid) == before
+    assert users(running(agent, pod="db-abc123.0")).isdisjoint(before)
+
+
+def test_containers_from_before_there_were_users_are_kept_as_they_are(agent: Agent) -> None:
+    agent.kill()
+    agent.start("--shared")
+    pid = running(agent)
+    assert users(pid) == {65534}
+    agent.stop()
+    agent.start()
+    agent.await_state(POD, FoundState.READY)
+    agent.deploy(pod_order(POD, task("exec sleep 999"), generation=2))
+    assert agent.await_pod(POD, PodState.RUNNING, generation=2).pid == pid
+    assert users(pid) == {65534}
+    assert min(users(running(agent, pod="db-abc123.0"))) >= 65536
 
 
 def test_launcher_killed_with_kill_9_takes_no_container_along_and_another_serves(agent: Agent) -> None:

@@ -101,8 +101,11 @@ def connected(container: str = POD, incarnation: int = 1) -> WorkerConnected:
 class Driven:
     """An agent's logic, stepped and committed the way its shell does, with a clock of its own."""
 
-    def __init__(self, logic: AgentLogic | None = None) -> None:
+    def __init__(self, logic: AgentLogic | None = None, *, uids: tuple[int, int] | None = None) -> None:
         self.logic = logic or AgentLogic(info())
+        self.uids = uids
+        if uids is not None:
+            self.logic.give_uids(*uids)
         self.now_s = 100.0
         self.effects: list[Noun] = []
         self.disk: dict[str, dict[str, bytes]] = {name: {} for name in self.logic.tables}
@@ -129,7 +132,7 @@ class Driven:
 
     def restart(self) -> Driven:
         """Return a new life of the agent over what was written."""
-        again = Driven(AgentLogic(self.logic.info))
+        again = Driven(AgentLogic(self.logic.info), uids=self.uids)
         again.now_s, again.disk = self.now_s, self.disk
         for name, table in again.logic.tables.items():
             table.load(again.disk[name].items())

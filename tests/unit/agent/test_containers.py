@@ -236,6 +236,60 @@ def test_no_free_port_is_a_reason_and_not_a_launch() -> None:
     assert [one.reason.code for one in report.containers if one.reason] == ["no-port"]
 
 
+# ---- uids
+
+
+def test_each_container_gets_a_uid_that_is_nobody_elses() -> None:
+    agent = Driven(uids=(1000, 1001)).begin()
+    agent.step(creates(create("a-1.0"), create("a-1.1")))
+    assert {launch.held.uid for launch in launches(agent)} == {1000, 1001}
+
+
+def test_uid_is_free_only_when_nothing_of_its_container_is_left() -> None:
+    agent = Driven(uids=(1000, 1000)).begin()
+    agent.step(creates(create()))
+    agent.step(launched())
+    agent.step(ENDED)
+    agent.step(creates(create("b-2.0")))
+    (report,) = agent.reports()
+    assert [one.reason.code for one in report.containers if one.container == "b-2.0" and one.reason] == [
+        "no-uid"
+    ]
+    agent.step(GONE)
+    agent.step(creates(create("c-3.0")))
+    assert [launch.held.uid for launch in launches(agent)] == [1000]
+
+
+def test_uid_survives_a_restart_of_the_agent() -> None:
+    agent = Driven(uids=(1000, 1999)).begin()
+    agent.step(creates(create()))
+    before = launches(agent)[0].held.uid
+    again = agent.restart()
+    again.step(HostSeen(living=()))
+    assert [launch.held.uid for launch in launches(again)] == [before]
+
+
+def test_container_on_its_way_when_its_agent_learned_of_uids_gets_one() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create("a-1.0"), create("a-1.1")))
+    assert [launch.held.uid for launch in launches(agent)] == [0, 0]
+    agent.uids = (1000, 1999)
+    again = agent.restart()
+    again.step(HostSeen(living=(LifeSeen(container="a-1.0", incarnation=1, pid=7),)))
+    assert [1000 <= launch.held.uid < 2000 for launch in launches(again)] == [True]
+    there = {held.container: held.uid for held in again.logic.held()}
+    assert there["a-1.0"] == 0  # It lives as it was made.
+
+
+def test_container_on_its_way_does_not_take_a_uid_that_is_the_agents_no_more() -> None:
+    agent = Driven(uids=(1000, 1999)).begin()
+    agent.step(creates(create()))
+    agent.uids = (3000, 3999)
+    again = agent.restart()
+    again.step(HostSeen(living=()))
+    assert [3000 <= launch.held.uid < 4000 for launch in launches(again)] == [True]
+
+
 def test_fixed_port_in_use_by_the_host_is_refused() -> None:
     agent = Driven().begin()
     seen = PortsSeen(listening=frozenset({8080}), used=frozenset({8080}))

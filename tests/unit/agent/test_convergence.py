@@ -38,6 +38,7 @@ from galaxy.model.container import (
 from tests.unit.agent.build import Driven, demand, info
 
 SLOTS = 6
+UIDS = (1_000_000, 1_000_019)
 
 
 def life_of(effect: Launch | Destroy) -> str:
@@ -52,6 +53,7 @@ class Host:
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.living: dict[tuple[str, int], frozenset[int]] = {}
+        """By life, its ports and its uid: numbers that are nobody else's."""
         self.asked: list[Launch | Destroy] = []
         self.events: list[Noun] = []
         self.destroyed: set[tuple[str, int]] = set()
@@ -88,11 +90,12 @@ class Host:
     def _launch(self, effect: Launch) -> None:
         held = effect.held
         mine, ports = (held.container, held.incarnation), frozenset(held.ports.values())
+        alone = ports | {held.uid}
         if mine in self.living:
             return  # Asked twice is once.
         assert mine not in self.destroyed, f"{mine} came back from the dead"
         assert not [one for one in self.living if one[0] == mine[0]], f"two lives of {mine[0]}"
-        assert not [one for one, theirs in self.living.items() if theirs & ports], f"{ports} twice"
+        assert not [one for one, theirs in self.living.items() if theirs & alone], f"{alone} twice"
         if self.dice.random() < 0.05:
             reason = Reason(code="mount")
             failed = ContainerLaunchFailed(container=mine[0], incarnation=mine[1], reason=reason)
@@ -101,7 +104,7 @@ class Host:
             taken = PortsTaken(container=mine[0], incarnation=mine[1], ports=tuple(sorted(ports)))
             self.events.append(taken)
         else:
-            self.living[mine] = ports
+            self.living[mine] = alone
             self.events.append(ContainerLaunched(container=mine[0], incarnation=mine[1], pid=7))
 
     def seen(self) -> HostSeen:
@@ -171,7 +174,7 @@ class World:
         self.dice = random.Random(seed)
         self.host = Host(self.dice)
         self.leader = Leader(self.dice)
-        self.agent = Driven(AgentLogic(info(ports=(20000, 20019))))
+        self.agent = Driven(AgentLogic(info(ports=(20000, 20019))), uids=UIDS)
         self.wire: list[ContainerOrders] = []
         self.serial = 0
         self.inbox: list[Noun] = [self.host.seen()]

@@ -89,16 +89,27 @@ def test_discarding_what_is_not_there_is_fine(tmp_path: Path) -> None:
 @pytest.mark.skipif(volumes.mkfs_tool() is None, reason="mkfs.ext4 is not installed")
 def test_disk_template_has_its_size_and_is_made_once(tmp_path: Path) -> None:
     size = 4 << 20
-    path = volumes.make_template(str(tmp_path), size, 1234, 1234)
+    path = volumes.make_template(str(tmp_path), size)
     assert os.stat(path).st_size == size
     assert os.stat(path).st_blocks * 512 < size // 4  # Sparse: cheap to copy.
-    again = volumes.make_template(str(tmp_path), size, 1234, 1234)
+    again = volumes.make_template(str(tmp_path), size)
     assert (again, os.listdir(tmp_path)) == (path, [os.path.basename(path)])
 
 
 def test_private_etc_has_names_and_no_secret(tmp_path: Path) -> None:
-    etc.write(str(tmp_path), run_uid=65534, run_gid=65534)
+    etc.write(str(tmp_path))
     names = set(os.listdir(tmp_path))
     assert {"passwd", "group", "hosts", "nsswitch.conf"} <= names
     assert not names & {"shadow", "gshadow", "sudoers", "ssh", "machine-id"}
-    assert "65534" in (tmp_path / "passwd").read_text()
+
+
+def test_user_of_a_container_has_a_name_and_its_workspace_for_home(tmp_path: Path) -> None:
+    etc.write_own(str(tmp_path), "web-0", uid=1_000_017, gid=1_000_017, home="/home/web")
+    assert "galaxy:x:1000017:1000017:galaxy:/home/web:/bin/sh\n" in (tmp_path / "passwd").read_text()
+    assert "galaxy:x:1000017:\n" in (tmp_path / "group").read_text()
+    assert "web-0" in (tmp_path / "hosts").read_text()
+
+
+def test_odd_path_of_a_workspace_adds_no_line_to_passwd(tmp_path: Path) -> None:
+    etc.write_own(str(tmp_path), "web-0", uid=1000, gid=1000, home="/a\nroot2:x:0:0::/:/bin/sh")
+    assert "root2" not in (tmp_path / "passwd").read_text()

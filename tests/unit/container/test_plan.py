@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from galaxy.container.plan import (
@@ -29,7 +30,9 @@ def task(name: str = "web", **changes: object) -> TaskDemand:
 
 def plan(**changes: object) -> LaunchPlan:
     demand = Demand(**{"tasks": (task(),), "workspace": WORKSPACE} | changes)  # type: ignore[arg-type]
-    return LaunchPlan(container="hello-3f9a2c.0", incarnation=1, host="h1", demand=demand)
+    return LaunchPlan(
+        container="hello-3f9a2c.0", incarnation=1, host="h1", demand=demand, run_uid=1000, run_gid=1000
+    )
 
 
 def test_container_limit_is_sum_of_tasks_and_what_pid_1_needs() -> None:
@@ -103,3 +106,11 @@ def test_what_is_no_key_is_refused(key: str) -> None:
 def test_host_name_has_no_dots_and_is_never_too_long() -> None:
     assert hostname_of("hello-3f9a2c.0") == "hello-3f9a2c-0"
     assert len(hostname_of("x" * 80)) == 63
+
+
+@pytest.mark.parametrize("who", [{"run_uid": -1}, {"run_gid": -1}])
+def test_plan_that_names_nobody_is_not_run_as_root(who: dict[str, int]) -> None:
+    wanted = msgspec.structs.replace(plan(), **who)
+    with pytest.raises(UsageError):
+        check_plan(wanted)
+    check_plan(msgspec.structs.replace(wanted, mode="process"))

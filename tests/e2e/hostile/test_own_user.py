@@ -1,4 +1,4 @@
-"""What the kernel counts by user, and so for all containers together: the programs have one run_user."""
+"""What the kernel counts by user is a container's own, because its user is."""
 
 from __future__ import annotations
 
@@ -43,10 +43,6 @@ HOG = "\nwhile {0}(): pass\nprint('hogged', flush=True)\ntime.sleep(1000)"
 LOOK = "\nprint(json.dumps({0}()))"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="containers share their run_user; these counts are the kernel's by user, and no cgroup has them",
-)
 @pytest.mark.parametrize("what", ["watch", "queue", "pass_files", "widen_pipe"])
 def test_container_that_uses_up_what_is_counted_by_user_takes_it_from_no_other(world, what: str) -> None:
     other = world.container("other", memory_bytes=128 * MIB)

@@ -1,0 +1,76 @@
+"""Blocks of uids: nobody's twice while anything of their containers may be alive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from galaxy.container.uids import BLOCK_MIN, Claim, claim, claimed, strangers, sweep
+from galaxy.errors import HostError
+
+LOW = 1_000_000
+ROOM = (LOW, LOW + 3 * BLOCK_MIN - 1)
+
+
+def agent(folder: Path, name: str, *, containers: int = 1) -> Path:
+    state = folder / name
+    (state / "c").mkdir(parents=True)
+    for index in range(containers):
+        (state / "c" / f"web.{index}_1").mkdir()
+    return state
+
+
+def test_agents_get_blocks_apart_and_each_its_own_again(tmp_path: Path) -> None:
+    one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
+    assert claim(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
+    assert claim(two, ROOM, 5000, claims=claims) == (LOW + BLOCK_MIN, LOW + BLOCK_MIN + 4999)
+    assert claim(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
+    assert [one.low for one in claimed(claims)] == [LOW, LOW + BLOCK_MIN]
+
+
+def test_block_is_kept_for_containers_without_agent_and_given_away_after_them(tmp_path: Path) -> None:
+    one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
+    claim(one, ROOM, 1, claims=claims)
+    sweep(claims)
+    assert claim(two, ROOM, 1, claims=claims)[0] == LOW + BLOCK_MIN
+    (one / "c" / "web.0_1").rmdir()
+    sweep(claims)
+    assert claimed(claims) == [
+        Claim(low=LOW + BLOCK_MIN, high=LOW + 2 * BLOCK_MIN - 1, owner=str(two.resolve()))
+    ]
+    assert claim(agent(tmp_path, "three"), ROOM, 1, claims=claims)[0] == LOW
+
+
+@pytest.mark.parametrize("lock", ["agent.lock", "launcher.lock"])
+def test_block_of_an_agent_without_containers_is_kept_while_it_lives(tmp_path: Path, lock: str) -> None:
+    one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
+    claim(one, ROOM, 1, claims=claims)
+    held = os.open(one / lock, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        sweep(claims)
+        assert len(claimed(claims)) == 1
+    finally:
+        os.close(held)
+    sweep(claims)
+    assert claimed(claims) == []
+
+
+def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    one = agent(tmp_path, "one")
+    assert claim(one, (LOW, LOW + 99), 5000, claims=claims) == (LOW, LOW + 99)
+    with pytest.raises(HostError) as refused:
+        claim(agent(tmp_path, "two"), (LOW, LOW + 99), 1, claims=claims)
+    assert str(one.resolve()) in refused.value.details[0]
+    assert "--uids" in refused.value.hint
+
+
+def test_uids_given_to_users_of_the_host_are_told(tmp_path: Path) -> None:
+    subuid = tmp_path / "subuid"
+    subuid.write_text("ann:100000:65536\nbob:1000000:65536\nnonsense\n")
+    assert strangers((LOW, LOW + 9), subuid) == [f"{subuid}: bob:1000000:65536"]
+    assert strangers((LOW - 9, LOW - 1), subuid) == []
