@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from galaxy.cli.options import Duration
 from galaxy.client.contexts import join
 from galaxy.model.names import APPMASTER, RESMAN
 
@@ -49,18 +50,27 @@ def _leader_options(function: F) -> F:
     type=click.Choice(("cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user")),
     help="Use only agents that really enforce this limit; may be given more than once.",
 )  # fmt: skip
+@click.option(
+    "--suspect-after", type=Duration(), default="10s", metavar="TIME", show_default=True,
+    help="Without a heartbeat for so long, an agent gets nothing new.",
+)  # fmt: skip
+@click.option(
+    "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
+    help="Without a heartbeat for so long, its containers are placed elsewhere.",
+)  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require: tuple[str, ...],
+    require: tuple[str, ...], suspect_after: float, dead_after: float,
 ) -> int:  # fmt: skip
     """Run a ResMan: it leads, or stands by while another leads."""
     from galaxy.resman.logic import ResManConfig
+    from galaxy.resman.logic.config import patience
     from galaxy.tasks.node import NodeOptions, run_resman
 
     url = join(RESMAN, url=redis or "", dir=directory or "")
     return run_resman(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
-        ResManConfig(require_enforced=require),
+        patience(ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after),
     )
 
 

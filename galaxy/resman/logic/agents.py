@@ -34,7 +34,7 @@ class SafeMode:
     def judge(self, away: int, known: int) -> None:
         """Enter or leave by how many of the ``known`` agents, dead ones aside, are away."""
         config = self.books.config
-        mass = away >= config.mass_loss_min and away > config.mass_loss_share * known
+        mass = away >= config.mass_loss_min and away >= config.mass_loss_share * known
         text = f"{away} of {known} agents vanished at once: is it the network?"
         if self.reason is None:
             if mass and not self.believed:

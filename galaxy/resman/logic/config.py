@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
+from galaxy.errors import UsageError
 from galaxy.model.base import Noun
+
+SUSPECT_S_MIN = 3.0
+"""One beat of an agent, two seconds, and a late one."""
+COMMAND_SHARE = 5 / 6
+"""Of the time after which an agent is dead: what it may still obey of an old message."""
 
 
 class ResManConfig(Noun, frozen=True, kw_only=True):
@@ -21,8 +29,8 @@ class ResManConfig(Noun, frozen=True, kw_only=True):
     safe_start_wait_s: float = 10.0
     """Or until so much time has passed, unless the missing are a mass loss."""
     mass_loss_share: float = 0.5
-    """More than this share of the agents away at once is the network: safe mode."""
-    mass_loss_min: int = 3
+    """This share of the agents away at once, or more, is the network: safe mode."""
+    mass_loss_min: int = 2
     """Fewer agents than this are never a mass loss."""
     mass_loss_hold_s: float = 600.0
     """A mass loss that lasts longer than this is believed after all."""
@@ -65,3 +73,22 @@ class ResManConfig(Noun, frozen=True, kw_only=True):
     removed_max: int = 10_000
     """Removed groups that are remembered, so that a late order does not bring one back."""
     removed_s: float = 600.0
+
+
+def patience(config: ResManConfig, *, suspect_s: float, dead_s: float) -> ResManConfig:
+    """Return ``config`` with other times after which a silent agent is suspect, and dead.
+
+    Raises:
+        UsageError: an agent could be dead before it is suspect, or for one late beat.
+    """
+    if suspect_s < SUSPECT_S_MIN:
+        raise UsageError(
+            f"an agent cannot be suspect after {suspect_s:g} s: it beats every two seconds",
+            hint=f"--suspect-after {SUSPECT_S_MIN:g}s or longer",
+        )
+    if dead_s < 2 * suspect_s:
+        raise UsageError(
+            f"an agent cannot be dead after {dead_s:g} s and suspect after {suspect_s:g} s",
+            hint="--dead-after twice as long as --suspect-after, or longer",
+        )
+    return replace(config, suspect_s=suspect_s, dead_s=dead_s, command_life_s=COMMAND_SHARE * dead_s)

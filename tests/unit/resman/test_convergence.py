@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import pytest
 
+from galaxy.errors import UsageError
 from galaxy.model.agent import AgentState, BeatsSeen
 from galaxy.model.container import ContainerState, FoundState
 from galaxy.model.names import CONTAINER_APPLY
 from galaxy.resman.logic import ResManConfig
+from galaxy.resman.logic.config import patience
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
 
@@ -286,6 +288,31 @@ def test_when_most_agents_vanish_at_once_nothing_moves_until_they_are_back() -> 
     assert cluster.ready()["db-1.0"] == 1
 
 
+def test_when_half_of_the_agents_vanish_at_once_nothing_moves_and_one_alone_is_replaced() -> None:
+    cluster = Cluster(*_agents(4))
+    cluster.order("web-1", 4)
+    cluster.run(2.0)
+    before = cluster.ready()
+    cluster.away |= {"h1", "h2"}
+    cluster.run(100.0)
+    assert cluster.resman.safe_mode.code == "mass-loss"
+    cluster.away -= {"h2"}
+    cluster.run(3.0)
+    assert cluster.resman.safe_mode is None
+    cluster.run(35.0)
+    assert sum(before[name] == life for name, life in cluster.ready().items()) == 3
+    assert set(cluster.agents_of("web-1")) == {"h2", "h3", "h4"}
+
+
+def test_patience_that_makes_no_sense_is_refused() -> None:
+    own = patience(ResManConfig(), suspect_s=4.0, dead_s=12.0)
+    assert (own.suspect_s, own.dead_s, own.command_life_s) == (4.0, 12.0, 10.0)
+    assert patience(ResManConfig(), suspect_s=10.0, dead_s=30.0) == ResManConfig()
+    for suspect_s, dead_s in ((2.0, 30.0), (10.0, 15.0)):
+        with pytest.raises(UsageError, match="an agent cannot be"):
+            patience(ResManConfig(), suspect_s=suspect_s, dead_s=dead_s)
+
+
 def test_a_mass_loss_that_lasts_is_believed_in_the_end() -> None:
     cluster = Cluster(*_agents(4), config=ResManConfig(mass_loss_hold_s=60.0))
     cluster.order("web-1", 4, demand(cpu=500))
@@ -321,8 +348,8 @@ def test_a_new_leader_waits_for_the_agents_before_it_places() -> None:
 
 
 def test_a_new_leader_stops_waiting_for_a_few_that_stay_away() -> None:
-    cluster = Cluster(*_agents(4))
-    cluster.order("web-1", 4)
+    cluster = Cluster(*_agents(5))
+    cluster.order("web-1", 5)
     cluster.run(2.0)
     cluster.away |= {"h1", "h2"}
     cluster.failover()
@@ -331,7 +358,7 @@ def test_a_new_leader_stops_waiting_for_a_few_that_stay_away() -> None:
     cluster.run(13.0)
     assert cluster.ready()["db-1.0"] == 1
     cluster.run(30.0)
-    assert set(cluster.agents_of("web-1")) == {"h3", "h4"}
+    assert set(cluster.agents_of("web-1")) == {"h3", "h4", "h5"}
 
 
 def test_a_new_leader_without_known_agents_is_not_in_safe_mode() -> None:

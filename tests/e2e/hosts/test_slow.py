@@ -1,0 +1,70 @@
+"""Slow links: everything works, only slower; nobody is taken for dead, no leader loses its lease."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .fleet import Fleet, until, witness
+
+SLOW = {"delay_ms": 100, "jitter_ms": 25, "loss": 0.015, "rate_bit": 1_000_000}
+"""In each direction: a round trip is 200 +- 50 ms. Each packet may be lost, there and back."""
+
+
+def test_agent_behind_a_slow_link_does_everything_and_is_never_suspect(fleet: Fleet) -> None:
+    seen = len(fleet.events("h4"))
+    fleet.agents["h4"].slow(**SLOW)
+    began_s = time.monotonic()
+    fleet.run(_far(), timeout_s=60)
+    print(f"8 pods, 2 behind the slow link, ran after {time.monotonic() - began_s:.1f} s")
+    mine = [pod for pod in fleet.pods("far") if pod.agent == "h4"]
+    assert len(mine) == 2
+    pod = mine[0].pod
+    assert fleet.cli("exec", pod, "--", "echo", "hello from afar") == "hello from afar\n"
+    said = fleet.cli("logs", "far", "--pod", str(mine[0].index), "--tail", "3", "--no-prefix").splitlines()
+    assert len(said) == 3
+    before = {view.index: view.pid for view in mine}
+    began_s = time.monotonic()
+    fleet.ask(lambda galaxy: galaxy.update(_far(env={"GREETING": "again"})))
+    until("the update is everywhere", lambda: _updated(fleet), 90)
+    print(f"updated, four at once, in {time.monotonic() - began_s:.1f} s")
+    after = {view.index: view.pid for view in fleet.pods("far") if view.agent == "h4"}
+    assert after == before, "an update in place kept no container"
+    fleet.remove("far")
+    assert [kind for kind in fleet.events("h4")[seen:] if kind.startswith("agent.")] == []
+
+
+def _far(replica: int = 8, **task: Any) -> dict[str, Any]:
+    job = witness("far", replica, **task)
+    return job | {"deploy": job["deploy"] | {"step": 4, "drain": "100ms"}}
+
+
+def _updated(fleet: Fleet) -> bool:
+    view = fleet.job("far")
+    return view.settled and {pod.revision for pod in view.pods} == {2}
+
+
+def test_leaders_behind_a_slow_link_keep_their_leases_and_lead(fleet: Fleet) -> None:
+    """A message costs a leader four round trips, one after the other: so the test asks Redis, not them."""
+    seen = {name: len(fleet.events(name)) for name in fleet.agents}
+    before = epochs(fleet)
+    fleet.heads.slow(**SLOW)
+    began_s = time.monotonic()
+    with fleet.sdk(timeout_s=20) as galaxy:
+        job = galaxy.submit(_far(replica=4)).job
+    print(f"accepted after {time.monotonic() - began_s:.1f} s")
+    until("it runs", lambda: "job.running" in fleet.events(job), 60)
+    print(f"4 pods ran after {time.monotonic() - began_s:.1f} s")
+    # Some more renewals of a lease of two seconds, and beats: what is tested is that nothing happens.
+    time.sleep(5)
+    assert epochs(fleet) == before
+    fleet.heads.fast()
+    fleet.remove("far")
+    assert epochs(fleet) == before
+    for name, count in seen.items():
+        assert [kind for kind in fleet.events(name)[count:] if kind.startswith("agent.")] == [], name
+
+
+def epochs(fleet: Fleet) -> dict[str, int]:
+    with fleet.sdk() as galaxy:
+        return {leader.role: leader.epoch for leader in galaxy.leaders()}
