@@ -23,6 +23,8 @@ STAND_BY_EXIT_S: Final = 0.2
 """How long ``stop`` waits for a standby, which holds nothing and may be blocked on Redis."""
 TICK_MIN_S: Final = 0.005
 """Shortest time between two ticks that nothing but ``wake_s`` asked for."""
+LANES: Final = 2
+"""Connections over which a lease is renewed in turn."""
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +120,12 @@ class LeaderShell:
     def _lead(self, lease: Lease) -> None:
         """Lead until the lease is over or we stop; let go of it in the end."""
         over = threading.Event()
-        keeper = threading.Thread(
-            target=self._keep, args=(lease, over), name=f"{self.role}-lease", daemon=True
-        )
+        keepers = [
+            threading.Thread(
+                target=self._keep, args=(lease, over, lane), name=f"{self.role}-lease", daemon=True
+            )
+            for lane in range(LANES)
+        ]
         pulse = threading.Thread(target=self._feel, args=(over,), name=f"{self.role}-beats", daemon=True)
         leadership = Leadership(
             self._logic,
@@ -130,7 +135,8 @@ class LeaderShell:
             again=lambda error: self._again(lease, error),
         )
         try:
-            keeper.start()
+            for keeper in keepers:
+                keeper.start()
             leadership.begin(time.time())
             self.inbox.clear()
             self._lease = lease
@@ -195,18 +201,27 @@ class LeaderShell:
         log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
         return not self._stopping.wait(RETRY_MIN_S) and lease.held()
 
-    def _keep(self, lease: Lease, over: threading.Event) -> None:
-        while not over.wait(lease.renew_every_s):
+    def _keep(self, lease: Lease, over: threading.Event, lane: int) -> None:
+        """Renew in turn with the other lanes, each over a connection of its own.
+
+        A packet that a slow link loses holds up what follows it in the same connection for
+        longer than a lease may last. All begin at once, so that all connections are open.
+        """
+        next_s = _clock() + lane * lease.renew_every_s
+        while True:
             sent_s = _clock()
             try:
                 if self._nexus.renew(lease.grant):
                     lease.renewed(sent_s)
-                    continue
-                lease.lose()
+                else:
+                    lease.lose()
             except GalaxyError as error:
                 log.warning("event=lease.not-renewed role=%s cause=%r", self.role, error.message)
             if not lease.held():
                 self.inbox.wake()
+                return
+            next_s = max(next_s + LANES * lease.renew_every_s, _clock())
+            if over.wait(next_s - _clock()):
                 return
 
     def _feel(self, over: threading.Event) -> None:
