@@ -45,7 +45,7 @@ from galaxy.errors import BadMessage, Conflict, HostError, Unreachable
 from galaxy.model.base import Noun, decode, encode
 from galaxy.model.spec import Medium
 
-START_TIMEOUT_S: Final = 15.0
+START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
 _LOG_BYTES_MAX: Final = 1 << 20
 _SOCKET_BUFFER: Final = 4 << 20

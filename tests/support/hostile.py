@@ -43,11 +43,12 @@ from galaxy.model.worker import (
     WantPackage,
 )
 from galaxy.units import MIB
+from tests.support.patience import PATIENCE
 
 NOBODY = 65534
 PYTHON = "/usr/bin/python3 -I -S -c"
 IDLE = "exec sleep 1000000"
-WAIT_S = 30.0
+WAIT_S = 30.0 * PATIENCE
 NEVER = RestartSpec(policy="never")
 
 SERVER = """

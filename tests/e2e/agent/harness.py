@@ -30,6 +30,7 @@ from galaxy.model.pod import PodFound, PodOrder, PodOrders
 from galaxy.model.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
 from galaxy.nexus.nexus import Nexus
 from galaxy.units import MIB
+from tests.support.patience import PATIENCE
 
 SCRIPT = Path(__file__).with_name("agent_process.py")
 
@@ -86,7 +87,7 @@ class Agent:
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
 
-    def until(self, what: str, true: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def until(self, what: str, true: Callable[[], object], timeout_s: float = 20.0 * PATIENCE) -> None:
         """Read reports until ``true`` is, or fail with the agent's last words."""
         end_s = time.monotonic() + timeout_s
         while not true():
@@ -179,7 +180,7 @@ class Agent:
             container, _, incarnation = directory.name.rpartition("_")
             waiting.add((container, int(incarnation)))
             runtime.destroy(container, int(incarnation))
-        end_s = time.monotonic() + 20
+        end_s = time.monotonic() + 20 * PATIENCE
         while waiting and time.monotonic() < end_s:
             for event in runtime.events():
                 if isinstance(event, Destroyed):
@@ -229,7 +230,9 @@ def traces(agent: Agent) -> list[str]:
     """Return what is left of an agent on this host: processes, mounts, cgroups."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found = [f"mount {line}" for line in mounts if f"{agent.state}/" in line]
-    found += [f"cgroup {top}" for top in Path("/sys/fs/cgroup").glob(f"*/{agent.cgroup_root}/*/") if top]
+    trees = Path("/sys/fs/cgroup")
+    for pattern in (f"*/{agent.cgroup_root}/*/", f"{agent.cgroup_root}/*/"):  # v1's or v2's beside; v2 alone.
+        found += [f"cgroup {top}" for top in trees.glob(pattern)]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if f"/{agent.cgroup_root}/" in (process / "cgroup").read_text():
@@ -248,7 +251,7 @@ def launchers(folder: Path) -> list[int]:
     return found
 
 
-def await_no_launchers(folder: Path, timeout_s: float = 10.0) -> list[int]:
+def await_no_launchers(folder: Path, timeout_s: float = 10.0 * PATIENCE) -> list[int]:
     """Return the launchers of a folder that do not end: one that was told to is gone a moment later."""
     end_s = time.monotonic() + timeout_s
     while left := launchers(folder):

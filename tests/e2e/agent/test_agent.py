@@ -25,6 +25,7 @@ from galaxy.model.views import LogChunk
 from galaxy.nexus.session import Frame, FrameHead
 from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
 from tests.support.archives import make_tar
+from tests.support.patience import PATIENCE
 
 POD = "web-abc123.0"
 SLEEP = "exec sleep 1000"
@@ -307,7 +308,7 @@ def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_i
 def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
     words = [sys.executable, str(SCRIPT), "h2", str(agent.state), agent.cgroup_root, agent.url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30 * PATIENCE, check=False)
     assert "another agent uses the state directory" in done.stderr
 
 
@@ -395,7 +396,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def eventually(true: Callable[[], object], timeout_s: float = 20.0) -> None:
+def eventually(true: Callable[[], object], timeout_s: float = 20.0 * PATIENCE) -> None:
     """Ask until ``true`` is; nobody tells a test what happens in another process."""
     end_s = time.monotonic() + timeout_s
     while not true():

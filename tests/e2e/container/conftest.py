@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -25,9 +26,12 @@ from galaxy.container.runtime import Destroyed, Event, Launched, LaunchFailed, R
 from galaxy.model.container import Demand, TaskDemand, VolumeDemand
 from galaxy.model.spec import Medium
 from galaxy.units import MIB
+from tests.support.patience import PATIENCE
 
 HERE = Path(__file__).resolve().parent
-WAIT_S = 30.0
+WAIT_S = 30.0 * PATIENCE
+
+_NUMBERS = itertools.count()
 
 
 class Host:
@@ -35,10 +39,11 @@ class Host:
 
     def __init__(self, state: Path, mode: str) -> None:
         self.state, self.mode = state, mode
-        self.cgroup_root = f"galaxy-test-{os.getpid()}"
+        self.cgroup_root = f"galaxy-test-{os.getpid()}-{next(_NUMBERS)}"
         self.seen: list[Event] = []
         self.runtime = self._new_runtime()
         self._made: list[LaunchPlan] = []
+        self._first = 0
         self._stopped = False
 
     def _new_runtime(self) -> Runtime:
@@ -60,7 +65,7 @@ class Host:
         } | changes.pop("demand", {})
         user = {"run_uid": 65534, "run_gid": 65534} if self.mode == "full" else {}
         return LaunchPlan(
-            container=f"t-{os.getpid():x}.{index}",
+            container=f"t-{os.getpid():x}.{self._first + index}",
             incarnation=incarnation,
             host="h1",
             demand=Demand(**demand),
@@ -77,6 +82,14 @@ class Host:
     def destroy(self, plan: LaunchPlan) -> None:
         self.runtime.destroy(plan.container, plan.incarnation)
         self.event(plan, Destroyed)
+
+    def clear(self) -> None:
+        """Destroy what was made, so that the next test finds the launcher as if it were new."""
+        made, self._made = self._made, []
+        for plan in made:
+            self.destroy(plan)
+        self.seen.clear()
+        self._first += 100  # A name is not given twice.
 
     def stop(self) -> None:
         """End the launcher for good, its garbage deleted."""
@@ -166,6 +179,18 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         host.close()
 
 
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Host]:
+    """One launcher for a whole module, to share where tests only look at containers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
+        host = new_host("full")
+        try:
+            yield host
+        finally:
+            host.close()
+
+
 @pytest.fixture
 def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run one of the scripts here as an unprivileged user and return what it printed as JSON."""
@@ -179,7 +204,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
         environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE}", "HOME": state}
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60, env=environment, check=False
+                command, capture_output=True, text=True, timeout=60 * PATIENCE, env=environment, check=False
             )
             assert done.returncode == 0, done.stderr[-2000:]
             return json.loads(done.stdout.splitlines()[-1])

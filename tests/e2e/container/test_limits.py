@@ -11,6 +11,13 @@ from galaxy.units import MIB
 
 pytestmark = pytest.mark.root
 
+
+@pytest.fixture
+def host(launcher):
+    yield launcher
+    launcher.clear()
+
+
 FILL = """
 import os
 written = 0

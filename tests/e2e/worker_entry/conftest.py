@@ -34,6 +34,7 @@ from galaxy.model.worker import (
     WorkerConfig,
 )
 from galaxy.worker_entry.main import run
+from tests.support.patience import PATIENCE
 
 MIB = 1024 * 1024
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
@@ -47,26 +48,33 @@ def task_spec(start: str, name: str = "main", **more: Any) -> TaskSpec:
 
 
 class Cgroups:
-    """Real v1 cgroups (pids, memory) for one task, made and removed by the test."""
+    """A real cgroup (pids, memory) for one task, v1's two or v2's one, made and removed by the test."""
 
     def __init__(self, memory_bytes: int = 64 * MIB, pids_max: int = 64) -> None:
         name = f"galaxy-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.paths = [Path("/sys/fs/cgroup") / controller / name for controller in ("pids", "memory")]
+        top = Path("/sys/fs/cgroup")
+        unified = (top / "cgroup.controllers").exists()
+        if unified:
+            (top / "cgroup.subtree_control").write_text("+pids +memory")
+        self.paths = (
+            [top / name] if unified else [top / controller / name for controller in ("pids", "memory")]
+        )
         for path in self.paths:
             path.mkdir()
-        (self.paths[0] / "pids.max").write_text(str(pids_max))
-        (self.paths[1] / "memory.limit_in_bytes").write_text(str(memory_bytes))
-        self.fds = [os.open(path / "cgroup.procs", os.O_RDWR) for path in self.paths]
-        self.fds.append(os.open(self.paths[1] / "memory.oom_control", os.O_RDONLY))
-        self.fds.append(os.open(self.paths[0] / "pids.max", os.O_RDWR))
+        pids, memory = self.paths[0], self.paths[-1]
+        (pids / "pids.max").write_text(str(pids_max))
+        (memory / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(memory_bytes))
+        self.procs_fds = tuple(os.open(path / "cgroup.procs", os.O_RDWR) for path in self.paths)
+        oom = memory / ("memory.events.local" if unified else "memory.oom_control")
+        self.fds = [*self.procs_fds, os.open(oom, os.O_RDONLY), os.open(pids / "pids.max", os.O_RDWR)]
         self.pids_max = pids_max
 
     def task(self, name: str) -> TaskCgroup:
         return TaskCgroup(
             name=name,
-            procs_fds=(self.fds[0], self.fds[1]),
-            oom_fd=self.fds[2],
-            pids_fd=self.fds[3],
+            procs_fds=self.procs_fds,
+            oom_fd=self.fds[-2],
+            pids_fd=self.fds[-1],
             pids_max=self.pids_max,
         )
 
@@ -219,7 +227,7 @@ class Container:
         with archive.open("rb") as file:
             self.send(Package(request=want.request), (file.fileno(),))
 
-    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 15.0) -> PodFound:
+    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 15.0 * PATIENCE) -> PodFound:
         """Wait for a report for which ``wanted`` holds, and return it."""
         deadline = time.monotonic() + timeout_s
         while self.report is None or not wanted(self.report):
@@ -227,13 +235,13 @@ class Container:
             assert left > 0 and self.receive(left) is not None, f"not in {timeout_s} s; last: {self.report}"
         return self.report
 
-    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 15.0) -> TaskFound:
+    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 15.0 * PATIENCE) -> TaskFound:
         generation = self.generation
         return self.until(
             lambda pod: pod.generation == generation and any(wanted(task) for task in pod.tasks), timeout_s
         ).tasks[0]
 
-    def until_packet(self, kind: Any, timeout_s: float = 15.0) -> tuple[Any, list[int]]:
+    def until_packet(self, kind: Any, timeout_s: float = 15.0 * PATIENCE) -> tuple[Any, list[int]]:
         """Wait for a packet that is neither a report nor a wish for a package."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -244,7 +252,7 @@ class Container:
             left = deadline - time.monotonic()
             assert left > 0 and self.receive(left) is not None, f"no {kind} in {timeout_s} s"
 
-    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 15.0 * PATIENCE) -> Any:
         """Wait until ``wanted()``, a look at files or processes, is true; packets are served meanwhile."""
         deadline = time.monotonic() + timeout_s
         while not (result := wanted()):

@@ -16,6 +16,7 @@ from galaxy.model.pod import PodState, TaskState
 from galaxy.model.spec import PackageSpec, RestartSpec
 from galaxy.model.worker import Exec, ExecEnded, ExecStarted, TaskCgroup
 from tests.support.archives import make_tar
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 
@@ -123,7 +124,7 @@ for n in range(1000):
 open("done", "w").close()
 time.sleep(1000)'"""
     container.order(spec(program))
-    container.until_true(lambda: (container.workspace / "done").exists(), timeout_s=30)
+    container.until_true(lambda: (container.workspace / "done").exists(), timeout_s=30 * PATIENCE)
 
     def zombies():
         with open(f"/proc/{container.pid}/task/{container.pid}/children") as file:
@@ -190,7 +191,7 @@ def test_end_of_appworker_ends_the_container(contained, spec):
     container.until_true(lambda: (container.workspace / "up").exists())
     os.kill(container.pid, signal.SIGKILL)
     container.ended()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 5 * PATIENCE
     while container.cgroup.pids():
         assert time.monotonic() < deadline
 

@@ -1,0 +1,163 @@
+#!/bin/sh
+# Runs a command as root in a virtual machine whose kernel has control groups of version 2 only.
+#
+#   sh deploy/v2vm.sh [--optional] COMMAND [ARGUMENT...]
+#
+# The machine's root is this host's, with memory laid over it: the command finds the same files, and
+# nothing that it writes reaches the host. /tmp, /var/tmp and /run are the machine's own; the host's
+# are below /run/host. Output and exit status are the command's; 125: the machine did not come so far,
+# 124: it took too long. With --optional a host that cannot have the machine says so, and exits 0.
+#
+# Needs root, x86_64 and Debian's qemu-system-x86; both it and a kernel (unpacked below .tox, not
+# installed) are fetched when they are not there. Uses KVM where the processor has it, else emulates
+# the processor: programs are then some fifteen times slower.
+#
+#   GALAXY_V2_TIMEOUT_S   the longest that it may take: 600, emulated 1500
+#   GALAXY_V2_ACCEL       kvm or tcg, instead of looking
+#   GALAXY_V2_MEMORY_MIB  of the machine: 2048
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+. "$root/deploy/python.sh"
+
+optional=
+if [ "${1:-}" = --optional ]; then
+    optional=yes
+    shift
+fi
+[ $# -gt 0 ] || die "no command" "sh deploy/v2vm.sh COMMAND [ARGUMENT...]"
+
+# Say why there is no machine here, and stop.
+cannot() {
+    if [ -n "$optional" ]; then
+        say "SKIPPED, nothing was tested on cgroup v2: $1"
+        exit 0
+    fi
+    die "no virtual machine here: $1"
+}
+
+[ "$(id -u)" = 0 ] || cannot "not root"
+[ "$(uname -m)" = x86_64 ] || cannot "a machine is only known for x86_64, this is $(uname -m)"
+
+find_virtiofsd() {
+    for daemon in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd; do
+        [ ! -x "$daemon" ] || return 0
+    done
+    return 1
+}
+
+if ! command -v qemu-system-x86_64 >/dev/null || ! find_virtiofsd; then
+    command -v apt-get >/dev/null || cannot "no qemu-system-x86_64 with virtiofsd, and no apt-get to install them"
+    apt_install "a machine with cgroup v2" qemu-system-x86 || die "cannot install qemu-system-x86"
+    find_virtiofsd || apt_install "shares files with the machine" virtiofsd || die "cannot install virtiofsd"
+    find_virtiofsd || die "neither qemu-system-x86 nor virtiofsd brought a virtiofsd"
+fi
+
+# Debian's cloud kernel, whose virtiofs is built in since 6.12. Unpacked beside, then renamed: whole or not there.
+kernel=$root/.tox/v2vm/kernel
+if [ ! -d "$kernel" ]; then
+    command -v apt-get >/dev/null || cannot "no kernel in $kernel, and no apt-get to fetch one"
+    for meta in linux-image-6.12-cloud-amd64 linux-image-cloud-amd64; do
+        package=$(apt-cache depends "$meta" 2>/dev/null | awk '/Depends:/ {print $2; exit}')
+        if [ -z "$package" ] && [ -z "${updated:-}" ]; then
+            apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; going on with the list as it is"
+            updated=yes
+            package=$(apt-cache depends "$meta" 2>/dev/null | awk '/Depends:/ {print $2; exit}')
+        fi
+        [ -z "$package" ] || break
+    done
+    [ -n "$package" ] || die "Debian's list has no linux-image-6.12-cloud-amd64 and no linux-image-cloud-amd64"
+    say "fetching $package (boots the machine; not installed)"
+    fresh=$root/.tox/v2vm/new.$$
+    mkdir -p "$fresh/root"
+    (
+        cd "$fresh"
+        fetch() { apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null 2>&1 </dev/null; }
+        fetch || { apt-get update -q >/dev/null 2>&1 </dev/null && fetch; }
+        dpkg-deb -x ./*.deb root
+    ) || { rm -rf "$fresh"; die "cannot fetch $package"; }
+    grep -qs '/virtiofs.ko' "$fresh"/root/lib/modules/*/modules.builtin ||
+        { rm -rf "$fresh"; die "virtiofs is not built into $package" "6.12 or newer is needed"; }
+    mv -T "$fresh/root" "$kernel" 2>/dev/null || [ -d "$kernel" ] || die "cannot write $kernel"
+    rm -rf "$fresh"
+fi
+
+accel=${GALAXY_V2_ACCEL:-}
+if [ -z "$accel" ]; then
+    # A /dev/kvm without these flags is one that runs only guests made for it.
+    if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm; else accel=tcg; fi
+fi
+case $accel in
+    kvm) processor=host limit=600 ;;
+    *) processor=qemu64 limit=1500 && say "no KVM here: the processor is emulated, which is some fifteen times slower" ;;
+esac
+limit=${GALAXY_V2_TIMEOUT_S:-$limit}
+memory=${GALAXY_V2_MEMORY_MIB:-2048}M
+
+work=$(mktemp -d /var/tmp/galaxy-v2vm-XXXXXX)
+files='' machine='' reader=''
+finish() {
+    trap '' INT TERM HUP
+    # shellcheck disable=SC2086  # as many as were started
+    [ -z "$machine$files$reader" ] || kill $machine $files $reader 2>/dev/null || true
+    wait
+    rm -rf --one-file-system "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM HUP
+
+quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'\\\\''/g")"; done; }
+{
+    export -p | grep -E '^export (PATH|PYTHON[A-Z]*|PYTEST_[A-Z_]*|VIRTUAL_ENV|CI|GALAXY_TEST_[A-Z0-9_]*)=' || true
+    printf 'cd %s\nexec %s\n' "$(quoted "$PWD")" "$(quoted "$@")"
+} >"$work/command"
+cp "$root/deploy/v2vm-init.sh" "$work/init"
+chmod +x "$work/init"
+truncate -s 64M "$work/disk"  # What io weights are for.
+truncate -s 4K "$work/status"
+mkfifo "$work/console"
+mkdir "$work/root"
+
+# Read-only by mount: whatever runs in the machine, the host's files stay as they are.
+unshare -m sh -c "mount --bind / '$work/root' && mount -o remount,bind,ro '$work/root' && exec '$daemon' \
+    --socket-path='$work/socket' -o source='$work/root' -o cache=always -o sandbox=chroot --rlimit-nofile=0" \
+    >"$work/files.log" 2>&1 &
+files=$!
+tries=0
+while [ ! -S "$work/socket" ]; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 200 ] || ! kill -0 "$files" 2>/dev/null; then
+        cat "$work/files.log" >&2
+        die "virtiofsd did not start"
+    fi
+    sleep 0.05
+done
+
+sed -u -e 's/\r$//' -e '/\] sysrq: /d' <"$work/console" &
+reader=$!
+timeout -k 5 "$limit" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
+    -m "$memory" -nodefaults -no-reboot -display none -serial stdio \
+    -object "memory-backend-memfd,id=memory,size=$memory,share=on" \
+    -chardev "socket,id=files,path=$work/socket" -device vhost-user-fs-pci,chardev=files,tag=host \
+    -drive "file=$work/disk,format=raw,if=virtio" -drive "file=$work/status,format=raw,if=virtio" \
+    -kernel "$(ls "$kernel"/boot/vmlinuz-*)" \
+    -append "console=ttyS0 root=host rootfstype=virtiofs ro init=$work/init cgroup_no_v1=all psi=1 quiet \
+loglevel=1 panic=-1 mitigations=off galaxy.work=$work galaxy.tree=$root" \
+    </dev/null >"$work/console" 2>"$work/machine.log" &
+machine=$!
+ended=0
+wait "$machine" || ended=$?
+machine=''
+wait "$reader" || true
+reader=''
+if [ "$ended" = 124 ] || [ "$ended" = 137 ]; then
+    say "$0: ended after $limit s; GALAXY_V2_TIMEOUT_S allows more"
+    exit 124
+fi
+status=$(tr -d '\0' <"$work/status")
+if [ -z "$status" ]; then
+    cat "$work/machine.log" >&2
+    say "$0: the machine ended without an exit status of the command"
+    exit 125
+fi
+exit "$status"
