@@ -31,8 +31,13 @@ def find_job(ledger: Ledger, text: str) -> JobRecord:
 
 
 def find_any(ledger: Ledger, text: str) -> JobRecord | HistoryRecord:
-    """Return the job that ``text`` names, or else the last one in history."""
-    job = _live(ledger, text)
+    """Return the job that ``text`` names, or else the last one in history.
+
+    A name that history knows is not the beginning of another's: ``web`` that is removed is never
+    shown as ``web-canary``.
+    """
+    remembered = text in ledger.history or bool(ledger.history.where("name", text))
+    job = _named(ledger, text) if remembered else _live(ledger, text)
     if job is not None:
         return job
     past = _past(ledger, text)
@@ -62,13 +67,17 @@ def _pods_of(ledger: Ledger, found: JobRecord | HistoryRecord) -> tuple[PodRecor
 
 
 def _live(ledger: Ledger, text: str) -> JobRecord | None:
+    return _named(ledger, text) or _prefixed(ledger, text)
+
+
+def _named(ledger: Ledger, text: str) -> JobRecord | None:
     if text in ledger.jobs:
         return ledger.jobs[text]
     named = [ledger.jobs[key] for key in ledger.jobs.where("name", text)]
     if named:
         staying = [job for job in named if job.wish is not Wish.REMOVE]
         return max(staying or named, key=lambda job: job.created_s)
-    return _prefixed(ledger, text)
+    return None
 
 
 def _prefixed(ledger: Ledger, text: str) -> JobRecord | None:

@@ -14,7 +14,9 @@ from galaxy.client.contexts import ProcessRef
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
-STEADY_S: Final = 60.0
+BACKOFF_READY_MAX_S: Final = 2.0
+"""A process that had come up was ended from outside more likely than by itself: it waits no longer."""
+STEADY_S: Final = 10.0
 """A process that stayed up so long has its quick restarts back."""
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
 """A log of this size becomes ``.1``; what ``.1`` held is gone."""
@@ -73,9 +75,11 @@ class Child:
         assert self._popen is not None
         status = self._popen.wait()
         os.close(self.pidfd)
+        most_s = BACKOFF_READY_MAX_S if self.ready else BACKOFF_MAX_S
         self.pid, self.pidfd, self.ref, self.ready = 0, -1, None, False
         if now_s - self.started_s > STEADY_S:
             self.delay_s = BACKOFF_FIRST_S
+        self.delay_s = min(self.delay_s, most_s)
         self.restart_s = now_s + self.delay_s
         self.delay_s = min(self.delay_s * 2, BACKOFF_MAX_S)
         self.restarts += 1

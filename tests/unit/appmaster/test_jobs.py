@@ -344,6 +344,16 @@ def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
     assert [(job.name, job.state) for job in every] == [("gone", "removed"), ("stays", "pending")]
 
 
+def test_removed_job_is_shown_as_itself_though_its_name_begins_another() -> None:
+    world = World()
+    gone = world.submit(service("web"))
+    world.settle(gone)
+    world.do("remove", gone)
+    world.run(10)
+    world.settle(world.submit(service("web-canary")))
+    assert world.show("web").summary.job == gone
+
+
 def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
     world = World()
     job = world.submit(service(replica=1))

@@ -72,6 +72,22 @@ def test_child_that_dies_is_started_again(supervisor: Supervisor, child: Callabl
     assert supervisor.children["part"].restarts == 1
 
 
+@pytest.mark.parametrize(("code", "at_most_s"), [("ready()", 2.0), ("pass", 30.0)])
+def test_child_that_had_come_up_is_soon_started_again_however_often_it_dies(
+    code: str, at_most_s: float, supervisor: Supervisor, child: Callable[..., Child]
+) -> None:
+    part = child(code)
+    part.env = {"NOTIFY_SOCKET": supervisor.notify_address}
+    waits = []
+    for _ in range(10):
+        part.start(0.0)
+        part.ready = code == "ready()"
+        part.ended(1.0)
+        waits.append((part.restart_s or 0.0) - 1.0)
+    assert waits[:2] == [0.5, 1.0]
+    assert max(waits) == waits[-1] == at_most_s
+
+
 def test_child_that_never_comes_up_is_given_up_with_its_last_words(
     supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:

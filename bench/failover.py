@@ -1,0 +1,130 @@
+"""How long a cluster is without a leader: killed, stopped, cut off from Redis. Beside it, a bare lock.
+
+``python bench/failover.py [--rounds N]``, as root. Two leaders of each kind on one cluster; in each
+round the leading one is struck, and a batch job is submitted at that moment. Figures, from the
+fault on: another holds the lock; it has committed its first tick; the new job's program runs.
+The peer in the same run and on the same Redis: two processes and redis-py's own ``Lock`` (SET NX
+PX) with the same 2 s lease, renewed as often, its holder killed. It has no state to load, no
+epoch and no fence: it is the floor of what a lease of 2 s costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+from redis.exceptions import LockError
+
+from galaxy.chaos.cluster import ROLES, Cluster
+from galaxy.chaos.failover import VERBS, Failover, Pair
+from galaxy.chaos.load import Load
+from galaxy.chaos.watch import Watch
+
+ROUNDS = 20
+LEASE_S = 2.0
+RENEWALS = 4
+AIM_S = 3.0
+PEER = "bench-failover-peer"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--rounds", type=int, default=ROUNDS)
+    options.add_argument("--peer-holder", metavar="URL", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.peer_holder:
+        hold(given.peer_holder)
+        return
+    with Cluster(leaders=2) as cluster:
+        rounds = fail_over(cluster, given.rounds)
+        peer = [peer_wait(cluster.admin.url) for _ in range(given.rounds)]
+    figures = {
+        f"{role} {verb}": {
+            name: figure([pick(one) for one in rounds if (one.role, one.verb) == (role, verb)])
+            for name, pick in PICKS.items()
+        }
+        for role in ROLES
+        for verb in VERBS
+    }
+    print(f"{'':<18}" + "".join(f"{name:>22}" for name in PICKS) + f"   median / worst of {given.rounds}, s")
+    for row, by_name in figures.items():
+        cells = (f"{one['median']:.2f} / {one['worst']:.2f}" for one in by_name.values())
+        print(f"{row:<18}" + "".join(f"{cell:>22}" for cell in cells))
+    lock = figure(peer)
+    print(f"{'redis-py Lock':<18}{lock['median']:>15.2f} / {lock['worst']:.2f}")
+    worst = max(by_name["committed"]["worst"] for by_name in figures.values())
+    found = {"bench": "failover", "unit": "s", "rounds": given.rounds, "aim": AIM_S, "worst": worst}
+    print(json.dumps(found | {"ours": figures, "peers": {"redis-py Lock, 2 s, holder killed": lock}}))
+
+
+PICKS: dict[str, Callable[[Failover], float]] = {
+    "lock": lambda one: one.led_s,
+    "committed": lambda one: one.committed_s,
+    "program runs": lambda one: one.program_s,
+}
+
+
+def figure(times: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(times), 3), "worst": round(max(times), 3)}
+
+
+def fail_over(cluster: Cluster, rounds: int) -> list[Failover]:
+    watch = Watch()
+    load = Load(cluster, watch, random.Random(1), lambda _: None)
+    done = []
+    try:
+        load.witnesses()
+        for number in range(rounds):
+            for role in ROLES:
+                for verb in VERBS:
+                    one = Pair(cluster, role, load, watch).fail(verb)
+                    done.append(one)
+                    print(
+                        f"{number + 1:>3} {verb:<5}{role:<10} lock {one.led_s:5.2f}  committed"
+                        f" {one.committed_s:5.2f}  program {one.program_s:5.2f}   {one.refused}",
+                        flush=True,
+                    )
+        assert not watch.wrong(), watch.wrong()
+    finally:
+        load.close()
+        watch.close()
+    return done
+
+
+def peer_wait(url: str) -> float:
+    """Return how long the next holder waits once the last one is killed, at a random time."""
+    client = redis.Redis.from_url(url)
+    with subprocess.Popen([sys.executable, str(Path(__file__)), "--peer-holder", url]) as holder:
+        while not client.exists(PEER):
+            time.sleep(0.01)
+        time.sleep(random.uniform(1.0, 1.0 + LEASE_S / RENEWALS))
+        holder.kill()
+        began = time.monotonic()
+        lock = client.lock(PEER, timeout=LEASE_S)
+        assert lock.acquire(blocking_timeout=10 * LEASE_S)
+        took = time.monotonic() - began
+        lock.release()
+    return took
+
+
+def hold(url: str) -> None:
+    lock = redis.Redis.from_url(url).lock(PEER, timeout=LEASE_S)
+    assert lock.acquire(blocking_timeout=10)
+    while True:
+        time.sleep(LEASE_S / RENEWALS)
+        try:
+            lock.reacquire()
+        except LockError:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Names of faults, and the report."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from galaxy.chaos.command import run
+from galaxy.chaos.faults import FAULTS, chosen
+from galaxy.chaos.report import Report
+from galaxy.errors import USAGE, UsageError
+
+
+def names(*words: str, leaders: int = 2) -> set[str]:
+    return {fault.name for fault in chosen(words, leaders=leaders)}
+
+
+def test_faults_are_chosen_by_name_verb_or_part() -> None:
+    assert names() == set(FAULTS)
+    assert names("kill-redis") == {"kill-redis"}
+    assert names("cut") == {"cut-resman", "cut-appmaster"}
+    assert names("redis") == {"kill-redis", "stop-redis"}
+    assert {"kill-agent", "stop-agent"} <= names("agent", "kill")
+
+
+def test_nobody_is_cut_off_without_a_standby() -> None:
+    assert not any(name.startswith("cut") for name in names(leaders=1))
+    with pytest.raises(UsageError, match="needs a standby"):
+        names("cut", leaders=1)
+
+
+def test_unknown_fault_is_wrong_usage_that_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--faults", "burn"]) == USAGE
+    assert "kill-agent" in capsys.readouterr().err
+
+
+def test_report_has_a_row_a_fault_and_a_line_of_json() -> None:
+    report = Report(seed=3, agents=1, leaders=2, within_s=10.0)
+    report.recoveries["kill-agent"] += [1.0, 2.0, 6.0]
+    assert "kill-agent            3     2.00     6.00" in "\n".join(report.lines())
+    told = json.loads(report.json())
+    assert told["faults"] == {"kill-agent": {"count": 3, "median_s": 2.0, "worst_s": 6.0}}
+    assert told["chaos"] == "held"
