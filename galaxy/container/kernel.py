@@ -73,6 +73,8 @@ _SYS_CLOSE_RANGE: Final = 436
 _SYS_MOUNT_SETATTR: Final = 442
 _SYS_PIVOT_ROOT: Final = 155 if platform.machine() == "x86_64" else 41
 
+_SYS_BPF: Final = 321 if platform.machine() == "x86_64" else 280
+
 _LOOP_CONFIGURE: Final = 0x4C0A
 _LOOP_CTL_GET_FREE: Final = 0x4C82
 _LO_FLAGS_AUTOCLEAR: Final = 4
@@ -292,6 +294,11 @@ def _loop_config(file: int, name: str) -> bytes:
         "=QQQQQIIII64s64s32sQQ", 0, 0, 0, 0, 0, 0, 0, 0, _LO_FLAGS_AUTOCLEAR, label, b"", b"", 0, 0
     )
     return struct.pack("=II", file, 0) + info + bytes(64)
+
+
+def bpf(command: int, attributes: bytes, what: str) -> int:
+    """Call bpf(2); return the descriptor or number that it answers. ``what`` names it in the error."""
+    return _syscall("bpf", what, _SYS_BPF, command, attributes, len(attributes))
 
 
 def _ensure_node(path: str, minor: int) -> None:

@@ -113,7 +113,10 @@ def _cgroups(hierarchies: Hierarchies, *, root: bool) -> tuple[Finding, tuple[Fi
         remedy = "give the agent a writable cgroup hierarchy (in a container: --privileged --cgroupns=host)"
         return Finding(name=name, ok=False, detail=f"{version}: {words}", remedy=remedy), ()
     beside = " and the v2 tree for kill" if version == "v1" and hierarchies.v2 else ""
-    return Finding(name=name, ok=True, detail=f"{version}{beside}"), _latency(hierarchies, words)
+    guard = re.search(r"^devices: (.*)", words, re.MULTILINE)
+    why = guard[1] if guard else "unknown"
+    devices = "" if why == "guarded" else f"; devices are guarded by a private /dev only: {why}"
+    return Finding(name=name, ok=True, detail=f"{version}{beside}{devices}"), _latency(hierarchies, words)
 
 
 def _latency(hierarchies: Hierarchies, words: str) -> tuple[Finding, ...]:

@@ -57,6 +57,7 @@ def cgroups() -> None:
             _finish(lambda: _enter(opened.init))
         _await(pid)
         tree.usage("trial_1")
+        print(f"devices: {tree.devices_refused or 'guarded'}", flush=True)
     finally:
         tree.remove("trial_1")
         tree.remove_root()

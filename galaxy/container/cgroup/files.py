@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from galaxy.container.cgroup.bpf import guard_devices
+
 _READ_MAX: Final = 1 << 20
 
 
 class Files:
-    """The five things that are done to a cgroup tree; tests put a temporary directory under them."""
+    """What is done to a cgroup tree; tests put a temporary directory under them."""
 
     def make(self, path: str) -> None:
         """Make a cgroup; one that is there already is fine."""
@@ -54,6 +56,10 @@ class Files:
 
     def has(self, path: str) -> bool:
         return os.path.exists(path)
+
+    def guard_devices(self, path: str, program: bytes) -> None:
+        """See ``bpf.guard_devices``."""
+        guard_devices(path, program)
 
     def pids(self, path: str) -> list[int]:
         """Return the processes in exactly this cgroup; nothing when it is gone."""

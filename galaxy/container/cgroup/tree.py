@@ -19,7 +19,7 @@ from typing import Final
 from galaxy.container.cgroup.controller import Controller
 from galaxy.container.cgroup.cpu import CpuV1, CpuV2
 from galaxy.container.cgroup.detect import Hierarchies, detect
-from galaxy.container.cgroup.devices import DevicesV1
+from galaxy.container.cgroup.devices import DevicesV1, DevicesV2
 from galaxy.container.cgroup.files import Files, field
 from galaxy.container.cgroup.io import BlkioV1, IoV2
 from galaxy.container.cgroup.memory import MemoryV1, MemoryV2
@@ -91,6 +91,14 @@ class CgroupTree:
     @property
     def has_io_weight(self) -> bool:
         return any(isinstance(c, BlkioV1 | IoV2) for c in self._controllers)
+
+    @property
+    def devices_refused(self) -> str:
+        """Return why devices are not guarded by the kernel here, after ``prepare``; empty when they are."""
+        for controller in self._controllers:
+            if isinstance(controller, DevicesV1 | DevicesV2):
+                return controller.refused
+        return "no devices controller"
 
     def prepare(self) -> None:
         """Make the root in every hierarchy and hand controllers down to it; again is the same as once.
@@ -257,7 +265,7 @@ class CgroupTree:
     def _choose(self, hierarchies: Hierarchies) -> list[Controller]:
         files = self.files
         if self.version == "v2":
-            chosen: list[Controller] = [CpuV2(files), MemoryV2(files), Pids(files)]
+            chosen: list[Controller] = [CpuV2(files), MemoryV2(files), Pids(files), DevicesV2(files)]
             return chosen + [IoV2(files)] * ("io" in hierarchies.v2_controllers)
         swap = _host_has_swap()
         chosen = [CpuV1(), MemoryV1(files, swap=swap), Pids(files)]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +117,33 @@ def test_device_nodes_are_the_harmless_ones(host, plan) -> None:
     harmless = "core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
     assert " ".join(sorted(host.sh(plan, "ls /dev")["out"].split())) == harmless
     assert host.sh(plan, "head -c 4 /dev/zero | od -An -tx1; echo x > /dev/null")["out"].split() == ["00"] * 4
+
+
+def test_kernel_refuses_other_devices_to_whoever_is_in_the_cgroup_even_the_hosts_root(host, plan) -> None:
+    trees = Path("/sys/fs/cgroup")
+    found = [
+        *trees.glob(f"devices/{host.cgroup_root}/{plan.key}"),
+        *trees.glob(f"{host.cgroup_root}/{plan.key}/init"),
+    ]
+    assert len(found) == 1
+    script = f"""
+import os, sys
+with open("{found[0]}/cgroup.procs", "w") as procs:
+    procs.write("0")
+open("/dev/null", "r+b").close()
+for attempt in (lambda: open("/dev/kmsg"), lambda: open("/dev/loop-control"),
+                lambda: os.mknod("{host.state}/x", 0o60600, os.makedev(7, 0)),
+                lambda: os.mknod("{host.state}/x", 0o20600, os.makedev(1, 3))):
+    try:
+        attempt()
+        sys.exit("not refused")
+    except PermissionError:
+        pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_descriptor_leaks_into_pid_1_or_a_program(host, plan) -> None:

@@ -42,6 +42,10 @@ class PlayedKernel(Files):
 
     def __init__(self, root: Path, files: dict[str, tuple[str, ...]]) -> None:
         self._root, self._files = str(root), files
+        self.guarded: dict[str, bytes] = {}
+
+    def guard_devices(self, path: str, program: bytes) -> None:
+        self.guarded[os.path.relpath(path, self._root)] = program
 
     def make(self, path: str) -> None:
         super().make(path)
@@ -134,6 +138,31 @@ def test_v2_excess_is_weight_and_protected_memory(v2: CgroupTree, tmp_path: Path
     task = tmp_path / "unified/a/b" / KEY / "web"
     assert (read(task / "cpu.max"), read(task / "memory.max")) == ("", "")
     assert read(task / "memory.low") == str(64 * MIB)
+
+
+def test_v2_root_is_guarded_by_a_program_once_for_all(v2: CgroupTree) -> None:
+    v2.make(KEY, limits())
+    assert isinstance(v2.files, PlayedKernel)
+    assert list(v2.files.guarded) == ["unified/a/b"]
+    assert v2.devices_refused == ""
+
+
+def test_v2_without_the_right_to_guard_devices_goes_on_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(1, "bpf: Operation not permitted")
+
+    monkeypatch.setattr(PlayedKernel, "guard_devices", refuse)
+    kernel = PlayedKernel(tmp_path, {"unified": V2})
+    kernel.make(str(tmp_path / "unified"))
+    controllers = frozenset({"cpu", "memory", "pids"})
+    tree = CgroupTree(
+        Hierarchies(v2=str(tmp_path / "unified"), v2_controllers=controllers), "a", files=kernel
+    )
+    tree.prepare()
+    tree.make(KEY, limits())
+    assert "not permitted" in tree.devices_refused
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
