@@ -61,7 +61,7 @@ def run(
             f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
         )
     with target.open() as galaxy:
-        done = galaxy.submit(galaxy.stage(spec, base=_base(path)), key=key)
+        done = galaxy.submit(spec, key=key, base=_base(path))
         warn(done)
         if detach:
             write(f"{done.job} accepted")
@@ -109,7 +109,7 @@ def update(
     path = _path(file, named)
     spec = source.load(path)
     with target.open() as galaxy:
-        done = galaxy.update(galaxy.stage(spec, base=_base(path)), name=job, key=key)
+        done = galaxy.update(spec, name=job, key=key, base=_base(path))
         warn(done)
         if detach:
             write(f"{done.job} revision {done.revision} accepted")
@@ -168,7 +168,7 @@ def warn(done: Done) -> None:
 
 
 def _base(path: str) -> Path:
-    """Return the folder that package paths of a job file are relative to."""
+    """Return the folder that paths of packages and secrets in a job file are relative to."""
     return Path() if path == "-" else Path(path).parent
 
 

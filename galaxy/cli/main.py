@@ -28,6 +28,8 @@ COMMANDS: Final = {
     "agent": Lazy("galaxy.cli.agent:agent", "List and show agents; join a cluster as one.", "The cluster"),
     "context": Lazy("galaxy.cli.context:context", "Choose which cluster is meant.", "The cluster"),
     "user": Lazy("galaxy.cli.user:user", "Make users, tokens and grants.", "The cluster"),
+    "quota": Lazy("galaxy.cli.quota:quota", "Limit what each user may have.", "The cluster"),
+    "secret": Lazy("galaxy.cli.secret:secret", "Keep values that nobody is shown.", "Jobs"),
     "audit": Lazy("galaxy.cli.user:audit", "Show who did what.", "The cluster"),
     "resman": Lazy("galaxy.cli.node:resman", "Run a ResMan.", "Processes"),
     "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
@@ -49,7 +51,7 @@ COMMANDS: Final = {
 }
 """Hidden ones are the ancestor's words, which had no ``job`` before them."""
 
-ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent"}
+ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent", "secrets": "secret", "quotas": "quota"}
 
 EXAMPLES: Final = """\
   galaxy up --detach                 a cluster on this host

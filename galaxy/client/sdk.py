@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from galaxy.client import contexts, source
 from galaxy.client.packages import stage
+from galaxy.client.secrets import read_files, secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
 from galaxy.client.transport import Transport, seconds_left
 from galaxy.errors import GalaxyError, Unreachable, UsageError
@@ -21,6 +22,7 @@ from galaxy.model import jobfile
 from galaxy.model.agent import BeatsSeen
 from galaxy.model.base import Noun
 from galaxy.model.names import APPMASTER, RESMAN
+from galaxy.model.quota import Ceiling, QuotaView
 from galaxy.model.request import (
     OPERATIONS,
     AddUser,
@@ -37,19 +39,27 @@ from galaxy.model.request import (
     ListAgents,
     ListAudit,
     ListJobs,
+    ListQuotas,
+    ListSecrets,
     ListUsers,
+    QuotaList,
     ReadLogs,
     RecoverPod,
+    SecretList,
+    SecretRef,
     SessionOpened,
+    SetQuota,
+    SetSecret,
     SetToken,
     SubmitJob,
     UpdateJob,
     UserList,
     UserRef,
 )
+from galaxy.model.secret import Secret, SecretView
 from galaxy.model.signing import stored_key
 from galaxy.model.spec import JobSpec
-from galaxy.model.user import Authority, Role, UserView
+from galaxy.model.user import ALL_POOLS, Authority, Role, UserView
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
 
 N = TypeVar("N", bound=Noun)
@@ -112,18 +122,26 @@ class Galaxy:
 
     # Jobs.
 
-    def submit(self, job: Job, *, key: str = "") -> Done:
-        """Run a job and return when it is accepted; a live job of the same name is a ``Conflict``."""
-        return self._ask("galaxy.job.submit", SubmitJob(spec=self.spec(job)), Done, key)
+    def submit(self, job: Job, *, key: str = "", base: str | os.PathLike[str] = "") -> Done:
+        """Run a job and return when it is accepted; a live job of the same name is a ``Conflict``.
+
+        Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
+        """
+        spec, files = self._ready(job, base)
+        return self._ask("galaxy.job.submit", SubmitJob(spec=spec, files=files), Done, key)
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
         """Run a job and wait until all of it runs, or it has ended; see ``wait``."""
         return self.wait(self.submit(job, key=key).job, timeout_s=timeout_s)
 
-    def update(self, job: Job, *, name: str = "", key: str = "") -> Done:
-        """Move a live job to a new spec and return when that is accepted; ``name`` is the spec's."""
-        spec = self.spec(job)
-        return self._ask("galaxy.job.update", UpdateJob(job=name or spec.name, spec=spec), Done, key)
+    def update(self, job: Job, *, name: str = "", key: str = "", base: str | os.PathLike[str] = "") -> Done:
+        """Move a live job to a new spec and return when that is accepted; ``name`` is the spec's.
+
+        Secrets and files are read anew: a spec whose secrets have other values is a new revision.
+        """
+        spec, files = self._ready(job, base)
+        asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
+        return self._ask("galaxy.job.update", asked, Done, key)
 
     def stop(self, job: str, *, key: str = "") -> Done:
         """Stop a job's programs; its containers stay."""
@@ -184,15 +202,7 @@ class Galaxy:
         Raises:
             SpecError: with every problem of it.
         """
-        base = Path()
-        if isinstance(job, JobSpec):
-            spec = job
-        elif isinstance(job, Mapping):
-            spec = jobfile.load(dict(job))
-        else:
-            path = os.fspath(job)
-            spec = source.load(path)
-            base = Path() if path == "-" else Path(path).parent
+        spec, base = _read(job)
         return self.stage(spec, base=base)
 
     def stage(self, spec: JobSpec, *, base: Path) -> JobSpec:
@@ -202,6 +212,12 @@ class Galaxy:
             SpecError: a package is not there. GalaxyError: the cluster is on another host.
         """
         return stage(spec, base=base, cluster_dir=self.cluster.dir)
+
+    def _ready(self, job: Job, base: str | os.PathLike[str]) -> tuple[JobSpec, dict[str, Secret]]:
+        """Return a job as it is sent: its packages staged, and the secrets that are files."""
+        spec, folder = _read(job)
+        folder = Path(base) if os.fspath(base) else folder
+        return self.stage(spec, base=folder), read_files(spec, base=folder)
 
     # What programs write, and commands in their containers.
 
@@ -305,6 +321,45 @@ class Galaxy:
         """Return the newest records of who did what, or the oldest with a serial above ``after``."""
         return self._ask("galaxy.audit.list", ListAudit(after=after, limit=limit), AuditList)
 
+    # Secrets and quotas.
+
+    def set_secret(
+        self, name: str, value: str | bytes | Secret, *, user: str = "", key: str = ""
+    ) -> SecretView:
+        """Keep ``value`` under ``name``, or in place of what was there; jobs get it when updated.
+
+        ``user`` is whose it is, for operators. Who uses it is in the answer; the value never is.
+        """
+        if not isinstance(value, Secret):
+            value = secret_of(value.encode() if isinstance(value, str) else value, name)
+        return self._ask("galaxy.secret.set", SetSecret(name=name, value=value, user=user), SecretView, key)
+
+    def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
+        """List one's own secrets, without values; operators name a ``user``, or ask for ``all``."""
+        asked = ListSecrets(user=user, all=all)
+        return list(self._ask("galaxy.secret.list", asked, SecretList).secrets)
+
+    def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
+        """Forget a secret; while a job uses it, that is a ``Conflict``."""
+        return self._ask("galaxy.secret.remove", SecretRef(name=name, user=user), SecretView, key)
+
+    def set_quota(
+        self,
+        user: str,
+        ceiling: Ceiling,
+        *,
+        pool: str = ALL_POOLS,
+        lift: Sequence[str] = (),
+        key: str = "",
+    ) -> QuotaView:
+        """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
+        asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
+        return self._ask("galaxy.quota.set", asked, QuotaView, key)
+
+    def quotas(self, user: str = "") -> list[QuotaView]:
+        """List the quotas of ``user``; without one all of them for operators, one's own for others."""
+        return list(self._ask("galaxy.quota.list", ListQuotas(user=user), QuotaList).quotas)
+
     def leaders(self) -> list[LeaderView]:
         """Return who leads, from Nexus itself; works when nobody does."""
         found = [self._transport.nexus.leader(role) for role in (RESMAN, APPMASTER)]
@@ -330,6 +385,16 @@ class Galaxy:
         hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
         details = [*error.details, f"the cluster is named by {self.cluster.because}"]
         return Unreachable(error.message, details=details, hint=hint)
+
+
+def _read(job: Job) -> tuple[JobSpec, Path]:
+    """Return ``job`` as a spec, and the folder that its paths start at."""
+    if isinstance(job, JobSpec):
+        return job, Path()
+    if isinstance(job, Mapping):
+        return jobfile.load(dict(job)), Path()
+    path = os.fspath(job)
+    return source.load(path), Path() if path == "-" else Path(path).parent
 
 
 def _user() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from galaxy.model.base import Noun
+from galaxy.model.quota import QuotaAck, QuotaOrder
 from galaxy.model.spec import Medium
 
 
@@ -87,6 +88,8 @@ class GroupOrder(Noun, frozen=True, kw_only=True):
     seen: int = 0
     """The last ``GroupStatus`` up to which AppMaster has missed none, by ResMan's epoch and version:
     while it is still the last one, the answer need not list the slots. 0 asks for all of them."""
+    user: str = ""
+    """Whose quota it counts against."""
 
 
 class ContainerState(StrEnum):
@@ -142,15 +145,17 @@ class GroupStatus(Noun, frozen=True, kw_only=True):
 
 
 class GroupOrders(Noun, frozen=True, kw_only=True):
-    """Everything that one tick of AppMaster has for ResMan."""
+    """Everything that one tick of AppMaster has for ResMan; ``quotas`` are obeyed first."""
 
     orders: tuple[GroupOrder, ...]
+    quotas: QuotaOrder | None = None
 
 
 class GroupStatuses(Noun, frozen=True, kw_only=True):
     """Everything that one tick of ResMan has for AppMaster."""
 
     statuses: tuple[GroupStatus, ...]
+    quotas: QuotaAck | None = None
 
 
 class Group(Noun, frozen=True, kw_only=True):
@@ -177,7 +182,8 @@ class Container(Noun, frozen=True, kw_only=True):
     ``failures`` in a row and ``retry_s`` (Unix seconds) hold it back after agents could not
     make it; ``avoid`` names agents that failed it lately. An earlier life that its agent has
     still to destroy is a row of its own, which says itself what it takes (``cpu_milli``,
-    ``memory_bytes``, ``disk_bytes``); any other takes what its group demands.
+    ``memory_bytes``, ``disk_bytes``); any other takes what its group demands. ``claimed``: it
+    waits for its next place and counts against its owner's quota still, as when it had one.
     """
 
     container: str
@@ -195,6 +201,7 @@ class Container(Noun, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     disk_bytes: int = 0
+    claimed: bool = False
 
 
 class CreateContainer(Noun, frozen=True, kw_only=True):

@@ -8,7 +8,9 @@ from galaxy.model.answer import Problem
 from galaxy.model.base import Noun
 from galaxy.model.container import ContainerState, Reason
 from galaxy.model.pod import PodFound
+from galaxy.model.quota import QuotaView
 from galaxy.model.request import Done, SessionOpened
+from galaxy.model.secret import SecretView
 from galaxy.model.spec import JobSpec, JobType
 from galaxy.model.trace import TraceEvent
 from galaxy.model.user import UserView
@@ -178,6 +180,8 @@ class AnswerRecord(Noun, frozen=True, kw_only=True):
     done: Done | None = None
     opened: SessionOpened | None = None
     seen: UserView | None = None
+    secret: SecretView | None = None
+    quota: QuotaView | None = None
     problem: Problem | None = None
 
 

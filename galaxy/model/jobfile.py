@@ -18,6 +18,7 @@ import msgspec.inspect as shape
 from galaxy.model import rules
 from galaxy.model.base import Noun
 from galaxy.model.flaw import Flaw, Mark, Path, error_of, nearest
+from galaxy.model.secret import EnvFrom
 from galaxy.model.shorthand import SHORTHANDS, UNITS, Unit, read_number, split_words
 from galaxy.model.spec import DeploySpec, JobSpec
 from galaxy.units import format_bytes, format_cpu, format_duration
@@ -191,17 +192,33 @@ class _Walk:
             self.value(item, kind.item_type, (*path, index), Unit.COUNT) for index, item in enumerate(value)
         )
 
-    def _texts(self, value: Any, path: Path) -> dict[str, str]:
+    def _texts(self, value: Any, path: Path) -> dict[str, str | EnvFrom]:
         if not isinstance(value, dict):
             self._bad(path, f"must be names with values, not {_shown(value)}", None)
             return {}
-        texts = {}
+        texts: dict[str, str | EnvFrom] = {}
         for name, text in value.items():
             if isinstance(text, str):
                 texts[name] = self._unicode(text, (*path, name))
+            elif isinstance(text, dict):
+                texts[name] = self._env_from(text, (*path, name))
             else:
                 self._bad((*path, name), f"must be text, not {_shown(text)}; {_quoting(text)}", None)
         return texts
+
+    def _env_from(self, value: dict[Any, Any], path: Path) -> EnvFrom:
+        """Read ``{file: PATH}`` or ``{secret: NAME}``."""
+        known = ("file", "secret")
+        sources = {}
+        for name, text in value.items():
+            if name not in known:
+                self._bad(path, "", None)
+                self.flaws[-1] = _unknown(name, known, path)
+            elif isinstance(text, str):
+                sources[name] = self._unicode(text, (*path, name))
+            else:
+                self._bad((*path, name), f"must be text, not {_shown(text)}", None)
+        return EnvFrom(file=sources.get("file", ""), secret=sources.get("secret", ""))
 
     def _choice(self, value: Any, kind: shape.EnumType, path: Path) -> Any:
         members = [member.value for member in kind.cls]

@@ -7,8 +7,19 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from galaxy.model.base import Noun
+from galaxy.model.quota import Ceiling, QuotaView
+from galaxy.model.secret import Secret, SecretName, SecretView
 from galaxy.model.spec import JobSpec
-from galaxy.model.user import AuditRecord, Authority, PoolName, Role, StoredKey, UserName, UserView
+from galaxy.model.user import (
+    ALL_POOLS,
+    AuditRecord,
+    Authority,
+    PoolName,
+    Role,
+    StoredKey,
+    UserName,
+    UserView,
+)
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView
 
 
@@ -33,16 +44,21 @@ class Request(Noun, frozen=True, kw_only=True):
 
 
 class SubmitJob(Noun, frozen=True, kw_only=True):
-    """Run a job. A live job of that name is a conflict; a finished one makes way."""
+    """Run a job. A live job of that name is a conflict; a finished one makes way.
+
+    ``files`` are the contents of the files that environments name, by the name that they have there.
+    """
 
     spec: JobSpec
+    files: dict[str, Secret] = {}
 
 
 class UpdateJob(Noun, frozen=True, kw_only=True):
-    """Move a live job to a new spec. ``job`` is a name or an id."""
+    """Move a live job to a new spec. ``job`` is a name or an id; ``files`` as in ``SubmitJob``."""
 
     job: str
     spec: JobSpec
+    files: dict[str, Secret] = {}
 
 
 class JobRef(Noun, frozen=True, kw_only=True):
@@ -156,6 +172,51 @@ class AuditList(Noun, frozen=True, kw_only=True):
     last: int = 0
 
 
+class SetSecret(Noun, frozen=True, kw_only=True):
+    """Keep a secret under a name; ``user`` is whose, empty is one's own."""
+
+    name: SecretName
+    value: Secret
+    user: str = ""
+
+
+class SecretRef(Noun, frozen=True, kw_only=True):
+    """Remove a secret."""
+
+    name: str
+    user: str = ""
+
+
+class ListSecrets(Noun, frozen=True, kw_only=True):
+    """List the secrets of ``user``, or with ``all`` everybody's."""
+
+    user: str = ""
+    all: bool = False
+
+
+class SecretList(Noun, frozen=True, kw_only=True):
+    secrets: tuple[SecretView, ...]
+
+
+class SetQuota(Noun, frozen=True, kw_only=True):
+    """Change a ceiling of ``user`` over ``pool``: what ``ceiling`` names is set, ``lift`` has no limit."""
+
+    user: UserName
+    pool: PoolName = ALL_POOLS
+    ceiling: Ceiling = Ceiling()
+    lift: tuple[Annotated[str, Meta(pattern="^(cpu_milli|memory_bytes|disk_bytes|containers)$")], ...] = ()
+
+
+class ListQuotas(Noun, frozen=True, kw_only=True):
+    """List the quotas of ``user``; of all users when it is empty and an operator asks."""
+
+    user: str = ""
+
+
+class QuotaList(Noun, frozen=True, kw_only=True):
+    quotas: tuple[QuotaView, ...]
+
+
 class SessionOpened(Noun, frozen=True, kw_only=True):
     """Where a session's bytes are: one session a pod; ids are keys under ``galaxy:session:``."""
 
@@ -220,5 +281,10 @@ OPERATIONS: Final[dict[str, tuple[type[Noun], type[Noun]]]] = {
     "galaxy.user.show": (UserRef, UserView),
     "galaxy.user.list": (ListUsers, UserList),
     "galaxy.audit.list": (ListAudit, AuditList),
+    "galaxy.secret.set": (SetSecret, SecretView),
+    "galaxy.secret.remove": (SecretRef, SecretView),
+    "galaxy.secret.list": (ListSecrets, SecretList),
+    "galaxy.quota.set": (SetQuota, QuotaView),
+    "galaxy.quota.list": (ListQuotas, QuotaList),
 }
 """Operation, which is the Celery task's name too: its body and its result."""

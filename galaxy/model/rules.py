@@ -14,6 +14,7 @@ from typing import Final
 
 from galaxy.model.base import encode
 from galaxy.model.flaw import Flaw, Path
+from galaxy.model.secret import EnvFrom
 from galaxy.model.spec import (
     HealthSpec,
     JobSpec,
@@ -35,6 +36,8 @@ POOLS_MAX: Final = 32
 ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
 """All tasks of a pod together, as they travel to an AppWorker, in bytes."""
 
+FILE_CHARACTERS_MAX: Final = 1024
+
 SYSTEM_DIRS: Final = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run",
     "/sbin", "/sys", "/tmp", "/usr",  # noqa: S108
@@ -46,6 +49,7 @@ SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
 
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -71,7 +75,7 @@ def flaws(spec: JobSpec) -> list[Flaw]:
         *_services(spec.pod),
         *_packages(spec.pod),
         *(flaw for path, task in _tasks(spec.pod) for flaw in _task(task, path, spec.type)),
-        *_size(spec.pod),
+        *oversize(spec.pod),
     ]
 
 
@@ -263,8 +267,8 @@ def _unreachable_packages(spec: JobSpec) -> Iterator[Flaw]:
 
 
 def _task(task: TaskSpec, path: Path, type_: JobType) -> Iterator[Flaw]:
-    for name, text in task.env.items():
-        yield from _env(name, text, (*path, "env", name))
+    for name, value in task.env.items():
+        yield from _env(name, value, (*path, "env", name))
     for field in ("start", "stop"):
         if _CONTROL.search(getattr(task, field)):
             yield Flaw((*path, field), "has control characters")
@@ -276,13 +280,29 @@ def _task(task: TaskSpec, path: Path, type_: JobType) -> Iterator[Flaw]:
         yield from _restart(task.restart, (*path, "restart"), type_)
 
 
-def _env(name: str, text: str, path: Path) -> Iterator[Flaw]:
+def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Flaw]:
     if not _ENV.fullmatch(name):
         yield Flaw(path, "is not the name of a variable: letters, digits and `_`, no digit first")
     elif name.startswith("GALAXY_"):
         yield Flaw(path, "names that begin with GALAXY_ are Galaxy's own")
-    if _CONTROL.search(text):
+    if isinstance(value, EnvFrom):
+        yield from _env_from(value, path)
+    elif _CONTROL.search(value):
         yield Flaw(path, "has control characters")
+
+
+def _env_from(source: EnvFrom, path: Path) -> Iterator[Flaw]:
+    if bool(source.file) == bool(source.secret):
+        text = "needs one of `file` and `secret`" + (", not both" if source.file else "")
+        yield Flaw(path, text, about=((*path, "file"), (*path, "secret")))
+    if source.secret and not _SECRET.fullmatch(source.secret):
+        text = "is not the name of a secret: letters, digits, `_`, `.`, `-`, a letter first, 64 at most"
+        yield Flaw((*path, "secret"), text)
+    if len(source.file) > FILE_CHARACTERS_MAX or _CONTROL.search(source.file):
+        text = f"has control characters, or more than {FILE_CHARACTERS_MAX}"
+        yield Flaw((*path, "file"), text)
+    if source.value is not None:
+        yield Flaw((*path, "value"), "is not for a job file: it would be seen in it")
 
 
 def _health(task: TaskSpec, health: HealthSpec, path: Path) -> Iterator[Flaw]:
@@ -317,7 +337,8 @@ def _restart(restart: RestartSpec, path: Path, type_: JobType) -> Iterator[Flaw]
         yield Flaw((*path, "delay_max"), f"{restart.delay_max:g}s is less than delay, {restart.delay:g}s")
 
 
-def _size(pod: PodSpec) -> Iterator[Flaw]:
+def oversize(pod: PodSpec) -> Iterator[Flaw]:
+    """Complain about tasks that are too long together to travel."""
     size = len(encode(pod.tasks))
     if size > ORDER_BYTES_MAX:
         limit = format_bytes(ORDER_BYTES_MAX)

@@ -42,6 +42,21 @@ _SHORT: Final[dict[type[Noun], tuple[str, ...]]] = {
 }  # fmt: skip
 """Nouns that one of their fields may stand for."""
 
+_ENV_FROM: Final = tuple(
+    {
+        "type": "object",
+        "description": description,
+        "properties": {name: {"type": "string", "minLength": 1}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+    for name, description in (
+        ("file", "content of a file, read when the job is run or updated; shown nowhere"),
+        ("secret", "value of a secret (`galaxy secret set`); shown nowhere"),
+    )
+)
+"""Where a variable's value may come from, instead of standing in the file."""
+
 _DEFAULTED: Final = {(PodSpec, "workspace"), (TaskSpec, "name"), (ServiceSpec, "port")}
 """Fields that the reader fills in when a person leaves them out."""
 
@@ -83,7 +98,7 @@ class _Maker:
         if (cls, field.name) == (DeploySpec, "pools"):
             made = {"anyOf": [made, {"type": "string", "description": "names, separated by commas"}]}
         if (cls, field.name) == (TaskSpec, "env"):
-            made["additionalProperties"] = {"type": ["string", "integer"]}
+            made["additionalProperties"] = {"anyOf": [{"type": ["string", "integer"]}, *_ENV_FROM]}
         if (cls, field.name) == (TaskSpec, "name"):
             made["description"] = f"`{TASK_NAME}` when a pod's only task has none"
         default = field.default

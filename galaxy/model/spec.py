@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from galaxy.model.base import Noun
+from galaxy.model.secret import EnvFrom
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
@@ -150,7 +151,7 @@ class TaskSpec(Noun, frozen=True, kw_only=True):
     ports: tuple[PortSpec, ...] = ()
     package: PackageSpec | None = None
     data: DataSpec | None = None
-    env: dict[str, str] = {}
+    env: dict[str, str | EnvFrom] = {}
     restart: RestartSpec | None = None
     health: HealthSpec | None = None
     services: tuple[ServiceSpec, ...] = ()

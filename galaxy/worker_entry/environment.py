@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from galaxy.model.pod import PodOrder
+from galaxy.model.secret import EnvFrom
 from galaxy.model.spec import TaskSpec
 from galaxy.model.worker import WorkerConfig
 
@@ -21,7 +22,7 @@ def environment(
 
     Every port of the pod is there, so that its tasks find each other.
     """
-    env = {"PATH": PATH, "HOME": config.workspace, **spec.env, **(more or {})}
+    env = {"PATH": PATH, "HOME": config.workspace, **_texts(spec.env), **(more or {})}
     env = {name: value for name, value in env.items() if _sound(name, value)}
     env |= {port_variable(name): str(port) for name, port in config.ports.items()}
     env |= {
@@ -33,6 +34,17 @@ def environment(
         "GALAXY_HOST": config.host,
     }
     return env
+
+
+def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
+    """Return ``env`` with the values of its secrets; AppMaster sends no order that lacks one."""
+    texts = {}
+    for name, value in env.items():
+        if isinstance(value, str):
+            texts[name] = value
+        elif value.value is not None:
+            texts[name] = value.value.text
+    return texts
 
 
 def task_id(pod: str, task: str) -> str:

@@ -14,7 +14,10 @@ from galaxy.model.answer import Answer
 from galaxy.model.base import decode, encode
 from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
 from galaxy.model.pod import PodFound, PodState
-from galaxy.model.request import OPERATIONS, Done, Request, SubmitJob, UpdateJob
+from galaxy.model.quota import Ceiling
+from galaxy.model.request import OPERATIONS, Done, Request, SetQuota, SubmitJob, UpdateJob
+from galaxy.model.secret import EnvFrom, Secret
+from galaxy.model.spec import JobSpec
 from galaxy.model.step import Step
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, floats, hostile, texts
@@ -50,9 +53,22 @@ def requests(ops: tuple[str, ...] = LOOP) -> st.SearchStrategy[Request]:
     )
 
 
+def files(spec: JobSpec) -> dict[str, Secret]:
+    """Return a content for every file that a job names; secrets are there or not, by chance."""
+    sources = (source for task in spec.pod.tasks for source in task.env.values())
+    return {one.file: Secret(text="x") for one in sources if isinstance(one, EnvFrom) and one.file}
+
+
+def quotas() -> st.SearchStrategy[Request]:
+    return st.builds(
+        lambda key, user, ceiling: _request("galaxy.quota.set", key, SetQuota(user=user, ceiling=ceiling)),
+        st.sampled_from(("q1", "q2")), st.just("web"), hostile(Ceiling),
+    )  # fmt: skip
+
+
 def submits() -> st.SearchStrategy[Request]:
     return st.builds(
-        lambda key, spec: _request("galaxy.job.submit", key, SubmitJob(spec=spec)),
+        lambda key, spec: _request("galaxy.job.submit", key, SubmitJob(spec=spec, files=files(spec))),
         st.sampled_from(("k1", "k2", "k3", "k4")),
         SPECS,
     )
@@ -60,14 +76,16 @@ def submits() -> st.SearchStrategy[Request]:
 
 def updates() -> st.SearchStrategy[Request]:
     return st.builds(
-        lambda key, spec: _request("galaxy.job.update", key, UpdateJob(job=spec.name, spec=spec)),
+        lambda key, spec: _request(
+            "galaxy.job.update", key, UpdateJob(job=spec.name, spec=spec, files=files(spec))
+        ),
         st.sampled_from(("u1", "u2", "u3")),
         SPECS,
     )
 
 
 def _request(op: str, key: str, body: Any) -> Request:
-    return Request(op=op, key=key, reply="r", deadline_s=START_S + 10_000, body=body)
+    return Request(op=op, key=key, reply="r", deadline_s=START_S + 10_000, user="web", body=body)
 
 
 class Leader:
@@ -104,6 +122,7 @@ class Leader:
             assert endpoint.pod in ledger.pods
         for job in ledger.jobs.values():
             assert f"{job.job}@{job.revision}" in ledger.revisions
+        assert set(ledger.sealed) <= set(ledger.revisions)
         names = [job.name for job in ledger.jobs.values() if job.wish != "remove"]
         assert len(names) == len(set(names)), "two live jobs of one name"
 
@@ -163,7 +182,7 @@ def _about(leader: Leader, lie: Any) -> Any:
 
 
 EVENTS = st.one_of(
-    submits(), updates(), requests(), lies(), lies(), lies(),
+    submits(), updates(), requests(), quotas(), lies(), lies(), lies(),
     hostile(GroupStatuses), hostile(AgentReport), hostile(BeatsSeen),
 )  # fmt: skip
 BATCHES = st.lists(

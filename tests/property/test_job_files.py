@@ -276,7 +276,8 @@ SAMPLE: dict[str, Any] = {
         "tasks": [
             {
                 "name": "main", "cpu": "250m", "memory": "64M", "start": "./serve", "ports": ["http"],
-                "services": ["web"], "env": {"A": "x"}, "health": {"type": "http", "interval": "2s"},
+                "services": ["web"], "health": {"type": "http", "interval": "2s"},
+                "env": {"A": "x", "B": {"secret": "db"}, "C": {"file": "./token"}},
                 "package": {"source": "https://h/x.tgz", "version": "1.0", "path": "app"},
             }
         ],

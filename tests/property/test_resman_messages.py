@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from galaxy.model.agent import AgentReport, Beat, BeatsSeen
 from galaxy.model.base import encode
 from galaxy.model.container import Container, ContainerState, GroupOrder, GroupOrders
+from galaxy.model.quota import Amount, Ceiling, Quota, QuotaOrder
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan, ResManConfig
-from galaxy.resman.logic.books import PLACED
+from galaxy.resman.logic.books import PLACED, counts
+from galaxy.scheduler.quota import amount_of, plus
 from galaxy.scheduler.shape import bounded
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, JOBS, floats, hostile
@@ -30,7 +32,24 @@ ORDERS = st.builds(
     replicas=st.integers(0, 12),
     demand=st.sampled_from([demand(), demand(cpu=500, ports=(0, 9000)), demand(max_per_host=1, tag="ssd")]),
     remove=st.booleans(),
+    user=st.sampled_from(("", "ann", "bob")),
 ).map(lambda order: GroupOrders(orders=(order,)))
+QUOTAS = st.builds(
+    QuotaOrder,
+    epoch=st.just(1),
+    serial=st.integers(0, 9),
+    quotas=st.lists(
+        st.builds(
+            Quota,
+            user=st.sampled_from(("ann", "bob")),
+            ceiling=st.builds(
+                Ceiling, cpu_milli=st.none() | st.integers(0, 5000), containers=st.integers(0, 9)
+            ),
+            pool=st.sampled_from(("*", "far")),
+        ),
+        max_size=3,
+    ).map(tuple),
+).map(lambda order: GroupOrders(orders=(), quotas=order))
 BEATS = st.integers(0, 40).map(
     lambda age: BeatsSeen(
         now_s=START_S, beats=tuple(Beat(agent=name, at_s=START_S - age, boot="boot-1") for name in AGENTS)
@@ -44,7 +63,9 @@ REPORTS = st.builds(
     full=st.booleans(),
     containers=st.lists(hostile(AgentReport), max_size=1).map(lambda one: one[0].containers if one else ()),
 )
-EVENTS = st.one_of(hostile(GroupOrders), hostile(AgentReport), hostile(BeatsSeen), ORDERS, REPORTS, BEATS)
+EVENTS = st.one_of(
+    hostile(GroupOrders), hostile(AgentReport), hostile(BeatsSeen), ORDERS, ORDERS, QUOTAS, REPORTS, BEATS
+)
 BATCHES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 2.5, 31.0, 130.0]), st.lists(EVENTS, max_size=4)), max_size=7
 )
@@ -74,6 +95,7 @@ class Leader:
         for send in step.sends:
             encode(send.body)
         self.check_places(before)
+        self.check_quotas()
         self.disk.commit(self.resman.tables)
         return step
 
@@ -88,6 +110,19 @@ class Leader:
             assert min(view.cpu[at], view.memory[at], view.disk[at], view.slots[at], view.ports[at]) >= 0
             for port in self.resman.books.groups[row.group].order.demand.ports:
                 assert not port.port or view.port_rows[port.port][at] == 1
+
+    def check_quotas(self) -> None:
+        """Assert that what users are charged is what their slots ask, summed anew."""
+        books = self.resman.books
+        sums: dict[tuple[str, tuple[str, ...]], Amount] = {}
+        for key in books.containers:
+            row = books.containers[key]
+            if counts(key, row):
+                order = books.groups[row.group].order
+                of = order.user, order.demand.pools
+                sums[of] = plus(sums.get(of, Amount()), amount_of(order.demand))
+        used = books.charges._used
+        assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 
     def check_books(self) -> None:
         """Assert that what the view counts is what the tables say, and what a successor would count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from galaxy.appmaster.logic import groups, jobs, pods, requests, users
+from galaxy.appmaster.logic import groups, jobs, pods, quotas, requests, users
 from galaxy.appmaster.logic.agents import Agents
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.ledger import Ledger
@@ -72,6 +72,7 @@ class AppMaster:
         self.agents = Agents(self.config.resend_first_s * 2, self.config.resend_max_s)
         self._mend()
         users.begin(ledger)
+        quotas.begin(ledger)
         for job in list(ledger.jobs.values()):
             ledger.touch(job.job)
             if job.wish is not Wish.REMOVE:
@@ -92,6 +93,8 @@ class AppMaster:
         for pod in list(ledger.pods.values()):
             if pod.job not in ledger.jobs:
                 ledger.pods.drop(pod.pod)
+        for key in [key for key in ledger.sealed if key not in ledger.revisions]:
+            ledger.sealed.drop(key)
         for key in list(ledger.endpoints):
             if ledger.endpoints[key].pod not in ledger.pods:
                 ledger.endpoints.drop(key)
@@ -104,6 +107,8 @@ class AppMaster:
                 requests.handle(self.ledger, event)
                 self._settle()  # A later event may ask about what this one began.
             case GroupStatuses():
+                if event.quotas is not None:
+                    quotas.take(self.ledger, event.quotas)
                 for status in event.statuses:
                     groups.take(self.ledger, self.agents, status)
             case AgentReport():
@@ -143,6 +148,8 @@ class AppMaster:
             groups.send(ledger, job)
         elif kind == "ended" and job is not None and job.state in jobs.OVER:
             jobs.remove(ledger, job)
+        elif kind == "quota":
+            quotas.due(ledger)
         elif kind == "pod":
             pod = ledger.pods.get(key)
             if pod is None or not pod.placed or pods.acked(pod):
@@ -168,14 +175,16 @@ class AppMaster:
 
     def _group_sends(self) -> list[Send]:
         orders = list(self.ledger.group_orders.values())
+        told = quotas.order(self.ledger)
+        parts = _parts(orders, self.config.orders_per_message)
         return [
             Send(
                 queue=RESMAN,
                 task=GROUP_APPLY,
-                body=GroupOrders(orders=tuple(part)),
+                body=GroupOrders(orders=tuple(part), quotas=told),
                 id=self.ledger.message_id("groups", RESMAN),
             )
-            for part in _parts(orders, self.config.orders_per_message)
+            for part in parts or ([[]] if self.ledger.quotas_due else [])
         ]
 
     def _until_s(self, agent: str) -> float:

@@ -79,6 +79,7 @@ def build_order(ledger: Ledger, job: JobRecord) -> GroupOrder:
         release=job.group_release,
         seen_epoch=seen[0],
         seen=seen[1],
+        user=job.user,
     )
 
 
@@ -212,7 +213,7 @@ def _end(ledger: Ledger, agents: Agents, job: JobRecord) -> None:
     for pod in rows:
         _drop(ledger, agents, job, pod)
     for key in ledger.revisions.where("job", job.job):
-        ledger.revisions.drop(key)
+        ledger.drop_revision(key)
     ledger.stories.drop(job.job)
     ledger.jobs.drop(job.job)
     ledger.undeclare(job.job)

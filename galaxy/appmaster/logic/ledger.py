@@ -11,6 +11,7 @@ import msgspec
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.laws import JOB_LAW, POD_LAW, JobEvent, PodEvent
 from galaxy.appmaster.logic.nonces import Nonces
+from galaxy.appmaster.logic.sealed import filled
 from galaxy.appmaster.logic.timers import Backoff, Timers
 from galaxy.model.answer import Reply
 from galaxy.model.container import GroupOrder
@@ -24,6 +25,8 @@ from galaxy.model.job import (
     StoryRecord,
     Wish,
 )
+from galaxy.model.quota import Quota
+from galaxy.model.secret import SealedRecord, SecretRecord
 from galaxy.model.spec import JobSpec, JobType
 from galaxy.model.step import Send
 from galaxy.model.table import Table
@@ -42,9 +45,12 @@ class Ledger:
     def __init__(self, config: AppMasterConfig) -> None:
         self.config = config
         self.jobs: Table[JobRecord] = Table(
-            "jobs", JobRecord, {"name": lambda job: job.name, "state": lambda job: job.state}
+            "jobs",
+            JobRecord,
+            {"name": lambda job: job.name, "state": lambda job: job.state, "user": lambda job: job.user},
         )
-        # Revisions come first, so that what refers to one is never stored before it.
+        self.sealed: Table[SealedRecord] = Table("sealed", SealedRecord)
+        # What is sealed comes first, then revisions, so that what refers to one is never stored before it.
         self.revisions: Table[RevisionRecord] = Table(
             "revisions", RevisionRecord, {"job": lambda row: row.job}
         )
@@ -68,11 +74,14 @@ class Ledger:
         self.stories: Table[StoryRecord] = Table("stories", StoryRecord)
         self.users: Table[UserRecord] = Table("users", UserRecord)
         self.audit: Table[AuditRecord] = Table("audit", AuditRecord)
+        self.secrets: Table[SecretRecord] = Table("secrets", SecretRecord, {"user": lambda row: row.user})
+        self.quotas: Table[Quota] = Table("quotas", Quota, {"user": lambda row: row.user})
         self.tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
-                self.revisions, self.jobs, self.pods, self.endpoints,
+                self.sealed, self.revisions, self.jobs, self.pods, self.endpoints,
                 self.answers, self.history, self.stories, self.users, self.audit,
+                self.secrets, self.quotas,
             )
         }  # fmt: skip
         self._messages = 0
@@ -93,6 +102,8 @@ class Ledger:
         self.touched: dict[str, dict[str, None] | None] = {}
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
+        self.quota_serial = 0
+        self.quotas_owed = bool(self.quotas)
         self.nonces = Nonces(2 * self.config.signed_s, self.config.nonces_max)
         self._audited = deque(sorted(self.audit))
         self.clear_outbox()
@@ -102,6 +113,8 @@ class Ledger:
         self.replies: list[Reply] = []
         self.traces: list[TraceEvent] = []
         self.group_orders: dict[str, GroupOrder] = {}
+        self.quotas_due = False
+        """Whether the quotas are sent in this step, even if no group is."""
         self.pod_orders: dict[str, dict[str, None]] = {}
         """By agent, the pods whose present order is to be sent."""
         self.report_asks: dict[str, None] = {}
@@ -124,6 +137,15 @@ class Ledger:
     def spec(self, job: str, revision: int) -> JobSpec:
         """Return the spec of a revision that a job or a pod of it refers to."""
         return self.revisions[revision_key(job, revision)].spec
+
+    def filled(self, job: str, revision: int) -> JobSpec:
+        """Return the spec of a revision with the values of its secrets: for orders, and to compare."""
+        spec, sealed = self.spec(job, revision), self.sealed.get(revision_key(job, revision))
+        return filled(spec, sealed.values) if sealed else spec
+
+    def drop_revision(self, key: str) -> None:
+        self.revisions.drop(key)
+        self.sealed.drop(key)
 
     def job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
         """Let ``event`` happen to ``job``; a pair that the law does not hold changes nothing."""

@@ -14,9 +14,15 @@ from galaxy.model.request import (
     GrantUser,
     JobList,
     JobRef,
+    ListQuotas,
+    ListSecrets,
+    QuotaList,
     ReadLogs,
     RecoverPod,
     Request,
+    SecretRef,
+    SetQuota,
+    SetSecret,
     SetToken,
     SubmitJob,
     UpdateJob,
@@ -32,6 +38,7 @@ _OPERATORS = (
     "galaxy.user.grant",
     "galaxy.user.list",
     "galaxy.audit.list",
+    "galaxy.quota.set",
 )
 _OWN = ("galaxy.user.show", "galaxy.user.token")
 
@@ -81,6 +88,16 @@ def read(ledger: Ledger, user: UserRecord | None, request: Request) -> None:
             access.demand_owner(user, owner, request.body.job, "see")
 
 
+def scope(user: UserRecord | None, request: Request) -> Any:
+    """Return what is asked, about the user's own where he names nobody."""
+    match request.body:
+        case ListSecrets(user="", all=False):
+            return ListSecrets(user=request.user)
+        case ListQuotas(user="") if not access.is_operator(user):
+            return ListQuotas(user=request.user)
+    return request.body
+
+
 def visible(ledger: Ledger, user: UserRecord | None, result: Any) -> Any:
     """Return of ``result`` what ``user`` may see: jobs in his pools, no environment but of his own."""
     if user is None or access.is_operator(user):
@@ -94,6 +111,8 @@ def visible(ledger: Ledger, user: UserRecord | None, result: Any) -> Any:
                 or access.may(user, Authority.LIST_JOB, _pools(ledger, lookup.find_any(ledger, line.job)))
             )
         )
+    if isinstance(result, QuotaList):
+        return QuotaList(quotas=tuple(row for row in result.quotas if row.user == user.user))
     if isinstance(result, JobView) and result.summary.user != user.user:
         tasks = tuple(
             msgspec.structs.replace(task, env=dict.fromkeys(task.env, HIDDEN))
@@ -115,6 +134,10 @@ def target_of(request: Request) -> str:
             return pod or job
         case ExecIn(pod=pod):
             return pod
+        case SetSecret(name=name, user=user) | SecretRef(name=name, user=user):
+            return f"{name} of {user or request.user}"
+        case SetQuota(user=user, pool=pool):
+            return f"{user} on {pool}"
         case ReadLogs(target=target):
             return target
         case GrantUser(user=name, pool=pool):
@@ -127,6 +150,12 @@ def _users(user: UserRecord, request: Request) -> None:
         access.demand_operator(user, f"ask {request.op}")
     match request.body:
         case UserRef(user=name) | SetToken(user=name) if request.op in _OWN and name != user.user:
+            access.demand_operator(user, f'ask {request.op} of "{name}"')
+        case SetSecret(user=name) | SecretRef(user=name) if name not in ("", user.user):
+            access.demand_operator(user, f'ask {request.op} of "{name}"')
+        case ListSecrets(user=name, all=everybody) if everybody or name not in ("", user.user):
+            access.demand_operator(user, f'ask {request.op} of "{name or "everybody"}"')
+        case ListQuotas(user=name) if name not in ("", user.user):
             access.demand_operator(user, f'ask {request.op} of "{name}"')
 
 

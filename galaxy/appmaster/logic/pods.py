@@ -207,7 +207,7 @@ def settle(ledger: Ledger, job: JobRecord, pod: PodRecord) -> None:
         return
     depth = Impact.REDEPLOY
     if run and pod.run and not pod.recover:
-        depth = impact(ledger.spec(pod.job, pod.revision), ledger.spec(pod.job, pod.target))
+        depth = impact(ledger.filled(pod.job, pod.revision), ledger.filled(pod.job, pod.target))
     if depth is Impact.NONE:
         write(ledger, pod, revision=pod.target)
     elif depth is Impact.REDEPLOY:
@@ -228,7 +228,7 @@ def send(ledger: Ledger, pod: PodRecord) -> None:
 
 def build_order(ledger: Ledger, pod: PodRecord) -> PodOrder:
     """Return the order that the record stands for; the same generation is always the same order."""
-    spec = ledger.spec(pod.job, pod.revision)
+    spec = ledger.filled(pod.job, pod.revision)
     return PodOrder(
         pod=pod.pod,
         incarnation=pod.incarnation,

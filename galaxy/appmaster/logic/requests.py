@@ -7,7 +7,19 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.appmaster.logic import access, jobs, lookup, permit, pods, rollout, sessions, shows, users
+from galaxy.appmaster.logic import (
+    access,
+    jobs,
+    lookup,
+    permit,
+    pods,
+    quotas,
+    rollout,
+    secrets,
+    sessions,
+    shows,
+    users,
+)
 from galaxy.appmaster.logic.laws import Recovered, StartAsked, StopAsked, UpdateAsked
 from galaxy.appmaster.logic.ledger import Ledger, is_batch, revision_key
 from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, Unreachable, UsageError
@@ -15,6 +27,7 @@ from galaxy.ids import job_id
 from galaxy.model.answer import Answer, Problem, Reply
 from galaxy.model.demand import container_changes
 from galaxy.model.job import AnswerRecord, JobRecord, JobState, PodPhase, RevisionRecord, Wish
+from galaxy.model.quota import QuotaView
 from galaxy.model.request import (
     OPERATIONS,
     Done,
@@ -26,6 +39,7 @@ from galaxy.model.request import (
     UpdateJob,
 )
 from galaxy.model.rules import advice, check, flaws
+from galaxy.model.secret import SealedRecord, Secret, SecretView
 from galaxy.model.spec import JobSpec
 from galaxy.model.user import UserRecord, UserView
 
@@ -51,7 +65,7 @@ def handle(ledger: Ledger, request: Request) -> None:
             return  # Doubled on its way, or a replay: the first of it was answered.
         if request.op in _READS:
             permit.read(ledger, user, request)
-            result = permit.visible(ledger, user, _READS[request.op](ledger, request.body))
+            result = permit.visible(ledger, user, _READS[request.op](ledger, permit.scope(user, request)))
             _reply(ledger, request, result=result)
             return
     except GalaxyError as error:
@@ -69,7 +83,7 @@ def _once(ledger: Ledger, request: Request, user: UserRecord | None) -> None:
         _reply(ledger, request, problem=Conflict("this idempotency key is another user's"))
         return
     if first is not None:
-        result = first.done or first.opened or first.seen
+        result = first.done or first.opened or first.seen or first.secret or first.quota
         answer = Answer(key=request.key, result=result, problem=first.problem)
         ledger.replies.append(Reply(reply=request.reply, answer=answer))
         return
@@ -94,7 +108,10 @@ def _once(ledger: Ledger, request: Request, user: UserRecord | None) -> None:
     opened = result if isinstance(result, SessionOpened) else None
     done = result if isinstance(result, Done) else None
     seen = result if isinstance(result, UserView) else None
-    ledger.answer(msgspec.structs.replace(row, done=done, opened=opened, seen=seen))
+    secret = result if isinstance(result, SecretView) else None
+    quota = result if isinstance(result, QuotaView) else None
+    row = msgspec.structs.replace(row, done=done, opened=opened, seen=seen, secret=secret, quota=quota)
+    ledger.answer(row)
     _reply(ledger, request, result=result)
 
 
@@ -108,19 +125,21 @@ def _submit(ledger: Ledger, request: Request) -> Done:
         return Done(job=key, revision=same.revision)
     if same is not None or key in ledger.history:
         raise Conflict(f'the id "{key}" is taken by an earlier job', hint="submit it once more")
-    for other_key in ledger.jobs.where("name", spec.name):
-        other = ledger.jobs[other_key]
-        if other.wish is Wish.REMOVE:
-            continue
+    others = [ledger.jobs[other] for other in ledger.jobs.where("name", spec.name)]
+    others = [other for other in others if other.wish is not Wish.REMOVE]
+    for other in others:
         if other.state not in _OVER:
             raise Conflict(
                 f'cannot run "{spec.name}": a job of this name is {other.state}',
                 details=[f"{other.job}, revision {other.revision}"],
                 hint=f"galaxy job update {spec.name}, or galaxy job remove {spec.name}",
             )
+    quotas.check(ledger, request.user, spec, f'run "{spec.name}"', count=spec.deploy.replica)
+    values = secrets.values_of(ledger, request.user, spec, body.files)
+    for other in others:
         jobs.remove(ledger, other)
     now_s = ledger.now_s
-    _put_revision(ledger, key, 1, spec, request.user)
+    _put_revision(ledger, key, 1, spec, request.user, values)
     job = ledger.put_job(
         JobRecord(
             job=key,
@@ -154,7 +173,9 @@ def _update(ledger: Ledger, request: Request) -> Done:
             details=[f"`name`: {spec.name}"],
             hint=f"galaxy job run it, or name it {job.name}",
         )
-    if spec == old:
+    values = secrets.values_of(ledger, job.user, spec, body.files)
+    sealed = ledger.sealed.get(revision_key(job.job, job.revision))
+    if spec == old and values == (sealed.values if sealed else {}):
         return Done(job=job.job, revision=job.revision, warnings=("nothing changed",))
     changes = container_changes(old, spec)
     if changes:
@@ -163,8 +184,10 @@ def _update(ledger: Ledger, request: Request) -> Done:
             details=changes,
             hint=f"galaxy job remove {job.name} and run it again",
         )
+    count = quotas.count_of(job, spec.deploy.replica)
+    quotas.check(ledger, job.user, spec, f'update "{job.name}"', count=count, but=job.job)
     revision = job.revision + 1
-    _put_revision(ledger, job.job, revision, spec, request.user)
+    _put_revision(ledger, job.job, revision, spec, request.user, values)
     origin = job.revision
     ledger.tell(job.job, "job.updated", job.job, f"revision {origin} to {revision}" + _by(request.user))
     job = ledger.put_job(
@@ -232,6 +255,10 @@ def _recover(ledger: Ledger, request: Request) -> Done:
         raise Conflict(f'pod "{rows[0].pod}" has finished; it never runs again')
     if not rows:
         return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
+    gone = [pod for pod in rows if job.state in _OVER or pod.index in job.group_release]
+    spec = ledger.spec(job.job, job.revision)
+    count = quotas.count_of(job, job.replica) + len(gone)
+    quotas.check(ledger, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
     job = ledger.job_event(job, Recovered)
     ledger.put_job(msgspec.structs.replace(job, exit_code=None))
     ledger.timers.cancel("ended", job.job)
@@ -250,7 +277,9 @@ def _exec(ledger: Ledger, request: Request) -> SessionOpened:
     return sessions.open_exec(ledger, request, request.body)
 
 
-_CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened | UserView]]] = {
+Result = Done | SessionOpened | UserView | SecretView | QuotaView
+
+_CHANGES: Final[dict[str, Callable[[Ledger, Request], Result]]] = {
     "galaxy.job.submit": _submit,
     "galaxy.job.update": _update,
     "galaxy.job.stop": _stop,
@@ -263,6 +292,9 @@ _CHANGES: Final[dict[str, Callable[[Ledger, Request], Done | SessionOpened | Use
     "galaxy.user.remove": users.remove,
     "galaxy.user.token": users.token,
     "galaxy.user.grant": users.grant,
+    "galaxy.secret.set": secrets.set_,
+    "galaxy.secret.remove": secrets.remove,
+    "galaxy.quota.set": quotas.set_,
 }
 
 _READS: Final[dict[str, Callable[[Ledger, Any], Any]]] = {
@@ -272,6 +304,8 @@ _READS: Final[dict[str, Callable[[Ledger, Any], Any]]] = {
     "galaxy.user.show": users.show,
     "galaxy.user.list": users.list_users,
     "galaxy.audit.list": users.list_audit,
+    "galaxy.secret.list": secrets.list_secrets,
+    "galaxy.quota.list": quotas.list_quotas,
 }
 
 
@@ -299,7 +333,11 @@ def _check(spec: JobSpec) -> None:
     raise kind(f'job "{spec.name}" has {count}', details=lines)
 
 
-def _put_revision(ledger: Ledger, job: str, revision: int, spec: JobSpec, user: str) -> None:
+def _put_revision(
+    ledger: Ledger, job: str, revision: int, spec: JobSpec, user: str, values: dict[str, Secret]
+) -> None:
+    if values:
+        ledger.sealed.put(revision_key(job, revision), SealedRecord(job=job, values=values))
     row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=ledger.now_s, user=user)
     ledger.revisions.put(revision_key(job, revision), row)
 
@@ -311,7 +349,7 @@ def _prune_revisions(ledger: Ledger, job: JobRecord) -> None:
     for key in ledger.revisions.where("job", job.job):
         number = ledger.revisions[key].revision
         if number <= oldest and number not in used:
-            ledger.revisions.drop(key)
+            ledger.drop_revision(key)
 
 
 def _reply(

@@ -141,7 +141,7 @@ def _holds_slot(ledger: Ledger, job: JobRecord, pod: PodRecord, interval_s: floa
 
 
 def _takes_away(ledger: Ledger, job: JobRecord, pod: PodRecord) -> bool:
-    return impact(ledger.spec(job.job, pod.revision), ledger.spec(job.job, job.revision)) >= Impact.RELOAD
+    return impact(ledger.filled(job.job, pod.revision), ledger.filled(job.job, job.revision)) >= Impact.RELOAD
 
 
 def _down_first(pod: PodRecord) -> tuple[bool, int]:

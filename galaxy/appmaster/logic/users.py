@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from galaxy.appmaster.logic import quotas, secrets
 from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.request import (
@@ -67,6 +68,8 @@ def remove(ledger: Ledger, request: Request) -> UserView:
             hint="galaxy user add NAME --role operator first",
         )
     ledger.users.drop(row.user)
+    quotas.forget(ledger, row.user)
+    secrets.forget(ledger, row.user)
     return view(row)
 
 

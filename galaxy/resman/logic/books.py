@@ -13,10 +13,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from galaxy.model.agent import AgentRecord, AgentState
-from galaxy.model.container import Container, ContainerState, EndedGroup, Group, Reason
+from galaxy.model.container import Container, ContainerState, EndedGroup, Group, GroupOrder, Reason
 from galaxy.model.digest import digest_of_container
+from galaxy.model.quota import QuotaOrder
 from galaxy.model.table import Table
 from galaxy.model.trace import TraceEvent
+from galaxy.resman.logic.charges import Charges
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.lifecycle import Event, after
 from galaxy.resman.logic.timers import Backoff, Timers
@@ -26,6 +28,9 @@ from galaxy.scheduler.view import ClusterView, Standing
 
 SAFE_MODE: Final = "safe-mode"
 """Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
+
+QUOTAS: Final = "all"
+"""Key of the one row of table ``quotas``: the last order obeyed."""
 
 OLD_BOOTS: Final = 8
 
@@ -79,6 +84,7 @@ class Books:
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
+        self.quotas: Table[QuotaOrder] = Table("quotas", QuotaOrder)
         self.begin(0, 0.0)
 
     def begin(self, epoch: int, now_s: float) -> None:
@@ -103,6 +109,8 @@ class Books:
         """Groups asked about, each with the version that whoever asks has; 0 is none."""
         self._versions: dict[str, int] = {}
         self._version = 0
+        self.answer_quotas = False
+        self.charges = Charges(self.quotas.get(QUOTAS))
         self.ending: dict[str, None] = {}
         self.ended_first = deque(sorted(self.ended, key=lambda key: self.ended[key].at_s))
         self.trace: list[TraceEvent] = []
@@ -212,6 +220,19 @@ class Books:
             ),
         )
 
+    def obey_quotas(self, order: QuotaOrder) -> None:
+        """Take in the quotas; stale or repeated, they change nothing, and are answered in any case."""
+        self.answer_quotas = True
+        last = self.quotas.get(QUOTAS)
+        if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
+            self.quotas.put(QUOTAS, order)
+            self.fresh.update(dict.fromkeys(self.charges.set(order)))
+
+    def charge(self, order: GroupOrder, times: int) -> None:
+        """Count slots of a group against its owner's quota, or fewer of them."""
+        if times:
+            self.fresh.update(dict.fromkeys(self.charges.charge(order, times)))
+
     def tell(self, kind: str, subject: str, text: str = "") -> None:
         """Note something worth telling later."""
         self.trace.append(TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s))
@@ -276,6 +297,11 @@ class Books:
                 watch.settled_s = self.pulse.read_s
                 if state is ContainerState.READY:
                     watch.digest ^= digest_of_container(row.container, row.incarnation)
+        counted = counts(key, old), counts(key, new)
+        if counted[0] != counted[1]:
+            row = new or old
+            assert row is not None
+            self.charge(self.groups[row.group].order, 1 if counted[1] else -1)
         if now not in OWING:
             self.owed.stop(key)
         elif was is not now or moved:
@@ -298,6 +324,16 @@ class Books:
             ports=tuple(sorted(known.union(load.ports))),
             dynamic=max(0, load.dynamic - len(chosen)),
         )
+
+
+def counts(key: str, row: Container | None) -> bool:
+    """Whether a row counts against a quota: a slot that is placed, or was and shall be again.
+
+    A slot counts once, however many earlier lives of it are still to be destroyed.
+    """
+    if row is None or key != row.container:
+        return False
+    return row.state in PLACED or (row.claimed and row.state is ContainerState.PENDING)
 
 
 def leaving_key(row: Container) -> str:

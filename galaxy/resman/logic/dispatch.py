@@ -13,8 +13,9 @@ from galaxy.model.container import (
     SlotStatus,
 )
 from galaxy.model.names import APPMASTER, CONTAINER_APPLY, GROUP_STATUS, agent_queue
+from galaxy.model.quota import QuotaAck
 from galaxy.model.step import Send
-from galaxy.resman.logic.books import Books
+from galaxy.resman.logic.books import QUOTAS, Books
 from galaxy.resman.logic.reports import give_up
 
 
@@ -126,7 +127,7 @@ class Dispatch:
             if slots >= books.config.slots_per_message:
                 sends.append(self._told(part))
                 part, slots = [], 0
-        if part:
+        if part or books.answer_quotas:
             sends.append(self._told(part))
         return sends
 
@@ -135,10 +136,17 @@ class Dispatch:
         return Send(
             queue=APPMASTER,
             task=GROUP_STATUS,
-            body=GroupStatuses(statuses=tuple(statuses)),
+            body=GroupStatuses(statuses=tuple(statuses), quotas=self._quotas()),
             id=f"status:{self.books.epoch}:{self._serial}",
             expires_s=self.books.config.command_life_s,
         )
+
+    def _quotas(self) -> QuotaAck | None:
+        """Return which quotas were obeyed, once for each time that they were sent."""
+        books = self.books
+        asked, books.answer_quotas = books.answer_quotas, False
+        last = books.quotas.get(QUOTAS)
+        return QuotaAck(epoch=last.epoch, serial=last.serial) if asked and last else None
 
     def _status(self, group: str) -> GroupStatus:
         books = self.books

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from galaxy.ids import pod_id
 from galaxy.model.container import Container, ContainerState, Group, GroupOrder
-from galaxy.resman.logic.books import PLACED, Books
+from galaxy.resman.logic.books import PLACED, Books, counts
 from galaxy.resman.logic.lifecycle import Released, Wanted
 
 
@@ -32,7 +32,9 @@ def obey(books: Books, order: GroupOrder) -> None:
         if order.group in books.stuck:
             books.fresh[order.group] = None  # Look everywhere again, and say anew why not.
         return
-    books.groups.put(order.group, replace(group, order=_kept(books, group.order, order)))
+    kept = _kept(books, group.order, order)
+    _recharge(books, group.order, kept)
+    books.groups.put(order.group, replace(group, order=kept))
     books.shapes.pop(order.group, None)
     _reconcile(books, books.groups[order.group].order)
     books.ending[order.group] = None
@@ -50,6 +52,7 @@ def finish(books: Books) -> None:
         for derived in (books.shapes, books.fresh, books.stuck, books.changed):
             derived.pop(key, None)
         books.forget_told(key)
+        books.charges.forget(key)
         books.end(key, group.order.epoch, group.order.serial)
         books.answer[key] = 0
         books.tell("group.removed", key)
@@ -62,6 +65,19 @@ def _kept(books: Books, old: GroupOrder, new: GroupOrder) -> GroupOrder:
     if demand != old.demand and _any_placed(books, new.group):
         demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
     return replace(new, demand=demand, replicas=min(max(0, new.replicas), books.config.replicas_max))
+
+
+def _recharge(books: Books, old: GroupOrder, new: GroupOrder) -> None:
+    """Count the group's slots as ``new`` asks; what waits for a place asks its quota anew."""
+    if (old.user, old.demand) == (new.user, new.demand):
+        return
+    for key in books.containers.where("live", new.group):
+        row = books.containers[key]
+        if row.claimed and row.state is ContainerState.PENDING:
+            books.write(key, replace(row, claimed=False))
+    count = sum(counts(key, books.containers[key]) for key in books.containers.where("live", new.group))
+    books.charge(old, -count)
+    books.charge(new, count)
 
 
 def _any_placed(books: Books, group: str) -> bool:

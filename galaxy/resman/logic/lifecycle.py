@@ -135,7 +135,9 @@ def after(container: Container, event: Event, now_s: float, config: ResManConfig
 
 
 def _homeless(container: Container, state: ContainerState, now_s: float) -> Container:
-    return replace(container, state=state, agent="", ports={}, since_s=now_s)
+    """Take the slot off its agent; one that is to be placed again keeps its claim on a quota."""
+    claimed = state is ContainerState.PENDING and container.state in (_S.ALLOCATING, _S.READY)
+    return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed)
 
 
 def _failed(

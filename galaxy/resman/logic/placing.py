@@ -71,7 +71,7 @@ def _asks(books: Books, group: str, budget: int) -> list[Ask]:
     order = books.groups[group].order
     by_avoid: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     taken = 0
-    for key in books.containers.where("waiting", group):
+    for key in _within_quota(books, group):
         row = books.containers[key]
         if row.retry_s > books.now_s:
             books.later.start(key, row.retry_s)
@@ -91,6 +91,29 @@ def _asks(books: Books, group: str, budget: int) -> list[Ask]:
         )
         for avoid, slots in sorted(by_avoid.items())
     ]
+
+
+def _within_quota(books: Books, group: str) -> tuple[str, ...]:
+    """Return the waiting slots that their owner's quota lets in; the others are told why not.
+
+    Slots that were placed before keep their claim; of the others the lowest go first.
+    """
+    waiting = books.containers.where("waiting", group)
+    order = books.groups[group].order
+    allowed = books.charges.room(order)
+    if allowed is None:
+        return waiting
+    fits, reason = allowed
+    new = [key for key in waiting if not books.containers[key].claimed]
+    new.sort(key=lambda key: books.containers[key].slot)
+    for key in new[fits:]:
+        row = books.containers[key]
+        if row.reason != reason:
+            books.write(key, replace(row, reason=reason))
+    if new[fits:]:
+        books.charges.hold(order)
+    held = set(new[fits:])
+    return tuple(key for key in waiting if key not in held)
 
 
 def _carry_out(books: Books, group: str, plan: Plan) -> None:

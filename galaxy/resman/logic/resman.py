@@ -32,9 +32,9 @@ class ResMan:
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        """``groups`` and those that ``ended``, ``containers``, ``agents``; ``cluster`` while in safe mode."""
+        """``groups``, those that ``ended``, ``containers``, ``agents``, ``quotas``; at times ``cluster``."""
         books = self.books
-        every = (books.groups, books.ended, books.containers, books.agents, books.cluster)
+        every = (books.quotas, books.groups, books.ended, books.containers, books.agents, books.cluster)
         return {table.name: table for table in every}
 
     @property
@@ -76,6 +76,8 @@ class ResMan:
     def _take_in(self, event: Any) -> None:
         match event:
             case GroupOrders():
+                if event.quotas is not None:
+                    self.books.obey_quotas(event.quotas)
                 for order in event.orders:
                     obey(self.books, order)
             case AgentReport():

@@ -31,6 +31,7 @@ from galaxy.model.pod import (
     TaskFound,
     TaskState,
 )
+from galaxy.model.quota import QuotaAck, QuotaOrder
 
 if TYPE_CHECKING:
     from tests.unit.appmaster.world import World
@@ -50,11 +51,21 @@ class ResMan:
         self.turn = 0
         self.blocked = False
         self.make_s = 0.02
+        self.quotas: QuotaOrder | None = None
 
     def take(self, orders: GroupOrders) -> None:
+        if orders.quotas is not None:
+            self._limit(orders.quotas)
         for order in orders.orders:
             self._obey(order)
             self.tell(order.group, full=True)
+
+    def _limit(self, order: QuotaOrder) -> None:
+        last = self.quotas
+        if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
+            self.quotas = last = order
+        ack = GroupStatuses(statuses=(), quotas=QuotaAck(epoch=last.epoch, serial=last.serial))
+        self.world.post(lambda: self.world.feed(ack))
 
     def _obey(self, order: GroupOrder) -> None:
         last = self.orders.get(order.group)

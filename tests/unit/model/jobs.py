@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from galaxy.model.secret import EnvFrom
 from galaxy.model.spec import (
     BlkioSpec,
     CpuSpec,
@@ -43,6 +44,12 @@ def packages(place: str) -> st.SearchStrategy[PackageSpec]:
     )
 
 
+SOURCES = st.one_of(
+    st.builds(EnvFrom, secret=st.from_regex(r"[A-Za-z][A-Za-z0-9_.-]{0,63}", fullmatch=True)),
+    st.builds(EnvFrom, file=st.from_regex(r"(\./)?[A-Za-z0-9 é_.-]{1,20}", fullmatch=True)),
+)
+
+
 @st.composite
 def tasks(draw: st.DrawFn, index: int, batch: bool) -> TaskSpec:
     ports = tuple(
@@ -76,7 +83,7 @@ def tasks(draw: st.DrawFn, index: int, batch: bool) -> TaskSpec:
         data=draw(
             st.none() | st.builds(DataSpec, packages=st.tuples(packages(f"data{index}")), reload=TEXTS)
         ),
-        env=draw(st.dictionaries(VARIABLES, TEXTS, max_size=3)),
+        env=draw(st.dictionaries(VARIABLES, st.one_of(TEXTS, TEXTS, SOURCES), max_size=3)),
         restart=draw(st.none() | st.just(restart)),
         health=health,
         services=services,

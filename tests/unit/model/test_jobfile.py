@@ -9,6 +9,9 @@ import pytest
 from galaxy.errors import NotSupportedYet, SpecError
 from galaxy.model import jobfile
 from galaxy.model.flaw import Mark
+from galaxy.model.jobfile import load
+from galaxy.model.plain import write
+from galaxy.model.secret import EnvFrom
 from galaxy.model.spec import CpuSpec, MemorySpec, PortSpec, VolumeSpec
 
 
@@ -164,3 +167,27 @@ def test_only_what_comes_later_is_not_supported_yet() -> None:
 def test_rule_about_a_field_that_could_not_be_read_is_silent() -> None:
     tree = job(ports=[{"name": "http", "port": "eighty"}], health={"type": "tpc", "port": "http"})
     assert len(texts(tree)) == 2
+
+
+def test_env_may_come_from_a_file_or_a_secret() -> None:
+    env = {"A": "x", "B": {"file": "./token"}, "C": {"secret": "db"}}
+    spec = load(job(env=env))
+    assert spec.pod.tasks[0].env == {"A": "x", "B": EnvFrom(file="./token"), "C": EnvFrom(secret="db")}
+    assert write(spec)["pod"]["tasks"][0]["env"] == env
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ({}, "`pod.tasks[0].env.A`: needs one of `file` and `secret`"),
+        ({"file": "a", "secret": "b"}, "`pod.tasks[0].env.A`: needs one of `file` and `secret`, not both"),
+        ({"value": "x"}, "`pod.tasks[0].env.A.value`: unknown field; known here: file, secret"),
+        ({"secert": "x"}, "`pod.tasks[0].env.A.secert`: unknown field; did you mean `secret`?"),
+        ({"secret": 3}, "`pod.tasks[0].env.A.secret`: must be text, not 3"),
+        ({"secret": "a b"}, "`pod.tasks[0].env.A.secret`: is not the name of a secret"),
+        ({"file": "a\nb\0"}, "`pod.tasks[0].env.A.file`: has control characters"),
+    ],
+)
+def test_bad_source_of_a_variable_is_one_problem_with_its_field(source: Any, problem: str) -> None:
+    (line,) = texts(job(env={"A": source}))
+    assert line.startswith(problem)

@@ -1,0 +1,73 @@
+"""Secrets: values that programs get in their environment, and that nothing of ours ever shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from galaxy.model.base import Noun
+
+SECRET_BYTES_MAX: Final = 64 * 1024
+"""Longest value, in bytes of UTF-8."""
+SECRETS_MAX: Final = 100
+"""Named secrets that one user may keep."""
+
+SecretName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Secret(Noun, frozen=True, kw_only=True):
+    """A value that prints as nothing; only what hands it on reads ``text``."""
+
+    text: Annotated[str, Meta(max_length=SECRET_BYTES_MAX)]
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class EnvFrom(Noun, frozen=True, kw_only=True):
+    """Where the value of a variable comes from: a ``file`` beside the job file, or a named ``secret``.
+
+    ``value`` is filled in by AppMaster in orders to AppWorkers, and is nowhere else.
+    """
+
+    file: str = ""
+    secret: str = ""
+    value: Secret | None = None
+
+    def __str__(self) -> str:
+        return f"file {self.file}" if self.file else f"secret {self.secret}"
+
+
+class SecretRecord(Noun, frozen=True, kw_only=True):
+    """A named secret of ``user``; ``by`` set it last, ``serial`` counts how often it was set."""
+
+    name: str
+    user: str
+    value: Secret
+    at_s: float
+    by: str = ""
+    serial: int = 1
+
+
+class SealedRecord(Noun, frozen=True, kw_only=True):
+    """The values that one revision of a job was given, by ``TASK/VARIABLE``; they never change."""
+
+    job: str
+    values: dict[str, Secret]
+
+
+class SecretView(Noun, frozen=True, kw_only=True):
+    """What there is to see of a secret: everything but its value. ``jobs`` are those that use it."""
+
+    name: str
+    user: str
+    at_s: float
+    by: str = ""
+    serial: int = 1
+    jobs: tuple[str, ...] = ()

@@ -1,0 +1,197 @@
+"""Quotas as operators set them and users meet them: refused with numbers, at once, and never by half."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.model.answer import Answer
+from galaxy.model.quota import Ceiling, QuotaView
+from galaxy.model.request import ListQuotas, RecoverPod, SetQuota, SubmitJob, UpdateJob, UserRef
+from galaxy.model.spec import JobSpec
+from tests.unit.appmaster.test_access import JOB, Secured, job, kind
+from tests.unit.appmaster.world import Faults, World, batch, service, with_deploy
+
+MIB = 1024**2
+
+
+@pytest.fixture
+def world() -> World:
+    """Where nobody signs, jobs belong to whoever the request names: here ann."""
+    return World()
+
+
+def limit(world: World, *, pool: str = "*", lift: tuple[str, ...] = (), **ceiling: int) -> QuotaView:
+    asked = SetQuota(user="ann", pool=pool, ceiling=Ceiling(**ceiling), lift=lift)
+    view: QuotaView = world.ask("galaxy.quota.set", asked)
+    return view
+
+
+def submit(world: World, spec: JobSpec, key: str = "") -> Answer:
+    return world.request("galaxy.job.submit", SubmitJob(spec=spec), key=key)
+
+
+def update(world: World, job_id: str, spec: JobSpec) -> Answer:
+    return world.request("galaxy.job.update", UpdateJob(job=job_id, spec=spec))
+
+
+def test_job_beyond_the_ceiling_is_refused_with_numbers_and_what_would_fit(world: World) -> None:
+    limit(world, memory_bytes=320 * MIB)
+    world.submit(service(replica=2))
+    answer = submit(world, service("big", replica=4))
+    assert answer.problem is not None
+    assert answer.problem.kind == "refused"
+    assert answer.problem.message == 'cannot run "big": memory quota of user "ann" exceeded'
+    assert answer.problem.details == ("memory: asks 256 MiB (4 x 64 MiB); 192 MiB of 320 MiB left",)
+    assert answer.problem.hint == "galaxy quota show ann, or lower deploy.replica to 3"
+    assert len(world.master.ledger.jobs) == 1
+    assert submit(world, service("big", replica=3)).problem is None
+
+
+def test_every_ceiling_that_is_passed_is_named(world: World) -> None:
+    limit(world, cpu_milli=150)
+    limit(world, pool="far", containers=1)
+    answer = submit(world, with_deploy(service(), pools=("far",)))
+    assert answer.problem is not None
+    assert answer.problem.message == (
+        'cannot run "web": cpu quota of user "ann", containers quota of user "ann" on pool far exceeded'
+    )
+    assert answer.problem.details == (
+        "cpu: asks 300m (3 x 100m); 150m of 150m left",
+        "containers: asks 3; 1 of 1 left",
+    )
+    assert submit(world, with_deploy(service(replica=1), pools=("near",))).problem is None
+
+
+def test_the_same_key_again_gets_the_same_refusal_and_a_finished_namesake_stays(world: World) -> None:
+    done = world.submit(batch("web", replica=1))
+    world.settle(done, "finished")
+    limit(world, containers=1)
+    first = submit(world, service(replica=2), key="k")
+    limit(world, containers=5)
+    assert submit(world, service(replica=2), key="k") == first
+    assert first.problem is not None
+    assert world.show("web").summary.job == done, "refused, and yet its namesake had to go"
+
+
+def test_update_that_grows_is_refused_and_one_that_does_not_is_not(world: World) -> None:
+    limit(world, containers=3)
+    web = world.submit(service(replica=3))
+    answer = update(world, web, service(replica=4))
+    assert answer.problem is not None
+    assert 'cannot update "web": containers quota' in answer.problem.message
+    assert answer.problem.hint.endswith("lower deploy.replica to 3")
+    assert world.show(web).summary.revision == 1
+    limit(world, containers=1)
+    assert update(world, web, service(start="serve 2", replica=3)).problem is None
+    assert update(world, web, service(replica=2)).problem is None
+    assert update(world, web, service(replica=3)).problem is not None
+
+
+def test_removed_and_finished_jobs_are_not_wanted_any_more(world: World) -> None:
+    limit(world, containers=3)
+    crunch = world.submit(batch(replica=3))
+    world.settle(crunch, "finished")
+    web = world.submit(service(replica=3))
+    world.settle(web)
+    world.do("remove", web)
+    world.run(0.5)
+    assert submit(world, service("next", replica=3)).problem is None
+
+
+def test_batch_pods_that_have_ended_are_not_wanted_any_more(world: World) -> None:
+    limit(world, containers=3)
+    crunch = world.submit(batch(start="exit 0 after 1", replica=2))
+    world.run(5)
+    assert world.state(crunch) == "finished"
+    assert update(world, world.submit(service(replica=1)), service(replica=3)).problem is None
+
+
+def test_failed_job_is_recovered_only_if_there_is_room(world: World) -> None:
+    crunch = world.submit(batch(start="exit 1 after 1", replica=2))
+    world.settle(crunch, "failed", within_s=120)
+    limit(world, containers=2)
+    world.submit(service(replica=1))
+    answer = world.request("galaxy.job.recover", RecoverPod(job=crunch))
+    assert answer.problem is not None
+    assert "containers: asks 2; 1 of 2 left" in answer.problem.details
+    limit(world, containers=3)
+    assert world.request("galaxy.job.recover", RecoverPod(job=crunch)).problem is None
+
+
+def test_stop_and_start_ask_nothing_of_a_quota(world: World) -> None:
+    web = world.submit(service(replica=2))
+    world.settle(web)
+    limit(world, containers=0)
+    world.do("stop", web)
+    world.settle(web, "stopped")
+    world.do("start", web)
+    world.settle(web)
+
+
+def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
+    world = World(faults=Faults(lose=0.6, double=0.3), seed=3)
+    limit(world, containers=4)
+    limit(world, cpu_milli=900)
+    world.failover()
+    limit(world, lift=("containers",))
+    world.run(60)
+    assert world.resman.quotas is not None
+    assert [one.ceiling for one in world.resman.quotas.quotas] == [Ceiling(cpu_milli=900)]
+    assert not world.master.ledger.quotas_owed
+    limit(world, lift=("cpu_milli",))
+    world.failover()
+    world.run(60)
+    assert world.resman.quotas.quotas == ()
+
+
+def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world: World) -> None:
+    world.resman.take = lambda orders: None  # type: ignore[method-assign]
+    limit(world, containers=4)
+    world.submit(service())
+    order = world.sends[-1].body
+    assert order.orders[0].user == "ann"
+    assert order.quotas.quotas[0].ceiling == Ceiling(containers=4)
+
+
+def test_list_tells_what_is_used_and_wanted(world: World) -> None:
+    limit(world, cpu_milli=500)
+    world.resman.blocked = True
+    web = world.submit(service(replica=2))
+    world.run(2)
+    (view,) = world.ask("galaxy.quota.list", ListQuotas()).quotas
+    assert (view.wanted.cpu_milli, view.used.cpu_milli, view.ceiling.cpu_milli) == (200, 0, 500)
+    world.resman.blocked = False
+    world.do("remove", web)
+    world.run(5)
+    world.submit(service("next", replica=1))
+    world.run(5)
+    (view,) = world.ask("galaxy.quota.list", ListQuotas(user="ann")).quotas
+    assert (view.wanted.containers, view.used.containers) == (1, 1)
+
+
+def test_only_operators_set_quotas_and_users_see_their_own() -> None:
+    world = Secured()
+    for user in ("ann", "bob"):
+        world.make(user, {})
+        asked = SetQuota(user=user, ceiling=Ceiling(containers=1))
+        assert kind(world.as_("root", "galaxy.quota.set", asked)) == "ok"
+        assert kind(world.as_(user, "galaxy.quota.set", asked)) == "refused"
+    assert kind(world.as_("root", "galaxy.quota.set", SetQuota(user="eve"))) == "not-found"
+    assert kind(world.as_("root", "galaxy.quota.set", SetQuota(user="ann"))) == "usage"
+    everybody = world.as_("root", "galaxy.quota.list", ListQuotas()).result
+    assert [one.user for one in everybody.quotas] == ["ann", "bob"]
+    assert [one.user for one in world.as_("ann", "galaxy.quota.list", ListQuotas()).result.quotas] == ["ann"]
+    assert kind(world.as_("ann", "galaxy.quota.list", ListQuotas(user="bob"))) == "refused"
+    world.as_("root", "galaxy.user.remove", UserRef(user="ann"))
+    world.run(5)
+    assert [one.user for one in world.resman.quotas.quotas] == ["bob"]
+
+
+def test_operators_change_of_anothers_job_counts_for_its_owner() -> None:
+    world = Secured()
+    world.make("ann", {"main": JOB})
+    limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))
+    world.as_("root", "galaxy.quota.set", limited)
+    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=job()))
+    bigger = UpdateJob(job="web", spec=with_deploy(job(), replica=4))
+    assert kind(world.as_("root", "galaxy.job.update", bigger)) == "refused"

@@ -1,0 +1,202 @@
+"""Secrets: sealed to a revision when it is accepted, in the orders to AppWorkers, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from galaxy.model.answer import Answer
+from galaxy.model.base import encode
+from galaxy.model.names import POD_DEPLOY
+from galaxy.model.pod import PodOrder
+from galaxy.model.request import JobRef, ListSecrets, SecretRef, SetSecret, SubmitJob, UpdateJob, UserRef
+from galaxy.model.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret
+from galaxy.model.spec import JobSpec
+from tests.unit.appmaster.test_access import JOB, Secured, kind
+from tests.unit.appmaster.world import World, service, with_deploy, with_task
+
+SENTINEL = "correct-horse-battery-staple"
+NAMED = EnvFrom(secret="db")
+FILED = EnvFrom(file="./token")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def using(*sources: EnvFrom, **changes: Any) -> JobSpec:
+    env = {f"V{n}": source for n, source in enumerate(sources)} | {"PLAIN": "p"}
+    return with_task(service(replica=2), env=env, **changes)
+
+
+def keep(world: World, text: str = SENTINEL, name: str = "db") -> Any:
+    return world.ask("galaxy.secret.set", SetSecret(name=name, value=Secret(text=text)))
+
+
+def orders(world: World) -> list[PodOrder]:
+    bodies = [send.body for send in world.sends if send.task == POD_DEPLOY]
+    return [order for body in bodies for order in body.orders]
+
+
+def values(order: PodOrder) -> list[str]:
+    env = order.tasks[0].env.values()
+    return [one.value.text for one in env if isinstance(one, EnvFrom) and one.value]
+
+
+def test_secret_prints_as_nothing() -> None:
+    order = EnvFrom(secret="db", value=Secret(text=SENTINEL))
+    for text in (repr(order), str(order), f"{order.value}", f"{order.value!r}", str(order.value)):
+        assert SENTINEL not in text
+    assert not order.value.__rich_repr__()
+
+
+def test_values_go_to_appworkers_and_into_no_other_message_view_or_record(world: World) -> None:
+    keep(world)
+    submitted = SubmitJob(spec=using(NAMED, FILED), files={"./token": Secret(text=SENTINEL + "-2")})
+    web = world.ask("galaxy.job.submit", submitted).job
+    world.settle(web)
+    assert {tuple(values(order)) for order in orders(world)} == {(SENTINEL, SENTINEL + "-2")}
+    told = [send.body for send in world.sends if send.task != POD_DEPLOY]
+    views = [world.show(web), world.ask("galaxy.secret.list", ListSecrets())]
+    seen = b"".join(encode(one) for one in (*told, *views))
+    assert SENTINEL.encode() not in seen
+    holding = {
+        name for name, rows in world.store.items() for row in rows.values() if SENTINEL.encode() in row
+    }
+    assert holding == {"secrets", "sealed"}
+    assert SENTINEL not in repr(orders(world)) + repr(list(world.master.ledger.sealed.values()))
+
+
+def test_same_order_again_carries_the_same_value_whatever_the_secret_is_by_then(world: World) -> None:
+    keep(world, "old")
+    web = world.submit(using(NAMED))
+    world.settle(web)
+    keep(world, "new")
+    world.failover()
+    for agent in world.agents.values():
+        agent.alive = False
+    world.run(2)
+    for agent in world.agents.values():
+        agent.alive = True
+    world.run(20)
+    assert {tuple(values(order)) for order in orders(world)} == {("old",)}
+
+
+def test_new_value_takes_effect_by_an_update_with_the_same_file(world: World) -> None:
+    keep(world, "old")
+    web = world.submit(using(NAMED))
+    world.settle(web)
+    assert world.update(web, using(NAMED)).warnings == ("nothing changed",)
+    assert keep(world, "new").jobs == ("web",)
+    assert world.update(web, using(NAMED)).revision == 2
+    assert world.state(web) == "updating"
+    world.settle(web)
+    assert values(orders(world)[-1]) == ["new"]
+    assert all(pod.revision == 2 for pod in world.show(web).pods)
+
+
+def test_revision_that_nobody_runs_any_more_takes_its_values_with_it(world: World) -> None:
+    keep(world)
+    web = world.submit(using(NAMED))
+    world.settle(web)
+    for n in range(15):
+        world.update(web, using(NAMED, start=f"serve {n}"))
+    world.settle(web)
+    world.update(web, using(NAMED, start="serve again"))
+    ledger = world.master.ledger
+    assert set(ledger.sealed) == set(ledger.revisions)
+    assert len(ledger.sealed) <= 12
+    world.do("remove", web)
+    world.run(30)
+    assert not ledger.sealed
+
+
+@pytest.mark.parametrize(
+    ("spec", "files", "problem"),
+    [
+        (using(NAMED), {}, '`pod.tasks[0].env.V0`: there is no secret "db" of user "ann"'),
+        (using(FILED), {}, "`pod.tasks[0].env.V0`: the content of file"),
+        (using(FILED), {"./token": Secret(text="a\0b")}, "has a zero byte"),
+        (using(EnvFrom()), {}, "needs one of `file` and `secret`"),
+        (using(EnvFrom(file="a", secret="b")), {}, "not both"),
+        (using(EnvFrom(secret="db", value=Secret(text="x"))), {}, "not for a job file"),
+        (using(EnvFrom(secret="no name")), {}, "is not the name of a secret"),
+        (
+            using(*(EnvFrom(file=str(n)) for n in range(4))),
+            {str(n): Secret(text="x" * 60_000) for n in range(4)},
+            "184 KiB are allowed",
+        ),
+    ],
+)
+def test_job_without_its_secrets_is_refused_by_field(
+    world: World, spec: JobSpec, files: dict[str, Secret], problem: str
+) -> None:
+    answer = world.request("galaxy.job.submit", SubmitJob(spec=spec, files=files))
+    assert answer.problem is not None
+    assert problem in " ".join(answer.problem.details)
+    assert not world.master.ledger.jobs and not world.master.ledger.sealed
+
+
+def test_secrets_are_bounded_and_the_limits_named(world: World) -> None:
+    for n in range(SECRETS_MAX):
+        keep(world, name=f"s{n}")
+    more = world.request("galaxy.secret.set", SetSecret(name="more", value=Secret(text="x")))
+    assert more.problem is not None and f"{SECRETS_MAX} are allowed" in more.problem.details
+    assert keep(world, "another", "s1").serial == 2
+    for text, why in (("é" * SECRET_BYTES_MAX, "too long"), ("", "is empty"), ("\0", "zero byte")):
+        answer = world.request("galaxy.secret.set", SetSecret(name="s1", value=Secret(text=text)))
+        assert answer.problem is not None and why in answer.problem.message
+
+
+def test_secret_that_a_job_uses_is_not_removed(world: World) -> None:
+    keep(world)
+    web = world.submit(using(NAMED))
+    answer = world.request("galaxy.secret.remove", SecretRef(name="db"))
+    assert answer.problem is not None and answer.problem.kind == "conflict"
+    assert answer.problem.details == ("web",)
+    world.update(web, using())
+    world.ask("galaxy.secret.remove", SecretRef(name="db"))
+    assert world.request("galaxy.secret.remove", SecretRef(name="db")).problem.kind == "not-found"
+
+
+def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
+    world = Secured()
+    for user in ("ann", "bob"):
+        world.make(user, {"main": JOB})
+    value = Secret(text=SENTINEL)
+    assert kind(world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=value))) == "ok"
+    spec = with_deploy(using(NAMED), pools=("main",))
+    assert kind(world.as_("bob", "galaxy.job.submit", SubmitJob(spec=spec))) == "spec"
+    for op, body in (
+        ("galaxy.secret.set", SetSecret(name="db", value=value, user="ann")),
+        ("galaxy.secret.remove", SecretRef(name="db", user="ann")),
+        ("galaxy.secret.list", ListSecrets(user="ann")),
+        ("galaxy.secret.list", ListSecrets(all=True)),
+    ):
+        assert kind(world.as_("bob", op, body)) == "refused"
+    assert not world.as_("bob", "galaxy.secret.list", ListSecrets()).result.secrets
+    (seen,) = world.as_("root", "galaxy.secret.list", ListSecrets(all=True)).result.secrets
+    assert (seen.name, seen.user, seen.by) == ("db", "ann", "ann")
+    assert kind(world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))) == "ok"
+    other = with_deploy(using(NAMED, start="serve 2"), pools=("main",))
+    assert kind(world.as_("root", "galaxy.job.update", UpdateJob(job="web", spec=other))) == "ok"
+    trail = [(row.user, row.op, row.target, row.result) for row in world.master.ledger.audit.values()]
+    assert ("ann", "galaxy.secret.set", "db of ann", "ok") in trail
+    assert ("bob", "galaxy.secret.remove", "db of ann", "refused") in trail
+    assert SENTINEL not in "".join(encode(row).decode() for row in world.master.ledger.audit.values())
+    assert kind(world.as_("root", "galaxy.user.remove", UserRef(user="ann"))) == "ok"
+    assert not world.master.ledger.secrets
+    assert world.master.ledger.sealed
+
+
+def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
+    world = Secured()
+    for user in ("ann", "bob"):
+        world.make(user, {"main": JOB})
+    world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=Secret(text=SENTINEL)))
+    spec = with_deploy(using(NAMED), pools=("main",))
+    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))
+    view: Answer = world.as_("bob", "galaxy.job.show", JobRef(job="web"))
+    assert set(view.result.spec.pod.tasks[0].env.values()) == {"(hidden)"}

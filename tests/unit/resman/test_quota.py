@@ -1,0 +1,168 @@
+"""Quotas as ResMan enforces them: what a user's containers take never grows beyond his ceiling."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.model.container import ContainerState, GroupOrders
+from galaxy.model.names import GROUP_STATUS
+from galaxy.model.quota import Amount, Ceiling, Quota, QuotaAck, QuotaOrder
+from galaxy.resman.logic.books import Books
+from tests.unit.resman.cluster import GIB, Cluster, demand, info
+
+HALF = demand(cpu=500, memory=GIB // 2, disk=GIB)
+
+
+def limit(cluster: Cluster, *quotas: Quota, serial: int = 1) -> None:
+    order = QuotaOrder(epoch=1, serial=serial, quotas=quotas)
+    cluster.inbox.append(GroupOrders(orders=(), quotas=order))
+
+
+def ann(pool: str = "*", **ceiling: int) -> Quota:
+    return Quota(user="ann", pool=pool, ceiling=Ceiling(**ceiling))
+
+
+def check_sums(books: Books) -> None:
+    """Assert that the sums are those of the rows, however they came about."""
+    fresh = Books(books.config)
+    for table, copy in ((books.groups, fresh.groups), (books.containers, fresh.containers)):
+        for key in table:
+            copy.put(key, table[key])
+    fresh.begin(1, 0.0)
+    assert fresh.charges._used == books.charges._used
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster(info("h1"), info("h2"))
+
+
+def reasons(cluster: Cluster, group: str) -> list[str]:
+    return [row.reason.code if row.reason else "" for row in cluster.current(group)]
+
+
+def test_slots_beyond_the_ceiling_wait_and_say_which_quota_holds_them(cluster: Cluster) -> None:
+    limit(cluster, ann(memory_bytes=GIB, containers=5))
+    cluster.order("web-1", 4, HALF, user="ann")
+    cluster.order("db-1", 2, HALF, user="bob")
+    cluster.run(0.0)
+    assert sorted(cluster.ready()) == ["db-1.0", "db-1.1", "web-1.0", "web-1.1"]
+    assert reasons(cluster, "web-1") == ["", "", "quota", "quota"]
+    assert cluster.slots["web-1.2"].reason.message == (
+        'memory quota of user "ann" is used up: 512 MiB each, 1 GiB in all'
+    )
+    check_sums(cluster.resman.books)
+
+
+def test_higher_ceiling_lets_in_what_waited(cluster: Cluster) -> None:
+    limit(cluster, ann(containers=1))
+    cluster.order("web-1", 3, HALF, user="ann")
+    cluster.run(1.0)
+    assert len(cluster.ready()) == 1
+    limit(cluster, ann(containers=2), serial=2)
+    cluster.run(0.0)
+    assert len(cluster.ready()) == 2
+    limit(cluster, serial=3)
+    cluster.run(0.0)
+    assert len(cluster.ready()) == 3
+
+
+def test_quota_is_free_again_only_when_the_container_is_gone(cluster: Cluster) -> None:
+    limit(cluster, ann(containers=2))
+    cluster.order("web-1", 2, HALF, user="ann")
+    cluster.run(0.0)
+    cluster.away = {"h1", "h2"}
+    cluster.order("web-1", 1, HALF, user="ann")
+    cluster.order("db-1", 1, HALF, user="ann")
+    cluster.run(0.0)
+    assert reasons(cluster, "db-1") == ["quota"]
+    cluster.away = set()
+    cluster.run(5.0)
+    assert sorted(cluster.ready()) == ["db-1.0", "web-1.0"]
+
+
+def test_lower_ceiling_evicts_nothing_not_even_when_a_host_dies(cluster: Cluster) -> None:
+    cluster.order("web-1", 4, HALF, user="ann")
+    cluster.run(0.0)
+    limit(cluster, ann(containers=2))
+    cluster.order("db-1", 1, HALF, user="ann")
+    cluster.run(5.0)
+    assert len(cluster.agents_of("web-1")) == 4
+    assert reasons(cluster, "db-1") == ["quota"]
+    cluster.away = {"h1"}
+    cluster.run(60.0)
+    assert cluster.agents_of("web-1") == ["h2"] * 4
+    assert reasons(cluster, "db-1") == ["quota"]
+    check_sums(cluster.resman.books)
+
+
+def test_container_that_dies_is_made_again_under_its_own_claim(cluster: Cluster) -> None:
+    limit(cluster, ann(containers=1))
+    cluster.order("web-1", 1, HALF, user="ann")
+    cluster.run(0.0)
+    (agent,) = cluster.agents_of("web-1")
+    cluster.order("db-1", 1, HALF, user="ann", priority=0)
+    cluster.inbox.append(cluster.agents[agent].end("web-1.0"))
+    cluster.run(10.0)
+    assert cluster.ready() == {"web-1.0": 2}
+    assert reasons(cluster, "db-1") == ["quota"]
+
+
+def test_group_counts_against_each_pool_where_it_may_run() -> None:
+    cluster = Cluster(info("h1", pool="far"), info("h2", pool="near"))
+    limit(cluster, ann("far", containers=2))
+    cluster.order("near-1", 2, demand(cpu=100, pools=("near",)), user="ann")
+    cluster.order("any-1", 1, demand(cpu=100), user="ann")
+    cluster.order("both-1", 2, demand(cpu=100, pools=("near", "far")), user="ann")
+    cluster.run(0.0)
+    assert reasons(cluster, "near-1") == ["", ""]
+    assert sorted(reasons(cluster, "any-1") + reasons(cluster, "both-1")) == ["", "", "quota"]
+    assert cluster.resman.books.charges.used("ann", "far").containers == 2
+    assert cluster.resman.books.charges.used("ann", "*").containers == 4
+
+
+def test_old_or_repeated_quotas_change_nothing_and_are_acknowledged(cluster: Cluster) -> None:
+    limit(cluster, ann(containers=1), serial=5)
+    cluster.run(0.0)
+    for serial in (4, 5):
+        cluster.inbox.append(
+            GroupOrders(orders=(), quotas=QuotaOrder(epoch=1, serial=serial, quotas=(ann(containers=9),)))
+        )
+        step = cluster.step(cluster.inbox)
+        cluster.inbox = []
+        acks = [send.body.quotas for send in step.sends if send.task == GROUP_STATUS]
+        assert acks == [QuotaAck(epoch=1, serial=5)]
+    cluster.order("web-1", 3, HALF, user="ann")
+    cluster.run(0.0)
+    assert len(cluster.ready()) == 1
+
+
+def test_successor_counts_as_its_predecessor_did(cluster: Cluster) -> None:
+    limit(cluster, ann(cpu_milli=1000))
+    cluster.order("web-1", 3, HALF, user="ann")
+    cluster.run(1.0)
+    cluster.failover()
+    cluster.run(15.0)
+    assert sorted(cluster.ready()) == ["web-1.0", "web-1.1"]
+    used = cluster.resman.books.charges.used("ann", "*")
+    assert used == Amount(cpu_milli=1000, memory_bytes=GIB, disk_bytes=2 * GIB, containers=2)
+
+
+def test_new_demand_of_a_group_without_containers_asks_its_quota_anew(cluster: Cluster) -> None:
+    limit(cluster, ann(memory_bytes=GIB))
+    cluster.order("web-1", 1, demand(memory=4 * GIB), user="ann")
+    cluster.run(0.0)
+    assert reasons(cluster, "web-1") == ["quota"]
+    cluster.order("web-1", 1, demand(memory=GIB), user="ann")
+    cluster.run(0.0)
+    assert [row.state for row in cluster.current("web-1")] == [ContainerState.READY]
+    cluster.order("web-1", 0, demand(memory=GIB), user="ann", remove=True)
+    cluster.run(1.0)
+    assert cluster.resman.books.charges._used == {}
+
+
+def test_nobody_named_in_a_quota_is_limited(cluster: Cluster) -> None:
+    limit(cluster, ann(containers=0))
+    cluster.order("web-1", 2, HALF)
+    cluster.run(0.0)
+    assert len(cluster.ready()) == 2
