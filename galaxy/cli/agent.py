@@ -96,7 +96,7 @@ def agent(
     if ctx.invoked_subcommand is not None:
         return None
     from galaxy.agent.config import AgentConfig
-    from galaxy.nexus.connection import address_of
+    from galaxy.nexus.url import parse
     from galaxy.tasks.node import NodeOptions, run_agent
 
     host = name or socket.gethostname()
@@ -112,7 +112,7 @@ def agent(
         ports_low=low,
         ports_high=high,
         package_roots=tuple(root.absolute() for root in roots) or (folder.absolute() / "packages",),
-        redis_host=address_of(url).rpartition(":")[0],
+        redis_host=parse(url).hosts[0][0],
         **chosen,
     )
     return run_agent(NodeOptions(url=url, host=host, log_level=log_level), config)

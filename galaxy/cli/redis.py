@@ -13,7 +13,7 @@ from galaxy.cli.output import write
 from galaxy.client.contexts import find, join, login_url, read_cluster
 from galaxy.errors import HostError, UsageError
 from galaxy.nexus import acl
-from galaxy.nexus.connection import address_of
+from galaxy.nexus.url import address_of
 
 
 @click.group(
@@ -23,6 +23,7 @@ from galaxy.nexus.connection import address_of
   galaxy redis acl --secret /etc/galaxy/secret --host h1 --host h2 > /etc/redis/users.acl
   galaxy redis url agent --host h1 --secret /etc/galaxy/secret --at rediss://redis.example:6379/0
   galaxy redis url agent --host h2                     the same for a cluster of `galaxy up`
+  galaxy redis password sentinel --secret /etc/galaxy/secret         for sentinel.conf
 """,
 )
 def redis() -> None:
@@ -49,11 +50,23 @@ def secret(file: Path) -> None:
 @secret_option
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help="A host with an agent; again for more.")
 @click.option("--server", default="7.2", show_default=True, metavar="VERSION", help="Redis' version.")
-def acl_(secret: Path | None, hosts: tuple[str, ...], server: str) -> None:
+@click.option("--sentinel", is_flag=True, help="Logins for replicas and Sentinels, too.")
+def acl_(secret: Path | None, hosts: tuple[str, ...], server: str, sentinel: bool) -> None:
     """Print the ACL file of a Redis server: a login for each role, with hashes of passwords."""
     if secret is None:
         raise UsageError("no secret named", hint="galaxy redis secret FILE, then --secret FILE")
-    write(acl.file(_read(secret), hosts, setinfo=acl.knows_setinfo(server)).rstrip("\n"))
+    text = acl.file(_read(secret), hosts, setinfo=acl.knows_setinfo(server), sentinel=sentinel)
+    write(text.rstrip("\n"))
+
+
+@redis.command(cls=Command)
+@click.argument("login", type=click.Choice(tuple(acl.REDIS_OWN)))
+@secret_option
+def password(login: str, secret: Path | None) -> None:
+    """Print the password of a login of Redis' own parts, for masterauth and sentinel auth-pass."""
+    if secret is None:
+        raise UsageError("no secret named", hint=f"galaxy redis password {login} --secret FILE")
+    write(acl.password(_read(secret), login))
 
 
 @redis.command(cls=Command)

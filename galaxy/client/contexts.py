@@ -95,7 +95,8 @@ def login_url(url: str, secret: str, role: str, host: str = "") -> str:
 
     scheme, split, rest = url.partition("://")
     user = acl.login(role, host)
-    return f"{scheme}{split}{user}:{acl.password(secret, user)}@{rest.rpartition('@')[2]}"
+    where, slash, query = re.split(r"([/?]|$)", rest, maxsplit=1)
+    return f"{scheme}{split}{user}:{acl.password(secret, user)}@{where.rpartition('@')[2]}{slash}{query}"
 
 
 def join(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:

@@ -19,6 +19,8 @@ from galaxy.model.step import Logic
 
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
+UNCONFIRMED_S: Final = 5.0
+"""How long a leader that holds its lease tries one commit; then it lets go, and answers nobody."""
 STAND_BY_EXIT_S: Final = 0.2
 """How long ``stop`` waits for a standby, which holds nothing and may be blocked on Redis."""
 TICK_MIN_S: Final = 0.005
@@ -132,7 +134,7 @@ class LeaderShell:
             self._nexus,
             lease.grant,
             held=lease.held,
-            again=lambda error: self._again(lease, error),
+            again=self._patience(lease),
         )
         try:
             for keeper in keepers:
@@ -197,9 +199,22 @@ class LeaderShell:
         except Exception:
             log.exception("event=send.raised role=%s", self.role)
 
-    def _again(self, lease: Lease, error: Unreachable) -> bool:
-        log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
-        return not self._stopping.wait(RETRY_MIN_S) and lease.held()
+    def _patience(self, lease: Lease) -> Callable[[Unreachable], bool]:
+        """Return what says whether to commit the same again: with pauses, for ``UNCONFIRMED_S``."""
+        pause_s, since_s, last_s = RETRY_MIN_S, 0.0, 0.0
+
+        def again(error: Unreachable) -> bool:
+            nonlocal pause_s, since_s, last_s
+            now_s = _clock()
+            if now_s - last_s > UNCONFIRMED_S:  # Another commit than the last that was in doubt.
+                pause_s, since_s = RETRY_MIN_S, now_s
+            log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
+            if now_s - since_s > UNCONFIRMED_S or self._stopping.wait(pause_s):
+                return False
+            pause_s, last_s = min(pause_s * 2, RETRY_MAX_S / 2), now_s
+            return lease.held()
+
+        return again
 
     def _keep(self, lease: Lease, over: threading.Event, lane: int) -> None:
         """Renew in turn with the other lanes, each over a connection of its own.

@@ -19,8 +19,16 @@ ADMIN: Final = "admin"
 AGENT: Final = "agent"
 WEB: Final = "web"
 CLIENT: Final = "client"
+REPLICA: Final = "replica"
+SENTINEL: Final = "sentinel"
 ROLES: Final = (names.RESMAN, names.APPMASTER, AGENT, WEB, CLIENT)
 """Roles with a login of their own; ``agent`` has one for each host."""
+REDIS_OWN: Final = {
+    REPLICA: "+psync +replconf +ping",
+    SENTINEL: "+ping +info +role +slaveof +multi +exec +publish +subscribe +config|rewrite"
+    " +client|setname +client|kill +script|kill &__sentinel__:hello",
+}
+"""Logins of Redis' own parts: of a replica at its master, and of Sentinel at every server."""
 
 _HELLO: Final = "+hello +auth +ping +select +client|setname"
 _MULTI: Final = "+multi +exec +discard +watch +unwatch"
@@ -69,6 +77,8 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
     hello = _HELLO + (" +client|setinfo" if setinfo else "")
     if role == ADMIN:
         return ("+@all", "~*", "&*")
+    if role in REDIS_OWN:
+        return tuple(REDIS_OWN[role].split())
     if role == names.RESMAN:
         reports = names.reports_queue(names.APPMASTER)
         words = f"{hello} {_leader(role)} (+lpush {_write('agent.*', reports)})"
@@ -108,13 +118,16 @@ def line(role: str, secret: str, host: str = "", *, setinfo: bool = True) -> str
     )
 
 
-def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True) -> str:
+def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True, sentinel: bool = False) -> str:
     """Return an ACL file: every role, an agent for each of ``hosts``, an admin; nobody else gets in.
+
+    With ``sentinel`` replicas and Sentinels do, too.
 
     The default user is off, so nobody is it, but keeps its rights: Redis 7.0 reads its append-only
     file as that user, and would silently leave out every transaction that it may not do.
     """
     lines = ["user default off resetpass ~* &* +@all", line(ADMIN, secret)]
+    lines += [line(role, secret) for role in REDIS_OWN if sentinel]
     lines += [line(role, secret, setinfo=setinfo) for role in ROLES if role != AGENT]
     lines += [line(AGENT, secret, host, setinfo=setinfo) for host in hosts]
     return "\n".join(lines) + "\n"
@@ -131,7 +144,7 @@ def _leader(role: str) -> str:
     own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
     return (
         f"{_worker(role, '*', role, names.reports_queue(role))} {own}"
-        " +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
+        " +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
         f" (+zrange +hgetall {_read(*_BEATS)})"
     )
 

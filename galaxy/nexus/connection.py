@@ -13,102 +13,90 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
+from galaxy.errors import GalaxyError, Refused, Unreachable
+from galaxy.nexus.sentinel import MasterPool, Sentinels, code_of, connection_class, master_options, no_retry
+from galaxy.nexus.url import parse
 
 CONNECT_S: Final = 2.0
 SOCKET_S: Final = 5.0
 BLOCK_S: Final = 2.0
 """Longest single blocking call; longer waits are several of them."""
 CONNECTIONS_MAX: Final = 64
-SCHEMES: Final = ("redis", "rediss")
 VERSION_MIN: Final = 7
-TLS_FILES: Final = {
-    "ssl_ca_certs": ("ca", "GALAXY_REDIS_CA"),
-    "ssl_certfile": ("cert", "GALAXY_REDIS_CERT"),
-    "ssl_keyfile": ("key", "GALAXY_REDIS_KEY"),
+REFUSALS: Final = {
+    "MISCONF": (
+        "takes no writes: it cannot write to its disk",
+        "make room where it keeps its append-only file; it goes on by itself",
+    ),
+    "OOM": (
+        "takes no writes: its memory is full",
+        "raise maxmemory of the server (CONFIG SET maxmemory); it goes on by itself",
+    ),
+    "NOREPLICAS": (
+        "takes no writes: too few replicas follow it (min-replicas-to-write)",
+        "start the replicas; while Sentinels choose a new master, the same again in a while",
+    ),
+    "READONLY": ("is a replica and takes no writes", "name the master, or Sentinels: sentinel://..."),
+    "MASTERDOWN": ("is a replica whose master is gone", "name the master, or Sentinels: sentinel://..."),
+    "LOADING": ("is still loading its data", "the same again in a while"),
+    "BUSY": ("is busy with a script", "the same again in a while"),
+    "UNBLOCKED": ("has just become a replica", "the same again in a while"),
 }
-"""Parameters of a TLS URL: what redis-py calls them, what people do, and the environment."""
-
-
-def address_of(url: str) -> str:
-    """Return ``url`` without its password, fit for messages.
-
-    Raises:
-        UsageError: it is not a Redis URL.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
-    database = parts.path.strip("/")
-    if parts.scheme not in SCHEMES or not parts.hostname or (database and not database.isdecimal()):
-        raise UsageError("not a Redis URL", hint="redis://[:PASSWORD@]HOST:PORT/0")
-    return f"{parts.hostname}:{port or 6379}"
+"""What a server says that cannot serve now, in words, and the way out."""
 
 
 def full_url(url: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return ``url`` as redis-py and kombu both read it; with TLS, who answers is always checked.
+    """Return ``url`` as redis-py and kombu both read it: of a server, with TLS' files.
 
-    ``rediss://...?ca=FILE&cert=FILE&key=FILE``; what is missing comes from GALAXY_REDIS_CA,
-    GALAXY_REDIS_CERT and GALAXY_REDIS_KEY, and without a CA the system's are believed. kombu
-    would take a ``rediss`` URL without parameters for one without TLS.
+    kombu would take a ``rediss`` URL without parameters for one without TLS. For Sentinels it
+    is a name and no more: see ``nexus.broker``.
 
     Raises:
-        UsageError: it is not a Redis URL, or has a parameter that is none of these.
+        UsageError: it is not a Redis URL, or has a parameter that there is not.
     """
-    address_of(url)
-    plain, _, query = url.partition("?")
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    if urlsplit(url).scheme != "rediss":
-        if given:
-            raise UsageError(
-                f"a URL without TLS takes no parameters, not {sorted(given)}", hint="rediss://..."
-            )
-        return url
-    tls = {"ssl_cert_reqs": "required"}
-    for name, (short, variable) in TLS_FILES.items():
-        value = given.pop(short, "") or given.pop(name, "") or environ.get(variable, "")
-        if value:
-            tls[name] = value
-    if given.pop("ssl_cert_reqs", "required") != "required" or given:
-        shown = ", ".join(sorted(given)) or "ssl_cert_reqs other than required"
-        raise UsageError(f"a TLS URL takes ca, cert and key, not {shown}", hint="rediss://...?ca=FILE")
-    for name, value in tls.items():
-        if name in TLS_FILES and not os.access(value, os.R_OK):
-            raise UsageError(f"cannot read {value}, which is {TLS_FILES[name][0]} of the Redis URL")
-    return f"{plain}?{urlencode(tls, safe='/')}"
+    return parse(url, environ).server()
 
 
-def open_client(url: str, *, name: str, socket_s: float = SOCKET_S) -> redis.Redis:
+def open_client(
+    url: str, *, name: str, socket_s: float = SOCKET_S, sentinels: Sentinels | None = None
+) -> redis.Redis:
     """Return a client with a bounded pool; nothing is connected yet.
+
+    Clients of one process may share ``sentinels``.
 
     Raises:
         UsageError: ``url`` is not one, or asks for what there is not.
     """
-    try:
-        pool = redis.BlockingConnectionPool.from_url(
-            full_url(url),
-            socket_timeout=socket_s,
-            socket_connect_timeout=min(CONNECT_S, socket_s),
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
-            protocol=2,
-            client_name=re.sub(r"\s", "_", name),
-            max_connections=CONNECTIONS_MAX,
-            timeout=socket_s,
+    parsed = parse(url)
+    options: dict[str, Any] = {
+        "socket_timeout": socket_s,
+        "socket_connect_timeout": min(CONNECT_S, socket_s),
+        "socket_keepalive": True,
+        "retry_on_timeout": False,
+        "protocol": 2,
+        "client_name": client_name(name),
+        "max_connections": CONNECTIONS_MAX,
+        "timeout": socket_s,
+    }
+    if parsed.master:
+        pool: redis.ConnectionPool = MasterPool(
+            parsed.master,
+            sentinels or Sentinels(parsed, name=client_name(name)),
+            connection_class=connection_class(parsed),
+            **options,
+            **master_options(parsed),
         )
-        pool.connection_class(**pool.connection_kwargs)  # The query of a URL may name what is no option.
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"not a Redis URL: {error}", hint="redis://[:PASSWORD@]HOST:PORT/0") from error
+    else:
+        pool = redis.BlockingConnectionPool.from_url(parsed.server(), retry=no_retry(), **options)
     return redis.Redis(connection_pool=pool)
+
+
+def client_name(name: str) -> str:
+    """Return ``name`` as CLIENT SETNAME takes it."""
+    return re.sub(r"\s", "_", name)
 
 
 @contextmanager
@@ -121,22 +109,31 @@ def reaching(address: str) -> Iterator[None]:
     """
     try:
         yield
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise _refused(address, error) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise Unreachable(
+    except (redis.RedisError, OSError) as error:
+        ours = _translated(address, error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _translated(address: str, error: Exception) -> GalaxyError | None:
+    code = code_of(error)
+    refused = isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError)
+    if refused or code in ("NOAUTH", "WRONGPASS", "NOPERM") or "invalid password" in str(error):
+        return _refused(address, error)
+    if code in REFUSALS:
+        what, way_out = REFUSALS[code]
+        return Unreachable(
+            f"Redis at {address} {what}", details=[f"it says: {_first_line(error)}"], hint=way_out
+        )
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+        return Unreachable(
             f"cannot reach Redis at {address}: {_first_line(error)}",
             hint="galaxy status, or check that the server runs and the address is right",
-        ) from error
-    except redis.exceptions.InvalidResponse as error:
-        raise Unreachable(f"what answers at {address} is not a Redis: {_first_line(error)}") from error
-    except redis.ResponseError as error:
-        text = str(error)
-        if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or "invalid password" in text:
-            raise _refused(address, error) from error
-        if text.startswith(("LOADING", "MASTERDOWN", "READONLY", "MISCONF", "OOM", "BUSY", "NOREPLICAS")):
-            raise Unreachable(f"Redis at {address} cannot serve now: {_first_line(error)}") from error
-        raise
+        )
+    if isinstance(error, redis.exceptions.InvalidResponse):
+        return Unreachable(f"what answers at {address} is not a Redis: {_first_line(error)}")
+    return None
 
 
 def check_server(client: redis.Redis, address: str, timeout_s: float) -> None:

@@ -17,12 +17,15 @@ from galaxy.model.trace import TraceEvent
 from galaxy.model.views import LeaderView
 from galaxy.nexus import acl
 from galaxy.nexus.beats import Beats
-from galaxy.nexus.connection import address_of, check_server, open_client, reaching
+from galaxy.nexus.confirm import Confirmer
+from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
 from galaxy.nexus.replies import Replies
+from galaxy.nexus.sentinel import Sentinels
 from galaxy.nexus.session import Session
 from galaxy.nexus.store import FencedStore
 from galaxy.nexus.trace import Trace
+from galaxy.nexus.url import parse
 
 N = TypeVar("N", bound=Noun)
 
@@ -34,17 +37,30 @@ class Nexus:
     """A connection to one cluster's Redis; threads may share it.
 
     Every method raises ``Unreachable`` when Redis does not answer in time, and recovers by
-    itself when it answers again.
+    itself when it answers again. ``sentinels`` led to it, where any did; others in this
+    process that need the same Redis shall share them.
     """
 
     def __init__(self, url: str, *, name: str) -> None:
+        parsed = parse(url)
         self.url = url
         self.name = name
-        self.address = address_of(url)
-        self._client = open_client(url, name=name)
-        self._hasty = open_client(url, name=name, socket_s=HASTY_S)
-        self._elections = RedisElections(self._client, self._hasty, self.address)
-        self._store = FencedStore(self._client, self.address)
+        self.address = parsed.address
+        sentinels = Sentinels(parsed, name=client_name(name)) if parsed.master else None
+        self.sentinels = sentinels
+        self._client = open_client(url, name=name, sentinels=sentinels)
+        self._hasty = open_client(url, name=name, socket_s=HASTY_S, sentinels=sentinels)
+        self._elections = RedisElections(
+            self._client,
+            self._hasty,
+            self.address,
+            confirmer=Confirmer(self._hasty, parsed.replicas, self.address, sentinels),
+        )
+        self._store = FencedStore(
+            self._client,
+            self.address,
+            confirmer=Confirmer(self._client, parsed.replicas, self.address, sentinels),
+        )
         self._beats = Beats(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)

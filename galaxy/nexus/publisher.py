@@ -14,7 +14,10 @@ from redis.exceptions import RedisError
 from galaxy.errors import Unreachable
 from galaxy.model.names import queue_of
 from galaxy.model.step import Send
-from galaxy.nexus.connection import CONNECT_S, SOCKET_S, address_of, full_url
+from galaxy.nexus.broker import OPTION, TRANSPORT, Server
+from galaxy.nexus.connection import CONNECT_S, SOCKET_S, client_name
+from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.url import parse
 from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 
 BATCH: Final = 500
@@ -31,9 +34,10 @@ class Publisher:
     Queues are plain Redis lists behind the default exchange: there is no binding to lose.
     """
 
-    def __init__(self, url: str, *, name: str) -> None:
-        self.address = address_of(url)
-        self._url = full_url(url)
+    def __init__(self, url: str, *, name: str, sentinels: Sentinels | None = None) -> None:
+        self._url = parse(url)
+        self._server = Server(self._url, sentinels)
+        self.address = self._url.address
         self._name = name
         self._lock = threading.Lock()
         self._producer: Any = None
@@ -72,7 +76,8 @@ class Publisher:
 
     def _flush(self, messages: Sequence[dict[str, Any]]) -> None:
         if self._producer is None:
-            self._connection = Connection(self._url, transport_options=publish_options(self._name))
+            options = publish_options(self._name, self._server)
+            self._connection = Connection(self._url.server(), transport=TRANSPORT, transport_options=options)
             self._producer = Producer(self._connection.channel(), auto_declare=False)
         with self._producer.batch(BATCH):
             for message in messages:
@@ -108,15 +113,16 @@ class Publisher:
         return Unreachable(f"cannot publish to Redis at {self.address}: {text}")
 
 
-def publish_options(name: str) -> dict[str, Any]:
+def publish_options(name: str, server: Server) -> dict[str, Any]:
     """Return kombu's transport options for publishing only."""
     return {
         "socket_timeout": SOCKET_S,
         "socket_connect_timeout": CONNECT_S,
         "socket_keepalive": True,
         "priority_steps": [0],
-        "client_name": name,
+        "client_name": client_name(name),
         "max_connections": 4,
+        OPTION: server,
     }
 
 

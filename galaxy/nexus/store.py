@@ -8,11 +8,12 @@ from typing import Any, Final, TypeVar
 import redis
 
 from galaxy.driver.ports import Grant
-from galaxy.errors import NotLeader
+from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.base import Noun, decode
 from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus import keys
+from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import reaching
 from galaxy.nexus.trace import trace_writes
 
@@ -48,9 +49,10 @@ _COMMIT: Final = (
     + """
 if redis.call('GET', KEYS[3]) == ARGV[3] then return 2 end
 local ops, i = ARGV, 5
-if ARGV[4] == '1' then
+if ARGV[4] ~= '0' then
   ops, i = redis.call('LRANGE', KEYS[4], 0, -1), 1
   redis.call('DEL', KEYS[4])
+  if #ops ~= tonumber(ARGV[4]) then return 3 end
 end
 local n = #ops
 while i <= n do
@@ -75,9 +77,10 @@ return 1
 class FencedStore:
     """Tables of every role. A commit says who leads and in which epoch; Redis checks it."""
 
-    def __init__(self, client: redis.Redis, address: str) -> None:
+    def __init__(self, client: redis.Redis, address: str, *, confirmer: Confirmer | None = None) -> None:
         self._client = client
         self._address = address
+        self._confirmer = confirmer or Confirmer(client, 0, address)
         self._commit = client.register_script(_COMMIT)
         self._stage = client.register_script(_STAGE)
 
@@ -88,7 +91,8 @@ class FencedStore:
 
         Raises:
             NotLeader: the grant is over; nothing was written.
-            Unreachable: whether it was written is not known; commit the same again.
+            Unreachable: whether it was written, and on enough replicas, is not known; commit the
+                same again.
         """
         role = grant.role
         hashes, operations = _operations(role, changes, trace)
@@ -104,12 +108,13 @@ class FencedStore:
                     )
             self._check(
                 grant,
-                self._commit(
+                self._confirmer.run(
+                    self._commit,
                     keys=[*fence, keys.committed(role), keys.staging(role), *hashes],
                     args=[
                         *proof,
                         f"{grant.epoch}:{serial}",
-                        int(staged),
+                        len(operations) if staged else 0,
                         *([] if staged else operations),
                     ],
                 ),
@@ -136,6 +141,8 @@ class FencedStore:
     def _check(self, grant: Grant, answer: int) -> None:
         if answer == 0:
             raise NotLeader(f"{grant.owner} does not lead {grant.role} in epoch {grant.epoch} any more")
+        if answer == 3:  # Redis came back, or another master, without the first pieces.
+            raise Unreachable(f"Redis at {self._address} lost part of a long commit")
 
 
 def _operations(

@@ -8,9 +8,11 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
-from galaxy.errors import UsageError
 from galaxy.model.answer import Reply
-from galaxy.nexus.connection import CONNECT_S, SCHEMES, full_url
+from galaxy.nexus.broker import OPTION, Server
+from galaxy.nexus.connection import CONNECT_S
+from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.url import parse
 from galaxy.tasks.backend import ReplyBackend
 from galaxy.tasks.strategy import GalaxyTask
 from galaxy.tasks.transport import Dropped
@@ -28,27 +30,30 @@ def make_app(
     queues: Sequence[str],
     polling_s: float = 1.0,
     reply: Callable[[Sequence[Reply]], None] | None = None,
+    sentinels: Sentinels | None = None,
 ) -> Any:
     """Return an app for the process ``node`` (``agent@h1``) that may consume ``queues``.
 
     Unacknowledged messages are kept under the node's own keys: no other worker restores them,
     and no login needs to see those of others. Queues are plain lists behind the default exchange:
     nothing is declared, so there is no binding that could be lost. ``polling_s`` bounds how long
-    a stop takes.
+    a stop takes. Where Sentinels lead to Redis, ``sentinels`` is shared with whoever else in this
+    process speaks with it: who finds another master takes all along.
 
     Raises:
-        UsageError: ``url`` is not one of Redis over TCP.
+        UsageError: ``url`` is not one of Redis.
     """
-    if url.partition("://")[0] not in SCHEMES:
-        raise UsageError("the transport needs a Redis URL over TCP", hint="redis://[:PASSWORD@]HOST:PORT/0")
+    parsed = parse(url)
     app = Celery(
-        "galaxy", broker=full_url(url), backend=ReplyBackend, task_cls=GalaxyTask, set_as_current=False
+        "galaxy", broker=parsed.server(), backend=ReplyBackend, task_cls=GalaxyTask, set_as_current=False
     )
     app.galaxy_reply = reply
     app.galaxy_dropped = Dropped()
     app.conf.update(
         broker_transport="galaxy.tasks.transport:Transport",
-        broker_transport_options=transport_options(node, queues, polling_s, app.galaxy_dropped),
+        broker_transport_options=transport_options(
+            node, Server(parsed, sentinels), queues, polling_s, app.galaxy_dropped
+        ),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,
@@ -81,7 +86,9 @@ def make_app(
     return app
 
 
-def transport_options(node: str, queues: Sequence[str], polling_s: float, dropped: Dropped) -> dict[str, Any]:
+def transport_options(
+    node: str, server: Server, queues: Sequence[str], polling_s: float, dropped: Dropped
+) -> dict[str, Any]:
     """Return kombu's options for a worker's broker connection."""
     return {
         "socket_timeout": SOCKET_S,
@@ -99,4 +106,5 @@ def transport_options(node: str, queues: Sequence[str], polling_s: float, droppe
         "client_name": node,
         "queues": tuple(queues),
         "dropped": dropped,
+        OPTION: server,
     }

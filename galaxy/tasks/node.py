@@ -13,6 +13,7 @@ from galaxy.model import names
 from galaxy.model.step import Logic, Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
+from galaxy.nexus.sentinel import Sentinels
 from galaxy.tasks import log
 from galaxy.tasks.app import make_app
 from galaxy.tasks.gate import Gate
@@ -79,26 +80,30 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     log.set_up(options.log_level)
     node = f"agent@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
-    publisher = Publisher(options.url, name=node)
+    publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
 
     def publish(send: Send) -> None:
         publisher.publish((send,))
 
-    return run_orders(options, AgentService(config, nexus, publish))
+    return run_orders(options, AgentService(config, nexus, publish), nexus.sentinels)
 
 
 class OrdersService(Orders, Service, Protocol):
     """What an agent's process runs."""
 
 
-def run_orders(options: NodeOptions, service: OrdersService) -> int:
-    """Give ``service`` the orders of host ``options.host`` until told to stop; return the exit code."""
+def run_orders(options: NodeOptions, service: OrdersService, sentinels: Sentinels | None = None) -> int:
+    """Give ``service`` the orders of host ``options.host`` until told to stop; return the exit code.
+
+    ``sentinels`` are those of the service's own connection, where Sentinels lead to Redis.
+    """
     node = f"agent@{options.host}"
     app = make_app(
         options.url,
         node=node,
         queues=(names.agent_queue(options.host), names.appworker_queue(options.host)),
         polling_s=options.polling_s,
+        sentinels=sentinels,
     )
     add_agent_handlers(app, service)
     return run_worker(app, node=node, service=service, concurrency=2)
@@ -130,7 +135,7 @@ def run_leader(
     log.set_up(options.log_level)
     node = f"{role}@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
-    publisher = Publisher(options.url, name=node)
+    publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
     queues = names.leader_queues(role)
     gate = Gate(*queues)
     shell = LeaderShell(
@@ -144,7 +149,14 @@ def run_leader(
         on_stand_by=gate.close,
         options=ShellOptions(ttl_s=options.lease_s, usages_s=usages_s),
     )
-    app = make_app(options.url, node=node, queues=queues, polling_s=options.polling_s, reply=nexus.reply)
+    app = make_app(
+        options.url,
+        node=node,
+        queues=queues,
+        polling_s=options.polling_s,
+        reply=nexus.reply,
+        sentinels=nexus.sentinels,
+    )
     app.galaxy_gate = gate
     add_handlers(app, shell, gate, nexus)
     return run_worker(app, node=node, service=shell, concurrency=4)

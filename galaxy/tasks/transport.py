@@ -17,6 +17,7 @@ from kombu.transport import redis as kombu_redis
 
 from galaxy.model.base import MESSAGE_BYTES_MAX
 from galaxy.model.names import is_wrong_door
+from galaxy.nexus import broker
 
 BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
 """Longest body, in characters: base64 makes four of three."""
@@ -58,7 +59,7 @@ class QoS(kombu_redis.QoS):
         self._delivered.restored = True
 
 
-class Channel(kombu_redis.Channel):
+class Channel(broker.Channel):
     """Drops what cannot be read as JSON."""
 
     QoS = QoS
@@ -74,7 +75,7 @@ class Channel(kombu_redis.Channel):
             return True
 
 
-class Transport(kombu_redis.Transport):
+class Transport(broker.Transport):
     """Drops what is not a message, and whatever else the worker fails on."""
 
     Channel = Channel

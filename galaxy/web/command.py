@@ -43,8 +43,13 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
 
     set_up(log_level)
     app = make_app(url, node=f"web@{socket.gethostname()}", queues=[WEB_QUEUE])
-    # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
-    app.conf.broker_transport = "redis"
+    if url.startswith("sentinel"):
+        from galaxy.web.queues import ask_through_sentinels
+
+        ask_through_sentinels(url)
+    else:
+        # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
+        app.conf.broker_transport = "redis"
     if url.startswith("rediss:"):
         # Flower's own clients know of TLS by this setting only.
         app.conf.broker_use_ssl = dict(app.connection_for_read().ssl)

@@ -37,7 +37,7 @@ class RedisServer:
         self.password = password
         self.binary = binary or server_binary()
         self.options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.url = (
             f"redis://:{password}@127.0.0.1:{self.port}/0" if password else f"redis://127.0.0.1:{self.port}/0"
         )
@@ -100,7 +100,7 @@ def running_server(password: str = "") -> Iterator[RedisServer]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,0 +1,198 @@
+"""The URL of a cluster's Redis, read: one server, or Sentinels that know which server is the master.
+
+    redis://USER:PASSWORD@HOST:PORT/0
+    rediss://USER:PASSWORD@HOST:PORT/0?ca=FILE&cert=FILE&key=FILE
+    sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT,HOST:PORT/0?master=NAME
+    sentinels://...                                           the same with TLS, to Sentinels and servers
+
+The login is Redis', not Sentinel's, whose own comes as ``sentinel_user`` and ``sentinel_password``.
+``replicas`` is how many replicas must have what a leader commits before anybody hears of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from galaxy.errors import UsageError
+from galaxy.model.base import Noun
+
+SCHEMES: Final = ("redis", "rediss", "sentinel", "sentinels")
+TLS_FILES: Final = {
+    "ssl_ca_certs": ("ca", "GALAXY_REDIS_CA"),
+    "ssl_certfile": ("cert", "GALAXY_REDIS_CERT"),
+    "ssl_keyfile": ("key", "GALAXY_REDIS_KEY"),
+}
+"""Parameters of a TLS URL: what redis-py calls them, what people do, and the environment."""
+REPLICAS_MAX: Final = 9
+HINT: Final = "redis://[:PASSWORD@]HOST:PORT/0"
+SENTINEL_HINT: Final = "sentinel://USER:PASSWORD@HOST:26379,HOST:26379,HOST:26379/0?master=NAME"
+
+_WHERE: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/\s,;]+)(?::(\d{1,5}))?")
+_OTHERS: Final = {
+    "redis+sentinel": "sentinel", "redis-sentinel": "sentinel", "rediss+sentinel": "sentinels",
+    "rediss-sentinel": "sentinels", "sentinel+tls": "sentinels",
+}  # fmt: skip
+"""What other projects call it."""
+
+
+class RedisUrl(Noun, frozen=True, kw_only=True):
+    """A URL's parts. ``hosts`` are Sentinels where ``master`` is set, else the one server.
+
+    ``tls`` has redis-py's ``ssl_*`` options; None is without TLS.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    database: int = 0
+    user: str = ""
+    password: str = ""
+    tls: dict[str, str] | None = None
+    master: str = ""
+    replicas: int = 0
+    sentinel_user: str = ""
+    sentinel_password: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where it is, fit for messages: no password."""
+        where = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"master {self.master} of the Sentinels at {where}" if self.master else where
+
+    def __repr__(self) -> str:
+        return f"<RedisUrl {self.address}>"
+
+    def server(self) -> str:
+        """Return the URL as redis-py and kombu read it; that of the first Sentinel names no server."""
+        login = ""
+        if self.user or self.password:
+            login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
+        host, port = self.hosts[0]
+        shown = f"[{host}]" if ":" in host else host
+        plain = f"{login}{shown}:{port}/{self.database}"
+        if self.tls is None or self.master:
+            return f"redis://{plain}"
+        return f"rediss://{plain}?{urlencode(self.tls, safe='/')}"
+
+
+def address_of(url: str) -> str:
+    """Return where ``url`` leads, without its password, fit for messages.
+
+    Raises:
+        UsageError: it is not a Redis URL.
+    """
+    return parse(url, {}, files=False).address
+
+
+def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = True) -> RedisUrl:
+    """Read a URL; who answers is always checked where there is TLS.
+
+    What it does not say comes from GALAXY_REDIS_CA, GALAXY_REDIS_CERT, GALAXY_REDIS_KEY (without
+    a CA the system's are believed) and GALAXY_SENTINEL_PASSWORD. With ``files`` those of TLS must
+    be readable.
+
+    Raises:
+        UsageError: it is not a Redis URL, or has a parameter that there is not.
+    """
+    scheme, split, rest = url.partition("://")
+    if scheme not in SCHEMES or not split:
+        raise UsageError("not a Redis URL", hint=_spelling(scheme))
+    sentinel, secure = scheme.startswith("sentinel"), scheme in ("rediss", "sentinels")
+    plain, _, query = rest.partition("?")
+    netloc, _, path = plain.partition("/")
+    login, _, where = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    database = path.strip("/")
+    if database and not database.isdecimal():
+        raise UsageError(f"not a Redis URL: database {database[:40]!r} is no number", hint=HINT)
+    hosts = _hosts(where, sentinel)
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    tls = _tls(given, environ, files=files) if secure else None
+    if not sentinel and "master" in given:
+        raise UsageError("master= names what Sentinels watch", hint=SENTINEL_HINT)
+    master = given.pop("master", "")
+    if sentinel and not master:
+        raise UsageError(
+            "the URL names no master" + (" (master_name is master here)" if "master_name" in given else ""),
+            details=["Sentinels watch several masters by name; master= says which"],
+            hint=SENTINEL_HINT,
+        )
+    replicas = _count(given.pop("replicas", "1" if sentinel else "0"))
+    sentinel_user, sentinel_password = "", ""
+    if sentinel:
+        sentinel_user = given.pop("sentinel_user", "")
+        sentinel_password = given.pop("sentinel_password", environ.get("GALAXY_SENTINEL_PASSWORD", ""))
+    if given:
+        raise _unknown(sorted(given)[0], scheme, sentinel=sentinel, secure=secure)
+    return RedisUrl(
+        hosts=hosts,
+        database=int(database or 0),
+        user=unquote(user),
+        password=unquote(password),
+        tls=tls,
+        master=master,
+        replicas=replicas,
+        sentinel_user=sentinel_user,
+        sentinel_password=sentinel_password,
+    )
+
+
+def _hosts(where: str, sentinel: bool) -> tuple[tuple[str, int], ...]:
+    hint = SENTINEL_HINT if sentinel else HINT
+    if ";" in where:
+        raise UsageError("not a Redis URL: Sentinels are parted by commas, not by ;", hint=hint)
+    if "," in where and not sentinel:
+        raise UsageError("not a Redis URL: more than one host", hint=SENTINEL_HINT)
+    hosts = []
+    for text in where.split(","):
+        match = _WHERE.fullmatch(text)
+        port = int(match[2] or (26379 if sentinel else 6379)) if match else 0
+        if match is None or not 0 < port < 65536:
+            raise UsageError(f"not a Redis URL: {text[:80]!r} is no HOST:PORT", hint=hint)
+        hosts.append((match[1].strip("[]"), port))
+    return tuple(hosts)
+
+
+def _tls(given: dict[str, str], environ: Mapping[str, str], *, files: bool) -> dict[str, str]:
+    tls = {"ssl_cert_reqs": "required"}
+    for name, (short, variable) in TLS_FILES.items():
+        value = given.pop(short, "") or given.pop(name, "") or environ.get(variable, "")
+        if value and files and not os.access(value, os.R_OK):
+            raise UsageError(f"cannot read {value}, which is {TLS_FILES[name][0]} of the Redis URL")
+        if value:
+            tls[name] = value
+    if given.pop("ssl_cert_reqs", "required") != "required":
+        raise UsageError("a TLS URL always checks who answers: no ssl_cert_reqs", hint="?ca=FILE")
+    return tls
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > REPLICAS_MAX:
+        raise UsageError(
+            f"replicas={text[:40]} of the Redis URL is no number from 0 to {REPLICAS_MAX}",
+            hint="replicas=1: an answer waits until one replica has what it says",
+        )
+    return int(text)
+
+
+def _unknown(name: str, scheme: str, *, sentinel: bool, secure: bool) -> UsageError:
+    known = ["replicas"]
+    known += ["master", "sentinel_user", "sentinel_password"] if sentinel else []
+    known += [short for short, _ in TLS_FILES.values()] if secure else []
+    near = difflib.get_close_matches(name, known, 1)
+    if not secure and (name.startswith("ssl_") or name in ("ca", "cert", "key")):
+        return UsageError(
+            f"a URL without TLS takes no {name}", hint="sentinels://..." if sentinel else "rediss://..."
+        )
+    return UsageError(
+        f"{scheme}://... takes no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+        details=[f"it takes {', '.join(known)}"],
+    )
+
+
+def _spelling(scheme: str) -> str:
+    ours = _OTHERS.get(scheme)
+    return f"{ours}://{SENTINEL_HINT.partition('://')[2]}" if ours else f"{HINT}, or {SENTINEL_HINT}"

@@ -1,0 +1,175 @@
+"""A cluster on Redis servers that Sentinels guard, two leaders of each kind, a client that insists."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from galaxy.client import Galaxy
+from galaxy.errors import Conflict, GalaxyError
+from tests.e2e.cluster.conftest import Cluster, job_file, new_cluster, until
+from tests.support.sentinel import Guarded, guarded
+
+__all__ = ["new_cluster"]
+
+COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
+ONCE = "echo began; sleep 0.5; echo done"
+ROOT = Path(__file__).parents[3]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.root)
+            item.add_marker(pytest.mark.timeout(300))
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+class Load:
+    """A client that submits one batch job after another, each under one key until it is accepted.
+
+    ``gaps_s`` has how long each took to be accepted; ``said`` what it was told meanwhile.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, prefix: str) -> None:
+        self.accepted: list[tuple[str, float]] = []
+        self.said: set[str] = set()
+        self._cluster = cluster
+        self._folder = folder
+        self._prefix = prefix
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def await_accepted(self, since_s: float, timeout_s: float = 60) -> float:
+        """Return how long after ``since_s`` (monotonic) a job begun after it was accepted first."""
+        until(
+            f"a job is accepted again; said: {self.said}",
+            lambda: self.accepted and self.accepted[-1][1] > since_s,
+            timeout_s,
+        )
+        return next(at_s for _, at_s in self.accepted if at_s > since_s) - since_s
+
+    def _run(self) -> None:
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            name = f"{self._prefix}{number}"
+            path = job_file(
+                self._folder, name, type="batch", task={"cpu": "20m", "memory": "16M", "start": ONCE}
+            )
+            while not self._submit(name, path):
+                if self._over.wait(0.05):
+                    return
+            self._over.wait(0.3)
+
+    def _submit(self, name: str, path: Path) -> bool:
+        try:
+            with Galaxy(dir=self._cluster.folder, timeout_s=3) as galaxy:
+                galaxy.submit(path, key=name)
+        except Conflict:
+            raise
+        except GalaxyError as error:
+            self.said.add(str(error))
+            return False
+        self.accepted.append((name, time.monotonic()))
+        return True
+
+
+class Witnesses:
+    """Programs that count; whether one began again shows in its numbers."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self._cluster = cluster
+        job = job_file(folder, "witness", deploy={"replica": 3}, task={"cpu": "50m", "start": COUNTS})
+        cluster.run("job", "run", str(job))
+        self._lives = set(self._counts())
+        assert len(self._lives) == 3
+
+    def check(self) -> None:
+        """Every program counts on: none stopped, was begun again, or has a second copy."""
+        before = {life: len(lines) for life, lines in self._counts().items()}
+        until("all count", lambda: all(len(v) > before[k] for k, v in self._counts().items()))
+        found = self._counts()
+        assert set(found) == self._lives, "a container was replaced"
+        for life, lines in found.items():
+            assert len({pid for pid, _ in lines}) == 1, f"{life} was started again"
+            assert [number for _, number in lines] == list(range(1, len(lines) + 1)), f"{life} missed a beat"
+
+    def _counts(self) -> dict[str, list[tuple[int, int]]]:
+        found = {}
+        for log in sorted(self._cluster.folder.glob("agent/*/logs/witness-*/*.stdout")):
+            lines = (
+                line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")
+            )
+            found[log.parent.name] = [(int(words[0]), int(words[1])) for words in lines]
+        return found
+
+
+def check_accepted(cluster: Cluster, names: list[str]) -> None:
+    """Every job that was accepted runs to its end, and ran once."""
+    assert names
+    with Galaxy(dir=cluster.folder, timeout_s=10) as galaxy:
+
+        def open_jobs() -> list[str]:
+            known = {job.name: job.state for job in galaxy.jobs(all=True)}
+            return [name for name in names if known.get(name) != "finished"]
+
+        until("all accepted jobs have finished", lambda: not open_jobs(), timeout_s=90)
+    for name in names:
+        said = [log.read_text().split() for log in cluster.folder.glob(f"agent/*/logs/{name}-*/*.stdout")]
+        assert said == [["began", "done"]], f"{name} ran {len(said)} times"
+
+
+def leader_lines(cluster: Cluster, part: str) -> int:
+    """Return how often a part said that it leads now."""
+    log = cluster.folder / "logs" / f"{part}.log"
+    return log.read_text(errors="replace").count("event=leader.leading")
+
+
+@pytest.fixture(scope="module")
+def redises() -> Iterator[Guarded]:
+    with guarded() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(redises: Guarded, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+    """A cluster whose parts find Redis through Sentinels; a second ResMan and AppMaster stand by."""
+    made = new_cluster()
+    made.up("--redis", redises.url())
+    token = made.plan()["token"]
+    standby = []
+    for role in ("resman", "appmaster"):
+        with open(made.folder / "logs" / f"{role}-standby.log", "wb") as log:
+            standby.append(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", "galaxy.cli.main", role, "--name", "second"],
+                    env=made.environ | {"GALAXY_REDIS": redises.url(role)},
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
+                )
+            )  # fmt: skip
+    assert token
+    yield made
+    for process in standby:
+        process.terminate()
+    for process in standby:
+        process.wait(20)
+    made.down()

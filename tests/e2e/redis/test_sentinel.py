@@ -1,0 +1,138 @@
+"""Redis' master is killed, paused, and replaced, while jobs are submitted and programs count."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from galaxy.errors import GalaxyError
+from galaxy.nexus import Nexus
+from tests.e2e.cluster.conftest import Cluster, until
+from tests.support.sentinel import DOWN_AFTER_MS, Guarded
+
+from .conftest import Load, Witnesses, check_accepted
+
+AGAIN_S = 30.0
+"""Within this a submit is accepted again after the master has gone, on a machine that is twice as slow."""
+KILLS = 3
+
+
+@pytest.fixture(scope="module")
+def witnesses(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Witnesses:
+    return Witnesses(cluster, tmp_path_factory.mktemp("witness"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[dict[str, list[float]]]:
+    """Seconds from the fault until a submit is accepted, shown at the end."""
+    seen: dict[str, list[float]] = {}
+    yield seen
+    print(f"\nfailover of Redis, down-after {DOWN_AFTER_MS} ms, until accepted, s: {json.dumps(seen)}")
+
+
+def test_master_killed_again_and_again_under_load_loses_nothing_that_was_accepted(
+    cluster: Cluster,
+    redises: Guarded,
+    witnesses: Witnesses,
+    tmp_path: Path,
+    figures: dict[str, list[float]],
+) -> None:
+    with Load(cluster, tmp_path, "kill") as load:
+        for _ in range(KILLS):
+            load.await_accepted(time.monotonic())
+            old = redises.master()
+            at_s = time.monotonic()
+            old.kill()
+            figures.setdefault("killed", []).append(round(load.await_accepted(at_s, AGAIN_S), 2))
+            assert redises.master() is not old
+            old.start()
+            redises.await_whole()
+    check_accepted(cluster, [name for name, _ in load.accepted])
+    witnesses.check()
+
+
+def test_master_that_slept_through_its_replacement_is_not_believed_when_it_wakes(
+    cluster: Cluster,
+    redises: Guarded,
+    witnesses: Witnesses,
+    tmp_path: Path,
+    figures: dict[str, list[float]],
+) -> None:
+    with Load(cluster, tmp_path, "sleep") as load:
+        load.await_accepted(time.monotonic())
+        old = redises.master()
+        at_s = time.monotonic()
+        old.pause()
+        figures.setdefault("paused", []).append(round(load.await_accepted(at_s, AGAIN_S), 2))
+        assert redises.master() is not old
+        with pytest.raises(GalaxyError):
+            _write_at(redises, old.port)
+        old.resume()
+        with pytest.raises(GalaxyError):  # It still thinks that it is the master, for a while.
+            _write_at(redises, old.port)
+        load.await_accepted(time.monotonic())
+        redises.await_whole()
+        load.await_accepted(time.monotonic())
+    check_accepted(cluster, [name for name, _ in load.accepted])
+    witnesses.check()
+
+
+def test_a_failover_that_an_operator_asks_for_is_hardly_noticed(
+    cluster: Cluster,
+    redises: Guarded,
+    witnesses: Witnesses,
+    tmp_path: Path,
+    figures: dict[str, list[float]],
+) -> None:
+    with Load(cluster, tmp_path, "asked") as load:
+        load.await_accepted(time.monotonic())
+        old = redises.master()
+        redises.failover()
+        redises.await_master(old)
+        figures.setdefault("asked", []).append(round(load.await_accepted(time.monotonic(), AGAIN_S), 2))
+        redises.await_whole()
+    check_accepted(cluster, [name for name, _ in load.accepted])
+    witnesses.check()
+
+
+def test_without_replicas_nothing_is_accepted_and_with_them_it_goes_on(
+    cluster: Cluster, redises: Guarded, witnesses: Witnesses, tmp_path: Path
+) -> None:
+    master = redises.master()
+    replicas = [server for server in redises.servers if server is not master]
+    for replica in replicas:
+        replica.kill()
+    until("the master refuses writes", lambda: _refuses(cluster))
+    told = cluster.run("job", "run", "--help") and cluster.run(
+        "job", "stop", "witness", status=None, timeout_s=60
+    )
+    assert told.returncode == 1
+    assert "too few replicas follow it" in told.stderr
+    for replica in replicas:
+        replica.start()
+    with Load(cluster, tmp_path, "back") as load:
+        load.await_accepted(time.monotonic(), AGAIN_S)
+    redises.await_whole()
+    check_accepted(cluster, [name for name, _ in load.accepted])
+    witnesses.check()
+
+
+def test_no_part_ever_tried_what_its_login_may_not(cluster: Cluster, redises: Guarded) -> None:
+    for server in redises.servers:
+        assert server.client().acl_log() == []
+
+
+def _write_at(redises: Guarded, port: int) -> None:
+    """Campaign at one server, with a replica's confirmation, as a leader that was never told."""
+    plain = redises.url(replicas="1").partition("?")[0].replace("sentinel://", "redis://")
+    login = plain.partition("@")[0]
+    with Nexus(f"{login}@127.0.0.1:{port}/0?replicas=1", name="stray") as stray:
+        stray.campaign("stray", "s", ttl_s=1.0, address="s")
+
+
+def _refuses(cluster: Cluster) -> bool:
+    return "too few replicas" in cluster.run("job", "stop", "witness", status=None).stderr

@@ -1,0 +1,206 @@
+"""A master, replicas and Sentinels, each a real process with Galaxy's own logins, for one test.
+
+As ``deploy/redis`` says to run them, only with shorter waits.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from galaxy.client.contexts import login_url
+from galaxy.nexus import acl
+from tests.support.redis_server import free_port, server_binary
+
+MASTER = "galaxy"
+SECRET = "the-secret-of-this-test-only"
+SENTINEL_PASSWORD = "sentinels-own"
+DOWN_AFTER_MS = 1000
+VERSION = subprocess.run([server_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+SETINFO = acl.knows_setinfo(VERSION.split("v=")[1].split()[0])
+
+
+class Process:
+    """A server or Sentinel: a folder, a port, and a process again and again."""
+
+    def __init__(self, folder: Path, name: str, *, sentinel: bool = False) -> None:
+        self.name = name
+        self.port = free_port()
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.conf = self.folder / "server.conf"
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        words = [server_binary(), str(self.conf), *(["--sentinel"] if self._sentinel else [])]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        self.wait()
+
+    def wait(self, timeout_s: float = 20) -> None:
+        """Return when it answers."""
+        client = self.client()
+        end_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.RedisError:
+                assert time.monotonic() < end_s, f"{self.name} does not answer: {self.tail()}"
+                assert self._process is not None and self._process.poll() is None, self.tail()
+                time.sleep(0.02)
+            finally:
+                client.close()
+
+    def client(self) -> redis.Redis:
+        if self._sentinel:
+            login = {"password": SENTINEL_PASSWORD}
+        else:
+            login = {"username": acl.ADMIN, "password": acl.password(SECRET, acl.ADMIN)}
+        return redis.Redis("127.0.0.1", self.port, socket_timeout=2, **login)  # type: ignore[arg-type]
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+            process.wait(timeout=10)
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def tail(self) -> str:
+        return "\n".join((self.folder / "log").read_text(errors="replace").splitlines()[-15:])
+
+
+class Guarded:
+    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in."""
+
+    def __init__(self, folder: Path, *, replicas: int = 2, lines: Sequence[str] = ()) -> None:
+        users = acl.file(SECRET, (), setinfo=SETINFO, sentinel=True)
+        self.servers = [Process(folder, f"redis{n}") for n in range(replicas + 1)]
+        self.sentinels = [Process(folder, f"sentinel{n}", sentinel=True) for n in range(3)]
+        for number, server in enumerate(self.servers):
+            (server.folder / "users.acl").write_text(users)
+            follows = [f"replicaof 127.0.0.1 {self.servers[0].port}"] if number else []
+            server.conf.write_text("\n".join([*_server_lines(server), *follows, *lines]) + "\n")
+        for sentinel in self.sentinels:
+            sentinel.conf.write_text("\n".join(_sentinel_lines(sentinel, self.servers[0].port)) + "\n")
+
+    def start(self) -> None:
+        for process in [*self.servers, *self.sentinels]:
+            process.start()
+        _until("replicas follow and Sentinels know each other", self.whole)
+
+    def stop(self) -> None:
+        for process in [*self.sentinels, *self.servers]:
+            process.kill()
+
+    def whole(self) -> bool:
+        """Tell whether every server and Sentinel is where it should be."""
+        with suppress(redis.RedisError):
+            facts: Any = self.master().client().info("replication")
+            if facts["role"] != "master":
+                return False
+            states = [facts[f"slave{n}"]["state"] for n in range(facts["connected_slaves"])]
+            known: Any = [s.client().sentinel_master(MASTER) for s in self.sentinels]
+            return states == ["online"] * (len(self.servers) - 1) and all(
+                k["num-other-sentinels"] == len(self.sentinels) - 1
+                and k["num-slaves"] == len(self.servers) - 1
+                for k in known
+            )
+        return False
+
+    def master(self) -> Process:
+        """Return the server that most Sentinels hold for the master."""
+        ports = [self._said(sentinel) for sentinel in self.sentinels]
+        port = max(set(ports), key=ports.count)
+        return next(server for server in self.servers if server.port == port)
+
+    def failover(self) -> None:
+        """Ask for another master, as an operator would."""
+        self.sentinels[0].client().sentinel_failover(MASTER)
+
+    def url(self, role: str = acl.ADMIN, host: str = "", **parameters: str) -> str:
+        where = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        given = {"master": MASTER, "sentinel_password": SENTINEL_PASSWORD} | parameters
+        query = "&".join(f"{name}={value}" for name, value in given.items())
+        return login_url(f"sentinel://{where}/0?{query}", SECRET, role, host)
+
+    def await_master(self, other_than: Process, timeout_s: float = 30) -> Process:
+        """Return the new master once most Sentinels know it."""
+        _until("another master", lambda: self.master() is not other_than, timeout_s)
+        return self.master()
+
+    def await_whole(self, timeout_s: float = 40) -> None:
+        """Return when all that were there are there again, in their roles."""
+        _until("all servers in their roles", self.whole, timeout_s)
+
+    def _said(self, sentinel: Process) -> int:
+        facts: Any = sentinel.client().sentinel_get_master_addr_by_name(MASTER)
+        return int(facts[1])
+
+
+@contextmanager
+def guarded(**options: Any) -> Iterator[Guarded]:
+    """Run them for the length of a ``with``."""
+    folder = Path(tempfile.mkdtemp(prefix="galaxy-sentinel-"))
+    made = Guarded(folder, **options)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _server_lines(server: Process) -> list[str]:
+    return [
+        "bind 127.0.0.1", f"port {server.port}", f'dir "{server.folder}"', "daemonize no", "databases 1",
+        f'aclfile "{server.folder / "users.acl"}"',
+        "appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
+        f"masteruser {acl.REPLICA}", f"masterauth {acl.password(SECRET, acl.REPLICA)}",
+        "min-replicas-to-write 1", "min-replicas-max-lag 3", "repl-diskless-sync-delay 0",
+    ]  # fmt: skip
+
+
+def _sentinel_lines(sentinel: Process, port: int) -> list[str]:
+    return [
+        "bind 127.0.0.1", f"port {sentinel.port}", f'dir "{sentinel.folder}"', "daemonize no",
+        f"requirepass {SENTINEL_PASSWORD}",
+        f"sentinel monitor {MASTER} 127.0.0.1 {port} 2",
+        f"sentinel auth-user {MASTER} {acl.SENTINEL}",
+        f"sentinel auth-pass {MASTER} {acl.password(SECRET, acl.SENTINEL)}",
+        f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
+        f"sentinel failover-timeout {MASTER} 5000",
+        f"sentinel parallel-syncs {MASTER} 2",
+    ]  # fmt: skip
+
+
+def _until(what: str, true: Callable[[], bool], timeout_s: float = 30) -> None:
+    """Ask until ``true`` is: Sentinels tell nobody who has not subscribed in time."""
+    end_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end_s, f"not in {timeout_s:g} s: {what}"
+        time.sleep(0.05)
