@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from galaxy.agent.link import Link, LinkBroken
 from galaxy.agent.logic.nouns import WorkerConnected, WorkerLost, WorkerReported, life
 from galaxy.agent.packages import Asked, Fetched, Packages
-from galaxy.model.base import Noun
+from galaxy.errors import BadMessage
+from galaxy.model.base import Noun, check_wire
 from galaxy.model.pod import PodOrder
 from galaxy.model.worker import (
     PACKET_BYTES_MAX,
@@ -221,6 +222,7 @@ class Links:
                     sink(packet, files)
                     return
             case Report():
+                _check_worker(packet)
                 self._happened(
                     WorkerReported(container=place.container, incarnation=place.incarnation, pod=packet.pod)
                 )
@@ -253,3 +255,16 @@ class Links:
                 os.close(fd)
             return
         self._send(key, Package(request=want.request, error=got.error, retry=got.retry), files)
+
+
+def _check_worker(report: Report) -> None:
+    """Refuse an AppWorker of a release too far from ours; its programs run on.
+
+    Raises:
+        LinkBroken: what it says would be misread.
+    """
+    try:
+        check_wire(report.wire)
+    except BadMessage as error:
+        hint = "run an agent that is nearer to its release, or remove the container"
+        raise LinkBroken(f"its AppWorker: {error.message}; {hint}") from error

@@ -20,6 +20,12 @@ def start_ticks(pid: int) -> int:
     return int(fields[19]) if fields and fields[0] not in ("Z", "X") else 0
 
 
+def parent(pid: int) -> int:
+    """Return a process' parent; 0 when it is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
 def boot_id() -> str:
     """Return the id of this boot of the kernel."""
     return _read("/proc/sys/kernel/random/boot_id").strip()

@@ -3,7 +3,8 @@
 ``python -m galaxy.container.launcher --state DIR --cgroup-root NAME --mode MODE --entry MODULE:FUNCTION``.
 One thread and one loop: requests from at most one agent (the newest wins), children that end, births
 that report. It outlives its agent, and containers outlive it: a new launcher finds them again by what
-their directories say.
+their directories say. An agent of another release has it become that release's launcher (execve): the
+same process, and so still the parent of every container's first process.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from galaxy.container.wire import (
     Destroy,
     FromLauncher,
     Launch,
+    Renew,
     Stop,
     StopRefused,
     ToLauncher,
@@ -66,6 +68,7 @@ class Launcher:
         self._poll = select.epoll()
         self._janitor = 0
         self._stopping = False
+        self._renewal: Renew | None = None
         lives.tell = self._tell
         lives.watch = self._watch
         lives.unwatch = self._unwatch
@@ -79,10 +82,13 @@ class Launcher:
         self._poll.register(self._listener, select.EPOLLIN)
         self._poll.register(wake_read, select.EPOLLIN)
         self._lives.adopt()
+        self._reap()
         while True:
             self._sweep()
             if self._stopping and not self._lives.count and not self._janitor:
                 break
+            if self._renewal is not None and not self._lives.being_made:
+                self._renew(self._renewal)
             timeout = self._lives.next_deadline(time.monotonic())
             if self._lives.idle_work and not self._stopping:
                 timeout = min(timeout or _IDLE_S, _IDLE_S)
@@ -153,6 +159,23 @@ class Launcher:
                 self._tell(StopRefused(containers=self._lives.count))
             else:
                 self._stopping = True
+        elif isinstance(message, Renew):
+            self._renewal = message
+
+    def _renew(self, wanted: Renew) -> None:
+        """Become another release's launcher; does not return, unless that cannot be started."""
+        self._renewal = None
+        self._lives.let_go()
+        handle = self._listener.fileno()
+        os.set_inheritable(handle, True)
+        words = [wanted.python, *wanted.arguments, "--listen", str(handle)]
+        _log(f"event=launcher.renewed python={wanted.python!r}")
+        try:
+            os.execve(wanted.python, words, wanted.environment)  # noqa: S606
+        except OSError as error:
+            os.set_inheritable(handle, False)
+            _log(f"event=launcher.not-renewed cause={error.strerror!r}")
+            self._hang_up()  # The agent hears from its next connection who we still are.
 
     def _tell(self, message: FromLauncher) -> None:
         """Send, or keep until the agent reads; one that never reads is dropped, and asks again."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+import galaxy
 from galaxy.container import birth, facts, family, garbage
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.making import Maker
@@ -40,6 +41,7 @@ from galaxy.container.wire import (
     Settled,
 )
 from galaxy.errors import GalaxyError, UsageError
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.container import Reason
 
 BIRTH_TIMEOUT_S: Final = 60.0
@@ -136,7 +138,7 @@ class Lives:
                 )
             elif held.phase is Phase.ENDED and held.ended is not None:
                 yield held.ended
-        yield Settled(pid=os.getpid())
+        yield Settled(pid=os.getpid(), wire=WIRE_VERSION, release=galaxy.__version__)
 
     def adopt(self) -> None:
         """Find again what an earlier launcher made; remove what it had only begun."""
@@ -231,6 +233,15 @@ class Lives:
                 self._strike(held)
             else:
                 self._remove(held)
+
+    @property
+    def being_made(self) -> bool:
+        """Say whether a birth is under way, which only we can see through."""
+        return any(held.phase is Phase.MAKING for held in self._held.values())
+
+    def let_go(self) -> None:
+        """Take down what only this program of ours can use: spares and prepared roots."""
+        self._maker.close()
 
     def close(self) -> None:
         """Remove what was there for all containers together."""
@@ -352,6 +363,7 @@ class Lives:
         if record is None or ended is not None or record.boot != self._boot:
             return
         if not record.start_ticks or facts.start_ticks(record.pid) != record.start_ticks:
+            self._bury(held, record)
             return
         try:
             held.pidfd = os.pidfd_open(record.pid)
@@ -361,10 +373,26 @@ class Lives:
             os.close(held.pidfd)
             held.pidfd = -1
             return  # It ended, and its number was given away, between the two looks.
-        held.phase, held.ended, held.ours = Phase.LIVING, None, False
+        held.phase, held.ended = Phase.LIVING, None
         held.pid, held.start_ticks = record.pid, record.start_ticks
+        held.ours = facts.parent(record.pid) == os.getpid()
+        if held.ours:  # We made it ourselves, in our life as another release.
+            self._by_pid[held.pid] = held
+            return
         self._by_fd[held.pidfd] = held
         self.watch(held.pidfd)
+
+    def _bury(self, held: Held, record: LifeRecord) -> None:
+        """Learn how a child ended while we were becoming another release; other ends nobody knows."""
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(record.pid, os.WNOHANG)
+            if pid:
+                held.ended = Ended(
+                    container=held.container,
+                    incarnation=held.incarnation,
+                    status=os.waitstatus_to_exitcode(status),
+                    oom=self._was_oom(held.key),
+                )
 
     # ---- small things
 

@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+import galaxy
 from galaxy.container import facts
 from galaxy.container.cgroup.tree import CgroupTree, Usage
 from galaxy.container.making import PLAN_NAME, SOCKET_NAME
@@ -36,13 +37,14 @@ from galaxy.container.wire import (
     LaunchFailed,
     Life,
     Present,
+    Renew,
     Settled,
     Stop,
     StopRefused,
     ToLauncher,
 )
 from galaxy.errors import BadMessage, Conflict, HostError, Unreachable
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.base import Noun, check_wire, decode, encode
 from galaxy.model.spec import Medium
 
 START_TIMEOUT_S: Final = 30.0
@@ -98,7 +100,7 @@ class Runtime:
         self._destroys: dict[str, Destroy] = {}
         self._plans: dict[str, LaunchPlan] = {}
         self._cgroups: CgroupTree | None = None
-        self._settled = False
+        self._settled: Settled | None = None
         self._stopping = False
         self._refused: StopRefused | None = None
 
@@ -113,9 +115,32 @@ class Runtime:
             (self._state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._mode == FULL:
             self._cgroups = CgroupTree.of_host(self._cgroup_root)
-        self._connect()
         until = time.monotonic() + START_TIMEOUT_S
-        while not self._settled:
+        self._connect()
+        found = self._meet(until)
+        if found.release not in ("", galaxy.__version__):
+            ours = Renew(python=sys.executable, arguments=self._arguments(), environment=_environment())
+            self._send(ours)
+            while self._socket is not None:
+                self._wait(until, "become ours")
+                self._pump(restart=False)
+            self._events.clear()  # All of it is said again.
+            self._living.clear()
+            self._connect()
+            found = self._meet(until)
+        try:
+            check_wire(found.wire)
+        except BadMessage as error:
+            release = found.release or "unknown"
+            raise HostError(
+                f"cannot use the launcher of {self._state}: pid {found.pid}, release {release}",
+                details=(error.message, "its containers run on"),
+                hint=error.hint,
+            ) from error
+
+    def _meet(self, until: float) -> Settled:
+        """Wait for all that the launcher has to say on connecting."""
+        while self._settled is None:
             self._wait(until, "started")
             self._pump(restart=False)
             if self._socket is None:
@@ -124,6 +149,7 @@ class Runtime:
                     details=self._last_words(),
                     hint="galaxy doctor",
                 )
+        return self._settled
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when ``events`` has something to do."""
@@ -219,7 +245,7 @@ class Runtime:
 
     def _connect(self) -> None:
         path = self._state / "launcher.sock"
-        self._settled = False
+        self._settled = None
         place = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             short = f"/proc/self/fd/{place}/{path.name}"
@@ -258,15 +284,17 @@ class Runtime:
                 self._process.wait(timeout=STOP_TIMEOUT_S)  # The one that was lost.
             with open(log, "ab") as words:
                 self._process = subprocess.Popen(
-                    [
-                        sys.executable, "-m", "galaxy.container.launcher", "--state", str(self._state),
-                        "--cgroup-root", self._cgroup_root, "--mode", self._mode, "--entry", self._entry,
-                        "--listen", str(listener.fileno()),
-                    ],
+                    [sys.executable, *self._arguments(), "--listen", str(listener.fileno())],
                     stdin=subprocess.DEVNULL, stdout=words, stderr=words, pass_fds=(listener.fileno(),),
                     start_new_session=True, cwd="/",
-                    env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                    env=_environment(),
                 )  # fmt: skip
+
+    def _arguments(self) -> tuple[str, ...]:
+        return (
+            "-m", "galaxy.container.launcher", "--state", str(self._state),
+            "--cgroup-root", self._cgroup_root, "--mode", self._mode, "--entry", self._entry,
+        )  # fmt: skip
 
     def _disconnect(self) -> None:
         if self._socket is not None:
@@ -337,7 +365,7 @@ class Runtime:
             self._destroys.pop(message.key, None)
             self._events.append(message)
         elif isinstance(message, Settled):
-            self._settled = True
+            self._settled = message
         elif isinstance(message, StopRefused):
             self._refused = message
 
@@ -391,3 +419,7 @@ class Runtime:
                 return []
             self._plans[key] = plan
         return [(volume.path, volume.medium) for volume in plan.volumes]
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}

@@ -1,5 +1,9 @@
 """Between a ``Runtime`` and its launcher: JSON packets on a private SOCK_SEQPACKET socket.
 
+Agent and launcher may be of different releases for a moment: the newest agent wins, and renews a
+launcher that is not of its own release. ``Settled`` and ``Renew`` therefore never change but by new
+fields with a default.
+
 The same nouns are what ``Runtime.events`` returns, and what a container's directory keeps.
 """
 
@@ -42,7 +46,19 @@ class Stop(Noun, frozen=True, kw_only=True, tag="stop"):
     """Exit when no container is left."""
 
 
-ToLauncher = Launch | Destroy | Stop
+class Renew(Noun, frozen=True, kw_only=True, tag="renew"):
+    """Become the launcher of another release: run ``python`` with ``arguments`` in the same process.
+
+    It stays the parent of every PID 1, so nothing of how they end is lost. The socket is handed
+    over as ``--listen``; the connection breaks, and whoever connects anew is served by the new one.
+    """
+
+    python: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+
+
+ToLauncher = Launch | Destroy | Stop | Renew
 
 
 # ---- launcher to Runtime
@@ -60,6 +76,10 @@ class Settled(Noun, frozen=True, kw_only=True, tag="settled"):
 
     pid: int
     """The launcher's."""
+    wire: int = 1
+    """Version of what it sends (``galaxy.model.base.WIRE_VERSION``)."""
+    release: str = ""
+    """Of Galaxy, as it runs; empty from one that knows no ``Renew``."""
 
 
 class Launched(Life, frozen=True, kw_only=True, tag="launched"):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from galaxy.driver.ports import Grant, Store
-from galaxy.errors import NotLeader, Unreachable
+from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.answer import Reply
 from galaxy.model.base import Noun
 from galaxy.model.step import Logic, Send, Step
-from galaxy.model.table import Change
+from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
 
 FAILURES_MAX: Final = 5
@@ -19,6 +19,19 @@ FAILURES_MAX: Final = 5
 FAILURE_WAIT_S: Final = 1.0
 
 log = logging.getLogger(__name__)
+
+
+STORED_FORMAT: Final = 1
+"""Of a role's tables, as we write them. As with messages (``galaxy.model.base``), new fields are no
+new format; one that older leaders would misread is."""
+STORED_READABLE: Final = range(1, 2)
+FORMAT_KEY: Final = "tables"
+
+
+class StoredFormat(Noun, frozen=True, kw_only=True):
+    """What format a role's tables have: a table of its own, with one row."""
+
+    format: int
 
 
 class Outcome(Noun, frozen=True, kw_only=True):
@@ -55,14 +68,25 @@ class Leadership:
         self._again = again
         self._now_s = 0.0
         self._failures = 0
+        self._format: Table[StoredFormat] = Table("format", StoredFormat)
 
     def begin(self, now_s: float) -> None:
         """Load the state that the last leader left, and hand it to the logic.
 
         Raises:
             Unreachable: try again later. BadMessage: a stored row cannot be read.
+            GalaxyError: a release that is too far from ours wrote the tables.
         """
         self._now_s = now_s
+        self._store.load(self.grant.role, [self._format])
+        stored = self._format.get(FORMAT_KEY)
+        if stored is not None and stored.format not in STORED_READABLE:
+            raise GalaxyError(
+                f"cannot lead {self.grant.role}: its state in Redis has format {stored.format}, "
+                f"and this release reads up to {STORED_READABLE[-1]}",
+                hint="run the release that wrote it; see Upgrading in docs/operations.md",
+            )
+        self._format.put(FORMAT_KEY, StoredFormat(format=STORED_FORMAT))
         self._store.load(self.grant.role, self._logic.tables.values())
         self._logic.lead(self.grant.epoch, now_s)
 
@@ -112,11 +136,13 @@ class Leadership:
             table.accept()
         return Outcome(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
 
-    def _write(self, changes: Sequence[Change], trace: Sequence[TraceEvent]) -> None:
+    def _write(self, own: Sequence[Change], trace: Sequence[TraceEvent]) -> None:
         self.commits += 1
+        changes = [*self._format.changes(), *own]
         while True:
             try:
                 self._store.commit(self.grant, self.commits, changes, trace)
+                self._format.accept()
                 return
             except Unreachable as error:
                 if not self._again(error):

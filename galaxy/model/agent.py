@@ -87,6 +87,8 @@ class Beat(Noun, frozen=True, kw_only=True):
     boot: str
     containers: int = 0
     pods: int = 0
+    wire: int = 1
+    """Version of what the agent sends (``galaxy.model.base.WIRE_VERSION``)."""
 
 
 class BeatsSeen(Noun, frozen=True, kw_only=True):

@@ -10,7 +10,14 @@ import msgspec
 from galaxy.errors import BadMessage
 
 WIRE_VERSION: Final = 1
-"""Version of every message between processes; a receiver drops a message of another one."""
+"""Version of every message between processes, as we write it."""
+WIRE_READABLE: Final = range(1, 2)
+"""Versions that we read; a message of another one is dropped, and the log says so.
+
+New fields with a default, and new kinds of messages, are no new version: who does not know them
+passes over them. What old readers would misread is one. A release that brings it reads both and
+still writes the old one; only the next release writes the new one.
+"""
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest message that is looked at, in bytes."""
@@ -18,8 +25,29 @@ MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 T = TypeVar("T")
 
 
-class Noun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A value that crosses processes or is stored; unknown fields are refused."""
+class Noun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A value that crosses processes or is stored.
+
+    Fields that we do not know are passed over: a part that is a version newer than we are may
+    send them, or may have stored them. What people write is read strictly, at the door
+    (``galaxy.model.jobfile``, ``galaxy.model.strict``).
+    """
+
+
+def check_wire(version: Any) -> None:
+    """Refuse a message of a version that we do not read.
+
+    Raises:
+        BadMessage: that version is newer, or too old; says who is to be upgraded first.
+    """
+    if isinstance(version, int) and not isinstance(version, bool) and version in WIRE_READABLE:
+        return
+    low, high = WIRE_READABLE[0], WIRE_READABLE[-1]
+    known = f"{low}" if low == high else f"{low} to {high}"
+    raise BadMessage(
+        f"wire version {str(version)[:40]!r} is not {known}: sender and receiver are too far apart",
+        hint="upgrade the older of the two; see Upgrading in docs/operations.md",
+    )
 
 
 def encode(value: Any) -> bytes:

@@ -121,9 +121,14 @@ ToWorker = Order | Package | Exec | ExecResize | ExecKill | Quit
 
 
 class Report(Noun, frozen=True, kw_only=True, tag="report"):
-    """The pod's state; sent on connecting and at every change."""
+    """The pod's state; sent on connecting and at every change.
+
+    ``wire`` is the version of all that this AppWorker says: containers keep the AppWorker that
+    they were born with, so it may be of an older release than its agent.
+    """
 
     pod: PodFound
+    wire: int = 1
 
 
 class WantPackage(Noun, frozen=True, kw_only=True, tag="want-package"):

@@ -9,7 +9,7 @@ import redis
 
 from galaxy.errors import BadMessage
 from galaxy.model.agent import AgentUsage, Beat, BeatsSeen
-from galaxy.model.base import decode, encode
+from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 
@@ -34,7 +34,7 @@ class Beats:
 
     def beat(self, agent: str, *, boot: str, containers: int, pods: int, usage: AgentUsage | None) -> float:
         """Say that ``agent`` lives, and what it holds; return Redis' clock, Unix seconds."""
-        facts = Beat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods)
+        facts = Beat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods, wire=WIRE_VERSION)
         with reaching(self._address):
             seconds, micros = self._beat(
                 keys=[keys.BEATS, keys.BEAT_FACTS, keys.USAGES],
@@ -64,6 +64,7 @@ class Beats:
                     boot=beat.boot,
                     containers=beat.containers,
                     pods=beat.pods,
+                    wire=beat.wire,
                 )
             )
         return BeatsSeen(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(beats))

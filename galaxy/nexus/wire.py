@@ -10,8 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from galaxy.errors import BadMessage
-from galaxy.model.base import WIRE_VERSION, Noun, decode, encode, from_plain
+from galaxy.model.base import WIRE_VERSION, Noun, check_wire, decode, encode, from_plain
 from galaxy.model.request import Request
 from galaxy.model.step import Send
 
@@ -60,8 +59,7 @@ def read(v: Any, body: Any, kind: type[N]) -> N:
     Raises:
         BadMessage: another version, or not a ``kind``.
     """
-    if v != WIRE_VERSION or isinstance(v, bool):
-        raise BadMessage(f"wire version {str(v)[:40]!r} is not {WIRE_VERSION}")
+    check_wire(v)
     if isinstance(body, str):
         return decode(body, kind)
     return from_plain(body, kind)

@@ -18,6 +18,7 @@ from galaxy.model.base import Noun, from_plain
 from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
 from galaxy.model.pod import PodOrders
 from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.model.strict import refuse_unknown
 from galaxy.nexus.wire import read
 from galaxy.tasks.gate import Gate
 
@@ -115,7 +116,9 @@ def read_request(op: str, v: Any, body: Any) -> Request:
     if request.op != op:
         raise BadMessage(f"a request for {request.op[:80]!r} came as task {op!r}")
     kind, _ = OPERATIONS[op]
-    noun = from_plain({} if request.body is None else request.body, kind)
+    plain = {} if request.body is None else request.body
+    noun = from_plain(plain, kind)
+    refuse_unknown(plain, kind)
     return msgspec.structs.replace(request, body=noun)
 
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.pod import Exit, PodFound
 from galaxy.model.spec import TaskSpec
 from galaxy.model.worker import (
@@ -113,7 +114,7 @@ class Worker:
             received=self._received,
             connected=self._connected,
             lost=self._agent_lost,
-            report=lambda: Report(pod=self._found()),
+            report=lambda: Report(pod=self._found(), wire=WIRE_VERSION),
         )
         self._reported: PodFound | None = None
         self._deployments = Deployments(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from galaxy.errors import BadMessage
 from galaxy.ids import HOST
-from galaxy.model.agent import AgentState, BeatsSeen
+from galaxy.model.agent import AgentState, Beat, BeatsSeen
+from galaxy.model.base import check_wire
 from galaxy.model.container import ContainerState, Reason
 from galaxy.resman.logic.books import SAFE_MODE, Books
 from galaxy.resman.logic.lifecycle import AgentLost
@@ -74,9 +76,12 @@ def hear(books: Books, safe: SafeMode, seen: BeatsSeen) -> None:
     for beat in seen.beats:
         watch = watches.get(beat.agent)
         if watch is None:
-            if HOST.fullmatch(beat.agent) and seen.now_s - beat.at_s <= books.config.suspect_s:
+            fresh = seen.now_s - beat.at_s <= books.config.suspect_s
+            if HOST.fullmatch(beat.agent) and fresh and not _is_foreign(books, beat):
                 books.ask(beat.agent)
             continue
+        if _is_foreign(books, beat):
+            continue  # As good as away: neither its reports nor our orders would be read.
         rows.append(watch.row)
         times.append(beat.at_s)
         if beat.boot != watch.boot:
@@ -98,6 +103,18 @@ def hear(books: Books, safe: SafeMode, seen: BeatsSeen) -> None:
     away = _unseen(books) if start else len(judged.suspect) + len(judged.dead)
     safe.judge(away, known)
     _move(books, judged, believe_dead=safe.reason is None)
+
+
+def _is_foreign(books: Books, beat: Beat) -> bool:
+    """Tell whether an agent speaks a version that we do not read, and say so once a boot."""
+    try:
+        check_wire(beat.wire)
+    except BadMessage as error:
+        if books.foreign.get(beat.agent) != beat.boot:
+            books.foreign[beat.agent] = beat.boot
+            books.tell("agent.refused", beat.agent, f"{error.message}; {error.hint}")
+        return True
+    return False
 
 
 def _unseen(books: Books) -> int:

@@ -103,6 +103,8 @@ class Books:
         self.fresh: dict[str, None] = {}
         self.stuck: dict[str, None] = {}
         self.lost: dict[str, None] = {}
+        self.foreign: dict[str, str] = {}
+        """Agents, by boot, whose wire version we do not read."""
         self.flaky: dict[str, None] = {}
         self.changed: dict[str, dict[str, None]] = {}
         self.answer: dict[str, int] = {}

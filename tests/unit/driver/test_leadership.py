@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from galaxy.driver.leadership import FAILURES_MAX, Leadership
+from galaxy.driver.leadership import FAILURES_MAX, STORED_READABLE, Leadership, StoredFormat
 from galaxy.driver.ports import Grant
-from galaxy.errors import NotLeader, Unreachable
+from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.model.base import encode
 from galaxy.model.table import Change
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
@@ -178,3 +179,22 @@ def test_a_step_that_changes_nothing_is_not_written() -> None:
     leadership.begin(1.0)
     leadership.advance(2.0, [])
     assert nexus.asked == 0
+
+
+def test_state_of_a_format_that_we_do_not_read_is_not_led_and_not_touched() -> None:
+    nexus = MemoryNexus(Clock())
+    grant = elect(nexus)
+    Leadership(Tally(), nexus, grant).begin(1.0)
+    later = Change(table="format", key="tables", value=encode(StoredFormat(format=STORED_READABLE[-1] + 1)))
+    nexus.commit(grant, 1, [later], [])
+    with pytest.raises(GalaxyError, match="cannot lead tally: its state in Redis has format"):
+        Leadership(Tally(), nexus, grant).begin(2.0)
+
+
+def test_first_commit_says_what_format_the_state_has() -> None:
+    nexus = MemoryNexus(Clock())
+    leadership = Leadership(Tally(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    assert nexus.read_table("tally", "format", StoredFormat) == {}
+    leadership.advance(2.0, [Add(name="x")])
+    assert nexus.read_table("tally", "format", StoredFormat)["tables"].format in STORED_READABLE

@@ -1,0 +1,120 @@
+"""Parts of one release take over from, and work with, parts of the release before and after."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from galaxy.cli.local import remains
+from tests.support import releases
+
+from .cluster import Mixed, parent, release_of, until, witness
+
+TOO_FAR = "sender and receiver are too far apart"
+
+
+def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Mixed, tmp_path: Path) -> None:
+    old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
+    for part in ("resman", "appmaster", "agent"):
+        mixed.start(part, old)
+    before = mixed.run(witness("kept"))
+    pids = {pod.index: pod.pid for pod in before}
+    launcher = parent(pids[0])
+    assert release_of(launcher) == str(old)
+
+    mixed.stop("agent")
+    mixed.start("agent", new)
+    until("the launcher is of the newer release", lambda: release_of(launcher) == str(new))
+    assert [parent(pid) for pid in pids.values()] == [launcher] * 2
+    seen = mixed.counts("kept")
+    until("all count on", lambda: all(len(n) > len(seen[k]) for k, n in mixed.counts("kept").items()))
+    assert all(_unbroken(lines) for lines in mixed.counts("kept").values())
+
+    # Everything works against AppWorkers of the older release.
+    assert mixed.cli("exec", before[0].pod, "--", "echo", "hello") == "hello\n"
+    assert len(mixed.cli("logs", "kept", "--pod", "0", "--tail", "3").splitlines()) == 3
+    updated = mixed.run(witness("kept", env={"GREETING": "2"}))
+    assert {pod.index: pod.pid for pod in updated} == pids
+    mixed.ask(lambda galaxy: galaxy.stop("kept"))
+    until("it stopped", lambda: {pod.state for pod in mixed.pods("kept")} == {"stopped"})
+    mixed.ask(lambda galaxy: galaxy.start("kept"))
+    until("it runs", lambda: mixed.job("kept").settled)
+    assert {pod.index: pod.pid for pod in mixed.pods("kept")} == pids
+
+    # How an old container ends is known to its launcher: it is still the same process.
+    os.kill(pids[0], signal.SIGKILL)
+    moved = until(
+        "a new container", lambda: [p for p in mixed.pods("kept") if p.pid not in (0, *pids.values())]
+    )
+    until("it runs", lambda: mixed.job("kept").settled)
+    assert any("killed by signal 9" in text for _, text in mixed.events(before[0].pod))
+    assert parent(moved[0].pid) == launcher
+    mixed.ask(lambda galaxy: galaxy.remove("kept"))
+    until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
+
+
+def test_older_release_takes_over_from_a_newer_one_again(mixed: Mixed, tmp_path: Path) -> None:
+    old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
+    mixed.start("agent", old)
+    for part in ("resman", "appmaster"):
+        mixed.start(
+            part, new
+        )  # Newer leaders, an older agent: their orders have fields that it does not know.
+    pids = [pod.pid for pod in mixed.run(witness("kept"))]
+    mixed.run(witness("kept", env={"GREETING": "2"}))
+    mixed.stop("agent")
+    mixed.start("agent", new)
+    until("newer AppWorkers run", lambda: release_of(parent(pids[0])) == str(new))
+    mixed.run(witness("fresh"))
+    for part in ("agent", "resman", "appmaster"):
+        mixed.stop(part)
+        mixed.start(part, old)  # What it finds on its disk and in Redis was written by the newer one.
+        until("all is as wanted", lambda: mixed.job("kept").settled and mixed.job("fresh").settled)
+    assert release_of(parent(pids[0])) == str(old)
+    assert [pod.pid for pod in mixed.run(witness("kept", env={"GREETING": "3"}))] == pids
+    mixed.run(witness("fresh", env={"GREETING": "3"}))
+    assert {key[-1] for key in mixed.counts("fresh")} == {"1"}, "a container was replaced"
+    for name in ("kept", "fresh"):
+        mixed.ask(lambda galaxy, name=name: galaxy.remove(name))
+    until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
+
+
+def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Mixed, tmp_path: Path) -> None:
+    ours, far = releases.older(tmp_path / "ours"), releases.far(tmp_path / "far")
+    for part in ("resman", "appmaster", "agent"):
+        mixed.start(part, ours)
+    pods = mixed.run(witness("kept"))
+    mixed.stop("agent")
+
+    mixed.start("agent", far, name="far")
+    said = until(
+        "it is refused", lambda: [text for kind, text in mixed.events("far") if kind == "agent.refused"]
+    )
+    assert len(said) == 1
+    assert TOO_FAR in said[0]
+    mixed.stop("agent")
+
+    mixed.start("agent", far)  # Over the same state: its AppWorkers are not understood, and run on.
+    until("AppWorkers are refused", lambda: TOO_FAR in mixed.log("agent").read_text())
+    mixed.stop("agent")
+    mixed.start("agent", ours)
+    assert [pod.pid for pod in mixed.run(witness("kept", env={"GREETING": "2"}))] == [p.pid for p in pods]
+    assert all(_unbroken(lines[: len(lines) // 3]) for lines in mixed.counts("kept").values())
+
+    mixed.stop("resman")
+    mixed.start("resman", far)
+    until(
+        "it leads not",
+        lambda: "cannot lead resman: its state in Redis has format 1" in mixed.log("resman").read_text(),
+    )
+    mixed.stop("resman")
+    mixed.start("resman", ours)
+    mixed.run(witness("kept", env={"GREETING": "3"}))
+    mixed.end()
+    assert not remains.clear(mixed.folder, [f"{mixed.root}-h1", f"{mixed.root}-far"])
+
+
+def _unbroken(lines: list[tuple[int, int]]) -> bool:
+    """Return whether one program alone wrote ``lines``, without leaving a number out."""
+    return len({pid for pid, _ in lines}) == 1 and [n for _, n in lines] == list(range(1, len(lines) + 1))

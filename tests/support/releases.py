@@ -1,0 +1,82 @@
+"""Other releases of Galaxy, made from this one: older, newer, and too far away.
+
+A release is a copy of the package in a folder of its own, to be put in front of PYTHONPATH. The
+*newer* one has gained a field in every noun there is, wherever it is sent or stored, sends messages
+that nobody has heard of, and reads a wire version that does not exist yet. The one that is *far* only
+speaks such versions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import galaxy
+
+NOVEL_FIELDS = '''
+
+def _novel(value: Any) -> Any:
+    """Return ``value`` as plain values, with a field more in every struct."""
+    if isinstance(value, msgspec.Struct):
+        config = value.__struct_config__
+        plain = {} if config.tag is None else {config.tag_field: config.tag}
+        for field in msgspec.structs.fields(value):
+            inner, default = getattr(value, field.name), field.default
+            if field.default_factory is not msgspec.NODEFAULT:
+                default = field.default_factory()
+            if default is msgspec.NODEFAULT or inner != default:
+                plain[field.encode_name] = _novel(inner)
+        return plain | {"novelty": {"since": 2}}
+    if isinstance(value, dict):
+        return {key: _novel(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_novel(inner) for inner in value]
+    return value
+'''
+NOVEL_PACKET = 'b\'{"type":"novelty","words":["never","heard"]}\''
+
+
+def older(folder: Path) -> Path:
+    """Return the folder of a release that came before."""
+    return _copy(folder, "0.0.9")
+
+
+def newer(folder: Path) -> Path:
+    """Return the folder of the release to come."""
+    root = _copy(folder, "0.2.0")
+    base = root / "galaxy/model/base.py"
+    _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
+    _edit(base, "WIRE_READABLE: Final = range(1, 2)", "WIRE_READABLE: Final = range(1, 3)")
+    base.write_text(base.read_text() + NOVEL_FIELDS)
+    _edit(root / "galaxy/driver/leadership.py", "range(1, 2)", "range(1, 3)")
+    _edit(root / "galaxy/agent/link.py", "        self.malformed = 0\n",
+          f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
+    _edit(root / "galaxy/container/runtime.py", "        self._socket = sock\n",
+          f"        self._socket = sock\n        sock.send({NOVEL_PACKET})\n")  # fmt: skip
+    return root
+
+
+def far(folder: Path) -> Path:
+    """Return the folder of a release that shares no version with ours."""
+    root = _copy(folder, "3.0.0")
+    base = root / "galaxy/model/base.py"
+    _edit(base, "WIRE_VERSION: Final = 1", "WIRE_VERSION: Final = 3")
+    _edit(base, "WIRE_READABLE: Final = range(1, 2)", "WIRE_READABLE: Final = range(3, 4)")
+    leadership = root / "galaxy/driver/leadership.py"
+    _edit(leadership, "STORED_FORMAT: Final = 1", "STORED_FORMAT: Final = 3")
+    _edit(leadership, "range(1, 2)", "range(3, 4)")
+    return root
+
+
+def _copy(folder: Path, version: str) -> Path:
+    shutil.copytree(
+        Path(galaxy.__file__).parent, folder / "galaxy", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    _edit(folder / "galaxy/__init__.py", f'"{galaxy.__version__}"', f'"{version}"')
+    return folder
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path.name} has changed: {old!r} is not in it"
+    path.write_text(text.replace(old, new, 1))

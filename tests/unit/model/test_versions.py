@@ -1,0 +1,57 @@
+"""Parts of neighbouring releases understand each other; people's wishes are never passed over."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.errors import BadMessage
+from galaxy.model.base import WIRE_READABLE, WIRE_VERSION, check_wire, decode
+from galaxy.model.container import ContainerOrders
+from galaxy.model.request import SubmitJob, UpdateJob
+from galaxy.model.strict import refuse_unknown
+
+JOB = {
+    "name": "web",
+    "pod": {
+        "tasks": [{"name": "main", "cpu": {"millicores": 1}, "memory": {"size": 1}, "start": "x"}],
+        "workspace": {"path": "/home/work", "size": 1},
+    },
+}
+
+
+def test_field_of_a_later_release_is_passed_over_between_parts() -> None:
+    text = b'{"agent":"h1","epoch":3,"novelty":{"since":2},"create":[]}'
+    assert decode(text, ContainerOrders) == ContainerOrders(agent="h1", epoch=3)
+
+
+def test_version_that_we_write_is_one_that_we_read() -> None:
+    check_wire(WIRE_VERSION)
+
+
+@pytest.mark.parametrize("version", [0, WIRE_READABLE[-1] + 1, True, "1", None, 1.0, [1]])
+def test_version_that_we_do_not_read_is_refused(version: object) -> None:
+    with pytest.raises(BadMessage, match="too far apart"):
+        check_wire(version)
+
+
+def test_request_with_fields_that_we_know_passes() -> None:
+    refuse_unknown({"spec": JOB}, SubmitJob)
+    refuse_unknown({"job": "web", "spec": JOB | {"deploy": {"replica": 2}}}, UpdateJob)
+
+
+@pytest.mark.parametrize(
+    ("extra", "path"),
+    [
+        ({"deploy": {"replcia": 1}}, "spec.deploy.replcia"),
+        ({"nmae": "x"}, "spec.nmae"),
+        ({"pod": JOB["pod"] | {"tasks": [JOB["pod"]["tasks"][0] | {"cpus": 1}]}}, "spec.pod.tasks.0.cpus"),
+    ],
+)
+def test_request_with_a_field_that_we_do_not_know_is_refused_by_its_path(extra: dict, path: str) -> None:
+    with pytest.raises(BadMessage, match=f"`{path}`"):
+        refuse_unknown({"spec": JOB | extra}, SubmitJob)
+
+
+def test_names_that_people_choose_are_no_fields() -> None:
+    task = JOB["pod"]["tasks"][0] | {"env": {"ANY": "thing"}}
+    refuse_unknown({"spec": JOB | {"pod": JOB["pod"] | {"tasks": [task]}}}, SubmitJob)
