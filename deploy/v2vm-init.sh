@@ -28,7 +28,7 @@ PY
 mount -t tmpfs -o mode=755 over /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o "lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work" root /mnt/root
-for place in dev proc; do mount --move "/$place" "/mnt/root/$place"; done
+for place in dev proc; do mount -n --move "/$place" "/mnt/root/$place"; done
 cd /mnt/root || exit
 mount -t tmpfs -o mode=755 run run
 mkdir run/host

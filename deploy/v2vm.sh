@@ -133,7 +133,7 @@ while [ ! -S "$work/socket" ]; do
     sleep 0.05
 done
 
-sed -u -e 's/\r$//' -e '/\] sysrq: /d' <"$work/console" &
+sed -u -e 's/\r$//' -e '/\] reboot: /d' <"$work/console" &
 reader=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
     -m "$memory" -nodefaults -no-reboot -display none -serial stdio \

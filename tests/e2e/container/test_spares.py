@@ -15,13 +15,14 @@ from galaxy.container.runtime import LauncherLost, LaunchFailed
 from galaxy.model.container import VolumeDemand
 from galaxy.model.spec import Medium
 from galaxy.units import MIB
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Look again and again: nothing tells of a spare but the process table."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * PATIENCE
     while not true():
         assert time.monotonic() < deadline
         select.select([], [], [], 0.01)
@@ -76,10 +77,9 @@ def test_dead_spare_is_passed_over(host) -> None:
 
 def test_spares_die_with_their_launcher_and_containers_do_not(host) -> None:
     launched = host.launch(host.plan(0))
-    waiting = spares(host, 2)
+    waiting = [os.pidfd_open(pid) for pid in spares(host, 2)]
     os.kill(host.launcher_pid(), signal.SIGKILL)
-    for pid in waiting:
-        fd = os.pidfd_open(pid)
+    for fd in waiting:
         assert select.select([fd], [], [], 10)[0]
         os.close(fd)
     host.until(lambda event: isinstance(event, LauncherLost))
