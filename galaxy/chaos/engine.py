@@ -72,6 +72,8 @@ class Engine:
                 self._strike(fault)
         except Broken as broken:
             self.report.broken += broken.args
+        except GalaxyError as error:
+            self.report.broken.append(f"no fault could be done any more: {error}")
         finally:
             self._load.close()
             self._checker.close()
