@@ -60,8 +60,9 @@ def test_broken_promise_is_exit_code_1_with_the_story(tmp_path: Path) -> None:
 def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     words = ["--for", "100s", "--faults", "kill-launcher,stop-redis", "--dir", str(tmp_path)]
     running = subprocess.Popen(
-        [*CHAOS, *words], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+        [*CHAOS, *words], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=_hear_interrupts,
+    )  # fmt: skip
     try:
         assert running.stdout is not None
         lines = iter(running.stdout.readline, "")
@@ -75,3 +76,8 @@ def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None
     found = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if str(tmp_path) in str(p.info)]
     assert found == []
     assert not (tmp_path / "c" / "cluster.json").exists()
+
+
+def _hear_interrupts() -> None:
+    """What runs in the background of a shell without jobs ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
