@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -16,7 +17,7 @@ from galaxy.client import contexts, source
 from galaxy.client.packages import stage
 from galaxy.client.secrets import read_files, secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
-from galaxy.client.transport import Transport, seconds_left
+from galaxy.client.transport import Transport, insist, seconds_left
 from galaxy.errors import GalaxyError, Unreachable, UsageError
 from galaxy.model import jobfile
 from galaxy.model.agent import BeatsSeen
@@ -76,7 +77,8 @@ class Galaxy:
 
     The cluster is the one of ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or
     ``context``; without any of them GALAXY_REDIS, GALAXY_DIR, or the one used last. Every
-    method answers within ``timeout_s`` seconds or raises; changes are repeated under one
+    method answers within ``timeout_s`` seconds or raises, and a Redis that is away for less (it
+    is restarted, or another one takes over) is waited for; changes are repeated under one
     idempotency key when an answer is lost, and ``key`` lets a caller choose that key.
 
         with Galaxy() as galaxy:
@@ -362,12 +364,13 @@ class Galaxy:
 
     def leaders(self) -> list[LeaderView]:
         """Return who leads, from Nexus itself; works when nobody does."""
-        found = [self._transport.nexus.leader(role) for role in (RESMAN, APPMASTER)]
+        nexus = self._transport.nexus
+        found = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
         return [leader for leader in found if leader is not None]
 
     def beats(self) -> BeatsSeen:
         """Return the agents' last heartbeats, from Nexus itself."""
-        return self._transport.nexus.beats()
+        return insist(self._transport.nexus.beats, self.timeout_s)
 
     def _ask(self, op: str, body: Noun, kind: type[N], key: str = "") -> N:
         assert isinstance(body, OPERATIONS[op][0]), op

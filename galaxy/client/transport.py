@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -33,10 +33,16 @@ from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.units import format_duration
 
 N = TypeVar("N", bound=Noun)
+T = TypeVar("T")
 
 AGAIN_S: Final = 1.0
 """Wait before the first repetition of a request; it doubles from there."""
 AGAIN_MAX_S: Final = 4.0
+DEAD_S: Final = 2.0
+"""A Redis that refuses the first connection for so long is dead: whoever waits shall hear of it soon."""
+AWAY_S: Final = 0.1
+"""Wait before asking a Redis again that did not answer; it doubles up to ``AWAY_MAX_S``."""
+AWAY_MAX_S: Final = 1.0
 
 
 class Transport:
@@ -51,7 +57,9 @@ class Transport:
         """
         self._user, self._secret = split_token(token) if token else (user, "")
         self._name = f"client@{socket.gethostname()}/{os.getpid()}"
-        self.nexus = Nexus.connect(url, name=self._name, timeout_s=timeout_s)
+        self.nexus = insist(
+            lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), min(timeout_s, DEAD_S)
+        )
         self.address = self.nexus.address
 
     def close(self) -> None:
@@ -61,6 +69,8 @@ class Transport:
     def ask(self, op: str, body: Noun, kind: type[N], *, key: str, timeout_s: float) -> N:
         """Return AppMaster's answer to ``op``; ``key`` makes repetitions harmless.
 
+        A Redis that is away for less than ``timeout_s`` (restarted, say) is waited for.
+
         Raises:
             GalaxyError: as AppMaster answered.
             Unreachable: no answer within ``timeout_s``, and whether anything may yet be done.
@@ -68,20 +78,38 @@ class Transport:
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
-        again_s = AGAIN_S
+        again_s, away_s = AGAIN_S, AWAY_S
+        trouble: Unreachable | None = None
         while (left_s := end_s - time.monotonic()) > 0:
-            payload = self._message(op, body, key, reply, left_s)
-            with reaching(self.address):
-                self.nexus.client.lpush(APPMASTER, payload)
-            sent.append(payload)
-            answer = self.nexus.await_reply(reply, min(again_s, left_s))
+            try:
+                answer = self._attempt(op, body, key, reply, sent, left_s, again_s)
+            except Unreachable as error:
+                trouble, left_s = error, end_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                time.sleep(min(away_s, left_s))  # There is no event to wait for while Redis is away.
+                away_s = min(away_s * 2, AWAY_MAX_S)
+                continue
+            trouble = None
             if answer is not None:
                 # Repetitions still under way would be answered from memory; they need not be.
                 if len(sent) > 1:
                     self._withdraw(sent[1:])
                 return self._result(decode(answer, Answer), op, kind)
-            again_s = min(again_s * 2, AGAIN_MAX_S)
+            again_s, away_s = min(again_s * 2, AGAIN_MAX_S), AWAY_S
+        if trouble is not None:
+            raise trouble  # What Redis itself says is nearer the cause than that nobody answers.
         raise self._silence(op, sent, timeout_s)
+
+    def _attempt(
+        self, op: str, body: Noun, key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
+    ) -> bytes | None:
+        """Send the request once more, note it in ``sent``, and wait for the answer to any of them."""
+        payload = self._message(op, body, key, reply, left_s)
+        sent.append(payload)
+        with reaching(self.address):
+            self.nexus.client.lpush(APPMASTER, payload)
+        return self.nexus.await_reply(reply, min(wait_s, left_s))
 
     def session(self, session_id: str) -> Session:
         """Return the client's end of a session."""
@@ -141,6 +169,24 @@ class Transport:
         return Unreachable(
             f"no answer from AppMaster within {waited}", details=[f"{op}: {done}"], hint="galaxy status"
         )
+
+
+def insist(ask: Callable[[], T], timeout_s: float) -> T:
+    """Return what ``ask`` returns, asked again after ever longer waits while Redis is away.
+
+    Raises:
+        Unreachable: it was away for ``timeout_s``.
+    """
+    end_s = time.monotonic() + timeout_s
+    away_s = AWAY_S
+    while True:
+        try:
+            return ask()
+        except Unreachable:
+            if (left_s := end_s - time.monotonic()) <= 0:
+                raise
+            time.sleep(min(away_s, left_s))  # There is no event to wait for while Redis is away.
+            away_s = min(away_s * 2, AWAY_MAX_S)
 
 
 def celery_message(send: Send, *, origin: str) -> bytes:

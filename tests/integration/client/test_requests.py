@@ -202,7 +202,7 @@ def galaxy_command(*words: str, url: str, home: Path) -> subprocess.CompletedPro
 def test_dead_cluster_is_one_clear_message(words: tuple[str, ...], tmp_path: Path) -> None:
     began_s = time.monotonic()
     done = galaxy_command(*words, url="redis://127.0.0.1:1/0", home=tmp_path)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 12  # Two seconds of insisting; the rest is a busy machine's.
     assert done.returncode == 1
     assert done.stderr.startswith("galaxy: cannot reach Redis at 127.0.0.1:1")
     assert "Traceback" not in done.stderr
@@ -262,3 +262,24 @@ def test_names_of_jobs_complete(galaxy: Galaxy, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=20, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["plain,web"]
+
+
+def test_redis_that_is_restarted_meanwhile_is_waited_for(galaxy: Galaxy, redis_server: RedisServer) -> None:
+    galaxy.timeout_s = 20.0
+    done = galaxy.submit(JOB)
+    redis_server.stop()
+    back = threading.Timer(1.0, redis_server.start)
+    back.start()
+    try:
+        assert [job.job for job in galaxy.jobs()] == [done.job]
+    finally:
+        back.join()
+
+
+def test_redis_that_stays_away_is_given_up_after_the_timeout(redis_server: RedisServer) -> None:
+    with Galaxy(redis_server.url, timeout_s=1.5) as galaxy:
+        redis_server.stop()
+        began_s = time.monotonic()
+        with pytest.raises(Unreachable):
+            galaxy.beats()
+        assert 1.0 < time.monotonic() - began_s < 15
