@@ -10,6 +10,7 @@ from galaxy.errors import UsageError
 from galaxy.model.base import Noun
 from galaxy.model.container import Demand, VolumeDemand
 from galaxy.model.spec import Medium
+from galaxy.model.worker import EXECS_MAX
 from galaxy.units import MIB
 
 FULL: Final = "full"
@@ -19,7 +20,8 @@ PROCESS: Final = "process"
 INIT_MEMORY_BYTES: Final = 32 * MIB
 """What PID 1 may use beside its tasks: its own few MiB, and buffers while it unpacks."""
 INIT_CPU_MILLI: Final = 100
-INIT_PIDS: Final = 32
+INIT_PIDS: Final = 1 + EXECS_MAX + 31
+"""PID 1, the keepers of commands, and children on their way to a task's cgroup."""
 
 _KEPT: Final = (
     "/",

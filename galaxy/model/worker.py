@@ -16,6 +16,8 @@ from galaxy.model.base import Noun
 from galaxy.model.container import Reason
 from galaxy.model.pod import PodFound, PodOrder
 
+EXECS_MAX: Final = 32
+"""Commands at once in one container; each has a keeper of about a megabyte beside AppWorker."""
 PACKET_BYTES_MAX: Final = 192 * 1024
 """Longest packet on the socket; a pod order beyond it is refused at validation."""
 

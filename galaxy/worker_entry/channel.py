@@ -20,7 +20,15 @@ import msgspec
 from galaxy.errors import BadMessage
 from galaxy.model.base import encode
 from galaxy.model.container import Reason
-from galaxy.model.worker import PACKET_BYTES_MAX, FromWorker, Report, ToWorker, WorkerLog
+from galaxy.model.worker import (
+    PACKET_BYTES_MAX,
+    Exec,
+    ExecStarted,
+    FromWorker,
+    Report,
+    ToWorker,
+    WorkerLog,
+)
 from galaxy.worker_entry.loop import READ, WRITE, Loop
 
 QUEUE_MAX: Final = 256
@@ -29,6 +37,7 @@ _PACKETS: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
 """Made before the fork: making it takes longer than all else from ``run`` to exec together."""
 _FILES_MAX: Final = 4
 _PACKETS_AT_ONCE: Final = 16
+_LOST_FILES: Final = f"its files were lost: AppWorker has no descriptor left, or they are over {_FILES_MAX}"
 
 
 class Channel:
@@ -128,11 +137,12 @@ class Channel:
             self._drop()
             return False
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise BadMessage(
-                    f"packet over {PACKET_BYTES_MAX} bytes, or with more than {_FILES_MAX} files"
-                )
+            if flags & socket.MSG_TRUNC:
+                raise BadMessage(f"packet over {PACKET_BYTES_MAX} bytes")
             packet = _PACKETS.decode(data)
+            if flags & socket.MSG_CTRUNC:
+                self._answer_lost_files(packet)
+                raise BadMessage(_LOST_FILES)
         except (BadMessage, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _close(files)
             self.malformed += 1
@@ -140,6 +150,11 @@ class Channel:
             return True
         self._received(packet, files)
         return True
+
+    def _answer_lost_files(self, packet: ToWorker) -> None:
+        """Tell whoever asked for a command that it cannot be: he would wait for ever."""
+        if isinstance(packet, Exec):
+            self.send(ExecStarted(request=packet.request, error=f"cannot run it: {_LOST_FILES}"))
 
     def _flush(self) -> None:
         while self._agent is not None and (self._queue or self._report_due):

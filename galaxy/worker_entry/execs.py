@@ -16,13 +16,11 @@ import termios
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.model.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, TaskCgroup
+from galaxy.model.worker import EXECS_MAX, Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, TaskCgroup
 from galaxy.worker_entry import kernel
 from galaxy.worker_entry.processes import kill_descendants
 from galaxy.worker_entry.spawn import Spawner, close_all_but, status_of
 
-EXECS_MAX: Final = 32
-"""Commands at once in one container; each has a keeper of about a megabyte."""
 _KEEPER_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
 
 

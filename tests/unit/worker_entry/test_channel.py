@@ -1,0 +1,47 @@
+"""AppWorker's socket: what comes in broken is answered or dropped, and the channel lives on."""
+
+import array
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from galaxy.model.base import decode, encode
+from galaxy.model.pod import PodFound, PodState
+from galaxy.model.worker import Exec, ExecStarted, Report, ToWorker
+from galaxy.worker_entry.channel import Channel
+from galaxy.worker_entry.loop import Loop
+
+
+def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) -> None:
+    loop, received = Loop(), list[ToWorker]()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(str(tmp_path / "worker"))
+    listening.listen(1)
+    Channel(
+        loop,
+        listening.detach(),
+        received=lambda packet, files: received.append(packet),
+        connected=lambda: None,
+        lost=lambda: None,
+        report=lambda: Report(pod=PodFound(pod="w.0", incarnation=1, generation=0, state=PodState.PENDING)),
+    )
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    agent.settimeout(5)
+    agent.connect(str(tmp_path / "worker"))
+    files = array.array("i", [0] * 5)
+    open_before = len(os.listdir("/proc/self/fd"))
+    exec_ = encode(Exec(request=7, task="main", argv=("true",)))
+    agent.sendmsg([exec_], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
+    answers: list[bytes] = []
+    while not any(b"exec-started" in answer for answer in answers):
+        loop.after(0.05, lambda: None)
+        loop.turn()
+        with contextlib.suppress(BlockingIOError):
+            answers.append(agent.recv(100_000, socket.MSG_DONTWAIT))
+    started = decode(answers[-1], ExecStarted)
+    assert started.request == 7
+    assert "no descriptor left" in started.error
+    assert received == []
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 1
+    agent.close()
