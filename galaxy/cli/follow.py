@@ -103,7 +103,7 @@ def waiting_for(view: JobView) -> str:
 
 def stuck(view: JobView) -> bool:
     """Tell whether nothing more happens by itself: a stalled rollout, or pods that failed for good."""
-    if view.summary.state == "stalled":
+    if view.summary.state in ("stalled", "degraded"):
         return True
     failed = [pod for pod in view.pods if pod.state == "failed"]
     return bool(failed) and all(

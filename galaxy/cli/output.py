@@ -23,7 +23,7 @@ STATES: Final = {
     "running": "green", "healthy": "green", "alive": "green", "finished": "green",
     "pending": "yellow", "deploying": "yellow", "updating": "yellow", "stopping": "yellow",
     "draining": "yellow", "suspect": "yellow", "removing": "yellow", "backoff": "yellow",
-    "failed": "red", "dead": "red", "stalled": "red", "unhealthy": "red",
+    "failed": "red", "dead": "red", "stalled": "red", "degraded": "red", "unhealthy": "red",
     "stopped": "dim", "removed": "dim",
 }  # fmt: skip
 """Colour of a state wherever it is shown."""

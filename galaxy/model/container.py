@@ -84,6 +84,8 @@ class GroupOrder(Noun, frozen=True, kw_only=True):
     remove: bool = False
     release: tuple[int, ...] = ()
     """Slots below ``replicas`` that are done for good and keep no container (finished pods)."""
+    starts: int = 0
+    """How often the job's owner asked to start it: when it grows, earlier failures are forgiven."""
     seen_epoch: int = 0
     seen: int = 0
     """The last ``GroupStatus`` up to which AppMaster has missed none, by ResMan's epoch and version:

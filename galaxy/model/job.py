@@ -25,10 +25,14 @@ class Wish(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is. ``stalled``: a rollout takes no further pod because the new version fails."""
+    """Where a job is. ``stalled``: a rollout takes no further pod because the new version fails.
+
+    ``degraded``: pods of a service have failed for good, and nothing but its owner changes that.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
+    DEGRADED = "degraded"
     UPDATING = "updating"
     STALLED = "stalled"
     STOPPING = "stopping"
@@ -100,6 +104,8 @@ class JobRecord(Noun, frozen=True, kw_only=True):
     group_replicas: int = 0
     group_release: tuple[int, ...] = ()
     group_remove: bool = False
+    starts: int = 0
+    """How often its owner asked to start or recover it."""
     generation_floor: int = 0
     exit_code: int | None = None
     ended: JobState | None = None

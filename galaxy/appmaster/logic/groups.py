@@ -53,6 +53,17 @@ def settle(ledger: Ledger, agents: Agents, job: JobRecord, rows: list[PodRecord]
     return job
 
 
+def start(ledger: Ledger, job: JobRecord) -> JobRecord:
+    """Tell ResMan that the owner asked for a start: what failed before holds nothing back any more."""
+    if not job.serial:
+        return job  # Nothing was ever asked of ResMan.
+    job = ledger.put_job(msgspec.structs.replace(job, serial=job.serial + 1, starts=job.starts + 1))
+    ledger.group_backoff.forget(job.job)
+    ledger.timers.cancel("group", job.job)
+    send(ledger, job)
+    return job
+
+
 def send(ledger: Ledger, job: JobRecord) -> None:
     """Owe ResMan the group's present order: soon again until it is acknowledged, then now and then."""
     ledger.group_orders[job.job] = build_order(ledger, job)
@@ -77,6 +88,7 @@ def build_order(ledger: Ledger, job: JobRecord) -> GroupOrder:
         batch=is_batch(job.type),
         remove=job.group_remove,
         release=job.group_release,
+        starts=job.starts,
         seen_epoch=seen[0],
         seen=seen[1],
         user=job.user,

@@ -8,7 +8,14 @@ import msgspec
 
 from galaxy.appmaster.logic import groups, pods, rollout
 from galaxy.appmaster.logic.agents import Agents
-from galaxy.appmaster.logic.laws import AllEndedSomeFailed, AllEndedWell, AllStopped, AllUp, RemoveAsked
+from galaxy.appmaster.logic.laws import (
+    AllEndedSomeFailed,
+    AllEndedWell,
+    AllStopped,
+    AllUp,
+    RemoveAsked,
+    SomeFailed,
+)
 from galaxy.appmaster.logic.ledger import Ledger, is_batch
 from galaxy.ids import pod_id
 from galaxy.model.job import JobRecord, JobState, PodPhase, PodRecord, Wish
@@ -96,8 +103,12 @@ def _conclude(ledger: Ledger, job: JobRecord) -> None:
         staying_only = ledger.pods.count("job", job.job) == job.replica
         if staying_only and all(pods.quiet(ledger, job, pod) for pod in rows):
             ledger.job_event(job, AllStopped)
-    elif job.rollout is None and all(pods.ended(job, pod) or _runs(job, pod) for pod in rows):
-        ledger.job_event(job, AllUp)
+    elif job.rollout is None:
+        late = [pod for pod in rows if not (pods.ended(job, pod) or _runs(job, pod))]
+        if not late:
+            ledger.job_event(job, AllUp)
+        elif not is_batch(job.type) and all(_failed(pod) for pod in late):
+            ledger.job_event(job, SomeFailed, f"{len(late)} of {len(rows)} pods failed for good")
 
 
 def _end(ledger: Ledger, job: JobRecord, rows: list[PodRecord]) -> None:
@@ -136,6 +147,11 @@ def _exit_code(failed: list[PodRecord]) -> int:
 
 def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
     return all(pods.ended(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
+
+
+def _failed(pod: PodRecord) -> bool:
+    """Whether ``pod`` has failed for good, and nobody asked for it anew."""
+    return pod.phase is PodPhase.FAILED and pods.acked(pod) and not pod.recover
 
 
 def _runs(job: JobRecord, pod: PodRecord) -> bool:

@@ -125,6 +125,10 @@ class AllUp(JobEvent):
     """The programs of every pod are up on the job's revision, and a rollout has come to its end."""
 
 
+class SomeFailed(JobEvent):
+    """Pods of a service have failed for good; all the others are up."""
+
+
 class UpdateAsked(JobEvent):
     """There is a new revision."""
 
@@ -170,6 +174,7 @@ _J = JobState
 JOB_LAW: Final = Law(
     {
         (_J.PENDING, AllUp): _J.RUNNING,
+        (_J.PENDING, SomeFailed): _J.DEGRADED,
         (_J.PENDING, UpdateAsked): _J.UPDATING,
         (_J.PENDING, StopAsked): _J.STOPPING,
         (_J.PENDING, AllEndedWell): _J.FINISHED,
@@ -180,6 +185,13 @@ JOB_LAW: Final = Law(
         (_J.RUNNING, AllEndedWell): _J.FINISHED,
         (_J.RUNNING, AllEndedSomeFailed): _J.FAILED,
         (_J.RUNNING, RemoveAsked): _J.REMOVING,
+        (_J.RUNNING, SomeFailed): _J.DEGRADED,
+        (_J.DEGRADED, AllUp): _J.RUNNING,
+        (_J.DEGRADED, UpdateAsked): _J.UPDATING,
+        (_J.DEGRADED, StopAsked): _J.STOPPING,
+        (_J.DEGRADED, AllEndedWell): _J.FINISHED,
+        (_J.DEGRADED, AllEndedSomeFailed): _J.FAILED,
+        (_J.DEGRADED, RemoveAsked): _J.REMOVING,
         (_J.UPDATING, AllUp): _J.RUNNING,
         (_J.UPDATING, UpdateAsked): _J.UPDATING,
         (_J.UPDATING, RolloutStalled): _J.STALLED,

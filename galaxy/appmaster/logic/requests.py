@@ -9,6 +9,7 @@ import msgspec
 
 from galaxy.appmaster.logic import (
     access,
+    groups,
     jobs,
     lookup,
     permit,
@@ -222,7 +223,7 @@ def _start(ledger: Ledger, request: Request) -> Done:
         return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
     ledger.tell(job.job, "job.start-asked", job.job, _by(request.user).strip())
     job = ledger.put_job(msgspec.structs.replace(job, wish=Wish.RUN, updated_s=ledger.now_s))
-    ledger.job_event(job, StartAsked)
+    job = groups.start(ledger, ledger.job_event(job, StartAsked))
     if not is_batch(job.type):
         for pod in ledger.job_pods(job.job):
             if pod.phase is PodPhase.FINISHED:
@@ -260,7 +261,7 @@ def _recover(ledger: Ledger, request: Request) -> Done:
     count = quotas.count_of(job, job.replica) + len(gone)
     quotas.check(ledger, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
     job = ledger.job_event(job, Recovered)
-    ledger.put_job(msgspec.structs.replace(job, exit_code=None))
+    job = groups.start(ledger, ledger.put_job(msgspec.structs.replace(job, exit_code=None)))
     ledger.timers.cancel("ended", job.job)
     for pod in rows:
         ledger.tell(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())

@@ -32,11 +32,14 @@ def obey(books: Books, order: GroupOrder) -> None:
         if order.group in books.stuck:
             books.fresh[order.group] = None  # Look everywhere again, and say anew why not.
         return
+    forgiven = order.starts > group.order.starts
     kept = _kept(books, group.order, order)
     _recharge(books, group.order, kept)
     books.groups.put(order.group, replace(group, order=kept))
     books.shapes.pop(order.group, None)
     _reconcile(books, books.groups[order.group].order)
+    if forgiven:
+        _forgive(books, order.group)
     books.ending[order.group] = None
 
 
@@ -102,6 +105,14 @@ def _reconcile(books: Books, order: GroupOrder) -> None:
                 books.split(key)
             books.happen(key, Wanted(incarnation=old.incarnation))
     books.fresh[order.group] = None
+
+
+def _forgive(books: Books, group: str) -> None:
+    """Let what waits after failures be placed at once: its owner has asked for it anew."""
+    for key in books.containers.where("waiting", group):
+        row = books.containers[key]
+        books.write(key, replace(row, failures=0, retry_s=0.0, avoid=()))
+        books.later.stop(key)
 
 
 def _new(books: Books, group: str, slot: int) -> Container:

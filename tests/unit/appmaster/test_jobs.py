@@ -283,6 +283,7 @@ def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
     world.run(5)
     view = world.show(job)
     assert view.summary.failed == 2
+    assert view.summary.state == "degraded"
     assert view.summary.reason.code == "pod-failed"
     runs = sum(len(agent.runs) for agent in world.agents.values())
     world.recover(job)
@@ -437,3 +438,25 @@ def test_user_of_a_request_is_recorded() -> None:
     job = world.submit(service())
     assert world.show(job).summary.user == "ann"
     assert replace(world.show(job).events[0], at_s=0.0).text == "3 pods by ann"
+
+
+def test_service_with_pods_that_failed_for_good_is_degraded_until_they_run_again() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    world.update(job, with_task(service(replica=2, step=2), start="fail"))
+    world.run(60)
+    world.update(job, with_task(service(replica=2, step=2), start="serve again"))
+    world.settle(job)
+    assert world.state(job) == "running"
+
+
+def test_start_is_told_to_resman_as_one() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    world.do("stop", job)
+    world.settle(job, "stopped")
+    world.do("start", job)
+    world.settle(job)
+    assert world.resman.orders[job].starts == 1

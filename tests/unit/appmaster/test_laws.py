@@ -85,7 +85,11 @@ def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
         laws.UpdateAsked: (going, JobState.UPDATING),
         laws.StartAsked: (resting, JobState.PENDING),
         laws.AllStopped: ((JobState.STOPPING,), JobState.STOPPED),
-        laws.AllUp: ((JobState.PENDING, JobState.UPDATING, JobState.STALLED), JobState.RUNNING),
+        laws.AllUp: (
+            (JobState.PENDING, JobState.UPDATING, JobState.STALLED, JobState.DEGRADED),
+            JobState.RUNNING,
+        ),
+        laws.SomeFailed: ((JobState.PENDING, JobState.RUNNING), JobState.DEGRADED),
         laws.RolloutStalled: ((JobState.UPDATING,), JobState.STALLED),
         laws.RolloutMoved: ((JobState.STALLED,), JobState.UPDATING),
         laws.AllEndedWell: ((*going, *resting), JobState.FINISHED),

@@ -432,3 +432,17 @@ def test_a_ready_container_stays_known_as_found_state_ready() -> None:
     found = cluster.agents["h1"].held["web-1.0", 1]
     assert found.state is FoundState.READY
     assert not [s for s in cluster.sent if s.task == CONTAINER_APPLY and s.body.report]
+
+
+def test_start_that_its_owner_asks_for_forgives_what_failed_before() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.agents["h1"].fails = lambda container, incarnation: True
+    cluster.order("web-1", 1)
+    cluster.run(40.0)
+    row = cluster.resman.books.containers["web-1.0"]
+    assert row.failures > 3
+    assert row.retry_s > cluster.now_s + 5
+    cluster.agents["h1"].fails = lambda container, incarnation: False
+    cluster.order("web-1", 1, starts=1)
+    cluster.run(1.0)
+    assert cluster.ready() == {"web-1.0": row.incarnation + 1}
