@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 from galaxy.container import etc, kernel, rootfs, volumes
 from galaxy.container.cgroup.tree import OpenCgroups
 from galaxy.container.plan import FULL, PROCESS, USERNS, LaunchPlan, hostname_of
+from galaxy.container.understudy import Perform, Understudy
 from galaxy.errors import GalaxyError
 from galaxy.model.worker import TaskCgroup, WorkerConfig
 
@@ -38,7 +39,13 @@ _RESTORED: Final = (
 )
 
 
-Entry = Callable[[WorkerConfig], NoReturn]
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a first process becomes, what it may do ahead of time, and what a child made ahead does."""
+
+    run: Callable[[WorkerConfig], NoReturn]
+    rehearse: Callable[[], None] | None = None
+    perform: Perform | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,7 @@ class Birth:
     go_fd: int
     seccomp_program: str
     entry: Entry
+    understudy: Understudy | None = None
 
 
 def be_born(birth: Birth, *, placed: bool = False, flaw: Exception | None = None) -> NoReturn:
@@ -80,7 +88,7 @@ def be_born(birth: Birth, *, placed: bool = False, flaw: Exception | None = None
         os.write(birth.status_fd, READY)
         os.close(birth.status_fd)
         os.close(birth.go_fd)
-        birth.entry(config)
+        birth.entry.run(config)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else _ENTRY_RETURNED
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
@@ -116,6 +124,8 @@ def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
             os.write(fd, b"0")
     if plan.mode != PROCESS:
         kernel.unshare(kernel.CLONE_NEWCGROUP)  # Last: what we are in now is the root that programs see.
+    if birth.understudy is not None:
+        birth.understudy.follow()
     tasks = birth.cgroups.tasks if birth.cgroups else _tasks_without_cgroups(plan)
     config = WorkerConfig(
         container=plan.container,
@@ -131,6 +141,8 @@ def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
         isolated=plan.mode != PROCESS,
         seccomp=bool(birth.seccomp_program),
         seccomp_program=birth.seccomp_program,
+        understudy_pid=birth.understudy.pid if birth.understudy else 0,
+        understudy_fd=birth.understudy.sock.fileno() if birth.understudy else -1,
     )
     _keep_only_needed(birth, config)
     if plan.mode != PROCESS:
@@ -270,6 +282,8 @@ def _keep_only_needed(birth: Birth, config: WorkerConfig) -> None:
     for fd, source in ((0, null), (1, words), (2, words)):
         os.dup2(source, fd)
     kept = {0, 1, 2, config.listen_fd, config.log_fd, birth.status_fd, birth.go_fd}
+    if birth.understudy is not None:
+        kept.add(birth.understudy.sock.detach())
     for task in config.tasks:
         kept.update(fd for fd in (*task.procs_fds, task.oom_fd, task.pids_fd) if fd >= 0)
     kernel.close_all_but(kept)

@@ -11,11 +11,13 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import socket
 import struct
 from collections.abc import Iterable
 from typing import Final
 
+CLONE_PARENT: Final = 0x0000_8000
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWCGROUP: Final = 0x0200_0000
 CLONE_NEWUTS: Final = 0x0400_0000
@@ -71,6 +73,7 @@ _SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_CLOSE_RANGE: Final = 436
 _SYS_MOUNT_SETATTR: Final = 442
+_SYS_CLONE: Final = 56 if platform.machine() == "x86_64" else 220
 _SYS_PIVOT_ROOT: Final = 155 if platform.machine() == "x86_64" else 41
 
 _SYS_BPF: Final = 321 if platform.machine() == "x86_64" else 280
@@ -86,6 +89,9 @@ _IFF_UP: Final = 1
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_held: Final = ctypes.PyDLL(None, use_errno=True)
+"""The same with the interpreter's lock held: what forks must not come back to a lock that is gone."""
+_held.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (
     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
 )  # fmt: skip
@@ -118,6 +124,25 @@ def fork_into_pid_namespace(active: int) -> int:
         raise
     if pid:
         setns(active, CLONE_NEWPID)
+    return pid
+
+
+def fork_sibling() -> int:
+    """Fork a child of our own parent, PID 1 of a new PID namespace; return as ``os.fork`` does.
+
+    By clone(2) with CLONE_PARENT, since no library function has it. The caller must be
+    single-threaded; libc's fork handlers do not run, Python's do.
+    """
+    flags = CLONE_PARENT | CLONE_NEWPID | signal.SIGCHLD
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(_held.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_long(flags), None, None, None, None))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    code = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(code, f"clone: {os.strerror(code)}")
     return pid
 
 

@@ -22,14 +22,14 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
-from galaxy.container import garbage, kernel
+from galaxy.container import kernel
+from galaxy.container.birth import Entry
+from galaxy.container.garbage import Janitor, has_garbage
 from galaxy.container.lives import Lives
 from galaxy.container.plan import FULL
 from galaxy.container.views import Views
-from galaxy.container.warm import warm_up
 from galaxy.container.wire import (
     PACKET_BYTES_MAX,
     Destroy,
@@ -42,7 +42,6 @@ from galaxy.container.wire import (
 )
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
-from galaxy.model.worker import WorkerConfig
 
 _BACKLOG: Final = 4
 _OUTBOX_MAX: Final = 20_000
@@ -66,7 +65,7 @@ class Launcher:
         self._agent: socket.socket | None = None
         self._outbox: deque[bytes] = deque()
         self._poll = select.epoll()
-        self._janitor = 0
+        self._janitor = Janitor(self._garbage)
         self._stopping = False
         self._renewal: Renew | None = None
         lives.tell = self._tell
@@ -85,7 +84,7 @@ class Launcher:
         self._reap()
         while True:
             self._sweep()
-            if self._stopping and not self._lives.count and not self._janitor:
+            if self._stopping and not self._lives.count and not self._janitor.busy:
                 break
             if self._renewal is not None and not self._lives.being_made:
                 self._renew(self._renewal)
@@ -101,6 +100,8 @@ class Launcher:
                     self._reap()
                 elif fd == self._listener.fileno():
                     self._accept()
+                elif fd == self._janitor.fileno():
+                    self._swept()
                 elif self._agent is not None and fd == self._agent.fileno():
                     self._serve(events)
                 else:
@@ -228,21 +229,27 @@ class Launcher:
                 return
             if pid == 0:
                 return
-            if pid == self._janitor:
-                self._janitor = 0
-            else:
-                self._lives.reaped(pid, os.waitstatus_to_exitcode(status))
+            self._lives.reaped(pid, os.waitstatus_to_exitcode(status))
 
     def _sweep(self) -> None:
-        if not self._janitor and self._lives.littered:
-            self._lives.littered = False
-            if garbage.has_garbage(self._garbage):
-                self._janitor = garbage.start_deleting(self._garbage)
+        if self._janitor.busy or not self._lives.littered:
+            return
+        self._lives.littered = False
+        if has_garbage(self._garbage):
+            with contextlib.suppress(OSError):  # There is none, or it is watched already.
+                self._janitor.start()
+                self._watch(self._janitor.fileno())
+
+    def _swept(self) -> None:
+        if not self._janitor.done():
+            self._unwatch(self._janitor.fileno())
+            self._janitor.close()
 
     def _say_goodbye(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{self._state}/launcher.sock")
         self._lives.close()
+        self._janitor.close()
         self._hang_up()
 
 
@@ -273,21 +280,26 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mode == FULL:
         views = Views(f"{state}/t")
         views.open()
-    lives = Lives(
-        state, mode=options.mode, cgroup_root=options.cgroup_root, views=views, entry=_load(options.entry)
-    )
+    entry = _load(options.entry)
+    lives = Lives(state, mode=options.mode, cgroup_root=options.cgroup_root, views=views, entry=entry)
     launcher = Launcher(state, listener, lives)
-    warm_up()
+    if entry.rehearse is not None:
+        entry.rehearse()
     gc.collect()
     gc.freeze()  # What is here now is shared by every AppWorker: collections in them leave it alone.
     launcher.run()
     return 0
 
 
-def _load(entry: str) -> Callable[[WorkerConfig], NoReturn]:
-    module, _, name = entry.partition(":")
-    function: Callable[[WorkerConfig], NoReturn] = getattr(importlib.import_module(module), name)
-    return function
+def _load(entry: str) -> Entry:
+    """Import ``MODULE:FUNCTION``, and what is beside it of ``Entry``."""
+    name, _, function = entry.partition(":")
+    module = importlib.import_module(name)
+    return Entry(
+        run=getattr(module, function),
+        rehearse=getattr(module, "rehearse", None),
+        perform=getattr(module, "perform", None),
+    )
 
 
 def _raise_file_limit() -> None:

@@ -16,7 +16,7 @@ from typing import Final
 from galaxy.container import birth, facts, kernel, seccomp
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.plan import FULL, USERNS, LaunchPlan, limits_of
-from galaxy.container.spares import Spare, Spares
+from galaxy.container.spares import Place, Spare, Spares
 from galaxy.container.views import Views
 
 SOCKET_NAME: Final = "sock"
@@ -49,7 +49,7 @@ class Maker:
         self._entry = entry
         self._seccomp = b64encode(seccomp.program()).decode()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._spares = Spares(self._pid_namespace, entry) if mode == FULL else None
+        self._spares = Spares(entry) if mode == FULL else None
 
     @property
     def short(self) -> bool:
@@ -69,7 +69,7 @@ class Maker:
 
     def close(self) -> None:
         if self._spares is not None:
-            self._spares.clear()
+            self._spares.close()
         if self._views is not None:
             self._views.close()
 
@@ -133,9 +133,10 @@ class Maker:
     def _tell_spare(self, plan: LaunchPlan, root: str) -> Spare | None:
         if self._spares is None or plan.mode != FULL or plan.demand.network == "private":
             return None
-        while (spare := self._spares.take(root)) is not None:
+        place = Place(plan=plan, root=root, templates=self._templates)
+        while (spare := self._spares.take(place)) is not None:
             with contextlib.suppress(OSError):  # It is dead: the next one, or none.
-                spare.tell(plan, root, self._templates)
+                spare.tell(place)
                 return spare
         return None
 

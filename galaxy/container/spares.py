@@ -16,7 +16,9 @@ from typing import Final, NoReturn
 
 from galaxy.container import birth, kernel, rootfs
 from galaxy.container.cgroup.tree import OpenCgroups
+from galaxy.container.nursery import Nursery
 from galaxy.container.plan import LaunchPlan
+from galaxy.container.understudy import Understudy, fork_understudy
 from galaxy.errors import GalaxyError
 from galaxy.model.base import Noun, decode, encode
 from galaxy.model.worker import TaskCgroup
@@ -49,13 +51,13 @@ class Spare:
     pid: int
     sock: socket.socket
 
-    def tell(self, plan: LaunchPlan, root: str, templates: str) -> None:
+    def tell(self, place: Place) -> None:
         """Give it the plan, to begin with.
 
         Raises:
             OSError: it is dead.
         """
-        self.sock.send(encode(Place(plan=plan, root=root, templates=templates)))
+        self.sock.send(encode(place))
 
     def hand_over(self, what: birth.Birth) -> None:
         """Give it the rest of the birth that becomes its own.
@@ -75,38 +77,41 @@ class Spare:
 class Spares:
     """The launcher's few spares, all for one root."""
 
-    def __init__(self, pid_namespace: int, entry: birth.Entry) -> None:
-        self._pid_namespace = pid_namespace
-        self._entry = entry
+    def __init__(self, entry: birth.Entry) -> None:
+        self._nursery = Nursery(
+            lambda words, sock: _wait_for_plan(decode(words, Place), sock, entry), birth.forget_launcher
+        )
         self._waiting: list[Spare] = []
-        self._root = ""
+        self._like: Place | None = None
 
     @property
     def short(self) -> bool:
         """Say whether one more would be good to have."""
-        return bool(self._root) and len(self._waiting) < WANTED
+        return self._like is not None and len(self._waiting) < WANTED
 
-    def take(self, root: str) -> Spare | None:
-        """Return one for ``root`` if there is one; those for another root are let go."""
-        if root != self._root:
+    def take(self, place: Place) -> Spare | None:
+        """Return one for the root of ``place`` if there is one; those for another root are let go."""
+        if self._like is None or place.root != self._like.root:
             self.clear()
-            self._root = root
+        self._like = place
         return self._waiting.pop(0) if self._waiting else None
 
     def make(self) -> None:
-        """Fork one more."""
+        """Fork one more, for a plan like the last."""
+        assert self._like is not None, "none is made before a plan was seen"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = kernel.fork_into_pid_namespace(self._pid_namespace)
-            if pid == 0:
-                ours.close()
-                _wait_for_plan(self._root, theirs, self._entry)
+            pid = self._nursery.fork(encode(self._like), theirs)
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         self._waiting.append(Spare(pid=pid, sock=ours))
 
     def forget(self, pid: int) -> None:
         """Take in that a child has died; it may have been one of ours."""
+        self._nursery.forget(pid)
         for spare in [one for one in self._waiting if one.pid == pid]:
             spare.sock.close()
             self._waiting.remove(spare)
@@ -118,17 +123,27 @@ class Spares:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(spare.pid, signal.SIGKILL)  # Our child, unreaped: the pid is still its own.
         self._waiting.clear()
-        self._root = ""
+        self._like = None
+
+    def close(self) -> None:
+        """Let all go, and have none made any more."""
+        self.clear()
+        self._nursery.close()
 
 
-def _wait_for_plan(root: str, sock: socket.socket, entry: birth.Entry) -> NoReturn:
+def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoReturn:
+    """Get ready for a plan ``like`` the last one, wait for it, and be born."""
     try:
-        birth.forget_launcher()
+        kernel.set_process_name("galaxy-spare")
         # Nothing of the launcher's may stay open: another spare's socket would hide its death from that one.
         kernel.close_all_but((0, 1, 2, sock.fileno()))
         birth.enter_namespaces(private_network=False)
-        rootfs.furnish(root)
+        rootfs.furnish(like.root)
         kernel.bound_capabilities(birth.KEPT_CAPABILITIES)
+        child = fork_understudy(entry.perform, birth.KEPT_CAPABILITIES) if entry.perform else None
+        if entry.rehearse is not None:
+            entry.rehearse()
+        decode(encode(like), Place)
         place = decode(_heard(sock.recv(_HANDOVER_MAX)), Place)
         flaw = None
         try:
@@ -137,7 +152,7 @@ def _wait_for_plan(root: str, sock: socket.socket, entry: birth.Entry) -> NoRetu
             flaw = error  # To be told when there is somewhere to tell it.
         data, fds, _, _ = socket.recv_fds(sock, _HANDOVER_MAX, _FDS_MAX)
         sock.close()
-        what = _received(place, decode(_heard(data), Handover), fds, entry)
+        what = _received(place, decode(_heard(data), Handover), fds, entry, child)
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
         os.write(2, f"event=spare.failed cause={str(error)!r}\n".encode())
         os._exit(1)
@@ -155,7 +170,9 @@ def _fds_of(what: birth.Birth, cgroups: OpenCgroups) -> list[int]:
     return own + [fd for task in cgroups.tasks for fd in (*task.procs_fds, task.oom_fd, task.pids_fd)]
 
 
-def _received(place: Place, handover: Handover, fds: list[int], entry: birth.Entry) -> birth.Birth:
+def _received(
+    place: Place, handover: Handover, fds: list[int], entry: birth.Entry, understudy: Understudy | None
+) -> birth.Birth:
     rest = iter(fds)
     listen, log, status, go = (next(rest) for _ in range(4))
     init = tuple(next(rest) for _ in range(handover.init))
@@ -180,4 +197,5 @@ def _received(place: Place, handover: Handover, fds: list[int], entry: birth.Ent
         go_fd=go,
         seccomp_program=handover.seccomp_program,
         entry=entry,
+        understudy=understudy,
     )

@@ -15,8 +15,12 @@ from typing import Final, NoReturn
 
 from galaxy.model.worker import WorkerConfig
 from galaxy.worker_entry import kernel
+from galaxy.worker_entry.rehearsal import rehearse
 from galaxy.worker_entry.shell import Worker
 from galaxy.worker_entry.spawn import IGNORED
+from galaxy.worker_entry.understudy import perform
+
+__all__ = ["perform", "rehearse", "run"]
 
 _FAULT_PAUSE_S: Final = 0.05
 

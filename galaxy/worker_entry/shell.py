@@ -24,6 +24,7 @@ from galaxy.model.worker import (
     Package,
     Quit,
     Report,
+    TaskCgroup,
     ToWorker,
     WorkerConfig,
 )
@@ -62,6 +63,7 @@ from galaxy.worker_entry.packages import Deployments
 from galaxy.worker_entry.probes import NetworkProbe
 from galaxy.worker_entry.processes import kill_descendants, members, oom_kills, set_pids_max, signal_all
 from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
+from galaxy.worker_entry.understudy import Understudy
 
 RELOAD_S_MAX: Final = 60.0
 QUIT_MARGIN_S: Final = 10.0
@@ -108,6 +110,7 @@ class Worker:
         self._programs: dict[str, Program] = {}
         self._logs: dict[str, TaskLogs] = {}
         self._spawner = Spawner(config)
+        self._understudy = Understudy(config) if config.understudy_pid else None
         self._channel = Channel(
             self.loop,
             config.listen_fd,
@@ -194,13 +197,7 @@ class Worker:
         self.feed(Started(task=name, run=effect.run, at_s=now_s))
         program.oom_kills = oom_kills(cgroup)
         try:
-            program.pid = self._spawner.program(
-                ["/bin/sh", "-c", spec.start],
-                self._environment(spec),
-                cgroup,
-                stdout=logs.stdout,
-                stderr=logs.stderr,
-            )
+            program.pid = self._become(["/bin/sh", "-c", spec.start], self._environment(spec), cgroup, logs)
         except OSError as error:
             self.log("start-failed", f"{name}: no process could be made: {error.strerror}")
             self.feed(Ended(task=name, run=effect.run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
@@ -209,6 +206,15 @@ class Worker:
             logs.write_index()
         program.alive = True
         self._watch(program.pid, lambda status: self._ended(name, effect.run, status))
+
+    def _become(self, argv: list[str], env: dict[str, str], cgroup: TaskCgroup, logs: TaskLogs) -> int:
+        """Start a program: by the child that waits for the first one, else by a fork."""
+        understudy, self._understudy = self._understudy, None
+        if understudy is not None:
+            pid = understudy.start(argv, env, cgroup, (self._spawner.devnull, logs.stdout, logs.stderr))
+            if pid:
+                return pid
+        return self._spawner.program(argv, env, cgroup, stdout=logs.stdout, stderr=logs.stderr)
 
     def _ended(self, name: str, run: int, status: int) -> None:
         program = self._programs[name]

@@ -37,7 +37,7 @@ class Spawner:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._devnull = os.open(_DEVNULL, os.O_RDWR | os.O_CLOEXEC)
+        self.devnull = os.open(_DEVNULL, os.O_RDWR | os.O_CLOEXEC)
         wanted = config.seccomp and config.seccomp_program
         self._seccomp = kernel.Seccomp(base64.b64decode(config.seccomp_program)) if wanted else None
 
@@ -61,20 +61,33 @@ class Spawner:
             OSError: no process could be made.
         """
 
-        def become() -> None:
-            self._streams(stdin, stdout, stderr)
-            if tty:
-                fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            self._restrict(cgroup)
-            os.chdir(self._config.workspace)
-            os.closerange(3, _FDS_MAX)
-            try:
-                os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
-            except FileNotFoundError as error:
-                # The error names the last folder of PATH that was tried.
-                raise FileNotFoundError(error.errno, "no such program", argv[0]) from error
+        return self._fork(
+            lambda: self.become(argv, env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+        )
 
-        return self._fork(become)
+    def become(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cgroup: TaskCgroup,
+        *,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        tty: bool = False,
+    ) -> None:
+        """Become ``argv``; in the child. Returns never, or raises."""
+        self._streams(stdin, stdout, stderr)
+        if tty:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        self._restrict(cgroup)
+        os.chdir(self._config.workspace)
+        os.closerange(3, _FDS_MAX)
+        try:
+            os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
+        except FileNotFoundError as error:
+            # The error names the last folder of PATH that was tried.
+            raise FileNotFoundError(error.errno, "no such program", argv[0]) from error
 
     def helper(self, work: Callable[[], None], cgroup: TaskCgroup, keep: Collection[int]) -> int:
         """Run ``work`` in a child that is as unprivileged as the program, in its cgroup.
@@ -108,13 +121,13 @@ class Spawner:
         try:
             pid = os.fork()
             if pid == 0:
-                _as_child(become)
+                as_child(become)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
     def _streams(self, stdin: int, stdout: int, stderr: int) -> None:
-        wanted = [self._devnull if fd < 0 else fd for fd in (stdin, stdout, stderr)]
+        wanted = [self.devnull if fd < 0 else fd for fd in (stdin, stdout, stderr)]
         # Copies above 2 first: one of the wanted may itself lie where another belongs.
         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wanted]
         for target, copy in enumerate(copies):
@@ -146,7 +159,8 @@ class Spawner:
             self._seccomp.install()
 
 
-def _as_child(become: Callable[[], None]) -> NoReturn:
+def as_child(become: Callable[[], None]) -> NoReturn:
+    """Run ``become`` with the signals of a new process, in a session of its own; in the child."""
     code = CANNOT_EXEC
     try:
         signal.set_wakeup_fd(-1)

@@ -90,7 +90,10 @@ class World:
         self.runtime.start()
 
     def container(self, name: str, **how: Any) -> Contained:
-        """Make a container whose program is ``start``; it is the caller's to look after."""
+        """Make a container whose program is ``start``; it is the caller's to look after.
+
+        With an empty one nothing is ordered to run yet.
+        """
         how = {"uid": next(self._uids), **how}
         made = Contained(self, f"{name}-{len(self.containers):06x}.0", **how)
         self.containers.append(made)
@@ -203,7 +206,8 @@ class Contained:
         assert isinstance(event, Launched), event
         self.pid = event.pid
         self.connect()
-        self.order()
+        if self.spec.start:
+            self.order()
 
     def connect(self) -> None:
         path = self.world.runtime.socket_path(self.name, 1)

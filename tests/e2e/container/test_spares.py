@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -28,12 +29,20 @@ def wait_until(true: Callable[[], bool]) -> None:
         select.select([], [], [], 0.01)
 
 
+def name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def spares(host, count: int) -> list[int]:
     """Wait until so many processes wait for a plan; return their pids."""
 
     def found() -> list[int]:
         living = {one.pid for one in host.runtime.living()}
-        return sorted(set(facts.descendants(host.launcher_pid())) - living)
+        others = set(facts.descendants(host.launcher_pid())) - living
+        return sorted(pid for pid in others if name(pid) == "galaxy-spare")
 
     wait_until(lambda: len(found()) == count)
     return found()

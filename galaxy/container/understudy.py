@@ -1,0 +1,78 @@
+"""A child that a spare's first process makes ahead of time, to be the container's first program.
+
+To fork is the dearest thing that a Python process does on the way to a program, so it is done while
+nothing else is to be done. The child waits with its parent's rights; once PID 1 has settled it
+follows it, and from there on it listens to what PID 1 tells it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from galaxy.container import kernel
+
+Perform = Callable[[socket.socket, Callable[[], None]], NoReturn]
+"""Gets ready, calls what it is given, which waits for PID 1 to settle, then listens to the socket."""
+
+_FOLLOW: Final = b"F"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Understudy:
+    """The child's pid in its PID namespace, and PID 1's end of the socket between them."""
+
+    pid: int
+    sock: socket.socket
+
+    def follow(self) -> None:
+        """Have it enter the cgroup namespace of PID 1 and give up rights; one that died is not missed."""
+        try:
+            self.sock.send(_FOLLOW, socket.MSG_NOSIGNAL)
+        except OSError:
+            return
+
+
+def fork_understudy(perform: Perform, capabilities: Sequence[str]) -> Understudy:
+    """Fork it; ``capabilities`` are those that it keeps when it follows.
+
+    Raises:
+        OSError: no process could be made.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _wait(theirs, perform, capabilities)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Understudy(pid=pid, sock=ours)
+
+
+def _wait(sock: socket.socket, perform: Perform, capabilities: Sequence[str]) -> NoReturn:
+    try:
+        kernel.close_all_but((0, 1, 2, sock.fileno()))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        perform(sock, lambda: _follow(sock, capabilities))
+    except BaseException as error:  # noqa: BLE001 - the last frame of this process
+        os.write(2, f"event=understudy.failed cause={str(error)!r}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def _follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
+    if sock.recv(1) != _FOLLOW:
+        os._exit(0)
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    namespace = os.open("/proc/1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+    kernel.setns(namespace, kernel.CLONE_NEWCGROUP)
+    os.close(namespace)
+    kernel.keep_capabilities(capabilities)
+    kernel.set_no_new_privileges()
