@@ -78,7 +78,8 @@ def be_born(birth: Birth, *, placed: bool = False, flaw: Exception | None = None
     code = _ENTRY_RETURNED
     born = False
     try:
-        forget_launcher()
+        if not placed:
+            forget_launcher()
         if flaw is not None:
             raise flaw
         config = _settle(birth, placed=placed)

@@ -44,6 +44,11 @@ class Handover(Noun, frozen=True, kw_only=True):
     tasks: tuple[TaskCgroup, ...]
 
 
+_LIKE: Final = Handover(
+    seccomp_program="AAAA", init=1, tasks=(TaskCgroup(name="main", procs_fds=(1,), oom_fd=2, pids_fd=3),)
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spare:
     """One that waits: its pid on the host, and the socket that a plan is sent through."""
@@ -144,6 +149,7 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoRe
         if entry.rehearse is not None:
             entry.rehearse()
         decode(encode(like), Place)
+        decode(encode(_LIKE), Handover)
         place = decode(_heard(sock.recv(_HANDOVER_MAX)), Place)
         flaw = None
         try:

@@ -70,7 +70,6 @@ def _wait(sock: socket.socket, perform: Perform, capabilities: Sequence[str]) ->
 def _follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
     if sock.recv(1) != _FOLLOW:
         os._exit(0)
-    os.setpriority(os.PRIO_PROCESS, 0, 0)
     namespace = os.open("/proc/1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(namespace, kernel.CLONE_NEWCGROUP)
     os.close(namespace)

@@ -72,4 +72,5 @@ def perform(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
     part = decode(said, Part)
     stdin, stdout, stderr, *procs = files
     cgroup = TaskCgroup(name="", procs_fds=tuple(procs))
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here, once we have been woken.
     as_child(lambda: spawner.become(part.argv, part.env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr))

@@ -359,6 +359,13 @@ class Contained:
         first = top / controller if (top / controller).is_dir() else top
         return first / self.world.cgroup_root / self.plan.key / "main"
 
+    def await_pids(self, count: int) -> None:
+        """Wait until the task has so many processes: one that was reaped is counted a little longer."""
+        end_s = time.monotonic() + WAIT_S
+        while self.pids() != count:
+            assert time.monotonic() < end_s, f"{self.name} has {self.pids()} processes, not {count}"
+            time.sleep(0.01)
+
     def pids(self) -> int:
         return int((self.cgroup("pids") / "pids.current").read_text())
 

@@ -32,6 +32,7 @@ print("stubborn", flush=True)
 while True:
     time.sleep(1000)
 """
+UP = "echo up; exec sleep 1000000"
 
 
 def test_program_that_ignores_every_signal_and_its_daemons_end_after_the_stop_timeout(world) -> None:
@@ -42,7 +43,7 @@ def test_program_that_ignores_every_signal_and_its_daemons_end_after_the_stop_ti
     container.order(run=False)
     container.until_state("stopped")
     assert time.monotonic() - start_s >= 0.5
-    assert container.pids() == 0
+    container.await_pids(0)
     container.destroy()
 
 
@@ -66,10 +67,10 @@ def test_destroying_a_container_leaves_none_of_its_processes(world) -> None:
 
 
 def test_kill_of_everybody_reaches_the_containers_own_programs_only(world) -> None:
-    beside = world.container("beside")
-    container = world.container("killer")
-    container.until_state("running")
-    beside.until_state("running")
+    beside = world.container("beside", start=UP)
+    container = world.container("killer", start=UP)
+    container.await_log("up")  # Before, it may still be root.
+    beside.await_log("up")
     status, _ = container.sh("trap '' TERM; kill -TERM -1; kill -KILL -1; echo over")
     assert status in (0, 137)
     pod = container.until_pod(lambda pod: pod.tasks and pod.tasks[0].last_exit is not None)
@@ -82,9 +83,9 @@ def test_kill_of_everybody_reaches_the_containers_own_programs_only(world) -> No
 
 
 def test_root_that_ends_its_own_appworker_ends_its_own_container_only(world) -> None:
-    beside = world.container("beside")
+    beside = world.container("beside", start=UP)
     container = world.container("suicide", uid=0, start="kill -TERM 1; exec sleep 1000", stop_timeout=0.5)
-    beside.until_state("running")
+    beside.await_log("up")
     ended = container.ended()
     assert (ended.status, ended.oom) == (0, False)
     assert beside.alive and beside.pids() == 1
