@@ -7,7 +7,7 @@ import sys
 import time
 
 from galaxy.simulation.cluster import Cluster
-from galaxy.simulation.faults import Faults
+from galaxy.simulation.faults import faults_of
 from galaxy.simulation.scale import Large
 
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _replay(seed: int, hosts: int, tail: int) -> int:
-    cluster = Cluster(seed, Faults(), hosts=hosts)
+    cluster = Cluster(seed, faults_of(seed), hosts=hosts)
     outcome = cluster.run()
     for line in list(cluster.world.story)[-tail:]:
         print(line)
@@ -48,7 +48,7 @@ def _range(seeds: range, hosts: int) -> int:
     failing = []
     slowest = 0.0
     for seed in seeds:
-        outcome = Cluster(seed, Faults(), hosts=hosts).run()
+        outcome = Cluster(seed, faults_of(seed), hosts=hosts).run()
         slowest = max(slowest, outcome.settled_s)
         if outcome.failure:
             failing.append(seed)

@@ -21,7 +21,7 @@ from galaxy.model.step import Logic, Send, Step
 from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
-from galaxy.resman.logic import ResMan
+from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.simulation.cluster import Variant
 
 
@@ -133,12 +133,26 @@ def _unasking(send: Send) -> Send:
     return send
 
 
+class Amnesiac(MemoryNexus):
+    """A store that keeps nothing of the table of removed groups."""
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        super().commit(grant, serial, [change for change in changes if change.table != "ended"], trace)
+
+
 BROKEN: Final[dict[str, Variant]] = {
     "send before commit": Variant(leadership=Forgotten),
     "ignore incarnation": Variant(resman=lambda: OneLifeForAll(ResMan()), agent=AnyLifeAgent),
+    "ignore incarnation in reports only": Variant(resman=lambda: OneLifeForAll(ResMan())),
+    "ignore incarnation in orders only": Variant(agent=AnyLifeAgent),
     "no fencing": Variant(nexus=Gullible, agent=obedient, trusting=True),
+    "agents obey every epoch": Variant(agent=obedient),
     "events only, no reports": Variant(
         resman=lambda: EventsOnly(ResMan()), appmaster=lambda: EventsOnly(AppMaster())
     ),
+    "removed groups forgotten": Variant(nexus=Amnesiac),
+    "no safe mode": Variant(resman=lambda: ResMan(ResManConfig(mass_loss_min=1000))),
 }
 """By the rule that is broken."""

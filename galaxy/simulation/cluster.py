@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.nouns import Effect, Held
 from galaxy.appmaster.logic import AppMaster
 from galaxy.driver.leadership import Leadership
-from galaxy.model.agent import AgentInfo
+from galaxy.model.agent import AgentInfo, AgentRecord
 from galaxy.model.base import Noun
 from galaxy.model.container import Container, Group
+from galaxy.model.job import JobRecord
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.spec import TaskSpec
 from galaxy.model.step import Logic
@@ -19,18 +21,31 @@ from galaxy.nexus.memory import MemoryNexus
 from galaxy.resman.logic import ResMan
 from galaxy.simulation.appworker import AppWorker
 from galaxy.simulation.bus import Bus
+from galaxy.simulation.checkers.accepted import accepted
 from galaxy.simulation.checkers.liveness import differences
-from galaxy.simulation.checkers.safety import Booking, Capacity, Epochs, OnceOnly, OneLife, Violation
+from galaxy.simulation.checkers.lives import Lives, Obedience
+from galaxy.simulation.checkers.safety import Booking, Capacity, Epochs, MassLoss, OnceOnly, OneLife
+from galaxy.simulation.checkers.violation import Violation
 from galaxy.simulation.faults import Faults
 from galaxy.simulation.host import Host
 from galaxy.simulation.leader import LeaderProcess
 from galaxy.simulation.user import User
 from galaxy.simulation.world import World
+from galaxy.units import GIB
 
 FAULTS_S: Final = 120.0
 """How long things go wrong."""
 SETTLE_S: Final = 180.0
 """How long it may take, after that, until all is as wanted."""
+MANY: Final = 3
+"""So many hosts away at once are a mass loss, and leave one of four."""
+SIZES: Final[tuple[dict[str, int], ...]] = (
+    {"memory_bytes": GIB},
+    {"disk_bytes": GIB},
+    {"cpu_milli": 1500},
+    {"cpu_milli": 8000, "memory_bytes": 6 * GIB},
+)
+"""What machines have little or much of, in turn, so that each of it runs short somewhere."""
 NOTICE_S: Final = 5.0
 """How long a host that is back may take until it has heard what is wanted of it now."""
 
@@ -81,6 +96,7 @@ class Cluster:
         self.nexus = variant.nexus(lambda: self.world.now_s)
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
         self._once, self._epochs = OnceOnly(self._hidden), Epochs()
+        self._lives, self._obedience, self._mass = Lives(), Obedience(), MassLoss()
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -104,6 +120,8 @@ class Cluster:
                 witness=self._witness,
                 build=variant.agent,
                 own_pulse=not quiet,
+                audit=self,
+                sizes=None if quiet else SIZES[(n - 1) % len(SIZES)],
             )
             for n in range(1, hosts + 1)
         ]
@@ -149,14 +167,41 @@ class Cluster:
                 leader.chances()
             for host in self.hosts:
                 host.chances()
+            if self.world.chance(self.world.faults.mass_cut):
+                self._cut_many()
         self._committed()
         self.world.after(1.0, self._every_second)
+
+    def _cut_many(self) -> None:
+        """Cut off three hosts at once: that is the network, and none of them may be taken for dead."""
+        well = [host for host in self.hosts if not host.cut and host.logic is not None]
+        if len(well) >= MANY:
+            seconds = self.world.between(self.world.faults.cut_s / 3, self.world.faults.cut_s)
+            for host in well[:MANY]:
+                host.cut_off(seconds)
+            self._mass.began([host.name for host in well[:MANY]], self.world.now_s, seconds)
 
     def _witness(self, what: str, worker: AppWorker, task: str, spec: TaskSpec) -> None:
         self.world.tell(
             f"{worker.container}_{worker.incarnation}/{task} on {worker.host}: {what} {spec.start}"
         )
         self._once.witness(what, worker, task, spec)
+        if what == "start":
+            self._lives.began(worker.host, worker.container, worker.incarnation)
+
+    def made(self, host: str, container: str, incarnation: int) -> None:
+        self._lives.made(host, container, incarnation)
+
+    def written(self, held: Held) -> None:
+        self._lives.written(held)
+
+    def finished(self, host: str, pod: str) -> None:
+        self._lives.finished(host, pod)
+
+    def stepped(
+        self, host: str, events: list[Noun], effects: tuple[Effect, ...], changed: Iterable[str]
+    ) -> None:
+        self._obedience.stepped(host, events, effects, changed)
 
     def _hidden(self, host: str) -> bool:
         """Whether ``host`` is cut off, or its end of that may not have been noticed yet."""
@@ -179,13 +224,20 @@ class Cluster:
         for leader in self.leaders:
             if leader.role == APPMASTER and leader.leads:
                 self._once.committed(leader)
+                if (pods := leader.table("pods")) is not None:
+                    self._lives.up(pods.values())
 
     def _committed(self) -> None:
         rows = self.nexus.read_table(RESMAN, "containers", Container)
         groups = self.nexus.read_table(RESMAN, "groups", Group)
         self._one.committed(rows)
+        self._lives.current(rows)
         self._booking.committed(
             rows,
-            {key: group.order.demand.cpu_milli for key, group in groups.items()},
-            {host.name: host.info.cpu_milli for host in self.hosts},
+            {key: group.order.demand for key, group in groups.items()},
+            {host.name: host.info for host in self.hosts},
         )
+        self._mass.committed(self.nexus.read_table(RESMAN, "agents", AgentRecord), self.world.now_s)
+        jobs = self.nexus.read_table(APPMASTER, "jobs", JobRecord)
+        accepted(self.user, jobs)
+        self._once.removed(self.user.removed.difference(jobs))

@@ -24,6 +24,12 @@ class Faults(Noun, frozen=True, kw_only=True):
     host_cut: float = 0.002
     """A host is cut off for up to ``cut_s`` and its programs run on."""
     cut_s: float = 60.0
+    mass_cut: float = 0.0015
+    """Three hosts are cut off at the same instant, for a third of ``cut_s`` to all of it."""
+    host_slow: float = 0.002
+    """For up to ``slow_s``, whatever is done on a host takes up to ``lag_s`` longer."""
+    slow_s: float = 40.0
+    lag_s: float = 3.0
     leader_crash: float = 0.004
     """A leader dies between any two steps."""
     leader_crash_in_step: float = 0.003
@@ -31,6 +37,8 @@ class Faults(Noun, frozen=True, kw_only=True):
     leader_pause: float = 0.004
     """A leader stops for up to ``pause_s``, past its lease, and goes on amid a tick."""
     pause_s: float = 6.0
+    store_unsure: float = 0.002
+    """The answer to a leader's commit is lost: it was written, or it was not."""
     launch_fails: float = 0.03
     """Making a container fails."""
     worker_dies: float = 0.0005
@@ -40,8 +48,9 @@ class Faults(Noun, frozen=True, kw_only=True):
 
 
 CALM = Faults(
-    lose=0, double=0, late=0, agent_crash=0, agent_crash_in_step=0, host_wipe=0, host_cut=0,
-    leader_crash=0, leader_crash_in_step=0, leader_pause=0, launch_fails=0, worker_dies=0, program_dies=0,
+    lose=0, double=0, late=0, agent_crash=0, agent_crash_in_step=0, host_wipe=0, host_cut=0, mass_cut=0,
+    host_slow=0, store_unsure=0, leader_crash=0, leader_crash_in_step=0, leader_pause=0, launch_fails=0,
+    worker_dies=0, program_dies=0,
 )  # fmt: skip
 """Nothing goes wrong."""
 
@@ -49,3 +58,14 @@ STORM = Faults(
     double=0.6, late=0.5, late_s=25, worker_dies=0.02, launch_fails=0.2, agent_crash=0.01
 )  # fmt: skip
 """Messages come twice and very late, while containers come and go."""
+
+TURMOIL = Faults(
+    lose=0.02, late=0.2, late_s=30, agent_crash=0.02, leader_crash=0.02, leader_crash_in_step=0.01,
+    leader_pause=0.02, host_cut=0.01, host_wipe=0.005, mass_cut=0.006, worker_dies=0.002,
+)  # fmt: skip
+"""Everybody dies, sleeps and is cut off all the time."""
+
+
+def faults_of(seed: int) -> Faults:
+    """Return what goes wrong in a seed: in two of five it is heavier weather than usual."""
+    return (Faults(), STORM, Faults(), TURMOIL, Faults())[seed % 5]

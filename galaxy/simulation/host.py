@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
@@ -49,6 +49,25 @@ BEAT_S: Final = 2.0
 UIDS: Final = (1_000_000, 1_000_255)
 _NO_PORTS: Final = PortsSeen(listening=frozenset(), used=frozenset())
 
+
+class Audit(Protocol):
+    """Whoever looks at what an agent does; each call raises when a promise is broken."""
+
+    def made(self, host: str, container: str, incarnation: int) -> None:
+        """A container begins to live."""
+
+    def written(self, held: Held) -> None:
+        """An agent has written a row of its table of lives."""
+
+    def finished(self, host: str, pod: str) -> None:
+        """An agent has written that a batch pod is done."""
+
+    def stepped(
+        self, host: str, events: list[Noun], effects: tuple[Effect, ...], changed: Iterable[str]
+    ) -> None:
+        """An agent has written what follows from ``events``."""
+
+
 Witness = Callable[[str, AppWorker, str, TaskSpec], None]
 
 
@@ -63,10 +82,10 @@ class Host:
         *,
         name: str,
         witness: Witness,
-        cpu_milli: int = 4000,
-        memory_bytes: int = 4 * GIB,
+        sizes: Mapping[str, int] | None = None,
         build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
         own_pulse: bool = True,
+        audit: Audit | None = None,
     ) -> None:
         """``own_pulse=False``: somebody else calls ``beat``, and the agent sees Redis' clock once a life."""
         self.name = name
@@ -80,16 +99,20 @@ class Host:
         self._witness = witness
         self._build = build
         self._own_pulse = own_pulse
+        self._audit = audit
+        self._slow_until_s = 0.0
+        self._said_s = 0.0
         self._life = 0
         self._pids = 1000
         self._digests = (0, 0)
         self._events: list[Noun] = []
         self._stepping = False
         self._wake_s: float | None = None
+        has = {"cpu_milli": 4000, "memory_bytes": 4 * GIB, "disk_bytes": 4 * GIB, **(sizes or {})}
         self._info = AgentInfo(
-            agent=name, address=f"10.0.0.{name[1:]}", boot="", version="0", cpu_milli=cpu_milli,
-            memory_bytes=memory_bytes, disk_bytes=100 * GIB, ports_low=20_000, ports_high=20_100,
-            enforced=("cpu", "memory", "pids", "disk"),
+            agent=name, address=f"10.0.0.{name[1:]}", boot="", version="0", cpu_milli=has["cpu_milli"],
+            memory_bytes=has["memory_bytes"], disk_bytes=has["disk_bytes"], ports_low=20_000,
+            ports_high=20_100, enforced=("cpu", "memory", "pids", "disk"),
         )  # fmt: skip
         self._start(rebooted=False)
 
@@ -139,6 +162,9 @@ class Host:
             self.wipe()
         elif self._world.chance(faults.host_cut) and not self.cut:
             self.cut_off(self._world.between(1.0, faults.cut_s))
+        elif self._world.chance(faults.host_slow):
+            self._slow_until_s = self._world.now_s + self._world.between(1.0, faults.slow_s)
+            self._world.tell(f"host {self.name} is slow")
         for worker in list(self.living.values()):
             if self._world.chance(faults.worker_dies):
                 worker.die()
@@ -207,7 +233,17 @@ class Host:
             if life == self._life:
                 self._happened(event)
 
+        lag_s = self._lag_s()
+        if lag_s or self._said_s > self._world.now_s:  # A slow host keeps the order of what it says.
+            self._said_s = max(self._said_s, self._world.now_s + delay_s + lag_s)
+            delay_s = self._said_s - self._world.now_s
         self._world.after(delay_s, due)
+
+    def _lag_s(self) -> float:
+        """Return how much longer than usual something takes here now."""
+        if self._world.now_s >= self._slow_until_s:
+            return 0.0
+        return self._world.between(0.0, self._world.faults.lag_s)
 
     def _happened(self, event: Noun) -> None:
         if self.logic is None:
@@ -229,7 +265,9 @@ class Host:
         if logic.wants_ports(batch):
             batch.insert(0, _NO_PORTS)
         effects = logic.step(self._mono_s(), batch)
-        self._commit(logic)
+        changed = self._commit(logic)
+        if self._audit is not None:
+            self._audit.stepped(self.name, batch, effects, changed)
         if self._world.chance(self._world.faults.agent_crash_in_step):
             self.crash()
             return
@@ -240,19 +278,27 @@ class Host:
             self._publish(role, send)
         self._alarm(logic.wake_s())
 
-    def _commit(self, logic: AgentLogic) -> None:
-        changed = False
+    def _commit(self, logic: AgentLogic) -> list[str]:
+        """Write what changed; return its keys."""
+        changed = []
         for table in logic.tables.values():
             rows = self.disk.setdefault(table.name, {})
             for change in table.changes():
-                changed = True
+                changed.append(change.key)
                 if change.value is None:
                     rows.pop(change.key, None)
                 else:
                     rows[change.key] = change.value
+                    if table.name == "finished" and self._audit is not None:
+                        self._audit.finished(self.name, change.key)
             table.accept()
         if changed:
             self._digests = logic.digests()
+        for key in changed if self._audit is not None else ():
+            held = logic.tables["held"].get(key)
+            if held is not None and self._audit is not None:
+                self._audit.written(held)
+        return changed
 
     def _publish(self, role: str, send: Send) -> None:
         if not self.cut:
@@ -291,9 +337,11 @@ class Host:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Launch():
-                self._world.after(0.01, lambda: self._launch(effect.held))
+                self._world.after(0.01 + self._lag_s(), lambda: self._launch(effect.held))
             case Destroy():
-                self._world.after(0.02, lambda: self._destroy(effect.container, effect.incarnation))
+                self._world.after(
+                    0.02 + self._lag_s(), lambda: self._destroy(effect.container, effect.incarnation)
+                )
             case Connect():
                 self._connect(life(effect.container, effect.incarnation))
             case Disconnect():
@@ -324,6 +372,8 @@ class Host:
             reason = Reason(code="launch", message="the simulator says no")
             self._tell_agent(ContainerLaunchFailed(container=names[0], incarnation=names[1], reason=reason))
             return
+        if self._audit is not None:
+            self._audit.made(self.name, *names)
         self._pids += 1
         self.living[held.key] = AppWorker(
             self._world, container=held.container, incarnation=held.incarnation, host=self.name,

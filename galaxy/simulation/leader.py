@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -10,10 +10,12 @@ import msgspec
 from galaxy.driver.leadership import Leadership, Outcome
 from galaxy.driver.lease import Lease
 from galaxy.driver.ports import Grant
-from galaxy.errors import NotLeader
+from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.base import Noun, from_plain
 from galaxy.model.request import OPERATIONS, Request
 from galaxy.model.step import Logic
+from galaxy.model.table import Change, Table
+from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
 from galaxy.simulation.bus import Bus
 from galaxy.simulation.world import World
@@ -113,7 +115,7 @@ class LeaderProcess:
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
         held = (lambda: True) if self._trusting else lease.held
-        leadership = self._kind(self.logic, self._nexus, answer, held=held)
+        leadership = self._kind(self.logic, _Unsure(self._nexus, self._world), answer, held=held)
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._hear)
@@ -196,3 +198,26 @@ class LeaderProcess:
     def table(self, name: str) -> Any:
         """Return a table of the logic that leads; None when this process does not."""
         return None if self.logic is None else self.logic.tables[name]
+
+
+class _Unsure:
+    """The store as a leader reaches it: now and then the answer to a commit gets lost."""
+
+    def __init__(self, nexus: MemoryNexus, world: World) -> None:
+        self._nexus = nexus
+        self._world = world
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        self._nexus.load(role, tables)
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    ) -> None:
+        if not self._world.chance(self._world.faults.store_unsure):
+            self._nexus.commit(grant, serial, changes, trace)
+            return
+        written = self._world.chance(0.5)
+        if written:
+            self._nexus.commit(grant, serial, changes, trace)
+        self._world.tell(f"the answer to a commit of {grant.owner} is lost; written: {written}")
+        raise Unreachable("the answer is lost")

@@ -62,7 +62,7 @@ class Life(Noun, frozen=True, kw_only=True):
 
 
 class Costs(Noun, frozen=True, kw_only=True):
-    """Seconds of real time; ``ticks`` of one role, without those before all was running."""
+    """Seconds of CPU time; ``ticks`` of one role, without those before all was running."""
 
     role: str
     ticks: int
@@ -70,7 +70,7 @@ class Costs(Noun, frozen=True, kw_only=True):
     p99_s: float
     worst_s: float
     share: float
-    """Real seconds of ticks in one second of cluster time."""
+    """CPU seconds of ticks in one second of cluster time."""
     loads_s: tuple[float, ...]
     """What each new leader took to read what the last one left."""
 
@@ -95,16 +95,16 @@ class Timed(Leadership):
     loads: list[tuple[str, float]] = []
 
     def begin(self, now_s: float) -> None:
-        began_s = time.perf_counter()
+        began_s = time.thread_time()
         super().begin(now_s)
-        self.loads.append((self.grant.role, time.perf_counter() - began_s))
+        self.loads.append((self.grant.role, time.thread_time() - began_s))
 
     def advance(self, now_s: float, events: Sequence[Any]) -> list[Outcome]:
-        began_s = time.perf_counter()
+        began_s = time.thread_time()
         try:
             return super().advance(now_s, events)
         finally:
-            self.costs.append((self.grant.role, time.perf_counter() - began_s))
+            self.costs.append((self.grant.role, time.thread_time() - began_s))
 
 
 class Large(Cluster):

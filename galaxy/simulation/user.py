@@ -28,6 +28,8 @@ from galaxy.simulation.world import World
 from galaxy.units import MIB
 
 RETRY_S: Final = 2.0
+PORTS: Final = (9001, 9002)
+"""Fixed ports that jobs ask for: two jobs of two pods each, for there are four hosts."""
 
 
 class Wanted(Noun, frozen=True, kw_only=True):
@@ -36,6 +38,7 @@ class Wanted(Noun, frozen=True, kw_only=True):
     job: str
     spec: JobSpec
     wish: str = "run"
+    revision: int = 1
 
 
 class User:
@@ -45,7 +48,9 @@ class User:
         self.wanted: dict[str, Wanted] = {}
         self.requests = 0
         self.busy = False
-        self.stopped: dict[str, float] = {}
+        self.asking = ""
+        """The job that the present request is about: until it is answered, either state of it is right."""
+        self.removed: set[str] = set()
         self._names = 0
         self._world = world
         self._bus = bus
@@ -62,7 +67,7 @@ class User:
             return
         wanted = self.wanted[self._world.random.choice(live)]
         if wanted.spec.type is JobType.SERVICE and choice < 0.65:
-            self.update(wanted, self._world.random.randrange(0, 6))
+            self.update(wanted, self._world.random.randrange(0, 3 if _fixed(wanted.spec) else 6))
         elif wanted.spec.type is JobType.SERVICE and choice < 0.75:
             self._wish(wanted, "stop" if wanted.wish == "run" else "run")
         elif choice < 0.9:
@@ -76,26 +81,36 @@ class User:
         name = f"{'batch' if batch else 'web'}{self._names}"
         seconds = self._world.random.randrange(1, 20)
         start = ("fail" if self._world.chance(0.15) else "work") + f" {seconds}" if batch else "serve 1"
+        port = 0 if batch else self._port()
+        most = 2 if port else 4
         spec = JobSpec(
             name=name,
             type=JobType.BATCH if batch else JobType.SERVICE,
             deploy=DeploySpec(
-                replica=self._world.random.randrange(1, 5), step=self._world.random.randrange(1, 3),
-                max_per_host=self._world.random.choice((0, 0, 2)), stop_timeout=5.0, drain=0.5,
+                replica=self._world.random.randrange(1, most + 1), step=self._world.random.randrange(1, 3),
+                max_per_host=self._world.random.choice((0, 0, 3)), stop_timeout=5.0, drain=0.5,
             ),
             pod=PodSpec(
-                workspace=VolumeSpec(path="/home/galaxy", size=64 * MIB),
+                workspace=VolumeSpec(
+                    path="/home/galaxy", size=self._world.random.choice((64, 128, 256)) * MIB
+                ),
                 tasks=(
                     TaskSpec(
                         name="main", cpu=CpuSpec(millicores=self._world.random.choice((100, 200, 400))),
-                        memory=MemorySpec(size=128 * MIB), start=start,
-                        ports=() if batch else (PortSpec(name="http"),),
+                        memory=MemorySpec(size=self._world.random.choice((64, 128, 256)) * MIB), start=start,
+                        ports=() if batch else (PortSpec(name="http", port=port),),
                     ),
                 ),
             ),
         )  # fmt: skip
 
         self.submit(spec)
+
+    def _port(self) -> int:
+        """Return a port of which every host has one and few jobs want it, or 0 for any."""
+        taken = [_fixed(want.spec) for want in self.wanted.values()]
+        free = [port for port in PORTS if taken.count(port) < 2]
+        return self._world.random.choice(free) if free and self._world.chance(0.4) else 0
 
     def submit(self, spec: JobSpec) -> None:
         """Ask for a job, and remember what was promised."""
@@ -124,9 +139,11 @@ class User:
 
         def done(answer: Answer) -> None:
             if answer.problem is None:
-                self.wanted[spec.name] = msgspec.structs.replace(wanted, spec=spec)
+                revision = int(answer.result["revision"])
+                self.wanted[spec.name] = msgspec.structs.replace(wanted, spec=spec, revision=revision)
                 self._world.tell(f"user updated {wanted.job} to {replica} x serve {version}")
 
+        self.asking = wanted.job
         self._ask("galaxy.job.update", UpdateJob(job=wanted.job, spec=spec), done)
 
     def remove(self, wanted: Wanted) -> None:
@@ -142,9 +159,11 @@ class User:
                 return
             if wish == "remove":
                 del self.wanted[wanted.spec.name]
+                self.removed.add(wanted.job)
             else:
                 self.wanted[wanted.spec.name] = msgspec.structs.replace(wanted, wish=wish)
 
+        self.asking = wanted.job
         self._ask(op, JobRef(job=wanted.job), done)
 
     def _ask(self, op: str, body: Noun, done: Any) -> None:
@@ -165,7 +184,12 @@ class User:
             if data is None:
                 attempt()
                 return
-            self.busy = False
+            self.busy, self.asking = False, ""
             done(decode(data, Answer))
 
         attempt()
+
+
+def _fixed(spec: JobSpec) -> int:
+    """Return the fixed port that a job asks for, 0 when it takes any."""
+    return next((port.port for task in spec.pod.tasks for port in task.ports if port.port), 0)

@@ -9,7 +9,8 @@ import pytest
 
 from galaxy.simulation.broken import BROKEN
 from galaxy.simulation.cluster import Cluster
-from galaxy.simulation.faults import CALM, STORM, Faults
+from galaxy.simulation.faults import CALM, faults_of
+from galaxy.simulation.scale import Large, Life
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
@@ -17,20 +18,15 @@ SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 25))
 def test_every_seed_keeps_every_promise(first: int) -> None:
-    outcomes = [Cluster(seed, Faults()).run() for seed in range(first, min(first + 25, SEEDS))]
+    outcomes = [Cluster(seed, faults_of(seed)).run() for seed in range(first, min(first + 25, SEEDS))]
     assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
     assert sum(outcome.lost for outcome in outcomes) > 20, "no fault happened"
     assert sum(outcome.starts for outcome in outcomes) > 100, "nothing ran"
 
 
-def test_storm_of_late_messages_breaks_no_promise() -> None:
-    failures = [Cluster(seed, STORM).run().failure for seed in range(10)]
-    assert [failure for failure in failures if failure] == []
-
-
 @pytest.mark.parametrize("seed", [line.split()[0] for line in REGRESSIONS.read_text().splitlines() if line])
 def test_seed_that_once_failed_keeps_every_promise(seed: str) -> None:
-    assert Cluster(int(seed), Faults()).run().failure == ""
+    assert Cluster(int(seed), faults_of(int(seed))).run().failure == ""
 
 
 def test_calm_world_settles_at_once() -> None:
@@ -42,8 +38,16 @@ def test_calm_world_settles_at_once() -> None:
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
-    faults = STORM if rule == "ignore incarnation" else Faults()
-    assert any(Cluster(seed, faults, variant=BROKEN[rule]).run().failure for seed in range(60))
+    assert any(Cluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in range(100))
+
+
+def test_large_cluster_leads_an_ordinary_life_and_keeps_its_promises() -> None:
+    large = Large(1, hosts=100, containers=600, jobs=3)
+    large.come_up()
+    account = large.stay(300.0, Life(host_lost=0.2, agent_restarts=0.1, leader_lost=40.0))
+    assert account.differences == ()
+    assert account.events["hosts lost"] > 0
+    assert all(cost.share < 1 for cost in account.costs), account.costs
 
 
 def test_same_seed_tells_the_same_story_whatever_the_hash_seed() -> None:

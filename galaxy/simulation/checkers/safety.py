@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from galaxy.model.container import Container, ContainerState
+from galaxy.model.agent import AgentInfo, AgentRecord, AgentState
+from galaxy.model.container import Container, ContainerState, Demand
 from galaxy.model.job import JobState, Wish
 from galaxy.model.spec import JobType, TaskSpec
+from galaxy.scheduler.shape import Load
 from galaxy.simulation.appworker import AppWorker
+from galaxy.simulation.checkers.violation import Violation
 from galaxy.simulation.host import Host
 from galaxy.simulation.leader import LeaderProcess
 
-
-class Violation(AssertionError):
-    """A promise that was broken; the message says which one, by whom, and when."""
+_NOWHERE: Final = (ContainerState.PENDING, ContainerState.GONE)
 
 
 class Capacity:
-    """No machine holds more than it has, in CPU, memory and fixed ports, or gives two containers one user."""
+    """No machine holds more than it has, in CPU, memory, disk and ports."""
 
     def check(self, host: Host) -> None:
-        cpu = sum(worker.demand.cpu_milli for worker in host.living.values())
-        memory = sum(worker.demand.memory_bytes for worker in host.living.values())
-        if cpu > host.info.cpu_milli or memory > host.info.memory_bytes:
-            raise Violation(f"{host.name} is over-allocated: {cpu} millicores, {memory} bytes")
+        demands = [worker.demand for worker in host.living.values()]
+        _within(
+            f"{host.name} holds",
+            host.info,
+            cpu_milli=sum(demand.cpu_milli for demand in demands),
+            memory_bytes=sum(demand.memory_bytes for demand in demands),
+            disk_bytes=sum(demand.disk_bytes for demand in demands),
+        )
         ports = [port for worker in host.living.values() for port in worker.ports.values()]
         if len(ports) != len(set(ports)):
             raise Violation(f"{host.name} gave a port twice: {sorted(ports)}")
-        uids = [worker.uid for worker in host.living.values()]
-        if len(uids) != len(set(uids)):
-            raise Violation(f"{host.name} gave a uid twice: {sorted(uids)}")
+
+
+def _within(who: str, info: AgentInfo, **amounts: int) -> None:
+    for name, amount in amounts.items():
+        if amount > getattr(info, name):
+            raise Violation(f"{who} {amount} of {getattr(info, name)} {name} of {info.agent}")
 
 
 class OneLife:
@@ -52,21 +61,37 @@ class OneLife:
 
 
 class Booking:
-    """ResMan never commits more to an agent than it has."""
+    """ResMan never commits more to an agent than it has, nor a fixed port of it twice."""
 
-    def committed(self, rows: dict[str, Container], groups: dict[str, int], capacity: dict[str, int]) -> None:
-        """``groups``: millicores of one container, by group; ``capacity``: millicores, by agent."""
-        booked: dict[str, int] = {}
-        for row in rows.values():
-            if row.agent and row.state not in (ContainerState.PENDING, ContainerState.GONE):
-                booked[row.agent] = booked.get(row.agent, 0) + groups.get(row.group, 0)
-        for agent, cpu in booked.items():
-            if cpu > capacity.get(agent, 0):
-                raise Violation(f"ResMan booked {cpu} of {capacity.get(agent, 0)} millicores on {agent}")
+    def committed(
+        self, rows: dict[str, Container], demands: dict[str, Demand], infos: dict[str, AgentInfo]
+    ) -> None:
+        """``demands`` are those of one container, by group; ``infos`` by agent."""
+        booked: dict[str, list[Load]] = {}
+        for key, row in rows.items():
+            # An earlier life may be hearsay: what of it is really there is for ``Capacity`` to see.
+            if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
+                booked.setdefault(row.agent, []).append(_load(row, demands[row.group]))
+        for agent, loads in booked.items():
+            _within(
+                "ResMan booked",
+                infos[agent],
+                cpu_milli=sum(load.cpu_milli for load in loads),
+                memory_bytes=sum(load.memory_bytes for load in loads),
+                disk_bytes=sum(load.disk_bytes for load in loads),
+            )
+            ports = [port for load in loads for port in load.ports]
+            if len(ports) != len(set(ports)):
+                raise Violation(f"ResMan booked a port of {agent} twice: {sorted(ports)}")
+
+
+def _load(row: Container, demand: Demand) -> Load:
+    ports = {port for port in row.ports.values() if port} | {port.port for port in demand.ports if port.port}
+    return Load(demand.cpu_milli, demand.memory_bytes, demand.disk_bytes, tuple(sorted(ports)))
 
 
 class OnceOnly:
-    """A batch pod that AppMaster knows to be finished never runs again; a stopped one neither.
+    """A batch pod that AppMaster knows to be finished never runs again; a stopped or removed one neither.
 
     One thing nobody can prevent: a life that was already running when its host was cut off runs
     on there, and restarts as its policy says, until the host is heard again.
@@ -78,6 +103,11 @@ class OnceOnly:
         self.starts = 0
         self._hidden = hidden
         self._began: set[tuple[str, int]] = set()
+        self._removed: set[str] = set()
+
+    def removed(self, jobs: set[str]) -> None:
+        """Take in which jobs are gone for good."""
+        self._removed = jobs
 
     def committed(self, appmaster: LeaderProcess) -> None:
         """Take in what AppMaster has committed."""
@@ -101,7 +131,8 @@ class OnceOnly:
             return
         self.starts += 1
         life = worker.container, worker.incarnation
-        why = self.final.get(worker.container)
+        gone = worker.container.rpartition(".")[0] in self._removed
+        why = "removed" if gone else self.final.get(worker.container)
         if why is not None and not (life in self._began and self._hidden(worker.host)):
             raise Violation(f"{worker.container}/{task} is {why} and was started again: {spec.start}")
         self._began.add(life)
@@ -120,3 +151,24 @@ class Epochs:
             if row.epoch < self._highest.get((host.name, role), 0):
                 raise Violation(f"{host.name} went back to epoch {row.epoch} of {role}")
             self._highest[host.name, role] = row.epoch
+
+
+class MassLoss:
+    """Hosts that are cut off together are not taken for dead: it is the network."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._until_s = 0.0
+
+    def began(self, names: list[str], now_s: float, seconds: float) -> None:
+        """Hear that these hosts, which were well, are cut off for ``seconds``."""
+        self._names, self._until_s = names, now_s + seconds
+
+    def committed(self, agents: dict[str, AgentRecord], now_s: float) -> None:
+        """Check what ResMan has committed of agents."""
+        if now_s >= self._until_s:
+            return
+        for name in self._names:
+            record = agents.get(name)
+            if record is not None and record.state is AgentState.DEAD:
+                raise Violation(f"{name} was cut off with {len(self._names) - 1} others, and counts as dead")
