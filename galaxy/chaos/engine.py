@@ -100,8 +100,9 @@ class Engine:
         recovery_s = time.monotonic() - over_s
         self._judge(fault, missing, recovery_s)
         self.report.recoveries[fault.name].append(recovery_s)
-        self._tell(f"{self._clock():>8} {fault.name:<16} whole again after {recovery_s:5.2f} s   {whom}")
-        self._note(f"whole again after {recovery_s:.2f} s")
+        waited = f"   last: {self._checker.last}" if self._checker.last else ""
+        self._tell(f"{self._clock():>8} {fault.name:<16} whole again after {recovery_s:5.2f} s{waited}")
+        self._note(f"whole again after {recovery_s:.2f} s{waited}")
         if fault.part == "appworker":
             self._load.renew_victim()
 

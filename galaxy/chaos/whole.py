@@ -28,6 +28,8 @@ class Checker:
         self._load = load
         self._galaxy: Galaxy | None = None
         self._over: set[str] = set()
+        self.last = ""
+        """What was the last to be whole again."""
 
     def close(self) -> None:
         if self._galaxy is not None:
@@ -39,9 +41,11 @@ class Checker:
         A cluster does not tell when it is whole: it is asked, ten times a second.
         """
         deadline = time.monotonic() + timeout_s
+        self.last = ""
         while True:
             self._cluster.tend()
             missing = self._missing()
+            self.last = missing or self.last
             if not missing or time.monotonic() >= deadline:
                 return missing
             time.sleep(LOOK_S)
