@@ -118,7 +118,8 @@ def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
         workspace = volumes.plain_path(plan.directory, plan.volumes.index(plan.demand.workspace))
     os.setsid()
     os.umask(0o022)
-    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here.
+    with contextlib.suppress(PermissionError):  # An agent that was niced, without root, stays so.
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here.
     if birth.cgroups is not None:
         # After all mounting, which needs block devices and, for a new file system, memory of ours.
         for fd in birth.cgroups.init:

@@ -200,7 +200,17 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
         command = [sys.executable, str(HERE / script), state, *arguments]
         if os.geteuid() == 0:
             os.chown(state, 65534, 65534)
-            command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+            # With less haste than others: what programs get back when they start cannot be more.
+            command = [
+                "nice",
+                "-n",
+                "5",
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                *command,
+            ]
         environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE}", "HOME": state}
         try:
             done = subprocess.run(
