@@ -19,7 +19,12 @@ def log_level_option(function: F) -> F:
     """Add ``--log-level``."""
     levels = click.Choice(("debug", "info", "warning", "error"), case_sensitive=False)
     return click.option(
-        "--log-level", type=levels, default="info", show_default=True, help="What is logged."
+        "--log-level",
+        type=levels,
+        default="info",
+        show_default=True,
+        envvar="GALAXY_LOG_LEVEL",
+        help="What is logged.",
     )(function)
 
 

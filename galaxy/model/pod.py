@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+import msgspec
+
 from galaxy.model.base import Noun
 from galaxy.model.container import Reason
+from galaxy.model.secret import EnvFrom
 from galaxy.model.spec import TaskSpec
 
 
@@ -29,6 +32,21 @@ class PodOrder(Noun, frozen=True, kw_only=True):
     stop_timeout: float = 30.0
     batch: bool = False
     redeploy: bool = False
+
+
+def without_values(order: PodOrder) -> PodOrder:
+    """Return ``order`` as it may be written down: without the values of secrets."""
+    tasks = tuple(
+        msgspec.structs.replace(
+            task,
+            env={
+                name: msgspec.structs.replace(source, value=None) if isinstance(source, EnvFrom) else source
+                for name, source in task.env.items()
+            },
+        )
+        for task in order.tasks
+    )
+    return order if tasks == order.tasks else msgspec.structs.replace(order, tasks=tasks)
 
 
 class PodOrders(Noun, frozen=True, kw_only=True):

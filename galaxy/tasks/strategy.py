@@ -68,7 +68,7 @@ def screen(message: Any) -> tuple[str, str]:
     try:
         payload = message.payload
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises on rubbish.
-        return "malformed", repr(error)
+        return "malformed", f"{type(error).__name__}: {error}"  # A repr may quote the whole body.
     if not _is_call(payload):
         return "malformed", "the body is not a call"
     if any(payload[2].values()):

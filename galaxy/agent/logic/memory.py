@@ -50,6 +50,8 @@ class Memory:
         """Redis' clock less ``now_s``; None until it was seen."""
         self.fresh: dict[str, float] = {}
         """Until when (``now_s``) the order for a pod may be handed over; none that a restart left."""
+        self.whole: dict[str, PodOrder] = {}
+        """The orders of ``fresh``, with the values of secrets that the table goes without."""
         self.quits: dict[str, float] = {}
         """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
         self._ready: Folds[Held] = Folds(_fold_held)
@@ -119,8 +121,7 @@ class Memory:
         self.resman.mark(held.key)
         order, pod = self.orders.get(held.container), self.pods.get(held.container)
         if order is not None and order.incarnation <= held.incarnation:
-            self.orders.drop(held.container)
-            self.fresh.pop(held.container, None)
+            self._drop_order(held.container)
         if pod is not None and pod.incarnation <= held.incarnation:
             self.pods.drop(held.container)
         self.left(held.key)
@@ -154,8 +155,12 @@ class Memory:
             return
         orphans = [pod for pod in self.orders if not self.held.count("container", pod)]
         for pod in orphans[: len(orphans) - ORPHANS_MAX]:
-            self.orders.drop(pod)
-            self.fresh.pop(pod, None)
+            self._drop_order(pod)
+
+    def _drop_order(self, pod: str) -> None:
+        self.orders.drop(pod)
+        self.fresh.pop(pod, None)
+        self.whole.pop(pod, None)
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""

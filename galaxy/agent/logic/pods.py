@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from galaxy.agent.logic.memory import Memory
 from galaxy.agent.logic.nouns import Deliver, Note, Phase, WorkerReported, life
 from galaxy.model.names import APPMASTER
-from galaxy.model.pod import PodFound, PodOrder, PodOrders, PodState
+from galaxy.model.pod import PodFound, PodOrder, PodOrders, PodState, without_values
 
 FRESH_S_MAX = 25.0
 """How long an order without an end of its own may wait for its AppWorker."""
@@ -49,8 +49,9 @@ class Pods:
         if asked > lived or self._is_finished(order):
             return
         memory.fresh[order.pod] = until_s
+        memory.whole[order.pod] = order
         if asked < lived:
-            memory.orders.put(order.pod, order)
+            memory.orders.put(order.pod, without_values(order))
         elif self._is_obeyed(order):
             return
         self.deliver(order.pod, order.incarnation, now_s)
@@ -85,7 +86,7 @@ class Pods:
         An order that a restart found on disk is not handed over: AppMaster sends it again if it counts.
         """
         memory, key = self._memory, life(pod, incarnation)
-        order, held = memory.orders.get(pod), memory.held.get(key)
+        order, held = memory.whole.get(pod), memory.held.get(key)
         if order is None or order.incarnation != incarnation or pod in memory.finished:
             return
         if memory.fresh.get(pod, now_s - 1) < now_s:

@@ -15,9 +15,12 @@ from galaxy.agent.logic.nouns import (
     WorkerLost,
     WorkerReported,
 )
+from galaxy.model.base import encode
 from galaxy.model.digest import digest_of_pod
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.pod import PodFound, PodState
+from galaxy.model.secret import EnvFrom, Secret
+from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
 from tests.unit.agent.build import (
     POD,
     Driven,
@@ -110,6 +113,24 @@ def test_order_that_a_restart_found_on_disk_waits_until_it_is_sent_again() -> No
     assert delivered(agent) == []
     agent.step(orders(order(2)))
     assert delivered(agent) == [2]
+
+
+def test_values_of_secrets_are_handed_over_and_never_written_down() -> None:
+    env = {"DB": EnvFrom(secret="db", value=Secret(text="s3cr3t")), "PLAIN": "p"}
+    task = TaskSpec(
+        name="main", cpu=CpuSpec(millicores=10), memory=MemorySpec(size=4 << 20), start="x", env=env
+    )
+    whole = replace(order(2), tasks=(task,))
+    agent = ready()
+    for _ in range(2):
+        agent.step(orders(whole))
+        assert [effect.order for effect in agent.effects if isinstance(effect, Deliver)] == [whole]
+        tables = agent.logic.tables.values()
+        assert b"s3cr3t" not in b"".join(encode(row) for table in tables for row in table.values())
+        assert agent.logic.tables["orders"][POD].tasks[0].env["DB"] == EnvFrom(secret="db")
+        agent = agent.restart()
+        agent.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=4711),)))
+        agent.step(connected())
 
 
 def test_order_of_an_earlier_life_is_not_delivered() -> None:

@@ -1,0 +1,79 @@
+"""Quotas of a real cluster: refused with numbers, never by half, and lifted again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster.conftest import Cluster, job_file, until
+from tests.e2e.cluster.test_users import as_user
+
+EVERYTHING = ("submit_job", "update_job", "remove_job", "list_job")
+
+
+@pytest.fixture
+def quo(cluster: Cluster) -> Iterator[Callable[..., str]]:
+    """A user who may do everything in pool main, and how he does it."""
+    token = cluster.run("user", "add", "quo").stdout.strip()
+    cluster.run("user", "grant", "quo", "main", "add", *EVERYTHING)
+    yield lambda *words, status=0: as_user(cluster, token, *words, status=status)
+    cluster.run("user", "remove", "quo")
+
+
+def file(folder: Path, name: str, replica: int) -> str:
+    return str(job_file(folder, name, deploy={"replica": replica, "pools": ["main"], "stop_timeout": "1s"}))
+
+
+def test_user_gets_what_his_quota_leaves_and_is_told_what_would_fit(
+    cluster: Cluster, quo: Callable[..., str], jobs: Callable[[str], None], tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        jobs(name)
+    cluster.run("quota", "set", "quo", "memory=192M", "containers=4")
+    quo("quota", "set", "quo", "memory=none", status=3)
+    quo("job", "run", file(tmp_path, "first", 2))
+    said = quo("job", "run", file(tmp_path, "second", 2), status=3)
+    assert 'cannot run "second": memory quota of user "quo" exceeded' in said
+    assert "memory: asks 128 MiB (2 x 64 MiB); 64 MiB of 192 MiB left" in said
+    assert "lower deploy.replica to 1" in said
+    assert "second" not in quo("job", "list")
+    quo("job", "run", file(tmp_path, "second", 1))
+    said = quo("job", "update", file(tmp_path, "first", 3), status=3)
+    assert 'cannot update "first"' in said
+    rows = [line.split() for line in quo("quota", "show", "quo").splitlines()]
+    assert ["quo", "*", "memory", "192", "MiB", "192", "MiB", "192", "MiB"] in rows
+    assert ["quo", "*", "containers", "3", "3", "4"] in rows
+    assert ["quo", "*", "cpu", "300m", "300m", "none"] in rows
+
+    cluster.run("quota", "set", "quo", "containers=1")
+    assert all(pod.state == "running" for pod in cluster.pods("first"))
+    quo("job", "update", file(tmp_path, "first", 1))
+    quo("job", "remove", "--yes", "second")
+    cluster.run("quota", "set", "quo", "main", "containers=2")
+    cluster.run("quota", "set", "quo", "memory=none", "containers=none")
+    (left,) = cluster.json("quota", "show", "quo")
+    assert (left["pool"], left["used"]["containers"], left["wanted"]["containers"]) == ("main", 1, 1)
+    quo("job", "update", file(tmp_path, "first", 2))
+
+
+def test_new_job_waits_for_the_containers_of_a_removed_one_and_says_quota(
+    cluster: Cluster, quo: Callable[..., str], jobs: Callable[[str], None], tmp_path: Path
+) -> None:
+    for name in ("slow", "next"):
+        jobs(name)
+    cluster.run("quota", "set", "quo", "containers=1")
+    stubborn = {"start": "trap '' TERM; while :; do sleep 1; done"}
+    deploy = {"replica": 1, "pools": ["main"], "stop_timeout": "4s"}
+    quo("job", "run", str(job_file(tmp_path, "slow", task=stubborn, deploy=deploy)))
+    quo("job", "remove", "--yes", "--detach", "slow")
+    quo("job", "run", "--detach", file(tmp_path, "next", 1))
+
+    def reason() -> str:
+        (pod,) = cluster.pods("next")
+        return pod.reason.code if pod.reason else pod.state
+
+    until("it waits for its owner's quota", lambda: reason() == "quota", timeout_s=10)
+    assert "containers quota of user" in quo("job", "show", "next")
+    until("it runs", lambda: reason() == "running")
