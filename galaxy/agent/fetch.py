@@ -19,6 +19,8 @@ from galaxy.model.base import Noun, decode, encode
 
 CHUNK_BYTES: Final = 1024 * 1024
 PROTOCOLS: Final = ("http", "https", "ftp", "s3", "hdfs", "file")
+ERROR_MAX: Final = 300
+"""Longest text of a library's error that is passed on, in characters."""
 _PR_SET_PDEATHSIG: Final = 1
 _SECRET: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -76,8 +78,13 @@ def fetch(order: FetchOrder) -> FetchOutcome:
     except Exception as error:  # noqa: BLE001 - any library's own error becomes the outcome
         status = getattr(error, "status", 0)
         gone = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
-        text = without_secrets(str(error)) or type(error).__name__
-        return FetchOutcome(error=text, retry=not gone)
+        return FetchOutcome(error=_said(error), retry=not gone)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without secrets and in bounds: servers have their word in it."""
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
+    return text if len(text) <= ERROR_MAX else text[:ERROR_MAX] + "..."
 
 
 def _filesystem(protocol: str, order: FetchOrder) -> tuple[Any, str]:

@@ -1,0 +1,196 @@
+"""HTTP servers that cheat an agent which fetches a package: each is refused in time, and leaves nothing."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.agent.packages import Asked, Fetched, Packages
+from tests.property.effort import examples
+
+PACKAGE = b"a package of some bytes " * 100
+LIMIT_BYTES = 100_000
+TIMEOUT_S = 4.0
+SLACK_S = 40.0
+"""Three tries of a fetch and the starts of their processes, on a busy machine."""
+
+Behave = Callable[[socket.socket, threading.Event], None]
+
+
+def _answer(status: str, body: bytes = b"", *headers: str, length: int | None = None) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body) if length is None else length}"]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
+
+
+def _say(data: bytes) -> Behave:
+    def behave(connection: socket.socket, _over: threading.Event) -> None:
+        connection.sendall(data)
+
+    return behave
+
+
+def _drip(data: bytes, first: int) -> Behave:
+    def behave(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(data[:first])
+        for byte in data[first:]:
+            if over.wait(0.2):
+                return
+            connection.sendall(bytes([byte]))
+
+    return behave
+
+
+def _endless(connection: socket.socket, over: threading.Event) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while not over.is_set():
+        connection.sendall(bytes(65_536))
+
+
+def _silent(_connection: socket.socket, over: threading.Event) -> None:
+    over.wait(60)
+
+
+CHEATS: dict[str, Behave] = {
+    "truncated": _say(_answer("200 OK", PACKAGE[:50], length=len(PACKAGE))),
+    "length too small": _say(_answer("200 OK", PACKAGE, length=10)),
+    "length of nonsense": _say(_answer("200 OK", PACKAGE).replace(b"Length: ", b"Length: x")),
+    "negative length": _say(_answer("200 OK", PACKAGE, length=-5)),
+    "huge length": _say(_answer("200 OK", PACKAGE, length=2**62)),
+    "wrong bytes": _say(_answer("200 OK", PACKAGE[::-1])),
+    "larger than allowed": _say(_answer("200 OK", bytes(LIMIT_BYTES + 1))),
+    "without end": _endless,
+    "gzip bomb": _say(_answer("200 OK", gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip")),
+    "gzip that is none": _say(_answer("200 OK", b"\x1f\x8bnonsense", "Content-Encoding: gzip")),
+    "redirect to itself": _say(_answer("302 Found", b"", "Location: /again")),
+    "redirect to a file": _say(_answer("302 Found", b"", "Location: file:///etc/passwd")),
+    "redirect to a file, 307": _say(_answer("307 Temporary Redirect", b"", "Location: file:///etc/passwd")),
+    "redirect to nowhere": _say(_answer("302 Found", b"", "Location: http://127.0.0.1:1/x")),
+    "redirect without a place": _say(_answer("302 Found")),
+    "drips its head": _drip(_answer("200 OK", PACKAGE), 5),
+    "drips its body": _drip(_answer("200 OK", PACKAGE), 120),
+    "says nothing": _silent,
+    "not HTTP": _say(b"\x00\x01\x02 hello\r\n\r\n"),
+    "endless headers": _say(b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(50_000))),
+    "bad chunks": _say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"),
+    "chunk cut short": _say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nabc"),
+    "not there": _say(_answer("404 Not Found", b"no")),
+    "forbidden": _say(_answer("403 Forbidden", b"no")),
+    "out of order": _say(_answer("500 Internal Server Error", b"oops")),
+    "hangs up": _say(b""),
+}
+
+
+class Server:
+    """Listens on loopback and treats every connection as ``behave`` says."""
+
+    def __init__(self) -> None:
+        self.behave: Behave = _silent
+        self.over = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._treat, args=(connection, self.behave), daemon=True).start()
+
+    def _treat(self, connection: socket.socket, behave: Behave) -> None:
+        with connection:
+            try:
+                connection.settimeout(30)
+                connection.recv(65_536)
+                behave(connection, self.over)
+            except OSError:
+                pass  # The agent hung up, as it may.
+
+    def close(self) -> None:
+        self.over.set()
+        self._listening.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
+    cache = tmp_path_factory.mktemp("packages") / "cache"
+    made = Packages(
+        cache, [], bytes_max=10**6, package_bytes_max=LIMIT_BYTES, timeout_s=TIMEOUT_S, retry_s=0.01
+    )
+    yield made
+    made.close()
+
+
+def fetch(packages: Packages, server: Server, behave: Behave, sha256: str) -> tuple[Fetched, float]:
+    server.behave = behave
+    answers: queue.Queue[Fetched] = queue.Queue()
+    began_s = time.monotonic()
+    packages.want(Asked(source=f"{server.url}/p.tar", version="1", sha256=sha256), answers.put)
+    answer = answers.get(timeout=3 * (TIMEOUT_S + 10) + SLACK_S)
+    return answer, time.monotonic() - began_s
+
+
+def left(packages: Packages) -> list[str]:
+    return os.listdir(Path(packages._directory))
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_server_that_cheats_is_refused_in_time_and_leaves_nothing(
+    packages: Packages, server: Server, cheat: str
+) -> None:
+    answer, took_s = fetch(packages, server, CHEATS[cheat], hashlib.sha256(PACKAGE).hexdigest())
+    assert answer.fd == -1
+    assert answer.error
+    assert "Traceback" not in answer.error and len(answer.error) < 400
+    assert took_s < 3 * TIMEOUT_S + SLACK_S
+    assert left(packages) == []
+
+
+def test_honest_server_is_served_from(packages: Packages, server: Server) -> None:
+    answer, _ = fetch(packages, server, _say(_answer("200 OK", PACKAGE)), hashlib.sha256(PACKAGE).hexdigest())
+    assert answer.error == ""
+    with os.fdopen(answer.fd, "rb") as got:
+        assert got.read() == PACKAGE
+    for name in left(packages):
+        os.unlink(Path(packages._directory) / name)
+
+
+@examples(12)
+@given(
+    cut=st.integers(0, 200),
+    flip=st.binary(max_size=8),
+    skip=st.integers(0, 8),
+)
+def test_no_spoiled_answer_is_taken_for_the_package(
+    packages: Packages, server: Server, cut: int, flip: bytes, skip: int
+) -> None:
+    good = _answer("200 OK", PACKAGE)
+    spoiled = good[:cut] + flip + good[cut + skip :]
+    answer, _ = fetch(packages, server, _say(spoiled), hashlib.sha256(PACKAGE).hexdigest())
+    if answer.fd >= 0:
+        with os.fdopen(answer.fd, "rb") as got:
+            assert got.read() == PACKAGE
+    else:
+        assert answer.error
+        assert left(packages) == []
+    for name in left(packages):
+        os.unlink(Path(packages._directory) / name)
