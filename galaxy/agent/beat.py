@@ -21,7 +21,14 @@ class Beats(Protocol):
     """What is used of ``galaxy.nexus.nexus.Nexus``."""
 
     def beat(
-        self, agent: str, *, boot: str, containers: int = ..., pods: int = ..., usage: AgentUsage | None = ...
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int = ...,
+        pods: int = ...,
+        usage: AgentUsage | None = ...,
+        trouble: str = ...,
     ) -> float: ...
 
 
@@ -45,6 +52,7 @@ class Heart:
         digests: Callable[[], tuple[int, int]],
         stuck_s: Callable[[], float],
         pods: Callable[[], dict[str, tuple[int, int]]],
+        trouble: Callable[[], str],
         clock: Callable[[float], None],
     ) -> None:
         self._nexus = nexus
@@ -56,6 +64,7 @@ class Heart:
         self._digests = digests
         self._stuck_s = stuck_s
         self._pods = pods
+        self._trouble = trouble
         self._clock = clock
         self._ahead_s = 0.0
         self._ending = threading.Event()
@@ -88,7 +97,12 @@ class Heart:
             return
         containers, pods = self._digests()
         redis_s = self._nexus.beat(
-            self._agent, boot=self._boot, containers=containers, pods=pods, usage=usage
+            self._agent,
+            boot=self._boot,
+            containers=containers,
+            pods=pods,
+            usage=usage,
+            trouble=self._trouble(),
         )
         self._tell("")
         ahead_s = redis_s - time.monotonic()

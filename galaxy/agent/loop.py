@@ -92,6 +92,8 @@ class AgentLoop:
         self._commit_at_s = 0.0
         self._ending = False
         self.digests = (0, 0)
+        self.trouble = ""
+        """Why nothing is obeyed now: the disk refuses. Empty when all is well."""
         self.lives: dict[str, Phase] = {}
         """Every life that is held; replaced as a whole, so other threads may look."""
         self.begun = threading.Event()
@@ -159,7 +161,9 @@ class AgentLoop:
             except HostError as error:
                 self._refused(batch, error)
                 return
-            self._commit_at_s = 0.0
+            if self._commit_at_s:
+                _LOG.info("event=agent.writable")
+            self._commit_at_s, self.trouble = 0.0, ""
             for table in self._logic.tables.values():
                 table.accept()
             if changes:
@@ -176,6 +180,7 @@ class AgentLoop:
             table.discard()
         if not self._commit_at_s:
             _LOG.error("event=agent.unwritable cause=%r", str(error))
+        self.trouble = f"{error.message}; {error.hint}" if error.hint else error.message
         self._events = compact([*batch, *self._events])
         self._commit_at_s = time.monotonic() + COMMIT_RETRY_S
 

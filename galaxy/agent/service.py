@@ -144,6 +144,7 @@ class AgentService:
             digests=lambda: self._loop.digests,
             stuck_s=self._inbox.oldest_s,
             pods=lambda: self._chores.usage,
+            trouble=lambda: self._loop.trouble,
             clock=lambda redis_s: self._inbox.put(ClockSeen(redis_s=redis_s)),
         )
         self._sessions = Sessions(

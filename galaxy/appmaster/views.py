@@ -70,6 +70,7 @@ def agent_views(
                 containers=held.containers,
                 usage=_of_the_machine(usages.get(record.agent)),
                 beat_s=beat.at_s if beat else 0.0,
+                trouble=beat.trouble if beat else "",
             )
         )
     return tuple(views)

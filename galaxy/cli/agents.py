@@ -50,6 +50,7 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
     rows = [
         ("Agent", f"{view.agent} at {info.address}, version {info.version}"),
         ("State", f"{view.state.value}, last heartbeat {ago(view.beat_s, now_s) or '0s'} ago"),
+        *([("Trouble", view.trouble)] if view.trouble else []),
         ("Pool", info.pool + (f", tags {', '.join(info.tags)}" if info.tags else "")),
         ("Mode", f"{info.mode}; enforced: {', '.join(info.enforced) or 'nothing'}"),
         ("Kernel", f"{info.kernel}, cgroup {info.cgroup or 'none'}"),

@@ -82,8 +82,9 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
     rows = []
     for agent in agents:
         info = agent.info
+        state = f"{agent.state.value}, in trouble" if agent.trouble else agent.state.value
         row = [
-            agent.agent, agent.state.value, info.pool, ",".join(info.tags) or "-", info.mode,
+            agent.agent, state, info.pool, ",".join(info.tags) or "-", info.mode,
             f"{format_cpu(agent.cpu_assigned_milli)}/{format_cpu(info.cpu_milli)}",
             f"{format_bytes(agent.memory_assigned_bytes)}/{format_bytes(info.memory_bytes)}",
             f"{format_bytes(agent.disk_assigned_bytes)}/{format_bytes(info.disk_bytes)}",

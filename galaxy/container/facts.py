@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final, TypeVar
 
@@ -63,14 +64,24 @@ def with_environment(prefix: str) -> list[int]:
 
 
 def keep(path: str, noun: Noun) -> None:
-    """Write ``noun`` whole or not at all; it outlives processes, not a crash of the machine."""
+    """Write ``noun`` whole or not at all; it outlives processes, not a crash of the machine.
+
+    Raises:
+        OSError: the disk is full or failing; what was there before still is.
+    """
     draft = f"{path}.new"
     fd = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, encode(noun))
+        left = memoryview(encode(noun))
+        while left:  # A full disk takes a part first, without a complaint.
+            left = left[os.write(fd, left) :]
+        os.rename(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
     finally:
         os.close(fd)
-    os.rename(draft, path)
 
 
 def recall(path: str, kind: type[T]) -> T | None:

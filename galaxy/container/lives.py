@@ -346,7 +346,11 @@ class Lives:
             if not self._cgroups.remove(held.key):
                 self._later(held)  # The kernel has not buried the last of its processes yet.
                 return
-        garbage.discard(self._directory(held.key), f"{self._state}/garbage")
+        try:
+            garbage.discard(self._directory(held.key), f"{self._state}/garbage")
+        except OSError:
+            self._later(held)  # A full disk may refuse even that; what is garbage already makes room.
+            return
         self.littered = True
         self._close(held)
         del self._held[held.key]

@@ -89,6 +89,8 @@ class Beat(Noun, frozen=True, kw_only=True):
     pods: int = 0
     wire: int = 1
     """Version of what the agent sends (``galaxy.model.base.WIRE_VERSION``)."""
+    trouble: str = ""
+    """Why the agent lives but cannot obey, in words: its disk refuses."""
 
 
 class BeatsSeen(Noun, frozen=True, kw_only=True):

@@ -107,6 +107,8 @@ class AgentView(Noun, frozen=True, kw_only=True):
     containers: tuple[str, ...] = ()
     usage: AgentUsage | None = None
     beat_s: float = 0.0
+    trouble: str = ""
+    """Why it lives but cannot obey, in its own words."""
 
 
 class LeaderView(Noun, frozen=True, kw_only=True):

@@ -13,6 +13,9 @@ from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 
+TROUBLE_MAX: Final = 300
+"""Characters of why an agent cannot obey."""
+
 _BEAT: Final = """
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] .. '.' .. string.format('%06d', time[2]), ARGV[1])
@@ -32,9 +35,26 @@ class Beats:
         self._address = address
         self._beat = client.register_script(_BEAT)
 
-    def beat(self, agent: str, *, boot: str, containers: int, pods: int, usage: AgentUsage | None) -> float:
+    def beat(
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int,
+        pods: int,
+        usage: AgentUsage | None,
+        trouble: str = "",
+    ) -> float:
         """Say that ``agent`` lives, and what it holds; return Redis' clock, Unix seconds."""
-        facts = Beat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods, wire=WIRE_VERSION)
+        facts = Beat(
+            agent=agent,
+            at_s=0.0,
+            boot=boot,
+            containers=containers,
+            pods=pods,
+            wire=WIRE_VERSION,
+            trouble=trouble[:TROUBLE_MAX],
+        )
         with reaching(self._address):
             seconds, micros = self._beat(
                 keys=[keys.BEATS, keys.BEAT_FACTS, keys.USAGES],
@@ -65,6 +85,7 @@ class Beats:
                     containers=beat.containers,
                     pods=beat.pods,
                     wire=beat.wire,
+                    trouble=beat.trouble,
                 )
             )
         return BeatsSeen(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(beats))

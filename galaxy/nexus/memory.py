@@ -101,9 +101,15 @@ class MemoryNexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
+        trouble: str = "",
     ) -> float:
         self._beats[agent] = Beat(
-            agent=agent, at_s=self._now_s(), boot=boot, containers=containers, pods=pods
+            agent=agent,
+            at_s=self._now_s(),
+            boot=boot,
+            containers=containers,
+            pods=pods,
+            trouble=trouble,
         )
         if usage is not None:
             self._usages[agent] = usage

@@ -162,9 +162,15 @@ class Nexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
+        trouble: str = "",
     ) -> float:
-        """Say that ``agent`` lives, with the digests of what it holds; return Redis' clock, Unix seconds."""
-        return self._beats.beat(agent, boot=boot, containers=containers, pods=pods, usage=usage)
+        """Say that ``agent`` lives, with the digests of what it holds; return Redis' clock, Unix seconds.
+
+        ``trouble`` says why it cannot obey, if so.
+        """
+        return self._beats.beat(
+            agent, boot=boot, containers=containers, pods=pods, usage=usage, trouble=trouble
+        )
 
     def beats(self) -> BeatsSeen:
         """Return the last heartbeat of every agent, and Redis' clock."""

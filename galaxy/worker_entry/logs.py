@@ -3,7 +3,8 @@
 How the files lie, and how the previous run is found in them, says ``galaxy.model.logfiles``.
 Each stream has one pipe for the whole life of the container. One callback moves at most 64 KiB,
 so a flood fills its pipe and slows itself down, not AppWorker. If the host's disk is full,
-output is dropped and counted; the program is not held up.
+output is dropped and counted, and a line in the log says so once there is room; the program is
+not held up.
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ class TaskLogs:
         with contextlib.suppress(OSError):  # Readers then take the whole stream for one run.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             fd = os.open(f".{name}", flags, 0o640, dir_fd=self._directory)
+            data = encode(index)
             try:
-                os.write(fd, encode(index))
+                whole = os.write(fd, data) == len(data)
             finally:
                 os.close(fd)
-            os.rename(f".{name}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            if whole:
+                os.rename(f".{name}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
 class _Stream:
@@ -98,13 +101,16 @@ class _Stream:
         self._bytes_max = max(bytes_max, 1)
         self._rotated = rotated
         self._lost = lost
-        self._failing = False
+        self._dropped_bytes = 0
+        self._why = ""
+        self._mid_line = False
         self._file = -1
         self._size = 0
         self.base = 0
         self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_fd, False)
-        self._open()
+        with contextlib.suppress(OSError):
+            self._open()
         loop.add(self._read_fd, READ, self._ready)
 
     @property
@@ -125,19 +131,34 @@ class _Stream:
             data = os.read(self._read_fd, _CHUNK)
         except BlockingIOError:
             return 0
+        left = memoryview(data)
         try:
-            self._write(memoryview(data))
-            self._failing = False
+            if self._dropped_bytes:
+                self._tell_dropped()
+            while left:
+                left = left[self._write(left) :]
         except OSError as error:
-            if not self._failing:
-                self._lost(f"output of {self._names[0]} is lost: {error}")
-            self._failing = True
+            if not self._dropped_bytes:
+                self._why = error.strerror or str(error)
+                self._lost(f"output of {self._names[0]} is dropped: {self._why}")
+            self._dropped_bytes += len(left)
         return len(data)
 
-    def _write(self, data: memoryview) -> None:
-        if self._file < 0:
-            self._open()
-        while data:
+    def _tell_dropped(self) -> None:
+        """Say in the log what is not in it, in a line of its own."""
+        start = "\n" if self._mid_line else ""
+        note = f"{start}[galaxy: {self._dropped_bytes} bytes were dropped: {self._why}]\n"
+        left = memoryview(note.encode())
+        while left:
+            left = left[self._write(left) :]
+        self._lost(f"output of {self._names[0]} is kept again; {self._dropped_bytes} bytes were dropped")
+        self._dropped_bytes = 0
+
+    def _write(self, data: memoryview) -> int:
+        """Write some of ``data``; return how many bytes."""
+        while True:
+            if self._file < 0:
+                self._open()
             room = self._bytes_max - self._size
             part = data
             if len(data) > room:  # The file ends at the end of a line, if there is one in it.
@@ -148,13 +169,13 @@ class _Stream:
                 part = data[: newline + 1] if newline >= 0 else data[:room]
             count = os.write(self._file, part)
             self._size += count
-            data = data[count:]
+            self._mid_line = part[count - 1] != ord("\n")
+            return count
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        with contextlib.suppress(OSError):
-            self._file = os.open(self._names[0], flags, 0o640, dir_fd=self._directory)
-            self._size = os.fstat(self._file).st_size
+        self._file = os.open(self._names[0], flags, 0o640, dir_fd=self._directory)
+        self._size = os.fstat(self._file).st_size
 
     def _rotate(self) -> None:
         os.close(self._file)
@@ -166,5 +187,4 @@ class _Stream:
         for newer, older in reversed(list(zip(self._names, self._names[1:], strict=False))):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(newer, older, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        self._open()
         self._rotated()

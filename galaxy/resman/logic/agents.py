@@ -103,6 +103,8 @@ def hear(books: Books, safe: SafeMode, seen: BeatsSeen) -> None:
     away = _unseen(books) if start else len(judged.suspect) + len(judged.dead)
     safe.judge(away, known)
     _move(books, judged, believe_dead=safe.reason is None)
+    for beat in seen.beats:
+        _heed(books, beat)
 
 
 def _is_foreign(books: Books, beat: Beat) -> bool:
@@ -115,6 +117,24 @@ def _is_foreign(books: Books, beat: Beat) -> bool:
             books.tell("agent.refused", beat.agent, f"{error.message}; {error.hint}")
         return True
     return False
+
+
+def _heed(books: Books, beat: Beat) -> None:
+    """Give nothing new to an agent that lives and says why it cannot obey."""
+    name = beat.agent
+    record = books.agents.get(name)
+    if record is None or record.state is not AgentState.ALIVE:
+        books.troubled.discard(name)
+        return
+    if bool(beat.trouble) != (name in books.troubled):
+        if beat.trouble:
+            books.troubled.add(name)
+            books.tell("agent.trouble", name, beat.trouble)
+        else:
+            books.troubled.discard(name)
+            books.tell("agent.well", name)
+    if beat.trouble:
+        books.view.stand(name, Standing.SUSPECT)  # The next reading opens it, if all is well by then.
 
 
 def _unseen(books: Books) -> int:

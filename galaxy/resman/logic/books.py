@@ -105,6 +105,8 @@ class Books:
         self.lost: dict[str, None] = {}
         self.foreign: dict[str, str] = {}
         """Agents, by boot, whose wire version we do not read."""
+        self.troubled: set[str] = set()
+        """Agents that live and say that they cannot obey."""
         self.flaky: dict[str, None] = {}
         self.changed: dict[str, dict[str, None]] = {}
         self.answer: dict[str, int] = {}

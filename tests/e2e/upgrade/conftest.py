@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local import remains
+from tests.support.parts import Parts
 from tests.support.redis_server import RedisServer
-
-from .cluster import Mixed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,9 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def mixed(redis_server: RedisServer) -> Iterator[Mixed]:
+def mixed(redis_server: RedisServer) -> Iterator[Parts]:
     folder = Path(tempfile.mkdtemp(prefix="galaxy-upgrade-")).resolve()
-    made = Mixed(folder, redis_server.url)
+    made = Parts(folder, redis_server.url)
     try:
         yield made
     finally:

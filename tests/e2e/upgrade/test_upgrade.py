@@ -8,13 +8,12 @@ from pathlib import Path
 
 from galaxy.cli.local import remains
 from tests.support import releases
-
-from .cluster import Mixed, parent, release_of, until, witness
+from tests.support.parts import Parts, parent, release_of, until, witness
 
 TOO_FAR = "sender and receiver are too far apart"
 
 
-def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Mixed, tmp_path: Path) -> None:
+def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tmp_path: Path) -> None:
     old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
     for part in ("resman", "appmaster", "agent"):
         mixed.start(part, old)
@@ -54,7 +53,7 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Mixed, tm
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
-def test_older_release_takes_over_from_a_newer_one_again(mixed: Mixed, tmp_path: Path) -> None:
+def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path: Path) -> None:
     old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
     mixed.start("agent", old)
     for part in ("resman", "appmaster"):
@@ -80,7 +79,7 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Mixed, tmp_path:
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
-def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Mixed, tmp_path: Path) -> None:
+def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts, tmp_path: Path) -> None:
     ours, far = releases.older(tmp_path / "ours"), releases.far(tmp_path / "far")
     for part in ("resman", "appmaster", "agent"):
         mixed.start(part, ours)

@@ -90,6 +90,8 @@ class FakeAgent:
         self.gone: set[tuple[str, int]] = set()
         self.fails: Callable[[str, int], bool] = lambda container, incarnation: False
         self.slow = False
+        self.trouble = ""
+        self.wire = 1
 
     def obey(self, orders: ContainerOrders) -> list[AgentReport]:
         if orders.epoch < self.epoch:
@@ -130,7 +132,10 @@ class FakeAgent:
         for (container, incarnation), found in self.held.items():
             if found.state is FoundState.READY:
                 digest ^= digest_of_container(container, incarnation)
-        return Beat(agent=self.name, at_s=now_s, boot=self.info.boot, containers=digest)
+        return Beat(
+            agent=self.name, at_s=now_s, boot=self.info.boot, containers=digest, trouble=self.trouble,
+            wire=self.wire,
+        )  # fmt: skip
 
     def restart(self) -> AgentReport:
         """Come up as a new process that finds its containers again."""

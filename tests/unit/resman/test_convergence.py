@@ -6,6 +6,7 @@ import pytest
 
 from galaxy.errors import UsageError
 from galaxy.model.agent import AgentState, BeatsSeen
+from galaxy.model.base import WIRE_READABLE
 from galaxy.model.container import ContainerState, FoundState
 from galaxy.model.names import CONTAINER_APPLY
 from galaxy.resman.logic import ResManConfig
@@ -302,6 +303,35 @@ def test_when_half_of_the_agents_vanish_at_once_nothing_moves_and_one_alone_is_r
     cluster.run(35.0)
     assert sum(before[name] == life for name, life in cluster.ready().items()) == 3
     assert set(cluster.agents_of("web-1")) == {"h2", "h3", "h4"}
+
+
+def test_agent_that_says_it_cannot_obey_keeps_what_it_has_and_gets_nothing_new() -> None:
+    cluster = Cluster(*_agents(2))
+    cluster.order("web-1", 2)
+    cluster.run(2.0)
+    before = cluster.ready()
+    cluster.agents["h1"].trouble = "disk full"
+    cluster.run(2.0)
+    cluster.order("db-1", 3)
+    cluster.run(50.0)
+    assert cluster.agents_of("db-1") == ["h2"] * 3
+    assert {name: cluster.ready()[name] for name in before} == before
+    assert cluster.resman.books.agents["h1"].state is AgentState.ALIVE
+    cluster.agents["h1"].trouble = ""
+    cluster.run(2.0)
+    cluster.order("new-1", 2)
+    cluster.run(2.0)
+    assert "h1" in cluster.agents_of("new-1")
+
+
+def test_agent_of_a_wire_version_too_far_away_is_as_good_as_away() -> None:
+    cluster = Cluster(*_agents(3))
+    cluster.order("web-1", 3)
+    cluster.run(2.0)
+    cluster.agents["h1"].wire = WIRE_READABLE[-1] + 1
+    cluster.run(45.0)
+    assert cluster.resman.books.agents["h1"].state is AgentState.DEAD
+    assert set(cluster.agents_of("web-1")) == {"h2", "h3"}
 
 
 def test_patience_that_makes_no_sense_is_refused() -> None:

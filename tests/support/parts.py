@@ -1,4 +1,4 @@
-"""One host whose parts are of different releases, each started and stopped by itself."""
+"""One host whose parts are started and stopped each by itself, and may be of different releases."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ T = TypeVar("T")
 COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.1; done"
 
 
-class Mixed:
-    """Parts by name; ``start`` runs one from a release's folder."""
+class Parts:
+    """Parts by name; ``start`` runs one, from a release's folder if there is one."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
         self.state = folder / "state"
-        self.root = f"galaxy-upgrade-{os.getpid()}"
+        self.root = f"galaxy-parts-{os.getpid()}"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, part: str, release: Path, name: str = "h1") -> None:
-        """Start ``resman``, ``appmaster`` or ``agent`` of the release in this folder."""
+    def start(self, part: str, release: Path | None = None, name: str = "h1") -> None:
+        """Start ``resman``, ``appmaster`` or ``agent``."""
         words = [sys.executable, "-P", "-m", "galaxy.cli.main", part, "--redis", self.url, "--name", name]
         if part == "agent":
             words += ["--state", str(self.state / name), "--cgroup-root", f"{self.root}-{name}"]
+            words += ["--package-root", str(self.folder)]
         with open(self.log(part), "ab") as log:
             self.processes[part] = subprocess.Popen(
                 words, env=self.environ(release), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
