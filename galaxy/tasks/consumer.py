@@ -32,6 +32,13 @@ class Consumer(CeleryConsumer):
             self.app.backend.store_result(task_id, NotRegistered(name), "FAILURE", request=request)
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Count and drop it. Celery would log a traceback, and the body with all that is in it."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        why = f"{type(exc).__name__}: {exc}"
+        self.app.galaxy_dropped.count("malformed", task=headers.get("task"), id=headers.get("id"), why=why)
+        message.ack_log_error(log, self.connection_errors)
+
     def ensure_connected(self, conn: Any) -> Any:
         def note(error: Exception, interval_s: float) -> None:
             log.warning("event=broker.waiting again_s=%.1f cause=%r", interval_s, str(error))

@@ -1,0 +1,169 @@
+"""Whatever strangers push into the queues of ResMan and AppMaster, the leader leads and answers on.
+
+The real processes on a real Redis: Celery worker, handlers, loop, logic, commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.client import Galaxy
+from galaxy.model import names
+from galaxy.model.agent import AgentReport
+from galaxy.model.base import Noun, encode
+from galaxy.model.container import GroupOrders, GroupStatuses
+from galaxy.model.names import APPMASTER, RESMAN
+from galaxy.model.request import OPERATIONS, Request
+from galaxy.nexus import Nexus
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+from tests.property.test_wire import STRANGE, places, put
+from tests.support.redis_server import RedisServer, running_server
+from tests.support.rubbish import EMBED, heads, message, rubbish
+
+KINDS: dict[str, list[tuple[str, type[Noun]]]] = {
+    RESMAN: [(names.GROUP_APPLY, GroupOrders), (names.CONTAINER_REPORT, AgentReport)],
+    APPMASTER: [
+        (names.GROUP_STATUS, GroupStatuses),
+        (names.POD_REPORT, AgentReport),
+        *[(op, Request) for op in sorted(OPERATIONS)],
+    ],
+}
+
+
+class Leaders:
+    """Both leaders, each a process of its own with its log."""
+
+    def __init__(self, server: RedisServer, top: Path) -> None:
+        self.server = server
+        self.client = redis.Redis.from_url(server.url, socket_timeout=30)
+        self.galaxy = Galaxy(server.url, timeout_s=60.0)
+        self._logs = {role: top / f"{role}.log" for role in KINDS}
+        self.processes = {role: self._start(role) for role in KINDS}
+        self._read = dict.fromkeys(KINDS, 0)
+
+    def _start(self, role: str) -> subprocess.Popen[bytes]:
+        with open(self._logs[role], "wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "galaxy.cli.main", role, "--name", "t"],
+                env=os.environ | {"GALAXY_REDIS": self.server.url},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def await_leads(self) -> None:
+        nexus = Nexus.connect(self.server.url, name="test")
+        end_s = time.monotonic() + 90
+        try:
+            for role, process in self.processes.items():
+                while nexus.leader(role) is None:
+                    assert process.poll() is None and time.monotonic() < end_s, self.log(role)[-2000:]
+                    threading.Event().wait(0.05)
+        finally:
+            nexus.close()
+
+    def log(self, role: str) -> str:
+        return self._logs[role].read_text(errors="replace")
+
+    def news(self, role: str) -> str:
+        """Return what was logged since this was last asked."""
+        log = self.log(role)
+        new, self._read[role] = log[self._read[role] :], len(log)
+        # A busy machine may cost a lease; a message may not.
+        lost = [line for line in new.splitlines() if "event=leader.lost" in line]
+        assert all("not renewed in time" in line for line in lost), lost
+        return new
+
+    def await_taken(self, role: str) -> None:
+        """Return when the queue of ``role`` is empty."""
+        end_s = time.monotonic() + 60
+        while self.client.llen(role):
+            assert time.monotonic() < end_s, f"{role} takes nothing more:\n{self.log(role)[-3000:]}"
+            threading.Event().wait(0.01)
+
+    def serves(self) -> None:
+        """Assert that both processes live, and lead, and that AppMaster answers."""
+        self.galaxy.jobs()
+        self.galaxy.agents()
+        self.await_leads()
+        assert [process.poll() for process in self.processes.values()] == [None, None]
+
+    def close(self) -> None:
+        self.galaxy.close()
+        self.client.close()
+        for process in self.processes.values():
+            process.kill()
+            process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def leaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leaders]:
+    with running_server() as server:
+        made = Leaders(server, tmp_path_factory.mktemp("leaders"))
+        try:
+            made.await_leads()
+            yield made
+        finally:
+            made.close()
+
+
+@st.composite
+def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A message for a leader's queue: a noun with odd values, or one spoiled in its shape."""
+    role = draw(st.sampled_from(sorted(KINDS)))
+    task, kind = draw(st.sampled_from(KINDS[role]))
+    noun = json.loads(encode(draw(hostile(kind))))
+    where = draw(st.sampled_from(["as it is", "as it is", "noun", "call", "bytes"]))
+    if where == "noun":
+        noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
+    text: Any = json.dumps(noun) if draw(st.booleans()) else noun
+    call: Any = [[], {"v": 1, "body": text}, EMBED]
+    if where == "call":
+        call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
+    data = message(call, queue=role, headers=heads(task))
+    if where == "bytes":
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
+    return role, data
+
+
+@examples(25)
+@given(st.lists(envelopes(), min_size=1, max_size=20))
+def test_no_messages_keep_a_leader_from_leading_and_answering(
+    leaders: Leaders, drawn: list[tuple[str, bytes]]
+) -> None:
+    for role, data in drawn:
+        leaders.client.lpush(role, data)
+    for role in KINDS:
+        leaders.await_taken(role)
+    leaders.serves()
+    for role in KINDS:
+        news = leaders.news(role)
+        assert "Traceback" not in news, news
+        assert "event=event.poison" not in news, news
+
+
+@pytest.mark.parametrize("role", sorted(KINDS))
+def test_rubbish_is_dropped_with_a_line_in_the_log(leaders: Leaders, role: str) -> None:
+    leaders.news(role)
+    for _what, data in rubbish(role, KINDS[role][0][0]):
+        leaders.client.lpush(role, data)
+    leaders.await_taken(role)
+    leaders.serves()
+    news = leaders.news(role)
+    assert "event=message.dropped" in news
+    assert "Traceback" not in news
