@@ -23,6 +23,8 @@ from galaxy.nexus.connection import reaching
 VERBS: Final = ("kill", "stop", "cut")
 LASTS_S: Final = 3.0
 """A fault lasts so long, one and a half leases, if another works by then."""
+STEADY_S: Final = 0.7
+"""Who leads for so long has loaded its state, and renewed its lease."""
 LOOK_S: Final = 0.005
 """How closely Redis is watched while a leader is away; figures are as coarse as this."""
 WAIT_S: Final = 30.0
@@ -98,19 +100,26 @@ class Pair:
         resume([pid])
 
     def _await_both(self) -> None:
-        """Return when one leads and another stands by, which Redis knows: it waits for the lead."""
+        """Return when one leads for a while and another stands by, which Redis knows."""
 
         def both() -> bool:
             self._cluster.tend()
             pid = self._cluster.leader_pid(self._role)
-            return pid in self._cluster.pids(self._role) and self._stand_by()
+            return pid in self._cluster.pids(self._role) and self._steady()
 
         self._until(both, "one leads and one stands by")
 
-    def _stand_by(self) -> bool:
-        with reaching(self._cluster.admin.address):
-            clients = self._cluster.admin.client.client_list()
-        return any(c["name"].startswith(f"{self._role}@") and c["cmd"] == "blpop" for c in clients)
+    def _steady(self) -> bool:
+        """Tell whether somebody leads for ``STEADY_S``, and somebody else is blocked until he lets go."""
+        admin = self._cluster.admin
+        leader = admin.leader(self._role)
+        with reaching(admin.address):
+            seconds, microseconds = admin.client.time()
+            clients = admin.client.client_list()
+        if leader is None or seconds + microseconds / 1e6 - leader.since_s < STEADY_S:
+            return False
+        waiting = {c["name"] for c in clients if c["cmd"] == "blpop" and "b" in c["flags"]}
+        return any(name.startswith(f"{self._role}@") and name != leader.address for name in waiting)
 
     def _number(self, key: str) -> int:
         """Return the epoch at the beginning of a key's value; 0 when it has none."""
