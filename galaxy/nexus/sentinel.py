@@ -37,6 +37,8 @@ SKIP_S: Final = 5.0
 """How long a Sentinel that did not answer is left in peace."""
 MOVED: Final = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 """Codes of the answers of a server that was the master, and is not."""
+DOUBTFUL: Final = ("NOREPLICAS",)
+"""And of one that may have been replaced without having been told."""
 
 log = logging.getLogger(__name__)
 
@@ -137,10 +139,10 @@ class Sentinels(Sentinel):
             if name in masters:
                 said.append((int(masters[name].get("config-epoch", 0)), masters[name]))
         if not said:
-            known = f"no Sentinel knows a master {name!r}, but {', '.join(sorted(others)) or 'none'}"
-            raise MasterNotFoundError(
-                "; ".join([*problems, *([known] if len(problems) < self.count else [])])
-            )
+            if len(problems) < self.count:
+                known = ", ".join(sorted(others)) or "none"
+                problems.append(f"no Sentinel knows a master {name!r}; known: {known}")
+            raise MasterNotFoundError("; ".join(problems))
         newest = max(said, key=lambda pair: pair[0])[1]
         where = f"{newest['ip']}:{newest['port']}"
         self._replicas = max(int(facts.get("num-slaves", 0)) for _, facts in said)
@@ -162,6 +164,7 @@ class Sentinels(Sentinel):
             MasterNotFoundError: most Sentinels do not answer, another is the master, or is about to be.
         """
         answers: list[list[dict[str, Any]]] = []
+        going = False
         with self._asking:
             for client in self.sentinels:
                 try:
@@ -171,14 +174,18 @@ class Sentinels(Sentinel):
                     continue
                 finally:
                     client.connection_pool.disconnect()
-                if (facts["ip"], facts["port"]) != master or "failover" in facts["flags"]:
-                    raise MasterNotFoundError(f"master {name} is about to be replaced")
+                going |= (facts["ip"], facts["port"]) != master or "failover" in facts["flags"]
                 answers.append(found)
+        if going:
+            self.discover_master(name)  # Whoever is still with the old one shall leave it.
+            raise MasterNotFoundError(f"master {name} is being replaced")
         if len(answers) * 2 <= self.count:
             raise MasterNotFoundError(f"only {len(answers)} of {self.count} Sentinels answer")
         dead: Counter[Address] = Counter()
         for replica in itertools.chain.from_iterable(answers):
             down = replica["is_sdown"] or replica["is_odown"] or replica["is_disconnected"]
+            # An old master that is not told yet: any replica that follows is preferred to it.
+            down = down or replica.get("role-reported") == "master"
             dead[replica["ip"], replica["port"]] += bool(down)
         return sum(votes * 2 <= self.count for votes in dead.values())
 
@@ -220,6 +227,8 @@ class MasterConnection(SentinelManagedConnection):
         try:
             return super().read_response(*args, **options)
         except redis.ResponseError as error:
+            if code_of(error) in DOUBTFUL:
+                self.mark_for_reconnect()  # Back in its pool: then Sentinels are asked again.
             if code_of(error) not in MOVED:
                 raise
             self.disconnect()

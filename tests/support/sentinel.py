@@ -21,6 +21,7 @@ import redis
 from galaxy.client.contexts import login_url
 from galaxy.nexus import acl
 from tests.support.redis_server import free_port, server_binary
+from tests.support.tls import Authority
 
 MASTER = "galaxy"
 SECRET = "the-secret-of-this-test-only"
@@ -33,8 +34,9 @@ SETINFO = acl.knows_setinfo(VERSION.split("v=")[1].split()[0])
 class Process:
     """A server or Sentinel: a folder, a port, and a process again and again."""
 
-    def __init__(self, folder: Path, name: str, *, sentinel: bool = False) -> None:
+    def __init__(self, folder: Path, name: str, *, sentinel: bool = False, tls: Path | None = None) -> None:
         self.name = name
+        self._tls = tls
         self.port = free_port()
         self.folder = folder / name
         self.folder.mkdir()
@@ -73,7 +75,9 @@ class Process:
             login = {"password": SENTINEL_PASSWORD}
         else:
             login = {"username": acl.ADMIN, "password": acl.password(SECRET, acl.ADMIN)}
-        return redis.Redis("127.0.0.1", self.port, socket_timeout=2, **login)  # type: ignore[arg-type]
+        secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls / "ours.crt")}
+        options: Any = {"socket_timeout": 2, **login, **secure}
+        return redis.Redis("127.0.0.1", self.port, **options)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -95,18 +99,22 @@ class Process:
 
 
 class Guarded:
-    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in."""
+    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in, with ``tls`` only so."""
 
-    def __init__(self, folder: Path, *, replicas: int = 2, lines: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, replicas: int = 2, lines: Sequence[str] = (), tls: bool = False
+    ) -> None:
         users = acl.file(SECRET, (), setinfo=SETINFO, sentinel=True)
-        self.servers = [Process(folder, f"redis{n}") for n in range(replicas + 1)]
-        self.sentinels = [Process(folder, f"sentinel{n}", sentinel=True) for n in range(3)]
+        self._tls = folder if tls else None
+        self.servers = [Process(folder, f"redis{n}", tls=self._tls) for n in range(replicas + 1)]
+        self.sentinels = [Process(folder, f"sentinel{n}", sentinel=True, tls=self._tls) for n in range(3)]
+        secure = _tls_lines(folder) if tls else []
         for number, server in enumerate(self.servers):
             (server.folder / "users.acl").write_text(users)
             follows = [f"replicaof 127.0.0.1 {self.servers[0].port}"] if number else []
-            server.conf.write_text("\n".join([*_server_lines(server), *follows, *lines]) + "\n")
+            _write(server.conf, [*_server_lines(server), *follows, *lines], secure)
         for sentinel in self.sentinels:
-            sentinel.conf.write_text("\n".join(_sentinel_lines(sentinel, self.servers[0].port)) + "\n")
+            _write(sentinel.conf, _sentinel_lines(sentinel, self.servers[0].port), secure)
 
     def start(self) -> None:
         for process in [*self.servers, *self.sentinels]:
@@ -145,8 +153,11 @@ class Guarded:
     def url(self, role: str = acl.ADMIN, host: str = "", **parameters: str) -> str:
         where = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         given = {"master": MASTER, "sentinel_password": SENTINEL_PASSWORD} | parameters
+        if self._tls is not None:
+            given["ca"] = str(self._tls / "ours.crt")
         query = "&".join(f"{name}={value}" for name, value in given.items())
-        return login_url(f"sentinel://{where}/0?{query}", SECRET, role, host)
+        scheme = "sentinel" if self._tls is None else "sentinels"
+        return login_url(f"{scheme}://{where}/0?{query}", SECRET, role, host)
 
     def await_master(self, other_than: Process, timeout_s: float = 30) -> Process:
         """Return the new master once most Sentinels know it."""
@@ -196,6 +207,22 @@ def _sentinel_lines(sentinel: Process, port: int) -> list[str]:
         f"sentinel failover-timeout {MASTER} 5000",
         f"sentinel parallel-syncs {MASTER} 2",
     ]  # fmt: skip
+
+
+def _tls_lines(folder: Path) -> list[str]:
+    ours = Authority(folder, "ours")
+    certificate, key = ours.issue("server", "IP:127.0.0.1")
+    return [
+        f'tls-cert-file "{certificate}"', f'tls-key-file "{key}"', f'tls-ca-cert-file "{ours.certificate}"',
+        "tls-auth-clients no", "tls-replication yes",
+    ]  # fmt: skip
+
+
+def _write(path: Path, lines: list[str], secure: list[str]) -> None:
+    """Write a configuration; where there is something for TLS it listens to nothing else."""
+    if secure:
+        lines = [f"port 0\ntls-{line}" if line.startswith("port ") else line for line in lines]
+    path.write_text("\n".join([*secure, *lines]) + "\n")
 
 
 def _until(what: str, true: Callable[[], bool], timeout_s: float = 30) -> None:
