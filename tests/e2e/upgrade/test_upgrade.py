@@ -70,7 +70,7 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path:
         mixed.stop(part)
         mixed.start(part, old)  # What it finds on its disk and in Redis was written by the newer one.
         until("all is as wanted", lambda: mixed.job("kept").settled and mixed.job("fresh").settled)
-    assert release_of(parent(pids[0])) == str(old)
+    until("the launcher is of the older release", lambda: release_of(parent(pids[0])) == str(old))
     assert [pod.pid for pod in mixed.run(witness("kept", env={"GREETING": "3"}))] == pids
     mixed.run(witness("fresh", env={"GREETING": "3"}))
     assert {key[-1] for key in mixed.counts("fresh")} == {"1"}, "a container was replaced"
