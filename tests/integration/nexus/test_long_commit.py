@@ -1,0 +1,35 @@
+"""A commit in pieces, some of which Redis has lost."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from galaxy.driver.ports import Grant
+from galaxy.errors import Unreachable
+from galaxy.model.table import Change
+from galaxy.nexus import Nexus, keys, store
+from tests.support.redis_server import RedisServer
+
+
+class Forgetful(redis.Redis):
+    """Loses what is staged just before it takes effect, as a server that was replaced in between."""
+
+    def evalsha(self, sha: str, numkeys: int, *words: object) -> object:
+        if numkeys > 3:
+            self.rpop(keys.staging("resman"))
+        return super().evalsha(sha, numkeys, *words)  # type: ignore[arg-type]
+
+
+def test_a_long_commit_that_lost_a_piece_writes_nothing_and_is_repeated(redis_server: RedisServer) -> None:
+    with Nexus.connect(redis_server.url, name="t") as nexus:
+        grant = nexus.campaign("resman", "o", ttl_s=30.0, address="a")
+        assert isinstance(grant, Grant)
+        value = b'"' + b"x" * store.CHUNK_BYTES + b'"'
+        changes = [Change(table="t", key=key, value=value) for key in ("a", "b")]
+        forgetful = store.FencedStore(Forgetful.from_url(redis_server.url), "here")
+        with pytest.raises(Unreachable, match="lost part of a long commit"):
+            forgetful.commit(grant, 1, changes, ())
+        assert nexus.client.hlen(keys.table("resman", "t")) == 0
+        nexus.commit(grant, 1, changes, ())
+        assert nexus.client.hlen(keys.table("resman", "t")) == 2
