@@ -12,7 +12,7 @@
 # installed) are fetched when they are not there. Uses KVM where the processor has it, else emulates
 # the processor: programs are then some fifteen times slower.
 #
-#   GALAXY_V2_TIMEOUT_S   the longest that it may take: 600, emulated 1500
+#   GALAXY_V2_TIMEOUT_S   the longest that it may take, in seconds: 600, emulated 1500
 #   GALAXY_V2_ACCEL       kvm or tcg, instead of looking
 #   GALAXY_V2_MEMORY_MIB  of the machine: 2048
 set -eu
@@ -87,9 +87,10 @@ if [ -z "$accel" ]; then
     # A /dev/kvm without these flags is one that runs only guests made for it.
     if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm; else accel=tcg; fi
 fi
+# NumPy's wheels want these instructions; the fewer, the quicker is their emulation.
 case $accel in
     kvm) processor=host limit=600 ;;
-    *) processor=qemu64 limit=1500 && say "no KVM here: the processor is emulated, which is some fifteen times slower" ;;
+    *) processor=qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt limit=1500 && say "no KVM here: the processor is emulated, which is some fifteen times slower" ;;
 esac
 limit=${GALAXY_V2_TIMEOUT_S:-$limit}
 memory=${GALAXY_V2_MEMORY_MIB:-2048}M
