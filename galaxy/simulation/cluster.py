@@ -24,6 +24,7 @@ from galaxy.simulation.bus import Bus
 from galaxy.simulation.checkers.accepted import accepted
 from galaxy.simulation.checkers.liveness import differences
 from galaxy.simulation.checkers.lives import Lives, Obedience
+from galaxy.simulation.checkers.quota import Quotas
 from galaxy.simulation.checkers.safety import Booking, Capacity, Epochs, MassLoss, OnceOnly, OneLife
 from galaxy.simulation.checkers.violation import Violation
 from galaxy.simulation.faults import Faults
@@ -46,6 +47,8 @@ SIZES: Final[tuple[dict[str, int], ...]] = (
     {"cpu_milli": 8000, "memory_bytes": 6 * GIB},
 )
 """What machines have little or much of, in turn, so that each of it runs short somewhere."""
+LIMITED: Final = 1
+"""In seeds of this rest by 3 the user has a quota, now higher and now lower."""
 NOTICE_S: Final = 5.0
 """How long a host that is back may take until it has heard what is wanted of it now."""
 
@@ -97,6 +100,7 @@ class Cluster:
         self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
         self._once, self._epochs = OnceOnly(self._hidden), Epochs()
         self._lives, self._obedience, self._mass = Lives(), Obedience(), MassLoss()
+        self._quotas = Quotas()
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -126,7 +130,7 @@ class Cluster:
             for n in range(1, hosts + 1)
         ]
         self._by_name = {host.name: host for host in self.hosts}
-        self.user = User(self.world, self.bus, self.nexus)
+        self.user = User(self.world, self.bus, self.nexus, limited=not quiet and seed % 3 == LIMITED)
         if not quiet:
             self._every_second()
 
@@ -169,6 +173,8 @@ class Cluster:
                 host.chances()
             if self.world.chance(self.world.faults.mass_cut):
                 self._cut_many()
+        else:
+            self.user.lift()
         self._committed()
         self.world.after(1.0, self._every_second)
 
@@ -222,6 +228,8 @@ class Cluster:
             self._one.check(host)
             self._epochs.check(host)
         for leader in self.leaders:
+            if self.user.limited and leader.role == RESMAN and leader.leads:
+                self._quotas.check(leader)
             if leader.role == APPMASTER and leader.leads:
                 self._once.committed(leader)
                 if (pods := leader.table("pods")) is not None:

@@ -63,6 +63,11 @@ class LeaderProcess:
     def leads(self) -> bool:
         return self._leadership is not None and self._lease is not None and self._lease.held()
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the present leadership; 0 without one."""
+        return 0 if self._leadership is None else self._leadership.grant.epoch
+
     # ---- process
 
     def _start(self) -> None:

@@ -9,7 +9,8 @@ import msgspec
 from galaxy.model.answer import Answer
 from galaxy.model.base import Noun, decode
 from galaxy.model.names import APPMASTER
-from galaxy.model.request import JobRef, Request, SubmitJob, UpdateJob
+from galaxy.model.quota import Ceiling
+from galaxy.model.request import JobRef, Request, SetQuota, SubmitJob, UpdateJob
 from galaxy.model.spec import (
     CpuSpec,
     DeploySpec,
@@ -24,6 +25,7 @@ from galaxy.model.spec import (
 from galaxy.model.step import Send
 from galaxy.nexus.memory import MemoryNexus
 from galaxy.simulation.bus import Bus
+from galaxy.simulation.faults import CALM
 from galaxy.simulation.world import World
 from galaxy.units import MIB
 
@@ -44,7 +46,9 @@ class Wanted(Noun, frozen=True, kw_only=True):
 class User:
     """One request at a time, repeated with the same key until it is answered."""
 
-    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus) -> None:
+    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus, *, limited: bool = False) -> None:
+        """``limited``: an operator gives the user quotas now and then, also less than he has."""
+        self.limited = limited
         self.wanted: dict[str, Wanted] = {}
         self.requests = 0
         self.busy = False
@@ -59,6 +63,9 @@ class User:
     def act(self) -> None:
         """Ask for one thing, by chance."""
         if self.busy:
+            return
+        if self.limited and self._world.chance(0.25):
+            self._limit()
             return
         live = sorted(self.wanted)
         choice = self._world.random.random()
@@ -149,6 +156,27 @@ class User:
     def remove(self, wanted: Wanted) -> None:
         """Ask for the end of a job."""
         self._wish(wanted, "remove")
+
+    def _limit(self) -> None:
+        """Have other ceilings, or none of one kind."""
+        draw = self._world.random.choice
+        containers, cpu = draw((None, 4, 6, 8, 12)), draw((None, 800, 1600, 2400))
+        lift = [name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None]
+        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(lift))
+
+    def lift(self) -> None:
+        """Have no quota any more: what was accepted before a ceiling was lowered shall come to be."""
+        if self.limited and not self.busy:
+            self._set_quota(Ceiling(), ("containers", "cpu_milli"))
+
+    def _set_quota(self, ceiling: Ceiling, lift: tuple[str, ...]) -> None:
+        def done(answer: Answer) -> None:
+            self._world.tell(f"user may have {ceiling}: {answer.problem or 'ok'}")
+            if len(lift) == 2 and answer.problem is None and self._world.faults is CALM:
+                self.limited = False
+
+        asked = SetQuota(user="sim", ceiling=ceiling, lift=lift)
+        self._ask("galaxy.quota.set", asked, done)
 
     def _wish(self, wanted: Wanted, wish: str) -> None:
         op = {"stop": "galaxy.job.stop", "run": "galaxy.job.start", "remove": "galaxy.job.remove"}[wish]
