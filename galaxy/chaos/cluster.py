@@ -188,7 +188,7 @@ class Cluster:
 
     def _end(self) -> None:
         with deaf():
-            resume(pid for part in ("agent", "redis", *ROLES) for pid in self._known(part))
+            resume(pid for part in ("agent", "launcher", "redis", *ROLES) for pid in self._known(part))
             for standby in self.standbys:
                 standby.end()
             try:
