@@ -21,7 +21,7 @@ from tests.property.effort import examples
 
 PACKAGE = b"a package of some bytes " * 100
 LIMIT_BYTES = 100_000
-TIMEOUT_S = 4.0
+TIMEOUT_S = 2.0
 SLACK_S = 40.0
 """Three tries of a fetch and the starts of their processes, on a busy machine."""
 
