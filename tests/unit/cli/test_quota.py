@@ -1,0 +1,34 @@
+"""Limits as people write them on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from galaxy.cli.quota import read_limits
+from galaxy.errors import UsageError
+from galaxy.model.quota import Ceiling
+from galaxy.units import GIB
+
+
+def test_limits_are_read_with_units_and_in_the_ancestors_words() -> None:
+    read, lift = read_limits(["cpu=1.5", "memory=2G", "disk=none", "containers=40"])
+    assert (read, lift) == (Ceiling(cpu_milli=1500, memory_bytes=2 * GIB, containers=40), ("disk_bytes",))
+    assert read_limits(["millicore=250", "replica=0"]) == (Ceiling(cpu_milli=250, containers=0), ())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["cpus=1"], "is not a limit"),
+        (["cpu"], "is not a limit"),
+        (["cpu=a"], "is not a limit"),
+        (["containers=-1"], "out of all range"),
+        (["containers=9" + "9" * 30], "out of all range"),
+        (["memory=9999E"], "out of all range"),
+        (["cpu=1", "millicore=5"], "limited twice"),
+        ([], "no limit given"),
+    ],
+)
+def test_what_is_no_limit_is_told_so(words: list[str], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        read_limits(words)

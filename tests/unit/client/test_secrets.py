@@ -1,0 +1,49 @@
+"""Files with secrets beside a job file, as the client reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from galaxy.client.secrets import read_files, secret_of
+from galaxy.errors import SpecError
+from galaxy.model import jobfile
+from galaxy.model.secret import SECRET_BYTES_MAX, Secret
+from galaxy.model.spec import JobSpec
+
+
+def job(**files: str) -> JobSpec:
+    env = {name: {"file": path} for name, path in files.items()}
+    task = {"cpu": 1, "memory": "16M", "start": "run", "env": env | {"PLAIN": "x", "NAMED": {"secret": "s"}}}
+    return jobfile.load({"name": "web", "pod": {"tasks": [task]}})
+
+
+def test_files_are_read_from_the_job_files_folder_each_without_its_last_newline(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"1\n")
+    (tmp_path / "two").write_bytes(b"2\n\n")
+    (tmp_path / "three").write_bytes(b"3\r\n")
+    read = read_files(job(A="one", B="./two", C="three", D="one"), base=tmp_path)
+    assert read == {"one": Secret(text="1"), "./two": Secret(text="2\n"), "three": Secret(text="3")}
+
+
+def test_every_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"x" * (SECRET_BYTES_MAX + 1))
+    (tmp_path / "empty").write_bytes(b"\n")
+    (tmp_path / "bytes").write_bytes(b"s3cr3t\xff")
+    (tmp_path / "zero").write_bytes(b"s3cr3t\0")
+    spec = job(A="long", B="empty", C="bytes", D="zero", E="none", F=".")
+    with pytest.raises(SpecError) as caught:
+        read_files(spec, base=tmp_path)
+    assert len(caught.value.details) == 6
+    for line, why in zip(
+        caught.value.details,
+        ("is longer than 64 KiB", "is empty", "is not text", "zero byte", "No such file", "Is a directory"),
+        strict=True,
+    ):
+        assert line.startswith("`pod.tasks[0].env.") and why in line
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_value_of_just_the_longest_length_is_taken() -> None:
+    assert secret_of(b"x" * SECRET_BYTES_MAX + b"\n", "it") == Secret(text="x" * SECRET_BYTES_MAX)
