@@ -38,4 +38,6 @@ if ! "$venv/bin/python" -c 'import tox' 2>/dev/null; then
     "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check 'tox>=4' </dev/null || die "pip could not install tox"
 fi
 
-exec "$venv/bin/python" -m tox run "$@" </dev/null
+[ $# -gt 0 ] && exec "$venv/bin/python" -m tox run "$@" </dev/null
+# Two at a time, in the order that tox.ini says: most of these tests wait for timers, not for a processor.
+exec "$venv/bin/python" -m tox run-parallel --parallel 2 --parallel-live --parallel-no-spinner </dev/null
