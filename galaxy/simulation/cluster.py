@@ -185,7 +185,8 @@ class Cluster:
             seconds = self.world.between(self.world.faults.cut_s / 3, self.world.faults.cut_s)
             for host in well[:MANY]:
                 host.cut_off(seconds)
-            self._mass.began([host.name for host in well[:MANY]], self.world.now_s, seconds)
+            agents = self.nexus.read_table(RESMAN, "agents", AgentRecord)
+            self._mass.began([host.name for host in well[:MANY]], agents, self.world.now_s + seconds)
 
     def _witness(self, what: str, worker: AppWorker, task: str, spec: TaskSpec) -> None:
         self.world.tell(

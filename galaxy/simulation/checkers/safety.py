@@ -160,9 +160,11 @@ class MassLoss:
         self._names: list[str] = []
         self._until_s = 0.0
 
-    def began(self, names: list[str], now_s: float, seconds: float) -> None:
-        """Hear that these hosts, which were well, are cut off for ``seconds``."""
-        self._names, self._until_s = names, now_s + seconds
+    def began(self, names: list[str], agents: dict[str, AgentRecord], until_s: float) -> None:
+        """Hear that these hosts are cut off; it is a mass loss if ResMan knew all of them as alive."""
+        known = [agents[name].state for name in names if name in agents]
+        alive = known == [AgentState.ALIVE] * len(names)
+        self._names, self._until_s = names if alive else [], until_s
 
     def committed(self, agents: dict[str, AgentRecord], now_s: float) -> None:
         """Check what ResMan has committed of agents."""
