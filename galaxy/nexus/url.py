@@ -100,6 +100,8 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
     scheme, split, rest = url.partition("://")
     if scheme not in SCHEMES or not split:
         raise UsageError("not a Redis URL", hint=_spelling(scheme))
+    if any("\ud800" <= letter <= "\udfff" for letter in url):
+        raise UsageError("not a Redis URL: it is not text in UTF-8", hint=HINT)
     sentinel, secure = scheme.startswith("sentinel"), scheme in ("rediss", "sentinels")
     plain, _, query = rest.partition("?")
     netloc, _, path = plain.partition("/")
