@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from galaxy.cli.lazy import Command
 from galaxy.cli.local.display import Display
 from galaxy.cli.local.end import end_cluster
 from galaxy.cli.local.example import Example
@@ -28,7 +29,7 @@ MODES = {
 }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dir", "directory", metavar="DIR", envvar="GALAXY_DIR", help="Keep everything in DIR.")
 @click.option("--detach", "-d", is_flag=True, help="Return when it is up; `galaxy down` ends it.")
 @click.option("--redis", metavar="URL", help="Use this Redis or Valkey instead of starting one.")
@@ -54,8 +55,6 @@ def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -
     below one folder. In the foreground Ctrl-C ends all of it.
     """
     given = {name.replace("-", "_"): wish for name, wish in wishes.items() if wish is not None}
-    if given.get("redis") == "":
-        raise UsageError("--redis names no server", hint="a URL, or leave it out to have a server started")
     wanted = Wishes(dir=str(_folder(directory)), detach=detach, **given)  # type: ignore[arg-type]
     console = Console(stderr=False)
     layout = Layout(Path(wanted.dir))
@@ -79,7 +78,7 @@ def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -
         back.wait()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dir", "directory", metavar="DIR", envvar="GALAXY_DIR", help="The cluster's folder.")
 @click.option("--purge", is_flag=True, help="Remove the folder too: jobs, logs, history.")
 def down(directory: str | None, purge: bool) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from galaxy import __version__
+from galaxy.cli.lazy import Command
 from galaxy.cli.local.server import VERSION_MIN, servers
 from galaxy.cli.local.up import WEB_PORT
 from galaxy.container.probe import probe
@@ -69,7 +70,7 @@ def diagnose() -> Diagnosis:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it."
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from galaxy.model.flaw import nearest
 
@@ -20,12 +21,24 @@ class Lazy(NamedTuple):
     hidden: bool = False
 
 
-class _WithExamples(click.Command):
-    """A command whose help begins with examples, as they are written."""
+class _OurCommand(click.Command):
+    """A command whose help begins with examples, as they are written, and whose options are never empty.
+
+    An option that is given but empty is most often a variable of a script that was never set:
+    ``galaxy down --dir "$DIR"`` must not end the cluster that is meant by default.
+    """
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for param in self.params:
+            if param.name is None or ctx.params.get(param.name) != "" or not isinstance(param, click.Option):
+                continue
+            if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+                raise click.BadParameter("it is empty; give a value, or leave the option out", ctx, param)
+        return super().invoke(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -35,11 +48,11 @@ class _WithExamples(click.Command):
                     formatter.write(f"{line}\n")
 
 
-class Command(_WithExamples):
-    """A command; see ``_WithExamples``."""
+class Command(_OurCommand):
+    """A command; see ``_OurCommand``."""
 
 
-class LazyGroup(_WithExamples, click.Group):
+class LazyGroup(_OurCommand, click.Group):
     """A group whose ``lazy`` commands are imported on use; ``aliases`` are the ancestor's words."""
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from galaxy.cli.lazy import Command
 from galaxy.cli.options import Duration
 from galaxy.client.contexts import join
 from galaxy.model.names import APPMASTER, RESMAN
@@ -48,7 +49,7 @@ def _leader_options(function: F) -> F:
     return node_options(function)
 
 
-@click.command()
+@click.command(cls=Command)
 @_leader_options
 @click.option(
     "--require", multiple=True, envvar="GALAXY_REQUIRE", metavar="LIMIT",
@@ -79,7 +80,7 @@ def resman(
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @_leader_options
 @click.option(
     "--require-users",

@@ -47,6 +47,13 @@ def test_help_has_examples_before_options() -> None:
         assert 0 < text.index("Examples:") < text.index("Options:")
 
 
+@pytest.mark.parametrize("words", [("down", "--dir"), ("up", "--redis"), ("job", "list", "--context")])
+def test_option_that_is_given_but_empty_is_refused_not_left_out(words: tuple[str, ...]) -> None:
+    done = galaxy(*words, "")
+    assert done.returncode == 64
+    assert f"'{words[-1]}': it is empty" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [(("jb",), "did you mean `job`?"), (("job", "lsit"), "did you mean `list`?"), (("job", "run"), "init")],
