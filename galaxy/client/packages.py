@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.spec import DataSpec, JobSpec, PackageSpec, TaskSpec
+from galaxy.units import GIB
 
 FOLDER: Final = "packages"
 CHUNK_BYTES: Final = 1024 * 1024
+STAGED_BYTES_MAX: Final = 10 * GIB
+"""What a cluster's folder keeps of packages beyond those that its jobs name."""
+RECENT_S: Final = 86400.0
+"""A package that was brought less than this ago may be of a revision that is just being replaced."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIX: Final = re.compile(r"(\.tar\.[a-z0-9]+|\.[a-z0-9]{1,8})?$")
 
@@ -36,6 +43,42 @@ def stage(spec: JobSpec, *, base: Path, cluster_dir: str) -> JobSpec:
         return spec
     pod = msgspec.structs.replace(spec.pod, tasks=tasks)
     return msgspec.structs.replace(spec, pod=pod)
+
+
+def sources_of(spec: JobSpec) -> Iterator[str]:
+    """Yield where each package of a job comes from."""
+    for task in spec.pod.tasks:
+        if task.package is not None:
+            yield task.package.source
+        if task.data is not None:
+            yield from (package.source for package in task.data.packages)
+
+
+def unneeded(
+    cluster_dir: str, used: Callable[[], Iterable[str]], *, now_s: float, bytes_max: int = STAGED_BYTES_MAX
+) -> list[Path]:
+    """Return the staged files to remove, oldest first, until the others fit into ``bytes_max``.
+
+    ``used`` gives the sources of all jobs; it is only called when there is too much. Neither these
+    nor what was staged within the last day (``now_s`` is Unix time) is ever among them.
+    """
+    files: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(Path(cluster_dir) / FOLDER) as entries:
+        for entry in entries:
+            facts = entry.stat(follow_symlinks=False)
+            files.append((facts.st_mtime, facts.st_size, Path(entry.path)))
+    over = sum(size for _, size, _ in files) - bytes_max
+    if over <= 0:
+        return []
+    kept = {os.path.basename(unquote(source)) for source in used()}
+    found = []
+    for changed_s, size, path in sorted(files):
+        if over <= 0 or now_s - changed_s < RECENT_S:
+            break
+        if path.name not in kept:
+            found.append(path)
+            over -= size
+    return found
 
 
 def is_local(source: str) -> bool:

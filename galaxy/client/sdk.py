@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from galaxy.client import contexts, source
-from galaxy.client.packages import stage
+from galaxy.client.packages import sources_of, stage, unneeded
 from galaxy.client.secrets import read_files, secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
 from galaxy.client.transport import Transport, insist, seconds_left
@@ -130,7 +130,9 @@ class Galaxy:
         Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
         """
         spec, files = self._ready(job, base)
-        return self._ask("galaxy.job.submit", SubmitJob(spec=spec, files=files), Done, key)
+        done = self._ask("galaxy.job.submit", SubmitJob(spec=spec, files=files), Done, key)
+        self._tidy()
+        return done
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
         """Run a job and wait until all of it runs, or it has ended; see ``wait``."""
@@ -143,7 +145,9 @@ class Galaxy:
         """
         spec, files = self._ready(job, base)
         asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
-        return self._ask("galaxy.job.update", asked, Done, key)
+        done = self._ask("galaxy.job.update", asked, Done, key)
+        self._tidy()
+        return done
 
     def stop(self, job: str, *, key: str = "") -> Done:
         """Stop a job's programs; its containers stay."""
@@ -220,6 +224,17 @@ class Galaxy:
         spec, folder = _read(job)
         folder = Path(base) if os.fspath(base) else folder
         return self.stage(spec, base=folder), read_files(spec, base=folder)
+
+    def _tidy(self) -> None:
+        """Remove packages of earlier jobs and revisions once there are too many of them."""
+        if not self.cluster.dir:
+            return
+        with contextlib.suppress(OSError, GalaxyError):  # The next job tidies instead.
+            for path in unneeded(self.cluster.dir, self._sources, now_s=time.time()):
+                path.unlink(missing_ok=True)
+
+    def _sources(self) -> list[str]:
+        return [source for job in self.jobs() for source in sources_of(self.job(job.job).spec)]
 
     # What programs write, and commands in their containers.
 

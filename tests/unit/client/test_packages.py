@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from galaxy.client.packages import stage
+from galaxy.client.packages import RECENT_S, sources_of, stage, unneeded
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model import jobfile
 from galaxy.model.spec import JobSpec, PackageSpec
@@ -97,3 +98,38 @@ def test_data_packages_are_staged_too(folders: tuple[Path, Path]) -> None:
     staged = spec.pod.tasks[0].data
     assert staged is not None
     assert staged.packages[0].sha256 == SHA
+
+
+def staged(cluster: Path, sizes: dict[str, int], *, age_s: float) -> list[Path]:
+    """Stage packages of so many bytes, a second apart, the first ``age_s`` seconds before now (10**6)."""
+    (cluster / "packages").mkdir(exist_ok=True)
+    paths = [cluster / "packages" / name for name in sizes]
+    for index, path in enumerate(paths):
+        path.write_bytes(bytes(sizes[path.name]))
+        os.utime(path, (0, 10**6 - age_s + index))
+    return paths
+
+
+def test_oldest_packages_that_no_job_names_go_until_the_rest_fits(folders: tuple[Path, Path]) -> None:
+    cluster = folders[1]
+    paths = staged(cluster, {"a.tar": 40, "b.tar": 40, "c.tar": 40, "d.tar": 40}, age_s=2 * RECENT_S)
+    used = list(sources_of(job(f"file://{paths[0]}")))
+    found = unneeded(str(cluster), lambda: used, now_s=10**6, bytes_max=100)
+    assert found == [paths[1], paths[2]]
+
+
+def test_recent_packages_stay_however_many_there_are(folders: tuple[Path, Path]) -> None:
+    cluster = folders[1]
+    staged(cluster, {"a.tar": 40, "b.tar": 40}, age_s=RECENT_S / 2)
+    assert unneeded(str(cluster), list, now_s=10**6, bytes_max=10) == []
+
+
+def test_nobody_is_asked_what_is_used_while_there_is_room(folders: tuple[Path, Path]) -> None:
+    cluster = folders[1]
+    staged(cluster, {"a.tar": 40}, age_s=2 * RECENT_S)
+
+    def ask() -> list[str]:
+        raise AssertionError("asked")
+
+    assert unneeded(str(cluster), ask, now_s=10**6, bytes_max=40) == []
+    assert unneeded(str(cluster / "none"), ask, now_s=10**6, bytes_max=0) == []
