@@ -132,13 +132,21 @@ class Guarded:
             if facts["role"] != "master":
                 return False
             states = [facts[f"slave{n}"]["state"] for n in range(facts["connected_slaves"])]
-            known: Any = [s.client().sentinel_master(MASTER) for s in self.sentinels]
             return states == ["online"] * (len(self.servers) - 1) and all(
-                k["num-other-sentinels"] == len(self.sentinels) - 1
-                and k["num-slaves"] == len(self.servers) - 1
-                for k in known
+                map(self._knows_all, self.sentinels)
             )
         return False
+
+    def _knows_all(self, sentinel: Process) -> bool:
+        """Tell whether a Sentinel knows the others, and every replica as one; it asks them seldom."""
+        client = sentinel.client()
+        facts: Any = client.sentinel_master(MASTER)
+        replicas: Any = client.sentinel_slaves(MASTER)
+        return (
+            facts["num-other-sentinels"] == len(self.sentinels) - 1
+            and len(replicas) == len(self.servers) - 1
+            and all(one["role-reported"] == "slave" and not one["is_sdown"] for one in replicas)
+        )
 
     def master(self) -> Process:
         """Return the server that most Sentinels hold for the master."""
