@@ -62,7 +62,7 @@ def _leader_options(function: F) -> F:
 )  # fmt: skip
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="Without a heartbeat for so long, its containers are placed elsewhere.",
+    help="Without a heartbeat for so long, its containers are placed elsewhere; AppMaster needs the same.",
 )  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
@@ -95,16 +95,23 @@ def resman(
     metavar="USER:KEY",
     help="The operator to begin with, as `galaxy user key` prints him.",
 )
+@click.option(
+    "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
+    help="As ResMan has it: what an agent was ordered is void before its containers are placed elsewhere.",
+)  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require_users: bool, first_operator: str,
+    require_users: bool, first_operator: str, dead_after: float,
 ) -> int:  # fmt: skip
     """Run an AppMaster: it leads, or stands by while another leads."""
     from galaxy.appmaster.logic import AppMasterConfig
+    from galaxy.appmaster.logic.config import patience
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
     url = join(APPMASTER, url=redis or "", dir=directory or "")
     return run_appmaster(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
-        AppMasterConfig(require_users=require_users, first_operator=first_operator),
+        patience(
+            AppMasterConfig(require_users=require_users, first_operator=first_operator), dead_s=dead_after
+        ),
     )

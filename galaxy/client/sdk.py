@@ -69,7 +69,8 @@ Job = JobSpec | Mapping[str, Any] | str | os.PathLike[str]
 
 LOOK_S: Final = 1.0
 """How often ``wait`` looks even if it hears of nothing."""
-OVER: Final = ("finished", "failed", "removed")
+OVER: Final = ("finished", "failed", "removed", "degraded")
+"""States in which nothing more happens by itself."""
 
 
 class Galaxy:
@@ -183,7 +184,7 @@ class Galaxy:
         progress: Callable[[JobView], None] | None = None,
         until: Callable[[JobView], bool] | None = None,
     ) -> JobView:
-        """Wait until a job is settled, is over, or ``until`` says so; return its last view.
+        """Wait until a job is settled, is over or degraded, or ``until`` says so; return its last view.
 
         It returns after ``timeout_s`` as well (None: never), so look at ``settled``. ``progress``
         is called with every view. Answers that are missing meanwhile are waited for.

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
+
 from galaxy.model.base import Noun
+
+ORDER_SHARE: Final = 5 / 6
+"""How long an order is good, of the time after which ResMan gives an agent's containers to others."""
 
 
 class AppMasterConfig(Noun, frozen=True, kw_only=True):
@@ -51,3 +58,11 @@ class AppMasterConfig(Noun, frozen=True, kw_only=True):
     failed_on_max: int = 5
     sessions_max: int = 32
     orders_per_message: int = 64
+
+
+def patience(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
+    """Return ``config`` for a ResMan that takes an agent for dead after ``dead_s`` of silence.
+
+    No order may outlive that: a host that returns would begin what has been moved meanwhile.
+    """
+    return msgspec.structs.replace(config, order_life_s=ORDER_SHARE * dead_s, beat_old_s=dead_s)

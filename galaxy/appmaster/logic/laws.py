@@ -187,6 +187,7 @@ JOB_LAW: Final = Law(
         (_J.RUNNING, RemoveAsked): _J.REMOVING,
         (_J.RUNNING, SomeFailed): _J.DEGRADED,
         (_J.DEGRADED, AllUp): _J.RUNNING,
+        (_J.DEGRADED, Recovered): _J.PENDING,
         (_J.DEGRADED, UpdateAsked): _J.UPDATING,
         (_J.DEGRADED, StopAsked): _J.STOPPING,
         (_J.DEGRADED, AllEndedWell): _J.FINISHED,

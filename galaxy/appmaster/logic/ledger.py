@@ -85,6 +85,8 @@ class Ledger:
             )
         }  # fmt: skip
         self._messages = 0
+        self.quota_serial = 0
+        """Of the quotas last sent; it only grows, as an epoch may begin anew here and not at ResMan."""
         self.begin(0, 0.0)
 
     def begin(self, epoch: int, now_s: float) -> None:
@@ -102,7 +104,6 @@ class Ledger:
         self.touched: dict[str, dict[str, None] | None] = {}
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
-        self.quota_serial = 0
         self.quotas_owed = bool(self.quotas)
         self.nonces = Nonces(2 * self.config.signed_s, self.config.nonces_max)
         self._audited = deque(sorted(self.audit))

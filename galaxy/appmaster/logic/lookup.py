@@ -21,7 +21,7 @@ def find_job(ledger: Ledger, text: str) -> JobRecord:
     Raises:
         NotFound: no such job; near misses are named. Conflict: the beginning of several.
     """
-    job = _live(ledger, text)
+    job = _here(ledger, text)
     if job is not None and (text == job.name or len(text) > len(job.name) + 1):
         return job
     hint = ""
@@ -31,13 +31,8 @@ def find_job(ledger: Ledger, text: str) -> JobRecord:
 
 
 def find_any(ledger: Ledger, text: str) -> JobRecord | HistoryRecord:
-    """Return the job that ``text`` names, or else the last one in history.
-
-    A name that history knows is not the beginning of another's: ``web`` that is removed is never
-    shown as ``web-canary``.
-    """
-    remembered = text in ledger.history or bool(ledger.history.where("name", text))
-    job = _named(ledger, text) if remembered else _live(ledger, text)
+    """Return the job that ``text`` names, or else the last one in history."""
+    job = _here(ledger, text)
     if job is not None:
         return job
     past = _past(ledger, text)
@@ -66,8 +61,14 @@ def _pods_of(ledger: Ledger, found: JobRecord | HistoryRecord) -> tuple[PodRecor
     return tuple(ledger.job_pods(found.job))
 
 
-def _live(ledger: Ledger, text: str) -> JobRecord | None:
-    return _named(ledger, text) or _prefixed(ledger, text)
+def _here(ledger: Ledger, text: str) -> JobRecord | None:
+    """Return the live job that is meant, by whoever asks and by whoever checks that he may.
+
+    What history knows is not the beginning of another's: ``web`` that is removed is never
+    ``web-canary``, and a removed job that somebody named ``web-canary-1`` neither.
+    """
+    remembered = text in ledger.history or bool(ledger.history.where("name", text))
+    return _named(ledger, text) or (None if remembered else _prefixed(ledger, text))
 
 
 def _named(ledger: Ledger, text: str) -> JobRecord | None:

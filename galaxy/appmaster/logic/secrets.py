@@ -35,6 +35,8 @@ def set_(ledger: Ledger, request: Request) -> SecretView:
     if "\0" in body.value.text or not body.value.text:
         what = "has a zero byte" if body.value.text else "is empty"
         raise SpecError(f'secret "{body.name}" {what}', details=["it could be no environment variable"])
+    if len(ledger.users) and user not in ledger.users and not ledger.jobs.count("user", user):
+        raise NotFound(f'there is no user "{user}"', hint="galaxy user list")
     old = ledger.secrets.get(secret_key(user, body.name))
     held = ledger.secrets.count("user", user)
     if old is None and held >= SECRETS_MAX:

@@ -55,9 +55,9 @@ class Fleet:
             "--save", "", "--maxmemory-policy", "noeviction",
         ])  # fmt: skip
         until("Redis answers", lambda: b"Ready to accept" in (self.folder / "redis.log").read_bytes())
-        times = ("--suspect-after", f"{SUSPECT_S:g}s", "--dead-after", f"{DEAD_S:g}s")
-        self._part(self.heads, "resman", "--name", "heads", *times)
-        self._part(self.heads, "appmaster", "--name", "heads")
+        dead = ("--dead-after", f"{DEAD_S:g}s")
+        self._part(self.heads, "resman", "--name", "heads", "--suspect-after", f"{SUSPECT_S:g}s", *dead)
+        self._part(self.heads, "appmaster", "--name", "heads", *dead)
         for name, host in self.agents.items():
             self._part(
                 host, "agent", "--name", name, "--state", str(self.state(name)),

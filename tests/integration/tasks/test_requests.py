@@ -63,7 +63,7 @@ def test_a_request_with_a_body_of_another_kind_is_answered_with_the_problem(clie
     answer = client.ask("galaxy.job.stop", Discover(service="x"))
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"
-    assert "service" in answer.problem.message
+    assert "not a JobRef" in answer.problem.message
 
 
 def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:

@@ -264,6 +264,27 @@ def test_what_is_anothers_is_refused_and_an_operators_to_do(world: Secured, op: 
     assert kind(world.as_("root", op, bodies("web")[op])) == "ok"
 
 
+@pytest.mark.parametrize("op", ["galaxy.job.stop", "galaxy.job.remove", "galaxy.job.update"])
+def test_a_removed_job_that_is_called_like_the_beginning_of_anothers_opens_no_door(
+    world: Secured, op: str
+) -> None:
+    world.as_("bob", "galaxy.job.submit", SubmitJob(spec=job()))
+    world.run(20)
+    (bobs,) = world.master.ledger.jobs
+    beginning = bobs[: len("web-") + 1]
+    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=job(beginning)))
+    world.run(20)
+    world.as_("ann", "galaxy.job.remove", JobRef(job=beginning))
+    world.run(20)
+    assert list(world.master.ledger.jobs) == [bobs]
+    before = world.master.ledger.jobs[bobs]
+    spec = with_task(job(), start="steal")
+    body = UpdateJob(job=beginning, spec=spec) if op == "galaxy.job.update" else JobRef(job=beginning)
+    assert kind(world.as_("ann", op, body)) == "not-found"
+    assert world.master.ledger.jobs[bobs].wish == before.wish
+    assert world.master.ledger.jobs[bobs].revision == before.revision
+
+
 def test_a_job_that_names_no_pool_needs_a_grant_on_every_pool(world: Secured) -> None:
     answer = world.as_("ann", "galaxy.job.submit", SubmitJob(spec=service()))
     assert answer.problem is not None and "deploy.pools" in answer.problem.hint

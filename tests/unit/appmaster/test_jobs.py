@@ -287,8 +287,10 @@ def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
     assert view.summary.reason.code == "pod-failed"
     runs = sum(len(agent.runs) for agent in world.agents.values())
     world.recover(job)
+    assert world.show(job).summary.state == "pending"
     world.run(5)
     assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 2
+    assert world.show(job).summary.state == "degraded"
     assert [pod.incarnation for pod in world.show(job).pods] == [1, 1]
 
 
@@ -446,6 +448,7 @@ def test_service_with_pods_that_failed_for_good_is_degraded_until_they_run_again
     world.settle(job)
     world.update(job, with_task(service(replica=2, step=2), start="fail"))
     world.run(60)
+    assert world.show(job).summary.failed == 2
     world.update(job, with_task(service(replica=2, step=2), start="serve again"))
     world.settle(job)
     assert world.state(job) == "running"

@@ -94,7 +94,7 @@ def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
         laws.RolloutMoved: ((JobState.STALLED,), JobState.UPDATING),
         laws.AllEndedWell: ((*going, *resting), JobState.FINISHED),
         laws.AllEndedSomeFailed: ((*going, *resting), JobState.FAILED),
-        laws.Recovered: ((JobState.FAILED,), JobState.PENDING),
+        laws.Recovered: ((JobState.FAILED, JobState.DEGRADED), JobState.PENDING),
     }
     states, becomes = expected[event]
     assert after is (becomes if state in states else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from galaxy.model.agent import BeatsSeen
 from galaxy.model.answer import Answer
 from galaxy.model.quota import Ceiling, QuotaView
 from galaxy.model.request import ListQuotas, RecoverPod, SetQuota, SubmitJob, UpdateJob, UserRef
@@ -142,6 +143,18 @@ def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
     world.failover()
     world.run(60)
     assert world.resman.quotas.quotas == ()
+
+
+def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None:
+    for containers in (5, 6, 7):
+        limit(world, containers=containers)
+        world.run(5)
+    with pytest.raises(AttributeError):
+        world.master.step(world.now, [BeatsSeen(now_s=world.now, beats=(None,))])  # type: ignore[arg-type]
+    limit(world, containers=8)
+    world.run(5)
+    assert world.resman.quotas is not None
+    assert world.resman.quotas.quotas[0].ceiling == Ceiling(containers=8)
 
 
 def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world: World) -> None:

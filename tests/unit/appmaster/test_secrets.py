@@ -200,3 +200,14 @@ def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
     world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))
     view: Answer = world.as_("bob", "galaxy.job.show", JobRef(job="web"))
     assert set(view.result.spec.pod.tasks[0].env.values()) == {"(hidden)"}
+
+
+def test_a_secret_of_nobody_is_refused_and_one_of_a_removed_owner_of_jobs_is_not() -> None:
+    world = Secured()
+    world.make("ann", {"*": JOB})
+    body = SetSecret(name="db", user="anne", value=Secret(text="v"))
+    assert kind(world.as_("root", "galaxy.secret.set", body)) == "not-found"
+    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=service()))
+    world.as_("root", "galaxy.user.remove", UserRef(user="ann"))
+    body = SetSecret(name="db", user="ann", value=Secret(text="v"))
+    assert kind(world.as_("root", "galaxy.secret.set", body)) == "ok"
