@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from galaxy.chaos.faults import FAULTS
+from tests.support.interrupts import hear_interrupts
 
 LASTS_S = float(os.environ.get("GALAXY_TEST_CHAOS_S", "600"))
 SEED = os.environ.get("GALAXY_TEST_CHAOS_SEED", "1")
@@ -61,7 +62,7 @@ def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None
     words = ["--for", "100s", "--faults", "kill-launcher,stop-redis", "--dir", str(tmp_path)]
     running = subprocess.Popen(
         [*CHAOS, *words], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=_hear_interrupts,
+        preexec_fn=hear_interrupts,
     )  # fmt: skip
     try:
         assert running.stdout is not None
@@ -76,8 +77,3 @@ def test_interrupted_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None
     found = [p.info for p in psutil.process_iter(["pid", "cmdline"]) if str(tmp_path) in str(p.info)]
     assert found == []
     assert not (tmp_path / "c" / "cluster.json").exists()
-
-
-def _hear_interrupts() -> None:
-    """What runs in the background of a shell without jobs ignores them, and so would its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

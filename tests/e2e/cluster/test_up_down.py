@@ -17,6 +17,7 @@ import pytest
 
 from galaxy.model.base import from_plain
 from galaxy.model.views import EndpointView
+from tests.support.interrupts import hear_interrupts
 from tests.support.redis_server import RedisServer
 
 from .conftest import GALAXY, ROOT, Cluster, hello_job, job_file, traces, until
@@ -33,7 +34,7 @@ def test_ctrl_c_leaves_nothing_behind(new_cluster: Callable[[], Cluster], tmp_pa
     front = subprocess.Popen(
         [*GALAXY, "up", "--dir", str(own.folder), "--run", str(job)],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=hear_interrupts,
     )  # fmt: skip
     try:
         assert front.stdout is not None
