@@ -1,9 +1,12 @@
 """Writes that replicas have before anybody hears of them: a script, then WAIT on the same connection.
 
-WAIT answers how many replicas have everything that this connection had seen written. Some of them
-are not enough: Sentinels may choose another one, and a master that is being replaced can still
-have a replica that follows it. So every replica that might be chosen must have it, which are all
-but those that most Sentinels hold for dead; and nobody may be about to be chosen.
+WAIT answers how many replicas have what this connection wrote last, and whatever was written
+before it; where the connection wrote nothing, newer servers do not wait at all. So a script that
+finds its work done already must write nevertheless.
+
+Some replicas are not enough: Sentinels may choose another one, and a master that is being replaced
+can still have a replica that follows it. So every replica that might be chosen must have it, which
+are all but those that most Sentinels hold for dead; and nobody may be about to be chosen.
 """
 
 from __future__ import annotations

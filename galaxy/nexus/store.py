@@ -47,7 +47,10 @@ return 1
 _COMMIT: Final = (
     _FENCE
     + """
-if redis.call('GET', KEYS[3]) == ARGV[3] then return 2 end
+if redis.call('GET', KEYS[3]) == ARGV[3] then
+  redis.call('SET', KEYS[3], ARGV[3])  -- WAIT counts only what its own connection wrote.
+  return 2
+end
 local ops, i = ARGV, 5
 if ARGV[4] ~= '0' then
   ops, i = redis.call('LRANGE', KEYS[4], 0, -1), 1
@@ -135,8 +138,10 @@ class FencedStore:
         return {key: decode(rows[key], kind) for key in sorted(rows)}
 
     def _rows(self, key: str) -> dict[str, bytes]:
-        with reaching(self._address):
-            return {field.decode(): value for field, value in self._client.hscan_iter(key, count=5000)}
+        untyped: Any = self._client
+        # One connection: a cursor means nothing to another server, and this one raises when it ends.
+        with reaching(self._address), untyped.client() as one:
+            return {field.decode(): value for field, value in one.hscan_iter(key, count=5000)}
 
     def _check(self, grant: Grant, answer: int) -> None:
         if answer == 0:
