@@ -19,7 +19,7 @@ from redis.commands.core import Script
 
 from galaxy.errors import Unreachable
 from galaxy.nexus.connection import reaching
-from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.sentinel import Address, Sentinels
 
 CONFIRM_S: Final = 0.6
 """How long replicas are waited for; shorter than the shortest timeout of a socket."""
@@ -49,11 +49,13 @@ class Confirmer:
         if not self._replicas:
             return script(keys=keys, args=args)
         asked = self._asked
+        master = self._master()
         answer, confirmed = self._send(script, keys, args)
-        needed = self._needed(confirmed)
+        needed = self._needed(confirmed, master)
         if asked <= confirmed < needed:  # It was asked for too few.
+            master = self._master()
             answer, confirmed = self._send(script, keys, args)
-            needed = self._needed(confirmed)
+            needed = self._needed(confirmed, master)
         if confirmed < needed:
             raise Unreachable(
                 f"only {confirmed} of {needed} replicas of Redis at {self._address} confirm a write",
@@ -62,13 +64,27 @@ class Confirmer:
             )
         return answer
 
-    def _needed(self, confirmed: int) -> int:
-        """Return how many must confirm; the fewer they are, the better it must be known."""
-        if self._sentinels is None or confirmed >= max(self._sentinels.replicas, self._replicas):
+    def _master(self) -> Address | None:
+        """Return the master that the next write goes to; afterwards another may be known already."""
+        if self._sentinels is None:
+            return None
+        pool: Any = self._client.connection_pool
+        with reaching(self._address):
+            master: Address = pool.master_address or pool.get_master_address()
+        return master
+
+    def _needed(self, confirmed: int, master: Address | None) -> int:
+        """Return how many must confirm; the fewer they are, the better it must be known.
+
+        ``master`` was known for it before the write.
+        """
+        if self._sentinels is None:
             return self._replicas
         pool: Any = self._client.connection_pool
         with reaching(self._address):
-            living = self._sentinels.living(pool.service_name, pool.master_address)
+            if confirmed >= max(self._sentinels.known(pool.service_name), self._replicas):
+                return self._replicas
+            living = self._sentinels.living(pool.service_name, master)
         self._asked = max(living, self._replicas)
         return self._asked
 

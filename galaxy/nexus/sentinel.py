@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ ASK_S: Final = 1.0
 """Longest that one Sentinel is waited for."""
 SKIP_S: Final = 5.0
 """How long a Sentinel that did not answer is left in peace."""
+FRESH_S: Final = 1.0
+"""How long the number of replicas may be believed: one that joins later than that counts."""
 MOVED: Final = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 """Codes of the answers of a server that was the master, and is not."""
 DOUBTFUL: Final = ("NOREPLICAS",)
@@ -84,13 +87,14 @@ class Sentinels(Sentinel):
         self._opening = threading.Lock()
         self._last: Address | None = None
         self._replicas = 0
+        self._looked_s = -math.inf
         self._silent_until_s: dict[int, float] = {}
 
     def discover_master(self, service_name: str) -> Address:
         """Return where the master is by the newest word of any Sentinel.
 
         Raises:
-            redis.AuthenticationError: a Sentinel does not let us in.
+            redis.AuthenticationError: a Sentinel does not let us in, and no other answers.
             MasterNotFoundError: none answers, or none knows of a living master of that name.
         """
         with self._asking:
@@ -115,10 +119,13 @@ class Sentinels(Sentinel):
                 connection.hang_up()
 
     def _newest(self, name: str) -> Address:
+        began_s = time.monotonic()
         said: list[tuple[int, dict[str, Any]]] = []
         problems: list[str] = []
+        refused = ""
         others: set[str] = set()
-        for number in self._asked():
+        asked = self._asked()
+        for number in asked:
             client = self.sentinels[number]
             options = client.connection_pool.connection_kwargs
             where = f"{options['host']}:{options['port']}"
@@ -126,12 +133,10 @@ class Sentinels(Sentinel):
                 masters: Any = client.sentinel_masters()
                 self._silent_until_s.pop(number, None)
             except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError) as error:
-                if _refuses(error):
-                    raise redis.AuthenticationError(
-                        f"Sentinel {where}: {error} (sentinel_user, sentinel_password of the URL)"
-                    ) from error
                 self._silent_until_s[number] = time.monotonic() + SKIP_S
                 problems.append(f"Sentinel {where}: {error}")
+                if _refuses(error):
+                    refused = f"{problems[-1]} (sentinel_user, sentinel_password of the URL)"
                 continue
             finally:
                 client.connection_pool.disconnect()  # It is asked rarely, and by everybody.
@@ -139,21 +144,35 @@ class Sentinels(Sentinel):
             if name in masters:
                 said.append((int(masters[name].get("config-epoch", 0)), masters[name]))
         if not said:
+            if refused and len(problems) == len(asked):
+                raise redis.AuthenticationError(refused)
             if len(problems) < self.count:
                 known = ", ".join(sorted(others)) or "none"
                 problems.append(f"no Sentinel knows a master {name!r}; known: {known}")
             raise MasterNotFoundError("; ".join(problems))
-        newest = max(said, key=lambda pair: pair[0])[1]
+        # Of one epoch: a Sentinel that is at replacing the master knows least who it will be.
+        newest = max(said, key=lambda pair: (pair[0], "failover" not in str(pair[1]["flags"])))[1]
         where = f"{newest['ip']}:{newest['port']}"
         self._replicas = max(int(facts.get("num-slaves", 0)) for _, facts in said)
+        self._looked_s = began_s
         if newest.get("is_odown"):
             raise MasterNotFoundError(f"master {name} at {where} is down, and no other is chosen yet")
         return str(newest["ip"]), int(newest["port"])
 
-    @property
-    def replicas(self) -> int:
-        """How many replicas of the master were known when it was last looked for, dead ones included."""
+    def known(self, name: str) -> int:
+        """Return how many replicas of the master are known, dead ones included; ``FRESH_S`` ago at most.
+
+        Raises:
+            redis.AuthenticationError, MasterNotFoundError: as ``discover_master``.
+        """
+        if time.monotonic() - self._looked_s > FRESH_S:
+            self.discover_master(name)
         return self._replicas
+
+    @property
+    def last(self) -> Address | None:
+        """Where the master was when it was last looked for."""
+        return self._last
 
     def living(self, name: str, master: Address | None) -> int:
         """Return how many replicas of ``master`` might be chosen in its place, now or soon.
@@ -166,11 +185,17 @@ class Sentinels(Sentinel):
         answers: list[list[dict[str, Any]]] = []
         going = False
         with self._asking:
-            for client in self.sentinels:
+            asked = self._asked()
+            for number in sorted(range(self.count), key=lambda n: n not in asked):
+                if number not in asked and len(answers) * 2 > self.count:
+                    break  # Enough answer; who did not lately is left in peace.
+                client = self.sentinels[number]
                 try:
                     facts: Any = client.sentinel_master(name)
                     found: Any = client.sentinel_slaves(name)
+                    self._silent_until_s.pop(number, None)
                 except (redis.RedisError, OSError):
+                    self._silent_until_s[number] = time.monotonic() + SKIP_S
                     continue
                 finally:
                     client.connection_pool.disconnect()
@@ -212,7 +237,9 @@ class MasterConnection(SentinelManagedConnection):
         except BaseException:
             self.disconnect()
             raise
-        if role != "master":
+        # It may not know it yet, and who found the new one could not hang up what was not connected yet.
+        moved = self.connection_pool.sentinel_manager.last not in (None, address)
+        if moved or role != "master":
             self.disconnect()
             raise redis.ConnectionError(f"{address[0]}:{address[1]} is a {role}, not the master any more")
 
@@ -221,7 +248,7 @@ class MasterConnection(SentinelManagedConnection):
         sock: Any = self._sock
         if sock is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS' own is its user's.
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
