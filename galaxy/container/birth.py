@@ -127,7 +127,7 @@ def _settle(birth: Birth, *, placed: bool) -> WorkerConfig:
     if plan.mode != PROCESS:
         kernel.unshare(kernel.CLONE_NEWCGROUP)  # Last: what we are in now is the root that programs see.
     if birth.understudy is not None:
-        birth.understudy.follow()
+        birth.understudy.follow(birth.cgroups.init[: birth.cgroups.shared] if birth.cgroups else ())
     tasks = birth.cgroups.tasks if birth.cgroups else _tasks_without_cgroups(plan)
     config = WorkerConfig(
         container=plan.container,

@@ -41,11 +41,15 @@ class Handover(Noun, frozen=True, kw_only=True):
 
     seccomp_program: str
     init: int
+    shared: int
     tasks: tuple[TaskCgroup, ...]
 
 
 _LIKE: Final = Handover(
-    seccomp_program="AAAA", init=1, tasks=(TaskCgroup(name="main", procs_fds=(1,), oom_fd=2, pids_fd=3),)
+    seccomp_program="AAAA",
+    init=1,
+    shared=1,
+    tasks=(TaskCgroup(name="main", procs_fds=(1,), oom_fd=2, pids_fd=3),),
 )
 
 
@@ -70,10 +74,11 @@ class Spare:
         Raises:
             OSError: it is dead.
         """
-        cgroups = what.cgroups or OpenCgroups(init=(), tasks=(), fds=[])
+        cgroups = what.cgroups or OpenCgroups(init=(), tasks=(), shared=0, fds=[])
         handover = Handover(
             seccomp_program=what.seccomp_program,
             init=len(cgroups.init),
+            shared=cgroups.shared,
             tasks=cgroups.tasks,
         )
         socket.send_fds(self.sock, [encode(handover)], _fds_of(what, cgroups))
@@ -196,7 +201,7 @@ def _received(
         plan=place.plan,
         root=place.root,
         templates=place.templates,
-        cgroups=OpenCgroups(init=init, tasks=tasks, fds=fds),
+        cgroups=OpenCgroups(init=init, tasks=tasks, shared=handover.shared, fds=fds),
         listen_fd=listen,
         log_fd=log,
         status_fd=status,

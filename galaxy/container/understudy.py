@@ -7,6 +7,7 @@ follows it, and from there on it listens to what PID 1 tells it.
 
 from __future__ import annotations
 
+import array
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ Perform = Callable[[socket.socket, Callable[[], None]], NoReturn]
 """Gets ready, calls what it is given, which waits for PID 1 to settle, then listens to the socket."""
 
 _FOLLOW: Final = b"F"
+_CGROUPS_MAX: Final = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +31,15 @@ class Understudy:
     pid: int
     sock: socket.socket
 
-    def follow(self) -> None:
-        """Have it enter the cgroup namespace of PID 1 and give up rights; one that died is not missed."""
+    def follow(self, cgroups: Sequence[int]) -> None:
+        """Have it enter ``cgroups`` and the cgroup namespace of PID 1, and give up rights.
+
+        One that died is not missed. ``cgroups`` are open files of those that no task has of its own:
+        what it enters when it becomes a task's program says nothing of them.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", cgroups))] if cgroups else []
         try:
-            self.sock.send(_FOLLOW, socket.MSG_NOSIGNAL)
+            self.sock.sendmsg([_FOLLOW], rights, socket.MSG_NOSIGNAL)
         except OSError:
             return
 
@@ -68,8 +75,12 @@ def _wait(sock: socket.socket, perform: Perform, capabilities: Sequence[str]) ->
 
 
 def _follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
-    if sock.recv(1) != _FOLLOW:
+    said, cgroups, _, _ = socket.recv_fds(sock, 1, _CGROUPS_MAX)
+    if said != _FOLLOW:
         os._exit(0)
+    for fd in cgroups:
+        os.write(fd, b"0")
+        os.close(fd)
     namespace = os.open("/proc/1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
     kernel.setns(namespace, kernel.CLONE_NEWCGROUP)
     os.close(namespace)

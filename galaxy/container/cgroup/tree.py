@@ -54,6 +54,9 @@ class OpenCgroups:
     init: tuple[int, ...]
     tasks: tuple[TaskCgroup, ...]
 
+    shared: int
+    """How many of ``init``, from the first, no task has of its own: programs are in the container's."""
+
     fds: list[int]
     """All of them, to close."""
 
@@ -154,7 +157,8 @@ class CgroupTree:
         order = sorted(self._per_task, key=lambda name: (name != self._listing, name))
         try:
             place = INIT if self.version == "v2" else "."
-            init = tuple(grab(f"{root}/{key}/{place}/cgroup.procs") for root in self._roots.values())
+            roots = sorted(self._roots, key=lambda name: name in self._per_task)
+            init = tuple(grab(f"{self._roots[name]}/{key}/{place}/cgroup.procs") for name in roots)
             tasks = tuple(
                 TaskCgroup(
                     name=task.name,
@@ -173,7 +177,8 @@ class CgroupTree:
             for fd in opened:
                 os.close(fd)
             raise
-        return OpenCgroups(init=init, tasks=tasks, fds=opened)
+        shared = len(self._roots.keys() - self._per_task)
+        return OpenCgroups(init=init, tasks=tasks, shared=shared, fds=opened)
 
     def names(self) -> list[str]:
         """Return the names of all containers that have a cgroup in any hierarchy, sorted."""

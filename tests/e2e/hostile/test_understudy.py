@@ -48,6 +48,19 @@ def facts(pid: int) -> dict[str, str]:
     return dict(line.split(":\t") for line in lines if ":\t" in line)
 
 
+def cgroups(pid: int) -> dict[str, str]:
+    """Return a process' cgroup by hierarchy."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
+
+
+def strays(program: int, init: int) -> list[str]:
+    """Return the hierarchies in which ``program`` is outside the cgroup of PID 1's container."""
+    own, containers = cgroups(program), cgroups(init)
+    base = {name: path.removesuffix("/init").rstrip("/") for name, path in containers.items()}
+    return [name for name, path in base.items() if not f"{own[name]}/".startswith(f"{path}/")]
+
+
 def test_child_that_waits_has_no_more_rights_than_pid_1_and_becomes_the_program(world) -> None:
     made = from_a_spare(world)
     (child,) = children(made.pid)
@@ -65,6 +78,7 @@ def test_child_that_waits_has_no_more_rights_than_pid_1_and_becomes_the_program(
     assert len(os.listdir(f"/proc/{child}/fd")) == 3
     assert os.readlink(f"/proc/{child}/root") == os.readlink(f"/proc/{made.pid}/root")
     assert str(child) in (made.cgroup("pids") / "cgroup.procs").read_text().split()
+    assert strays(child, made.pid) == []  # The guard of devices is only there.
     assert os.getsid(child) == child
     assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[16] == "0"  # Its nice value.
     made.destroy()
