@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,11 +10,12 @@ import click
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, write
+from galaxy.cli.output import Output, tell, write
 from galaxy.errors import UsageError
 from galaxy.model.quota import Ceiling, QuotaView
 from galaxy.model.user import ALL_POOLS
-from galaxy.units import format_bytes, format_cpu, parse_bytes, parse_cpu
+from galaxy.scheduler.quota import shown
+from galaxy.units import parse_bytes, parse_cpu
 
 EXAMPLES = """\
   galaxy quota set ann cpu=8 memory=16G containers=40   over all pools
@@ -103,10 +105,10 @@ def quota_lines(view: QuotaView) -> list[str]:
 
 def _number(name: str, field: str, text: str) -> int:
     try:
-        if field == "cpu_milli":
-            number = int(text) if name == "millicore" else parse_cpu(text)
+        if name in ("containers", "replica", "millicore"):
+            number = _whole(text)
         else:
-            number = int(text) if field == "containers" else parse_bytes(text)
+            number = parse_cpu(text) if field == "cpu_milli" else parse_bytes(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(f'"{name}={text}" is not a limit', details=[str(error)[:200]]) from error
     if not 0 <= number <= 1 << 52:
@@ -114,10 +116,19 @@ def _number(name: str, field: str, text: str) -> int:
     return number
 
 
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
+        raise ValueError("it wants a whole number, or none")
+    return int(text)
+
+
 def _print(target: Target, output: Output, user: str) -> None:
     with target.open() as galaxy:
         found = galaxy.quotas(user)
     if output.data(found, [f"{one.user}/{one.pool}" for one in found]):
+        return
+    if not found:
+        tell(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "nobody has a quota")
         return
     rows = [row for view in found for row in _rows(view)]
     output.table(["USER", "POOL", "OF", "USED", "WANTED", "CEILING"], rows)
@@ -129,12 +140,6 @@ def _rows(view: QuotaView) -> list[list[str]]:
     for word, field in list(FIELDS.items())[:4]:
         limit = getattr(view.ceiling, field)
         numbers = [getattr(view.used, field), getattr(view.wanted, field), limit]
-        shown = ["none" if number is None else _shown(field, number) for number in numbers]
-        rows.append([view.user, view.pool, word, *shown])
+        texts = ["none" if number is None else shown(field, number) for number in numbers]
+        rows.append([view.user, view.pool, word, *texts])
     return rows
-
-
-def _shown(field: str, number: int) -> str:
-    if field == "cpu_milli":
-        return format_cpu(number)
-    return str(number) if field == "containers" else format_bytes(number)

@@ -55,6 +55,9 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
         found = galaxy.secrets(user=user, all=every)
     if output.data(found, [one.name for one in found]):
         return
+    if not found:
+        tell("no secrets; galaxy secret set NAME < FILE")
+        return
     rows = [[one.name, one.user, clock(one.at_s), one.by, ", ".join(one.jobs)] for one in found]
     output.table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
 

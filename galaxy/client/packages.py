@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from galaxy.client.paths import beside
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.spec import DataSpec, JobSpec, PackageSpec, TaskSpec
 from galaxy.units import GIB
@@ -98,7 +99,7 @@ def _task(task: TaskSpec, base: Path, cluster_dir: str) -> TaskSpec:
 def _package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
     if not is_local(package.source):
         return package
-    path = base / Path(package.source).expanduser()
+    path = beside(base, package.source)
     if not cluster_dir:
         raise GalaxyError(
             f'cannot bring package "{package.source}" to the cluster',

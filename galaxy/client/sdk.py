@@ -18,7 +18,7 @@ from galaxy.client.packages import sources_of, stage, unneeded
 from galaxy.client.secrets import read_files, secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
 from galaxy.client.transport import Transport, insist, seconds_left
-from galaxy.errors import GalaxyError, Unreachable, UsageError
+from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
 from galaxy.model import jobfile
 from galaxy.model.agent import BeatsSeen
 from galaxy.model.base import Noun
@@ -57,6 +57,7 @@ from galaxy.model.request import (
     UserList,
     UserRef,
 )
+from galaxy.model.rules import BAD_NAME, is_secret_name
 from galaxy.model.secret import Secret, SecretView
 from galaxy.model.signing import stored_key
 from galaxy.model.spec import JobSpec
@@ -348,6 +349,8 @@ class Galaxy:
 
         ``user`` is whose it is, for operators. Who uses it is in the answer; the value never is.
         """
+        if not is_secret_name(name):
+            raise SpecError(f'"{name}" {BAD_NAME}')
         if not isinstance(value, Secret):
             value = secret_of(value.encode() if isinstance(value, str) else value, name)
         return self._ask("galaxy.secret.set", SetSecret(name=name, value=value, user=user), SecretView, key)

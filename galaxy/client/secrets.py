@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from galaxy.client.paths import beside
 from galaxy.errors import SpecError
 from galaxy.model.flaw import Flaw
 from galaxy.model.secret import SECRET_BYTES_MAX, EnvFrom, Secret
@@ -23,7 +24,7 @@ def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
         for name, source in task.env.items():
             if isinstance(source, EnvFrom) and source.file and source.file not in files:
                 try:
-                    files[source.file] = read_file(base / Path(source.file).expanduser())
+                    files[source.file] = read_file(beside(base, source.file))
                 except SpecError as error:
                     flaws.append(Flaw(("pod", "tasks", index, "env", name, "file"), error.message))
     if flaws:

@@ -50,6 +50,7 @@ SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+BAD_NAME: Final = "is not the name of a secret: letters, digits, `_`, `.`, `-`, a letter first, 64 at most"
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -291,13 +292,17 @@ def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Flaw]:
         yield Flaw(path, "has control characters")
 
 
+def is_secret_name(text: str) -> bool:
+    """Tell whether a secret can be called ``text``."""
+    return _SECRET.fullmatch(text) is not None
+
+
 def _env_from(source: EnvFrom, path: Path) -> Iterator[Flaw]:
     if bool(source.file) == bool(source.secret):
         text = "needs one of `file` and `secret`" + (", not both" if source.file else "")
         yield Flaw(path, text, about=((*path, "file"), (*path, "secret")))
-    if source.secret and not _SECRET.fullmatch(source.secret):
-        text = "is not the name of a secret: letters, digits, `_`, `.`, `-`, a letter first, 64 at most"
-        yield Flaw((*path, "secret"), text)
+    if source.secret and not is_secret_name(source.secret):
+        yield Flaw((*path, "secret"), BAD_NAME)
     if len(source.file) > FILE_CHARACTERS_MAX or _CONTROL.search(source.file):
         text = f"has control characters, or more than {FILE_CHARACTERS_MAX}"
         yield Flaw((*path, "file"), text)

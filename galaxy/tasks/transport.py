@@ -104,7 +104,7 @@ class Transport(broker.Transport):
         except Exception as error:
             if isinstance(error, self.connection_errors + self.channel_errors):
                 raise
-            self.dropped.count("undeliverable", queue=queue, error=repr(error))
+            self.dropped.count("undeliverable", queue=queue, error=f"{type(error).__name__}: {error}")
             self._settle(message["properties"]["delivery_tag"])
 
     def _settle(self, tag: str) -> None:

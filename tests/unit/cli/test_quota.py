@@ -25,6 +25,7 @@ def test_limits_are_read_with_units_and_in_the_ancestors_words() -> None:
         (["containers=-1"], "out of all range"),
         (["containers=9" + "9" * 30], "out of all range"),
         (["memory=9999E"], "out of all range"),
+        (["containers=many"], "a whole number"),
         (["cpu=1", "millicore=5"], "limited twice"),
         ([], "no limit given"),
     ],

@@ -47,3 +47,10 @@ def test_every_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path) 
 
 def test_value_of_just_the_longest_length_is_taken() -> None:
     assert secret_of(b"x" * SECRET_BYTES_MAX + b"\n", "it") == Secret(text="x" * SECRET_BYTES_MAX)
+
+
+def test_home_of_nobody_is_named_instead_of_an_internal_error(tmp_path: Path) -> None:
+    spec = job(A="~nobody-of-this-name/x")
+    with pytest.raises(SpecError) as caught:
+        read_files(spec, base=tmp_path)
+    assert "no such home folder" in caught.value.details[0]
