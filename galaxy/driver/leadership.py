@@ -45,8 +45,8 @@ class Outcome(Noun, frozen=True, kw_only=True):
 class Leadership:
     """The logic of a role under one grant.
 
-    ``held`` tells whether the lease can be trusted; ``again`` is asked after a commit of unknown
-    outcome whether to try the same once more.
+    ``held`` tells whether the lease can be trusted; ``again`` is called before each commit, and what
+    it returns is asked after each try of unknown outcome whether to try the same once more.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Leadership:
         grant: Grant,
         *,
         held: Callable[[], bool] = lambda: True,
-        again: Callable[[Unreachable], bool] = lambda _: False,
+        again: Callable[[], Callable[[Unreachable], bool]] = lambda: lambda _: False,
     ) -> None:
         self.grant = grant
         self.ticks = 0
@@ -139,13 +139,14 @@ class Leadership:
     def _write(self, own: Sequence[Change], trace: Sequence[TraceEvent]) -> None:
         self.commits += 1
         changes = [*self._format.changes(), *own]
+        again = self._again()
         while True:
             try:
                 self._store.commit(self.grant, self.commits, changes, trace)
                 self._format.accept()
                 return
             except Unreachable as error:
-                if not self._again(error):
+                if not again(error):
                     self._discard()
                     raise NotLeader(f"{self.grant.role} cannot commit: {error.message}") from error
             except BaseException:

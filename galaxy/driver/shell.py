@@ -134,7 +134,7 @@ class LeaderShell:
             self._nexus,
             lease.grant,
             held=lease.held,
-            again=self._patience(lease),
+            again=lambda: self._patience(lease),
         )
         try:
             for keeper in keepers:
@@ -200,18 +200,15 @@ class LeaderShell:
             log.exception("event=send.raised role=%s", self.role)
 
     def _patience(self, lease: Lease) -> Callable[[Unreachable], bool]:
-        """Return what says whether to commit the same again: with pauses, for ``UNCONFIRMED_S``."""
-        pause_s, since_s, last_s = RETRY_MIN_S, 0.0, 0.0
+        """Return what says whether to try one commit again: with pauses, ``UNCONFIRMED_S`` from now."""
+        pause_s, until_s = RETRY_MIN_S, _clock() + UNCONFIRMED_S
 
         def again(error: Unreachable) -> bool:
-            nonlocal pause_s, since_s, last_s
-            now_s = _clock()
-            if now_s - last_s > UNCONFIRMED_S:  # Another commit than the last that was in doubt.
-                pause_s, since_s = RETRY_MIN_S, now_s
+            nonlocal pause_s
             log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
-            if now_s - since_s > UNCONFIRMED_S or self._stopping.wait(pause_s):
+            if _clock() > until_s or self._stopping.wait(pause_s):
                 return False
-            pause_s, last_s = min(pause_s * 2, RETRY_MAX_S / 2), now_s
+            pause_s = min(pause_s * 2, RETRY_MAX_S / 2)
             return lease.held()
 
         return again
@@ -232,6 +229,8 @@ class LeaderShell:
                     lease.lose()
             except GalaxyError as error:
                 log.warning("event=lease.not-renewed role=%s cause=%r", self.role, error.message)
+            except Exception:
+                log.exception("event=lease.raised role=%s", self.role)
             if not lease.held():
                 self.inbox.wake()
                 return

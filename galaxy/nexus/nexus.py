@@ -98,9 +98,9 @@ class Nexus:
         self.close()
 
     def close(self) -> None:
-        """Close every idle connection; one in use closes when its call ends."""
-        self._client.connection_pool.disconnect()
-        self._hasty.connection_pool.disconnect()
+        """Close every idle connection; those in use by other threads close with the last use of us."""
+        for client in (self._client, self._hasty):
+            client.connection_pool.disconnect(inuse_connections=False)
 
     @property
     def client(self) -> redis.Redis:

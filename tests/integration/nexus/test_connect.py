@@ -10,7 +10,7 @@ import time
 import pytest
 
 from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
-from galaxy.nexus import Nexus
+from galaxy.nexus import Nexus, keys
 from tests.support.redis_server import RedisServer
 
 
@@ -31,6 +31,22 @@ def test_a_wrong_or_missing_password_is_refused_without_showing_it(
     assert f"127.0.0.1:{locked_redis_server.port}" in caught.value.message
     assert "\n" not in caught.value.message
     assert not password or password not in str(caught.value)
+
+
+def test_a_call_of_another_thread_goes_on_when_a_nexus_is_closed(redis_server: RedisServer) -> None:
+    nexus = Nexus.connect(redis_server.url, name="x")
+    answers: list[object] = []
+    waiting = threading.Thread(target=lambda: answers.append(nexus.await_reply("r", 10.0)))
+    waiting.start()
+    with Nexus.connect(redis_server.url, name="y") as other:
+        end_s = time.monotonic() + 10
+        while not other.client.info("clients")["blocked_clients"]:  # type: ignore[index]
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        nexus.close()
+        other.client.rpush(keys.reply("r"), b"answer")
+    waiting.join(20)
+    assert answers == [b"answer"]
 
 
 def test_nobody_listening_is_unreachable(redis_server: RedisServer) -> None:

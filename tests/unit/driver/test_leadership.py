@@ -118,7 +118,7 @@ def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
     nexus = DeafNexus(Clock(), deaf=2, lost=lost)
-    leadership = Leadership(Tally(), nexus, elect(nexus), again=lambda _: True)
+    leadership = Leadership(Tally(), nexus, elect(nexus), again=lambda: lambda _: True)
     leadership.begin(1.0)
     (outcome,) = leadership.advance(2.0, [Add(name="x")])
     assert nexus.asked == 3
