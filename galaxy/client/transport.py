@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
+import redis
 
 from galaxy.errors import GalaxyError, Unreachable, error_from
 from galaxy.model.answer import Answer
@@ -29,6 +30,7 @@ from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
 from galaxy.nexus.session import Session
+from galaxy.nexus.url import parse
 from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.units import format_duration
 
@@ -39,7 +41,8 @@ AGAIN_S: Final = 1.0
 """Wait before the first repetition of a request; it doubles from there."""
 AGAIN_MAX_S: Final = 4.0
 DEAD_S: Final = 2.0
-"""A Redis that refuses the first connection for so long is dead: whoever waits shall hear of it soon."""
+"""A Redis that refuses the first connection for so long is dead: whoever waits shall hear of it soon.
+Sentinels may be at choosing another, and are waited for as long as an answer is."""
 AWAY_S: Final = 0.1
 """Wait before asking a Redis again that did not answer; it doubles up to ``AWAY_MAX_S``."""
 AWAY_MAX_S: Final = 1.0
@@ -57,9 +60,8 @@ class Transport:
         """
         self._user, self._secret = split_token(token) if token else (user, "")
         self._name = f"client@{socket.gethostname()}/{os.getpid()}"
-        self.nexus = insist(
-            lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), min(timeout_s, DEAD_S)
-        )
+        patience_s = timeout_s if parse(url).master else min(timeout_s, DEAD_S)
+        self.nexus = insist(lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), patience_s)
         self.address = self.nexus.address
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ class Transport:
                 return self._result(decode(answer, Answer), op, kind)
             again_s, away_s = min(again_s * 2, AGAIN_MAX_S), AWAY_S
         if trouble is not None:
-            raise trouble  # What Redis itself says is nearer the cause than that nobody answers.
+            raise _doubted(trouble, op) if sent else trouble  # Nearer the cause than that nobody answers.
         raise self._silence(op, sent, timeout_s)
 
     def _attempt(
@@ -108,7 +110,11 @@ class Transport:
         payload = self._message(op, body, key, reply, left_s)
         sent.append(payload)
         with reaching(self.address):
-            self.nexus.client.lpush(APPMASTER, payload)
+            try:
+                self.nexus.client.lpush(APPMASTER, payload)
+            except redis.ResponseError:
+                sent.remove(payload)  # Redis refused it, and says so.
+                raise
         return self.nexus.await_reply(reply, min(wait_s, left_s))
 
     def session(self, session_id: str) -> Session:
@@ -169,6 +175,11 @@ class Transport:
         return Unreachable(
             f"no answer from AppMaster within {waited}", details=[f"{op}: {done}"], hint="galaxy status"
         )
+
+
+def _doubted(trouble: Unreachable, op: str) -> Unreachable:
+    doubt = f"{op}: the request may still be carried out"
+    return Unreachable(trouble.message, details=[*trouble.details, doubt], hint=trouble.hint)
 
 
 def insist(ask: Callable[[], T], timeout_s: float) -> T:

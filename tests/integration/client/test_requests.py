@@ -145,6 +145,31 @@ def test_without_leader_it_says_so_in_time_and_takes_the_request_back(redis_serv
     nexus.close()
 
 
+def test_a_server_that_dies_with_the_request_leaves_it_open_whether_it_is_done(
+    redis_server: RedisServer,
+) -> None:
+    caught: list[Unreachable] = []
+
+    def submit() -> None:
+        with pytest.raises(Unreachable) as raised:
+            galaxy.submit(JOB)
+        caught.append(raised.value)
+
+    with (
+        Nexus.connect(redis_server.url, name="test") as nexus,
+        Galaxy(redis_server.url, timeout_s=4) as galaxy,
+    ):
+        asker = threading.Thread(target=submit)
+        asker.start()
+        end_s = time.monotonic() + 4
+        while not nexus.client.llen(APPMASTER):
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        redis_server.stop()
+        asker.join(30)
+    assert any("may still be carried out" in line for line in caught[0].details)
+
+
 def test_wrong_password_is_refused_in_time(locked_redis_server: RedisServer) -> None:
     began_s = time.monotonic()
     with pytest.raises(Refused):
