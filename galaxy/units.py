@@ -88,3 +88,8 @@ def format_duration(seconds: float) -> str:
             parts.append(f"{whole // size}{unit}")
             whole %= size
     return "".join(parts[:2])
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 pod``, ``2 pods``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

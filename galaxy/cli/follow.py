@@ -12,7 +12,7 @@ from galaxy.cli.output import coloured, cut, one_line, paint, paint_state, tell,
 from galaxy.cli.rows import event_lines, pod_why, trouble_lines
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError
 from galaxy.model.views import JobView, PodView
-from galaxy.units import format_duration
+from galaxy.units import counted, format_duration
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -90,7 +90,7 @@ def waiting_for(view: JobView) -> str:
     """Say in one line what still has to happen."""
     summary = view.summary
     if summary.state == "removing":
-        return f"waiting for {len(view.pods)} pods to be gone"
+        return f"waiting for {counted(len(view.pods), 'pod')} to be gone"
     late = [pod for pod in view.pods if not pod.healthy or pod.revision != summary.revision]
     if summary.state in ("stopping", "stopped"):
         late = [pod for pod in view.pods if pod.state not in ("stopped", "finished", "failed")]
@@ -162,7 +162,7 @@ def settled_line(view: JobView) -> str:
     if summary.state == "finished":
         return f"{summary.job} finished: {summary.finished} of {summary.replica} pods"
     if summary.state == "stopped":
-        return f"{summary.job} stopped; its {len(view.pods)} containers stay"
+        return f"{summary.job} stopped; it keeps {counted(len(view.pods), 'container')}"
     if summary.state == "removed":
         return f"{summary.job} removed"
     return f"{summary.job} revision {summary.revision}: {summary.healthy} of {summary.replica} pods healthy"

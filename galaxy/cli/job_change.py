@@ -24,6 +24,7 @@ from galaxy.cli.output import tell, write
 from galaxy.errors import DONE, NOT_ALL_RUNNING, NotFound, UsageError
 from galaxy.model.request import Done
 from galaxy.model.views import JobView
+from galaxy.units import counted
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -110,7 +111,8 @@ def _ask_first(view: JobView) -> None:
         UsageError: nobody can be asked, or the answer is no.
     """
     summary = view.summary
-    question = f"remove {summary.type} job {summary.name} ({summary.job}) with {len(view.pods)} pods?"
+    pods = counted(len(view.pods), "pod")
+    question = f"remove {summary.type} job {summary.name} ({summary.job}) with {pods}?"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(f"will not {question[:-1]} unasked", hint=f"galaxy job remove --yes {summary.name}")
     if not click.confirm(f"{question}", err=True):

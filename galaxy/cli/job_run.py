@@ -17,6 +17,7 @@ from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
 from galaxy.model.request import Done
 from galaxy.model.spec import JobType
 from galaxy.model.views import JobView
+from galaxy.units import counted
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -67,7 +68,7 @@ def run(
             write(f"{done.job} accepted")
             return DONE
         if not quiet:
-            tell(f"{done.job} accepted: {spec.deploy.replica} pods")
+            tell(f"{done.job} accepted: {counted(spec.deploy.replica, 'pod')}")
         if wait:
             return _to_the_end(galaxy, done, timeout_s=timeout, logs=logs, quiet=quiet)
         return come_up(galaxy, done, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet)

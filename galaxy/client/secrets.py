@@ -9,7 +9,7 @@ from galaxy.errors import SpecError
 from galaxy.model.flaw import Flaw
 from galaxy.model.secret import SECRET_BYTES_MAX, EnvFrom, Secret
 from galaxy.model.spec import JobSpec
-from galaxy.units import format_bytes
+from galaxy.units import counted, format_bytes
 
 
 def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
@@ -28,7 +28,7 @@ def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
                 except SpecError as error:
                     flaws.append(Flaw(("pod", "tasks", index, "env", name, "file"), error.message))
     if flaws:
-        count = "1 problem" if len(flaws) == 1 else f"{len(flaws)} problems"
+        count = counted(len(flaws), "problem")
         details = [str(flaw) for flaw in flaws]
         raise SpecError(f'cannot read the secrets of job "{spec.name}": {count}', details=details)
     return files

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from galaxy.errors import NotSupportedYet, SpecError
+from galaxy.units import counted
 
 Path = tuple[str | int, ...]
 """Where in a job file: names of fields and indexes of lists, from the outside in."""
@@ -67,5 +68,5 @@ def error_of(flaws: Sequence[Flaw], *, name: str, marks: Mapping[Path, Mark]) ->
     if len(lines) > FLAWS_MAX:
         lines = [*lines[:FLAWS_MAX], f"and {len(flaws) - FLAWS_MAX} more"]
     kind = NotSupportedYet if all(flaw.unsupported for flaw in flaws) else SpecError
-    count = "1 problem" if len(flaws) == 1 else f"{len(flaws)} problems"
+    count = counted(len(flaws), "problem")
     return kind(f'cannot use job file "{name}": {count}', details=lines)

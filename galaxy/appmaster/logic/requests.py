@@ -43,6 +43,7 @@ from galaxy.model.rules import advice, check, flaws
 from galaxy.model.secret import SealedRecord, Secret, SecretView
 from galaxy.model.spec import JobSpec
 from galaxy.model.user import UserRecord, UserView
+from galaxy.units import counted
 
 MESSAGE_MAX: Final = 400
 """Longest message of an error in the audit trail, in characters."""
@@ -156,7 +157,7 @@ def _submit(ledger: Ledger, request: Request) -> Done:
             user=request.user,
         )
     )
-    ledger.tell(key, "job.submitted", key, f"{spec.deploy.replica} pods" + _by(request.user))
+    ledger.tell(key, "job.submitted", key, counted(spec.deploy.replica, "pod") + _by(request.user))
     ledger.declare(job)
     jobs.make_pods(ledger, job)
     ledger.touch(key)
@@ -330,7 +331,7 @@ def _check(spec: JobSpec) -> None:
         return
     later = sum(flaw.unsupported for flaw in flaws(spec))
     kind = NotSupportedYet if later == len(lines) else SpecError
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+    count = counted(len(lines), "problem")
     raise kind(f'job "{spec.name}" has {count}', details=lines)
 
 

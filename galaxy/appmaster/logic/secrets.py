@@ -18,7 +18,7 @@ from galaxy.model.request import ListSecrets, Request, SecretList, SecretRef, Se
 from galaxy.model.rules import oversize
 from galaxy.model.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord, SecretView
 from galaxy.model.spec import JobSpec
-from galaxy.units import format_bytes
+from galaxy.units import counted, format_bytes
 
 _LONGEST: Final = format_bytes(SECRET_BYTES_MAX)
 
@@ -64,7 +64,7 @@ def remove(ledger: Ledger, request: Request) -> SecretView:
     seen = view(ledger, row)
     if seen.jobs:
         raise Conflict(
-            f'cannot remove secret "{row.name}": {len(seen.jobs)} jobs use it',
+            f'cannot remove secret "{row.name}": it is used by {counted(len(seen.jobs), "job")}',
             details=[", ".join(seen.jobs[:10]) + (", ..." if len(seen.jobs) > 10 else "")],
             hint="remove them, or update them without it",
         )
@@ -120,7 +120,7 @@ def values_of(ledger: Ledger, owner: str, spec: JobSpec, files: Mapping[str, Sec
     if values and not flaws:
         flaws += oversize(filled(spec, values).pod)
     if flaws:
-        count = "1 problem" if len(flaws) == 1 else f"{len(flaws)} problems"
+        count = counted(len(flaws), "problem")
         raise SpecError(
             f'job "{spec.name}" has {count}',
             details=[str(flaw) for flaw in flaws],

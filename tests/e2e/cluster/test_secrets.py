@@ -176,7 +176,7 @@ def test_programs_have_secrets_and_nothing_else_shows_them(
         done = loud.run(*words, status=status)
         said += done.stdout + done.stderr
     assert 'there is no secret "nothing"' in said
-    assert "jobs use it" in said and "secret.set" in said
+    assert "it is used by" in said and "secret.set" in said
 
     needles = [value.encode() for value in (first, second, token)]
     (agent,) = loud.agents()

@@ -73,7 +73,7 @@ def test_waiting_ends_when_nothing_more_happens_by_itself(pods: tuple, state: st
 
 def test_settled_job_is_told_by_its_state() -> None:
     assert settled_line(view(pod(0), settled=True)) == "web-1 revision 1: 1 of 1 pods healthy"
-    assert "containers stay" in settled_line(view(pod(0, "stopped"), state="stopped", settled=True))
+    assert "it keeps 1 container" in settled_line(view(pod(0, "stopped"), state="stopped", settled=True))
 
 
 def test_placement_is_explained_with_counts_and_nearest_hosts() -> None:
