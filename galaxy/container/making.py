@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import time
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from galaxy.container import birth, facts, kernel, seccomp
+from galaxy.container import birth, facts, kernel, seccomp, volumes
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.plan import FULL, USERNS, LaunchPlan, limits_of
 from galaxy.container.spares import Place, Spare, Spares
@@ -21,6 +23,8 @@ from galaxy.container.views import Views
 
 SOCKET_NAME: Final = "sock"
 PLAN_NAME: Final = "plan.json"
+_RETRY_S: Final = 0.1
+_RETRY_MAX_S: Final = 30.0
 
 
 @dataclass(kw_only=True)
@@ -50,17 +54,28 @@ class Maker:
         self._seccomp = b64encode(seccomp.program()).decode()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._spares = Spares(entry) if mode == FULL else None
+        self._retry_at = 0.0
+        self._retry_s = _RETRY_S
 
     @property
     def short(self) -> bool:
         """Say whether there is something to prepare when nothing else is to be done."""
-        return self._spares is not None and self._spares.short
+        return self._spares is not None and self._spares.short and time.monotonic() >= self._retry_at
 
     def prepare(self) -> None:
-        """Make one spare; called when there is nothing else to do."""
-        if self._spares is not None:
-            with contextlib.suppress(OSError):
-                self._spares.make()
+        """Make one spare; called when there is nothing else to do.
+
+        A host that refuses is left alone for a while.
+        """
+        if self._spares is None:
+            return
+        try:
+            self._spares.make()
+        except OSError:
+            self._retry_at = time.monotonic() + self._retry_s
+            self._retry_s = min(self._retry_s * 2, _RETRY_MAX_S)
+        else:
+            self._retry_s = _RETRY_S
 
     def reaped(self, pid: int) -> None:
         """Take in that a child which is no container's has died."""
@@ -86,13 +101,17 @@ class Maker:
         opened = _Opened()
         try:
             what = self._open(plan, root, opened)
-            pid = self._hand_over(spare, what) or self._fork(plan)
+            pid = self._hand_over(spare, what)
+            if not pid:
+                if spare is not None:
+                    _forget_spare(spare, plan)
+                pid = self._fork(plan)
             if pid == 0:
                 os.close(opened.go)  # Else our own copy would hide the launcher's death.
                 os.close(opened.status)
                 birth.be_born(what)
-            born(pid, opened.status)
-            opened.status = -1
+            status, opened.status = opened.status, -1  # Theirs from here on, whatever comes of it.
+            born(pid, status)
             os.write(opened.go, birth.GO)
         finally:
             opened.close()
@@ -147,7 +166,7 @@ class Maker:
         try:
             spare.hand_over(what)
         except OSError:
-            return 0  # It has died meanwhile; what it had mounted died with it.
+            return 0  # It has died meanwhile.
         return spare.pid
 
     def _fork(self, plan: LaunchPlan) -> int:
@@ -163,6 +182,15 @@ class Maker:
         root = f"{plan.directory}/root"
         os.makedirs(root, exist_ok=True)
         return root
+
+
+def _forget_spare(spare: Spare, plan: LaunchPlan) -> None:
+    """Remove what a spare that died on its way has made for ``plan``; what it had mounted died with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(spare.pid, signal.SIGKILL)  # Our child, unreaped: the pid is still its own.
+    for index, _ in enumerate(plan.volumes):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(volumes.image_path(plan.directory, index))
 
 
 def _listen(directory: str) -> int:

@@ -181,6 +181,18 @@ def test_failed_birth_says_why_and_leaves_nothing(host) -> None:
     assert CgroupTree.of_host(host.cgroup_root).names() == []
 
 
+def test_birth_that_cannot_be_written_down_fails_and_its_launcher_lives_on(host) -> None:
+    launcher = host.launcher_pid()
+    plan = host.plan(0)
+    host._made.append(plan)
+    (host.state / "c" / plan.key / "life.json.new").mkdir(parents=True)  # Refused as by a full disk.
+    host.runtime.launch(plan)
+    assert "life.json" in host.event(plan, LaunchFailed).reason.message
+    host.destroy(plan)
+    host.launch(host.plan(1))
+    assert host.launcher_pid() == launcher
+
+
 def test_many_at_once_come_and_go(host) -> None:
     plans = [host.plan(index) for index in range(12)]
     for plan in plans:
