@@ -70,6 +70,7 @@ class AgentService:
         self._publisher = Publisher(publish, self._inbox)
         self._info: AgentInfo | None = None
         self._lock_fd = -1
+        self._claimed = False
         self._thread = threading.Thread(target=self._run, name="agent-loop", daemon=True)
 
     @property
@@ -105,6 +106,7 @@ class AgentService:
             self._store.load(logic.tables)
             logic.loaded()
             if mode == FULL and not config.run_user:
+                self._claimed = True
                 logic.give_uids(*claim(config.state, config.uids, 2 * config.containers_max))
             self._runtime = Runtime(config.state, cgroup_root=config.cgroup_root, mode=mode)
             self._runtime.start()
@@ -182,8 +184,11 @@ class AgentService:
             self._store.close()
             self._inbox.close()
         os.close(self._lock_fd)
-        if self.config.ephemeral:
-            sweep()
+        if self.config.ephemeral and self._claimed:
+            try:
+                sweep()
+            except (OSError, HostError) as error:  # It stays claimed until another agent claims or sweeps.
+                _LOG.warning("event=agent.uids-left cause=%r", str(error))
         _LOG.info("event=agent.stopped agent=%s boot=%s", self.config.name, self.boot)
 
     # ---- called by Celery's handlers

@@ -13,6 +13,7 @@ from typing import Final
 from galaxy.container import uids
 from galaxy.container.cgroup.detect import NEEDED, Hierarchies, detect
 from galaxy.container.plan import FULL, PROCESS, USERNS
+from galaxy.errors import HostError
 from galaxy.model.base import Noun
 
 _TRIAL_TIMEOUT_S: Final = 20.0
@@ -174,7 +175,10 @@ def _own_users() -> Finding:
     """Look at the uids that containers get by default, and whether somebody else has some of them."""
     low, high = uids.RANGE
     others = uids.strangers(uids.RANGE)
-    claims = [f"{one.low}-{one.high} for {one.owner}" for one in uids.claimed()]
+    try:
+        claims = [f"{one.low}-{one.high} for {one.owner}" for one in uids.claimed()]
+    except HostError as error:
+        claims = [error.message]
     return Finding(
         name="uids",
         ok=not others,

@@ -76,10 +76,25 @@ def sweep(claims: Path = CLAIMS) -> None:
 
 
 def claimed(claims: Path = CLAIMS) -> list[Claim]:
-    """Return every claim on this machine, lowest first, those of agents that are gone too."""
+    """Return every claim on this machine, lowest first, those of agents that are gone too.
+
+    Raises:
+        HostError: one cannot be read; whose uids are free is not known then.
+        OSError: nor can ``claims``.
+    """
     names = [name for name in os.listdir(claims) if name.isdecimal()] if claims.is_dir() else []
-    found = (facts.recall(str(claims / name), Claim) for name in sorted(names, key=int))
-    return [one for one in found if one is not None]
+    found = []
+    for name in sorted(names, key=int):
+        path = str(claims / name)
+        one = facts.recall(path, Claim)
+        if one is not None:
+            found.append(one)
+        elif os.path.lexists(path):  # Else it was dropped between the two looks.
+            raise HostError(
+                f"cannot claim uids: {path} cannot be read",
+                hint="see why; delete it once no container has a uid from that number on",
+            )
+    return found
 
 
 def strangers(allowed: tuple[int, int], subuid: Path = Path("/etc/subuid")) -> list[str]:
@@ -124,16 +139,20 @@ def _in_use(state: Path, *, asking: bool) -> bool:
     try:
         if any((state / "c").iterdir()):
             return True
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         pass  # Gone, or never used.
+    except OSError:
+        return True  # A disk that fails, or no more open files: nobody knows.
     return not asking and any(_is_locked(state / name) for name in _LOCKS)
 
 
 def _is_locked(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

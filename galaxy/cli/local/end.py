@@ -44,7 +44,7 @@ def end_agents(
             if any((state / name).is_dir() and any((state / name).iterdir()) for name in ("c", "garbage")):
                 _end_launcher(state, root, mode)
     left = remains.clear(layout.root, cgroup_roots)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, GalaxyError):
         uids.sweep()
     tell(Happened(part="containers", state="gone"))
     return left

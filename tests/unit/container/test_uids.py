@@ -59,6 +59,29 @@ def test_block_of_an_agent_without_containers_is_kept_while_it_lives(tmp_path: P
     assert claimed(claims) == []
 
 
+def test_block_is_kept_when_nobody_can_say_whether_it_is_used(tmp_path: Path) -> None:
+    one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
+    claim(one, ROOM, 1, claims=claims)
+    for name in ("c", "agent.lock"):
+        path = one / name
+        if path.exists():
+            path.rmdir()
+        path.symlink_to(path)  # Each look fails: too many levels of symbolic links.
+        sweep(claims)
+        assert len(claimed(claims)) == 1
+        path.unlink()
+    sweep(claims)
+    assert claimed(claims) == []
+
+
+def test_claim_that_cannot_be_read_is_not_taken_for_free(tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    claim(agent(tmp_path, "one"), ROOM, 1, claims=claims)
+    (claims / str(LOW)).write_text("?")
+    with pytest.raises(HostError, match=str(claims / str(LOW))):
+        claim(agent(tmp_path, "two"), ROOM, 1, claims=claims)
+
+
 def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
     one = agent(tmp_path, "one")
