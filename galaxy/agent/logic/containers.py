@@ -169,7 +169,8 @@ class Containers:
             self._ended(held, event)
 
     def _while_destroying(self, held: Held, event: Happening) -> None:
-        if isinstance(event, ContainerEnded) and self._memory.quits.pop(held.key, None) is not None:
+        # Not forgotten before its end is: a step that could not be committed is run again.
+        if isinstance(event, ContainerEnded) and held.key in self._memory.quits:
             self._disconnect(held)
             self._memory.destroy(held)
 
@@ -233,7 +234,10 @@ class Containers:
             memory.destroy(held)
         elif held.phase is Phase.LAUNCHING and there is None:
             uid = self._uid_for(held)  # An agent before us may have had other uids, or none.
-            self._launch(held if isinstance(uid, Reason) else replace(held, uid=uid))
+            if isinstance(uid, Reason):
+                self.end(held, uid, clean=False)
+            else:
+                self._launch(replace(held, uid=uid))
         elif held.phase in (Phase.LAUNCHING, Phase.READY) and there is not None:
             self._ready(held, there.pid)
         elif held.phase is Phase.READY:
@@ -248,7 +252,7 @@ class Containers:
             if held is None:
                 del memory.quits[key]
             elif deadline_s <= now_s:
-                del memory.quits[key]
+                memory.quits[key] = now_s + QUIT_SLACK_S  # Again and again, until it is destroyed.
                 self._disconnect(held)
                 memory.destroy(held)
         for held in self.waiting():

@@ -167,6 +167,32 @@ def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> N
     assert kinds(agent.step()) == []
 
 
+def test_end_of_a_container_that_was_asked_to_quit_is_told_again_when_a_commit_fails() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), orders(order()))
+    agent.step(launched(), connected())
+    agent.step(reported(PodState.RUNNING))
+    agent.step(destroys())
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]  # And the commit fails.
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]
+    agent.step(GONE)
+    assert agent.found() == {f"{POD}/1": "gone"}
+
+
+def test_container_asked_to_quit_is_destroyed_again_until_it_is_gone() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()), orders(order()))
+    agent.step(launched(), connected())
+    agent.step(reported(PodState.RUNNING))
+    agent.step(destroys())
+    for wait_s in (12.5, 2.5, 2.5):
+        agent.now_s += wait_s
+        assert kinds(agent.step()) == ["Disconnect", "Destroy"]
+    agent.step(GONE)
+    agent.now_s += 2.5
+    assert kinds(agent.step()) == []
+
+
 def test_container_that_ends_by_itself_is_reported_with_its_reason_and_its_remains_removed() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
@@ -288,6 +314,17 @@ def test_container_on_its_way_does_not_take_a_uid_that_is_the_agents_no_more() -
     again = agent.restart()
     again.step(HostSeen(living=()))
     assert [3000 <= launch.held.uid < 4000 for launch in launches(again)] == [True]
+
+
+def test_container_on_its_way_that_no_uid_is_left_for_ends() -> None:
+    agent = Driven(uids=(1000, 1999)).begin()
+    agent.step(creates(create("a-1.0"), create("a-1.1")))
+    agent.uids = (3000, 3000)
+    again = agent.restart()
+    again.step(HostSeen(living=()))
+    assert [launch.held.uid for launch in launches(again)] == [3000]
+    (report, *_) = again.reports()
+    assert [one.reason.code for one in report.containers if one.reason] == ["no-uid"]
 
 
 def test_fixed_port_in_use_by_the_host_is_refused() -> None:
