@@ -240,7 +240,13 @@ class Lives:
         return any(held.phase is Phase.MAKING for held in self._held.values())
 
     def let_go(self) -> None:
-        """Take down what only this program of ours can use: spares and prepared roots."""
+        """Take down what only this program of ours can use: spares and prepared roots.
+
+        Ends that a full disk did not take are written again: our memory of them goes too.
+        """
+        for held in self._held.values():
+            if held.phase is Phase.ENDED and held.ended is not None and held.ended.status is not None:
+                self._keep_end(held, held.ended)
         self._maker.close()
 
     def close(self) -> None:
@@ -304,9 +310,12 @@ class Lives:
         elif held.phase is Phase.LIVING:
             held.phase = Phase.ENDED
             held.ended = Ended(container=held.container, incarnation=held.incarnation, status=status, oom=oom)
-            with contextlib.suppress(OSError):
-                facts.keep(f"{self._directory(held.key)}/ended.json", held.ended)
+            self._keep_end(held, held.ended)
             self.tell(held.ended)
+
+    def _keep_end(self, held: Held, ended: Ended) -> None:
+        with contextlib.suppress(OSError):  # A full disk: we know it, while we live.
+            facts.keep(f"{self._directory(held.key)}/ended.json", ended)
 
     def _was_oom(self, key: str) -> bool:
         with contextlib.suppress(OSError):
@@ -397,6 +406,7 @@ class Lives:
                     status=os.waitstatus_to_exitcode(status),
                     oom=self._was_oom(held.key),
                 )
+                self._keep_end(held, held.ended)
 
     # ---- small things
 
