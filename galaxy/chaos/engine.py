@@ -76,6 +76,7 @@ class Engine:
             self.report.broken.append(f"no fault could be done any more: {error}")
         finally:
             self._load.close()
+            self.report.broken += [wrong for wrong in self._load.wrong if wrong not in self.report.broken]
             self._checker.close()
             self.report.changes = self._load.changes
             self.report.counted = self._checker.witnesses()

@@ -19,6 +19,8 @@ PAUSE_S: Final = 4.0
 PAUSE_AGENT_S: Final = 12.0
 """Longer than an agent may be silent without being suspect, shorter than until it is dead."""
 YIELD_S: Final = 20.0
+THERE_S: Final = 10.0
+"""How long somebody to strike is waited for: a process may just be being started again."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,16 @@ def do(fault: Fault, cluster: Cluster, chance: random.Random, victim: Callable[[
     """Do it, and return when it is over, with a word on whom it struck.
 
     ``victim`` returns the PID 1 of a container that may die.
+
+    Raises:
+        HostError: there is nobody to strike.
     """
     if fault.verb == "cut":
         return _cut(fault, cluster)
     if fault.part == "appworker":
         pids = [victim()]
     elif fault.part == "all":
-        pids = [pid for part in PARTS for pid in cluster.pids(part)]
+        pids = [pid for part in PARTS for pid in living(part, cluster)]
     else:
         pids = _struck(fault.part, cluster, chance)
     if fault.verb == "kill":
@@ -89,10 +94,25 @@ def do(fault: Fault, cluster: Cluster, chance: random.Random, victim: Callable[[
 
 def _struck(part: str, cluster: Cluster, chance: random.Random) -> list[int]:
     """Return one process of a part: of several leaders the one that leads."""
-    pids = cluster.pids(part)
+    pids = living(part, cluster)
     if part in ROLES and (leader := cluster.leader_pid(part)) in pids:
         return [leader]
-    return [chance.choice(pids)] if pids else []
+    return [chance.choice(pids)]
+
+
+def living(part: str, cluster: Cluster, timeout_s: float = THERE_S) -> list[int]:
+    """Return the processes of a part, as soon as there are any.
+
+    Raises:
+        HostError: there are none for ``timeout_s``; a fault that strikes nobody proves nothing.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (pids := cluster.pids(part)):
+        if time.monotonic() >= deadline:
+            raise HostError(f"no process of {part} to strike")
+        cluster.tend()
+        time.sleep(0.05)  # Nobody tells from outside that it is started again.
+    return pids
 
 
 def _cut(fault: Fault, cluster: Cluster) -> str:

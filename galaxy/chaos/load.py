@@ -6,6 +6,7 @@ import random
 import tarfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -115,6 +116,13 @@ class Load:
             self._batch(name)
 
     def _run(self) -> None:
+        """Change jobs until it is over; what nobody expected is a wrong like any other, and the last."""
+        try:
+            self._change_jobs()
+        except Exception:  # noqa: BLE001 - it is told as what broke the run.
+            self.wrong.append(f"the load broke: {traceback.format_exc().rstrip()}")
+
+    def _change_jobs(self) -> None:
         while not self._over.is_set():
             self._go.wait()
             with self._asking:
