@@ -6,13 +6,13 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 from typing import Final, NoReturn
 
 from galaxy.container import kernel
 
 _ROUND: Final = b"R"
 _NICE: Final = 10
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def discard(directory: str, garbage: str) -> None:
@@ -96,21 +96,75 @@ def _clean(garbage: str, sock: socket.socket) -> NoReturn:
         while sock.recv(1):
             delete_within(garbage)
             sock.send(_ROUND, socket.MSG_NOSIGNAL)
+    except BrokenPipeError:
+        pass  # The launcher is gone.
+    except BaseException as error:  # noqa: BLE001 - the last frame of this process
+        os.write(2, f"event=janitor.failed cause={str(error)!r}\n".encode())
     finally:
         os._exit(0)
 
 
 def delete_within(directory: str) -> None:
-    """Delete what is in ``directory``, never following a link; what resists stays for the next time."""
+    """Delete what is in ``directory``, never following a link; what resists stays for the next time.
+
+    A directory below another is first moved up to ``directory``: so depth costs neither a long path
+    nor descriptors.
+    """
     try:
-        with os.scandir(directory) as entries:
-            children = list(entries)
+        top = os.open(directory, _DIRECTORY)
     except OSError:
         return
-    for entry in children:
+    waiting: list[str] = []
+    try:
         with contextlib.suppress(OSError):
-            if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
-                delete_within(entry.path)
-                os.rmdir(entry.path)
-            else:
-                os.unlink(entry.path)
+            waiting += _empty(top)
+        while waiting:
+            name = waiting.pop()
+            with contextlib.suppress(OSError):
+                inside = os.open(name, _DIRECTORY, dir_fd=top)
+                try:
+                    os.fchmod(inside, 0o700)  # Without root's rights what is read-only would resist.
+                    waiting += _lift(_empty(inside), inside, top)
+                finally:
+                    os.close(inside)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+
+
+def _empty(directory: int) -> list[str]:
+    """Delete what is no directory in an open ``directory``; return the names of what is one."""
+    with os.scandir(directory) as entries:
+        children = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in children:
+        if not is_directory:
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=directory)
+    return [name for name, is_directory in children if is_directory]
+
+
+def _lift(names: list[str], source: int, top: int) -> list[str]:
+    """Move directories from one open directory up to another, unless they are empty: those are deleted.
+
+    Returns the names of those that have moved.
+    """
+    moved = []
+    for name in names:
+        there = os.urandom(12).hex()
+        try:
+            os.rmdir(name, dir_fd=source)
+        except OSError:
+            with contextlib.suppress(OSError):
+                _make_writable(name, source)
+                os.rename(name, there, src_dir_fd=source, dst_dir_fd=top)
+                moved.append(there)
+    return moved
+
+
+def _make_writable(name: str, source: int) -> None:
+    """Give a directory the right that its owner needs to move it."""
+    fd = os.open(name, _DIRECTORY, dir_fd=source)
+    try:
+        os.fchmod(fd, 0o700)
+    finally:
+        os.close(fd)
