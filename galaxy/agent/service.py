@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import pwd
@@ -28,7 +27,7 @@ from galaxy.agent.store import AgentStore
 from galaxy.container.plan import FULL
 from galaxy.container.probe import HostAbilities, probe
 from galaxy.container.runtime import Runtime
-from galaxy.container.uids import claim, sweep
+from galaxy.container.uids import claim, hold, sweep
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
 from galaxy.model.agent import AgentInfo
 from galaxy.model.container import ContainerOrders
@@ -249,12 +248,10 @@ class AgentService:
             self._lock_fd = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise HostError(f"cannot use state directory {state}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not hold(self._lock_fd):
             os.close(self._lock_fd)
             hint = "give a second agent its own --state, --name and --cgroup-root"
-            raise HostError(f"another agent uses the state directory {state}", hint=hint) from error
+            raise HostError(f"another agent uses the state directory {state}", hint=hint)
 
 
 class _LoopWorker:

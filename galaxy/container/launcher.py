@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import gc
 import importlib
 import os
@@ -29,6 +28,7 @@ from galaxy.container.birth import Entry
 from galaxy.container.garbage import Janitor, has_garbage
 from galaxy.container.lives import Lives
 from galaxy.container.plan import FULL
+from galaxy.container.uids import hold
 from galaxy.container.views import Views
 from galaxy.container.wire import (
     PACKET_BYTES_MAX,
@@ -266,9 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
     listener = socket.socket(fileno=options.listen)
     os.set_inheritable(options.listen, False)
     lock = os.open(f"{state}/launcher.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not hold(lock):
         return _ALREADY_THERE
     _raise_file_limit()
     kernel.set_process_name("galaxy-launcher")

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ UID_MAX: Final = (1 << 31) - 1
 """Some programs take higher ones for negative."""
 CLAIMS: Final = Path("/run/galaxy/uids")
 _LOCKS: Final = ("agent.lock", "launcher.lock")
+_TRIES: Final = 25
+_TRY_S: Final = 0.01
 
 
 class Claim(Noun, frozen=True, kw_only=True):
@@ -62,6 +65,19 @@ def claim(state: Path, allowed: tuple[int, int], count: int, *, claims: Path = C
             return mine.low, mine.high
     except OSError as error:
         raise HostError(f"cannot claim uids in {claims}: {error.strerror}") from error
+
+
+def hold(lock: int) -> bool:
+    """Take the open lock file of an agent or launcher, or return False: another one has it.
+
+    Tried for a while, since agents that look for claims that nobody uses touch it for a moment.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_TRY_S)  # To wait for a lock has no timeout.
+    return False
 
 
 def sweep(claims: Path = CLAIMS) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from galaxy.container.uids import BLOCK_MIN, Claim, claim, claimed, strangers, sweep
+from galaxy.container.uids import BLOCK_MIN, Claim, claim, claimed, hold, strangers, sweep
 from galaxy.errors import HostError
 
 LOW = 1_000_000
@@ -80,6 +81,20 @@ def test_claim_that_cannot_be_read_is_not_taken_for_free(tmp_path: Path) -> None
     (claims / str(LOW)).write_text("?")
     with pytest.raises(HostError, match=str(claims / str(LOW))):
         claim(agent(tmp_path, "two"), ROOM, 1, claims=claims)
+
+
+def test_lock_that_is_only_looked_at_is_waited_for(tmp_path: Path) -> None:
+    ours, looks = (os.open(tmp_path / "agent.lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
+    try:
+        fcntl.flock(looks, fcntl.LOCK_SH)
+        assert not hold(ours)
+        timer = threading.Timer(0.02, fcntl.flock, (looks, fcntl.LOCK_UN))
+        timer.start()
+        assert hold(ours)
+        timer.join()
+    finally:
+        os.close(ours)
+        os.close(looks)
 
 
 def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Path) -> None:
