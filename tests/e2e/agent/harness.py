@@ -133,12 +133,12 @@ class Agent:
         return self.containers[key]
 
     def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> PodFound:
-        self.until(
-            f"pod {pod} is {state}",
-            lambda: (
-                pod in self.pods and self.pods[pod].state == state and self.pods[pod].generation >= generation
-            ),
-        )
+        def there() -> bool:
+            found = self.pods.get(pod)
+            lives = found is not None and (found.incarnation, found.generation) >= (incarnation, generation)
+            return lives and found is not None and found.state == state
+
+        self.until(f"pod {pod} is {state}", there)
         return self.pods[pod]
 
     def kill(self) -> None:

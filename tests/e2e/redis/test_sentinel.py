@@ -125,9 +125,14 @@ def test_flower_has_moved_along_and_asks_the_new_master(cluster: Cluster) -> Non
             return len([row for row in json.load(answer)["data"] if row["status"]]) == 5
 
     until("Flower sees three parts and two that stand by", seen, timeout_s=60)
-    with urllib.request.urlopen(f"{flower}broker", timeout=15) as answer:
-        page = answer.read().decode()
-    assert '<tr id="resman">' in page or '<tr id="web">' in page  # By whether it has asked workers yet.
+
+    def page_of_queues() -> str:
+        with urllib.request.urlopen(f"{flower}broker", timeout=15) as answer:
+            page: str = answer.read().decode()
+        return page
+
+    until("it has asked workers for their queues", lambda: '<tr id="' in page_of_queues(), timeout_s=60)
+    page = page_of_queues()
     for hidden in (SECRET, SENTINEL_PASSWORD, acl.password(SECRET, acl.ADMIN)):
         assert hidden not in page
 
