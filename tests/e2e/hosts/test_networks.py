@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -93,7 +94,9 @@ def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network)
 
 def test_closed_network_leaves_no_process(network: Network) -> None:
     pair = Pair(network)
-    running = pair.one.popen(["sleep", "1000"])
-    assert running.pid in pair.one.pids()
-    network.close()
-    assert running.wait(timeout=10) == -9
+    with pair.one.popen(["sh", "-c", "echo inside; exec sleep 1000"], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"inside\n"
+        assert running.pid in pair.one.pids()
+        network.close()
+        assert running.wait(timeout=10) == -9

@@ -151,5 +151,5 @@ def _write_at(redises: Guarded, port: int) -> None:
 
 
 def _refuses(cluster: Cluster) -> bool:
-    said = cluster.run("job", "recover", "witness.0", status=None)
+    said = cluster.run("job", "recover", "witness", status=None)
     return said.returncode == 1 and "too few replicas follow it" in said.stderr
