@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 
 from galaxy.simulation.cluster import Cluster
-from galaxy.simulation.faults import faults_of
+from galaxy.simulation.faults import Faults, faults_of
 from galaxy.simulation.scale import Large
 
 
@@ -47,18 +48,27 @@ def _range(seeds: range, hosts: int) -> int:
     began_s = time.perf_counter()
     failing = []
     slowest = 0.0
+    struck: Counter[str] = Counter()
+    messages = starts = 0
     for seed in seeds:
         outcome = Cluster(seed, faults_of(seed), hosts=hosts).run()
         slowest = max(slowest, outcome.settled_s)
+        struck.update(outcome.faults)
+        messages, starts = messages + outcome.messages, starts + outcome.starts
         if outcome.failure:
             failing.append(seed)
             print(f"seed {seed}: {outcome.failure}", flush=True)
     took_s = time.perf_counter() - began_s
+    print(f"{messages} messages, {starts} starts of programs; faults: {_counts(struck)}")
     print(
         f"{len(seeds)} seeds in {took_s:.1f} s ({len(seeds) / took_s:.1f}/s), "
         f"settled within {slowest:.0f} s, failing: {failing or 'none'}"
     )
     return 1 if failing else 0
+
+
+def _counts(struck: Counter[str]) -> str:
+    return ", ".join(f"{struck[name]} {name}" for name in Faults.__struct_fields__ if struck[name]) or "none"
 
 
 def _scale(hosts: int, containers: int, seconds: int) -> int:

@@ -22,8 +22,7 @@ class Bus:
     """Celery's queues, as far as Galaxy relies on them: at most hopefully once, in no order."""
 
     def __init__(self, world: World) -> None:
-        self.lost = 0
-        self.doubled = 0
+        self.sent = 0
         self.delivered = 0
         self._world = world
         self._consumers: dict[str, Consumer] = {}
@@ -42,17 +41,16 @@ class Bus:
     def send(self, send: Send) -> None:
         """Put a message under way: through JSON, as in life."""
         faults = self._world.faults
-        if self._world.chance(faults.lose):
-            self.lost += 1
+        self.sent += 1
+        if self._world.strikes("lose"):
             self._world.tell(f"bus loses {send.task} to {send.queue}")
             return
-        copies = 2 if self._world.chance(faults.double) else 1
-        self.doubled += copies - 1
+        copies = 2 if self._world.strikes("double") else 1
         packed = encode(send.body)
         expires_s = self._world.now_s + send.expires_s + CLOCKS_S
         for _ in range(copies):
             delay_s = self._world.between(0.002, 0.006)
-            if self._world.chance(faults.late):
+            if self._world.strikes("late"):
                 delay_s += self._world.between(0.0, faults.late_s)
             self._world.after(delay_s, lambda: self._arrive(send.queue, expires_s, packed, type(send.body)))
 

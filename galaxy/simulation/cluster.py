@@ -74,8 +74,10 @@ class Outcome(Noun, frozen=True, kw_only=True):
     steps: int
     settled_s: float
     """Seconds from the end of faults until all was as wanted."""
-    lost: int = 0
-    doubled: int = 0
+    messages: int = 0
+    """How many were sent; of these, ``faults`` has those that were lost, doubled and late."""
+    faults: dict[str, int] = {}
+    """How often each fault came to be, by its name in ``Faults``."""
     starts: int = 0
 
 
@@ -147,7 +149,8 @@ class Cluster:
                 failure = "eventually: " + "; ".join(self.differences())
         return Outcome(
             seed=self.seed, failure=failure, fingerprint=self.world.fingerprint, steps=self.world.steps,
-            settled_s=settled_s, lost=self.bus.lost, doubled=self.bus.doubled, starts=self._once.starts,
+            settled_s=settled_s, messages=self.bus.sent, faults=dict(self.world.struck),
+            starts=self._once.starts,
         )  # fmt: skip
 
     def differences(self) -> list[str]:
@@ -182,6 +185,7 @@ class Cluster:
         """Cut off three hosts at once: that is the network, and none of them may be taken for dead."""
         well = [host for host in self.hosts if not host.cut and host.logic is not None]
         if len(well) >= MANY:
+            self.world.struck["mass_cut"] += 1
             seconds = self.world.between(self.world.faults.cut_s / 3, self.world.faults.cut_s)
             for host in well[:MANY]:
                 host.cut_off(seconds)

@@ -156,19 +156,19 @@ class Host:
     def chances(self) -> None:
         """Once a second: what may happen to this machine."""
         faults = self._world.faults
-        if self._world.chance(faults.agent_crash) and self.logic is not None:
+        if self._world.strikes("agent_crash", able=self.logic is not None):
             self.crash()
-        elif self._world.chance(faults.host_wipe) and self.logic is not None:
+        elif self._world.strikes("host_wipe", able=self.logic is not None):
             self.wipe()
-        elif self._world.chance(faults.host_cut) and not self.cut:
+        elif self._world.strikes("host_cut", able=not self.cut):
             self.cut_off(self._world.between(1.0, faults.cut_s))
-        elif self._world.chance(faults.host_slow):
+        elif self._world.strikes("host_slow"):
             self._slow_until_s = self._world.now_s + self._world.between(1.0, faults.slow_s)
             self._world.tell(f"host {self.name} is slow")
         for worker in list(self.living.values()):
-            if self._world.chance(faults.worker_dies):
+            if self._world.strikes("worker_dies"):
                 worker.die()
-            elif self._world.chance(faults.program_dies):
+            elif self._world.strikes("program_dies"):
                 worker.program_dies()
 
     # ---- the agent's process
@@ -268,7 +268,7 @@ class Host:
         changed = self._commit(logic)
         if self._audit is not None:
             self._audit.stepped(self.name, batch, effects, changed)
-        if self._world.chance(self._world.faults.agent_crash_in_step):
+        if self._world.strikes("agent_crash_in_step"):
             self.crash()
             return
         for effect in effects:
@@ -368,7 +368,7 @@ class Host:
         names = (held.container, held.incarnation)
         if held.key in self.living:
             return
-        if self._world.chance(self._world.faults.launch_fails):
+        if self._world.strikes("launch_fails"):
             reason = Reason(code="launch", message="the simulator says no")
             self._tell_agent(ContainerLaunchFailed(container=names[0], incarnation=names[1], reason=reason))
             return

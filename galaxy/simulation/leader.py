@@ -90,9 +90,9 @@ class LeaderProcess:
     def chances(self) -> None:
         """Once a second: what may happen to this process."""
         faults = self._world.faults
-        if self._world.chance(faults.leader_crash):
+        if self._world.strikes("leader_crash"):
             self.crash()
-        elif self._world.chance(faults.leader_pause):
+        elif self._world.strikes("leader_pause"):
             self.pause(self._world.between(0.5, faults.pause_s))
 
     def _soon(self, delay_s: float, act: Callable[[], None]) -> None:
@@ -175,7 +175,7 @@ class LeaderProcess:
         except NotLeader as error:
             self._stand_by(error.message)
             return
-        if self._world.chance(self._world.faults.leader_crash_in_step):
+        if self._world.strikes("leader_crash_in_step"):
             self.crash()
             return
         for outcome in outcomes:
@@ -218,7 +218,7 @@ class _Unsure:
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
     ) -> None:
-        if not self._world.chance(self._world.faults.store_unsure):
+        if not self._world.strikes("store_unsure"):
             self._nexus.commit(grant, serial, changes, trace)
             return
         written = self._world.chance(0.5)

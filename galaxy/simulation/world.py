@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -23,6 +23,8 @@ class World:
         self.random = random.Random(seed)  # noqa: S311 - chance that can be replayed is the point
         self.now_s = START_S
         self.steps = 0
+        self.struck: Counter[str] = Counter()
+        """How often each fault came to be, by its name in ``Faults``."""
         self.story: deque[str] = deque(maxlen=STORY_MAX)
         self._faults = faults
         self._calm_s = START_S + calm_s
@@ -51,6 +53,16 @@ class World:
     def chance(self, probability: float) -> bool:
         """Return True with ``probability``; draws nothing when that is zero."""
         return probability > 0 and self.random.random() < probability
+
+    def strikes(self, fault: str, *, able: bool = True) -> bool:
+        """Return True with the probability that ``Faults`` gives a fault, and count it.
+
+        ``able`` is whether it can happen at all just now; what is drawn is the same either way.
+        """
+        if not self.chance(getattr(self.faults, fault)) or not able:
+            return False
+        self.struck[fault] += 1
+        return True
 
     def between(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
