@@ -41,7 +41,6 @@ MNT_DETACH: Final = 2
 ATTR_RDONLY: Final = 0x1
 ATTR_NOSUID: Final = 0x2
 ATTR_NODEV: Final = 0x4
-ATTR_NOEXEC: Final = 0x8
 
 CAPABILITIES: Final = (
     "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
@@ -52,7 +51,6 @@ CAPABILITIES: Final = (
     "perfmon", "bpf", "checkpoint_restore",
 )  # fmt: skip
 
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
 _PR_CAPBSET_READ: Final = 23
@@ -229,15 +227,6 @@ def keep_capabilities(names: Iterable[str]) -> None:
     _check(_libc.capset(header, wanted), "capset", hex(mask))
 
 
-def effective_capabilities() -> frozenset[str]:
-    """Return the names of the capabilities that this process can use now."""
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
-    _check(_libc.capget(header, data), "capget", "self")
-    mask = struct.unpack_from("I", data, 0)[0] | struct.unpack_from("I", data, 12)[0] << 32
-    return frozenset(name for number, name in enumerate(CAPABILITIES) if mask >> number & 1)
-
-
 def set_no_new_privileges() -> None:
     """Promise that no exec from here on gains privileges; children inherit it, nothing undoes it."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS")
@@ -256,11 +245,6 @@ def install_seccomp(program: bytes) -> None:
 def set_subreaper() -> None:
     """Become the parent of descendants whose own parents die."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl", "PR_SET_CHILD_SUBREAPER")
-
-
-def set_parent_death_signal(number: int) -> None:
-    """Ask for a signal when the parent dies; 0 takes it back."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl", "PR_SET_PDEATHSIG")
 
 
 def set_process_name(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from galaxy.model.answer import Problem
 from galaxy.model.base import Noun
@@ -40,6 +41,10 @@ class JobState(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     REMOVING = "removing"
+
+
+OVER: Final = (JobState.FINISHED, JobState.FAILED)
+"""Where a batch job ends: nothing of it runs again unless its owner says so."""
 
 
 class PodPhase(StrEnum):

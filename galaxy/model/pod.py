@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
 
 from galaxy.model.base import Noun
 from galaxy.model.container import Reason
-from galaxy.model.secret import EnvFrom
+from galaxy.model.secret import EnvFrom, Secret
 from galaxy.model.spec import TaskSpec
 
 
@@ -34,18 +35,25 @@ class PodOrder(Noun, frozen=True, kw_only=True):
     redeploy: bool = False
 
 
-def without_values(order: PodOrder) -> PodOrder:
-    """Return ``order`` as it may be written down: without the values of secrets."""
-    tasks = tuple(
+def with_values(tasks: tuple[TaskSpec, ...], values: Mapping[str, Secret]) -> tuple[TaskSpec, ...]:
+    """Return ``tasks`` with these values of secrets, by ``TASK/VARIABLE``, and no others."""
+    return tuple(
         msgspec.structs.replace(
             task,
             env={
-                name: msgspec.structs.replace(source, value=None) if isinstance(source, EnvFrom) else source
+                name: msgspec.structs.replace(source, value=values.get(f"{task.name}/{name}"))
+                if isinstance(source, EnvFrom)
+                else source
                 for name, source in task.env.items()
             },
         )
-        for task in order.tasks
+        for task in tasks
     )
+
+
+def without_values(order: PodOrder) -> PodOrder:
+    """Return ``order`` as it may be written down: without the values of secrets."""
+    tasks = with_values(order.tasks, {})
     return order if tasks == order.tasks else msgspec.structs.replace(order, tasks=tasks)
 
 

@@ -15,7 +15,6 @@ from msgspec import Meta
 from galaxy.model.base import Noun
 from galaxy.model.secret import EnvFrom
 
-Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
 

@@ -51,14 +51,17 @@ def counts_in(pool: str, pools: Sequence[str]) -> bool:
     return pool == ALL_POOLS or not pools or pool in pools
 
 
-def room(ceiling: Ceiling, used: Amount, each: Amount) -> int | None:
-    """Return how many more of ``each`` fit under ``ceiling``; None is without limit."""
+def room(ceiling: Ceiling, used: Amount, each: Amount) -> tuple[int, str] | None:
+    """Return how many more of ``each`` fit under ``ceiling``, and the field that holds back more.
+
+    None is without limit.
+    """
     fits = [
-        max(0, limit - getattr(used, field)) // getattr(each, field)
+        (max(0, limit - getattr(used, field)) // getattr(each, field), field)
         for field in FIELDS
         if (limit := getattr(ceiling, field)) is not None and getattr(each, field) > 0
     ]
-    return min(fits, default=None)
+    return min(fits, key=lambda fit: fit[0], default=None)
 
 
 def passed(ceiling: Ceiling, before: Amount, after: Amount) -> tuple[str, ...]:

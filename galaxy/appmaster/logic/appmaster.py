@@ -11,7 +11,7 @@ from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.model.agent import AgentReport, BeatsSeen, UsagesSeen
 from galaxy.model.container import GroupOrders, GroupStatuses
-from galaxy.model.job import Wish
+from galaxy.model.job import OVER, Wish
 from galaxy.model.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
 from galaxy.model.pod import PodOrders
 from galaxy.model.request import Request
@@ -79,7 +79,7 @@ class AppMaster:
                 ledger.declare(job)
             if job.serial:
                 ledger.timers.at(now_s, "group", job.job)
-            if job.state in jobs.OVER:
+            if job.state in OVER:
                 jobs.expire(ledger, job)
         for pod in list(ledger.pods.values()):
             if pod.found is not None and pod.placed:
@@ -146,7 +146,7 @@ class AppMaster:
             ledger.touch(key)
         elif kind == "group" and job is not None:
             groups.send(ledger, job)
-        elif kind == "ended" and job is not None and job.state in jobs.OVER:
+        elif kind == "ended" and job is not None and job.state in OVER:
             jobs.remove(ledger, job)
         elif kind == "quota":
             quotas.due(ledger)

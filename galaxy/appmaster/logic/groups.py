@@ -9,11 +9,10 @@ from galaxy.appmaster.logic.agents import Agents
 from galaxy.appmaster.logic.ledger import Ledger, is_batch
 from galaxy.model.container import ContainerState, GroupOrder, GroupStatus, Reason, SlotStatus
 from galaxy.model.demand import demand_of
-from galaxy.model.job import HistoryRecord, JobRecord, JobState, PodRecord, Wish
+from galaxy.model.job import OVER, HistoryRecord, JobRecord, JobState, PodRecord, Wish
 
 _GONE = (ContainerState.PENDING, ContainerState.DESTROYING, ContainerState.GONE)
-_OVER = (JobState.FINISHED, JobState.FAILED)
-_AT_REST = (*_OVER, JobState.STOPPED)
+_AT_REST = (*OVER, JobState.STOPPED)
 
 
 def acked(ledger: Ledger, job: JobRecord) -> bool:
@@ -149,7 +148,7 @@ def _wanted(ledger: Ledger, job: JobRecord, rows: list[PodRecord]) -> tuple[int,
         if job.group_remove or all(pods.quiet(ledger, job, pod) for pod in rows):
             return 0, (), True
         return job.group_replicas, job.group_release, False
-    over = job.state in _OVER
+    over = job.state in OVER
     release: list[int] = []
     replicas = job.replica
     for pod in rows:

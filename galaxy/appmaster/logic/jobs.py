@@ -18,9 +18,7 @@ from galaxy.appmaster.logic.laws import (
 )
 from galaxy.appmaster.logic.ledger import Ledger, is_batch
 from galaxy.ids import pod_id
-from galaxy.model.job import JobRecord, JobState, PodPhase, PodRecord, Wish
-
-OVER = (JobState.FINISHED, JobState.FAILED)
+from galaxy.model.job import OVER, JobRecord, JobState, PodPhase, PodRecord, Wish
 
 
 def settle(ledger: Ledger, agents: Agents, job_id: str, changed: Iterable[str] | None) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.demand import demand_of
-from galaxy.model.job import JobRecord, JobState, Wish
+from galaxy.model.job import OVER, JobRecord, Wish
 from galaxy.model.quota import Amount, Ceiling, Quota, QuotaAck, QuotaOrder, QuotaView
 from galaxy.model.request import ListQuotas, QuotaList, Request, SetQuota
 from galaxy.model.spec import JobSpec
@@ -24,7 +24,6 @@ QUOTAS_MAX: Final = 10_000
 """Quotas of all users together: they travel to ResMan in one message."""
 
 _TIMER: Final = "quota"
-_OVER: Final = (JobState.FINISHED, JobState.FAILED)
 _UNLIMITED: Final = Ceiling()
 
 
@@ -144,7 +143,7 @@ def wanted(ledger: Ledger, quota: Quota, but: str = "") -> Amount:
 
 def count_of(job: JobRecord, replica: int) -> int:
     """Return how many containers ``job`` wants with ``replica`` pods: those that have ended want none."""
-    return 0 if job.state in _OVER else replica - sum(index < replica for index in job.group_release)
+    return 0 if job.state in OVER else replica - sum(index < replica for index in job.group_release)
 
 
 def check(ledger: Ledger, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
@@ -171,13 +170,18 @@ def check(ledger: Ledger, user: str, spec: JobSpec, doing: str, *, count: int, b
             heads.append(whose(quota, field))
             lines.append(_line(quota, field, others, each, count))
         if over:
-            fits = min(fits, room(quota.ceiling, others, each) or 0)
+            fits = min(fits, _fits(quota, others, each))
     if lines:
         raise Refused(
             f"cannot {doing}: {', '.join(heads)} exceeded",
             details=lines,
             hint=_hint(user, fits and fits + spec.deploy.replica - count),
         )
+
+
+def _fits(quota: Quota, others: Amount, each: Amount) -> int:
+    found = room(quota.ceiling, others, each)
+    return found[0] if found else 0
 
 
 def _line(quota: Quota, field: str, others: Amount, each: Amount, count: int) -> str:

@@ -27,7 +27,7 @@ from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, Unr
 from galaxy.ids import job_id
 from galaxy.model.answer import Answer, Problem, Reply
 from galaxy.model.demand import container_changes
-from galaxy.model.job import AnswerRecord, JobRecord, JobState, PodPhase, RevisionRecord, Wish
+from galaxy.model.job import OVER, AnswerRecord, JobRecord, JobState, PodPhase, RevisionRecord, Wish
 from galaxy.model.quota import QuotaView
 from galaxy.model.request import (
     OPERATIONS,
@@ -51,8 +51,6 @@ MESSAGE_MAX: Final = 400
 _FULL: Final = Unreachable(
     "AppMaster has made more changes within minutes than it can remember", hint="the same again in a while"
 )
-
-_OVER = (JobState.FINISHED, JobState.FAILED)
 
 
 def handle(ledger: Ledger, request: Request) -> None:
@@ -130,7 +128,7 @@ def _submit(ledger: Ledger, request: Request) -> Done:
     others = [ledger.jobs[other] for other in ledger.jobs.where("name", spec.name)]
     others = [other for other in others if other.wish is not Wish.REMOVE]
     for other in others:
-        if other.state not in _OVER:
+        if other.state not in OVER:
             raise Conflict(
                 f'cannot run "{spec.name}": a job of this name is {other.state}',
                 details=[f"{other.job}, revision {other.revision}"],
@@ -257,7 +255,7 @@ def _recover(ledger: Ledger, request: Request) -> Done:
         raise Conflict(f'pod "{rows[0].pod}" has finished; it never runs again')
     if not rows:
         return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
-    gone = [pod for pod in rows if job.state in _OVER or pod.index in job.group_release]
+    gone = [pod for pod in rows if job.state in OVER or pod.index in job.group_release]
     spec = ledger.spec(job.job, job.revision)
     count = quotas.count_of(job, job.replica) + len(gone)
     quotas.check(ledger, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
@@ -320,7 +318,7 @@ def _live(ledger: Ledger, text: str, verb: str) -> JobRecord:
     job = lookup.find_job(ledger, text)
     if job.wish is Wish.REMOVE:
         raise Conflict(f'cannot {verb} "{job.name}": it is being removed')
-    if job.state in _OVER:
+    if job.state in OVER:
         raise Conflict(f'cannot {verb} "{job.name}": it has {job.state}', hint="galaxy job run it anew")
     return job
 

@@ -13,7 +13,7 @@ from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.appmaster.logic.sealed import filled
 from galaxy.errors import Conflict, NotFound, SpecError
 from galaxy.model.flaw import Flaw
-from galaxy.model.job import JobState, Wish
+from galaxy.model.job import OVER, Wish
 from galaxy.model.request import ListSecrets, Request, SecretList, SecretRef, SetSecret
 from galaxy.model.rules import oversize
 from galaxy.model.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord, SecretView
@@ -92,7 +92,7 @@ def view(ledger: Ledger, row: SecretRecord) -> SecretView:
         job.name
         for job in live
         if job.wish is not Wish.REMOVE
-        and job.state not in (JobState.FINISHED, JobState.FAILED)
+        and job.state not in OVER
         and row.name in _names(ledger.spec(job.job, job.revision))
     )
     return SecretView(

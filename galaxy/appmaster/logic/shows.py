@@ -8,7 +8,7 @@ from galaxy.appmaster.logic import jobs, lookup, pods
 from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.model.container import Reason
 from galaxy.model.demand import demand_of
-from galaxy.model.job import EndpointState, HistoryRecord, JobRecord, JobState, PodPhase, PodRecord
+from galaxy.model.job import OVER, EndpointState, HistoryRecord, JobRecord, JobState, PodPhase, PodRecord
 from galaxy.model.request import Discover, EndpointList, JobList, JobRef, ListJobs
 from galaxy.model.spec import JobSpec
 from galaxy.model.views import EndpointView, JobSummary, JobView, PodView, TaskView
@@ -104,7 +104,7 @@ def _past_summary(past: HistoryRecord) -> JobSummary:
         job=job.job,
         name=job.name,
         type=job.type,
-        state=job.ended if job.ended in jobs.OVER else REMOVED,
+        state=job.ended if job.ended in OVER else REMOVED,
         revision=job.revision,
         replica=job.replica,
         failed=sum(pod.phase is PodPhase.FAILED for pod in past.pods),

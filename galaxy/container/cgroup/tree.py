@@ -92,10 +92,6 @@ class CgroupTree:
         return cls(detect(), root)
 
     @property
-    def has_io_weight(self) -> bool:
-        return any(isinstance(c, BlkioV1 | IoV2) for c in self._controllers)
-
-    @property
     def devices_refused(self) -> str:
         """Return why devices are not guarded by the kernel here, after ``prepare``; empty when they are."""
         for controller in self._controllers:

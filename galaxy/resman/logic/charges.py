@@ -57,16 +57,16 @@ class Charges:
 
     def room(self, order: GroupOrder) -> tuple[int, Reason] | None:
         """Return how many more slots of a group fit, and what holds back more; None is no limit."""
-        tightest: tuple[int, Quota] | None = None
+        tightest: tuple[int, Quota, str] | None = None
         each = self._amount(order)
         for quota in self._quotas.get(order.user, ()):
             if counts_in(quota.pool, order.demand.pools):
                 fits = room(quota.ceiling, self.used(quota.user, quota.pool), each)
-                if fits is not None and (tightest is None or fits < tightest[0]):
-                    tightest = fits, quota
+                if fits is not None and (tightest is None or fits[0] < tightest[0]):
+                    tightest = fits[0], quota, fits[1]
         if tightest is None:
             return None
-        return tightest[0], self._why(tightest[1], each)
+        return tightest[0], _why(tightest[1], tightest[2], each)
 
     def hold(self, order: GroupOrder) -> None:
         """Remember that slots of a group wait for quota."""
@@ -81,19 +81,8 @@ class Charges:
             known = self._each[order.group] = order, amount_of(order.demand)
         return known[1]
 
-    def _why(self, quota: Quota, each: Amount) -> Reason:
-        used = self.used(quota.user, quota.pool)
-        field = min(
-            (name for name in Amount.__struct_fields__ if getattr(quota.ceiling, name) is not None),
-            key=lambda name: _left(quota, used, each, name),
-        )
-        limit, asks = getattr(quota.ceiling, field), getattr(each, field)
-        message = f"{whose(quota, field)} is used up: {shown(field, asks)} each, {shown(field, limit)} in all"
-        return Reason(code=QUOTA, message=message, counts={"asks": asks, "ceiling": limit})
 
-
-def _left(quota: Quota, used: Amount, each: Amount, field: str) -> float:
-    """Return for how many more containers one field has room."""
-    asks = getattr(each, field)
-    left: int = max(0, getattr(quota.ceiling, field) - getattr(used, field))
-    return left // asks if asks else float("inf")
+def _why(quota: Quota, field: str, each: Amount) -> Reason:
+    limit, asks = getattr(quota.ceiling, field), getattr(each, field)
+    message = f"{whose(quota, field)} is used up: {shown(field, asks)} each, {shown(field, limit)} in all"
+    return Reason(code=QUOTA, message=message, counts={"asks": asks, "ceiling": limit})
