@@ -142,7 +142,7 @@ class Sentinels(Sentinel):
                 client.connection_pool.disconnect()  # It is asked rarely, and by everybody.
             others |= set(masters)
             if name in masters:
-                said.append((int(masters[name].get("config-epoch", 0)), masters[name]))
+                said.append((_epoch(masters[name]), masters[name]))
         if not said:
             if refused and len(problems) == len(asked):
                 raise redis.AuthenticationError(refused)
@@ -157,7 +157,7 @@ class Sentinels(Sentinel):
         self._looked_s = began_s
         if newest.get("is_odown"):
             raise MasterNotFoundError(f"master {name} at {where} is down, and no other is chosen yet")
-        return str(newest["ip"]), int(newest["port"])
+        return _address(newest)
 
     def known(self, name: str) -> int:
         """Return how many replicas of the master are known, dead ones included; ``FRESH_S`` ago at most.
@@ -177,18 +177,20 @@ class Sentinels(Sentinel):
     def living(self, name: str, master: Address | None) -> int:
         """Return how many replicas of ``master`` might be chosen in its place, now or soon.
 
-        All but those that most Sentinels hold for dead: these are passed over.
+        All but those that most Sentinels hold for dead: these are passed over. A Sentinel that
+        knows only of an older configuration than most was outvoted, and gets no votes for another
+        of its own: where it stands beside an old master, cut off from the rest, it is not heard.
 
         Raises:
             MasterNotFoundError: most Sentinels do not answer, another is the master, or is about to be.
         """
-        answers: list[list[dict[str, Any]]] = []
-        going = False
+        answers: list[dict[str, Any]] = []
+        agreeing: list[list[dict[str, Any]]] = []
         with self._asking:
             asked = self._asked()
             for number in sorted(range(self.count), key=lambda n: n not in asked):
-                if number not in asked and len(answers) * 2 > self.count:
-                    break  # Enough answer; who did not lately is left in peace.
+                if number not in asked and len(agreeing) * 2 > self.count:
+                    break  # Enough agree; who did not answer lately is left in peace.
                 client = self.sentinels[number]
                 try:
                     facts: Any = client.sentinel_master(name)
@@ -199,15 +201,16 @@ class Sentinels(Sentinel):
                     continue
                 finally:
                     client.connection_pool.disconnect()
-                going |= (facts["ip"], facts["port"]) != master or "failover" in facts["flags"]
-                answers.append(found)
-        if going:
+                answers.append(facts)
+                if _address(facts) == master:
+                    agreeing.append(found)
+        if _unsettled(answers, master, self.count):
             self.discover_master(name)  # Whoever is still with the old one shall leave it.
             raise MasterNotFoundError(f"master {name} is being replaced")
         if len(answers) * 2 <= self.count:
             raise MasterNotFoundError(f"only {len(answers)} of {self.count} Sentinels answer")
         dead: Counter[Address] = Counter()
-        for replica in itertools.chain.from_iterable(answers):
+        for replica in itertools.chain.from_iterable(agreeing):
             down = replica["is_sdown"] or replica["is_odown"] or replica["is_disconnected"]
             # An old master that is not told yet: any replica that follows is preferred to it.
             down = down or replica.get("role-reported") == "master"
@@ -297,6 +300,25 @@ def master_options(url: RedisUrl) -> dict[str, Any]:
         "retry": no_retry(),
         **(url.tls or {}),
     }
+
+
+def _unsettled(answers: list[dict[str, Any]], master: Address | None, count: int) -> bool:
+    """Tell whether by these Sentinels' words another than ``master`` is the master, or may be soon."""
+    ours = [_epoch(facts) for facts in answers if _address(facts) == master]
+    others = [_epoch(facts) for facts in answers if _address(facts) != master]
+    if any("failover" in facts["flags"] for facts in answers):
+        return True
+    if not others:
+        return False
+    return len(ours) * 2 <= count or max(others) >= max(ours)
+
+
+def _address(facts: dict[str, Any]) -> Address:
+    return str(facts["ip"]), int(facts["port"])
+
+
+def _epoch(facts: dict[str, Any]) -> int:
+    return int(facts.get("config-epoch", 0))
 
 
 def _role(hello: Any) -> str:

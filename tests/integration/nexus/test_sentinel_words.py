@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.sentinel import MasterNotFoundError
 
 from galaxy.nexus import sentinel
 from galaxy.nexus.sentinel import MasterConnection, MasterPool, Sentinels, connection_class, master_options
@@ -148,6 +149,36 @@ def test_a_dark_host_of_a_sentinel_costs_a_commit_nothing_once_it_is_known(
         assert some.living("g", ("127.0.0.1", 7000)) == 1
     silent.set()
     assert len(asked) == 1
+
+
+def test_a_sentinel_that_most_have_outvoted_stops_no_commit(listen: Callable[[Answer], int]) -> None:
+    """It stands beside the old master, cut off from the other Sentinels, and not from us."""
+    old = listen(Said(port=7001, epoch=1, replicas=[7000, 7002]))
+    new = [listen(Said(port=7000, epoch=2, replicas=[7001, 7002])) for _ in range(2)]
+    assert sentinels(old, *new).living("g", ("127.0.0.1", 7000)) == 2
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        Said(port=7001, epoch=2),
+        Said(port=7001, epoch=1),
+        Said(epoch=1, flags="master,failover_in_progress"),
+        Said(port=7001, epoch=0, flags="master,failover_in_progress"),
+    ],
+    ids=["newer", "as new", "at a failover", "older, and at a failover"],
+)
+def test_a_sentinel_that_may_know_better_stops_a_commit(listen: Callable[[Answer], int], third: Said) -> None:
+    some = sentinels(listen(Said(epoch=1)), listen(Said(epoch=1)), listen(third))
+    with pytest.raises(MasterNotFoundError, match="being replaced"):
+        some.living("g", ("127.0.0.1", 7000))
+
+
+def test_a_master_that_few_sentinels_know_of_yet_gets_no_commit(listen: Callable[[Answer], int]) -> None:
+    new, old = Said(epoch=2), Said(port=7001, epoch=1)
+    some = sentinels(listen(new), listen(old), listen(old))
+    with pytest.raises(MasterNotFoundError, match="being replaced"):
+        some.living("g", ("127.0.0.1", 7000))
 
 
 def test_a_connection_that_was_being_opened_while_the_master_moved_is_not_used(
