@@ -88,11 +88,9 @@ class Launcher:
                 break
             if self._renewal is not None and not self._lives.being_made:
                 self._renew(self._renewal)
-            timeout = self._lives.next_deadline(time.monotonic())
-            if self._lives.idle_work and not self._stopping:
-                timeout = min(timeout or _IDLE_S, _IDLE_S)
+            timeout, idle = self._timeout(time.monotonic())
             woken = self._poll.poll(-1 if timeout is None else timeout)
-            if not woken and self._lives.idle_work and not self._stopping:
+            if not woken and idle:
                 self._lives.prepare()
             for fd, events in woken:
                 if fd == wake_read:
@@ -108,6 +106,16 @@ class Launcher:
                     self._lives.woken(fd)
             self._lives.retry(time.monotonic())
         self._say_goodbye()
+
+    def _timeout(self, now: float) -> tuple[float | None, bool]:
+        """Return how long to wait for whatever comes, None for ever, and whether there is idle work then."""
+        timeout = self._lives.next_deadline(now)
+        work = None if self._stopping else self._lives.idle_work_s(now)
+        if work is None:
+            return timeout, False
+        if work > 0:
+            return work if timeout is None else min(timeout, work), False
+        return min(timeout or _IDLE_S, _IDLE_S), True
 
     def _accept(self) -> None:
         try:

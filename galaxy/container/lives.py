@@ -198,7 +198,7 @@ class Lives:
         if held is not None and held.ours:
             self._ended(held, status)
         else:
-            self._maker.reaped(pid)
+            self._maker.reaped(pid, status)
 
     def woken(self, fd: int) -> None:
         """Take in that a birth reports, or that an adopted PID 1 has ended."""
@@ -210,10 +210,9 @@ class Lives:
         elif fd == held.pidfd:
             self._ended(held, None)
 
-    @property
-    def idle_work(self) -> bool:
-        """Say whether there is something to prepare when nothing else is to be done."""
-        return self._maker.short
+    def idle_work_s(self, now: float) -> float | None:
+        """Return in how many seconds there is something to prepare when there is nothing else, or None."""
+        return self._maker.idle_work_s(now)
 
     def prepare(self) -> None:
         """Do one piece of that work."""
@@ -288,6 +287,7 @@ class Lives:
         elif said.startswith(birth.FAILED):
             self._fail(held, said[1:].decode(errors="replace"))
         else:
+            self._maker.stillborn()
             self._fail(held, "its first process died before it was ready")
 
     def _fail(self, held: Held, why: str) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,8 +22,6 @@ from galaxy.container.views import Views
 
 SOCKET_NAME: Final = "sock"
 PLAN_NAME: Final = "plan.json"
-_RETRY_S: Final = 0.1
-_RETRY_MAX_S: Final = 30.0
 
 
 @dataclass(kw_only=True)
@@ -54,33 +51,25 @@ class Maker:
         self._seccomp = b64encode(seccomp.program()).decode()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._spares = Spares(entry) if mode == FULL else None
-        self._retry_at = 0.0
-        self._retry_s = _RETRY_S
 
-    @property
-    def short(self) -> bool:
-        """Say whether there is something to prepare when nothing else is to be done."""
-        return self._spares is not None and self._spares.short and time.monotonic() >= self._retry_at
+    def idle_work_s(self, now: float) -> float | None:
+        """Return in how many seconds there is something to prepare, None if there is not."""
+        return None if self._spares is None else self._spares.wait_s(now)
 
     def prepare(self) -> None:
-        """Make one spare; called when there is nothing else to do.
-
-        A host that refuses is left alone for a while.
-        """
-        if self._spares is None:
-            return
-        try:
+        """Make one spare; called when there is nothing else to do."""
+        if self._spares is not None:
             self._spares.make()
-        except OSError:
-            self._retry_at = time.monotonic() + self._retry_s
-            self._retry_s = min(self._retry_s * 2, _RETRY_MAX_S)
-        else:
-            self._retry_s = _RETRY_S
 
-    def reaped(self, pid: int) -> None:
+    def reaped(self, pid: int, status: int) -> None:
         """Take in that a child which is no container's has died."""
         if self._spares is not None:
-            self._spares.forget(pid)
+            self._spares.forget(pid, status)
+
+    def stillborn(self) -> None:
+        """Take in that a first process died before it was ready, and without a word."""
+        if self._spares is not None:
+            self._spares.stillborn()
 
     def close(self) -> None:
         if self._spares is not None:
@@ -103,7 +92,8 @@ class Maker:
             what = self._open(plan, root, opened)
             pid = self._hand_over(spare, what)
             if not pid:
-                if spare is not None:
+                if spare is not None and self._spares is not None:
+                    self._spares.lost(spare)
                     _forget_spare(spare, plan)
                 pid = self._fork(plan)
             if pid == 0:
@@ -154,19 +144,23 @@ class Maker:
             return None
         place = Place(plan=plan, root=root, templates=self._templates)
         while (spare := self._spares.take(place)) is not None:
-            with contextlib.suppress(OSError):  # It is dead: the next one, or none.
+            try:
                 spare.tell(place)
+            except OSError:
+                self._spares.lost(spare)  # It is dead: the next one, or none.
+            else:
                 return spare
         return None
 
     def _hand_over(self, spare: Spare | None, what: birth.Birth) -> int:
         """Give a birth to the spare that knows its plan; return its pid, or 0 without such a one."""
-        if spare is None:
+        if spare is None or self._spares is None:
             return 0
         try:
             spare.hand_over(what)
         except OSError:
             return 0  # It has died meanwhile.
+        self._spares.used(spare)
         return spare.pid
 
     def _fork(self, plan: LaunchPlan) -> int:

@@ -17,6 +17,7 @@ from galaxy.container import kernel
 
 ANSWER_S: Final = 5.0
 _PACKET_MAX: Final = 256 * 1024
+_WORDS_MAX: Final = 1024
 
 Newborn = Callable[[bytes, socket.socket], NoReturn]
 
@@ -41,12 +42,16 @@ class Nursery:
         assert self._sock is not None
         try:
             socket.send_fds(self._sock, [words], [sock.fileno()])
-            pid = int(self._sock.recv(32) or 0)
-        except OSError:
+            said = self._sock.recv(_WORDS_MAX)
+        except OSError as error:
+            said = last_words(self._sock)
             self.close()
-            raise
-        if pid <= 0:
-            raise OSError(-pid, "the nursery could not fork")
+            raise OSError(error.errno, said.decode(errors="replace") or f"no nursery: {error}") from error
+        if not said.removeprefix(b"-").isdigit():
+            self.close()
+            raise OSError(0, said.decode(errors="replace") or "the nursery died")
+        if (pid := int(said)) < 0:
+            raise OSError(-pid, f"the nursery could not fork: {os.strerror(-pid)}")
         return pid
 
     def close(self) -> None:
@@ -96,6 +101,23 @@ class Nursery:
                 os.close(fds[0])
                 sock.send(str(pid).encode())
         except BaseException as error:  # noqa: BLE001 - the last frame of this process
-            os.write(2, f"event=nursery.failed cause={str(error)!r}\n".encode())
+            confess(sock, error)
         finally:
             os._exit(1)
+
+
+def confess(sock: socket.socket, error: BaseException) -> bool:
+    """Tell the launcher, which says it once, why we must end; return whether it listens."""
+    words = f"{type(error).__name__}: {error}".encode(errors="replace")[:_WORDS_MAX]
+    try:
+        return bool(sock.send(words, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
+    except OSError:
+        return False
+
+
+def last_words(sock: socket.socket) -> bytes:
+    """Return what ``confess`` said at the other end, empty if it said nothing."""
+    try:
+        return sock.recv(_WORDS_MAX, socket.MSG_DONTWAIT)
+    except OSError:
+        return b""

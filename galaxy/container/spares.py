@@ -11,19 +11,28 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from galaxy.container import birth, kernel, rootfs
 from galaxy.container.cgroup.tree import OpenCgroups
-from galaxy.container.nursery import Nursery
+from galaxy.container.nursery import Nursery, confess, last_words
 from galaxy.container.plan import LaunchPlan
+from galaxy.container.retry import Retry
 from galaxy.container.understudy import Understudy, fork_understudy
 from galaxy.errors import GalaxyError
 from galaxy.model.base import Noun, decode, encode
 from galaxy.model.worker import TaskCgroup
 
 WANTED: Final = 2
+PROVEN_S: Final = 10.0
+"""One that waited so long could have been used, whatever it died of then."""
+_WAITS: Final = b"R"
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_LONGEST_S: Final = 10.0
+_TRIES_MAX: Final = 10
+_CAUSES_MAX: Final = 16
 _HANDOVER_MAX: Final = 192 * 1024
 _FDS_MAX: Final = 253
 
@@ -53,12 +62,31 @@ _LIKE: Final = Handover(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Spare:
     """One that waits: its pid on the host, and the socket that a plan is sent through."""
 
     pid: int
     sock: socket.socket
+    made_s: float
+    """When, by the monotonic clock."""
+    _said: bytes = b""
+
+    @property
+    def waits(self) -> bool:
+        """Say whether it has come as far as to wait for a plan."""
+        self._hear()
+        return self._said == _WAITS
+
+    @property
+    def cause(self) -> str:
+        """Return why it had to end, empty if it did not say."""
+        self._hear()
+        return "" if self._said == _WAITS else self._said.decode(errors="replace")
+
+    def _hear(self) -> None:
+        while said := last_words(self.sock):
+            self._said = said
 
     def tell(self, place: Place) -> None:
         """Give it the plan, to begin with.
@@ -85,7 +113,11 @@ class Spare:
 
 
 class Spares:
-    """The launcher's few spares, all for one root."""
+    """The launcher's few spares, all for one root.
+
+    Those that die unused are replaced ever more rarely, and after a while only when a launch has
+    missed one; a launch that finds none forks for itself.
+    """
 
     def __init__(self, entry: birth.Entry) -> None:
         self._nursery = Nursery(
@@ -93,38 +125,69 @@ class Spares:
         )
         self._waiting: list[Spare] = []
         self._like: Place | None = None
+        self._retry = Retry(first_s=_RETRY_FIRST_S, longest_s=_RETRY_LONGEST_S, tries_max=_TRIES_MAX)
+        self._causes: set[str] = set()
 
-    @property
-    def short(self) -> bool:
-        """Say whether one more would be good to have."""
-        return self._like is not None and len(self._waiting) < WANTED
+    def wait_s(self, now: float) -> float | None:
+        """Return in how many seconds one more would be good to have; None: there is no need."""
+        if self._like is None or len(self._waiting) >= WANTED:
+            return None
+        return self._retry.wait_s(now)
 
     def take(self, place: Place) -> Spare | None:
-        """Return one for the root of ``place`` if there is one; those for another root are let go."""
+        """Return one for the root of ``place`` if there is one; those for another root are let go.
+
+        One that is still getting ready will do, unless others have failed at that.
+        """
         if self._like is None or place.root != self._like.root:
             self.clear()
         self._like = place
-        return self._waiting.pop(0) if self._waiting else None
+        self._retry.ask()
+        found = next((spare for spare in self._waiting if spare.waits), None)
+        if found is None and self._waiting and not self._retry.failures:
+            found = self._waiting[0]
+        if found is not None:
+            self._waiting.remove(found)
+        return found
 
     def make(self) -> None:
-        """Fork one more, for a plan like the last."""
+        """Fork one more, for a plan like the last, unless the host refuses."""
         assert self._like is not None, "none is made before a plan was seen"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = self._nursery.fork(encode(self._like), theirs)
-        except OSError:
+        except OSError as error:
             ours.close()
-            raise
+            self._failed(str(error))
+            return
         finally:
             theirs.close()
-        self._waiting.append(Spare(pid=pid, sock=ours))
+        self._waiting.append(Spare(pid=pid, sock=ours, made_s=time.monotonic()))
 
-    def forget(self, pid: int) -> None:
-        """Take in that a child has died; it may have been one of ours."""
+    def used(self, spare: Spare) -> None:
+        """Take in that one was handed a birth."""
+        if spare.waits:
+            self._retry.succeeded()
+            self._causes.clear()
+
+    def stillborn(self) -> None:
+        """Take in that a first process died before it could say why; it may have been a spare."""
+        self._failed("a first process died before it was ready")
+
+    def lost(self, spare: Spare, how: str = "it died on its way") -> None:
+        """Take in that one has died unused."""
+        cause = spare.cause or how
+        spare.sock.close()
+        if time.monotonic() - spare.made_s >= PROVEN_S:
+            self._retry.succeeded()
+        self._failed(cause)
+
+    def forget(self, pid: int, status: int) -> None:
+        """Take in that a child has died, with its exit code or minus its signal; it may be one of ours."""
         self._nursery.forget(pid)
         for spare in [one for one in self._waiting if one.pid == pid]:
-            spare.sock.close()
             self._waiting.remove(spare)
+            self.lost(spare, f"exit code {status}" if status >= 0 else f"killed by signal {-status}")
 
     def clear(self) -> None:
         """Let all go; the launcher reaps them."""
@@ -140,9 +203,25 @@ class Spares:
         self.clear()
         self._nursery.close()
 
+    def _failed(self, cause: str) -> None:
+        self._retry.failed(time.monotonic())
+        self._say_once(f"event=spare.failed cause={cause!r}")
+        if self._retry.given_up:
+            self._say_once(f"event=spares.given-up tries={_TRIES_MAX} until='the next launch'")
+
+    def _say_once(self, line: str) -> None:
+        """Write a line into the log that is not there since a spare was last used."""
+        if line in self._causes:
+            return
+        if len(self._causes) >= _CAUSES_MAX:
+            self._causes.clear()
+        self._causes.add(line)
+        os.write(2, f"{line}\n".encode())
+
 
 def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoReturn:
     """Get ready for a plan ``like`` the last one, wait for it, and be born."""
+    place: Place | None = None
     try:
         kernel.set_process_name("galaxy-spare")
         # Nothing of the launcher's may stay open: another spare's socket would hide its death from that one.
@@ -155,6 +234,8 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoRe
             entry.rehearse()
         decode(encode(like), Place)
         decode(encode(_LIKE), Handover)
+        with contextlib.suppress(BrokenPipeError):  # All has been sent to us already, and this end left.
+            sock.send(_WAITS, socket.MSG_NOSIGNAL)
         place = decode(_heard(sock.recv(_HANDOVER_MAX)), Place)
         flaw = None
         try:
@@ -165,7 +246,8 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoRe
         sock.close()
         what = _received(place, decode(_heard(data), Handover), fds, entry, child)
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
-        os.write(2, f"event=spare.failed cause={str(error)!r}\n".encode())
+        if place is not None or not confess(sock, error):  # It is one launch's, which fails with us.
+            os.write(2, f"event=spare.failed cause={str(error)!r}\n".encode())
         os._exit(1)
     birth.be_born(what, placed=True, flaw=flaw)
 

@@ -37,8 +37,8 @@ _NUMBERS = itertools.count()
 class Host:
     """One agent's containers, by way of ``Runtime``, with a tiny first process in each."""
 
-    def __init__(self, state: Path, mode: str) -> None:
-        self.state, self.mode = state, mode
+    def __init__(self, state: Path, mode: str, *, entry: str = "tiny_entry:run") -> None:
+        self.state, self.mode, self._entry = state, mode, entry
         self.cgroup_root = f"galaxy-test-{os.getpid()}-{next(_NUMBERS)}"
         self.seen: list[Event] = []
         self.runtime = self._new_runtime()
@@ -47,7 +47,7 @@ class Host:
         self._stopped = False
 
     def _new_runtime(self) -> Runtime:
-        runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode=self.mode, entry="tiny_entry:run")
+        runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode=self.mode, entry=self._entry)
         runtime.start()
         return runtime
 
@@ -163,16 +163,27 @@ class Host:
             shutil.rmtree(self.state, ignore_errors=True)
 
 
-def new_host(mode: str) -> Host:
+def new_host(mode: str, **options: str) -> Host:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), str(HERE)])
     state = Path(tempfile.mkdtemp(prefix="gxt-"))
-    return Host(state, mode)
+    return Host(state, mode, **options)
 
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     monkeypatch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
     host = new_host("full")
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host whose spares fail, or wait at a gate."""
+    monkeypatch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
+    host = new_host("full", entry="odd_entry:run")
     try:
         yield host
     finally:

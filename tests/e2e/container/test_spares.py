@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from galaxy.container import facts
-from galaxy.container.runtime import LauncherLost, LaunchFailed
+from galaxy.container.runtime import Launched, LauncherLost, LaunchFailed
 from galaxy.model.container import VolumeDemand
 from galaxy.model.spec import Medium
 from galaxy.units import MIB
@@ -114,3 +115,43 @@ def test_birth_that_fails_in_a_spare_says_why(host) -> None:
     failed = host.event(plan, LaunchFailed)
     assert "cannot make container" in failed.reason.message
     assert "no room on the disk for a volume of 1 PiB" in failed.reason.message
+
+
+def test_spares_that_die_at_once_are_tried_ever_more_rarely_and_told_of_once(odd) -> None:
+    odd.launch(odd.plan(0))
+    tries: list[float] = []
+
+    def tried() -> list[float]:
+        with contextlib.suppress(FileNotFoundError):
+            tries[:] = [float(line) for line in (odd.state / "tries").read_text().splitlines()]
+        return tries
+
+    wait_until(lambda: len(tried()) >= 6)
+    assert tries[5] - tries[0] > 0.8
+    plan = odd.plan(1)
+    odd.launch(plan)
+    assert odd.sh(plan, "echo alive")["out"] == "alive\n"
+    told = (odd.state / "launcher.log").read_text().count("no spare on this host")
+    assert told == 1
+
+
+def test_spare_that_is_still_getting_ready_is_taken_and_lives(odd) -> None:
+    (odd.state / "gate").touch()
+    odd.launch(odd.plan(0))
+    waiting = spares(odd, 2)
+    plan = odd.plan(1)
+    odd._made.append(plan)
+    odd.runtime.launch(plan)
+    wait_until(lambda: (odd.state / "c" / plan.key / "plan.json").exists())  # All of it is handed over.
+    (odd.state / "gate").unlink()
+    launched = odd.event(plan, Launched, LaunchFailed)
+    assert isinstance(launched, Launched) and launched.pid in waiting
+
+
+def test_nursery_that_is_killed_is_started_again(host) -> None:
+    host.launch(host.plan(0))
+    spares(host, 2)
+    nursery = next(pid for pid in facts.descendants(host.launcher_pid()) if name(pid) == "galaxy-nursery")
+    os.kill(nursery, signal.SIGKILL)
+    assert host.launch(host.plan(1)).pid
+    spares(host, 2)
