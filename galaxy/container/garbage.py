@@ -6,11 +6,18 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from typing import Final, NoReturn
 
 from galaxy.container import kernel
+from galaxy.container.retry import Retry
 
 _ROUND: Final = b"R"
+_CLEAN: Final = b"C"
+_LEFT: Final = b"L"
+_RETRY_FIRST_S: Final = 1.0
+_RETRY_LONGEST_S: Final = 60.0
+_TRIES_MAX: Final = 10
 _NICE: Final = 10
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -35,41 +42,70 @@ class Janitor:
     """A child that deletes what is in ``garbage`` whenever it is told to.
 
     It stays: to fork one for each time would have the launcher's memory copied, page by page, on the
-    way of the next launch.
+    way of the next launch. A round that fails, or leaves something, is followed by others, ever more
+    rarely, and after a while only when there is new garbage.
     """
 
     def __init__(self, garbage: str) -> None:
         self._garbage = garbage
         self._sock: socket.socket | None = None
+        self._wanted = False
+        self._told = False
+        self._retry = Retry(first_s=_RETRY_FIRST_S, longest_s=_RETRY_LONGEST_S, tries_max=_TRIES_MAX)
         self.busy = False
+
+    def litter(self) -> None:
+        """Take in that there may be garbage."""
+        self._wanted = True
+        self._retry.hurry()
+
+    def wait_s(self, now: float) -> float | None:
+        """Return in how many seconds a round is due, None if none is, or one is under way."""
+        return self._retry.wait_s(now) if self._wanted and not self.busy else None
 
     def fileno(self) -> int:
         """Return what is readable when a round is done, or the child is gone; -1 before the first."""
         return -1 if self._sock is None else self._sock.fileno()
 
     def start(self) -> None:
-        """Begin a round; ``done`` ends it.
+        """Begin a round, if there is garbage; ``done`` ends it.
 
         Raises:
-            OSError: no process could be made.
+            OSError: it could not begin; it is due again in a while.
         """
-        if self._sock is None:
-            self._fork()
-        assert self._sock is not None
         try:
+            if not has_garbage(self._garbage):
+                self._succeeded()
+                return
+            if self._sock is None:
+                self._fork()
+            assert self._sock is not None
             self._sock.send(_ROUND, socket.MSG_NOSIGNAL)
-        except OSError:
-            self.close()
+        except OSError as error:
+            self.failed(str(error))
             raise
         self.busy = True
 
     def done(self) -> bool:
-        """Take in that a round is done; return False if the child is gone instead."""
-        self.busy = False
+        """Take in how a round has ended; return False if the child is gone."""
         try:
-            return self._sock is not None and bool(self._sock.recv(1))
+            said = self._sock.recv(1) if self._sock is not None else b""
         except OSError:
-            return False
+            said = b""
+        was_busy, self.busy = self.busy, False
+        if said == _CLEAN:
+            self._succeeded()
+        elif was_busy:
+            self.failed("it resists" if said else "the janitor died")
+        return bool(said)
+
+    def failed(self, cause: str) -> None:
+        """Take in that a round has come to nothing."""
+        self.busy = False
+        self._retry.failed(time.monotonic())
+        if self._retry.given_up and not self._told:
+            self._told = True  # Once, however often new garbage has it tried again.
+            os.write(2, f"event=garbage.stays directory={self._garbage!r} cause={cause!r}\n".encode())
 
     def close(self) -> None:
         """Let the child go; it ends with its round."""
@@ -78,11 +114,19 @@ class Janitor:
             self._sock.close()
             self._sock = None
 
+    def _succeeded(self) -> None:
+        self._wanted = self._told = False
+        self._retry.succeeded()
+
     def _fork(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            if os.fork() == 0:
-                _clean(self._garbage, theirs)
+            try:
+                if os.fork() == 0:
+                    _clean(self._garbage, theirs)
+            except OSError:
+                ours.close()
+                raise
         self._sock = ours
 
 
@@ -95,7 +139,7 @@ def _clean(garbage: str, sock: socket.socket) -> NoReturn:
         os.nice(_NICE)
         while sock.recv(1):
             delete_within(garbage)
-            sock.send(_ROUND, socket.MSG_NOSIGNAL)
+            sock.send(_LEFT if has_garbage(garbage) else _CLEAN, socket.MSG_NOSIGNAL)
     except BrokenPipeError:
         pass  # The launcher is gone.
     except BaseException as error:  # noqa: BLE001 - the last frame of this process

@@ -25,7 +25,7 @@ from typing import Final
 
 from galaxy.container import kernel
 from galaxy.container.birth import Entry
-from galaxy.container.garbage import Janitor, has_garbage
+from galaxy.container.garbage import Janitor
 from galaxy.container.lives import Lives
 from galaxy.container.plan import FULL
 from galaxy.container.uids import hold
@@ -59,13 +59,12 @@ class Launcher:
 
     def __init__(self, state: str, listener: socket.socket, lives: Lives) -> None:
         self._state = state
-        self._garbage = f"{state}/garbage"
         self._listener = listener
         self._lives = lives
         self._agent: socket.socket | None = None
         self._outbox: deque[bytes] = deque()
         self._poll = select.epoll()
-        self._janitor = Janitor(self._garbage)
+        self._janitor = Janitor(f"{state}/garbage")
         self._stopping = False
         self._renewal: Renew | None = None
         lives.tell = self._tell
@@ -109,7 +108,8 @@ class Launcher:
 
     def _timeout(self, now: float) -> tuple[float | None, bool]:
         """Return how long to wait for whatever comes, None for ever, and whether there is idle work then."""
-        timeout = self._lives.next_deadline(now)
+        due = (self._lives.next_deadline(now), self._janitor.wait_s(now))
+        timeout = min((one for one in due if one is not None), default=None)
         work = None if self._stopping else self._lives.idle_work_s(now)
         if work is None:
             return timeout, False
@@ -240,18 +240,28 @@ class Launcher:
             self._lives.reaped(pid, os.waitstatus_to_exitcode(status))
 
     def _sweep(self) -> None:
-        if self._janitor.busy or not self._lives.littered:
+        if self._lives.littered and not self._janitor.busy:  # Else a round under way would answer for it.
+            self._lives.littered = False
+            self._janitor.litter()
+        if self._janitor.wait_s(time.monotonic()) != 0.0:
             return
-        self._lives.littered = False
-        if has_garbage(self._garbage):
-            with contextlib.suppress(OSError):  # There is none, or it is watched already.
-                self._janitor.start()
+        before = self._janitor.fileno()
+        try:
+            self._janitor.start()
+            if self._janitor.fileno() != before:
                 self._watch(self._janitor.fileno())
+        except OSError:
+            self._dismiss_janitor()  # A new one tries again, when it is time.
 
     def _swept(self) -> None:
         if not self._janitor.done():
-            self._unwatch(self._janitor.fileno())
-            self._janitor.close()
+            self._dismiss_janitor()
+
+    def _dismiss_janitor(self) -> None:
+        if self._janitor.fileno() >= 0:
+            with contextlib.suppress(OSError):  # It was not watched yet.
+                self._unwatch(self._janitor.fileno())
+        self._janitor.close()
 
     def _say_goodbye(self) -> None:
         with contextlib.suppress(FileNotFoundError):

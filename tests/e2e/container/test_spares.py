@@ -6,9 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -17,24 +14,9 @@ from galaxy.container.runtime import Launched, LauncherLost, LaunchFailed
 from galaxy.model.container import VolumeDemand
 from galaxy.model.spec import Medium
 from galaxy.units import MIB
-from tests.support.patience import PATIENCE
+from tests.e2e.container.looking import name, wait_until
 
 pytestmark = pytest.mark.root
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    """Look again and again: nothing tells of a spare but the process table."""
-    deadline = time.monotonic() + 10 * PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        select.select([], [], [], 0.01)
-
-
-def name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def spares(host, count: int) -> list[int]:
