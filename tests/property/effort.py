@@ -12,13 +12,15 @@ EFFORT = float(os.environ.get("GALAXY_TEST_EFFORT", "1"))
 
 SLOW_S = 10.0
 """One example that takes longer counts as a hang."""
+PROCESSES_S = 120.0
+"""The same where an example waits for other processes, each with a limit of its own."""
 
 
-def examples(count: int, **more: Any) -> settings:
+def examples(count: int, *, slow_s: float = SLOW_S, **more: Any) -> settings:
     """Return settings for ``count`` examples, the same ones each time unless more effort is asked."""
     return settings(
         max_examples=max(1, int(count * EFFORT)),
-        deadline=timedelta(seconds=SLOW_S),
+        deadline=timedelta(seconds=slow_s),
         derandomize=EFFORT <= 1,
         database=None,
         print_blob=True,

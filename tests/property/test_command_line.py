@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from galaxy.cli.main import cli, run
 from galaxy.client import transport
-from tests.property.effort import examples
+from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import NASTY
 
 CODES = {0, 1, 2, 3, 64}
@@ -206,7 +206,7 @@ def _child(home: Path, words: Sequence[str], out: int, err: int) -> int:
 
 def _end_group(pid: int) -> None:
     """Assert that nothing that was started remains."""
-    end_s = time.monotonic() + 5
+    end_s = time.monotonic() + 30
     while True:
         try:
             os.killpg(pid, 0)
@@ -262,7 +262,7 @@ def lines(draw: st.DrawFn, path: tuple[str, ...]) -> list[str]:
 SAFE = sorted(path for path in COMMANDS if path not in ((), ("down",)))
 
 
-@examples(60)
+@examples(60, slow_s=PROCESSES_S)
 @given(st.sampled_from(SAFE).flatmap(lines))
 def test_no_words_whatever_make_a_command_raise_or_hang(home: Path, words: list[str]) -> None:
     check(galaxy(home, words), words)
@@ -299,7 +299,7 @@ def test_bare_command_says_what_it_wants(home: Path, path: tuple[str, ...]) -> N
     assert (helped.code, helped.err) == (0, "")
 
 
-@examples(40)
+@examples(40, slow_s=PROCESSES_S)
 @given(
     st.lists(
         st.sampled_from(WORDS + NASTY_WORDS)
@@ -311,7 +311,7 @@ def test_no_words_in_any_order_make_galaxy_raise(home: Path, words: list[str]) -
     check(galaxy(home, words), words)
 
 
-@examples(60)
+@examples(60, slow_s=PROCESSES_S)
 @given(
     st.binary(max_size=300)
     | st.sampled_from([b"\0" * 100, b"\xff\xfe", b"{" * 9999, b"a: &a [*a]", JOB.encode()])

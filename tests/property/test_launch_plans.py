@@ -86,7 +86,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 def await_event(runtime: Runtime, kind: type, what: str) -> None:
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + 60
     while True:
         events = runtime.events()
         assert not any(isinstance(event, LauncherLost | Launched) for event in events), (what, events)

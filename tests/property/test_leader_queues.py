@@ -28,7 +28,7 @@ from galaxy.model.container import GroupOrders, GroupStatuses
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.request import OPERATIONS, Request
 from galaxy.nexus import Nexus
-from tests.property.effort import examples
+from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
 from tests.property.test_wire import STRANGE, places, put
 from tests.support.redis_server import RedisServer, running_server
@@ -85,7 +85,7 @@ class Leaders:
         new, self._read[role] = log[self._read[role] :], len(log)
         # A busy machine may cost a lease; a message may not.
         lost = [line for line in new.splitlines() if "event=leader.lost" in line]
-        assert all("not renewed in time" in line for line in lost), lost
+        assert all("not renewed in time" in line or "cannot reach Redis" in line for line in lost), lost
         return new
 
     def await_taken(self, role: str) -> None:
@@ -107,7 +107,7 @@ class Leaders:
         self.client.close()
         for process in self.processes.values():
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
     return role, data
 
 
-@examples(25)
+@examples(25, slow_s=PROCESSES_S)
 @given(st.lists(envelopes(), min_size=1, max_size=20))
 def test_no_messages_keep_a_leader_from_leading_and_answering(
     leaders: Leaders, drawn: list[tuple[str, bytes]]

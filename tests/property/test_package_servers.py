@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.agent.packages import Asked, Fetched, Packages
-from tests.property.effort import examples
+from tests.property.effort import PROCESSES_S, examples
 
 PACKAGE = b"a package of some bytes " * 100
 LIMIT_BYTES = 100_000
@@ -174,7 +174,7 @@ def test_honest_server_is_served_from(packages: Packages, server: Server) -> Non
         os.unlink(Path(packages._directory) / name)
 
 
-@examples(12)
+@examples(12, slow_s=PROCESSES_S)
 @given(
     cut=st.integers(0, 200),
     flip=st.binary(max_size=8),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.agent.packages import Asked, Fetched, Packages
-from tests.property.effort import examples
+from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import NASTY
 
 URLS = (
@@ -49,7 +49,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
 def ask(packages: Packages, source: str, version: str = "1", sha256: str = "") -> Fetched:
     answers: queue.Queue[Fetched] = queue.Queue()
     packages.want(Asked(source=source, version=version, sha256=sha256), answers.put)
-    answer = answers.get(timeout=20)
+    answer = answers.get(timeout=60)
     assert answers.empty()
     return answer
 
@@ -61,7 +61,7 @@ def test_odd_source_is_refused_with_a_reason(packages: Packages, source: str) ->
     assert answer.error
 
 
-@examples(200)
+@examples(200, slow_s=PROCESSES_S)
 @given(
     LOCAL.filter(lambda text: not text.startswith("http")),
     st.text(max_size=5).map(lambda text: text.encode("utf-8", "replace").decode()),

@@ -21,7 +21,7 @@ from galaxy.model.pod import PodOrders
 from galaxy.model.request import ExecSession, LogSession
 from galaxy.model.step import Send
 from galaxy.nexus.publisher import Publisher
-from tests.property.effort import examples
+from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
 from tests.property.test_wire import STRANGE, places, put
 from tests.support.agent_node import TOLD
@@ -66,7 +66,7 @@ class Agent:
             self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._asked}")])
         missing = 2
         while missing:
-            told = self.client.blpop([TOLD], timeout=20)
+            told = self.client.blpop([TOLD], timeout=25)
             assert told is not None, f"nothing arrives any more:\n{self.node.log()[-3000:]}"
             missing -= json.loads(told[1])[2].get("agent") == f"good-{self._asked}"
         assert self.node.process.poll() is None
@@ -106,7 +106,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
     return queue, data
 
 
-@examples(25)
+@examples(25, slow_s=PROCESSES_S)
 @given(st.lists(envelopes(), min_size=1, max_size=15))
 def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
     agent: Agent, drawn: list[tuple[str, bytes]]
@@ -135,7 +135,7 @@ def test_what_was_dropped_is_counted_by_cause(agent: Agent) -> None:
     assert "event=message.dropped" in agent.node.log()
     for queue in ("agent.h1", "appworker.h1"):
         assert agent.client.llen(queue) == 0
-    end_s = time.monotonic() + 10  # The last acknowledgement may follow its effect.
+    end_s = time.monotonic() + 30  # The last acknowledgement may follow its effect.
     while left := agent.client.hgetall("agent@h1.unacked"):
         assert time.monotonic() < end_s, left
         threading.Event().wait(0.05)

@@ -44,6 +44,7 @@ from galaxy.model.worker import (
 )
 from galaxy.units import MIB
 from tests.support.patience import PATIENCE
+from tests.support.redis_server import free_port
 
 NOBODY = 65534
 PYTHON = "/usr/bin/python3 -I -S -c"
@@ -331,9 +332,9 @@ class Contained:
     def python(self, script: str, *words: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
         return self.run("/usr/bin/python3", "-I", "-S", "-c", script, *words, timeout_s=timeout_s)
 
-    def facts(self, script: str, *words: str) -> Any:
+    def facts(self, script: str, *words: str, timeout_s: float = WAIT_S) -> Any:
         """Run a Python script inside and return the JSON that it printed last."""
-        status, out = self.python(script, *words)
+        status, out = self.python(script, *words, timeout_s=timeout_s)
         assert status == 0, out[-3000:]
         return json.loads(out.splitlines()[-1])
 
@@ -368,12 +369,6 @@ class Contained:
 
     def pids(self) -> int:
         return int((self.cgroup("pids") / "pids.current").read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def neighbour(world: World, **how: Any) -> Neighbour:

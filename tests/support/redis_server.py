@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -59,7 +60,7 @@ class RedisServer:
         arguments += self.options
         with open(f"{self.directory}/server.log", "ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
-        end_s = time.monotonic() + 10
+        end_s = time.monotonic() + 30
         client = redis.Redis.from_url(self.url, socket_timeout=1)
         while True:
             try:
@@ -78,7 +79,7 @@ class RedisServer:
             with suppress(ProcessLookupError):
                 os.kill(with_pid.pid, signal.SIGCONT)
             with_pid.kill()
-            with_pid.wait(timeout=10)
+            with_pid.wait(timeout=30)
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -101,7 +102,14 @@ def running_server(password: str = "") -> Iterator[RedisServer]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, from below those that the kernel gives to whoever connects.
+
+    Of the kernel's own, any process' next connection might have it by the time that it is wanted; and
+    while its server is away a client that keeps trying might be connected to itself, and so hold it.
+    """
+    for _ in range(1000):
+        port = 10_000 + secrets.randbelow(9_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port from 10000 to 18999 is free")

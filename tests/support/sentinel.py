@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from galaxy.client.contexts import login_url
 from galaxy.nexus import acl
 from tests.support.redis_server import free_port, server_binary
 from tests.support.tls import Authority
+from tests.support.waiting import until
 
 MASTER = "galaxy"
 SECRET = "the-secret-of-this-test-only"
@@ -55,7 +56,7 @@ class Process:
             self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
         self.wait()
 
-    def wait(self, timeout_s: float = 20) -> None:
+    def wait(self, timeout_s: float = 40) -> None:
         """Return when it answers."""
         client = self.client()
         end_s = time.monotonic() + timeout_s
@@ -76,7 +77,7 @@ class Process:
         else:
             login = {"username": acl.ADMIN, "password": acl.password(SECRET, acl.ADMIN)}
         secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls / "ours.crt")}
-        options: Any = {"socket_timeout": 2, **login, **secure}
+        options: Any = {"socket_timeout": 5, **login, **secure}
         return redis.Redis("127.0.0.1", self.port, **options)
 
     def kill(self) -> None:
@@ -86,7 +87,7 @@ class Process:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGCONT)
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=30)
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
@@ -119,7 +120,7 @@ class Guarded:
     def start(self) -> None:
         for process in [*self.servers, *self.sentinels]:
             process.start()
-        _until("replicas follow and Sentinels know each other", self.whole)
+        until("replicas follow and Sentinels know each other", self.whole, 60, every_s=0.05)
 
     def stop(self) -> None:
         for process in [*self.sentinels, *self.servers]:
@@ -167,14 +168,21 @@ class Guarded:
         scheme = "sentinel" if self._tls is None else "sentinels"
         return login_url(f"{scheme}://{where}/0?{query}", SECRET, role, host)
 
-    def await_master(self, other_than: Process, timeout_s: float = 30) -> Process:
+    def await_master(self, other_than: Process, timeout_s: float = 60) -> Process:
         """Return the new master once most Sentinels know it."""
-        _until("another master", lambda: self.master() is not other_than, timeout_s)
-        return self.master()
 
-    def await_whole(self, timeout_s: float = 40) -> None:
+        def other() -> Process | None:
+            with suppress(redis.RedisError):
+                return found if (found := self.master()) is not other_than else None
+            return None
+
+        found = until("another master", other, timeout_s, every_s=0.05)
+        assert found is not None
+        return found
+
+    def await_whole(self, timeout_s: float = 60) -> None:
         """Return when all that were there are there again, in their roles."""
-        _until("all servers in their roles", self.whole, timeout_s)
+        until("all servers in their roles", self.whole, timeout_s, every_s=0.05)
 
     def _said(self, sentinel: Process) -> int:
         facts: Any = sentinel.client().sentinel_get_master_addr_by_name(MASTER)
@@ -231,11 +239,3 @@ def _write(path: Path, lines: list[str], secure: list[str]) -> None:
     if secure:
         lines = [f"port 0\ntls-{line}" if line.startswith("port ") else line for line in lines]
     path.write_text("\n".join([*secure, *lines]) + "\n")
-
-
-def _until(what: str, true: Callable[[], bool], timeout_s: float = 30) -> None:
-    """Ask until ``true`` is: Sentinels tell nobody who has not subscribed in time."""
-    end_s = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end_s, f"not in {timeout_s:g} s: {what}"
-        time.sleep(0.05)

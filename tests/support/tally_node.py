@@ -36,7 +36,7 @@ class Node:
         with open(log_path, "ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", module, url, host], stderr=log, stdout=log)
 
-    def await_log(self, text: str, timeout_s: float = 15.0) -> None:
+    def await_log(self, text: str, timeout_s: float = 60.0) -> None:
         """Return when ``text`` is in the log."""
         end_s = time.monotonic() + timeout_s
         while text not in self.log():
@@ -51,7 +51,7 @@ class Node:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = 15.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         return self.process.wait(timeout_s)
 
 

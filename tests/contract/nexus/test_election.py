@@ -24,9 +24,9 @@ def test_an_expired_lease_goes_to_the_next_with_a_higher_epoch(world: World) -> 
 
 
 def test_a_renewed_lease_outlives_its_first_term(world: World) -> None:
-    grant = world.grant("a", TTL_S * 4)
-    for _ in range(3):
-        world.let_pass(TTL_S * 2)
+    grant = world.grant("a", TTL_S * 12)
+    for _ in range(5):
+        world.let_pass(TTL_S * 3)
         assert world.nexus.renew(grant)
     assert isinstance(world.other.campaign(ROLE, "b", ttl_s=60.0, address="b"), Held)
 

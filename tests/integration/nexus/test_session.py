@@ -14,6 +14,7 @@ from galaxy.errors import BadMessage, Conflict, Unreachable
 from galaxy.nexus import Nexus
 from galaxy.nexus.session import ITEM_BYTES_MAX, ITEMS_MAX, TTL_S, Frame, FrameHead, Session
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -104,11 +105,9 @@ def test_closing_wakes_a_blocked_reader(ends: tuple[Session, Session]) -> None:
     got: list[bytes | None] = []
     thread = threading.Thread(target=lambda: got.append(reader.read("out", 30.0)))
     thread.start()
-    end_s = time.monotonic() + 5
-    while not writer.attended("out") and time.monotonic() < end_s:
-        threading.Event().wait(0.005)
+    until("somebody reads", lambda: writer.attended("out"), every_s=0.005)
     writer.close("out")
-    thread.join(5.0)
+    thread.join(20.0)
     assert got == [b""]
 
 

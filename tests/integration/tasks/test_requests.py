@@ -23,7 +23,7 @@ class Client:
         self.publisher = Publisher(url, name="client")
 
     def ask(
-        self, op: str, body: Noun, *, task: str = "", deadline_s: float = 60.0, timeout_s: float = 10.0
+        self, op: str, body: Noun, *, task: str = "", deadline_s: float = 60.0, timeout_s: float = 60.0
     ) -> Answer | None:
         request = Request(
             op=op, key="key-1", reply=f"reply-{op}", deadline_s=time.time() + deadline_s, body=body

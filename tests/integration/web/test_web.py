@@ -28,7 +28,7 @@ def web(locked_redis_server: RedisServer) -> Iterator[Callable[..., str]]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
             name = f"galaxy-test-web-{os.getpid()}-{time.monotonic_ns()}"
             ear.bind(f"\0{name}")
-            ear.settimeout(30)
+            ear.settimeout(60)
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "galaxy.web", "--port", "0"],
@@ -44,7 +44,7 @@ def web(locked_redis_server: RedisServer) -> Iterator[Callable[..., str]]:
     yield start
     for process in started:
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
 
 
 def status(url: str, *, method: str = "GET", login: str = "") -> int:
@@ -88,7 +88,7 @@ def test_with_a_password_visitors_look_and_cannot_change(web: Callable[..., str]
 def test_address_for_everybody_is_refused_without_a_password(redis_server: RedisServer) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "galaxy.web", "--address", "0.0.0.0", "--port", "0"],
-        env={**os.environ, "GALAXY_REDIS": redis_server.url}, capture_output=True, text=True, timeout=30,
+        env={**os.environ, "GALAXY_REDIS": redis_server.url}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
     assert "FLOWER_BASIC_AUTH" in done.stderr
@@ -101,7 +101,7 @@ def test_port_that_is_taken_is_said(redis_server: RedisServer) -> None:
         port = taken.getsockname()[1]
         done = subprocess.run(
             [sys.executable, "-m", "galaxy.web", "--port", str(port)],
-            env={**os.environ, "GALAXY_REDIS": redis_server.url}, capture_output=True, text=True, timeout=30,
+            env={**os.environ, "GALAXY_REDIS": redis_server.url}, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
