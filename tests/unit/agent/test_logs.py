@@ -62,7 +62,7 @@ def told(pipe: Pipe) -> tuple[dict[str, str], str]:
     """Return the text of each stream, and the error that the last chunk carries."""
     text: dict[str, str] = {}
     while True:
-        chunk = pipe.chunks.get(timeout=10)
+        chunk = pipe.chunks.get(timeout=30)
         if chunk.end:
             return text, chunk.error
         name = f"{chunk.task}.{chunk.stream}"
@@ -137,10 +137,10 @@ def test_follow_tells_what_is_written_and_ends_with_the_container(tmp_path: Path
     log.write_text("before\n")
     thread = threading.Thread(target=streamer(tmp_path, pipe, alive, follow=True).run, daemon=True)
     thread.start()
-    assert pipe.chunks.get(timeout=5).text == "before\n"
+    assert pipe.chunks.get(timeout=30).text == "before\n"
     with log.open("a") as writer:
         writer.write("while\n")
-    assert pipe.chunks.get(timeout=5).text == "while\n"
+    assert pipe.chunks.get(timeout=30).text == "while\n"
     alive.clear()
     with log.open("a") as writer:
         writer.write("last\n")
@@ -154,7 +154,7 @@ def test_follow_goes_on_over_a_rotation(tmp_path: Path) -> None:
     (place / "main.stdout").write_text("one\n")
     thread = threading.Thread(target=streamer(tmp_path, pipe, alive, follow=True).run, daemon=True)
     thread.start()
-    assert pipe.chunks.get(timeout=5).text == "one\n"
+    assert pipe.chunks.get(timeout=30).text == "one\n"
     with (place / "main.stdout").open("a") as writer:
         writer.write("two\n")
     (place / "main.stdout").rename(place / "main.stdout.1")
@@ -208,7 +208,7 @@ def test_watch_wakes_for_a_write_and_not_without(tmp_path: Path) -> None:
     watch = DirectoryWatch(tmp_path)
     assert not watch.wait(0.0)
     (tmp_path / "a").write_text("x")
-    assert watch.wait(5.0)
+    assert watch.wait(30.0)
     assert not watch.wait(0.0)
     watch.close()
 

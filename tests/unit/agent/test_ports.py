@@ -57,7 +57,7 @@ from pathlib import Path
 from galaxy.agent.ports import Reservations
 assert Reservations(Path({str(tmp_path)!r})).take([21000]) == ()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     own = Reservations(tmp_path)
     assert own.take([21000]) == ()
     own.close()

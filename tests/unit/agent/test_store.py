@@ -36,7 +36,7 @@ store = AgentStore(Path({str(tmp_path)!r}) / "agent.db")
 store.commit([Change(table="epochs", key="resman", value=b'{{"role":"resman","epoch":7}}')])
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", program], timeout=20, check=False)
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
     assert rows(tmp_path / "agent.db") == {"resman": 7}
 
 

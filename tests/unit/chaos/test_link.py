@@ -24,9 +24,9 @@ class Ends:
 def ends() -> Iterator[Ends]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         link = Link(server.getsockname())
-        with socket.create_connection(("127.0.0.1", link.port), timeout=5) as near:
+        with socket.create_connection(("127.0.0.1", link.port), timeout=30) as near:
             far, _ = server.accept()
-            far.settimeout(5)
+            far.settimeout(30)
             with far:
                 yield Ends(link, near, far)
                 link.close()
@@ -39,7 +39,7 @@ def silent(one: socket.socket) -> bool:
     except TimeoutError:
         return True
     finally:
-        one.settimeout(5)
+        one.settimeout(30)
 
 
 def test_bytes_go_both_ways(ends: Ends) -> None:

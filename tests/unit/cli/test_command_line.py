@@ -32,7 +32,7 @@ def galaxy(*words: str, input: str = "", **environ: str) -> subprocess.Completed
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
     return subprocess.run(
         [sys.executable, "-m", "galaxy.cli.main", *words],
-        input=input, capture_output=True, text=True, timeout=30, env=clean | environ, check=False,
+        input=input, capture_output=True, text=True, timeout=60, env=clean | environ, check=False,
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_closed_pipe_is_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, "-m", "galaxy.cli.main", "job", "schema"]
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
 

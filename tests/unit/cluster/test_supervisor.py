@@ -49,7 +49,7 @@ def test_child_that_says_ready_is_ready(
     supervisor: Supervisor, child: Callable[..., Child], said: list[Happened]
 ) -> None:
     supervisor.start(child("ready(); time.sleep(60)"))
-    supervisor.await_ready(["part"], timeout_s=10)
+    supervisor.await_ready(["part"], timeout_s=60)
     assert [(h.state, h.detail) for h in said] == [("starting", ""), ("ready", "here")]
 
 
@@ -62,12 +62,12 @@ def test_ready_from_a_stranger_is_not_believed(supervisor: Supervisor, child: Ca
 
 def test_child_that_dies_is_started_again(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("ready(); time.sleep(60)"))
-    supervisor.await_ready(["part"], timeout_s=10)
+    supervisor.await_ready(["part"], timeout_s=60)
     first = supervisor.children["part"].pid
     os.kill(first, signal.SIGKILL)
     while supervisor.alive_during("part", 5):
         pass
-    supervisor.await_ready(["part"], timeout_s=10)
+    supervisor.await_ready(["part"], timeout_s=60)
     assert supervisor.children["part"].pid not in (0, first)
     assert supervisor.children["part"].restarts == 1
 
@@ -93,7 +93,7 @@ def test_child_that_never_comes_up_is_given_up_with_its_last_words(
 ) -> None:
     supervisor.start(child("sys.exit('no such luck')"))
     with pytest.raises(HostError, match="ended 3 times") as caught:
-        supervisor.await_ready(["part"], timeout_s=20)
+        supervisor.await_ready(["part"], timeout_s=60)
     assert "no such luck" in caught.value.details
 
 
@@ -106,13 +106,13 @@ def test_stop_kills_a_child_that_ignores_sigterm(supervisor: Supervisor, child: 
     supervisor.start(
         child("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); ready(); time.sleep(60)")
     )
-    supervisor.await_ready(["part"], timeout_s=10)
+    supervisor.await_ready(["part"], timeout_s=60)
     ref = supervisor.children["part"].ref
     assert ref is not None
     began = time.monotonic()
     supervisor.stop(["part"], grace_s=0.3)
     assert not lives(ref)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # It sleeps for a minute.
 
 
 def test_closed_lifeline_ends_the_watch(child: Callable[..., Child]) -> None:
@@ -127,7 +127,7 @@ def test_sigterm_ends_a_wait_for_readiness(supervisor: Supervisor, child: Callab
     supervisor.start(child("time.sleep(60)"))
     threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
     with pytest.raises(Stopped):
-        supervisor.await_ready(["part"], timeout_s=10)
+        supervisor.await_ready(["part"], timeout_s=60)
 
 
 def test_log_over_its_bound_is_kept_once_and_emptied(tmp_path: Path) -> None:

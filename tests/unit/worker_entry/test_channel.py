@@ -27,7 +27,7 @@ def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) 
         report=lambda: Report(pod=PodFound(pod="w.0", incarnation=1, generation=0, state=PodState.PENDING)),
     )
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    agent.settimeout(5)
+    agent.settimeout(30)
     agent.connect(str(tmp_path / "worker"))
     files = array.array("i", [0] * 5)
     open_before = len(os.listdir("/proc/self/fd"))
