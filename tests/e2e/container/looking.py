@@ -12,7 +12,7 @@ from tests.support.patience import PATIENCE
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Wait until something is so; fail when it takes too long."""
-    deadline = time.monotonic() + 10 * PATIENCE
+    deadline = time.monotonic() + 30 * PATIENCE
     while not true():
         assert time.monotonic() < deadline
         select.select([], [], [], 0.01)

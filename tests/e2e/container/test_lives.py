@@ -34,7 +34,7 @@ def wait_gone(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([fd], [], [], 10)[0], f"{pid} still lives"
+        assert select.select([fd], [], [], 30)[0], f"{pid} still lives"
     finally:
         os.close(fd)
 
@@ -233,7 +233,7 @@ def test_agent_of_another_user_is_hung_up_on(host) -> None:
     for mode, answer in ((0o600, "denied"), (0o666, "0")):
         os.chmod(host.state / "launcher.sock", mode)
         done = subprocess.run(
-            [*command, str(host.state / "launcher.sock")], capture_output=True, text=True, timeout=20
+            [*command, str(host.state / "launcher.sock")], capture_output=True, text=True, timeout=60
         )
         assert done.stdout.strip() == answer, done
     host.launch(host.plan())

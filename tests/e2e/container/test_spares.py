@@ -27,8 +27,14 @@ def spares(host, count: int) -> list[int]:
         others = set(facts.descendants(host.launcher_pid())) - living
         return sorted(pid for pid in others if name(pid) == "galaxy-spare")
 
-    wait_until(lambda: len(found()) == count)
-    return found()
+    seen: list[int] = []
+
+    def enough() -> bool:
+        seen[:] = found()
+        return len(seen) == count
+
+    wait_until(enough)
+    return seen
 
 
 def test_next_container_is_born_from_a_spare_with_all_its_walls_and_limits(host) -> None:
@@ -72,7 +78,7 @@ def test_spares_die_with_their_launcher_and_containers_do_not(host) -> None:
     waiting = [os.pidfd_open(pid) for pid in spares(host, 2)]
     os.kill(host.launcher_pid(), signal.SIGKILL)
     for fd in waiting:
-        assert select.select([fd], [], [], 10)[0]
+        assert select.select([fd], [], [], 30)[0]
         os.close(fd)
     host.until(lambda event: isinstance(event, LauncherLost))
     assert facts.start_ticks(launched.pid) == launched.start_ticks

@@ -218,7 +218,7 @@ def outcome(work):
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        signal.alarm(20)
+        signal.alarm(60)
         try:
             said = "done " + json.dumps(work(), default=str)
         except OSError as error:

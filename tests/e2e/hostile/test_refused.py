@@ -52,7 +52,7 @@ SECRETS = ("/etc/shadow", "/etc/gshadow", "/root", "/work", "/boot", "/var/lib/g
 def tried(request, world):
     """Everything tried by a program of that user: (the user, its container, attack to outcome)."""
     other = world.container("other")
-    container = world.container("evil", uid=request.param, memory_bytes=128 * MIB)
+    container = world.container("evil", uid=request.param, memory_bytes=128 * MIB, cpu_milli=1000)
     runtime = world.runtime
     host = {
         "secrets": [*SECRETS, str(world.state), os.getcwd(), f"/proc/{other.pid}/environ"],
@@ -63,7 +63,7 @@ def tried(request, world):
         ],
         "pids": [os.getpid(), other.pid, container.pid],
     }
-    found = container.facts(SCRIPT, json.dumps(host))
+    found = container.facts(SCRIPT, json.dumps(host), timeout_s=90.0)
     yield request.param, container, host, found
     container.destroy()
     other.destroy()

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
-import tempfile
-import time
 import uuid
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,8 +12,9 @@ import pytest
 from galaxy.errors import GalaxyError
 from galaxy.model.container import FoundState
 from galaxy.nexus.nexus import Nexus
-from tests.e2e.agent.harness import Agent, await_no_launchers, pod_order, task
+from tests.e2e.agent.harness import one_agent, pod_order, task
 from tests.support.hostile import quoted
+from tests.support.waiting import until
 
 LEAVE = (
     "echo mine > /tmp/left; echo mine > /dev/shm/left; echo mine > left; "
@@ -105,17 +101,8 @@ def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(world
 
 @pytest.fixture
 def agent(locked_redis_server):
-    folder = Path(tempfile.mkdtemp(prefix=f"galaxy-agent-{uuid.uuid4().hex[:6]}-"))
-    made = Agent(folder, locked_redis_server.url)
-    try:
-        made.start()
+    with one_agent(locked_redis_server.url) as made:
         yield made
-    finally:
-        made.end()
-        made.nexus.close()
-        for pid in await_no_launchers(folder):
-            os.kill(pid, 9)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_real_agent(agent) -> None:
@@ -143,17 +130,10 @@ def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_re
         agent_log[:] = [log.read_text() if log.exists() else ""]
         return agent_log[0].endswith("}\n")
 
-    _await(written)
+    until("all has been tried", written)
     found = json.loads(agent_log[0])
     assert found["get"].startswith("-NOAUTH") and found["config"].startswith("-NOAUTH")
     assert found["files"] == found["environ"] == found["words"] == found["sockets"] == []
     for one in (pod, "other-000001.0"):
         agent.destroy(one)
         agent.await_state(one, FoundState.GONE)
-
-
-def _await(true, timeout_s: float = 20.0) -> None:
-    end_s = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.hostile import NEVER, Contained, World
-
-
-def await_true(true: Callable[[], object]) -> None:
-    """Look again and again: nothing tells of a process but the process table."""
-    end_s = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
+from tests.support.waiting import until
 
 
 def children(pid: int) -> list[int]:
@@ -36,10 +27,10 @@ def from_a_spare(world: World) -> Contained:
     first = world.container("first")
     launcher = int(Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[1])
     ours = {one.pid for one in world.runtime.living()}
-    await_true(lambda: [pid for pid in children(launcher) if pid not in ours and children(pid)])
+    until("a spare", lambda: [pid for pid in children(launcher) if pid not in ours and children(pid)])
     made = world.container("made", start="")
     first.destroy()
-    assert len(children(made.pid)) == 1
+    until("its child", lambda: len(children(made.pid)) == 1)
     return made
 
 
@@ -64,13 +55,13 @@ def strays(program: int, init: int) -> list[str]:
 def test_child_that_waits_has_no_more_rights_than_pid_1_and_becomes_the_program(world) -> None:
     made = from_a_spare(world)
     (child,) = children(made.pid)
-    await_true(lambda: facts(child)["CapPrm"] == facts(made.pid)["CapPrm"])
+    until("it has given up its rights", lambda: facts(child)["CapPrm"] == facts(made.pid)["CapPrm"])
     assert facts(child)["CapBnd"] == facts(made.pid)["CapBnd"]
     for kind in ("mnt", "pid", "uts", "ipc", "cgroup"):
         assert os.readlink(f"/proc/{child}/ns/{kind}") == os.readlink(f"/proc/{made.pid}/ns/{kind}")
     made.order(start="exec sleep 1000", restart=NEVER)
     made.until_state("running")
-    await_true(lambda: "sleep" in Path(f"/proc/{child}/comm").read_text())
+    until("it is the program", lambda: "sleep" in Path(f"/proc/{child}/comm").read_text())
     program = facts(child)
     assert program["Uid"].split() == [str(made.plan.run_uid)] * 4
     assert [int(program[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")] == [0] * 5
@@ -88,7 +79,7 @@ def test_child_that_died_while_it_waited_is_not_missed(world) -> None:
     made = from_a_spare(world)
     (child,) = children(made.pid)
     os.kill(child, signal.SIGKILL)
-    await_true(lambda: not children(made.pid))
+    until("it is gone", lambda: not children(made.pid))
     made.order(start="echo alive; exec sleep 1000", restart=NEVER)
     made.until_state("running")
     made.await_log("alive")

@@ -227,7 +227,7 @@ class Container:
         with archive.open("rb") as file:
             self.send(Package(request=want.request), (file.fileno(),))
 
-    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 15.0 * PATIENCE) -> PodFound:
+    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 30.0 * PATIENCE) -> PodFound:
         """Wait for a report for which ``wanted`` holds, and return it."""
         deadline = time.monotonic() + timeout_s
         while self.report is None or not wanted(self.report):
@@ -235,13 +235,13 @@ class Container:
             assert left > 0 and self.receive(left) is not None, f"not in {timeout_s} s; last: {self.report}"
         return self.report
 
-    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 15.0 * PATIENCE) -> TaskFound:
+    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 30.0 * PATIENCE) -> TaskFound:
         generation = self.generation
         return self.until(
             lambda pod: pod.generation == generation and any(wanted(task) for task in pod.tasks), timeout_s
         ).tasks[0]
 
-    def until_packet(self, kind: Any, timeout_s: float = 15.0 * PATIENCE) -> tuple[Any, list[int]]:
+    def until_packet(self, kind: Any, timeout_s: float = 30.0 * PATIENCE) -> tuple[Any, list[int]]:
         """Wait for a packet that is neither a report nor a wish for a package."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -252,7 +252,7 @@ class Container:
             left = deadline - time.monotonic()
             assert left > 0 and self.receive(left) is not None, f"no {kind} in {timeout_s} s"
 
-    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 15.0 * PATIENCE) -> Any:
+    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 30.0 * PATIENCE) -> Any:
         """Wait until ``wanted()``, a look at files or processes, is true; packets are served meanwhile."""
         deadline = time.monotonic() + timeout_s
         while not (result := wanted()):
@@ -272,7 +272,7 @@ class Container:
         except FileNotFoundError:
             return ""
 
-    def ended(self, timeout_s: float = 10.0) -> int:
+    def ended(self, timeout_s: float = 30.0 * PATIENCE) -> int:
         """Wait for AppWorker's end and return its exit code."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -291,7 +291,7 @@ class Container:
         # Without a PID namespace only AppWorker itself can end all that it started.
         os.kill(self.pid, signal.SIGKILL if len(self.pids) > 1 else signal.SIGTERM)
         try:
-            self.ended(timeout_s=20.0)
+            self.ended(timeout_s=40.0)
         except AssertionError:
             for pid in reversed(self.pids):
                 os.kill(pid, signal.SIGKILL)

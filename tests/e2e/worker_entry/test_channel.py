@@ -33,7 +33,7 @@ def test_newest_agent_wins(container):
     older = container.agent
     container.connect()
     container.until(lambda pod: True)
-    older.settimeout(5)
+    older.settimeout(30)
     while older.recv(65536):
         pass
 

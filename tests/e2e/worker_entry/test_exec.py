@@ -38,7 +38,7 @@ def run(container, *argv, request=1, stdin=b"", env=None):
     return ended.status, *texts
 
 
-def read_until(terminal, wanted, timeout_s=10.0):
+def read_until(terminal, wanted, timeout_s=30.0):
     text = b""
     deadline = time.monotonic() + timeout_s
     while wanted not in text:

@@ -207,4 +207,4 @@ def test_quit_stops_programs_gracefully_and_ends_the_container(container, spec, 
 
 def test_container_without_orders_quits_at_once(container):
     container.send(Quit())
-    assert container.ended(timeout_s=3.0) == 0
+    assert container.ended(timeout_s=20.0) == 0  # An AppWorker that waited would have waited for 30 s.

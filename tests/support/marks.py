@@ -1,0 +1,21 @@
+"""What all tests of a folder need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+
+def needs_root(items: Iterable[pytest.Item], folder: Path, *, timeout_s: int = 0, missing: str = "") -> None:
+    """Mark the tests below ``folder``: they need root, and are skipped without it and with ``missing``."""
+    why = "needs root" if os.geteuid() != 0 else missing
+    for item in items:
+        if folder in item.path.parents:
+            item.add_marker(pytest.mark.root)
+            if timeout_s:
+                item.add_marker(pytest.mark.timeout(timeout_s))
+            if why:
+                item.add_marker(pytest.mark.skip(reason=why))
