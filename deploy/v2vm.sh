@@ -119,38 +119,57 @@ truncate -s 4K "$work/status"
 mkfifo "$work/console"
 mkdir "$work/root"
 
-# Read-only by mount: whatever runs in the machine, the host's files stay as they are.
-unshare -m sh -c "mount --bind / '$work/root' && mount -o remount,bind,ro '$work/root' && exec '$daemon' \
-    --socket-path='$work/socket' -o source='$work/root' -o cache=always -o sandbox=chroot --rlimit-nofile=0" \
-    >"$work/files.log" 2>&1 &
-files=$!
-tries=0
-while [ ! -S "$work/socket" ]; do
-    tries=$((tries + 1))
-    if [ "$tries" -gt 200 ] || ! kill -0 "$files" 2>/dev/null; then
-        cat "$work/files.log" >&2
-        die "virtiofsd did not start"
-    fi
-    sleep 0.05
-done
+# Boot the machine once; its end is that of the emulator.
+boot() {
+    rm -f "$work/socket"
+    # Read-only by mount: whatever runs in the machine, the host's files stay as they are.
+    unshare -m sh -c "mount --bind / '$work/root' && mount -o remount,bind,ro '$work/root' && exec '$daemon' \
+        --socket-path='$work/socket' -o source='$work/root' -o cache=always -o sandbox=chroot --rlimit-nofile=0" \
+        >"$work/files.log" 2>&1 &
+    files=$!
+    tries=0
+    while [ ! -S "$work/socket" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 200 ] || ! kill -0 "$files" 2>/dev/null; then
+            cat "$work/files.log" >&2
+            die "virtiofsd did not start"
+        fi
+        sleep 0.05
+    done
 
-sed -u -e 's/\r$//' -e '/\] reboot: /d' <"$work/console" &
-reader=$!
-timeout -k 5 "$limit" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
-    -m "$memory" -nodefaults -no-reboot -display none -serial stdio \
-    -object "memory-backend-memfd,id=memory,size=$memory,share=on" \
-    -chardev "socket,id=files,path=$work/socket" -device vhost-user-fs-pci,chardev=files,tag=host \
-    -drive "file=$work/disk,format=raw,if=virtio" -drive "file=$work/status,format=raw,if=virtio" \
-    -kernel "$(ls "$kernel"/boot/vmlinuz-*)" \
-    -append "console=ttyS0 root=host rootfstype=virtiofs ro init=$work/init cgroup_no_v1=all psi=1 quiet \
+    sed -u -e 's/\r$//' -e '/\] reboot: /d' <"$work/console" &
+    reader=$!
+    timeout -k 5 "$limit" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
+        -m "$memory" -nodefaults -no-reboot -display none -serial stdio \
+        -object "memory-backend-memfd,id=memory,size=$memory,share=on" \
+        -chardev "socket,id=files,path=$work/socket" -device vhost-user-fs-pci,chardev=files,tag=host \
+        -drive "file=$work/disk,format=raw,if=virtio" -drive "file=$work/status,format=raw,if=virtio" \
+        -kernel "$(ls "$kernel"/boot/vmlinuz-*)" \
+        -append "console=ttyS0 root=host rootfstype=virtiofs ro init=$work/init cgroup_no_v1=all psi=1 quiet \
 loglevel=1 panic=-1 mitigations=off galaxy.work=$work galaxy.tree=$root" \
-    </dev/null >"$work/console" 2>"$work/machine.log" &
-machine=$!
-ended=0
-wait "$machine" || ended=$?
-machine=''
-wait "$reader" || true
-reader=''
+        </dev/null >"$work/console" 2>"$work/machine.log" &
+    machine=$!
+    ended=0
+    wait "$machine" || ended=$?
+    machine=''
+    wait "$reader" || true
+    reader=''
+    kill "$files" 2>/dev/null || true
+    wait "$files" || true
+    files=''
+}
+
+# An emulator that crashes says nothing of what ran in the machine, and another machine begins anew:
+# the one before has written nothing. What ends a machine from inside leaves the emulator an exit status.
+boots=1
+boot
+while [ "$ended" -gt 128 ] && [ "$ended" != 137 ] && [ "$boots" -lt 3 ]; do
+    cat "$work/machine.log" >&2
+    say "$0: the emulator crashed (signal $((ended - 128))): a new machine runs the command from its beginning"
+    boots=$((boots + 1))
+    truncate -s 0 "$work/status" && truncate -s 4K "$work/status"
+    boot
+done
 if [ "$ended" = 124 ] || [ "$ended" = 137 ]; then
     say "$0: ended after $limit s; GALAXY_V2_TIMEOUT_S allows more"
     exit 124
