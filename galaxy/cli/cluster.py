@@ -17,8 +17,8 @@ from galaxy.cli.local.example import Example
 from galaxy.cli.local.front import Back, interruptible, start_back
 from galaxy.cli.local.layout import Layout, hold, lives
 from galaxy.cli.local.server import without_password
-from galaxy.cli.local.up import Up, Wishes
-from galaxy.cli.options import UidRange
+from galaxy.cli.local.up import TIMEOUT_MAX_S, TIMEOUT_MIN_S, TIMEOUT_S, Up, Wishes
+from galaxy.cli.options import Duration, UidRange
 from galaxy.client.contexts import ClusterFile, default_dir, forget, load_contexts, read_cluster, remember
 from galaxy.errors import GalaxyError, UsageError
 
@@ -47,6 +47,10 @@ MODES = {
 @click.option("--redis-port", type=click.IntRange(1, 65535), metavar="PORT", help="The server's port.")
 @click.option("--uids", type=UidRange(), help="Kernel users for containers, one each [1000000-1262143].")
 @click.option("--run-user", metavar="USER", help="One account that all programs run as instead.")
+@click.option(
+    "--timeout", "timeout_s", type=Duration(TIMEOUT_MIN_S, TIMEOUT_MAX_S), default=f"{TIMEOUT_S:.0f}s",
+    metavar="TIME", show_default=True, help="How long the server, and then the parts, may take to come up.",
+)  # fmt: skip
 @click.option("--run", "job", metavar="FILE", help="Run this job file once the cluster is up.")
 def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -> None:
     """Start a whole cluster on this host.

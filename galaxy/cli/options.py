@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from click.shell_completion import CompletionItem
 from galaxy.cli.output import FORMATS, Output
 from galaxy.container.uids import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
-from galaxy.units import parse_duration
+from galaxy.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -42,15 +43,23 @@ class Target:
 
 
 class Duration(click.ParamType[float]):
-    """``30s``, ``2m``, or plain seconds."""
+    """``30s``, ``2m``, or plain seconds; with bounds, from ``low_s`` to ``high_s``."""
 
     name = "TIME"
 
+    def __init__(self, low_s: float = 0.0, high_s: float = math.inf) -> None:
+        self._low_s = low_s
+        self._high_s = high_s
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not self._low_s <= seconds <= self._high_s:
+            bounds = f"from {format_duration(self._low_s)} to {format_duration(self._high_s)}"
+            self.fail(f"{value!r} is not {bounds}", param, ctx)
+        return seconds
 
 
 class UidRange(click.ParamType[tuple[int, int]]):

@@ -18,6 +18,7 @@ from typing import Final, Self
 from galaxy.cli.local.process import Child, bound_log
 from galaxy.errors import HostError
 from galaxy.model.base import Noun
+from galaxy.units import format_duration
 
 FALSE_STARTS_MAX: Final = 3
 """A process that dies so often before it is ever ready cannot run here."""
@@ -112,12 +113,17 @@ class Supervisor:
         while waiting := [name for name in wanted if not self.children[name].ready]:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise _not_ready(self.children[waiting[0]], f"not ready in {timeout_s:.0f} s")
+                late = [self.children[name] for name in waiting]
+                raise _not_ready(
+                    late,
+                    f"not ready in {format_duration(timeout_s)}",
+                    hint="galaxy up --timeout TIME waits longer, if this host is slow",
+                )
             self._turn(left)
             for name in waiting:
                 child = self.children[name]
                 if child.restarts >= FALSE_STARTS_MAX and not child.ready:
-                    raise _not_ready(child, f"ended {child.restarts} times before it was ready")
+                    raise _not_ready([child], f"ended {child.restarts} times before it was ready")
 
     def alive_during(self, name: str, pause_s: float) -> bool:
         """Wait ``pause_s`` for the end of a child: False as soon as it ended.
@@ -236,9 +242,13 @@ def _ends(pidfd: int, timeout_s: float) -> bool:
         return bool(selector.select(max(0.0, timeout_s)))
 
 
-def _not_ready(child: Child, why: str) -> HostError:
-    return HostError(
-        f"{child.name} does not come up: {why}",
-        details=[*child.last_words(), f"log: {child.log}"],
-        hint="galaxy doctor",
-    )
+def _not_ready(children: list[Child], why: str, hint: str = "galaxy doctor") -> HostError:
+    """Say which parts did not come up, why, and what each said last."""
+    names = ", ".join(child.name for child in children)
+    several = len(children) > 1
+    details = [
+        f"{child.name}: {line}" if several else line
+        for child in children
+        for line in (*child.last_words(), f"log: {child.log}")
+    ]
+    return HostError(f"{names} {'do' if several else 'does'} not come up: {why}", details=details, hint=hint)

@@ -43,8 +43,9 @@ from galaxy.model.signing import split_token, stored_key
 from galaxy.nexus import acl
 from galaxy.nexus.nexus import Nexus
 
-SERVER_START_S: Final = 20.0
-PART_START_S: Final = 60.0
+TIMEOUT_S: Final = 60.0
+TIMEOUT_MIN_S: Final = 1.0
+TIMEOUT_MAX_S: Final = 3600.0
 REDIS_PORT: Final = 6390
 WEB_PORT: Final = 5555
 LEADERS: Final = ("resman", "appmaster")
@@ -63,6 +64,8 @@ class Wishes(Noun, frozen=True, kw_only=True):
     redis_port: int = 0
     uids: tuple[int, int] = RANGE
     run_user: str = ""
+    timeout_s: float = TIMEOUT_S
+    """For the server to answer, and then for all parts to be ready."""
     detach: bool = False
 
 
@@ -138,7 +141,7 @@ class LocalCluster:
             self._supervisor.start(self._agent(agent))
         if self.wishes.web:
             self._supervisor.start(self._child("web", "--port", str(self._plan.web_port)))
-        self._supervisor.await_ready(list(self._supervisor.children), timeout_s=PART_START_S)
+        self._supervisor.await_ready(list(self._supervisor.children), timeout_s=self.wishes.timeout_s)
 
     def _choose_server(self) -> servers.Server:
         old = read_plan(self.layout)
@@ -164,7 +167,7 @@ class LocalCluster:
             notifies=False,
         )
         self._supervisor.start(child)
-        deadline = time.monotonic() + SERVER_START_S
+        deadline = time.monotonic() + self.wishes.timeout_s
         # A server that is not ours tells nobody that it is ready: ask, unless it ends first.
         while self._supervisor.alive_during("server", 0.02):
             try:

@@ -55,6 +55,28 @@ def test_ctrl_c_leaves_nothing_behind(new_cluster: Callable[[], Cluster], tmp_pa
     assert not (own.folder / "cluster.json").exists()
 
 
+def test_part_that_does_not_come_up_in_time_is_named_and_all_is_ended(
+    new_cluster: Callable[[], Cluster],
+) -> None:
+    own = new_cluster()
+    front = subprocess.Popen(
+        [*GALAXY, "up", "--dir", str(own.folder), "--no-web", "--timeout", "4s"],
+        env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        os.kill(
+            until("an agent", lambda: (own.folder / "cluster.json").exists() and own.pid("agent")),
+            signal.SIGSTOP,
+        )
+        _, said = front.communicate(timeout=120)
+    finally:
+        front.kill()
+        front.wait()
+    assert front.returncode == 1
+    assert "not come up: not ready in 4s" in said and "agent.log" in said and "--timeout TIME" in said
+    assert traces(own.folder, roots(own)) == []
+
+
 def test_killed_front_takes_the_cluster_with_it(new_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
     own = new_cluster()
     front = subprocess.Popen(

@@ -54,6 +54,15 @@ def test_option_that_is_given_but_empty_is_refused_not_left_out(words: tuple[str
     assert f"'{words[-1]}': it is empty" in done.stderr
 
 
+@pytest.mark.parametrize("time", ["0", "500ms", "1d", "soon"])
+def test_timeout_of_up_that_is_out_of_bounds_is_refused(time: str, tmp_path: Path) -> None:
+    done = galaxy("up", "--dir", str(tmp_path / "none"), "--timeout", time)
+    assert done.returncode == 64
+    assert "'--timeout'" in done.stderr
+    assert ("from 1s to 1h" if time != "soon" else "not a duration") in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "hint"),
     [(("jb",), "did you mean `job`?"), (("job", "lsit"), "did you mean `list`?"), (("job", "run"), "init")],

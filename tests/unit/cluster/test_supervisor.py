@@ -56,7 +56,7 @@ def test_child_that_says_ready_is_ready(
 def test_ready_from_a_stranger_is_not_believed(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("import subprocess; subprocess.run([sys.executable, '-c', "
                            f"{READY + 'ready()'!r}]); time.sleep(60)"))  # fmt: skip
-    with pytest.raises(HostError, match="not ready in 1 s"):
+    with pytest.raises(HostError, match="not ready in 1s"):
         supervisor.await_ready(["part"], timeout_s=1)
 
 
@@ -95,6 +95,24 @@ def test_child_that_never_comes_up_is_given_up_with_its_last_words(
     with pytest.raises(HostError, match="ended 3 times") as caught:
         supervisor.await_ready(["part"], timeout_s=60)
     assert "no such luck" in caught.value.details
+
+
+def test_all_parts_that_are_late_are_named_with_their_last_words(
+    supervisor: Supervisor, child: Callable[..., Child]
+) -> None:
+    supervisor.start(child("ready(); time.sleep(60)", "early"))
+    supervisor.await_ready(["early"], timeout_s=10)
+    for name in ("one", "two"):
+        supervisor.start(child(f"print('{name} is slow', flush=True); time.sleep(60)", name))
+    log = supervisor.children["two"].log
+    while not log.read_text():
+        supervisor.alive_during("two", 0.01)
+    with pytest.raises(HostError) as caught:
+        supervisor.await_ready(["early", "one", "two"], timeout_s=1)
+    assert caught.value.message == "one, two do not come up: not ready in 1s"
+    assert "two: two is slow" in caught.value.details
+    assert f"two: log: {log}" in caught.value.details
+    assert "galaxy up --timeout" in caught.value.hint
 
 
 def test_program_that_is_not_there_is_said_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
