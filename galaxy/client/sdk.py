@@ -2,61 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
-from galaxy.client import contexts, source
-from galaxy.client.packages import sources_of, stage, unneeded
-from galaxy.client.secrets import read_files, secret_of
+from galaxy.client import contexts, waiting
+from galaxy.client.job import Job, read, ready, tidy
+from galaxy.client.packages import sources_of, stage
+from galaxy.client.secrets import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
-from galaxy.client.transport import Transport, insist, seconds_left
+from galaxy.client.transport import Transport, insist
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
-from galaxy.model import jobfile
+from galaxy.model import request
 from galaxy.model.agent import BeatsSeen
 from galaxy.model.base import Noun
 from galaxy.model.names import APPMASTER, RESMAN
 from galaxy.model.quota import Ceiling, QuotaView
-from galaxy.model.request import (
-    OPERATIONS,
-    AddUser,
-    AgentList,
-    AuditList,
-    ClusterStatus,
-    Discover,
-    Done,
-    EndpointList,
-    ExecIn,
-    GrantUser,
-    JobList,
-    JobRef,
-    ListAgents,
-    ListAudit,
-    ListJobs,
-    ListQuotas,
-    ListSecrets,
-    ListUsers,
-    QuotaList,
-    ReadLogs,
-    RecoverPod,
-    SecretList,
-    SecretRef,
-    SessionOpened,
-    SetQuota,
-    SetSecret,
-    SetToken,
-    SubmitJob,
-    UpdateJob,
-    UserList,
-    UserRef,
-)
+from galaxy.model.request import OPERATIONS, AuditList, Done, JobRef, SessionOpened, UserRef
 from galaxy.model.rules import BAD_NAME, is_secret_name
 from galaxy.model.secret import Secret, SecretView
 from galaxy.model.signing import stored_key
@@ -65,13 +32,6 @@ from galaxy.model.user import ALL_POOLS, Authority, Role, UserView
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
 
 N = TypeVar("N", bound=Noun)
-Job = JobSpec | Mapping[str, Any] | str | os.PathLike[str]
-"""A job: a spec, a tree as in a job file, or the path of a job file (``-`` is standard input)."""
-
-LOOK_S: Final = 1.0
-"""How often ``wait`` looks even if it hears of nothing."""
-OVER: Final = ("finished", "failed", "removed", "degraded")
-"""States in which nothing more happens by itself."""
 
 
 class Galaxy:
@@ -131,9 +91,9 @@ class Galaxy:
 
         Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
         """
-        spec, files = self._ready(job, base)
-        done = self._ask("galaxy.job.submit", SubmitJob(spec=spec, files=files), Done, key)
-        self._tidy()
+        spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
+        done = self._ask("galaxy.job.submit", request.SubmitJob(spec=spec, files=files), Done, key)
+        tidy(self.cluster.dir, self._sources)
         return done
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
@@ -145,10 +105,10 @@ class Galaxy:
 
         Secrets and files are read anew: a spec whose secrets have other values is a new revision.
         """
-        spec, files = self._ready(job, base)
-        asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
+        spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
+        asked = request.UpdateJob(job=name or spec.name, spec=spec, files=files)
         done = self._ask("galaxy.job.update", asked, Done, key)
-        self._tidy()
+        tidy(self.cluster.dir, self._sources)
         return done
 
     def stop(self, job: str, *, key: str = "") -> Done:
@@ -166,12 +126,13 @@ class Galaxy:
     def recover(self, target: str, *, key: str = "") -> Done:
         """Deploy a pod (``JOB.INDEX``) anew, or every failed pod of a job."""
         _, dot, index = target.rpartition(".")
-        asked = RecoverPod(pod=target) if dot and index.isdecimal() else RecoverPod(job=target)
+        one = dot and index.isdecimal()
+        asked = request.RecoverPod(pod=target) if one else request.RecoverPod(job=target)
         return self._ask("galaxy.job.recover", asked, Done, key)
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
         """List jobs by name; ``all`` includes those that are over, as far as history goes."""
-        return list(self._ask("galaxy.job.list", ListJobs(all=all), JobList).jobs)
+        return list(self._ask("galaxy.job.list", request.ListJobs(all=all), request.JobList).jobs)
 
     def job(self, job: str) -> JobView:
         """Return everything about one job: by name, id, or the beginning of an id."""
@@ -190,19 +151,14 @@ class Galaxy:
         It returns after ``timeout_s`` as well (None: never), so look at ``settled``. ``progress``
         is called with every view. Answers that are missing meanwhile are waited for.
         """
-        end_s = None if timeout_s is None else time.monotonic() + timeout_s
-        done = until or (lambda view: view.settled or view.summary.state in OVER)
-        view = self.job(job)
-        mark = self._transport.newest_event(view.summary.job)
-        for left_s in seconds_left(end_s):
-            with contextlib.suppress(Unreachable):
-                view = self.job(view.summary.job)
-            if progress is not None:
-                progress(view)
-            if done(view):
-                break
-            mark = self._await_event(view.summary.job, mark, min(left_s, LOOK_S))
-        return view
+        return waiting.wait(
+            self._transport,
+            self.job,
+            job,
+            timeout_s=timeout_s,
+            progress=progress,
+            until=until or waiting.at_rest,
+        )
 
     def spec(self, job: Job) -> JobSpec:
         """Return ``job`` as a checked spec, package files staged for the cluster.
@@ -210,7 +166,7 @@ class Galaxy:
         Raises:
             SpecError: with every problem of it.
         """
-        spec, base = _read(job)
+        spec, base = read(job)
         return self.stage(spec, base=base)
 
     def stage(self, spec: JobSpec, *, base: Path) -> JobSpec:
@@ -220,23 +176,6 @@ class Galaxy:
             SpecError: a package is not there. GalaxyError: the cluster is on another host.
         """
         return stage(spec, base=base, cluster_dir=self.cluster.dir)
-
-    def _ready(self, job: Job, base: str | os.PathLike[str]) -> tuple[JobSpec, dict[str, Secret]]:
-        """Return a job as it is sent: its packages staged, and the secrets that are files."""
-        spec, folder = _read(job)
-        folder = Path(base) if os.fspath(base) else folder
-        return self.stage(spec, base=folder), read_files(spec, base=folder)
-
-    def _tidy(self) -> None:
-        """Remove packages of earlier jobs and revisions once there are too many of them."""
-        if not self.cluster.dir:
-            return
-        with contextlib.suppress(OSError, GalaxyError):  # The next job tidies instead.
-            for path in unneeded(self.cluster.dir, self._sources, now_s=time.time()):
-                path.unlink(missing_ok=True)
-
-    def _sources(self) -> list[str]:
-        return [source for job in self.jobs() for source in sources_of(self.job(job.job).spec)]
 
     # What programs write, and commands in their containers.
 
@@ -255,7 +194,9 @@ class Galaxy:
         ``tail`` -1 is everything that is kept; ``previous`` is the run before the present one.
         Close it to stop following.
         """
-        asked = ReadLogs(target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous)
+        asked = request.ReadLogs(
+            target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous
+        )
         opened = self._ask("galaxy.job.logs", asked, SessionOpened)
         return LogStream(opened, self._transport.session, follow=follow)
 
@@ -272,7 +213,7 @@ class Galaxy:
         """Start ``argv`` in a pod (a job stands for its first running one) and return its streams."""
         if not argv:
             raise UsageError("no command to run")
-        asked = ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
+        asked = request.ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
         opened = self._ask("galaxy.pod.exec", asked, SessionOpened)
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 
@@ -287,33 +228,43 @@ class Galaxy:
 
     def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
         """Return where a service answers: healthy endpoints, or ``all`` with their states."""
-        asked = Discover(service=service, all=all)
-        return list(self._ask("galaxy.service.discover", asked, EndpointList).endpoints)
+        asked = request.Discover(service=service, all=all)
+        return list(self._ask("galaxy.service.discover", asked, request.EndpointList).endpoints)
 
     def agents(self) -> list[AgentView]:
         """List the agents, by name."""
-        return list(self._ask("galaxy.agent.list", ListAgents(), AgentList).agents)
+        return list(self._ask("galaxy.agent.list", request.ListAgents(), request.AgentList).agents)
 
     def agent(self, name: str) -> AgentView:
         """Return one agent."""
-        return self._ask("galaxy.agent.list", ListAgents(agent=name), AgentList).agents[0]
+        return self._ask("galaxy.agent.list", request.ListAgents(agent=name), request.AgentList).agents[0]
 
     def status(self) -> ClusterView:
         """Return leaders, counts and totals of the cluster."""
-        return self._ask("galaxy.cluster.status", ClusterStatus(), ClusterView)
+        return self._ask("galaxy.cluster.status", request.ClusterStatus(), ClusterView)
+
+    def leaders(self) -> list[LeaderView]:
+        """Return who leads, from Nexus itself; works when nobody does."""
+        nexus = self._transport.nexus
+        found = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
+        return [leader for leader in found if leader is not None]
+
+    def beats(self) -> BeatsSeen:
+        """Return the agents' last heartbeats, from Nexus itself."""
+        return insist(self._transport.nexus.beats, self.timeout_s)
 
     # Users, for operators.
 
     def add_user(self, user: str, *, role: str = "user", key: str = "") -> str:
         """Make a user and return his token, ``USER:SECRET``; nobody can tell it again."""
         secret = secrets.token_urlsafe(32)
-        asked = AddUser(user=user, stored_key=stored_key(secret), role=Role(role))
+        asked = request.AddUser(user=user, stored_key=stored_key(secret), role=Role(role))
         return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:
         """Give a user another token and return it; the one he had is worth nothing from then on."""
         secret = secrets.token_urlsafe(32)
-        asked = SetToken(user=user, stored_key=stored_key(secret))
+        asked = request.SetToken(user=user, stored_key=stored_key(secret))
         return f"{self._ask('galaxy.user.token', asked, UserView, key).user}:{secret}"
 
     def remove_user(self, user: str, *, key: str = "") -> UserView:
@@ -325,7 +276,7 @@ class Galaxy:
     ) -> UserView:
         """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
         given = tuple(Authority(authority) for authority in authorities)
-        asked = GrantUser(user=user, pool=pool, action=action, authorities=given)
+        asked = request.GrantUser(user=user, pool=pool, action=action, authorities=given)
         return self._ask("galaxy.user.grant", asked, UserView, key)
 
     def user(self, user: str) -> UserView:
@@ -334,11 +285,11 @@ class Galaxy:
 
     def users(self) -> list[UserView]:
         """List users, by name."""
-        return list(self._ask("galaxy.user.list", ListUsers(), UserList).users)
+        return list(self._ask("galaxy.user.list", request.ListUsers(), request.UserList).users)
 
     def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
         """Return the newest records of who did what, or the oldest with a serial above ``after``."""
-        return self._ask("galaxy.audit.list", ListAudit(after=after, limit=limit), AuditList)
+        return self._ask("galaxy.audit.list", request.ListAudit(after=after, limit=limit), AuditList)
 
     # Secrets and quotas.
 
@@ -353,16 +304,18 @@ class Galaxy:
             raise SpecError(f'"{name}" {BAD_NAME}')
         if not isinstance(value, Secret):
             value = secret_of(value.encode() if isinstance(value, str) else value, name)
-        return self._ask("galaxy.secret.set", SetSecret(name=name, value=value, user=user), SecretView, key)
+        return self._ask(
+            "galaxy.secret.set", request.SetSecret(name=name, value=value, user=user), SecretView, key
+        )
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
         """List one's own secrets, without values; operators name a ``user``, or ask for ``all``."""
-        asked = ListSecrets(user=user, all=all)
-        return list(self._ask("galaxy.secret.list", asked, SecretList).secrets)
+        asked = request.ListSecrets(user=user, all=all)
+        return list(self._ask("galaxy.secret.list", asked, request.SecretList).secrets)
 
     def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
         """Forget a secret; while a job uses it, that is a ``Conflict``."""
-        return self._ask("galaxy.secret.remove", SecretRef(name=name, user=user), SecretView, key)
+        return self._ask("galaxy.secret.remove", request.SecretRef(name=name, user=user), SecretView, key)
 
     def set_quota(
         self,
@@ -374,49 +327,26 @@ class Galaxy:
         key: str = "",
     ) -> QuotaView:
         """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
-        asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
+        asked = request.SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
         return self._ask("galaxy.quota.set", asked, QuotaView, key)
 
     def quotas(self, user: str = "") -> list[QuotaView]:
         """List the quotas of ``user``; without one all of them for operators, one's own for others."""
-        return list(self._ask("galaxy.quota.list", ListQuotas(user=user), QuotaList).quotas)
-
-    def leaders(self) -> list[LeaderView]:
-        """Return who leads, from Nexus itself; works when nobody does."""
-        nexus = self._transport.nexus
-        found = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
-        return [leader for leader in found if leader is not None]
-
-    def beats(self) -> BeatsSeen:
-        """Return the agents' last heartbeats, from Nexus itself."""
-        return insist(self._transport.nexus.beats, self.timeout_s)
+        return list(self._ask("galaxy.quota.list", request.ListQuotas(user=user), request.QuotaList).quotas)
 
     def _ask(self, op: str, body: Noun, kind: type[N], key: str = "") -> N:
         assert isinstance(body, OPERATIONS[op][0]), op
         return self._transport.ask(op, body, kind, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
 
-    def _await_event(self, job: str, mark: str, timeout_s: float) -> str:
-        try:
-            return self._transport.await_event(job, mark, timeout_s)
-        except Unreachable:
-            time.sleep(min(timeout_s, LOOK_S))  # There is no event to wait for while Redis is away.
-            return mark
+    def _sources(self) -> list[str]:
+        """Return where the packages of all jobs come from."""
+        return [source for job in self.jobs() for source in sources_of(self.job(job.job).spec)]
 
     def _dead(self, error: Unreachable) -> GalaxyError:
         """Say of a cluster that does not answer who named it, and how to have it back."""
         hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
         details = [*error.details, f"the cluster is named by {self.cluster.because}"]
         return Unreachable(error.message, details=details, hint=hint)
-
-
-def _read(job: Job) -> tuple[JobSpec, Path]:
-    """Return ``job`` as a spec, and the folder that its paths start at."""
-    if isinstance(job, JobSpec):
-        return job, Path()
-    if isinstance(job, Mapping):
-        return jobfile.load(dict(job)), Path()
-    path = os.fspath(job)
-    return source.load(path), Path() if path == "-" else Path(path).parent
 
 
 def _user() -> str:
