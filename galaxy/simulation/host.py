@@ -1,4 +1,4 @@
-"""A machine: its containers, which outlive the agent; the agent's disk; and the agent's process."""
+"""A host: its machine, the agent's disk, and the agent's process."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.nouns import (
     ClockSeen,
     Connect,
-    ContainerDestroyed,
-    ContainerEnded,
-    ContainerLaunched,
-    ContainerLaunchFailed,
     Deliver,
     Destroy,
     Disconnect,
@@ -22,28 +18,20 @@ from galaxy.agent.logic.nouns import (
     Held,
     HostSeen,
     Launch,
-    LifeSeen,
     PortsSeen,
     QuitWorker,
     ReportPublished,
-    WorkerConnected,
-    WorkerLost,
-    WorkerReported,
-    life,
 )
 from galaxy.model.agent import AgentInfo
 from galaxy.model.base import Noun
-from galaxy.model.container import Reason
 from galaxy.model.names import agent_queue, appworker_queue
-from galaxy.model.pod import PodFound, PodOrder
-from galaxy.model.spec import TaskSpec
 from galaxy.model.step import Send
 from galaxy.nexus.memory import MemoryNexus
 from galaxy.simulation.appworker import AppWorker
 from galaxy.simulation.bus import Bus
+from galaxy.simulation.machine import Machine, Tell, Witness
 from galaxy.simulation.world import START_S, World
 from galaxy.units import GIB
-from galaxy.worker_entry.logic.nouns import Ordered, QuitAsked
 
 BEAT_S: Final = 2.0
 UIDS: Final = (1_000_000, 1_000_255)
@@ -68,9 +56,6 @@ class Audit(Protocol):
         """An agent has written what follows from ``events``."""
 
 
-Witness = Callable[[str, AppWorker, str, TaskSpec], None]
-
-
 class Host:
     """One machine with one agent. What is on ``disk`` survives everything but nothing else does."""
 
@@ -89,21 +74,18 @@ class Host:
     ) -> None:
         """``own_pulse=False``: somebody else calls ``beat``, and the agent sees Redis' clock once a life."""
         self.name = name
-        self.living: dict[str, AppWorker] = {}
         self.disk: dict[str, dict[str, bytes]] = {}
         self.cut_until_s = 0.0
         self.logic: AgentLogic | None = None
         self._world = world
         self._bus = bus
         self._nexus = nexus
-        self._witness = witness
         self._build = build
         self._own_pulse = own_pulse
         self._audit = audit
         self._slow_until_s = 0.0
         self._said_s = 0.0
         self._life = 0
-        self._pids = 1000
         self._digests = (0, 0)
         self._events: list[Noun] = []
         self._stepping = False
@@ -114,7 +96,13 @@ class Host:
             memory_bytes=has["memory_bytes"], disk_bytes=has["disk_bytes"], ports_low=20_000,
             ports_high=20_100, enforced=("cpu", "memory", "pids", "disk"),
         )  # fmt: skip
+        self.machine = Machine(world, host=name, witness=witness, tell=self._tell_agent, made=self._made)
         self._start(rebooted=False)
+
+    @property
+    def living(self) -> dict[str, AppWorker]:
+        """AppWorkers by the key of their container's life."""
+        return self.machine.living
 
     @property
     def cut(self) -> bool:
@@ -140,9 +128,7 @@ class Host:
     def power_off(self, seconds: float) -> None:
         """Nothing runs on this machine for a while, and then it is booted."""
         self._stop()
-        for worker in list(self.living.values()):
-            worker.die()
-        self.living.clear()
+        self.machine.power_off()
         self._world.after(seconds, lambda: self._start(rebooted=True))
 
     def cut_off(self, seconds: float) -> None:
@@ -165,11 +151,7 @@ class Host:
         elif self._world.strikes("host_slow"):
             self._slow_until_s = self._world.now_s + self._world.between(1.0, faults.slow_s)
             self._world.tell(f"host {self.name} is slow")
-        for worker in list(self.living.values()):
-            if self._world.strikes("worker_dies"):
-                worker.die()
-            elif self._world.strikes("program_dies"):
-                worker.program_dies()
+        self.machine.chances()
 
     # ---- the agent's process
 
@@ -186,11 +168,7 @@ class Host:
         self.logic.loaded()
         self._digests = self.logic.digests()
         self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
-        living = tuple(
-            LifeSeen(container=w.container, incarnation=w.incarnation, pid=w.pid)
-            for w in self.living.values()
-        )
-        self._happened(HostSeen(living=living, rebooted=rebooted))
+        self._happened(HostSeen(living=self.machine.seen(), rebooted=rebooted))
         self._listen(self._life)
         self._beat(self._life)
 
@@ -208,8 +186,7 @@ class Host:
         self._wake_s = None
         self._bus.cancel(agent_queue(self.name), self._happened)
         self._bus.cancel(appworker_queue(self.name), self._happened)
-        for worker in self.living.values():
-            worker.agent = None
+        self.machine.disconnect_all()
 
     def _listen(self, life: int) -> None:
         if life == self._life and self.logic is not None and not self.cut:
@@ -337,86 +314,37 @@ class Host:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Launch():
-                self._world.after(0.01 + self._lag_s(), lambda: self._launch(effect.held))
+                self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.held))
             case Destroy():
                 self._world.after(
-                    0.02 + self._lag_s(), lambda: self._destroy(effect.container, effect.incarnation)
+                    0.02 + self._lag_s(),
+                    lambda: self.machine.destroy(effect.container, effect.incarnation),
                 )
             case Connect():
-                self._connect(life(effect.container, effect.incarnation))
+                self.machine.connect(effect.container, effect.incarnation, self._ear())
             case Disconnect():
-                worker = self.living.get(life(effect.container, effect.incarnation))
-                if worker is not None:
-                    worker.agent = None
+                self.machine.disconnect(effect.container, effect.incarnation)
             case Deliver():
-                self._deliver(life(effect.container, effect.incarnation), effect.order)
+                self.machine.deliver(effect.container, effect.incarnation, effect.order)
             case QuitWorker():
-                worker = self.living.get(life(effect.container, effect.incarnation))
-                if worker is not None:
-                    worker.feed(QuitAsked(stop_timeout_s=effect.stop_timeout))
+                self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)
             case _:
                 pass
 
-    def _deliver(self, key: str, order: PodOrder) -> None:
-        worker = self.living.get(key)
-        if worker is not None:
-            feed = worker.feed
-            self._world.after(0.001, lambda: feed(Ordered(order=order)))
-
-    def _launch(self, held: Held) -> None:
-        """The launcher makes a container, whether or not the agent still lives."""
-        names = (held.container, held.incarnation)
-        if held.key in self.living:
-            return
-        if self._world.strikes("launch_fails"):
-            reason = Reason(code="launch", message="the simulator says no")
-            self._tell_agent(ContainerLaunchFailed(container=names[0], incarnation=names[1], reason=reason))
-            return
-        if self._audit is not None:
-            self._audit.made(self.name, *names)
-        self._pids += 1
-        self.living[held.key] = AppWorker(
-            self._world, container=held.container, incarnation=held.incarnation, host=self.name,
-            demand=held.order.demand, ports=held.ports, uid=held.uid, pid=self._pids, witness=self._witness,
-            ended=self._ended,
-        )  # fmt: skip
-        self._tell_agent(ContainerLaunched(container=names[0], incarnation=names[1], pid=self._pids))
-
-    def _destroy(self, container: str, incarnation: int) -> None:
-        worker = self.living.pop(life(container, incarnation), None)
-        if worker is not None:
-            worker.agent = None
-            worker.die()
-        self._tell_agent(ContainerDestroyed(container=container, incarnation=incarnation))
-
-    def _ended(self, worker: AppWorker) -> None:
-        """PID 1 is gone, by itself or not."""
-        key = life(worker.container, worker.incarnation)
-        if self.living.get(key) is worker:
-            del self.living[key]
-            reason = Reason(code="exit", message="PID 1 ended")
-            self._tell_agent(
-                ContainerEnded(container=worker.container, incarnation=worker.incarnation, reason=reason)
-            )
-            self._tell_agent(WorkerLost(container=worker.container, incarnation=worker.incarnation))
-
-    def _tell_agent(self, event: Noun) -> None:
-        if self.logic is not None:
-            self._later(0.0, event)
-
-    def _connect(self, key: str) -> None:
-        worker = self.living.get(key)
-        if worker is None:
-            return
+    def _ear(self) -> Tell:
+        """Return what tells this life of the agent of something, and no later one."""
         agent_life = self._life
 
-        def reported(pod: PodFound) -> None:
+        def heard(delay_s: float, event: Noun) -> None:
             if agent_life == self._life:
-                self._later(
-                    0.001,
-                    WorkerReported(container=worker.container, incarnation=worker.incarnation, pod=pod),
-                )
+                self._later(delay_s, event)
 
-        worker.agent = reported
-        self._later(0.001, WorkerConnected(container=worker.container, incarnation=worker.incarnation))
-        self._world.after(0.002, lambda: reported(worker.found()) if worker.alive else None)
+        return heard
+
+    def _tell_agent(self, delay_s: float, event: Noun) -> None:
+        if self.logic is not None:
+            self._later(delay_s, event)
+
+    def _made(self, container: str, incarnation: int) -> None:
+        if self._audit is not None:
+            self._audit.made(self.name, container, incarnation)
