@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from galaxy.model.base import WIRE_VERSION
-from galaxy.model.pod import Exit, PodFound
+from galaxy.model.pod import PodFound
 from galaxy.model.spec import TaskSpec
 from galaxy.model.worker import (
     Exec,
@@ -24,31 +24,26 @@ from galaxy.model.worker import (
     Package,
     Quit,
     Report,
-    TaskCgroup,
     ToWorker,
     WorkerConfig,
 )
 from galaxy.worker_entry.channel import Channel
-from galaxy.worker_entry.environment import environment, task_id
+from galaxy.worker_entry.commands import Commands
+from galaxy.worker_entry.environment import environment
 from galaxy.worker_entry.execs import Execs
 from galaxy.worker_entry.logic.nouns import (
     CancelDeploy,
     Effect,
-    Emptied,
     EndContainer,
-    Ended,
     Event,
     KillTask,
     Ordered,
     PlacePackages,
     Pod,
     Probe,
-    Probed,
     QuitAsked,
-    ReloadEnded,
     RunReload,
     StagePackages,
-    Started,
     StartProgram,
     StopCommandEnded,
     StopProgram,
@@ -60,38 +55,13 @@ from galaxy.worker_entry.logic.report import found
 from galaxy.worker_entry.logs import TaskLogs
 from galaxy.worker_entry.loop import Loop, Timer
 from galaxy.worker_entry.packages import Deployments
-from galaxy.worker_entry.probes import NetworkProbe
-from galaxy.worker_entry.processes import kill_descendants, members, oom_kills, set_pids_max, signal_all
-from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
-from galaxy.worker_entry.understudy import Understudy
+from galaxy.worker_entry.processes import kill_descendants
+from galaxy.worker_entry.programs import Programs
+from galaxy.worker_entry.spawn import Spawner
 
-RELOAD_S_MAX: Final = 60.0
 QUIT_MARGIN_S: Final = 10.0
 """After the stop timeout: then the container ends, whatever still lives in it."""
 _REAPED_AT_ONCE: Final = 2048
-_LOOK_AGAIN_S: Final = (0.02, 1.0)
-"""First and longest pause between looks whether a task's processes are gone."""
-
-
-class Program:
-    """A task's program of now, or the last one: its pid stays known for finding its processes."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.alive = False
-        self.oom_kills = 0
-        self.leaving: _Leaving | None = None
-
-
-class _Leaving:
-    """Processes of a task are waited for, and killed if ``kill``."""
-
-    def __init__(self, run: int) -> None:
-        self.run = run
-        self.kill = False
-        self.spare = True
-        self.pause_s = _LOOK_AGAIN_S[0]
-        self.timer: Timer | None = None
 
 
 class Worker:
@@ -107,10 +77,18 @@ class Worker:
         self._stepping = False
         self._wake: Timer | None = None
         self._waiting: dict[int, Callable[[int], None]] = {}
-        self._programs: dict[str, Program] = {}
         self._logs: dict[str, TaskLogs] = {}
         self._spawner = Spawner(config)
-        self._understudy = Understudy(config) if config.understudy_pid else None
+        self._programs = Programs(
+            self.loop,
+            config,
+            self._spawner,
+            logs=self._logs_of,
+            spared=self._spared,
+            watch=self._watch,
+            failed=self.log,
+            done=self.feed,
+        )
         self._channel = Channel(
             self.loop,
             config.listen_fd,
@@ -129,6 +107,15 @@ class Worker:
             done=self.feed,
         )
         self._execs = Execs(self._spawner, config.run_uid, send=self._channel.send, watch=self._watch)
+        self._commands = Commands(
+            self.loop,
+            config,
+            self._spawner,
+            logs=self._logs_of,
+            environment=self._environment,
+            watch=self._watch,
+            done=self.feed,
+        )
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         self.loop.on_signal(signal.SIGTERM, self._asked_to_quit)
 
@@ -167,13 +154,15 @@ class Worker:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case StartProgram():
-                self._start(effect)
+                self._programs.start(
+                    effect.task, effect.run, effect.spec.start, self._environment(effect.spec)
+                )
             case StopProgram():
                 self._stop(effect)
             case Terminate():
-                self._signal(effect.task, signal.SIGTERM, spare=True)
+                self._programs.signal(effect.task, signal.SIGTERM)
             case KillTask():
-                self._leave(effect.task, effect.run, kill=True, spare=effect.spare)
+                self._kill(effect)
             case StagePackages():
                 self._deployments.stage(effect, self._cgroups[effect.task])
             case PlacePackages():
@@ -181,202 +170,35 @@ class Worker:
             case CancelDeploy():
                 self._deployments.cancel(effect.task)
             case Probe():
-                self._probe(effect)
+                self._commands.probe(effect, self._spec(effect.task))
             case RunReload():
-                self._reload(effect)
+                self._commands.reload(effect, self._spec(effect.task))
             case EndContainer():
                 self.done = True
-
-    def _start(self, effect: StartProgram) -> None:
-        name, spec = effect.task, effect.spec
-        program = self._programs.setdefault(name, Program())
-        cgroup = self._cgroups[name]
-        now_s = time.time()
-        logs = self._logs_of(name)
-        logs.begin_run(effect.run, now_s)
-        self.feed(Started(task=name, run=effect.run, at_s=now_s))
-        program.oom_kills = oom_kills(cgroup)
-        try:
-            program.pid = self._become(["/bin/sh", "-c", spec.start], self._environment(spec), cgroup, logs)
-        except OSError as error:
-            self.log("start-failed", f"{name}: no process could be made: {error.strerror}")
-            self.feed(Ended(task=name, run=effect.run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
-            return
-        finally:
-            logs.write_index()
-        program.alive = True
-        self._watch(program.pid, lambda status: self._ended(name, effect.run, status))
-
-    def _become(self, argv: list[str], env: dict[str, str], cgroup: TaskCgroup, logs: TaskLogs) -> int:
-        """Start a program: by the child that waits for the first one, else by a fork."""
-        understudy, self._understudy = self._understudy, None
-        if understudy is not None:
-            pid = understudy.start(argv, env, cgroup, (self._spawner.devnull, logs.stdout, logs.stderr))
-            if pid:
-                return pid
-        return self._spawner.program(argv, env, cgroup, stdout=logs.stdout, stderr=logs.stderr)
-
-    def _ended(self, name: str, run: int, status: int) -> None:
-        program = self._programs[name]
-        program.alive = False
-        self._logs_of(name).drain()
-        code, number, core = status_of(status)
-        # A shell around the program turns its SIGKILL into 137; the kernel's count is the proof.
-        killed = number == signal.SIGKILL or code == 128 + signal.SIGKILL
-        oom = killed and oom_kills(self._cgroups[name]) > program.oom_kills
-        exit_ = Exit(at_s=time.time(), code=code, signal=number, core=core, oom=oom)
-        self.feed(Ended(task=name, run=run, exit=exit_))
 
     def _stop(self, effect: StopProgram) -> None:
         name, run = effect.task, effect.run
         if not effect.spare:
             self._execs.kill_all(name)
-        self._leave(name, run, kill=False, spare=effect.spare)
+        self._programs.leave(name, run, kill=False, spare=effect.spare)
         if effect.spec.stop:
-            self._command(
+            self._commands.run(
                 effect.spec,
                 effect.spec.stop,
                 effect.timeout_s,
                 lambda status, _: self.feed(StopCommandEnded(task=name, run=run, status=status)),
             )
         else:
-            self._signal(name, signal.SIGTERM, spare=True)
+            self._programs.signal(name, signal.SIGTERM)
 
-    def _signal(self, name: str, number: int, *, spare: bool) -> None:
-        signal_all(self._members(name, spare=spare), number)
+    def _kill(self, effect: KillTask) -> None:
+        if not effect.spare:
+            self._execs.kill_all(effect.task)
+        self._programs.leave(effect.task, effect.run, kill=True, spare=effect.spare)
 
-    def _members(self, name: str, *, spare: bool) -> set[int]:
-        program = self._programs.setdefault(name, Program())
-        spared = self._deployments.pids(name) | (self._execs.keepers() if spare else set())
-        return members(self._cgroups[name], program.pid, task_id(self._config.container, name), spared)
-
-    # ---- until no process is left
-
-    def _leave(self, name: str, run: int, *, kill: bool, spare: bool) -> None:
-        if name not in self._cgroups:  # A task that the container has no room for never ran.
-            self.feed(Emptied(task=name, run=run))
-            return
-        program = self._programs.setdefault(name, Program())
-        leaving = program.leaving
-        if leaving is None or leaving.run != run:
-            self._forget_leaving(program)
-            leaving = program.leaving = _Leaving(run)
-        leaving.kill = leaving.kill or kill
-        leaving.spare = spare
-        leaving.pause_s = _LOOK_AGAIN_S[0]
-        if kill and not spare:
-            self._execs.kill_all(name)
-        self._look(name)
-
-    def _look(self, name: str) -> None:
-        program = self._programs[name]
-        leaving = program.leaving
-        if leaving is None:
-            return
-        cgroup = self._cgroups[name]
-        pids = self._members(name, spare=leaving.spare)
-        if not pids and not program.alive:
-            self._forget_leaving(program)
-            if leaving.kill:
-                set_pids_max(cgroup, cgroup.pids_max)
-            self.feed(Emptied(task=name, run=leaving.run))
-            return
-        if leaving.kill:
-            set_pids_max(cgroup, 0)
-            signal_all(pids, signal.SIGKILL)
-        # Deaths wake us; the timer is for what is born or moved between look and signal.
-        if leaving.timer is not None:
-            leaving.timer.cancel()
-        leaving.timer = self.loop.after(leaving.pause_s, lambda: self._look(name))
-        leaving.pause_s = min(leaving.pause_s * 2, _LOOK_AGAIN_S[1])
-
-    def _forget_leaving(self, program: Program) -> None:
-        if program.leaving is not None and program.leaving.timer is not None:
-            program.leaving.timer.cancel()
-        program.leaving = None
-
-    # ---- commands and health
-
-    def _command(
-        self,
-        spec: TaskSpec,
-        command: str,
-        timeout_s: float,
-        done: Callable[[int, str], None],
-        *,
-        log: bool = True,
-    ) -> None:
-        """Run a command of the task's beside its program; ``done(status, detail)`` once it ended."""
-        logs = self._logs_of(spec.name)
-        streams = {"stdout": logs.stdout, "stderr": logs.stderr} if log else {}
-        try:
-            pid = self._spawner.program(
-                ["/bin/sh", "-c", command],
-                self._environment(spec),
-                self._cgroups[spec.name],
-                stdout=streams.get("stdout", -1),
-                stderr=streams.get("stderr", -1),
-            )
-        except OSError as error:
-            detail = f"no process could be made: {error.strerror}"
-            self.loop.after(0.0, lambda: done(CANNOT_EXEC, detail))  # The caller is amid its effects.
-            return
-        late = []
-
-        def kill() -> None:
-            late.append(True)
-            signal_all([-pid], signal.SIGKILL)
-
-        timer = self.loop.after(timeout_s, kill)
-
-        def ended(status: int) -> None:
-            timer.cancel()
-            code, number, _ = status_of(status)
-            detail = (
-                f"no end in {timeout_s:g} s"
-                if late
-                else f"signal {number}"
-                if number
-                else f"exit code {code}"
-            )
-            done(code if code is not None else 128 + (number or 0), detail)
-
-        self._watch(pid, ended)
-
-    def _reload(self, effect: RunReload) -> None:
-        spec = self._spec(effect.task)
-
-        def done(status: int, detail: str) -> None:
-            self.feed(ReloadEnded(task=effect.task, run=effect.run, status=status, detail=detail))
-
-        if spec is not None and effect.command:
-            self._command(spec, effect.command, RELOAD_S_MAX, done)
-        else:
-            done(0, "")
-
-    def _probe(self, effect: Probe) -> None:
-        spec, check = self._spec(effect.task), effect.check
-
-        def answer(ok: bool, detail: str) -> None:
-            self.feed(Probed(task=effect.task, run=effect.run, probe=effect.probe, ok=ok, detail=detail))
-
-        if spec is None:
-            return
-        if check.type == "command":
-            self._command(
-                spec,
-                check.command,
-                check.timeout,
-                lambda status, detail: answer(status == 0, detail),
-                log=False,
-            )
-            return
-        name = check.port or (spec.ports[0].name if spec.ports else "")
-        port = self._config.ports.get(name)
-        if port is None:
-            answer(False, f"the container has no port named {name!r}")
-            return
-        NetworkProbe(self.loop, check, port, answer)
+    def _spared(self, name: str, spare: bool) -> set[int]:
+        """Return the roots of processes in a task's cgroup that are not its program's."""
+        return self._deployments.pids(name) | (self._execs.keepers() if spare else set())
 
     # ---- what comes in
 
@@ -450,8 +272,7 @@ class Worker:
                 ended(status)
         else:
             self.loop.after(0.0, self._reap)
-        for name in list(self._programs):
-            self._look(name)
+        self._programs.look_at_all()
 
     # ---- small things
 
