@@ -14,6 +14,7 @@ from galaxy.client import contexts
 from galaxy.client.contexts import Context, read_cluster
 from galaxy.errors import GalaxyError, UsageError
 from galaxy.model.signing import split_token
+from galaxy.nexus.url import parse
 
 
 def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -70,6 +71,8 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     """Remember a cluster under a name, and mean it from now on."""
     if bool(redis) == bool(directory):
         raise UsageError("give one of --redis and --dir")
+    if redis:
+        parse(redis, files=False)
     text = token.read(1000).strip() if token is not None else ""
     if text:
         split_token(text)

@@ -44,6 +44,12 @@ def exec_(
 ) -> int:
     """Run a command inside a pod, and exit as it does."""
     argv = command[1:] if command[0] == "--" else command
+    if command[0] != "--" and command[0].startswith("-"):
+        given = " ".join(command[:1])
+        raise UsageError(
+            f"{given} stands behind {name}, where the command is expected",
+            hint=f"options first, then the pod: galaxy exec {given} ... {name} -- COMMAND",
+        )
     if not argv:
         raise UsageError("no command to run", hint=f"galaxy exec {name} -- sh -c 'ls'")
     if tty and not sys.stdin.isatty():

@@ -138,7 +138,7 @@ def _fault(error: Exception) -> str:
 
 
 def _usage(error: click.ClickException) -> str:
-    message = error.format_message()
+    message = " ".join(error.format_message().split())  # Choices come one a line.
     text = message[:1].lower() + message[1:].rstrip(".")
     context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and context is not None:

@@ -12,6 +12,7 @@ from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, tell, write
 from galaxy.errors import UsageError
+from galaxy.model.flaw import nearest
 from galaxy.model.quota import Ceiling, QuotaView
 from galaxy.model.user import ALL_POOLS
 from galaxy.scheduler.quota import shown
@@ -29,6 +30,9 @@ FIELDS: Final = {
     "millicore": "cpu_milli", "replica": "containers",
 }  # fmt: skip
 """What can be limited; the last two are the ancestor's words."""
+
+
+HINT: Final = "cpu=8 memory=16G disk=100G containers=40"
 
 
 @click.group(cls=LazyGroup, aliases={"ls": "list"}, examples=EXAMPLES)
@@ -82,10 +86,12 @@ def read_limits(words: Sequence[str]) -> tuple[Ceiling, tuple[str, ...]]:
     for word in words:
         name, equals, text = word.partition("=")
         field = FIELDS.get(name)
-        if not equals or field is None:
-            raise UsageError(
-                f'"{word}" is not a limit', details=[f"one of {', '.join(FIELDS)}, =, and how much"]
-            )
+        if not equals:
+            raise UsageError(f'"{word}" is not a limit', hint=HINT)
+        if field is None:
+            guess = nearest(name, FIELDS)
+            meant = f"; did you mean {guess}?" if guess else ""
+            raise UsageError(f'a quota cannot limit "{name}"{meant}', hint=HINT)
         if field in limits or field in lift:
             raise UsageError(f'"{name}" is limited twice')
         if text == "none":
@@ -93,7 +99,7 @@ def read_limits(words: Sequence[str]) -> tuple[Ceiling, tuple[str, ...]]:
         else:
             limits[field] = _number(name, field, text)
     if not limits and not lift:
-        raise UsageError("no limit given", hint="cpu=8 memory=16G disk=100G containers=40")
+        raise UsageError("no limit given", hint=HINT)
     return Ceiling(**limits), tuple(lift)
 
 

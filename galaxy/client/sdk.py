@@ -28,7 +28,7 @@ from galaxy.model.rules import BAD_NAME, is_secret_name
 from galaxy.model.secret import Secret, SecretView
 from galaxy.model.signing import stored_key
 from galaxy.model.spec import JobSpec
-from galaxy.model.user import ALL_POOLS, Authority, Role, UserView
+from galaxy.model.user import ALL_POOLS, Authority, Role, UserView, check_pool_name, check_user_name
 from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
 
 N = TypeVar("N", bound=Noun)
@@ -257,6 +257,7 @@ class Galaxy:
 
     def add_user(self, user: str, *, role: str = "user", key: str = "") -> str:
         """Make a user and return his token, ``USER:SECRET``; nobody can tell it again."""
+        check_user_name(user)
         secret = secrets.token_urlsafe(32)
         asked = request.AddUser(user=user, stored_key=stored_key(secret), role=Role(role))
         return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
@@ -275,6 +276,7 @@ class Galaxy:
         self, user: str, pool: str, action: str, authorities: Sequence[str] = (), *, key: str = ""
     ) -> UserView:
         """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
+        check_pool_name(pool)
         given = tuple(Authority(authority) for authority in authorities)
         asked = request.GrantUser(user=user, pool=pool, action=action, authorities=given)
         return self._ask("galaxy.user.grant", asked, UserView, key)
@@ -303,7 +305,7 @@ class Galaxy:
         if not is_secret_name(name):
             raise SpecError(f'"{name}" {BAD_NAME}')
         if not isinstance(value, Secret):
-            value = secret_of(value.encode() if isinstance(value, str) else value, name)
+            value = secret_of(value.encode() if isinstance(value, str) else value, f'secret "{name}"')
         return self._ask(
             "galaxy.secret.set", request.SetSecret(name=name, value=value, user=user), SecretView, key
         )
@@ -327,6 +329,8 @@ class Galaxy:
         key: str = "",
     ) -> QuotaView:
         """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
+        check_user_name(user)
+        check_pool_name(pool)
         asked = request.SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
         return self._ask("galaxy.quota.set", asked, QuotaView, key)
 

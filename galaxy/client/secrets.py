@@ -42,7 +42,7 @@ def read_file(path: Path) -> Secret:
     """
     try:
         with path.open("rb") as file:
-            return secret_of(file.read(SECRET_BYTES_MAX + 3), str(path))
+            return secret_of(file.read(SECRET_BYTES_MAX + 3), f'"{path}"')
     except (OSError, ValueError) as error:
         raise SpecError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from error
 
@@ -55,10 +55,10 @@ def secret_of(data: bytes, name: str) -> Secret:
     """
     data = data.removesuffix(b"\n").removesuffix(b"\r")
     if len(data) > SECRET_BYTES_MAX:
-        raise SpecError(f'"{name}" is longer than {format_bytes(SECRET_BYTES_MAX)}')
+        raise SpecError(f"{name} is longer than {format_bytes(SECRET_BYTES_MAX)}")
     if not data or b"\0" in data:
-        raise SpecError(f'"{name}" {"has a zero byte" if data else "is empty"}')
+        raise SpecError(f"{name} {'has a zero byte' if data else 'is empty'}")
     try:
         return Secret(text=data.decode())
     except UnicodeDecodeError:  # Its text quotes what it could not read.
-        raise SpecError(f'"{name}" is not text in UTF-8; base64 makes text of anything') from None
+        raise SpecError(f"{name} is not text in UTF-8; base64 makes text of anything") from None

@@ -332,7 +332,8 @@ def _with_unit(number: float, unit: Unit) -> str:
     if unit is Unit.BYTES:
         return format_bytes(int(number))
     if unit is Unit.MILLICORES:
-        return format_cpu(int(number))
+        text = format_cpu(int(number))
+        return text if text.endswith("m") else f"{text} cores"
     if unit is Unit.SECONDS:
         return format_duration(number)
     return f"{number:g}" if isinstance(number, float) else str(number)

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Final
 
 from msgspec import Meta
 
+from galaxy.errors import UsageError
 from galaxy.model.base import Noun
 
-UserName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$")]
+_USER: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$"
+_POOL: Final = r"^(\*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})$"
+UserName = Annotated[str, Meta(pattern=_USER)]
 StoredKey = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-PoolName = Annotated[str, Meta(pattern=r"^(\*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})$")]
+PoolName = Annotated[str, Meta(pattern=_POOL)]
 ALL_POOLS: Final = "*"
 """A grant on this pool is one on every pool."""
+
+
+def check_user_name(text: str) -> None:
+    """Make sure that a user can be called ``text``.
+
+    Raises:
+        UsageError: he cannot; says how names are written.
+    """
+    if not re.search(_USER.replace("$", r"\Z"), text):
+        raise UsageError(
+            f'"{text[:80]}" is not the name of a user',
+            details=["letters, digits and `_`, then `.`, `@` and `-` as well; 64 characters at most"],
+        )
+
+
+def check_pool_name(text: str) -> None:
+    """Make sure that a pool can be called ``text``, or that it is ``*``.
+
+    Raises:
+        UsageError: it cannot; says how names are written.
+    """
+    if not re.search(_POOL.replace("$", r"\Z"), text):
+        raise UsageError(
+            f'"{text[:80]}" is not the name of a pool',
+            details=["letters, digits and `_`, then `.` and `-` as well; 64 characters at most; `*` is all"],
+        )
 
 
 class Role(StrEnum):

@@ -129,7 +129,7 @@ def _translated(address: str, error: Exception) -> GalaxyError | None:
     if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
         return Unreachable(
             f"cannot reach Redis at {address}: {_first_line(error)}",
-            hint="galaxy status, or check that the server runs and the address is right",
+            hint="check that the server runs there; galaxy context list has the clusters known here",
         )
     if isinstance(error, redis.exceptions.InvalidResponse):
         return Unreachable(f"what answers at {address} is not a Redis: {_first_line(error)}")

@@ -52,7 +52,8 @@ def find_pods(ledger: Ledger, text: str) -> tuple[PodRecord, ...]:
             return (pod,)
     names = [str(pod.index) for pod in _pods_of(ledger, found)]
     message = f'job "{found.job}" has no pod {int(index)}'
-    raise NotFound(message, details=[f"its pods are {_some(names)}" if names else "it has no pods"])
+    there = f"its pods are {_some(names)}" if len(names) > 1 else f"its only pod is {names[0]}"
+    raise NotFound(message, details=[there if names else "it has no pods"])
 
 
 def _pods_of(ledger: Ledger, found: JobRecord | HistoryRecord) -> tuple[PodRecord, ...]:
@@ -100,7 +101,11 @@ def _past(ledger: Ledger, text: str) -> HistoryRecord | None:
 
 def not_found_service(ledger: Ledger, service: str) -> NotFound:
     """Return the error for a service that no job declares."""
-    return NotFound(f'there is no service "{service}"', details=near_misses(service, ledger.services))
+    return NotFound(
+        f'there is no service "{service}"',
+        details=near_misses(service, ledger.services),
+        hint="galaxy job show JOB has a job's endpoints; job files name services under `services`",
+    )
 
 
 def near_misses(text: str, known: Iterable[str]) -> list[str]:

@@ -65,7 +65,14 @@ def test_timeout_of_up_that_is_out_of_bounds_is_refused(time: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("words", "hint"),
-    [(("jb",), "did you mean `job`?"), (("job", "lsit"), "did you mean `list`?"), (("job", "run"), "init")],
+    [
+        (("jb",), "did you mean `job`?"),
+        (("job", "lsit"), "did you mean `list`?"),
+        (("job", "run"), "init"),
+        (("exec", "web", "--task", "a", "--", "ls"), "options first, then the pod: galaxy exec --task"),
+        (("redis", "url"), "resman, appmaster, agent"),
+        (("context", "add", "far", "--redis", "far"), "redis://"),
+    ],
 )
 def test_wrong_words_are_wrong_usage_with_a_way_out(words: tuple[str, ...], hint: str) -> None:
     done = galaxy(*words)

@@ -19,7 +19,7 @@ def test_limits_are_read_with_units_and_in_the_ancestors_words() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["cpus=1"], "is not a limit"),
+        (["cpus=1"], 'cannot limit "cpus"; did you mean cpu?'),
         (["cpu"], "is not a limit"),
         (["cpu=a"], "is not a limit"),
         (["containers=-1"], "out of all range"),

@@ -62,6 +62,13 @@ def test_static_ports_are_unique_over_the_pod_and_unprivileged() -> None:
     assert "above the maximum of 65535" in broken(task(ports=[port(65536)]))[0]
 
 
+def test_cpu_out_of_range_is_told_in_the_unit_that_people_write() -> None:
+    assert broken(task(cpu=9999)) == [
+        "`pod.tasks[0].cpu.millicores`: 9999 cores is above the maximum of 1000 cores"
+    ]
+    assert broken(task(cpu="5m")) == ["`pod.tasks[0].cpu.millicores`: 5m is below the minimum of 10m"]
+
+
 def test_service_names_are_unique_over_the_pod() -> None:
     flaws = broken(task(name="a", ports=["x"], services=["s"]), task(name="b", ports=["y"], services=["s"]))
     assert flaws == ['`pod.tasks[1].services[0].name`: "s" is taken by `pod.tasks[0].services[0]`']
