@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from galaxy.cli.lazy import Lazy, LazyGroup
-from galaxy.cli.node import node_options
+from galaxy.cli.leaders import process_options
 from galaxy.cli.options import UidRange
 from galaxy.client.contexts import default_dir, join
 from galaxy.container.uids import RANGE
@@ -53,7 +53,7 @@ class PortRange(click.ParamType[tuple[int, int]]):
     cls=LazyGroup, lazy=SUBCOMMANDS, aliases={"ls": "list", "list_agents": "list"}, examples=EXAMPLES,
     invoke_without_command=True,
 )  # fmt: skip
-@node_options
+@process_options
 @click.option("--name", metavar="NAME", help="Name of this host in the cluster [its host name].")
 @click.option(
     "--state", type=click.Path(path_type=Path), metavar="DIR", help="Where the agent keeps its state."

@@ -78,7 +78,7 @@ class Progress:
         if pod.agent:
             words.append(f"on {pod.agent}")
         if pod.restarts:
-            words.append(f"restarted {pod.restarts} times")
+            words.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
         return " ".join(words) + (f": {reason}" if reason else "")
 
     def _wipe(self) -> None:

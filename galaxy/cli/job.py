@@ -30,7 +30,7 @@ ALIASES = {
 EXAMPLES = """\
   galaxy job init web > job.yaml       a file to begin with
   galaxy job run job.yaml              run it, and watch it come up
-  galaxy job update job.yaml           a new version, in the same containers
+  galaxy job update job.yaml           a new revision, in the same containers
   galaxy job show web                  pods, programs, endpoints, events
   galaxy job run --wait batch.yaml     a batch job to its end, with its exit code
 """

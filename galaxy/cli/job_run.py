@@ -77,7 +77,7 @@ def run(
 @click.command(
     cls=Command,
     examples="""\
-  galaxy job update job.yaml              a new version, `step` pods at a time
+  galaxy job update job.yaml              a new revision, `step` pods at a time
   galaxy job update job.yaml --job web    of the job called web
   galaxy job update --detach job.yaml     return when it is accepted
 """,

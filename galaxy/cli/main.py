@@ -31,8 +31,8 @@ COMMANDS: Final = {
     "quota": Lazy("galaxy.cli.quota:quota", "Limit what each user may have.", "The cluster"),
     "secret": Lazy("galaxy.cli.secret:secret", "Keep values that nobody is shown.", "Jobs"),
     "audit": Lazy("galaxy.cli.user:audit", "Show who did what.", "The cluster"),
-    "resman": Lazy("galaxy.cli.node:resman", "Run a ResMan.", "Processes"),
-    "appmaster": Lazy("galaxy.cli.node:appmaster", "Run an AppMaster.", "Processes"),
+    "resman": Lazy("galaxy.cli.leaders:resman", "Run a ResMan.", "Processes"),
+    "appmaster": Lazy("galaxy.cli.leaders:appmaster", "Run an AppMaster.", "Processes"),
     "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),
     "redis": Lazy("galaxy.cli.redis:redis", "Logins of the parts in Redis.", "Processes"),
     "completion": Lazy("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
@@ -58,7 +58,7 @@ EXAMPLES: Final = """\
   galaxy job run job.yaml            run a job and watch it come up
   galaxy job list                    what runs
   galaxy logs -f hello               what it writes
-  galaxy job update job.yaml         a new version, a few pods at a time
+  galaxy job update job.yaml         a new revision, a few pods at a time
 """
 
 EPILOG: Final = """\

@@ -106,7 +106,11 @@ def read_limits(words: Sequence[str]) -> tuple[Ceiling, tuple[str, ...]]:
 def quota_lines(view: QuotaView) -> list[str]:
     """Return what there is to tell of one quota."""
     where = "all pools" if view.pool == ALL_POOLS else f"pool {view.pool}"
-    return [f"{view.user} on {where}", *("  " + "  ".join(row[2:]) for row in _rows(view))]
+    rows = (
+        f"  {word}: ceiling {limit}, {wanted} wanted, {used} used"
+        for _, _, word, used, wanted, limit in _rows(view)
+    )
+    return [f"{view.user} on {where}", *rows]
 
 
 def _number(name: str, field: str, text: str) -> int:

@@ -26,7 +26,7 @@ class Wish(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is. ``stalled``: a rollout takes no further pod because the new version fails.
+    """Where a job is. ``stalled``: a rollout takes no further pod because the new revision fails.
 
     ``degraded``: pods of a service have failed for good, and nothing but its owner changes that.
     """

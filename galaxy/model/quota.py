@@ -59,7 +59,10 @@ class QuotaAck(Noun, frozen=True, kw_only=True):
 
 
 class QuotaView(Noun, frozen=True, kw_only=True):
-    """A ceiling, what the user's jobs want under it, and what his containers use of it."""
+    """A ceiling, what the user's jobs want under it, and what of that is placed (``used``).
+
+    All three are what containers ask, not what they consume.
+    """
 
     user: str
     pool: str

@@ -33,7 +33,7 @@ class AppMasterConfig(Noun, frozen=True, kw_only=True):
     progress_deadline_s: float = 600.0
     """A rollout in which no pod became good for so long is stalled."""
     stall_restarts: int = 5
-    """Restarts of one pod on the new version, never healthy since, that stall a rollout."""
+    """Restarts of one pod on the new revision, never healthy since, that stall a rollout."""
     stop_grace_s: float = 10.0
     """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
     late_s: float = 300.0

@@ -134,7 +134,7 @@ class UpdateAsked(JobEvent):
 
 
 class RolloutStalled(JobEvent):
-    """The new version fails: no further pod is taken."""
+    """The new revision fails: no further pod is taken."""
 
 
 class RolloutMoved(JobEvent):

@@ -2,9 +2,9 @@
 
 A pod holds a slot from when it is taken until it has been up on the new revision for
 ``min_healthy_s`` without a break, and ``interval`` longer before the next one is taken. A pod
-whose new version fails holds its slot for ever: the rollout stalls, and the pods of the old
-version serve on. Pods that are down are taken first, for nobody misses them. A pod that waits
-for a container holds no slot: that says nothing of the new version.
+whose new revision fails holds its slot for ever: the rollout stalls, and the pods of the old
+revision serve on. Pods that are down are taken first, for nobody misses them. A pod that waits
+for a container holds no slot: that says nothing of the new revision.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def log_level_option(function: F) -> F:
     )(function)
 
 
-def node_options(function: F) -> F:
+def process_options(function: F) -> F:
     """Add the options that every process of a cluster has."""
     for option in (
         log_level_option,
@@ -46,7 +46,7 @@ def _leader_options(function: F) -> F:
         "--lease", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
         help="Seconds after which a silent leader is replaced.",
     )(function)  # fmt: skip
-    return node_options(function)
+    return process_options(function)
 
 
 @click.command(cls=Command)
