@@ -50,6 +50,7 @@ class Piece(Noun, frozen=True, kw_only=True):
 
 
 def index_name(task: str) -> str:
+    """Return the name of the file that says where each run of a task begins."""
     return f"{task}.runs.json"
 
 
@@ -59,6 +60,7 @@ def file_names(task: str, stream: str, files_max: int) -> tuple[str, ...]:
 
 
 def base_of(index: RunIndex, stream: str) -> int:
+    """Return the position of the first byte of a stream's current, unrotated file."""
     return index.stdout if stream == "stdout" else index.stderr
 
 

@@ -14,6 +14,8 @@ from galaxy.model.trace import TraceEvent
 
 
 class TaskView(Noun, frozen=True, kw_only=True):
+    """One program of a pod: ``restarts`` since its order, ``healthy`` None where it is not known."""
+
     name: str
     state: str
     restarts: int = 0
@@ -112,6 +114,8 @@ class AgentView(Noun, frozen=True, kw_only=True):
 
 
 class LeaderView(Noun, frozen=True, kw_only=True):
+    """Who leads, as which Celery node, in which epoch, and since when."""
+
     role: str
     address: str = ""
     epoch: int = 0

@@ -102,6 +102,8 @@ class Exec(Noun, frozen=True, kw_only=True, tag="exec"):
 
 
 class ExecResize(Noun, frozen=True, kw_only=True, tag="exec-resize"):
+    """The terminal of an exec has another size now, in characters."""
+
     request: int
     rows: int
     columns: int

@@ -48,6 +48,7 @@ def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
 
 
 def task_id(pod: str, task: str) -> str:
+    """Return what GALAXY_TASK_ID holds for a task's programs; without cgroups they are found by it."""
     return f"{pod}/{task}"
 
 

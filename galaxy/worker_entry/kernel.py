@@ -67,6 +67,7 @@ def hide_memory() -> None:
 
 
 def no_new_privs() -> None:
+    """Promise that no exec from here on gains privileges (prctl(2)); nothing undoes it."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

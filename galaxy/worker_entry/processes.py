@@ -60,6 +60,7 @@ def members(cgroup: TaskCgroup, program: int, task_id: str, spared: Collection[i
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:
+    """Send signal ``number`` to all ``pids`` (negative: groups) that are there and ours."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

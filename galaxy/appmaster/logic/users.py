@@ -74,11 +74,13 @@ def remove(ledger: Ledger, request: Request) -> UserView:
 
 
 def token(ledger: Ledger, request: Request) -> UserView:
+    """Give a user another key; what his old token signs is refused from now on."""
     body: SetToken = request.body
     return _put(ledger, msgspec.structs.replace(_find(ledger, body.user), stored_key=body.stored_key))
 
 
 def grant(ledger: Ledger, request: Request) -> UserView:
+    """Change what a user may do on a pool; what he has running there stays."""
     body: GrantUser = request.body
     row = _find(ledger, body.user)
     if body.action != "clear" and not body.authorities:
@@ -93,14 +95,21 @@ def grant(ledger: Ledger, request: Request) -> UserView:
 
 
 def show(ledger: Ledger, asked: UserRef) -> UserView:
+    """Return one user.
+
+    Raises:
+        NotFound: there is none of that name.
+    """
     return view(_find(ledger, asked.user))
 
 
 def list_users(ledger: Ledger, _: ListUsers) -> UserList:
+    """Return all users, by name."""
     return UserList(users=tuple(view(ledger.users[name]) for name in sorted(ledger.users)))
 
 
 def list_audit(ledger: Ledger, asked: ListAudit) -> AuditList:
+    """Return records of who did what, and the serial of the newest there is."""
     return AuditList(records=ledger.audited(asked.after, asked.limit), last=ledger.last_audit)
 
 
