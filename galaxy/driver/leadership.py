@@ -17,6 +17,9 @@ from galaxy.model.trace import TraceEvent
 FAILURES_MAX: Final = 5
 """Steps in a row that may fail without any event; then somebody else shall try."""
 FAILURE_WAIT_S: Final = 1.0
+POISONED_MAX: Final = 3
+"""Events of one tick that may make a step raise. Each has the logic recover, which costs as much as
+beginning a leadership; so of the kinds of these, the rest of that tick is dropped, as if lost."""
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +65,14 @@ class Leadership:
         self.ticks = 0
         self.commits = 0
         self.poisoned = 0
+        self.dropped = 0
         self._logic = logic
         self._store = store
         self._held = held
         self._again = again
         self._now_s = 0.0
         self._failures = 0
+        self._torn = False
         self._format: Table[StoredFormat] = Table("format", StoredFormat)
 
     def begin(self, now_s: float) -> None:
@@ -94,7 +99,7 @@ class Leadership:
         """Step, commit, and return what may be sent now; usually one outcome.
 
         An event that makes the logic raise is found by stepping one event at a time, logged,
-        counted and dropped; the tables are as if it had never come.
+        counted and dropped; the logic is as if it had never come.
 
         Raises:
             NotLeader: the lead is lost, or the logic fails for ever; tables are as last committed.
@@ -109,13 +114,33 @@ class Leadership:
             return [self._failed()]
         if len(events) == 1:
             return [self._poison(events[0])]
-        outcomes = []
+        return self._one_by_one(events)
+
+    def _one_by_one(self, events: Sequence[Any]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        poisonous: list[type[Any]] = []
+        dropped = 0
         for event in events:
+            if len(poisonous) >= POISONED_MAX and type(event) in poisonous:
+                dropped += 1
+                continue
             step = self._try((event,))
-            outcomes.append(self._poison(event) if step is None else self._commit(step))
+            if step is None:
+                poisonous.append(type(event))
+                outcomes.append(self._poison(event))
+            else:
+                outcomes.append(self._commit(step))
+        if dropped:
+            self.dropped += dropped
+            log.error(
+                "event=event.dropped role=%s events=%d cause=%r",
+                self.grant.role, dropped, f"{len(poisonous)} others of their kinds were poison",
+            )  # fmt: skip
         return outcomes
 
     def _try(self, events: Sequence[Any]) -> tuple[Step, list[Change], tuple[TraceEvent, ...]] | None:
+        if self._torn:
+            self._recover()
         try:
             step = self._logic.step(self._now_s, events)
             changes = [change for table in self._logic.tables.values() for change in table.changes()]
@@ -123,7 +148,19 @@ class Leadership:
         except Exception:
             log.exception("event=step.raised role=%s events=%d", self.grant.role, len(events))
             self._discard()
+            self._torn = True
             return None
+
+    def _recover(self) -> None:
+        try:
+            self._logic.recover(self._now_s)
+        except Exception as error:
+            log.exception("event=recover.raised role=%s", self.grant.role)
+            self._discard()
+            raise NotLeader(
+                f"the logic of {self.grant.role} cannot recover from a step that raised"
+            ) from error
+        self._torn = False
 
     def _commit(self, stepped: tuple[Step, list[Change], tuple[TraceEvent, ...]]) -> Outcome:
         step, changes, trace = stepped

@@ -45,6 +45,13 @@ class Logic(Protocol):
     def lead(self, epoch: int, now_s: float) -> None:
         """Begin a leadership: tables have just been loaded, volatile state starts afresh."""
 
+    def recover(self, now_s: float) -> None:
+        """Go on after a step that raised or was refused: tables are as before it, the rest may be anything.
+
+        What is derived from tables is derived anew, as of before that step; what was given to
+        others in this leadership (ids, versions) does not come again.
+        """
+
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Take in ``events`` in order of arrival and bring wanted and found together.
 

@@ -54,6 +54,10 @@ class Pulse:
         index = np.array(rows, np.int64)
         self._at_s[index] = np.maximum(self._at_s[index], np.minimum(at_s, self.read_s))
 
+    def renumber(self, rows: Sequence[int]) -> None:
+        """Let row ``n`` have the beats of what was row ``rows[n]``; of none, when that is below 0."""
+        self._at_s = np.array([self.at_s(row) if row >= 0 else 0.0 for row in rows], np.float64)
+
     def at_s(self, row: int) -> float:
         """Return Redis' clock at the last beat of ``row``; 0 when there was none."""
         return float(self._at_s[row]) if row < len(self._at_s) else 0.0

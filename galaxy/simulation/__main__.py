@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         "--scale", metavar="HOSTS:CONTAINERS:SECONDS", help="what a tick costs in a large cluster"
     )
     options = parser.parse_args(argv)
+    logging.disable()  # The story tells of steps that raise, and they are meant to.
     if options.scale:
         hosts, containers, seconds = (int(part) for part in options.scale.split(":"))
         return _scale(hosts, containers, seconds)

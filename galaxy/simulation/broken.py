@@ -97,6 +97,9 @@ class _Around:
     def lead(self, epoch: int, now_s: float) -> None:
         self._inner.lead(epoch, now_s)
 
+    def recover(self, now_s: float) -> None:
+        self._inner.recover(now_s)
+
 
 class OneLifeForAll(_Around):
     """A ResMan that takes a report of any life of a slot for one of the life that it wants."""
@@ -151,6 +154,17 @@ class Generous(ResMan):
         super().lead(epoch, now_s)
         self.books.charges = _Boundless(self.books.charges)
 
+    def recover(self, now_s: float) -> None:
+        super().recover(now_s)
+        self.books.charges = _Boundless(self.books.charges)
+
+
+class Torn(ResMan):
+    """A ResMan that goes on after a step that raised as if its books were still those of its tables."""
+
+    def recover(self, now_s: float) -> None:
+        pass
+
 
 class Amnesiac(MemoryNexus):
     """A store that keeps nothing of the table of removed groups."""
@@ -173,6 +187,7 @@ BROKEN: Final[dict[str, Variant]] = {
     ),
     "removed groups forgotten": Variant(nexus=Amnesiac),
     "no quota": Variant(resman=Generous),
+    "no recovery from a step that raised": Variant(resman=Torn),
     "no safe mode": Variant(resman=lambda: ResMan(ResManConfig(mass_loss_min=1000))),
 }
 """By the rule that is broken."""

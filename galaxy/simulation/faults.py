@@ -37,6 +37,8 @@ class Faults(Noun, frozen=True, kw_only=True):
     leader_pause: float = 0.004
     """A leader stops for up to ``pause_s``, past its lease, and goes on amid a tick."""
     pause_s: float = 6.0
+    leader_stumble: float = 0.0
+    """A step of a leader's logic raises, after all or some of what it does; for each step."""
     store_unsure: float = 0.002
     """The answer to a leader's commit is lost: it was written, or it was not."""
     launch_fails: float = 0.03
@@ -66,6 +68,12 @@ TURMOIL = Faults(
 """Everybody dies, sleeps and is cut off all the time."""
 
 
+STUMBLES = Faults(leader_stumble=0.2, leader_crash=0.001)
+"""Leaders have a bug that nobody has found yet."""
+
+
 def faults_of(seed: int) -> Faults:
-    """Return what goes wrong in a seed: in two of five it is heavier weather than usual."""
+    """Return what goes wrong in a seed: heavier weather in two of five, stumbling leaders in one of ten."""
+    if seed % 10 == 7:
+        return STUMBLES
     return (Faults(), STORM, Faults(), TURMOIL, Faults())[seed % 5]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +13,7 @@ from galaxy.driver.ports import Grant
 from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.base import Noun, from_plain
 from galaxy.model.request import OPERATIONS, Request
-from galaxy.model.step import Logic
+from galaxy.model.step import Logic, Step
 from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
@@ -120,7 +120,8 @@ class LeaderProcess:
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
         held = (lambda: True) if self._trusting else lease.held
-        leadership = self._kind(self.logic, _Unsure(self._nexus, self._world), answer, held=held)
+        clumsy = _Clumsy(self.logic, self._world)
+        leadership = self._kind(clumsy, _Unsure(self._nexus, self._world), answer, held=held)
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._hear)
@@ -203,6 +204,30 @@ class LeaderProcess:
     def table(self, name: str) -> Any:
         """Return a table of the logic that leads; None when this process does not."""
         return None if self.logic is None else self.logic.tables[name]
+
+
+class _Stumble(Exception):
+    """A bug."""
+
+
+class _Clumsy:
+    """A logic as it is with a bug in it: now and then a step raises, having done all or some of its work."""
+
+    def __init__(self, logic: Logic, world: World) -> None:
+        self._logic = logic
+        self._world = world
+        self.lead, self.recover = logic.lead, logic.recover
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        return self._logic.tables
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        if not self._world.strikes("leader_stumble"):
+            return self._logic.step(now_s, events)
+        self._logic.step(now_s, events[: self._world.random.randint(0, len(events))])
+        self._world.tell(f"a step of {len(events)} events raises")
+        raise _Stumble
 
 
 class _Unsure:

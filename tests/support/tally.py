@@ -32,6 +32,7 @@ class Tally:
     def __init__(self, wake_every_s: float | None = None) -> None:
         self.counts: Table[Count] = Table("counts", Count)
         self.led: list[tuple[int, float]] = []
+        self.recovered = 0
         self.steps: list[tuple[float, int]] = []
         self.broken = False
         self._wake_every_s = wake_every_s
@@ -42,6 +43,9 @@ class Tally:
 
     def lead(self, epoch: int, now_s: float) -> None:
         self.led.append((epoch, now_s))
+
+    def recover(self, now_s: float) -> None:
+        self.recovered += 1
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         self.steps.append((now_s, len(events)))

@@ -33,7 +33,6 @@ class AppMaster:
         self.config = config or AppMasterConfig()
         self.ledger = Ledger(self.config)
         self.agents = Agents(self.config.resend_first_s * 2, self.config.resend_max_s)
-        self._whole = True
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
@@ -43,12 +42,13 @@ class AppMaster:
         """Begin a leadership: every job is looked at, everything unsettled is sent again."""
         self._begin(epoch, now_s)
 
+    def recover(self, now_s: float) -> None:
+        """Begin the leadership anew: nothing outside of tables is to be trusted."""
+        self._begin(self.ledger.epoch, now_s)
+
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Take in ``events``, then bring every job that they or time touched closer to its wish."""
         ledger = self.ledger
-        if not self._whole:  # The last step raised: what it left outside of tables is not to be trusted.
-            self._begin(ledger.epoch, now_s)
-        self._whole = False
         ledger.now_s = now_s
         ledger.clear_outbox()
         for event in events:
@@ -63,7 +63,6 @@ class AppMaster:
             wake_s=ledger.timers.next_s(),
         )
         ledger.clear_outbox()
-        self._whole = True
         return step
 
     def _begin(self, epoch: int, now_s: float) -> None:

@@ -32,6 +32,19 @@ class SafeMode:
         books.cluster.drop(SAFE_MODE)
         if known:
             self._enter("start", f"waiting for {known} known agents to report", known, known)
+        self.keep()
+
+    def keep(self) -> None:
+        """Begin a step: what the last one decided stays."""
+        self._before = self.reason, self.since_s, self.believed
+
+    def recover(self) -> None:
+        """Be as before the step that began last."""
+        self.reason, self.since_s, self.believed = self._before
+        if self.reason is None:
+            self.books.cluster.drop(SAFE_MODE)
+        else:
+            self.books.cluster.put(SAFE_MODE, self.reason)
 
     def judge(self, away: int, known: int) -> None:
         """Enter or leave by how many of the ``known`` agents, dead ones aside, are away."""
@@ -87,7 +100,7 @@ def hear(books: Books, safe: SafeMode, seen: BeatsSeen) -> None:
         if beat.boot != watch.boot:
             # A new leader may have believed a late report of an earlier life: beats know better.
             if beat.boot in watch.old_boots and beat.at_s > watch.turned_s + settle_s:
-                watch.turn(beat.boot, pulse.read_s)
+                books.stir(beat.agent).turn(beat.boot, pulse.read_s)
             books.ask(beat.agent)
         elif (
             beat.containers != watch.digest
@@ -184,6 +197,15 @@ class Replacing:
         self.books = books
         self.tokens = 0.0
         self.filled_s = float("-inf")
+        self.keep()
+
+    def keep(self) -> None:
+        """Begin a step: what the last one took stays taken."""
+        self._before = self.tokens, self.filled_s
+
+    def recover(self) -> None:
+        """Be as before the step that began last."""
+        self.tokens, self.filled_s = self._before
 
     def step(self) -> bool:
         """Take off what may be taken off now; return whether more waits for its turn."""

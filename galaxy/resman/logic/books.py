@@ -22,6 +22,7 @@ from galaxy.resman.logic.charges import Charges
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.lifecycle import Event, after
 from galaxy.resman.logic.timers import Backoff, Timers
+from galaxy.resman.logic.watch import Watch
 from galaxy.scheduler.liveness import Pulse
 from galaxy.scheduler.shape import Load, Shape, bounded, shape_of
 from galaxy.scheduler.view import ClusterView, Standing
@@ -32,46 +33,23 @@ SAFE_MODE: Final = "safe-mode"
 QUOTAS: Final = "all"
 """Key of the one row of table ``quotas``: the last order obeyed."""
 
-OLD_BOOTS: Final = 8
-
 OWING: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
 PLACED: Final = OWING | {ContainerState.READY}
 
 
-class Watch:
-    """What this leadership knows of one agent beside its record.
-
-    ``boot`` is the life of the agent process that reports are taken from, since ``turned_s``;
-    ``full`` is the serial of its last full report, ``news`` are the serials of later reports by
-    container. ``settled_s`` is when a container of it last changed. Both are Redis' clock.
-    """
-
-    __slots__ = ("boot", "digest", "failed_s", "failures", "full", "heard", "news", "old_boots",
-                 "row", "settled_s", "turned_s")  # fmt: skip
-
-    def __init__(self, row: int, boot: str) -> None:
-        self.row = row
-        self.boot = boot
-        self.old_boots: tuple[str, ...] = ()
-        self.full = -1
-        self.heard = False
-        self.news: dict[str, int] = {}
-        self.digest = 0
-        self.settled_s = 0.0
-        self.turned_s = 0.0
-        self.failures = 0
-        self.failed_s = 0.0
-
-    def turn(self, boot: str, read_s: float) -> None:
-        """Take reports from another life of the agent process from now on."""
-        kept = (old for old in self.old_boots if old != boot)
-        self.old_boots = (self.boot, *kept)[:OLD_BOOTS]
-        self.boot, self.turned_s = boot, read_s
-        self.full, self.heard, self.news = -1, False, {}
-
-
 class Books:
     """Tables, and what follows from them: the scheduler's view, digests, debts, news to tell."""
+
+    asks: dict[str, None]
+    """Agents to ask for a full report in this step; this and the next ones go out with it."""
+    presented: list[str]
+    """Rows whose commands came due."""
+    changed: dict[str, dict[str, None]]
+    """Slots to tell of, by group."""
+    answer: dict[str, int]
+    """Groups asked about, each with the version that whoever asks has; 0 is none."""
+    answer_quotas: bool
+    trace: list[TraceEvent]
 
     def __init__(self, config: ResManConfig) -> None:
         self.config = config
@@ -95,34 +73,75 @@ class Books:
         self.view = ClusterView(making_max=config.making_max)
         self.pulse = Pulse(suspect_s=config.suspect_s, dead_s=config.dead_s, blind_s=config.blind_s)
         self.watches: dict[str, Watch] = {}
-        self.shapes: dict[str, Shape] = {}
+        self._before: dict[str, Watch] = {}
+        """Watches that this step has stirred, as they were when it began."""
         self.owed = Timers(config.resend_s, config.resend_s_max)
         self.asked = Backoff(config.resend_s, config.resend_s_max)
-        self.asks: dict[str, None] = {}
-        self.later = Timers(0.0, 0.0)
-        self.fresh: dict[str, None] = {}
-        self.stuck: dict[str, None] = {}
-        self.lost: dict[str, None] = {}
         self.foreign: dict[str, str] = {}
         """Agents, by boot, whose wire version we do not read."""
         self.troubled: set[str] = set()
         """Agents that live and say that they cannot obey."""
-        self.flaky: dict[str, None] = {}
-        self.changed: dict[str, dict[str, None]] = {}
-        self.answer: dict[str, int] = {}
-        """Groups asked about, each with the version that whoever asks has; 0 is none."""
         self._versions: dict[str, int] = {}
         self._version = 0
-        self.answer_quotas = False
+        self._clear_outbox()
+        self._derive_all()
+
+    def keep(self) -> None:
+        """Begin a step: what the last one changed stays, and what it told is told."""
+        self._before.clear()
+        self._clear_outbox()
+
+    def recover(self, now_s: float) -> None:
+        """Derive anew what follows from the tables, which are as before the step that began last.
+
+        What agents have said before it is known still; debts come due when they would have, and
+        those that it presented in vain come due now. Groups that it would have told of are told of
+        in full: versions that it used up were never heard of.
+        """
+        self.now_s = max(now_s, self.now_s)
+        self.watches.update(self._before)
+        self.watches = {name: watch for name, watch in self.watches.items() if name in self.agents}
+        settled = {name: watch.settled_s for name, watch in self.watches.items()}
+        old_view, old_owed, presented = self.view, self.owed, self.presented
+        groups = {**self.changed, **self.answer}
+        asks, answer_quotas = self.asks, self.answer_quotas
+        self.pulse.renumber([old_view.row(name) for name in self.agents])
+        self.view = ClusterView(making_max=self.config.making_max)
+        self.owed = Timers(self.config.resend_s, self.config.resend_s_max)
+        self._versions = {group: seen for group, seen in self._versions.items() if group in self.groups}
+        self._before.clear()
+        self._clear_outbox()
+        self._derive_all()
+        self.asks, self.answer_quotas = asks, answer_quotas
+        self.answer = dict.fromkeys((group for group in groups if group in self.groups), 0)
+        self.owed.resume(old_owed, but=presented)
+        for name, settled_s in settled.items():
+            self.watches[name].settled_s = settled_s
+
+    def _clear_outbox(self) -> None:
+        self.asks, self.presented, self.changed = {}, [], {}
+        self.answer, self.answer_quotas = {}, False
+        self.trace = []
+
+    def _derive_all(self) -> None:
+        """Derive everything that follows from the tables, and from what is known of the agents."""
+        self.shapes: dict[str, Shape] = {}
+        self.later = Timers(0.0, 0.0)
+        self.fresh: dict[str, None] = {}
+        self.stuck: dict[str, None] = {}
+        self.lost: dict[str, None] = {}
+        self.flaky: dict[str, None] = {}
         self.charges = Charges(self.quotas.get(QUOTAS))
         self.ending: dict[str, None] = {}
         self.ended_first = deque(sorted(self.ended, key=lambda key: self.ended[key].at_s))
-        self.trace: list[TraceEvent] = []
-        for record in self.agents.values():
-            dead = record.state is AgentState.DEAD
-            self.watch(record, Standing.DEAD if dead else Standing.SUSPECT)
-            if dead:
+        for at, record in enumerate(self.agents.values()):
+            watch = self.watch(record, self._standing(record, at))
+            watch.row, watch.digest = at, 0
+            if record.state is AgentState.DEAD:
                 self.lost[record.agent] = None
+            if watch.failures >= self.config.flaky_failures:
+                self.flaky[record.agent] = None
+                self.view.distrust(record.agent, True)
         for key in list(self.containers):
             self._mend(key)
         for key in self.containers:
@@ -131,6 +150,13 @@ class Books:
             if row.state is ContainerState.PENDING:
                 self.fresh[row.group] = None
         self.ending = {key: None for key, group in self._groups() if group.order.remove}
+
+    def _standing(self, record: AgentRecord, row: int) -> Standing:
+        """Return where an agent stands until the next beats are read: open only if it beat lately."""
+        if record.state is AgentState.DEAD:
+            return Standing.DEAD
+        well = record.state is AgentState.ALIVE and record.agent not in self.troubled
+        return Standing.OPEN if well and self.pulse.fresh(row) else Standing.SUSPECT
 
     def end(self, group: str, epoch: int, serial: int) -> None:
         """Remember that a group is removed, and by which order; what is old or too much is forgotten."""
@@ -156,6 +182,13 @@ class Books:
         watch = self.watches.get(record.agent)
         if watch is None:
             watch = self.watches[record.agent] = Watch(row, record.info.boot)
+        return watch
+
+    def stir(self, agent: str) -> Watch:
+        """Return the watch of an agent that something is about to change; a step that raises does not."""
+        watch = self.watches[agent]
+        if agent not in self._before:
+            self._before[agent] = watch.copy()
         return watch
 
     def shape(self, group: str) -> Shape:

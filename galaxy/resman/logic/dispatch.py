@@ -21,13 +21,20 @@ from galaxy.resman.logic.reports import give_up
 
 def overdue(books: Books) -> list[str]:
     """Return the rows whose commands are due, having given up those that took too long."""
-    due = books.owed.pop(books.now_s)
+    due = present(books)
     for key in due:
         row = books.containers[key]
         late = books.now_s - row.since_s > books.config.create_s_max
         if row.state is ContainerState.ALLOCATING and late:
             give_up(books, key)
-    return [*due, *books.owed.pop(books.now_s)]
+    return [*due, *present(books)]
+
+
+def present(books: Books) -> list[str]:
+    """Return the rows whose commands come due now."""
+    due = books.owed.pop(books.now_s)
+    books.presented += due
+    return due
 
 
 class Dispatch:
@@ -65,7 +72,6 @@ class Dispatch:
         sends: list[Send] = []
         for agent in {**create, **destroy, **books.asks}:
             sends += self._orders(agent, create.get(agent, []), destroy.get(agent, []))
-        books.asks.clear()
         return sends
 
     def _orders(
@@ -116,8 +122,6 @@ class Dispatch:
         """
         books = self.books
         statuses = [self._status(group) for group in {**books.answer, **books.changed}]
-        books.answer.clear()
-        books.changed.clear()
         sends: list[Send] = []
         part: list[GroupStatus] = []
         slots = 0
@@ -127,7 +131,7 @@ class Dispatch:
             if slots >= books.config.slots_per_message:
                 sends.append(self._told(part))
                 part, slots = [], 0
-        if part or books.answer_quotas:
+        if part or (books.answer_quotas and not sends):
             sends.append(self._told(part))
         return sends
 
@@ -142,11 +146,10 @@ class Dispatch:
         )
 
     def _quotas(self) -> QuotaAck | None:
-        """Return which quotas were obeyed, once for each time that they were sent."""
+        """Return which quotas were obeyed, in each step that they were sent."""
         books = self.books
-        asked, books.answer_quotas = books.answer_quotas, False
         last = books.quotas.get(QUOTAS)
-        return QuotaAck(epoch=last.epoch, serial=last.serial) if asked and last else None
+        return QuotaAck(epoch=last.epoch, serial=last.serial) if books.answer_quotas and last else None
 
     def _status(self, group: str) -> GroupStatus:
         books = self.books

@@ -7,8 +7,9 @@ from msgspec.structs import replace
 from galaxy.ids import HOST, split_pod
 from galaxy.model.agent import AgentInfo, AgentRecord, AgentReport, AgentState
 from galaxy.model.container import Container, ContainerFound, ContainerState, FoundState, Reason
-from galaxy.resman.logic.books import Books, Watch
+from galaxy.resman.logic.books import Books
 from galaxy.resman.logic.lifecycle import Adopted, Destroyed, Ended, Started
+from galaxy.resman.logic.watch import Watch
 from galaxy.scheduler.reconcile import difference
 from galaxy.scheduler.view import Standing
 
@@ -16,8 +17,10 @@ from galaxy.scheduler.view import Standing
 def take_in(books: Books, report: AgentReport) -> None:
     """Believe what a report says, as far as nothing newer is known."""
     agent = report.agent
-    watch = books.watches.get(agent) or _join(books, report)
-    if watch is None or not _current(books, watch, report):
+    if agent not in books.watches and not _join(books, report):
+        return
+    watch = books.stir(agent)
+    if not _current(books, watch, report):
         return
     record = books.agents[agent]
     if record.state is AgentState.DEAD and not (report.full and books.pulse.fresh(watch.row)):
@@ -33,20 +36,20 @@ def take_in(books: Books, report: AgentReport) -> None:
         books.ask(agent)
 
 
-def _join(books: Books, report: AgentReport) -> Watch | None:
+def _join(books: Books, report: AgentReport) -> bool:
     """Take in an agent that was not known; only a full report says what it is and has."""
     if not HOST.fullmatch(report.agent):
-        return None
+        return False
     info = report.info
     if not report.full or info is None or info.agent != report.agent:
         books.ask(report.agent)
-        return None
+        return False
     record = AgentRecord(agent=report.agent, info=info, since_s=books.now_s)
     books.agents.put(report.agent, record)
     watch = books.watch(record, Standing.OPEN)
     books.pulse.beat([watch.row], [books.pulse.read_s])
     books.tell("agent.joined", report.agent, f"pool {info.pool}, mode {info.mode}")
-    return watch
+    return True
 
 
 def _current(books: Books, watch: Watch, report: AgentReport) -> bool:
@@ -234,7 +237,7 @@ def _stranger(books: Books, agent: str, found: ContainerFound) -> None:
 
 def distrust(books: Books, agent: str) -> None:
     """Count a failure to make a container against its agent."""
-    watch = books.watches[agent]
+    watch = books.stir(agent)
     watch.failures += 1
     watch.failed_s = books.now_s
     if watch.failures >= books.config.flaky_failures:
@@ -243,7 +246,7 @@ def distrust(books: Books, agent: str) -> None:
 
 
 def _trust(books: Books, agent: str) -> None:
-    books.watches[agent].failures = 0
+    books.stir(agent).failures = 0
     if agent in books.flaky:
         del books.flaky[agent]
         books.view.distrust(agent, False)

@@ -12,7 +12,7 @@ from galaxy.model.table import Table
 from galaxy.resman.logic.agents import Replacing, SafeMode, hear
 from galaxy.resman.logic.books import Books
 from galaxy.resman.logic.config import ResManConfig
-from galaxy.resman.logic.dispatch import Dispatch, overdue
+from galaxy.resman.logic.dispatch import Dispatch, overdue, present
 from galaxy.resman.logic.groups import finish, obey
 from galaxy.resman.logic.placing import place_waiting
 from galaxy.resman.logic.reports import forgive, take_in
@@ -47,10 +47,19 @@ class ResMan:
         self.books.begin(epoch, now_s)
         self._begin()
 
+    def recover(self, now_s: float) -> None:
+        """Go on from the tables as they were before the last step; nothing that was heard is lost."""
+        self.books.recover(now_s)
+        self._safe.recover()
+        self._replacing.recover()
+
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Take in ``events``, place what waits, and say what is owed to agents and AppMaster."""
         books = self.books
         books.now_s = max(now_s, books.now_s)
+        books.keep()
+        self._safe.keep()
+        self._replacing.keep()
         for event in events:
             self._take_in(event)
         forgive(books)
@@ -61,12 +70,11 @@ class ResMan:
             if row is not None:
                 books.fresh[row.group] = None
         more = place_waiting(books, self._safe.reason)
-        due += books.owed.pop(books.now_s)
+        due += present(books)
         finish(books)
         sends = self._dispatch.commands(due, safe=self._safe.reason is not None)
         sends += self._dispatch.statuses()
-        trace, books.trace = tuple(books.trace), []
-        return Step(sends=tuple(sends), trace=trace, wake_s=self._wake_s(more, more_lost))
+        return Step(sends=tuple(sends), trace=tuple(books.trace), wake_s=self._wake_s(more, more_lost))
 
     def _begin(self) -> None:
         self._safe = SafeMode(self.books)

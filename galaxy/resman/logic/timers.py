@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 
 
 class Timers:
@@ -35,6 +36,14 @@ class Timers:
         """Let ``key``, which is known to be in hand, come due after the longest wait only."""
         if key in self._due:
             self._set(key, now_s + self.most_s, self.most_s)
+
+    def resume(self, old: Timers, *, but: Iterable[str]) -> None:
+        """Let each key but those in ``but`` come due when it would in ``old``, if it is known there."""
+        known = {key: due for key, due in old._due.items() if key in self._due}
+        for key in but:
+            known.pop(key, None)
+        for key, (due_s, wait_s) in known.items():
+            self._set(key, due_s, wait_s)
 
     def stop(self, key: str) -> None:
         self._due.pop(key, None)

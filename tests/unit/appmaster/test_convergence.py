@@ -309,6 +309,7 @@ def test_step_that_raised_leaves_a_logic_that_carries_on() -> None:
         world.master.step(world.now, [broken])
     for table in world.master.tables.values():
         table.discard()
+    world.master.recover(world.now)
     world.feed()
     world.settle(job)
 

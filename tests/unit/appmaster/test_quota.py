@@ -151,6 +151,7 @@ def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None
         world.run(5)
     with pytest.raises(AttributeError):
         world.master.step(world.now, [BeatsSeen(now_s=world.now, beats=(None,))])  # type: ignore[arg-type]
+    world.master.recover(world.now)
     limit(world, containers=8)
     world.run(5)
     assert world.resman.quotas is not None

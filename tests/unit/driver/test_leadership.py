@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from galaxy.driver.leadership import FAILURES_MAX, STORED_READABLE, Leadership, StoredFormat
+from galaxy.driver.leadership import (
+    FAILURES_MAX,
+    POISONED_MAX,
+    STORED_READABLE,
+    Leadership,
+    StoredFormat,
+)
 from galaxy.driver.ports import Grant
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.base import encode
+from galaxy.model.request import Request
 from galaxy.model.table import Change
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
@@ -198,3 +205,42 @@ def test_first_commit_says_what_format_the_state_has() -> None:
     assert nexus.read_table("tally", "format", StoredFormat) == {}
     leadership.advance(2.0, [Add(name="x")])
     assert nexus.read_table("tally", "format", StoredFormat)["tables"].format in STORED_READABLE
+
+
+def test_logic_recovers_before_the_next_step_after_one_that_raised() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    leadership.advance(2.0, [Add(name="bad", by=-1)])
+    assert logic.recovered == 0
+    leadership.advance(3.0, [Add(name="x")])
+    leadership.advance(4.0, [Add(name="x")])
+    assert logic.recovered == 1
+
+
+def test_many_poison_events_in_one_tick_cost_few_recoveries_and_spare_other_kinds() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Tally()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    bad = [Add(name="bad", by=-1)] * 1000
+    asked = Request(op="x", key="k", reply="r", deadline_s=9.0, body=None)
+    outcomes = leadership.advance(2.0, [Add(name="x"), *bad, asked])
+    assert logic.recovered == POISONED_MAX + 1
+    assert (leadership.poisoned, leadership.dropped) == (POISONED_MAX, 1000 - POISONED_MAX)
+    assert stored(nexus) == {"x": 1}
+    assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r"]
+
+
+def test_logic_that_cannot_recover_stops_leading() -> None:
+    class Lost(Tally):
+        def recover(self, now_s: float) -> None:
+            raise RuntimeError("no way")
+
+    nexus = MemoryNexus(Clock())
+    leadership = Leadership(Lost(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    leadership.advance(2.0, [Add(name="bad", by=-1)])
+    with pytest.raises(NotLeader, match="cannot recover"):
+        leadership.advance(3.0, [])

@@ -1,0 +1,93 @@
+"""ResMan after a step that raised, wherever that was: as if the step had never been."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.resman.logic import ResMan
+from galaxy.resman.logic.books import Books
+from galaxy.scheduler.view import Standing
+from tests.property.effort import examples
+from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
+from tests.support.stumble import stumble
+
+OURS = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
+COLUMNS = ("cpu", "memory", "disk", "ports", "ports_low", "ports_high", "slots", "making", "held")
+FIRST = 16
+"""Before this line of a step ResMan only notes that one begins."""
+LINES = st.one_of(st.integers(FIRST, 60), st.integers(FIRST, 600), st.integers(FIRST, 6000))
+
+
+def derived(books: Books) -> dict[str, Any]:
+    """Return what follows from the tables, whatever order it was derived in."""
+    view, names = books.view, books.view.names
+    view.settle()
+    return {
+        "columns": {name: [int(getattr(view, c)[view.row(name)]) for c in COLUMNS] for name in names},
+        "ports": {(port, names[r]): n for port, rows in view.port_rows.items() for r, n in rows.items()},
+        "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
+        "infos": {name: view.infos[view.row(name)] for name in names},
+        "digests": {name: watch.digest for name, watch in books.watches.items()},
+        "owed": set(books.owed._due),
+        "charged": {user: dict(used) for user, used in books.charges._used.items()},
+    }
+
+
+def heard(resman: ResMan) -> dict[str, Any]:
+    """Return what only this leadership knows."""
+    books = resman.books
+    return {
+        "watches": {
+            name: (w.boot, w.old_boots, w.full, w.heard, dict(w.news), w.failures, w.failed_s)
+            for name, w in books.watches.items()
+        },
+        "flaky": (set(books.flaky), books.view.flaky_any),
+        "flaky in view": [name for name in books.agents if books.view.flaky[books.view.row(name)]],
+        "safe": (resman.safe_mode, resman._safe.since_s, resman._safe.believed),
+        "stored safe": dict.fromkeys(books.cluster),
+        "tokens": (resman._replacing.tokens, resman._replacing.filled_s),
+    }
+
+
+def standings(books: Books) -> dict[str, Standing]:
+    return {name: Standing(int(books.view.standing[books.view.row(name)])) for name in books.view.names}
+
+
+@examples(100)
+@given(BATCHES, st.lists(EVENTS, max_size=4), LINES, BATCHES)
+def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
+    first: list[Any], bad: list[Any], line: int, then: list[Any]
+) -> None:
+    leader = Leader()
+    for seconds, events in first:
+        leader.now_s += seconds
+        leader.step(events)
+    resman, books = leader.resman, leader.resman.books
+    before, known, open_before = derived(books), heard(resman), standings(books)
+    version, serial, floor_s = books._version, resman._dispatch._serial, books.pulse.floor_s
+    beats = {name: books.pulse.at_s(books.view.row(name)) for name in books.view.names}
+
+    stumble(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
+    for table in resman.tables.values():
+        table.discard()
+    resman.recover(leader.now_s + 1)
+
+    assert derived(books) == before
+    assert heard(resman) == known
+    assert (books._version, resman._dispatch._serial, books.pulse.floor_s) >= (version, serial, floor_s)
+    for name, at_s in beats.items():
+        assert books.pulse.at_s(books.view.row(name)) >= at_s
+    for name, standing in standings(books).items():
+        dead = Standing.DEAD in (standing, open_before[name])
+        assert standing is open_before[name] if dead else standing >= Standing.OPEN
+    successor = ResMan(CONFIG)
+    leader.disk.load(successor.tables)
+    successor.lead(leader.epoch + 1, leader.now_s)
+    assert derived(successor.books) == before
+    for seconds, events in then:
+        leader.now_s += seconds
+        leader.step(events)
+        leader.check_books()

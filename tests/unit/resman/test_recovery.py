@@ -1,0 +1,125 @@
+"""ResMan under its driver after a step that raised: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from galaxy.driver.leadership import Leadership
+from galaxy.driver.ports import Grant
+from galaxy.model.agent import BeatsSeen
+from galaxy.model.container import ContainerOrders, ContainerState, GroupOrder, GroupOrders, GroupStatuses
+from galaxy.model.names import RESMAN
+from galaxy.model.step import Send
+from galaxy.nexus.memory import MemoryNexus
+from galaxy.resman.logic import ResMan
+from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
+
+POISON: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
+"""Decodes nowhere, and makes ResMan raise as a bug would."""
+
+
+class Led:
+    """A ResMan that leads two agents; ``poison`` comes with every tick that has it."""
+
+    def __init__(self) -> None:
+        self.now_s = START_S
+        nexus = MemoryNexus(lambda: self.now_s)
+        grant = nexus.campaign(RESMAN, "a", ttl_s=1e9, address="a")
+        assert isinstance(grant, Grant)
+        self.resman = ResMan()
+        self.leadership = Leadership(self.resman, nexus, grant)
+        self.leadership.begin(self.now_s)
+        self.agents = {name: FakeAgent(info(name)) for name in ("h1", "h2")}
+        self.tick(*(agent.report(full=True) for agent in self.agents.values()), self.beats())
+
+    def beats(self) -> BeatsSeen:
+        return BeatsSeen(
+            now_s=self.now_s, beats=tuple(agent.beat(self.now_s) for agent in self.agents.values())
+        )
+
+    def tick(self, *events: Any) -> list[Send]:
+        self.now_s += 1.0
+        return [send for done in self.leadership.advance(self.now_s, events) for send in done.sends]
+
+    def order(self, replicas: int, serial: int = 1) -> GroupOrders:
+        order = GroupOrder(group="web-0", epoch=1, serial=serial, replicas=replicas, demand=demand())
+        return GroupOrders(orders=(order,))
+
+    def obey(self, sends: list[Send]) -> list[Any]:
+        """Let agents do as they are told; return what they report."""
+        orders = [send.body for send in sends if isinstance(send.body, ContainerOrders)]
+        return [report for one in orders for report in self.agents[one.agent].obey(one)]
+
+    def states(self) -> list[ContainerState]:
+        return [row.state for row in self.resman.books.containers.values()]
+
+
+def test_reports_in_the_tick_of_a_poisonous_event_are_believed() -> None:
+    led = Led()
+    reports = led.obey(led.tick(led.order(4)))
+    led.tick(*reports, POISON)
+    assert led.leadership.poisoned == 1
+    assert led.states() == [ContainerState.READY] * 4
+
+
+def test_older_report_is_not_believed_because_a_step_has_raised() -> None:
+    led = Led()
+    led.agents["h1"].epoch = led.agents["h2"].epoch = led.leadership.grant.epoch
+    old = [agent.report(full=True) for agent in led.agents.values()]
+    led.tick(*led.obey(led.tick(led.order(4))))
+    led.tick(POISON)
+    assert led.obey(led.tick(*old)) == []
+    assert led.states() == [ContainerState.READY] * 4
+
+
+def test_containers_asked_for_beside_poison_in_every_tick_are_made_and_told_of() -> None:
+    led = Led()
+    statuses: list[GroupStatuses] = []
+    events: list[Any] = [led.order(4)]
+    for _ in range(20):
+        sends = led.tick(led.beats(), *events, POISON)
+        statuses += [send.body for send in sends if isinstance(send.body, GroupStatuses)]
+        events = led.obey(sends)
+    assert led.states() == [ContainerState.READY] * 4
+    told = {slot.container: slot for one in statuses for status in one.statuses for slot in status.slots}
+    assert [slot.state for slot in told.values()] == [ContainerState.READY] * 4
+
+
+def test_commands_that_were_lost_are_given_again_beside_poison_in_every_tick() -> None:
+    led = Led()
+    led.tick(led.order(4))
+    for _ in range(20):
+        led.tick(*led.obey(led.tick(led.beats(), POISON)))
+    assert led.states() == [ContainerState.READY] * 4
+
+
+def test_agents_that_are_well_stay_open_and_safe_mode_is_not_entered_after_a_step_that_raised() -> None:
+    led = Led()
+    led.tick(led.beats())
+    led.tick(POISON)
+    led.obey(sends := led.tick(led.order(2)))
+    assert led.resman.safe_mode is None
+    assert sum(len(s.body.create) for s in sends if isinstance(s.body, ContainerOrders)) == 2
+
+
+def test_safe_mode_of_a_new_leader_outlasts_a_first_step_that_raised() -> None:
+    led = Led()
+    led.resman.lead(led.leadership.grant.epoch, led.now_s)
+    led.tick(POISON)
+    led.tick(led.order(2))
+    assert led.resman.safe_mode is not None
+    assert led.states() == [ContainerState.PENDING] * 2
+    assert "safe-mode" in led.resman.tables["cluster"]
+
+
+def test_versions_and_message_ids_never_come_again_after_a_step_that_raised() -> None:
+    led = Led()
+    ids: list[str] = []
+    versions = [0]
+    for serial in range(1, 12):
+        sends = led.tick(led.order(serial, serial), *([POISON] if serial % 2 else []))
+        told = [send for send in sends if isinstance(send.body, GroupStatuses)]
+        ids += [send.id for send in told]
+        versions += [status.version for send in told for status in send.body.statuses]
+    assert len(set(ids)) == len(ids)
+    assert versions == sorted(set(versions))
