@@ -39,6 +39,7 @@ def test_calm_world_settles_at_once() -> None:
     assert outcome.settled_s <= 30
 
 
+@pytest.mark.timeout(400)  # One rule takes eighty seeds to be broken.
 @pytest.mark.parametrize("rule", BROKEN)
 def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
     assert any(Cluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in range(100))
