@@ -74,7 +74,7 @@ class Nexus:
                 ``timeout_s``. GalaxyError: the server is too old.
         """
         nexus = cls(url, name=name)
-        probe = open_client(url, name=name, socket_s=min(timeout_s, 2.0))
+        probe = open_client(url, name=name, socket_s=min(timeout_s, 2.0), sentinels=nexus.sentinels)
         try:
             check_server(probe, nexus.address, timeout_s)
         except BaseException:

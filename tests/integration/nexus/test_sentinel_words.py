@@ -14,7 +14,7 @@ import pytest
 import redis
 from redis.sentinel import MasterNotFoundError
 
-from galaxy.nexus import sentinel
+from galaxy.nexus import Nexus, sentinel
 from galaxy.nexus.sentinel import MasterConnection, MasterPool, Sentinels, connection_class, master_options
 from galaxy.nexus.url import parse
 
@@ -66,7 +66,7 @@ def server(name: str) -> Answer:
     def answer(data: bytes) -> bytes:
         said = b"+OK\r\n" * data.upper().count(b"CLIENT\r\n")
         if b"HELLO" in data:
-            said += pairs({"role": "master"})
+            said += pairs({"role": "master", "version": "7.2.0"})
         return said + (bulk(name) if b"GET\r\n" in data else b"")
 
     return answer
@@ -179,6 +179,25 @@ def test_a_master_that_few_sentinels_know_of_yet_gets_no_commit(listen: Callable
     some = sentinels(listen(new), listen(old), listen(old))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
         some.living("g", ("127.0.0.1", 7000))
+
+
+def test_a_dark_host_of_a_sentinel_is_waited_for_once_by_whoever_connects(
+    listen: Callable[[Answer], int],
+) -> None:
+    asked: list[bytes] = []
+    silent = threading.Event()
+
+    def dark(data: bytes) -> bytes:
+        asked.append(data)
+        silent.wait(30)
+        return b""
+
+    said = Said(port=listen(server("master")))
+    where = ",".join(f"127.0.0.1:{listen(one)}" for one in (dark, said, said))
+    with Nexus.connect(f"sentinel://{where}/0?master=g", name="t") as nexus:
+        assert nexus.client.get("k") == b"master"
+    silent.set()
+    assert len(asked) == 1
 
 
 def test_a_connection_that_was_being_opened_while_the_master_moved_is_not_used(
