@@ -7,6 +7,8 @@
         one.cut("out")         # It hears and cannot speak; "in" is the other way round.
         one.slow(delay_ms=200, jitter_ms=50, loss=0.01, rate_bit=1_000_000)
         one.join(), one.fast()
+    one.lose(two), one.find(two)      # Of all frames only its own to that one vanish.
+    network.part([one], [two, redis]) # None between these and those, until network.heal().
 
 The switch is a bridge in a namespace of its own, so the real host's network is not touched, and any
 number of networks with the same addresses live side by side. Namespaces have no names under
@@ -28,7 +30,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +43,8 @@ SIOCETHTOOL = 0x8946
 OFFLOADS = (0x17, 0x1F, 0x24)
 """ETHTOOL_STXCSUM, STSO, SGSO: a wire of ours carries whole frames with sums in them."""
 SEGMENT = "10.213.0"
+NOBODY = "02:00:00:00:00:00"
+"""A link address that no host has."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -137,6 +141,7 @@ class Host(Namespace):
         self._port = self._plug = f"p{number}"
         self._far = f"w{number}"
         self._mac = f"02:00:00:00:00:{number:02x}"
+        self._lost: set[str] = set()
         self._wire: subprocess.Popen[bytes] | None = None
         switch.ip(
             f"link add name {self._port} type veth peer name eth0 address {self._mac} netns {self.pid}",
@@ -164,6 +169,18 @@ class Host(Namespace):
         self._switch.bridge(
             f"link set dev {self._port} learning on locked off flood on mcast_flood on bcast_flood on"
         )
+
+    def lose(self, *others: Host) -> None:
+        """Send what is for these hosts to a link address that nobody has; what they send still comes."""
+        lines = [f"neigh replace {o.address} lladdr {NOBODY} nud permanent dev eth0" for o in others]
+        self.ip(*lines)
+        self._lost |= {other.address for other in others}
+
+    def find(self, *others: Host) -> None:
+        """Undo ``lose``."""
+        found = sorted(self._lost & {other.address for other in others})
+        self.ip(*(f"neigh del {address} dev eth0" for address in found))
+        self._lost -= set(found)
 
     def slow(
         self,
@@ -238,6 +255,19 @@ class Network:
         """Plug a new host in; its address is in the same /24 as all others'."""
         self.hosts.append(Host(self._switch, name, len(self.hosts) + 1))
         return self.hosts[-1]
+
+    def part(self, these: Iterable[Host], those: Iterable[Host]) -> None:
+        """Let all frames between these and those vanish, both ways."""
+        these, those = list(these), list(those)
+        for host in these:
+            host.lose(*those)
+        for host in those:
+            host.lose(*these)
+
+    def heal(self) -> None:
+        """Undo every ``part`` and ``lose``."""
+        for host in self.hosts:
+            host.find(*self.hosts)
 
     def close(self) -> None:
         """Kill all that runs on the hosts, then the hosts and the switch."""

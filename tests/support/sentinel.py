@@ -1,6 +1,7 @@
 """A master, replicas and Sentinels, each a real process with Galaxy's own logins, for one test.
 
-As ``deploy/redis`` says to run them, only with shorter waits.
+As ``deploy/redis`` says to run them, only with shorter waits: all on one address, or each server
+with its Sentinel on a host of its own (``netns.py``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import redis
 
 from galaxy.client.contexts import login_url
 from galaxy.nexus import acl
+from tests.support.netns import Host
 from tests.support.redis_server import free_port, server_binary
 from tests.support.tls import Authority
 from tests.support.waiting import until
@@ -33,10 +35,20 @@ SETINFO = acl.knows_setinfo(VERSION.split("v=")[1].split()[0])
 
 
 class Process:
-    """A server or Sentinel: a folder, a port, and a process again and again."""
+    """A server or Sentinel: a folder, a port, and a process again and again; on ``host``, if there is one."""
 
-    def __init__(self, folder: Path, name: str, *, sentinel: bool = False, tls: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        sentinel: bool = False,
+        tls: Path | None = None,
+        host: Host | None = None,
+    ) -> None:
         self.name = name
+        self.host = host
+        self.address = "127.0.0.1" if host is None else host.address
         self._tls = tls
         self.port = free_port()
         self.folder = folder / name
@@ -53,7 +65,8 @@ class Process:
     def start(self) -> None:
         words = [server_binary(), str(self.conf), *(["--sentinel"] if self._sentinel else [])]
         with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+            popen = subprocess.Popen if self.host is None else self.host.popen
+            self._process = popen(words, stdout=log, stderr=log, start_new_session=True)
         self.wait()
 
     def wait(self, timeout_s: float = 40) -> None:
@@ -78,7 +91,11 @@ class Process:
             login = {"username": acl.ADMIN, "password": acl.password(SECRET, acl.ADMIN)}
         secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls / "ours.crt")}
         options: Any = {"socket_timeout": 5, **login, **secure}
-        return redis.Redis("127.0.0.1", self.port, **options)
+        made = redis.Redis(self.address, self.port, **options)
+        if self.host is not None:
+            made.connection_pool.connection_class = _Inside
+            made.connection_pool.connection_kwargs["inside"] = self.host
+        return made
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -99,23 +116,52 @@ class Process:
         return "\n".join((self.folder / "log").read_text(errors="replace").splitlines()[-15:])
 
 
+class _Inside(redis.Connection):
+    """A connection that is made on a host, whoever asks for it."""
+
+    def __init__(self, *, inside: Host, **options: Any) -> None:
+        super().__init__(**options)
+        self._inside = inside
+
+    def _connect(self) -> Any:
+        with self._inside.inside():
+            return super()._connect()
+
+
 class Guarded:
-    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in, with ``tls`` only so."""
+    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in, with ``tls`` only so.
+
+    ``hosts`` are where each server stands, with a Sentinel beside it; ``agents`` have logins, too.
+    """
 
     def __init__(
-        self, folder: Path, *, replicas: int = 2, lines: Sequence[str] = (), tls: bool = False
+        self,
+        folder: Path,
+        *,
+        replicas: int = 2,
+        lines: Sequence[str] = (),
+        tls: bool = False,
+        hosts: Sequence[Host] = (),
+        agents: Sequence[str] = (),
     ) -> None:
-        users = acl.file(SECRET, (), setinfo=SETINFO, sentinel=True)
+        users = acl.file(SECRET, agents, setinfo=SETINFO, sentinel=True)
         self._tls = folder if tls else None
-        self.servers = [Process(folder, f"redis{n}", tls=self._tls) for n in range(replicas + 1)]
-        self.sentinels = [Process(folder, f"sentinel{n}", sentinel=True, tls=self._tls) for n in range(3)]
+        at = hosts or (None, None, None)
+        self.servers = [
+            Process(folder, f"redis{n}", tls=self._tls, host=at[n % len(at)]) for n in range(replicas + 1)
+        ]
+        self.sentinels = [
+            Process(folder, f"sentinel{n}", sentinel=True, tls=self._tls, host=at[n % len(at)])
+            for n in range(3)
+        ]
         secure = _tls_lines(folder) if tls else []
         for number, server in enumerate(self.servers):
             (server.folder / "users.acl").write_text(users)
-            follows = [f"replicaof 127.0.0.1 {self.servers[0].port}"] if number else []
+            first = self.servers[0]
+            follows = [f"replicaof {first.address} {first.port}"] if number else []
             _write(server.conf, [*_server_lines(server), *follows, *lines], secure)
         for sentinel in self.sentinels:
-            _write(sentinel.conf, _sentinel_lines(sentinel, self.servers[0].port), secure)
+            _write(sentinel.conf, _sentinel_lines(sentinel, self.servers[0]), secure)
 
     def start(self) -> None:
         for process in [*self.servers, *self.sentinels]:
@@ -160,7 +206,7 @@ class Guarded:
         self.sentinels[0].client().sentinel_failover(MASTER)
 
     def url(self, role: str = acl.ADMIN, host: str = "", **parameters: str) -> str:
-        where = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        where = ",".join(f"{sentinel.address}:{sentinel.port}" for sentinel in self.sentinels)
         given = {"master": MASTER, "sentinel_password": SENTINEL_PASSWORD} | parameters
         if self._tls is not None:
             given["ca"] = str(self._tls / "ours.crt")
@@ -204,19 +250,21 @@ def guarded(**options: Any) -> Iterator[Guarded]:
 
 def _server_lines(server: Process) -> list[str]:
     return [
-        "bind 127.0.0.1", f"port {server.port}", f'dir "{server.folder}"', "daemonize no", "databases 1",
+        f"bind {server.address}", f"port {server.port}", f'dir "{server.folder}"', "daemonize no",
+        "databases 1",
         f'aclfile "{server.folder / "users.acl"}"',
         "appendonly yes", "appendfsync everysec", 'save ""', "maxmemory-policy noeviction",
         f"masteruser {acl.REPLICA}", f"masterauth {acl.password(SECRET, acl.REPLICA)}",
         "min-replicas-to-write 1", "min-replicas-max-lag 3", "repl-diskless-sync-delay 0",
+        "repl-timeout 10", "repl-ping-replica-period 2",
     ]  # fmt: skip
 
 
-def _sentinel_lines(sentinel: Process, port: int) -> list[str]:
+def _sentinel_lines(sentinel: Process, master: Process) -> list[str]:
     return [
-        "bind 127.0.0.1", f"port {sentinel.port}", f'dir "{sentinel.folder}"', "daemonize no",
+        f"bind {sentinel.address}", f"port {sentinel.port}", f'dir "{sentinel.folder}"', "daemonize no",
         f"requirepass {SENTINEL_PASSWORD}",
-        f"sentinel monitor {MASTER} 127.0.0.1 {port} 2",
+        f"sentinel monitor {MASTER} {master.address} {master.port} 2",
         f"sentinel auth-user {MASTER} {acl.SENTINEL}",
         f"sentinel auth-pass {MASTER} {acl.password(SECRET, acl.SENTINEL)}",
         f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",

@@ -67,6 +67,13 @@ class Cluster:
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "-o", "json").stdout)
 
+    def sdk(self, timeout_s: float = 5.0) -> Galaxy:
+        return Galaxy(dir=self.folder, timeout_s=timeout_s)
+
+    def outputs(self, job: str) -> list[Path]:
+        """Return what programs of ``job`` wrote, a file for each that was begun."""
+        return sorted(self.folder.glob(f"agent/*/logs/{job}-*/*.stdout"))
+
     def show(self, job: str) -> JobView:
         with Galaxy(dir=self.folder) as galaxy:
             return galaxy.job(job)

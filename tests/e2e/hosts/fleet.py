@@ -34,40 +34,29 @@ COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
 """A witness: its own pid and how far it has counted, five times a second."""
 
 
-class Fleet:
-    """Four agents, one host with both leaders, one with Redis (append-only file on), one for clients."""
+class Crew:
+    """Processes on hosts, all files in one folder: agents by name, and a desk where clients sit."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, agents: dict[str, Host], desk: Host) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="galaxy-hosts-")).resolve()
-        self.redis = network.add("redis")
-        self.heads = network.add("heads")
-        self.desk = network.add("desk")
-        self.agents = {name: network.add(name) for name in AGENTS}
-        self.url = f"redis://:{PASSWORD}@{self.redis.address}:6379/0"
-        self.roots = {name: f"galaxy-hosts-{os.getpid()}-{name}" for name in AGENTS}
+        self.agents = agents
+        self.desk = desk
+        self.roots = {name: f"galaxy-hosts-{os.getpid()}-{name}" for name in agents}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self) -> None:
-        (self.folder / "redis").mkdir()
-        self._start(self.redis, "redis", [
-            server_binary(), "--bind", self.redis.address, "--port", "6379", "--requirepass", PASSWORD,
-            "--dir", str(self.folder / "redis"), "--appendonly", "yes", "--appendfsync", "everysec",
-            "--save", "", "--maxmemory-policy", "noeviction",
-        ])  # fmt: skip
-        until("Redis answers", lambda: b"Ready to accept" in (self.folder / "redis.log").read_bytes())
-        dead = ("--dead-after", f"{DEAD_S:g}s")
-        self._part(self.heads, "resman", "--name", "heads", "--suspect-after", f"{SUSPECT_S:g}s", *dead)
-        self._part(self.heads, "appmaster", "--name", "heads", *dead)
-        for name, host in self.agents.items():
-            self._part(
-                host, "agent", "--name", name, "--state", str(self.state(name)),
-                "--cgroup-root", self.roots[name], "--package-root", str(self.folder), log=name,
-            )  # fmt: skip
-        until("all agents are alive", lambda: set(self.standings().values()) == {"alive"} and
-              len(self.standings()) == len(AGENTS), 60)  # fmt: skip
+    def url(self, role: str = "client", host: str = "") -> str:
+        """Return how a role gets into Redis; ``host`` matters for agents."""
+        raise NotImplementedError
+
+    def _agent(self, name: str) -> None:
+        self._part(
+            self.agents[name], "agent", "--name", name, "--state", str(self.state(name)),
+            "--cgroup-root", self.roots[name], "--package-root", str(self.folder), log=name,
+        )  # fmt: skip
 
     def _part(self, host: Host, part: str, *options: str, log: str = "") -> None:
-        self._start(host, log or part, [*GALAXY, part, "--redis", self.url, *options])
+        url = self.url(part, log if part == "agent" else "")
+        self._start(host, log or part, [*GALAXY, part, "--redis", url, *options])
 
     def _start(self, host: Host, name: str, words: list[str]) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -96,8 +85,8 @@ class Fleet:
         return self.folder / agent
 
     @contextmanager
-    def sdk(self, timeout_s: float = 5.0) -> Iterator[Galaxy]:
-        with self.desk.inside(), Galaxy(self.url, timeout_s=timeout_s) as galaxy:
+    def sdk(self, timeout_s: float = 5.0, desk: Host | None = None) -> Iterator[Galaxy]:
+        with (desk or self.desk).inside(), Galaxy(self.url(), timeout_s=timeout_s) as galaxy:
             yield galaxy
 
     def ask(self, what: Callable[[Galaxy], T], timeout_s: float = 20.0) -> T:
@@ -130,7 +119,7 @@ class Fleet:
     def events(self, subject: str) -> list[str]:
         """Return what the trace has of a job, an agent or the cluster, oldest first."""
         with self.desk.inside():
-            nexus = Nexus.connect(self.url, name="test")
+            nexus = Nexus.connect(self.url(), name="test")
             try:
                 return [event.kind for event in nexus.trace((subject,), limit=500)]
             finally:
@@ -140,7 +129,7 @@ class Fleet:
         """Run ``galaxy WORDS``; return what it printed."""
         done = self.desk.run(
             [*GALAXY, *words], capture_output=True, text=True, timeout=60,
-            env=_environ() | {"GALAXY_REDIS": self.url},
+            env=_environ() | {"GALAXY_REDIS": self.url()},
         )  # fmt: skip
         assert done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return str(done.stdout)
@@ -170,10 +159,14 @@ class Fleet:
     def counts(self, job: str) -> dict[str, list[tuple[int, int]]]:
         """Return, by ``AGENT/CONTAINER_INCARNATION``, what its witness has counted so far."""
         counted = {}
-        for log in sorted(self.folder.glob(f"h?/logs/{job}-*/*.stdout")):
+        for log in self.outputs(job):
             lines = [line.split() for line in log.read_text().splitlines(keepends=True) if line[-1] == "\n"]
             counted[f"{log.parts[-4]}/{log.parent.name}"] = [(int(pid), int(n)) for pid, n in lines]
         return counted
+
+    def outputs(self, job: str) -> list[Path]:
+        """Return what programs of ``job`` wrote, a file for each that was begun."""
+        return sorted(self.folder.glob(f"h?/logs/{job}-*/*.stdout"))
 
     def words(self) -> str:
         """Return the ends of all logs, for a failure's message."""
@@ -181,6 +174,35 @@ class Fleet:
             log.name: log.read_text(errors="replace").splitlines()[-15:] for log in self.folder.glob("*.log")
         }
         return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in sorted(ends.items()))
+
+
+class Fleet(Crew):
+    """Four agents, one host with both leaders, one with Redis (append-only file on), one for clients."""
+
+    def __init__(self, network: Network) -> None:
+        self.redis = network.add("redis")
+        self.heads = network.add("heads")
+        desk = network.add("desk")
+        super().__init__({name: network.add(name) for name in AGENTS}, desk)
+
+    def url(self, role: str = "client", host: str = "") -> str:
+        return f"redis://:{PASSWORD}@{self.redis.address}:6379/0"
+
+    def start(self) -> None:
+        (self.folder / "redis").mkdir()
+        self._start(self.redis, "redis", [
+            server_binary(), "--bind", self.redis.address, "--port", "6379", "--requirepass", PASSWORD,
+            "--dir", str(self.folder / "redis"), "--appendonly", "yes", "--appendfsync", "everysec",
+            "--save", "", "--maxmemory-policy", "noeviction",
+        ])  # fmt: skip
+        until("Redis answers", lambda: b"Ready to accept" in (self.folder / "redis.log").read_bytes())
+        dead = ("--dead-after", f"{DEAD_S:g}s")
+        self._part(self.heads, "resman", "--name", "heads", "--suspect-after", f"{SUSPECT_S:g}s", *dead)
+        self._part(self.heads, "appmaster", "--name", "heads", *dead)
+        for name in self.agents:
+            self._agent(name)
+        until("all agents are alive", lambda: set(self.standings().values()) == {"alive"} and
+              len(self.standings()) == len(AGENTS), 60)  # fmt: skip
 
 
 def _environ() -> dict[str, str]:

@@ -65,6 +65,22 @@ def test_cut_host_is_neither_heard_nor_hears_until_it_joins(network: Network) ->
         assert (pair.heard("one"), pair.heard("two")) == (True, True), way
 
 
+def test_host_may_lose_another_in_one_way_or_both_and_no_third(network: Network) -> None:
+    pair, third = Pair(network), network.add("three")
+    at_third = _datagrams(third)
+    pair.one.lose(pair.two)
+    assert (pair.heard("one"), pair.heard("two")) == (False, True)
+    pair.one.find(pair.two)
+    assert (pair.heard("one"), pair.heard("two")) == (True, True)
+    network.part([pair.one, third], [pair.two])
+    assert (pair.heard("one"), pair.heard("two")) == (False, False)
+    pair.at_one.sendto(b"word", (third.address, 7))
+    at_third.settimeout(5)
+    assert at_third.recv(8) == b"word"
+    network.heal()
+    assert (pair.heard("one"), pair.heard("two")) == (True, True)
+
+
 def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network) -> None:
     pair = Pair(network)
     pair.one.slow(delay_ms=50, jitter_ms=10, loss=0.01, rate_bit=4_000_000)

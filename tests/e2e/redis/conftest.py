@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from galaxy.client import Galaxy
 from galaxy.errors import Conflict, GalaxyError
 from tests.e2e.cluster.conftest import Cluster, job_file, new_cluster, until
+from tests.e2e.hosts.fleet import Crew
 from tests.support.sentinel import Guarded, guarded
 
 __all__ = ["new_cluster"]
@@ -37,13 +39,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Load:
     """A client that submits one batch job after another, each under one key until it is accepted.
 
-    ``gaps_s`` has how long each took to be accepted; ``said`` what it was told meanwhile.
+    ``accepted`` has names and when (monotonic); ``said`` what it was told meanwhile, ``refused_s``
+    how long it took each time to be told.
     """
 
-    def __init__(self, cluster: Cluster, folder: Path, prefix: str) -> None:
+    def __init__(
+        self, sdk: Callable[[float], AbstractContextManager[Galaxy]], folder: Path, prefix: str
+    ) -> None:
         self.accepted: list[tuple[str, float]] = []
         self.said: set[str] = set()
-        self._cluster = cluster
+        self.refused_s: list[float] = []
+        self._sdk = sdk
         self._folder = folder
         self._prefix = prefix
         self._over = threading.Event()
@@ -81,13 +87,15 @@ class Load:
             self._over.wait(0.3)
 
     def _submit(self, name: str, path: Path) -> bool:
+        began_s = time.monotonic()
         try:
-            with Galaxy(dir=self._cluster.folder, timeout_s=3) as galaxy:
+            with self._sdk(3.0) as galaxy:
                 galaxy.submit(path, key=name)
         except Conflict:
             raise
         except GalaxyError as error:
             self.said.add(str(error))
+            self.refused_s.append(time.monotonic() - began_s)
             return False
         self.accepted.append((name, time.monotonic()))
         return True
@@ -115,7 +123,7 @@ class Witnesses:
 
     def _counts(self) -> dict[str, list[tuple[int, int]]]:
         found = {}
-        for log in sorted(self._cluster.folder.glob("agent/*/logs/witness-*/*.stdout")):
+        for log in self._cluster.outputs("witness"):
             lines = (
                 line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")
             )
@@ -123,10 +131,10 @@ class Witnesses:
         return found
 
 
-def check_accepted(cluster: Cluster, names: list[str]) -> None:
+def check_accepted(cluster: Cluster | Crew, names: list[str]) -> None:
     """Every job that was accepted runs to its end, and ran once."""
     assert names
-    with Galaxy(dir=cluster.folder, timeout_s=10) as galaxy:
+    with cluster.sdk(10.0) as galaxy:
 
         def open_jobs() -> list[str]:
             known = {job.name: job.state for job in galaxy.jobs(all=True)}
@@ -134,7 +142,7 @@ def check_accepted(cluster: Cluster, names: list[str]) -> None:
 
         until("all accepted jobs have finished", lambda: not open_jobs(), timeout_s=90)
     for name in names:
-        said = [log.read_text().split() for log in cluster.folder.glob(f"agent/*/logs/{name}-*/*.stdout")]
+        said = [log.read_text().split() for log in cluster.outputs(name)]
         assert said == [["began", "done"]], f"{name} ran {len(said)} times"
 
 

@@ -82,7 +82,7 @@ def witnesses(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Wit
 def test_disk_full_under_redis_is_said_and_survived(
     cluster: Cluster, server: RedisServer, disk: SmallDisk, witnesses: Witnesses, tmp_path: Path
 ) -> None:
-    with Load(cluster, tmp_path, "full") as load:
+    with Load(cluster.sdk, tmp_path, "full") as load:
         load.await_accepted(time.monotonic())
         before = leads(cluster)
         disk.fill()
@@ -107,7 +107,7 @@ def test_memory_full_in_redis_is_said_and_survived(
     cluster: Cluster, server: RedisServer, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     client = redis.Redis.from_url(server.url)
-    with Load(cluster, tmp_path, "memory") as load:
+    with Load(cluster.sdk, tmp_path, "memory") as load:
         load.await_accepted(time.monotonic())
         before = leads(cluster)
         client.config_set("maxmemory", "1mb")

@@ -42,7 +42,7 @@ def test_master_killed_again_and_again_under_load_loses_nothing_that_was_accepte
     tmp_path: Path,
     figures: dict[str, list[float]],
 ) -> None:
-    with Load(cluster, tmp_path, "kill") as load:
+    with Load(cluster.sdk, tmp_path, "kill") as load:
         for _ in range(KILLS):
             load.await_accepted(time.monotonic())
             old = redises.master()
@@ -63,7 +63,7 @@ def test_master_that_slept_through_its_replacement_is_not_believed_when_it_wakes
     tmp_path: Path,
     figures: dict[str, list[float]],
 ) -> None:
-    with Load(cluster, tmp_path, "sleep") as load:
+    with Load(cluster.sdk, tmp_path, "sleep") as load:
         load.await_accepted(time.monotonic())
         old = redises.master()
         at_s = time.monotonic()
@@ -89,7 +89,7 @@ def test_a_failover_that_an_operator_asks_for_is_hardly_noticed(
     tmp_path: Path,
     figures: dict[str, list[float]],
 ) -> None:
-    with Load(cluster, tmp_path, "asked") as load:
+    with Load(cluster.sdk, tmp_path, "asked") as load:
         load.await_accepted(time.monotonic())
         old = redises.master()
         redises.failover()
@@ -110,7 +110,7 @@ def test_without_replicas_nothing_is_accepted_and_with_them_it_goes_on(
     until("a user is told that the master refuses writes", lambda: _refuses(cluster))
     for replica in replicas:
         replica.start()
-    with Load(cluster, tmp_path, "back") as load:
+    with Load(cluster.sdk, tmp_path, "back") as load:
         load.await_accepted(time.monotonic(), AGAIN_S)
     redises.await_whole()
     check_accepted(cluster, [name for name, _ in load.accepted])
