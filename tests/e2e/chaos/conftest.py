@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.marks import needs_root
+
 ALLOWANCE = float(os.environ.get("GALAXY_TEST_CHAOS_ALLOWANCE", "2.5"))
 """By how much this machine may be slower than promised times; 1 asks for them as they are.
 
@@ -15,12 +17,7 @@ Two cores that are shared with whatever else runs are slower than an idle machin
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.root)
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="needs root"))
+    needs_root(items, Path(__file__).parent)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import yaml
 from galaxy.client import Galaxy
 from galaxy.client.contexts import login_url
 from galaxy.model.views import AgentView, EndpointView, JobView, PodView
+from tests.support.marks import needs_root
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
 HELLO = ROOT / "examples" / "hello" / "hello.py"
@@ -28,13 +30,7 @@ GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All of these need root, except where a test gives it up itself."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.root)
-            item.add_marker(pytest.mark.timeout(180))
-            if os.geteuid() != 0:
-                item.add_marker(pytest.mark.skip(reason="needs root"))
+    needs_root(items, Path(__file__).parent, timeout_s=300)
 
 
 class Cluster:
@@ -51,7 +47,7 @@ class Cluster:
         return kept | {"GALAXY_DIR": str(self.folder), "HOME": str(self.home), "XDG_CONFIG_HOME": ""}
 
     def run(
-        self, *words: str, status: int | None = 0, timeout_s: float = 60
+        self, *words: str, status: int | None = 0, timeout_s: float = 100
     ) -> subprocess.CompletedProcess[str]:
         """Run ``galaxy WORDS``; it must exit with ``status``, unless that is None."""
         done = subprocess.run(
@@ -63,6 +59,10 @@ class Cluster:
             + self.logs()
         )
         return done
+
+    def await_answers(self) -> None:
+        """Return when AppMaster answers: one that was just started does so after its lease has come."""
+        until("AppMaster answers", lambda: self.run("status", status=None).returncode == 0, 60)
 
     def json(self, *words: str) -> Any:
         return json.loads(self.run(*words, "-o", "json").stdout)
@@ -93,7 +93,7 @@ class Cluster:
         return self.run("up", "--detach", "--dir", str(self.folder), *options)
 
     def down(self) -> subprocess.CompletedProcess[str]:
-        return self.run("down", "--dir", str(self.folder), timeout_s=90)
+        return self.run("down", "--dir", str(self.folder), timeout_s=120)
 
     def file(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "cluster.json").read_text()))
@@ -116,24 +116,13 @@ class Cluster:
         return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in ends.items())
 
 
-def until(what: str, true: Callable[[], Any], timeout_s: float = 30) -> Any:
-    """Ask until ``true`` is: nobody tells a test from outside. Returns what it said."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        said = true()
-        if said:
-            return said
-        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
-        time.sleep(0.1)
-
-
 def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     """Return everything of a cluster that is on this host, by our own reading of /proc and /sys."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    loops = Path("/sys/block").glob("loop*/loop/backing_file")
+    loops = {file.parts[3]: _text(file) for file in Path("/sys/block").glob("loop*/loop/backing_file")}
     tops = [top for root in cgroup_roots for top in cgroups_at(root)]
     found = [f"mount {line.split()[4]}" for line in mounts if f" {folder}/" in line]
-    found += [f"loop {file.parts[3]}" for file in loops if file.read_text().startswith(f"{folder}/")]
+    found += [f"loop {name}" for name, file in loops.items() if file.startswith(f"{folder}/")]
     found += [f"cgroup {top}" for top in tops]
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -148,6 +137,23 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
         if ours or any(f"/{root}/" in cgroups for root in cgroup_roots):
             found.append(f"process {process.name} {words[:80]!r}")
     return found
+
+
+def _text(file: Path) -> str:
+    """Return what a file of the kernel says; nothing when what it speaks of has just gone."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def fetched(url: str, timeout_s: float = 15) -> str:
+    """Return a page, or nothing while nobody serves it."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
 
 
 def cgroups_at(path: str) -> list[Path]:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import Cluster, hello_job, job_file, until
+from tests.support.waiting import until
+
+from .conftest import Cluster, hello_job, job_file
 from .test_service import fetch, places
 
 
@@ -35,7 +37,7 @@ def test_killed_program_is_restarted_with_reason_and_count(
     assert places([pod]) == places(before)
     shown = cluster.run("job", "show", "killed").stdout
     assert "killed by signal 9" in shown
-    assert fetch(cluster.endpoints("killed")[0])
+    assert fetch(until("its endpoint", lambda: cluster.endpoints("killed"))[0])
 
 
 def test_killed_agent_leaves_programs_running_and_adopts_them_again(
@@ -68,6 +70,7 @@ def test_killed_part_stops_no_program_and_the_cluster_carries_on(
     old = cluster.pid(part)
     os.kill(old, signal.SIGKILL)
     until("it is started again", lambda: cluster.pid(part) not in (0, old))
+    cluster.await_answers()
     cluster.run("job", "run", str(job_file(tmp_path, second)))
     assert programs(before[0]) == ran
     assert places(cluster.pods(first)) == places(before)
@@ -91,7 +94,7 @@ def test_finished_job_stays_finished_after_every_kind_of_restart(
         old = own.pid(part)
         os.kill(old, signal.SIGKILL)
         until(f"{part} again", lambda part=part, old=old: own.pid(part) not in (0, old))
-        own.run("status")
+        own.await_answers()
     other = job_file(tmp_path, "other", type="batch", task={"start": "true"})
     own.run("job", "run", "--wait", str(other))
     assert ran() == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,8 @@ import pytest
 import redis
 
 from galaxy.client.contexts import login_url
-from tests.e2e.cluster.conftest import Cluster, hello_job, job_file, until
+from tests.e2e.cluster.conftest import Cluster, fetched, hello_job, job_file
+from tests.support.waiting import until
 
 
 def client_names(url: str) -> set[tuple[str, str]]:
@@ -51,14 +51,13 @@ def test_everything_people_do_works_and_no_login_is_ever_denied(
     flower = cluster.file()["flower"]
 
     def seen() -> bool:
-        with urllib.request.urlopen(f"{flower}workers?json=1", timeout=10) as answer:
-            online = {row["hostname"] for row in json.load(answer)["data"] if row["status"]}
+        rows = json.loads(fetched(f"{flower}workers?json=1") or '{"data": []}')["data"]
+        online = {row["hostname"] for row in rows if row["status"]}
         return online == {f"resman@{host}", f"appmaster@{host}", f"agent@{host}"}
 
     until("Flower sees all workers", seen)
     for page in (f"worker/agent@{host}", "broker", "tasks"):
-        with urllib.request.urlopen(f"{flower}{page}", timeout=15) as answer:
-            assert answer.status == 200
+        until(f"page {page}", lambda page=page: fetched(flower + page))
     url = cluster.admin_url()
     users = dict(client_names(url) - {("", "admin")})
     assert users["agent"] == f"agent-{host}"

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.e2e.cluster.conftest import GALAXY, Cluster, job_file, until
+from tests.e2e.cluster.conftest import GALAXY, Cluster, job_file
+from tests.support.waiting import until
 
 START = 'printf %s "$DB" | sha256sum; printf %s "$TOKEN" | sha256sum; exec sleep 1000'
 HOLDERS = {"galaxy:appmaster:table:secrets", "galaxy:appmaster:table:sealed"}
@@ -36,7 +37,7 @@ def loud(new_cluster: Callable[[], Cluster]) -> Cluster:
     cluster = new_cluster()
     environ = cluster.environ | {"GALAXY_LOG_LEVEL": "debug"}
     words = [*GALAXY, "up", "--detach", "--dir", str(cluster.folder)]
-    subprocess.run(words, env=environ, check=True, capture_output=True, timeout=90)
+    subprocess.run(words, env=environ, check=True, capture_output=True, timeout=120)
     return cluster
 
 
@@ -78,8 +79,9 @@ def dump(url: str) -> dict[str, bytes]:
         b"stream": client.xrange,
     }
     try:
-        keys = list(client.scan_iter(count=1000))
-        texts = {key.decode(): repr(read[client.type(key)](key)) for key in keys if client.exists(key)}
+        kinds = {key: client.type(key) for key in client.scan_iter(count=1000)}
+        # One that has gone since is of type "none".
+        texts = {key.decode(): repr(read[kind](key)) for key, kind in kinds.items() if kind in read}
         return {key: opened(text.encode()) for key, text in texts.items()}
     finally:
         client.close()

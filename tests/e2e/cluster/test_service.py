@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from galaxy.client import Galaxy
+from tests.support.waiting import until
 
-from .conftest import Cluster, cgroups_at, hello_job, traces, until
+from .conftest import Cluster, cgroups_at, hello_job, traces
 
 
 def fetch(endpoint: Any, path: str = "/") -> str:

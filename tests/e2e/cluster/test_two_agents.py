@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from galaxy.cli.local import remains
+from tests.support.waiting import until
 
-from .conftest import GALAXY, Cluster, job_file, traces, until
+from .conftest import GALAXY, Cluster, job_file, traces
 
 
 def test_four_replicas_with_two_a_host_land_two_and_two(
@@ -53,7 +54,7 @@ def test_second_agent_joins_with_one_command_and_its_programs_outlive_it(
         pods = own.pods("beside")
         assert {pod.agent for pod in pods} == {"h2"}
         second.terminate()
-        assert second.wait(15) == 0
+        assert second.wait(60) == 0
         assert all(f"/{root}/" in Path(f"/proc/{pod.pid}/cgroup").read_text() for pod in pods)
         second = subprocess.Popen(
             command, env=own.environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -63,7 +64,7 @@ def test_second_agent_joins_with_one_command_and_its_programs_outlive_it(
         until("its containers gone", lambda: not any(Path(f"/proc/{pod.pid}").exists() for pod in pods))
     finally:
         second.terminate()
-        second.wait(15)
-        remains.clear(other.folder, [root])
+        second.wait(60)
+        remains.clear(other.folder, [root], timeout_s=30)
     assert traces(other.folder, [root]) == []
     own.down()

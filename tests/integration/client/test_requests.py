@@ -160,7 +160,7 @@ def test_a_server_that_dies_with_the_request_leaves_it_open_whether_it_is_done(
 
     with (
         Nexus.connect(redis_server.url, name="test") as nexus,
-        Galaxy(redis_server.url, timeout_s=8) as galaxy,
+        Galaxy(redis_server.url, timeout_s=5) as galaxy,
     ):
         asker = threading.Thread(target=submit)
         asker.start()
