@@ -44,7 +44,10 @@ def add(target: Target, name: str, role: str) -> None:
 @click.argument("name")
 @cluster_options
 def remove(target: Target, name: str) -> None:
-    """Remove a user; his jobs run on, and operators look after them."""
+    """Remove a user whose jobs are gone; what is left of them belongs to nobody.
+
+    His token, grants, secrets and quotas go with him. Whoever is given his name later is somebody else.
+    """
     with target.open() as galaxy:
         galaxy.remove_user(name)
     tell(f"user {name} removed")

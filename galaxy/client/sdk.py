@@ -269,7 +269,7 @@ class Galaxy:
         return f"{self._ask('galaxy.user.token', asked, UserView, key).user}:{secret}"
 
     def remove_user(self, user: str, *, key: str = "") -> UserView:
-        """Remove a user; his jobs run on."""
+        """Remove a user; ``Conflict`` while a job of his holds or wants containers."""
         return self._ask("galaxy.user.remove", UserRef(user=user), UserView, key)
 
     def grant(

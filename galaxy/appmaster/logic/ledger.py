@@ -199,6 +199,12 @@ class Ledger:
         self._answered.append((row.at_s, row.key))
         self._forget_answers()
 
+    def forget_answers_to(self, user: str) -> None:
+        """Forget what a user who is removed was answered: no namesake is told it."""
+        for key in [key for key in self.answers if self.answers[key].user == user]:
+            self.answers.drop(key)
+        self._answered = deque(pair for pair in self._answered if pair[1] in self.answers)
+
     @property
     def answers_full(self) -> bool:
         """Whether no further change can be remembered for long enough."""

@@ -6,9 +6,10 @@ from typing import Final
 
 import msgspec
 
-from galaxy.appmaster.logic import quotas, secrets
+from galaxy.appmaster.logic import jobs, quotas, secrets
 from galaxy.appmaster.logic.ledger import Ledger
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
+from galaxy.model.job import OVER
 from galaxy.model.request import (
     AddUser,
     AuditList,
@@ -21,8 +22,11 @@ from galaxy.model.request import (
     UserRef,
 )
 from galaxy.model.user import Role, UserRecord, UserView
+from galaxy.units import counted
 
 USERS_MAX: Final = 10_000
+SHOWN_MAX: Final = 5
+"""Jobs that an error names."""
 
 
 def begin(ledger: Ledger) -> None:
@@ -58,7 +62,7 @@ def add(ledger: Ledger, request: Request) -> UserView:
 
 
 def remove(ledger: Ledger, request: Request) -> UserView:
-    """Remove a user; his jobs run on, and operators look after them."""
+    """Remove a user who has no container any more; what he leaves belongs to nobody."""
     row = _find(ledger, request.body.user)
     others = (other for other in ledger.users.values() if other.user != row.user)
     if row.role is Role.OPERATOR and not any(other.role is Role.OPERATOR for other in others):
@@ -67,9 +71,12 @@ def remove(ledger: Ledger, request: Request) -> UserView:
             details=["without one nobody could manage users"],
             hint="galaxy user add NAME --role operator first",
         )
+    _demand_idle(ledger, row.user)
+    _disown(ledger, row.user)
     ledger.users.drop(row.user)
     quotas.forget(ledger, row.user)
     secrets.forget(ledger, row.user)
+    ledger.forget_answers_to(row.user)
     return view(row)
 
 
@@ -116,6 +123,41 @@ def list_audit(ledger: Ledger, asked: ListAudit) -> AuditList:
 def view(row: UserRecord) -> UserView:
     """Return a user without his key."""
     return UserView(user=row.user, role=row.role, created_s=row.created_s, by=row.by, grants=row.grants)
+
+
+def _demand_idle(ledger: Ledger, user: str) -> None:
+    """Make sure that no job of ``user`` holds or wants a container.
+
+    Raises:
+        Conflict: some do; the first of them are named.
+    """
+    owned = [ledger.jobs[key] for key in ledger.jobs.where("user", user)]
+    busy = [(job, sum(pod.placed for pod in ledger.job_pods(job.job))) for job in owned]
+    busy = [(job, held) for job, held in busy if held or job.state not in OVER]
+    if not busy:
+        return
+    held = sum(count for _, count in busy)
+    one = len(busy) == 1
+    first = sorted(busy, key=lambda pair: pair[0].name)[:SHOWN_MAX]
+    more = len(busy) - len(first)
+    raise Conflict(
+        f'cannot remove user "{user}": {counted(len(busy), "job")} of his '
+        f"{'holds or wants' if one else 'hold or want'} containers",
+        details=[f"{job.name} is {job.state}, {counted(count, 'container')}" for job, count in first]
+        + ([f"and {more} more; {counted(held, 'container')} in all"] if more else []),
+        hint=f"galaxy job remove {first[0][0].name}{'' if one else ', and so each of them'}; "
+        f"galaxy user token {user} locks him out meanwhile",
+    )
+
+
+def _disown(ledger: Ledger, user: str) -> None:
+    """Let what a user leaves be nobody's: a namesake who comes later is somebody else."""
+    for key in ledger.jobs.where("user", user):
+        jobs.remove(ledger, ledger.put_job(msgspec.structs.replace(ledger.jobs[key], user="")))
+    for key in [key for key in ledger.history if ledger.history[key].record.user == user]:
+        past = ledger.history[key]
+        disowned = msgspec.structs.replace(past.record, user="")
+        ledger.history.put(key, msgspec.structs.replace(past, record=disowned))
 
 
 def _put(ledger: Ledger, row: UserRecord) -> UserView:

@@ -127,3 +127,26 @@ def test_context_of_a_remote_cluster_holds_a_token_and_does_not_show_it(
         assert cluster.run("user", "list", "--context", "far", status=3)
     finally:
         cluster.run("context", "remove", "far")
+
+
+def test_user_with_a_job_stays_and_a_namesake_owns_nothing_of_what_he_left(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], token: Callable[[str], str]
+) -> None:
+    jobs("legacy")
+    old = token("fay")
+    path = str(job_file(tmp_path, "legacy", task={"start": "echo inherited; sleep 1000"}))
+    cluster.run("user", "grant", "fay", "*", "add", "submit_job", "update_job", "remove_job")
+    as_user(cluster, old, "job", "run", path)
+    until("logs", lambda: "inherited" in as_user(cluster, old, "logs", "legacy"))
+    said = cluster.run("user", "remove", "fay", status=1)
+    assert 'cannot remove user "fay": 1 job of his holds or wants containers' in said.stderr
+    assert "legacy is running, 1 container" in said.stderr
+    assert "galaxy job remove legacy" in said.stderr
+    as_user(cluster, old, "job", "remove", "--yes", "legacy")
+    cluster.run("user", "remove", "fay")
+    new = token("fay")
+    assert "wrong" in as_user(cluster, old, "job", "list", status=3)
+    assert "legacy" not in as_user(cluster, new, "job", "list", "--all")
+    for words in (("logs", "legacy"), ("exec", "legacy", "--", "id"), ("job", "show", "legacy")):
+        assert 'user "fay" may not' in as_user(cluster, new, *words, status=3)
+    assert "inherited" in cluster.run("logs", "legacy").stdout

@@ -1,0 +1,171 @@
+"""A user who is removed: not while his jobs hold containers, and a namesake owns nothing of his."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from galaxy.model.base import Noun
+from galaxy.model.job import JobState
+from galaxy.model.quota import Ceiling
+from galaxy.model.request import (
+    AddUser,
+    ExecIn,
+    GrantUser,
+    JobRef,
+    ListJobs,
+    ListQuotas,
+    ListSecrets,
+    ReadLogs,
+    RecoverPod,
+    SetQuota,
+    SetSecret,
+    SubmitJob,
+    UserRef,
+)
+from galaxy.model.secret import EnvFrom, Secret
+from galaxy.model.signing import stored_key
+from tests.unit.appmaster.test_access import JOB, Secured, kind
+from tests.unit.appmaster.world import batch, service, with_deploy, with_task
+
+VALUE = "a-secret-of-the-first-ann"
+
+
+@pytest.fixture
+def world() -> Secured:
+    world = Secured()
+    world.make("ann", {"main": JOB})
+    return world
+
+
+def submit(world: Secured, spec: Any) -> str:
+    return world.as_(
+        "ann", "galaxy.job.submit", SubmitJob(spec=with_deploy(spec, pools=("main",)))
+    ).result.job
+
+
+def remove(world: Secured) -> Any:
+    return world.as_("root", "galaxy.user.remove", UserRef(user="ann"))
+
+
+def again(world: Secured, *, grants: tuple[Any, ...] = ()) -> None:
+    """Make another ann, with a token of her own; the first one's is remembered as that of ``first``."""
+    world.tokens["first"] = world.tokens["ann"]
+    world.tokens["ann"] = "the token of the second ann"
+    asked = AddUser(user="ann", stored_key=stored_key(world.tokens["ann"]))
+    assert kind(world.as_("root", "galaxy.user.add", asked)) == "ok"
+    if grants:
+        world.as_(
+            "root", "galaxy.user.grant", GrantUser(user="ann", pool="*", action="add", authorities=grants)
+        )
+
+
+def leave(world: Secured) -> tuple[str, str]:
+    """Let the first ann leave a job that was removed and one that has finished, with secrets; remove her."""
+    world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=Secret(text=VALUE)))
+    secret = {"env": {"DB": EnvFrom(secret="db")}}
+    gone = submit(world, with_task(service("web", replica=1), **secret))
+    done = submit(world, with_task(batch(replica=1), **secret))
+    world.run_until(lambda: world.master.ledger.jobs[done].state is JobState.FINISHED, 60)
+    world.as_("ann", "galaxy.job.remove", JobRef(job=gone))
+    world.run(60)
+    assert kind(remove(world)) == "ok"
+    return gone, done
+
+
+def test_user_whose_jobs_hold_containers_is_not_removed_and_the_error_says_what_to_do(world: Secured) -> None:
+    for number in range(7):
+        submit(world, service(f"web{number}", replica=2))
+    world.run(20)
+    answer = remove(world)
+    assert kind(answer) == "conflict"
+    assert answer.problem.message == 'cannot remove user "ann": 7 jobs of his hold or want containers'
+    assert answer.problem.details[0] == "web0 is running, 2 containers"
+    assert answer.problem.details[5:] == ("and 2 more; 14 containers in all",)
+    assert "galaxy job remove web0" in answer.problem.hint
+    assert kind(world.as_("ann", "galaxy.job.list", ListJobs())) == "ok"
+
+
+@pytest.mark.parametrize("verb", ["stop", "remove"])
+def test_user_is_not_removed_before_his_containers_are_gone(world: Secured, verb: str) -> None:
+    submit(world, service(replica=1))
+    world.run(20)
+    world.as_("ann", f"galaxy.job.{verb}", JobRef(job="web"))
+    assert kind(remove(world)) == "conflict"
+    world.run(60)
+    assert kind(remove(world)) == ("conflict" if verb == "stop" else "ok")
+
+
+def test_user_whose_job_waits_for_a_place_is_not_removed(world: Secured) -> None:
+    world.resman.take = lambda orders: None  # type: ignore[method-assign]
+    submit(world, service(replica=1))
+    assert remove(world).problem.details == ("web is pending, 0 containers",)
+
+
+@pytest.mark.parametrize("failover", [False, True])
+def test_namesake_of_a_removed_user_reaches_nothing_that_he_left(world: Secured, failover: bool) -> None:
+    gone, done = leave(world)
+    again(world, grants=tuple(one for one in JOB if one != "list_job"))
+    if failover:
+        world.failover()
+    assert world.as_("ann", "galaxy.job.list", ListJobs(all=True)).result.jobs == ()
+    asks: list[tuple[str, Noun]] = []
+    for job in (gone, done):
+        asks += [
+            ("galaxy.job.show", JobRef(job=job)),
+            ("galaxy.job.logs", ReadLogs(target=job)),
+            ("galaxy.pod.exec", ExecIn(pod=f"{job}.0", argv=("id",))),
+            ("galaxy.job.recover", RecoverPod(job=job)),
+            ("galaxy.job.remove", JobRef(job=job)),
+        ]
+    for op, body in asks:
+        assert kind(world.as_("ann", op, body)) == "refused", (op, body)
+    world.run(60)
+    for op, body in asks:
+        assert kind(world.as_("ann", op, body)) == "refused", (op, body)
+
+
+def test_namesake_has_neither_secrets_nor_quotas_nor_grants_of_a_removed_user(world: Secured) -> None:
+    limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))
+    world.as_("root", "galaxy.quota.set", limited)
+    leave(world)
+    again(world)
+    assert world.as_("ann", "galaxy.secret.list", ListSecrets()).result.secrets == ()
+    assert world.as_("ann", "galaxy.quota.list", ListQuotas()).result.quotas == ()
+    assert world.as_("ann", "galaxy.user.show", UserRef(user="ann")).result.grants == {}
+    world.run(60)
+    assert VALUE not in str(world.store)
+
+
+def test_token_of_a_removed_user_is_void_for_his_namesake(world: Secured) -> None:
+    leave(world)
+    again(world)
+    late = world.sign("ann", "galaxy.job.list", ListJobs())
+    assert kind(world.send(late)[0]) == "ok"
+    world.tokens["ann"] = world.tokens["first"]
+    assert kind(world.as_("ann", "galaxy.job.list", ListJobs())) == "refused"
+
+
+def test_namesake_is_not_told_what_a_removed_user_was_answered(world: Secured) -> None:
+    asked = SetSecret(name="db", value=Secret(text=VALUE))
+    world.send(world.sign("ann", "galaxy.secret.set", asked, key="the same key"))
+    remove(world)
+    again(world)
+    (answer,) = world.send(world.sign("ann", "galaxy.job.remove", JobRef(job="web"), key="the same key"))
+    assert kind(answer) == "not-found"
+
+
+def test_operators_still_see_what_a_removed_user_left(world: Secured) -> None:
+    gone, done = leave(world)
+    world.run(60)
+    listed = world.as_("root", "galaxy.job.list", ListJobs(all=True)).result.jobs
+    assert {(line.job, line.user) for line in listed} == {(gone, ""), (done, "")}
+    assert kind(world.as_("root", "galaxy.job.logs", ReadLogs(target=done))) == "ok"
+
+
+def test_who_may_list_a_pool_sees_no_environment_of_what_a_removed_user_left(world: Secured) -> None:
+    gone, _ = leave(world)
+    again(world, grants=("list_job",))
+    view = world.as_("ann", "galaxy.job.show", JobRef(job=gone)).result
+    assert set(view.spec.pod.tasks[0].env.values()) == {"(hidden)"}
