@@ -12,7 +12,7 @@ from galaxy import __version__
 from galaxy.appmaster.logic.access import authenticate
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.nonces import Nonces
-from galaxy.appmaster.views import agent_views, cluster_view, loads
+from galaxy.appmaster.views import agent_views, cluster_view, loads, refused_agents
 from galaxy.errors import NotFound, Refused
 from galaxy.model.agent import AgentRecord, AgentUsage, BeatsSeen
 from galaxy.model.answer import Answer
@@ -64,7 +64,7 @@ class AppMasterService:
         match request.body:
             case ListAgents(agent=agent):
                 self._check(request)
-                return Answer(key=request.key, result=AgentList(agents=self._list(agent)))
+                return Answer(key=request.key, result=self._list(agent))
             case ClusterStatus():
                 self._check(request)
                 return Answer(key=request.key, result=self._status())
@@ -84,32 +84,35 @@ class AppMasterService:
                 if not self._nonces.is_new(user.user, request.nonce, now_s):
                     raise Refused("this request was made before")
 
-    def _list(self, agent: str) -> tuple[AgentView, ...]:
-        agents = self._agents()
+    def _list(self, agent: str) -> AgentList:
+        seen = self._nexus.beats()
+        agents = self._agents(seen)
         if not agent:
-            return agents
+            return AgentList(agents=agents, refused=refused_agents(seen))
         named = tuple(view for view in agents if view.agent == agent)
         if not named:
             known = [view.agent for view in agents]
             close = difflib.get_close_matches(agent, known, n=3, cutoff=0.5)
             details = [f"did you mean {' or '.join(close)}?"] if close else []
             raise NotFound(f'there is no agent "{agent}"', details=details, hint="galaxy agent list")
-        return named
+        return AgentList(agents=named)
 
-    def _agents(self) -> tuple[AgentView, ...]:
+    def _agents(self, seen: BeatsSeen) -> tuple[AgentView, ...]:
         nexus = self._nexus
         containers = nexus.read_table(RESMAN, "containers", Container)
         groups = nexus.read_table(RESMAN, "groups", Group)
         records = nexus.read_table(RESMAN, "agents", AgentRecord)
-        beats = {beat.agent: beat for beat in nexus.beats().beats}
+        beats = {beat.agent: beat for beat in seen.beats}
         return agent_views(records.values(), loads(containers.values(), groups), nexus.usages(), beats)
 
     def _status(self) -> ClusterView:
         nexus = self._nexus
+        seen = nexus.beats()
         leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
         return cluster_view(
             leaders=[leader for leader in leaders if leader is not None],
-            agents=self._agents(),
+            agents=self._agents(seen),
+            refused=refused_agents(seen),
             jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
             pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
             safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),

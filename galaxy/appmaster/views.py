@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import msgspec
 
-from galaxy.model.agent import AgentRecord, AgentUsage, Beat
-from galaxy.model.base import Noun
+from galaxy.errors import BadMessage
+from galaxy.model.agent import AgentRecord, AgentUsage, Beat, BeatsSeen
+from galaxy.model.base import Noun, check_wire
 from galaxy.model.container import Container, ContainerState, Group, Reason
 from galaxy.model.job import JobRecord, PodRecord
 from galaxy.model.views import AgentView, ClusterView, LeaderView
 
+REFUSED_MAX: Final = 20
+REFUSED_FRESH_S: Final = 60.0
+HOST_CHARACTERS_MAX: Final = 64
 _HELD = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
 
 
@@ -76,10 +81,25 @@ def agent_views(
     return tuple(views)
 
 
+def refused_agents(seen: BeatsSeen) -> tuple[Reason, ...]:
+    """Return which agents beat and are refused by leaders of our release, the last heard of first."""
+    refused: list[Reason] = []
+    for beat in sorted(seen.beats, key=lambda beat: (-beat.at_s, beat.agent)):
+        if seen.now_s - beat.at_s > REFUSED_FRESH_S or len(refused) == REFUSED_MAX:
+            break
+        try:
+            check_wire(beat.wire)
+        except BadMessage as error:
+            message = f"{beat.agent[:HOST_CHARACTERS_MAX]}: {error.message}; {error.hint}"
+            refused.append(Reason(code="agent-refused", message=message))
+    return tuple(refused)
+
+
 def cluster_view(
     *,
     leaders: Iterable[LeaderView],
     agents: Iterable[AgentView],
+    refused: tuple[Reason, ...],
     jobs: Iterable[JobRecord],
     pods: Iterable[PodRecord],
     safe_mode: Reason | None,
@@ -100,6 +120,7 @@ def cluster_view(
         disk_total_bytes=sum(agent.info.disk_bytes for agent in living),
         disk_assigned_bytes=sum(agent.disk_assigned_bytes for agent in living),
         safe_mode=safe_mode,
+        refused=refused,
         version=version,
     )
 

@@ -20,14 +20,17 @@ from galaxy.units import format_bytes, format_cpu
 def list_(target: Target, output: Output) -> None:
     """List agents: what is assigned of what there is."""
     with target.open() as galaxy:
-        agents = galaxy.agents()
+        listed = galaxy.agent_list()
+    agents = list(listed.agents)
     if output.data(agents, [agent.agent for agent in agents]):
         return
-    if not agents:
+    if agents:
+        titles, rows = agent_rows(agents, time.time(), wide=output.wide)
+        output.table(titles, rows)
+    elif not listed.refused:
         tell("no agents; `galaxy agent --redis URL` joins with a host")
-        return
-    titles, rows = agent_rows(agents, time.time(), wide=output.wide)
-    output.table(titles, rows)
+    for reason in listed.refused:
+        tell(f"refused: {reason.message}")
 
 
 @click.command(cls=Command, examples="  galaxy agent show h1\n")

@@ -56,6 +56,7 @@ def status_lines(view: ClusterView, now_s: float) -> list[str]:
         lines.append(f"{name.ljust(9)} {assigned} assigned of {total}")
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {why(view.safe_mode) or 'on'}")
+    lines += [f"{'Refused'.ljust(9)} {why(reason)}" for reason in view.refused]
     return lines
 
 

@@ -233,7 +233,11 @@ class Galaxy:
 
     def agents(self) -> list[AgentView]:
         """List the agents, by name."""
-        return list(self._ask("galaxy.agent.list", request.ListAgents(), request.AgentList).agents)
+        return list(self.agent_list().agents)
+
+    def agent_list(self) -> request.AgentList:
+        """List the agents, by name, and those that beat and are refused, with the reason."""
+        return self._ask("galaxy.agent.list", request.ListAgents(), request.AgentList)
 
     def agent(self, name: str) -> AgentView:
         """Return one agent."""

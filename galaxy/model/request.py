@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from galaxy.model.base import Noun
+from galaxy.model.container import Reason
 from galaxy.model.quota import Ceiling, QuotaView
 from galaxy.model.secret import Secret, SecretName, SecretView
 from galaxy.model.spec import JobSpec
@@ -254,6 +255,8 @@ class JobList(Noun, frozen=True, kw_only=True):
 
 class AgentList(Noun, frozen=True, kw_only=True):
     agents: tuple[AgentView, ...]
+    refused: tuple[Reason, ...] = ()
+    """Agents that beat and are not heard, the last ones, and why."""
 
 
 class EndpointList(Noun, frozen=True, kw_only=True):

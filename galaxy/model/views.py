@@ -137,6 +137,8 @@ class ClusterView(Noun, frozen=True, kw_only=True):
     disk_total_bytes: int = 0
     disk_assigned_bytes: int = 0
     safe_mode: Reason | None = None
+    refused: tuple[Reason, ...] = ()
+    """Agents that beat and are not heard, the last ones, and why."""
     version: str = ""
 
 

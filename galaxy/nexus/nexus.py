@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import redis
 
 from galaxy.driver.ports import Grant, Held
+from galaxy.errors import Refused
+from galaxy.model import names
 from galaxy.model.agent import AgentUsage, BeatsSeen
 from galaxy.model.answer import Reply
 from galaxy.model.base import Noun
@@ -88,6 +90,22 @@ class Nexus:
         """Return when Redis answered."""
         with reaching(self.address):
             self._client.ping()
+
+    def check_agent(self, host: str) -> None:
+        """Make sure that our login may take the orders of ``host``.
+
+        Raises:
+            Refused: it is another host's, or no agent's at all.
+        """
+        try:
+            with reaching(self.address):
+                self._client.llen(names.agent_queue(host))
+        except Refused as error:
+            raise Refused(
+                f'this login may not take orders for host "{host}" from Redis at {self.address}',
+                details=[error.message],
+                hint=f"`galaxy redis url agent --host {host}` prints its own; or --name the login's host",
+            ) from error
 
     def __enter__(self) -> Nexus:
         return self

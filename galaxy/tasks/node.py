@@ -74,12 +74,17 @@ def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -
 
 
 def run_agent(options: NodeOptions, config: AgentConfig) -> int:
-    """Run an agent until it is told to stop; return the exit code. Its containers live on."""
+    """Run an agent until it is told to stop; return the exit code. Its containers live on.
+
+    Raises:
+        Unreachable, Refused: Redis cannot be reached at the start, or takes us for another host's.
+    """
     from galaxy.agent.service import AgentService
 
     log.set_up(options.log_level)
     node = f"agent@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
+    nexus.check_agent(options.host)
     publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
 
     def publish(send: Send) -> None:

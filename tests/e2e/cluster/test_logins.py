@@ -33,6 +33,19 @@ def denied(url: str) -> list[tuple[str, str]]:
         client.close()
 
 
+def test_agent_with_another_hosts_login_ends_at_once_and_says_why(
+    new_cluster: Callable[[], Cluster],
+) -> None:
+    cluster = new_cluster()
+    cluster.up("--no-web")
+    url = cluster.run("redis", "url", "agent", "--host", "h8", "--dir", str(cluster.folder)).stdout.strip()
+    own = ("--state", str(cluster.folder / "agent" / "h9"), "--mode", "process")
+    done = cluster.run("agent", "--name", "h9", "--redis", url, *own, status=3)
+    assert 'this login may not take orders for host "h9"' in done.stderr
+    assert "galaxy redis url agent --host h9" in done.stderr
+    assert "h9" not in [agent.agent for agent in cluster.agents()]
+
+
 @pytest.mark.parametrize("server", ["redis", "embedded"])
 def test_everything_people_do_works_and_no_login_is_ever_denied(
     server: str, new_cluster: Callable[[], Cluster], tmp_path: Path

@@ -92,6 +92,9 @@ def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts
     )
     assert len(said) == 1
     assert TOO_FAR in said[0]
+    (listed,) = mixed.ask(lambda galaxy: galaxy.agent_list()).refused
+    assert listed.message.startswith("far: ") and TOO_FAR in listed.message
+    assert mixed.ask(lambda galaxy: galaxy.status()).refused == (listed,)
     mixed.stop("agent")
 
     mixed.start("agent", far)  # Over the same state: its AppWorkers are not understood, and run on.

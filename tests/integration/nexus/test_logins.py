@@ -220,6 +220,13 @@ def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: O
     assert denied(opened) == []
 
 
+def test_login_of_another_host_is_told_so_before_an_agent_begins(opened: Open) -> None:
+    opened("agent", "h1").check_agent("h1")
+    with pytest.raises(Refused, match='may not take orders for host "h2"') as caught:
+        opened("agent", "h1").check_agent("h2")
+    assert "galaxy redis url agent --host h2" in caught.value.hint
+
+
 def test_an_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: Open) -> None:
     with pytest.raises(Refused):
         opened("agent", "h9")

@@ -3,9 +3,10 @@
 import pytest
 
 from galaxy.appmaster.service import AppMasterService
+from galaxy.appmaster.views import REFUSED_MAX, refused_agents
 from galaxy.driver.ports import Grant
 from galaxy.errors import NotFound
-from galaxy.model.agent import AgentInfo, AgentRecord, AgentState
+from galaxy.model.agent import AgentInfo, AgentRecord, AgentState, Beat, BeatsSeen
 from galaxy.model.base import Noun, encode
 from galaxy.model.container import Container, ContainerState, Group, GroupOrder, Reason
 from galaxy.model.demand import demand_of
@@ -108,6 +109,16 @@ def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: Memory
     assert (view.cpu_total_milli, view.cpu_assigned_milli) == (4000, 107)
     assert view.safe_mode is not None and view.safe_mode.code == "safe-mode"
     assert {leader.role for leader in view.leaders} == {"resman", "appmaster"}
+
+
+def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_crowd() -> None:
+    far = [Beat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
+    near = Beat(agent="near", at_s=1000.0, boot="b", wire=1)
+    told = refused_agents(BeatsSeen(now_s=1000.0, beats=(near, *far)))
+    assert len(told) == REFUSED_MAX
+    assert told[0].message.startswith("h000: wire version '99' is not 1")
+    assert "upgrade the older" in told[0].message
+    assert refused_agents(BeatsSeen(now_s=2000.0, beats=(near, *far))) == ()
 
 
 def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:
