@@ -21,6 +21,7 @@ from flower.urls import settings
 from kombu.exceptions import OperationalError
 
 from galaxy.driver import notify
+from galaxy.web.quiet import Seldom
 
 LOOPBACK: Final = "127.0.0.1"
 OPTIONS: Final[dict[str, Any]] = {
@@ -52,6 +53,7 @@ def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
     """
     configure(address=address, port=port)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    logging.getLogger("flower.events").addFilter(Seldom())
     flower = Flower(capp=app, options=options, **settings)
     atexit.register(flower.stop)
     signal.signal(signal.SIGTERM, _end)
