@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from galaxy.cli.local import remains
 from galaxy.client import Galaxy
-from galaxy.errors import GalaxyError
-from galaxy.model.views import JobView, PodView
+from galaxy.model.views import PodView
 from galaxy.nexus.nexus import Nexus
+from tests.support.asking import Asking
+from tests.support.waiting import until
 
-T = TypeVar("T")
 COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.1; done"
 
 
-class Parts:
+class Parts(Asking):
     """Parts by name; ``start`` runs one, from a release's folder if there is one."""
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -49,7 +52,7 @@ class Parts:
     def stop(self, part: str, number: int = signal.SIGTERM) -> None:
         process = self.processes.pop(part)
         process.send_signal(number)
-        process.wait(20)
+        process.wait(60)
 
     def end(self) -> None:
         for part in list(self.processes):
@@ -60,31 +63,16 @@ class Parts:
 
     # ---- looking
 
-    def ask(self, what: Callable[[Galaxy], T], timeout_s: float = 20.0) -> T:
-        """Ask, and again while nobody answers."""
-        end_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                with Galaxy(self.url) as galaxy:
-                    return what(galaxy)
-            except GalaxyError:
-                if time.monotonic() > end_s:
-                    raise
-                time.sleep(0.1)
-
-    def job(self, name: str) -> JobView:
-        return self.ask(lambda galaxy: galaxy.job(name))
-
-    def pods(self, name: str) -> list[PodView]:
-        return list(self.job(name).pods)
+    def sdk(self) -> Galaxy:
+        return Galaxy(self.url)
 
     def run(self, job: dict[str, Any]) -> list[PodView]:
         """Submit a job, or update it if it is there; return its pods when all is as wanted."""
         name = job["name"]
         if any(summary.name == name for summary in self.ask(lambda galaxy: galaxy.jobs())):
-            self.ask(lambda galaxy: galaxy.update(job))
+            self.change("update", job)
         else:
-            self.ask(lambda galaxy: galaxy.submit(job))
+            self.change("submit", job)
         revision = self.job(name).summary.revision
         return until(f"{name} is as wanted", lambda: self._settled(name, revision), 40)
 
@@ -122,6 +110,21 @@ class Parts:
         return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in sorted(ends.items()))
 
 
+@contextmanager
+def one_host(url: str, prefix: str, agents: Sequence[str] = ("h1",)) -> Iterator[Parts]:
+    """Yield a host for parts, in a folder of its own, and leave nothing of it nor of its ``agents``."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+    made = Parts(folder, url)
+    try:
+        yield made
+    finally:
+        made.end()
+        print(made.words())  # Shown with a failure.
+        left = remains.clear(folder, [f"{made.root}-{name}" for name in agents], timeout_s=30)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert not left
+
+
 def witness(name: str, **task: Any) -> dict[str, Any]:
     """Return a service of two pods that count."""
     return {
@@ -142,14 +145,3 @@ def release_of(pid: int) -> str:
     """Return the PYTHONPATH that a process was started with, by itself or before a fork."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next((e.partition(b"=")[2].decode() for e in entries if e.startswith(b"PYTHONPATH=")), "")
-
-
-def until(what: str, true: Callable[[], T], timeout_s: float = 30.0) -> T:
-    """Ask until ``true`` is: nobody tells a test from outside. Returns what it said."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        said = true()
-        if said:
-            return said
-        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
-        time.sleep(0.1)

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.marks import needs_root
 from tests.support.netns import Network, missing
 
 from .fleet import Fleet
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.root)
-            item.add_marker(pytest.mark.timeout(180))
-            if missing():
-                item.add_marker(pytest.mark.skip(reason=missing()))
+    needs_root(items, Path(__file__).parent, timeout_s=180, missing=missing())
 
 
 @pytest.fixture(scope="session")

@@ -7,23 +7,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from galaxy.cli.local import remains
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
-from galaxy.model.views import AgentView, EndpointView, JobView, PodView
+from galaxy.model.views import AgentView, EndpointView
 from galaxy.nexus.nexus import Nexus
+from tests.support.asking import Asking
 from tests.support.netns import Host, Network
 from tests.support.redis_server import server_binary
+from tests.support.waiting import until
 
-T = TypeVar("T")
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 AGENTS = ("h1", "h2", "h3", "h4")
 SUSPECT_S = 4.0
@@ -34,7 +34,7 @@ COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
 """A witness: its own pid and how far it has counted, five times a second."""
 
 
-class Crew:
+class Crew(Asking):
     """Processes on hosts, all files in one folder: agents by name, and a desk where clients sit."""
 
     def __init__(self, agents: dict[str, Host], desk: Host) -> None:
@@ -74,8 +74,8 @@ class Crew:
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
-            process.wait(10)
-        left = remains.clear(self.folder, list(self.roots.values()))
+            process.wait(30)
+        left = remains.clear(self.folder, list(self.roots.values()), timeout_s=30)
         shutil.rmtree(self.folder, ignore_errors=True)
         return list(left.lines())
 
@@ -88,24 +88,6 @@ class Crew:
     def sdk(self, timeout_s: float = 5.0, desk: Host | None = None) -> Iterator[Galaxy]:
         with (desk or self.desk).inside(), Galaxy(self.url(), timeout_s=timeout_s) as galaxy:
             yield galaxy
-
-    def ask(self, what: Callable[[Galaxy], T], timeout_s: float = 20.0) -> T:
-        """Ask, and again while nobody answers."""
-        end_s = time.monotonic() + timeout_s
-        while True:
-            try:
-                with self.sdk() as galaxy:
-                    return what(galaxy)
-            except GalaxyError:
-                if time.monotonic() > end_s:
-                    raise
-                time.sleep(0.1)
-
-    def job(self, name: str) -> JobView:
-        return self.ask(lambda galaxy: galaxy.job(name))
-
-    def pods(self, name: str) -> list[PodView]:
-        return list(self.job(name).pods)
 
     def endpoints(self, service: str) -> list[EndpointView]:
         return self.ask(lambda galaxy: galaxy.discover(service))
@@ -136,8 +118,7 @@ class Crew:
 
     def run(self, job: dict[str, Any], timeout_s: float = 30.0) -> None:
         """Submit a job, and wait until all of it runs."""
-        with self.sdk() as galaxy:
-            galaxy.submit(job)
+        self.change("submit", job)
         try:
             until(f"{job['name']} runs", lambda: self.job(job["name"]).settled, timeout_s)
         except AssertionError:
@@ -146,7 +127,7 @@ class Crew:
 
     def remove(self, name: str) -> None:
         with suppress(GalaxyError):
-            self.ask(lambda galaxy: galaxy.remove(name))
+            self.change("remove", name)
         until(f"nothing of {name} is left", lambda: not self.lives(name), 30)
 
     # ---- looking, on the hosts' own disks
@@ -229,17 +210,6 @@ def witness(name: str, replica: int, **task: Any) -> dict[str, Any]:
 def unbroken(lines: list[tuple[int, int]]) -> bool:
     """Return whether one program alone wrote ``lines``, without leaving a number out."""
     return len({pid for pid, _ in lines}) == 1 and [n for _, n in lines] == list(range(1, len(lines) + 1))
-
-
-def until(what: str, true: Callable[[], T], timeout_s: float = 30.0) -> T:
-    """Ask until ``true`` is: nobody tells a test from outside. Returns what it said."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        said = true()
-        if said:
-            return said
-        assert time.monotonic() < deadline, f"not in {timeout_s:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 def write(folder: Path, job: dict[str, Any]) -> Path:

@@ -29,7 +29,11 @@ class Pair:
         self.one, self.two = network.add("one"), network.add("two")
         self.at_one, self.at_two = _datagrams(self.one), _datagrams(self.two)
 
-    def heard(self, sender: str, wait_s: float = 0.3) -> bool:
+    def hears(self, sender: str, wanted: bool) -> bool:
+        """Return whether words from ``sender`` reach the other; a busy machine has time if they should."""
+        return any(self._heard(sender) for _ in range(30 if wanted else 1))
+
+    def _heard(self, sender: str, wait_s: float = 0.3) -> bool:
         """Return whether a word from ``sender`` reaches the other."""
         at, to, there = (
             (self.at_one, self.at_two, self.two) if sender == "one" else (self.at_two, self.at_one, self.one)
@@ -54,31 +58,31 @@ def _datagrams(host: Host) -> socket.socket:
 
 def test_cut_host_is_neither_heard_nor_hears_until_it_joins(network: Network) -> None:
     pair = Pair(network)
-    assert pair.heard("one")
-    assert pair.heard("two")
+    assert pair.hears("one", True)
+    assert pair.hears("two", True)
     for way, (speaks, hears) in {
         "both": (False, False), "out": (False, True), "in": (True, False)
     }.items():  # fmt: skip
         pair.one.cut(way)  # type: ignore[arg-type]
-        assert (pair.heard("one"), pair.heard("two")) == (speaks, hears), way
+        assert (pair.hears("one", speaks), pair.hears("two", hears)) == (speaks, hears), way
         pair.one.join()
-        assert (pair.heard("one"), pair.heard("two")) == (True, True), way
+        assert (pair.hears("one", True), pair.hears("two", True)) == (True, True), way
 
 
 def test_host_may_lose_another_in_one_way_or_both_and_no_third(network: Network) -> None:
     pair, third = Pair(network), network.add("three")
     at_third = _datagrams(third)
     pair.one.lose(pair.two)
-    assert (pair.heard("one"), pair.heard("two")) == (False, True)
+    assert (pair.hears("one", False), pair.hears("two", True)) == (False, True)
     pair.one.find(pair.two)
-    assert (pair.heard("one"), pair.heard("two")) == (True, True)
+    assert (pair.hears("one", True), pair.hears("two", True)) == (True, True)
     network.part([pair.one, third], [pair.two])
-    assert (pair.heard("one"), pair.heard("two")) == (False, False)
+    assert (pair.hears("one", False), pair.hears("two", False)) == (False, False)
     pair.at_one.sendto(b"word", (third.address, 7))
-    at_third.settimeout(5)
+    at_third.settimeout(30)
     assert at_third.recv(8) == b"word"
     network.heal()
-    assert (pair.heard("one"), pair.heard("two")) == (True, True)
+    assert (pair.hears("one", True), pair.hears("two", True)) == (True, True)
 
 
 def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network) -> None:
@@ -88,24 +92,24 @@ def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network)
         listener = socket.create_server((pair.two.address, 80))
     with pair.one.inside():
         began_s = time.monotonic()
-        sending = socket.create_connection((pair.two.address, 80), timeout=10)
+        sending = socket.create_connection((pair.two.address, 80), timeout=30)
     assert time.monotonic() - began_s > 0.08
     receiving = listener.accept()[0]
     sent = os.urandom(200_000)
     began_s = time.monotonic()
     sender = threading.Thread(target=sending.sendall, args=(sent,))
     sender.start()
-    receiving.settimeout(20)
+    receiving.settimeout(60)
     got = b""
     while len(got) < len(sent):
         got += receiving.recv(65536)
-    sender.join(timeout=10)
+    sender.join(timeout=30)
     assert got == sent
     assert time.monotonic() - began_s > 200_000 * 8 / 4_000_000
     pair.one.cut()
-    assert not pair.heard("one")
+    assert not pair.hears("one", False)
     pair.one.fast()
-    assert pair.heard("one")
+    assert pair.hears("one", True)
 
 
 def test_closed_network_leaves_no_process(network: Network) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from .fleet import AGENTS, DEAD_S, SUSPECT_S, Fleet, unbroken, until, witness
+from tests.support.waiting import until
+
+from .fleet import AGENTS, DEAD_S, SUSPECT_S, Fleet, unbroken, witness
 
 BACK_S = 20.0
 """How long a host may need, once it is back, to be as wanted: Redis' clients wait 5 s for an answer."""
@@ -73,8 +75,7 @@ def test_half_of_the_hosts_cut_off_at_once_is_safe_mode_and_nothing_moves(fleet:
         fleet.agents[name].cut()
     until("safe mode", lambda: fleet.ask(lambda galaxy: galaxy.status()).safe_mode, SUSPECT_S + 10)
     assert "safe mode: 2 of 4 agents vanished at once" in fleet.cli("status")
-    with fleet.sdk() as galaxy:
-        galaxy.submit(witness("late", 1))
+    fleet.change("submit", witness("late", 1))
     # What is tested is that nothing happens when they could be dead.
     time.sleep(DEAD_S)
     assert fleet.lives("half") == lives
@@ -84,7 +85,7 @@ def test_half_of_the_hosts_cut_off_at_once_is_safe_mode_and_nothing_moves(fleet:
         fleet.agents[name].join()
     until("safe mode is over", lambda: not fleet.ask(lambda galaxy: galaxy.status()).safe_mode, BACK_S)
     until("what waited runs", lambda: fleet.job("late").settled, BACK_S)
-    assert set(fleet.standings().values()) == {"alive"}
+    until("all agents are alive", lambda: set(fleet.standings().values()) == {"alive"}, BACK_S)
     assert fleet.lives("half") == lives
     assert all(unbroken(lines) for lines in fleet.counts("half").values())
     fleet.remove("late")
@@ -97,8 +98,7 @@ def test_host_that_hears_and_cannot_speak_is_replaced_and_destroys_what_it_made_
     host = fleet.agents["h3"]
     host.cut("out")
     # Orders may still reach it, over connections that Redis believes in.
-    with fleet.sdk() as galaxy:
-        galaxy.submit(witness("deaf", 4))
+    fleet.change("submit", witness("deaf", 4))
     until("h3 is dead", lambda: fleet.standings()["h3"] == "dead", DEAD_S + 15)
     until("all run", lambda: fleet.job("deaf").settled, 30)
     pods = fleet.pods("deaf")

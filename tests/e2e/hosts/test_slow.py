@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .fleet import Fleet, until, witness
+from tests.support.waiting import until
+
+from .fleet import Fleet, witness
 
 SLOW = {"delay_ms": 100, "jitter_ms": 25, "loss": 0.015, "rate_bit": 1_000_000}
 """In each direction: a round trip is 200 +- 50 ms. Each packet may be lost, there and back."""
@@ -25,7 +27,7 @@ def test_agent_behind_a_slow_link_does_everything_and_is_never_suspect(fleet: Fl
     assert len(said) == 3
     before = {view.index: view.pid for view in mine}
     began_s = time.monotonic()
-    fleet.ask(lambda galaxy: galaxy.update(_far(env={"GREETING": "again"})))
+    fleet.change("update", _far(env={"GREETING": "again"}))
     until("the update is everywhere", lambda: _updated(fleet), 90)
     print(f"updated, four at once, in {time.monotonic() - began_s:.1f} s")
     after = {view.index: view.pid for view in fleet.pods("far") if view.agent == "h4"}
@@ -66,5 +68,4 @@ def test_leaders_behind_a_slow_link_keep_their_leases_and_lead(fleet: Fleet) -> 
 
 
 def epochs(fleet: Fleet) -> dict[str, int]:
-    with fleet.sdk() as galaxy:
-        return {leader.role: leader.epoch for leader in galaxy.leaders()}
+    return fleet.ask(lambda galaxy: {leader.role: leader.epoch for leader in galaxy.leaders()})

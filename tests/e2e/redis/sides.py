@@ -8,9 +8,10 @@ from contextlib import suppress
 import redis
 
 from galaxy.errors import GalaxyError
-from tests.e2e.hosts.fleet import Crew, until
+from tests.e2e.hosts.fleet import Crew
 from tests.support.netns import Host, Network
 from tests.support.sentinel import Guarded, Process
+from tests.support.waiting import until
 
 PARTS = ("resman", "appmaster")
 LONG = ("--dead-after", "90s")

@@ -13,9 +13,10 @@ from galaxy.driver.ports import Grant
 from galaxy.errors import NotLeader
 from galaxy.model.table import Change
 from galaxy.nexus import Nexus, keys
-from tests.e2e.hosts.fleet import unbroken, until, witness
+from tests.e2e.hosts.fleet import unbroken, witness
 from tests.support.netns import Host, Network, missing
 from tests.support.sentinel import DOWN_AFTER_MS
+from tests.support.waiting import until
 
 from .adders import Adders
 from .conftest import Load, check_accepted

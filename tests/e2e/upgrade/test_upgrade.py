@@ -8,7 +8,8 @@ from pathlib import Path
 
 from galaxy.cli.local import remains
 from tests.support import releases
-from tests.support.parts import Parts, parent, release_of, until, witness
+from tests.support.parts import Parts, parent, release_of, witness
+from tests.support.waiting import until
 
 TOO_FAR = "sender and receiver are too far apart"
 
@@ -35,9 +36,9 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
     assert len(mixed.cli("logs", "kept", "--pod", "0", "--tail", "3").splitlines()) == 3
     updated = mixed.run(witness("kept", env={"GREETING": "2"}))
     assert {pod.index: pod.pid for pod in updated} == pids
-    mixed.ask(lambda galaxy: galaxy.stop("kept"))
+    mixed.change("stop", "kept")
     until("it stopped", lambda: {pod.state for pod in mixed.pods("kept")} == {"stopped"})
-    mixed.ask(lambda galaxy: galaxy.start("kept"))
+    mixed.change("start", "kept")
     until("it runs", lambda: mixed.job("kept").settled)
     assert {pod.index: pod.pid for pod in mixed.pods("kept")} == pids
 
@@ -49,7 +50,7 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
     until("it runs", lambda: mixed.job("kept").settled)
     assert any("killed by signal 9" in text for _, text in mixed.events(before[0].pod))
     assert parent(moved[0].pid) == launcher
-    mixed.ask(lambda galaxy: galaxy.remove("kept"))
+    mixed.change("remove", "kept")
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
@@ -75,7 +76,7 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path:
     mixed.run(witness("fresh", env={"GREETING": "3"}))
     assert {key[-1] for key in mixed.counts("fresh")} == {"1"}, "a container was replaced"
     for name in ("kept", "fresh"):
-        mixed.ask(lambda galaxy, name=name: galaxy.remove(name))
+        mixed.change("remove", name)
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
