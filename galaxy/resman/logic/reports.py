@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from galaxy.ids import HOST, split_pod
@@ -12,6 +14,9 @@ from galaxy.resman.logic.lifecycle import Adopted, Destroyed, Ended, Started
 from galaxy.resman.logic.watch import Watch
 from galaxy.scheduler.reconcile import difference
 from galaxy.scheduler.view import Standing
+
+NEWS_MAX: Final = 1000
+"""Containers that an agent has reported since its last full report, before it is asked for another."""
 
 
 def take_in(books: Books, report: AgentReport) -> None:
@@ -113,6 +118,8 @@ def _compare(books: Books, watch: Watch, report: AgentReport) -> None:
             _missing(books, key, row, proven=report.epoch >= books.epoch)
     if not report.full:
         watch.news.update((one.container, serial) for one in found)
+        if len(watch.news) > NEWS_MAX:
+            books.ask(agent)  # With a full report it begins anew.
 
 
 def _found(books: Books, key: str, found: ContainerFound) -> None:
