@@ -101,7 +101,7 @@ def _name(kind: Any) -> str:
 
 def fold(*facts: object) -> int:
     """Return 60 bits that stand for ``facts``; XOR them over a set to digest the set."""
-    text = "\x1f".join(str(fact) for fact in facts)
+    text = "\x1f".join(map(str, facts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 4
 
 

@@ -64,6 +64,9 @@ class Table(Generic[T]):
     def values(self) -> Iterable[T]:
         return self._rows.values()
 
+    def items(self) -> Iterable[tuple[str, T]]:
+        return self._rows.items()
+
     def where(self, index: str, value: Hashable) -> tuple[str, ...]:
         """Return the keys filed under ``value``, in the order they came to be there."""
         return tuple(self._filed[index].get(value, ()))
@@ -119,12 +122,24 @@ class Table(Generic[T]):
         Raises:
             BadMessage: a row is not a ``kind``.
         """
-        self._rows.clear()
+        self.fill({key: decode(value, self.kind) for key, value in rows})
+
+    def fill(self, rows: Mapping[str, T]) -> None:
+        """Replace everything by stored rows that are decoded already, sorted by key."""
         self._before.clear()
-        for filed in self._filed.values():
-            filed.clear()
-        for key, value in sorted(rows):
-            self._set(key, None, decode(value, self.kind))
+        self._rows = {key: rows[key] for key in sorted(rows)}
+        self._filed = {index: {} for index in self._keys}
+        for index, key_of in self._keys.items():  # There may be 100,000: one pass for each index.
+            filed = self._filed[index]
+            for key, row in self._rows.items():
+                value = key_of(row)
+                if value is None:
+                    continue
+                keys = filed.get(value)
+                if keys is None:
+                    filed[value] = {key: None}
+                else:
+                    keys[key] = None
 
     def _set(self, key: str, old: T | None, new: T | None) -> None:
         if new is None:

@@ -195,6 +195,39 @@ class ClusterView:
         for key, row in zip(keys, rows.tolist(), strict=True):
             held[key] = Holding(row, group, load, True)
 
+    def hold_all(self, holdings: Sequence[tuple[str, str, str, Load, bool]]) -> None:
+        """Charge many (key, agent, group, load, making), none of which holds anything yet.
+
+        It comes to what ``hold`` does with one after the other, in a few passes over arrays.
+        """
+        if not holdings:
+            return
+        rows = [self._rows[agent] for _, agent, _, _, _ in holdings]
+        lows, highs = self.ports_low.tolist(), self.ports_high.tolist()
+        bound: list[int] = []
+        for row, (key, _, group, load, making) in zip(rows, holdings, strict=True):
+            self._held[key] = Holding(row, group, load, making)
+            counts = self.group_rows.setdefault(group, {})
+            counts[row] = counts.get(row, 0) + 1
+            for port in load.ports:
+                binders = self.port_rows.setdefault(port, {})
+                binders[row] = binders.get(row, 0) + 1
+                if binders[row] == 1 and lows[row] <= port <= highs[row]:
+                    bound.append(row)
+        at = np.array(rows, np.int64)
+        for column, amounts in (
+            (self.cpu, [load.cpu_milli for _, _, _, load, _ in holdings]),
+            (self.memory, [load.memory_bytes for _, _, _, load, _ in holdings]),
+            (self.disk, [load.disk_bytes for _, _, _, load, _ in holdings]),
+            (self.ports, [load.dynamic for _, _, _, load, _ in holdings]),
+        ):
+            np.subtract.at(column, at, np.array(amounts, np.int64))
+        np.subtract.at(self.ports, np.array(bound, np.int64), 1)
+        np.subtract.at(self.slots, at, 1)
+        np.add.at(self.held, at, 1)
+        np.add.at(self.making, at, np.array([making for _, _, _, _, making in holdings], np.int64))
+        self._stale.update(rows)
+
     def release(self, key: str) -> None:
         """Give back what ``key`` holds; nothing when it holds nothing."""
         holding = self._held.pop(key, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.errors import NotLeader
+from galaxy.errors import BadMessage, NotLeader
 from galaxy.model.agent import AgentUsage
 from galaxy.model.answer import Answer, Reply
 from galaxy.model.base import decode
@@ -169,3 +169,25 @@ def test_an_answer_reaches_who_waits_for_it_once(world: World) -> None:
 def test_who_waits_for_another_answer_gets_none(world: World) -> None:
     world.nexus.reply([Reply(reply="r1", answer=Answer(key="k"))])
     assert world.other.await_reply("r2", 0.05) is None
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"name":"x"}', b"", b"{", b'{"name":"x","total":1},{"name":"y","total":1}']
+)
+def test_a_stored_row_that_is_none_is_refused_and_the_table_stays_as_it_was(
+    world: World, value: bytes
+) -> None:
+    world.nexus.commit(world.grant(), 1, [*put(a=1), Change(table="counts", key="broken", value=value)], [])
+    table: Table[Count] = Table("counts", Count)
+    table.put("old", Count(name="old", total=1))
+    with pytest.raises(BadMessage):
+        world.other.load(ROLE, [table])
+    assert list(table) == ["old"]
+
+
+def test_keys_of_any_characters_are_loaded_as_they_were_written(world: World) -> None:
+    names = ['a"b', "a/b", "a\\b", "ä\u2028\U0001f30c", "a\nb\x00\x1f", "x" * 5000]
+    world.nexus.commit(world.grant(), 1, put(**dict.fromkeys(names, 1)), [])
+    table: Table[Count] = Table("counts", Count)
+    world.other.load(ROLE, [table])
+    assert list(table) == sorted(names)

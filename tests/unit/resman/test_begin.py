@@ -1,0 +1,46 @@
+"""A new leader's books, made from the tables at once, are those that the last one kept step by step."""
+
+from typing import Any
+
+import pytest
+
+from galaxy.resman.logic import ResMan
+from galaxy.resman.logic.books import Books
+from tests.unit.resman.test_fuzz import Story
+
+COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_books_begun_from_tables_are_those_kept_step_by_step(seed: int) -> None:
+    story = Story(seed)
+    story.order()
+    for _ in range(40):
+        story.trouble()
+        story.second()
+        cluster = story.cluster
+        fresh = ResMan(cluster.config)
+        for name, table in fresh.tables.items():
+            table.load(cluster.store.get(name, {}).items())
+        fresh.lead(cluster.epoch + 1, cluster.now_s)
+        assert facts(fresh.books) == facts(cluster.resman.books)
+
+
+def facts(books: Books) -> dict[str, Any]:
+    """Return what is derived from tables, by name of agent."""
+    view = books.view
+    rows = {name: row for row, name in enumerate(view.names)}
+    name_of = {row: name for name, row in rows.items()}
+    return {
+        "columns": {
+            name: [int(getattr(view, column)[row]) for column in COLUMNS] for name, row in rows.items()
+        },
+        "ports": {port: {name_of[row]: n for row, n in by.items()} for port, by in view.port_rows.items()},
+        "groups": {
+            group: {name_of[row]: n for row, n in by.items()} for group, by in view.group_rows.items()
+        },
+        "digests": {name: watch.digest for name, watch in books.watches.items()},
+        "used": books.charges._used,
+        "owed": sorted(books.owed._due),
+        "waiting": {group for group in books.groups if books.containers.count("waiting", group)},
+    }
