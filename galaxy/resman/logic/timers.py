@@ -84,12 +84,16 @@ class Timers:
 
 
 class Backoff:
-    """How often something may be asked of somebody; a quiet time forgives."""
+    """How often something may be asked of somebody; a quiet time forgives, and is forgotten."""
 
     def __init__(self, first_s: float, most_s: float) -> None:
         self.first_s = first_s
         self.most_s = most_s
         self._asked: dict[str, tuple[float, float]] = {}
+        self._room = 64
+
+    def __len__(self) -> int:
+        return len(self._asked)
 
     def due(self, key: str, now_s: float) -> bool:
         """Return whether ``key`` may be asked now, and count it as asked if so."""
@@ -99,4 +103,11 @@ class Backoff:
         if now_s - due_s > self.most_s:
             wait_s = self.first_s
         self._asked[key] = (now_s + wait_s, min(self.most_s, 2 * wait_s))
+        if len(self._asked) > self._room:
+            self._forget(now_s)
         return True
+
+    def _forget(self, now_s: float) -> None:
+        """Drop whoever is forgiven: a name that is never heard of again takes no place."""
+        self._asked = {key: asked for key, asked in self._asked.items() if now_s - asked[0] <= self.most_s}
+        self._room = max(64, 2 * len(self._asked))
