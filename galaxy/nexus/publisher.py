@@ -46,6 +46,20 @@ class Publisher:
     def __call__(self, sends: Sequence[Send]) -> None:
         self.publish(sends)
 
+    def open(self) -> None:
+        """Connect now: to do so with the first message would hold that up for many round trips.
+
+        A Redis that does not answer is left for ``publish`` to find.
+        """
+        with self._lock:
+            if self._producer is None:
+                try:
+                    with self._connect().channel.conn_or_acquire() as client:
+                        client.ping()
+                except _BROKEN as error:
+                    self._drop()
+                    log.warning("event=publisher.not-open cause=%r", str(self._unreachable(error)))
+
     def publish(self, sends: Sequence[Send]) -> None:
         """Publish every message; one that cannot be encoded is logged and left out.
 
@@ -76,12 +90,16 @@ class Publisher:
 
     def _flush(self, messages: Sequence[dict[str, Any]]) -> None:
         if self._producer is None:
-            options = publish_options(self._name, self._server)
-            self._connection = Connection(self._url.server(), transport=TRANSPORT, transport_options=options)
-            self._producer = Producer(self._connection.channel(), auto_declare=False)
+            self._connect()
         with self._producer.batch(BATCH):
             for message in messages:
                 self._producer.publish(**message)
+
+    def _connect(self) -> Any:
+        options = publish_options(self._name, self._server)
+        self._connection = Connection(self._url.server(), transport=TRANSPORT, transport_options=options)
+        self._producer = Producer(self._connection.channel(), auto_declare=False)
+        return self._producer
 
     def _message(self, send: Send) -> dict[str, Any] | None:
         try:

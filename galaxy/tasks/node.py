@@ -86,6 +86,7 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     nexus = Nexus.connect(options.url, name=node)
     nexus.check_agent(options.host)
     publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
+    publisher.open()
 
     def publish(send: Send) -> None:
         publisher.publish((send,))
@@ -141,6 +142,7 @@ def run_leader(
     node = f"{role}@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
     publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
+    publisher.open()
     queues = names.leader_queues(role)
     gate = Gate(*queues)
     shell = LeaderShell(

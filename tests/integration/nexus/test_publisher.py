@@ -125,3 +125,24 @@ def test_another_wire_version_is_a_bad_message(v: object) -> None:
 
 def test_a_body_sent_by_hand_as_plain_values_is_read_too() -> None:
     assert read(1, {"job": "x"}, JobRef) == JobRef(job="x")
+
+
+def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(
+    nexus: Nexus, publisher: Publisher
+) -> None:
+    publisher.open()
+    before = nexus.client.info("stats")["total_connections_received"]
+    publisher.publish([send("opened")])
+    assert nexus.client.info("stats")["total_connections_received"] == before
+    assert len(taken(nexus, "opened")) == 1
+
+
+def test_opening_while_redis_is_away_is_left_for_the_first_message(redis_server: RedisServer) -> None:
+    publisher = Publisher(redis_server.url, name="publisher")
+    redis_server.stop()
+    publisher.open()
+    with pytest.raises(Unreachable):
+        publisher.publish([send("early")])
+    redis_server.start()
+    publisher.publish([send("late")])
+    publisher.close()
