@@ -46,7 +46,8 @@ class ShellOptions:
 class LeaderShell:
     """Leads a role whenever it can. ``owner`` is unique over all processes of all times.
 
-    ``on_lead`` and ``on_stand_by`` are called from the loop's thread and shall not block.
+    ``on_lead`` and ``on_stand_by`` are called from the loop's thread and shall not block;
+    ``prepare`` has a thread of its own, from when the lease is won, and may take its time.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class LeaderShell:
         logic: Logic,
         nexus: LeaderNexus,
         publish: Publish,
+        prepare: Callable[[], None] = lambda: None,
         on_lead: Callable[[], None] = lambda: None,
         on_stand_by: Callable[[], None] = lambda: None,
         options: ShellOptions | None = None,
@@ -70,6 +72,7 @@ class LeaderShell:
         self._logic = logic
         self._nexus = nexus
         self._publish = publish
+        self._prepare = prepare
         self._on_lead = on_lead
         self._on_stand_by = on_stand_by
         self._stopping = threading.Event()
@@ -141,6 +144,7 @@ class LeaderShell:
         try:
             for keeper in keepers:
                 keeper.start()
+            threading.Thread(target=self._prepare, name=f"{self.role}-prepare", daemon=True).start()
             with _all_is_kept():
                 leadership.begin(time.time())
             self.inbox.clear()

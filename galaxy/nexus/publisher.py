@@ -49,16 +49,17 @@ class Publisher:
     def open(self) -> None:
         """Connect now: to do so with the first message would hold that up for many round trips.
 
-        A Redis that does not answer is left for ``publish`` to find.
+        A connection that is there is replaced: after hours of silence, something on the way may have
+        forgotten it. A Redis that does not answer is left for ``publish`` to find.
         """
         with self._lock:
-            if self._producer is None:
-                try:
-                    with self._connect().channel.conn_or_acquire() as client:
-                        client.ping()
-                except _BROKEN as error:
-                    self._drop()
-                    log.warning("event=publisher.not-open cause=%r", str(self._unreachable(error)))
+            self._drop()
+            try:
+                with self._connect().channel.conn_or_acquire() as client:
+                    client.ping()
+            except _BROKEN as error:
+                self._drop()
+                log.warning("event=publisher.not-open cause=%r", str(self._unreachable(error)))
 
     def publish(self, sends: Sequence[Send]) -> None:
         """Publish every message; one that cannot be encoded is logged and left out.

@@ -142,7 +142,6 @@ def run_leader(
     node = f"{role}@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
     publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
-    publisher.open()
     queues = names.leader_queues(role)
     gate = Gate(*queues)
     shell = LeaderShell(
@@ -152,6 +151,7 @@ def run_leader(
         logic=logic,
         nexus=nexus,
         publish=publisher.publish,
+        prepare=publisher.open,
         on_lead=gate.open,
         on_stand_by=gate.close,
         options=ShellOptions(ttl_s=options.lease_s, usages_s=usages_s),

@@ -137,6 +137,21 @@ def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(
     assert len(taken(nexus, "opened")) == 1
 
 
+def test_opening_again_leaves_no_connection_that_somebody_on_the_way_may_have_forgotten(
+    nexus: Nexus, publisher: Publisher
+) -> None:
+    def ours() -> set[str]:
+        return {client["id"] for client in nexus.client.client_list() if client["name"] == "publisher"}
+
+    publisher.open()
+    first = ours()
+    publisher.open()
+    assert first
+    assert not first & ours()
+    publisher.publish([send("opened")])
+    assert len(taken(nexus, "opened")) == 1
+
+
 def test_opening_while_redis_is_away_is_left_for_the_first_message(redis_server: RedisServer) -> None:
     publisher = Publisher(redis_server.url, name="publisher")
     redis_server.stop()
