@@ -15,6 +15,8 @@ from galaxy.container.retry import Retry
 _ROUND: Final = b"R"
 _CLEAN: Final = b"C"
 _LEFT: Final = b"L"
+_MORE: Final = b"M"
+"""What was there when the round began is gone, and there is other garbage."""
 _RETRY_FIRST_S: Final = 1.0
 _RETRY_LONGEST_S: Final = 60.0
 _TRIES_MAX: Final = 10
@@ -36,6 +38,13 @@ def has_garbage(garbage: str) -> bool:
             return next(entries, None) is not None
     except FileNotFoundError:
         return False
+
+
+def _names(garbage: str) -> set[str]:
+    try:
+        return set(os.listdir(garbage))
+    except FileNotFoundError:
+        return set()
 
 
 class Janitor:
@@ -95,6 +104,8 @@ class Janitor:
         was_busy, self.busy = self.busy, False
         if said == _CLEAN:
             self._succeeded()
+        elif said == _MORE:
+            self._retry.succeeded()
         elif was_busy:
             self.failed("it resists" if said else "the janitor died")
         return bool(said)
@@ -138,8 +149,11 @@ def _clean(garbage: str, sock: socket.socket) -> NoReturn:
         kernel.close_all_but((0, 1, 2, sock.fileno()))
         os.nice(_NICE)
         while sock.recv(1):
+            before = _names(garbage)
             delete_within(garbage)
-            sock.send(_LEFT if has_garbage(garbage) else _CLEAN, socket.MSG_NOSIGNAL)
+            after = _names(garbage)
+            said = _LEFT if before & after else _MORE if after else _CLEAN
+            sock.send(said, socket.MSG_NOSIGNAL)
     except BrokenPipeError:
         pass  # The launcher is gone.
     except BaseException as error:  # noqa: BLE001 - the last frame of this process

@@ -248,10 +248,15 @@ class Launcher:
         before = self._janitor.fileno()
         try:
             self._janitor.start()
-            if self._janitor.fileno() != before:
-                self._watch(self._janitor.fileno())
         except OSError:
             self._dismiss_janitor()  # A new one tries again, when it is time.
+            return
+        if self._janitor.fileno() != before:
+            try:
+                self._watch(self._janitor.fileno())
+            except OSError as error:
+                self._janitor.failed(str(error))
+                self._dismiss_janitor()
 
     def _swept(self) -> None:
         if not self._janitor.done():

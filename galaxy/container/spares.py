@@ -153,7 +153,11 @@ class Spares:
     def make(self) -> None:
         """Fork one more, for a plan like the last, unless the host refuses."""
         assert self._like is not None, "none is made before a plan was seen"
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._failed(str(error))
+            return
         try:
             pid = self._nursery.fork(encode(self._like), theirs)
         except OSError as error:
@@ -236,13 +240,13 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoRe
         decode(encode(_LIKE), Handover)
         with contextlib.suppress(BrokenPipeError):  # All has been sent to us already, and this end left.
             sock.send(_WAITS, socket.MSG_NOSIGNAL)
-        place = decode(_heard(sock.recv(_HANDOVER_MAX)), Place)
+        place = decode(_heard(receive(sock)[0]), Place)
         flaw = None
         try:
             birth.take_place(place.plan, place.root, place.templates)
         except (OSError, GalaxyError) as error:
             flaw = error  # To be told when there is somewhere to tell it.
-        data, fds, _, _ = socket.recv_fds(sock, _HANDOVER_MAX, _FDS_MAX)
+        data, fds = receive(sock)
         sock.close()
         what = _received(place, decode(_heard(data), Handover), fds, entry, child)
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
@@ -250,6 +254,19 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: birth.Entry) -> NoRe
             os.write(2, f"event=spare.failed cause={str(error)!r}\n".encode())
         os._exit(1)
     birth.be_born(what, placed=True, flaw=flaw)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Return the next message and its descriptors; empty when the other end is closed and all is read.
+
+    An end that is closed before it has read all is told of first, and once (unix(7)): what it has
+    sent us is still there.
+    """
+    try:
+        data, fds, _, _ = socket.recv_fds(sock, _HANDOVER_MAX, _FDS_MAX)
+    except ConnectionResetError:
+        data, fds, _, _ = socket.recv_fds(sock, _HANDOVER_MAX, _FDS_MAX)
+    return data, fds
 
 
 def _heard(data: bytes) -> bytes:

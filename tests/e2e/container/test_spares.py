@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import resource
 import select
 import signal
 
@@ -82,6 +84,23 @@ def test_spares_die_with_their_launcher_and_containers_do_not(host) -> None:
         os.close(fd)
     host.until(lambda event: isinstance(event, LauncherLost))
     assert facts.start_ticks(launched.pid) == launched.start_ticks
+    assert "spare.failed" not in (host.state / "launcher.log").read_text()
+
+
+def test_refused_descriptor_for_a_spare_does_not_end_the_launcher(host) -> None:
+    host.launch(host.plan(0))
+    waiting = spares(host, 2)
+    launcher = host.launcher_pid()
+    taken = set(map(int, os.listdir(f"/proc/{launcher}/fd")))
+    free = next(fd for fd in itertools.count() if fd not in taken)
+    _, most = resource.prlimit(launcher, resource.RLIMIT_NOFILE, (free, 20_000))
+    try:
+        os.kill(waiting[0], signal.SIGKILL)
+        wait_until(lambda: "Too many open files" in (host.state / "launcher.log").read_text())
+    finally:
+        resource.prlimit(launcher, resource.RLIMIT_NOFILE, (most, most))
+    host.launch(host.plan(1))
+    assert host.launcher_pid() == launcher
 
 
 def test_other_volumes_want_another_root_and_get_it(host) -> None:

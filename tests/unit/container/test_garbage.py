@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
+import threading
+import time
 from pathlib import Path
 
-from galaxy.container.garbage import delete_within
+import pytest
+
+from galaxy.container.garbage import Janitor, delete_within
 
 DEEP = 3000
 """Deeper than Python may recurse, and longer a path than the kernel takes."""
@@ -43,3 +48,44 @@ def test_links_are_deleted_and_not_followed(tmp_path: Path) -> None:
 
 def test_garbage_that_is_not_there_is_fine(tmp_path: Path) -> None:
     delete_within(str(tmp_path / "none"))
+
+
+def test_garbage_that_comes_while_other_garbage_goes_does_not_resist(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.mkdir()
+    over = threading.Event()
+
+    def litter() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            one = tmp_path / f"one{number}"
+            one.mkdir()
+            for index in range(100):
+                (one / str(index)).touch()
+            one.rename(garbage / one.name)
+
+    thread = threading.Thread(target=litter)
+    thread.start()
+    janitor = Janitor(str(garbage))
+    rounds = 0
+    end_s = time.monotonic() + 60
+    try:
+        while thread.is_alive() or list(garbage.iterdir()):
+            assert time.monotonic() < end_s
+            janitor.litter()
+            janitor.start()
+            if not janitor.busy:
+                continue
+            assert select.select([janitor], [], [], 30)[0]
+            assert janitor.done()
+            rounds += 1
+            if rounds >= 15:
+                over.set()
+    finally:
+        over.set()
+        thread.join(10)
+        janitor.close()
+    assert "garbage.stays" not in capfd.readouterr().err
