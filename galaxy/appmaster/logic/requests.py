@@ -111,6 +111,8 @@ def _once(ledger: Ledger, request: Request, user: UserRecord | None) -> None:
     secret = result if isinstance(result, SecretView) else None
     quota = result if isinstance(result, QuotaView) else None
     row = msgspec.structs.replace(row, done=done, opened=opened, seen=seen, secret=secret, quota=quota)
+    if user is not None and user.user not in ledger.users:
+        row = msgspec.structs.replace(row, user="")  # He removed himself: no namesake is told of it.
     ledger.answer(row)
     _reply(ledger, request, result=result)
 

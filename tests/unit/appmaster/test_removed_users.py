@@ -26,6 +26,7 @@ from galaxy.model.request import (
 )
 from galaxy.model.secret import EnvFrom, Secret
 from galaxy.model.signing import stored_key
+from galaxy.model.user import Role
 from tests.unit.appmaster.test_access import JOB, Secured, kind
 from tests.unit.appmaster.world import batch, service, with_deploy, with_task
 
@@ -154,6 +155,21 @@ def test_namesake_is_not_told_what_a_removed_user_was_answered(world: Secured) -
     again(world)
     (answer,) = world.send(world.sign("ann", "galaxy.job.remove", JobRef(job="web"), key="the same key"))
     assert kind(answer) == "not-found"
+
+
+def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secured) -> None:
+    world.make("ops", {}, role=Role.OPERATOR)
+    asked = world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key")
+    assert [kind(answer) for answer in world.send(asked)] == ["ok"]
+    ledger = world.master.ledger
+    assert "ops" not in {row.user for row in ledger.answers.values()}
+    assert ("ops", "galaxy.user.remove", "ok") in {
+        (row.user, row.op, row.result) for row in ledger.audit.values()
+    }
+    world.make("ops", {}, role=Role.OPERATOR)
+    (answer,) = world.send(world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key"))
+    assert kind(answer) == "conflict"
+    assert "ops" in ledger.users
 
 
 def test_operators_still_see_what_a_removed_user_left(world: Secured) -> None:
