@@ -33,11 +33,16 @@ def user() -> None:
 @user.command(cls=Command)
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), default="user", show_default=True)
+@click.option("--with-jobs", is_flag=True, help="Jobs that were run in this name before are his own.")
 @cluster_options
-def add(target: Target, name: str, role: str) -> None:
-    """Make a user, and print the token; nobody can print it again."""
+def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
+    """Make a user, and print the token; nobody can print it again.
+
+    Jobs may bear his name already: of before there were users, when everybody called himself what he
+    liked. They are not his, unless he is an operator or you say so.
+    """
     with target.open() as galaxy:
-        write(galaxy.add_user(name, role=role))
+        write(galaxy.add_user(name, role=role, with_jobs=with_jobs))
 
 
 @user.command(cls=Command)

@@ -259,11 +259,18 @@ class Galaxy:
 
     # Users, for operators.
 
-    def add_user(self, user: str, *, role: str = "user", key: str = "") -> str:
-        """Make a user and return his token, ``USER:SECRET``; nobody can tell it again."""
+    def add_user(self, user: str, *, role: str = "user", with_jobs: bool = False, key: str = "") -> str:
+        """Make a user and return his token, ``USER:SECRET``; nobody can tell it again.
+
+        ``with_jobs`` makes what was run in this name, before there was such a user, his own.
+
+        Raises:
+            Conflict: there is such a user, or jobs in this name hold containers and are not said to be his.
+        """
         check_user_name(user)
         secret = secrets.token_urlsafe(32)
-        asked = request.AddUser(user=user, stored_key=stored_key(secret), role=Role(role))
+        stored = stored_key(secret)
+        asked = request.AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
         return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:

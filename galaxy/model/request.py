@@ -122,11 +122,15 @@ class ExecIn(Noun, frozen=True, kw_only=True):
 
 
 class AddUser(Noun, frozen=True, kw_only=True):
-    """Make a user; his token stays with whoever asks, ``stored_key`` is made of it."""
+    """Make a user; his token stays with whoever asks, ``stored_key`` is made of it.
+
+    ``with_jobs`` says that the jobs there are in this name are his own.
+    """
 
     user: UserName
     stored_key: StoredKey
     role: Role = Role.USER
+    with_jobs: bool = False
 
 
 class UserRef(Noun, frozen=True, kw_only=True):

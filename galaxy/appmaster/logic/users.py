@@ -30,7 +30,7 @@ SHOWN_MAX: Final = 5
 
 
 def begin(ledger: Ledger) -> None:
-    """Make the first operator, where there is one to make and no user yet."""
+    """Make the first operator, where there is one to make and no user yet; jobs in his name are his."""
     name, colon, stored = ledger.config.first_operator.partition(":")
     if colon and not ledger.users:
         ledger.users.put(
@@ -39,7 +39,16 @@ def begin(ledger: Ledger) -> None:
 
 
 def add(ledger: Ledger, request: Request) -> UserView:
-    """Make a user; the first one must be an operator, or nobody could make another."""
+    """Make a user; the first one must be an operator, or nobody could make another.
+
+    Jobs may bear his name already: those run before there were users, by whoever called himself so,
+    and those that a user left whom an earlier release removed. They are not his, unless he is an
+    operator, who may do everything with them anyhow, or one who makes him says that they are.
+
+    Raises:
+        Conflict: there is such a user, or no room, or jobs in his name hold or want containers.
+        UsageError: he would be the first, and no operator.
+    """
     body: AddUser = request.body
     if body.user in ledger.users:
         raise Conflict(f'there is a user "{body.user}" already', hint=f"galaxy user token {body.user}")
@@ -49,6 +58,16 @@ def add(ledger: Ledger, request: Request) -> UserView:
         )
     if len(ledger.users) >= USERS_MAX:
         raise Conflict(f"there are {len(ledger.users)} users, and no room for more")
+    if body.role is not Role.OPERATOR and not body.with_jobs:
+        _demand_idle(
+            ledger,
+            body.user,
+            f'make user "{body.user}"',
+            "in that name",
+            f"if they are his own, galaxy user add {body.user} --with-jobs",
+        )
+        _disown(ledger, body.user)
+    ledger.forget_answers_to(body.user)
     return _put(
         ledger,
         UserRecord(
@@ -71,7 +90,13 @@ def remove(ledger: Ledger, request: Request) -> UserView:
             details=["without one nobody could manage users"],
             hint="galaxy user add NAME --role operator first",
         )
-    _demand_idle(ledger, row.user)
+    _demand_idle(
+        ledger,
+        row.user,
+        f'remove user "{row.user}"',
+        "of his",
+        f"galaxy user token {row.user} locks him out meanwhile",
+    )
     _disown(ledger, row.user)
     ledger.users.drop(row.user)
     quotas.forget(ledger, row.user)
@@ -125,8 +150,10 @@ def view(row: UserRecord) -> UserView:
     return UserView(user=row.user, role=row.role, created_s=row.created_s, by=row.by, grants=row.grants)
 
 
-def _demand_idle(ledger: Ledger, user: str) -> None:
+def _demand_idle(ledger: Ledger, user: str, doing: str, whose: str, otherwise: str) -> None:
     """Make sure that no job of ``user`` holds or wants a container.
+
+    The error says that ``doing`` cannot be done, ``whose`` the jobs are, and what to do ``otherwise``.
 
     Raises:
         Conflict: some do; the first of them are named.
@@ -141,17 +168,16 @@ def _demand_idle(ledger: Ledger, user: str) -> None:
     first = sorted(busy, key=lambda pair: pair[0].name)[:SHOWN_MAX]
     more = len(busy) - len(first)
     raise Conflict(
-        f'cannot remove user "{user}": {counted(len(busy), "job")} of his '
+        f"cannot {doing}: {counted(len(busy), 'job')} {whose} "
         f"{'holds or wants' if one else 'hold or want'} containers",
         details=[f"{job.name} is {job.state}, {counted(count, 'container')}" for job, count in first]
         + ([f"and {more} more; {counted(held, 'container')} in all"] if more else []),
-        hint=f"galaxy job remove {first[0][0].name}{'' if one else ', and so each of them'}; "
-        f"galaxy user token {user} locks him out meanwhile",
+        hint=f"galaxy job remove {first[0][0].name}{'' if one else ', and so each of them'}; {otherwise}",
     )
 
 
 def _disown(ledger: Ledger, user: str) -> None:
-    """Let what a user leaves be nobody's: a namesake who comes later is somebody else."""
+    """Let what is in a user's name be nobody's: a namesake who comes later is somebody else."""
     for key in ledger.jobs.where("user", user):
         jobs.remove(ledger, ledger.put_job(msgspec.structs.replace(ledger.jobs[key], user="")))
     for key in [key for key in ledger.history if ledger.history[key].record.user == user]:
