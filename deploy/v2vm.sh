@@ -114,14 +114,14 @@ quoted() { for word in "$@"; do printf "'%s' " "$(printf %s "$word" | sed "s/'/'
 } >"$work/command"
 cp "$root/deploy/v2vm-init.sh" "$work/init"
 chmod +x "$work/init"
-truncate -s 64M "$work/disk"  # What io weights are for.
-truncate -s 4K "$work/status"
 mkfifo "$work/console"
 mkdir "$work/root"
 
 # Boot the machine once; its end is that of the emulator.
 boot() {
-    rm -f "$work/socket"
+    rm -f "$work/socket" "$work/disk" "$work/status"
+    truncate -s 64M "$work/disk"  # What io weights are for.
+    truncate -s 4K "$work/status"
     # Read-only by mount: whatever runs in the machine, the host's files stay as they are.
     unshare -m sh -c "mount --bind / '$work/root' && mount -o remount,bind,ro '$work/root' && exec '$daemon' \
         --socket-path='$work/socket' -o source='$work/root' -o cache=always -o sandbox=chroot --rlimit-nofile=0" \
@@ -139,7 +139,7 @@ boot() {
 
     sed -u -e 's/\r$//' -e '/\] reboot: /d' <"$work/console" &
     reader=$!
-    timeout -k 5 "$limit" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
+    timeout -k 5 "$((limit - ($(date +%s) - began)))" qemu-system-x86_64 -M pc,memory-backend=memory -accel "$accel" -cpu "$processor" -smp 2 \
         -m "$memory" -nodefaults -no-reboot -display none -serial stdio \
         -object "memory-backend-memfd,id=memory,size=$memory,share=on" \
         -chardev "socket,id=files,path=$work/socket" -device vhost-user-fs-pci,chardev=files,tag=host \
@@ -157,24 +157,25 @@ loglevel=1 panic=-1 mitigations=off galaxy.work=$work galaxy.tree=$root" \
     kill "$files" 2>/dev/null || true
     wait "$files" || true
     files=''
+    status=$(tr -d '\0' <"$work/status")
 }
 
-# An emulator that crashes says nothing of what ran in the machine, and another machine begins anew:
-# the one before has written nothing. What ends a machine from inside leaves the emulator an exit status.
+# An emulator that crashes before the command has ended says nothing of it: another machine begins anew,
+# and finds nothing of the one before. What ends a machine from inside leaves the emulator an exit status.
+began=$(date +%s)
 boots=1
 boot
-while [ "$ended" -gt 128 ] && [ "$ended" != 137 ] && [ "$boots" -lt 3 ]; do
+while [ -z "$status" ] && [ "$ended" -gt 128 ] && [ "$ended" != 137 ] && [ "$boots" -lt 3 ] &&
+    [ $(($(date +%s) - began)) -lt "$limit" ]; do
     cat "$work/machine.log" >&2
     say "$0: the emulator crashed (signal $((ended - 128))): a new machine runs the command from its beginning"
     boots=$((boots + 1))
-    truncate -s 0 "$work/status" && truncate -s 4K "$work/status"
     boot
 done
 if [ "$ended" = 124 ] || [ "$ended" = 137 ]; then
     say "$0: ended after $limit s; GALAXY_V2_TIMEOUT_S allows more"
     exit 124
 fi
-status=$(tr -d '\0' <"$work/status")
 if [ -z "$status" ]; then
     cat "$work/machine.log" >&2
     say "$0: the machine ended without an exit status of the command"
