@@ -114,11 +114,7 @@ class Supervisor:
             left = deadline - time.monotonic()
             if left <= 0:
                 late = [self.children[name] for name in waiting]
-                raise _not_ready(
-                    late,
-                    f"not ready in {format_duration(timeout_s)}",
-                    hint="galaxy up --timeout TIME waits longer, if this host is slow",
-                )
+                raise too_late(late, timeout_s)
             self._turn(left)
             for name in waiting:
                 child = self.children[name]
@@ -240,6 +236,12 @@ def _ends(pidfd: int, timeout_s: float) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(pidfd, selectors.EVENT_READ)
         return bool(selector.select(max(0.0, timeout_s)))
+
+
+def too_late(children: list[Child], timeout_s: float) -> HostError:
+    """Say which parts were not ready in the time that they have, and what each said last."""
+    hint = "galaxy up --timeout TIME waits longer, if this host is slow"
+    return _not_ready(children, f"not ready in {format_duration(timeout_s)}", hint=hint)
 
 
 def _not_ready(children: list[Child], why: str, hint: str = "galaxy doctor") -> HostError:

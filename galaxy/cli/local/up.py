@@ -31,7 +31,7 @@ from galaxy.cli.local.layout import (
     write_plan,
 )
 from galaxy.cli.local.process import Child
-from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
+from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor, too_late
 from galaxy.client.contexts import ClusterFile, login_url, remove_cluster, write_cluster
 from galaxy.container.probe import probe
 from galaxy.container.uids import RANGE
@@ -172,10 +172,10 @@ class LocalCluster:
         while self._supervisor.alive_during("server", 0.02):
             try:
                 Nexus.connect(self._url(acl.ADMIN), name="galaxy-up", timeout_s=1.0).close()
-            except Unreachable:
+            except Unreachable as error:
                 if time.monotonic() < deadline:
                     continue
-                raise
+                raise too_late([child], self.wishes.timeout_s) from error
             self._supervisor.mark_ready("server", f"{self._server} on 127.0.0.1:{port}")
             return
         raise HostError(f"{self._server} ends at once", details=child.last_words(), hint="galaxy doctor")

@@ -62,7 +62,7 @@ def test_part_that_does_not_come_up_in_time_is_named_and_all_is_ended(
 ) -> None:
     own = new_cluster()
     front = subprocess.Popen(
-        [*GALAXY, "up", "--dir", str(own.folder), "--no-web", "--timeout", "4s"],
+        [*GALAXY, "up", "--dir", str(own.folder), "--no-web", "--timeout", "8s"],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -75,7 +75,28 @@ def test_part_that_does_not_come_up_in_time_is_named_and_all_is_ended(
         front.kill()
         front.wait()
     assert front.returncode == 1
-    assert "not come up: not ready in 4s" in said and "agent.log" in said and "--timeout TIME" in said
+    assert "not come up: not ready in 8s" in said and "agent.log" in said and "--timeout TIME" in said
+    assert traces(own.folder, roots(own)) == []
+
+
+def test_server_that_never_answers_is_named_with_what_it_said(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
+    own = new_cluster()
+    server = tmp_path / "redis-server"
+    server.write_text(
+        '#!/bin/sh\n[ "$1" != --version ] || { echo "Redis server v=7.0.15 sha=0:0 bits=64"; exit; }\n'
+        'echo "loading for ever"; exec sleep 100\n'
+    )
+    server.chmod(0o755)
+    done = subprocess.run(
+        [*GALAXY, "up", "--detach", "--dir", str(own.folder), "--server", "redis", "--timeout", "2s"],
+        env=own.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    for words in ("server does not come up: not ready in 2s", "loading for ever", "server.log", "--timeout"):
+        assert words in done.stderr
     assert traces(own.folder, roots(own)) == []
 
 
