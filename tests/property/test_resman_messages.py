@@ -14,7 +14,7 @@ from galaxy.model.container import Container, ContainerState, GroupOrder, GroupO
 from galaxy.model.quota import Amount, Ceiling, Quota, QuotaOrder
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan, ResManConfig
-from galaxy.resman.logic.books import PLACED, counts
+from galaxy.resman.logic.rows import PLACED, counts
 from galaxy.scheduler.quota import amount_of, plus
 from galaxy.scheduler.shape import bounded
 from tests.property.effort import examples

@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from galaxy.model.container import ContainerOrders, GroupStatuses
+from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan
-from galaxy.resman.logic.books import Books
+from galaxy.resman.logic.books import QUOTAS, Books
 from galaxy.scheduler.view import Standing
 from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
@@ -41,15 +43,31 @@ def heard(resman: ResMan) -> dict[str, Any]:
     books = resman.books
     return {
         "watches": {
-            name: (w.boot, w.old_boots, w.full, w.heard, dict(w.news), w.failures, w.failed_s)
+            name: (w.boot, w.old_boots, w.full, w.heard, dict(w.news), w.failures, w.failed_s, w.troubled)
             for name, w in books.watches.items()
         },
+        "foreign": dict(books.foreign),
         "flaky": (set(books.flaky), books.view.flaky_any),
         "flaky in view": [name for name in books.agents if books.view.flaky[books.view.row(name)]],
         "safe": (resman.safe_mode, resman._safe.since_s, resman._safe.believed),
         "stored safe": dict.fromkeys(books.cluster),
         "tokens": (resman._replacing.tokens, resman._replacing.filled_s),
     }
+
+
+def owed_to_tell(books: Books) -> tuple[set[str], set[str], bool]:
+    """Return agents to ask, known groups to tell of, and whether to answer on quotas."""
+    told = {group for group in {**books.changed, **books.answer} if group in books.groups}
+    return set(books.asks), told, books.answer_quotas and QUOTAS in books.quotas
+
+
+def told_in(step: Step) -> tuple[set[str], set[str], bool]:
+    """Return agents asked, groups told of in full, and whether quotas were answered."""
+    bodies = [send.body for send in step.sends]
+    asked = {body.agent for body in bodies if isinstance(body, ContainerOrders) and body.report}
+    statuses = [body for body in bodies if isinstance(body, GroupStatuses)]
+    told = {status.group for body in statuses for status in body.statuses if status.full}
+    return asked, told, any(body.quotas is not None for body in statuses)
 
 
 def standings(books: Books) -> dict[str, Standing]:
@@ -73,6 +91,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     stumble(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
     for table in resman.tables.values():
         table.discard()
+    asks, groups, quotas = owed_to_tell(books)
     resman.recover(leader.now_s + 1)
 
     assert derived(books) == before
@@ -87,6 +106,10 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     leader.disk.load(successor.tables)
     successor.lead(leader.epoch + 1, leader.now_s)
     assert derived(successor.books) == before
+    asked, told, answered = told_in(leader.step([]))
+    assert asks <= asked
+    assert groups <= told
+    assert answered >= quotas
     for seconds, events in then:
         leader.now_s += seconds
         leader.step(events)

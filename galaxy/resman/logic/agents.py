@@ -125,8 +125,7 @@ def _is_foreign(books: Books, beat: Beat) -> bool:
     try:
         check_wire(beat.wire)
     except BadMessage as error:
-        if books.foreign.get(beat.agent) != beat.boot:
-            books.foreign[beat.agent] = beat.boot
+        if books.refuse(beat.agent, beat.boot):
             books.tell("agent.refused", beat.agent, f"{error.message}; {error.hint}")
         return True
     return False
@@ -135,18 +134,15 @@ def _is_foreign(books: Books, beat: Beat) -> bool:
 def _heed(books: Books, beat: Beat) -> None:
     """Give nothing new to an agent that lives and says why it cannot obey."""
     name = beat.agent
-    record = books.agents.get(name)
-    if record is None or record.state is not AgentState.ALIVE:
-        books.troubled.discard(name)
+    record, watch = books.agents.get(name), books.watches.get(name)
+    if record is None or watch is None:
         return
-    if bool(beat.trouble) != (name in books.troubled):
-        if beat.trouble:
-            books.troubled.add(name)
-            books.tell("agent.trouble", name, beat.trouble)
-        else:
-            books.troubled.discard(name)
-            books.tell("agent.well", name)
-    if beat.trouble:
+    alive, troubled = record.state is AgentState.ALIVE, bool(beat.trouble)
+    if watch.troubled != (alive and troubled):
+        books.stir(name).troubled = alive and troubled
+        if alive:
+            books.tell("agent.trouble" if troubled else "agent.well", name, beat.trouble)
+    if alive and troubled:
         books.view.stand(name, Standing.SUSPECT)  # The next reading opens it, if all is well by then.
 
 

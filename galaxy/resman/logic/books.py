@@ -7,7 +7,6 @@ life that its agent has still to destroy under a key of its own (``leaving_key``
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
 from typing import Final
 
 from msgspec.structs import replace
@@ -21,6 +20,7 @@ from galaxy.model.trace import TraceEvent
 from galaxy.resman.logic.charges import Charges
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.lifecycle import Event, after
+from galaxy.resman.logic.rows import INDEXES, OWING, PLACED, counts, leaving_key
 from galaxy.resman.logic.timers import Backoff, Timers
 from galaxy.resman.logic.watch import Watch
 from galaxy.scheduler.liveness import Pulse
@@ -32,9 +32,6 @@ SAFE_MODE: Final = "safe-mode"
 
 QUOTAS: Final = "all"
 """Key of the one row of table ``quotas``: the last order obeyed."""
-
-OWING: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
-PLACED: Final = OWING | {ContainerState.READY}
 
 
 class Books:
@@ -54,11 +51,7 @@ class Books:
     def __init__(self, config: ResManConfig) -> None:
         self.config = config
         self.groups: Table[Group] = Table("groups", Group)
-        self.containers: Table[Container] = Table(
-            "containers",
-            Container,
-            {"group": _group, "agent": _agent, "owing": _owing, "waiting": _waiting, "live": _live},
-        )
+        self.containers: Table[Container] = Table("containers", Container, INDEXES)
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
@@ -78,25 +71,31 @@ class Books:
         self.owed = Timers(config.resend_s, config.resend_s_max)
         self.asked = Backoff(config.resend_s, config.resend_s_max)
         self.foreign: dict[str, str] = {}
-        """Agents, by boot, whose wire version we do not read."""
-        self.troubled: set[str] = set()
-        """Agents that live and say that they cannot obey."""
+        """Agents whose wire version we do not read, each with its boot."""
+        self._not_foreign: dict[str, str | None] = {}
+        """What this step has changed in ``foreign``, as it was when it began."""
+        self._recovered = False
+        """Whether what is to be told was left by a step that raised."""
         self._versions: dict[str, int] = {}
         self._version = 0
         self._clear_outbox()
         self._derive_all()
 
     def keep(self) -> None:
-        """Begin a step: what the last one changed stays, and what it told is told."""
+        """Begin a step: what the last one changed stays, and what it told is told, unless it raised."""
         self._before.clear()
-        self._clear_outbox()
+        self._not_foreign.clear()
+        if not self._recovered:
+            self._clear_outbox()
+        self._recovered = False
 
     def recover(self, now_s: float) -> None:
         """Derive anew what follows from the tables, which are as before the step that began last.
 
         What agents have said before it is known still; debts come due when they would have, and
-        those that it presented in vain come due now. Groups that it would have told of are told of
-        in full: versions that it used up were never heard of.
+        those that it presented in vain come due now. Whom it would have asked the next step asks, and
+        groups that it would have told of are told of in full: versions that it used up were never
+        heard of.
         """
         self.now_s = max(now_s, self.now_s)
         self.watches.update(self._before)
@@ -110,10 +109,17 @@ class Books:
         self.owed = Timers(self.config.resend_s, self.config.resend_s_max)
         self._versions = {group: seen for group, seen in self._versions.items() if group in self.groups}
         self._before.clear()
+        for agent, boot in self._not_foreign.items():
+            if boot is None:
+                self.foreign.pop(agent, None)
+            else:
+                self.foreign[agent] = boot
         self._clear_outbox()
         self._derive_all()
         self.asks, self.answer_quotas = asks, answer_quotas
-        self.answer = dict.fromkeys((group for group in groups if group in self.groups), 0)
+        known = (group for group in groups if group in self.groups or group in self.ended)
+        self.answer = dict.fromkeys(known, 0)
+        self._recovered = True
         self.owed.resume(old_owed, but=presented)
         for name, settled_s in settled.items():
             self.watches[name].settled_s = settled_s
@@ -146,13 +152,14 @@ class Books:
             if row.group not in self.groups:
                 self._mend(key, row)
         self._derive_rows()
-        self.ending = {key: None for key, group in self._groups() if group.order.remove}
+        self.ending = {key: None for key in self.groups if self.groups[key].order.remove}
 
     def _standing(self, record: AgentRecord, row: int) -> Standing:
         """Return where an agent stands until the next beats are read: open only if it beat lately."""
         if record.state is AgentState.DEAD:
             return Standing.DEAD
-        well = record.state is AgentState.ALIVE and record.agent not in self.troubled
+        watch = self.watches.get(record.agent)
+        well = record.state is AgentState.ALIVE and not (watch is not None and watch.troubled)
         return Standing.OPEN if well and self.pulse.fresh(row) else Standing.SUSPECT
 
     def end(self, group: str, epoch: int, serial: int) -> None:
@@ -187,6 +194,15 @@ class Books:
         if agent not in self._before:
             self._before[agent] = watch.copy()
         return watch
+
+    def refuse(self, agent: str, boot: str) -> bool:
+        """Note that we do not read what an agent sends; return whether that is news in its boot."""
+        before = self.foreign.get(agent)
+        if before == boot:
+            return False
+        self._not_foreign.setdefault(agent, before)
+        self.foreign[agent] = boot
+        return True
 
     def shape(self, group: str) -> Shape:
         """Return what each container of a known group asks."""
@@ -299,9 +315,6 @@ class Books:
         key = f"{container}#{incarnation}@{agent}"
         return key if key in self.containers else None
 
-    def _groups(self) -> list[tuple[str, Group]]:
-        return [(key, self.groups[key]) for key in self.groups]
-
     def _mend(self, key: str, row: Container) -> None:
         """See off a slot whose group is not stored: a commit in parts may have been cut short."""
         if key == row.container:
@@ -384,38 +397,3 @@ class Books:
             tuple(sorted(chosen.union(load.ports))),
             max(0, load.dynamic - len(chosen)),
         )
-
-
-def counts(key: str, row: Container | None) -> bool:
-    """Whether a row counts against a quota: a slot that is placed, or was and shall be again.
-
-    A slot counts once, however many earlier lives of it are still to be destroyed.
-    """
-    if row is None or key != row.container:
-        return False
-    return row.state in PLACED or (row.claimed and row.state is ContainerState.PENDING)
-
-
-def leaving_key(row: Container) -> str:
-    """Return the key of the row of an earlier life that its agent has still to destroy."""
-    return f"{row.container}#{row.incarnation}@{row.agent}"
-
-
-def _group(row: Container) -> Hashable:
-    return row.group
-
-
-def _agent(row: Container) -> Hashable | None:
-    return row.agent or None
-
-
-def _owing(row: Container) -> Hashable | None:
-    return row.agent if row.agent and row.state in OWING else None
-
-
-def _waiting(row: Container) -> Hashable | None:
-    return row.group if row.state is ContainerState.PENDING else None
-
-
-def _live(row: Container) -> Hashable | None:
-    return None if row.state is ContainerState.GONE else row.group

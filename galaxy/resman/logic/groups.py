@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from galaxy.ids import pod_id
 from galaxy.model.container import Container, ContainerState, Group, GroupOrder
-from galaxy.resman.logic.books import PLACED, Books, counts
+from galaxy.resman.logic.books import Books
 from galaxy.resman.logic.lifecycle import Released, Wanted
+from galaxy.resman.logic.rows import PLACED, counts
 
 
 def obey(books: Books, order: GroupOrder) -> None:

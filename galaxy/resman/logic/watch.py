@@ -13,10 +13,11 @@ class Watch:
     ``boot`` is the life of the agent process that reports are taken from, since ``turned_s``;
     ``full`` is the serial of its last full report, ``news`` are the serials of later reports by
     container. ``settled_s`` is when a container of it last changed. Both are Redis' clock.
+    ``troubled`` is whether it lives and says that it cannot obey.
     """
 
     __slots__ = ("boot", "digest", "failed_s", "failures", "full", "heard", "news", "old_boots",
-                 "row", "settled_s", "turned_s")  # fmt: skip
+                 "row", "settled_s", "troubled", "turned_s")  # fmt: skip
 
     def __init__(self, row: int, boot: str) -> None:
         self.row = row
@@ -30,6 +31,7 @@ class Watch:
         self.turned_s = 0.0
         self.failures = 0
         self.failed_s = 0.0
+        self.troubled = False
 
     def turn(self, boot: str, read_s: float) -> None:
         """Take reports from another life of the agent process from now on."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import pytest
+from msgspec.structs import replace
 
 from galaxy.driver.leadership import Leadership
 from galaxy.driver.ports import Grant
 from galaxy.model.agent import BeatsSeen
-from galaxy.model.container import ContainerOrders, ContainerState, GroupOrder, GroupOrders, GroupStatuses
+from galaxy.model.container import (
+    ContainerOrders,
+    ContainerState,
+    GroupOrder,
+    GroupOrders,
+    GroupStatus,
+    GroupStatuses,
+)
 from galaxy.model.names import RESMAN
-from galaxy.model.step import Send
+from galaxy.model.quota import QuotaAck, QuotaOrder
+from galaxy.model.step import Send, Step
+from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
 from galaxy.resman.logic import ResMan
 from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
@@ -18,15 +31,28 @@ POISON: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
 """Decodes nowhere, and makes ResMan raise as a bug would."""
 
 
+class Trips(ResMan):
+    """A ResMan whose step raises when all its work is done, as often as ``trips`` says."""
+
+    trips = 0
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        step = super().step(now_s, events)
+        if self.trips:
+            self.trips -= 1
+            raise RuntimeError("a bug")
+        return step
+
+
 class Led:
     """A ResMan that leads two agents; ``poison`` comes with every tick that has it."""
 
     def __init__(self) -> None:
         self.now_s = START_S
-        nexus = MemoryNexus(lambda: self.now_s)
+        self.nexus = nexus = MemoryNexus(lambda: self.now_s)
         grant = nexus.campaign(RESMAN, "a", ttl_s=1e9, address="a")
         assert isinstance(grant, Grant)
-        self.resman = ResMan()
+        self.resman = Trips()
         self.leadership = Leadership(self.resman, nexus, grant)
         self.leadership.begin(self.now_s)
         self.agents = {name: FakeAgent(info(name)) for name in ("h1", "h2")}
@@ -49,6 +75,14 @@ class Led:
         """Let agents do as they are told; return what they report."""
         orders = [send.body for send in sends if isinstance(send.body, ContainerOrders)]
         return [report for one in orders for report in self.agents[one.agent].obey(one)]
+
+    def trip(self, *events: Any) -> None:
+        """Have a step with these events raise at its end, alone and with the others of its tick."""
+        self.resman.trips = 1 if len(events) < 2 else 1 + len(events)
+        assert self.tick(*events) == []
+
+    def told(self, agent: str) -> list[TraceEvent]:
+        return [event for event in self.nexus.trace([agent]) if event.kind != "agent.joined"]
 
     def states(self) -> list[ContainerState]:
         return [row.state for row in self.resman.books.containers.values()]
@@ -123,3 +157,80 @@ def test_versions_and_message_ids_never_come_again_after_a_step_that_raised() ->
         versions += [status.version for send in told for status in send.body.statuses]
     assert len(set(ids)) == len(ids)
     assert versions == sorted(set(versions))
+
+
+def _told(sends: list[Send]) -> list[GroupStatus]:
+    return [one for send in sends if isinstance(send.body, GroupStatuses) for one in send.body.statuses]
+
+
+def _asked(sends: list[Send]) -> list[str]:
+    return [send.body.agent for send in sends if isinstance(send.body, ContainerOrders) and send.body.report]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_group_that_a_step_that_raised_would_have_told_of_is_told_of_in_full_by_the_next(times: int) -> None:
+    led = Led()
+    led.tick(*led.obey(led.tick(led.order(4))))
+    led.trip(led.order(4))
+    for _ in range(times - 1):
+        led.trip()
+    (told,) = _told(led.tick())
+    assert told.full
+    assert [slot.state for slot in told.slots] == [ContainerState.READY] * 4
+    assert _told(led.tick()) == [], "once"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_agent_that_a_step_that_raised_would_have_asked_is_asked_by_the_next(times: int) -> None:
+    led = Led()
+    beats = replace(led.beats(), beats=tuple(replace(beat, boot="new") for beat in led.beats().beats))
+    led.trip(beats)
+    for _ in range(times - 1):
+        led.trip()
+    assert _asked(led.tick()) == ["h1", "h2"]
+    assert _asked(led.tick()) == [], "once"
+
+
+def test_quotas_that_a_step_that_raised_would_have_answered_are_answered_by_the_next() -> None:
+    led = Led()
+    order = GroupOrders(orders=(), quotas=QuotaOrder(epoch=1, serial=1))
+    led.tick(order)
+    led.trip(order)
+    (send,) = led.tick()
+    assert send.body.quotas == QuotaAck(epoch=1, serial=1)
+
+
+def test_ended_group_asked_about_in_a_step_that_raised_is_told_of_by_the_next() -> None:
+    led = Led()
+    remove = GroupOrders(orders=(replace(led.order(0).orders[0], remove=True),))
+    led.tick(remove)
+    led.trip(remove)
+    (told,) = _told(led.tick())
+    assert not told.known
+
+
+def test_trouble_of_an_agent_is_told_though_the_step_that_heard_of_it_raised() -> None:
+    led = Led()
+    led.trip(_beats(led, trouble="its disk is full"))
+    assert led.told("h1") == []
+    led.tick(_beats(led, trouble="its disk is full"))
+    led.tick(_beats(led, trouble="its disk is full"))
+    assert [event.kind for event in led.told("h1")] == ["agent.trouble"]
+    led.trip(led.beats())
+    led.tick(led.beats())
+    assert [event.kind for event in led.told("h1")] == ["agent.trouble", "agent.well"]
+
+
+def test_agent_of_a_foreign_version_is_refused_once_though_the_step_that_heard_of_it_raised() -> None:
+    led = Led()
+    led.trip(_beats(led, wire=99))
+    led.tick(_beats(led, wire=99))
+    led.tick(_beats(led, wire=99))
+    led.trip(_beats(led, wire=99))
+    led.tick(_beats(led, wire=99))
+    assert [event.kind for event in led.told("h1")] == ["agent.refused"]
+
+
+def _beats(led: Led, **changed: Any) -> BeatsSeen:
+    seen = led.beats()
+    return replace(seen, beats=tuple(replace(beat, **changed) for beat in seen.beats))
