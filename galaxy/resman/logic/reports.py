@@ -17,6 +17,8 @@ from galaxy.scheduler.view import Standing
 
 NEWS_MAX: Final = 1000
 """Containers that an agent has reported since its last full report, before it is asked for another."""
+NEWS_KEPT_MAX: Final = 2 * NEWS_MAX
+"""Containers that it may have reported since then: what would be more is as if lost, until it sends one."""
 
 
 def take_in(books: Books, report: AgentReport) -> None:
@@ -26,6 +28,9 @@ def take_in(books: Books, report: AgentReport) -> None:
         return
     watch = books.stir(agent)
     if not _current(books, watch, report):
+        return
+    if not report.full and len(watch.news) + len(report.containers) > NEWS_KEPT_MAX:
+        books.ask(agent)
         return
     record = books.agents[agent]
     if record.state is AgentState.DEAD and not (report.full and books.pulse.fresh(watch.row)):
