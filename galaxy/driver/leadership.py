@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from galaxy.driver.ports import Grant, Store
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.model.agent import AgentReport
 from galaxy.model.answer import Reply
 from galaxy.model.base import Noun
+from galaxy.model.request import Request
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.table import Change, Table
 from galaxy.model.trace import TraceEvent
@@ -19,7 +21,11 @@ FAILURES_MAX: Final = 5
 FAILURE_WAIT_S: Final = 1.0
 POISONED_MAX: Final = 3
 """Events of one tick that may make a step raise. Each has the logic recover, which costs as much as
-beginning a leadership; so of the kinds of these, the rest of that tick is dropped, as if lost."""
+beginning a leadership; so of whoever sent these, the rest of their kinds in that tick is dropped, as
+if lost."""
+POISONED_BY_MANY_MAX: Final = 8
+"""Such events in all, for there may be many senders: beyond it the rest of their kinds is dropped,
+whoever sent it. Five senders do not get there together, however much they send."""
 
 log = logging.getLogger(__name__)
 
@@ -118,15 +124,15 @@ class Leadership:
 
     def _one_by_one(self, events: Sequence[Any]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        poisonous: list[type[Any]] = []
+        poisonous: list[tuple[type[Any], str]] = []
         dropped = 0
         for event in events:
-            if len(poisonous) >= POISONED_MAX and type(event) in poisonous:
+            if _suspicious(event, poisonous):
                 dropped += 1
                 continue
             step = self._try((event,))
             if step is None:
-                poisonous.append(type(event))
+                poisonous.append(_source(event))
                 outcomes.append(self._poison(event))
             else:
                 outcomes.append(self._commit(step))
@@ -134,7 +140,7 @@ class Leadership:
             self.dropped += dropped
             log.error(
                 "event=event.dropped role=%s events=%d cause=%r",
-                self.grant.role, dropped, f"{len(poisonous)} others of their kinds were poison",
+                self.grant.role, dropped, f"{len(poisonous)} others like them were poison",
             )  # fmt: skip
         return outcomes
 
@@ -209,3 +215,19 @@ class Leadership:
         if event.at_s:
             return event
         return TraceEvent(kind=event.kind, subject=event.subject, text=event.text, at_s=self._now_s)
+
+
+def _source(event: Any) -> tuple[type[Any], str]:
+    """Return what kind an event is and who says to have sent it, if anybody in particular does."""
+    match event:
+        case Request(user=sender) | AgentReport(agent=sender):
+            return type(event), sender
+        case _:
+            return type(event), ""
+
+
+def _suspicious(event: Any, poisonous: Sequence[tuple[type[Any], str]]) -> bool:
+    """Tell whether to drop an event unseen, by the sources of those of its tick that were poison."""
+    if len(poisonous) >= POISONED_BY_MANY_MAX:
+        return any(type(event) is kind for kind, _ in poisonous)
+    return len(poisonous) >= POISONED_MAX and _source(event) in poisonous

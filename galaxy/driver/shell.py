@@ -162,12 +162,14 @@ class LeaderShell:
             self._on_stand_by()
             self._let_go(lease)
             log.info(
-                "event=leader.stopped role=%s epoch=%d ticks=%d commits=%d poisoned=%d dropped=%d",
+                "event=leader.stopped role=%s epoch=%d ticks=%d commits=%d poisoned=%d "
+                "dropped_with_poison=%d dropped=%d",
                 self.role,
                 lease.grant.epoch,
                 leadership.ticks,
                 leadership.commits,
                 leadership.poisoned,
+                leadership.dropped,
                 self.inbox.dropped,
             )
 

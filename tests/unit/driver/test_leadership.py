@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from galaxy.driver.leadership import (
     FAILURES_MAX,
+    POISONED_BY_MANY_MAX,
     POISONED_MAX,
     STORED_READABLE,
     Leadership,
@@ -17,6 +19,7 @@ from galaxy.driver.ports import Grant
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.base import encode
 from galaxy.model.request import Request
+from galaxy.model.step import Step
 from galaxy.model.table import Change
 from galaxy.model.trace import TraceEvent
 from galaxy.nexus.memory import MemoryNexus
@@ -231,6 +234,42 @@ def test_many_poison_events_in_one_tick_cost_few_recoveries_and_spare_other_kind
     assert (leadership.poisoned, leadership.dropped) == (POISONED_MAX, 1000 - POISONED_MAX)
     assert stored(nexus) == {"x": 1}
     assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r"]
+
+
+class Picky(Tally):
+    """Raises on each request of whoever is named ``bad``."""
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        if any(isinstance(event, Request) and event.user.startswith("bad") for event in events):
+            raise ValueError("a bug")
+        return super().step(now_s, events)
+
+
+def asked(user: str, reply: str = "") -> Request:
+    return Request(op="x", key="k", reply=reply, deadline_s=9.0, user=user)
+
+
+@pytest.mark.parametrize("senders", [1, 5])
+def test_requests_of_others_are_answered_beside_floods_of_poison_of_a_few(senders: int) -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Picky()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    bad = [asked(f"bad{number % senders}") for number in range(1000)]
+    outcomes = leadership.advance(2.0, [*bad, asked("good", "r"), *bad, asked("good", "s")])
+    assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r", "s"]
+    assert logic.recovered <= POISONED_BY_MANY_MAX
+
+
+def test_poison_of_very_many_senders_in_one_tick_costs_few_recoveries() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = Picky()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    leadership.advance(2.0, [asked(f"bad{number}") for number in range(1000)])
+    assert leadership.poisoned == POISONED_BY_MANY_MAX
+    assert logic.recovered <= POISONED_BY_MANY_MAX + 1
+    assert leadership.dropped == 1000 - POISONED_BY_MANY_MAX
 
 
 def test_logic_that_cannot_recover_stops_leading() -> None:
