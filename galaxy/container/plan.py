@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -41,6 +42,8 @@ _KEPT: Final = (
 
 _DOTS: Final = (".", "..")
 _NAME_BYTES_MAX: Final = 255
+_NO_NAME: Final = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
+"""Control characters too: the kernel makes no cgroup with a newline in its name."""
 _KEY_BYTES_MAX: Final = 200
 _PATH_BYTES_MAX: Final = 1024
 """Of 4096 that a path may have, most is for where the volume lies on the host."""
@@ -220,7 +223,7 @@ def _amount_problems(plan: LaunchPlan) -> Iterator[str]:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(os.fsencode(name)) <= _NAME_BYTES_MAX and not {"/", "\0"} & set(name) and name not in _DOTS
+    return 0 < len(os.fsencode(name)) <= _NAME_BYTES_MAX and not _NO_NAME.search(name) and name not in _DOTS
 
 
 def hostname_of(container: str) -> str:

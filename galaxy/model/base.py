@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -72,6 +73,15 @@ def decode(data: bytes | str, kind: type[T]) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadMessage(f"not a {_name(kind)}: {error}") from error
+
+
+def matches(text: str, pattern: str) -> bool:
+    """Tell whether ``text`` is what ``pattern`` of a field asks for, up to its last character.
+
+    Patterns are those of JSON schemas, where ``$`` is the end; to Python's ``re``, and so to
+    msgspec, it is before a newline at the end too.
+    """
+    return re.search(pattern.replace("$", r"\Z"), text) is not None
 
 
 def to_plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec.inspect as shape
 
 from galaxy.model import rules
-from galaxy.model.base import Noun
+from galaxy.model.base import Noun, matches
 from galaxy.model.flaw import Flaw, Mark, Path, error_of, nearest
 from galaxy.model.secret import EnvFrom
 from galaxy.model.shorthand import SHORTHANDS, UNITS, Unit, read_number, split_words
@@ -237,7 +237,7 @@ class _Walk:
             self._bad(path, "must not be empty", None)
         elif kind.max_length is not None and len(text) > kind.max_length:
             self._bad(path, f"has {len(text)} characters; {kind.max_length} are allowed", None)
-        elif kind.pattern is not None and re.search(kind.pattern.replace("$", r"\Z"), text) is None:
+        elif kind.pattern is not None and not matches(text, kind.pattern):
             self._bad(path, _mismatch(text, kind.pattern), None)
         return text
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Annotated, Final
 
 from msgspec import Meta
 
 from galaxy.errors import UsageError
-from galaxy.model.base import Noun
+from galaxy.model.base import Noun, matches
 
 _USER: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$"
 _POOL: Final = r"^(\*|[A-Za-z0-9_][A-Za-z0-9_.-]{0,63})$"
@@ -26,7 +25,7 @@ def check_user_name(text: str) -> None:
     Raises:
         UsageError: he cannot; says how names are written.
     """
-    if not re.search(_USER.replace("$", r"\Z"), text):
+    if not matches(text, _USER):
         raise UsageError(
             f'"{text[:80]}" is not the name of a user',
             details=["letters, digits and `_`, then `.`, `@` and `-` as well; 64 characters at most"],
@@ -39,7 +38,7 @@ def check_pool_name(text: str) -> None:
     Raises:
         UsageError: it cannot; says how names are written.
     """
-    if not re.search(_POOL.replace("$", r"\Z"), text):
+    if not matches(text, _POOL):
         raise UsageError(
             f'"{text[:80]}" is not the name of a pool',
             details=["letters, digits and `_`, then `.` and `-` as well; 64 characters at most; `*` is all"],

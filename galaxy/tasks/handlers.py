@@ -18,7 +18,7 @@ from galaxy.model.base import Noun, from_plain
 from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
 from galaxy.model.pod import PodOrders
 from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
-from galaxy.model.strict import refuse_unknown
+from galaxy.model.strict import refuse_newlines, refuse_unknown
 from galaxy.nexus.wire import read
 from galaxy.tasks.gate import Gate
 
@@ -119,6 +119,7 @@ def read_request(op: str, v: Any, body: Any) -> Request:
     plain = {} if request.body is None else request.body
     noun = from_plain(plain, kind)
     refuse_unknown(plain, kind)
+    refuse_newlines(plain, kind)
     return msgspec.structs.replace(request, body=noun)
 
 

@@ -35,6 +35,17 @@ def plan(**changes: object) -> LaunchPlan:
     )
 
 
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\x7f", "\x9b"])
+def test_name_with_a_control_character_is_none_that_a_container_can_have(letter: str) -> None:
+    with pytest.raises(UsageError, match="cannot make container") as told:
+        check_plan(plan(tasks=(task(f"web{letter}"),)))
+    assert any("is not a name" in line for line in told.value.details)
+    named = msgspec.structs.replace(plan(), container=f"web{letter}-3f9a2c.0")
+    with pytest.raises(UsageError) as told:
+        check_plan(named)
+    assert any("cannot be a directory's name" in line for line in told.value.details)
+
+
 def test_container_limit_is_sum_of_tasks_and_what_pid_1_needs() -> None:
     limits = limits_of(Demand(tasks=(task("a"), task("b", memory_bytes=32 * MIB)), workspace=WORKSPACE))
     assert limits.memory_hard_bytes == 96 * MIB + INIT_MEMORY_BYTES

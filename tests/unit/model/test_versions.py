@@ -8,7 +8,8 @@ from galaxy.errors import BadMessage
 from galaxy.model.base import WIRE_READABLE, WIRE_VERSION, check_wire, decode
 from galaxy.model.container import ContainerOrders
 from galaxy.model.request import SubmitJob, UpdateJob
-from galaxy.model.strict import refuse_unknown
+from galaxy.model.spec import JobSpec
+from galaxy.model.strict import refuse_newlines, refuse_unknown
 
 JOB = {
     "name": "web",
@@ -17,6 +18,9 @@ JOB = {
         "workspace": {"path": "/home/work", "size": 1},
     },
 }
+
+SPEC = """{"name": "web", "pod": {"tasks": [{"name": "main", "cpu": {"millicores": 10},
+"memory": {"size": 16777216}, "start": "x"}], "workspace": {"path": "/home/work", "size": 1048576}}}"""
 
 
 def test_field_of_a_later_release_is_passed_over_between_parts() -> None:
@@ -55,3 +59,16 @@ def test_request_with_a_field_that_we_do_not_know_is_refused_by_its_path(extra: 
 def test_names_that_people_choose_are_no_fields() -> None:
     task = JOB["pod"]["tasks"][0] | {"env": {"ANY": "thing"}}
     refuse_unknown({"spec": JOB | {"pod": JOB["pod"] | {"tasks": [task]}}}, SubmitJob)
+
+
+def test_request_with_a_newline_after_a_name_is_refused_by_its_path() -> None:
+    task = JOB["pod"]["tasks"][0] | {"name": "main\n", "start": "x\n"}
+    spec = JOB | {"name": "web\n", "pod": JOB["pod"] | {"tasks": [task]}}
+    with pytest.raises(BadMessage, match=r"the end of `spec.name`, `spec.pod.tasks.0.name`$"):
+        refuse_newlines({"spec": spec}, SubmitJob)
+    refuse_newlines({"spec": JOB}, SubmitJob)
+
+
+def test_job_that_an_earlier_release_stored_with_a_newline_after_its_name_is_read() -> None:
+    whole = SPEC.replace('"web"', '"web\\n"')
+    assert decode(whole, JobSpec).name == "web\n"

@@ -1,0 +1,70 @@
+"""No name that a client sends ends in a newline, wherever in a request it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec.inspect as shape
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galaxy.errors import BadMessage
+from galaxy.model.base import encode
+from galaxy.model.request import OPERATIONS
+from galaxy.tasks.handlers import read_request
+from tests.property.effort import examples
+from tests.property.nouns import hostile
+
+
+def has_pattern(kind: shape.Type) -> bool:
+    if isinstance(kind, shape.StrType):
+        return kind.pattern is not None and "$" in kind.pattern
+    inner = (getattr(kind, name, None) for name in ("type", "item_type", "key_type", "value_type"))
+    every = [*inner, *getattr(kind, "types", ()), *(field.type for field in getattr(kind, "fields", ()))]
+    return any(has_pattern(one) for one in every if isinstance(one, shape.Type))
+
+
+def spoilt(tree: Any, kind: shape.Type) -> Iterator[Any]:
+    """Yield ``tree`` once for each text in it that has a pattern, with a newline at its end."""
+    if isinstance(kind, shape.Metadata):
+        yield from spoilt(tree, kind.type)
+    elif isinstance(kind, shape.UnionType):
+        for one in kind.types:
+            yield from spoilt(tree, one)
+    elif isinstance(kind, shape.StrType) and isinstance(tree, str) and has_pattern(kind):
+        yield f"{tree}\n"
+    elif isinstance(kind, shape.VarTupleType) and isinstance(tree, list):
+        for at, item in enumerate(tree):
+            yield from ([*tree[:at], one, *tree[at + 1 :]] for one in spoilt(item, kind.item_type))
+    elif isinstance(kind, shape.DictType) and isinstance(tree, dict):
+        for key, item in tree.items():
+            yield from ({**tree, key: one} for one in spoilt(item, kind.value_type))
+    elif isinstance(kind, shape.StructType) and isinstance(tree, dict):
+        for field in kind.fields:
+            if field.encode_name in tree:
+                for one in spoilt(tree[field.encode_name], field.type):
+                    yield {**tree, field.encode_name: one}
+
+
+NAMING = sorted(op for op, (kind, _) in OPERATIONS.items() if has_pattern(shape.type_info(kind)))
+
+
+def test_jobs_users_secrets_and_quotas_are_named_in_requests() -> None:
+    assert {"galaxy.job.submit", "galaxy.job.update", "galaxy.user.add", "galaxy.secret.set"} < set(NAMING)
+
+
+@pytest.mark.parametrize("op", NAMING)
+@examples(15)
+@given(data=st.data())
+def test_request_with_a_newline_at_the_end_of_any_name_is_refused(op: str, data: st.DataObject) -> None:
+    kind = OPERATIONS[op][0]
+    tree = json.loads(encode(data.draw(hostile(kind))))
+    whole = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0}
+    read_request(op, 1, {**whole, "body": tree})
+    for one in spoilt(tree, shape.type_info(kind)):
+        for body in ({**whole, "body": one}, json.dumps({**whole, "body": one})):
+            with pytest.raises(BadMessage):
+                read_request(op, 1, body)
