@@ -88,7 +88,7 @@ class AppMasterService:
         seen = self._nexus.beats()
         agents = self._agents(seen)
         if not agent:
-            return AgentList(agents=agents, refused=refused_agents(seen))
+            return AgentList(agents=agents, refused=refused_agents(seen, {view.agent for view in agents}))
         named = tuple(view for view in agents if view.agent == agent)
         if not named:
             known = [view.agent for view in agents]
@@ -108,11 +108,12 @@ class AppMasterService:
     def _status(self) -> ClusterView:
         nexus = self._nexus
         seen = nexus.beats()
+        agents = self._agents(seen)
         leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
         return cluster_view(
             leaders=[leader for leader in leaders if leader is not None],
-            agents=self._agents(seen),
-            refused=refused_agents(seen),
+            agents=agents,
+            refused=refused_agents(seen, {view.agent for view in agents}),
             jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
             pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
             safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from galaxy.errors import BadMessage
+from galaxy.ids import HOST
 from galaxy.model.agent import AgentRecord, AgentUsage, Beat, BeatsSeen
 from galaxy.model.base import Noun, check_wire
 from galaxy.model.container import Container, ContainerState, Group, Reason
@@ -17,7 +18,6 @@ from galaxy.model.views import AgentView, ClusterView, LeaderView
 
 REFUSED_MAX: Final = 20
 REFUSED_FRESH_S: Final = 60.0
-HOST_CHARACTERS_MAX: Final = 64
 _HELD = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
 
 
@@ -81,18 +81,31 @@ def agent_views(
     return tuple(views)
 
 
-def refused_agents(seen: BeatsSeen) -> tuple[Reason, ...]:
-    """Return which agents beat and are refused by leaders of our release, the last heard of first."""
-    refused: list[Reason] = []
-    for beat in sorted(seen.beats, key=lambda beat: (-beat.at_s, beat.agent)):
-        if seen.now_s - beat.at_s > REFUSED_FRESH_S or len(refused) == REFUSED_MAX:
-            break
+def refused_agents(seen: BeatsSeen, known: Collection[str] = ()) -> tuple[Reason, ...]:
+    """Return which agents beat and are refused by leaders of our release, the last heard of first.
+
+    Whoever may beat may do so under any name. So agents that are ``known`` to ResMan come before all
+    others, and what is not listed is counted: a crowd hides nobody.
+    """
+    refused: list[str] = []
+    more = unnamed = 0
+    for beat in sorted(seen.beats, key=lambda beat: (beat.agent not in known, -beat.at_s, beat.agent)):
+        if seen.now_s - beat.at_s > REFUSED_FRESH_S:
+            continue
         try:
             check_wire(beat.wire)
         except BadMessage as error:
-            message = f"{beat.agent[:HOST_CHARACTERS_MAX]}: {error.message}; {error.hint}"
-            refused.append(Reason(code="agent-refused", message=message))
-    return tuple(refused)
+            if not HOST.fullmatch(beat.agent):
+                unnamed += 1
+            elif len(refused) == REFUSED_MAX:
+                more += 1
+            else:
+                refused.append(f"{beat.agent}: {error.message}; {error.hint}")
+    if more:
+        refused.append(f"{more} more that are not listed")
+    if unnamed:
+        refused.append(f"{unnamed} under names that no host can have; who has an agent's login?")
+    return tuple(Reason(code="agent-refused", message=message) for message in refused)
 
 
 def cluster_view(

@@ -8,7 +8,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, agent_names, cluster_options, complete, output_options
-from galaxy.cli.output import Output, ago, tell, write
+from galaxy.cli.output import Output, ago, one_line, tell, write
 from galaxy.cli.rows import agent_rows
 from galaxy.model.views import AgentView
 from galaxy.units import format_bytes, format_cpu
@@ -30,7 +30,7 @@ def list_(target: Target, output: Output) -> None:
     elif not listed.refused:
         tell("no agents; `galaxy agent --redis URL` joins with a host")
     for reason in listed.refused:
-        tell(f"refused: {reason.message}")
+        tell(one_line(f"refused: {reason.message}"))
 
 
 @click.command(cls=Command, examples="  galaxy agent show h1\n")
@@ -71,9 +71,6 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
                      f"disk {format_bytes(usage.disk_bytes)}, load {usage.load1:.2f}, "
                      f"{ago(usage.at_s, now_s) or '0s'} ago")
         )  # fmt: skip
-    lines = [f"{name.ljust(9)} {text}" for name, text in rows]
-    return [
-        *lines,
-        f"{'Holds'.ljust(9)} {len(view.containers)} containers",
-        *(f"  {c}" for c in view.containers),
-    ]
+    rows.append(("Holds", f"{len(view.containers)} containers"))
+    lines = [*(f"{name.ljust(9)} {text}" for name, text in rows), *(f"  {c}" for c in view.containers)]
+    return [one_line(line) for line in lines]

@@ -24,4 +24,4 @@ def completion(ctx: click.Context, /, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     root = ctx.find_root().command
-    write(kind(root, {}, "galaxy", "_GALAXY_COMPLETE").source())
+    write(kind(root, {}, "galaxy", "_GALAXY_COMPLETE").source(), raw=True)

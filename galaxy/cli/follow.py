@@ -43,12 +43,12 @@ class Progress:
         self._wipe()
         for line in self.news(view):
             since = f"+{format_duration(time.monotonic() - self._began_s)}"
-            tell(f"{paint(since, 'dim', self._colour)} {line}")
+            tell(f"{paint(since, 'dim', self._colour)} {line}", raw=True)
         if self._live and not view.settled:
             self._turn += 1
             width = shutil.get_terminal_size().columns
             mark = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[self._turn % 10]
-            sys.stderr.write(cut(f"{mark} {waiting_for(view)}", width))
+            sys.stderr.write(cut(one_line(f"{mark} {waiting_for(view)}"), width))
             sys.stderr.flush()
 
     def news(self, view: JobView) -> Iterator[str]:
@@ -63,20 +63,20 @@ class Progress:
         self._known = False
         for name in set(self._seen) - {pod.pod for pod in view.pods}:
             del self._seen[name]
-            yield f"{name} gone"
+            yield f"{one_line(name)} gone"
 
     def end(self) -> None:
         """Leave the terminal tidy."""
         self._wipe()
 
     def _pod_line(self, pod: PodView, view: JobView, reason: str) -> str:
-        words = [pod.pod, paint_state(pod.state, self._colour)]
+        words = [one_line(pod.pod), paint_state(one_line(pod.state), self._colour)]
         if pod.state == "running":
             words.append("healthy" if pod.healthy else "not healthy yet")
         if view.summary.revision > 1:
             words.append(f"revision {pod.revision}")
         if pod.agent:
-            words.append(f"on {pod.agent}")
+            words.append(f"on {one_line(pod.agent)}")
         if pod.restarts:
             words.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
         return " ".join(words) + (f": {reason}" if reason else "")

@@ -129,7 +129,7 @@ def schema() -> None:
 def put(text: str, target: str | None) -> None:
     """Print ``text``, or write it to a file that is not there yet."""
     if target is None:
-        write(text.rstrip("\n"))
+        write(text.rstrip("\n"), raw=True)
         return
     if target in FORMATS:
         hint = f"-o {target}.yaml, or > FILE"

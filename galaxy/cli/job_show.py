@@ -63,7 +63,7 @@ def show(target: Target, output: Output, job: str) -> None:
         if output.data(view, [view.summary.job]):
             return
         for line in head_lines(view, time.time(), coloured(sys.stdout)):
-            write(line)
+            write(line, raw=True)
         _tables(view, output)
         unwell = not view.settled or view.summary.state in ("failed", "stalled")
         if unwell and view.pods:
@@ -75,7 +75,7 @@ def show(target: Target, output: Output, job: str) -> None:
 def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
     """Return the lines above the tables: what the job is and where it stands."""
     summary, deploy = view.summary, view.spec.deploy
-    state = paint_state(summary.state, colour)
+    state = paint_state(one_line(summary.state), colour)
     if view.exit_code is not None:
         state += f", exit code {view.exit_code}"
     where = ", ".join(deploy.pools) or "any pool"
@@ -93,7 +93,10 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
                   f"disk {format_bytes(summary.disk_bytes)}"),
         ("Created", f"{clock(summary.created_s)}, {ago(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
-    return [f"{paint(name.ljust(9), 'bold', colour)} {text}" for name, text in facts]
+    texts = [text if name == "State" else one_line(text) for name, text in facts]
+    return [
+        f"{paint(name.ljust(9), 'bold', colour)} {text}" for (name, _), text in zip(facts, texts, strict=True)
+    ]
 
 
 def _tables(view: JobView, output: Output) -> None:
@@ -111,8 +114,8 @@ def _tables(view: JobView, output: Output) -> None:
     if view.events and view.settled:
         _section("Events")
         for line in event_lines(view, now_s, EVENTS):
-            write(one_line(line))
+            write(line)
 
 
 def _section(title: str) -> None:
-    write(f"\n{paint(title, 'bold', coloured(sys.stdout))}")
+    write(f"\n{paint(title, 'bold', coloured(sys.stdout))}", raw=True)

@@ -148,7 +148,9 @@ def _usage(error: click.ClickException) -> str:
 
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"{text}\n")
+        from galaxy.cli.output import harmless
+
+        sys.stderr.write(f"{harmless(text)}\n")
         sys.stderr.flush()
 
 

@@ -29,6 +29,10 @@ STATES: Final = {
 """Colour of a state wherever it is shown."""
 
 
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON need not escape, and terminals obey."""
+
+
 class Output:
     """One choice of ``-o``: ``rows`` for people, or nouns with the SDK's field names for machines."""
 
@@ -47,11 +51,12 @@ class Output:
     def data(self, value: Any, names: Sequence[str]) -> bool:
         """Print ``value`` for machines, or ``names`` one a line; False when people want a table."""
         if self.form == "json":
-            write(json.dumps(full(value), indent=2, ensure_ascii=False))
+            text = json.dumps(full(value), indent=2, ensure_ascii=False)
+            write(text.translate(_ESCAPED), raw=True)
         elif self.form == "yaml":
             from galaxy.client.source_yaml import write_yaml
 
-            write(write_yaml(full(value)).rstrip("\n"))
+            write(write_yaml(full(value)).rstrip("\n"), raw=True)
         elif self.form == "name":
             for name in names:
                 write(name)
@@ -61,7 +66,7 @@ class Output:
         """Print ``rows`` below ``titles``, columns aligned; on a terminal cut to its width."""
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         for line in table_lines(titles, rows, headers=self.headers, width=width, colour=coloured(sys.stdout)):
-            write(line)
+            write(line, raw=True)
 
 
 def full(value: Any) -> Any:
@@ -118,6 +123,14 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def harmless(text: str) -> str:
+    """Return ``text`` with its lines, and nothing else that could move the cursor.
+
+    Agents, programs and other users have a say in much of what is told.
+    """
+    return "\n".join(map(one_line, text.split("\n")))
+
+
 def cut(text: str, width: int) -> str:
     """Shorten ``text`` to ``width`` characters; 0 is no limit."""
     return text if not width or len(text) <= width else f"{text[: width - 1]}…"
@@ -138,14 +151,14 @@ def paint_state(state: str, on: bool) -> str:
     return paint(state, STATES.get(state, ""), on)
 
 
-def write(text: str) -> None:
-    """Write a line of data to stdout."""
-    sys.stdout.write(f"{text}\n")
+def write(text: str, *, raw: bool = False) -> None:
+    """Write a line of data to stdout, harmless; ``raw`` is that already, or our own: colours, a script."""
+    sys.stdout.write(f"{text if raw else harmless(text)}\n")
 
 
-def tell(text: str) -> None:
-    """Write a line of progress or warning to stderr."""
-    sys.stderr.write(f"{text}\n")
+def tell(text: str, *, raw: bool = False) -> None:
+    """Write a line of progress or warning to stderr; ``raw`` as in ``write``."""
+    sys.stderr.write(f"{text if raw else harmless(text)}\n")
     sys.stderr.flush()
 
 

@@ -56,7 +56,7 @@ def acl_(secret: Path | None, hosts: tuple[str, ...], server: str, sentinel: boo
     if secret is None:
         raise UsageError("no secret named", hint="galaxy redis secret FILE, then --secret FILE")
     text = acl.file(_read(secret), hosts, setinfo=acl.knows_setinfo(server), sentinel=sentinel)
-    write(text.rstrip("\n"))
+    write(text.rstrip("\n"), raw=True)
 
 
 @redis.command(cls=Command)

@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, ago, tell, write
+from galaxy.cli.output import Output, ago, one_line, tell, write
 from galaxy.cli.rows import why
 from galaxy.errors import Unreachable
 from galaxy.model.names import APPMASTER, RESMAN
@@ -57,7 +57,7 @@ def status_lines(view: ClusterView, now_s: float) -> list[str]:
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {why(view.safe_mode) or 'on'}")
     lines += [f"{'Refused'.ljust(9)} {why(reason)}" for reason in view.refused]
-    return lines
+    return [one_line(line) for line in lines]
 
 
 def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:
@@ -69,7 +69,7 @@ def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:
         text = "nobody leads"
         if leader is not None:
             text = f"{leader.address} leads for {ago(leader.since_s, now_s) or '0s'}, epoch {leader.epoch}"
-        lines.append(f"{name.ljust(9)} {text}")
+        lines.append(one_line(f"{name.ljust(9)} {text}"))
     return lines
 
 

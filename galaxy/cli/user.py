@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, clock, one_line, tell, write
+from galaxy.cli.output import Output, clock, tell, write
 from galaxy.errors import Unreachable, UsageError
 from galaxy.model.signing import split_token, stored_key
 from galaxy.model.user import ALL_POOLS, AuditRecord, Authority, Role, UserView
@@ -176,4 +176,4 @@ def _row(record: AuditRecord) -> list[str]:
 
 def _tell(records: tuple[AuditRecord, ...]) -> None:
     for record in records:
-        write(one_line("  ".join(_row(record))))
+        write("  ".join(_row(record)))

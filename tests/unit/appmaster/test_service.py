@@ -115,10 +115,25 @@ def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_cr
     far = [Beat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
     near = Beat(agent="near", at_s=1000.0, boot="b", wire=1)
     told = refused_agents(BeatsSeen(now_s=1000.0, beats=(near, *far)))
-    assert len(told) == REFUSED_MAX
+    assert len(told) == REFUSED_MAX + 1
+    assert told[-1].message.startswith("41 more")
     assert told[0].message.startswith("h000: wire version '99' is not 1")
     assert "upgrade the older" in told[0].message
     assert refused_agents(BeatsSeen(now_s=2000.0, beats=(near, *far))) == ()
+
+
+def test_crowd_of_made_up_agents_hides_none_that_resman_knows() -> None:
+    crowd = [Beat(agent=f"fake{i}", at_s=1000.0, boot="b", wire=99) for i in range(30)]
+    real = Beat(agent="real", at_s=990.0, boot="b", wire=99)
+    told = refused_agents(BeatsSeen(now_s=1000.0, beats=(*crowd, real)), {"real"})
+    assert told[0].message.startswith("real: ")
+    assert told[-1].message.startswith("11 more")
+
+
+@pytest.mark.parametrize("name", ["h\x1b[2J", "h\n", "", "h" * 64])
+def test_refused_agent_whose_name_no_host_can_have_is_counted_and_not_named(name: str) -> None:
+    (told,) = refused_agents(BeatsSeen(now_s=10.0, beats=(Beat(agent=name, at_s=10.0, boot="b", wire=99),)))
+    assert told.message.startswith("1 under names that no host can have")
 
 
 def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from galaxy.cli.output import ago, cut, full, one_line, table_lines
+import json
+
+import pytest
+
+from galaxy.cli.output import Output, ago, cut, full, one_line, table_lines, tell, write
 from galaxy.model.views import EndpointView, JobSummary
 
 
@@ -30,6 +34,24 @@ def test_states_are_coloured_without_moving_columns() -> None:
 def test_text_from_elsewhere_cannot_move_the_cursor() -> None:
     assert one_line("a\x1b[2Jb\nc") == "a [2Jb c"
     assert "\x1b" not in table_lines(["A"], [["\x1b[2J"]])[1]
+
+
+def test_lines_that_are_written_keep_their_ends_and_nothing_else_that_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("a\x1b[2J\nb\x9b2J")
+    tell("a\r\x1b]0;x\x07b")
+    assert capsys.readouterr() == ("a [2J\nb 2J\n", "a  ]0;x b\n")
+
+
+def test_data_for_machines_is_whole_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x1b[2J\x9b2J\x7f\u00a0é"
+    for form in ("json", "yaml"):
+        Output(form).data([text], [])
+        out = capsys.readouterr().out
+        assert not {"\x1b", "\x9b", "\x7f"} & set(out)
+        assert form == "yaml" or json.loads(out) == [text]
+        assert "é" in out
 
 
 def test_data_for_machines_has_every_field() -> None:
