@@ -45,18 +45,31 @@ class Dropped:
 class QoS(kombu_redis.QoS):
     """Leaves unacknowledged messages where they are when the connection is lost.
 
-    kombu tries to push them back over a connection that is already dismantled, and the
-    ``AttributeError`` of that ends the worker. They are in Redis and come again by themselves.
+    kombu tries to push them back, or to acknowledge what was handled meanwhile, over a connection
+    that is already dismantled, and the ``AttributeError`` of that ends the worker. They are in Redis
+    and come again by themselves.
     """
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        transport = self.channel.connection
-        if transport is not None and transport.client is not None:
+        if not self._dismantled:
             super().restore_unacked_once(stderr)
             return
         self._on_collect.cancel()
         self._delivered.clear()
         self._delivered.restored = True
+
+    def ack(self, delivery_tag: str) -> None:
+        if not self._dismantled:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if not self._dismantled:
+            super().reject(delivery_tag, requeue)
+
+    @property
+    def _dismantled(self) -> bool:
+        transport = self.channel.connection
+        return transport is None or transport.client is None
 
 
 class Channel(broker.Channel):

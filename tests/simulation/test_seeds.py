@@ -15,6 +15,8 @@ from galaxy.simulation.scale import Large, Life
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 FAULTS = [name for name in Faults.__struct_fields__ if not name.endswith("_s")]
+CAUGHT_LATE = {"removed groups forgotten": 78, "no safe mode": 25}
+"""The first of the hundred seeds that caught a rule's breach, where it was far down: it is tried first."""
 SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 
@@ -39,10 +41,11 @@ def test_calm_world_settles_at_once() -> None:
     assert outcome.settled_s <= 30
 
 
-@pytest.mark.timeout(400)  # One rule takes eighty seeds to be broken.
+@pytest.mark.timeout(400)  # Up to a hundred seeds.
 @pytest.mark.parametrize("rule", BROKEN)
 def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
-    assert any(Cluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in range(100))
+    seeds = sorted(range(100), key=lambda seed: seed != CAUGHT_LATE.get(rule))
+    assert any(Cluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in seeds)
 
 
 def test_large_cluster_leads_an_ordinary_life_and_keeps_its_promises() -> None:

@@ -1,0 +1,49 @@
+"""What a worker's transport does with messages of a connection that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from kombu import Connection, Message, Queue
+
+from galaxy.nexus.broker import Server
+from galaxy.nexus.url import parse
+from galaxy.tasks.app import transport_options
+from galaxy.tasks.transport import Dropped
+from tests.support.redis_server import RedisServer
+
+QUEUE = "orders"
+
+
+def connected(url: str) -> Connection:
+    server = parse(url)
+    options = transport_options("agent@h1", Server(server), (QUEUE,), 1.0, Dropped())
+    return Connection(
+        server.server(), transport="galaxy.tasks.transport:Transport", transport_options=options
+    )
+
+
+@pytest.mark.parametrize("settle", [Message.ack, Message.reject, Message.requeue])
+def test_message_settled_after_its_connection_is_gone_stays_for_the_next(
+    redis_server: RedisServer, settle: Callable[[Message], None]
+) -> None:
+    with connected(redis_server.url) as first:
+        channel = first.channel()
+        queue = Queue(QUEUE, exchange="", routing_key=QUEUE, no_declare=True, channel=channel)
+        first.Producer(channel, auto_declare=False).publish({}, exchange="", routing_key=QUEUE)
+        messages: list[Message] = []
+        first.Consumer([queue], channel=channel, on_message=messages.append, auto_declare=False).consume()
+        while not messages:
+            first.drain_events(timeout=30)
+        redis_server.stop()
+        with suppress(*first.connection_errors):
+            first.drain_events(timeout=5)
+        first.collect()  # As Celery does then, whatever is still being handled.
+        channel.close()
+        redis_server.start()
+        settle(messages[0])
+    with connected(redis_server.url) as second:
+        client = second.channel().client
+        assert client.hlen("agent@h1.unacked") + client.llen(QUEUE) == 1
