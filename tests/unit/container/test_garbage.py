@@ -55,12 +55,12 @@ def test_garbage_that_comes_while_other_garbage_goes_does_not_resist(
     garbage.mkdir()
     janitor = Janitor(str(garbage))
     try:
-        for turn in range(15):
-            for number in range(20):
-                _litter(garbage, f"{turn}-before-{number}", files=50)
+        for turn in range(12):
+            for number in range(10):
+                _litter(garbage, f"{turn}-before-{number}", files=30)
             janitor.litter()
             janitor.start()
-            for number in range(50):  # No more: it may come faster than it goes.
+            for number in range(30):  # No more: it may come faster than it goes.
                 if select.select([janitor], [], [], 0.001)[0]:
                     break
                 _litter(garbage, f"{turn}-{number}")
