@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,9 +45,9 @@ class Crew(Asking):
         self.roots = {name: f"galaxy-hosts-{os.getpid()}-{name}" for name in agents}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
+    @abstractmethod
     def url(self, role: str = "client", host: str = "") -> str:
         """Return how a role gets into Redis; ``host`` matters for agents."""
-        raise NotImplementedError
 
     def _agent(self, name: str) -> None:
         self._part(
