@@ -19,9 +19,9 @@ import tempfile
 import time
 
 from galaxy.model.base import encode
-from galaxy.model.pod import PodOrder
-from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
-from galaxy.model.worker import Order, TaskCgroup, WorkerConfig
+from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.messages.pod import PodOrder
+from galaxy.model.messages.worker import Order, TaskCgroup, WorkerConfig
 from galaxy.worker_entry.main import run
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 import redis
 from redis.exceptions import LockError
 
-from galaxy.chaos.cluster import ROLES, Cluster
-from galaxy.chaos.failover import VERBS, Failover, Pair
-from galaxy.chaos.load import Load
-from galaxy.chaos.watch import Watch
+from galaxy.testing.chaos.failover import VERBS, Failover, Pair
+from galaxy.testing.chaos.real_cluster import ROLES, RealCluster
+from galaxy.testing.chaos.witness_listener import WitnessListener
+from galaxy.testing.chaos.workload import Workload
 
 ROUNDS = 20
 LEASE_S = 2.0
@@ -43,7 +43,7 @@ def main() -> None:
     if given.peer_holder:
         hold(given.peer_holder)
         return
-    with Cluster(leaders=2) as cluster:
+    with RealCluster(leaders=2) as cluster:
         rounds = fail_over(cluster, given.rounds)
         peer = [peer_wait(cluster.admin.url) for _ in range(given.rounds)]
     figures = {
@@ -76,9 +76,9 @@ def figure(times: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 3), "worst": round(max(times), 3)}
 
 
-def fail_over(cluster: Cluster, rounds: int) -> list[Failover]:
-    watch = Watch()
-    load = Load(cluster, watch, random.Random(1), lambda _: None)
+def fail_over(cluster: RealCluster, rounds: int) -> list[Failover]:
+    watch = WitnessListener()
+    load = Workload(cluster, watch, random.Random(1), lambda _: None)
     done = []
     try:
         load.witnesses()

@@ -109,7 +109,7 @@ class Cluster:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False
-        return b"galaxy.container.launcher" in words and bytes(self.folder) in words
+        return b"galaxy.container.launcher.server" in words and bytes(self.folder) in words
 
 
 def name_of(pid: int) -> str:

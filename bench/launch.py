@@ -33,14 +33,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from galaxy.container import kernel
-from galaxy.container.plan import LaunchPlan
+from galaxy.container.kernel import syscalls
+from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.runtime import Destroyed, Launched, LaunchFailed, Runtime
 from galaxy.model.base import encode
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
-from galaxy.model.pod import PodOrder
-from galaxy.model.spec import CpuSpec, Medium, MemorySpec, RestartSpec, TaskSpec
-from galaxy.model.worker import Order
+from galaxy.model.jobspec.spec import CpuSpec, Medium, MemorySpec, RestartSpec, TaskSpec
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.messages.pod import PodOrder
+from galaxy.model.messages.worker import Order
 from galaxy.units import MIB
 
 ROUNDS, ROUNDS_QUICK = 50, 10
@@ -231,7 +231,7 @@ def pss_mib(pid: int) -> float:
 
 def cgroup_enter_ms() -> float | None:
     """Return how long a process waits to enter a cgroup on this host, after a pause."""
-    command = [sys.executable, "-m", "galaxy.container.trial", "cgroups"]
+    command = [sys.executable, "-m", "galaxy.container.host_probes", "cgroups"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     words = done.stdout.split()
     return int(words[2]) / 1000 if words[:2] == ["entered", "in"] else None
@@ -385,9 +385,9 @@ class HiddenUnified:
             read, write = os.pipe()
             pid = os.fork()
             if pid == 0:
-                kernel.unshare(kernel.CLONE_NEWNS)
-                kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
-                kernel.unmount("/sys/fs/cgroup/unified")
+                syscalls.unshare(syscalls.CLONE_NEWNS)
+                syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+                syscalls.unmount("/sys/fs/cgroup/unified")
                 os.write(write, b"x")
                 os.read(os.pipe()[0], 1)
             os.read(read, 1)

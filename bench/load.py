@@ -34,16 +34,11 @@ from place import agents_of
 
 from galaxy.appmaster.logic import AppMaster
 from galaxy.client.transport import insist
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
-from galaxy.model.agent import AgentInfo, AgentReport, Beat, BeatsSeen
-from galaxy.model.container import ContainerFound, ContainerOrders, FoundState, GroupOrder, GroupOrders
-from galaxy.model.demand import demand_of
-from galaxy.model.digest import digest_of_pod
-from galaxy.model.names import APPMASTER, RESMAN
-from galaxy.model.pod import PodFound, PodOrders, PodState, TaskFound, TaskState
-from galaxy.model.request import Request, SubmitJob
-from galaxy.model.spec import (
+from galaxy.model.api.operations import Request, SubmitJob
+from galaxy.model.jobspec.demand import demand_of
+from galaxy.model.jobspec.spec import (
     CpuSpec,
     DeploySpec,
     JobSpec,
@@ -54,9 +49,20 @@ from galaxy.model.spec import (
     TaskSpec,
     VolumeSpec,
 )
+from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import (
+    ContainerOrders,
+    GroupOrder,
+    GroupOrders,
+    ObservedContainer,
+    ObservedContainerState,
+)
+from galaxy.model.messages.digest import digest_of_pod
+from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.model.messages.pod import ObservedPod, ObservedTask, PodOrders, PodState, TaskState
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Send, Step
-from galaxy.model.table import Change, Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.resman.logic import ResMan, ResManConfig
 
@@ -143,7 +149,9 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
     resman.lead(1, now_s)
     appmaster.lead(1, now_s)
     hello = [AgentReport(agent=a.agent, boot=a.boot, serial=1, full=True, info=a) for a in agents]
-    beats = BeatsSeen(now_s=now_s, beats=tuple(Beat(agent=a.agent, at_s=now_s, boot=a.boot) for a in agents))
+    beats = HeartbeatsRead(
+        now_s=now_s, beats=tuple(Heartbeat(agent=a.agent, at_s=now_s, boot=a.boot) for a in agents)
+    )
     resman.step(now_s, [*hello, beats])
     requests = [
         Request(
@@ -193,8 +201,8 @@ def bodies_to(step: Step, queue: str) -> list[Any]:
 def made(orders: ContainerOrders, serial: int) -> AgentReport:
     """Return what an agent reports that has made all that it was told to."""
     found = tuple(
-        ContainerFound(
-            container=order.container, incarnation=order.incarnation, state=FoundState.READY,
+        ObservedContainer(
+            container=order.container, incarnation=order.incarnation, state=ObservedContainerState.READY,
             ports={"http": 20_000 + number},
         )
         for number, order in enumerate(orders.create)
@@ -205,9 +213,9 @@ def made(orders: ContainerOrders, serial: int) -> AgentReport:
 def run(orders: PodOrders, serial: int) -> AgentReport:
     """Return what an agent reports whose AppWorkers run all that they were told to."""
     now_s = time.time()
-    task = TaskFound(name="main", state=TaskState.RUNNING, started_s=now_s, version="v1")
+    task = ObservedTask(name="main", state=TaskState.RUNNING, started_s=now_s, version="v1")
     found = tuple(
-        PodFound(
+        ObservedPod(
             pod=order.pod, incarnation=order.incarnation, generation=order.generation,
             state=PodState.RUNNING, healthy=True, tasks=(task,), pid=4000 + order.index,
             ports={"http": 20_000},
@@ -238,7 +246,7 @@ class Watched(Nexus):
         self.at_s["read"] = time.monotonic()
 
     def commit(
-        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
         super().commit(grant, serial, changes, trace)
         self.at_s.setdefault("committed", time.monotonic())

@@ -21,21 +21,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from galaxy.model.agent import AgentInfo, AgentReport, Beat, BeatsSeen
-from galaxy.model.container import (
-    ContainerFound,
+from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import (
     Demand,
-    FoundState,
     GroupOrder,
     GroupOrders,
+    ObservedContainer,
+    ObservedContainerState,
     PortDemand,
     TaskDemand,
     VolumeDemand,
 )
 from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.scheduler.cluster_view import ClusterView
 from galaxy.scheduler.place import place
-from galaxy.scheduler.shape import Ask, Shape, shape_of
-from galaxy.scheduler.view import ClusterView
+from galaxy.scheduler.requests import Ask, Shape, shape_of
 
 AGENTS, GROUPS, EACH = 10_000, 1_000, 100
 GIB = 1024**3
@@ -258,9 +258,11 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
         for number, demand in enumerate(demands)
     )
     resman.step(1.0, [GroupOrders(orders=orders)])
-    held: dict[str, list[ContainerFound]] = {agent.agent: [] for agent in agents}
+    held: dict[str, list[ObservedContainer]] = {agent.agent: [] for agent in agents}
     for row in resman.books.containers.values():
-        found = ContainerFound(container=row.container, incarnation=row.incarnation, state=FoundState.READY)
+        found = ObservedContainer(
+            container=row.container, incarnation=row.incarnation, state=ObservedContainerState.READY
+        )
         held[row.agent].append(found)
     resman.step(
         2.0,
@@ -273,10 +275,10 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
     spent: list[float] = []
     for second in range(3, 13):
         beats = tuple(
-            Beat(agent=name, at_s=float(second), boot="boot", containers=watches[name].digest)
+            Heartbeat(agent=name, at_s=float(second), boot="boot", containers=watches[name].digest)
             for name in held
         )
-        seen = BeatsSeen(now_s=float(second), beats=beats)
+        seen = HeartbeatsRead(now_s=float(second), beats=beats)
         step, spent_s = _timed(partial(resman.step, float(second), [seen]))
         assert not step.sends
         spent.append(1000 * spent_s)

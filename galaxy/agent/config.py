@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from galaxy.container.uids import RANGE
+from galaxy.container.kernel.uid_ranges import RANGE
 from galaxy.units import GIB
 
 MODES = ("auto", "full", "userns", "process")

@@ -10,17 +10,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 
 ORDERS_MAX: Final = 4096
 
 
-class Inbox:
+class AgentInbox:
     """Events and calls, in order of arrival; ``fileno`` is readable while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._events: deque[Noun] = deque()
+        self._events: deque[Struct] = deque()
         self._calls: deque[Callable[[], None]] = deque()
         self._since_s: float | None = None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -30,7 +30,7 @@ class Inbox:
     def fileno(self) -> int:
         return self._bell
 
-    def order(self, event: Noun) -> bool:
+    def order(self, event: Struct) -> bool:
         """Add a leader's order; drop it when too many wait, for leaders say everything again."""
         with self._lock:
             if len(self._events) >= ORDERS_MAX or self._closed:
@@ -39,7 +39,7 @@ class Inbox:
             self._add(event)
         return True
 
-    def put(self, event: Noun) -> None:
+    def put(self, event: Struct) -> None:
         """Add an event that nobody would repeat."""
         with self._lock:
             self._add(event)
@@ -54,7 +54,7 @@ class Inbox:
         with self._lock:
             self._ring()
 
-    def take(self) -> tuple[list[Noun], list[Callable[[], None]]]:
+    def take(self) -> tuple[list[Struct], list[Callable[[], None]]]:
         """Return everything, and be silent until there is more."""
         with self._lock:
             if not self._closed:
@@ -76,7 +76,7 @@ class Inbox:
             self._closed = True
             os.close(self._bell)
 
-    def _add(self, event: Noun) -> None:
+    def _add(self, event: Struct) -> None:
         self._events.append(event)
         self._ring()
 

@@ -15,7 +15,7 @@ import psutil
 import galaxy
 from galaxy.agent.config import AgentConfig
 from galaxy.errors import HostError
-from galaxy.model.agent import AgentInfo, AgentUsage
+from galaxy.model.messages.agent import AgentInfo, AgentUsage
 from galaxy.units import GIB, MIB, format_bytes
 
 LOOPBACK = "127.0.0.1"

@@ -13,44 +13,44 @@ from typing import Final
 from msgspec.structs import replace
 
 from galaxy.agent.config import AgentConfig
-from galaxy.agent.execsession import Sink
-from galaxy.agent.inbox import Inbox
-from galaxy.agent.links import Links
+from galaxy.agent.connections.worker_connections import WorkerConnections
+from galaxy.agent.disk_store import AgentStore
+from galaxy.agent.host_ports import Reservations, sockets_seen
+from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.nouns import (
+from galaxy.agent.logic.effects import (
     Connect,
+    Deliver,
+    Disconnect,
+    Effect,
+    LaunchContainer,
+    QuitWorker,
+    RemoveContainer,
+    WriteLog,
+)
+from galaxy.agent.logic.events import (
     ContainerDestroyed,
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
-    Deliver,
-    Destroy,
-    Disconnect,
-    Effect,
-    EverythingUnwanted,
-    Held,
-    HostSeen,
-    Launch,
-    LifeSeen,
-    Note,
-    Phase,
+    HostInspected,
     PortsSeen,
-    PortsTaken,
-    QuitWorker,
+    PortsUnavailable,
+    RunningContainer,
+    ShutdownRequested,
     WorkerReported,
-    life,
 )
-from galaxy.agent.packages import Packages
-from galaxy.agent.ports import Reservations, sockets_seen
-from galaxy.agent.publisher import Publisher
-from galaxy.agent.store import AgentStore
-from galaxy.container.plan import LaunchPlan
+from galaxy.agent.logic.records import HostedContainer, HostedPhase, container_key
+from galaxy.agent.packages.cache import Packages
+from galaxy.agent.report_publisher import ReportPublisher
+from galaxy.agent.sessions.exec_session import Sink
+from galaxy.container.launcher.plan import LaunchPlan
+from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Event, Runtime
-from galaxy.container.wire import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.errors import GalaxyError, HostError
-from galaxy.model.base import Noun
-from galaxy.model.container import Reason
-from galaxy.model.worker import Exec, ToWorker
+from galaxy.model.base import Struct
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.worker import Exec, ToWorker
 
 _LOG: Final = logging.getLogger(__name__)
 COMMIT_RETRY_S: Final = 1.0
@@ -72,8 +72,8 @@ class AgentLoop:
         runtime: Runtime,
         packages: Packages,
         *,
-        publisher: Publisher,
-        inbox: Inbox,
+        publisher: ReportPublisher,
+        inbox: AgentInbox,
         run_as: tuple[int, int],
         rebooted: bool,
     ) -> None:
@@ -87,14 +87,16 @@ class AgentLoop:
         self._rebooted = rebooted
         self._reservations = Reservations()
         self._selector = selectors.DefaultSelector()
-        self._links = Links(self._selector, packages, happened=self._happened, call_soon=inbox.call)
-        self._events: list[Noun] = []
+        self._links = WorkerConnections(
+            self._selector, packages, happened=self._happened, call_soon=inbox.call
+        )
+        self._events: list[Struct] = []
         self._commit_at_s = 0.0
         self._ending = False
         self.digests = (0, 0)
         self.trouble = ""
         """Why nothing is obeyed now: the disk refuses. Empty when all is well."""
-        self.lives: dict[str, Phase] = {}
+        self.lives: dict[str, HostedPhase] = {}
         """Every life that is held; replaced as a whole, so other threads may look."""
         self.begun = threading.Event()
         self.empty = threading.Event()
@@ -174,7 +176,7 @@ class AgentLoop:
         for role, send in self._logic.flush(now_s).sends:
             self._publisher.publish(role, send)
 
-    def _refused(self, batch: list[Noun], error: HostError) -> None:
+    def _refused(self, batch: list[Struct], error: HostError) -> None:
         """Go back, keep what happened, and try again in a moment."""
         for table in self._logic.tables.values():
             table.discard()
@@ -195,14 +197,14 @@ class AgentLoop:
 
     # ---- what happened
 
-    def _happened(self, event: Noun) -> None:
+    def _happened(self, event: Struct) -> None:
         self._events.append(event)
 
     def _hear_runtime(self) -> None:
         for event in self._runtime.events():
             self._events.append(self._translate(event))
 
-    def _translate(self, event: Event) -> Noun:
+    def _translate(self, event: Event) -> Struct:
         match event:
             case Launched():
                 return ContainerLaunched(
@@ -222,12 +224,12 @@ class AgentLoop:
                 _LOG.warning("event=launcher.lost text='another one took over'")
                 return self._host_seen()
 
-    def _host_seen(self) -> HostSeen:
+    def _host_seen(self) -> HostInspected:
         living = (
-            LifeSeen(container=one.container, incarnation=one.incarnation, pid=one.pid)
+            RunningContainer(container=one.container, incarnation=one.incarnation, pid=one.pid)
             for one in self._runtime.living()
         )
-        return HostSeen(living=tuple(living), rebooted=self._rebooted)
+        return HostInspected(living=tuple(living), rebooted=self._rebooted)
 
     def _ports_seen(self) -> PortsSeen:
         listening, used = sockets_seen()
@@ -239,9 +241,9 @@ class AgentLoop:
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Launch():
+                case LaunchContainer():
                     self._launch(effect.held)
-                case Destroy():
+                case RemoveContainer():
                     self._runtime.destroy(effect.container, effect.incarnation)
                 case Connect():
                     path = self._runtime.socket_path(effect.container, effect.incarnation)
@@ -252,14 +254,14 @@ class AgentLoop:
                     self._links.deliver(effect.container, effect.incarnation, effect.order)
                 case QuitWorker():
                     self._links.quit(effect.container, effect.incarnation, effect.stop_timeout)
-                case Note():
+                case WriteLog():
                     _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
 
-    def _launch(self, held: Held) -> None:
+    def _launch(self, held: HostedContainer) -> None:
         taken = self._reservations.take(held.ports.values())
         if taken:
             self._events.append(
-                PortsTaken(container=held.container, incarnation=held.incarnation, ports=taken)
+                PortsUnavailable(container=held.container, incarnation=held.incarnation, ports=taken)
             )
             return
         uid, gid = (held.uid, held.uid) if held.uid else self._run_as
@@ -301,7 +303,7 @@ class AgentLoop:
 
     def unwant_everything(self, grace_s: float) -> None:
         """Begin the end of every container; ``empty`` is set when it is reached."""
-        self._inbox.put(EverythingUnwanted(grace_s=grace_s))
+        self._inbox.put(ShutdownRequested(grace_s=grace_s))
 
     def stop_launcher(self, done: Callable[[GalaxyError | None], None]) -> None:
         """End the launcher and say how it went; in the loop's thread."""
@@ -324,17 +326,20 @@ def why_ended(event: Ended) -> Reason:
     return Reason(code="exit", message=f"PID 1 ended with exit code {event.status}")
 
 
-def compact(events: Sequence[Noun]) -> list[Noun]:
+def compact(events: Sequence[Struct]) -> list[Struct]:
     """Keep events that wait for the disk bounded: of one AppWorker's reports only the last counts."""
     last: dict[str, int] = {}
     for index, event in enumerate(events):
         if isinstance(event, WorkerReported):
-            last[life(event.container, event.incarnation)] = index
+            last[container_key(event.container, event.incarnation)] = index
     kept = []
     for index, event in enumerate(events):
         if isinstance(event, PortsSeen):
             continue
-        if isinstance(event, WorkerReported) and last[life(event.container, event.incarnation)] != index:
+        if (
+            isinstance(event, WorkerReported)
+            and last[container_key(event.container, event.incarnation)] != index
+        ):
             continue
         kept.append(event)
     return kept

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from galaxy.model.flaw import nearest
+from galaxy.model.jobspec.diagnostics import nearest
 
 
 class Lazy(NamedTuple):

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from galaxy.cli.output import FORMATS, Output
-from galaxy.container.uids import UID_MAX, UID_MIN
+from galaxy.container.kernel.uid_ranges import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
 from galaxy.units import format_duration, parse_duration
 

@@ -54,7 +54,7 @@ class Output:
             text = json.dumps(full(value), indent=2, ensure_ascii=False)
             write(text.translate(_ESCAPED), raw=True)
         elif self.form == "yaml":
-            from galaxy.client.source_yaml import write_yaml
+            from galaxy.client.source.yaml_format import write_yaml
 
             write(write_yaml(full(value)).rstrip("\n"), raw=True)
         elif self.form == "name":

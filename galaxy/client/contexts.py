@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from galaxy.errors import BadMessage, GalaxyError, NotFound, UsageError
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.base import Struct, decode, encode
 
 CLUSTER_FILE: Final = "cluster.json"
 CONTEXTS_MAX: Final = 100
 """A user's contexts at most; the oldest makes way."""
 
-T = TypeVar("T", bound=Noun)
+T = TypeVar("T", bound=Struct)
 
 
-class ProcessRef(Noun, frozen=True, kw_only=True):
+class ProcessRef(Struct, frozen=True, kw_only=True):
     """A process of ours. ``start_ticks`` (field 22 of /proc/PID/stat) tells it from a later one."""
 
     name: str
@@ -34,7 +34,7 @@ class ProcessRef(Noun, frozen=True, kw_only=True):
     start_ticks: int
 
 
-class ClusterFile(Noun, frozen=True, kw_only=True):
+class ClusterFile(Struct, frozen=True, kw_only=True):
     """``cluster.json``: how to reach the cluster that runs in ``dir``, and what it runs.
 
     ``url`` is Redis' with the login of clients; ``flower`` is the address a browser opens;
@@ -57,7 +57,7 @@ class ClusterFile(Noun, frozen=True, kw_only=True):
     processes: tuple[ProcessRef, ...] = ()
 
 
-class Context(Noun, frozen=True, kw_only=True):
+class Context(Struct, frozen=True, kw_only=True):
     """A cluster by name: one on this host by its folder, any other by its URL and a token."""
 
     name: str
@@ -66,7 +66,7 @@ class Context(Noun, frozen=True, kw_only=True):
     token: str = ""
 
 
-class Contexts(Noun, frozen=True, kw_only=True):
+class Contexts(Struct, frozen=True, kw_only=True):
     """``contexts.json``, oldest first."""
 
     current: str = ""
@@ -77,7 +77,7 @@ class Contexts(Noun, frozen=True, kw_only=True):
         return next((context for context in self.contexts if context.name == name), None)
 
 
-class Found(Noun, frozen=True, kw_only=True):
+class Found(Struct, frozen=True, kw_only=True):
     """The cluster that is meant; ``because`` says who named it, ``dir`` is empty for a remote one.
 
     ``token`` is what requests are signed with, ``USER:SECRET``; GALAXY_TOKEN comes first.
@@ -91,7 +91,7 @@ class Found(Noun, frozen=True, kw_only=True):
 
 def login_url(url: str, secret: str, role: str, host: str = "") -> str:
     """Return ``url`` with the login of ``role`` in place of whatever login it has; see ``nexus.acl``."""
-    from galaxy.nexus import acl  # Here, for most commands that choose a cluster need no Redis.
+    from galaxy.nexus import acl
 
     scheme, split, rest = url.partition("://")
     user = acl.login(role, host)
@@ -310,7 +310,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
         raise GalaxyError(f"cannot read {path}", details=[error.message], hint=f"rm {path}") from error
 
 
-def _write(path: Path, noun: Noun) -> None:
+def _write(path: Path, noun: Struct) -> None:
     scratch = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

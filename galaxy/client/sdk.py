@@ -12,26 +12,36 @@ from types import TracebackType
 from typing import TypeVar
 
 from galaxy.client import contexts, waiting
-from galaxy.client.job import Job, read, ready, tidy
-from galaxy.client.packages import sources_of, stage
-from galaxy.client.secrets import secret_of
+from galaxy.client.job_loading import Job, read, ready, tidy
+from galaxy.client.package_staging import sources_of, stage
+from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
-from galaxy.client.transport import Transport, insist
+from galaxy.client.transport import RequestTransport, insist
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
-from galaxy.model import request
-from galaxy.model.agent import BeatsSeen
-from galaxy.model.base import Noun
-from galaxy.model.names import APPMASTER, RESMAN
-from galaxy.model.quota import Ceiling, QuotaView
-from galaxy.model.request import OPERATIONS, AuditList, Done, JobRef, SessionOpened, UserRef
-from galaxy.model.rules import BAD_NAME, is_secret_name
-from galaxy.model.secret import Secret, SecretView
-from galaxy.model.signing import stored_key
-from galaxy.model.spec import JobSpec
-from galaxy.model.user import ALL_POOLS, Authority, Role, UserView, check_pool_name, check_user_name
-from galaxy.model.views import AgentView, ClusterView, EndpointView, JobSummary, JobView, LeaderView
+from galaxy.model.api import operations
+from galaxy.model.api.operations import OPERATIONS, AuditList, Done, JobRef, SessionOpened, UserRef
+from galaxy.model.api.signing import stored_key
+from galaxy.model.api.views import (
+    AgentView,
+    ClusterStatusView,
+    EndpointView,
+    JobSummary,
+    JobView,
+    LeaderView,
+    QuotaView,
+    SecretView,
+    UserView,
+)
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.rules import BAD_NAME, is_secret_name
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.model.stored.quota import Ceiling
+from galaxy.model.stored.secret import Secret
+from galaxy.model.stored.user import ALL_POOLS, Authority, Role, check_pool_name, check_user_name
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=Struct)
 
 
 class Galaxy:
@@ -66,7 +76,7 @@ class Galaxy:
         token = token or self.cluster.token
         self.timeout_s = timeout_s
         try:
-            self._transport = Transport(
+            self._transport = RequestTransport(
                 self.cluster.url, user=user or _user(), timeout_s=min(timeout_s, 5.0), token=token
             )
         except Unreachable as error:
@@ -92,7 +102,7 @@ class Galaxy:
         Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
         """
         spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
-        done = self._ask("galaxy.job.submit", request.SubmitJob(spec=spec, files=files), Done, key)
+        done = self._ask("galaxy.job.submit", operations.SubmitJob(spec=spec, files=files), Done, key)
         tidy(self.cluster.dir, self._sources)
         return done
 
@@ -106,7 +116,7 @@ class Galaxy:
         Secrets and files are read anew: a spec whose secrets have other values is a new revision.
         """
         spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
-        asked = request.UpdateJob(job=name or spec.name, spec=spec, files=files)
+        asked = operations.UpdateJob(job=name or spec.name, spec=spec, files=files)
         done = self._ask("galaxy.job.update", asked, Done, key)
         tidy(self.cluster.dir, self._sources)
         return done
@@ -127,12 +137,12 @@ class Galaxy:
         """Deploy a pod (``JOB.INDEX``) anew, or every failed pod of a job."""
         _, dot, index = target.rpartition(".")
         one = dot and index.isdecimal()
-        asked = request.RecoverPod(pod=target) if one else request.RecoverPod(job=target)
+        asked = operations.RecoverPod(pod=target) if one else operations.RecoverPod(job=target)
         return self._ask("galaxy.job.recover", asked, Done, key)
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
         """List jobs by name; ``all`` includes those that are over, as far as history goes."""
-        return list(self._ask("galaxy.job.list", request.ListJobs(all=all), request.JobList).jobs)
+        return list(self._ask("galaxy.job.list", operations.ListJobs(all=all), operations.JobList).jobs)
 
     def job(self, job: str) -> JobView:
         """Return everything about one job: by name, id, or the beginning of an id."""
@@ -194,7 +204,7 @@ class Galaxy:
         ``tail`` -1 is everything that is kept; ``previous`` is the run before the present one.
         Close it to stop following.
         """
-        asked = request.ReadLogs(
+        asked = operations.ReadLogs(
             target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous
         )
         opened = self._ask("galaxy.job.logs", asked, SessionOpened)
@@ -213,7 +223,7 @@ class Galaxy:
         """Start ``argv`` in a pod (a job stands for its first running one) and return its streams."""
         if not argv:
             raise UsageError("no command to run")
-        asked = request.ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
+        asked = operations.ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
         opened = self._ask("galaxy.pod.exec", asked, SessionOpened)
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 
@@ -228,24 +238,26 @@ class Galaxy:
 
     def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
         """Return where a service answers: healthy endpoints, or ``all`` with their states."""
-        asked = request.Discover(service=service, all=all)
-        return list(self._ask("galaxy.service.discover", asked, request.EndpointList).endpoints)
+        asked = operations.Discover(service=service, all=all)
+        return list(self._ask("galaxy.service.discover", asked, operations.EndpointList).endpoints)
 
     def agents(self) -> list[AgentView]:
         """List the agents, by name."""
         return list(self.agent_list().agents)
 
-    def agent_list(self) -> request.AgentList:
+    def agent_list(self) -> operations.AgentList:
         """List the agents, by name, and those that beat and are refused, with the reason."""
-        return self._ask("galaxy.agent.list", request.ListAgents(), request.AgentList)
+        return self._ask("galaxy.agent.list", operations.ListAgents(), operations.AgentList)
 
     def agent(self, name: str) -> AgentView:
         """Return one agent."""
-        return self._ask("galaxy.agent.list", request.ListAgents(agent=name), request.AgentList).agents[0]
+        return self._ask("galaxy.agent.list", operations.ListAgents(agent=name), operations.AgentList).agents[
+            0
+        ]
 
-    def status(self) -> ClusterView:
+    def status(self) -> ClusterStatusView:
         """Return leaders, counts and totals of the cluster."""
-        return self._ask("galaxy.cluster.status", request.ClusterStatus(), ClusterView)
+        return self._ask("galaxy.cluster.status", operations.ClusterStatus(), ClusterStatusView)
 
     def leaders(self) -> list[LeaderView]:
         """Return who leads, from Nexus itself; works when nobody does."""
@@ -253,7 +265,7 @@ class Galaxy:
         found = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
         return [leader for leader in found if leader is not None]
 
-    def beats(self) -> BeatsSeen:
+    def beats(self) -> HeartbeatsRead:
         """Return the agents' last heartbeats, from Nexus itself."""
         return insist(self._transport.nexus.beats, self.timeout_s)
 
@@ -270,13 +282,13 @@ class Galaxy:
         check_user_name(user)
         secret = secrets.token_urlsafe(32)
         stored = stored_key(secret)
-        asked = request.AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
+        asked = operations.AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
         return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:
         """Give a user another token and return it; the one he had is worth nothing from then on."""
         secret = secrets.token_urlsafe(32)
-        asked = request.SetToken(user=user, stored_key=stored_key(secret))
+        asked = operations.SetToken(user=user, stored_key=stored_key(secret))
         return f"{self._ask('galaxy.user.token', asked, UserView, key).user}:{secret}"
 
     def remove_user(self, user: str, *, key: str = "") -> UserView:
@@ -289,7 +301,7 @@ class Galaxy:
         """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
         check_pool_name(pool)
         given = tuple(Authority(authority) for authority in authorities)
-        asked = request.GrantUser(user=user, pool=pool, action=action, authorities=given)
+        asked = operations.GrantUser(user=user, pool=pool, action=action, authorities=given)
         return self._ask("galaxy.user.grant", asked, UserView, key)
 
     def user(self, user: str) -> UserView:
@@ -298,11 +310,11 @@ class Galaxy:
 
     def users(self) -> list[UserView]:
         """List users, by name."""
-        return list(self._ask("galaxy.user.list", request.ListUsers(), request.UserList).users)
+        return list(self._ask("galaxy.user.list", operations.ListUsers(), operations.UserList).users)
 
     def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
         """Return the newest records of who did what, or the oldest with a serial above ``after``."""
-        return self._ask("galaxy.audit.list", request.ListAudit(after=after, limit=limit), AuditList)
+        return self._ask("galaxy.audit.list", operations.ListAudit(after=after, limit=limit), AuditList)
 
     # Secrets and quotas.
 
@@ -318,17 +330,17 @@ class Galaxy:
         if not isinstance(value, Secret):
             value = secret_of(value.encode() if isinstance(value, str) else value, f'secret "{name}"')
         return self._ask(
-            "galaxy.secret.set", request.SetSecret(name=name, value=value, user=user), SecretView, key
+            "galaxy.secret.set", operations.SetSecret(name=name, value=value, user=user), SecretView, key
         )
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
         """List one's own secrets, without values; operators name a ``user``, or ask for ``all``."""
-        asked = request.ListSecrets(user=user, all=all)
-        return list(self._ask("galaxy.secret.list", asked, request.SecretList).secrets)
+        asked = operations.ListSecrets(user=user, all=all)
+        return list(self._ask("galaxy.secret.list", asked, operations.SecretList).secrets)
 
     def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
         """Forget a secret; while a job uses it, that is a ``Conflict``."""
-        return self._ask("galaxy.secret.remove", request.SecretRef(name=name, user=user), SecretView, key)
+        return self._ask("galaxy.secret.remove", operations.SecretRef(name=name, user=user), SecretView, key)
 
     def set_quota(
         self,
@@ -342,14 +354,16 @@ class Galaxy:
         """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
         check_user_name(user)
         check_pool_name(pool)
-        asked = request.SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
+        asked = operations.SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
         return self._ask("galaxy.quota.set", asked, QuotaView, key)
 
     def quotas(self, user: str = "") -> list[QuotaView]:
         """List the quotas of ``user``; without one all of them for operators, one's own for others."""
-        return list(self._ask("galaxy.quota.list", request.ListQuotas(user=user), request.QuotaList).quotas)
+        return list(
+            self._ask("galaxy.quota.list", operations.ListQuotas(user=user), operations.QuotaList).quotas
+        )
 
-    def _ask(self, op: str, body: Noun, kind: type[N], key: str = "") -> N:
+    def _ask(self, op: str, body: Struct, kind: type[N], key: str = "") -> N:
         assert isinstance(body, OPERATIONS[op][0]), op
         return self._transport.ask(op, body, kind, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
 

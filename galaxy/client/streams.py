@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Final
 
 from galaxy.errors import Conflict, GalaxyError, Unreachable
-from galaxy.model.base import Noun, decode
-from galaxy.model.request import SessionOpened
-from galaxy.model.views import LogChunk
+from galaxy.model.api.operations import SessionOpened
+from galaxy.model.api.views import LogChunk
+from galaxy.model.base import Struct, decode
 from galaxy.nexus.session import Frame, FrameHead, Session
 
 SILENCE_S: Final = 30.0
@@ -128,7 +128,7 @@ def _forget(session: Session) -> None:
     session.remove()
 
 
-class Executed(Noun, frozen=True, kw_only=True):
+class Executed(Struct, frozen=True, kw_only=True):
     """How a command in a pod ended, and what it wrote; ``cut`` when that was too much to keep."""
 
     status: int

@@ -21,20 +21,20 @@ import msgspec
 import redis
 
 from galaxy.errors import GalaxyError, Unreachable, error_from
-from galaxy.model.answer import Answer
-from galaxy.model.base import Noun, decode, encode, from_plain
-from galaxy.model.names import APPMASTER
-from galaxy.model.request import OPERATIONS, Request
-from galaxy.model.signing import proof_of, split_token
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.api.signing import proof_of, split_token
+from galaxy.model.base import Struct, decode, encode, from_plain
+from galaxy.model.messages.names import APPMASTER
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
+from galaxy.nexus.envelope import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.nexus.session import Session
 from galaxy.nexus.url import parse
-from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.units import format_duration
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=Struct)
 T = TypeVar("T")
 
 AGAIN_S: Final = 1.0
@@ -48,7 +48,7 @@ AWAY_S: Final = 0.1
 AWAY_MAX_S: Final = 1.0
 
 
-class Transport:
+class RequestTransport:
     """A connection to one cluster; threads may share it."""
 
     def __init__(self, url: str, *, user: str, timeout_s: float, token: str = "") -> None:
@@ -68,7 +68,7 @@ class Transport:
         """Close every connection."""
         self.nexus.close()
 
-    def ask(self, op: str, body: Noun, kind: type[N], *, key: str, timeout_s: float) -> N:
+    def ask(self, op: str, body: Struct, kind: type[N], *, key: str, timeout_s: float) -> N:
         """Return AppMaster's answer to ``op``; ``key`` makes repetitions harmless.
 
         A Redis that is away for less than ``timeout_s`` (restarted, say) is waited for.
@@ -104,7 +104,7 @@ class Transport:
         raise self._silence(op, sent, timeout_s)
 
     def _attempt(
-        self, op: str, body: Noun, key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
+        self, op: str, body: Struct, key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
     ) -> bytes | None:
         """Send the request once more, note it in ``sent``, and wait for the answer to any of them."""
         payload = self._message(op, body, key, reply, left_s)
@@ -134,7 +134,7 @@ class Transport:
             found: Any = self.nexus.client.xread({keys.trace_of(job): mark}, block=block_ms)
         return found[0][1][-1][0].decode() if found else mark
 
-    def _message(self, op: str, body: Noun, key: str, reply: str, left_s: float) -> bytes:
+    def _message(self, op: str, body: Struct, key: str, reply: str, left_s: float) -> bytes:
         with reaching(self.address):
             seconds, microseconds = self.nexus.client.time()
         deadline_s = seconds + microseconds / 1e6 + left_s

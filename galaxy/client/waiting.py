@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.client.transport import Transport, seconds_left
+from galaxy.client.transport import RequestTransport, seconds_left
 from galaxy.errors import Unreachable
-from galaxy.model.views import JobView
+from galaxy.model.api.views import JobView
 
 LOOK_S: Final = 1.0
 """How often it looks even if it hears of nothing."""
@@ -23,7 +23,7 @@ def at_rest(view: JobView) -> bool:
 
 
 def wait(
-    transport: Transport,
+    transport: RequestTransport,
     look: Callable[[str], JobView],
     job: str,
     *,
@@ -50,7 +50,7 @@ def wait(
     return view
 
 
-def _await_event(transport: Transport, job: str, mark: str, timeout_s: float) -> str:
+def _await_event(transport: RequestTransport, job: str, mark: str, timeout_s: float) -> str:
     try:
         return transport.await_event(job, mark, timeout_s)
     except Unreachable:

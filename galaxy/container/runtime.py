@@ -20,12 +20,12 @@ from typing import Final
 import msgspec
 
 import galaxy
-from galaxy.container import facts
 from galaxy.container.cgroup.tree import CgroupTree, Usage
-from galaxy.container.making import PLAN_NAME, SOCKET_NAME
-from galaxy.container.plan import FULL, LaunchPlan, life_key
-from galaxy.container.volumes import plain_used_bytes
-from galaxy.container.wire import (
+from galaxy.container.fs.volumes import plain_used_bytes
+from galaxy.container.kernel import processes
+from galaxy.container.launcher.create import PLAN_NAME, SOCKET_NAME
+from galaxy.container.launcher.plan import FULL, LaunchPlan, container_key
+from galaxy.container.launcher.protocol import (
     PACKET_BYTES_MAX,
     Destroy,
     Destroyed,
@@ -44,8 +44,8 @@ from galaxy.container.wire import (
     ToLauncher,
 )
 from galaxy.errors import BadMessage, Conflict, HostError, Unreachable
-from galaxy.model.base import Noun, check_wire, decode, encode
-from galaxy.model.spec import Medium
+from galaxy.model.base import Struct, check_wire, decode, encode
+from galaxy.model.jobspec.spec import Medium
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -65,7 +65,7 @@ class Living(Life, frozen=True, kw_only=True):
     start_ticks: int
 
 
-class ContainerUsage(Noun, frozen=True, kw_only=True):
+class ContainerUsage(Struct, frozen=True, kw_only=True):
     """What one container has used: CPU since its birth, the rest now. Nanoseconds, bytes, counts."""
 
     cpu_ns: int = 0
@@ -185,19 +185,19 @@ class Runtime:
 
     def living(self) -> list[Living]:
         """Return what is really there, in order of birth."""
-        return [one for one in self._living.values() if facts.start_ticks(one.pid) == one.start_ticks]
+        return [one for one in self._living.values() if processes.start_ticks(one.pid) == one.start_ticks]
 
     def socket_path(self, container: str, incarnation: int) -> Path:
         """Return where the AppWorker of a container listens; it may be longer than a socket's name can be."""
-        return self._state / "c" / life_key(container, incarnation) / SOCKET_NAME
+        return self._state / "c" / container_key(container, incarnation) / SOCKET_NAME
 
     def log_path(self, container: str, incarnation: int) -> Path:
         """Return where a container's logs are; they outlive it."""
-        return self._state / "logs" / life_key(container, incarnation)
+        return self._state / "logs" / container_key(container, incarnation)
 
     def usage(self, container: str, incarnation: int) -> ContainerUsage:
         """Measure one container now; zeros for what this mode cannot measure, or when it is gone."""
-        key = life_key(container, incarnation)
+        key = container_key(container, incarnation)
         found = Usage()
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
@@ -292,7 +292,7 @@ class Runtime:
 
     def _arguments(self) -> tuple[str, ...]:
         return (
-            "-m", "galaxy.container.launcher", "--state", str(self._state),
+            "-m", "galaxy.container.launcher.server", "--state", str(self._state),
             "--cgroup-root", self._cgroup_root, "--mode", self._mode, "--entry", self._entry,
         )  # fmt: skip
 
@@ -414,7 +414,7 @@ class Runtime:
     def _volumes(self, key: str) -> list[tuple[str, Medium]]:
         plan = self._plans.get(key)
         if plan is None:
-            plan = facts.recall(str(self._state / "c" / key / PLAN_NAME), LaunchPlan)
+            plan = processes.recall(str(self._state / "c" / key / PLAN_NAME), LaunchPlan)
             if plan is None:
                 return []
             self._plans[key] = plan

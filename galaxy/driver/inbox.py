@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 
-class Inbox:
+class LeaderInbox:
     """A queue of events. When it is full an event is counted and dropped: everything converges.
 
     ``put_latest`` keeps only the newest event of a kind, ahead of the others: readings of the

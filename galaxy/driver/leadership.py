@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from galaxy.driver.ports import Grant, Store
+from galaxy.driver.interfaces import Grant, Store
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
-from galaxy.model.agent import AgentReport
-from galaxy.model.answer import Reply
-from galaxy.model.base import Noun
-from galaxy.model.request import Request
+from galaxy.model.api.answers import Reply
+from galaxy.model.api.operations import Request
+from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Send, Step
-from galaxy.model.table import Change, Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
 
 FAILURES_MAX: Final = 5
 """Steps in a row that may fail without any event; then somebody else shall try."""
@@ -37,13 +37,13 @@ STORED_READABLE: Final = range(1, 2)
 FORMAT_KEY: Final = "tables"
 
 
-class StoredFormat(Noun, frozen=True, kw_only=True):
+class StoredFormat(Struct, frozen=True, kw_only=True):
     """What format a role's tables have: a table of its own, with one row."""
 
     format: int
 
 
-class Outcome(Noun, frozen=True, kw_only=True):
+class CommittedStep(Struct, frozen=True, kw_only=True):
     """What a committed step owes the world; ``wake_s`` is Unix seconds or None."""
 
     sends: tuple[Send, ...] = ()
@@ -101,7 +101,7 @@ class Leadership:
         self._store.load(self.grant.role, self._logic.tables.values())
         self._logic.lead(self.grant.epoch, now_s)
 
-    def advance(self, now_s: float, events: Sequence[Any]) -> list[Outcome]:
+    def advance(self, now_s: float, events: Sequence[Any]) -> list[CommittedStep]:
         """Step, commit, and return what may be sent now; usually one outcome.
 
         An event that makes the logic raise is found by stepping one event at a time, logged,
@@ -122,8 +122,8 @@ class Leadership:
             return [self._poison(events[0])]
         return self._one_by_one(events)
 
-    def _one_by_one(self, events: Sequence[Any]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _one_by_one(self, events: Sequence[Any]) -> list[CommittedStep]:
+        outcomes: list[CommittedStep] = []
         poisonous: list[tuple[type[Any], str]] = []
         dropped = 0
         for event in events:
@@ -144,7 +144,7 @@ class Leadership:
             )  # fmt: skip
         return outcomes
 
-    def _try(self, events: Sequence[Any]) -> tuple[Step, list[Change], tuple[TraceEvent, ...]] | None:
+    def _try(self, events: Sequence[Any]) -> tuple[Step, list[TableChange], tuple[TraceEvent, ...]] | None:
         if self._torn:
             self._recover()
         try:
@@ -168,7 +168,7 @@ class Leadership:
             ) from error
         self._torn = False
 
-    def _commit(self, stepped: tuple[Step, list[Change], tuple[TraceEvent, ...]]) -> Outcome:
+    def _commit(self, stepped: tuple[Step, list[TableChange], tuple[TraceEvent, ...]]) -> CommittedStep:
         step, changes, trace = stepped
         if not self._held():
             self._discard()
@@ -177,9 +177,9 @@ class Leadership:
             self._write(changes, trace)
         for table in self._logic.tables.values():
             table.accept()
-        return Outcome(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
+        return CommittedStep(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
 
-    def _write(self, own: Sequence[Change], trace: Sequence[TraceEvent]) -> None:
+    def _write(self, own: Sequence[TableChange], trace: Sequence[TraceEvent]) -> None:
         self.commits += 1
         changes = [*self._format.changes(), *own]
         again = self._again()
@@ -196,16 +196,16 @@ class Leadership:
                 self._discard()
                 raise
 
-    def _poison(self, event: Any) -> Outcome:
+    def _poison(self, event: Any) -> CommittedStep:
         self.poisoned += 1
         log.error("event=event.poison role=%s kind=%s", self.grant.role, type(event).__name__)
-        return Outcome(wake_s=self._now_s)
+        return CommittedStep(wake_s=self._now_s)
 
-    def _failed(self) -> Outcome:
+    def _failed(self) -> CommittedStep:
         self._failures += 1
         if self._failures >= FAILURES_MAX:
             raise NotLeader(f"the logic of {self.grant.role} failed {self._failures} times in a row")
-        return Outcome(wake_s=self._now_s + FAILURE_WAIT_S)
+        return CommittedStep(wake_s=self._now_s + FAILURE_WAIT_S)
 
     def _discard(self) -> None:
         for table in self._logic.tables.values():

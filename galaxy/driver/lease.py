@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 
 TRUST: Final = 0.8
 """Part of the lease that a leader uses, counted from when it *sent* the renewal that succeeded."""

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from galaxy.driver.inbox import Inbox
-from galaxy.driver.leadership import Leadership, Outcome
+from galaxy.driver.inbox import LeaderInbox
+from galaxy.driver.interfaces import Grant, LeaderNexus, Publish
+from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.lease import Lease
-from galaxy.driver.ports import Grant, LeaderNexus, Publish
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
-from galaxy.model.agent import AgentUsage, UsagesSeen
+from galaxy.model.messages.agent import AgentUsage, UsageRead
 from galaxy.model.step import Logic
 
 RETRY_MIN_S: Final = 0.1
@@ -68,7 +68,7 @@ class LeaderShell:
         self.owner = owner
         self.address = address
         self.options = options or ShellOptions()
-        self.inbox = Inbox(self.options.inbox_max)
+        self.inbox = LeaderInbox(self.options.inbox_max)
         self._logic = logic
         self._nexus = nexus
         self._publish = publish
@@ -191,7 +191,7 @@ class LeaderShell:
             wake_s = outcome.wake_s
         return wake_s
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: CommittedStep) -> None:
         """Send what was committed. What does not get out is sent again by the logic in time."""
         try:
             if outcome.sends:
@@ -284,8 +284,8 @@ def _all_is_kept() -> Iterator[None]:
         gc.enable()
 
 
-def _pods_used(usages: dict[str, AgentUsage]) -> UsagesSeen:
-    return UsagesSeen(pods={pod: used for usage in usages.values() for pod, used in usage.pods.items()})
+def _pods_used(usages: dict[str, AgentUsage]) -> UsageRead:
+    return UsageRead(pods={pod: used for usage in usages.values() for pod, used in usage.pods.items()})
 
 
 def _clock() -> float:

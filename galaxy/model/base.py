@@ -26,12 +26,12 @@ MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 T = TypeVar("T")
 
 
-class Noun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value that crosses processes or is stored.
 
     Fields that we do not know are passed over: a part that is a version newer than we are may
     send them, or may have stored them. What people write is read strictly, at the door
-    (``galaxy.model.jobfile``, ``galaxy.model.strict``).
+    (``galaxy.model.jobspec.parsing``, ``galaxy.model.api.strict``).
     """
 
 

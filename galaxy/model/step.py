@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from galaxy.model.answer import Reply
-from galaxy.model.base import Noun
-from galaxy.model.table import Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.api.answers import Reply
+from galaxy.model.base import Struct
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.table import Table
 
 
-class Send(Noun, frozen=True, kw_only=True):
+class Send(Struct, frozen=True, kw_only=True):
     """One Celery message: ``task`` with ``body`` to ``queue``; published after the commit.
 
     ``id`` is the Celery task id; ``expires_s`` counts from publishing (commands are re-sent, so
@@ -25,7 +25,7 @@ class Send(Noun, frozen=True, kw_only=True):
     expires_s: float = 60.0
 
 
-class Step(Noun, frozen=True, kw_only=True):
+class Step(Struct, frozen=True, kw_only=True):
     """What one step owes the world, beside the changes in its tables."""
 
     sends: tuple[Send, ...] = ()

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 from typing import Final
 
-from galaxy.model import names
+from galaxy.model.messages import names
 from galaxy.nexus import keys
 
 ADMIN: Final = "admin"

@@ -11,8 +11,8 @@ from typing import Final
 
 import redis
 
-from galaxy.driver.ports import Grant, Held
-from galaxy.model.views import LeaderView
+from galaxy.driver.interfaces import Grant, LockHeld
+from galaxy.model.api.views import LeaderView
 from galaxy.nexus import keys
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import BLOCK_S, reaching
@@ -66,7 +66,7 @@ class RedisElections:
         self._campaign = hasty.register_script(_CAMPAIGN)
         self._release = hasty.register_script(_RELEASE)
 
-    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | Held:
+    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
         """Take the lead if nobody has it.
 
         Replicas have a new epoch before it is used, and with it all that was committed before:
@@ -81,7 +81,7 @@ class RedisElections:
             )
         if led:
             return Grant(role=role, owner=owner, epoch=int(number), ttl_s=ttl_s)
-        return Held(role=role, owner=holder.decode(), remaining_s=max(int(number), 0) / 1000)
+        return LockHeld(role=role, owner=holder.decode(), remaining_s=max(int(number), 0) / 1000)
 
     def renew(self, grant: Grant) -> bool:
         """Hold on for another lease; False when the lead is lost."""

@@ -8,20 +8,20 @@ from typing import Any, TypeVar
 
 import redis
 
-from galaxy.driver.ports import Grant, Held
+from galaxy.driver.interfaces import Grant, LockHeld
 from galaxy.errors import Refused
-from galaxy.model import names
-from galaxy.model.agent import AgentUsage, BeatsSeen
-from galaxy.model.answer import Reply
-from galaxy.model.base import Noun
-from galaxy.model.table import Change, Table
-from galaxy.model.trace import TraceEvent
-from galaxy.model.views import LeaderView
+from galaxy.model.api.answers import Reply
+from galaxy.model.api.views import LeaderView
+from galaxy.model.base import Struct
+from galaxy.model.messages import names
+from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import acl
-from galaxy.nexus.beats import Beats
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
+from galaxy.nexus.heartbeats import Heartbeats
 from galaxy.nexus.replies import Replies
 from galaxy.nexus.sentinel import Sentinels
 from galaxy.nexus.session import Session
@@ -29,7 +29,7 @@ from galaxy.nexus.store import FencedStore
 from galaxy.nexus.trace import Trace
 from galaxy.nexus.url import parse
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=Struct)
 
 HASTY_S = 1.0
 """Timeout of lease traffic: an answer later than this is of no use to a leader."""
@@ -63,7 +63,7 @@ class Nexus:
             self.address,
             confirmer=Confirmer(self._client, parsed.replicas, self.address, sentinels),
         )
-        self._beats = Beats(self._client, self.address)
+        self._beats = Heartbeats(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)
 
@@ -136,7 +136,7 @@ class Nexus:
 
     # Leaders.
 
-    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | Held:
+    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
         return self._elections.campaign(role, owner, ttl_s=ttl_s, address=address)
 
     def renew(self, grant: Grant) -> bool:
@@ -158,7 +158,7 @@ class Nexus:
         self._store.load(role, tables)
 
     def commit(
-        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
         self._store.commit(grant, serial, changes, trace)
 
@@ -190,7 +190,7 @@ class Nexus:
             agent, boot=boot, containers=containers, pods=pods, usage=usage, trouble=trouble
         )
 
-    def beats(self) -> BeatsSeen:
+    def beats(self) -> HeartbeatsRead:
         """Return the last heartbeat of every agent, and Redis' clock."""
         return self._beats.read()
 

@@ -12,13 +12,13 @@ from kombu.exceptions import BatchPublishError, OperationalError
 from redis.exceptions import RedisError
 
 from galaxy.errors import Unreachable
-from galaxy.model.names import queue_of
+from galaxy.model.messages.names import queue_of
 from galaxy.model.step import Send
-from galaxy.nexus.broker import OPTION, TRANSPORT, Server
 from galaxy.nexus.connection import CONNECT_S, SOCKET_S, client_name
+from galaxy.nexus.envelope import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.sentinel_transport import OPTION, TRANSPORT, Server
 from galaxy.nexus.url import parse
-from galaxy.nexus.wire import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 
 BATCH: Final = 500
 """Messages in one pipeline."""

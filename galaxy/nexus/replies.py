@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import redis
 
-from galaxy.model.answer import Reply
+from galaxy.model.api.answers import Reply
 from galaxy.model.base import encode
 from galaxy.nexus import keys
 from galaxy.nexus.connection import BLOCK_S, reaching

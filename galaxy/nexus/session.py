@@ -15,7 +15,7 @@ from typing import Final, Literal
 import redis
 
 from galaxy.errors import BadMessage, Conflict, Unreachable
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.base import Struct, decode, encode
 from galaxy.nexus import keys
 from galaxy.nexus.connection import BLOCK_S, reaching
 
@@ -54,7 +54,7 @@ return {0, item}
 FrameKind = Literal["stdin", "stdout", "stderr", "resize", "exit", "eof", "error"]
 
 
-class FrameHead(Noun, frozen=True, kw_only=True):
+class FrameHead(Struct, frozen=True, kw_only=True):
     """``status`` comes with ``exit``, rows and columns with ``resize``, ``message`` with ``error``.
 
     ``pod``, ``task`` name the origin of log text, where it matters.
@@ -69,7 +69,7 @@ class FrameHead(Noun, frozen=True, kw_only=True):
     task: str = ""
 
 
-class Frame(Noun, frozen=True, kw_only=True):
+class Frame(Struct, frozen=True, kw_only=True):
     """One piece of a session: what it is, and its bytes (stdin, stdout and stderr have some)."""
 
     head: FrameHead

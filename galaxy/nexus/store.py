@@ -7,17 +7,17 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader, Unreachable
-from galaxy.model.base import Noun, decode
-from galaxy.model.table import Change, Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.base import Struct, decode
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import keys
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import reaching
 from galaxy.nexus.trace import trace_writes
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=Struct)
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """A commit longer than this is staged piece by piece; it still takes effect at once."""
@@ -88,7 +88,7 @@ class FencedStore:
         self._stage = client.register_script(_STAGE)
 
     def commit(
-        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
         """Write ``changes`` and ``trace``, all or nothing; the same serial twice is once.
 
@@ -151,7 +151,7 @@ class FencedStore:
 
 
 def _operations(
-    role: str, changes: Sequence[Change], trace: Sequence[TraceEvent]
+    role: str, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
 ) -> tuple[list[str], list[bytes | str]]:
     """Return the keys beyond the first four, and the flat list of operations on them."""
     numbers: dict[str, int] = {}

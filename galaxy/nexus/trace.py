@@ -9,7 +9,7 @@ import redis
 
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
-from galaxy.model.trace import TraceEvent
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from galaxy.errors import UsageError
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 
 SCHEMES: Final = ("redis", "rediss", "sentinel", "sentinels")
 TLS_FILES: Final = {
@@ -40,7 +40,7 @@ _OTHERS: Final = {
 """What other projects call it."""
 
 
-class RedisUrl(Noun, frozen=True, kw_only=True):
+class RedisUrl(Struct, frozen=True, kw_only=True):
     """A URL's parts. ``hosts`` are Sentinels where ``master`` is set, else the one server.
 
     ``tls`` has redis-py's ``ssl_*`` options; None is without TLS.

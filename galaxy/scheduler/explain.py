@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from galaxy.model.container import Reason
-from galaxy.scheduler.shape import Ask, Shape
-from galaxy.scheduler.view import Bools, ClusterView, Ints, Standing
+from galaxy.model.messages.container import Reason
+from galaxy.scheduler.cluster_view import Bools, ClusterView, Ints, Standing
+from galaxy.scheduler.requests import Ask, Shape
 from galaxy.units import format_bytes, format_cpu
 
 NEAREST: Final = 3

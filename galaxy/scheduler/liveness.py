@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from galaxy.scheduler.view import Floats, Ints, Standing
+from galaxy.scheduler.cluster_view import Floats, Ints, Standing
 
 
 class Judgement(NamedTuple):

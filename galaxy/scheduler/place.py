@@ -14,9 +14,9 @@ from typing import Final, cast
 
 import numpy as np
 
+from galaxy.scheduler.cluster_view import Bools, ClusterView, Eligible, Floats, Ints
 from galaxy.scheduler.explain import explain
-from galaxy.scheduler.shape import Ask, Placement, Plan, Refusal
-from galaxy.scheduler.view import Bools, ClusterView, Eligible, Floats, Ints
+from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
 
 LAST_RESORT: Final = 1_000_000
 """Replicas that an agent to avoid counts as holding."""
@@ -25,7 +25,7 @@ OPEN_SHARE: Final = 10
 """An empty agent is opened for a group when the used ones hold a tenth of it each."""
 
 
-def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | None = None) -> Plan:
+def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | None = None) -> PlacementPlan:
     """Find an agent for each container, most important asks first, and charge it to ``view``.
 
     With ``only``, just those rows are looked at, and nothing is explained: for asks that were
@@ -48,7 +48,7 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
         if len(rows) < len(ask.containers) and only is None:
             left = ask.containers[len(rows) :]
             refusals.append(Refusal(group=ask.group, containers=left, reason=explain(view, ask)))
-    return Plan(placements=tuple(placements), refusals=tuple(refusals))
+    return PlacementPlan(placements=tuple(placements), refusals=tuple(refusals))
 
 
 def fits(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:

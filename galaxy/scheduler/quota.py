@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from galaxy.model.container import Demand
-from galaxy.model.quota import Amount, Ceiling, Quota
-from galaxy.model.user import ALL_POOLS
-from galaxy.scheduler.shape import bounded
+from galaxy.model.messages.container import Demand
+from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.model.stored.user import ALL_POOLS
+from galaxy.scheduler.requests import bounded
 from galaxy.units import format_bytes, format_cpu
 
 NOTHING: Final = Amount()

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from galaxy.model.container import ContainerFound
+from galaxy.model.messages.container import ObservedContainer
 
 
 class Difference(NamedTuple):
     """``known``: found and on the books here. ``strange``: found, and not. ``missing``: the reverse."""
 
-    known: tuple[tuple[str, ContainerFound], ...]
-    strange: tuple[ContainerFound, ...]
+    known: tuple[tuple[str, ObservedContainer], ...]
+    strange: tuple[ObservedContainer, ...]
     missing: tuple[str, ...]
 
 
 def difference(
-    booked: Mapping[tuple[str, int], str], found: Iterable[ContainerFound], *, full: bool
+    booked: Mapping[tuple[str, int], str], found: Iterable[ObservedContainer], *, full: bool
 ) -> Difference:
     """Compare lives booked on an agent, (container, incarnation) to key, with those it found.
 

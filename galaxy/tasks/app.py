@@ -8,10 +8,10 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
-from galaxy.model.answer import Reply
-from galaxy.nexus.broker import OPTION, Server
+from galaxy.model.api.answers import Reply
 from galaxy.nexus.connection import CONNECT_S
 from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.sentinel_transport import OPTION, Server
 from galaxy.nexus.url import parse
 from galaxy.tasks.backend import ReplyBackend
 from galaxy.tasks.strategy import GalaxyTask

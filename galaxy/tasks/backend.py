@@ -8,7 +8,7 @@ from typing import Any
 from celery.backends.base import DisabledBackend
 
 from galaxy.errors import Unreachable
-from galaxy.model.answer import Answer, Problem, Reply
+from galaxy.model.api.answers import Answer, Problem, Reply
 
 log = logging.getLogger(__name__)
 

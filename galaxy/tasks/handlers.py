@@ -11,18 +11,18 @@ from celery.exceptions import Reject
 
 from galaxy.driver.shell import LeaderShell
 from galaxy.errors import BadMessage, GalaxyError, Unreachable
-from galaxy.model import names
-from galaxy.model.agent import AgentReport
-from galaxy.model.answer import Answer, Problem
-from galaxy.model.base import Noun, from_plain
-from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
-from galaxy.model.strict import refuse_newlines, refuse_unknown
-from galaxy.nexus.wire import read
+from galaxy.model.api.answers import Answer, Problem
+from galaxy.model.api.operations import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.model.api.strict import refuse_newlines, refuse_unknown
+from galaxy.model.base import Struct, from_plain
+from galaxy.model.messages import names
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import ContainerOrders, GroupOrders, GroupStatuses
+from galaxy.model.messages.pod import PodOrders
+from galaxy.nexus.envelope import read
 from galaxy.tasks.gate import Gate
 
-N = TypeVar("N", bound=Noun)
+N = TypeVar("N", bound=Struct)
 
 YIELD_S: Final = 0.1
 """How long a handler that may not take a message waits for the queue to be shut."""
@@ -46,7 +46,7 @@ class Orders(Protocol):
     def exec_session(self, session: ExecSession) -> None: ...
 
 
-def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[str, type[Noun]]) -> None:
+def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[str, type[Struct]]) -> None:
     """Register a task for each of ``kinds`` that leaves its noun in the leader's inbox."""
     for name, kind in kinds.items():
         _add(app, name, kind, lambda noun: _offer(shell, gate, noun))
@@ -66,11 +66,11 @@ def add_agent_handlers(app: Any, service: Orders) -> None:
     _add(app, names.EXEC_SESSION, ExecSession, service.exec_session)
 
 
-RESMAN_KINDS: Final[dict[str, type[Noun]]] = {
+RESMAN_KINDS: Final[dict[str, type[Struct]]] = {
     names.GROUP_APPLY: GroupOrders,
     names.CONTAINER_REPORT: AgentReport,
 }
-APPMASTER_KINDS: Final[dict[str, type[Noun]]] = {
+APPMASTER_KINDS: Final[dict[str, type[Struct]]] = {
     names.GROUP_STATUS: GroupStatuses,
     names.POD_REPORT: AgentReport,
 }
@@ -128,7 +128,7 @@ def problem_of(error: GalaxyError) -> Problem:
     return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
 
 
-def _offer(shell: LeaderShell, gate: Gate, event: Noun) -> bool:
+def _offer(shell: LeaderShell, gate: Gate, event: Struct) -> bool:
     """Leave ``event`` to the leader's loop, False when that is full; who does not lead passes it on.
 
     Raises:

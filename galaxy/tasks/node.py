@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from galaxy.driver.shell import LeaderShell, ShellOptions
-from galaxy.model import names
+from galaxy.model.messages import names
 from galaxy.model.step import Logic, Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
@@ -64,7 +64,7 @@ def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
 def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -> int:
     """Run an AppMaster until it is told to stop; return the exit code."""
     from galaxy.appmaster.logic import AppMaster
-    from galaxy.appmaster.service import AppMasterService
+    from galaxy.appmaster.stored_queries import AppMasterService
 
     def add_handlers(app: Any, shell: LeaderShell, gate: Gate, nexus: Nexus) -> None:
         add_appmaster_handlers(app, shell, gate, AppMasterService(nexus, config))
@@ -79,7 +79,7 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     Raises:
         Unreachable, Refused: Redis cannot be reached at the start, or takes us for another host's.
     """
-    from galaxy.agent.service import AgentService
+    from galaxy.agent.agent_service import AgentService
 
     log.set_up(options.log_level)
     node = f"agent@{options.host}"

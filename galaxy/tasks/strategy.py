@@ -16,7 +16,7 @@ from celery import Task
 from celery.utils.log import get_logger
 from celery.worker import strategy as celery_strategy
 
-from galaxy.nexus.wire import CONTENT_TYPE, utc_now
+from galaxy.nexus.envelope import CONTENT_TYPE, utc_now
 
 ID_MAX: Final = 400
 CLOCKS_S: Final = 300.0

@@ -16,8 +16,8 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from kombu.transport import redis as kombu_redis
 
 from galaxy.model.base import MESSAGE_BYTES_MAX
-from galaxy.model.names import is_wrong_door
-from galaxy.nexus import broker
+from galaxy.model.messages.names import is_wrong_door
+from galaxy.nexus import sentinel_transport
 
 BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
 """Longest body, in characters: base64 makes four of three."""
@@ -72,7 +72,7 @@ class QoS(kombu_redis.QoS):
         return transport is None or transport.client is None
 
 
-class Channel(broker.Channel):
+class GuardedChannel(sentinel_transport.SentinelChannel):
     """Drops what cannot be read as JSON."""
 
     QoS = QoS
@@ -88,10 +88,10 @@ class Channel(broker.Channel):
             return True
 
 
-class Transport(broker.Transport):
+class GuardedTransport(sentinel_transport.SentinelTransport):
     """Drops what is not a message, and whatever else the worker fails on."""
 
-    Channel = Channel
+    GuardedChannel = GuardedChannel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

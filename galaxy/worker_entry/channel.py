@@ -19,8 +19,8 @@ import msgspec
 
 from galaxy.errors import BadMessage
 from galaxy.model.base import encode
-from galaxy.model.container import Reason
-from galaxy.model.worker import (
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.worker import (
     PACKET_BYTES_MAX,
     Exec,
     ExecStarted,
@@ -29,7 +29,7 @@ from galaxy.model.worker import (
     ToWorker,
     WorkerLog,
 )
-from galaxy.worker_entry.loop import READ, WRITE, Loop
+from galaxy.worker_entry.event_loop import READ, WRITE, Loop
 
 QUEUE_MAX: Final = 256
 """Packets waiting for a slow agent; beyond it the connection is given up, the next one starts afresh."""
@@ -40,7 +40,7 @@ _PACKETS_AT_ONCE: Final = 16
 _LOST_FILES: Final = f"its files were lost: AppWorker has no descriptor left, or they are over {_FILES_MAX}"
 
 
-class Channel:
+class AgentChannel:
     """The server side of one container's socket."""
 
     def __init__(

@@ -6,14 +6,15 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.model.spec import TaskSpec
-from galaxy.model.worker import WorkerConfig
-from galaxy.worker_entry.logic.nouns import Event, Probe, Probed, ReloadEnded, RunReload
-from galaxy.worker_entry.logs import TaskLogs
-from galaxy.worker_entry.loop import Loop
+from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.messages.worker import WorkerConfig
+from galaxy.worker_entry.event_loop import Loop
+from galaxy.worker_entry.logic.effects import Probe, RunReload
+from galaxy.worker_entry.logic.events import Event, Probed, ReloadEnded
 from galaxy.worker_entry.probes import NetworkProbe
 from galaxy.worker_entry.processes import signal_all
 from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
+from galaxy.worker_entry.task_logs import TaskLogs
 
 RELOAD_S_MAX: Final = 60.0
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from galaxy.model.pod import PodOrder
-from galaxy.model.secret import EnvFrom
-from galaxy.model.spec import TaskSpec
-from galaxy.model.worker import WorkerConfig
+from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.messages.pod import PodOrder
+from galaxy.model.messages.worker import WorkerConfig
+from galaxy.model.stored.secret import EnvFrom
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OURS: Final = "GALAXY_"

@@ -13,14 +13,14 @@ import signal
 import time
 from typing import Final, NoReturn
 
-from galaxy.model.worker import WorkerConfig
-from galaxy.worker_entry import kernel
-from galaxy.worker_entry.rehearsal import rehearse
-from galaxy.worker_entry.shell import Worker
+from galaxy.model.messages.worker import WorkerConfig
+from galaxy.worker_entry import syscalls
+from galaxy.worker_entry.app_worker import AppWorker
+from galaxy.worker_entry.prefork import perform
 from galaxy.worker_entry.spawn import IGNORED
-from galaxy.worker_entry.understudy import perform
+from galaxy.worker_entry.warmup import warm_up
 
-__all__ = ["perform", "rehearse", "run"]
+__all__ = ["perform", "run", "warm_up"]
 
 _FAULT_PAUSE_S: Final = 0.05
 
@@ -29,13 +29,13 @@ def run(config: WorkerConfig) -> NoReturn:
     """Be the AppWorker of ``config``'s container until it is told to quit; exits with 0 then."""
     # What was shared at fork stays shared: the collector would write to every page of it.
     gc.freeze()
-    kernel.set_name("galaxy-appworker")
+    syscalls.set_name("galaxy-appworker")
     os.chdir("/")
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     if not config.isolated:
-        kernel.become_subreaper()
-    worker = Worker(config)
+        syscalls.become_subreaper()
+    worker = AppWorker(config)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     while not worker.done:
         try:
@@ -48,7 +48,7 @@ def run(config: WorkerConfig) -> NoReturn:
     os._exit(0)
 
 
-def _tell(worker: Worker, error: Exception) -> None:
+def _tell(worker: AppWorker, error: Exception) -> None:
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

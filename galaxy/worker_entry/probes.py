@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.model.spec import HealthSpec
-from galaxy.worker_entry.loop import READ, WRITE, Loop
+from galaxy.model.jobspec.spec import HealthSpec
+from galaxy.worker_entry.event_loop import READ, WRITE, Loop
 
 ADDRESS: Final = "127.0.0.1"
 _HEAD_BYTES_MAX: Final = 4096

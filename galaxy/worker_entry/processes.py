@@ -14,7 +14,7 @@ import signal
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from galaxy.model.worker import TaskCgroup
+from galaxy.model.messages.worker import TaskCgroup
 
 
 class Process(NamedTuple):

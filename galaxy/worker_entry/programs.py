@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.model.pod import Exit
-from galaxy.model.worker import TaskCgroup, WorkerConfig
+from galaxy.model.messages.pod import Exit
+from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 from galaxy.worker_entry.environment import task_id
-from galaxy.worker_entry.logic.nouns import Emptied, Ended, Event, Started
-from galaxy.worker_entry.logs import TaskLogs
-from galaxy.worker_entry.loop import Loop, Timer
+from galaxy.worker_entry.event_loop import Loop, Timer
+from galaxy.worker_entry.logic.events import Emptied, Event, ProgramEnded, ProgramStarted
+from galaxy.worker_entry.prefork import PreforkedProgram
 from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
 from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
-from galaxy.worker_entry.understudy import Understudy
+from galaxy.worker_entry.task_logs import TaskLogs
 
 _LOOK_AGAIN_S: Final = (0.02, 1.0)
 """First and longest pause between looks whether a task's processes are gone."""
@@ -44,7 +44,7 @@ class Programs:
         self._container = config.container
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
         self._spawner = spawner
-        self._understudy = Understudy(config) if config.understudy_pid else None
+        self._understudy = PreforkedProgram(config) if config.understudy_pid else None
         self._logs = logs
         self._spared = spared
         self._watch = watch
@@ -59,13 +59,13 @@ class Programs:
         now_s = time.time()
         logs = self._logs(name)
         logs.begin_run(run, now_s)
-        self._done(Started(task=name, run=run, at_s=now_s))
+        self._done(ProgramStarted(task=name, run=run, at_s=now_s))
         program.oom_kills = oom_kills(cgroup)
         try:
             program.pid = self._become(["/bin/sh", "-c", command], env, cgroup, logs)
         except OSError as error:
             self._failed("start-failed", f"{name}: no process could be made: {error.strerror}")
-            self._done(Ended(task=name, run=run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
+            self._done(ProgramEnded(task=name, run=run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
             return
         finally:
             logs.write_index()
@@ -117,7 +117,7 @@ class Programs:
         killed = number == signal.SIGKILL or code == 128 + signal.SIGKILL
         oom = killed and oom_kills(self._cgroups[name]) > program.oom_kills
         exit_ = Exit(at_s=time.time(), code=code, signal=number, core=core, oom=oom)
-        self._done(Ended(task=name, run=run, exit=exit_))
+        self._done(ProgramEnded(task=name, run=run, exit=exit_))
 
     def _members(self, name: str, *, spare: bool) -> set[int]:
         program = self._program(name)

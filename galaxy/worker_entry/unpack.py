@@ -29,8 +29,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, Final, Self, cast
 
-from galaxy.model.spec import PackageSpec
-from galaxy.worker_entry.logic.archive import RESERVED, Refused, safe_mode, safe_name, safe_symlink
+from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.worker_entry.logic.archive import RESERVED, MemberRefused, safe_mode, safe_name, safe_symlink
 
 MEMBERS_MAX: Final = 500_000
 _CHUNK: Final = 256 * 1024
@@ -111,7 +111,14 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
             discard(task, destination)
         why = error.strerror or str(error)  # Damage in gzip and bz2 has no number.
         raise Failed(f"cannot unpack {label(package)}: {why}", retry=_passing(error)) from error
-    except (Refused, tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (
+        MemberRefused,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        lzma.LZMAError,
+        zlib.error,
+        EOFError,
+    ) as error:
         with contextlib.suppress(OSError):
             discard(task, destination)
         raise Failed(f"refused to unpack {label(package)}: {error}", retry=False) from error
@@ -187,7 +194,7 @@ def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member)
     except tarfile.ReadError as error:
-        raise Refused("it is neither a sound tar archive (plain, gzip, bzip2, xz) nor a zip") from error
+        raise MemberRefused("it is neither a sound tar archive (plain, gzip, bzip2, xz) nor a zip") from error
 
 
 def _extract_tar(file: IO[bytes], aside: str) -> None:
@@ -196,7 +203,7 @@ def _extract_tar(file: IO[bytes], aside: str) -> None:
             assert member is not None
             tar.members = []  # type: ignore[attr-defined]  # Or memory grows with every member.
             if count >= MEMBERS_MAX:
-                raise Refused(f"more than {MEMBERS_MAX} members")
+                raise MemberRefused(f"more than {MEMBERS_MAX} members")
             name = safe_name(member.name)
             if not name:
                 continue
@@ -208,24 +215,26 @@ def _extract_tar(file: IO[bytes], aside: str) -> None:
             elif member.islnk():
                 source = _walk(aside, safe_name(member.linkname))
                 if source is None or not stat.S_ISREG(os.lstat(source).st_mode):
-                    raise Refused(f"hard link {name!r} to {member.linkname!r}, which is not a file before it")
+                    raise MemberRefused(
+                        f"hard link {name!r} to {member.linkname!r}, which is not a file before it"
+                    )
                 os.link(source, path, follow_symlinks=False)
             elif member.isreg():
                 content = tar.extractfile(member)
                 assert content is not None
                 _write_file(path, content, safe_mode(member.mode), float(member.mtime))
             else:
-                raise Refused(f"member {name!r} is a device or a pipe")
+                raise MemberRefused(f"member {name!r} is a device or a pipe")
         # What was compressed has its checksum at its very end.
         if tar.fileobj is not None and len(tar.fileobj.read(_TAIL_BYTES_MAX)) == _TAIL_BYTES_MAX:
-            raise Refused("much more follows the end of the archive")
+            raise MemberRefused("much more follows the end of the archive")
 
 
 def _extract_zip(file: IO[bytes], aside: str) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) > MEMBERS_MAX:
-            raise Refused(f"more than {MEMBERS_MAX} members")
+            raise MemberRefused(f"more than {MEMBERS_MAX} members")
         for member in members:
             name = safe_name(member.filename)
             if not name:
@@ -241,7 +250,7 @@ def _extract_zip(file: IO[bytes], aside: str) -> None:
                 with archive.open(member) as content:
                     _write_file(path, content, safe_mode(mode), None)
             else:
-                raise Refused(f"member {name!r} is a device or a pipe")
+                raise MemberRefused(f"member {name!r} is a device or a pipe")
 
 
 def _make_way(root: str, name: str) -> str:
@@ -263,7 +272,9 @@ def _make_directory(path: str) -> None:
         os.mkdir(path, 0o755)
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise Refused(f"{os.path.basename(path)!r} is a directory and something else, too") from None
+            raise MemberRefused(
+                f"{os.path.basename(path)!r} is a directory and something else, too"
+            ) from None
 
 
 def _walk(root: str, name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec.inspect as shape
 from hypothesis import strategies as st
 
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.base import Struct, decode, encode
 
 AGENTS = ("h1", "h2", "h3")
 JOBS = ("web-abc123", "crunch-0f0f0f", "web")
@@ -57,7 +57,7 @@ def floats() -> st.SearchStrategy[float]:
 
 
 @cache
-def hostile(kind: type[Noun]) -> st.SearchStrategy[Any]:
+def hostile(kind: type[Struct]) -> st.SearchStrategy[Any]:
     """Nouns of ``kind`` as a receiver would have read them."""
     return _values(shape.type_info(kind), "", 0).map(lambda noun: decode(encode(noun), kind))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from galaxy.model.base import encode
-from galaxy.model.table import Table
+from galaxy.model.stored.table import Table
 
 
 class Disk:

@@ -8,26 +8,25 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.agent.logic.nouns import (
+from galaxy.agent.logic.effects import LaunchContainer, RemoveContainer
+from galaxy.agent.logic.events import (
     ContainerDestroyed,
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
-    Destroy,
-    EverythingUnwanted,
-    HostSeen,
-    Launch,
+    HostInspected,
     PortsSeen,
-    PortsTaken,
+    PortsUnavailable,
     ReportPublished,
+    ShutdownRequested,
     UsageSeen,
     WorkerConnected,
     WorkerLost,
     WorkerReported,
 )
 from galaxy.model.base import decode, encode
-from galaxy.model.container import ContainerOrders
-from galaxy.model.pod import PodOrders, PodState
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.pod import PodOrders, PodState
 from tests.property.effort import examples
 from tests.property.nouns import hostile
 from tests.property.tables import check_indexes, snapshot
@@ -35,8 +34,8 @@ from tests.unit.agent.build import Driven, create, creates, destroys, order, ord
 
 SELF = st.sampled_from(
     [
-        ContainerLaunched, ContainerLaunchFailed, ContainerEnded, ContainerDestroyed, PortsTaken, HostSeen,
-        WorkerConnected, WorkerLost, WorkerReported, UsageSeen, PortsSeen, EverythingUnwanted,
+        ContainerLaunched, ContainerLaunchFailed, ContainerEnded, ContainerDestroyed, PortsUnavailable,
+        HostInspected, WorkerConnected, WorkerLost, WorkerReported, UsageSeen, PortsSeen, ShutdownRequested,
     ]
 ).flatmap(hostile)  # fmt: skip
 ORDERS = st.sampled_from([ContainerOrders, PodOrders]).flatmap(hostile)
@@ -77,9 +76,9 @@ class Agent(Driven):
             effects = self.step(*events)
             for effect in effects:
                 encode(effect)
-                if isinstance(effect, Launch):
+                if isinstance(effect, LaunchContainer):
                     assert effect.held.key in self.logic.tables["held"]
-                if isinstance(effect, Destroy):
+                if isinstance(effect, RemoveContainer):
                     assert effect.incarnation is not None
             self.check(before)
             flush = self.logic.flush(self.now_s)
@@ -124,7 +123,7 @@ def test_agent_carries_on_from_its_table_whatever_it_was_told(first: list[Any], 
     assert {name: dict(sorted(rows.items())) for name, rows in before.items()} == snapshot(again.logic.tables)
     next_life = Agent(again.logic)
     next_life.disk, next_life.now_s = again.disk, again.now_s
-    next_life.step(HostSeen(living=()))
+    next_life.step(HostInspected(living=()))
     next_life.play(then)
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.appmaster.logic import AppMaster
-from galaxy.model.agent import AgentReport, BeatsSeen
-from galaxy.model.answer import Answer
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import OPERATIONS, Done, Request, SetQuota, SubmitJob, UpdateJob
 from galaxy.model.base import decode, encode
-from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
-from galaxy.model.pod import PodFound, PodState
-from galaxy.model.quota import Ceiling
-from galaxy.model.request import OPERATIONS, Done, Request, SetQuota, SubmitJob, UpdateJob
-from galaxy.model.secret import EnvFrom, Secret
-from galaxy.model.spec import JobSpec
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
+from galaxy.model.messages.pod import ObservedPod, PodState
 from galaxy.model.step import Step
+from galaxy.model.stored.quota import Ceiling
+from galaxy.model.stored.secret import EnvFrom, Secret
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, floats, hostile, texts
 from tests.property.tables import Disk, snapshot
@@ -151,7 +151,7 @@ def lies(draw: st.DrawFn) -> Any:
                 for slot in slots
             ]  # fmt: skip
         return ("slots", picks, slots, draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans()))
-    found = [draw(hostile(PodFound)) for _ in picks]
+    found = [draw(hostile(ObservedPod)) for _ in picks]
     if draw(st.booleans()):
         found = [
             msgspec.structs.replace(
@@ -183,7 +183,7 @@ def _about(leader: Leader, lie: Any) -> Any:
 
 EVENTS = st.one_of(
     submits(), updates(), requests(), quotas(), lies(), lies(), lies(),
-    hostile(GroupStatuses), hostile(AgentReport), hostile(BeatsSeen),
+    hostile(GroupStatuses), hostile(AgentReport), hostile(HeartbeatsRead),
 )  # fmt: skip
 BATCHES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 3.0, 40.0, 4000.0]), st.lists(EVENTS, min_size=1, max_size=4)),

@@ -25,7 +25,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.spec import PackageSpec
+from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.worker_entry import unpack
 from galaxy.worker_entry.unpack import Failed, place, stage
 from tests.property.effort import examples

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from galaxy.client.source import parse
-from galaxy.client.source_yaml import write_yaml
+from galaxy.client.source.source import parse
+from galaxy.client.source.yaml_format import write_yaml
 from galaxy.errors import GalaxyError, SpecError
-from galaxy.model import jobfile, plain
+from galaxy.model.api.operations import SubmitJob
 from galaxy.model.base import decode, encode
-from galaxy.model.flaw import write_path
-from galaxy.model.request import SubmitJob
-from galaxy.model.spec import JobSpec
-from galaxy.nexus.wire import read
+from galaxy.model.jobspec import parsing, writing
+from galaxy.model.jobspec.diagnostics import write_path
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.nexus.envelope import read
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
 from tests.property.nouns import NASTY
@@ -72,7 +72,7 @@ def write(tree: Any, format: str) -> str:
 
 def load(text: str, format: str) -> JobSpec:
     source = parse(text, name="x", format=format)
-    return jobfile.load(source.tree, name="x", marks=source.marks)
+    return parsing.load(source.tree, name="x", marks=source.marks)
 
 
 def refused(text: str, format: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def refused(text: str, format: str) -> tuple[str, ...]:
 def test_valid_job_is_the_same_through_every_format_and_the_wire(
     spec: JobSpec, format: str, end: str
 ) -> None:
-    text = write(plain.write(spec), format).replace("\n", end)
+    text = write(writing.write(spec), format).replace("\n", end)
     assert load(text, format) == spec
     body = SubmitJob(spec=spec)
     assert read(1, encode(body).decode(), SubmitJob) == body
@@ -125,7 +125,7 @@ MARK = "qq-marked-qq"
 def test_each_of_several_broken_values_is_named_with_its_line(
     spec: JobSpec, format: str, picks: list[int]
 ) -> None:
-    tree = plain.write(spec)
+    tree = writing.write(spec)
     places = leaves(tree)
     paths = {places[pick % len(places)] for pick in picks}
     paths = {path for path in paths if not any(path[: len(o)] == o for o in paths if o != path)}
@@ -149,7 +149,7 @@ def test_each_of_several_broken_values_is_named_with_its_line(
 def test_misspelled_field_is_told_with_what_was_meant(
     spec: JobSpec, format: str, data: st.DataObject
 ) -> None:
-    tree = plain.write(spec)
+    tree = writing.write(spec)
     fields = [
         path for path in leaves(tree) if isinstance(path[-1], str) and len(path[-1]) > 4 and "env" not in path
     ]
@@ -175,7 +175,7 @@ def test_misspelled_field_is_told_with_what_was_meant(
 @examples(30)
 @given(jobs(), st.sampled_from(("yaml", "json", "toml")), st.data())
 def test_field_given_twice_is_refused_with_its_line(spec: JobSpec, format: str, data: st.DataObject) -> None:
-    lines = write(plain.write(spec), format).splitlines()
+    lines = write(writing.write(spec), format).splitlines()
     first = next(n for n, line in enumerate(lines) if re.match(r'\s*"?name"? *[:=]', line))
     again = lines[first] if format != "json" or lines[first].endswith(",") else lines[first] + ","
     lines.insert(first + 1, again)
@@ -351,7 +351,7 @@ def test_file_that_is_made_to_be_slow_or_deep_is_soon_refused(what: str) -> None
 
 
 def test_byte_order_mark_and_carriage_returns_of_windows_are_read(tmp_path: Any) -> None:
-    from galaxy.client import source
+    from galaxy.client.source import source
 
     for format in FORMATS:
         path = tmp_path / f"job.{format}"

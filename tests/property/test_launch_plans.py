@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from galaxy.container.plan import PROCESS, LaunchPlan, check_plan, split_key
+from galaxy.container.launcher.plan import PROCESS, LaunchPlan, check_plan, split_key
+from galaxy.container.launcher.protocol import Destroyed, Launched, LauncherLost, LaunchFailed
 from galaxy.container.runtime import Runtime
-from galaxy.container.wire import Destroyed, Launched, LauncherLost, LaunchFailed
 from galaxy.errors import UsageError
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from tests.property.effort import examples
 from tests.property.nouns import hostile
 

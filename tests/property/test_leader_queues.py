@@ -21,12 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.client import Galaxy
-from galaxy.model import names
-from galaxy.model.agent import AgentReport
-from galaxy.model.base import Noun, encode
-from galaxy.model.container import GroupOrders, GroupStatuses
-from galaxy.model.names import APPMASTER, RESMAN
-from galaxy.model.request import OPERATIONS, Request
+from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.base import Struct, encode
+from galaxy.model.messages import names
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import GroupOrders, GroupStatuses
+from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.nexus import Nexus
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
@@ -34,7 +34,7 @@ from tests.property.test_wire import STRANGE, places, put
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.rubbish import EMBED, heads, message, rubbish
 
-KINDS: dict[str, list[tuple[str, type[Noun]]]] = {
+KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
     RESMAN: [(names.GROUP_APPLY, GroupOrders), (names.CONTAINER_REPORT, AgentReport)],
     APPMASTER: [
         (names.GROUP_STATUS, GroupStatuses),

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.errors import BadMessage
+from galaxy.model.api.operations import OPERATIONS
 from galaxy.model.base import encode
-from galaxy.model.request import OPERATIONS
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
 from tests.property.nouns import hostile

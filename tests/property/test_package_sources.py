@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.agent.packages import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import Asked, Fetched, Packages
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import NASTY
 

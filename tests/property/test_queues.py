@@ -14,11 +14,11 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model import names
+from galaxy.model.api.operations import ExecSession, LogSession
 from galaxy.model.base import encode
-from galaxy.model.container import ContainerOrders
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import ExecSession, LogSession
+from galaxy.model.messages import names
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send
 from galaxy.nexus.publisher import Publisher
 from tests.property.effort import PROCESSES_S, examples

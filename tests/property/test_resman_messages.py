@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.agent import AgentReport, Beat, BeatsSeen
 from galaxy.model.base import encode
-from galaxy.model.container import Container, ContainerState, GroupOrder, GroupOrders
-from galaxy.model.quota import Amount, Ceiling, Quota, QuotaOrder
+from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
+from galaxy.model.messages.quota import QuotaOrder
 from galaxy.model.step import Step
+from galaxy.model.stored.container import Container
+from galaxy.model.stored.quota import Amount, Ceiling, Quota
 from galaxy.resman.logic import ResMan, ResManConfig
-from galaxy.resman.logic.rows import PLACED, counts
+from galaxy.resman.logic.state.container_index import PLACED, counts
 from galaxy.scheduler.quota import amount_of, plus
-from galaxy.scheduler.shape import bounded
+from galaxy.scheduler.requests import bounded
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
@@ -51,8 +53,9 @@ QUOTAS = st.builds(
     ).map(tuple),
 ).map(lambda order: GroupOrders(orders=(), quotas=order))
 BEATS = st.integers(0, 40).map(
-    lambda age: BeatsSeen(
-        now_s=START_S, beats=tuple(Beat(agent=name, at_s=START_S - age, boot="boot-1") for name in AGENTS)
+    lambda age: HeartbeatsRead(
+        now_s=START_S,
+        beats=tuple(Heartbeat(agent=name, at_s=START_S - age, boot="boot-1") for name in AGENTS),
     )
 )
 REPORTS = st.builds(
@@ -64,7 +67,14 @@ REPORTS = st.builds(
     containers=st.lists(hostile(AgentReport), max_size=1).map(lambda one: one[0].containers if one else ()),
 )
 EVENTS = st.one_of(
-    hostile(GroupOrders), hostile(AgentReport), hostile(BeatsSeen), ORDERS, ORDERS, QUOTAS, REPORTS, BEATS
+    hostile(GroupOrders),
+    hostile(AgentReport),
+    hostile(HeartbeatsRead),
+    ORDERS,
+    ORDERS,
+    QUOTAS,
+    REPORTS,
+    BEATS,
 )
 BATCHES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 2.5, 31.0, 130.0]), st.lists(EVENTS, max_size=4)), max_size=7
@@ -202,7 +212,7 @@ def test_step_that_was_not_committed_leaves_resmans_tables_as_they_were(events: 
 def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], skew: float) -> None:
     leader = Leader()
     leader.step(events)
-    leader.step([BeatsSeen(now_s=leader.now_s + skew % 7, beats=())])
+    leader.step([HeartbeatsRead(now_s=leader.now_s + skew % 7, beats=())])
     order = GroupOrder(
         group="fresh-000000", epoch=1, serial=1, replicas=1, demand=demand(cpu=1, memory=1, disk=1)
     )
@@ -210,10 +220,10 @@ def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], s
     for _ in range(40):
         leader.now_s += 1.0
         beats = tuple(
-            Beat(agent=name, at_s=leader.now_s, boot=watch.boot)
+            Heartbeat(agent=name, at_s=leader.now_s, boot=watch.boot)
             for name, watch in leader.resman.books.watches.items()
         )
-        leader.step([BeatsSeen(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
+        leader.step([HeartbeatsRead(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
         status = leader.resman.books.containers.get("fresh-000000.0")
     assert status is not None
     assert status.agent or status.reason is not None

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.container import ContainerOrders, GroupStatuses
+from galaxy.model.messages.container import ContainerOrders, GroupStatuses
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan
-from galaxy.resman.logic.books import QUOTAS, Books
-from galaxy.scheduler.view import Standing
+from galaxy.resman.logic.state.state import QUOTAS, ResManState
+from galaxy.scheduler.cluster_view import Standing
 from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
 from tests.support.stumble import stumble
@@ -23,7 +23,7 @@ FIRST = 16
 LINES = st.one_of(st.integers(FIRST, 60), st.integers(FIRST, 600), st.integers(FIRST, 6000))
 
 
-def derived(books: Books) -> dict[str, Any]:
+def derived(books: ResManState) -> dict[str, Any]:
     """Return what follows from the tables, whatever order it was derived in."""
     view, names = books.view, books.view.names
     view.settle()
@@ -55,7 +55,7 @@ def heard(resman: ResMan) -> dict[str, Any]:
     }
 
 
-def owed_to_tell(books: Books) -> tuple[set[str], set[str], bool]:
+def owed_to_tell(books: ResManState) -> tuple[set[str], set[str], bool]:
     """Return agents to ask, known groups to tell of, and whether to answer on quotas."""
     told = {group for group in {**books.changed, **books.answer} if group in books.groups}
     return set(books.asks), told, books.answer_quotas and QUOTAS in books.quotas
@@ -70,7 +70,7 @@ def told_in(step: Step) -> tuple[set[str], set[str], bool]:
     return asked, told, any(body.quotas is not None for body in statuses)
 
 
-def standings(books: Books) -> dict[str, Standing]:
+def standings(books: ResManState) -> dict[str, Standing]:
     return {name: Standing(int(books.view.standing[books.view.row(name)])) for name in books.view.names}
 
 

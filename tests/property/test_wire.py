@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.errors import BadMessage
-from galaxy.model.agent import AgentReport
-from galaxy.model.base import Noun, decode, encode, to_plain
-from galaxy.model.container import ContainerOrders, GroupOrders, GroupStatuses
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import OPERATIONS, ExecSession, LogSession, Request
-from galaxy.model.worker import FromWorker, ToWorker
-from galaxy.nexus.wire import read
+from galaxy.model.api.operations import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.model.base import Struct, decode, encode, to_plain
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import ContainerOrders, GroupOrders, GroupStatuses
+from galaxy.model.messages.pod import PodOrders
+from galaxy.model.messages.worker import FromWorker, ToWorker
+from galaxy.nexus.envelope import read
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
 from tests.property.nouns import NASTY, NUMBERS, hostile
 
-KINDS: tuple[type[Noun], ...] = (
+KINDS: tuple[type[Struct], ...] = (
     GroupOrders, GroupStatuses, ContainerOrders, PodOrders, AgentReport, ExecSession, LogSession,
 )  # fmt: skip
 STRANGE = st.one_of(
@@ -51,7 +51,7 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, kind: type[Noun]) -> Any:
+def spoiled(draw: st.DrawFn, kind: type[Struct]) -> Any:
     """A noun as plain values, with one to three of them replaced by something strange."""
     tree = json.loads(encode(draw(hostile(kind))))
     for _ in range(draw(st.integers(1, 3))):
@@ -61,7 +61,7 @@ def spoiled(draw: st.DrawFn, kind: type[Noun]) -> Any:
 
 @examples(100)
 @given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), spoiled(kind))))
-def test_plain_message_is_refused_or_survives_being_stored(drawn: tuple[type[Noun], Any]) -> None:
+def test_plain_message_is_refused_or_survives_being_stored(drawn: tuple[type[Struct], Any]) -> None:
     kind, tree = drawn
     try:
         noun = read(1, tree, kind)

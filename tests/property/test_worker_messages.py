@@ -9,18 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.model.base import decode, encode
-from galaxy.model.pod import PodOrder
-from galaxy.worker_entry.logic import nouns
-from galaxy.worker_entry.logic.nouns import Event, KillTask, Ordered, Pod, StartProgram
+from galaxy.model.messages.pod import PodOrder
+from galaxy.worker_entry.logic import events
+from galaxy.worker_entry.logic.effects import KillTask, StartProgram
+from galaxy.worker_entry.logic.events import Event, Ordered
 from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.records import Pod
 from galaxy.worker_entry.logic.report import found
 from tests.property.effort import examples
 from tests.property.nouns import hostile
 from tests.unit.worker_entry.conftest import make_spec
 
 KINDS = (
-    nouns.QuitAsked, nouns.Ticked, nouns.Staged, nouns.Placed, nouns.DeployFailed, nouns.Started, nouns.Ended,
-    nouns.Emptied, nouns.Probed, nouns.StopCommandEnded, nouns.ReloadEnded,
+    events.QuitAsked, events.Ticked, events.PackagesStaged, events.PackagesPlaced, events.DeployFailed,
+    events.ProgramStarted, events.ProgramEnded, events.Emptied, events.Probed, events.StopCommandEnded,
+    events.ReloadEnded,
 )  # fmt: skip
 
 

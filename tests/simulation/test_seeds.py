@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.simulation.broken import BROKEN
-from galaxy.simulation.cluster import Cluster
-from galaxy.simulation.faults import CALM, Faults, faults_of
-from galaxy.simulation.scale import Large, Life
+from galaxy.testing.simulation.broken import BROKEN
+from galaxy.testing.simulation.faults import CALM, Faults, faults_of
+from galaxy.testing.simulation.scale import Large, Life
+from galaxy.testing.simulation.simulated_cluster import SimulatedCluster
 
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 FAULTS = [name for name in Faults.__struct_fields__ if not name.endswith("_s")]
@@ -22,7 +22,9 @@ SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 25))
 def test_every_seed_keeps_every_promise(first: int) -> None:
-    outcomes = [Cluster(seed, faults_of(seed)).run() for seed in range(first, min(first + 25, SEEDS))]
+    outcomes = [
+        SimulatedCluster(seed, faults_of(seed)).run() for seed in range(first, min(first + 25, SEEDS))
+    ]
     assert [(outcome.seed, outcome.failure) for outcome in outcomes if outcome.failure] == []
     struck = sum((Counter(outcome.faults) for outcome in outcomes), Counter())
     assert [fault for fault in FAULTS if not struck[fault]] == [], "a fault that never strikes"
@@ -31,11 +33,11 @@ def test_every_seed_keeps_every_promise(first: int) -> None:
 
 @pytest.mark.parametrize("seed", [line.split()[0] for line in REGRESSIONS.read_text().splitlines() if line])
 def test_seed_that_once_failed_keeps_every_promise(seed: str) -> None:
-    assert Cluster(int(seed), faults_of(int(seed))).run().failure == ""
+    assert SimulatedCluster(int(seed), faults_of(int(seed))).run().failure == ""
 
 
 def test_calm_world_settles_at_once() -> None:
-    outcome = Cluster(1, CALM).run()
+    outcome = SimulatedCluster(1, CALM).run()
     assert outcome.failure == ""
     assert outcome.faults == {}
     assert outcome.settled_s <= 30
@@ -45,7 +47,7 @@ def test_calm_world_settles_at_once() -> None:
 @pytest.mark.parametrize("rule", BROKEN)
 def test_cluster_that_breaks_a_rule_is_caught(rule: str) -> None:
     seeds = sorted(range(100), key=lambda seed: seed != CAUGHT_LATE.get(rule))
-    assert any(Cluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in seeds)
+    assert any(SimulatedCluster(seed, faults_of(seed), variant=BROKEN[rule]).run().failure for seed in seeds)
 
 
 def test_large_cluster_leads_an_ordinary_life_and_keeps_its_promises() -> None:
@@ -60,7 +62,7 @@ def test_large_cluster_leads_an_ordinary_life_and_keeps_its_promises() -> None:
 def test_same_seed_tells_the_same_story_whatever_the_hash_seed() -> None:
     stories = {
         subprocess.run(
-            [sys.executable, "-m", "galaxy.simulation", "--seed", "11", "--tail", "1"],
+            [sys.executable, "-m", "galaxy.testing.simulation", "--seed", "11", "--tail", "1"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from galaxy.model.base import Noun, encode
-from galaxy.model.container import ContainerOrders
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import ExecSession, LogSession
+from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.base import Struct, encode
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.pod import PodOrders
 from galaxy.nexus import Nexus
 from galaxy.tasks import log
 from galaxy.tasks.node import NodeOptions, run_orders
@@ -41,7 +41,7 @@ class Recorder:
     def exec_session(self, session: ExecSession) -> None:
         self._tell(session)
 
-    def _tell(self, noun: Noun) -> None:
+    def _tell(self, noun: Struct) -> None:
         self._nexus.client.rpush(TOLD, encode([time.time(), type(noun).__name__, noun]))
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
-from galaxy.model.request import Done
-from galaxy.model.views import JobView, PodView
+from galaxy.model.api.operations import Done
+from galaxy.model.api.views import JobView, PodView
 
 T = TypeVar("T")
 

@@ -21,16 +21,16 @@ from typing import Any
 
 import msgspec
 
-from galaxy.container import uids
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.plan import LaunchPlan
+from galaxy.container.kernel import uid_ranges
+from galaxy.container.launcher.plan import LaunchPlan
+from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Event, Runtime
-from galaxy.container.wire import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.model.base import decode, encode
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
-from galaxy.model.pod import PodFound, PodOrder
-from galaxy.model.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
-from galaxy.model.worker import (
+from galaxy.model.jobspec.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.messages.pod import ObservedPod, PodOrder
+from galaxy.model.messages.worker import (
     PACKET_BYTES_MAX,
     Exec,
     ExecEnded,
@@ -87,7 +87,7 @@ class World:
         self.runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")
         self.containers: list[Contained] = []
         self.seen: list[Event] = []
-        self._uids = iter(range(*uids.claim(self.state, uids.RANGE, 1)))
+        self._uids = iter(range(*uid_ranges.claim(self.state, uid_ranges.RANGE, 1)))
         self.runtime.start()
 
     def container(self, name: str, **how: Any) -> Contained:
@@ -134,13 +134,13 @@ class World:
                 tree.remove(key)
             tree.remove_root()
             shutil.rmtree(self.state, ignore_errors=True)
-            uids.sweep()
+            uid_ranges.sweep()
 
     def _launchers(self) -> Iterator[int]:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_bytes().split(b"\0")
-                if b"galaxy.container.launcher" in words and bytes(self.state) in words:
+                if b"galaxy.container.launcher.server" in words and bytes(self.state) in words:
                     yield int(process.name)
 
 
@@ -171,7 +171,7 @@ class Contained:
         self._generation = 0
         self._request = 0
         self._stop_timeout = stop_timeout
-        self.report: PodFound | None = None
+        self.report: ObservedPod | None = None
         self.pid = 0
         self.gone = False
         task = TaskDemand(name="main", cpu_milli=cpu_milli, memory_bytes=memory_bytes, pids_max=pids_max)
@@ -284,14 +284,14 @@ class Contained:
                 return packet
         raise TimeoutError(f"{self.name}: not in {timeout_s:g} s; last report: {self.report}")
 
-    def until_pod(self, true: Callable[[PodFound], object], timeout_s: float = WAIT_S) -> PodFound:
+    def until_pod(self, true: Callable[[ObservedPod], object], timeout_s: float = WAIT_S) -> ObservedPod:
         """Wait for a report that is as wanted; what was reported before counts."""
         if self.report is None or not true(self.report):
             self.until(lambda packet: isinstance(packet, Report) and true(packet.pod), timeout_s)
         assert self.report is not None
         return self.report
 
-    def until_state(self, state: str, timeout_s: float = WAIT_S) -> PodFound:
+    def until_state(self, state: str, timeout_s: float = WAIT_S) -> ObservedPod:
         return self.until_pod(
             lambda pod: pod.generation == self._generation and pod.state == state, timeout_s
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from galaxy.cli.local import remains
 from galaxy.client import Galaxy
-from galaxy.model.views import PodView
+from galaxy.model.api.views import PodView
 from galaxy.nexus.nexus import Nexus
 from tests.support.asking import Asking
 from tests.support.waiting import until

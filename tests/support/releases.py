@@ -49,7 +49,7 @@ def newer(folder: Path) -> Path:
     _edit(base, "WIRE_READABLE: Final = range(1, 2)", "WIRE_READABLE: Final = range(1, 3)")
     base.write_text(base.read_text() + NOVEL_FIELDS)
     _edit(root / "galaxy/driver/leadership.py", "range(1, 2)", "range(1, 3)")
-    _edit(root / "galaxy/agent/link.py", "        self.malformed = 0\n",
+    _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
           f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
     _edit(root / "galaxy/container/runtime.py", "        self._socket = sock\n",
           f"        self._socket = sock\n        sock.send({NOVEL_PACKET})\n")  # fmt: skip

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from galaxy.model.answer import Answer, Reply
-from galaxy.model.base import Noun
-from galaxy.model.request import Request
+from galaxy.model.api.answers import Answer, Reply
+from galaxy.model.api.operations import Request
+from galaxy.model.base import Struct
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send, Step
-from galaxy.model.table import Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.stored.table import Table
 
 
-class Add(Noun, frozen=True, kw_only=True):
+class Add(Struct, frozen=True, kw_only=True):
     """Count ``by`` more of ``name``; a negative total is a bug on purpose."""
 
     name: str
@@ -21,7 +21,7 @@ class Add(Noun, frozen=True, kw_only=True):
     reply: str = ""
 
 
-class Count(Noun, frozen=True, kw_only=True):
+class Count(Struct, frozen=True, kw_only=True):
     name: str
     total: int
 

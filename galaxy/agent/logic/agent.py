@@ -6,35 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from galaxy.agent.logic.containers import Containers
-from galaxy.agent.logic.memory import Memory
-from galaxy.agent.logic.nouns import (
-    FOUND,
+from galaxy.agent.logic.effects import Effect, PublishReports, WriteLog
+from galaxy.agent.logic.events import (
     ClockSeen,
-    Effect,
-    EverythingUnwanted,
-    Flush,
-    Happening,
-    Held,
-    HostSeen,
-    Note,
-    Phase,
+    ContainerEvent,
+    HostInspected,
     PortsSeen,
     ReportPublished,
+    ShutdownRequested,
     UsageSeen,
     WorkerConnected,
     WorkerLost,
     WorkerReported,
-    life,
 )
 from galaxy.agent.logic.pods import Pods
+from galaxy.agent.logic.records import OBSERVED_STATES, HostedContainer, HostedPhase, container_key
 from galaxy.agent.logic.reports import Outbox, report_id
-from galaxy.model.agent import AgentInfo, AgentReport
-from galaxy.model.base import Noun
-from galaxy.model.container import ContainerFound, ContainerOrders, FoundState
-from galaxy.model.names import APPMASTER, CONTAINER_REPORT, POD_REPORT, RESMAN
-from galaxy.model.pod import PodFound, PodOrders
+from galaxy.agent.logic.state import HostState
+from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentInfo, AgentReport
+from galaxy.model.messages.container import ContainerOrders, ObservedContainer, ObservedContainerState
+from galaxy.model.messages.names import APPMASTER, CONTAINER_REPORT, POD_REPORT, RESMAN
+from galaxy.model.messages.pod import ObservedPod, PodOrders
 from galaxy.model.step import Send
-from galaxy.model.table import Table
+from galaxy.model.stored.table import Table
 
 
 class AgentLogic:
@@ -46,9 +41,9 @@ class AgentLogic:
     clock, in seconds.
     """
 
-    def __init__(self, info: AgentInfo, memory: Memory | None = None) -> None:
+    def __init__(self, info: AgentInfo, memory: HostState | None = None) -> None:
         self.info = info
-        self._memory = memory or Memory()
+        self._memory = memory or HostState()
         ports = (info.ports_low, info.ports_high)
         self._containers = Containers(self._memory, ports=ports, containers_max=info.containers_max)
         self._pods = Pods(self._memory)
@@ -66,7 +61,7 @@ class AgentLogic:
         """Carry on from tables that have just been read from disk."""
         self._memory.loaded()
 
-    def step(self, now_s: float, events: Sequence[Noun]) -> tuple[Effect, ...]:
+    def step(self, now_s: float, events: Sequence[Struct]) -> tuple[Effect, ...]:
         """Take in ``events`` in order; return what is owed once the tables are written."""
         self._memory.effects = []
         for event in events:
@@ -74,10 +69,10 @@ class AgentLogic:
         self._containers.settle(now_s)
         return tuple(self._memory.effects)
 
-    def _take(self, event: Noun, now_s: float) -> None:
+    def _take(self, event: Struct, now_s: float) -> None:
         match event:
             case ContainerOrders() | PodOrders() if event.agent != self.info.agent:
-                note = Note(event="order.misled", subject=event.agent, text="is not this agent")
+                note = WriteLog(event="order.misled", subject=event.agent, text="is not this agent")
                 self._memory.effects.append(note)
             case ContainerOrders():
                 self._containers.orders(event, now_s)
@@ -90,23 +85,23 @@ class AgentLogic:
             case WorkerLost():
                 self._pods.lost(event.container, event.incarnation)
             case UsageSeen():
-                key = life(event.container, event.incarnation)
+                key = container_key(event.container, event.incarnation)
                 self._memory.usage[key] = (event.cpu_milli, event.memory_bytes)
             case ClockSeen():
                 self._memory.redis_ahead_s = event.redis_s - now_s
             case PortsSeen():
                 self._containers.ports_seen(event)
-            case HostSeen():
+            case HostInspected():
                 self._containers.host_seen(event)
             case ReportPublished():
                 self._outbox(event.role).settled(now_s, ok=event.ok)
-            case EverythingUnwanted():
+            case ShutdownRequested():
                 self._containers.everything_unwanted(event.grace_s, now_s)
             case _:
-                assert isinstance(event, Happening)
+                assert isinstance(event, ContainerEvent)
                 self._containers.happened(event)
 
-    def wants_ports(self, events: Iterable[Noun]) -> bool:
+    def wants_ports(self, events: Iterable[Struct]) -> bool:
         """Return whether this batch may choose ports, so that ``PortsSeen`` should precede it."""
         waiting = any(held.order.demand.ports for held in self._containers.waiting())
         asked = any(
@@ -129,12 +124,12 @@ class AgentLogic:
 
     # ---- what the shell may look at
 
-    def held(self) -> tuple[Held, ...]:
+    def held(self) -> tuple[HostedContainer, ...]:
         return tuple(self._memory.held.values())
 
-    def ready(self, pod: str) -> Held | None:
+    def ready(self, pod: str) -> HostedContainer | None:
         """Return the life of a container that is ready."""
-        return next((held for held in self._memory.lives(pod) if held.phase is Phase.READY), None)
+        return next((held for held in self._memory.lives(pod) if held.phase is HostedPhase.READY), None)
 
     def ports(self) -> frozenset[int]:
         """Return every port that belongs to a container here."""
@@ -143,7 +138,7 @@ class AgentLogic:
 
     # ---- reports
 
-    def flush(self, now_s: float) -> Flush:
+    def flush(self, now_s: float) -> PublishReports:
         """Return the reports that are due; each is on its way until ``ReportPublished``."""
         sends = []
         for role in (RESMAN, APPMASTER):
@@ -152,7 +147,7 @@ class AgentLogic:
                 send = self._report(role, now_s)
                 if send is not None:
                     sends.append((role, send))
-        return Flush(sends=tuple(sends), wake_s=self.wake_s())
+        return PublishReports(sends=tuple(sends), wake_s=self.wake_s())
 
     def _outbox(self, role: str) -> Outbox:
         return self._memory.resman if role == RESMAN else self._memory.appmaster
@@ -160,8 +155,8 @@ class AgentLogic:
     def _report(self, role: str, now_s: float) -> Send | None:
         outbox = self._outbox(role)
         full, keys = outbox.take(now_s)
-        containers: tuple[ContainerFound, ...] = ()
-        pods: tuple[PodFound, ...] = ()
+        containers: tuple[ObservedContainer, ...] = ()
+        pods: tuple[ObservedPod, ...] = ()
         if role == RESMAN:
             containers = tuple(self._container(key) for key in (self._memory.held if full else keys))
         else:
@@ -185,16 +180,18 @@ class AgentLogic:
         task = CONTAINER_REPORT if role == RESMAN else POD_REPORT
         return Send(queue=role, task=task, body=report, id=report_id(report, role))
 
-    def _container(self, key: str) -> ContainerFound:
+    def _container(self, key: str) -> ObservedContainer:
         held = self._memory.held.get(key)
         if held is None:
             container, _, incarnation = key.rpartition("_")
-            return ContainerFound(container=container, incarnation=int(incarnation), state=FoundState.GONE)
+            return ObservedContainer(
+                container=container, incarnation=int(incarnation), state=ObservedContainerState.GONE
+            )
         demand = held.order.demand
-        return ContainerFound(
+        return ObservedContainer(
             container=held.container,
             incarnation=held.incarnation,
-            state=FOUND[held.phase],
+            state=OBSERVED_STATES[held.phase],
             ports=held.ports,
             reason=held.reason,
             cpu_milli=demand.cpu_milli,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from galaxy.agent.logic.memory import Memory
-from galaxy.agent.logic.nouns import Deliver, Note, Phase, WorkerReported, life
-from galaxy.model.names import APPMASTER
-from galaxy.model.pod import PodFound, PodOrder, PodOrders, PodState, without_values
+from galaxy.agent.logic.effects import Deliver, WriteLog
+from galaxy.agent.logic.events import WorkerReported
+from galaxy.agent.logic.records import HostedPhase, container_key
+from galaxy.agent.logic.state import HostState
+from galaxy.model.messages.names import APPMASTER
+from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders, PodState, without_values
 
 FRESH_S_MAX = 25.0
 """How long an order without an end of its own may wait for its AppWorker."""
 
 
 class Pods:
-    """The pod half of the agent's logic, over a ``Memory``."""
+    """The pod half of the agent's logic, over a ``HostState``."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: HostState) -> None:
         self._memory = memory
 
     def orders(self, orders: PodOrders, now_s: float) -> None:
@@ -39,7 +41,7 @@ class Pods:
         memory.appmaster.mark(order.pod)
         if (
             order.incarnation <= memory.buried(order.pod)
-            and life(order.pod, order.incarnation) not in memory.held
+            and container_key(order.pod, order.incarnation) not in memory.held
         ):
             return
         there = memory.orders.get(order.pod)
@@ -85,31 +87,31 @@ class Pods:
 
         An order that a restart found on disk is not handed over: AppMaster sends it again if it counts.
         """
-        memory, key = self._memory, life(pod, incarnation)
+        memory, key = self._memory, container_key(pod, incarnation)
         order, held = memory.whole.get(pod), memory.held.get(key)
         if order is None or order.incarnation != incarnation or pod in memory.finished:
             return
         if memory.fresh.get(pod, now_s - 1) < now_s:
             return
-        if held is not None and held.phase is Phase.READY and key in memory.connected:
+        if held is not None and held.phase is HostedPhase.READY and key in memory.connected:
             memory.effects.append(Deliver(container=pod, incarnation=incarnation, order=order))
 
     def connected(self, pod: str, incarnation: int, now_s: float) -> None:
-        self._memory.connected.add(life(pod, incarnation))
+        self._memory.connected.add(container_key(pod, incarnation))
         self.deliver(pod, incarnation, now_s)
 
     def lost(self, pod: str, incarnation: int) -> None:
-        self._memory.connected.discard(life(pod, incarnation))
+        self._memory.connected.discard(container_key(pod, incarnation))
 
     def reported(self, event: WorkerReported) -> None:
         """Believe an AppWorker about its own pod, and about nothing else."""
         memory, pod = self._memory, event.pod
-        held = memory.held.get(life(event.container, event.incarnation))
-        if held is None or held.phase not in (Phase.READY, Phase.DESTROYING):
+        held = memory.held.get(container_key(event.container, event.incarnation))
+        if held is None or held.phase not in (HostedPhase.READY, HostedPhase.DESTROYING):
             return
         if (pod.pod, pod.incarnation) != (event.container, event.incarnation):
             text = f"says it is {pod.pod} incarnation {pod.incarnation}"
-            memory.effects.append(Note(event="worker.lies", subject=held.key, text=text))
+            memory.effects.append(WriteLog(event="worker.lies", subject=held.key, text=text))
             return
         there, done = memory.pods.get(pod.pod), memory.finished.get(pod.pod)
         if there is not None and there.incarnation > pod.incarnation:
@@ -120,12 +122,12 @@ class Pods:
             pod = replace(pod, generation=max(pod.generation, there.generation))
         memory.pod_seen(replace(pod, pid=memory.pid_of(pod), ports=held.ports, cpu_milli=0, memory_bytes=0))
 
-    def found(self, pod: str) -> PodFound | None:
+    def found(self, pod: str) -> ObservedPod | None:
         """Return a pod as reports tell it: with the last usage sample of its container."""
         row = self._memory.pods.get(pod)
         if row is None:
             return None
-        key = life(row.pod, row.incarnation)
+        key = container_key(row.pod, row.incarnation)
         cpu_milli, memory_bytes = self._memory.usage.get(key, (0, 0))
         pid = self._memory.pids.get(key, 0)
         return replace(row, pid=pid, cpu_milli=cpu_milli, memory_bytes=memory_bytes)

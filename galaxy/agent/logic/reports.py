@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from galaxy.model.agent import AgentReport
+from galaxy.model.messages.agent import AgentReport
 
 GATHER_S = 0.02
 """Between reports of states on the way."""

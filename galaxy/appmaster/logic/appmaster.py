@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from galaxy.appmaster.logic import groups, jobs, pods, quotas, requests, users
-from galaxy.appmaster.logic.agents import Agents
+from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.api import requests
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.ledger import Ledger
-from galaxy.model.agent import AgentReport, BeatsSeen, UsagesSeen
-from galaxy.model.container import GroupOrders, GroupStatuses
-from galaxy.model.job import OVER, Wish
-from galaxy.model.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import Request
+from galaxy.appmaster.logic.identity import quotas, users
+from galaxy.appmaster.logic.jobs import groups, jobs, pods
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.api.operations import Request
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, UsageRead
+from galaxy.model.messages.container import GroupOrders, GroupStatuses
+from galaxy.model.messages.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
+from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send, Step
-from galaxy.model.table import Table
+from galaxy.model.stored.job import OVER, DesiredState
+from galaxy.model.stored.table import Table
 
 PASSES_MAX: Final = 4
 """How often one job is looked at in one step; what is left then comes with the next one."""
@@ -26,13 +28,13 @@ class AppMaster:
     """The pure half of AppMaster; see ``galaxy.model.step.Logic``.
 
     Events: ``Request`` with its body decoded, ``GroupStatuses``, ``AgentReport`` with pods, and
-    ``BeatsSeen``. Everything else is ignored.
+    ``HeartbeatsRead``. Everything else is ignored.
     """
 
     def __init__(self, config: AppMasterConfig | None = None) -> None:
         self.config = config or AppMasterConfig()
-        self.ledger = Ledger(self.config)
-        self.agents = Agents(self.config.resend_first_s * 2, self.config.resend_max_s)
+        self.ledger = AppMasterState(self.config)
+        self.agents = AgentReports(self.config.resend_first_s * 2, self.config.resend_max_s)
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
@@ -68,13 +70,13 @@ class AppMaster:
     def _begin(self, epoch: int, now_s: float) -> None:
         ledger = self.ledger
         ledger.begin(epoch, now_s)
-        self.agents = Agents(self.config.resend_first_s * 2, self.config.resend_max_s)
+        self.agents = AgentReports(self.config.resend_first_s * 2, self.config.resend_max_s)
         self._mend()
         users.begin(ledger)
         quotas.begin(ledger)
         for job in list(ledger.jobs.values()):
             ledger.touch(job.job)
-            if job.wish is not Wish.REMOVE:
+            if job.wish is not DesiredState.REMOVE:
                 ledger.declare(job)
             if job.serial:
                 ledger.timers.at(now_s, "group", job.job)
@@ -112,9 +114,9 @@ class AppMaster:
                     groups.take(self.ledger, self.agents, status)
             case AgentReport():
                 self._report(event)
-            case BeatsSeen():
+            case HeartbeatsRead():
                 self._beats(event)
-            case UsagesSeen():
+            case UsageRead():
                 known = self.ledger.pods
                 self.ledger.usage.update((pod, used) for pod, used in event.pods.items() if pod in known)
             case _:
@@ -127,7 +129,7 @@ class AppMaster:
             for pod in self.agents.absent(report):
                 pods.vanish(self.ledger, report.agent, pod)
 
-    def _beats(self, seen: BeatsSeen) -> None:
+    def _beats(self, seen: HeartbeatsRead) -> None:
         ledger = self.ledger
         beating = set()
         for beat in seen.beats:

@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 
 ORDER_SHARE: Final = 5 / 6
 """How long an order is good, of the time after which ResMan gives an agent's containers to others."""
 
 
-class AppMasterConfig(Noun, frozen=True, kw_only=True):
+class AppMasterConfig(Struct, frozen=True, kw_only=True):
     """How patient AppMaster is, and how much it remembers."""
 
     resend_first_s: float = 1.0

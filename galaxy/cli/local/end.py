@@ -15,9 +15,9 @@ from galaxy.cli.local.layout import Layout, hold, lives, read_plan
 from galaxy.cli.local.remains import Remains
 from galaxy.cli.local.supervisor import Happened
 from galaxy.client.contexts import ClusterFile, read_cluster, remove_cluster
-from galaxy.container import uids
+from galaxy.container.kernel import uid_ranges
+from galaxy.container.launcher.protocol import Destroyed, LauncherLost
 from galaxy.container.runtime import Living, Runtime
-from galaxy.container.wire import Destroyed, LauncherLost
 from galaxy.errors import GalaxyError
 
 PROGRAMS_GRACE_S: Final = 3.0
@@ -45,7 +45,7 @@ def end_agents(
                 _end_launcher(state, root, mode)
     left = remains.clear(layout.root, cgroup_roots)
     with contextlib.suppress(OSError, GalaxyError):
-        uids.sweep()
+        uid_ranges.sweep()
     tell(Happened(part="containers", state="gone"))
     return left
 

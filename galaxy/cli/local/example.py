@@ -15,9 +15,9 @@ from rich.console import Console
 
 from galaxy.client import Galaxy
 from galaxy.client.contexts import ClusterFile
-from galaxy.client.source import load
+from galaxy.client.source.source import load
 from galaxy.errors import GalaxyError, NotFound
-from galaxy.model.views import EndpointView
+from galaxy.model.api.views import EndpointView
 
 ANSWER_BYTES_MAX: Final = 2000
 FETCH_S: Final = 5.0

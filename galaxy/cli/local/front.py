@@ -12,17 +12,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
-from galaxy.cli.local.layout import Held, Layout
+from galaxy.cli.local.layout import ClusterLock, Layout
 from galaxy.cli.local.supervisor import Happened
 from galaxy.cli.local.up import LocalCluster, Up, Wishes
 from galaxy.errors import GalaxyError, error_from
-from galaxy.model.answer import Problem
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.api.answers import Problem
+from galaxy.model.base import Struct, decode, encode
 
 LINE_BYTES_MAX: Final = 64 * 1024
 
 
-class Word(Noun, frozen=True, kw_only=True):
+class Word(Struct, frozen=True, kw_only=True):
     """What the back says to the front, one JSON line each."""
 
     happened: Happened | None = None
@@ -108,7 +108,7 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def start_back(wishes: Wishes, layout: Layout, held: Held) -> Back:
+def start_back(wishes: Wishes, layout: Layout, held: ClusterLock) -> Back:
     """Fork the back, in a session of its own; it holds the folder from now on.
 
     Unless detached it lives as long as its front: the kernel closes the lifeline whatever
@@ -133,7 +133,7 @@ def start_back(wishes: Wishes, layout: Layout, held: Held) -> Back:
     return Back(pid, words_out, life_in)
 
 
-def _be_back(wishes: Wishes, layout: Layout, held: Held, words: int, lifeline: int) -> NoReturn:
+def _be_back(wishes: Wishes, layout: Layout, held: ClusterLock, words: int, lifeline: int) -> NoReturn:
     """Run the cluster and end the process, without ever returning into the front's code."""
     status = 1
     try:

@@ -12,7 +12,7 @@ from typing import Final
 
 from galaxy.client.contexts import ProcessRef
 from galaxy.errors import BadMessage, GalaxyError, HostError
-from galaxy.model.base import Noun, decode, encode
+from galaxy.model.base import Struct, decode, encode
 
 PLAN_FILE: Final = "plan.json"
 PORTS_LOW: Final = 20000
@@ -21,7 +21,7 @@ PORTS_RANGES: Final = 24
 """Dynamic ports come from 20000-31999, below Linux' own ephemeral range, 500 an agent."""
 
 
-class LocalAgent(Noun, frozen=True, kw_only=True):
+class LocalAgent(Struct, frozen=True, kw_only=True):
     """An agent that this host's ``galaxy up`` runs: its name, its cgroup root, its ports."""
 
     name: str
@@ -30,7 +30,7 @@ class LocalAgent(Noun, frozen=True, kw_only=True):
     ports_high: int
 
 
-class Plan(Noun, frozen=True, kw_only=True):
+class ClusterPlan(Struct, frozen=True, kw_only=True):
     """``plan.json``: what a cluster keeps from one ``galaxy up`` to the next.
 
     ``redis_url`` is set when the server is somebody else's; else ``redis_port`` is our own
@@ -91,21 +91,21 @@ class Layout:
             ) from error
 
 
-def read_plan(layout: Layout) -> Plan | None:
+def read_plan(layout: Layout) -> ClusterPlan | None:
     """Return what the folder keeps, or None when it is new.
 
     Raises:
         GalaxyError: the file is there and cannot be read.
     """
     try:
-        return decode(layout.plan.read_bytes(), Plan)
+        return decode(layout.plan.read_bytes(), ClusterPlan)
     except FileNotFoundError:
         return None
     except (OSError, BadMessage) as error:
         raise GalaxyError(f"cannot read {layout.plan}: {error}", hint=f"rm {layout.plan}") from error
 
 
-def write_plan(layout: Layout, plan: Plan) -> None:
+def write_plan(layout: Layout, plan: ClusterPlan) -> None:
     """Replace ``plan.json``, for its owner only: it holds a password."""
     scratch = layout.run / f".{PLAN_FILE}.{os.getpid()}"
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -113,7 +113,7 @@ def write_plan(layout: Layout, plan: Plan) -> None:
     scratch.replace(layout.plan)
 
 
-class Held:
+class ClusterLock:
     """This process holds the folder: no other ``galaxy up`` works in it."""
 
     def __init__(self, handle: int) -> None:
@@ -125,7 +125,7 @@ class Held:
             self._handle = -1
 
 
-def hold(layout: Layout) -> Held | None:
+def hold(layout: Layout) -> ClusterLock | None:
     """Take the folder's lock, or return None when another process has it; ends with the process."""
     handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -133,7 +133,7 @@ def hold(layout: Layout) -> Held | None:
     except BlockingIOError:
         os.close(handle)
         return None
-    return Held(handle)
+    return ClusterLock(handle)
 
 
 def process_ref(name: str, pid: int) -> ProcessRef:

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from galaxy.cli.local.layout import start_ticks
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 
 _MODULES: Final = re.compile(rb"(^|/)galaxy$|^galaxy\.[a-z_.]+$")
 _LOOP_CLR_FD: Final = 0x4C01
 _MNT_DETACH: Final = 2
 
 
-class Remains(Noun, frozen=True, kw_only=True):
+class Remains(Struct, frozen=True, kw_only=True):
     """What is left of a cluster, each as a person would look for it."""
 
     processes: tuple[int, ...] = ()

@@ -14,14 +14,14 @@ from typing import Final
 
 from galaxy.cli.local.layout import Layout
 from galaxy.errors import HostError
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 
 VERSION_MIN: Final = 7
 """ACL selectors and what else we rely on came with Redis 7; every Valkey has them."""
 CANDIDATES: Final = (("redis", "redis-server"), ("valkey", "valkey-server"))
 
 
-class Server(Noun, frozen=True, kw_only=True):
+class LocalServer(Struct, frozen=True, kw_only=True):
     """A server binary: ``kind`` is ``redis``, ``valkey`` or ``embedded``."""
 
     kind: str
@@ -37,20 +37,20 @@ class Server(Noun, frozen=True, kw_only=True):
         return f"{name} {self.version}"
 
 
-def servers(environ: Mapping[str, str] = os.environ) -> tuple[Server, ...]:
+def servers(environ: Mapping[str, str] = os.environ) -> tuple[LocalServer, ...]:
     """Return every server binary of this host, best first; some may be too old."""
     found = []
     for kind, command in CANDIDATES:
         path = shutil.which(command, path=environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
         if path:
-            found.append(Server(kind=kind, path=path, version=version_of(path)))
+            found.append(LocalServer(kind=kind, path=path, version=version_of(path)))
     embedded = _embedded()
     if embedded:
-        found.append(Server(kind="embedded", path=embedded, version=version_of(embedded)))
+        found.append(LocalServer(kind="embedded", path=embedded, version=version_of(embedded)))
     return tuple(found)
 
 
-def choose(available: tuple[Server, ...], wanted: str = "", *, kept: str = "") -> Server:
+def choose(available: tuple[LocalServer, ...], wanted: str = "", *, kept: str = "") -> LocalServer:
     """Return the server to run: of kind ``wanted``, else of kind ``kept``, else the first new enough.
 
     ``kept`` wrote the data that is there. Redis does not read what a newer Valkey wrote.

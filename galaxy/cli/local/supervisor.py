@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from galaxy.cli.local.process import Child, bound_log
 from galaxy.errors import HostError
-from galaxy.model.base import Noun
+from galaxy.model.base import Struct
 from galaxy.units import format_duration
 
 FALSE_STARTS_MAX: Final = 3
@@ -26,7 +26,7 @@ HOUSEKEEPING_S: Final = 5.0
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
-class Happened(Noun, frozen=True, kw_only=True):
+class Happened(Struct, frozen=True, kw_only=True):
     """Something to show: ``part`` is now ``state`` (starting, ready, died, stopping, gone)."""
 
     part: str

@@ -19,10 +19,10 @@ from galaxy import __version__
 from galaxy.cli.local import server as servers
 from galaxy.cli.local.end import PARTS_GRACE_S, SERVER_GRACE_S, end_agents, take_over
 from galaxy.cli.local.layout import (
-    Held,
+    ClusterLock,
+    ClusterPlan,
     Layout,
     LocalAgent,
-    Plan,
     PortRange,
     claim_ports,
     free_port,
@@ -33,13 +33,13 @@ from galaxy.cli.local.layout import (
 from galaxy.cli.local.process import Child
 from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor, too_late
 from galaxy.client.contexts import ClusterFile, login_url, remove_cluster, write_cluster
-from galaxy.container.probe import probe
-from galaxy.container.uids import RANGE
+from galaxy.container.host_support import probe
+from galaxy.container.kernel.uid_ranges import RANGE
 from galaxy.errors import HostError, Unreachable
 from galaxy.ids import HOST
-from galaxy.model.base import Noun
-from galaxy.model.names import APPMASTER
-from galaxy.model.signing import split_token, stored_key
+from galaxy.model.api.signing import split_token, stored_key
+from galaxy.model.base import Struct
+from galaxy.model.messages.names import APPMASTER
 from galaxy.nexus import acl
 from galaxy.nexus.nexus import Nexus
 
@@ -51,7 +51,7 @@ WEB_PORT: Final = 5555
 LEADERS: Final = ("resman", "appmaster")
 
 
-class Wishes(Noun, frozen=True, kw_only=True):
+class Wishes(Struct, frozen=True, kw_only=True):
     """What the person who typed ``galaxy up`` asked for; empty and 0 mean: choose."""
 
     dir: str
@@ -69,14 +69,14 @@ class Wishes(Noun, frozen=True, kw_only=True):
     detach: bool = False
 
 
-def remembered(wishes: Wishes, old: Plan | None) -> Wishes:
+def remembered(wishes: Wishes, old: ClusterPlan | None) -> Wishes:
     """Return ``wishes`` with the foreign server that the folder was used with, unless another is named."""
     if old is None or not old.redis_url or wishes.redis or wishes.server:
         return wishes
     return msgspec.structs.replace(wishes, redis=old.redis_url)
 
 
-class Up(Noun, frozen=True, kw_only=True):
+class Up(Struct, frozen=True, kw_only=True):
     """The cluster is up; what there is to tell about it."""
 
     cluster: ClusterFile
@@ -102,7 +102,7 @@ class LocalCluster:
         take_over(self.layout)
         self._plan = self._make_plan()
 
-    def run(self, held: Held, up: Callable[[Up], None]) -> None:
+    def run(self, held: ClusterLock, up: Callable[[Up], None]) -> None:
         """Bring everything up, call ``up``, watch over it, and end all of it.
 
         Raises:
@@ -143,7 +143,7 @@ class LocalCluster:
             self._supervisor.start(self._child("web", "--port", str(self._plan.web_port)))
         self._supervisor.await_ready(list(self._supervisor.children), timeout_s=self.wishes.timeout_s)
 
-    def _choose_server(self) -> servers.Server:
+    def _choose_server(self) -> servers.LocalServer:
         old = read_plan(self.layout)
         return servers.choose(servers.servers(), self.wishes.server, kept=old.server if old else "")
 
@@ -200,7 +200,7 @@ class LocalCluster:
             return self._plan.redis_url
         return login_url(f"redis://127.0.0.1:{self._plan.redis_port}/0", self._plan.password, role, host)
 
-    def _make_plan(self) -> Plan:
+    def _make_plan(self) -> ClusterPlan:
         """Decide names and ports: what the folder remembers, as far as it still can be had."""
         wishes, old = self.wishes, read_plan(self.layout)
         key = int(self.layout.key, 16)
@@ -213,7 +213,7 @@ class LocalCluster:
             agents.append(LocalAgent(name=name, cgroup_root=root, ports_low=ports.low, ports_high=ports.high))
         redis_port = wishes.redis_port or free_port(old.redis_port if old else REDIS_PORT + key % 400)
         web_port = wishes.web_port or (free_port(WEB_PORT) if wishes.web else 0)
-        return Plan(
+        return ClusterPlan(
             password=old.password if old else secrets.token_urlsafe(24),
             agents=tuple(agents),
             redis_port=0 if wishes.redis else redis_port,

@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Final
 
-from galaxy.container import kernel
+from galaxy.container.kernel import syscalls
 
 _PROG_LOAD: Final = 5
 _PROG_ATTACH: Final = 8
@@ -53,11 +53,11 @@ def guard_devices(cgroup: str, program: bytes) -> None:
         "IIQQIIQII16s", _TYPE_CGROUP_DEVICE, len(program) // 8, ctypes.addressof(code),
         ctypes.addressof(license_text), 0, 0, 0, 0, 0, b"galaxy_devices",
     )  # fmt: skip
-    loaded = kernel.bpf(_PROG_LOAD, load, "devices")
+    loaded = syscalls.bpf(_PROG_LOAD, load, "devices")
     try:
         fd = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            kernel.bpf(_PROG_ATTACH, struct.pack("IIII", fd, loaded, _ATTACH_CGROUP_DEVICE, 0), cgroup)
+            syscalls.bpf(_PROG_ATTACH, struct.pack("IIII", fd, loaded, _ATTACH_CGROUP_DEVICE, 0), cgroup)
         finally:
             os.close(fd)
     finally:

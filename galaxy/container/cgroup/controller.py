@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from galaxy.container.plan import ContainerLimits, TaskLimits
+from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
 
 
 class Controller(Protocol):

@@ -9,7 +9,7 @@ from cgroupspy.controllers import CpuController
 from cgroupspy.nodes import Node
 
 from galaxy.container.cgroup.files import Files
-from galaxy.container.plan import ContainerLimits, TaskLimits
+from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
 
 PERIOD_US: Final = 100_000
 QUOTA_US_MIN: Final = 1_000

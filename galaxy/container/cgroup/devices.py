@@ -10,7 +10,7 @@ from cgroupspy.nodes import Node
 
 from galaxy.container.cgroup.bpf import device_program
 from galaxy.container.cgroup.files import Files
-from galaxy.container.plan import ContainerLimits, TaskLimits
+from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
 
 _ALLOWED: Final = (
     (1, 3), (1, 5), (1, 7), (1, 8), (1, 9),  # null zero full random urandom

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from galaxy.container.cgroup.files import Files
-from galaxy.container.plan import ContainerLimits, TaskLimits
+from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
 
 
 class BlkioV1:

@@ -8,7 +8,7 @@ from cgroupspy.controllers import MemoryController
 from cgroupspy.nodes import Node
 
 from galaxy.container.cgroup.files import Files, field
-from galaxy.container.plan import ContainerLimits, TaskLimits
+from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
 
 
 class MemoryV1:

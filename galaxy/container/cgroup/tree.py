@@ -24,9 +24,9 @@ from galaxy.container.cgroup.files import Files, field
 from galaxy.container.cgroup.io import BlkioV1, IoV2
 from galaxy.container.cgroup.memory import MemoryV1, MemoryV2
 from galaxy.container.cgroup.pids import Pids
-from galaxy.container.plan import ContainerLimits
+from galaxy.container.launcher.plan import ContainerLimits
 from galaxy.errors import HostError
-from galaxy.model.worker import TaskCgroup
+from galaxy.model.messages.worker import TaskCgroup
 
 UNIFIED: Final = "unified"
 INIT: Final = "init"

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from galaxy.model.agent import AgentReport, BeatsSeen
-from galaxy.model.container import GroupOrders, Reason
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
+from galaxy.model.messages.container import GroupOrders, Reason
 from galaxy.model.step import Step
-from galaxy.model.table import Table
-from galaxy.resman.logic.agents import Replacing, SafeMode, hear
-from galaxy.resman.logic.books import Books
+from galaxy.model.stored.table import Table
+from galaxy.resman.logic.agents.heartbeats import Replacing, SafeMode, hear
+from galaxy.resman.logic.agents.reports import forgive, take_in
 from galaxy.resman.logic.config import ResManConfig
-from galaxy.resman.logic.dispatch import Dispatch, overdue, present
-from galaxy.resman.logic.groups import finish, obey
-from galaxy.resman.logic.placing import place_waiting
-from galaxy.resman.logic.reports import forgive, take_in
+from galaxy.resman.logic.groups.dispatch import Dispatch, overdue, present
+from galaxy.resman.logic.groups.groups import finish, obey
+from galaxy.resman.logic.placement.placement import place_waiting
+from galaxy.resman.logic.state.state import ResManState
 
 
 class ResMan:
     """The resource layer's leader, as a ``galaxy.model.step.Logic``.
 
     A step costs what changed: agents and containers that nothing happened to are not looked
-    at, but for one pass over the heartbeats that a ``BeatsSeen`` brings.
+    at, but for one pass over the heartbeats that a ``HeartbeatsRead`` brings.
     """
 
     def __init__(self, config: ResManConfig | None = None) -> None:
         self.config = config or ResManConfig()
-        self.books = Books(self.config)
+        self.books = ResManState(self.config)
         self._begin()
 
     @property
@@ -90,7 +90,7 @@ class ResMan:
                     obey(self.books, order)
             case AgentReport():
                 take_in(self.books, event)
-            case BeatsSeen():
+            case HeartbeatsRead():
                 hear(self.books, self._safe, event)
 
     def _wake_s(self, more: bool, more_lost: bool) -> float | None:

@@ -14,7 +14,7 @@ RESERVED: Final = ".galaxy"
 """Where manifests lie, and packages that are unpacked aside."""
 
 
-class Refused(Exception):
+class MemberRefused(Exception):
     """An archive that is not unpacked; the text says which member, and why."""
 
 
@@ -25,16 +25,16 @@ def safe_name(name: str) -> str:
         Refused: absolute, reserved, with "..", or not a name a file can have.
     """
     if name.startswith("/"):
-        raise Refused(f"member {name!r} has an absolute name")
+        raise MemberRefused(f"member {name!r} has an absolute name")
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise Refused(f"member {name!r} leads out of the archive")
+        raise MemberRefused(f"member {name!r} leads out of the archive")
     if parts[:1] == [RESERVED]:
-        raise Refused(f"member {name!r}: {RESERVED} is Galaxy's own")
+        raise MemberRefused(f"member {name!r}: {RESERVED} is Galaxy's own")
     if "\0" in name or any(len(part.encode(errors="surrogateescape")) > 255 for part in parts):
-        raise Refused(f"member {name[:80]!r} has a name that no file can have")
+        raise MemberRefused(f"member {name[:80]!r} has a name that no file can have")
     if len(name) > NAME_BYTES_MAX:
-        raise Refused(f"member {name[:80]!r}... has a name of {len(name)} characters")
+        raise MemberRefused(f"member {name[:80]!r}... has a name of {len(name)} characters")
     return "/".join(parts)
 
 
@@ -45,12 +45,12 @@ def safe_symlink(name: str, target: str) -> str:
         Refused: the target is absolute, or climbs above the archive's root.
     """
     if not target or target.startswith("/") or "\0" in target:
-        raise Refused(f"link {name!r} points to {target!r}, which is not inside the archive")
+        raise MemberRefused(f"link {name!r} points to {target!r}, which is not inside the archive")
     depth = name.count("/")
     for part in target.split("/"):
         depth += -1 if part == ".." else part not in ("", ".")
         if depth < 0:
-            raise Refused(f"link {name!r} points to {target!r}, which is outside the archive")
+            raise MemberRefused(f"link {name!r} points to {target!r}, which is outside the archive")
     return target
 
 

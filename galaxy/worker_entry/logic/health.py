@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from galaxy.model.spec import HealthSpec, TaskSpec
-from galaxy.worker_entry.logic.nouns import Health
+from galaxy.model.jobspec.spec import HealthSpec, TaskSpec
+from galaxy.worker_entry.logic.records import Health
 
 SETTLE_S: Final = 1.0
 """A program without any check counts as healthy once it has been up this long."""

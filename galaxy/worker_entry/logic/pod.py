@@ -6,27 +6,17 @@ from collections.abc import Callable
 
 import msgspec
 
-from galaxy.model.container import Reason
-from galaxy.model.pod import PodOrder, TaskState
-from galaxy.model.spec import TaskSpec
-from galaxy.model.taskchange import Change, between
+from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import PodOrder, TaskState
 from galaxy.worker_entry.logic import health
 from galaxy.worker_entry.logic import task as tasks
-from galaxy.worker_entry.logic.law import move
-from galaxy.worker_entry.logic.nouns import (
-    Effect,
-    EndContainer,
-    Event,
-    GaveUp,
-    Ordered,
-    Pod,
-    QuitAsked,
-    Reload,
-    Task,
-    Then,
-    Ticked,
-)
+from galaxy.worker_entry.logic.effects import Effect, EndContainer
+from galaxy.worker_entry.logic.events import Event, GaveUp, Ordered, QuitAsked, Ticked
+from galaxy.worker_entry.logic.records import Pod, Reload, Task, Then
 from galaxy.worker_entry.logic.task import Moved, but
+from galaxy.worker_entry.logic.transitions import move
 
 
 def step(pod: Pod, event: Event, now_s: float) -> tuple[Pod, tuple[Effect, ...]]:
@@ -85,7 +75,7 @@ def obey(pod: Pod, order: PodOrder, now_s: float) -> tuple[Pod, tuple[Effect, ..
 
 def _order_task(task: Task, spec: TaskSpec, order: PodOrder, now_s: float, *, retry: bool) -> Moved:
     change = between(task.spec, spec)
-    anew = change is Change.REDEPLOY or order.redeploy
+    anew = change is TaskChange.REDEPLOY or order.redeploy
     if not order.run:
         return _rest(but(task, spec=spec), order, now_s)
     if order.redeploy:
@@ -100,10 +90,10 @@ def _order_task(task: Task, spec: TaskSpec, order: PodOrder, now_s: float, *, re
         case TaskState.FAILED:
             return tasks.begin(task, order, now_s) if anew or retry else (task, ())
         case TaskState.STOPPING:
-            replacing = task.then is Then.PLACE and not anew and change is Change.NONE
+            replacing = task.then is Then.PLACE and not anew and change is TaskChange.NONE
             return but(task, then=Then.PLACE if replacing else Then.DEPLOY), ()
         case TaskState.DEPLOYING:
-            return tasks.begin(task, order, now_s) if anew or change is Change.RELOAD else (task, ())
+            return tasks.begin(task, order, now_s) if anew or change is TaskChange.RELOAD else (task, ())
         case TaskState.BACKOFF:
             return tasks.begin(task, order, now_s) if anew else (task, ())
         case TaskState.RUNNING:
@@ -112,7 +102,7 @@ def _order_task(task: Task, spec: TaskSpec, order: PodOrder, now_s: float, *, re
             if checks[0] != checks[1]:
                 task = but(task, health=health.changed(task.health, checks[1], now_s))
             task = but(task, live=spec)
-            if change is Change.RELOAD or (retry and task.reload is Reload.FAILED):
+            if change is TaskChange.RELOAD or (retry and task.reload is Reload.FAILED):
                 return tasks.begin_reload(task)
             return task, ()
 

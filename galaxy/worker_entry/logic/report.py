@@ -1,11 +1,11 @@
-"""What a pod looks like from outside: ``PodFound``, derived from its tasks."""
+"""What a pod looks like from outside: ``ObservedPod``, derived from its tasks."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from galaxy.model.pod import PodFound, PodState, TaskFound, TaskState
-from galaxy.worker_entry.logic.nouns import Pod, Reload, Task
+from galaxy.model.messages.pod import ObservedPod, ObservedTask, PodState, TaskState
+from galaxy.worker_entry.logic.records import Pod, Reload, Task
 
 WORST_FIRST: Final = (
     TaskState.FAILED,
@@ -20,9 +20,9 @@ WORST_FIRST: Final = (
 """A pod is in the state of its task that comes first here; all finished is finished."""
 
 
-def found(pod: Pod, *, pod_id: str, incarnation: int, pid: int, ports: dict[str, int]) -> PodFound:
+def found(pod: Pod, *, pod_id: str, incarnation: int, pid: int, ports: dict[str, int]) -> ObservedPod:
     """Return the report of ``pod``; the agent adds usage, and the pid where it alone knows it."""
-    return PodFound(
+    return ObservedPod(
         pod=pod_id,
         incarnation=incarnation,
         generation=pod.order.generation if pod.order else 0,
@@ -58,9 +58,9 @@ def verdict_of(task: Task) -> bool | None:
     return False if task.reload is not Reload.NONE else task.health.verdict
 
 
-def _task(task: Task) -> TaskFound:
+def _task(task: Task) -> ObservedTask:
     package = (task.live or task.spec).package
-    return TaskFound(
+    return ObservedTask(
         name=task.name,
         state=task.state,
         restarts=task.restarts,

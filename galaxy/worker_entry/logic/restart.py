@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from galaxy.model.base import Noun
-from galaxy.model.pod import Exit
-from galaxy.model.spec import RestartSpec, TaskSpec
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import RestartSpec, TaskSpec
+from galaxy.model.messages.pod import Exit
 
 SERVICE: Final = RestartSpec(policy="always", attempts=-1)
 BATCH: Final = RestartSpec(policy="on-failure", attempts=3)
@@ -14,18 +14,18 @@ DEPLOY_ATTEMPTS: Final = 3
 """Further tries to deploy a task whose policy is ``never``: its program has not run yet."""
 
 
-class Again(Noun, frozen=True, kw_only=True):
+class Again(Struct, frozen=True, kw_only=True):
     """Try again ``delay_s`` from now; ``failures`` have been used then."""
 
     delay_s: float
     failures: int
 
 
-class Finish(Noun, frozen=True, kw_only=True):
+class Finish(Struct, frozen=True, kw_only=True):
     """It ended well; that was it."""
 
 
-class GiveUp(Noun, frozen=True, kw_only=True):
+class GiveUp(Struct, frozen=True, kw_only=True):
     """It failed, and no try is left: ``tries`` were had beside the first."""
 
     tries: int

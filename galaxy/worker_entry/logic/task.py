@@ -6,43 +6,43 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.model.container import Reason
-from galaxy.model.pod import PodOrder, TaskState
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import PodOrder, TaskState
 from galaxy.units import format_duration
 from galaxy.worker_entry.logic import health, restart
-from galaxy.worker_entry.logic.law import move
-from galaxy.worker_entry.logic.nouns import (
-    Begun,
+from galaxy.worker_entry.logic.effects import (
     CancelDeploy,
+    Effect,
+    KillTask,
+    PlacePackages,
+    Probe,
+    RunReload,
+    StagePackages,
+    StartProgram,
+    StopProgram,
+    Terminate,
+)
+from galaxy.worker_entry.logic.events import (
+    Begun,
     Completed,
     Crashed,
     DeployFailed,
-    Effect,
     Emptied,
-    Ended,
     GaveUp,
     Halted,
-    KillTask,
-    Placed,
-    PlacePackages,
-    Probe,
+    PackagesPlaced,
+    PackagesStaged,
     Probed,
-    Reload,
+    ProgramEnded,
+    ProgramStarted,
     ReloadEnded,
     Restarted,
     Resumed,
-    RunReload,
-    Staged,
-    StagePackages,
-    Started,
-    StartProgram,
     StopCommandEnded,
-    StopProgram,
-    Task,
     TaskEvent,
-    Terminate,
-    Then,
 )
+from galaxy.worker_entry.logic.records import Reload, Task, Then
+from galaxy.worker_entry.logic.transitions import move
 
 Moved = tuple[Task, tuple[Effect, ...]]
 
@@ -152,16 +152,16 @@ def _tick_running(task: Task, order: PodOrder, now_s: float) -> Moved:
 def take(task: Task, event: TaskEvent, order: PodOrder, now_s: float) -> Moved:
     """Return the task after ``event``; an echo of an earlier run or deployment changes nothing."""
     match event:
-        case Staged() | Placed() | DeployFailed():
+        case PackagesStaged() | PackagesPlaced() | DeployFailed():
             return (task, ()) if event.deploy != task.deploy else _deployment(task, event, order, now_s)
         case Emptied():
             return _emptied(task, order, now_s) if event.run == task.run and task.live is None else (task, ())
     if event.run != task.run or task.live is None:
         return task, ()
     match event:
-        case Started():
+        case ProgramStarted():
             return but(task, started_s=event.at_s), ()
-        case Ended():
+        case ProgramEnded():
             return _ended(task, event, order, now_s)
         case Probed():
             return _probed(task, event, order, now_s), ()
@@ -172,21 +172,23 @@ def take(task: Task, event: TaskEvent, order: PodOrder, now_s: float) -> Moved:
             return _reloaded(task, event), ()
 
 
-def _deployment(task: Task, event: Staged | Placed | DeployFailed, order: PodOrder, now_s: float) -> Moved:
-    if isinstance(event, Placed):
+def _deployment(
+    task: Task, event: PackagesStaged | PackagesPlaced | DeployFailed, order: PodOrder, now_s: float
+) -> Moved:
+    if isinstance(event, PackagesPlaced):
         task = but(task, placed=task.wanted, stale=False)
     reloading = task.state is TaskState.RUNNING and task.reload is not Reload.NONE
     if task.state is not TaskState.DEPLOYING and not reloading:
         return task, ()
     match event:
-        case Staged():
+        case PackagesStaged():
             return _place(task) if reloading else _ready(task, order, now_s)
-        case Placed() if reloading:
+        case PackagesPlaced() if reloading:
             command = task.spec.data.reload if task.spec.data else ""
             task = but(task, reload=Reload.COMMAND, failures=0)
             return task, (RunReload(task=task.name, run=task.run, command=command),)
-        case Placed():
-            return _start(move(task, Placed), order, now_s)
+        case PackagesPlaced():
+            return _start(move(task, PackagesPlaced), order, now_s)
         case DeployFailed():
             return _deploy_failed(task, event, order, now_s)
 
@@ -215,7 +217,7 @@ def _ready(task: Task, order: PodOrder, now_s: float) -> Moved:
     if task.live is not None or task.residue:
         return halt(task, Then.PLACE, order.stop_timeout, now_s)
     if task.in_place:
-        return _start(move(task, Placed), order, now_s)
+        return _start(move(task, PackagesPlaced), order, now_s)
     return _place(task)
 
 
@@ -234,7 +236,7 @@ def _start(task: Task, order: PodOrder, now_s: float) -> Moved:
     return task, (StartProgram(task=task.name, run=task.run, spec=task.spec),)
 
 
-def _ended(task: Task, event: Ended, order: PodOrder, now_s: float) -> Moved:
+def _ended(task: Task, event: ProgramEnded, order: PodOrder, now_s: float) -> Moved:
     stop = task.live.stop if task.live else ""
     task = but(task, live=None, last_exit=event.exit, residue=True)
     if task.state is TaskState.STOPPING:

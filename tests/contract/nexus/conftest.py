@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.nexus import Nexus
-from galaxy.nexus.memory import MemoryNexus
+from galaxy.nexus.in_memory import MemoryNexus
 from tests.support.redis_server import running_server
 
 ROLE = "tally"

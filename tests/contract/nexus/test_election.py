@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from galaxy.driver.ports import Grant, Held
+from galaxy.driver.interfaces import Grant, LockHeld
 from tests.contract.nexus.conftest import ROLE, TTL_S, World
 
 
 def test_a_free_role_is_granted_and_then_held_against_others(world: World) -> None:
     grant = world.grant("a")
     answer = world.other.campaign(ROLE, "b", ttl_s=60.0, address="b")
-    assert isinstance(answer, Held)
+    assert isinstance(answer, LockHeld)
     assert answer.owner == "a"
     assert 0 < answer.remaining_s <= 60.0
     assert grant.epoch > 0
@@ -28,7 +28,7 @@ def test_a_renewed_lease_outlives_its_first_term(world: World) -> None:
     for _ in range(5):
         world.let_pass(TTL_S * 3)
         assert world.nexus.renew(grant)
-    assert isinstance(world.other.campaign(ROLE, "b", ttl_s=60.0, address="b"), Held)
+    assert isinstance(world.other.campaign(ROLE, "b", ttl_s=60.0, address="b"), LockHeld)
 
 
 def test_an_expired_lease_cannot_be_renewed(world: World) -> None:

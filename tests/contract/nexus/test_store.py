@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 
 from galaxy.errors import BadMessage, NotLeader
-from galaxy.model.agent import AgentUsage
-from galaxy.model.answer import Answer, Reply
+from galaxy.model.api.answers import Answer, Reply
 from galaxy.model.base import decode
-from galaxy.model.table import Change, Table
-from galaxy.model.trace import TraceEvent
+from galaxy.model.messages.agent import AgentUsage
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
 from tests.contract.nexus.conftest import ROLE, TTL_S, World
 from tests.support.tally import Count
 
 
-def put(**totals: int) -> list[Change]:
+def put(**totals: int) -> list[TableChange]:
     table: Table[Count] = Table("counts", Count)
     for name, total in totals.items():
         table.put(name, Count(name=name, total=total))
     return table.changes()
 
 
-def drop(*names: str) -> list[Change]:
-    return [Change(table="counts", key=name, value=None) for name in names]
+def drop(*names: str) -> list[TableChange]:
+    return [TableChange(table="counts", key=name, value=None) for name in names]
 
 
 def stored(world: World) -> dict[str, int]:
@@ -90,7 +90,7 @@ def test_a_huge_commit_is_whole(world: World) -> None:
     grant = world.grant()
     filler = b" " * 400
     changes = [
-        Change(table="counts", key=c.key, value=(c.value or b"") + filler)
+        TableChange(table="counts", key=c.key, value=(c.value or b"") + filler)
         for c in put(**dict.fromkeys(names, 1))
     ]
     world.nexus.commit(grant, 1, [*changes, *put(last=9)], [])
@@ -103,7 +103,7 @@ def test_a_huge_commit_is_whole(world: World) -> None:
 
 def test_tables_of_a_role_and_roles_are_apart(world: World) -> None:
     world.nexus.commit(
-        world.grant(), 1, [*put(x=1), Change(table="more", key="x", value=b'{"name":"x","total":2}')], []
+        world.grant(), 1, [*put(x=1), TableChange(table="more", key="x", value=b'{"name":"x","total":2}')], []
     )
     assert stored(world) == {"x": 1}
     assert world.nexus.read_table(ROLE, "more", Count)["x"].total == 2
@@ -177,7 +177,9 @@ def test_who_waits_for_another_answer_gets_none(world: World) -> None:
 def test_a_stored_row_that_is_none_is_refused_and_the_table_stays_as_it_was(
     world: World, value: bytes
 ) -> None:
-    world.nexus.commit(world.grant(), 1, [*put(a=1), Change(table="counts", key="broken", value=value)], [])
+    world.nexus.commit(
+        world.grant(), 1, [*put(a=1), TableChange(table="counts", key="broken", value=value)], []
+    )
     table: Table[Count] = Table("counts", Count)
     table.put("old", Count(name="old", total=1))
     with pytest.raises(BadMessage):

@@ -10,12 +10,12 @@ import logging
 import sys
 from pathlib import Path
 
+from galaxy.agent.agent_service import AgentService
 from galaxy.agent.config import AgentConfig
-from galaxy.agent.service import AgentService
+from galaxy.model.api.operations import ExecSession, LogSession
 from galaxy.model.base import decode, encode
-from galaxy.model.container import ContainerOrders
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import ExecSession, LogSession
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send
 from galaxy.nexus.nexus import Nexus
 

@@ -17,21 +17,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.container.runtime import Destroyed, Runtime
-from galaxy.model.agent import AgentReport
-from galaxy.model.base import Noun, decode, encode
-from galaxy.model.container import (
-    ContainerFound,
+from galaxy.model.base import Struct, decode, encode
+from galaxy.model.jobspec.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import (
     ContainerOrders,
     CreateContainer,
     Demand,
     DestroyContainer,
-    FoundState,
+    ObservedContainer,
+    ObservedContainerState,
     PortDemand,
     TaskDemand,
     VolumeDemand,
 )
-from galaxy.model.pod import PodFound, PodOrder, PodOrders
-from galaxy.model.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders
 from galaxy.nexus.nexus import Nexus
 from galaxy.units import MIB
 from tests.support.patience import PATIENCE
@@ -50,8 +50,8 @@ class Agent:
         self.packages = folder / "packages"
         self.packages.mkdir()
         self.nexus = Nexus.connect(url, name="test")
-        self.containers: dict[str, ContainerFound] = {}
-        self.pods: dict[str, PodFound] = {}
+        self.containers: dict[str, ObservedContainer] = {}
+        self.pods: dict[str, ObservedPod] = {}
         self.reports: list[AgentReport] = []
         self.url = url
         self._lines: queue.Queue[bytes] = queue.Queue()
@@ -88,7 +88,7 @@ class Agent:
         for line in process.stdout:
             lines.put(line)
 
-    def say(self, kind: str, body: Noun | None = None) -> None:
+    def say(self, kind: str, body: Struct | None = None) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
@@ -130,7 +130,7 @@ class Agent:
     def deploy(self, order: PodOrder) -> None:
         self.say("pods", PodOrders(agent=self.name, epoch=1, orders=(order,)))
 
-    def await_state(self, pod: str, state: FoundState, incarnation: int = 1) -> ContainerFound:
+    def await_state(self, pod: str, state: ObservedContainerState, incarnation: int = 1) -> ObservedContainer:
         key = f"{pod}_{incarnation}"
         self.until(
             f"{key} is {state}",
@@ -138,7 +138,7 @@ class Agent:
         )
         return self.containers[key]
 
-    def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> PodFound:
+    def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> ObservedPod:
         def there() -> bool:
             found = self.pods.get(pod)
             lives = found is not None and (found.incarnation, found.generation) >= (incarnation, generation)
@@ -271,7 +271,7 @@ def launchers(folder: Path) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes()
-            if b"galaxy.container.launcher" in words and bytes(folder) + b"/" in words:
+            if b"galaxy.container.launcher.server" in words and bytes(folder) + b"/" in words:
                 found.append(int(process.name))
     return found
 

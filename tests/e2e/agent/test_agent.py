@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from galaxy.container.uids import claimed
+from galaxy.container.kernel.uid_ranges import claimed
+from galaxy.model.api.operations import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode
-from galaxy.model.container import FoundState, PortDemand
-from galaxy.model.digest import digest_of_container
-from galaxy.model.pod import PodState
-from galaxy.model.request import ExecIn, ExecSession, LogSession, ReadLogs
-from galaxy.model.spec import PackageSpec
-from galaxy.model.views import LogChunk
+from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.model.messages.container import ObservedContainerState, PortDemand
+from galaxy.model.messages.digest import digest_of_container
+from galaxy.model.messages.pod import PodState
 from galaxy.nexus.session import Frame, FrameHead
 from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
 from tests.support.archives import make_tar
@@ -37,7 +37,7 @@ def running(agent: Agent, start: str = SLEEP, pod: str = POD) -> int:
     """Make a container and run a program in it; return PID 1."""
     agent.create(pod)
     agent.deploy(pod_order(pod, task(start)))
-    agent.await_state(pod, FoundState.READY)
+    agent.await_state(pod, ObservedContainerState.READY)
     return agent.await_pod(pod, PodState.RUNNING).pid
 
 
@@ -45,7 +45,7 @@ def test_container_is_made_program_runs_and_nothing_is_left_after_destroy(agent:
     pid = running(agent)
     assert Path(f"/proc/{pid}/comm").read_text().strip() == "galaxy-appworke"  # The kernel keeps 15 letters.
     agent.destroy(POD)
-    agent.await_state(POD, FoundState.GONE)
+    agent.await_state(POD, ObservedContainerState.GONE)
     assert gone(pid)
     assert traces(agent) == []
 
@@ -55,7 +55,7 @@ def test_agent_killed_with_kill_9_finds_its_container_again_with_the_same_pid_1(
     agent.kill()
     assert not gone(pid)
     agent.start()
-    agent.await_state(POD, FoundState.READY)
+    agent.await_state(POD, ObservedContainerState.READY)
     assert agent.await_pod(POD, PodState.RUNNING).pid == pid
     assert [report.full for report in agent.reports][:2] == [True, True]
     agent.deploy(pod_order(POD, task("exec sleep 999"), generation=2))
@@ -67,7 +67,7 @@ def test_container_that_died_while_no_agent_ran_is_told_with_its_signal(agent: A
     agent.kill()
     os.kill(pid, signal.SIGKILL)
     agent.start()
-    found = agent.await_state(POD, FoundState.ENDED)
+    found = agent.await_state(POD, ObservedContainerState.ENDED)
     assert found.reason is not None
     assert found.reason.code == "signal"
 
@@ -75,10 +75,10 @@ def test_container_that_died_while_no_agent_ran_is_told_with_its_signal(agent: A
 def test_pid_1_killed_is_ended_and_a_later_life_takes_its_place(agent: Agent) -> None:
     pid = running(agent)
     os.kill(pid, signal.SIGKILL)
-    agent.await_state(POD, FoundState.ENDED)
+    agent.await_state(POD, ObservedContainerState.ENDED)
     agent.create(POD, 2)
     agent.deploy(pod_order(POD, task(SLEEP), incarnation=2))
-    agent.await_state(POD, FoundState.READY, 2)
+    agent.await_state(POD, ObservedContainerState.READY, 2)
     assert agent.await_pod(POD, PodState.RUNNING, incarnation=2).pid != pid
 
 
@@ -119,12 +119,12 @@ def test_finished_batch_pod_is_not_run_again_by_a_later_life_on_this_host(agent:
     agent.deploy(pod_order(POD, batch, batch=True))
     agent.await_pod(POD, PodState.FINISHED)
     agent.destroy(POD)
-    agent.await_state(POD, FoundState.GONE)
+    agent.await_state(POD, ObservedContainerState.GONE)
     agent.kill()
     agent.start()
     agent.create(POD, 2)
     agent.deploy(pod_order(POD, batch, 2, incarnation=2, batch=True))
-    agent.await_state(POD, FoundState.READY, 2)
+    agent.await_state(POD, ObservedContainerState.READY, 2)
     assert agent.await_pod(POD, PodState.FINISHED, generation=2).incarnation == 2
     assert list((agent.state / "logs" / f"{POD}_2").glob("*.stdout*")) == []
 
@@ -152,7 +152,7 @@ def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Age
     running(agent, "echo one; echo two >&2; exec sleep 1000")
     eventually(lambda: {"one", "two"} <= set(logs(agent, "live").split()))
     agent.destroy(POD)
-    agent.await_state(POD, FoundState.GONE)
+    agent.await_state(POD, ObservedContainerState.GONE)
     assert logs(agent, "after") == "one\ntwo\n"
 
 
@@ -270,7 +270,7 @@ def test_users_stay_with_their_containers_when_the_agent_is_killed(agent: Agent)
     before = users(pid)
     agent.kill()
     agent.start()
-    agent.await_state(POD, FoundState.READY)
+    agent.await_state(POD, ObservedContainerState.READY)
     assert users(pid) == before
     assert users(running(agent, pod="db-abc123.0")).isdisjoint(before)
 
@@ -282,7 +282,7 @@ def test_containers_from_before_there_were_users_are_kept_as_they_are(agent: Age
     assert users(pid) == {65534}
     agent.stop()
     agent.start()
-    agent.await_state(POD, FoundState.READY)
+    agent.await_state(POD, ObservedContainerState.READY)
     agent.deploy(pod_order(POD, task("exec sleep 999"), generation=2))
     assert agent.await_pod(POD, PodState.RUNNING, generation=2).pid == pid
     assert users(pid) == {65534}
@@ -293,10 +293,10 @@ def test_launcher_killed_with_kill_9_takes_no_container_along_and_another_serves
     pid = running(agent)
     os.kill(parent(pid), signal.SIGKILL)
     agent.create("b-2.0")
-    agent.await_state("b-2.0", FoundState.READY)
+    agent.await_state("b-2.0", ObservedContainerState.READY)
     assert not gone(pid)
     agent.destroy(POD)
-    agent.await_state(POD, FoundState.GONE)
+    agent.await_state(POD, ObservedContainerState.GONE)
     assert gone(pid)
 
 
@@ -305,7 +305,7 @@ def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_i
     os.kill(parent(pid), signal.SIGKILL)
     agent.kill()
     agent.start()
-    agent.await_state(POD, FoundState.READY)
+    agent.await_state(POD, ObservedContainerState.READY)
     assert agent.await_pod(POD, PodState.RUNNING).pid == pid
 
 
@@ -330,12 +330,12 @@ def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_
         assert "b-2.0_1" not in agent.containers
         assert not (agent.state / "c" / "b-2.0_1").exists()
         filler.unlink()
-        agent.await_state("b-2.0", FoundState.READY)
+        agent.await_state("b-2.0", ObservedContainerState.READY)
         assert not gone(pid)
         agent.destroy("b-2.0")
         agent.destroy(POD)
-        agent.await_state(POD, FoundState.GONE)
-        agent.await_state("b-2.0", FoundState.GONE)
+        agent.await_state(POD, ObservedContainerState.GONE)
+        agent.await_state("b-2.0", ObservedContainerState.GONE)
         agent.end()
 
 
@@ -374,7 +374,7 @@ def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: ob
     pid = running(agent)
     redis_server.stop()  # type: ignore[attr-defined]
     agent.create("b-2.0")
-    agent.await_state("b-2.0", FoundState.READY)
+    agent.await_state("b-2.0", ObservedContainerState.READY)
     assert not gone(pid)
     redis_server.start()  # type: ignore[attr-defined]
     eventually(lambda: agent.nexus.beats().beats)

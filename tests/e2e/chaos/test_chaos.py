@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 import pytest
 
-from galaxy.chaos.faults import FAULTS
+from galaxy.testing.chaos.faults import FAULTS
 from tests.support.interrupts import hear_interrupts
 
 LASTS_S = float(os.environ.get("GALAXY_TEST_CHAOS_S", "600"))
 SEED = os.environ.get("GALAXY_TEST_CHAOS_SEED", "1")
 WITHIN_S = 10.0
-CHAOS = [sys.executable, "-P", "-m", "galaxy.chaos.command"]
+CHAOS = [sys.executable, "-P", "-m", "galaxy.testing.chaos.command"]
 
 
 def chaos(*words: str, timeout_s: float) -> tuple[int, str, dict[str, Any]]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from galaxy.chaos.cluster import ROLES, Cluster
-from galaxy.chaos.failover import VERBS, Pair
-from galaxy.chaos.load import WITNESS, Load
-from galaxy.chaos.watch import Watch
+from galaxy.testing.chaos.failover import VERBS, Pair
+from galaxy.testing.chaos.real_cluster import ROLES, RealCluster
+from galaxy.testing.chaos.witness_listener import WitnessListener
+from galaxy.testing.chaos.workload import WITNESS, Workload
 
 FAILOVER_S = 3.0
 
@@ -18,9 +18,9 @@ FAILOVER_S = 3.0
 class Two:
     """A cluster with two leaders of each kind, a witness on it, and somebody who submits."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.watch = Watch()
-        self.load = Load(cluster, self.watch, random.Random(1), print)
+    def __init__(self, cluster: RealCluster) -> None:
+        self.watch = WitnessListener()
+        self.load = Workload(cluster, self.watch, random.Random(1), print)
         self.load.witnesses()
         self._cluster = cluster
 
@@ -30,7 +30,7 @@ class Two:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Two]:
-    with Cluster(leaders=2) as cluster:
+    with RealCluster(leaders=2) as cluster:
         one = Two(cluster)
         yield one
         one.load.close()

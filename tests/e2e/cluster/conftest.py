@@ -19,7 +19,7 @@ import yaml
 
 from galaxy.client import Galaxy
 from galaxy.client.contexts import login_url
-from galaxy.model.views import AgentView, EndpointView, JobView, PodView
+from galaxy.model.api.views import AgentView, EndpointView, JobView, PodView
 from tests.support.marks import needs_root
 from tests.support.waiting import until
 

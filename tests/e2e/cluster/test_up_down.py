@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from galaxy.model.api.views import EndpointView
 from galaxy.model.base import from_plain
-from galaxy.model.views import EndpointView
 from tests.support.interrupts import hear_interrupts
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
@@ -149,7 +149,7 @@ def launchers(folder: Path) -> list[int]:
             words = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"galaxy.container.launcher" in words and bytes(folder) in words:
+        if b"galaxy.container.launcher.server" in words and bytes(folder) in words:
             found.append(int(process.name))
     return found
 

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.plan import LaunchPlan
+from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.runtime import Destroyed, Event, Launched, LaunchFailed, Runtime
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
 from tests.support.patience import PATIENCE
 
@@ -135,7 +135,7 @@ class Host:
             if name.isdecimal():
                 with contextlib.suppress(OSError):
                     words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                    if b"galaxy.container.launcher" in words and str(self.state).encode() in words:
+                    if b"galaxy.container.launcher.server" in words and str(self.state).encode() in words:
                         parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
                         if parent in ("0", "1", str(os.getpid())):
                             return int(name)

@@ -12,7 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from conftest import Host
 
-from galaxy.container import facts, family
+from galaxy.container.kernel import processes
+from galaxy.container.launcher import process_group
 
 
 def main() -> None:
@@ -27,21 +28,21 @@ def main() -> None:
         found["config"] = host.ask(plan, config=True)
         host.sh(plan, "setsid sh -c 'sleep 1000 & sleep 1000' & exec sleep 1000", wait=False)
         deadline = time.monotonic() + 30
-        while len(facts.descendants(launched.pid)) < 4 and time.monotonic() < deadline:
+        while len(processes.descendants(launched.pid)) < 4 and time.monotonic() < deadline:
             os.sched_yield()
-        below = facts.descendants(launched.pid)
+        below = processes.descendants(launched.pid)
         found["below"] = len(below)
         if len(sys.argv) > 3:  # Its first process dies alone: what it leaves behind is found all the same.
             os.kill(launched.pid, 9)
         host.destroy(plan)
-        found["left"] = [pid for pid in [launched.pid, *below] if facts.start_ticks(pid)]
+        found["left"] = [pid for pid in [launched.pid, *below] if processes.start_ticks(pid)]
         found["logs"] = sorted(os.listdir(host.runtime.log_path(plan.container, 1)))
         host.stop()
         found["rest"] = sorted(os.listdir(host.state / "c")) + sorted(os.listdir(host.state / "garbage"))
     finally:
         with contextlib.suppress(Exception):
             host.close()
-        family.kill_strays(str(host.state / "c" / plan.key))
+        process_group.kill_strays(str(host.state / "c" / plan.key))
     print(json.dumps(found))
 
 

@@ -13,12 +13,12 @@ from typing import Final
 
 from tiny_entry import run
 
-__all__ = ["rehearse", "run"]
+__all__ = ["warm_up", "run"]
 
 _GATE_S: Final = 60.0
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Wait or fail in a spare, and only there."""
     if Path("/proc/thread-self/comm").read_text().strip() != "galaxy-spare":
         return

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from galaxy.container import facts
+from galaxy.container.kernel import processes
 from tests.e2e.container.looking import name, wait_until
 
 pytestmark = pytest.mark.root
@@ -22,7 +22,7 @@ def janitor(host) -> int:
     launcher = host.launcher_pid()
 
     def found() -> list[int]:
-        return [pid for pid in facts.descendants(launcher) if name(pid) == "galaxy-janitor"]
+        return [pid for pid in processes.descendants(launcher) if name(pid) == "galaxy-janitor"]
 
     wait_until(lambda: len(found()) == 1)
     return found()[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.container.probe import probe
+from galaxy.container.host_support import probe
 
 
 @pytest.mark.parametrize("orphaned", [(), ("orphaned",)], ids=["whole", "first process killed"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from galaxy.container.runtime import LaunchFailed
-from galaxy.model.container import TaskDemand, VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import TaskDemand, VolumeDemand
 from galaxy.units import MIB
 
 pytestmark = pytest.mark.root

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container import facts
 from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.kernel import processes
 from galaxy.container.runtime import Destroyed, Ended, Launched, LauncherLost, LaunchFailed
 from galaxy.errors import Conflict
-from galaxy.model.container import VolumeDemand
+from galaxy.model.messages.container import VolumeDemand
 from galaxy.units import MIB
 
 pytestmark = pytest.mark.root
@@ -220,7 +220,7 @@ def test_launcher_with_containers_refuses_to_stop(host) -> None:
     host.launch(host.plan())
     with pytest.raises(Conflict, match="1 containers are left"):
         host.runtime.stop_launcher()
-    assert facts.start_ticks(host.launcher_pid())
+    assert processes.start_ticks(host.launcher_pid())
 
 
 def test_agent_of_another_user_is_hung_up_on(host) -> None:

@@ -11,10 +11,10 @@ import signal
 
 import pytest
 
-from galaxy.container import facts
+from galaxy.container.kernel import processes
 from galaxy.container.runtime import Launched, LauncherLost, LaunchFailed
-from galaxy.model.container import VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import VolumeDemand
 from galaxy.units import MIB
 from tests.e2e.container.looking import name, wait_until
 
@@ -26,7 +26,7 @@ def spares(host, count: int) -> list[int]:
 
     def found() -> list[int]:
         living = {one.pid for one in host.runtime.living()}
-        others = set(facts.descendants(host.launcher_pid())) - living
+        others = set(processes.descendants(host.launcher_pid())) - living
         return sorted(pid for pid in others if name(pid) == "galaxy-spare")
 
     seen: list[int] = []
@@ -83,7 +83,7 @@ def test_spares_die_with_their_launcher_and_containers_do_not(host) -> None:
         assert select.select([fd], [], [], 30)[0]
         os.close(fd)
     host.until(lambda event: isinstance(event, LauncherLost))
-    assert facts.start_ticks(launched.pid) == launched.start_ticks
+    assert processes.start_ticks(launched.pid) == launched.start_ticks
     assert "spare.failed" not in (host.state / "launcher.log").read_text()
 
 
@@ -158,7 +158,7 @@ def test_spare_that_is_still_getting_ready_is_taken_and_lives(odd) -> None:
 def test_nursery_that_is_killed_is_started_again(host) -> None:
     host.launch(host.plan(0))
     spares(host, 2)
-    nursery = next(pid for pid in facts.descendants(host.launcher_pid()) if name(pid) == "galaxy-nursery")
+    nursery = next(pid for pid in processes.descendants(host.launcher_pid()) if name(pid) == "galaxy-nursery")
     os.kill(nursery, signal.SIGKILL)
     assert host.launch(host.plan(1)).pid
     spares(host, 2)

@@ -9,8 +9,8 @@ import signal
 import socket
 from typing import NoReturn
 
-from galaxy.container import kernel
-from galaxy.model.worker import TaskCgroup, WorkerConfig
+from galaxy.container.kernel import syscalls
+from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 
 PACKET = 128 * 1024
 
@@ -68,7 +68,7 @@ def _become(config: WorkerConfig, task: TaskCgroup, write: int, order: dict) -> 
         os.write(fd, b"0")
     os.dup2(write, 1)
     os.dup2(write, 2)
-    kernel.close_all_but((0, 1, 2))
+    syscalls.close_all_but((0, 1, 2))
     os.setsid()
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
@@ -78,7 +78,7 @@ def _become(config: WorkerConfig, task: TaskCgroup, write: int, order: dict) -> 
         os.setresuid(config.run_uid, config.run_uid, config.run_uid)
     os.chdir(config.workspace)
     if config.seccomp and not order.get("unfiltered"):
-        kernel.install_seccomp(base64.b64decode(config.seccomp_program))
+        syscalls.install_seccomp(base64.b64decode(config.seccomp_program))
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GALAXY_WORKSPACE": config.workspace}
     os.execve(order["argv"][0], order["argv"], env)
 

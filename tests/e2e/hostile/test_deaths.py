@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from galaxy.model.spec import RestartSpec
+from galaxy.model.jobspec.spec import RestartSpec
 from tests.support.hostile import quoted
 from tests.support.waiting import until
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.model.container import VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import VolumeDemand
 from galaxy.units import MIB
 from tests.support.floods import FLOODS
 from tests.support.hostile import Contained, neighbour, quoted

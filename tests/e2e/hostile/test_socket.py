@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 
-from galaxy.model.worker import PACKET_BYTES_MAX
+from galaxy.model.messages.worker import PACKET_BYTES_MAX
 from tests.support.waiting import until
 
 CONNECT = (

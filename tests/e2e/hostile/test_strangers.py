@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from galaxy.errors import GalaxyError
-from galaxy.model.container import FoundState
+from galaxy.model.messages.container import ObservedContainerState
 from galaxy.nexus.nexus import Nexus
 from tests.e2e.agent.harness import one_agent, pod_order, task
 from tests.support.hostile import quoted
@@ -109,8 +109,8 @@ def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_re
     pod = "evil-000001.0"
     agent.create(pod)
     agent.create("other-000001.0")
-    agent.await_state(pod, FoundState.READY)
-    agent.await_state("other-000001.0", FoundState.READY)
+    agent.await_state(pod, ObservedContainerState.READY)
+    agent.await_state("other-000001.0", ObservedContainerState.READY)
     places = [
         agent.folder,
         agent.state,
@@ -136,4 +136,4 @@ def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_re
     assert found["files"] == found["environ"] == found["words"] == found["sockets"] == []
     for one in (pod, "other-000001.0"):
         agent.destroy(one)
-        agent.await_state(one, FoundState.GONE)
+        agent.await_state(one, ObservedContainerState.GONE)

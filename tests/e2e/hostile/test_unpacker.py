@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.model.spec import PackageSpec
-from galaxy.model.worker import WantPackage
+from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.model.messages.worker import WantPackage
 from galaxy.units import MIB
 from tests.support.archives import make_tar
 from tests.support.hostile import NOBODY, quoted

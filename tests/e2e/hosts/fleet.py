@@ -18,7 +18,7 @@ import yaml
 from galaxy.cli.local import remains
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
-from galaxy.model.views import AgentView, EndpointView
+from galaxy.model.api.views import AgentView, EndpointView
 from galaxy.nexus.nexus import Nexus
 from tests.support.asking import Asking
 from tests.support.netns import Host, Network

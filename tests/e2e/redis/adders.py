@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader, Unreachable
-from galaxy.model.base import Noun, encode
-from galaxy.model.table import Change
+from galaxy.model.base import Struct, encode
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus
 from tests.support.netns import Host
 
@@ -17,7 +17,7 @@ LEASE_S = 2.0
 PAUSE_S = 0.02
 
 
-class Numbers(Noun, frozen=True, kw_only=True):
+class Numbers(Struct, frozen=True, kw_only=True):
     """The set."""
 
     numbers: tuple[int, ...] = ()
@@ -80,7 +80,7 @@ class Adders:
         end_s = time.monotonic() + LEASE_S
         while True:
             try:
-                nexus.commit(grant, 1, [Change(table="set", key="set", value=value)], ())
+                nexus.commit(grant, 1, [TableChange(table="set", key="set", value=value)], ())
                 break
             except Unreachable:
                 if time.monotonic() > end_s:

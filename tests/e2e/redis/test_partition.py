@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader
-from galaxy.model.table import Change
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys
 from tests.e2e.hosts.fleet import unbroken, witness
 from tests.support.netns import Host, Network, missing
@@ -223,4 +223,4 @@ def _grant(sides: Sides, host: Host) -> Grant:
 def _commit(sides: Sides, host: Host, grant: Grant) -> None:
     """Write as whoever was granted the lead, had it slept until now."""
     with host.inside(), Nexus.connect(sides.url("admin"), name="test") as nexus:
-        nexus.commit(grant, 999_999, [Change(table="jobs", key="stray", value=b"{}")], ())
+        nexus.commit(grant, 999_999, [TableChange(table="jobs", key="stray", value=b"{}")], ())

@@ -21,9 +21,9 @@ import msgspec
 import pytest
 
 from galaxy.model.base import decode, encode
-from galaxy.model.pod import PodFound, PodOrder, TaskFound
-from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
-from galaxy.model.worker import (
+from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.messages.pod import ObservedPod, ObservedTask, PodOrder
+from galaxy.model.messages.worker import (
     PACKET_BYTES_MAX,
     FromWorker,
     Order,
@@ -109,8 +109,8 @@ class Container:
             os.chown(self.workspace, config["run_uid"], config["run_uid"])
         self.packages: dict[str, Path | str] = {}
         self.fetched: list[str] = []
-        self.report: PodFound | None = None
-        self.reports: list[PodFound] = []
+        self.report: ObservedPod | None = None
+        self.reports: list[ObservedPod] = []
         self.others: list[tuple[FromWorker, list[int]]] = []
         self.agent: socket.socket | None = None
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -227,7 +227,7 @@ class Container:
         with archive.open("rb") as file:
             self.send(Package(request=want.request), (file.fileno(),))
 
-    def until(self, wanted: Callable[[PodFound], Any], timeout_s: float = 30.0 * PATIENCE) -> PodFound:
+    def until(self, wanted: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * PATIENCE) -> ObservedPod:
         """Wait for a report for which ``wanted`` holds, and return it."""
         deadline = time.monotonic() + timeout_s
         while self.report is None or not wanted(self.report):
@@ -235,7 +235,9 @@ class Container:
             assert left > 0 and self.receive(left) is not None, f"not in {timeout_s} s; last: {self.report}"
         return self.report
 
-    def until_task(self, wanted: Callable[[TaskFound], Any], timeout_s: float = 30.0 * PATIENCE) -> TaskFound:
+    def until_task(
+        self, wanted: Callable[[ObservedTask], Any], timeout_s: float = 30.0 * PATIENCE
+    ) -> ObservedTask:
         generation = self.generation
         return self.until(
             lambda pod: pod.generation == generation and any(wanted(task) for task in pod.tasks), timeout_s

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from galaxy.model.base import encode
-from galaxy.model.pod import PodState, TaskState
-from galaxy.model.worker import ExecKill, ExecResize, Package, WorkerLog
+from galaxy.model.messages.pod import PodState, TaskState
+from galaxy.model.messages.worker import ExecKill, ExecResize, Package, WorkerLog
 
 
 def test_report_comes_with_the_connection(container):

@@ -12,9 +12,9 @@ import time
 import msgspec
 import pytest
 
-from galaxy.model.pod import PodState, TaskState
-from galaxy.model.spec import PackageSpec, RestartSpec
-from galaxy.model.worker import Exec, ExecEnded, ExecStarted, TaskCgroup
+from galaxy.model.jobspec.spec import PackageSpec, RestartSpec
+from galaxy.model.messages.pod import PodState, TaskState
+from galaxy.model.messages.worker import Exec, ExecEnded, ExecStarted, TaskCgroup
 from tests.support.archives import make_tar
 from tests.support.patience import PATIENCE
 

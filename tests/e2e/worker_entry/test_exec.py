@@ -9,9 +9,9 @@ import struct
 import termios
 import time
 
-from galaxy.model.pod import PodState, TaskState
-from galaxy.model.spec import RestartSpec
-from galaxy.model.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted
+from galaxy.model.jobspec.spec import RestartSpec
+from galaxy.model.messages.pod import PodState, TaskState
+from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted
 
 
 def start(container, spec, **more):

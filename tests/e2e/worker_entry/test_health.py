@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from galaxy.model.pod import TaskState
-from galaxy.model.spec import HealthSpec, PortSpec, ServiceSpec
+from galaxy.model.jobspec.spec import HealthSpec, PortSpec, ServiceSpec
+from galaxy.model.messages.pod import TaskState
 from tests.support.redis_server import free_port
 
 SERVER = f"""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from galaxy.model.base import decode
-from galaxy.model.logfiles import RunIndex, base_of, file_names, index_name, pieces, run_span
-from galaxy.model.pod import TaskState
-from galaxy.model.spec import RestartSpec
+from galaxy.model.jobspec.spec import RestartSpec
+from galaxy.model.messages.log_files import RunIndex, base_of, file_names, index_name, pieces, run_span
+from galaxy.model.messages.pod import TaskState
 
 
 def read(container, stream="stdout", back=None, files_max=5):

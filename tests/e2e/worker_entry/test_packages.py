@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from galaxy.model.pod import PodState, TaskState
-from galaxy.model.spec import DataSpec, PackageSpec, RestartSpec
+from galaxy.model.jobspec.spec import DataSpec, PackageSpec, RestartSpec
+from galaxy.model.messages.pod import PodState, TaskState
 from tests.support.archives import make_member as member
 from tests.support.archives import make_tar
 

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from galaxy.model.pod import PodOrder, PodState, TaskState
-from galaxy.model.spec import RestartSpec
-from galaxy.model.worker import Order, Quit, TaskCgroup, WorkerLog
+from galaxy.model.jobspec.spec import RestartSpec
+from galaxy.model.messages.pod import PodOrder, PodState, TaskState
+from galaxy.model.messages.worker import Order, Quit, TaskCgroup, WorkerLog
 
 
 def test_program_gets_its_environment_and_workspace(launch, spec):

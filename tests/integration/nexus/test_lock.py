@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader
-from galaxy.model.base import Noun, encode
-from galaxy.model.table import Change
+from galaxy.model.base import Struct, encode
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import keys
 from galaxy.nexus.nexus import Nexus
 from tests.support.redis_server import RedisServer
@@ -21,7 +21,7 @@ PAUSE_S = 2.5
 LASTS_S = 14.0
 
 
-class Numbers(Noun, frozen=True, kw_only=True):
+class Numbers(Struct, frozen=True, kw_only=True):
     """The set: every number that somebody added."""
 
     numbers: tuple[int, ...] = ()
@@ -40,7 +40,7 @@ def add_under_lock(nexus: Nexus, number: int, chance: random.Random, *, fenced: 
     value = encode(Numbers(numbers=(*numbers, number)))
     try:
         if fenced:
-            nexus.commit(grant, 1, [Change(table="set", key="set", value=value)], ())
+            nexus.commit(grant, 1, [TableChange(table="set", key="set", value=value)], ())
         else:
             nexus.client.hset(keys.table(ROLE, "set"), "set", value)
         return True

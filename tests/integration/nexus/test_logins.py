@@ -13,10 +13,10 @@ import pytest
 import redis
 
 from galaxy.client.contexts import login_url
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import Refused
-from galaxy.model.agent import AgentRecord
-from galaxy.model.answer import Answer, Reply
+from galaxy.model.api.answers import Answer, Reply
+from galaxy.model.stored.agent import AgentRecord
 from galaxy.nexus import Nexus, acl, keys
 from galaxy.nexus.session import Frame, FrameHead
 from tests.support.redis_server import RedisServer, server_binary

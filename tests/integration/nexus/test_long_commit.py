@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import redis
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import Unreachable
-from galaxy.model.table import Change
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys, store
 from tests.support.redis_server import RedisServer
 
@@ -26,7 +26,7 @@ def test_a_long_commit_that_lost_a_piece_writes_nothing_and_is_repeated(redis_se
         grant = nexus.campaign("resman", "o", ttl_s=30.0, address="a")
         assert isinstance(grant, Grant)
         value = b'"' + b"x" * store.CHUNK_BYTES + b'"'
-        changes = [Change(table="t", key=key, value=value) for key in ("a", "b")]
+        changes = [TableChange(table="t", key=key, value=value) for key in ("a", "b")]
         forgetful = store.FencedStore(Forgetful.from_url(redis_server.url), "here")
         with pytest.raises(Unreachable, match="lost part of a long commit"):
             forgetful.commit(grant, 1, changes, ())

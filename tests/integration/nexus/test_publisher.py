@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from galaxy.errors import BadMessage, Unreachable
-from galaxy.model.request import JobRef, Request
+from galaxy.model.api.operations import JobRef, Request
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
+from galaxy.nexus.envelope import read
 from galaxy.nexus.publisher import Publisher
-from galaxy.nexus.wire import read
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import soon
 

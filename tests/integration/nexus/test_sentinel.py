@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from galaxy.driver.ports import Grant
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import GalaxyError, Refused, Unreachable
 from galaxy.model.step import Send
-from galaxy.model.table import Change
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.publisher import Publisher
 from tests.support.sentinel import DOWN_AFTER_MS, Guarded, guarded
@@ -54,7 +54,7 @@ def test_every_replica_has_a_commit_when_it_returns(redises: Guarded, nexus: Nex
     grant = _lead(nexus)
     for serial in range(20):
         value = str(serial).encode()
-        nexus.commit(grant, serial, [Change(table="t", key="k", value=value)], ())
+        nexus.commit(grant, serial, [TableChange(table="t", key="k", value=value)], ())
         found = {server.client().hget(keys.table("resman", "t"), "k") for server in redises.servers}
         assert found == {value}
     nexus.release(grant)
@@ -76,10 +76,10 @@ def _kill_under(redises: Guarded) -> None:
     grant = _lead(nexus)
     publisher = Publisher(redises.url("resman"), name="t", sentinels=nexus.sentinels)
     publisher.publish([SEND])
-    nexus.commit(grant, 1, [Change(table="t", key="k", value=b"kept")], ())
+    nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"kept")], ())
     old = redises.master()
     old.kill()
-    _insist(lambda: nexus.commit(grant, 2, [Change(table="t", key="l", value=b"new")], ()))
+    _insist(lambda: nexus.commit(grant, 2, [TableChange(table="t", key="l", value=b"new")], ()))
     publisher.publish([SEND])
     publisher.close()
     new = redises.await_master(old)
@@ -100,7 +100,7 @@ def test_a_commit_that_a_living_replica_does_not_have_is_not_called_done(
     behind.pause()
     try:
         # Once Sentinels hold it for dead it would not be chosen, and need not have it.
-        _insist(lambda: nexus.commit(grant, 1, [Change(table="t", key="k", value=b"v")], ()))
+        _insist(lambda: nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"v")], ()))
         assert time.monotonic() - began_s > 0.9 * DOWN_AFTER_MS / 1000
     finally:
         behind.resume()

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from galaxy.driver.ports import Grant, Publish
+from galaxy.driver.interfaces import Grant, Publish
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.errors import Unreachable
-from galaxy.model.answer import Answer
+from galaxy.model.api.answers import Answer
 from galaxy.model.base import decode
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send
-from galaxy.model.table import Change
-from galaxy.model.trace import TraceEvent
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer
 from tests.support.tally import Add, Count, Tally
@@ -172,7 +172,9 @@ def test_events_that_came_before_the_stop_are_still_done(nexus: Nexus) -> None:
 def test_a_commit_of_ten_rows_takes_well_under_a_lease(nexus: Nexus) -> None:
     grant = nexus.campaign("tally", "a", ttl_s=60.0, address="a")
     assert isinstance(grant, Grant)
-    changes = [Change(table="counts", key=f"k{n}", value=b'{"name":"k","total":1}' * 10) for n in range(10)]
+    changes = [
+        TableChange(table="counts", key=f"k{n}", value=b'{"name":"k","total":1}' * 10) for n in range(10)
+    ]
     times_ms = []
     for serial in range(200):
         start_s = time.perf_counter()

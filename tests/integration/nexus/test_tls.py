@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from galaxy.errors import GalaxyError, Unreachable, UsageError
-from galaxy.model.answer import Answer
+from galaxy.model.api.answers import Answer
 from galaxy.model.base import decode
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from galaxy.model import names
-from galaxy.model.container import ContainerOrders
+from galaxy.model.messages import names
+from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.step import Send
 from galaxy.nexus.publisher import Publisher
 from tests.support.redis_server import RedisServer

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from galaxy.model.answer import Answer
+from galaxy.model.api.answers import Answer
 from galaxy.model.base import decode
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus

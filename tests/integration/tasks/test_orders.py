@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from galaxy.model import names
-from galaxy.model.base import Noun
-from galaxy.model.container import ContainerOrders, DestroyContainer
-from galaxy.model.pod import PodOrders
-from galaxy.model.request import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.api.operations import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.base import Struct
+from galaxy.model.messages import names
+from galaxy.model.messages.container import ContainerOrders, DestroyContainer
+from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
@@ -31,7 +31,7 @@ class Orderer:
         self.nexus = Nexus.connect(url, name="orderer")
         self.publisher = Publisher(url, name="orderer")
 
-    def send(self, queue: str, task: str, body: Noun) -> None:
+    def send(self, queue: str, task: str, body: Struct) -> None:
         self.publisher.publish([Send(queue=queue, task=task, body=body, id="order")])
 
     def told(self, timeout_s: float = 60.0) -> tuple[float, str, dict[str, object]] | None:
@@ -62,7 +62,7 @@ def agent(redis_server: RedisServer) -> Iterator[Node]:
 
 def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Orderer) -> None:
     own, workers = names.agent_queue("h1"), names.appworker_queue("h1")
-    orders: list[tuple[str, str, Noun]] = [
+    orders: list[tuple[str, str, Struct]] = [
         (own, names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=3, report=True)),
         (workers, names.POD_DEPLOY, PodOrders(agent="h1", epoch=4, report=True)),
         (own, names.LOG_SESSION, LogSession(session="s", pod="web-1.0", read=ReadLogs(target="web-1"))),

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from galaxy.model.answer import Answer
-from galaxy.model.base import Noun, decode
-from galaxy.model.request import ClusterStatus, Discover, JobRef, ListAgents, Request
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import ClusterStatus, Discover, JobRef, ListAgents, Request
+from galaxy.model.base import Struct, decode
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
@@ -23,7 +23,7 @@ class Client:
         self.publisher = Publisher(url, name="client")
 
     def ask(
-        self, op: str, body: Noun, *, task: str = "", deadline_s: float = 60.0, timeout_s: float = 60.0
+        self, op: str, body: Struct, *, task: str = "", deadline_s: float = 60.0, timeout_s: float = 60.0
     ) -> Answer | None:
         request = Request(
             op=op, key="key-1", reply=f"reply-{op}", deadline_s=time.time() + deadline_s, body=body

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from kombu import Connection, Message, Queue
 
-from galaxy.nexus.broker import Server
+from galaxy.nexus.sentinel_transport import Server
 from galaxy.nexus.url import parse
 from galaxy.tasks.app import transport_options
 from galaxy.tasks.transport import Dropped

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.nouns import (
+from galaxy.agent.logic.events import (
     ContainerLaunched,
-    HostSeen,
+    HostInspected,
     ReportPublished,
     WorkerConnected,
     WorkerReported,
 )
-from galaxy.model.agent import AgentInfo, AgentReport
-from galaxy.model.base import Noun
-from galaxy.model.container import (
+from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentInfo, AgentReport
+from galaxy.model.messages.container import (
     ContainerOrders,
     CreateContainer,
     Demand,
@@ -23,7 +23,7 @@ from galaxy.model.container import (
     TaskDemand,
     VolumeDemand,
 )
-from galaxy.model.pod import PodFound, PodOrder, PodOrders, PodState
+from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders, PodState
 
 POD = "web-abc123.0"
 
@@ -90,7 +90,7 @@ def launched(container: str = POD, incarnation: int = 1, pid: int = 4711) -> Con
 def reported(
     state: PodState, generation: int = 1, *, incarnation: int = 1, pod: str = POD, healthy: bool = False
 ) -> WorkerReported:
-    found = PodFound(pod=pod, incarnation=incarnation, generation=generation, state=state, healthy=healthy)
+    found = ObservedPod(pod=pod, incarnation=incarnation, generation=generation, state=state, healthy=healthy)
     return WorkerReported(container=pod, incarnation=incarnation, pod=found)
 
 
@@ -107,16 +107,16 @@ class Driven:
         if uids is not None:
             self.logic.give_uids(*uids)
         self.now_s = 100.0
-        self.effects: list[Noun] = []
+        self.effects: list[Struct] = []
         self.disk: dict[str, dict[str, bytes]] = {name: {} for name in self.logic.tables}
 
     def begin(self) -> Driven:
         """Start on a host where nothing lives, with the first full reports out of the way."""
-        self.step(HostSeen(living=()))
+        self.step(HostInspected(living=()))
         self.reports()
         return self
 
-    def step(self, *events: Noun) -> list[Noun]:
+    def step(self, *events: Struct) -> list[Struct]:
         self.effects = list(self.logic.step(self.now_s, events))
         self.commit()
         return self.effects
@@ -163,5 +163,5 @@ class Driven:
         }
 
 
-def kinds(effects: Sequence[Noun]) -> list[str]:
+def kinds(effects: Sequence[Struct]) -> list[str]:
     return [type(effect).__name__ for effect in effects]

@@ -5,25 +5,23 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.nouns import (
-    LAW,
+from galaxy.agent.logic.effects import LaunchContainer, QuitWorker, RemoveContainer
+from galaxy.agent.logic.events import (
     ContainerDestroyed,
     ContainerEnded,
     ContainerLaunchFailed,
-    Destroy,
-    EverythingUnwanted,
-    HostSeen,
-    Launch,
-    LifeSeen,
-    Phase,
+    HostInspected,
     PortsSeen,
-    PortsTaken,
-    QuitWorker,
-    Unwanted,
+    PortsUnavailable,
+    ReleaseRequested,
+    RunningContainer,
+    ShutdownRequested,
 )
-from galaxy.model.container import PortDemand, Reason
-from galaxy.model.digest import digest_of_container
-from galaxy.model.pod import PodState
+from galaxy.agent.logic.records import HostedPhase
+from galaxy.agent.logic.transitions import TRANSITIONS
+from galaxy.model.messages.container import PortDemand, Reason
+from galaxy.model.messages.digest import digest_of_container
+from galaxy.model.messages.pod import PodState
 from tests.unit.agent.build import (
     POD,
     Driven,
@@ -44,13 +42,13 @@ ENDED = ContainerEnded(container=POD, incarnation=1, reason=Reason(code="killed"
 WEB = PortDemand(name="web")
 
 
-def launches(agent: Driven) -> list[Launch]:
-    return [effect for effect in agent.effects if isinstance(effect, Launch)]
+def launches(agent: Driven) -> list[LaunchContainer]:
+    return [effect for effect in agent.effects if isinstance(effect, LaunchContainer)]
 
 
 def test_create_launches_once_and_ready_is_reported_at_once() -> None:
     agent = Driven().begin()
-    assert kinds(agent.step(creates(create()))) == ["Launch"]
+    assert kinds(agent.step(creates(create()))) == ["LaunchContainer"]
     assert kinds(agent.step(creates(create()))) == []
     assert agent.found() == {f"{POD}/1": "making"}
     assert kinds(agent.step(launched())) == ["Connect"]
@@ -61,16 +59,16 @@ def test_create_launches_once_and_ready_is_reported_at_once() -> None:
 def test_lower_epoch_is_refused_equal_and_higher_are_obeyed() -> None:
     agent = Driven().begin()
     agent.step(creates(epoch=7))
-    assert kinds(agent.step(creates(create(), epoch=6))) == ["Note"]
-    assert kinds(agent.step(creates(create(), epoch=7))) == ["Launch"]
-    assert kinds(agent.step(destroys(epoch=8))) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step(creates(create(), epoch=6))) == ["WriteLog"]
+    assert kinds(agent.step(creates(create(), epoch=7))) == ["LaunchContainer"]
+    assert kinds(agent.step(destroys(epoch=8))) == ["Disconnect", "RemoveContainer"]
 
 
 def test_highest_epoch_survives_a_restart_of_the_agent() -> None:
     agent = Driven().begin()
     agent.step(creates(epoch=7))
     again = agent.restart().begin()
-    assert kinds(again.step(creates(create(), epoch=6))) == ["Note"]
+    assert kinds(again.step(creates(create(), epoch=6))) == ["WriteLog"]
 
 
 def test_epochs_of_the_two_roles_do_not_touch_each_other() -> None:
@@ -82,7 +80,7 @@ def test_epochs_of_the_two_roles_do_not_touch_each_other() -> None:
 
 def test_orders_for_another_agent_change_nothing() -> None:
     agent = Driven().begin()
-    assert kinds(agent.step(replace(creates(create()), agent="h2"))) == ["Note"]
+    assert kinds(agent.step(replace(creates(create()), agent="h2"))) == ["WriteLog"]
 
 
 def test_late_create_after_destroy_does_not_bring_the_container_back() -> None:
@@ -106,8 +104,8 @@ def test_create_of_a_later_life_destroys_the_earlier_first() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
-    assert kinds(agent.step(creates(create(incarnation=2)))) == ["Disconnect", "Destroy"]
-    assert kinds(agent.step(GONE)) == ["Launch"]
+    assert kinds(agent.step(creates(create(incarnation=2)))) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(GONE)) == ["LaunchContainer"]
     assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "making"}
 
 
@@ -121,10 +119,10 @@ def test_destroy_ends_earlier_lives_too() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
-    assert kinds(agent.step(destroys(incarnation=3))) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step(destroys(incarnation=3))) == ["Disconnect", "RemoveContainer"]
     agent.step(GONE)
     assert kinds(agent.step(creates(create(incarnation=3)))) == []
-    assert kinds(agent.step(creates(create(incarnation=4)))) == ["Launch"]
+    assert kinds(agent.step(creates(create(incarnation=4)))) == ["LaunchContainer"]
 
 
 def test_destroy_of_an_earlier_life_leaves_the_later_alone() -> None:
@@ -137,7 +135,7 @@ def test_destroy_of_an_earlier_life_leaves_the_later_alone() -> None:
 def test_destroy_while_launching_is_done_and_a_late_launched_does_not_make_it_ready() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
-    assert "Destroy" in kinds(agent.step(destroys()))
+    assert "RemoveContainer" in kinds(agent.step(destroys()))
     assert kinds(agent.step(launched())) == []
     assert agent.found() == {f"{POD}/1": "destroying"}
     agent.step(GONE)
@@ -151,7 +149,7 @@ def test_programs_that_run_are_asked_to_quit_before_the_container_is_destroyed()
     agent.step(reported(PodState.RUNNING))
     assert agent.step(destroys()) == [QuitWorker(container=POD, incarnation=1, stop_timeout=10.0)]
     assert kinds(agent.step(destroys())) == []
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]
 
 
 def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> None:
@@ -163,7 +161,7 @@ def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> N
     agent.reports()
     assert agent.logic.wake_s() is not None
     agent.now_s += 12.5
-    assert kinds(agent.step()) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step()) == ["Disconnect", "RemoveContainer"]
     assert kinds(agent.step()) == []
 
 
@@ -173,8 +171,8 @@ def test_end_of_a_container_that_was_asked_to_quit_is_told_again_when_a_commit_f
     agent.step(launched(), connected())
     agent.step(reported(PodState.RUNNING))
     agent.step(destroys())
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]  # And the commit fails.
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "Destroy"]
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]  # And the commit fails.
+    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]
     agent.step(GONE)
     assert agent.found() == {f"{POD}/1": "gone"}
 
@@ -187,7 +185,7 @@ def test_container_asked_to_quit_is_destroyed_again_until_it_is_gone() -> None:
     agent.step(destroys())
     for wait_s in (12.5, 2.5, 2.5):
         agent.now_s += wait_s
-        assert kinds(agent.step()) == ["Disconnect", "Destroy"]
+        assert kinds(agent.step()) == ["Disconnect", "RemoveContainer"]
     agent.step(GONE)
     agent.now_s += 2.5
     assert kinds(agent.step()) == []
@@ -198,7 +196,7 @@ def test_container_that_ends_by_itself_is_reported_with_its_reason_and_its_remai
     agent.step(creates(create()))
     agent.step(launched())
     agent.reports()
-    assert kinds(agent.step(ENDED)) == ["Destroy", "Disconnect"]
+    assert kinds(agent.step(ENDED)) == ["RemoveContainer", "Disconnect"]
     (report,) = agent.reports()
     assert (report.containers[0].state, report.containers[0].reason) == ("ended", Reason(code="killed"))
     agent.step(GONE)
@@ -229,7 +227,7 @@ def test_launch_that_failed_is_ended_with_the_reason() -> None:
 
 def test_launched_that_nobody_ordered_is_destroyed() -> None:
     agent = Driven().begin()
-    assert agent.step(launched()) == [Destroy(container=POD, incarnation=1)]
+    assert agent.step(launched()) == [RemoveContainer(container=POD, incarnation=1)]
 
 
 def test_agent_that_is_full_refuses_with_numbers() -> None:
@@ -291,7 +289,7 @@ def test_uid_survives_a_restart_of_the_agent() -> None:
     agent.step(creates(create()))
     before = launches(agent)[0].held.uid
     again = agent.restart()
-    again.step(HostSeen(living=()))
+    again.step(HostInspected(living=()))
     assert [launch.held.uid for launch in launches(again)] == [before]
 
 
@@ -301,7 +299,7 @@ def test_container_on_its_way_when_its_agent_learned_of_uids_gets_one() -> None:
     assert [launch.held.uid for launch in launches(agent)] == [0, 0]
     agent.uids = (1000, 1999)
     again = agent.restart()
-    again.step(HostSeen(living=(LifeSeen(container="a-1.0", incarnation=1, pid=7),)))
+    again.step(HostInspected(living=(RunningContainer(container="a-1.0", incarnation=1, pid=7),)))
     assert [1000 <= launch.held.uid < 2000 for launch in launches(again)] == [True]
     there = {held.container: held.uid for held in again.logic.held()}
     assert there["a-1.0"] == 0  # It lives as it was made.
@@ -312,7 +310,7 @@ def test_container_on_its_way_does_not_take_a_uid_that_is_the_agents_no_more() -
     agent.step(creates(create()))
     agent.uids = (3000, 3999)
     again = agent.restart()
-    again.step(HostSeen(living=()))
+    again.step(HostInspected(living=()))
     assert [3000 <= launch.held.uid < 4000 for launch in launches(again)] == [True]
 
 
@@ -321,7 +319,7 @@ def test_container_on_its_way_that_no_uid_is_left_for_ends() -> None:
     agent.step(creates(create("a-1.0"), create("a-1.1")))
     agent.uids = (3000, 3000)
     again = agent.restart()
-    again.step(HostSeen(living=()))
+    again.step(HostInspected(living=()))
     assert [launch.held.uid for launch in launches(again)] == [3000]
     (report, *_) = again.reports()
     assert [one.reason.code for one in report.containers if one.reason] == ["no-uid"]
@@ -351,7 +349,7 @@ def test_ports_that_another_agent_took_first_are_chosen_anew() -> None:
     agent = Driven().begin()
     agent.step(creates(create(POD, 1, WEB)))
     first = launches(agent)[0].held.ports["web"]
-    agent.step(PortsTaken(container=POD, incarnation=1, ports=(first,)))
+    agent.step(PortsUnavailable(container=POD, incarnation=1, ports=(first,)))
     assert launches(agent)[0].held.ports["web"] != first
 
 
@@ -360,7 +358,7 @@ def test_ports_are_the_same_after_a_restart() -> None:
     agent.step(creates(create(POD, 1, WEB)))
     ports = launches(agent)[0].held.ports
     again = agent.restart()
-    again.step(HostSeen(living=()))
+    again.step(HostInspected(living=()))
     assert launches(again)[0].held.ports == ports
 
 
@@ -373,7 +371,7 @@ def test_living_container_is_adopted_again_after_a_restart_with_its_pid() -> Non
     agent.step(launched())
     agent.step(connected(), reported(PodState.RUNNING))
     again = agent.restart()
-    seen = HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=99),))
+    seen = HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=99),))
     assert kinds(again.step(seen)) == ["Connect"]
     reports = again.reports()
     assert [report.full for report in reports] == [True, True]
@@ -385,7 +383,7 @@ def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
     agent.step(creates(create()))
     agent.step(launched())
     again = agent.restart()
-    again.step(HostSeen(living=(), rebooted=True))
+    again.step(HostInspected(living=(), rebooted=True))
     full = again.reports()[0]
     assert (full.containers[0].state, full.containers[0].reason) == (
         "ended",
@@ -395,8 +393,8 @@ def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
 
 def test_container_that_nobody_knows_is_destroyed() -> None:
     agent = Driven()
-    effects = agent.step(HostSeen(living=(LifeSeen(container="x-1.0", incarnation=4, pid=9),)))
-    assert Destroy(container="x-1.0", incarnation=4) in effects
+    effects = agent.step(HostInspected(living=(RunningContainer(container="x-1.0", incarnation=4, pid=9),)))
+    assert RemoveContainer(container="x-1.0", incarnation=4) in effects
 
 
 def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
@@ -405,26 +403,30 @@ def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
     agent.step(launched())
     agent.step(destroys())
     again = agent.restart()
-    assert kinds(again.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=9),)))) == ["Destroy"]
+    assert kinds(
+        again.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=9),)))
+    ) == ["RemoveContainer"]
 
 
 def test_everything_unwanted_destroys_all_and_takes_nothing_new() -> None:
     agent = Driven().begin()
     agent.step(creates(create("a-1.0"), create("a-1.1")))
     agent.step(launched("a-1.0"))
-    effects = agent.step(EverythingUnwanted(grace_s=0.0))
-    assert kinds(effects).count("Destroy") == 2
+    effects = agent.step(ShutdownRequested(grace_s=0.0))
+    assert kinds(effects).count("RemoveContainer") == 2
     assert launches(agent) == []
     agent.step(creates(create("a-1.2")))
     assert launches(agent) == []
 
 
 def test_every_phase_of_a_life_can_be_unwanted_and_gone_has_no_way_back() -> None:
-    assert {phase for phase in Phase if LAW.after(phase, Unwanted)} == set(Phase) - {
-        Phase.DESTROYING,
-        Phase.GONE,
+    assert {phase for phase in HostedPhase if TRANSITIONS.after(phase, ReleaseRequested)} == set(
+        HostedPhase
+    ) - {
+        HostedPhase.DESTROYING,
+        HostedPhase.GONE,
     }
-    assert not [pair for pair in LAW.pairs() if pair[0] is Phase.GONE]
+    assert not [pair for pair in TRANSITIONS.pairs() if pair[0] is HostedPhase.GONE]
 
 
 def test_discarded_step_leaves_the_tables_as_they_were_and_runs_again_alike() -> None:

@@ -12,26 +12,25 @@ import random
 import pytest
 
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.nouns import (
+from galaxy.agent.logic.effects import LaunchContainer, RemoveContainer
+from galaxy.agent.logic.events import (
     ContainerDestroyed,
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
-    Destroy,
-    HostSeen,
-    Launch,
-    LifeSeen,
-    PortsTaken,
+    HostInspected,
+    PortsUnavailable,
     ReportPublished,
-    life,
+    RunningContainer,
 )
-from galaxy.model.agent import AgentReport
-from galaxy.model.base import Noun
-from galaxy.model.container import (
+from galaxy.agent.logic.records import container_key
+from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import (
     ContainerOrders,
     CreateContainer,
     DestroyContainer,
-    FoundState,
+    ObservedContainerState,
     PortDemand,
     Reason,
 )
@@ -41,10 +40,10 @@ SLOTS = 6
 UIDS = (1_000_000, 1_000_019)
 
 
-def life_of(effect: Launch | Destroy) -> str:
-    if isinstance(effect, Launch):
+def life_of(effect: LaunchContainer | RemoveContainer) -> str:
+    if isinstance(effect, LaunchContainer):
         return effect.held.key
-    return life(effect.container, effect.incarnation)
+    return container_key(effect.container, effect.incarnation)
 
 
 class Host:
@@ -54,18 +53,18 @@ class Host:
         self.dice = dice
         self.living: dict[tuple[str, int], frozenset[int]] = {}
         """By life, its ports and its uid: numbers that are nobody else's."""
-        self.asked: list[Launch | Destroy] = []
-        self.events: list[Noun] = []
+        self.asked: list[LaunchContainer | RemoveContainer] = []
+        self.events: list[Struct] = []
         self.destroyed: set[tuple[str, int]] = set()
 
-    def ask(self, effect: Launch | Destroy) -> None:
+    def ask(self, effect: LaunchContainer | RemoveContainer) -> None:
         if effect not in self.asked:  # Asked twice is once.
             self.asked.append(effect)
 
     def work(self) -> None:
         while self.asked and self.dice.random() < 0.6:
             effect = self._next()
-            if isinstance(effect, Destroy):
+            if isinstance(effect, RemoveContainer):
                 one = (effect.container, effect.incarnation)
                 self.living.pop(one, None)
                 self.destroyed.add(one)
@@ -78,16 +77,16 @@ class Host:
             reason = Reason(code="killed")
             self.events.append(ContainerEnded(container=one[0], incarnation=one[1], reason=reason))
 
-    def _next(self) -> Launch | Destroy:
+    def _next(self) -> LaunchContainer | RemoveContainer:
         """Take any life's first request: lives are made and unmade beside each other."""
-        first: dict[str, Launch | Destroy] = {}
+        first: dict[str, LaunchContainer | RemoveContainer] = {}
         for effect in self.asked:
             first.setdefault(life_of(effect), effect)
         effect = self.dice.choice(list(first.values()))
         self.asked.remove(effect)
         return effect
 
-    def _launch(self, effect: Launch) -> None:
+    def _launch(self, effect: LaunchContainer) -> None:
         held = effect.held
         mine, ports = (held.container, held.incarnation), frozenset(held.ports.values())
         alone = ports | {held.uid}
@@ -101,15 +100,18 @@ class Host:
             failed = ContainerLaunchFailed(container=mine[0], incarnation=mine[1], reason=reason)
             self.events.append(failed)
         elif self.dice.random() < 0.05:
-            taken = PortsTaken(container=mine[0], incarnation=mine[1], ports=tuple(sorted(ports)))
+            taken = PortsUnavailable(container=mine[0], incarnation=mine[1], ports=tuple(sorted(ports)))
             self.events.append(taken)
         else:
             self.living[mine] = alone
             self.events.append(ContainerLaunched(container=mine[0], incarnation=mine[1], pid=7))
 
-    def seen(self) -> HostSeen:
-        lives = (LifeSeen(container=name, incarnation=number, pid=7) for name, number in sorted(self.living))
-        return HostSeen(living=tuple(lives))
+    def seen(self) -> HostInspected:
+        lives = (
+            RunningContainer(container=name, incarnation=number, pid=7)
+            for name, number in sorted(self.living)
+        )
+        return HostInspected(living=tuple(lives))
 
 
 class Leader:
@@ -121,7 +123,7 @@ class Leader:
         self.wanted: dict[str, int] = {}
         self.latest: dict[str, int] = {}
         self.doomed: set[tuple[str, int]] = set()
-        self.known: dict[tuple[str, int], FoundState] = {}
+        self.known: dict[tuple[str, int], ObservedContainerState] = {}
 
     def change(self) -> None:
         slot = f"job-1.{self.dice.randrange(SLOTS)}"
@@ -136,12 +138,12 @@ class Leader:
         create = [
             CreateContainer(container=slot, incarnation=number, demand=demand(*ports))
             for slot, number in sorted(self.wanted.items())
-            if self.known.get((slot, number)) is not FoundState.READY
+            if self.known.get((slot, number)) is not ObservedContainerState.READY
         ]
         destroy = [
             DestroyContainer(container=slot, incarnation=number)
             for slot, number in sorted(self.doomed)
-            if self.known.get((slot, number)) is not FoundState.GONE
+            if self.known.get((slot, number)) is not ObservedContainerState.GONE
         ]
         return ContainerOrders(
             agent="h1",
@@ -153,18 +155,28 @@ class Leader:
 
     def hear(self, report: AgentReport) -> None:
         if report.full:
-            self.known = {life: state for life, state in self.known.items() if state is FoundState.GONE}
+            self.known = {
+                container_key: state
+                for container_key, state in self.known.items()
+                if state is ObservedContainerState.GONE
+            }
         for one in report.containers:
-            life = (one.container, one.incarnation)
-            if self.known.get(life) is not FoundState.GONE:
-                self.known[life] = one.state
-            if one.state is FoundState.ENDED and self.wanted.get(one.container) == one.incarnation:
+            container_key = (one.container, one.incarnation)
+            if self.known.get(container_key) is not ObservedContainerState.GONE:
+                self.known[container_key] = one.state
+            if (
+                one.state is ObservedContainerState.ENDED
+                and self.wanted.get(one.container) == one.incarnation
+            ):
                 self.latest[one.container] += 1
                 self.wanted[one.container] = self.latest[one.container]
-                self.doomed.add(life)
-        for life in list(self.known):
-            if self.known[life] is FoundState.READY and self.wanted.get(life[0]) != life[1]:
-                self.doomed.add(life)
+                self.doomed.add(container_key)
+        for container_key in list(self.known):
+            if (
+                self.known[container_key] is ObservedContainerState.READY
+                and self.wanted.get(container_key[0]) != container_key[1]
+            ):
+                self.doomed.add(container_key)
 
 
 class World:
@@ -177,7 +189,7 @@ class World:
         self.agent = Driven(AgentLogic(info(ports=(20000, 20019))), uids=UIDS)
         self.wire: list[ContainerOrders] = []
         self.serial = 0
-        self.inbox: list[Noun] = [self.host.seen()]
+        self.inbox: list[Struct] = [self.host.seen()]
 
     def turn(self, *, faults: bool) -> None:
         if faults and self.dice.random() < 0.3:
@@ -212,7 +224,7 @@ class World:
         if self.dice.random() < 0.3:
             kept, self.host.events = [], []  # The launcher was killed as well, and its word with it.
         self.agent = self.agent.restart()
-        self.inbox = [*(e for e in kept if not isinstance(e, HostSeen)), *self.host.events]
+        self.inbox = [*(e for e in kept if not isinstance(e, HostInspected)), *self.host.events]
         self.host.events = []
         self.inbox.append(self.host.seen())
 
@@ -225,7 +237,7 @@ class World:
         self.agent.commit()
         self.inbox = []
         for effect in effects:
-            if isinstance(effect, Launch | Destroy):
+            if isinstance(effect, LaunchContainer | RemoveContainer):
                 self.host.ask(effect)
 
     def _report(self, *, lost: bool) -> None:
@@ -246,7 +258,11 @@ def test_what_lives_becomes_what_is_wanted_whatever_the_wire_does(seed: int) -> 
     for _ in range(60):
         world.turn(faults=False)
         wanted = set(world.leader.wanted.items())
-        ready = {life for life, state in world.leader.known.items() if state is FoundState.READY}
+        ready = {
+            container_key
+            for container_key, state in world.leader.known.items()
+            if state is ObservedContainerState.READY
+        }
         if set(world.host.living) == wanted and ready == wanted and not world.host.asked:
             break
     else:

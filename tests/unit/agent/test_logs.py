@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.agent.chores import clear_logs
-from galaxy.agent.logsession import LogStreamer
-from galaxy.agent.logtail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
+from galaxy.agent.housekeeping import clear_logs
+from galaxy.agent.sessions.log_session import LogStreamer
+from galaxy.agent.sessions.log_tail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
+from galaxy.model.api.operations import LogSession, ReadLogs
+from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode, encode
-from galaxy.model.logfiles import Run, RunIndex
-from galaxy.model.request import LogSession, ReadLogs
-from galaxy.model.views import LogChunk
+from galaxy.model.messages.log_files import Run, RunIndex
 
 POD = "web-abc123.0"
 

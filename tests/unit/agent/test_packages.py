@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.agent.packages import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import Asked, Fetched, Packages
 
 ARCHIVE = b"an archive, or so they say" * 1000
 SHA = hashlib.sha256(ARCHIVE).hexdigest()

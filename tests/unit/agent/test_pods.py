@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from galaxy.agent.logic.nouns import (
+from galaxy.agent.logic.effects import Deliver
+from galaxy.agent.logic.events import (
     ClockSeen,
     ContainerDestroyed,
-    Deliver,
-    HostSeen,
-    LifeSeen,
+    HostInspected,
     ReportPublished,
+    RunningContainer,
     UsageSeen,
     WorkerLost,
     WorkerReported,
 )
 from galaxy.model.base import encode
-from galaxy.model.digest import digest_of_pod
-from galaxy.model.names import APPMASTER, RESMAN
-from galaxy.model.pod import PodFound, PodState
-from galaxy.model.secret import EnvFrom, Secret
-from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.messages.digest import digest_of_pod
+from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.model.messages.pod import ObservedPod, PodState
+from galaxy.model.stored.secret import EnvFrom, Secret
 from tests.unit.agent.build import (
     POD,
     Driven,
@@ -49,7 +49,7 @@ def delivered(agent: Driven) -> list[int]:
     return [effect.order.generation for effect in agent.effects if isinstance(effect, Deliver)]
 
 
-def pods(agent: Driven) -> list[PodFound]:
+def pods(agent: Driven) -> list[ObservedPod]:
     return [pod for report in agent.reports() for pod in report.pods]
 
 
@@ -108,7 +108,7 @@ def test_order_that_a_restart_found_on_disk_waits_until_it_is_sent_again() -> No
     agent = Driven().begin()
     agent.step(creates(create()), launched(), orders(order(2)))
     agent = agent.restart()
-    agent.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=4711),)))
+    agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
     agent.step(connected())
     assert delivered(agent) == []
     agent.step(orders(order(2)))
@@ -129,7 +129,7 @@ def test_values_of_secrets_are_handed_over_and_never_written_down() -> None:
         assert b"s3cr3t" not in b"".join(encode(row) for table in tables for row in table.values())
         assert agent.logic.tables["orders"][POD].tasks[0].env["DB"] == EnvFrom(secret="db")
         agent = agent.restart()
-        agent.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=4711),)))
+        agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
         agent.step(connected())
 
 
@@ -173,9 +173,9 @@ def test_worker_is_not_believed_about_another_pod() -> None:
     lie = WorkerReported(
         container=POD,
         incarnation=1,
-        pod=PodFound(pod="other-1.0", incarnation=1, generation=1, state=PodState.RUNNING),
+        pod=ObservedPod(pod="other-1.0", incarnation=1, generation=1, state=PodState.RUNNING),
     )
-    assert kinds(agent.step(lie)) == ["Note"]
+    assert kinds(agent.step(lie)) == ["WriteLog"]
     assert pods(agent) == []
 
 
@@ -208,7 +208,7 @@ def test_finished_batch_pod_never_runs_again_in_a_later_life() -> None:
     agent.step(destroys())
     agent.step(ContainerDestroyed(container=POD, incarnation=1))
     agent = agent.restart()
-    agent.step(HostSeen(living=()))
+    agent.step(HostInspected(living=()))
     agent.reports()
     agent.step(creates(create(incarnation=2)))
     agent.step(launched(incarnation=2), connected(incarnation=2))
@@ -306,7 +306,7 @@ def test_report_that_did_not_leave_is_said_again_with_the_newest_state() -> None
 
 def test_full_report_that_did_not_leave_is_full_again() -> None:
     agent = Driven()
-    agent.step(HostSeen(living=()))
+    agent.step(HostInspected(living=()))
     assert [report.full for report in agent.reports(ok=False)] == [True, True]
     agent.now_s += 1
     assert [report.full for report in agent.reports()] == [True, True]
@@ -333,13 +333,13 @@ def test_full_report_is_made_on_request_and_names_all() -> None:
 
 def test_losing_the_launcher_is_no_end_for_what_lives() -> None:
     agent = ready()
-    agent.step(HostSeen(living=(LifeSeen(container=POD, incarnation=1, pid=4711),)))
+    agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
     assert agent.found() == {f"{POD}/1": "ready"}
 
 
 def test_role_names_are_the_queues() -> None:
     agent = Driven()
-    agent.step(HostSeen(living=()))
+    agent.step(HostInspected(living=()))
     assert [(role, send.queue) for role, send in agent.logic.flush(agent.now_s).sends] == [
         (RESMAN, "resman"),
         (APPMASTER, "appmaster"),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from galaxy.agent.ports import Reservations, sockets_seen
+from galaxy.agent.host_ports import Reservations, sockets_seen
 
 
 def test_listening_and_bound_sockets_are_seen() -> None:
@@ -54,7 +54,7 @@ def test_every_port_of_others_is_found_among_many(tmp_path: Path) -> None:
 def test_reservations_end_with_the_process(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
-from galaxy.agent.ports import Reservations
+from galaxy.agent.host_ports import Reservations
 assert Reservations(Path({str(tmp_path)!r})).take([21000]) == ()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.agent.logic.nouns import EpochSeen
-from galaxy.agent.store import AgentStore
+from galaxy.agent.disk_store import AgentStore
+from galaxy.agent.logic.records import EpochSeen
 from galaxy.errors import HostError
-from galaxy.model.table import Change, Table
+from galaxy.model.stored.table import Table, TableChange
 
 
 def table() -> Table[EpochSeen]:
@@ -30,10 +30,10 @@ def test_what_was_committed_is_there_after_the_process_was_killed(tmp_path: Path
     program = f"""
 import os, signal
 from pathlib import Path
-from galaxy.agent.store import AgentStore
-from galaxy.model.table import Change
+from galaxy.agent.disk_store import AgentStore
+from galaxy.model.stored.table import TableChange
 store = AgentStore(Path({str(tmp_path)!r}) / "agent.db")
-store.commit([Change(table="epochs", key="resman", value=b'{{"role":"resman","epoch":7}}')])
+store.commit([TableChange(table="epochs", key="resman", value=b'{{"role":"resman","epoch":7}}')])
 os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
@@ -62,7 +62,7 @@ def test_damaged_file_is_told_with_its_name_and_a_way_out(tmp_path: Path) -> Non
 
 def test_row_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
     store = AgentStore(tmp_path / "agent.db")
-    store.commit([Change(table="epochs", key="x", value=b"{")])
+    store.commit([TableChange(table="epochs", key="x", value=b"{")])
     with pytest.raises(HostError, match="is damaged"):
         store.load({"epochs": table()})
     store.close()
@@ -71,14 +71,14 @@ def test_row_that_makes_no_sense_is_damage(tmp_path: Path) -> None:
 def test_full_disk_is_told_and_nothing_of_the_batch_is_written(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
     store = AgentStore(path)
-    store.commit([Change(table="epochs", key="a", value=b'{"role":"a","epoch":1}')])
+    store.commit([TableChange(table="epochs", key="a", value=b'{"role":"a","epoch":1}')])
     store._base.execute("PRAGMA max_page_count=4")
     big = b'{"role":"' + b"x" * 100_000 + b'","epoch":1}'
     with pytest.raises(HostError, match=r"cannot write .*agent\.db.*full") as caught:
         store.commit(
             [
-                Change(table="epochs", key="b", value=b'{"role":"b","epoch":1}'),
-                Change(table="epochs", key="c", value=big),
+                TableChange(table="epochs", key="b", value=b'{"role":"b","epoch":1}'),
+                TableChange(table="epochs", key="c", value=big),
             ]
         )
     assert caught.value.hint == "free disk space"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from galaxy.model.agent import AgentReport
-from galaxy.model.container import (
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import (
     ContainerState,
     GroupOrder,
     GroupOrders,
@@ -21,17 +21,17 @@ from galaxy.model.container import (
     Reason,
     SlotStatus,
 )
-from galaxy.model.digest import digest_of_pod
-from galaxy.model.pod import (
+from galaxy.model.messages.digest import digest_of_pod
+from galaxy.model.messages.pod import (
     Exit,
-    PodFound,
+    ObservedPod,
+    ObservedTask,
     PodOrder,
     PodOrders,
     PodState,
-    TaskFound,
     TaskState,
 )
-from galaxy.model.quota import QuotaAck, QuotaOrder
+from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 
 if TYPE_CHECKING:
     from tests.unit.appmaster.world import World
@@ -334,9 +334,9 @@ class Worker:
         self.state = state
         self.agent.report([self])
 
-    def found(self) -> PodFound:
+    def found(self) -> ObservedPod:
         bad = self.state in (PodState.FAILED, PodState.BACKOFF)
-        task = TaskFound(
+        task = ObservedTask(
             name="main",
             state=TaskState(self.state.value),
             restarts=self.restarts,
@@ -344,7 +344,7 @@ class Worker:
             last_exit=self.exit,
             reason=Reason(code="exited", message=str(self.exit)) if bad else None,
         )
-        return PodFound(
+        return ObservedPod(
             pod=self.pod,
             incarnation=self.incarnation,
             generation=self.order.generation if self.order else 0,

@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.answer import Answer
-from galaxy.model.base import Noun, decode, encode, from_plain
-from galaxy.model.request import (
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import (
     OPERATIONS,
     AddUser,
     ExecIn,
@@ -26,8 +25,9 @@ from galaxy.model.request import (
     UpdateJob,
     UserRef,
 )
-from galaxy.model.signing import is_signed, proof_of, split_token, stored_key
-from galaxy.model.user import Authority, Role
+from galaxy.model.api.signing import is_signed, proof_of, split_token, stored_key
+from galaxy.model.base import Struct, decode, encode, from_plain
+from galaxy.model.stored.user import Authority, Role
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 
 ROOT = "a-token-of-the-first-operator"
@@ -42,7 +42,7 @@ class Secured(World):
         self.tokens = {"root": ROOT}
         self.asked = 0
 
-    def sign(self, user: str, op: str, body: Noun, *, key: str = "", **changes: Any) -> Request:
+    def sign(self, user: str, op: str, body: Struct, *, key: str = "", **changes: Any) -> Request:
         self.asked += 1
         request = Request(
             op=op, key=key or f"k{self.asked}", reply=f"r{self.asked}", deadline_s=self.now + 30,
@@ -59,7 +59,7 @@ class Secured(World):
         self.feed(msgspec.structs.replace(copy, body=from_plain(copy.body or {}, kind)))
         return self.answers.get(request.reply, [])[before:]
 
-    def as_(self, user: str, op: str, body: Noun) -> Answer:
+    def as_(self, user: str, op: str, body: Struct) -> Answer:
         (answer,) = self.send(self.sign(user, op, body))
         return answer
 
@@ -215,8 +215,8 @@ NEEDS = {
 }
 
 
-def bodies(name: str) -> dict[str, Noun]:
-    from galaxy.model.request import RecoverPod
+def bodies(name: str) -> dict[str, Struct]:
+    from galaxy.model.api.operations import RecoverPod
 
     return {
         "galaxy.job.submit": SubmitJob(spec=job("fresh")),
@@ -345,7 +345,7 @@ KEY = stored_key("some other token")
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_users_are_managed_by_operators_only(world: Secured, op: str, body: Noun) -> None:
+def test_users_are_managed_by_operators_only(world: Secured, op: str, body: Struct) -> None:
     before = list(world.master.ledger.users.values())
     assert kind(world.as_("ann", op, body)) == "refused"
     assert list(world.master.ledger.users.values()) == before

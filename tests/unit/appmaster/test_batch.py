@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.agent import AgentReport
-from galaxy.model.job import PodPhase
-from galaxy.model.pod import PodState
-from galaxy.model.request import JobRef, ListJobs, ReadLogs
+from galaxy.model.api.operations import JobRef, ListJobs, ReadLogs
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.pod import PodState
+from galaxy.model.stored.job import PodPhase
 from tests.unit.appmaster.world import Faults, World, batch, service
 
 

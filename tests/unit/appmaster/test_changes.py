@@ -5,10 +5,9 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from galaxy.appmaster.logic.changes import Impact, impact
-from galaxy.model.container import PortDemand
-from galaxy.model.demand import container_changes, demand_of
-from galaxy.model.spec import (
+from galaxy.appmaster.logic.rollout.impact import Impact, impact
+from galaxy.model.jobspec.demand import container_changes, demand_of
+from galaxy.model.jobspec.spec import (
     BlkioSpec,
     CpuSpec,
     DataSpec,
@@ -22,7 +21,8 @@ from galaxy.model.spec import (
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.model.taskchange import Change, between
+from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.messages.container import PortDemand
 from tests.unit.appmaster.world import service, with_deploy, with_task
 
 DICT_1 = DataSpec(packages=(PackageSpec(source="file:///d", version="1"),), reload="kill -HUP 1")
@@ -55,10 +55,10 @@ def of(task: TaskSpec) -> JobSpec:
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(TASKS, TASKS)))
 def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str) -> None:
     expected = {
-        Impact.NONE: Change.NONE,
-        Impact.QUIET: Change.NONE,
-        Impact.RELOAD: Change.RELOAD,
-        Impact.REDEPLOY: Change.REDEPLOY,
+        Impact.NONE: TaskChange.NONE,
+        Impact.QUIET: TaskChange.NONE,
+        Impact.RELOAD: TaskChange.RELOAD,
+        Impact.REDEPLOY: TaskChange.REDEPLOY,
     }
     assert expected[impact(of(TASKS[old]), of(TASKS[new]))] is between(TASKS[old], TASKS[new])
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from galaxy.appmaster.logic.groups import build_order
-from galaxy.model.agent import AgentReport, Beat, BeatsSeen
-from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
-from galaxy.model.job import PodRecord
-from galaxy.model.pod import PodState
+from galaxy.appmaster.logic.jobs.groups import build_order
+from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
+from galaxy.model.messages.pod import PodState
+from galaxy.model.stored.job import PodRecord
 from tests.unit.appmaster.world import Faults, World, service, with_task
 
 STORY: list[tuple[str, Callable[[World, str], object]]] = [
@@ -266,7 +266,7 @@ def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_aga
 
 def test_agents_that_vanish_from_the_beats_are_forgotten() -> None:
     world = World()
-    world.feed(BeatsSeen(now_s=world.now, beats=(Beat(agent="gone", at_s=world.now, boot="b"),)))
+    world.feed(HeartbeatsRead(now_s=world.now, beats=(Heartbeat(agent="gone", at_s=world.now, boot="b"),)))
     world.run(3)
     assert set(world.master.agents._agents) <= set(world.agents)
 

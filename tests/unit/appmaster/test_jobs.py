@@ -3,9 +3,9 @@
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.agent import UsagesSeen
-from galaxy.model.request import JobRef, ListJobs, RecoverPod, Request, SubmitJob
-from galaxy.model.spec import PackageSpec
+from galaxy.model.api.operations import JobRef, ListJobs, RecoverPod, Request, SubmitJob
+from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.model.messages.agent import UsageRead
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 
 
@@ -361,13 +361,13 @@ def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    world.feed(UsagesSeen(pods={f"{job}.0": (120, 5_000_000), "stranger-000000.0": (1, 1)}))
+    world.feed(UsageRead(pods={f"{job}.0": (120, 5_000_000), "stranger-000000.0": (1, 1)}))
     assert [(pod.cpu_milli, pod.memory_bytes) for pod in world.show(job).pods] == [(120, 5_000_000)]
     assert "stranger-000000.0" not in world.master.ledger.usage
 
 
 def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
-    from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
+    from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
 
     world = World()
     world.resman.blocked = True
@@ -383,7 +383,7 @@ def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
 
 
 def test_container_that_its_agent_refused_is_lost_for_the_reason_told() -> None:
-    from galaxy.model.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
+    from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
 
     world = World()
     job = world.submit(service(replica=1))

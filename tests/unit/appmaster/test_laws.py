@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from galaxy.appmaster.logic import laws
-from galaxy.appmaster.logic.laws import JOB_LAW, POD_LAW, JobEvent, PodEvent
-from galaxy.model.job import JobState, PodPhase
+from galaxy.appmaster.logic.jobs import transitions
+from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSITIONS, JobEvent, PodEvent
+from galaxy.model.stored.job import JobState, PodPhase
 
 POD_EVENTS = sorted(PodEvent.__subclasses__(), key=lambda event: event.__name__)
 JOB_EVENTS = sorted(JobEvent.__subclasses__(), key=lambda event: event.__name__)
@@ -27,74 +27,74 @@ def reachable(pairs: Mapping[tuple[Any, type], Any], start: Any) -> set[Any]:
 
 
 def test_every_pod_phase_is_reached_from_pending() -> None:
-    assert reachable(POD_LAW.pairs(), PodPhase.PENDING) == set(PodPhase)
+    assert reachable(POD_TRANSITIONS.pairs(), PodPhase.PENDING) == set(PodPhase)
 
 
 def test_every_job_state_is_reached_from_pending() -> None:
-    assert reachable(JOB_LAW.pairs(), JobState.PENDING) == set(JobState)
+    assert reachable(JOB_TRANSITIONS.pairs(), JobState.PENDING) == set(JobState)
 
 
 def test_laws_speak_of_known_events_only_and_of_each() -> None:
-    assert {event for _, event in POD_LAW.pairs()} == set(POD_EVENTS)
-    assert {event for _, event in JOB_LAW.pairs()} == set(JOB_EVENTS)
+    assert {event for _, event in POD_TRANSITIONS.pairs()} == set(POD_EVENTS)
+    assert {event for _, event in JOB_TRANSITIONS.pairs()} == set(JOB_EVENTS)
 
 
 @pytest.mark.parametrize(("phase", "event"), list(itertools.product(PodPhase, POD_EVENTS)))
 def test_pod_pair(phase: PodPhase, event: type[PodEvent]) -> None:
-    after = POD_LAW.after(phase, event)
+    after = POD_TRANSITIONS.after(phase, event)
     if phase is PodPhase.FINISHED:
-        assert after is (PodPhase.DEPLOYING if event is laws.RunOrdered else None)
-    elif event is laws.RunOrdered:
+        assert after is (PodPhase.DEPLOYING if event is transitions.RunOrdered else None)
+    elif event is transitions.RunOrdered:
         assert after is PodPhase.DEPLOYING
-    elif event is laws.StopOrdered:
+    elif event is transitions.StopOrdered:
         assert after is PodPhase.STOPPING
-    elif event is laws.ContainerLost:
+    elif event is transitions.ContainerLost:
         assert after is (PodPhase.PENDING if phase in PLACED else None)
-    elif event is laws.DrainBegan:
+    elif event is transitions.DrainBegan:
         assert after is (PodPhase.DRAINING if phase is PodPhase.RUNNING else None)
-    elif event is laws.DrainCancelled:
+    elif event is transitions.DrainCancelled:
         assert after is (PodPhase.RUNNING if phase is PodPhase.DRAINING else None)
-    elif event is laws.SeenStopped:
+    elif event is transitions.SeenStopped:
         assert after is (PodPhase.STOPPED if phase is PodPhase.STOPPING else None)
     elif phase is PodPhase.STOPPING:  # What ends while it stops is stopped, or done for good.
-        expected = {laws.SeenFinished: PodPhase.FINISHED, laws.SeenFailed: PodPhase.STOPPED}
+        expected = {transitions.SeenFinished: PodPhase.FINISHED, transitions.SeenFailed: PodPhase.STOPPED}
         assert after is expected.get(event)
     elif phase in (PodPhase.PENDING, PodPhase.STOPPED):
         assert after is None  # A report cannot start what was not ordered.
     else:
         expected = {
-            laws.SeenUp: PodPhase.RUNNING,
-            laws.SeenDown: PodPhase.BACKOFF,
-            laws.SeenDeploying: PodPhase.DEPLOYING,
-            laws.SeenFinished: PodPhase.FINISHED,
-            laws.SeenFailed: PodPhase.FAILED,
+            transitions.SeenUp: PodPhase.RUNNING,
+            transitions.SeenDown: PodPhase.BACKOFF,
+            transitions.SeenDeploying: PodPhase.DEPLOYING,
+            transitions.SeenFinished: PodPhase.FINISHED,
+            transitions.SeenFailed: PodPhase.FAILED,
         }
-        unchanged = expected[event] is phase or (phase is PodPhase.DRAINING and event is laws.SeenUp)
-        final = phase is PodPhase.FAILED and event in (laws.SeenDown, laws.SeenFinished)
+        unchanged = expected[event] is phase or (phase is PodPhase.DRAINING and event is transitions.SeenUp)
+        final = phase is PodPhase.FAILED and event in (transitions.SeenDown, transitions.SeenFinished)
         assert after is (None if unchanged or final else expected[event])
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(JobState, JOB_EVENTS)))
 def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
-    after = JOB_LAW.after(state, event)
+    after = JOB_TRANSITIONS.after(state, event)
     resting = (JobState.STOPPING, JobState.STOPPED)
     going = [each for each in LIVE if each not in (*OVER, *resting)]
     expected = {
-        laws.RemoveAsked: (LIVE, JobState.REMOVING),
-        laws.StopAsked: (going, JobState.STOPPING),
-        laws.UpdateAsked: (going, JobState.UPDATING),
-        laws.StartAsked: (resting, JobState.PENDING),
-        laws.AllStopped: ((JobState.STOPPING,), JobState.STOPPED),
-        laws.AllUp: (
+        transitions.RemoveAsked: (LIVE, JobState.REMOVING),
+        transitions.StopAsked: (going, JobState.STOPPING),
+        transitions.UpdateAsked: (going, JobState.UPDATING),
+        transitions.StartAsked: (resting, JobState.PENDING),
+        transitions.AllStopped: ((JobState.STOPPING,), JobState.STOPPED),
+        transitions.AllUp: (
             (JobState.PENDING, JobState.UPDATING, JobState.STALLED, JobState.DEGRADED),
             JobState.RUNNING,
         ),
-        laws.SomeFailed: ((JobState.PENDING, JobState.RUNNING), JobState.DEGRADED),
-        laws.RolloutStalled: ((JobState.UPDATING,), JobState.STALLED),
-        laws.RolloutMoved: ((JobState.STALLED,), JobState.UPDATING),
-        laws.AllEndedWell: ((*going, *resting), JobState.FINISHED),
-        laws.AllEndedSomeFailed: ((*going, *resting), JobState.FAILED),
-        laws.Recovered: ((JobState.FAILED, JobState.DEGRADED), JobState.PENDING),
+        transitions.SomeFailed: ((JobState.PENDING, JobState.RUNNING), JobState.DEGRADED),
+        transitions.RolloutStalled: ((JobState.UPDATING,), JobState.STALLED),
+        transitions.RolloutMoved: ((JobState.STALLED,), JobState.UPDATING),
+        transitions.AllEndedWell: ((*going, *resting), JobState.FINISHED),
+        transitions.AllEndedSomeFailed: ((*going, *resting), JobState.FAILED),
+        transitions.Recovered: ((JobState.FAILED, JobState.DEGRADED), JobState.PENDING),
     }
     states, becomes = expected[event]
     assert after is (becomes if state in states else None)

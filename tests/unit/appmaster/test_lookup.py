@@ -4,15 +4,15 @@ import msgspec
 import pytest
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.answer import Problem
-from galaxy.model.base import Noun
-from galaxy.model.names import EXEC_SESSION, LOG_SESSION
-from galaxy.model.request import Discover, ExecIn, JobRef, ReadLogs
-from galaxy.model.spec import PortSpec, ServiceSpec
+from galaxy.model.api.answers import Problem
+from galaxy.model.api.operations import Discover, ExecIn, JobRef, ReadLogs
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import PortSpec, ServiceSpec
+from galaxy.model.messages.names import EXEC_SESSION, LOG_SESSION
 from tests.unit.appmaster.world import World, batch, service
 
 
-def problem(world: World, op: str, body: Noun) -> Problem:
+def problem(world: World, op: str, body: Struct) -> Problem:
     answer = world.request(op, body)
     assert answer.problem is not None
     return answer.problem

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from galaxy.appmaster.logic import quotas, secrets
-from galaxy.model.answer import Answer
-from galaxy.model.job import JobState
-from galaxy.model.request import AddUser, ExecIn, JobRef, ListJobs, ReadLogs, SetSecret, SubmitJob
-from galaxy.model.secret import Secret
-from galaxy.model.signing import stored_key
-from galaxy.model.user import Role
+from galaxy.appmaster.logic.identity import quotas, secrets
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import AddUser, ExecIn, JobRef, ListJobs, ReadLogs, SetSecret, SubmitJob
+from galaxy.model.api.signing import stored_key
+from galaxy.model.stored.job import JobState
+from galaxy.model.stored.secret import Secret
+from galaxy.model.stored.user import Role
 from tests.unit.appmaster.test_access import JOB, Secured, kind
 from tests.unit.appmaster.world import World, batch, service, with_deploy
 

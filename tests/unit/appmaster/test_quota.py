@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.model.agent import BeatsSeen
-from galaxy.model.answer import Answer
-from galaxy.model.quota import Ceiling, QuotaView
-from galaxy.model.request import ListQuotas, RecoverPod, SetQuota, SubmitJob, UpdateJob, UserRef
-from galaxy.model.spec import JobSpec
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import ListQuotas, RecoverPod, SetQuota, SubmitJob, UpdateJob, UserRef
+from galaxy.model.api.views import QuotaView
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.stored.quota import Ceiling
 from tests.unit.appmaster.test_access import JOB, Secured, job, kind
 from tests.unit.appmaster.world import Faults, World, batch, service, with_deploy
 
@@ -150,7 +151,7 @@ def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None
         limit(world, containers=containers)
         world.run(5)
     with pytest.raises(AttributeError):
-        world.master.step(world.now, [BeatsSeen(now_s=world.now, beats=(None,))])  # type: ignore[arg-type]
+        world.master.step(world.now, [HeartbeatsRead(now_s=world.now, beats=(None,))])  # type: ignore[arg-type]
     world.master.recover(world.now)
     limit(world, containers=8)
     world.run(5)

@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from galaxy.model.base import Noun
-from galaxy.model.job import JobState
-from galaxy.model.quota import Ceiling
-from galaxy.model.request import (
+from galaxy.model.api.operations import (
     AddUser,
     ExecIn,
     GrantUser,
@@ -24,9 +21,12 @@ from galaxy.model.request import (
     SubmitJob,
     UserRef,
 )
-from galaxy.model.secret import EnvFrom, Secret
-from galaxy.model.signing import stored_key
-from galaxy.model.user import Role
+from galaxy.model.api.signing import stored_key
+from galaxy.model.base import Struct
+from galaxy.model.stored.job import JobState
+from galaxy.model.stored.quota import Ceiling
+from galaxy.model.stored.secret import EnvFrom, Secret
+from galaxy.model.stored.user import Role
 from tests.unit.appmaster.test_access import JOB, Secured, kind
 from tests.unit.appmaster.world import batch, service, with_deploy, with_task
 
@@ -111,7 +111,7 @@ def test_namesake_of_a_removed_user_reaches_nothing_that_he_left(world: Secured,
     if failover:
         world.failover()
     assert world.as_("ann", "galaxy.job.list", ListJobs(all=True)).result.jobs == ()
-    asks: list[tuple[str, Noun]] = []
+    asks: list[tuple[str, Struct]] = []
     for job in (gone, done):
         asks += [
             ("galaxy.job.show", JobRef(job=job)),

@@ -4,10 +4,10 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.job import EndpointState
-from galaxy.model.request import UpdateJob
-from galaxy.model.spec import CpuSpec, HealthSpec, MemorySpec
-from galaxy.model.views import EndpointView
+from galaxy.model.api.operations import UpdateJob
+from galaxy.model.api.views import EndpointView
+from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec
+from galaxy.model.stored.job import EndpointState
 from tests.unit.appmaster.world import Faults, World, service, with_deploy, with_task
 
 

@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
-from galaxy.model.answer import Answer
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import (
+    JobRef,
+    ListSecrets,
+    SecretRef,
+    SetSecret,
+    SubmitJob,
+    UpdateJob,
+    UserRef,
+)
 from galaxy.model.base import encode
-from galaxy.model.names import POD_DEPLOY
-from galaxy.model.pod import PodOrder
-from galaxy.model.request import JobRef, ListSecrets, SecretRef, SetSecret, SubmitJob, UpdateJob, UserRef
-from galaxy.model.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret
-from galaxy.model.spec import JobSpec
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.names import POD_DEPLOY
+from galaxy.model.messages.pod import PodOrder
+from galaxy.model.stored.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret
 from tests.unit.appmaster.test_access import JOB, Secured, kind
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 

@@ -2,22 +2,24 @@
 
 import pytest
 
-from galaxy.appmaster.service import AppMasterService
-from galaxy.appmaster.views import REFUSED_MAX, refused_agents
-from galaxy.driver.ports import Grant
+from galaxy.appmaster.cluster_queries import REFUSED_MAX, refused_agents
+from galaxy.appmaster.stored_queries import AppMasterService
+from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotFound
-from galaxy.model.agent import AgentInfo, AgentRecord, AgentState, Beat, BeatsSeen
-from galaxy.model.base import Noun, encode
-from galaxy.model.container import Container, ContainerState, Group, GroupOrder, Reason
-from galaxy.model.demand import demand_of
-from galaxy.model.request import AgentList, ClusterStatus, ListAgents, ListJobs, Request
-from galaxy.model.table import Change
-from galaxy.model.views import ClusterView
-from galaxy.nexus.memory import MemoryNexus
+from galaxy.model.api.operations import AgentList, ClusterStatus, ListAgents, ListJobs, Request
+from galaxy.model.api.views import ClusterStatusView
+from galaxy.model.base import Struct, encode
+from galaxy.model.jobspec.demand import demand_of
+from galaxy.model.messages.agent import AgentInfo, AgentState, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
+from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.container import Container, Group
+from galaxy.model.stored.table import TableChange
+from galaxy.nexus.in_memory import MemoryNexus
 from tests.unit.appmaster.world import World, service
 
 
-def request(op: str, body: Noun) -> Request:
+def request(op: str, body: Struct) -> Request:
     return Request(op=op, key="k", reply="r", deadline_s=2_000_000_000.0, body=body)
 
 
@@ -77,10 +79,10 @@ def container(state: ContainerState, incarnation: int, *, cpu_milli: int = 0) ->
     )
 
 
-def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Noun]) -> None:
+def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Struct]) -> None:
     grant = nexus.campaign(role, "test", ttl_s=100.0, address=f"{role}@h1")
     assert isinstance(grant, Grant)
-    changes = [Change(table=table, key=key, value=encode(row)) for (table, key), row in rows.items()]
+    changes = [TableChange(table=table, key=key, value=encode(row)) for (table, key), row in rows.items()]
     nexus.commit(grant, 1, changes, ())
 
 
@@ -101,7 +103,7 @@ def test_unknown_agent_is_not_found_with_near_misses(nexus: MemoryNexus) -> None
 
 def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: MemoryNexus) -> None:
     answer = AppMasterService(nexus).answer(request("galaxy.cluster.status", ClusterStatus()))
-    assert answer is not None and isinstance(answer.result, ClusterView)
+    assert answer is not None and isinstance(answer.result, ClusterStatusView)
     view = answer.result
     assert view.agents == {"alive": 1, "dead": 1}
     assert view.jobs == {"running": 1}
@@ -112,27 +114,29 @@ def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: Memory
 
 
 def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_crowd() -> None:
-    far = [Beat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
-    near = Beat(agent="near", at_s=1000.0, boot="b", wire=1)
-    told = refused_agents(BeatsSeen(now_s=1000.0, beats=(near, *far)))
+    far = [Heartbeat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
+    near = Heartbeat(agent="near", at_s=1000.0, boot="b", wire=1)
+    told = refused_agents(HeartbeatsRead(now_s=1000.0, beats=(near, *far)))
     assert len(told) == REFUSED_MAX + 1
     assert told[-1].message.startswith("41 more")
     assert told[0].message.startswith("h000: wire version '99' is not 1")
     assert "upgrade the older" in told[0].message
-    assert refused_agents(BeatsSeen(now_s=2000.0, beats=(near, *far))) == ()
+    assert refused_agents(HeartbeatsRead(now_s=2000.0, beats=(near, *far))) == ()
 
 
 def test_crowd_of_made_up_agents_hides_none_that_resman_knows() -> None:
-    crowd = [Beat(agent=f"fake{i}", at_s=1000.0, boot="b", wire=99) for i in range(30)]
-    real = Beat(agent="real", at_s=990.0, boot="b", wire=99)
-    told = refused_agents(BeatsSeen(now_s=1000.0, beats=(*crowd, real)), {"real"})
+    crowd = [Heartbeat(agent=f"fake{i}", at_s=1000.0, boot="b", wire=99) for i in range(30)]
+    real = Heartbeat(agent="real", at_s=990.0, boot="b", wire=99)
+    told = refused_agents(HeartbeatsRead(now_s=1000.0, beats=(*crowd, real)), {"real"})
     assert told[0].message.startswith("real: ")
     assert told[-1].message.startswith("11 more")
 
 
 @pytest.mark.parametrize("name", ["h\x1b[2J", "h\n", "", "h" * 64])
 def test_refused_agent_whose_name_no_host_can_have_is_counted_and_not_named(name: str) -> None:
-    (told,) = refused_agents(BeatsSeen(now_s=10.0, beats=(Beat(agent=name, at_s=10.0, boot="b", wire=99),)))
+    (told,) = refused_agents(
+        HeartbeatsRead(now_s=10.0, beats=(Heartbeat(agent=name, at_s=10.0, boot="b", wire=99),))
+    )
     assert told.message.startswith("1 under names that no host can have")
 
 

@@ -10,22 +10,11 @@ from typing import Any
 import msgspec
 
 from galaxy.appmaster.logic import AppMaster, AppMasterConfig
-from galaxy.model.agent import Beat, BeatsSeen
-from galaxy.model.answer import Answer
-from galaxy.model.base import Noun, decode, encode
-from galaxy.model.names import RESMAN
-from galaxy.model.pod import (
-    PodOrders,
-)
-from galaxy.model.request import (
-    Discover,
-    JobRef,
-    RecoverPod,
-    Request,
-    SubmitJob,
-    UpdateJob,
-)
-from galaxy.model.spec import (
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.operations import Discover, JobRef, RecoverPod, Request, SubmitJob, UpdateJob
+from galaxy.model.api.views import EndpointView, JobView
+from galaxy.model.base import Struct, decode, encode
+from galaxy.model.jobspec.spec import (
     CpuSpec,
     DeploySpec,
     JobSpec,
@@ -37,7 +26,9 @@ from galaxy.model.spec import (
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.model.views import EndpointView, JobView
+from galaxy.model.messages.agent import Heartbeat, HeartbeatsRead
+from galaxy.model.messages.names import RESMAN
+from galaxy.model.messages.pod import PodOrders
 from tests.unit.appmaster.stand_ins import Agent, ResMan
 
 
@@ -79,7 +70,7 @@ def _job(name: str, task: TaskSpec, type_: JobType, replica: int, deploy: dict[s
     )
 
 
-class Faults(Noun, frozen=True, kw_only=True):
+class Faults(Struct, frozen=True, kw_only=True):
     """What the bus does to messages: shares of 1, and seconds of delay at most."""
 
     lose: float = 0.0
@@ -192,16 +183,16 @@ class World:
 
     def _beat(self) -> None:
         beats = tuple(
-            Beat(agent=agent.name, at_s=self.now, boot=agent.boot, pods=agent.digest())
+            Heartbeat(agent=agent.name, at_s=self.now, boot=agent.boot, pods=agent.digest())
             for agent in self.agents.values()
             if agent.alive
         )
-        self.feed(BeatsSeen(now_s=self.now, beats=beats))
+        self.feed(HeartbeatsRead(now_s=self.now, beats=beats))
         self.after(1.0, self._beat)
 
     # ---- what clients do
 
-    def request(self, op: str, body: Noun, *, key: str = "") -> Answer:
+    def request(self, op: str, body: Struct, *, key: str = "") -> Answer:
         self._keys += 1
         key = key or f"key-{self._keys}"
         reply = f"reply-{self._keys}"
@@ -212,7 +203,7 @@ class World:
                 break
         return self.answers[reply][-1]
 
-    def ask(self, op: str, body: Noun, *, key: str = "") -> Any:
+    def ask(self, op: str, body: Struct, *, key: str = "") -> Any:
         """Return the result of a request that must not fail."""
         answer = self.request(op, body, key=key)
         assert answer.problem is None, answer.problem

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from galaxy.chaos.command import run
-from galaxy.chaos.faults import FAULTS, chosen
-from galaxy.chaos.report import Report
 from galaxy.errors import USAGE, UsageError
+from galaxy.testing.chaos.command import run
+from galaxy.testing.chaos.faults import FAULTS, chosen
+from galaxy.testing.chaos.report import ChaosReport
 
 
 def names(*words: str, leaders: int = 2) -> set[str]:
@@ -36,7 +36,7 @@ def test_unknown_fault_is_wrong_usage_that_names_those_there_are(capsys: pytest.
 
 
 def test_report_has_a_row_a_fault_and_a_line_of_json() -> None:
-    report = Report(seed=3, agents=1, leaders=2, within_s=10.0)
+    report = ChaosReport(seed=3, agents=1, leaders=2, within_s=10.0)
     report.recoveries["kill-agent"] += [1.0, 2.0, 6.0]
     assert "kill-agent            3     2.00     6.00" in "\n".join(report.lines())
     told = json.loads(report.json())

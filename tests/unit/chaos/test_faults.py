@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from galaxy.chaos.faults import living
-from galaxy.chaos.load import Load
-from galaxy.chaos.watch import Watch
 from galaxy.errors import HostError
+from galaxy.testing.chaos.faults import living
+from galaxy.testing.chaos.witness_listener import WitnessListener
+from galaxy.testing.chaos.workload import Workload
 
 
 class Town:
@@ -43,8 +43,8 @@ def test_a_part_without_any_process_is_no_fault_that_was_survived() -> None:
 
 
 def test_a_load_that_dies_of_what_nobody_expects_says_so(tmp_path: Path) -> None:
-    watch = Watch()
-    load = Load(cast(Any, Town(tmp_path)), watch, random.Random(1), lambda _: None)
+    watch = WitnessListener()
+    load = Workload(cast(Any, Town(tmp_path)), watch, random.Random(1), lambda _: None)
     load.go()
     load._run()
     watch.close()

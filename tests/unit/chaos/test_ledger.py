@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.chaos.ledger import Ledger, Said, parse
+from galaxy.testing.chaos.witness_log import WitnessLog, WitnessMessage, parse
 
 
-def said(kind: str = "count", *, count: int = 0, pid: int = 7, started: int = 1, index: int = 0) -> Said:
-    return Said(kind, "job", f"job-1.{index}", index, started, count, pid)
+def said(
+    kind: str = "count", *, count: int = 0, pid: int = 7, started: int = 1, index: int = 0
+) -> WitnessMessage:
+    return WitnessMessage(kind, "job", f"job-1.{index}", index, started, count, pid)
 
 
-def heard(*messages: Said, allowed: int = 0) -> Ledger:
-    ledger = Ledger()
+def heard(*messages: WitnessMessage, allowed: int = 0) -> WitnessLog:
+    ledger = WitnessLog()
     for _ in range(allowed):
         ledger.allow("job")
     for at_s, message in enumerate(messages):
@@ -42,7 +44,7 @@ def test_steady_count_is_all_right() -> None:
         ((said("began"), said("done"), said("began")), "the batch job ran more than once: began done began"),
     ],
 )
-def test_broken_promise_is_found(messages: tuple[Said, ...], wrong: str) -> None:
+def test_broken_promise_is_found(messages: tuple[WitnessMessage, ...], wrong: str) -> None:
     assert heard(*messages).wrong == [wrong]
 
 

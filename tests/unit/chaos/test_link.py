@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from galaxy.chaos.link import Link
+from galaxy.testing.chaos.tcp_proxy import TcpProxy
 
 SILENCE_S = 0.1
 
 
 @dataclass
 class Ends:
-    link: Link
+    link: TcpProxy
     near: socket.socket
     far: socket.socket
 
@@ -23,7 +23,7 @@ class Ends:
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        link = Link(server.getsockname())
+        link = TcpProxy(server.getsockname())
         with socket.create_connection(("127.0.0.1", link.port), timeout=30) as near:
             far, _ = server.accept()
             far.settimeout(30)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.cli.follow import Progress, settled_line, stuck, waiting_for
-from galaxy.cli.rows import event_lines, job_rows, pod_rows, reason_lines, task_rows, trouble_lines
-from galaxy.model.container import Reason
-from galaxy.model.pod import Exit
-from galaxy.model.trace import TraceEvent
-from galaxy.model.views import TaskView
+from galaxy.cli.job.follow import Progress, settled_line, stuck, waiting_for
+from galaxy.cli.tables import event_lines, job_rows, pod_rows, reason_lines, task_rows, trouble_lines
+from galaxy.model.api.views import TaskView
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import Exit
+from galaxy.model.messages.trace import TraceEvent
 from tests.unit.cli.views import pod, view
 
 

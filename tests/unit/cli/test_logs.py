@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from galaxy.cli.logs import LINE_MAX, Printer
-from galaxy.model.views import LogChunk
+from galaxy.cli.job.logs import LINE_MAX, Printer
+from galaxy.model.api.views import LogChunk
 
 
 def chunk(text: str, pod: str = "a.0", stream: str = "stdout") -> LogChunk:

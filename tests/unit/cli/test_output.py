@@ -7,7 +7,7 @@ import json
 import pytest
 
 from galaxy.cli.output import Output, ago, cut, full, one_line, table_lines, tell, write
-from galaxy.model.views import EndpointView, JobSummary
+from galaxy.model.api.views import EndpointView, JobSummary
 
 
 def test_columns_are_aligned_and_lines_have_no_tail() -> None:

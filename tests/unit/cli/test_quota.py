@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.cli.quota import read_limits
+from galaxy.cli.identity.quota import read_limits
 from galaxy.errors import UsageError
-from galaxy.model.quota import Ceiling
+from galaxy.model.stored.quota import Ceiling
 from galaxy.units import GIB
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from galaxy.cli.agents import agent_lines
-from galaxy.cli.follow import Progress
-from galaxy.cli.job_show import head_lines
-from galaxy.cli.status import status_lines
-from galaxy.model.agent import AgentInfo, AgentState
-from galaxy.model.container import Reason
-from galaxy.model.views import AgentView, ClusterView, LeaderView
+from galaxy.cli.cluster.agents import agent_lines
+from galaxy.cli.cluster.status import status_lines
+from galaxy.cli.job.follow import Progress
+from galaxy.cli.job.show import head_lines
+from galaxy.model.api.views import AgentView, ClusterStatusView, LeaderView
+from galaxy.model.messages.agent import AgentInfo, AgentState
+from galaxy.model.messages.container import Reason
 from tests.unit.cli.views import pod, view
 
 EVIL = "x\x1b[2J\x9b1A\r\nAgents    3 alive"
@@ -17,7 +17,7 @@ EVIL = "x\x1b[2J\x9b1A\r\nAgents    3 alive"
 def test_no_agent_has_a_say_in_more_than_its_own_line_of_the_status() -> None:
     reason = Reason(code="agent-refused", message=EVIL)
     leader = LeaderView(role="resman", address=EVIL, epoch=1, since_s=1.0)
-    cluster = ClusterView(leaders=(leader,), refused=(reason,), safe_mode=reason)
+    cluster = ClusterStatusView(leaders=(leader,), refused=(reason,), safe_mode=reason)
     lines = status_lines(cluster, 10.0)
     assert len(lines) == 10
     assert all(line.isprintable() for line in lines)

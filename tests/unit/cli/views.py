@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from galaxy.model import jobfile
-from galaxy.model.views import JobSummary, JobView, PodView
+from galaxy.model.api.views import JobSummary, JobView, PodView
+from galaxy.model.jobspec import parsing
 
-SPEC = jobfile.load({"name": "web", "pod": {"tasks": [{"cpu": "100m", "memory": "16M", "start": "run"}]}})
+SPEC = parsing.load({"name": "web", "pod": {"tasks": [{"cpu": "100m", "memory": "16M", "start": "run"}]}})
 
 
 def pod(index: int, state: str = "running", **fields: Any) -> PodView:

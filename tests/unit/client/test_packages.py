@@ -9,10 +9,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from galaxy.client.packages import RECENT_S, sources_of, stage, unneeded
+from galaxy.client.package_staging import RECENT_S, sources_of, stage, unneeded
 from galaxy.errors import GalaxyError, SpecError
-from galaxy.model import jobfile
-from galaxy.model.spec import JobSpec, PackageSpec
+from galaxy.model.jobspec import parsing
+from galaxy.model.jobspec.spec import JobSpec, PackageSpec
 
 DATA = b"an archive, so to speak"
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -25,7 +25,7 @@ def job(source: str, **package: str) -> JobSpec:
         "start": "run",
         "package": {"source": source, "version": "1"} | package,
     }
-    return jobfile.load({"name": "web", "pod": {"tasks": [task]}})
+    return parsing.load({"name": "web", "pod": {"tasks": [task]}})
 
 
 def package_of(spec: JobSpec) -> PackageSpec:
@@ -94,7 +94,7 @@ def test_data_packages_are_staged_too(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     data = {"packages": [{"source": "build/app-1.0.tar.gz", "version": "1", "path": "data"}]}
     task = {"cpu": 1, "memory": "16M", "start": "run", "data": data}
-    spec = stage(jobfile.load({"name": "web", "pod": {"tasks": [task]}}), base=base, cluster_dir=str(cluster))
+    spec = stage(parsing.load({"name": "web", "pod": {"tasks": [task]}}), base=base, cluster_dir=str(cluster))
     staged = spec.pod.tasks[0].data
     assert staged is not None
     assert staged.packages[0].sha256 == SHA

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.client.secrets import read_files, secret_of
+from galaxy.client.secret_files import read_files, secret_of
 from galaxy.errors import SpecError
-from galaxy.model import jobfile
-from galaxy.model.secret import SECRET_BYTES_MAX, Secret
-from galaxy.model.spec import JobSpec
+from galaxy.model.jobspec import parsing
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.stored.secret import SECRET_BYTES_MAX, Secret
 
 
 def job(**files: str) -> JobSpec:
     env = {name: {"file": path} for name, path in files.items()}
     task = {"cpu": 1, "memory": "16M", "start": "run", "env": env | {"PLAIN": "x", "NAMED": {"secret": "s"}}}
-    return jobfile.load({"name": "web", "pod": {"tasks": [task]}})
+    return parsing.load({"name": "web", "pod": {"tasks": [task]}})
 
 
 def test_files_are_read_from_the_job_files_folder_each_without_its_last_newline(tmp_path: Path) -> None:

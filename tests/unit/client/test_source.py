@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.client import source
+from galaxy.client.source import source
 from galaxy.errors import SpecError, UsageError
 
 YAML = """\

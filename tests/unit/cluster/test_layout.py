@@ -13,9 +13,9 @@ import pytest
 from galaxy.cli.local.layout import (
     PORTS_EACH,
     PORTS_LOW,
+    ClusterPlan,
     Layout,
     LocalAgent,
-    Plan,
     claim_ports,
     free_port,
     hold,
@@ -44,7 +44,7 @@ def test_plan_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None:
     layout.make()
     assert read_plan(layout) is None
     agent = LocalAgent(name="h", cgroup_root="galaxy-1", ports_low=1, ports_high=2)
-    plan = Plan(password="secret", agents=(agent,), redis_port=6390)
+    plan = ClusterPlan(password="secret", agents=(agent,), redis_port=6390)
     write_plan(layout, plan)
     assert read_plan(layout) == plan
     assert layout.plan.stat().st_mode & 0o777 == 0o600

@@ -36,7 +36,7 @@ def _sleeper(*words: str) -> subprocess.Popen[bytes]:
 def test_part_that_names_the_folder_is_found_and_killed(
     tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
-    part = _sleeper("galaxy.container.launcher", "--state", f"{tmp_path}/agent/h")
+    part = _sleeper("galaxy.container.launcher.server", "--state", f"{tmp_path}/agent/h")
     started.append(part)
     assert part.pid in remains.look(tmp_path, []).processes
     left = remains.clear(tmp_path, [], timeout_s=5)
@@ -65,7 +65,7 @@ def test_editor_of_a_file_in_the_folder_is_left_alone(
 ) -> None:
     near = _sleeper(f"{tmp_path}/logs/agent.log")
     started.append(near)
-    other = _sleeper("galaxy.container.launcher", "--state", f"{tmp_path}-2/agent/h")
+    other = _sleeper("galaxy.container.launcher.server", "--state", f"{tmp_path}-2/agent/h")
     started.append(other)
     assert not remains.look(tmp_path, [])
     remains.clear(tmp_path, [], timeout_s=1)

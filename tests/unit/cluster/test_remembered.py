@@ -1,10 +1,10 @@
 """Which server a cluster's folder goes with."""
 
-from galaxy.cli.local.layout import Plan
+from galaxy.cli.local.layout import ClusterPlan
 from galaxy.cli.local.up import Wishes, remembered
 
-OTHERS = Plan(password="p", agents=(), redis_url="redis://:secret@db:6379/0")
-OWN = Plan(password="p", agents=(), redis_port=6400)
+OTHERS = ClusterPlan(password="p", agents=(), redis_url="redis://:secret@db:6379/0")
+OWN = ClusterPlan(password="p", agents=(), redis_port=6400)
 
 
 def test_folder_used_with_somebody_elses_server_goes_with_it_again() -> None:

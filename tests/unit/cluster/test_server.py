@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local.layout import Layout
-from galaxy.cli.local.server import Server, choose, configure, servers, version_of, without_password
+from galaxy.cli.local.server import LocalServer, choose, configure, servers, version_of, without_password
 from galaxy.errors import HostError
 
-OLD = Server(kind="redis", path="/usr/bin/redis-server", version="6.2.14")
-NEW = Server(kind="valkey", path="/usr/bin/valkey-server", version="8.1.1")
-EMBEDDED = Server(kind="embedded", path="/e/valkey-server", version="9.1.2")
+OLD = LocalServer(kind="redis", path="/usr/bin/redis-server", version="6.2.14")
+NEW = LocalServer(kind="valkey", path="/usr/bin/valkey-server", version="8.1.1")
+EMBEDDED = LocalServer(kind="embedded", path="/e/valkey-server", version="9.1.2")
 
 
 def test_server_too_old_is_passed_over() -> None:

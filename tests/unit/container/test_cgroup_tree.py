@@ -11,9 +11,9 @@ import pytest
 from galaxy.container.cgroup.detect import Hierarchies
 from galaxy.container.cgroup.files import Files, field
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.plan import ContainerLimits, limits_of
+from galaxy.container.launcher.plan import ContainerLimits, limits_of
 from galaxy.errors import HostError
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
 
 KEY = "hello-3f9a2c.0_1"

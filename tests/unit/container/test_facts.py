@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container import etc, facts, family, garbage, volumes
-from galaxy.container.wire import Ended, LifeRecord
+from galaxy.container.fs import etc, garbage, volumes
+from galaxy.container.kernel import processes
+from galaxy.container.launcher import process_group
+from galaxy.container.launcher.protocol import Ended, LifeRecord
 
 
 def test_start_ticks_tell_a_process_and_nobody_apart() -> None:
-    assert facts.start_ticks(os.getpid()) > 0
-    assert facts.start_ticks(2**22 + 1) == 0
+    assert processes.start_ticks(os.getpid()) > 0
+    assert processes.start_ticks(2**22 + 1) == 0
 
 
 def test_zombie_counts_as_gone() -> None:
@@ -25,7 +27,7 @@ def test_zombie_counts_as_gone() -> None:
         os._exit(0)
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert facts.start_ticks(pid) == 0
+        assert processes.start_ticks(pid) == 0
     finally:
         os.waitpid(pid, 0)
 
@@ -33,12 +35,12 @@ def test_zombie_counts_as_gone() -> None:
 def test_what_was_kept_is_recalled_and_rubbish_is_not(tmp_path: Path) -> None:
     path = str(tmp_path / "ended.json")
     noun = Ended(container="a-000000.0", incarnation=3, status=-9, oom=True)
-    facts.keep(path, noun)
-    assert facts.recall(path, Ended) == noun
-    assert facts.recall(path, LifeRecord) is None
-    assert facts.recall(str(tmp_path / "none"), Ended) is None
+    processes.keep(path, noun)
+    assert processes.recall(path, Ended) == noun
+    assert processes.recall(path, LifeRecord) is None
+    assert processes.recall(str(tmp_path / "none"), Ended) is None
     Path(path).write_text("{")
-    assert facts.recall(path, Ended) is None
+    assert processes.recall(path, Ended) is None
 
 
 def test_family_is_killed_to_the_grandchildren_and_its_head_is_spared() -> None:
@@ -46,11 +48,11 @@ def test_family_is_killed_to_the_grandchildren_and_its_head_is_spared() -> None:
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as head:  # fmt: skip
         try:
             assert head.stdout is not None and head.stdout.readline() == b"up\n"
-            assert facts.descendants(head.pid)
+            assert processes.descendants(head.pid)
             os.kill(head.pid, signal.SIGSTOP)
-            family.kill_below(head.pid)
-            assert facts.descendants(head.pid) == []
-            assert facts.start_ticks(head.pid) > 0
+            process_group.kill_below(head.pid)
+            assert processes.descendants(head.pid) == []
+            assert processes.start_ticks(head.pid) > 0
         finally:
             head.kill()
 
@@ -59,9 +61,9 @@ def test_strays_are_known_by_their_workspace(tmp_path: Path) -> None:
     environment = {"GALAXY_WORKSPACE": f"{tmp_path}/c/x_1/v0"}
     with subprocess.Popen(["/bin/sleep", "60"], env=environment) as stray:
         try:
-            assert not family.kill_strays(f"{tmp_path}/c/x_2")
+            assert not process_group.kill_strays(f"{tmp_path}/c/x_2")
             assert stray.poll() is None
-            assert family.kill_strays(f"{tmp_path}/c/x_1")
+            assert process_group.kill_strays(f"{tmp_path}/c/x_1")
             assert stray.wait(timeout=10) == -signal.SIGKILL
         finally:
             stray.kill()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container.garbage import Janitor, delete_within
+from galaxy.container.fs.garbage import Janitor, delete_within
 
 DEEP = 3000
 """Deeper than Python may recurse, and longer a path than the kernel takes."""

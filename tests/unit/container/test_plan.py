@@ -5,20 +5,20 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from galaxy.container.plan import (
+from galaxy.container.launcher.plan import (
     INIT_CPU_MILLI,
     INIT_MEMORY_BYTES,
     INIT_PIDS,
     LaunchPlan,
     check_plan,
+    container_key,
     hostname_of,
-    life_key,
     limits_of,
     split_key,
 )
 from galaxy.errors import UsageError
-from galaxy.model.container import Demand, TaskDemand, VolumeDemand
-from galaxy.model.spec import Medium
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
 
 WORKSPACE = VolumeDemand(path="/home/galaxy", size_bytes=16 * MIB)
@@ -105,7 +105,7 @@ def test_outer_volumes_come_before_inner_ones() -> None:
 
 
 def test_key_and_its_parts_go_back_and_forth() -> None:
-    assert split_key(life_key("my_job-3f9a2c.0", 12)) == ("my_job-3f9a2c.0", 12)
+    assert split_key(container_key("my_job-3f9a2c.0", 12)) == ("my_job-3f9a2c.0", 12)
 
 
 @pytest.mark.parametrize("key", ["init", "a_", "_1", "a_b"])

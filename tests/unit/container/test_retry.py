@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from galaxy.container.retry import Retry
+from galaxy.statemachine.retry import Retry
 
 
 def retry() -> Retry:

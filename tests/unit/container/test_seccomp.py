@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from galaxy.container import kernel, seccomp
+from galaxy.container.kernel import seccomp, syscalls
 
 ALLOW = 0x7FFF0000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -67,7 +67,12 @@ def test_clone_is_allowed_without_and_refused_with_a_namespace_flag(machine: str
     clone = seccomp.CLONE[0 if machine == "x86_64" else 1]
     assert answer(machine, clone, 0x11) == ALLOW
     assert answer(machine, clone, 0x3D0F00) == ALLOW  # A thread.
-    for flag in (kernel.CLONE_NEWUSER, kernel.CLONE_NEWNS, kernel.CLONE_NEWNET, kernel.CLONE_NEWCGROUP):
+    for flag in (
+        syscalls.CLONE_NEWUSER,
+        syscalls.CLONE_NEWNS,
+        syscalls.CLONE_NEWNET,
+        syscalls.CLONE_NEWCGROUP,
+    ):
         assert refused(answer(machine, clone, 0x11 | flag)) == errno.EPERM
 
 
@@ -109,10 +114,10 @@ def test_kernel_takes_the_filter_and_refuses_unshare_in_a_child() -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            kernel.set_no_new_privileges()
-            kernel.install_seccomp(seccomp.program())
+            syscalls.set_no_new_privileges()
+            syscalls.install_seccomp(seccomp.program())
             libc = ctypes.CDLL(None, use_errno=True)
-            libc.unshare(kernel.CLONE_NEWUSER)
+            libc.unshare(syscalls.CLONE_NEWUSER)
             os.write(write, str(ctypes.get_errno()).encode())
             child = os.fork()  # Threads and processes are still made.
             if child == 0:

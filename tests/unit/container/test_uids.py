@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container.uids import BLOCK_MIN, Claim, claim, claimed, hold, strangers, sweep
+from galaxy.container.kernel.uid_ranges import BLOCK_MIN, Claim, claim, claimed, hold, strangers, sweep
 from galaxy.errors import HostError
 
 LOW = 1_000_000

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from galaxy.model import spec
-from galaxy.model.jobfile import load
+from galaxy.model.jobspec import spec
+from galaxy.model.jobspec.parsing import load
 
 ROOT = Path(__file__).parents[3]
 DOC = ROOT / "docs" / "job-file.md"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
-from galaxy.driver.inbox import Inbox
+from galaxy.driver.inbox import LeaderInbox
 
 
 def test_events_are_taken_in_the_order_they_came() -> None:
-    inbox = Inbox(10)
+    inbox = LeaderInbox(10)
     for event in "abc":
         inbox.put(event)
     assert inbox.take(0.0) == ["a", "b", "c"]
@@ -17,14 +17,14 @@ def test_events_are_taken_in_the_order_they_came() -> None:
 
 
 def test_an_event_beyond_the_limit_is_counted_and_dropped() -> None:
-    inbox = Inbox(2)
+    inbox = LeaderInbox(2)
     assert [inbox.put(event) for event in "abc"] == [True, True, False]
     assert inbox.dropped == 1
     assert inbox.take(0.0) == ["a", "b"]
 
 
 def test_only_the_latest_reading_of_a_kind_is_taken_and_before_other_events() -> None:
-    inbox = Inbox(2)
+    inbox = LeaderInbox(2)
     inbox.put("event")
     inbox.put_latest("beats", 1)
     inbox.put_latest("beats", 2)
@@ -32,7 +32,7 @@ def test_only_the_latest_reading_of_a_kind_is_taken_and_before_other_events() ->
 
 
 def test_take_returns_as_soon_as_something_is_put() -> None:
-    inbox = Inbox(2)
+    inbox = LeaderInbox(2)
     taken: list[list[str]] = []
     thread = threading.Thread(target=lambda: taken.append(inbox.take(30.0)))
     thread.start()
@@ -44,7 +44,7 @@ def test_take_returns_as_soon_as_something_is_put() -> None:
 
 
 def test_wake_makes_take_return_without_events_once() -> None:
-    inbox = Inbox(2)
+    inbox = LeaderInbox(2)
     inbox.wake()
     assert inbox.take(30.0) == []
     start_s = time.monotonic()
@@ -53,7 +53,7 @@ def test_wake_makes_take_return_without_events_once() -> None:
 
 
 def test_events_put_by_many_threads_all_arrive_once() -> None:
-    inbox = Inbox(10_000)
+    inbox = LeaderInbox(10_000)
     threads = [
         threading.Thread(target=lambda base=base: [inbox.put(base + n) for n in range(500)])
         for base in range(0, 4000, 1000)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import (
     FAILURES_MAX,
     POISONED_BY_MANY_MAX,
@@ -15,14 +16,13 @@ from galaxy.driver.leadership import (
     Leadership,
     StoredFormat,
 )
-from galaxy.driver.ports import Grant
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.model.api.operations import Request
 from galaxy.model.base import encode
-from galaxy.model.request import Request
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Step
-from galaxy.model.table import Change
-from galaxy.model.trace import TraceEvent
-from galaxy.nexus.memory import MemoryNexus
+from galaxy.model.stored.table import TableChange
+from galaxy.nexus.in_memory import MemoryNexus
 from tests.support.tally import Add, Count, Tally
 
 
@@ -44,7 +44,7 @@ class DeafNexus(MemoryNexus):
         self.asked = 0
 
     def commit(
-        self, grant: Grant, serial: int, changes: Sequence[Change], trace: Sequence[TraceEvent]
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
         self.asked += 1
         if not (self.lost and self.deaf):
@@ -195,7 +195,9 @@ def test_state_of_a_format_that_we_do_not_read_is_not_led_and_not_touched() -> N
     nexus = MemoryNexus(Clock())
     grant = elect(nexus)
     Leadership(Tally(), nexus, grant).begin(1.0)
-    later = Change(table="format", key="tables", value=encode(StoredFormat(format=STORED_READABLE[-1] + 1)))
+    later = TableChange(
+        table="format", key="tables", value=encode(StoredFormat(format=STORED_READABLE[-1] + 1))
+    )
     nexus.commit(grant, 1, [later], [])
     with pytest.raises(GalaxyError, match="cannot lead tally: its state in Redis has format"):
         Leadership(Tally(), nexus, grant).begin(2.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from galaxy.driver.interfaces import Grant
 from galaxy.driver.lease import TRUST, Lease
-from galaxy.driver.ports import Grant
 
 GRANT = Grant(role="tally", owner="a", epoch=1, ttl_s=10.0)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from galaxy.driver import shell as shells
+from galaxy.driver.interfaces import Grant
 from galaxy.driver.lease import Lease
-from galaxy.driver.ports import Grant
 from galaxy.driver.shell import UNCONFIRMED_S, LeaderShell
 from galaxy.errors import Unreachable
-from galaxy.nexus.memory import MemoryNexus
+from galaxy.nexus.in_memory import MemoryNexus
 from tests.support.tally import Tally
 
 GRANT = Grant(role="tally", owner="a", epoch=1, ttl_s=1000.0)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from galaxy.model.secret import EnvFrom
-from galaxy.model.spec import (
+from galaxy.model.jobspec.spec import (
     BlkioSpec,
     CpuSpec,
     DataSpec,
@@ -23,6 +22,7 @@ from galaxy.model.spec import (
     TaskSpec,
     VolumeSpec,
 )
+from galaxy.model.stored.secret import EnvFrom
 
 NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 TEXTS = st.text(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from galaxy.model import ancestor, jobfile
-from galaxy.model.flaw import write_path
-from galaxy.model.spec import PackageSpec, PortSpec, VolumeSpec
+from galaxy.model.jobspec import galaxy3, parsing
+from galaxy.model.jobspec.diagnostics import write_path
+from galaxy.model.jobspec.spec import PackageSpec, PortSpec, VolumeSpec
 
 LOST = {
     "pod.workspace_volum.use_symlink", "pod.data_volums[0].use_symlink",
@@ -45,7 +45,7 @@ def example() -> dict[str, Any]:
 
 
 def test_example_of_the_ancestor_becomes_a_valid_job() -> None:
-    spec = jobfile.load(ancestor.adopt(example()).tree)
+    spec = parsing.load(galaxy3.import_galaxy3(example()).tree)
     task = spec.pod.tasks[0]
     assert (spec.type.value, spec.deploy.pools) == ("service", ("example1", "test"))
     assert spec.pod.workspace == VolumeSpec(path="/home/work", size=300 * 2**20)
@@ -56,30 +56,30 @@ def test_example_of_the_ancestor_becomes_a_valid_job() -> None:
 
 
 def test_every_field_that_is_lost_is_a_warning_with_its_path() -> None:
-    warnings = ancestor.adopt(example()).warnings
+    warnings = galaxy3.import_galaxy3(example()).warnings
     assert {write_path(flaw.path) for flaw in warnings} == LOST
 
 
 def test_misspelled_field_is_told_what_it_meant() -> None:
-    texts = [str(flaw) for flaw in ancestor.adopt(example()).warnings]
+    texts = [str(flaw) for flaw in galaxy3.import_galaxy3(example()).warnings]
     assert any("`pod.tasks[0].services[0].user_bns`" in text and "`use_bns`" in text for text in texts)
 
 
 def test_package_outside_every_volume_gets_a_volume() -> None:
-    spec = jobfile.load(ancestor.adopt(example()).tree)
+    spec = parsing.load(galaxy3.import_galaxy3(example()).tree)
     assert VolumeSpec(path="/home/spider", size=300 * 2**20) in spec.pod.volumes
 
 
 def test_shared_volumes_are_dropped_with_a_warning() -> None:
-    adopted = ancestor.adopt(example() | {"volum_jobs": "a,b"})
+    adopted = galaxy3.import_galaxy3(example() | {"volum_jobs": "a,b"})
     assert any("not supported yet" in flaw.text for flaw in adopted.warnings)
-    jobfile.load(adopted.tree)
+    parsing.load(adopted.tree)
 
 
 def test_health_command_becomes_a_health_check() -> None:
     tree = example()
     tree["pod"]["tasks"][0]["exec_package"]["health_cmd"] = "sh health.sh"
-    health = jobfile.load(ancestor.adopt(tree).tree).pod.tasks[0].health
+    health = parsing.load(galaxy3.import_galaxy3(tree).tree).pod.tasks[0].health
     assert health is not None
     assert (health.type, health.command) == ("command", "sh health.sh")
 
@@ -88,11 +88,11 @@ def test_data_package_becomes_data_with_reload() -> None:
     tree = example()
     package = {"source_path": "ftp://host/d.tar.gz", "dest_path": "/home/spider/1", "version": "2"}
     tree["pod"]["tasks"][0]["data_package"] = {"reload_cmd": "sh reload.sh", "packages": [package]}
-    data = jobfile.load(ancestor.adopt(tree).tree).pod.tasks[0].data
+    data = parsing.load(galaxy3.import_galaxy3(tree).tree).pod.tasks[0].data
     assert data is not None
     assert (data.reload, data.packages[0].version) == ("sh reload.sh", "2")
 
 
 def test_file_of_another_shape_is_flawed_and_never_raises() -> None:
     for tree in (None, [], "x", {"pod": 3}, {"pod": {"tasks": [3, {"ports": 3, "cpu": 1}]}}):
-        assert jobfile.read(ancestor.adopt(tree).tree).flaws
+        assert parsing.read(galaxy3.import_galaxy3(tree).tree).flaws

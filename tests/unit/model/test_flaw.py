@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from galaxy.model.flaw import FLAWS_MAX, Flaw, Mark, error_of, mark_of, nearest, write_path
+from galaxy.model.jobspec.diagnostics import (
+    DIAGNOSTICS_MAX,
+    Diagnostic,
+    Mark,
+    error_of,
+    mark_of,
+    nearest,
+    write_path,
+)
 
 
 def test_path_is_written_as_people_write_it() -> None:
@@ -22,11 +30,11 @@ def test_near_miss_is_found_and_a_far_one_is_not() -> None:
 
 def test_flaws_are_listed_in_the_order_of_the_file() -> None:
     marks = {("a",): Mark(9, 1), ("b",): Mark(2, 3)}
-    error = error_of([Flaw(("a",), "x"), Flaw(("b",), "y")], name="f", marks=marks)
+    error = error_of([Diagnostic(("a",), "x"), Diagnostic(("b",), "y")], name="f", marks=marks)
     assert error.details == ("f:2:3: `b`: y", "f:9:1: `a`: x")
 
 
 def test_flaws_without_end_are_counted_and_cut() -> None:
-    error = error_of([Flaw((), "x")] * (FLAWS_MAX + 5), name="f", marks={})
-    assert len(error.details) == FLAWS_MAX + 1
+    error = error_of([Diagnostic((), "x")] * (DIAGNOSTICS_MAX + 5), name="f", marks={})
+    assert len(error.details) == DIAGNOSTICS_MAX + 1
     assert error.details[-1] == "and 5 more"

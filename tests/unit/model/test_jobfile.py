@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from galaxy.errors import NotSupportedYet, SpecError
-from galaxy.model import jobfile
-from galaxy.model.flaw import Mark
-from galaxy.model.jobfile import load
-from galaxy.model.plain import write
-from galaxy.model.secret import EnvFrom
-from galaxy.model.spec import CpuSpec, MemorySpec, PortSpec, VolumeSpec
+from galaxy.model.jobspec import parsing
+from galaxy.model.jobspec.diagnostics import Mark
+from galaxy.model.jobspec.parsing import load
+from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, PortSpec, VolumeSpec
+from galaxy.model.jobspec.writing import write
+from galaxy.model.stored.secret import EnvFrom
 
 
 def job(**task: Any) -> dict[str, Any]:
@@ -21,11 +21,11 @@ def job(**task: Any) -> dict[str, Any]:
 
 
 def texts(tree: Any) -> list[str]:
-    return [str(flaw) for flaw in jobfile.read(tree).flaws]
+    return [str(flaw) for flaw in parsing.read(tree).flaws]
 
 
 def test_least_job_has_all_defaults() -> None:
-    spec = jobfile.load(job())
+    spec = parsing.load(job())
     assert spec.pod.tasks[0].name == "main"
     assert spec.pod.workspace == VolumeSpec(path="/home/galaxy", size=64 * 1024 * 1024)
     assert spec.deploy.replica == 1
@@ -36,43 +36,43 @@ def test_least_job_has_all_defaults() -> None:
     [("250m", 250), ("0.25", 250), (0.25, 250), (2, 2000), ("2", 2000), ({"millicores": 300}, 300)],
 )
 def test_cpu_is_read_in_millicores_or_cores(written: Any, read: int) -> None:
-    assert jobfile.load(job(cpu=written)).pod.tasks[0].cpu == CpuSpec(millicores=read)
+    assert parsing.load(job(cpu=written)).pod.tasks[0].cpu == CpuSpec(millicores=read)
 
 
 @pytest.mark.parametrize("written", ["64M", "64MiB", 67108864, {"size": "64M"}, {"size": 67108864}])
 def test_memory_is_read_with_units(written: Any) -> None:
-    assert jobfile.load(job(memory=written)).pod.tasks[0].memory == MemorySpec(size=64 * 1024 * 1024)
+    assert parsing.load(job(memory=written)).pod.tasks[0].memory == MemorySpec(size=64 * 1024 * 1024)
 
 
 @pytest.mark.parametrize("written", ["http", {"name": "http"}, {"name": "http", "port": "dynamic"}])
 def test_port_without_number_is_dynamic(written: Any) -> None:
-    assert jobfile.load(job(ports=[written])).pod.tasks[0].ports == (PortSpec(name="http"),)
+    assert parsing.load(job(ports=[written])).pod.tasks[0].ports == (PortSpec(name="http"),)
 
 
 def test_workspace_may_be_a_size_alone() -> None:
     tree = job()
     tree["pod"]["workspace"] = "300M"
-    assert jobfile.load(tree).pod.workspace.size == 300 * 1024 * 1024
+    assert parsing.load(tree).pod.workspace.size == 300 * 1024 * 1024
 
 
 @pytest.mark.parametrize("written", ["a, b", ["a", "b"]])
 def test_pools_are_a_list_or_words_with_commas(written: Any) -> None:
-    assert jobfile.load(job() | {"deploy": {"pools": written}}).deploy.pools == ("a", "b")
+    assert parsing.load(job() | {"deploy": {"pools": written}}).deploy.pools == ("a", "b")
 
 
 def test_durations_are_read_with_units() -> None:
-    spec = jobfile.load(job() | {"deploy": {"interval": "1m30s", "stop_timeout": 5}})
+    spec = parsing.load(job() | {"deploy": {"interval": "1m30s", "stop_timeout": 5}})
     assert (spec.deploy.interval, spec.deploy.stop_timeout) == (90.0, 5.0)
 
 
 def test_service_and_health_mean_the_only_port() -> None:
-    task = jobfile.load(job(ports=["http"], services=["web"], health="http")).pod.tasks[0]
+    task = parsing.load(job(ports=["http"], services=["web"], health="http")).pod.tasks[0]
     assert task.health is not None
     assert (task.services[0].port, task.health.port) == ("http", "http")
 
 
 def test_whole_number_in_env_is_its_digits() -> None:
-    assert jobfile.load(job(env={"N": 8080})).pod.tasks[0].env == {"N": "8080"}
+    assert parsing.load(job(env={"N": 8080})).pod.tasks[0].env == {"N": "8080"}
 
 
 def test_five_mistakes_are_five_problems_in_order_of_the_file() -> None:
@@ -85,7 +85,7 @@ def test_five_mistakes_are_five_problems_in_order_of_the_file() -> None:
         ("pod", "tasks", 0, "env", "GALAXY_X"): Mark(13, 9),
     }  # fmt: skip
     with pytest.raises(SpecError) as caught:
-        jobfile.load(tree, name="job.yaml", marks=marks)
+        parsing.load(tree, name="job.yaml", marks=marks)
     assert caught.value.message == 'cannot use job file "job.yaml": 5 problems'
     assert [line.split(" ")[0] for line in caught.value.details] == [
         "job.yaml:3:3:", "job.yaml:4:3:", "job.yaml:9:7:", "job.yaml:11:9:", "job.yaml:13:9:",
@@ -141,14 +141,14 @@ def test_true_is_no_number() -> None:
     "tree", [None, [], "x", 3, {"pod": []}, {"pod": {"tasks": {}}}, {"pod": {"tasks": [1]}}]
 )
 def test_wrong_shapes_are_told_and_never_raise(tree: Any) -> None:
-    assert jobfile.read(tree).flaws
+    assert parsing.read(tree).flaws
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), "9" * 400, 10**18])
 def test_absurd_numbers_are_told_and_never_raise(number: Any) -> None:
-    assert jobfile.read(job(memory=number)).flaws
-    assert jobfile.read(job(cpu={"millicores": number})).flaws
-    assert jobfile.read(job() | {"deploy": {"interval": number}}).flaws
+    assert parsing.read(job(memory=number)).flaws
+    assert parsing.read(job(cpu={"millicores": number})).flaws
+    assert parsing.read(job() | {"deploy": {"interval": number}}).flaws
 
 
 def test_half_of_a_surrogate_pair_is_no_text() -> None:
@@ -158,9 +158,9 @@ def test_half_of_a_surrogate_pair_is_no_text() -> None:
 
 def test_only_what_comes_later_is_not_supported_yet() -> None:
     with pytest.raises(NotSupportedYet, match="1 problem"):
-        jobfile.load(job() | {"volum_jobs": "a,b"})
+        parsing.load(job() | {"volum_jobs": "a,b"})
     with pytest.raises(SpecError) as caught:
-        jobfile.load(job() | {"volum_jobs": "a,b", "nmae": "x"})
+        parsing.load(job() | {"volum_jobs": "a,b", "nmae": "x"})
     assert not isinstance(caught.value, NotSupportedYet)
 
 

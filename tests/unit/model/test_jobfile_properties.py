@@ -10,13 +10,13 @@ import jsonschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galaxy.client.source import parse
-from galaxy.client.source_yaml import write_yaml
-from galaxy.model import jobfile, plain
+from galaxy.client.source.source import parse
+from galaxy.client.source.yaml_format import write_yaml
 from galaxy.model.base import decode, encode
-from galaxy.model.flaw import write_path
-from galaxy.model.schema import schema
-from galaxy.model.spec import JobSpec
+from galaxy.model.jobspec import parsing, writing
+from galaxy.model.jobspec.diagnostics import write_path
+from galaxy.model.jobspec.schema import schema
+from galaxy.model.jobspec.spec import JobSpec
 from tests.unit.model.jobs import jobs
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,33 +31,33 @@ def written(spec: JobSpec) -> Any:
 @FEW
 @given(jobs())
 def test_valid_job_reads_back_from_its_own_tree(spec: JobSpec) -> None:
-    assert jobfile.load(plain.write(spec)) == spec
+    assert parsing.load(writing.write(spec)) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_survives_yaml(spec: JobSpec) -> None:
-    assert jobfile.load(parse(write_yaml(plain.write(spec)), name="x", format="yaml").tree) == spec
+    assert parsing.load(parse(write_yaml(writing.write(spec)), name="x", format="yaml").tree) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_survives_json_with_tabs_in_both_spellings(spec: JobSpec) -> None:
-    for tree in (plain.write(spec), written(spec)):
+    for tree in (writing.write(spec), written(spec)):
         text = json.dumps(tree, indent="\t")
-        assert jobfile.load(parse(text, name="x", format="json").tree) == spec
+        assert parsing.load(parse(text, name="x", format="json").tree) == spec
 
 
 @FEW
 @given(jobs())
 def test_what_the_reader_makes_passes_the_strict_codec(spec: JobSpec) -> None:
-    assert decode(encode(jobfile.load(plain.write(spec))), JobSpec) == spec
+    assert decode(encode(parsing.load(writing.write(spec))), JobSpec) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_satisfies_the_schema(spec: JobSpec) -> None:
-    SCHEMA.validate(plain.write(spec))
+    SCHEMA.validate(writing.write(spec))
     SCHEMA.validate(written(spec))
 
 
@@ -82,7 +82,7 @@ def test_unknown_field_is_named_wherever_it_stands(spec: JobSpec, data: st.DataO
     for step in path:
         place = place[step]
     place["qqqq"] = 1
-    flaws = jobfile.read(tree).flaws
+    flaws = parsing.read(tree).flaws
     assert [write_path(flaw.path) for flaw in flaws] == [write_path((*path, "qqqq"))]
     assert not SCHEMA.is_valid(tree)
 
@@ -104,7 +104,7 @@ def test_value_of_a_wrong_kind_is_named_and_nothing_else_is(spec: JobSpec, data:
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = [{"neither": "fish nor fowl"}]
-    assert {write_path(flaw.path) for flaw in jobfile.read(tree).flaws} == {write_path(path)}
+    assert {write_path(flaw.path) for flaw in parsing.read(tree).flaws} == {write_path(path)}
 
 
 TREES = st.recursive(
@@ -120,4 +120,4 @@ TREES = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(TREES)
 def test_no_tree_whatever_makes_the_reader_raise(tree: Any) -> None:
-    jobfile.read(tree)
+    parsing.read(tree)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.logfiles import Run, RunIndex, file_names, pieces, run_span
+from galaxy.model.messages.log_files import Run, RunIndex, file_names, pieces, run_span
 
 
 def test_files_are_named_newest_first():

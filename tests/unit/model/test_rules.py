@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from galaxy.model import jobfile, rules
+from galaxy.model.jobspec import parsing, rules
 
 
 def task(**fields: Any) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def task(**fields: Any) -> dict[str, Any]:
 
 def broken(*tasks: dict[str, Any], pod: dict[str, Any] | None = None, **top: Any) -> list[str]:
     tree = {"name": "web", "pod": {"tasks": list(tasks or (task(),))} | (pod or {})} | top
-    return [str(flaw) for flaw in jobfile.read(tree).flaws]
+    return [str(flaw) for flaw in parsing.read(tree).flaws]
 
 
 def volumes(*paths: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def test_unknown_scheme_of_a_package_is_refused() -> None:
 
 def test_server_refuses_paths_that_only_the_client_can_read() -> None:
     package = {"source": "build/a.tar.gz", "version": "1"}
-    spec = jobfile.load({"name": "web", "pod": {"tasks": [task(package=package)]}})
+    spec = parsing.load({"name": "web", "pod": {"tasks": [task(package=package)]}})
     assert "a path on the client" in rules.check(spec)[0]
 
 
@@ -184,5 +184,5 @@ def test_advice_names_what_was_probably_not_meant() -> None:
             "tasks": [task(ports=["x"], services=["s"], package={"source": "http://h/a", "version": "1"})]
         },
     }
-    assert len(rules.advice(jobfile.load(tree))) == 3
-    assert rules.advice(jobfile.load({"name": "web", "pod": {"tasks": [task()]}})) == []
+    assert len(rules.advice(parsing.load(tree))) == 3
+    assert rules.advice(parsing.load({"name": "web", "pod": {"tasks": [task()]}})) == []

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from galaxy.client.source import parse
-from galaxy.model import jobfile
-from galaxy.model.schema import schema
-from galaxy.model.spec import JobType
-from galaxy.model.template import template
+from galaxy.client.source.source import parse
+from galaxy.model.jobspec import parsing
+from galaxy.model.jobspec.schema import schema
+from galaxy.model.jobspec.spec import JobType
+from galaxy.model.jobspec.template import template
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = jsonschema.Draft202012Validator(schema())
@@ -32,14 +32,14 @@ def test_schema_in_docs_is_current() -> None:
 def test_examples_satisfy_schema_and_reader(path: Path) -> None:
     tree = parse(path.read_text(), name=str(path), format="yaml").tree
     SCHEMA.validate(tree)
-    jobfile.load(tree)
+    parsing.load(tree)
 
 
 @pytest.mark.parametrize("type_", [JobType.MONITOR, JobType.SERVICE, JobType.BATCH])
 def test_templates_satisfy_schema_and_reader(type_: JobType) -> None:
     tree = parse(template("web", type_), name="template", format="yaml").tree
     SCHEMA.validate(tree)
-    spec = jobfile.load(tree)
+    spec = parsing.load(tree)
     assert (spec.name, spec.type) == ("web", type_)
 
 
@@ -69,4 +69,4 @@ def test_schema_allows_the_shorthands(tree: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_schema_refuses_what_the_reader_refuses(tree: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid(tree)
-    assert jobfile.read(tree).flaws
+    assert parsing.read(tree).flaws

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from galaxy.errors import BadMessage, UsageError
+from galaxy.model.api.operations import SetQuota
 from galaxy.model.base import from_plain
-from galaxy.model.request import SetQuota
-from galaxy.model.user import check_pool_name, check_user_name
+from galaxy.model.stored.user import check_pool_name, check_user_name
 
 
 @pytest.mark.parametrize("name", ["ann", "_a", "0", "ann.b@c-d", "a" * 64])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from galaxy.errors import BadMessage
+from galaxy.model.api.operations import SubmitJob, UpdateJob
+from galaxy.model.api.strict import refuse_newlines, refuse_unknown
 from galaxy.model.base import WIRE_READABLE, WIRE_VERSION, check_wire, decode
-from galaxy.model.container import ContainerOrders
-from galaxy.model.request import SubmitJob, UpdateJob
-from galaxy.model.spec import JobSpec
-from galaxy.model.strict import refuse_newlines, refuse_unknown
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.container import ContainerOrders
 
 JOB = {
     "name": "web",

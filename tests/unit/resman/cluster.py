@@ -11,31 +11,36 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from galaxy.model.agent import AgentInfo, AgentReport, Beat, BeatsSeen
 from galaxy.model.base import decode, encode
-from galaxy.model.container import (
-    ContainerFound,
+from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import (
     ContainerOrders,
     ContainerState,
     Demand,
-    FoundState,
     GroupOrder,
     GroupOrders,
     GroupStatus,
     GroupStatuses,
+    ObservedContainer,
+    ObservedContainerState,
     PortDemand,
     Reason,
     TaskDemand,
     VolumeDemand,
 )
-from galaxy.model.digest import digest_of_container
+from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.step import Send, Step
 from galaxy.resman.logic import ResMan, ResManConfig
 
 MIB = 1024**2
 GIB = 1024**3
 START_S = 1_000_000.0
-HELD = (FoundState.MAKING, FoundState.READY, FoundState.ENDED, FoundState.DESTROYING)
+HELD = (
+    ObservedContainerState.MAKING,
+    ObservedContainerState.READY,
+    ObservedContainerState.ENDED,
+    ObservedContainerState.DESTROYING,
+)
 
 
 def demand(
@@ -85,7 +90,7 @@ class FakeAgent:
         self.name = agent.agent
         self.serial = 0
         self.epoch = 0
-        self.held: dict[tuple[str, int], ContainerFound] = {}
+        self.held: dict[tuple[str, int], ObservedContainer] = {}
         self.demands: dict[tuple[str, int], Demand] = {}
         self.gone: set[tuple[str, int]] = set()
         self.fails: Callable[[str, int], bool] = lambda container, incarnation: False
@@ -97,11 +102,11 @@ class FakeAgent:
         if orders.epoch < self.epoch:
             return []
         self.epoch = orders.epoch
-        news: list[ContainerFound] = []
+        news: list[ObservedContainer] = []
         for order in orders.destroy:
             for key in [k for k in self.held if k[0] == order.container and k[1] <= order.incarnation]:
                 self.gone.add(key)
-                news.append(replace(self.held.pop(key), state=FoundState.GONE))
+                news.append(replace(self.held.pop(key), state=ObservedContainerState.GONE))
             self.gone.add((order.container, order.incarnation))
             news.append(_gone(order.container, order.incarnation))
         for order in orders.create:
@@ -115,7 +120,7 @@ class FakeAgent:
         reports = [self.report(news)] if news else []
         return [*reports, self.report(full=True)] if orders.report else reports
 
-    def report(self, news: list[ContainerFound] | None = None, *, full: bool = False) -> AgentReport:
+    def report(self, news: list[ObservedContainer] | None = None, *, full: bool = False) -> AgentReport:
         self.serial += 1
         return AgentReport(
             agent=self.name,
@@ -127,12 +132,12 @@ class FakeAgent:
             containers=tuple(self.held.values() if full else news or ()),
         )
 
-    def beat(self, now_s: float) -> Beat:
+    def beat(self, now_s: float) -> Heartbeat:
         digest = 0
         for (container, incarnation), found in self.held.items():
-            if found.state is FoundState.READY:
+            if found.state is ObservedContainerState.READY:
                 digest ^= digest_of_container(container, incarnation)
-        return Beat(
+        return Heartbeat(
             agent=self.name, at_s=now_s, boot=self.info.boot, containers=digest, trouble=self.trouble,
             wire=self.wire,
         )  # fmt: skip
@@ -147,22 +152,22 @@ class FakeAgent:
         """Let PID 1 of the container's latest life die."""
         key = max(k for k in self.held if k[0] == container)
         reason = Reason(code="killed", message="PID 1 was killed by signal 9")
-        self.held[key] = replace(self.held[key], state=FoundState.ENDED, reason=reason)
+        self.held[key] = replace(self.held[key], state=ObservedContainerState.ENDED, reason=reason)
         return self.report([self.held[key]])
 
     def finish_making(self) -> AgentReport:
         """Finish everything that a slow agent is making."""
         news = []
         for key, found in self.held.items():
-            if found.state is FoundState.MAKING:
-                self.held[key] = replace(found, state=FoundState.READY)
+            if found.state is ObservedContainerState.MAKING:
+                self.held[key] = replace(found, state=ObservedContainerState.READY)
                 news.append(self.held[key])
         return self.report(news)
 
     def ready(self) -> dict[str, int]:
-        return {c: i for (c, i), found in self.held.items() if found.state is FoundState.READY}
+        return {c: i for (c, i), found in self.held.items() if found.state is ObservedContainerState.READY}
 
-    def _make(self, key: tuple[str, int], asked: Demand) -> ContainerFound:
+    def _make(self, key: tuple[str, int], asked: Demand) -> ObservedContainer:
         taken = {port for found in self.held.values() for port in found.ports.values()}
         ports = {}
         for port in asked.ports:
@@ -173,9 +178,15 @@ class FakeAgent:
             taken.add(number)
             ports[port.name] = number
         failed = self.fails(*key)
-        state = FoundState.ENDED if failed else FoundState.MAKING if self.slow else FoundState.READY
+        state = (
+            ObservedContainerState.ENDED
+            if failed
+            else ObservedContainerState.MAKING
+            if self.slow
+            else ObservedContainerState.READY
+        )
         self.demands[key] = asked
-        self.held[key] = ContainerFound(
+        self.held[key] = ObservedContainer(
             container=key[0],
             incarnation=key[1],
             state=state,
@@ -213,7 +224,7 @@ class Cluster:
         self.inbox: list[object] = []
         self.sent: list[Send] = []
         self.made_on: dict[tuple[str, int], str] = {}
-        self.beats: dict[str, Beat] = {}
+        self.beats: dict[str, Heartbeat] = {}
         self.serials: dict[str, int] = {}
         self.resman = ResMan(self.config)
         self.resman.lead(self.epoch, self.now_s)
@@ -258,7 +269,7 @@ class Cluster:
                 if name not in self.away:
                     self.beats[name] = agent.beat(self.now_s)
             if self.now_s == int(self.now_s):
-                self.inbox.append(BeatsSeen(now_s=self.now_s, beats=tuple(self.beats.values())))
+                self.inbox.append(HeartbeatsRead(now_s=self.now_s, beats=tuple(self.beats.values())))
 
     def step(self, events: list[object]) -> Step:
         step = self.resman.step(self.now_s, [_wired(event) for event in events])
@@ -355,15 +366,15 @@ class BadBus:
                 self.cluster.hear(body)
         answers, self.cluster.inbox = self.cluster.inbox, []
         for body in answers:
-            if isinstance(body, BeatsSeen):
+            if isinstance(body, HeartbeatsRead):
                 events.append(body)
             else:
                 self.send(body)
         self.cluster.step(events)
 
 
-def _gone(container: str, incarnation: int) -> ContainerFound:
-    return ContainerFound(container=container, incarnation=incarnation, state=FoundState.GONE)
+def _gone(container: str, incarnation: int) -> ObservedContainer:
+    return ObservedContainer(container=container, incarnation=incarnation, state=ObservedContainerState.GONE)
 
 
 def _wired(body: object) -> object:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from galaxy.resman.logic import ResMan
-from galaxy.resman.logic.books import Books
+from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.test_fuzz import Story
 
 COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held")
@@ -26,7 +26,7 @@ def test_books_begun_from_tables_are_those_kept_step_by_step(seed: int) -> None:
         assert facts(fresh.books) == facts(cluster.resman.books)
 
 
-def facts(books: Books) -> dict[str, Any]:
+def facts(books: ResManState) -> dict[str, Any]:
     """Return what is derived from tables, by name of agent."""
     view = books.view
     rows = {name: row for row, name in enumerate(view.names)}

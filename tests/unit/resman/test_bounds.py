@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from galaxy.model.container import ContainerState
+from galaxy.model.messages.container import ContainerState
 from galaxy.model.step import Send
-from galaxy.resman.logic.reports import NEWS_KEPT_MAX, NEWS_MAX
-from galaxy.resman.logic.timers import Backoff
+from galaxy.resman.logic.agents.reports import NEWS_KEPT_MAX, NEWS_MAX
+from galaxy.statemachine.resend_timers import AskLimiter
 from tests.unit.resman.cluster import _gone
 from tests.unit.resman.test_recovery import Led
 
@@ -37,7 +37,7 @@ def test_agent_that_never_sends_a_full_report_takes_no_more_place_and_counts_aga
 
 
 def test_names_that_were_asked_once_are_forgotten_when_forgiven_and_not_before() -> None:
-    asked = Backoff(1.0, 30.0)
+    asked = AskLimiter(1.0, 30.0)
     assert asked.due("steady", 0.0)
     for number in range(10_000):
         assert asked.due(f"h{number}", number / 10)

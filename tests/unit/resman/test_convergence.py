@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 
 from galaxy.errors import UsageError
-from galaxy.model.agent import AgentState, BeatsSeen
 from galaxy.model.base import WIRE_READABLE
-from galaxy.model.container import ContainerState, FoundState
-from galaxy.model.names import CONTAINER_APPLY
+from galaxy.model.messages.agent import AgentState, HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, ObservedContainerState
+from galaxy.model.messages.names import CONTAINER_APPLY
 from galaxy.resman.logic import ResManConfig
 from galaxy.resman.logic.config import patience
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
@@ -359,7 +359,7 @@ def test_a_reader_that_was_blind_counts_no_agent_dead_for_it() -> None:
     before = cluster.ready()
     cluster.now_s += 120.0  # Redis, the leader and the agents all stood still.
     old = tuple(cluster.beats.values())
-    cluster.step([BeatsSeen(now_s=cluster.now_s, beats=old)])
+    cluster.step([HeartbeatsRead(now_s=cluster.now_s, beats=old)])
     cluster.run(5.0)
     assert cluster.ready() == before
     assert all(r.state is AgentState.ALIVE for r in cluster.resman.books.agents.values())
@@ -460,7 +460,7 @@ def test_a_ready_container_stays_known_as_found_state_ready() -> None:
     cluster.order("web-1", 1)
     cluster.run(3.0)
     found = cluster.agents["h1"].held["web-1.0", 1]
-    assert found.state is FoundState.READY
+    assert found.state is ObservedContainerState.READY
     assert not [s for s in cluster.sent if s.task == CONTAINER_APPLY and s.body.report]
 
 

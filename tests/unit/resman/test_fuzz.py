@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from galaxy.model.agent import BeatsSeen
-from galaxy.model.container import ContainerState, GroupOrder, GroupOrders
+from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
 from tests.unit.resman.cluster import GIB, BadBus, Cluster, demand, info
 
 
@@ -33,7 +33,7 @@ class Story:
         for name, agent in cluster.agents.items():
             if name not in cluster.away:
                 cluster.beats[name] = agent.beat(cluster.now_s)
-        cluster.step([BeatsSeen(now_s=cluster.now_s, beats=tuple(cluster.beats.values()))])
+        cluster.step([HeartbeatsRead(now_s=cluster.now_s, beats=tuple(cluster.beats.values()))])
         for order in self.orders.values():  # AppMaster's audit, often.
             status = cluster.statuses.get(order.group)
             if self.random.random() < 0.2 or status is None or status.serial < order.serial:

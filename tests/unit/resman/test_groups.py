@@ -2,8 +2,8 @@
 
 from msgspec.structs import replace
 
-from galaxy.model.container import ContainerState, GroupOrder, GroupOrders, GroupStatus
-from galaxy.model.names import CONTAINER_APPLY, GROUP_STATUS
+from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders, GroupStatus
+from galaxy.model.messages.names import CONTAINER_APPLY, GROUP_STATUS
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
 

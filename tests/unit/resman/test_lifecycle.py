@@ -4,19 +4,20 @@ import itertools
 
 import pytest
 
-from galaxy.model.container import Container, ContainerState, Reason
+from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.stored.container import Container
 from galaxy.resman.logic.config import ResManConfig
-from galaxy.resman.logic.lifecycle import (
-    LAW,
-    Adopted,
+from galaxy.resman.logic.groups.transitions import (
+    TRANSITIONS,
     AgentLost,
-    Destroyed,
-    Ended,
-    Event,
-    Placed,
-    Released,
-    Started,
-    Wanted,
+    SlotAdopted,
+    SlotDestroyed,
+    SlotEvent,
+    SlotFailed,
+    SlotPlaced,
+    SlotReleased,
+    SlotRequested,
+    SlotStarted,
     after,
 )
 
@@ -25,15 +26,15 @@ WHY = Reason(code="test", message="a test says so")
 S = ContainerState
 NOW_S = 500.0
 
-EVENTS: dict[type[Event], Event] = {
-    Placed: Placed(incarnation=4, agent="h2"),
-    Started: Started(incarnation=3, ports={"http": 20001}),
-    Adopted: Adopted(incarnation=3, agent="h3", ports={"http": 20002}),
-    Ended: Ended(incarnation=3, reason=WHY),
+EVENTS: dict[type[SlotEvent], SlotEvent] = {
+    SlotPlaced: SlotPlaced(incarnation=4, agent="h2"),
+    SlotStarted: SlotStarted(incarnation=3, ports={"http": 20001}),
+    SlotAdopted: SlotAdopted(incarnation=3, agent="h3", ports={"http": 20002}),
+    SlotFailed: SlotFailed(incarnation=3, reason=WHY),
     AgentLost: AgentLost(incarnation=3, reason=WHY),
-    Released: Released(incarnation=3),
-    Wanted: Wanted(incarnation=3),
-    Destroyed: Destroyed(incarnation=3),
+    SlotReleased: SlotReleased(incarnation=3),
+    SlotRequested: SlotRequested(incarnation=3),
+    SlotDestroyed: SlotDestroyed(incarnation=3),
 }
 
 
@@ -53,21 +54,21 @@ def _slot(state: ContainerState) -> Container:
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(S, EVENTS)))
 def test_every_pair_of_state_and_event_goes_where_the_law_says_or_nowhere(
-    state: ContainerState, kind: type[Event]
+    state: ContainerState, kind: type[SlotEvent]
 ) -> None:
     before = _slot(state)
     result = after(before, EVENTS[kind], NOW_S, CONFIG)
-    expected = LAW.after(state, kind)
+    expected = TRANSITIONS.after(state, kind)
     if expected is None:
         assert result is before
     else:
         assert result.state is expected
         assert bool(result.agent) == (expected in (S.ALLOCATING, S.READY, S.DESTROYING))
-        assert result.incarnation == (4 if kind is Placed else 3)
+        assert result.incarnation == (4 if kind is SlotPlaced else 3)
 
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(S, EVENTS)))
-def test_an_echo_of_an_earlier_life_changes_nothing(state: ContainerState, kind: type[Event]) -> None:
+def test_an_echo_of_an_earlier_life_changes_nothing(state: ContainerState, kind: type[SlotEvent]) -> None:
     before = _slot(state)
     echo = EVENTS[kind].__class__(
         **{
@@ -81,7 +82,7 @@ def test_an_echo_of_an_earlier_life_changes_nothing(state: ContainerState, kind:
 
 
 def test_no_state_is_a_dead_end_while_the_group_lives() -> None:
-    leaving = {state for (state, _), to in LAW.pairs().items() if to is not state}
+    leaving = {state for (state, _), to in TRANSITIONS.pairs().items() if to is not state}
     assert leaving == set(S)
 
 
@@ -89,9 +90,9 @@ def test_failures_in_a_row_double_the_wait_up_to_its_maximum() -> None:
     waits = []
     slot = _slot(S.ALLOCATING)
     for _ in range(9):
-        ended = after(slot, Ended(incarnation=slot.incarnation, reason=WHY), NOW_S, CONFIG)
+        ended = after(slot, SlotFailed(incarnation=slot.incarnation, reason=WHY), NOW_S, CONFIG)
         waits.append(ended.retry_s - NOW_S)
-        placed = Placed(incarnation=ended.incarnation + 1, agent="h1")
+        placed = SlotPlaced(incarnation=ended.incarnation + 1, agent="h1")
         slot = after(ended, placed, NOW_S, CONFIG)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
@@ -99,22 +100,22 @@ def test_failures_in_a_row_double_the_wait_up_to_its_maximum() -> None:
 def test_the_last_five_agents_that_failed_are_avoided_latest_first() -> None:
     slot = _slot(S.PENDING)
     for number in range(7):
-        slot = after(slot, Placed(incarnation=slot.incarnation + 1, agent=f"h{number}"), NOW_S, CONFIG)
-        slot = after(slot, Ended(incarnation=slot.incarnation, reason=WHY), NOW_S, CONFIG)
+        slot = after(slot, SlotPlaced(incarnation=slot.incarnation + 1, agent=f"h{number}"), NOW_S, CONFIG)
+        slot = after(slot, SlotFailed(incarnation=slot.incarnation, reason=WHY), NOW_S, CONFIG)
     assert slot.avoid == ("h6", "h5", "h4", "h3", "h2")
 
 
 def test_a_long_life_forgives_earlier_failures() -> None:
-    slot = after(_slot(S.ALLOCATING), EVENTS[Ended], NOW_S, CONFIG)
-    slot = after(slot, EVENTS[Placed], NOW_S, CONFIG)
-    slot = after(slot, Started(incarnation=4, ports={}), NOW_S, CONFIG)
+    slot = after(_slot(S.ALLOCATING), EVENTS[SlotFailed], NOW_S, CONFIG)
+    slot = after(slot, EVENTS[SlotPlaced], NOW_S, CONFIG)
+    slot = after(slot, SlotStarted(incarnation=4, ports={}), NOW_S, CONFIG)
     later_s = NOW_S + CONFIG.reset_s
-    ended = after(slot, Ended(incarnation=4, reason=WHY), later_s, CONFIG)
+    ended = after(slot, SlotFailed(incarnation=4, reason=WHY), later_s, CONFIG)
     assert (ended.failures, ended.avoid, ended.retry_s - later_s) == (1, (), 1.0)
 
 
 def test_a_reason_stays_while_the_next_try_runs_and_goes_when_it_succeeds() -> None:
-    slot = after(_slot(S.ALLOCATING), EVENTS[Ended], NOW_S, CONFIG)
-    slot = after(slot, EVENTS[Placed], NOW_S, CONFIG)
+    slot = after(_slot(S.ALLOCATING), EVENTS[SlotFailed], NOW_S, CONFIG)
+    slot = after(slot, EVENTS[SlotPlaced], NOW_S, CONFIG)
     assert slot.reason == WHY
-    assert after(slot, Started(incarnation=4, ports={}), NOW_S, CONFIG).reason is None
+    assert after(slot, SlotStarted(incarnation=4, ports={}), NOW_S, CONFIG).reason is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.model.container import ContainerState, GroupOrders
-from galaxy.model.names import GROUP_STATUS
-from galaxy.model.quota import Amount, Ceiling, Quota, QuotaAck, QuotaOrder
-from galaxy.resman.logic.books import Books
+from galaxy.model.messages.container import ContainerState, GroupOrders
+from galaxy.model.messages.names import GROUP_STATUS
+from galaxy.model.messages.quota import QuotaAck, QuotaOrder
+from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
 HALF = demand(cpu=500, memory=GIB // 2, disk=GIB)
@@ -22,9 +23,9 @@ def ann(pool: str = "*", **ceiling: int) -> Quota:
     return Quota(user="ann", pool=pool, ceiling=Ceiling(**ceiling))
 
 
-def check_sums(books: Books) -> None:
+def check_sums(books: ResManState) -> None:
     """Assert that the sums are those of the rows, however they came about."""
-    fresh = Books(books.config)
+    fresh = ResManState(books.config)
     for table, copy in ((books.groups, fresh.groups), (books.containers, fresh.containers)):
         for key in table:
             copy.put(key, table[key])

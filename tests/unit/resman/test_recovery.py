@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import Leadership
-from galaxy.driver.ports import Grant
-from galaxy.model.agent import BeatsSeen
-from galaxy.model.container import (
+from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.messages.container import (
     ContainerOrders,
     ContainerState,
     GroupOrder,
@@ -19,11 +19,11 @@ from galaxy.model.container import (
     GroupStatus,
     GroupStatuses,
 )
-from galaxy.model.names import RESMAN
-from galaxy.model.quota import QuotaAck, QuotaOrder
+from galaxy.model.messages.names import RESMAN
+from galaxy.model.messages.quota import QuotaAck, QuotaOrder
+from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send, Step
-from galaxy.model.trace import TraceEvent
-from galaxy.nexus.memory import MemoryNexus
+from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan
 from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
 
@@ -58,8 +58,8 @@ class Led:
         self.agents = {name: FakeAgent(info(name)) for name in ("h1", "h2")}
         self.tick(*(agent.report(full=True) for agent in self.agents.values()), self.beats())
 
-    def beats(self) -> BeatsSeen:
-        return BeatsSeen(
+    def beats(self) -> HeartbeatsRead:
+        return HeartbeatsRead(
             now_s=self.now_s, beats=tuple(agent.beat(self.now_s) for agent in self.agents.values())
         )
 
@@ -231,6 +231,6 @@ def test_agent_of_a_foreign_version_is_refused_once_though_the_step_that_heard_o
     assert [event.kind for event in led.told("h1")] == ["agent.refused"]
 
 
-def _beats(led: Led, **changed: Any) -> BeatsSeen:
+def _beats(led: Led, **changed: Any) -> HeartbeatsRead:
     seen = led.beats()
     return replace(seen, beats=tuple(replace(beat, **changed) for beat in seen.beats))

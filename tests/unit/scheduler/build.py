@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from galaxy.model.agent import AgentInfo
-from galaxy.scheduler.shape import Ask, Load, Shape
-from galaxy.scheduler.view import ClusterView
+from galaxy.model.messages.agent import AgentInfo
+from galaxy.scheduler.cluster_view import ClusterView
+from galaxy.scheduler.requests import Ask, Load, Shape
 
 GIB = 1024**3
 

@@ -1,9 +1,9 @@
 """Why not."""
 
-from galaxy.model.container import Reason
+from galaxy.model.messages.container import Reason
+from galaxy.scheduler.cluster_view import ClusterView, Standing
 from galaxy.scheduler.place import place
-from galaxy.scheduler.shape import Ask
-from galaxy.scheduler.view import ClusterView, Standing
+from galaxy.scheduler.requests import Ask
 from tests.unit.scheduler.build import GIB, agent, ask, load, view
 
 

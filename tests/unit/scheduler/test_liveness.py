@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from galaxy.model.container import ContainerFound, FoundState
+from galaxy.model.messages.container import ObservedContainer, ObservedContainerState
+from galaxy.scheduler.cluster_view import Standing
 from galaxy.scheduler.liveness import Pulse
 from galaxy.scheduler.reconcile import difference
-from galaxy.scheduler.view import Standing
 
 
 def _pulse() -> Pulse:
@@ -66,5 +66,5 @@ def test_only_a_full_report_shows_that_something_is_missing() -> None:
     assert difference(booked, found, full=False).missing == ()
 
 
-def _found(container: str, incarnation: int) -> ContainerFound:
-    return ContainerFound(container=container, incarnation=incarnation, state=FoundState.READY)
+def _found(container: str, incarnation: int) -> ObservedContainer:
+    return ObservedContainer(container=container, incarnation=incarnation, state=ObservedContainerState.READY)

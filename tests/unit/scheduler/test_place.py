@@ -5,19 +5,19 @@ from collections import Counter
 
 import pytest
 
-from galaxy.model.agent import AgentInfo
+from galaxy.model.messages.agent import AgentInfo
+from galaxy.scheduler.cluster_view import ClusterView, Standing
 from galaxy.scheduler.place import place
-from galaxy.scheduler.shape import Load, Plan, shape_of
-from galaxy.scheduler.view import ClusterView, Standing
+from galaxy.scheduler.requests import Load, PlacementPlan, shape_of
 from tests.unit.resman.cluster import demand
 from tests.unit.scheduler.build import GIB, agent, ask, load, view
 
 
-def _per_agent(plan: Plan) -> dict[str, int]:
+def _per_agent(plan: PlacementPlan) -> dict[str, int]:
     return dict(Counter(placement.agent for placement in plan.placements))
 
 
-def _where(plan: Plan) -> dict[str, str]:
+def _where(plan: PlacementPlan) -> dict[str, str]:
     return {placement.container: placement.agent for placement in plan.placements}
 
 

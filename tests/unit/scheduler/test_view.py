@@ -4,8 +4,8 @@ import random
 
 import numpy as np
 
-from galaxy.scheduler.shape import AMOUNT_MAX, Load
-from galaxy.scheduler.view import ClusterView
+from galaxy.scheduler.cluster_view import ClusterView
+from galaxy.scheduler.requests import AMOUNT_MAX, Load
 from tests.unit.scheduler.build import GIB, agent, load, view
 
 COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held", "room")

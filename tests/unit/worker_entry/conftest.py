@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from galaxy.model.pod import Exit, PodOrder
-from galaxy.model.spec import CpuSpec, MemorySpec, TaskSpec
-from galaxy.worker_entry.logic.nouns import Effect, Ended, Event, Ordered, Pod, Task, Ticked
+from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, TaskSpec
+from galaxy.model.messages.pod import Exit, PodOrder
+from galaxy.worker_entry.logic.effects import Effect
+from galaxy.worker_entry.logic.events import Event, Ordered, ProgramEnded, Ticked
 from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.records import Pod, Task
 
 
 def make_spec(start: str = "run", name: str = "main", **more: Any) -> TaskSpec:
@@ -50,7 +52,7 @@ class World:
 
     def exit(self, code: int | None = None, signal: int | None = None, **more: Any) -> tuple[Effect, ...]:
         exit_ = Exit(at_s=self.now_s, code=code, signal=signal, **more)
-        return self.feed(Ended(task="main", run=self.task.run, exit=exit_))
+        return self.feed(ProgramEnded(task="main", run=self.task.run, exit=exit_))
 
     @property
     def task(self) -> Task:

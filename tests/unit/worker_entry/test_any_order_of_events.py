@@ -11,35 +11,37 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galaxy.model.container import Reason
-from galaxy.model.pod import Exit, PodOrder, PodState, TaskState
-from galaxy.model.spec import CpuSpec, DataSpec, MemorySpec, PackageSpec, RestartSpec, TaskSpec
-from galaxy.worker_entry.logic.nouns import (
+from galaxy.model.jobspec.spec import CpuSpec, DataSpec, MemorySpec, PackageSpec, RestartSpec, TaskSpec
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import Exit, PodOrder, PodState, TaskState
+from galaxy.worker_entry.logic.effects import (
     CancelDeploy,
-    DeployFailed,
     Effect,
-    Emptied,
-    Ended,
-    Event,
     KillTask,
-    Ordered,
-    Placed,
     PlacePackages,
-    Pod,
     Probe,
-    Probed,
-    QuitAsked,
-    ReloadEnded,
     RunReload,
-    Staged,
     StagePackages,
-    Started,
     StartProgram,
     StopProgram,
     Terminate,
+)
+from galaxy.worker_entry.logic.events import (
+    DeployFailed,
+    Emptied,
+    Event,
+    Ordered,
+    PackagesPlaced,
+    PackagesStaged,
+    Probed,
+    ProgramEnded,
+    ProgramStarted,
+    QuitAsked,
+    ReloadEnded,
     Ticked,
 )
 from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.records import Pod
 from galaxy.worker_entry.logic.report import found, state_of
 
 
@@ -78,7 +80,7 @@ class Machine:
                 assert set(self.files) == set(task.wanted), "not the files that are wanted"
                 self.alive = self.run = effect.run
                 self.left_over = True
-                self.feed(Started(task="main", run=effect.run, at_s=self.now_s))
+                self.feed(ProgramStarted(task="main", run=effect.run, at_s=self.now_s))
             case StagePackages():
                 self.staging, self.placing = effect, None
             case PlacePackages():
@@ -97,7 +99,7 @@ class Machine:
         if effect is None:
             return False
         if ok:
-            self.feed(Staged(task="main", deploy=effect.deploy))
+            self.feed(PackagesStaged(task="main", deploy=effect.deploy))
         else:
             reason = Reason(code="deploy-failed")
             self.feed(DeployFailed(task="main", deploy=effect.deploy, reason=reason, retry=retry))
@@ -108,14 +110,14 @@ class Machine:
         if effect is None:
             return False
         self.files = effect.wanted
-        self.feed(Placed(task="main", deploy=effect.deploy))
+        self.feed(PackagesPlaced(task="main", deploy=effect.deploy))
         return True
 
     def exit(self, code: int) -> bool:
         run, self.alive = self.alive, None
         if run is None:
             return False
-        self.feed(Ended(task="main", run=run, exit=Exit(at_s=self.now_s, code=code)))
+        self.feed(ProgramEnded(task="main", run=run, exit=Exit(at_s=self.now_s, code=code)))
         return True
 
     def empty(self) -> bool:
@@ -290,5 +292,5 @@ def test_terminate_is_owed_to_what_a_stop_command_left():
     spec = msgspec.structs.replace(make_spec("one", 0, 0, None), stop="stop")
     machine.feed(Ordered(order=make_order(1, spec, batch=False)))
     machine.feed(Ordered(order=make_order(2, spec, run=False, batch=False)))
-    machine.feed(Ended(task="main", run=1, exit=Exit(at_s=0.0, code=0)))
+    machine.feed(ProgramEnded(task="main", run=1, exit=Exit(at_s=0.0, code=0)))
     assert [type(effect) for effect in owed] == [StartProgram, StopProgram, Terminate]

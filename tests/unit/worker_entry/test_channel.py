@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 
 from galaxy.model.base import decode, encode
-from galaxy.model.pod import PodFound, PodState
-from galaxy.model.worker import Exec, ExecStarted, Report, ToWorker
-from galaxy.worker_entry.channel import Channel
-from galaxy.worker_entry.loop import Loop
+from galaxy.model.messages.pod import ObservedPod, PodState
+from galaxy.model.messages.worker import Exec, ExecStarted, Report, ToWorker
+from galaxy.worker_entry.channel import AgentChannel
+from galaxy.worker_entry.event_loop import Loop
 
 
 def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) -> None:
@@ -18,13 +18,15 @@ def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) 
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(tmp_path / "worker"))
     listening.listen(1)
-    Channel(
+    AgentChannel(
         loop,
         listening.detach(),
         received=lambda packet, files: received.append(packet),
         connected=lambda: None,
         lost=lambda: None,
-        report=lambda: Report(pod=PodFound(pod="w.0", incarnation=1, generation=0, state=PodState.PENDING)),
+        report=lambda: Report(
+            pod=ObservedPod(pod="w.0", incarnation=1, generation=0, state=PodState.PENDING)
+        ),
     )
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     agent.settimeout(30)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.pod import TaskState
-from galaxy.model.spec import HealthSpec, PortSpec, ServiceSpec
+from galaxy.model.jobspec.spec import HealthSpec, PortSpec, ServiceSpec
+from galaxy.model.messages.pod import TaskState
 from galaxy.worker_entry.logic import health
-from galaxy.worker_entry.logic.nouns import Probe, Probed
+from galaxy.worker_entry.logic.effects import Probe
+from galaxy.worker_entry.logic.events import Probed
 
 CHECK = HealthSpec(type="tcp", port="web", interval=2.0, failures=3)
 SERVICE = {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)}

@@ -6,29 +6,29 @@ import itertools
 
 import pytest
 
-from galaxy.model.pod import TaskState
-from galaxy.worker_entry.logic.law import LAW, move
-from galaxy.worker_entry.logic.nouns import (
+from galaxy.model.messages.pod import TaskState
+from galaxy.worker_entry.logic.events import (
     Begun,
     Completed,
     Crashed,
     Emptied,
     GaveUp,
     Halted,
-    Placed,
+    PackagesPlaced,
     Restarted,
     Resumed,
-    Task,
-)  # fmt: skip
+)
+from galaxy.worker_entry.logic.records import Task
+from galaxy.worker_entry.logic.transitions import TRANSITIONS, move
 
-EVENTS = (Begun, Completed, Crashed, Emptied, GaveUp, Halted, Placed, Restarted, Resumed)
+EVENTS = (Begun, Completed, Crashed, Emptied, GaveUp, Halted, PackagesPlaced, Restarted, Resumed)
 PAIRS = list(itertools.product(TaskState, EVENTS))
 
 
 @pytest.mark.parametrize(("state", "event"), PAIRS)
 def test_move_follows_the_table_and_refuses_what_it_does_not_hold(spec, state, event):
     task = Task(spec=spec(), state=state)
-    after = LAW.pairs().get((state, event))
+    after = TRANSITIONS.pairs().get((state, event))
     if after is None:
         with pytest.raises(AssertionError, match="not legal"):
             move(task, event)
@@ -37,23 +37,23 @@ def test_move_follows_the_table_and_refuses_what_it_does_not_hold(spec, state, e
 
 
 def test_table_holds_nothing_but_known_states_and_events():
-    assert set(LAW.pairs()) <= set(PAIRS)
+    assert set(TRANSITIONS.pairs()) <= set(PAIRS)
 
 
 def test_every_state_is_reached_from_pending_and_can_be_left():
     reached = {TaskState.PENDING}
     for _ in TaskState:
-        reached |= {after for (state, _), after in LAW.pairs().items() if state in reached}
+        reached |= {after for (state, _), after in TRANSITIONS.pairs().items() if state in reached}
     assert reached == set(TaskState)
-    assert {state for state, _ in LAW.pairs()} == set(TaskState)
+    assert {state for state, _ in TRANSITIONS.pairs()} == set(TaskState)
 
 
 @pytest.mark.parametrize("state", TaskState)
 def test_every_state_can_be_told_to_stop(state):
-    assert LAW.after(state, Halted) == TaskState.STOPPING
+    assert TRANSITIONS.after(state, Halted) == TaskState.STOPPING
 
 
 def test_nothing_runs_out_of_finished_or_failed_without_a_new_beginning():
     for state in (TaskState.FINISHED, TaskState.FAILED):
-        events = {event for known, event in LAW.pairs() if known == state}
+        events = {event for known, event in TRANSITIONS.pairs() if known == state}
         assert events == {Begun, Halted}

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.model.container import Reason
-from galaxy.model.pod import Exit, PodState, TaskState
-from galaxy.model.spec import (
+from galaxy.model.jobspec.spec import (
     CpuSpec,
     DataSpec,
     HealthSpec,
@@ -14,25 +12,23 @@ from galaxy.model.spec import (
     PortSpec,
     RestartSpec,
     ServiceSpec,
-)  # fmt: skip
-from galaxy.model.taskchange import Change, between
-from galaxy.worker_entry.logic.nouns import (
+)
+from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import Exit, PodState, TaskState
+from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages, StartProgram, StopProgram
+from galaxy.worker_entry.logic.events import (
     DeployFailed,
     Emptied,
-    Ended,
-    Placed,
-    PlacePackages,
+    PackagesPlaced,
+    PackagesStaged,
     Probed,
+    ProgramEnded,
+    ProgramStarted,
     QuitAsked,
-    Reload,
     ReloadEnded,
-    Staged,
-    StagePackages,
-    Started,
-    StartProgram,
-    StopProgram,
-    Then,
-)  # fmt: skip
+)
+from galaxy.worker_entry.logic.records import Reload, Then
 from galaxy.worker_entry.logic.report import found, state_of
 
 PACKAGE = PackageSpec(source="http://x/a", version="1")
@@ -49,10 +45,10 @@ def report(world):
 
 def deploy(world):
     """Let a deployment that is under way come to its end."""
-    world.feed(Staged(task="main", deploy=world.task.deploy))
+    world.feed(PackagesStaged(task="main", deploy=world.task.deploy))
     if world.task.state is TaskState.STOPPING:
         leave(world)
-    world.feed(Placed(task="main", deploy=world.task.deploy))
+    world.feed(PackagesPlaced(task="main", deploy=world.task.deploy))
 
 
 def leave(world):
@@ -63,21 +59,24 @@ def leave(world):
 @pytest.mark.parametrize(
     ("more", "change"),
     [
-        ({"start": "other"}, Change.REDEPLOY),
-        ({"package": NEWER}, Change.REDEPLOY),
-        ({"package": None}, Change.REDEPLOY),
-        ({"env": {"A": "2"}}, Change.REDEPLOY),
-        ({"data": data("2")}, Change.RELOAD),
-        ({"data": data("2", reload="")}, Change.REDEPLOY),
-        ({"data": None}, Change.REDEPLOY),
-        ({"data": data("1", reload="other")}, Change.NONE),
-        ({"stop": "other"}, Change.NONE),
-        ({"health": HealthSpec(type="command", command="x")}, Change.NONE),
-        ({"restart": RestartSpec(policy="never")}, Change.NONE),
-        ({"cpu": CpuSpec(millicores=500)}, Change.NONE),
-        ({"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)}, Change.NONE),
-        ({"data": data("2"), "start": "other"}, Change.REDEPLOY),
-        ({}, Change.NONE),
+        ({"start": "other"}, TaskChange.REDEPLOY),
+        ({"package": NEWER}, TaskChange.REDEPLOY),
+        ({"package": None}, TaskChange.REDEPLOY),
+        ({"env": {"A": "2"}}, TaskChange.REDEPLOY),
+        ({"data": data("2")}, TaskChange.RELOAD),
+        ({"data": data("2", reload="")}, TaskChange.REDEPLOY),
+        ({"data": None}, TaskChange.REDEPLOY),
+        ({"data": data("1", reload="other")}, TaskChange.NONE),
+        ({"stop": "other"}, TaskChange.NONE),
+        ({"health": HealthSpec(type="command", command="x")}, TaskChange.NONE),
+        ({"restart": RestartSpec(policy="never")}, TaskChange.NONE),
+        ({"cpu": CpuSpec(millicores=500)}, TaskChange.NONE),
+        (
+            {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)},
+            TaskChange.NONE,
+        ),
+        ({"data": data("2"), "start": "other"}, TaskChange.REDEPLOY),
+        ({}, TaskChange.NONE),
     ],
 )
 def test_only_what_matters_to_the_program_changes_it(spec, more, change):
@@ -92,9 +91,9 @@ def test_task_without_packages_starts_at_once(world, spec, kinds):
 
 def test_task_with_a_package_is_staged_placed_and_started(world, spec, kinds):
     assert world.order(spec(package=PACKAGE)) == (StagePackages(task="main", deploy=1, packages=(PACKAGE,)),)
-    placing = world.feed(Staged(task="main", deploy=1))
+    placing = world.feed(PackagesStaged(task="main", deploy=1))
     assert placing == (PlacePackages(task="main", deploy=1, wanted=(PACKAGE,)),)
-    assert kinds(world.feed(Placed(task="main", deploy=1))) == ["StartProgram"]
+    assert kinds(world.feed(PackagesPlaced(task="main", deploy=1))) == ["StartProgram"]
 
 
 @pytest.mark.parametrize("generation", [0, 3, 5])
@@ -127,11 +126,11 @@ def test_old_program_is_stopped_only_when_the_new_package_is_staged(world, spec,
     assert kinds(world.order(spec(package=NEWER, stop="new stop"))) == ["StagePackages"]
     assert report(world).state == PodState.DEPLOYING
     assert report(world).tasks[0].version == "1"
-    stop = world.feed(Staged(task="main", deploy=2))
+    stop = world.feed(PackagesStaged(task="main", deploy=2))
     assert [(type(each), each.spec.stop) for each in stop] == [(StopProgram, "old stop")]
     world.exit(signal=15)
     assert kinds(world.feed(Emptied(task="main", run=1))) == ["PlacePackages"]
-    start = world.feed(Placed(task="main", deploy=2))
+    start = world.feed(PackagesPlaced(task="main", deploy=2))
     assert [type(each) for each in start] == [StartProgram]
     assert report(world).tasks[0].version == "2"
 
@@ -143,7 +142,7 @@ def test_old_program_that_dies_while_the_new_package_comes_is_not_restarted(worl
     assert kinds(world.exit(code=1)) == ["KillTask"]
     assert world.task.state == TaskState.DEPLOYING
     world.feed(Emptied(task="main", run=1))
-    assert kinds(world.feed(Staged(task="main", deploy=2))) == ["PlacePackages"]
+    assert kinds(world.feed(PackagesStaged(task="main", deploy=2))) == ["PlacePackages"]
 
 
 def test_package_that_cannot_be_had_stops_the_old_program_and_fails(world, spec, kinds):
@@ -162,7 +161,7 @@ def test_rollback_while_the_new_package_comes_keeps_the_old_files(world, spec, k
     world.order(spec(package=NEWER))
     effects = world.order(spec(package=PACKAGE))
     assert "StagePackages" not in kinds(effects)
-    assert world.feed(Staged(task="main", deploy=2)) == ()
+    assert world.feed(PackagesStaged(task="main", deploy=2)) == ()
     leave(world)
     assert world.task.state == TaskState.RUNNING
     assert world.task.live.package == PACKAGE
@@ -172,7 +171,7 @@ def test_interrupted_replacement_is_never_taken_for_the_old_package(world, spec)
     world.order(spec(package=PACKAGE))
     deploy(world)
     world.order(spec(package=NEWER))
-    world.feed(Staged(task="main", deploy=2))
+    world.feed(PackagesStaged(task="main", deploy=2))
     leave(world)  # Files of version 2 are being moved in place now.
     effects = world.order(spec(package=PACKAGE))
     assert effects == (StagePackages(task="main", deploy=3, packages=(PACKAGE,)),)
@@ -199,8 +198,8 @@ def test_new_data_is_reloaded_and_counts_once_the_command_is_done(world, spec, k
     assert report(world).healthy
     assert kinds(world.order(spec(data=data("2")))) == ["StagePackages"]
     assert not report(world).healthy and report(world).state == PodState.RUNNING
-    assert kinds(world.feed(Staged(task="main", deploy=2))) == ["PlacePackages"]
-    assert kinds(world.feed(Placed(task="main", deploy=2))) == ["RunReload"]
+    assert kinds(world.feed(PackagesStaged(task="main", deploy=2))) == ["PlacePackages"]
+    assert kinds(world.feed(PackagesPlaced(task="main", deploy=2))) == ["RunReload"]
     assert not report(world).healthy
     world.feed(ReloadEnded(task="main", run=1, status=0))
     assert report(world).healthy
@@ -288,7 +287,7 @@ def test_task_that_left_the_order_is_stopped_and_forgotten(make_world, spec):
     names = {task.name: task for task in world.pod.tasks}
     assert names["main"].state == TaskState.STOPPING
     exit_ = Exit(at_s=0.0, signal=15)
-    world.feed(Ended(task="main", run=1, exit=exit_))
+    world.feed(ProgramEnded(task="main", run=1, exit=exit_))
     world.feed(Emptied(task="main", run=1))
     assert [task.name for task in world.pod.tasks] == ["side"]
 
@@ -312,10 +311,10 @@ def test_echo_of_an_earlier_run_changes_nothing(world, spec):
     world.wait()
     before = world.pod
     for event in (
-        Started(task="main", run=1, at_s=1.0),
+        ProgramStarted(task="main", run=1, at_s=1.0),
         Emptied(task="main", run=1),
         Probed(task="main", run=1, probe=1, ok=False),
-        Placed(task="main", deploy=0),
+        PackagesPlaced(task="main", deploy=0),
     ):
         world.feed(event)
         assert world.pod == before

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from galaxy.model.pod import PodOrder, PodState, TaskState
-from galaxy.worker_entry.logic.nouns import Health, Pod, Reload, Task
+from galaxy.model.messages.pod import PodOrder, PodState, TaskState
+from galaxy.worker_entry.logic.records import Health, Pod, Reload, Task
 from galaxy.worker_entry.logic.report import WORST_FIRST, found, state_of
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.pod import Exit, TaskState
-from galaxy.model.spec import RestartSpec
-from galaxy.worker_entry.logic.nouns import Emptied
+from galaxy.model.jobspec.spec import RestartSpec
+from galaxy.model.messages.pod import Exit, TaskState
+from galaxy.worker_entry.logic.events import Emptied
 from galaxy.worker_entry.logic.restart import (
     BATCH,
     DEPLOY_ATTEMPTS,
@@ -19,7 +19,7 @@ from galaxy.worker_entry.logic.restart import (
     after_exit,
     after_failed_deploy,
     rule,
-)  # fmt: skip
+)
 
 WELL = Exit(at_s=0, code=0)
 BADLY = Exit(at_s=0, code=1)

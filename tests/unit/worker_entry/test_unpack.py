@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.spec import PackageSpec
-from galaxy.worker_entry.logic.archive import Refused, safe_mode, safe_name, safe_symlink
+from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.worker_entry.logic.archive import MemberRefused, safe_mode, safe_name, safe_symlink
 from galaxy.worker_entry.unpack import Failed, discard, label, place, stage
 from tests.support.archives import make_member, make_tar
 
@@ -40,7 +40,7 @@ def tree(where):
 def test_safe_name_stays_inside_or_is_refused(name):
     try:
         safe = safe_name(name)
-    except Refused:
+    except MemberRefused:
         return
     assert os.path.normpath(os.path.join("/root", safe)).startswith("/root")
     assert ".." not in safe.split("/") and not safe.startswith("/")
@@ -53,7 +53,7 @@ def test_safe_name_stays_inside_or_is_refused(name):
 def test_safe_symlink_points_inside_or_is_refused(name, target):
     try:
         safe_symlink(name, target)
-    except Refused:
+    except MemberRefused:
         return
     resolved = os.path.normpath(os.path.join("/root", os.path.dirname(name), target))
     assert resolved == "/root" or resolved.startswith("/root/")

@@ -1,0 +1,307 @@
+"""The agent of one host: what ``galaxy agent`` runs inside its Celery worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from galaxy.agent.config import MODES, AgentConfig
+from galaxy.agent.disk_store import AgentStore
+from galaxy.agent.heartbeat import HeartbeatSink, HeartbeatThread
+from galaxy.agent.housekeeping import Housekeeping
+from galaxy.agent.inbox import AgentInbox
+from galaxy.agent.inventory import UsageSampler, describe, inventory, kernel_boot
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.events import ClockSeen
+from galaxy.agent.logic.records import HostedPhase, container_key
+from galaxy.agent.loop import AgentLoop
+from galaxy.agent.packages.cache import Packages
+from galaxy.agent.report_publisher import ReportPublisher
+from galaxy.agent.sessions.exec_session import Sink
+from galaxy.agent.sessions.sessions import Sessions, SessionSource
+from galaxy.container.host_support import HostAbilities, probe
+from galaxy.container.kernel.uid_ranges import claim, hold, sweep
+from galaxy.container.launcher.plan import FULL
+from galaxy.container.runtime import Runtime
+from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
+from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.pod import PodOrders
+from galaxy.model.messages.worker import Exec, ToWorker
+from galaxy.model.step import Send
+
+_LOG: Final = logging.getLogger(__name__)
+BEGIN_S: Final = 30.0
+STOP_S: Final = 5.0
+
+
+class AgentNexus(HeartbeatSink, SessionSource, Protocol):
+    """What the agent uses of ``galaxy.nexus.nexus.Nexus``."""
+
+
+class AgentService:
+    """Containers and pods of this host, from ``start`` to ``stop``; programs outlive it.
+
+    ``publish`` sends a report and may block or raise: it is called from a thread of its own.
+    The methods for Celery's handlers only record and wake. When the loop itself fails, which
+    is a defect, the process is asked to end (``failed``), so that a fresh one adopts what runs.
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        nexus: AgentNexus,
+        publish: Callable[[Send], None],
+        *,
+        failed: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
+    ) -> None:
+        self.config = config
+        self.boot = uuid.uuid4().hex[:12]
+        self._nexus = nexus
+        self._failed = failed
+        self._inbox = AgentInbox()
+        self._publisher = ReportPublisher(publish, self._inbox)
+        self._info: AgentInfo | None = None
+        self._lock_fd = -1
+        self._claimed = False
+        self._thread = threading.Thread(target=self._run, name="agent-loop", daemon=True)
+
+    @property
+    def info(self) -> AgentInfo:
+        """The inventory; known once started."""
+        assert self._info is not None
+        return self._info
+
+    def start(self) -> None:
+        """Take stock, find what runs, adopt it, and begin to report; returns when that is done.
+
+        Raises:
+            HostError: this host or its state directory can not be used; says why.
+            UsageError: an option makes no sense. Unreachable: the launcher does not answer.
+        """
+        config = self.config
+        abilities = probe()
+        mode, run_as = _mode_of(config, abilities), _run_as(config, abilities)
+        self._claim_state()
+        try:
+            self._store = AgentStore(config.state / "agent.db")
+            boot = kernel_boot()
+            before = self._store.fact("kernel-boot", boot)
+            self._info = inventory(
+                config,
+                boot=self.boot,
+                mode=mode,
+                enforced=abilities.enforced if mode == abilities.mode else (),
+                kernel=abilities.kernel,
+                cgroup=abilities.cgroup if mode == FULL else "",
+            )
+            logic = AgentLogic(self._info)
+            self._store.load(logic.tables)
+            logic.loaded()
+            if mode == FULL and not config.run_user:
+                self._claimed = True
+                logic.give_uids(*claim(config.state, config.uids, 2 * config.containers_max))
+            self._runtime = Runtime(config.state, cgroup_root=config.cgroup_root, mode=mode)
+            self._runtime.start()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+        self._begin(logic, run_as, rebooted=before is not None and before != boot)
+
+    def _begin(self, logic: AgentLogic, run_as: tuple[int, int], *, rebooted: bool) -> None:
+        config = self.config
+        self._packages = Packages(
+            config.state / "packages",
+            config.package_roots,
+            bytes_max=config.packages_bytes_max,
+            package_bytes_max=config.package_bytes_max,
+            timeout_s=config.package_timeout_s,
+        )
+        self._loop = AgentLoop(
+            config,
+            logic,
+            self._store,
+            self._runtime,
+            self._packages,
+            publisher=self._publisher,
+            inbox=self._inbox,
+            run_as=run_as,
+            rebooted=rebooted,
+        )
+        self._chores = Housekeeping(
+            config, self._runtime, self._packages, self._inbox, lambda: self._loop.lives
+        )
+        self._heart = HeartbeatThread(
+            self._nexus,
+            UsageSampler(config.state),
+            agent=config.name,
+            boot=self.boot,
+            beat_s=config.beat_s,
+            usage_s=config.usage_s,
+            digests=lambda: self._loop.digests,
+            stuck_s=self._inbox.oldest_s,
+            pods=lambda: self._chores.usage,
+            trouble=lambda: self._loop.trouble,
+            clock=lambda redis_s: self._inbox.put(ClockSeen(redis_s=redis_s)),
+        )
+        self._sessions = Sessions(
+            self._nexus,
+            _LoopWorker(self._loop, self._inbox),
+            config.state / "logs",
+            alive=self._alive,
+            sessions_max=config.sessions_max,
+            idle_s=config.session_idle_s,
+        )
+        self._publisher.start()
+        self._thread.start()
+        if not self._loop.begun.wait(BEGIN_S):
+            raise Unreachable(f"agent {config.name} did not begin within {BEGIN_S:g} s")
+        self._heart.start()
+        self._chores.start()
+        _LOG.info("event=agent.started agent=%s boot=%s %s", config.name, self.boot, describe(self.info))
+
+    def stop(self) -> None:
+        """End the agent. Programs run on, unless the agent is ephemeral: then nothing is left."""
+        if self.config.ephemeral and self._thread.is_alive():
+            left = self.destroy_all()
+            if left:
+                _LOG.error("event=agent.left containers=%r", left)
+        self._heart.stop(STOP_S)
+        self._chores.stop(STOP_S)
+        self._sessions.close(STOP_S)
+        self._packages.close()
+        self._loop.end()
+        self._thread.join(STOP_S)
+        self._publisher.stop(STOP_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+            self._runtime.close()
+            self._store.close()
+            self._inbox.close()
+        os.close(self._lock_fd)
+        if self.config.ephemeral and self._claimed:
+            try:
+                sweep()
+            except (OSError, HostError) as error:  # It stays claimed until another agent claims or sweeps.
+                _LOG.warning("event=agent.uids-left cause=%r", str(error))
+        _LOG.info("event=agent.stopped agent=%s boot=%s", self.config.name, self.boot)
+
+    # ---- called by Celery's handlers
+
+    def container_orders(self, orders: ContainerOrders) -> None:
+        """Record ResMan's orders and wake the loop; beyond a bound they are dropped, and come again."""
+        self._inbox.order(orders)
+
+    def pod_orders(self, orders: PodOrders) -> None:
+        """Record AppMaster's orders and wake the loop; beyond a bound they are dropped, and come again."""
+        self._inbox.order(orders)
+
+    def log_session(self, order: LogSession) -> None:
+        """Stream logs of a pod into a session, in a thread."""
+        self._sessions.log(order)
+
+    def exec_session(self, order: ExecSession) -> None:
+        """Run a command in a pod over a session, in a thread."""
+        self._sessions.exec(order)
+
+    # ---- the end of everything
+
+    def destroy_all(self, timeout_s: float = 20.0) -> list[str]:
+        """Destroy every container and end the launcher; return the lives that resist."""
+        self._loop.empty.clear()
+        self._loop.unwant_everything(self.config.destroy_grace_s)
+        stopped = threading.Event()
+        problem: list[str] = []
+
+        def said(error: GalaxyError | None) -> None:
+            problem.extend([] if error is None else [error.message])
+            stopped.set()
+
+        # Once every life is gone from the table; a host without any is empty at once.
+        self._inbox.call(lambda: self._loop.empty.set() if not self._loop.lives else None)
+        if self._loop.empty.wait(timeout_s):
+            self._inbox.call(lambda: self._loop.stop_launcher(said))
+            stopped.wait(timeout_s)
+        return problem or sorted(self._loop.lives)
+
+    # ---- helpers
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except Exception:  # noqa: BLE001 - told in full, and the process ends
+            _LOG.exception("event=agent.failed agent=%s", self.config.name)
+            self._failed()
+
+    def _alive(self, container: str, incarnation: int) -> bool:
+        return self._loop.lives.get(container_key(container, incarnation)) in (
+            HostedPhase.READY,
+            HostedPhase.DESTROYING,
+        )
+
+    def _claim_state(self) -> None:
+        """Hold the state directory: two agents over one table would be worse than none."""
+        state = self.config.state
+        try:
+            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_fd = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise HostError(f"cannot use state directory {state}: {error.strerror}") from error
+        if not hold(self._lock_fd):
+            os.close(self._lock_fd)
+            hint = "give a second agent its own --state, --name and --cgroup-root"
+            raise HostError(f"another agent uses the state directory {state}", hint=hint)
+
+
+class _LoopWorker:
+    """AppWorkers as sessions reach them: by way of the loop's thread."""
+
+    def __init__(self, loop: AgentLoop, inbox: AgentInbox) -> None:
+        self._loop = loop
+        self._inbox = inbox
+
+    def begin(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
+        self._inbox.call(lambda: self._loop.begin_exec(pod, packet, files, sink))
+
+    def tell(self, pod: str, packet: ToWorker) -> None:
+        self._inbox.call(lambda: self._loop.tell_exec(pod, packet))
+
+
+def _mode_of(config: AgentConfig, abilities: HostAbilities) -> str:
+    """Return the mode to run in: the best there is, or the one that was asked for if it can be."""
+    if config.mode not in MODES:
+        raise UsageError(f"mode {config.mode!r} is none of {', '.join(MODES)}")
+    if config.mode == "auto":
+        return abilities.mode
+    ranks = MODES[1:]
+    if ranks.index(config.mode) < ranks.index(abilities.mode):
+        missing = [f"{finding.name}: {finding.detail}" for finding in abilities.findings if not finding.ok]
+        raise HostError(
+            f"cannot run in mode {config.mode}: this host can do {abilities.mode}",
+            details=missing,
+            hint="galaxy doctor",
+        )
+    return config.mode
+
+
+def _run_as(config: AgentConfig, abilities: HostAbilities) -> tuple[int, int]:
+    """Return uid and gid of all programs; -1 where each container has its own, or none can be changed to."""
+    mode = _mode_of(config, abilities)
+    if mode != FULL or not config.run_user:
+        return -1, -1
+    try:
+        user = pwd.getpwnam(config.run_user)
+    except KeyError:
+        raise HostError(f"cannot run programs as {config.run_user!r}: there is no such user") from None
+    if user.pw_uid == 0:
+        raise UsageError(
+            "programs are never run as root", hint="without --run-user each container has a user of its own"
+        )
+    return user.pw_uid, user.pw_gid

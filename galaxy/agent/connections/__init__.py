@@ -1,0 +1,1 @@
+"""The agent's connections to its AppWorkers."""

@@ -1,0 +1,131 @@
+"""What can wait: usage samples of containers, logs and packages that nobody needs any more."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Final
+
+from galaxy.agent.config import AgentConfig
+from galaxy.agent.inbox import AgentInbox
+from galaxy.agent.logic.events import UsageSeen
+from galaxy.agent.logic.records import HostedPhase
+from galaxy.agent.packages.cache import Packages
+from galaxy.container.runtime import Runtime
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+def clear_logs(
+    logs: Path, keep: Collection[str], *, now_s: float, keep_s: float, bytes_max: int
+) -> list[str]:
+    """Remove log directories of containers that are gone: the old, and the oldest beyond a budget.
+
+    ``keep`` names the lives that are held; those are never touched. Returns what was removed.
+    """
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(logs) as entries:
+        names += (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    found = [(*_age_and_size(str(logs / name)), name) for name in names if name not in keep]
+    total = sum(size for _, size, _ in found)
+    removed = []
+    for changed_s, size, name in sorted(found):
+        if now_s - changed_s > keep_s or total > bytes_max:
+            shutil.rmtree(logs / name, ignore_errors=True)
+            total -= size
+            removed.append(name)
+    return removed
+
+
+def _age_and_size(directory: str) -> tuple[float, int]:
+    """Return when anything in a directory was written last (Unix seconds), and bytes on disk."""
+    changed_s, size = 0.0, 0
+    with contextlib.suppress(OSError):
+        changed_s = os.stat(directory).st_mtime
+        for entry in os.scandir(directory):
+            facts = entry.stat(follow_symlinks=False)
+            changed_s, size = max(changed_s, facts.st_mtime), size + facts.st_blocks * 512
+    return changed_s, size
+
+
+class Housekeeping:
+    """A thread that wakes every ``usage_s`` seconds."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        runtime: Runtime,
+        packages: Packages,
+        inbox: AgentInbox,
+        lives: Callable[[], dict[str, HostedPhase]],
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._packages = packages
+        self._inbox = inbox
+        self._lives = lives
+        self._cpu: dict[str, tuple[int, float]] = {}
+        self.usage: dict[str, tuple[int, int]] = {}
+        """Millicores and bytes by pod; replaced as a whole, so other threads may look."""
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agent-chores", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._ending.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        garbage_s = time.monotonic() + self._config.garbage_s
+        while not self._ending.wait(self._config.usage_s):
+            try:
+                self._measure()
+                if time.monotonic() >= garbage_s:
+                    garbage_s = time.monotonic() + self._config.garbage_s
+                    self._clear()
+            except Exception:  # noqa: BLE001 - what can wait must not end with one bad day
+                _LOG.exception("event=chores.failed")
+
+    def _measure(self) -> None:
+        """Sample every ready container; CPU is the mean since the sample before."""
+        before, self._cpu = self._cpu, {}
+        measured: dict[str, tuple[int, int]] = {}
+        for key, phase in self._lives().items():
+            if phase is not HostedPhase.READY or self._ending.is_set():
+                continue
+            container, _, incarnation = key.rpartition("_")
+            usage, now_s = self._runtime.usage(container, int(incarnation)), time.monotonic()
+            self._cpu[key] = (usage.cpu_ns, now_s)
+            then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
+            cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
+            measured[container] = (cpu_milli, usage.memory_bytes)
+            self._inbox.put(
+                UsageSeen(
+                    container=container,
+                    incarnation=int(incarnation),
+                    cpu_milli=cpu_milli,
+                    memory_bytes=usage.memory_bytes,
+                )
+            )
+        self.usage = measured
+
+    def _clear(self) -> None:
+        config = self._config
+        removed = clear_logs(
+            config.state / "logs",
+            self._lives(),
+            now_s=time.time(),
+            keep_s=config.logs_keep_s,
+            bytes_max=config.logs_bytes_max,
+        )
+        if removed:
+            _LOG.info("event=logs.removed count=%d first=%s", len(removed), removed[0])
+        self._packages.trim()

@@ -1,0 +1,83 @@
+"""Which ports, and which kernel user, a container gets."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from galaxy.model.base import fold
+from galaxy.model.messages.container import PortDemand, Reason
+
+TRIES_MAX = 65536
+
+
+def choose_ports(
+    demands: tuple[PortDemand, ...],
+    *,
+    key: str,
+    low: int,
+    high: int,
+    listening: Set[int],
+    used: Set[int],
+    held: Set[int],
+) -> dict[str, int] | Reason:
+    """Return a port for every name, or why that can not be.
+
+    Fixed ports must not be ``listening`` nor ``held``; chosen ones come from ``low`` to ``high``
+    (both included) and are in none of the sets. The search starts at a place that ``key`` and
+    the name decide, so that a port just given up is not at once another container's.
+    """
+    ports: dict[str, int] = {}
+    fixed = {demand.port for demand in demands if demand.port}
+    for demand in demands:
+        if not demand.port:
+            continue
+        if demand.port in listening or demand.port in held:
+            by = "another container" if demand.port in held else "a socket of the host"
+            return Reason(
+                code="port-in-use",
+                message=f"port {demand.port} ({demand.name}) is in use by {by}",
+                counts={"port": demand.port},
+            )
+        ports[demand.name] = demand.port
+    taken = set(fixed)
+    for demand in demands:
+        if demand.port:
+            continue
+        port = _search(low, high, fold(key, demand.name), listening, used, held, taken)
+        if port is None:
+            return Reason(
+                code="no-port",
+                message=f"no port of {low}-{high} is free for {demand.name}",
+                counts={"range": max(0, high - low + 1), "held": len(held), "used": len(used)},
+            )
+        ports[demand.name] = port
+        taken.add(port)
+    return ports
+
+
+def choose_uid(key: str, low: int, high: int, held: Set[int]) -> int | Reason:
+    """Return a uid from ``low`` to ``high`` that is not ``held``, or why there is none.
+
+    As with ports ``key`` decides where the search starts: a uid just given up rests for a while.
+    """
+    uid = _search(low, high, fold(key, "uid"), held)
+    if uid is not None:
+        return uid
+    counts = {"range": max(0, high - low + 1), "held": len(held)}
+    return Reason(code="no-uid", message=f"no uid of {low}-{high} is free", counts=counts)
+
+
+def _search(
+    low: int,
+    high: int,
+    start: int,
+    *busy: Set[int],
+) -> int | None:
+    size = high - low + 1
+    if size <= 0:
+        return None
+    for step in range(min(size, TRIES_MAX)):
+        number = low + (start + step) % size
+        if not any(number in numbers for numbers in busy):
+            return number
+    return None

@@ -1,0 +1,116 @@
+"""Fetch one package: a short-lived process, so that a hanging server never hangs the agent.
+
+``python -m galaxy.agent.packages.fetch`` reads a ``FetchOrder`` from stdin, writes the archive to the
+descriptor named there and a ``FetchOutcome`` to stdout. What fsspec needs (aiohttp, an event
+loop) stays out of the agent's memory this way. It dies with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import signal
+import sys
+from typing import Any, Final
+
+from galaxy.model.base import Struct, decode, encode
+
+CHUNK_BYTES: Final = 1024 * 1024
+PROTOCOLS: Final = ("http", "https", "ftp", "s3", "hdfs", "file")
+ERROR_MAX: Final = 300
+"""Longest text of a library's error that is passed on, in characters."""
+_PR_SET_PDEATHSIG: Final = 1
+_SECRET: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class FetchOrder(Struct, frozen=True, kw_only=True):
+    """Write what ``source`` names to ``fd``; bytes and seconds are limits."""
+
+    source: str
+    fd: int
+    bytes_max: int
+    timeout_s: float
+
+
+class FetchOutcome(Struct, frozen=True, kw_only=True):
+    """The archive's digest and size, or why there is none; ``retry``: another try may succeed."""
+
+    sha256: str = ""
+    size: int = 0
+    error: str = ""
+    retry: bool = False
+
+
+def copy(reader: Any, fd: int, bytes_max: int) -> FetchOutcome:
+    """Copy a readable to ``fd`` and digest it on the way; too much is an error, not a truncation."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := reader.read(CHUNK_BYTES):
+        size += len(chunk)
+        if size > bytes_max:
+            return FetchOutcome(error=f"is larger than the limit of {bytes_max} bytes")
+        digest.update(chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(fd, view) :]
+    return FetchOutcome(sha256=digest.hexdigest(), size=size)
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with the user and password of every URL in it taken out."""
+    return _SECRET.sub("", text)
+
+
+def fetch(order: FetchOrder) -> FetchOutcome:
+    """Fetch through fsspec; whatever it raises becomes an outcome that says why."""
+    protocol = order.source.partition("://")[0].lower()
+    try:
+        filesystem, path = _filesystem(protocol, order)
+        # Streaming, and a size that is not asked for: else fsspec makes one or two requests more.
+        options: dict[str, Any] = {"block_size": 0, "size": -1} if protocol in ("http", "https") else {}
+        with filesystem.open(path, "rb", **options) as reader:
+            return copy(reader, order.fd, order.bytes_max)
+    except ImportError as error:
+        return FetchOutcome(error=f"{protocol} packages need one more Python package on the host: {error}")
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        return FetchOutcome(error=f"{type(error).__name__}: {without_secrets(str(error))}")
+    except Exception as error:  # noqa: BLE001 - any library's own error becomes the outcome
+        status = getattr(error, "status", 0)
+        gone = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
+        return FetchOutcome(error=_said(error), retry=not gone)
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, without secrets and in bounds: servers have their word in it."""
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
+    return text if len(text) <= ERROR_MAX else text[:ERROR_MAX] + "..."
+
+
+def _filesystem(protocol: str, order: FetchOrder) -> tuple[Any, str]:
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=order.timeout_s, sock_connect=10, sock_read=30)
+        options = {"client_kwargs": {"timeout": timeout}}
+    filesystem, path = fsspec.core.url_to_fs(order.source, use_listings_cache=False, **options)
+    return filesystem, path
+
+
+def main() -> int:
+    """Do what stdin orders."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    order = decode(sys.stdin.buffer.read(), FetchOrder)
+    signal.alarm(int(order.timeout_s) + 5)
+    outcome = fetch(order)
+    sys.stdout.buffer.write(encode(outcome))
+    sys.stdout.buffer.flush()
+    # An event loop that fsspec left behind must not delay the end.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

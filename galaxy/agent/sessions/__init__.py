@@ -1,0 +1,1 @@
+"""Log and exec sessions of one agent."""

@@ -1,0 +1,208 @@
+"""Quotas as operators set them: kept here, enforced by ResMan, and looked at before a job may grow.
+
+What a user's jobs want together is known here and nowhere sooner, so a change that wants too much
+is refused at once. ResMan, which knows what is really placed, lets no container in beyond the
+ceiling; what both see differently for a moment (a container not yet gone) waits there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.errors import Conflict, NotFound, Refused, UsageError
+from galaxy.model.api.operations import ListQuotas, QuotaList, Request, SetQuota
+from galaxy.model.api.views import QuotaView
+from galaxy.model.jobspec.demand import demand_of
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.quota import QuotaAck, QuotaOrder
+from galaxy.model.stored.job import OVER, DesiredState, JobRecord
+from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.scheduler.quota import FIELDS, NOTHING, amount_of, counts_in, passed, plus, room, shown, whose
+
+QUOTAS_MAX: Final = 10_000
+"""Quotas of all users together: they travel to ResMan in one message."""
+
+_TIMER: Final = "quota"
+_UNLIMITED: Final = Ceiling()
+
+
+def begin(ledger: AppMasterState) -> None:
+    """Tell ResMan all quotas, if there ever were any."""
+    if ledger.quotas:
+        ledger.timers.at(ledger.now_s, _TIMER, _TIMER)
+
+
+def set_(ledger: AppMasterState, request: Request) -> QuotaView:
+    """Change a ceiling: fields that are not named stay as they are. Nothing that runs is touched."""
+    body: SetQuota = request.body
+    if len(ledger.users) and body.user not in ledger.users:
+        raise NotFound(f'there is no user "{body.user}"', hint="galaxy user list")
+    key = quota_key(body.user, body.pool)
+    old = ledger.quotas.get(key)
+    changes = {
+        field: value for field in FIELDS if (value := getattr(body.ceiling, field)) is not None
+    } | dict.fromkeys(body.lift)
+    if not changes:
+        raise UsageError("nothing to set", hint=f"cpu=4 memory=8G disk=none containers=20, of {body.user}")
+    if old is None and len(ledger.quotas) >= QUOTAS_MAX:
+        raise Conflict(f"there are {len(ledger.quotas)} quotas, and no room for more")
+    ceiling = msgspec.structs.replace(old.ceiling if old else _UNLIMITED, **changes)
+    quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=request.user, at_s=ledger.now_s)
+    ledger.quotas.put(key, quota)
+    _changed(ledger)
+    return view(ledger, quota)
+
+
+def forget(ledger: AppMasterState, user: str) -> None:
+    """Lift every quota of a user who is removed."""
+    for key in ledger.quotas.where("user", user):
+        ledger.quotas.put(key, msgspec.structs.replace(ledger.quotas[key], ceiling=_UNLIMITED))
+        _changed(ledger)
+
+
+def list_quotas(ledger: AppMasterState, asked: ListQuotas) -> QuotaList:
+    """List quotas by user and pool, each with what is wanted and used under it."""
+    keys = ledger.quotas.where("user", asked.user) if asked.user else tuple(ledger.quotas)
+    rows = [ledger.quotas[key] for key in sorted(keys)]
+    return QuotaList(quotas=tuple(view(ledger, row) for row in rows if row.ceiling != _UNLIMITED))
+
+
+def view(ledger: AppMasterState, quota: Quota) -> QuotaView:
+    """Return a quota as people see it; a container that is being destroyed is not used any more."""
+    used = NOTHING
+    for job, spec in _jobs(ledger, quota.user, quota.pool):
+        placed = sum(pod.placed for pod in ledger.job_pods(job.job))
+        used = plus(used, amount_of(demand_of(spec)), placed)
+    return QuotaView(
+        user=quota.user,
+        pool=quota.pool,
+        ceiling=quota.ceiling,
+        wanted=wanted(ledger, quota),
+        used=used,
+        by=quota.by,
+        at_s=quota.at_s,
+    )
+
+
+def quota_key(user: str, pool: str) -> str:
+    return f"{user}/{pool}"
+
+
+# ---- what ResMan is told
+
+
+def order(ledger: AppMasterState) -> QuotaOrder | None:
+    """Return the quotas while ResMan has to be told: with every message until it has said that it knows."""
+    if not ledger.quotas_owed:
+        return None
+    rows = tuple(row for row in ledger.quotas.values() if row.ceiling != _UNLIMITED)
+    return QuotaOrder(epoch=ledger.epoch, serial=ledger.quota_serial, quotas=rows)
+
+
+def due(ledger: AppMasterState) -> None:
+    """Owe ResMan the quotas: soon again until they are acknowledged, then now and then."""
+    ledger.quotas_owed = ledger.quotas_due = True
+    ledger.timers.at(ledger.now_s + ledger.group_backoff.next(_TIMER), _TIMER, _TIMER)
+
+
+def take(ledger: AppMasterState, ack: QuotaAck) -> None:
+    """Take in that ResMan knows the quotas."""
+    if ledger.quotas_owed and (ack.epoch, ack.serial) >= (ledger.epoch, ledger.quota_serial):
+        ledger.quotas_owed = False
+        ledger.group_backoff.forget(_TIMER)
+        ledger.timers.cancel(_TIMER, _TIMER)
+        ledger.timers.at(ledger.now_s + ledger.config.audit_ended_s, _TIMER, _TIMER)
+        lifted = [key for key in ledger.quotas if ledger.quotas[key].ceiling == _UNLIMITED]
+        for key in lifted if len(lifted) < len(ledger.quotas) else lifted[1:]:
+            ledger.quotas.drop(key)
+
+
+def _changed(ledger: AppMasterState) -> None:
+    """Begin to tell ResMan. Lifted quotas stay until it knows, and the last of them for ever:
+
+    so a successor sees that there is something to tell, should the message be lost.
+    """
+    ledger.quota_serial += 1
+    ledger.group_backoff.forget(_TIMER)
+    ledger.timers.cancel(_TIMER, _TIMER)
+    due(ledger)
+
+
+# ---- what is wanted
+
+
+def wanted(ledger: AppMasterState, quota: Quota, but: str = "") -> Amount:
+    """Return what the jobs under ``quota`` want together, without the job ``but``."""
+    whole = NOTHING
+    for job, spec in _jobs(ledger, quota.user, quota.pool):
+        if job.job != but and job.wish is not DesiredState.REMOVE:
+            whole = plus(whole, amount_of(demand_of(spec)), count_of(job, job.replica))
+    return whole
+
+
+def count_of(job: JobRecord, replica: int) -> int:
+    """Return how many containers ``job`` wants with ``replica`` pods: those that have ended want none."""
+    return 0 if job.state in OVER else replica - sum(index < replica for index in job.group_release)
+
+
+def check(ledger: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
+    """Make sure that the quotas of ``user`` have room for ``count`` containers of ``spec``.
+
+    ``but`` is the job whose present containers they stand for. What does not grow is never
+    refused, be the ceiling lower by now.
+
+    Raises:
+        Refused: with what is asked and what is left of each ceiling, and how many would fit.
+    """
+    each = amount_of(demand_of(spec))
+    lines: list[str] = []
+    heads: list[str] = []
+    fits = count
+    for key in ledger.quotas.where("user", user):
+        quota = ledger.quotas[key]
+        if not counts_in(quota.pool, spec.deploy.pools):
+            continue
+        others = wanted(ledger, quota, but=but)
+        after = plus(others, each, count)
+        over = passed(quota.ceiling, wanted(ledger, quota), after)
+        for field in over:
+            heads.append(whose(quota, field))
+            lines.append(_line(quota, field, others, each, count))
+        if over:
+            fits = min(fits, _fits(quota, others, each))
+    if lines:
+        raise Refused(
+            f"cannot {doing}: {', '.join(heads)} exceeded",
+            details=lines,
+            hint=_hint(user, fits and fits + spec.deploy.replica - count),
+        )
+
+
+def _fits(quota: Quota, others: Amount, each: Amount) -> int:
+    found = room(quota.ceiling, others, each)
+    return found[0] if found else 0
+
+
+def _line(quota: Quota, field: str, others: Amount, each: Amount, count: int) -> str:
+    limit, one = getattr(quota.ceiling, field), getattr(each, field)
+    left = max(0, limit - getattr(others, field))
+    times = f" ({count} x {shown(field, one)})" if field != "containers" else ""
+    return (
+        f"{FIELDS[field]}: asks {shown(field, one * count)}{times}; "
+        f"{shown(field, left)} of {shown(field, limit)} left"
+    )
+
+
+def _hint(user: str, fits: int) -> str:
+    smaller = f"lower deploy.replica to {fits}" if fits else "remove another job, or ask an operator for more"
+    return f"galaxy quota show {user}, or {smaller}"
+
+
+def _jobs(ledger: AppMasterState, user: str, pool: str) -> list[tuple[JobRecord, JobSpec]]:
+    """Return the jobs of ``user`` that count in ``pool``, with their present specs."""
+    jobs = (ledger.jobs[key] for key in ledger.jobs.where("user", user))
+    pairs = [(job, ledger.spec(job.job, job.revision)) for job in jobs]
+    return [(job, spec) for job, spec in pairs if counts_in(pool, spec.deploy.pools)]

@@ -1,0 +1,1 @@
+"""Jobs, their pods, container groups and endpoints."""

@@ -1,0 +1,238 @@
+"""A job's container group: what ResMan is asked for, and what it says of each slot."""
+
+from __future__ import annotations
+
+import msgspec
+
+from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.jobs import endpoints, pods
+from galaxy.appmaster.logic.state import AppMasterState, is_batch
+from galaxy.model.jobspec.demand import demand_of
+from galaxy.model.messages.container import ContainerState, GroupOrder, GroupStatus, Reason, SlotStatus
+from galaxy.model.stored.job import OVER, DesiredState, HistoryRecord, JobRecord, JobState, PodRecord
+
+_GONE = (ContainerState.PENDING, ContainerState.DESTROYING, ContainerState.GONE)
+_AT_REST = (*OVER, JobState.STOPPED)
+
+
+def acked(ledger: AppMasterState, job: JobRecord) -> bool:
+    """Whether ResMan has obeyed the last order for the job's group, in this leadership."""
+    return ledger.acked_serials.get(job.job, -1) >= job.serial
+
+
+def is_released(job: JobRecord, pod: PodRecord) -> bool:
+    """Whether the last order gives the container of ``pod`` back."""
+    return job.group_remove or pod.index >= job.group_replicas or pod.index in job.group_release
+
+
+def settle(ledger: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]) -> JobRecord:
+    """Ask ResMan for the containers that the job needs, if that is not what it was last asked for."""
+    replicas, release, remove = _wanted(ledger, job, rows)
+    if (replicas, release, remove) != (
+        job.group_replicas,
+        job.group_release,
+        job.group_remove,
+    ) or not job.serial:
+        job = ledger.put_job(
+            msgspec.structs.replace(
+                job,
+                serial=job.serial + 1,
+                group_replicas=replicas,
+                group_release=release,
+                group_remove=remove,
+            )
+        )
+        ledger.group_backoff.forget(job.job)
+        ledger.timers.cancel("group", job.job)
+        send(ledger, job)
+    if acked(ledger, job) and job.wish is not DesiredState.REMOVE:  # History wants to know them all.
+        for pod in rows:
+            if pod.index >= job.replica and not pod.placed and is_released(job, pod):
+                job = _drop(ledger, agents, job, pod)
+    return job
+
+
+def start(ledger: AppMasterState, job: JobRecord) -> JobRecord:
+    """Tell ResMan that the owner asked for a start: what failed before holds nothing back any more."""
+    if not job.serial:
+        return job  # Nothing was ever asked of ResMan.
+    job = ledger.put_job(msgspec.structs.replace(job, serial=job.serial + 1, starts=job.starts + 1))
+    ledger.group_backoff.forget(job.job)
+    ledger.timers.cancel("group", job.job)
+    send(ledger, job)
+    return job
+
+
+def send(ledger: AppMasterState, job: JobRecord) -> None:
+    """Owe ResMan the group's present order: soon again until it is acknowledged, then now and then."""
+    ledger.group_orders[job.job] = build_order(ledger, job)
+    if acked(ledger, job):
+        config = ledger.config
+        audit_s = config.audit_ended_s if job.state in _AT_REST else config.audit_s
+        ledger.timers.at(ledger.now_s + audit_s, "group", job.job)
+    else:
+        ledger.timers.at(ledger.now_s + ledger.group_backoff.next(job.job), "group", job.job)
+
+
+def build_order(ledger: AppMasterState, job: JobRecord) -> GroupOrder:
+    """Return the order that the job's record stands for, and how much was heard of the group."""
+    seen = ledger.heard.get(job.job, (0, 0)) if acked(ledger, job) else (0, 0)
+    return GroupOrder(
+        group=job.job,
+        epoch=ledger.epoch,
+        serial=job.serial,
+        replicas=job.group_replicas,
+        demand=demand_of(ledger.spec(job.job, job.revision)),
+        priority=job.type.priority,
+        batch=is_batch(job.type),
+        remove=job.group_remove,
+        release=job.group_release,
+        starts=job.starts,
+        seen_epoch=seen[0],
+        seen=seen[1],
+        user=job.user,
+    )
+
+
+def take(ledger: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
+    """Take in what ResMan says of a group; nothing of it is older than what the slots' lives tell."""
+    job = ledger.jobs.get(status.group)
+    if job is None:
+        return
+    if not status.known:
+        ledger.heard.pop(job.job, None)
+        if job.group_remove:
+            _end(ledger, agents, job)
+        elif acked(ledger, job):
+            # It had the group and has it no more: say again what is wanted.
+            ledger.acked_serials.pop(job.job, None)
+            ledger.timers.cancel("group", job.job)
+            send(ledger, job)
+        return
+    if status.serial >= job.serial and not acked(ledger, job):
+        ledger.acked_serials[job.job] = status.serial
+        ledger.group_backoff.forget(job.job)
+        ledger.timers.cancel("group", job.job)
+        ledger.timers.at(ledger.now_s + ledger.config.audit_s, "group", job.job)
+        ledger.touch(job.job)
+    if not _is_news(ledger, status):
+        return
+    for slot in status.slots:
+        _take_slot(ledger, agents, slot, job.job)
+    if status.full and status.serial >= job.serial:
+        named = {slot.container for slot in status.slots}
+        for pod_id in ledger.pods.where("job", job.job):
+            if pod_id not in named:
+                _gone(ledger, agents, ledger.pods[pod_id])
+
+
+def _is_news(ledger: AppMasterState, status: GroupStatus) -> bool:
+    """Whether ``status`` may say something new; note up to where nothing of its group was missed.
+
+    What is older than what was heard is not believed. After a gap everything is asked for anew.
+    """
+    heard, now = ledger.heard.get(status.group), (status.epoch, status.version)
+    if heard is not None and status.version and (now < heard or (now == heard and not status.full)):
+        return False
+    follows = status.full or heard == (status.epoch, status.since)
+    if follows and status.version:
+        ledger.heard[status.group] = now
+    else:
+        ledger.heard.pop(status.group, None)
+    return True
+
+
+def _wanted(
+    ledger: AppMasterState, job: JobRecord, rows: list[PodRecord]
+) -> tuple[int, tuple[int, ...], bool]:
+    """Return replicas, released slots and removal, as the pods' states allow."""
+    if job.wish is DesiredState.REMOVE:
+        if job.group_remove or all(pods.quiet(ledger, job, pod) for pod in rows):
+            return 0, (), True
+        return job.group_replicas, job.group_release, False
+    over = job.state in OVER
+    release: list[int] = []
+    replicas = job.replica
+    for pod in rows:
+        if pod.index >= job.replica:
+            if pods.quiet(ledger, job, pod):
+                release.append(pod.index)
+            else:
+                replicas = max(replicas, pod.index + 1)
+        elif pods.ended(job, pod) and (over or is_batch(job.type)):
+            release.append(pod.index)
+    return replicas, tuple(index for index in release if index < replicas), False
+
+
+def _take_slot(ledger: AppMasterState, agents: AgentReports, slot: SlotStatus, job_id: str) -> None:
+    pod = ledger.pods.get(slot.container)
+    if pod is None or pod.job != job_id or slot.incarnation < pod.incarnation:
+        return
+    job = ledger.jobs[job_id]
+    if slot.state in _GONE or not slot.agent:
+        if pod.placed:
+            _gone(ledger, agents, pod, slot.reason)
+            pod = ledger.pods[pod.pod]
+        waits = slot.state is ContainerState.PENDING and not pods.ended(job, pod)
+        pods.write(ledger, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
+        return
+    if pods.ended(job, pod):
+        return  # A new life of a slot that is given back: nothing runs there, nobody looks there.
+    facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
+    if slot.incarnation > pod.incarnation or not pod.placed:
+        if pod.placed:
+            _gone(ledger, agents, pod, slot.reason)
+        pods.place(ledger, ledger.pods[pod.pod], slot.agent, slot.incarnation, **facts)
+    else:
+        pods.write(ledger, pod, **facts)
+
+
+def _gone(ledger: AppMasterState, agents: AgentReports, pod: PodRecord, reason: Reason | None = None) -> None:
+    if pod.placed:
+        agents.forget(pod.agent, pod.pod)
+        pods.lose(ledger, pod, reason)
+    ledger.touch(pod.job)
+
+
+def _drop(ledger: AppMasterState, agents: AgentReports, job: JobRecord, pod: PodRecord) -> JobRecord:
+    """Forget a pod whose container is given back; its generations are never used again."""
+    ledger.pods.drop(pod.pod)
+    ledger.usage.pop(pod.pod, None)
+    endpoints.withdraw(ledger, pod.pod)
+    ledger.timers.cancel("pod", pod.pod)
+    ledger.order_backoff.forget(pod.pod)
+    agents.forget(pod.agent, pod.pod)
+    if pod.generation <= job.generation_floor:
+        return job
+    return ledger.put_job(msgspec.structs.replace(job, generation_floor=pod.generation))
+
+
+def _end(ledger: AppMasterState, agents: AgentReports, job: JobRecord) -> None:
+    """Everything of a removed job is gone but its history."""
+    ledger.tell(job.job, "job.removed", job.job)
+    story = ledger.stories.get(job.job)
+    rows = ledger.job_pods(job.job)
+    ledger.remember(
+        HistoryRecord(
+            job=job.job,
+            name=job.name,
+            record=job,
+            spec=ledger.spec(job.job, job.revision),
+            pods=tuple(msgspec.structs.replace(pod, placed=False, up=False) for pod in rows),
+            events=story.events if story else (),
+            at_s=ledger.now_s,
+        )
+    )
+    for pod in rows:
+        _drop(ledger, agents, job, pod)
+    for key in ledger.revisions.where("job", job.job):
+        ledger.drop_revision(key)
+    ledger.stories.drop(job.job)
+    ledger.jobs.drop(job.job)
+    ledger.undeclare(job.job)
+    ledger.touched.pop(job.job, None)
+    ledger.acked_serials.pop(job.job, None)
+    ledger.heard.pop(job.job, None)
+    ledger.group_backoff.forget(job.job)
+    for kind in ("group", "job", "ended"):
+        ledger.timers.cancel(kind, job.job)

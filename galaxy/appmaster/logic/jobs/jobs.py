@@ -1,0 +1,158 @@
+"""One job: its pods are made and settled, its group asked for, and where it stands concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.jobs import groups, pods
+from galaxy.appmaster.logic.jobs.transitions import (
+    AllEndedSomeFailed,
+    AllEndedWell,
+    AllStopped,
+    AllUp,
+    RemoveAsked,
+    SomeFailed,
+)
+from galaxy.appmaster.logic.rollout import rollout
+from galaxy.appmaster.logic.state import AppMasterState, is_batch
+from galaxy.ids import pod_id
+from galaxy.model.stored.job import OVER, DesiredState, JobRecord, JobState, PodPhase, PodRecord
+
+
+def settle(ledger: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None) -> None:
+    """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again.
+
+    ``changed`` are the pods to look at; None is all of them.
+    """
+    job = ledger.jobs.get(job_id)
+    if job is None:
+        return
+    job = rollout.advance(ledger, job)
+    for key in ledger.pods.where("job", job_id) if changed is None else tuple(changed):
+        pod = ledger.pods.get(key)
+        if pod is not None:
+            pods.settle(ledger, job, pod)
+    if changed is None or not _is_plain(ledger, job):
+        job = groups.settle(ledger, agents, job, ledger.job_pods(job_id))
+        _conclude(ledger, job)
+
+
+def _is_plain(ledger: AppMasterState, job: JobRecord) -> bool:
+    """Whether there is nothing to conclude from a change of single pods, told without listing all."""
+    count = ledger.pods.count
+    if job.wish is not DesiredState.RUN or job.rollout is not None or count("job", job.job) != job.replica:
+        return False
+    if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
+        return False
+    running = count("phase", (job.job, PodPhase.RUNNING))
+    return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
+
+
+def make_pods(ledger: AppMasterState, job: JobRecord) -> None:
+    """Make the pods that ``job`` lacks, on its present revision."""
+    for index in range(job.replica):
+        key = pod_id(job.job, index)
+        if key not in ledger.pods:
+            ledger.put_pod(
+                PodRecord(
+                    pod=key,
+                    job=job.job,
+                    index=index,
+                    target=job.revision,
+                    since_s=ledger.now_s,
+                    generation=job.generation_floor,
+                )
+            )
+
+
+def remove(ledger: AppMasterState, job: JobRecord) -> JobRecord:
+    """Begin to remove ``job``: what runs of it is drained and stopped first."""
+    ended = job.state
+    job = ledger.job_event(job, RemoveAsked)
+    ledger.timers.cancel("ended", job.job)
+    job = ledger.put_job(msgspec.structs.replace(job, wish=DesiredState.REMOVE, rollout=None, ended=ended))
+    ledger.undeclare(job.job)
+    ledger.touch(job.job)
+    return job
+
+
+def is_settled(ledger: AppMasterState, job: JobRecord) -> bool:
+    """Whether nothing is on the way any more: what is found is what is wanted."""
+    if job.state in OVER:
+        return all(not pod.placed for pod in ledger.job_pods(job.job))
+    staying_only = ledger.pods.count("job", job.job) == job.replica
+    if not groups.acked(ledger, job) or job.rollout is not None or not staying_only:
+        return False
+    if job.state is JobState.STOPPED:
+        return True
+    return job.state is JobState.RUNNING and _all_up(job, ledger.job_pods(job.job))
+
+
+def _conclude(ledger: AppMasterState, job: JobRecord) -> None:
+    """Let follow what the pods' phases add up to."""
+    if job.wish is DesiredState.REMOVE or job.state in OVER:
+        return
+    rows = [pod for pod in ledger.job_pods(job.job) if pod.index < job.replica]
+    if rows and all(pods.ended(job, pod) for pod in rows):
+        _end(ledger, job, rows)
+    elif job.wish is DesiredState.STOP:
+        staying_only = ledger.pods.count("job", job.job) == job.replica
+        if staying_only and all(pods.quiet(ledger, job, pod) for pod in rows):
+            ledger.job_event(job, AllStopped)
+    elif job.rollout is None:
+        late = [pod for pod in rows if not (pods.ended(job, pod) or _runs(job, pod))]
+        if not late:
+            ledger.job_event(job, AllUp)
+        elif not is_batch(job.type) and all(_failed(pod) for pod in late):
+            ledger.job_event(job, SomeFailed, f"{len(late)} of {len(rows)} pods failed for good")
+
+
+def _end(ledger: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
+    failed = [pod for pod in rows if pod.phase is PodPhase.FAILED]
+    code = _exit_code(failed) if is_batch(job.type) else 0
+    job = ledger.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
+    text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
+    job = ledger.job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
+    ledger.touch(job.job)
+    expire(ledger, job)
+
+
+def expire(ledger: AppMasterState, job: JobRecord) -> None:
+    """See to it that an ended job does not stay for ever: by age, and by how many there are."""
+    ledger.timers.at(job.updated_s + ledger.config.ended_s, "ended", job.job)
+    for state in OVER:
+        surplus = ledger.jobs.count("state", state) - ledger.config.ended_max
+        if surplus > 0:
+            ended = [ledger.jobs[key] for key in ledger.jobs.where("state", state)]
+            for old in sorted(ended, key=lambda row: row.updated_s)[:surplus]:
+                remove(ledger, old)
+
+
+def _exit_code(failed: list[PodRecord]) -> int:
+    """Return the status of the program that failed first, 1 when none of them ever ran."""
+    exits = [
+        task.last_exit
+        for pod in failed
+        for task in (pod.found.tasks if pod.found else ())
+        if task.last_exit is not None and task.last_exit.status != 0
+    ]
+    if not failed:
+        return 0
+    return min(exits, key=lambda last: last.at_s).status if exits else 1
+
+
+def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
+    return all(pods.ended(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
+
+
+def _failed(pod: PodRecord) -> bool:
+    """Whether ``pod`` has failed for good, and nobody asked for it anew."""
+    return pod.phase is PodPhase.FAILED and pods.acked(pod) and not pod.recover
+
+
+def _runs(job: JobRecord, pod: PodRecord) -> bool:
+    """Whether the programs of ``pod`` are up, as the job's revision wants them; healthy is more."""
+    return pod.phase is PodPhase.RUNNING and pod.revision == job.revision and pods.acked(pod)

@@ -1,0 +1,1 @@
+"""Moving pods between revisions."""

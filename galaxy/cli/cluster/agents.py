@@ -1,0 +1,76 @@
+"""``galaxy agent list`` and ``galaxy agent show``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Target, agent_names, cluster_options, complete, output_options
+from galaxy.cli.output import Output, ago, one_line, tell, write
+from galaxy.cli.tables import agent_rows
+from galaxy.model.api.views import AgentView
+from galaxy.units import format_bytes, format_cpu
+
+
+@click.command("list", cls=Command, examples="  galaxy agent list\n  galaxy agent list -o json\n")
+@output_options
+@cluster_options
+def list_(target: Target, output: Output) -> None:
+    """List agents: what is assigned of what there is."""
+    with target.open() as galaxy:
+        listed = galaxy.agent_list()
+    agents = list(listed.agents)
+    if output.data(agents, [agent.agent for agent in agents]):
+        return
+    if agents:
+        titles, rows = agent_rows(agents, time.time(), wide=output.wide)
+        output.table(titles, rows)
+    elif not listed.refused:
+        tell("no agents; `galaxy agent --redis URL` joins with a host")
+    for reason in listed.refused:
+        tell(one_line(f"refused: {reason.message}"))
+
+
+@click.command(cls=Command, examples="  galaxy agent show h1\n")
+@click.argument("name", shell_complete=complete(agent_names))
+@output_options
+@cluster_options
+def show(target: Target, output: Output, name: str) -> None:
+    """Show one agent: inventory, what is assigned, what is used, its containers."""
+    with target.open() as galaxy:
+        view = galaxy.agent(name)
+    if output.data(view, [view.agent]):
+        return
+    for line in agent_lines(view, time.time()):
+        write(line)
+
+
+def agent_lines(view: AgentView, now_s: float) -> list[str]:
+    """Return what there is to tell about one agent."""
+    info, usage = view.info, view.usage
+    rows = [
+        ("Agent", f"{view.agent} at {info.address}, version {info.version}"),
+        ("State", f"{view.state.value}, last heartbeat {ago(view.beat_s, now_s) or '0s'} ago"),
+        *([("Trouble", view.trouble)] if view.trouble else []),
+        ("Pool", info.pool + (f", tags {', '.join(info.tags)}" if info.tags else "")),
+        ("Mode", f"{info.mode}; enforced: {', '.join(info.enforced) or 'nothing'}"),
+        ("Kernel", f"{info.kernel}, cgroup {info.cgroup or 'none'}"),
+        ("Ports", f"{info.ports_low}-{info.ports_high}"),
+        ("CPU", f"{format_cpu(view.cpu_assigned_milli)} assigned of {format_cpu(info.cpu_milli)}"),
+        (
+            "Memory",
+            f"{format_bytes(view.memory_assigned_bytes)} assigned of {format_bytes(info.memory_bytes)}",
+        ),
+        ("Disk", f"{format_bytes(view.disk_assigned_bytes)} assigned of {format_bytes(info.disk_bytes)}"),
+    ]
+    if usage is not None:
+        rows.append(
+            ("Used", f"cpu {format_cpu(usage.cpu_milli)}, memory {format_bytes(usage.memory_bytes)}, "
+                     f"disk {format_bytes(usage.disk_bytes)}, load {usage.load1:.2f}, "
+                     f"{ago(usage.at_s, now_s) or '0s'} ago")
+        )  # fmt: skip
+    rows.append(("Holds", f"{len(view.containers)} containers"))
+    lines = [*(f"{name.ljust(9)} {text}" for name, text in rows), *(f"  {c}" for c in view.containers)]
+    return [one_line(line) for line in lines]

@@ -1,0 +1,109 @@
+"""``galaxy context``: the clusters that are known here, and which one is meant."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+import click
+from click.shell_completion import CompletionItem
+
+from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.options import output_options
+from galaxy.cli.output import Output, write
+from galaxy.client import contexts
+from galaxy.client.contexts import Context, read_cluster
+from galaxy.errors import GalaxyError, UsageError
+from galaxy.model.api.signing import split_token
+from galaxy.nexus.url import parse
+
+
+def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    try:
+        known = contexts.load_contexts().contexts
+    except GalaxyError:
+        return []
+    return [CompletionItem(c.name, help=c.dir) for c in known if c.name.startswith(incomplete)]
+
+
+@click.group(
+    cls=LazyGroup,
+    aliases={"ls": "list", "rm": "remove"},
+    examples="""\
+  galaxy context list                          clusters that are known here
+  galaxy context use staging                   the one that is meant from now on
+  galaxy context add staging --redis URL       a cluster on other hosts
+""",
+)
+def context() -> None:
+    """Choose which cluster is meant."""
+
+
+@context.command("list", cls=Command)
+@output_options
+def list_(output: Output) -> None:
+    """List clusters that are known here; `*` marks the one that is meant."""
+    known = contexts.load_contexts()
+    if output.data([_public(c) for c in known.contexts], [c.name for c in known.contexts]):
+        return
+    rows = [
+        ["*" if c.name == known.current else "", c.name, c.dir or _public(c).url, _state(c)]
+        for c in known.contexts
+    ]
+    output.table(["", "NAME", "WHERE", "STATE"], rows)
+
+
+@context.command(cls=Command)
+@click.argument("name", shell_complete=_names)
+def use(name: str) -> None:
+    """Make a cluster the one that is meant."""
+    contexts.use(name)
+    write(f"context {name} is the one that is meant now")
+
+
+@context.command(cls=Command)
+@click.argument("name")
+@click.option("--redis", metavar="URL", default="", help="A cluster by its Redis.")
+@click.option("--dir", "directory", metavar="DIR", default="", help="A cluster on this host, by its folder.")
+@click.option(
+    "--token", type=click.File(), metavar="FILE", help="A file with your token; `-` is standard input."
+)
+def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
+    """Remember a cluster under a name, and mean it from now on."""
+    if bool(redis) == bool(directory):
+        raise UsageError("give one of --redis and --dir")
+    if redis:
+        parse(redis, files=False)
+    text = token.read(1000).strip() if token is not None else ""
+    if text:
+        split_token(text)
+    contexts.remember(dir=directory, url=redis, name=name, token=text)
+    write(f"context {name} is the one that is meant now")
+
+
+@context.command(cls=Command)
+@click.argument("name", shell_complete=_names)
+def remove(name: str) -> None:
+    """Forget a cluster; the cluster itself is not touched."""
+    if contexts.load_contexts().named(name) is None:
+        raise UsageError(f'no context "{name}"', hint="galaxy context list")
+    contexts.forget(name=name)
+    write(f"context {name} is forgotten")
+
+
+def _public(context: Context) -> Context:
+    """Return a context without its password, for screens and scripts."""
+    scheme, split, rest = context.url.partition("://")
+    return Context(
+        name=context.name,
+        dir=context.dir,
+        url=f"{scheme}{split}{rest.rpartition('@')[2]}" if rest else context.url,
+    )
+
+
+def _state(context: Context) -> str:
+    if not context.dir:
+        return "remote"
+    try:
+        return "up" if read_cluster(context.dir) else "down"
+    except GalaxyError:
+        return "unreadable"

@@ -1,0 +1,88 @@
+"""``galaxy status``: leaders, agents, jobs and totals; and what Nexus knows when nobody leads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Target, cluster_options, output_options
+from galaxy.cli.output import Output, ago, one_line, tell, write
+from galaxy.cli.tables import why
+from galaxy.errors import Unreachable
+from galaxy.model.api.views import ClusterStatusView, LeaderView
+from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.units import format_bytes, format_cpu
+
+if TYPE_CHECKING:
+    from galaxy.client.sdk import Galaxy
+
+
+@click.command(cls=Command, examples="  galaxy status\n  galaxy status -o json\n")
+@output_options
+@cluster_options
+def status(target: Target, output: Output) -> None:
+    """Show who leads, how many agents there are, and what is assigned of what there is."""
+    with target.open() as galaxy:
+        try:
+            view = galaxy.status()
+        except Unreachable:
+            if output.for_people:
+                _from_nexus(galaxy)
+            raise
+        where = galaxy.cluster
+    if output.data(view, [leader.role for leader in view.leaders]):
+        return
+    named = f"in {where.dir}" if where.dir else "remote"
+    for line in [f"{'Cluster'.ljust(9)} {named}, named by {where.because}", *status_lines(view, time.time())]:
+        write(line)
+
+
+def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
+    """Return what there is to tell about a cluster."""
+    lines = leader_lines(view.leaders, now_s)
+    lines += [
+        f"{name.ljust(9)} {_counts(counts)}"
+        for name, counts in (("Agents", view.agents), ("Jobs", view.jobs), ("Pods", view.pods))
+    ]
+    for name, assigned, total in (
+        ("CPU", format_cpu(view.cpu_assigned_milli), format_cpu(view.cpu_total_milli)),
+        ("Memory", format_bytes(view.memory_assigned_bytes), format_bytes(view.memory_total_bytes)),
+        ("Disk", format_bytes(view.disk_assigned_bytes), format_bytes(view.disk_total_bytes)),
+    ):
+        lines.append(f"{name.ljust(9)} {assigned} assigned of {total}")
+    if view.safe_mode is not None:
+        lines.append(f"{'Safe mode'.ljust(9)} {why(view.safe_mode) or 'on'}")
+    lines += [f"{'Refused'.ljust(9)} {why(reason)}" for reason in view.refused]
+    return [one_line(line) for line in lines]
+
+
+def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:
+    """Return a line for each role: who leads it, since when; or that nobody does."""
+    known = {leader.role: leader for leader in leaders}
+    lines = []
+    for role, name in ((RESMAN, "ResMan"), (APPMASTER, "AppMaster")):
+        leader = known.get(role)
+        text = "nobody leads"
+        if leader is not None:
+            text = f"{leader.address} leads for {ago(leader.since_s, now_s) or '0s'}, epoch {leader.epoch}"
+        lines.append(one_line(f"{name.ljust(9)} {text}"))
+    return lines
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    total = sum(counts.values())
+    parts = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count)
+    return f"{total}" + (f": {parts}" if parts else "")
+
+
+def _from_nexus(galaxy: Galaxy) -> None:
+    """Tell what can be told without AppMaster."""
+    for line in leader_lines(tuple(galaxy.leaders()), time.time()):
+        tell(line)
+    seen = galaxy.beats()
+    fresh = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
+    tell(f"{'Agents'.ljust(9)} {fresh} of {len(seen.beats)} were heard of within 10s")

@@ -1,0 +1,81 @@
+"""``galaxy secret``: values that programs get in their environment and that nobody is shown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.options import Target, cluster_options, output_options
+from galaxy.cli.output import Output, clock, tell
+from galaxy.client.secret_files import read_file, secret_of
+from galaxy.model.stored.secret import SECRET_BYTES_MAX, Secret
+
+EXAMPLES = """\
+  galaxy secret set db < password.txt            from standard input
+  galaxy secret set db --from-file password.txt  from a file
+  galaxy secret list                             names, and which jobs use them; no values
+  galaxy job update web.yaml                     how a job gets a new value
+"""
+
+
+@click.group(cls=LazyGroup, aliases={"ls": "list", "rm": "remove"}, examples=EXAMPLES)
+def secret() -> None:
+    """Keep values for the environment of programs: `env: {DB: {secret: db}}` in a job file."""
+
+
+@secret.command("set", cls=Command)
+@click.argument("name")
+@click.option("--from-file", "file", metavar="FILE", default="", help="Read it there, not from stdin.")
+@click.option("--user", default="", help="Whose it is, for operators [your own].")
+@cluster_options
+def set_(target: Target, name: str, file: str, user: str) -> None:
+    """Keep a value, or another one in its place, read from standard input.
+
+    One newline at its end is left out. Jobs have the value that they have until they are updated.
+    """
+    value = read_file(Path(file)) if file else _typed(name)
+    with target.open() as galaxy:
+        view = galaxy.set_secret(name, value, user=user)
+    tell(f"secret {view.name} {'kept' if view.serial == 1 else 'changed'}")
+    if view.jobs:
+        tell(f"until they are updated, these jobs have what they had: {', '.join(view.jobs)}")
+
+
+@secret.command("list", cls=Command)
+@click.option("--user", default="", help="Whose, for operators [your own].")
+@click.option("--all", "every", is_flag=True, help="Everybody's, for operators.")
+@output_options
+@cluster_options
+def list_(target: Target, output: Output, user: str, every: bool) -> None:
+    """List secrets: names, owners, when they were set, and what uses them."""
+    with target.open() as galaxy:
+        found = galaxy.secrets(user=user, all=every)
+    if output.data(found, [one.name for one in found]):
+        return
+    if not found:
+        tell("no secrets; galaxy secret set NAME < FILE")
+        return
+    rows = [[one.name, one.user, clock(one.at_s), one.by, ", ".join(one.jobs)] for one in found]
+    output.table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
+
+
+@secret.command(cls=Command)
+@click.argument("name")
+@click.option("--user", default="", help="Whose it is, for operators [your own].")
+@cluster_options
+def remove(target: Target, name: str, user: str) -> None:
+    """Forget a secret that no job uses."""
+    with target.open() as galaxy:
+        galaxy.remove_secret(name, user=user)
+    tell(f"secret {name} removed")
+
+
+def _typed(name: str) -> Secret:
+    """Return what comes by standard input; on a terminal it is asked for, and not echoed."""
+    if sys.stdin.isatty():
+        text: str = click.prompt(f"value of {name}", hide_input=True, confirmation_prompt=True, err=True)
+        return secret_of(text.encode(), "standard input")
+    return secret_of(sys.stdin.buffer.read(SECRET_BYTES_MAX + 3), "standard input")

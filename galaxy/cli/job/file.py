@@ -1,0 +1,153 @@
+"""Commands that work on job files alone: no cluster is asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import file_argument
+from galaxy.cli.output import FORMATS, tell, write
+from galaxy.errors import GalaxyError, SpecError, UsageError
+from galaxy.ids import NAME
+from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, mark_of
+from galaxy.model.jobspec.diagnostics import Path as FieldPath
+from galaxy.model.jobspec.spec import JobType
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy job validate job.yaml
+  galaxy job validate - < job.json
+""",
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
+def validate(files: tuple[str, ...], quiet: bool) -> None:
+    """Check job files and report every problem, each with its line."""
+    from galaxy.client.source import source
+    from galaxy.model.jobspec.rules import advice
+
+    wrong: list[SpecError] = []
+    for file in files:
+        try:
+            spec = source.load(file)
+        except SpecError as error:
+            wrong.append(error)
+            continue
+        for line in advice(spec):
+            tell(f"galaxy: warning: {file}: {line}")
+        if not quiet:
+            write(f"{file}: job {spec.name} is valid")
+    for other in wrong[:-1]:
+        tell(f"galaxy: {other}")
+    if wrong:
+        raise wrong[-1]
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy job init web > job.yaml
+  galaxy job init web.yaml                 into that file
+  galaxy job init nightly.yaml --type batch
+""",
+)
+@click.argument("name", default="hello")
+@click.option(
+    "--type",
+    "type_",
+    type=click.Choice(["monitor", "service", "batch"]),
+    default="service",
+    show_default=True,
+)
+@click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE; it must not exist yet.")
+def init(name: str, type_: str, target: str | None) -> None:
+    """Print a commented job file for a job called NAME, or write it to NAME when that is a file's."""
+    from galaxy.model.jobspec.template import template
+
+    if Path(name).suffix in (".yaml", ".yml"):
+        name, target = Path(name).stem, target or name
+
+    if Path(name).suffix in (".toml", ".json"):
+        raise UsageError(
+            f'cannot begin "{name}": comments need YAML', hint=f"galaxy job init {Path(name).stem}.yaml"
+        )
+    if not NAME.fullmatch(name):
+        raise UsageError(f'"{name}" is not a name for a job', hint="lower-case letters, digits and `-`")
+    put(template(name, JobType(type_)), target)
+
+
+@click.command(
+    "import",
+    cls=Command,
+    examples="""\
+  galaxy job import app.json > job.yaml
+  galaxy job import app.json -o job.yaml
+""",
+)
+@file_argument
+@click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE; it must not exist yet.")
+def import_(file: str, target: str | None) -> None:
+    """Turn a job file of Galaxy 3 (JSON) into ours.
+
+    What it misspells, and what has no meaning any more, becomes a warning on stderr.
+    """
+    from galaxy.client.source import source
+    from galaxy.client.source.yaml_format import write_yaml
+    from galaxy.model.jobspec import galaxy3, parsing, writing
+    from galaxy.model.jobspec.diagnostics import error_of
+
+    old = source.read(file)
+    adopted = galaxy3.import_galaxy3(old.tree)
+    for warning in _in_order(adopted.warnings, old.marks):
+        tell(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
+    reading = parsing.read(adopted.tree)
+    later = [flaw for flaw in reading.flaws if flaw.unsupported]
+    if len(later) < len(reading.flaws):
+        raise error_of(reading.flaws, name=old.name, marks={})
+    for flaw in later:
+        tell(f"galaxy: warning: {flaw}")
+    put(
+        f"# Imported from {Path(old.name).name}, a job of Galaxy 3.\n"
+        + write_yaml(writing.write(reading.spec)),
+        target,
+    )
+
+
+@click.command(cls=Command, examples="  galaxy job schema > job.schema.json\n")
+def schema() -> None:
+    """Print the JSON Schema of job files, for editors to complete them by."""
+    from galaxy.model.jobspec import schema as made
+
+    write(json.dumps(made.schema(), indent=2))
+
+
+def put(text: str, target: str | None) -> None:
+    """Print ``text``, or write it to a file that is not there yet."""
+    if target is None:
+        write(text.rstrip("\n"), raw=True)
+        return
+    if target in FORMATS:
+        hint = f"-o {target}.yaml, or > FILE"
+        raise UsageError(f"-o names a file here, not the format {target}", hint=hint)
+    try:
+        with open(target, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UsageError(f"{target} exists already", hint="another name, or remove it first") from error
+    except OSError as error:
+        raise GalaxyError(f"cannot write {target}: {error.strerror}") from error
+    tell(f"wrote {target}")
+
+
+def _in_order(flaws: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:
+    return sorted(flaws, key=lambda flaw: mark_of(flaw.path, marks) or Mark(0, 0))
+
+
+def _placed(flaw: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
+    mark = mark_of(flaw.path, marks)
+    return f"{name}:{mark.line}:{mark.column}: {flaw}" if mark else f"{name}: {flaw}"

@@ -1,0 +1,191 @@
+"""Following a job: what changes on the way, what is waited for, and how it came out."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from galaxy.cli.output import coloured, cut, one_line, paint, paint_state, tell, write
+from galaxy.cli.tables import event_lines, pod_why, trouble_lines
+from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError
+from galaxy.model.api.views import JobView, PodView
+from galaxy.units import counted, format_duration
+
+if TYPE_CHECKING:
+    from galaxy.client.sdk import Galaxy
+
+LOG_LINES: Final = 10
+EVENTS: Final = 5
+OVER: Final = ("finished", "failed", "removed")
+WAITED_MAX: Final = 3
+"""Pods named in the line that says what is waited for."""
+
+
+class Progress:
+    """Prints one line for every change of a pod; on a terminal also a line that says what it waits for.
+
+    With ``known`` the pods are there already, so the first view of them is no news.
+    """
+
+    def __init__(self, began_s: float, *, known: bool = False) -> None:
+        self._began_s = began_s
+        self._known = known
+        self._seen: dict[str, tuple[str, ...]] = {}
+        self._colour = coloured(sys.stderr)
+        self._live = sys.stderr.isatty()
+        self._turn = 0
+
+    def __call__(self, view: JobView) -> None:
+        """Print what is new in ``view``."""
+        self._wipe()
+        for line in self.news(view):
+            since = f"+{format_duration(time.monotonic() - self._began_s)}"
+            tell(f"{paint(since, 'dim', self._colour)} {line}", raw=True)
+        if self._live and not view.settled:
+            self._turn += 1
+            width = shutil.get_terminal_size().columns
+            mark = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[self._turn % 10]
+            sys.stderr.write(cut(one_line(f"{mark} {waiting_for(view)}"), width))
+            sys.stderr.flush()
+
+    def news(self, view: JobView) -> Iterator[str]:
+        """Yield a line for each pod that is not as it was in the view before."""
+        for pod in view.pods:
+            reason = one_line(pod_why(pod))
+            now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
+            if self._seen.get(pod.pod) != now:
+                self._seen[pod.pod] = now
+                if not self._known:
+                    yield self._pod_line(pod, view, reason)
+        self._known = False
+        for name in set(self._seen) - {pod.pod for pod in view.pods}:
+            del self._seen[name]
+            yield f"{one_line(name)} gone"
+
+    def end(self) -> None:
+        """Leave the terminal tidy."""
+        self._wipe()
+
+    def _pod_line(self, pod: PodView, view: JobView, reason: str) -> str:
+        words = [one_line(pod.pod), paint_state(one_line(pod.state), self._colour)]
+        if pod.state == "running":
+            words.append("healthy" if pod.healthy else "not healthy yet")
+        if view.summary.revision > 1:
+            words.append(f"revision {pod.revision}")
+        if pod.agent:
+            words.append(f"on {one_line(pod.agent)}")
+        if pod.restarts:
+            words.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
+        return " ".join(words) + (f": {reason}" if reason else "")
+
+    def _wipe(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+
+
+def waiting_for(view: JobView) -> str:
+    """Say in one line what still has to happen."""
+    summary = view.summary
+    if summary.state == "removing":
+        return f"waiting for {counted(len(view.pods), 'pod')} to be gone"
+    late = [pod for pod in view.pods if not pod.healthy or pod.revision != summary.revision]
+    if summary.state in ("stopping", "stopped"):
+        late = [pod for pod in view.pods if pod.state not in ("stopped", "finished", "failed")]
+    if not late:
+        return "waiting for the cluster to agree that all is well"
+    names = ", ".join(f"{pod.pod} {pod.state}" for pod in late[:WAITED_MAX])
+    more = f" and {len(late) - WAITED_MAX} more" if len(late) > WAITED_MAX else ""
+    return f"waiting for {len(late)} of {len(view.pods)} pods: {names}{more}"
+
+
+def stuck(view: JobView) -> bool:
+    """Tell whether nothing more happens by itself: a stalled rollout, or pods that failed for good."""
+    if view.summary.state in ("stalled", "degraded"):
+        return True
+    failed = [pod for pod in view.pods if pod.state == "failed"]
+    return bool(failed) and all(
+        pod.state in ("failed", "finished") or (pod.healthy and pod.revision == view.summary.revision)
+        for pod in view.pods
+    )
+
+
+def follow(
+    galaxy: Galaxy,
+    job: str,
+    *,
+    timeout_s: float | None,
+    until: Callable[[JobView], bool],
+    known: bool = False,
+) -> JobView | None:
+    """Print what happens to ``job`` until ``until``, or ``timeout_s``; None when Ctrl-C ended it.
+
+    Ctrl-C only stops the watching. ``known`` as in ``Progress``.
+    """
+    progress = Progress(time.monotonic(), known=known)
+    try:
+        return galaxy.wait(job, timeout_s=timeout_s, progress=progress, until=until)
+    except KeyboardInterrupt:
+        progress.end()
+        tell(f"stopped watching; {job} goes on by itself")
+        tell(f"  try: galaxy job show {job}")
+        return None
+    finally:
+        progress.end()
+
+
+def outcome(galaxy: Galaxy, view: JobView | None) -> int:
+    """Print how a run or an update came out, with evidence when it is not all well; return the exit code."""
+    if view is None:
+        return NOT_ALL_RUNNING
+    summary = view.summary
+    if view.settled and summary.state not in ("failed", "stalled"):
+        write(settled_line(view))
+        for endpoint in view.endpoints:
+            write(f"  {endpoint.service}  {endpoint.address}:{endpoint.port}  {endpoint.state}")
+        return DONE
+    what = f"{summary.healthy} of {summary.replica} pods healthy"
+    if summary.type == "batch":
+        what = f"{summary.finished} of {summary.replica} pods finished, {summary.failed} failed"
+    tell(f"{summary.job} is {summary.state}: {what}")
+    for line in evidence(galaxy, view):
+        tell(f"  {line}")
+    tell(f"  try: galaxy job show {summary.name}")
+    return FAILED if summary.state == "failed" else NOT_ALL_RUNNING
+
+
+def settled_line(view: JobView) -> str:
+    """Say in one line where a settled job stands."""
+    summary = view.summary
+    if summary.state == "finished":
+        return f"{summary.job} finished: {summary.finished} of {summary.replica} pods"
+    if summary.state == "stopped":
+        return f"{summary.job} stopped; it keeps {counted(len(view.pods), 'container')}"
+    if summary.state == "removed":
+        return f"{summary.job} removed"
+    return f"{summary.job} revision {summary.revision}: {summary.healthy} of {summary.replica} pods healthy"
+
+
+def evidence(galaxy: Galaxy, view: JobView) -> list[str]:
+    """Return why a job is not well: reasons, last events, and what its unwell programs wrote last."""
+    lines = trouble_lines(view)
+    events = event_lines(view, time.time(), EVENTS)
+    if events:
+        lines += ["last events:", *(f"  {line}" for line in events)]
+    sick = next((pod for pod in view.pods if pod.agent and not pod.healthy and pod.state != "stopped"), None)
+    if sick is not None:
+        lines += last_words(galaxy, sick)
+    return [one_line(line) for line in lines]
+
+
+def last_words(galaxy: Galaxy, pod: PodView) -> list[str]:
+    """Return the last lines that a pod wrote, if they can be had."""
+    text = []
+    try:
+        with galaxy.logs(pod.pod, tail=LOG_LINES) as logs:
+            text = "".join(chunk.text for chunk in logs).splitlines()[-LOG_LINES:]
+    except GalaxyError as error:
+        return [f"no log of {pod.pod}: {error.message}"]
+    return [f"last lines of {pod.pod}:", *(f"  {line}" for line in text)] if text else []

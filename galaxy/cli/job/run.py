@@ -1,0 +1,180 @@
+"""``galaxy job run`` and ``galaxy job update``: send a spec, then follow what becomes of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from galaxy.cli.job.follow import OVER, follow, outcome, settled_line, stuck
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
+from galaxy.cli.output import tell, write
+from galaxy.client.source import source
+from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
+from galaxy.model.api.operations import Done
+from galaxy.model.api.views import JobView
+from galaxy.model.jobspec.spec import JobType
+from galaxy.units import counted
+
+if TYPE_CHECKING:
+    from galaxy.client.sdk import Galaxy
+
+TIMEOUT_S = 300.0
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy job run job.yaml                 run it, and watch it come up
+  galaxy job run --detach job.yaml        return when it is accepted
+  galaxy job run --wait --logs batch.yaml a batch job to its end: its output, its exit code
+  galaxy job init web | galaxy job run -  a job from standard input
+""",
+)
+@click.argument("file", required=False, type=click.Path(allow_dash=True))
+@click.option("-f", "--file", "named", type=click.Path(allow_dash=True), hidden=True)
+@click.option("-d", "--detach", is_flag=True, help="Return when the job is accepted.")
+@click.option("--wait", is_flag=True, help="Follow a batch job to its end and return its exit code.")
+@click.option("--logs", is_flag=True, help="With --wait: print what it wrote, when it has ended.")
+@click.option("--timeout", type=Duration(), help="Watch no longer than this [5m; no limit with --wait].")
+@click.option("-q", "--quiet", is_flag=True, help="Print only how it came out.")
+@click.option("--key", default="", metavar="KEY", help="Idempotency key: the same key runs it once.")
+@cluster_options
+def run(
+    target: Target, file: str | None, named: str | None, detach: bool, wait: bool, logs: bool,
+    timeout: float | None, quiet: bool, key: str,
+) -> int:  # fmt: skip
+    """Run the job that FILE describes, and follow it until all of it runs.
+
+    FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C only stops the watching. Exit codes:
+    0 all of it runs, 1 it failed, 2 accepted but not all of it running yet, 3 refused, 64 the
+    file is wrong.
+    """
+    path = _path(file, named)
+    if detach and (wait or logs):
+        raise UsageError("--detach does not go with --wait")
+    spec = source.load(path)
+    if wait and spec.type is not JobType.BATCH:
+        raise UsageError(
+            f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
+        )
+    with target.open() as galaxy:
+        done = galaxy.submit(spec, key=key, base=_base(path))
+        warn(done)
+        if detach:
+            write(f"{done.job} accepted")
+            return DONE
+        if not quiet:
+            tell(f"{done.job} accepted: {counted(spec.deploy.replica, 'pod')}")
+        if wait:
+            return _to_the_end(galaxy, done, timeout_s=timeout, logs=logs, quiet=quiet)
+        return come_up(galaxy, done, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy job update job.yaml              a new revision, `step` pods at a time
+  galaxy job update job.yaml --job web    of the job called web
+  galaxy job update --detach job.yaml     return when it is accepted
+""",
+)
+@click.argument("file", required=False, type=click.Path(allow_dash=True))
+@click.option("-f", "--file", "named", type=click.Path(allow_dash=True), hidden=True)
+@click.option(
+    "-i",
+    "--job",
+    default="",
+    help="The job to update [the file's name].",
+    shell_complete=complete(all_job_names),
+)
+@click.option("-d", "--detach", is_flag=True, help="Return when the update is accepted.")
+@click.option(
+    "--timeout", type=Duration(), default="5m", show_default=True, help="Watch no longer than this."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Print only how it came out.")
+@click.option("--key", default="", metavar="KEY", help="Idempotency key: the same key updates it once.")
+@cluster_options
+def update(
+    target: Target, file: str | None, named: str | None, job: str, detach: bool, timeout: float, quiet: bool,
+    key: str,
+) -> int:  # fmt: skip
+    """Move a job to the spec in FILE, and follow the rollout until it is done.
+
+    Pods keep their containers; `step` of them are away at once, and each must be healthy before
+    the next one goes. Ctrl-C only stops the watching.
+    """
+    path = _path(file, named)
+    spec = source.load(path)
+    with target.open() as galaxy:
+        done = galaxy.update(spec, name=job, key=key, base=_base(path))
+        warn(done)
+        if detach:
+            write(f"{done.job} revision {done.revision} accepted")
+            return DONE
+        if not quiet:
+            tell(f"{done.job} revision {done.revision} accepted")
+        return come_up(galaxy, done, timeout_s=timeout, quiet=quiet, known=True)
+
+
+def come_up(galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False) -> int:
+    """Follow a job until it is settled or cannot become so; return the exit code."""
+
+    def over(view: JobView) -> bool:
+        if view.summary.revision < done.revision:
+            return False
+        return view.settled or view.summary.state in OVER or stuck(view)
+
+    if quiet:
+        return outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=over))
+    view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=known)
+    return outcome(galaxy, view)
+
+
+def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
+    """Follow a batch job until it is over; return its own exit code."""
+
+    def over(view: JobView) -> bool:
+        return view.summary.state in OVER
+
+    if quiet:
+        view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
+    else:
+        view = follow(galaxy, done.job, timeout_s=timeout_s, until=over)
+    if view is None or not over(view):
+        if view is not None:
+            tell(f"{done.job} is {view.summary.state} still; stopped watching")
+        return NOT_ALL_RUNNING
+    if logs:
+        with galaxy.logs(done.job, tail=-1) as stream:
+            for chunk in stream:
+                (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
+                if chunk.error:
+                    tell(f"galaxy: warning: {chunk.error}")
+    code = view.exit_code or 0
+    if code or view.summary.state == "failed":
+        outcome(galaxy, view)
+    else:
+        tell(settled_line(view))
+    return code or (1 if view.summary.state == "failed" else 0)
+
+
+def warn(done: Done) -> None:
+    """Print what AppMaster found odd about an accepted change."""
+    for warning in done.warnings:
+        tell(f"galaxy: warning: {warning}")
+
+
+def _base(path: str) -> Path:
+    """Return the folder that paths of packages and secrets in a job file are relative to."""
+    return Path() if path == "-" else Path(path).parent
+
+
+def _path(file: str | None, named: str | None) -> str:
+    path = file or named
+    if path is None:
+        raise UsageError("no job file given", hint="galaxy job init > job.yaml")
+    return path

@@ -1,0 +1,121 @@
+"""``galaxy job list`` and ``galaxy job show``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from galaxy.cli.job.follow import evidence
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Target, all_job_names, cluster_options, complete, output_options
+from galaxy.cli.output import Output, ago, clock, coloured, one_line, paint, paint_state, tell, write
+from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
+from galaxy.model.api.views import JobView
+from galaxy.units import format_bytes, format_cpu
+
+EVENTS = 10
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples="""\
+  galaxy job list                 what runs, and what failed
+  galaxy job list --all           with what is over
+  galaxy job list -o json
+""",
+)
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="Include jobs that are over, as far as history goes."
+)
+@output_options
+@cluster_options
+def list_(target: Target, output: Output, every: bool) -> None:
+    """List jobs."""
+    with target.open() as galaxy:
+        jobs = galaxy.jobs(all=every)
+    if output.data(jobs, [job.name for job in jobs]):
+        return
+    if not jobs:
+        tell("no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows what is over")
+        return
+    titles, rows = job_rows(jobs, time.time(), wide=output.wide)
+    output.table(titles, rows)
+
+
+@click.command(
+    cls=Command,
+    examples="""\
+  galaxy job show web             pods, programs, endpoints, events
+  galaxy job show web -o wide     with addresses, lives and pids
+  galaxy job show web -o json     everything, with the spec
+""",
+)
+@click.argument("job", shell_complete=complete(all_job_names))
+@output_options
+@cluster_options
+def show(target: Target, output: Output, job: str) -> None:
+    """Show everything about one job: by name, id, or the beginning of an id."""
+    with target.open() as galaxy:
+        view = galaxy.job(job)
+        if output.data(view, [view.summary.job]):
+            return
+        for line in head_lines(view, time.time(), coloured(sys.stdout)):
+            write(line, raw=True)
+        _tables(view, output)
+        unwell = not view.settled or view.summary.state in ("failed", "stalled")
+        if unwell and view.pods:
+            _section("Why")
+            for line in evidence(galaxy, view):
+                write(line)
+
+
+def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
+    """Return the lines above the tables: what the job is and where it stands."""
+    summary, deploy = view.summary, view.spec.deploy
+    state = paint_state(one_line(summary.state), colour)
+    if view.exit_code is not None:
+        state += f", exit code {view.exit_code}"
+    where = ", ".join(deploy.pools) or "any pool"
+    facts = [
+        ("Job", f"{summary.name} ({summary.job}), {summary.type}, of {summary.user or 'nobody'}"),
+        ("State", f"{state}; {'settled' if view.settled else 'on the way'}"),
+        ("Pods", f"{summary.healthy} of {summary.replica} healthy, {summary.running} running, "
+                 f"{summary.pending} pending, {summary.deploying} deploying, {summary.failed} failed, "
+                 f"{summary.finished} finished"),
+        ("Revision", f"{summary.revision}"
+                     + (f", moving from {view.rollout_from}" if view.rollout_from else "")),
+        ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
+                   + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")),
+        ("Holds", f"cpu {format_cpu(summary.cpu_milli)}, memory {format_bytes(summary.memory_bytes)}, "
+                  f"disk {format_bytes(summary.disk_bytes)}"),
+        ("Created", f"{clock(summary.created_s)}, {ago(summary.created_s, now_s) or '0s'} ago"),
+    ]  # fmt: skip
+    texts = [text if name == "State" else one_line(text) for name, text in facts]
+    return [
+        f"{paint(name.ljust(9), 'bold', colour)} {text}" for (name, _), text in zip(facts, texts, strict=True)
+    ]
+
+
+def _tables(view: JobView, output: Output) -> None:
+    now_s = time.time()
+    if view.pods:
+        _section("Pods")
+        output.table(*pod_rows(view.pods, now_s, wide=output.wide))
+    titles, tasks = task_rows(view.pods, now_s)
+    if tasks:
+        _section("Programs")
+        output.table(titles, tasks)
+    if view.endpoints:
+        _section("Endpoints")
+        output.table(*endpoint_rows(view.endpoints))
+    if view.events and view.settled:
+        _section("Events")
+        for line in event_lines(view, now_s, EVENTS):
+            write(line)
+
+
+def _section(title: str) -> None:
+    write(f"\n{paint(title, 'bold', coloured(sys.stdout))}", raw=True)

@@ -1,0 +1,117 @@
+"""``galaxy resman`` and ``galaxy appmaster``: the leaders' processes. Thin: options, then the shell."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from galaxy.cli.lazy import Command
+from galaxy.cli.options import Duration
+from galaxy.client.contexts import join
+from galaxy.model.messages.names import APPMASTER, RESMAN
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def log_level_option(function: F) -> F:
+    """Add ``--log-level``."""
+    levels = click.Choice(("debug", "info", "warning", "error"), case_sensitive=False)
+    return click.option(
+        "--log-level",
+        type=levels,
+        default="info",
+        show_default=True,
+        envvar="GALAXY_LOG_LEVEL",
+        help="What is logged.",
+    )(function)
+
+
+def process_options(function: F) -> F:
+    """Add the options that every process of a cluster has."""
+    for option in (
+        log_level_option,
+        click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder."),
+        click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS."),
+    ):
+        function = option(function)
+    return function
+
+
+def _leader_options(function: F) -> F:
+    function = click.option("--name", metavar="NAME", help="Name of this host in the cluster.")(function)
+    function = click.option(
+        "--lease", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
+        help="Seconds after which a silent leader is replaced.",
+    )(function)  # fmt: skip
+    return process_options(function)
+
+
+@click.command(cls=Command)
+@_leader_options
+@click.option(
+    "--require", multiple=True, envvar="GALAXY_REQUIRE", metavar="LIMIT",
+    type=click.Choice(("cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user")),
+    help="Use only agents that really enforce this limit; may be given more than once.",
+)  # fmt: skip
+@click.option(
+    "--suspect-after", type=Duration(), default="10s", metavar="TIME", show_default=True,
+    help="Without a heartbeat for so long, an agent gets nothing new.",
+)  # fmt: skip
+@click.option(
+    "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
+    help="Without a heartbeat for so long, its containers are placed elsewhere; AppMaster needs the same.",
+)  # fmt: skip
+def resman(
+    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
+    require: tuple[str, ...], suspect_after: float, dead_after: float,
+) -> int:  # fmt: skip
+    """Run a ResMan: it leads, or stands by while another leads."""
+    from galaxy.resman.logic import ResManConfig
+    from galaxy.resman.logic.config import patience
+    from galaxy.tasks.node import NodeOptions, run_resman
+
+    url = join(RESMAN, url=redis or "", dir=directory or "")
+    return run_resman(
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
+        patience(ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after),
+    )
+
+
+@click.command(cls=Command)
+@_leader_options
+@click.option(
+    "--require-users",
+    is_flag=True,
+    envvar="GALAXY_REQUIRE_USERS",
+    help="Refuse everything while there is no user; with the first one unsigned requests are refused anyway.",
+)
+@click.option(
+    "--first-operator",
+    default="",
+    envvar="GALAXY_FIRST_OPERATOR",
+    metavar="USER:KEY",
+    help="The operator to begin with, as `galaxy user key` prints him.",
+)
+@click.option(
+    "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
+    help="As ResMan has it: what an agent was ordered is void before its containers are placed elsewhere.",
+)  # fmt: skip
+def appmaster(
+    redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
+    require_users: bool, first_operator: str, dead_after: float,
+) -> int:  # fmt: skip
+    """Run an AppMaster: it leads, or stands by while another leads."""
+    from galaxy.appmaster.logic import AppMasterConfig
+    from galaxy.appmaster.logic.config import patience
+    from galaxy.tasks.node import NodeOptions, run_appmaster
+
+    url = join(APPMASTER, url=redis or "", dir=directory or "")
+    return run_appmaster(
+        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
+        patience(
+            AppMasterConfig(require_users=require_users, first_operator=first_operator), dead_s=dead_after
+        ),
+    )

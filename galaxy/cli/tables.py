@@ -1,0 +1,157 @@
+"""Views as rows of tables. Pure: nouns and a time in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from galaxy.cli.output import ago, clock
+from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView
+from galaxy.model.messages.container import Reason
+from galaxy.units import format_bytes, format_cpu
+
+Rows = tuple[list[str], list[list[str]]]
+"""Titles, and the rows below them."""
+
+
+def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) -> Rows:
+    """Return the table of ``galaxy job list``."""
+    titles = ["NAME", "ID", "TYPE", "STATE", "HEALTHY", "REV", "CPU", "MEMORY", "UPDATED"]
+    if wide:
+        titles += ["USER", "R/P/D/F/E", "DISK", "CREATED"]
+    titles.append("REASON")
+    rows = []
+    for job in jobs:
+        row = [
+            job.name, job.job, job.type, job.state, f"{job.healthy}/{job.replica}", str(job.revision),
+            format_cpu(job.cpu_milli), format_bytes(job.memory_bytes), ago(job.updated_s, now_s),
+        ]  # fmt: skip
+        if wide:
+            counts = (job.running, job.pending, job.deploying, job.failed, job.finished)
+            row += [job.user, "/".join(map(str, counts)), format_bytes(job.disk_bytes), clock(job.created_s)]
+        rows.append([*row, why(job.reason)])
+    return titles, rows
+
+
+def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Rows:
+    """Return the table of a job's pods."""
+    titles = ["POD", "STATE", "HEALTHY", "REV", "AGENT", "PORTS", "RESTARTS", "CPU", "MEMORY", "UPDATED"]
+    if wide:
+        titles += ["ADDRESS", "LIFE", "PID"]
+    titles.append("REASON")
+    rows = []
+    for pod in pods:
+        ports = ",".join(f"{name}:{port}" for name, port in sorted(pod.ports.items()))
+        row = [
+            pod.pod, pod.state, "yes" if pod.healthy else "no", str(pod.revision), pod.agent or "-",
+            ports or "-", str(pod.restarts), format_cpu(pod.cpu_milli), format_bytes(pod.memory_bytes),
+            ago(pod.updated_s, now_s),
+        ]  # fmt: skip
+        if wide:
+            row += [pod.address or "-", str(pod.incarnation), str(pod.pid or "-")]
+        rows.append([*row, pod_why(pod)])
+    return titles, rows
+
+
+def task_rows(pods: Iterable[PodView], now_s: float) -> Rows:
+    """Return the table of the programs in ``pods``."""
+    titles = ["POD", "TASK", "STATE", "HEALTHY", "VERSION", "RESTARTS", "UP", "LAST EXIT", "REASON"]
+    rows = []
+    for pod in pods:
+        for task in pod.tasks:
+            healthy = "-" if task.healthy is None else "yes" if task.healthy else "no"
+            up = ago(task.started_s or 0, now_s) if task.state == "running" else ""
+            last = str(task.last_exit) if task.last_exit else "-"
+            rows.append(
+                [pod.pod, task.name, task.state, healthy, task.version or "-", str(task.restarts), up or "-",
+                 last, why(task.reason)]
+            )  # fmt: skip
+    return titles, rows
+
+
+def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:
+    """Return the table of ``galaxy discover``."""
+    rows = [[e.service, e.pod, e.address, str(e.port), e.state] for e in endpoints]
+    return ["SERVICE", "POD", "ADDRESS", "PORT", "STATE"], rows
+
+
+def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False) -> Rows:
+    """Return the table of ``galaxy agent list``: what is assigned of what there is."""
+    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", "CPU", "MEMORY", "DISK", "CONTAINERS", "BEAT"]
+    if wide:
+        titles += ["ADDRESS", "PORTS", "ENFORCED", "KERNEL", "CGROUP", "VERSION"]
+    rows = []
+    for agent in agents:
+        info = agent.info
+        state = f"{agent.state.value}, in trouble" if agent.trouble else agent.state.value
+        row = [
+            agent.agent, state, info.pool, ",".join(info.tags) or "-", info.mode,
+            f"{format_cpu(agent.cpu_assigned_milli)}/{format_cpu(info.cpu_milli)}",
+            f"{format_bytes(agent.memory_assigned_bytes)}/{format_bytes(info.memory_bytes)}",
+            f"{format_bytes(agent.disk_assigned_bytes)}/{format_bytes(info.disk_bytes)}",
+            str(len(agent.containers)), ago(agent.beat_s, now_s),
+        ]  # fmt: skip
+        if wide:
+            row += [
+                info.address, f"{info.ports_low}-{info.ports_high}", ",".join(info.enforced) or "-",
+                info.kernel, info.cgroup or "-", info.version,
+            ]  # fmt: skip
+        rows.append(row)
+    return titles, rows
+
+
+def why(reason: Reason | None) -> str:
+    """Write a reason in one line."""
+    return (reason.message or reason.code) if reason else ""
+
+
+def pod_why(pod: PodView) -> str:
+    """Write why a pod is not as wanted: its own reason, or that of a program of it."""
+    if pod.reason:
+        return why(pod.reason)
+    return next((f"{task.name}: {why(task.reason)}" for task in pod.tasks if task.reason), "")
+
+
+def reason_lines(reason: Reason) -> list[str]:
+    """Write a reason in full: the sentence; of a placement, agents per cause and the nearest hosts.
+
+    Only a placement names hosts; what other reasons count is in their sentence.
+    """
+    lines = [why(reason)]
+    if reason.nearest:
+        counts = sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        lines.append("agents: " + ", ".join(f"{count} {cause}" for cause, count in counts))
+        lines.append("nearest: " + "; ".join(reason.nearest))
+    return lines
+
+
+def trouble_lines(view: JobView) -> list[str]:
+    """Write everything that is not as wanted about a job: each reason once, with who has it."""
+    told: dict[tuple[str, ...], list[str]] = {}
+    for pod in view.pods:
+        if pod.reason:
+            told.setdefault(tuple(reason_lines(pod.reason)), []).append(pod.pod)
+        for task in pod.tasks:
+            # A pod's own reason often quotes its program's.
+            if task.reason and why(task.reason) not in why(pod.reason):
+                told.setdefault(tuple(reason_lines(task.reason)), []).append(f"{pod.pod} {task.name}")
+    own = view.summary.reason
+    if own and not any(text[0] in why(own) for text in told):
+        told = {tuple(reason_lines(own)): [], **told}
+    lines = []
+    for text, names in told.items():
+        lines.append(f"{_few(names)}: {text[0]}" if names else text[0])
+        lines += [f"  {line}" for line in text[1:]]
+    return lines
+
+
+def event_lines(view: JobView, now_s: float, count: int) -> list[str]:
+    """Write the last events of a job, oldest first."""
+    newest = view.events[-count:]
+    return [
+        f"{ago(event.at_s, now_s) or '0s':>8} ago  {event.subject}  {event.kind}  {event.text}".rstrip()
+        for event in newest
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

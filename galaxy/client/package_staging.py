@@ -1,0 +1,149 @@
+"""Packages that are files of whoever runs a job: copied to where the agents of a local cluster look."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from galaxy.client.paths import beside
+from galaxy.errors import GalaxyError, SpecError
+from galaxy.model.jobspec.spec import DataSpec, JobSpec, PackageSpec, TaskSpec
+from galaxy.units import GIB
+
+FOLDER: Final = "packages"
+CHUNK_BYTES: Final = 1024 * 1024
+STAGED_BYTES_MAX: Final = 10 * GIB
+"""What a cluster's folder keeps of packages beyond those that its jobs name."""
+RECENT_S: Final = 86400.0
+"""A package that was brought less than this ago may be of a revision that is just being replaced."""
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SUFFIX: Final = re.compile(r"(\.tar\.[a-z0-9]+|\.[a-z0-9]{1,8})?$")
+
+
+def stage(spec: JobSpec, *, base: Path, cluster_dir: str) -> JobSpec:
+    """Return ``spec`` with every package path turned into a URL that agents can fetch.
+
+    Relative paths start at ``base``, the job file's folder. The copy is named after its content,
+    so equal packages are one file, and its SHA-256 goes into the spec.
+
+    Raises:
+        SpecError: a package is not there, is no file, or is not what its sha256 says.
+        GalaxyError: the cluster is on another host, or its folder cannot be written.
+    """
+    tasks = tuple(_task(task, base, cluster_dir) for task in spec.pod.tasks)
+    if tasks == spec.pod.tasks:
+        return spec
+    pod = msgspec.structs.replace(spec.pod, tasks=tasks)
+    return msgspec.structs.replace(spec, pod=pod)
+
+
+def sources_of(spec: JobSpec) -> Iterator[str]:
+    """Yield where each package of a job comes from."""
+    for task in spec.pod.tasks:
+        if task.package is not None:
+            yield task.package.source
+        if task.data is not None:
+            yield from (package.source for package in task.data.packages)
+
+
+def unneeded(
+    cluster_dir: str, used: Callable[[], Iterable[str]], *, now_s: float, bytes_max: int = STAGED_BYTES_MAX
+) -> list[Path]:
+    """Return the staged files to remove, oldest first, until the others fit into ``bytes_max``.
+
+    ``used`` gives the sources of all jobs; it is only called when there is too much. Neither these
+    nor what was staged within the last day (``now_s`` is Unix time) is ever among them.
+    """
+    files: list[tuple[float, int, Path]] = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(Path(cluster_dir) / FOLDER) as entries:
+        for entry in entries:
+            facts = entry.stat(follow_symlinks=False)
+            files.append((facts.st_mtime, facts.st_size, Path(entry.path)))
+    over = sum(size for _, size, _ in files) - bytes_max
+    if over <= 0:
+        return []
+    kept = {os.path.basename(unquote(source)) for source in used()}
+    found = []
+    for changed_s, size, path in sorted(files):
+        if over <= 0 or now_s - changed_s < RECENT_S:
+            break
+        if path.name not in kept:
+            found.append(path)
+            over -= size
+    return found
+
+
+def is_local(source: str) -> bool:
+    """Tell whether ``source`` is a path rather than a URL."""
+    return _SCHEME.match(source) is None
+
+
+def _task(task: TaskSpec, base: Path, cluster_dir: str) -> TaskSpec:
+    package = _package(task.package, base, cluster_dir) if task.package else None
+    data = task.data
+    if data is not None:
+        packages = tuple(_package(one, base, cluster_dir) for one in data.packages)
+        data = DataSpec(packages=packages, reload=data.reload)
+    return msgspec.structs.replace(task, package=package, data=data)
+
+
+def _package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
+    if not is_local(package.source):
+        return package
+    path = beside(base, package.source)
+    if not cluster_dir:
+        raise GalaxyError(
+            f'cannot bring package "{package.source}" to the cluster',
+            details=["the cluster is on other hosts, and the package is a file on this one"],
+            hint="put it on a web server, and give its http:// URL as source",
+        )
+    digest, copy = _copy(path, package.source, Path(cluster_dir) / FOLDER)
+    if package.sha256 not in ("", digest):
+        copy.unlink(missing_ok=True)
+        raise SpecError(
+            f'package "{package.source}" is not what its sha256 says',
+            details=[f"asked {package.sha256}", f"found {digest}"],
+        )
+    suffix = _SUFFIX.search(path.name.lower())
+    target = copy.with_name(digest + (suffix[0] if suffix else ""))
+    copy.replace(target)
+    source = f"file://{quote(str(target.absolute()))}"
+    return msgspec.structs.replace(package, source=source, sha256=digest)
+
+
+def _copy(path: Path, shown: str, folder: Path) -> tuple[str, Path]:
+    """Copy ``path`` to a scratch file in ``folder``; return its SHA-256 and the copy."""
+    scratch = folder / f".{secrets.token_hex(8)}"
+    digest = hashlib.sha256()
+    try:
+        if path.is_dir():
+            hint = f"tar -czf {path.name or 'package'}.tar.gz -C {path} ."
+            raise SpecError(f'package "{shown}" is a folder, not an archive', hint=hint)
+        source = path.open("rb")
+    except OSError as error:
+        raise SpecError(
+            f'cannot read package "{shown}": {error.strerror}', details=[f"looked at {path.absolute()}"]
+        ) from error
+    try:
+        with source:
+            folder.mkdir(mode=0o755, exist_ok=True)
+            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as target:
+                while chunk := source.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    target.write(chunk)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise GalaxyError(
+            f'cannot bring package "{shown}" to the cluster: {error.strerror}',
+            details=[f"writing to {folder}"],
+        ) from error
+    return digest.hexdigest(), scratch

@@ -1,0 +1,64 @@
+"""Files whose content becomes the value of a variable: read here, beside the job file, and never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galaxy.client.paths import beside
+from galaxy.errors import SpecError
+from galaxy.model.jobspec.diagnostics import Diagnostic
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.stored.secret import SECRET_BYTES_MAX, EnvFrom, Secret
+from galaxy.units import counted, format_bytes
+
+
+def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
+    """Return the content of every file that an environment of ``spec`` names; paths start at ``base``.
+
+    Raises:
+        SpecError: files that are not there, too long, or no text; all are named.
+    """
+    files: dict[str, Secret] = {}
+    flaws: list[Diagnostic] = []
+    for index, task in enumerate(spec.pod.tasks):
+        for name, source in task.env.items():
+            if isinstance(source, EnvFrom) and source.file and source.file not in files:
+                try:
+                    files[source.file] = read_file(beside(base, source.file))
+                except SpecError as error:
+                    flaws.append(Diagnostic(("pod", "tasks", index, "env", name, "file"), error.message))
+    if flaws:
+        count = counted(len(flaws), "problem")
+        details = [str(flaw) for flaw in flaws]
+        raise SpecError(f'cannot read the secrets of job "{spec.name}": {count}', details=details)
+    return files
+
+
+def read_file(path: Path) -> Secret:
+    """Return what is in a file, without the newline at its end.
+
+    Raises:
+        SpecError: it cannot be read, is too long, is empty, or is no text.
+    """
+    try:
+        with path.open("rb") as file:
+            return secret_of(file.read(SECRET_BYTES_MAX + 3), f'"{path}"')
+    except (OSError, ValueError) as error:
+        raise SpecError(f'cannot read "{path}": {getattr(error, "strerror", None) or error}') from error
+
+
+def secret_of(data: bytes, name: str) -> Secret:
+    """Return ``data`` as a secret, without one newline at its end; errors call it ``name``.
+
+    Raises:
+        SpecError: it is too long, empty, or no text that an environment can hold.
+    """
+    data = data.removesuffix(b"\n").removesuffix(b"\r")
+    if len(data) > SECRET_BYTES_MAX:
+        raise SpecError(f"{name} is longer than {format_bytes(SECRET_BYTES_MAX)}")
+    if not data or b"\0" in data:
+        raise SpecError(f"{name} {'has a zero byte' if data else 'is empty'}")
+    try:
+        return Secret(text=data.decode())
+    except UnicodeDecodeError:  # Its text quotes what it could not read.
+        raise SpecError(f"{name} is not text in UTF-8; base64 makes text of anything") from None

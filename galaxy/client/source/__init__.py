@@ -1,0 +1,1 @@
+"""Job files as text: YAML, JSON and TOML with positions."""

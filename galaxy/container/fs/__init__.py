@@ -1,0 +1,1 @@
+"""A container's file system: root, volumes, /etc, and removal."""

@@ -1,0 +1,223 @@
+"""Volumes of enforced size: tmpfs by its own limit, disk by one loop file a volume.
+
+A disk volume is a sparse copy of a ready ext4 file system, made once per size, whose
+room is reserved on the host's disk. It is mounted inside the container's mount namespace only, so
+it is unmounted and detached by the kernel when the last process of the container is gone.
+Without the rights for this a volume is a plain directory, and its size is not enforced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Final
+
+from galaxy.container.kernel import syscalls
+from galaxy.errors import HostError
+from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.container import VolumeDemand
+from galaxy.units import GIB, format_bytes
+
+_FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV
+_BLOCK_BYTES: Final = 4096
+_INODE_BYTES: Final = 256
+_FEATURES: Final = "^has_journal,^resize_inode,^quota,^metadata_csum,sparse_super2,extent,uninit_bg"
+_TOOL: Final = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/usr/local/sbin/mkfs.ext4")
+
+
+def image_path(directory: str, index: int) -> str:
+    """Return where volume ``index`` of the container in ``directory`` keeps its disk image."""
+    return f"{directory}/v{index}.img"
+
+
+def plain_path(directory: str, index: int) -> str:
+    """Return the plain directory that stands for volume ``index`` where sizes are not enforced."""
+    return f"{directory}/v{index}"
+
+
+def mount_volume(
+    volume: VolumeDemand, target: str, *, directory: str, templates: str, index: int, uid: int, gid: int
+) -> None:
+    """Mount ``volume`` at ``target``, of its size, owned by ``uid`` and ``gid``; full mode.
+
+    Raises:
+        HostError: no room for it, or ``mkfs.ext4`` refuses.
+        OSError: named by the call that failed.
+    """
+    uid, gid = max(uid, 0), max(gid, 0)
+    if volume.medium is Medium.TMPFS:
+        mount_tmpfs(target, volume.size_bytes, mode=0o755, uid=uid, gid=gid)
+    elif can_enforce():
+        image = image_path(directory, index)
+        _make_image(image, volume.size_bytes, templates=templates)
+        _mount_image(image, target)
+        os.chown(target, uid, gid)
+    else:
+        path = make_plain(directory, index)
+        os.chown(path, uid, gid)
+        syscalls.bind(path, target, syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV)
+    if volume.readonly:
+        syscalls.set_mount_attributes(target, syscalls.ATTR_RDONLY)
+
+
+def bind_volume(volume: VolumeDemand, target: str, *, directory: str, index: int) -> None:
+    """Show ``volume`` at ``target`` without root's rights: tmpfs of its size, else a plain directory."""
+    if volume.medium is Medium.TMPFS:
+        mount_tmpfs(target, volume.size_bytes, mode=0o755)
+        if volume.readonly:
+            syscalls.mount(
+                "", target, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | _FLAGS
+            )
+        return
+    path = make_plain(directory, index)
+    syscalls.bind(path, target, syscalls.ATTR_RDONLY if volume.readonly else 0)
+
+
+def make_plain(directory: str, index: int) -> str:
+    """Make the plain directory of volume ``index`` and return it; its size is not enforced."""
+    path = plain_path(directory, index)
+    os.makedirs(path, mode=0o755, exist_ok=True)
+    return path
+
+
+def can_enforce() -> bool:
+    """Say whether this host has what enforces the size of a disk volume; the probe tells people."""
+    return mkfs_tool() is not None and os.path.exists("/dev/loop-control")
+
+
+def mount_tmpfs(target: str, size_bytes: int, *, mode: int, uid: int = -1, gid: int = -1) -> None:
+    """Mount a tmpfs that holds ``size_bytes`` and no more; its files are bounded too."""
+    inodes = max(256, size_bytes // _BLOCK_BYTES)
+    owner = f",uid={uid},gid={gid}" if uid >= 0 else ""
+    syscalls.mount(
+        "tmpfs", target, "tmpfs", _FLAGS, f"size={size_bytes},nr_inodes={inodes},mode={mode:o}{owner}"
+    )
+
+
+def plain_used_bytes(path: str, entries_max: int) -> int:
+    """Add up what lies in a plain directory, looking at ``entries_max`` files at most."""
+    total = 0
+    for base, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{base}/{name}").st_blocks * 512
+            entries_max -= 1
+            if entries_max <= 0:
+                return total
+    return total
+
+
+def make_template(templates: str, size_bytes: int) -> str:
+    """Return a ready and empty ext4 file system of ``size_bytes``.
+
+    Raises:
+        HostError: ``mkfs.ext4`` is missing or refuses.
+    """
+    path = f"{templates}/ext4-{size_bytes}.img"
+    if os.path.exists(path):
+        return path
+    os.makedirs(templates, mode=0o700, exist_ok=True)
+    tool = mkfs_tool()
+    if tool is None:
+        raise HostError(
+            "cannot make disk volumes: mkfs.ext4 is not installed", hint="apt-get install e2fsprogs"
+        )
+    draft = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size_bytes // _BLOCK_BYTES * _BLOCK_BYTES)
+        _mkfs(tool, draft, size_bytes)
+        os.rename(draft, path)
+    finally:
+        os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+    return path
+
+
+def mkfs_tool() -> str | None:
+    """Return where ``mkfs.ext4`` is; a cleaned environment has no PATH worth searching."""
+    return next((path for path in _TOOL if os.access(path, os.X_OK)), None)
+
+
+def _mkfs(tool: str, path: str, size_bytes: int) -> None:
+    ratio = 16_384 if size_bytes <= 16 * GIB else 65_536
+    command = [
+        tool, "-q", "-F", "-m", "0", "-b", str(_BLOCK_BYTES), "-I", str(_INODE_BYTES), "-i", str(ratio),
+        "-O", _FEATURES,
+        "-E", "lazy_itable_init=1,nodiscard,num_backup_sb=0,root_owner=0:0", path,
+    ]  # fmt: skip
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        pid = os.posix_spawn(
+            tool,
+            command,
+            {"LC_ALL": "C"},
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)],
+        )
+    finally:
+        os.close(null)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        raise HostError(
+            f"cannot make a file system of {format_bytes(size_bytes)}: mkfs.ext4 gave exit code {code}"
+        )
+
+
+def _make_image(image: str, size_bytes: int, *, templates: str) -> None:
+    room = os.statvfs(os.path.dirname(image))
+    if room.f_bavail * room.f_frsize < size_bytes:
+        free = format_bytes(room.f_bavail * room.f_frsize)
+        raise HostError(f"no room on the disk for a volume of {format_bytes(size_bytes)}: {free} are free")
+    source = os.open(make_template(templates, size_bytes), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(image, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(source).st_size
+            try:
+                syscalls.reserve(target, size)
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise HostError(
+                        f"no room on the disk for a volume of {format_bytes(size_bytes)}"
+                    ) from error
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                os.ftruncate(target, size)
+            _copy_sparse(source, target, size)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_sparse(source: int, target: int, size: int) -> None:
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # Nothing but a hole from here on.
+            raise
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        while start < end:
+            data = os.pread(source, min(end - start, 1 << 20), start)
+            start += os.pwrite(target, data, start)
+        at = end
+
+
+def _mount_image(image: str, target: str) -> None:
+    file = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        path, device = syscalls.attach_loop(file, image)
+    finally:
+        os.close(file)
+    try:
+        flags = _FLAGS | syscalls.MS_NOATIME
+        syscalls.mount(path, target, "ext4", flags, "noinit_itable")
+    finally:
+        os.close(device)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(f"{target}/lost+found")

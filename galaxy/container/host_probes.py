@@ -1,0 +1,148 @@
+"""``python -m galaxy.container.host_probes NAME``: probe one kernel feature in a process of its own.
+
+Exit code 0 when it works; otherwise 1 and the kernel's words on stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Final
+
+from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.fs import rootfs
+from galaxy.container.fs.volumes import mkfs_tool, mount_tmpfs, mount_volume
+from galaxy.container.kernel import seccomp, syscalls
+from galaxy.container.launcher import init_process
+from galaxy.container.launcher.plan import limits_of
+from galaxy.errors import GalaxyError, HostError
+from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
+from galaxy.units import MIB
+
+
+def namespaces() -> None:
+    """All namespaces with root's rights, a fresh ``/proc`` and a new root."""
+    active = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = syscalls.fork_into_pid_namespace(active)
+    if pid == 0:
+        _finish(lambda: _new_root(privileged=True))
+    _await(pid)
+
+
+def user_namespace() -> None:
+    """All namespaces without root's rights."""
+    syscalls.set_subreaper()
+    pid = init_process.fork_userns(private_network=False)
+    if pid == 0:
+        _finish(lambda: _new_root(privileged=False))
+    _await(pid)
+
+
+def cgroups() -> None:
+    """A cgroup with limits in every hierarchy, entered and removed."""
+    tree = CgroupTree.of_host(f"galaxy-trial-{os.getpid()}")
+    limits = limits_of(
+        Demand(
+            tasks=(TaskDemand(name="trial", cpu_milli=100, memory_bytes=16 * MIB, pids_max=16),),
+            workspace=VolumeDemand(path="/trial", size_bytes=MIB),
+        )
+    )
+    try:
+        tree.prepare()
+        tree.make("trial_1", limits)
+        opened = tree.open("trial_1", limits)
+        pid = os.fork()
+        if pid == 0:
+            _finish(lambda: _enter(opened.init))
+        _await(pid)
+        tree.usage("trial_1")
+        print(f"devices: {tree.devices_refused or 'guarded'}", flush=True)
+    finally:
+        tree.remove("trial_1")
+        tree.remove_root()
+
+
+def loop_volume() -> None:
+    """A disk volume of enforced size: mkfs.ext4, a loop device, a mount."""
+    if mkfs_tool() is None:
+        raise HostError("mkfs.ext4 is not installed")
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    with tempfile.TemporaryDirectory(prefix="galaxy-trial-") as folder:
+        target = f"{folder}/mnt"
+        os.mkdir(target)
+        volume = VolumeDemand(path="/trial", size_bytes=4 * MIB)
+        mount_volume(volume, target, directory=folder, templates=f"{folder}/t", index=0, uid=0, gid=0)
+        syscalls.unmount(target, 0)
+
+
+def seccomp_filter() -> None:
+    """The filter that programs get."""
+    program = seccomp.program()
+    if not program:
+        raise HostError("the filter is not written for this machine")
+    syscalls.set_no_new_privileges()
+    syscalls.install_seccomp(program)
+
+
+TRIALS: Final[dict[str, Callable[[], None]]] = {
+    "namespaces": namespaces,
+    "user-namespace": user_namespace,
+    "cgroups": cgroups,
+    "loop-volume": loop_volume,
+    "seccomp": seccomp_filter,
+}
+
+
+def _enter(procs: tuple[int, ...]) -> None:
+    """Enter cgroups and say how long the first took, which waits for the kernel's lock."""
+    started = time.monotonic_ns()
+    os.write(procs[0], b"0")
+    print(f"entered in {(time.monotonic_ns() - started) // 1000} us", flush=True)
+    for fd in procs[1:]:
+        os.write(fd, b"0")
+
+
+def _new_root(*, privileged: bool) -> None:
+    syscalls.unshare(
+        syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWCGROUP
+    )
+    syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
+    root = "/tmp"  # noqa: S108 - any directory will do: what is mounted there is seen by nobody else
+    rootfs.build(root, rootfs.View(mountpoints=("/trial",)), privileged=privileged)
+    rootfs.furnish(root)
+    mount_tmpfs(f"{root}/trial", MIB, mode=0o755)
+    syscalls.pivot_root(root)
+
+
+def _finish(work: Callable[[], None]) -> None:
+    code = 1
+    try:
+        work()
+        code = 0
+    except (OSError, GalaxyError) as error:
+        os.write(1, str(error).encode())
+    finally:
+        os._exit(code)
+
+
+def _await(pid: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code != 0:
+        sys.exit(1)
+
+
+def main() -> int:
+    try:
+        TRIALS[sys.argv[1]]()
+    except (OSError, GalaxyError) as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""System calls and kernel facts that Python has no function for."""

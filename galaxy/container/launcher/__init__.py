@@ -1,0 +1,1 @@
+"""The launcher: the parent process of every container."""

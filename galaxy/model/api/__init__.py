@@ -1,0 +1,1 @@
+"""The API of AppMaster: operations, answers, views and signatures."""

@@ -1,0 +1,191 @@
+"""What people see: the same field names in ``-o json``, in the SDK and in answers.
+
+Times are Unix seconds, CPU is millicores, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.agent import AgentInfo, AgentState, AgentUsage
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.pod import Exit
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.quota import Amount, Ceiling
+from galaxy.model.stored.user import Authority, Role
+
+
+class TaskView(Struct, frozen=True, kw_only=True):
+    """One program of a pod: ``restarts`` since its order, ``healthy`` None where it is not known."""
+
+    name: str
+    state: str
+    restarts: int = 0
+    healthy: bool | None = None
+    started_s: float | None = None
+    last_exit: Exit | None = None
+    reason: Reason | None = None
+    version: str = ""
+
+
+class PodView(Struct, frozen=True, kw_only=True):
+    """One replica. ``container`` and ``incarnation`` name the place, ``pid`` its PID 1 on the host."""
+
+    pod: str
+    index: int
+    state: str
+    healthy: bool
+    revision: int
+    container: str
+    incarnation: int
+    agent: str = ""
+    address: str = ""
+    ports: dict[str, int] = {}
+    pid: int = 0
+    restarts: int = 0
+    tasks: tuple[TaskView, ...] = ()
+    reason: Reason | None = None
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    updated_s: float = 0.0
+
+
+class JobSummary(Struct, frozen=True, kw_only=True):
+    """A line of ``galaxy job list``. Counts are pods; ``state`` is the job's."""
+
+    job: str
+    name: str
+    type: str
+    state: str
+    revision: int
+    replica: int
+    running: int = 0
+    healthy: int = 0
+    pending: int = 0
+    deploying: int = 0
+    failed: int = 0
+    finished: int = 0
+    user: str = ""
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    created_s: float = 0.0
+    updated_s: float = 0.0
+    reason: Reason | None = None
+
+
+class EndpointView(Struct, frozen=True, kw_only=True):
+    """A place where a service answers; ``state`` is ``healthy``, ``unhealthy`` or ``draining``."""
+
+    service: str
+    pod: str
+    address: str
+    port: int
+    state: str
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """Everything about one job; ``exit_code`` is a finished or failed batch job's."""
+
+    summary: JobSummary
+    spec: JobSpec
+    pods: tuple[PodView, ...] = ()
+    endpoints: tuple[EndpointView, ...] = ()
+    events: tuple[TraceEvent, ...] = ()
+    exit_code: int | None = None
+    settled: bool = False
+    """Nothing is on the way any more: what is found is what is wanted."""
+    rollout_from: int = 0
+    """Revision that a rollout in progress moves away from; 0 when none is."""
+
+
+class AgentView(Struct, frozen=True, kw_only=True):
+    """One agent: inventory, what is assigned of it, what is used of it."""
+
+    agent: str
+    state: AgentState
+    info: AgentInfo
+    cpu_assigned_milli: int = 0
+    memory_assigned_bytes: int = 0
+    disk_assigned_bytes: int = 0
+    containers: tuple[str, ...] = ()
+    usage: AgentUsage | None = None
+    beat_s: float = 0.0
+    trouble: str = ""
+    """Why it lives but cannot obey, in its own words."""
+
+
+class LeaderView(Struct, frozen=True, kw_only=True):
+    """Who leads, as which Celery node, in which epoch, and since when."""
+
+    role: str
+    address: str = ""
+    epoch: int = 0
+    since_s: float = 0.0
+
+
+class ClusterStatusView(Struct, frozen=True, kw_only=True):
+    """``galaxy status``: leaders, counts, and totals of what is there, assigned and used."""
+
+    leaders: tuple[LeaderView, ...] = ()
+    agents: dict[str, int] = {}
+    """By state."""
+    jobs: dict[str, int] = {}
+    pods: dict[str, int] = {}
+    cpu_total_milli: int = 0
+    cpu_assigned_milli: int = 0
+    memory_total_bytes: int = 0
+    memory_assigned_bytes: int = 0
+    disk_total_bytes: int = 0
+    disk_assigned_bytes: int = 0
+    safe_mode: Reason | None = None
+    refused: tuple[Reason, ...] = ()
+    """Agents that beat and are not heard, the last ones, and why."""
+    version: str = ""
+
+
+class LogChunk(Struct, frozen=True, kw_only=True):
+    """Text of one pod's log, whole lines where possible. ``end`` closes the session."""
+
+    pod: str = ""
+    task: str = ""
+    stream: str = ""
+    text: str = ""
+    end: bool = False
+    error: str = ""
+
+
+class QuotaView(Struct, frozen=True, kw_only=True):
+    """A ceiling, what the user's jobs want under it, and what of that is placed (``used``).
+
+    All three are what containers ask, not what they consume.
+    """
+
+    user: str
+    pool: str
+    ceiling: Ceiling
+    wanted: Amount
+    used: Amount
+    by: str = ""
+    at_s: float = 0.0
+
+
+class SecretView(Struct, frozen=True, kw_only=True):
+    """What there is to see of a secret: everything but its value. ``jobs`` are those that use it."""
+
+    name: str
+    user: str
+    at_s: float
+    by: str = ""
+    serial: int = 1
+    jobs: tuple[str, ...] = ()
+
+
+class UserView(Struct, frozen=True, kw_only=True):
+    """A user as operators see him."""
+
+    user: str
+    role: Role
+    created_s: float
+    by: str = ""
+    grants: dict[str, tuple[Authority, ...]] = {}

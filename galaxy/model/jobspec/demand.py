@@ -1,0 +1,123 @@
+"""What a job's container asks of a machine, and which changes of a job change the container."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from galaxy.model.jobspec.spec import (
+    CpuSpec,
+    JobSpec,
+    MemorySpec,
+    NetworkSpec,
+    PortSpec,
+    TaskSpec,
+    VolumeSpec,
+)
+from galaxy.model.messages.container import Demand, PortDemand, TaskDemand, VolumeDemand
+from galaxy.units import format_bytes, format_cpu
+
+T = TypeVar("T")
+
+
+def demand_of(spec: JobSpec) -> Demand:
+    """Return the demand of each container of ``spec``: millicores and bytes, task by task."""
+    tasks = spec.pod.tasks
+    return Demand(
+        tasks=tuple(_task_demand(task) for task in tasks),
+        workspace=_volume_demand(spec.pod.workspace),
+        volumes=tuple(_volume_demand(volume) for volume in spec.pod.volumes),
+        ports=tuple(PortDemand(name=port.name, port=port.port) for task in tasks for port in task.ports),
+        pools=spec.deploy.pools,
+        tag=spec.deploy.tag,
+        max_per_host=spec.deploy.max_per_host,
+        network="private" if any(task.network.mode == "private" for task in tasks) else "host",
+    )
+
+
+def container_changes(old: JobSpec, new: JobSpec) -> tuple[str, ...]:
+    """Name every field whose change makes another container of it: ``field: old -> new``."""
+    changes: list[str] = []
+    _compare(changes, "type", old.type, new.type)
+    _compare(changes, "deploy.max_per_host", old.deploy.max_per_host, new.deploy.max_per_host)
+    _compare(changes, "deploy.pools", old.deploy.pools, new.deploy.pools, _words)
+    _compare(changes, "deploy.tag", old.deploy.tag, new.deploy.tag, lambda tag: tag or "none")
+    _compare(changes, "pod.workspace", old.pod.workspace, new.pod.workspace, _volume)
+    _compare(changes, "pod.volumes", old.pod.volumes, new.pod.volumes, _volumes)
+    before = {task.name: task for task in old.pod.tasks}
+    after = {task.name: task for task in new.pod.tasks}
+    _compare(changes, "pod.tasks", tuple(before), tuple(after), _words)
+    for name in before:
+        if name in after:
+            _compare_tasks(changes, f"pod.tasks.{name}", before[name], after[name])
+    return tuple(changes)
+
+
+def _compare_tasks(changes: list[str], where: str, old: TaskSpec, new: TaskSpec) -> None:
+    _compare(changes, f"{where}.cpu", old.cpu, new.cpu, _cpu)
+    _compare(changes, f"{where}.memory", old.memory, new.memory, _memory)
+    _compare(changes, f"{where}.network", old.network, new.network, _network)
+    _compare(changes, f"{where}.blkio.weight", old.blkio.weight, new.blkio.weight)
+    _compare(changes, f"{where}.pids", old.pids, new.pids)
+    _compare(changes, f"{where}.ports", old.ports, new.ports, _ports)
+
+
+def _compare(changes: list[str], field: str, old: T, new: T, show: Callable[[T], str] = str) -> None:
+    if old == new:
+        return
+    before, after = show(old), show(new)
+    if before == after:  # Rounded for people to the same words: say it exactly.
+        before, after = str(old), str(new)
+    changes.append(f"{field}: {before} -> {after}")
+
+
+def _task_demand(task: TaskSpec) -> TaskDemand:
+    return TaskDemand(
+        name=task.name,
+        cpu_milli=task.cpu.millicores,
+        memory_bytes=task.memory.size,
+        cpu_excess=task.cpu.excess,
+        memory_excess=task.memory.excess,
+        pids_max=task.pids,
+        io_weight=task.blkio.weight,
+    )
+
+
+def _volume_demand(volume: VolumeSpec) -> VolumeDemand:
+    return VolumeDemand(
+        path=volume.path,
+        size_bytes=volume.size,
+        medium=volume.medium,
+        readonly=volume.readonly,
+        exclusive=volume.exclusive,
+    )
+
+
+def _cpu(cpu: CpuSpec) -> str:
+    return format_cpu(cpu.millicores) + (" excess" if cpu.excess else "")
+
+
+def _memory(memory: MemorySpec) -> str:
+    return format_bytes(memory.size) + (" excess" if memory.excess else "")
+
+
+def _network(network: NetworkSpec) -> str:
+    return f"{network.mode}, receive {network.recv_bps} bit/s, send {network.send_bps} bit/s"
+
+
+def _ports(ports: tuple[PortSpec, ...]) -> str:
+    return _words(tuple(f"{port.name}={port.port or 'dynamic'}" for port in ports))
+
+
+def _volumes(volumes: tuple[VolumeSpec, ...]) -> str:
+    return _words(tuple(_volume(volume) for volume in volumes))
+
+
+def _volume(volume: VolumeSpec) -> str:
+    marks = (("readonly", volume.readonly), ("exclusive", volume.exclusive))
+    words = [volume.path, format_bytes(volume.size), volume.medium, *(word for word, on in marks if on)]
+    return " ".join(words)
+
+
+def _words(words: tuple[str, ...]) -> str:
+    return ", ".join(words) or "none"

@@ -1,0 +1,370 @@
+"""Rules of a job file that go over more than one field, and what this version does not do yet.
+
+The client applies them to what it read, AppMaster once more to what arrived: a request need not
+come from our client. Ports: the ancestor allowed 1025..9999; here a static port is any one that
+needs no privilege, 1025..65535. Port names are unique over the pod, because each is handed over
+as ``GALAXY_PORT_<NAME>`` to all of its tasks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from galaxy.model.base import encode
+from galaxy.model.jobspec.diagnostics import Diagnostic, Path
+from galaxy.model.jobspec.spec import (
+    HealthSpec,
+    JobSpec,
+    JobType,
+    Medium,
+    PackageSpec,
+    PodSpec,
+    RestartSpec,
+    TaskSpec,
+    VolumeSpec,
+)
+from galaxy.model.messages.worker import PACKET_BYTES_MAX
+from galaxy.model.stored.secret import EnvFrom
+from galaxy.units import format_bytes
+
+STATIC_PORT_MIN: Final = 1025
+PORTS_MAX: Final = 64
+SERVICES_MAX: Final = 64
+POOLS_MAX: Final = 32
+ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
+"""All tasks of a pod together, as they travel to an AppWorker, in bytes."""
+
+FILE_CHARACTERS_MAX: Final = 1024
+
+SYSTEM_DIRS: Final = (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run",
+    "/sbin", "/sys", "/tmp", "/usr",  # noqa: S108
+)  # fmt: skip
+"""Directories that the container has from its host or for itself; no volume lies there."""
+
+SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
+"""Where packages are fetched from."""
+
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
+_ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+BAD_NAME: Final = "is not the name of a secret: letters, digits, `_`, `.`, `-`, a letter first, 64 at most"
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def check(spec: JobSpec) -> list[str]:
+    """Return what is wrong with a job as it arrives at AppMaster, one line for each problem.
+
+    Beyond ``flaws``, packages must lie where an agent can fetch them.
+    """
+    found = [*flaws(spec), *_unreachable_packages(spec)]
+    return [str(flaw) for flaw in found]
+
+
+def flaws(spec: JobSpec) -> list[Diagnostic]:
+    """Return every broken rule with the path of the field that breaks it."""
+    return [
+        *_not_supported(spec),
+        *_deploy(spec),
+        *_volumes(spec.pod),
+        *_names(spec.pod),
+        *_ports(spec.pod),
+        *_services(spec.pod),
+        *_packages(spec.pod),
+        *(flaw for path, task in _tasks(spec.pod) for flaw in _task(task, path, spec.type)),
+        *oversize(spec.pod),
+    ]
+
+
+def advice(spec: JobSpec) -> list[str]:
+    """Return what is allowed and yet probably not meant, one line each."""
+    lines = []
+    if spec.deploy.replica > 1 and spec.deploy.step >= spec.deploy.replica and spec.type is not JobType.BATCH:
+        lines.append(f"`deploy.step`: an update takes all {spec.deploy.replica} pods away at once")
+    for path, task in _tasks(spec.pod):
+        where = Diagnostic(
+            (*path, "health"), "a service without a health check is published as soon as it starts"
+        )
+        if task.services and task.health is None:
+            lines.append(str(where))
+        if task.package and not task.package.sha256 and _scheme(task.package.source) not in ("", "file"):
+            lines.append(str(Diagnostic((*path, "package"), "no sha256: what is fetched is not checked")))
+    return lines
+
+
+def _tasks(pod: PodSpec) -> Iterator[tuple[Path, TaskSpec]]:
+    for index, task in enumerate(pod.tasks):
+        yield ("pod", "tasks", index), task
+
+
+def _not_supported(spec: JobSpec) -> Iterator[Diagnostic]:
+    def not_yet(path: Path, what: str) -> Diagnostic:
+        return Diagnostic(path, f"not supported yet: {what}", unsupported=True)
+
+    if spec.type is JobType.BEST_EFFORT:
+        yield not_yet(("type",), "best-effort jobs; use `batch`")
+    for path, volume in _all_volumes(spec.pod):
+        if volume.medium is Medium.SSD:
+            yield not_yet((*path, "medium"), "volumes on ssd; use `disk` or `tmpfs`")
+        if volume.exclusive:
+            yield not_yet((*path, "exclusive"), "volumes with a device of their own")
+    for path, task in _tasks(spec.pod):
+        if task.network.mode == "private":
+            yield not_yet((*path, "network", "mode"), "a network of a pod's own; use `host`")
+        if task.network.recv_bps:
+            yield not_yet((*path, "network", "recv_bps"), "limits of network traffic")
+        if task.network.send_bps:
+            yield not_yet((*path, "network", "send_bps"), "limits of network traffic")
+
+
+def _deploy(spec: JobSpec) -> Iterator[Diagnostic]:
+    pools = spec.deploy.pools
+    if len(pools) > POOLS_MAX:
+        yield Diagnostic(("deploy", "pools"), f"has {len(pools)} entries; {POOLS_MAX} are allowed")
+    for index, pool in enumerate(pools[:POOLS_MAX]):
+        if not _LABEL.fullmatch(pool):
+            yield Diagnostic(("deploy", "pools", index), f'"{pool}" is not the name of a pool')
+        elif pool in pools[:index]:
+            yield Diagnostic(("deploy", "pools", index), f'pool "{pool}" is named twice')
+    if spec.deploy.tag and not _LABEL.fullmatch(spec.deploy.tag):
+        yield Diagnostic(("deploy", "tag"), f'"{spec.deploy.tag}" is not a tag')
+
+
+def _all_volumes(pod: PodSpec) -> Iterator[tuple[Path, VolumeSpec]]:
+    yield ("pod", "workspace"), pod.workspace
+    for index, volume in enumerate(pod.volumes):
+        yield ("pod", "volumes", index), volume
+
+
+def _volumes(pod: PodSpec) -> Iterator[Diagnostic]:
+    """Volumes lie in places of their own; only the workspace may hold others."""
+    seen: dict[str, Path] = {}
+    if pod.workspace.readonly:
+        yield Diagnostic(
+            ("pod", "workspace", "readonly"), "programs start in the workspace; it must be writable"
+        )
+    for where, volume in _all_volumes(pod):
+        path, text = (*where, "path"), volume.path
+        if not text:
+            continue
+        system = next((top for top in SYSTEM_DIRS if _inside(text, top)), "")
+        if not _PATH.fullmatch(text) or ".." in text.split("/") or "." in text.split("/"):
+            yield Diagnostic(path, f'"{text}" is not a plain absolute path')
+        elif system:
+            yield Diagnostic(path, f'"{text}" is taken by the container\'s own {system}')
+        elif text in seen:
+            yield Diagnostic(path, f'"{text}" is taken by {_at(seen[text])}')
+        else:
+            for other, place in seen.items():
+                workspace = place == ("pod", "workspace")
+                if (_inside(text, other) and not workspace) or _inside(other, text):
+                    yield Diagnostic(path, f'"{text}" and "{other}" of {_at(place)} lie in each other')
+            seen[text] = where
+
+
+def _names(pod: PodSpec) -> Iterator[Diagnostic]:
+    first: dict[str, int] = {}
+    for index, task in enumerate(pod.tasks):
+        if task.name and first.setdefault(task.name, index) != index:
+            yield Diagnostic(("pod", "tasks", index, "name"), f'"{task.name}" is the name of another task')
+
+
+def _ports(pod: PodSpec) -> Iterator[Diagnostic]:
+    names: dict[str, Path] = {}
+    numbers: dict[int, Path] = {}
+    for base, task in _tasks(pod):
+        for index, port in enumerate(task.ports):
+            here = (*base, "ports", index)
+            variable = port.name.upper().replace("-", "_")
+            if variable and names.setdefault(variable, here) != here:
+                yield Diagnostic(
+                    (*here, "name"),
+                    f'"{port.name}" is taken by {_at(names[variable])}: both would be GALAXY_PORT_{variable}',
+                )
+            if port.port == 0:
+                continue
+            if port.port < STATIC_PORT_MIN:
+                yield Diagnostic(
+                    (*here, "port"), f"{port.port} is privileged; use `dynamic` or {STATIC_PORT_MIN}..65535"
+                )
+            elif numbers.setdefault(port.port, here) != here:
+                yield Diagnostic((*here, "port"), f"{port.port} is taken by {_at(numbers[port.port])}")
+    count = sum(len(task.ports) for task in pod.tasks)
+    if count > PORTS_MAX:
+        yield Diagnostic(("pod", "tasks"), f"have {count} ports together; {PORTS_MAX} are allowed")
+
+
+def _services(pod: PodSpec) -> Iterator[Diagnostic]:
+    names: dict[str, Path] = {}
+    for base, task in _tasks(pod):
+        for index, service in enumerate(task.services):
+            here = (*base, "services", index)
+            if service.name and names.setdefault(service.name, here) != here:
+                yield Diagnostic((*here, "name"), f'"{service.name}" is taken by {_at(names[service.name])}')
+            yield from _known_port(task, service.port, (*here, "port"), base)
+    count = sum(len(task.services) for task in pod.tasks)
+    if count > SERVICES_MAX:
+        yield Diagnostic(("pod", "tasks"), f"have {count} services together; {SERVICES_MAX} are allowed")
+
+
+def _known_port(task: TaskSpec, name: str, path: Path, base: Path) -> Iterator[Diagnostic]:
+    known = [port.name for port in task.ports]
+    if name not in known:
+        ports = f"its ports are {', '.join(known)}" if known else "it has no ports"
+        text = f'task "{task.name}" has no port "{name}"; {ports}'
+        yield Diagnostic(path, text, about=((*base, "ports"),))
+
+
+def _packages(pod: PodSpec) -> Iterator[Diagnostic]:
+    """Packages are unpacked where the pod may write, each into a directory of its own."""
+    places: dict[str, tuple[Path, PackageSpec]] = {}
+    writable = [volume.path for _, volume in _all_volumes(pod) if volume.path and not volume.readonly]
+    for where, package in _all_packages(pod):
+        yield from _source(package, where)
+        path = package.path or pod.workspace.path
+        absolute = path if path.startswith("/") else f"{pod.workspace.path}/{path}"
+        if ".." in path.split("/") or "//" in path or _CONTROL.search(path):
+            yield Diagnostic((*where, "path"), f'"{path}" is not a plain path')
+            continue
+        absolute = absolute.rstrip("/")
+        if not any(_inside(absolute, volume) for volume in writable):
+            yield Diagnostic(
+                (*where, "path"),
+                f'"{path}" lies in no writable volume; these are {", ".join(writable) or "none"}',
+                about=(("pod", "workspace"), ("pod", "volumes")),
+            )
+        taken = places.setdefault(absolute, (where, package))
+        same = (taken[1].source, taken[1].version) == (package.source, package.version)
+        if taken[0] != where and not same:
+            yield Diagnostic((*where, "path"), f'"{absolute}" is where {_at(taken[0])} is unpacked')
+
+
+def _all_packages(pod: PodSpec) -> Iterator[tuple[Path, PackageSpec]]:
+    for base, task in _tasks(pod):
+        if task.package is not None:
+            yield (*base, "package"), task.package
+        for index, package in enumerate(task.data.packages if task.data else ()):
+            yield (*base, "data", "packages", index), package
+
+
+def _source(package: PackageSpec, where: Path) -> Iterator[Diagnostic]:
+    scheme = _scheme(package.source)
+    if scheme and scheme not in SCHEMES:
+        yield Diagnostic(
+            (*where, "source"), f'"{scheme}" is not known; packages come by {", ".join(SCHEMES)}'
+        )
+
+
+def _scheme(source: str) -> str:
+    match = _SCHEME.match(source)
+    return match[1].lower() if match else ""
+
+
+def _unreachable_packages(spec: JobSpec) -> Iterator[Diagnostic]:
+    for where, package in _all_packages(spec.pod):
+        if not _scheme(package.source):
+            yield Diagnostic(
+                (*where, "source"),
+                f'"{package.source}" is a path on the client; agents fetch by {", ".join(SCHEMES)}',
+            )
+
+
+def _task(task: TaskSpec, path: Path, type_: JobType) -> Iterator[Diagnostic]:
+    for name, value in task.env.items():
+        yield from _env(name, value, (*path, "env", name))
+    for field in ("start", "stop"):
+        if _CONTROL.search(getattr(task, field)):
+            yield Diagnostic((*path, field), "has control characters")
+    if task.data and _CONTROL.search(task.data.reload):
+        yield Diagnostic((*path, "data", "reload"), "has control characters")
+    if task.health is not None:
+        yield from _health(task, task.health, (*path, "health"))
+    if task.restart is not None:
+        yield from _restart(task.restart, (*path, "restart"), type_)
+
+
+def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Diagnostic]:
+    if not _ENV.fullmatch(name):
+        yield Diagnostic(path, "is not the name of a variable: letters, digits and `_`, no digit first")
+    elif name.startswith("GALAXY_"):
+        yield Diagnostic(path, "names that begin with GALAXY_ are Galaxy's own")
+    if isinstance(value, EnvFrom):
+        yield from _env_from(value, path)
+    elif _CONTROL.search(value):
+        yield Diagnostic(path, "has control characters")
+
+
+def is_secret_name(text: str) -> bool:
+    """Tell whether a secret can be called ``text``."""
+    return _SECRET.fullmatch(text) is not None
+
+
+def _env_from(source: EnvFrom, path: Path) -> Iterator[Diagnostic]:
+    if bool(source.file) == bool(source.secret):
+        text = "needs one of `file` and `secret`" + (", not both" if source.file else "")
+        yield Diagnostic(path, text, about=((*path, "file"), (*path, "secret")))
+    if source.secret and not is_secret_name(source.secret):
+        yield Diagnostic((*path, "secret"), BAD_NAME)
+    if len(source.file) > FILE_CHARACTERS_MAX or _CONTROL.search(source.file):
+        text = f"has control characters, or more than {FILE_CHARACTERS_MAX}"
+        yield Diagnostic((*path, "file"), text)
+    if source.value is not None:
+        yield Diagnostic((*path, "value"), "is not for a job file: it would be seen in it")
+
+
+def _health(task: TaskSpec, health: HealthSpec, path: Path) -> Iterator[Diagnostic]:
+    if health.type == "command":
+        if not health.command:
+            yield Diagnostic((*path, "command"), "is missing; type `command` runs it and wants exit code 0")
+        if health.port:
+            yield Diagnostic((*path, "port"), "has no meaning for type `command`")
+    elif health.type in ("tcp", "http"):
+        if health.port:
+            yield from _known_port(task, health.port, (*path, "port"), path[:-1])
+        else:
+            yield Diagnostic(
+                (*path, "port"), f"is missing; type `{health.type}` asks one of the task's ports"
+            )
+        if health.command:
+            yield Diagnostic((*path, "command"), f"has no meaning for type `{health.type}`")
+    if health.type == "http" and not health.path.startswith("/"):
+        yield Diagnostic((*path, "path"), f'"{health.path}" does not begin with "/"')
+    if _CONTROL.search(health.path) or " " in health.path:
+        yield Diagnostic((*path, "path"), "has spaces or control characters")
+    if _CONTROL.search(health.command):
+        yield Diagnostic((*path, "command"), "has control characters")
+
+
+def _restart(restart: RestartSpec, path: Path, type_: JobType) -> Iterator[Diagnostic]:
+    if restart.policy == "always" and type_ is JobType.BATCH:
+        yield Diagnostic(
+            (*path, "policy"), "a batch pod that exits 0 is finished; use `on-failure` or `never` here"
+        )
+    if restart.policy == "never" and restart.attempts > 0:
+        yield Diagnostic((*path, "attempts"), f"{restart.attempts} attempts contradict policy `never`")
+    if restart.delay_max < restart.delay:
+        yield Diagnostic(
+            (*path, "delay_max"), f"{restart.delay_max:g}s is less than delay, {restart.delay:g}s"
+        )
+
+
+def oversize(pod: PodSpec) -> Iterator[Diagnostic]:
+    """Complain about tasks that are too long together to travel."""
+    size = len(encode(pod.tasks))
+    if size > ORDER_BYTES_MAX:
+        limit = format_bytes(ORDER_BYTES_MAX)
+        yield Diagnostic(
+            ("pod", "tasks"), f"are {format_bytes(size)} together as they travel; {limit} are allowed"
+        )
+
+
+def _inside(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
+def _at(path: Iterable[str | int]) -> str:
+    return str(Diagnostic(tuple(path), "")).removesuffix(": ")

@@ -1,0 +1,154 @@
+"""Pods as AppMaster, Agents and AppWorkers speak of them: orders, and what is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.messages.container import Reason
+from galaxy.model.stored.secret import EnvFrom, Secret
+
+
+class PodOrder(Struct, frozen=True, kw_only=True):
+    """AppMaster to an AppWorker: what this pod shall be, from now on.
+
+    ``generation`` grows with every new order for the pod; an older one changes nothing, the
+    same one again changes nothing either. ``redeploy`` asks to stop and deploy anew even when
+    the tasks are equal (``recover``). ``tasks`` carry units as ``TaskSpec`` does.
+    """
+
+    pod: str
+    incarnation: int
+    generation: int
+    job: str
+    index: int
+    revision: int
+    run: bool
+    """True: deploy and run. False: stop everything, keep the container."""
+    tasks: tuple[TaskSpec, ...]
+    stop_timeout: float = 30.0
+    batch: bool = False
+    redeploy: bool = False
+
+
+def with_values(tasks: tuple[TaskSpec, ...], values: Mapping[str, Secret]) -> tuple[TaskSpec, ...]:
+    """Return ``tasks`` with these values of secrets, by ``TASK/VARIABLE``, and no others."""
+    return tuple(
+        msgspec.structs.replace(
+            task,
+            env={
+                name: msgspec.structs.replace(source, value=values.get(f"{task.name}/{name}"))
+                if isinstance(source, EnvFrom)
+                else source
+                for name, source in task.env.items()
+            },
+        )
+        for task in tasks
+    )
+
+
+def without_values(order: PodOrder) -> PodOrder:
+    """Return ``order`` as it may be written down: without the values of secrets."""
+    tasks = with_values(order.tasks, {})
+    return order if tasks == order.tasks else msgspec.structs.replace(order, tasks=tasks)
+
+
+class PodOrders(Struct, frozen=True, kw_only=True):
+    """Everything that one tick of AppMaster has for the AppWorkers of one agent."""
+
+    agent: str
+    epoch: int
+    orders: tuple[PodOrder, ...] = ()
+    report: bool = False
+    """Ask for a full ``AgentReport`` of pods."""
+    until_s: float = 0.0
+    """Redis' clock, Unix seconds: after it ``orders`` are void; see ``ContainerOrders.until_s``."""
+
+
+class TaskState(StrEnum):
+    """A program, as its AppWorker sees it."""
+
+    PENDING = "pending"
+    DEPLOYING = "deploying"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class PodState(StrEnum):
+    """A pod, as its AppWorker sees it: derived from its tasks, worst first.
+
+    ``pending``: no order obeyed yet. ``deploying``, ``stopping``: on the way. ``running``: every
+    program is up (``healthy`` says more). ``backoff``: a program waits for its restart.
+    ``finished``: a batch pod's programs all ended with exit code 0. ``failed``: restarts are
+    used up, or deploying failed for good. ``stopped``: as ordered.
+    """
+
+    PENDING = "pending"
+    DEPLOYING = "deploying"
+    RUNNING = "running"
+    BACKOFF = "backoff"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class Exit(Struct, frozen=True, kw_only=True):
+    """How a program ended. Times are Unix seconds; ``oom`` is proven by the cgroup's counter."""
+
+    at_s: float
+    code: int | None = None
+    signal: int | None = None
+    core: bool = False
+    oom: bool = False
+
+    @property
+    def status(self) -> int:
+        """The shell's exit code: 128 + signal for a killed program."""
+        return self.code if self.code is not None else 128 + (self.signal or 0)
+
+    def __str__(self) -> str:
+        if self.oom:
+            return "OOM-killed: went over its memory limit"
+        if self.signal is not None:
+            return f"killed by signal {self.signal}" + (", core dumped" if self.core else "")
+        return f"exit code {self.code}"
+
+
+class ObservedTask(Struct, frozen=True, kw_only=True):
+    """One program's state, restarts since its order, last exit, and health (None: not known)."""
+
+    name: str
+    state: TaskState
+    restarts: int = 0
+    healthy: bool | None = None
+    started_s: float | None = None
+    last_exit: Exit | None = None
+    reason: Reason | None = None
+    version: str = ""
+
+
+class ObservedPod(Struct, frozen=True, kw_only=True):
+    """What an AppWorker reports. ``generation`` 0: it has obeyed no order yet."""
+
+    pod: str
+    incarnation: int
+    generation: int
+    state: PodState
+    healthy: bool = False
+    """Every program is up and no health check says otherwise."""
+    tasks: tuple[ObservedTask, ...] = ()
+    pid: int = 0
+    """The AppWorker's pid on its host: PID 1 of the container."""
+    ports: dict[str, int] = {}
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    """Last usage sample of the whole container."""

@@ -1,0 +1,1 @@
+"""What leaders store, and the tables that hold it."""

@@ -1,0 +1,163 @@
+"""A leader's memory: tables of frozen nouns with a journal, so that a tick is all or nothing.
+
+Logic reads and writes tables freely during a step. The driver then commits ``changes()`` to
+Nexus, fenced, and calls ``accept()``; if the commit was refused it calls ``discard()`` and the
+tables are as before. Order is that of insertion, so equal histories read alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from galaxy.model.base import Struct, decode, encode
+
+T = TypeVar("T", bound=Struct)
+
+
+class TableChange(Struct, frozen=True, kw_only=True):
+    """One key of one table is now ``value`` (JSON), or is gone when that is None."""
+
+    table: str
+    key: str
+    value: bytes | None
+
+
+class Table(Generic[T]):
+    """Nouns by key, with secondary indexes; every write since the last commit can be undone.
+
+    ``indexes`` map a name to a function from a noun to the value it is filed under; None is
+    not filed. ``durable=False`` keeps a table out of ``changes``: it is rebuilt from reports.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: type[T],
+        indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
+        *,
+        durable: bool = True,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.durable = durable
+        self._rows: dict[str, T] = {}
+        self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
+        self._filed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
+        self._before: dict[str, T | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __getitem__(self, key: str) -> T:
+        return self._rows[key]
+
+    def get(self, key: str) -> T | None:
+        return self._rows.get(key)
+
+    def values(self) -> Iterable[T]:
+        return self._rows.values()
+
+    def items(self) -> Iterable[tuple[str, T]]:
+        return self._rows.items()
+
+    def where(self, index: str, value: Hashable) -> tuple[str, ...]:
+        """Return the keys filed under ``value``, in the order they came to be there."""
+        return tuple(self._filed[index].get(value, ()))
+
+    def count(self, index: str, value: Hashable) -> int:
+        """Return how many keys are filed under ``value``, without listing them."""
+        return len(self._filed[index].get(value, ()))
+
+    def filed(self, index: str) -> tuple[Hashable, ...]:
+        """Return the values of ``index`` that anything is filed under."""
+        return tuple(self._filed[index])
+
+    def put(self, key: str, row: T) -> None:
+        """Write ``row``; equal to what is there, it is no change."""
+        old = self._rows.get(key)
+        if old is not None and old == row:
+            return
+        self._before.setdefault(key, old)
+        self._set(key, old, row)
+
+    def drop(self, key: str) -> None:
+        """Remove ``key`` if it is there."""
+        old = self._rows.get(key)
+        if old is None:
+            return
+        self._before.setdefault(key, old)
+        self._set(key, old, None)
+
+    def changes(self) -> list[TableChange]:
+        """Return what differs from the last accepted state, oldest touched first."""
+        if not self.durable:
+            return []
+        changes = []
+        for key, old in self._before.items():
+            new = self._rows.get(key)
+            if new != old:
+                changes.append(
+                    TableChange(table=self.name, key=key, value=None if new is None else encode(new))
+                )
+        return changes
+
+    def accept(self) -> None:
+        """Forget how to go back: what is here is committed."""
+        self._before.clear()
+
+    def discard(self) -> None:
+        """Go back to the last accepted state."""
+        for key, old in self._before.items():
+            self._set(key, self._rows.get(key), old)
+        self._before.clear()
+
+    def load(self, rows: Iterable[tuple[str, bytes]]) -> None:
+        """Replace everything by stored rows, sorted by key.
+
+        Raises:
+            BadMessage: a row is not a ``kind``.
+        """
+        self.fill({key: decode(value, self.kind) for key, value in rows})
+
+    def fill(self, rows: Mapping[str, T]) -> None:
+        """Replace everything by stored rows that are decoded already, sorted by key."""
+        self._before.clear()
+        self._rows = {key: rows[key] for key in sorted(rows)}
+        self._filed = {index: {} for index in self._keys}
+        for index, key_of in self._keys.items():  # There may be 100,000: one pass for each index.
+            filed = self._filed[index]
+            for key, row in self._rows.items():
+                value = key_of(row)
+                if value is None:
+                    continue
+                keys = filed.get(value)
+                if keys is None:
+                    filed[value] = {key: None}
+                else:
+                    keys[key] = None
+
+    def _set(self, key: str, old: T | None, new: T | None) -> None:
+        if new is None:
+            self._rows.pop(key, None)
+        else:
+            self._rows[key] = new
+        for index, key_of in self._keys.items():
+            was = None if old is None else key_of(old)
+            now = None if new is None else key_of(new)
+            if was == now:
+                continue
+            filed = self._filed[index]
+            if was is not None:
+                keys = filed[was]
+                del keys[key]
+                if not keys:
+                    del filed[was]
+            if now is not None:
+                filed.setdefault(now, {})[key] = None

@@ -1,0 +1,112 @@
+"""Heartbeats: agents write them, leaders read all of them at once; the clock is Redis'."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import redis
+
+from galaxy.errors import BadMessage
+from galaxy.model.base import WIRE_VERSION, decode, encode
+from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
+from galaxy.nexus import keys
+from galaxy.nexus.connection import reaching
+
+TROUBLE_MAX: Final = 300
+"""Characters of why an agent cannot obey."""
+
+_BEAT: Final = """
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], time[1] .. '.' .. string.format('%06d', time[2]), ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[3]) end
+return time
+"""
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeats:
+    """One sorted set of times, one hash of facts, one of usage samples."""
+
+    def __init__(self, client: redis.Redis, address: str) -> None:
+        self._client = client
+        self._address = address
+        self._beat = client.register_script(_BEAT)
+
+    def beat(
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int,
+        pods: int,
+        usage: AgentUsage | None,
+        trouble: str = "",
+    ) -> float:
+        """Say that ``agent`` lives, and what it holds; return Redis' clock, Unix seconds."""
+        facts = Heartbeat(
+            agent=agent,
+            at_s=0.0,
+            boot=boot,
+            containers=containers,
+            pods=pods,
+            wire=WIRE_VERSION,
+            trouble=trouble[:TROUBLE_MAX],
+        )
+        with reaching(self._address):
+            seconds, micros = self._beat(
+                keys=[keys.BEATS, keys.BEAT_FACTS, keys.USAGES],
+                args=[agent, encode(facts), b"" if usage is None else encode(usage)],
+            )
+        return int(seconds) + int(micros) / 1e6
+
+    def read(self) -> HeartbeatsRead:
+        """Return the last heartbeat of every agent, sorted by agent."""
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.time()
+            pipe.zrange(keys.BEATS, 0, -1, withscores=True)
+            pipe.hgetall(keys.BEAT_FACTS)
+            (seconds, micros), times, facts = pipe.execute()
+        beats = []
+        for member, at_s in sorted(times):
+            try:
+                beat = decode(facts.get(member, b""), Heartbeat)
+            except BadMessage:
+                log.warning("event=beat.unreadable agent=%r", member[:80])
+                continue
+            beats.append(
+                Heartbeat(
+                    agent=member.decode(errors="replace"),
+                    at_s=float(at_s),
+                    boot=beat.boot,
+                    containers=beat.containers,
+                    pods=beat.pods,
+                    wire=beat.wire,
+                    trouble=beat.trouble,
+                )
+            )
+        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(beats))
+
+    def usages(self) -> dict[str, AgentUsage]:
+        """Return the last usage sample of every agent that sent one."""
+        with reaching(self._address):
+            rows: Any = self._client.hgetall(keys.USAGES)
+        usages = {}
+        for agent in sorted(rows):
+            try:
+                usages[agent.decode(errors="replace")] = decode(rows[agent], AgentUsage)
+            except BadMessage:
+                log.warning("event=usage.unreadable agent=%r", agent[:80])
+        return usages
+
+    def forget(self, agent: str) -> None:
+        """Remove an agent that is gone for good."""
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.zrem(keys.BEATS, agent)
+            pipe.hdel(keys.BEAT_FACTS, agent)
+            pipe.hdel(keys.USAGES, agent)
+            pipe.execute()

@@ -1,0 +1,150 @@
+"""Nexus in memory: the same promises without Redis, for the simulator and for tests.
+
+The clock is a parameter, so that leases expire when the simulation says so. Nothing blocks:
+``await_release`` returns at once, for a simulator asks again when time has moved.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from galaxy.driver.interfaces import Grant, LockHeld
+from galaxy.errors import NotLeader
+from galaxy.model.api.answers import Reply
+from galaxy.model.api.views import LeaderView
+from galaxy.model.base import Struct, decode, encode
+from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.table import Table, TableChange
+from galaxy.nexus.trace import ALL_MAX, matches
+
+N = TypeVar("N", bound=Struct)
+
+
+class MemoryNexus:
+    """Everything that leaders and agents ask of ``Nexus``, kept in dicts; ``now_s`` is its clock."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._locks: dict[str, tuple[str, int, float]] = {}
+        self._epochs: dict[str, int] = {}
+        self._leaders: dict[str, LeaderView] = {}
+        self._committed: dict[str, tuple[int, int]] = {}
+        self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
+        self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
+        self._beats: dict[str, Heartbeat] = {}
+        self._usages: dict[str, AgentUsage] = {}
+        self._replies: dict[str, deque[bytes]] = {}
+
+    def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
+        now_s = self._now_s()
+        held = self._held(role)
+        if held is not None and held[0] != owner:
+            return LockHeld(role=role, owner=held[0], remaining_s=held[2] - now_s)
+        epoch = max(self._epochs.get(role, 0) + 1, int(now_s * 1000))
+        self._epochs[role] = epoch
+        self._locks[role] = (owner, epoch, now_s + ttl_s)
+        self._leaders[role] = LeaderView(role=role, address=address, epoch=epoch, since_s=now_s)
+        return Grant(role=role, owner=owner, epoch=epoch, ttl_s=ttl_s)
+
+    def renew(self, grant: Grant) -> bool:
+        if not self._leads(grant):
+            return False
+        self._locks[grant.role] = (grant.owner, grant.epoch, self._now_s() + grant.ttl_s)
+        return True
+
+    def release(self, grant: Grant) -> None:
+        if self._leads(grant):
+            del self._locks[grant.role]
+
+    def await_release(self, role: str, timeout_s: float) -> None:
+        """Return at once."""
+
+    def leader(self, role: str) -> LeaderView | None:
+        return None if self._held(role) is None else self._leaders[role]
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        for table in tables:
+            table.load(self._tables.get((role, table.name), {}).items() if table.durable else ())
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
+    ) -> None:
+        if not self._leads(grant):
+            raise NotLeader(f"{grant.owner} does not lead {grant.role} in epoch {grant.epoch} any more")
+        if self._committed.get(grant.role) == (grant.epoch, serial):
+            return
+        for change in changes:
+            rows = self._tables.setdefault((grant.role, change.table), {})
+            if change.value is None:
+                rows.pop(change.key, None)
+            else:
+                rows[change.key] = change.value
+        self._trace.extend(trace)
+        self._committed[grant.role] = (grant.epoch, serial)
+
+    def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
+        rows = self._tables.get((role, table), {})
+        return {key: decode(rows[key], kind) for key in sorted(rows)}
+
+    def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
+        found = [event for event in self._trace if matches(event, subjects)]
+        return found[-limit:] if limit > 0 else []
+
+    def beat(
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int = 0,
+        pods: int = 0,
+        usage: AgentUsage | None = None,
+        trouble: str = "",
+    ) -> float:
+        self._beats[agent] = Heartbeat(
+            agent=agent,
+            at_s=self._now_s(),
+            boot=boot,
+            containers=containers,
+            pods=pods,
+            trouble=trouble,
+        )
+        if usage is not None:
+            self._usages[agent] = usage
+        return self._now_s()
+
+    def beats(self) -> HeartbeatsRead:
+        return HeartbeatsRead(
+            now_s=self._now_s(), beats=tuple(self._beats[agent] for agent in sorted(self._beats))
+        )
+
+    def usages(self) -> dict[str, AgentUsage]:
+        return {agent: self._usages[agent] for agent in sorted(self._usages)}
+
+    def forget_agent(self, agent: str) -> None:
+        self._beats.pop(agent, None)
+        self._usages.pop(agent, None)
+
+    def reply(self, replies: Sequence[Reply]) -> None:
+        for reply in replies:
+            self._replies.setdefault(reply.reply, deque(maxlen=100)).append(encode(reply.answer))
+
+    def await_reply(self, reply_id: str, timeout_s: float) -> bytes | None:  # noqa: ARG002
+        """Return an answer that is there already, or None at once."""
+        waiting = self._replies.get(reply_id)
+        if not waiting:
+            return None
+        answer = waiting.popleft()
+        if not waiting:
+            del self._replies[reply_id]
+        return answer
+
+    def _held(self, role: str) -> tuple[str, int, float] | None:
+        held = self._locks.get(role)
+        return held if held is not None and held[2] > self._now_s() else None
+
+    def _leads(self, grant: Grant) -> bool:
+        held = self._held(grant.role)
+        return held is not None and held[:2] == (grant.owner, grant.epoch)

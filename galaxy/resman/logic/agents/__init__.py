@@ -1,0 +1,1 @@
+"""Agents: heartbeats, liveness and reports."""

@@ -1,0 +1,1 @@
+"""Container groups and the containers in them."""

@@ -1,0 +1,1 @@
+"""Finding an agent for each pending container."""

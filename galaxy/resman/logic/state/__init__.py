@@ -1,0 +1,1 @@
+"""ResMan's tables and what is derived from them."""

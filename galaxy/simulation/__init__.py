@@ -1,4 +1,0 @@
-"""A whole cluster in one thread: the production logic, a virtual clock, and faults that have names.
-
-``python -m galaxy.simulation --seed 7`` replays one story; ``--seeds 0:500`` runs many.
-"""

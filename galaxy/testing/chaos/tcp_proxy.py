@@ -1,0 +1,137 @@
+"""A TCP link to Redis that can be cut, as a network is: bytes stop, and nobody is told."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from typing import Final, Literal
+
+Way = Literal["both", "out"]
+CHUNK_BYTES: Final = 64 * 1024
+HELD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one direction while it is cut; a sender beyond that is stopped by its own TCP window."""
+
+
+class _Pipe:
+    """One direction of one connection."""
+
+    def __init__(self, source: socket.socket, target: socket.socket, outward: bool) -> None:
+        self.source = source
+        self.target = target
+        self.outward = outward
+        self.held = bytearray()
+        self.ended = False
+
+
+class TcpProxy:
+    """Relays from a port of its own to ``target`` (host, port); one thread.
+
+    While it is cut, what is sent is kept and arrives when it is joined, like packets that are
+    sent again; new connections are taken and stay silent. ``out`` cuts only what is sent towards
+    the target.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._cut: Way | None = None
+        self._way: Way = "both"
+        self._at = b""
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._waker, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._pipes: dict[socket.socket, _Pipe] = {}
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="chaos-link", daemon=True)
+        self._thread.start()
+
+    def cut(self, way: Way = "both", *, at: bytes = b"") -> None:
+        """Hold back what is sent from now on, or from the first outward message that has ``at`` in it."""
+        self._way, self._at = way, at
+        if not at:
+            self._cut = way
+        self._waker.send(b"!")
+
+    def join(self) -> None:
+        """Let through what was held back, and everything from now on."""
+        self._cut, self._at = None, b""
+        self._waker.send(b"!")
+
+    def close(self) -> None:
+        self._over = True
+        self._waker.send(b"!")
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._over:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is self._woken:
+                    with contextlib.suppress(BlockingIOError):
+                        self._woken.recv(64)
+                elif (pipe := self._pipes.get(key.fileobj)) is not None:  # type: ignore[call-overload]
+                    self._read(pipe)
+            for pipe in list(self._pipes.values()):
+                self._write(pipe)
+        for one in [*self._pipes, self._listener, self._waker, self._woken]:
+            one.close()
+        self._selector.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            near, _ = self._listener.accept()
+            try:
+                far = socket.create_connection(self._target, timeout=1.0)
+            except OSError:
+                near.close()
+                return
+            for source, target, outward in ((near, far, True), (far, near, False)):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                source.settimeout(5.0)
+                self._pipes[source] = _Pipe(source, target, outward)
+                self._selector.register(source, selectors.EVENT_READ)
+
+    def _is_cut(self, pipe: _Pipe) -> bool:
+        return self._cut == "both" or (self._cut == "out" and pipe.outward)
+
+    def _read(self, pipe: _Pipe) -> None:
+        try:
+            data = pipe.source.recv(CHUNK_BYTES)
+        except OSError:
+            data = b""
+        pipe.held += data
+        if pipe.outward and self._at and self._at in data:
+            self._cut, self._at = self._way, b""
+        pipe.ended = not data
+        if pipe.ended or len(pipe.held) > HELD_BYTES_MAX:
+            self._selector.unregister(pipe.source)
+
+    def _write(self, pipe: _Pipe) -> None:
+        if self._is_cut(pipe):
+            return
+        full = len(pipe.held) > HELD_BYTES_MAX
+        try:
+            if pipe.held:
+                pipe.target.sendall(pipe.held)
+                pipe.held.clear()
+        except OSError:
+            pipe.ended = True
+        if pipe.ended:
+            self._drop(pipe)
+        elif full:
+            self._selector.register(pipe.source, selectors.EVENT_READ)
+
+    def _drop(self, pipe: _Pipe) -> None:
+        """End both directions: one end is gone, and what it had sent has arrived."""
+        for one in (pipe.source, pipe.target):
+            if self._pipes.pop(one, None) is not None:
+                with contextlib.suppress(KeyError, ValueError):
+                    self._selector.unregister(one)
+                one.close()

@@ -1,0 +1,188 @@
+"""A container with its AppWorker: the real pod logic over programs that exist by name only.
+
+What a program does is told by its start command: ``serve`` runs until stopped, ``broken`` ends
+at once with code 1, ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.messages.container import Demand
+from galaxy.model.messages.pod import Exit, ObservedPod
+from galaxy.testing.simulation.world import World
+from galaxy.worker_entry.logic.effects import (
+    Effect,
+    EndContainer,
+    KillTask,
+    PlacePackages,
+    Probe,
+    RunReload,
+    StagePackages,
+    StartProgram,
+    StopProgram,
+)
+from galaxy.worker_entry.logic.events import (
+    Emptied,
+    Event,
+    Ordered,
+    PackagesPlaced,
+    PackagesStaged,
+    Probed,
+    ProgramEnded,
+    ProgramStarted,
+    ReloadEnded,
+    Ticked,
+)
+from galaxy.worker_entry.logic.pod import step, wake_s
+from galaxy.worker_entry.logic.records import Pod
+from galaxy.worker_entry.logic.report import found
+
+
+class SimulatedAppWorker:
+    """One living container. ``witness`` is told of every start and end of a program."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        container: str,
+        incarnation: int,
+        host: str,
+        demand: Demand,
+        ports: dict[str, int],
+        uid: int,
+        pid: int,
+        witness: Callable[[str, SimulatedAppWorker, str, TaskSpec], None],
+        ended: Callable[[SimulatedAppWorker], None],
+    ) -> None:
+        self.container = container
+        self.incarnation = incarnation
+        self.host = host
+        self.demand = demand
+        self.ports = ports
+        self.uid = uid
+        self.pid = pid
+        self.alive = True
+        self.running: dict[str, tuple[int, TaskSpec]] = {}
+        self.agent: Callable[[ObservedPod], None] | None = None
+        self._world = world
+        self._witness = witness
+        self._ended = ended
+        self._pod = Pod(known=tuple(task.name for task in demand.tasks))
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._reported: ObservedPod | None = None
+
+    def found(self) -> ObservedPod:
+        return found(
+            self._pod, pod_id=self.container, incarnation=self.incarnation, pid=self.pid, ports=self.ports
+        )
+
+    @property
+    def generation(self) -> int:
+        return self._pod.order.generation if self._pod.order else 0
+
+    def feed(self, event: Event) -> None:
+        """Take in an event and do what follows from it."""
+        if not self.alive:
+            return
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        while self._events and self.alive:
+            before = self._pod.order
+            event = self._events.popleft()
+            self._pod, effects = step(self._pod, event, self._world.now_s)
+            if isinstance(event, Ordered) and self._pod.order is not before:
+                self._alarm_all()
+            for effect in effects:
+                self._perform(effect)
+        self._stepping = False
+        self._alarm_all()
+        now = self.found()
+        if self.alive and now != self._reported:
+            self._reported = now
+            if self.agent is not None:
+                self.agent(now)
+
+    def die(self) -> None:
+        """PID 1 and everything in the container is gone at once."""
+        if not self.alive:
+            return
+        self.alive = False
+        for name in list(self.running):
+            self._over(name)
+        self._ended(self)
+
+    def program_dies(self) -> None:
+        """A program that should serve ends by itself."""
+        for name, (run, spec) in list(self.running.items()):
+            if spec.start.startswith("serve"):
+                self._over(name)
+                self.feed(ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=1)))
+
+    def _alarm_all(self) -> None:
+        due_s = wake_s(self._pod)
+        if due_s is not None:
+            self._later(max(due_s - self._world.now_s, 0.001), Ticked())
+
+    def _later(self, delay_s: float, event: Event) -> None:
+        self._world.after(delay_s, lambda: self.feed(event))
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case StagePackages():
+                self._later(0.03, PackagesStaged(task=effect.task, deploy=effect.deploy))
+            case PlacePackages():
+                self._later(0.005, PackagesPlaced(task=effect.task, deploy=effect.deploy))
+            case StartProgram():
+                self._start(effect)
+            case StopProgram():
+                self._world.after(0.05, lambda: self._stop(effect.task, effect.run, 0))
+            case KillTask():
+                self._world.after(0.01, lambda: self._stop(effect.task, effect.run, None))
+            case Probe():
+                there = effect.task in self.running
+                self._later(0.005, Probed(task=effect.task, run=effect.run, probe=effect.probe, ok=there))
+            case RunReload():
+                self._later(0.05, ReloadEnded(task=effect.task, run=effect.run, status=0))
+            case EndContainer():
+                self.die()
+            case _:
+                pass
+
+    def _start(self, effect: StartProgram) -> None:
+        name, run, spec = effect.task, effect.run, effect.spec
+        self.feed(ProgramStarted(task=name, run=run, at_s=self._world.now_s))
+        self.running[name] = (run, spec)
+        self._witness("start", self, name, spec)
+        word, _, seconds = spec.start.partition(" ")
+        if word in ("work", "fail", "broken"):
+            code = 0 if word == "work" else 1
+            self._world.after(float(seconds or 0.01), lambda: self._exit(name, run, code))
+
+    def _exit(self, name: str, run: int, code: int) -> None:
+        if self.alive and self.running.get(name, (-1, None))[0] == run:
+            if code == 0:
+                self._witness("done", self, name, self.running[name][1])
+            self._over(name)
+            self.feed(ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=code)))
+
+    def _stop(self, name: str, run: int, code: int | None) -> None:
+        if not self.alive:
+            return
+        if self.running.get(name, (-1, None))[0] == run:
+            self._over(name)
+            signal = None if code is not None else 9
+            self.feed(
+                ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=code, signal=signal))
+            )
+        self.feed(Emptied(task=name, run=run))
+
+    def _over(self, name: str) -> None:
+        _, spec = self.running.pop(name)
+        self._witness("end", self, name, spec)

@@ -1,0 +1,178 @@
+"""Safety: at no step, whatever goes wrong, is one of these promises broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from galaxy.model.jobspec.spec import JobType, TaskSpec
+from galaxy.model.messages.agent import AgentInfo, AgentState
+from galaxy.model.messages.container import ContainerState, Demand
+from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.container import Container
+from galaxy.model.stored.job import DesiredState, JobState
+from galaxy.scheduler.requests import Load
+from galaxy.testing.simulation.appworker import SimulatedAppWorker
+from galaxy.testing.simulation.checkers.violation import Violation
+from galaxy.testing.simulation.host import Host
+from galaxy.testing.simulation.leader import LeaderProcess
+
+_NOWHERE: Final = (ContainerState.PENDING, ContainerState.GONE)
+
+
+class Capacity:
+    """No machine holds more than it has, in CPU, memory, disk and ports."""
+
+    def check(self, host: Host) -> None:
+        demands = [worker.demand for worker in host.living.values()]
+        _within(
+            f"{host.name} holds",
+            host.info,
+            cpu_milli=sum(demand.cpu_milli for demand in demands),
+            memory_bytes=sum(demand.memory_bytes for demand in demands),
+            disk_bytes=sum(demand.disk_bytes for demand in demands),
+        )
+        ports = [port for worker in host.living.values() for port in worker.ports.values()]
+        if len(ports) != len(set(ports)):
+            raise Violation(f"{host.name} gave a port twice: {sorted(ports)}")
+
+
+def _within(who: str, info: AgentInfo, **amounts: int) -> None:
+    for name, amount in amounts.items():
+        if amount > getattr(info, name):
+            raise Violation(f"{who} {amount} of {getattr(info, name)} {name} of {info.agent}")
+
+
+class OneLife:
+    """On one machine at most one life of a slot lives, and incarnations never go back."""
+
+    def __init__(self) -> None:
+        self._highest: dict[str, int] = {}
+
+    def check(self, host: Host) -> None:
+        slots = [worker.container for worker in host.living.values()]
+        if len(slots) != len(set(slots)):
+            raise Violation(f"{host.name} holds two lives of one slot: {sorted(host.living)}")
+
+    def committed(self, rows: dict[str, Container]) -> None:
+        """Check what ResMan has committed."""
+        for key, row in rows.items():
+            if row.incarnation < self._highest.get(key, 0):
+                raise Violation(f"{key} went back to incarnation {row.incarnation}")
+            self._highest[key] = row.incarnation
+
+
+class Booking:
+    """ResMan never commits more to an agent than it has, nor a fixed port of it twice."""
+
+    def committed(
+        self, rows: dict[str, Container], demands: dict[str, Demand], infos: dict[str, AgentInfo]
+    ) -> None:
+        """``demands`` are those of one container, by group; ``infos`` by agent."""
+        booked: dict[str, list[Load]] = {}
+        for key, row in rows.items():
+            # An earlier life may be hearsay: what of it is really there is for ``Capacity`` to see.
+            if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
+                booked.setdefault(row.agent, []).append(_load(row, demands[row.group]))
+        for agent, loads in booked.items():
+            _within(
+                "ResMan booked",
+                infos[agent],
+                cpu_milli=sum(load.cpu_milli for load in loads),
+                memory_bytes=sum(load.memory_bytes for load in loads),
+                disk_bytes=sum(load.disk_bytes for load in loads),
+            )
+            ports = [port for load in loads for port in load.ports]
+            if len(ports) != len(set(ports)):
+                raise Violation(f"ResMan booked a port of {agent} twice: {sorted(ports)}")
+
+
+def _load(row: Container, demand: Demand) -> Load:
+    ports = {port for port in row.ports.values() if port} | {port.port for port in demand.ports if port.port}
+    return Load(demand.cpu_milli, demand.memory_bytes, demand.disk_bytes, tuple(sorted(ports)))
+
+
+class OnceOnly:
+    """A batch pod that AppMaster knows to be finished never runs again; a stopped or removed one neither.
+
+    One thing nobody can prevent: a life that was already running when its host was cut off runs
+    on there, and restarts as its policy says, until the host is heard again.
+    """
+
+    def __init__(self, hidden: Callable[[str], bool]) -> None:
+        """``hidden`` tells whether a host is cut off, or was until a moment ago."""
+        self.final: dict[str, str] = {}
+        self.starts = 0
+        self._hidden = hidden
+        self._began: set[tuple[str, int]] = set()
+        self._removed: set[str] = set()
+
+    def removed(self, jobs: set[str]) -> None:
+        """Take in which jobs are gone for good."""
+        self._removed = jobs
+
+    def committed(self, appmaster: LeaderProcess) -> None:
+        """Take in what AppMaster has committed."""
+        jobs, pods = appmaster.table("jobs"), appmaster.table("pods")
+        if jobs is None or pods is None:
+            return
+        for pod in pods.values():
+            job = jobs.get(pod.job)
+            if job is None:
+                continue
+            if job.type is JobType.BATCH and pod.phase == "finished":
+                self.final[pod.pod] = "finished"
+            elif job.wish is DesiredState.STOP and job.state is JobState.STOPPED:
+                self.final[pod.pod] = "stopped"
+            elif self.final.get(pod.pod) == "stopped":
+                del self.final[pod.pod]
+
+    def witness(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:
+        """Hear that a program started, ended, or is done."""
+        if what != "start":
+            return
+        self.starts += 1
+        life = worker.container, worker.incarnation
+        gone = worker.container.rpartition(".")[0] in self._removed
+        why = "removed" if gone else self.final.get(worker.container)
+        if why is not None and not (life in self._began and self._hidden(worker.host)):
+            raise Violation(f"{worker.container}/{task} is {why} and was started again: {spec.start}")
+        self._began.add(life)
+
+
+class Epochs:
+    """An agent never forgets the highest epoch it obeyed."""
+
+    def __init__(self) -> None:
+        self._highest: dict[tuple[str, str], int] = {}
+
+    def check(self, host: Host) -> None:
+        if host.logic is None:
+            return
+        for role, row in ((r.role, r) for r in host.logic.tables["epochs"].values()):
+            if row.epoch < self._highest.get((host.name, role), 0):
+                raise Violation(f"{host.name} went back to epoch {row.epoch} of {role}")
+            self._highest[host.name, role] = row.epoch
+
+
+class MassLoss:
+    """Hosts that are cut off together are not taken for dead: it is the network."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._until_s = 0.0
+
+    def began(self, names: list[str], agents: dict[str, AgentRecord], until_s: float) -> None:
+        """Hear that these hosts are cut off; it is a mass loss if ResMan knew all of them as alive."""
+        known = [agents[name].state for name in names if name in agents]
+        alive = known == [AgentState.ALIVE] * len(names)
+        self._names, self._until_s = names if alive else [], until_s
+
+    def committed(self, agents: dict[str, AgentRecord], now_s: float) -> None:
+        """Check what ResMan has committed of agents."""
+        if now_s >= self._until_s:
+            return
+        for name in self._names:
+            record = agents.get(name)
+            if record is not None and record.state is AgentState.DEAD:
+                raise Violation(f"{name} was cut off with {len(self._names) - 1} others, and counts as dead")

@@ -1,0 +1,347 @@
+"""A host: its machine, the agent's disk, and the agent's process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from galaxy.agent.logic import AgentLogic
+from galaxy.agent.logic.effects import (
+    Connect,
+    Deliver,
+    Disconnect,
+    Effect,
+    LaunchContainer,
+    QuitWorker,
+    RemoveContainer,
+)
+from galaxy.agent.logic.events import ClockSeen, HostInspected, PortsSeen, ReportPublished
+from galaxy.agent.logic.records import HostedContainer
+from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.messages.names import agent_queue, appworker_queue
+from galaxy.model.step import Send
+from galaxy.nexus.in_memory import MemoryNexus
+from galaxy.testing.simulation.appworker import SimulatedAppWorker
+from galaxy.testing.simulation.bus import Bus
+from galaxy.testing.simulation.machine import Machine, Tell, Witness
+from galaxy.testing.simulation.world import START_S, World
+from galaxy.units import GIB
+
+BEAT_S: Final = 2.0
+UIDS: Final = (1_000_000, 1_000_255)
+_NO_PORTS: Final = PortsSeen(listening=frozenset(), used=frozenset())
+
+
+class Audit(Protocol):
+    """Whoever looks at what an agent does; each call raises when a promise is broken."""
+
+    def made(self, host: str, container: str, incarnation: int) -> None:
+        """A container begins to live."""
+
+    def written(self, held: HostedContainer) -> None:
+        """An agent has written a row of its table of lives."""
+
+    def finished(self, host: str, pod: str) -> None:
+        """An agent has written that a batch pod is done."""
+
+    def stepped(
+        self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
+    ) -> None:
+        """An agent has written what follows from ``events``."""
+
+
+class Host:
+    """One machine with one agent. What is on ``disk`` survives everything but nothing else does."""
+
+    def __init__(
+        self,
+        world: World,
+        bus: Bus,
+        nexus: MemoryNexus,
+        *,
+        name: str,
+        witness: Witness,
+        sizes: Mapping[str, int] | None = None,
+        build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
+        own_pulse: bool = True,
+        audit: Audit | None = None,
+    ) -> None:
+        """``own_pulse=False``: somebody else calls ``beat``, and the agent sees Redis' clock once a life."""
+        self.name = name
+        self.disk: dict[str, dict[str, bytes]] = {}
+        self.cut_until_s = 0.0
+        self.logic: AgentLogic | None = None
+        self._world = world
+        self._bus = bus
+        self._nexus = nexus
+        self._build = build
+        self._own_pulse = own_pulse
+        self._audit = audit
+        self._slow_until_s = 0.0
+        self._said_s = 0.0
+        self._life = 0
+        self._digests = (0, 0)
+        self._events: list[Struct] = []
+        self._stepping = False
+        self._wake_s: float | None = None
+        has = {"cpu_milli": 4000, "memory_bytes": 4 * GIB, "disk_bytes": 4 * GIB, **(sizes or {})}
+        self._info = AgentInfo(
+            agent=name, address=f"10.0.0.{name[1:]}", boot="", version="0", cpu_milli=has["cpu_milli"],
+            memory_bytes=has["memory_bytes"], disk_bytes=has["disk_bytes"], ports_low=20_000,
+            ports_high=20_100, enforced=("cpu", "memory", "pids", "disk"),
+        )  # fmt: skip
+        self.machine = Machine(world, host=name, witness=witness, tell=self._tell_agent, made=self._made)
+        self._start(rebooted=False)
+
+    @property
+    def living(self) -> dict[str, SimulatedAppWorker]:
+        """AppWorkers by the key of their container's life."""
+        return self.machine.living
+
+    @property
+    def cut(self) -> bool:
+        return self._world.now_s < self.cut_until_s
+
+    @property
+    def info(self) -> AgentInfo:
+        return self._info
+
+    # ---- what may happen to it
+
+    def crash(self) -> None:
+        """The agent's process dies; containers do not notice."""
+        self._world.tell(f"agent {self.name} crashes")
+        self._stop()
+        self._world.after(self._world.between(0.3, 5.0), lambda: self._start(rebooted=False))
+
+    def wipe(self) -> None:
+        """The machine reboots: every container is gone."""
+        self._world.tell(f"host {self.name} reboots")
+        self.power_off(self._world.between(2.0, 20.0))
+
+    def power_off(self, seconds: float) -> None:
+        """Nothing runs on this machine for a while, and then it is booted."""
+        self._stop()
+        self.machine.power_off()
+        self._world.after(seconds, lambda: self._start(rebooted=True))
+
+    def cut_off(self, seconds: float) -> None:
+        """Nothing reaches this machine, and nothing comes from it."""
+        self._world.tell(f"host {self.name} is cut off for {seconds:.0f} s")
+        self.cut_until_s = self._world.now_s + seconds
+        self._bus.cancel(agent_queue(self.name), self._happened)
+        self._bus.cancel(appworker_queue(self.name), self._happened)
+        self._world.after(seconds + 0.001, lambda: self._listen(self._life))
+
+    def chances(self) -> None:
+        """Once a second: what may happen to this machine."""
+        faults = self._world.faults
+        if self._world.strikes("agent_crash", able=self.logic is not None):
+            self.crash()
+        elif self._world.strikes("host_wipe", able=self.logic is not None):
+            self.wipe()
+        elif self._world.strikes("host_cut", able=not self.cut):
+            self.cut_off(self._world.between(1.0, faults.cut_s))
+        elif self._world.strikes("host_slow"):
+            self._slow_until_s = self._world.now_s + self._world.between(1.0, faults.slow_s)
+            self._world.tell(f"host {self.name} is slow")
+        self.machine.chances()
+
+    # ---- the agent's process
+
+    def _start(self, *, rebooted: bool) -> None:
+        if self.logic is not None:
+            return
+        self._life += 1
+        boot = f"{self.name}-{self._life}"
+        self._info = msgspec.structs.replace(self._info, boot=boot)
+        self.logic = self._build(self._info)
+        self.logic.give_uids(*UIDS)
+        for table in self.logic.tables.values():
+            table.load(self.disk.get(table.name, {}).items())
+        self.logic.loaded()
+        self._digests = self.logic.digests()
+        self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
+        self._happened(HostInspected(living=self.machine.seen(), rebooted=rebooted))
+        self._listen(self._life)
+        self._beat(self._life)
+
+    def beat(self) -> float:
+        """Say that this machine lives; return Redis' clock, 0 when nothing was said."""
+        if self.logic is None or self.cut:
+            return 0.0
+        containers, pods = self._digests
+        return self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+
+    def _stop(self) -> None:
+        self._life += 1
+        self.logic = None
+        self._events = []
+        self._wake_s = None
+        self._bus.cancel(agent_queue(self.name), self._happened)
+        self._bus.cancel(appworker_queue(self.name), self._happened)
+        self.machine.disconnect_all()
+
+    def _listen(self, life: int) -> None:
+        if life == self._life and self.logic is not None and not self.cut:
+            self._bus.consume(agent_queue(self.name), self._happened)
+            self._bus.consume(appworker_queue(self.name), self._happened)
+
+    def _beat(self, life: int) -> None:
+        if life != self._life or self.logic is None:
+            return
+        redis_s = self.beat()
+        if redis_s:
+            self._happened(ClockSeen(redis_s=redis_s))
+        if self._own_pulse or not redis_s:
+            self._world.after(BEAT_S, lambda: self._beat(life))
+
+    def _later(self, delay_s: float, event: Struct) -> None:
+        """Tell this life of the agent of something, a little later."""
+        life = self._life
+
+        def due() -> None:
+            if life == self._life:
+                self._happened(event)
+
+        lag_s = self._lag_s()
+        if lag_s or self._said_s > self._world.now_s:  # A slow host keeps the order of what it says.
+            self._said_s = max(self._said_s, self._world.now_s + delay_s + lag_s)
+            delay_s = self._said_s - self._world.now_s
+        self._world.after(delay_s, due)
+
+    def _lag_s(self) -> float:
+        """Return how much longer than usual something takes here now."""
+        if self._world.now_s >= self._slow_until_s:
+            return 0.0
+        return self._world.between(0.0, self._world.faults.lag_s)
+
+    def _happened(self, event: Struct) -> None:
+        if self.logic is None:
+            return
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and self.logic is not None:
+                self._step()
+        finally:
+            self._stepping = False
+
+    def _step(self) -> None:
+        logic = self.logic
+        assert logic is not None
+        batch, self._events = self._events, []
+        if logic.wants_ports(batch):
+            batch.insert(0, _NO_PORTS)
+        effects = logic.step(self._mono_s(), batch)
+        changed = self._commit(logic)
+        if self._audit is not None:
+            self._audit.stepped(self.name, batch, effects, changed)
+        if self._world.strikes("agent_crash_in_step"):
+            self.crash()
+            return
+        for effect in effects:
+            self._carry_out(effect)
+        flush = logic.flush(self._mono_s())
+        for role, send in flush.sends:
+            self._publish(role, send)
+        self._alarm(logic.wake_s())
+
+    def _commit(self, logic: AgentLogic) -> list[str]:
+        """Write what changed; return its keys."""
+        changed = []
+        for table in logic.tables.values():
+            rows = self.disk.setdefault(table.name, {})
+            for change in table.changes():
+                changed.append(change.key)
+                if change.value is None:
+                    rows.pop(change.key, None)
+                else:
+                    rows[change.key] = change.value
+                    if table.name == "finished" and self._audit is not None:
+                        self._audit.finished(self.name, change.key)
+            table.accept()
+        if changed:
+            self._digests = logic.digests()
+        for key in changed if self._audit is not None else ():
+            held = logic.tables["held"].get(key)
+            if held is not None and self._audit is not None:
+                self._audit.written(held)
+        return changed
+
+    def _publish(self, role: str, send: Send) -> None:
+        if not self.cut:
+            self._bus.send(send)
+        self._later(0.002, ReportPublished(role=role, ok=not self.cut))
+
+    def _alarm(self, wake_s: float | None) -> None:
+        self._wake_s = wake_s
+        if wake_s is None:
+            return
+        life = self._life
+
+        def ring() -> None:
+            if (
+                life == self._life
+                and self._wake_s == wake_s
+                and self.logic is not None
+                and not self._stepping
+            ):
+                self._wake_s = None
+                self._stepping = True
+                try:
+                    self._step()
+                finally:
+                    self._stepping = False
+                if self._events:
+                    self._later(0.0, self._events.pop(0))
+
+        self._world.after(max(wake_s - self._mono_s(), 0.001), ring)
+
+    def _mono_s(self) -> float:
+        return self._world.now_s - START_S
+
+    # ---- effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case LaunchContainer():
+                self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.held))
+            case RemoveContainer():
+                self._world.after(
+                    0.02 + self._lag_s(),
+                    lambda: self.machine.destroy(effect.container, effect.incarnation),
+                )
+            case Connect():
+                self.machine.connect(effect.container, effect.incarnation, self._ear())
+            case Disconnect():
+                self.machine.disconnect(effect.container, effect.incarnation)
+            case Deliver():
+                self.machine.deliver(effect.container, effect.incarnation, effect.order)
+            case QuitWorker():
+                self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)
+            case _:
+                pass
+
+    def _ear(self) -> Tell:
+        """Return what tells this life of the agent of something, and no later one."""
+        agent_life = self._life
+
+        def heard(delay_s: float, event: Struct) -> None:
+            if agent_life == self._life:
+                self._later(delay_s, event)
+
+        return heard
+
+    def _tell_agent(self, delay_s: float, event: Struct) -> None:
+        if self.logic is not None:
+            self._later(delay_s, event)
+
+    def _made(self, container: str, incarnation: int) -> None:
+        if self._audit is not None:
+            self._audit.made(self.name, container, incarnation)

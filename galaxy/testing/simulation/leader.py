@@ -1,0 +1,253 @@
+"""A leader's process: it campaigns, leads tick by tick, crashes, pauses, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.driver.interfaces import Grant
+from galaxy.driver.leadership import CommittedStep, Leadership
+from galaxy.driver.lease import Lease
+from galaxy.errors import NotLeader, Unreachable
+from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.base import Struct, from_plain
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.step import Logic, Step
+from galaxy.model.stored.table import Table, TableChange
+from galaxy.nexus.in_memory import MemoryNexus
+from galaxy.testing.simulation.bus import Bus
+from galaxy.testing.simulation.world import World
+
+TTL_S: Final = 2.0
+BEATS_S: Final = 1.0
+TICK_S: Final = 0.001
+"""Between an arrival and the tick that takes it in."""
+
+
+class LeaderProcess:
+    """One of the processes that can lead ``role``. ``build`` makes its logic afresh at each start."""
+
+    def __init__(
+        self,
+        world: World,
+        bus: Bus,
+        nexus: MemoryNexus,
+        *,
+        role: str,
+        name: str,
+        build: Callable[[], Logic],
+        kind: type[Leadership] = Leadership,
+        trusting: bool = False,
+    ) -> None:
+        """``trusting`` never doubts its lease, so that only the store can refuse it."""
+        self.role = role
+        self.name = name
+        self.logic: Logic | None = None
+        self._world = world
+        self._bus = bus
+        self._nexus = nexus
+        self._build = build
+        self._kind = kind
+        self._trusting = trusting
+        self._life = 0
+        self._paused_until_s = 0.0
+        self._leadership: Leadership | None = None
+        self._lease: Lease | None = None
+        self._inbox: list[Struct] = []
+        self._wake_s: float | None = None
+        self._start()
+
+    @property
+    def leads(self) -> bool:
+        return self._leadership is not None and self._lease is not None and self._lease.held()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the present leadership; 0 without one."""
+        return 0 if self._leadership is None else self._leadership.grant.epoch
+
+    # ---- process
+
+    def _start(self) -> None:
+        self._life += 1
+        self._lay_down()
+        self._soon(self._world.between(0.05, 0.5), self._campaign)
+
+    def crash(self) -> None:
+        """Die, and be started again by whoever supervises."""
+        self._world.tell(f"{self.name} crashes")
+        self._life += 1
+        self._lay_down()
+        self._world.after(self._world.between(0.5, 3.0), self._start)
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for a while, and know nothing of it afterwards."""
+        self._world.tell(f"{self.name} pauses for {seconds:.1f} s")
+        self._paused_until_s = self._world.now_s + seconds
+
+    def chances(self) -> None:
+        """Once a second: what may happen to this process."""
+        faults = self._world.faults
+        if self._world.strikes("leader_crash"):
+            self.crash()
+        elif self._world.strikes("leader_pause"):
+            self.pause(self._world.between(0.5, faults.pause_s))
+
+    def _soon(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call ``act`` later in this life; not while paused, but then at once."""
+        life = self._life
+
+        def due() -> None:
+            if life != self._life:
+                return
+            if self._paused_until_s > self._world.now_s:
+                self._world.after(self._paused_until_s - self._world.now_s, due)
+            else:
+                act()
+
+        self._world.after(delay_s, due)
+
+    # ---- leading
+
+    def _campaign(self) -> None:
+        answer = self._nexus.campaign(self.role, self.name, ttl_s=TTL_S, address=self.name)
+        if not isinstance(answer, Grant):
+            self._soon(answer.remaining_s + 0.005, self._campaign)
+            return
+        self._world.tell(f"{self.name} leads in epoch {answer.epoch}")
+        lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
+        self.logic = self._build()
+        held = (lambda: True) if self._trusting else lease.held
+        clumsy = _Clumsy(self.logic, self._world)
+        leadership = self._kind(clumsy, _Unsure(self._nexus, self._world), answer, held=held)
+        leadership.begin(self._world.now_s)
+        self._lease, self._leadership = lease, leadership
+        self._bus.consume(self.role, self._hear)
+        self._renew(lease)
+        self._feel(leadership)
+        self._tick_soon(leadership)
+
+    def _lay_down(self) -> None:
+        if self._leadership is not None:
+            self._bus.cancel(self.role, self._hear)
+        self._leadership = self._lease = self.logic = None
+        self._inbox = []
+        self._wake_s = None
+
+    def _stand_by(self, why: str) -> None:
+        self._world.tell(f"{self.name} stands by: {why}")
+        self._life += 1
+        if self._lease is not None:
+            self._nexus.release(self._lease.grant)
+        self._lay_down()
+        self._soon(0.1, self._campaign)
+
+    def _renew(self, lease: Lease) -> None:
+        if self._nexus.renew(lease.grant):
+            lease.renewed(self._world.now_s)
+        else:
+            lease.lose()
+        self._soon(lease.renew_every_s, lambda: self._renew(lease))
+
+    def _feel(self, leadership: Leadership) -> None:
+        self._hear(self._nexus.beats())
+        self._soon(BEATS_S, lambda: self._feel(leadership))
+
+    def _hear(self, event: Struct) -> None:
+        if self._leadership is None:
+            return
+        if isinstance(event, Request):
+            event = msgspec.structs.replace(event, body=from_plain(event.body, OPERATIONS[event.op][0]))
+        self._inbox.append(event)
+        if len(self._inbox) == 1:
+            self._tick_soon(self._leadership)
+
+    def _tick_soon(self, leadership: Leadership, delay_s: float = TICK_S) -> None:
+        self._soon(delay_s, lambda: self._tick(leadership))
+
+    def _tick(self, leadership: Leadership) -> None:
+        if leadership is not self._leadership:
+            return
+        events, self._inbox = self._inbox, []
+        try:
+            outcomes = leadership.advance(self._world.now_s, events)
+        except NotLeader as error:
+            self._stand_by(error.message)
+            return
+        if self._world.strikes("leader_crash_in_step"):
+            self.crash()
+            return
+        for outcome in outcomes:
+            self._deliver(outcome)
+        self._alarm(leadership, outcomes[-1].wake_s)
+
+    def _deliver(self, outcome: CommittedStep) -> None:
+        for send in outcome.sends:
+            self._bus.send(send)
+        self._nexus.reply(outcome.replies)
+
+    def _alarm(self, leadership: Leadership, wake_s: float | None) -> None:
+        """Tick at ``wake_s``, unless an earlier tick asks anew."""
+        self._wake_s = wake_s
+        if wake_s is None:
+            return
+
+        def ring() -> None:
+            if self._wake_s == wake_s:
+                self._wake_s = None
+                self._tick(leadership)
+
+        self._soon(max(wake_s - self._world.now_s, 0.005), ring)
+
+    def table(self, name: str) -> Any:
+        """Return a table of the logic that leads; None when this process does not."""
+        return None if self.logic is None else self.logic.tables[name]
+
+
+class _Stumble(Exception):
+    """A bug."""
+
+
+class _Clumsy:
+    """A logic as it is with a bug in it: now and then a step raises, having done all or some of its work."""
+
+    def __init__(self, logic: Logic, world: World) -> None:
+        self._logic = logic
+        self._world = world
+        self.lead, self.recover = logic.lead, logic.recover
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        return self._logic.tables
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        if not self._world.strikes("leader_stumble"):
+            return self._logic.step(now_s, events)
+        self._logic.step(now_s, events[: self._world.random.randint(0, len(events))])
+        self._world.tell(f"a step of {len(events)} events raises")
+        raise _Stumble
+
+
+class _Unsure:
+    """The store as a leader reaches it: now and then the answer to a commit gets lost."""
+
+    def __init__(self, nexus: MemoryNexus, world: World) -> None:
+        self._nexus = nexus
+        self._world = world
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        self._nexus.load(role, tables)
+
+    def commit(
+        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
+    ) -> None:
+        if not self._world.strikes("store_unsure"):
+            self._nexus.commit(grant, serial, changes, trace)
+            return
+        written = self._world.chance(0.5)
+        if written:
+            self._nexus.commit(grant, serial, changes, trace)
+        self._world.tell(f"the answer to a commit of {grant.owner} is lost; written: {written}")
+        raise Unreachable("the answer is lost")
