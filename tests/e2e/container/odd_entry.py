@@ -13,7 +13,7 @@ from typing import Final
 
 from tiny_entry import run
 
-__all__ = ["warm_up", "run"]
+__all__ = ["run", "warm_up"]
 
 _GATE_S: Final = 60.0
 
