@@ -26,7 +26,7 @@ from galaxy.nexus.sentinel import (
 )
 from galaxy.nexus.url import RedisUrl
 
-TRANSPORT: Final = "galaxy.nexus.sentinel_transport:Transport"
+TRANSPORT: Final = "galaxy.nexus.sentinel_transport:SentinelTransport"
 OPTION: Final = "redis"
 """Where a transport's options have the ``Server``."""
 

@@ -50,7 +50,7 @@ def make_app(
     app.galaxy_reply = reply
     app.galaxy_dropped = Dropped()
     app.conf.update(
-        broker_transport="galaxy.tasks.transport:Transport",
+        broker_transport="galaxy.tasks.transport:GuardedTransport",
         broker_transport_options=transport_options(
             node, Server(parsed, sentinels), queues, polling_s, app.galaxy_dropped
         ),

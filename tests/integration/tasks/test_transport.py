@@ -21,7 +21,7 @@ def connected(url: str) -> Connection:
     server = parse(url)
     options = transport_options("agent@h1", Server(server), (QUEUE,), 1.0, Dropped())
     return Connection(
-        server.server(), transport="galaxy.tasks.transport:Transport", transport_options=options
+        server.server(), transport="galaxy.tasks.transport:GuardedTransport", transport_options=options
     )
 
 
