@@ -101,4 +101,4 @@ class SentinelChannel(kombu_redis.Channel):
 class SentinelTransport(kombu_redis.Transport):
     """What publishes."""
 
-    SentinelChannel = SentinelChannel
+    Channel = SentinelChannel

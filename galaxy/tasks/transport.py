@@ -91,7 +91,7 @@ class GuardedChannel(sentinel_transport.SentinelChannel):
 class GuardedTransport(sentinel_transport.SentinelTransport):
     """Drops what is not a message, and whatever else the worker fails on."""
 
-    GuardedChannel = GuardedChannel
+    Channel = GuardedChannel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
