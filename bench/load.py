@@ -134,10 +134,10 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
         sizes[role] = len(changes), sum(len(change.value or b"") for change in changes)
     for name, watch in resman.books.watches.items():
         digest = 0
-        for key in appmaster.ledger.pods.where("agent", name):
-            pod = appmaster.ledger.pods[key]
-            assert pod.up and pod.found is not None
-            digest ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.found.state, True)
+        for key in appmaster.state.pods.where("agent", name):
+            pod = appmaster.state.pods[key]
+            assert pod.up and pod.observed is not None
+            digest ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.observed.state, True)
         nexus.beat(name, boot="boot", containers=watch.digest, pods=digest)
     nexus.close()
     return sizes
@@ -169,8 +169,8 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
         told = appmaster.step(now_s, bodies_to(step, APPMASTER))
         up = [run(orders, serial) for orders in bodies(told, PodOrders)]
         appmaster.step(now_s, up)
-    assert all(pod.up for pod in appmaster.ledger.pods.values())
-    assert len(appmaster.ledger.pods) == len(resman.books.containers) == jobs * EACH
+    assert all(pod.up for pod in appmaster.state.pods.values())
+    assert len(appmaster.state.pods) == len(resman.books.containers) == jobs * EACH
 
 
 def spec(number: int) -> JobSpec:

@@ -15,7 +15,7 @@ class TransitionTable(Generic[S]):
     def __init__(self, table: Mapping[tuple[S, type], S]) -> None:
         self._table = dict(table)
 
-    def after(self, state: S, event: type) -> S | None:
+    def next_state(self, state: S, event: type) -> S | None:
         """Return the state after ``event``, or None when the law does not know the pair."""
         return self._table.get((state, event))
 

@@ -114,16 +114,16 @@ class Leader:
 
     def check(self) -> None:
         """Assert what hangs together: pods on their jobs, endpoints on their pods, targets on revisions."""
-        ledger = self.appmaster.ledger
-        for pod in ledger.pods.values():
-            assert pod.job in ledger.jobs
-            assert f"{pod.job}@{pod.target}" in ledger.revisions
-        for endpoint in ledger.endpoints.values():
-            assert endpoint.pod in ledger.pods
-        for job in ledger.jobs.values():
-            assert f"{job.job}@{job.revision}" in ledger.revisions
-        assert set(ledger.sealed) <= set(ledger.revisions)
-        names = [job.name for job in ledger.jobs.values() if job.wish != "remove"]
+        state = self.appmaster.state
+        for pod in state.pods.values():
+            assert pod.job in state.jobs
+            assert f"{pod.job}@{pod.target}" in state.revisions
+        for endpoint in state.endpoints.values():
+            assert endpoint.pod in state.pods
+        for job in state.jobs.values():
+            assert f"{job.job}@{job.revision}" in state.revisions
+        assert set(state.revision_secrets) <= set(state.revisions)
+        names = [job.name for job in state.jobs.values() if job.desired != "remove"]
         assert len(names) == len(set(names)), "two live jobs of one name"
 
     def succeed(self) -> None:
@@ -165,7 +165,7 @@ def lies(draw: st.DrawFn) -> Any:
 
 def _about(leader: Leader, lie: Any) -> Any:
     """Point what was drawn at what there is."""
-    pods = sorted(leader.appmaster.ledger.pods) or ["web-abc123.0"]
+    pods = sorted(leader.appmaster.state.pods) or ["web-abc123.0"]
     kind, picks, drawn, *rest = lie
     named = [pods[pick % len(pods)] for pick in picks]
     if kind == "slots":

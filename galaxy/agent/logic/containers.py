@@ -122,7 +122,7 @@ class Containers:
     def _unwanted(self, held: HostedContainer, now_s: float, most_s: float = GRACE_S_MAX) -> None:
         """Begin the end of a life; programs that run are asked to stop, for ``most_s`` at most."""
         memory, grace_s = self._memory, self._grace(held, most_s)
-        phase = TRANSITIONS.after(held.phase, ReleaseRequested)
+        phase = TRANSITIONS.next_state(held.phase, ReleaseRequested)
         if phase is None:
             if held.key in memory.quits:
                 memory.quits[held.key] = min(memory.quits[held.key], now_s + most_s + QUIT_SLACK_S)
@@ -155,7 +155,7 @@ class Containers:
                     RemoveContainer(container=event.container, incarnation=event.incarnation)
                 )
             return
-        phase = TRANSITIONS.after(held.phase, type(event))
+        phase = TRANSITIONS.next_state(held.phase, type(event))
         if phase is None:
             return  # An echo: it changes nothing.
         if phase is HostedPhase.GONE:
@@ -287,7 +287,7 @@ class Containers:
         if isinstance(uid, Reason):
             self._hindered(held, uid)
         elif ports is not None:
-            phase = TRANSITIONS.after(held.phase, Unblocked)
+            phase = TRANSITIONS.next_state(held.phase, Unblocked)
             assert phase is not None
             self._launch(replace(held, phase=phase, ports=ports, uid=uid))
 
@@ -326,5 +326,5 @@ class Containers:
         )
 
     def _hindered(self, held: HostedContainer, reason: Reason) -> None:
-        assert TRANSITIONS.after(held.phase, LaunchImpossible) is HostedPhase.ENDED
+        assert TRANSITIONS.next_state(held.phase, LaunchImpossible) is HostedPhase.ENDED
         self.end(held, reason, clean=True)

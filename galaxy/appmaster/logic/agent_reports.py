@@ -54,9 +54,9 @@ class AgentReports:
         self._asks = Backoff(ask_first_s, ask_max_s)
         self._asked_until: dict[str, float] = {}
 
-    def recall(self, agent: str, found: ObservedPod) -> None:
+    def recall(self, agent: str, observed: ObservedPod) -> None:
         """Believe a report of an earlier leadership."""
-        self._of(agent).set(found.pod, _fold(found))
+        self._of(agent).set(observed.pod, _fold(observed))
 
     def take(self, report: AgentReport, now_s: float) -> Iterable[ObservedPod]:
         """Take in a report and give back what is news: nothing of an earlier life of the agent."""
@@ -65,18 +65,18 @@ class AgentReports:
             return
         agent.turn(report.boot)
         agent.moved_s = now_s
-        for found in report.pods:
-            if agent.serials.get(found.pod, -1) <= report.serial:
-                agent.serials[found.pod] = report.serial
-                agent.set(found.pod, _fold(found))
-                yield found
+        for observed in report.pods:
+            if agent.serials.get(observed.pod, -1) <= report.serial:
+                agent.serials[observed.pod] = report.serial
+                agent.set(observed.pod, _fold(observed))
+                yield observed
 
     def absent(self, report: AgentReport) -> tuple[str, ...]:
         """Return the pods that a full report leaves out, and believe it; later news outweighs it."""
         agent = self._of(report.agent)
         if report.boot != agent.boot:
             return ()
-        named = {found.pod for found in report.pods}
+        named = {observed.pod for observed in report.pods}
         gone = [
             pod for pod in agent.folds if pod not in named and agent.serials.get(pod, -1) <= report.serial
         ]
@@ -135,5 +135,7 @@ class AgentReports:
         return agent
 
 
-def _fold(found: ObservedPod) -> int:
-    return digest_of_pod(found.pod, found.incarnation, found.generation, found.state, found.healthy)
+def _fold(observed: ObservedPod) -> int:
+    return digest_of_pod(
+        observed.pod, observed.incarnation, observed.generation, observed.state, observed.healthy
+    )

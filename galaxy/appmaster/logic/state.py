@@ -25,7 +25,7 @@ from galaxy.model.stored.job import (
     JobRecord,
     PodRecord,
     RevisionRecord,
-    StoryRecord,
+    TimelineRecord,
 )
 from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
@@ -49,7 +49,7 @@ class AppMasterState:
             JobRecord,
             {"name": lambda job: job.name, "state": lambda job: job.state, "user": lambda job: job.user},
         )
-        self.sealed: Table[RevisionSecrets] = Table("sealed", RevisionSecrets)
+        self.revision_secrets: Table[RevisionSecrets] = Table("revision_secrets", RevisionSecrets)
         # What is sealed comes first, then revisions, so that what refers to one is never stored before it.
         self.revisions: Table[RevisionRecord] = Table(
             "revisions", RevisionRecord, {"job": lambda row: row.job}
@@ -71,7 +71,7 @@ class AppMasterState:
         )
         self.answers: Table[AnswerRecord] = Table("answers", AnswerRecord)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda row: row.name})
-        self.stories: Table[StoryRecord] = Table("stories", StoryRecord)
+        self.timelines: Table[TimelineRecord] = Table("timelines", TimelineRecord)
         self.users: Table[UserRecord] = Table("users", UserRecord)
         self.audit: Table[AuditRecord] = Table("audit", AuditRecord)
         self.secrets: Table[SecretRecord] = Table("secrets", SecretRecord, {"user": lambda row: row.user})
@@ -79,8 +79,8 @@ class AppMasterState:
         self.tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
-                self.sealed, self.revisions, self.jobs, self.pods, self.endpoints,
-                self.answers, self.history, self.stories, self.users, self.audit,
+                self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
+                self.answers, self.history, self.timelines, self.users, self.audit,
                 self.secrets, self.quotas,
             )
         }  # fmt: skip
@@ -97,14 +97,14 @@ class AppMasterState:
         self.order_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
         self.group_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
         self.acked_serials: dict[str, int] = {}
-        self.heard: dict[str, tuple[int, int]] = {}
+        self.group_versions: dict[str, tuple[int, int]] = {}
         """By group, the epoch and version of ResMan's statuses up to which none was missed."""
         self.usage: dict[str, tuple[int, int]] = {}
         self.services: dict[str, dict[str, None]] = {}
         self.touched: dict[str, dict[str, None] | None] = {}
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
-        self.quotas_owed = bool(self.quotas)
+        self.quotas_unacknowledged = bool(self.quotas)
         self.nonces = Nonces(2 * self.config.signed_s, self.config.nonces_max)
         self._audited = deque(sorted(self.audit))
         self.clear_outbox()
@@ -114,7 +114,7 @@ class AppMasterState:
         self.replies: list[Reply] = []
         self.traces: list[TraceEvent] = []
         self.group_orders: dict[str, GroupOrder] = {}
-        self.quotas_due = False
+        self.quotas_to_send = False
         """Whether the quotas are sent in this step, even if no group is."""
         self.pod_orders: dict[str, dict[str, None]] = {}
         """By agent, the pods whose present order is to be sent."""
@@ -139,21 +139,21 @@ class AppMasterState:
         """Return the spec of a revision that a job or a pod of it refers to."""
         return self.revisions[revision_key(job, revision)].spec
 
-    def filled(self, job: str, revision: int) -> JobSpec:
+    def resolved_spec(self, job: str, revision: int) -> JobSpec:
         """Return the spec of a revision with the values of its secrets: for orders, and to compare."""
-        spec, sealed = self.spec(job, revision), self.sealed.get(revision_key(job, revision))
+        spec, sealed = self.spec(job, revision), self.revision_secrets.get(revision_key(job, revision))
         return filled(spec, sealed.values) if sealed else spec
 
     def drop_revision(self, key: str) -> None:
         self.revisions.drop(key)
-        self.sealed.drop(key)
+        self.revision_secrets.drop(key)
 
-    def job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
+    def apply_job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
         """Let ``event`` happen to ``job``; a pair that the law does not hold changes nothing."""
-        after = JOB_TRANSITIONS.after(job.state, event)
+        after = JOB_TRANSITIONS.next_state(job.state, event)
         if after is None or after == job.state:
             return job
-        self.tell(job.job, f"job.{after}", job.job, text)
+        self.record_event(job.job, f"job.{after}", job.job, text)
         changed = msgspec.structs.replace(job, state=after, since_s=self.now_s, updated_s=self.now_s)
         return self.put_job(changed)
 
@@ -174,22 +174,22 @@ class AppMasterState:
             changed[pod.pod] = None
         return pod
 
-    def pod_event(self, pod: PodRecord, event: type[PodEvent]) -> PodRecord:
+    def apply_pod_event(self, pod: PodRecord, event: type[PodEvent]) -> PodRecord:
         """Return ``pod`` after ``event``, not yet written."""
-        after = POD_TRANSITIONS.after(pod.phase, event)
+        after = POD_TRANSITIONS.next_state(pod.phase, event)
         if after is None or after == pod.phase:
             return pod
         return msgspec.structs.replace(pod, phase=after, since_s=self.now_s)
 
     # ---- stories
 
-    def tell(self, job: str, kind: str, subject: str, text: str = "") -> None:
+    def record_event(self, job: str, kind: str, subject: str, text: str = "") -> None:
         """Trace an event, and keep it among the last ones of ``job``."""
         event = TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s)
         self.traces.append(event)
-        story = self.stories.get(job)
-        events = (*story.events, event) if story else (event,)
-        self.stories.put(job, StoryRecord(job=job, events=events[-self.config.events_max :]))
+        timeline = self.timelines.get(job)
+        events = (*timeline.events, event) if timeline else (event,)
+        self.timelines.put(job, TimelineRecord(job=job, events=events[-self.config.events_max :]))
 
     # ---- what is kept for a while
 
@@ -199,7 +199,7 @@ class AppMasterState:
         self._answered.append((row.at_s, row.key))
         self._forget_answers()
 
-    def forget_answers_to(self, user: str) -> None:
+    def drop_answers_of(self, user: str) -> None:
         """Forget what a user who is removed was answered: no namesake is told it."""
         for key in [key for key in self.answers if self.answers[key].user == user]:
             self.answers.drop(key)
@@ -223,7 +223,7 @@ class AppMasterState:
 
     # ---- who did what
 
-    def record(self, user: str, op: str, target: str, result: str, message: str) -> None:
+    def record_audit(self, user: str, op: str, target: str, result: str, message: str) -> None:
         """Keep one more record of the audit trail; the oldest make way."""
         serial = int(self._audited[-1]) + 1 if self._audited else 1
         key = f"{serial:015d}"
@@ -256,7 +256,7 @@ class AppMasterState:
     def last_audit(self) -> int:
         return int(self._audited[-1]) if self._audited else 0
 
-    def remember(self, row: HistoryRecord) -> None:
+    def keep_history(self, row: HistoryRecord) -> None:
         """Keep what is known of a job that is gone; the oldest make way."""
         self.history.put(row.job, row)
         self._remembered.append((row.at_s, row.job))
@@ -265,15 +265,15 @@ class AppMasterState:
 
     # ---- services
 
-    def declare(self, job: JobRecord) -> None:
+    def add_services(self, job: JobRecord) -> None:
         """Learn which services ``job`` offers, in place of what it offered before."""
-        self.undeclare(job.job)
-        if job.wish is not DesiredState.REMOVE:
+        self.remove_services(job.job)
+        if job.desired is not DesiredState.REMOVE:
             for task in self.spec(job.job, job.revision).pod.tasks:
                 for service in task.services:
                     self.services.setdefault(service.name, {})[job.job] = None
 
-    def undeclare(self, job: str) -> None:
+    def remove_services(self, job: str) -> None:
         for name in [name for name, jobs in self.services.items() if job in jobs]:
             del self.services[name][job]
             if not self.services[name]:

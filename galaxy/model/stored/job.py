@@ -101,7 +101,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     updated_s: float
     since_s: float
     user: str = ""
-    wish: DesiredState = DesiredState.RUN
+    desired: DesiredState = DesiredState.RUN
     rollout: Rollout | None = None
     serial: int = 0
     group_replicas: int = 0
@@ -157,7 +157,7 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     drain_s: float | None = None
     """When its program may be taken down, while it drains."""
-    found: ObservedPod | None = None
+    observed: ObservedPod | None = None
     """Last report of this life, without usage."""
     up: bool = False
     """Its program is up, healthy, and the one that was ordered."""
@@ -194,7 +194,7 @@ class AnswerRecord(Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
 
 
-class StoryRecord(Struct, frozen=True, kw_only=True):
+class TimelineRecord(Struct, frozen=True, kw_only=True):
     """The last events of one job, oldest first."""
 
     job: str

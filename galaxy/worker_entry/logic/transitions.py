@@ -42,6 +42,6 @@ TRANSITIONS: Final = TransitionTable({
 
 def move(task: Task, event: type, **changes: Any) -> Task:
     """Return ``task`` after ``event``, with ``changes``; callers only ask for legal pairs."""
-    state = TRANSITIONS.after(task.state, event)
+    state = TRANSITIONS.next_state(task.state, event)
     assert state is not None, f"{event.__name__} is not legal for a task that is {task.state}"
     return msgspec.structs.replace(task, state=state, **changes)

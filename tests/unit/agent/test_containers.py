@@ -420,7 +420,7 @@ def test_everything_unwanted_destroys_all_and_takes_nothing_new() -> None:
 
 
 def test_every_phase_of_a_life_can_be_unwanted_and_gone_has_no_way_back() -> None:
-    assert {phase for phase in HostedPhase if TRANSITIONS.after(phase, ReleaseRequested)} == set(
+    assert {phase for phase in HostedPhase if TRANSITIONS.next_state(phase, ReleaseRequested)} == set(
         HostedPhase
     ) - {
         HostedPhase.DESTROYING,

@@ -107,7 +107,7 @@ def test_what_nobody_signed_is_refused_with_the_way_on(world: Secured) -> None:
         assert answer.problem is not None
         assert answer.problem.kind == "refused"
         assert "GALAXY_TOKEN" in answer.problem.hint
-    assert not world.master.ledger.jobs
+    assert not world.master.state.jobs
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_signed_request_that_is_changed_anywhere_is_refused(world: Secured, ch
     (answer,) = world.send(msgspec.structs.replace(request, **change))
     assert answer.problem is not None
     assert answer.problem.kind == "refused"
-    assert world.master.ledger.jobs[next(iter(world.master.ledger.jobs))].wish == "run"
+    assert world.master.state.jobs[next(iter(world.master.state.jobs))].desired == "run"
 
 
 def test_an_unknown_user_and_a_wrong_token_sound_the_same(world: Secured) -> None:
@@ -145,7 +145,7 @@ def test_an_unknown_user_and_a_wrong_token_sound_the_same(world: Secured) -> Non
 
 
 def test_what_the_cluster_keeps_of_a_token_cannot_sign(world: Secured) -> None:
-    stored = world.master.ledger.users["ann"].stored_key
+    stored = world.master.state.users["ann"].stored_key
     world.tokens["ann"] = stored
     assert kind(world.as_("ann", "galaxy.job.list", ListJobs())) == "refused"
 
@@ -159,7 +159,7 @@ def test_a_replay_is_never_answered_nor_done_again(world: Secured) -> None:
     assert world.send(stop) == [] == world.send(read)
     world.run(200)
     assert [kind(answer) for answer in world.send(stop) + world.send(read)] == ["refused", "refused"]
-    assert next(iter(world.master.ledger.jobs.values())).wish == "run"
+    assert next(iter(world.master.state.jobs.values())).desired == "run"
 
 
 def test_a_replay_to_the_next_leader_is_not_done_again(world: Secured) -> None:
@@ -169,7 +169,7 @@ def test_a_replay_to_the_next_leader_is_not_done_again(world: Secured) -> None:
     world.as_("ann", "galaxy.job.start", JobRef(job="web"))
     world.failover()
     world.send(stop)
-    assert next(iter(world.master.ledger.jobs.values())).wish == "run"
+    assert next(iter(world.master.state.jobs.values())).desired == "run"
 
 
 def test_the_same_key_signed_anew_is_answered_again_and_done_once(world: Secured) -> None:
@@ -201,7 +201,7 @@ def test_changes_that_cannot_be_remembered_are_refused_rather_than_forgotten() -
     assert kinds == ["not-found"] * 6 + ["unreachable"] * 2
     world.run(250)
     assert kind(world.as_("root", "galaxy.job.stop", JobRef(job="x"))) == "not-found"
-    assert len(world.master.ledger.answers) <= 6
+    assert len(world.master.state.answers) <= 6
 
 
 NEEDS = {
@@ -254,12 +254,12 @@ def test_each_change_needs_its_own_authority_on_the_pool(op: str) -> None:
 def test_what_is_anothers_is_refused_and_an_operators_to_do(world: Secured, op: str) -> None:
     world.as_("ann", "galaxy.job.submit", SubmitJob(spec=job()))
     world.run(20)
-    for name in ("web", next(iter(world.master.ledger.jobs))):
+    for name in ("web", next(iter(world.master.state.jobs))):
         answer = world.as_("bob", op, bodies("web")[op] if op == "galaxy.job.update" else bodies(name)[op])
         assert answer.problem is not None and answer.problem.kind == "refused"
         assert 'it belongs to "ann"' in answer.problem.details
     if op == "galaxy.job.logs":
-        pod = next(iter(world.master.ledger.pods))
+        pod = next(iter(world.master.state.pods))
         assert kind(world.as_("bob", op, ReadLogs(target=pod))) == "refused"
     assert kind(world.as_("root", op, bodies("web")[op])) == "ok"
 
@@ -270,19 +270,19 @@ def test_a_removed_job_that_is_called_like_the_beginning_of_anothers_opens_no_do
 ) -> None:
     world.as_("bob", "galaxy.job.submit", SubmitJob(spec=job()))
     world.run(20)
-    (bobs,) = world.master.ledger.jobs
+    (bobs,) = world.master.state.jobs
     beginning = bobs[: len("web-") + 1]
     world.as_("ann", "galaxy.job.submit", SubmitJob(spec=job(beginning)))
     world.run(20)
     world.as_("ann", "galaxy.job.remove", JobRef(job=beginning))
     world.run(20)
-    assert list(world.master.ledger.jobs) == [bobs]
-    before = world.master.ledger.jobs[bobs]
+    assert list(world.master.state.jobs) == [bobs]
+    before = world.master.state.jobs[bobs]
     spec = with_task(job(), start="steal")
     body = UpdateJob(job=beginning, spec=spec) if op == "galaxy.job.update" else JobRef(job=beginning)
     assert kind(world.as_("ann", op, body)) == "not-found"
-    assert world.master.ledger.jobs[bobs].wish == before.wish
-    assert world.master.ledger.jobs[bobs].revision == before.revision
+    assert world.master.state.jobs[bobs].desired == before.desired
+    assert world.master.state.jobs[bobs].revision == before.revision
 
 
 def test_a_job_that_names_no_pool_needs_a_grant_on_every_pool(world: Secured) -> None:
@@ -346,9 +346,9 @@ KEY = stored_key("some other token")
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_users_are_managed_by_operators_only(world: Secured, op: str, body: Struct) -> None:
-    before = list(world.master.ledger.users.values())
+    before = list(world.master.state.users.values())
     assert kind(world.as_("ann", op, body)) == "refused"
-    assert list(world.master.ledger.users.values()) == before
+    assert list(world.master.state.users.values()) == before
 
 
 def test_a_user_may_look_at_himself_and_change_his_own_token(world: Secured) -> None:
@@ -372,7 +372,7 @@ def test_users_and_audit_outlive_a_leader_and_the_first_operator_is_made_once(wo
     world.as_("second", "galaxy.user.remove", UserRef(user="root"))
     trail = world.as_("second", "galaxy.audit.list", ListAudit()).result
     world.failover()
-    assert "root" not in world.master.ledger.users
+    assert "root" not in world.master.state.users
     assert world.as_("second", "galaxy.audit.list", ListAudit()).result == trail
 
 
@@ -396,8 +396,8 @@ def test_the_audit_trail_is_bounded_and_can_be_followed() -> None:
     world = Secured(audit_max=5)
     for number in range(9):
         world.as_("root", "galaxy.job.stop", JobRef(job=f"j{number}"))
-    ledger = world.master.ledger
-    assert len(ledger.audit) == 5
+    state = world.master.state
+    assert len(state.audit) == 5
     newest = world.as_("root", "galaxy.audit.list", ListAudit(limit=2)).result.records
     assert [one.target for one in newest] == ["j7", "j8"]
     after = world.as_("root", "galaxy.audit.list", ListAudit(after=newest[0].serial)).result.records
@@ -414,7 +414,7 @@ def test_no_token_and_no_key_is_ever_shown(world: Secured) -> None:
     ]
     text = b"".join(encode(answer) for answer in answers).decode()
     assert "the-token-of-ann" not in text
-    assert world.master.ledger.users["ann"].stored_key not in text
+    assert world.master.state.users["ann"].stored_key not in text
 
 
 def test_a_token_is_split_into_who_and_what() -> None:

@@ -36,7 +36,7 @@ def test_finished_pod_gives_its_container_back_while_others_run() -> None:
     slow = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
     slow._later(50.0, lambda: slow._exited(0, again=False))
     world.run(10)
-    assert [pod.phase for pod in world.master.ledger.job_pods(job)] == [PodPhase.FINISHED, PodPhase.RUNNING]
+    assert [pod.phase for pod in world.master.state.job_pods(job)] == [PodPhase.FINISHED, PodPhase.RUNNING]
     assert world.resman.orders[job].release == (0,)
     assert [worker.pod for agent in world.agents.values() for worker in agent.workers.values()] == [
         f"{job}.1"
@@ -103,12 +103,12 @@ def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
     worker._later(500.0, worker._start)
     world.run(0.45)
     world.run_until(lambda: world.show(job).pods[0].state == "finished", 5)
-    done = world.master.ledger.pods[f"{job}.0"]
+    done = world.master.state.pods[f"{job}.0"]
     world.resman.place(job, 0)
     world.resman.tell(job, full=True)
     world.run(60)
     assert runs(world)[f"{job}.0"] == 1
-    now = world.master.ledger.pods[f"{job}.0"]
+    now = world.master.state.pods[f"{job}.0"]
     assert (now.agent, now.incarnation) == (done.agent, done.incarnation), "its logs are not found any more"
 
 
@@ -116,31 +116,31 @@ def test_late_report_does_not_wake_a_finished_pod_nor_blur_its_end() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
     agent.workers[pod.pod]._exited(0, again=False)
     world.run(1)
-    done = world.master.ledger.pods[pod.pod]
+    done = world.master.state.pods[pod.pod]
     assert (done.phase, done.placed) == (PodPhase.FINISHED, True)
-    assert done.found is not None
-    late = replace(done.found, state=PodState.RUNNING, tasks=())
+    assert done.observed is not None
+    late = replace(done.observed, state=PodState.RUNNING, tasks=())
     world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(late,)))
-    assert world.master.ledger.pods[pod.pod] == done
+    assert world.master.state.pods[pod.pod] == done
 
 
 def test_end_of_an_earlier_life_does_not_finish_the_present_one() -> None:
     world = World(agents=1)
     job = world.submit(batch(start="exit 0 after 50", replica=1))
     world.run(1)
-    before = world.master.ledger.pods[f"{job}.0"]
+    before = world.master.state.pods[f"{job}.0"]
     agent = world.agents["h0"]
     world.resman.make_s = 5.0  # So that the new life has not reported yet.
     world.resman.agent_died("h0")
     world.run(1)
-    assert before.found is not None
-    late = replace(before.found, state=PodState.FINISHED)
+    assert before.observed is not None
+    late = replace(before.observed, state=PodState.FINISHED)
     world.feed(AgentReport(agent="h0", boot=agent.boot, serial=agent.serial + 9, pods=(late,)))
-    now = world.master.ledger.pods[f"{job}.0"]
+    now = world.master.state.pods[f"{job}.0"]
     assert (now.agent, now.incarnation, now.phase) == ("h0", 2, PodPhase.DEPLOYING)
 
 
@@ -209,10 +209,10 @@ def test_ended_jobs_go_to_history_by_age_and_by_number() -> None:
         ids.append(world.submit(batch(name)))
         world.settle(ids[-1], "finished")
     world.run(5)
-    assert set(world.master.ledger.history) == {ids[0]}
+    assert set(world.master.state.history) == {ids[0]}
     world.run(120)
-    assert set(world.master.ledger.history) == set(ids)
-    assert len(world.master.ledger.jobs) == 0
+    assert set(world.master.state.history) == set(ids)
+    assert len(world.master.state.jobs) == 0
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -54,7 +54,7 @@ def test_story_of_a_service_survives_a_faulty_bus_and_dying_leaders(seed: int) -
     assert set(world.programs().values()) == {"serve v2"}
     assert len(world.endpoints("web")) == 2
     world.do("remove", job)
-    world.run_until(lambda: job not in world.master.ledger.jobs, 300)
+    world.run_until(lambda: job not in world.master.state.jobs, 300)
     world.run(60)
     assert world.programs() == {}
     assert world.resman.slots == {}
@@ -151,17 +151,17 @@ def test_late_report_from_before_does_not_undo_a_newer_one() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
-    assert pod.found is not None
+    assert pod.observed is not None
     late = AgentReport(
         agent=agent.name,
         boot=agent.boot,
         serial=1,
-        pods=(replace(pod.found, state=PodState.DEPLOYING, healthy=False),),
+        pods=(replace(pod.observed, state=PodState.DEPLOYING, healthy=False),),
     )
     world.feed(late)
-    assert world.master.ledger.pods[pod.pod] == pod
+    assert world.master.state.pods[pod.pod] == pod
 
 
 def test_report_of_the_program_that_an_order_takes_down_does_not_publish_it_again() -> None:
@@ -169,12 +169,12 @@ def test_report_of_the_program_that_an_order_takes_down_does_not_publish_it_agai
     spec = service(replica=1, drain=0.0)
     job = world.submit(spec)
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
     world.update(job, with_task(spec, start="serve v2"))
     assert world.endpoints("web") == ()
-    assert pod.found is not None
-    old_and_well = replace(pod.found, pid=1)
+    assert pod.observed is not None
+    old_and_well = replace(pod.observed, pid=1)
     world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(old_and_well,)))
     assert world.endpoints("web") == ()
 
@@ -183,39 +183,39 @@ def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
     old_boot = agent.boot
     agent.reboot()
     world.run(1)
-    assert pod.found is not None
-    stale = replace(pod.found, state=PodState.FAILED, healthy=False)
+    assert pod.observed is not None
+    stale = replace(pod.observed, state=PodState.FAILED, healthy=False)
     world.feed(AgentReport(agent=agent.name, boot=old_boot, serial=999, pods=(stale,)))
-    assert world.master.ledger.pods[pod.pod] == pod
+    assert world.master.state.pods[pod.pod] == pod
 
 
 def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
     world = World(agents=1)
     job = world.submit(service(replica=1))
     world.settle(job)
-    before = world.master.ledger.pods[f"{job}.0"]
-    assert before.found is not None
+    before = world.master.state.pods[f"{job}.0"]
+    assert before.observed is not None
     old = world.agents[before.agent]
     world.resman.agent_died(old.name)
     world.run(10)
-    now = world.master.ledger.pods[before.pod]
+    now = world.master.state.pods[before.pod]
     assert now.incarnation == before.incarnation + 1
-    failed = replace(before.found, state=PodState.FAILED)
+    failed = replace(before.observed, state=PodState.FAILED)
     assert now.agent == before.agent
     world.feed(AgentReport(agent=old.name, boot=old.boot, serial=999, pods=(failed,)))
-    assert world.master.ledger.pods[before.pod] == now
+    assert world.master.state.pods[before.pod] == now
 
 
 def test_container_that_was_thought_lost_and_is_found_again_serves_on_without_a_restart() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
 
     def tell(state: ContainerState, agent: str) -> None:
         slot = SlotStatus(
@@ -245,17 +245,17 @@ def test_status_of_an_earlier_life_of_a_slot_changes_nothing() -> None:
     world.agents[old.agent].die()
     world.run(10)
     world.settle(job)
-    before = world.master.ledger.pods[f"{job}.0"]
+    before = world.master.state.pods[f"{job}.0"]
     assert before.incarnation == 2
     world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(old,)),)))
-    assert world.master.ledger.pods[f"{job}.0"] == before
+    assert world.master.state.pods[f"{job}.0"] == before
 
 
 def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_again() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    pod: PodRecord = world.master.ledger.pods[f"{job}.0"]
+    pod: PodRecord = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
     agent.serial += 1
     world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, full=True))
@@ -318,7 +318,7 @@ def test_status_that_follows_on_one_that_was_missed_has_everything_asked_for_ane
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     slot = SlotStatus(
         container=pod.pod, incarnation=pod.incarnation, state=ContainerState.READY, agent=pod.agent,
         address=pod.agent, ports=pod.ports,
@@ -330,7 +330,7 @@ def test_status_that_follows_on_one_that_was_missed_has_everything_asked_for_ane
             group=job, epoch=9, serial=1, slots=slots, full=full, since=since, version=version
         )
         world.feed(GroupStatuses(statuses=(status,)))
-        order = build_order(world.master.ledger, world.master.ledger.jobs[job])
+        order = build_order(world.master.state, world.master.state.jobs[job])
         return order.seen_epoch, order.seen
 
     assert seen_after(5, 5, full=True) == (9, 5)
@@ -345,7 +345,7 @@ def test_late_status_does_not_undo_what_a_later_one_said() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    pod = world.master.ledger.pods[f"{job}.0"]
+    pod = world.master.state.pods[f"{job}.0"]
     there = world.resman.slots[job][0]
     late = replace(there, state=ContainerState.PENDING, agent="")
     for version, slot in ((7, there), (6, late)):
@@ -353,4 +353,4 @@ def test_late_status_does_not_undo_what_a_later_one_said() -> None:
             group=job, epoch=9, serial=1, slots=(slot,), full=True, since=version, version=version
         )
         world.feed(GroupStatuses(statuses=(status,)))
-    assert world.master.ledger.pods[pod.pod].placed
+    assert world.master.state.pods[pod.pod].placed

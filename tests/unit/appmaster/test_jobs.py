@@ -36,7 +36,7 @@ def test_submitting_twice_under_one_key_makes_one_job_and_one_answer() -> None:
     first = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
     second = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
     assert first == second
-    assert len(world.master.ledger.jobs) == 1
+    assert len(world.master.state.jobs) == 1
 
 
 def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> None:
@@ -44,7 +44,7 @@ def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> Non
     first = world.submit(service(), key="same")
     world.failover()
     assert world.submit(service(), key="same") == first
-    assert len(world.master.ledger.jobs) == 1
+    assert len(world.master.state.jobs) == 1
 
 
 def test_refusal_is_repeated_under_the_same_key() -> None:
@@ -52,7 +52,7 @@ def test_refusal_is_repeated_under_the_same_key() -> None:
     world.submit(service())
     refused = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other")
     assert refused.problem is not None and refused.problem.kind == "conflict"
-    job = world.master.ledger.jobs.where("name", "web")[0]
+    job = world.master.state.jobs.where("name", "web")[0]
     world.do("remove", job)
     world.run(30)
     assert world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other") == refused
@@ -74,7 +74,7 @@ def test_spec_that_breaks_rules_is_refused_with_every_problem() -> None:
     problem = world.request("galaxy.job.submit", SubmitJob(spec=spec)).problem
     assert problem is not None and problem.kind == "spec"
     assert len(problem.details) == 2
-    assert len(world.master.ledger.jobs) == 0
+    assert len(world.master.state.jobs) == 0
 
 
 def test_request_whose_deadline_is_long_over_is_not_carried_out() -> None:
@@ -87,7 +87,7 @@ def test_request_whose_deadline_is_long_over_is_not_carried_out() -> None:
         body=SubmitJob(spec=service()),
     )
     world.feed(late)
-    assert len(world.master.ledger.jobs) == 0
+    assert len(world.master.state.jobs) == 0
     assert "late" not in world.answers
 
 
@@ -204,7 +204,7 @@ def test_remove_goes_on_without_an_agent_that_never_answers() -> None:
     world.agents["h1"].die(noticed_after_s=100_000)
     world.do("remove", job)
     world.run(40)
-    assert job not in world.master.ledger.jobs
+    assert job not in world.master.state.jobs
 
 
 def test_removing_twice_and_removing_what_is_gone_are_told_apart() -> None:
@@ -237,7 +237,7 @@ def test_removing_a_job_that_cannot_be_placed_ends_at_once() -> None:
     world.run(1)
     world.do("remove", job)
     world.run(1)
-    assert job not in world.master.ledger.jobs
+    assert job not in world.master.state.jobs
 
 
 def test_program_that_dies_is_counted_and_told_with_its_exit() -> None:
@@ -324,11 +324,11 @@ def test_lost_host_is_healed_on_another_with_a_new_generation() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    before = {pod.pod: pod for pod in world.master.ledger.pods.values()}
+    before = {pod.pod: pod for pod in world.master.state.pods.values()}
     world.agents["h1"].die()
     world.run(10)
     world.settle(job)
-    for pod in world.master.ledger.pods.values():
+    for pod in world.master.state.pods.values():
         old = before[pod.pod]
         moved = old.agent == "h1"
         assert (pod.incarnation, pod.generation > old.generation) == (old.incarnation + moved, moved)
@@ -363,7 +363,7 @@ def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
     world.settle(job)
     world.feed(UsageRead(pods={f"{job}.0": (120, 5_000_000), "stranger-000000.0": (1, 1)}))
     assert [(pod.cpu_milli, pod.memory_bytes) for pod in world.show(job).pods] == [(120, 5_000_000)]
-    assert "stranger-000000.0" not in world.master.ledger.usage
+    assert "stranger-000000.0" not in world.master.state.usage
 
 
 def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:

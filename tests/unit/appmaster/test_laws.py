@@ -41,7 +41,7 @@ def test_laws_speak_of_known_events_only_and_of_each() -> None:
 
 @pytest.mark.parametrize(("phase", "event"), list(itertools.product(PodPhase, POD_EVENTS)))
 def test_pod_pair(phase: PodPhase, event: type[PodEvent]) -> None:
-    after = POD_TRANSITIONS.after(phase, event)
+    after = POD_TRANSITIONS.next_state(phase, event)
     if phase is PodPhase.FINISHED:
         assert after is (PodPhase.DEPLOYING if event is transitions.RunOrdered else None)
     elif event is transitions.RunOrdered:
@@ -76,7 +76,7 @@ def test_pod_pair(phase: PodPhase, event: type[PodEvent]) -> None:
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(JobState, JOB_EVENTS)))
 def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
-    after = JOB_TRANSITIONS.after(state, event)
+    after = JOB_TRANSITIONS.next_state(state, event)
     resting = (JobState.STOPPING, JobState.STOPPED)
     going = [each for each in LIVE if each not in (*OVER, *resting)]
     expected = {

@@ -88,7 +88,7 @@ def test_logs_of_a_job_open_one_session_a_pod_on_its_agent() -> None:
     assert len(set(opened.sessions)) == 3
     sent = {send.body.pod: send for send in world.sends if send.task == LOG_SESSION}
     for pod, session in zip(opened.pods, opened.sessions, strict=True):
-        assert sent[pod].queue == f"appworker.{world.master.ledger.pods[pod].agent}"
+        assert sent[pod].queue == f"appworker.{world.master.state.pods[pod].agent}"
         assert sent[pod].body.session == session
         assert sent[pod].body.read.tail == 5
 

@@ -40,10 +40,10 @@ def submit(world: Secured, spec: Any, user: str = "ann") -> str:
 
 def remove_as_before(world: Secured) -> None:
     """Remove ann as the release before this one did: her jobs run on, and bear her name."""
-    ledger = world.master.ledger
-    ledger.users.drop("ann")
-    quotas.forget(ledger, "ann")
-    secrets.forget(ledger, "ann")
+    state = world.master.state
+    state.users.drop("ann")
+    quotas.forget(state, "ann")
+    secrets.forget(state, "ann")
     world.run(5)
     world.failover()
 
@@ -71,7 +71,7 @@ def test_user_is_not_made_while_jobs_in_his_name_hold_containers_and_the_error_s
     assert answer.problem.details[5:] == ("and 2 more; 14 containers in all",)
     assert "galaxy job remove web0" in answer.problem.hint
     assert "galaxy user add ann --with-jobs" in answer.problem.hint
-    assert "ann" not in world.master.ledger.users
+    assert "ann" not in world.master.state.users
 
 
 def test_user_is_made_when_the_jobs_in_his_name_are_removed_and_owns_nothing_of_them(world: Secured) -> None:
@@ -89,7 +89,7 @@ def test_user_is_made_when_the_jobs_in_his_name_are_removed_and_owns_nothing_of_
 def test_user_owns_no_finished_job_and_no_history_that_somebody_left_in_his_name(world: Secured) -> None:
     gone = submit(world, service(replica=1))
     done = submit(world, batch(replica=1))
-    world.run_until(lambda: world.master.ledger.jobs[done].state is JobState.FINISHED, 60)
+    world.run_until(lambda: world.master.state.jobs[done].state is JobState.FINISHED, 60)
     world.as_("ann", "galaxy.job.remove", JobRef(job=gone))
     world.run(60)
     remove_as_before(world)

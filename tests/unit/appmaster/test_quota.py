@@ -45,7 +45,7 @@ def test_job_beyond_the_ceiling_is_refused_with_numbers_and_what_would_fit(world
     assert answer.problem.message == 'cannot run "big": memory quota of user "ann" exceeded'
     assert answer.problem.details == ("memory: asks 256 MiB (4 x 64 MiB); 192 MiB of 320 MiB left",)
     assert answer.problem.hint == "galaxy quota show ann, or lower deploy.replica to 3"
-    assert len(world.master.ledger.jobs) == 1
+    assert len(world.master.state.jobs) == 1
     assert submit(world, service("big", replica=3)).problem is None
 
 
@@ -139,7 +139,7 @@ def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
     world.run(60)
     assert world.resman.quotas is not None
     assert [one.ceiling for one in world.resman.quotas.quotas] == [Ceiling(cpu_milli=900)]
-    assert not world.master.ledger.quotas_owed
+    assert not world.master.state.quotas_unacknowledged
     limit(world, lift=("cpu_milli",))
     world.failover()
     world.run(60)

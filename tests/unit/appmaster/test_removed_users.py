@@ -68,7 +68,7 @@ def leave(world: Secured) -> tuple[str, str]:
     secret = {"env": {"DB": EnvFrom(secret="db")}}
     gone = submit(world, with_task(service("web", replica=1), **secret))
     done = submit(world, with_task(batch(replica=1), **secret))
-    world.run_until(lambda: world.master.ledger.jobs[done].state is JobState.FINISHED, 60)
+    world.run_until(lambda: world.master.state.jobs[done].state is JobState.FINISHED, 60)
     world.as_("ann", "galaxy.job.remove", JobRef(job=gone))
     world.run(60)
     assert kind(remove(world)) == "ok"
@@ -161,15 +161,15 @@ def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secu
     world.make("ops", {}, role=Role.OPERATOR)
     asked = world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key")
     assert [kind(answer) for answer in world.send(asked)] == ["ok"]
-    ledger = world.master.ledger
-    assert "ops" not in {row.user for row in ledger.answers.values()}
+    state = world.master.state
+    assert "ops" not in {row.user for row in state.answers.values()}
     assert ("ops", "galaxy.user.remove", "ok") in {
-        (row.user, row.op, row.result) for row in ledger.audit.values()
+        (row.user, row.op, row.result) for row in state.audit.values()
     }
     world.make("ops", {}, role=Role.OPERATOR)
     (answer,) = world.send(world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key"))
     assert kind(answer) == "conflict"
-    assert "ops" in ledger.users
+    assert "ops" in state.users
 
 
 def test_operators_still_see_what_a_removed_user_left(world: Secured) -> None:

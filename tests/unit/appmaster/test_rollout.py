@@ -12,7 +12,7 @@ from tests.unit.appmaster.world import Faults, World, service, with_deploy, with
 
 
 def healthy_rows(world: World) -> int:
-    return sum(row.state is EndpointState.HEALTHY for row in world.master.ledger.endpoints.values())
+    return sum(row.state is EndpointState.HEALTHY for row in world.master.state.endpoints.values())
 
 
 def watch_healthy(world: World, at_least: int) -> list[int]:
@@ -310,11 +310,11 @@ def test_pod_that_comes_back_after_scaling_down_repeats_no_generation() -> None:
     world.settle(job)
     world.update(job, service(replica=1))
     world.settle(job)
-    floor = world.master.ledger.jobs[job].generation_floor
+    floor = world.master.state.jobs[job].generation_floor
     assert floor >= 2
     world.update(job, service(replica=2))
     world.settle(job)
-    assert world.master.ledger.pods[f"{job}.1"].generation > floor
+    assert world.master.state.pods[f"{job}.1"].generation > floor
 
 
 def test_revisions_are_kept_up_to_their_bound() -> None:
@@ -324,7 +324,7 @@ def test_revisions_are_kept_up_to_their_bound() -> None:
     for number in range(2, 9):
         world.update(job, with_deploy(service(), interval=float(number)))
         world.settle(job)
-    kept = sorted(row.revision for row in world.master.ledger.revisions.values())
+    kept = sorted(row.revision for row in world.master.state.revisions.values())
     assert len(kept) <= 4
     assert kept[-1] == 8
 
@@ -339,7 +339,7 @@ def test_rollout_over_a_faulty_bus_with_leaders_dying_never_withdraws_two(seed: 
     watch_healthy(world, 2)
     world.update(job, with_task(service(), start="serve v2"))
     world.run_until(
-        lambda: not world.master.ledger.jobs[job].rollout and set(world.programs().values()) == {"serve v2"},
+        lambda: not world.master.state.jobs[job].rollout and set(world.programs().values()) == {"serve v2"},
         400,
     )
     assert failures == []

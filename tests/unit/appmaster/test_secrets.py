@@ -73,8 +73,8 @@ def test_values_go_to_appworkers_and_into_no_other_message_view_or_record(world:
     holding = {
         name for name, rows in world.store.items() for row in rows.values() if SENTINEL.encode() in row
     }
-    assert holding == {"secrets", "sealed"}
-    assert SENTINEL not in repr(orders(world)) + repr(list(world.master.ledger.sealed.values()))
+    assert holding == {"secrets", "revision_secrets"}
+    assert SENTINEL not in repr(orders(world)) + repr(list(world.master.state.revision_secrets.values()))
 
 
 def test_same_order_again_carries_the_same_value_whatever_the_secret_is_by_then(world: World) -> None:
@@ -113,12 +113,12 @@ def test_revision_that_nobody_runs_any_more_takes_its_values_with_it(world: Worl
         world.update(web, using(NAMED, start=f"serve {n}"))
     world.settle(web)
     world.update(web, using(NAMED, start="serve again"))
-    ledger = world.master.ledger
-    assert set(ledger.sealed) == set(ledger.revisions)
-    assert len(ledger.sealed) <= 12
+    state = world.master.state
+    assert set(state.revision_secrets) == set(state.revisions)
+    assert len(state.revision_secrets) <= 12
     world.do("remove", web)
     world.run(30)
-    assert not ledger.sealed
+    assert not state.revision_secrets
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_job_without_its_secrets_is_refused_by_field(
     answer = world.request("galaxy.job.submit", SubmitJob(spec=spec, files=files))
     assert answer.problem is not None
     assert problem in " ".join(answer.problem.details)
-    assert not world.master.ledger.jobs and not world.master.ledger.sealed
+    assert not world.master.state.jobs and not world.master.state.revision_secrets
 
 
 def test_secrets_are_bounded_and_the_limits_named(world: World) -> None:
@@ -190,15 +190,15 @@ def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
     assert kind(world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))) == "ok"
     other = with_deploy(using(NAMED, start="serve 2"), pools=("main",))
     assert kind(world.as_("root", "galaxy.job.update", UpdateJob(job="web", spec=other))) == "ok"
-    trail = [(row.user, row.op, row.target, row.result) for row in world.master.ledger.audit.values()]
+    trail = [(row.user, row.op, row.target, row.result) for row in world.master.state.audit.values()]
     assert ("ann", "galaxy.secret.set", "db of ann", "ok") in trail
     assert ("bob", "galaxy.secret.remove", "db of ann", "refused") in trail
-    assert SENTINEL not in "".join(encode(row).decode() for row in world.master.ledger.audit.values())
+    assert SENTINEL not in "".join(encode(row).decode() for row in world.master.state.audit.values())
     assert kind(world.as_("root", "galaxy.job.remove", JobRef(job="web"))) == "ok"
     world.run(30)
     assert kind(world.as_("root", "galaxy.user.remove", UserRef(user="ann"))) == "ok"
-    assert not world.master.ledger.secrets
-    assert not world.master.ledger.sealed
+    assert not world.master.state.secrets
+    assert not world.master.state.revision_secrets
 
 
 def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
@@ -216,9 +216,9 @@ def test_a_secret_of_nobody_is_refused_and_one_of_an_owner_of_jobs_who_is_no_use
     world = Secured()
     body = SetSecret(name="db", user="anne", value=Secret(text="v"))
     assert kind(world.as_("root", "galaxy.secret.set", body)) == "not-found"
-    (root,) = world.master.ledger.users.values()
-    world.master.ledger.users.drop("root")
+    (root,) = world.master.state.users.values()
+    world.master.state.users.drop("root")
     world.submit(service())  # By "ann", in a cluster that has no users yet.
-    world.master.ledger.users.put("root", root)
+    world.master.state.users.put("root", root)
     body = SetSecret(name="db", user="ann", value=Secret(text="v"))
     assert kind(world.as_("root", "galaxy.secret.set", body)) == "ok"

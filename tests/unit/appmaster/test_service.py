@@ -56,12 +56,12 @@ def nexus() -> MemoryNexus:
     )
     world = World()
     world.settle(world.submit(service()))
-    ledger = world.master.ledger
+    state = world.master.state
     store(
         nexus,
         "appmaster",
-        {("jobs", key): ledger.jobs[key] for key in ledger.jobs}
-        | {("pods", key): ledger.pods[key] for key in ledger.pods},
+        {("jobs", key): state.jobs[key] for key in state.jobs}
+        | {("pods", key): state.pods[key] for key in state.pods},
     )
     nexus.beat("h1", boot="b", containers=0, pods=0)
     return nexus

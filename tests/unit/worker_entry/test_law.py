@@ -50,7 +50,7 @@ def test_every_state_is_reached_from_pending_and_can_be_left():
 
 @pytest.mark.parametrize("state", TaskState)
 def test_every_state_can_be_told_to_stop(state):
-    assert TRANSITIONS.after(state, Halted) == TaskState.STOPPING
+    assert TRANSITIONS.next_state(state, Halted) == TaskState.STOPPING
 
 
 def test_nothing_runs_out_of_finished_or_failed_without_a_new_beginning():

@@ -12,7 +12,7 @@ from galaxy.model.stored.job import DesiredState, HistoryRecord, JobRecord, PodR
 SHOWN_MAX = 5
 
 
-def find_job(ledger: AppMasterState, text: str) -> JobRecord:
+def find_job(state: AppMasterState, text: str) -> JobRecord:
     """Return the job to change that ``text`` names: an id, a name, or the beginning of an id.
 
     A beginning must reach beyond the job's name: what changes ``web`` never changes ``web-canary``
@@ -21,89 +21,89 @@ def find_job(ledger: AppMasterState, text: str) -> JobRecord:
     Raises:
         NotFound: no such job; near misses are named. Conflict: the beginning of several.
     """
-    job = _here(ledger, text)
+    job = _here(state, text)
     if job is not None and (text == job.name or len(text) > len(job.name) + 1):
         return job
     hint = ""
-    if text in ledger.history or ledger.history.where("name", text):
+    if text in state.history or state.history.where("name", text):
         hint = f"galaxy job show {text}: it has been removed"
-    raise _not_found(ledger, "job", text, hint)
+    raise _not_found(state, "job", text, hint)
 
 
-def find_any(ledger: AppMasterState, text: str) -> JobRecord | HistoryRecord:
+def find_any(state: AppMasterState, text: str) -> JobRecord | HistoryRecord:
     """Return the job that ``text`` names, or else the last one in history."""
-    job = _here(ledger, text)
+    job = _here(state, text)
     if job is not None:
         return job
-    past = _past(ledger, text)
+    past = _past(state, text)
     if past is None:
-        raise _not_found(ledger, "job", text)
+        raise _not_found(state, "job", text)
     return past
 
 
-def find_pods(ledger: AppMasterState, text: str) -> tuple[PodRecord, ...]:
+def find_pods(state: AppMasterState, text: str) -> tuple[PodRecord, ...]:
     """Return the pods of the job that ``text`` names, or the one pod that it names: ``JOB.INDEX``."""
     head, dot, index = text.rpartition(".")
     if not dot or not index.isdecimal():
-        return _pods_of(ledger, find_any(ledger, text))
-    found = find_any(ledger, head)
-    for pod in _pods_of(ledger, found):
+        return _pods_of(state, find_any(state, text))
+    found = find_any(state, head)
+    for pod in _pods_of(state, found):
         if pod.index == int(index):
             return (pod,)
-    names = [str(pod.index) for pod in _pods_of(ledger, found)]
+    names = [str(pod.index) for pod in _pods_of(state, found)]
     message = f'job "{found.job}" has no pod {int(index)}'
     there = f"its pods are {_some(names)}" if len(names) > 1 else f"its only pod is {names[0]}"
     raise NotFound(message, details=[there if names else "it has no pods"])
 
 
-def _pods_of(ledger: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[PodRecord, ...]:
+def _pods_of(state: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[PodRecord, ...]:
     if isinstance(found, HistoryRecord):
         return found.pods
-    return tuple(ledger.job_pods(found.job))
+    return tuple(state.job_pods(found.job))
 
 
-def _here(ledger: AppMasterState, text: str) -> JobRecord | None:
+def _here(state: AppMasterState, text: str) -> JobRecord | None:
     """Return the live job that is meant, by whoever asks and by whoever checks that he may.
 
     What history knows is not the beginning of another's: ``web`` that is removed is never
     ``web-canary``, and a removed job that somebody named ``web-canary-1`` neither.
     """
-    remembered = text in ledger.history or bool(ledger.history.where("name", text))
-    return _named(ledger, text) or (None if remembered else _prefixed(ledger, text))
+    remembered = text in state.history or bool(state.history.where("name", text))
+    return _named(state, text) or (None if remembered else _prefixed(state, text))
 
 
-def _named(ledger: AppMasterState, text: str) -> JobRecord | None:
-    if text in ledger.jobs:
-        return ledger.jobs[text]
-    named = [ledger.jobs[key] for key in ledger.jobs.where("name", text)]
+def _named(state: AppMasterState, text: str) -> JobRecord | None:
+    if text in state.jobs:
+        return state.jobs[text]
+    named = [state.jobs[key] for key in state.jobs.where("name", text)]
     if named:
-        staying = [job for job in named if job.wish is not DesiredState.REMOVE]
+        staying = [job for job in named if job.desired is not DesiredState.REMOVE]
         return max(staying or named, key=lambda job: job.created_s)
     return None
 
 
-def _prefixed(ledger: AppMasterState, text: str) -> JobRecord | None:
-    matches = sorted(key for key in ledger.jobs if key.startswith(text)) if text else []
+def _prefixed(state: AppMasterState, text: str) -> JobRecord | None:
+    matches = sorted(key for key in state.jobs if key.startswith(text)) if text else []
     if len(matches) > 1:
         message = f'"{text}" is the beginning of {len(matches)} jobs'
         raise Conflict(message, details=[_some(matches)], hint="write more of the id")
-    return ledger.jobs[matches[0]] if matches else None
+    return state.jobs[matches[0]] if matches else None
 
 
-def _past(ledger: AppMasterState, text: str) -> HistoryRecord | None:
-    keys: Sequence[str] = ledger.history.where("name", text)
-    if text in ledger.history:
+def _past(state: AppMasterState, text: str) -> HistoryRecord | None:
+    keys: Sequence[str] = state.history.where("name", text)
+    if text in state.history:
         keys = [text]
     elif not keys and text:
-        keys = [key for key in ledger.history if key.startswith(text)]
-    return max((ledger.history[key] for key in keys), key=lambda past: past.at_s, default=None)
+        keys = [key for key in state.history if key.startswith(text)]
+    return max((state.history[key] for key in keys), key=lambda past: past.at_s, default=None)
 
 
-def not_found_service(ledger: AppMasterState, service: str) -> NotFound:
+def not_found_service(state: AppMasterState, service: str) -> NotFound:
     """Return the error for a service that no job declares."""
     return NotFound(
         f'there is no service "{service}"',
-        details=near_misses(service, ledger.services),
+        details=near_misses(service, state.services),
         hint="galaxy job show JOB has a job's endpoints; job files name services under `services`",
     )
 
@@ -114,8 +114,8 @@ def near_misses(text: str, known: Iterable[str]) -> list[str]:
     return [f"did you mean {' or '.join(close)}?"] if close else []
 
 
-def _not_found(ledger: AppMasterState, what: str, text: str, hint: str = "") -> NotFound:
-    names = [name for job in ledger.jobs.values() for name in (job.name, job.job)]
+def _not_found(state: AppMasterState, what: str, text: str, hint: str = "") -> NotFound:
+    names = [name for job in state.jobs.values() for name in (job.name, job.job)]
     return NotFound(
         f'there is no {what} "{text}"', details=near_misses(text, names), hint=hint or "galaxy job list"
     )

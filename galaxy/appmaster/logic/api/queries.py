@@ -1,4 +1,4 @@
-"""What people see of jobs, pods and services, built from the ledger without changing it."""
+"""What people see of jobs, pods and services, built from the state without changing it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ REMOVED = "removed"
 """State of a job that only history knows."""
 
 
-def list_jobs(ledger: AppMasterState, asked: ListJobs) -> JobList:
+def list_jobs(state: AppMasterState, asked: ListJobs) -> JobList:
     """List jobs by name: those that are live or failed, and with ``all`` what is over or gone too."""
-    rows = [job for job in ledger.jobs.values() if asked.all or job.state is not JobState.FINISHED]
-    found = [summarize(job, ledger.spec(job.job, job.revision), ledger.job_pods(job.job)) for job in rows]
+    rows = [job for job in state.jobs.values() if asked.all or job.state is not JobState.FINISHED]
+    found = [summarize(job, state.spec(job.job, job.revision), state.job_pods(job.job)) for job in rows]
     if asked.all:
-        found += [_past_summary(past) for past in ledger.history.values()]
+        found += [_past_summary(past) for past in state.history.values()]
     return JobList(jobs=tuple(sorted(found, key=lambda line: (line.name, line.created_s))))
 
 
-def show_job(ledger: AppMasterState, asked: JobRef) -> JobView:
+def show_job(state: AppMasterState, asked: JobRef) -> JobView:
     """Show everything of one job, or what history has kept of it.
 
     Raises:
         NotFound, Conflict: no such job, or several.
     """
-    found = lookup.find_any(ledger, asked.job)
+    found = lookup.find_any(state, asked.job)
     if isinstance(found, HistoryRecord):
         return JobView(
             summary=_past_summary(found),
@@ -51,31 +51,31 @@ def show_job(ledger: AppMasterState, asked: JobRef) -> JobView:
             exit_code=found.record.exit_code,
             settled=True,
         )
-    rows = ledger.job_pods(found.job)
-    spec = ledger.spec(found.job, found.revision)
-    story = ledger.stories.get(found.job)
+    rows = state.job_pods(found.job)
+    spec = state.spec(found.job, found.revision)
+    timeline = state.timelines.get(found.job)
     return JobView(
         summary=summarize(found, spec, rows),
         spec=spec,
-        pods=tuple(_pod_view(pod, ledger.usage.get(pod.pod, (0, 0))) for pod in rows),
-        endpoints=_endpoints(ledger, ledger.endpoints.where("job", found.job), every=True),
-        events=story.events if story else (),
+        pods=tuple(_pod_view(pod, state.usage.get(pod.pod, (0, 0))) for pod in rows),
+        endpoints=_endpoints(state, state.endpoints.where("job", found.job), every=True),
+        events=timeline.events if timeline else (),
         exit_code=found.exit_code,
-        settled=jobs.is_settled(ledger, found),
+        settled=jobs.is_settled(state, found),
         rollout_from=found.rollout.origin if found.rollout else 0,
     )
 
 
-def discover(ledger: AppMasterState, asked: Discover) -> EndpointList:
+def discover(state: AppMasterState, asked: Discover) -> EndpointList:
     """List the healthy endpoints of a service, or with ``all`` every one with its state.
 
     Raises:
         NotFound: no job declares such a service.
     """
-    keys = ledger.endpoints.where("service", asked.service)
-    if not keys and asked.service not in ledger.services:
-        raise lookup.not_found_service(ledger, asked.service)
-    return EndpointList(endpoints=_endpoints(ledger, keys, every=asked.all))
+    keys = state.endpoints.where("service", asked.service)
+    if not keys and asked.service not in state.services:
+        raise lookup.not_found_service(state, asked.service)
+    return EndpointList(endpoints=_endpoints(state, keys, every=asked.all))
 
 
 def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSummary:
@@ -142,7 +142,7 @@ def _why(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
 
 
 def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
-    found = pod.found
+    found = pod.observed
     return PodView(
         pod=pod.pod,
         index=pod.index,
@@ -176,8 +176,8 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
     )
 
 
-def _endpoints(ledger: AppMasterState, keys: Sequence[str], *, every: bool) -> tuple[EndpointView, ...]:
-    rows = [ledger.endpoints[key] for key in keys]
+def _endpoints(state: AppMasterState, keys: Sequence[str], *, every: bool) -> tuple[EndpointView, ...]:
+    rows = [state.endpoints[key] for key in keys]
     rows = [row for row in rows if every or row.state is EndpointState.HEALTHY]
     rows.sort(key=lambda row: (row.service, len(row.pod), row.pod))
     return tuple(

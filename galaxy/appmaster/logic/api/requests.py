@@ -51,82 +51,82 @@ _FULL: Final = Unreachable(
 )
 
 
-def handle(ledger: AppMasterState, request: Request) -> None:
+def handle(state: AppMasterState, request: Request) -> None:
     """Carry out or answer ``request``; the same key again gets the first answer again."""
     kind = OPERATIONS.get(request.op)
     if kind is None or not isinstance(request.body, kind[0]):
-        _reply(ledger, request, problem=UsageError(f'"{request.op}" is nothing that AppMaster does'))
+        _reply(state, request, problem=UsageError(f'"{request.op}" is nothing that AppMaster does'))
         return
     try:
-        user = authn.authenticate(ledger.users, request, ledger.now_s, ledger.config)
-        if user is not None and not ledger.nonces.is_new(user.user, request.nonce, ledger.now_s):
+        user = authn.authenticate(state.users, request, state.now_s, state.config)
+        if user is not None and not state.nonces.is_new(user.user, request.nonce, state.now_s):
             return  # Doubled on its way, or a replay: the first of it was answered.
         if request.op in _READS:
-            authz.read(ledger, user, request)
-            result = authz.visible(ledger, user, _READS[request.op](ledger, authz.scope(user, request)))
-            _reply(ledger, request, result=result)
+            authz.read(state, user, request)
+            result = authz.visible(state, user, _READS[request.op](state, authz.scope(user, request)))
+            _reply(state, request, result=result)
             return
     except GalaxyError as error:
-        _reply(ledger, request, problem=error)
+        _reply(state, request, problem=error)
         return
     if request.op in _CHANGES:
-        _once(ledger, request, user)
+        _once(state, request, user)
     else:
-        _reply(ledger, request, problem=UsageError(f'"{request.op}" is answered before it comes here'))
+        _reply(state, request, problem=UsageError(f'"{request.op}" is answered before it comes here'))
 
 
-def _once(ledger: AppMasterState, request: Request, user: UserRecord | None) -> None:
-    first = ledger.answers.get(request.key)
+def _once(state: AppMasterState, request: Request, user: UserRecord | None) -> None:
+    first = state.answers.get(request.key)
     if first is not None and user is not None and first.user != user.user:
-        _reply(ledger, request, problem=Conflict("this idempotency key is another user's"))
+        _reply(state, request, problem=Conflict("this idempotency key is another user's"))
         return
     if first is not None:
         result = first.done or first.opened or first.seen or first.secret or first.quota
         answer = Answer(key=request.key, result=result, problem=first.problem)
-        ledger.replies.append(Reply(reply=request.reply, answer=answer))
+        state.replies.append(Reply(reply=request.reply, answer=answer))
         return
-    if ledger.now_s > request.deadline_s + ledger.config.late_s:
+    if state.now_s > request.deadline_s + state.config.late_s:
         return  # Nobody waits, and the key may have been answered and forgotten.
-    if user is not None and ledger.answers_full:
-        _reply(ledger, request, problem=_FULL)
+    if user is not None and state.answers_full:
+        _reply(state, request, problem=_FULL)
         return
-    row = AnswerRecord(key=request.key, op=request.op, at_s=ledger.now_s, user=request.user)
+    row = AnswerRecord(key=request.key, op=request.op, at_s=state.now_s, user=request.user)
     try:
         target = authz.target_of(request)
-        authz.change(ledger, user, request)
-        result = _CHANGES[request.op](ledger, request)
+        authz.change(state, user, request)
+        result = _CHANGES[request.op](state, request)
     except GalaxyError as error:
-        ledger.answer(msgspec.structs.replace(row, problem=_problem(error)))
+        state.answer(msgspec.structs.replace(row, problem=_problem(error)))
         if user is not None:
-            ledger.record(user.user, request.op, target, error.kind, error.message[:MESSAGE_MAX])
-        _reply(ledger, request, problem=error)
+            state.record_audit(user.user, request.op, target, error.kind, error.message[:MESSAGE_MAX])
+        _reply(state, request, problem=error)
         return
     if user is not None:  # Where there are no users, what a request says of its sender is worth nothing.
-        ledger.record(user.user, request.op, target, "ok", "")
+        state.record_audit(user.user, request.op, target, "ok", "")
     opened = result if isinstance(result, SessionOpened) else None
     done = result if isinstance(result, Done) else None
     seen = result if isinstance(result, UserView) else None
     secret = result if isinstance(result, SecretView) else None
     quota = result if isinstance(result, QuotaView) else None
     row = msgspec.structs.replace(row, done=done, opened=opened, seen=seen, secret=secret, quota=quota)
-    if user is not None and user.user not in ledger.users:
+    if user is not None and user.user not in state.users:
         row = msgspec.structs.replace(row, user="")  # He removed himself: no namesake is told of it.
-    ledger.answer(row)
-    _reply(ledger, request, result=result)
+    state.answer(row)
+    _reply(state, request, result=result)
 
 
-def _submit(ledger: AppMasterState, request: Request) -> Done:
+def _submit(state: AppMasterState, request: Request) -> Done:
     body: SubmitJob = request.body
     spec = body.spec
     _check(spec)
     key = job_id(spec.name, request.key)
-    same = ledger.jobs.get(key)
+    same = state.jobs.get(key)
     if same is not None and same.key == request.key:
         return Done(job=key, revision=same.revision)
-    if same is not None or key in ledger.history:
+    if same is not None or key in state.history:
         raise Conflict(f'the id "{key}" is taken by an earlier job', hint="submit it once more")
-    others = [ledger.jobs[other] for other in ledger.jobs.where("name", spec.name)]
-    others = [other for other in others if other.wish is not DesiredState.REMOVE]
+    others = [state.jobs[other] for other in state.jobs.where("name", spec.name)]
+    others = [other for other in others if other.desired is not DesiredState.REMOVE]
     for other in others:
         if other.state not in OVER:
             raise Conflict(
@@ -134,13 +134,13 @@ def _submit(ledger: AppMasterState, request: Request) -> Done:
                 details=[f"{other.job}, revision {other.revision}"],
                 hint=f"galaxy job update {spec.name}, or galaxy job remove {spec.name}",
             )
-    quotas.check(ledger, request.user, spec, f'run "{spec.name}"', count=spec.deploy.replica)
-    values = secrets.values_of(ledger, request.user, spec, body.files)
+    quotas.check(state, request.user, spec, f'run "{spec.name}"', count=spec.deploy.replica)
+    values = secrets.values_of(state, request.user, spec, body.files)
     for other in others:
-        jobs.remove(ledger, other)
-    now_s = ledger.now_s
-    _put_revision(ledger, key, 1, spec, request.user, values)
-    job = ledger.put_job(
+        jobs.remove(state, other)
+    now_s = state.now_s
+    _put_revision(state, key, 1, spec, request.user, values)
+    job = state.put_job(
         JobRecord(
             job=key,
             name=spec.name,
@@ -155,17 +155,17 @@ def _submit(ledger: AppMasterState, request: Request) -> Done:
             user=request.user,
         )
     )
-    ledger.tell(key, "job.submitted", key, counted(spec.deploy.replica, "pod") + _by(request.user))
-    ledger.declare(job)
-    jobs.make_pods(ledger, job)
-    ledger.touch(key)
+    state.record_event(key, "job.submitted", key, counted(spec.deploy.replica, "pod") + _by(request.user))
+    state.add_services(job)
+    jobs.make_pods(state, job)
+    state.touch(key)
     return Done(job=key, revision=1, warnings=tuple(advice(spec)))
 
 
-def _update(ledger: AppMasterState, request: Request) -> Done:
+def _update(state: AppMasterState, request: Request) -> Done:
     body: UpdateJob = request.body
-    job = _live(ledger, body.job, "update")
-    spec, old = body.spec, ledger.spec(job.job, job.revision)
+    job = _live(state, body.job, "update")
+    spec, old = body.spec, state.spec(job.job, job.revision)
     _check(spec)
     if spec.name != job.name:
         raise SpecError(
@@ -173,8 +173,8 @@ def _update(ledger: AppMasterState, request: Request) -> Done:
             details=[f"`name`: {spec.name}"],
             hint=f"galaxy job run it, or name it {job.name}",
         )
-    values = secrets.values_of(ledger, job.user, spec, body.files)
-    sealed = ledger.sealed.get(revision_key(job.job, job.revision))
+    values = secrets.values_of(state, job.user, spec, body.files)
+    sealed = state.revision_secrets.get(revision_key(job.job, job.revision))
     if spec == old and values == (sealed.values if sealed else {}):
         return Done(job=job.job, revision=job.revision, warnings=("nothing changed",))
     changes = container_changes(old, spec)
@@ -185,70 +185,72 @@ def _update(ledger: AppMasterState, request: Request) -> Done:
             hint=f"galaxy job remove {job.name} and run it again",
         )
     count = quotas.count_of(job, spec.deploy.replica)
-    quotas.check(ledger, job.user, spec, f'update "{job.name}"', count=count, but=job.job)
+    quotas.check(state, job.user, spec, f'update "{job.name}"', count=count, but=job.job)
     revision = job.revision + 1
-    _put_revision(ledger, job.job, revision, spec, request.user, values)
+    _put_revision(state, job.job, revision, spec, request.user, values)
     origin = job.revision
-    ledger.tell(job.job, "job.updated", job.job, f"revision {origin} to {revision}" + _by(request.user))
-    job = ledger.put_job(
-        msgspec.structs.replace(job, revision=revision, replica=spec.deploy.replica, updated_s=ledger.now_s)
+    state.record_event(
+        job.job, "job.updated", job.job, f"revision {origin} to {revision}" + _by(request.user)
     )
-    job = ledger.job_event(job, UpdateAsked)
-    job = rollout.begin(ledger, job, origin)
-    ledger.declare(job)
-    jobs.make_pods(ledger, job)
-    _prune_revisions(ledger, job)
-    ledger.touch(job.job)
+    job = state.put_job(
+        msgspec.structs.replace(job, revision=revision, replica=spec.deploy.replica, updated_s=state.now_s)
+    )
+    job = state.apply_job_event(job, UpdateAsked)
+    job = rollout.begin(state, job, origin)
+    state.add_services(job)
+    jobs.make_pods(state, job)
+    _prune_revisions(state, job)
+    state.touch(job.job)
     return Done(job=job.job, revision=revision, warnings=tuple(advice(spec)))
 
 
-def _stop(ledger: AppMasterState, request: Request) -> Done:
+def _stop(state: AppMasterState, request: Request) -> Done:
     body: JobRef = request.body
-    job = _live(ledger, body.job, "stop")
-    if job.wish is DesiredState.STOP:
+    job = _live(state, body.job, "stop")
+    if job.desired is DesiredState.STOP:
         return Done(job=job.job, revision=job.revision, warnings=("it was stopped already",))
-    ledger.tell(job.job, "job.stop-asked", job.job, _by(request.user).strip())
-    job = ledger.put_job(msgspec.structs.replace(job, wish=DesiredState.STOP, updated_s=ledger.now_s))
-    job = rollout.begin(ledger, job, job.revision)
-    ledger.job_event(job, StopAsked)
-    ledger.touch(job.job)
+    state.record_event(job.job, "job.stop-asked", job.job, _by(request.user).strip())
+    job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.STOP, updated_s=state.now_s))
+    job = rollout.begin(state, job, job.revision)
+    state.apply_job_event(job, StopAsked)
+    state.touch(job.job)
     return Done(job=job.job, revision=job.revision)
 
 
-def _start(ledger: AppMasterState, request: Request) -> Done:
+def _start(state: AppMasterState, request: Request) -> Done:
     body: JobRef = request.body
-    job = _live(ledger, body.job, "start")
-    if job.wish is DesiredState.RUN:
+    job = _live(state, body.job, "start")
+    if job.desired is DesiredState.RUN:
         return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
-    ledger.tell(job.job, "job.start-asked", job.job, _by(request.user).strip())
-    job = ledger.put_job(msgspec.structs.replace(job, wish=DesiredState.RUN, updated_s=ledger.now_s))
-    job = groups.start(ledger, ledger.job_event(job, StartAsked))
+    state.record_event(job.job, "job.start-asked", job.job, _by(request.user).strip())
+    job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.RUN, updated_s=state.now_s))
+    job = groups.start(state, state.apply_job_event(job, StartAsked))
     if not is_batch(job.type):
-        for pod in ledger.job_pods(job.job):
+        for pod in state.job_pods(job.job):
             if pod.phase is PodPhase.FINISHED:
-                pods.write(ledger, pod, recover=True)
-    ledger.touch(job.job)
+                pods.write(state, pod, recover=True)
+    state.touch(job.job)
     return Done(job=job.job, revision=job.revision)
 
 
-def _remove(ledger: AppMasterState, request: Request) -> Done:
+def _remove(state: AppMasterState, request: Request) -> Done:
     body: JobRef = request.body
-    job = lookup.find_job(ledger, body.job)
-    if job.wish is DesiredState.REMOVE:
+    job = lookup.find_job(state, body.job)
+    if job.desired is DesiredState.REMOVE:
         return Done(job=job.job, revision=job.revision, warnings=("it is being removed already",))
-    ledger.tell(job.job, "job.remove-asked", job.job, _by(request.user).strip())
-    jobs.remove(ledger, job)
+    state.record_event(job.job, "job.remove-asked", job.job, _by(request.user).strip())
+    jobs.remove(state, job)
     return Done(job=job.job, revision=job.revision)
 
 
-def _recover(ledger: AppMasterState, request: Request) -> Done:
+def _recover(state: AppMasterState, request: Request) -> Done:
     """Deploy anew: the pod that is named, whatever its state, or every failed one of the job."""
     body: RecoverPod = request.body
-    rows = lookup.find_pods(ledger, body.pod or body.job)
-    job = lookup.find_job(ledger, rows[0].job if rows else body.job)
-    if job.state is JobState.FINISHED or job.wish is not DesiredState.RUN:
-        state = "stopped" if job.wish is DesiredState.STOP else str(job.state)
-        raise Conflict(f'cannot recover "{job.name}": it is {state}', hint=f"galaxy job show {job.name}")
+    rows = lookup.find_pods(state, body.pod or body.job)
+    job = lookup.find_job(state, rows[0].job if rows else body.job)
+    if job.state is JobState.FINISHED or job.desired is not DesiredState.RUN:
+        why = "stopped" if job.desired is DesiredState.STOP else str(job.state)
+        raise Conflict(f'cannot recover "{job.name}": it is {why}', hint=f"galaxy job show {job.name}")
     if not body.pod:
         rows = tuple(pod for pod in rows if pod.phase is PodPhase.FAILED)
     elif rows[0].phase is PodPhase.FINISHED:
@@ -256,25 +258,25 @@ def _recover(ledger: AppMasterState, request: Request) -> Done:
     if not rows:
         return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
     gone = [pod for pod in rows if job.state in OVER or pod.index in job.group_release]
-    spec = ledger.spec(job.job, job.revision)
+    spec = state.spec(job.job, job.revision)
     count = quotas.count_of(job, job.replica) + len(gone)
-    quotas.check(ledger, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
-    job = ledger.job_event(job, Recovered)
-    job = groups.start(ledger, ledger.put_job(msgspec.structs.replace(job, exit_code=None)))
-    ledger.timers.cancel("ended", job.job)
+    quotas.check(state, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
+    job = state.apply_job_event(job, Recovered)
+    job = groups.start(state, state.put_job(msgspec.structs.replace(job, exit_code=None)))
+    state.timers.cancel("ended", job.job)
     for pod in rows:
-        ledger.tell(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())
-        pods.write(ledger, pod, recover=True)
-    ledger.touch(job.job)
+        state.record_event(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())
+        pods.write(state, pod, recover=True)
+    state.touch(job.job)
     return Done(job=job.job, revision=job.revision)
 
 
-def _logs(ledger: AppMasterState, request: Request) -> SessionOpened:
-    return sessions.open_logs(ledger, request, request.body)
+def _logs(state: AppMasterState, request: Request) -> SessionOpened:
+    return sessions.open_logs(state, request, request.body)
 
 
-def _exec(ledger: AppMasterState, request: Request) -> SessionOpened:
-    return sessions.open_exec(ledger, request, request.body)
+def _exec(state: AppMasterState, request: Request) -> SessionOpened:
+    return sessions.open_exec(state, request, request.body)
 
 
 Result = Done | SessionOpened | UserView | SecretView | QuotaView
@@ -309,14 +311,14 @@ _READS: Final[dict[str, Callable[[AppMasterState, Any], Any]]] = {
 }
 
 
-def _live(ledger: AppMasterState, text: str, verb: str) -> JobRecord:
+def _live(state: AppMasterState, text: str, verb: str) -> JobRecord:
     """Return a job that ``verb`` can be done to.
 
     Raises:
         NotFound, Conflict: there is none, or it is over.
     """
-    job = lookup.find_job(ledger, text)
-    if job.wish is DesiredState.REMOVE:
+    job = lookup.find_job(state, text)
+    if job.desired is DesiredState.REMOVE:
         raise Conflict(f'cannot {verb} "{job.name}": it is being removed')
     if job.state in OVER:
         raise Conflict(f'cannot {verb} "{job.name}": it has {job.state}', hint="galaxy job run it anew")
@@ -334,29 +336,29 @@ def _check(spec: JobSpec) -> None:
 
 
 def _put_revision(
-    ledger: AppMasterState, job: str, revision: int, spec: JobSpec, user: str, values: dict[str, Secret]
+    state: AppMasterState, job: str, revision: int, spec: JobSpec, user: str, values: dict[str, Secret]
 ) -> None:
     if values:
-        ledger.sealed.put(revision_key(job, revision), RevisionSecrets(job=job, values=values))
-    row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=ledger.now_s, user=user)
-    ledger.revisions.put(revision_key(job, revision), row)
+        state.revision_secrets.put(revision_key(job, revision), RevisionSecrets(job=job, values=values))
+    row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=state.now_s, user=user)
+    state.revisions.put(revision_key(job, revision), row)
 
 
-def _prune_revisions(ledger: AppMasterState, job: JobRecord) -> None:
+def _prune_revisions(state: AppMasterState, job: JobRecord) -> None:
     """Keep the last revisions, and those that a pod still is or shall be."""
-    oldest = job.revision - ledger.config.revisions_max
-    used = {number for pod in ledger.job_pods(job.job) for number in (pod.revision, pod.target)}
-    for key in ledger.revisions.where("job", job.job):
-        number = ledger.revisions[key].revision
+    oldest = job.revision - state.config.revisions_max
+    used = {number for pod in state.job_pods(job.job) for number in (pod.revision, pod.target)}
+    for key in state.revisions.where("job", job.job):
+        number = state.revisions[key].revision
         if number <= oldest and number not in used:
-            ledger.drop_revision(key)
+            state.drop_revision(key)
 
 
 def _reply(
-    ledger: AppMasterState, request: Request, *, result: Any = None, problem: GalaxyError | None = None
+    state: AppMasterState, request: Request, *, result: Any = None, problem: GalaxyError | None = None
 ) -> None:
     told = _problem(problem) if problem else None
-    ledger.replies.append(
+    state.replies.append(
         Reply(reply=request.reply, answer=Answer(key=request.key, result=result, problem=told))
     )
 

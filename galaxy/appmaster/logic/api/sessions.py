@@ -16,13 +16,13 @@ _ENTERABLE = (PodPhase.RUNNING, PodPhase.DRAINING, PodPhase.BACKOFF, PodPhase.DE
 _LIFE_S = 30.0
 
 
-def open_logs(ledger: AppMasterState, request: Request, read: ReadLogs) -> SessionOpened:
+def open_logs(state: AppMasterState, request: Request, read: ReadLogs) -> SessionOpened:
     """Ask the agents of the pods that ``read`` names to stream their logs, one session a pod.
 
     Raises:
         NotFound: no such job, pod or task. Conflict: too many pods, or none was ever placed.
     """
-    every = lookup.find_pods(ledger, read.target)
+    every = lookup.find_pods(state, read.target)
     rows = [pod for pod in every if pod.agent]
     if not rows:
         reason = next((pod.reason.message for pod in every if pod.reason), "")
@@ -31,26 +31,26 @@ def open_logs(ledger: AppMasterState, request: Request, read: ReadLogs) -> Sessi
             details=[reason] if reason else [],
             hint=f"galaxy job show {read.target}",
         )
-    most = ledger.config.sessions_max
+    most = state.config.sessions_max
     if len(rows) > most:
         raise Conflict(
             f'"{read.target}" has {len(rows)} pods; logs of {most} at most are read at once',
             hint=f"galaxy logs {rows[0].pod}",
         )
-    _check_task(ledger, rows[0], read.task)
+    _check_task(state, rows[0], read.task)
     for pod in rows:
         session = LogSession(session=session_id(request.key, pod.pod), pod=pod.pod, read=read)
-        _send(ledger, pod, LOG_SESSION, session)
+        _send(state, pod, LOG_SESSION, session)
     return _opened(request, rows)
 
 
-def open_exec(ledger: AppMasterState, request: Request, asked: ExecIn) -> SessionOpened:
+def open_exec(state: AppMasterState, request: Request, asked: ExecIn) -> SessionOpened:
     """Ask the agent of a pod to run a command in it; a job stands for its first running pod.
 
     Raises:
         NotFound: no such job, pod or task. Conflict: there is no program to join.
     """
-    every = lookup.find_pods(ledger, asked.pod)
+    every = lookup.find_pods(state, asked.pod)
     rows = [pod for pod in every if pod.placed and pod.phase in _ENTERABLE and pod.incarnation]
     if not rows:
         states = ", ".join(f"{pod.pod} is {pod.phase}" for pod in every[: lookup.SHOWN_MAX])
@@ -58,9 +58,9 @@ def open_exec(ledger: AppMasterState, request: Request, asked: ExecIn) -> Sessio
             f'cannot run a command in "{asked.pod}": nothing of it runs', details=[states or "it has no pods"]
         )
     pod = min(rows, key=lambda row: (row.phase is not PodPhase.RUNNING, row.index))
-    _check_task(ledger, pod, asked.task)
+    _check_task(state, pod, asked.task)
     _send(
-        ledger,
+        state,
         pod,
         EXEC_SESSION,
         ExecSession(session=session_id(request.key, pod.pod), pod=pod.pod, exec=asked),
@@ -79,17 +79,17 @@ def _opened(request: Request, rows: list[PodRecord]) -> SessionOpened:
     )
 
 
-def _check_task(ledger: AppMasterState, pod: PodRecord, task: str) -> None:
-    past = ledger.history.get(pod.job)
-    spec = past.spec if past else ledger.spec(pod.job, pod.revision or pod.target)
+def _check_task(state: AppMasterState, pod: PodRecord, task: str) -> None:
+    past = state.history.get(pod.job)
+    spec = past.spec if past else state.spec(pod.job, pod.revision or pod.target)
     names = [each.name for each in spec.pod.tasks]
     if task and task not in names:
         details = lookup.near_misses(task, names) or [f"its tasks are {', '.join(names)}"]
         raise NotFound(f'pod "{pod.pod}" has no task "{task}"', details=details)
 
 
-def _send(ledger: AppMasterState, pod: PodRecord, kind: str, session: LogSession | ExecSession) -> None:
-    ledger.sends.append(
+def _send(state: AppMasterState, pod: PodRecord, kind: str, session: LogSession | ExecSession) -> None:
+    state.sends.append(
         Send(
             queue=appworker_queue(pod.agent),
             task=kind,

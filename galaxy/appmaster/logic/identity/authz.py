@@ -44,7 +44,7 @@ _OPERATORS = (
 _OWN = ("galaxy.user.show", "galaxy.user.token")
 
 
-def change(ledger: AppMasterState, user: UserRecord | None, request: Request) -> None:
+def change(state: AppMasterState, user: UserRecord | None, request: Request) -> None:
     """Make sure that ``user`` may make this change.
 
     Raises:
@@ -56,24 +56,24 @@ def change(ledger: AppMasterState, user: UserRecord | None, request: Request) ->
     match request.body:
         case SubmitJob(spec=spec):
             authn.demand(user, Authority.SUBMIT_JOB, spec.deploy.pools, f'run "{spec.name}"')
-            for key in ledger.jobs.where("name", spec.name):  # A finished one makes way for it.
-                authn.demand_owner(user, ledger.jobs[key].user, spec.name, "take the name of")
+            for key in state.jobs.where("name", spec.name):  # A finished one makes way for it.
+                authn.demand_owner(user, state.jobs[key].user, spec.name, "take the name of")
         case UpdateJob(job=text, spec=spec):
-            _job(ledger, user, text, Authority.UPDATE_JOB, "update")
+            _job(state, user, text, Authority.UPDATE_JOB, "update")
             authn.demand(user, Authority.UPDATE_JOB, spec.deploy.pools, f'update "{spec.name}"')
         case JobRef(job=text) if request.op == "galaxy.job.remove":
-            _job(ledger, user, text, Authority.REMOVE_JOB, "remove")
+            _job(state, user, text, Authority.REMOVE_JOB, "remove")
         case JobRef(job=text):
-            _job(ledger, user, text, Authority.UPDATE_JOB, request.op.rpartition(".")[2])
+            _job(state, user, text, Authority.UPDATE_JOB, request.op.rpartition(".")[2])
         case RecoverPod(job=job, pod=pod):
-            _job(ledger, user, pod or job, Authority.UPDATE_JOB, "recover")
+            _job(state, user, pod or job, Authority.UPDATE_JOB, "recover")
         case ExecIn(pod=pod):
-            _job(ledger, user, pod, Authority.UPDATE_JOB, "run commands in")
+            _job(state, user, pod, Authority.UPDATE_JOB, "run commands in")
         case ReadLogs(target=target):
-            _job(ledger, user, target, None, "read the logs of")
+            _job(state, user, target, None, "read the logs of")
 
 
-def read(ledger: AppMasterState, user: UserRecord | None, request: Request) -> None:
+def read(state: AppMasterState, user: UserRecord | None, request: Request) -> None:
     """Make sure that ``user`` may ask this.
 
     Raises:
@@ -83,9 +83,9 @@ def read(ledger: AppMasterState, user: UserRecord | None, request: Request) -> N
         return
     _users(user, request)
     if request.op == "galaxy.job.show":
-        found = lookup.find_any(ledger, request.body.job)
+        found = lookup.find_any(state, request.body.job)
         owner = _owner(found)
-        if owner != user.user and not authn.may(user, Authority.LIST_JOB, _pools(ledger, found)):
+        if owner != user.user and not authn.may(user, Authority.LIST_JOB, _pools(state, found)):
             authn.demand_owner(user, owner, request.body.job, "see")
 
 
@@ -99,7 +99,7 @@ def scope(user: UserRecord | None, request: Request) -> Any:
     return request.body
 
 
-def visible(ledger: AppMasterState, user: UserRecord | None, result: Any) -> Any:
+def visible(state: AppMasterState, user: UserRecord | None, result: Any) -> Any:
     """Return of ``result`` what ``user`` may see: jobs in his pools, no environment but of his own."""
     if user is None or authn.is_operator(user):
         return result
@@ -109,7 +109,7 @@ def visible(ledger: AppMasterState, user: UserRecord | None, result: Any) -> Any
                 line
                 for line in result.jobs
                 if line.user == user.user
-                or authn.may(user, Authority.LIST_JOB, _pools(ledger, lookup.find_any(ledger, line.job)))
+                or authn.may(user, Authority.LIST_JOB, _pools(state, lookup.find_any(state, line.job)))
             )
         )
     if isinstance(result, QuotaList):
@@ -160,21 +160,19 @@ def _users(user: UserRecord, request: Request) -> None:
             authn.demand_operator(user, f'ask {request.op} of "{name}"')
 
 
-def _job(
-    ledger: AppMasterState, user: UserRecord, text: str, authority: Authority | None, doing: str
-) -> None:
+def _job(state: AppMasterState, user: UserRecord, text: str, authority: Authority | None, doing: str) -> None:
     """Make sure that a job, or the job of a pod, is the user's and that he has the grant."""
     head, dot, index = text.rpartition(".")
-    found = lookup.find_any(ledger, head if dot and index.isdecimal() else text)
+    found = lookup.find_any(state, head if dot and index.isdecimal() else text)
     authn.demand_owner(user, _owner(found), text, doing)
     if authority is not None:
-        authn.demand(user, authority, _pools(ledger, found), f'{doing} "{text}"')
+        authn.demand(user, authority, _pools(state, found), f'{doing} "{text}"')
 
 
 def _owner(found: JobRecord | HistoryRecord) -> str:
     return found.record.user if isinstance(found, HistoryRecord) else found.user
 
 
-def _pools(ledger: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[str, ...]:
-    spec = found.spec if isinstance(found, HistoryRecord) else ledger.spec(found.job, found.revision)
+def _pools(state: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[str, ...]:
+    spec = found.spec if isinstance(found, HistoryRecord) else state.spec(found.job, found.revision)
     return spec.deploy.pools

@@ -29,58 +29,58 @@ _TIMER: Final = "quota"
 _UNLIMITED: Final = Ceiling()
 
 
-def begin(ledger: AppMasterState) -> None:
+def begin(state: AppMasterState) -> None:
     """Tell ResMan all quotas, if there ever were any."""
-    if ledger.quotas:
-        ledger.timers.at(ledger.now_s, _TIMER, _TIMER)
+    if state.quotas:
+        state.timers.at(state.now_s, _TIMER, _TIMER)
 
 
-def set_(ledger: AppMasterState, request: Request) -> QuotaView:
+def set_(state: AppMasterState, request: Request) -> QuotaView:
     """Change a ceiling: fields that are not named stay as they are. Nothing that runs is touched."""
     body: SetQuota = request.body
-    if len(ledger.users) and body.user not in ledger.users:
+    if len(state.users) and body.user not in state.users:
         raise NotFound(f'there is no user "{body.user}"', hint="galaxy user list")
     key = quota_key(body.user, body.pool)
-    old = ledger.quotas.get(key)
+    old = state.quotas.get(key)
     changes = {
         field: value for field in FIELDS if (value := getattr(body.ceiling, field)) is not None
     } | dict.fromkeys(body.lift)
     if not changes:
         raise UsageError("nothing to set", hint=f"cpu=4 memory=8G disk=none containers=20, of {body.user}")
-    if old is None and len(ledger.quotas) >= QUOTAS_MAX:
-        raise Conflict(f"there are {len(ledger.quotas)} quotas, and no room for more")
+    if old is None and len(state.quotas) >= QUOTAS_MAX:
+        raise Conflict(f"there are {len(state.quotas)} quotas, and no room for more")
     ceiling = msgspec.structs.replace(old.ceiling if old else _UNLIMITED, **changes)
-    quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=request.user, at_s=ledger.now_s)
-    ledger.quotas.put(key, quota)
-    _changed(ledger)
-    return view(ledger, quota)
+    quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=request.user, at_s=state.now_s)
+    state.quotas.put(key, quota)
+    _changed(state)
+    return view(state, quota)
 
 
-def forget(ledger: AppMasterState, user: str) -> None:
+def forget(state: AppMasterState, user: str) -> None:
     """Lift every quota of a user who is removed."""
-    for key in ledger.quotas.where("user", user):
-        ledger.quotas.put(key, msgspec.structs.replace(ledger.quotas[key], ceiling=_UNLIMITED))
-        _changed(ledger)
+    for key in state.quotas.where("user", user):
+        state.quotas.put(key, msgspec.structs.replace(state.quotas[key], ceiling=_UNLIMITED))
+        _changed(state)
 
 
-def list_quotas(ledger: AppMasterState, asked: ListQuotas) -> QuotaList:
+def list_quotas(state: AppMasterState, asked: ListQuotas) -> QuotaList:
     """List quotas by user and pool, each with what is wanted and used under it."""
-    keys = ledger.quotas.where("user", asked.user) if asked.user else tuple(ledger.quotas)
-    rows = [ledger.quotas[key] for key in sorted(keys)]
-    return QuotaList(quotas=tuple(view(ledger, row) for row in rows if row.ceiling != _UNLIMITED))
+    keys = state.quotas.where("user", asked.user) if asked.user else tuple(state.quotas)
+    rows = [state.quotas[key] for key in sorted(keys)]
+    return QuotaList(quotas=tuple(view(state, row) for row in rows if row.ceiling != _UNLIMITED))
 
 
-def view(ledger: AppMasterState, quota: Quota) -> QuotaView:
+def view(state: AppMasterState, quota: Quota) -> QuotaView:
     """Return a quota as people see it; a container that is being destroyed is not used any more."""
     used = NOTHING
-    for job, spec in _jobs(ledger, quota.user, quota.pool):
-        placed = sum(pod.placed for pod in ledger.job_pods(job.job))
+    for job, spec in _jobs(state, quota.user, quota.pool):
+        placed = sum(pod.placed for pod in state.job_pods(job.job))
         used = plus(used, amount_of(demand_of(spec)), placed)
     return QuotaView(
         user=quota.user,
         pool=quota.pool,
         ceiling=quota.ceiling,
-        wanted=wanted(ledger, quota),
+        wanted=wanted(state, quota),
         used=used,
         by=quota.by,
         at_s=quota.at_s,
@@ -94,51 +94,51 @@ def quota_key(user: str, pool: str) -> str:
 # ---- what ResMan is told
 
 
-def order(ledger: AppMasterState) -> QuotaOrder | None:
+def order(state: AppMasterState) -> QuotaOrder | None:
     """Return the quotas while ResMan has to be told: with every message until it has said that it knows."""
-    if not ledger.quotas_owed:
+    if not state.quotas_unacknowledged:
         return None
-    rows = tuple(row for row in ledger.quotas.values() if row.ceiling != _UNLIMITED)
-    return QuotaOrder(epoch=ledger.epoch, serial=ledger.quota_serial, quotas=rows)
+    rows = tuple(row for row in state.quotas.values() if row.ceiling != _UNLIMITED)
+    return QuotaOrder(epoch=state.epoch, serial=state.quota_serial, quotas=rows)
 
 
-def due(ledger: AppMasterState) -> None:
+def due(state: AppMasterState) -> None:
     """Owe ResMan the quotas: soon again until they are acknowledged, then now and then."""
-    ledger.quotas_owed = ledger.quotas_due = True
-    ledger.timers.at(ledger.now_s + ledger.group_backoff.next(_TIMER), _TIMER, _TIMER)
+    state.quotas_unacknowledged = state.quotas_to_send = True
+    state.timers.at(state.now_s + state.group_backoff.next(_TIMER), _TIMER, _TIMER)
 
 
-def take(ledger: AppMasterState, ack: QuotaAck) -> None:
+def take(state: AppMasterState, ack: QuotaAck) -> None:
     """Take in that ResMan knows the quotas."""
-    if ledger.quotas_owed and (ack.epoch, ack.serial) >= (ledger.epoch, ledger.quota_serial):
-        ledger.quotas_owed = False
-        ledger.group_backoff.forget(_TIMER)
-        ledger.timers.cancel(_TIMER, _TIMER)
-        ledger.timers.at(ledger.now_s + ledger.config.audit_ended_s, _TIMER, _TIMER)
-        lifted = [key for key in ledger.quotas if ledger.quotas[key].ceiling == _UNLIMITED]
-        for key in lifted if len(lifted) < len(ledger.quotas) else lifted[1:]:
-            ledger.quotas.drop(key)
+    if state.quotas_unacknowledged and (ack.epoch, ack.serial) >= (state.epoch, state.quota_serial):
+        state.quotas_unacknowledged = False
+        state.group_backoff.forget(_TIMER)
+        state.timers.cancel(_TIMER, _TIMER)
+        state.timers.at(state.now_s + state.config.audit_ended_s, _TIMER, _TIMER)
+        lifted = [key for key in state.quotas if state.quotas[key].ceiling == _UNLIMITED]
+        for key in lifted if len(lifted) < len(state.quotas) else lifted[1:]:
+            state.quotas.drop(key)
 
 
-def _changed(ledger: AppMasterState) -> None:
+def _changed(state: AppMasterState) -> None:
     """Begin to tell ResMan. Lifted quotas stay until it knows, and the last of them for ever:
 
     so a successor sees that there is something to tell, should the message be lost.
     """
-    ledger.quota_serial += 1
-    ledger.group_backoff.forget(_TIMER)
-    ledger.timers.cancel(_TIMER, _TIMER)
-    due(ledger)
+    state.quota_serial += 1
+    state.group_backoff.forget(_TIMER)
+    state.timers.cancel(_TIMER, _TIMER)
+    due(state)
 
 
 # ---- what is wanted
 
 
-def wanted(ledger: AppMasterState, quota: Quota, but: str = "") -> Amount:
+def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Amount:
     """Return what the jobs under ``quota`` want together, without the job ``but``."""
     whole = NOTHING
-    for job, spec in _jobs(ledger, quota.user, quota.pool):
-        if job.job != but and job.wish is not DesiredState.REMOVE:
+    for job, spec in _jobs(state, quota.user, quota.pool):
+        if job.job != but and job.desired is not DesiredState.REMOVE:
             whole = plus(whole, amount_of(demand_of(spec)), count_of(job, job.replica))
     return whole
 
@@ -148,7 +148,7 @@ def count_of(job: JobRecord, replica: int) -> int:
     return 0 if job.state in OVER else replica - sum(index < replica for index in job.group_release)
 
 
-def check(ledger: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
+def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
     """Make sure that the quotas of ``user`` have room for ``count`` containers of ``spec``.
 
     ``but`` is the job whose present containers they stand for. What does not grow is never
@@ -161,13 +161,13 @@ def check(ledger: AppMasterState, user: str, spec: JobSpec, doing: str, *, count
     lines: list[str] = []
     heads: list[str] = []
     fits = count
-    for key in ledger.quotas.where("user", user):
-        quota = ledger.quotas[key]
+    for key in state.quotas.where("user", user):
+        quota = state.quotas[key]
         if not counts_in(quota.pool, spec.deploy.pools):
             continue
-        others = wanted(ledger, quota, but=but)
+        others = wanted(state, quota, but=but)
         after = plus(others, each, count)
-        over = passed(quota.ceiling, wanted(ledger, quota), after)
+        over = passed(quota.ceiling, wanted(state, quota), after)
         for field in over:
             heads.append(whose(quota, field))
             lines.append(_line(quota, field, others, each, count))
@@ -201,8 +201,8 @@ def _hint(user: str, fits: int) -> str:
     return f"galaxy quota show {user}, or {smaller}"
 
 
-def _jobs(ledger: AppMasterState, user: str, pool: str) -> list[tuple[JobRecord, JobSpec]]:
+def _jobs(state: AppMasterState, user: str, pool: str) -> list[tuple[JobRecord, JobSpec]]:
     """Return the jobs of ``user`` that count in ``pool``, with their present specs."""
-    jobs = (ledger.jobs[key] for key in ledger.jobs.where("user", user))
-    pairs = [(job, ledger.spec(job.job, job.revision)) for job in jobs]
+    jobs = (state.jobs[key] for key in state.jobs.where("user", user))
+    pairs = [(job, state.spec(job.job, job.revision)) for job in jobs]
     return [(job, spec) for job, spec in pairs if counts_in(pool, spec.deploy.pools)]

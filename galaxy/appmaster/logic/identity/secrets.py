@@ -24,7 +24,7 @@ from galaxy.units import counted, format_bytes
 _LONGEST: Final = format_bytes(SECRET_BYTES_MAX)
 
 
-def set_(ledger: AppMasterState, request: Request) -> SecretView:
+def set_(state: AppMasterState, request: Request) -> SecretView:
     """Keep a secret, or give one another value; jobs have what they have until they are updated."""
     body: SetSecret = request.body
     user = body.user or request.user
@@ -36,10 +36,10 @@ def set_(ledger: AppMasterState, request: Request) -> SecretView:
     if "\0" in body.value.text or not body.value.text:
         what = "has a zero byte" if body.value.text else "is empty"
         raise SpecError(f'secret "{body.name}" {what}', details=["it could be no environment variable"])
-    if len(ledger.users) and user not in ledger.users and not ledger.jobs.count("user", user):
+    if len(state.users) and user not in state.users and not state.jobs.count("user", user):
         raise NotFound(f'there is no user "{user}"', hint="galaxy user list")
-    old = ledger.secrets.get(secret_key(user, body.name))
-    held = ledger.secrets.count("user", user)
+    old = state.secrets.get(secret_key(user, body.name))
+    held = state.secrets.count("user", user)
     if old is None and held >= SECRETS_MAX:
         raise Conflict(
             f'cannot keep secret "{body.name}": user "{user}" has {held} already',
@@ -50,51 +50,51 @@ def set_(ledger: AppMasterState, request: Request) -> SecretView:
         name=body.name,
         user=user,
         value=body.value,
-        at_s=ledger.now_s,
+        at_s=state.now_s,
         by=request.user,
         serial=old.serial + 1 if old else 1,
     )
-    ledger.secrets.put(secret_key(user, body.name), row)
-    return view(ledger, row)
+    state.secrets.put(secret_key(user, body.name), row)
+    return view(state, row)
 
 
-def remove(ledger: AppMasterState, request: Request) -> SecretView:
+def remove(state: AppMasterState, request: Request) -> SecretView:
     """Forget a secret that no job refers to any more."""
     body: SecretRef = request.body
-    row = _find(ledger, body.user or request.user, body.name)
-    seen = view(ledger, row)
+    row = _find(state, body.user or request.user, body.name)
+    seen = view(state, row)
     if seen.jobs:
         raise Conflict(
             f'cannot remove secret "{row.name}": it is used by {counted(len(seen.jobs), "job")}',
             details=[", ".join(seen.jobs[:10]) + (", ..." if len(seen.jobs) > 10 else "")],
             hint="remove them, or update them without it",
         )
-    ledger.secrets.drop(secret_key(row.user, row.name))
+    state.secrets.drop(secret_key(row.user, row.name))
     return seen
 
 
-def list_secrets(ledger: AppMasterState, asked: ListSecrets) -> SecretList:
+def list_secrets(state: AppMasterState, asked: ListSecrets) -> SecretList:
     """List the secrets of one user, or of all, by name."""
-    keys = tuple(ledger.secrets) if asked.all else ledger.secrets.where("user", asked.user)
-    rows = sorted((ledger.secrets[key] for key in keys), key=lambda row: (row.user, row.name))
-    return SecretList(secrets=tuple(view(ledger, row) for row in rows))
+    keys = tuple(state.secrets) if asked.all else state.secrets.where("user", asked.user)
+    rows = sorted((state.secrets[key] for key in keys), key=lambda row: (row.user, row.name))
+    return SecretList(secrets=tuple(view(state, row) for row in rows))
 
 
-def forget(ledger: AppMasterState, user: str) -> None:
+def forget(state: AppMasterState, user: str) -> None:
     """Drop the secrets of a user who is removed; his jobs run on with what they were given."""
-    for key in ledger.secrets.where("user", user):
-        ledger.secrets.drop(key)
+    for key in state.secrets.where("user", user):
+        state.secrets.drop(key)
 
 
-def view(ledger: AppMasterState, row: SecretRecord) -> SecretView:
+def view(state: AppMasterState, row: SecretRecord) -> SecretView:
     """Return a secret without its value."""
-    live = (ledger.jobs[key] for key in ledger.jobs.where("user", row.user))
+    live = (state.jobs[key] for key in state.jobs.where("user", row.user))
     jobs = sorted(
         job.name
         for job in live
-        if job.wish is not DesiredState.REMOVE
+        if job.desired is not DesiredState.REMOVE
         and job.state not in OVER
-        and row.name in _names(ledger.spec(job.job, job.revision))
+        and row.name in _names(state.spec(job.job, job.revision))
     )
     return SecretView(
         name=row.name, user=row.user, at_s=row.at_s, by=row.by, serial=row.serial, jobs=tuple(jobs)
@@ -102,7 +102,7 @@ def view(ledger: AppMasterState, row: SecretRecord) -> SecretView:
 
 
 def values_of(
-    ledger: AppMasterState, owner: str, spec: JobSpec, files: Mapping[str, Secret]
+    state: AppMasterState, owner: str, spec: JobSpec, files: Mapping[str, Secret]
 ) -> dict[str, Secret]:
     """Return the value of every variable of ``spec`` that comes from a file or a secret of ``owner``.
 
@@ -115,7 +115,7 @@ def values_of(
         for name, source in task.env.items():
             if not isinstance(source, EnvFrom):
                 continue
-            found = _value(ledger, owner, source, files)
+            found = _value(state, owner, source, files)
             if isinstance(found, Secret):
                 values[f"{task.name}/{name}"] = found
             else:
@@ -137,7 +137,7 @@ def secret_key(user: str, name: str) -> str:
     return f"{name}@{user}"
 
 
-def _value(ledger: AppMasterState, owner: str, source: EnvFrom, files: Mapping[str, Secret]) -> Secret | str:
+def _value(state: AppMasterState, owner: str, source: EnvFrom, files: Mapping[str, Secret]) -> Secret | str:
     """Return the value of ``source``, or what is wrong with it."""
     if source.file:
         found = files.get(source.file)
@@ -146,7 +146,7 @@ def _value(ledger: AppMasterState, owner: str, source: EnvFrom, files: Mapping[s
         if "\0" in found.text or len(found.text.encode()) > SECRET_BYTES_MAX:
             return f'file "{source.file}" has a zero byte, or more than {_LONGEST}'
         return found
-    row = ledger.secrets.get(secret_key(owner, source.secret))
+    row = state.secrets.get(secret_key(owner, source.secret))
     return f'there is no secret "{source.secret}" of user "{owner}"' if row is None else row.value
 
 
@@ -155,8 +155,8 @@ def _names(spec: JobSpec) -> set[str]:
     return {source.secret for source in sources if isinstance(source, EnvFrom) and source.secret}
 
 
-def _find(ledger: AppMasterState, user: str, name: str) -> SecretRecord:
-    row = ledger.secrets.get(secret_key(user, name))
+def _find(state: AppMasterState, user: str, name: str) -> SecretRecord:
+    row = state.secrets.get(secret_key(user, name))
     if row is None:
         raise NotFound(f'there is no secret "{name}" of user "{user}"', hint="galaxy secret list")
     return row

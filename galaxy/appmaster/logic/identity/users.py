@@ -31,16 +31,16 @@ SHOWN_MAX: Final = 5
 """Jobs that an error names."""
 
 
-def begin(ledger: AppMasterState) -> None:
+def begin(state: AppMasterState) -> None:
     """Make the first operator, where there is one to make and no user yet; jobs in his name are his."""
-    name, colon, stored = ledger.config.first_operator.partition(":")
-    if colon and not ledger.users:
-        ledger.users.put(
-            name, UserRecord(user=name, role=Role.OPERATOR, stored_key=stored, created_s=ledger.now_s)
+    name, colon, stored = state.config.first_operator.partition(":")
+    if colon and not state.users:
+        state.users.put(
+            name, UserRecord(user=name, role=Role.OPERATOR, stored_key=stored, created_s=state.now_s)
         )
 
 
-def add(ledger: AppMasterState, request: Request) -> UserView:
+def add(state: AppMasterState, request: Request) -> UserView:
     """Make a user; the first one must be an operator, or nobody could make another.
 
     Jobs may bear his name already: those run before there were users, by whoever called himself so,
@@ -52,40 +52,40 @@ def add(ledger: AppMasterState, request: Request) -> UserView:
         UsageError: he would be the first, and no operator.
     """
     body: AddUser = request.body
-    if body.user in ledger.users:
+    if body.user in state.users:
         raise Conflict(f'there is a user "{body.user}" already', hint=f"galaxy user token {body.user}")
-    if not ledger.users and body.role is not Role.OPERATOR:
+    if not state.users and body.role is not Role.OPERATOR:
         raise UsageError(
             "the first user must be an operator", hint=f"galaxy user add {body.user} --role operator"
         )
-    if len(ledger.users) >= USERS_MAX:
-        raise Conflict(f"there are {len(ledger.users)} users, and no room for more")
+    if len(state.users) >= USERS_MAX:
+        raise Conflict(f"there are {len(state.users)} users, and no room for more")
     if body.role is not Role.OPERATOR and not body.with_jobs:
         _demand_idle(
-            ledger,
+            state,
             body.user,
             f'make user "{body.user}"',
             "in that name",
             f"if they are his own, galaxy user add {body.user} --with-jobs",
         )
-        _disown(ledger, body.user)
-    ledger.forget_answers_to(body.user)
+        _disown(state, body.user)
+    state.drop_answers_of(body.user)
     return _put(
-        ledger,
+        state,
         UserRecord(
             user=body.user,
             role=body.role,
             stored_key=body.stored_key,
-            created_s=ledger.now_s,
+            created_s=state.now_s,
             by=request.user,
         ),
     )
 
 
-def remove(ledger: AppMasterState, request: Request) -> UserView:
+def remove(state: AppMasterState, request: Request) -> UserView:
     """Remove a user who has no container any more; what he leaves belongs to nobody."""
-    row = _find(ledger, request.body.user)
-    others = (other for other in ledger.users.values() if other.user != row.user)
+    row = _find(state, request.body.user)
+    others = (other for other in state.users.values() if other.user != row.user)
     if row.role is Role.OPERATOR and not any(other.role is Role.OPERATOR for other in others):
         raise Refused(
             f'"{row.user}" is the last operator',
@@ -93,30 +93,30 @@ def remove(ledger: AppMasterState, request: Request) -> UserView:
             hint="galaxy user add NAME --role operator first",
         )
     _demand_idle(
-        ledger,
+        state,
         row.user,
         f'remove user "{row.user}"',
         "of his",
         f"galaxy user token {row.user} locks him out meanwhile",
     )
-    _disown(ledger, row.user)
-    ledger.users.drop(row.user)
-    quotas.forget(ledger, row.user)
-    secrets.forget(ledger, row.user)
-    ledger.forget_answers_to(row.user)
+    _disown(state, row.user)
+    state.users.drop(row.user)
+    quotas.forget(state, row.user)
+    secrets.forget(state, row.user)
+    state.drop_answers_of(row.user)
     return view(row)
 
 
-def token(ledger: AppMasterState, request: Request) -> UserView:
+def token(state: AppMasterState, request: Request) -> UserView:
     """Give a user another key; what his old token signs is refused from now on."""
     body: SetToken = request.body
-    return _put(ledger, msgspec.structs.replace(_find(ledger, body.user), stored_key=body.stored_key))
+    return _put(state, msgspec.structs.replace(_find(state, body.user), stored_key=body.stored_key))
 
 
-def grant(ledger: AppMasterState, request: Request) -> UserView:
+def grant(state: AppMasterState, request: Request) -> UserView:
     """Change what a user may do on a pool; what he has running there stays."""
     body: GrantUser = request.body
-    row = _find(ledger, body.user)
+    row = _find(state, body.user)
     if body.action != "clear" and not body.authorities:
         raise UsageError(f"no authority to {body.action}")
     had = set(row.grants.get(body.pool, ()))
@@ -125,26 +125,26 @@ def grant(ledger: AppMasterState, request: Request) -> UserView:
     grants = {pool: held for pool, held in row.grants.items() if pool != body.pool}
     if now:
         grants[body.pool] = tuple(sorted(now))
-    return _put(ledger, msgspec.structs.replace(row, grants=dict(sorted(grants.items()))))
+    return _put(state, msgspec.structs.replace(row, grants=dict(sorted(grants.items()))))
 
 
-def show(ledger: AppMasterState, asked: UserRef) -> UserView:
+def show(state: AppMasterState, asked: UserRef) -> UserView:
     """Return one user.
 
     Raises:
         NotFound: there is none of that name.
     """
-    return view(_find(ledger, asked.user))
+    return view(_find(state, asked.user))
 
 
-def list_users(ledger: AppMasterState, _: ListUsers) -> UserList:
+def list_users(state: AppMasterState, _: ListUsers) -> UserList:
     """Return all users, by name."""
-    return UserList(users=tuple(view(ledger.users[name]) for name in sorted(ledger.users)))
+    return UserList(users=tuple(view(state.users[name]) for name in sorted(state.users)))
 
 
-def list_audit(ledger: AppMasterState, asked: ListAudit) -> AuditList:
+def list_audit(state: AppMasterState, asked: ListAudit) -> AuditList:
     """Return records of who did what, and the serial of the newest there is."""
-    return AuditList(records=ledger.audited(asked.after, asked.limit), last=ledger.last_audit)
+    return AuditList(records=state.audited(asked.after, asked.limit), last=state.last_audit)
 
 
 def view(row: UserRecord) -> UserView:
@@ -152,7 +152,7 @@ def view(row: UserRecord) -> UserView:
     return UserView(user=row.user, role=row.role, created_s=row.created_s, by=row.by, grants=row.grants)
 
 
-def _demand_idle(ledger: AppMasterState, user: str, doing: str, whose: str, otherwise: str) -> None:
+def _demand_idle(state: AppMasterState, user: str, doing: str, whose: str, otherwise: str) -> None:
     """Make sure that no job of ``user`` holds or wants a container.
 
     The error says that ``doing`` cannot be done, ``whose`` the jobs are, and what to do ``otherwise``.
@@ -160,8 +160,8 @@ def _demand_idle(ledger: AppMasterState, user: str, doing: str, whose: str, othe
     Raises:
         Conflict: some do; the first of them are named.
     """
-    owned = [ledger.jobs[key] for key in ledger.jobs.where("user", user)]
-    busy = [(job, sum(pod.placed for pod in ledger.job_pods(job.job))) for job in owned]
+    owned = [state.jobs[key] for key in state.jobs.where("user", user)]
+    busy = [(job, sum(pod.placed for pod in state.job_pods(job.job))) for job in owned]
     busy = [(job, held) for job, held in busy if held or job.state not in OVER]
     if not busy:
         return
@@ -178,23 +178,23 @@ def _demand_idle(ledger: AppMasterState, user: str, doing: str, whose: str, othe
     )
 
 
-def _disown(ledger: AppMasterState, user: str) -> None:
+def _disown(state: AppMasterState, user: str) -> None:
     """Let what is in a user's name be nobody's: a namesake who comes later is somebody else."""
-    for key in ledger.jobs.where("user", user):
-        jobs.remove(ledger, ledger.put_job(msgspec.structs.replace(ledger.jobs[key], user="")))
-    for key in [key for key in ledger.history if ledger.history[key].record.user == user]:
-        past = ledger.history[key]
+    for key in state.jobs.where("user", user):
+        jobs.remove(state, state.put_job(msgspec.structs.replace(state.jobs[key], user="")))
+    for key in [key for key in state.history if state.history[key].record.user == user]:
+        past = state.history[key]
         disowned = msgspec.structs.replace(past.record, user="")
-        ledger.history.put(key, msgspec.structs.replace(past, record=disowned))
+        state.history.put(key, msgspec.structs.replace(past, record=disowned))
 
 
-def _put(ledger: AppMasterState, row: UserRecord) -> UserView:
-    ledger.users.put(row.user, row)
+def _put(state: AppMasterState, row: UserRecord) -> UserView:
+    state.users.put(row.user, row)
     return view(row)
 
 
-def _find(ledger: AppMasterState, name: str) -> UserRecord:
-    row = ledger.users.get(name)
+def _find(state: AppMasterState, name: str) -> UserRecord:
+    row = state.users.get(name)
     if row is None:
         raise NotFound(f'there is no user "{name}"', hint="galaxy user list")
     return row

@@ -8,34 +8,34 @@ from galaxy.model.stored.job import EndpointRecord, EndpointState, PodPhase, Pod
 _GONE = (PodPhase.PENDING, PodPhase.STOPPED, PodPhase.FINISHED)
 
 
-def refresh(ledger: AppMasterState, pod: PodRecord) -> None:
+def refresh(state: AppMasterState, pod: PodRecord) -> None:
     """Bring the endpoints of ``pod`` in line with it."""
-    wanted = {} if pod.phase in _GONE or not pod.placed else _rows(ledger, pod)
-    for key in ledger.endpoints.where("pod", pod.pod):
+    wanted = {} if pod.phase in _GONE or not pod.placed else _rows(state, pod)
+    for key in state.endpoints.where("pod", pod.pod):
         if key not in wanted:
-            ledger.endpoints.drop(key)
+            state.endpoints.drop(key)
     for key, row in wanted.items():
-        ledger.endpoints.put(key, row)
+        state.endpoints.put(key, row)
 
 
-def withdraw(ledger: AppMasterState, pod: str) -> None:
+def withdraw(state: AppMasterState, pod: str) -> None:
     """Drop every endpoint of a pod that is gone."""
-    for key in ledger.endpoints.where("pod", pod):
-        ledger.endpoints.drop(key)
+    for key in state.endpoints.where("pod", pod):
+        state.endpoints.drop(key)
 
 
-def published(ledger: AppMasterState, pod: PodRecord) -> bool:
+def published(state: AppMasterState, pod: PodRecord) -> bool:
     """Whether a client may be using ``pod`` through an endpoint."""
-    rows = (ledger.endpoints[key] for key in ledger.endpoints.where("pod", pod.pod))
+    rows = (state.endpoints[key] for key in state.endpoints.where("pod", pod.pod))
     return any(row.state is EndpointState.HEALTHY for row in rows)
 
 
-def _rows(ledger: AppMasterState, pod: PodRecord) -> dict[str, EndpointRecord]:
+def _rows(state: AppMasterState, pod: PodRecord) -> dict[str, EndpointRecord]:
     if not pod.revision:
         return {}
-    ports = pod.found.ports if pod.found and pod.found.ports else pod.ports
+    ports = pod.observed.ports if pod.observed and pod.observed.ports else pod.ports
     rows = {}
-    for task in ledger.spec(pod.job, pod.revision).pod.tasks:
+    for task in state.spec(pod.job, pod.revision).pod.tasks:
         for service in task.services:
             port = ports.get(service.port, 0)
             if port:

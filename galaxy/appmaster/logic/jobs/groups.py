@@ -15,9 +15,9 @@ _GONE = (ContainerState.PENDING, ContainerState.DESTROYING, ContainerState.GONE)
 _AT_REST = (*OVER, JobState.STOPPED)
 
 
-def acked(ledger: AppMasterState, job: JobRecord) -> bool:
+def acked(state: AppMasterState, job: JobRecord) -> bool:
     """Whether ResMan has obeyed the last order for the job's group, in this leadership."""
-    return ledger.acked_serials.get(job.job, -1) >= job.serial
+    return state.acked_serials.get(job.job, -1) >= job.serial
 
 
 def is_released(job: JobRecord, pod: PodRecord) -> bool:
@@ -25,15 +25,15 @@ def is_released(job: JobRecord, pod: PodRecord) -> bool:
     return job.group_remove or pod.index >= job.group_replicas or pod.index in job.group_release
 
 
-def settle(ledger: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]) -> JobRecord:
+def settle(state: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]) -> JobRecord:
     """Ask ResMan for the containers that the job needs, if that is not what it was last asked for."""
-    replicas, release, remove = _wanted(ledger, job, rows)
+    replicas, release, remove = _wanted(state, job, rows)
     if (replicas, release, remove) != (
         job.group_replicas,
         job.group_release,
         job.group_remove,
     ) or not job.serial:
-        job = ledger.put_job(
+        job = state.put_job(
             msgspec.structs.replace(
                 job,
                 serial=job.serial + 1,
@@ -42,47 +42,47 @@ def settle(ledger: AppMasterState, agents: AgentReports, job: JobRecord, rows: l
                 group_remove=remove,
             )
         )
-        ledger.group_backoff.forget(job.job)
-        ledger.timers.cancel("group", job.job)
-        send(ledger, job)
-    if acked(ledger, job) and job.wish is not DesiredState.REMOVE:  # History wants to know them all.
+        state.group_backoff.forget(job.job)
+        state.timers.cancel("group", job.job)
+        send(state, job)
+    if acked(state, job) and job.desired is not DesiredState.REMOVE:  # History wants to know them all.
         for pod in rows:
             if pod.index >= job.replica and not pod.placed and is_released(job, pod):
-                job = _drop(ledger, agents, job, pod)
+                job = _drop(state, agents, job, pod)
     return job
 
 
-def start(ledger: AppMasterState, job: JobRecord) -> JobRecord:
+def start(state: AppMasterState, job: JobRecord) -> JobRecord:
     """Tell ResMan that the owner asked for a start: what failed before holds nothing back any more."""
     if not job.serial:
         return job  # Nothing was ever asked of ResMan.
-    job = ledger.put_job(msgspec.structs.replace(job, serial=job.serial + 1, starts=job.starts + 1))
-    ledger.group_backoff.forget(job.job)
-    ledger.timers.cancel("group", job.job)
-    send(ledger, job)
+    job = state.put_job(msgspec.structs.replace(job, serial=job.serial + 1, starts=job.starts + 1))
+    state.group_backoff.forget(job.job)
+    state.timers.cancel("group", job.job)
+    send(state, job)
     return job
 
 
-def send(ledger: AppMasterState, job: JobRecord) -> None:
+def send(state: AppMasterState, job: JobRecord) -> None:
     """Owe ResMan the group's present order: soon again until it is acknowledged, then now and then."""
-    ledger.group_orders[job.job] = build_order(ledger, job)
-    if acked(ledger, job):
-        config = ledger.config
+    state.group_orders[job.job] = build_order(state, job)
+    if acked(state, job):
+        config = state.config
         audit_s = config.audit_ended_s if job.state in _AT_REST else config.audit_s
-        ledger.timers.at(ledger.now_s + audit_s, "group", job.job)
+        state.timers.at(state.now_s + audit_s, "group", job.job)
     else:
-        ledger.timers.at(ledger.now_s + ledger.group_backoff.next(job.job), "group", job.job)
+        state.timers.at(state.now_s + state.group_backoff.next(job.job), "group", job.job)
 
 
-def build_order(ledger: AppMasterState, job: JobRecord) -> GroupOrder:
+def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
     """Return the order that the job's record stands for, and how much was heard of the group."""
-    seen = ledger.heard.get(job.job, (0, 0)) if acked(ledger, job) else (0, 0)
+    seen = state.group_versions.get(job.job, (0, 0)) if acked(state, job) else (0, 0)
     return GroupOrder(
         group=job.job,
-        epoch=ledger.epoch,
+        epoch=state.epoch,
         serial=job.serial,
         replicas=job.group_replicas,
-        demand=demand_of(ledger.spec(job.job, job.revision)),
+        demand=demand_of(state.spec(job.job, job.revision)),
         priority=job.type.priority,
         batch=is_batch(job.type),
         remove=job.group_remove,
@@ -94,60 +94,60 @@ def build_order(ledger: AppMasterState, job: JobRecord) -> GroupOrder:
     )
 
 
-def take(ledger: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
+def take(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
     """Take in what ResMan says of a group; nothing of it is older than what the slots' lives tell."""
-    job = ledger.jobs.get(status.group)
+    job = state.jobs.get(status.group)
     if job is None:
         return
     if not status.known:
-        ledger.heard.pop(job.job, None)
+        state.group_versions.pop(job.job, None)
         if job.group_remove:
-            _end(ledger, agents, job)
-        elif acked(ledger, job):
+            _end(state, agents, job)
+        elif acked(state, job):
             # It had the group and has it no more: say again what is wanted.
-            ledger.acked_serials.pop(job.job, None)
-            ledger.timers.cancel("group", job.job)
-            send(ledger, job)
+            state.acked_serials.pop(job.job, None)
+            state.timers.cancel("group", job.job)
+            send(state, job)
         return
-    if status.serial >= job.serial and not acked(ledger, job):
-        ledger.acked_serials[job.job] = status.serial
-        ledger.group_backoff.forget(job.job)
-        ledger.timers.cancel("group", job.job)
-        ledger.timers.at(ledger.now_s + ledger.config.audit_s, "group", job.job)
-        ledger.touch(job.job)
-    if not _is_news(ledger, status):
+    if status.serial >= job.serial and not acked(state, job):
+        state.acked_serials[job.job] = status.serial
+        state.group_backoff.forget(job.job)
+        state.timers.cancel("group", job.job)
+        state.timers.at(state.now_s + state.config.audit_s, "group", job.job)
+        state.touch(job.job)
+    if not _is_news(state, status):
         return
     for slot in status.slots:
-        _take_slot(ledger, agents, slot, job.job)
+        _take_slot(state, agents, slot, job.job)
     if status.full and status.serial >= job.serial:
         named = {slot.container for slot in status.slots}
-        for pod_id in ledger.pods.where("job", job.job):
+        for pod_id in state.pods.where("job", job.job):
             if pod_id not in named:
-                _gone(ledger, agents, ledger.pods[pod_id])
+                _gone(state, agents, state.pods[pod_id])
 
 
-def _is_news(ledger: AppMasterState, status: GroupStatus) -> bool:
+def _is_news(state: AppMasterState, status: GroupStatus) -> bool:
     """Whether ``status`` may say something new; note up to where nothing of its group was missed.
 
     What is older than what was heard is not believed. After a gap everything is asked for anew.
     """
-    heard, now = ledger.heard.get(status.group), (status.epoch, status.version)
+    heard, now = state.group_versions.get(status.group), (status.epoch, status.version)
     if heard is not None and status.version and (now < heard or (now == heard and not status.full)):
         return False
     follows = status.full or heard == (status.epoch, status.since)
     if follows and status.version:
-        ledger.heard[status.group] = now
+        state.group_versions[status.group] = now
     else:
-        ledger.heard.pop(status.group, None)
+        state.group_versions.pop(status.group, None)
     return True
 
 
 def _wanted(
-    ledger: AppMasterState, job: JobRecord, rows: list[PodRecord]
+    state: AppMasterState, job: JobRecord, rows: list[PodRecord]
 ) -> tuple[int, tuple[int, ...], bool]:
     """Return replicas, released slots and removal, as the pods' states allow."""
-    if job.wish is DesiredState.REMOVE:
-        if job.group_remove or all(pods.quiet(ledger, job, pod) for pod in rows):
+    if job.desired is DesiredState.REMOVE:
+        if job.group_remove or all(pods.quiet(state, job, pod) for pod in rows):
             return 0, (), True
         return job.group_replicas, job.group_release, False
     over = job.state in OVER
@@ -155,7 +155,7 @@ def _wanted(
     replicas = job.replica
     for pod in rows:
         if pod.index >= job.replica:
-            if pods.quiet(ledger, job, pod):
+            if pods.quiet(state, job, pod):
                 release.append(pod.index)
             else:
                 replicas = max(replicas, pod.index + 1)
@@ -164,75 +164,75 @@ def _wanted(
     return replicas, tuple(index for index in release if index < replicas), False
 
 
-def _take_slot(ledger: AppMasterState, agents: AgentReports, slot: SlotStatus, job_id: str) -> None:
-    pod = ledger.pods.get(slot.container)
+def _take_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, job_id: str) -> None:
+    pod = state.pods.get(slot.container)
     if pod is None or pod.job != job_id or slot.incarnation < pod.incarnation:
         return
-    job = ledger.jobs[job_id]
+    job = state.jobs[job_id]
     if slot.state in _GONE or not slot.agent:
         if pod.placed:
-            _gone(ledger, agents, pod, slot.reason)
-            pod = ledger.pods[pod.pod]
+            _gone(state, agents, pod, slot.reason)
+            pod = state.pods[pod.pod]
         waits = slot.state is ContainerState.PENDING and not pods.ended(job, pod)
-        pods.write(ledger, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
+        pods.write(state, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
         return
     if pods.ended(job, pod):
         return  # A new life of a slot that is given back: nothing runs there, nobody looks there.
     facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
-            _gone(ledger, agents, pod, slot.reason)
-        pods.place(ledger, ledger.pods[pod.pod], slot.agent, slot.incarnation, **facts)
+            _gone(state, agents, pod, slot.reason)
+        pods.place(state, state.pods[pod.pod], slot.agent, slot.incarnation, **facts)
     else:
-        pods.write(ledger, pod, **facts)
+        pods.write(state, pod, **facts)
 
 
-def _gone(ledger: AppMasterState, agents: AgentReports, pod: PodRecord, reason: Reason | None = None) -> None:
+def _gone(state: AppMasterState, agents: AgentReports, pod: PodRecord, reason: Reason | None = None) -> None:
     if pod.placed:
         agents.forget(pod.agent, pod.pod)
-        pods.lose(ledger, pod, reason)
-    ledger.touch(pod.job)
+        pods.lose(state, pod, reason)
+    state.touch(pod.job)
 
 
-def _drop(ledger: AppMasterState, agents: AgentReports, job: JobRecord, pod: PodRecord) -> JobRecord:
+def _drop(state: AppMasterState, agents: AgentReports, job: JobRecord, pod: PodRecord) -> JobRecord:
     """Forget a pod whose container is given back; its generations are never used again."""
-    ledger.pods.drop(pod.pod)
-    ledger.usage.pop(pod.pod, None)
-    endpoints.withdraw(ledger, pod.pod)
-    ledger.timers.cancel("pod", pod.pod)
-    ledger.order_backoff.forget(pod.pod)
+    state.pods.drop(pod.pod)
+    state.usage.pop(pod.pod, None)
+    endpoints.withdraw(state, pod.pod)
+    state.timers.cancel("pod", pod.pod)
+    state.order_backoff.forget(pod.pod)
     agents.forget(pod.agent, pod.pod)
     if pod.generation <= job.generation_floor:
         return job
-    return ledger.put_job(msgspec.structs.replace(job, generation_floor=pod.generation))
+    return state.put_job(msgspec.structs.replace(job, generation_floor=pod.generation))
 
 
-def _end(ledger: AppMasterState, agents: AgentReports, job: JobRecord) -> None:
+def _end(state: AppMasterState, agents: AgentReports, job: JobRecord) -> None:
     """Everything of a removed job is gone but its history."""
-    ledger.tell(job.job, "job.removed", job.job)
-    story = ledger.stories.get(job.job)
-    rows = ledger.job_pods(job.job)
-    ledger.remember(
+    state.record_event(job.job, "job.removed", job.job)
+    timeline = state.timelines.get(job.job)
+    rows = state.job_pods(job.job)
+    state.keep_history(
         HistoryRecord(
             job=job.job,
             name=job.name,
             record=job,
-            spec=ledger.spec(job.job, job.revision),
+            spec=state.spec(job.job, job.revision),
             pods=tuple(msgspec.structs.replace(pod, placed=False, up=False) for pod in rows),
-            events=story.events if story else (),
-            at_s=ledger.now_s,
+            events=timeline.events if timeline else (),
+            at_s=state.now_s,
         )
     )
     for pod in rows:
-        _drop(ledger, agents, job, pod)
-    for key in ledger.revisions.where("job", job.job):
-        ledger.drop_revision(key)
-    ledger.stories.drop(job.job)
-    ledger.jobs.drop(job.job)
-    ledger.undeclare(job.job)
-    ledger.touched.pop(job.job, None)
-    ledger.acked_serials.pop(job.job, None)
-    ledger.heard.pop(job.job, None)
-    ledger.group_backoff.forget(job.job)
+        _drop(state, agents, job, pod)
+    for key in state.revisions.where("job", job.job):
+        state.drop_revision(key)
+    state.timelines.drop(job.job)
+    state.jobs.drop(job.job)
+    state.remove_services(job.job)
+    state.touched.pop(job.job, None)
+    state.acked_serials.pop(job.job, None)
+    state.group_versions.pop(job.job, None)
+    state.group_backoff.forget(job.job)
     for kind in ("group", "job", "ended"):
-        ledger.timers.cancel(kind, job.job)
+        state.timers.cancel(kind, job.job)

@@ -22,28 +22,28 @@ from galaxy.ids import pod_id
 from galaxy.model.stored.job import OVER, DesiredState, JobRecord, JobState, PodPhase, PodRecord
 
 
-def settle(ledger: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None) -> None:
+def settle(state: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None) -> None:
     """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again.
 
     ``changed`` are the pods to look at; None is all of them.
     """
-    job = ledger.jobs.get(job_id)
+    job = state.jobs.get(job_id)
     if job is None:
         return
-    job = rollout.advance(ledger, job)
-    for key in ledger.pods.where("job", job_id) if changed is None else tuple(changed):
-        pod = ledger.pods.get(key)
+    job = rollout.advance(state, job)
+    for key in state.pods.where("job", job_id) if changed is None else tuple(changed):
+        pod = state.pods.get(key)
         if pod is not None:
-            pods.settle(ledger, job, pod)
-    if changed is None or not _is_plain(ledger, job):
-        job = groups.settle(ledger, agents, job, ledger.job_pods(job_id))
-        _conclude(ledger, job)
+            pods.settle(state, job, pod)
+    if changed is None or not _is_plain(state, job):
+        job = groups.settle(state, agents, job, state.job_pods(job_id))
+        _conclude(state, job)
 
 
-def _is_plain(ledger: AppMasterState, job: JobRecord) -> bool:
+def _is_plain(state: AppMasterState, job: JobRecord) -> bool:
     """Whether there is nothing to conclude from a change of single pods, told without listing all."""
-    count = ledger.pods.count
-    if job.wish is not DesiredState.RUN or job.rollout is not None or count("job", job.job) != job.replica:
+    count = state.pods.count
+    if job.desired is not DesiredState.RUN or job.rollout is not None or count("job", job.job) != job.replica:
         return False
     if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
         return False
@@ -51,84 +51,84 @@ def _is_plain(ledger: AppMasterState, job: JobRecord) -> bool:
     return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
 
 
-def make_pods(ledger: AppMasterState, job: JobRecord) -> None:
+def make_pods(state: AppMasterState, job: JobRecord) -> None:
     """Make the pods that ``job`` lacks, on its present revision."""
     for index in range(job.replica):
         key = pod_id(job.job, index)
-        if key not in ledger.pods:
-            ledger.put_pod(
+        if key not in state.pods:
+            state.put_pod(
                 PodRecord(
                     pod=key,
                     job=job.job,
                     index=index,
                     target=job.revision,
-                    since_s=ledger.now_s,
+                    since_s=state.now_s,
                     generation=job.generation_floor,
                 )
             )
 
 
-def remove(ledger: AppMasterState, job: JobRecord) -> JobRecord:
+def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
     """Begin to remove ``job``: what runs of it is drained and stopped first."""
     ended = job.state
-    job = ledger.job_event(job, RemoveAsked)
-    ledger.timers.cancel("ended", job.job)
-    job = ledger.put_job(msgspec.structs.replace(job, wish=DesiredState.REMOVE, rollout=None, ended=ended))
-    ledger.undeclare(job.job)
-    ledger.touch(job.job)
+    job = state.apply_job_event(job, RemoveAsked)
+    state.timers.cancel("ended", job.job)
+    job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.REMOVE, rollout=None, ended=ended))
+    state.remove_services(job.job)
+    state.touch(job.job)
     return job
 
 
-def is_settled(ledger: AppMasterState, job: JobRecord) -> bool:
+def is_settled(state: AppMasterState, job: JobRecord) -> bool:
     """Whether nothing is on the way any more: what is found is what is wanted."""
     if job.state in OVER:
-        return all(not pod.placed for pod in ledger.job_pods(job.job))
-    staying_only = ledger.pods.count("job", job.job) == job.replica
-    if not groups.acked(ledger, job) or job.rollout is not None or not staying_only:
+        return all(not pod.placed for pod in state.job_pods(job.job))
+    staying_only = state.pods.count("job", job.job) == job.replica
+    if not groups.acked(state, job) or job.rollout is not None or not staying_only:
         return False
     if job.state is JobState.STOPPED:
         return True
-    return job.state is JobState.RUNNING and _all_up(job, ledger.job_pods(job.job))
+    return job.state is JobState.RUNNING and _all_up(job, state.job_pods(job.job))
 
 
-def _conclude(ledger: AppMasterState, job: JobRecord) -> None:
+def _conclude(state: AppMasterState, job: JobRecord) -> None:
     """Let follow what the pods' phases add up to."""
-    if job.wish is DesiredState.REMOVE or job.state in OVER:
+    if job.desired is DesiredState.REMOVE or job.state in OVER:
         return
-    rows = [pod for pod in ledger.job_pods(job.job) if pod.index < job.replica]
+    rows = [pod for pod in state.job_pods(job.job) if pod.index < job.replica]
     if rows and all(pods.ended(job, pod) for pod in rows):
-        _end(ledger, job, rows)
-    elif job.wish is DesiredState.STOP:
-        staying_only = ledger.pods.count("job", job.job) == job.replica
-        if staying_only and all(pods.quiet(ledger, job, pod) for pod in rows):
-            ledger.job_event(job, AllStopped)
+        _end(state, job, rows)
+    elif job.desired is DesiredState.STOP:
+        staying_only = state.pods.count("job", job.job) == job.replica
+        if staying_only and all(pods.quiet(state, job, pod) for pod in rows):
+            state.apply_job_event(job, AllStopped)
     elif job.rollout is None:
         late = [pod for pod in rows if not (pods.ended(job, pod) or _runs(job, pod))]
         if not late:
-            ledger.job_event(job, AllUp)
+            state.apply_job_event(job, AllUp)
         elif not is_batch(job.type) and all(_failed(pod) for pod in late):
-            ledger.job_event(job, SomeFailed, f"{len(late)} of {len(rows)} pods failed for good")
+            state.apply_job_event(job, SomeFailed, f"{len(late)} of {len(rows)} pods failed for good")
 
 
-def _end(ledger: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
+def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
     failed = [pod for pod in rows if pod.phase is PodPhase.FAILED]
     code = _exit_code(failed) if is_batch(job.type) else 0
-    job = ledger.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
+    job = state.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
     text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
-    job = ledger.job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
-    ledger.touch(job.job)
-    expire(ledger, job)
+    job = state.apply_job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
+    state.touch(job.job)
+    expire(state, job)
 
 
-def expire(ledger: AppMasterState, job: JobRecord) -> None:
+def expire(state: AppMasterState, job: JobRecord) -> None:
     """See to it that an ended job does not stay for ever: by age, and by how many there are."""
-    ledger.timers.at(job.updated_s + ledger.config.ended_s, "ended", job.job)
-    for state in OVER:
-        surplus = ledger.jobs.count("state", state) - ledger.config.ended_max
+    state.timers.at(job.updated_s + state.config.ended_s, "ended", job.job)
+    for ended_state in OVER:
+        surplus = state.jobs.count("state", ended_state) - state.config.ended_max
         if surplus > 0:
-            ended = [ledger.jobs[key] for key in ledger.jobs.where("state", state)]
+            ended = [state.jobs[key] for key in state.jobs.where("state", ended_state)]
             for old in sorted(ended, key=lambda row: row.updated_s)[:surplus]:
-                remove(ledger, old)
+                remove(state, old)
 
 
 def _exit_code(failed: list[PodRecord]) -> int:
@@ -136,7 +136,7 @@ def _exit_code(failed: list[PodRecord]) -> int:
     exits = [
         task.last_exit
         for pod in failed
-        for task in (pod.found.tasks if pod.found else ())
+        for task in (pod.observed.tasks if pod.observed else ())
         if task.last_exit is not None and task.last_exit.status != 0
     ]
     if not failed:

@@ -95,7 +95,7 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
     """Return the slot after ``event``; itself when the event is stale or not legal."""
     if event.incarnation < container.incarnation:
         return container  # An echo of an earlier life.
-    state = TRANSITIONS.after(container.state, type(event))
+    state = TRANSITIONS.next_state(container.state, type(event))
     if state is None:
         return container
     match event:

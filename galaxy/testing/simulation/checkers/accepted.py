@@ -17,7 +17,7 @@ def accepted(user: SimulatedUser, jobs: dict[str, JobRecord]) -> None:
     """
     for want in user.wanted.values():
         job = jobs.get(want.job)
-        if job is None or job.wish is DesiredState.REMOVE:
+        if job is None or job.desired is DesiredState.REMOVE:
             if want.job == user.asking:
                 continue  # It asks for just that.
             raise Violation(f"job {want.job} was accepted and is lost")
@@ -25,8 +25,8 @@ def accepted(user: SimulatedUser, jobs: dict[str, JobRecord]) -> None:
             raise Violation(
                 f"revision {want.revision} of {want.job} was accepted; the store has {job.revision}"
             )
-        if want.job != user.asking and job.wish is not _WISHES[want.wish]:
-            raise Violation(f"{want.job} was asked to {want.wish}; the store has {job.wish}")
+        if want.job != user.asking and job.desired is not _WISHES[want.wish]:
+            raise Violation(f"{want.job} was asked to {want.wish}; the store has {job.desired}")
     for key in user.removed:
-        if key in jobs and jobs[key].wish is not DesiredState.REMOVE:
+        if key in jobs and jobs[key].desired is not DesiredState.REMOVE:
             raise Violation(f"the removal of {key} was accepted and is lost")

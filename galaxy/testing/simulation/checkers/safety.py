@@ -122,7 +122,7 @@ class OnceOnly:
                 continue
             if job.type is JobType.BATCH and pod.phase == "finished":
                 self.final[pod.pod] = "finished"
-            elif job.wish is DesiredState.STOP and job.state is JobState.STOPPED:
+            elif job.desired is DesiredState.STOP and job.state is JobState.STOPPED:
                 self.final[pod.pod] = "stopped"
             elif self.final.get(pod.pod) == "stopped":
                 del self.final[pod.pod]
