@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 
 WINDOW_S, WINDOW_QUICK_S = 60.0, 10.0
 SETTLE_S, SETTLE_QUICK_S = 15.0, 4.0

@@ -27,7 +27,8 @@ from typing import Any
 from celery import Celery
 
 from galaxy.client import Galaxy
-from galaxy.client.contexts import login_url, read_cluster
+from galaxy.client.cluster_file import read_cluster
+from galaxy.client.login_urls import login_url
 
 ROUNDS, ROUNDS_QUICK = 30, 8
 WARM_UP = 2

@@ -6,7 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from galaxy.cli.lazy import Command
-from galaxy.cli.output import write
+from galaxy.cli.output import print_out
 
 
 @click.command(
@@ -24,4 +24,4 @@ def completion(ctx: click.Context, /, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     root = ctx.find_root().command
-    write(kind(root, {}, "galaxy", "_GALAXY_COMPLETE").source(), raw=True)
+    print_out(kind(root, {}, "galaxy", "_GALAXY_COMPLETE").source(), raw=True)

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from galaxy.model.jobspec.diagnostics import nearest
 
 
-class Lazy(NamedTuple):
+class LazyCommand(NamedTuple):
     """Where a command is (``module:attribute``), and its line in the help of its group."""
 
     target: str
@@ -58,7 +58,7 @@ class LazyGroup(_OurCommand, click.Group):
     def __init__(
         self,
         *args: Any,
-        lazy: Mapping[str, Lazy] | None = None,
+        lazy: Mapping[str, LazyCommand] | None = None,
         aliases: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:

@@ -11,49 +11,55 @@ from typing import Final
 import click
 
 from galaxy import __version__
-from galaxy.cli.lazy import Lazy, LazyGroup
+from galaxy.cli.lazy import LazyCommand, LazyGroup
 from galaxy.errors import FAILED, USAGE, GalaxyError
 
 INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
-    "up": Lazy(
+    "up": LazyCommand(
         "galaxy.cli.local.commands:up", "Start a whole cluster on this host.", "A cluster on this host"
     ),
-    "down": Lazy("galaxy.cli.local.commands:down", "End it.", "A cluster on this host"),
-    "doctor": Lazy(
+    "down": LazyCommand("galaxy.cli.local.commands:down", "End it.", "A cluster on this host"),
+    "doctor": LazyCommand(
         "galaxy.cli.local.doctor:doctor", "Say what this host can enforce.", "A cluster on this host"
     ),
-    "job": Lazy("galaxy.cli.job.group:job", "Run, list, show, update, stop, remove jobs.", "Jobs"),
-    "logs": Lazy("galaxy.cli.job.logs:logs", "Show what programs wrote.", "Jobs"),
-    "exec": Lazy("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", "Jobs"),
-    "discover": Lazy("galaxy.cli.job.discover:discover", "Show where a service answers.", "Jobs"),
-    "status": Lazy("galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", "The cluster"),
-    "agent": Lazy(
+    "job": LazyCommand("galaxy.cli.job.group:job", "Run, list, show, update, stop, remove jobs.", "Jobs"),
+    "logs": LazyCommand("galaxy.cli.job.logs:logs", "Show what programs wrote.", "Jobs"),
+    "exec": LazyCommand("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", "Jobs"),
+    "discover": LazyCommand("galaxy.cli.job.discover:discover", "Show where a service answers.", "Jobs"),
+    "status": LazyCommand(
+        "galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", "The cluster"
+    ),
+    "agent": LazyCommand(
         "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", "The cluster"
     ),
-    "context": Lazy("galaxy.cli.cluster.context:context", "Choose which cluster is meant.", "The cluster"),
-    "user": Lazy("galaxy.cli.identity.user:user", "Make users, tokens and grants.", "The cluster"),
-    "quota": Lazy("galaxy.cli.identity.quota:quota", "Limit what each user may have.", "The cluster"),
-    "secret": Lazy("galaxy.cli.identity.secret:secret", "Keep values that nobody is shown.", "Jobs"),
-    "audit": Lazy("galaxy.cli.identity.user:audit", "Show who did what.", "The cluster"),
-    "resman": Lazy("galaxy.cli.process.leaders:resman", "Run a ResMan.", "Processes"),
-    "appmaster": Lazy("galaxy.cli.process.leaders:appmaster", "Run an AppMaster.", "Processes"),
-    "web": Lazy("galaxy.web.command:web", "Serve Flower.", "Processes"),
-    "redis": Lazy("galaxy.cli.process.redis:redis", "Logins of the parts in Redis.", "Processes"),
-    "completion": Lazy("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
-    "run": Lazy("galaxy.cli.job.run:run", hidden=True),
-    "submit": Lazy("galaxy.cli.job.run:run", hidden=True),
-    "update": Lazy("galaxy.cli.job.run:update", hidden=True),
-    "list": Lazy("galaxy.cli.job.show:list_", hidden=True),
-    "show": Lazy("galaxy.cli.job.show:show", hidden=True),
-    "stop": Lazy("galaxy.cli.job.change:stop", hidden=True),
-    "start": Lazy("galaxy.cli.job.change:start", hidden=True),
-    "remove": Lazy("galaxy.cli.job.change:remove", hidden=True),
-    "recover": Lazy("galaxy.cli.job.change:recover", hidden=True),
-    "json": Lazy("galaxy.cli.job.file:init", hidden=True),
-    "list_agents": Lazy("galaxy.cli.cluster.agents:list_", hidden=True),
-    "show_agent": Lazy("galaxy.cli.cluster.agents:show", hidden=True),
+    "context": LazyCommand(
+        "galaxy.cli.cluster.context:context", "Choose which cluster is meant.", "The cluster"
+    ),
+    "user": LazyCommand("galaxy.cli.identity.user:user", "Make users, tokens and grants.", "The cluster"),
+    "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit what each user may have.", "The cluster"),
+    "secret": LazyCommand("galaxy.cli.identity.secret:secret", "Keep values that nobody is shown.", "Jobs"),
+    "audit": LazyCommand("galaxy.cli.identity.user:audit", "Show who did what.", "The cluster"),
+    "resman": LazyCommand("galaxy.cli.process.leaders:resman", "Run a ResMan.", "Processes"),
+    "appmaster": LazyCommand("galaxy.cli.process.leaders:appmaster", "Run an AppMaster.", "Processes"),
+    "web": LazyCommand("galaxy.web.command:web", "Serve Flower.", "Processes"),
+    "redis": LazyCommand(
+        "galaxy.cli.identity.redis_logins:redis", "Logins of the parts in Redis.", "Processes"
+    ),
+    "completion": LazyCommand("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
+    "run": LazyCommand("galaxy.cli.job.run:run", hidden=True),
+    "submit": LazyCommand("galaxy.cli.job.run:run", hidden=True),
+    "update": LazyCommand("galaxy.cli.job.run:update", hidden=True),
+    "list": LazyCommand("galaxy.cli.job.show:list_", hidden=True),
+    "show": LazyCommand("galaxy.cli.job.show:show", hidden=True),
+    "stop": LazyCommand("galaxy.cli.job.change:stop", hidden=True),
+    "start": LazyCommand("galaxy.cli.job.change:start", hidden=True),
+    "remove": LazyCommand("galaxy.cli.job.change:remove", hidden=True),
+    "recover": LazyCommand("galaxy.cli.job.change:recover", hidden=True),
+    "json": LazyCommand("galaxy.cli.job.files:init", hidden=True),
+    "list_agents": LazyCommand("galaxy.cli.cluster.agents:list_", hidden=True),
+    "show_agent": LazyCommand("galaxy.cli.cluster.agents:show", hidden=True),
 }
 """Hidden ones are the ancestor's words, which had no ``job`` before them."""
 
@@ -154,9 +160,9 @@ def _usage(error: click.ClickException) -> str:
 
 def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
-        from galaxy.cli.output import harmless
+        from galaxy.cli.output import sanitize
 
-        sys.stderr.write(f"{harmless(text)}\n")
+        sys.stderr.write(f"{sanitize(text)}\n")
         sys.stderr.flush()
 
 

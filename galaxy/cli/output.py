@@ -48,35 +48,37 @@ class Output:
     def for_people(self) -> bool:
         return self.form in ("table", "wide")
 
-    def data(self, value: Any, names: Sequence[str]) -> bool:
+    def print_data(self, value: Any, names: Sequence[str]) -> bool:
         """Print ``value`` for machines, or ``names`` one a line; False when people want a table."""
         if self.form == "json":
-            text = json.dumps(full(value), indent=2, ensure_ascii=False)
-            write(text.translate(_ESCAPED), raw=True)
+            text = json.dumps(with_all_fields(value), indent=2, ensure_ascii=False)
+            print_out(text.translate(_ESCAPED), raw=True)
         elif self.form == "yaml":
             from galaxy.client.source.yaml_format import write_yaml
 
-            write(write_yaml(full(value)).rstrip("\n"), raw=True)
+            print_out(write_yaml(with_all_fields(value)).rstrip("\n"), raw=True)
         elif self.form == "name":
             for name in names:
-                write(name)
+                print_out(name)
         return not self.for_people
 
-    def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def print_table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print ``rows`` below ``titles``, columns aligned; on a terminal cut to its width."""
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        for line in table_lines(titles, rows, headers=self.headers, width=width, colour=coloured(sys.stdout)):
-            write(line, raw=True)
+        for line in table_lines(
+            titles, rows, headers=self.headers, width=width, colour=wants_colour(sys.stdout)
+        ):
+            print_out(line, raw=True)
 
 
-def full(value: Any) -> Any:
+def with_all_fields(value: Any) -> Any:
     """Return nouns as dicts with every field, defaults too: a script should not have to know them."""
     if isinstance(value, msgspec.Struct):
-        return {name: full(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: with_all_fields(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
-        return {str(name): full(item) for name, item in value.items()}
+        return {str(name): with_all_fields(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [full(item) for item in value]
+        return [with_all_fields(item) for item in value]
     return msgspec.to_builtins(value)
 
 
@@ -98,7 +100,7 @@ def table_lines(
     for number, row in enumerate(shown):
         last = len(row) - 1
         plain = "  ".join(cell if at == last else cell.ljust(widths[at]) for at, cell in enumerate(row))
-        line = cut(plain.rstrip(), width)
+        line = truncate(plain.rstrip(), width)
         head = headers and number == 0
         lines.append(_coloured_line(line, row, widths, head) if colour else line)
     return lines
@@ -123,7 +125,7 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def harmless(text: str) -> str:
+def sanitize(text: str) -> str:
     """Return ``text`` with its lines, and nothing else that could move the cursor.
 
     Agents, programs and other users have a say in much of what is told.
@@ -131,12 +133,12 @@ def harmless(text: str) -> str:
     return "\n".join(map(one_line, text.split("\n")))
 
 
-def cut(text: str, width: int) -> str:
+def truncate(text: str, width: int) -> str:
     """Shorten ``text`` to ``width`` characters; 0 is no limit."""
     return text if not width or len(text) <= width else f"{text[: width - 1]}…"
 
 
-def coloured(stream: TextIO) -> bool:
+def wants_colour(stream: TextIO) -> bool:
     """Tell whether ``stream`` is a terminal that wants colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -151,22 +153,22 @@ def paint_state(state: str, on: bool) -> str:
     return paint(state, STATES.get(state, ""), on)
 
 
-def write(text: str, *, raw: bool = False) -> None:
-    """Write a line of data to stdout, harmless; ``raw`` is that already, or our own: colours, a script."""
-    sys.stdout.write(f"{text if raw else harmless(text)}\n")
+def print_out(text: str, *, raw: bool = False) -> None:
+    """Write a line of data to stdout, sanitize; ``raw`` is that already, or our own: colours, a script."""
+    sys.stdout.write(f"{text if raw else sanitize(text)}\n")
 
 
-def tell(text: str, *, raw: bool = False) -> None:
+def print_err(text: str, *, raw: bool = False) -> None:
     """Write a line of progress or warning to stderr; ``raw`` as in ``write``."""
-    sys.stderr.write(f"{text if raw else harmless(text)}\n")
+    sys.stderr.write(f"{text if raw else sanitize(text)}\n")
     sys.stderr.flush()
 
 
-def ago(at_s: float, now_s: float) -> str:
+def format_age(at_s: float, now_s: float) -> str:
     """Write how long ago something was; empty for what never was."""
     return "" if not at_s else format_duration(max(0, int(now_s - at_s)))
 
 
-def clock(at_s: float) -> str:
+def format_time(at_s: float) -> str:
     """Write a time in full, local with its offset; empty for what never was."""
     return "" if not at_s else time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at_s))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from galaxy.cli.output import ago, clock
+from galaxy.cli.output import format_age, format_time
 from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView
 from galaxy.model.messages.container import Reason
 from galaxy.units import format_bytes, format_cpu
@@ -23,12 +23,17 @@ def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) ->
     for job in jobs:
         row = [
             job.name, job.job, job.type, job.state, f"{job.healthy}/{job.replica}", str(job.revision),
-            format_cpu(job.cpu_milli), format_bytes(job.memory_bytes), ago(job.updated_s, now_s),
+            format_cpu(job.cpu_milli), format_bytes(job.memory_bytes), format_age(job.updated_s, now_s),
         ]  # fmt: skip
         if wide:
             counts = (job.running, job.pending, job.deploying, job.failed, job.finished)
-            row += [job.user, "/".join(map(str, counts)), format_bytes(job.disk_bytes), clock(job.created_s)]
-        rows.append([*row, why(job.reason)])
+            row += [
+                job.user,
+                "/".join(map(str, counts)),
+                format_bytes(job.disk_bytes),
+                format_time(job.created_s),
+            ]
+        rows.append([*row, reason_text(job.reason)])
     return titles, rows
 
 
@@ -44,11 +49,11 @@ def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Ro
         row = [
             pod.pod, pod.state, "yes" if pod.healthy else "no", str(pod.revision), pod.agent or "-",
             ports or "-", str(pod.restarts), format_cpu(pod.cpu_milli), format_bytes(pod.memory_bytes),
-            ago(pod.updated_s, now_s),
+            format_age(pod.updated_s, now_s),
         ]  # fmt: skip
         if wide:
             row += [pod.address or "-", str(pod.incarnation), str(pod.pid or "-")]
-        rows.append([*row, pod_why(pod)])
+        rows.append([*row, pod_reason_text(pod)])
     return titles, rows
 
 
@@ -59,11 +64,11 @@ def task_rows(pods: Iterable[PodView], now_s: float) -> Rows:
     for pod in pods:
         for task in pod.tasks:
             healthy = "-" if task.healthy is None else "yes" if task.healthy else "no"
-            up = ago(task.started_s or 0, now_s) if task.state == "running" else ""
+            up = format_age(task.started_s or 0, now_s) if task.state == "running" else ""
             last = str(task.last_exit) if task.last_exit else "-"
             rows.append(
                 [pod.pod, task.name, task.state, healthy, task.version or "-", str(task.restarts), up or "-",
-                 last, why(task.reason)]
+                 last, reason_text(task.reason)]
             )  # fmt: skip
     return titles, rows
 
@@ -88,7 +93,7 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
             f"{format_cpu(agent.cpu_assigned_milli)}/{format_cpu(info.cpu_milli)}",
             f"{format_bytes(agent.memory_assigned_bytes)}/{format_bytes(info.memory_bytes)}",
             f"{format_bytes(agent.disk_assigned_bytes)}/{format_bytes(info.disk_bytes)}",
-            str(len(agent.containers)), ago(agent.beat_s, now_s),
+            str(len(agent.containers)), format_age(agent.beat_s, now_s),
         ]  # fmt: skip
         if wide:
             row += [
@@ -99,16 +104,16 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
     return titles, rows
 
 
-def why(reason: Reason | None) -> str:
+def reason_text(reason: Reason | None) -> str:
     """Write a reason in one line."""
     return (reason.message or reason.code) if reason else ""
 
 
-def pod_why(pod: PodView) -> str:
+def pod_reason_text(pod: PodView) -> str:
     """Write why a pod is not as wanted: its own reason, or that of a program of it."""
     if pod.reason:
-        return why(pod.reason)
-    return next((f"{task.name}: {why(task.reason)}" for task in pod.tasks if task.reason), "")
+        return reason_text(pod.reason)
+    return next((f"{task.name}: {reason_text(task.reason)}" for task in pod.tasks if task.reason), "")
 
 
 def reason_lines(reason: Reason) -> list[str]:
@@ -116,7 +121,7 @@ def reason_lines(reason: Reason) -> list[str]:
 
     Only a placement names hosts; what other reasons count is in their sentence.
     """
-    lines = [why(reason)]
+    lines = [reason_text(reason)]
     if reason.nearest:
         counts = sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append("agents: " + ", ".join(f"{count} {cause}" for cause, count in counts))
@@ -132,10 +137,10 @@ def trouble_lines(view: JobView) -> list[str]:
             told.setdefault(tuple(reason_lines(pod.reason)), []).append(pod.pod)
         for task in pod.tasks:
             # A pod's own reason often quotes its program's.
-            if task.reason and why(task.reason) not in why(pod.reason):
+            if task.reason and reason_text(task.reason) not in reason_text(pod.reason):
                 told.setdefault(tuple(reason_lines(task.reason)), []).append(f"{pod.pod} {task.name}")
     own = view.summary.reason
-    if own and not any(text[0] in why(own) for text in told):
+    if own and not any(text[0] in reason_text(own) for text in told):
         told = {tuple(reason_lines(own)): [], **told}
     lines = []
     for text, names in told.items():
@@ -146,11 +151,11 @@ def trouble_lines(view: JobView) -> list[str]:
 
 def event_lines(view: JobView, now_s: float, count: int) -> list[str]:
     """Write the last events of a job, oldest first."""
-    newest = view.events[-count:]
-    return [
-        f"{ago(event.at_s, now_s) or '0s':>8} ago  {event.subject}  {event.kind}  {event.text}".rstrip()
-        for event in newest
-    ]
+    lines = []
+    for event in view.events[-count:]:
+        age = format_age(event.at_s, now_s) or "0s"
+        lines.append(f"{age:>8} ago  {event.subject}  {event.kind}  {event.text}".rstrip())
+    return lines
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,8 +1,7 @@
-"""Which cluster is meant: the file a running cluster leaves in its folder, and the contexts of a user.
+"""Which cluster a command talks to, and the contexts of a user.
 
-A cluster on this host keeps ``cluster.json`` in its folder while it runs; a user's
-``contexts.json`` remembers clusters by name, and which one was started or chosen last. Both
-hold a password, so both are readable by their owner only, and are replaced, never rewritten.
+A user's ``contexts.json`` keeps clusters by name, and which one was started or chosen last. It
+holds tokens and passwords, so only its owner can read it.
 """
 
 from __future__ import annotations
@@ -11,54 +10,35 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from galaxy.errors import BadMessage, GalaxyError, NotFound, UsageError
-from galaxy.model.base import Struct, decode, encode
+import msgspec
 
-CLUSTER_FILE: Final = "cluster.json"
+from galaxy.client.cluster_file import CLUSTER_FILE, default_dir, read_cluster, read_private, write_private
+from galaxy.errors import GalaxyError, NotFound, UsageError
+from galaxy.model.base import Struct
+
 CONTEXTS_MAX: Final = 100
-"""A user's contexts at most; the oldest makes way."""
-
-T = TypeVar("T", bound=Struct)
+"""Contexts kept for a user; the oldest is dropped."""
 
 
-class ProcessRef(Struct, frozen=True, kw_only=True):
-    """A process of ours. ``start_ticks`` (field 22 of /proc/PID/stat) tells it from a later one."""
+class ChosenCluster(Struct, frozen=True, kw_only=True):
+    """The cluster that a command talks to.
 
-    name: str
-    pid: int
-    start_ticks: int
-
-
-class ClusterFile(Struct, frozen=True, kw_only=True):
-    """``cluster.json``: how to reach the cluster that runs in ``dir``, and what it runs.
-
-    ``url`` is Redis' with the login of clients; ``flower`` is the address a browser opens;
-    ``started_s`` is Unix seconds; ``mode`` is the agent's, ``full`` or a lesser one.
+    ``named_by`` says where the choice came from. ``dir`` is empty for a cluster on other hosts.
     """
 
-    dir: str
     url: str
-    flower: str = ""
-    mode: str = "full"
-    started_s: float = 0.0
-    version: str = ""
-    server: str = ""
-    """Where the server came from: ``configured``, ``redis``, ``valkey`` or ``embedded``."""
-    detached: bool = False
-    secret: str = ""
-    """What the passwords of all logins derive from; empty when the server is somebody else's."""
+    named_by: str
+    dir: str = ""
     token: str = ""
-    """``USER:SECRET`` of whoever started it, who is its first operator."""
-    processes: tuple[ProcessRef, ...] = ()
+    """``USER:SECRET``, with which requests are signed."""
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """A cluster by name: one on this host by its folder, any other by its URL and a token."""
+    """A named cluster: one on this host by its folder, any other by its URL and a token."""
 
     name: str
     dir: str = ""
@@ -67,67 +47,36 @@ class Context(Struct, frozen=True, kw_only=True):
 
 
 class Contexts(Struct, frozen=True, kw_only=True):
-    """``contexts.json``, oldest first."""
+    """The content of ``contexts.json``, oldest context first."""
 
     current: str = ""
     contexts: tuple[Context, ...] = ()
 
-    def named(self, name: str) -> Context | None:
-        """Return the context of that name, if there is one."""
+    def get(self, name: str) -> Context | None:
+        """Return the context called ``name``, if there is one."""
         return next((context for context in self.contexts if context.name == name), None)
 
 
-class Found(Struct, frozen=True, kw_only=True):
-    """The cluster that is meant; ``because`` says who named it, ``dir`` is empty for a remote one.
+def find_cluster(
+    *,
+    url: str = "",
+    dir: Path | str = "",
+    context: str = "",
+    environ: Mapping[str, str] = os.environ,
+    path: Path | None = None,
+) -> ChosenCluster:
+    """Return the cluster to talk to: the argument, else GALAXY_REDIS, GALAXY_DIR, or the current context.
 
-    ``token`` is what requests are signed with, ``USER:SECRET``; GALAXY_TOKEN comes first.
-    """
-
-    url: str
-    because: str
-    dir: str = ""
-    token: str = ""
-
-
-def login_url(url: str, secret: str, role: str, host: str = "") -> str:
-    """Return ``url`` with the login of ``role`` in place of whatever login it has; see ``nexus.acl``."""
-    from galaxy.nexus import acl
-
-    scheme, split, rest = url.partition("://")
-    user = acl.login(role, host)
-    where, slash, query = re.split(r"([/?]|$)", rest, maxsplit=1)
-    return f"{scheme}{split}{user}:{acl.password(secret, user)}@{where.rpartition('@')[2]}{slash}{query}"
-
-
-def join(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
-    """Return the URL by which a process of ``role`` joins: ``url``, GALAXY_REDIS, or the folder's.
-
-    In a folder of ``galaxy up`` every role has a login of its own; an agent's is made if need be.
+    Without any of these, a cluster that runs in the default folder is used. GALAXY_TOKEN overrides
+    the token of a context or folder.
 
     Raises:
-        NotFound: no cluster is named, or it does not run. Unreachable: its server does not answer.
+        UsageError: more than one argument names a cluster.
+        NotFound: nothing names a cluster, or the named one does not run.
     """
-    from galaxy.nexus import Nexus, acl
-
-    named = url or os.environ.get("GALAXY_REDIS", "")
-    if named:
-        return named
-    found = find(dir=dir)
-    cluster = read_cluster(found.dir) if found.dir else None
-    if cluster is None or not cluster.secret:
-        return found.url
-    if role == acl.AGENT:
-        with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-join") as nexus:
-            nexus.make_login(role, cluster.secret, host)
-    return login_url(cluster.url, cluster.secret, role, host)
-
-
-def default_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of the cluster that ``galaxy up`` starts when nobody names one."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/galaxy")
-    state = environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "galaxy"
+    chosen = _choose(url, dir, context, environ, path)
+    token = environ.get("GALAXY_TOKEN", "")
+    return msgspec.structs.replace(chosen, token=token) if token else chosen
 
 
 def contexts_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -136,41 +85,22 @@ def contexts_path(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(config) if config else Path.home() / ".config") / "galaxy" / "contexts.json"
 
 
-def read_cluster(directory: Path | str) -> ClusterFile | None:
-    """Return what runs in ``directory`` by its own word, or None when it says nothing.
-
-    Raises:
-        GalaxyError: the file is there and cannot be read.
-    """
-    return _read(Path(directory) / CLUSTER_FILE, ClusterFile)
-
-
-def write_cluster(cluster: ClusterFile) -> None:
-    """Write ``cluster.json`` into the cluster's folder, all or nothing, for its owner only."""
-    _write(Path(cluster.dir) / CLUSTER_FILE, cluster)
-
-
-def remove_cluster(directory: Path | str) -> None:
-    """Take ``cluster.json`` away; that it is not there is no error."""
-    (Path(directory) / CLUSTER_FILE).unlink(missing_ok=True)
-
-
 def load_contexts(path: Path | None = None) -> Contexts:
-    """Return the user's contexts; none when the file is not there.
+    """Return the user's contexts; none when the file does not exist.
 
     Raises:
-        GalaxyError: the file is there and cannot be read.
+        GalaxyError: the file exists and cannot be read.
     """
-    return _read(path or contexts_path(), Contexts) or Contexts()
+    return read_private(path or contexts_path(), Contexts) or Contexts()
 
 
-def remember(
+def save_context(
     *, dir: Path | str = "", url: str = "", name: str = "", token: str = "", path: Path | None = None
 ) -> Context:
-    """Keep a cluster under ``name`` and make it the current one.
+    """Keep a cluster under ``name`` and make it the current context.
 
-    A cluster that is known already keeps its name; without a name one is made of the folder's
-    or the host's.
+    Without ``name``, a cluster that is already known keeps its name, and a new one is named after
+    its folder or host.
     """
     where = path or contexts_path()
     folder = str(Path(dir).absolute()) if dir else ""
@@ -182,29 +112,29 @@ def remember(
         context = Context(name=chosen, dir=folder, url="" if folder else url, token=token)
         others = tuple(c for c in known.contexts if c.name != chosen and c is not old)
         kept = (*others, context)[-CONTEXTS_MAX:]
-        _write(where, Contexts(current=chosen, contexts=kept))
+        write_private(where, Contexts(current=chosen, contexts=kept))
     return context
 
 
-def use(name: str, path: Path | None = None) -> Context:
+def use_context(name: str, path: Path | None = None) -> Context:
     """Make the context ``name`` the current one.
 
     Raises:
-        NotFound: there is none of that name.
+        NotFound: there is no such context.
     """
     where = path or contexts_path()
     with _locked(where):
         known = load_contexts(where)
-        context = known.named(name)
+        context = known.get(name)
         if context is None:
             names = ", ".join(c.name for c in known.contexts) or "none"
             raise NotFound(f'no context "{name}"', details=[f"known: {names}"], hint="galaxy context list")
-        _write(where, Contexts(current=name, contexts=known.contexts))
+        write_private(where, Contexts(current=name, contexts=known.contexts))
     return context
 
 
-def forget(*, dir: Path | str = "", name: str = "", path: Path | None = None) -> None:
-    """Drop a context by folder or name; the newest of the rest becomes current if it was."""
+def remove_context(*, dir: Path | str = "", name: str = "", path: Path | None = None) -> None:
+    """Drop a context by folder or name. If it was the current one, the newest of the rest becomes current."""
     where = path or contexts_path()
     folder = str(Path(dir).absolute()) if dir else ""
     with _locked(where):
@@ -212,53 +142,39 @@ def forget(*, dir: Path | str = "", name: str = "", path: Path | None = None) ->
         kept = tuple(c for c in known.contexts if not (c.name == name or (folder and c.dir == folder)))
         if len(kept) == len(known.contexts):
             return
-        still = any(c.name == known.current for c in kept)
-        current = known.current if still else (kept[-1].name if kept else "")
-        _write(where, Contexts(current=current, contexts=kept))
+        current_is_kept = any(c.name == known.current for c in kept)
+        current = known.current if current_is_kept else (kept[-1].name if kept else "")
+        write_private(where, Contexts(current=current, contexts=kept))
 
 
-def find(
-    *,
-    url: str = "",
-    dir: Path | str = "",
-    context: str = "",
-    environ: Mapping[str, str] = os.environ,
-    path: Path | None = None,
-) -> Found:
-    """Return the cluster that is meant: argument, then GALAXY_REDIS, GALAXY_DIR, then the last context.
-
-    Raises:
-        UsageError: more than one argument names a cluster.
-        NotFound: nobody names one, or what is named does not run.
-    """
-    found = _find(url, dir, context, environ, path)
-    token = environ.get("GALAXY_TOKEN", "")
-    return Found(url=found.url, because=found.because, dir=found.dir, token=token or found.token)
-
-
-def _find(url: str, dir: Path | str, context: str, environ: Mapping[str, str], path: Path | None) -> Found:
+def _choose(
+    url: str, dir: Path | str, context: str, environ: Mapping[str, str], path: Path | None
+) -> ChosenCluster:
     if sum(map(bool, (url, dir, context))) > 1:
         raise UsageError("more than one cluster named", hint="give one of a URL, a folder, a context")
     if url:
-        return Found(url=url, because="the URL given")
+        return ChosenCluster(url=url, named_by="the URL given")
     if dir:
         return _in_folder(dir, f"folder {dir}")
     if context:
-        known = load_contexts(path).named(context)
+        known = load_contexts(path).get(context)
         if known is None:
             raise NotFound(f'no context "{context}"', hint="galaxy context list")
-        return _of(known)
+        return _in_context(known)
     if environ.get("GALAXY_REDIS"):
-        return Found(url=environ["GALAXY_REDIS"], because="GALAXY_REDIS")
+        return ChosenCluster(url=environ["GALAXY_REDIS"], named_by="GALAXY_REDIS")
     if environ.get("GALAXY_DIR"):
         return _in_folder(environ["GALAXY_DIR"], "GALAXY_DIR")
     contexts = load_contexts(path)
-    last = contexts.named(contexts.current)
-    if last is not None:
-        return _of(last)
-    cluster = read_cluster(default_dir(environ)) if _readable(default_dir(environ)) else None
+    current = contexts.get(contexts.current)
+    if current is not None:
+        return _in_context(current)
+    folder = default_dir(environ)
+    cluster = read_cluster(folder) if os.access(folder / CLUSTER_FILE, os.R_OK) else None
     if cluster is not None:
-        return Found(url=cluster.url, dir=cluster.dir, because=f"folder {cluster.dir}", token=cluster.token)
+        return ChosenCluster(
+            url=cluster.url, dir=cluster.dir, named_by=f"folder {cluster.dir}", token=cluster.token
+        )
     raise NotFound(
         "no cluster is known here",
         details=["neither --redis, --dir, --context, GALAXY_REDIS, GALAXY_DIR nor a context names one"],
@@ -266,27 +182,25 @@ def _find(url: str, dir: Path | str, context: str, environ: Mapping[str, str], p
     )
 
 
-def _of(context: Context) -> Found:
+def _in_context(context: Context) -> ChosenCluster:
+    named_by = f'context "{context.name}"'
     if context.dir:
-        return _in_folder(context.dir, f'context "{context.name}"')
-    return Found(url=context.url, because=f'context "{context.name}"', token=context.token)
+        return _in_folder(context.dir, named_by)
+    return ChosenCluster(url=context.url, named_by=named_by, token=context.token)
 
 
-def _in_folder(directory: Path | str, because: str) -> Found:
+def _in_folder(directory: Path | str, named_by: str) -> ChosenCluster:
     folder = Path(directory).absolute()
     cluster = read_cluster(folder)
     if cluster is None:
         raise NotFound(
-            f"no cluster runs in {folder}", details=[f"named by {because}"], hint=f"galaxy up --dir {folder}"
+            f"no cluster runs in {folder}", details=[f"named by {named_by}"], hint=f"galaxy up --dir {folder}"
         )
-    return Found(url=cluster.url, dir=str(folder), because=because, token=cluster.token)
-
-
-def _readable(directory: Path) -> bool:
-    return os.access(directory / CLUSTER_FILE, os.R_OK)
+    return ChosenCluster(url=cluster.url, dir=str(folder), named_by=named_by, token=cluster.token)
 
 
 def _free_name(known: Contexts, folder: str, url: str) -> str:
+    """Return a name for a new context that no other context has."""
     if folder == str(default_dir()):
         base = "default"
     elif folder:
@@ -299,35 +213,9 @@ def _free_name(known: Contexts, folder: str, url: str) -> str:
     return next(name for name in candidates if name not in names)
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
-    try:
-        return decode(path.read_bytes(), kind)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise GalaxyError(f"cannot read {path}: {error.strerror}") from error
-    except BadMessage as error:
-        raise GalaxyError(f"cannot read {path}", details=[error.message], hint=f"rm {path}") from error
-
-
-def _write(path: Path, noun: Struct) -> None:
-    scratch = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(encode(noun) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        raise GalaxyError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the folder of ``path`` against other writers of it; they hold it for milliseconds."""
+    """Lock the folder of ``path`` against other writers, which hold the lock for milliseconds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

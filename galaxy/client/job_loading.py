@@ -11,7 +11,7 @@ from typing import Any
 
 from galaxy.client.package_staging import stage, unneeded
 from galaxy.client.secret_files import read_files
-from galaxy.client.source import source
+from galaxy.client.source import job_file
 from galaxy.errors import GalaxyError
 from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.spec import JobSpec
@@ -32,7 +32,7 @@ def read(job: Job) -> tuple[JobSpec, Path]:
     if isinstance(job, Mapping):
         return parsing.load(dict(job)), Path()
     path = os.fspath(job)
-    return source.load(path), Path() if path == "-" else Path(path).parent
+    return job_file.load(path), Path() if path == "-" else Path(path).parent
 
 
 def ready(job: Job, *, base: str | os.PathLike[str], cluster_dir: str) -> tuple[JobSpec, dict[str, Secret]]:

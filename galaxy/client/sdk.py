@@ -72,7 +72,7 @@ class Galaxy:
         user: str = "",
         token: str = "",
     ) -> None:
-        self.cluster = contexts.find(url=url, dir=os.fspath(dir), context=context)
+        self.cluster = contexts.find_cluster(url=url, dir=os.fspath(dir), context=context)
         token = token or self.cluster.token
         self.timeout_s = timeout_s
         try:
@@ -374,7 +374,7 @@ class Galaxy:
     def _dead(self, error: Unreachable) -> GalaxyError:
         """Say of a cluster that does not answer who named it, and how to have it back."""
         hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
-        details = [*error.details, f"the cluster is named by {self.cluster.because}"]
+        details = [*error.details, f"the cluster is named by {self.cluster.named_by}"]
         return Unreachable(error.message, details=details, hint=hint)
 
 

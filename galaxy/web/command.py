@@ -8,7 +8,7 @@ import socket
 
 import click
 
-from galaxy.client.contexts import join
+from galaxy.client.login_urls import join_url
 from galaxy.errors import GalaxyError, HostError
 
 WEB_QUEUE = "web"
@@ -35,7 +35,7 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
             f"will not show the cluster to everybody who reaches {address}",
             hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
         )
-    url = join("web", url=redis or "", dir=directory or "")
+    url = join_url("web", url=redis or "", dir=directory or "")
     # Flower takes most of a second to import: other commands must not pay for it.
     from galaxy.tasks.app import make_app
     from galaxy.tasks.log import set_up
@@ -44,9 +44,9 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
     set_up(log_level)
     app = make_app(url, node=f"web@{socket.gethostname()}", queues=[WEB_QUEUE])
     if url.startswith("sentinel"):
-        from galaxy.web.queues import ask_through_sentinels
+        from galaxy.web.queues import read_queues_through_sentinels
 
-        ask_through_sentinels(url)
+        read_queues_through_sentinels(url)
     else:
         # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
         app.conf.broker_transport = "redis"

@@ -34,7 +34,7 @@ class Queues:
         ]
 
 
-def ask_through_sentinels(url: str) -> None:
+def read_queues_through_sentinels(url: str) -> None:
     """Have Flower ask whoever is master whenever it asks."""
     queues = Queues(url)
     flower.views.Broker = lambda *_, **__: queues

@@ -21,7 +21,7 @@ from flower.urls import settings
 from kombu.exceptions import OperationalError
 
 from galaxy.driver import notify
-from galaxy.web.quiet import Seldom
+from galaxy.web.log_filter import RepeatedLineFilter
 
 LOOPBACK: Final = "127.0.0.1"
 OPTIONS: Final[dict[str, Any]] = {
@@ -53,7 +53,7 @@ def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
     """
     configure(address=address, port=port)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    logging.getLogger("flower.events").addFilter(Seldom())
+    logging.getLogger("flower.events").addFilter(RepeatedLineFilter())
     flower = Flower(capp=app, options=options, **settings)
     atexit.register(flower.stop)
     signal.signal(signal.SIGTERM, _end)

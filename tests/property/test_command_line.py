@@ -205,7 +205,7 @@ def _child(home: Path, words: Sequence[str], out: int, err: int) -> int:
 
 
 def _end_group(pid: int) -> None:
-    """Assert that nothing that was started remains."""
+    """Assert that nothing that was started leftovers."""
     end_s = time.monotonic() + 30
     while True:
         try:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from galaxy.client.source.source import parse
+from galaxy.client.source.job_file import parse
 from galaxy.client.source.yaml_format import write_yaml
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.api.operations import SubmitJob
@@ -351,12 +351,12 @@ def test_file_that_is_made_to_be_slow_or_deep_is_soon_refused(what: str) -> None
 
 
 def test_byte_order_mark_and_carriage_returns_of_windows_are_read(tmp_path: Any) -> None:
-    from galaxy.client.source import source
+    from galaxy.client.source import job_file
 
     for format in FORMATS:
         path = tmp_path / f"job.{format}"
         path.write_bytes(b"\xef\xbb\xbf" + write(SAMPLE, format).replace("\n", "\r\n").encode())
-        assert source.load(str(path)).name == "web"
+        assert job_file.load(str(path)).name == "web"
         path.write_bytes(write(SAMPLE, format).encode("utf-16"))
         with pytest.raises(SpecError, match="not UTF-8"):
-            source.load(str(path))
+            job_file.load(str(path))

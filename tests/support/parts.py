@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from galaxy.cli.local import remains
+from galaxy.cli.local import leftovers
 from galaxy.client import Galaxy
 from galaxy.model.api.views import PodView
 from galaxy.nexus.nexus import Nexus
@@ -120,7 +120,7 @@ def one_host(url: str, prefix: str, agents: Sequence[str] = ("h1",)) -> Iterator
     finally:
         made.end()
         print(made.words())  # Shown with a failure.
-        left = remains.clear(folder, [f"{made.root}-{name}" for name in agents], timeout_s=30)
+        left = leftovers.remove(folder, [f"{made.root}-{name}" for name in agents], timeout_s=30)
         shutil.rmtree(folder, ignore_errors=True)
     assert not left
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import redis
 
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 from galaxy.nexus import acl
 from tests.support.netns import Host
 from tests.support.redis_server import free_port, server_binary

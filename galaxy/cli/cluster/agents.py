@@ -8,7 +8,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, agent_names, cluster_options, complete, output_options
-from galaxy.cli.output import Output, ago, one_line, tell, write
+from galaxy.cli.output import Output, format_age, one_line, print_err, print_out
 from galaxy.cli.tables import agent_rows
 from galaxy.model.api.views import AgentView
 from galaxy.units import format_bytes, format_cpu
@@ -22,15 +22,15 @@ def list_(target: Target, output: Output) -> None:
     with target.open() as galaxy:
         listed = galaxy.agent_list()
     agents = list(listed.agents)
-    if output.data(agents, [agent.agent for agent in agents]):
+    if output.print_data(agents, [agent.agent for agent in agents]):
         return
     if agents:
         titles, rows = agent_rows(agents, time.time(), wide=output.wide)
-        output.table(titles, rows)
+        output.print_table(titles, rows)
     elif not listed.refused:
-        tell("no agents; `galaxy agent --redis URL` joins with a host")
+        print_err("no agents; `galaxy agent --redis URL` joins with a host")
     for reason in listed.refused:
-        tell(one_line(f"refused: {reason.message}"))
+        print_err(one_line(f"refused: {reason.message}"))
 
 
 @click.command(cls=Command, examples="  galaxy agent show h1\n")
@@ -41,10 +41,10 @@ def show(target: Target, output: Output, name: str) -> None:
     """Show one agent: inventory, what is assigned, what is used, its containers."""
     with target.open() as galaxy:
         view = galaxy.agent(name)
-    if output.data(view, [view.agent]):
+    if output.print_data(view, [view.agent]):
         return
     for line in agent_lines(view, time.time()):
-        write(line)
+        print_out(line)
 
 
 def agent_lines(view: AgentView, now_s: float) -> list[str]:
@@ -52,7 +52,7 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
     info, usage = view.info, view.usage
     rows = [
         ("Agent", f"{view.agent} at {info.address}, version {info.version}"),
-        ("State", f"{view.state.value}, last heartbeat {ago(view.beat_s, now_s) or '0s'} ago"),
+        ("State", f"{view.state.value}, last heartbeat {format_age(view.beat_s, now_s) or '0s'} ago"),
         *([("Trouble", view.trouble)] if view.trouble else []),
         ("Pool", info.pool + (f", tags {', '.join(info.tags)}" if info.tags else "")),
         ("Mode", f"{info.mode}; enforced: {', '.join(info.enforced) or 'nothing'}"),
@@ -69,7 +69,7 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
         rows.append(
             ("Used", f"cpu {format_cpu(usage.cpu_milli)}, memory {format_bytes(usage.memory_bytes)}, "
                      f"disk {format_bytes(usage.disk_bytes)}, load {usage.load1:.2f}, "
-                     f"{ago(usage.at_s, now_s) or '0s'} ago")
+                     f"{format_age(usage.at_s, now_s) or '0s'} ago")
         )  # fmt: skip
     rows.append(("Holds", f"{len(view.containers)} containers"))
     lines = [*(f"{name.ljust(9)} {text}" for name, text in rows), *(f"  {c}" for c in view.containers)]

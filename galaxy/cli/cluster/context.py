@@ -9,9 +9,10 @@ from click.shell_completion import CompletionItem
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import output_options
-from galaxy.cli.output import Output, write
+from galaxy.cli.output import Output, print_out
 from galaxy.client import contexts
-from galaxy.client.contexts import Context, read_cluster
+from galaxy.client.cluster_file import read_cluster
+from galaxy.client.contexts import Context
 from galaxy.errors import GalaxyError, UsageError
 from galaxy.model.api.signing import split_token
 from galaxy.nexus.url import parse
@@ -43,21 +44,21 @@ def context() -> None:
 def list_(output: Output) -> None:
     """List clusters that are known here; `*` marks the one that is meant."""
     known = contexts.load_contexts()
-    if output.data([_public(c) for c in known.contexts], [c.name for c in known.contexts]):
+    if output.print_data([_public(c) for c in known.contexts], [c.name for c in known.contexts]):
         return
     rows = [
         ["*" if c.name == known.current else "", c.name, c.dir or _public(c).url, _state(c)]
         for c in known.contexts
     ]
-    output.table(["", "NAME", "WHERE", "STATE"], rows)
+    output.print_table(["", "NAME", "WHERE", "STATE"], rows)
 
 
 @context.command(cls=Command)
 @click.argument("name", shell_complete=_names)
 def use(name: str) -> None:
     """Make a cluster the one that is meant."""
-    contexts.use(name)
-    write(f"context {name} is the one that is meant now")
+    contexts.use_context(name)
+    print_out(f"context {name} is the one that is meant now")
 
 
 @context.command(cls=Command)
@@ -76,18 +77,18 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     text = token.read(1000).strip() if token is not None else ""
     if text:
         split_token(text)
-    contexts.remember(dir=directory, url=redis, name=name, token=text)
-    write(f"context {name} is the one that is meant now")
+    contexts.save_context(dir=directory, url=redis, name=name, token=text)
+    print_out(f"context {name} is the one that is meant now")
 
 
 @context.command(cls=Command)
 @click.argument("name", shell_complete=_names)
 def remove(name: str) -> None:
     """Forget a cluster; the cluster itself is not touched."""
-    if contexts.load_contexts().named(name) is None:
+    if contexts.load_contexts().get(name) is None:
         raise UsageError(f'no context "{name}"', hint="galaxy context list")
-    contexts.forget(name=name)
-    write(f"context {name} is forgotten")
+    contexts.remove_context(name=name)
+    print_out(f"context {name} is forgotten")
 
 
 def _public(context: Context) -> Context:

@@ -10,8 +10,8 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, ago, one_line, tell, write
-from galaxy.cli.tables import why
+from galaxy.cli.output import Output, format_age, one_line, print_err, print_out
+from galaxy.cli.tables import reason_text
 from galaxy.errors import Unreachable
 from galaxy.model.api.views import ClusterStatusView, LeaderView
 from galaxy.model.messages.names import APPMASTER, RESMAN
@@ -34,11 +34,14 @@ def status(target: Target, output: Output) -> None:
                 _from_nexus(galaxy)
             raise
         where = galaxy.cluster
-    if output.data(view, [leader.role for leader in view.leaders]):
+    if output.print_data(view, [leader.role for leader in view.leaders]):
         return
     named = f"in {where.dir}" if where.dir else "remote"
-    for line in [f"{'Cluster'.ljust(9)} {named}, named by {where.because}", *status_lines(view, time.time())]:
-        write(line)
+    for line in [
+        f"{'Cluster'.ljust(9)} {named}, named by {where.named_by}",
+        *status_lines(view, time.time()),
+    ]:
+        print_out(line)
 
 
 def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
@@ -55,8 +58,8 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
     ):
         lines.append(f"{name.ljust(9)} {assigned} assigned of {total}")
     if view.safe_mode is not None:
-        lines.append(f"{'Safe mode'.ljust(9)} {why(view.safe_mode) or 'on'}")
-    lines += [f"{'Refused'.ljust(9)} {why(reason)}" for reason in view.refused]
+        lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
+    lines += [f"{'Refused'.ljust(9)} {reason_text(reason)}" for reason in view.refused]
     return [one_line(line) for line in lines]
 
 
@@ -68,7 +71,8 @@ def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:
         leader = known.get(role)
         text = "nobody leads"
         if leader is not None:
-            text = f"{leader.address} leads for {ago(leader.since_s, now_s) or '0s'}, epoch {leader.epoch}"
+            age = format_age(leader.since_s, now_s) or "0s"
+            text = f"{leader.address} leads for {age}, epoch {leader.epoch}"
         lines.append(one_line(f"{name.ljust(9)} {text}"))
     return lines
 
@@ -82,7 +86,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _from_nexus(galaxy: Galaxy) -> None:
     """Tell what can be told without AppMaster."""
     for line in leader_lines(tuple(galaxy.leaders()), time.time()):
-        tell(line)
+        print_err(line)
     seen = galaxy.beats()
     fresh = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
-    tell(f"{'Agents'.ljust(9)} {fresh} of {len(seen.beats)} were heard of within 10s")
+    print_err(f"{'Agents'.ljust(9)} {fresh} of {len(seen.beats)} were heard of within 10s")

@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, tell, write
+from galaxy.cli.output import Output, print_err, print_out
 from galaxy.errors import UsageError
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.diagnostics import nearest
@@ -56,7 +56,7 @@ def set_(target: Target, user: str, words: Sequence[str]) -> None:
     with target.open() as galaxy:
         view = galaxy.set_quota(user, ceiling, pool=pool or ALL_POOLS, lift=lift)
     for line in quota_lines(view):
-        write(line)
+        print_out(line)
 
 
 @quota.command("list", cls=Command)
@@ -136,13 +136,13 @@ def _whole(text: str) -> int:
 def _print(target: Target, output: Output, user: str) -> None:
     with target.open() as galaxy:
         found = galaxy.quotas(user)
-    if output.data(found, [f"{one.user}/{one.pool}" for one in found]):
+    if output.print_data(found, [f"{one.user}/{one.pool}" for one in found]):
         return
     if not found:
-        tell(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "nobody has a quota")
+        print_err(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "nobody has a quota")
         return
     rows = [row for view in found for row in _rows(view)]
-    output.table(["USER", "POOL", "OF", "USED", "WANTED", "CEILING"], rows)
+    output.print_table(["USER", "POOL", "OF", "USED", "WANTED", "CEILING"], rows)
 
 
 def _rows(view: QuotaView) -> list[list[str]]:

@@ -9,7 +9,7 @@ import click
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, clock, tell
+from galaxy.cli.output import Output, format_time, print_err
 from galaxy.client.secret_files import read_file, secret_of
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, Secret
 
@@ -39,9 +39,9 @@ def set_(target: Target, name: str, file: str, user: str) -> None:
     value = read_file(Path(file)) if file else _typed(name)
     with target.open() as galaxy:
         view = galaxy.set_secret(name, value, user=user)
-    tell(f"secret {view.name} {'kept' if view.serial == 1 else 'changed'}")
+    print_err(f"secret {view.name} {'kept' if view.serial == 1 else 'changed'}")
     if view.jobs:
-        tell(f"until they are updated, these jobs have what they had: {', '.join(view.jobs)}")
+        print_err(f"until they are updated, these jobs have what they had: {', '.join(view.jobs)}")
 
 
 @secret.command("list", cls=Command)
@@ -53,13 +53,13 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
     """List secrets: names, owners, when they were set, and what uses them."""
     with target.open() as galaxy:
         found = galaxy.secrets(user=user, all=every)
-    if output.data(found, [one.name for one in found]):
+    if output.print_data(found, [one.name for one in found]):
         return
     if not found:
-        tell("no secrets; galaxy secret set NAME < FILE")
+        print_err("no secrets; galaxy secret set NAME < FILE")
         return
-    rows = [[one.name, one.user, clock(one.at_s), one.by, ", ".join(one.jobs)] for one in found]
-    output.table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
+    rows = [[one.name, one.user, format_time(one.at_s), one.by, ", ".join(one.jobs)] for one in found]
+    output.print_table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
 
 
 @secret.command(cls=Command)
@@ -70,7 +70,7 @@ def remove(target: Target, name: str, user: str) -> None:
     """Forget a secret that no job uses."""
     with target.open() as galaxy:
         galaxy.remove_secret(name, user=user)
-    tell(f"secret {name} removed")
+    print_err(f"secret {name} removed")
 
 
 def _typed(name: str) -> Secret:

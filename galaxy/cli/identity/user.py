@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, clock, tell, write
+from galaxy.cli.output import Output, format_time, print_err, print_out
 from galaxy.errors import Unreachable, UsageError
 from galaxy.model.api.signing import split_token, stored_key
 from galaxy.model.api.views import UserView
@@ -43,7 +43,7 @@ def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
     liked. They are not his, unless he is an operator or you say so.
     """
     with target.open() as galaxy:
-        write(galaxy.add_user(name, role=role, with_jobs=with_jobs))
+        print_out(galaxy.add_user(name, role=role, with_jobs=with_jobs))
 
 
 @user.command(cls=Command)
@@ -56,7 +56,7 @@ def remove(target: Target, name: str) -> None:
     """
     with target.open() as galaxy:
         galaxy.remove_user(name)
-    tell(f"user {name} removed")
+    print_err(f"user {name} removed")
 
 
 @user.command("list", cls=Command)
@@ -66,10 +66,12 @@ def list_(target: Target, output: Output) -> None:
     """List users, their roles and pools."""
     with target.open() as galaxy:
         users = galaxy.users()
-    if output.data(users, [one.user for one in users]):
+    if output.print_data(users, [one.user for one in users]):
         return
-    rows = [[one.user, one.role.value, clock(one.created_s), ", ".join(sorted(one.grants))] for one in users]
-    output.table(["NAME", "ROLE", "CREATED", "POOLS"], rows)
+    rows = [
+        [one.user, one.role.value, format_time(one.created_s), ", ".join(sorted(one.grants))] for one in users
+    ]
+    output.print_table(["NAME", "ROLE", "CREATED", "POOLS"], rows)
 
 
 @user.command(cls=Command)
@@ -80,9 +82,9 @@ def show(target: Target, output: Output, name: str) -> None:
     """Show a user and his grants."""
     with target.open() as galaxy:
         view = galaxy.user(name)
-    if not output.data(view, [view.user]):
+    if not output.print_data(view, [view.user]):
         for line in user_lines(view):
-            write(line)
+            print_out(line)
 
 
 @user.command(cls=Command)
@@ -91,7 +93,7 @@ def show(target: Target, output: Output, name: str) -> None:
 def token(target: Target, name: str) -> None:
     """Give a user another token, and print it; the one he had is void."""
     with target.open() as galaxy:
-        write(galaxy.new_token(name))
+        print_out(galaxy.new_token(name))
 
 
 @user.command(cls=Command)
@@ -113,7 +115,7 @@ def grant(target: Target, name: str, pool: str, action: str, authorities: tuple[
     with target.open() as galaxy:
         view = galaxy.grant(name, pool, action, authorities)
     for line in user_lines(view):
-        write(line)
+        print_out(line)
 
 
 @user.command(cls=Command)
@@ -122,8 +124,8 @@ def key(name: str) -> None:
     """Make a token without a cluster: the token to stdout, what --first-operator takes to stderr."""
     made = f"{name}:{secrets.token_urlsafe(32)}"
     who, secret = split_token(made)
-    write(made)
-    tell(f"{who}:{stored_key(secret)}")
+    print_out(made)
+    print_err(f"{who}:{stored_key(secret)}")
 
 
 @click.command(cls=Command, examples="  galaxy audit\n  galaxy audit -f\n  galaxy audit -n 1000 -o json\n")
@@ -137,11 +139,11 @@ def audit(target: Target, output: Output, number: int, follow: bool) -> None:
     """Show who did what, when, and what came of it; for operators."""
     with target.open() as galaxy:
         found = galaxy.audit(limit=number)
-        if not follow and output.data(list(found.records), [str(one.serial) for one in found.records]):
+        if not follow and output.print_data(list(found.records), [str(one.serial) for one in found.records]):
             return
         if not follow:
             rows = [_row(one) for one in found.records]
-            output.table(["WHEN", "WHO", "WHAT", "OF", "RESULT"], rows)
+            output.print_table(["WHEN", "WHO", "WHAT", "OF", "RESULT"], rows)
             return
         last = found.last
         _tell(found.records)
@@ -149,7 +151,7 @@ def audit(target: Target, output: Output, number: int, follow: bool) -> None:
             try:
                 found = galaxy.audit(after=last, limit=1000) if last else galaxy.audit(limit=number)
             except Unreachable as error:
-                tell(f"galaxy: {error.message}; still trying")
+                print_err(f"galaxy: {error.message}; still trying")
                 time.sleep(FOLLOW_S)
                 continue
             _tell(found.records)
@@ -161,7 +163,7 @@ def audit(target: Target, output: Output, number: int, follow: bool) -> None:
 def user_lines(view: UserView) -> list[str]:
     """Return what there is to tell about a user."""
     made = f", made by {view.by}" if view.by else ""
-    lines = [f"{view.user}: {view.role.value}, since {clock(view.created_s)}{made}"]
+    lines = [f"{view.user}: {view.role.value}, since {format_time(view.created_s)}{made}"]
     if view.role is Role.OPERATOR:
         return [*lines, "  may do everything"]
     for pool, authorities in view.grants.items():
@@ -172,9 +174,9 @@ def user_lines(view: UserView) -> list[str]:
 
 def _row(record: AuditRecord) -> list[str]:
     result = record.result if record.result == "ok" else f"{record.result}: {record.message}"
-    return [clock(record.at_s), record.user, record.op.removeprefix("galaxy."), record.target, result]
+    return [format_time(record.at_s), record.user, record.op.removeprefix("galaxy."), record.target, result]
 
 
 def _tell(records: tuple[AuditRecord, ...]) -> None:
     for record in records:
-        write("  ".join(_row(record)))
+        print_out("  ".join(_row(record)))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from galaxy.cli.job.follow import OVER, follow, settled_line, stuck
-from galaxy.cli.job.run import come_up, warn
+from galaxy.cli.job.follow import ENDED_STATES, follow, is_stuck, settled_line
+from galaxy.cli.job.run import follow_until_running, print_warnings
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import (
     Duration,
@@ -20,7 +20,7 @@ from galaxy.cli.options import (
     job_argument,
     pod_names,
 )
-from galaxy.cli.output import tell, write
+from galaxy.cli.output import print_err, print_out
 from galaxy.errors import DONE, NOT_ALL_RUNNING, NotFound, UsageError
 from galaxy.model.api.operations import Done
 from galaxy.model.api.views import JobView
@@ -80,7 +80,7 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
     """Stop a job's programs, then remove the job and its containers."""
     with target.open() as galaxy:
         if not yes:
-            _ask_first(galaxy.job(job))
+            _confirm_removal(galaxy.job(job))
         done = galaxy.remove(job)
         return _watch(galaxy, done, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
 
@@ -104,7 +104,7 @@ def recover(target: Target, name: str, pod: str, detach: bool, timeout: float, q
         return _come_up(galaxy, done, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
-def _ask_first(view: JobView) -> None:
+def _confirm_removal(view: JobView) -> None:
     """Ask on a terminal; elsewhere --yes is needed.
 
     Raises:
@@ -120,28 +120,28 @@ def _ask_first(view: JobView) -> None:
 
 
 def _come_up(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool) -> int:
-    warn(done)
+    print_warnings(done)
     if detach:
-        write(f"{done.job} {what}")
+        print_out(f"{done.job} {what}")
         return DONE
     if not quiet:
-        tell(f"{done.job} {what}")
-    return come_up(galaxy, done, timeout_s=timeout_s, quiet=quiet, known=True)
+        print_err(f"{done.job} {what}")
+    return follow_until_running(galaxy, done, timeout_s=timeout_s, quiet=quiet, known=True)
 
 
 def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool) -> int:
     """Follow a job until it is stopped or gone."""
-    warn(done)
+    print_warnings(done)
     if detach:
-        write(f"{done.job} {what}")
+        print_out(f"{done.job} {what}")
         return DONE
     if not quiet:
-        tell(f"{done.job} {what}")
+        print_err(f"{done.job} {what}")
 
     def over(view: JobView) -> bool:
         if what == "removing":
-            return view.settled and view.summary.state in OVER
-        return view.settled or stuck(view)
+            return view.settled and view.summary.state in ENDED_STATES
+        return view.settled or is_stuck(view)
 
     try:
         if quiet:
@@ -151,11 +151,11 @@ def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: fl
     except NotFound:
         if what != "removing":
             raise
-        write(f"{done.job} removed")
+        print_out(f"{done.job} removed")
         return DONE
     if view is None or not over(view):
         if view is not None:
-            tell(f"{done.job} is {view.summary.state} still; stopped watching")
+            print_err(f"{done.job} is {view.summary.state} still; stopped watching")
         return NOT_ALL_RUNNING
-    write(f"{done.job} removed" if what == "removing" else settled_line(view))
+    print_out(f"{done.job} removed" if what == "removing" else settled_line(view))
     return DONE

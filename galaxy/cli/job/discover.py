@@ -6,7 +6,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options, complete, output_options, service_names
-from galaxy.cli.output import Output, tell
+from galaxy.cli.output import Output, print_err
 from galaxy.cli.tables import endpoint_rows
 
 
@@ -27,9 +27,9 @@ def discover(target: Target, output: Output, service: str, every: bool) -> None:
     """Show where a service answers."""
     with target.open() as galaxy:
         endpoints = galaxy.discover(service, all=every)
-    if output.data(endpoints, [f"{e.address}:{e.port}" for e in endpoints]):
+    if output.print_data(endpoints, [f"{e.address}:{e.port}" for e in endpoints]):
         return
     if not endpoints:
-        tell(f"{service} answers nowhere" + ("" if every else " that is healthy; --all shows the rest"))
+        print_err(f"{service} answers nowhere" + ("" if every else " that is healthy; --all shows the rest"))
         return
-    output.table(*endpoint_rows(endpoints))
+    output.print_table(*endpoint_rows(endpoints))

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from galaxy.cli.output import coloured, cut, one_line, paint, paint_state, tell, write
-from galaxy.cli.tables import event_lines, pod_why, trouble_lines
+from galaxy.cli.output import one_line, paint, paint_state, print_err, print_out, truncate, wants_colour
+from galaxy.cli.tables import event_lines, pod_reason_text, trouble_lines
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError
 from galaxy.model.api.views import JobView, PodView
 from galaxy.units import counted, format_duration
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LOG_LINES: Final = 10
 EVENTS: Final = 5
-OVER: Final = ("finished", "failed", "removed")
+ENDED_STATES: Final = ("finished", "failed", "removed")
 WAITED_MAX: Final = 3
 """Pods named in the line that says what is waited for."""
 
@@ -34,7 +34,7 @@ class Progress:
         self._began_s = began_s
         self._known = known
         self._seen: dict[str, tuple[str, ...]] = {}
-        self._colour = coloured(sys.stderr)
+        self._colour = wants_colour(sys.stderr)
         self._live = sys.stderr.isatty()
         self._turn = 0
 
@@ -43,18 +43,18 @@ class Progress:
         self._wipe()
         for line in self.news(view):
             since = f"+{format_duration(time.monotonic() - self._began_s)}"
-            tell(f"{paint(since, 'dim', self._colour)} {line}", raw=True)
+            print_err(f"{paint(since, 'dim', self._colour)} {line}", raw=True)
         if self._live and not view.settled:
             self._turn += 1
             width = shutil.get_terminal_size().columns
             mark = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[self._turn % 10]
-            sys.stderr.write(cut(one_line(f"{mark} {waiting_for(view)}"), width))
+            sys.stderr.write(truncate(one_line(f"{mark} {waiting_for(view)}"), width))
             sys.stderr.flush()
 
     def news(self, view: JobView) -> Iterator[str]:
         """Yield a line for each pod that is not as it was in the view before."""
         for pod in view.pods:
-            reason = one_line(pod_why(pod))
+            reason = one_line(pod_reason_text(pod))
             now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
             if self._seen.get(pod.pod) != now:
                 self._seen[pod.pod] = now
@@ -101,7 +101,7 @@ def waiting_for(view: JobView) -> str:
     return f"waiting for {len(late)} of {len(view.pods)} pods: {names}{more}"
 
 
-def stuck(view: JobView) -> bool:
+def is_stuck(view: JobView) -> bool:
     """Tell whether nothing more happens by itself: a stalled rollout, or pods that failed for good."""
     if view.summary.state in ("stalled", "degraded"):
         return True
@@ -129,30 +129,30 @@ def follow(
         return galaxy.wait(job, timeout_s=timeout_s, progress=progress, until=until)
     except KeyboardInterrupt:
         progress.end()
-        tell(f"stopped watching; {job} goes on by itself")
-        tell(f"  try: galaxy job show {job}")
+        print_err(f"stopped watching; {job} goes on by itself")
+        print_err(f"  try: galaxy job show {job}")
         return None
     finally:
         progress.end()
 
 
-def outcome(galaxy: Galaxy, view: JobView | None) -> int:
+def print_outcome(galaxy: Galaxy, view: JobView | None) -> int:
     """Print how a run or an update came out, with evidence when it is not all well; return the exit code."""
     if view is None:
         return NOT_ALL_RUNNING
     summary = view.summary
     if view.settled and summary.state not in ("failed", "stalled"):
-        write(settled_line(view))
+        print_out(settled_line(view))
         for endpoint in view.endpoints:
-            write(f"  {endpoint.service}  {endpoint.address}:{endpoint.port}  {endpoint.state}")
+            print_out(f"  {endpoint.service}  {endpoint.address}:{endpoint.port}  {endpoint.state}")
         return DONE
     what = f"{summary.healthy} of {summary.replica} pods healthy"
     if summary.type == "batch":
         what = f"{summary.finished} of {summary.replica} pods finished, {summary.failed} failed"
-    tell(f"{summary.job} is {summary.state}: {what}")
-    for line in evidence(galaxy, view):
-        tell(f"  {line}")
-    tell(f"  try: galaxy job show {summary.name}")
+    print_err(f"{summary.job} is {summary.state}: {what}")
+    for line in diagnosis_lines(galaxy, view):
+        print_err(f"  {line}")
+    print_err(f"  try: galaxy job show {summary.name}")
     return FAILED if summary.state == "failed" else NOT_ALL_RUNNING
 
 
@@ -168,7 +168,7 @@ def settled_line(view: JobView) -> str:
     return f"{summary.job} revision {summary.revision}: {summary.healthy} of {summary.replica} pods healthy"
 
 
-def evidence(galaxy: Galaxy, view: JobView) -> list[str]:
+def diagnosis_lines(galaxy: Galaxy, view: JobView) -> list[str]:
     """Return why a job is not well: reasons, last events, and what its unwell programs wrote last."""
     lines = trouble_lines(view)
     events = event_lines(view, time.time(), EVENTS)
@@ -176,11 +176,11 @@ def evidence(galaxy: Galaxy, view: JobView) -> list[str]:
         lines += ["last events:", *(f"  {line}" for line in events)]
     sick = next((pod for pod in view.pods if pod.agent and not pod.healthy and pod.state != "stopped"), None)
     if sick is not None:
-        lines += last_words(galaxy, sick)
+        lines += log_tail(galaxy, sick)
     return [one_line(line) for line in lines]
 
 
-def last_words(galaxy: Galaxy, pod: PodView) -> list[str]:
+def log_tail(galaxy: Galaxy, pod: PodView) -> list[str]:
     """Return the last lines that a pod wrote, if they can be had."""
     text = []
     try:

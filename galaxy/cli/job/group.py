@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import click
 
-from galaxy.cli.lazy import Lazy, LazyGroup
+from galaxy.cli.lazy import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "run": Lazy("galaxy.cli.job.run:run", "Run a job and follow it."),
-    "update": Lazy("galaxy.cli.job.run:update", "Move a job to a new spec, a few pods at a time."),
-    "list": Lazy("galaxy.cli.job.show:list_", "List jobs."),
-    "show": Lazy("galaxy.cli.job.show:show", "Show everything about one job."),
-    "stop": Lazy("galaxy.cli.job.change:stop", "Stop its programs; containers stay."),
-    "start": Lazy("galaxy.cli.job.change:start", "Start them again."),
-    "remove": Lazy("galaxy.cli.job.change:remove", "Remove a job and its containers."),
-    "recover": Lazy("galaxy.cli.job.change:recover", "Deploy failed pods anew."),
-    "validate": Lazy("galaxy.cli.job.file:validate", "Check a job file.", "Job files"),
-    "init": Lazy("galaxy.cli.job.file:init", "Write a commented job file to begin with.", "Job files"),
-    "import": Lazy("galaxy.cli.job.file:import_", "Read a job file of Galaxy 3.", "Job files"),
-    "schema": Lazy("galaxy.cli.job.file:schema", "Print the JSON Schema of job files.", "Job files"),
+    "run": LazyCommand("galaxy.cli.job.run:run", "Run a job and follow it."),
+    "update": LazyCommand("galaxy.cli.job.run:update", "Move a job to a new spec, a few pods at a time."),
+    "list": LazyCommand("galaxy.cli.job.show:list_", "List jobs."),
+    "show": LazyCommand("galaxy.cli.job.show:show", "Show everything about one job."),
+    "stop": LazyCommand("galaxy.cli.job.change:stop", "Stop its programs; containers stay."),
+    "start": LazyCommand("galaxy.cli.job.change:start", "Start them again."),
+    "remove": LazyCommand("galaxy.cli.job.change:remove", "Remove a job and its containers."),
+    "recover": LazyCommand("galaxy.cli.job.change:recover", "Deploy failed pods anew."),
+    "validate": LazyCommand("galaxy.cli.job.files:validate", "Check a job file.", "Job files"),
+    "init": LazyCommand(
+        "galaxy.cli.job.files:init", "Write a commented job file to begin with.", "Job files"
+    ),
+    "import": LazyCommand("galaxy.cli.job.files:import_", "Read a job file of Galaxy 3.", "Job files"),
+    "schema": LazyCommand("galaxy.cli.job.files:schema", "Print the JSON Schema of job files.", "Job files"),
 }
 
 ALIASES = {

@@ -8,7 +8,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options, complete, pod_names
-from galaxy.cli.output import coloured, paint, tell
+from galaxy.cli.output import paint, print_err, wants_colour
 from galaxy.errors import DONE, FAILED, UsageError
 from galaxy.model.api.views import LogChunk
 
@@ -52,12 +52,12 @@ def logs(
             wanted, task=task, stream=stream or "", tail=_count(tail), follow=follow, previous=previous
         ) as chunks,
     ):
-        printer = Printer(prefix=len(chunks.pods) > 1 and not no_prefix, colour=coloured(sys.stdout))
+        printer = Printer(prefix=len(chunks.pods) > 1 and not no_prefix, colour=wants_colour(sys.stdout))
         try:
             for chunk in chunks:
                 if chunk.error:
                     failed = True
-                    tell(f"galaxy: {chunk.error}")
+                    print_err(f"galaxy: {chunk.error}")
                 if chunk.text:
                     sys.stdout.write(printer(chunk))
                     if follow:

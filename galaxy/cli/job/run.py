@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galaxy.cli.job.follow import OVER, follow, outcome, settled_line, stuck
+from galaxy.cli.job.follow import ENDED_STATES, follow, is_stuck, print_outcome, settled_line
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
-from galaxy.cli.output import tell, write
-from galaxy.client.source import source
+from galaxy.cli.output import print_err, print_out
+from galaxy.client.source import job_file
 from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
 from galaxy.model.api.operations import Done
 from galaxy.model.api.views import JobView
@@ -56,22 +56,24 @@ def run(
     path = _path(file, named)
     if detach and (wait or logs):
         raise UsageError("--detach does not go with --wait")
-    spec = source.load(path)
+    spec = job_file.load(path)
     if wait and spec.type is not JobType.BATCH:
         raise UsageError(
             f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
         )
     with target.open() as galaxy:
         done = galaxy.submit(spec, key=key, base=_base(path))
-        warn(done)
+        print_warnings(done)
         if detach:
-            write(f"{done.job} accepted")
+            print_out(f"{done.job} accepted")
             return DONE
         if not quiet:
-            tell(f"{done.job} accepted: {counted(spec.deploy.replica, 'pod')}")
+            print_err(f"{done.job} accepted: {counted(spec.deploy.replica, 'pod')}")
         if wait:
-            return _to_the_end(galaxy, done, timeout_s=timeout, logs=logs, quiet=quiet)
-        return come_up(galaxy, done, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet)
+            return _follow_batch(galaxy, done, timeout_s=timeout, logs=logs, quiet=quiet)
+        return follow_until_running(
+            galaxy, done, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet
+        )
 
 
 @click.command(
@@ -108,37 +110,39 @@ def update(
     the next one goes. Ctrl-C only stops the watching.
     """
     path = _path(file, named)
-    spec = source.load(path)
+    spec = job_file.load(path)
     with target.open() as galaxy:
         done = galaxy.update(spec, name=job, key=key, base=_base(path))
-        warn(done)
+        print_warnings(done)
         if detach:
-            write(f"{done.job} revision {done.revision} accepted")
+            print_out(f"{done.job} revision {done.revision} accepted")
             return DONE
         if not quiet:
-            tell(f"{done.job} revision {done.revision} accepted")
-        return come_up(galaxy, done, timeout_s=timeout, quiet=quiet, known=True)
+            print_err(f"{done.job} revision {done.revision} accepted")
+        return follow_until_running(galaxy, done, timeout_s=timeout, quiet=quiet, known=True)
 
 
-def come_up(galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False) -> int:
+def follow_until_running(
+    galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False
+) -> int:
     """Follow a job until it is settled or cannot become so; return the exit code."""
 
     def over(view: JobView) -> bool:
         if view.summary.revision < done.revision:
             return False
-        return view.settled or view.summary.state in OVER or stuck(view)
+        return view.settled or view.summary.state in ENDED_STATES or is_stuck(view)
 
     if quiet:
-        return outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=over))
+        return print_outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=over))
     view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=known)
-    return outcome(galaxy, view)
+    return print_outcome(galaxy, view)
 
 
-def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
+def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
     """Follow a batch job until it is over; return its own exit code."""
 
     def over(view: JobView) -> bool:
-        return view.summary.state in OVER
+        return view.summary.state in ENDED_STATES
 
     if quiet:
         view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
@@ -146,26 +150,26 @@ def _to_the_end(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bo
         view = follow(galaxy, done.job, timeout_s=timeout_s, until=over)
     if view is None or not over(view):
         if view is not None:
-            tell(f"{done.job} is {view.summary.state} still; stopped watching")
+            print_err(f"{done.job} is {view.summary.state} still; stopped watching")
         return NOT_ALL_RUNNING
     if logs:
         with galaxy.logs(done.job, tail=-1) as stream:
             for chunk in stream:
                 (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
                 if chunk.error:
-                    tell(f"galaxy: warning: {chunk.error}")
+                    print_err(f"galaxy: warning: {chunk.error}")
     code = view.exit_code or 0
     if code or view.summary.state == "failed":
-        outcome(galaxy, view)
+        print_outcome(galaxy, view)
     else:
-        tell(settled_line(view))
+        print_err(settled_line(view))
     return code or (1 if view.summary.state == "failed" else 0)
 
 
-def warn(done: Done) -> None:
+def print_warnings(done: Done) -> None:
     """Print what AppMaster found odd about an accepted change."""
     for warning in done.warnings:
-        tell(f"galaxy: warning: {warning}")
+        print_err(f"galaxy: warning: {warning}")
 
 
 def _base(path: str) -> Path:

@@ -7,10 +7,20 @@ import time
 
 import click
 
-from galaxy.cli.job.follow import evidence
+from galaxy.cli.job.follow import diagnosis_lines
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, all_job_names, cluster_options, complete, output_options
-from galaxy.cli.output import Output, ago, clock, coloured, one_line, paint, paint_state, tell, write
+from galaxy.cli.output import (
+    Output,
+    format_age,
+    format_time,
+    one_line,
+    paint,
+    paint_state,
+    print_err,
+    print_out,
+    wants_colour,
+)
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
 from galaxy.model.api.views import JobView
 from galaxy.units import format_bytes, format_cpu
@@ -36,20 +46,22 @@ def list_(target: Target, output: Output, every: bool) -> None:
     """List jobs."""
     with target.open() as galaxy:
         jobs = galaxy.jobs(all=every)
-    if output.data(jobs, [job.name for job in jobs]):
+    if output.print_data(jobs, [job.name for job in jobs]):
         return
     if not jobs:
-        tell("no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows what is over")
+        print_err(
+            "no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows what is over"
+        )
         return
     titles, rows = job_rows(jobs, time.time(), wide=output.wide)
-    output.table(titles, rows)
+    output.print_table(titles, rows)
 
 
 @click.command(
     cls=Command,
     examples="""\
   galaxy job show web             pods, programs, endpoints, events
-  galaxy job show web -o wide     with addresses, lives and pids
+  galaxy job show web -o wide     with addresses, incarnations and pids
   galaxy job show web -o json     everything, with the spec
 """,
 )
@@ -60,16 +72,16 @@ def show(target: Target, output: Output, job: str) -> None:
     """Show everything about one job: by name, id, or the beginning of an id."""
     with target.open() as galaxy:
         view = galaxy.job(job)
-        if output.data(view, [view.summary.job]):
+        if output.print_data(view, [view.summary.job]):
             return
-        for line in head_lines(view, time.time(), coloured(sys.stdout)):
-            write(line, raw=True)
+        for line in head_lines(view, time.time(), wants_colour(sys.stdout)):
+            print_out(line, raw=True)
         _tables(view, output)
         unwell = not view.settled or view.summary.state in ("failed", "stalled")
         if unwell and view.pods:
             _section("Why")
-            for line in evidence(galaxy, view):
-                write(line)
+            for line in diagnosis_lines(galaxy, view):
+                print_out(line)
 
 
 def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
@@ -91,7 +103,7 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
                    + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")),
         ("Holds", f"cpu {format_cpu(summary.cpu_milli)}, memory {format_bytes(summary.memory_bytes)}, "
                   f"disk {format_bytes(summary.disk_bytes)}"),
-        ("Created", f"{clock(summary.created_s)}, {ago(summary.created_s, now_s) or '0s'} ago"),
+        ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
     texts = [text if name == "State" else one_line(text) for name, text in facts]
     return [
@@ -103,19 +115,19 @@ def _tables(view: JobView, output: Output) -> None:
     now_s = time.time()
     if view.pods:
         _section("Pods")
-        output.table(*pod_rows(view.pods, now_s, wide=output.wide))
+        output.print_table(*pod_rows(view.pods, now_s, wide=output.wide))
     titles, tasks = task_rows(view.pods, now_s)
     if tasks:
         _section("Programs")
-        output.table(titles, tasks)
+        output.print_table(titles, tasks)
     if view.endpoints:
         _section("Endpoints")
-        output.table(*endpoint_rows(view.endpoints))
+        output.print_table(*endpoint_rows(view.endpoints))
     if view.events and view.settled:
         _section("Events")
         for line in event_lines(view, now_s, EVENTS):
-            write(line)
+            print_out(line)
 
 
 def _section(title: str) -> None:
-    write(f"\n{paint(title, 'bold', coloured(sys.stdout))}", raw=True)
+    print_out(f"\n{paint(title, 'bold', wants_colour(sys.stdout))}", raw=True)

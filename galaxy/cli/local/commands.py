@@ -12,14 +12,15 @@ from rich.console import Console
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.local.display import Display
-from galaxy.cli.local.end import end_cluster
-from galaxy.cli.local.example import Example
-from galaxy.cli.local.front import Back, interruptible, start_back
-from galaxy.cli.local.layout import Layout, hold, lives
+from galaxy.cli.local.first_job import FirstJob
+from galaxy.cli.local.layout import Layout, lock_folder
+from galaxy.cli.local.local_cluster import TIMEOUT_MAX_S, TIMEOUT_MIN_S, TIMEOUT_S, ClusterUp, UpOptions
 from galaxy.cli.local.server import without_password
-from galaxy.cli.local.up import TIMEOUT_MAX_S, TIMEOUT_MIN_S, TIMEOUT_S, Up, Wishes
+from galaxy.cli.local.shutdown import stop_cluster
+from galaxy.cli.local.supervisor_process import SupervisorHandle, signals_as_interrupts, start_supervisor
 from galaxy.cli.options import Duration, UidRange
-from galaxy.client.contexts import ClusterFile, default_dir, forget, load_contexts, read_cluster, remember
+from galaxy.client.cluster_file import ClusterFile, default_dir, read_cluster
+from galaxy.client.contexts import load_contexts, remove_context, save_context
 from galaxy.errors import GalaxyError, UsageError
 
 MODES = {
@@ -59,16 +60,16 @@ def up(directory: str | None, detach: bool, job: str | None, **wishes: object) -
     below one folder. In the foreground Ctrl-C ends all of it.
     """
     given = {name.replace("-", "_"): wish for name, wish in wishes.items() if wish is not None}
-    wanted = Wishes(dir=str(_folder(directory)), detach=detach, **given)  # type: ignore[arg-type]
+    wanted = UpOptions(dir=str(_folder(directory)), detach=detach, **given)  # type: ignore[arg-type]
     console = Console(stderr=False)
     layout = Layout(Path(wanted.dir))
     layout.make()
-    held = hold(layout)
+    held = lock_folder(layout)
     if held is None:
         _already(layout, job, console)
         return
-    back = start_back(wanted, layout, held)
-    with interruptible():
+    back = start_supervisor(wanted, layout, held)
+    with signals_as_interrupts():
         try:
             _follow(back, wanted, job, console)
         except KeyboardInterrupt:
@@ -93,7 +94,7 @@ def down(directory: str | None, purge: bool) -> None:
     layout = Layout(_folder(directory or _last()))
     console = Console(stderr=False)
     with Display(console) as display:
-        ran, left = end_cluster(layout, display.show)
+        ran, left = stop_cluster(layout, display.show)
     if left:
         raise GalaxyError(f"cannot end all of the cluster in {layout.root}", details=left.lines())
     _forget(layout)
@@ -121,19 +122,19 @@ def _last() -> str | None:
     """Return the folder of the cluster that was started or chosen last, if it is on this host."""
     with contextlib.suppress(GalaxyError, RuntimeError):
         known = load_contexts()
-        current = known.named(known.current)
+        current = known.get(known.current)
         return current.dir if current and current.dir else None
     return None
 
 
-def _follow(back: Back, wanted: Wishes, job: str | None, console: Console) -> None:
+def _follow(back: SupervisorHandle, wanted: UpOptions, job: str | None, console: Console) -> None:
     """Show the start, run the job, and stay until the end unless detached."""
     with Display(console) as display:
         up = back.until_up(display.show)
     _remember(wanted.dir)
     _say(console, *_told(up))
     if job:
-        Example(up.cluster, Path(job), console).run()
+        FirstJob(up.cluster, Path(job), console).run()
     if wanted.detach:
         _say(console, f"`{_down(up.cluster)}` ends it")
         return
@@ -143,7 +144,7 @@ def _follow(back: Back, wanted: Wishes, job: str | None, console: Console) -> No
     raise GalaxyError("the cluster's supervisor ended", hint=f"see {wanted.dir}/logs/supervisor.log")
 
 
-def _end(back: Back, console: Console) -> None:
+def _end(back: SupervisorHandle, console: Console) -> None:
     """End everything, patiently: a second Ctrl-C does not stop the ending half-way."""
     back.end()
     with Display(console) as display:
@@ -156,7 +157,7 @@ def _end(back: Back, console: Console) -> None:
     back.wait()
 
 
-def _drain(back: Back) -> None:
+def _drain(back: SupervisorHandle) -> None:
     """Wait for the end of a back that has nothing more to say that matters."""
     with contextlib.suppress(GalaxyError):
         back.until_end(lambda _: None)
@@ -169,7 +170,7 @@ def _already(layout: Layout, job: str | None, console: Console) -> None:
     supervisor = (
         next((ref for ref in cluster.processes if ref.name == "supervisor"), None) if cluster else None
     )
-    if cluster is None or supervisor is None or not lives(supervisor):
+    if cluster is None or supervisor is None or not supervisor.is_running():
         raise GalaxyError(
             f"another `galaxy up` or `galaxy down` is at work in {layout.root}", hint="wait a moment"
         )
@@ -178,10 +179,10 @@ def _already(layout: Layout, job: str | None, console: Console) -> None:
     if cluster.flower:
         _say(console, f"Flower       {cluster.flower}")
     if job:
-        Example(cluster, Path(job), console).run()
+        FirstJob(cluster, Path(job), console).run()
 
 
-def _told(up: Up) -> list[str]:
+def _told(up: ClusterUp) -> list[str]:
     cluster = up.cluster
     lines = [f"up in {up.took_s:.1f} s: {cluster.dir}"]
     if MODES.get(cluster.mode, ""):
@@ -205,9 +206,9 @@ def _down(cluster: ClusterFile) -> str:
 def _remember(directory: str) -> None:
     """Make this the cluster that the command line means; a user without a home has no memory."""
     with contextlib.suppress(GalaxyError, OSError, RuntimeError):
-        remember(dir=directory)
+        save_context(dir=directory)
 
 
 def _forget(layout: Layout) -> None:
     with contextlib.suppress(GalaxyError, OSError, RuntimeError):
-        forget(dir=layout.root)
+        remove_context(dir=layout.root)

@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from galaxy.cli.local.supervisor import Happened
+from galaxy.cli.local.supervisor import PartChanged
 from galaxy.units import format_duration
 
 _STYLES: Final = {"ready": "green", "gone": "dim", "died": "red", "starting": "cyan", "stopping": "cyan"}
@@ -23,7 +23,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._parts: dict[str, Happened] = {}
+        self._parts: dict[str, PartChanged] = {}
         self._live = Live(console=console, refresh_per_second=10) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -38,7 +38,7 @@ class Display:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
 
-    def show(self, happened: Happened) -> None:
+    def show(self, happened: PartChanged) -> None:
         """Show one change."""
         self._parts[happened.part] = happened
         if self._live:
@@ -57,6 +57,6 @@ class Display:
         return table
 
     @staticmethod
-    def _detail(happened: Happened) -> str:
+    def _detail(happened: PartChanged) -> str:
         took = f"({format_duration(round(happened.took_s, 1))})" if happened.took_s else ""
         return " ".join(word for word in (happened.detail, took) if word)

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from galaxy import __version__
 from galaxy.cli.lazy import Command
+from galaxy.cli.local.local_cluster import WEB_PORT
 from galaxy.cli.local.server import VERSION_MIN, servers
-from galaxy.cli.local.up import WEB_PORT
 from galaxy.container.host_support import probe
 from galaxy.errors import FAILED
 from galaxy.model.base import Struct, to_plain

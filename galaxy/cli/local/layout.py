@@ -10,7 +10,6 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from galaxy.client.contexts import ProcessRef
 from galaxy.errors import BadMessage, GalaxyError, HostError
 from galaxy.model.base import Struct, decode, encode
 
@@ -125,7 +124,7 @@ class ClusterLock:
             self._handle = -1
 
 
-def hold(layout: Layout) -> ClusterLock | None:
+def lock_folder(layout: Layout) -> ClusterLock | None:
     """Take the folder's lock, or return None when another process has it; ends with the process."""
     handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -134,26 +133,6 @@ def hold(layout: Layout) -> ClusterLock | None:
         os.close(handle)
         return None
     return ClusterLock(handle)
-
-
-def process_ref(name: str, pid: int) -> ProcessRef:
-    """Return what tells this process from a later one with its pid."""
-    return ProcessRef(name=name, pid=pid, start_ticks=start_ticks(pid) or 0)
-
-
-def start_ticks(pid: int) -> int | None:
-    """Return when a process started (field 22 of /proc/PID/stat), None when it is gone or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def lives(ref: ProcessRef) -> bool:
-    """True while the process that ``ref`` names runs."""
-    return start_ticks(ref.pid) == ref.start_ticks
 
 
 class PortRange:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from galaxy.cli.local.process import Child, bound_log
+from galaxy.cli.local.child import Child, truncate_log
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 from galaxy.units import format_duration
@@ -26,7 +26,7 @@ HOUSEKEEPING_S: Final = 5.0
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
-class Happened(Struct, frozen=True, kw_only=True):
+class PartChanged(Struct, frozen=True, kw_only=True):
     """Something to show: ``part`` is now ``state`` (starting, ready, died, stopping, gone)."""
 
     part: str
@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(
         self,
-        tell: Callable[[Happened], None],
+        report: Callable[[PartChanged], None],
         *,
         changed: Callable[[], None],
         lifeline: int = -1,
@@ -57,7 +57,7 @@ class Supervisor:
     ) -> None:
         self.children: dict[str, Child] = {}
         self._logs = set(logs)
-        self._tell = tell
+        self._report = report
         self._changed = changed
         self._selector = selectors.DefaultSelector()
         self._stopping = False
@@ -98,7 +98,7 @@ class Supervisor:
         self.children[child.name] = child
         if child.notifies:
             child.env = {**child.env, "NOTIFY_SOCKET": self.notify_address}
-        self._tell(Happened(part=child.name, state="starting"))
+        self._report(PartChanged(part=child.name, state="starting"))
         self._launch(child)
 
     def await_ready(self, names: Iterable[str], *, timeout_s: float) -> None:
@@ -114,7 +114,7 @@ class Supervisor:
             left = deadline - time.monotonic()
             if left <= 0:
                 late = [self.children[name] for name in waiting]
-                raise too_late(late, timeout_s)
+                raise not_ready_in_time(late, timeout_s)
             self._turn(left)
             for name in waiting:
                 child = self.children[name]
@@ -140,7 +140,7 @@ class Supervisor:
         if not child.ready:
             child.ready = True
             took_s = time.monotonic() - child.started_s
-            self._tell(Happened(part=name, state="ready", detail=detail, took_s=took_s))
+            self._report(PartChanged(part=name, state="ready", detail=detail, took_s=took_s))
 
     def watch(self) -> None:
         """Keep everything running until somebody asks for the end."""
@@ -153,7 +153,7 @@ class Supervisor:
         self._stopping = True
         wanted = [child for name in names if (child := self.children.pop(name, None)) and child.pid]
         for child in wanted:
-            self._tell(Happened(part=child.name, state="stopping"))
+            self._report(PartChanged(part=child.name, state="stopping"))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
@@ -164,7 +164,7 @@ class Supervisor:
                 _ends(child.pidfd, 10.0)
             self._forget(child)
             child.ended(time.monotonic())
-            self._tell(Happened(part=child.name, state="gone"))
+            self._report(PartChanged(part=child.name, state="gone"))
         self._changed()
 
     def _turn(self, timeout_s: float) -> None:
@@ -183,7 +183,7 @@ class Supervisor:
         if now_s >= self._housekeeping_s:
             self._housekeeping_s = now_s + HOUSEKEEPING_S
             for log in {child.log for child in self.children.values()} | self._logs:
-                bound_log(log)
+                truncate_log(log)
         if self._stopping:
             raise Stopped
 
@@ -200,7 +200,7 @@ class Supervisor:
         how = child.ended(time.monotonic())
         pause_s = (child.restart_s or 0.0) - time.monotonic()
         detail = f"{how}; starts again in {pause_s:.1f} s; see {child.log}"
-        self._tell(Happened(part=child.name, state="died", detail=detail))
+        self._report(PartChanged(part=child.name, state="died", detail=detail))
         self._changed()
 
     def _forget(self, child: Child) -> None:
@@ -238,7 +238,7 @@ def _ends(pidfd: int, timeout_s: float) -> bool:
         return bool(selector.select(max(0.0, timeout_s)))
 
 
-def too_late(children: list[Child], timeout_s: float) -> HostError:
+def not_ready_in_time(children: list[Child], timeout_s: float) -> HostError:
     """Say which parts were not ready in the time that they have, and what each said last."""
     hint = "galaxy up --timeout TIME waits longer, if this host is slow"
     return _not_ready(children, f"not ready in {format_duration(timeout_s)}", hint=hint)
@@ -251,6 +251,6 @@ def _not_ready(children: list[Child], why: str, hint: str = "galaxy doctor") -> 
     details = [
         f"{child.name}: {line}" if several else line
         for child in children
-        for line in (*child.last_words(), f"log: {child.log}")
+        for line in (*child.log_tail(), f"log: {child.log}")
     ]
     return HostError(f"{names} {'do' if several else 'does'} not come up: {why}", details=details, hint=hint)

@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from galaxy.cli.lazy import Lazy, LazyGroup
+from galaxy.cli.lazy import LazyCommand, LazyGroup
 from galaxy.cli.options import UidRange
 from galaxy.cli.process.leaders import process_options
-from galaxy.client.contexts import default_dir, join
+from galaxy.client.cluster_file import default_dir
+from galaxy.client.login_urls import join_url
 from galaxy.container.kernel.uid_ranges import RANGE
 from galaxy.errors import UsageError
 from galaxy.ids import HOST
 
 SUBCOMMANDS = {
-    "list": Lazy("galaxy.cli.cluster.agents:list_", "List agents."),
-    "show": Lazy("galaxy.cli.cluster.agents:show", "Show one agent."),
+    "list": LazyCommand("galaxy.cli.cluster.agents:list_", "List agents."),
+    "show": LazyCommand("galaxy.cli.cluster.agents:show", "Show one agent."),
 }
 
 EXAMPLES = """\
@@ -104,7 +105,7 @@ def agent(
     host = name or socket.gethostname()
     if not HOST.fullmatch(host):
         raise UsageError(f'"{host}" is not a name for an agent', hint="--name NAME, letters and digits")
-    url = join("agent", host, url=redis or "", dir=directory or "")
+    url = join_url("agent", host, url=redis or "", dir=directory or "")
     folder = Path(directory) if directory else Path(os.environ.get("GALAXY_DIR") or default_dir())
     low, high = ports
     config = AgentConfig(

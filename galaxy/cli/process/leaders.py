@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Duration
-from galaxy.client.contexts import join
+from galaxy.client.login_urls import join_url
 from galaxy.model.messages.names import APPMASTER, RESMAN
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +73,7 @@ def resman(
     from galaxy.resman.logic.config import patience
     from galaxy.tasks.node import NodeOptions, run_resman
 
-    url = join(RESMAN, url=redis or "", dir=directory or "")
+    url = join_url(RESMAN, url=redis or "", dir=directory or "")
     return run_resman(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
         patience(ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after),
@@ -108,7 +108,7 @@ def appmaster(
     from galaxy.appmaster.logic.config import patience
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
-    url = join(APPMASTER, url=redis or "", dir=directory or "")
+    url = join_url(APPMASTER, url=redis or "", dir=directory or "")
     return run_appmaster(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
         patience(

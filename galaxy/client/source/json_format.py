@@ -8,7 +8,7 @@ from bisect import bisect_right
 from json import decoder
 from typing import Any, Final
 
-from galaxy.client.source.source import DEPTH_MAX, SyntaxDiagnostic
+from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from galaxy.client.source.source import DEPTH_MAX, SyntaxDiagnostic
+from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
 _AT: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)

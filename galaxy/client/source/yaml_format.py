@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from galaxy.client.source.source import DEPTH_MAX, SyntaxDiagnostic
+from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
 NODES_MAX: Final = 20_000

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from galaxy.cli.local.front import interruptible
+from galaxy.cli.local.supervisor_process import signals_as_interrupts
 from galaxy.errors import FAILED, GalaxyError, UsageError
 from galaxy.testing.chaos.engine import Engine
 from galaxy.testing.chaos.faults import FAULTS, chosen
@@ -60,7 +60,7 @@ def chaos(
     folder = None if directory is None else Path(directory).expanduser()
     if folder is not None and (folder / "c").exists():
         raise UsageError(f"{folder / 'c'} is there already", hint="name a new folder")
-    with interruptible(), RealCluster(agents=agents, leaders=leaders, folder=folder) as cluster:
+    with signals_as_interrupts(), RealCluster(agents=agents, leaders=leaders, folder=folder) as cluster:
         click.echo(f"seed {seed}, {len(selected)} faults, a cluster of {agents} agents in {cluster.folder}")
         engine = Engine(cluster, selected, seed=seed, within_s=within_s, tell=click.echo)
         try:

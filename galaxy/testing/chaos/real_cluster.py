@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from galaxy.cli.local.layout import start_ticks
 from galaxy.client import Galaxy
-from galaxy.client.contexts import ClusterFile, login_url, read_cluster
+from galaxy.client.cluster_file import ClusterFile, read_cluster
+from galaxy.client.login_urls import login_url
 from galaxy.errors import GalaxyError, HostError
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.nexus import Nexus, acl, keys
@@ -125,7 +125,7 @@ class RealCluster:
             return self._launchers()
         name = "server" if part == "redis" else part
         refs = [ref for ref in self.file().processes if ref.name == name or ref.name.startswith(f"{name} ")]
-        found = [ref.pid for ref in refs if start_ticks(ref.pid) == ref.start_ticks]
+        found = [ref.pid for ref in refs if ref.is_running()]
         ours = [s.process for s in self.standbys if s.role == part and s.process is not None]
         return found + [process.pid for process in ours if process.poll() is None]
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from galaxy.client import Galaxy
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 from galaxy.model.api.views import AgentView, EndpointView, JobView, PodView
 from tests.support.marks import needs_root
 from tests.support.waiting import until

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 from tests.e2e.cluster.conftest import Cluster, fetched, hello_job, job_file
 from tests.support.waiting import until
 

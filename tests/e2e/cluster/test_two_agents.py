@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from galaxy.cli.local import remains
+from galaxy.cli.local import leftovers
 from tests.support.waiting import until
 
 from .conftest import GALAXY, Cluster, job_file, traces
@@ -65,6 +65,6 @@ def test_second_agent_joins_with_one_command_and_its_programs_outlive_it(
     finally:
         second.terminate()
         second.wait(60)
-        remains.clear(other.folder, [root], timeout_s=30)
+        leftovers.remove(other.folder, [root], timeout_s=30)
     assert traces(other.folder, [root]) == []
     own.down()

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from galaxy.cli.local import remains
+from galaxy.cli.local import leftovers
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
 from galaxy.model.api.views import AgentView, EndpointView
@@ -76,7 +76,7 @@ class Crew(Asking):
             process.kill()
         for process in self._processes.values():
             process.wait(30)
-        left = remains.clear(self.folder, list(self.roots.values()), timeout_s=30)
+        left = leftovers.remove(self.folder, list(self.roots.values()), timeout_s=30)
         shutil.rmtree(self.folder, ignore_errors=True)
         return list(left.lines())
 

@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from galaxy.cli.local import remains
+from galaxy.cli.local import leftovers
 from tests.support import releases
 from tests.support.parts import Parts, parent, release_of, witness
 from tests.support.waiting import until
@@ -115,7 +115,7 @@ def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts
     mixed.start("resman", ours)
     mixed.run(witness("kept", env={"GREETING": "3"}))
     mixed.end()
-    assert not remains.clear(mixed.folder, [f"{mixed.root}-h1", f"{mixed.root}-far"])
+    assert not leftovers.remove(mixed.folder, [f"{mixed.root}-h1", f"{mixed.root}-far"])
 
 
 def _unbroken(lines: list[tuple[int, int]]) -> bool:

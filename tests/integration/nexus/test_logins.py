@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import Refused
 from galaxy.model.api.answers import Answer, Reply

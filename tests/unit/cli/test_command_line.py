@@ -211,8 +211,8 @@ def test_closed_pipe_is_no_traceback() -> None:
 
 
 def test_fault_of_ours_is_one_line_unless_asked(tmp_path: Path) -> None:
-    code = "import galaxy.cli.main as m, galaxy.cli.job.file as f, sys\n" \
-           "f.write = None\nsys.exit(m.run(['job', 'schema']))"  # fmt: skip
+    code = "import galaxy.cli.main as m, galaxy.cli.job.files as f, sys\n" \
+           "f.print_out = None\nsys.exit(m.run(['job', 'schema']))"  # fmt: skip
     env = os.environ | {"GALAXY_DEBUG": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.cli.job.follow import Progress, settled_line, stuck, waiting_for
+from galaxy.cli.job.follow import Progress, is_stuck, settled_line, waiting_for
 from galaxy.cli.tables import event_lines, job_rows, pod_rows, reason_lines, task_rows, trouble_lines
 from galaxy.model.api.views import TaskView
 from galaxy.model.messages.container import Reason
@@ -68,7 +68,7 @@ def test_healthy_pod_of_the_old_revision_is_waited_for() -> None:
     ],
 )
 def test_waiting_ends_when_nothing_more_happens_by_itself(pods: tuple, state: str, expected: bool) -> None:
-    assert stuck(view(*pods, state=state)) is expected
+    assert is_stuck(view(*pods, state=state)) is expected
 
 
 def test_settled_job_is_told_by_its_state() -> None:

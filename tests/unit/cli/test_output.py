@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from galaxy.cli.output import Output, ago, cut, full, one_line, table_lines, tell, write
+from galaxy.cli.output import (
+    Output,
+    format_age,
+    one_line,
+    print_err,
+    print_out,
+    table_lines,
+    truncate,
+    with_all_fields,
+)
 from galaxy.model.api.views import EndpointView, JobSummary
 
 
@@ -22,7 +31,7 @@ def test_headers_can_be_left_out() -> None:
 
 def test_lines_are_cut_to_the_terminal() -> None:
     assert table_lines(["A", "B"], [["abc", "defghij"]], width=8)[1] == "abc  de…"
-    assert cut("abc", 0) == "abc"
+    assert truncate("abc", 0) == "abc"
 
 
 def test_states_are_coloured_without_moving_columns() -> None:
@@ -39,15 +48,15 @@ def test_text_from_elsewhere_cannot_move_the_cursor() -> None:
 def test_lines_that_are_written_keep_their_ends_and_nothing_else_that_moves_the_cursor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write("a\x1b[2J\nb\x9b2J")
-    tell("a\r\x1b]0;x\x07b")
+    print_out("a\x1b[2J\nb\x9b2J")
+    print_err("a\r\x1b]0;x\x07b")
     assert capsys.readouterr() == ("a [2J\nb 2J\n", "a  ]0;x b\n")
 
 
 def test_data_for_machines_is_whole_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     text = "a\x1b[2J\x9b2J\x7f\u00a0é"
     for form in ("json", "yaml"):
-        Output(form).data([text], [])
+        Output(form).print_data([text], [])
         out = capsys.readouterr().out
         assert not {"\x1b", "\x9b", "\x7f"} & set(out)
         assert form == "yaml" or json.loads(out) == [text]
@@ -56,14 +65,14 @@ def test_data_for_machines_is_whole_and_moves_no_cursor(capsys: pytest.CaptureFi
 
 def test_data_for_machines_has_every_field() -> None:
     job = JobSummary(job="a-1", name="a", type="service", state="running", revision=1, replica=1)
-    assert full(job)["healthy"] == 0
+    assert with_all_fields(job)["healthy"] == 0
     endpoint = EndpointView(service="s", pod="a-1.0", address="h", port=1, state="healthy")
-    assert full((endpoint,)) == [
+    assert with_all_fields((endpoint,)) == [
         {"service": "s", "pod": "a-1.0", "address": "h", "port": 1, "state": "healthy"}
     ]
 
 
 def test_times_are_told_relative_and_what_never_was_is_empty() -> None:
-    assert ago(100.0, 165.4) == "1m5s"
-    assert ago(0.0, 165.0) == ""
-    assert ago(200.0, 100.0) == "0s"  # A clock that is ahead of ours.
+    assert format_age(100.0, 165.4) == "1m5s"
+    assert format_age(0.0, 165.0) == ""
+    assert format_age(200.0, 100.0) == "0s"  # A clock that is ahead of ours.

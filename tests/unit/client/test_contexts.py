@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from galaxy.client import contexts
-from galaxy.client.contexts import ClusterFile, ProcessRef
-from galaxy.errors import GalaxyError, NotFound, UsageError
+from galaxy.client.cluster_file import ClusterFile, write_cluster
+from galaxy.errors import NotFound, UsageError
 
 
 @pytest.fixture
@@ -20,102 +20,79 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def running(tmp_path: Path, name: str = "a") -> Path:
     folder = tmp_path / name
     folder.mkdir()
-    contexts.write_cluster(ClusterFile(dir=str(folder), url=f"redis://:x@127.0.0.1:1/{name}"))
+    write_cluster(ClusterFile(dir=str(folder), url=f"redis://:x@127.0.0.1:1/{name}"))
     return folder
-
-
-def test_cluster_file_reads_back_what_was_written(tmp_path: Path) -> None:
-    process = ProcessRef(name="agent", pid=7, start_ticks=99)
-    cluster = ClusterFile(dir=str(tmp_path), url="redis://h", processes=(process,), started_s=1.5)
-    contexts.write_cluster(cluster)
-    assert contexts.read_cluster(tmp_path) == cluster
 
 
 def test_files_with_passwords_are_for_their_owner_only(tmp_path: Path, path: Path) -> None:
     folder = running(tmp_path)
-    contexts.remember(dir=folder, path=path)
+    contexts.save_context(dir=folder, path=path)
     assert (folder / "cluster.json").stat().st_mode & 0o777 == 0o600
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_writing_leaves_no_scratch_file(tmp_path: Path) -> None:
-    folder = running(tmp_path)
-    assert [entry.name for entry in folder.iterdir()] == ["cluster.json"]
-
-
-def test_folder_without_cluster_file_is_not_running(tmp_path: Path) -> None:
-    assert contexts.read_cluster(tmp_path) is None
-    assert contexts.read_cluster(tmp_path / "gone") is None
-
-
-def test_broken_cluster_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cluster.json").write_text("{")
-    with pytest.raises(GalaxyError, match=r"cluster\.json"):
-        contexts.read_cluster(tmp_path)
-
-
 def test_last_remembered_cluster_is_found(tmp_path: Path, path: Path) -> None:
-    contexts.remember(dir=running(tmp_path, "a"), path=path)
-    contexts.remember(dir=running(tmp_path, "b"), path=path)
-    assert contexts.find(environ={}, path=path).dir == str(tmp_path / "b")
+    contexts.save_context(dir=running(tmp_path, "a"), path=path)
+    contexts.save_context(dir=running(tmp_path, "b"), path=path)
+    assert contexts.find_cluster(environ={}, path=path).dir == str(tmp_path / "b")
 
 
 def test_remembering_again_keeps_name_and_adds_nothing(tmp_path: Path, path: Path) -> None:
     folder = running(tmp_path)
-    first = contexts.remember(dir=folder, name="mine", path=path)
-    assert contexts.remember(dir=folder, path=path) == first
+    first = contexts.save_context(dir=folder, name="mine", path=path)
+    assert contexts.save_context(dir=folder, path=path) == first
     assert len(contexts.load_contexts(path).contexts) == 1
 
 
 def test_two_folders_of_one_name_get_two_names(tmp_path: Path, path: Path) -> None:
     for parent in ("x", "y"):
         (tmp_path / parent).mkdir()
-        contexts.remember(dir=running(tmp_path / parent, "same"), path=path)
+        contexts.save_context(dir=running(tmp_path / parent, "same"), path=path)
     assert [c.name for c in contexts.load_contexts(path).contexts] == ["same", "same-2"]
 
 
 def test_order_is_argument_then_environment_then_context(tmp_path: Path, path: Path) -> None:
-    contexts.remember(dir=running(tmp_path, "ctx"), path=path)
+    contexts.save_context(dir=running(tmp_path, "ctx"), path=path)
     env_dir = running(tmp_path, "env")
     environ = {"GALAXY_REDIS": "redis://env", "GALAXY_DIR": str(env_dir)}
-    assert contexts.find(url="redis://arg", environ=environ, path=path).url == "redis://arg"
-    assert contexts.find(context="ctx", environ=environ, path=path).dir == str(tmp_path / "ctx")
-    assert contexts.find(environ=environ, path=path).url == "redis://env"
-    assert contexts.find(environ={"GALAXY_DIR": str(env_dir)}, path=path).dir == str(env_dir)
-    assert contexts.find(environ={}, path=path).dir == str(tmp_path / "ctx")
+    assert contexts.find_cluster(url="redis://arg", environ=environ, path=path).url == "redis://arg"
+    assert contexts.find_cluster(context="ctx", environ=environ, path=path).dir == str(tmp_path / "ctx")
+    assert contexts.find_cluster(environ=environ, path=path).url == "redis://env"
+    assert contexts.find_cluster(environ={"GALAXY_DIR": str(env_dir)}, path=path).dir == str(env_dir)
+    assert contexts.find_cluster(environ={}, path=path).dir == str(tmp_path / "ctx")
 
 
 def test_nothing_known_says_how_to_start(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts.os, "geteuid", lambda: 1000)
     with pytest.raises(NotFound) as caught:
-        contexts.find(environ={"XDG_STATE_HOME": str(tmp_path / "none")}, path=path)
+        contexts.find_cluster(environ={"XDG_STATE_HOME": str(tmp_path / "none")}, path=path)
     assert "galaxy up" in caught.value.hint
 
 
 def test_folder_that_does_not_run_is_named_with_who_named_it(tmp_path: Path, path: Path) -> None:
     with pytest.raises(NotFound, match="no cluster runs in") as caught:
-        contexts.find(environ={"GALAXY_DIR": str(tmp_path)}, path=path)
+        contexts.find_cluster(environ={"GALAXY_DIR": str(tmp_path)}, path=path)
     assert caught.value.details == ("named by GALAXY_DIR",)
 
 
 def test_two_arguments_are_wrong_usage(path: Path) -> None:
     with pytest.raises(UsageError):
-        contexts.find(url="redis://a", context="b", environ={}, path=path)
+        contexts.find_cluster(url="redis://a", context="b", environ={}, path=path)
 
 
 def test_forgetting_current_falls_back_to_newest_of_the_rest(tmp_path: Path, path: Path) -> None:
     for name in ("a", "b", "c"):
-        contexts.remember(dir=running(tmp_path, name), path=path)
-    contexts.forget(dir=tmp_path / "c", path=path)
+        contexts.save_context(dir=running(tmp_path, name), path=path)
+    contexts.remove_context(dir=tmp_path / "c", path=path)
     assert contexts.load_contexts(path).current == "b"
 
 
 def test_url_context_is_named_after_its_host_without_password(path: Path) -> None:
-    assert contexts.remember(url="redis://:secret@db.example:6379/0", path=path).name == "db.example"
+    assert contexts.save_context(url="redis://:secret@db.example:6379/0", path=path).name == "db.example"
 
 
 def test_use_of_unknown_context_lists_the_known(tmp_path: Path, path: Path) -> None:
-    contexts.remember(dir=running(tmp_path), path=path)
+    contexts.save_context(dir=running(tmp_path), path=path)
     with pytest.raises(NotFound) as caught:
-        contexts.use("zzz", path)
+        contexts.use_context("zzz", path)
     assert "known: a" in caught.value.details[0]

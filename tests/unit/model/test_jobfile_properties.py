@@ -10,7 +10,7 @@ import jsonschema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from galaxy.client.source.source import parse
+from galaxy.client.source.job_file import parse
 from galaxy.client.source.yaml_format import write_yaml
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec import parsing, writing

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from galaxy.client.source.source import parse
+from galaxy.client.source.job_file import parse
 from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.schema import schema
 from galaxy.model.jobspec.spec import JobType

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from galaxy.client.contexts import login_url
+from galaxy.client.login_urls import login_url
 from galaxy.errors import UsageError
 from galaxy.nexus.url import address_of, parse
 

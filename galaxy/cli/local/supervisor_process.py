@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from galaxy.cli.local.layout import ClusterLock, Layout
-from galaxy.cli.local.supervisor import Happened
-from galaxy.cli.local.up import LocalCluster, Up, Wishes
+from galaxy.cli.local.local_cluster import ClusterUp, LocalCluster, UpOptions
+from galaxy.cli.local.supervisor import PartChanged
 from galaxy.errors import GalaxyError, error_from
 from galaxy.model.api.answers import Problem
 from galaxy.model.base import Struct, decode, encode
@@ -22,15 +22,15 @@ from galaxy.model.base import Struct, decode, encode
 LINE_BYTES_MAX: Final = 64 * 1024
 
 
-class Word(Struct, frozen=True, kw_only=True):
+class SupervisorMessage(Struct, frozen=True, kw_only=True):
     """What the back says to the front, one JSON line each."""
 
-    happened: Happened | None = None
-    up: Up | None = None
+    happened: PartChanged | None = None
+    up: ClusterUp | None = None
     problem: Problem | None = None
 
 
-class Back:
+class SupervisorHandle:
     """The back, as its front sees it."""
 
     def __init__(self, pid: int, words: int, lifeline: int) -> None:
@@ -39,20 +39,20 @@ class Back:
         self._lifeline = lifeline
         self._buffer = b""
 
-    def words(self) -> Iterator[Word]:
+    def words(self) -> Iterator[SupervisorMessage]:
         """Yield what the back says, until it ends."""
         while True:
             head, newline, rest = self._buffer.partition(b"\n")
             if newline:
                 self._buffer = rest
-                yield decode(head, Word)
+                yield decode(head, SupervisorMessage)
                 continue
             data = os.read(self._words, LINE_BYTES_MAX)
             if not data:
                 return
             self._buffer += data
 
-    def until_up(self, show: Callable[[Happened], None]) -> Up:
+    def until_up(self, show: Callable[[PartChanged], None]) -> ClusterUp:
         """Show what happens until the cluster is up.
 
         Raises:
@@ -67,7 +67,7 @@ class Back:
                 raise _error(word.problem)
         raise GalaxyError("the cluster's supervisor ended before the cluster was up")
 
-    def until_end(self, show: Callable[[Happened], None]) -> None:
+    def until_end(self, show: Callable[[PartChanged], None]) -> None:
         """Show what happens until the back has ended.
 
         Raises:
@@ -94,7 +94,7 @@ class Back:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def signals_as_interrupts() -> Iterator[None]:
     """SIGTERM and SIGHUP are Ctrl-C in here: the cluster ends with its front."""
 
     def interrupt(*_: object) -> NoReturn:
@@ -108,10 +108,10 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def start_back(wishes: Wishes, layout: Layout, held: ClusterLock) -> Back:
+def start_supervisor(wishes: UpOptions, layout: Layout, held: ClusterLock) -> SupervisorHandle:
     """Fork the back, in a session of its own; it holds the folder from now on.
 
-    Unless detached it lives as long as its front: the kernel closes the lifeline whatever
+    Unless detached it runs as long as its front: the kernel closes the lifeline whatever
     ends the front.
     """
     words_out, words_in = os.pipe()
@@ -123,17 +123,19 @@ def start_back(wishes: Wishes, layout: Layout, held: ClusterLock) -> Back:
         if wishes.detach:
             os.close(life_out)
             life_out = -1
-        _be_back(wishes, layout, held, words_in, life_out)
+        _run_supervisor(wishes, layout, held, words_in, life_out)
     held.release()
     os.close(words_in)
     os.close(life_out)
     if wishes.detach:
         os.close(life_in)
         life_in = -1
-    return Back(pid, words_out, life_in)
+    return SupervisorHandle(pid, words_out, life_in)
 
 
-def _be_back(wishes: Wishes, layout: Layout, held: ClusterLock, words: int, lifeline: int) -> NoReturn:
+def _run_supervisor(
+    wishes: UpOptions, layout: Layout, held: ClusterLock, words: int, lifeline: int
+) -> NoReturn:
     """Run the cluster and end the process, without ever returning into the front's code."""
     status = 1
     try:
@@ -141,19 +143,21 @@ def _be_back(wishes: Wishes, layout: Layout, held: ClusterLock, words: int, life
         _redirect(layout)
         os.set_blocking(words, False)
 
-        def say(word: Word) -> None:
+        def say(word: SupervisorMessage) -> None:
             _log(word)
             # A front that went away, or that does not read: nobody to say it to.
             with contextlib.suppress(OSError):
                 os.write(words, encode(word) + b"\n")
 
         try:
-            cluster = LocalCluster(wishes, lambda happened: say(Word(happened=happened)), lifeline)
-            cluster.run(held, lambda up: say(Word(up=up)))
+            cluster = LocalCluster(
+                wishes, lambda happened: say(SupervisorMessage(happened=happened)), lifeline
+            )
+            cluster.run(held, lambda up: say(SupervisorMessage(up=up)))
             status = 0
         except GalaxyError as error:
             problem = Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
-            say(Word(problem=problem))
+            say(SupervisorMessage(problem=problem))
     except BaseException:  # noqa: BLE001  # the last thing this process does is to say why it ends
         traceback.print_exc()
     finally:
@@ -161,7 +165,7 @@ def _be_back(wishes: Wishes, layout: Layout, held: ClusterLock, words: int, life
         os._exit(status)
 
 
-def _log(word: Word) -> None:
+def _log(word: SupervisorMessage) -> None:
     """Write a word into the log; what holds the password is not written."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     if word.happened is not None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +15,7 @@ from galaxy.cli.local.layout import (
     LocalAgent,
     claim_ports,
     free_port,
-    hold,
-    lives,
-    process_ref,
+    lock_folder,
     read_plan,
     write_plan,
 )
@@ -30,11 +25,11 @@ from galaxy.errors import GalaxyError, HostError
 def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    held = hold(layout)
+    held = lock_folder(layout)
     assert held is not None
-    assert hold(layout) is None
+    assert lock_folder(layout) is None
     held.release()
-    again = hold(layout)
+    again = lock_folder(layout)
     assert again is not None
     again.release()
 
@@ -81,14 +76,3 @@ def test_port_that_is_listened_on_is_passed_over() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert free_port(port) > port
-
-
-def test_process_is_known_from_a_later_one_with_its_pid() -> None:
-    own = process_ref("me", os.getpid())
-    assert lives(own)
-    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    ref = process_ref("it", ended.pid)
-    assert lives(ref)
-    ended.communicate(b"\n")
-    assert not lives(ref)
-    assert not lives(process_ref("it", own.pid).__class__(name="it", pid=own.pid, start_ticks=1))

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.cli.local.layout import lives
-from galaxy.cli.local.process import Child, bound_log
-from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor
+from galaxy.cli.local.child import Child, truncate_log
+from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor
 from galaxy.errors import HostError
 
 READY = """
@@ -26,12 +25,12 @@ def ready():
 
 
 @pytest.fixture
-def said() -> list[Happened]:
+def said() -> list[PartChanged]:
     return []
 
 
 @pytest.fixture
-def supervisor(said: list[Happened]) -> Iterator[Supervisor]:
+def supervisor(said: list[PartChanged]) -> Iterator[Supervisor]:
     with Supervisor(said.append, changed=lambda: None) as one:
         yield one
         one.stop(list(one.children), grace_s=1.0)
@@ -46,7 +45,7 @@ def child(tmp_path: Path) -> Callable[..., Child]:
 
 
 def test_child_that_says_ready_is_ready(
-    supervisor: Supervisor, child: Callable[..., Child], said: list[Happened]
+    supervisor: Supervisor, child: Callable[..., Child], said: list[PartChanged]
 ) -> None:
     supervisor.start(child("ready(); time.sleep(60)"))
     supervisor.await_ready(["part"], timeout_s=60)
@@ -129,7 +128,7 @@ def test_stop_kills_a_child_that_ignores_sigterm(supervisor: Supervisor, child: 
     assert ref is not None
     began = time.monotonic()
     supervisor.stop(["part"], grace_s=0.3)
-    assert not lives(ref)
+    assert not ref.is_running()
     assert time.monotonic() - began < 20  # It sleeps for a minute.
 
 
@@ -153,9 +152,9 @@ def test_log_over_its_bound_is_kept_once_and_emptied(tmp_path: Path) -> None:
     with log.open("a") as writer:
         writer.write("x" * 1000)
         writer.flush()
-        assert bound_log(log, bytes_max=1000)
+        assert truncate_log(log, bytes_max=1000)
         writer.write("after")
         writer.flush()
     assert log.read_text() == "after"
     assert (tmp_path / "part.log.1").read_text() == "x" * 1000
-    assert not bound_log(log, bytes_max=1000)
+    assert not truncate_log(log, bytes_max=1000)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.client.source import source
+from galaxy.client.source import job_file
 from galaxy.errors import SpecError, UsageError
 
 YAML = """\
@@ -38,7 +38,7 @@ env.A = "b"
 
 
 def line(text: str, format: str, *path: str | int) -> tuple[int, int]:
-    return tuple(source.parse(text, name="x", format=format).marks[path])  # type: ignore[return-value]
+    return tuple(job_file.parse(text, name="x", format=format).marks[path])  # type: ignore[return-value]
 
 
 def test_yaml_places_are_those_of_keys_and_items() -> None:
@@ -62,7 +62,7 @@ def test_toml_places_are_found_through_tables_lists_and_strings() -> None:
 
 def test_every_value_of_every_format_has_a_place() -> None:
     for text, format in ((YAML, "yaml"), (JSON, "json"), (TOML, "toml")):
-        read = source.parse(text, name="x", format=format)
+        read = job_file.parse(text, name="x", format=format)
         missing = [path for path in paths(read.tree) if path not in read.marks]
         assert missing == []
 
@@ -96,7 +96,7 @@ def paths(tree: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
 )
 def test_wrong_syntax_is_told_with_line_and_column(text: str, format: str, place: str, word: str) -> None:
     with pytest.raises(SpecError) as caught:
-        source.parse(text, name="x", format=format)
+        job_file.parse(text, name="x", format=format)
     assert caught.value.details[0].startswith(f"{place}: ")
     assert word in caught.value.details[0]
 
@@ -110,21 +110,21 @@ def test_wrong_syntax_is_told_with_line_and_column(text: str, format: str, place
     ],
 )  # fmt: skip
 def test_yaml_scalars_follow_the_core_schema(text: str, value: object) -> None:
-    assert source.parse(f"a: {text}", name="x", format="yaml").tree == {"a": value}
+    assert job_file.parse(f"a: {text}", name="x", format="yaml").tree == {"a": value}
 
 
 def test_aliases_are_written_out_but_not_into_billions() -> None:
-    tree = source.parse("a: &x {b: 1}\nc: *x", name="x", format="yaml").tree
+    tree = job_file.parse("a: &x {b: 1}\nc: *x", name="x", format="yaml").tree
     assert tree == {"a": {"b": 1}, "c": {"b": 1}}
     levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))
     with pytest.raises(SpecError) as caught:
-        source.parse(f"a0: &a0 [x]\n{levels}", name="x", format="yaml")
+        job_file.parse(f"a0: &a0 [x]\n{levels}", name="x", format="yaml")
     assert "aliases written out" in caught.value.details[0]
 
 
 def test_alias_that_holds_itself_ends() -> None:
     with pytest.raises(SpecError) as caught:
-        source.parse("a: &x [*x]", name="x", format="yaml")
+        job_file.parse("a: &x [*x]", name="x", format="yaml")
     assert "levels" in caught.value.details[0]
 
 
@@ -133,7 +133,7 @@ def test_alias_that_holds_itself_ends() -> None:
 )
 def test_depths_without_bottom_are_refused(text: str, format: str) -> None:
     with pytest.raises(SpecError):
-        source.parse(text, name="x", format=format)
+        job_file.parse(text, name="x", format=format)
 
 
 @pytest.mark.parametrize(
@@ -141,33 +141,33 @@ def test_depths_without_bottom_are_refused(text: str, format: str) -> None:
     [('\n {"a": 1}', "json"), ("[a]\nb=1", "toml"), ("a = 1", "toml"), ("a: b = c", "yaml")],
 )
 def test_format_without_suffix_is_told_by_the_look(text: str, format: str) -> None:
-    assert source.parse(text, name="x").format == format
+    assert job_file.parse(text, name="x").format == format
 
 
 def test_file_is_read_by_its_suffix(tmp_path: Path) -> None:
     for name, text in (("a.yaml", "a: 1"), ("a.yml", "a: 1"), ("a.json", '{"a": 1}'), ("a.toml", "a = 1")):
         (tmp_path / name).write_text(text)
-        assert source.read(str(tmp_path / name)).tree == {"a": 1}
+        assert job_file.read(str(tmp_path / name)).tree == {"a": 1}
 
 
 def test_missing_unknown_long_and_binary_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="No such file"):
-        source.read(str(tmp_path / "none.yaml"))
+        job_file.read(str(tmp_path / "none.yaml"))
     with pytest.raises(UsageError, match="format"):
-        source.read(str(tmp_path / "job.xml"))
-    (tmp_path / "big.yaml").write_bytes(b"#" * (source.FILE_BYTES_MAX + 1))
+        job_file.read(str(tmp_path / "job.xml"))
+    (tmp_path / "big.yaml").write_bytes(b"#" * (job_file.FILE_BYTES_MAX + 1))
     with pytest.raises(SpecError, match="longer than 512 KiB"):
-        source.read(str(tmp_path / "big.yaml"))
+        job_file.read(str(tmp_path / "big.yaml"))
     (tmp_path / "bin.yaml").write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(SpecError, match="line 2 is not UTF-8"):
-        source.read(str(tmp_path / "bin.yaml"))
+        job_file.read(str(tmp_path / "bin.yaml"))
 
 
 def test_problems_of_a_file_have_its_name_and_lines(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("name: web\ndeploy:\n  replcia: 2\npod:\n  tasks:\n    - cpu: 1\n      memory: 64M\n")
     with pytest.raises(SpecError) as caught:
-        source.load(str(path))
+        job_file.load(str(path))
     assert caught.value.details == (
         f"{path}:3:3: `deploy.replcia`: unknown field; did you mean `replica`?",
         f"{path}:6:7: `pod.tasks[0].start`: is missing",

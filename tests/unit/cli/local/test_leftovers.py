@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.cli.local import remains
+from galaxy.cli.local import leftovers
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_part_that_names_the_folder_is_found_and_killed(
 ) -> None:
     part = _sleeper("galaxy.container.launcher.server", "--state", f"{tmp_path}/agent/h")
     started.append(part)
-    assert part.pid in remains.look(tmp_path, []).processes
-    left = remains.clear(tmp_path, [], timeout_s=5)
+    assert part.pid in leftovers.find(tmp_path, []).processes
+    left = leftovers.remove(tmp_path, [], timeout_s=5)
     assert not left
     assert part.wait(5) == -signal.SIGKILL
 
@@ -55,9 +55,9 @@ def test_child_of_a_part_is_found_with_it(tmp_path: Path, started: list[subproce
     started.append(part)
     assert part.stdout is not None
     grandchild = int(part.stdout.readline())
-    assert {part.pid, grandchild} <= set(remains.look(tmp_path, []).processes)
-    assert not remains.clear(tmp_path, [], timeout_s=5)
-    assert not os.path.exists(f"/proc/{grandchild}") or remains.start_ticks(grandchild) is None
+    assert {part.pid, grandchild} <= set(leftovers.find(tmp_path, []).processes)
+    assert not leftovers.remove(tmp_path, [], timeout_s=5)
+    assert not os.path.exists(f"/proc/{grandchild}") or not leftovers.start_ticks(grandchild)
 
 
 def test_editor_of_a_file_in_the_folder_is_left_alone(
@@ -67,16 +67,16 @@ def test_editor_of_a_file_in_the_folder_is_left_alone(
     started.append(near)
     other = _sleeper("galaxy.container.launcher.server", "--state", f"{tmp_path}-2/agent/h")
     started.append(other)
-    assert not remains.look(tmp_path, [])
-    remains.clear(tmp_path, [], timeout_s=1)
+    assert not leftovers.find(tmp_path, [])
+    leftovers.remove(tmp_path, [], timeout_s=1)
     assert near.poll() is None
     assert other.poll() is None
 
 
 def test_down_itself_and_its_shell_are_never_counted(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from galaxy.cli.local import remains;"
-        "print(bool(remains.look(Path(sys.argv[2]), [])))"
+        "import sys; from pathlib import Path; from galaxy.cli.local import leftovers;"
+        "print(bool(leftovers.find(Path(sys.argv[2]), [])))"
     )
     said = subprocess.run(
         [sys.executable, "-c", code, "galaxy.cli.main", str(tmp_path)],
@@ -89,7 +89,7 @@ def test_down_itself_and_its_shell_are_never_counted(tmp_path: Path) -> None:
 
 def test_end_of_processes_is_awaited() -> None:
     process = subprocess.Popen(["sleep", "60"])
-    assert not remains.await_end([process.pid], 0.05)
+    assert not leftovers.await_end([process.pid], 0.05)
     process.kill()
-    assert remains.await_end([process.pid], 5)
+    assert leftovers.await_end([process.pid], 5)
     process.wait()

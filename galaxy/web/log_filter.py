@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-PAUSE_S: Final = 300.0
+REPEAT_AFTER_S: Final = 300.0
 
 
-class Seldom(logging.Filter):
-    """Passes a line that says the same as the last one only every ``PAUSE_S``.
+class RepeatedLineFilter(logging.Filter):
+    """Passes a line that says the same as the last one only every ``REPEAT_AFTER_S``.
 
     Flower tries once a second to hear events of a Redis that takes no writes, and says so each time.
     """
@@ -25,7 +25,7 @@ class Seldom(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether to write ``record``."""
         text, now_s = record.getMessage(), self._now_s()
-        if text == self._last and now_s - self._at_s < PAUSE_S:
+        if text == self._last and now_s - self._at_s < REPEAT_AFTER_S:
             return False
         self._last, self._at_s = text, now_s
         return True

@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 
 from galaxy.cli.lazy import Command, LazyGroup
-from galaxy.cli.output import write
-from galaxy.client.contexts import find, join, login_url, read_cluster
+from galaxy.cli.output import print_out
+from galaxy.client.cluster_file import read_cluster
+from galaxy.client.contexts import find_cluster
+from galaxy.client.login_urls import join_url, login_url
 from galaxy.errors import HostError, UsageError
 from galaxy.nexus import acl
 from galaxy.nexus.url import address_of
@@ -56,7 +58,7 @@ def acl_(secret: Path | None, hosts: tuple[str, ...], server: str, sentinel: boo
     if secret is None:
         raise UsageError("no secret named", hint="galaxy redis secret FILE, then --secret FILE")
     text = acl.file(_read(secret), hosts, setinfo=acl.knows_setinfo(server), sentinel=sentinel)
-    write(text.rstrip("\n"), raw=True)
+    print_out(text.rstrip("\n"), raw=True)
 
 
 @redis.command(cls=Command)
@@ -66,7 +68,7 @@ def password(login: str, secret: Path | None) -> None:
     """Print the password of a login of Redis' own parts, for masterauth and sentinel auth-pass."""
     if secret is None:
         raise UsageError("no secret named", hint=f"galaxy redis password {login} --secret FILE")
-    write(acl.password(_read(secret), login))
+    print_out(acl.password(_read(secret), login))
 
 
 @redis.command(cls=Command)
@@ -86,14 +88,14 @@ def url(role: str, host: str, secret: Path | None, at: str | None, directory: st
         raise UsageError("--secret and --at go together")
     if secret is not None and at is not None:
         address_of(at)
-        write(login_url(at, _read(secret), role, host))
+        print_out(login_url(at, _read(secret), role, host))
     elif role == acl.ADMIN:
-        cluster = read_cluster(find(dir=directory).dir)
+        cluster = read_cluster(find_cluster(dir=directory).dir)
         if cluster is None or not cluster.secret:
             raise UsageError("its logins are not ours: the cluster uses a Redis of its own")
-        write(login_url(cluster.url, cluster.secret, role))
+        print_out(login_url(cluster.url, cluster.secret, role))
     else:
-        write(join(role, host, dir=directory))
+        print_out(join_url(role, host, dir=directory))
 
 
 def _read(path: Path) -> str:

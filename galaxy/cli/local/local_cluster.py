@@ -17,7 +17,7 @@ import msgspec
 
 from galaxy import __version__
 from galaxy.cli.local import server as servers
-from galaxy.cli.local.end import PARTS_GRACE_S, SERVER_GRACE_S, end_agents, take_over
+from galaxy.cli.local.child import Child
 from galaxy.cli.local.layout import (
     ClusterLock,
     ClusterPlan,
@@ -26,13 +26,13 @@ from galaxy.cli.local.layout import (
     PortRange,
     claim_ports,
     free_port,
-    process_ref,
     read_plan,
     write_plan,
 )
-from galaxy.cli.local.process import Child
-from galaxy.cli.local.supervisor import Happened, Stopped, Supervisor, too_late
-from galaxy.client.contexts import ClusterFile, login_url, remove_cluster, write_cluster
+from galaxy.cli.local.shutdown import PARTS_GRACE_S, SERVER_GRACE_S, stop_agents, stop_stale_parts
+from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor, not_ready_in_time
+from galaxy.client.cluster_file import ClusterFile, ProcessRef, remove_cluster, write_cluster
+from galaxy.client.login_urls import login_url
 from galaxy.container.host_support import probe
 from galaxy.container.kernel.uid_ranges import RANGE
 from galaxy.errors import HostError, Unreachable
@@ -51,7 +51,7 @@ WEB_PORT: Final = 5555
 LEADERS: Final = ("resman", "appmaster")
 
 
-class Wishes(Struct, frozen=True, kw_only=True):
+class UpOptions(Struct, frozen=True, kw_only=True):
     """What the person who typed ``galaxy up`` asked for; empty and 0 mean: choose."""
 
     dir: str
@@ -69,14 +69,14 @@ class Wishes(Struct, frozen=True, kw_only=True):
     detach: bool = False
 
 
-def remembered(wishes: Wishes, old: ClusterPlan | None) -> Wishes:
+def with_saved_server(wishes: UpOptions, old: ClusterPlan | None) -> UpOptions:
     """Return ``wishes`` with the foreign server that the folder was used with, unless another is named."""
     if old is None or not old.redis_url or wishes.redis or wishes.server:
         return wishes
     return msgspec.structs.replace(wishes, redis=old.redis_url)
 
 
-class Up(Struct, frozen=True, kw_only=True):
+class ClusterUp(Struct, frozen=True, kw_only=True):
     """The cluster is up; what there is to tell about it."""
 
     cluster: ClusterFile
@@ -88,21 +88,21 @@ class Up(Struct, frozen=True, kw_only=True):
 class LocalCluster:
     """A cluster in one folder, run by this process until somebody asks for the end."""
 
-    def __init__(self, wishes: Wishes, tell: Callable[[Happened], None], lifeline: int) -> None:
+    def __init__(self, wishes: UpOptions, report: Callable[[PartChanged], None], lifeline: int) -> None:
         self.layout = Layout(Path(wishes.dir))
-        self.wishes = wishes = remembered(wishes, read_plan(self.layout))
+        self.wishes = wishes = with_saved_server(wishes, read_plan(self.layout))
         self.mode = probe().mode
-        self._tell = tell
+        self._report = report
         self._started_s = time.time()
         # Before anything of a cluster that still runs here is ended: there may be no server for it.
         self._server = None if wishes.redis else self._choose_server()
         self._ranges: list[PortRange] = []
         own_log = self.layout.logs / "supervisor.log"
-        self._supervisor = Supervisor(tell, changed=self._write, lifeline=lifeline, logs=[own_log])
-        take_over(self.layout)
+        self._supervisor = Supervisor(report, changed=self._write, lifeline=lifeline, logs=[own_log])
+        stop_stale_parts(self.layout)
         self._plan = self._make_plan()
 
-    def run(self, held: ClusterLock, up: Callable[[Up], None]) -> None:
+    def run(self, held: ClusterLock, up: Callable[[ClusterUp], None]) -> None:
         """Bring everything up, call ``up``, watch over it, and end all of it.
 
         Raises:
@@ -124,13 +124,13 @@ class LocalCluster:
     def _start(self) -> None:
         started = time.monotonic()
         if self._plan.redis_url:
-            self._tell(Happened(part="server", state="starting"))
+            self._report(PartChanged(part="server", state="starting"))
             url = self._url(acl.ADMIN)
             Nexus.connect(url, name="galaxy-up").close()  # A server that never answered is not remembered.
             write_plan(self.layout, self._plan)
             detail = f"yours, {servers.without_password(url)}"
-            self._tell(
-                Happened(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
+            self._report(
+                PartChanged(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
             )
         else:
             write_plan(self.layout, self._plan)
@@ -175,10 +175,10 @@ class LocalCluster:
             except Unreachable as error:
                 if time.monotonic() < deadline:
                     continue
-                raise too_late([child], self.wishes.timeout_s) from error
+                raise not_ready_in_time([child], self.wishes.timeout_s) from error
             self._supervisor.mark_ready("server", f"{self._server} on 127.0.0.1:{port}")
             return
-        raise HostError(f"{self._server} ends at once", details=child.last_words(), hint="galaxy doctor")
+        raise HostError(f"{self._server} ends at once", details=child.log_tail(), hint="galaxy doctor")
 
     def _end(self) -> None:
         """End everything; programs first get SIGTERM, the server goes last."""
@@ -186,7 +186,7 @@ class LocalCluster:
         parts = [name for name in children if name != "server"]
         self._supervisor.stop(parts, grace_s=PARTS_GRACE_S)
         roots = [agent.cgroup_root for agent in self._plan.agents]
-        left = end_agents(self.layout, roots, mode=self.mode, tell=self._tell)
+        left = stop_agents(self.layout, roots, mode=self.mode, report=self._report)
         self._supervisor.stop([name for name in children if name == "server"], grace_s=SERVER_GRACE_S)
         for ports in self._ranges:
             ports.release()
@@ -278,12 +278,12 @@ class LocalCluster:
             detached=self.wishes.detach,
             token=self._plan.token,
             secret="" if self._plan.redis_url else self._plan.password,
-            processes=(process_ref("supervisor", os.getpid()), *refs),
+            processes=(ProcessRef.of("supervisor", os.getpid()), *refs),
         )
         write_cluster(self._file)
 
-    def _is_up(self) -> Up:
-        return Up(
+    def _is_up(self) -> ClusterUp:
+        return ClusterUp(
             cluster=self._file,
             agents=tuple(agent.name for agent in self._plan.agents),
             server=str(self._server or servers.without_password(self._plan.redis_url)),

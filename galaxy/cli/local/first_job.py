@@ -14,8 +14,8 @@ from typing import Final
 from rich.console import Console
 
 from galaxy.client import Galaxy
-from galaxy.client.contexts import ClusterFile
-from galaxy.client.source.source import load
+from galaxy.client.cluster_file import ClusterFile
+from galaxy.client.source.job_file import load
 from galaxy.errors import GalaxyError, NotFound
 from galaxy.model.api.views import EndpointView
 
@@ -23,7 +23,7 @@ ANSWER_BYTES_MAX: Final = 2000
 FETCH_S: Final = 5.0
 
 
-class Example:
+class FirstJob:
     """One job file on one cluster."""
 
     def __init__(self, cluster: ClusterFile, path: Path, console: Console) -> None:

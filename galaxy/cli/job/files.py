@@ -9,7 +9,7 @@ import click
 
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import file_argument
-from galaxy.cli.output import FORMATS, tell, write
+from galaxy.cli.output import FORMATS, print_err, print_out
 from galaxy.errors import GalaxyError, SpecError, UsageError
 from galaxy.ids import NAME
 from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, mark_of
@@ -28,22 +28,22 @@ from galaxy.model.jobspec.spec import JobType
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
 def validate(files: tuple[str, ...], quiet: bool) -> None:
     """Check job files and report every problem, each with its line."""
-    from galaxy.client.source import source
+    from galaxy.client.source import job_file
     from galaxy.model.jobspec.rules import advice
 
     wrong: list[SpecError] = []
     for file in files:
         try:
-            spec = source.load(file)
+            spec = job_file.load(file)
         except SpecError as error:
             wrong.append(error)
             continue
         for line in advice(spec):
-            tell(f"galaxy: warning: {file}: {line}")
+            print_err(f"galaxy: warning: {file}: {line}")
         if not quiet:
-            write(f"{file}: job {spec.name} is valid")
+            print_out(f"{file}: job {spec.name} is valid")
     for other in wrong[:-1]:
-        tell(f"galaxy: {other}")
+        print_err(f"galaxy: {other}")
     if wrong:
         raise wrong[-1]
 
@@ -96,21 +96,21 @@ def import_(file: str, target: str | None) -> None:
 
     What it misspells, and what has no meaning any more, becomes a warning on stderr.
     """
-    from galaxy.client.source import source
+    from galaxy.client.source import job_file
     from galaxy.client.source.yaml_format import write_yaml
     from galaxy.model.jobspec import galaxy3, parsing, writing
     from galaxy.model.jobspec.diagnostics import error_of
 
-    old = source.read(file)
+    old = job_file.read(file)
     adopted = galaxy3.import_galaxy3(old.tree)
     for warning in _in_order(adopted.warnings, old.marks):
-        tell(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
+        print_err(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
     reading = parsing.read(adopted.tree)
     later = [flaw for flaw in reading.flaws if flaw.unsupported]
     if len(later) < len(reading.flaws):
         raise error_of(reading.flaws, name=old.name, marks={})
     for flaw in later:
-        tell(f"galaxy: warning: {flaw}")
+        print_err(f"galaxy: warning: {flaw}")
     put(
         f"# Imported from {Path(old.name).name}, a job of Galaxy 3.\n"
         + write_yaml(writing.write(reading.spec)),
@@ -123,13 +123,13 @@ def schema() -> None:
     """Print the JSON Schema of job files, for editors to complete them by."""
     from galaxy.model.jobspec import schema as made
 
-    write(json.dumps(made.schema(), indent=2))
+    print_out(json.dumps(made.schema(), indent=2))
 
 
 def put(text: str, target: str | None) -> None:
     """Print ``text``, or write it to a file that is not there yet."""
     if target is None:
-        write(text.rstrip("\n"), raw=True)
+        print_out(text.rstrip("\n"), raw=True)
         return
     if target in FORMATS:
         hint = f"-o {target}.yaml, or > FILE"
@@ -141,7 +141,7 @@ def put(text: str, target: str | None) -> None:
         raise UsageError(f"{target} exists already", hint="another name, or remove it first") from error
     except OSError as error:
         raise GalaxyError(f"cannot write {target}: {error.strerror}") from error
-    tell(f"wrote {target}")
+    print_err(f"wrote {target}")
 
 
 def _in_order(flaws: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from galaxy.cli.local.layout import process_ref
-from galaxy.client.contexts import ProcessRef
+from galaxy.client.cluster_file import ProcessRef
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
@@ -65,7 +64,7 @@ class Child:
             os.close(handle)
         self.pid = self._popen.pid
         self.pidfd = os.pidfd_open(self.pid)
-        self.ref = process_ref(self.name, self.pid)
+        self.ref = ProcessRef.of(self.name, self.pid)
         self.ready = False
         self.started_s = now_s
         self.restart_s = None
@@ -85,7 +84,7 @@ class Child:
         self.restarts += 1
         return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
 
-    def last_words(self, lines: int = 5) -> tuple[str, ...]:
+    def log_tail(self, lines: int = 5) -> tuple[str, ...]:
         """Return the end of its log."""
         try:
             with self.log.open("rb") as file:
@@ -96,7 +95,7 @@ class Child:
         return tuple(line for line in text.splitlines() if line.strip())[-lines:]
 
 
-def bound_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
+def truncate_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
     """Keep a log below twice ``bytes_max``: copy it to ``.1`` and empty it where it is.
 
     Its writers hold it open for appending, so they go on at its new start. A line that is

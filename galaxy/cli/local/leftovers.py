@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from galaxy.cli.local.layout import start_ticks
+from galaxy.container.kernel.processes import start_ticks
 from galaxy.model.base import Struct
 
 _MODULES: Final = re.compile(rb"(^|/)galaxy$|^galaxy\.[a-z_.]+$")
@@ -25,7 +25,7 @@ _LOOP_CLR_FD: Final = 0x4C01
 _MNT_DETACH: Final = 2
 
 
-class Remains(Struct, frozen=True, kw_only=True):
+class Leftovers(Struct, frozen=True, kw_only=True):
     """What is left of a cluster, each as a person would look for it."""
 
     processes: tuple[int, ...] = ()
@@ -47,9 +47,9 @@ class Remains(Struct, frozen=True, kw_only=True):
         return tuple(f"{kind}: {', '.join(names)}" for kind, names in kinds if names)
 
 
-def look(root: Path, cgroup_roots: Sequence[str]) -> Remains:
+def find(root: Path, cgroup_roots: Sequence[str]) -> Leftovers:
     """Return what is left of the cluster in folder ``root`` with these cgroup roots."""
-    return Remains(
+    return Leftovers(
         processes=tuple(sorted(_processes(root, cgroup_roots))),
         cgroups=tuple(str(path) for top in _tops(cgroup_roots) for path in _tree(top)),
         mounts=tuple(_mounts(root)),
@@ -57,7 +57,7 @@ def look(root: Path, cgroup_roots: Sequence[str]) -> Remains:
     )
 
 
-def clear(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) -> Remains:
+def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) -> Leftovers:
     """Kill, unmount, detach and remove what is left; return what resists."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -72,7 +72,7 @@ def clear(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) -
             _detach(loop)
         for top in _tops(cgroup_roots):
             _remove_tree(top)
-        left = look(root, cgroup_roots)
+        left = find(root, cgroup_roots)
         if not left or time.monotonic() >= deadline:
             return left
         # The kernel finishes some of it a moment later (lazy unmounts, reaping) and tells nobody.
@@ -123,7 +123,7 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
             argv = Path(entry.path, "cmdline").read_bytes().split(b"\0")
             cgroups = Path(entry.path, "cgroup").read_text()
             parents[pid] = int(Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1])
-            if start_ticks(pid) is None:
+            if not start_ticks(pid):
                 continue
             if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
                 ours.add(pid)
@@ -132,7 +132,7 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
     grew = True
     while grew:
         more = {pid for pid, parent in parents.items() if parent in ours and pid not in ours} - spared
-        more = {pid for pid in more if start_ticks(pid) is not None}
+        more = {pid for pid in more if start_ticks(pid)}
         ours |= more
         grew = bool(more)
     return ours

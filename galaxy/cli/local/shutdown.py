@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from galaxy.cli.local import remains
-from galaxy.cli.local.layout import Layout, hold, lives, read_plan
-from galaxy.cli.local.remains import Remains
-from galaxy.cli.local.supervisor import Happened
-from galaxy.client.contexts import ClusterFile, read_cluster, remove_cluster
+from galaxy.cli.local import leftovers
+from galaxy.cli.local.layout import Layout, lock_folder, read_plan
+from galaxy.cli.local.leftovers import Leftovers
+from galaxy.cli.local.supervisor import PartChanged
+from galaxy.client.cluster_file import ClusterFile, read_cluster, remove_cluster
 from galaxy.container.kernel import uid_ranges
 from galaxy.container.launcher.protocol import Destroyed, LauncherLost
 from galaxy.container.runtime import Living, Runtime
@@ -28,29 +28,29 @@ SERVER_GRACE_S: Final = 10.0
 SUPERVISOR_S: Final = 60.0
 
 
-def end_agents(
-    layout: Layout, cgroup_roots: Sequence[str], *, mode: str, tell: Callable[[Happened], None]
-) -> Remains:
+def stop_agents(
+    layout: Layout, cgroup_roots: Sequence[str], *, mode: str, report: Callable[[PartChanged], None]
+) -> Leftovers:
     """End every container and launcher, and return what resists; no agent may run any more.
 
     Each program is asked first (SIGTERM to its PID 1), then its launcher takes the container
     down; what is left after that, of whatever death, is killed and removed.
     """
     states = sorted(path for path in layout.agents.glob("*") if path.is_dir())
-    tell(Happened(part="containers", state="stopping"))
+    report(PartChanged(part="containers", state="stopping"))
     for state, root in zip(states, _roots_of(layout, states, cgroup_roots), strict=True):
         # Whatever goes wrong with a launcher, the sweep below does not need it.
         with contextlib.suppress(OSError, GalaxyError):
             if any((state / name).is_dir() and any((state / name).iterdir()) for name in ("c", "garbage")):
                 _end_launcher(state, root, mode)
-    left = remains.clear(layout.root, cgroup_roots)
+    left = leftovers.remove(layout.root, cgroup_roots)
     with contextlib.suppress(OSError, GalaxyError):
         uid_ranges.sweep()
-    tell(Happened(part="containers", state="gone"))
+    report(PartChanged(part="containers", state="gone"))
     return left
 
 
-def end_cluster(layout: Layout, tell: Callable[[Happened], None]) -> tuple[bool, Remains]:
+def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple[bool, Leftovers]:
     """End the cluster in a folder from outside: by its supervisor, or piece by piece without it.
 
     Returns whether anything ran, and what is left of it.
@@ -60,15 +60,15 @@ def end_cluster(layout: Layout, tell: Callable[[Happened], None]) -> tuple[bool,
     """
     cluster, plan = read_cluster(layout.root), read_plan(layout)
     roots = [agent.cgroup_root for agent in plan.agents] if plan else []
-    if cluster is None and not remains.look(layout.root, roots):
-        return False, Remains()
+    if cluster is None and not leftovers.find(layout.root, roots):
+        return False, Leftovers()
     if cluster is not None:
         _end_supervisor(cluster)
-    held = hold(layout)
+    held = lock_folder(layout)
     if held is None:
         raise GalaxyError(f"another `galaxy up` or `galaxy down` is at work in {layout.root}")
     try:
-        left = _end_parts(layout, cluster, roots, tell)
+        left = _end_parts(layout, cluster, roots, report)
     finally:
         held.release()
     if not left:
@@ -77,46 +77,50 @@ def end_cluster(layout: Layout, tell: Callable[[Happened], None]) -> tuple[bool,
 
 
 def _end_parts(
-    layout: Layout, cluster: ClusterFile | None, roots: Sequence[str], tell: Callable[[Happened], None]
-) -> Remains:
+    layout: Layout, cluster: ClusterFile | None, roots: Sequence[str], report: Callable[[PartChanged], None]
+) -> Leftovers:
     """End what a supervisor that is gone has left behind, the server last."""
-    refs = [ref for ref in cluster.processes if lives(ref)] if cluster else []
+    refs = [ref for ref in cluster.processes if ref.is_running()] if cluster else []
     parts = [ref for ref in refs if ref.name != "server"]
     for ref in parts:
-        tell(Happened(part=ref.name, state="stopping"))
+        report(PartChanged(part=ref.name, state="stopping"))
     _terminate([ref.pid for ref in parts], grace_s=PARTS_GRACE_S)
-    left = Remains()
-    if refs or remains.look(layout.root, roots):
-        left = end_agents(layout, roots, mode=cluster.mode if cluster else "full", tell=tell)
+    left = Leftovers()
+    if refs or leftovers.find(layout.root, roots):
+        left = stop_agents(layout, roots, mode=cluster.mode if cluster else "full", report=report)
     _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
     return left
 
 
-def take_over(layout: Layout) -> None:
+def stop_stale_parts(layout: Layout) -> None:
     """End the parts that a supervisor which is gone has left running; containers live on.
 
     For a new supervisor that holds the folder: its own parts take the place of these.
     """
     cluster = read_cluster(layout.root)
-    refs = [ref for ref in cluster.processes if ref.pid != os.getpid() and lives(ref)] if cluster else []
+    refs = (
+        [ref for ref in cluster.processes if ref.pid != os.getpid() and ref.is_running()] if cluster else []
+    )
     _terminate([ref.pid for ref in refs if ref.name != "server"], grace_s=PARTS_GRACE_S)
     _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
 
 
 def _end_supervisor(cluster: ClusterFile) -> None:
-    supervisor = next((ref for ref in cluster.processes if ref.name == "supervisor" and lives(ref)), None)
+    supervisor = next(
+        (ref for ref in cluster.processes if ref.name == "supervisor" and ref.is_running()), None
+    )
     if supervisor is not None:
-        remains.kill([supervisor.pid], signal.SIGTERM)
-        if not remains.await_end([supervisor.pid], SUPERVISOR_S):
-            remains.kill([supervisor.pid], signal.SIGKILL)
-            remains.await_end([supervisor.pid], 5.0)
+        leftovers.kill([supervisor.pid], signal.SIGTERM)
+        if not leftovers.await_end([supervisor.pid], SUPERVISOR_S):
+            leftovers.kill([supervisor.pid], signal.SIGKILL)
+            leftovers.await_end([supervisor.pid], 5.0)
 
 
 def _terminate(pids: Sequence[int], *, grace_s: float) -> None:
-    remains.kill(pids, signal.SIGTERM)
-    if not remains.await_end(pids, grace_s):
-        remains.kill(pids, signal.SIGKILL)
-        remains.await_end(pids, 5.0)
+    leftovers.kill(pids, signal.SIGTERM)
+    if not leftovers.await_end(pids, grace_s):
+        leftovers.kill(pids, signal.SIGKILL)
+        leftovers.await_end(pids, 5.0)
 
 
 def _roots_of(layout: Layout, states: Sequence[Path], cgroup_roots: Sequence[str]) -> list[str]:
@@ -131,8 +135,8 @@ def _end_launcher(state: Path, cgroup_root: str, mode: str) -> None:
     runtime.start()
     try:
         living = runtime.living()
-        remains.kill([one.pid for one in living], signal.SIGTERM)
-        remains.await_end([one.pid for one in living], PROGRAMS_GRACE_S)
+        leftovers.kill([one.pid for one in living], signal.SIGTERM)
+        leftovers.await_end([one.pid for one in living], PROGRAMS_GRACE_S)
         _destroy(runtime, living)
         runtime.stop_launcher()
     finally:
@@ -145,7 +149,7 @@ def _destroy(runtime: Runtime, living: Sequence[Living]) -> None:
         runtime.destroy(container, incarnation)
     deadline = time.monotonic() + DESTROY_S
     while waiting and (left := deadline - time.monotonic()) > 0:
-        if not remains.readable(runtime.fileno(), left):
+        if not leftovers.readable(runtime.fileno(), left):
             return
         for event in runtime.events():
             if isinstance(event, Destroyed):

@@ -1,0 +1,44 @@
+"""Redis URLs with the login of a role: what a process needs to join a cluster."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from galaxy.client.cluster_file import read_cluster
+from galaxy.client.contexts import find_cluster
+
+
+def login_url(url: str, secret: str, role: str, host: str = "") -> str:
+    """Return ``url`` with the login of ``role`` instead of any login it has; see ``nexus.acl``."""
+    from galaxy.nexus import acl
+
+    scheme, split, rest = url.partition("://")
+    user = acl.login(role, host)
+    where, slash, query = re.split(r"([/?]|$)", rest, maxsplit=1)
+    return f"{scheme}{split}{user}:{acl.password(secret, user)}@{where.rpartition('@')[2]}{slash}{query}"
+
+
+def join_url(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
+    """Return the URL with which a process of ``role`` joins: ``url``, GALAXY_REDIS, or the folder's.
+
+    In a folder of ``galaxy up`` each role has its own login. The login of an agent is created
+    in Redis when it does not exist yet.
+
+    Raises:
+        NotFound: no cluster is named, or it does not run.
+        Unreachable: its server does not answer.
+    """
+    from galaxy.nexus import Nexus, acl
+
+    named = url or os.environ.get("GALAXY_REDIS", "")
+    if named:
+        return named
+    chosen = find_cluster(dir=dir)
+    cluster = read_cluster(chosen.dir) if chosen.dir else None
+    if cluster is None or not cluster.secret:
+        return chosen.url
+    if role == acl.AGENT:
+        with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-join") as nexus:
+            nexus.make_login(role, cluster.secret, host)
+    return login_url(cluster.url, cluster.secret, role, host)
