@@ -18,7 +18,7 @@ from galaxy.agent.housekeeping import Housekeeping
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.inventory import UsageSampler, describe, inventory, kernel_boot
 from galaxy.agent.logic import AgentLogic
-from galaxy.agent.logic.events import ClockSeen
+from galaxy.agent.logic.events import RedisClockRead
 from galaxy.agent.logic.records import HostedPhase, container_key
 from galaxy.agent.loop import AgentLoop
 from galaxy.agent.packages.cache import Packages
@@ -104,10 +104,10 @@ class AgentService:
             )
             logic = AgentLogic(self._info)
             self._store.load(logic.tables)
-            logic.loaded()
+            logic.resume()
             if mode == FULL and not config.run_user:
                 self._claimed = True
-                logic.give_uids(*claim(config.state, config.uids, 2 * config.containers_max))
+                logic.set_uid_range(*claim(config.state, config.uids, 2 * config.containers_max))
             self._runtime = Runtime(config.state, cgroup_root=config.cgroup_root, mode=mode)
             self._runtime.start()
         except BaseException:
@@ -149,7 +149,7 @@ class AgentService:
             stuck_s=self._inbox.oldest_s,
             pods=lambda: self._chores.usage,
             trouble=lambda: self._loop.trouble,
-            clock=lambda redis_s: self._inbox.put(ClockSeen(redis_s=redis_s)),
+            clock=lambda redis_s: self._inbox.put(RedisClockRead(redis_s=redis_s)),
         )
         self._sessions = Sessions(
             self._nexus,

@@ -14,7 +14,7 @@ from typing import Final
 
 from galaxy.agent.config import AgentConfig
 from galaxy.agent.inbox import AgentInbox
-from galaxy.agent.logic.events import UsageSeen
+from galaxy.agent.logic.events import UsageMeasured
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.packages.cache import Packages
 from galaxy.container.runtime import Runtime
@@ -108,7 +108,7 @@ class Housekeeping:
             cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
             measured[container] = (cpu_milli, usage.memory_bytes)
             self._inbox.put(
-                UsageSeen(
+                UsageMeasured(
                     container=container,
                     incarnation=int(incarnation),
                     cpu_milli=cpu_milli,

@@ -19,9 +19,9 @@ from galaxy.agent.host_ports import Reservations, sockets_seen
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.effects import (
-    Connect,
-    Deliver,
-    Disconnect,
+    ConnectWorker,
+    DeliverOrder,
+    DisconnectWorker,
     Effect,
     LaunchContainer,
     QuitWorker,
@@ -34,7 +34,7 @@ from galaxy.agent.logic.events import (
     ContainerLaunched,
     ContainerLaunchFailed,
     HostInspected,
-    PortsSeen,
+    PortsScanned,
     PortsUnavailable,
     RunningContainer,
     ShutdownRequested,
@@ -154,7 +154,7 @@ class AgentLoop:
         """Step until nothing is left to take in, writing before acting."""
         while True:
             batch, self._events = self._events, []
-            if self._logic.wants_ports(batch):
+            if self._logic.needs_port_scan(batch):
                 batch.insert(0, self._ports_seen())
             effects = self._logic.step(now_s, batch)
             changes = [change for table in self._logic.tables.values() for change in table.changes()]
@@ -188,7 +188,7 @@ class AgentLoop:
 
     def _changed(self) -> None:
         self.digests = self._logic.digests()
-        self.lives = {held.key: held.phase for held in self._logic.held()}
+        self.lives = {held.key: held.phase for held in self._logic.hosted_containers()}
         self._reservations.keep_only(self._logic.ports())
         if self.lives:
             self.empty.clear()
@@ -229,12 +229,12 @@ class AgentLoop:
             RunningContainer(container=one.container, incarnation=one.incarnation, pid=one.pid)
             for one in self._runtime.living()
         )
-        return HostInspected(living=tuple(living), rebooted=self._rebooted)
+        return HostInspected(running=tuple(living), rebooted=self._rebooted)
 
-    def _ports_seen(self) -> PortsSeen:
+    def _ports_seen(self) -> PortsScanned:
         listening, used = sockets_seen()
         others = self._reservations.others()
-        return PortsSeen(listening=listening | others, used=used | others)
+        return PortsScanned(listening=listening | others, used=used | others)
 
     # ---- what is owed
 
@@ -242,15 +242,15 @@ class AgentLoop:
         for effect in effects:
             match effect:
                 case LaunchContainer():
-                    self._launch(effect.held)
+                    self._launch(effect.hosted)
                 case RemoveContainer():
                     self._runtime.destroy(effect.container, effect.incarnation)
-                case Connect():
+                case ConnectWorker():
                     path = self._runtime.socket_path(effect.container, effect.incarnation)
                     self._links.connect(effect.container, effect.incarnation, path)
-                case Disconnect():
+                case DisconnectWorker():
                     self._links.disconnect(effect.container, effect.incarnation)
-                case Deliver():
+                case DeliverOrder():
                     self._links.deliver(effect.container, effect.incarnation, effect.order)
                 case QuitWorker():
                     self._links.quit(effect.container, effect.incarnation, effect.stop_timeout)
@@ -334,7 +334,7 @@ def compact(events: Sequence[Struct]) -> list[Struct]:
             last[container_key(event.container, event.incarnation)] = index
     kept = []
     for index, event in enumerate(events):
-        if isinstance(event, PortsSeen):
+        if isinstance(event, PortsScanned):
             continue
         if (
             isinstance(event, WorkerReported)

@@ -39,17 +39,17 @@ from galaxy.worker_entry.logic.effects import (
     EndContainer,
     KillTask,
     PlacePackages,
-    Probe,
+    RunProbe,
     RunReload,
     StagePackages,
     StartProgram,
     StopProgram,
-    Terminate,
+    TerminateTask,
 )
-from galaxy.worker_entry.logic.events import Event, Ordered, QuitAsked, StopCommandEnded, Ticked
+from galaxy.worker_entry.logic.events import Event, OrderReceived, QuitRequested, StopCommandEnded, Ticked
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod
-from galaxy.worker_entry.logic.report import found
+from galaxy.worker_entry.logic.records import SupervisedPod
+from galaxy.worker_entry.logic.report import observe
 from galaxy.worker_entry.processes import kill_descendants
 from galaxy.worker_entry.programs import Programs
 from galaxy.worker_entry.spawn import Spawner
@@ -68,7 +68,7 @@ class AppWorker:
         self.done = False
         self._config = config
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
-        self._pod = Pod(known=tuple(self._cgroups))
+        self._pod = SupervisedPod(known=tuple(self._cgroups))
         self._events: deque[Event] = deque()
         self._stepping = False
         self._wake: Timer | None = None
@@ -155,7 +155,7 @@ class AppWorker:
                 )
             case StopProgram():
                 self._stop(effect)
-            case Terminate():
+            case TerminateTask():
                 self._programs.signal(effect.task, signal.SIGTERM)
             case KillTask():
                 self._kill(effect)
@@ -165,7 +165,7 @@ class AppWorker:
                 self._deployments.place(effect, self._cgroups[effect.task])
             case CancelDeploy():
                 self._deployments.cancel(effect.task)
-            case Probe():
+            case RunProbe():
                 self._commands.probe(effect, self._spec(effect.task))
             case RunReload():
                 self._commands.reload(effect, self._spec(effect.task))
@@ -174,9 +174,9 @@ class AppWorker:
 
     def _stop(self, effect: StopProgram) -> None:
         name, run = effect.task, effect.run
-        if not effect.spare:
+        if not effect.keep_execs:
             self._execs.kill_all(name)
-        self._programs.leave(name, run, kill=False, spare=effect.spare)
+        self._programs.leave(name, run, kill=False, keep_execs=effect.keep_execs)
         if effect.spec.stop:
             self._commands.run(
                 effect.spec,
@@ -188,13 +188,13 @@ class AppWorker:
             self._programs.signal(name, signal.SIGTERM)
 
     def _kill(self, effect: KillTask) -> None:
-        if not effect.spare:
+        if not effect.keep_execs:
             self._execs.kill_all(effect.task)
-        self._programs.leave(effect.task, effect.run, kill=True, spare=effect.spare)
+        self._programs.leave(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
 
-    def _spared(self, name: str, spare: bool) -> set[int]:
+    def _spared(self, name: str, keep_execs: bool) -> set[int]:
         """Return the roots of processes in a task's cgroup that are not its program's."""
-        return self._deployments.pids(name) | (self._execs.keepers() if spare else set())
+        return self._deployments.pids(name) | (self._execs.keepers() if keep_execs else set())
 
     # ---- what comes in
 
@@ -226,7 +226,7 @@ class AppWorker:
                 "foreign-order", f"an order for {order.pod}, incarnation {order.incarnation}: not for {ours}"
             )
             return
-        self.feed(Ordered(order=order))
+        self.feed(OrderReceived(order=order))
 
     def _exec(self, packet: Exec, files: list[int]) -> None:
         spec, order = self._spec(packet.task), self._pod.order
@@ -251,7 +251,7 @@ class AppWorker:
         self._quit(order.stop_timeout if order else 0.0)
 
     def _quit(self, stop_timeout_s: float) -> None:
-        self.feed(QuitAsked(stop_timeout_s=stop_timeout_s))
+        self.feed(QuitRequested(stop_timeout_s=stop_timeout_s))
         self.loop.after(stop_timeout_s + QUIT_MARGIN_S, lambda: self._perform(EndContainer()))
 
     def _reap(self) -> None:
@@ -291,12 +291,12 @@ class AppWorker:
         config = self._config
         # Inside a PID namespace our own pid is 1; only the agent knows the host's.
         pid = 0 if config.isolated else os.getpid()
-        return found(
+        return observe(
             self._pod, pod_id=config.container, incarnation=config.incarnation, pid=pid, ports=config.ports
         )
 
     def _spec(self, name: str) -> TaskSpec | None:
-        return next((task.live or task.spec for task in self._pod.tasks if task.name == name), None)
+        return next((task.running_spec or task.spec for task in self._pod.tasks if task.name == name), None)
 
     def _environment(self, spec: TaskSpec) -> dict[str, str]:
         assert self._pod.order is not None, "nothing is started before an order"

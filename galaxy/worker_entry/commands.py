@@ -9,8 +9,8 @@ from typing import Final
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.worker import WorkerConfig
 from galaxy.worker_entry.event_loop import Loop
-from galaxy.worker_entry.logic.effects import Probe, RunReload
-from galaxy.worker_entry.logic.events import Event, Probed, ReloadEnded
+from galaxy.worker_entry.logic.effects import RunProbe, RunReload
+from galaxy.worker_entry.logic.events import Event, ProbeAnswered, ReloadEnded
 from galaxy.worker_entry.probes import NetworkProbe
 from galaxy.worker_entry.processes import signal_all
 from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
@@ -99,12 +99,14 @@ class Commands:
         else:
             done(0, "")
 
-    def probe(self, effect: Probe, spec: TaskSpec | None) -> None:
+    def probe(self, effect: RunProbe, spec: TaskSpec | None) -> None:
         """Ask once how a task's program is."""
         check = effect.check
 
         def answer(ok: bool, detail: str) -> None:
-            self._done(Probed(task=effect.task, run=effect.run, probe=effect.probe, ok=ok, detail=detail))
+            self._done(
+                ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=ok, detail=detail)
+            )
 
         if spec is None:
             return

@@ -87,12 +87,12 @@ class Deployments:
     def place(self, effect: PlacePackages, cgroup: TaskCgroup) -> None:
         """Move what was staged in place, and withdraw what is not wanted any more."""
         self.cancel(effect.task)
-        deployment = _Deployment(effect.task, effect.deploy, effect.wanted, cgroup)
+        deployment = _Deployment(effect.task, effect.deploy, effect.required, cgroup)
         deployment.placing = True
         self._running[effect.task] = deployment
         work = [
-            (where, [package for package in effect.wanted if self._path(package) == where])
-            for where in sorted({self._path(package) for package in (*effect.wanted, *effect.before)})
+            (where, [package for package in effect.required if self._path(package) == where])
+            for where in sorted({self._path(package) for package in (*effect.required, *effect.before)})
         ]
 
         def move() -> None:

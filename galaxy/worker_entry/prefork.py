@@ -1,6 +1,6 @@
 """Starting a program without a fork: by the child that the launcher has made for it ahead of time.
 
-AppWorker tells it the container's config at birth, and later, once, what to run. Then the child does
+AppWorker tells it the container's config at birth, and later, once, what to run. AfterStop the child does
 what a fork of AppWorker would have done, and becomes the program.
 """
 

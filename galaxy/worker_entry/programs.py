@@ -11,7 +11,7 @@ from galaxy.model.messages.pod import Exit
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 from galaxy.worker_entry.environment import task_id
 from galaxy.worker_entry.event_loop import Loop, Timer
-from galaxy.worker_entry.logic.events import Emptied, Event, ProgramEnded, ProgramStarted
+from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
 from galaxy.worker_entry.prefork import PreforkedProgram
 from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
 from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
@@ -24,8 +24,8 @@ _LOOK_AGAIN_S: Final = (0.02, 1.0)
 class Programs:
     """The program of each task: that of now, or the last one.
 
-    ``spared(task, spare)`` are processes that are not the program's: of its deployment, and with
-    ``spare`` of commands that people run beside it.
+    ``spared(task, keep_execs)`` are processes that are not the program's: of its deployment, and with
+    ``keep_execs`` of commands that people run beside it.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Programs:
 
     def signal(self, name: str, number: int) -> None:
         """Signal all processes of a task but those of commands that people run beside it."""
-        signal_all(self._members(name, spare=True), number)
+        signal_all(self._members(name, keep_execs=True), number)
 
-    def leave(self, name: str, run: int, *, kill: bool, spare: bool) -> None:
-        """Wait until no process of a task is left, and kill them if ``kill``; then it is ``Emptied``."""
+    def leave(self, name: str, run: int, *, kill: bool, keep_execs: bool) -> None:
+        """Wait until no process of a task is left, and kill them if ``kill``; then it is ``TaskEmptied``."""
         if name not in self._cgroups:  # A task that the container has no room for never ran.
-            self._done(Emptied(task=name, run=run))
+            self._done(TaskEmptied(task=name, run=run))
             return
         program = self._program(name)
         leaving = program.leaving
@@ -87,7 +87,7 @@ class Programs:
             program.forget_leaving()
             leaving = program.leaving = _Leaving(run)
         leaving.kill = leaving.kill or kill
-        leaving.spare = spare
+        leaving.keep_execs = keep_execs
         leaving.pause_s = _LOOK_AGAIN_S[0]
         self._look(name)
 
@@ -119,9 +119,9 @@ class Programs:
         exit_ = Exit(at_s=time.time(), code=code, signal=number, core=core, oom=oom)
         self._done(ProgramEnded(task=name, run=run, exit=exit_))
 
-    def _members(self, name: str, *, spare: bool) -> set[int]:
+    def _members(self, name: str, *, keep_execs: bool) -> set[int]:
         program = self._program(name)
-        spared = self._spared(name, spare)
+        spared = self._spared(name, keep_execs)
         return members(self._cgroups[name], program.pid, task_id(self._container, name), spared)
 
     def _look(self, name: str) -> None:
@@ -130,12 +130,12 @@ class Programs:
         if leaving is None:
             return
         cgroup = self._cgroups[name]
-        pids = self._members(name, spare=leaving.spare)
+        pids = self._members(name, keep_execs=leaving.keep_execs)
         if not pids and not program.alive:
             program.forget_leaving()
             if leaving.kill:
                 set_pids_max(cgroup, cgroup.pids_max)
-            self._done(Emptied(task=name, run=leaving.run))
+            self._done(TaskEmptied(task=name, run=leaving.run))
             return
         if leaving.kill:
             set_pids_max(cgroup, 0)
@@ -168,6 +168,6 @@ class _Leaving:
     def __init__(self, run: int) -> None:
         self.run = run
         self.kill = False
-        self.spare = True
+        self.keep_execs = True
         self.pause_s = _LOOK_AGAIN_S[0]
         self.timer: Timer | None = None

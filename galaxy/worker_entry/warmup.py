@@ -29,10 +29,10 @@ from galaxy.model.messages.worker import (
     WorkerLog,
 )
 from galaxy.worker_entry.environment import environment
-from galaxy.worker_entry.logic.events import Ordered, ProgramEnded, ProgramStarted
+from galaxy.worker_entry.logic.events import OrderReceived, ProgramEnded, ProgramStarted
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod
-from galaxy.worker_entry.logic.report import found
+from galaxy.worker_entry.logic.records import SupervisedPod
+from galaxy.worker_entry.logic.report import observe
 
 _NAME: Final = "rehearsal"
 REHEARSED: Final = WorkerConfig(
@@ -60,12 +60,12 @@ def warm_up() -> None:
         Quit(),
     ):
         decode(encode(heard), ToWorker)  # type: ignore[arg-type]
-    pod = Pod(known=(_NAME,))
+    pod = SupervisedPod(known=(_NAME,))
     ended = ProgramEnded(task=_NAME, run=1, exit=Exit(at_s=0.0, code=1))
-    for event in (Ordered(order=order), ProgramStarted(task=_NAME, run=1, at_s=0.0), ended):
+    for event in (OrderReceived(order=order), ProgramStarted(task=_NAME, run=1, at_s=0.0), ended):
         pod, _ = step(pod, event, 0.0)
         wake_s(pod)
-    report = Report(pod=found(pod, pod_id=_NAME, incarnation=1, pid=0, ports={}))
+    report = Report(pod=observe(pod, pod_id=_NAME, incarnation=1, pid=0, ports={}))
     want = WantPackage(request=1, source="file:///rehearsal", version="1")
     for said in (report, want, ExecStarted(request=1), WorkerLog(reason=Reason(code=_NAME))):
         decode(encode(said), FromWorker)  # type: ignore[arg-type]

@@ -15,11 +15,11 @@ from galaxy.agent.logic.events import (
     ContainerLaunched,
     ContainerLaunchFailed,
     HostInspected,
-    PortsSeen,
+    PortsScanned,
     PortsUnavailable,
     ReportPublished,
     ShutdownRequested,
-    UsageSeen,
+    UsageMeasured,
     WorkerConnected,
     WorkerLost,
     WorkerReported,
@@ -35,7 +35,8 @@ from tests.unit.agent.build import Driven, create, creates, destroys, order, ord
 SELF = st.sampled_from(
     [
         ContainerLaunched, ContainerLaunchFailed, ContainerEnded, ContainerDestroyed, PortsUnavailable,
-        HostInspected, WorkerConnected, WorkerLost, WorkerReported, UsageSeen, PortsSeen, ShutdownRequested,
+        HostInspected, WorkerConnected, WorkerLost, WorkerReported, UsageMeasured,
+        PortsScanned, ShutdownRequested,
     ]
 ).flatmap(hostile)  # fmt: skip
 ORDERS = st.sampled_from([ContainerOrders, PodOrders]).flatmap(hostile)
@@ -77,7 +78,7 @@ class Agent(Driven):
             for effect in effects:
                 encode(effect)
                 if isinstance(effect, LaunchContainer):
-                    assert effect.held.key in self.logic.tables["held"]
+                    assert effect.hosted.key in self.logic.tables["containers"]
                 if isinstance(effect, RemoveContainer):
                     assert effect.incarnation is not None
             self.check(before)
@@ -87,21 +88,22 @@ class Agent(Driven):
                 self.step(ReportPublished(role=role, ok=len(events) % 2 == 0))
             self.logic.digests()
             self.logic.wake_s()
-            self.logic.wants_ports(events)
+            self.logic.needs_port_scan(events)
 
     def running(self) -> set[str]:
-        return {held.key for held in self.logic.held() if held.phase in ("launching", "ready")}
+        hosted = self.logic.hosted_containers()
+        return {entry.key for entry in hosted if entry.phase in ("launching", "ready")}
 
     def check(self, before: set[str]) -> None:
         """Assert that no container has two lives that are not ending, and that no port has two owners."""
         logic = self.logic
         for table in logic.tables.values():
             check_indexes(table)
-        mine = [held for held in logic.held() if held.phase in ("launching", "ready")]
-        names = [held.container for held in mine]
+        mine = [hosted for hosted in logic.hosted_containers() if hosted.phase in ("launching", "ready")]
+        names = [hosted.container for hosted in mine]
         assert len(names) == len(set(names)), "two lives of one container"
-        given = [port for held in mine if held.key not in before for port in held.ports.values()]
-        owned = [port for held in mine if held.key in before for port in held.ports.values()]
+        given = [port for hosted in mine if hosted.key not in before for port in hosted.ports.values()]
+        owned = [port for hosted in mine if hosted.key in before for port in hosted.ports.values()]
         assert not set(given) & set(owned), "a port is given twice"
         assert len(mine) <= logic.info.containers_max
 
@@ -123,7 +125,7 @@ def test_agent_carries_on_from_its_table_whatever_it_was_told(first: list[Any], 
     assert {name: dict(sorted(rows.items())) for name, rows in before.items()} == snapshot(again.logic.tables)
     next_life = Agent(again.logic)
     next_life.disk, next_life.now_s = again.disk, again.now_s
-    next_life.step(HostInspected(living=()))
+    next_life.step(HostInspected(running=()))
     next_life.play(then)
 
 

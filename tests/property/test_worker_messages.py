@@ -12,18 +12,18 @@ from galaxy.model.base import decode, encode
 from galaxy.model.messages.pod import PodOrder
 from galaxy.worker_entry.logic import events
 from galaxy.worker_entry.logic.effects import KillTask, StartProgram
-from galaxy.worker_entry.logic.events import Event, Ordered
+from galaxy.worker_entry.logic.events import Event, OrderReceived
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod
-from galaxy.worker_entry.logic.report import found
+from galaxy.worker_entry.logic.records import SupervisedPod
+from galaxy.worker_entry.logic.report import observe
 from tests.property.effort import examples
 from tests.property.nouns import hostile
 from tests.unit.worker_entry.conftest import make_spec
 
 KINDS = (
-    events.QuitAsked, events.Ticked, events.PackagesStaged, events.PackagesPlaced, events.DeployFailed,
-    events.ProgramStarted, events.ProgramEnded, events.Emptied, events.Probed, events.StopCommandEnded,
-    events.ReloadEnded,
+    events.QuitRequested, events.Ticked, events.PackagesStaged, events.PackagesPlaced, events.DeployFailed,
+    events.ProgramStarted, events.ProgramEnded, events.TaskEmptied, events.ProbeAnswered,
+    events.StopCommandEnded, events.ReloadEnded,
 )  # fmt: skip
 
 
@@ -35,12 +35,12 @@ def about_us(event: Any, run: int) -> Any:
     return msgspec.structs.replace(event, **changes)
 
 
-def sane(order: PodOrder, generation: int) -> Ordered:
-    return Ordered(order=msgspec.structs.replace(order, generation=generation, tasks=(make_spec(),)))
+def sane(order: PodOrder, generation: int) -> OrderReceived:
+    return OrderReceived(order=msgspec.structs.replace(order, generation=generation, tasks=(make_spec(),)))
 
 
 EVENTS: st.SearchStrategy[Event] = st.one_of(
-    hostile(PodOrder).map(lambda order: Ordered(order=order)),
+    hostile(PodOrder).map(lambda order: OrderReceived(order=order)),
     st.builds(sane, hostile(PodOrder), st.integers(0, 9)),
     st.sampled_from(KINDS).flatmap(hostile),
     st.builds(about_us, st.sampled_from(KINDS).flatmap(hostile), st.integers(0, 4)),
@@ -51,7 +51,7 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 @examples(120)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 9.0, 700.0]), EVENTS), max_size=14))
 def test_no_events_make_a_pod_raise_or_start_a_program_twice(story: list[tuple[float, Event]]) -> None:
-    pod, now_s, runs = Pod(known=("main",)), 1000.0, set()
+    pod, now_s, runs = SupervisedPod(known=("main",)), 1000.0, set()
     for seconds, event in story:
         now_s += seconds
         before = encode(pod)
@@ -67,6 +67,6 @@ def test_no_events_make_a_pod_raise_or_start_a_program_twice(story: list[tuple[f
                 assert any(task.name == effect.task for task in after.tasks)
             assert decode(encode(effect), type(effect)) == effect
         pod = after
-        report = found(pod, pod_id="web.0", incarnation=1, pid=1, ports={})
+        report = observe(pod, pod_id="web.0", incarnation=1, pid=1, ports={})
         assert decode(encode(report), type(report)) == report
         assert wake_s(pod) is None or isinstance(wake_s(pod), float)

@@ -8,13 +8,13 @@ from typing import Any
 from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.effects import Effect, PublishReports, WriteLog
 from galaxy.agent.logic.events import (
-    ClockSeen,
     ContainerEvent,
     HostInspected,
-    PortsSeen,
+    PortsScanned,
+    RedisClockRead,
     ReportPublished,
     ShutdownRequested,
-    UsageSeen,
+    UsageMeasured,
     WorkerConnected,
     WorkerLost,
     WorkerReported,
@@ -33,7 +33,7 @@ from galaxy.model.stored.table import Table
 
 
 class AgentLogic:
-    """What is ordered and held, and what follows from the next event.
+    """What is ordered and hosted, and what follows from the next event.
 
     The shell loads ``tables``, calls ``loaded``, then for every batch of events ``step``;
     writes what changed; only then carries the effects out and publishes what ``flush`` gives.
@@ -41,39 +41,39 @@ class AgentLogic:
     clock, in seconds.
     """
 
-    def __init__(self, info: AgentInfo, memory: HostState | None = None) -> None:
+    def __init__(self, info: AgentInfo, state: HostState | None = None) -> None:
         self.info = info
-        self._memory = memory or HostState()
+        self._state = state or HostState()
         ports = (info.ports_low, info.ports_high)
-        self._containers = Containers(self._memory, ports=ports, containers_max=info.containers_max)
-        self._pods = Pods(self._memory)
+        self._containers = Containers(self._state, ports=ports, containers_max=info.containers_max)
+        self._pods = Pods(self._state)
         self._serial = 0
 
-    def give_uids(self, low: int, high: int) -> None:
+    def set_uid_range(self, low: int, high: int) -> None:
         """Give every container launched from now on a uid of its own, from ``low`` to ``high``."""
         self._containers.uids = low, high
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        return self._memory.tables
+        return self._state.tables
 
-    def loaded(self) -> None:
+    def resume(self) -> None:
         """Carry on from tables that have just been read from disk."""
-        self._memory.loaded()
+        self._state.resume()
 
     def step(self, now_s: float, events: Sequence[Struct]) -> tuple[Effect, ...]:
         """Take in ``events`` in order; return what is owed once the tables are written."""
-        self._memory.effects = []
+        self._state.effects = []
         for event in events:
             self._take(event, now_s)
         self._containers.settle(now_s)
-        return tuple(self._memory.effects)
+        return tuple(self._state.effects)
 
     def _take(self, event: Struct, now_s: float) -> None:
         match event:
             case ContainerOrders() | PodOrders() if event.agent != self.info.agent:
                 note = WriteLog(event="order.misled", subject=event.agent, text="is not this agent")
-                self._memory.effects.append(note)
+                self._state.effects.append(note)
             case ContainerOrders():
                 self._containers.orders(event, now_s)
             case PodOrders():
@@ -84,12 +84,12 @@ class AgentLogic:
                 self._pods.connected(event.container, event.incarnation, now_s)
             case WorkerLost():
                 self._pods.lost(event.container, event.incarnation)
-            case UsageSeen():
+            case UsageMeasured():
                 key = container_key(event.container, event.incarnation)
-                self._memory.usage[key] = (event.cpu_milli, event.memory_bytes)
-            case ClockSeen():
-                self._memory.redis_ahead_s = event.redis_s - now_s
-            case PortsSeen():
+                self._state.usage[key] = (event.cpu_milli, event.memory_bytes)
+            case RedisClockRead():
+                self._state.redis_ahead_s = event.redis_s - now_s
+            case PortsScanned():
                 self._containers.ports_seen(event)
             case HostInspected():
                 self._containers.host_seen(event)
@@ -101,9 +101,9 @@ class AgentLogic:
                 assert isinstance(event, ContainerEvent)
                 self._containers.happened(event)
 
-    def wants_ports(self, events: Iterable[Struct]) -> bool:
-        """Return whether this batch may choose ports, so that ``PortsSeen`` should precede it."""
-        waiting = any(held.order.demand.ports for held in self._containers.waiting())
+    def needs_port_scan(self, events: Iterable[Struct]) -> bool:
+        """Return whether this batch may choose ports, so that ``PortsScanned`` should precede it."""
+        waiting = any(hosted.order.demand.ports for hosted in self._containers.waiting())
         asked = any(
             create.demand.ports
             for event in events
@@ -114,27 +114,29 @@ class AgentLogic:
 
     def wake_s(self) -> float | None:
         """Return when ``step`` and ``flush`` want to be called again even if nothing happens."""
-        times = [self._memory.resman.wake_s(), self._memory.appmaster.wake_s()]
-        times += self._memory.quits.values()
+        times = [self._state.resman.wake_s(), self._state.appmaster.wake_s()]
+        times += self._state.kill_deadlines_s.values()
         return min((time for time in times if time is not None), default=None)
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods."""
-        return self._memory.digests()
+        return self._state.digests()
 
     # ---- what the shell may look at
 
-    def held(self) -> tuple[HostedContainer, ...]:
-        return tuple(self._memory.held.values())
+    def hosted_containers(self) -> tuple[HostedContainer, ...]:
+        return tuple(self._state.containers.values())
 
     def ready(self, pod: str) -> HostedContainer | None:
         """Return the life of a container that is ready."""
-        return next((held for held in self._memory.lives(pod) if held.phase is HostedPhase.READY), None)
+        return next(
+            (hosted for hosted in self._state.incarnations(pod) if hosted.phase is HostedPhase.READY), None
+        )
 
     def ports(self) -> frozenset[int]:
         """Return every port that belongs to a container here."""
-        rows = (held for held in self._memory.held.values() if not held.clean)
-        return frozenset(port for held in rows for port in held.ports.values())
+        rows = (hosted for hosted in self._state.containers.values() if not hosted.clean)
+        return frozenset(port for hosted in rows for port in hosted.ports.values())
 
     # ---- reports
 
@@ -150,7 +152,7 @@ class AgentLogic:
         return PublishReports(sends=tuple(sends), wake_s=self.wake_s())
 
     def _outbox(self, role: str) -> Outbox:
-        return self._memory.resman if role == RESMAN else self._memory.appmaster
+        return self._state.resman if role == RESMAN else self._state.appmaster
 
     def _report(self, role: str, now_s: float) -> Send | None:
         outbox = self._outbox(role)
@@ -158,15 +160,15 @@ class AgentLogic:
         containers: tuple[ObservedContainer, ...] = ()
         pods: tuple[ObservedPod, ...] = ()
         if role == RESMAN:
-            containers = tuple(self._container(key) for key in (self._memory.held if full else keys))
+            containers = tuple(self._container(key) for key in (self._state.containers if full else keys))
         else:
-            found = (self._pods.found(pod) for pod in (self._memory.pods if full else keys))
+            found = (self._pods.found(pod) for pod in (self._state.pods if full else keys))
             pods = tuple(pod for pod in found if pod is not None)
         if not full and not containers and not pods:
             outbox.settled(now_s, ok=True)
             return None
         self._serial += 1
-        seen = self._memory.epochs.get(role)
+        seen = self._state.epochs.get(role)
         report = AgentReport(
             agent=self.info.agent,
             boot=self.info.boot,
@@ -181,19 +183,19 @@ class AgentLogic:
         return Send(queue=role, task=task, body=report, id=report_id(report, role))
 
     def _container(self, key: str) -> ObservedContainer:
-        held = self._memory.held.get(key)
-        if held is None:
+        hosted = self._state.containers.get(key)
+        if hosted is None:
             container, _, incarnation = key.rpartition("_")
             return ObservedContainer(
                 container=container, incarnation=int(incarnation), state=ObservedContainerState.GONE
             )
-        demand = held.order.demand
+        demand = hosted.order.demand
         return ObservedContainer(
-            container=held.container,
-            incarnation=held.incarnation,
-            state=OBSERVED_STATES[held.phase],
-            ports=held.ports,
-            reason=held.reason,
+            container=hosted.container,
+            incarnation=hosted.incarnation,
+            state=OBSERVED_STATES[hosted.phase],
+            ports=hosted.ports,
+            reason=hosted.reason,
             cpu_milli=demand.cpu_milli,
             memory_bytes=demand.memory_bytes,
             disk_bytes=demand.disk_bytes,

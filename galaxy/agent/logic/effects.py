@@ -9,7 +9,7 @@ from galaxy.model.step import Send
 
 
 class LaunchContainer(Struct, frozen=True, kw_only=True):
-    held: HostedContainer
+    hosted: HostedContainer
 
 
 class RemoveContainer(Struct, frozen=True, kw_only=True):
@@ -17,19 +17,19 @@ class RemoveContainer(Struct, frozen=True, kw_only=True):
     incarnation: int
 
 
-class Connect(Struct, frozen=True, kw_only=True):
+class ConnectWorker(Struct, frozen=True, kw_only=True):
     """Keep a connection to this container's AppWorker."""
 
     container: str
     incarnation: int
 
 
-class Disconnect(Struct, frozen=True, kw_only=True):
+class DisconnectWorker(Struct, frozen=True, kw_only=True):
     container: str
     incarnation: int
 
 
-class Deliver(Struct, frozen=True, kw_only=True):
+class DeliverOrder(Struct, frozen=True, kw_only=True):
     container: str
     incarnation: int
     order: PodOrder
@@ -56,4 +56,12 @@ class PublishReports(Struct, frozen=True, kw_only=True):
     wake_s: float | None = None
 
 
-Effect = LaunchContainer | RemoveContainer | Connect | Disconnect | Deliver | QuitWorker | WriteLog
+Effect = (
+    LaunchContainer
+    | RemoveContainer
+    | ConnectWorker
+    | DisconnectWorker
+    | DeliverOrder
+    | QuitWorker
+    | WriteLog
+)

@@ -40,7 +40,7 @@ class PortsUnavailable(Struct, frozen=True, kw_only=True):
     ports: tuple[int, ...]
 
 
-class PortsSeen(Struct, frozen=True, kw_only=True):
+class PortsScanned(Struct, frozen=True, kw_only=True):
     """Ports of this host's sockets, and those that other agents of this host reserved.
 
     A fixed port must not be in ``listening``; a chosen one is in neither.
@@ -59,7 +59,7 @@ class RunningContainer(Struct, frozen=True, kw_only=True):
 class HostInspected(Struct, frozen=True, kw_only=True):
     """Everything that really lives here: after a start, or after the launcher was lost."""
 
-    living: tuple[RunningContainer, ...]
+    running: tuple[RunningContainer, ...]
     rebooted: bool = False
 
 
@@ -79,7 +79,7 @@ class WorkerReported(Struct, frozen=True, kw_only=True):
     pod: ObservedPod
 
 
-class UsageSeen(Struct, frozen=True, kw_only=True):
+class UsageMeasured(Struct, frozen=True, kw_only=True):
     """A sample of one container: millicores, bytes."""
 
     container: str
@@ -88,7 +88,7 @@ class UsageSeen(Struct, frozen=True, kw_only=True):
     memory_bytes: int
 
 
-class ClockSeen(Struct, frozen=True, kw_only=True):
+class RedisClockRead(Struct, frozen=True, kw_only=True):
     """What Redis' clock showed just now, Unix seconds."""
 
     redis_s: float
@@ -116,7 +116,7 @@ class Unblocked(Struct, frozen=True, kw_only=True):
     """Nothing is in the way of a waiting life any more, and its ports are chosen."""
 
 
-class LaunchImpossible(Struct, frozen=True, kw_only=True):
+class LaunchRejected(Struct, frozen=True, kw_only=True):
     """A waiting life can not be made on this host."""
 
 

@@ -18,7 +18,7 @@ def choose_ports(
     high: int,
     listening: Set[int],
     used: Set[int],
-    held: Set[int],
+    assigned: Set[int],
 ) -> dict[str, int] | Reason:
     """Return a port for every name, or why that can not be.
 
@@ -31,8 +31,8 @@ def choose_ports(
     for demand in demands:
         if not demand.port:
             continue
-        if demand.port in listening or demand.port in held:
-            by = "another container" if demand.port in held else "a socket of the host"
+        if demand.port in listening or demand.port in assigned:
+            by = "another container" if demand.port in assigned else "a socket of the host"
             return Reason(
                 code="port-in-use",
                 message=f"port {demand.port} ({demand.name}) is in use by {by}",
@@ -43,27 +43,27 @@ def choose_ports(
     for demand in demands:
         if demand.port:
             continue
-        port = _search(low, high, fold(key, demand.name), listening, used, held, taken)
+        port = _search(low, high, fold(key, demand.name), listening, used, assigned, taken)
         if port is None:
             return Reason(
                 code="no-port",
                 message=f"no port of {low}-{high} is free for {demand.name}",
-                counts={"range": max(0, high - low + 1), "held": len(held), "used": len(used)},
+                counts={"range": max(0, high - low + 1), "held": len(assigned), "used": len(used)},
             )
         ports[demand.name] = port
         taken.add(port)
     return ports
 
 
-def choose_uid(key: str, low: int, high: int, held: Set[int]) -> int | Reason:
+def choose_uid(key: str, low: int, high: int, assigned: Set[int]) -> int | Reason:
     """Return a uid from ``low`` to ``high`` that is not ``held``, or why there is none.
 
     As with ports ``key`` decides where the search starts: a uid just given up rests for a while.
     """
-    uid = _search(low, high, fold(key, "uid"), held)
+    uid = _search(low, high, fold(key, "uid"), assigned)
     if uid is not None:
         return uid
-    counts = {"range": max(0, high - low + 1), "held": len(held)}
+    counts = {"range": max(0, high - low + 1), "held": len(assigned)}
     return Reason(code="no-uid", message=f"no uid of {low}-{high} is free", counts=counts)
 
 

@@ -58,7 +58,7 @@ class HostedContainer(Struct, frozen=True, kw_only=True):
         return container_key(self.container, self.incarnation)
 
 
-class Tombstone(Struct, frozen=True, kw_only=True):
+class DestroyedContainer(Struct, frozen=True, kw_only=True):
     """Every life of ``container`` up to ``incarnation`` is destroyed for good."""
 
     container: str
@@ -74,7 +74,7 @@ class FinishedPod(Struct, frozen=True, kw_only=True):
     serial: int
 
 
-class EpochSeen(Struct, frozen=True, kw_only=True):
+class AcceptedEpoch(Struct, frozen=True, kw_only=True):
     """The highest epoch of one role that was obeyed."""
 
     role: str

@@ -16,7 +16,7 @@ class Outbox:
     """What one role has not been told yet, by key; at most one report is on its way.
 
     A report is made from the tables when it leaves, so the newest state of every key wins and
-    a Redis that is away for an hour costs no memory. Seconds are those of ``now_s``.
+    a Redis that is away for an hour costs no state. Seconds are those of ``now_s``.
     """
 
     def __init__(self) -> None:

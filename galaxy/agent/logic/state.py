@@ -7,11 +7,11 @@ from typing import Any, Final, Generic, TypeVar
 
 from galaxy.agent.logic.effects import Effect, RemoveContainer, WriteLog
 from galaxy.agent.logic.records import (
-    EpochSeen,
+    AcceptedEpoch,
+    DestroyedContainer,
     FinishedPod,
     HostedContainer,
     HostedPhase,
-    Tombstone,
     container_key,
 )
 from galaxy.agent.logic.reports import Outbox
@@ -40,16 +40,16 @@ class HostState:
     """
 
     def __init__(self) -> None:
-        self.held: Table[HostedContainer] = Table(
-            "held",
+        self.containers: Table[HostedContainer] = Table(
+            "containers",
             HostedContainer,
-            {"container": lambda held: held.container, "phase": lambda held: held.phase},
+            {"container": lambda hosted: hosted.container, "phase": lambda hosted: hosted.phase},
         )
-        self.tombstones: Table[Tombstone] = Table("tombstones", Tombstone)
+        self.destroyed: Table[DestroyedContainer] = Table("destroyed", DestroyedContainer)
         self.orders: Table[PodOrder] = Table("orders", PodOrder)
         self.pods: Table[ObservedPod] = Table("pods", ObservedPod)
         self.finished: Table[FinishedPod] = Table("finished", FinishedPod)
-        self.epochs: Table[EpochSeen] = Table("epochs", EpochSeen)
+        self.epochs: Table[AcceptedEpoch] = Table("epochs", AcceptedEpoch)
         self.resman = Outbox()
         self.appmaster = Outbox()
         self.effects: list[Effect] = []
@@ -58,38 +58,38 @@ class HostState:
         self.connected: set[str] = set()
         self.redis_ahead_s: float | None = None
         """Redis' clock less ``now_s``; None until it was seen."""
-        self.fresh: dict[str, float] = {}
+        self.order_expiry_s: dict[str, float] = {}
         """Until when (``now_s``) the order for a pod may be handed over; none that a restart left."""
-        self.whole: dict[str, PodOrder] = {}
+        self.full_orders: dict[str, PodOrder] = {}
         """The orders of ``fresh``, with the values of secrets that the table goes without."""
-        self.quits: dict[str, float] = {}
+        self.kill_deadlines_s: dict[str, float] = {}
         """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
-        self._ready: Folds[HostedContainer] = Folds(_fold_held)
-        self._reported: Folds[ObservedPod] = Folds(_fold_pod)
+        self._ready: IncrementalDigest[HostedContainer] = IncrementalDigest(_fold_held)
+        self._reported: IncrementalDigest[ObservedPod] = IncrementalDigest(_fold_pod)
         self._serial = 0
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        every = (self.held, self.tombstones, self.orders, self.pods, self.finished, self.epochs)
+        every = (self.containers, self.destroyed, self.orders, self.pods, self.finished, self.epochs)
         return {table.name: table for table in every}
 
-    def loaded(self) -> None:
+    def resume(self) -> None:
         """Carry on where the loaded tables end."""
-        serials = [row.serial for row in self.tombstones.values()]
+        serials = [row.serial for row in self.destroyed.values()]
         serials += [row.serial for row in self.finished.values()]
         self._serial = max(serials, default=0)
 
-    def obeys(self, role: str, epoch: int) -> bool:
+    def accepts_epoch(self, role: str, epoch: int) -> bool:
         """Return whether a command of this epoch counts, and remember the highest one."""
         seen = self.epochs.get(role)
         if seen is not None and epoch < seen.epoch:
             text = f"epoch {epoch} of {role} is over; {seen.epoch} leads"
             self.effects.append(WriteLog(event="order.refused", subject=role, text=text))
             return False
-        self.epochs.put(role, EpochSeen(role=role, epoch=epoch))
+        self.epochs.put(role, AcceptedEpoch(role=role, epoch=epoch))
         return True
 
-    def is_void(self, until_s: float, now_s: float, subject: str) -> bool:
+    def is_expired(self, until_s: float, now_s: float, subject: str) -> bool:
         """Return whether a message that counts until ``until_s`` of Redis' clock came too late.
 
         It may have waited while this host was cut off, and what it asks for may run elsewhere now.
@@ -101,52 +101,52 @@ class HostState:
         )
         return True
 
-    def lives(self, container: str) -> tuple[HostedContainer, ...]:
-        """Return every life of a container that is held, lowest incarnation first."""
-        rows = (self.held[key] for key in self.held.where("container", container))
-        return tuple(sorted(rows, key=lambda held: held.incarnation))
+    def incarnations(self, container: str) -> tuple[HostedContainer, ...]:
+        """Return every life of a container that is hosted, lowest incarnation first."""
+        rows = (self.containers[key] for key in self.containers.where("container", container))
+        return tuple(sorted(rows, key=lambda hosted: hosted.incarnation))
 
-    def put(self, held: HostedContainer) -> None:
-        self.held.put(held.key, held)
-        self.resman.mark(held.key, urgent=held.phase in (HostedPhase.READY, HostedPhase.ENDED))
+    def put(self, hosted: HostedContainer) -> None:
+        self.containers.put(hosted.key, hosted)
+        self.resman.mark(hosted.key, urgent=hosted.phase in (HostedPhase.READY, HostedPhase.ENDED))
 
-    def bury(self, container: str, incarnation: int) -> None:
+    def record_destroyed(self, container: str, incarnation: int) -> None:
         """Remember that no life of ``container`` up to ``incarnation`` may begin any more."""
-        there = self.tombstones.get(container)
+        there = self.destroyed.get(container)
         if incarnation < 1 or (there is not None and there.incarnation >= incarnation):
             return
-        stone = Tombstone(container=container, incarnation=incarnation, serial=self._next())
-        self.tombstones.put(container, stone)
-        _trim(self.tombstones)
+        stone = DestroyedContainer(container=container, incarnation=incarnation, serial=self._next())
+        self.destroyed.put(container, stone)
+        _trim(self.destroyed)
 
-    def buried(self, container: str) -> int:
+    def destroyed_up_to(self, container: str) -> int:
         """Return the highest incarnation that is destroyed for good; 0 for none."""
-        stone = self.tombstones.get(container)
+        stone = self.destroyed.get(container)
         return 0 if stone is None else stone.incarnation
 
-    def forget(self, held: HostedContainer) -> None:
+    def remove(self, hosted: HostedContainer) -> None:
         """Drop a life whose end is complete, with its pod and its order."""
-        self.held.drop(held.key)
-        self.bury(held.container, held.incarnation)
-        self.resman.mark(held.key)
-        order, pod = self.orders.get(held.container), self.pods.get(held.container)
-        if order is not None and order.incarnation <= held.incarnation:
-            self._drop_order(held.container)
-        if pod is not None and pod.incarnation <= held.incarnation:
-            self.pods.drop(held.container)
-        self.left(held.key)
+        self.containers.drop(hosted.key)
+        self.record_destroyed(hosted.container, hosted.incarnation)
+        self.resman.mark(hosted.key)
+        order, pod = self.orders.get(hosted.container), self.pods.get(hosted.container)
+        if order is not None and order.incarnation <= hosted.incarnation:
+            self._drop_order(hosted.container)
+        if pod is not None and pod.incarnation <= hosted.incarnation:
+            self.pods.drop(hosted.container)
+        self.drop_volatile(hosted.key)
 
-    def left(self, key: str) -> None:
+    def drop_volatile(self, key: str) -> None:
         """Forget what only a living container has."""
         self.pids.pop(key, None)
         self.usage.pop(key, None)
-        self.quits.pop(key, None)
+        self.kill_deadlines_s.pop(key, None)
         self.connected.discard(key)
 
-    def destroy(self, held: HostedContainer) -> None:
-        self.effects.append(RemoveContainer(container=held.container, incarnation=held.incarnation))
+    def remove_from_host(self, hosted: HostedContainer) -> None:
+        self.effects.append(RemoveContainer(container=hosted.container, incarnation=hosted.incarnation))
 
-    def pod_seen(self, pod: ObservedPod) -> None:
+    def record_pod(self, pod: ObservedPod) -> None:
         """Take in the newest state of a pod; it is told only when more than its usage changed."""
         there = self.pods.get(pod.pod)
         if there == pod:
@@ -161,20 +161,20 @@ class HostState:
 
     def trim_orders(self) -> None:
         """Keep orders without a container bounded; AppMaster sends again what was dropped."""
-        if len(self.orders) <= len(self.held) + ORPHANS_MAX:
+        if len(self.orders) <= len(self.containers) + ORPHANS_MAX:
             return
-        orphans = [pod for pod in self.orders if not self.held.count("container", pod)]
+        orphans = [pod for pod in self.orders if not self.containers.count("container", pod)]
         for pod in orphans[: len(orphans) - ORPHANS_MAX]:
             self._drop_order(pod)
 
     def _drop_order(self, pod: str) -> None:
         self.orders.drop(pod)
-        self.fresh.pop(pod, None)
-        self.whole.pop(pod, None)
+        self.order_expiry_s.pop(pod, None)
+        self.full_orders.pop(pod, None)
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""
-        ready = (self.held[key] for key in self.held.where("phase", HostedPhase.READY))
+        ready = (self.containers[key] for key in self.containers.where("phase", HostedPhase.READY))
         return self._ready.digest(ready), self._reported.digest(self.pods.values())
 
     def pid_of(self, pod: ObservedPod) -> int:
@@ -185,7 +185,7 @@ class HostState:
         return self._serial
 
 
-class Folds(Generic[N]):
+class IncrementalDigest(Generic[N]):
     """A digest over rows of which few are new each time: only those are folded anew."""
 
     def __init__(self, fold: Callable[[N], int]) -> None:
@@ -202,15 +202,15 @@ class Folds(Generic[N]):
         return digest
 
 
-def _fold_held(held: HostedContainer) -> int:
-    return digest_of_container(held.container, held.incarnation)
+def _fold_held(hosted: HostedContainer) -> int:
+    return digest_of_container(hosted.container, hosted.incarnation)
 
 
 def _fold_pod(pod: ObservedPod) -> int:
     return digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
 
 
-def _trim(table: Table[Tombstone] | Table[FinishedPod]) -> None:
+def _trim(table: Table[DestroyedContainer] | Table[FinishedPod]) -> None:
     if len(table) <= REMEMBERED_MAX:
         return
     oldest = sorted(table, key=lambda key: table[key].serial)

@@ -9,7 +9,7 @@ from galaxy.agent.logic.events import (
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
-    LaunchImpossible,
+    LaunchRejected,
     PortsUnavailable,
     ReleaseRequested,
     Unblocked,
@@ -20,7 +20,7 @@ from galaxy.statemachine.transitions import TransitionTable
 TRANSITIONS: Final[TransitionTable[HostedPhase]] = TransitionTable(
     {
         (HostedPhase.WAITING, Unblocked): HostedPhase.LAUNCHING,
-        (HostedPhase.WAITING, LaunchImpossible): HostedPhase.ENDED,
+        (HostedPhase.WAITING, LaunchRejected): HostedPhase.ENDED,
         (HostedPhase.WAITING, ReleaseRequested): HostedPhase.GONE,
         (HostedPhase.LAUNCHING, ContainerLaunched): HostedPhase.READY,
         (HostedPhase.LAUNCHING, ContainerLaunchFailed): HostedPhase.ENDED,

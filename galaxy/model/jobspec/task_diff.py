@@ -1,4 +1,7 @@
-"""What separates two specs of a task: nothing that matters, new data, or a new program."""
+"""The difference between two specs of a task: none, new data, or a new program.
+
+AppWorker acts on it; AppMaster drains and counts pods by it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,22 @@ from galaxy.model.jobspec.spec import TaskSpec
 
 
 class TaskChange(StrEnum):
-    """``none`` is taken over without touching the program (health, restart, stop, services)."""
+    """What a new spec requires of a running task, from least to most.
+
+    ``none`` covers health, restart, stop and services: they apply without touching the program.
+    """
 
     NONE = "none"
     RELOAD = "reload"
     REDEPLOY = "redeploy"
 
 
-def between(old: TaskSpec, new: TaskSpec) -> TaskChange:
-    """Return what has to be done to a task of ``old`` to make it one of ``new``.
+def compare(old: TaskSpec, new: TaskSpec) -> TaskChange:
+    """Return what turns a task of ``old`` into one of ``new``.
 
-    New versions of data packages are reloaded where ``new`` says how; data that appears or
-    vanishes altogether is a new deployment. Limits and ports are the container's: they are not
-    looked at. AppWorker acts by this, and AppMaster drains and counts by it.
+    A new version of a data package is reloaded if ``new`` has a reload command. Data that is
+    added to a task without any, or removed altogether, is a redeployment. Limits and ports belong
+    to the container and are ignored here.
     """
     if (old.start, old.package, old.env) != (new.start, new.package, new.env):
         return TaskChange.REDEPLOY

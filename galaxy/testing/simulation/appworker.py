@@ -18,27 +18,27 @@ from galaxy.worker_entry.logic.effects import (
     EndContainer,
     KillTask,
     PlacePackages,
-    Probe,
+    RunProbe,
     RunReload,
     StagePackages,
     StartProgram,
     StopProgram,
 )
 from galaxy.worker_entry.logic.events import (
-    Emptied,
     Event,
-    Ordered,
+    OrderReceived,
     PackagesPlaced,
     PackagesStaged,
-    Probed,
+    ProbeAnswered,
     ProgramEnded,
     ProgramStarted,
     ReloadEnded,
+    TaskEmptied,
     Ticked,
 )
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod
-from galaxy.worker_entry.logic.report import found
+from galaxy.worker_entry.logic.records import SupervisedPod
+from galaxy.worker_entry.logic.report import observe
 
 
 class SimulatedAppWorker:
@@ -71,13 +71,13 @@ class SimulatedAppWorker:
         self._world = world
         self._witness = witness
         self._ended = ended
-        self._pod = Pod(known=tuple(task.name for task in demand.tasks))
+        self._pod = SupervisedPod(known=tuple(task.name for task in demand.tasks))
         self._events: deque[Event] = deque()
         self._stepping = False
         self._reported: ObservedPod | None = None
 
-    def found(self) -> ObservedPod:
-        return found(
+    def observe(self) -> ObservedPod:
+        return observe(
             self._pod, pod_id=self.container, incarnation=self.incarnation, pid=self.pid, ports=self.ports
         )
 
@@ -97,13 +97,13 @@ class SimulatedAppWorker:
             before = self._pod.order
             event = self._events.popleft()
             self._pod, effects = step(self._pod, event, self._world.now_s)
-            if isinstance(event, Ordered) and self._pod.order is not before:
+            if isinstance(event, OrderReceived) and self._pod.order is not before:
                 self._alarm_all()
             for effect in effects:
                 self._perform(effect)
         self._stepping = False
         self._alarm_all()
-        now = self.found()
+        now = self.observe()
         if self.alive and now != self._reported:
             self._reported = now
             if self.agent is not None:
@@ -145,9 +145,11 @@ class SimulatedAppWorker:
                 self._world.after(0.05, lambda: self._stop(effect.task, effect.run, 0))
             case KillTask():
                 self._world.after(0.01, lambda: self._stop(effect.task, effect.run, None))
-            case Probe():
+            case RunProbe():
                 there = effect.task in self.running
-                self._later(0.005, Probed(task=effect.task, run=effect.run, probe=effect.probe, ok=there))
+                self._later(
+                    0.005, ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=there)
+                )
             case RunReload():
                 self._later(0.05, ReloadEnded(task=effect.task, run=effect.run, status=0))
             case EndContainer():
@@ -181,7 +183,7 @@ class SimulatedAppWorker:
             self.feed(
                 ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=code, signal=signal))
             )
-        self.feed(Emptied(task=name, run=run))
+        self.feed(TaskEmptied(task=name, run=run))
 
     def _over(self, name: str) -> None:
         _, spec = self.running.pop(name)

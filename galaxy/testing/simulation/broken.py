@@ -44,8 +44,8 @@ class Gullible(MemoryNexus):
 class _Obedient(HostState):
     """An agent that obeys every epoch."""
 
-    def obeys(self, role: str, epoch: int) -> bool:
-        super().obeys(role, max(epoch, self.epochs[role].epoch if role in self.epochs else 0))
+    def accepts_epoch(self, role: str, epoch: int) -> bool:
+        super().accepts_epoch(role, max(epoch, self.epochs[role].epoch if role in self.epochs else 0))
         return True
 
 
@@ -59,9 +59,9 @@ class _AnyLife(Containers):
 
     def _create(self, order: CreateContainer, now_s: float) -> None:  # noqa: ARG002
         key = container_key(order.container, order.incarnation)
-        if key not in self._memory.held:
-            held = HostedContainer(container=order.container, incarnation=order.incarnation, order=order)
-            self._memory.put(held)
+        if key not in self._state.containers:
+            hosted = HostedContainer(container=order.container, incarnation=order.incarnation, order=order)
+            self._state.put(hosted)
 
 
 class AnyLifeAgent(AgentLogic):
@@ -70,7 +70,7 @@ class AnyLifeAgent(AgentLogic):
     def __init__(self, info: AgentInfo) -> None:
         super().__init__(info)
         ports = (info.ports_low, info.ports_high)
-        self._containers = _AnyLife(self._memory, ports=ports, containers_max=info.containers_max)
+        self._containers = _AnyLife(self._state, ports=ports, containers_max=info.containers_max)
 
 
 class Forgotten(Leadership):

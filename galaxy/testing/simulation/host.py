@@ -9,15 +9,15 @@ import msgspec
 
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.effects import (
-    Connect,
-    Deliver,
-    Disconnect,
+    ConnectWorker,
+    DeliverOrder,
+    DisconnectWorker,
     Effect,
     LaunchContainer,
     QuitWorker,
     RemoveContainer,
 )
-from galaxy.agent.logic.events import ClockSeen, HostInspected, PortsSeen, ReportPublished
+from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentInfo
@@ -32,7 +32,7 @@ from galaxy.units import GIB
 
 BEAT_S: Final = 2.0
 UIDS: Final = (1_000_000, 1_000_255)
-_NO_PORTS: Final = PortsSeen(listening=frozenset(), used=frozenset())
+_NO_PORTS: Final = PortsScanned(listening=frozenset(), used=frozenset())
 
 
 class Audit(Protocol):
@@ -41,7 +41,7 @@ class Audit(Protocol):
     def made(self, host: str, container: str, incarnation: int) -> None:
         """A container begins to live."""
 
-    def written(self, held: HostedContainer) -> None:
+    def written(self, hosted: HostedContainer) -> None:
         """An agent has written a row of its table of lives."""
 
     def finished(self, host: str, pod: str) -> None:
@@ -159,13 +159,13 @@ class Host:
         boot = f"{self.name}-{self._life}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
         self.logic = self._build(self._info)
-        self.logic.give_uids(*UIDS)
+        self.logic.set_uid_range(*UIDS)
         for table in self.logic.tables.values():
             table.load(self.disk.get(table.name, {}).items())
-        self.logic.loaded()
+        self.logic.resume()
         self._digests = self.logic.digests()
         self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
-        self._happened(HostInspected(living=self.machine.seen(), rebooted=rebooted))
+        self._happened(HostInspected(running=self.machine.seen(), rebooted=rebooted))
         self._listen(self._life)
         self._beat(self._life)
 
@@ -195,7 +195,7 @@ class Host:
             return
         redis_s = self.beat()
         if redis_s:
-            self._happened(ClockSeen(redis_s=redis_s))
+            self._happened(RedisClockRead(redis_s=redis_s))
         if self._own_pulse or not redis_s:
             self._world.after(BEAT_S, lambda: self._beat(life))
 
@@ -236,7 +236,7 @@ class Host:
         logic = self.logic
         assert logic is not None
         batch, self._events = self._events, []
-        if logic.wants_ports(batch):
+        if logic.needs_port_scan(batch):
             batch.insert(0, _NO_PORTS)
         effects = logic.step(self._mono_s(), batch)
         changed = self._commit(logic)
@@ -269,9 +269,9 @@ class Host:
         if changed:
             self._digests = logic.digests()
         for key in changed if self._audit is not None else ():
-            held = logic.tables["held"].get(key)
-            if held is not None and self._audit is not None:
-                self._audit.written(held)
+            hosted = logic.tables["containers"].get(key)
+            if hosted is not None and self._audit is not None:
+                self._audit.written(hosted)
         return changed
 
     def _publish(self, role: str, send: Send) -> None:
@@ -311,17 +311,17 @@ class Host:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case LaunchContainer():
-                self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.held))
+                self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.hosted))
             case RemoveContainer():
                 self._world.after(
                     0.02 + self._lag_s(),
                     lambda: self.machine.destroy(effect.container, effect.incarnation),
                 )
-            case Connect():
+            case ConnectWorker():
                 self.machine.connect(effect.container, effect.incarnation, self._ear())
-            case Disconnect():
+            case DisconnectWorker():
                 self.machine.disconnect(effect.container, effect.incarnation)
-            case Deliver():
+            case DeliverOrder():
                 self.machine.deliver(effect.container, effect.incarnation, effect.order)
             case QuitWorker():
                 self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)

@@ -21,7 +21,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.world import World
-from galaxy.worker_entry.logic.events import Ordered, QuitAsked
+from galaxy.worker_entry.logic.events import OrderReceived, QuitRequested
 
 Witness = Callable[[str, SimulatedAppWorker, str, TaskSpec], None]
 """Told of every start and end of a program: host, AppWorker, what happened, the task."""
@@ -54,10 +54,10 @@ class Machine:
             for one in self.living.values()
         )
 
-    def launch(self, held: HostedContainer) -> None:
+    def launch(self, hosted: HostedContainer) -> None:
         """The launcher makes a container."""
-        container, incarnation = held.container, held.incarnation
-        if held.key in self.living:
+        container, incarnation = hosted.container, hosted.incarnation
+        if hosted.key in self.living:
             return
         if self._world.strikes("launch_fails"):
             reason = Reason(code="launch", message="the simulator says no")
@@ -67,10 +67,10 @@ class Machine:
             return
         self._made(container, incarnation)
         self._pids += 1
-        self.living[held.key] = SimulatedAppWorker(
+        self.living[hosted.key] = SimulatedAppWorker(
             self._world, container=container, incarnation=incarnation, host=self._host,
-            demand=held.order.demand, ports=held.ports, uid=held.uid, pid=self._pids, witness=self._witness,
-            ended=self._ended,
+            demand=hosted.order.demand, ports=hosted.ports, uid=hosted.uid, pid=self._pids,
+            witness=self._witness, ended=self._ended,
         )  # fmt: skip
         self._tell(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
 
@@ -93,7 +93,7 @@ class Machine:
 
         worker.agent = reported
         heard(0.001, WorkerConnected(container=container, incarnation=incarnation))
-        self._world.after(0.002, lambda: reported(worker.found()) if worker.alive else None)
+        self._world.after(0.002, lambda: reported(worker.observe()) if worker.alive else None)
 
     def disconnect(self, container: str, incarnation: int) -> None:
         worker = self.living.get(container_key(container, incarnation))
@@ -109,12 +109,12 @@ class Machine:
         worker = self.living.get(container_key(container, incarnation))
         if worker is not None:
             feed = worker.feed
-            self._world.after(0.001, lambda: feed(Ordered(order=order)))
+            self._world.after(0.001, lambda: feed(OrderReceived(order=order)))
 
     def quit(self, container: str, incarnation: int, stop_timeout_s: float) -> None:
         worker = self.living.get(container_key(container, incarnation))
         if worker is not None:
-            worker.feed(QuitAsked(stop_timeout_s=stop_timeout_s))
+            worker.feed(QuitRequested(stop_timeout_s=stop_timeout_s))
 
     def chances(self) -> None:
         """Once a second: what may happen to containers and programs."""

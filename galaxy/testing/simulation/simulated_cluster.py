@@ -205,8 +205,8 @@ class SimulatedCluster:
     def made(self, host: str, container: str, incarnation: int) -> None:
         self._lives.made(host, container, incarnation)
 
-    def written(self, held: HostedContainer) -> None:
-        self._lives.written(held)
+    def written(self, hosted: HostedContainer) -> None:
+        self._lives.written(hosted)
 
     def finished(self, host: str, pod: str) -> None:
         self._lives.finished(host, pod)

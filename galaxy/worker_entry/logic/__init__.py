@@ -1,5 +1,5 @@
-"""A pod's life inside its container, pure: functions from (pod, event, now) to (pod, effects).
+"""AppWorker's decisions: pure functions from a pod and an event to a pod and effects.
 
-``now_s`` is a monotonic clock; whatever is shown to people (``at_s``) is Unix time and arrives
-inside events. ``law`` is the table of task states, ``pod.step`` the one entry.
+``pod.step`` is the only entry point. ``records`` holds the state, ``events`` and ``effects`` the
+input and output, ``transitions`` the table of task states.
 """

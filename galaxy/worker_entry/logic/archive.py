@@ -1,8 +1,8 @@
-"""Which members of an archive may be unpacked, and where: names and links, nothing else.
+"""Which archive members may be unpacked, and where. Pure checks of names, links and modes.
 
-Stricter than tarfile's data filter where that is simpler to be sure of: no "..", no absolute
-names or link targets, no devices or pipes, no link whose target lies outside. Together with an
-unpacker that never writes through a link, nothing can land outside the directory.
+Stricter than tarfile's data filter where a stricter rule is simpler to verify: no "..", no
+absolute names or link targets, no devices or pipes, no link whose target lies outside. An
+unpacker that also never writes through a link cannot write outside the directory.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Final
 
 NAME_BYTES_MAX: Final = 4096
 RESERVED: Final = ".galaxy"
-"""Where manifests lie, and packages that are unpacked aside."""
+"""Directory for manifests and staged packages; no member may use this name."""
 
 
 class MemberRefused(Exception):
-    """An archive that is not unpacked; the text says which member, and why."""
+    """An archive is refused; the text names the member and the reason."""
 
 
 def safe_name(name: str) -> str:
     """Return a member's path without "." and doubled slashes; empty for the root itself.
 
     Raises:
-        Refused: absolute, reserved, with "..", or not a name a file can have.
+        MemberRefused: the name is absolute, reserved, contains "..", or is no valid file name.
     """
     if name.startswith("/"):
         raise MemberRefused(f"member {name!r} has an absolute name")
@@ -39,10 +39,10 @@ def safe_name(name: str) -> str:
 
 
 def safe_symlink(name: str, target: str) -> str:
-    """Return the target of symbolic link ``name`` (itself a safe name), unchanged.
+    """Return ``target`` of the symbolic link ``name`` (itself a safe name) unchanged.
 
     Raises:
-        Refused: the target is absolute, or climbs above the archive's root.
+        MemberRefused: the target is absolute, or climbs above the archive's root.
     """
     if not target or target.startswith("/") or "\0" in target:
         raise MemberRefused(f"link {name!r} points to {target!r}, which is not inside the archive")
@@ -55,6 +55,10 @@ def safe_symlink(name: str, target: str) -> str:
 
 
 def safe_mode(mode: int, *, default: int = 0o644) -> int:
-    """Return permissions without setuid, setgid, sticky and others' write; the owner can always write."""
+    """Return ``mode`` without setuid, setgid, sticky and group's and others' write permission.
+
+    The owner can always read and write. ``default`` replaces a mode of 0. Group and others get execute
+    permission only where the owner has it.
+    """
     permissions = (mode or default) & 0o755 | 0o600
     return permissions if permissions & 0o100 else permissions & ~0o011

@@ -1,4 +1,7 @@
-"""Effects that the pod's logic asks of AppWorker."""
+"""Effects that the logic of a pod asks AppWorker to carry out.
+
+Each that takes time is answered by an event with the same ``run`` or ``deploy`` number.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from galaxy.model.jobspec.spec import HealthSpec, PackageSpec, TaskSpec
 
 
 class StagePackages(Struct, frozen=True, kw_only=True):
-    """Fetch ``packages`` and unpack them aside; answered by ``PackagesStaged`` or ``DeployFailed``."""
+    """Fetch ``packages`` and unpack them in the staging directory.
+
+    Answered by ``PackagesStaged`` or ``DeployFailed``.
+    """
 
     task: str
     deploy: int
@@ -15,52 +21,64 @@ class StagePackages(Struct, frozen=True, kw_only=True):
 
 
 class PlacePackages(Struct, frozen=True, kw_only=True):
-    """Move what was staged in place; of the task's packages only ``wanted`` remain."""
+    """Move the staged packages in place and remove all others of the task.
+
+    Answered by ``PackagesPlaced`` or ``DeployFailed``.
+    """
 
     task: str
     deploy: int
-    wanted: tuple[PackageSpec, ...]
+    required: tuple[PackageSpec, ...]
     before: tuple[PackageSpec, ...] = ()
-    """What was in place until now: where files to be withdrawn may lie."""
+    """Packages in place until now: files to remove may lie at their paths."""
 
 
 class CancelDeploy(Struct, frozen=True, kw_only=True):
+    """Abandon the task's current deployment; no event follows."""
+
     task: str
 
 
 class StartProgram(Struct, frozen=True, kw_only=True):
+    """Start the program. Answered by ``ProgramStarted`` and, later, ``ProgramEnded``."""
+
     task: str
     run: int
     spec: TaskSpec
 
 
 class StopProgram(Struct, frozen=True, kw_only=True):
-    """Ask the program to end: by its stop command, or by SIGTERM to all its processes."""
+    """Ask the program to end, by its stop command or by SIGTERM to all its processes.
+
+    Answered by ``TaskEmptied`` once no process is left.
+    """
 
     task: str
     run: int
     spec: TaskSpec
     timeout_s: float
-    spare: bool
-    """Commands run by ``exec`` are left alone."""
+    keep_execs: bool
+    """Leave commands run by ``exec`` alone."""
 
 
-class Terminate(Struct, frozen=True, kw_only=True):
-    """SIGTERM to every process of the task."""
+class TerminateTask(Struct, frozen=True, kw_only=True):
+    """Send SIGTERM to every process of the task."""
 
     task: str
     run: int
 
 
 class KillTask(Struct, frozen=True, kw_only=True):
-    """SIGKILL to every process of the task until none is left; answered by ``Emptied``."""
+    """Send SIGKILL to every process of the task until none is left. Answered by ``TaskEmptied``."""
 
     task: str
     run: int
-    spare: bool
+    keep_execs: bool
 
 
-class Probe(Struct, frozen=True, kw_only=True):
+class RunProbe(Struct, frozen=True, kw_only=True):
+    """Run one health check. Answered by ``ProbeAnswered``."""
+
     task: str
     run: int
     probe: int
@@ -68,13 +86,15 @@ class Probe(Struct, frozen=True, kw_only=True):
 
 
 class RunReload(Struct, frozen=True, kw_only=True):
+    """Run the reload command; an empty one succeeds at once. Answered by ``ReloadEnded``."""
+
     task: str
     run: int
     command: str
 
 
 class EndContainer(Struct, frozen=True, kw_only=True):
-    """Nothing runs any more: AppWorker may exit."""
+    """Exit: nothing runs any more."""
 
 
 Effect = (
@@ -83,9 +103,9 @@ Effect = (
     | CancelDeploy
     | StartProgram
     | StopProgram
-    | Terminate
+    | TerminateTask
     | KillTask
-    | Probe
+    | RunProbe
     | RunReload
     | EndContainer
 )

@@ -1,4 +1,8 @@
-"""Events that reach a pod inside its container."""
+"""Events that the logic of a pod receives. ``at_s`` is Unix seconds.
+
+``run`` and ``deploy`` name the program start or the deployment that an event belongs to; see
+``SupervisedTask``.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,24 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import Exit, PodOrder
 
 
-class Ordered(Struct, frozen=True, kw_only=True):
+class OrderReceived(Struct, frozen=True, kw_only=True):
+    """The agent delivered an order for this pod."""
+
     order: PodOrder
 
 
-class QuitAsked(Struct, frozen=True, kw_only=True):
-    """The container shall end, after its programs have been stopped gracefully."""
+class QuitRequested(Struct, frozen=True, kw_only=True):
+    """The container is to end after its programs have stopped gracefully."""
 
     stop_timeout_s: float
 
 
 class Ticked(Struct, frozen=True, kw_only=True):
-    """Time has passed; what is due happens now."""
+    """Time has passed; whatever is due is done now."""
 
 
 class PackagesStaged(Struct, frozen=True, kw_only=True):
-    """The packages of a deployment are unpacked aside."""
+    """The packages of a deployment are unpacked in the staging directory."""
 
     task: str
     deploy: int
@@ -36,6 +42,8 @@ class PackagesPlaced(Struct, frozen=True, kw_only=True):
 
 
 class DeployFailed(Struct, frozen=True, kw_only=True):
+    """Staging or placing failed; ``retry`` says whether the cause may pass by itself."""
+
     task: str
     deploy: int
     reason: Reason
@@ -43,27 +51,31 @@ class DeployFailed(Struct, frozen=True, kw_only=True):
 
 
 class ProgramStarted(Struct, frozen=True, kw_only=True):
+    """A program is about to be forked."""
+
     task: str
     run: int
     at_s: float
 
 
 class ProgramEnded(Struct, frozen=True, kw_only=True):
-    """The program ended; processes that it started may still be there."""
+    """The program ended; processes that it started may still exist."""
 
     task: str
     run: int
     exit: Exit
 
 
-class Emptied(Struct, frozen=True, kw_only=True):
+class TaskEmptied(Struct, frozen=True, kw_only=True):
     """No process of the task is left; commands run by ``exec`` are not counted."""
 
     task: str
     run: int
 
 
-class Probed(Struct, frozen=True, kw_only=True):
+class ProbeAnswered(Struct, frozen=True, kw_only=True):
+    """Health probe number ``probe`` passed or failed."""
+
     task: str
     run: int
     probe: int
@@ -72,44 +84,51 @@ class Probed(Struct, frozen=True, kw_only=True):
 
 
 class StopCommandEnded(Struct, frozen=True, kw_only=True):
+    """The spec's stop command ended, or could not be started."""
+
     task: str
     run: int
     status: int
 
 
 class ReloadEnded(Struct, frozen=True, kw_only=True):
+    """The spec's reload command ended, or there is none."""
+
     task: str
     run: int
     status: int
     detail: str = ""
 
 
+# Internal events: the logic raises them itself. They are the columns of ``transitions.TRANSITIONS``.
+
+
+class DeployBegan(Struct, frozen=True, kw_only=True):
+    """A deployment of the task begins."""
+
+
+class DeployResumed(Struct, frozen=True, kw_only=True):
+    """The old program is gone, so the staged packages can be put in place."""
+
+
+class StopBegan(Struct, frozen=True, kw_only=True):
+    """The task begins to stop."""
+
+
 class Restarted(Struct, frozen=True, kw_only=True):
-    """The wait after a failure is over."""
-
-
-class Begun(Struct, frozen=True, kw_only=True):
-    """The task shall run (again): deployment begins."""
+    """The wait after a failure is over and the program starts again."""
 
 
 class Crashed(Struct, frozen=True, kw_only=True):
-    """The program ended and its policy gives it another try."""
+    """The program ended and its restart policy allows another start."""
 
 
 class Completed(Struct, frozen=True, kw_only=True):
-    """The program ended well, for good."""
+    """The program ended successfully and is not started again."""
 
 
 class GaveUp(Struct, frozen=True, kw_only=True):
-    """Program or deployment failed and there is no try left."""
-
-
-class Halted(Struct, frozen=True, kw_only=True):
-    """The task shall stop."""
-
-
-class Resumed(Struct, frozen=True, kw_only=True):
-    """The old program is gone, the new packages can be put in place."""
+    """The program or its deployment failed and no retry is left."""
 
 
 TaskEvent = (
@@ -118,9 +137,9 @@ TaskEvent = (
     | DeployFailed
     | ProgramStarted
     | ProgramEnded
-    | Emptied
-    | Probed
+    | TaskEmptied
+    | ProbeAnswered
     | StopCommandEnded
     | ReloadEnded
 )
-Event = Ordered | QuitAsked | Ticked | TaskEvent
+Event = OrderReceived | QuitRequested | Ticked | TaskEvent

@@ -1,30 +1,33 @@
-"""The pod as a whole: what an order means for each task, and the one entry ``step``."""
+"""The whole pod: what an order means for each task, and ``step``, the only entry point."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
+from msgspec.structs import replace
 
 from galaxy.model.jobspec.spec import TaskSpec
-from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import PodOrder, TaskState
 from galaxy.worker_entry.logic import health
 from galaxy.worker_entry.logic import task as tasks
 from galaxy.worker_entry.logic.effects import Effect, EndContainer
-from galaxy.worker_entry.logic.events import Event, GaveUp, Ordered, QuitAsked, Ticked
-from galaxy.worker_entry.logic.records import Pod, Reload, Task, Then
-from galaxy.worker_entry.logic.task import Moved, but
+from galaxy.worker_entry.logic.events import Event, GaveUp, OrderReceived, QuitRequested, Ticked
+from galaxy.worker_entry.logic.records import AfterStop, ReloadPhase, SupervisedPod, SupervisedTask
+from galaxy.worker_entry.logic.task import TaskStep
 from galaxy.worker_entry.logic.transitions import move
 
+PodStep = tuple[SupervisedPod, tuple[Effect, ...]]
+"""A pod after an event, and the effects to carry out."""
 
-def step(pod: Pod, event: Event, now_s: float) -> tuple[Pod, tuple[Effect, ...]]:
-    """Return the pod after ``event`` and what is owed now; ``pod`` is never touched."""
+
+def step(pod: SupervisedPod, event: Event, now_s: float) -> PodStep:
+    """Return the pod after ``event`` and the effects to carry out now. ``now_s`` is monotonic."""
     match event:
-        case Ordered():
-            pod, effects = obey(pod, event.order, now_s)
-        case QuitAsked():
+        case OrderReceived():
+            pod, effects = apply_order(pod, event.order, now_s)
+        case QuitRequested():
             pod, effects = _quit(pod, event.stop_timeout_s, now_s)
         case Ticked():
             pod, effects = _each(pod, lambda task, order: tasks.tick(task, order, now_s))
@@ -33,119 +36,127 @@ def step(pod: Pod, event: Event, now_s: float) -> tuple[Pod, tuple[Effect, ...]]
             pod, effects = _each(
                 pod,
                 lambda task, order: (
-                    tasks.take(task, event, order, now_s) if task.name == name else (task, ())
+                    tasks.apply(task, event, order, now_s) if task.name == name else (task, ())
                 ),
             )
-    if any(task.gone for task in pod.tasks):
-        pod = msgspec.structs.replace(pod, tasks=tuple(task for task in pod.tasks if not task.gone))
+    if any(task.removed for task in pod.tasks):
+        pod = replace(pod, tasks=tuple(task for task in pod.tasks if not task.removed))
     if pod.quitting and not pod.ended and not any(_busy(task) for task in pod.tasks):
-        return msgspec.structs.replace(pod, ended=True), (*effects, EndContainer())
+        return replace(pod, ended=True), (*effects, EndContainer())
     return pod, effects
 
 
-def wake_s(pod: Pod) -> float | None:
-    """Return when the pod wants a ``Ticked`` even if nothing else happens."""
+def wake_s(pod: SupervisedPod) -> float | None:
+    """Return when the pod needs a ``Ticked`` even if nothing else happens."""
     times = [time for task in pod.tasks if (time := tasks.due(task)) is not None]
     return min(times, default=None)
 
 
-def obey(pod: Pod, order: PodOrder, now_s: float) -> tuple[Pod, tuple[Effect, ...]]:
-    """Bring the pod to ``order``: a generation already obeyed, or an older one, changes nothing."""
+def apply_order(pod: SupervisedPod, order: PodOrder, now_s: float) -> PodStep:
+    """Bring the pod to ``order``. A generation that is not newer than the last one changes nothing."""
     if pod.quitting or (pod.order is not None and order.generation <= pod.order.generation):
         return pod, ()
     before = {task.name: task for task in pod.tasks}
-    wanted = {spec.name for spec in order.tasks}
+    ordered = {spec.name for spec in order.tasks}
     new_revision = pod.order is not None and order.revision != pod.order.revision
-    result: list[Task] = []
+    result: list[SupervisedTask] = []
     effects: list[Effect] = []
     for spec in order.tasks:
         old = before.get(spec.name)
-        task, owed = _order_task(old or Task(spec=spec), spec, order, now_s, retry=new_revision)
         if order.run and old is None and spec.name not in pod.known:
-            task, owed = _unknown(Task(spec=spec), pod.known), ()
+            result.append(_unknown(SupervisedTask(spec=spec), pod.known))
+            continue
+        task, more = _order_task(
+            old or SupervisedTask(spec=spec), spec, order, now_s, retry_failed=new_revision
+        )
         result.append(task)
-        effects += owed
+        effects += more
     for name, task in before.items():
-        if name not in wanted:
-            task, owed = tasks.halt(task, Then.LEAVE, order.stop_timeout, now_s)
+        if name not in ordered:
+            task, more = tasks.stop(task, AfterStop.REMOVE, order.stop_timeout, now_s)
             result.append(task)
-            effects += owed
-    return msgspec.structs.replace(pod, order=order, tasks=tuple(result)), tuple(effects)
+            effects += more
+    return replace(pod, order=order, tasks=tuple(result)), tuple(effects)
 
 
-def _order_task(task: Task, spec: TaskSpec, order: PodOrder, now_s: float, *, retry: bool) -> Moved:
-    change = between(task.spec, spec)
-    anew = change is TaskChange.REDEPLOY or order.redeploy
+def _order_task(
+    task: SupervisedTask, spec: TaskSpec, order: PodOrder, now_s: float, *, retry_failed: bool
+) -> TaskStep:
+    change = compare(task.spec, spec)
+    redeploy = change is TaskChange.REDEPLOY or order.redeploy
     if not order.run:
-        return _rest(but(task, spec=spec), order, now_s)
+        return _stop_as_ordered(replace(task, spec=spec), order, now_s)
     if order.redeploy:
-        task = but(task, stale=task.stale or bool(task.placed))
-    checks = health.check_of(task.spec, order.batch), health.check_of(spec, order.batch)
-    task = but(task, spec=spec, restarts=0 if anew else task.restarts)
+        task = replace(task, placed_unreliable=task.placed_unreliable or bool(task.placed))
+    old_check = health.check_of(task.spec, batch=order.batch)
+    new_check = health.check_of(spec, batch=order.batch)
+    task = replace(task, spec=spec, restarts=0 if redeploy else task.restarts)
     match task.state:
         case TaskState.PENDING | TaskState.STOPPED:
             return tasks.begin(task, order, now_s)
         case TaskState.FINISHED:
-            return tasks.begin(task, order, now_s) if anew else (task, ())
+            return tasks.begin(task, order, now_s) if redeploy else (task, ())
         case TaskState.FAILED:
-            return tasks.begin(task, order, now_s) if anew or retry else (task, ())
+            return tasks.begin(task, order, now_s) if redeploy or retry_failed else (task, ())
         case TaskState.STOPPING:
-            replacing = task.then is Then.PLACE and not anew and change is TaskChange.NONE
-            return but(task, then=Then.PLACE if replacing else Then.DEPLOY), ()
+            staged = task.after_stop is AfterStop.PLACE and not redeploy and change is TaskChange.NONE
+            return replace(task, after_stop=AfterStop.PLACE if staged else AfterStop.DEPLOY), ()
         case TaskState.DEPLOYING:
-            return tasks.begin(task, order, now_s) if anew or change is TaskChange.RELOAD else (task, ())
+            restart = redeploy or change is TaskChange.RELOAD
+            return tasks.begin(task, order, now_s) if restart else (task, ())
         case TaskState.BACKOFF:
-            return tasks.begin(task, order, now_s) if anew else (task, ())
+            return tasks.begin(task, order, now_s) if redeploy else (task, ())
         case TaskState.RUNNING:
-            if anew:
+            if redeploy:
                 return tasks.begin(task, order, now_s)
-            if checks[0] != checks[1]:
-                task = but(task, health=health.changed(task.health, checks[1], now_s))
-            task = but(task, live=spec)
-            if change is TaskChange.RELOAD or (retry and task.reload is Reload.FAILED):
+            if old_check != new_check:
+                task = replace(task, health=health.with_new_check(task.health, new_check, now_s))
+            task = replace(task, running_spec=spec)
+            if change is TaskChange.RELOAD or (retry_failed and task.reload is ReloadPhase.FAILED):
                 return tasks.begin_reload(task)
             return task, ()
 
 
-def _rest(task: Task, order: PodOrder, now_s: float) -> Moved:
-    """Stop a task, as ordered. What a batch program has done stays done."""
+def _stop_as_ordered(task: SupervisedTask, order: PodOrder, now_s: float) -> TaskStep:
+    """Stop a task. A finished batch task stays finished."""
     if task.state is TaskState.FINISHED and order.batch:
         return task, ()
     if task.state is TaskState.STOPPED:
         return task, ()
-    return tasks.halt(task, Then.REST, order.stop_timeout, now_s)
+    return tasks.stop(task, AfterStop.STAY_STOPPED, order.stop_timeout, now_s)
 
 
-def _unknown(task: Task, known: tuple[str, ...]) -> Task:
+def _unknown(task: SupervisedTask, known: tuple[str, ...]) -> SupervisedTask:
     room = ", ".join(known) or "none"
     message = f"the container was made without a task of this name (it has: {room}); run the job anew"
     return move(task, GaveUp, reason=Reason(code="unknown-task", message=message))
 
 
-def _quit(pod: Pod, stop_timeout_s: float, now_s: float) -> tuple[Pod, tuple[Effect, ...]]:
-    pod = msgspec.structs.replace(pod, quitting=True)
-    result: list[Task] = []
+def _quit(pod: SupervisedPod, stop_timeout_s: float, now_s: float) -> PodStep:
+    pod = replace(pod, quitting=True)
+    result: list[SupervisedTask] = []
     effects: list[Effect] = []
     for task in pod.tasks:
         if _busy(task):
-            task, owed = tasks.halt(task, Then.REST, stop_timeout_s, now_s)
-            effects += owed
+            task, more = tasks.stop(task, AfterStop.STAY_STOPPED, stop_timeout_s, now_s)
+            effects += more
         result.append(task)
-    return msgspec.structs.replace(pod, tasks=tuple(result)), tuple(effects)
+    return replace(pod, tasks=tuple(result)), tuple(effects)
 
 
-def _busy(task: Task) -> bool:
+def _busy(task: SupervisedTask) -> bool:
     at_rest = (TaskState.PENDING, TaskState.STOPPED, TaskState.FINISHED, TaskState.FAILED)
-    return task.live is not None or task.residue or task.state not in at_rest
+    return task.running_spec is not None or task.has_leftovers or task.state not in at_rest
 
 
-def _each(pod: Pod, act: Callable[[Task, PodOrder], Moved]) -> tuple[Pod, tuple[Effect, ...]]:
+def _each(pod: SupervisedPod, act: Callable[[SupervisedTask, PodOrder], TaskStep]) -> PodStep:
+    """Apply ``act`` to every task; nothing happens before the first order."""
     if pod.order is None:
         return pod, ()
-    result: list[Task] = []
+    result: list[SupervisedTask] = []
     effects: list[Effect] = []
     for task in pod.tasks:
-        moved, owed = act(task, pod.order)
-        result.append(moved)
-        effects += owed
-    return msgspec.structs.replace(pod, tasks=tuple(result)), tuple(effects)
+        after, more = act(task, pod.order)
+        result.append(after)
+        effects += more
+    return replace(pod, tasks=tuple(result)), tuple(effects)

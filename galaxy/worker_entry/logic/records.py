@@ -10,98 +10,113 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import Exit, PodOrder, TaskState
 
 
-class Then(StrEnum):
+class AfterStop(StrEnum):
     """What a stopping task does once none of its processes is left."""
 
-    REST = "rest"
+    STAY_STOPPED = "stay-stopped"
     PLACE = "place"
-    """Put the packages that are already unpacked aside in place, and start."""
+    """Move the staged packages in place and start the program."""
     DEPLOY = "deploy"
+    """Begin a new deployment."""
     FAIL = "fail"
-    LEAVE = "leave"
-    """No order names the task any more."""
+    REMOVE = "remove"
+    """Drop the task: the order no longer names it."""
 
 
-class Reload(StrEnum):
-    """How far a running program's new data is."""
+class ReloadPhase(StrEnum):
+    """How far new data for a running program has come."""
 
     NONE = "none"
     STAGING = "staging"
     WAITING = "waiting"
-    """Fetching or unpacking failed; it is tried again at ``Task.due_s``."""
+    """Fetching or unpacking failed; the next try is at ``SupervisedTask.due_s``."""
     PLACING = "placing"
     COMMAND = "command"
+    """The reload command runs."""
     FAILED = "failed"
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """What is known of a running program's health; ``verdict`` None is: not yet."""
+    """Health of a running program. ``verdict`` None means not known yet.
+
+    ``failures`` counts failed probes in a row, ``probe`` numbers the probes sent. Times are
+    monotonic seconds.
+    """
 
     verdict: bool | None = None
     failures: int = 0
     probe: int = 0
     due_s: float | None = None
+    """When to probe next; None while a probe is under way."""
     gap_s: float = 0.0
-    """Time from the last answer to the next question; short after a start, then the interval."""
+    """Seconds from the last answer to the next probe: short after a start, later the check's interval."""
 
 
-class Task(Struct, frozen=True, kw_only=True):
-    """One program of the pod: what it shall be, and where it is.
+class SupervisedTask(Struct, frozen=True, kw_only=True):
+    """One task of the pod: its desired spec and its actual state. Times are monotonic seconds.
 
-    ``run`` numbers the programs started and ``deploy`` the deployments begun, so that an echo
-    of an earlier one is known as stale.
+    ``run`` numbers the programs started and ``deploy`` the deployments begun. An event that
+    carries another number is stale and is ignored.
     """
 
     spec: TaskSpec
     state: TaskState = TaskState.PENDING
     run: int = 0
     deploy: int = 0
-    live: TaskSpec | None = None
-    """The spec that the running program was started with; None when none runs."""
-    residue: bool = False
-    """Processes that an ended program left behind may still be there."""
-    then: Then = Then.REST
+    running_spec: TaskSpec | None = None
+    """Spec that the running program was started with; None when no program runs."""
+    has_leftovers: bool = False
+    """Processes that an ended program left behind may still exist."""
+    after_stop: AfterStop = AfterStop.STAY_STOPPED
     due_s: float | None = None
-    since_s: float = 0.0
+    """When ``task.tick`` has something to do for the current state, health probes aside."""
+    run_began_s: float = 0.0
     failures: int = 0
-    """Restarts, or attempts to deploy, used up since the order or the last reset."""
+    """Restarts, or tries to deploy, used up since the order or since the last reset."""
     restarts: int = 0
     started_s: float | None = None
+    """Start of the current program, Unix seconds."""
     last_exit: Exit | None = None
     reason: Reason | None = None
     placed: tuple[PackageSpec, ...] = ()
-    stale: bool = False
-    """What ``placed`` says is not to be relied on: a replacement was begun, or is ordered."""
-    reload: Reload = Reload.NONE
+    """Packages whose files are in place."""
+    placed_unreliable: bool = False
+    """``placed`` cannot be relied on: replacing the files has begun, or a redeploy is ordered."""
+    reload: ReloadPhase = ReloadPhase.NONE
     health: Health = Health()
-    gone: bool = False
+    removed: bool = False
 
     @property
     def name(self) -> str:
         return self.spec.name
 
     @property
-    def wanted(self) -> tuple[PackageSpec, ...]:
-        """Every package that has to be in place before the program starts."""
+    def required(self) -> tuple[PackageSpec, ...]:
+        """Packages that must be in place before the program starts."""
         own = (self.spec.package,) if self.spec.package else ()
         return own + (self.spec.data.packages if self.spec.data else ())
 
     @property
     def missing(self) -> tuple[PackageSpec, ...]:
-        """The wanted packages that have to be fetched."""
-        return tuple(package for package in self.wanted if self.stale or package not in self.placed)
+        """Required packages that have to be fetched."""
+        return tuple(
+            package for package in self.required if self.placed_unreliable or package not in self.placed
+        )
 
     @property
-    def in_place(self) -> bool:
-        """Whether exactly the wanted packages are there: none missing, none left over."""
-        return not self.stale and not self.missing and len(self.placed) == len(self.wanted)
+    def packages_in_place(self) -> bool:
+        """Whether exactly the required packages are in place: none missing, none left over."""
+        return not self.placed_unreliable and not self.missing and len(self.placed) == len(self.required)
 
 
-class Pod(Struct, frozen=True, kw_only=True):
-    """A pod: the order it obeys and its tasks. ``known`` are the tasks its container has room for."""
+class SupervisedPod(Struct, frozen=True, kw_only=True):
+    """The pod of one container: the order in force and the tasks.
+
+    ``known`` are the task names that the container was created with.
+    """
 
     known: tuple[str, ...]
     order: PodOrder | None = None
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[SupervisedTask, ...] = ()
     quitting: bool = False
     ended: bool = False

@@ -1,4 +1,4 @@
-"""When an ended program, or a failed deployment, gets another try, and after how long."""
+"""Restart policy: whether an ended program or a failed deployment is tried again, and when."""
 
 from __future__ import annotations
 
@@ -10,57 +10,59 @@ from galaxy.model.messages.pod import Exit
 
 SERVICE: Final = RestartSpec(policy="always", attempts=-1)
 BATCH: Final = RestartSpec(policy="on-failure", attempts=3)
-DEPLOY_ATTEMPTS: Final = 3
-"""Further tries to deploy a task whose policy is ``never``: its program has not run yet."""
+DEPLOY_RETRIES: Final = 3
+"""Retries of a deployment under policy ``never``, which is about programs; none has run yet."""
 
 
-class Again(Struct, frozen=True, kw_only=True):
-    """Try again ``delay_s`` from now; ``failures`` have been used then."""
+class RetryAfter(Struct, frozen=True, kw_only=True):
+    """Try again in ``delay_s`` seconds; ``failures`` are used up then."""
 
     delay_s: float
     failures: int
 
 
-class Finish(Struct, frozen=True, kw_only=True):
-    """It ended well; that was it."""
+class Complete(Struct, frozen=True, kw_only=True):
+    """The program succeeded and is not started again."""
 
 
 class GiveUp(Struct, frozen=True, kw_only=True):
-    """It failed, and no try is left: ``tries`` were had beside the first."""
+    """No retry is left after ``retries`` of them (0: none was allowed)."""
 
-    tries: int
-
-
-Verdict = Again | Finish | GiveUp
+    retries: int
 
 
-def rule(spec: TaskSpec, batch: bool) -> RestartSpec:
-    """Return the restart rule in force: the spec's, else the one of the job's kind."""
+Decision = RetryAfter | Complete | GiveUp
+
+
+def policy_of(spec: TaskSpec, *, batch: bool) -> RestartSpec:
+    """Return the restart policy in force: the spec's, else the default of the job's kind."""
     return spec.restart or (BATCH if batch else SERVICE)
 
 
-def after_exit(restart: RestartSpec, batch: bool, exit_: Exit, failures: int, uptime_s: float) -> Verdict:
-    """Judge a program that ended by itself after ``uptime_s`` seconds.
+def decide_after_exit(
+    restart: RestartSpec, exit_: Exit, *, batch: bool, failures: int, uptime_s: float
+) -> Decision:
+    """Decide what follows when a program ended by itself after ``uptime_s`` seconds.
 
-    Exit code 0 finishes a batch program whatever its policy, and any program whose policy is
-    not ``always``. One that stayed up for ``reset`` seconds has all its tries back.
+    Exit code 0 completes a batch program under every policy, and any program whose policy is
+    not ``always``. A program that stayed up for ``reset`` seconds has all its retries again.
     """
-    well = exit_.code == 0
-    if well and (batch or restart.policy != "always"):
-        return Finish()
+    succeeded = exit_.code == 0
+    if succeeded and (batch or restart.policy != "always"):
+        return Complete()
     if restart.policy == "never":
-        return GiveUp(tries=0)
-    return _again(restart, restart.attempts, 0 if uptime_s >= restart.reset else failures)
+        return GiveUp(retries=0)
+    return _retry(restart, restart.attempts, 0 if uptime_s >= restart.reset else failures)
 
 
-def after_failed_deploy(restart: RestartSpec, failures: int) -> Verdict:
-    """Judge a deployment that failed for a cause that may pass."""
-    return _again(restart, DEPLOY_ATTEMPTS if restart.policy == "never" else restart.attempts, failures)
+def decide_after_failed_deploy(restart: RestartSpec, failures: int) -> RetryAfter | GiveUp:
+    """Decide what follows when a deployment failed for a cause that may pass."""
+    return _retry(restart, DEPLOY_RETRIES if restart.policy == "never" else restart.attempts, failures)
 
 
-def _again(restart: RestartSpec, attempts: int, failures: int) -> Verdict:
+def _retry(restart: RestartSpec, attempts: int, failures: int) -> RetryAfter | GiveUp:
     if 0 <= attempts <= failures:
-        return GiveUp(tries=failures)
-    # 2**32 seconds outlast every delay_max; beyond it the power itself would grow without end.
+        return GiveUp(retries=failures)
+    # 2**32 seconds exceed every delay_max; without the bound the power would grow for ever.
     delay_s = min(restart.delay * 2 ** min(failures, 32), max(restart.delay, restart.delay_max))
-    return Again(delay_s=delay_s, failures=failures + 1)
+    return RetryAfter(delay_s=delay_s, failures=failures + 1)

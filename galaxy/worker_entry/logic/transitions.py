@@ -1,47 +1,64 @@
-"""The law of a task's states, as data, and the one function that moves a task along it."""
+"""The transition table of a task's states, and the function that applies it."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
 from galaxy.model.messages.pod import TaskState
 from galaxy.statemachine.transitions import TransitionTable
 from galaxy.worker_entry.logic.events import (
-    Begun,
     Completed,
     Crashed,
-    Emptied,
+    DeployBegan,
+    DeployResumed,
     GaveUp,
-    Halted,
     PackagesPlaced,
     Restarted,
-    Resumed,
+    StopBegan,
+    TaskEmptied,
 )
-from galaxy.worker_entry.logic.records import Task
+from galaxy.worker_entry.logic.records import SupervisedTask
 
-TRANSITIONS: Final = TransitionTable({
-    (TaskState.PENDING, Begun): TaskState.DEPLOYING,    (TaskState.PENDING, Halted): TaskState.STOPPING,
-    (TaskState.PENDING, GaveUp): TaskState.FAILED,
-    (TaskState.DEPLOYING, Begun): TaskState.DEPLOYING,  (TaskState.DEPLOYING, Halted): TaskState.STOPPING,
-    (TaskState.DEPLOYING, PackagesPlaced): TaskState.RUNNING, (TaskState.DEPLOYING, GaveUp): TaskState.FAILED,
-    (TaskState.RUNNING, Begun): TaskState.DEPLOYING,    (TaskState.RUNNING, Halted): TaskState.STOPPING,
-    (TaskState.RUNNING, Crashed): TaskState.BACKOFF,    (TaskState.RUNNING, GaveUp): TaskState.FAILED,
-    (TaskState.RUNNING, Completed): TaskState.FINISHED,
-    (TaskState.BACKOFF, Begun): TaskState.DEPLOYING,    (TaskState.BACKOFF, Halted): TaskState.STOPPING,
-    (TaskState.BACKOFF, Restarted): TaskState.RUNNING,
-    (TaskState.STOPPING, Halted): TaskState.STOPPING,   (TaskState.STOPPING, Emptied): TaskState.STOPPED,
-    (TaskState.STOPPED, Begun): TaskState.DEPLOYING,    (TaskState.STOPPED, Halted): TaskState.STOPPING,
-    (TaskState.STOPPED, Resumed): TaskState.DEPLOYING,  (TaskState.STOPPED, GaveUp): TaskState.FAILED,
-    (TaskState.FINISHED, Begun): TaskState.DEPLOYING,   (TaskState.FINISHED, Halted): TaskState.STOPPING,
-    (TaskState.FAILED, Begun): TaskState.DEPLOYING,     (TaskState.FAILED, Halted): TaskState.STOPPING,
-})  # fmt: skip
-"""A program that crashes while its successor is being deployed moves nothing: no such pair."""
+TRANSITIONS: Final = TransitionTable(
+    {
+        (TaskState.PENDING, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.PENDING, StopBegan): TaskState.STOPPING,
+        (TaskState.PENDING, GaveUp): TaskState.FAILED,
+        (TaskState.DEPLOYING, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.DEPLOYING, StopBegan): TaskState.STOPPING,
+        (TaskState.DEPLOYING, PackagesPlaced): TaskState.RUNNING,
+        (TaskState.DEPLOYING, GaveUp): TaskState.FAILED,
+        (TaskState.RUNNING, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.RUNNING, StopBegan): TaskState.STOPPING,
+        (TaskState.RUNNING, Crashed): TaskState.BACKOFF,
+        (TaskState.RUNNING, GaveUp): TaskState.FAILED,
+        (TaskState.RUNNING, Completed): TaskState.FINISHED,
+        (TaskState.BACKOFF, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.BACKOFF, StopBegan): TaskState.STOPPING,
+        (TaskState.BACKOFF, Restarted): TaskState.RUNNING,
+        (TaskState.STOPPING, StopBegan): TaskState.STOPPING,
+        (TaskState.STOPPING, TaskEmptied): TaskState.STOPPED,
+        (TaskState.STOPPED, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.STOPPED, StopBegan): TaskState.STOPPING,
+        (TaskState.STOPPED, DeployResumed): TaskState.DEPLOYING,
+        (TaskState.STOPPED, GaveUp): TaskState.FAILED,
+        (TaskState.FINISHED, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.FINISHED, StopBegan): TaskState.STOPPING,
+        (TaskState.FAILED, DeployBegan): TaskState.DEPLOYING,
+        (TaskState.FAILED, StopBegan): TaskState.STOPPING,
+    }
+)
+"""Every valid pair.
+
+``Crashed`` has no entry for DEPLOYING: when a program crashes while its successor is being
+deployed, the task's state does not change.
+"""
 
 
-def move(task: Task, event: type, **changes: Any) -> Task:
-    """Return ``task`` after ``event``, with ``changes``; callers only ask for legal pairs."""
+def move(task: SupervisedTask, event: type, **changes: Any) -> SupervisedTask:
+    """Return ``task`` with ``changes`` and in the state after ``event``. The pair must be valid."""
     state = TRANSITIONS.next_state(task.state, event)
-    assert state is not None, f"{event.__name__} is not legal for a task that is {task.state}"
-    return msgspec.structs.replace(task, state=state, **changes)
+    assert state is not None, f"{event.__name__} is not valid for a task that is {task.state}"
+    return replace(task, state=state, **changes)

@@ -105,14 +105,14 @@ class Driven:
         self.logic = logic or AgentLogic(info())
         self.uids = uids
         if uids is not None:
-            self.logic.give_uids(*uids)
+            self.logic.set_uid_range(*uids)
         self.now_s = 100.0
         self.effects: list[Struct] = []
         self.disk: dict[str, dict[str, bytes]] = {name: {} for name in self.logic.tables}
 
     def begin(self) -> Driven:
         """Start on a host where nothing lives, with the first full reports out of the way."""
-        self.step(HostInspected(living=()))
+        self.step(HostInspected(running=()))
         self.reports()
         return self
 
@@ -136,7 +136,7 @@ class Driven:
         again.now_s, again.disk = self.now_s, self.disk
         for name, table in again.logic.tables.items():
             table.load(again.disk[name].items())
-        again.logic.loaded()
+        again.logic.resume()
         return again
 
     def reports(self, *, ok: bool = True) -> list[AgentReport]:

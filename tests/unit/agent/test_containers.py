@@ -11,7 +11,7 @@ from galaxy.agent.logic.events import (
     ContainerEnded,
     ContainerLaunchFailed,
     HostInspected,
-    PortsSeen,
+    PortsScanned,
     PortsUnavailable,
     ReleaseRequested,
     RunningContainer,
@@ -51,7 +51,7 @@ def test_create_launches_once_and_ready_is_reported_at_once() -> None:
     assert kinds(agent.step(creates(create()))) == ["LaunchContainer"]
     assert kinds(agent.step(creates(create()))) == []
     assert agent.found() == {f"{POD}/1": "making"}
-    assert kinds(agent.step(launched())) == ["Connect"]
+    assert kinds(agent.step(launched())) == ["ConnectWorker"]
     assert agent.logic.flush(agent.now_s).sends[0][1].body.containers[0].state == "ready"
     assert agent.logic.digests()[0] == digest_of_container(POD, 1)
 
@@ -61,7 +61,7 @@ def test_lower_epoch_is_refused_equal_and_higher_are_obeyed() -> None:
     agent.step(creates(epoch=7))
     assert kinds(agent.step(creates(create(), epoch=6))) == ["WriteLog"]
     assert kinds(agent.step(creates(create(), epoch=7))) == ["LaunchContainer"]
-    assert kinds(agent.step(destroys(epoch=8))) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(destroys(epoch=8))) == ["DisconnectWorker", "RemoveContainer"]
 
 
 def test_highest_epoch_survives_a_restart_of_the_agent() -> None:
@@ -104,7 +104,7 @@ def test_create_of_a_later_life_destroys_the_earlier_first() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
-    assert kinds(agent.step(creates(create(incarnation=2)))) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(creates(create(incarnation=2)))) == ["DisconnectWorker", "RemoveContainer"]
     assert kinds(agent.step(GONE)) == ["LaunchContainer"]
     assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "making"}
 
@@ -119,7 +119,7 @@ def test_destroy_ends_earlier_lives_too() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
-    assert kinds(agent.step(destroys(incarnation=3))) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(destroys(incarnation=3))) == ["DisconnectWorker", "RemoveContainer"]
     agent.step(GONE)
     assert kinds(agent.step(creates(create(incarnation=3)))) == []
     assert kinds(agent.step(creates(create(incarnation=4)))) == ["LaunchContainer"]
@@ -149,7 +149,7 @@ def test_programs_that_run_are_asked_to_quit_before_the_container_is_destroyed()
     agent.step(reported(PodState.RUNNING))
     assert agent.step(destroys()) == [QuitWorker(container=POD, incarnation=1, stop_timeout=10.0)]
     assert kinds(agent.step(destroys())) == []
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(ENDED)) == ["DisconnectWorker", "RemoveContainer"]
 
 
 def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> None:
@@ -161,7 +161,7 @@ def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> N
     agent.reports()
     assert agent.logic.wake_s() is not None
     agent.now_s += 12.5
-    assert kinds(agent.step()) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step()) == ["DisconnectWorker", "RemoveContainer"]
     assert kinds(agent.step()) == []
 
 
@@ -171,8 +171,8 @@ def test_end_of_a_container_that_was_asked_to_quit_is_told_again_when_a_commit_f
     agent.step(launched(), connected())
     agent.step(reported(PodState.RUNNING))
     agent.step(destroys())
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]  # And the commit fails.
-    assert kinds(agent.step(ENDED)) == ["Disconnect", "RemoveContainer"]
+    assert kinds(agent.step(ENDED)) == ["DisconnectWorker", "RemoveContainer"]  # And the commit fails.
+    assert kinds(agent.step(ENDED)) == ["DisconnectWorker", "RemoveContainer"]
     agent.step(GONE)
     assert agent.found() == {f"{POD}/1": "gone"}
 
@@ -185,7 +185,7 @@ def test_container_asked_to_quit_is_destroyed_again_until_it_is_gone() -> None:
     agent.step(destroys())
     for wait_s in (12.5, 2.5, 2.5):
         agent.now_s += wait_s
-        assert kinds(agent.step()) == ["Disconnect", "RemoveContainer"]
+        assert kinds(agent.step()) == ["DisconnectWorker", "RemoveContainer"]
     agent.step(GONE)
     agent.now_s += 2.5
     assert kinds(agent.step()) == []
@@ -196,7 +196,7 @@ def test_container_that_ends_by_itself_is_reported_with_its_reason_and_its_remai
     agent.step(creates(create()))
     agent.step(launched())
     agent.reports()
-    assert kinds(agent.step(ENDED)) == ["RemoveContainer", "Disconnect"]
+    assert kinds(agent.step(ENDED)) == ["RemoveContainer", "DisconnectWorker"]
     (report,) = agent.reports()
     assert (report.containers[0].state, report.containers[0].reason) == ("ended", Reason(code="killed"))
     agent.step(GONE)
@@ -245,9 +245,9 @@ def test_chosen_ports_are_in_range_free_and_distinct() -> None:
     agent = Driven().begin()
     busy = frozenset(range(20000, 20007))
     agent.step(
-        PortsSeen(listening=busy, used=busy), creates(create("a-1.0", 1, WEB), create("a-1.1", 1, WEB))
+        PortsScanned(listening=busy, used=busy), creates(create("a-1.0", 1, WEB), create("a-1.1", 1, WEB))
     )
-    ports = [launch.held.ports["web"] for launch in launches(agent)]
+    ports = [launch.hosted.ports["web"] for launch in launches(agent)]
     assert len(set(ports)) == 2
     assert set(ports) <= {20007, 20008, 20009}
 
@@ -266,7 +266,7 @@ def test_no_free_port_is_a_reason_and_not_a_launch() -> None:
 def test_each_container_gets_a_uid_that_is_nobody_elses() -> None:
     agent = Driven(uids=(1000, 1001)).begin()
     agent.step(creates(create("a-1.0"), create("a-1.1")))
-    assert {launch.held.uid for launch in launches(agent)} == {1000, 1001}
+    assert {launch.hosted.uid for launch in launches(agent)} == {1000, 1001}
 
 
 def test_uid_is_free_only_when_nothing_of_its_container_is_left() -> None:
@@ -281,27 +281,27 @@ def test_uid_is_free_only_when_nothing_of_its_container_is_left() -> None:
     ]
     agent.step(GONE)
     agent.step(creates(create("c-3.0")))
-    assert [launch.held.uid for launch in launches(agent)] == [1000]
+    assert [launch.hosted.uid for launch in launches(agent)] == [1000]
 
 
 def test_uid_survives_a_restart_of_the_agent() -> None:
     agent = Driven(uids=(1000, 1999)).begin()
     agent.step(creates(create()))
-    before = launches(agent)[0].held.uid
+    before = launches(agent)[0].hosted.uid
     again = agent.restart()
-    again.step(HostInspected(living=()))
-    assert [launch.held.uid for launch in launches(again)] == [before]
+    again.step(HostInspected(running=()))
+    assert [launch.hosted.uid for launch in launches(again)] == [before]
 
 
 def test_container_on_its_way_when_its_agent_learned_of_uids_gets_one() -> None:
     agent = Driven().begin()
     agent.step(creates(create("a-1.0"), create("a-1.1")))
-    assert [launch.held.uid for launch in launches(agent)] == [0, 0]
+    assert [launch.hosted.uid for launch in launches(agent)] == [0, 0]
     agent.uids = (1000, 1999)
     again = agent.restart()
-    again.step(HostInspected(living=(RunningContainer(container="a-1.0", incarnation=1, pid=7),)))
-    assert [1000 <= launch.held.uid < 2000 for launch in launches(again)] == [True]
-    there = {held.container: held.uid for held in again.logic.held()}
+    again.step(HostInspected(running=(RunningContainer(container="a-1.0", incarnation=1, pid=7),)))
+    assert [1000 <= launch.hosted.uid < 2000 for launch in launches(again)] == [True]
+    there = {held.container: held.uid for held in again.logic.hosted_containers()}
     assert there["a-1.0"] == 0  # It lives as it was made.
 
 
@@ -310,8 +310,8 @@ def test_container_on_its_way_does_not_take_a_uid_that_is_the_agents_no_more() -
     agent.step(creates(create()))
     agent.uids = (3000, 3999)
     again = agent.restart()
-    again.step(HostInspected(living=()))
-    assert [3000 <= launch.held.uid < 4000 for launch in launches(again)] == [True]
+    again.step(HostInspected(running=()))
+    assert [3000 <= launch.hosted.uid < 4000 for launch in launches(again)] == [True]
 
 
 def test_container_on_its_way_that_no_uid_is_left_for_ends() -> None:
@@ -319,15 +319,15 @@ def test_container_on_its_way_that_no_uid_is_left_for_ends() -> None:
     agent.step(creates(create("a-1.0"), create("a-1.1")))
     agent.uids = (3000, 3000)
     again = agent.restart()
-    again.step(HostInspected(living=()))
-    assert [launch.held.uid for launch in launches(again)] == [3000]
+    again.step(HostInspected(running=()))
+    assert [launch.hosted.uid for launch in launches(again)] == [3000]
     (report, *_) = again.reports()
     assert [one.reason.code for one in report.containers if one.reason] == ["no-uid"]
 
 
 def test_fixed_port_in_use_by_the_host_is_refused() -> None:
     agent = Driven().begin()
-    seen = PortsSeen(listening=frozenset({8080}), used=frozenset({8080}))
+    seen = PortsScanned(listening=frozenset({8080}), used=frozenset({8080}))
     assert kinds(agent.step(seen, creates(create(POD, 1, PortDemand(name="web", port=8080))))) == []
     assert agent.found() == {f"{POD}/1": "ended"}
 
@@ -342,24 +342,24 @@ def test_fixed_port_of_an_earlier_life_is_waited_for() -> None:
     agent.step(creates(create("b-2.0", 1, fixed)))
     assert launches(agent) == []
     agent.step(GONE)
-    assert [launch.held.container for launch in launches(agent)] == ["b-2.0"]
+    assert [launch.hosted.container for launch in launches(agent)] == ["b-2.0"]
 
 
 def test_ports_that_another_agent_took_first_are_chosen_anew() -> None:
     agent = Driven().begin()
     agent.step(creates(create(POD, 1, WEB)))
-    first = launches(agent)[0].held.ports["web"]
+    first = launches(agent)[0].hosted.ports["web"]
     agent.step(PortsUnavailable(container=POD, incarnation=1, ports=(first,)))
-    assert launches(agent)[0].held.ports["web"] != first
+    assert launches(agent)[0].hosted.ports["web"] != first
 
 
 def test_ports_are_the_same_after_a_restart() -> None:
     agent = Driven().begin()
     agent.step(creates(create(POD, 1, WEB)))
-    ports = launches(agent)[0].held.ports
+    ports = launches(agent)[0].hosted.ports
     again = agent.restart()
-    again.step(HostInspected(living=()))
-    assert launches(again)[0].held.ports == ports
+    again.step(HostInspected(running=()))
+    assert launches(again)[0].hosted.ports == ports
 
 
 # ---- wanted against found
@@ -371,8 +371,8 @@ def test_living_container_is_adopted_again_after_a_restart_with_its_pid() -> Non
     agent.step(launched())
     agent.step(connected(), reported(PodState.RUNNING))
     again = agent.restart()
-    seen = HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=99),))
-    assert kinds(again.step(seen)) == ["Connect"]
+    seen = HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=99),))
+    assert kinds(again.step(seen)) == ["ConnectWorker"]
     reports = again.reports()
     assert [report.full for report in reports] == [True, True]
     assert [pod.pid for report in reports for pod in report.pods] == [99]
@@ -383,7 +383,7 @@ def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
     agent.step(creates(create()))
     agent.step(launched())
     again = agent.restart()
-    again.step(HostInspected(living=(), rebooted=True))
+    again.step(HostInspected(running=(), rebooted=True))
     full = again.reports()[0]
     assert (full.containers[0].state, full.containers[0].reason) == (
         "ended",
@@ -393,7 +393,7 @@ def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
 
 def test_container_that_nobody_knows_is_destroyed() -> None:
     agent = Driven()
-    effects = agent.step(HostInspected(living=(RunningContainer(container="x-1.0", incarnation=4, pid=9),)))
+    effects = agent.step(HostInspected(running=(RunningContainer(container="x-1.0", incarnation=4, pid=9),)))
     assert RemoveContainer(container="x-1.0", incarnation=4) in effects
 
 
@@ -404,7 +404,7 @@ def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
     agent.step(destroys())
     again = agent.restart()
     assert kinds(
-        again.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=9),)))
+        again.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=9),)))
     ) == ["RemoveContainer"]
 
 
@@ -434,5 +434,5 @@ def test_discarded_step_leaves_the_tables_as_they_were_and_runs_again_alike() ->
     first = agent.logic.step(agent.now_s, [creates(create(POD, 1, WEB))])
     for table in agent.logic.tables.values():
         table.discard()
-    assert agent.logic.held() == ()
+    assert agent.logic.hosted_containers() == ()
     assert tuple(agent.step(creates(create(POD, 1, WEB)))) == first

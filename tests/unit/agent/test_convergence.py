@@ -42,7 +42,7 @@ UIDS = (1_000_000, 1_000_019)
 
 def life_of(effect: LaunchContainer | RemoveContainer) -> str:
     if isinstance(effect, LaunchContainer):
-        return effect.held.key
+        return effect.hosted.key
     return container_key(effect.container, effect.incarnation)
 
 
@@ -87,9 +87,9 @@ class Host:
         return effect
 
     def _launch(self, effect: LaunchContainer) -> None:
-        held = effect.held
-        mine, ports = (held.container, held.incarnation), frozenset(held.ports.values())
-        alone = ports | {held.uid}
+        hosted = effect.hosted
+        mine, ports = (hosted.container, hosted.incarnation), frozenset(hosted.ports.values())
+        alone = ports | {hosted.uid}
         if mine in self.living:
             return  # Asked twice is once.
         assert mine not in self.destroyed, f"{mine} came back from the dead"
@@ -111,7 +111,7 @@ class Host:
             RunningContainer(container=name, incarnation=number, pid=7)
             for name, number in sorted(self.living)
         )
-        return HostInspected(living=tuple(lives))
+        return HostInspected(running=tuple(lives))
 
 
 class Leader:
@@ -267,4 +267,5 @@ def test_what_lives_becomes_what_is_wanted_whatever_the_wire_does(seed: int) -> 
             break
     else:
         raise AssertionError(f"never settled: lives {sorted(world.host.living)}, wanted {sorted(wanted)}")
-    assert not [held for held in world.agent.logic.held() if held.container not in world.leader.latest]
+    hosted = {entry.container for entry in world.agent.logic.hosted_containers()}
+    assert hosted <= set(world.leader.latest)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from galaxy.agent.logic.effects import Deliver
+from galaxy.agent.logic.effects import DeliverOrder
 from galaxy.agent.logic.events import (
-    ClockSeen,
     ContainerDestroyed,
     HostInspected,
+    RedisClockRead,
     ReportPublished,
     RunningContainer,
-    UsageSeen,
+    UsageMeasured,
     WorkerLost,
     WorkerReported,
 )
@@ -46,7 +46,7 @@ def ready() -> Driven:
 
 
 def delivered(agent: Driven) -> list[int]:
-    return [effect.order.generation for effect in agent.effects if isinstance(effect, Deliver)]
+    return [effect.order.generation for effect in agent.effects if isinstance(effect, DeliverOrder)]
 
 
 def pods(agent: Driven) -> list[ObservedPod]:
@@ -83,7 +83,7 @@ def test_order_is_delivered_again_until_the_worker_says_that_it_obeyed() -> None
 
 def test_order_that_came_too_late_is_void_until_it_is_sent_again() -> None:
     agent = ready()
-    agent.step(ClockSeen(redis_s=1000.0))
+    agent.step(RedisClockRead(redis_s=1000.0))
     late = replace(orders(order(2)), until_s=999.0)
     agent.step(late)
     assert delivered(agent) == []
@@ -99,16 +99,16 @@ def test_order_with_an_end_is_void_before_any_clock_was_seen() -> None:
 
 def test_container_that_was_ordered_too_late_is_not_made() -> None:
     agent = Driven().begin()
-    agent.step(ClockSeen(redis_s=1000.0))
+    agent.step(RedisClockRead(redis_s=1000.0))
     agent.step(replace(creates(create()), until_s=999.0))
-    assert agent.logic.held() == ()
+    assert agent.logic.hosted_containers() == ()
 
 
 def test_order_that_a_restart_found_on_disk_waits_until_it_is_sent_again() -> None:
     agent = Driven().begin()
     agent.step(creates(create()), launched(), orders(order(2)))
     agent = agent.restart()
-    agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
+    agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
     agent.step(connected())
     assert delivered(agent) == []
     agent.step(orders(order(2)))
@@ -124,12 +124,12 @@ def test_values_of_secrets_are_handed_over_and_never_written_down() -> None:
     agent = ready()
     for _ in range(2):
         agent.step(orders(whole))
-        assert [effect.order for effect in agent.effects if isinstance(effect, Deliver)] == [whole]
+        assert [effect.order for effect in agent.effects if isinstance(effect, DeliverOrder)] == [whole]
         tables = agent.logic.tables.values()
         assert b"s3cr3t" not in b"".join(encode(row) for table in tables for row in table.values())
         assert agent.logic.tables["orders"][POD].tasks[0].env["DB"] == EnvFrom(secret="db")
         agent = agent.restart()
-        agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
+        agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
         agent.step(connected())
 
 
@@ -184,7 +184,7 @@ def test_pid_is_the_launchers_word_and_usage_rides_along_without_a_report_of_its
     agent.step(reported(PodState.RUNNING))
     agent.reports()
     digests = agent.logic.digests()
-    agent.step(UsageSeen(container=POD, incarnation=1, cpu_milli=70, memory_bytes=5000))
+    agent.step(UsageMeasured(container=POD, incarnation=1, cpu_milli=70, memory_bytes=5000))
     assert agent.reports() == []
     assert agent.logic.digests() == digests
     agent.step(orders(report=True))
@@ -208,7 +208,7 @@ def test_finished_batch_pod_never_runs_again_in_a_later_life() -> None:
     agent.step(destroys())
     agent.step(ContainerDestroyed(container=POD, incarnation=1))
     agent = agent.restart()
-    agent.step(HostInspected(living=()))
+    agent.step(HostInspected(running=()))
     agent.reports()
     agent.step(creates(create(incarnation=2)))
     agent.step(launched(incarnation=2), connected(incarnation=2))
@@ -306,7 +306,7 @@ def test_report_that_did_not_leave_is_said_again_with_the_newest_state() -> None
 
 def test_full_report_that_did_not_leave_is_full_again() -> None:
     agent = Driven()
-    agent.step(HostInspected(living=()))
+    agent.step(HostInspected(running=()))
     assert [report.full for report in agent.reports(ok=False)] == [True, True]
     agent.now_s += 1
     assert [report.full for report in agent.reports()] == [True, True]
@@ -333,13 +333,13 @@ def test_full_report_is_made_on_request_and_names_all() -> None:
 
 def test_losing_the_launcher_is_no_end_for_what_lives() -> None:
     agent = ready()
-    agent.step(HostInspected(living=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
+    agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
     assert agent.found() == {f"{POD}/1": "ready"}
 
 
 def test_role_names_are_the_queues() -> None:
     agent = Driven()
-    agent.step(HostInspected(living=()))
+    agent.step(HostInspected(running=()))
     assert [(role, send.queue) for role, send in agent.logic.flush(agent.now_s).sends] == [
         (RESMAN, "resman"),
         (APPMASTER, "appmaster"),

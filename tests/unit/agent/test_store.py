@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from galaxy.agent.disk_store import AgentStore
-from galaxy.agent.logic.records import EpochSeen
+from galaxy.agent.logic.records import AcceptedEpoch
 from galaxy.errors import HostError
 from galaxy.model.stored.table import Table, TableChange
 
 
-def table() -> Table[EpochSeen]:
-    return Table("epochs", EpochSeen)
+def table() -> Table[AcceptedEpoch]:
+    return Table("epochs", AcceptedEpoch)
 
 
 def rows(path: Path) -> dict[str, int]:
@@ -42,8 +42,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_changes_are_written_and_removed_together(tmp_path: Path) -> None:
     store, epochs = AgentStore(tmp_path / "agent.db"), table()
-    epochs.put("a", EpochSeen(role="a", epoch=1))
-    epochs.put("b", EpochSeen(role="b", epoch=2))
+    epochs.put("a", AcceptedEpoch(role="a", epoch=1))
+    epochs.put("b", AcceptedEpoch(role="b", epoch=2))
     store.commit(epochs.changes())
     epochs.accept()
     epochs.drop("a")

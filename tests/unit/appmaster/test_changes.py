@@ -21,7 +21,7 @@ from galaxy.model.jobspec.spec import (
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import PortDemand
 from tests.unit.appmaster.world import service, with_deploy, with_task
 
@@ -60,7 +60,7 @@ def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str
         Impact.RELOAD: TaskChange.RELOAD,
         Impact.REDEPLOY: TaskChange.REDEPLOY,
     }
-    assert expected[impact(of(TASKS[old]), of(TASKS[new]))] is between(TASKS[old], TASKS[new])
+    assert expected[impact(of(TASKS[old]), of(TASKS[new]))] is compare(TASKS[old], TASKS[new])
 
 
 def test_change_of_pace_means_nothing_to_a_pod_and_of_stop_timeout_a_quiet_order() -> None:

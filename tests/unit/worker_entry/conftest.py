@@ -10,9 +10,9 @@ import pytest
 from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, TaskSpec
 from galaxy.model.messages.pod import Exit, PodOrder
 from galaxy.worker_entry.logic.effects import Effect
-from galaxy.worker_entry.logic.events import Event, Ordered, ProgramEnded, Ticked
+from galaxy.worker_entry.logic.events import Event, OrderReceived, ProgramEnded, Ticked
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod, Task
+from galaxy.worker_entry.logic.records import SupervisedPod, SupervisedTask
 
 
 def make_spec(start: str = "run", name: str = "main", **more: Any) -> TaskSpec:
@@ -24,7 +24,7 @@ class World:
     """Feeds events to the logic and remembers every effect; time moves only when told."""
 
     def __init__(self, *known: str) -> None:
-        self.pod = Pod(known=known or ("main",))
+        self.pod = SupervisedPod(known=known or ("main",))
         self.now_s = 1000.0
         self.generation = 0
         self.effects: list[Effect] = []
@@ -41,7 +41,7 @@ class World:
             pod="web.0", incarnation=1, generation=self.generation, job="web", index=0, run=run, tasks=tasks,
             **more,
         )  # fmt: skip
-        return self.feed(Ordered(order=order))
+        return self.feed(OrderReceived(order=order))
 
     def wait(self) -> tuple[Effect, ...]:
         """Let time pass until something is due."""
@@ -55,7 +55,7 @@ class World:
         return self.feed(ProgramEnded(task="main", run=self.task.run, exit=exit_))
 
     @property
-    def task(self) -> Task:
+    def task(self) -> SupervisedTask:
         return self.pod.tasks[0]
 
 

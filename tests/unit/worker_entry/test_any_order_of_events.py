@@ -7,9 +7,9 @@ every pod gets to where its last order wants it.
 
 from __future__ import annotations
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from galaxy.model.jobspec.spec import CpuSpec, DataSpec, MemorySpec, PackageSpec, RestartSpec, TaskSpec
 from galaxy.model.messages.container import Reason
@@ -19,37 +19,37 @@ from galaxy.worker_entry.logic.effects import (
     Effect,
     KillTask,
     PlacePackages,
-    Probe,
+    RunProbe,
     RunReload,
     StagePackages,
     StartProgram,
     StopProgram,
-    Terminate,
+    TerminateTask,
 )
 from galaxy.worker_entry.logic.events import (
     DeployFailed,
-    Emptied,
     Event,
-    Ordered,
+    OrderReceived,
     PackagesPlaced,
     PackagesStaged,
-    Probed,
+    ProbeAnswered,
     ProgramEnded,
     ProgramStarted,
-    QuitAsked,
+    QuitRequested,
     ReloadEnded,
+    TaskEmptied,
     Ticked,
 )
 from galaxy.worker_entry.logic.pod import step, wake_s
-from galaxy.worker_entry.logic.records import Pod
-from galaxy.worker_entry.logic.report import found, state_of
+from galaxy.worker_entry.logic.records import SupervisedPod
+from galaxy.worker_entry.logic.report import observe, state_of
 
 
 class Machine:
     """One task's processes and files, as the shell would make them of the effects."""
 
     def __init__(self) -> None:
-        self.pod = Pod(known=("main",))
+        self.pod = SupervisedPod(known=("main",))
         self.now_s = 0.0
         self.alive: int | None = None
         self.left_over = False
@@ -57,7 +57,7 @@ class Machine:
         self.files: tuple[PackageSpec, ...] | None = ()
         self.staging: StagePackages | None = None
         self.placing: PlacePackages | None = None
-        self.commands: list[RunReload | Probe] = []
+        self.commands: list[RunReload | RunProbe] = []
         self.leaving: int | None = None
         self.finished_order: PodOrder | None = None
         self.ended = False
@@ -65,7 +65,7 @@ class Machine:
     def feed(self, event: Event) -> None:
         before = self.pod
         self.pod, effects = step(self.pod, event, self.now_s)
-        assert found(self.pod, pod_id="p", incarnation=1, pid=1, ports={})
+        assert observe(self.pod, pod_id="p", incarnation=1, pid=1, ports={})
         assert not (before.ended and effects)
         for effect in effects:
             self._perform(effect)
@@ -77,7 +77,7 @@ class Machine:
                 assert not self.left_over, "a program beside what an earlier one left"
                 assert self.placing is None and self.files is not None, "files are half replaced"
                 task = self.pod.tasks[0]
-                assert set(self.files) == set(task.wanted), "not the files that are wanted"
+                assert set(self.files) == set(task.required), "not the files that are wanted"
                 self.alive = self.run = effect.run
                 self.left_over = True
                 self.feed(ProgramStarted(task="main", run=effect.run, at_s=self.now_s))
@@ -89,7 +89,7 @@ class Machine:
                 self.staging = self.placing = None
             case StopProgram() | KillTask():
                 self.leaving = effect.run
-            case RunReload() | Probe():
+            case RunReload() | RunProbe():
                 self.commands.append(effect)
 
     # ---- what the world may do next; each returns whether there was anything to do
@@ -109,7 +109,7 @@ class Machine:
         effect, self.placing = self.placing, None
         if effect is None:
             return False
-        self.files = effect.wanted
+        self.files = effect.required
         self.feed(PackagesPlaced(task="main", deploy=effect.deploy))
         return True
 
@@ -125,15 +125,15 @@ class Machine:
         if run is None or self.alive is not None:
             return False
         self.leaving, self.left_over = None, False
-        self.feed(Emptied(task="main", run=run))
+        self.feed(TaskEmptied(task="main", run=run))
         return True
 
     def answer(self, ok: bool) -> bool:
         if not self.commands:
             return False
         effect = self.commands.pop(0)
-        if isinstance(effect, Probe):
-            self.feed(Probed(task="main", run=effect.run, probe=effect.probe, ok=ok))
+        if isinstance(effect, RunProbe):
+            self.feed(ProbeAnswered(task="main", run=effect.run, probe=effect.probe, ok=ok))
         else:
             self.feed(ReloadEnded(task="main", run=effect.run, status=0 if ok else 1))
         return True
@@ -226,11 +226,11 @@ def play(machine: Machine, script: list[tuple], *, batch: bool) -> PodOrder | No
             generation = order.generation + 1 if order else 1
             revision = generation if new_revision or order is None else order.revision
             order = make_order(generation, spec, run=run, redeploy=redeploy, revision=revision, batch=batch)
-            machine.feed(Ordered(order=order))
+            machine.feed(OrderReceived(order=order))
         elif name == "again":
             if order:
                 before = machine.pod
-                machine.feed(Ordered(order=order))
+                machine.feed(OrderReceived(order=order))
                 assert machine.pod == before
         else:
             getattr(machine, name)(*arguments)
@@ -250,7 +250,7 @@ def test_never_two_programs_and_in_the_end_what_was_ordered(script, batch):
         assert state_of(machine.pod) in (PodState.RUNNING, PodState.FAILED, PodState.FINISHED)
         assert (machine.alive is not None) == (state_of(machine.pod) == PodState.RUNNING)
         if machine.alive is not None:
-            assert machine.pod.tasks[0].live == order.tasks[0]
+            assert machine.pod.tasks[0].running_spec == order.tasks[0]
     else:
         assert state_of(machine.pod) in (PodState.STOPPED, PodState.FINISHED)
         assert machine.alive is None and not machine.left_over
@@ -261,7 +261,7 @@ def test_never_two_programs_and_in_the_end_what_was_ordered(script, batch):
 def test_quit_always_ends_the_container_with_nothing_left(script, batch):
     machine = Machine()
     play(machine, script, batch=batch)
-    machine.feed(QuitAsked(stop_timeout_s=1.0))
+    machine.feed(QuitRequested(stop_timeout_s=1.0))
     machine.settle()
     assert machine.pod.ended
     assert machine.alive is None and not machine.left_over
@@ -272,13 +272,13 @@ def test_quit_always_ends_the_container_with_nothing_left(script, batch):
 def test_finished_batch_program_never_runs_again(script, spec):
     machine = Machine()
     first = make_order(1, spec, batch=True)
-    machine.feed(Ordered(order=first))
+    machine.feed(OrderReceived(order=first))
     machine.settle()
     machine.exit(0)
     runs = machine.run
     for generation, run in enumerate([True, False, True], start=2):
         order = make_order(generation, spec, run=run, batch=True)
-        machine.feed(Ordered(order=order))
+        machine.feed(OrderReceived(order=order))
         play(machine, script, batch=True)
     machine.settle()
     assert machine.run == runs
@@ -287,10 +287,10 @@ def test_finished_batch_program_never_runs_again(script, spec):
 
 def test_terminate_is_owed_to_what_a_stop_command_left():
     machine = Machine()
-    owed: list[Effect] = []
-    machine._perform = owed.append  # type: ignore[method-assign]
-    spec = msgspec.structs.replace(make_spec("one", 0, 0, None), stop="stop")
-    machine.feed(Ordered(order=make_order(1, spec, batch=False)))
-    machine.feed(Ordered(order=make_order(2, spec, run=False, batch=False)))
+    new_effects: list[Effect] = []
+    machine._perform = new_effects.append  # type: ignore[method-assign]
+    spec = replace(make_spec("one", 0, 0, None), stop="stop")
+    machine.feed(OrderReceived(order=make_order(1, spec, batch=False)))
+    machine.feed(OrderReceived(order=make_order(2, spec, run=False, batch=False)))
     machine.feed(ProgramEnded(task="main", run=1, exit=Exit(at_s=0.0, code=0)))
-    assert [type(effect) for effect in owed] == [StartProgram, StopProgram, Terminate]
+    assert [type(effect) for effect in new_effects] == [StartProgram, StopProgram, TerminateTask]

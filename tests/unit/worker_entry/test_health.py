@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from galaxy.model.jobspec.spec import HealthSpec, PortSpec, ServiceSpec
 from galaxy.model.messages.pod import TaskState
 from galaxy.worker_entry.logic import health
-from galaxy.worker_entry.logic.effects import Probe
-from galaxy.worker_entry.logic.events import Probed
+from galaxy.worker_entry.logic.effects import RunProbe
+from galaxy.worker_entry.logic.events import ProbeAnswered
 
 CHECK = HealthSpec(type="tcp", port="web", interval=2.0, failures=3)
 SERVICE = {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)}
@@ -29,7 +29,7 @@ def test_unhealthy_is_exactly_that_many_full_intervals_failed_in_a_row(answers):
     for ok in answers:
         full = state.due_s - now_s > CHECK.interval - 1e-6
         now_s = state.due_s
-        state = health.answered(state, CHECK, ok, now_s, now_s)
+        state = health.after_answer(state, CHECK, ok=ok, uptime_s=now_s, now_s=now_s)
         row = 0 if ok else row + full
         verdict = True if ok else False if row >= CHECK.failures else verdict
         assert (state.verdict, state.failures) == (verdict, row)
@@ -40,7 +40,7 @@ def test_first_questions_come_quickly():
     state, times = health.begin(CHECK, 0.0), []
     while state.due_s < 1.0:
         times.append(state.due_s)
-        state = health.answered(state, CHECK, False, state.due_s, state.due_s)
+        state = health.after_answer(state, CHECK, ok=False, uptime_s=state.due_s, now_s=state.due_s)
     assert times[0] <= 0.02 and len(times) >= 5
     assert state.verdict is None
 
@@ -49,17 +49,18 @@ def test_failures_within_grace_are_not_counted():
     check = HealthSpec(type="tcp", port="web", interval=1.0, failures=1, grace=10.0)
     state = health.begin(check, 0.0)
     while state.due_s < 10.0:
-        state = health.answered(state, check, False, state.due_s, state.due_s)
+        state = health.after_answer(state, check, ok=False, uptime_s=state.due_s, now_s=state.due_s)
         assert (state.verdict, state.failures) == (None, 0)
-    assert health.answered(state, check, False, state.due_s, state.due_s).verdict is False
+    state = health.after_answer(state, check, ok=False, uptime_s=state.due_s, now_s=state.due_s)
+    assert state.verdict is False
 
 
 def test_unhealthy_program_is_reported_and_left_alone(world, spec):
     world.order(spec(health=HealthSpec(type="command", command="x", interval=0.1, failures=1)))
     for _ in range(5):
         (probe,) = world.wait()
-        assert isinstance(probe, Probe)
-        event = Probed(task="main", run=1, probe=probe.probe, ok=False, detail="exit code 1")
+        assert isinstance(probe, RunProbe)
+        event = ProbeAnswered(task="main", run=1, probe=probe.probe, ok=False, detail="exit code 1")
         assert world.feed(event) == ()
     assert (world.task.state, world.task.health.verdict) == (TaskState.RUNNING, False)
     assert world.task.reason.code == "unhealthy"

@@ -13,23 +13,23 @@ from galaxy.model.jobspec.spec import (
     RestartSpec,
     ServiceSpec,
 )
-from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import Exit, PodState, TaskState
 from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages, StartProgram, StopProgram
 from galaxy.worker_entry.logic.events import (
     DeployFailed,
-    Emptied,
     PackagesPlaced,
     PackagesStaged,
-    Probed,
+    ProbeAnswered,
     ProgramEnded,
     ProgramStarted,
-    QuitAsked,
+    QuitRequested,
     ReloadEnded,
+    TaskEmptied,
 )
-from galaxy.worker_entry.logic.records import Reload, Then
-from galaxy.worker_entry.logic.report import found, state_of
+from galaxy.worker_entry.logic.records import AfterStop, ReloadPhase
+from galaxy.worker_entry.logic.report import observe, state_of
 
 PACKAGE = PackageSpec(source="http://x/a", version="1")
 NEWER = PackageSpec(source="http://x/a", version="2")
@@ -40,7 +40,7 @@ def data(version, reload="reload"):
 
 
 def report(world):
-    return found(world.pod, pod_id="web.0", incarnation=1, pid=1, ports={})
+    return observe(world.pod, pod_id="web.0", incarnation=1, pid=1, ports={})
 
 
 def deploy(world):
@@ -53,7 +53,7 @@ def deploy(world):
 
 def leave(world):
     world.exit(signal=15)
-    world.feed(Emptied(task="main", run=world.task.run))
+    world.feed(TaskEmptied(task="main", run=world.task.run))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def leave(world):
 )
 def test_only_what_matters_to_the_program_changes_it(spec, more, change):
     base = {"start": "run", "package": PACKAGE, "env": {"A": "1"}, "data": data("1")}
-    assert between(spec(**base), spec(**{**base, **more})) == change
+    assert compare(spec(**base), spec(**{**base, **more})) == change
 
 
 def test_task_without_packages_starts_at_once(world, spec, kinds):
@@ -92,7 +92,7 @@ def test_task_without_packages_starts_at_once(world, spec, kinds):
 def test_task_with_a_package_is_staged_placed_and_started(world, spec, kinds):
     assert world.order(spec(package=PACKAGE)) == (StagePackages(task="main", deploy=1, packages=(PACKAGE,)),)
     placing = world.feed(PackagesStaged(task="main", deploy=1))
-    assert placing == (PlacePackages(task="main", deploy=1, wanted=(PACKAGE,)),)
+    assert placing == (PlacePackages(task="main", deploy=1, required=(PACKAGE,)),)
     assert kinds(world.feed(PackagesPlaced(task="main", deploy=1))) == ["StartProgram"]
 
 
@@ -129,7 +129,7 @@ def test_old_program_is_stopped_only_when_the_new_package_is_staged(world, spec,
     stop = world.feed(PackagesStaged(task="main", deploy=2))
     assert [(type(each), each.spec.stop) for each in stop] == [(StopProgram, "old stop")]
     world.exit(signal=15)
-    assert kinds(world.feed(Emptied(task="main", run=1))) == ["PlacePackages"]
+    assert kinds(world.feed(TaskEmptied(task="main", run=1))) == ["PlacePackages"]
     start = world.feed(PackagesPlaced(task="main", deploy=2))
     assert [type(each) for each in start] == [StartProgram]
     assert report(world).tasks[0].version == "2"
@@ -141,7 +141,7 @@ def test_old_program_that_dies_while_the_new_package_comes_is_not_restarted(worl
     world.order(spec(package=NEWER))
     assert kinds(world.exit(code=1)) == ["KillTask"]
     assert world.task.state == TaskState.DEPLOYING
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     assert kinds(world.feed(PackagesStaged(task="main", deploy=2))) == ["PlacePackages"]
 
 
@@ -164,7 +164,7 @@ def test_rollback_while_the_new_package_comes_keeps_the_old_files(world, spec, k
     assert world.feed(PackagesStaged(task="main", deploy=2)) == ()
     leave(world)
     assert world.task.state == TaskState.RUNNING
-    assert world.task.live.package == PACKAGE
+    assert world.task.running_spec.package == PACKAGE
 
 
 def test_interrupted_replacement_is_never_taken_for_the_old_package(world, spec):
@@ -211,11 +211,11 @@ def test_crash_amid_a_reload_starts_with_the_new_data_in_place(world, spec, kind
     deploy(world)
     world.order(spec(data=data("2")))
     world.exit(code=1)
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     assert kinds(world.wait()) == ["StagePackages"]
     deploy(world)
     assert world.task.state == TaskState.RUNNING
-    assert world.task.reload is Reload.NONE
+    assert world.task.reload is ReloadPhase.NONE
     assert [package.version for package in world.task.placed] == ["2"]
 
 
@@ -224,7 +224,7 @@ def test_stop_then_start_before_it_stopped_deploys_again_after_the_stop(world, s
     world.order(spec(), run=False)
     assert world.order(spec()) == ()
     world.exit(signal=15)
-    assert kinds(world.feed(Emptied(task="main", run=1))) == ["StartProgram"]
+    assert kinds(world.feed(TaskEmptied(task="main", run=1))) == ["StartProgram"]
 
 
 def test_stop_is_followed_by_the_kill_at_the_timeout(world, spec, kinds):
@@ -234,14 +234,14 @@ def test_stop_is_followed_by_the_kill_at_the_timeout(world, spec, kinds):
     assert kinds(world.wait()) == ["KillTask"]
     assert world.now_s == at_s + 7.0
     world.exit(signal=9)
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     assert state_of(world.pod) == PodState.STOPPED
 
 
 def test_stop_that_overtakes_an_update_stops_for_good(world, spec):
     world.order(spec())
     world.order(spec("other"))
-    assert world.task.then is Then.PLACE
+    assert world.task.after_stop is AfterStop.PLACE
     world.order(spec("other"), run=False)
     leave(world)
     assert state_of(world.pod) == PodState.STOPPED
@@ -250,7 +250,7 @@ def test_stop_that_overtakes_an_update_stops_for_good(world, spec):
 def test_finished_batch_program_stays_finished_through_stop_start_and_new_generations(world, spec):
     world.order(spec(), batch=True)
     world.exit(code=0)
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     for run in (True, False, True):
         assert world.order(spec(), batch=True, run=run) == ()
         assert state_of(world.pod) == PodState.FINISHED
@@ -260,7 +260,7 @@ def test_finished_batch_program_runs_again_when_it_is_another_or_recovered(world
     world.order(spec(), batch=True)
     for more in ({"redeploy": True}, {"revision": 9}):
         world.exit(code=0)
-        world.feed(Emptied(task="main", run=world.task.run))
+        world.feed(TaskEmptied(task="main", run=world.task.run))
         tasks = spec("other") if "revision" in more else spec()
         assert kinds(world.order(tasks, batch=True, **more)) == ["StartProgram"]
 
@@ -268,7 +268,7 @@ def test_finished_batch_program_runs_again_when_it_is_another_or_recovered(world
 def test_failed_task_is_tried_again_by_a_new_revision_but_not_by_the_same(world, spec, kinds):
     world.order(spec(restart=RestartSpec(policy="never")), revision=1)
     world.exit(code=1)
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     assert world.order(spec(restart=RestartSpec(policy="never")), revision=1) == ()
     assert world.task.state == TaskState.FAILED
     assert kinds(world.order(spec(restart=RestartSpec(policy="never")), revision=2)) == ["StartProgram"]
@@ -288,32 +288,32 @@ def test_task_that_left_the_order_is_stopped_and_forgotten(make_world, spec):
     assert names["main"].state == TaskState.STOPPING
     exit_ = Exit(at_s=0.0, signal=15)
     world.feed(ProgramEnded(task="main", run=1, exit=exit_))
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     assert [task.name for task in world.pod.tasks] == ["side"]
 
 
 def test_quit_ends_the_container_once_nothing_is_left(world, spec, kinds):
     world.order(spec())
-    assert kinds(world.feed(QuitAsked(stop_timeout_s=5.0))) == ["StopProgram"]
+    assert kinds(world.feed(QuitRequested(stop_timeout_s=5.0))) == ["StopProgram"]
     world.exit(signal=15)
-    assert kinds(world.feed(Emptied(task="main", run=1))) == ["EndContainer"]
+    assert kinds(world.feed(TaskEmptied(task="main", run=1))) == ["EndContainer"]
     assert world.order(spec()) == ()
 
 
 def test_quit_of_an_idle_container_ends_it_at_once(world, kinds):
-    assert kinds(world.feed(QuitAsked(stop_timeout_s=5.0))) == ["EndContainer"]
+    assert kinds(world.feed(QuitRequested(stop_timeout_s=5.0))) == ["EndContainer"]
 
 
 def test_echo_of_an_earlier_run_changes_nothing(world, spec):
     world.order(spec())
     world.exit(code=1)
-    world.feed(Emptied(task="main", run=1))
+    world.feed(TaskEmptied(task="main", run=1))
     world.wait()
     before = world.pod
     for event in (
         ProgramStarted(task="main", run=1, at_s=1.0),
-        Emptied(task="main", run=1),
-        Probed(task="main", run=1, probe=1, ok=False),
+        TaskEmptied(task="main", run=1),
+        ProbeAnswered(task="main", run=1, probe=1, ok=False),
         PackagesPlaced(task="main", deploy=0),
     ):
         world.feed(event)

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from galaxy.model.messages.pod import PodOrder, PodState, TaskState
-from galaxy.worker_entry.logic.records import Health, Pod, Reload, Task
-from galaxy.worker_entry.logic.report import WORST_FIRST, found, state_of
+from galaxy.worker_entry.logic.records import Health, ReloadPhase, SupervisedPod, SupervisedTask
+from galaxy.worker_entry.logic.report import WORST_FIRST, observe, state_of
 
 
 def pod_of(spec, *tasks, run=True):
@@ -16,19 +16,22 @@ def pod_of(spec, *tasks, run=True):
         pod="p", incarnation=1, generation=3, job="j", index=0, revision=1, run=run,
         tasks=tuple(task.spec for task in tasks),
     )  # fmt: skip
-    return Pod(known=("a", "b"), order=order, tasks=tasks)
+    return SupervisedPod(known=("a", "b"), order=order, tasks=tasks)
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(TaskState, TaskState)))
 def test_pod_is_in_the_state_of_its_worst_task(spec, first, second):
-    pod = pod_of(spec, Task(spec=spec(name="a"), state=first), Task(spec=spec(name="b"), state=second))
+    tasks = [
+        SupervisedTask(spec=spec(name=name), state=state) for name, state in (("a", first), ("b", second))
+    ]
+    pod = pod_of(spec, *tasks)
     worst = min(first, second, key=WORST_FIRST.index)
     assert state_of(pod) == worst.value
     assert set(WORST_FIRST) == set(TaskState)
 
 
 def test_pod_without_an_order_is_pending_at_generation_0():
-    report = found(Pod(known=()), pod_id="p", incarnation=2, pid=7, ports={"x": 1})
+    report = observe(SupervisedPod(known=()), pod_id="p", incarnation=2, pid=7, ports={"x": 1})
     assert (report.state, report.generation, report.incarnation, report.pid) == (PodState.PENDING, 0, 2, 7)
     assert not report.healthy
 
@@ -46,15 +49,15 @@ def test_pod_without_an_order_is_pending_at_generation_0():
 )
 def test_pod_is_healthy_when_every_program_is_up_and_said_so(spec, states, verdicts, healthy):
     tasks = [
-        Task(spec=spec(name=name), state=TaskState(state), health=Health(verdict=verdict))
+        SupervisedTask(spec=spec(name=name), state=TaskState(state), health=Health(verdict=verdict))
         for name, state, verdict in zip("ab", states.split(), verdicts, strict=True)
     ]
-    assert found(pod_of(spec, *tasks), pod_id="p", incarnation=1, pid=1, ports={}).healthy == healthy
+    assert observe(pod_of(spec, *tasks), pod_id="p", incarnation=1, pid=1, ports={}).healthy == healthy
 
 
 def test_program_whose_new_data_is_not_loaded_is_not_healthy(spec):
-    task = Task(
-        spec=spec(name="a"), state=TaskState.RUNNING, health=Health(verdict=True), reload=Reload.COMMAND
+    task = SupervisedTask(
+        spec=spec(name="a"), state=TaskState.RUNNING, health=Health(verdict=True), reload=ReloadPhase.COMMAND
     )
-    report = found(pod_of(spec, task), pod_id="p", incarnation=1, pid=1, ports={})
+    report = observe(pod_of(spec, task), pod_id="p", incarnation=1, pid=1, ports={})
     assert (report.state, report.healthy, report.tasks[0].healthy) == (PodState.RUNNING, False, False)

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Final
 
 from galaxy.model.jobspec.spec import JobSpec, TaskSpec
-from galaxy.model.jobspec.task_diff import TaskChange, between
+from galaxy.model.jobspec.task_diff import TaskChange, compare
 
 
 class Impact(IntEnum):
@@ -37,7 +37,7 @@ def impact(old: JobSpec, new: JobSpec) -> Impact:
 def _task_impact(old: TaskSpec, new: TaskSpec) -> Impact:
     if old == new:
         return Impact.NONE
-    return _DEPTHS[between(old, new)]
+    return _DEPTHS[compare(old, new)]
 
 
 _DEPTHS: Final = {

@@ -37,10 +37,10 @@ class IncarnationChecker:
         if life in self._known:
             raise Violation(f"{host} makes {container} incarnation {incarnation} a second time")
 
-    def written(self, held: HostedContainer) -> None:
+    def written(self, hosted: HostedContainer) -> None:
         """Hear what an agent has written of a life: it knows now whether that was made."""
-        if held.phase in (HostedPhase.READY, HostedPhase.ENDED):
-            self._known.add((held.container, held.incarnation))
+        if hosted.phase in (HostedPhase.READY, HostedPhase.ENDED):
+            self._known.add((hosted.container, hosted.incarnation))
 
     def finished(self, host: str, pod: str) -> None:
         """Hear that an agent has written that a batch pod is done."""
@@ -114,8 +114,8 @@ class Obedience:
 
 def _about(effect: Effect) -> str:
     if isinstance(effect, LaunchContainer):
-        held: HostedContainer = effect.held
-        return held.container
+        hosted: HostedContainer = effect.hosted
+        return hosted.container
     return str(getattr(effect, "container", ""))
 
 
