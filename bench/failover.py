@@ -23,7 +23,7 @@ from pathlib import Path
 import redis
 from redis.exceptions import LockError
 
-from galaxy.testing.chaos.failover import VERBS, Failover, Pair
+from galaxy.testing.chaos.failover import VERBS, Failover, LeaderPair
 from galaxy.testing.chaos.real_cluster import ROLES, RealCluster
 from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import Workload
@@ -77,25 +77,25 @@ def figure(times: list[float]) -> dict[str, float]:
 
 
 def fail_over(cluster: RealCluster, rounds: int) -> list[Failover]:
-    watch = WitnessListener()
-    load = Workload(cluster, watch, random.Random(1), lambda _: None)
+    listener = WitnessListener()
+    workload = Workload(cluster, listener, random.Random(1), lambda _: None)
     done = []
     try:
-        load.witnesses()
+        workload.submit_witnesses()
         for number in range(rounds):
             for role in ROLES:
                 for verb in VERBS:
-                    one = Pair(cluster, role, load, watch).fail(verb)
+                    one = LeaderPair(cluster, role, workload, listener).fail(verb)
                     done.append(one)
                     print(
                         f"{number + 1:>3} {verb:<5}{role:<10} lock {one.led_s:5.2f}  committed"
-                        f" {one.committed_s:5.2f}  program {one.program_s:5.2f}   {one.refused}",
+                        f" {one.committed_s:5.2f}  program {one.program_s:5.2f}   {one.refusal}",
                         flush=True,
                     )
-        assert not watch.wrong(), watch.wrong()
+        assert not listener.violations(), listener.violations()
     finally:
-        load.close()
-        watch.close()
+        workload.close()
+        listener.close()
     return done
 
 

@@ -1,10 +1,10 @@
-"""Ctrl-C for what a test starts."""
+"""Ctrl-C for processes that a test starts."""
 
 from __future__ import annotations
 
 import signal
 
 
-def hear_interrupts() -> None:
-    """Heed SIGINT: what runs in the background of a shell without jobs ignores it, as do its children."""
+def accept_interrupts() -> None:
+    """Restore SIGINT's default: background processes of a shell without job control inherit it ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,1 +1,1 @@
-"""Faults on a real cluster while witnesses count: ``galaxy-chaos``, and the engine of its tests."""
+"""Fault injection on a real cluster while programs count: ``galaxy-chaos``, and the engine of its tests."""

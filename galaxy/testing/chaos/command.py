@@ -1,4 +1,4 @@
-"""``galaxy-chaos``: break a cluster of its own for hours, and say whether it kept its promises."""
+"""``galaxy-chaos``: inject faults into a cluster of its own, and check that it keeps its promises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from galaxy.cli.local.supervisor_process import signals_as_interrupts
 from galaxy.errors import FAILED, GalaxyError, UsageError
 from galaxy.testing.chaos.engine import Engine
-from galaxy.testing.chaos.faults import FAULTS, chosen
+from galaxy.testing.chaos.faults import FAULTS, select_faults
 from galaxy.testing.chaos.real_cluster import RealCluster
 from galaxy.units import parse_duration
 
@@ -38,42 +38,63 @@ class _Duration(click.ParamType[float]):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--for", "lasts_s", type=_Duration(), default=600.0, metavar="TIME", help="How long [10m].")
-@click.option("--seed", type=int, default=1, show_default=True, help="Which order of faults and changes.")
-@click.option("--faults", "words", default="", metavar="NAME,...", help="Faults, or all of a verb or part.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), metavar="N", help="Inject every fault N times, instead of --for."
+)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Decides the order of faults and changes."
+)
+@click.option(
+    "--faults", "words", default="", metavar="NAME,...",
+    help="Only these: names, verbs (kill, stop, cut) or parts.",
+)  # fmt: skip
 @click.option("--agents", type=click.IntRange(1, 8), default=1, show_default=True, help="Agents.")
-@click.option("--leaders", type=click.IntRange(1, 4), default=1, show_default=True, help="Of each kind.")
+@click.option(
+    "--leaders", type=click.IntRange(1, 4), default=1, show_default=True, help="Leaders of each kind."
+)
 @click.option(
     "--within", "within_s", type=_Duration(), default=10.0, metavar="TIME",
-    help="The promise: whole again so soon after a fault [10s].",
+    help="The promise: recovered at most this long after a fault [10s].",
 )  # fmt: skip
-@click.option("--dir", "directory", metavar="DIR", help="Keep the cluster's folder here; by default it goes.")
+@click.option(
+    "--dir", "directory", metavar="DIR", help="Keep the cluster's folder here [a temporary one, removed]."
+)
 def chaos(
-    lasts_s: float, seed: int, words: str, agents: int, leaders: int, within_s: float, directory: str | None
+    lasts_s: float,
+    rounds: int | None,
+    seed: int,
+    words: str,
+    agents: int,
+    leaders: int,
+    within_s: float,
+    directory: str | None,
 ) -> int:
     """Kill, stop and cut off the parts of a cluster while programs count and jobs change.
 
-    It starts a cluster of its own, does faults to it at random, and after each one waits until
-    found equals wanted again. Exit code 1, with the story, when a promise broke: a count was
-    reset, a second copy ran, something accepted was lost, or it was not whole in time.
+    Starts a cluster of its own, injects faults at random, and after each one waits until the
+    observed state equals the desired state again. Exit code 1, with a timeline, when a promise is
+    broken: a count was reset, a second copy ran, something accepted was lost, or recovery took too
+    long.
     """
-    selected = chosen([word for word in words.split(",") if word], leaders=leaders)
+    selected = select_faults([word for word in words.split(",") if word], leaders=leaders)
     folder = None if directory is None else Path(directory).expanduser()
     if folder is not None and (folder / "c").exists():
-        raise UsageError(f"{folder / 'c'} is there already", hint="name a new folder")
+        raise UsageError(f"{folder / 'c'} exists already", hint="name a new folder")
     with signals_as_interrupts(), RealCluster(agents=agents, leaders=leaders, folder=folder) as cluster:
         click.echo(f"seed {seed}, {len(selected)} faults, a cluster of {agents} agents in {cluster.folder}")
-        engine = Engine(cluster, selected, seed=seed, within_s=within_s, tell=click.echo)
+        engine = Engine(cluster, selected, seed=seed, within_s=within_s, output=click.echo)
         try:
-            report = engine.run(lasts_s)
+            report = engine.run(lasts_s, rounds=rounds or 0)
         finally:
             if engine.report.faults:
                 click.echo("\n".join(["", *engine.report.lines()]))
-        if report.broken:
+        if report.violations:
             cluster.keep = True
-            told = ["", *engine.story, "", cluster.last_words(), "", *(f"BROKEN: {b}" for b in report.broken)]
-            click.echo("\n".join([*told, f"seed {seed}; its logs stay in {cluster.folder}/logs"]))
+            broken = [f"BROKEN: {violation}" for violation in report.violations]
+            click.echo("\n".join(["", *engine.timeline, "", cluster.log_tails(), "", *broken]))
+            click.echo(f"seed {seed}; the logs are kept in {cluster.folder}/logs")
         click.echo(report.json())
-        return FAILED if report.broken else 0
+        return FAILED if report.violations else 0
 
 
 def run(arguments: Sequence[str]) -> int:

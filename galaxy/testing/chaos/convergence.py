@@ -1,4 +1,4 @@
-"""Whether a cluster is whole: found equals wanted, all are there, something new is taken and done."""
+"""Whether a cluster has converged: observed equals desired, every part is up, and new work completes."""
 
 from __future__ import annotations
 
@@ -13,53 +13,59 @@ from galaxy.testing.chaos.real_cluster import ROLES, RealCluster
 from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import WITNESS, ExpectedJob, Workload
 
-FRESH_S: Final = 1.0
-"""A witness that has not counted for so long is not counting."""
-LOOK_S: Final = 0.1
-ASK_S: Final = 1.5
+COUNT_AGE_MAX_S: Final = 1.0
+"""A witness whose last number is older does not count."""
+POLL_S: Final = 0.1
+REQUEST_S: Final = 1.5
 
 
-class Checker:
-    """Asks the cluster, as its users may, and the witnesses."""
+class ConvergenceChecker:
+    """Compares what clients of the cluster and the witnesses observe with what the workload expects."""
 
-    def __init__(self, cluster: RealCluster, watch: WitnessListener, load: Workload) -> None:
+    def __init__(self, cluster: RealCluster, listener: WitnessListener, workload: Workload) -> None:
         self._cluster = cluster
-        self._watch = watch
-        self._load = load
+        self._listener = listener
+        self._workload = workload
         self._galaxy: Galaxy | None = None
-        self._over: set[str] = set()
+        self._ended: set[str] = set()
         self.last = ""
-        """What was the last to be whole again."""
+        """The difference that took longest to disappear during the last ``await_converged``."""
 
     def close(self) -> None:
+        """Close the client."""
         if self._galaxy is not None:
             self._galaxy.close()
 
-    def await_whole(self, timeout_s: float) -> str:
-        """Return "" as soon as the cluster is whole, or what is missing after ``timeout_s``.
+    def await_converged(self, timeout_s: float) -> str:
+        """Return "" as soon as the cluster has converged, or the remaining difference after ``timeout_s``.
 
-        A cluster does not tell when it is whole: it is asked, ten times a second.
+        A cluster does not announce convergence, so it is polled ten times a second.
         """
         deadline = time.monotonic() + timeout_s
         self.last = ""
         while True:
-            self._cluster.tend()
-            missing = self._missing()
-            self.last = missing or self.last
-            if not missing or time.monotonic() >= deadline:
-                return missing
-            time.sleep(LOOK_S)
+            self._cluster.restart_standbys()
+            difference = self._first_difference()
+            self.last = difference or self.last
+            if not difference or time.monotonic() >= deadline:
+                return difference
+            time.sleep(POLL_S)
 
-    def _missing(self) -> str:
+    def witness_count(self) -> int:
+        """Return how often the untouched witnesses have counted."""
+        with self._listener.lock:
+            return self._listener.log.counted(WITNESS)
+
+    def _first_difference(self) -> str:
         try:
             if self._galaxy is None:
-                self._galaxy = self._cluster.galaxy(ASK_S)
-            return next(self._lacks(self._galaxy), "")
+                self._galaxy = self._cluster.galaxy(REQUEST_S)
+            return next(self._differences(self._galaxy), "")
         except GalaxyError as error:
             return error.message
 
-    def _lacks(self, galaxy: Galaxy) -> Iterator[str]:
-        """Yield what is missing, the cheapest to find out first."""
+    def _differences(self, galaxy: Galaxy) -> Iterator[str]:
+        """Yield differences, those that are cheapest to find first."""
         led = {leader.role for leader in galaxy.leaders()}
         yield from (f"no {role} leads" for role in ROLES if role not in led)
         for role in ROLES:
@@ -68,49 +74,44 @@ class Checker:
         states = [agent.state for agent in galaxy.agents()]
         if (alive := states.count(AgentState.ALIVE)) != self._cluster.agents:
             yield f"{alive} of {self._cluster.agents} agents are alive"
-        for job in self._load.wanted.values():
-            if job.name not in self._over:
-                yield from self._lacks_of(galaxy, job)
-        yield from self._miscounts()
+        for job in self._workload.expected.values():
+            if job.name not in self._ended:
+                yield from self._job_differences(galaxy, job)
+        yield from self._count_differences()
 
-    def _lacks_of(self, galaxy: Galaxy, job: ExpectedJob) -> Iterator[str]:
+    def _job_differences(self, galaxy: Galaxy, job: ExpectedJob) -> Iterator[str]:
         try:
             view = galaxy.job(job.name)
         except NotFound:
             if job.state != "removed":
                 yield f"{job.name} is not known"
             return
-        found = view.summary
-        if found.state != job.state or not view.settled:
-            yield f"{job.name} is {found.state}, wanted {job.state}" + (
+        summary = view.summary
+        if summary.state != job.state or not view.settled:
+            yield f"{job.name} is {summary.state}, expected {job.state}" + (
                 "" if view.settled else ", not settled"
             )
         if job.state == "running":
-            turn = view.spec.pod.tasks[0].env.get("CHAOS_TURN")
-            if (found.replica, turn) != (job.replica, str(job.turn)):
-                yield f"{job.name} has {found.replica} replicas in turn {turn}, wanted {job}"
-            if found.healthy != job.replica:
-                yield f"{job.name} has {found.healthy} of {job.replica} healthy"
+            version = view.spec.pod.tasks[0].env.get("CHAOS_VERSION")
+            if (summary.replica, version) != (job.replica, str(job.version)):
+                yield f"{job.name} has {summary.replica} replicas at version {version}, expected {job}"
+            if summary.healthy != job.replica:
+                yield f"{job.name} has {summary.healthy} of {job.replica} healthy"
         if job.state in ("removed", "finished"):
-            self._over.add(job.name)
+            self._ended.add(job.name)
 
-    def _miscounts(self) -> Iterator[str]:
+    def _count_differences(self) -> Iterator[str]:
         now_s = time.monotonic()
-        with self._watch.lock:
-            ledger = self._watch.ledger
-            for job in self._load.wanted.values():
+        with self._listener.lock:
+            log = self._listener.log
+            for job in self._workload.expected.values():
                 if job.state == "finished":
-                    told = ledger.batches.get(job.name, [])
-                    if told != ["began", "done"]:
-                        yield f"{job.name} is finished, and its program said {told}"
+                    kinds = log.batches.get(job.name, [])
+                    if kinds != ["started", "finished"]:
+                        yield f"{job.name} is finished, but its program reported {kinds}"
                     continue
                 replica = job.replica if job.state == "running" else 0
-                for index in ledger.silent(job.name, replica, now_s, FRESH_S):
+                for index in log.not_counting(job.name, replica, now_s, COUNT_AGE_MAX_S):
                     yield f"{job.name}.{index} does not count"
-                for index in ledger.loud(job.name, replica, now_s, FRESH_S / 2):
+                for index in log.still_counting(job.name, replica, now_s, COUNT_AGE_MAX_S / 2):
                     yield f"{job.name}.{index} still counts"
-
-    def witnesses(self) -> int:
-        """Return how often the untouched witnesses have counted."""
-        with self._watch.lock:
-            return self._watch.ledger.counted(WITNESS)

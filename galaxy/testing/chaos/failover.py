@@ -1,4 +1,4 @@
-"""Two leaders of a kind: one is killed, stopped or cut off; how long until the other does its work."""
+"""Failover of one of two leaders: it is killed, stopped or cut off; how long until the other works."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from typing import Final
 from galaxy.errors import HostError
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
-from galaxy.testing.chaos.faults import await_linked_leader
-from galaxy.testing.chaos.real_cluster import RealCluster, resume, send
-from galaxy.testing.chaos.tcp_proxy import Way
+from galaxy.testing.chaos.faults import await_proxied_leader
+from galaxy.testing.chaos.real_cluster import RealCluster, resume, send_signal
+from galaxy.testing.chaos.tcp_proxy import Direction
 from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import Workload
 
 VERBS: Final = ("kill", "stop", "cut")
-LASTS_S: Final = 3.0
-"""A fault lasts so long, one and a half leases, if another works by then."""
+FAULT_S: Final = 3.0
+"""How long a stop or cut lasts, one and a half leases; longer if no other leader works by then."""
 STEADY_S: Final = 0.7
-"""Who leads for so long has loaded its state, and renewed its lease."""
-LOOK_S: Final = 0.005
-"""How closely Redis is watched while a leader is away; figures are as coarse as this."""
+"""A leader that has led for so long has loaded its state and renewed its lease."""
+POLL_S: Final = 0.005
+"""The resolution of the figures: how often Redis is read during a failover."""
 WAIT_S: Final = 30.0
 
 
 @dataclass(frozen=True)
 class Failover:
-    """Seconds from the fault until another held the lock, had committed, and had a new program run.
+    """Seconds from the fault until another leader held the lock, had committed, and a new program ran.
 
-    The program is one of a batch job that somebody submits as the leader goes. ``refused`` is
-    what the old leader wrote of its end when it was back; "" of one that was killed.
+    The program belongs to a batch job that is submitted at the moment of the fault. ``refusal`` is
+    why the old leader gave up when it was back, from its log; "" after a kill.
     """
 
     role: str
@@ -43,74 +43,79 @@ class Failover:
     led_s: float
     committed_s: float
     program_s: float
-    refused: str
+    refusal: str
 
 
-class Pair:
-    """One role of a cluster with two leaders. ``load`` submits, ``watch`` hears of the programs."""
+class LeaderPair:
+    """The two leaders of one role. ``workload`` submits jobs, ``listener`` receives from their programs."""
 
-    def __init__(self, cluster: RealCluster, role: str, load: Workload, watch: WitnessListener) -> None:
+    def __init__(
+        self, cluster: RealCluster, role: str, workload: Workload, listener: WitnessListener
+    ) -> None:
         self._cluster = cluster
         self._role = role
-        self._load = load
-        self._watch = watch
+        self._workload = workload
+        self._listener = listener
 
-    def fail(self, verb: str, *, way: Way = "both") -> Failover:
-        """Do ``verb`` to the leader, and return what came of it once both are there again.
+    def fail(self, verb: str, *, direction: Direction = "both") -> Failover:
+        """Do ``verb`` to the leader, and return the figures once one leads and one stands by again.
 
-        A cut ``out`` begins with the leader's next commit: it is sent, and arrives when another leads.
+        With direction ``out`` a cut begins with the leader's next commit: the commit is sent, and
+        arrives when another process leads.
 
         Raises:
-            HostError: it does not come to two leaders, or to a failover.
+            HostError: there are no two leaders, or no failover happens, within ``WAIT_S``.
         """
         self._await_both()
-        pid = await_linked_leader(self._cluster, self._role) if verb == "cut" else 0
+        pid = await_proxied_leader(self._cluster, self._role) if verb == "cut" else 0
         self._await_both()
         pid = pid or self._cluster.leader_pid(self._role)
-        epoch, log = self._number(keys.epoch(self._role)), self._log(pid)
-        written = log.stat().st_size
+        epoch, log = self._epoch_in(keys.epoch(self._role)), self._log(pid)
+        log_bytes = log.stat().st_size
         began_s = time.monotonic()
-        self._strike(verb, pid, way)
+        self._inject(verb, pid, direction)
         try:
-            program = _Program(self._load, self._watch, f"probe-{epoch}-{verb}")
-            led_s = self._until(lambda: self._number(keys.epoch(self._role)) > epoch, "another leads")
-            committed_s = self._until(lambda: self._number(keys.committed(self._role)) > epoch, "it commits")
-            program_s = program.began_s()
-            time.sleep(max(0.0, LASTS_S - (time.monotonic() - began_s)))  # It shall oversleep.
+            program = _Program(self._workload, self._listener, f"probe-{epoch}-{verb}")
+            led_s = self._until(lambda: self._epoch_in(keys.epoch(self._role)) > epoch, "another leads")
+            committed_s = self._until(
+                lambda: self._epoch_in(keys.committed(self._role)) > epoch, "the new leader commits"
+            )
+            program_s = program.started_s()
+            time.sleep(max(0.0, FAULT_S - (time.monotonic() - began_s)))  # It outlasts the lease.
         finally:
-            self._end(verb, pid)
-        refused = "" if verb == "kill" else self._refusal(log, written)
+            self._end_fault(verb, pid)
+        refusal = "" if verb == "kill" else self._await_refusal(log, log_bytes)
         self._await_both()
         return Failover(
-            self._role, verb, led_s - began_s, committed_s - began_s, program_s - began_s, refused
+            self._role, verb, led_s - began_s, committed_s - began_s, program_s - began_s, refusal
         )
 
-    def _strike(self, verb: str, pid: int, way: Way) -> None:
-        link = self._cluster.link_of(pid)
+    def _inject(self, verb: str, pid: int, direction: Direction) -> None:
         if verb == "cut":
-            assert link is not None
-            link.cut(way, at=keys.committed(self._role).encode() if way == "out" else b"")
+            proxy = self._cluster.proxy_of(pid)
+            assert proxy is not None
+            proxy.cut(direction, at=keys.committed(self._role).encode() if direction == "out" else b"")
         else:
-            send([pid], signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
+            send_signal([pid], signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
 
-    def _end(self, verb: str, pid: int) -> None:
-        link = self._cluster.link_of(pid)
-        if verb == "cut" and link is not None:
-            link.join()
+    def _end_fault(self, verb: str, pid: int) -> None:
+        proxy = self._cluster.proxy_of(pid)
+        if verb == "cut" and proxy is not None:
+            proxy.restore()
         resume([pid])
 
     def _await_both(self) -> None:
-        """Return when one leads for a while and another stands by, which Redis knows."""
+        """Return once one has led for ``STEADY_S`` and another stands by, as Redis sees it."""
 
         def both() -> bool:
-            self._cluster.tend()
+            self._cluster.restart_standbys()
             pid = self._cluster.leader_pid(self._role)
-            return pid in self._cluster.pids(self._role) and self._steady()
+            return pid in self._cluster.pids(self._role) and self._is_steady()
 
         self._until(both, "one leads and one stands by")
 
-    def _steady(self) -> bool:
-        """Tell whether somebody leads for ``STEADY_S``, and somebody else is blocked until he lets go."""
+    def _is_steady(self) -> bool:
+        """Return whether one has led for ``STEADY_S`` and another blocks until the lock is released."""
         admin = self._cluster.admin
         leader = admin.leader(self._role)
         with reaching(admin.address):
@@ -121,62 +126,64 @@ class Pair:
         waiting = {c["name"] for c in clients if c["cmd"] == "blpop" and "b" in c["flags"]}
         return any(name.startswith(f"{self._role}@") and name != leader.address for name in waiting)
 
-    def _number(self, key: str) -> int:
-        """Return the epoch at the beginning of a key's value; 0 when it has none."""
+    def _epoch_in(self, key: str) -> int:
+        """Return the epoch at the start of a key's value; 0 without one."""
         with reaching(self._cluster.admin.address):
             value: object = self._cluster.admin.client.get(key)
         return int(value.partition(b":")[0]) if isinstance(value, bytes) else 0
 
     def _log(self, pid: int) -> Path:
-        ours = [s.log for s in self._cluster.standbys if s.process is not None and s.process.pid == pid]
-        return ours[0] if ours else self._cluster.folder / "logs" / f"{self._role}.log"
+        standby = [s.log for s in self._cluster.standbys if s.process is not None and s.process.pid == pid]
+        return standby[0] if standby else self._cluster.folder / "logs" / f"{self._role}.log"
 
-    def _refusal(self, log: Path, written: int) -> str:
-        """Wait for what the old leader has to say of its end, and return it."""
+    def _await_refusal(self, log: Path, log_bytes: int) -> str:
+        """Wait until the old leader logs that it no longer leads, and return the cause."""
 
-        def said() -> str:
-            text = log.read_bytes()[written:].decode(errors="replace")
+        def cause() -> str:
+            text = log.read_bytes()[log_bytes:].decode(errors="replace")
             found = re.search(r"event=leader\.lost .*cause=(.*)", text)
             return found[1] if found else ""
 
-        self._until(lambda: bool(said()), f"the old leader of {self._role} gives up")
-        return said()
+        self._until(lambda: bool(cause()), f"the old leader of {self._role} gives up")
+        return cause()
 
     def _until(self, true: Callable[[], bool], what: str) -> float:
-        """Return when it is so, by the monotonic clock. Nobody tells from outside.
+        """Poll until ``true()``, and return that time by the monotonic clock.
 
         Raises:
-            HostError: it does not come to that.
+            HostError: it is not true within ``WAIT_S``.
         """
         deadline = time.monotonic() + WAIT_S
         while not true():
             if time.monotonic() > deadline:
-                raise HostError(f"not in {WAIT_S:.0f} s: {what}", details=[self._cluster.last_words()])
-            time.sleep(LOOK_S)
+                raise HostError(f"not in {WAIT_S:.0f} s: {what}", details=[self._cluster.log_tails()])
+            time.sleep(POLL_S)
         return time.monotonic()
 
 
 class _Program:
-    """A batch that is submitted now, and when its program began."""
+    """A batch job that is submitted now from a thread, and when its program starts."""
 
-    def __init__(self, load: Workload, watch: WitnessListener, name: str) -> None:
-        self._watch = watch
+    def __init__(self, workload: Workload, listener: WitnessListener, name: str) -> None:
+        self._listener = listener
         self._name = name
-        self._thread = threading.Thread(target=load.probe, args=(name,), name="chaos-probe", daemon=True)
+        self._thread = threading.Thread(
+            target=workload.submit_batch, args=(name,), name="chaos-probe", daemon=True
+        )
         self._thread.start()
 
-    def began_s(self) -> float:
-        """Return when it began, by the monotonic clock.
+    def started_s(self) -> float:
+        """Return when the program started, by the monotonic clock.
 
         Raises:
-            HostError: it did not.
+            HostError: it did not start within ``WAIT_S``.
         """
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
-            with self._watch.lock:
-                begun_s = self._watch.ledger.begun_s.get(self._name)
-            if begun_s is not None:
+            with self._listener.lock:
+                started_s = self._listener.log.batch_started_s.get(self._name)
+            if started_s is not None:
                 self._thread.join(WAIT_S)
-                return begun_s
-            time.sleep(LOOK_S)
+                return started_s
+            time.sleep(POLL_S)
         raise HostError(f"a job submitted while the leader was away did not run in {WAIT_S:.0f} s")

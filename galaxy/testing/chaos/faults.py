@@ -11,21 +11,22 @@ from typing import Final
 
 from galaxy.errors import HostError, UsageError
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.testing.chaos.real_cluster import ROLES, RealCluster, resume, send
+from galaxy.testing.chaos.real_cluster import ROLES, RealCluster, resume, send_signal
 
 PARTS: Final = ("agent", "launcher", RESMAN, APPMASTER, "redis")
 PAUSE_S: Final = 4.0
 """Twice a leader's lease."""
 PAUSE_AGENT_S: Final = 12.0
-"""Longer than an agent may be silent without being suspect, shorter than until it is dead."""
-YIELD_S: Final = 20.0
-THERE_S: Final = 10.0
-"""How long somebody to strike is waited for: a process may just be being started again."""
+"""Longer than an agent may be silent before it is suspect, shorter than until it is dead."""
+LEADER_WAIT_S: Final = 20.0
+PROCESS_WAIT_S: Final = 10.0
+"""How long a missing target is waited for: its process may just be restarting."""
+POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True)
 class Fault:
-    """``verb`` is kill (-9), stop (SIGSTOP for ``lasts_s``) or cut (off Redis for ``lasts_s``)."""
+    """``verb`` is kill (SIGKILL), stop (SIGSTOP for ``lasts_s``) or cut (no Redis for ``lasts_s``)."""
 
     verb: str
     part: str
@@ -33,26 +34,27 @@ class Fault:
 
     @property
     def name(self) -> str:
+        """``VERB-PART``, as users name it."""
         return f"{self.verb}-{self.part}"
 
 
-def _all() -> dict[str, Fault]:
+def _all_faults() -> dict[str, Fault]:
     kills = [Fault("kill", part) for part in (*PARTS, "all", "appworker")]
     stops = [Fault("stop", part, PAUSE_S) for part in (*PARTS[1:], "all")]
     cuts = [Fault("cut", role, PAUSE_S) for role in ROLES]
     return {fault.name: fault for fault in (*kills, Fault("stop", "agent", PAUSE_AGENT_S), *stops, *cuts)}
 
 
-FAULTS: Final = _all()
+FAULTS: Final = _all_faults()
 
 
-def chosen(words: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
-    """Return the faults that ``words`` name: whole names, verbs or parts; all of them without words.
+def select_faults(words: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
+    """Return the faults that ``words`` select (names, verbs or parts), or every possible fault.
 
-    Who has no standby cannot be cut off: nobody would take over.
+    A leader is cut off only where a standby exists: otherwise nothing would take over.
 
     Raises:
-        UsageError: a word names no fault, or one that needs two leaders.
+        UsageError: a word selects no fault, or only faults that need two leaders.
     """
     possible = [fault for fault in FAULTS.values() if fault.verb != "cut" or leaders > 1]
     if not words:
@@ -65,82 +67,84 @@ def chosen(words: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
     return tuple(f for f in possible if {f.name, f.verb, f.part} & set(words))
 
 
-def do(fault: Fault, cluster: RealCluster, chance: random.Random, victim: Callable[[], int]) -> str:
-    """Do it, and return when it is over, with a word on whom it struck.
+def inject(fault: Fault, cluster: RealCluster, rng: random.Random, victim: Callable[[], int]) -> str:
+    """Do the fault, return when it is over, and name the processes that it hit.
 
-    ``victim`` returns the PID 1 of a container that may die.
+    ``victim`` returns the PID 1 of a container that may be killed.
 
     Raises:
-        HostError: there is nobody to strike.
+        HostError: no process of that part exists.
     """
     if fault.verb == "cut":
         return _cut(fault, cluster)
     if fault.part == "appworker":
         pids = [victim()]
     elif fault.part == "all":
-        pids = [pid for part in PARTS for pid in living(part, cluster)]
+        pids = [pid for part in PARTS for pid in await_processes(part, cluster)]
     else:
-        pids = _struck(fault.part, cluster, chance)
+        pids = _target(fault.part, cluster, rng)
     if fault.verb == "kill":
-        send(pids, signal.SIGKILL)
+        send_signal(pids, signal.SIGKILL)
     else:
-        send(pids, signal.SIGSTOP)
+        send_signal(pids, signal.SIGSTOP)
         try:
-            time.sleep(fault.lasts_s)  # What is tested is that it oversleeps.
+            time.sleep(fault.lasts_s)  # The pause is the fault.
         finally:
             resume(pids)
     return f"process {', '.join(map(str, pids))}"
 
 
-def _struck(part: str, cluster: RealCluster, chance: random.Random) -> list[int]:
-    """Return one process of a part: of several leaders the one that leads."""
-    pids = living(part, cluster)
-    if part in ROLES and (leader := cluster.leader_pid(part)) in pids:
-        return [leader]
-    return [chance.choice(pids)]
-
-
-def living(part: str, cluster: RealCluster, timeout_s: float = THERE_S) -> list[int]:
-    """Return the processes of a part, as soon as there are any.
+def await_processes(part: str, cluster: RealCluster, timeout_s: float = PROCESS_WAIT_S) -> list[int]:
+    """Return the processes of a part as soon as it has any.
 
     Raises:
-        HostError: there are none for ``timeout_s``; a fault that strikes nobody proves nothing.
+        HostError: it has none for ``timeout_s``. A fault that hits nothing proves nothing.
     """
     deadline = time.monotonic() + timeout_s
     while not (pids := cluster.pids(part)):
         if time.monotonic() >= deadline:
-            raise HostError(f"no process of {part} to strike")
-        cluster.tend()
-        time.sleep(0.05)  # Nobody tells from outside that it is started again.
+            raise HostError(f"no process of {part} to hit")
+        cluster.restart_standbys()
+        time.sleep(POLL_S)
     return pids
 
 
-def _cut(fault: Fault, cluster: RealCluster) -> str:
-    pid = await_linked_leader(cluster, fault.part)
-    link = cluster.link_of(pid)
-    assert link is not None
-    link.cut()
-    try:
-        time.sleep(fault.lasts_s)  # What is tested is that it is away for so long.
-    finally:
-        link.join()
-    return f"process {pid}"
+def await_proxied_leader(cluster: RealCluster, role: str) -> int:
+    """Return the leader's pid once it is a process whose connection to Redis can be cut.
 
-
-def await_linked_leader(cluster: RealCluster, role: str) -> int:
-    """Have one lead whose link to Redis can be cut, by killing those who lead and have none.
+    Leaders that reach Redis directly are killed until a standby behind a proxy leads.
 
     Raises:
-        HostError: it does not come to that.
+        HostError: no such standby leads within ``LEADER_WAIT_S``.
     """
-    deadline = time.monotonic() + YIELD_S
-    struck = 0
+    deadline = time.monotonic() + LEADER_WAIT_S
+    killed = 0
     while time.monotonic() < deadline:
         pid = cluster.leader_pid(role)
-        if pid and cluster.link_of(pid) is not None:
+        if pid and cluster.proxy_of(pid) is not None:
             return pid
-        if pid and pid != struck:
-            send([pid], signal.SIGKILL)
-            struck = pid
-        time.sleep(0.05)  # Nobody tells from outside who leads.
+        if pid and pid != killed:
+            send_signal([pid], signal.SIGKILL)
+            killed = pid
+        time.sleep(POLL_S)
     raise HostError(f"no standby of {role} takes the lead")
+
+
+def _target(part: str, cluster: RealCluster, rng: random.Random) -> list[int]:
+    """Return one process of a part: of several leaders the one that leads."""
+    pids = await_processes(part, cluster)
+    if part in ROLES and (leader := cluster.leader_pid(part)) in pids:
+        return [leader]
+    return [rng.choice(pids)]
+
+
+def _cut(fault: Fault, cluster: RealCluster) -> str:
+    pid = await_proxied_leader(cluster, fault.part)
+    proxy = cluster.proxy_of(pid)
+    assert proxy is not None
+    proxy.cut()
+    try:
+        time.sleep(fault.lasts_s)  # The outage is the fault.
+    finally:
+        proxy.restore()
+    return f"process {pid}"

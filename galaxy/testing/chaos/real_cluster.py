@@ -1,4 +1,4 @@
-"""The cluster that faults are done to: ``galaxy up`` in a folder, and standbys of ours beside it."""
+"""The cluster under test: ``galaxy up`` in a folder, plus standby leaders started from here."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ GALAXY: Final = (sys.executable, "-P", "-m", "galaxy.cli.main")
 ROLES: Final = (RESMAN, APPMASTER)
 UP_S: Final = 120.0
 RESTART_S: Final = 0.5
-"""A standby of ours that died is started again so much later, as ``galaxy up`` would."""
+"""How long after its death a standby is started again; ``galaxy up`` does the same with its parts."""
 
 
 @dataclass
 class Standby:
-    """A leader's process of our own, which reaches Redis through a link that can be cut."""
+    """A leader process that was started from here and reaches Redis through a proxy that can be cut."""
 
     role: str
     name: str
-    link: TcpProxy
+    proxy: TcpProxy
     log: Path
     process: subprocess.Popen[bytes] | None = None
     died_s: float = 0.0
@@ -49,37 +49,41 @@ class Standby:
     env: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
+        """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 env={**os.environ, **self.env}, start_new_session=True,
             )  # fmt: skip
 
-    def tend(self) -> None:
-        """Start it again once it is dead for ``RESTART_S``."""
+    def restart_if_dead(self) -> None:
+        """Start it again once it has been dead for ``RESTART_S``."""
         if self.process is not None and self.process.poll() is not None:
             self.process, self.died_s = None, time.monotonic()
         if self.process is None and time.monotonic() - self.died_s >= RESTART_S:
             self.start()
 
     def end(self) -> None:
+        """Kill the process and close the proxy."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(10)
-        self.link.close()
+        self.proxy.close()
 
 
 class RealCluster:
-    """Use it as a context manager: whatever happens, nothing of it is left but the folder's logs."""
+    """A context manager: on exit everything of the cluster is removed.
+
+    The folder stays if the caller named it, if ``keep`` is set, or after an error.
+    """
 
     def __init__(self, *, agents: int = 1, leaders: int = 1, folder: Path | None = None) -> None:
-        self._own = folder is None
         top = Path(tempfile.mkdtemp(prefix="galaxy-chaos-")) if folder is None else folder
         self.top = top.resolve()
         self.folder = self.top / "c"
         self.agents = agents
         self.leaders = leaders
-        self.keep = not self._own
+        self.keep = folder is not None
         self.standbys: list[Standby] = []
 
     def __enter__(self) -> Self:
@@ -102,7 +106,7 @@ class RealCluster:
         self._end()
 
     def galaxy(self, timeout_s: float) -> Galaxy:
-        """Return a client of its own for a thread.
+        """Return a new client; each thread needs its own.
 
         Raises:
             GalaxyError: Redis cannot be reached now.
@@ -110,14 +114,15 @@ class RealCluster:
         return Galaxy(dir=self.folder, timeout_s=timeout_s)
 
     def file(self) -> ClusterFile:
+        """Return what cluster.json says."""
         found = read_cluster(self.folder)
         assert found is not None, f"no cluster in {self.folder}"
         return found
 
-    def tend(self) -> None:
-        """Start standbys of ours that have died again."""
+    def restart_standbys(self) -> None:
+        """Start standbys again that have died."""
         for standby in self.standbys:
-            standby.tend()
+            standby.restart_if_dead()
 
     def pids(self, part: str) -> list[int]:
         """Return the live processes of a part; ``redis`` is the server."""
@@ -125,72 +130,77 @@ class RealCluster:
             return self._launchers()
         name = "server" if part == "redis" else part
         refs = [ref for ref in self.file().processes if ref.name == name or ref.name.startswith(f"{name} ")]
-        found = [ref.pid for ref in refs if ref.is_running()]
-        ours = [s.process for s in self.standbys if s.role == part and s.process is not None]
-        return found + [process.pid for process in ours if process.poll() is None]
+        supervised = [ref.pid for ref in refs if ref.is_running()]
+        standbys = [s.process for s in self.standbys if s.role == part and s.process is not None]
+        return supervised + [process.pid for process in standbys if process.poll() is None]
 
     def leader_pid(self, role: str) -> int:
-        """Return the process that holds the lock of ``role``; 0 when nobody does.
+        """Return the process that holds the lock of ``role``; 0 if it is free.
 
         Raises:
             Unreachable: Redis does not answer.
         """
         with reaching(self.admin.address):
-            held: object = self.admin.client.get(keys.lock(role))
-        if not isinstance(held, bytes):
+            value: object = self.admin.client.get(keys.lock(role))
+        if not isinstance(value, bytes):
             return 0
-        owner = held.decode().rpartition(":")[0]
+        owner = value.decode().rpartition(":")[0]
         return int(owner.rpartition("/")[2].partition("-")[0])
 
-    def link_of(self, pid: int) -> TcpProxy | None:
-        """Return the link of a process of ours; None for one of ``galaxy up``."""
-        return next((s.link for s in self.standbys if s.process is not None and s.process.pid == pid), None)
+    def proxy_of(self, pid: int) -> TcpProxy | None:
+        """Return the proxy of a standby; None for a process that ``galaxy up`` started."""
+        return next((s.proxy for s in self.standbys if s.process is not None and s.process.pid == pid), None)
 
-    def last_words(self, lines: int = 12) -> str:
-        """Return the end of every log."""
+    def log_tails(self, lines: int = 12) -> str:
+        """Return the last ``lines`` of every log."""
         logs = sorted((self.folder / "logs").glob("*.log"))
-        ends = {log.name: log.read_text(errors="replace").splitlines()[-lines:] for log in logs}
-        return "\n".join(f"== {name}\n" + "\n".join(words) for name, words in ends.items())
+        tails = {log.name: log.read_text(errors="replace").splitlines()[-lines:] for log in logs}
+        return "\n".join(f"== {name}\n" + "\n".join(tail) for name, tail in tails.items())
 
     def _launchers(self) -> list[int]:
-        """First processes of containers and spares have its command line too, in other namespaces."""
-        here, found = os.readlink("/proc/self/ns/pid"), []
+        """Return the launchers of this cluster.
+
+        PID 1 of a container and warm processes have a launcher's command line too: a launcher is a
+        session leader in our PID namespace.
+        """
+        here, pids = os.readlink("/proc/self/ns/pid"), []
         for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            if "galaxy.container.launcher.server" not in words or not any(
-                str(self.folder) in w for w in words
-            ):
+            argv = process.info["cmdline"] or []
+            of_cluster = any(str(self.folder) in argument for argument in argv)
+            if "galaxy.container.launcher.server" not in argv or not of_cluster:
                 continue
             with contextlib.suppress(OSError):
                 pid = process.pid
                 if os.getsid(pid) == pid and os.readlink(f"/proc/{pid}/ns/pid") == here:
-                    found.append(pid)
-        return found
+                    pids.append(pid)
+        return pids
 
     def _standby(self, role: str, number: int) -> Standby:
         file = self.file()
         parts = urlsplit(file.url)
-        link = TcpProxy((parts.hostname or "127.0.0.1", parts.port or 6379))
-        url = login_url(f"redis://127.0.0.1:{link.port}/0", file.secret, role)
+        proxy = TcpProxy((parts.hostname or "127.0.0.1", parts.port or 6379))
+        url = login_url(f"redis://127.0.0.1:{proxy.port}/0", file.secret, role)
         name = f"standby-{number}"
         log = self.folder / "logs" / f"{role}-{number}.log"
         argv = [*GALAXY, role, "--dir", str(self.folder), "--name", name]
-        made = Standby(role, name, link, log, argv=argv, env={"GALAXY_REDIS": url})
-        made.start()
-        return made
+        standby = Standby(role, name, proxy, log, argv=argv, env={"GALAXY_REDIS": url})
+        standby.start()
+        return standby
 
-    def _run(self, *words: str) -> None:
+    def _run(self, *arguments: str) -> None:
         environ = {**os.environ, "XDG_CONFIG_HOME": str(self.top / "config")}
         done = subprocess.run(
-            [*GALAXY, *words], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            [*GALAXY, *arguments], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=UP_S, start_new_session=True, check=False,
         )  # fmt: skip
         if done.returncode:
-            raise HostError(f"`galaxy {words[0]}` ends with {done.returncode}", details=[done.stderr.strip()])
+            raise HostError(
+                f"`galaxy {arguments[0]}` exits with {done.returncode}", details=[done.stderr.strip()]
+            )
 
     def _end(self) -> None:
-        with deaf():
-            resume(pid for part in ("agent", "launcher", "redis", *ROLES) for pid in self._known(part))
+        with signals_ignored():
+            resume(pid for part in ("agent", "launcher", "redis", *ROLES) for pid in self._known_pids(part))
             for standby in self.standbys:
                 standby.end()
             try:
@@ -204,13 +214,13 @@ class RealCluster:
             if not self.keep:
                 shutil.rmtree(self.top, ignore_errors=True)
 
-    def _known(self, part: str) -> list[int]:
+    def _known_pids(self, part: str) -> list[int]:
         return self.pids(part) if read_cluster(self.folder) is not None else []
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
-    """Nobody interrupts what is done in here: a second Ctrl-C does not stop the ending half-way."""
+def signals_ignored() -> Iterator[None]:
+    """Ignore SIGINT, SIGTERM and SIGHUP: a second Ctrl-C must not stop the clean-up half-way."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
@@ -221,12 +231,12 @@ def deaf() -> Iterator[None]:
 
 
 def resume(pids: Iterable[int]) -> None:
-    """Let stopped processes go on; those that are gone are gone."""
-    send(pids, signal.SIGCONT)
+    """Continue stopped processes; ignore those that have ended."""
+    send_signal(pids, signal.SIGCONT)
 
 
-def send(pids: Iterable[int], number: int) -> None:
-    """Send a signal to each; those that are gone are gone."""
+def send_signal(pids: Iterable[int], number: int) -> None:
+    """Send a signal to each process; ignore those that have ended."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""What is told of a run: a line a fault, a table, one line of JSON."""
+"""The report of a run: a table with one line per fault, and one line of JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class ChaosReport:
-    """Recovery times by fault, in seconds, and what was done meanwhile."""
+    """Recovery times in seconds by fault, the changes acknowledged meanwhile, and broken promises."""
 
     seed: int
     agents: int
@@ -21,19 +21,20 @@ class ChaosReport:
     changes: dict[str, int] = field(default_factory=dict)
     counted: int = 0
     lasted_s: float = 0.0
-    broken: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     @property
     def faults(self) -> int:
+        """How many faults the cluster recovered from."""
         return sum(map(len, self.recoveries.values()))
 
     def lines(self) -> list[str]:
-        """Return the table, and what it rests on."""
-        rows = [f"{'fault':<16}{'count':>7}{'median':>9}{'worst':>9}   s until whole again"]
+        """Return the table and the counts below it."""
+        rows = [f"{'fault':<16}{'count':>7}{'median':>9}{'worst':>9}   s until recovered"]
         for name, times in sorted(self.recoveries.items()):
             rows.append(f"{name:<16}{len(times):>7}{statistics.median(times):>9.2f}{max(times):>9.2f}")
         acknowledged = ", ".join(f"{count} {kind}" for kind, count in sorted(self.changes.items()))
-        rows.append(f"acknowledged meanwhile, and found so: {acknowledged or 'nothing'}")
+        rows.append(f"changes acknowledged and verified: {acknowledged or 'none'}")
         rows.append(f"the untouched witnesses counted {self.counted} times")
         return rows
 
@@ -49,7 +50,7 @@ class ChaosReport:
         }
         return json.dumps(
             {
-                "chaos": "broken" if self.broken else "held",
+                "chaos": "broken" if self.violations else "held",
                 "seed": self.seed,
                 "agents": self.agents,
                 "leaders": self.leaders,
@@ -58,6 +59,6 @@ class ChaosReport:
                 "faults": faults,
                 "changes": dict(sorted(self.changes.items())),
                 "counted": self.counted,
-                "broken": self.broken,
+                "broken": self.violations,
             }
         )

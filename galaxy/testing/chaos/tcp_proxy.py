@@ -1,4 +1,4 @@
-"""A TCP link to Redis that can be cut, as a network is: bytes stop, and nobody is told."""
+"""A TCP proxy in front of Redis that can be cut like a network: bytes stop, connections stay open."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import socket
 import threading
 from typing import Final, Literal
 
-Way = Literal["both", "out"]
+Direction = Literal["both", "out"]
 CHUNK_BYTES: Final = 64 * 1024
-HELD_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of one direction while it is cut; a sender beyond that is stopped by its own TCP window."""
+BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Of one direction while it is cut. Beyond that the sender is stopped by its own TCP window."""
 
 
 class _Pipe:
@@ -21,23 +21,23 @@ class _Pipe:
         self.source = source
         self.target = target
         self.outward = outward
-        self.held = bytearray()
+        self.buffer = bytearray()
         self.ended = False
 
 
 class TcpProxy:
-    """Relays from a port of its own to ``target`` (host, port); one thread.
+    """Relays connections from a port of its own (``port``) to ``target`` (host, port), in one thread.
 
-    While it is cut, what is sent is kept and arrives when it is joined, like packets that are
-    sent again; new connections are taken and stay silent. ``out`` cuts only what is sent towards
+    While it is cut, bytes are buffered and arrive after ``restore``, like packets that are sent
+    again. New connections are accepted and stay silent. Direction ``out`` cuts only what is sent to
     the target.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
-        self._cut: Way | None = None
-        self._way: Way = "both"
-        self._at = b""
+        self._cut: Direction | None = None
+        self._next_cut: Direction = "both"
+        self._cut_at = b""
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setblocking(False)
@@ -47,29 +47,30 @@ class TcpProxy:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._pipes: dict[socket.socket, _Pipe] = {}
-        self._over = False
-        self._thread = threading.Thread(target=self._run, name="chaos-link", daemon=True)
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="chaos-proxy", daemon=True)
         self._thread.start()
 
-    def cut(self, way: Way = "both", *, at: bytes = b"") -> None:
-        """Hold back what is sent from now on, or from the first outward message that has ``at`` in it."""
-        self._way, self._at = way, at
+    def cut(self, direction: Direction = "both", *, at: bytes = b"") -> None:
+        """Hold back what is sent from now on, or from the first outward message that contains ``at``."""
+        self._next_cut, self._cut_at = direction, at
         if not at:
-            self._cut = way
+            self._cut = direction
         self._waker.send(b"!")
 
-    def join(self) -> None:
-        """Let through what was held back, and everything from now on."""
-        self._cut, self._at = None, b""
+    def restore(self) -> None:
+        """Deliver what was held back, and relay everything from now on."""
+        self._cut, self._cut_at = None, b""
         self._waker.send(b"!")
 
     def close(self) -> None:
-        self._over = True
+        """Close all connections and stop the thread."""
+        self._closing = True
         self._waker.send(b"!")
         self._thread.join(5.0)
 
     def _run(self) -> None:
-        while not self._over:
+        while not self._closing:
             for key, _ in self._selector.select():
                 if key.fileobj is self._listener:
                     self._accept()
@@ -106,21 +107,21 @@ class TcpProxy:
             data = pipe.source.recv(CHUNK_BYTES)
         except OSError:
             data = b""
-        pipe.held += data
-        if pipe.outward and self._at and self._at in data:
-            self._cut, self._at = self._way, b""
+        pipe.buffer += data
+        if pipe.outward and self._cut_at and self._cut_at in data:
+            self._cut, self._cut_at = self._next_cut, b""
         pipe.ended = not data
-        if pipe.ended or len(pipe.held) > HELD_BYTES_MAX:
+        if pipe.ended or len(pipe.buffer) > BUFFER_BYTES_MAX:
             self._selector.unregister(pipe.source)
 
     def _write(self, pipe: _Pipe) -> None:
         if self._is_cut(pipe):
             return
-        full = len(pipe.held) > HELD_BYTES_MAX
+        full = len(pipe.buffer) > BUFFER_BYTES_MAX
         try:
-            if pipe.held:
-                pipe.target.sendall(pipe.held)
-                pipe.held.clear()
+            if pipe.buffer:
+                pipe.target.sendall(pipe.buffer)
+                pipe.buffer.clear()
         except OSError:
             pipe.ended = True
         if pipe.ended:
@@ -129,7 +130,7 @@ class TcpProxy:
             self._selector.register(pipe.source, selectors.EVENT_READ)
 
     def _drop(self, pipe: _Pipe) -> None:
-        """End both directions: one end is gone, and what it had sent has arrived."""
+        """Close both directions: one end has closed, and everything that it sent has been delivered."""
         for one in (pipe.source, pipe.target):
             if self._pipes.pop(one, None) is not None:
                 with contextlib.suppress(KeyError, ValueError):

@@ -1,9 +1,10 @@
-"""What runs in the containers: it counts, and says so to the abstract socket of CHAOS_SOCKET.
+"""The program in the containers: it counts, and reports each number to the socket named by CHAOS_SOCKET.
 
-Standard library only; it is the whole package of a job. Each message is one line of words:
-``count|began|done|copy JOB POD INDEX START COUNT``, START being the monotonic clock at its start.
-The kernel tells the listener our pid. A name that only one process of this network namespace can
-bind, one for each replica, is held all along: a second copy of a replica finds it taken and says so.
+It is the whole package of a job and uses the standard library only. Each message is one line:
+``count|started|finished|duplicate JOB POD INDEX START COUNT``, where START is the monotonic clock when
+the program started. The kernel adds the pid. Each replica also binds an abstract socket with the
+replica's name for as long as it runs. Only one process of a network namespace can bind a name, so a
+second copy of a replica fails to bind it and reports itself as a duplicate.
 """
 
 from __future__ import annotations
@@ -13,39 +14,39 @@ import socket
 import sys
 import time
 
-EVERY_S = 0.2
+COUNT_INTERVAL_S = 0.2
 BATCH_S = 0.3
 
 
 def main() -> int:
-    """Count for ever, or once (CHAOS_MODE=once) begin and be done."""
+    """Count for ever; with CHAOS_MODE=once report the start, wait ``BATCH_S``, report the end."""
     listener = "\0" + os.environ["CHAOS_SOCKET"]
     pod = os.environ["GALAXY_POD_ID"]
-    words = [os.environ["CHAOS_JOB"], pod, os.environ["GALAXY_POD_INDEX"], str(time.monotonic_ns())]
-    speaker = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    fields = [os.environ["CHAOS_JOB"], pod, os.environ["GALAXY_POD_INDEX"], str(time.monotonic_ns())]
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 
-    def say(kind: str, count: int = 0) -> None:
-        """Say it; waits while the listener has its hands full, and nobody listening is no error."""
+    def send(kind: str, count: int = 0) -> None:
+        """Send one message. Blocks while the listener's buffer is full; ignores a listener that is gone."""
         try:
-            speaker.sendto(" ".join([kind, *words, str(count)]).encode(), listener)
+            sender.sendto(" ".join([kind, *fields, str(count)]).encode(), listener)
         except OSError:
             return
 
-    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        held.bind(f"{listener}-{pod}")
+        name.bind(f"{listener}-{pod}")
     except OSError:
-        say("copy")
+        send("duplicate")
     if os.environ["CHAOS_MODE"] == "once":
-        say("began")
+        send("started")
         time.sleep(BATCH_S)
-        say("done")
+        send("finished")
         return 0
     count = 0
     while True:
         count += 1
-        say("count", count)
-        time.sleep(EVERY_S)
+        send("count", count)
+        time.sleep(COUNT_INTERVAL_S)
 
 
 if __name__ == "__main__":

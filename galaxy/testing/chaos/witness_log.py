@@ -1,16 +1,23 @@
-"""What the witnesses said, and what of it must never be. Pure: the clock arrives with each message."""
+"""What the witness programs reported, and which reports break a promise.
+
+Pure: the time of each message is an argument.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
 
-KINDS: Final = ("count", "began", "done", "copy")
+KINDS: Final = ("count", "started", "finished", "duplicate")
 
 
 @dataclass(frozen=True)
 class WitnessMessage:
-    """One message of a witness; ``pid`` is the kernel's word, ``started`` tells lives of a pid apart."""
+    """One message of a witness program.
+
+    ``pid`` comes from the kernel (SCM_CREDENTIALS). ``started`` is the program's start time
+    (monotonic nanoseconds): it tells two processes apart that had the same pid one after the other.
+    """
 
     kind: str
     job: str
@@ -22,7 +29,7 @@ class WitnessMessage:
 
 
 def parse(data: bytes, pid: int) -> WitnessMessage | None:
-    """Return the message, or None for what no witness says."""
+    """Return the message in ``data``, or None if no witness sends such bytes."""
     words = data.decode(errors="replace").split()
     if len(words) != 6 or words[0] not in KINDS or not all(word.isdecimal() for word in words[3:]):
         return None
@@ -32,90 +39,95 @@ def parse(data: bytes, pid: int) -> WitnessMessage | None:
 
 @dataclass
 class ProgramRun:
-    """One process of a replica, and how far it has counted; ``heard_s`` is the monotonic clock."""
+    """One process of a replica and the last number it reported, at ``seen_s`` (monotonic clock)."""
 
     pid: int
     started: int
     count: int
-    heard_s: float
+    seen_s: float
 
 
 @dataclass
 class WitnessLog:
-    """All lives of all replicas. ``wrong`` says in words what must never have happened.
+    """Every process of every replica. ``violations`` describes each report that breaks a promise.
 
-    A job's programs may begin anew once for each ``allow``: an update, a start, a killed PID 1.
+    The programs of a job may restart once for each ``allow_restart``: for an update, a start, a
+    killed PID 1. Any other restart is a violation.
     """
 
-    wrong: list[str] = field(default_factory=list)
-    lives: dict[str, list[ProgramRun]] = field(default_factory=dict)
-    """By pod, in the order in which they began."""
+    violations: list[str] = field(default_factory=list)
+    runs: dict[str, list[ProgramRun]] = field(default_factory=dict)
+    """By pod, oldest first."""
     pods: dict[str, dict[int, str]] = field(default_factory=dict)
     """By job and index."""
-    allowed: dict[str, int] = field(default_factory=dict)
+    restarts_allowed: dict[str, int] = field(default_factory=dict)
     batches: dict[str, list[str]] = field(default_factory=dict)
-    """By job, what its pod said: ``began`` and ``done``."""
-    begun_s: dict[str, float] = field(default_factory=dict)
-    """By job, when its batch began (monotonic clock)."""
+    """By job, the kinds of message that its pod sent: ``started``, then ``finished``."""
+    batch_started_s: dict[str, float] = field(default_factory=dict)
+    """By job, when its batch program started (monotonic clock)."""
 
-    def allow(self, job: str) -> None:
-        """Expect that programs of ``job`` begin anew once more; say so before asking for it."""
-        self.allowed[job] = self.allowed.get(job, 0) + 1
+    def allow_restart(self, job: str) -> None:
+        """Expect one more restart of the programs of ``job``. Call it before asking for the restart."""
+        self.restarts_allowed[job] = self.restarts_allowed.get(job, 0) + 1
 
-    def hear(self, said: WitnessMessage, now_s: float) -> None:
-        """Take in one message."""
-        if said.kind == "copy":
-            self.wrong.append(f"a second copy of {said.job}.{said.index} ran, as process {said.pid}")
-        elif said.kind == "count":
-            self._count(said, now_s)
+    def record(self, message: WitnessMessage, now_s: float) -> None:
+        """Apply one message and note what it violates."""
+        if message.kind == "duplicate":
+            self.violations.append(
+                f"a second copy of {message.job}.{message.index} ran, as process {message.pid}"
+            )
+        elif message.kind == "count":
+            self._record_count(message, now_s)
         else:
-            self._batch(said, now_s)
+            self._record_batch(message, now_s)
 
-    def silent(self, job: str, replica: int, now_s: float, within_s: float) -> list[int]:
-        """Return which of the first ``replica`` indexes of ``job`` have not counted ``within_s``."""
+    def not_counting(self, job: str, replica: int, now_s: float, within_s: float) -> list[int]:
+        """Return the indexes below ``replica`` of ``job`` that have not counted for ``within_s``."""
         pods = self.pods.get(job, {})
-        late = now_s - within_s
-        return [i for i in range(replica) if i not in pods or self.lives[pods[i]][-1].heard_s < late]
+        oldest_s = now_s - within_s
+        return [i for i in range(replica) if i not in pods or self.runs[pods[i]][-1].seen_s < oldest_s]
 
-    def loud(self, job: str, replica: int, now_s: float, within_s: float) -> list[int]:
-        """Return which indexes of ``job``, from ``replica`` on, have counted ``within_s``."""
+    def still_counting(self, job: str, replica: int, now_s: float, within_s: float) -> list[int]:
+        """Return the indexes of ``job`` from ``replica`` on that have counted within ``within_s``."""
         pods = self.pods.get(job, {})
-        since = now_s - within_s
-        return [i for i, pod in sorted(pods.items()) if i >= replica and self.lives[pod][-1].heard_s > since]
+        oldest_s = now_s - within_s
+        return [i for i, pod in sorted(pods.items()) if i >= replica and self.runs[pod][-1].seen_s > oldest_s]
 
     def counted(self, job: str) -> int:
-        """Return how often the programs of ``job`` have counted, all lives together."""
-        return sum(life.count for pod in self.pods.get(job, {}).values() for life in self.lives[pod])
+        """Return how often the programs of ``job`` have counted, over all their processes."""
+        return sum(run.count for pod in self.pods.get(job, {}).values() for run in self.runs[pod])
 
-    def _count(self, said: WitnessMessage, now_s: float) -> None:
-        self.pods.setdefault(said.job, {})[said.index] = said.pod
-        lives = self.lives.setdefault(said.pod, [])
-        replica = f"{said.job}.{said.index}"
-        known = [life for life in lives if (life.pid, life.started) == (said.pid, said.started)]
+    def _record_count(self, message: WitnessMessage, now_s: float) -> None:
+        self.pods.setdefault(message.job, {})[message.index] = message.pod
+        runs = self.runs.setdefault(message.pod, [])
+        replica = f"{message.job}.{message.index}"
+        known = [run for run in runs if (run.pid, run.started) == (message.pid, message.started)]
         if not known:
-            self._begin(said, lives, replica, now_s)
+            self._record_new_process(message, runs, replica, now_s)
             return
-        life = known[0]
-        if life is not lives[-1]:
-            self.wrong.append(
-                f"process {said.pid} of {replica} counts on beside its successor {lives[-1].pid}"
+        run = known[0]
+        if run is not runs[-1]:
+            self.violations.append(
+                f"process {message.pid} of {replica} still counts although {runs[-1].pid} has replaced it"
             )
-        if said.count != life.count + 1:
-            self.wrong.append(f"{replica} went from {life.count} to {said.count}")
-        life.count, life.heard_s = said.count, now_s
+        if message.count != run.count + 1:
+            self.violations.append(f"{replica} went from {run.count} to {message.count}")
+        run.count, run.seen_s = message.count, now_s
 
-    def _begin(self, said: WitnessMessage, lives: list[ProgramRun], replica: str, now_s: float) -> None:
-        if said.count != 1:
-            self.wrong.append(f"{replica} was first heard at {said.count}")
-        if len(lives) > self.allowed.get(said.job, 0):
-            self.wrong.append(
-                f"{replica} began again as process {said.pid}, and had counted to {lives[-1].count}"
+    def _record_new_process(
+        self, message: WitnessMessage, runs: list[ProgramRun], replica: str, now_s: float
+    ) -> None:
+        if message.count != 1:
+            self.violations.append(f"the first message of {replica} had count {message.count}")
+        if len(runs) > self.restarts_allowed.get(message.job, 0):
+            self.violations.append(
+                f"{replica} restarted as process {message.pid}; it had counted to {runs[-1].count}"
             )
-        lives.append(ProgramRun(said.pid, said.started, said.count, now_s))
+        runs.append(ProgramRun(message.pid, message.started, message.count, now_s))
 
-    def _batch(self, said: WitnessMessage, now_s: float) -> None:
-        told = self.batches.setdefault(said.job, [])
-        told.append(said.kind)
-        self.begun_s.setdefault(said.job, now_s)
-        if told != ["began", "done"][: len(told)]:
-            self.wrong.append(f"the batch {said.job} ran more than once: {' '.join(told)}")
+    def _record_batch(self, message: WitnessMessage, now_s: float) -> None:
+        kinds = self.batches.setdefault(message.job, [])
+        kinds.append(message.kind)
+        self.batch_started_s.setdefault(message.job, now_s)
+        if kinds != ["started", "finished"][: len(kinds)]:
+            self.violations.append(f"batch job {message.job} ran more than once: {' '.join(kinds)}")

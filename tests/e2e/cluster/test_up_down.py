@@ -18,7 +18,7 @@ import pytest
 
 from galaxy.model.api.views import EndpointView
 from galaxy.model.base import from_plain
-from tests.support.interrupts import hear_interrupts
+from tests.support.interrupts import accept_interrupts
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
@@ -36,7 +36,7 @@ def test_ctrl_c_leaves_nothing_behind(new_cluster: Callable[[], Cluster], tmp_pa
     front = subprocess.Popen(
         [*GALAXY, "up", "--dir", str(own.folder), "--run", str(job)],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True, preexec_fn=hear_interrupts,
+        text=True, start_new_session=True, preexec_fn=accept_interrupts,
     )  # fmt: skip
     try:
         assert front.stdout is not None

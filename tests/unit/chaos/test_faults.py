@@ -1,4 +1,4 @@
-"""A fault strikes somebody, or says that it does not; and a load that breaks is heard of."""
+"""A fault hits a process or says that there is none, and a failing workload is reported."""
 
 from __future__ import annotations
 
@@ -9,44 +9,63 @@ from typing import Any, cast
 import pytest
 
 from galaxy.errors import HostError
-from galaxy.testing.chaos.faults import living
+from galaxy.testing.chaos.faults import await_processes
 from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import Workload
+from tests.support.waiting import until
 
 
-class Town:
-    """Stands for a cluster whose processes come when they are tended."""
+class RestartingCluster:
+    """A cluster without a process until it is asked to restart them."""
 
-    def __init__(self, top: Path = Path(), *, comes: bool = True) -> None:
-        self.top = top
-        self.agents = 1
-        self._comes = comes
-        self._there: list[int] = []
+    def __init__(self, *, restarts: bool = True) -> None:
+        self._restarts = restarts
+        self._pids: list[int] = []
 
     def pids(self, part: str) -> list[int]:
-        return self._there
+        return self._pids
 
-    def tend(self) -> None:
-        self._there = [7] if self._comes else []
+    def restart_standbys(self) -> None:
+        self._pids = [7] if self._restarts else []
+
+
+class AcceptingCluster:
+    """A cluster whose client accepts everything until ``error`` is set, and then raises it."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.agents = 1
+        self.error: Exception | None = None
 
     def galaxy(self, timeout_s: float) -> Any:
-        raise ValueError("nobody expects this")
+        return self
+
+    def submit(self, spec: Any, *, key: str) -> None:
+        if self.error is not None:
+            raise self.error
+
+    update = stop = start = remove = submit
+
+    def close(self) -> None:
+        pass
 
 
-def test_a_process_that_is_being_started_again_is_waited_for() -> None:
-    assert living("launcher", cast(Any, Town())) == [7]
+def test_process_that_is_being_restarted_is_waited_for() -> None:
+    assert await_processes("launcher", cast(Any, RestartingCluster())) == [7]
 
 
-def test_a_part_without_any_process_is_no_fault_that_was_survived() -> None:
-    with pytest.raises(HostError, match="no process of launcher to strike"):
-        living("launcher", cast(Any, Town(comes=False)), timeout_s=0.2)
+def test_part_without_a_process_is_an_error_not_a_survived_fault() -> None:
+    with pytest.raises(HostError, match="no process of launcher to hit"):
+        await_processes("launcher", cast(Any, RestartingCluster(restarts=False)), timeout_s=0.2)
 
 
-def test_a_load_that_dies_of_what_nobody_expects_says_so(tmp_path: Path) -> None:
-    watch = WitnessListener()
-    load = Workload(cast(Any, Town(tmp_path)), watch, random.Random(1), lambda _: None)
-    load.go()
-    load._run()
-    watch.close()
-    (wrong,) = load.wrong
-    assert "ValueError: nobody expects this" in wrong
+def test_unexpected_error_of_the_workload_is_a_violation(tmp_path: Path) -> None:
+    cluster = AcceptingCluster(tmp_path)
+    listener = WitnessListener()
+    workload = Workload(cast(Any, cluster), listener, random.Random(1), lambda _: None)
+    workload.start()
+    cluster.error = ValueError("unexpected")
+    (violation,) = until("the workload fails", lambda: workload.violations)
+    assert "ValueError: unexpected" in violation
+    workload.close()
+    listener.close()
