@@ -36,7 +36,8 @@ from galaxy.appmaster.logic import AppMaster
 from galaxy.client.transport import insist
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
-from galaxy.model.api.operations import Request, SubmitJob
+from galaxy.model.api.jobs import SubmitJob
+from galaxy.model.api.request import Request
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import (
     CpuSpec,

@@ -30,7 +30,7 @@ from galaxy.container.kernel.uid_ranges import claim, hold, sweep
 from galaxy.container.launcher.plan import FULL
 from galaxy.container.runtime import Runtime
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
-from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders

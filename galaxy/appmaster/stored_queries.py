@@ -14,8 +14,10 @@ from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity.authn import authenticate
 from galaxy.appmaster.logic.identity.nonces import Nonces
 from galaxy.errors import NotFound, Refused
+from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import AgentList, ClusterStatus, ListAgents, Request
+from galaxy.model.api.cluster import ClusterStatus
+from galaxy.model.api.request import Request
 from galaxy.model.api.views import AgentView, ClusterStatusView, LeaderView
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead

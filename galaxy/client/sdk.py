@@ -18,9 +18,27 @@ from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
 from galaxy.client.transport import RequestTransport, insist
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
-from galaxy.model.api import operations
-from galaxy.model.api.operations import OPERATIONS, AuditList, Done, JobRef, SessionOpened, UserRef
+from galaxy.model.api.agents import AgentList, ListAgents
+from galaxy.model.api.audit import AuditList, ListAudit
+from galaxy.model.api.body import Body
+from galaxy.model.api.cluster import ClusterStatus
+from galaxy.model.api.jobs import (
+    Discover,
+    Done,
+    ListJobs,
+    RecoverPod,
+    RemoveJob,
+    ShowJob,
+    StartJob,
+    StopJob,
+    SubmitJob,
+    UpdateJob,
+)
+from galaxy.model.api.quotas import ListQuotas, SetQuota
+from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
+from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import stored_key
+from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser
 from galaxy.model.api.views import (
     AgentView,
     ClusterStatusView,
@@ -41,7 +59,7 @@ from galaxy.model.stored.quota import Ceiling
 from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import ALL_POOLS, Authority, Role, check_pool_name, check_user_name
 
-N = TypeVar("N", bound=Struct)
+R = TypeVar("R", bound=Struct)
 
 
 class Galaxy:
@@ -102,7 +120,7 @@ class Galaxy:
         Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
         """
         spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
-        done = self._ask("galaxy.job.submit", operations.SubmitJob(spec=spec, files=files), Done, key)
+        done = self._ask(SubmitJob(spec=spec, files=files), key)
         tidy(self.cluster.dir, self._sources)
         return done
 
@@ -116,37 +134,37 @@ class Galaxy:
         Secrets and files are read anew: a spec whose secrets have other values is a new revision.
         """
         spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
-        asked = operations.UpdateJob(job=name or spec.name, spec=spec, files=files)
-        done = self._ask("galaxy.job.update", asked, Done, key)
+        asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
+        done = self._ask(asked, key)
         tidy(self.cluster.dir, self._sources)
         return done
 
     def stop(self, job: str, *, key: str = "") -> Done:
         """Stop a job's programs; its containers stay."""
-        return self._ask("galaxy.job.stop", JobRef(job=job), Done, key)
+        return self._ask(StopJob(job=job), key)
 
     def start(self, job: str, *, key: str = "") -> Done:
         """Start the programs of a stopped job in its containers."""
-        return self._ask("galaxy.job.start", JobRef(job=job), Done, key)
+        return self._ask(StartJob(job=job), key)
 
     def remove(self, job: str, *, key: str = "") -> Done:
         """Remove a job and its containers; history remembers it for a while."""
-        return self._ask("galaxy.job.remove", JobRef(job=job), Done, key)
+        return self._ask(RemoveJob(job=job), key)
 
     def recover(self, target: str, *, key: str = "") -> Done:
         """Deploy a pod (``JOB.INDEX``) anew, or every failed pod of a job."""
         _, dot, index = target.rpartition(".")
         one = dot and index.isdecimal()
-        asked = operations.RecoverPod(pod=target) if one else operations.RecoverPod(job=target)
-        return self._ask("galaxy.job.recover", asked, Done, key)
+        asked = RecoverPod(pod=target) if one else RecoverPod(job=target)
+        return self._ask(asked, key)
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
         """List jobs by name; ``all`` includes those that are over, as far as history goes."""
-        return list(self._ask("galaxy.job.list", operations.ListJobs(all=all), operations.JobList).jobs)
+        return list(self._ask(ListJobs(all=all)).jobs)
 
     def job(self, job: str) -> JobView:
         """Return everything about one job: by name, id, or the beginning of an id."""
-        return self._ask("galaxy.job.show", JobRef(job=job), JobView)
+        return self._ask(ShowJob(job=job))
 
     def wait(
         self,
@@ -204,10 +222,8 @@ class Galaxy:
         ``tail`` -1 is everything that is kept; ``previous`` is the run before the present one.
         Close it to stop following.
         """
-        asked = operations.ReadLogs(
-            target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous
-        )
-        opened = self._ask("galaxy.job.logs", asked, SessionOpened)
+        asked = ReadLogs(target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous)
+        opened = self._ask(asked)
         return LogStream(opened, self._transport.session, follow=follow)
 
     def open_exec(
@@ -223,8 +239,8 @@ class Galaxy:
         """Start ``argv`` in a pod (a job stands for its first running one) and return its streams."""
         if not argv:
             raise UsageError("no command to run")
-        asked = operations.ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
-        opened = self._ask("galaxy.pod.exec", asked, SessionOpened)
+        asked = ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
+        opened = self._ask(asked)
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 
     def exec(
@@ -238,26 +254,24 @@ class Galaxy:
 
     def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
         """Return where a service answers: healthy endpoints, or ``all`` with their states."""
-        asked = operations.Discover(service=service, all=all)
-        return list(self._ask("galaxy.service.discover", asked, operations.EndpointList).endpoints)
+        asked = Discover(service=service, all=all)
+        return list(self._ask(asked).endpoints)
 
     def agents(self) -> list[AgentView]:
         """List the agents, by name."""
         return list(self.agent_list().agents)
 
-    def agent_list(self) -> operations.AgentList:
+    def agent_list(self) -> AgentList:
         """List the agents, by name, and those that beat and are refused, with the reason."""
-        return self._ask("galaxy.agent.list", operations.ListAgents(), operations.AgentList)
+        return self._ask(ListAgents())
 
     def agent(self, name: str) -> AgentView:
         """Return one agent."""
-        return self._ask("galaxy.agent.list", operations.ListAgents(agent=name), operations.AgentList).agents[
-            0
-        ]
+        return self._ask(ListAgents(agent=name)).agents[0]
 
     def status(self) -> ClusterStatusView:
         """Return leaders, counts and totals of the cluster."""
-        return self._ask("galaxy.cluster.status", operations.ClusterStatus(), ClusterStatusView)
+        return self._ask(ClusterStatus())
 
     def leaders(self) -> list[LeaderView]:
         """Return who leads, from Nexus itself; works when nobody does."""
@@ -282,18 +296,18 @@ class Galaxy:
         check_user_name(user)
         secret = secrets.token_urlsafe(32)
         stored = stored_key(secret)
-        asked = operations.AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
-        return f"{self._ask('galaxy.user.add', asked, UserView, key).user}:{secret}"
+        asked = AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
+        return f"{self._ask(asked, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:
         """Give a user another token and return it; the one he had is worth nothing from then on."""
         secret = secrets.token_urlsafe(32)
-        asked = operations.SetToken(user=user, stored_key=stored_key(secret))
-        return f"{self._ask('galaxy.user.token', asked, UserView, key).user}:{secret}"
+        asked = SetToken(user=user, stored_key=stored_key(secret))
+        return f"{self._ask(asked, key).user}:{secret}"
 
     def remove_user(self, user: str, *, key: str = "") -> UserView:
         """Remove a user; ``Conflict`` while a job of his holds or wants containers."""
-        return self._ask("galaxy.user.remove", UserRef(user=user), UserView, key)
+        return self._ask(RemoveUser(user=user), key)
 
     def grant(
         self, user: str, pool: str, action: str, authorities: Sequence[str] = (), *, key: str = ""
@@ -301,20 +315,20 @@ class Galaxy:
         """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
         check_pool_name(pool)
         given = tuple(Authority(authority) for authority in authorities)
-        asked = operations.GrantUser(user=user, pool=pool, action=action, authorities=given)
-        return self._ask("galaxy.user.grant", asked, UserView, key)
+        asked = GrantUser(user=user, pool=pool, action=action, authorities=given)
+        return self._ask(asked, key)
 
     def user(self, user: str) -> UserView:
         """Return one user and his grants."""
-        return self._ask("galaxy.user.show", UserRef(user=user), UserView)
+        return self._ask(ShowUser(user=user))
 
     def users(self) -> list[UserView]:
         """List users, by name."""
-        return list(self._ask("galaxy.user.list", operations.ListUsers(), operations.UserList).users)
+        return list(self._ask(ListUsers()).users)
 
     def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
         """Return the newest records of who did what, or the oldest with a serial above ``after``."""
-        return self._ask("galaxy.audit.list", operations.ListAudit(after=after, limit=limit), AuditList)
+        return self._ask(ListAudit(after=after, limit=limit))
 
     # Secrets and quotas.
 
@@ -329,18 +343,16 @@ class Galaxy:
             raise SpecError(f'"{name}" {BAD_NAME}')
         if not isinstance(value, Secret):
             value = secret_of(value.encode() if isinstance(value, str) else value, f'secret "{name}"')
-        return self._ask(
-            "galaxy.secret.set", operations.SetSecret(name=name, value=value, user=user), SecretView, key
-        )
+        return self._ask(SetSecret(name=name, value=value, user=user), key)
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
         """List one's own secrets, without values; operators name a ``user``, or ask for ``all``."""
-        asked = operations.ListSecrets(user=user, all=all)
-        return list(self._ask("galaxy.secret.list", asked, operations.SecretList).secrets)
+        asked = ListSecrets(user=user, all=all)
+        return list(self._ask(asked).secrets)
 
     def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
         """Forget a secret; while a job uses it, that is a ``Conflict``."""
-        return self._ask("galaxy.secret.remove", operations.SecretRef(name=name, user=user), SecretView, key)
+        return self._ask(RemoveSecret(name=name, user=user), key)
 
     def set_quota(
         self,
@@ -354,18 +366,15 @@ class Galaxy:
         """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
         check_user_name(user)
         check_pool_name(pool)
-        asked = operations.SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
-        return self._ask("galaxy.quota.set", asked, QuotaView, key)
+        asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
+        return self._ask(asked, key)
 
     def quotas(self, user: str = "") -> list[QuotaView]:
         """List the quotas of ``user``; without one all of them for operators, one's own for others."""
-        return list(
-            self._ask("galaxy.quota.list", operations.ListQuotas(user=user), operations.QuotaList).quotas
-        )
+        return list(self._ask(ListQuotas(user=user)).quotas)
 
-    def _ask(self, op: str, body: Struct, kind: type[N], key: str = "") -> N:
-        assert isinstance(body, OPERATIONS[op][0]), op
-        return self._transport.ask(op, body, kind, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
+    def _ask(self, body: Body[R], key: str = "") -> R:
+        return self._transport.ask(body, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
 
     def _sources(self) -> list[str]:
         """Return where the packages of all jobs come from."""

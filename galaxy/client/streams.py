@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final
 
 from galaxy.errors import Conflict, GalaxyError, Unreachable
-from galaxy.model.api.operations import SessionOpened
+from galaxy.model.api.sessions import SessionOpened
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import Struct, decode
 from galaxy.nexus.session import Frame, FrameHead, Session

@@ -22,7 +22,8 @@ import redis
 
 from galaxy.errors import GalaxyError, Unreachable, error_from
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.api.body import Body
+from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, split_token
 from galaxy.model.base import Struct, decode, encode, from_plain
 from galaxy.model.messages.names import APPMASTER
@@ -34,7 +35,7 @@ from galaxy.nexus.session import Session
 from galaxy.nexus.url import parse
 from galaxy.units import format_duration
 
-N = TypeVar("N", bound=Struct)
+R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 
 AGAIN_S: Final = 1.0
@@ -68,8 +69,8 @@ class RequestTransport:
         """Close every connection."""
         self.nexus.close()
 
-    def ask(self, op: str, body: Struct, kind: type[N], *, key: str, timeout_s: float) -> N:
-        """Return AppMaster's answer to ``op``; ``key`` makes repetitions harmless.
+    def ask(self, body: Body[R], *, key: str, timeout_s: float) -> R:
+        """Return the leader's answer to ``body``; ``key`` makes repetitions harmless.
 
         A Redis that is away for less than ``timeout_s`` (restarted, say) is waited for.
 
@@ -84,7 +85,7 @@ class RequestTransport:
         trouble: Unreachable | None = None
         while (left_s := end_s - time.monotonic()) > 0:
             try:
-                answer = self._attempt(op, body, key, reply, sent, left_s, again_s)
+                answer = self._attempt(body, key, reply, sent, left_s, again_s)
             except Unreachable as error:
                 trouble, left_s = error, end_s - time.monotonic()
                 if left_s <= 0:
@@ -97,17 +98,19 @@ class RequestTransport:
                 # Repetitions still under way would be answered from memory; they need not be.
                 if len(sent) > 1:
                     self._withdraw(sent[1:])
-                return self._result(decode(answer, Answer), op, kind)
+                return self._result(decode(answer, Answer), body)
             again_s, away_s = min(again_s * 2, AGAIN_MAX_S), AWAY_S
         if trouble is not None:
-            raise _doubted(trouble, op) if sent else trouble  # Nearer the cause than that nobody answers.
-        raise self._silence(op, sent, timeout_s)
+            raise (
+                _doubted(trouble, body.op) if sent else trouble
+            )  # Nearer the cause than that nobody answers.
+        raise self._silence(body, sent, timeout_s)
 
     def _attempt(
-        self, op: str, body: Struct, key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
+        self, body: Body[Any], key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
     ) -> bytes | None:
         """Send the request once more, note it in ``sent``, and wait for the answer to any of them."""
-        payload = self._message(op, body, key, reply, left_s)
+        payload = self._message(body, key, reply, left_s)
         sent.append(payload)
         with reaching(self.address):
             try:
@@ -134,25 +137,25 @@ class RequestTransport:
             found: Any = self.nexus.client.xread({keys.trace_of(job): mark}, block=block_ms)
         return found[0][1][-1][0].decode() if found else mark
 
-    def _message(self, op: str, body: Struct, key: str, reply: str, left_s: float) -> bytes:
+    def _message(self, body: Body[Any], key: str, reply: str, left_s: float) -> bytes:
         with reaching(self.address):
             seconds, microseconds = self.nexus.client.time()
         deadline_s = seconds + microseconds / 1e6 + left_s
         request = Request(
-            op=op, key=key, reply=reply, deadline_s=deadline_s, user=self._user, body=body,
+            op=body.op, key=key, reply=reply, deadline_s=deadline_s, user=self._user, body=body,
             at_s=deadline_s - left_s, nonce=secrets.token_hex(12),
         )  # fmt: skip
         if self._secret:
             request = msgspec.structs.replace(request, proof=proof_of(request, self._secret))
-        send = Send(queue=APPMASTER, task=op, body=request, id=f"{op}:{key}", expires_s=left_s)
+        send = Send(queue=APPMASTER, task=body.op, body=request, id=f"{body.op}:{key}", expires_s=left_s)
         return celery_message(send, origin=self._name)
 
-    def _result(self, answer: Answer, op: str, kind: type[N]) -> N:
+    def _result(self, answer: Answer, body: Body[R]) -> R:
         problem = answer.problem
         if problem is not None:
             raise error_from(problem.kind, problem.message, problem.details, problem.hint)
-        assert OPERATIONS[op][1] is kind, op
-        return from_plain(answer.result, kind)
+        result: type[R] = body.result
+        return from_plain(answer.result, result)
 
     def _withdraw(self, sent: list[bytes]) -> int:
         """Take back what nobody has taken yet; return how many of ``sent`` that was."""
@@ -162,18 +165,18 @@ class RequestTransport:
                 count += self.nexus.client.lrem(APPMASTER, 1, cast(Any, payload))
         return count
 
-    def _silence(self, op: str, sent: list[bytes], timeout_s: float) -> Unreachable:
+    def _silence(self, body: Body[Any], sent: list[bytes], timeout_s: float) -> Unreachable:
         waited = format_duration(timeout_s)
         untouched = self._withdraw(sent) == len(sent)
         done = "nothing was done" if untouched else "the request may still be carried out"
         if self.nexus.leader(APPMASTER) is None:
             return Unreachable(
                 f"no AppMaster leads the cluster at {self.address}",
-                details=[f"waited {waited} for {op}; {done}"],
+                details=[f"waited {waited} for {body.op}; {done}"],
                 hint="galaxy status, and the log of the appmaster process",
             )
         return Unreachable(
-            f"no answer from AppMaster within {waited}", details=[f"{op}: {done}"], hint="galaxy status"
+            f"no answer from AppMaster within {waited}", details=[f"{body.op}: {done}"], hint="galaxy status"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from galaxy.driver.interfaces import Grant, Store
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.answers import Reply
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.trace import TraceEvent

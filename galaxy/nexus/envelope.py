@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.base import WIRE_VERSION, Struct, check_wire, decode, encode, from_plain
 from galaxy.model.step import Send
 

@@ -12,7 +12,9 @@ from celery.exceptions import Reject
 from galaxy.driver.shell import LeaderShell
 from galaxy.errors import BadMessage, GalaxyError, Unreachable
 from galaxy.model.api.answers import Answer, Problem
-from galaxy.model.api.operations import OPERATIONS, ExecSession, LogSession, Request
+from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.request import Request
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.api.strict import refuse_newlines, refuse_unknown
 from galaxy.model.base import Struct, from_plain
 from galaxy.model.messages import names
@@ -54,7 +56,7 @@ def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[st
 
 def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
     """Register a task for every operation that clients may ask of AppMaster."""
-    for op in OPERATIONS:
+    for op in BODIES:
         _add_request(app, op, shell, gate, answers)
 
 
@@ -115,7 +117,7 @@ def read_request(op: str, v: Any, body: Any) -> Request:
     request = read(v, body, Request)
     if request.op != op:
         raise BadMessage(f"a request for {request.op[:80]!r} came as task {op!r}")
-    kind, _ = OPERATIONS[op]
+    kind = BODIES[op]
     plain = {} if request.body is None else request.body
     noun = from_plain(plain, kind)
     refuse_unknown(plain, kind)

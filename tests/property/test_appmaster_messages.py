@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from galaxy.appmaster.logic import AppMaster
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import OPERATIONS, Done, Request, SetQuota, SubmitJob, UpdateJob
+from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.jobs import Done, SubmitJob, UpdateJob
+from galaxy.model.api.quotas import SetQuota
+from galaxy.model.api.request import Request
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
@@ -26,7 +29,7 @@ from tests.unit.appmaster.world import batch, service, with_task
 from tests.unit.model.jobs import jobs
 
 START_S = 1_000_000.0
-LOOP = tuple(op for op in OPERATIONS if op not in ("galaxy.agent.list", "galaxy.cluster.status"))
+LOOP = tuple(op for op in BODIES if op not in ("galaxy.agent.list", "galaxy.cluster.status"))
 SPECS = st.one_of(
     st.builds(
         service, name=st.sampled_from(("web", "far")), replica=st.integers(0, 5), step=st.integers(1, 3)
@@ -48,7 +51,7 @@ def requests(ops: tuple[str, ...] = LOOP) -> st.SearchStrategy[Request]:
             reply=texts(),
             deadline_s=st.just(START_S + 10_000) | floats(),
             user=texts(),
-            body=hostile(OPERATIONS[op][0]),
+            body=hostile(BODIES[op]),
         )
     )
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from galaxy.client.source.job_file import parse
 from galaxy.client.source.yaml_format import write_yaml
 from galaxy.errors import GalaxyError, SpecError
-from galaxy.model.api.operations import SubmitJob
+from galaxy.model.api.jobs import SubmitJob
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec import parsing, writing
 from galaxy.model.jobspec.diagnostics import write_path

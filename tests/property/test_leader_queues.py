@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.client import Galaxy
-from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, encode
 from galaxy.model.messages import names
 from galaxy.model.messages.agent import AgentReport
@@ -39,7 +40,7 @@ KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
     APPMASTER: [
         (names.GROUP_STATUS, GroupStatuses),
         (names.POD_REPORT, AgentReport),
-        *[(op, Request) for op in sorted(OPERATIONS)],
+        *[(op, Request) for op in sorted(BODIES)],
     ],
 }
 

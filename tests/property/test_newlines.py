@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.errors import BadMessage
-from galaxy.model.api.operations import OPERATIONS
+from galaxy.model.api.catalog import BODIES
 from galaxy.model.base import encode
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
@@ -49,7 +49,7 @@ def spoilt(tree: Any, kind: shape.Type) -> Iterator[Any]:
                     yield {**tree, field.encode_name: one}
 
 
-NAMING = sorted(op for op, (kind, _) in OPERATIONS.items() if has_pattern(shape.type_info(kind)))
+NAMING = sorted(op for op, kind in BODIES.items() if has_pattern(shape.type_info(kind)))
 
 
 def test_jobs_users_secrets_and_quotas_are_named_in_requests() -> None:
@@ -60,7 +60,7 @@ def test_jobs_users_secrets_and_quotas_are_named_in_requests() -> None:
 @examples(15)
 @given(data=st.data())
 def test_request_with_a_newline_at_the_end_of_any_name_is_refused(op: str, data: st.DataObject) -> None:
-    kind = OPERATIONS[op][0]
+    kind = BODIES[op]
     tree = json.loads(encode(data.draw(hostile(kind))))
     whole = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0}
     read_request(op, 1, {**whole, "body": tree})

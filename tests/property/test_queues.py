@@ -14,7 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import encode
 from galaxy.model.messages import names
 from galaxy.model.messages.container import ContainerOrders

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import Struct, encode
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
-from galaxy.model.api.operations import Done
+from galaxy.model.api.jobs import Done
 from galaxy.model.api.views import JobView, PodView
 
 T = TypeVar("T")

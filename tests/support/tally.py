@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galaxy.model.api.answers import Answer, Reply
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send, Step

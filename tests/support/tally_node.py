@@ -17,7 +17,7 @@ from typing import Any
 from galaxy.driver.shell import LeaderShell
 from galaxy.errors import NotFound
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.nexus import Nexus
 from galaxy.tasks.gate import Gate
 from galaxy.tasks.handlers import add_leader_handlers, add_request_handlers

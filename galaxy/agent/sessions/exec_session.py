@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from galaxy.errors import GalaxyError
-from galaxy.model.api.operations import ExecIn, ExecSession
+from galaxy.model.api.sessions import ExecIn, ExecSession
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, ToWorker
 from galaxy.nexus.session import Direction, Frame, FrameHead, FrameKind
 from galaxy.units import format_duration

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from galaxy.agent.sessions.log_tail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
 from galaxy.errors import GalaxyError
-from galaxy.model.api.operations import LogSession, ReadLogs
+from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.nexus.session import Direction

@@ -11,7 +11,7 @@ from typing import Protocol
 from galaxy.agent.sessions.exec_session import ExecConnection, ExecRunner
 from galaxy.agent.sessions.log_session import LogStreamer
 from galaxy.errors import GalaxyError
-from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.nexus.session import Frame, FrameHead, Session

@@ -11,7 +11,7 @@ from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity import quotas, users
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
 from galaxy.appmaster.logic.state import AppMasterState
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, UsageRead
 from galaxy.model.messages.container import GroupOrders, GroupStatuses
 from galaxy.model.messages.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue

@@ -22,7 +22,7 @@ from galaxy.cli.options import (
 )
 from galaxy.cli.output import print_err, print_out
 from galaxy.errors import DONE, NOT_ALL_RUNNING, NotFound, UsageError
-from galaxy.model.api.operations import Done
+from galaxy.model.api.jobs import Done
 from galaxy.model.api.views import JobView
 from galaxy.units import counted
 

@@ -14,7 +14,7 @@ from galaxy.cli.options import Duration, Target, all_job_names, cluster_options,
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.source import job_file
 from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
-from galaxy.model.api.operations import Done
+from galaxy.model.api.jobs import Done
 from galaxy.model.api.views import JobView
 from galaxy.model.jobspec.spec import JobType
 from galaxy.units import counted

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from galaxy.errors import UsageError
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.base import encode_sorted
 
 

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Final
 
 from galaxy.model.api.answers import Problem
-from galaxy.model.api.operations import Done, SessionOpened
+from galaxy.model.api.jobs import Done
+from galaxy.model.api.sessions import SessionOpened
 from galaxy.model.api.views import QuotaView, SecretView, UserView
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec, JobType

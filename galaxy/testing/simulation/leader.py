@@ -11,7 +11,8 @@ from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.lease import Lease
 from galaxy.errors import NotLeader, Unreachable
-from galaxy.model.api.operations import OPERATIONS, Request
+from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, from_plain
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Step
@@ -159,7 +160,7 @@ class LeaderProcess:
         if self._leadership is None:
             return
         if isinstance(event, Request):
-            event = msgspec.structs.replace(event, body=from_plain(event.body, OPERATIONS[event.op][0]))
+            event = msgspec.structs.replace(event, body=from_plain(event.body, BODIES[event.op]))
         self._inbox.append(event)
         if len(self._inbox) == 1:
             self._tick_soon(self._leadership)

@@ -7,7 +7,10 @@ from typing import Any, Final
 import msgspec
 
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import JobRef, Request, SetQuota, SubmitJob, UpdateJob
+from galaxy.model.api.body import Body
+from galaxy.model.api.jobs import RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
+from galaxy.model.api.quotas import SetQuota
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, decode
 from galaxy.model.jobspec.spec import (
     CpuSpec,
@@ -129,7 +132,7 @@ class SimulatedUser:
                 start = spec.pod.tasks[0].start
                 self._world.tell(f"user has {job}: {spec.deploy.replica} x {start}")
 
-        self._ask("galaxy.job.submit", SubmitJob(spec=spec), done)
+        self._ask(SubmitJob(spec=spec), done)
 
     def update(self, wanted: Wanted, replica: int | None = None) -> None:
         """Ask for the next version of a service's program, and perhaps for another size of it."""
@@ -151,7 +154,7 @@ class SimulatedUser:
                 self._world.tell(f"user updated {wanted.job} to {replica} x serve {version}")
 
         self.asking = wanted.job
-        self._ask("galaxy.job.update", UpdateJob(job=wanted.job, spec=spec), done)
+        self._ask(UpdateJob(job=wanted.job, spec=spec), done)
 
     def remove(self, wanted: Wanted) -> None:
         """Ask for the end of a job."""
@@ -176,13 +179,13 @@ class SimulatedUser:
                 self.limited = False
 
         asked = SetQuota(user="sim", ceiling=ceiling, lift=lift)
-        self._ask("galaxy.quota.set", asked, done)
+        self._ask(asked, done)
 
     def _wish(self, wanted: Wanted, wish: str) -> None:
-        op = {"stop": "galaxy.job.stop", "run": "galaxy.job.start", "remove": "galaxy.job.remove"}[wish]
+        body = {"stop": StopJob, "run": StartJob, "remove": RemoveJob}[wish](job=wanted.job)
 
         def done(answer: Answer) -> None:
-            self._world.tell(f"user asked {op} of {wanted.job}: {answer.problem or 'ok'}")
+            self._world.tell(f"user asked {body.op} of {wanted.job}: {answer.problem or 'ok'}")
             if answer.problem is not None:
                 return
             if wish == "remove":
@@ -192,9 +195,9 @@ class SimulatedUser:
                 self.wanted[wanted.spec.name] = msgspec.structs.replace(wanted, wish=wish)
 
         self.asking = wanted.job
-        self._ask(op, JobRef(job=wanted.job), done)
+        self._ask(body, done)
 
-    def _ask(self, op: str, body: Struct, done: Any) -> None:
+    def _ask(self, body: Body[Any], done: Any) -> None:
         self.busy = True
         self.requests += 1
         key = f"key{self.requests}"
@@ -202,9 +205,14 @@ class SimulatedUser:
         def attempt() -> None:
             reply = f"{key}-reply"
             request = Request(
-                op=op, key=key, reply=reply, deadline_s=self._world.now_s + RETRY_S, user="sim", body=body
+                op=body.op,
+                key=key,
+                reply=reply,
+                deadline_s=self._world.now_s + RETRY_S,
+                user="sim",
+                body=body,
             )
-            self._bus.send(Send(queue=APPMASTER, task=op, body=request, id=key))
+            self._bus.send(Send(queue=APPMASTER, task=body.op, body=request, id=key))
             self._world.after(RETRY_S, look)
 
         def look() -> None:

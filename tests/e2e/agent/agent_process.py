@@ -12,7 +12,7 @@ from pathlib import Path
 
 from galaxy.agent.agent_service import AgentService
 from galaxy.agent.config import AgentConfig
-from galaxy.model.api.operations import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import decode, encode
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders

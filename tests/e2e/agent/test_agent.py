@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.container.kernel.uid_ranges import claimed
-from galaxy.model.api.operations import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode
 from galaxy.model.jobspec.spec import PackageSpec

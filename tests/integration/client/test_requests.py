@@ -16,7 +16,7 @@ import pytest
 from galaxy.client import Galaxy
 from galaxy.client.transport import celery_message
 from galaxy.errors import Conflict, NotFound, Refused, Unreachable
-from galaxy.model.api.operations import JobRef
+from galaxy.model.api.jobs import ShowJob
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
@@ -204,7 +204,7 @@ def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServ
 def test_message_is_what_celery_itself_would_have_sent(redis_server: RedisServer) -> None:
     from kombu import Connection, Queue
 
-    send = Send(queue="q", task="galaxy.job.show", body=JobRef(job="web"), id="x:1")
+    send = Send(queue="q", task="galaxy.job.show", body=ShowJob(job="web"), id="x:1")
     nexus = Nexus.connect(redis_server.url, name="test")
     nexus.client.lpush("q", celery_message(send, origin="client@t"))
     nexus.close()

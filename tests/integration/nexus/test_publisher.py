@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from galaxy.errors import BadMessage, Unreachable
-from galaxy.model.api.operations import JobRef, Request
+from galaxy.model.api.jobs import StopJob
+from galaxy.model.api.request import Request
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.envelope import read
@@ -36,7 +37,7 @@ def publisher(redis_server: RedisServer) -> Iterator[Publisher]:
 
 def send(queue: str, job: str = "web", **over: object) -> Send:
     return Send(
-        **{"queue": queue, "task": "galaxy.job.stop", "body": JobRef(job=job), "id": f"stop:{job}", **over}
+        **{"queue": queue, "task": "galaxy.job.stop", "body": StopJob(job=job), "id": f"stop:{job}", **over}
     )  # type: ignore[arg-type]
 
 
@@ -70,13 +71,13 @@ def test_a_message_is_readable_typed_and_shows_nothing_of_its_payload(
     assert "secret" not in json.dumps(headers)
     args, kwargs, _ = json.loads(base64.b64decode(message["body"]))  # type: ignore[arg-type]
     assert args == []
-    assert read(kwargs["v"], kwargs["body"], JobRef) == JobRef(job="secret-job")
+    assert read(kwargs["v"], kwargs["body"], StopJob) == StopJob(job="secret-job")
     left_s = (datetime.fromisoformat(headers["expires"]) - datetime.now(UTC)).total_seconds()
     assert 50 < left_s <= 60
 
 
 def test_a_request_names_where_its_answer_goes(nexus: Nexus, publisher: Publisher) -> None:
-    request = Request(op="galaxy.job.stop", key="k", reply="r-9", deadline_s=1.0, body=JobRef(job="x"))
+    request = Request(op="galaxy.job.stop", key="k", reply="r-9", deadline_s=1.0, body=StopJob(job="x"))
     publisher.publish([send("q", body=request)])
     (message,) = taken(nexus, "q")
     assert message["properties"]["reply_to"] == "r-9"  # type: ignore[index]
@@ -120,11 +121,11 @@ def test_a_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, 
 @pytest.mark.parametrize("v", [None, 0, 2, "1", True, 1.5, {"a": 1}])
 def test_another_wire_version_is_a_bad_message(v: object) -> None:
     with pytest.raises(BadMessage, match="wire version"):
-        read(v, '{"job":"x"}', JobRef)
+        read(v, '{"job":"x"}', StopJob)
 
 
 def test_a_body_sent_by_hand_as_plain_values_is_read_too() -> None:
-    assert read(1, {"job": "x"}, JobRef) == JobRef(job="x")
+    assert read(1, {"job": "x"}, StopJob) == StopJob(job="x")
 
 
 def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from galaxy.model.api.operations import ExecIn, ExecSession, LogSession, ReadLogs
+from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs
 from galaxy.model.base import Struct
 from galaxy.model.messages import names
 from galaxy.model.messages.container import ContainerOrders, DestroyContainer

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from galaxy.model.api.agents import ListAgents
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import ClusterStatus, Discover, JobRef, ListAgents, Request
+from galaxy.model.api.cluster import ClusterStatus
+from galaxy.model.api.jobs import Discover, StopJob
+from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, decode
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
@@ -44,7 +47,7 @@ def client(redis_server: RedisServer) -> Iterator[Client]:
 
 
 def test_a_request_reaches_the_loop_with_its_body_typed(client: Client) -> None:
-    answer = client.ask("galaxy.job.stop", JobRef(job="web"))
+    answer = client.ask("galaxy.job.stop", StopJob(job="web"))
     assert answer == Answer(key="key-1", result={"job": "web"})
 
 
@@ -63,11 +66,11 @@ def test_a_request_with_a_body_of_another_kind_is_answered_with_the_problem(clie
     answer = client.ask("galaxy.job.stop", Discover(service="x"))
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"
-    assert "not a JobRef" in answer.problem.message
+    assert "not a StopJob" in answer.problem.message
 
 
 def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:
-    answer = client.ask("galaxy.job.stop", JobRef(job="web"), task="galaxy.job.remove")
+    answer = client.ask("galaxy.job.stop", StopJob(job="web"), task="galaxy.job.remove")
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"
 
@@ -75,4 +78,4 @@ def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:
 def test_a_request_from_a_host_whose_clock_is_a_minute_behind_is_answered_all_the_same(
     client: Client,
 ) -> None:
-    assert client.ask("galaxy.job.stop", JobRef(job="web"), deadline_s=-60.0) is not None
+    assert client.ask("galaxy.job.stop", StopJob(job="web"), deadline_s=-60.0) is not None

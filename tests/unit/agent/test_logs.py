@@ -12,7 +12,7 @@ import pytest
 from galaxy.agent.housekeeping import clear_logs
 from galaxy.agent.sessions.log_session import LogStreamer
 from galaxy.agent.sessions.log_tail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
-from galaxy.model.api.operations import LogSession, ReadLogs
+from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode, encode
 from galaxy.model.messages.log_files import Run, RunIndex

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.api.operations import JobRef, ListJobs, ReadLogs
+from galaxy.model.api.jobs import ListJobs, StartJob, StopJob
+from galaxy.model.api.sessions import ReadLogs
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.pod import PodState
 from galaxy.model.stored.job import PodPhase
@@ -153,7 +154,7 @@ def test_new_run_of_a_finished_job_takes_its_name_and_history_keeps_the_logs() -
     world.run(5)
     past = world.show(first)
     assert (past.summary.state, past.exit_code) == ("finished", 0)
-    opened = world.ask("galaxy.job.logs", ReadLogs(target=first))
+    opened = world.ask(ReadLogs(target=first))
     assert opened.pods == tuple(f"{first}.{index}" for index in range(3))
     assert world.show("crunch").summary.job == second
 
@@ -162,8 +163,8 @@ def test_finished_job_cannot_be_started_or_updated() -> None:
     world = World()
     job = world.submit(batch())
     world.settle(job, "finished")
-    for verb in ("start", "stop"):
-        problem = world.request(f"galaxy.job.{verb}", JobRef(job=job)).problem
+    for change in (StartJob, StopJob):
+        problem = world.request(change(job=job)).problem
         assert problem is not None and problem.kind == "conflict"
     assert set(runs(world).values()) == {1}
 
@@ -198,8 +199,8 @@ def test_list_leaves_out_what_is_finished_unless_asked() -> None:
     world = World()
     job = world.submit(batch())
     world.settle(job, "finished")
-    assert world.ask("galaxy.job.list", ListJobs()).jobs == ()
-    assert [line.job for line in world.ask("galaxy.job.list", ListJobs(all=True)).jobs] == [job]
+    assert world.ask(ListJobs()).jobs == ()
+    assert [line.job for line in world.ask(ListJobs(all=True)).jobs] == [job]
 
 
 def test_ended_jobs_go_to_history_by_age_and_by_number() -> None:

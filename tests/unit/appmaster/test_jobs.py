@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.api.operations import JobRef, ListJobs, RecoverPod, Request, SubmitJob
+from galaxy.model.api.jobs import ListJobs, RecoverPod, RemoveJob, StopJob, SubmitJob
+from galaxy.model.api.request import Request
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.agent import UsageRead
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
@@ -33,8 +34,8 @@ def test_pod_order_leaves_as_soon_as_resman_says_where() -> None:
 
 def test_submitting_twice_under_one_key_makes_one_job_and_one_answer() -> None:
     world = World()
-    first = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
-    second = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="same")
+    first = world.request(SubmitJob(spec=service()), key="same")
+    second = world.request(SubmitJob(spec=service()), key="same")
     assert first == second
     assert len(world.master.state.jobs) == 1
 
@@ -50,18 +51,18 @@ def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> Non
 def test_refusal_is_repeated_under_the_same_key() -> None:
     world = World()
     world.submit(service())
-    refused = world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other")
+    refused = world.request(SubmitJob(spec=service()), key="other")
     assert refused.problem is not None and refused.problem.kind == "conflict"
     job = world.master.state.jobs.where("name", "web")[0]
     world.do("remove", job)
     world.run(30)
-    assert world.request("galaxy.job.submit", SubmitJob(spec=service()), key="other") == refused
+    assert world.request(SubmitJob(spec=service()), key="other") == refused
 
 
 def test_live_job_of_the_same_name_is_a_conflict_that_names_it() -> None:
     world = World()
     job = world.submit(service())
-    problem = world.request("galaxy.job.submit", SubmitJob(spec=service())).problem
+    problem = world.request(SubmitJob(spec=service())).problem
     assert problem is not None and problem.kind == "conflict"
     assert job in problem.details[0]
     assert "galaxy job update web" in problem.hint
@@ -71,7 +72,7 @@ def test_spec_that_breaks_rules_is_refused_with_every_problem() -> None:
     world = World()
     package = PackageSpec(source="hello.tar.gz", version="1")
     spec = with_task(service(), package=package, env={"GALAXY_X": "1"})
-    problem = world.request("galaxy.job.submit", SubmitJob(spec=spec)).problem
+    problem = world.request(SubmitJob(spec=spec)).problem
     assert problem is not None and problem.kind == "spec"
     assert len(problem.details) == 2
     assert len(world.master.state.jobs) == 0
@@ -93,7 +94,7 @@ def test_request_whose_deadline_is_long_over_is_not_carried_out() -> None:
 
 def test_request_with_a_foreign_body_is_answered_as_wrong_usage() -> None:
     world = World()
-    answer = world.request("galaxy.job.submit", JobRef(job="web"))
+    answer = world.request(StopJob(job="web"), op="galaxy.job.submit")
     assert answer.problem is not None and answer.problem.kind == "usage"
 
 
@@ -214,7 +215,7 @@ def test_removing_twice_and_removing_what_is_gone_are_told_apart() -> None:
     world.do("remove", job)
     assert world.do("remove", job).warnings == ("it is being removed already",)
     world.run(10)
-    problem = world.request("galaxy.job.remove", JobRef(job=job)).problem
+    problem = world.request(RemoveJob(job=job)).problem
     assert problem is not None and problem.kind == "not-found"
     assert "has been removed" in problem.hint
 
@@ -315,7 +316,7 @@ def test_recover_of_a_healthy_job_says_that_nothing_has_failed() -> None:
 def test_recover_of_an_unknown_pod_says_which_there_are() -> None:
     world = World()
     job = world.submit(service())
-    problem = world.request("galaxy.job.recover", RecoverPod(pod=f"{job}.7")).problem
+    problem = world.request(RecoverPod(pod=f"{job}.7")).problem
     assert problem is not None and problem.kind == "not-found"
     assert problem.details == ("its pods are 0, 1, 2",)
 
@@ -342,8 +343,8 @@ def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
     world.do("remove", gone)
     world.run(10)
     world.submit(service("stays"))
-    assert [job.name for job in world.ask("galaxy.job.list", ListJobs()).jobs] == ["stays"]
-    every = world.ask("galaxy.job.list", ListJobs(all=True)).jobs
+    assert [job.name for job in world.ask(ListJobs()).jobs] == ["stays"]
+    every = world.ask(ListJobs(all=True)).jobs
     assert [(job.name, job.state) for job in every] == [("gone", "removed"), ("stays", "pending")]
 
 

@@ -1,19 +1,22 @@
 """Names, ids, prefixes; logs and exec; discovery: what a person typed finds what is meant."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
 from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.answers import Problem
-from galaxy.model.api.operations import Discover, ExecIn, JobRef, ReadLogs
-from galaxy.model.base import Struct
+from galaxy.model.api.body import Body
+from galaxy.model.api.jobs import Discover, RemoveJob, ShowJob, StartJob, StopJob
+from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.jobspec.spec import PortSpec, ServiceSpec
 from galaxy.model.messages.names import EXEC_SESSION, LOG_SESSION
 from tests.unit.appmaster.world import World, batch, service
 
 
-def problem(world: World, op: str, body: Struct) -> Problem:
-    answer = world.request(op, body)
+def problem(world: World, body: Body[Any]) -> Problem:
+    answer = world.request(body)
     assert answer.problem is not None
     return answer.problem
 
@@ -28,7 +31,7 @@ def test_job_is_found_by_name_id_and_unique_beginning_of_its_id() -> None:
 def test_beginning_of_several_ids_lists_them() -> None:
     world = World()
     ids = sorted(world.submit(service(name)) for name in ("web-a", "web-b"))
-    found = problem(world, "galaxy.job.show", JobRef(job="web-"))
+    found = problem(world, ShowJob(job="web-"))
     assert found.kind == "conflict"
     assert found.details == (", ".join(ids),)
 
@@ -36,7 +39,7 @@ def test_beginning_of_several_ids_lists_them() -> None:
 def test_unknown_job_names_the_near_miss() -> None:
     world = World()
     world.submit(service("hello"))
-    found = problem(world, "galaxy.job.stop", JobRef(job="helo"))
+    found = problem(world, StopJob(job="helo"))
     assert found.kind == "not-found"
     assert found.details == ("did you mean hello?",)
 
@@ -45,8 +48,8 @@ def test_unknown_job_names_the_near_miss() -> None:
 def test_beginning_of_a_name_is_never_enough_to_change_a_job(text: str) -> None:
     world = World()
     job = world.submit(service("web-canary"))
-    for op in ("galaxy.job.remove", "galaxy.job.stop", "galaxy.job.start"):
-        assert problem(world, op, JobRef(job=text)).kind == "not-found"
+    for change in (RemoveJob, StopJob, StartJob):
+        assert problem(world, change(job=text)).kind == "not-found"
     assert world.show(text).summary.job == job  # To look does no harm.
     world.do("stop", job[:-3])
 
@@ -54,7 +57,7 @@ def test_beginning_of_a_name_is_never_enough_to_change_a_job(text: str) -> None:
 def test_empty_name_finds_nothing() -> None:
     world = World()
     world.submit(service())
-    assert problem(world, "galaxy.job.remove", JobRef(job="")).kind == "not-found"
+    assert problem(world, RemoveJob(job="")).kind == "not-found"
 
 
 def test_discover_gives_healthy_endpoints_and_with_all_the_others() -> None:
@@ -74,7 +77,7 @@ def test_service_that_nobody_serves_yet_is_known_and_an_unknown_one_is_not() -> 
     world.resman.blocked = True
     world.submit(service())
     assert world.endpoints("web") == ()
-    found = problem(world, "galaxy.service.discover", Discover(service="wep"))
+    found = problem(world, Discover(service="wep"))
     assert (found.kind, found.details) == ("not-found", ("did you mean web?",))
 
 
@@ -83,7 +86,7 @@ def test_logs_of_a_job_open_one_session_a_pod_on_its_agent() -> None:
     job = world.submit(service())
     world.settle(job)
     world.sends.clear()
-    opened = world.ask("galaxy.job.logs", ReadLogs(target="web", tail=5))
+    opened = world.ask(ReadLogs(target="web", tail=5))
     assert opened.pods == (f"{job}.0", f"{job}.1", f"{job}.2")
     assert len(set(opened.sessions)) == 3
     sent = {send.body.pod: send for send in world.sends if send.task == LOG_SESSION}
@@ -99,9 +102,9 @@ def test_request_for_a_session_that_comes_twice_opens_it_once() -> None:
     world.settle(job)
     world.sends.clear()
     ask = ExecIn(pod=f"{job}.0", argv=("ls",))
-    first = world.request("galaxy.pod.exec", ask, key="once")
+    first = world.request(ask, key="once")
     world.failover()
-    assert world.request("galaxy.pod.exec", ask, key="once") == first
+    assert world.request(ask, key="once") == first
     assert sum(send.task == EXEC_SESSION for send in world.sends) == 1
 
 
@@ -109,7 +112,7 @@ def test_sessions_of_two_requests_differ() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    first, second = (world.ask("galaxy.job.logs", ReadLogs(target=job)).sessions for _ in range(2))
+    first, second = (world.ask(ReadLogs(target=job)).sessions for _ in range(2))
     assert first != second
 
 
@@ -117,7 +120,7 @@ def test_logs_of_one_pod_by_index() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    assert world.ask("galaxy.job.logs", ReadLogs(target="web.1")).pods == (f"{job}.1",)
+    assert world.ask(ReadLogs(target="web.1")).pods == (f"{job}.1",)
 
 
 def test_logs_of_a_job_without_a_container_say_so() -> None:
@@ -125,7 +128,7 @@ def test_logs_of_a_job_without_a_container_say_so() -> None:
     world.resman.blocked = True
     world.submit(service())
     world.run(1)
-    found = problem(world, "galaxy.job.logs", ReadLogs(target="web"))
+    found = problem(world, ReadLogs(target="web"))
     assert found.kind == "conflict"
     assert "no pod of it has a container" in found.message
 
@@ -134,7 +137,7 @@ def test_logs_of_more_pods_than_are_read_at_once_are_refused_with_the_way_out() 
     world = World(config=AppMasterConfig(sessions_max=2))
     job = world.submit(service())
     world.settle(job)
-    found = problem(world, "galaxy.job.logs", ReadLogs(target=job))
+    found = problem(world, ReadLogs(target=job))
     assert "has 3 pods; logs of 2 at most" in found.message
     assert found.hint == f"galaxy logs {job}.0"
 
@@ -143,14 +146,14 @@ def test_exec_in_a_job_takes_its_first_running_pod() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    assert world.ask("galaxy.pod.exec", ExecIn(pod="web", argv=("ls",))).pods == (f"{job}.0",)
+    assert world.ask(ExecIn(pod="web", argv=("ls",))).pods == (f"{job}.0",)
 
 
 def test_exec_in_a_task_that_is_not_there_names_the_near_miss() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    found = problem(world, "galaxy.pod.exec", ExecIn(pod=job, argv=("ls",), task="mian"))
+    found = problem(world, ExecIn(pod=job, argv=("ls",), task="mian"))
     assert (found.kind, found.details) == ("not-found", ("did you mean main?",))
 
 
@@ -162,7 +165,7 @@ def test_exec_where_nothing_runs_is_a_conflict(state: str) -> None:
         world.settle(job)
         world.do("stop", job)
     world.settle(job, state)
-    found = problem(world, "galaxy.pod.exec", ExecIn(pod=job, argv=("ls",)))
+    found = problem(world, ExecIn(pod=job, argv=("ls",)))
     assert found.kind == "conflict"
     assert f"{job}.0 is {state}" in found.details[0]
 

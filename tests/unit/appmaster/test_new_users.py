@@ -8,8 +8,11 @@ import pytest
 
 from galaxy.appmaster.logic.identity import quotas, secrets
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import AddUser, ExecIn, JobRef, ListJobs, ReadLogs, SetSecret, SubmitJob
+from galaxy.model.api.jobs import ListJobs, RemoveJob, ShowJob, SubmitJob
+from galaxy.model.api.secrets import SetSecret
+from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import stored_key
+from galaxy.model.api.users import AddUser
 from galaxy.model.stored.job import JobState
 from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import Role
@@ -35,7 +38,7 @@ def world() -> Secured:
 
 def submit(world: Secured, spec: Any, user: str = "ann") -> str:
     asked = SubmitJob(spec=with_deploy(spec, pools=("main",)))
-    return world.as_(user, "galaxy.job.submit", asked).result.job
+    return world.as_(user, asked).result.job
 
 
 def remove_as_before(world: Secured) -> None:
@@ -50,7 +53,7 @@ def remove_as_before(world: Secured) -> None:
 
 def add(world: Secured, user: str = "ann", *, by: str = "root", **options: Any) -> Answer:
     token = f"another token of {user}"
-    answer = world.as_(by, "galaxy.user.add", AddUser(user=user, stored_key=stored_key(token), **options))
+    answer = world.as_(by, AddUser(user=user, stored_key=stored_key(token), **options))
     if not answer.problem:
         world.tokens[user] = token
     return answer
@@ -78,38 +81,38 @@ def test_user_is_made_when_the_jobs_in_his_name_are_removed_and_owns_nothing_of_
     job = submit(world, service(replica=1))
     world.run(20)
     remove_as_before(world)
-    world.as_("root", "galaxy.job.remove", JobRef(job=job))
+    world.as_("root", RemoveJob(job=job))
     assert kind(add(world)) == "conflict"
     world.run(60)
     assert kind(add(world)) == "ok"
-    for op, body in (("galaxy.job.show", JobRef(job=job)), ("galaxy.job.logs", ReadLogs(target=job))):
-        assert kind(world.as_("ann", op, body)) == "refused"
+    for body in (ShowJob(job=job), ReadLogs(target=job)):
+        assert kind(world.as_("ann", body)) == "refused"
 
 
 def test_user_owns_no_finished_job_and_no_history_that_somebody_left_in_his_name(world: Secured) -> None:
     gone = submit(world, service(replica=1))
     done = submit(world, batch(replica=1))
     world.run_until(lambda: world.master.state.jobs[done].state is JobState.FINISHED, 60)
-    world.as_("ann", "galaxy.job.remove", JobRef(job=gone))
+    world.as_("ann", RemoveJob(job=gone))
     world.run(60)
     remove_as_before(world)
     assert kind(add(world)) == "ok"
     for _ in range(2):
-        assert world.as_("ann", "galaxy.job.list", ListJobs(all=True)).result.jobs == ()
+        assert world.as_("ann", ListJobs(all=True)).result.jobs == ()
         for job in (gone, done):
-            assert kind(world.as_("ann", "galaxy.job.show", JobRef(job=job))) == "refused"
-            assert kind(world.as_("ann", "galaxy.job.logs", ReadLogs(target=job))) == "refused"
+            assert kind(world.as_("ann", ShowJob(job=job))) == "refused"
+            assert kind(world.as_("ann", ReadLogs(target=job))) == "refused"
         world.run(60)
-    listed = world.as_("root", "galaxy.job.list", ListJobs(all=True)).result.jobs
+    listed = world.as_("root", ListJobs(all=True)).result.jobs
     assert {(line.job, line.user) for line in listed} == {(gone, ""), (done, "")}
 
 
 def test_user_is_not_told_what_was_answered_in_his_name_before(world: Secured) -> None:
     asked = SetSecret(name="db", value=Secret(text="a value"))
-    world.send(world.sign("ann", "galaxy.secret.set", asked, key="the same key"))
+    world.send(world.sign("ann", asked, key="the same key"))
     remove_as_before(world)
     assert kind(add(world)) == "ok"
-    (answer,) = world.send(world.sign("ann", "galaxy.job.remove", JobRef(job="web"), key="the same key"))
+    (answer,) = world.send(world.sign("ann", RemoveJob(job="web"), key="the same key"))
     assert kind(answer) == "not-found"
 
 
@@ -119,7 +122,7 @@ def test_first_operator_is_made_beside_jobs_in_his_name_and_they_stay_his() -> N
     web = submit(world, service(replica=1), "root")
     world.run(20)
     assert kind(add(world, "root", role=Role.OPERATOR)) == "ok"
-    listed = world.as_("root", "galaxy.job.list", ListJobs(all=True)).result.jobs
+    listed = world.as_("root", ListJobs(all=True)).result.jobs
     assert {(line.job, line.user) for line in listed} == {(done, "root"), (web, "root")}
 
 
@@ -134,8 +137,8 @@ def test_who_submitted_jobs_before_there_were_users_keeps_them_when_an_operator_
     world.failover()
     world.run(20)
     for job in (done, web):
-        assert kind(world.as_("ann", "galaxy.job.show", JobRef(job=job))) == "ok"
-    assert kind(world.as_("ann", "galaxy.job.logs", ReadLogs(target=done))) == "ok"
+        assert kind(world.as_("ann", ShowJob(job=job))) == "ok"
+    assert kind(world.as_("ann", ReadLogs(target=done))) == "ok"
 
 
 def test_jobs_that_others_submitted_in_a_users_name_before_there_were_users_are_not_his() -> None:
@@ -144,7 +147,7 @@ def test_jobs_that_others_submitted_in_a_users_name_before_there_were_users_are_
     world.run(20)
     add(world, "root", role=Role.OPERATOR)
     assert kind(add(world)) == "ok"
-    assert kind(world.as_("ann", "galaxy.job.show", JobRef(job=done))) == "refused"
+    assert kind(world.as_("ann", ShowJob(job=done))) == "refused"
 
 
 def test_jobs_of_nobody_are_no_hindrance_and_stay_nobodys() -> None:
@@ -153,4 +156,4 @@ def test_jobs_of_nobody_are_no_hindrance_and_stay_nobodys() -> None:
     world.run(20)
     add(world, "root", role=Role.OPERATOR)
     assert kind(add(world)) == "ok"
-    assert kind(world.as_("ann", "galaxy.pod.exec", ExecIn(pod=f"{job}.0", argv=("id",)))) == "refused"
+    assert kind(world.as_("ann", ExecIn(pod=f"{job}.0", argv=("id",)))) == "refused"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import ListQuotas, RecoverPod, SetQuota, SubmitJob, UpdateJob, UserRef
+from galaxy.model.api.jobs import RecoverPod, SubmitJob, UpdateJob
+from galaxy.model.api.quotas import ListQuotas, SetQuota
+from galaxy.model.api.users import RemoveUser
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import HeartbeatsRead
@@ -24,16 +26,16 @@ def world() -> World:
 
 def limit(world: World, *, pool: str = "*", lift: tuple[str, ...] = (), **ceiling: int) -> QuotaView:
     asked = SetQuota(user="ann", pool=pool, ceiling=Ceiling(**ceiling), lift=lift)
-    view: QuotaView = world.ask("galaxy.quota.set", asked)
+    view: QuotaView = world.ask(asked)
     return view
 
 
 def submit(world: World, spec: JobSpec, key: str = "") -> Answer:
-    return world.request("galaxy.job.submit", SubmitJob(spec=spec), key=key)
+    return world.request(SubmitJob(spec=spec), key=key)
 
 
 def update(world: World, job_id: str, spec: JobSpec) -> Answer:
-    return world.request("galaxy.job.update", UpdateJob(job=job_id, spec=spec))
+    return world.request(UpdateJob(job=job_id, spec=spec))
 
 
 def test_job_beyond_the_ceiling_is_refused_with_numbers_and_what_would_fit(world: World) -> None:
@@ -113,11 +115,11 @@ def test_failed_job_is_recovered_only_if_there_is_room(world: World) -> None:
     world.settle(crunch, "failed", within_s=120)
     limit(world, containers=2)
     world.submit(service(replica=1))
-    answer = world.request("galaxy.job.recover", RecoverPod(job=crunch))
+    answer = world.request(RecoverPod(job=crunch))
     assert answer.problem is not None
     assert "containers: asks 2; 1 of 2 left" in answer.problem.details
     limit(world, containers=3)
-    assert world.request("galaxy.job.recover", RecoverPod(job=crunch)).problem is None
+    assert world.request(RecoverPod(job=crunch)).problem is None
 
 
 def test_stop_and_start_ask_nothing_of_a_quota(world: World) -> None:
@@ -173,14 +175,14 @@ def test_list_tells_what_is_used_and_wanted(world: World) -> None:
     world.resman.blocked = True
     web = world.submit(service(replica=2))
     world.run(2)
-    (view,) = world.ask("galaxy.quota.list", ListQuotas()).quotas
+    (view,) = world.ask(ListQuotas()).quotas
     assert (view.wanted.cpu_milli, view.used.cpu_milli, view.ceiling.cpu_milli) == (200, 0, 500)
     world.resman.blocked = False
     world.do("remove", web)
     world.run(5)
     world.submit(service("next", replica=1))
     world.run(5)
-    (view,) = world.ask("galaxy.quota.list", ListQuotas(user="ann")).quotas
+    (view,) = world.ask(ListQuotas(user="ann")).quotas
     assert (view.wanted.containers, view.used.containers) == (1, 1)
 
 
@@ -189,15 +191,15 @@ def test_only_operators_set_quotas_and_users_see_their_own() -> None:
     for user in ("ann", "bob"):
         world.make(user, {})
         asked = SetQuota(user=user, ceiling=Ceiling(containers=1))
-        assert kind(world.as_("root", "galaxy.quota.set", asked)) == "ok"
-        assert kind(world.as_(user, "galaxy.quota.set", asked)) == "refused"
-    assert kind(world.as_("root", "galaxy.quota.set", SetQuota(user="eve"))) == "not-found"
-    assert kind(world.as_("root", "galaxy.quota.set", SetQuota(user="ann"))) == "usage"
-    everybody = world.as_("root", "galaxy.quota.list", ListQuotas()).result
+        assert kind(world.as_("root", asked)) == "ok"
+        assert kind(world.as_(user, asked)) == "refused"
+    assert kind(world.as_("root", SetQuota(user="eve"))) == "not-found"
+    assert kind(world.as_("root", SetQuota(user="ann"))) == "usage"
+    everybody = world.as_("root", ListQuotas()).result
     assert [one.user for one in everybody.quotas] == ["ann", "bob"]
-    assert [one.user for one in world.as_("ann", "galaxy.quota.list", ListQuotas()).result.quotas] == ["ann"]
-    assert kind(world.as_("ann", "galaxy.quota.list", ListQuotas(user="bob"))) == "refused"
-    world.as_("root", "galaxy.user.remove", UserRef(user="ann"))
+    assert [one.user for one in world.as_("ann", ListQuotas()).result.quotas] == ["ann"]
+    assert kind(world.as_("ann", ListQuotas(user="bob"))) == "refused"
+    world.as_("root", RemoveUser(user="ann"))
     world.run(5)
     assert [one.user for one in world.resman.quotas.quotas] == ["bob"]
 
@@ -206,7 +208,7 @@ def test_operators_change_of_anothers_job_counts_for_its_owner() -> None:
     world = Secured()
     world.make("ann", {"main": JOB})
     limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))
-    world.as_("root", "galaxy.quota.set", limited)
-    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=job()))
+    world.as_("root", limited)
+    world.as_("ann", SubmitJob(spec=job()))
     bigger = UpdateJob(job="web", spec=with_deploy(job(), replica=4))
-    assert kind(world.as_("root", "galaxy.job.update", bigger)) == "refused"
+    assert kind(world.as_("root", bigger)) == "refused"

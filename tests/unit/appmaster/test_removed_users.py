@@ -6,29 +6,19 @@ from typing import Any
 
 import pytest
 
-from galaxy.model.api.operations import (
-    AddUser,
-    ExecIn,
-    GrantUser,
-    JobRef,
-    ListJobs,
-    ListQuotas,
-    ListSecrets,
-    ReadLogs,
-    RecoverPod,
-    SetQuota,
-    SetSecret,
-    SubmitJob,
-    UserRef,
-)
+from galaxy.model.api.jobs import ListJobs, RecoverPod, RemoveJob, ShowJob, SubmitJob
+from galaxy.model.api.quotas import ListQuotas, SetQuota
+from galaxy.model.api.secrets import ListSecrets, SetSecret
+from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import stored_key
+from galaxy.model.api.users import AddUser, GrantUser, RemoveUser, ShowUser
 from galaxy.model.base import Struct
 from galaxy.model.stored.job import JobState
 from galaxy.model.stored.quota import Ceiling
 from galaxy.model.stored.secret import EnvFrom, Secret
 from galaxy.model.stored.user import Role
 from tests.unit.appmaster.test_access import JOB, Secured, kind
-from tests.unit.appmaster.world import batch, service, with_deploy, with_task
+from tests.unit.appmaster.world import VERBS, batch, service, with_deploy, with_task
 
 VALUE = "a-secret-of-the-first-ann"
 
@@ -41,13 +31,11 @@ def world() -> Secured:
 
 
 def submit(world: Secured, spec: Any) -> str:
-    return world.as_(
-        "ann", "galaxy.job.submit", SubmitJob(spec=with_deploy(spec, pools=("main",)))
-    ).result.job
+    return world.as_("ann", SubmitJob(spec=with_deploy(spec, pools=("main",)))).result.job
 
 
 def remove(world: Secured) -> Any:
-    return world.as_("root", "galaxy.user.remove", UserRef(user="ann"))
+    return world.as_("root", RemoveUser(user="ann"))
 
 
 def again(world: Secured, *, grants: tuple[Any, ...] = ()) -> None:
@@ -55,21 +43,19 @@ def again(world: Secured, *, grants: tuple[Any, ...] = ()) -> None:
     world.tokens["first"] = world.tokens["ann"]
     world.tokens["ann"] = "the token of the second ann"
     asked = AddUser(user="ann", stored_key=stored_key(world.tokens["ann"]))
-    assert kind(world.as_("root", "galaxy.user.add", asked)) == "ok"
+    assert kind(world.as_("root", asked)) == "ok"
     if grants:
-        world.as_(
-            "root", "galaxy.user.grant", GrantUser(user="ann", pool="*", action="add", authorities=grants)
-        )
+        world.as_("root", GrantUser(user="ann", pool="*", action="add", authorities=grants))
 
 
 def leave(world: Secured) -> tuple[str, str]:
     """Let the first ann leave a job that was removed and one that has finished, with secrets; remove her."""
-    world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=Secret(text=VALUE)))
+    world.as_("ann", SetSecret(name="db", value=Secret(text=VALUE)))
     secret = {"env": {"DB": EnvFrom(secret="db")}}
     gone = submit(world, with_task(service("web", replica=1), **secret))
     done = submit(world, with_task(batch(replica=1), **secret))
     world.run_until(lambda: world.master.state.jobs[done].state is JobState.FINISHED, 60)
-    world.as_("ann", "galaxy.job.remove", JobRef(job=gone))
+    world.as_("ann", RemoveJob(job=gone))
     world.run(60)
     assert kind(remove(world)) == "ok"
     return gone, done
@@ -85,14 +71,14 @@ def test_user_whose_jobs_hold_containers_is_not_removed_and_the_error_says_what_
     assert answer.problem.details[0] == "web0 is running, 2 containers"
     assert answer.problem.details[5:] == ("and 2 more; 14 containers in all",)
     assert "galaxy job remove web0" in answer.problem.hint
-    assert kind(world.as_("ann", "galaxy.job.list", ListJobs())) == "ok"
+    assert kind(world.as_("ann", ListJobs())) == "ok"
 
 
 @pytest.mark.parametrize("verb", ["stop", "remove"])
 def test_user_is_not_removed_before_his_containers_are_gone(world: Secured, verb: str) -> None:
     submit(world, service(replica=1))
     world.run(20)
-    world.as_("ann", f"galaxy.job.{verb}", JobRef(job="web"))
+    world.as_("ann", VERBS[verb](job="web"))
     assert kind(remove(world)) == "conflict"
     world.run(60)
     assert kind(remove(world)) == ("conflict" if verb == "stop" else "ok")
@@ -110,31 +96,31 @@ def test_namesake_of_a_removed_user_reaches_nothing_that_he_left(world: Secured,
     again(world, grants=tuple(one for one in JOB if one != "list_job"))
     if failover:
         world.failover()
-    assert world.as_("ann", "galaxy.job.list", ListJobs(all=True)).result.jobs == ()
+    assert world.as_("ann", ListJobs(all=True)).result.jobs == ()
     asks: list[tuple[str, Struct]] = []
     for job in (gone, done):
         asks += [
-            ("galaxy.job.show", JobRef(job=job)),
-            ("galaxy.job.logs", ReadLogs(target=job)),
-            ("galaxy.pod.exec", ExecIn(pod=f"{job}.0", argv=("id",))),
-            ("galaxy.job.recover", RecoverPod(job=job)),
-            ("galaxy.job.remove", JobRef(job=job)),
+            ShowJob(job=job),
+            ReadLogs(target=job),
+            ExecIn(pod=f"{job}.0", argv=("id",)),
+            RecoverPod(job=job),
+            RemoveJob(job=job),
         ]
-    for op, body in asks:
-        assert kind(world.as_("ann", op, body)) == "refused", (op, body)
+    for body in asks:
+        assert kind(world.as_("ann", body)) == "refused", body
     world.run(60)
-    for op, body in asks:
-        assert kind(world.as_("ann", op, body)) == "refused", (op, body)
+    for body in asks:
+        assert kind(world.as_("ann", body)) == "refused", body
 
 
 def test_namesake_has_neither_secrets_nor_quotas_nor_grants_of_a_removed_user(world: Secured) -> None:
     limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))
-    world.as_("root", "galaxy.quota.set", limited)
+    world.as_("root", limited)
     leave(world)
     again(world)
-    assert world.as_("ann", "galaxy.secret.list", ListSecrets()).result.secrets == ()
-    assert world.as_("ann", "galaxy.quota.list", ListQuotas()).result.quotas == ()
-    assert world.as_("ann", "galaxy.user.show", UserRef(user="ann")).result.grants == {}
+    assert world.as_("ann", ListSecrets()).result.secrets == ()
+    assert world.as_("ann", ListQuotas()).result.quotas == ()
+    assert world.as_("ann", ShowUser(user="ann")).result.grants == {}
     world.run(60)
     assert VALUE not in str(world.store)
 
@@ -142,24 +128,24 @@ def test_namesake_has_neither_secrets_nor_quotas_nor_grants_of_a_removed_user(wo
 def test_token_of_a_removed_user_is_void_for_his_namesake(world: Secured) -> None:
     leave(world)
     again(world)
-    late = world.sign("ann", "galaxy.job.list", ListJobs())
+    late = world.sign("ann", ListJobs())
     assert kind(world.send(late)[0]) == "ok"
     world.tokens["ann"] = world.tokens["first"]
-    assert kind(world.as_("ann", "galaxy.job.list", ListJobs())) == "refused"
+    assert kind(world.as_("ann", ListJobs())) == "refused"
 
 
 def test_namesake_is_not_told_what_a_removed_user_was_answered(world: Secured) -> None:
     asked = SetSecret(name="db", value=Secret(text=VALUE))
-    world.send(world.sign("ann", "galaxy.secret.set", asked, key="the same key"))
+    world.send(world.sign("ann", asked, key="the same key"))
     remove(world)
     again(world)
-    (answer,) = world.send(world.sign("ann", "galaxy.job.remove", JobRef(job="web"), key="the same key"))
+    (answer,) = world.send(world.sign("ann", RemoveJob(job="web"), key="the same key"))
     assert kind(answer) == "not-found"
 
 
 def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secured) -> None:
     world.make("ops", {}, role=Role.OPERATOR)
-    asked = world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key")
+    asked = world.sign("ops", RemoveUser(user="ops"), key="the same key")
     assert [kind(answer) for answer in world.send(asked)] == ["ok"]
     state = world.master.state
     assert "ops" not in {row.user for row in state.answers.values()}
@@ -167,7 +153,7 @@ def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secu
         (row.user, row.op, row.result) for row in state.audit.values()
     }
     world.make("ops", {}, role=Role.OPERATOR)
-    (answer,) = world.send(world.sign("ops", "galaxy.user.remove", UserRef(user="ops"), key="the same key"))
+    (answer,) = world.send(world.sign("ops", RemoveUser(user="ops"), key="the same key"))
     assert kind(answer) == "conflict"
     assert "ops" in state.users
 
@@ -175,13 +161,13 @@ def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secu
 def test_operators_still_see_what_a_removed_user_left(world: Secured) -> None:
     gone, done = leave(world)
     world.run(60)
-    listed = world.as_("root", "galaxy.job.list", ListJobs(all=True)).result.jobs
+    listed = world.as_("root", ListJobs(all=True)).result.jobs
     assert {(line.job, line.user) for line in listed} == {(gone, ""), (done, "")}
-    assert kind(world.as_("root", "galaxy.job.logs", ReadLogs(target=done))) == "ok"
+    assert kind(world.as_("root", ReadLogs(target=done))) == "ok"
 
 
 def test_who_may_list_a_pool_sees_no_environment_of_what_a_removed_user_left(world: Secured) -> None:
     gone, _ = leave(world)
     again(world, grants=("list_job",))
-    view = world.as_("ann", "galaxy.job.show", JobRef(job=gone)).result
+    view = world.as_("ann", ShowJob(job=gone)).result
     assert set(view.spec.pod.tasks[0].env.values()) == {"(hidden)"}

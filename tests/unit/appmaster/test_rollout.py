@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.api.operations import UpdateJob
+from galaxy.model.api.jobs import UpdateJob
 from galaxy.model.api.views import EndpointView
 from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec
 from galaxy.model.stored.job import EndpointState
@@ -276,7 +276,7 @@ def test_change_of_the_container_is_refused_naming_every_field() -> None:
     spec = with_deploy(
         with_task(service(), **{f: getattr(changed, f) for f in ("cpu", "memory", "pids")}), tag="ssd"
     )
-    problem = world.request("galaxy.job.update", UpdateJob(job=job, spec=spec)).problem
+    problem = world.request(UpdateJob(job=job, spec=spec)).problem
     assert problem is not None and problem.kind == "not-supported"
     assert problem.details == (
         "deploy.tag: none -> ssd",

@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import (
-    JobRef,
-    ListSecrets,
-    SecretRef,
-    SetSecret,
-    SubmitJob,
-    UpdateJob,
-    UserRef,
-)
+from galaxy.model.api.jobs import RemoveJob, ShowJob, SubmitJob, UpdateJob
+from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
+from galaxy.model.api.users import RemoveUser
 from galaxy.model.base import encode
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.names import POD_DEPLOY
@@ -40,7 +34,7 @@ def using(*sources: EnvFrom, **changes: Any) -> JobSpec:
 
 
 def keep(world: World, text: str = SENTINEL, name: str = "db") -> Any:
-    return world.ask("galaxy.secret.set", SetSecret(name=name, value=Secret(text=text)))
+    return world.ask(SetSecret(name=name, value=Secret(text=text)))
 
 
 def orders(world: World) -> list[PodOrder]:
@@ -63,11 +57,11 @@ def test_secret_prints_as_nothing() -> None:
 def test_values_go_to_appworkers_and_into_no_other_message_view_or_record(world: World) -> None:
     keep(world)
     submitted = SubmitJob(spec=using(NAMED, FILED), files={"./token": Secret(text=SENTINEL + "-2")})
-    web = world.ask("galaxy.job.submit", submitted).job
+    web = world.ask(submitted).job
     world.settle(web)
     assert {tuple(values(order)) for order in orders(world)} == {(SENTINEL, SENTINEL + "-2")}
     told = [send.body for send in world.sends if send.task != POD_DEPLOY]
-    views = [world.show(web), world.ask("galaxy.secret.list", ListSecrets())]
+    views = [world.show(web), world.ask(ListSecrets())]
     seen = b"".join(encode(one) for one in (*told, *views))
     assert SENTINEL.encode() not in seen
     holding = {
@@ -141,7 +135,7 @@ def test_revision_that_nobody_runs_any_more_takes_its_values_with_it(world: Worl
 def test_job_without_its_secrets_is_refused_by_field(
     world: World, spec: JobSpec, files: dict[str, Secret], problem: str
 ) -> None:
-    answer = world.request("galaxy.job.submit", SubmitJob(spec=spec, files=files))
+    answer = world.request(SubmitJob(spec=spec, files=files))
     assert answer.problem is not None
     assert problem in " ".join(answer.problem.details)
     assert not world.master.state.jobs and not world.master.state.revision_secrets
@@ -150,23 +144,23 @@ def test_job_without_its_secrets_is_refused_by_field(
 def test_secrets_are_bounded_and_the_limits_named(world: World) -> None:
     for n in range(SECRETS_MAX):
         keep(world, name=f"s{n}")
-    more = world.request("galaxy.secret.set", SetSecret(name="more", value=Secret(text="x")))
+    more = world.request(SetSecret(name="more", value=Secret(text="x")))
     assert more.problem is not None and f"{SECRETS_MAX} are allowed" in more.problem.details
     assert keep(world, "another", "s1").serial == 2
     for text, why in (("é" * SECRET_BYTES_MAX, "too long"), ("", "is empty"), ("\0", "zero byte")):
-        answer = world.request("galaxy.secret.set", SetSecret(name="s1", value=Secret(text=text)))
+        answer = world.request(SetSecret(name="s1", value=Secret(text=text)))
         assert answer.problem is not None and why in answer.problem.message
 
 
 def test_secret_that_a_job_uses_is_not_removed(world: World) -> None:
     keep(world)
     web = world.submit(using(NAMED))
-    answer = world.request("galaxy.secret.remove", SecretRef(name="db"))
+    answer = world.request(RemoveSecret(name="db"))
     assert answer.problem is not None and answer.problem.kind == "conflict"
     assert answer.problem.details == ("web",)
     world.update(web, using())
-    world.ask("galaxy.secret.remove", SecretRef(name="db"))
-    assert world.request("galaxy.secret.remove", SecretRef(name="db")).problem.kind == "not-found"
+    world.ask(RemoveSecret(name="db"))
+    assert world.request(RemoveSecret(name="db")).problem.kind == "not-found"
 
 
 def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
@@ -174,51 +168,51 @@ def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
     for user in ("ann", "bob"):
         world.make(user, {"main": JOB})
     value = Secret(text=SENTINEL)
-    assert kind(world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=value))) == "ok"
+    assert kind(world.as_("ann", SetSecret(name="db", value=value))) == "ok"
     spec = with_deploy(using(NAMED), pools=("main",))
-    assert kind(world.as_("bob", "galaxy.job.submit", SubmitJob(spec=spec))) == "spec"
-    for op, body in (
-        ("galaxy.secret.set", SetSecret(name="db", value=value, user="ann")),
-        ("galaxy.secret.remove", SecretRef(name="db", user="ann")),
-        ("galaxy.secret.list", ListSecrets(user="ann")),
-        ("galaxy.secret.list", ListSecrets(all=True)),
+    assert kind(world.as_("bob", SubmitJob(spec=spec))) == "spec"
+    for body in (
+        SetSecret(name="db", value=value, user="ann"),
+        RemoveSecret(name="db", user="ann"),
+        ListSecrets(user="ann"),
+        ListSecrets(all=True),
     ):
-        assert kind(world.as_("bob", op, body)) == "refused"
-    assert not world.as_("bob", "galaxy.secret.list", ListSecrets()).result.secrets
-    (seen,) = world.as_("root", "galaxy.secret.list", ListSecrets(all=True)).result.secrets
+        assert kind(world.as_("bob", body)) == "refused"
+    assert not world.as_("bob", ListSecrets()).result.secrets
+    (seen,) = world.as_("root", ListSecrets(all=True)).result.secrets
     assert (seen.name, seen.user, seen.by) == ("db", "ann", "ann")
-    assert kind(world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))) == "ok"
+    assert kind(world.as_("ann", SubmitJob(spec=spec))) == "ok"
     other = with_deploy(using(NAMED, start="serve 2"), pools=("main",))
-    assert kind(world.as_("root", "galaxy.job.update", UpdateJob(job="web", spec=other))) == "ok"
+    assert kind(world.as_("root", UpdateJob(job="web", spec=other))) == "ok"
     trail = [(row.user, row.op, row.target, row.result) for row in world.master.state.audit.values()]
     assert ("ann", "galaxy.secret.set", "db of ann", "ok") in trail
     assert ("bob", "galaxy.secret.remove", "db of ann", "refused") in trail
     assert SENTINEL not in "".join(encode(row).decode() for row in world.master.state.audit.values())
-    assert kind(world.as_("root", "galaxy.job.remove", JobRef(job="web"))) == "ok"
+    assert kind(world.as_("root", RemoveJob(job="web"))) == "ok"
     world.run(30)
-    assert kind(world.as_("root", "galaxy.user.remove", UserRef(user="ann"))) == "ok"
+    assert kind(world.as_("root", RemoveUser(user="ann"))) == "ok"
     assert not world.master.state.secrets
-    assert not world.master.state.revision_secrets
+    assert not world.master.state.sealed
 
 
 def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
     world = Secured()
     for user in ("ann", "bob"):
         world.make(user, {"main": JOB})
-    world.as_("ann", "galaxy.secret.set", SetSecret(name="db", value=Secret(text=SENTINEL)))
+    world.as_("ann", SetSecret(name="db", value=Secret(text=SENTINEL)))
     spec = with_deploy(using(NAMED), pools=("main",))
-    world.as_("ann", "galaxy.job.submit", SubmitJob(spec=spec))
-    view: Answer = world.as_("bob", "galaxy.job.show", JobRef(job="web"))
+    world.as_("ann", SubmitJob(spec=spec))
+    view: Answer = world.as_("bob", ShowJob(job="web"))
     assert set(view.result.spec.pod.tasks[0].env.values()) == {"(hidden)"}
 
 
 def test_a_secret_of_nobody_is_refused_and_one_of_an_owner_of_jobs_who_is_no_user_yet_is_not() -> None:
     world = Secured()
     body = SetSecret(name="db", user="anne", value=Secret(text="v"))
-    assert kind(world.as_("root", "galaxy.secret.set", body)) == "not-found"
+    assert kind(world.as_("root", body)) == "not-found"
     (root,) = world.master.state.users.values()
     world.master.state.users.drop("root")
     world.submit(service())  # By "ann", in a cluster that has no users yet.
     world.master.state.users.put("root", root)
     body = SetSecret(name="db", user="ann", value=Secret(text="v"))
-    assert kind(world.as_("root", "galaxy.secret.set", body)) == "ok"
+    assert kind(world.as_("root", body)) == "ok"

@@ -1,12 +1,18 @@
 """Agents and the cluster, from stored rows."""
 
+from typing import Any
+
 import pytest
 
 from galaxy.appmaster.cluster_queries import REFUSED_MAX, refused_agents
 from galaxy.appmaster.stored_queries import AppMasterService
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotFound
-from galaxy.model.api.operations import AgentList, ClusterStatus, ListAgents, ListJobs, Request
+from galaxy.model.api.agents import AgentList, ListAgents
+from galaxy.model.api.body import Body
+from galaxy.model.api.cluster import ClusterStatus
+from galaxy.model.api.jobs import ListJobs
+from galaxy.model.api.request import Request
 from galaxy.model.api.views import ClusterStatusView
 from galaxy.model.base import Struct, encode
 from galaxy.model.jobspec.demand import demand_of
@@ -19,8 +25,8 @@ from galaxy.nexus.in_memory import MemoryNexus
 from tests.unit.appmaster.world import World, service
 
 
-def request(op: str, body: Struct) -> Request:
-    return Request(op=op, key="k", reply="r", deadline_s=2_000_000_000.0, body=body)
+def request(body: Body[Any]) -> Request:
+    return Request(op=body.op, key="k", reply="r", deadline_s=2_000_000_000.0, body=body)
 
 
 def agent(name: str, state: AgentState = AgentState.ALIVE) -> AgentRecord:
@@ -87,7 +93,7 @@ def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Struct]) ->
 
 
 def test_agents_are_listed_with_what_is_assigned_of_them(nexus: MemoryNexus) -> None:
-    answer = AppMasterService(nexus).answer(request("galaxy.agent.list", ListAgents()))
+    answer = AppMasterService(nexus).answer(request(ListAgents()))
     assert answer is not None and isinstance(answer.result, AgentList)
     first, second = answer.result.agents
     assert (first.agent, first.state, first.beat_s) == ("h1", "alive", 1000.0)
@@ -98,11 +104,11 @@ def test_agents_are_listed_with_what_is_assigned_of_them(nexus: MemoryNexus) -> 
 
 def test_unknown_agent_is_not_found_with_near_misses(nexus: MemoryNexus) -> None:
     with pytest.raises(NotFound, match="did you mean"):
-        AppMasterService(nexus).answer(request("galaxy.agent.list", ListAgents(agent="h3")))
+        AppMasterService(nexus).answer(request(ListAgents(agent="h3")))
 
 
 def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: MemoryNexus) -> None:
-    answer = AppMasterService(nexus).answer(request("galaxy.cluster.status", ClusterStatus()))
+    answer = AppMasterService(nexus).answer(request(ClusterStatus()))
     assert answer is not None and isinstance(answer.result, ClusterStatusView)
     view = answer.result
     assert view.agents == {"alive": 1, "dead": 1}
@@ -141,4 +147,4 @@ def test_refused_agent_whose_name_no_host_can_have_is_counted_and_not_named(name
 
 
 def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:
-    assert AppMasterService(nexus).answer(request("galaxy.job.list", ListJobs())) is None
+    assert AppMasterService(nexus).answer(request(ListJobs())) is None

@@ -11,7 +11,18 @@ import msgspec
 
 from galaxy.appmaster.logic import AppMaster, AppMasterConfig
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.operations import Discover, JobRef, RecoverPod, Request, SubmitJob, UpdateJob
+from galaxy.model.api.body import Body
+from galaxy.model.api.jobs import (
+    Discover,
+    RecoverPod,
+    RemoveJob,
+    ShowJob,
+    StartJob,
+    StopJob,
+    SubmitJob,
+    UpdateJob,
+)
+from galaxy.model.api.request import Request
 from galaxy.model.api.views import EndpointView, JobView
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.jobspec.spec import (
@@ -68,6 +79,9 @@ def _job(name: str, task: TaskSpec, type_: JobType, replica: int, deploy: dict[s
         pod=PodSpec(tasks=(task,), workspace=VolumeSpec(path="/home/work", size=1 << 20)),
         deploy=DeploySpec(replica=replica, **deploy),
     )
+
+
+VERBS: dict[str, Any] = {"stop": StopJob, "start": StartJob, "remove": RemoveJob}
 
 
 class Faults(Struct, frozen=True, kw_only=True):
@@ -192,43 +206,45 @@ class World:
 
     # ---- what clients do
 
-    def request(self, op: str, body: Struct, *, key: str = "") -> Answer:
+    def request(self, body: Body[Any], *, key: str = "", op: str = "") -> Answer:
         self._keys += 1
         key = key or f"key-{self._keys}"
         reply = f"reply-{self._keys}"
-        asked = Request(op=op, key=key, reply=reply, deadline_s=self.now + 30, user="ann", body=body)
+        asked = Request(
+            op=op or body.op, key=key, reply=reply, deadline_s=self.now + 30, user="ann", body=body
+        )
         for _ in range(20):  # A leader that dies before it answers is asked again, under the same key.
             self.feed(asked)
             if reply in self.answers:
                 break
         return self.answers[reply][-1]
 
-    def ask(self, op: str, body: Struct, *, key: str = "") -> Any:
+    def ask(self, body: Body[Any], *, key: str = "") -> Any:
         """Return the result of a request that must not fail."""
-        answer = self.request(op, body, key=key)
+        answer = self.request(body, key=key)
         assert answer.problem is None, answer.problem
         return answer.result
 
     def submit(self, spec: JobSpec, *, key: str = "") -> str:
-        return self.ask("galaxy.job.submit", SubmitJob(spec=spec), key=key).job
+        return self.ask(SubmitJob(spec=spec), key=key).job
 
     def update(self, job: str, spec: JobSpec) -> Any:
-        return self.ask("galaxy.job.update", UpdateJob(job=job, spec=spec))
+        return self.ask(UpdateJob(job=job, spec=spec))
 
     def do(self, verb: str, job: str) -> Any:
-        return self.ask(f"galaxy.job.{verb}", JobRef(job=job))
+        return self.ask(VERBS[verb](job=job))
 
     def recover(self, job: str = "", pod: str = "") -> Any:
-        return self.ask("galaxy.job.recover", RecoverPod(job=job, pod=pod))
+        return self.ask(RecoverPod(job=job, pod=pod))
 
     def show(self, job: str) -> JobView:
-        return self.ask("galaxy.job.show", JobRef(job=job))
+        return self.ask(ShowJob(job=job))
 
     def state(self, job: str) -> str:
         return self.show(job).summary.state
 
     def endpoints(self, name: str, *, all: bool = False) -> tuple[EndpointView, ...]:
-        return self.ask("galaxy.service.discover", Discover(service=name, all=all)).endpoints
+        return self.ask(Discover(service=name, all=all)).endpoints
 
     def settle(self, job: str, state: str = "running", within_s: float = 60.0) -> float:
         def there() -> bool:

@@ -17,7 +17,7 @@ from galaxy.driver.leadership import (
     StoredFormat,
 )
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.base import encode
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Step

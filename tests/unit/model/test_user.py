@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from galaxy.errors import BadMessage, UsageError
-from galaxy.model.api.operations import SetQuota
+from galaxy.model.api.quotas import SetQuota
 from galaxy.model.base import from_plain
 from galaxy.model.stored.user import check_pool_name, check_user_name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from galaxy.errors import BadMessage
-from galaxy.model.api.operations import SubmitJob, UpdateJob
+from galaxy.model.api.jobs import SubmitJob, UpdateJob
 from galaxy.model.api.strict import refuse_newlines, refuse_unknown
 from galaxy.model.base import WIRE_READABLE, WIRE_VERSION, check_wire, decode
 from galaxy.model.jobspec.spec import JobSpec

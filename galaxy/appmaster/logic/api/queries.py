@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.jobs import jobs, pods
 from galaxy.appmaster.logic.state import AppMasterState
-from galaxy.model.api.operations import Discover, EndpointList, JobList, JobRef, ListJobs
+from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
 from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, TaskView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
@@ -35,7 +35,7 @@ def list_jobs(state: AppMasterState, asked: ListJobs) -> JobList:
     return JobList(jobs=tuple(sorted(found, key=lambda line: (line.name, line.created_s))))
 
 
-def show_job(state: AppMasterState, asked: JobRef) -> JobView:
+def show_job(state: AppMasterState, asked: ShowJob) -> JobView:
     """Show everything of one job, or what history has kept of it.
 
     Raises:

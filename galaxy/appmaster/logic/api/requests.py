@@ -16,16 +16,10 @@ from galaxy.appmaster.logic.state import AppMasterState, is_batch, revision_key
 from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, Unreachable, UsageError
 from galaxy.ids import job_id
 from galaxy.model.api.answers import Answer, Problem, Reply
-from galaxy.model.api.operations import (
-    OPERATIONS,
-    Done,
-    JobRef,
-    RecoverPod,
-    Request,
-    SessionOpened,
-    SubmitJob,
-    UpdateJob,
-)
+from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.jobs import Done, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
+from galaxy.model.api.request import Request
+from galaxy.model.api.sessions import SessionOpened
 from galaxy.model.api.views import QuotaView, SecretView, UserView
 from galaxy.model.jobspec.demand import container_changes
 from galaxy.model.jobspec.rules import advice, check, flaws
@@ -53,8 +47,8 @@ _FULL: Final = Unreachable(
 
 def handle(state: AppMasterState, request: Request) -> None:
     """Carry out or answer ``request``; the same key again gets the first answer again."""
-    kind = OPERATIONS.get(request.op)
-    if kind is None or not isinstance(request.body, kind[0]):
+    kind = BODIES.get(request.op)
+    if kind is None or not isinstance(request.body, kind):
         _reply(state, request, problem=UsageError(f'"{request.op}" is nothing that AppMaster does'))
         return
     try:
@@ -205,7 +199,7 @@ def _update(state: AppMasterState, request: Request) -> Done:
 
 
 def _stop(state: AppMasterState, request: Request) -> Done:
-    body: JobRef = request.body
+    body: StopJob = request.body
     job = _live(state, body.job, "stop")
     if job.desired is DesiredState.STOP:
         return Done(job=job.job, revision=job.revision, warnings=("it was stopped already",))
@@ -218,7 +212,7 @@ def _stop(state: AppMasterState, request: Request) -> Done:
 
 
 def _start(state: AppMasterState, request: Request) -> Done:
-    body: JobRef = request.body
+    body: StartJob = request.body
     job = _live(state, body.job, "start")
     if job.desired is DesiredState.RUN:
         return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
@@ -234,7 +228,7 @@ def _start(state: AppMasterState, request: Request) -> Done:
 
 
 def _remove(state: AppMasterState, request: Request) -> Done:
-    body: JobRef = request.body
+    body: RemoveJob = request.body
     job = lookup.find_job(state, body.job)
     if job.desired is DesiredState.REMOVE:
         return Done(job=job.job, revision=job.revision, warnings=("it is being removed already",))

@@ -7,7 +7,8 @@ import hashlib
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound
-from galaxy.model.api.operations import ExecIn, ExecSession, LogSession, ReadLogs, Request, SessionOpened
+from galaxy.model.api.request import Request
+from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs, SessionOpened
 from galaxy.model.messages.names import EXEC_SESSION, LOG_SESSION, appworker_queue
 from galaxy.model.step import Send
 from galaxy.model.stored.job import PodPhase, PodRecord

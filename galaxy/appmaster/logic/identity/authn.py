@@ -7,7 +7,7 @@ from typing import Protocol
 
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.errors import Refused
-from galaxy.model.api.operations import Request
+from galaxy.model.api.request import Request
 from galaxy.model.api.signing import is_signed
 from galaxy.model.stored.user import ALL_POOLS, Authority, Role, UserRecord
 

@@ -9,25 +9,12 @@ import msgspec
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.identity import authn
 from galaxy.appmaster.logic.state import AppMasterState
-from galaxy.model.api.operations import (
-    ExecIn,
-    GrantUser,
-    JobList,
-    JobRef,
-    ListQuotas,
-    ListSecrets,
-    QuotaList,
-    ReadLogs,
-    RecoverPod,
-    Request,
-    SecretRef,
-    SetQuota,
-    SetSecret,
-    SetToken,
-    SubmitJob,
-    UpdateJob,
-    UserRef,
-)
+from galaxy.model.api.jobs import JobList, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
+from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
+from galaxy.model.api.request import Request
+from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
+from galaxy.model.api.sessions import ExecIn, ReadLogs
+from galaxy.model.api.users import GrantUser, SetToken, ShowUser
 from galaxy.model.api.views import JobView
 from galaxy.model.stored.job import HistoryRecord, JobRecord
 from galaxy.model.stored.user import Authority, UserRecord
@@ -61,9 +48,9 @@ def change(state: AppMasterState, user: UserRecord | None, request: Request) -> 
         case UpdateJob(job=text, spec=spec):
             _job(state, user, text, Authority.UPDATE_JOB, "update")
             authn.demand(user, Authority.UPDATE_JOB, spec.deploy.pools, f'update "{spec.name}"')
-        case JobRef(job=text) if request.op == "galaxy.job.remove":
+        case RemoveJob(job=text):
             _job(state, user, text, Authority.REMOVE_JOB, "remove")
-        case JobRef(job=text):
+        case StopJob(job=text) | StartJob(job=text):
             _job(state, user, text, Authority.UPDATE_JOB, request.op.rpartition(".")[2])
         case RecoverPod(job=job, pod=pod):
             _job(state, user, pod or job, Authority.UPDATE_JOB, "recover")
@@ -129,13 +116,13 @@ def target_of(request: Request) -> str:
     match request.body:
         case SubmitJob(spec=spec):
             return spec.name
-        case UpdateJob(job=text) | JobRef(job=text):
+        case UpdateJob(job=text) | StopJob(job=text) | StartJob(job=text) | RemoveJob(job=text):
             return text
         case RecoverPod(job=job, pod=pod):
             return pod or job
         case ExecIn(pod=pod):
             return pod
-        case SetSecret(name=name, user=user) | SecretRef(name=name, user=user):
+        case SetSecret(name=name, user=user) | RemoveSecret(name=name, user=user):
             return f"{name} of {user or request.user}"
         case SetQuota(user=user, pool=pool):
             return f"{user} on {pool}"
@@ -150,9 +137,9 @@ def _users(user: UserRecord, request: Request) -> None:
     if request.op in _OPERATORS:
         authn.demand_operator(user, f"ask {request.op}")
     match request.body:
-        case UserRef(user=name) | SetToken(user=name) if request.op in _OWN and name != user.user:
+        case ShowUser(user=name) | SetToken(user=name) if request.op in _OWN and name != user.user:
             authn.demand_operator(user, f'ask {request.op} of "{name}"')
-        case SetSecret(user=name) | SecretRef(user=name) if name not in ("", user.user):
+        case SetSecret(user=name) | RemoveSecret(user=name) if name not in ("", user.user):
             authn.demand_operator(user, f'ask {request.op} of "{name}"')
         case ListSecrets(user=name, all=everybody) if everybody or name not in ("", user.user):
             authn.demand_operator(user, f'ask {request.op} of "{name or "everybody"}"')

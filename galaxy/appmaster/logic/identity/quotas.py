@@ -13,7 +13,8 @@ import msgspec
 
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
-from galaxy.model.api.operations import ListQuotas, QuotaList, Request, SetQuota
+from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
+from galaxy.model.api.request import Request
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec

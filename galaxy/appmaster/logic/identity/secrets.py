@@ -12,7 +12,8 @@ from typing import Final
 from galaxy.appmaster.logic.identity.resolve_env import filled
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, SpecError
-from galaxy.model.api.operations import ListSecrets, Request, SecretList, SecretRef, SetSecret
+from galaxy.model.api.request import Request
+from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SecretList, SetSecret
 from galaxy.model.api.views import SecretView
 from galaxy.model.jobspec.diagnostics import Diagnostic
 from galaxy.model.jobspec.rules import oversize
@@ -60,7 +61,7 @@ def set_(state: AppMasterState, request: Request) -> SecretView:
 
 def remove(state: AppMasterState, request: Request) -> SecretView:
     """Forget a secret that no job refers to any more."""
-    body: SecretRef = request.body
+    body: RemoveSecret = request.body
     row = _find(state, body.user or request.user, body.name)
     seen = view(state, row)
     if seen.jobs:

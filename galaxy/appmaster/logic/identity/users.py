@@ -10,17 +10,9 @@ from galaxy.appmaster.logic.identity import quotas, secrets
 from galaxy.appmaster.logic.jobs import jobs
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
-from galaxy.model.api.operations import (
-    AddUser,
-    AuditList,
-    GrantUser,
-    ListAudit,
-    ListUsers,
-    Request,
-    SetToken,
-    UserList,
-    UserRef,
-)
+from galaxy.model.api.audit import AuditList, ListAudit
+from galaxy.model.api.request import Request
+from galaxy.model.api.users import AddUser, GrantUser, ListUsers, SetToken, ShowUser, UserList
 from galaxy.model.api.views import UserView
 from galaxy.model.stored.job import OVER
 from galaxy.model.stored.user import Role, UserRecord
@@ -128,7 +120,7 @@ def grant(state: AppMasterState, request: Request) -> UserView:
     return _put(state, msgspec.structs.replace(row, grants=dict(sorted(grants.items()))))
 
 
-def show(state: AppMasterState, asked: UserRef) -> UserView:
+def show(state: AppMasterState, asked: ShowUser) -> UserView:
     """Return one user.
 
     Raises:

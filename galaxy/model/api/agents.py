@@ -1,0 +1,25 @@
+"""Operations on agents."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from galaxy.model.api.body import Body
+from galaxy.model.api.views import AgentView
+from galaxy.model.base import Struct
+from galaxy.model.messages.container import Reason
+
+
+class AgentList(Struct, frozen=True, kw_only=True):
+    """Agents by name."""
+
+    agents: tuple[AgentView, ...]
+    refused: tuple[Reason, ...] = ()
+    """The last agents that send heartbeats and are refused, with the reason."""
+
+
+class ListAgents(Body[AgentList], frozen=True, kw_only=True):
+    """List every agent, or only ``agent``."""
+
+    op: ClassVar[str] = "galaxy.agent.list"
+    agent: str = ""

@@ -1,0 +1,105 @@
+"""Operations on jobs and services."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from galaxy.model.api.body import Body
+from galaxy.model.api.views import EndpointView, JobSummary, JobView
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.stored.secret import Secret
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """An accepted change: the job's id, its revision, and warnings about the job."""
+
+    job: str
+    revision: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class JobList(Struct, frozen=True, kw_only=True):
+    """Jobs by name."""
+
+    jobs: tuple[JobSummary, ...]
+
+
+class EndpointList(Struct, frozen=True, kw_only=True):
+    """Endpoints of one service, by pod."""
+
+    endpoints: tuple[EndpointView, ...]
+
+
+class SubmitJob(Body[Done], frozen=True, kw_only=True):
+    """Run a job. A live job of the same name is a conflict; a finished one is removed first.
+
+    ``files`` maps each file that the spec's environments name to its content.
+    """
+
+    op: ClassVar[str] = "galaxy.job.submit"
+    spec: JobSpec
+    files: dict[str, Secret] = {}
+
+
+class UpdateJob(Body[Done], frozen=True, kw_only=True):
+    """Move a live job to a new spec. ``job`` is a name or an id; ``files`` as in ``SubmitJob``."""
+
+    op: ClassVar[str] = "galaxy.job.update"
+    job: str
+    spec: JobSpec
+    files: dict[str, Secret] = {}
+
+
+class StopJob(Body[Done], frozen=True, kw_only=True):
+    """Stop the programs of a job; its containers stay.
+
+    ``job`` is a name, an id, or the beginning of an id.
+    """
+
+    op: ClassVar[str] = "galaxy.job.stop"
+    job: str
+
+
+class StartJob(Body[Done], frozen=True, kw_only=True):
+    """Start the programs of a stopped job in its containers. ``job`` as in ``StopJob``."""
+
+    op: ClassVar[str] = "galaxy.job.start"
+    job: str
+
+
+class RemoveJob(Body[Done], frozen=True, kw_only=True):
+    """Remove a job and its containers. ``job`` as in ``StopJob``."""
+
+    op: ClassVar[str] = "galaxy.job.remove"
+    job: str
+
+
+class RecoverPod(Body[Done], frozen=True, kw_only=True):
+    """Deploy ``pod`` again or, when ``pod`` is empty, every failed pod of ``job``."""
+
+    op: ClassVar[str] = "galaxy.job.recover"
+    job: str = ""
+    pod: str = ""
+
+
+class ListJobs(Body[JobList], frozen=True, kw_only=True):
+    """List jobs; ``all`` includes finished jobs, and removed jobs that the history still has."""
+
+    op: ClassVar[str] = "galaxy.job.list"
+    all: bool = False
+
+
+class ShowJob(Body[JobView], frozen=True, kw_only=True):
+    """Show one job, or what the history has of it. ``job`` as in ``StopJob``."""
+
+    op: ClassVar[str] = "galaxy.job.show"
+    job: str
+
+
+class Discover(Body[EndpointList], frozen=True, kw_only=True):
+    """List the healthy endpoints of ``service``; ``all`` lists every endpoint with its state."""
+
+    op: ClassVar[str] = "galaxy.service.discover"
+    service: str
+    all: bool = False
