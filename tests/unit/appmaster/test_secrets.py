@@ -192,7 +192,7 @@ def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
     world.run(30)
     assert kind(world.as_("root", RemoveUser(user="ann"))) == "ok"
     assert not world.master.state.secrets
-    assert not world.master.state.sealed
+    assert not world.master.state.revision_secrets
 
 
 def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
