@@ -15,7 +15,7 @@ from typing import Final
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.fs import rootfs
 from galaxy.container.fs.volumes import mkfs_tool, mount_tmpfs, mount_volume
-from galaxy.container.kernel import seccomp, syscalls
+from galaxy.container.kernel import prctl, seccomp, syscalls
 from galaxy.container.launcher import init_process
 from galaxy.container.launcher.plan import limits_of
 from galaxy.errors import GalaxyError, HostError
@@ -34,7 +34,7 @@ def namespaces() -> None:
 
 def user_namespace() -> None:
     """All namespaces without root's rights."""
-    syscalls.set_subreaper()
+    prctl.become_subreaper()
     pid = init_process.fork_userns(private_network=False)
     if pid == 0:
         _finish(lambda: _new_root(privileged=False))
@@ -84,8 +84,8 @@ def seccomp_filter() -> None:
     program = seccomp.program()
     if not program:
         raise HostError("the filter is not written for this machine")
-    syscalls.set_no_new_privileges()
-    syscalls.install_seccomp(program)
+    prctl.set_no_new_privileges()
+    prctl.SeccompFilter(program).install()
 
 
 TRIALS: Final[dict[str, Callable[[], None]]] = {

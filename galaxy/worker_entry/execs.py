@@ -16,6 +16,7 @@ import termios
 from collections.abc import Callable
 from typing import Final
 
+from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import (
     EXECS_MAX,
     Exec,
@@ -25,7 +26,6 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     TaskCgroup,
 )
-from galaxy.worker_entry import syscalls
 from galaxy.worker_entry.processes import kill_descendants
 from galaxy.worker_entry.spawn import Spawner, close_all_but, status_of
 
@@ -145,8 +145,8 @@ def _keep(
 ) -> None:
     """Start the command, wait for it, kill what is left, and exit with its status; in the keeper."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _KEEPER_SIGNALS)
-    syscalls.become_subreaper()
-    syscalls.set_name("galaxy-exec")
+    prctl.become_subreaper()
+    prctl.set_process_name("galaxy-exec")
     program = spawner.program(
         argv, env, cgroup, stdin=streams[0], stdout=streams[1], stderr=streams[2], tty=tty
     )

@@ -13,8 +13,8 @@ import signal
 import time
 from typing import Final, NoReturn
 
+from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import WorkerConfig
-from galaxy.worker_entry import syscalls
 from galaxy.worker_entry.app_worker import AppWorker
 from galaxy.worker_entry.prefork import perform
 from galaxy.worker_entry.spawn import IGNORED
@@ -29,12 +29,12 @@ def run(config: WorkerConfig) -> NoReturn:
     """Be the AppWorker of ``config``'s container until it is told to quit; exits with 0 then."""
     # What was shared at fork stays shared: the collector would write to every page of it.
     gc.freeze()
-    syscalls.set_name("galaxy-appworker")
+    prctl.set_process_name("galaxy-appworker")
     os.chdir("/")
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     if not config.isolated:
-        syscalls.become_subreaper()
+        prctl.become_subreaper()
     worker = AppWorker(config)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     while not worker.done:

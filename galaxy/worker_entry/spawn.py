@@ -16,8 +16,8 @@ import termios
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
+from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
-from galaxy.worker_entry import syscalls
 
 CORE_BYTES_MAX: Final = 256 * 1024 * 1024
 """Longest core file; it lies in the workspace, whose size is limited, too."""
@@ -39,7 +39,7 @@ class Spawner:
         self._config = config
         self.devnull = os.open(_DEVNULL, os.O_RDWR | os.O_CLOEXEC)
         wanted = config.seccomp and config.seccomp_program
-        self._seccomp = syscalls.Seccomp(base64.b64decode(config.seccomp_program)) if wanted else None
+        self._seccomp = prctl.SeccompFilter(base64.b64decode(config.seccomp_program)) if wanted else None
 
     def program(
         self,
@@ -148,13 +148,14 @@ class Spawner:
         os.umask(0o022)
         if config.run_uid >= 0:
             # Becoming another user does this too, but becoming root, for whom it is granted, does not.
-            syscalls.hide_memory()
-            syscalls.drop_bounding_set()
+            prctl.deny_memory_access()
+            with contextlib.suppress(PermissionError):  # Without CAP_SETPCAP no exec can gain any either.
+                prctl.limit_bounding_set()
             os.setgroups([])
             os.setresgid(config.run_gid, config.run_gid, config.run_gid)
             os.setresuid(config.run_uid, config.run_uid, config.run_uid)
-            syscalls.drop_capabilities()
-        syscalls.no_new_privs()
+            prctl.limit_capabilities()
+        prctl.set_no_new_privileges()
         if self._seccomp is not None:
             self._seccomp.install()
 

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Final, NoReturn
 
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 from galaxy.statemachine.retry import Retry
 
 _ROUND: Final = b"R"
@@ -145,7 +145,7 @@ def _clean(garbage: str, sock: socket.socket) -> NoReturn:
     """Be the janitor, until nobody is at the other end."""
     try:
         signal.set_wakeup_fd(-1)
-        syscalls.set_process_name("galaxy-janitor")
+        prctl.set_process_name("galaxy-janitor")
         syscalls.close_all_but((0, 1, 2, sock.fileno()))
         os.nice(_NICE)
         while sock.recv(1):

@@ -42,26 +42,6 @@ ATTR_RDONLY: Final = 0x1
 ATTR_NOSUID: Final = 0x2
 ATTR_NODEV: Final = 0x4
 
-CAPABILITIES: Final = (
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
-    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
-    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
-    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control",
-    "setfcap", "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read",
-    "perfmon", "bpf", "checkpoint_restore",
-)  # fmt: skip
-
-_PR_SET_NAME: Final = 15
-_PR_SET_SECCOMP: Final = 22
-_PR_CAPBSET_READ: Final = 23
-_PR_CAPBSET_DROP: Final = 24
-_PR_SET_CHILD_SUBREAPER: Final = 36
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_PR_CAP_AMBIENT: Final = 47
-_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
-_SECCOMP_MODE_FILTER: Final = 2
-_CAPABILITY_VERSION_3: Final = 0x2008_0522
-
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_RECURSIVE: Final = 0x8000
@@ -93,7 +73,6 @@ _held.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (
     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
 )  # fmt: skip
-_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -199,58 +178,6 @@ def close_all_but(keep: Iterable[int]) -> None:
             _syscall("close_range", f"{low}-{fd - 1}", _SYS_CLOSE_RANGE, low, fd - 1, 0)
         low = fd + 1
     _syscall("close_range", f"{low}-", _SYS_CLOSE_RANGE, low, 0xFFFF_FFFF, 0)
-
-
-def bound_capabilities(names: Iterable[str]) -> None:
-    """Drop every capability but ``names`` from the bounding set; what is held now stays held."""
-    keep = {CAPABILITIES.index(name) for name in names}
-    prctl = _libc.prctl
-    for number in range(64):
-        if number not in keep and prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) != 0:
-            if ctypes.get_errno() == errno.EINVAL:
-                break  # Past the last capability that this kernel knows.
-            if prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
-                _check(-1, "prctl PR_CAPBSET_DROP", CAPABILITIES[number])
-
-
-def keep_capabilities(names: Iterable[str]) -> None:
-    """Give up every capability but ``names``, the ambient ones too; what is not held is left out."""
-    keep = {CAPABILITIES.index(name) for name in names}
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(24)
-    _check(_libc.capget(header, data), "capget", "self")
-    permitted_low, permitted_high = struct.unpack_from("I", data, 4)[0], struct.unpack_from("I", data, 16)[0]
-    mask = sum(1 << number for number in keep) & (permitted_low | permitted_high << 32)
-    low, high = mask & 0xFFFF_FFFF, mask >> 32
-    wanted = struct.pack("6I", low, low, 0, high, high, 0)
-    _check(_libc.capset(header, wanted), "capset", hex(mask))
-
-
-def set_no_new_privileges() -> None:
-    """Promise that no exec from here on gains privileges; children inherit it, nothing undoes it."""
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl", "PR_SET_NO_NEW_PRIVS")
-
-
-def install_seccomp(program: bytes) -> None:
-    """Filter this process' system calls by a BPF ``program``; needs no_new_privs (seccomp(2))."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    count = len(program) // 8
-    descriptor = struct.pack("HxxxxxxP", count, ctypes.addressof(buffer))
-    fprog = ctypes.create_string_buffer(descriptor, len(descriptor))
-    code = _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0)
-    _check(code, "prctl PR_SET_SECCOMP", f"{count} instructions")
-
-
-def set_subreaper() -> None:
-    """Become the parent of descendants whose own parents die."""
-    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl", "PR_SET_CHILD_SUBREAPER")
-
-
-def set_process_name(name: str) -> None:
-    """Set what ``ps`` shows in its short form, 15 bytes at most."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _check(_libc.prctl(_PR_SET_NAME, ctypes.addressof(buffer), 0, 0, 0), "prctl PR_SET_NAME", name)
 
 
 def set_hostname(name: str) -> None:

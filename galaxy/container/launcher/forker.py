@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 
 ANSWER_S: Final = 5.0
 _PACKET_MAX: Final = 256 * 1024
@@ -85,7 +85,7 @@ class Forker:
     def _serve(self, sock: socket.socket) -> NoReturn:
         try:
             self._prepare()
-            syscalls.set_process_name("galaxy-nursery")
+            prctl.set_process_name("galaxy-nursery")
             syscalls.close_all_but((0, 1, 2, sock.fileno()))
             while True:
                 words, fds, _, _ = socket.recv_fds(sock, _PACKET_MAX, 1)

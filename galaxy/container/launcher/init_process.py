@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from galaxy.container.cgroup.tree import OpenCgroups
 from galaxy.container.fs import etc, rootfs, volumes
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 from galaxy.container.launcher.plan import FULL, PROCESS, USERNS, LaunchPlan, hostname_of
 from galaxy.container.launcher.prefork import Perform, PreforkedChild
 from galaxy.errors import GalaxyError
@@ -113,7 +113,7 @@ def _settle(birth: InitSetup, *, placed: bool) -> WorkerConfig:
         _enter_userns(birth)
         workspace = plan.demand.workspace.path
     else:
-        syscalls.set_subreaper()
+        prctl.become_subreaper()
         for index, _ in enumerate(plan.volumes):
             volumes.make_plain(plan.directory, index)
         workspace = volumes.plain_path(plan.directory, plan.volumes.index(plan.demand.workspace))
@@ -150,9 +150,9 @@ def _settle(birth: InitSetup, *, placed: bool) -> WorkerConfig:
     _keep_only_needed(birth, config)
     if plan.mode != PROCESS:
         if not placed:
-            syscalls.bound_capabilities(KEPT_CAPABILITIES)
-        syscalls.keep_capabilities(KEPT_CAPABILITIES)
-    syscalls.set_no_new_privileges()
+            prctl.limit_bounding_set(KEPT_CAPABILITIES)
+        prctl.limit_capabilities(KEPT_CAPABILITIES)
+    prctl.set_no_new_privileges()
     return config
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 
 Perform = Callable[[socket.socket, Callable[[], None]], NoReturn]
 """Gets ready, calls what it is given, which waits for PID 1 to settle, then listens to the socket."""
@@ -84,5 +84,5 @@ def _follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
     namespace = os.open("/proc/1/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.setns(namespace, syscalls.CLONE_NEWCGROUP)
     os.close(namespace)
-    syscalls.keep_capabilities(capabilities)
-    syscalls.set_no_new_privileges()
+    prctl.limit_capabilities(capabilities)
+    prctl.set_no_new_privileges()

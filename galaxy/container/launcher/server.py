@@ -27,7 +27,7 @@ from typing import Final
 
 from galaxy.container.fs.garbage import Janitor
 from galaxy.container.fs.prepared_roots import Views
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl
 from galaxy.container.kernel.uid_ranges import hold
 from galaxy.container.launcher.containers import ContainerTable
 from galaxy.container.launcher.init_process import InitEntry
@@ -294,8 +294,8 @@ def main(arguments: list[str] | None = None) -> int:
     if not hold(lock):
         return _ALREADY_THERE
     _raise_file_limit()
-    syscalls.set_process_name("galaxy-launcher")
-    syscalls.set_subreaper()
+    prctl.set_process_name("galaxy-launcher")
+    prctl.become_subreaper()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

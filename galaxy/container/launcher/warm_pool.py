@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 from galaxy.container.cgroup.tree import OpenCgroups
 from galaxy.container.fs import rootfs
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 from galaxy.container.launcher import init_process
 from galaxy.container.launcher.forker import Forker, confess, last_words
 from galaxy.container.launcher.plan import LaunchPlan
@@ -230,12 +230,12 @@ def _wait_for_plan(like: Place, sock: socket.socket, entry: init_process.InitEnt
     """Get ready for a plan ``like`` the last one, wait for it, and be born."""
     place: Place | None = None
     try:
-        syscalls.set_process_name("galaxy-spare")
+        prctl.set_process_name("galaxy-spare")
         # Nothing of the launcher's may stay open: another spare's socket would hide its death from that one.
         syscalls.close_all_but((0, 1, 2, sock.fileno()))
         init_process.enter_namespaces(private_network=False)
         rootfs.furnish(like.root)
-        syscalls.bound_capabilities(init_process.KEPT_CAPABILITIES)
+        prctl.limit_bounding_set(init_process.KEPT_CAPABILITIES)
         child = prefork_child(entry.perform, init_process.KEPT_CAPABILITIES) if entry.perform else None
         if entry.warm_up is not None:
             entry.warm_up()

@@ -9,7 +9,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from galaxy.container.kernel import syscalls
+from galaxy.container.kernel import prctl, syscalls
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 
 PACKET = 128 * 1024
@@ -78,7 +78,7 @@ def _become(config: WorkerConfig, task: TaskCgroup, write: int, order: dict) -> 
         os.setresuid(config.run_uid, config.run_uid, config.run_uid)
     os.chdir(config.workspace)
     if config.seccomp and not order.get("unfiltered"):
-        syscalls.install_seccomp(base64.b64decode(config.seccomp_program))
+        prctl.SeccompFilter(base64.b64decode(config.seccomp_program)).install()
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GALAXY_WORKSPACE": config.workspace}
     os.execve(order["argv"][0], order["argv"], env)
 
