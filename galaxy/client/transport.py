@@ -33,6 +33,7 @@ from galaxy.nexus.connection import BLOCK_S, reaching
 from galaxy.nexus.envelope import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
 from galaxy.nexus.session import Session
 from galaxy.nexus.url import parse
+from galaxy.statemachine.backoff import Backoff
 from galaxy.units import format_duration
 
 R = TypeVar("R", bound=Struct)
@@ -81,7 +82,8 @@ class RequestTransport:
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
-        again_s, away_s = AGAIN_S, AWAY_S
+        again, away = Backoff(AGAIN_S, AGAIN_MAX_S), Backoff(AWAY_S, AWAY_MAX_S)
+        again_s = again.next_s()
         trouble: Unreachable | None = None
         while (left_s := end_s - time.monotonic()) > 0:
             try:
@@ -90,8 +92,7 @@ class RequestTransport:
                 trouble, left_s = error, end_s - time.monotonic()
                 if left_s <= 0:
                     break
-                time.sleep(min(away_s, left_s))  # There is no event to wait for while Redis is away.
-                away_s = min(away_s * 2, AWAY_MAX_S)
+                time.sleep(min(away.next_s(), left_s))  # There is no event to wait for while Redis is away.
                 continue
             trouble = None
             if answer is not None:
@@ -99,7 +100,8 @@ class RequestTransport:
                 if len(sent) > 1:
                     self._withdraw(sent[1:])
                 return self._result(decode(answer, Answer), body)
-            again_s, away_s = min(again_s * 2, AGAIN_MAX_S), AWAY_S
+            again_s = again.next_s()
+            away.reset()
         if trouble is not None:
             raise (
                 _doubted(trouble, body.op) if sent else trouble
@@ -192,15 +194,14 @@ def insist(ask: Callable[[], T], timeout_s: float) -> T:
         Unreachable: it was away for ``timeout_s``.
     """
     end_s = time.monotonic() + timeout_s
-    away_s = AWAY_S
+    away = Backoff(AWAY_S, AWAY_MAX_S)
     while True:
         try:
             return ask()
         except Unreachable:
             if (left_s := end_s - time.monotonic()) <= 0:
                 raise
-            time.sleep(min(away_s, left_s))  # There is no event to wait for while Redis is away.
-            away_s = min(away_s * 2, AWAY_MAX_S)
+            time.sleep(min(away.next_s(), left_s))  # There is no event to wait for while Redis is away.
 
 
 def celery_message(send: Send, *, origin: str) -> bytes:

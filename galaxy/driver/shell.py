@@ -18,6 +18,7 @@ from galaxy.driver.lease import Lease
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.messages.agent import AgentUsage, UsageRead
 from galaxy.model.step import Logic
+from galaxy.statemachine.backoff import Backoff
 
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 2.0
@@ -99,12 +100,12 @@ class LeaderShell:
         self._thread.join(timeout_s if self._lease is not None else min(timeout_s, STAND_BY_EXIT_S))
 
     def _run(self) -> None:
-        retry_s = RETRY_MIN_S
+        retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while not self._stopping.is_set():
             try:
                 lease = self._campaign()
                 if lease is not None:
-                    retry_s = RETRY_MIN_S
+                    retry.reset()
                     self._lead(lease)
                 continue
             except NotLeader as error:
@@ -113,8 +114,7 @@ class LeaderShell:
                 log.warning("event=leader.waiting role=%s cause=%r", self.role, error.message)
             except Exception:
                 log.exception("event=leader.failed role=%s", self.role)
-            self._stopping.wait(retry_s)
-            retry_s = min(retry_s * 2, RETRY_MAX_S)
+            self._stopping.wait(retry.next_s())
 
     def _campaign(self) -> Lease | None:
         sent_s = _clock()
@@ -211,14 +211,12 @@ class LeaderShell:
 
     def _patience(self, lease: Lease) -> Callable[[Unreachable], bool]:
         """Return what says whether to try one commit again: with pauses, ``UNCONFIRMED_S`` from now."""
-        pause_s, until_s = RETRY_MIN_S, _clock() + UNCONFIRMED_S
+        pause, until_s = Backoff(RETRY_MIN_S, RETRY_MAX_S / 2), _clock() + UNCONFIRMED_S
 
         def again(error: Unreachable) -> bool:
-            nonlocal pause_s
             log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
-            if _clock() > until_s or self._stopping.wait(pause_s):
+            if _clock() > until_s or self._stopping.wait(pause.next_s()):
                 return False
-            pause_s = min(pause_s * 2, RETRY_MAX_S / 2)
             return lease.held()
 
         return again

@@ -1,1 +1,1 @@
-"""Transition tables: what may follow what, as data."""
+"""Building blocks of every logic, all pure: transition tables, timers and exponential back-off."""

@@ -1,4 +1,4 @@
-"""A lifecycle's law: a literal table from (state, event type) to state."""
+"""A lifecycle as data: a literal table from (state, event type) to the next state."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ S = TypeVar("S", bound=Enum)
 
 
 class TransitionTable(Generic[S]):
-    """What may follow what. A pair the table does not hold is *not legal*, told by ``None``."""
+    """The valid transitions of one lifecycle. A pair that is not in the table changes nothing."""
 
     def __init__(self, table: Mapping[tuple[S, type], S]) -> None:
         self._table = dict(table)
 
     def next_state(self, state: S, event: type) -> S | None:
-        """Return the state after ``event``, or None when the law does not know the pair."""
+        """Return the state after ``event``, or None when the pair is not in the table."""
         return self._table.get((state, event))
 
     def pairs(self) -> Mapping[tuple[S, type], S]:
-        """Return the whole table, for tests and for the diagrams in docs."""
+        """Return the whole table, for tests and for the diagrams in docs/."""
         return self._table

@@ -9,6 +9,7 @@ from typing import Final
 
 from galaxy.model.messages.pod import Exit
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
+from galaxy.statemachine.backoff import Backoff
 from galaxy.worker_entry.environment import task_id
 from galaxy.worker_entry.event_loop import Loop, Timer
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
@@ -88,7 +89,7 @@ class Programs:
             leaving = program.leaving = _Leaving(run)
         leaving.kill = leaving.kill or kill
         leaving.keep_execs = keep_execs
-        leaving.pause_s = _LOOK_AGAIN_S[0]
+        leaving.backoff.reset()
         self._look(name)
 
     def look_at_all(self) -> None:
@@ -143,8 +144,7 @@ class Programs:
         # Deaths wake us; the timer is for what is born or moved between look and signal.
         if leaving.timer is not None:
             leaving.timer.cancel()
-        leaving.timer = self._loop.after(leaving.pause_s, lambda: self._look(name))
-        leaving.pause_s = min(leaving.pause_s * 2, _LOOK_AGAIN_S[1])
+        leaving.timer = self._loop.after(leaving.backoff.next_s(), lambda: self._look(name))
 
 
 class _Program:
@@ -169,5 +169,5 @@ class _Leaving:
         self.run = run
         self.kill = False
         self.keep_execs = True
-        self.pause_s = _LOOK_AGAIN_S[0]
+        self.backoff = Backoff(*_LOOK_AGAIN_S)
         self.timer: Timer | None = None

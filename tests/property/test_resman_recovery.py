@@ -33,7 +33,7 @@ def derived(books: ResManState) -> dict[str, Any]:
         "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
         "infos": {name: view.infos[view.row(name)] for name in names},
         "digests": {name: watch.digest for name, watch in books.watches.items()},
-        "owed": set(books.owed._due),
+        "owed": set(books.owed),
         "charged": {user: dict(used) for user, used in books.charges._used.items()},
     }
 

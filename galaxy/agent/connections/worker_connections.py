@@ -34,6 +34,7 @@ from galaxy.model.messages.worker import (
     WantPackage,
     WorkerLog,
 )
+from galaxy.statemachine.backoff import Backoff
 
 _LOG: Final = logging.getLogger(__name__)
 RECONNECT_S: Final = 0.05
@@ -59,14 +60,13 @@ class _Wanted:
         self.place = place
         self.link: WorkerConnection | None = None
         self.retry_at_s = 0.0
-        self.retry_s = RECONNECT_S
+        self.backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
         self.fetches = 0
         self.execs: dict[int, ExecSink] = {}
 
     def later(self) -> None:
         """Wait before the next try, longer each time until a packet has come."""
-        self.retry_at_s = time.monotonic() + self.retry_s
-        self.retry_s = min(2 * self.retry_s, RECONNECT_S_MAX)
+        self.retry_at_s = time.monotonic() + self.backoff.next_s()
 
 
 class WorkerConnections:
@@ -207,7 +207,7 @@ class WorkerConnections:
                 received = link.receive() if wanted.link is link else None
                 if received is None:
                     return
-                wanted.retry_s = RECONNECT_S
+                wanted.backoff.reset()
                 self._take(key, wanted, *received)
         except WorkerConnectionBroken as broken:
             self._broken(key, wanted, broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from galaxy.model.messages.agent import AgentReport
+from galaxy.statemachine.backoff import Backoff
 
 GATHER_S = 0.02
 """Between reports of states on the way."""
@@ -26,7 +27,7 @@ class Outbox:
         self._urgent = False
         self._last_s = -GATHER_S
         self._hold_s = 0.0
-        self._retry_s = RETRY_S
+        self._backoff = Backoff(RETRY_S, RETRY_S_MAX)
 
     def mark(self, key: str, *, urgent: bool = True) -> None:
         """Owe the state of ``key``; not ``urgent``: it is on the way to one that will be."""
@@ -54,13 +55,13 @@ class Outbox:
         """The report on its way has left; or has not, and what it said is owed again."""
         sent, self._sent = self._sent, None
         if ok or sent is None:
-            self._retry_s, self._hold_s = RETRY_S, 0.0
+            self._hold_s = 0.0
+            self._backoff.reset()
             return
         self.full = self.full or sent[0]
         self._dirty = {**sent[1], **self._dirty}
         self._urgent = True
-        self._hold_s = now_s + self._retry_s
-        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+        self._hold_s = now_s + self._backoff.next_s()
 
 
 def report_id(report: AgentReport, role: str) -> str:

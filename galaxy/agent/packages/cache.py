@@ -22,6 +22,7 @@ import msgspec
 from galaxy.agent.packages.fetch import PROTOCOLS, FetchOrder, FetchOutcome, copy, without_secrets
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
+from galaxy.statemachine.backoff import delay_after
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -232,7 +233,7 @@ class Packages:
         protocol, path = self._protocol(asked.source)
         outcome = FetchOutcome(error="the agent is ending", retry=True)
         for attempt in range(TRIES):
-            if attempt and self._closing.wait(self._retry_s * 2 ** (attempt - 1)):
+            if attempt and self._closing.wait(delay_after(attempt, first_s=self._retry_s)):
                 break
             outcome = self._try(key, asked, protocol, path)
             if not outcome.error or not outcome.retry:

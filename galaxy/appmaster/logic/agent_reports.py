@@ -8,7 +8,7 @@ from typing import Final
 from galaxy.model.messages.agent import AgentReport, Heartbeat
 from galaxy.model.messages.digest import digest_of_pod
 from galaxy.model.messages.pod import ObservedPod
-from galaxy.statemachine.timers import Backoff
+from galaxy.statemachine.backoff import AskLimiter
 
 PAST_BOOTS_MAX: Final = 8
 
@@ -51,8 +51,7 @@ class AgentReports:
 
     def __init__(self, ask_first_s: float, ask_max_s: float) -> None:
         self._agents: dict[str, Agent] = {}
-        self._asks = Backoff(ask_first_s, ask_max_s)
-        self._asked_until: dict[str, float] = {}
+        self._asks = AskLimiter(ask_first_s, ask_max_s)
 
     def recall(self, agent: str, observed: ObservedPod) -> None:
         """Believe a report of an earlier leadership."""
@@ -100,13 +99,9 @@ class AgentReports:
         agent.beat_redis_s = beat.at_s
         agent.turn(beat.boot)  # A beat is never late: a report may have been of an earlier life.
         if beat.pods == agent.digest:
-            self._asks.forget(beat.agent)
-            self._asked_until.pop(beat.agent, None)
+            self._asks.reset(beat.agent)
             return False
-        if now_s - agent.moved_s < settle_s or self._asked_until.get(beat.agent, now_s) > now_s:
-            return False
-        self._asked_until[beat.agent] = now_s + self._asks.next(beat.agent)
-        return True
+        return now_s - agent.moved_s >= settle_s and self._asks.due(beat.agent, now_s)
 
     def silent_s(self, agent: str, now_s: float) -> float:
         """Return how long ago ``agent`` beat; 0 when no beat of it was ever seen."""
@@ -125,8 +120,7 @@ class AgentReports:
         keep = beating.union(holding)
         for name in [name for name in self._agents if name not in keep]:
             del self._agents[name]
-            self._asks.forget(name)
-            self._asked_until.pop(name, None)
+            self._asks.reset(name)
 
     def _of(self, name: str) -> Agent:
         agent = self._agents.get(name)

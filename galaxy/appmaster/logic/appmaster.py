@@ -55,7 +55,7 @@ class AppMaster:
         state.clear_outbox()
         for event in events:
             self._take(event)
-        for kind, key in state.timers.take(now_s):
+        for kind, key in state.timers.pop_due(now_s):
             self._due(kind, key)
         self._settle()
         step = Step(
@@ -79,14 +79,14 @@ class AppMaster:
             if job.desired is not DesiredState.REMOVE:
                 state.add_services(job)
             if job.serial:
-                state.timers.at(now_s, "group", job.job)
+                state.timers.at(("group", job.job), now_s)
             if job.state in OVER:
                 jobs.expire(state, job)
         for pod in list(state.pods.values()):
             if pod.observed is not None and pod.placed:
                 self.agents.recall(pod.agent, pod.observed)
             if pod.placed and not pods.acked(pod):
-                state.timers.at(now_s, "pod", pod.pod)
+                state.timers.at(("pod", pod.pod), now_s)
 
     def _mend(self) -> None:
         """Drop rows that lack what they refer to; a leader that died may have left such."""
@@ -154,9 +154,9 @@ class AppMaster:
         elif kind == "pod":
             pod = state.pods.get(key)
             if pod is None or not pod.placed or pods.acked(pod):
-                state.order_backoff.forget(key)
+                state.order_backoff.reset(key)
             elif self.agents.silent_s(pod.agent, state.now_s) > self.config.beat_old_s:
-                state.timers.at(state.now_s + self.config.resend_max_s, "pod", key)
+                state.timers.at(("pod", key), state.now_s + self.config.resend_max_s)
             else:
                 pods.send(state, pod)
 
@@ -169,7 +169,7 @@ class AppMaster:
             for job, changed in touched.items():
                 jobs.settle(state, self.agents, job, changed)
         for job in state.touched:
-            state.timers.at(state.now_s, "job", job)
+            state.timers.at(("job", job), state.now_s)
         state.touched = {}
 
     # ---- what goes out: one message a host, unless it would be too long

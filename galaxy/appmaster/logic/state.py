@@ -31,7 +31,8 @@ from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
 from galaxy.model.stored.table import Table
 from galaxy.model.stored.user import AuditRecord, UserRecord
-from galaxy.statemachine.timers import Backoff, Timers
+from galaxy.statemachine.backoff import KeyedBackoff
+from galaxy.statemachine.timers import Timers
 
 
 class AppMasterState:
@@ -93,9 +94,10 @@ class AppMasterState:
         """Forget everything that is not in tables."""
         self.epoch = epoch
         self.now_s = now_s
-        self.timers = Timers()
-        self.order_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
-        self.group_backoff = Backoff(self.config.resend_first_s, self.config.resend_max_s)
+        self.timers: Timers[tuple[str, str]] = Timers()
+        """By (kind, key); kinds are job, group, pod, ended, and those of ``quotas``."""
+        self.order_backoff = KeyedBackoff(self.config.resend_first_s, self.config.resend_max_s)
+        self.group_backoff = KeyedBackoff(self.config.resend_first_s, self.config.resend_max_s)
         self.acked_serials: dict[str, int] = {}
         self.group_versions: dict[str, tuple[int, int]] = {}
         """By group, the epoch and version of ResMan's statuses up to which none was missed."""

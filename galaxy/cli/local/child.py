@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from galaxy.client.cluster_file import ProcessRef
+from galaxy.statemachine.backoff import Backoff
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
@@ -39,7 +40,7 @@ class Child:
     started_s: float = 0.0
     restart_s: float | None = None
     """When it is started again; None while it runs."""
-    delay_s: float = BACKOFF_FIRST_S
+    _backoff: Backoff = field(init=False, default_factory=lambda: Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S))
     ref: ProcessRef | None = None
     _popen: subprocess.Popen[bytes] | None = None
 
@@ -77,10 +78,8 @@ class Child:
         most_s = BACKOFF_READY_MAX_S if self.ready else BACKOFF_MAX_S
         self.pid, self.pidfd, self.ref, self.ready = 0, -1, None, False
         if now_s - self.started_s > STEADY_S:
-            self.delay_s = BACKOFF_FIRST_S
-        self.delay_s = min(self.delay_s, most_s)
-        self.restart_s = now_s + self.delay_s
-        self.delay_s = min(self.delay_s * 2, BACKOFF_MAX_S)
+            self._backoff.reset()
+        self.restart_s = now_s + self._backoff.next_s(at_most_s=most_s)
         self.restarts += 1
         return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
 

@@ -10,7 +10,7 @@ import time
 from typing import Final, NoReturn
 
 from galaxy.container.kernel import prctl, syscalls
-from galaxy.statemachine.retry import Retry
+from galaxy.statemachine.backoff import Retry
 
 _ROUND: Final = b"R"
 _CLEAN: Final = b"C"
@@ -18,7 +18,7 @@ _LEFT: Final = b"L"
 _MORE: Final = b"M"
 """What was there when the round began is gone, and there is other garbage."""
 _RETRY_FIRST_S: Final = 1.0
-_RETRY_LONGEST_S: Final = 60.0
+_RETRY_MAX_S: Final = 60.0
 _TRIES_MAX: Final = 10
 _NICE: Final = 10
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -60,13 +60,13 @@ class Janitor:
         self._sock: socket.socket | None = None
         self._wanted = False
         self._told = False
-        self._retry = Retry(first_s=_RETRY_FIRST_S, longest_s=_RETRY_LONGEST_S, tries_max=_TRIES_MAX)
+        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S, tries_max=_TRIES_MAX)
         self.busy = False
 
     def litter(self) -> None:
         """Take in that there may be garbage."""
         self._wanted = True
-        self._retry.hurry()
+        self._retry.try_now()
 
     def wait_s(self, now: float) -> float | None:
         """Return in how many seconds a round is due, None if none is, or one is under way."""

@@ -45,6 +45,7 @@ from galaxy.container.launcher.protocol import (
 from galaxy.errors import GalaxyError, UsageError
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.container import Reason
+from galaxy.statemachine.backoff import Backoff
 
 BIRTH_TIMEOUT_S: Final = 60.0
 _RETRY_S: Final = 0.005
@@ -81,7 +82,7 @@ class ContainerEntry:
     asked: bool = False
     """Somebody asked for its destruction."""
     deadline: float = field(default=0.0)
-    retry_s: float = _RETRY_S
+    backoff: Backoff = field(default_factory=lambda: Backoff(_RETRY_S, _RETRY_MAX_S))
 
     @property
     def key(self) -> str:
@@ -343,7 +344,8 @@ class ContainerTable:
         self._later(held)
 
     def _begin_removal(self, held: ContainerEntry) -> None:
-        held.phase, held.retry_s = EntryPhase.REMOVING, _RETRY_S
+        held.phase = EntryPhase.REMOVING
+        held.backoff.reset()
         self._remove(held)
 
     def _remove(self, held: ContainerEntry) -> None:
@@ -432,8 +434,7 @@ class ContainerTable:
         )
 
     def _later(self, held: ContainerEntry) -> None:
-        held.deadline = time.monotonic() + held.retry_s
-        held.retry_s = min(held.retry_s * 2, _RETRY_MAX_S)
+        held.deadline = time.monotonic() + held.backoff.next_s()
 
     def _close_status(self, held: ContainerEntry) -> None:
         if held.status_fd >= 0:

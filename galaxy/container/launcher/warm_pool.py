@@ -25,14 +25,14 @@ from galaxy.container.launcher.prefork import PreforkedChild, prefork_child
 from galaxy.errors import GalaxyError
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.messages.worker import TaskCgroup
-from galaxy.statemachine.retry import Retry
+from galaxy.statemachine.backoff import Retry
 
 WANTED: Final = 2
 PROVEN_S: Final = 10.0
 """One that waited so long could have been used, whatever it died of then."""
 _WAITS: Final = b"R"
 _RETRY_FIRST_S: Final = 0.1
-_RETRY_LONGEST_S: Final = 10.0
+_RETRY_MAX_S: Final = 10.0
 _TRIES_MAX: Final = 10
 _CAUSES_MAX: Final = 16
 _HANDOVER_MAX: Final = 192 * 1024
@@ -128,7 +128,7 @@ class WarmPool:
         )
         self._waiting: list[WarmProcess] = []
         self._like: Place | None = None
-        self._retry = Retry(first_s=_RETRY_FIRST_S, longest_s=_RETRY_LONGEST_S, tries_max=_TRIES_MAX)
+        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S, tries_max=_TRIES_MAX)
         self._causes: set[str] = set()
 
     def wait_s(self, now: float) -> float | None:
@@ -145,7 +145,7 @@ class WarmPool:
         if self._like is None or place.root != self._like.root:
             self.clear()
         self._like = place
-        self._retry.ask()
+        self._retry.allow_one_more()
         found = next((spare for spare in self._waiting if spare.waits), None)
         if found is None and self._waiting and not self._retry.failures:
             found = self._waiting[0]

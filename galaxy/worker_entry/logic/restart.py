@@ -7,6 +7,7 @@ from typing import Final
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import RestartSpec, TaskSpec
 from galaxy.model.messages.pod import Exit
+from galaxy.statemachine.backoff import delay_after
 
 SERVICE: Final = RestartSpec(policy="always", attempts=-1)
 BATCH: Final = RestartSpec(policy="on-failure", attempts=3)
@@ -63,6 +64,5 @@ def decide_after_failed_deploy(restart: RestartSpec, failures: int) -> RetryAfte
 def _retry(restart: RestartSpec, attempts: int, failures: int) -> RetryAfter | GiveUp:
     if 0 <= attempts <= failures:
         return GiveUp(retries=failures)
-    # 2**32 seconds exceed every delay_max; without the bound the power would grow for ever.
-    delay_s = min(restart.delay * 2 ** min(failures, 32), max(restart.delay, restart.delay_max))
+    delay_s = delay_after(failures + 1, first_s=restart.delay, max_s=max(restart.delay, restart.delay_max))
     return RetryAfter(delay_s=delay_s, failures=failures + 1)

@@ -41,6 +41,6 @@ def facts(books: ResManState) -> dict[str, Any]:
         },
         "digests": {name: watch.digest for name, watch in books.watches.items()},
         "used": books.charges._used,
-        "owed": sorted(books.owed._due),
+        "owed": sorted(books.owed),
         "waiting": {group for group in books.groups if books.containers.count("waiting", group)},
     }

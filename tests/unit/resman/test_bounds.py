@@ -5,7 +5,7 @@ from __future__ import annotations
 from galaxy.model.messages.container import ContainerState
 from galaxy.model.step import Send
 from galaxy.resman.logic.agents.reports import NEWS_KEPT_MAX, NEWS_MAX
-from galaxy.statemachine.resend_timers import AskLimiter
+from galaxy.statemachine.backoff import AskLimiter
 from tests.unit.resman.cluster import _gone
 from tests.unit.resman.test_recovery import Led
 

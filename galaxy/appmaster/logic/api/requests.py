@@ -257,7 +257,7 @@ def _recover(state: AppMasterState, request: Request) -> Done:
     quotas.check(state, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
     job = state.apply_job_event(job, Recovered)
     job = groups.start(state, state.put_job(msgspec.structs.replace(job, exit_code=None)))
-    state.timers.cancel("ended", job.job)
+    state.timers.cancel(("ended", job.job))
     for pod in rows:
         state.record_event(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())
         pods.write(state, pod, recover=True)

@@ -33,7 +33,7 @@ _UNLIMITED: Final = Ceiling()
 def begin(state: AppMasterState) -> None:
     """Tell ResMan all quotas, if there ever were any."""
     if state.quotas:
-        state.timers.at(state.now_s, _TIMER, _TIMER)
+        state.timers.at((_TIMER, _TIMER), state.now_s)
 
 
 def set_(state: AppMasterState, request: Request) -> QuotaView:
@@ -106,16 +106,16 @@ def order(state: AppMasterState) -> QuotaOrder | None:
 def due(state: AppMasterState) -> None:
     """Owe ResMan the quotas: soon again until they are acknowledged, then now and then."""
     state.quotas_unacknowledged = state.quotas_to_send = True
-    state.timers.at(state.now_s + state.group_backoff.next(_TIMER), _TIMER, _TIMER)
+    state.timers.at((_TIMER, _TIMER), state.now_s + state.group_backoff.next_s(_TIMER))
 
 
 def take(state: AppMasterState, ack: QuotaAck) -> None:
     """Take in that ResMan knows the quotas."""
     if state.quotas_unacknowledged and (ack.epoch, ack.serial) >= (state.epoch, state.quota_serial):
         state.quotas_unacknowledged = False
-        state.group_backoff.forget(_TIMER)
-        state.timers.cancel(_TIMER, _TIMER)
-        state.timers.at(state.now_s + state.config.audit_ended_s, _TIMER, _TIMER)
+        state.group_backoff.reset(_TIMER)
+        state.timers.cancel((_TIMER, _TIMER))
+        state.timers.at((_TIMER, _TIMER), state.now_s + state.config.audit_ended_s)
         lifted = [key for key in state.quotas if state.quotas[key].ceiling == _UNLIMITED]
         for key in lifted if len(lifted) < len(state.quotas) else lifted[1:]:
             state.quotas.drop(key)
@@ -127,8 +127,8 @@ def _changed(state: AppMasterState) -> None:
     so a successor sees that there is something to tell, should the message be lost.
     """
     state.quota_serial += 1
-    state.group_backoff.forget(_TIMER)
-    state.timers.cancel(_TIMER, _TIMER)
+    state.group_backoff.reset(_TIMER)
+    state.timers.cancel((_TIMER, _TIMER))
     due(state)
 
 

@@ -42,8 +42,8 @@ def settle(state: AppMasterState, agents: AgentReports, job: JobRecord, rows: li
                 group_remove=remove,
             )
         )
-        state.group_backoff.forget(job.job)
-        state.timers.cancel("group", job.job)
+        state.group_backoff.reset(job.job)
+        state.timers.cancel(("group", job.job))
         send(state, job)
     if acked(state, job) and job.desired is not DesiredState.REMOVE:  # History wants to know them all.
         for pod in rows:
@@ -57,8 +57,8 @@ def start(state: AppMasterState, job: JobRecord) -> JobRecord:
     if not job.serial:
         return job  # Nothing was ever asked of ResMan.
     job = state.put_job(msgspec.structs.replace(job, serial=job.serial + 1, starts=job.starts + 1))
-    state.group_backoff.forget(job.job)
-    state.timers.cancel("group", job.job)
+    state.group_backoff.reset(job.job)
+    state.timers.cancel(("group", job.job))
     send(state, job)
     return job
 
@@ -69,9 +69,9 @@ def send(state: AppMasterState, job: JobRecord) -> None:
     if acked(state, job):
         config = state.config
         audit_s = config.audit_ended_s if job.state in _AT_REST else config.audit_s
-        state.timers.at(state.now_s + audit_s, "group", job.job)
+        state.timers.at(("group", job.job), state.now_s + audit_s)
     else:
-        state.timers.at(state.now_s + state.group_backoff.next(job.job), "group", job.job)
+        state.timers.at(("group", job.job), state.now_s + state.group_backoff.next_s(job.job))
 
 
 def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
@@ -106,14 +106,14 @@ def take(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> No
         elif acked(state, job):
             # It had the group and has it no more: say again what is wanted.
             state.acked_serials.pop(job.job, None)
-            state.timers.cancel("group", job.job)
+            state.timers.cancel(("group", job.job))
             send(state, job)
         return
     if status.serial >= job.serial and not acked(state, job):
         state.acked_serials[job.job] = status.serial
-        state.group_backoff.forget(job.job)
-        state.timers.cancel("group", job.job)
-        state.timers.at(state.now_s + state.config.audit_s, "group", job.job)
+        state.group_backoff.reset(job.job)
+        state.timers.cancel(("group", job.job))
+        state.timers.at(("group", job.job), state.now_s + state.config.audit_s)
         state.touch(job.job)
     if not _is_news(state, status):
         return
@@ -199,8 +199,8 @@ def _drop(state: AppMasterState, agents: AgentReports, job: JobRecord, pod: PodR
     state.pods.drop(pod.pod)
     state.usage.pop(pod.pod, None)
     endpoints.withdraw(state, pod.pod)
-    state.timers.cancel("pod", pod.pod)
-    state.order_backoff.forget(pod.pod)
+    state.timers.cancel(("pod", pod.pod))
+    state.order_backoff.reset(pod.pod)
     agents.forget(pod.agent, pod.pod)
     if pod.generation <= job.generation_floor:
         return job
@@ -233,6 +233,6 @@ def _end(state: AppMasterState, agents: AgentReports, job: JobRecord) -> None:
     state.touched.pop(job.job, None)
     state.acked_serials.pop(job.job, None)
     state.group_versions.pop(job.job, None)
-    state.group_backoff.forget(job.job)
+    state.group_backoff.reset(job.job)
     for kind in ("group", "job", "ended"):
-        state.timers.cancel(kind, job.job)
+        state.timers.cancel((kind, job.job))

@@ -72,7 +72,7 @@ def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
     """Begin to remove ``job``: what runs of it is drained and stopped first."""
     ended = job.state
     job = state.apply_job_event(job, RemoveAsked)
-    state.timers.cancel("ended", job.job)
+    state.timers.cancel(("ended", job.job))
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.REMOVE, rollout=None, ended=ended))
     state.remove_services(job.job)
     state.touch(job.job)
@@ -122,7 +122,7 @@ def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
 
 def expire(state: AppMasterState, job: JobRecord) -> None:
     """See to it that an ended job does not stay for ever: by age, and by how many there are."""
-    state.timers.at(job.updated_s + state.config.ended_s, "ended", job.job)
+    state.timers.at(("ended", job.job), job.updated_s + state.config.ended_s)
     for ended_state in OVER:
         surplus = state.jobs.count("state", ended_state) - state.config.ended_max
         if surplus > 0:

@@ -83,7 +83,7 @@ def quiet(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
         return False
     overdue_s = pod.since_s + _stop_timeout(state, job) + state.config.stop_grace_s
     if overdue_s > state.now_s:
-        state.timers.at(overdue_s, "job", job.job)
+        state.timers.at(("job", job.job), overdue_s)
     return overdue_s <= state.now_s
 
 
@@ -141,8 +141,8 @@ def observe(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
         pod = msgspec.structs.replace(pod, recover=False)
     pod = write(state, pod)
     if acked(pod):
-        state.timers.cancel("pod", pod.pod)
-        state.order_backoff.forget(pod.pod)
+        state.timers.cancel(("pod", pod.pod))
+        state.order_backoff.reset(pod.pod)
 
 
 def vanish(state: AppMasterState, agent: str, pod_id: str) -> None:
@@ -171,8 +171,8 @@ def lose(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) ->
     """The container of ``pod``, if it had one, is gone; its agent is remembered for the logs."""
     if not pod.placed:
         return pod
-    state.timers.cancel("pod", pod.pod)
-    state.order_backoff.forget(pod.pod)
+    state.timers.cancel(("pod", pod.pod))
+    state.order_backoff.reset(pod.pod)
     state.usage.pop(pod.pod, None)
     job = state.jobs[pod.job]
     if ended(job, pod):
@@ -223,7 +223,7 @@ def send(state: AppMasterState, pod: PodRecord) -> None:
     """Owe ``pod``'s present order to its agent, again and again until it is acknowledged."""
     if pod.placed and pod.ordered_incarnation == pod.incarnation:
         state.pod_orders.setdefault(pod.agent, {})[pod.pod] = None
-        state.timers.at(state.now_s + state.order_backoff.next(pod.pod), "pod", pod.pod)
+        state.timers.at(("pod", pod.pod), state.now_s + state.order_backoff.next_s(pod.pod))
 
 
 def build_order(state: AppMasterState, pod: PodRecord) -> PodOrder:
@@ -256,7 +256,7 @@ def _drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     else:
         return True
     if due_s > state.now_s:
-        state.timers.at(due_s, "job", job.job)
+        state.timers.at(("job", job.job), due_s)
     return due_s <= state.now_s
 
 
@@ -271,8 +271,8 @@ def _order(
         restarts += _restarts(pod.observed) if deep else 0  # AppWorker counts a new program's from 0.
     if deep:
         pod = state.apply_pod_event(pod, RunOrdered if run else StopOrdered)
-    state.timers.cancel("pod", pod.pod)
-    state.order_backoff.forget(pod.pod)
+    state.timers.cancel(("pod", pod.pod))
+    state.order_backoff.reset(pod.pod)
     pod = write(
         state,
         pod,

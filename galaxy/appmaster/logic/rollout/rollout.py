@@ -70,7 +70,7 @@ def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
         return False
     due_s = pod.healthy_s + state.config.min_healthy_s
     if due_s > state.now_s:
-        state.timers.at(due_s, "job", job.job)
+        state.timers.at(("job", job.job), due_s)
     return due_s <= state.now_s
 
 
@@ -91,7 +91,7 @@ def _why_stalled(
         return Reason(code="rollout-stalled", message=message, counts={"failing": len(bad), "kept": late})
     due_s = rollout.moved_s + config.progress_deadline_s
     if due_s > state.now_s:
-        state.timers.at(due_s, "job", job.job)
+        state.timers.at(("job", job.job), due_s)
         return None
     away = [pod for pod in rows if pod.target == job.revision and pod.healthy_s is None]
     names = ", ".join(pod.pod for pod in away[:3]) or "none"
@@ -140,7 +140,7 @@ def _holds_slot(state: AppMasterState, job: JobRecord, pod: PodRecord, interval_
         return True
     due_s = pod.healthy_s + max(state.config.min_healthy_s, interval_s)
     if due_s > state.now_s:
-        state.timers.at(due_s, "job", job.job)
+        state.timers.at(("job", job.job), due_s)
     return due_s > state.now_s
 
 

@@ -14,6 +14,7 @@ from galaxy.model.base import Struct
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.stored.container import Container
 from galaxy.resman.logic.config import ResManConfig
+from galaxy.statemachine.backoff import delay_after
 from galaxy.statemachine.transitions import TransitionTable
 
 AVOID_MAX: Final = 5
@@ -148,7 +149,7 @@ def _failed(
     lasted = container.state is ContainerState.READY and now_s - container.since_s >= config.reset_s
     failures = 1 if lasted else container.failures + 1
     avoid = () if lasted else (container.agent, *(a for a in container.avoid if a != container.agent))
-    delay_s = min(config.backoff_s_max, config.backoff_s * 2 ** min(failures - 1, 30))
+    delay_s = delay_after(failures, first_s=config.backoff_s, max_s=config.backoff_s_max)
     return replace(
         homeless,
         reason=reason,

@@ -27,7 +27,8 @@ from galaxy.resman.logic.state.quota_usage import Charges
 from galaxy.scheduler.cluster_view import ClusterView, Standing
 from galaxy.scheduler.liveness import Pulse
 from galaxy.scheduler.requests import Load, Shape, bounded, shape_of
-from galaxy.statemachine.resend_timers import AskLimiter, ResendTimers
+from galaxy.statemachine.backoff import AskLimiter
+from galaxy.statemachine.timers import ResendTimers
 
 SAFE_MODE: Final = "safe-mode"
 """Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
