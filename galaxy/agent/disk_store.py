@@ -7,13 +7,16 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from galaxy.errors import BadMessage, HostError
 from galaxy.model.stored.table import Table, TableChange
 
 PRECIOUS = frozenset({"epochs", "finished"})
 """Tables whose rows must outlive a loss of power: everything else dies with the machine too."""
+
+STORED_FORMAT: Final = 2
+"""Format of the rows, as ``PRAGMA user_version``; 0 is a new database, 1 was written by 0.1.0."""
 
 
 class AgentStore:
@@ -51,14 +54,20 @@ class AgentStore:
             version = self._base.execute("PRAGMA user_version").fetchone()[0]
         if damage != "ok":
             raise self._damaged(damage)
-        if version > 1:
+        if version > STORED_FORMAT:
             raise HostError(f"cannot use {self._path}: it was written by a later version of Galaxy")
+        if 0 < version < STORED_FORMAT:
+            raise HostError(
+                f"cannot use {self._path}: Galaxy 0.1.0 wrote it, and this release does not take it over",
+                hint="end its jobs with 0.1.0 (galaxy down), then start this release with an empty directory;"
+                " see Upgrading in docs/operations.md",
+            )
         with self._told("write"):
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS rows (name TEXT, key TEXT, value BLOB NOT NULL,"
                 " PRIMARY KEY (name, key)) WITHOUT ROWID"
             )
-            self._base.execute("PRAGMA user_version=1")
+            self._base.execute(f"PRAGMA user_version={STORED_FORMAT}")
 
     def load(self, tables: Mapping[str, Table[Any]]) -> None:
         """Fill ``tables`` with what was committed.

@@ -30,10 +30,10 @@ whoever sent it. Five senders do not get there together, however much they send.
 log = logging.getLogger(__name__)
 
 
-STORED_FORMAT: Final = 1
+STORED_FORMAT: Final = 2
 """Of a role's tables, as we write them. As with messages (``galaxy.model.base``), new fields are no
 new format; one that older leaders would misread is."""
-STORED_READABLE: Final = range(1, 2)
+STORED_READABLE: Final = range(2, 3)
 FORMAT_KEY: Final = "tables"
 
 
@@ -94,8 +94,10 @@ class Leadership:
         if stored is not None and stored.format not in STORED_READABLE:
             raise GalaxyError(
                 f"cannot lead {self.grant.role}: its state in Redis has format {stored.format}, "
-                f"and this release reads up to {STORED_READABLE[-1]}",
-                hint="run the release that wrote it; see Upgrading in docs/operations.md",
+                f"and this release reads only {_formats()}",
+                details=["no container is touched, and nothing is written"],
+                hint="run the release that wrote the state; or end its jobs with that release (galaxy down),"
+                " and start this one with an empty Redis database; see Upgrading in docs/operations.md",
             )
         self._format.put(FORMAT_KEY, StoredFormat(format=STORED_FORMAT))
         self._store.load(self.grant.role, self._logic.tables.values())
@@ -215,6 +217,11 @@ class Leadership:
         if event.at_s:
             return event
         return TraceEvent(kind=event.kind, subject=event.subject, text=event.text, at_s=self._now_s)
+
+
+def _formats() -> str:
+    low, high = STORED_READABLE[0], STORED_READABLE[-1]
+    return f"format {low}" if low == high else f"formats {low} to {high}"
 
 
 def _source(event: Any) -> tuple[type[Any], str]:

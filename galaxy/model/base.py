@@ -10,9 +10,9 @@ import msgspec
 
 from galaxy.errors import BadMessage
 
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 """Version of every message between processes, as we write it."""
-WIRE_READABLE: Final = range(1, 2)
+WIRE_READABLE: Final = range(2, 3)
 """Versions that we read; a message of another one is dropped, and the log says so.
 
 New fields with a default, and new kinds of messages, are no new version: who does not know them

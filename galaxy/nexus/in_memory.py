@@ -14,7 +14,7 @@ from galaxy.driver.interfaces import Grant, LockHeld
 from galaxy.errors import NotLeader
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
-from galaxy.model.base import Struct, decode, encode
+from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
 from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
@@ -109,6 +109,7 @@ class MemoryNexus:
             boot=boot,
             containers=containers,
             pods=pods,
+            wire=WIRE_VERSION,
             trouble=trouble,
         )
         if usage is not None:

@@ -17,7 +17,7 @@ from galaxy.client.source.job_file import parse
 from galaxy.client.source.yaml_format import write_yaml
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.api.jobs import SubmitJob
-from galaxy.model.base import decode, encode
+from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.jobspec import parsing, writing
 from galaxy.model.jobspec.diagnostics import write_path
 from galaxy.model.jobspec.spec import JobSpec
@@ -93,7 +93,7 @@ def test_valid_job_is_the_same_through_every_format_and_the_wire(
     text = write(writing.write(spec), format).replace("\n", end)
     assert load(text, format) == spec
     body = SubmitJob(spec=spec)
-    assert read(1, encode(body).decode(), SubmitJob) == body
+    assert read(WIRE_VERSION, encode(body).decode(), SubmitJob) == body
     whole = {
         "op": "galaxy.job.submit",
         "key": "k",
@@ -101,7 +101,7 @@ def test_valid_job_is_the_same_through_every_format_and_the_wire(
         "deadline_s": 1.0,
         "body": json.loads(encode(body)),
     }
-    assert read_request("galaxy.job.submit", 1, json.dumps(whole)).body == body
+    assert read_request("galaxy.job.submit", WIRE_VERSION, json.dumps(whole)).body == body
     assert decode(encode(spec), JobSpec) == spec
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from galaxy.client import Galaxy
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
-from galaxy.model.base import Struct, encode
+from galaxy.model.base import WIRE_VERSION, Struct, encode
 from galaxy.model.messages import names
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import GroupOrders, GroupStatuses
@@ -132,7 +132,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
     if where == "noun":
         noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
     text: Any = json.dumps(noun) if draw(st.booleans()) else noun
-    call: Any = [[], {"v": 1, "body": text}, EMBED]
+    call: Any = [[], {"v": WIRE_VERSION, "body": text}, EMBED]
     if where == "call":
         call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
     data = message(call, queue=role, headers=heads(task))

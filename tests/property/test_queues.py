@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.model.api.sessions import ExecSession, LogSession
-from galaxy.model.base import encode
+from galaxy.model.base import WIRE_VERSION, encode
 from galaxy.model.messages import names
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders
@@ -92,7 +92,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
     if where == "noun":
         noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
     text: Any = json.dumps(noun) if draw(st.booleans()) else noun
-    call: Any = [[], {"v": 1, "body": text}, EMBED]
+    call: Any = [[], {"v": WIRE_VERSION, "body": text}, EMBED]
     if where == "call":
         call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
     data = message(call, queue=queue, headers=heads(task))
@@ -120,7 +120,7 @@ def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
 
 def test_unknown_task_is_counted_without_a_traceback_and_without_its_body(agent: Agent) -> None:
     agent.news()
-    call = [[], {"v": 1, "body": "s3cret"}, EMBED]
+    call = [[], {"v": WIRE_VERSION, "body": "s3cret"}, EMBED]
     agent.push("agent.h1", message(call, queue="agent.h1", headers=heads("no.such.task")))
     agent.serves()
     news = agent.news()
@@ -129,7 +129,9 @@ def test_unknown_task_is_counted_without_a_traceback_and_without_its_body(agent:
 
 
 def test_what_was_dropped_is_counted_by_cause(agent: Agent) -> None:
-    call = base64.b64encode(json.dumps([[], {"v": 1, "body": '{"agent": NaN}'}, EMBED]).encode()).decode()
+    call = base64.b64encode(
+        json.dumps([[], {"v": WIRE_VERSION, "body": '{"agent": NaN}'}, EMBED]).encode()
+    ).decode()
     agent.push("agent.h1", message(None, queue="agent.h1", headers=heads(names.CONTAINER_APPLY), body=call))
     agent.serves()
     assert "event=message.dropped" in agent.node.log()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.base import encode
+from galaxy.model.base import WIRE_VERSION, encode
 from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
 from galaxy.model.messages.quota import QuotaOrder
@@ -55,7 +55,9 @@ QUOTAS = st.builds(
 BEATS = st.integers(0, 40).map(
     lambda age: HeartbeatsRead(
         now_s=START_S,
-        beats=tuple(Heartbeat(agent=name, at_s=START_S - age, boot="boot-1") for name in AGENTS),
+        beats=tuple(
+            Heartbeat(agent=name, at_s=START_S - age, boot="boot-1", wire=WIRE_VERSION) for name in AGENTS
+        ),
     )
 )
 REPORTS = st.builds(
@@ -220,7 +222,7 @@ def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], s
     for _ in range(40):
         leader.now_s += 1.0
         beats = tuple(
-            Heartbeat(agent=name, at_s=leader.now_s, boot=watch.boot)
+            Heartbeat(agent=name, at_s=leader.now_s, boot=watch.boot, wire=WIRE_VERSION)
             for name, watch in leader.resman.books.watches.items()
         )
         leader.step([HeartbeatsRead(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])

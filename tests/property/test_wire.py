@@ -13,7 +13,7 @@ from galaxy.errors import BadMessage
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
 from galaxy.model.api.sessions import ExecSession, LogSession
-from galaxy.model.base import Struct, decode, encode, to_plain
+from galaxy.model.base import WIRE_VERSION, Struct, decode, encode, to_plain
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ContainerOrders, GroupOrders, GroupStatuses
 from galaxy.model.messages.pod import PodOrders
@@ -66,7 +66,7 @@ def spoiled(draw: st.DrawFn, kind: type[Struct]) -> Any:
 def test_plain_message_is_refused_or_survives_being_stored(drawn: tuple[type[Struct], Any]) -> None:
     kind, tree = drawn
     try:
-        noun = read(1, tree, kind)
+        noun = read(WIRE_VERSION, tree, kind)
     except BadMessage:
         return
     assert decode(encode(noun), kind) == noun
@@ -78,16 +78,16 @@ def test_number_that_json_does_not_have_is_refused(number: str) -> None:
     pod = f'{{"pod": "a.0", "incarnation": 1, "generation": 1, "state": "failed", "tasks": [{task}]}}'
     body = f'{{"agent": "h1", "boot": "b", "serial": 1, "pods": [{pod}]}}'
     with pytest.raises(BadMessage):
-        read(1, body, AgentReport)
+        read(WIRE_VERSION, body, AgentReport)
     with pytest.raises(BadMessage):
-        read(1, json.loads(body), AgentReport)
+        read(WIRE_VERSION, json.loads(body), AgentReport)
 
 
 def test_half_of_a_surrogate_pair_is_refused_in_every_spelling() -> None:
     whole = {"agent": "\ud800", "boot": "b", "serial": 1}
     for body in (whole, json.dumps(whole), json.dumps(whole, ensure_ascii=False)):
         with pytest.raises(BadMessage):
-            read(1, body, AgentReport)
+            read(WIRE_VERSION, body, AgentReport)
 
 
 @examples(60)
@@ -97,7 +97,7 @@ def test_request_with_a_spoiled_body_is_refused_or_survives_being_sent_on(drawn:
     whole = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0, "body": tree}
     for body in (whole, json.dumps(whole)):
         try:
-            request = read_request(op, 1, body)
+            request = read_request(op, WIRE_VERSION, body)
         except BadMessage:
             continue
         assert decode(encode(request.body), BODIES[op]) == request.body
@@ -114,7 +114,7 @@ def test_no_bytes_are_anything_but_a_noun_or_a_bad_message(data: bytes, draw: st
             decode(data, kind)  # type: ignore[arg-type]
         except BadMessage as error:
             assert str(error)
-    for version in (1, None, True, "1", 1.0, 2):
+    for version in (WIRE_VERSION, None, True, "2", 2.0, 1):
         try:
             read(version, data.decode("utf-8", "replace"), AgentReport)
         except BadMessage:

@@ -38,17 +38,17 @@ NOVEL_PACKET = 'b\'{"type":"novelty","words":["never","heard"]}\''
 
 def older(folder: Path) -> Path:
     """Return the folder of a release that came before."""
-    return _copy(folder, "0.0.9")
+    return _copy(folder, "0.2.0rc1")
 
 
 def newer(folder: Path) -> Path:
     """Return the folder of the release to come."""
-    root = _copy(folder, "0.2.0")
+    root = _copy(folder, "0.3.0")
     base = root / "galaxy/model/base.py"
     _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
-    _edit(base, "WIRE_READABLE: Final = range(1, 2)", "WIRE_READABLE: Final = range(1, 3)")
+    _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(2, 4)")
     base.write_text(base.read_text() + NOVEL_FIELDS)
-    _edit(root / "galaxy/driver/leadership.py", "range(1, 2)", "range(1, 3)")
+    _edit(root / "galaxy/driver/leadership.py", "range(2, 3)", "range(2, 4)")
     _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
           f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
     _edit(root / "galaxy/container/runtime.py", "        self._socket = sock\n",
@@ -58,13 +58,13 @@ def newer(folder: Path) -> Path:
 
 def far(folder: Path) -> Path:
     """Return the folder of a release that shares no version with ours."""
-    root = _copy(folder, "3.0.0")
+    root = _copy(folder, "0.9.0")
     base = root / "galaxy/model/base.py"
-    _edit(base, "WIRE_VERSION: Final = 1", "WIRE_VERSION: Final = 3")
-    _edit(base, "WIRE_READABLE: Final = range(1, 2)", "WIRE_READABLE: Final = range(3, 4)")
+    _edit(base, "WIRE_VERSION: Final = 2", "WIRE_VERSION: Final = 4")
+    _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(4, 5)")
     leadership = root / "galaxy/driver/leadership.py"
-    _edit(leadership, "STORED_FORMAT: Final = 1", "STORED_FORMAT: Final = 3")
-    _edit(leadership, "range(1, 2)", "range(3, 4)")
+    _edit(leadership, "STORED_FORMAT: Final = 2", "STORED_FORMAT: Final = 4")
+    _edit(leadership, "range(2, 3)", "range(4, 5)")
     return root
 
 

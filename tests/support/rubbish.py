@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from galaxy.model.base import WIRE_VERSION
+
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -41,7 +43,7 @@ def heads(task: Any, **over: Any) -> dict[str, Any]:
 
 def rubbish(queue: str, task: str) -> Iterator[tuple[str, bytes]]:
     """Yield (what it is, the bytes) for every kind of rubbish."""
-    call: list[Any] = [[], {"v": 1, "body": "{}"}, EMBED]
+    call: list[Any] = [[], {"v": WIRE_VERSION, "body": "{}"}, EMBED]
     far = (datetime.now(UTC) + timedelta(days=365)).isoformat()
     past = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     yield "not JSON", b"\x00garbage"
@@ -79,27 +81,30 @@ def rubbish(queue: str, task: str) -> Iterator[tuple[str, bytes]]:
     yield "a body of wrong parts", message([1, 2, 3], queue=queue, headers=heads(task))
     yield "no arguments", message([[], {}, EMBED], queue=queue, headers=heads(task))
     yield "strange arguments", message([[1, 2], {"x": 1, "self": 2}, EMBED], queue=queue, headers=heads(task))
-    yield "another version", message([[], {"v": 2, "body": "{}"}, EMBED], queue=queue, headers=heads(task))
+    yield (
+        "another version",
+        message([[], {"v": WIRE_VERSION + 1, "body": "{}"}, EMBED], queue=queue, headers=heads(task)),
+    )
     yield (
         "a version that is true",
         message([[], {"v": True, "body": "{}"}, EMBED], queue=queue, headers=heads(task)),
     )
     yield (
         "a noun that is not JSON",
-        message([[], {"v": 1, "body": "{"}, EMBED], queue=queue, headers=heads(task)),
+        message([[], {"v": WIRE_VERSION, "body": "{"}, EMBED], queue=queue, headers=heads(task)),
     )
     yield (
         "an unknown field",
-        message([[], {"v": 1, "body": '{"nmae":1}'}, EMBED], queue=queue, headers=heads(task)),
+        message([[], {"v": WIRE_VERSION, "body": '{"nmae":1}'}, EMBED], queue=queue, headers=heads(task)),
     )
     yield (
         "a noun that is deep",
-        message([[], {"v": 1, "body": "[" * 100_000}, EMBED], queue=queue, headers=heads(task)),
+        message([[], {"v": WIRE_VERSION, "body": "[" * 100_000}, EMBED], queue=queue, headers=heads(task)),
     )
     yield "a body that is deep", message(None, raw=b"[" * 100_000, queue=queue, headers=heads(task))
     yield (
         "a noun of 17 MB",
-        message([[], {"v": 1, "body": " " * 17_000_000}, EMBED], queue=queue, headers=heads(task)),
+        message([[], {"v": WIRE_VERSION, "body": " " * 17_000_000}, EMBED], queue=queue, headers=heads(task)),
     )
     yield "a body of 20 MB", message(None, raw=b"x" * 20_000_000, queue=queue, headers=heads(task))
     pickled = pickle.dumps(call)

@@ -14,6 +14,8 @@ from galaxy.errors import BadMessage, GalaxyError, HostError
 from galaxy.model.base import Struct, decode, encode
 
 PLAN_FILE: Final = "plan.json"
+PLAN_FORMAT: Final = 2
+"""Format of a cluster's folder, with everything in it; 0.1.0 wrote 1."""
 PORTS_LOW: Final = 20000
 PORTS_EACH: Final = 500
 PORTS_RANGES: Final = 24
@@ -45,6 +47,8 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
     server: str = ""
     token: str = ""
     """``USER:SECRET`` of the first operator, who is whoever started the cluster first."""
+    format: int = 1
+    """``PLAN_FORMAT`` of the release that wrote it; 0.1.0 wrote none."""
 
 
 class Layout:
@@ -102,6 +106,28 @@ def read_plan(layout: Layout) -> ClusterPlan | None:
         return None
     except (OSError, BadMessage) as error:
         raise GalaxyError(f"cannot read {layout.plan}: {error}", hint=f"rm {layout.plan}") from error
+
+
+def check_format(layout: Layout, plan: ClusterPlan | None) -> None:
+    """Refuse to start a cluster from a folder that another release wrote and this one cannot read.
+
+    Raises:
+        GalaxyError: the folder has another format.
+    """
+    if plan is None or plan.format == PLAN_FORMAT:
+        return
+    if plan.format < PLAN_FORMAT:
+        raise GalaxyError(
+            f"cannot start the cluster in {layout.root}: Galaxy 0.1.0 made it,"
+            " and this release does not take it over",
+            details=["nothing was started, and nothing in the folder was changed"],
+            hint="end it with 0.1.0: galaxy down --purge; or start a new one: galaxy up --dir DIR",
+        )
+    raise GalaxyError(
+        f"cannot start the cluster in {layout.root}: a later release of Galaxy made it",
+        details=[f"the folder has format {plan.format}, and this release reads format {PLAN_FORMAT}"],
+        hint="start it with that release, or start a new one: galaxy up --dir DIR",
+    )
 
 
 def write_plan(layout: Layout, plan: ClusterPlan) -> None:

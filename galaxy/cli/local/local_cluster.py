@@ -19,11 +19,13 @@ from galaxy import __version__
 from galaxy.cli.local import server as servers
 from galaxy.cli.local.child import Child
 from galaxy.cli.local.layout import (
+    PLAN_FORMAT,
     ClusterLock,
     ClusterPlan,
     Layout,
     LocalAgent,
     PortRange,
+    check_format,
     claim_ports,
     free_port,
     read_plan,
@@ -91,6 +93,7 @@ class LocalCluster:
     def __init__(self, wishes: UpOptions, report: Callable[[PartChanged], None], lifeline: int) -> None:
         self.layout = Layout(Path(wishes.dir))
         self.wishes = wishes = with_saved_server(wishes, read_plan(self.layout))
+        check_format(self.layout, read_plan(self.layout))
         self.mode = probe().mode
         self._report = report
         self._started_s = time.time()
@@ -214,6 +217,7 @@ class LocalCluster:
         redis_port = wishes.redis_port or free_port(old.redis_port if old else REDIS_PORT + key % 400)
         web_port = wishes.web_port or (free_port(WEB_PORT) if wishes.web else 0)
         return ClusterPlan(
+            format=PLAN_FORMAT,
             password=old.password if old else secrets.token_urlsafe(24),
             agents=tuple(agents),
             redis_port=0 if wishes.redis else redis_port,

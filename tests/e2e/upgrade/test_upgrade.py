@@ -109,7 +109,7 @@ def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts
     mixed.start("resman", far)
     until(
         "it leads not",
-        lambda: "cannot lead resman: its state in Redis has format 1" in mixed.log("resman").read_text(),
+        lambda: "cannot lead resman: its state in Redis has format 2" in mixed.log("resman").read_text(),
     )
     mixed.stop("resman")
     mixed.start("resman", ours)

@@ -13,6 +13,7 @@ import pytest
 from galaxy.errors import BadMessage, Unreachable
 from galaxy.model.api.jobs import StopJob
 from galaxy.model.api.request import Request
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.envelope import read
@@ -118,14 +119,14 @@ def test_a_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, 
     redis_server.resume()
 
 
-@pytest.mark.parametrize("v", [None, 0, 2, "1", True, 1.5, {"a": 1}])
+@pytest.mark.parametrize("v", [None, 0, 1, 3, "2", True, 2.5, {"a": 2}])
 def test_another_wire_version_is_a_bad_message(v: object) -> None:
     with pytest.raises(BadMessage, match="wire version"):
         read(v, '{"job":"x"}', StopJob)
 
 
 def test_a_body_sent_by_hand_as_plain_values_is_read_too() -> None:
-    assert read(1, {"job": "x"}, StopJob) == StopJob(job="x")
+    assert read(WIRE_VERSION, {"job": "x"}, StopJob) == StopJob(job="x")
 
 
 def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(

@@ -96,10 +96,19 @@ def test_fact_is_kept_and_the_one_before_is_returned(tmp_path: Path) -> None:
 
 def test_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     store = AgentStore(tmp_path / "agent.db")
-    store._base.execute("PRAGMA user_version=2")
+    store._base.execute("PRAGMA user_version=3")
     store.close()
     with pytest.raises(HostError, match="later version"):
         AgentStore(tmp_path / "agent.db")
+
+
+def test_file_of_release_0_1_0_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path / "agent.db")
+    store._base.execute("PRAGMA user_version=1")
+    store.close()
+    with pytest.raises(HostError, match=r"Galaxy 0\.1\.0 wrote it") as caught:
+        AgentStore(tmp_path / "agent.db")
+    assert "galaxy down" in caught.value.hint
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic.jobs.groups import build_order
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
 from galaxy.model.messages.pod import PodState
@@ -266,7 +267,11 @@ def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_aga
 
 def test_agents_that_vanish_from_the_beats_are_forgotten() -> None:
     world = World()
-    world.feed(HeartbeatsRead(now_s=world.now, beats=(Heartbeat(agent="gone", at_s=world.now, boot="b"),)))
+    world.feed(
+        HeartbeatsRead(
+            now_s=world.now, beats=(Heartbeat(agent="gone", at_s=world.now, boot="b", wire=WIRE_VERSION),)
+        )
+    )
     world.run(3)
     assert set(world.master.agents._agents) <= set(world.agents)
 

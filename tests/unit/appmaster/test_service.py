@@ -14,7 +14,7 @@ from galaxy.model.api.cluster import ClusterStatus
 from galaxy.model.api.jobs import ListJobs
 from galaxy.model.api.request import Request
 from galaxy.model.api.views import ClusterStatusView
-from galaxy.model.base import Struct, encode
+from galaxy.model.base import WIRE_VERSION, Struct, encode
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.messages.agent import AgentInfo, AgentState, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
@@ -121,11 +121,11 @@ def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: Memory
 
 def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_crowd() -> None:
     far = [Heartbeat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
-    near = Heartbeat(agent="near", at_s=1000.0, boot="b", wire=1)
+    near = Heartbeat(agent="near", at_s=1000.0, boot="b", wire=WIRE_VERSION)
     told = refused_agents(HeartbeatsRead(now_s=1000.0, beats=(near, *far)))
     assert len(told) == REFUSED_MAX + 1
     assert told[-1].message.startswith("41 more")
-    assert told[0].message.startswith("h000: wire version '99' is not 1")
+    assert told[0].message.startswith("h000: wire version '99' is not 2")
     assert "upgrade the older" in told[0].message
     assert refused_agents(HeartbeatsRead(now_s=2000.0, beats=(near, *far))) == ()
 

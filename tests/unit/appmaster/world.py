@@ -24,7 +24,7 @@ from galaxy.model.api.jobs import (
 )
 from galaxy.model.api.request import Request
 from galaxy.model.api.views import EndpointView, JobView
-from galaxy.model.base import Struct, decode, encode
+from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
 from galaxy.model.jobspec.spec import (
     CpuSpec,
     DeploySpec,
@@ -197,7 +197,9 @@ class World:
 
     def _beat(self) -> None:
         beats = tuple(
-            Heartbeat(agent=agent.name, at_s=self.now, boot=agent.boot, pods=agent.digest())
+            Heartbeat(
+                agent=agent.name, at_s=self.now, boot=agent.boot, wire=WIRE_VERSION, pods=agent.digest()
+            )
             for agent in self.agents.values()
             if agent.alive
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from galaxy.model.base import decode, encode
+from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import (
     ContainerOrders,
@@ -96,7 +96,7 @@ class FakeAgent:
         self.fails: Callable[[str, int], bool] = lambda container, incarnation: False
         self.slow = False
         self.trouble = ""
-        self.wire = 1
+        self.wire = WIRE_VERSION
 
     def obey(self, orders: ContainerOrders) -> list[AgentReport]:
         if orders.epoch < self.epoch:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local.layout import (
+    PLAN_FORMAT,
     PORTS_EACH,
     PORTS_LOW,
     ClusterPlan,
     Layout,
     LocalAgent,
+    check_format,
     claim_ports,
     free_port,
     lock_folder,
@@ -43,6 +45,28 @@ def test_plan_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None:
     write_plan(layout, plan)
     assert read_plan(layout) == plan
     assert layout.plan.stat().st_mode & 0o777 == 0o600
+
+
+def test_folder_of_release_0_1_0_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.make()
+    layout.plan.write_text('{"password":"secret","agents":[],"redis_port":6390}')
+    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 made it") as caught:
+        check_format(layout, read_plan(layout))
+    assert "galaxy down --purge" in caught.value.hint
+
+
+def test_folder_of_a_later_release_is_refused(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    later = ClusterPlan(password="secret", agents=(), format=PLAN_FORMAT + 1)
+    with pytest.raises(GalaxyError, match="a later release of Galaxy made it"):
+        check_format(layout, later)
+
+
+def test_new_folder_and_folder_of_this_release_are_accepted(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    check_format(layout, None)
+    check_format(layout, ClusterPlan(password="secret", agents=(), format=PLAN_FORMAT))
 
 
 def test_broken_plan_is_named(tmp_path: Path) -> None:
