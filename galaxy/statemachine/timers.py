@@ -99,6 +99,11 @@ class ResendTimers:
         if due_s is not None and due_s > now_s and self._wait_s[key] > 2 * self.first_s:
             self._set(key, now_s, self.first_s)
 
+    def restart(self, key: str, due_s: float) -> None:
+        """Make ``key``, if it is set, due at ``due_s``, and then after waits that start with the first one."""
+        if key in self._timers:
+            self._set(key, due_s, self.first_s)
+
     def rest(self, key: str, now_s: float) -> None:
         """Make ``key`` due after the longest wait only: its receiver is known to be working on it."""
         if key in self._timers:

@@ -59,9 +59,14 @@ class Agent:
     def serves(self) -> None:
         """Assert that a good order on each queue still arrives, and that nothing piles up."""
         self._asked += 1
+        good = f"good-{self._asked}"
         for queue, task, body in (
-            ("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent=f"good-{self._asked}", epoch=1)),
-            ("appworker.h1", names.POD_DEPLOY, PodOrders(agent=f"good-{self._asked}", epoch=1)),
+            (
+                "agent.h1",
+                names.CONTAINER_APPLY,
+                ContainerOrders(agent=good, epoch=1, until_s=0.0),
+            ),
+            ("appworker.h1", names.POD_DEPLOY, PodOrders(agent=good, epoch=1, until_s=0.0)),
         ):
             self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._asked}")])
         missing = 2

@@ -11,9 +11,6 @@ from galaxy.agent.logic.state import HostState
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders, PodState, without_values
 
-FRESH_S_MAX = 25.0
-"""How long an order without an end of its own may wait for its AppWorker."""
-
 
 class Pods:
     """The pod half of the agent's logic, over a ``HostState``."""
@@ -29,9 +26,7 @@ class Pods:
             self._state.appmaster.mark_full()
         if orders.orders and self._state.is_expired(orders.until_s, now_s, APPMASTER):
             return
-        until_s = now_s + FRESH_S_MAX
-        if orders.until_s and self._state.redis_ahead_s is not None:
-            until_s = orders.until_s - self._state.redis_ahead_s
+        until_s = orders.until_s - (self._state.redis_ahead_s or 0.0)
         for order in orders.orders:
             self._order(order, now_s, until_s)
         self._state.trim_orders()

@@ -90,11 +90,12 @@ class HostState:
         return True
 
     def is_expired(self, until_s: float, now_s: float, subject: str) -> bool:
-        """Return whether a message that counts until ``until_s`` of Redis' clock came too late.
+        """Return whether an order that expires at ``until_s`` of Redis' clock may have expired.
 
         It may have waited while this host was cut off, and what it asks for may run elsewhere now.
+        An order without an expiry is refused, and so is any order before Redis' clock is known.
         """
-        if not until_s or (self.redis_ahead_s is not None and now_s + self.redis_ahead_s <= until_s):
+        if until_s and (self.redis_ahead_s is not None and now_s + self.redis_ahead_s <= until_s):
             return False
         self.effects.append(
             WriteLog(event="order.void", subject=subject, text="came too late, or before a clock")

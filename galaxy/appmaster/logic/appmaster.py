@@ -135,9 +135,13 @@ class AppMaster:
         for beat in seen.beats:
             age_s = max(0.0, seen.now_s - beat.at_s)
             beating.add(beat.agent)
+            for pod in state.unsent.pop(beat.agent, ()) if state.unsent else ():
+                state.pod_orders.setdefault(beat.agent, {})[pod] = None
             differs = self.agents.differs(beat, age_s, state.now_s, self.config.digest_settle_s)
             if differs and age_s < self.config.beat_old_s:
                 state.report_asks[beat.agent] = None
+        # Pods that were moved away meanwhile no longer wait for this agent's heartbeat.
+        state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
         self.agents.keep_only(beating, (str(agent) for agent in state.pods.filed("agent")))
 
     def _due(self, kind: str, key: str) -> None:
@@ -189,10 +193,11 @@ class AppMaster:
         ]
 
     def _until_s(self, agent: str) -> float:
-        """Return until when, by Redis' clock, an order for ``agent`` counts; 0 when it never beat.
+        """Return Redis' clock at which an order to ``agent`` expires.
 
-        It must be void before ResMan can take a silent agent for dead and have its pods run,
-        and finish, elsewhere: or the agent would begin them again when it comes back.
+        That is before ResMan can declare a silent agent dead and have its pods run, and finish,
+        elsewhere: or the agent would start them again when it comes back. 0.0 while no heartbeat of
+        ``agent`` was read in this leadership: then it gets no order until one is.
         """
         beat_s = self.agents.beat_redis_s(agent)
         return beat_s + self.config.order_life_s if beat_s else 0.0
@@ -201,6 +206,11 @@ class AppMaster:
         state = self.state
         sends = []
         for agent in dict.fromkeys((*state.pod_orders, *state.report_asks)):
+            until_s = self._until_s(agent)
+            if not until_s and agent in state.pod_orders:
+                state.unsent.setdefault(agent, {}).update(state.pod_orders.pop(agent))
+                if agent not in state.report_asks:
+                    continue
             rows = (state.pods.get(key) for key in state.pod_orders.get(agent, ()))
             orders = [
                 pods.build_order(state, pod) for pod in rows if pod and pod.placed and pod.agent == agent
@@ -212,7 +222,7 @@ class AppMaster:
                     epoch=state.epoch,
                     orders=tuple(part),
                     report=report,
-                    until_s=self._until_s(agent),
+                    until_s=until_s,
                 )
                 report = False
                 sends.append(

@@ -101,6 +101,8 @@ class AppMasterState:
         self.acked_serials: dict[str, int] = {}
         self.group_versions: dict[str, tuple[int, int]] = {}
         """By group, the epoch and version of ResMan's statuses up to which none was missed."""
+        self.unsent: dict[str, dict[str, None]] = {}
+        """By agent, pods whose orders wait until a heartbeat of the agent is read."""
         self.usage: dict[str, tuple[int, int]] = {}
         self.services: dict[str, dict[str, None]] = {}
         self.touched: dict[str, dict[str, None] | None] = {}

@@ -181,13 +181,13 @@ class ContainerOrders(Struct, frozen=True, kw_only=True):
 
     agent: str
     epoch: int
+    until_s: float
+    """Redis' clock, Unix seconds, at which ``create`` and ``destroy`` expire: the agent may be declared
+    dead from then on. Orders that are still needed are sent again. An agent refuses orders with 0."""
     create: tuple[CreateContainer, ...] = ()
     destroy: tuple[DestroyContainer, ...] = ()
     report: bool = False
     """Ask for a full ``AgentReport``."""
-    until_s: float = 0.0
-    """Redis' clock, Unix seconds: after it ``create`` and ``destroy`` are void, for the agent may be
-    taken for dead from then on. What still counts is sent again. 0 is never."""
 
 
 class ObservedContainerState(StrEnum):

@@ -62,11 +62,11 @@ class PodOrders(Struct, frozen=True, kw_only=True):
 
     agent: str
     epoch: int
+    until_s: float
+    """Redis' clock, Unix seconds, at which ``orders`` expire; see ``ContainerOrders.until_s``."""
     orders: tuple[PodOrder, ...] = ()
     report: bool = False
     """Ask for a full ``AgentReport`` of pods."""
-    until_s: float = 0.0
-    """Redis' clock, Unix seconds: after it ``orders`` are void; see ``ContainerOrders.until_s``."""
 
 
 class TaskState(StrEnum):

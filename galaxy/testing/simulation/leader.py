@@ -23,6 +23,9 @@ from galaxy.testing.simulation.world import World
 
 TTL_S: Final = 2.0
 BEATS_S: Final = 1.0
+HEARTBEATS_READ_S: Final = (0.002, 0.05)
+"""How long the first read of heartbeats takes. In production a thread reads them, so a leader takes its
+first step, and others, before it knows any heartbeat."""
 TICK_S: Final = 0.001
 """Between an arrival and the tick that takes it in."""
 
@@ -127,8 +130,8 @@ class LeaderProcess:
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._hear)
         self._renew(lease)
-        self._feel(leadership)
         self._tick_soon(leadership)
+        self._soon(self._world.between(*HEARTBEATS_READ_S), lambda: self._feel(leadership))
 
     def _lay_down(self) -> None:
         if self._leadership is not None:

@@ -36,6 +36,8 @@ from galaxy.nexus.nexus import Nexus
 from galaxy.units import MIB
 from tests.support.patience import PATIENCE
 
+FAR_S = 1e12
+"""An expiry that no test reaches, by Redis' clock."""
 SCRIPT = Path(__file__).with_name("agent_process.py")
 
 
@@ -121,14 +123,14 @@ class Agent:
 
     def create(self, pod: str, incarnation: int = 1, *, ports: tuple[PortDemand, ...] = ()) -> None:
         order = CreateContainer(container=pod, incarnation=incarnation, demand=demand(ports))
-        self.say("containers", ContainerOrders(agent=self.name, epoch=1, create=(order,)))
+        self.say("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, create=(order,)))
 
     def destroy(self, pod: str, incarnation: int = 1) -> None:
         order = DestroyContainer(container=pod, incarnation=incarnation)
-        self.say("containers", ContainerOrders(agent=self.name, epoch=1, destroy=(order,)))
+        self.say("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, destroy=(order,)))
 
     def deploy(self, order: PodOrder) -> None:
-        self.say("pods", PodOrders(agent=self.name, epoch=1, orders=(order,)))
+        self.say("pods", PodOrders(agent=self.name, epoch=1, until_s=FAR_S, orders=(order,)))
 
     def await_state(self, pod: str, state: ObservedContainerState, incarnation: int = 1) -> ObservedContainer:
         key = f"{pod}_{incarnation}"

@@ -89,7 +89,7 @@ def test_a_task_is_seen_received_and_done_without_its_payload(
 
     def order() -> None:
         publisher = Publisher(locked_redis_server.url, name="t")
-        orders = ContainerOrders(agent="a-secret-name", epoch=1)
+        orders = ContainerOrders(agent="a-secret-name", epoch=1, until_s=0.0)
         while not done.wait(0.3):  # Again, for the receiver may not be listening yet.
             publisher.publish(
                 [Send(queue="agent.h1", task=names.CONTAINER_APPLY, body=orders, id="create:x:1")]

@@ -63,8 +63,8 @@ def agent(redis_server: RedisServer) -> Iterator[Node]:
 def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Orderer) -> None:
     own, workers = names.agent_queue("h1"), names.appworker_queue("h1")
     orders: list[tuple[str, str, Struct]] = [
-        (own, names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=3, report=True)),
-        (workers, names.POD_DEPLOY, PodOrders(agent="h1", epoch=4, report=True)),
+        (own, names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=3, until_s=0.0, report=True)),
+        (workers, names.POD_DEPLOY, PodOrders(agent="h1", epoch=4, until_s=0.0, report=True)),
         (own, names.LOG_SESSION, LogSession(session="s", pod="web-1.0", read=ReadLogs(target="web-1"))),
         (
             workers,
@@ -83,7 +83,9 @@ def test_an_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Or
     times_ms = []
     for _ in range(100):
         start_s = time.time()
-        orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1))
+        orderer.send(
+            names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1, until_s=0.0)
+        )
         told = orderer.told()
         assert told is not None
         times_ms.append((told[0] - start_s) * 1000)
@@ -92,8 +94,12 @@ def test_an_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Or
 
 
 def test_an_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
-    orderer.send(names.agent_queue("h2"), names.CONTAINER_APPLY, ContainerOrders(agent="h2", epoch=1))
-    orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=2))
+    orderer.send(
+        names.agent_queue("h2"), names.CONTAINER_APPLY, ContainerOrders(agent="h2", epoch=1, until_s=0.0)
+    )
+    orderer.send(
+        names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=2, until_s=0.0)
+    )
     told = orderer.told()
     assert told is not None and told[2]["epoch"] == 2
     assert orderer.nexus.client.llen("agent.h2") == 1
@@ -106,7 +112,7 @@ def test_rubbish_in_either_queue_never_wedges_the_agent(agent: Node, orderer: Or
                 continue
             for _ in range(4):  # More than there are prefetch slots.
                 orderer.nexus.client.lpush(queue, data)
-            orderer.send("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1))
+            orderer.send("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1, until_s=0.0))
             assert orderer.told() is not None, f"after {what}:\n{agent.log()[-3000:]}"
     assert agent.process.poll() is None
     assert orderer.nexus.client.llen(TOLD) == 0
@@ -114,7 +120,7 @@ def test_rubbish_in_either_queue_never_wedges_the_agent(agent: Node, orderer: Or
 
 def test_orders_for_a_stopped_agent_wait_for_it(redis_server: RedisServer, orderer: Orderer) -> None:
     orders = ContainerOrders(
-        agent="h1", epoch=1, destroy=(DestroyContainer(container="web-1.0", incarnation=1),)
+        agent="h1", epoch=1, until_s=0.0, destroy=(DestroyContainer(container="web-1.0", incarnation=1),)
     )
     orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, orders)
     with running_node(redis_server.url, "h1", "tests.support.agent_node"):
@@ -129,7 +135,9 @@ def test_an_agent_recovers_by_itself_when_redis_comes_back(
     threading.Event().wait(1.0)  # Long enough for the worker's first tries to fail.
     redis_server.start()
     start_s = time.monotonic()
-    orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=9))
+    orderer.send(
+        names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=9, until_s=0.0)
+    )
     told = orderer.told()
     print(f"\nback after {time.monotonic() - start_s:.2f} s")
     assert told is not None and told[2]["epoch"] == 9

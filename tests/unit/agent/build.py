@@ -8,6 +8,7 @@ from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.events import (
     ContainerLaunched,
     HostInspected,
+    RedisClockRead,
     ReportPublished,
     WorkerConnected,
     WorkerReported,
@@ -26,6 +27,8 @@ from galaxy.model.messages.container import (
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders, PodState
 
 POD = "web-abc123.0"
+FAR_S = 1e12
+"""An expiry that no test reaches."""
 
 
 def info(*, ports: tuple[int, int] = (20000, 20009), containers_max: int = 100) -> AgentInfo:
@@ -56,12 +59,12 @@ def create(container: str = POD, incarnation: int = 1, *ports: PortDemand) -> Cr
 
 
 def creates(*orders: CreateContainer, epoch: int = 1) -> ContainerOrders:
-    return ContainerOrders(agent="h1", epoch=epoch, create=orders)
+    return ContainerOrders(agent="h1", epoch=epoch, until_s=FAR_S, create=orders)
 
 
 def destroys(container: str = POD, incarnation: int = 1, *, epoch: int = 1) -> ContainerOrders:
     order = DestroyContainer(container=container, incarnation=incarnation)
-    return ContainerOrders(agent="h1", epoch=epoch, destroy=(order,))
+    return ContainerOrders(agent="h1", epoch=epoch, until_s=FAR_S, destroy=(order,))
 
 
 def order(generation: int = 1, *, incarnation: int = 1, pod: str = POD, **more: bool) -> PodOrder:
@@ -80,7 +83,7 @@ def order(generation: int = 1, *, incarnation: int = 1, pod: str = POD, **more: 
 
 
 def orders(*pods: PodOrder, epoch: int = 1, report: bool = False) -> PodOrders:
-    return PodOrders(agent="h1", epoch=epoch, orders=pods, report=report)
+    return PodOrders(agent="h1", epoch=epoch, until_s=FAR_S, orders=pods, report=report)
 
 
 def launched(container: str = POD, incarnation: int = 1, pid: int = 4711) -> ContainerLaunched:
@@ -112,7 +115,7 @@ class Driven:
 
     def begin(self) -> Driven:
         """Start on a host where nothing lives, with the first full reports out of the way."""
-        self.step(HostInspected(running=()))
+        self.step(HostInspected(running=()), RedisClockRead(redis_s=self.now_s))
         self.reports()
         return self
 

@@ -20,6 +20,7 @@ from galaxy.agent.logic.events import (
     ContainerLaunchFailed,
     HostInspected,
     PortsUnavailable,
+    RedisClockRead,
     ReportPublished,
     RunningContainer,
 )
@@ -34,7 +35,7 @@ from galaxy.model.messages.container import (
     PortDemand,
     Reason,
 )
-from tests.unit.agent.build import Driven, demand, info
+from tests.unit.agent.build import FAR_S, Driven, demand, info
 
 SLOTS = 6
 UIDS = (1_000_000, 1_000_019)
@@ -148,6 +149,7 @@ class Leader:
         return ContainerOrders(
             agent="h1",
             epoch=self.epoch,
+            until_s=FAR_S,
             create=tuple(create),
             destroy=tuple(destroy),
             report=self.dice.random() < 0.1,
@@ -189,7 +191,7 @@ class World:
         self.agent = Driven(AgentLogic(info(ports=(20000, 20019))), uids=UIDS)
         self.wire: list[ContainerOrders] = []
         self.serial = 0
-        self.inbox: list[Struct] = [self.host.seen()]
+        self.inbox: list[Struct] = [self.host.seen(), RedisClockRead(redis_s=0.0)]
 
     def turn(self, *, faults: bool) -> None:
         if faults and self.dice.random() < 0.3:
@@ -226,7 +228,7 @@ class World:
         self.agent = self.agent.restart()
         self.inbox = [*(e for e in kept if not isinstance(e, HostInspected)), *self.host.events]
         self.host.events = []
-        self.inbox.append(self.host.seen())
+        self.inbox += [self.host.seen(), RedisClockRead(redis_s=0.0)]
 
     def _step(self, *, fail: bool) -> None:
         effects = self.agent.logic.step(self.agent.now_s, self.inbox)

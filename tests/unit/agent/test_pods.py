@@ -91,10 +91,19 @@ def test_order_that_came_too_late_is_void_until_it_is_sent_again() -> None:
     assert delivered(agent) == [2]
 
 
-def test_order_with_an_end_is_void_before_any_clock_was_seen() -> None:
-    agent = ready()
-    agent.step(replace(orders(order(2)), until_s=1e12))
+def test_order_is_refused_while_redis_clock_is_not_known() -> None:
+    agent = Driven()
+    agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
+    agent.step(connected())
+    agent.step(orders(order(2)))
     assert delivered(agent) == []
+
+
+def test_order_without_an_expiry_is_refused() -> None:
+    agent = ready()
+    agent.step(replace(orders(order(2)), until_s=0.0), replace(creates(create("other.0")), until_s=0.0))
+    assert delivered(agent) == []
+    assert [held.container for held in agent.logic.hosted_containers()] == [POD]
 
 
 def test_container_that_was_ordered_too_late_is_not_made() -> None:
@@ -108,6 +117,7 @@ def test_order_that_a_restart_found_on_disk_waits_until_it_is_sent_again() -> No
     agent = Driven().begin()
     agent.step(creates(create()), launched(), orders(order(2)))
     agent = agent.restart()
+    agent.step(RedisClockRead(redis_s=1000.0))
     agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
     agent.step(connected())
     assert delivered(agent) == []
@@ -129,6 +139,7 @@ def test_values_of_secrets_are_handed_over_and_never_written_down() -> None:
         assert b"s3cr3t" not in b"".join(encode(row) for table in tables for row in table.values())
         assert agent.logic.tables["orders"][POD].tasks[0].env["DB"] == EnvFrom(secret="db")
         agent = agent.restart()
+        agent.step(RedisClockRead(redis_s=1000.0))
         agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
         agent.step(connected())
 
@@ -208,6 +219,7 @@ def test_finished_batch_pod_never_runs_again_in_a_later_life() -> None:
     agent.step(destroys())
     agent.step(ContainerDestroyed(container=POD, incarnation=1))
     agent = agent.restart()
+    agent.step(RedisClockRead(redis_s=1000.0))
     agent.step(HostInspected(running=()))
     agent.reports()
     agent.step(creates(create(incarnation=2)))

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.jobs import ListJobs, StartJob, StopJob
 from galaxy.model.api.sessions import ReadLogs
-from galaxy.model.messages.agent import AgentReport
-from galaxy.model.messages.pod import PodState
+from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.pod import PodOrders, PodState
 from galaxy.model.stored.job import PodPhase
 from tests.unit.appmaster.world import Faults, World, batch, service
 
@@ -226,3 +226,20 @@ def test_batch_over_a_faulty_bus_with_leaders_dying_runs_each_pod_once(seed: int
     assert world.state(job) == "finished"
     assert runs(world) == {f"{job}.{index}": 1 for index in range(5)}
     assert all(not agent.workers for agent in world.agents.values())
+
+
+def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -> None:
+    world = World()
+    world.resman.make_s = 5.0  # No AppWorker acknowledges the order yet.
+    job = world.submit(service(replica=1))
+    world.run_until(lambda: world.show(job).pods[0].agent != "", 5.0)
+    agent = world.show(job).pods[0].agent
+    sent = len(world.sends)
+    world.failover()
+    world.feed()
+    assert [send for send in world.sends[sent:] if isinstance(send.body, PodOrders)] == []
+    beat = Heartbeat(agent=agent, at_s=world.now, boot=world.agents[agent].boot)
+    world.feed(HeartbeatsRead(now_s=world.now, beats=(beat,)))
+    orders = [send.body for send in world.sends[sent:] if isinstance(send.body, PodOrders)]
+    assert [(order.agent, len(order.orders)) for order in orders] == [(agent, 1)]
+    assert orders[0].until_s > world.now

@@ -24,8 +24,8 @@ SPEC = """{"name": "web", "pod": {"tasks": [{"name": "main", "cpu": {"millicores
 
 
 def test_field_of_a_later_release_is_passed_over_between_parts() -> None:
-    text = b'{"agent":"h1","epoch":3,"novelty":{"since":2},"create":[]}'
-    assert decode(text, ContainerOrders) == ContainerOrders(agent="h1", epoch=3)
+    text = b'{"agent":"h1","epoch":3,"until_s":0,"novelty":{"since":2},"create":[]}'
+    assert decode(text, ContainerOrders) == ContainerOrders(agent="h1", epoch=3, until_s=0.0)
 
 
 def test_version_that_we_write_is_one_that_we_read() -> None:

@@ -231,6 +231,15 @@ class Cluster:
         self.deliver = self._deliver_now
         self.inbox += [agent.report(full=True) for agent in self.agents.values()]
         self.run(0.0)
+        self.read_heartbeats()
+        self.run(0.0)
+
+    def read_heartbeats(self) -> None:
+        """Have every agent that is reached beat, and ResMan read all heartbeats."""
+        for name, agent in self.agents.items():
+            if name not in self.away:
+                self.beats[name] = agent.beat(self.now_s)
+        self.inbox.append(HeartbeatsRead(now_s=self.now_s, beats=tuple(self.beats.values())))
 
     def failover(self) -> None:
         """Let another ResMan lead, from what is stored."""

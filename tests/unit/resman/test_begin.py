@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.messages.container import ContainerOrders
 from galaxy.resman.logic import ResMan
 from galaxy.resman.logic.state.state import ResManState
+from tests.unit.resman.cluster import Cluster, info
 from tests.unit.resman.test_fuzz import Story
 
 COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held")
@@ -44,3 +47,18 @@ def facts(books: ResManState) -> dict[str, Any]:
         "owed": sorted(books.owed),
         "waiting": {group for group in books.groups if books.containers.count("waiting", group)},
     }
+
+
+def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -> None:
+    cluster = Cluster(info("a1"), info("a2"))
+    cluster.agents["a1"].slow = cluster.agents["a2"].slow = True
+    cluster.order("web", 2)
+    cluster.run(0.0)
+    cluster.failover()
+    first = cluster.step([])
+    assert [send for send in first.sends if isinstance(send.body, ContainerOrders)] == []
+    beat = cluster.agents["a1"].beat(cluster.now_s)
+    second = cluster.step([HeartbeatsRead(now_s=cluster.now_s, beats=(beat,))])
+    orders = [send.body for send in second.sends if isinstance(send.body, ContainerOrders)]
+    assert [(order.agent, len(order.create)) for order in orders] == [("a1", 1)]
+    assert orders[0].until_s == beat.at_s + cluster.config.command_life_s

@@ -109,6 +109,10 @@ def hear(books: ResManState, safe: SafeMode, seen: HeartbeatsRead) -> None:
         ):
             books.ask(beat.agent)
     pulse.beat(rows, times)
+    for beat in seen.beats if books.unsent else ():
+        if beat.agent in watches and pulse.at_s(watches[beat.agent].row):
+            for key in books.unsent.pop(beat.agent, {}):
+                books.owed.restart(key, books.now_s)
     judged = pulse.judge(books.view.standing[: len(books.view)])
     known = int((books.view.standing[: len(books.view)] != Standing.DEAD).sum())
     # An agent away may be old of age, or not seen at all since this leadership began.

@@ -53,6 +53,8 @@ class Dispatch:
             row = books.containers.get(key)
             if row is None or not row.agent:
                 continue
+            if not self._until_s(row.agent):
+                books.unsent.setdefault(row.agent, {})[key] = None
             if row.state is ContainerState.ALLOCATING:
                 order = books.groups[row.group].order
                 create.setdefault(row.agent, []).append(
@@ -71,6 +73,11 @@ class Dispatch:
                 books.ask(row.agent)
         sends: list[Send] = []
         for agent in {**create, **destroy, **books.asks}:
+            if not self._until_s(agent):
+                create.pop(agent, None)
+                destroy.pop(agent, None)
+                if agent not in books.asks:
+                    continue
             sends += self._orders(agent, create.get(agent, []), destroy.get(agent, []))
         return sends
 
@@ -99,7 +106,11 @@ class Dispatch:
         return sends
 
     def _until_s(self, agent: str) -> float:
-        """Return until when, by Redis' clock, a command counts: not so long that its agent can be dead."""
+        """Return Redis' clock at which a command to ``agent`` expires: before its agent can be declared dead.
+
+        0.0 while no heartbeat of ``agent`` was read in this leadership: then it gets no command, as
+        none could be given a safe expiry. The command is sent when the heartbeat is read.
+        """
         books = self.books
         watch = books.watches.get(agent)
         at_s = 0.0 if watch is None else books.pulse.at_s(watch.row)

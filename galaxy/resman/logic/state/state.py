@@ -72,6 +72,8 @@ class ResManState:
         self._before: dict[str, AgentWatch] = {}
         """Watches that this step has stirred, as they were when it began."""
         self.owed = ResendTimers(config.resend_s, config.resend_s_max)
+        self.unsent: dict[str, dict[str, None]] = {}
+        """By agent, keys of containers whose commands wait until a heartbeat of the agent is read."""
         self.asked = AskLimiter(config.resend_s, config.resend_s_max)
         self.foreign: dict[str, str] = {}
         """Agents whose wire version we do not read, each with its boot."""
@@ -110,6 +112,7 @@ class ResManState:
         self.pulse.renumber([old_view.row(name) for name in self.agents])
         self.view = ClusterView(making_max=self.config.making_max)
         self.owed = ResendTimers(self.config.resend_s, self.config.resend_s_max)
+        self.unsent = {}
         self._versions = {group: seen for group, seen in self._versions.items() if group in self.groups}
         self._before.clear()
         for agent, boot in self._not_foreign.items():
