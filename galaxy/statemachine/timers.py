@@ -100,7 +100,7 @@ class ResendTimers:
             self._set(key, now_s, self.first_s)
 
     def restart(self, key: str, due_s: float) -> None:
-        """Make ``key``, if it is set, due at ``due_s``, and then after waits that start with the first one."""
+        """Make ``key``, if it is set, due at ``due_s``; its waits start again with the first one."""
         if key in self._timers:
             self._set(key, due_s, self.first_s)
 
