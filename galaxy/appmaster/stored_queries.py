@@ -56,7 +56,7 @@ class AppMasterService:
         self._config = config or AppMasterConfig()
         self._now_s = now_s
         self._lock = threading.Lock()
-        self._nonces = Nonces(2 * self._config.signed_s, self._config.nonces_max)
+        self._nonces = Nonces(2 * self._config.signature_ttl_s, self._config.nonces_max)
 
     def answer(self, request: Request) -> Answer | None:
         """Answer ``agent.list`` and ``cluster.status``.

@@ -85,7 +85,7 @@ class AppMaster:
         for pod in list(state.pods.values()):
             if pod.observed is not None and pod.placed:
                 self.agents.recall(pod.agent, pod.observed)
-            if pod.placed and not pods.acked(pod):
+            if pod.placed and not pods.is_acked(pod):
                 state.timers.at(("pod", pod.pod), now_s)
 
     def _mend(self) -> None:
@@ -111,7 +111,7 @@ class AppMaster:
                 if event.quotas is not None:
                     quotas.take(self.state, event.quotas)
                 for status in event.statuses:
-                    groups.take(self.state, self.agents, status)
+                    groups.on_status(self.state, self.agents, status)
             case AgentReport():
                 self._report(event)
             case HeartbeatsRead():
@@ -124,10 +124,10 @@ class AppMaster:
 
     def _report(self, report: AgentReport) -> None:
         for found in self.agents.take(report, self.state.now_s):
-            pods.observe(self.state, report.agent, found)
+            pods.on_report(self.state, report.agent, found)
         if report.full:
             for pod in self.agents.absent(report):
-                pods.vanish(self.state, report.agent, pod)
+                pods.on_missing(self.state, report.agent, pod)
 
     def _beats(self, seen: HeartbeatsRead) -> None:
         state = self.state
@@ -138,7 +138,7 @@ class AppMaster:
             for pod in state.unsent.pop(beat.agent, ()) if state.unsent else ():
                 state.pod_orders.setdefault(beat.agent, {})[pod] = None
             differs = self.agents.differs(beat, age_s, state.now_s, self.config.digest_settle_s)
-            if differs and age_s < self.config.beat_old_s:
+            if differs and age_s < self.config.heartbeat_age_max_s:
                 state.report_asks[beat.agent] = None
         # Pods that were moved away meanwhile no longer wait for this agent's heartbeat.
         state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
@@ -157,9 +157,9 @@ class AppMaster:
             quotas.due(state)
         elif kind == "pod":
             pod = state.pods.get(key)
-            if pod is None or not pod.placed or pods.acked(pod):
+            if pod is None or not pod.placed or pods.is_acked(pod):
                 state.order_backoff.reset(key)
-            elif self.agents.silent_s(pod.agent, state.now_s) > self.config.beat_old_s:
+            elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_max_s:
                 state.timers.at(("pod", key), state.now_s + self.config.resend_max_s)
             else:
                 pods.send(state, pod)
@@ -171,7 +171,7 @@ class AppMaster:
             if not touched:
                 return
             for job, changed in touched.items():
-                jobs.settle(state, self.agents, job, changed)
+                jobs.reconcile(state, self.agents, job, changed)
         for job in state.touched:
             state.timers.at(("job", job), state.now_s)
         state.touched = {}
@@ -181,7 +181,7 @@ class AppMaster:
     def _group_sends(self) -> list[Send]:
         orders = list(self.state.group_orders.values())
         told = quotas.order(self.state)
-        parts = _parts(orders, self.config.orders_per_message)
+        parts = _parts(orders, self.config.orders_per_message_max)
         return [
             Send(
                 queue=RESMAN,
@@ -200,7 +200,7 @@ class AppMaster:
         ``agent`` was read in this leadership: then it gets no order until one is.
         """
         beat_s = self.agents.beat_redis_s(agent)
-        return beat_s + self.config.order_life_s if beat_s else 0.0
+        return beat_s + self.config.order_ttl_s if beat_s else 0.0
 
     def _pod_sends(self) -> list[Send]:
         state = self.state
@@ -216,7 +216,7 @@ class AppMaster:
                 pods.build_order(state, pod) for pod in rows if pod and pod.placed and pod.agent == agent
             ]
             report = agent in state.report_asks
-            for part in _parts(orders, self.config.orders_per_message) or ([[]] if report else []):
+            for part in _parts(orders, self.config.orders_per_message_max) or ([[]] if report else []):
                 body = PodOrders(
                     agent=agent,
                     epoch=state.epoch,

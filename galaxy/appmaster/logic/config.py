@@ -18,15 +18,15 @@ class AppMasterConfig(Struct, frozen=True, kw_only=True):
     resend_first_s: float = 1.0
     resend_max_s: float = 15.0
     """Back-off of orders that nobody has acknowledged: doubling from first to max."""
-    audit_s: float = 10.0
+    group_poll_s: float = 10.0
     """How often ResMan is asked again about a group that is at rest."""
-    audit_ended_s: float = 60.0
+    group_poll_at_rest_s: float = 60.0
     """The same for a job that has finished, failed or stopped."""
     digest_settle_s: float = 2.0
     """An agent's digest is compared when nothing to or from it has moved for so long."""
-    beat_old_s: float = 30.0
+    heartbeat_age_max_s: float = 30.0
     """Nothing is sent again to an agent whose last heartbeat is older."""
-    order_life_s: float = 25.0
+    order_ttl_s: float = 25.0
     """An order is void so long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
     min_healthy_s: float = 2.0
     """How long an updated pod stays healthy without a break before it counts in a rollout."""
@@ -36,16 +36,16 @@ class AppMasterConfig(Struct, frozen=True, kw_only=True):
     """Restarts of one pod on the new revision, never healthy since, that stall a rollout."""
     stop_grace_s: float = 10.0
     """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
-    late_s: float = 300.0
+    request_late_max_s: float = 300.0
     """A change asked for with a deadline longer ago is not made: nobody waits, clocks may differ."""
     require_users: bool = False
     """Refuse what nobody signed even while there is no user; with the first user it is so anyway."""
     first_operator: str = ""
     """``USER:STORED_KEY`` of the operator to begin with when there is no user."""
-    signed_s: float = 120.0
+    signature_ttl_s: float = 120.0
     """A request is void so long after it was signed, or before; nonces are remembered twice as long."""
     nonces_max: int = 50_000
-    """Requests of one user that are remembered; more within ``signed_s`` are refused."""
+    """Requests of one user that are remembered; more within ``signature_ttl_s`` are refused."""
     audit_max: int = 5000
     revisions_max: int = 10
     events_max: int = 20
@@ -57,7 +57,7 @@ class AppMasterConfig(Struct, frozen=True, kw_only=True):
     """Jobs that have finished or failed are kept so long, and so many, before history takes them."""
     failed_on_max: int = 5
     sessions_max: int = 32
-    orders_per_message: int = 64
+    orders_per_message_max: int = 64
 
 
 def patience(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
@@ -65,4 +65,4 @@ def patience(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
 
     No order may outlive that: a host that returns would begin what has been moved meanwhile.
     """
-    return msgspec.structs.replace(config, order_life_s=ORDER_SHARE * dead_s, beat_old_s=dead_s)
+    return msgspec.structs.replace(config, order_ttl_s=ORDER_SHARE * dead_s, heartbeat_age_max_s=dead_s)

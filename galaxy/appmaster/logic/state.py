@@ -109,7 +109,7 @@ class AppMasterState:
         self._answered = _by_age(self.answers)
         self._remembered = _by_age(self.history)
         self.quotas_unacknowledged = bool(self.quotas)
-        self.nonces = Nonces(2 * self.config.signed_s, self.config.nonces_max)
+        self.nonces = Nonces(2 * self.config.signature_ttl_s, self.config.nonces_max)
         self._audited = deque(sorted(self.audit))
         self.clear_outbox()
 
@@ -218,7 +218,7 @@ class AppMasterState:
     def _forget_answers(self) -> None:
         oldest_s = self.now_s - self.config.answers_s
         # What was signed is kept until it could not be said again: or a replay would be done again.
-        surely_s = self.now_s - 2 * self.config.signed_s if self.users else self.now_s
+        surely_s = self.now_s - 2 * self.config.signature_ttl_s if self.users else self.now_s
         while self._answered and (
             (len(self._answered) > self.config.answers_max and self._answered[0][0] <= surely_s)
             or self._answered[0][0] < oldest_s

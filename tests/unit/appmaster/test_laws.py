@@ -54,23 +54,28 @@ def test_pod_pair(phase: PodPhase, event: type[PodEvent]) -> None:
         assert after is (PodPhase.DRAINING if phase is PodPhase.RUNNING else None)
     elif event is transitions.DrainCancelled:
         assert after is (PodPhase.RUNNING if phase is PodPhase.DRAINING else None)
-    elif event is transitions.SeenStopped:
+    elif event is transitions.ObservedStopped:
         assert after is (PodPhase.STOPPED if phase is PodPhase.STOPPING else None)
     elif phase is PodPhase.STOPPING:  # What ends while it stops is stopped, or done for good.
-        expected = {transitions.SeenFinished: PodPhase.FINISHED, transitions.SeenFailed: PodPhase.STOPPED}
+        expected = {
+            transitions.ObservedFinished: PodPhase.FINISHED,
+            transitions.ObservedFailed: PodPhase.STOPPED,
+        }
         assert after is expected.get(event)
     elif phase in (PodPhase.PENDING, PodPhase.STOPPED):
         assert after is None  # A report cannot start what was not ordered.
     else:
         expected = {
-            transitions.SeenUp: PodPhase.RUNNING,
-            transitions.SeenDown: PodPhase.BACKOFF,
-            transitions.SeenDeploying: PodPhase.DEPLOYING,
-            transitions.SeenFinished: PodPhase.FINISHED,
-            transitions.SeenFailed: PodPhase.FAILED,
+            transitions.ObservedUp: PodPhase.RUNNING,
+            transitions.ObservedDown: PodPhase.BACKOFF,
+            transitions.ObservedDeploying: PodPhase.DEPLOYING,
+            transitions.ObservedFinished: PodPhase.FINISHED,
+            transitions.ObservedFailed: PodPhase.FAILED,
         }
-        unchanged = expected[event] is phase or (phase is PodPhase.DRAINING and event is transitions.SeenUp)
-        final = phase is PodPhase.FAILED and event in (transitions.SeenDown, transitions.SeenFinished)
+        unchanged = expected[event] is phase or (
+            phase is PodPhase.DRAINING and event is transitions.ObservedUp
+        )
+        final = phase is PodPhase.FAILED and event in (transitions.ObservedDown, transitions.ObservedFinished)
         assert after is (None if unchanged or final else expected[event])
 
 
@@ -80,10 +85,10 @@ def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
     resting = (JobState.STOPPING, JobState.STOPPED)
     going = [each for each in LIVE if each not in (*OVER, *resting)]
     expected = {
-        transitions.RemoveAsked: (LIVE, JobState.REMOVING),
-        transitions.StopAsked: (going, JobState.STOPPING),
-        transitions.UpdateAsked: (going, JobState.UPDATING),
-        transitions.StartAsked: (resting, JobState.PENDING),
+        transitions.RemoveRequested: (LIVE, JobState.REMOVING),
+        transitions.StopRequested: (going, JobState.STOPPING),
+        transitions.UpdateRequested: (going, JobState.UPDATING),
+        transitions.StartRequested: (resting, JobState.PENDING),
         transitions.AllStopped: ((JobState.STOPPING,), JobState.STOPPED),
         transitions.AllUp: (
             (JobState.PENDING, JobState.UPDATING, JobState.STALLED, JobState.DEGRADED),
@@ -91,10 +96,10 @@ def test_job_pair(state: JobState, event: type[JobEvent]) -> None:
         ),
         transitions.SomeFailed: ((JobState.PENDING, JobState.RUNNING), JobState.DEGRADED),
         transitions.RolloutStalled: ((JobState.UPDATING,), JobState.STALLED),
-        transitions.RolloutMoved: ((JobState.STALLED,), JobState.UPDATING),
-        transitions.AllEndedWell: ((*going, *resting), JobState.FINISHED),
+        transitions.RolloutResumed: ((JobState.STALLED,), JobState.UPDATING),
+        transitions.AllFinished: ((*going, *resting), JobState.FINISHED),
         transitions.AllEndedSomeFailed: ((*going, *resting), JobState.FAILED),
-        transitions.Recovered: ((JobState.FAILED, JobState.DEGRADED), JobState.PENDING),
+        transitions.RecoverRequested: ((JobState.FAILED, JobState.DEGRADED), JobState.PENDING),
     }
     states, becomes = expected[event]
     assert after is (becomes if state in states else None)

@@ -10,7 +10,12 @@ import msgspec
 from galaxy.appmaster.logic.api import lookup, queries, sessions
 from galaxy.appmaster.logic.identity import authn, authz, quotas, secrets, users
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
-from galaxy.appmaster.logic.jobs.transitions import Recovered, StartAsked, StopAsked, UpdateAsked
+from galaxy.appmaster.logic.jobs.transitions import (
+    RecoverRequested,
+    StartRequested,
+    StopRequested,
+    UpdateRequested,
+)
 from galaxy.appmaster.logic.rollout import rollout
 from galaxy.appmaster.logic.state import AppMasterState, is_batch, revision_key
 from galaxy.errors import Conflict, GalaxyError, NotSupportedYet, SpecError, Unreachable, UsageError
@@ -79,7 +84,7 @@ def _once(state: AppMasterState, request: Request, user: UserRecord | None) -> N
         answer = Answer(key=request.key, result=result, problem=first.problem)
         state.replies.append(Reply(reply=request.reply, answer=answer))
         return
-    if state.now_s > request.deadline_s + state.config.late_s:
+    if state.now_s > request.deadline_s + state.config.request_late_max_s:
         return  # Nobody waits, and the key may have been answered and forgotten.
     if user is not None and state.answers_full:
         _reply(state, request, problem=_FULL)
@@ -189,7 +194,7 @@ def _update(state: AppMasterState, request: Request) -> Done:
     job = state.put_job(
         msgspec.structs.replace(job, revision=revision, replica=spec.deploy.replica, updated_s=state.now_s)
     )
-    job = state.apply_job_event(job, UpdateAsked)
+    job = state.apply_job_event(job, UpdateRequested)
     job = rollout.begin(state, job, origin)
     state.add_services(job)
     jobs.make_pods(state, job)
@@ -206,7 +211,7 @@ def _stop(state: AppMasterState, request: Request) -> Done:
     state.record_event(job.job, "job.stop-asked", job.job, _by(request.user).strip())
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.STOP, updated_s=state.now_s))
     job = rollout.begin(state, job, job.revision)
-    state.apply_job_event(job, StopAsked)
+    state.apply_job_event(job, StopRequested)
     state.touch(job.job)
     return Done(job=job.job, revision=job.revision)
 
@@ -218,7 +223,7 @@ def _start(state: AppMasterState, request: Request) -> Done:
         return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
     state.record_event(job.job, "job.start-asked", job.job, _by(request.user).strip())
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.RUN, updated_s=state.now_s))
-    job = groups.start(state, state.apply_job_event(job, StartAsked))
+    job = groups.request_start(state, state.apply_job_event(job, StartRequested))
     if not is_batch(job.type):
         for pod in state.job_pods(job.job):
             if pod.phase is PodPhase.FINISHED:
@@ -255,8 +260,8 @@ def _recover(state: AppMasterState, request: Request) -> Done:
     spec = state.spec(job.job, job.revision)
     count = quotas.count_of(job, job.replica) + len(gone)
     quotas.check(state, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
-    job = state.apply_job_event(job, Recovered)
-    job = groups.start(state, state.put_job(msgspec.structs.replace(job, exit_code=None)))
+    job = state.apply_job_event(job, RecoverRequested)
+    job = groups.request_start(state, state.put_job(msgspec.structs.replace(job, exit_code=None)))
     state.timers.cancel(("ended", job.job))
     for pod in rows:
         state.record_event(job.job, "pod.recover-asked", pod.pod, _by(request.user).strip())

@@ -42,10 +42,10 @@ def authenticate(users: Users, request: Request, now_s: float, config: AppMaster
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s
-    if abs(age_s) > config.signed_s:
+    if abs(age_s) > config.signature_ttl_s:
         raise Refused(
             f"the request was signed {abs(age_s):.0f} s {'ago' if age_s > 0 else 'from now'}",
-            details=[f"{config.signed_s:.0f} s at most: an old one may be a replay, or clocks differ"],
+            details=[f"{config.signature_ttl_s:.0f} s at most: an old one may be a replay, or clocks differ"],
             hint="the same again, or look at the clocks of Redis' and AppMaster's hosts",
         )
     return user

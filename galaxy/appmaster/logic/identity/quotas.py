@@ -115,7 +115,7 @@ def take(state: AppMasterState, ack: QuotaAck) -> None:
         state.quotas_unacknowledged = False
         state.group_backoff.reset(_TIMER)
         state.timers.cancel((_TIMER, _TIMER))
-        state.timers.at((_TIMER, _TIMER), state.now_s + state.config.audit_ended_s)
+        state.timers.at((_TIMER, _TIMER), state.now_s + state.config.group_poll_at_rest_s)
         lifted = [key for key in state.quotas if state.quotas[key].ceiling == _UNLIMITED]
         for key in lifted if len(lifted) < len(state.quotas) else lifted[1:]:
             state.quotas.drop(key)

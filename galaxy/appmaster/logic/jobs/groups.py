@@ -15,7 +15,7 @@ _GONE = (ContainerState.PENDING, ContainerState.DESTROYING, ContainerState.GONE)
 _AT_REST = (*OVER, JobState.STOPPED)
 
 
-def acked(state: AppMasterState, job: JobRecord) -> bool:
+def is_acked(state: AppMasterState, job: JobRecord) -> bool:
     """Whether ResMan has obeyed the last order for the job's group, in this leadership."""
     return state.acked_serials.get(job.job, -1) >= job.serial
 
@@ -25,7 +25,9 @@ def is_released(job: JobRecord, pod: PodRecord) -> bool:
     return job.group_remove or pod.index >= job.group_replicas or pod.index in job.group_release
 
 
-def settle(state: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]) -> JobRecord:
+def reconcile(
+    state: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]
+) -> JobRecord:
     """Ask ResMan for the containers that the job needs, if that is not what it was last asked for."""
     replicas, release, remove = _wanted(state, job, rows)
     if (replicas, release, remove) != (
@@ -45,14 +47,14 @@ def settle(state: AppMasterState, agents: AgentReports, job: JobRecord, rows: li
         state.group_backoff.reset(job.job)
         state.timers.cancel(("group", job.job))
         send(state, job)
-    if acked(state, job) and job.desired is not DesiredState.REMOVE:  # History wants to know them all.
+    if is_acked(state, job) and job.desired is not DesiredState.REMOVE:  # History wants to know them all.
         for pod in rows:
             if pod.index >= job.replica and not pod.placed and is_released(job, pod):
                 job = _drop(state, agents, job, pod)
     return job
 
 
-def start(state: AppMasterState, job: JobRecord) -> JobRecord:
+def request_start(state: AppMasterState, job: JobRecord) -> JobRecord:
     """Tell ResMan that the owner asked for a start: what failed before holds nothing back any more."""
     if not job.serial:
         return job  # Nothing was ever asked of ResMan.
@@ -66,9 +68,9 @@ def start(state: AppMasterState, job: JobRecord) -> JobRecord:
 def send(state: AppMasterState, job: JobRecord) -> None:
     """Owe ResMan the group's present order: soon again until it is acknowledged, then now and then."""
     state.group_orders[job.job] = build_order(state, job)
-    if acked(state, job):
+    if is_acked(state, job):
         config = state.config
-        audit_s = config.audit_ended_s if job.state in _AT_REST else config.audit_s
+        audit_s = config.group_poll_at_rest_s if job.state in _AT_REST else config.group_poll_s
         state.timers.at(("group", job.job), state.now_s + audit_s)
     else:
         state.timers.at(("group", job.job), state.now_s + state.group_backoff.next_s(job.job))
@@ -76,7 +78,7 @@ def send(state: AppMasterState, job: JobRecord) -> None:
 
 def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
     """Return the order that the job's record stands for, and how much was heard of the group."""
-    seen = state.group_versions.get(job.job, (0, 0)) if acked(state, job) else (0, 0)
+    seen = state.group_versions.get(job.job, (0, 0)) if is_acked(state, job) else (0, 0)
     return GroupOrder(
         group=job.job,
         epoch=state.epoch,
@@ -94,7 +96,7 @@ def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
     )
 
 
-def take(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
+def on_status(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
     """Take in what ResMan says of a group; nothing of it is older than what the slots' lives tell."""
     job = state.jobs.get(status.group)
     if job is None:
@@ -103,17 +105,17 @@ def take(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> No
         state.group_versions.pop(job.job, None)
         if job.group_remove:
             _end(state, agents, job)
-        elif acked(state, job):
+        elif is_acked(state, job):
             # It had the group and has it no more: say again what is wanted.
             state.acked_serials.pop(job.job, None)
             state.timers.cancel(("group", job.job))
             send(state, job)
         return
-    if status.serial >= job.serial and not acked(state, job):
+    if status.serial >= job.serial and not is_acked(state, job):
         state.acked_serials[job.job] = status.serial
         state.group_backoff.reset(job.job)
         state.timers.cancel(("group", job.job))
-        state.timers.at(("group", job.job), state.now_s + state.config.audit_s)
+        state.timers.at(("group", job.job), state.now_s + state.config.group_poll_s)
         state.touch(job.job)
     if not _is_news(state, status):
         return
@@ -147,7 +149,7 @@ def _wanted(
 ) -> tuple[int, tuple[int, ...], bool]:
     """Return replicas, released slots and removal, as the pods' states allow."""
     if job.desired is DesiredState.REMOVE:
-        if job.group_remove or all(pods.quiet(state, job, pod) for pod in rows):
+        if job.group_remove or all(pods.is_down(state, job, pod) for pod in rows):
             return 0, (), True
         return job.group_replicas, job.group_release, False
     over = job.state in OVER
@@ -155,11 +157,11 @@ def _wanted(
     replicas = job.replica
     for pod in rows:
         if pod.index >= job.replica:
-            if pods.quiet(state, job, pod):
+            if pods.is_down(state, job, pod):
                 release.append(pod.index)
             else:
                 replicas = max(replicas, pod.index + 1)
-        elif pods.ended(job, pod) and (over or is_batch(job.type)):
+        elif pods.is_over(job, pod) and (over or is_batch(job.type)):
             release.append(pod.index)
     return replicas, tuple(index for index in release if index < replicas), False
 
@@ -173,16 +175,16 @@ def _take_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, jo
         if pod.placed:
             _gone(state, agents, pod, slot.reason)
             pod = state.pods[pod.pod]
-        waits = slot.state is ContainerState.PENDING and not pods.ended(job, pod)
+        waits = slot.state is ContainerState.PENDING and not pods.is_over(job, pod)
         pods.write(state, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
         return
-    if pods.ended(job, pod):
+    if pods.is_over(job, pod):
         return  # A new life of a slot that is given back: nothing runs there, nobody looks there.
     facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
             _gone(state, agents, pod, slot.reason)
-        pods.place(state, state.pods[pod.pod], slot.agent, slot.incarnation, **facts)
+        pods.on_placed(state, state.pods[pod.pod], slot.agent, slot.incarnation, **facts)
     else:
         pods.write(state, pod, **facts)
 
@@ -190,7 +192,7 @@ def _take_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, jo
 def _gone(state: AppMasterState, agents: AgentReports, pod: PodRecord, reason: Reason | None = None) -> None:
     if pod.placed:
         agents.forget(pod.agent, pod.pod)
-        pods.lose(state, pod, reason)
+        pods.on_lost(state, pod, reason)
     state.touch(pod.job)
 
 

@@ -10,10 +10,10 @@ from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.jobs import groups, pods
 from galaxy.appmaster.logic.jobs.transitions import (
     AllEndedSomeFailed,
-    AllEndedWell,
+    AllFinished,
     AllStopped,
     AllUp,
-    RemoveAsked,
+    RemoveRequested,
     SomeFailed,
 )
 from galaxy.appmaster.logic.rollout import rollout
@@ -22,7 +22,9 @@ from galaxy.ids import pod_id
 from galaxy.model.stored.job import OVER, DesiredState, JobRecord, JobState, PodPhase, PodRecord
 
 
-def settle(state: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None) -> None:
+def reconcile(
+    state: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None
+) -> None:
     """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again.
 
     ``changed`` are the pods to look at; None is all of them.
@@ -34,10 +36,10 @@ def settle(state: AppMasterState, agents: AgentReports, job_id: str, changed: It
     for key in state.pods.where("job", job_id) if changed is None else tuple(changed):
         pod = state.pods.get(key)
         if pod is not None:
-            pods.settle(state, job, pod)
+            pods.reconcile(state, job, pod)
     if changed is None or not _is_plain(state, job):
-        job = groups.settle(state, agents, job, state.job_pods(job_id))
-        _conclude(state, job)
+        job = groups.reconcile(state, agents, job, state.job_pods(job_id))
+        _update_state(state, job)
 
 
 def _is_plain(state: AppMasterState, job: JobRecord) -> bool:
@@ -71,7 +73,7 @@ def make_pods(state: AppMasterState, job: JobRecord) -> None:
 def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
     """Begin to remove ``job``: what runs of it is drained and stopped first."""
     ended = job.state
-    job = state.apply_job_event(job, RemoveAsked)
+    job = state.apply_job_event(job, RemoveRequested)
     state.timers.cancel(("ended", job.job))
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.REMOVE, rollout=None, ended=ended))
     state.remove_services(job.job)
@@ -84,26 +86,26 @@ def is_settled(state: AppMasterState, job: JobRecord) -> bool:
     if job.state in OVER:
         return all(not pod.placed for pod in state.job_pods(job.job))
     staying_only = state.pods.count("job", job.job) == job.replica
-    if not groups.acked(state, job) or job.rollout is not None or not staying_only:
+    if not groups.is_acked(state, job) or job.rollout is not None or not staying_only:
         return False
     if job.state is JobState.STOPPED:
         return True
     return job.state is JobState.RUNNING and _all_up(job, state.job_pods(job.job))
 
 
-def _conclude(state: AppMasterState, job: JobRecord) -> None:
+def _update_state(state: AppMasterState, job: JobRecord) -> None:
     """Let follow what the pods' phases add up to."""
     if job.desired is DesiredState.REMOVE or job.state in OVER:
         return
     rows = [pod for pod in state.job_pods(job.job) if pod.index < job.replica]
-    if rows and all(pods.ended(job, pod) for pod in rows):
+    if rows and all(pods.is_over(job, pod) for pod in rows):
         _end(state, job, rows)
     elif job.desired is DesiredState.STOP:
         staying_only = state.pods.count("job", job.job) == job.replica
-        if staying_only and all(pods.quiet(state, job, pod) for pod in rows):
+        if staying_only and all(pods.is_down(state, job, pod) for pod in rows):
             state.apply_job_event(job, AllStopped)
     elif job.rollout is None:
-        late = [pod for pod in rows if not (pods.ended(job, pod) or _runs(job, pod))]
+        late = [pod for pod in rows if not (pods.is_over(job, pod) or _runs(job, pod))]
         if not late:
             state.apply_job_event(job, AllUp)
         elif not is_batch(job.type) and all(_failed(pod) for pod in late):
@@ -115,7 +117,7 @@ def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
     code = _exit_code(failed) if is_batch(job.type) else 0
     job = state.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
     text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
-    job = state.apply_job_event(job, AllEndedSomeFailed if failed else AllEndedWell, text)
+    job = state.apply_job_event(job, AllEndedSomeFailed if failed else AllFinished, text)
     state.touch(job.job)
     expire(state, job)
 
@@ -145,14 +147,14 @@ def _exit_code(failed: list[PodRecord]) -> int:
 
 
 def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
-    return all(pods.ended(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
+    return all(pods.is_over(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
 
 
 def _failed(pod: PodRecord) -> bool:
     """Whether ``pod`` has failed for good, and nobody asked for it anew."""
-    return pod.phase is PodPhase.FAILED and pods.acked(pod) and not pod.recover
+    return pod.phase is PodPhase.FAILED and pods.is_acked(pod) and not pod.recover
 
 
 def _runs(job: JobRecord, pod: PodRecord) -> bool:
     """Whether the programs of ``pod`` are up, as the job's revision wants them; healthy is more."""
-    return pod.phase is PodPhase.RUNNING and pod.revision == job.revision and pods.acked(pod)
+    return pod.phase is PodPhase.RUNNING and pod.revision == job.revision and pods.is_acked(pod)

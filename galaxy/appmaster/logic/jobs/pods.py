@@ -11,14 +11,14 @@ from galaxy.appmaster.logic.jobs.transitions import (
     ContainerLost,
     DrainBegan,
     DrainCancelled,
+    ObservedDeploying,
+    ObservedDown,
+    ObservedFailed,
+    ObservedFinished,
+    ObservedStopped,
+    ObservedUp,
     PodEvent,
     RunOrdered,
-    SeenDeploying,
-    SeenDown,
-    SeenFailed,
-    SeenFinished,
-    SeenStopped,
-    SeenUp,
     StopOrdered,
 )
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
@@ -28,14 +28,14 @@ from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
 
 SEEN: dict[PodState, type[PodEvent]] = {
-    PodState.PENDING: SeenDeploying,
-    PodState.DEPLOYING: SeenDeploying,
-    PodState.STOPPING: SeenDeploying,
-    PodState.RUNNING: SeenUp,
-    PodState.BACKOFF: SeenDown,
-    PodState.STOPPED: SeenStopped,
-    PodState.FINISHED: SeenFinished,
-    PodState.FAILED: SeenFailed,
+    PodState.PENDING: ObservedDeploying,
+    PodState.DEPLOYING: ObservedDeploying,
+    PodState.STOPPING: ObservedDeploying,
+    PodState.RUNNING: ObservedUp,
+    PodState.BACKOFF: ObservedDown,
+    PodState.STOPPED: ObservedStopped,
+    PodState.FINISHED: ObservedFinished,
+    PodState.FAILED: ObservedFailed,
 }
 """What a report means for a pod that shall run."""
 
@@ -45,24 +45,24 @@ SEEN_AT_REST: dict[PodState, type[PodEvent]] = {
 """What a report means for a pod that shall not run: anything else is still on its way down."""
 
 
-def wants_run(job: JobRecord, pod: PodRecord) -> bool:
+def should_run(job: JobRecord, pod: PodRecord) -> bool:
     """Whether ``pod`` shall run, as its owner wishes."""
     return job.desired is DesiredState.RUN and pod.index < job.replica
 
 
-def leaves(job: JobRecord, pod: PodRecord) -> bool:
+def is_leaving(job: JobRecord, pod: PodRecord) -> bool:
     """Whether ``pod`` shall be no more."""
     return job.desired is DesiredState.REMOVE or pod.index >= job.replica
 
 
-def ended(job: JobRecord, pod: PodRecord) -> bool:
+def is_over(job: JobRecord, pod: PodRecord) -> bool:
     """Whether ``pod`` has come to its end for good: finished, or a batch pod that failed."""
     return not pod.recover and (
         pod.phase is PodPhase.FINISHED or (pod.phase is PodPhase.FAILED and is_batch(job.type))
     )
 
 
-def acked(pod: PodRecord) -> bool:
+def is_acked(pod: PodRecord) -> bool:
     """Whether the last order was obeyed where the pod lives now."""
     return (
         pod.observed is not None
@@ -71,14 +71,14 @@ def acked(pod: PodRecord) -> bool:
     )
 
 
-def quiet(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
+def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     """Whether nothing of ``pod`` runs any more, or it has been stopping for too long."""
     if not pod.placed or pod.ordered_incarnation != pod.incarnation:
         return True
     if pod.phase in (PodPhase.STOPPED, PodPhase.FINISHED):
         return True
     if pod.phase is PodPhase.FAILED:
-        return ended(job, pod)
+        return is_over(job, pod)
     if pod.phase is not PodPhase.STOPPING:
         return False
     overdue_s = pod.since_s + _stop_timeout(state, job) + state.config.stop_grace_s
@@ -99,7 +99,7 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
         and observed.state is PodState.RUNNING
         and observed.healthy
     )
-    healthy_s = (state.now_s if pod.healthy_s is None else pod.healthy_s) if up and acked(pod) else None
+    healthy_s = (state.now_s if pod.healthy_s is None else pod.healthy_s) if up and is_acked(pod) else None
     drain_s = pod.drain_s if pod.phase is PodPhase.DRAINING else None
     pod = msgspec.structs.replace(pod, up=up, healthy_s=healthy_s, drain_s=drain_s)
     state.put_pod(pod)
@@ -110,7 +110,7 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
 # ---- what is observed
 
 
-def observe(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
+def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
     """Take in what an agent reports of a pod; echoes of other lives and earlier orders are stale."""
     pod = state.pods.get(observed.pod)
     if pod is None or not pod.placed or agent != pod.agent or observed.incarnation != pod.incarnation:
@@ -140,34 +140,34 @@ def observe(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
     if pod.phase is PodPhase.FINISHED:
         pod = msgspec.structs.replace(pod, recover=False)
     pod = write(state, pod)
-    if acked(pod):
+    if is_acked(pod):
         state.timers.cancel(("pod", pod.pod))
         state.order_backoff.reset(pod.pod)
 
 
-def vanish(state: AppMasterState, agent: str, pod_id: str) -> None:
+def on_missing(state: AppMasterState, agent: str, pod_id: str) -> None:
     """An agent's full report leaves out a pod that it had: ask for it anew; ResMan heals the place."""
     pod = state.pods.get(pod_id)
     if pod is None or not pod.placed or pod.agent != agent or pod.observed is None:
         return
-    if ended(state.jobs[pod.job], pod):
+    if is_over(state.jobs[pod.job], pod):
         return
     carried = pod.restarts + _restarts(pod.observed)
-    pod = state.apply_pod_event(pod, SeenDeploying)
+    pod = state.apply_pod_event(pod, ObservedDeploying)
     write(state, pod, observed=None, restarts=carried)
     send(state, pod)
 
 
-def place(state: AppMasterState, pod: PodRecord, agent: str, incarnation: int, **facts: Any) -> PodRecord:
+def on_placed(state: AppMasterState, pod: PodRecord, agent: str, incarnation: int, **facts: Any) -> PodRecord:
     """A container for ``pod`` is there or on its way: another life of it begins."""
-    pod = lose(state, pod)
+    pod = on_lost(state, pod)
     state.record_event(pod.job, "pod.placed", pod.pod, f"on {agent}, incarnation {incarnation}")
     return write(
         state, pod, placed=True, agent=agent, incarnation=incarnation, healthy_s=None, reason=None, **facts
     )
 
 
-def lose(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) -> PodRecord:
+def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) -> PodRecord:
     """The container of ``pod``, if it had one, is gone; its agent is remembered for the logs."""
     if not pod.placed:
         return pod
@@ -175,10 +175,10 @@ def lose(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) ->
     state.order_backoff.reset(pod.pod)
     state.usage.pop(pod.pod, None)
     job = state.jobs[pod.job]
-    if ended(job, pod):
+    if is_over(job, pod):
         return write(state, pod, placed=False)
     carried = pod.restarts + (_restarts(pod.observed) if pod.observed else 0)
-    if not leaves(job, pod):
+    if not is_leaving(job, pod):
         told = f": {reason.message}" if reason and reason.message else ""
         state.record_event(pod.job, "pod.lost", pod.pod, f"its container on {pod.agent} is gone{told}")
     pod = state.apply_pod_event(pod, ContainerLost)
@@ -188,13 +188,13 @@ def lose(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) ->
 # ---- what is wanted
 
 
-def settle(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
+def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
     """Bring ``pod`` closer to what it shall be: drain, order, or nothing."""
-    if not pod.placed or ended(job, pod):
+    if not pod.placed or is_over(job, pod):
         return
-    run = wants_run(job, pod)
+    run = should_run(job, pod)
     if pod.ordered_incarnation != pod.incarnation:
-        if not leaves(job, pod):
+        if not is_leaving(job, pod):
             _order(state, pod, run=run, revision=pod.target, deep=True, redeploy=False)
         return
     if pod.phase is PodPhase.PENDING:

@@ -37,27 +37,27 @@ class ContainerLost(PodEvent):
     """Its container, or the host of it, is gone; another life of the slot follows."""
 
 
-class SeenDeploying(PodEvent):
+class ObservedDeploying(PodEvent):
     """Its programs are on their way up."""
 
 
-class SeenUp(PodEvent):
+class ObservedUp(PodEvent):
     """Its programs are up."""
 
 
-class SeenDown(PodEvent):
+class ObservedDown(PodEvent):
     """A program of it ended and waits for its restart."""
 
 
-class SeenStopped(PodEvent):
+class ObservedStopped(PodEvent):
     """Its programs are stopped as ordered."""
 
 
-class SeenFinished(PodEvent):
+class ObservedFinished(PodEvent):
     """Its programs all ended with exit code 0, for good."""
 
 
-class SeenFailed(PodEvent):
+class ObservedFailed(PodEvent):
     """A program of it failed for good."""
 
 
@@ -67,47 +67,47 @@ POD_TRANSITIONS: Final = TransitionTable(
     {
         (_P.PENDING, RunOrdered): _P.DEPLOYING,
         (_P.PENDING, StopOrdered): _P.STOPPING,
-        (_P.DEPLOYING, SeenUp): _P.RUNNING,
-        (_P.DEPLOYING, SeenDown): _P.BACKOFF,
-        (_P.DEPLOYING, SeenFinished): _P.FINISHED,
-        (_P.DEPLOYING, SeenFailed): _P.FAILED,
+        (_P.DEPLOYING, ObservedUp): _P.RUNNING,
+        (_P.DEPLOYING, ObservedDown): _P.BACKOFF,
+        (_P.DEPLOYING, ObservedFinished): _P.FINISHED,
+        (_P.DEPLOYING, ObservedFailed): _P.FAILED,
         (_P.DEPLOYING, RunOrdered): _P.DEPLOYING,
         (_P.DEPLOYING, StopOrdered): _P.STOPPING,
         (_P.DEPLOYING, ContainerLost): _P.PENDING,
-        (_P.RUNNING, SeenDeploying): _P.DEPLOYING,
-        (_P.RUNNING, SeenDown): _P.BACKOFF,
-        (_P.RUNNING, SeenFinished): _P.FINISHED,
-        (_P.RUNNING, SeenFailed): _P.FAILED,
+        (_P.RUNNING, ObservedDeploying): _P.DEPLOYING,
+        (_P.RUNNING, ObservedDown): _P.BACKOFF,
+        (_P.RUNNING, ObservedFinished): _P.FINISHED,
+        (_P.RUNNING, ObservedFailed): _P.FAILED,
         (_P.RUNNING, DrainBegan): _P.DRAINING,
         (_P.RUNNING, RunOrdered): _P.DEPLOYING,
         (_P.RUNNING, StopOrdered): _P.STOPPING,
         (_P.RUNNING, ContainerLost): _P.PENDING,
-        (_P.BACKOFF, SeenDeploying): _P.DEPLOYING,
-        (_P.BACKOFF, SeenUp): _P.RUNNING,
-        (_P.BACKOFF, SeenFinished): _P.FINISHED,
-        (_P.BACKOFF, SeenFailed): _P.FAILED,
+        (_P.BACKOFF, ObservedDeploying): _P.DEPLOYING,
+        (_P.BACKOFF, ObservedUp): _P.RUNNING,
+        (_P.BACKOFF, ObservedFinished): _P.FINISHED,
+        (_P.BACKOFF, ObservedFailed): _P.FAILED,
         (_P.BACKOFF, RunOrdered): _P.DEPLOYING,
         (_P.BACKOFF, StopOrdered): _P.STOPPING,
         (_P.BACKOFF, ContainerLost): _P.PENDING,
         (_P.DRAINING, DrainCancelled): _P.RUNNING,
-        (_P.DRAINING, SeenDeploying): _P.DEPLOYING,
-        (_P.DRAINING, SeenDown): _P.BACKOFF,
-        (_P.DRAINING, SeenFinished): _P.FINISHED,
-        (_P.DRAINING, SeenFailed): _P.FAILED,
+        (_P.DRAINING, ObservedDeploying): _P.DEPLOYING,
+        (_P.DRAINING, ObservedDown): _P.BACKOFF,
+        (_P.DRAINING, ObservedFinished): _P.FINISHED,
+        (_P.DRAINING, ObservedFailed): _P.FAILED,
         (_P.DRAINING, RunOrdered): _P.DEPLOYING,
         (_P.DRAINING, StopOrdered): _P.STOPPING,
         (_P.DRAINING, ContainerLost): _P.PENDING,
-        (_P.STOPPING, SeenStopped): _P.STOPPED,
-        (_P.STOPPING, SeenFinished): _P.FINISHED,
-        (_P.STOPPING, SeenFailed): _P.STOPPED,
+        (_P.STOPPING, ObservedStopped): _P.STOPPED,
+        (_P.STOPPING, ObservedFinished): _P.FINISHED,
+        (_P.STOPPING, ObservedFailed): _P.STOPPED,
         (_P.STOPPING, RunOrdered): _P.DEPLOYING,
         (_P.STOPPING, StopOrdered): _P.STOPPING,
         (_P.STOPPING, ContainerLost): _P.PENDING,
         (_P.STOPPED, RunOrdered): _P.DEPLOYING,
         (_P.STOPPED, StopOrdered): _P.STOPPING,
         (_P.STOPPED, ContainerLost): _P.PENDING,
-        (_P.FAILED, SeenUp): _P.RUNNING,
-        (_P.FAILED, SeenDeploying): _P.DEPLOYING,
+        (_P.FAILED, ObservedUp): _P.RUNNING,
+        (_P.FAILED, ObservedDeploying): _P.DEPLOYING,
         (_P.FAILED, RunOrdered): _P.DEPLOYING,
         (_P.FAILED, StopOrdered): _P.STOPPING,
         (_P.FAILED, ContainerLost): _P.PENDING,
@@ -129,7 +129,7 @@ class SomeFailed(JobEvent):
     """Pods of a service have failed for good; all the others are up."""
 
 
-class UpdateAsked(JobEvent):
+class UpdateRequested(JobEvent):
     """There is a new revision."""
 
 
@@ -137,11 +137,11 @@ class RolloutStalled(JobEvent):
     """The new revision fails: no further pod is taken."""
 
 
-class RolloutMoved(JobEvent):
+class RolloutResumed(JobEvent):
     """What stalled the rollout is over."""
 
 
-class StopAsked(JobEvent):
+class StopRequested(JobEvent):
     """Its owner wants its programs stopped and its containers kept."""
 
 
@@ -149,11 +149,11 @@ class AllStopped(JobEvent):
     """Nothing of it runs any more."""
 
 
-class StartAsked(JobEvent):
+class StartRequested(JobEvent):
     """Its owner wants it to run again."""
 
 
-class AllEndedWell(JobEvent):
+class AllFinished(JobEvent):
     """Every pod is finished."""
 
 
@@ -161,11 +161,11 @@ class AllEndedSomeFailed(JobEvent):
     """Every pod has ended for good, and at least one failed."""
 
 
-class Recovered(JobEvent):
+class RecoverRequested(JobEvent):
     """A pod that had failed is deployed anew."""
 
 
-class RemoveAsked(JobEvent):
+class RemoveRequested(JobEvent):
     """Its owner wants it gone."""
 
 
@@ -175,50 +175,50 @@ JOB_TRANSITIONS: Final = TransitionTable(
     {
         (_J.PENDING, AllUp): _J.RUNNING,
         (_J.PENDING, SomeFailed): _J.DEGRADED,
-        (_J.PENDING, UpdateAsked): _J.UPDATING,
-        (_J.PENDING, StopAsked): _J.STOPPING,
-        (_J.PENDING, AllEndedWell): _J.FINISHED,
+        (_J.PENDING, UpdateRequested): _J.UPDATING,
+        (_J.PENDING, StopRequested): _J.STOPPING,
+        (_J.PENDING, AllFinished): _J.FINISHED,
         (_J.PENDING, AllEndedSomeFailed): _J.FAILED,
-        (_J.PENDING, RemoveAsked): _J.REMOVING,
-        (_J.RUNNING, UpdateAsked): _J.UPDATING,
-        (_J.RUNNING, StopAsked): _J.STOPPING,
-        (_J.RUNNING, AllEndedWell): _J.FINISHED,
+        (_J.PENDING, RemoveRequested): _J.REMOVING,
+        (_J.RUNNING, UpdateRequested): _J.UPDATING,
+        (_J.RUNNING, StopRequested): _J.STOPPING,
+        (_J.RUNNING, AllFinished): _J.FINISHED,
         (_J.RUNNING, AllEndedSomeFailed): _J.FAILED,
-        (_J.RUNNING, RemoveAsked): _J.REMOVING,
+        (_J.RUNNING, RemoveRequested): _J.REMOVING,
         (_J.RUNNING, SomeFailed): _J.DEGRADED,
         (_J.DEGRADED, AllUp): _J.RUNNING,
-        (_J.DEGRADED, Recovered): _J.PENDING,
-        (_J.DEGRADED, UpdateAsked): _J.UPDATING,
-        (_J.DEGRADED, StopAsked): _J.STOPPING,
-        (_J.DEGRADED, AllEndedWell): _J.FINISHED,
+        (_J.DEGRADED, RecoverRequested): _J.PENDING,
+        (_J.DEGRADED, UpdateRequested): _J.UPDATING,
+        (_J.DEGRADED, StopRequested): _J.STOPPING,
+        (_J.DEGRADED, AllFinished): _J.FINISHED,
         (_J.DEGRADED, AllEndedSomeFailed): _J.FAILED,
-        (_J.DEGRADED, RemoveAsked): _J.REMOVING,
+        (_J.DEGRADED, RemoveRequested): _J.REMOVING,
         (_J.UPDATING, AllUp): _J.RUNNING,
-        (_J.UPDATING, UpdateAsked): _J.UPDATING,
+        (_J.UPDATING, UpdateRequested): _J.UPDATING,
         (_J.UPDATING, RolloutStalled): _J.STALLED,
-        (_J.UPDATING, StopAsked): _J.STOPPING,
-        (_J.UPDATING, AllEndedWell): _J.FINISHED,
+        (_J.UPDATING, StopRequested): _J.STOPPING,
+        (_J.UPDATING, AllFinished): _J.FINISHED,
         (_J.UPDATING, AllEndedSomeFailed): _J.FAILED,
-        (_J.UPDATING, RemoveAsked): _J.REMOVING,
+        (_J.UPDATING, RemoveRequested): _J.REMOVING,
         (_J.STALLED, AllUp): _J.RUNNING,
-        (_J.STALLED, UpdateAsked): _J.UPDATING,
-        (_J.STALLED, RolloutMoved): _J.UPDATING,
-        (_J.STALLED, StopAsked): _J.STOPPING,
-        (_J.STALLED, AllEndedWell): _J.FINISHED,
+        (_J.STALLED, UpdateRequested): _J.UPDATING,
+        (_J.STALLED, RolloutResumed): _J.UPDATING,
+        (_J.STALLED, StopRequested): _J.STOPPING,
+        (_J.STALLED, AllFinished): _J.FINISHED,
         (_J.STALLED, AllEndedSomeFailed): _J.FAILED,
-        (_J.STALLED, RemoveAsked): _J.REMOVING,
+        (_J.STALLED, RemoveRequested): _J.REMOVING,
         (_J.STOPPING, AllStopped): _J.STOPPED,
-        (_J.STOPPING, StartAsked): _J.PENDING,
-        (_J.STOPPING, AllEndedWell): _J.FINISHED,
+        (_J.STOPPING, StartRequested): _J.PENDING,
+        (_J.STOPPING, AllFinished): _J.FINISHED,
         (_J.STOPPING, AllEndedSomeFailed): _J.FAILED,
-        (_J.STOPPING, RemoveAsked): _J.REMOVING,
-        (_J.STOPPED, StartAsked): _J.PENDING,
-        (_J.STOPPED, AllEndedWell): _J.FINISHED,
+        (_J.STOPPING, RemoveRequested): _J.REMOVING,
+        (_J.STOPPED, StartRequested): _J.PENDING,
+        (_J.STOPPED, AllFinished): _J.FINISHED,
         (_J.STOPPED, AllEndedSomeFailed): _J.FAILED,
-        (_J.STOPPED, RemoveAsked): _J.REMOVING,
-        (_J.FINISHED, RemoveAsked): _J.REMOVING,
-        (_J.FAILED, Recovered): _J.PENDING,
-        (_J.FAILED, RemoveAsked): _J.REMOVING,
+        (_J.STOPPED, RemoveRequested): _J.REMOVING,
+        (_J.FINISHED, RemoveRequested): _J.REMOVING,
+        (_J.FAILED, RecoverRequested): _J.PENDING,
+        (_J.FAILED, RemoveRequested): _J.REMOVING,
     }
 )
 """``removing`` has no way back: what follows is history."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from galaxy.appmaster.logic.jobs import pods
-from galaxy.appmaster.logic.jobs.transitions import RolloutMoved, RolloutStalled
+from galaxy.appmaster.logic.jobs.transitions import RolloutResumed, RolloutStalled
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState, is_batch
 from galaxy.model.messages.container import Reason
@@ -64,7 +64,7 @@ def advance(state: AppMasterState, job: JobRecord) -> JobRecord:
 
 def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     """Whether ``pod`` is where the rollout wants it, and proved it for ``min_healthy_s``."""
-    if pods.ended(job, pod) and is_batch(job.type):
+    if pods.is_over(job, pod) and is_batch(job.type):
         return True
     if pod.target != job.revision or pod.revision != job.revision or pod.healthy_s is None:
         return False
@@ -107,7 +107,7 @@ def _note(state: AppMasterState, job: JobRecord, rollout: Rollout, stalled: Reas
     if stalled is not None and was is None:
         return state.apply_job_event(job, RolloutStalled, stalled.message)
     if stalled is None and was is not None:
-        return state.apply_job_event(job, RolloutMoved)
+        return state.apply_job_event(job, RolloutResumed)
     return job
 
 
@@ -134,7 +134,7 @@ def _take(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
 
 
 def _holds_slot(state: AppMasterState, job: JobRecord, pod: PodRecord, interval_s: float) -> bool:
-    if not pod.placed or (pods.ended(job, pod) and is_batch(job.type)):
+    if not pod.placed or (pods.is_over(job, pod) and is_batch(job.type)):
         return False
     if pod.healthy_s is None or pod.revision != job.revision:
         return True
