@@ -19,7 +19,7 @@ from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.inventory import UsageSampler, describe, inventory, kernel_boot
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.events import RedisClockRead
-from galaxy.agent.logic.records import HostedPhase, container_key
+from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.loop import AgentLoop
 from galaxy.agent.packages.cache import Packages
 from galaxy.agent.report_publisher import ReportPublisher
@@ -30,6 +30,7 @@ from galaxy.container.kernel.uid_ranges import claim, hold, sweep
 from galaxy.container.launcher.plan import FULL
 from galaxy.container.runtime import Runtime
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
+from galaxy.ids import container_key
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.container import ContainerOrders

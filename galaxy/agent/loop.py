@@ -40,7 +40,7 @@ from galaxy.agent.logic.events import (
     ShutdownRequested,
     WorkerReported,
 )
-from galaxy.agent.logic.records import HostedContainer, HostedPhase, container_key
+from galaxy.agent.logic.records import HostedContainer, HostedPhase
 from galaxy.agent.packages.cache import Packages
 from galaxy.agent.report_publisher import ReportPublisher
 from galaxy.agent.sessions.exec_session import Sink
@@ -48,6 +48,7 @@ from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Event, Runtime
 from galaxy.errors import GalaxyError, HostError
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.worker import Exec, ToWorker

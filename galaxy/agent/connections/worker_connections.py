@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from galaxy.agent.connections.worker_connection import WorkerConnection, WorkerConnectionBroken
 from galaxy.agent.logic.events import WorkerConnected, WorkerLost, WorkerReported
-from galaxy.agent.logic.records import container_key
 from galaxy.agent.packages.cache import Asked, Fetched, Packages
 from galaxy.errors import BadMessage
+from galaxy.ids import container_key
 from galaxy.model.base import Struct, check_wire
 from galaxy.model.messages.pod import PodOrder
 from galaxy.model.messages.worker import (

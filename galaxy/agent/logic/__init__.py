@@ -1,4 +1,4 @@
-"""The agent's decisions: pure functions of what is ordered, what is found, and what happened."""
+"""The agent's decisions: pure functions of orders, observations and events."""
 
 from __future__ import annotations
 

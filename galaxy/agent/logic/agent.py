@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from galaxy.agent.logic.containers import Containers
-from galaxy.agent.logic.effects import Effect, PublishReports, WriteLog
+from galaxy.agent.logic.effects import DueReports, Effect, WriteLog
 from galaxy.agent.logic.events import (
     ContainerEvent,
     HostInspected,
@@ -20,9 +20,10 @@ from galaxy.agent.logic.events import (
     WorkerReported,
 )
 from galaxy.agent.logic.pods import Pods
-from galaxy.agent.logic.records import OBSERVED_STATES, HostedContainer, HostedPhase, container_key
+from galaxy.agent.logic.records import OBSERVED_STATES, HostedContainer, HostedPhase
 from galaxy.agent.logic.reports import Outbox, report_id
 from galaxy.agent.logic.state import HostState
+from galaxy.ids import container_key, parse_container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, ObservedContainer, ObservedContainerState
@@ -33,12 +34,12 @@ from galaxy.model.stored.table import Table
 
 
 class AgentLogic:
-    """What is ordered and hosted, and what follows from the next event.
+    """Decides what follows from orders and events on one host.
 
-    The shell loads ``tables``, calls ``loaded``, then for every batch of events ``step``;
-    writes what changed; only then carries the effects out and publishes what ``flush`` gives.
-    A batch whose write fails is discarded and stepped again later. ``now_s`` is a monotonic
-    clock, in seconds.
+    The shell loads ``tables`` and calls ``resume``. For every batch of events it calls ``step``,
+    commits what changed in the tables, and only then carries the effects out and publishes what
+    ``flush`` returns. If the commit fails it discards the changes and steps the batch again
+    later. ``now_s`` is a monotonic clock, in seconds.
     """
 
     def __init__(self, info: AgentInfo, state: HostState | None = None) -> None:
@@ -49,71 +50,74 @@ class AgentLogic:
         self._pods = Pods(self._state)
         self._serial = 0
 
-    def set_uid_range(self, low: int, high: int) -> None:
-        """Give every container launched from now on a uid of its own, from ``low`` to ``high``."""
-        self._containers.uids = low, high
-
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
         return self._state.tables
 
+    def set_uid_range(self, low: int, high: int) -> None:
+        """Give every container launched from now on a uid of its own, from ``low`` to ``high``."""
+        self._containers.uids = low, high
+
     def resume(self) -> None:
-        """Carry on from tables that have just been read from disk."""
+        """Continue from tables that have just been read from disk."""
         self._state.resume()
 
     def step(self, now_s: float, events: Sequence[Struct]) -> tuple[Effect, ...]:
-        """Take in ``events`` in order; return what is owed once the tables are written."""
+        """Apply ``events`` in order; return the effects to carry out once the tables are committed."""
         self._state.effects = []
         for event in events:
-            self._take(event, now_s)
-        self._containers.settle(now_s)
+            self._apply(event, now_s)
+        self._containers.advance(now_s)
         return tuple(self._state.effects)
 
-    def _take(self, event: Struct, now_s: float) -> None:
+    def _apply(self, event: Struct, now_s: float) -> None:
+        state = self._state
         match event:
             case ContainerOrders() | PodOrders() if event.agent != self.info.agent:
-                note = WriteLog(event="order.misled", subject=event.agent, text="is not this agent")
-                self._state.effects.append(note)
+                note = WriteLog(event="order.misrouted", subject=event.agent, text="is not this agent")
+                state.effects.append(note)
             case ContainerOrders():
-                self._containers.orders(event, now_s)
+                self._containers.on_orders(event, now_s)
             case PodOrders():
-                self._pods.orders(event, now_s)
+                self._pods.on_orders(event, now_s)
             case WorkerReported():
-                self._pods.reported(event)
+                self._pods.on_reported(event)
             case WorkerConnected():
-                self._pods.connected(event.container, event.incarnation, now_s)
+                self._pods.on_connected(event.container, event.incarnation, now_s)
             case WorkerLost():
-                self._pods.lost(event.container, event.incarnation)
+                self._pods.on_lost(event.container, event.incarnation)
             case UsageMeasured():
                 key = container_key(event.container, event.incarnation)
-                self._state.usage[key] = (event.cpu_milli, event.memory_bytes)
+                state.usage[key] = (event.cpu_milli, event.memory_bytes)
             case RedisClockRead():
-                self._state.redis_ahead_s = event.redis_s - now_s
+                state.redis_ahead_s = event.redis_s - now_s
             case PortsScanned():
-                self._containers.ports_seen(event)
+                self._containers.on_ports_scanned(event)
             case HostInspected():
-                self._containers.host_seen(event)
+                self._containers.on_host_inspected(event)
             case ReportPublished():
-                self._outbox(event.role).settled(now_s, ok=event.ok)
+                self._outbox(event.role).on_published(now_s, ok=event.ok)
             case ShutdownRequested():
-                self._containers.everything_unwanted(event.grace_s, now_s)
+                self._containers.release_all(event.grace_s, now_s)
             case _:
                 assert isinstance(event, ContainerEvent)
-                self._containers.happened(event)
+                self._containers.on_event(event)
+
+    # ---- queries of the shell
 
     def needs_port_scan(self, events: Iterable[Struct]) -> bool:
-        """Return whether this batch may choose ports, so that ``PortsScanned`` should precede it."""
+        """Return whether this batch may choose ports, so that ``PortsScanned`` has to precede it."""
         waiting = any(hosted.order.demand.ports for hosted in self._containers.waiting())
-        asked = any(
+        ordered = any(
             create.demand.ports
             for event in events
             if isinstance(event, ContainerOrders)
             for create in event.create
         )
-        return waiting or asked
+        return waiting or ordered
 
     def wake_s(self) -> float | None:
-        """Return when ``step`` and ``flush`` want to be called again even if nothing happens."""
+        """Return when to call ``step`` and ``flush`` again even if nothing happens."""
         times = [self._state.resman.wake_s(), self._state.appmaster.wake_s()]
         times += self._state.kill_deadlines_s.values()
         return min((time for time in times if time is not None), default=None)
@@ -122,26 +126,23 @@ class AgentLogic:
         """Return the digests of ready containers and of pods."""
         return self._state.digests()
 
-    # ---- what the shell may look at
-
     def hosted_containers(self) -> tuple[HostedContainer, ...]:
         return tuple(self._state.containers.values())
 
     def ready(self, pod: str) -> HostedContainer | None:
-        """Return the life of a container that is ready."""
-        return next(
-            (hosted for hosted in self._state.incarnations(pod) if hosted.phase is HostedPhase.READY), None
-        )
+        """Return the incarnation of a container that is ready, if one is."""
+        incarnations = self._state.incarnations(pod)
+        return next((hosted for hosted in incarnations if hosted.phase is HostedPhase.READY), None)
 
     def ports(self) -> frozenset[int]:
-        """Return every port that belongs to a container here."""
+        """Return every port that belongs to a container on this host."""
         rows = (hosted for hosted in self._state.containers.values() if not hosted.clean)
         return frozenset(port for hosted in rows for port in hosted.ports.values())
 
     # ---- reports
 
-    def flush(self, now_s: float) -> PublishReports:
-        """Return the reports that are due; each is on its way until ``ReportPublished``."""
+    def flush(self, now_s: float) -> DueReports:
+        """Return the reports that are due; each is pending until ``ReportPublished``."""
         sends = []
         for role in (RESMAN, APPMASTER):
             due_s = self._outbox(role).wake_s()
@@ -149,7 +150,7 @@ class AgentLogic:
                 send = self._report(role, now_s)
                 if send is not None:
                     sends.append((role, send))
-        return PublishReports(sends=tuple(sends), wake_s=self.wake_s())
+        return DueReports(sends=tuple(sends), wake_s=self.wake_s())
 
     def _outbox(self, role: str) -> Outbox:
         return self._state.resman if role == RESMAN else self._state.appmaster
@@ -160,20 +161,21 @@ class AgentLogic:
         containers: tuple[ObservedContainer, ...] = ()
         pods: tuple[ObservedPod, ...] = ()
         if role == RESMAN:
-            containers = tuple(self._container(key) for key in (self._state.containers if full else keys))
+            reported = (self._observed(key) for key in (self._state.containers if full else keys))
+            containers = tuple(container for container in reported if container is not None)
         else:
-            found = (self._pods.found(pod) for pod in (self._state.pods if full else keys))
-            pods = tuple(pod for pod in found if pod is not None)
+            observed = (self._pods.observed(pod) for pod in (self._state.pods if full else keys))
+            pods = tuple(pod for pod in observed if pod is not None)
         if not full and not containers and not pods:
-            outbox.settled(now_s, ok=True)
+            outbox.on_published(now_s, ok=True)
             return None
         self._serial += 1
-        seen = self._state.epochs.get(role)
+        accepted = self._state.epochs.get(role)
         report = AgentReport(
             agent=self.info.agent,
             boot=self.info.boot,
             serial=self._serial,
-            epoch=0 if seen is None else seen.epoch,
+            epoch=0 if accepted is None else accepted.epoch,
             full=full,
             info=self.info if full else None,
             containers=containers,
@@ -182,12 +184,16 @@ class AgentLogic:
         task = CONTAINER_REPORT if role == RESMAN else POD_REPORT
         return Send(queue=role, task=task, body=report, id=report_id(report, role))
 
-    def _container(self, key: str) -> ObservedContainer:
+    def _observed(self, key: str) -> ObservedContainer | None:
+        """Return how a container is reported; None for a key of a malformed order."""
         hosted = self._state.containers.get(key)
         if hosted is None:
-            container, _, incarnation = key.rpartition("_")
+            parsed = parse_container_key(key)
+            if parsed is None:
+                return None
+            container, incarnation = parsed
             return ObservedContainer(
-                container=container, incarnation=int(incarnation), state=ObservedContainerState.GONE
+                container=container, incarnation=incarnation, state=ObservedContainerState.GONE
             )
         demand = hosted.order.demand
         return ObservedContainer(

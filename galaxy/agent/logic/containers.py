@@ -1,4 +1,7 @@
-"""Containers: ordered, launched, ended, destroyed; each life once, whatever order messages take."""
+"""Containers: ordered, launched, ended, destroyed.
+
+Each incarnation is launched at most once, whatever order messages arrive in.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +30,24 @@ from galaxy.agent.logic.events import (
     Unblocked,
 )
 from galaxy.agent.logic.port_choice import choose_ports, choose_uid
-from galaxy.agent.logic.records import HostedContainer, HostedPhase, container_key
+from galaxy.agent.logic.records import HostedContainer, HostedPhase
 from galaxy.agent.logic.state import HostState
 from galaxy.agent.logic.transitions import TRANSITIONS
+from galaxy.ids import container_key
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, Reason
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.pod import PodState
 
 QUIT_SLACK_S = 2.0
-"""Beyond a pod's stop timeout, until its container is killed."""
+"""Time beyond a pod's stop timeout until its container is killed, and between repeated kills."""
 
-EARLIER_LIFE_GRACE_S = 5.0
-"""How long an earlier life may take to stop when a later one waits for its place."""
+REPLACED_GRACE_S = 5.0
+"""Longest stop of an earlier incarnation when a later one waits for its place."""
 
 GRACE_S_MAX = 3600.0
 
-STILL = frozenset({PodState.PENDING, PodState.STOPPED, PodState.FINISHED, PodState.FAILED})
-"""States of a pod without programs: there is nobody to ask."""
+WITHOUT_PROGRAMS = frozenset({PodState.PENDING, PodState.STOPPED, PodState.FINISHED, PodState.FAILED})
+"""States of a pod that runs no program, so that there is nothing to stop gracefully."""
 
 
 class Containers:
@@ -54,15 +58,16 @@ class Containers:
         self._low, self._high = ports
         self._max = containers_max
         self._ports = PortsScanned(listening=frozenset(), used=frozenset())
-        self._taken: set[int] = set()
+        self._unavailable: set[int] = set()
+        """Ports that launches found taken; ignored again once no container waits."""
         self.uids: tuple[int, int] | None = None
-        """First and last uid for containers, if each has one of its own."""
+        """First and last uid for containers; None on hosts where they have none of their own."""
         self.ending = False
 
     # ---- orders
 
-    def orders(self, orders: ContainerOrders, now_s: float) -> None:
-        """Obey ResMan, unless its epoch is over."""
+    def on_orders(self, orders: ContainerOrders, now_s: float) -> None:
+        """Obey ResMan, unless its epoch is over or the orders have expired."""
         if not self._state.accepts_epoch(RESMAN, orders.epoch):
             return
         if orders.report:
@@ -74,24 +79,30 @@ class Containers:
         for create in orders.create:
             self._create(create, now_s)
 
+    def release_all(self, grace_s: float, now_s: float) -> None:
+        """Accept no new container and end all hosted ones."""
+        self.ending = True
+        for hosted in tuple(self._state.containers.values()):
+            self._state.record_destroyed(hosted.container, hosted.incarnation)
+            self._release(hosted, now_s, grace_s)
+
     def _create(self, order: CreateContainer, now_s: float) -> None:
         state, key = self._state, container_key(order.container, order.incarnation)
-        lives = state.incarnations(order.container)
+        incarnations = state.incarnations(order.container)
         if key in state.containers or order.incarnation <= state.destroyed_up_to(order.container):
             state.resman.mark(key)
             return
-        if lives and lives[-1].incarnation > order.incarnation:
+        if incarnations and incarnations[-1].incarnation > order.incarnation:
             state.resman.mark(key)
-            state.resman.mark(lives[-1].key)
+            state.resman.mark(incarnations[-1].key)
             return
         if self.ending or len(state.containers) >= 2 * self._max:
-            state.effects.append(
-                WriteLog(event="container.ignored", subject=key, text="this agent takes no more")
-            )
+            text = "this agent takes no more"
+            state.effects.append(WriteLog(event="container.ignored", subject=key, text=text))
             return
         state.record_destroyed(order.container, order.incarnation - 1)
-        for earlier in lives:
-            self._unwanted(earlier, now_s, EARLIER_LIFE_GRACE_S)
+        for earlier in incarnations:
+            self._release(earlier, now_s, REPLACED_GRACE_S)
         state.put(HostedContainer(container=order.container, incarnation=order.incarnation, order=order))
 
     def _destroy(self, container: str, incarnation: int, now_s: float) -> None:
@@ -100,40 +111,22 @@ class Containers:
         state.resman.mark(container_key(container, incarnation))
         for hosted in state.incarnations(container):
             if hosted.incarnation <= incarnation:
-                self._unwanted(hosted, now_s)
+                self._release(hosted, now_s)
 
-    def everything_unwanted(self, grace_s: float, now_s: float) -> None:
-        """Take nothing new, and end all that is hosted."""
-        self.ending = True
-        for key in tuple(self._state.containers):
-            hosted = self._state.containers[key]
-            self._state.record_destroyed(hosted.container, hosted.incarnation)
-            self._unwanted(hosted, now_s, grace_s)
-
-    def _grace(self, hosted: HostedContainer, most_s: float) -> float:
-        """Return how long the programs of this life may take to stop; 0 when none runs."""
-        order, pod = self._state.orders.get(hosted.container), self._state.pods.get(hosted.container)
-        if hosted.phase is not HostedPhase.READY or hosted.key not in self._state.connected or order is None:
-            return 0.0
-        if pod is None or pod.incarnation != hosted.incarnation or pod.state in STILL:
-            return 0.0
-        return min(order.stop_timeout, most_s)
-
-    def _unwanted(self, hosted: HostedContainer, now_s: float, most_s: float = GRACE_S_MAX) -> None:
-        """Begin the end of a life; programs that run are asked to stop, for ``most_s`` at most."""
-        state, grace_s = self._state, self._grace(hosted, most_s)
+    def _release(self, hosted: HostedContainer, now_s: float, grace_s_max: float = GRACE_S_MAX) -> None:
+        """Begin to end an incarnation. Running programs get up to ``grace_s_max`` to stop."""
+        state, grace_s = self._state, self._stop_grace_s(hosted, grace_s_max)
         phase = TRANSITIONS.next_state(hosted.phase, ReleaseRequested)
         if phase is None:
-            if hosted.key in state.kill_deadlines_s:
-                state.kill_deadlines_s[hosted.key] = min(
-                    state.kill_deadlines_s[hosted.key], now_s + most_s + QUIT_SLACK_S
-                )
+            deadline_s = state.kill_deadlines_s.get(hosted.key)
+            if deadline_s is not None:
+                state.kill_deadlines_s[hosted.key] = min(deadline_s, now_s + grace_s_max + QUIT_SLACK_S)
             else:
-                state.remove_from_host(hosted)
+                state.request_removal(hosted)
             state.resman.mark(hosted.key)
             return
         if phase is HostedPhase.GONE or hosted.clean:
-            state.remove(hosted)
+            state.drop_container(hosted)
             return
         state.put(replace(hosted, phase=phase))
         if grace_s > 0:
@@ -143,65 +136,75 @@ class Containers:
             )
             return
         self._disconnect(hosted)
-        state.remove_from_host(hosted)
+        state.request_removal(hosted)
 
-    # ---- what happened
+    def _stop_grace_s(self, hosted: HostedContainer, grace_s_max: float) -> float:
+        """Return how long the programs of this incarnation may take to stop; 0 when none runs."""
+        order, pod = self._state.orders.get(hosted.container), self._state.pods.get(hosted.container)
+        if hosted.phase is not HostedPhase.READY or hosted.key not in self._state.connected or order is None:
+            return 0.0
+        if pod is None or pod.incarnation != hosted.incarnation or pod.state in WITHOUT_PROGRAMS:
+            return 0.0
+        return min(order.stop_timeout, grace_s_max)
 
-    def happened(self, event: ContainerEvent) -> None:
-        """Take in what the launcher says of one life."""
+    # ---- events of the launcher
+
+    def on_event(self, event: ContainerEvent) -> None:
+        """Apply what the launcher reports about one incarnation; a stale event changes nothing."""
         state = self._state
         hosted = state.containers.get(container_key(event.container, event.incarnation))
         if hosted is None:
             if isinstance(event, ContainerLaunched):
-                state.effects.append(
-                    RemoveContainer(container=event.container, incarnation=event.incarnation)
-                )
+                remove = RemoveContainer(container=event.container, incarnation=event.incarnation)
+                state.effects.append(remove)
             return
         phase = TRANSITIONS.next_state(hosted.phase, type(event))
         if phase is None:
-            return  # An echo: it changes nothing.
+            return
         if phase is HostedPhase.GONE:
-            state.remove(hosted)
+            state.drop_container(hosted)
         elif phase is HostedPhase.DESTROYING:
-            self._while_destroying(hosted, event)
+            self._on_event_while_destroying(hosted, event)
         elif phase is HostedPhase.WAITING:
-            self._taken |= set(event.ports) if isinstance(event, PortsUnavailable) else set()
+            self._unavailable |= set(event.ports) if isinstance(event, PortsUnavailable) else set()
             state.put(replace(hosted, phase=phase, ports={}))
         elif phase is HostedPhase.READY:
-            self._ready(hosted, event.pid if isinstance(event, ContainerLaunched) else 0)
+            self._on_ready(hosted, event.pid if isinstance(event, ContainerLaunched) else 0)
         else:
-            self._ended(hosted, event)
+            self._on_ended(hosted, event)
 
-    def _while_destroying(self, hosted: HostedContainer, event: ContainerEvent) -> None:
-        # Not forgotten before its end is: a step that could not be committed is run again.
+    def _on_event_while_destroying(self, hosted: HostedContainer, event: ContainerEvent) -> None:
+        # The deadline stays until the container is gone: a step that could not be committed runs again.
         if isinstance(event, ContainerEnded) and hosted.key in self._state.kill_deadlines_s:
             self._disconnect(hosted)
-            self._state.remove_from_host(hosted)
+            self._state.request_removal(hosted)
 
-    def _ready(self, hosted: HostedContainer, pid: int) -> None:
+    def _on_ready(self, hosted: HostedContainer, pid: int) -> None:
         self._state.pids[hosted.key] = pid
         self._state.put(replace(hosted, phase=HostedPhase.READY))
         self._state.effects.append(ConnectWorker(container=hosted.container, incarnation=hosted.incarnation))
 
-    def _ended(self, hosted: HostedContainer, event: ContainerEvent) -> None:
-        """PID 1 is gone: say so, remove what remains, and let its pod obey no order any more."""
+    def _on_ended(self, hosted: HostedContainer, event: ContainerEvent) -> None:
         if isinstance(event, ContainerDestroyed):
             was_ended = hosted.phase is HostedPhase.ENDED
-            reason = (
-                hosted.reason if was_ended else Reason(code="vanished", message="it was removed under us")
-            )
+            removed = Reason(code="vanished", message="it was removed under us")
+            reason = hosted.reason if was_ended else removed
         else:
             assert isinstance(event, ContainerEnded | ContainerLaunchFailed)
             reason = event.reason
-        self.end(hosted, reason, clean=isinstance(event, ContainerDestroyed))
+        self._end(hosted, reason, clean=isinstance(event, ContainerDestroyed))
 
-    def end(self, hosted: HostedContainer, reason: Reason | None, *, clean: bool) -> None:
+    def _end(self, hosted: HostedContainer, reason: Reason | None, *, clean: bool) -> None:
+        """Record that PID 1 is gone or never ran, remove what remains, and reset its pod to pending.
+
+        A finished or failed pod keeps its state.
+        """
         state = self._state
-        first = hosted.phase is not HostedPhase.ENDED
+        was_ended = hosted.phase is HostedPhase.ENDED
         state.put(replace(hosted, phase=HostedPhase.ENDED, reason=reason, clean=clean))
         if not clean:
-            state.remove_from_host(hosted)
-        if not first:
+            state.request_removal(hosted)
+        if was_ended:
             return
         if hosted.phase is HostedPhase.READY:
             self._disconnect(hosted)
@@ -219,83 +222,85 @@ class Containers:
             DisconnectWorker(container=hosted.container, incarnation=hosted.incarnation)
         )
 
-    # ---- wanted against found
+    # ---- desired against observed
 
-    def host_seen(self, seen: HostInspected) -> None:
-        """Bring the table and what really lives here together: re-adopt, tell, relaunch, remove."""
+    def on_host_inspected(self, inspected: HostInspected) -> None:
+        """Reconcile the table with what runs on the host: adopt, report, launch again, or remove."""
         state = self._state
-        living = {container_key(one.container, one.incarnation): one for one in seen.running}
+        running = {container_key(one.container, one.incarnation): one for one in inspected.running}
         for key in tuple(state.containers):
-            self._compare(state.containers[key], living.pop(key, None), rebooted=seen.rebooted)
-        for key in sorted(living):
-            stray = living[key]
+            self._reconcile(state.containers[key], running.pop(key, None), rebooted=inspected.rebooted)
+        for key in sorted(running):
+            stray = running[key]
             state.effects.append(WriteLog(event="container.unknown", subject=key, text="is destroyed"))
             state.effects.append(RemoveContainer(container=stray.container, incarnation=stray.incarnation))
         state.resman.mark_full()
         state.appmaster.mark_full()
 
-    def _compare(self, hosted: HostedContainer, there: RunningContainer | None, *, rebooted: bool) -> None:
+    def _reconcile(
+        self, hosted: HostedContainer, running: RunningContainer | None, *, rebooted: bool
+    ) -> None:
         state = self._state
-        ended = hosted.phase is HostedPhase.ENDED and (not hosted.clean or there is not None)
+        ended = hosted.phase is HostedPhase.ENDED and (not hosted.clean or running is not None)
         if hosted.phase is HostedPhase.DESTROYING or ended:
             state.kill_deadlines_s.pop(hosted.key, None)
-            state.remove_from_host(hosted)
-        elif hosted.phase is HostedPhase.LAUNCHING and there is None:
-            uid = self._uid_for(hosted)  # An agent before us may have had other uids, or none.
+            state.request_removal(hosted)
+        elif hosted.phase is HostedPhase.LAUNCHING and running is None:
+            uid = self._uid_for(hosted)  # The previous agent may have had another uid range, or none.
             if isinstance(uid, Reason):
-                self.end(hosted, uid, clean=False)
+                self._end(hosted, uid, clean=False)
             else:
                 self._launch(replace(hosted, uid=uid))
-        elif hosted.phase in (HostedPhase.LAUNCHING, HostedPhase.READY) and there is not None:
-            self._ready(hosted, there.pid)
+        elif hosted.phase in (HostedPhase.LAUNCHING, HostedPhase.READY) and running is not None:
+            self._on_ready(hosted, running.pid)
         elif hosted.phase is HostedPhase.READY:
             why = "its host was started anew" if rebooted else "it ended while nobody watched"
-            self.end(hosted, Reason(code="vanished", message=why), clean=False)
+            self._end(hosted, Reason(code="vanished", message=why), clean=False)
 
-    def settle(self, now_s: float) -> None:
-        """Launch what nothing hinders any more, and kill what was asked to quit and did not."""
+    # ---- launches and kills that are due
+
+    def advance(self, now_s: float) -> None:
+        """Launch the containers that nothing blocks any more; kill those past their deadline."""
         state = self._state
         for key, deadline_s in tuple(state.kill_deadlines_s.items()):
             hosted = state.containers.get(key)
             if hosted is None:
                 del state.kill_deadlines_s[key]
             elif deadline_s <= now_s:
-                state.kill_deadlines_s[key] = now_s + QUIT_SLACK_S  # Again and again, until it is destroyed.
+                state.kill_deadlines_s[key] = now_s + QUIT_SLACK_S  # Repeated until it is gone.
                 self._disconnect(hosted)
-                state.remove_from_host(hosted)
+                state.request_removal(hosted)
         for hosted in self.waiting():
-            self._launch_if_clear(hosted)
+            self._launch_if_unblocked(hosted)
         if not self.waiting():
-            self._taken.clear()
+            self._unavailable.clear()
 
     def waiting(self) -> tuple[HostedContainer, ...]:
-        """Return the lives that something still hinders, lowest incarnation of each first."""
-        rows = (
-            self._state.containers[key] for key in self._state.containers.where("phase", HostedPhase.WAITING)
-        )
+        """Return the incarnations that are blocked, lowest of each container first."""
+        containers = self._state.containers
+        rows = (containers[key] for key in containers.where("phase", HostedPhase.WAITING))
         return tuple(sorted(rows, key=lambda hosted: (hosted.container, hosted.incarnation)))
 
-    def ports_seen(self, seen: PortsScanned) -> None:
-        self._ports = seen
+    def on_ports_scanned(self, scanned: PortsScanned) -> None:
+        self._ports = scanned
 
-    def _launch_if_clear(self, hosted: HostedContainer) -> None:
-        state = self._state
-        if state.containers.count("container", hosted.container) > 1:
+    def _launch_if_unblocked(self, hosted: HostedContainer) -> None:
+        containers = self._state.containers
+        if containers.count("container", hosted.container) > 1:
             return
-        idle = sum(
-            state.containers.count("phase", phase) for phase in (HostedPhase.WAITING, HostedPhase.ENDED)
-        )
-        if len(state.containers) - idle >= self._max:
-            counts = {"containers": len(state.containers) - idle, "containers_max": self._max}
-            self._hindered(hosted, Reason(code="full", message="no more containers fit", counts=counts))
+        without_process = (HostedPhase.WAITING, HostedPhase.ENDED)
+        active = len(containers) - sum(containers.count("phase", phase) for phase in without_process)
+        if active >= self._max:
+            counts = {"containers": active, "containers_max": self._max}
+            self._reject(hosted, Reason(code="full", message="no more containers fit", counts=counts))
             return
         ports = self._ports_for(hosted)
         if isinstance(ports, Reason):
-            self._hindered(hosted, ports)
+            self._reject(hosted, ports)
             return
         uid = self._uid_for(hosted)
         if isinstance(uid, Reason):
-            self._hindered(hosted, uid)
+            self._reject(hosted, uid)
         elif ports is not None:
             phase = TRANSITIONS.next_state(hosted.phase, Unblocked)
             assert phase is not None
@@ -305,36 +310,36 @@ class Containers:
         self._state.put(hosted)
         self._state.effects.append(LaunchContainer(hosted=hosted))
 
+    def _reject(self, hosted: HostedContainer, reason: Reason) -> None:
+        assert TRANSITIONS.next_state(hosted.phase, LaunchRejected) is HostedPhase.ENDED
+        self._end(hosted, reason, clean=True)
+
     def _uid_for(self, hosted: HostedContainer) -> int | Reason:
-        """Return a uid that no life here has or has left anything of; 0 where there are none to give."""
+        """Return a uid that no container on this host has, remains included; 0 without a uid range."""
         if self.uids is None:
             return 0
         low, high = self.uids
         if low <= hosted.uid <= high:
             return hosted.uid
-        others = {other.uid for other in self._state.containers.values() if other.uid and not other.clean}
-        return choose_uid(hosted.key, low, high, others)
+        rows = self._state.containers.values()
+        return choose_uid(hosted.key, low, high, {row.uid for row in rows if row.uid and not row.clean})
 
     def _ports_for(self, hosted: HostedContainer) -> dict[str, int] | Reason | None:
-        """Return the ports of a life, why it gets none, or None: one is about to become free."""
+        """Return the ports of an incarnation, why it gets none, or None while a fixed one is being freed."""
         demands = hosted.order.demand.ports
         if not demands:
             return {}
-        others = [other for other in self._state.containers.values() if other.ports and not other.clean]
+        others = [row for row in self._state.containers.values() if row.ports and not row.clean]
         fixed = {demand.port for demand in demands if demand.port}
-        leaving = {port for o in others if o.phase is HostedPhase.DESTROYING for port in o.ports.values()}
-        if fixed & leaving:
+        leaving = [row for row in others if row.phase is HostedPhase.DESTROYING]
+        if fixed & {port for row in leaving for port in row.ports.values()}:
             return None
         return choose_ports(
             demands,
             key=hosted.key,
             low=self._low,
             high=self._high,
-            listening=self._ports.listening | self._taken,
+            listening=self._ports.listening | self._unavailable,
             used=self._ports.used,
-            assigned={port for other in others for port in other.ports.values()},
+            assigned={port for row in others for port in row.ports.values()},
         )
-
-    def _hindered(self, hosted: HostedContainer, reason: Reason) -> None:
-        assert TRANSITIONS.next_state(hosted.phase, LaunchRejected) is HostedPhase.ENDED
-        self.end(hosted, reason, clean=True)

@@ -1,4 +1,4 @@
-"""Effects that the agent's logic asks of its shell, after the commit."""
+"""Effects that the agent's logic asks of its shell. They are carried out after the commit."""
 
 from __future__ import annotations
 
@@ -9,51 +9,54 @@ from galaxy.model.step import Send
 
 
 class LaunchContainer(Struct, frozen=True, kw_only=True):
+    """Launch a container. Answered by a ``ContainerEvent``."""
+
     hosted: HostedContainer
 
 
 class RemoveContainer(Struct, frozen=True, kw_only=True):
+    """Kill a container and remove everything of it. Answered by ``ContainerDestroyed``."""
+
     container: str
     incarnation: int
 
 
 class ConnectWorker(Struct, frozen=True, kw_only=True):
-    """Keep a connection to this container's AppWorker."""
+    """Keep a connection to this container's AppWorker open until ``DisconnectWorker``."""
 
     container: str
     incarnation: int
 
 
 class DisconnectWorker(Struct, frozen=True, kw_only=True):
+    """Close the connection to this container's AppWorker."""
+
     container: str
     incarnation: int
 
 
 class DeliverOrder(Struct, frozen=True, kw_only=True):
+    """Send an order to this container's AppWorker."""
+
     container: str
     incarnation: int
     order: PodOrder
 
 
 class QuitWorker(Struct, frozen=True, kw_only=True):
+    """Ask an AppWorker to stop its programs within ``stop_timeout`` seconds and to exit."""
+
     container: str
     incarnation: int
     stop_timeout: float
 
 
 class WriteLog(Struct, frozen=True, kw_only=True):
-    """A line for the agent's log."""
+    """Write a line to the agent's log."""
 
     event: str
     subject: str
     text: str = ""
-
-
-class PublishReports(Struct, frozen=True, kw_only=True):
-    """Reports to publish now, and when (seconds, same clock as ``now_s``) to ask again."""
-
-    sends: tuple[tuple[str, Send], ...] = ()
-    wake_s: float | None = None
 
 
 Effect = (
@@ -65,3 +68,10 @@ Effect = (
     | QuitWorker
     | WriteLog
 )
+
+
+class DueReports(Struct, frozen=True, kw_only=True):
+    """Reports to publish now, by role, and when to ask again (seconds, same clock as ``now_s``)."""
+
+    sends: tuple[tuple[str, Send], ...] = ()
+    wake_s: float | None = None

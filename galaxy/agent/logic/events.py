@@ -1,4 +1,4 @@
-"""Events that the shell reports to the agent's logic."""
+"""Events that the agent's shell reports to its logic, and the internal ones of a container's phases."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from galaxy.model.messages.pod import ObservedPod
 
 
 class ContainerLaunched(Struct, frozen=True, kw_only=True):
+    """PID 1 runs; ``pid`` is its pid on the host."""
+
     container: str
     incarnation: int
     pid: int
 
 
 class ContainerLaunchFailed(Struct, frozen=True, kw_only=True):
+    """The launcher could not create the container."""
+
     container: str
     incarnation: int
     reason: Reason
 
 
 class ContainerEnded(Struct, frozen=True, kw_only=True):
-    """PID 1 died, by itself or because it was asked to quit."""
+    """PID 1 ended, by itself or because it was asked to quit."""
 
     container: str
     incarnation: int
@@ -28,12 +32,14 @@ class ContainerEnded(Struct, frozen=True, kw_only=True):
 
 
 class ContainerDestroyed(Struct, frozen=True, kw_only=True):
+    """Nothing of the container is left on the host."""
+
     container: str
     incarnation: int
 
 
 class PortsUnavailable(Struct, frozen=True, kw_only=True):
-    """Somebody else on this host was quicker; nothing was launched."""
+    """Another process of this host took some of the chosen ports first; nothing was launched."""
 
     container: str
     incarnation: int
@@ -41,9 +47,9 @@ class PortsUnavailable(Struct, frozen=True, kw_only=True):
 
 
 class PortsScanned(Struct, frozen=True, kw_only=True):
-    """Ports of this host's sockets, and those that other agents of this host reserved.
+    """The ports of this host's sockets and those reserved by other agents of this host.
 
-    A fixed port must not be in ``listening``; a chosen one is in neither.
+    A fixed port must not be in ``listening``. A chosen port must be in neither set.
     """
 
     listening: frozenset[int]
@@ -51,29 +57,40 @@ class PortsScanned(Struct, frozen=True, kw_only=True):
 
 
 class RunningContainer(Struct, frozen=True, kw_only=True):
+    """A container that the launcher says is running."""
+
     container: str
     incarnation: int
     pid: int
 
 
 class HostInspected(Struct, frozen=True, kw_only=True):
-    """Everything that really lives here: after a start, or after the launcher was lost."""
+    """All containers that run here, read after a start or after the launcher was lost.
+
+    ``rebooted``: the kernel was booted since the agent last ran.
+    """
 
     running: tuple[RunningContainer, ...]
     rebooted: bool = False
 
 
 class WorkerConnected(Struct, frozen=True, kw_only=True):
+    """The connection to a container's AppWorker is open."""
+
     container: str
     incarnation: int
 
 
 class WorkerLost(Struct, frozen=True, kw_only=True):
+    """The connection to a container's AppWorker is closed."""
+
     container: str
     incarnation: int
 
 
 class WorkerReported(Struct, frozen=True, kw_only=True):
+    """An AppWorker reported the state of its pod."""
+
     container: str
     incarnation: int
     pod: ObservedPod
@@ -89,20 +106,20 @@ class UsageMeasured(Struct, frozen=True, kw_only=True):
 
 
 class RedisClockRead(Struct, frozen=True, kw_only=True):
-    """What Redis' clock showed just now, Unix seconds."""
+    """Redis' clock read just now, Unix seconds."""
 
     redis_s: float
 
 
 class ReportPublished(Struct, frozen=True, kw_only=True):
-    """The last report to ``role`` left, or (``ok`` False) did not."""
+    """The pending report to ``role`` was published, or (``ok`` False) could not be."""
 
     role: str
     ok: bool
 
 
 class ShutdownRequested(Struct, frozen=True, kw_only=True):
-    """The agent ends and nothing shall remain; nothing new is accepted from now on."""
+    """The agent ends and is to leave no container; it accepts no new ones from now on."""
 
     grace_s: float
 
@@ -112,13 +129,16 @@ ContainerEvent = (
 )
 
 
+# Internal events: the logic raises them itself. See ``transitions.TRANSITIONS``.
+
+
 class Unblocked(Struct, frozen=True, kw_only=True):
-    """Nothing is in the way of a waiting life any more, and its ports are chosen."""
+    """Nothing is in the way of a waiting container any more, and its ports are chosen."""
 
 
 class LaunchRejected(Struct, frozen=True, kw_only=True):
-    """A waiting life can not be made on this host."""
+    """A waiting container cannot be launched on this host."""
 
 
 class ReleaseRequested(Struct, frozen=True, kw_only=True):
-    """ResMan, a later life, or the end of the agent wants it gone."""
+    """ResMan, a later incarnation, or the end of the agent requires that the container is removed."""

@@ -1,4 +1,4 @@
-"""Which ports, and which kernel user, a container gets."""
+"""Choice of the ports and of the kernel user of a container."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def choose_ports(
     used: Set[int],
     assigned: Set[int],
 ) -> dict[str, int] | Reason:
-    """Return a port for every name, or why that can not be.
+    """Return a port for every name, or why that is impossible.
 
-    Fixed ports must not be ``listening`` nor ``held``; chosen ones come from ``low`` to ``high``
-    (both included) and are in none of the sets. The search starts at a place that ``key`` and
-    the name decide, so that a port just given up is not at once another container's.
+    Fixed ports must be neither ``listening`` nor ``assigned`` to another container. Chosen ports
+    come from ``low`` to ``high``, both included, and are in none of the three sets. The search
+    starts at a port that ``key`` and the name determine, so that a port just released is not
+    reused at once by another container.
     """
     ports: dict[str, int] = {}
     fixed = {demand.port for demand in demands if demand.port}
@@ -56,9 +57,10 @@ def choose_ports(
 
 
 def choose_uid(key: str, low: int, high: int, assigned: Set[int]) -> int | Reason:
-    """Return a uid from ``low`` to ``high`` that is not ``held``, or why there is none.
+    """Return a uid from ``low`` to ``high`` that is not ``assigned``, or why there is none.
 
-    As with ports ``key`` decides where the search starts: a uid just given up rests for a while.
+    As with ports, ``key`` determines where the search starts, so that a uid just released is not
+    reused at once.
     """
     uid = _search(low, high, fold(key, "uid"), assigned)
     if uid is not None:
@@ -67,12 +69,8 @@ def choose_uid(key: str, low: int, high: int, assigned: Set[int]) -> int | Reaso
     return Reason(code="no-uid", message=f"no uid of {low}-{high} is free", counts=counts)
 
 
-def _search(
-    low: int,
-    high: int,
-    start: int,
-    *busy: Set[int],
-) -> int | None:
+def _search(low: int, high: int, start: int, *busy: Set[int]) -> int | None:
+    """Return the first number in no ``busy`` set, going round from ``start``."""
     size = high - low + 1
     if size <= 0:
         return None

@@ -1,23 +1,25 @@
-"""What the agent's logic stores on disk."""
+"""Records that the agent's logic keeps on disk."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Final
 
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import CreateContainer, ObservedContainerState, Reason
 from galaxy.model.messages.pod import ObservedPod
 
 
 class HostedPhase(StrEnum):
-    """Where one life of a container stands on this host."""
+    """The phase of one incarnation of a container on this host."""
 
     WAITING = "waiting"
-    """Accepted; an earlier life or a port is still in the way."""
+    """Accepted; an earlier incarnation or a port is still in the way."""
     LAUNCHING = "launching"
     READY = "ready"
     ENDED = "ended"
+    """PID 1 ended by itself, or the launch failed."""
     DESTROYING = "destroying"
     GONE = "gone"
 
@@ -30,18 +32,15 @@ OBSERVED_STATES: Final[dict[HostedPhase, ObservedContainerState]] = {
     HostedPhase.DESTROYING: ObservedContainerState.DESTROYING,
     HostedPhase.GONE: ObservedContainerState.GONE,
 }
-
-
-def container_key(container: str, incarnation: int) -> str:
-    """Return the key of one life of a container; its directories are called the same."""
-    return f"{container}_{incarnation}"
+"""How each phase is reported."""
 
 
 class HostedContainer(Struct, frozen=True, kw_only=True):
-    """One life of a container on this host. ``clean``: its remains are already removed.
+    """One incarnation of a container on this host.
 
-    ``uid`` is the kernel user (and group) of its programs, nobody else's while anything of it
-    remains; 0 before it is launched, and where containers have none of their own.
+    ``clean`` means that nothing of it is left on the host. ``uid`` is the kernel user and group of
+    its programs; no other container has it while anything of this one remains. It is 0 before the
+    launch, and on hosts where containers have no user of their own.
     """
 
     container: str
@@ -59,23 +58,23 @@ class HostedContainer(Struct, frozen=True, kw_only=True):
 
 
 class DestroyedContainer(Struct, frozen=True, kw_only=True):
-    """Every life of ``container`` up to ``incarnation`` is destroyed for good."""
+    """Every incarnation of ``container`` up to ``incarnation`` is destroyed and never launched again."""
 
     container: str
     incarnation: int
     serial: int
-    """Grows; the lowest are forgotten first."""
+    """Grows with every record; the lowest are dropped first."""
 
 
 class FinishedPod(Struct, frozen=True, kw_only=True):
-    """A batch pod that is done: it is never run here again."""
+    """A batch pod that finished; it never runs here again."""
 
     pod: ObservedPod
     serial: int
 
 
 class AcceptedEpoch(Struct, frozen=True, kw_only=True):
-    """The highest epoch of one role that was obeyed."""
+    """The highest epoch of ``role`` whose orders were obeyed."""
 
     role: str
     epoch: int

@@ -1,4 +1,4 @@
-"""What the agent knows: durable tables, and the little that a restart may forget."""
+"""The agent's state: durable tables, and volatile facts that a restart may lose."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from galaxy.agent.logic.records import (
     FinishedPod,
     HostedContainer,
     HostedPhase,
-    container_key,
 )
 from galaxy.agent.logic.reports import Outbox
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.digest import digest_of_container, digest_of_pod
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState
@@ -22,21 +22,20 @@ from galaxy.model.stored.table import Table
 
 N = TypeVar("N", bound=Struct)
 
-REMEMBERED_MAX: Final = 10_000
-"""Tombstones and finished pods, each; the oldest tenth goes when there are more."""
+KEPT_MAX: Final = 10_000
+"""Rows of destroyed containers and of finished pods, each; beyond it the oldest tenth is dropped."""
 
-ORPHANS_MAX: Final = 1_000
+ORPHAN_ORDERS_MAX: Final = 1_000
 """Pod orders whose container has not been ordered here (yet)."""
 
-
-ON_THE_WAY: Final = frozenset({PodState.PENDING, PodState.DEPLOYING, PodState.STOPPING})
+TRANSITIONAL: Final = frozenset({PodState.PENDING, PodState.DEPLOYING, PodState.STOPPING})
 
 
 class HostState:
-    """Tables by name, effects gathered in this step, and what is owed to the leaders.
+    """Tables by name, the effects of the current step, and one outbox per leader.
 
-    Everything beside the tables may be marked twice or lost with the process without harm: a
-    step that could not be committed is simply run again.
+    Everything outside the tables may be recorded twice, or lost with the process, without harm: a
+    step that could not be committed is run again.
     """
 
     def __init__(self) -> None:
@@ -47,6 +46,7 @@ class HostState:
         )
         self.destroyed: Table[DestroyedContainer] = Table("destroyed", DestroyedContainer)
         self.orders: Table[PodOrder] = Table("orders", PodOrder)
+        """Pod orders without the values of secrets, which are never written to disk."""
         self.pods: Table[ObservedPod] = Table("pods", ObservedPod)
         self.finished: Table[FinishedPod] = Table("finished", FinishedPod)
         self.epochs: Table[AcceptedEpoch] = Table("epochs", AcceptedEpoch)
@@ -54,18 +54,21 @@ class HostState:
         self.appmaster = Outbox()
         self.effects: list[Effect] = []
         self.pids: dict[str, int] = {}
+        """By container key: the host's pid of PID 1."""
         self.usage: dict[str, tuple[int, int]] = {}
+        """By container key: millicores and bytes."""
         self.connected: set[str] = set()
+        """Keys of containers whose AppWorker is connected."""
         self.redis_ahead_s: float | None = None
-        """Redis' clock less ``now_s``; None until it was seen."""
+        """Redis' clock minus ``now_s``; None until it was read."""
         self.order_expiry_s: dict[str, float] = {}
-        """Until when (``now_s``) the order for a pod may be handed over; none that a restart left."""
+        """By pod: when its order expires (``now_s``). Orders read from disk have no entry."""
         self.full_orders: dict[str, PodOrder] = {}
-        """The orders of ``fresh``, with the values of secrets that the table goes without."""
+        """The orders of ``order_expiry_s`` with the values of secrets."""
         self.kill_deadlines_s: dict[str, float] = {}
-        """Lives asked to quit, and when they are killed; seconds of ``now_s``."""
-        self._ready: IncrementalDigest[HostedContainer] = IncrementalDigest(_fold_held)
-        self._reported: IncrementalDigest[ObservedPod] = IncrementalDigest(_fold_pod)
+        """By key of a container that was asked to quit: when to kill it (``now_s``)."""
+        self._ready_digest: IncrementalDigest[HostedContainer] = IncrementalDigest(_fold_container)
+        self._pods_digest: IncrementalDigest[ObservedPod] = IncrementalDigest(_fold_pod)
         self._serial = 0
 
     @property
@@ -74,13 +77,15 @@ class HostState:
         return {table.name: table for table in every}
 
     def resume(self) -> None:
-        """Carry on where the loaded tables end."""
+        """Continue numbering where the loaded tables end."""
         serials = [row.serial for row in self.destroyed.values()]
         serials += [row.serial for row in self.finished.values()]
         self._serial = max(serials, default=0)
 
+    # ---- validity of orders
+
     def accepts_epoch(self, role: str, epoch: int) -> bool:
-        """Return whether a command of this epoch counts, and remember the highest one."""
+        """Return whether orders of ``epoch`` are obeyed, and record the highest one."""
         seen = self.epochs.get(role)
         if seen is not None and epoch < seen.epoch:
             text = f"epoch {epoch} of {role} is over; {seen.epoch} leads"
@@ -93,17 +98,19 @@ class HostState:
         """Return whether an order that expires at ``until_s`` of Redis' clock may have expired.
 
         It may have waited while this host was cut off, and what it asks for may run elsewhere now.
-        An order without an expiry is refused, and so is any order before Redis' clock is known.
+        An order without an expiry (0) is refused, and so is any order before Redis' clock is known.
         """
-        if until_s and (self.redis_ahead_s is not None and now_s + self.redis_ahead_s <= until_s):
+        known = until_s and self.redis_ahead_s is not None
+        if known and now_s + (self.redis_ahead_s or 0.0) <= until_s:
             return False
-        self.effects.append(
-            WriteLog(event="order.void", subject=subject, text="came too late, or before a clock")
-        )
+        text = "came too late, without an expiry, or before Redis' clock was read"
+        self.effects.append(WriteLog(event="order.expired", subject=subject, text=text))
         return True
 
+    # ---- containers
+
     def incarnations(self, container: str) -> tuple[HostedContainer, ...]:
-        """Return every life of a container that is hosted, lowest incarnation first."""
+        """Return every incarnation of a container that is on this host, lowest first."""
         rows = (self.containers[key] for key in self.containers.where("container", container))
         return tuple(sorted(rows, key=lambda hosted: hosted.incarnation))
 
@@ -111,22 +118,8 @@ class HostState:
         self.containers.put(hosted.key, hosted)
         self.resman.mark(hosted.key, urgent=hosted.phase in (HostedPhase.READY, HostedPhase.ENDED))
 
-    def record_destroyed(self, container: str, incarnation: int) -> None:
-        """Remember that no life of ``container`` up to ``incarnation`` may begin any more."""
-        there = self.destroyed.get(container)
-        if incarnation < 1 or (there is not None and there.incarnation >= incarnation):
-            return
-        stone = DestroyedContainer(container=container, incarnation=incarnation, serial=self._next())
-        self.destroyed.put(container, stone)
-        _trim(self.destroyed)
-
-    def destroyed_up_to(self, container: str) -> int:
-        """Return the highest incarnation that is destroyed for good; 0 for none."""
-        stone = self.destroyed.get(container)
-        return 0 if stone is None else stone.incarnation
-
-    def remove(self, hosted: HostedContainer) -> None:
-        """Drop a life whose end is complete, with its pod and its order."""
+    def drop_container(self, hosted: HostedContainer) -> None:
+        """Drop an incarnation that is gone from the host, with its pod and its order."""
         self.containers.drop(hosted.key)
         self.record_destroyed(hosted.container, hosted.incarnation)
         self.resman.mark(hosted.key)
@@ -138,34 +131,50 @@ class HostState:
         self.drop_volatile(hosted.key)
 
     def drop_volatile(self, key: str) -> None:
-        """Forget what only a living container has."""
+        """Drop the facts that only a running container has."""
         self.pids.pop(key, None)
         self.usage.pop(key, None)
         self.kill_deadlines_s.pop(key, None)
         self.connected.discard(key)
 
-    def remove_from_host(self, hosted: HostedContainer) -> None:
+    def request_removal(self, hosted: HostedContainer) -> None:
+        """Have the launcher kill and remove a container; ``ContainerDestroyed`` follows."""
         self.effects.append(RemoveContainer(container=hosted.container, incarnation=hosted.incarnation))
 
+    def record_destroyed(self, container: str, incarnation: int) -> None:
+        """Record that no incarnation of ``container`` up to ``incarnation`` may be launched any more."""
+        if incarnation < 1 or self.destroyed_up_to(container) >= incarnation:
+            return
+        row = DestroyedContainer(container=container, incarnation=incarnation, serial=self._next_serial())
+        self.destroyed.put(container, row)
+        _trim(self.destroyed)
+
+    def destroyed_up_to(self, container: str) -> int:
+        """Return the highest incarnation that is destroyed; 0 for none."""
+        row = self.destroyed.get(container)
+        return 0 if row is None else row.incarnation
+
+    # ---- pods
+
     def record_pod(self, pod: ObservedPod) -> None:
-        """Take in the newest state of a pod; it is told only when more than its usage changed."""
-        there = self.pods.get(pod.pod)
-        if there == pod:
+        """Store the newest state of a pod, and report it if it changed."""
+        before = self.pods.get(pod.pod)
+        if before == pod:
             return
         if pod.state is PodState.FINISHED:
-            self.finished.put(pod.pod, FinishedPod(pod=pod, serial=self._next()))
+            self.finished.put(pod.pod, FinishedPod(pod=pod, serial=self._next_serial()))
             _trim(self.finished)
         self.pods.put(pod.pod, pod)
-        # What leaves a settled state is as urgent as what reaches one: endpoints hang on it.
-        settled = there is not None and there.state not in ON_THE_WAY
-        self.appmaster.mark(pod.pod, urgent=settled or pod.state not in ON_THE_WAY)
+        # Leaving a settled state is as urgent as reaching one: endpoints depend on both.
+        was_settled = before is not None and before.state not in TRANSITIONAL
+        self.appmaster.mark(pod.pod, urgent=was_settled or pod.state not in TRANSITIONAL)
 
     def trim_orders(self) -> None:
-        """Keep orders without a container bounded; AppMaster sends again what was dropped."""
-        if len(self.orders) <= len(self.containers) + ORPHANS_MAX:
+        """Drop the oldest orders without a container beyond a bound; AppMaster resends them."""
+        if len(self.orders) <= len(self.containers) + ORPHAN_ORDERS_MAX:
             return
         orphans = [pod for pod in self.orders if not self.containers.count("container", pod)]
-        for pod in orphans[: len(orphans) - ORPHANS_MAX]:
+        for pod in orphans[: len(orphans) - ORPHAN_ORDERS_MAX]:
             self._drop_order(pod)
 
     def _drop_order(self, pod: str) -> None:
@@ -173,37 +182,38 @@ class HostState:
         self.order_expiry_s.pop(pod, None)
         self.full_orders.pop(pod, None)
 
+    def pid_of(self, pod: ObservedPod) -> int:
+        """Return the host's pid of the AppWorker of ``pod``; 0 if it is not known."""
+        return self.pids.get(container_key(pod.pod, pod.incarnation), 0)
+
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""
         ready = (self.containers[key] for key in self.containers.where("phase", HostedPhase.READY))
-        return self._ready.digest(ready), self._reported.digest(self.pods.values())
+        return self._ready_digest.digest(ready), self._pods_digest.digest(self.pods.values())
 
-    def pid_of(self, pod: ObservedPod) -> int:
-        return self.pids.get(container_key(pod.pod, pod.incarnation), 0)
-
-    def _next(self) -> int:
+    def _next_serial(self) -> int:
         self._serial += 1
         return self._serial
 
 
 class IncrementalDigest(Generic[N]):
-    """A digest over rows of which few are new each time: only those are folded anew."""
+    """A digest over rows that mostly stay the same: only new rows are folded."""
 
     def __init__(self, fold: Callable[[N], int]) -> None:
         self._fold = fold
-        self._known: dict[int, tuple[N, int]] = {}
+        self._folded: dict[int, tuple[N, int]] = {}
 
     def digest(self, rows: Iterable[N]) -> int:
-        """Return the XOR over ``rows``; a row that was here last time is known by its identity."""
-        known, digest = {}, 0
+        """Return the XOR over ``rows``. A row of the last call is recognized by its identity."""
+        folded_rows, digest = {}, 0
         for row in rows:
-            folded = known[id(row)] = self._known.get(id(row)) or (row, self._fold(row))
+            folded = folded_rows[id(row)] = self._folded.get(id(row)) or (row, self._fold(row))
             digest ^= folded[1]
-        self._known = known  # Holds the rows, so that no other one can have their identity.
+        self._folded = folded_rows  # Keeps the rows alive, so that no other one can reuse their identity.
         return digest
 
 
-def _fold_held(hosted: HostedContainer) -> int:
+def _fold_container(hosted: HostedContainer) -> int:
     return digest_of_container(hosted.container, hosted.incarnation)
 
 
@@ -212,8 +222,8 @@ def _fold_pod(pod: ObservedPod) -> int:
 
 
 def _trim(table: Table[DestroyedContainer] | Table[FinishedPod]) -> None:
-    if len(table) <= REMEMBERED_MAX:
+    if len(table) <= KEPT_MAX:
         return
     oldest = sorted(table, key=lambda key: table[key].serial)
-    for key in oldest[: REMEMBERED_MAX // 10]:
+    for key in oldest[: KEPT_MAX // 10]:
         table.drop(key)

@@ -1,4 +1,4 @@
-"""The transition table of a container on its host."""
+"""The transition table of a container's phases on its host."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ TRANSITIONS: Final[TransitionTable[HostedPhase]] = TransitionTable(
         (HostedPhase.DESTROYING, ContainerDestroyed): HostedPhase.GONE,
     }
 )
-"""What may follow what. A pair that is not here is an echo and changes nothing."""
+"""Every valid pair. Any other event is stale and changes nothing."""

@@ -9,11 +9,12 @@ import msgspec
 
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.containers import Containers
-from galaxy.agent.logic.records import HostedContainer, container_key
+from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.state import HostState
 from galaxy.appmaster.logic import AppMaster
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
+from galaxy.ids import container_key
 from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, GroupOrder, Reason
 from galaxy.model.messages.pod import PodOrders

@@ -14,7 +14,8 @@ from galaxy.agent.logic.events import (
     WorkerLost,
     WorkerReported,
 )
-from galaxy.agent.logic.records import HostedContainer, container_key
+from galaxy.agent.logic.records import HostedContainer
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.container import Reason

@@ -24,7 +24,7 @@ from galaxy.agent.logic.events import (
     ReportPublished,
     RunningContainer,
 )
-from galaxy.agent.logic.records import container_key
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import (
