@@ -1,8 +1,7 @@
-"""What AppMaster answers from stored rows, beside its loop: agents and the state of the cluster."""
+"""Queries that AppMaster answers from stored rows, beside its loop: agents and the cluster's state."""
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from typing import Final, Protocol, TypeVar
 from galaxy import __version__
 from galaxy.appmaster.cluster_queries import agent_views, cluster_view, loads, refused_agents
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity.authn import authenticate
-from galaxy.appmaster.logic.identity.nonces import Nonces
 from galaxy.errors import NotFound, Refused
 from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.answers import Answer
@@ -27,9 +24,15 @@ from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.job import JobRecord, PodRecord
 from galaxy.model.stored.user import UserRecord
+from galaxy.operations.authn import authenticate
+from galaxy.operations.authz import ANY_USER
+from galaxy.operations.declaration import Caller, by_name, query
+from galaxy.operations.dispatch import authorised
+from galaxy.operations.nonces import Nonces
+from galaxy.suggest import CUTOFF_SHORT, did_you_mean
 
 SAFE_MODE: Final = "safe-mode"
-"""Row of ResMan's table ``cluster`` that is there while it is in safe mode."""
+"""Row of ResMan's table ``cluster`` that is there while ResMan is in safe mode."""
 
 N = TypeVar("N", bound=Struct)
 
@@ -43,8 +46,49 @@ class Reader(Protocol):
     def leader(self, role: str) -> LeaderView | None: ...
 
 
-class AppMasterService:
-    """Answers the requests that need no decision; ``None`` leaves a request to the loop."""
+@query(ListAgents, authority=ANY_USER)
+def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
+    """List agents by name.
+
+    Raises:
+        NotFound: the agent that is named is not known.
+    """
+    heartbeats = nexus.beats()
+    agents = _agents(nexus, heartbeats)
+    if not body.agent:
+        return AgentList(agents=agents, refused=refused_agents(heartbeats, {view.agent for view in agents}))
+    named = tuple(view for view in agents if view.agent == body.agent)
+    if not named:
+        raise NotFound(
+            f'there is no agent "{body.agent}"',
+            details=did_you_mean(body.agent, [view.agent for view in agents], cutoff=CUTOFF_SHORT),
+            hint="galaxy agent list",
+        )
+    return AgentList(agents=named)
+
+
+@query(ClusterStatus, authority=ANY_USER)
+def show_status(nexus: Reader, _: ClusterStatus, __: Caller) -> ClusterStatusView:
+    """Show leaders, counts and totals of the cluster."""
+    heartbeats = nexus.beats()
+    agents = _agents(nexus, heartbeats)
+    leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
+    return cluster_view(
+        leaders=[leader for leader in leaders if leader is not None],
+        agents=agents,
+        refused=refused_agents(heartbeats, {view.agent for view in agents}),
+        jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
+        pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
+        safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),
+        version=__version__,
+    )
+
+
+OPERATIONS: Final = by_name([list_agents, show_status])
+
+
+class StoredQueries:
+    """Answers the operations that need no decision; threads may share it."""
 
     def __init__(
         self,
@@ -59,27 +103,20 @@ class AppMasterService:
         self._nonces = Nonces(2 * self._config.signature_ttl_s, self._config.nonces_max)
 
     def answer(self, request: Request) -> Answer | None:
-        """Answer ``agent.list`` and ``cluster.status``.
+        """Answer ``request``, or return None for one that AppMaster's loop answers.
 
         Raises:
-            Refused: whoever asks is no user. NotFound: the agent that is named is not known.
+            Refused: the request is not signed by a user, or is a replay. NotFound: as the query says.
             Unreachable: Nexus does not answer.
         """
-        match request.body:
-            case ListAgents(agent=agent):
-                self._check(request)
-                return Answer(key=request.key, result=self._list(agent))
-            case ClusterStatus():
-                self._check(request)
-                return Answer(key=request.key, result=self._status())
-        return None
+        operation = OPERATIONS.get(request.op)
+        if operation is None:
+            return None
+        caller = self._caller(request)
+        result = authorised(operation, self._nexus, request.body, caller)
+        return Answer(key=request.key, result=result)
 
-    def _check(self, request: Request) -> None:
-        """Make sure of who asks; any user may.
-
-        Raises:
-            Refused: it is not one, or a replay of what one asked.
-        """
+    def _caller(self, request: Request) -> Caller:
         users = self._nexus.read_table(APPMASTER, "users", UserRecord)
         now_s = self._now_s()
         user = authenticate(users, request, now_s, self._config)
@@ -87,39 +124,12 @@ class AppMasterService:
             with self._lock:
                 if not self._nonces.is_new(user.user, request.nonce, now_s):
                     raise Refused("this request was made before")
+        return Caller(name=request.user, user=user, key=request.key)
 
-    def _list(self, agent: str) -> AgentList:
-        seen = self._nexus.beats()
-        agents = self._agents(seen)
-        if not agent:
-            return AgentList(agents=agents, refused=refused_agents(seen, {view.agent for view in agents}))
-        named = tuple(view for view in agents if view.agent == agent)
-        if not named:
-            known = [view.agent for view in agents]
-            close = difflib.get_close_matches(agent, known, n=3, cutoff=0.5)
-            details = [f"did you mean {' or '.join(close)}?"] if close else []
-            raise NotFound(f'there is no agent "{agent}"', details=details, hint="galaxy agent list")
-        return AgentList(agents=named)
 
-    def _agents(self, seen: HeartbeatsRead) -> tuple[AgentView, ...]:
-        nexus = self._nexus
-        containers = nexus.read_table(RESMAN, "containers", Container)
-        groups = nexus.read_table(RESMAN, "groups", Group)
-        records = nexus.read_table(RESMAN, "agents", AgentRecord)
-        beats = {beat.agent: beat for beat in seen.beats}
-        return agent_views(records.values(), loads(containers.values(), groups), nexus.usages(), beats)
-
-    def _status(self) -> ClusterStatusView:
-        nexus = self._nexus
-        seen = nexus.beats()
-        agents = self._agents(seen)
-        leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
-        return cluster_view(
-            leaders=[leader for leader in leaders if leader is not None],
-            agents=agents,
-            refused=refused_agents(seen, {view.agent for view in agents}),
-            jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
-            pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
-            safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),
-            version=__version__,
-        )
+def _agents(nexus: Reader, heartbeats: HeartbeatsRead) -> tuple[AgentView, ...]:
+    containers = nexus.read_table(RESMAN, "containers", Container)
+    groups = nexus.read_table(RESMAN, "groups", Group)
+    records = nexus.read_table(RESMAN, "agents", AgentRecord)
+    beats = {beat.agent: beat for beat in heartbeats.beats}
+    return agent_views(records.values(), loads(containers.values(), groups), nexus.usages(), beats)

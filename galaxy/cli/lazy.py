@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from galaxy.model.jobspec.diagnostics import nearest
+from galaxy.suggest import nearest
 
 
 class LazyCommand(NamedTuple):

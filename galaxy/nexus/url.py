@@ -11,7 +11,6 @@ The login is Redis', not Sentinel's, whose own comes as ``sentinel_user`` and ``
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from galaxy.errors import UsageError
 from galaxy.model.base import Struct
+from galaxy.suggest import nearest
 
 SCHEMES: Final = ("redis", "rediss", "sentinel", "sentinels")
 TLS_FILES: Final = {
@@ -184,13 +184,13 @@ def _unknown(name: str, scheme: str, *, sentinel: bool, secure: bool) -> UsageEr
     known = ["replicas"]
     known += ["master", "sentinel_user", "sentinel_password"] if sentinel else []
     known += [short for short, _ in TLS_FILES.values()] if secure else []
-    near = difflib.get_close_matches(name, known, 1)
+    near = nearest(name, known)
     if not secure and (name.startswith("ssl_") or name in ("ca", "cert", "key")):
         return UsageError(
             f"a URL without TLS takes no {name}", hint="sentinels://..." if sentinel else "rediss://..."
         )
     return UsageError(
-        f"{scheme}://... takes no {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+        f"{scheme}://... takes no {name!r}" + (f"; did you mean {near!r}?" if near else ""),
         details=[f"it takes {', '.join(known)}"],
     )
 

@@ -11,7 +11,7 @@ from celery.exceptions import Reject
 
 from galaxy.driver.shell import LeaderShell
 from galaxy.errors import BadMessage, GalaxyError, Unreachable
-from galaxy.model.api.answers import Answer, Problem
+from galaxy.model.api.answers import Answer, problem_of
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
 from galaxy.model.api.sessions import ExecSession, LogSession
@@ -123,11 +123,6 @@ def read_request(op: str, v: Any, body: Any) -> Request:
     refuse_unknown(plain, kind)
     refuse_newlines(plain, kind)
     return msgspec.structs.replace(request, body=noun)
-
-
-def problem_of(error: GalaxyError) -> Problem:
-    """Return ``error`` as it travels in an answer."""
-    return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
 
 
 def _offer(shell: LeaderShell, gate: Gate, event: Struct) -> bool:

@@ -64,10 +64,10 @@ def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
 def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -> int:
     """Run an AppMaster until it is told to stop; return the exit code."""
     from galaxy.appmaster.logic import AppMaster
-    from galaxy.appmaster.stored_queries import AppMasterService
+    from galaxy.appmaster.stored_queries import StoredQueries
 
     def add_handlers(app: Any, shell: LeaderShell, gate: Gate, nexus: Nexus) -> None:
-        add_appmaster_handlers(app, shell, gate, AppMasterService(nexus, config))
+        add_appmaster_handlers(app, shell, gate, StoredQueries(nexus, config))
 
     logic = AppMaster() if config is None else AppMaster(config)
     return run_leader(names.APPMASTER, options, logic, add_handlers, usages_s=USAGES_S)

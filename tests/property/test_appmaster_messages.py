@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.appmaster.logic import AppMaster
+from galaxy.appmaster.logic.api.requests import OPERATIONS
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.jobs import Done, SubmitJob, UpdateJob
@@ -29,7 +30,7 @@ from tests.unit.appmaster.world import batch, service, with_task
 from tests.unit.model.jobs import jobs
 
 START_S = 1_000_000.0
-LOOP = tuple(op for op in BODIES if op not in ("galaxy.agent.list", "galaxy.cluster.status"))
+LOOP = tuple(OPERATIONS)
 SPECS = st.one_of(
     st.builds(
         service, name=st.sampled_from(("web", "far")), replica=st.integers(0, 5), step=st.integers(1, 3)

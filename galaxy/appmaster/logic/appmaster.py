@@ -60,7 +60,7 @@ class AppMaster:
         self._settle()
         step = Step(
             sends=(*self._group_sends(), *self._pod_sends(), *state.sends),
-            replies=tuple(state.replies),
+            replies=tuple(state.requests.replies),
             trace=tuple(state.traces),
             wake_s=state.timers.next_s(),
         )

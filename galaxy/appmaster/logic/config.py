@@ -6,13 +6,13 @@ from typing import Final
 
 import msgspec
 
-from galaxy.model.base import Struct
+from galaxy.operations.config import RequestConfig
 
 ORDER_SHARE: Final = 5 / 6
 """How long an order is good, of the time after which ResMan gives an agent's containers to others."""
 
 
-class AppMasterConfig(Struct, frozen=True, kw_only=True):
+class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """How patient AppMaster is, and how much it remembers."""
 
     resend_first_s: float = 1.0
@@ -36,21 +36,10 @@ class AppMasterConfig(Struct, frozen=True, kw_only=True):
     """Restarts of one pod on the new revision, never healthy since, that stall a rollout."""
     stop_grace_s: float = 10.0
     """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
-    request_late_max_s: float = 300.0
-    """A change asked for with a deadline longer ago is not made: nobody waits, clocks may differ."""
-    require_users: bool = False
-    """Refuse what nobody signed even while there is no user; with the first user it is so anyway."""
     first_operator: str = ""
     """``USER:STORED_KEY`` of the operator to begin with when there is no user."""
-    signature_ttl_s: float = 120.0
-    """A request is void so long after it was signed, or before; nonces are remembered twice as long."""
-    nonces_max: int = 50_000
-    """Requests of one user that are remembered; more within ``signature_ttl_s`` are refused."""
-    audit_max: int = 5000
     revisions_max: int = 10
     events_max: int = 20
-    answers_max: int = 10_000
-    answers_s: float = 3600.0
     history_max: int = 500
     ended_s: float = 86_400.0
     ended_max: int = 1000

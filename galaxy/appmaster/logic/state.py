@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import Any
 
 import msgspec
 
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity.nonces import Nonces
 from galaxy.appmaster.logic.identity.resolve_env import filled
 from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSITIONS, JobEvent, PodEvent
-from galaxy.model.api.answers import Reply
 from galaxy.model.jobspec.spec import JobSpec, JobType
 from galaxy.model.messages.container import GroupOrder
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send
 from galaxy.model.stored.job import (
-    AnswerRecord,
     DesiredState,
     EndpointRecord,
     HistoryRecord,
@@ -30,7 +26,8 @@ from galaxy.model.stored.job import (
 from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
 from galaxy.model.stored.table import Table
-from galaxy.model.stored.user import AuditRecord, UserRecord
+from galaxy.model.stored.user import UserRecord
+from galaxy.operations.records import RequestRecords
 from galaxy.statemachine.backoff import KeyedBackoff
 from galaxy.statemachine.timers import Timers
 
@@ -70,18 +67,17 @@ class AppMasterState:
             EndpointRecord,
             {"service": lambda row: row.service, "pod": lambda row: row.pod, "job": lambda row: row.job},
         )
-        self.answers: Table[AnswerRecord] = Table("answers", AnswerRecord)
+        self.requests = RequestRecords(config)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda row: row.name})
         self.timelines: Table[TimelineRecord] = Table("timelines", TimelineRecord)
         self.users: Table[UserRecord] = Table("users", UserRecord)
-        self.audit: Table[AuditRecord] = Table("audit", AuditRecord)
         self.secrets: Table[SecretRecord] = Table("secrets", SecretRecord, {"user": lambda row: row.user})
         self.quotas: Table[Quota] = Table("quotas", Quota, {"user": lambda row: row.user})
         self.tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
                 self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
-                self.answers, self.history, self.timelines, self.users, self.audit,
+                self.requests.answers, self.history, self.timelines, self.users, self.requests.audit,
                 self.secrets, self.quotas,
             )
         }  # fmt: skip
@@ -106,16 +102,14 @@ class AppMasterState:
         self.usage: dict[str, tuple[int, int]] = {}
         self.services: dict[str, dict[str, None]] = {}
         self.touched: dict[str, dict[str, None] | None] = {}
-        self._answered = _by_age(self.answers)
-        self._remembered = _by_age(self.history)
+        self._remembered = deque(sorted((row.at_s, key) for key, row in self.history.items()))
         self.quotas_unacknowledged = bool(self.quotas)
-        self.nonces = Nonces(2 * self.config.signature_ttl_s, self.config.nonces_max)
-        self._audited = deque(sorted(self.audit))
+        self.requests.begin()
         self.clear_outbox()
 
     def clear_outbox(self) -> None:
         self.sends: list[Send] = []
-        self.replies: list[Reply] = []
+        self.requests.replies = []
         self.traces: list[TraceEvent] = []
         self.group_orders: dict[str, GroupOrder] = {}
         self.quotas_to_send = False
@@ -197,69 +191,6 @@ class AppMasterState:
 
     # ---- what is kept for a while
 
-    def answer(self, row: AnswerRecord) -> None:
-        """Keep the first answer to a key; the oldest make way."""
-        self.answers.put(row.key, row)
-        self._answered.append((row.at_s, row.key))
-        self._forget_answers()
-
-    def drop_answers_of(self, user: str) -> None:
-        """Forget what a user who is removed was answered: no namesake is told it."""
-        for key in [key for key in self.answers if self.answers[key].user == user]:
-            self.answers.drop(key)
-        self._answered = deque(pair for pair in self._answered if pair[1] in self.answers)
-
-    @property
-    def answers_full(self) -> bool:
-        """Whether no further change can be remembered for long enough."""
-        self._forget_answers()
-        return len(self._answered) >= 2 * self.config.answers_max
-
-    def _forget_answers(self) -> None:
-        oldest_s = self.now_s - self.config.answers_s
-        # What was signed is kept until it could not be said again: or a replay would be done again.
-        surely_s = self.now_s - 2 * self.config.signature_ttl_s if self.users else self.now_s
-        while self._answered and (
-            (len(self._answered) > self.config.answers_max and self._answered[0][0] <= surely_s)
-            or self._answered[0][0] < oldest_s
-        ):
-            self.answers.drop(self._answered.popleft()[1])
-
-    # ---- who did what
-
-    def record_audit(self, user: str, op: str, target: str, result: str, message: str) -> None:
-        """Keep one more record of the audit trail; the oldest make way."""
-        serial = int(self._audited[-1]) + 1 if self._audited else 1
-        key = f"{serial:015d}"
-        self.audit.put(
-            key,
-            AuditRecord(
-                serial=serial,
-                at_s=self.now_s,
-                user=user,
-                op=op,
-                target=target,
-                result=result,
-                message=message,
-            ),
-        )
-        self._audited.append(key)
-        while len(self._audited) > self.config.audit_max:
-            self.audit.drop(self._audited.popleft())
-
-    def audited(self, after: int, limit: int) -> tuple[AuditRecord, ...]:
-        """Return the newest records, or with ``after`` the oldest beyond that serial."""
-        if not self._audited:
-            return ()
-        first = int(self._audited[0])
-        start = max(after + 1 - first, 0) if after else max(len(self._audited) - limit, 0)
-        keys = islice(self._audited, start, start + limit)
-        return tuple(self.audit[key] for key in keys)
-
-    @property
-    def last_audit(self) -> int:
-        return int(self._audited[-1]) if self._audited else 0
-
     def keep_history(self, row: HistoryRecord) -> None:
         """Keep what is known of a job that is gone; the oldest make way."""
         self.history.put(row.job, row)
@@ -282,10 +213,6 @@ class AppMasterState:
             del self.services[name][job]
             if not self.services[name]:
                 del self.services[name]
-
-
-def _by_age(table: Table[AnswerRecord] | Table[HistoryRecord]) -> deque[tuple[float, str]]:
-    return deque(sorted((table[key].at_s, key) for key in table))
 
 
 def revision_key(job: str, revision: int) -> str:

@@ -13,10 +13,10 @@ from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, print_err, print_out
 from galaxy.errors import UsageError
 from galaxy.model.api.views import QuotaView
-from galaxy.model.jobspec.diagnostics import nearest
 from galaxy.model.stored.quota import Ceiling
 from galaxy.model.stored.user import ALL_POOLS
 from galaxy.scheduler.quota import shown
+from galaxy.suggest import nearest
 from galaxy.units import parse_bytes, parse_cpu
 
 EXAMPLES = """\

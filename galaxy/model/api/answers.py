@@ -1,9 +1,10 @@
-"""What a request is answered."""
+"""Answers to requests."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from galaxy.errors import GalaxyError
 from galaxy.model.base import Struct
 
 
@@ -17,7 +18,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """``result`` is the noun that ``OPERATIONS`` names for the op; ``problem`` excludes it."""
+    """``result`` is what the operation returns (``Body.result``); ``problem`` excludes it."""
 
     key: str
     result: Any = None
@@ -29,3 +30,8 @@ class Reply(Struct, frozen=True, kw_only=True):
 
     reply: str
     answer: Answer
+
+
+def problem_of(error: GalaxyError) -> Problem:
+    """Return ``error`` as it travels in an answer."""
+    return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from galaxy.errors import NotSupportedYet, SpecError
@@ -44,12 +43,6 @@ def write_path(path: Path) -> str:
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the one of ``known`` that ``word`` was probably meant to be, or nothing."""
-    close = difflib.get_close_matches(word.lower(), sorted(known), n=1, cutoff=0.6)
-    return close[0] if close else ""
 
 
 def mark_of(path: Path, marks: Mapping[Path, Mark]) -> Mark | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from galaxy.model.jobspec.diagnostics import Diagnostic, Path, nearest
+from galaxy.model.jobspec.diagnostics import Diagnostic, Path
 from galaxy.model.jobspec.shorthand import WORKSPACE_BYTES, WORKSPACE_PATH
+from galaxy.suggest import nearest
 
 TYPES: Final = {
     "kJobMonitor": "monitor", "kJobService": "service", "kJobBatch": "batch",

@@ -17,10 +17,11 @@ import msgspec.inspect as shape
 
 from galaxy.model.base import Struct, matches
 from galaxy.model.jobspec import rules
-from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, error_of, nearest
+from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, error_of
 from galaxy.model.jobspec.shorthand import SHORTHANDS, UNITS, Unit, read_number, split_words
 from galaxy.model.jobspec.spec import DeploySpec, JobSpec
 from galaxy.model.stored.secret import EnvFrom
+from galaxy.suggest import nearest
 from galaxy.units import format_bytes, format_cpu, format_duration
 
 LATER: Final[Mapping[str, str]] = {

@@ -5,10 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-from galaxy.model.api.answers import Problem
-from galaxy.model.api.jobs import Done
-from galaxy.model.api.sessions import SessionOpened
-from galaxy.model.api.views import QuotaView, SecretView, UserView
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec, JobType
 from galaxy.model.messages.container import ContainerState, Reason
@@ -178,21 +174,6 @@ class EndpointRecord(Struct, frozen=True, kw_only=True):
     address: str
     port: int
     state: EndpointState
-
-
-class AnswerRecord(Struct, frozen=True, kw_only=True):
-    """The first answer to an idempotency key."""
-
-    key: str
-    op: str
-    at_s: float
-    user: str = ""
-    done: Done | None = None
-    opened: SessionOpened | None = None
-    seen: UserView | None = None
-    secret: SecretView | None = None
-    quota: QuotaView | None = None
-    problem: Problem | None = None
 
 
 class TimelineRecord(Struct, frozen=True, kw_only=True):

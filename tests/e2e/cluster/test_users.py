@@ -139,7 +139,7 @@ def test_user_with_a_job_stays_and_a_namesake_owns_nothing_of_what_he_left(
     as_user(cluster, old, "job", "run", path)
     until("logs", lambda: "inherited" in as_user(cluster, old, "logs", "legacy"))
     said = cluster.run("user", "remove", "fay", status=1)
-    assert 'cannot remove user "fay": 1 job of his holds or wants containers' in said.stderr
+    assert 'cannot remove user "fay": 1 job of this user holds or wants containers' in said.stderr
     assert "legacy is running, 1 container" in said.stderr
     assert "galaxy job remove legacy" in said.stderr
     as_user(cluster, old, "job", "remove", "--yes", "legacy")

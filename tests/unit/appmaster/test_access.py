@@ -199,7 +199,7 @@ def test_changes_that_cannot_be_remembered_are_refused_rather_than_forgotten() -
     assert kinds == ["not-found"] * 6 + ["unreachable"] * 2
     world.run(250)
     assert kind(world.as_("root", StopJob(job="x"))) == "not-found"
-    assert len(world.master.state.answers) <= 6
+    assert len(world.master.state.requests.answers) <= 6
 
 
 NEEDS = {
@@ -388,7 +388,7 @@ def test_the_audit_trail_is_bounded_and_can_be_followed() -> None:
     for number in range(9):
         world.as_("root", StopJob(job=f"j{number}"))
     state = world.master.state
-    assert len(state.audit) == 5
+    assert len(state.requests.audit) == 5
     newest = world.as_("root", ListAudit(limit=2)).result.records
     assert [one.target for one in newest] == ["j7", "j8"]
     after = world.as_("root", ListAudit(after=newest[0].serial)).result.records

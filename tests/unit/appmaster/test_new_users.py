@@ -45,8 +45,8 @@ def remove_as_before(world: Secured) -> None:
     """Remove ann as the release before this one did: her jobs run on, and bear her name."""
     state = world.master.state
     state.users.drop("ann")
-    quotas.forget(state, "ann")
-    secrets.forget(state, "ann")
+    quotas.lift_all(state, "ann")
+    secrets.drop_all(state, "ann")
     world.run(5)
     world.failover()
 
@@ -69,7 +69,7 @@ def test_user_is_not_made_while_jobs_in_his_name_hold_containers_and_the_error_s
     answer = add(world)
     assert kind(answer) == "conflict"
     assert answer.problem is not None
-    assert answer.problem.message == 'cannot make user "ann": 7 jobs in that name hold or want containers'
+    assert answer.problem.message == 'cannot add user "ann": 7 jobs in that name hold or want containers'
     assert answer.problem.details[0] == "web0 is running, 2 containers"
     assert answer.problem.details[5:] == ("and 2 more; 14 containers in all",)
     assert "galaxy job remove web0" in answer.problem.hint

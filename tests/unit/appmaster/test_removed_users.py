@@ -67,7 +67,7 @@ def test_user_whose_jobs_hold_containers_is_not_removed_and_the_error_says_what_
     world.run(20)
     answer = remove(world)
     assert kind(answer) == "conflict"
-    assert answer.problem.message == 'cannot remove user "ann": 7 jobs of his hold or want containers'
+    assert answer.problem.message == 'cannot remove user "ann": 7 jobs of this user hold or want containers'
     assert answer.problem.details[0] == "web0 is running, 2 containers"
     assert answer.problem.details[5:] == ("and 2 more; 14 containers in all",)
     assert "galaxy job remove web0" in answer.problem.hint
@@ -148,9 +148,9 @@ def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secu
     asked = world.sign("ops", RemoveUser(user="ops"), key="the same key")
     assert [kind(answer) for answer in world.send(asked)] == ["ok"]
     state = world.master.state
-    assert "ops" not in {row.user for row in state.answers.values()}
+    assert "ops" not in {row.user for row in state.requests.answers.values()}
     assert ("ops", "galaxy.user.remove", "ok") in {
-        (row.user, row.op, row.result) for row in state.audit.values()
+        (row.user, row.op, row.result) for row in state.requests.audit.values()
     }
     world.make("ops", {}, role=Role.OPERATOR)
     (answer,) = world.send(world.sign("ops", RemoveUser(user="ops"), key="the same key"))

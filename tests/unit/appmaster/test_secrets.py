@@ -184,10 +184,10 @@ def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
     assert kind(world.as_("ann", SubmitJob(spec=spec))) == "ok"
     other = with_deploy(using(NAMED, start="serve 2"), pools=("main",))
     assert kind(world.as_("root", UpdateJob(job="web", spec=other))) == "ok"
-    trail = [(row.user, row.op, row.target, row.result) for row in world.master.state.audit.values()]
+    trail = [(row.user, row.op, row.target, row.result) for row in world.master.state.requests.audit.values()]
     assert ("ann", "galaxy.secret.set", "db of ann", "ok") in trail
     assert ("bob", "galaxy.secret.remove", "db of ann", "refused") in trail
-    assert SENTINEL not in "".join(encode(row).decode() for row in world.master.state.audit.values())
+    assert SENTINEL not in "".join(encode(row).decode() for row in world.master.state.requests.audit.values())
     assert kind(world.as_("root", RemoveJob(job="web"))) == "ok"
     world.run(30)
     assert kind(world.as_("root", RemoveUser(user="ann"))) == "ok"

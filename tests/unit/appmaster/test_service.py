@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from galaxy.appmaster.cluster_queries import REFUSED_MAX, refused_agents
-from galaxy.appmaster.stored_queries import AppMasterService
+from galaxy.appmaster.stored_queries import StoredQueries
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotFound
 from galaxy.model.api.agents import AgentList, ListAgents
@@ -93,7 +93,7 @@ def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Struct]) ->
 
 
 def test_agents_are_listed_with_what_is_assigned_of_them(nexus: MemoryNexus) -> None:
-    answer = AppMasterService(nexus).answer(request(ListAgents()))
+    answer = StoredQueries(nexus).answer(request(ListAgents()))
     assert answer is not None and isinstance(answer.result, AgentList)
     first, second = answer.result.agents
     assert (first.agent, first.state, first.beat_s) == ("h1", "alive", 1000.0)
@@ -104,11 +104,11 @@ def test_agents_are_listed_with_what_is_assigned_of_them(nexus: MemoryNexus) -> 
 
 def test_unknown_agent_is_not_found_with_near_misses(nexus: MemoryNexus) -> None:
     with pytest.raises(NotFound, match="did you mean"):
-        AppMasterService(nexus).answer(request(ListAgents(agent="h3")))
+        StoredQueries(nexus).answer(request(ListAgents(agent="h3")))
 
 
 def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: MemoryNexus) -> None:
-    answer = AppMasterService(nexus).answer(request(ClusterStatus()))
+    answer = StoredQueries(nexus).answer(request(ClusterStatus()))
     assert answer is not None and isinstance(answer.result, ClusterStatusView)
     view = answer.result
     assert view.agents == {"alive": 1, "dead": 1}
@@ -147,4 +147,4 @@ def test_refused_agent_whose_name_no_host_can_have_is_counted_and_not_named(name
 
 
 def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:
-    assert AppMasterService(nexus).answer(request(ListJobs())) is None
+    assert StoredQueries(nexus).answer(request(ListJobs())) is None

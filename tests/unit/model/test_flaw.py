@@ -8,9 +8,9 @@ from galaxy.model.jobspec.diagnostics import (
     Mark,
     error_of,
     mark_of,
-    nearest,
     write_path,
 )
+from galaxy.suggest import nearest
 
 
 def test_path_is_written_as_people_write_it() -> None:

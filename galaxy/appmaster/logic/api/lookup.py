@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound
 from galaxy.model.stored.job import DesiredState, HistoryRecord, JobRecord, PodRecord
+from galaxy.suggest import did_you_mean
 
 SHOWN_MAX = 5
 
@@ -103,21 +103,15 @@ def not_found_service(state: AppMasterState, service: str) -> NotFound:
     """Return the error for a service that no job declares."""
     return NotFound(
         f'there is no service "{service}"',
-        details=near_misses(service, state.services),
+        details=did_you_mean(service, state.services),
         hint="galaxy job show JOB has a job's endpoints; job files name services under `services`",
     )
-
-
-def near_misses(text: str, known: Iterable[str]) -> list[str]:
-    """Return a line that names what ``text`` may have been meant to be, or none."""
-    close = difflib.get_close_matches(text, sorted(set(known)), n=3)
-    return [f"did you mean {' or '.join(close)}?"] if close else []
 
 
 def _not_found(state: AppMasterState, what: str, text: str, hint: str = "") -> NotFound:
     names = [name for job in state.jobs.values() for name in (job.name, job.job)]
     return NotFound(
-        f'there is no {what} "{text}"', details=near_misses(text, names), hint=hint or "galaxy job list"
+        f'there is no {what} "{text}"', details=did_you_mean(text, names), hint=hint or "galaxy job list"
     )
 
 

@@ -1,10 +1,13 @@
-"""What people see of jobs, pods and services, built from the state without changing it."""
+"""Queries about jobs, pods and services; they change nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from galaxy.appmaster.logic.api import lookup
+from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, hide_env
 from galaxy.appmaster.logic.jobs import jobs, pods
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
@@ -21,65 +24,87 @@ from galaxy.model.stored.job import (
     PodPhase,
     PodRecord,
 )
+from galaxy.operations.authz import ANY_USER, is_operator
+from galaxy.operations.declaration import Caller, query
 
 REMOVED = "removed"
-"""State of a job that only history knows."""
+"""State of a job that is only in the history."""
 
 
-def list_jobs(state: AppMasterState, asked: ListJobs) -> JobList:
-    """List jobs by name: those that are live or failed, and with ``all`` what is over or gone too."""
-    rows = [job for job in state.jobs.values() if asked.all or job.state is not JobState.FINISHED]
-    found = [summarize(job, state.spec(job.job, job.revision), state.job_pods(job.job)) for job in rows]
-    if asked.all:
-        found += [_past_summary(past) for past in state.history.values()]
-    return JobList(jobs=tuple(sorted(found, key=lambda line: (line.name, line.created_s))))
+@query(ListJobs, authority=LIST)
+def list_jobs(state: AppMasterState, body: ListJobs, caller: Caller) -> JobList:
+    """List jobs by name: live and failed ones, and with ``all`` finished and removed ones too."""
+    rows: list[JobRecord | HistoryRecord] = [
+        job for job in state.jobs.values() if body.all or job.state is not JobState.FINISHED
+    ]
+    if body.all:
+        rows += state.history.values()
+    seen = [_summary(state, row) for row in rows if can_list(state, caller.user, row)]
+    return JobList(jobs=tuple(sorted(seen, key=lambda line: (line.name, line.created_s))))
 
 
-def show_job(state: AppMasterState, asked: ShowJob) -> JobView:
-    """Show everything of one job, or what history has kept of it.
+@query(ShowJob, authority=SHOW)
+def show_job(state: AppMasterState, body: ShowJob, caller: Caller) -> JobView:
+    """Show everything of one job, or what the history has of it.
 
     Raises:
         NotFound, Conflict: no such job, or several.
     """
-    found = lookup.find_any(state, asked.job)
-    if isinstance(found, HistoryRecord):
-        return JobView(
-            summary=_past_summary(found),
-            spec=found.spec,
-            pods=tuple(_pod_view(pod, (0, 0)) for pod in found.pods),
-            events=found.events,
-            exit_code=found.record.exit_code,
-            settled=True,
-        )
-    rows = state.job_pods(found.job)
-    spec = state.spec(found.job, found.revision)
-    timeline = state.timelines.get(found.job)
-    return JobView(
-        summary=summarize(found, spec, rows),
-        spec=spec,
-        pods=tuple(_pod_view(pod, state.usage.get(pod.pod, (0, 0))) for pod in rows),
-        endpoints=_endpoints(state, state.endpoints.where("job", found.job), every=True),
-        events=timeline.events if timeline else (),
-        exit_code=found.exit_code,
-        settled=jobs.is_settled(state, found),
-        rollout_from=found.rollout.origin if found.rollout else 0,
-    )
+    found = lookup.find_any(state, body.job)
+    view = _past_view(found) if isinstance(found, HistoryRecord) else _live_view(state, found)
+    if is_operator(caller.user) or view.summary.user == caller.name:
+        return view
+    return msgspec.structs.replace(view, spec=hide_env(view.spec))
 
 
-def discover(state: AppMasterState, asked: Discover) -> EndpointList:
-    """List the healthy endpoints of a service, or with ``all`` every one with its state.
+@query(Discover, authority=ANY_USER)
+def discover(state: AppMasterState, body: Discover, _: Caller) -> EndpointList:
+    """List the healthy endpoints of a service, or with ``all`` every endpoint with its state.
 
     Raises:
         NotFound: no job declares such a service.
     """
-    keys = state.endpoints.where("service", asked.service)
-    if not keys and asked.service not in state.services:
-        raise lookup.not_found_service(state, asked.service)
-    return EndpointList(endpoints=_endpoints(state, keys, every=asked.all))
+    keys = state.endpoints.where("service", body.service)
+    if not keys and body.service not in state.services:
+        raise lookup.not_found_service(state, body.service)
+    return EndpointList(endpoints=_endpoints(state, keys, every=body.all))
+
+
+def _summary(state: AppMasterState, row: JobRecord | HistoryRecord) -> JobSummary:
+    if isinstance(row, HistoryRecord):
+        return _past_summary(row)
+    return summarize(row, state.spec(row.job, row.revision), state.job_pods(row.job))
+
+
+def _past_view(past: HistoryRecord) -> JobView:
+    return JobView(
+        summary=_past_summary(past),
+        spec=past.spec,
+        pods=tuple(_pod_view(pod, (0, 0)) for pod in past.pods),
+        events=past.events,
+        exit_code=past.record.exit_code,
+        settled=True,
+    )
+
+
+def _live_view(state: AppMasterState, job: JobRecord) -> JobView:
+    rows = state.job_pods(job.job)
+    spec = state.spec(job.job, job.revision)
+    timeline = state.timelines.get(job.job)
+    return JobView(
+        summary=summarize(job, spec, rows),
+        spec=spec,
+        pods=tuple(_pod_view(pod, state.usage.get(pod.pod, (0, 0))) for pod in rows),
+        endpoints=_endpoints(state, state.endpoints.where("job", job.job), every=True),
+        events=timeline.events if timeline else (),
+        exit_code=job.exit_code,
+        settled=jobs.is_settled(state, job),
+        rollout_from=job.rollout.origin if job.rollout else 0,
+    )
 
 
 def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSummary:
-    """Return the line of a job: counts of pods by state, and what its containers ask together."""
+    """Return the line of a job: counts of pods by phase, and what its containers ask together."""
     demand = demand_of(spec)
     phases = [pod.phase for pod in rows]
     held = sum(pod.placed for pod in rows)
@@ -125,7 +150,7 @@ def _past_summary(past: HistoryRecord) -> JobSummary:
 
 
 def _why(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
-    """Return why a job is not as wanted: its rollout, a pod that failed, one without a container."""
+    """Return why a job is not as desired: its rollout, a pod that failed, or one without a container."""
     if job.rollout is not None and job.rollout.stalled is not None:
         return job.rollout.stalled
     for phase, code in (

@@ -14,13 +14,14 @@ import msgspec
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
-from galaxy.model.api.request import Request
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 from galaxy.model.stored.job import OVER, DesiredState, JobRecord
 from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.operations.authz import OPERATORS, SELF, is_operator
+from galaxy.operations.declaration import Caller, change, query
 from galaxy.scheduler.quota import FIELDS, NOTHING, amount_of, counts_in, passed, plus, room, shown, whose
 
 QUOTAS_MAX: Final = 10_000
@@ -36,9 +37,9 @@ def begin(state: AppMasterState) -> None:
         state.timers.at((_TIMER, _TIMER), state.now_s)
 
 
-def set_(state: AppMasterState, request: Request) -> QuotaView:
-    """Change a ceiling: fields that are not named stay as they are. Nothing that runs is touched."""
-    body: SetQuota = request.body
+@change(SetQuota, authority=OPERATORS, target=lambda body, _: f"{body.user} on {body.pool}")
+def set_quota(state: AppMasterState, body: SetQuota, caller: Caller) -> QuotaView:
+    """Change a ceiling: fields that are not named stay as they are. Nothing that runs is stopped."""
     if len(state.users) and body.user not in state.users:
         raise NotFound(f'there is no user "{body.user}"', hint="galaxy user list")
     key = quota_key(body.user, body.pool)
@@ -51,22 +52,24 @@ def set_(state: AppMasterState, request: Request) -> QuotaView:
     if old is None and len(state.quotas) >= QUOTAS_MAX:
         raise Conflict(f"there are {len(state.quotas)} quotas, and no room for more")
     ceiling = msgspec.structs.replace(old.ceiling if old else _UNLIMITED, **changes)
-    quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=request.user, at_s=state.now_s)
+    quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=caller.name, at_s=state.now_s)
     state.quotas.put(key, quota)
     _changed(state)
     return view(state, quota)
 
 
-def forget(state: AppMasterState, user: str) -> None:
+def lift_all(state: AppMasterState, user: str) -> None:
     """Lift every quota of a user who is removed."""
     for key in state.quotas.where("user", user):
         state.quotas.put(key, msgspec.structs.replace(state.quotas[key], ceiling=_UNLIMITED))
         _changed(state)
 
 
-def list_quotas(state: AppMasterState, asked: ListQuotas) -> QuotaList:
+@query(ListQuotas, authority=SELF)
+def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> QuotaList:
     """List quotas by user and pool, each with what is wanted and used under it."""
-    keys = state.quotas.where("user", asked.user) if asked.user else tuple(state.quotas)
+    user = body.user or ("" if is_operator(caller.user) else caller.name)
+    keys = state.quotas.where("user", user) if user else tuple(state.quotas)
     rows = [state.quotas[key] for key in sorted(keys)]
     return QuotaList(quotas=tuple(view(state, row) for row in rows if row.ceiling != _UNLIMITED))
 

@@ -1,7 +1,7 @@
-"""Named secrets, and the values that each revision of a job was given of them and of files.
+"""Named secrets, and the values of secrets and files that each revision of a job got.
 
-A value is sealed to a revision when that is accepted: the same order always carries the same
-value, and another one takes effect by an update, pod by pod, and not behind anybody's back.
+The values of a revision are fixed when it is accepted: the same order always carries the same
+values, and a new value takes effect only by an update, pod by pod.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Final
 from galaxy.appmaster.logic.identity.resolve_env import filled
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, SpecError
-from galaxy.model.api.request import Request
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SecretList, SetSecret
 from galaxy.model.api.views import SecretView
 from galaxy.model.jobspec.diagnostics import Diagnostic
@@ -20,15 +19,21 @@ from galaxy.model.jobspec.rules import oversize
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.job import OVER, DesiredState
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord
+from galaxy.operations.authz import SELF
+from galaxy.operations.declaration import Caller, change, query
 from galaxy.units import counted, format_bytes
 
 _LONGEST: Final = format_bytes(SECRET_BYTES_MAX)
 
 
-def set_(state: AppMasterState, request: Request) -> SecretView:
-    """Keep a secret, or give one another value; jobs have what they have until they are updated."""
-    body: SetSecret = request.body
-    user = body.user or request.user
+def _target(body: SetSecret | RemoveSecret, caller: Caller) -> str:
+    return f"{body.name} of {body.user or caller.name}"
+
+
+@change(SetSecret, authority=SELF, target=_target)
+def set_secret(state: AppMasterState, body: SetSecret, caller: Caller) -> SecretView:
+    """Keep a secret, or give one another value; jobs keep the old value until they are updated."""
+    user = body.user or caller.name
     size = len(body.value.text.encode())
     if size > SECRET_BYTES_MAX:
         raise SpecError(
@@ -40,10 +45,10 @@ def set_(state: AppMasterState, request: Request) -> SecretView:
     if len(state.users) and user not in state.users and not state.jobs.count("user", user):
         raise NotFound(f'there is no user "{user}"', hint="galaxy user list")
     old = state.secrets.get(secret_key(user, body.name))
-    held = state.secrets.count("user", user)
-    if old is None and held >= SECRETS_MAX:
+    kept = state.secrets.count("user", user)
+    if old is None and kept >= SECRETS_MAX:
         raise Conflict(
-            f'cannot keep secret "{body.name}": user "{user}" has {held} already',
+            f'cannot keep secret "{body.name}": user "{user}" has {kept} already',
             details=[f"{SECRETS_MAX} are allowed"],
             hint="galaxy secret list; galaxy secret remove NAME",
         )
@@ -52,17 +57,21 @@ def set_(state: AppMasterState, request: Request) -> SecretView:
         user=user,
         value=body.value,
         at_s=state.now_s,
-        by=request.user,
+        by=caller.name,
         serial=old.serial + 1 if old else 1,
     )
     state.secrets.put(secret_key(user, body.name), row)
     return view(state, row)
 
 
-def remove(state: AppMasterState, request: Request) -> SecretView:
-    """Forget a secret that no job refers to any more."""
-    body: RemoveSecret = request.body
-    row = _find(state, body.user or request.user, body.name)
+@change(RemoveSecret, authority=SELF, target=_target)
+def remove_secret(state: AppMasterState, body: RemoveSecret, caller: Caller) -> SecretView:
+    """Remove a secret that no job refers to.
+
+    Raises:
+        NotFound: there is none of that name. Conflict: names the jobs that refer to it.
+    """
+    row = _find(state, body.user or caller.name, body.name)
     seen = view(state, row)
     if seen.jobs:
         raise Conflict(
@@ -74,15 +83,16 @@ def remove(state: AppMasterState, request: Request) -> SecretView:
     return seen
 
 
-def list_secrets(state: AppMasterState, asked: ListSecrets) -> SecretList:
-    """List the secrets of one user, or of all, by name."""
-    keys = tuple(state.secrets) if asked.all else state.secrets.where("user", asked.user)
+@query(ListSecrets, authority=SELF)
+def list_secrets(state: AppMasterState, body: ListSecrets, caller: Caller) -> SecretList:
+    """List the secrets of one user, or of all, by user and name."""
+    keys = tuple(state.secrets) if body.all else state.secrets.where("user", body.user or caller.name)
     rows = sorted((state.secrets[key] for key in keys), key=lambda row: (row.user, row.name))
     return SecretList(secrets=tuple(view(state, row) for row in rows))
 
 
-def forget(state: AppMasterState, user: str) -> None:
-    """Drop the secrets of a user who is removed; his jobs run on with what they were given."""
+def drop_all(state: AppMasterState, user: str) -> None:
+    """Drop the secrets of a user who is removed."""
     for key in state.secrets.where("user", user):
         state.secrets.drop(key)
 
@@ -108,7 +118,7 @@ def values_of(
     """Return the value of every variable of ``spec`` that comes from a file or a secret of ``owner``.
 
     Raises:
-        SpecError: some are not there, or together too long; all are named.
+        SpecError: names every one that is not there, or says that they are too long together.
     """
     values: dict[str, Secret] = {}
     flaws: list[Diagnostic] = []
@@ -134,7 +144,7 @@ def values_of(
 
 
 def secret_key(user: str, name: str) -> str:
-    """Return the key of a secret; no name has an ``@`` in it, whatever a user is called."""
+    """Return the key of a secret; a secret's name has no ``@``, a user's may."""
     return f"{name}@{user}"
 
 

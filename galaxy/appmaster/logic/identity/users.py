@@ -1,4 +1,4 @@
-"""Users and their grants, as operators change them; and the audit trail, as they read it."""
+"""Users and their grants: operations for operators, and what a removed user leaves behind."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from galaxy.appmaster.logic.identity import quotas, secrets
 from galaxy.appmaster.logic.jobs import jobs
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
-from galaxy.model.api.audit import AuditList, ListAudit
-from galaxy.model.api.request import Request
-from galaxy.model.api.users import AddUser, GrantUser, ListUsers, SetToken, ShowUser, UserList
+from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser, UserList
 from galaxy.model.api.views import UserView
 from galaxy.model.stored.job import OVER
 from galaxy.model.stored.user import Role, UserRecord
+from galaxy.operations.authz import OPERATORS, SELF
+from galaxy.operations.declaration import Caller, change, query
 from galaxy.units import counted
 
 USERS_MAX: Final = 10_000
@@ -24,7 +24,10 @@ SHOWN_MAX: Final = 5
 
 
 def begin(state: AppMasterState) -> None:
-    """Make the first operator, where there is one to make and no user yet; jobs in his name are his."""
+    """Create the first operator if one is configured and there is no user yet.
+
+    Jobs in that name belong to the operator.
+    """
     name, colon, stored = state.config.first_operator.partition(":")
     if colon and not state.users:
         state.users.put(
@@ -32,18 +35,22 @@ def begin(state: AppMasterState) -> None:
         )
 
 
-def add(state: AppMasterState, request: Request) -> UserView:
-    """Make a user; the first one must be an operator, or nobody could make another.
+def _user_name(body: AddUser | RemoveUser | SetToken, _: Caller) -> str:
+    return body.user
 
-    Jobs may bear his name already: those run before there were users, by whoever called himself so,
-    and those that a user left whom an earlier release removed. They are not his, unless he is an
-    operator, who may do everything with them anyhow, or one who makes him says that they are.
+
+@change(AddUser, authority=OPERATORS, target=_user_name)
+def add_user(state: AppMasterState, body: AddUser, caller: Caller) -> UserView:
+    """Add a user. The first one must be an operator, or nobody could add another.
+
+    Jobs may carry this name already: they were run before there were users, by somebody who claimed
+    the name, or were left by a user whom an earlier release removed. A new plain user does not get
+    them unless ``with_jobs`` says so. An operator does: operators may do everything with any job.
 
     Raises:
-        Conflict: there is such a user, or no room, or jobs in his name hold or want containers.
-        UsageError: he would be the first, and no operator.
+        Conflict: the user exists, there is no room, or jobs in this name hold or want containers.
+        UsageError: the first user would not be an operator.
     """
-    body: AddUser = request.body
     if body.user in state.users:
         raise Conflict(f'there is a user "{body.user}" already', hint=f"galaxy user token {body.user}")
     if not state.users and body.role is not Role.OPERATOR:
@@ -53,15 +60,15 @@ def add(state: AppMasterState, request: Request) -> UserView:
     if len(state.users) >= USERS_MAX:
         raise Conflict(f"there are {len(state.users)} users, and no room for more")
     if body.role is not Role.OPERATOR and not body.with_jobs:
-        _demand_idle(
+        _require_idle(
             state,
             body.user,
-            f'make user "{body.user}"',
+            f'add user "{body.user}"',
             "in that name",
-            f"if they are his own, galaxy user add {body.user} --with-jobs",
+            f"if they are this user's, galaxy user add {body.user} --with-jobs",
         )
         _disown(state, body.user)
-    state.drop_answers_of(body.user)
+    state.requests.drop_answers_to(body.user)
     return _put(
         state,
         UserRecord(
@@ -69,14 +76,19 @@ def add(state: AppMasterState, request: Request) -> UserView:
             role=body.role,
             stored_key=body.stored_key,
             created_s=state.now_s,
-            by=request.user,
+            by=caller.name,
         ),
     )
 
 
-def remove(state: AppMasterState, request: Request) -> UserView:
-    """Remove a user who has no container any more; what he leaves belongs to nobody."""
-    row = _find(state, request.body.user)
+@change(RemoveUser, authority=OPERATORS, target=_user_name)
+def remove_user(state: AppMasterState, body: RemoveUser, _: Caller) -> UserView:
+    """Remove a user who has no containers; what the user leaves belongs to nobody.
+
+    Raises:
+        Refused: it is the last operator. Conflict: a job of the user holds or wants containers.
+    """
+    row = _find(state, body.user)
     others = (other for other in state.users.values() if other.user != row.user)
     if row.role is Role.OPERATOR and not any(other.role is Role.OPERATOR for other in others):
         raise Refused(
@@ -84,94 +96,93 @@ def remove(state: AppMasterState, request: Request) -> UserView:
             details=["without one nobody could manage users"],
             hint="galaxy user add NAME --role operator first",
         )
-    _demand_idle(
+    _require_idle(
         state,
         row.user,
         f'remove user "{row.user}"',
-        "of his",
-        f"galaxy user token {row.user} locks him out meanwhile",
+        "of this user",
+        f"galaxy user token {row.user} locks the user out meanwhile",
     )
     _disown(state, row.user)
     state.users.drop(row.user)
-    quotas.forget(state, row.user)
-    secrets.forget(state, row.user)
-    state.drop_answers_of(row.user)
+    quotas.lift_all(state, row.user)
+    secrets.drop_all(state, row.user)
+    state.requests.drop_answers_to(row.user)
     return view(row)
 
 
-def token(state: AppMasterState, request: Request) -> UserView:
-    """Give a user another key; what his old token signs is refused from now on."""
-    body: SetToken = request.body
+@change(SetToken, authority=SELF, target=_user_name)
+def set_token(state: AppMasterState, body: SetToken, _: Caller) -> UserView:
+    """Give a user another key; requests signed with the old token are refused from now on."""
     return _put(state, msgspec.structs.replace(_find(state, body.user), stored_key=body.stored_key))
 
 
-def grant(state: AppMasterState, request: Request) -> UserView:
-    """Change what a user may do on a pool; what he has running there stays."""
-    body: GrantUser = request.body
+@change(GrantUser, authority=OPERATORS, target=lambda body, _: f"{body.user} on {body.pool}")
+def grant_user(state: AppMasterState, body: GrantUser, _: Caller) -> UserView:
+    """Change what a user may do on a pool; jobs that run there stay."""
     row = _find(state, body.user)
     if body.action != "clear" and not body.authorities:
         raise UsageError(f"no authority to {body.action}")
-    had = set(row.grants.get(body.pool, ()))
+    before = set(row.grants.get(body.pool, ()))
     given = set(body.authorities)
-    now = {"add": had | given, "remove": had - given, "set": given, "clear": set()}[body.action]
-    grants = {pool: held for pool, held in row.grants.items() if pool != body.pool}
+    now = {"add": before | given, "remove": before - given, "set": given, "clear": set()}[body.action]
+    grants = {pool: granted for pool, granted in row.grants.items() if pool != body.pool}
     if now:
         grants[body.pool] = tuple(sorted(now))
     return _put(state, msgspec.structs.replace(row, grants=dict(sorted(grants.items()))))
 
 
-def show(state: AppMasterState, asked: ShowUser) -> UserView:
+@query(ShowUser, authority=SELF)
+def show_user(state: AppMasterState, body: ShowUser, _: Caller) -> UserView:
     """Return one user.
 
     Raises:
         NotFound: there is none of that name.
     """
-    return view(_find(state, asked.user))
+    return view(_find(state, body.user))
 
 
-def list_users(state: AppMasterState, _: ListUsers) -> UserList:
+@query(ListUsers, authority=OPERATORS)
+def list_users(state: AppMasterState, _: ListUsers, __: Caller) -> UserList:
     """Return all users, by name."""
     return UserList(users=tuple(view(state.users[name]) for name in sorted(state.users)))
 
 
-def list_audit(state: AppMasterState, asked: ListAudit) -> AuditList:
-    """Return records of who did what, and the serial of the newest there is."""
-    return AuditList(records=state.audited(asked.after, asked.limit), last=state.last_audit)
-
-
 def view(row: UserRecord) -> UserView:
-    """Return a user without his key."""
+    """Return a user without the key."""
     return UserView(user=row.user, role=row.role, created_s=row.created_s, by=row.by, grants=row.grants)
 
 
-def _demand_idle(state: AppMasterState, user: str, doing: str, whose: str, otherwise: str) -> None:
+def _require_idle(state: AppMasterState, user: str, doing: str, whose: str, otherwise: str) -> None:
     """Make sure that no job of ``user`` holds or wants a container.
 
     The error says that ``doing`` cannot be done, ``whose`` the jobs are, and what to do ``otherwise``.
 
     Raises:
-        Conflict: some do; the first of them are named.
+        Conflict: names the first of the jobs that do.
     """
     owned = [state.jobs[key] for key in state.jobs.where("user", user)]
     busy = [(job, sum(pod.placed for pod in state.job_pods(job.job))) for job in owned]
-    busy = [(job, held) for job, held in busy if held or job.state not in OVER]
+    busy = [(job, containers) for job, containers in busy if containers or job.state not in OVER]
     if not busy:
         return
-    held = sum(count for _, count in busy)
+    total = sum(containers for _, containers in busy)
     one = len(busy) == 1
     first = sorted(busy, key=lambda pair: pair[0].name)[:SHOWN_MAX]
     more = len(busy) - len(first)
     raise Conflict(
         f"cannot {doing}: {counted(len(busy), 'job')} {whose} "
         f"{'holds or wants' if one else 'hold or want'} containers",
-        details=[f"{job.name} is {job.state}, {counted(count, 'container')}" for job, count in first]
-        + ([f"and {more} more; {counted(held, 'container')} in all"] if more else []),
+        details=[
+            f"{job.name} is {job.state}, {counted(containers, 'container')}" for job, containers in first
+        ]
+        + ([f"and {more} more; {counted(total, 'container')} in all"] if more else []),
         hint=f"galaxy job remove {first[0][0].name}{'' if one else ', and so each of them'}; {otherwise}",
     )
 
 
 def _disown(state: AppMasterState, user: str) -> None:
-    """Let what is in a user's name be nobody's: a namesake who comes later is somebody else."""
+    """Make the finished jobs in a user's name nobody's: a later user of that name is another person."""
     for key in state.jobs.where("user", user):
         jobs.remove(state, state.put_job(msgspec.structs.replace(state.jobs[key], user="")))
     for key in [key for key in state.history if state.history[key].record.user == user]:

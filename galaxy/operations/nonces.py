@@ -1,4 +1,4 @@
-"""Which signed requests were seen already, for as long as their signatures are good; bounded."""
+"""Which signed requests were seen already, for as long as their signatures are valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from galaxy.errors import Unreachable
 
 
 class Nonces:
-    """By user, what he signed within the last ``kept_s`` seconds; ``most`` of each user."""
+    """The nonces of the last ``kept_s`` seconds by user, at most ``most`` of each user."""
 
     def __init__(self, kept_s: float, most: int) -> None:
         self._kept_s = kept_s
@@ -17,10 +17,10 @@ class Nonces:
         self._order: deque[tuple[float, str, str]] = deque()
 
     def is_new(self, user: str, nonce: str, now_s: float) -> bool:
-        """Note ``nonce`` and tell whether it is the first of its kind.
+        """Record ``nonce`` and tell whether ``user`` uses it for the first time.
 
         Raises:
-            Unreachable: there are more than can be remembered; later ones are taken again.
+            Unreachable: the user has too many requests within ``kept_s``; later ones are accepted again.
         """
         while self._order and self._order[0][0] < now_s - self._kept_s:
             _, old_user, old = self._order.popleft()

@@ -1,0 +1,110 @@
+"""Authority rules about jobs: which grant an operation needs, whose the job must be, what is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from galaxy.appmaster.logic.api import lookup
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.api.jobs import ShowJob, SubmitJob, UpdateJob
+from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.stored.job import HistoryRecord, JobRecord
+from galaxy.model.stored.user import Authority, UserRecord
+from galaxy.operations.authz import is_allowed, require_authority, require_owner
+from galaxy.operations.declaration import AuthorityRule, Caller
+
+HIDDEN: Final = "(hidden)"
+
+JobRule = AuthorityRule[AppMasterState, Any]
+
+
+def job_owner(
+    doing: str, named: Callable[[Any, Caller], str], *, authority: Authority | None = None
+) -> JobRule:
+    """Return the rule that the job, or the pod's job, that ``named`` gives is the caller's own.
+
+    With ``authority``, the caller also needs that grant on the pools of the job. ``doing`` says in
+    a refusal what the caller may not do.
+    """
+
+    def require(state: AppMasterState, body: Any, caller: Caller) -> None:
+        _require_job(state, caller.user, named(body, caller), authority, doing)
+
+    needs = f", with `{authority}` on its pools" if authority else ""
+    return AuthorityRule(documented=f"the job's owner{needs}", require=require)
+
+
+def _require_submit(state: AppMasterState, body: SubmitJob, caller: Caller) -> None:
+    spec = body.spec
+    require_authority(caller.user, Authority.SUBMIT_JOB, spec.deploy.pools, f'run "{spec.name}"')
+    for key in state.jobs.where("name", spec.name):  # A finished job of this name would be removed.
+        require_owner(caller.user, state.jobs[key].user, spec.name, "take the name of")
+
+
+def _require_update(state: AppMasterState, body: UpdateJob, caller: Caller) -> None:
+    spec = body.spec
+    _require_job(state, caller.user, body.job, Authority.UPDATE_JOB, "update")
+    require_authority(caller.user, Authority.UPDATE_JOB, spec.deploy.pools, f'update "{spec.name}"')
+
+
+def _require_show(state: AppMasterState, body: ShowJob, caller: Caller) -> None:
+    found = lookup.find_any(state, body.job)
+    if not can_list(state, caller.user, found):
+        require_owner(caller.user, _owner(found), body.job, "see")
+
+
+def _filtered(_: AppMasterState, __: Any, ___: Caller) -> None:
+    """Allow every caller: the operation leaves out what the caller may not see."""
+
+
+SUBMIT: Final[JobRule] = AuthorityRule(
+    documented="any user with `submit_job` on the job's pools", require=_require_submit
+)
+UPDATE: Final[JobRule] = AuthorityRule(
+    documented="the job's owner, with `update_job` on its old and new pools", require=_require_update
+)
+SHOW: Final[JobRule] = AuthorityRule(
+    documented="the job's owner; with `list_job` on its pools others too, environment hidden",
+    require=_require_show,
+)
+LIST: Final[JobRule] = AuthorityRule(
+    documented="any user: own jobs, and those in pools with `list_job`", require=_filtered
+)
+
+
+def can_list(state: AppMasterState, user: UserRecord | None, found: JobRecord | HistoryRecord) -> bool:
+    """Return whether ``user`` may see that the job exists and how it is."""
+    if user is None or _owner(found) == user.user:
+        return True
+    return is_allowed(user, Authority.LIST_JOB, _pools(state, found))
+
+
+def hide_env(spec: JobSpec) -> JobSpec:
+    """Return ``spec`` with the names of its environment variables and without their values."""
+    tasks = tuple(
+        msgspec.structs.replace(task, env=dict.fromkeys(task.env, HIDDEN)) for task in spec.pod.tasks
+    )
+    return msgspec.structs.replace(spec, pod=msgspec.structs.replace(spec.pod, tasks=tasks))
+
+
+def _require_job(
+    state: AppMasterState, user: UserRecord | None, text: str, authority: Authority | None, doing: str
+) -> None:
+    """Make sure that a job, or the job of a pod, is the user's, and that the user has ``authority``."""
+    head, dot, index = text.rpartition(".")
+    found = lookup.find_any(state, head if dot and index.isdecimal() else text)
+    require_owner(user, _owner(found), text, doing)
+    if authority is not None:
+        require_authority(user, authority, _pools(state, found), f'{doing} "{text}"')
+
+
+def _owner(found: JobRecord | HistoryRecord) -> str:
+    return found.record.user if isinstance(found, HistoryRecord) else found.user
+
+
+def _pools(state: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[str, ...]:
+    spec = found.spec if isinstance(found, HistoryRecord) else state.spec(found.job, found.revision)
+    return spec.deploy.pools

@@ -1,0 +1,52 @@
+"""Authentication: who signed a request."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from galaxy.errors import Refused
+from galaxy.model.api.request import Request
+from galaxy.model.api.signing import is_signed
+from galaxy.model.stored.user import UserRecord
+from galaxy.operations.config import RequestConfig
+
+NONCE_MAX: Final = 64
+"""Longest nonce, in characters."""
+
+
+class Users(Protocol):
+    """Users by name."""
+
+    def get(self, key: str, /) -> UserRecord | None: ...
+    def __len__(self) -> int: ...
+
+
+def authenticate(users: Users, request: Request, now_s: float, config: RequestConfig) -> UserRecord | None:
+    """Return who signed ``request``, or None in a cluster without users, where everybody may do everything.
+
+    Raises:
+        Refused: nobody signed it, or not recently. An unknown user and a wrong token are refused
+            with the same words.
+    """
+    if not len(users) and not config.require_users:
+        return None
+    if not request.proof:
+        raise Refused(
+            "this cluster asks who you are, and the request is not signed",
+            details=["neither GALAXY_TOKEN, nor the context or folder of the cluster, holds a token"],
+            hint="GALAXY_TOKEN=USER:SECRET; an operator makes one: galaxy user add",
+        )
+    user = users.get(request.user)
+    if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
+        raise Refused(
+            f'user "{request.user[:64]}" or the token is wrong',
+            hint="an operator makes another: galaxy user token",
+        )
+    age_s = now_s - request.at_s
+    if abs(age_s) > config.signature_ttl_s:
+        raise Refused(
+            f"the request was signed {abs(age_s):.0f} s {'ago' if age_s > 0 else 'from now'}",
+            details=[f"{config.signature_ttl_s:.0f} s at most: an old one may be a replay, or clocks differ"],
+            hint="the same again, or compare the clocks of Redis' and the leader's hosts",
+        )
+    return user

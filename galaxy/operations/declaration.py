@@ -1,0 +1,121 @@
+"""How an operation is declared: one decorator on the function that runs it.
+
+    @change(SetSecret, authority=SELF_OR_OPERATOR, target=_target)
+    def set_secret(state: AppMasterState, body: SetSecret, caller: Caller) -> SecretView:
+        ...
+
+Name, body and result come from the ``Body``; who may call it, and what the audit trail calls its
+target, from the decorator. Neither decorator works without an authority rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from galaxy.model.api.body import Body
+from galaxy.model.base import Struct
+from galaxy.model.stored.user import UserRecord
+
+S = TypeVar("S")
+"""State of the leader that the operation reads or changes."""
+B = TypeVar("B", bound=Body[Any])
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Who sent a request, and its idempotency key.
+
+    ``user`` is None in a cluster without users: then ``name`` is what the sender calls itself, and
+    nothing proves it.
+    """
+
+    name: str
+    user: UserRecord | None
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthorityRule(Generic[S, B]):
+    """Who may call an operation, besides operators, who may call every one.
+
+    ``documented`` is the rule in words, as docs/security.md has it. ``require`` raises ``Refused``
+    for a caller who may not, or ``NotFound`` and ``Conflict`` when the target is not there or
+    ambiguous. It is not called for operators, nor in a cluster without users.
+    """
+
+    documented: str
+    require: Callable[[S, B, Caller], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query(Generic[S, B]):
+    """An operation that changes nothing; it is answered as often as it is asked."""
+
+    body: type[B]
+    authority: AuthorityRule[S, B]
+    run: Callable[[S, B, Caller], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(Generic[S, B]):
+    """An operation that is run once for each idempotency key, and audited under its ``target``."""
+
+    body: type[B]
+    authority: AuthorityRule[S, B]
+    target: Callable[[B, Caller], str]
+    run: Callable[[S, B, Caller], Any]
+
+
+Operation = Query[S, Any] | Change[S, Any]
+
+
+def query(
+    body: type[B], *, authority: AuthorityRule[S, B]
+) -> Callable[[Callable[[S, B, Caller], Any]], Query[S, B]]:
+    """Declare a function as the query ``body``."""
+    _require_name(body)
+
+    def declare(run: Callable[[S, B, Caller], Any]) -> Query[S, B]:
+        return Query(body=body, authority=authority, run=run)
+
+    return declare
+
+
+def change(
+    body: type[B], *, authority: AuthorityRule[S, B], target: Callable[[B, Caller], str]
+) -> Callable[[Callable[[S, B, Caller], Any]], Change[S, B]]:
+    """Declare a function as the change ``body``; ``target`` names what it is about, for the audit trail."""
+    _require_name(body)
+
+    def declare(run: Callable[[S, B, Caller], Any]) -> Change[S, B]:
+        return Change(body=body, authority=authority, target=target, run=run)
+
+    return declare
+
+
+def by_name(operations: Iterable[Operation[Any]]) -> Mapping[str, Operation[Any]]:
+    """Return ``operations`` by their names.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    named: dict[str, Operation[Any]] = {}
+    for operation in operations:
+        if named.setdefault(operation.body.op, operation) is not operation:
+            raise ValueError(f"{operation.body.op} is declared twice")
+    return named
+
+
+def declared_in(*modules: Any) -> Mapping[str, Operation[Any]]:
+    """Return the operations that ``modules`` declare, by their names."""
+    return by_name(value for module in modules for value in vars(module).values() if _is_operation(value))
+
+
+def _is_operation(value: Any) -> bool:
+    return isinstance(value, (Query, Change))
+
+
+def _require_name(body: type[Body[Any]]) -> None:
+    if not body.op:
+        raise ValueError(f"{body.__name__} has no `op`, so it is no operation")
