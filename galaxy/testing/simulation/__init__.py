@@ -1,4 +1,4 @@
-"""A whole cluster in one thread: the production logic, a virtual clock, and faults that have names.
+"""A simulated cluster in one thread: production logic, a virtual clock and named faults.
 
-``python -m galaxy.testing.simulation --seed 7`` replays one story; ``--seeds 0:500`` runs many.
+``python -m galaxy.testing.simulation --seed 7`` replays one log; ``--seeds 0:500`` runs many.
 """

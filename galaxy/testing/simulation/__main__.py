@@ -1,4 +1,4 @@
-"""Run seeds: ``python -m galaxy.testing.simulation --seeds 0:500`` or ``--seed 7`` with its story."""
+"""Run seeds: ``python -m galaxy.testing.simulation --seeds 0:500`` or ``--seed 7`` with its log."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import time
 from collections import Counter
 
 from galaxy.testing.simulation.faults import Faults, faults_of
-from galaxy.testing.simulation.scale import Large
+from galaxy.testing.simulation.scale import LargeCluster
 from galaxy.testing.simulation.simulated_cluster import SimulatedCluster
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return 0 when every seed kept every promise, 1 otherwise."""
+    """Return 0 when every seed passed, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m galaxy.testing.simulation", description=__doc__)
     parser.add_argument("--seeds", metavar="A:B", help="run seeds A to B-1 and name those that fail")
-    parser.add_argument("--seed", type=int, help="replay one seed and tell its story")
+    parser.add_argument("--seed", type=int, help="replay one seed and print its log")
     parser.add_argument("--hosts", type=int, default=4)
-    parser.add_argument("--tail", type=int, default=0, help="last lines of the story only")
+    parser.add_argument("--tail", type=int, default=0, help="last lines of the log only")
     parser.add_argument(
         "--scale", metavar="HOSTS:CONTAINERS:SECONDS", help="what a tick costs in a large cluster"
     )
     options = parser.parse_args(argv)
-    logging.disable()  # The story tells of steps that raise, and they are meant to.
+    logging.disable()  # Steps that raise on purpose would fill the log.
     if options.scale:
         hosts, containers, seconds = (int(part) for part in options.scale.split(":"))
         return _scale(hosts, containers, seconds)
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 def _replay(seed: int, hosts: int, tail: int) -> int:
     cluster = SimulatedCluster(seed, faults_of(seed), hosts=hosts)
     outcome = cluster.run()
-    for line in list(cluster.world.story)[-tail:]:
+    for line in list(cluster.world.log)[-tail:]:
         print(line)
-    print(f"seed {seed}: {outcome.failure or 'every promise kept'}")
+    print(f"seed {seed}: {outcome.failure or 'all checks passed'}")
     print(
         f"fingerprint {outcome.fingerprint}, {outcome.steps} steps, settled after {outcome.settled_s:.0f} s"
     )
@@ -50,18 +50,18 @@ def _range(seeds: range, hosts: int) -> int:
     began_s = time.perf_counter()
     failing = []
     slowest = 0.0
-    struck: Counter[str] = Counter()
+    fault_counts: Counter[str] = Counter()
     messages = starts = 0
     for seed in seeds:
         outcome = SimulatedCluster(seed, faults_of(seed), hosts=hosts).run()
         slowest = max(slowest, outcome.settled_s)
-        struck.update(outcome.faults)
+        fault_counts.update(outcome.faults)
         messages, starts = messages + outcome.messages, starts + outcome.starts
         if outcome.failure:
             failing.append(seed)
             print(f"seed {seed}: {outcome.failure}", flush=True)
     took_s = time.perf_counter() - began_s
-    print(f"{messages} messages, {starts} starts of programs; faults: {_counts(struck)}")
+    print(f"{messages} messages, {starts} starts of programs; faults: {_counts(fault_counts)}")
     print(
         f"{len(seeds)} seeds in {took_s:.1f} s ({len(seeds) / took_s:.1f}/s), "
         f"settled within {slowest:.0f} s, failing: {failing or 'none'}"
@@ -69,20 +69,23 @@ def _range(seeds: range, hosts: int) -> int:
     return 1 if failing else 0
 
 
-def _counts(struck: Counter[str]) -> str:
-    return ", ".join(f"{struck[name]} {name}" for name in Faults.__struct_fields__ if struck[name]) or "none"
+def _counts(fault_counts: Counter[str]) -> str:
+    return (
+        ", ".join(f"{fault_counts[name]} {name}" for name in Faults.__struct_fields__ if fault_counts[name])
+        or "none"
+    )
 
 
 def _scale(hosts: int, containers: int, seconds: int) -> int:
     began_s = time.perf_counter()
-    large = Large(1, hosts=hosts, containers=containers, jobs=max(1, containers // 1000))
-    up_s = large.come_up()
+    large = LargeCluster(1, hosts=hosts, containers=containers, jobs=max(1, containers // 1000))
+    up_s = large.start_jobs()
     print(
         f"{hosts} hosts, {containers} containers: all running after {up_s:.0f} s of cluster time, "
         f"{time.perf_counter() - began_s:.0f} s of ours",
         flush=True,
     )
-    account = large.stay(seconds)
+    account = large.run_for(seconds)
     for cost in account.costs:
         loads = ", ".join(f"{load_s:.2f}" for load_s in cost.loads_s) or "none"
         print(
@@ -93,9 +96,9 @@ def _scale(hosts: int, containers: int, seconds: int) -> int:
     print("; ".join(f"{count} {what}" for what, count in account.events.items()))
     print(f"{account.messages_per_s:.0f} messages/s; the whole simulator took {account.memory_mib:.0f} MiB")
     for line in account.differences:
-        print(f"not as wanted: {line[:200]} ... {line[-60:]}")
+        print(f"differs: {line[:200]} ... {line[-60:]}")
     took_s = time.perf_counter() - began_s
-    kept = "every promise kept" if not account.differences else "not all is as wanted"
+    kept = "all checks passed" if not account.differences else "not converged"
     print(f"{large.world.steps} steps in {took_s:.0f} s; {kept}")
     return 1 if account.differences else 0
 

@@ -1,6 +1,6 @@
-"""A container with its AppWorker: the real pod logic over programs that exist by name only.
+"""A simulated container with its AppWorker: the production pod logic over simulated programs.
 
-What a program does is told by its start command: ``serve`` runs until stopped, ``broken`` ends
+The start command says what a program does: ``serve`` runs until stopped, ``broken`` ends
 at once with code 1, ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s.
 """
 
@@ -42,7 +42,7 @@ from galaxy.worker_entry.logic.report import observe
 
 
 class SimulatedAppWorker:
-    """One living container. ``witness`` is told of every start and end of a program."""
+    """One running container. ``on_program`` is called at every start and end of a program."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class SimulatedAppWorker:
         ports: dict[str, int],
         uid: int,
         pid: int,
-        witness: Callable[[str, SimulatedAppWorker, str, TaskSpec], None],
+        on_program: Callable[[str, SimulatedAppWorker, str, TaskSpec], None],
         ended: Callable[[SimulatedAppWorker], None],
     ) -> None:
         self.container = container
@@ -69,7 +69,7 @@ class SimulatedAppWorker:
         self.running: dict[str, tuple[int, TaskSpec]] = {}
         self.agent: Callable[[ObservedPod], None] | None = None
         self._world = world
-        self._witness = witness
+        self._on_program = on_program
         self._ended = ended
         self._pod = SupervisedPod(known=tuple(task.name for task in demand.tasks))
         self._events: deque[Event] = deque()
@@ -86,7 +86,7 @@ class SimulatedAppWorker:
         return self._pod.order.generation if self._pod.order else 0
 
     def feed(self, event: Event) -> None:
-        """Take in an event and do what follows from it."""
+        """Step the pod logic with ``event`` and perform the effects."""
         if not self.alive:
             return
         self._events.append(event)
@@ -98,11 +98,11 @@ class SimulatedAppWorker:
             event = self._events.popleft()
             self._pod, effects = step(self._pod, event, self._world.now_s)
             if isinstance(event, OrderReceived) and self._pod.order is not before:
-                self._alarm_all()
+                self._schedule_tick()
             for effect in effects:
                 self._perform(effect)
         self._stepping = False
-        self._alarm_all()
+        self._schedule_tick()
         now = self.observe()
         if self.alive and now != self._reported:
             self._reported = now
@@ -110,22 +110,22 @@ class SimulatedAppWorker:
                 self.agent(now)
 
     def die(self) -> None:
-        """PID 1 and everything in the container is gone at once."""
+        """Kill PID 1 and with it everything in the container."""
         if not self.alive:
             return
         self.alive = False
         for name in list(self.running):
-            self._over(name)
+            self._end_program(name)
         self._ended(self)
 
     def program_dies(self) -> None:
-        """A program that should serve ends by itself."""
+        """End every ``serve`` program with exit code 1."""
         for name, (run, spec) in list(self.running.items()):
             if spec.start.startswith("serve"):
-                self._over(name)
+                self._end_program(name)
                 self.feed(ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=1)))
 
-    def _alarm_all(self) -> None:
+    def _schedule_tick(self) -> None:
         due_s = wake_s(self._pod)
         if due_s is not None:
             self._later(max(due_s - self._world.now_s, 0.001), Ticked())
@@ -161,7 +161,7 @@ class SimulatedAppWorker:
         name, run, spec = effect.task, effect.run, effect.spec
         self.feed(ProgramStarted(task=name, run=run, at_s=self._world.now_s))
         self.running[name] = (run, spec)
-        self._witness("start", self, name, spec)
+        self._on_program("start", self, name, spec)
         word, _, seconds = spec.start.partition(" ")
         if word in ("work", "fail", "broken"):
             code = 0 if word == "work" else 1
@@ -170,21 +170,21 @@ class SimulatedAppWorker:
     def _exit(self, name: str, run: int, code: int) -> None:
         if self.alive and self.running.get(name, (-1, None))[0] == run:
             if code == 0:
-                self._witness("done", self, name, self.running[name][1])
-            self._over(name)
+                self._on_program("done", self, name, self.running[name][1])
+            self._end_program(name)
             self.feed(ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=code)))
 
     def _stop(self, name: str, run: int, code: int | None) -> None:
         if not self.alive:
             return
         if self.running.get(name, (-1, None))[0] == run:
-            self._over(name)
+            self._end_program(name)
             signal = None if code is not None else 9
             self.feed(
                 ProgramEnded(task=name, run=run, exit=Exit(at_s=self._world.now_s, code=code, signal=signal))
             )
         self.feed(TaskEmptied(task=name, run=run))
 
-    def _over(self, name: str) -> None:
+    def _end_program(self, name: str) -> None:
         _, spec = self.running.pop(name)
-        self._witness("end", self, name, spec)
+        self._on_program("end", self, name, spec)

@@ -1,4 +1,4 @@
-"""Clusters that break one rule each, kept to show that the checkers notice."""
+"""Clusters that break one rule each. Tests use them to show that the checkers notice."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from galaxy.resman.logic.state.quota_usage import Charges
 from galaxy.testing.simulation.simulated_cluster import Variant
 
 
-class Gullible(MemoryNexus):
-    """A store that lets anybody write who once led: rule 2 without its fence."""
+class UnfencedNexus(MemoryNexus):
+    """A store without fencing: every former leader may still commit."""
 
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
@@ -42,21 +42,21 @@ class Gullible(MemoryNexus):
             self._locks[grant.role] = held
 
 
-class _Obedient(HostState):
-    """An agent that obeys every epoch."""
+class _UnfencedHostState(HostState):
+    """Agent state that accepts orders of every epoch."""
 
     def accepts_epoch(self, role: str, epoch: int) -> bool:
         super().accepts_epoch(role, max(epoch, self.epochs[role].epoch if role in self.epochs else 0))
         return True
 
 
-def obedient(info: AgentInfo) -> AgentLogic:
+def unfenced_agent(info: AgentInfo) -> AgentLogic:
     """Return an agent without fencing."""
-    return AgentLogic(info, _Obedient())
+    return AgentLogic(info, _UnfencedHostState())
 
 
-class _AnyLife(Containers):
-    """Makes every life of a slot that it is told to make, whatever became of other ones."""
+class _AnyIncarnation(Containers):
+    """Creates every incarnation that is ordered, whatever became of others."""
 
     def _create(self, order: CreateContainer, now_s: float) -> None:  # noqa: ARG002
         key = container_key(order.container, order.incarnation)
@@ -65,17 +65,17 @@ class _AnyLife(Containers):
             self._state.put(hosted)
 
 
-class AnyLifeAgent(AgentLogic):
-    """An agent to which a late order for a life that is over is as good as any."""
+class AnyIncarnationAgent(AgentLogic):
+    """An agent that obeys late orders for incarnations that are over."""
 
     def __init__(self, info: AgentInfo) -> None:
         super().__init__(info)
         ports = (info.ports_low, info.ports_high)
-        self._containers = _AnyLife(self._state, ports=ports, containers_max=info.containers_max)
+        self._containers = _AnyIncarnation(self._state, ports=ports, containers_max=info.containers_max)
 
 
-class Forgotten(Leadership):
-    """Sends before it commits, and then the commit is what a crash takes away."""
+class SendBeforeCommit(Leadership):
+    """Sends messages before the commit, and sometimes loses the commit."""
 
     def _commit(self, stepped: tuple[Step, list[TableChange], tuple[TraceEvent, ...]]) -> CommittedStep:
         step, changes, _ = stepped
@@ -85,8 +85,8 @@ class Forgotten(Leadership):
         return super()._commit(stepped)
 
 
-class _Around:
-    """A logic with another one inside."""
+class _LogicWrapper:
+    """Logic that delegates to other logic."""
 
     def __init__(self, inner: Logic) -> None:
         self._inner = inner
@@ -102,8 +102,8 @@ class _Around:
         self._inner.recover(now_s)
 
 
-class OneLifeForAll(_Around):
-    """A ResMan that takes a report of any life of a slot for one of the life that it wants."""
+class AnyIncarnationResMan(_LogicWrapper):
+    """A ResMan that accepts reports of any incarnation as reports of the desired one."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         heard = [self._blur(event) if isinstance(event, AgentReport) else event for event in events]
@@ -119,8 +119,8 @@ class OneLifeForAll(_Around):
         return msgspec.structs.replace(report, containers=tuple(blurred))
 
 
-class EventsOnly(_Around):
-    """A leader that believes what it is told as it happens, and never asks what is there."""
+class NoFullReports(_LogicWrapper):
+    """A leader that relies on event reports and never asks for a full report."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         heard = [_partial(e) if isinstance(e, AgentReport) and e.info is None else e for e in events]
@@ -138,8 +138,8 @@ def _unasking(send: Send) -> Send:
     return send
 
 
-class _Boundless(Charges):
-    """Counts as it should, and finds room for everything."""
+class _UnlimitedQuota(Charges):
+    """Counts usage correctly but allows everything."""
 
     def __init__(self, counted: Charges) -> None:
         self.__dict__.update(counted.__dict__)
@@ -148,27 +148,27 @@ class _Boundless(Charges):
         return None
 
 
-class Generous(ResMan):
-    """A ResMan that trusts AppMaster to have looked at quotas, and places what it is asked for."""
+class QuotaIgnoringResMan(ResMan):
+    """A ResMan that does not enforce quotas."""
 
     def lead(self, epoch: int, now_s: float) -> None:
         super().lead(epoch, now_s)
-        self.books.charges = _Boundless(self.books.charges)
+        self.books.charges = _UnlimitedQuota(self.books.charges)
 
     def recover(self, now_s: float) -> None:
         super().recover(now_s)
-        self.books.charges = _Boundless(self.books.charges)
+        self.books.charges = _UnlimitedQuota(self.books.charges)
 
 
-class Torn(ResMan):
-    """A ResMan that goes on after a step that raised as if its books were still those of its tables."""
+class NoRecoveryResMan(ResMan):
+    """A ResMan that keeps its derived state after a step that raised, although tables were rolled back."""
 
     def recover(self, now_s: float) -> None:
         pass
 
 
-class Amnesiac(MemoryNexus):
-    """A store that keeps nothing of the table of removed groups."""
+class NexusWithoutRemovedGroups(MemoryNexus):
+    """A store that drops the table of removed groups."""
 
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
@@ -177,18 +177,18 @@ class Amnesiac(MemoryNexus):
 
 
 BROKEN: Final[dict[str, Variant]] = {
-    "send before commit": Variant(leadership=Forgotten),
-    "ignore incarnation": Variant(resman=lambda: OneLifeForAll(ResMan()), agent=AnyLifeAgent),
-    "ignore incarnation in reports only": Variant(resman=lambda: OneLifeForAll(ResMan())),
-    "ignore incarnation in orders only": Variant(agent=AnyLifeAgent),
-    "no fencing": Variant(nexus=Gullible, agent=obedient, trusting=True),
-    "agents obey every epoch": Variant(agent=obedient),
+    "send before commit": Variant(leadership=SendBeforeCommit),
+    "ignore incarnation": Variant(resman=lambda: AnyIncarnationResMan(ResMan()), agent=AnyIncarnationAgent),
+    "ignore incarnation in reports only": Variant(resman=lambda: AnyIncarnationResMan(ResMan())),
+    "ignore incarnation in orders only": Variant(agent=AnyIncarnationAgent),
+    "no fencing": Variant(nexus=UnfencedNexus, agent=unfenced_agent, ignore_lease=True),
+    "agents obey every epoch": Variant(agent=unfenced_agent),
     "events only, no reports": Variant(
-        resman=lambda: EventsOnly(ResMan()), appmaster=lambda: EventsOnly(AppMaster())
+        resman=lambda: NoFullReports(ResMan()), appmaster=lambda: NoFullReports(AppMaster())
     ),
-    "removed groups forgotten": Variant(nexus=Amnesiac),
-    "no quota": Variant(resman=Generous),
-    "no recovery from a step that raised": Variant(resman=Torn),
+    "removed groups forgotten": Variant(nexus=NexusWithoutRemovedGroups),
+    "no quota": Variant(resman=QuotaIgnoringResMan),
+    "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
     "no safe mode": Variant(resman=lambda: ResMan(ResManConfig(mass_loss_min=1000))),
 }
-"""By the rule that is broken."""
+"""Broken clusters by the rule that they break."""

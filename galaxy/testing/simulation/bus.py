@@ -1,4 +1,4 @@
-"""Queues that lose, double, delay and reorder what is put into them."""
+"""Message queues that lose, double, delay and reorder messages."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from galaxy.model.step import Send
 from galaxy.testing.simulation.world import World
 
 WAITING_MAX: Final = 10_000
-"""Messages that wait in one queue without a consumer; beyond it the oldest go."""
+"""Most messages that wait in one queue without a consumer; the oldest are dropped beyond it."""
 CLOCKS_S: Final = 300.0
-"""How far the clocks of hosts may differ: no message is dropped for its age before that."""
+"""How far hosts' clocks may differ, in seconds: a message is kept that long beyond its expiry."""
 
 Consumer = Callable[[Struct], None]
 
 
 class Bus:
-    """Celery's queues, as far as Galaxy relies on them: at most hopefully once, in no order."""
+    """Celery's queues as Galaxy relies on them: no order, and any number of deliveries."""
 
     def __init__(self, world: World) -> None:
         self.sent = 0
@@ -29,21 +29,21 @@ class Bus:
         self._waiting: dict[str, deque[tuple[float, bytes, type[Any]]]] = {}
 
     def consume(self, queue: str, consumer: Consumer) -> None:
-        """Deliver ``queue`` to ``consumer`` from now on, beginning with what waits in it."""
+        """Deliver messages of ``queue`` to ``consumer`` from now on, waiting ones first."""
         self._consumers[queue] = consumer
         self._world.after(0.0, lambda: self._drain(queue))
 
     def cancel(self, queue: str, consumer: Consumer) -> None:
-        """Have ``consumer`` get no more, unless another one has taken its place already."""
+        """Stop delivering to ``consumer``, unless another consumer has replaced it already."""
         if self._consumers.get(queue) == consumer:
             del self._consumers[queue]
 
     def send(self, send: Send) -> None:
-        """Put a message under way: through JSON, as in life."""
+        """Send a message. It is encoded and decoded as in production."""
         faults = self._world.faults
         self.sent += 1
         if self._world.strikes("lose"):
-            self._world.tell(f"bus loses {send.task} to {send.queue}")
+            self._world.record(f"bus loses {send.task} to {send.queue}")
             return
         copies = 2 if self._world.strikes("double") else 1
         packed = encode(send.body)

@@ -1,4 +1,4 @@
-"""A host: its machine, the agent's disk, and the agent's process."""
+"""A simulated host: its containers, the agent's disk and the agent's process."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from galaxy.model.step import Send
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
-from galaxy.testing.simulation.machine import Machine, Tell, Witness
+from galaxy.testing.simulation.machine import Machine, Notify, ProgramObserver
 from galaxy.testing.simulation.world import START_S, World
 from galaxy.units import GIB
 
-BEAT_S: Final = 2.0
+HEARTBEAT_S: Final = 2.0
 UIDS: Final = (1_000_000, 1_000_255)
 _NO_PORTS: Final = PortsScanned(listening=frozenset(), used=frozenset())
 
 
-class Audit(Protocol):
-    """Whoever looks at what an agent does; each call raises when a promise is broken."""
+class HostObserver(Protocol):
+    """Watches what an agent does. Each call may raise ``Violation``."""
 
-    def made(self, host: str, container: str, incarnation: int) -> None:
-        """A container begins to live."""
+    def container_created(self, host: str, container: str, incarnation: int) -> None:
+        """A container starts."""
 
-    def written(self, hosted: HostedContainer) -> None:
-        """An agent has written a row of its table of lives."""
+    def container_stored(self, hosted: HostedContainer) -> None:
+        """An agent has stored a row of its containers table."""
 
-    def finished(self, host: str, pod: str) -> None:
-        """An agent has written that a batch pod is done."""
+    def finished_pod_stored(self, host: str, pod: str) -> None:
+        """An agent has stored that a batch pod has finished."""
 
     def stepped(
         self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
     ) -> None:
-        """An agent has written what follows from ``events``."""
+        """An agent has stored what follows from ``events``. ``changed`` are the keys of changed rows."""
 
 
 class Host:
-    """One machine with one agent. What is on ``disk`` survives everything but nothing else does."""
+    """One machine with one agent. Only ``disk`` survives a crash of the agent or a reboot."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Host:
         nexus: MemoryNexus,
         *,
         name: str,
-        witness: Witness,
+        on_program: ProgramObserver,
         sizes: Mapping[str, int] | None = None,
         build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
-        own_pulse: bool = True,
-        audit: Audit | None = None,
+        own_heartbeats: bool = True,
+        observer: HostObserver | None = None,
     ) -> None:
-        """``own_pulse=False``: somebody else calls ``beat``, and the agent sees Redis' clock once a life."""
+        """``own_heartbeats=False``: the caller sends heartbeats; Redis' clock is read once per start."""
         self.name = name
         self.disk: dict[str, dict[str, bytes]] = {}
         self.cut_until_s = 0.0
@@ -78,11 +78,11 @@ class Host:
         self._bus = bus
         self._nexus = nexus
         self._build = build
-        self._own_pulse = own_pulse
-        self._audit = audit
+        self._own_heartbeats = own_heartbeats
+        self._observer = observer
         self._slow_until_s = 0.0
-        self._said_s = 0.0
-        self._life = 0
+        self._last_event_s = 0.0
+        self._process = 0
         self._digests = (0, 0)
         self._events: list[Struct] = []
         self._stepping = False
@@ -93,12 +93,14 @@ class Host:
             memory_bytes=has["memory_bytes"], disk_bytes=has["disk_bytes"], ports_low=20_000,
             ports_high=20_100, enforced=("cpu", "memory", "pids", "disk"),
         )  # fmt: skip
-        self.machine = Machine(world, host=name, witness=witness, tell=self._tell_agent, made=self._made)
+        self.machine = Machine(
+            world, host=name, on_program=on_program, notify=self._notify_agent, on_created=self._on_created
+        )
         self._start(rebooted=False)
 
     @property
     def living(self) -> dict[str, SimulatedAppWorker]:
-        """AppWorkers by the key of their container's life."""
+        """AppWorkers by container key."""
         return self.machine.living
 
     @property
@@ -109,54 +111,54 @@ class Host:
     def info(self) -> AgentInfo:
         return self._info
 
-    # ---- what may happen to it
+    # ---- faults
 
     def crash(self) -> None:
-        """The agent's process dies; containers do not notice."""
-        self._world.tell(f"agent {self.name} crashes")
+        """Kill the agent's process and start it again later. Containers keep running."""
+        self._world.record(f"agent {self.name} crashes")
         self._stop()
         self._world.after(self._world.between(0.3, 5.0), lambda: self._start(rebooted=False))
 
-    def wipe(self) -> None:
-        """The machine reboots: every container is gone."""
-        self._world.tell(f"host {self.name} reboots")
+    def reboot(self) -> None:
+        """Reboot the machine: every container is gone, the agent's disk is kept."""
+        self._world.record(f"host {self.name} reboots")
         self.power_off(self._world.between(2.0, 20.0))
 
     def power_off(self, seconds: float) -> None:
-        """Nothing runs on this machine for a while, and then it is booted."""
+        """Switch the machine off for ``seconds``, then boot it."""
         self._stop()
         self.machine.power_off()
         self._world.after(seconds, lambda: self._start(rebooted=True))
 
     def cut_off(self, seconds: float) -> None:
-        """Nothing reaches this machine, and nothing comes from it."""
-        self._world.tell(f"host {self.name} is cut off for {seconds:.0f} s")
+        """Drop all messages from and to this machine for ``seconds``."""
+        self._world.record(f"host {self.name} is cut off for {seconds:.0f} s")
         self.cut_until_s = self._world.now_s + seconds
-        self._bus.cancel(agent_queue(self.name), self._happened)
-        self._bus.cancel(appworker_queue(self.name), self._happened)
-        self._world.after(seconds + 0.001, lambda: self._listen(self._life))
+        self._bus.cancel(agent_queue(self.name), self.on_event)
+        self._bus.cancel(appworker_queue(self.name), self.on_event)
+        self._world.after(seconds + 0.001, lambda: self._listen(self._process))
 
-    def chances(self) -> None:
-        """Once a second: what may happen to this machine."""
+    def inject_faults(self) -> None:
+        """Apply this machine's faults; called once per simulated second."""
         faults = self._world.faults
         if self._world.strikes("agent_crash", able=self.logic is not None):
             self.crash()
-        elif self._world.strikes("host_wipe", able=self.logic is not None):
-            self.wipe()
+        elif self._world.strikes("host_reboot", able=self.logic is not None):
+            self.reboot()
         elif self._world.strikes("host_cut", able=not self.cut):
             self.cut_off(self._world.between(1.0, faults.cut_s))
         elif self._world.strikes("host_slow"):
             self._slow_until_s = self._world.now_s + self._world.between(1.0, faults.slow_s)
-            self._world.tell(f"host {self.name} is slow")
-        self.machine.chances()
+            self._world.record(f"host {self.name} is slow")
+        self.machine.inject_faults()
 
     # ---- the agent's process
 
     def _start(self, *, rebooted: bool) -> None:
         if self.logic is not None:
             return
-        self._life += 1
-        boot = f"{self.name}-{self._life}"
+        self._process += 1
+        boot = f"{self.name}-{self._process}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
         self.logic = self._build(self._info)
         self.logic.set_uid_range(*UIDS)
@@ -164,62 +166,62 @@ class Host:
             table.load(self.disk.get(table.name, {}).items())
         self.logic.resume()
         self._digests = self.logic.digests()
-        self._world.tell(f"agent {boot} starts with {len(self.living)} containers living")
-        self._happened(HostInspected(running=self.machine.seen(), rebooted=rebooted))
-        self._listen(self._life)
-        self._beat(self._life)
+        self._world.record(f"agent {boot} starts with {len(self.living)} containers living")
+        self.on_event(HostInspected(running=self.machine.running_containers(), rebooted=rebooted))
+        self._listen(self._process)
+        self._send_heartbeat(self._process)
 
-    def beat(self) -> float:
-        """Say that this machine lives; return Redis' clock, 0 when nothing was said."""
+    def send_heartbeat(self) -> float:
+        """Send a heartbeat; return Redis' clock, 0.0 when the host is cut off or has no agent."""
         if self.logic is None or self.cut:
             return 0.0
         containers, pods = self._digests
         return self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
 
     def _stop(self) -> None:
-        self._life += 1
+        self._process += 1
         self.logic = None
         self._events = []
         self._wake_s = None
-        self._bus.cancel(agent_queue(self.name), self._happened)
-        self._bus.cancel(appworker_queue(self.name), self._happened)
+        self._bus.cancel(agent_queue(self.name), self.on_event)
+        self._bus.cancel(appworker_queue(self.name), self.on_event)
         self.machine.disconnect_all()
 
-    def _listen(self, life: int) -> None:
-        if life == self._life and self.logic is not None and not self.cut:
-            self._bus.consume(agent_queue(self.name), self._happened)
-            self._bus.consume(appworker_queue(self.name), self._happened)
+    def _listen(self, process: int) -> None:
+        if process == self._process and self.logic is not None and not self.cut:
+            self._bus.consume(agent_queue(self.name), self.on_event)
+            self._bus.consume(appworker_queue(self.name), self.on_event)
 
-    def _beat(self, life: int) -> None:
-        if life != self._life or self.logic is None:
+    def _send_heartbeat(self, process: int) -> None:
+        if process != self._process or self.logic is None:
             return
-        redis_s = self.beat()
+        redis_s = self.send_heartbeat()
         if redis_s:
-            self._happened(RedisClockRead(redis_s=redis_s))
-        if self._own_pulse or not redis_s:
-            self._world.after(BEAT_S, lambda: self._beat(life))
+            self.on_event(RedisClockRead(redis_s=redis_s))
+        if self._own_heartbeats or not redis_s:
+            self._world.after(HEARTBEAT_S, lambda: self._send_heartbeat(process))
 
     def _later(self, delay_s: float, event: Struct) -> None:
-        """Tell this life of the agent of something, a little later."""
-        life = self._life
+        """Deliver ``event`` to this agent process after ``delay_s``, unless it stops before."""
+        process = self._process
 
         def due() -> None:
-            if life == self._life:
-                self._happened(event)
+            if process == self._process:
+                self.on_event(event)
 
         lag_s = self._lag_s()
-        if lag_s or self._said_s > self._world.now_s:  # A slow host keeps the order of what it says.
-            self._said_s = max(self._said_s, self._world.now_s + delay_s + lag_s)
-            delay_s = self._said_s - self._world.now_s
+        if lag_s or self._last_event_s > self._world.now_s:  # A slow host keeps the order of its events.
+            self._last_event_s = max(self._last_event_s, self._world.now_s + delay_s + lag_s)
+            delay_s = self._last_event_s - self._world.now_s
         self._world.after(delay_s, due)
 
     def _lag_s(self) -> float:
-        """Return how much longer than usual something takes here now."""
+        """Return the extra seconds that an action takes while the host is slow."""
         if self._world.now_s >= self._slow_until_s:
             return 0.0
         return self._world.between(0.0, self._world.faults.lag_s)
 
-    def _happened(self, event: Struct) -> None:
+    def on_event(self, event: Struct) -> None:
         if self.logic is None:
             return
         self._events.append(event)
@@ -240,20 +242,20 @@ class Host:
             batch.insert(0, _NO_PORTS)
         effects = logic.step(self._mono_s(), batch)
         changed = self._commit(logic)
-        if self._audit is not None:
-            self._audit.stepped(self.name, batch, effects, changed)
+        if self._observer is not None:
+            self._observer.stepped(self.name, batch, effects, changed)
         if self._world.strikes("agent_crash_in_step"):
             self.crash()
             return
         for effect in effects:
-            self._carry_out(effect)
+            self._perform(effect)
         flush = logic.flush(self._mono_s())
         for role, send in flush.sends:
             self._publish(role, send)
-        self._alarm(logic.wake_s())
+        self._schedule_wake(logic.wake_s())
 
     def _commit(self, logic: AgentLogic) -> list[str]:
-        """Write what changed; return its keys."""
+        """Store the changed rows on disk and return their keys."""
         changed = []
         for table in logic.tables.values():
             rows = self.disk.setdefault(table.name, {})
@@ -263,15 +265,15 @@ class Host:
                     rows.pop(change.key, None)
                 else:
                     rows[change.key] = change.value
-                    if table.name == "finished" and self._audit is not None:
-                        self._audit.finished(self.name, change.key)
+                    if table.name == "finished" and self._observer is not None:
+                        self._observer.finished_pod_stored(self.name, change.key)
             table.accept()
         if changed:
             self._digests = logic.digests()
-        for key in changed if self._audit is not None else ():
+        for key in changed if self._observer is not None else ():
             hosted = logic.tables["containers"].get(key)
-            if hosted is not None and self._audit is not None:
-                self._audit.written(hosted)
+            if hosted is not None and self._observer is not None:
+                self._observer.container_stored(hosted)
         return changed
 
     def _publish(self, role: str, send: Send) -> None:
@@ -279,15 +281,15 @@ class Host:
             self._bus.send(send)
         self._later(0.002, ReportPublished(role=role, ok=not self.cut))
 
-    def _alarm(self, wake_s: float | None) -> None:
+    def _schedule_wake(self, wake_s: float | None) -> None:
         self._wake_s = wake_s
         if wake_s is None:
             return
-        life = self._life
+        process = self._process
 
         def ring() -> None:
             if (
-                life == self._life
+                process == self._process
                 and self._wake_s == wake_s
                 and self.logic is not None
                 and not self._stepping
@@ -308,7 +310,7 @@ class Host:
 
     # ---- effects
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect) -> None:
         match effect:
             case LaunchContainer():
                 self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.hosted))
@@ -318,7 +320,7 @@ class Host:
                     lambda: self.machine.destroy(effect.container, effect.incarnation),
                 )
             case ConnectWorker():
-                self.machine.connect(effect.container, effect.incarnation, self._ear())
+                self.machine.connect(effect.container, effect.incarnation, self._notifier())
             case DisconnectWorker():
                 self.machine.disconnect(effect.container, effect.incarnation)
             case DeliverOrder():
@@ -328,20 +330,20 @@ class Host:
             case _:
                 pass
 
-    def _ear(self) -> Tell:
-        """Return what tells this life of the agent of something, and no later one."""
-        agent_life = self._life
+    def _notifier(self) -> Notify:
+        """Return a function that delivers events to this agent process and to no later one."""
+        process = self._process
 
-        def heard(delay_s: float, event: Struct) -> None:
-            if agent_life == self._life:
+        def notify(delay_s: float, event: Struct) -> None:
+            if process == self._process:
                 self._later(delay_s, event)
 
-        return heard
+        return notify
 
-    def _tell_agent(self, delay_s: float, event: Struct) -> None:
+    def _notify_agent(self, delay_s: float, event: Struct) -> None:
         if self.logic is not None:
             self._later(delay_s, event)
 
-    def _made(self, container: str, incarnation: int) -> None:
-        if self._audit is not None:
-            self._audit.made(self.name, container, incarnation)
+    def _on_created(self, container: str, incarnation: int) -> None:
+        if self._observer is not None:
+            self._observer.container_created(self.name, container, incarnation)

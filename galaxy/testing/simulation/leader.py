@@ -1,4 +1,8 @@
-"""A leader's process: it campaigns, leads tick by tick, crashes, pauses, and comes back."""
+"""A simulated leader process: it campaigns, leads tick by tick, crashes, pauses and restarts.
+
+It starts as ``galaxy.driver.shell`` does in production: load the state, take messages, step; the first
+read of heartbeats arrives a little later, as a thread reads them there.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +28,13 @@ from galaxy.testing.simulation.world import World
 TTL_S: Final = 2.0
 BEATS_S: Final = 1.0
 HEARTBEATS_READ_S: Final = (0.002, 0.05)
-"""How long the first read of heartbeats takes. In production a thread reads them, so a leader takes its
-first step, and others, before it knows any heartbeat."""
+"""How long the first read of heartbeats takes, in seconds. The leader steps before that."""
 TICK_S: Final = 0.001
-"""Between an arrival and the tick that takes it in."""
+"""Seconds between the arrival of a message and the tick that handles it."""
 
 
 class LeaderProcess:
-    """One of the processes that can lead ``role``. ``build`` makes its logic afresh at each start."""
+    """One of the processes that can lead ``role``. ``build`` returns new logic for every leadership."""
 
     def __init__(
         self,
@@ -43,9 +46,9 @@ class LeaderProcess:
         name: str,
         build: Callable[[], Logic],
         kind: type[Leadership] = Leadership,
-        trusting: bool = False,
+        ignore_lease: bool = False,
     ) -> None:
-        """``trusting`` never doubts its lease, so that only the store can refuse it."""
+        """``ignore_lease``: go on after the lease has expired, so that only the fence stops a commit."""
         self.role = role
         self.name = name
         self.logic: Logic | None = None
@@ -54,8 +57,8 @@ class LeaderProcess:
         self._nexus = nexus
         self._build = build
         self._kind = kind
-        self._trusting = trusting
-        self._life = 0
+        self._trusting = ignore_lease
+        self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
         self._lease: Lease | None = None
@@ -69,42 +72,42 @@ class LeaderProcess:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the present leadership; 0 without one."""
+        """Epoch of the current leadership, 0 without one."""
         return 0 if self._leadership is None else self._leadership.grant.epoch
 
     # ---- process
 
     def _start(self) -> None:
-        self._life += 1
-        self._lay_down()
-        self._soon(self._world.between(0.05, 0.5), self._campaign)
+        self._process += 1
+        self._clear_leadership()
+        self._schedule(self._world.between(0.05, 0.5), self._campaign)
 
     def crash(self) -> None:
-        """Die, and be started again by whoever supervises."""
-        self._world.tell(f"{self.name} crashes")
-        self._life += 1
-        self._lay_down()
+        """Lose all memory; a supervisor starts the process again after 0.5 to 3 s."""
+        self._world.record(f"{self.name} crashes")
+        self._process += 1
+        self._clear_leadership()
         self._world.after(self._world.between(0.5, 3.0), self._start)
 
     def pause(self, seconds: float) -> None:
-        """Do nothing for a while, and know nothing of it afterwards."""
-        self._world.tell(f"{self.name} pauses for {seconds:.1f} s")
+        """Stop for ``seconds``, as SIGSTOP does: the process does not notice that time has passed."""
+        self._world.record(f"{self.name} pauses for {seconds:.1f} s")
         self._paused_until_s = self._world.now_s + seconds
 
-    def chances(self) -> None:
-        """Once a second: what may happen to this process."""
+    def inject_faults(self) -> None:
+        """Apply this process's faults; called once per simulated second."""
         faults = self._world.faults
         if self._world.strikes("leader_crash"):
             self.crash()
         elif self._world.strikes("leader_pause"):
             self.pause(self._world.between(0.5, faults.pause_s))
 
-    def _soon(self, delay_s: float, act: Callable[[], None]) -> None:
-        """Call ``act`` later in this life; not while paused, but then at once."""
-        life = self._life
+    def _schedule(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Call ``act`` after ``delay_s``, or when a pause ends; never after a crash."""
+        process = self._process
 
         def due() -> None:
-            if life != self._life:
+            if process != self._process:
                 return
             if self._paused_until_s > self._world.now_s:
                 self._world.after(self._paused_until_s - self._world.now_s, due)
@@ -118,48 +121,48 @@ class LeaderProcess:
     def _campaign(self) -> None:
         answer = self._nexus.campaign(self.role, self.name, ttl_s=TTL_S, address=self.name)
         if not isinstance(answer, Grant):
-            self._soon(answer.remaining_s + 0.005, self._campaign)
+            self._schedule(answer.remaining_s + 0.005, self._campaign)
             return
-        self._world.tell(f"{self.name} leads in epoch {answer.epoch}")
+        self._world.record(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
         held = (lambda: True) if self._trusting else lease.held
-        clumsy = _Clumsy(self.logic, self._world)
-        leadership = self._kind(clumsy, _Unsure(self._nexus, self._world), answer, held=held)
+        clumsy = _FaultyLogic(self.logic, self._world)
+        leadership = self._kind(clumsy, _FaultyStore(self._nexus, self._world), answer, held=held)
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
-        self._bus.consume(self.role, self._hear)
+        self._bus.consume(self.role, self._on_message)
         self._renew(lease)
         self._tick_soon(leadership)
-        self._soon(self._world.between(*HEARTBEATS_READ_S), lambda: self._feel(leadership))
+        self._schedule(self._world.between(*HEARTBEATS_READ_S), lambda: self._read_heartbeats(leadership))
 
-    def _lay_down(self) -> None:
+    def _clear_leadership(self) -> None:
         if self._leadership is not None:
-            self._bus.cancel(self.role, self._hear)
+            self._bus.cancel(self.role, self._on_message)
         self._leadership = self._lease = self.logic = None
         self._inbox = []
         self._wake_s = None
 
     def _stand_by(self, why: str) -> None:
-        self._world.tell(f"{self.name} stands by: {why}")
-        self._life += 1
+        self._world.record(f"{self.name} stands by: {why}")
+        self._process += 1
         if self._lease is not None:
             self._nexus.release(self._lease.grant)
-        self._lay_down()
-        self._soon(0.1, self._campaign)
+        self._clear_leadership()
+        self._schedule(0.1, self._campaign)
 
     def _renew(self, lease: Lease) -> None:
         if self._nexus.renew(lease.grant):
             lease.renewed(self._world.now_s)
         else:
             lease.lose()
-        self._soon(lease.renew_every_s, lambda: self._renew(lease))
+        self._schedule(lease.renew_every_s, lambda: self._renew(lease))
 
-    def _feel(self, leadership: Leadership) -> None:
-        self._hear(self._nexus.beats())
-        self._soon(BEATS_S, lambda: self._feel(leadership))
+    def _read_heartbeats(self, leadership: Leadership) -> None:
+        self._on_message(self._nexus.beats())
+        self._schedule(BEATS_S, lambda: self._read_heartbeats(leadership))
 
-    def _hear(self, event: Struct) -> None:
+    def _on_message(self, event: Struct) -> None:
         if self._leadership is None:
             return
         if isinstance(event, Request):
@@ -169,7 +172,7 @@ class LeaderProcess:
             self._tick_soon(self._leadership)
 
     def _tick_soon(self, leadership: Leadership, delay_s: float = TICK_S) -> None:
-        self._soon(delay_s, lambda: self._tick(leadership))
+        self._schedule(delay_s, lambda: self._tick(leadership))
 
     def _tick(self, leadership: Leadership) -> None:
         if leadership is not self._leadership:
@@ -185,15 +188,15 @@ class LeaderProcess:
             return
         for outcome in outcomes:
             self._deliver(outcome)
-        self._alarm(leadership, outcomes[-1].wake_s)
+        self._schedule_wake(leadership, outcomes[-1].wake_s)
 
     def _deliver(self, outcome: CommittedStep) -> None:
         for send in outcome.sends:
             self._bus.send(send)
         self._nexus.reply(outcome.replies)
 
-    def _alarm(self, leadership: Leadership, wake_s: float | None) -> None:
-        """Tick at ``wake_s``, unless an earlier tick asks anew."""
+    def _schedule_wake(self, leadership: Leadership, wake_s: float | None) -> None:
+        """Tick at ``wake_s``, unless a tick before that asks for another time."""
         self._wake_s = wake_s
         if wake_s is None:
             return
@@ -203,19 +206,19 @@ class LeaderProcess:
                 self._wake_s = None
                 self._tick(leadership)
 
-        self._soon(max(wake_s - self._world.now_s, 0.005), ring)
+        self._schedule(max(wake_s - self._world.now_s, 0.005), ring)
 
     def table(self, name: str) -> Any:
-        """Return a table of the logic that leads; None when this process does not."""
+        """Return a table of the leading logic, None when this process does not lead."""
         return None if self.logic is None else self.logic.tables[name]
 
 
-class _Stumble(Exception):
-    """A bug."""
+class _StepFault(Exception):
+    """Raised by a step that the simulator makes fail."""
 
 
-class _Clumsy:
-    """A logic as it is with a bug in it: now and then a step raises, having done all or some of its work."""
+class _FaultyLogic:
+    """Logic whose steps raise at the rate of ``Faults.step_fault``, after some or all of their work."""
 
     def __init__(self, logic: Logic, world: World) -> None:
         self._logic = logic
@@ -227,15 +230,15 @@ class _Clumsy:
         return self._logic.tables
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        if not self._world.strikes("leader_stumble"):
+        if not self._world.strikes("step_fault"):
             return self._logic.step(now_s, events)
         self._logic.step(now_s, events[: self._world.random.randint(0, len(events))])
-        self._world.tell(f"a step of {len(events)} events raises")
-        raise _Stumble
+        self._world.record(f"a step of {len(events)} events raises")
+        raise _StepFault
 
 
-class _Unsure:
-    """The store as a leader reaches it: now and then the answer to a commit gets lost."""
+class _FaultyStore:
+    """A store that loses the answer to a commit at the rate of ``Faults.commit_answer_lost``."""
 
     def __init__(self, nexus: MemoryNexus, world: World) -> None:
         self._nexus = nexus
@@ -247,11 +250,11 @@ class _Unsure:
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
-        if not self._world.strikes("store_unsure"):
+        if not self._world.strikes("commit_answer_lost"):
             self._nexus.commit(grant, serial, changes, trace)
             return
         written = self._world.chance(0.5)
         if written:
             self._nexus.commit(grant, serial, changes, trace)
-        self._world.tell(f"the answer to a commit of {grant.owner} is lost; written: {written}")
+        self._world.record(f"the answer to a commit of {grant.owner} is lost; written: {written}")
         raise Unreachable("the answer is lost")

@@ -1,4 +1,4 @@
-"""A machine's containers: they outlive the agent, and end when the machine does."""
+"""The containers of a simulated host. They outlive its agent and end when the host goes down."""
 
 from __future__ import annotations
 
@@ -24,76 +24,82 @@ from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.world import World
 from galaxy.worker_entry.logic.events import OrderReceived, QuitRequested
 
-Witness = Callable[[str, SimulatedAppWorker, str, TaskSpec], None]
-"""Told of every start and end of a program: host, AppWorker, what happened, the task."""
-Tell = Callable[[float, Struct], None]
-"""Tells an agent of something, so many seconds later."""
+ProgramObserver = Callable[[str, SimulatedAppWorker, str, TaskSpec], None]
+"""Called at every start and end of a program: what happened, the AppWorker, task name and spec."""
+Notify = Callable[[float, Struct], None]
+"""Delivers an event to an agent after a delay in seconds."""
 
 
 class Machine:
-    """What the kernel and the launcher of one host do, whether or not its agent lives.
+    """What the kernel and the launcher of one host do, whether or not its agent runs.
 
-    ``tell`` reaches the agent that lives then, if one does; ``made`` hears of every container
-    and its incarnation, before it begins to live.
+    ``notify`` delivers an event to the agent that runs at that time, if any. ``on_created`` is called
+    with container and incarnation before a container starts.
     """
 
     def __init__(
-        self, world: World, *, host: str, witness: Witness, tell: Tell, made: Callable[[str, int], None]
+        self,
+        world: World,
+        *,
+        host: str,
+        on_program: ProgramObserver,
+        notify: Notify,
+        on_created: Callable[[str, int], None],
     ) -> None:
         self.living: dict[str, SimulatedAppWorker] = {}
         self._world = world
         self._host = host
-        self._witness = witness
-        self._tell = tell
-        self._made = made
+        self._on_program = on_program
+        self._notify = notify
+        self._on_created = on_created
         self._pids = 1000
 
-    def seen(self) -> tuple[RunningContainer, ...]:
-        """Return what an agent that starts finds here."""
+    def running_containers(self) -> tuple[RunningContainer, ...]:
+        """Return the containers that a starting agent observes."""
         return tuple(
             RunningContainer(container=one.container, incarnation=one.incarnation, pid=one.pid)
             for one in self.living.values()
         )
 
     def launch(self, hosted: HostedContainer) -> None:
-        """The launcher makes a container."""
+        """Create a container, as the launcher does."""
         container, incarnation = hosted.container, hosted.incarnation
         if hosted.key in self.living:
             return
         if self._world.strikes("launch_fails"):
-            reason = Reason(code="launch", message="the simulator says no")
-            self._tell(
+            reason = Reason(code="launch", message="simulated failure")
+            self._notify(
                 0.0, ContainerLaunchFailed(container=container, incarnation=incarnation, reason=reason)
             )
             return
-        self._made(container, incarnation)
+        self._on_created(container, incarnation)
         self._pids += 1
         self.living[hosted.key] = SimulatedAppWorker(
             self._world, container=container, incarnation=incarnation, host=self._host,
             demand=hosted.order.demand, ports=hosted.ports, uid=hosted.uid, pid=self._pids,
-            witness=self._witness, ended=self._ended,
+            on_program=self._on_program, ended=self._ended,
         )  # fmt: skip
-        self._tell(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
+        self._notify(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
 
     def destroy(self, container: str, incarnation: int) -> None:
-        """A container and all in it is killed."""
+        """Kill a container and everything in it."""
         worker = self.living.pop(container_key(container, incarnation), None)
         if worker is not None:
             worker.agent = None
             worker.die()
-        self._tell(0.0, ContainerDestroyed(container=container, incarnation=incarnation))
+        self._notify(0.0, ContainerDestroyed(container=container, incarnation=incarnation))
 
-    def connect(self, container: str, incarnation: int, heard: Tell) -> None:
-        """Tell an agent what an AppWorker reports from now on; ``heard`` is deaf once that agent is gone."""
+    def connect(self, container: str, incarnation: int, notify: Notify) -> None:
+        """Forward an AppWorker's reports to an agent from now on."""
         worker = self.living.get(container_key(container, incarnation))
         if worker is None:
             return
 
         def reported(pod: ObservedPod) -> None:
-            heard(0.001, WorkerReported(container=container, incarnation=incarnation, pod=pod))
+            notify(0.001, WorkerReported(container=container, incarnation=incarnation, pod=pod))
 
         worker.agent = reported
-        heard(0.001, WorkerConnected(container=container, incarnation=incarnation))
+        notify(0.001, WorkerConnected(container=container, incarnation=incarnation))
         self._world.after(0.002, lambda: reported(worker.observe()) if worker.alive else None)
 
     def disconnect(self, container: str, incarnation: int) -> None:
@@ -102,7 +108,7 @@ class Machine:
             worker.agent = None
 
     def disconnect_all(self) -> None:
-        """No AppWorker has an agent any more: its process is gone."""
+        """Drop all connections, because the agent's process is gone."""
         for worker in self.living.values():
             worker.agent = None
 
@@ -117,8 +123,8 @@ class Machine:
         if worker is not None:
             worker.feed(QuitRequested(stop_timeout_s=stop_timeout_s))
 
-    def chances(self) -> None:
-        """Once a second: what may happen to containers and programs."""
+    def inject_faults(self) -> None:
+        """Apply the faults of containers and programs; called once per simulated second."""
         for worker in list(self.living.values()):
             if self._world.strikes("worker_dies"):
                 worker.die()
@@ -131,11 +137,11 @@ class Machine:
         self.living.clear()
 
     def _ended(self, worker: SimulatedAppWorker) -> None:
-        """PID 1 is gone, by itself or not."""
+        """Report that PID 1 has ended, whatever the cause."""
         key = container_key(worker.container, worker.incarnation)
         if self.living.get(key) is worker:
             del self.living[key]
             reason = Reason(code="exit", message="PID 1 ended")
             container, incarnation = worker.container, worker.incarnation
-            self._tell(0.0, ContainerEnded(container=container, incarnation=incarnation, reason=reason))
-            self._tell(0.0, WorkerLost(container=container, incarnation=incarnation))
+            self._notify(0.0, ContainerEnded(container=container, incarnation=incarnation, reason=reason))
+            self._notify(0.0, WorkerLost(container=container, incarnation=incarnation))

@@ -1,6 +1,6 @@
-"""A large cluster for a long time: what a tick of each leader costs when there is much of everything.
+"""A large cluster for a long time: measures what a tick of each leader costs.
 
-The same logic and the same parts as in ``cluster``, leading an ordinary life: hosts fail and come
+The same logic and the same parts as in ``simulated_cluster``, under ordinary load: hosts fail and come
 back, users submit, update and remove, leaders fail over, a few messages are lost. Promises are
 checked once a minute of cluster time instead of at every step.
 """
@@ -29,24 +29,26 @@ from galaxy.model.jobspec.spec import (
     VolumeSpec,
 )
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.testing.simulation.faults import CALM
-from galaxy.testing.simulation.host import BEAT_S, Host
+from galaxy.testing.simulation.faults import NO_FAULTS
+from galaxy.testing.simulation.host import HEARTBEAT_S, Host
 from galaxy.testing.simulation.simulated_cluster import SimulatedCluster, Variant
 from galaxy.units import MIB
 
-DRIZZLE: Final = msgspec.structs.replace(CALM, lose=0.001, double=0.001, late=0.001, launch_fails=0.001)
-"""What a healthy network loses, and how often a container cannot be made."""
+LIGHT_FAULTS: Final = msgspec.structs.replace(
+    NO_FAULTS, lose=0.001, double=0.001, late=0.001, launch_fails=0.001
+)
+"""Message losses of a healthy network, and rare failures to create a container."""
 
-COHORTS: Final = 20
-"""Groups of hosts that beat at the same instant."""
+HEARTBEAT_BATCHES: Final = 20
+"""Number of groups of hosts; the hosts of one group send their heartbeats at the same instant."""
 CUT_S: Final = 90.0
-"""How long a host is cut off at most."""
+"""Longest time that a host is cut off, in seconds."""
 SETTLE_S: Final = CUT_S + 60.0
-"""How long before the end ordinary life ceases, so that all that was wanted can come to be."""
+"""How long before the end the events stop, so that the cluster can converge, in seconds."""
 
 
-class Life(Struct, frozen=True, kw_only=True):
-    """Mean seconds between two events of a kind, in a cluster of 10,000 hosts and 100,000 containers."""
+class EventRates(Struct, frozen=True, kw_only=True):
+    """Mean seconds between two events of a kind, for 10,000 hosts and 100,000 containers."""
 
     host_lost: float = 60.0
     """A host loses power, and returns after ``away_s``."""
@@ -61,8 +63,8 @@ class Life(Struct, frozen=True, kw_only=True):
     leader_lost: float = 600.0
 
 
-class Costs(Struct, frozen=True, kw_only=True):
-    """Seconds of CPU time; ``ticks`` of one role, without those before all was running."""
+class TickCosts(Struct, frozen=True, kw_only=True):
+    """CPU seconds of one role's ticks, from when all containers run."""
 
     role: str
     ticks: int
@@ -70,26 +72,26 @@ class Costs(Struct, frozen=True, kw_only=True):
     p99_s: float
     worst_s: float
     share: float
-    """CPU seconds of ticks in one second of cluster time."""
+    """CPU seconds of ticks per second of cluster time."""
     loads_s: tuple[float, ...]
-    """What each new leader took to read what the last one left."""
+    """CPU seconds that each new leader took to load the stored state."""
 
 
-class Account(Struct, frozen=True, kw_only=True):
-    """What was done, and what it cost."""
+class ScaleReport(Struct, frozen=True, kw_only=True):
+    """Events of a run and what the leaders' ticks cost."""
 
-    costs: tuple[Costs, ...]
+    costs: tuple[TickCosts, ...]
     messages_per_s: float
-    """Messages a second of cluster time, all queues together."""
+    """Messages per second of cluster time, over all queues."""
     memory_mib: float
-    """Peak of the whole simulator: every host, container and message of the cluster, and the leaders."""
+    """Peak memory of the whole simulator, hosts and containers included, in MiB."""
     events: dict[str, int]
     differences: tuple[str, ...]
-    """What at the end was not as users want it."""
+    """Differences between desired and observed state at the end; empty when converged."""
 
 
-class Timed(Leadership):
-    """A leadership that notes what every tick, and the beginning, cost."""
+class TimedLeadership(Leadership):
+    """A leadership that measures the CPU time of its start and of every tick."""
 
     costs: list[tuple[str, float]] = []
     loads: list[tuple[str, float]] = []
@@ -107,22 +109,27 @@ class Timed(Leadership):
             self.costs.append((self.grant.role, time.thread_time() - began_s))
 
 
-class Large(SimulatedCluster):
-    """``jobs`` services of equal size over all hosts, and small ones that come and go."""
+class LargeCluster(SimulatedCluster):
+    """A cluster with ``jobs`` services of equal size over all hosts, and small ones that come and go."""
 
     def __init__(self, seed: int, *, hosts: int, containers: int, jobs: int) -> None:
-        super().__init__(seed, DRIZZLE, hosts=hosts, variant=Variant(leadership=Timed), quiet=True)
+        super().__init__(
+            seed, LIGHT_FAULTS, hosts=hosts, variant=Variant(leadership=TimedLeadership), quiet=True
+        )
         self.events: dict[str, int] = {}
         self._jobs = jobs
         self._replica = containers // jobs
-        self._small = 0
+        self._small_jobs = 0
         self._busy = False
-        for first in range(COHORTS):
-            self.world.after(first * BEAT_S / COHORTS, partial(self._beat, self.hosts[first::COHORTS]))
+        for first in range(HEARTBEAT_BATCHES):
+            self.world.after(
+                first * HEARTBEAT_S / HEARTBEAT_BATCHES,
+                partial(self._send_heartbeat, self.hosts[first::HEARTBEAT_BATCHES]),
+            )
 
-    def come_up(self, within_s: float = 600.0) -> float:
-        """Submit everything; return the seconds of cluster time until all of it runs."""
-        gc.disable()  # Of millions of live objects nothing is garbage: only what a round leaves is.
+    def start_jobs(self, within_s: float = 600.0) -> float:
+        """Submit all jobs; return the seconds of cluster time until every container runs."""
+        gc.disable()  # Millions of objects live on; collecting them costs time and frees nothing.
         self.world.run(15.0, _nothing)
         began_s = self.world.elapsed_s
         for number in range(self._jobs):
@@ -138,17 +145,17 @@ class Large(SimulatedCluster):
         gc.freeze()
         return self.world.elapsed_s - began_s
 
-    def stay(self, seconds: float, life: Life | None = None) -> Account:
-        """Let ``seconds`` of ordinary life pass, checking promises once a minute; return what it cost."""
-        Timed.costs.clear()
-        Timed.loads.clear()
+    def run_for(self, seconds: float, rates: EventRates | None = None) -> ScaleReport:
+        """Run for ``seconds`` with random events, checking once a minute; return what it cost."""
+        TimedLeadership.costs.clear()
+        TimedLeadership.loads.clear()
         began_s, delivered = self.world.elapsed_s, self.bus.delivered
-        self._live(life or Life(), until_s=began_s + seconds - SETTLE_S)
+        self._schedule_events(rates or EventRates(), until_s=began_s + seconds - SETTLE_S)
         while self.world.elapsed_s - began_s < seconds:
             self.world.run(min(self.world.elapsed_s + 60.0, began_s + seconds), _nothing)
             self.check()
             gc.collect(1)
-        return Account(
+        return ScaleReport(
             costs=tuple(_costs(role, seconds) for role in (RESMAN, APPMASTER)),
             messages_per_s=(self.bus.delivered - delivered) / seconds,
             memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -156,52 +163,57 @@ class Large(SimulatedCluster):
             differences=tuple(self.differences()),
         )
 
-    # ---- ordinary life
+    # ---- random events
 
-    def _live(self, life: Life, until_s: float) -> None:
-        """Let everything in ``container_key`` happen by chance; the smaller the cluster, the rarer."""
+    def _schedule_events(self, rates: EventRates, until_s: float) -> None:
+        """Schedule every kind of event at its mean interval, longer in a smaller cluster."""
         size = len(self.hosts) / 10_000
         for name, mean_s, act, grows in (
-            ("hosts lost", life.host_lost, lambda: self._any_host().power_off(life.away_s), True),
+            ("hosts lost", rates.host_lost, lambda: self._random_host().power_off(rates.away_s), True),
             (
                 "hosts cut off",
-                life.host_cut,
-                lambda: self._any_host().cut_off(self.world.between(1.0, CUT_S)),
+                rates.host_cut,
+                lambda: self._random_host().cut_off(self.world.between(1.0, CUT_S)),
                 True,
             ),
-            ("agents restarted", life.agent_restarts, lambda: self._any_host().crash(), True),
-            ("containers died", life.worker_dies, lambda: self._any_worker(lambda w: w.die()), True),
-            ("programs died", life.program_dies, lambda: self._any_worker(lambda w: w.program_dies()), True),
-            ("leaders lost", life.leader_lost, self._lose_leader, False),
-            ("submitted", life.submitted, self._submit, False),
-            ("updated", life.updated, self._update, False),
-            ("removed", life.removed, self._remove, False),
+            ("agents restarted", rates.agent_restarts, lambda: self._random_host().crash(), True),
+            ("containers died", rates.worker_dies, lambda: self._with_random_worker(lambda w: w.die()), True),
+            (
+                "programs died",
+                rates.program_dies,
+                lambda: self._with_random_worker(lambda w: w.program_dies()),
+                True,
+            ),
+            ("leaders lost", rates.leader_lost, self._crash_leader, False),
+            ("submitted", rates.submitted, self._submit, False),
+            ("updated", rates.updated, self._update, False),
+            ("removed", rates.removed, self._remove, False),
         ):
-            self._now_and_then(name, mean_s / size if grows else mean_s, act, until_s)
+            self._repeat(name, mean_s / size if grows else mean_s, act, until_s)
 
-    def _now_and_then(self, name: str, mean_s: float, act: Callable[[], object], until_s: float) -> None:
+    def _repeat(self, name: str, mean_s: float, act: Callable[[], object], until_s: float) -> None:
         def due() -> None:
             if self.world.elapsed_s < until_s:
                 self.events[name] = self.events.get(name, 0) + (act() is not False)
-                self.world.after(self._draw(mean_s), due)
+                self.world.after(self._interval_s(mean_s), due)
 
-        self.world.after(self._draw(mean_s), due)
+        self.world.after(self._interval_s(mean_s), due)
 
-    def _draw(self, mean_s: float) -> float:
+    def _interval_s(self, mean_s: float) -> float:
         return self.world.random.expovariate(1 / mean_s)
 
-    def _any_host(self) -> Host:
+    def _random_host(self) -> Host:
         while True:
             host = self.world.random.choice(self.hosts)
             if host.logic is not None and not host.cut:
                 return host
 
-    def _any_worker(self, act: Callable[[Any], None]) -> None:
-        while not (living := list(self._any_host().living.values())):
+    def _with_random_worker(self, act: Callable[[Any], None]) -> None:
+        while not (living := list(self._random_host().living.values())):
             pass
         act(self.world.random.choice(living))
 
-    def _lose_leader(self) -> bool:
+    def _crash_leader(self) -> bool:
         leading = [leader for leader in self.leaders if leader.leads]
         if leading:
             self.world.random.choice(leading).crash()
@@ -210,28 +222,28 @@ class Large(SimulatedCluster):
     def _submit(self) -> bool:
         if self.user.busy:
             return False
-        self._small += 1
-        self.user.submit(_spec(f"small{self._small}", self.world.random.randrange(1, 20)))
+        self._small_jobs += 1
+        self.user.submit(_spec(f"small{self._small_jobs}", self.world.random.randrange(1, 20)))
         return True
 
     def _update(self) -> bool:
-        live = sorted(self.user.wanted)
+        live = sorted(self.user.expected)
         if self.user.busy or not live:
             return False
-        self.user.update(self.user.wanted[self.world.random.choice(live)])
+        self.user.update(self.user.expected[self.world.random.choice(live)])
         return True
 
     def _remove(self) -> bool:
-        small = sorted(name for name in self.user.wanted if name.startswith("small"))
+        small = sorted(name for name in self.user.expected if name.startswith("small"))
         if self.user.busy or not small:
             return False
-        self.user.remove(self.user.wanted[self.world.random.choice(small)])
+        self.user.remove(self.user.expected[self.world.random.choice(small)])
         return True
 
-    def _beat(self, cohort: list[Host]) -> None:
+    def _send_heartbeat(self, cohort: list[Host]) -> None:
         for host in cohort:
-            host.beat()
-        self.world.after(BEAT_S, partial(self._beat, cohort))
+            host.send_heartbeat()
+        self.world.after(HEARTBEAT_S, partial(self._send_heartbeat, cohort))
 
     def _running(self) -> int:
         return sum(len(host.living) for host in self.hosts)
@@ -241,12 +253,12 @@ def _nothing() -> None:
     pass
 
 
-def _costs(role: str, seconds: float) -> Costs:
-    times = sorted(cost for whose, cost in Timed.costs if whose == role)
-    return Costs(
+def _costs(role: str, seconds: float) -> TickCosts:
+    times = sorted(cost for whose, cost in TimedLeadership.costs if whose == role)
+    return TickCosts(
         role=role, ticks=len(times), median_s=times[len(times) // 2], p99_s=times[len(times) * 99 // 100],
         worst_s=times[-1], share=sum(times) / seconds,
-        loads_s=tuple(cost for whose, cost in Timed.loads if whose == role),
+        loads_s=tuple(cost for whose, cost in TimedLeadership.loads if whose == role),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A whole cluster: two processes for each leader, hosts, a user, and everybody who watches."""
+"""A simulated cluster: two processes for each leader role, hosts, a user, and all checkers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ from galaxy.resman.logic import ResMan
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.checkers.accepted import accepted
-from galaxy.testing.simulation.checkers.incarnations import IncarnationChecker, Obedience
+from galaxy.testing.simulation.checkers.incarnations import IncarnationChecker, StaleEpochs
 from galaxy.testing.simulation.checkers.liveness import differences
-from galaxy.testing.simulation.checkers.quota import Quotas
-from galaxy.testing.simulation.checkers.safety import Booking, Capacity, Epochs, MassLoss, OnceOnly, OneLife
+from galaxy.testing.simulation.checkers.quota import QuotaChecker
+from galaxy.testing.simulation.checkers.safety import (
+    Capacity,
+    EpochsNeverFall,
+    MassLoss,
+    NoRerun,
+    Overcommit,
+    SingleIncarnation,
+)
 from galaxy.testing.simulation.checkers.violation import Violation
 from galaxy.testing.simulation.faults import Faults
 from galaxy.testing.simulation.host import Host
@@ -37,54 +44,54 @@ from galaxy.testing.simulation.world import World
 from galaxy.units import GIB
 
 FAULTS_S: Final = 120.0
-"""How long things go wrong."""
+"""How long faults occur, in seconds."""
 SETTLE_S: Final = 180.0
-"""How long it may take, after that, until all is as wanted."""
-MANY: Final = 3
-"""So many hosts away at once are a mass loss, and leave one of four."""
+"""How long the cluster may then take to converge, in seconds."""
+MASS_CUT_HOSTS: Final = 3
+"""Hosts that a mass cut disconnects at once; one of the four remains."""
 SIZES: Final[tuple[dict[str, int], ...]] = (
     {"memory_bytes": GIB},
     {"disk_bytes": GIB},
     {"cpu_milli": 1500},
     {"cpu_milli": 8000, "memory_bytes": 6 * GIB},
 )
-"""What machines have little or much of, in turn, so that each of it runs short somewhere."""
-LIMITED: Final = 1
-"""In seeds of this rest by 3 the user has a quota, now higher and now lower."""
+"""Sizes of the hosts in turn, so that every resource runs short somewhere."""
+QUOTA_SEED_REST: Final = 1
+"""The user has a changing quota in seeds that leave this remainder when divided by 3."""
 NOTICE_S: Final = 5.0
-"""How long a host that is back may take until it has heard what is wanted of it now."""
+"""How long a reconnected host may take until it has received current orders, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What the cluster is built of; ``galaxy.testing.simulation.broken`` has some that must be caught."""
+    """The parts a cluster is built from; ``broken`` has variants that the checkers must catch."""
 
     resman: Callable[[], Logic] = ResMan
     appmaster: Callable[[], Logic] = AppMaster
     agent: Callable[[AgentInfo], AgentLogic] = AgentLogic
     nexus: Callable[[Callable[[], float]], MemoryNexus] = MemoryNexus
     leadership: type[Leadership] = Leadership
-    trusting: bool = False
+    ignore_lease: bool = False
 
 
 class SeedOutcome(Struct, frozen=True, kw_only=True):
-    """How one seed ended; ``failure`` is empty when every promise was kept."""
+    """How one seed ended; ``failure`` is empty when every check passed."""
 
     seed: int
     failure: str
     fingerprint: str
     steps: int
     settled_s: float
-    """Seconds from the end of faults until all was as wanted."""
+    """Seconds from the end of faults until the cluster had converged."""
     messages: int = 0
-    """How many were sent; of these, ``faults`` has those that were lost, doubled and late."""
+    """Messages sent; ``faults`` counts those that were lost, doubled and late."""
     faults: dict[str, int] = {}
-    """How often each fault came to be, by its name in ``Faults``."""
+    """How often each fault occurred, by its name in ``Faults``."""
     starts: int = 0
 
 
 class SimulatedCluster:
-    """One world with one cluster in it."""
+    """One world with one cluster."""
 
     def __init__(
         self,
@@ -95,16 +102,20 @@ class SimulatedCluster:
         variant: Variant | None = None,
         quiet: bool = False,
     ) -> None:
-        """``quiet``: nothing happens by chance but to messages, and that for as long as the world is run."""
+        """``quiet``: only messages suffer faults, until the end; nothing else happens by chance."""
         variant = variant or Variant()
         self.seed = seed
         self.world = World(seed, faults, float("inf") if quiet else FAULTS_S)
         self.bus = Bus(self.world)
         self.nexus = variant.nexus(lambda: self.world.now_s)
-        self._capacity, self._one, self._booking = Capacity(), OneLife(), Booking()
-        self._once, self._epochs = OnceOnly(self._hidden), Epochs()
-        self._lives, self._obedience, self._mass = IncarnationChecker(), Obedience(), MassLoss()
-        self._quotas = Quotas()
+        self._capacity, self._single, self._overcommit = Capacity(), SingleIncarnation(), Overcommit()
+        self._reruns, self._epochs = NoRerun(self._is_partitioned), EpochsNeverFall()
+        self._incarnations, self._stale_epochs, self._mass_loss = (
+            IncarnationChecker(),
+            StaleEpochs(),
+            MassLoss(),
+        )
+        self._quotas = QuotaChecker()
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -114,7 +125,7 @@ class SimulatedCluster:
                 name=f"{role}-{letter}",
                 build=build,
                 kind=variant.leadership,
-                trusting=variant.trusting,
+                ignore_lease=variant.ignore_lease,
             )
             for role, build in ((RESMAN, variant.resman), (APPMASTER, variant.appmaster))
             for letter in "ab"
@@ -125,21 +136,23 @@ class SimulatedCluster:
                 self.bus,
                 self.nexus,
                 name=f"h{n}",
-                witness=self._witness,
+                on_program=self._on_program,
                 build=variant.agent,
-                own_pulse=not quiet,
-                audit=self,
+                own_heartbeats=not quiet,
+                observer=self,
                 sizes=None if quiet else SIZES[(n - 1) % len(SIZES)],
             )
             for n in range(1, hosts + 1)
         ]
         self._by_name = {host.name: host for host in self.hosts}
-        self.user = SimulatedUser(self.world, self.bus, self.nexus, limited=not quiet and seed % 3 == LIMITED)
+        self.user = SimulatedUser(
+            self.world, self.bus, self.nexus, has_quota=not quiet and seed % 3 == QUOTA_SEED_REST
+        )
         if not quiet:
             self._every_second()
 
     def run(self) -> SeedOutcome:
-        """Let faults happen, stop them, and wait until all is as wanted."""
+        """Run with faults, then without, until the cluster has converged or ``SETTLE_S`` is over."""
         failure, settled_s = "", 0.0
         try:
             self.world.run(FAULTS_S, self._check)
@@ -151,16 +164,16 @@ class SimulatedCluster:
                 failure = "eventually: " + "; ".join(self.differences())
         return SeedOutcome(
             seed=self.seed, failure=failure, fingerprint=self.world.fingerprint, steps=self.world.steps,
-            settled_s=settled_s, messages=self.bus.sent, faults=dict(self.world.struck),
-            starts=self._once.starts,
+            settled_s=settled_s, messages=self.bus.sent, faults=dict(self.world.fault_counts),
+            starts=self._reruns.starts,
         )  # fmt: skip
 
     def differences(self) -> list[str]:
         leading = [leader for leader in self.leaders if leader.role == APPMASTER and leader.leads]
-        return differences(self.user.wanted, self.hosts, leading[0] if leading else None)
+        return differences(self.user.expected, self.hosts, leading[0] if leading else None)
 
     def _settle(self) -> float:
-        """Return after how many calm seconds nothing differed, for five seconds in a row."""
+        """Return the seconds until nothing has differed for five seconds in a row."""
         calm = good = 0
         while calm < SETTLE_S and good < 5:
             calm += 1
@@ -173,58 +186,60 @@ class SimulatedCluster:
             if self.world.chance(0.15):
                 self.user.act()
             for leader in self.leaders:
-                leader.chances()
+                leader.inject_faults()
             for host in self.hosts:
-                host.chances()
+                host.inject_faults()
             if self.world.chance(self.world.faults.mass_cut):
                 self._cut_many()
         else:
-            self.user.lift()
+            self.user.remove_quota()
         self._committed()
         self.world.after(1.0, self._every_second)
 
     def _cut_many(self) -> None:
-        """Cut off three hosts at once: that is the network, and none of them may be taken for dead."""
+        """Cut off three hosts at once. That is a network fault, so none of them may be declared dead."""
         well = [host for host in self.hosts if not host.cut and host.logic is not None]
-        if len(well) >= MANY:
-            self.world.struck["mass_cut"] += 1
+        if len(well) >= MASS_CUT_HOSTS:
+            self.world.fault_counts["mass_cut"] += 1
             seconds = self.world.between(self.world.faults.cut_s / 3, self.world.faults.cut_s)
-            for host in well[:MANY]:
+            for host in well[:MASS_CUT_HOSTS]:
                 host.cut_off(seconds)
             agents = self.nexus.read_table(RESMAN, "agents", AgentRecord)
-            self._mass.began([host.name for host in well[:MANY]], agents, self.world.now_s + seconds)
+            self._mass_loss.began(
+                [host.name for host in well[:MASS_CUT_HOSTS]], agents, self.world.now_s + seconds
+            )
 
-    def _witness(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:
-        self.world.tell(
+    def _on_program(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:
+        self.world.record(
             f"{worker.container}_{worker.incarnation}/{task} on {worker.host}: {what} {spec.start}"
         )
-        self._once.witness(what, worker, task, spec)
+        self._reruns.on_program(what, worker, task, spec)
         if what == "start":
-            self._lives.began(worker.host, worker.container, worker.incarnation)
+            self._incarnations.began(worker.host, worker.container, worker.incarnation)
 
-    def made(self, host: str, container: str, incarnation: int) -> None:
-        self._lives.made(host, container, incarnation)
+    def container_created(self, host: str, container: str, incarnation: int) -> None:
+        self._incarnations.created(host, container, incarnation)
 
-    def written(self, hosted: HostedContainer) -> None:
-        self._lives.written(hosted)
+    def container_stored(self, hosted: HostedContainer) -> None:
+        self._incarnations.written(hosted)
 
-    def finished(self, host: str, pod: str) -> None:
-        self._lives.finished(host, pod)
+    def finished_pod_stored(self, host: str, pod: str) -> None:
+        self._incarnations.finished(host, pod)
 
     def stepped(
         self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
     ) -> None:
-        self._obedience.stepped(host, events, effects, changed)
+        self._stale_epochs.stepped(host, events, effects, changed)
 
-    def _hidden(self, host: str) -> bool:
-        """Whether ``host`` is cut off, or its end of that may not have been noticed yet."""
+    def _is_partitioned(self, host: str) -> bool:
+        """Return whether ``host`` is cut off, or reconnected less than ``NOTICE_S`` ago."""
         return self.world.now_s < self._by_name[host].cut_until_s + NOTICE_S
 
     def check(self) -> None:
-        """Check every promise now.
+        """Run every checker now.
 
         Raises:
-            Violation: one is broken.
+            Violation: a check failed.
         """
         self._check()
         self._committed()
@@ -232,27 +247,27 @@ class SimulatedCluster:
     def _check(self) -> None:
         for host in self.hosts:
             self._capacity.check(host)
-            self._one.check(host)
+            self._single.check(host)
             self._epochs.check(host)
         for leader in self.leaders:
-            if self.user.limited and leader.role == RESMAN and leader.leads:
+            if self.user.has_quota and leader.role == RESMAN and leader.leads:
                 self._quotas.check(leader)
             if leader.role == APPMASTER and leader.leads:
-                self._once.committed(leader)
+                self._reruns.committed(leader)
                 if (pods := leader.table("pods")) is not None:
-                    self._lives.up(pods.values())
+                    self._incarnations.up(pods.values())
 
     def _committed(self) -> None:
         rows = self.nexus.read_table(RESMAN, "containers", Container)
         groups = self.nexus.read_table(RESMAN, "groups", Group)
-        self._one.committed(rows)
-        self._lives.current(rows)
-        self._booking.committed(
+        self._single.committed(rows)
+        self._incarnations.current(rows)
+        self._overcommit.committed(
             rows,
             {key: group.order.demand for key, group in groups.items()},
             {host.name: host.info for host in self.hosts},
         )
-        self._mass.committed(self.nexus.read_table(RESMAN, "agents", AgentRecord), self.world.now_s)
+        self._mass_loss.committed(self.nexus.read_table(RESMAN, "agents", AgentRecord), self.world.now_s)
         jobs = self.nexus.read_table(APPMASTER, "jobs", JobRecord)
         accepted(self.user, jobs)
-        self._once.removed(self.user.removed.difference(jobs))
+        self._reruns.removed(self.user.removed.difference(jobs))

@@ -1,4 +1,4 @@
-"""A user who submits, updates, stops, starts and removes jobs, and insists on an answer."""
+"""A user who submits, updates, stops, starts and removes jobs, and repeats each request until answered."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from galaxy.model.step import Send
 from galaxy.model.stored.quota import Ceiling
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.bus import Bus
-from galaxy.testing.simulation.faults import CALM
+from galaxy.testing.simulation.faults import NO_FAULTS
 from galaxy.testing.simulation.world import World
 from galaxy.units import MIB
 
 RETRY_S: Final = 2.0
 PORTS: Final = (9001, 9002)
-"""Fixed ports that jobs ask for: two jobs of two pods each, for there are four hosts."""
+"""Fixed ports that jobs ask for. Two jobs of two pods share each, as there are four hosts."""
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What the user was promised of one job."""
+class ExpectedJob(Struct, frozen=True, kw_only=True):
+    """What AppMaster has accepted for one job."""
 
     job: str
     spec: JobSpec
-    wish: str = "run"
+    desired: str = "run"
     revision: int = 1
 
 
 class SimulatedUser:
-    """One request at a time, repeated with the same key until it is answered."""
+    """Sends one request at a time, and repeats it with the same key until it is answered."""
 
-    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus, *, limited: bool = False) -> None:
-        """``limited``: an operator gives the user quotas now and then, also less than he has."""
-        self.limited = limited
-        self.wanted: dict[str, Wanted] = {}
+    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus, *, has_quota: bool = False) -> None:
+        """``has_quota``: an operator changes the user's quota now and then, also below the usage."""
+        self.has_quota = has_quota
+        self.expected: dict[str, ExpectedJob] = {}
         self.requests = 0
         self.busy = False
-        self.asking = ""
-        """The job that the present request is about: until it is answered, either state of it is right."""
+        self.pending_job = ""
+        """The job of the pending request: until the answer, its old and its new state are both right."""
         self.removed: set[str] = set()
         self._names = 0
         self._world = world
@@ -64,24 +64,24 @@ class SimulatedUser:
         self._nexus = nexus
 
     def act(self) -> None:
-        """Ask for one thing, by chance."""
+        """Send one random request."""
         if self.busy:
             return
-        if self.limited and self._world.chance(0.25):
-            self._limit()
+        if self.has_quota and self._world.chance(0.25):
+            self._change_quota()
             return
-        live = sorted(self.wanted)
+        live = sorted(self.expected)
         choice = self._world.random.random()
         if len(live) < 2 or (choice < 0.35 and len(live) < 6):
             self._submit()
             return
-        wanted = self.wanted[self._world.random.choice(live)]
-        if wanted.spec.type is JobType.SERVICE and choice < 0.65:
-            self.update(wanted, self._world.random.randrange(0, 3 if _fixed(wanted.spec) else 6))
-        elif wanted.spec.type is JobType.SERVICE and choice < 0.75:
-            self._wish(wanted, "stop" if wanted.wish == "run" else "run")
+        expected = self.expected[self._world.random.choice(live)]
+        if expected.spec.type is JobType.SERVICE and choice < 0.65:
+            self.update(expected, self._world.random.randrange(0, 3 if _fixed(expected.spec) else 6))
+        elif expected.spec.type is JobType.SERVICE and choice < 0.75:
+            self._ask_state(expected, "stop" if expected.desired == "run" else "run")
         elif choice < 0.9:
-            self.remove(wanted)
+            self.remove(expected)
 
     # ---- requests
 
@@ -117,84 +117,86 @@ class SimulatedUser:
         self.submit(spec)
 
     def _port(self) -> int:
-        """Return a port of which every host has one and few jobs want it, or 0 for any."""
-        taken = [_fixed(want.spec) for want in self.wanted.values()]
+        """Return a fixed port that few jobs use, or 0 for a dynamic one."""
+        taken = [_fixed(want.spec) for want in self.expected.values()]
         free = [port for port in PORTS if taken.count(port) < 2]
         return self._world.random.choice(free) if free and self._world.chance(0.4) else 0
 
     def submit(self, spec: JobSpec) -> None:
-        """Ask for a job, and remember what was promised."""
+        """Submit a job and note what was accepted."""
 
         def done(answer: Answer) -> None:
             if answer.problem is None:
                 job = str(answer.result["job"])
-                self.wanted[spec.name] = Wanted(job=job, spec=spec)
+                self.expected[spec.name] = ExpectedJob(job=job, spec=spec)
                 start = spec.pod.tasks[0].start
-                self._world.tell(f"user has {job}: {spec.deploy.replica} x {start}")
+                self._world.record(f"user has {job}: {spec.deploy.replica} x {start}")
 
         self._ask(SubmitJob(spec=spec), done)
 
-    def update(self, wanted: Wanted, replica: int | None = None) -> None:
-        """Ask for the next version of a service's program, and perhaps for another size of it."""
-        task = wanted.spec.pod.tasks[0]
+    def update(self, expected: ExpectedJob, replica: int | None = None) -> None:
+        """Update a service to the next version of its program, perhaps with another replica count."""
+        task = expected.spec.pod.tasks[0]
         version = int(task.start.partition(" ")[2]) + 1
-        replica = wanted.spec.deploy.replica if replica is None else replica
+        replica = expected.spec.deploy.replica if replica is None else replica
         spec = msgspec.structs.replace(
-            wanted.spec,
-            deploy=msgspec.structs.replace(wanted.spec.deploy, replica=replica),
+            expected.spec,
+            deploy=msgspec.structs.replace(expected.spec.deploy, replica=replica),
             pod=msgspec.structs.replace(
-                wanted.spec.pod, tasks=(msgspec.structs.replace(task, start=f"serve {version}"),)
+                expected.spec.pod, tasks=(msgspec.structs.replace(task, start=f"serve {version}"),)
             ),
         )
 
         def done(answer: Answer) -> None:
             if answer.problem is None:
                 revision = int(answer.result["revision"])
-                self.wanted[spec.name] = msgspec.structs.replace(wanted, spec=spec, revision=revision)
-                self._world.tell(f"user updated {wanted.job} to {replica} x serve {version}")
+                self.expected[spec.name] = msgspec.structs.replace(expected, spec=spec, revision=revision)
+                self._world.record(f"user updated {expected.job} to {replica} x serve {version}")
 
-        self.asking = wanted.job
-        self._ask(UpdateJob(job=wanted.job, spec=spec), done)
+        self.pending_job = expected.job
+        self._ask(UpdateJob(job=expected.job, spec=spec), done)
 
-    def remove(self, wanted: Wanted) -> None:
-        """Ask for the end of a job."""
-        self._wish(wanted, "remove")
+    def remove(self, expected: ExpectedJob) -> None:
+        """Remove a job."""
+        self._ask_state(expected, "remove")
 
-    def _limit(self) -> None:
-        """Have other ceilings, or none of one kind."""
+    def _change_quota(self) -> None:
+        """Set a random quota; some resources become unlimited."""
         draw = self._world.random.choice
         containers, cpu = draw((None, 4, 6, 8, 12)), draw((None, 800, 1600, 2400))
-        lift = [name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None]
-        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(lift))
+        remove_quota = [
+            name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None
+        ]
+        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(remove_quota))
 
-    def lift(self) -> None:
-        """Have no quota any more: what was accepted before a ceiling was lowered shall come to be."""
-        if self.limited and not self.busy:
+    def remove_quota(self) -> None:
+        """Remove the quota, so that everything accepted before it was lowered can be placed."""
+        if self.has_quota and not self.busy:
             self._set_quota(Ceiling(), ("containers", "cpu_milli"))
 
-    def _set_quota(self, ceiling: Ceiling, lift: tuple[str, ...]) -> None:
+    def _set_quota(self, ceiling: Ceiling, remove_quota: tuple[str, ...]) -> None:
         def done(answer: Answer) -> None:
-            self._world.tell(f"user may have {ceiling}: {answer.problem or 'ok'}")
-            if len(lift) == 2 and answer.problem is None and self._world.faults is CALM:
-                self.limited = False
+            self._world.record(f"user may have {ceiling}: {answer.problem or 'ok'}")
+            if len(remove_quota) == 2 and answer.problem is None and self._world.faults is NO_FAULTS:
+                self.has_quota = False
 
-        asked = SetQuota(user="sim", ceiling=ceiling, lift=lift)
+        asked = SetQuota(user="sim", ceiling=ceiling, lift=remove_quota)
         self._ask(asked, done)
 
-    def _wish(self, wanted: Wanted, wish: str) -> None:
-        body = {"stop": StopJob, "run": StartJob, "remove": RemoveJob}[wish](job=wanted.job)
+    def _ask_state(self, expected: ExpectedJob, desired: str) -> None:
+        body = {"stop": StopJob, "run": StartJob, "remove": RemoveJob}[desired](job=expected.job)
 
         def done(answer: Answer) -> None:
-            self._world.tell(f"user asked {body.op} of {wanted.job}: {answer.problem or 'ok'}")
+            self._world.record(f"user asked {body.op} of {expected.job}: {answer.problem or 'ok'}")
             if answer.problem is not None:
                 return
-            if wish == "remove":
-                del self.wanted[wanted.spec.name]
-                self.removed.add(wanted.job)
+            if desired == "remove":
+                del self.expected[expected.spec.name]
+                self.removed.add(expected.job)
             else:
-                self.wanted[wanted.spec.name] = msgspec.structs.replace(wanted, wish=wish)
+                self.expected[expected.spec.name] = msgspec.structs.replace(expected, desired=desired)
 
-        self.asking = wanted.job
+        self.pending_job = expected.job
         self._ask(body, done)
 
     def _ask(self, body: Body[Any], done: Any) -> None:
@@ -220,7 +222,7 @@ class SimulatedUser:
             if data is None:
                 attempt()
                 return
-            self.busy, self.asking = False, ""
+            self.busy, self.pending_job = False, ""
             done(decode(data, Answer))
 
         attempt()

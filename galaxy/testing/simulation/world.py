@@ -1,4 +1,4 @@
-"""Virtual time, chance from one seed, and the story of what happened."""
+"""Virtual time, random choices from one seed, and a log of what happened."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
-from galaxy.testing.simulation.faults import CALM, Faults
+from galaxy.testing.simulation.faults import NO_FAULTS, Faults
 
 START_S: Final = 1_800_000_000.0
-"""Unix seconds at which every simulated world begins."""
-STORY_MAX: Final = 20_000
+"""Unix seconds at which every simulation starts."""
+LOG_MAX: Final = 20_000
 
 
 class World:
-    """One thread of virtual time. ``calm_s`` is when faults stop, seconds after the start."""
+    """One thread of virtual time. Faults stop ``calm_s`` seconds after the start."""
 
     def __init__(self, seed: int, faults: Faults, calm_s: float) -> None:
         self.random = random.Random(seed)  # noqa: S311 - chance that can be replayed is the point
         self.now_s = START_S
         self.steps = 0
-        self.struck: Counter[str] = Counter()
-        """How often each fault came to be, by its name in ``Faults``."""
-        self.story: deque[str] = deque(maxlen=STORY_MAX)
+        self.fault_counts: Counter[str] = Counter()
+        """How often each fault occurred, by its name in ``Faults``."""
+        self.log: deque[str] = deque(maxlen=LOG_MAX)
         self._faults = faults
         self._calm_s = START_S + calm_s
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -34,7 +34,7 @@ class World:
 
     @property
     def faults(self) -> Faults:
-        return self._faults if self.now_s < self._calm_s else CALM
+        return self._faults if self.now_s < self._calm_s else NO_FAULTS
 
     @property
     def elapsed_s(self) -> float:
@@ -42,39 +42,39 @@ class World:
 
     @property
     def fingerprint(self) -> str:
-        """Eight bytes that stand for the whole story so far."""
+        """Digest of the log so far, hexadecimal: equal runs have equal fingerprints."""
         return self._fingerprint.hexdigest()
 
     def after(self, delay_s: float, act: Callable[[], None]) -> None:
-        """Have ``act`` called in ``delay_s``; acts of one instant in the order of asking."""
+        """Call ``act`` in ``delay_s`` seconds; calls due at one instant run in the order of scheduling."""
         self._count += 1
         heapq.heappush(self._due, (self.now_s + delay_s, self._count, act))
 
     def chance(self, probability: float) -> bool:
-        """Return True with ``probability``; draws nothing when that is zero."""
+        """Return True with ``probability``. Zero draws no random number."""
         return probability > 0 and self.random.random() < probability
 
     def strikes(self, fault: str, *, able: bool = True) -> bool:
-        """Return True with the probability that ``Faults`` gives a fault, and count it.
+        """Return True with the probability that ``Faults`` gives ``fault``, and count it.
 
-        ``able`` is whether it can happen at all just now; what is drawn is the same either way.
+        ``able``: whether the fault can occur now. The same random number is drawn either way.
         """
         if not self.chance(getattr(self.faults, fault)) or not able:
             return False
-        self.struck[fault] += 1
+        self.fault_counts[fault] += 1
         return True
 
     def between(self, low: float, high: float) -> float:
         return self.random.uniform(low, high)
 
-    def tell(self, line: str) -> None:
-        """Add to the story."""
+    def record(self, line: str) -> None:
+        """Append ``line`` to the log."""
         text = f"{self.elapsed_s:9.3f}  {line}"
-        self.story.append(text)
+        self.log.append(text)
         self._fingerprint.update(text.encode())
 
     def run(self, until_s: float, each: Callable[[], None]) -> None:
-        """Let time pass until ``until_s`` seconds after the start; ``each`` is called at every step."""
+        """Advance to ``until_s`` seconds after the start, calling ``each`` after every step."""
         while self._due and self._due[0][0] <= START_S + until_s:
             self.now_s, _, act = heapq.heappop(self._due)
             self.steps += 1

@@ -1,1 +1,1 @@
-"""What must never be (``safety``) and what must come to be (``liveness``)."""
+"""Checkers: what must never happen (safety) and what must eventually happen (liveness)."""

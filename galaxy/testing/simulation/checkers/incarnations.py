@@ -1,4 +1,4 @@
-"""Each life of a slot is made once, leaders tell the truth of it, and nobody obeys an old epoch."""
+"""Each incarnation is created once, leaders report it correctly, and stale epochs have no effect."""
 
 from __future__ import annotations
 
@@ -16,67 +16,69 @@ from galaxy.testing.simulation.checkers.violation import Violation
 
 
 class IncarnationChecker:
-    """Every life of a slot is made once and in one place; only one that was made is ever current."""
+    """Every incarnation is created once, on one host; only a created one is ever reported ready."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, int], str] = {}
+        self._created: dict[tuple[str, int], str] = {}
         self._known: set[tuple[str, int]] = set()
         self._began: set[tuple[str, int]] = set()
         self._finished: set[tuple[str, str]] = set()
 
-    def made(self, host: str, container: str, incarnation: int) -> None:
-        """Hear that a container begins to live.
+    def created(self, host: str, container: str, incarnation: int) -> None:
+        """Note that a container is created.
 
         Raises:
-            Violation: this life has been elsewhere, or its agent knew already that it had been.
+            Violation: this key has been elsewhere, or its agent knew already that it had been.
         """
-        life = container, incarnation
-        other = self._made.setdefault(life, host)
+        key = container, incarnation
+        other = self._created.setdefault(key, host)
         if other != host:
-            raise Violation(f"{container} incarnation {incarnation} lived on {other} and is made on {host}")
-        if life in self._known:
-            raise Violation(f"{host} makes {container} incarnation {incarnation} a second time")
+            raise Violation(
+                f"{container} incarnation {incarnation} was created on {other} and is created again on {host}"
+            )
+        if key in self._known:
+            raise Violation(f"{host} creates {container} incarnation {incarnation} a second time")
 
     def written(self, hosted: HostedContainer) -> None:
-        """Hear what an agent has written of a life: it knows now whether that was made."""
+        """Note that an agent has stored whether an incarnation was created."""
         if hosted.phase in (HostedPhase.READY, HostedPhase.ENDED):
             self._known.add((hosted.container, hosted.incarnation))
 
     def finished(self, host: str, pod: str) -> None:
-        """Hear that an agent has written that a batch pod is done."""
+        """Note that an agent has stored that a batch pod has finished."""
         self._finished.add((host, pod))
 
     def began(self, host: str, container: str, incarnation: int) -> None:
-        """Hear that a program started in this life.
+        """Note that a program has started in this incarnation.
 
         Raises:
             Violation: its own agent knows that it was done.
         """
         if (host, container) in self._finished:
-            raise Violation(f"{container} is done, {host} has it in writing, and it was started there again")
+            raise Violation(f"{container} is stored as finished on {host} and was started there again")
         self._began.add((container, incarnation))
 
     def current(self, rows: dict[str, Container]) -> None:
-        """Check that what ResMan has committed as ready was made, there and as that life."""
+        """Check that what ResMan committed as ready was created there, in that incarnation."""
         for row in rows.values():
             if row.state is not ContainerState.READY:
                 continue
-            made = self._made.get((row.container, row.incarnation))
-            if made != row.agent:
+            created = self._created.get((row.container, row.incarnation))
+            if created != row.agent:
                 raise Violation(
-                    f"ResMan takes {row.container} incarnation {row.incarnation} on {row.agent} for ready;"
-                    f" it was made {f'on {made}' if made else 'nowhere'}"
+                    f"ResMan counts {row.container} incarnation {row.incarnation} on {row.agent} as ready;"
+                    f" it was created {f'on {created}' if created else 'nowhere'}"
                 )
 
     def up(self, pods: Iterable[PodRecord]) -> None:
-        """Check that a pod that AppMaster counts as up has begun to run in just this life."""
+        """Check that every pod that AppMaster counts as up has started in exactly this incarnation."""
         for pod in pods:
             if pod.up and (pod.pod, pod.incarnation) not in self._began:
-                raise Violation(f"AppMaster takes {pod.pod} incarnation {pod.incarnation} for up")
+                raise Violation(f"AppMaster counts {pod.pod} incarnation {pod.incarnation} as up")
 
 
-class Obedience:
-    """No agent does anything because of an order whose epoch is over, as it was told itself."""
+class StaleEpochs:
+    """An order of a stale epoch has no effect on its agent."""
 
     def __init__(self) -> None:
         self._highest: dict[tuple[str, str], int] = {}
@@ -84,9 +86,9 @@ class Obedience:
     def stepped(
         self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
     ) -> None:
-        """Take in what one written step of an agent was given, and what followed from it.
+        """Check one committed step of an agent: its events and effects.
 
-        ``changed`` are the keys of its changed rows: containers, or lives of containers.
+        ``changed`` are the keys of its changed rows: containers, or container keys.
 
         Raises:
             Violation: an order of an epoch that is over had consequences, or was not refused.

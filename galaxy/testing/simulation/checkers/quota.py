@@ -1,4 +1,4 @@
-"""Quota is never exceeded: what a user's slots take grows under his ceiling only."""
+"""A quota is never exceeded: a user's usage grows only below the ceiling."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from galaxy.testing.simulation.leader import LeaderProcess
 _PLACED = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
 
 
-class Quotas:
-    """Watches each leadership of ResMan from step to step, by its tables and a sum of our own.
+class QuotaChecker:
+    """Compares usage from step to step of each leadership of ResMan, summed up independently.
 
-    A ceiling that is lowered evicts nothing: what is over it may stay, and may be placed anew.
+    A ceiling that is lowered evicts nothing: what is over it may run_for, and may be placed anew.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Quotas:
         self._leadership = ("", 0)
 
     def check(self, resman: LeaderProcess) -> None:
-        """Compare the present tables of a ResMan that leads with those of its last step.
+        """Compare the tables of a leading ResMan with those after its previous step.
 
         Raises:
             Violation: something grew above its ceiling.
@@ -35,17 +35,17 @@ class Quotas:
         before, self._before = self._before, taken
         leadership, self._leadership = self._leadership, (resman.name, resman.epoch)
         if leadership != self._leadership or "all" not in quotas:
-            return  # What another one left is where this one began.
+            return  # A new leadership starts from what the last one left.
         for quota in quotas["all"].quotas:
             now, then = taken.get(quota.user, (0, 0)), before.get(quota.user, (0, 0))
             limits = quota.ceiling.containers, quota.ceiling.cpu_milli
             for what, limit, had, has in zip(("containers", "millicores"), limits, then, now, strict=True):
                 if limit is not None and has > max(limit, had):
-                    raise Violation(f"{quota.user} has {has} {what}, had {had}; {limit} are his quota")
+                    raise Violation(f"{quota.user} has {has} {what}, had {had}; the quota is {limit}")
 
 
 def _taken(containers: Table[Container], groups: Table[Group]) -> dict[str, tuple[int, int]]:
-    """Return containers and millicores that each user's slots take, or wait to take again."""
+    """Return containers and millicores that each user's slots use or have reserved."""
     taken: dict[str, tuple[int, int]] = {}
     for key in containers:
         row = containers[key]

@@ -1,4 +1,4 @@
-"""Safety: at no step, whatever goes wrong, is one of these promises broken."""
+"""Safety: properties that hold at every step, whatever faults occur."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOWHERE: Final = (ContainerState.PENDING, ContainerState.GONE)
 
 
 class Capacity:
-    """No machine holds more than it has, in CPU, memory, disk and ports."""
+    """No host runs more than it has of CPU, memory, disk and ports."""
 
     def check(self, host: Host) -> None:
         demands = [worker.demand for worker in host.living.values()]
@@ -43,8 +43,8 @@ def _within(who: str, info: AgentInfo, **amounts: int) -> None:
             raise Violation(f"{who} {amount} of {getattr(info, name)} {name} of {info.agent}")
 
 
-class OneLife:
-    """On one machine at most one life of a slot lives, and incarnations never go back."""
+class SingleIncarnation:
+    """A host runs at most one incarnation of a container, and incarnations never decrease."""
 
     def __init__(self) -> None:
         self._highest: dict[str, int] = {}
@@ -52,31 +52,31 @@ class OneLife:
     def check(self, host: Host) -> None:
         slots = [worker.container for worker in host.living.values()]
         if len(slots) != len(set(slots)):
-            raise Violation(f"{host.name} holds two lives of one slot: {sorted(host.living)}")
+            raise Violation(f"{host.name} runs two incarnations of one container: {sorted(host.living)}")
 
     def committed(self, rows: dict[str, Container]) -> None:
-        """Check what ResMan has committed."""
+        """Check the rows that ResMan has committed."""
         for key, row in rows.items():
             if row.incarnation < self._highest.get(key, 0):
                 raise Violation(f"{key} went back to incarnation {row.incarnation}")
             self._highest[key] = row.incarnation
 
 
-class Booking:
-    """ResMan never commits more to an agent than it has, nor a fixed port of it twice."""
+class Overcommit:
+    """ResMan never assigns an agent more than it has, nor a fixed port twice."""
 
     def committed(
         self, rows: dict[str, Container], demands: dict[str, Demand], infos: dict[str, AgentInfo]
     ) -> None:
-        """``demands`` are those of one container, by group; ``infos`` by agent."""
+        """Check committed rows. ``demands`` are per container, by group; ``infos`` are by agent."""
         booked: dict[str, list[Load]] = {}
         for key, row in rows.items():
-            # An earlier life may be hearsay: what of it is really there is for ``Capacity`` to see.
+            # An earlier incarnation may be gone already; ``Capacity`` checks what really runs.
             if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
                 booked.setdefault(row.agent, []).append(_load(row, demands[row.group]))
         for agent, loads in booked.items():
             _within(
-                "ResMan booked",
+                "ResMan assigned",
                 infos[agent],
                 cpu_milli=sum(load.cpu_milli for load in loads),
                 memory_bytes=sum(load.memory_bytes for load in loads),
@@ -84,7 +84,7 @@ class Booking:
             )
             ports = [port for load in loads for port in load.ports]
             if len(ports) != len(set(ports)):
-                raise Violation(f"ResMan booked a port of {agent} twice: {sorted(ports)}")
+                raise Violation(f"ResMan assigned a port of {agent} twice: {sorted(ports)}")
 
 
 def _load(row: Container, demand: Demand) -> Load:
@@ -92,27 +92,27 @@ def _load(row: Container, demand: Demand) -> Load:
     return Load(demand.cpu_milli, demand.memory_bytes, demand.disk_bytes, tuple(sorted(ports)))
 
 
-class OnceOnly:
-    """A batch pod that AppMaster knows to be finished never runs again; a stopped or removed one neither.
+class NoRerun:
+    """A batch pod that AppMaster knows to be finished never runs again, nor does a stopped or removed one.
 
-    One thing nobody can prevent: a life that was already running when its host was cut off runs
-    on there, and restarts as its policy says, until the host is heard again.
+    One exception cannot be prevented: an incarnation that already ran when its host was cut off keeps
+    running there, and restarts by its policy, until the host is connected again.
     """
 
     def __init__(self, hidden: Callable[[str], bool]) -> None:
-        """``hidden`` tells whether a host is cut off, or was until a moment ago."""
+        """``hidden`` returns whether a host is cut off, or was until a moment ago."""
         self.final: dict[str, str] = {}
         self.starts = 0
-        self._hidden = hidden
+        self._is_partitioned = hidden
         self._began: set[tuple[str, int]] = set()
         self._removed: set[str] = set()
 
     def removed(self, jobs: set[str]) -> None:
-        """Take in which jobs are gone for good."""
+        """Set which jobs are removed for good."""
         self._removed = jobs
 
     def committed(self, appmaster: LeaderProcess) -> None:
-        """Take in what AppMaster has committed."""
+        """Note which pods AppMaster has committed as finished or stopped."""
         jobs, pods = appmaster.table("jobs"), appmaster.table("pods")
         if jobs is None or pods is None:
             return
@@ -127,21 +127,21 @@ class OnceOnly:
             elif self.final.get(pod.pod) == "stopped":
                 del self.final[pod.pod]
 
-    def witness(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:
-        """Hear that a program started, ended, or is done."""
+    def on_program(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:
+        """Check a program start; ends are ignored."""
         if what != "start":
             return
         self.starts += 1
-        life = worker.container, worker.incarnation
+        key = worker.container, worker.incarnation
         gone = worker.container.rpartition(".")[0] in self._removed
         why = "removed" if gone else self.final.get(worker.container)
-        if why is not None and not (life in self._began and self._hidden(worker.host)):
+        if why is not None and not (key in self._began and self._is_partitioned(worker.host)):
             raise Violation(f"{worker.container}/{task} is {why} and was started again: {spec.start}")
-        self._began.add(life)
+        self._began.add(key)
 
 
-class Epochs:
-    """An agent never forgets the highest epoch it obeyed."""
+class EpochsNeverFall:
+    """The highest epoch that an agent has accepted never decreases."""
 
     def __init__(self) -> None:
         self._highest: dict[tuple[str, str], int] = {}
@@ -156,23 +156,23 @@ class Epochs:
 
 
 class MassLoss:
-    """Hosts that are cut off together are not taken for dead: it is the network."""
+    """Hosts that are cut off together are not declared dead, as the network is at fault."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._until_s = 0.0
 
     def began(self, names: list[str], agents: dict[str, AgentRecord], until_s: float) -> None:
-        """Hear that these hosts are cut off; it is a mass loss if ResMan knew all of them as alive."""
+        """Note that these hosts are cut off. It is a mass loss if ResMan knew all of them as alive."""
         known = [agents[name].state for name in names if name in agents]
         alive = known == [AgentState.ALIVE] * len(names)
         self._names, self._until_s = names if alive else [], until_s
 
     def committed(self, agents: dict[str, AgentRecord], now_s: float) -> None:
-        """Check what ResMan has committed of agents."""
+        """Check the agents that ResMan has committed."""
         if now_s >= self._until_s:
             return
         for name in self._names:
             record = agents.get(name)
             if record is not None and record.state is AgentState.DEAD:
-                raise Violation(f"{name} was cut off with {len(self._names) - 1} others, and counts as dead")
+                raise Violation(f"{name} was cut off with {len(self._names) - 1} others and is declared dead")

@@ -1,5 +1,5 @@
-"""What a checker raises."""
+"""The exception that checkers raise."""
 
 
 class Violation(AssertionError):
-    """A promise that was broken; the message says which one, by whom, and when."""
+    """A property that does not hold; the message names it and what broke it."""
