@@ -24,7 +24,7 @@ from galaxy.nexus.publisher import Publisher
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
 from tests.property.test_wire import STRANGE, places, put
-from tests.support.agent_node import TOLD
+from tests.support.agent_node import RECEIVED
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.rubbish import EMBED, heads, message
 from tests.support.tally_node import Node, running_node
@@ -71,7 +71,7 @@ class Agent:
             self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._asked}")])
         missing = 2
         while missing:
-            told = self.client.blpop([TOLD], timeout=25)
+            told = self.client.blpop([RECEIVED], timeout=25)
             assert told is not None, f"nothing arrives any more:\n{self.node.log()[-3000:]}"
             missing -= json.loads(told[1])[2].get("agent") == f"good-{self._asked}"
         assert self.node.process.poll() is None

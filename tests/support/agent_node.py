@@ -1,4 +1,4 @@
-"""An agent's process whose service notes what it is told: ``python -m tests.support.agent_node URL HOST``."""
+"""An agent process that only records its orders: ``python -m tests.support.agent_node URL HOST``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from galaxy.nexus import Nexus
 from galaxy.tasks import log
 from galaxy.tasks.node import NodeOptions, run_orders
 
-TOLD = "told"
-"""List: ``[time.time(), kind, noun]`` of every order that came."""
+RECEIVED = "received"
+"""A list in Redis: ``[time.time(), type name, order]`` of every order received."""
 
 
 class Recorder:
-    """Pushes every order to a list, with when it came."""
+    """Pushes every order, with the time of its arrival, to the list ``RECEIVED``."""
 
     def __init__(self, nexus: Nexus) -> None:
         self._nexus = nexus
@@ -30,19 +30,19 @@ class Recorder:
         self._nexus.client.rpush("stopped", "1")
 
     def container_orders(self, orders: ContainerOrders) -> None:
-        self._tell(orders)
+        self._record(orders)
 
     def pod_orders(self, orders: PodOrders) -> None:
-        self._tell(orders)
+        self._record(orders)
 
     def log_session(self, session: LogSession) -> None:
-        self._tell(session)
+        self._record(session)
 
     def exec_session(self, session: ExecSession) -> None:
-        self._tell(session)
+        self._record(session)
 
-    def _tell(self, noun: Struct) -> None:
-        self._nexus.client.rpush(TOLD, encode([time.time(), type(noun).__name__, noun]))
+    def _record(self, order: Struct) -> None:
+        self._nexus.client.rpush(RECEIVED, encode([time.time(), type(order).__name__, order]))
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Archives for tests, good and odd."""
+"""Tar archives for tests, ordinary and malicious."""
 
 from __future__ import annotations
 

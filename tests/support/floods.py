@@ -1,4 +1,4 @@
-"""Programs that take whatever they can get, each for as long as it is left alive."""
+"""Programs that each exhaust one resource until they are killed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ print("flooding", flush=True)
 while True:
     pid = os.fork()
     if pid == 0:
-        held = []
+        blocks = []
         while True:
-            held.append(bytearray(b"x") * (4 << 20))
+            blocks.append(bytearray(b"x") * (4 << 20))
     os.waitpid(pid, 0)
     print("killed", flush=True)
 """,
@@ -85,14 +85,14 @@ while True:
 import socket
 print("flooding", flush=True)
 while True:
-    held = []
+    sockets = []
     for n in range(200):
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.1", 1))
-        held.append(sock)
-    for sock in held:
+        sockets.append(sock)
+    for sock in sockets:
         sock.close()
 """,
 }
-"""By what they flood. Each prints ``flooding`` when it begins; "connections" go to a port that nobody has."""
+"""By the resource they exhaust. Each prints ``flooding`` first; "connections" go to a closed port."""

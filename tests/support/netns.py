@@ -1,20 +1,22 @@
-"""Machines in small: network namespaces on one switch, whose links can be cut and made slow.
+"""Simulated machines: network namespaces on one switch, whose links can be cut and made slow.
 
     with Network() as network:
         redis, one = network.add("redis"), network.add("one")
         server = redis.popen(["redis-server", "--bind", redis.address])
-        one.cut()              # Frames vanish, both ways; nobody is told, as with a dead switch.
-        one.cut("out")         # It hears and cannot speak; "in" is the other way round.
+        one.cut()                  # Frames are lost, both ways; no link goes down, as with a dead switch.
+        one.cut("out")             # It receives and cannot send; "in" is the other way round.
+        one.reconnect()
         one.slow(delay_ms=200, jitter_ms=50, loss=0.01, rate_bit=1_000_000)
-        one.join(), one.fast()
-    one.lose(two), one.find(two)      # Of all frames only its own to that one vanish.
-    network.part([one], [two, redis]) # None between these and those, until network.heal().
+        one.fast()
+        one.block(two)             # Only frames from one to two are lost ...
+        one.unblock(two)           # ... and delivered again.
+        network.partition([one], [two, redis])  # No frames between these and those, until network.heal().
 
-The switch is a bridge in a namespace of its own, so the real host's network is not touched, and any
-number of networks with the same addresses live side by side. Namespaces have no names under
-/run/netns: each is held by a process that dies with us, so nothing is left even of a killed test.
-``close`` also kills whatever still runs in them. Needs root, ip and bridge (iproute2), nsenter and
-unshare (util-linux).
+The switch is a bridge in a namespace of its own. The real host's network is not touched, and any
+number of networks with the same addresses exist side by side. Namespaces have no names under
+/run/netns: each is held open by a process that dies with this one, so that even a killed test leaves
+nothing. ``close`` also kills whatever still runs in them. Needs root, ip and bridge (iproute2),
+nsenter and unshare (util-linux).
 """
 
 from __future__ import annotations
@@ -41,18 +43,18 @@ PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 OFFLOADS = (0x17, 0x1F, 0x24)
-"""ETHTOOL_STXCSUM, STSO, SGSO: a wire of ours carries whole frames with sums in them."""
+"""ETHTOOL_STXCSUM, STSO, SGSO, switched off: ``wire.py`` carries complete frames with checksums."""
 SEGMENT = "10.213.0"
-NOBODY = "02:00:00:00:00:00"
+UNUSED_MAC = "02:00:00:00:00:00"
 """A link address that no host has."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Way = Literal["both", "out", "in"]
+Direction = Literal["both", "out", "in"]
 
 
 def missing() -> str:
-    """Return why there can be no networks here; "" if they can be."""
+    """Return why networks cannot be made here; "" if they can."""
     if os.geteuid() != 0:
         return "needs root"
     absent = [name for name in COMMANDS if shutil.which(name, path=_path()) is None]
@@ -60,13 +62,13 @@ def missing() -> str:
 
 
 class Namespace:
-    """A network namespace, held by a process of its own."""
+    """A network namespace, held open by a process of its own."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo; exec sleep infinity"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=_environ(), preexec_fn=_die_with_parent,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=_environ(), preexec_fn=_end_with_parent,
         )  # fmt: skip
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"\n", f"no network namespace for {name}"
@@ -75,29 +77,29 @@ class Namespace:
         self._inode = os.readlink(self.path)
         self.ip("link set dev lo up")
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """Return the command line that runs ``words`` in here, as the same process."""
-        return ["nsenter", f"--net={self.path}", "--", *words]
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return the command line that executes ``arguments`` in this namespace, without a fork."""
+        return ["nsenter", f"--net={self.path}", "--", *arguments]
 
-    def run(self, words: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-        """Run a command in here to its end; options are those of subprocess.run."""
-        return subprocess.run(self.command(words), **({"env": _environ()} | options))
+    def run(self, arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a command in this namespace to its end; options are those of subprocess.run."""
+        return subprocess.run(self.command(arguments), **({"env": _environ()} | options))
 
-    def popen(self, words: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-        """Start a process in here; its pid is the program's own. Options are those of Popen."""
-        return subprocess.Popen(self.command(words), **({"env": _environ()} | options))
+    def popen(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process in this namespace; the pid is the program's own. Options are those of Popen."""
+        return subprocess.Popen(self.command(arguments), **({"env": _environ()} | options))
 
     def ip(self, *lines: str) -> None:
-        """Run lines of ip(8) in here."""
+        """Run lines of ip(8) in this namespace."""
         self._batch("ip", lines)
 
     def bridge(self, *lines: str) -> None:
-        """Run lines of bridge(8) in here."""
+        """Run lines of bridge(8) in this namespace."""
         self._batch("bridge", lines)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Be in here, this thread alone: sockets that are made now stay in here when it has left."""
+        """Enter the namespace with this thread only: sockets that it creates inside stay inside."""
         with open("/proc/thread-self/ns/net") as before, open(self.path) as here:
             _setns(here.fileno())
             try:
@@ -106,7 +108,7 @@ class Namespace:
                 _setns(before.fileno())
 
     def pids(self) -> list[int]:
-        """Return the processes that are in here, but the one that holds it."""
+        """Return the processes in this namespace, without the one that holds it open."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -117,12 +119,12 @@ class Namespace:
         return [pid for pid in found if pid != self.pid]
 
     def close(self) -> None:
-        """Kill all that is in here, and the namespace with it."""
+        """Kill every process in the namespace, and the one that holds it open."""
         deadline = time.monotonic() + 10
         while (left := self.pids()) and time.monotonic() < deadline:
             for pid in left:
                 _kill(pid)
-            time.sleep(0.02)  # Nobody tells of the end of processes that are not ours.
+            time.sleep(0.02)  # The end of a process that is not our child is not signalled.
         self._holder.kill()
         self._holder.communicate(timeout=10)
 
@@ -132,7 +134,7 @@ class Namespace:
 
 
 class Host(Namespace):
-    """A machine: one address, one link to the switch."""
+    """A simulated machine: one address, one link to the switch."""
 
     def __init__(self, switch: Namespace, name: str, number: int) -> None:
         super().__init__(name)
@@ -141,7 +143,7 @@ class Host(Namespace):
         self._port = self._plug = f"p{number}"
         self._far = f"w{number}"
         self._mac = f"02:00:00:00:00:{number:02x}"
-        self._lost: set[str] = set()
+        self._blocked: set[str] = set()
         self._wire: subprocess.Popen[bytes] | None = None
         switch.ip(
             f"link add name {self._port} type veth peer name eth0 address {self._mac} netns {self.pid}",
@@ -151,36 +153,37 @@ class Host(Namespace):
             _no_offloads("eth0")
         self.ip(f"addr add {self.address}/24 dev eth0", "link set dev eth0 up")
 
-    def cut(self, way: Way = "both") -> None:
-        """Let frames vanish at the switch: its own ("out"), those to it ("in"), or both.
+    def cut(self, direction: Direction = "both") -> None:
+        """Drop frames at the switch: those from this host ("out"), those to it ("in"), or both.
 
-        The link stays up, so nothing here or there is told.
+        The link stays up, so neither end notices.
         """
-        deaf = "flood off mcast_flood off bcast_flood off" if way != "out" else ""
-        mute = "locked on" if way != "in" else ""
-        self._switch.bridge(f"link set dev {self._port} learning off {mute} {deaf}")
-        # What the switch has learned goes after it learns no more: from now on it floods, or not.
+        no_input = "flood off mcast_flood off bcast_flood off" if direction != "out" else ""
+        no_output = "locked on" if direction != "in" else ""
+        self._switch.bridge(f"link set dev {self._port} learning off {no_output} {no_input}")
+        # Learning must be off before the learned entry is deleted, or the switch learns it again. Without
+        # an entry frames to this host are flooded, which "flood off" prevents.
         known = self._switch.run(["bridge", "fdb", "show", "br", "br0"], capture_output=True, text=True)
         if f"{self._mac} dev {self._port} " in known.stdout:
             self._switch.bridge(f"fdb del {self._mac} dev {self._port} master")
 
-    def join(self) -> None:
-        """Undo ``cut``; a link made slow stays slow."""
+    def reconnect(self) -> None:
+        """Undo ``cut``; a slow link stays slow."""
         self._switch.bridge(
             f"link set dev {self._port} learning on locked off flood on mcast_flood on bcast_flood on"
         )
 
-    def lose(self, *others: Host) -> None:
-        """Send what is for these hosts to a link address that nobody has; what they send still comes."""
-        lines = [f"neigh replace {o.address} lladdr {NOBODY} nud permanent dev eth0" for o in others]
+    def block(self, *others: Host) -> None:
+        """Lose frames to these hosts, by sending them to an unused address; frames from them still arrive."""
+        lines = [f"neigh replace {o.address} lladdr {UNUSED_MAC} nud permanent dev eth0" for o in others]
         self.ip(*lines)
-        self._lost |= {other.address for other in others}
+        self._blocked |= {other.address for other in others}
 
-    def find(self, *others: Host) -> None:
-        """Undo ``lose``."""
-        found = sorted(self._lost & {other.address for other in others})
-        self.ip(*(f"neigh del {address} dev eth0" for address in found))
-        self._lost -= set(found)
+    def unblock(self, *others: Host) -> None:
+        """Undo ``block``."""
+        blocked = sorted(self._blocked & {other.address for other in others})
+        self.ip(*(f"neigh del {address} dev eth0" for address in blocked))
+        self._blocked -= set(blocked)
 
     def slow(
         self,
@@ -191,8 +194,8 @@ class Host(Namespace):
         rate_bit: float = 0,
         seed: int = 1,
     ) -> None:
-        """Put a long wire (``wire.py``) between this host and the switch; figures are for each direction."""
-        assert self._wire is None, f"the link of {self.name} is slow already"
+        """Put ``wire.py`` between this host and the switch; the figures are for each direction."""
+        assert self._wire is None, f"the link of {self.name} is already slow"
         assert self._port == self._plug
         far, near = self._far, f"{self._far}n"
         self._switch.ip(
@@ -209,11 +212,11 @@ class Host(Namespace):
             "rate-bit": rate_bit,
             "seed": seed,
         }
-        words = [f"--{name}={value}" for name, value in options.items()]
+        arguments = [f"--{name}={value}" for name, value in options.items()]
         script = Path(__file__).with_name("wire.py")
         self._wire = self._switch.popen(
-            [sys.executable, "-I", str(script), *words, self._plug, near],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_die_with_parent,
+            [sys.executable, "-I", str(script), *arguments, self._plug, near],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_end_with_parent,
         )  # fmt: skip
         assert self._wire.stdout is not None
         assert self._wire.stdout.readline() == b"ready\n", f"no wire for {self.name}"
@@ -229,6 +232,7 @@ class Host(Namespace):
         self._port = self._plug
 
     def close(self) -> None:
+        """Kill every process on the host, and remove the host."""
         self.fast()
         super().close()
 
@@ -252,25 +256,25 @@ class Network:
         self.close()
 
     def add(self, name: str) -> Host:
-        """Plug a new host in; its address is in the same /24 as all others'."""
+        """Connect a new host to the switch; all addresses are in the same /24."""
         self.hosts.append(Host(self._switch, name, len(self.hosts) + 1))
         return self.hosts[-1]
 
-    def part(self, these: Iterable[Host], those: Iterable[Host]) -> None:
-        """Let all frames between these and those vanish, both ways."""
+    def partition(self, these: Iterable[Host], those: Iterable[Host]) -> None:
+        """Lose all frames between these and those hosts, both ways."""
         these, those = list(these), list(those)
         for host in these:
-            host.lose(*those)
+            host.block(*those)
         for host in those:
-            host.lose(*these)
+            host.block(*these)
 
     def heal(self) -> None:
-        """Undo every ``part`` and ``lose``."""
+        """Undo every ``partition`` and ``block``."""
         for host in self.hosts:
-            host.find(*self.hosts)
+            host.unblock(*self.hosts)
 
     def close(self) -> None:
-        """Kill all that runs on the hosts, then the hosts and the switch."""
+        """Kill all processes on the hosts, and remove the hosts and the switch."""
         for host in self.hosts:
             host.close()
         self.hosts.clear()
@@ -278,11 +282,11 @@ class Network:
 
 
 def _no_offloads(interface: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for command in OFFLOADS:
             value = array.array("B", struct.pack("=II", command, 0))
             request = struct.pack("16sP", interface.encode(), value.buffer_info()[0]).ljust(40, b"\0")
-            fcntl.ioctl(asking, SIOCETHTOOL, request)
+            fcntl.ioctl(control, SIOCETHTOOL, request)
 
 
 def _setns(fd: int) -> None:
@@ -290,7 +294,7 @@ def _setns(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def _die_with_parent() -> None:
+def _end_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

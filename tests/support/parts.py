@@ -1,4 +1,4 @@
-"""One host whose parts are started and stopped each by itself, and may be of different releases."""
+"""One host whose parts are started and stopped one by one, and may be of different releases."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from galaxy.nexus.nexus import Nexus
 from tests.support.asking import Asking
 from tests.support.waiting import until
 
-COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.1; done"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.1; done"
 
 
 class Parts(Asking):
-    """Parts by name; ``start`` runs one, from a release's folder if there is one."""
+    """The parts of one host, by name: ``resman``, ``appmaster``, ``agent``."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -34,62 +34,67 @@ class Parts(Asking):
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, part: str, release: Path | None = None, name: str = "h1") -> None:
-        """Start ``resman``, ``appmaster`` or ``agent``."""
-        words = [sys.executable, "-P", "-m", "galaxy.cli.main", part, "--redis", self.url, "--name", name]
+        """Start a part, from the folder of another release if one is given."""
+        arguments = [sys.executable, "-P", "-m", "galaxy.cli.main", part, "--redis", self.url, "--name", name]
         if part == "agent":
-            words += ["--state", str(self.state / name), "--cgroup-root", f"{self.root}-{name}"]
-            words += ["--package-root", str(self.folder)]
+            arguments += ["--state", str(self.state / name), "--cgroup-root", f"{self.root}-{name}"]
+            arguments += ["--package-root", str(self.folder)]
         with open(self.log(part), "ab") as log:
             self.processes[part] = subprocess.Popen(
-                words, env=self.environ(release), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                arguments, env=self.environ(release), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
 
     def environ(self, release: Path | None = None) -> dict[str, str]:
+        """Return the environment of a part: none of the caller's GALAXY_ variables."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith("GALAXY_")}
         return kept | {"GALAXY_REDIS": self.url} | ({"PYTHONPATH": str(release)} if release else {})
 
     def stop(self, part: str, number: int = signal.SIGTERM) -> None:
+        """Send a signal to a part and wait for its end."""
         process = self.processes.pop(part)
         process.send_signal(number)
         process.wait(60)
 
     def end(self) -> None:
+        """Kill every part that runs."""
         for part in list(self.processes):
             self.stop(part, signal.SIGKILL)
 
     def log(self, part: str) -> Path:
+        """Return the log file of a part."""
         return self.folder / f"{part}.log"
 
-    # ---- looking
-
     def sdk(self) -> Galaxy:
+        """Return a new client."""
         return Galaxy(self.url)
 
     def run(self, job: dict[str, Any]) -> list[PodView]:
-        """Submit a job, or update it if it is there; return its pods when all is as wanted."""
+        """Submit a job, or update it if it exists; return its pods once they are as desired."""
         name = job["name"]
         if any(summary.name == name for summary in self.ask(lambda galaxy: galaxy.jobs())):
             self.change("update", job)
         else:
             self.change("submit", job)
         revision = self.job(name).summary.revision
-        return until(f"{name} is as wanted", lambda: self._settled(name, revision), 40)
+        return until(f"{name} is as desired", lambda: self._settled(name, revision), 40)
 
     def _settled(self, name: str, revision: int) -> list[PodView]:
         view = self.job(name)
-        there = view.settled and {pod.revision for pod in view.pods} == {revision}
-        return list(view.pods) if there else []
+        settled = view.settled and {pod.revision for pod in view.pods} == {revision}
+        return list(view.pods) if settled else []
 
-    def cli(self, *words: str) -> str:
+    def cli(self, *arguments: str) -> str:
+        """Run ``galaxy ARGUMENTS``; return its output."""
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "galaxy.cli.main", *words],
+            [sys.executable, "-P", "-m", "galaxy.cli.main", *arguments],
             env=self.environ(), capture_output=True, text=True, timeout=60,
         )  # fmt: skip
-        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def events(self, subject: str) -> list[tuple[str, str]]:
+        """Return kind and text of every event in the trace about a job, pod or agent, oldest first."""
         nexus = Nexus.connect(self.url, name="test")
         try:
             return [(event.kind, event.text) for event in nexus.trace((subject,), limit=500)]
@@ -97,51 +102,53 @@ class Parts(Asking):
             nexus.close()
 
     def counts(self, job: str) -> dict[str, list[tuple[int, int]]]:
-        """Return, by life of a container, what its program has counted."""
-        found = {}
+        """Return, by container incarnation, the pid and number of every line its program printed."""
+        counts = {}
         for log in sorted(self.state.glob(f"h1/logs/{job}-*/*.stdout")):
             lines = [line.split() for line in log.read_text().splitlines(keepends=True) if line[-1] == "\n"]
-            found[log.parent.name] = [(int(pid), int(number)) for pid, number in lines]
-        return found
+            counts[log.parent.name] = [(int(pid), int(number)) for pid, number in lines]
+        return counts
 
-    def words(self) -> str:
+    def log_tails(self) -> str:
+        """Return the end of every log, for a failure's message."""
         logs = [*self.folder.glob("*.log"), *self.state.glob("*/launcher.log")]
-        ends = {log.name: log.read_text(errors="replace").splitlines()[-12:] for log in logs}
-        return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in sorted(ends.items()))
+        tails = {log.name: log.read_text(errors="replace").splitlines()[-12:] for log in logs}
+        return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in sorted(tails.items()))
 
 
 @contextmanager
 def one_host(url: str, prefix: str, agents: Sequence[str] = ("h1",)) -> Iterator[Parts]:
-    """Yield a host for parts, in a folder of its own, and leave nothing of it nor of its ``agents``."""
+    """Yield a host in a folder of its own; afterwards assert that nothing of its ``agents`` is left."""
     folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-    made = Parts(folder, url)
+    parts = Parts(folder, url)
     try:
-        yield made
+        yield parts
     finally:
-        made.end()
-        print(made.words())  # Shown with a failure.
-        left = leftovers.remove(folder, [f"{made.root}-{name}" for name in agents], timeout_s=30)
+        parts.end()
+        print(parts.log_tails())  # pytest shows it with a failure.
+        left = leftovers.remove(folder, [f"{parts.root}-{name}" for name in agents], timeout_s=30)
         shutil.rmtree(folder, ignore_errors=True)
     assert not left
 
 
 def witness(name: str, **task: Any) -> dict[str, Any]:
-    """Return a service of two pods that count."""
+    """Return a job: a service of two pods that print their pid and a growing number."""
     return {
         "name": name,
         "deploy": {"replica": 2, "step": 2, "drain": "100ms", "stop_timeout": "5s"},
         "pod": {
             "workspace": {"path": "/home/work", "size": "16M"},
-            "tasks": [{"cpu": "50m", "memory": "32M", "start": COUNTS} | task],
+            "tasks": [{"cpu": "50m", "memory": "32M", "start": COUNTER} | task],
         },
     }
 
 
 def parent(pid: int) -> int:
+    """Return the parent of a process."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def release_of(pid: int) -> str:
-    """Return the PYTHONPATH that a process was started with, by itself or before a fork."""
+    """Return the PYTHONPATH of a process: its own, or that of the process that forked it."""
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next((e.partition(b"=")[2].decode() for e in entries if e.startswith(b"PYTHONPATH=")), "")

@@ -268,7 +268,7 @@ def _sentinel_lines(sentinel: Process, master: Process) -> list[str]:
         f"sentinel auth-user {MASTER} {acl.SENTINEL}",
         f"sentinel auth-pass {MASTER} {acl.password(SECRET, acl.SENTINEL)}",
         f"sentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}",
-        f"sentinel failover-timeout {MASTER} 5000",
+        f"sentinel failover-timeout {MASTER} 3000",
         f"sentinel parallel-syncs {MASTER} 2",
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Waiting for what nobody tells a test, and telling a slow product from a busy machine."""
+"""Polling for conditions, and time limits that a busy machine does not fail by itself."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ T = TypeVar("T")
 TRIES = 3
 
 
-def until(what: str, true: Callable[[], T], timeout_s: float = 30.0, *, every_s: float = 0.1) -> T:
-    """Ask until ``true`` is: nobody tells a test from outside. Returns what it said."""
+def until(what: str, condition: Callable[[], T], timeout_s: float = 30.0, *, every_s: float = 0.1) -> T:
+    """Call ``condition`` until its result is true, and return that result.
+
+    The failure names ``what`` and the last result.
+    """
     deadline_s = time.monotonic() + timeout_s * PATIENCE
     while True:
-        said = true()
-        if said:
-            return said
-        assert time.monotonic() < deadline_s, f"not in {timeout_s:.0f} s: {what}"
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < deadline_s, f"not in {timeout_s:.0f} s: {what} (last: {result!r})"
         time.sleep(every_s)
 
 
 def soon(what: str, limit_s: float, attempt: Callable[[], float | None]) -> float:
-    """Return how long the first attempt took that kept to ``limit_s``; at most ``TRIES`` are made.
+    """Return the duration of the first attempt that took less than ``limit_s``, of at most ``TRIES``.
 
-    What is too slow is too slow each time; a busy machine is not. An attempt that returns None is
-    timed as a whole.
+    A slow product is slow in every attempt; a busy machine is not. ``attempt`` returns its own
+    duration in seconds, or None to have the call timed.
     """
-    seen_s: list[float] = []
+    took_s: list[float] = []
     for _ in range(TRIES):
         began_s = time.monotonic()
-        said_s = attempt()
-        seen_s.append(time.monotonic() - began_s if said_s is None else said_s)
-        if seen_s[-1] < limit_s:
-            return seen_s[-1]
-    shown = ", ".join(f"{took_s:.2f}" for took_s in seen_s)
+        own_s = attempt()
+        took_s.append(time.monotonic() - began_s if own_s is None else own_s)
+        if took_s[-1] < limit_s:
+            return took_s[-1]
+    shown = ", ".join(f"{one_s:.2f}" for one_s in took_s)
     raise AssertionError(f"{what}: not within {limit_s:g} s in {TRIES} attempts: {shown}")

@@ -1,4 +1,10 @@
-"""A real cluster, started and ended by the real command line."""
+"""A real cluster, started and ended by the real command line.
+
+Most tests share one cluster per test process (``cluster``). They use job names of their own and
+remove their jobs at the end (``jobs``). Tests of starting and ending clusters make their own
+(``new_cluster``). Each cluster has a folder, ports, cgroup roots and kernel users of its own, so
+that test processes do not disturb each other.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +27,7 @@ from galaxy.client import Galaxy
 from galaxy.client.login_urls import login_url
 from galaxy.model.api.views import AgentView, EndpointView, JobView, PodView
 from tests.support.marks import needs_root
+from tests.support.redis_server import free_port
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[3]
@@ -29,12 +36,12 @@ GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these need root, except where a test gives it up itself."""
+    """All of these need root, except where a test drops it itself."""
     needs_root(items, Path(__file__).parent, timeout_s=300)
 
 
 class Cluster:
-    """One cluster's folder, and the command line pointed at it."""
+    """One cluster's folder, and the command line directed at it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -43,81 +50,100 @@ class Cluster:
 
     @property
     def environ(self) -> dict[str, str]:
+        """The environment of its commands: none of the caller's GALAXY_ variables."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
         return kept | {"GALAXY_DIR": str(self.folder), "HOME": str(self.home), "XDG_CONFIG_HOME": ""}
 
     def run(
-        self, *words: str, status: int | None = 0, timeout_s: float = 100
+        self, *arguments: str, status: int | None = 0, timeout_s: float = 100, **environ: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``galaxy WORDS``; it must exit with ``status``, unless that is None."""
+        """Run ``galaxy ARGUMENTS``; assert that it exits with ``status``, unless that is None."""
         done = subprocess.run(
-            [*GALAXY, *words],
-            env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            [*GALAXY, *arguments],
+            env=self.environ | environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=timeout_s,
         )  # fmt: skip
         assert status is None or done.returncode == status, (
-            f"galaxy {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}\n"
-            + self.logs()
+            f"galaxy {' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}\n"
+            + self.log_tails()
         )
         return done
 
     def await_answers(self) -> None:
-        """Return when AppMaster answers: one that was just started does so after its lease has come."""
+        """Return when AppMaster answers. After a restart it first waits for its predecessor's lease."""
         until("AppMaster answers", lambda: self.run("status", status=None).returncode == 0, 60)
 
-    def json(self, *words: str) -> Any:
-        return json.loads(self.run(*words, "-o", "json").stdout)
+    def json(self, *arguments: str) -> Any:
+        """Run a command with ``-o json`` and return the decoded output."""
+        return json.loads(self.run(*arguments, "-o", "json").stdout)
 
     def sdk(self, timeout_s: float = 5.0) -> Galaxy:
+        """Return a new client."""
         return Galaxy(dir=self.folder, timeout_s=timeout_s)
 
     def outputs(self, job: str) -> list[Path]:
-        """Return what programs of ``job`` wrote, a file for each that was begun."""
+        """Return the standard outputs of ``job``, one file for each program that was started."""
         return sorted(self.folder.glob(f"agent/*/logs/{job}-*/*.stdout"))
 
     def show(self, job: str) -> JobView:
+        """Return the view of a job."""
         with Galaxy(dir=self.folder) as galaxy:
             return galaxy.job(job)
 
     def pods(self, job: str) -> list[PodView]:
+        """Return the views of a job's pods."""
         return list(self.show(job).pods)
 
     def endpoints(self, service: str) -> list[EndpointView]:
+        """Return what discovery answers."""
         with Galaxy(dir=self.folder) as galaxy:
             return galaxy.discover(service)
 
     def agents(self) -> list[AgentView]:
+        """Return the views of all agents."""
         with Galaxy(dir=self.folder) as galaxy:
             return galaxy.agents()
 
-    def up(self, *options: str) -> subprocess.CompletedProcess[str]:
-        return self.run("up", "--detach", "--dir", str(self.folder), *options)
+    def up(self, *options: str, status: int | None = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run ``galaxy up --detach`` with a Flower port that no other test process uses."""
+        port = () if "--no-web" in options else ("--web-port", str(free_port()))
+        return self.run(
+            "up", "--detach", "--dir", str(self.folder), *port, *options, status=status, **environ
+        )
 
     def down(self) -> subprocess.CompletedProcess[str]:
+        """Run ``galaxy down``."""
         return self.run("down", "--dir", str(self.folder), timeout_s=120)
 
     def file(self) -> dict[str, Any]:
+        """Return cluster.json, which exists while the cluster runs."""
         return dict(json.loads((self.folder / "cluster.json").read_text()))
 
     def admin_url(self) -> str:
-        """Return the URL of the login that may do everything."""
+        """Return the URL of the Redis login that is allowed everything."""
         return login_url(self.file()["url"], self.file()["secret"], "admin")
 
     def pid(self, part: str) -> int:
-        """Return a part's pid as cluster.json has it; 0 while it does not run."""
+        """Return a part's pid from cluster.json; 0 while it does not run."""
         return next((int(p["pid"]) for p in self.file()["processes"] if p["name"].startswith(part)), 0)
 
     def plan(self) -> dict[str, Any]:
+        """Return plan.json, which outlives the cluster's processes."""
         return dict(json.loads((self.folder / "plan.json").read_text()))
 
-    def logs(self) -> str:
-        """Return the ends of all logs, for a failure's message."""
+    def cgroup_roots(self) -> list[str]:
+        """Return the cgroup roots of its agents."""
+        return [agent["cgroup_root"] for agent in self.plan()["agents"]]
+
+    def log_tails(self) -> str:
+        """Return the end of every log, for a failure's message."""
         logs = sorted((self.folder / "logs").glob("*.log"))
-        ends = {log.name: log.read_text(errors="replace").splitlines()[-15:] for log in logs}
-        return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in ends.items())
+        tails = {log.name: log.read_text(errors="replace").splitlines()[-15:] for log in logs}
+        return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in tails.items())
 
 
 def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
-    """Return everything of a cluster that is on this host, by our own reading of /proc and /sys."""
+    """Return everything of a cluster that exists on this host, read from /proc and /sys directly."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     loops = {file.parts[3]: _text(file) for file in Path("/sys/block").glob("loop*/loop/backing_file")}
     tops = [top for root in cgroup_roots for top in cgroups_at(root)]
@@ -127,20 +153,20 @@ def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             command = (process / "cmdline").read_bytes()
-            words = command + (process / "environ").read_bytes()
+            text = command + (process / "environ").read_bytes()
             cgroups = (process / "cgroup").read_text()
         except OSError:
             continue
         if int(process.name) == os.getpid() or not command:
             continue
-        ours = bytes(folder) + b"/" in words or bytes(folder) + b"\0" in words
+        ours = bytes(folder) + b"/" in text or bytes(folder) + b"\0" in text
         if ours or any(f"/{root}/" in cgroups for root in cgroup_roots):
-            found.append(f"process {process.name} {words[:80]!r}")
+            found.append(f"process {process.name} {text[:80]!r}")
     return found
 
 
 def _text(file: Path) -> str:
-    """Return what a file of the kernel says; nothing when what it speaks of has just gone."""
+    """Return the text of a file in /sys; "" if its device has just disappeared."""
     try:
         return file.read_text()
     except OSError:
@@ -148,7 +174,7 @@ def _text(file: Path) -> str:
 
 
 def fetched(url: str, timeout_s: float = 15) -> str:
-    """Return a page, or nothing while nobody serves it."""
+    """Return a page, or "" while no server answers."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return str(answer.read().decode())
@@ -157,13 +183,13 @@ def fetched(url: str, timeout_s: float = 15) -> str:
 
 
 def cgroups_at(path: str) -> list[Path]:
-    """Return the cgroups of that path (a glob) in every hierarchy: v1's, the v2 tree beside, or v2 alone."""
+    """Return the cgroups at that path (a glob) in every hierarchy: v1's, the v2 tree beside, or v2 alone."""
     top = Path("/sys/fs/cgroup")
     return [*top.glob(path), *top.glob(f"*/{path}")]
 
 
 def job_file(folder: Path, name: str, **job: Any) -> Path:
-    """Write a job file: ``task`` is its only task's fields over small defaults, the rest the job's."""
+    """Write a job file: ``task`` has its only task's fields over small defaults, the rest is the job's."""
     task = {"cpu": "100m", "memory": "64M", "start": "exec sleep 1000"} | job.pop("task", {})
     pod = {"workspace": {"path": "/home/work", "size": "16M"}, "tasks": [task]} | job.pop("pod", {})
     path = folder / f"{name}.yaml"
@@ -184,7 +210,7 @@ def hello_package(folder: Path, version: str) -> Path:
 
 
 def hello_job(folder: Path, name: str, version: str, **deploy: Any) -> Path:
-    """Write a job file of the example, as service ``name``."""
+    """Write a job file that runs the example as service ``name``."""
     package = hello_package(folder, version)
     return job_file(
         folder,
@@ -203,7 +229,7 @@ def hello_job(folder: Path, name: str, version: str, **deploy: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def new_cluster() -> Iterator[Callable[[], Cluster]]:
-    """Make folders for clusters; whatever a test leaves in them is ended and removed."""
+    """Make folders for clusters; clusters that tests left running are ended and removed."""
     made: list[Cluster] = []
 
     def make() -> Cluster:
@@ -212,8 +238,18 @@ def new_cluster() -> Iterator[Callable[[], Cluster]]:
 
     yield make
     for cluster in made:
-        cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
+        if (cluster.folder / "plan.json").exists() and traces(cluster.folder, cluster.cgroup_roots()):
+            cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
         shutil.rmtree(cluster.folder.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def web_cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+    """A second shared cluster, with Flower, whose parts log everything they can."""
+    shared = new_cluster()
+    shared.up(GALAXY_LOG_LEVEL="debug")
+    yield shared
+    shared.down()
 
 
 @pytest.fixture(scope="session")
@@ -227,7 +263,7 @@ def cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
 
 @pytest.fixture
 def jobs(cluster: Cluster) -> Iterator[Callable[[str], None]]:
-    """Note names of jobs that are to be gone after the test."""
+    """Register names of jobs to remove from the shared cluster after the test."""
     names: list[str] = []
     yield names.append
     for name in names:

@@ -23,14 +23,14 @@ def test_run_wait_returns_the_exit_code_and_keeps_what_the_job_prints(
     for name, start, status in (("good", "echo well done", 0), ("bad", "echo no luck; exit 7", 7)):
         jobs(name)
         path = job_file(tmp_path, name, type="batch", task={"start": start, "restart": "never"})
-        told = cluster.run("job", "run", "--wait", "--quiet", str(path), status=status).stderr
-        assert ("1 of 1 pods" in told) is (status == 0)  # Quiet, but how it came out is told.
+        errors = cluster.run("job", "run", "--wait", "--quiet", str(path), status=status).stderr
+        assert ("1 of 1 pods" in errors) is (status == 0)  # Quiet, but the outcome is printed.
         assert start.split(";")[0].removeprefix("echo ") in cluster.run("logs", name).stdout
 
 
 @pytest.fixture
 def crontab() -> Iterator[Callable[[str], Callable[[], None]]]:
-    """Put a line into /etc/cron.d; what is returned sees to it that a cron runs it, of this test's own."""
+    """Install text into /etc/cron.d. The function returned makes sure that a cron daemon runs."""
     if shutil.which("cron") is None:
         pytest.skip("Debian's cron is not installed")
     place = Path(f"/etc/cron.d/galaxy-test-{os.getpid()}")
@@ -39,10 +39,10 @@ def crontab() -> Iterator[Callable[[str], Callable[[], None]]]:
     def install(text: str) -> Callable[[], None]:
         place.write_text(text)
         place.chmod(0o644)
-        return tick
+        return ensure_daemon
 
-    def tick() -> None:
-        """See to it that a cron runs: while another of this host has its lock ours ends at once."""
+    def ensure_daemon() -> None:
+        """Start cron unless ours runs. It ends at once while another cron of this host has its lock."""
         if not started or started[-1].poll() is not None:
             command = ["cron", "-f"]
             started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
@@ -65,18 +65,18 @@ def test_job_from_cron_runs_once_with_its_output_logged_and_its_exit_code_return
     start = "echo line from cron; exit 5"
     job = job_file(tmp_path, "nightly", type="batch", task={"start": start, "restart": "never"})
     log, status = tmp_path / "cron.log", tmp_path / "status"
-    # A tick comes every minute: the first one to make the folder runs the job, later ones do nothing.
+    # Cron runs the line every minute. The first run creates the folder and runs the job; later ones fail.
     line = (
         f"* * * * * root mkdir {tmp_path}/once && {{ "
         f"{sys.executable} -P -m galaxy.cli.main job run --wait {job} >{log} 2>&1; echo $? >>{status}; }}"
     )
-    tick = crontab(f"GALAXY_DIR={cluster.folder}\nHOME={cluster.home}\n{line}\n")
+    ensure_daemon = crontab(f"GALAXY_DIR={cluster.folder}\nHOME={cluster.home}\n{line}\n")
 
-    def ended() -> str:
-        tick()
+    def exit_status() -> str:
+        ensure_daemon()
         return status.read_text().strip() if status.exists() else ""
 
-    assert until("cron's job has ended", ended, timeout_s=150, every_s=0.5) == "5"
+    assert until("cron's job has ended", exit_status, timeout_s=150, every_s=0.5) == "5"
     assert "line from cron" in log.read_text()
     logs = list((cluster.folder / "agent").glob("*/logs/nightly-*/*.stdout*"))
     assert sum(file.read_text().count("line from cron") for file in logs) == 1

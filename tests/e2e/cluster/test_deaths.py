@@ -1,4 +1,4 @@
-"""Things die: programs, agents, leaders, servers. Programs outlive us, and nothing runs twice."""
+"""Programs, agents, leaders and servers are killed. Programs outlive all of them; nothing runs twice."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 from tests.support.waiting import until
 
 from .conftest import Cluster, hello_job, job_file
-from .test_service import fetch, places
+from .test_service import containers, fetch
 
 
 def programs(pod: Any) -> list[int]:
-    """Return the pids of what runs in a pod, as the host sees them."""
+    """Return the host's pids of a pod's programs."""
     pid = pod.pid
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_killed_program_is_restarted_with_reason_and_count(
@@ -34,7 +34,7 @@ def test_killed_program_is_restarted_with_reason_and_count(
         lambda: [p for p in cluster.pods("killed") if p.restarts == 1 and p.healthy],
     )[0]
     assert pod.tasks[0].last_exit.signal == 9
-    assert places([pod]) == places(before)
+    assert containers([pod]) == containers(before)
     shown = cluster.run("job", "show", "killed").stdout
     assert "killed by signal 9" in shown
     assert fetch(until("its endpoint", lambda: cluster.endpoints("killed"))[0])
@@ -49,16 +49,16 @@ def test_killed_agent_leaves_programs_running_and_adopts_them_again(
     agent = cluster.pid("agent")
     os.kill(agent, signal.SIGKILL)
     assert [programs(pod) for pod in before] == ran
-    until("another agent", lambda: cluster.pid("agent") not in (0, agent))
-    until("the agent heard of", lambda: cluster.agents()[0].state == "alive")
+    until("another agent process", lambda: cluster.pid("agent") not in (0, agent))
+    until("the agent is alive", lambda: cluster.agents()[0].state == "alive")
     os.kill(ran[0][0], signal.SIGKILL)
     until("a restart that the new agent reports", lambda: any(p.restarts for p in cluster.pods("orphan")))
-    assert places(cluster.pods("orphan")) == places(before)
-    assert programs(before[1]) == ran[1], "the other was never touched"
+    assert containers(cluster.pods("orphan")) == containers(before)
+    assert programs(before[1]) == ran[1], "the other program was restarted"
 
 
 @pytest.mark.parametrize("part", ["resman", "appmaster", "server"])
-def test_killed_part_stops_no_program_and_the_cluster_carries_on(
+def test_killed_part_stops_no_program_and_the_cluster_continues(
     part: str, cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     first, second = f"before-{part}", f"after-{part}"
@@ -69,11 +69,11 @@ def test_killed_part_stops_no_program_and_the_cluster_carries_on(
     ran = programs(before[0])
     old = cluster.pid(part)
     os.kill(old, signal.SIGKILL)
-    until("it is started again", lambda: cluster.pid(part) not in (0, old))
+    until("it is restarted", lambda: cluster.pid(part) not in (0, old))
     cluster.await_answers()
     cluster.run("job", "run", str(job_file(tmp_path, second)))
     assert programs(before[0]) == ran
-    assert places(cluster.pods(first)) == places(before)
+    assert containers(cluster.pods(first)) == containers(before)
 
 
 def test_finished_job_stays_finished_after_every_kind_of_restart(

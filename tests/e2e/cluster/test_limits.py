@@ -1,4 +1,4 @@
-"""Every limit, from inside a real job: what is asked for is what is enforced."""
+"""Every limit, seen from inside a real job: the requested value is enforced."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_fork_bomb_hits_its_pids_limit(cluster: Cluster, tmp_path: Path, jobs: C
         "time.sleep(600)'"
     )
     cluster.run("job", "run", str(job_file(tmp_path, "bomb", task={"start": start, "pids": 30})))
-    line = until("its words", lambda: cluster.run("logs", "bomb").stdout.strip())
+    line = until("its output", lambda: cluster.run("logs", "bomb").stdout.strip())
     assert "stopped at" in line
     assert int(line.split()[-1]) < 30
 
@@ -59,10 +59,10 @@ def test_busy_loop_stays_within_five_percent_of_its_quota(
         fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    until("it has begun", lambda: cpu_s() > 0.1)
+    until("it has started", lambda: cpu_s() > 0.1)
     used, began = cpu_s(), time.monotonic()
-    time.sleep(5)
-    until("it is a busy loop", lambda: cpu_s() - used > 0.5)  # Later on a machine that gives it little.
+    # Five seconds of its quota, however long this machine takes to grant them.
+    until("it has used five seconds of its quota", lambda: cpu_s() - used >= 0.2 * 5)
     share = (cpu_s() - used) / (time.monotonic() - began)
     assert share <= 0.2 * 1.05 + 0.005, f"{share:.3f} of a core"
 
@@ -95,5 +95,5 @@ def test_disk_filler_gets_enospc_at_its_volumes_size(
 
 def _lines(cluster: Cluster, job: str, count: int) -> list[str]:
     lines = cluster.run("logs", job).stdout.strip().splitlines()
-    words = [line[line.index("/home") :] for line in lines if "/home" in line]
-    return words if len(words) >= count else []
+    found = [line[line.index("/home") :] for line in lines if "/home" in line]
+    return found if len(found) >= count else []

@@ -1,4 +1,4 @@
-"""Quotas of a real cluster: refused with numbers, never by half, and lifted again."""
+"""Quotas of a real cluster: refusals give numbers and accept nothing partially; quotas can be lifted."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ EVERYTHING = ("submit_job", "update_job", "remove_job", "list_job")
 
 @pytest.fixture
 def quo(cluster: Cluster) -> Iterator[Callable[..., str]]:
-    """A user who may do everything in pool main, and how he does it."""
+    """Add a user who is granted everything in pool main; return a function that runs its commands."""
     token = cluster.run("user", "add", "quo").stdout.strip()
     cluster.run("user", "grant", "quo", "main", "add", *EVERYTHING)
-    yield lambda *words, status=0: as_user(cluster, token, *words, status=status)
+    yield lambda *arguments, status=0: as_user(cluster, token, *arguments, status=status)
     cluster.run("user", "remove", "quo")
 
 
@@ -29,7 +29,7 @@ def file(folder: Path, name: str, replica: int) -> str:
     return str(job_file(folder, name, deploy={"replica": replica, "pools": ["main"], "stop_timeout": "1s"}))
 
 
-def test_user_gets_what_his_quota_leaves_and_is_told_what_would_fit(
+def test_user_gets_what_the_quota_leaves_and_a_refusal_says_what_would_fit(
     cluster: Cluster, quo: Callable[..., str], jobs: Callable[[str], None], tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
@@ -37,14 +37,14 @@ def test_user_gets_what_his_quota_leaves_and_is_told_what_would_fit(
     cluster.run("quota", "set", "quo", "memory=192M", "containers=4")
     quo("quota", "set", "quo", "memory=none", status=3)
     quo("job", "run", file(tmp_path, "first", 2))
-    said = quo("job", "run", file(tmp_path, "second", 2), status=3)
-    assert 'cannot run "second": memory quota of user "quo" exceeded' in said
-    assert "memory: asks 128 MiB (2 x 64 MiB); 64 MiB of 192 MiB left" in said
-    assert "lower deploy.replica to 1" in said
+    output = quo("job", "run", file(tmp_path, "second", 2), status=3)
+    assert 'cannot run "second": memory quota of user "quo" exceeded' in output
+    assert "memory: asks 128 MiB (2 x 64 MiB); 64 MiB of 192 MiB left" in output
+    assert "lower deploy.replica to 1" in output
     assert "second" not in quo("job", "list")
     quo("job", "run", file(tmp_path, "second", 1))
-    said = quo("job", "update", file(tmp_path, "first", 3), status=3)
-    assert 'cannot update "first"' in said
+    output = quo("job", "update", file(tmp_path, "first", 3), status=3)
+    assert 'cannot update "first"' in output
     rows = [line.split() for line in quo("quota", "show", "quo").splitlines()]
     assert ["quo", "*", "memory", "192", "MiB", "192", "MiB", "192", "MiB"] in rows
     assert ["quo", "*", "containers", "3", "3", "4"] in rows
@@ -65,7 +65,7 @@ def test_user_gets_what_his_quota_leaves_and_is_told_what_would_fit(
     quo("job", "update", file(tmp_path, "first", 2))
 
 
-def test_new_job_waits_for_the_containers_of_a_removed_one_and_says_quota(
+def test_new_job_waits_for_the_containers_of_a_removed_one_with_reason_quota(
     cluster: Cluster, quo: Callable[..., str], jobs: Callable[[str], None], tmp_path: Path
 ) -> None:
     for name in ("slow", "next"):
@@ -82,7 +82,7 @@ def test_new_job_waits_for_the_containers_of_a_removed_one_and_says_quota(
         (pod,) = cluster.pods("next")
         return pod.reason.code if pod.reason else pod.state
 
-    until("it waits for its owner's quota", lambda: reason() == "quota")
+    until("it waits for the quota", lambda: reason() == "quota")
     assert "containers quota of user" in quo("job", "show", "next")
-    os.kill(slow.pid, signal.SIGKILL)  # It would go by itself, but not soon.
+    os.kill(slow.pid, signal.SIGKILL)  # It would end by itself, but only after its stop timeout.
     until("it runs", lambda: reason() == "running")

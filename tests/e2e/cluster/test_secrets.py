@@ -1,4 +1,4 @@
-"""Secrets of a real cluster: programs have them, and they are nowhere where they need not be."""
+"""Secrets in a real cluster: programs receive them, and nothing else contains or shows them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.e2e.cluster.conftest import GALAXY, Cluster, job_file
 from tests.support.waiting import until
 
 START = 'printf %s "$DB" | sha256sum; printf %s "$TOKEN" | sha256sum; exec sleep 1000'
-HOLDERS = {"galaxy:appmaster:table:secrets", "galaxy:appmaster:table:sealed"}
-"""The only keys of Redis in which a value may be when nothing is on its way."""
+KEYS_WITH_SECRETS = {"galaxy:appmaster:table:secrets", "galaxy:appmaster:table:revision_secrets"}
+"""The only keys of Redis that may contain a value while no message is in transit."""
 PROGRAMS = {"sleep", "sh", "dash", "bash", "sha256sum"}
 
 
@@ -32,30 +32,20 @@ def digest(text: str) -> str:
 
 
 @pytest.fixture
-def loud(new_cluster: Callable[[], Cluster]) -> Cluster:
-    """A cluster with Flower whose parts log all that they can."""
-    cluster = new_cluster()
-    environ = cluster.environ | {"GALAXY_LOG_LEVEL": "debug"}
-    words = [*GALAXY, "up", "--detach", "--dir", str(cluster.folder)]
-    subprocess.run(words, env=environ, check=True, capture_output=True, timeout=120)
-    return cluster
+def events(web_cluster: Cluster) -> Iterator[Callable[[], bytes]]:
+    """Subscribe to everything that Celery processes publish; return what was received."""
+    client = redis.Redis.from_url(web_cluster.admin_url())
+    subscription = client.pubsub()
+    subscription.psubscribe("*")
 
+    def received() -> bytes:
+        messages = []
+        while (message := subscription.get_message(timeout=0.2)) is not None:
+            messages.append(decoded(repr(message).encode()))
+        return b"\n".join(messages)
 
-@pytest.fixture
-def events(loud: Cluster) -> Iterator[Callable[[], bytes]]:
-    """Listen to all that Celery's processes tell Flower; give what was heard."""
-    client = redis.Redis.from_url(loud.admin_url())
-    heard = client.pubsub()
-    heard.psubscribe("*")
-
-    def taken() -> bytes:
-        got = []
-        while (message := heard.get_message(timeout=0.2)) is not None:
-            got.append(opened(repr(message).encode()))
-        return b"\n".join(got)
-
-    yield taken
-    heard.close()
+    yield received
+    subscription.close()
     client.close()
 
 
@@ -80,40 +70,40 @@ def dump(url: str) -> dict[str, bytes]:
     }
     try:
         kinds = {key: client.type(key) for key in client.scan_iter(count=1000)}
-        # One that has gone since is of type "none".
+        # A key that has disappeared since has the type "none".
         texts = {key.decode(): repr(read[kind](key)) for key, kind in kinds.items() if kind in read}
-        return {key: opened(text.encode()) for key, text in texts.items()}
+        return {key: decoded(text.encode()) for key, text in texts.items()}
     finally:
         client.close()
 
 
-def opened(text: bytes) -> bytes:
-    """Return ``text`` with the bodies of messages, which kombu writes in base64, readable behind it."""
+def decoded(text: bytes) -> bytes:
+    """Return ``text`` followed by the decoded bodies of its messages, which kombu writes in base64."""
     bodies = re.findall(rb'"body": ?"([A-Za-z0-9+/]+=*)"', text)
     return b"\n".join((text, *(base64.b64decode(body) for body in bodies)))
 
 
 def flower(cluster: Cluster, host: str) -> bytes:
-    """Return what Flower says on every page that could show a task's arguments."""
+    """Return every page of Flower that could show a task's arguments."""
     pages = [
         "tasks", "tasks/datatable?draw=1&start=0&length=500&search[value]=&order[0][column]=0"
         "&order[0][dir]=asc&columns[0][data]=name",
         "broker", "workers?json=1", "metrics", "api/tasks", "api/workers",
         *(f"worker/{part}@{host}" for part in ("appmaster", "agent", "resman")),
     ]  # fmt: skip
-    said = []
+    answers = []
     for page in pages:
         with contextlib.suppress(http.client.HTTPException):
             try:
                 with urllib.request.urlopen(cluster.file()["flower"] + page, timeout=15) as answer:
-                    said.append(answer.read())
+                    answers.append(answer.read())
             except urllib.error.HTTPError as error:
-                said.append(error.read())
-    return b"\n".join(said)
+                answers.append(error.read())
+    return b"\n".join(answers)
 
 
 def files_with(folder: Path, needles: list[bytes]) -> list[str]:
-    """Return files of a cluster in which a value stands, but for the server's own."""
+    """Return the files of a cluster that contain a value, except those of the Redis server."""
     found = []
     for top, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "redis"]
@@ -126,7 +116,7 @@ def files_with(folder: Path, needles: list[bytes]) -> list[str]:
 
 
 def processes_with(what: str, needles: list[bytes]) -> dict[int, str]:
-    """Return processes of this host with a value in their ``cmdline`` or ``environ``, by name."""
+    """Return pid and name of each process of this host with a value in its ``cmdline`` or ``environ``."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -135,33 +125,35 @@ def processes_with(what: str, needles: list[bytes]) -> dict[int, str]:
     return found
 
 
-def test_programs_have_secrets_and_nothing_else_shows_them(
-    loud: Cluster, events: Callable[[], bytes], tmp_path: Path
+def test_programs_receive_secrets_and_nothing_else_shows_them(
+    web_cluster: Cluster, events: Callable[[], bytes], tmp_path: Path
 ) -> None:
     first, second, token = (f"s3cr3t-{secrets.token_hex(12)}" for _ in range(3))
     (tmp_path / "token").write_text(token + "\n")
-    said = set_secret(loud, "db", first)
+    output = set_secret(web_cluster, "db", first)
     env = {"DB": {"secret": "db"}, "TOKEN": {"file": "./token"}}
     path = str(job_file(tmp_path, "vault", task={"start": START, "env": env}))
-    said += loud.run("job", "validate", path).stdout
-    said += loud.run("job", "run", path).stdout
-    assert until("the program's digests", lambda: digest(token) in loud.run("logs", "vault").stdout)
-    assert digest(first) in loud.run("logs", "vault").stdout
+    output += web_cluster.run("job", "validate", path).stdout
+    output += web_cluster.run("job", "run", path).stdout
+    assert until("the program's digests", lambda: digest(token) in web_cluster.run("logs", "vault").stdout)
+    assert digest(first) in web_cluster.run("logs", "vault").stdout
     shell = 'printf %s "$DB" | sha256sum'
-    assert digest(first) in loud.run("exec", "vault", "--", "sh", "-c", shell).stdout
+    assert digest(first) in web_cluster.run("exec", "vault", "--", "sh", "-c", shell).stdout
 
-    said += set_secret(loud, "db", second)
-    assert digest(first) in loud.run("exec", "vault", "--", "sh", "-c", shell).stdout
-    said += loud.run("job", "update", path).stdout
-    assert digest(second) in loud.run("exec", "vault", "--", "sh", "-c", shell).stdout
+    output += set_secret(web_cluster, "db", second)
+    assert digest(first) in web_cluster.run("exec", "vault", "--", "sh", "-c", shell).stdout
+    output += web_cluster.run("job", "update", path).stdout
+    assert digest(second) in web_cluster.run("exec", "vault", "--", "sh", "-c", shell).stdout
     for part in ("appmaster", "agent"):
-        os.kill(loud.pid(part), 9)
-    until("an AppMaster again", lambda: loud.run("job", "show", "vault", status=None).returncode == 0)
-    until("an agent again", lambda: loud.run("exec", "vault", "--", "true", status=None).returncode == 0)
-    assert digest(second) in loud.run("exec", "vault", "--", "sh", "-c", shell).stdout
+        os.kill(web_cluster.pid(part), 9)
+    until("an AppMaster again", lambda: web_cluster.run("job", "show", "vault", status=None).returncode == 0)
+    until(
+        "an agent again", lambda: web_cluster.run("exec", "vault", "--", "true", status=None).returncode == 0
+    )
+    assert digest(second) in web_cluster.run("exec", "vault", "--", "sh", "-c", shell).stdout
 
     lost = str(job_file(tmp_path, "lost", task={"env": {"X": {"secret": "nothing"}, "Y": env["TOKEN"]}}))
-    for words, status in (
+    for arguments, status in (
         (("job", "run", lost), 64),
         (("job", "update", path), 0),
         (("job", "show", "vault"), 0),
@@ -175,26 +167,26 @@ def test_programs_have_secrets_and_nothing_else_shows_them(
         (("secret", "remove", "db"), 1),
         (("audit",), 0),
     ):
-        done = loud.run(*words, status=status)
-        said += done.stdout + done.stderr
-    assert 'there is no secret "nothing"' in said
-    assert "it is used by" in said and "secret.set" in said
+        done = web_cluster.run(*arguments, status=status)
+        output += done.stdout + done.stderr
+    assert 'there is no secret "nothing"' in output
+    assert "it is used by" in output and "secret.set" in output
 
     needles = [value.encode() for value in (first, second, token)]
-    (agent,) = loud.agents()
-    heard = events()
-    assert b"galaxy.pod.deploy" in heard and b"galaxy.secret.set" in heard
-    shown = {"commands": said.encode(), "events": heard, "Flower": flower(loud, agent.agent)}
-    shown["logs"] = b"".join(log.read_bytes() for log in (loud.folder / "logs").glob("*"))
-    assert b"GALAXY_LOG_LEVEL=debug" in Path(f"/proc/{loud.pid('appmaster')}/environ").read_bytes()
+    (agent,) = web_cluster.agents()
+    published = events()
+    assert b"galaxy.pod.deploy" in published and b"galaxy.secret.set" in published
+    shown = {"commands": output.encode(), "events": published, "Flower": flower(web_cluster, agent.agent)}
+    shown["logs"] = b"".join(log.read_bytes() for log in (web_cluster.folder / "logs").glob("*"))
+    assert b"GALAXY_LOG_LEVEL=debug" in Path(f"/proc/{web_cluster.pid('appmaster')}/environ").read_bytes()
     assert [where for where, text in shown.items() for needle in needles if needle in text] == []
-    holding = {key for key, text in dump(loud.admin_url()).items() if any(n in text for n in needles)}
-    assert holding == HOLDERS
-    assert files_with(loud.folder, needles) == []
+    holding = {key for key, text in dump(web_cluster.admin_url()).items() if any(n in text for n in needles)}
+    assert holding == KEYS_WITH_SECRETS
+    assert files_with(web_cluster.folder, needles) == []
     assert processes_with("cmdline", needles) == {}
-    having = processes_with("environ", needles)
-    assert having and set(having.values()) <= PROGRAMS
-    loud.run("job", "remove", "--yes", "vault")
-    loud.run("secret", "remove", "db")
-    gone = [key for key, text in dump(loud.admin_url()).items() if any(n in text for n in needles)]
-    assert gone == []
+    processes = processes_with("environ", needles)
+    assert processes and set(processes.values()) <= PROGRAMS
+    web_cluster.run("job", "remove", "--yes", "vault")
+    web_cluster.run("secret", "remove", "db")
+    left = [key for key, text in dump(web_cluster.admin_url()).items() if any(n in text for n in needles)]
+    assert left == []

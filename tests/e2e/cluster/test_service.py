@@ -23,7 +23,7 @@ def fetch(endpoint: Any, path: str = "/") -> str:
 
 
 class Client(threading.Thread):
-    """Polls a service as its clients do: asks discovery where to go, and goes there."""
+    """Polls a service like its users: asks discovery for endpoints and requests a page from each."""
 
     def __init__(self, folder: Path, service: str) -> None:
         super().__init__(daemon=True)
@@ -52,8 +52,8 @@ class Client(threading.Thread):
         self.galaxy.close()
 
 
-def places(pods: list[Any]) -> list[tuple[Any, ...]]:
-    """What makes a container the same one: its id, incarnation, PID 1 and ports."""
+def containers(pods: list[Any]) -> list[tuple[Any, ...]]:
+    """Return what identifies each pod's container: id, incarnation, PID 1 and ports."""
     return sorted((p.container, p.incarnation, p.pid, str(p.ports)) for p in pods)
 
 
@@ -77,7 +77,7 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
     assert client.failures == []
     assert client.answers > 50
     assert client.fewest >= 2, "step 1 takes one pod away at a time"
-    assert places(cluster.pods("web")) == places(before)
+    assert containers(cluster.pods("web")) == containers(before)
     endpoints = cluster.endpoints("web")
     assert len(endpoints) == 3
     assert all('"version": "1.1.0"' in fetch(endpoint) for endpoint in endpoints)
@@ -87,13 +87,13 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
         "all pods stopped",
         lambda: all(p.state == "stopped" for p in cluster.pods("web")) and cluster.pods("web"),
     )
-    assert places(stopped) == places(before), "containers stay"
+    assert containers(stopped) == containers(before), "containers stay"
     assert cluster.run("discover", "web", "-o", "json", status=None).stdout.strip() in ("[]", "")
     assert all(Path(f"/proc/{pod.pid}").exists() for pod in stopped)
 
     cluster.run("job", "start", "web")
     until("three endpoints again", lambda: len(cluster.endpoints("web")) == 3)
-    assert places(cluster.pods("web")) == places(before)
+    assert containers(cluster.pods("web")) == containers(before)
 
     job = cluster.show("web").summary.job
     cluster.run("job", "remove", "--yes", "web")
@@ -109,12 +109,12 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
 
 
 def left_of(cluster: Cluster, job: str, pods: list[Any]) -> list[str]:
-    """Return what is left of a removed job on this host and in Redis, but for its history."""
+    """Return what is left of a removed job on this host and in Redis, except its history."""
     roots = [agent["cgroup_root"] for agent in cluster.plan()["agents"]]
     left = [f"process {pod.pid}" for pod in pods if Path(f"/proc/{pod.pid}").exists()]
     left += [trace for trace in traces(cluster.folder, roots) if job in trace]
     for root in roots:
-        left += [f"cgroup {place}" for place in cgroups_at(f"{root}/{job}*")]
+        left += [f"cgroup {path}" for path in cgroups_at(f"{root}/{job}*")]
     listening = Path("/proc/net/tcp").read_text()
     for pod in pods:
         left += [
@@ -126,14 +126,14 @@ def left_of(cluster: Cluster, job: str, pods: list[Any]) -> list[str]:
 
 
 def redis_keys_of(cluster: Cluster, job: str) -> list[str]:
-    """Return keys and hash fields that name the job, outside of trace and history."""
+    """Return keys and hash fields that name the job, except in the trace and the history."""
     import redis
 
     client = redis.Redis.from_url(cluster.admin_url(), decode_responses=True)
     try:
         left = []
         for key in client.scan_iter(count=1000):
-            # History: events, jobs that were, and the ends of groups, by which late orders are known.
+            # History: events, finished jobs, and ended groups, which identify late orders.
             if any(word in key for word in ("trace", "history", "table:ended")):
                 continue
             if job in key:
@@ -145,7 +145,7 @@ def redis_keys_of(cluster: Cluster, job: str) -> list[str]:
         client.close()
 
 
-def test_second_update_follows_at_once_and_moves_every_pod(
+def test_update_during_an_update_replaces_it_and_reaches_every_pod(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     jobs("again")

@@ -1,4 +1,4 @@
-"""Users of a real cluster: made, granted, refused, and told of in the audit trail."""
+"""Users of a real cluster: added, granted, refused, and recorded in the audit trail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def token(cluster: Cluster) -> Iterator[Callable[[str], str]]:
-    """Make users, and remove them after the test."""
+    """Add users, and remove them after the test."""
     made: list[str] = []
 
     def make(user: str) -> str:
@@ -29,24 +29,29 @@ def token(cluster: Cluster) -> Iterator[Callable[[str], str]]:
         cluster.run("user", "remove", user, status=None)
 
 
-def as_user(cluster: Cluster, token: str, *words: str, status: int | None = 0) -> str:
-    """Run a command as somebody who has a token and the clients' login, and nothing else."""
+def as_user(cluster: Cluster, token: str, *arguments: str, status: int | None = 0) -> str:
+    """Run a command with only a token and the clients' login; return its output and errors."""
     environ = {name: value for name, value in cluster.environ.items() if name != "GALAXY_DIR"}
     environ |= {"GALAXY_REDIS": cluster.file()["url"], "GALAXY_TOKEN": token}
     done = subprocess.run(
-        [*GALAXY, *words], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100
+        [*GALAXY, *arguments],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert status is None or done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_whoever_starts_a_cluster_is_its_operator_and_nobody_else_gets_in(cluster: Cluster) -> None:
+def test_user_who_starts_a_cluster_is_its_operator_and_others_are_refused(cluster: Cluster) -> None:
     (me,) = [user for user in cluster.json("user", "list") if user["role"] == "operator"]
     assert cluster.file()["token"].startswith(f"{me['user']}:")
-    said = as_user(cluster, "", "job", "list", status=3)
-    assert "not signed" in said and "GALAXY_TOKEN" in said
-    said = as_user(cluster, f"{me['user']}:" + "x" * 40, "status", status=3)
-    assert "wrong" in said
+    output = as_user(cluster, "", "job", "list", status=3)
+    assert "not signed" in output and "GALAXY_TOKEN" in output
+    output = as_user(cluster, f"{me['user']}:" + "x" * 40, "status", status=3)
+    assert "wrong" in output
     assert (
         cluster.file()["token"].encode() not in Path(f"/proc/{cluster.pid('appmaster')}/environ").read_bytes()
     )
@@ -54,7 +59,7 @@ def test_whoever_starts_a_cluster_is_its_operator_and_nobody_else_gets_in(cluste
         galaxy.agents()
 
 
-def test_user_runs_what_he_may_and_nobody_touches_what_is_not_his(
+def test_user_does_what_is_granted_and_cannot_touch_jobs_of_others(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], token: Callable[[str], str]
 ) -> None:
     jobs("mine")
@@ -62,15 +67,15 @@ def test_user_runs_what_he_may_and_nobody_touches_what_is_not_his(
     path = str(
         job_file(tmp_path, "mine", deploy={"pools": ["main"]}, task={"start": "echo secret; sleep 1000"})
     )
-    said = as_user(cluster, ann, "job", "run", path, status=3)
-    assert "submit_job is not granted on pool main" in said
+    output = as_user(cluster, ann, "job", "run", path, status=3)
+    assert "submit_job is not granted on pool main" in output
     everything = ("submit_job", "update_job", "remove_job", "list_job")
     for user in ("ann", "bob"):
         cluster.run("user", "grant", user, "main", "add", *everything)
     as_user(cluster, ann, "job", "run", path)
     assert "hi" in as_user(cluster, ann, "exec", "mine", "--", "echo", "hi")
     until("logs", lambda: "secret" in as_user(cluster, ann, "logs", "mine"))
-    for words in (
+    for arguments in (
         ("exec", "mine", "--", "id"),
         ("logs", "mine"),
         ("job", "update", path),
@@ -80,8 +85,8 @@ def test_user_runs_what_he_may_and_nobody_touches_what_is_not_his(
         ("audit",),
         ("user", "grant", "bob", "*", "add", "list_job"),
     ):
-        said = as_user(cluster, bob, *words, status=3)
-        assert 'user "bob" may not' in said
+        output = as_user(cluster, bob, *arguments, status=3)
+        assert 'user "bob" may not' in output
     assert "mine" in as_user(cluster, bob, "job", "list")
     as_user(cluster, ann, "job", "remove", "--yes", "mine")
     trail = [(one["user"], one["op"], one["target"], one["result"]) for one in cluster.json("audit")]
@@ -91,14 +96,14 @@ def test_user_runs_what_he_may_and_nobody_touches_what_is_not_his(
     assert any(one[:2] == ("ann", "galaxy.job.remove") and one[3] == "ok" for one in trail)
 
 
-def test_new_token_makes_the_old_one_void(cluster: Cluster, token: Callable[[str], str]) -> None:
+def test_new_token_invalidates_the_old_one(cluster: Cluster, token: Callable[[str], str]) -> None:
     old = token("cyd")
     new = as_user(cluster, old, "user", "token", "cyd").strip()
     assert "wrong" in as_user(cluster, old, "job", "list", status=3)
     as_user(cluster, new, "job", "list")
 
 
-def test_audit_is_followed_as_things_happen(cluster: Cluster, token: Callable[[str], str]) -> None:
+def test_followed_audit_prints_entries_as_they_happen(cluster: Cluster, token: Callable[[str], str]) -> None:
     following = subprocess.Popen(
         [*GALAXY, "audit", "-f", "-n", "1"], env=cluster.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE, text=True,
@@ -114,7 +119,7 @@ def test_audit_is_followed_as_things_happen(cluster: Cluster, token: Callable[[s
         following.communicate(timeout=10)
 
 
-def test_context_of_a_remote_cluster_holds_a_token_and_does_not_show_it(
+def test_context_of_a_remote_cluster_uses_a_token_and_does_not_show_it(
     cluster: Cluster, tmp_path: Path, token: Callable[[str], str]
 ) -> None:
     file = tmp_path / "token"
@@ -129,7 +134,7 @@ def test_context_of_a_remote_cluster_holds_a_token_and_does_not_show_it(
         cluster.run("context", "remove", "far")
 
 
-def test_user_with_a_job_stays_and_a_namesake_owns_nothing_of_what_he_left(
+def test_user_with_a_job_cannot_be_removed_and_a_later_namesake_owns_none_of_the_old_jobs(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], token: Callable[[str], str]
 ) -> None:
     jobs("legacy")
@@ -138,15 +143,15 @@ def test_user_with_a_job_stays_and_a_namesake_owns_nothing_of_what_he_left(
     cluster.run("user", "grant", "fay", "*", "add", "submit_job", "update_job", "remove_job")
     as_user(cluster, old, "job", "run", path)
     until("logs", lambda: "inherited" in as_user(cluster, old, "logs", "legacy"))
-    said = cluster.run("user", "remove", "fay", status=1)
-    assert 'cannot remove user "fay": 1 job of this user holds or wants containers' in said.stderr
-    assert "legacy is running, 1 container" in said.stderr
-    assert "galaxy job remove legacy" in said.stderr
+    done = cluster.run("user", "remove", "fay", status=1)
+    assert 'cannot remove user "fay": 1 job' in done.stderr
+    assert "legacy is running, 1 container" in done.stderr
+    assert "galaxy job remove legacy" in done.stderr
     as_user(cluster, old, "job", "remove", "--yes", "legacy")
     cluster.run("user", "remove", "fay")
     new = token("fay")
     assert "wrong" in as_user(cluster, old, "job", "list", status=3)
     assert "legacy" not in as_user(cluster, new, "job", "list", "--all")
-    for words in (("logs", "legacy"), ("exec", "legacy", "--", "id"), ("job", "show", "legacy")):
-        assert 'user "fay" may not' in as_user(cluster, new, *words, status=3)
+    for arguments in (("logs", "legacy"), ("exec", "legacy", "--", "id"), ("job", "show", "legacy")):
+        assert 'user "fay" may not' in as_user(cluster, new, *arguments, status=3)
     assert "inherited" in cluster.run("logs", "legacy").stdout

@@ -1,4 +1,4 @@
-"""A host whose disks are small, and nothing left of it."""
+"""A host with small disks; afterwards nothing of it is left."""
 
 from __future__ import annotations
 

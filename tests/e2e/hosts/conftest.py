@@ -1,4 +1,4 @@
-"""One fleet for all tests of this folder; each leaves it whole."""
+"""One fleet for all tests of this folder; each test removes its jobs and the links are restored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def own_fleet() -> Iterator[Fleet]:
+def shared_fleet() -> Iterator[Fleet]:
     with Network() as network:
         fleet = Fleet(network)
         try:
@@ -30,10 +30,10 @@ def own_fleet() -> Iterator[Fleet]:
 
 
 @pytest.fixture
-def fleet(own_fleet: Fleet) -> Iterator[Fleet]:
-    """The fleet, with all links whole before and after."""
-    yield own_fleet
-    print(own_fleet.words())  # Shown with a failure.
-    for host in (own_fleet.heads, own_fleet.redis, *own_fleet.agents.values()):
-        host.join()
+def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
+    """The shared fleet. All links work at full speed before and after the test."""
+    yield shared_fleet
+    print(shared_fleet.log_tails())  # pytest shows it with a failure.
+    for host in (shared_fleet.leader_host, shared_fleet.redis, *shared_fleet.agents.values()):
+        host.reconnect()
         host.fast()

@@ -1,4 +1,4 @@
-"""The networks that the tests beside stand on do what they say."""
+"""The simulated network that the other tests use: cut, blocked and slow links."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ def network() -> Iterator[Network]:
         yield made
 
 
-class Pair:
+class HostPair:
     """Two hosts, and a datagram socket on each."""
 
     def __init__(self, network: Network) -> None:
         self.one, self.two = network.add("one"), network.add("two")
         self.at_one, self.at_two = _datagrams(self.one), _datagrams(self.two)
 
-    def hears(self, sender: str, wanted: bool) -> bool:
-        """Return whether words from ``sender`` reach the other; a busy machine has time if they should."""
-        return any(self._heard(sender) for _ in range(30 if wanted else 1))
+    def delivers(self, sender: str, expected: bool) -> bool:
+        """Return whether datagrams from ``sender`` arrive; tries for longer if they should."""
+        return any(self._arrives(sender) for _ in range(30 if expected else 1))
 
-    def _heard(self, sender: str, wait_s: float = 0.3) -> bool:
-        """Return whether a word from ``sender`` reaches the other."""
-        at, to, there = (
+    def _arrives(self, sender: str, wait_s: float = 0.3) -> bool:
+        source, target, target_host = (
             (self.at_one, self.at_two, self.two) if sender == "one" else (self.at_two, self.at_one, self.one)
         )
-        to.settimeout(wait_s)
-        word = os.urandom(8)
-        at.sendto(word, (there.address, 7))
+        target.settimeout(wait_s)
+        data = os.urandom(8)
+        source.sendto(data, (target_host.address, 7))
         try:
-            while to.recv(8) != word:
+            while target.recv(8) != data:
                 continue
         except TimeoutError:
             return False
@@ -56,37 +55,38 @@ def _datagrams(host: Host) -> socket.socket:
     return made
 
 
-def test_cut_host_is_neither_heard_nor_hears_until_it_joins(network: Network) -> None:
-    pair = Pair(network)
-    assert pair.hears("one", True)
-    assert pair.hears("two", True)
-    for way, (speaks, hears) in {
+def test_cut_host_neither_sends_nor_receives_until_it_is_reconnected(network: Network) -> None:
+    pair = HostPair(network)
+    assert pair.delivers("one", True)
+    assert pair.delivers("two", True)
+    for direction, (sends, receives) in {
         "both": (False, False), "out": (False, True), "in": (True, False)
     }.items():  # fmt: skip
-        pair.one.cut(way)  # type: ignore[arg-type]
-        assert (pair.hears("one", speaks), pair.hears("two", hears)) == (speaks, hears), way
-        pair.one.join()
-        assert (pair.hears("one", True), pair.hears("two", True)) == (True, True), way
+        pair.one.cut(direction)  # type: ignore[arg-type]
+        arrived = (pair.delivers("one", sends), pair.delivers("two", receives))
+        assert arrived == (sends, receives), direction
+        pair.one.reconnect()
+        assert (pair.delivers("one", True), pair.delivers("two", True)) == (True, True), direction
 
 
-def test_host_may_lose_another_in_one_way_or_both_and_no_third(network: Network) -> None:
-    pair, third = Pair(network), network.add("three")
+def test_two_hosts_are_blocked_one_way_or_both_and_a_third_is_not(network: Network) -> None:
+    pair, third = HostPair(network), network.add("three")
     at_third = _datagrams(third)
-    pair.one.lose(pair.two)
-    assert (pair.hears("one", False), pair.hears("two", True)) == (False, True)
-    pair.one.find(pair.two)
-    assert (pair.hears("one", True), pair.hears("two", True)) == (True, True)
-    network.part([pair.one, third], [pair.two])
-    assert (pair.hears("one", False), pair.hears("two", False)) == (False, False)
-    pair.at_one.sendto(b"word", (third.address, 7))
+    pair.one.block(pair.two)
+    assert (pair.delivers("one", False), pair.delivers("two", True)) == (False, True)
+    pair.one.unblock(pair.two)
+    assert (pair.delivers("one", True), pair.delivers("two", True)) == (True, True)
+    network.partition([pair.one, third], [pair.two])
+    assert (pair.delivers("one", False), pair.delivers("two", False)) == (False, False)
+    pair.at_one.sendto(b"data", (third.address, 7))
     at_third.settimeout(30)
-    assert at_third.recv(8) == b"word"
+    assert at_third.recv(8) == b"data"
     network.heal()
-    assert (pair.hears("one", True), pair.hears("two", True)) == (True, True)
+    assert (pair.delivers("one", True), pair.delivers("two", True)) == (True, True)
 
 
-def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network) -> None:
-    pair = Pair(network)
+def test_slow_link_delivers_a_complete_stream_late_and_at_its_rate(network: Network) -> None:
+    pair = HostPair(network)
     pair.one.slow(delay_ms=50, jitter_ms=10, loss=0.01, rate_bit=4_000_000)
     with pair.two.inside():
         listener = socket.create_server((pair.two.address, 80))
@@ -107,13 +107,13 @@ def test_slow_link_carries_a_stream_whole_late_and_at_its_rate(network: Network)
     assert got == sent
     assert time.monotonic() - began_s > 200_000 * 8 / 4_000_000
     pair.one.cut()
-    assert not pair.hears("one", False)
+    assert not pair.delivers("one", False)
     pair.one.fast()
-    assert pair.hears("one", True)
+    assert pair.delivers("one", True)
 
 
 def test_closed_network_leaves_no_process(network: Network) -> None:
-    pair = Pair(network)
+    pair = HostPair(network)
     with pair.one.popen(["sh", "-c", "echo inside; exec sleep 1000"], stdout=subprocess.PIPE) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"inside\n"

@@ -1,4 +1,4 @@
-"""Slow links: everything works, only slower; nobody is taken for dead, no leader loses its lease."""
+"""Slow links: everything works, only slower. No agent is suspect, no leader loses its lease."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.waiting import until
 from .fleet import Fleet, witness
 
 SLOW = {"delay_ms": 100, "jitter_ms": 25, "loss": 0.015, "rate_bit": 1_000_000}
-"""In each direction: a round trip is 200 +- 50 ms. Each packet may be lost, there and back."""
+"""In each direction: a round trip is 200 +- 50 ms, and each packet may be lost either way."""
 
 
 def test_agent_behind_a_slow_link_does_everything_and_is_never_suspect(fleet: Fleet) -> None:
@@ -23,8 +23,8 @@ def test_agent_behind_a_slow_link_does_everything_and_is_never_suspect(fleet: Fl
     assert len(mine) == 2
     pod = mine[0].pod
     assert fleet.cli("exec", pod, "--", "echo", "hello from afar") == "hello from afar\n"
-    said = fleet.cli("logs", "far", "--pod", str(mine[0].index), "--tail", "3", "--no-prefix").splitlines()
-    assert len(said) == 3
+    lines = fleet.cli("logs", "far", "--pod", str(mine[0].index), "--tail", "3", "--no-prefix").splitlines()
+    assert len(lines) == 3
     before = {view.index: view.pid for view in mine}
     began_s = time.monotonic()
     fleet.change("update", _far(env={"GREETING": "again"}))
@@ -47,20 +47,19 @@ def _updated(fleet: Fleet) -> bool:
 
 
 def test_leaders_behind_a_slow_link_keep_their_leases_and_lead(fleet: Fleet) -> None:
-    """A message costs a leader four round trips, one after the other: so the test asks Redis, not them."""
+    """A message costs a leader four consecutive round trips, so the test asks Redis and not the leaders."""
     seen = {name: len(fleet.events(name)) for name in fleet.agents}
     before = epochs(fleet)
-    fleet.heads.slow(**SLOW)
+    fleet.leader_host.slow(**SLOW)
     began_s = time.monotonic()
     with fleet.sdk(timeout_s=20) as galaxy:
         job = galaxy.submit(_far(replica=4)).job
     print(f"accepted after {time.monotonic() - began_s:.1f} s")
     until("it runs", lambda: "job.running" in fleet.events(job), 60)
     print(f"4 pods ran after {time.monotonic() - began_s:.1f} s")
-    # Some more renewals of a lease of two seconds, and beats: what is tested is that nothing happens.
-    time.sleep(5)
+    time.sleep(5)  # Several renewals of a two-second lease, and heartbeats, during which nothing may happen.
     assert epochs(fleet) == before
-    fleet.heads.fast()
+    fleet.leader_host.fast()
     fleet.remove("far")
     assert epochs(fleet) == before
     for name, count in seen.items():

@@ -1,4 +1,4 @@
-"""Clients that add numbers to one set under one lock, each on a host of its own, as Jepsen's do."""
+"""Clients on different hosts that add numbers to one set under one lock, like Jepsen's set test."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PAUSE_S = 0.02
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
-    """The set."""
+    """The numbers added so far."""
 
     numbers: tuple[int, ...] = ()
 
 
 class Adders:
-    """A thread for each host; ``acknowledged`` and ``unknown`` are what they were told of their numbers.
+    """One thread per host, which adds numbers. ``role`` names the lock and the owner of the table.
 
-    ``role`` is the lock, and whose table has the set.
+    ``acknowledged`` has the numbers whose commit was confirmed; ``unknown`` those without an answer.
     """
 
     def __init__(self, url: str, hosts: Sequence[Host], role: str) -> None:
@@ -52,7 +52,7 @@ class Adders:
             assert not thread.is_alive()
 
     def found(self) -> list[int]:
-        """Return what is in the set."""
+        """Return the numbers in the set."""
         with self._hosts[0].inside(), Nexus.connect(self._url, name="reader") as nexus:
             return list(nexus.read_table(self._role, "set", Numbers)["set"].numbers)
 

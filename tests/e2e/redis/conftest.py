@@ -1,4 +1,4 @@
-"""A cluster on Redis servers that Sentinels guard, two leaders of each kind, a client that insists."""
+"""A cluster on Redis with Sentinel, two leaders of each kind, and a client that repeats requests."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 from galaxy.client import Galaxy
 from galaxy.errors import Conflict, GalaxyError
 from tests.e2e.cluster.conftest import Cluster, job_file, new_cluster
-from tests.e2e.hosts.fleet import Crew
+from tests.e2e.hosts.fleet import HostCluster
 from tests.support.marks import needs_root
 from tests.support.sentinel import Guarded, guarded
 from tests.support.waiting import until
 
 __all__ = ["new_cluster"]
 
-COUNTS = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
-ONCE = "echo began; sleep 0.5; echo done"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
+ONCE = "echo started; sleep 0.5; echo finished"
 ROOT = Path(__file__).parents[3]
 
 
@@ -31,19 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needs_root(items, Path(__file__).parent, timeout_s=300)
 
 
-class Load:
+class SubmittingClient:
     """A client that submits one batch job after another, each under one key until it is accepted.
 
-    ``accepted`` has names and when (monotonic); ``said`` what it was told meanwhile, ``refused_s``
-    how long it took each time to be told.
+    ``accepted`` has the names and when each was accepted (monotonic clock), ``errors`` the texts of
+    failed attempts, ``refused_s`` how long each failed attempt took.
     """
 
     def __init__(
         self, sdk: Callable[[float], AbstractContextManager[Galaxy]], folder: Path, prefix: str
     ) -> None:
         self.accepted: list[tuple[str, float]] = []
-        self._begun_s: list[float] = []
-        self.said: set[str] = set()
+        self._submitted_s: list[float] = []
+        self.errors: set[str] = set()
         self.refused_s: list[float] = []
         self._sdk = sdk
         self._folder = folder
@@ -51,7 +51,7 @@ class Load:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> SubmittingClient:
         self._thread.start()
         return self
 
@@ -61,13 +61,13 @@ class Load:
         assert not self._thread.is_alive()
 
     def await_accepted(self, since_s: float, timeout_s: float = 60) -> float:
-        """Return how long after ``since_s`` (monotonic) a job begun after it was accepted first."""
+        """Return how long after ``since_s`` (monotonic) the first job submitted after it was accepted."""
         until(
-            f"a job is accepted again; said: {self.said}",
-            lambda: self._begun_s and self._begun_s[-1] > since_s,
+            f"a job is accepted again; errors: {self.errors}",
+            lambda: self._submitted_s and self._submitted_s[-1] > since_s,
             timeout_s,
         )
-        first = next(n for n, begun_s in enumerate(self._begun_s) if begun_s > since_s)
+        first = next(n for n, submitted_s in enumerate(self._submitted_s) if submitted_s > since_s)
         return self.accepted[first][1] - since_s
 
     def _run(self) -> None:
@@ -91,32 +91,34 @@ class Load:
         except Conflict:
             raise
         except GalaxyError as error:
-            self.said.add(str(error))
+            self.errors.add(str(error))
             self.refused_s.append(time.monotonic() - began_s)
             return False
         self.accepted.append((name, time.monotonic()))
-        self._begun_s.append(began_s)
+        self._submitted_s.append(began_s)
         return True
 
 
 class Witnesses:
-    """Programs that count; whether one began again shows in its numbers."""
+    """Programs that count. A restart of one shows in its numbers."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster = cluster
-        job = job_file(folder, "witness", deploy={"replica": 3}, task={"cpu": "50m", "start": COUNTS})
+        job = job_file(folder, "witness", deploy={"replica": 3}, task={"cpu": "50m", "start": COUNTER})
         cluster.run("job", "run", str(job))
-        self._lives = set(until("all have begun", lambda: list(found := self._counts())[2:] and found))
+        self._containers = set(until("all have started", lambda: list(found := self._counts())[2:] and found))
 
     def check(self) -> None:
-        """Every program counts on: none stopped, was begun again, or has a second copy."""
-        before = {life: len(lines) for life, lines in self._counts().items()}
+        """Assert that every program still counts: none stopped, restarted, or has a second copy."""
+        before = {key: len(lines) for key, lines in self._counts().items()}
         until("all count", lambda: all(len(v) > before[k] for k, v in self._counts().items()))
         found = self._counts()
-        assert set(found) == self._lives, "a container was replaced"
-        for life, lines in found.items():
-            assert len({pid for pid, _ in lines}) == 1, f"{life} was started again"
-            assert [number for _, number in lines] == list(range(1, len(lines) + 1)), f"{life} missed a beat"
+        assert set(found) == self._containers, "a container was replaced"
+        for key, lines in found.items():
+            assert len({pid for pid, _ in lines}) == 1, f"{key} was restarted"
+            assert [number for _, number in lines] == list(range(1, len(lines) + 1)), (
+                f"{key} left out a number"
+            )
 
     def _counts(self) -> dict[str, list[tuple[int, int]]]:
         found = {}
@@ -128,8 +130,8 @@ class Witnesses:
         return found
 
 
-def check_accepted(cluster: Cluster | Crew, names: list[str]) -> None:
-    """Every job that was accepted runs to its end, and ran once."""
+def check_accepted(cluster: Cluster | HostCluster, names: list[str]) -> None:
+    """Assert that every accepted job finishes and ran exactly once."""
     assert names
     with cluster.sdk(10.0) as galaxy:
 
@@ -139,12 +141,12 @@ def check_accepted(cluster: Cluster | Crew, names: list[str]) -> None:
 
         until("all accepted jobs have finished", lambda: not open_jobs(), timeout_s=90)
     for name in names:
-        said = [log.read_text().split() for log in cluster.outputs(name)]
-        assert said == [["began", "done"]], f"{name} ran {len(said)} times"
+        outputs = [log.read_text().split() for log in cluster.outputs(name)]
+        assert outputs == [["started", "finished"]], f"{name} ran {len(outputs)} times"
 
 
-def leads(cluster: Cluster) -> int:
-    """Return how often any part of a cluster has taken the lead."""
+def leaderships(cluster: Cluster) -> int:
+    """Return how often any process of the cluster became leader."""
     logs = cluster.folder.glob("logs/*.log")
     return sum(log.read_text(errors="replace").count("event=leader.leading") for log in logs)
 
@@ -157,7 +159,7 @@ def redises() -> Iterator[Guarded]:
 
 @pytest.fixture(scope="module")
 def cluster(redises: Guarded, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
-    """A cluster whose parts find Redis through Sentinels; a second ResMan and AppMaster stand by."""
+    """A cluster whose parts find Redis through Sentinel; a second ResMan and AppMaster stand by."""
     made = new_cluster()
     made.up("--redis", redises.url())
     token = made.plan()["token"]

@@ -1,4 +1,4 @@
-"""Redis' disk runs full, and its memory: users are told, programs go on, nothing accepted is lost."""
+"""Redis runs out of disk or memory: users get errors, programs continue, nothing accepted is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.cluster.conftest import Cluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
-from .conftest import Load, Witnesses, check_accepted, leads
+from .conftest import SubmittingClient, Witnesses, check_accepted, leaderships
 
 DISK_BYTES = 24 * 1024 * 1024
 FULL_S = 6.0
@@ -26,7 +26,7 @@ AGAIN_S = 30.0
 
 
 class SmallDisk:
-    """A file system of its own, small enough to be filled at once."""
+    """A file system of its own, small enough to fill at once."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="galaxy-small-disk-"))
@@ -35,7 +35,7 @@ class SmallDisk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "galaxy-test", self.path], check=True)
 
     def fill(self) -> None:
-        """Take all the room there is."""
+        """Use all free space."""
         with open(self._ballast, "ab", buffering=0) as file:
             chunk = bytes(64 * 1024)
             while chunk:
@@ -45,7 +45,7 @@ class SmallDisk:
                     chunk = chunk[: len(chunk) // 2]
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the space again."""
         self._ballast.unlink()
 
     def remove(self) -> None:
@@ -81,78 +81,79 @@ def witnesses(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Wit
     return Witnesses(cluster, tmp_path_factory.mktemp("witness"))
 
 
-def test_disk_full_under_redis_is_said_and_survived(
+def test_full_disk_under_redis_is_reported_and_survived(
     cluster: Cluster, server: RedisServer, disk: SmallDisk, witnesses: Witnesses, tmp_path: Path
 ) -> None:
-    with Load(cluster.sdk, tmp_path, "full") as load:
+    with SubmittingClient(cluster.sdk, tmp_path, "full") as load:
         load.await_accepted(time.monotonic())
-        before = leads(cluster)
+        before = leaderships(cluster)
         disk.fill()
-        told = _told(cluster, "cannot write to its disk")
-        assert "No space left on device" in told
-        assert "make room" in told
+        error = _error_with(cluster, "cannot write to its disk")
+        assert "No space left on device" in error
+        assert "make room" in error
         assert "cannot write to its disk" in cluster.run("status", status=1).stderr
-        time.sleep(FULL_S)  # What is tested is that it stays full for longer than any lease.
+        time.sleep(FULL_S)  # It stays full for longer than any lease.
         witnesses.check()
         alive = {part: cluster.pid(part) for part in ("resman", "appmaster", "agent")}
         disk.free()
         again_s = load.await_accepted(time.monotonic(), AGAIN_S)
-    print(f"\ndisk full under Redis: accepted again {again_s:.2f} s after there was room")
+    print(f"\ndisk full under Redis: accepted again {again_s:.2f} s later")
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
     assert {part: cluster.pid(part) for part in alive} == alive, "a part ended"
-    assert leads(cluster) - before <= 4, "leaders came and went"
+    assert leaderships(cluster) - before <= 4, "leaders came and went"
     _check_file(server)
 
 
-def test_memory_full_in_redis_is_said_and_survived(
+def test_full_memory_of_redis_is_reported_and_survived(
     cluster: Cluster, server: RedisServer, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     client = redis.Redis.from_url(server.url)
-    with Load(cluster.sdk, tmp_path, "memory") as load:
+    with SubmittingClient(cluster.sdk, tmp_path, "memory") as load:
         load.await_accepted(time.monotonic())
-        before = leads(cluster)
+        before = leaderships(cluster)
         client.config_set("maxmemory", "1mb")
-        told = _told(cluster, "its memory is full")
-        assert "raise maxmemory" in told
+        error = _error_with(cluster, "its memory is full")
+        assert "raise maxmemory" in error
         time.sleep(FULL_S)
         witnesses.check()
         client.config_set("maxmemory", "0")
         again_s = load.await_accepted(time.monotonic(), AGAIN_S)
-    print(f"\nmemory full in Redis: accepted again {again_s:.2f} s after there was room")
+    print(f"\nmemory full in Redis: accepted again {again_s:.2f} s later")
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
-    assert leads(cluster) - before <= 4, "leaders came and went"
+    assert leaderships(cluster) - before <= 4, "leaders came and went"
 
 
-def _told(cluster: Cluster, what: str) -> str:
-    """Return what a user is told who changes something, once that is ``what``.
+def _error_with(cluster: Cluster, what: str) -> str:
+    """Return the error of a command that changes something, once it contains ``what``.
 
-    What is asked for changes no witness, as it may be accepted before all is full: no pod has failed.
+    The command may still be accepted before everything is full. ``job recover`` then changes no
+    witness, because no pod has failed.
     """
 
-    def ask() -> str:
-        said = cluster.run("job", "recover", "witness", status=None)
-        return said.stderr if said.returncode == 1 and what in said.stderr else ""
+    def error() -> str:
+        done = cluster.run("job", "recover", "witness", status=None)
+        return done.stderr if done.returncode == 1 and what in done.stderr else ""
 
-    return str(until(f"a user is told: {what}", ask))
+    return str(until(f"a command fails with: {what}", error))
 
 
 def _check_file(server: RedisServer) -> None:
-    """The append-only file is whole: Redis' own checker finds nothing to mend."""
+    """Assert that Redis' own checker finds the append-only file valid."""
     checker = os.path.join(os.path.dirname(server.binary), "redis-check-aof")
     if not os.access(checker, os.X_OK):
         return
     manifest = next(Path(server.directory).glob("appendonlydir/*.manifest"))
-    said: list[str] = []
+    outputs: list[str] = []
 
-    def whole() -> bool:
+    def is_valid() -> bool:
         done = subprocess.run([checker, str(manifest)], capture_output=True, text=True, check=False)
-        said.append(done.stdout)
+        outputs.append(done.stdout)
         return done.returncode == 0
 
-    # The server goes on writing: its last command may be half there at one look, not at each.
+    # The server still writes: one check may see half of the last command, but not every check.
     with suppress(AssertionError):
-        until("the file is whole", whole, 10)
+        until("the file is valid", is_valid, 10)
         return
-    raise AssertionError(said[-1])
+    raise AssertionError(outputs[-1])

@@ -1,4 +1,4 @@
-"""A host for parts of any release, and nothing left of it."""
+"""A host for parts of any release; afterwards nothing of it is left."""
 
 from __future__ import annotations
 

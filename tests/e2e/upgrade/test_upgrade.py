@@ -1,4 +1,4 @@
-"""Parts of one release take over from, and work with, parts of the release before and after."""
+"""Parts of one release take over from, and work with, parts of the previous and the next release."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
 
     mixed.stop("agent")
     mixed.start("agent", new)
-    until("the launcher is of the newer release", lambda: release_of(launcher) == str(new))
+    until("the launcher has the newer release", lambda: release_of(launcher) == str(new))
     assert [parent(pid) for pid in pids.values()] == [launcher] * 2
     seen = mixed.counts("kept")
-    until("all count on", lambda: all(len(n) > len(seen[k]) for k, n in mixed.counts("kept").items()))
+    until("all still count", lambda: all(len(n) > len(seen[k]) for k, n in mixed.counts("kept").items()))
     assert all(_unbroken(lines) for lines in mixed.counts("kept").values())
 
-    # Everything works against AppWorkers of the older release.
+    # Every operation works with AppWorkers of the older release.
     assert mixed.cli("exec", before[0].pod, "--", "echo", "hello") == "hello\n"
     assert len(mixed.cli("logs", "kept", "--pod", "0", "--tail", "3").splitlines()) == 3
     updated = mixed.run(witness("kept", env={"GREETING": "2"}))
@@ -39,15 +39,15 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
     mixed.change("stop", "kept")
     until("it stopped", lambda: {pod.state for pod in mixed.pods("kept")} == {"stopped"})
     mixed.change("start", "kept")
-    until("it runs", lambda: mixed.job("kept").settled)
+    until("it has settled", lambda: mixed.job("kept").settled)
     assert {pod.index: pod.pid for pod in mixed.pods("kept")} == pids
 
-    # How an old container ends is known to its launcher: it is still the same process.
+    # The launcher learns how an old container ends, because it is still the same process.
     os.kill(pids[0], signal.SIGKILL)
     moved = until(
         "a new container", lambda: [p for p in mixed.pods("kept") if p.pid not in (0, *pids.values())]
     )
-    until("it runs", lambda: mixed.job("kept").settled)
+    until("it has settled", lambda: mixed.job("kept").settled)
     assert any("killed by signal 9" in text for _, text in mixed.events(before[0].pod))
     assert parent(moved[0].pid) == launcher
     mixed.change("remove", "kept")
@@ -58,29 +58,29 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path:
     old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
     mixed.start("agent", old)
     for part in ("resman", "appmaster"):
-        mixed.start(
-            part, new
-        )  # Newer leaders, an older agent: their orders have fields that it does not know.
+        mixed.start(part, new)  # Their orders have fields that the older agent does not know.
     pids = [pod.pid for pod in mixed.run(witness("kept"))]
     mixed.run(witness("kept", env={"GREETING": "2"}))
     mixed.stop("agent")
     mixed.start("agent", new)
     until("newer AppWorkers run", lambda: release_of(parent(pids[0])) == str(new))
-    mixed.run(witness("fresh"))
+    mixed.run(witness("second"))
     for part in ("agent", "resman", "appmaster"):
         mixed.stop(part)
-        mixed.start(part, old)  # What it finds on its disk and in Redis was written by the newer one.
-        until("all is as wanted", lambda: mixed.job("kept").settled and mixed.job("fresh").settled)
-    until("the launcher is of the older release", lambda: release_of(parent(pids[0])) == str(old))
+        mixed.start(part, old)  # Its state on disk and in Redis was written by the newer release.
+        until("both have settled", lambda: mixed.job("kept").settled and mixed.job("second").settled)
+    until("the launcher has the older release", lambda: release_of(parent(pids[0])) == str(old))
     assert [pod.pid for pod in mixed.run(witness("kept", env={"GREETING": "3"}))] == pids
-    mixed.run(witness("fresh", env={"GREETING": "3"}))
-    assert {key[-1] for key in mixed.counts("fresh")} == {"1"}, "a container was replaced"
-    for name in ("kept", "fresh"):
+    mixed.run(witness("second", env={"GREETING": "3"}))
+    assert {key[-1] for key in mixed.counts("second")} == {"1"}, "a container was replaced"
+    for name in ("kept", "second"):
         mixed.change("remove", name)
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
-def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts, tmp_path: Path) -> None:
+def test_release_too_far_away_is_refused_with_a_reason_and_changes_nothing(
+    mixed: Parts, tmp_path: Path
+) -> None:
     ours, far = releases.older(tmp_path / "ours"), releases.far(tmp_path / "far")
     for part in ("resman", "appmaster", "agent"):
         mixed.start(part, ours)
@@ -88,17 +88,17 @@ def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts
     mixed.stop("agent")
 
     mixed.start("agent", far, name="far")
-    said = until(
+    texts = until(
         "it is refused", lambda: [text for kind, text in mixed.events("far") if kind == "agent.refused"]
     )
-    assert len(said) == 1
-    assert TOO_FAR in said[0]
+    assert len(texts) == 1
+    assert TOO_FAR in texts[0]
     (listed,) = mixed.ask(lambda galaxy: galaxy.agent_list()).refused
     assert listed.message.startswith("far: ") and TOO_FAR in listed.message
     assert mixed.ask(lambda galaxy: galaxy.status()).refused == (listed,)
     mixed.stop("agent")
 
-    mixed.start("agent", far)  # Over the same state: its AppWorkers are not understood, and run on.
+    mixed.start("agent", far)  # On the same state: it does not understand the AppWorkers, which continue.
     until("AppWorkers are refused", lambda: TOO_FAR in mixed.log("agent").read_text())
     mixed.stop("agent")
     mixed.start("agent", ours)
@@ -108,7 +108,7 @@ def test_release_too_far_away_is_refused_says_why_and_harms_nothing(mixed: Parts
     mixed.stop("resman")
     mixed.start("resman", far)
     until(
-        "it leads not",
+        "it does not lead",
         lambda: "cannot lead resman: its state in Redis has format 2" in mixed.log("resman").read_text(),
     )
     mixed.stop("resman")

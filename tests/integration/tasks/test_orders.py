@@ -19,7 +19,7 @@ from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
-from tests.support.agent_node import TOLD
+from tests.support.agent_node import RECEIVED
 from tests.support.redis_server import RedisServer
 from tests.support.rubbish import rubbish
 from tests.support.tally_node import Node, running_node
@@ -38,7 +38,7 @@ class Orderer:
         """Return (when, kind, noun) of the next order that an agent was told."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
-            found = self.nexus.client.blpop([TOLD], timeout=1)
+            found = self.nexus.client.blpop([RECEIVED], timeout=1)
             if found is not None:
                 when_s, kind, noun = json.loads(found[1])
                 return when_s, kind, noun
@@ -115,7 +115,7 @@ def test_rubbish_in_either_queue_never_wedges_the_agent(agent: Node, orderer: Or
             orderer.send("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1, until_s=0.0))
             assert orderer.told() is not None, f"after {what}:\n{agent.log()[-3000:]}"
     assert agent.process.poll() is None
-    assert orderer.nexus.client.llen(TOLD) == 0
+    assert orderer.nexus.client.llen(RECEIVED) == 0
 
 
 def test_orders_for_a_stopped_agent_wait_for_it(redis_server: RedisServer, orderer: Orderer) -> None:

@@ -1,4 +1,4 @@
-"""A cluster in two halves: Redis and a Sentinel on each of three hosts, all else once west and once east."""
+"""A cluster in two halves: Redis and Sentinel on three hosts, everything else once west and once east."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import suppress
 import redis
 
 from galaxy.errors import GalaxyError
-from tests.e2e.hosts.fleet import Crew
+from tests.e2e.hosts.fleet import HostCluster
 from tests.support.netns import Host, Network
 from tests.support.sentinel import Guarded, Process
 from tests.support.waiting import until
 
 PARTS = ("resman", "appmaster")
 LONG = ("--dead-after", "90s")
-"""Nothing is to move only because a test took long."""
+"""A slow test must not make containers move."""
 
 
-class Sides(Crew):
+class SplitCluster(HostCluster):
     """A ResMan, an AppMaster, an agent and a client on each of two hosts, and Redis on three others."""
 
     def __init__(self, network: Network, lines: Sequence[str] = ()) -> None:
@@ -32,7 +32,7 @@ class Sides(Crew):
         return self.redises.url(role, host)
 
     def start(self) -> None:
-        """Start all; whoever is west leads, for those east come later."""
+        """Start everything. The leaders in the west lead, because those in the east start later."""
         self.redises.start()
         for name in self.agents:
             self._agent(name)
@@ -40,20 +40,20 @@ class Sides(Crew):
             for part in PARTS:
                 self._leader(part, host)
             until("both lead", lambda: set(self.leaders()) == set(PARTS), 60)
-        until("all agents are alive", lambda: list(self.standings().values()) == ["alive", "alive"], 60)
+        until("all agents are alive", lambda: list(self.agent_states().values()) == ["alive", "alive"], 60)
 
-    def leaders(self, desk: Host | None = None) -> dict[str, str]:
-        """Return the host of each leader, as seen from ``desk``."""
-        with suppress(GalaxyError), self.sdk(desk=desk) as galaxy:
+    def leaders(self, client_host: Host | None = None) -> dict[str, str]:
+        """Return the host of each leader, as seen from ``client_host``."""
+        with suppress(GalaxyError), self.sdk(client_host=client_host) as galaxy:
             return {leader.role: leader.address.partition("@")[2] for leader in galaxy.leaders()}
         return {}
 
     def gather(self) -> tuple[Host, Host]:
-        """Return the host of both leaders, and the other; have them on one host first."""
+        """Bring both leaders to one host, and return that host and the other."""
 
         def together() -> bool:
             led = self.leaders()
-            if len(set(led.values())) == 2:  # Whoever leads elsewhere than AppMaster begins anew, behind.
+            if len(set(led.values())) == 2:  # Restart ResMan: then the one beside AppMaster leads.
                 name = f"resman-{led['resman']}"
                 self._processes[name].kill()
                 self._processes[name].wait(10)
@@ -65,7 +65,7 @@ class Sides(Crew):
         return here, self.east if here is self.west else self.west
 
     def follows(self, server: Process) -> bool:
-        """Tell whether a server is a replica, and its master's link is up."""
+        """Return whether a server is a replica whose connection to its master works."""
         with suppress(redis.RedisError):
             facts = server.client().info("replication")
             return facts["role"] == "slave" and facts["master_link_status"] == "up"

@@ -1,0 +1,139 @@
+"""Clusters on other Redis servers than the default one: the embedded server, a server of the user's own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
+
+from .conftest import Cluster, fetched, hello_job, job_file, traces
+from .test_logins import denied, login_names
+
+
+@pytest.fixture(scope="module")
+def embedded_cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+    """A cluster on the embedded server, with Flower."""
+    own = new_cluster()
+    own.up("--server", "embedded")
+    yield own
+    own.down()
+
+
+@pytest.mark.parametrize("kind", ["web_cluster", "embedded_cluster"])
+def test_everything_people_do_works_on_every_server_and_no_login_is_ever_denied(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    cluster: Cluster = request.getfixturevalue(kind)
+    host = cluster.agents()[0].agent
+    cluster.run("job", "run", str(hello_job(tmp_path, "all", "1.0.0", replica=2, drain="0s")))
+    assert "listens" in cluster.run("logs", "all").stdout
+    assert cluster.run("exec", "all", "--", "echo", "hi").stdout == "hi\n"
+    cluster.run("job", "update", str(hello_job(tmp_path, "all", "2.0.0", replica=2, drain="0s")))
+    assert len(cluster.json("discover", "all")) == 2
+    cluster.run("status")
+    cluster.run("job", "stop", "all")
+    cluster.run("job", "remove", "--yes", "all")
+    flower = cluster.file()["flower"]
+
+    def online() -> set[str]:
+        rows = json.loads(fetched(f"{flower}workers?json=1") or '{"data": []}')["data"]
+        return {row["hostname"] for row in rows if row["status"]}
+
+    everyone = {f"resman@{host}", f"appmaster@{host}", f"agent@{host}"}
+    until("Flower shows all workers online", lambda: online() == everyone)
+    for page in (f"worker/agent@{host}", "broker", "tasks"):
+        until(f"page {page}", lambda page=page: fetched(flower + page))
+    url = cluster.admin_url()
+    logins = dict(login_names(url) - {("", "admin")})
+    assert logins["agent"] == f"agent-{host}"
+    assert {name: logins[name] for name in ("resman", "appmaster", "web")} == {
+        name: name for name in ("resman", "appmaster", "web")
+    }
+    assert denied(url) == []
+
+
+def test_flower_shows_every_part_as_a_worker_with_its_queues(web_cluster: Cluster) -> None:
+    flower = web_cluster.file()["flower"]
+
+    def workers() -> list[str]:
+        rows = json.loads(fetched(f"{flower}workers?json=1") or '{"data": []}')["data"]
+        return [row["hostname"] for row in rows]
+
+    roles = {"resman", "appmaster", "agent"}
+    until("all three in Flower", lambda: {name.split("@")[0] for name in workers()} >= roles)
+    for name in workers():
+        role, host = name.split("@")
+        queues = [f"agent.{host}", f"appworker.{host}"] if role == "agent" else [role]
+
+        def shown(name: str = name, queues: list[str] = queues) -> bool:
+            page = fetched(f"{flower}worker/{name}")
+            return all(queue in page for queue in queues)
+
+        until(f"{name} with {queues}", shown)
+
+
+def test_cluster_on_the_embedded_server_comes_up_on_it_again(
+    embedded_cluster: Cluster, tmp_path: Path
+) -> None:
+    own = embedded_cluster
+    assert own.file()["server"] == "embedded"
+    own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
+    own.down()
+    own.up("--no-web")  # Another server of this host could not read the data of the embedded one.
+    assert own.file()["server"] == "embedded"
+    assert own.show("b").summary.state == "finished"
+
+
+def test_cluster_on_a_server_of_the_users_own_leaves_it_running_and_uses_it_again(
+    new_cluster: Callable[[], Cluster], tmp_path: Path, locked_redis_server: RedisServer
+) -> None:
+    own = new_cluster()
+    own.up("--no-web", "--redis", locked_redis_server.url)
+    assert own.file()["server"] == "configured"
+    own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
+    own.down()
+    os.kill(locked_redis_server.pid, 0)
+    assert traces(own.folder, own.cgroup_roots()) == []
+    own.up("--no-web")
+    assert own.file()["server"] == "configured"
+    assert own.show("b").summary.state == "finished"
+    own.down()
+
+
+def test_up_on_a_server_with_another_password_is_refused_and_starts_nothing(
+    new_cluster: Callable[[], Cluster], locked_redis_server: RedisServer
+) -> None:
+    own = new_cluster()
+    wrong = locked_redis_server.url.replace(locked_redis_server.password, "not-it")
+    done = own.up("--no-web", "--redis", wrong, status=3)
+    assert "password" in done.stderr
+    assert "not-it" not in done.stderr
+    assert traces(own.folder, []) == []
+    own.up("--no-web")
+    assert own.plan().get("redis_url", "") == "", "a server that refused the login was kept"
+    own.down()
+
+
+def test_server_that_never_answers_is_named_with_its_output(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
+    own = new_cluster()
+    server = tmp_path / "redis-server"
+    server.write_text(
+        '#!/bin/sh\n[ "$1" != --version ] || { echo "Redis server v=7.0.15 sha=0:0 bits=64"; exit; }\n'
+        'echo "loading for ever"; exec sleep 100\n'
+    )
+    server.chmod(0o755)
+    done = own.up(
+        "--no-web", "--server", "redis", "--timeout", "2s", status=1,
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )  # fmt: skip
+    for text in ("server does not come up: not ready in 2s", "loading for ever", "server.log", "--timeout"):
+        assert text in done.stderr
+    assert traces(own.folder, own.cgroup_roots()) == []
