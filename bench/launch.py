@@ -205,7 +205,7 @@ class Ours:
             worker.settimeout(TIMEOUT_S)
             while b'"running"' not in worker.recv(1 << 18):
                 pass
-        memory = [pss_mib(one.pid) for one in self.runtime.living()]
+        memory = [pss_mib(one.pid) for one in self.runtime.running()]
         for worker in workers:
             worker.close()
         began = time.monotonic()
@@ -215,7 +215,7 @@ class Ours:
         return size / made, time.monotonic() - began, memory
 
     def close(self) -> None:
-        for one in self.runtime.living():
+        for one in self.runtime.running():
             self.runtime.destroy(one.container, one.incarnation)
             self.wait(Destroyed, 1)
         self.runtime.stop_launcher()

@@ -26,7 +26,7 @@ from galaxy.agent.report_publisher import ReportPublisher
 from galaxy.agent.sessions.exec_session import Sink
 from galaxy.agent.sessions.sessions import Sessions, SessionSource
 from galaxy.container.host_support import HostAbilities, probe
-from galaxy.container.kernel.uid_ranges import claim, hold, sweep
+from galaxy.container.kernel.uid_ranges import claim_uids, drop_unused_claims, try_lock
 from galaxy.container.launcher.plan import FULL
 from galaxy.container.runtime import Runtime
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
@@ -108,7 +108,7 @@ class AgentService:
             logic.resume()
             if mode == FULL and not config.run_user:
                 self._claimed = True
-                logic.set_uid_range(*claim(config.state, config.uids, 2 * config.containers_max))
+                logic.set_uid_range(*claim_uids(config.state, config.uids, 2 * config.containers_max))
             self._runtime = Runtime(config.state, cgroup_root=config.cgroup_root, mode=mode)
             self._runtime.start()
         except BaseException:
@@ -189,7 +189,7 @@ class AgentService:
         os.close(self._lock_fd)
         if self.config.ephemeral and self._claimed:
             try:
-                sweep()
+                drop_unused_claims()
             except (OSError, HostError) as error:  # It stays claimed until another agent claims or sweeps.
                 _LOG.warning("event=agent.uids-left cause=%r", str(error))
         _LOG.info("event=agent.stopped agent=%s boot=%s", self.config.name, self.boot)
@@ -255,7 +255,7 @@ class AgentService:
             self._lock_fd = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise HostError(f"cannot use state directory {state}: {error.strerror}") from error
-        if not hold(self._lock_fd):
+        if not try_lock(self._lock_fd):
             os.close(self._lock_fd)
             hint = "give a second agent its own --state, --name and --cgroup-root"
             raise HostError(f"another agent uses the state directory {state}", hint=hint)

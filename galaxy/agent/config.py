@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from galaxy.container.kernel.uid_ranges import RANGE
+from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
 from galaxy.units import GIB
 
 MODES = ("auto", "full", "userns", "process")
@@ -33,7 +33,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Host part of the Redis URL, for the guess only; empty for a Unix socket."""
     ports_low: int = 20000
     ports_high: int = 29999
-    uids: tuple[int, int] = RANGE
+    uids: tuple[int, int] = UIDS_DEFAULT
     """Kernel users for containers, first and last: each gets one of its own, with a group of that number."""
     run_user: str = ""
     """One account of the host for all programs instead."""

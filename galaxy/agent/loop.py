@@ -46,7 +46,7 @@ from galaxy.agent.report_publisher import ReportPublisher
 from galaxy.agent.sessions.exec_session import Sink
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
-from galaxy.container.runtime import Event, Runtime
+from galaxy.container.runtime import Runtime, RuntimeEvent
 from galaxy.errors import GalaxyError, HostError
 from galaxy.ids import container_key
 from galaxy.model.base import Struct
@@ -205,7 +205,7 @@ class AgentLoop:
         for event in self._runtime.events():
             self._events.append(self._translate(event))
 
-    def _translate(self, event: Event) -> Struct:
+    def _translate(self, event: RuntimeEvent) -> Struct:
         match event:
             case Launched():
                 return ContainerLaunched(
@@ -228,7 +228,7 @@ class AgentLoop:
     def _host_seen(self) -> HostInspected:
         living = (
             RunningContainer(container=one.container, incarnation=one.incarnation, pid=one.pid)
-            for one in self._runtime.living()
+            for one in self._runtime.running()
         )
         return HostInspected(running=tuple(living), rebooted=self._rebooted)
 

@@ -1,1 +1,1 @@
-"""Linux containers: one kernel seam, cgroups, namespaces, root file systems, volumes."""
+"""Linux containers: kernel calls, cgroups, file systems, networks, and the launcher that creates them."""

@@ -1,6 +1,6 @@
-"""``python -m galaxy.container.host_probes NAME``: probe one kernel feature in a process of its own.
+"""``python -m galaxy.container.host_probes NAME``: try one kernel feature in a process of its own.
 
-Exit code 0 when it works; otherwise 1 and the kernel's words on stdout.
+Exits with 0 if it works, otherwise with 1 and the kernel's error on stdout.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.fs import rootfs
 from galaxy.container.fs.volumes import mkfs_tool, mount_tmpfs, mount_volume
 from galaxy.container.kernel import prctl, seccomp, syscalls
-from galaxy.container.launcher import init_process
-from galaxy.container.launcher.plan import limits_of
+from galaxy.container.launcher.userns import fork_userns
+from galaxy.container.limits import limits_of
 from galaxy.errors import GalaxyError, HostError
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
 
 
 def namespaces() -> None:
-    """All namespaces with root's rights, a fresh ``/proc`` and a new root."""
+    """Create all namespaces as root, with a new ``/proc`` and a new root."""
     active = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     pid = syscalls.fork_into_pid_namespace(active)
     if pid == 0:
@@ -33,54 +33,54 @@ def namespaces() -> None:
 
 
 def user_namespace() -> None:
-    """All namespaces without root's rights."""
+    """Create all namespaces without root."""
     prctl.become_subreaper()
-    pid = init_process.fork_userns(private_network=False)
+    pid = fork_userns(private_network=False)
     if pid == 0:
         _finish(lambda: _new_root(privileged=False))
     _await(pid)
 
 
 def cgroups() -> None:
-    """A cgroup with limits in every hierarchy, entered and removed."""
-    tree = CgroupTree.of_host(f"galaxy-trial-{os.getpid()}")
+    """Create a cgroup with limits in every hierarchy, enter it and remove it."""
+    tree = CgroupTree.of_host(f"galaxy-probe-{os.getpid()}")
     limits = limits_of(
         Demand(
-            tasks=(TaskDemand(name="trial", cpu_milli=100, memory_bytes=16 * MIB, pids_max=16),),
-            workspace=VolumeDemand(path="/trial", size_bytes=MIB),
+            tasks=(TaskDemand(name="probe", cpu_milli=100, memory_bytes=16 * MIB, pids_max=16),),
+            workspace=VolumeDemand(path="/probe", size_bytes=MIB),
         )
     )
     try:
         tree.prepare()
-        tree.make("trial_1", limits)
-        opened = tree.open("trial_1", limits)
+        tree.make("probe_1", limits)
+        opened = tree.open("probe_1", limits)
         pid = os.fork()
         if pid == 0:
             _finish(lambda: _enter(opened.init))
         _await(pid)
-        tree.usage("trial_1")
+        tree.usage("probe_1")
         print(f"devices: {tree.devices_refused or 'guarded'}", flush=True)
     finally:
-        tree.remove("trial_1")
+        tree.remove("probe_1")
         tree.remove_root()
 
 
 def loop_volume() -> None:
-    """A disk volume of enforced size: mkfs.ext4, a loop device, a mount."""
+    """Create a disk volume of enforced size: mkfs.ext4, a loop device, a mount."""
     if mkfs_tool() is None:
         raise HostError("mkfs.ext4 is not installed")
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    with tempfile.TemporaryDirectory(prefix="galaxy-trial-") as folder:
+    with tempfile.TemporaryDirectory(prefix="galaxy-probe-") as folder:
         target = f"{folder}/mnt"
         os.mkdir(target)
-        volume = VolumeDemand(path="/trial", size_bytes=4 * MIB)
+        volume = VolumeDemand(path="/probe", size_bytes=4 * MIB)
         mount_volume(volume, target, directory=folder, templates=f"{folder}/t", index=0, uid=0, gid=0)
         syscalls.unmount(target, 0)
 
 
 def seccomp_filter() -> None:
-    """The filter that programs get."""
+    """Install the filter that programs get."""
     program = seccomp.program()
     if not program:
         raise HostError("the filter is not written for this machine")
@@ -88,7 +88,7 @@ def seccomp_filter() -> None:
     prctl.SeccompFilter(program).install()
 
 
-TRIALS: Final[dict[str, Callable[[], None]]] = {
+PROBES: Final[dict[str, Callable[[], None]]] = {
     "namespaces": namespaces,
     "user-namespace": user_namespace,
     "cgroups": cgroups,
@@ -98,7 +98,7 @@ TRIALS: Final[dict[str, Callable[[], None]]] = {
 
 
 def _enter(procs: tuple[int, ...]) -> None:
-    """Enter cgroups and say how long the first took, which waits for the kernel's lock."""
+    """Enter cgroups and print how long the first took: it may wait for an RCU grace period."""
     started = time.monotonic_ns()
     os.write(procs[0], b"0")
     print(f"entered in {(time.monotonic_ns() - started) // 1000} us", flush=True)
@@ -111,10 +111,10 @@ def _new_root(*, privileged: bool) -> None:
         syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWCGROUP
     )
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    root = "/tmp"  # noqa: S108 - any directory will do: what is mounted there is seen by nobody else
-    rootfs.build(root, rootfs.View(mountpoints=("/trial",)), privileged=privileged)
-    rootfs.furnish(root)
-    mount_tmpfs(f"{root}/trial", MIB, mode=0o755)
+    root = "/tmp"  # noqa: S108 - any directory serves: only this mount namespace sees the mount
+    rootfs.build(root, rootfs.RootLayout(mountpoints=("/probe",)), privileged=privileged)
+    rootfs.mount_own(root)
+    mount_tmpfs(f"{root}/probe", MIB, mode=0o755)
     syscalls.pivot_root(root)
 
 
@@ -136,8 +136,9 @@ def _await(pid: int) -> None:
 
 
 def main() -> int:
+    """Run the probe that the first argument names."""
     try:
-        TRIALS[sys.argv[1]]()
+        PROBES[sys.argv[1]]()
     except (OSError, GalaxyError) as error:
         print(error)
         return 1

@@ -1,4 +1,4 @@
-"""What this host lets us enforce, found by trying it, and what would enable the rest."""
+"""What this host can enforce, found by trying it, and what would enable the rest."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from galaxy.container.launcher.plan import FULL, PROCESS, USERNS
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 
-_TRIAL_TIMEOUT_S: Final = 20.0
+_PROBE_TIMEOUT_S: Final = 20.0
 _ENTER_MS_MAX: Final = 3.0
 _KERNEL_MIN: Final = (5, 12)
-"""mount_setattr(2); everything else we need is older."""
+"""For mount_setattr(2); every other call that containers need is older."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One thing that was looked at; ``remedy`` says what would make it ``ok``, empty if nothing would."""
+    """The result of one check; ``remedy`` says what would make it ``ok``, empty if nothing would."""
 
     name: str
     ok: bool
@@ -44,7 +44,7 @@ class HostAbilities(Struct, frozen=True, kw_only=True):
 
 
 def probe() -> HostAbilities:
-    """Try everything that containers need, in processes of their own; takes well under a second."""
+    """Try everything that containers need, in processes of their own; takes under a second."""
     root = os.geteuid() == 0
     hierarchies = detect()
     kernel = _kernel()
@@ -100,7 +100,7 @@ def _kernel() -> Finding:
 
 
 def _cgroups(hierarchies: Hierarchies, *, root: bool) -> tuple[Finding, tuple[Finding, ...]]:
-    """Look at cgroups, and where they work at how long it takes to enter one."""
+    """Check cgroups and, if they work, how long a process takes to enter one."""
     name, version = "cgroups", hierarchies.version
     if not version:
         missing = sorted(NEEDED - hierarchies.v1.keys() - hierarchies.v2_controllers)
@@ -108,21 +108,21 @@ def _cgroups(hierarchies: Hierarchies, *, root: bool) -> tuple[Finding, tuple[Fi
         return Finding(name=name, ok=False, detail=f"no controllers {', '.join(missing)}", remedy=remedy), ()
     if not root:
         remedy = "run the agent as root: cpu, memory and pids are limited then"
-        return Finding(name=name, ok=False, detail=f"{version}, not ours to write", remedy=remedy), ()
-    ok, words = _try("cgroups")
+        return Finding(name=name, ok=False, detail=f"{version}, not writable", remedy=remedy), ()
+    ok, output = _try("cgroups")
     if not ok:
         remedy = "give the agent a writable cgroup hierarchy (in a container: --privileged --cgroupns=host)"
-        return Finding(name=name, ok=False, detail=f"{version}: {words}", remedy=remedy), ()
+        return Finding(name=name, ok=False, detail=f"{version}: {output}", remedy=remedy), ()
     beside = " and the v2 tree for kill" if version == "v1" and hierarchies.v2 else ""
-    guard = re.search(r"^devices: (.*)", words, re.MULTILINE)
+    guard = re.search(r"^devices: (.*)", output, re.MULTILINE)
     why = guard[1] if guard else "unknown"
     devices = "" if why == "guarded" else f"; devices are guarded by a private /dev only: {why}"
-    return Finding(name=name, ok=True, detail=f"{version}{beside}{devices}"), _latency(hierarchies, words)
+    return Finding(name=name, ok=True, detail=f"{version}{beside}{devices}"), _latency(hierarchies, output)
 
 
-def _latency(hierarchies: Hierarchies, words: str) -> tuple[Finding, ...]:
-    """Judge the time to enter a cgroup: most kernels let it wait for an RCU grace period (cgroup-v2.rst)."""
-    found = re.search(r"entered in (\d+) us", words)
+def _latency(hierarchies: Hierarchies, output: str) -> tuple[Finding, ...]:
+    """Check the time to enter a cgroup, which may include an RCU grace period (cgroup-v2.rst)."""
+    found = re.search(r"entered in (\d+) us", output)
     if found is None:
         return ()
     took_ms = int(found[1]) / 1000
@@ -149,21 +149,21 @@ def _namespaces(*, root: bool) -> Finding:
             detail="need root",
             remedy="run the agent as root, or see user-namespace",
         )
-    ok, words = _try("namespaces")
+    ok, output = _try("namespaces")
     return Finding(
         name="namespaces",
         ok=ok,
-        detail="mount, pid, uts, ipc, cgroup; a root of its own" if ok else words,
+        detail="mount, pid, uts, ipc, cgroup; a root of its own" if ok else output,
         remedy="" if ok else "the agent needs CAP_SYS_ADMIN and CAP_MKNOD (in a container: --privileged)",
     )
 
 
 def _user_namespace() -> Finding:
-    ok, words = _try("user-namespace")
+    ok, output = _try("user-namespace")
     return Finding(
         name="user-namespace",
         ok=ok,
-        detail="works without root" if ok else words,
+        detail="works without root" if ok else output,
         remedy=""
         if ok
         else "sysctl user.max_user_namespaces=10000 (Debian: kernel.unprivileged_userns_clone=1; "
@@ -172,11 +172,11 @@ def _user_namespace() -> Finding:
 
 
 def _own_users() -> Finding:
-    """Look at the uids that containers get by default, and whether somebody else has some of them."""
-    low, high = uid_ranges.RANGE
-    others = uid_ranges.strangers(uid_ranges.RANGE)
+    """Check that no account of this host uses the uids that containers get by default."""
+    low, high = uid_ranges.UIDS_DEFAULT
+    others = uid_ranges.conflicting_users(uid_ranges.UIDS_DEFAULT)
     try:
-        claims = [f"{one.low}-{one.high} for {one.owner}" for one in uid_ranges.claimed()]
+        claims = [f"{one.low}-{one.high} for {one.owner}" for one in uid_ranges.list_claims()]
     except HostError as error:
         claims = [error.message]
     return Finding(
@@ -184,8 +184,8 @@ def _own_users() -> Finding:
         ok=not others,
         detail="; ".join([f"{low}-{high}, one for each container", *claims])
         if not others
-        else f"{low}-{high} belong to others too: {', '.join(others)}",
-        remedy="" if not others else "galaxy agent --uids LOW-HIGH, a range that nobody else uses",
+        else f"{low}-{high} are also used by others: {', '.join(others)}",
+        remedy="" if not others else "galaxy agent --uids LOW-HIGH, a range that nothing else uses",
     )
 
 
@@ -197,24 +197,26 @@ def _loop(*, root: bool) -> Finding:
             detail="plain directories: sizes of disk volumes are not enforced",
             remedy="run the agent as root",
         )
-    ok, words = _try("loop-volume")
+    ok, output = _try("loop-volume")
     remedy = (
-        "apt-get install e2fsprogs" if "mkfs" in words else "modprobe loop; the agent needs /dev/loop-control"
+        "apt-get install e2fsprogs"
+        if "mkfs" in output
+        else "modprobe loop; the agent needs /dev/loop-control"
     )
     return Finding(
         name="disk-volumes",
         ok=ok,
-        detail="one ext4 loop file a volume, reserved at birth" if ok else words,
+        detail="one ext4 loop file for each volume, its space reserved at creation" if ok else output,
         remedy="" if ok else remedy,
     )
 
 
 def _seccomp() -> Finding:
-    ok, words = _try("seccomp")
+    ok, output = _try("seccomp")
     return Finding(
         name="seccomp",
         ok=ok,
-        detail=f"{platform.machine()} filter" if ok else words,
+        detail=f"{platform.machine()} filter" if ok else output,
         remedy="" if ok else "a kernel with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
     )
 
@@ -242,20 +244,20 @@ def _io(hierarchies: Hierarchies, *, usable: bool) -> Finding:
 
 
 def _try(name: str) -> tuple[bool, str]:
-    """Run one trial; return whether it worked, and what it said."""
+    """Run one probe; return whether it worked, and its output."""
     command = [sys.executable, "-m", "galaxy.container.host_probes", name]
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_TRIAL_TIMEOUT_S,
+            timeout=_PROBE_TIMEOUT_S,
             check=False,
             env={key: os.environ[key] for key in ("PATH", "PYTHONPATH", "VIRTUAL_ENV") if key in os.environ},
         )
     except subprocess.TimeoutExpired:
-        return False, f"no answer in {_TRIAL_TIMEOUT_S:.0f} s"
+        return False, f"no answer in {_PROBE_TIMEOUT_S:.0f} s"
     if done.returncode == 0:
         return True, done.stdout.decode(errors="replace").strip()
-    words = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()
-    return False, words[-1] if words else f"ended with {done.returncode}"
+    output = (done.stdout or done.stderr).decode(errors="replace").strip().splitlines()
+    return False, output[-1] if output else f"ended with {done.returncode}"

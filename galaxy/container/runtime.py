@@ -1,17 +1,13 @@
-"""What an agent uses: ask for containers and for their end, hear what became of it, measure.
+"""What an agent uses: request containers and their destruction, receive events about them, measure them.
 
-Nothing here waits for a container: requests are packets to the launcher, outcomes come as events.
-The launcher is started when there is none, outlives the agent, and is found again by its socket.
+No call waits for a container: requests are packets to the launcher, outcomes arrive as events. The
+launcher is started when none runs, outlives the agent, and is found again by its socket.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -21,12 +17,13 @@ import msgspec
 
 import galaxy
 from galaxy.container.cgroup.tree import CgroupTree, Usage
-from galaxy.container.fs.volumes import plain_used_bytes
+from galaxy.container.fs.volumes import plain_path, plain_used_bytes
 from galaxy.container.kernel import processes
-from galaxy.container.launcher.create import PLAN_NAME, SOCKET_NAME
-from galaxy.container.launcher.plan import FULL, LaunchPlan, container_key
+from galaxy.container.launcher.client import LauncherClient
+from galaxy.container.launcher.entry import PLAN_NAME, SOCKET_NAME
+from galaxy.container.launcher.plan import FULL, LaunchPlan
 from galaxy.container.launcher.protocol import (
-    PACKET_BYTES_MAX,
+    ContainerRef,
     Destroy,
     Destroyed,
     Ended,
@@ -35,38 +32,33 @@ from galaxy.container.launcher.protocol import (
     Launched,
     LauncherLost,
     LaunchFailed,
-    Life,
     Present,
-    Renew,
     Settled,
     Stop,
     StopRefused,
-    ToLauncher,
 )
+from galaxy.container.record_file import load_record
 from galaxy.errors import BadMessage, Conflict, HostError, Unreachable
-from galaxy.model.base import Struct, check_wire, decode, encode
+from galaxy.ids import container_key
+from galaxy.model.base import Struct, check_wire
 from galaxy.model.jobspec.spec import Medium
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
-_LOG_BYTES_MAX: Final = 1 << 20
-_SOCKET_BUFFER: Final = 4 << 20
 _PLAIN_ENTRIES_MAX: Final = 20_000
-_ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
-"""All that the launcher, and so every AppWorker, inherits: no credential is in it."""
 
-Event = Launched | LaunchFailed | Ended | Destroyed | LauncherLost
+RuntimeEvent = Launched | LaunchFailed | Ended | Destroyed | LauncherLost
 
 
-class Living(Life, frozen=True, kw_only=True):
-    """A container that is there; ``start_ticks`` is field 22 of its PID 1's stat file."""
+class InitProcess(ContainerRef, frozen=True, kw_only=True):
+    """The PID 1 of a running container; ``start_ticks`` is field 22 of its stat file."""
 
     pid: int
     start_ticks: int
 
 
 class ContainerUsage(Struct, frozen=True, kw_only=True):
-    """What one container has used: CPU since its birth, the rest now. Nanoseconds, bytes, counts."""
+    """What one container uses: CPU time and OOM kills since its creation, the rest now."""
 
     cpu_ns: int = 0
     memory_bytes: int = 0
@@ -76,7 +68,7 @@ class ContainerUsage(Struct, frozen=True, kw_only=True):
 
 
 class Runtime:
-    """The containers of one agent, by way of its launcher; to be used from one thread."""
+    """The containers of one agent; for use from one thread."""
 
     def __init__(
         self,
@@ -89,74 +81,58 @@ class Runtime:
         self._state = Path(state_dir).resolve()
         self._cgroup_root = cgroup_root
         self._mode = mode
-        self._entry = entry
-        self._poll = select.epoll()
-        self._socket: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._outbox: deque[bytes] = deque()
-        self._events: deque[Event] = deque()
-        self._living: dict[str, Living] = {}
+        self._client = LauncherClient(self._state, cgroup_root=cgroup_root, mode=mode, entry=entry)
+        self._events: deque[RuntimeEvent] = deque()
+        self._running: dict[str, InitProcess] = {}
         self._launches: dict[str, Launch] = {}
+        """Launches without an outcome yet; sent again to every launcher that is connected to."""
         self._destroys: dict[str, Destroy] = {}
+        """Destructions without an outcome yet; likewise."""
         self._plans: dict[str, LaunchPlan] = {}
         self._cgroups: CgroupTree | None = None
         self._settled: Settled | None = None
-        self._stopping = False
+        self._is_stopping = False
         self._refused: StopRefused | None = None
 
     def start(self) -> None:
-        """Find the living launcher of this state directory or start one, and learn what is there.
+        """Connect to the launcher of this state directory or start one, and learn its containers.
 
         Raises:
-            HostError: the launcher ends at once; its log says why.
+            HostError: the launcher exits at once (its log says why), or its messages cannot be read.
             Unreachable: it does not answer in time.
         """
         for name in ("c", "logs", "garbage"):
             (self._state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._mode == FULL:
             self._cgroups = CgroupTree.of_host(self._cgroup_root)
-        until = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         self._connect()
-        found = self._meet(until)
-        if found.release not in ("", galaxy.__version__):
-            ours = Renew(python=sys.executable, arguments=self._arguments(), environment=_environment())
-            self._send(ours)
-            while self._socket is not None:
-                self._wait(until, "become ours")
-                self._pump(restart=False)
-            self._events.clear()  # All of it is said again.
-            self._living.clear()
+        settled = self._await_snapshot(deadline)
+        if settled.release not in ("", galaxy.__version__):
+            self._client.send(self._client.renewal())
+            while self._client.is_connected():
+                self._wait(deadline, "changed its release")
+                self._receive(restart=False)
+            self._events.clear()  # The next snapshot has everything.
+            self._running.clear()
             self._connect()
-            found = self._meet(until)
+            settled = self._await_snapshot(deadline)
         try:
-            check_wire(found.wire)
+            check_wire(settled.wire)
         except BadMessage as error:
-            release = found.release or "unknown"
+            release = settled.release or "unknown"
             raise HostError(
-                f"cannot use the launcher of {self._state}: pid {found.pid}, release {release}",
+                f"cannot use the launcher of {self._state}: pid {settled.pid}, release {release}",
                 details=(error.message, "its containers run on"),
                 hint=error.hint,
             ) from error
 
-    def _meet(self, until: float) -> Settled:
-        """Wait for all that the launcher has to say on connecting."""
-        while self._settled is None:
-            self._wait(until, "started")
-            self._pump(restart=False)
-            if self._socket is None:
-                raise HostError(
-                    "cannot start the launcher: it ended at once",
-                    details=self._last_words(),
-                    hint="galaxy doctor",
-                )
-        return self._settled
-
     def fileno(self) -> int:
         """Return a descriptor that is readable when ``events`` has something to do."""
-        return self._poll.fileno()
+        return self._client.fileno()
 
     def launch(self, plan: LaunchPlan) -> None:
-        """Ask for a container; its ``Launched`` or ``LaunchFailed`` comes as an event."""
+        """Request a container; ``Launched`` or ``LaunchFailed`` follows as an event."""
         plan = msgspec.structs.replace(
             plan,
             directory=plan.directory or str(self._state / "c" / plan.key),
@@ -167,188 +143,113 @@ class Runtime:
         request = Launch(plan=plan)
         self._launches[plan.key] = request
         self._plans[plan.key] = plan
-        self._send(request)
+        self._client.send(request)
 
     def destroy(self, container: str, incarnation: int) -> None:
-        """Ask for a container's end; its ``Destroyed`` comes when nothing of it is left."""
+        """Request a container's destruction; ``Destroyed`` follows when nothing of it is left."""
         request = Destroy(container=container, incarnation=incarnation)
         self._launches.pop(request.key, None)
         self._destroys[request.key] = request
-        self._send(request)
+        self._client.send(request)
 
-    def events(self) -> list[Event]:
-        """Return what has happened since the last call; never waits."""
-        self._pump(restart=True)
+    def events(self) -> list[RuntimeEvent]:
+        """Return what has happened since the last call, without waiting."""
+        self._receive(restart=True)
         events = list(self._events)
         self._events.clear()
         return events
 
-    def living(self) -> list[Living]:
-        """Return what is really there, in order of birth."""
-        return [one for one in self._living.values() if processes.start_ticks(one.pid) == one.start_ticks]
+    def running(self) -> list[InitProcess]:
+        """Return the PID 1s that run now, the oldest first."""
+        return [
+            each for each in self._running.values() if processes.start_ticks(each.pid) == each.start_ticks
+        ]
 
     def socket_path(self, container: str, incarnation: int) -> Path:
-        """Return where the AppWorker of a container listens; it may be longer than a socket's name can be."""
-        return self._state / "c" / container_key(container, incarnation) / SOCKET_NAME
+        """Return the path of an AppWorker's socket; it may be longer than an address of a socket can be."""
+        return self._directory(container_key(container, incarnation)) / SOCKET_NAME
 
     def log_path(self, container: str, incarnation: int) -> Path:
-        """Return where a container's logs are; they outlive it."""
+        """Return the directory of a container's logs, which outlives it."""
         return self._state / "logs" / container_key(container, incarnation)
 
     def usage(self, container: str, incarnation: int) -> ContainerUsage:
-        """Measure one container now; zeros for what this mode cannot measure, or when it is gone."""
+        """Measure one container now; what this mode cannot measure is 0, and all if it is gone."""
         key = container_key(container, incarnation)
-        found = Usage()
+        usage = Usage()
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
-                found = self._cgroups.usage(key)
+                usage = self._cgroups.usage(key)
         return ContainerUsage(
-            cpu_ns=found.cpu_ns,
-            memory_bytes=found.memory_bytes,
-            pids=found.pids,
-            oom_kills=found.oom_kills,
+            cpu_ns=usage.cpu_ns,
+            memory_bytes=usage.memory_bytes,
+            pids=usage.pids,
+            oom_kills=usage.oom_kills,
             disk_bytes=self._disk_bytes(key),
         )
 
     def stop_launcher(self) -> None:
-        """End the launcher, once its containers are gone and its garbage is deleted.
+        """Stop the launcher, which has no containers, once its garbage is deleted.
 
         Raises:
-            Conflict: containers are left.
-            Unreachable: it does not end in time.
+            Conflict: there are containers.
+            Unreachable: it does not exit in time.
         """
-        if not self._is_connected():
+        if not self._client.is_connected():
             return
-        self._stopping, self._refused = True, None
-        self._send(Stop())
-        until = time.monotonic() + STOP_TIMEOUT_S
+        self._is_stopping, self._refused = True, None
+        self._client.send(Stop())
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         try:
-            while self._is_connected():
-                self._wait(until, "stopped")
-                self._pump(restart=False)
+            while self._client.is_connected():
+                self._wait(deadline, "stopped")
+                self._receive(restart=False)
                 self._raise_if_refused()
         finally:
-            self._stopping = False
-        if self._process is not None:
-            self._process.wait(timeout=STOP_TIMEOUT_S)
-            self._process = None
+            self._is_stopping = False
+        self._client.await_exit()
 
     def close(self) -> None:
-        """Let go of the launcher; it and its containers live on."""
-        self._disconnect()
-        self._poll.close()
+        """Disconnect from the launcher; it and its containers keep running."""
+        self._client.close()
 
-    # ---- the connection
-
-    def _is_connected(self) -> bool:
-        return self._socket is not None
+    # ---- messages
 
     def _connect(self) -> None:
-        path = self._state / "launcher.sock"
         self._settled = None
-        place = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            short = f"/proc/self/fd/{place}/{path.name}"
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            try:
-                sock.connect(short)
-            except (FileNotFoundError, ConnectionRefusedError):
-                self._spawn(path, short)
-                sock.connect(short)
-        finally:
-            os.close(place)
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-        self._socket = sock
-        self._poll.register(sock, select.EPOLLIN)
+        self._client.connect()
         for launch in self._launches.values():
-            self._send(launch)
+            self._client.send(launch)
         for destroy in self._destroys.values():
-            self._send(destroy)
+            self._client.send(destroy)
 
-    def _spawn(self, path: Path, short: str) -> None:
-        """Bind the socket here and hand it over: whoever connects waits in its queue until it is served."""
-        path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            old = os.umask(0o177)
-            try:
-                listener.bind(short)
-            finally:
-                os.umask(old)
-            listener.listen(4)
-            log = self._state / "launcher.log"
-            with contextlib.suppress(FileNotFoundError):
-                if log.stat().st_size > _LOG_BYTES_MAX:
-                    log.rename(self._state / "launcher.log.1")
-            if self._process is not None:
-                self._process.wait(timeout=STOP_TIMEOUT_S)  # The one that was lost.
-            with open(log, "ab") as words:
-                self._process = subprocess.Popen(
-                    [sys.executable, *self._arguments(), "--listen", str(listener.fileno())],
-                    stdin=subprocess.DEVNULL, stdout=words, stderr=words, pass_fds=(listener.fileno(),),
-                    start_new_session=True, cwd="/",
-                    env=_environment(),
-                )  # fmt: skip
+    def _await_snapshot(self, deadline: float) -> Settled:
+        while self._settled is None:
+            self._wait(deadline, "started")
+            self._receive(restart=False)
+            if not self._client.is_connected():
+                raise HostError(
+                    "cannot start the launcher: it ended at once",
+                    details=self._client.log_tail(),
+                    hint="galaxy doctor",
+                )
+        return self._settled
 
-    def _arguments(self) -> tuple[str, ...]:
-        return (
-            "-m", "galaxy.container.launcher.server", "--state", str(self._state),
-            "--cgroup-root", self._cgroup_root, "--mode", self._mode, "--entry", self._entry,
-        )  # fmt: skip
-
-    def _disconnect(self) -> None:
-        if self._socket is not None:
-            self._poll.unregister(self._socket)
-            self._socket.close()
-            self._socket = None
-        self._outbox.clear()
-
-    def _send(self, message: ToLauncher) -> None:
-        if self._socket is None:
-            return  # It is said again on connecting.
-        self._outbox.append(encode(message))
-        self._flush()
-
-    def _flush(self) -> None:
-        if self._socket is None:
-            return
-        try:
-            while self._outbox:
-                self._socket.send(self._outbox[0])
-                self._outbox.popleft()
-        except BlockingIOError:
-            self._poll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
-            return
-        except OSError:
-            return  # Its end is seen on reading, after what it still had to say.
-        self._poll.modify(self._socket, select.EPOLLIN)
-
-    def _pump(self, *, restart: bool) -> None:
-        self._flush()
-        while self._socket is not None:
-            try:
-                packet = self._socket.recv(PACKET_BYTES_MAX)
-            except BlockingIOError:
+    def _receive(self, *, restart: bool) -> None:
+        """Apply the messages that have arrived; with ``restart`` a lost launcher is replaced."""
+        while self._client.is_connected():
+            for message in self._client.receive():
+                self._apply(message)
+            if self._client.is_connected() or self._is_stopping or not restart:
                 return
-            except OSError:
-                packet = b""
-            if packet:
-                self._hear(packet)
-                continue
-            self._disconnect()
-            if restart and not self._stopping:
-                self._events.append(LauncherLost())
-                self._connect()
+            self._events.append(LauncherLost())
+            self._connect()
 
-    def _hear(self, packet: bytes) -> None:
-        try:
-            message: FromLauncher = decode(packet, FromLauncher)  # type: ignore[arg-type]
-        except BadMessage:
-            return  # Of another version's launcher: what matters is said again in what we know.
+    def _apply(self, message: FromLauncher) -> None:
         if isinstance(message, Present):
-            self._lives(message)
+            self._add_running(message)
         elif isinstance(message, Launched):
-            self._lives(message)
+            self._add_running(message)
             if self._launches.pop(message.key, None) is not None:
                 self._events.append(message)
         elif isinstance(message, LaunchFailed):
@@ -356,11 +257,11 @@ class Runtime:
             self._plans.pop(message.key, None)
             self._events.append(message)
         elif isinstance(message, Ended):
-            self._living.pop(message.key, None)
+            self._running.pop(message.key, None)
             self._launches.pop(message.key, None)
             self._events.append(message)
         elif isinstance(message, Destroyed):
-            self._living.pop(message.key, None)
+            self._running.pop(message.key, None)
             self._plans.pop(message.key, None)
             self._destroys.pop(message.key, None)
             self._events.append(message)
@@ -369,17 +270,16 @@ class Runtime:
         elif isinstance(message, StopRefused):
             self._refused = message
 
-    def _lives(self, found: Present | Launched) -> None:
-        self._living[found.key] = Living(
-            container=found.container,
-            incarnation=found.incarnation,
-            pid=found.pid,
-            start_ticks=found.start_ticks,
+    def _add_running(self, message: Present | Launched) -> None:
+        self._running[message.key] = InitProcess(
+            container=message.container,
+            incarnation=message.incarnation,
+            pid=message.pid,
+            start_ticks=message.start_ticks,
         )
 
-    def _wait(self, until: float, what: str) -> None:
-        left = until - time.monotonic()
-        if left <= 0 or not self._poll.poll(left):
+    def _wait(self, deadline: float, what: str) -> None:
+        if not self._client.wait(deadline - time.monotonic()):
             raise Unreachable(f"cannot be sure that the launcher has {what}: it does not answer")
 
     def _raise_if_refused(self) -> None:
@@ -389,37 +289,33 @@ class Runtime:
                 hint="destroy them first",
             )
 
-    def _last_words(self) -> list[str]:
-        with contextlib.suppress(OSError):
-            return (self._state / "launcher.log").read_text(errors="replace").splitlines()[-3:]
-        return []
-
     # ---- measuring
 
     def _disk_bytes(self, key: str) -> int:
-        """Add up what disk volumes hold: by their file systems, or by looking where they are plain."""
-        living = self._living.get(key)
-        directory = self._state / "c" / key
+        """Add up the contents of a container's disk volumes.
+
+        The file system of an enforced volume tells; the files of a plain directory are counted.
+        """
+        init = self._running.get(key)
         total = 0
         for index, (path, medium) in enumerate(self._volumes(key)):
-            plain = directory / f"v{index}"
-            if plain.is_dir():
-                total += plain_used_bytes(str(plain), _PLAIN_ENTRIES_MAX)
-            elif living is not None and medium is not Medium.TMPFS:
+            plain = plain_path(str(self._directory(key)), index)
+            if os.path.isdir(plain):
+                total += plain_used_bytes(plain, _PLAIN_ENTRIES_MAX)
+            elif init is not None and medium is not Medium.TMPFS:
                 with contextlib.suppress(OSError):
-                    stat = os.statvfs(f"/proc/{living.pid}/root{path}")
+                    stat = os.statvfs(f"/proc/{init.pid}/root{path}")
                     total += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
         return total
 
     def _volumes(self, key: str) -> list[tuple[str, Medium]]:
         plan = self._plans.get(key)
         if plan is None:
-            plan = processes.recall(str(self._state / "c" / key / PLAN_NAME), LaunchPlan)
+            plan = load_record(str(self._directory(key) / PLAN_NAME), LaunchPlan)
             if plan is None:
                 return []
             self._plans[key] = plan
         return [(volume.path, volume.medium) for volume in plan.volumes]
 
-
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    def _directory(self, key: str) -> Path:
+        return self._state / "c" / key

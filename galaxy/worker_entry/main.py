@@ -16,11 +16,11 @@ from typing import Final, NoReturn
 from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import WorkerConfig
 from galaxy.worker_entry.app_worker import AppWorker
-from galaxy.worker_entry.prefork import perform
+from galaxy.worker_entry.prefork import run_prefork
 from galaxy.worker_entry.spawn import IGNORED
 from galaxy.worker_entry.warmup import warm_up
 
-__all__ = ["perform", "run", "warm_up"]
+__all__ = ["run", "run_prefork", "warm_up"]
 
 _FAULT_PAUSE_S: Final = 0.05
 

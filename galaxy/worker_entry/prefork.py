@@ -32,8 +32,8 @@ class PreforkedProgram:
     """AppWorker's side of it; good for one program."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self._pid = config.understudy_pid
-        self._sock = socket.socket(fileno=config.understudy_fd)
+        self._pid = config.prefork_pid
+        self._sock = socket.socket(fileno=config.prefork_fd)
         try:
             self._sock.send(encode(config), socket.MSG_NOSIGNAL)
         except OSError:
@@ -57,7 +57,7 @@ class PreforkedProgram:
         return pid
 
 
-def perform(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
+def run_prefork(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
     """Be the child: ``follow`` PID 1, hear the config, get ready, hear what to run, and become it."""
     decode(encode(REHEARSED), WorkerConfig)
     decode(encode(Part(argv=("true",), env={"PATH": "/"})), Part)

@@ -45,7 +45,7 @@ class Programs:
         self._container = config.container
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
         self._spawner = spawner
-        self._understudy = PreforkedProgram(config) if config.understudy_pid else None
+        self._prefork = PreforkedProgram(config) if config.prefork_pid else None
         self._logs = logs
         self._spared = spared
         self._watch = watch
@@ -102,9 +102,9 @@ class Programs:
 
     def _become(self, argv: list[str], env: dict[str, str], cgroup: TaskCgroup, logs: TaskLogs) -> int:
         """Start a program: by the child that waits for the first one, else by a fork."""
-        understudy, self._understudy = self._understudy, None
-        if understudy is not None:
-            pid = understudy.start(argv, env, cgroup, (self._spawner.devnull, logs.stdout, logs.stderr))
+        prefork, self._prefork = self._prefork, None
+        if prefork is not None:
+            pid = prefork.start(argv, env, cgroup, (self._spawner.devnull, logs.stdout, logs.stderr))
             if pid:
                 return pid
         return self._spawner.program(argv, env, cgroup, stdout=logs.stdout, stderr=logs.stderr)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from galaxy.container.launcher.plan import PROCESS, LaunchPlan, check_plan, split_key
+from galaxy.container.launcher.plan import PROCESS, LaunchPlan, check_plan
 from galaxy.container.launcher.protocol import Destroyed, Launched, LauncherLost, LaunchFailed
 from galaxy.container.runtime import Runtime
 from galaxy.errors import UsageError
+from galaxy.ids import parse_container_key
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from tests.property.effort import examples
@@ -67,7 +68,7 @@ def test_plan_that_is_not_refused_has_names_and_numbers_that_a_kernel_takes(draw
     for name in (drawn.key, *(task.name for task in drawn.demand.tasks)):
         assert 0 < len(name.encode()) <= 255
         assert "/" not in name and "\0" not in name and name not in (".", "..")
-    assert split_key(drawn.key) == (drawn.container, drawn.incarnation)
+    assert parse_container_key(drawn.key) == (drawn.container, drawn.incarnation)
     for volume in drawn.volumes:
         assert len(volume.path) < 4096 and "\0" not in volume.path and ".." not in volume.path.split("/")
         assert 0 < volume.size_bytes <= 2**53

@@ -25,7 +25,7 @@ from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.kernel import uid_ranges
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
-from galaxy.container.runtime import Event, Runtime
+from galaxy.container.runtime import Runtime, RuntimeEvent
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
@@ -86,8 +86,8 @@ class World:
         self.cgroup_root = f"galaxy-hostile-{uuid.uuid4().hex[:8]}"
         self.runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")
         self.containers: list[Contained] = []
-        self.seen: list[Event] = []
-        self._uids = iter(range(*uid_ranges.claim(self.state, uid_ranges.RANGE, 1)))
+        self.seen: list[RuntimeEvent] = []
+        self._uids = iter(range(*uid_ranges.claim_uids(self.state, uid_ranges.UIDS_DEFAULT, 1)))
         self.runtime.start()
 
     def container(self, name: str, **how: Any) -> Contained:
@@ -101,7 +101,7 @@ class World:
         made.launch()
         return made
 
-    def event(self, key: str, *kinds: type, timeout_s: float = WAIT_S) -> Event:
+    def event(self, key: str, *kinds: type, timeout_s: float = WAIT_S) -> RuntimeEvent:
         """Wait for an event of one of ``kinds`` about the container ``key``."""
         end_s = time.monotonic() + timeout_s
         while True:
@@ -134,7 +134,7 @@ class World:
                 tree.remove(key)
             tree.remove_root()
             shutil.rmtree(self.state, ignore_errors=True)
-            uid_ranges.sweep()
+            uid_ranges.drop_unused_claims()
 
     def _launchers(self) -> Iterator[int]:
         for process in Path("/proc").glob("[0-9]*"):
@@ -256,7 +256,7 @@ class Contained:
     @property
     def alive(self) -> bool:
         """Say whether PID 1 is the one that was launched."""
-        return any(one.pid == self.pid for one in self.world.runtime.living())
+        return any(one.pid == self.pid for one in self.world.runtime.running())
 
     # ---- talking to AppWorker
 

@@ -51,7 +51,7 @@ def newer(folder: Path) -> Path:
     _edit(root / "galaxy/driver/leadership.py", "range(2, 3)", "range(2, 4)")
     _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
           f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
-    _edit(root / "galaxy/container/runtime.py", "        self._socket = sock\n",
+    _edit(root / "galaxy/container/launcher/client.py", "        self._socket = sock\n",
           f"        self._socket = sock\n        sock.send({NOVEL_PACKET})\n")  # fmt: skip
     return root
 

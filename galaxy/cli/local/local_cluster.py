@@ -36,7 +36,7 @@ from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor, not_re
 from galaxy.client.cluster_file import ClusterFile, ProcessRef, remove_cluster, write_cluster
 from galaxy.client.login_urls import login_url
 from galaxy.container.host_support import probe
-from galaxy.container.kernel.uid_ranges import RANGE
+from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
 from galaxy.errors import HostError, Unreachable
 from galaxy.ids import HOST
 from galaxy.model.api.signing import split_token, stored_key
@@ -64,7 +64,7 @@ class UpOptions(Struct, frozen=True, kw_only=True):
     web: bool = True
     web_port: int = 0
     redis_port: int = 0
-    uids: tuple[int, int] = RANGE
+    uids: tuple[int, int] = UIDS_DEFAULT
     run_user: str = ""
     timeout_s: float = TIMEOUT_S
     """For the server to answer, and then for all parts to be ready."""

@@ -17,7 +17,7 @@ from galaxy.cli.local.supervisor import PartChanged
 from galaxy.client.cluster_file import ClusterFile, read_cluster, remove_cluster
 from galaxy.container.kernel import uid_ranges
 from galaxy.container.launcher.protocol import Destroyed, LauncherLost
-from galaxy.container.runtime import Living, Runtime
+from galaxy.container.runtime import InitProcess, Runtime
 from galaxy.errors import GalaxyError
 
 PROGRAMS_GRACE_S: Final = 3.0
@@ -45,7 +45,7 @@ def stop_agents(
                 _end_launcher(state, root, mode)
     left = leftovers.remove(layout.root, cgroup_roots)
     with contextlib.suppress(OSError, GalaxyError):
-        uid_ranges.sweep()
+        uid_ranges.drop_unused_claims()
     report(PartChanged(part="containers", state="gone"))
     return left
 
@@ -134,7 +134,7 @@ def _end_launcher(state: Path, cgroup_root: str, mode: str) -> None:
     runtime = Runtime(state, cgroup_root=cgroup_root, mode=mode)
     runtime.start()
     try:
-        living = runtime.living()
+        living = runtime.running()
         leftovers.kill([one.pid for one in living], signal.SIGTERM)
         leftovers.await_end([one.pid for one in living], PROGRAMS_GRACE_S)
         _destroy(runtime, living)
@@ -143,7 +143,7 @@ def _end_launcher(state: Path, cgroup_root: str, mode: str) -> None:
         runtime.close()
 
 
-def _destroy(runtime: Runtime, living: Sequence[Living]) -> None:
+def _destroy(runtime: Runtime, living: Sequence[InitProcess]) -> None:
     waiting = {(one.container, one.incarnation) for one in living}
     for container, incarnation in waiting:
         runtime.destroy(container, incarnation)

@@ -15,7 +15,7 @@ from galaxy.cli.options import UidRange
 from galaxy.cli.process.leaders import process_options
 from galaxy.client.cluster_file import default_dir
 from galaxy.client.login_urls import join_url
-from galaxy.container.kernel.uid_ranges import RANGE
+from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
 from galaxy.errors import UsageError
 from galaxy.ids import HOST
 
@@ -68,7 +68,7 @@ class PortRangeParam(click.ParamType[tuple[int, int]]):
 @click.option(
     "--uids",
     type=UidRange(),
-    default=f"{RANGE[0]}-{RANGE[1]}",
+    default=f"{UIDS_DEFAULT[0]}-{UIDS_DEFAULT[1]}",
     show_default=True,
     help="Kernel users for containers, one each.",
 )

@@ -1,1 +1,1 @@
-"""Control groups: version 1 and 2 behind one interface, one controller a file."""
+"""Control groups: v1 and v2 behind one interface, one controller in each file."""

@@ -1,4 +1,4 @@
-"""Loads one kind of eBPF program, the one that says which devices a v2 cgroup may open (bpf(2))."""
+"""Build and attach the eBPF program that decides which devices a v2 cgroup may open (bpf(2))."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ _ATTACH_CGROUP_DEVICE: Final = 6
 _BLOCK: Final = 1
 _MKNOD: Final = 1 << 16
 _ACCESS, _MAJOR, _MINOR = 0, 4, 8
-"""Where ``struct bpf_cgroup_dev_ctx`` has its words; the first is rights above, kind of device below."""
+"""Offsets in ``struct bpf_cgroup_dev_ctx``; the first word has the access above the type of device."""
 
 
 def device_program(allowed: tuple[tuple[int, int | None], ...]) -> bytes:
-    """Return a program that lets character devices (major, minor or any) be read and written, and no more.
+    """Return a program that allows reading and writing the character devices ``allowed``, and nothing else.
 
-    No block device, no mknod(2), whatever the rights of the caller.
+    A device is (major, minor); a minor of None means any. Block devices and mknod(2) are refused,
+    whatever capabilities the caller has.
     """
     lines = [_load(2, _ACCESS), _load(3, _MAJOR), _load(4, _MINOR)]
     checks = [2 if minor is not None else 1 for _, minor in allowed]
-    left = sum(checks)  # Instructions between here and the refusal, which is two before the permission.
-    lines.append(_op(0x45, 2, left, _BLOCK | _MKNOD))  # jset: to the refusal
+    left = sum(checks)  # Instructions between here and "return 0"; "return 1" is two instructions later.
+    lines.append(_op(0x45, 2, left, _BLOCK | _MKNOD))  # jset: to "return 0"
     for major, minor in allowed:
         if minor is None:
             left -= 1
-            lines.append(_op(0x15, 3, left + 2, major))  # jeq: to the permission
+            lines.append(_op(0x15, 3, left + 2, major))  # jeq: to "return 1"
             continue
         left -= 2
-        lines += [_op(0x55, 3, 1, major), _op(0x15, 4, left + 2, minor)]  # jne: the next one
+        lines += [_op(0x55, 3, 1, major), _op(0x15, 4, left + 2, minor)]  # jne: to the next device
     for answer in (0, 1):
         lines += [_op(0xB7, 0, 0, answer), _op(0x95, 0, 0, 0)]  # mov, exit
     return b"".join(lines)
 
 
 def guard_devices(cgroup: str, program: bytes) -> None:
-    """Let ``program`` judge every opening of a device in this cgroup and below; again replaces it.
+    """Attach ``program`` to a cgroup, for every open and mknod in it and below; replaces an earlier one.
 
-    What the cgroups above forbid stays forbidden.
+    The programs of its parents still apply.
 
     Raises:
-        OSError: no such system call here, or no right to it (CAP_BPF or CAP_SYS_ADMIN, and CAP_NET_ADMIN).
+        OSError: the kernel has no bpf(2), or the caller lacks CAP_BPF (or CAP_SYS_ADMIN) and CAP_NET_ADMIN.
     """
     code, license_text = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"BSD")
     load = struct.pack(
@@ -65,7 +66,9 @@ def guard_devices(cgroup: str, program: bytes) -> None:
 
 
 def _load(register: int, offset: int) -> bytes:
-    return struct.pack("BBhi", 0x61, 1 << 4 | register, offset, 0)  # From the context, in register 1.
+    return struct.pack(
+        "BBhi", 0x61, 1 << 4 | register, offset, 0
+    )  # BPF_LDX | BPF_W; register 1 holds the context.
 
 
 def _op(code: int, register: int, jump: int, value: int) -> bytes:

@@ -1,27 +1,27 @@
-"""What every controller can do, whatever its version."""
+"""The interface of a cgroup controller, on v1 and v2."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Protocol
 
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
 
 
 class Controller(Protocol):
-    """Writes its part of the limits into cgroups that are there already.
+    """Writes one controller's part of the limits into cgroups that exist already.
 
-    ``hierarchy`` names the v1 tree that it lives in; on v2 all live in one. With ``per_task``
-    each task has a cgroup of its own there, else a container has one.
+    ``hierarchy`` names its v1 hierarchy; on v2 all controllers share one. With ``per_task``
+    each task has a cgroup of its own in that hierarchy, otherwise there is one for each container.
     """
 
     hierarchy: ClassVar[str]
     per_task: ClassVar[bool]
 
     def prepare_root(self, path: str) -> None:
-        """Set what holds for all containers together, once, before the first is made."""
+        """Set what applies to all containers together; called once, before the first is created."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         """Set the limits of a whole container."""
 
     def limit_task(self, path: str, limits: TaskLimits) -> None:
-        """Set the limits of one task inside it."""
+        """Set the limits of one task in a container."""

@@ -1,32 +1,30 @@
-"""CPU: a ceiling where excess is not allowed, a weight everywhere."""
+"""CPU: a weight for every cgroup, and a ceiling where a task may not exceed its share."""
 
 from __future__ import annotations
 
 import os
 from typing import ClassVar, Final
 
-from cgroupspy.controllers import CpuController
-from cgroupspy.nodes import Node
-
+from galaxy.container.cgroup import v1
 from galaxy.container.cgroup.files import Files
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
 
 PERIOD_US: Final = 100_000
 QUOTA_US_MIN: Final = 1_000
 
 
 def quota_us(milli: int) -> int:
-    """Return the CPU time per period that ``milli`` millicores are; the kernel's least is 1 ms."""
+    """Return the CPU time per period that ``milli`` millicores are; the kernel's minimum is 1 ms."""
     return max(QUOTA_US_MIN, milli * PERIOD_US // 1000)
 
 
 def shares(milli: int) -> int:
-    """Return v1 shares: 1024 for a core, 2 at least, 262144 at most."""
+    """Return v1 shares: 1024 for a core, from 2 to 262144."""
     return min(262_144, max(2, milli * 1024 // 1000))
 
 
 def weight(milli: int) -> int:
-    """Return a v2 weight: 100 for a core, 1 at least, 10000 at most."""
+    """Return a v2 weight: 100 for a core, from 1 to 10000."""
     return min(10_000, max(1, milli // 10))
 
 
@@ -37,8 +35,8 @@ class CpuV1:
     per_task: ClassVar[bool] = True
 
     def prepare_root(self, path: str) -> None:
-        """Weigh all containers together as the cores they may use, against the host's own processes."""
-        CpuController(Node(path)).shares = shares(1000 * (os.cpu_count() or 1))
+        """Give all containers together the weight of the host's cores, against its other processes."""
+        v1.set_cpu(path, shares=shares(1000 * (os.cpu_count() or 1)))
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         self._limit(path, limits.cpu_milli, hard=limits.cpu_hard)
@@ -47,10 +45,8 @@ class CpuV1:
         self._limit(path, limits.cpu_milli, hard=limits.cpu_hard)
 
     def _limit(self, path: str, milli: int, *, hard: bool) -> None:
-        controller = CpuController(Node(path))
-        controller.shares = shares(milli)
-        if hard:
-            controller.cfs_quota_us = quota_us(milli)  # The period is 100 ms from birth.
+        # A new cgroup has a period of 100 ms, which is PERIOD_US.
+        v1.set_cpu(path, shares=shares(milli), quota_us=quota_us(milli) if hard else 0)
 
 
 class CpuV2:
@@ -63,7 +59,7 @@ class CpuV2:
         self._files = files
 
     def prepare_root(self, path: str) -> None:
-        """Weigh all containers together as the cores they may use, against the host's own slices."""
+        """Give all containers together the weight of the host's cores, against its other slices."""
         self._files.write(f"{path}/cpu.weight", weight(1000 * (os.cpu_count() or 1)))
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:

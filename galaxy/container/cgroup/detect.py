@@ -1,4 +1,4 @@
-"""What this host has of control groups, read from its mount table."""
+"""Find the cgroup hierarchies of this host in its mount table."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 NEEDED: Final = frozenset({"cpu", "memory", "pids"})
-"""Controllers without which limits are not limits."""
+"""Controllers without which containers cannot be limited."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchies:
-    """Where each hierarchy is mounted: v1 by controller, and the v2 tree with its controllers."""
+    """Mount points of the v1 hierarchies by controller, and of the v2 tree with its controllers."""
 
     v1: dict[str, str] = field(default_factory=dict)
     v2: str = ""
@@ -20,14 +20,14 @@ class Hierarchies:
 
     @property
     def version(self) -> str:
-        """``v2`` when its tree has what is needed, else ``v1`` when the old ones do, else empty."""
+        """``v2`` if its tree has every needed controller, else ``v1`` if its hierarchies do, else empty."""
         if self.v2 and self.v2_controllers >= NEEDED:
             return "v2"
         return "v1" if self.v1.keys() >= NEEDED else ""
 
 
 def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
-    """Read the mount table; controllers mounted together are found under each of their names.
+    """Read the mount table; a hierarchy of several controllers is listed under each of their names.
 
     Source: proc_pid_mountinfo(5), cgroups(7).
     """

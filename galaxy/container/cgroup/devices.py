@@ -1,21 +1,19 @@
-"""Devices: only the harmless ones, and none is made; on version 2 an eBPF program says so."""
+"""Devices: a few harmless ones may be opened, none may be created. On v2 an eBPF program enforces it."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from cgroupspy.contenttypes import DeviceAccess
-from cgroupspy.controllers import DevicesController
-from cgroupspy.nodes import Node
-
+from galaxy.container.cgroup import v1
 from galaxy.container.cgroup.bpf import device_program
 from galaxy.container.cgroup.files import Files
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
 
 _ALLOWED: Final = (
     (1, 3), (1, 5), (1, 7), (1, 8), (1, 9),  # null zero full random urandom
     (5, 0), (5, 2), (136, None),  # tty ptmx pts/*
 )  # fmt: skip
+"""Character devices by major and minor number; None means every minor number."""
 
 
 class DevicesV1:
@@ -26,27 +24,23 @@ class DevicesV1:
     refused: ClassVar[str] = ""
 
     def prepare_root(self, path: str) -> None:
-        """Allow the harmless devices alone; every cgroup made below inherits this."""
-        controller = DevicesController(Node(path))
-        with open(f"{path}/devices.list") as listed:
-            # Denying everything is EINVAL while containers live below, and was done when they were made.
-            if listed.read().startswith("a "):
-                controller.deny = DeviceAccess()
+        """Allow only the harmless devices; every cgroup created below inherits this."""
+        v1.deny_all_devices(path)
         for major, minor in _ALLOWED:
-            controller.allow = DeviceAccess("c", major, minor, "rw")
+            v1.allow_character_device(path, major, minor)
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
-        """A container's devices are those of the root."""
+        """A container inherits the devices of the root."""
 
     def limit_task(self, path: str, limits: TaskLimits) -> None:
-        """A task's devices are those of its container."""
+        """A task inherits the devices of its container."""
 
 
 class DevicesV2:
     """A BPF_CGROUP_DEVICE program on the root (kernel: admin-guide/cgroup-v2.rst, Device controller).
 
-    Where the kernel or the agent's rights have no place for it, ``refused`` says why; the private
-    ``/dev``, ``nodev`` mounts and the missing CAP_MKNOD then stand alone.
+    If the kernel refuses the program, ``refused`` says why. The private ``/dev``, ``nodev`` mounts and
+    the missing CAP_MKNOD are then the only protection.
     """
 
     hierarchy: ClassVar[str] = "devices"
@@ -57,14 +51,14 @@ class DevicesV2:
         self.refused = ""
 
     def prepare_root(self, path: str) -> None:
-        """Allow the harmless devices alone, in every cgroup below."""
+        """Allow only the harmless devices, in every cgroup below."""
         try:
             self._files.guard_devices(path, device_program(_ALLOWED))
         except OSError as error:
             self.refused = str(error)
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
-        """A container's devices are those of the root."""
+        """A container inherits the devices of the root."""
 
     def limit_task(self, path: str, limits: TaskLimits) -> None:
-        """A task's devices are those of its container."""
+        """A task inherits the devices of its container."""

@@ -1,4 +1,4 @@
-"""Cgroup directories and files, without buffering: the kernel's refusal is the caller's exception."""
+"""Cgroup directories and files, without buffering: an error of the kernel is raised by the call itself."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Final
 
 from galaxy.container.cgroup.bpf import guard_devices
 
-_READ_MAX: Final = 1 << 20
+_READ_BYTES_MAX: Final = 1 << 20
 
 
 class Files:
-    """What is done to a cgroup tree; tests put a temporary directory under them."""
+    """Every operation on a cgroup tree; unit tests subclass it on a temporary directory."""
 
     def make(self, path: str) -> None:
-        """Make a cgroup; one that is there already is fine."""
+        """Create a cgroup unless it exists."""
         try:
             os.mkdir(path, 0o755)
         except FileExistsError:
             return
 
     def remove(self, path: str) -> None:
-        """Remove an empty cgroup; one that is gone already is fine.
+        """Remove an empty cgroup, if it exists.
 
         Raises:
-            OSError: EBUSY, while processes or children are in it.
+            OSError: EBUSY, while it has processes or children.
         """
         try:
             os.rmdir(path)
@@ -32,7 +32,7 @@ class Files:
             return
 
     def children(self, path: str) -> list[str]:
-        """Return the names of the cgroups directly below, sorted; nothing when it is gone."""
+        """Return the names of the cgroups directly below, sorted; none if ``path`` is gone."""
         try:
             with os.scandir(path) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
@@ -40,7 +40,7 @@ class Files:
             return []
 
     def write(self, path: str, value: str | int) -> None:
-        """Write in one call: a cgroup file takes a value whole or refuses it."""
+        """Write ``value`` in one call: a cgroup file takes a complete value or refuses it."""
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, str(value).encode())
@@ -48,30 +48,32 @@ class Files:
             os.close(fd)
 
     def read(self, path: str) -> str:
+        """Return the content of a file."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(fd, _READ_MAX).decode()
+            return os.read(fd, _READ_BYTES_MAX).decode()
         finally:
             os.close(fd)
 
     def has(self, path: str) -> bool:
+        """Return whether a file exists."""
         return os.path.exists(path)
 
     def guard_devices(self, path: str, program: bytes) -> None:
-        """See ``bpf.guard_devices``."""
+        """Attach an eBPF program that decides about devices; see ``bpf.guard_devices``."""
         guard_devices(path, program)
 
     def pids(self, path: str) -> list[int]:
-        """Return the processes in exactly this cgroup; nothing when it is gone."""
+        """Return the processes in exactly this cgroup; none if it is gone."""
         try:
             text = self.read(f"{path}/cgroup.procs")
-        except (FileNotFoundError, OSError):
+        except OSError:
             return []
         return [int(line) for line in text.split()]
 
 
 def field(text: str, name: str) -> int:
-    """Return the number after ``name`` in a ``name number`` file; 0 when the name is not there."""
+    """Return the number after ``name`` in lines of ``name number``; 0 without such a line."""
     for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == name:

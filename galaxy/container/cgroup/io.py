@@ -1,15 +1,17 @@
-"""Disk traffic: a weight against the neighbours', where the kernel's io scheduler has one."""
+"""Disk I/O: a weight relative to other cgroups, where the kernel's io scheduler supports one."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from galaxy.container.cgroup.files import Files
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
+
+_WEIGHT_MAX: Final = 1000
 
 
 class BlkioV1:
-    """``blkio.bfq.weight`` or ``blkio.weight`` (kernel: block/bfq-iosched.rst)."""
+    """``blkio.bfq.weight`` (kernel: block/bfq-iosched.rst)."""
 
     hierarchy: ClassVar[str] = "blkio"
     per_task: ClassVar[bool] = True
@@ -19,17 +21,17 @@ class BlkioV1:
         self._file = weight_file
 
     def prepare_root(self, path: str) -> None:
-        """Nothing holds for all containers together."""
+        """All containers together keep the default weight."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
-        self._files.write(f"{path}/{self._file}", _clamp(limits.io_weight, 1000))
+        self._files.write(f"{path}/{self._file}", _clamp(limits.io_weight))
 
     def limit_task(self, path: str, limits: TaskLimits) -> None:
-        self._files.write(f"{path}/{self._file}", _clamp(limits.io_weight, 1000))
+        self._files.write(f"{path}/{self._file}", _clamp(limits.io_weight))
 
 
 class IoV2:
-    """``io.bfq.weight`` or ``io.weight`` (kernel: admin-guide/cgroup-v2.rst)."""
+    """``io.weight`` and ``io.bfq.weight`` (kernel: admin-guide/cgroup-v2.rst)."""
 
     hierarchy: ClassVar[str] = "io"
     per_task: ClassVar[bool] = True
@@ -38,7 +40,7 @@ class IoV2:
         self._files = files
 
     def prepare_root(self, path: str) -> None:
-        """Nothing holds for all containers together."""
+        """All containers together keep the default weight."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         self._limit(path, limits.io_weight)
@@ -49,8 +51,8 @@ class IoV2:
     def _limit(self, path: str, weight: int) -> None:
         for name in ("io.weight", "io.bfq.weight"):
             if self._files.has(f"{path}/{name}"):
-                self._files.write(f"{path}/{name}", f"default {_clamp(weight, 1000)}")
+                self._files.write(f"{path}/{name}", f"default {_clamp(weight)}")
 
 
-def _clamp(weight: int, highest: int) -> int:
-    return min(highest, max(1, weight))
+def _clamp(weight: int) -> int:
+    return min(_WEIGHT_MAX, max(1, weight))

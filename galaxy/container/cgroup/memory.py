@@ -1,14 +1,12 @@
-"""Memory: a ceiling that kills, or a soft amount that is protected; never swap."""
+"""Memory: a ceiling at which the kernel kills, or a soft amount that is protected; never swap."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from cgroupspy.controllers import MemoryController
-from cgroupspy.nodes import Node
-
+from galaxy.container.cgroup import v1
 from galaxy.container.cgroup.files import Files, field
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
 
 
 class MemoryV1:
@@ -22,7 +20,7 @@ class MemoryV1:
         self._swap = swap
 
     def prepare_root(self, path: str) -> None:
-        """Nothing holds for all containers together."""
+        """All containers together have no memory limit."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         self._limit(path, limits.memory_hard_bytes, limits.memory_soft_bytes)
@@ -30,24 +28,19 @@ class MemoryV1:
     def limit_task(self, path: str, limits: TaskLimits) -> None:
         self._limit(path, limits.memory_hard_bytes, limits.memory_soft_bytes)
 
-    def _limit(self, path: str, hard: int, soft: int) -> None:
-        controller = MemoryController(Node(path))
-        if hard:
-            controller.limit_in_bytes = hard
-        if soft:
-            controller.soft_limit_in_bytes = soft
-        if self._swap:
-            controller.swappiness = 0
-            if hard and self._files.has(f"{path}/memory.memsw.limit_in_bytes"):
-                controller.memsw_limit_in_bytes = hard
-
     def used_bytes(self, path: str) -> int:
-        """Return what is in use, without page cache that could be dropped at once."""
-        usage = int(self._files.read(f"{path}/memory.usage_in_bytes"))
-        return max(0, usage - field(self._files.read(f"{path}/memory.stat"), "total_inactive_file"))
+        """Return the memory in use, without page cache that could be dropped at once."""
+        return v1.memory_bytes(path)
 
     def oom_file(self, path: str) -> str:
+        """Return the file that counts OOM kills in a line ``oom_kill N``."""
         return f"{path}/memory.oom_control"
+
+    def _limit(self, path: str, hard_bytes: int, soft_bytes: int) -> None:
+        v1.set_memory(path, hard_bytes=hard_bytes, soft_bytes=soft_bytes)
+        if self._swap:
+            has_memsw = self._files.has(f"{path}/memory.memsw.limit_in_bytes")
+            v1.set_no_swap(path, memsw_bytes=hard_bytes if has_memsw else 0)
 
 
 class MemoryV2:
@@ -60,7 +53,7 @@ class MemoryV2:
         self._files = files
 
     def prepare_root(self, path: str) -> None:
-        """Nothing holds for all containers together."""
+        """All containers together have no memory limit."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         self._limit(path, limits.memory_hard_bytes, limits.memory_soft_bytes)
@@ -68,18 +61,19 @@ class MemoryV2:
     def limit_task(self, path: str, limits: TaskLimits) -> None:
         self._limit(path, limits.memory_hard_bytes, limits.memory_soft_bytes)
 
-    def _limit(self, path: str, hard: int, soft: int) -> None:
-        if hard:
-            self._files.write(f"{path}/memory.max", hard)
-        if soft:
-            self._files.write(f"{path}/memory.low", soft)
-        if self._files.has(f"{path}/memory.swap.max"):
-            self._files.write(f"{path}/memory.swap.max", 0)
-
     def used_bytes(self, path: str) -> int:
-        """Return what is in use, without page cache that could be dropped at once."""
+        """Return the memory in use, without page cache that could be dropped at once."""
         usage = int(self._files.read(f"{path}/memory.current"))
         return max(0, usage - field(self._files.read(f"{path}/memory.stat"), "inactive_file"))
 
     def oom_file(self, path: str) -> str:
+        """Return the file that counts OOM kills in a line ``oom_kill N``."""
         return f"{path}/memory.events.local"
+
+    def _limit(self, path: str, hard_bytes: int, soft_bytes: int) -> None:
+        if hard_bytes:
+            self._files.write(f"{path}/memory.max", hard_bytes)
+        if soft_bytes:
+            self._files.write(f"{path}/memory.low", soft_bytes)
+        if self._files.has(f"{path}/memory.swap.max"):
+            self._files.write(f"{path}/memory.swap.max", 0)

@@ -1,11 +1,11 @@
-"""Pids: how many processes and threads there may be; the same files in both versions."""
+"""Pids: how many processes and threads a cgroup may have; the files are the same on v1 and v2."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from galaxy.container.cgroup.files import Files
-from galaxy.container.launcher.plan import ContainerLimits, TaskLimits
+from galaxy.container.limits import ContainerLimits, TaskLimits
 
 
 class Pids:
@@ -18,7 +18,7 @@ class Pids:
         self._files = files
 
     def prepare_root(self, path: str) -> None:
-        """Nothing holds for all containers together."""
+        """All containers together have no limit."""
 
     def limit_container(self, path: str, limits: ContainerLimits) -> None:
         self._files.write(f"{path}/pids.max", limits.pids_max)

@@ -1,9 +1,10 @@
-"""The cgroups of containers: made, entered, measured, killed and removed, on v1, v2 or both.
+"""The cgroups of containers on v1, v2 or both: create, enter, measure, kill and remove.
 
 Layout, in every hierarchy: ``<mount>/<cgroup_root>/<container>_<incarnation>/{init,<task>...}``.
-On v1 each controller has its hierarchy, PID 1 is in the container's own cgroup instead of ``init``
-(v2 alone wants processes in leaves), and the v2 tree beside it, if any, serves to list and kill.
-Cgroup paths are strings: this is on the way of every launch.
+On v1 each controller has a hierarchy of its own, and PID 1 is in the container's own cgroup instead of
+``init`` (only v2 requires that processes are in leaves). If a v2 tree is mounted beside v1 hierarchies,
+it is used to list and kill processes. Cgroup paths are strings, not ``Path`` objects, because every
+launch handles dozens of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from galaxy.container.cgroup import v1
 from galaxy.container.cgroup.controller import Controller
 from galaxy.container.cgroup.cpu import CpuV1, CpuV2
 from galaxy.container.cgroup.detect import Hierarchies, detect
@@ -24,7 +26,7 @@ from galaxy.container.cgroup.files import Files, field
 from galaxy.container.cgroup.io import BlkioV1, IoV2
 from galaxy.container.cgroup.memory import MemoryV1, MemoryV2
 from galaxy.container.cgroup.pids import Pids
-from galaxy.container.launcher.plan import ContainerLimits
+from galaxy.container.limits import ContainerLimits
 from galaxy.errors import HostError
 from galaxy.model.messages.worker import TaskCgroup
 
@@ -36,7 +38,7 @@ _FREEZE_POLL_S: Final = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What one container has used: CPU since its birth, the rest now. Nanoseconds, bytes, counts."""
+    """What one container uses: CPU time since its creation, OOM kills since then, the rest now."""
 
     cpu_ns: int = 0
     memory_bytes: int = 0
@@ -46,23 +48,25 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenCgroups:
-    """Open files of a new container's cgroups, to enter by writing ``0``; the caller closes them.
-
-    ``init`` is PID 1's to write, when all mounting is done: inside it block devices are barred.
-    """
+    """Open files of a new container's cgroups, for the caller to close; a process enters by writing ``0``."""
 
     init: tuple[int, ...]
+    """``cgroup.procs`` files that PID 1 enters, after all mounting: inside, block devices are denied."""
+
     tasks: tuple[TaskCgroup, ...]
 
     shared: int
-    """How many of ``init``, from the first, no task has of its own: programs are in the container's."""
+    """How many of ``init``, from the first, are hierarchies without task cgroups.
+
+    A program stays in the container's own cgroup there, so it must enter these too.
+    """
 
     fds: list[int]
-    """All of them, to close."""
+    """All of the descriptors above, to close."""
 
 
 class CgroupTree:
-    """All containers' cgroups of one agent (``root``) on one host."""
+    """The cgroups of all containers of one agent, below ``root`` in every hierarchy."""
 
     def __init__(self, hierarchies: Hierarchies, root: str, *, files: Files | None = None) -> None:
         self.version = hierarchies.version
@@ -79,7 +83,7 @@ class CgroupTree:
             name for c in self._controllers if c.per_task for name in [self._hierarchy_of(c)]
         } | ({UNIFIED} & self._roots.keys())
         self._memory = next(c for c in self._controllers if isinstance(c, MemoryV1 | MemoryV2))
-        # Where processes are listed: the v2 tree when there is one, since its kill is the best.
+        # Processes are listed where they are killed: in the v2 tree if there is one, for its cgroup.kill.
         self._listing = UNIFIED if UNIFIED in self._roots else "pids"
 
     @classmethod
@@ -87,43 +91,43 @@ class CgroupTree:
         """Return the tree of this host.
 
         Raises:
-            HostError: it has no usable controllers.
+            HostError: the host has no usable controllers.
         """
         return cls(detect(), root)
 
     @property
     def devices_refused(self) -> str:
-        """Return why devices are not guarded by the kernel here, after ``prepare``; empty when they are."""
+        """Return why the kernel does not enforce device rules, after ``prepare``; empty if it does."""
         for controller in self._controllers:
             if isinstance(controller, DevicesV1 | DevicesV2):
                 return controller.refused
         return "no devices controller"
 
     def prepare(self) -> None:
-        """Make the root in every hierarchy and hand controllers down to it; again is the same as once.
+        """Create the root in every hierarchy and delegate controllers to it; idempotent.
 
         Raises:
-            OSError: without the right to, or when a v2 parent has processes of its own that stay.
+            OSError: no permission, or a v2 parent has processes of its own that cannot be moved.
         """
         for name, path in self._roots.items():
             if self.version == "v2":
-                self._hand_down(self._mounts[name])
+                self._delegate(self._mounts[name])
             parts = path[len(self._mounts[name]) :].strip("/").split("/")
             at = self._mounts[name]
             for part in parts:
                 at = os.path.join(at, part)
                 self.files.make(at)
                 if self.version == "v2":
-                    self._hand_down(at)
+                    self._delegate(at)
         for controller in self._controllers:
             controller.prepare_root(self._roots[self._hierarchy_of(controller)])
         self._controllers = [c for c in self._controllers if self._works(c)]
 
     def make(self, key: str, limits: ContainerLimits) -> None:
-        """Make one container's cgroups with every limit set before anybody is inside.
+        """Create one container's cgroups and set every limit, before any process is inside.
 
         Raises:
-            OSError: named by the file that refused.
+            OSError: the kernel refused; ``filename`` says which file.
         """
         files = self.files
         names = [task.name for task in limits.tasks]
@@ -132,7 +136,7 @@ class CgroupTree:
             files.make(path)
             if name in self._per_task:
                 if self.version == "v2":
-                    self._hand_down(path)
+                    self._delegate(path)
                 for child in names if self.version == "v1" else (INIT, *names):
                     files.make(f"{path}/{child}")
         for controller in self._controllers:
@@ -143,7 +147,7 @@ class CgroupTree:
                     controller.limit_task(f"{path}/{task.name}", task)
 
     def open(self, key: str, limits: ContainerLimits) -> OpenCgroups:
-        """Open what PID 1 enters and what it hands its programs; see ``TaskCgroup``."""
+        """Open what PID 1 enters and what it passes to its programs; see ``TaskCgroup``."""
         opened: list[int] = []
 
         def grab(path: str, flags: int = os.O_RDWR) -> int:
@@ -177,12 +181,12 @@ class CgroupTree:
         return OpenCgroups(init=init, tasks=tasks, shared=shared, fds=opened)
 
     def names(self) -> list[str]:
-        """Return the names of all containers that have a cgroup in any hierarchy, sorted."""
+        """Return the names of all containers with a cgroup in any hierarchy, sorted."""
         found = {name for root in self._roots.values() for name in self.files.children(root)}
         return sorted(name for name in found if "_" in name)
 
     def pids(self, key: str) -> list[int]:
-        """Return every process inside, sorted."""
+        """Return the pids of every process in a container, sorted."""
         base = f"{self._roots[self._listing]}/{key}"
         found = set(self.files.pids(base))
         for child in self.files.children(base):
@@ -190,7 +194,7 @@ class CgroupTree:
         return sorted(found)
 
     def oom_kills(self, key: str) -> int:
-        """Return how many processes the kernel has killed for memory, in the container and its tasks."""
+        """Return how many processes the kernel OOM-killed in the container and its tasks."""
         base = f"{self._of('memory')}/{key}"
         total = 0
         for path in (base, *(f"{base}/{child}" for child in self.files.children(base))):
@@ -202,13 +206,13 @@ class CgroupTree:
         """Measure one container.
 
         Raises:
-            FileNotFoundError: it is gone.
+            FileNotFoundError: its cgroups are gone.
         """
         if self.version == "v2":
             stat = self.files.read(f"{self._of('cpu')}/{key}/cpu.stat")
             cpu_ns = field(stat, "usage_usec") * 1000
         elif "cpuacct" in self._roots:
-            cpu_ns = int(self.files.read(f"{self._roots['cpuacct']}/{key}/cpuacct.usage"))
+            cpu_ns = v1.cpu_ns(f"{self._roots['cpuacct']}/{key}")
         else:
             cpu_ns = 0
         return Usage(
@@ -219,7 +223,11 @@ class CgroupTree:
         )
 
     def kill(self, key: str) -> None:
-        """Kill every process inside; whoever forks meanwhile is killed too. Never reuse the cgroup."""
+        """Kill every process in a container, including children forked meanwhile.
+
+        The cgroup must never be used again: on Linux 6.18 every child that CLONE_INTO_CGROUP puts into
+        a cgroup after a write to its ``cgroup.kill`` is killed.
+        """
         unified = f"{self._roots[UNIFIED]}/{key}/cgroup.kill" if UNIFIED in self._roots else ""
         if unified and self.files.has(unified):
             with contextlib.suppress(FileNotFoundError):
@@ -231,10 +239,10 @@ class CgroupTree:
                 os.kill(pid, signal.SIGKILL)
         if frozen:
             with contextlib.suppress(FileNotFoundError):
-                self.files.write(frozen, "THAWED")  # A frozen process dies only now.
+                self.files.write(frozen, "THAWED")  # SIGKILL reaches a frozen process only when it is thawed.
 
     def remove(self, key: str) -> bool:
-        """Remove every cgroup of a container; return False while somebody still is inside."""
+        """Remove every cgroup of a container; return False while one still has processes."""
         gone = True
         for root in self._roots.values():
             base = f"{root}/{key}"
@@ -247,7 +255,7 @@ class CgroupTree:
         return gone
 
     def remove_root(self) -> None:
-        """Remove the root itself where no container is left."""
+        """Remove the root in every hierarchy where it has no containers."""
         for name, path in self._roots.items():
             mount = self._mounts[name]
             while path != mount:
@@ -277,15 +285,15 @@ class CgroupTree:
         return chosen
 
     def _works(self, controller: Controller) -> bool:
-        # An io weight is a file that only exists where the kernel has a scheduler for it.
+        # The file of an io weight exists only where the kernel has an io scheduler with weights.
         if not isinstance(controller, BlkioV1 | IoV2):
             return True
         root = self._roots[self._hierarchy_of(controller)]
         names = ("blkio.bfq.weight",) if isinstance(controller, BlkioV1) else ("io.weight", "io.bfq.weight")
         return any(self.files.has(f"{root}/{name}") for name in names)
 
-    def _hand_down(self, path: str) -> None:
-        """Enable our controllers for the children of a v2 cgroup, moving processes into a leaf if need be."""
+    def _delegate(self, path: str) -> None:
+        """Enable our controllers for the children of a v2 cgroup; move its processes to a leaf if needed."""
         available = set(self.files.read(f"{path}/cgroup.controllers").split())
         enabled = set(self.files.read(f"{path}/cgroup.subtree_control").split())
         wanted = sorted(({c.hierarchy for c in self._controllers} & available) - enabled)
@@ -295,7 +303,7 @@ class CgroupTree:
         try:
             self.files.write(f"{path}/cgroup.subtree_control", command)
         except OSError:
-            # "No internal processes": only the host's true root, which has no cgroup.type, is exempt.
+            # "No internal processes" rule: only the root of the whole host, without cgroup.type, is exempt.
             if path != self._mounts[UNIFIED] or not self.files.has(f"{path}/cgroup.type"):
                 raise
             leaf = f"{path}/galaxy-host"
@@ -306,7 +314,7 @@ class CgroupTree:
             self.files.write(f"{path}/cgroup.subtree_control", command)
 
     def _freeze(self, key: str) -> str:
-        """Freeze a container by v1's freezer; return the file to thaw by, empty without that."""
+        """Freeze a container with the v1 freezer; return the file that thaws it, empty without a freezer."""
         if "freezer" not in self._roots:
             return ""
         state = f"{self._roots['freezer']}/{key}/freezer.state"
@@ -314,7 +322,7 @@ class CgroupTree:
             self.files.write(state, "FROZEN")
             until = time.monotonic() + _FREEZE_WAIT_S
             while self.files.read(state).strip() != "FROZEN" and time.monotonic() < until:
-                time.sleep(_FREEZE_POLL_S)  # The freezer has no event to wait for.
+                time.sleep(_FREEZE_POLL_S)  # The v1 freezer has no event to wait for.
         except FileNotFoundError:
             return ""
         return state

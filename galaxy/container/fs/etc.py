@@ -1,4 +1,4 @@
-"""A small ``/etc``: generated names, copies of harmless files, and never a secret."""
+"""The ``/etc`` of a container: generated files, copies of files without secrets, some directories."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ BOUND: Final = (
     "/etc/java-17-openjdk", "/etc/java-21-openjdk", "/etc/ld.so.conf.d", "/etc/pki", "/etc/perl",
     "/etc/python3", "/etc/ssl", "/etc/terminfo",
 )  # fmt: skip
-"""Directories shown from the host, read-only, where they are."""
+"""Directories that are bind-mounted from the host, read-only, at the same path."""
 
 PRIVATE: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/pki/CA/private", "/etc/pki/rsyslog")
-"""Directories inside them that hold keys, and are covered."""
+"""Directories inside them with private keys; an empty file system is mounted over each."""
 
 COPIED: Final = (
     "bash.bashrc", "debian_version", "gai.conf", "host.conf", "inputrc", "ld.so.cache", "ld.so.conf",
@@ -34,12 +34,12 @@ services: files
 
 
 OWN: Final = ("hosts", "hostname", "passwd", "group")
-"""Files that are each container's own, in its ``/run``."""
+"""Files that differ between containers: links in ``/etc`` to each container's ``/run``."""
 NOBODY: Final = 65534
 
 
 def write(etc: str) -> None:
-    """Fill the empty directory ``etc``; what differs between containers points to their own ``/run``."""
+    """Fill the empty directory ``etc``; files that differ between containers become links to ``/run``."""
     _put(f"{etc}/nsswitch.conf", _NSSWITCH.encode())
     for name in OWN:
         os.symlink(f"/run/{name}", f"{etc}/{name}")
@@ -49,7 +49,7 @@ def write(etc: str) -> None:
 
 
 def write_own(run: str, hostname: str, *, uid: int, gid: int, home: str) -> None:
-    """Write what is one container's own: its host name, and the name of its user (uid > 0) and group."""
+    """Write one container's own files: its host name, and names for its user (if not root) and group."""
     _put(f"{run}/hostname", f"{hostname}\n".encode())
     _put(f"{run}/hosts", f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost\n".encode())
     _put(f"{run}/passwd", _passwd(uid, gid, home), mode=0o444)
@@ -57,7 +57,7 @@ def write_own(run: str, hostname: str, *, uid: int, gid: int, home: str) -> None
 
 
 def signature() -> tuple[tuple[int, int], ...]:
-    """Return what changes when the host's name servers, libraries or time zone do."""
+    """Return a value that changes when the host's name servers, libraries or time zone change."""
     found = []
     for name in _CHANGING:
         try:
@@ -86,7 +86,7 @@ def _group(gid: int) -> bytes:
 
 
 def _field(path: str) -> str:
-    """Return ``path`` if it can be a field of passwd(5)."""
+    """Return ``path`` if it can be a field of passwd(5), else the root directory."""
     return "/" if set(path) & {":", "\n"} else path
 
 

@@ -1,4 +1,4 @@
-"""The launcher's prepared roots: built once per view, in a mount namespace of its own."""
+"""Roots that the launcher builds once and every container with the same layout copies."""
 
 from __future__ import annotations
 
@@ -8,61 +8,58 @@ from typing import Final
 from galaxy.container.fs import etc, rootfs
 from galaxy.container.kernel import syscalls
 
-_VIEWS_MAX: Final = 12
-"""Every view's mounts are copied into each new container's namespace, so few are kept."""
+_ROOTS_MAX: Final = 12
+"""Few, because the mounts of every prepared root are copied into each new container's namespace."""
 
 
-class Views:
-    """Static roots by view; the ones not asked for longest are taken down."""
+class PreparedRoots:
+    """Mounted roots by layout, in a mount namespace of the launcher; the least recently used is removed."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._built: dict[tuple[rootfs.View, object], str] = {}
+        self._roots: dict[tuple[rootfs.RootLayout, object], str] = {}
+        """Path by layout and ``etc.signature()``, the most recently used last."""
         self._count = 0
 
     def open(self) -> None:
-        """Enter a mount namespace of our own, which follows the host and never answers it."""
+        """Enter a mount namespace that receives the host's mounts but does not propagate its own."""
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         for name in os.listdir(self._directory):
             os.rmdir(f"{self._directory}/{name}")
 
-    def get(self, view: rootfs.View) -> str:
-        """Return where the root of ``view`` is mounted, built anew if its ``/etc`` is stale.
+    def get(self, layout: rootfs.RootLayout) -> str:
+        """Return where the root of ``layout`` is mounted; it is built again if the host's /etc changed.
 
         Raises:
-            HostError: a volume cannot be where it is wanted.
-            OSError: named by the call that failed.
+            HostError: a volume cannot be mounted where the layout wants it.
+            OSError: a call of the kernel failed.
         """
-        wanted = (view, etc.signature())
-        root = self._built.pop(wanted, None)
+        key = (layout, etc.signature())
+        root = self._roots.pop(key, None)
         if root is None:
-            while len(self._built) >= _VIEWS_MAX:
-                self._take_down(next(iter(self._built)))
+            while len(self._roots) >= _ROOTS_MAX:
+                self._remove(next(iter(self._roots)))
             root = f"{self._directory}/{self._count}"
             self._count += 1
             os.mkdir(root, 0o700)
             try:
-                rootfs.build(root, view)
+                rootfs.build(root, layout)
             except BaseException:
-                _unmount_if_mounted(root)
+                if os.path.ismount(root):
+                    syscalls.unmount(root)
                 os.rmdir(root)
                 raise
-        self._built[wanted] = root  # Last in the order of dismissal.
+        self._roots[key] = root
         return root
 
     def close(self) -> None:
-        """Take all of them down."""
-        while self._built:
-            self._take_down(next(iter(self._built)))
+        """Unmount and remove all roots."""
+        while self._roots:
+            self._remove(next(iter(self._roots)))
 
-    def _take_down(self, key: tuple[rootfs.View, object]) -> None:
-        root = self._built.pop(key)
+    def _remove(self, key: tuple[rootfs.RootLayout, object]) -> None:
+        root = self._roots.pop(key)
         syscalls.unmount(root)
         os.rmdir(root)
-
-
-def _unmount_if_mounted(root: str) -> None:
-    if os.path.ismount(root):
-        syscalls.unmount(root)

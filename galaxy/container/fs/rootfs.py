@@ -1,8 +1,9 @@
-"""What a container sees as its root: the host's system directories, read-only, and a private rest.
+"""The root of a container: system directories of the host, read-only, and private directories.
 
-The static part (a ``View``) is built once by the launcher, in a mount namespace of its own, and
-reaches each container as a copy with its new mount namespace. Only what is a container's own is
-mounted per container: ``/proc`` with masks, ``/tmp``, ``/run``, ``/dev/pts``, ``/dev/shm``, volumes.
+The static part (``build``) is mounted once for each ``RootLayout``, in the launcher's mount namespace. A
+new mount namespace is a copy of its creator's, so every container gets these mounts without building
+them. Only what belongs to one container is mounted for each (``mount_own``): ``/proc`` with masks,
+``/tmp``, ``/run``, ``/dev/pts``, ``/dev/shm``, and the volumes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ TMP_BYTES: Final = 64 * MIB
 SHM_BYTES: Final = 64 * MIB
 RUN_BYTES: Final = 1 * MIB
 PTYS_MAX: Final = 64
-"""Terminals of one container; the kernel has some thousands for all together."""
+"""Terminals of one container; the kernel has a few thousand for the whole host."""
 _ROOT_BYTES: Final = 16 * MIB
+_DEVPTS: Final = f"newinstance,ptmxmode=0666,mode=0620,max={PTYS_MAX}"
 
 _READ_ONLY: Final = syscalls.ATTR_RDONLY | syscalls.ATTR_NOSUID | syscalls.ATTR_NODEV
 _SYSTEM: Final = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -49,47 +51,48 @@ _MASKED_SYS: Final = ("firmware", "kernel/security", "kernel/debug", "kernel/tra
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """The static part of a root: equal views share one."""
+class RootLayout:
+    """What the static part of a root consists of; containers with equal layouts share one."""
 
     mountpoints: tuple[str, ...]
-    """Paths of volumes, outer before inner."""
+    """Paths of volumes; an outer one comes before those inside it."""
     system_dirs: tuple[str, ...] = ()
-    """More of the host's directories to show, read-only."""
+    """Further directories of the host, read-only."""
     sysfs: bool = True
+    """Mount the /sys of the present network namespace; False if the container gets a network of its own."""
 
 
-def build(root: str, view: View, *, privileged: bool = True) -> None:
-    """Mount a tmpfs at ``root`` and lay out everything in it that all containers of ``view`` share.
+def build(root: str, layout: RootLayout, *, privileged: bool = True) -> None:
+    """Mount a tmpfs at ``root`` and create everything in it that containers with ``layout`` share.
 
     Raises:
         HostError: a volume's path is where nothing can be mounted.
-        OSError: named by the call that failed.
+        OSError: a call of the kernel failed; its message names the call.
     """
     options = f"size={_ROOT_BYTES},nr_inodes=8192,mode=755"
     syscalls.mount("tmpfs", root, "tmpfs", syscalls.MS_NOSUID, options)
     for name in ("etc", "dev/pts", "dev/shm", "proc", "sys", "tmp", "run", "var/lib", "var/log", "var/cache"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
-    os.symlink("../tmp", f"{root}/var/tmp")  # noqa: S108 - a place in the container
+    os.symlink("../tmp", f"{root}/var/tmp")  # noqa: S108 - a path in the container
     os.symlink("../run", f"{root}/var/run")
     for name in _SYSTEM:
-        _show(root, f"/{name}")
-    for path in view.system_dirs:
-        _show(root, os.path.normpath(path))
+        _bind_from_host(root, f"/{name}")
+    for path in layout.system_dirs:
+        _bind_from_host(root, os.path.normpath(path))
     etc.write(f"{root}/etc")
     for path in etc.BOUND:
-        _show(root, path)
-    _cover_private_keys(root)
+        _bind_from_host(root, path)
+    _mask_private_keys(root)
     _make_dev(root, privileged=privileged)
-    if view.sysfs and privileged:
+    if layout.sysfs and privileged:
         mount_sysfs(root)
-    _make_mountpoints(root, view.mountpoints)
+    _make_mountpoints(root, layout.mountpoints)
     if privileged:
         syscalls.set_mount_attributes(root, syscalls.ATTR_RDONLY)
 
 
-def furnish(root: str) -> None:
-    """Mount what each container has of its own, volumes aside; the caller is PID 1 of its namespaces."""
+def mount_own(root: str) -> None:
+    """Mount what belongs to one container, except volumes; the caller is PID 1 of its namespaces."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
     proc = f"{root}/proc"
     syscalls.mount("proc", proc, "proc", flags)
@@ -109,18 +112,15 @@ def furnish(root: str) -> None:
 
 
 def mount_sysfs(root: str) -> None:
-    """Mount a read-only ``/sys`` of the present network namespace, without what shows the host's firmware."""
+    """Mount a read-only ``/sys`` of the present network namespace, with the host's firmware masked."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
     syscalls.mount("sysfs", f"{root}/sys", "sysfs", flags)
     for name in _MASKED_SYS:
         _mask(root, f"{root}/sys/{name}")
 
 
-_DEVPTS: Final = f"newinstance,ptmxmode=0666,mode=0620,max={PTYS_MAX}"
-
-
-def _show(root: str, path: str) -> None:
-    """Show one of the host's paths at the same place, read-only; links stay links."""
+def _bind_from_host(root: str, path: str) -> None:
+    """Bind-mount one path of the host at the same path in ``root``, read-only; copy a symbolic link."""
     target = f"{root}{path}"
     if os.path.islink(path):
         if not os.path.lexists(target):
@@ -128,7 +128,7 @@ def _show(root: str, path: str) -> None:
             os.symlink(os.readlink(path), target)
         return
     if os.path.isdir(path):
-        with contextlib.suppress(OSError):  # Below a directory that is shown already.
+        with contextlib.suppress(OSError):  # It is below a directory that is bind-mounted already.
             os.makedirs(target, exist_ok=True)
     elif os.path.isfile(path):
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -139,7 +139,7 @@ def _show(root: str, path: str) -> None:
     syscalls.bind(path, target, _READ_ONLY, recursive=True)
 
 
-def _cover_private_keys(root: str) -> None:
+def _mask_private_keys(root: str) -> None:
     for path in etc.PRIVATE:
         if os.path.isdir(f"{root}{path}"):
             syscalls.mount("tmpfs", f"{root}{path}", "tmpfs", syscalls.MS_RDONLY, "size=4k,mode=0700")
@@ -151,7 +151,7 @@ def _make_dev(root: str, *, privileged: bool) -> None:
         path = f"{dev}/{name}"
         if privileged:
             os.mknod(path, 0o020666, os.makedev(major, minor))
-            os.chmod(path, 0o666)  # noqa: S103 - these devices are for all
+            os.chmod(path, 0o666)  # noqa: S103 - every user may use these devices
         else:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
             syscalls.mount(f"/dev/{name}", path, None, syscalls.MS_BIND)
@@ -162,9 +162,9 @@ def _make_dev(root: str, *, privileged: bool) -> None:
 def _make_mountpoints(root: str, paths: tuple[str, ...]) -> None:
     for path in paths:
         if any(path.startswith(f"{outer}/") for outer in paths if outer != path):
-            continue  # Its place is inside another volume, and made there.
+            continue  # It is inside another volume, and created there.
         if path.startswith(("/tmp/", "/run/")):  # noqa: S108
-            continue  # Likewise inside what each container has of its own.
+            continue  # It is inside a mount of each container's own, and created there.
         try:
             os.makedirs(f"{root}{path}", exist_ok=True)
         except OSError as error:

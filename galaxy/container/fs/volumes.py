@@ -1,9 +1,9 @@
-"""Volumes of enforced size: tmpfs by its own limit, disk by one loop file a volume.
+"""Volumes of enforced size: a tmpfs with its own limit, or an ext4 file system in a loop file.
 
-A disk volume is a sparse copy of a ready ext4 file system, made once per size, whose
-room is reserved on the host's disk. It is mounted inside the container's mount namespace only, so
-it is unmounted and detached by the kernel when the last process of the container is gone.
-Without the rights for this a volume is a plain directory, and its size is not enforced.
+A disk volume is a sparse copy of an empty ext4 file system, which is created once for each size; its
+space is reserved on the host's disk. It is mounted only in the container's mount namespace, so the
+kernel unmounts and detaches it when the last process of the container is gone. Without the privileges
+for this a volume is a plain directory, and its size is not enforced.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _TOOL: Final = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", 
 
 
 def image_path(directory: str, index: int) -> str:
-    """Return where volume ``index`` of the container in ``directory`` keeps its disk image."""
+    """Return the path of the disk image of volume ``index`` of the container in ``directory``."""
     return f"{directory}/v{index}.img"
 
 
 def plain_path(directory: str, index: int) -> str:
-    """Return the plain directory that stands for volume ``index`` where sizes are not enforced."""
+    """Return the directory that is volume ``index`` where sizes are not enforced."""
     return f"{directory}/v{index}"
 
 
 def mount_volume(
     volume: VolumeDemand, target: str, *, directory: str, templates: str, index: int, uid: int, gid: int
 ) -> None:
-    """Mount ``volume`` at ``target``, of its size, owned by ``uid`` and ``gid``; full mode.
+    """Mount ``volume`` at ``target`` with its size enforced, owned by ``uid`` and ``gid`` (full mode).
 
     Raises:
-        HostError: no room for it, or ``mkfs.ext4`` refuses.
-        OSError: named by the call that failed.
+        HostError: the disk has no room for it, or ``mkfs.ext4`` fails.
+        OSError: a call of the kernel failed; its message names the call.
     """
     uid, gid = max(uid, 0), max(gid, 0)
     if volume.medium is Medium.TMPFS:
@@ -62,7 +62,7 @@ def mount_volume(
 
 
 def bind_volume(volume: VolumeDemand, target: str, *, directory: str, index: int) -> None:
-    """Show ``volume`` at ``target`` without root's rights: tmpfs of its size, else a plain directory."""
+    """Mount ``volume`` at ``target`` without root: a tmpfs of its size, or a plain directory."""
     if volume.medium is Medium.TMPFS:
         mount_tmpfs(target, volume.size_bytes, mode=0o755)
         if volume.readonly:
@@ -75,19 +75,19 @@ def bind_volume(volume: VolumeDemand, target: str, *, directory: str, index: int
 
 
 def make_plain(directory: str, index: int) -> str:
-    """Make the plain directory of volume ``index`` and return it; its size is not enforced."""
+    """Create the plain directory of volume ``index`` and return its path; its size is not enforced."""
     path = plain_path(directory, index)
     os.makedirs(path, mode=0o755, exist_ok=True)
     return path
 
 
 def can_enforce() -> bool:
-    """Say whether this host has what enforces the size of a disk volume; the probe tells people."""
+    """Return whether this host can enforce the size of a disk volume; ``host_probes`` tries it."""
     return mkfs_tool() is not None and os.path.exists("/dev/loop-control")
 
 
 def mount_tmpfs(target: str, size_bytes: int, *, mode: int, uid: int = -1, gid: int = -1) -> None:
-    """Mount a tmpfs that holds ``size_bytes`` and no more; its files are bounded too."""
+    """Mount a tmpfs that holds ``size_bytes``; its number of files is limited in proportion."""
     inodes = max(256, size_bytes // _BLOCK_BYTES)
     owner = f",uid={uid},gid={gid}" if uid >= 0 else ""
     syscalls.mount(
@@ -96,7 +96,7 @@ def mount_tmpfs(target: str, size_bytes: int, *, mode: int, uid: int = -1, gid: 
 
 
 def plain_used_bytes(path: str, entries_max: int) -> int:
-    """Add up what lies in a plain directory, looking at ``entries_max`` files at most."""
+    """Return the disk space of the files in a plain directory, counting ``entries_max`` files at most."""
     total = 0
     for base, _, names in os.walk(path):
         for name in names:
@@ -109,10 +109,10 @@ def plain_used_bytes(path: str, entries_max: int) -> int:
 
 
 def make_template(templates: str, size_bytes: int) -> str:
-    """Return a ready and empty ext4 file system of ``size_bytes``.
+    """Return the path of an empty ext4 file system of ``size_bytes``, which is created on first use.
 
     Raises:
-        HostError: ``mkfs.ext4`` is missing or refuses.
+        HostError: ``mkfs.ext4`` is missing or fails.
     """
     path = f"{templates}/ext4-{size_bytes}.img"
     if os.path.exists(path):
@@ -137,7 +137,7 @@ def make_template(templates: str, size_bytes: int) -> str:
 
 
 def mkfs_tool() -> str | None:
-    """Return where ``mkfs.ext4`` is; a cleaned environment has no PATH worth searching."""
+    """Return the path of ``mkfs.ext4``, or None. PATH is not searched: it may lack the sbin directories."""
     return next((path for path in _TOOL if os.access(path, os.X_OK)), None)
 
 
@@ -199,7 +199,7 @@ def _copy_sparse(source: int, target: int, size: int) -> None:
             start = os.lseek(source, at, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return  # Nothing but a hole from here on.
+                return  # There is no data after ``at``.
             raise
         end = os.lseek(source, start, os.SEEK_HOLE)
         while start < end:

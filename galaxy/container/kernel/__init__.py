@@ -1,1 +1,1 @@
-"""System calls and kernel facts that Python has no function for."""
+"""System calls and facts about the kernel that Python has no function for."""

@@ -1,7 +1,7 @@
-"""The one seam to the kernel: calls that Python has no function for; failures are named ``OSError``.
+"""System calls that Python has no function for: namespaces, mounts, loop devices, bpf.
 
-Everything that Galaxy asks of namespaces, mounts, capabilities, seccomp and loop devices goes
-through here. Numbers and structures are those of Linux' userspace headers, x86_64 and aarch64.
+A failed call raises ``OSError`` with the name of the call. Numbers and structures are those of Linux'
+userspace headers for x86_64 and aarch64. Capabilities and other process attributes are in ``prctl``.
 """
 
 from __future__ import annotations
@@ -61,15 +61,14 @@ _LOOP_CTL_GET_FREE: Final = 0x4C82
 _LO_FLAGS_AUTOCLEAR: Final = 4
 _LOOP_TRIES: Final = 200
 
-_SIOCGIFFLAGS: Final = 0x8913
-_SIOCSIFFLAGS: Final = 0x8914
-_IFF_UP: Final = 1
-
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_held: Final = ctypes.PyDLL(None, use_errno=True)
-"""The same with the interpreter's lock held: what forks must not come back to a lock that is gone."""
-_held.syscall.restype = ctypes.c_long
+_libc_with_gil: Final = ctypes.PyDLL(None, use_errno=True)
+"""The same library, called with the GIL held.
+
+A child of fork must return with the GIL held: the thread that would release it does not exist there.
+"""
+_libc_with_gil.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (
     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
 )  # fmt: skip
@@ -77,21 +76,21 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 def unshare(flags: int) -> None:
-    """Give the calling process namespaces of its own (unshare(2))."""
+    """Move the calling process into new namespaces (unshare(2))."""
     _check(_libc.unshare(flags), "unshare", hex(flags))
 
 
 def setns(fd: int, flags: int) -> None:
-    """Enter the namespace that ``fd`` is, or those of the process that ``fd`` is (setns(2))."""
+    """Enter the namespace that ``fd`` refers to, or those of the process whose pidfd it is (setns(2))."""
     _check(_libc.setns(fd, flags), "setns", hex(flags))
 
 
 def fork_into_pid_namespace(active: int) -> int:
     """Fork a child that is PID 1 of a new PID namespace; return as ``os.fork`` does.
 
-    ``active`` is an open ``/proc/self/ns/pid``: the caller's later children go there again.
-    Cheaper and safer than a bare clone3, since libc's own fork handlers run. The caller must
-    be single-threaded.
+    ``active`` is an open ``/proc/self/ns/pid``: the caller's later children are created there again.
+    Cheaper and safer than a bare clone3, because libc's fork handlers run. The caller must be
+    single-threaded.
     """
     unshare(CLONE_NEWPID)
     try:
@@ -105,14 +104,14 @@ def fork_into_pid_namespace(active: int) -> int:
 
 
 def fork_sibling() -> int:
-    """Fork a child of our own parent, PID 1 of a new PID namespace; return as ``os.fork`` does.
+    """Fork a child of the caller's parent, PID 1 of a new PID namespace; return as ``os.fork`` does.
 
-    By clone(2) with CLONE_PARENT, since no library function has it. The caller must be
-    single-threaded; libc's fork handlers do not run, Python's do.
+    Uses clone(2) with CLONE_PARENT, which no library function offers. The caller must be
+    single-threaded. Python's fork handlers run, libc's do not.
     """
     flags = CLONE_PARENT | CLONE_NEWPID | signal.SIGCHLD
     ctypes.pythonapi.PyOS_BeforeFork()
-    pid = int(_held.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_long(flags), None, None, None, None))
+    pid = int(_libc_with_gil.syscall(ctypes.c_long(_SYS_CLONE), ctypes.c_long(flags), None, None, None, None))
     if pid == 0:
         ctypes.pythonapi.PyOS_AfterFork_Child()
         return 0
@@ -138,12 +137,12 @@ def mount(
 
 
 def unmount(target: str, flags: int = MNT_DETACH) -> None:
-    """Unmount ``target``, by default as soon as nobody uses it (umount2(2))."""
+    """Unmount ``target``; by default detach it now and free it when its last user is gone (umount2(2))."""
     _check(_libc.umount2(os.fsencode(target), flags), "umount2", target)
 
 
 def bind(source: str, target: str, attributes: int = 0, *, recursive: bool = False) -> None:
-    """Show ``source`` at ``target`` too, with ``ATTR_*`` set on the new mount and all below it."""
+    """Bind-mount ``source`` at ``target``, with ``ATTR_*`` set on the new mount (and those below it)."""
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
     tree = _syscall("open_tree", source, _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
     try:
@@ -163,7 +162,7 @@ def set_mount_attributes(target: str, attributes: int) -> None:
 
 
 def pivot_root(new_root: str) -> None:
-    """Make ``new_root`` the root of this mount namespace and let go of the old one entirely."""
+    """Make ``new_root`` the root of this mount namespace and detach the old root completely."""
     os.chdir(new_root)
     _syscall("pivot_root", new_root, _SYS_PIVOT_ROOT, b".", b".")
     unmount(".", MNT_DETACH)
@@ -181,19 +180,20 @@ def close_all_but(keep: Iterable[int]) -> None:
 
 
 def set_hostname(name: str) -> None:
-    """Name this UTS namespace (sethostname(2))."""
+    """Set the host name of this UTS namespace (sethostname(2))."""
     socket.sethostname(name)
 
 
 def reserve(fd: int, size_bytes: int) -> None:
-    """Reserve room on disk for a file, without changing what it reads as (fallocate(2))."""
+    """Allocate disk space for a file without changing its content (fallocate(2))."""
     _check(_libc.fallocate(fd, 0, 0, size_bytes), "fallocate", f"{size_bytes} bytes")
 
 
 def attach_loop(file: int, name: str) -> tuple[str, int]:
-    """Attach an open file to a free loop device; return the device's path and its open descriptor.
+    """Attach an open file to a free loop device; return the device's path and an open descriptor of it.
 
-    The kernel detaches it when the last user is gone: mount it, then close the descriptor.
+    The kernel detaches the file when the last user of the device is gone: mount it, then close the
+    descriptor.
     """
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -212,15 +212,7 @@ def attach_loop(file: int, name: str) -> tuple[str, int]:
                 return path, device
     finally:
         os.close(control)
-    raise OSError(errno.EBUSY, "LOOP_CONFIGURE: every free loop device was taken by somebody else", name)
-
-
-def raise_loopback() -> None:
-    """Set the loopback interface of this network namespace up."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
-        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+    raise OSError(errno.EBUSY, "LOOP_CONFIGURE: every free loop device was taken by another process", name)
 
 
 def _loop_config(file: int, name: str) -> bytes:
@@ -233,12 +225,12 @@ def _loop_config(file: int, name: str) -> bytes:
 
 
 def bpf(command: int, attributes: bytes, what: str) -> int:
-    """Call bpf(2); return the descriptor or number that it answers. ``what`` names it in the error."""
+    """Call bpf(2) and return its result. ``what`` is named in the error."""
     return _syscall("bpf", what, _SYS_BPF, command, attributes, len(attributes))
 
 
 def _ensure_node(path: str, minor: int) -> None:
-    if not os.path.exists(path):  # No devtmpfs here: nobody else makes the node.
+    if not os.path.exists(path):  # Without devtmpfs nothing else creates the node.
         try:
             os.mknod(path, 0o60600, os.makedev(7, minor))
         except FileExistsError:
@@ -252,7 +244,7 @@ def _set_attributes(fd: int, path: bytes, attributes: int, *, recursive: bool, w
 
 
 def _syscall(name: str, what: str, number: int, *arguments: int | bytes) -> int:
-    # Plain ints would be passed as 32 bits: the kernel reads whole registers.
+    # ctypes passes a plain int as 32 bits, but the kernel reads whole registers.
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     result = int(_libc.syscall(ctypes.c_long(number), *wide))
     _check(result, name, what)

@@ -1,9 +1,9 @@
-"""Which kernel users the containers of one agent may have: a block of a range that no other agent uses.
+"""Kernel users for containers: each agent claims a block of uids that no other agent on the host uses.
 
-The kernel counts much by user alone (inotify instances, queued signals, large pipes), so each container
-has a uid of its own. Containers outlive their agent, so a block stays claimed as long as its state
-directory holds a container, an agent or a launcher; claims lie in ``/run``, which a reboot clears, as
-it does containers. A gid is the same number as its uid.
+The kernel limits much by user (inotify instances, queued signals, pipe buffers), so each container
+has a uid of its own. Containers outlive their agent, so a block stays claimed while the agent's state
+directory has a container, a running agent or a running launcher. Claims are files in ``/run``, which a
+reboot clears, as it ends all containers. The gid of a container is the same number as its uid.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from galaxy.container.kernel import processes
+from galaxy.container.record_file import load_record, save_record
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 
-RANGE: Final = (1_000_000, 1_262_143)
-"""By default; room for 64 agents on one machine."""
+UIDS_DEFAULT: Final = (1_000_000, 1_262_143)
+"""Lowest and highest uid if the agent is given no range; enough for 64 agents on one host."""
 BLOCK_MIN: Final = 4096
 UID_MIN: Final = 65536
-"""Below are people, services, and names for nobody."""
+"""Lower uids belong to people, services and ``nobody``."""
 UID_MAX: Final = (1 << 31) - 1
-"""Some programs take higher ones for negative."""
+"""Some programs treat higher uids as negative numbers."""
 CLAIMS: Final = Path("/run/galaxy/uids")
 _LOCKS: Final = ("agent.lock", "launcher.lock")
 _TRIES: Final = 25
 _TRY_S: Final = 0.01
 
 
-class Claim(Struct, frozen=True, kw_only=True):
+class UidClaim(Struct, frozen=True, kw_only=True):
     """The uids from ``low`` to ``high``, both included, of the agent with state directory ``owner``."""
 
     low: int
@@ -42,13 +42,16 @@ class Claim(Struct, frozen=True, kw_only=True):
     owner: str
 
 
-def claim(state: Path, allowed: tuple[int, int], count: int, *, claims: Path = CLAIMS) -> tuple[int, int]:
-    """Claim ``count`` uids of ``allowed`` for the agent in ``state``, or find its claim again.
+def claim_uids(
+    state: Path, allowed: tuple[int, int], count: int, *, claims: Path = CLAIMS
+) -> tuple[int, int]:
+    """Claim ``count`` uids of ``allowed`` for the agent in ``state``, or return its present claim.
 
-    Fewer when the whole range is smaller. Claims whose owners are gone are dropped.
+    Returns the lowest and the highest uid. There are fewer if ``allowed`` is smaller. Claims whose
+    owners are gone are dropped first.
 
     Raises:
-        HostError: no such block is free, or claims cannot be kept; says who has them.
+        HostError: no block is free (the error lists the claims), or the claim cannot be written.
     """
     low, high = allowed
     count = min(max(count, BLOCK_MIN), high - low + 1)
@@ -56,56 +59,56 @@ def claim(state: Path, allowed: tuple[int, int], count: int, *, claims: Path = C
     try:
         claims.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(claims):
-            found = _swept(claims, asking=owner)
-            mine = next((one for one in found if _serves(one, owner, low, high, count)), None)
+            found = _drop_unused(claims, caller=owner)
+            mine = next((one for one in found if _is_usable(one, owner, low, high, count)), None)
             if mine is None:
                 first = _free(found, low, high, count)
-                mine = Claim(low=first, high=first + count - 1, owner=owner)
-                processes.keep(str(claims / str(mine.low)), mine)
+                mine = UidClaim(low=first, high=first + count - 1, owner=owner)
+                save_record(str(claims / str(mine.low)), mine)
             return mine.low, mine.high
     except OSError as error:
         raise HostError(f"cannot claim uids in {claims}: {error.strerror}") from error
 
 
-def hold(lock: int) -> bool:
-    """Take the open lock file of an agent or launcher, or return False: another one has it.
+def try_lock(lock: int) -> bool:
+    """Lock the open lock file of an agent or launcher; return False if another process holds it.
 
-    Tried for a while, since agents that look for claims that nobody uses touch it for a moment.
+    Retries for 0.25 s, because ``drop_unused_claims`` of other agents locks it for a moment.
     """
     for _ in range(_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        time.sleep(_TRY_S)  # To wait for a lock has no timeout.
+        time.sleep(_TRY_S)  # A blocking flock(2) has no timeout.
     return False
 
 
-def sweep(claims: Path = CLAIMS) -> None:
-    """Drop the claims of agents that are gone with all their containers.
+def drop_unused_claims(claims: Path = CLAIMS) -> None:
+    """Drop the claims of agents that are gone together with all their containers.
 
     Raises:
-        OSError: the claims are not ours to change.
+        OSError: the claims cannot be changed.
     """
     if claims.is_dir():
         with _locked(claims):
-            _swept(claims)
+            _drop_unused(claims)
 
 
-def claimed(claims: Path = CLAIMS) -> list[Claim]:
-    """Return every claim on this machine, lowest first, those of agents that are gone too.
+def list_claims(claims: Path = CLAIMS) -> list[UidClaim]:
+    """Return every claim on this host, lowest first, including those of agents that are gone.
 
     Raises:
-        HostError: one cannot be read; whose uids are free is not known then.
-        OSError: nor can ``claims``.
+        HostError: a claim cannot be read, so it is unknown which uids are free.
+        OSError: the directory ``claims`` cannot be read.
     """
     names = [name for name in os.listdir(claims) if name.isdecimal()] if claims.is_dir() else []
     found = []
     for name in sorted(names, key=int):
         path = str(claims / name)
-        one = processes.recall(path, Claim)
+        one = load_record(path, UidClaim)
         if one is not None:
             found.append(one)
-        elif os.path.lexists(path):  # Else it was dropped between the two looks.
+        elif os.path.lexists(path):  # Otherwise another process dropped it meanwhile.
             raise HostError(
                 f"cannot claim uids: {path} cannot be read",
                 hint="see why; delete it once no container has a uid from that number on",
@@ -113,8 +116,8 @@ def claimed(claims: Path = CLAIMS) -> list[Claim]:
     return found
 
 
-def strangers(allowed: tuple[int, int], subuid: Path = Path("/etc/subuid")) -> list[str]:
-    """Return who else has uids in ``allowed``: accounts of this host, and ranges given to its users."""
+def conflicting_users(allowed: tuple[int, int], subuid: Path = Path("/etc/subuid")) -> list[str]:
+    """Return what else uses uids in ``allowed``: accounts of this host, and subordinate uids of its users."""
     low, high = allowed
     found = [f"user {user.pw_name} ({user.pw_uid})" for user in pwd.getpwall() if low <= user.pw_uid <= high]
     lines = subuid.read_text(errors="replace").splitlines() if subuid.exists() else []
@@ -125,7 +128,7 @@ def strangers(allowed: tuple[int, int], subuid: Path = Path("/etc/subuid")) -> l
     return found
 
 
-def _serves(one: Claim, owner: str, low: int, high: int, count: int) -> bool:
+def _is_usable(one: UidClaim, owner: str, low: int, high: int, count: int) -> bool:
     return one.owner == owner and low <= one.low and one.high <= high and one.high - one.low + 1 >= count
 
 
@@ -133,33 +136,36 @@ def _serves(one: Claim, owner: str, low: int, high: int, count: int) -> bool:
 def _locked(claims: Path) -> Iterator[None]:
     lock = os.open(claims / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Held for a few files' reading and writing.
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Held only while a few small files are read and written.
         yield
     finally:
         os.close(lock)
 
 
-def _swept(claims: Path, asking: str = "") -> list[Claim]:
-    """Drop claims that nobody uses, those of who is ``asking`` too; return the others."""
+def _drop_unused(claims: Path, caller: str = "") -> list[UidClaim]:
+    """Drop the claims that are not in use and return the others.
+
+    The claim of ``caller`` counts as used only if it has containers: it holds its own lock itself.
+    """
     kept = []
-    for one in claimed(claims):
-        if _in_use(Path(one.owner), asking=one.owner == asking):
+    for one in list_claims(claims):
+        if _in_use(Path(one.owner), ignore_locks=one.owner == caller):
             kept.append(one)
         else:
             (claims / str(one.low)).unlink(missing_ok=True)
     return kept
 
 
-def _in_use(state: Path, *, asking: bool) -> bool:
-    """Return whether a container of ``state`` may be alive; who is ``asking`` has its lock itself."""
+def _in_use(state: Path, *, ignore_locks: bool) -> bool:
+    """Return whether a container, agent or launcher of ``state`` may be running."""
     try:
         if any((state / "c").iterdir()):
             return True
     except (FileNotFoundError, NotADirectoryError):
-        pass  # Gone, or never used.
+        pass  # No containers.
     except OSError:
-        return True  # A disk that fails, or no more open files: nobody knows.
-    return not asking and any(_is_locked(state / name) for name in _LOCKS)
+        return True  # A failing disk, or no free descriptor: it is unknown, so it counts as used.
+    return not ignore_locks and any(_is_locked(state / name) for name in _LOCKS)
 
 
 def _is_locked(path: Path) -> bool:
@@ -179,8 +185,8 @@ def _is_locked(path: Path) -> bool:
         os.close(fd)
 
 
-def _free(found: list[Claim], low: int, high: int, count: int) -> int:
-    """Return where ``count`` free uids begin: the first gap that is large enough."""
+def _free(found: list[UidClaim], low: int, high: int, count: int) -> int:
+    """Return the first uid of the lowest gap of ``count`` free uids."""
     at = low
     for one in sorted(found, key=lambda one: one.low):
         if one.low - at >= count:

@@ -1,1 +1,1 @@
-"""The launcher: the parent process of every container."""
+"""The launcher: the process that creates containers, and the parent of every PID 1."""

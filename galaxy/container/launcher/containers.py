@@ -1,8 +1,8 @@
-"""Every container of one launcher: being made, living, ended, being destroyed.
+"""Every container of one launcher: creation, adoption, end and removal.
 
-The directory of a container is the durable truth: ``container_key.json`` says who PID 1 is before it may
-act, ``ended.json`` how it ended. Cgroups without a directory are the remains of a birth that was
-cut short, and are removed.
+A container's directory is the durable record: ``init.json`` identifies PID 1 and is written before PID 1
+may run anything, ``ended.json`` says how it ended. Cgroups without a directory are left from a creation
+that was interrupted, and are removed.
 """
 
 from __future__ import annotations
@@ -12,81 +12,36 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 import galaxy
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.fs import garbage
-from galaxy.container.fs.prepared_roots import Views
+from galaxy.container.fs.prepared_roots import PreparedRoots
 from galaxy.container.kernel import processes
 from galaxy.container.launcher import init_process, process_group
+from galaxy.container.launcher.adoption import adopt
 from galaxy.container.launcher.create import ContainerCreator
-from galaxy.container.launcher.plan import (
-    FULL,
-    PROCESS,
-    LaunchPlan,
-    check_plan,
-    container_key,
-    is_key,
-    split_key,
-)
+from galaxy.container.launcher.entry import END_RECORD, INIT_RECORD, ContainerEntry, EntryPhase
+from galaxy.container.launcher.plan import FULL, PROCESS, LaunchPlan, check_plan, is_valid_key
 from galaxy.container.launcher.protocol import (
     Destroyed,
     Ended,
     FromLauncher,
+    InitRecord,
     Launched,
     LaunchFailed,
-    LifeRecord,
     Present,
     Settled,
 )
+from galaxy.container.record_file import save_record
 from galaxy.errors import GalaxyError, UsageError
+from galaxy.ids import container_key, parse_container_key
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.container import Reason
-from galaxy.statemachine.backoff import Backoff
 
-BIRTH_TIMEOUT_S: Final = 60.0
-_RETRY_S: Final = 0.005
-_RETRY_MAX_S: Final = 1.0
-
-
-class EntryPhase(Enum):
-    """Where a life is, as its launcher sees it."""
-
-    MAKING = "making"
-    LIVING = "living"
-    ENDED = "ended"
-    KILLING = "killing"
-    REMOVING = "removing"
-
-
-@dataclass(kw_only=True)
-class ContainerEntry:
-    """One container in the launcher's hands; descriptors are -1 when closed."""
-
-    container: str
-    incarnation: int
-    mode: str
-    phase: EntryPhase
-    pid: int = 0
-    start_ticks: int = 0
-    pidfd: int = -1
-    status_fd: int = -1
-    ours: bool = True
-    """We are its parent; otherwise it was adopted, and only its end can be seen."""
-    ended: Ended | None = None
-    failed: bool = False
-    """It never lived: nobody waits for a ``Destroyed``."""
-    asked: bool = False
-    """Somebody asked for its destruction."""
-    deadline: float = field(default=0.0)
-    backoff: Backoff = field(default_factory=lambda: Backoff(_RETRY_S, _RETRY_MAX_S))
-
-    @property
-    def key(self) -> str:
-        return container_key(self.container, self.incarnation)
+CREATE_TIMEOUT_S: Final = 60.0
+_REPORT_BYTES_MAX: Final = 4096
 
 
 def _ignore(_: object) -> None:
@@ -94,7 +49,7 @@ def _ignore(_: object) -> None:
 
 
 class ContainerTable:
-    """Makes, watches, and removes; tells its launcher what happened through ``tell``."""
+    """Creates, watches and removes containers; reports to its launcher through ``report``."""
 
     def __init__(
         self,
@@ -102,20 +57,20 @@ class ContainerTable:
         *,
         mode: str,
         cgroup_root: str,
-        views: Views | None,
+        roots: PreparedRoots | None,
         entry: init_process.InitEntry,
     ) -> None:
         self._state = state
         self._mode = mode
         self._cgroup_root = cgroup_root
-        self._held: dict[str, ContainerEntry] = {}
+        self._entries: dict[str, ContainerEntry] = {}
         self._by_pid: dict[int, ContainerEntry] = {}
         self._by_fd: dict[int, ContainerEntry] = {}
         self._boot = processes.boot_id()
         self._cgroups: CgroupTree | None = None
-        self.littered = True
-        """There may be garbage to delete."""
-        self.tell: Callable[[FromLauncher], None] = _ignore
+        self.has_garbage = True
+        """There may be garbage to delete. Set here, cleared by the launcher."""
+        self.report: Callable[[FromLauncher], None] = _ignore
         self.watch: Callable[[int], None] = _ignore
         self.unwatch: Callable[[int], None] = _ignore
         for name in ("c", "logs"):
@@ -123,335 +78,310 @@ class ContainerTable:
         if mode == FULL:
             self._cgroups = CgroupTree.of_host(cgroup_root)
             self._cgroups.prepare()
-        self._maker = ContainerCreator(state, mode=mode, cgroups=self._cgroups, views=views, entry=entry)
+        self._creator = ContainerCreator(state, mode=mode, cgroups=self._cgroups, roots=roots, entry=entry)
 
     @property
     def count(self) -> int:
-        return len(self._held)
+        """How many containers there are, in any phase."""
+        return len(self._entries)
 
     def snapshot(self) -> Iterator[FromLauncher]:
-        """Say what is there to an agent that has just come."""
-        for held in list(self._held.values()):
-            if held.phase is EntryPhase.LIVING:
+        """Yield the messages that describe every container to an agent that has just connected."""
+        for entry in list(self._entries.values()):
+            if entry.phase is EntryPhase.RUNNING:
                 yield Present(
-                    container=held.container,
-                    incarnation=held.incarnation,
-                    pid=held.pid,
-                    start_ticks=held.start_ticks,
+                    container=entry.container,
+                    incarnation=entry.incarnation,
+                    pid=entry.pid,
+                    start_ticks=entry.start_ticks,
                 )
-            elif held.phase is EntryPhase.ENDED and held.ended is not None:
-                yield held.ended
+            elif entry.phase is EntryPhase.ENDED and entry.ended is not None:
+                yield entry.ended
         yield Settled(pid=os.getpid(), wire=WIRE_VERSION, release=galaxy.__version__)
 
     def adopt(self) -> None:
-        """Find again what an earlier launcher made; remove what it had only begun."""
+        """Take over what an earlier launcher created, and remove what it had only begun to create."""
         base = f"{self._state}/c"
         for key in sorted(os.listdir(base)):
-            try:
-                container, incarnation = split_key(key)
-            except ValueError:
+            parsed = parse_container_key(key)
+            if parsed is None:
                 garbage.discard(f"{base}/{key}", f"{self._state}/garbage")
                 continue
-            self._adopt_one(container, incarnation, f"{base}/{key}")
+            self._adopt_one(*parsed)
         if self._cgroups is not None:
             for key in self._cgroups.names():
-                if key not in self._held:
-                    container, incarnation = split_key(key)
-                    self._begin_removal(self._new(container, incarnation, EntryPhase.REMOVING, failed=True))
+                if key not in self._entries:
+                    parsed = parse_container_key(key)
+                    if parsed is None:
+                        raise ValueError(f"{key!r} is not the name of a container's cgroup")
+                    self._begin_removal(self._new(*parsed, EntryPhase.REMOVING, failed=True))
 
     def launch(self, plan: LaunchPlan) -> None:
-        """Make a container, unless it is there or being made."""
-        held = self._held.get(plan.key)
-        if held is not None:
-            if held.phase is EntryPhase.LIVING:
-                self._tell_launched(held)
-            elif held.phase is EntryPhase.ENDED and held.ended is not None:
-                self.tell(held.ended)
+        """Create a container, unless it exists or is being created; its state is then reported again."""
+        entry = self._entries.get(plan.key)
+        if entry is not None:
+            if entry.phase is EntryPhase.RUNNING:
+                self._report_launched(entry)
+            elif entry.phase is EntryPhase.ENDED and entry.ended is not None:
+                self.report(entry.ended)
             return
         try:
-            check_plan(plan)  # Before anything is called after it, here or on a disk.
+            check_plan(plan)  # Before any file or directory gets a name from it.
         except UsageError as error:
-            reason = Reason(code="launch-failed", message=_words(error))
-            self.tell(LaunchFailed(container=plan.container, incarnation=plan.incarnation, reason=reason))
+            reason = Reason(code="launch-failed", message=_describe(error))
+            self.report(LaunchFailed(container=plan.container, incarnation=plan.incarnation, reason=reason))
             return
-        held = self._new(plan.container, plan.incarnation, EntryPhase.MAKING, mode=plan.mode)
+        entry = self._new(plan.container, plan.incarnation, EntryPhase.CREATING, mode=plan.mode)
         try:
-            self._maker.make(plan, lambda pid, status: self._born(held, pid, status))
+            self._creator.create(plan, lambda pid, status_fd: self._record_init(entry, pid, status_fd))
         except (GalaxyError, OSError) as error:
-            self._fail(held, _words(error))
+            self._fail(entry, _describe(error))
 
     def destroy(self, container: str, incarnation: int) -> None:
-        """End a life and remove all of it; its ``Destroyed`` comes when nothing is left."""
+        """End a container and remove everything of it; ``Destroyed`` is reported when nothing is left."""
         key = container_key(container, incarnation)
-        held = self._held.get(key)
-        if held is None:
-            if not is_key(container, incarnation) or not self._remains(key):
-                self.tell(Destroyed(container=container, incarnation=incarnation))
+        entry = self._entries.get(key)
+        if entry is None:
+            if not is_valid_key(container, incarnation) or not self._has_remains(key):
+                self.report(Destroyed(container=container, incarnation=incarnation))
                 return
-            held = self._new(container, incarnation, EntryPhase.REMOVING)
-        held.asked = True
-        if held.phase in (EntryPhase.MAKING, EntryPhase.LIVING):
-            self._kill(held)
-        elif held.phase is EntryPhase.ENDED or (held.phase is EntryPhase.REMOVING and not held.deadline):
-            self._begin_removal(held)
+            entry = self._new(container, incarnation, EntryPhase.REMOVING)
+        entry.destroy_requested = True
+        if entry.phase in (EntryPhase.CREATING, EntryPhase.RUNNING):
+            self._kill(entry)
+        elif entry.phase is EntryPhase.ENDED or (entry.phase is EntryPhase.REMOVING and not entry.deadline):
+            self._begin_removal(entry)
 
-    def reaped(self, pid: int, status: int) -> None:
-        """Take in that a child has ended, with its exit code or minus its signal."""
-        held = self._by_pid.get(pid)
-        if held is not None and held.ours:
-            self._ended(held, status)
+    def on_child_exit(self, pid: int, status: int) -> None:
+        """Handle the exit of a child process; ``status`` is its exit code, or minus its signal."""
+        entry = self._by_pid.get(pid)
+        if entry is not None and entry.is_child:
+            self._on_end(entry, status)
         else:
-            self._maker.reaped(pid, status)
+            self._creator.on_child_exit(pid, status)
 
-    def woken(self, fd: int) -> None:
-        """Take in that a birth reports, or that an adopted PID 1 has ended."""
-        held = self._by_fd.get(fd)
-        if held is None:
+    def on_readable(self, fd: int) -> None:
+        """Handle a report of a new PID 1, or the end of an adopted one."""
+        entry = self._by_fd.get(fd)
+        if entry is None:
             return
-        if fd == held.status_fd:
-            self._hear_birth(held)
-        elif fd == held.pidfd:
-            self._ended(held, None)
+        if fd == entry.status_fd:
+            self._read_report(entry)
+        elif fd == entry.pidfd:
+            self._on_end(entry, None)
 
     def idle_work_s(self, now: float) -> float | None:
-        """Return in how many seconds there is something to prepare when there is nothing else, or None."""
-        return self._maker.idle_work_s(now)
+        """Return in how many seconds there is something to prepare if the launcher is idle, or None."""
+        return self._creator.idle_work_s(now)
 
     def prepare(self) -> None:
-        """Do one piece of that work."""
-        self._maker.prepare()
+        """Do one step of the work that ``idle_work_s`` announces."""
+        self._creator.prepare()
 
-    def next_deadline(self, now: float) -> float | None:
-        """Return how many seconds from ``now`` something is due, or None."""
-        due = [held.deadline for held in self._held.values() if held.deadline]
+    def next_deadline_s(self, now: float) -> float | None:
+        """Return in how many seconds ``retry`` has something to do, or None."""
+        due = [entry.deadline for entry in self._entries.values() if entry.deadline]
         return max(0.0, min(due) - now) if due else None
 
     def retry(self, now: float) -> None:
-        """Try again what is due: removals that were refused, births that take too long."""
-        for held in [h for h in self._held.values() if h.deadline and h.deadline <= now]:
-            if held.phase is EntryPhase.MAKING:
-                self._fail(held, f"it did not come to life within {BIRTH_TIMEOUT_S:.0f} s")
-            elif held.phase is EntryPhase.KILLING:
-                self._strike(held)
+        """Do what is due: repeat removals and kills that are not complete, fail creations that hang."""
+        for entry in [each for each in self._entries.values() if each.deadline and each.deadline <= now]:
+            if entry.phase is EntryPhase.CREATING:
+                self._fail(entry, f"it was not ready within {CREATE_TIMEOUT_S:.0f} s")
+            elif entry.phase is EntryPhase.KILLING:
+                self._send_kill(entry)
             else:
-                self._remove(held)
+                self._remove(entry)
 
     @property
-    def being_made(self) -> bool:
-        """Say whether a birth is under way, which only we can see through."""
-        return any(held.phase is EntryPhase.MAKING for held in self._held.values())
+    def is_creating(self) -> bool:
+        """Return whether a creation is in progress, which only this program can complete."""
+        return any(entry.phase is EntryPhase.CREATING for entry in self._entries.values())
 
-    def let_go(self) -> None:
-        """Take down what only this program of ours can use: spares and prepared roots.
+    def release(self) -> None:
+        """Give up what only this program can use (warm processes, prepared roots) before it is replaced.
 
-        Ends that a full disk did not take are written again: our memory of them goes too.
+        Ends that could not be recorded because the disk was full are written again, since the copy in
+        memory is lost as well.
         """
-        for held in self._held.values():
-            if held.phase is EntryPhase.ENDED and held.ended is not None and held.ended.status is not None:
-                self._keep_end(held, held.ended)
-        self._maker.close()
+        for entry in self._entries.values():
+            if entry.phase is EntryPhase.ENDED and entry.ended is not None and entry.ended.status is not None:
+                self._save_end(entry, entry.ended)
+        self._creator.close()
 
     def close(self) -> None:
-        """Remove what was there for all containers together."""
-        self._maker.close()
+        """Remove what all containers shared."""
+        self._creator.close()
         if self._cgroups is not None:
             self._cgroups.remove_root()
 
-    # ---- making
+    # ---- creating
 
-    def _born(self, held: ContainerEntry, pid: int, status_fd: int) -> None:
-        """Write down who the new first process is; it waits for that."""
-        held.pid, held.status_fd = pid, status_fd
-        self._by_pid[pid] = held
-        self._by_fd[status_fd] = held
+    def _record_init(self, entry: ContainerEntry, pid: int, status_fd: int) -> None:
+        """Record the identity of a new PID 1, which waits for this before it runs anything."""
+        entry.pid, entry.status_fd = pid, status_fd
+        self._by_pid[pid] = entry
+        self._by_fd[status_fd] = entry
         self.watch(status_fd)
-        held.pidfd = os.pidfd_open(pid)
-        held.start_ticks = processes.start_ticks(pid)
-        held.deadline = time.monotonic() + BIRTH_TIMEOUT_S
-        record = LifeRecord(
-            container=held.container,
-            incarnation=held.incarnation,
+        entry.pidfd = os.pidfd_open(pid)
+        entry.start_ticks = processes.start_ticks(pid)
+        entry.deadline = time.monotonic() + CREATE_TIMEOUT_S
+        record = InitRecord(
+            container=entry.container,
+            incarnation=entry.incarnation,
             pid=pid,
-            start_ticks=held.start_ticks,
+            start_ticks=entry.start_ticks,
             boot=self._boot,
-            mode=held.mode,
+            mode=entry.mode,
             cgroup_root=self._cgroup_root,
         )
-        processes.keep(f"{self._directory(held.key)}/life.json", record)
+        save_record(f"{self._directory(entry.key)}/{INIT_RECORD}", record)
 
-    def _hear_birth(self, held: ContainerEntry) -> None:
-        said = os.read(held.status_fd, 4096)
-        self._close_status(held)
-        if held.phase is not EntryPhase.MAKING:
+    def _read_report(self, entry: ContainerEntry) -> None:
+        report = os.read(entry.status_fd, _REPORT_BYTES_MAX)
+        self._close_status(entry)
+        if entry.phase is not EntryPhase.CREATING:
             return
-        if said == init_process.READY:
-            held.phase, held.deadline = EntryPhase.LIVING, 0.0
-            self._tell_launched(held)
-        elif said.startswith(init_process.FAILED):
-            self._fail(held, said[1:].decode(errors="replace"))
+        if report == init_process.READY:
+            entry.phase, entry.deadline = EntryPhase.RUNNING, 0.0
+            self._report_launched(entry)
+        elif report.startswith(init_process.FAILED):
+            self._fail(entry, report[1:].decode(errors="replace"))
         else:
-            self._maker.stillborn()
-            self._fail(held, "its first process died before it was ready")
+            self._creator.on_init_death()
+            self._fail(entry, "its first process died before it was ready")
 
-    def _fail(self, held: ContainerEntry, why: str) -> None:
-        reason = Reason(code="launch-failed", message=f"cannot make container {held.key}: {why}")
-        self.tell(LaunchFailed(container=held.container, incarnation=held.incarnation, reason=reason))
-        held.failed = True
-        self._kill(held)
+    def _fail(self, entry: ContainerEntry, cause: str) -> None:
+        reason = Reason(code="launch-failed", message=f"cannot make container {entry.key}: {cause}")
+        self.report(LaunchFailed(container=entry.container, incarnation=entry.incarnation, reason=reason))
+        entry.failed = True
+        self._kill(entry)
 
     # ---- ending
 
-    def _ended(self, held: ContainerEntry, status: int | None) -> None:
-        self._by_pid.pop(held.pid, None)
-        if held.status_fd >= 0:
-            self._hear_birth(held)  # Its last words may still be on their way.
-        oom = self._was_oom(held.key)
-        self._close(held)
-        held.pid = 0
-        if held.phase is EntryPhase.KILLING:
-            self._begin_removal(held)
-        elif held.phase is EntryPhase.LIVING:
-            held.phase = EntryPhase.ENDED
-            held.ended = Ended(container=held.container, incarnation=held.incarnation, status=status, oom=oom)
-            self._keep_end(held, held.ended)
-            self.tell(held.ended)
+    def _on_end(self, entry: ContainerEntry, status: int | None) -> None:
+        self._by_pid.pop(entry.pid, None)
+        if entry.status_fd >= 0:
+            self._read_report(entry)  # What it wrote before it died may not have been read yet.
+        ended = self._end_of(entry, status)
+        self._close(entry)
+        entry.pid = 0
+        if entry.phase is EntryPhase.KILLING:
+            self._begin_removal(entry)
+        elif entry.phase is EntryPhase.RUNNING:
+            entry.phase, entry.ended = EntryPhase.ENDED, ended
+            self._save_end(entry, ended)
+            self.report(ended)
 
-    def _keep_end(self, held: ContainerEntry, ended: Ended) -> None:
-        with contextlib.suppress(OSError):  # A full disk: we know it, while we live.
-            processes.keep(f"{self._directory(held.key)}/ended.json", ended)
-
-    def _was_oom(self, key: str) -> bool:
+    def _end_of(self, entry: ContainerEntry, status: int | None) -> Ended:
+        oom = False
         with contextlib.suppress(OSError):
-            return self._cgroups is not None and self._cgroups.oom_kills(key) > 0
-        return False
+            oom = self._cgroups is not None and self._cgroups.oom_kills(entry.key) > 0
+        return Ended(container=entry.container, incarnation=entry.incarnation, status=status, oom=oom)
 
-    def _kill(self, held: ContainerEntry) -> None:
-        if not held.pid:
-            self._begin_removal(held)
+    def _save_end(self, entry: ContainerEntry, ended: Ended) -> None:
+        with contextlib.suppress(OSError):  # The disk is full; the end is known while this process runs.
+            save_record(f"{self._directory(entry.key)}/{END_RECORD}", ended)
+
+    def _kill(self, entry: ContainerEntry) -> None:
+        if not entry.pid:
+            self._begin_removal(entry)
             return
-        held.phase = EntryPhase.KILLING
-        self._strike(held)
+        entry.phase = EntryPhase.KILLING
+        self._send_kill(entry)
 
-    def _strike(self, held: ContainerEntry) -> None:
-        """Kill everything there is; the end of PID 1 is heard later. Struck again if it takes long."""
-        if held.mode == PROCESS:
-            _signal(held, signal.SIGSTOP)  # Else it would start its programs anew.
-            process_group.kill_below(held.pid)
+    def _send_kill(self, entry: ContainerEntry) -> None:
+        """Kill every process of a container. Its end is an event; repeated if that takes long."""
+        if entry.mode == PROCESS:
+            entry.send_signal(signal.SIGSTOP)  # Otherwise PID 1 would restart the programs.
+            process_group.kill_descendants(entry.pid)
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
-                self._cgroups.kill(held.key)
-        _signal(held, signal.SIGKILL)
-        self._later(held)
+                self._cgroups.kill(entry.key)
+        entry.send_signal(signal.SIGKILL)
+        entry.retry_after(time.monotonic())
 
-    def _begin_removal(self, held: ContainerEntry) -> None:
-        held.phase = EntryPhase.REMOVING
-        held.backoff.reset()
-        self._remove(held)
+    def _begin_removal(self, entry: ContainerEntry) -> None:
+        entry.phase = EntryPhase.REMOVING
+        entry.backoff.reset()
+        self._remove(entry)
 
-    def _remove(self, held: ContainerEntry) -> None:
-        if held.mode == PROCESS and process_group.kill_strays(self._directory(held.key)):
-            self._later(held)
+    def _remove(self, entry: ContainerEntry) -> None:
+        if entry.mode == PROCESS and process_group.kill_strays(self._directory(entry.key)):
+            entry.retry_after(time.monotonic())
             return
         if self._cgroups is not None:
             with contextlib.suppress(OSError):
-                if self._cgroups.pids(held.key):
-                    self._cgroups.kill(held.key)
-            if not self._cgroups.remove(held.key):
-                self._later(held)  # The kernel has not buried the last of its processes yet.
+                if self._cgroups.pids(entry.key):
+                    self._cgroups.kill(entry.key)
+            if not self._cgroups.remove(entry.key):
+                entry.retry_after(time.monotonic())  # The kernel has not removed the last process yet.
                 return
         try:
-            garbage.discard(self._directory(held.key), f"{self._state}/garbage")
+            garbage.discard(self._directory(entry.key), f"{self._state}/garbage")
         except OSError:
-            self._later(held)  # A full disk may refuse even that; what is garbage already makes room.
+            # A full disk may refuse even a rename. Deleting other garbage makes room.
+            entry.retry_after(time.monotonic())
             return
-        self.littered = True
-        self._close(held)
-        del self._held[held.key]
-        if held.asked or not held.failed:
-            self.tell(Destroyed(container=held.container, incarnation=held.incarnation))
+        self.has_garbage = True
+        self._close(entry)
+        del self._entries[entry.key]
+        if entry.destroy_requested or not entry.failed:
+            self.report(Destroyed(container=entry.container, incarnation=entry.incarnation))
 
     # ---- adopting
 
-    def _adopt_one(self, container: str, incarnation: int, directory: str) -> None:
-        record = processes.recall(f"{directory}/life.json", LifeRecord)
-        ended = processes.recall(f"{directory}/ended.json", Ended)
-        held = self._new(container, incarnation, EntryPhase.ENDED, mode=record.mode if record else self._mode)
-        held.ended = ended or Ended(container=container, incarnation=incarnation)
-        if record is None or ended is not None or record.boot != self._boot:
-            return
-        if not record.start_ticks or processes.start_ticks(record.pid) != record.start_ticks:
-            self._bury(held, record)
-            return
-        try:
-            held.pidfd = os.pidfd_open(record.pid)
-        except ProcessLookupError:
-            return
-        if processes.start_ticks(record.pid) != record.start_ticks:
-            os.close(held.pidfd)
-            held.pidfd = -1
-            return  # It ended, and its number was given away, between the two looks.
-        held.phase, held.ended = EntryPhase.LIVING, None
-        held.pid, held.start_ticks = record.pid, record.start_ticks
-        held.ours = processes.parent(record.pid) == os.getpid()
-        if held.ours:  # We made it ourselves, in our life as another release.
-            self._by_pid[held.pid] = held
-            return
-        self._by_fd[held.pidfd] = held
-        self.watch(held.pidfd)
+    def _adopt_one(self, container: str, incarnation: int) -> None:
+        entry = self._new(container, incarnation, EntryPhase.ENDED)
 
-    def _bury(self, held: ContainerEntry, record: LifeRecord) -> None:
-        """Learn how a child ended while we were becoming another release; other ends nobody knows."""
-        with contextlib.suppress(ChildProcessError):
-            pid, status = os.waitpid(record.pid, os.WNOHANG)
-            if pid:
-                held.ended = Ended(
-                    container=held.container,
-                    incarnation=held.incarnation,
-                    status=os.waitstatus_to_exitcode(status),
-                    oom=self._was_oom(held.key),
-                )
-                self._keep_end(held, held.ended)
+        def on_unrecorded_end(status: int) -> None:
+            entry.ended = self._end_of(entry, status)
+            self._save_end(entry, entry.ended)
 
-    # ---- small things
+        adopt(entry, self._directory(entry.key), boot=self._boot, ended=on_unrecorded_end)
+        if entry.phase is not EntryPhase.RUNNING:
+            return
+        if entry.is_child:  # This process created it before it became another release.
+            self._by_pid[entry.pid] = entry
+            return
+        self._by_fd[entry.pidfd] = entry
+        self.watch(entry.pidfd)
+
+    # ---- entries
 
     def _new(
         self, container: str, incarnation: int, phase: EntryPhase, *, mode: str = "", failed: bool = False
     ) -> ContainerEntry:
-        held = ContainerEntry(
+        entry = ContainerEntry(
             container=container, incarnation=incarnation, mode=mode or self._mode, phase=phase, failed=failed
         )
-        self._held[held.key] = held
-        return held
+        self._entries[entry.key] = entry
+        return entry
 
-    def _tell_launched(self, held: ContainerEntry) -> None:
-        self.tell(
+    def _report_launched(self, entry: ContainerEntry) -> None:
+        self.report(
             Launched(
-                container=held.container,
-                incarnation=held.incarnation,
-                pid=held.pid,
-                start_ticks=held.start_ticks,
+                container=entry.container,
+                incarnation=entry.incarnation,
+                pid=entry.pid,
+                start_ticks=entry.start_ticks,
             )
         )
 
-    def _later(self, held: ContainerEntry) -> None:
-        held.deadline = time.monotonic() + held.backoff.next_s()
+    def _close_status(self, entry: ContainerEntry) -> None:
+        if entry.status_fd >= 0:
+            self.unwatch(entry.status_fd)
+            del self._by_fd[entry.status_fd]
+            os.close(entry.status_fd)
+            entry.status_fd = -1
 
-    def _close_status(self, held: ContainerEntry) -> None:
-        if held.status_fd >= 0:
-            self.unwatch(held.status_fd)
-            del self._by_fd[held.status_fd]
-            os.close(held.status_fd)
-            held.status_fd = -1
+    def _close(self, entry: ContainerEntry) -> None:
+        self._close_status(entry)
+        if entry.pidfd >= 0 and self._by_fd.pop(entry.pidfd, None) is not None:
+            self.unwatch(entry.pidfd)
+        entry.close_pidfd()
 
-    def _close(self, held: ContainerEntry) -> None:
-        self._close_status(held)
-        if held.pidfd >= 0:
-            if self._by_fd.pop(held.pidfd, None) is not None:
-                self.unwatch(held.pidfd)
-            os.close(held.pidfd)
-            held.pidfd = -1
-
-    def _remains(self, key: str) -> bool:
+    def _has_remains(self, key: str) -> bool:
         if os.path.lexists(self._directory(key)):
             return True
         return self._cgroups is not None and key in self._cgroups.names()
@@ -460,13 +390,7 @@ class ContainerTable:
         return f"{self._state}/c/{key}"
 
 
-def _signal(held: ContainerEntry, number: int) -> None:
-    if held.pidfd >= 0:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(held.pidfd, number)
-
-
-def _words(error: GalaxyError | OSError) -> str:
+def _describe(error: GalaxyError | OSError) -> str:
     if isinstance(error, GalaxyError):
         return "; ".join((error.message, *error.details))
     return f"{error.strerror} ({error.filename})" if error.filename else str(error)

@@ -1,6 +1,7 @@
-"""Making one container: its directory, cgroups, socket and first process, in the order that is quickest.
+"""Creating one container: its directory, cgroups, socket and first process, in the fastest order.
 
-A spare is told the plan first: it mounts volumes and takes its root while the cgroups are made here.
+A warm process is sent the plan first. It mounts volumes and enters its root while the launcher
+creates the cgroups.
 """
 
 from __future__ import annotations
@@ -16,32 +17,37 @@ from typing import Final
 
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.fs import volumes
-from galaxy.container.fs.prepared_roots import Views
-from galaxy.container.kernel import processes, seccomp, syscalls
+from galaxy.container.fs.prepared_roots import PreparedRoots
+from galaxy.container.kernel import seccomp, syscalls
 from galaxy.container.launcher import init_process
-from galaxy.container.launcher.plan import FULL, USERNS, LaunchPlan, limits_of
-from galaxy.container.launcher.warm_pool import Place, WarmPool, WarmProcess
+from galaxy.container.launcher.entry import PLAN_NAME, SOCKET_NAME
+from galaxy.container.launcher.plan import FULL, USERNS, LaunchPlan
+from galaxy.container.launcher.userns import fork_userns
+from galaxy.container.launcher.warm_pool import WarmPool, WarmProcess
+from galaxy.container.launcher.warm_process import RootPlan
+from galaxy.container.limits import limits_of
+from galaxy.container.net import namespace
+from galaxy.container.record_file import save_record
 
-SOCKET_NAME: Final = "sock"
-PLAN_NAME: Final = "plan.json"
+_BACKLOG: Final = 4
 
 
 @dataclass(kw_only=True)
-class _Opened:
-    """Descriptors of a birth under way; the launcher keeps none of them but ``status``."""
+class _Descriptors:
+    """Descriptors of a creation in progress; the launcher keeps only ``status`` afterwards."""
 
     status: int = -1
     go: int = -1
     rest: list[int] = field(default_factory=list)
 
     def close(self) -> None:
-        for fd in (*self.rest, self.go):
+        for fd in (*self.rest, self.go, self.status):
             if fd >= 0:
                 os.close(fd)
 
 
 class ContainerCreator:
-    """Makes first processes; what is prepared for all of them is here."""
+    """Creates first processes; holds what is prepared for all of them."""
 
     def __init__(
         self,
@@ -49,77 +55,79 @@ class ContainerCreator:
         *,
         mode: str,
         cgroups: CgroupTree | None,
-        views: Views | None,
+        roots: PreparedRoots | None,
         entry: init_process.InitEntry,
     ) -> None:
         self._templates = f"{state}/templates"
         self._cgroups = cgroups
-        self._views = views
+        self._roots = roots
         self._entry = entry
         self._seccomp = b64encode(seccomp.program()).decode()
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        self._spares = WarmPool(entry) if mode == FULL else None
+        self._warm_pool = WarmPool(entry) if mode == FULL else None
 
-    def idle_work_s(self, now: float) -> float | None:
-        """Return in how many seconds there is something to prepare, None if there is not."""
-        return None if self._spares is None else self._spares.wait_s(now)
+    def create(self, plan: LaunchPlan, record_init: Callable[[int, int], None]) -> None:
+        """Create the container of a checked plan.
 
-    def prepare(self) -> None:
-        """Make one spare; called when there is nothing else to do."""
-        if self._spares is not None:
-            self._spares.make()
-
-    def reaped(self, pid: int, status: int) -> None:
-        """Take in that a child which is no container's has died."""
-        if self._spares is not None:
-            self._spares.forget(pid, status)
-
-    def stillborn(self) -> None:
-        """Take in that a first process died before it was ready, and without a word."""
-        if self._spares is not None:
-            self._spares.stillborn()
-
-    def close(self) -> None:
-        if self._spares is not None:
-            self._spares.close()
-        if self._views is not None:
-            self._views.close()
-
-    def make(self, plan: LaunchPlan, born: Callable[[int, int], None]) -> None:
-        """Make a container of a checked plan; ``born(pid, status_fd)`` writes it down before it may act.
+        ``record_init(pid, status_fd)`` records the identity of PID 1 before PID 1 may run anything; it
+        owns ``status_fd`` from then on, even if it raises.
 
         Raises:
-            GalaxyError, OSError: what could not be made; what was made is the caller's to remove.
+            GalaxyError, OSError: something could not be created; the caller removes what was.
         """
         os.makedirs(plan.directory, mode=0o700, exist_ok=True)
         os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
         root = self._root_of(plan)
-        spare = self._tell_spare(plan, root)
-        opened = _Opened()
+        warm = self._start_warm_process(plan, root)
+        opened = _Descriptors()
         try:
-            what = self._open(plan, root, opened)
-            pid = self._hand_over(spare, what)
+            setup = self._open(plan, root, opened)
+            pid = self._hand_over(warm, setup)
             if not pid:
-                if spare is not None and self._spares is not None:
-                    self._spares.lost(spare)
-                    _forget_spare(spare, plan)
+                if warm is not None and self._warm_pool is not None:
+                    self._warm_pool.on_unused_death(warm)
+                    _discard_warm_process(warm, plan)
                 pid = self._fork(plan)
             if pid == 0:
-                os.close(opened.go)  # Else our own copy would hide the launcher's death.
+                os.close(opened.go)  # With a copy of its own, PID 1 would not see the launcher's death.
                 os.close(opened.status)
-                init_process.become_init(what)
-            status, opened.status = opened.status, -1  # Theirs from here on, whatever comes of it.
-            born(pid, status)
+                init_process.become_init(setup)
+            status, opened.status = opened.status, -1
+            record_init(pid, status)
             os.write(opened.go, init_process.GO)
         finally:
             opened.close()
-            if opened.status >= 0:
-                os.close(opened.status)
-            if spare is not None:
-                spare.sock.close()
-        processes.keep(f"{plan.directory}/{PLAN_NAME}", plan)
+            if warm is not None:
+                warm.sock.close()
+        save_record(f"{plan.directory}/{PLAN_NAME}", plan)
 
-    def _open(self, plan: LaunchPlan, root: str, opened: _Opened) -> init_process.InitSetup:
+    def idle_work_s(self, now: float) -> float | None:
+        """Return in how many seconds a warm process should be created, or None."""
+        return None if self._warm_pool is None else self._warm_pool.wait_s(now)
+
+    def prepare(self) -> None:
+        """Create one warm process; called when the launcher is idle."""
+        if self._warm_pool is not None:
+            self._warm_pool.add()
+
+    def on_child_exit(self, pid: int, status: int) -> None:
+        """Handle the exit of a child that is not the PID 1 of a container."""
+        if self._warm_pool is not None:
+            self._warm_pool.on_child_exit(pid, status)
+
+    def on_init_death(self) -> None:
+        """Handle a PID 1 that died before it was ready, without reporting a cause."""
+        if self._warm_pool is not None:
+            self._warm_pool.on_init_death()
+
+    def close(self) -> None:
+        """End warm processes and unmount prepared roots."""
+        if self._warm_pool is not None:
+            self._warm_pool.close()
+        if self._roots is not None:
+            self._roots.close()
+
+    def _open(self, plan: LaunchPlan, root: str, opened: _Descriptors) -> init_process.InitSetup:
         cgroups = None
         if self._cgroups is not None:
             limits = limits_of(plan.demand)
@@ -147,63 +155,64 @@ class ContainerCreator:
             entry=self._entry,
         )
 
-    def _tell_spare(self, plan: LaunchPlan, root: str) -> WarmProcess | None:
-        if self._spares is None or plan.mode != FULL or plan.demand.network == "private":
+    def _start_warm_process(self, plan: LaunchPlan, root: str) -> WarmProcess | None:
+        """Send the plan to a warm process that is alive; None if there is none or it does not fit."""
+        if self._warm_pool is None or plan.mode != FULL or namespace.is_private(plan.demand):
             return None
-        place = Place(plan=plan, root=root, templates=self._templates)
-        while (spare := self._spares.take(place)) is not None:
+        root_plan = RootPlan(plan=plan, root=root, templates=self._templates)
+        while (warm := self._warm_pool.take(root_plan)) is not None:
             try:
-                spare.tell(place)
+                warm.send_plan(root_plan)
             except OSError:
-                self._spares.lost(spare)  # It is dead: the next one, or none.
+                self._warm_pool.on_unused_death(warm)
             else:
-                return spare
+                return warm
         return None
 
-    def _hand_over(self, spare: WarmProcess | None, what: init_process.InitSetup) -> int:
-        """Give a birth to the spare that knows its plan; return its pid, or 0 without such a one."""
-        if spare is None or self._spares is None:
+    def _hand_over(self, warm: WarmProcess | None, setup: init_process.InitSetup) -> int:
+        """Give the setup to the warm process that has the plan; return its pid, or 0 without one."""
+        if warm is None or self._warm_pool is None:
             return 0
         try:
-            spare.hand_over(what)
+            warm.hand_over(setup)
         except OSError:
-            return 0  # It has died meanwhile.
-        self._spares.used(spare)
-        return spare.pid
+            return 0  # It died meanwhile.
+        self._warm_pool.on_used(warm)
+        return warm.pid
 
     def _fork(self, plan: LaunchPlan) -> int:
         if plan.mode == FULL:
             return syscalls.fork_into_pid_namespace(self._pid_namespace)
         if plan.mode == USERNS:
-            return init_process.fork_userns(private_network=plan.demand.network == "private")
+            return fork_userns(private_network=namespace.is_private(plan.demand))
         return os.fork()
 
     def _root_of(self, plan: LaunchPlan) -> str:
-        if plan.mode == FULL and self._views is not None:
-            return self._views.get(init_process.view_of(plan))
+        if plan.mode == FULL and self._roots is not None:
+            return self._roots.get(init_process.root_layout_of(plan))
         root = f"{plan.directory}/root"
         os.makedirs(root, exist_ok=True)
         return root
 
 
-def _forget_spare(spare: WarmProcess, plan: LaunchPlan) -> None:
-    """Remove what a spare that died on its way has made for ``plan``; what it had mounted died with it."""
+def _discard_warm_process(warm: WarmProcess, plan: LaunchPlan) -> None:
+    """Kill a warm process that failed, and remove its volume images; its mounts are gone with it."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(spare.pid, signal.SIGKILL)  # Our child, unreaped: the pid is still its own.
+        os.kill(warm.pid, signal.SIGKILL)  # An unreaped child: its pid cannot have been reused.
     for index, _ in enumerate(plan.volumes):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(volumes.image_path(plan.directory, index))
 
 
 def _listen(directory: str) -> int:
-    """Bind AppWorker's socket in ``directory``, however long its path is; return it listening."""
+    """Return AppWorker's listening socket, bound in ``directory`` whatever the length of its path."""
     place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET_NAME, dir_fd=place)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.bind(f"/proc/self/fd/{place}/{SOCKET_NAME}")
-            sock.listen(4)
+            sock.listen(_BACKLOG)
             return sock.detach()
     finally:
         os.close(place)

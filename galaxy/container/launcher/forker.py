@@ -1,7 +1,8 @@
-"""A child of the launcher that forks for it, so that the launcher's own memory is never shared anew.
+"""A child process of the launcher that forks for it, so that fork never copies the launcher's own pages.
 
-After a fork every page that the forker writes to is copied first; in the launcher that would be on
-the way of the next launch. What the nursery forks is the launcher's child all the same (CLONE_PARENT).
+After a fork, the first write to each page copies it (copy-on-write). If the launcher itself forked warm
+processes, the next launch would pay for those copies. A child that the forker creates is nevertheless a
+child of the launcher (CLONE_PARENT), which can therefore wait for it.
 """
 
 from __future__ import annotations
@@ -15,58 +16,60 @@ from typing import Final, NoReturn
 
 from galaxy.container.kernel import prctl, syscalls
 
-ANSWER_S: Final = 5.0
-_PACKET_MAX: Final = 256 * 1024
-_WORDS_MAX: Final = 1024
+ANSWER_TIMEOUT_S: Final = 5.0
+_PACKET_BYTES_MAX: Final = 256 * 1024
+_CAUSE_BYTES_MAX: Final = 1024
 
-Newborn = Callable[[bytes, socket.socket], NoReturn]
+ChildMain = Callable[[bytes, socket.socket], NoReturn]
+"""What a forked child runs, with the request and the socket that were given to ``Forker.fork``."""
 
 
 class Forker:
-    """The launcher's side; the child is started when it is first needed, and again when it has died."""
+    """The launcher's side. The child process is started on first use, and again after it died."""
 
-    def __init__(self, newborn: Newborn, prepare: Callable[[], None]) -> None:
-        self._newborn = newborn
+    def __init__(self, child_main: ChildMain, prepare: Callable[[], None]) -> None:
+        self._child_main = child_main
         self._prepare = prepare
         self._pid = 0
         self._sock: socket.socket | None = None
 
-    def fork(self, words: bytes, sock: socket.socket) -> int:
-        """Have a child of ours forked, PID 1 of its PID namespace, that is ``newborn(words, sock)``.
+    def fork(self, request: bytes, sock: socket.socket) -> int:
+        """Fork a child of this process, PID 1 of a new PID namespace, that runs ``child_main``.
 
         Raises:
-            OSError: there is none; what there was of the nursery is gone.
+            OSError: no child was created; the forker was closed unless it only could not fork.
         """
         if self._sock is None:
             self._start()
         assert self._sock is not None
         try:
-            socket.send_fds(self._sock, [words], [sock.fileno()])
-            said = self._sock.recv(_WORDS_MAX)
+            socket.send_fds(self._sock, [request], [sock.fileno()])
+            answer = self._sock.recv(_CAUSE_BYTES_MAX)
         except OSError as error:
-            said = last_words(self._sock)
+            cause = receive_cause(self._sock)
             self.close()
-            raise OSError(error.errno, said.decode(errors="replace") or f"no nursery: {error}") from error
-        if not said.removeprefix(b"-").isdigit():
+            message = cause.decode(errors="replace") or f"the forker does not answer: {error}"
+            raise OSError(error.errno, message) from error
+        if not answer.removeprefix(b"-").isdigit():
             self.close()
-            raise OSError(0, said.decode(errors="replace") or "the nursery died")
-        if (pid := int(said)) < 0:
-            raise OSError(-pid, f"the nursery could not fork: {os.strerror(-pid)}")
+            raise OSError(0, answer.decode(errors="replace") or "the forker died")
+        if (pid := int(answer)) < 0:
+            raise OSError(-pid, f"the forker could not fork: {os.strerror(-pid)}")
         return pid
 
     def close(self) -> None:
-        """End the nursery; what it has forked is not concerned."""
+        """End the forker process; its forked children are not affected."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None
         if self._pid:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                os.kill(self._pid, signal.SIGKILL)  # Our child, unreaped: the pid is still its own.
+                os.kill(self._pid, signal.SIGKILL)  # An unreaped child: its pid cannot have been reused.
                 os.waitpid(self._pid, 0)
             self._pid = 0
 
-    def forget(self, pid: int) -> None:
-        """Take in that a child of ours was reaped; it may have been the nursery."""
+    def on_child_exit(self, pid: int) -> None:
+        """Close the forker if the child that was reaped is the forker process."""
         if pid == self._pid:
             self._pid = 0
             self.close()
@@ -79,17 +82,17 @@ class Forker:
                 self._serve(theirs)
         finally:
             theirs.close()
-        ours.settimeout(ANSWER_S)
+        ours.settimeout(ANSWER_TIMEOUT_S)
         self._sock = ours
 
     def _serve(self, sock: socket.socket) -> NoReturn:
         try:
             self._prepare()
-            prctl.set_process_name("galaxy-nursery")
+            prctl.set_process_name("galaxy-forker")
             syscalls.close_all_but((0, 1, 2, sock.fileno()))
             while True:
-                words, fds, _, _ = socket.recv_fds(sock, _PACKET_MAX, 1)
-                if not words:
+                request, fds, _, _ = socket.recv_fds(sock, _PACKET_BYTES_MAX, 1)
+                if not request:
                     os._exit(0)  # The launcher is gone.
                 try:
                     pid = syscalls.fork_sibling()
@@ -97,27 +100,30 @@ class Forker:
                     pid = -(error.errno or 1)
                 if pid == 0:
                     sock.close()
-                    self._newborn(words, socket.socket(fileno=fds[0]))
+                    self._child_main(request, socket.socket(fileno=fds[0]))
                 os.close(fds[0])
                 sock.send(str(pid).encode())
         except BaseException as error:  # noqa: BLE001 - the last frame of this process
-            confess(sock, error)
+            send_cause(sock, error)
         finally:
             os._exit(1)
 
 
-def confess(sock: socket.socket, error: BaseException) -> bool:
-    """Tell the launcher, which says it once, why we must end; return whether it listens."""
-    words = f"{type(error).__name__}: {error}".encode(errors="replace")[:_WORDS_MAX]
+def send_cause(sock: socket.socket, error: BaseException) -> bool:
+    """Tell the launcher why this process must end; return whether the message was delivered.
+
+    The launcher logs the cause, once, instead of every process that fails for the same reason.
+    """
+    text = f"{type(error).__name__}: {error}".encode(errors="replace")[:_CAUSE_BYTES_MAX]
     try:
-        return bool(sock.send(words, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
+        return bool(sock.send(text, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL))
     except OSError:
         return False
 
 
-def last_words(sock: socket.socket) -> bytes:
-    """Return what ``confess`` said at the other end, empty if it said nothing."""
+def receive_cause(sock: socket.socket) -> bytes:
+    """Return the next message that the other end sent, without waiting; empty if there is none."""
     try:
-        return sock.recv(_WORDS_MAX, socket.MSG_DONTWAIT)
+        return sock.recv(_CAUSE_BYTES_MAX, socket.MSG_DONTWAIT)
     except OSError:
         return b""

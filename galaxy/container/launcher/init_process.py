@@ -1,4 +1,14 @@
-"""From a fresh fork to an AppWorker: enter cgroups and namespaces, take the root, drop rights, become it."""
+"""From a fork to AppWorker, the PID 1 of a container: namespaces, root, cgroups, dropped rights.
+
+The order matters:
+
+1. Namespaces, then mounts: both need capabilities that are dropped later.
+2. Cgroups after all mounting: inside them block devices are denied, and creating a file system needs
+   memory that the container must not be charged for.
+3. The cgroup namespace after entering the cgroups: the cgroup that a process is in when it creates the
+   namespace is the root that programs see.
+4. Descriptors are closed, and capabilities dropped, before any code of AppWorker runs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +24,8 @@ from galaxy.container.cgroup.tree import OpenCgroups
 from galaxy.container.fs import etc, rootfs, volumes
 from galaxy.container.kernel import prctl, syscalls
 from galaxy.container.launcher.plan import FULL, PROCESS, USERNS, LaunchPlan, hostname_of
-from galaxy.container.launcher.prefork import Perform, PreforkedChild
+from galaxy.container.launcher.prefork import PreforkedChild, RunPrefork
+from galaxy.container.net import namespace
 from galaxy.errors import GalaxyError
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 
@@ -25,12 +36,13 @@ GO: Final = b"G"
 KEPT_CAPABILITIES: Final = (
     "chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
 )  # fmt: skip
-"""What AppWorker needs: to unpack for, become, and end another user's programs."""
+"""What AppWorker needs to unpack packages for another user, run programs as that user, and end them."""
 
 _NAMESPACES: Final = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS | syscalls.CLONE_NEWIPC
 _LAUNCH_FAILED: Final = 71
 _ENTRY_RETURNED: Final = 70
-_RESTORED: Final = (
+_CAUSE_BYTES_MAX: Final = 2000
+_RESET_SIGNALS: Final = (
     signal.SIGCHLD,
     signal.SIGHUP,
     signal.SIGINT,
@@ -42,24 +54,24 @@ _RESTORED: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class InitEntry:
-    """What a first process becomes, what it may do ahead of time, and what a child made ahead does."""
+    """The code that runs in a container's first process, and what a warm process does ahead of time."""
 
     run: Callable[[WorkerConfig], NoReturn]
     warm_up: Callable[[], None] | None = None
-    perform: Perform | None = None
+    run_prefork: RunPrefork | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitSetup:
-    """Everything that a new container's first process needs, opened before the fork.
+    """Everything that the first process of a container needs; descriptors were opened by the launcher.
 
-    ``status_fd`` carries READY, or FAILED with a reason; ``go_fd`` yields GO once the launcher
-    has written down who we are, and nothing when it died before that.
+    On ``status_fd`` the process writes READY, or FAILED and a cause. From ``go_fd`` it reads GO once the
+    launcher has recorded its identity, or end of file if the launcher died before that.
     """
 
     plan: LaunchPlan
     root: str
-    """Where the static part of the root is (full), or where to build it (userns)."""
+    """Where the static part of the root is mounted (full mode), or where to build it (userns mode)."""
     templates: str
     cgroups: OpenCgroups | None
     listen_fd: int
@@ -68,49 +80,84 @@ class InitSetup:
     go_fd: int
     seccomp_program: str
     entry: InitEntry
-    understudy: PreforkedChild | None = None
+    prefork: PreforkedChild | None = None
 
 
-def become_init(birth: InitSetup, *, placed: bool = False, flaw: Exception | None = None) -> NoReturn:
-    """Become the container's first process; never returns, and reports every failure to the launcher.
+def become_init(setup: InitSetup, *, in_root: bool = False, failure: Exception | None = None) -> NoReturn:
+    """Become the container's first process. Every failure before READY is reported to the launcher.
 
-    ``placed`` says that this process has taken its root already, or failed to with ``flaw``.
+    ``in_root`` says that this process has entered its root already (``enter_root``), or failed to with
+    ``failure``.
     """
     code = _ENTRY_RETURNED
-    born = False
+    is_ready = False
     try:
-        if not placed:
-            forget_launcher()
-        if flaw is not None:
-            raise flaw
-        config = _settle(birth, placed=placed)
-        if os.read(birth.go_fd, 1) != GO:
+        if not in_root:
+            reset_signals()
+        if failure is not None:
+            raise failure
+        config = _isolate(setup, in_root=in_root)
+        if os.read(setup.go_fd, 1) != GO:
             os._exit(_LAUNCH_FAILED)
-        born = True
-        os.write(birth.status_fd, READY)
-        os.close(birth.status_fd)
-        os.close(birth.go_fd)
-        birth.entry.run(config)
+        is_ready = True
+        os.write(setup.status_fd, READY)
+        os.close(setup.status_fd)
+        os.close(setup.go_fd)
+        setup.entry.run(config)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else _ENTRY_RETURNED
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
         code = _LAUNCH_FAILED
-        if born:
+        if is_ready:
             _print_traceback(error)
         else:
-            _confess(birth.status_fd, error)
+            _report_failure(setup.status_fd, error)
     finally:
         os._exit(code)
 
 
-def _settle(birth: InitSetup, *, placed: bool) -> WorkerConfig:
-    plan = birth.plan
+def enter_namespaces(*, private_network: bool) -> None:
+    """Enter the namespaces that a process can enter itself, except the cgroup namespace, which is last."""
+    syscalls.unshare(_NAMESPACES | namespace.clone_flags(private=private_network))
+
+
+def enter_root(plan: LaunchPlan, root: str, templates: str) -> None:
+    """Add the container's own names and volumes to a prepared ``root``, and make it the root.
+
+    Raises:
+        HostError: no room for a volume.
+        OSError: a call of the kernel failed.
+    """
+    _add_own(plan, root, templates, privileged=True)
+    syscalls.pivot_root(root)
+
+
+def root_layout_of(plan: LaunchPlan) -> rootfs.RootLayout:
+    """Return the static part of the root that ``plan`` needs."""
+    return rootfs.RootLayout(
+        mountpoints=tuple(volume.path for volume in plan.volumes),
+        system_dirs=plan.system_dirs,
+        sysfs=not namespace.is_private(plan.demand),
+    )
+
+
+def reset_signals() -> None:
+    """Undo the launcher's signal handling, so that signals act as in a new process."""
+    signal.set_wakeup_fd(-1)
+    for number in _RESET_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _isolate(setup: InitSetup, *, in_root: bool) -> WorkerConfig:
+    """Do everything that turns this process into PID 1 of its container; return AppWorker's config."""
+    plan = setup.plan
     if plan.mode == FULL:
-        if not placed:
-            _enter_full(birth)
+        if not in_root:
+            _enter_full(setup)
         workspace = plan.demand.workspace.path
     elif plan.mode == USERNS:
-        _enter_userns(birth)
+        _enter_userns(setup)
         workspace = plan.demand.workspace.path
     else:
         prctl.become_subreaper()
@@ -119,91 +166,86 @@ def _settle(birth: InitSetup, *, placed: bool) -> WorkerConfig:
         workspace = volumes.plain_path(plan.directory, plan.volumes.index(plan.demand.workspace))
     os.setsid()
     os.umask(0o022)
-    with contextlib.suppress(PermissionError):  # An agent that was niced, without root, stays so.
-        os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here.
-    if birth.cgroups is not None:
-        # After all mounting, which needs block devices and, for a new file system, memory of ours.
-        for fd in birth.cgroups.init:
+    with contextlib.suppress(PermissionError):  # Without root, an agent that was niced stays niced.
+        os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's priority is not for containers.
+    if setup.cgroups is not None:
+        for fd in setup.cgroups.init:
             os.write(fd, b"0")
     if plan.mode != PROCESS:
-        syscalls.unshare(syscalls.CLONE_NEWCGROUP)  # Last: what we are in now is the root that programs see.
-    if birth.understudy is not None:
-        birth.understudy.follow(birth.cgroups.init[: birth.cgroups.shared] if birth.cgroups else ())
-    tasks = birth.cgroups.tasks if birth.cgroups else _tasks_without_cgroups(plan)
-    config = WorkerConfig(
-        container=plan.container,
-        incarnation=plan.incarnation,
-        host=plan.host,
-        workspace=workspace,
-        listen_fd=birth.listen_fd,
-        log_fd=birth.log_fd,
-        tasks=tasks,
-        ports=plan.ports,
-        run_uid=plan.run_uid if plan.mode == FULL else -1,
-        run_gid=plan.run_gid if plan.mode == FULL else -1,
-        isolated=plan.mode != PROCESS,
-        seccomp=bool(birth.seccomp_program),
-        seccomp_program=birth.seccomp_program,
-        understudy_pid=birth.understudy.pid if birth.understudy else 0,
-        understudy_fd=birth.understudy.sock.fileno() if birth.understudy else -1,
-    )
-    _keep_only_needed(birth, config)
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    if setup.prefork is not None:
+        setup.prefork.follow(setup.cgroups.init[: setup.cgroups.shared] if setup.cgroups else ())
+    config = _config(setup, workspace)
+    _keep_only_needed(setup, config)
     if plan.mode != PROCESS:
-        if not placed:
+        if not in_root:
             prctl.limit_bounding_set(KEPT_CAPABILITIES)
         prctl.limit_capabilities(KEPT_CAPABILITIES)
     prctl.set_no_new_privileges()
     return config
 
 
-def enter_namespaces(*, private_network: bool) -> None:
-    """Enter the namespaces that a process can enter itself; the cgroup's comes last of all."""
-    syscalls.unshare(_NAMESPACES | (syscalls.CLONE_NEWNET if private_network else 0))
+def _config(setup: InitSetup, workspace: str) -> WorkerConfig:
+    plan = setup.plan
+    return WorkerConfig(
+        container=plan.container,
+        incarnation=plan.incarnation,
+        host=plan.host,
+        workspace=workspace,
+        listen_fd=setup.listen_fd,
+        log_fd=setup.log_fd,
+        tasks=setup.cgroups.tasks if setup.cgroups else _tasks_without_cgroups(plan),
+        ports=plan.ports,
+        run_uid=plan.run_uid if plan.mode == FULL else -1,
+        run_gid=plan.run_gid if plan.mode == FULL else -1,
+        isolated=plan.mode != PROCESS,
+        seccomp=bool(setup.seccomp_program),
+        seccomp_program=setup.seccomp_program,
+        prefork_pid=setup.prefork.pid if setup.prefork else 0,
+        prefork_fd=setup.prefork.sock.fileno() if setup.prefork else -1,
+    )
 
 
-def _enter_full(birth: InitSetup) -> None:
-    private = birth.plan.demand.network == "private"
+def _tasks_without_cgroups(plan: LaunchPlan) -> tuple[TaskCgroup, ...]:
+    return tuple(TaskCgroup(name=task.name, pids_max=task.pids_max) for task in plan.demand.tasks)
+
+
+def _enter_full(setup: InitSetup) -> None:
+    private = namespace.is_private(setup.plan.demand)
     enter_namespaces(private_network=private)
-    rootfs.furnish(birth.root)
+    rootfs.mount_own(setup.root)
     if private:
-        syscalls.raise_loopback()
-        rootfs.mount_sysfs(birth.root)  # One that shows this network, and not the host's.
-    take_place(birth.plan, birth.root, birth.templates)
+        namespace.configure()
+        rootfs.mount_sysfs(setup.root)
+    enter_root(setup.plan, setup.root, setup.templates)
 
 
-def take_place(plan: LaunchPlan, root: str, templates: str) -> None:
-    """Make the container's own name and volumes before a furnished ``root``, and take it as the root."""
-    _make_own(plan, root, templates, privileged=True)
-    syscalls.pivot_root(root)
-
-
-def _enter_userns(birth: InitSetup) -> None:
-    # User, PID and all other namespaces were entered before the second fork; see ``fork_userns``.
-    plan = birth.plan
+def _enter_userns(setup: InitSetup) -> None:
+    # The user, PID and other namespaces were created before the fork of this process; see ``fork_userns``.
+    plan = setup.plan
     syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-    view = view_of(plan)
-    rootfs.build(birth.root, view, privileged=False)
-    if plan.demand.network == "private":
-        syscalls.raise_loopback()
-        rootfs.mount_sysfs(birth.root)
-    rootfs.furnish(birth.root)
-    _make_own(plan, birth.root, birth.templates, privileged=False)
+    rootfs.build(setup.root, root_layout_of(plan), privileged=False)
+    if namespace.is_private(plan.demand):
+        namespace.configure()
+        rootfs.mount_sysfs(setup.root)
+    rootfs.mount_own(setup.root)
+    _add_own(plan, setup.root, setup.templates, privileged=False)
     flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID
-    syscalls.mount("", birth.root, None, flags)
-    syscalls.pivot_root(birth.root)
+    syscalls.mount("", setup.root, None, flags)
+    syscalls.pivot_root(setup.root)
 
 
-def _make_own(plan: LaunchPlan, root: str, templates: str, *, privileged: bool) -> None:
-    """Make what tells this container from every other: its names and its volumes."""
+def _add_own(plan: LaunchPlan, root: str, templates: str, *, privileged: bool) -> None:
+    """Set the host name and mount the volumes: what differs between containers with the same root."""
     hostname = hostname_of(plan.container)
     syscalls.set_hostname(hostname)
-    # Without rights programs are who we are: the one user that the mapping knows.
+    # Without privileges programs run as the agent's user, the only one that the user namespace maps.
     uid, gid = (plan.run_uid, plan.run_gid) if privileged else (os.geteuid(), os.getegid())
     etc.write_own(f"{root}/run", hostname, uid=uid, gid=gid, home=plan.demand.workspace.path)
     for index, volume in enumerate(plan.volumes):
         target = f"{root}{volume.path}"
         if not os.path.isdir(target):
-            os.makedirs(target, exist_ok=True)  # Inside another volume.
+            os.makedirs(target, exist_ok=True)  # It is inside another volume.
         if privileged:
             volumes.mount_volume(
                 volume,
@@ -218,98 +260,31 @@ def _make_own(plan: LaunchPlan, root: str, templates: str, *, privileged: bool) 
             volumes.bind_volume(volume, target, directory=plan.directory, index=index)
 
 
-def view_of(plan: LaunchPlan) -> rootfs.View:
-    """Return the static part of the root that ``plan`` wants."""
-    return rootfs.View(
-        mountpoints=tuple(volume.path for volume in plan.volumes),
-        system_dirs=plan.system_dirs,
-        sysfs=plan.demand.network != "private",
-    )
+def _keep_only_needed(setup: InitSetup, config: WorkerConfig) -> None:
+    """Redirect the standard files to null and ``appworker.log``, and close every other descriptor.
 
-
-def fork_userns(*, private_network: bool) -> int:
-    """Fork PID 1 of new namespaces without root: 0 in it, else its pid; the caller is a subreaper.
-
-    A process cannot enter a PID namespace itself, so one in between makes the namespaces, forks
-    and is gone; its child then is ours.
-
-    Raises:
-        OSError: no namespaces for us; named by the call that failed.
+    A descriptor of the launcher that stayed open would be a way out of the container.
     """
-    uid, gid = os.geteuid(), os.getegid()
-    read, write = os.pipe()
-    flags = syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWPID | _NAMESPACES
-    between = os.fork()
-    if between == 0:
-        os.close(read)
-        try:
-            syscalls.unshare(flags | (syscalls.CLONE_NEWNET if private_network else 0))
-            _put("/proc/self/setgroups", "deny")
-            _put("/proc/self/uid_map", f"{uid} {uid} 1")
-            _put("/proc/self/gid_map", f"{gid} {gid} 1")
-            pid = os.fork()
-        except OSError as error:
-            os.write(write, f"!{error.errno} {error}".encode())
-            os._exit(1)
-        if pid == 0:
-            os.close(write)
-            return 0
-        os.write(write, str(pid).encode())
-        os._exit(0)
-    os.close(write)
-    try:
-        answer = os.read(read, 4096).decode()
-    finally:
-        os.close(read)
-        os.waitpid(between, 0)
-    if not answer.isdecimal():
-        code, _, text = answer.lstrip("!").partition(" ")
-        raise OSError(int(code or 0), text or "the process between died")
-    return int(answer)
-
-
-def forget_launcher() -> None:
-    """Drop what the launcher does with signals; our own are as in a new process."""
-    signal.set_wakeup_fd(-1)
-    for number in _RESTORED:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _keep_only_needed(birth: InitSetup, config: WorkerConfig) -> None:
-    """Give PID 1 null for its standard files, a file for its last words; close all that is not its own."""
     null = os.open("/dev/null", os.O_RDWR)
-    words = os.open(
-        "appworker.log", os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_WRONLY, 0o600, dir_fd=birth.log_fd
+    log = os.open(
+        "appworker.log", os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_WRONLY, 0o600, dir_fd=setup.log_fd
     )
-    for fd, source in ((0, null), (1, words), (2, words)):
+    for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
-    kept = {0, 1, 2, config.listen_fd, config.log_fd, birth.status_fd, birth.go_fd}
-    if birth.understudy is not None:
-        kept.add(birth.understudy.sock.detach())
+    kept = {0, 1, 2, config.listen_fd, config.log_fd, setup.status_fd, setup.go_fd}
+    if setup.prefork is not None:
+        kept.add(setup.prefork.sock.detach())
     for task in config.tasks:
         kept.update(fd for fd in (*task.procs_fds, task.oom_fd, task.pids_fd) if fd >= 0)
     syscalls.close_all_but(kept)
 
 
-def _tasks_without_cgroups(plan: LaunchPlan) -> tuple[TaskCgroup, ...]:
-    return tuple(TaskCgroup(name=task.name, pids_max=task.pids_max) for task in plan.demand.tasks)
-
-
-def _put(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
-def _confess(status_fd: int, error: BaseException) -> None:
+def _report_failure(status_fd: int, error: BaseException) -> None:
     text = error.message if isinstance(error, GalaxyError) else str(error) or type(error).__name__
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror} ({error.filename})"
     with contextlib.suppress(OSError):
-        os.write(status_fd, FAILED + text.encode(errors="replace")[:2000])
+        os.write(status_fd, FAILED + text.encode(errors="replace")[:_CAUSE_BYTES_MAX])
 
 
 def _print_traceback(error: BaseException) -> None:

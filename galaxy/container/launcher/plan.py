@@ -1,4 +1,4 @@
-"""What a container is made from: the plan that an agent hands over, and the limits that follow from it."""
+"""The plan that a container is created from: what an agent sends to its launcher, and the checks on it."""
 
 from __future__ import annotations
 
@@ -8,53 +8,33 @@ from collections.abc import Iterator
 from typing import Final
 
 from galaxy.errors import UsageError
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
-from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, VolumeDemand
-from galaxy.model.messages.worker import EXECS_MAX
-from galaxy.units import MIB
+from galaxy.model.system_paths import KERNEL_DIRS, SYSTEM_DIRS, is_at_or_below
 
 FULL: Final = "full"
+"""Mode with every namespace, cgroups and a kernel user of the container's own; needs root."""
 USERNS: Final = "userns"
+"""Mode with namespaces but without limits, for an agent without root."""
 PROCESS: Final = "process"
+"""Mode of plain processes, for a host without user namespaces."""
 
-INIT_MEMORY_BYTES: Final = 32 * MIB
-"""What PID 1 may use beside its tasks: its own few MiB, and buffers while it unpacks."""
-INIT_CPU_MILLI: Final = 100
-INIT_PIDS: Final = 1 + EXECS_MAX + 31
-"""PID 1, the keepers of commands, and children on their way to a task's cgroup."""
-
-_KEPT: Final = (
-    "/",
-    "/bin",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/proc",
-    "/sbin",
-    "/sys",
-    "/usr",
-)
-"""Paths that are the container's own and cannot be volumes."""
-
-_DOTS: Final = (".", "..")
 _NAME_BYTES_MAX: Final = 255
-_NO_NAME: Final = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
-"""Control characters too: the kernel makes no cgroup with a newline in its name."""
+_FORBIDDEN_IN_NAMES: Final = re.compile(r"[/\x00-\x1f\x7f-\x9f]")
+"""Control characters too: the kernel creates no cgroup with a newline in its name."""
 _KEY_BYTES_MAX: Final = 200
+"""Less than a file name may have, which leaves room for suffixes."""
 _PATH_BYTES_MAX: Final = 1024
-"""Of 4096 that a path may have, most is for where the volume lies on the host."""
+"""The kernel's limit is 4096 for the whole path, most of which is the volume's directory on the host."""
 _AMOUNT_MAX: Final = 1 << 53
 
 
 class LaunchPlan(Struct, frozen=True, kw_only=True):
-    """One life of a container, complete.
+    """Everything that one container is created from.
 
-    ``directory`` holds its socket and volumes on the host, ``log_directory`` its logs; empty
-    means the places below the agent's state directory that ``Runtime`` gives them.
+    ``directory`` holds its socket and volumes on the host, ``log_directory`` its logs. Empty
+    means the directories below the agent's state directory that ``Runtime`` chooses.
     """
 
     container: str
@@ -65,13 +45,13 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     run_uid: int = -1
     run_gid: int = -1
-    """-1: programs run as PID 1 itself does (lesser modes only)."""
+    """-1 means that programs run as the user of PID 1 (only in the modes without root)."""
     directory: str = ""
     log_directory: str = ""
     cgroup_root: str = "galaxy"
     mode: str = FULL
     system_dirs: tuple[str, ...] = ()
-    """More of the host's directories that programs see, read-only."""
+    """Further directories of the host that programs see, read-only."""
 
     @property
     def key(self) -> str:
@@ -79,106 +59,34 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
 
     @property
     def volumes(self) -> tuple[VolumeDemand, ...]:
-        """The workspace and all other volumes, outer before inner."""
+        """The workspace and all other volumes; an outer volume comes before those inside it."""
         everything = (self.demand.workspace, *self.demand.volumes)
         return tuple(sorted(everything, key=lambda volume: (volume.path.count("/"), volume.path)))
 
 
-class TaskLimits(Struct, frozen=True, kw_only=True):
-    """Limits of one task's cgroup: millicores, bytes, counts; 0 is no limit.
-
-    ``cpu_milli`` is a weight always and a ceiling (``cpu_hard``) unless excess is allowed;
-    ``memory_hard_bytes`` is a ceiling, ``memory_soft_bytes`` what is protected.
-    """
-
-    name: str
-    cpu_milli: int
-    cpu_hard: bool
-    memory_hard_bytes: int
-    memory_soft_bytes: int
-    pids_max: int
-    io_weight: int
-
-
-class ContainerLimits(Struct, frozen=True, kw_only=True):
-    """Limits of a container's cgroup, and of the task cgroups inside it."""
-
-    cpu_milli: int
-    cpu_hard: bool
-    memory_hard_bytes: int
-    memory_soft_bytes: int
-    pids_max: int
-    io_weight: int
-    tasks: tuple[TaskLimits, ...]
-
-
-def container_key(container: str, incarnation: int) -> str:
-    """Return the name of one life's directory and cgroup."""
-    return f"{container}_{incarnation}"
-
-
-def split_key(key: str) -> tuple[str, int]:
-    """Return the container and incarnation that a directory or cgroup name stands for.
-
-    Raises:
-        ValueError: ``key`` is not such a name.
-    """
-    container, separator, incarnation = key.rpartition("_")
-    if not separator or not container or not incarnation.isdecimal():
-        raise ValueError(f"{key!r} is not the name of a container's life")
-    return container, int(incarnation)
-
-
-def is_key(container: str, incarnation: int) -> bool:
-    """Return whether one life's directory and cgroup can be called so; some room is for endings."""
-    key = container_key(container, incarnation)
-    return bool(container) and incarnation >= 0 and _is_name(key) and len(os.fsencode(key)) <= _KEY_BYTES_MAX
-
-
-def limits_of(demand: Demand) -> ContainerLimits:
-    """Derive every cgroup limit from ``demand``.
-
-    Pages of a tmpfs volume are charged to whichever task touches them first, so each task may
-    use all tmpfs volumes beside its own memory; the container as a whole may use them once.
-    The container's limit is the sum of its tasks', its tmpfs volumes and what PID 1 needs.
-    """
-    tmpfs = sum(v.size_bytes for v in (demand.workspace, *demand.volumes) if v.medium is Medium.TMPFS)
-    tasks = tuple(
-        TaskLimits(
-            name=task.name,
-            cpu_milli=task.cpu_milli,
-            cpu_hard=not task.cpu_excess,
-            memory_hard_bytes=0 if task.memory_excess else task.memory_bytes + tmpfs,
-            memory_soft_bytes=task.memory_bytes if task.memory_excess else 0,
-            pids_max=task.pids_max,
-            io_weight=task.io_weight,
-        )
-        for task in demand.tasks
-    )
-    memory = sum(task.memory_bytes for task in demand.tasks) + tmpfs + INIT_MEMORY_BYTES
-    hard = all(task.memory_hard_bytes for task in tasks)
-    return ContainerLimits(
-        cpu_milli=sum(task.cpu_milli for task in tasks) + INIT_CPU_MILLI,
-        cpu_hard=all(task.cpu_hard for task in tasks),
-        memory_hard_bytes=memory if hard else 0,
-        memory_soft_bytes=0 if hard else memory,
-        pids_max=sum(task.pids_max for task in tasks) + INIT_PIDS,
-        io_weight=max((task.io_weight for task in tasks), default=0),
-        tasks=tasks,
-    )
-
-
 def check_plan(plan: LaunchPlan) -> None:
-    """Refuse a plan that cannot be made on any host.
+    """Refuse a plan that no host can carry out.
 
     Raises:
-        UsageError: a volume's path is not absolute and normal, is the system's, or is there twice;
-            two tasks share a name, or one is called like PID 1's own cgroup; or a name or an
-            amount is none that a kernel takes.
+        UsageError: a volume's path is not absolute and normal, belongs to the system, or occurs twice;
+            two tasks have the same name, or one has that of PID 1's cgroup; or a name or an amount is
+            one that the kernel does not accept.
     """
     problems = [*_path_problems(plan), *_name_problems(plan), *_amount_problems(plan)]
     if problems:
         raise UsageError(f"cannot make container {plan.key[:80]}", details=sorted(set(problems)))
+
+
+def is_valid_key(container: str, incarnation: int) -> bool:
+    """Return whether a directory and a cgroup can have this container's key as their name."""
+    key = container_key(container, incarnation)
+    return bool(container) and incarnation >= 0 and _is_name(key) and len(os.fsencode(key)) <= _KEY_BYTES_MAX
+
+
+def hostname_of(container: str) -> str:
+    """Return the host name inside a container: letters, digits and hyphens, at most 63."""
+    name = "".join(char if char.isalnum() and char.isascii() else "-" for char in container)
+    return name[:63].strip("-") or "container"
 
 
 def _path_problems(plan: LaunchPlan) -> Iterator[str]:
@@ -186,24 +94,24 @@ def _path_problems(plan: LaunchPlan) -> Iterator[str]:
     for path in paths:
         if not path.startswith("/") or os.path.normpath(path) != path:
             yield f"volume path {path[:80]!r} is not an absolute path in its shortest form"
-        elif path in _KEPT or path.startswith(("/proc/", "/sys/", "/dev/")):
+        elif path == "/" or path in SYSTEM_DIRS or is_at_or_below(path, KERNEL_DIRS):
             yield f"volume path {path} belongs to the system"
         elif len(os.fsencode(path)) > _PATH_BYTES_MAX or not all(map(_is_name, path[1:].split("/"))):
-            yield f"volume path {path[:80]!r} is none that a file can have"
+            yield f"volume path {path[:80]!r} is not a path that a file can have"
         elif paths.count(path) > 1:
             yield f"volume path {path} is there more than once"
 
 
 def _name_problems(plan: LaunchPlan) -> Iterator[str]:
     if plan.mode == FULL and (plan.run_uid < 0 or plan.run_gid < 0):
-        yield "nobody is named to run its programs, and PID 1 is root"
+        yield "no user is given for its programs, and PID 1 is root"
     names = ["init", *(task.name for task in plan.demand.tasks)]
     for name in set(names):
         if names.count(name) > 1:
-            yield f"task name {name[:80]!r} is not its own"
+            yield f"task name {name[:80]!r} is not unique"
         if not _is_name(name):
             yield f"task name {name[:80]!r} is not a name"
-    if not is_key(plan.container, plan.incarnation):
+    if not is_valid_key(plan.container, plan.incarnation):
         yield f"container id {plan.container[:80]!r} cannot be a directory's name"
     for name in plan.ports:
         if "\0" in name or "=" in name:
@@ -223,10 +131,8 @@ def _amount_problems(plan: LaunchPlan) -> Iterator[str]:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(os.fsencode(name)) <= _NAME_BYTES_MAX and not _NO_NAME.search(name) and name not in _DOTS
-
-
-def hostname_of(container: str) -> str:
-    """Return the host name inside a container: letters, digits and hyphens, 63 at most."""
-    name = "".join(char if char.isalnum() and char.isascii() else "-" for char in container)
-    return name[:63].strip("-") or "container"
+    return (
+        0 < len(os.fsencode(name)) <= _NAME_BYTES_MAX
+        and not _FORBIDDEN_IN_NAMES.search(name)
+        and name not in (".", "..")
+    )

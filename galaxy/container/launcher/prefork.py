@@ -1,8 +1,8 @@
-"""A child that a spare's first process makes ahead of time, to be the container's first program.
+"""A child that a warm process forks ahead of time, to become the container's first program.
 
-To fork is the dearest thing that a Python process does on the way to a program, so it is done while
-nothing else is to be done. The child waits with its parent's rights; once PID 1 has settled it
-follows it, and from there on it listens to what PID 1 tells it.
+fork() dominates the start latency of a program, so it is done while the launcher is idle. The child
+waits with its parent's rights. When PID 1 has entered its cgroups, the child follows it there, gives up
+the same rights, and then waits for PID 1 to tell it what to run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Final, NoReturn
 
 from galaxy.container.kernel import prctl, syscalls
 
-Perform = Callable[[socket.socket, Callable[[], None]], NoReturn]
-"""Gets ready, calls what it is given, which waits for PID 1 to settle, then listens to the socket."""
+RunPrefork = Callable[[socket.socket, Callable[[], None]], NoReturn]
+"""What the child runs. It gets ready, calls its second argument, which waits until PID 1 tells the child
+to follow, and then reads from the socket what to run."""
 
 _FOLLOW: Final = b"F"
 _CGROUPS_MAX: Final = 64
@@ -32,10 +33,11 @@ class PreforkedChild:
     sock: socket.socket
 
     def follow(self, cgroups: Sequence[int]) -> None:
-        """Have it enter ``cgroups`` and the cgroup namespace of PID 1, and give up rights.
+        """Make the child enter ``cgroups`` and PID 1's cgroup namespace, and give up rights.
 
-        One that died is not missed. ``cgroups`` are open files of those that no task has of its own:
-        what it enters when it becomes a task's program says nothing of them.
+        ``cgroups`` are open ``cgroup.procs`` files of the hierarchies without task cgroups. In the
+        others the child enters its task's cgroup later. A child that has died is ignored: PID 1 then
+        forks its first program itself.
         """
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", cgroups))] if cgroups else []
         try:
@@ -44,17 +46,17 @@ class PreforkedChild:
             return
 
 
-def prefork_child(perform: Perform, capabilities: Sequence[str]) -> PreforkedChild:
-    """Fork it; ``capabilities`` are those that it keeps when it follows.
+def prefork_child(run_prefork: RunPrefork, capabilities: Sequence[str]) -> PreforkedChild:
+    """Fork the child; it keeps ``capabilities`` when it follows PID 1.
 
     Raises:
-        OSError: no process could be made.
+        OSError: no process could be created.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid = os.fork()
         if pid == 0:
-            _wait(theirs, perform, capabilities)
+            _run(theirs, run_prefork, capabilities)
     except OSError:
         ours.close()
         raise
@@ -63,21 +65,21 @@ def prefork_child(perform: Perform, capabilities: Sequence[str]) -> PreforkedChi
     return PreforkedChild(pid=pid, sock=ours)
 
 
-def _wait(sock: socket.socket, perform: Perform, capabilities: Sequence[str]) -> NoReturn:
+def _run(sock: socket.socket, run_prefork: RunPrefork, capabilities: Sequence[str]) -> NoReturn:
     try:
         syscalls.close_all_but((0, 1, 2, sock.fileno()))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        perform(sock, lambda: _follow(sock, capabilities))
+        run_prefork(sock, lambda: _await_follow(sock, capabilities))
     except BaseException as error:  # noqa: BLE001 - the last frame of this process
-        os.write(2, f"event=understudy.failed cause={str(error)!r}\n".encode())
+        os.write(2, f"event=prefork.failed cause={str(error)!r}\n".encode())
     finally:
         os._exit(1)
 
 
-def _follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
-    said, cgroups, _, _ = socket.recv_fds(sock, 1, _CGROUPS_MAX)
-    if said != _FOLLOW:
-        os._exit(0)
+def _await_follow(sock: socket.socket, capabilities: Sequence[str]) -> None:
+    message, cgroups, _, _ = socket.recv_fds(sock, 1, _CGROUPS_MAX)
+    if message != _FOLLOW:
+        os._exit(0)  # PID 1 is gone.
     for fd in cgroups:
         os.write(fd, b"0")
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Ending programs where no cgroup and no PID namespace holds them together (mode ``process``)."""
+"""Ending programs that neither a cgroup nor a PID namespace contains (mode ``process``)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from galaxy.container.kernel import processes
 _PASSES: Final = 100
 
 
-def kill_below(pid: int) -> None:
-    """Kill all that descends from ``pid``, itself excepted; stop it before, else it starts them anew."""
+def kill_descendants(pid: int) -> None:
+    """Kill everything that descends from ``pid``, but not ``pid`` itself.
+
+    The caller stops ``pid`` first, because otherwise it could start programs again.
+    """
     for _ in range(_PASSES):
         below = processes.descendants(pid) if pid else []
         if not below:
@@ -24,7 +27,7 @@ def kill_below(pid: int) -> None:
 def kill_strays(directory: str) -> bool:
     """Kill programs that outlived the first process of the container in ``directory``.
 
-    They are known by the workspace in their environment, which is a path of this one life.
+    They are found by the workspace path in their environment, which is unique to one incarnation.
     Return whether there were any.
     """
     strays = processes.with_environment(f"GALAXY_WORKSPACE={directory}/")

@@ -1,25 +1,27 @@
-"""Between a ``Runtime`` and its launcher: JSON packets on a private SOCK_SEQPACKET socket.
+"""Messages between a ``Runtime`` and its launcher: JSON packets on a private SOCK_SEQPACKET socket.
 
-Agent and launcher may be of different releases for a moment: the newest agent wins, and renews a
-launcher that is not of its own release. ``Settled`` and ``Renew`` therefore never change but by new
-fields with a default.
+Agent and launcher may be of different releases for a moment: the agent that connected last decides, and
+makes a launcher of another release execute its own (``Renew``). ``Settled`` and ``Renew`` therefore
+never change, except by new fields with a default.
 
-The same nouns are what ``Runtime.events`` returns, and what a container's directory keeps.
+``Runtime.events`` returns some of these messages; ``Ended`` and ``InitRecord`` are also stored in a
+container's directory.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from galaxy.container.launcher.plan import LaunchPlan, container_key
+from galaxy.container.launcher.plan import LaunchPlan
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Reason
 
 PACKET_BYTES_MAX: Final = 192 * 1024
 
 
-class Life(Struct, frozen=True, kw_only=True):
-    """Names one life of a container slot."""
+class ContainerRef(Struct, frozen=True, kw_only=True):
+    """Names one incarnation of a container slot."""
 
     container: str
     incarnation: int
@@ -33,24 +35,24 @@ class Life(Struct, frozen=True, kw_only=True):
 
 
 class Launch(Struct, frozen=True, kw_only=True, tag="launch"):
-    """Make this container; the same again is the same as once."""
+    """Create a container. A container that exists already is not created again."""
 
     plan: LaunchPlan
 
 
-class Destroy(Life, frozen=True, kw_only=True, tag="destroy"):
-    """End this life and remove everything of it; what is not there is destroyed already."""
+class Destroy(ContainerRef, frozen=True, kw_only=True, tag="destroy"):
+    """End a container and remove everything of it. One that does not exist counts as destroyed."""
 
 
 class Stop(Struct, frozen=True, kw_only=True, tag="stop"):
-    """Exit when no container is left."""
+    """Exit if no container is left."""
 
 
 class Renew(Struct, frozen=True, kw_only=True, tag="renew"):
-    """Become the launcher of another release: run ``python`` with ``arguments`` in the same process.
+    """Become the launcher of another release: execute ``python`` with ``arguments`` in this process.
 
-    It stays the parent of every PID 1, so nothing of how they end is lost. The socket is handed
-    over as ``--listen``; the connection breaks, and whoever connects anew is served by the new one.
+    The process stays the parent of every PID 1, so their exit statuses are not lost. The listening
+    socket is passed on as ``--listen``; the connection ends, and the new program serves the next one.
     """
 
     python: str
@@ -64,73 +66,76 @@ ToLauncher = Launch | Destroy | Stop | Renew
 # ---- launcher to Runtime
 
 
-class Present(Life, frozen=True, kw_only=True, tag="present"):
-    """Said on connecting: this container lives, with this PID 1."""
+class Present(ContainerRef, frozen=True, kw_only=True, tag="present"):
+    """Sent after connecting for each running container. ``start_ticks`` is field 22 of PID 1's stat file."""
 
     pid: int
     start_ticks: int
 
 
 class Settled(Struct, frozen=True, kw_only=True, tag="settled"):
-    """Said on connecting, after the last ``Present`` and ``Ended``."""
+    """Sent after connecting, when every ``Present`` and ``Ended`` was sent: the snapshot is complete."""
 
     pid: int
-    """The launcher's."""
+    """Of the launcher."""
     wire: int = 1
-    """Version of what it sends (``galaxy.model.base.WIRE_VERSION``)."""
+    """Version of the launcher's messages (``galaxy.model.base.WIRE_VERSION``)."""
     release: str = ""
-    """Of Galaxy, as it runs; empty from one that knows no ``Renew``."""
+    """The launcher's release of Galaxy; empty for one that does not know ``Renew``."""
 
 
-class Launched(Life, frozen=True, kw_only=True, tag="launched"):
-    """PID 1 runs behind all its limits; ``start_ticks`` is field 22 of its stat file."""
+class Launched(ContainerRef, frozen=True, kw_only=True, tag="launched"):
+    """PID 1 runs, with all its limits; ``start_ticks`` is field 22 of its stat file."""
 
     pid: int
     start_ticks: int
 
 
-class LaunchFailed(Life, frozen=True, kw_only=True, tag="launch-failed"):
-    """The container could not be made; what was made of it is being removed."""
+class LaunchFailed(ContainerRef, frozen=True, kw_only=True, tag="launch-failed"):
+    """The container could not be created; what exists of it is being removed."""
 
     reason: Reason
 
 
-class Ended(Life, frozen=True, kw_only=True, tag="ended"):
-    """PID 1 ended by itself; its cgroups and directory are there until it is destroyed.
+class Ended(ContainerRef, frozen=True, kw_only=True, tag="ended"):
+    """PID 1 ended by itself; cgroups and directory of the container remain until it is destroyed.
 
-    ``status`` is its exit code, or minus the signal that killed it; None when nobody who may
-    know it was there (its launcher had been killed). ``oom`` is proven by the cgroup's counters.
+    ``status`` is its exit code, or minus the signal that killed it. It is None when the launcher that
+    was its parent had been killed: only a parent may read an exit status. ``oom`` is proven by the
+    cgroup's counters.
     """
 
     status: int | None = None
     oom: bool = False
 
 
-class Destroyed(Life, frozen=True, kw_only=True, tag="destroyed"):
-    """No process, mount, cgroup, loop device or directory of it is left."""
+class Destroyed(ContainerRef, frozen=True, kw_only=True, tag="destroyed"):
+    """No process, mount, cgroup, loop device or directory of the container is left."""
 
 
 class StopRefused(Struct, frozen=True, kw_only=True, tag="stop-refused"):
-    """Answer to ``Stop`` while containers are left."""
+    """Answer to ``Stop`` while there are containers."""
 
     containers: int
+    """How many there are."""
 
 
 FromLauncher = Present | Settled | Launched | LaunchFailed | Ended | Destroyed | StopRefused
 
 
 class LauncherLost(Struct, frozen=True, kw_only=True, tag="launcher-lost"):
-    """The launcher is gone; containers live on, and another launcher has been started."""
+    """Event of ``Runtime``: the launcher died and another was started. Containers keep running."""
 
 
 # ---- in a container's directory
 
 
-class LifeRecord(Life, frozen=True, kw_only=True):
-    """``container_key.json``: who PID 1 is, to be found again. ``boot`` is the kernel's boot id."""
+class InitRecord(ContainerRef, frozen=True, kw_only=True):
+    """``init.json``: identifies PID 1, so that a later launcher can adopt it."""
 
     pid: int
     start_ticks: int
     boot: str
+    """The kernel's boot id."""
     mode: str
     cgroup_root: str

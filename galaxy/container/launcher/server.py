@@ -1,12 +1,12 @@
-"""The launcher: a small process in a session of its own, parent of every container's first process.
+"""The launcher: a small process in a session of its own, the parent of every container's PID 1.
 
 Run as ``python -m galaxy.container.launcher.server --state DIR --cgroup-root NAME --mode MODE
 --entry MODULE:FUNCTION``.
 
-One thread and one loop: requests from at most one agent (the newest wins), children that end, births
-that report. It outlives its agent, and containers outlive it: a new launcher finds them again by what
-their directories say. An agent of another release has it become that release's launcher (execve): the
-same process, and so still the parent of every container's first process.
+It has one thread and one event loop: requests of at most one agent (the newest connection wins), exits of
+children, and reports of new PID 1s. It outlives its agent, and containers outlive it: a new launcher adopts
+them by the records in their directories. An agent of another release makes it execute that release's
+launcher. The process stays the same, and so remains the parent of every PID 1.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections import deque
 from typing import Final
 
-from galaxy.container.fs.garbage import Janitor
-from galaxy.container.fs.prepared_roots import Views
+from galaxy.container.fs.garbage import GarbageCleaner
+from galaxy.container.fs.prepared_roots import PreparedRoots
 from galaxy.container.kernel import prctl
-from galaxy.container.kernel.uid_ranges import hold
+from galaxy.container.kernel.uid_ranges import try_lock
 from galaxy.container.launcher.containers import ContainerTable
 from galaxy.container.launcher.init_process import InitEntry
 from galaxy.container.launcher.plan import FULL
@@ -45,103 +46,120 @@ from galaxy.container.launcher.protocol import (
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
 
-_BACKLOG: Final = 4
 _OUTBOX_MAX: Final = 20_000
-_REQUESTS_A_TURN: Final = 4
-_SOCKET_BUFFER: Final = 4 << 20
+_REQUESTS_PER_TURN: Final = 4
+_SOCKET_BUFFER_BYTES: Final = 4 << 20
 _IDLE_S: Final = 0.02
-"""Nothing asked for so long: time to prepare for what will be."""
+"""After this long without an event the launcher counts as idle and prepares warm processes."""
 _NICE: Final = -10
-"""On a busy host containers must still come and go; what runs in them is back at 0."""
-_ALREADY_THERE: Final = 75
+"""Containers must start and end even on a busy host. What runs in them has nice value 0 again."""
+_ALREADY_RUNNING: Final = 75
 
 
 class Launcher:
-    """The loop; what it knows of containers is in ``Lives``."""
+    """The event loop and the connection to the agent; ``ContainerTable`` has the containers."""
 
-    def __init__(self, state: str, listener: socket.socket, lives: ContainerTable) -> None:
+    def __init__(self, state: str, listener: socket.socket, containers: ContainerTable) -> None:
         self._state = state
         self._listener = listener
-        self._lives = lives
+        self._containers = containers
         self._agent: socket.socket | None = None
         self._outbox: deque[bytes] = deque()
         self._poll = select.epoll()
-        self._janitor = Janitor(f"{state}/garbage")
-        self._stopping = False
+        self._cleaner = GarbageCleaner(f"{state}/garbage")
+        self._is_stopping = False
         self._renewal: Renew | None = None
-        lives.tell = self._tell
-        lives.watch = self._watch
-        lives.unwatch = self._unwatch
+        containers.report = self._send
+        containers.watch = self._watch
+        containers.unwatch = self._unwatch
 
     def run(self) -> None:
-        """Serve until told to stop with nothing left."""
+        """Serve until ``Stop`` was received and no container and no garbage is left."""
         wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._listener.setblocking(False)
         self._poll.register(self._listener, select.EPOLLIN)
         self._poll.register(wake_read, select.EPOLLIN)
-        self._lives.adopt()
+        self._containers.adopt()
         self._reap()
         while True:
-            self._sweep()
-            if self._stopping and not self._lives.count and not self._janitor.busy:
+            self._clean_garbage()
+            if self._is_stopping and not self._containers.count and not self._cleaner.busy:
                 break
-            if self._renewal is not None and not self._lives.being_made:
+            if self._renewal is not None and not self._containers.is_creating:
                 self._renew(self._renewal)
-            timeout, idle = self._timeout(time.monotonic())
-            woken = self._poll.poll(-1 if timeout is None else timeout)
-            if not woken and idle:
-                self._lives.prepare()
-            for fd, events in woken:
+            timeout_s, is_idle_work = self._timeout(time.monotonic())
+            ready = self._poll.poll(-1 if timeout_s is None else timeout_s)
+            if not ready and is_idle_work:
+                self._containers.prepare()
+            for fd, events in ready:
                 if fd == wake_read:
-                    self._drain(wake_read)
+                    _drain(wake_read)
                     self._reap()
                 elif fd == self._listener.fileno():
                     self._accept()
-                elif fd == self._janitor.fileno():
-                    self._swept()
+                elif fd == self._cleaner.fileno():
+                    self._on_cleaner_readable()
                 elif self._agent is not None and fd == self._agent.fileno():
                     self._serve(events)
                 else:
-                    self._lives.woken(fd)
-            self._lives.retry(time.monotonic())
-        self._say_goodbye()
+                    self._containers.on_readable(fd)
+            self._containers.retry(time.monotonic())
+        self._close()
 
     def _timeout(self, now: float) -> tuple[float | None, bool]:
-        """Return how long to wait for whatever comes, None for ever, and whether there is idle work then."""
-        due = (self._lives.next_deadline(now), self._janitor.wait_s(now))
-        timeout = min((one for one in due if one is not None), default=None)
-        work = None if self._stopping else self._lives.idle_work_s(now)
-        if work is None:
-            return timeout, False
-        if work > 0:
-            return work if timeout is None else min(timeout, work), False
-        return min(timeout or _IDLE_S, _IDLE_S), True
+        """Return how long to wait for events (None: forever), and whether to prepare if none comes."""
+        due = (self._containers.next_deadline_s(now), self._cleaner.wait_s(now))
+        timeout_s = min((each for each in due if each is not None), default=None)
+        work_s = None if self._is_stopping else self._containers.idle_work_s(now)
+        if work_s is None:
+            return timeout_s, False
+        if work_s > 0:
+            return work_s if timeout_s is None else min(timeout_s, work_s), False
+        return min(timeout_s or _IDLE_S, _IDLE_S), True
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._containers.on_child_exit(pid, os.waitstatus_to_exitcode(status))
+
+    def _close(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self._state}/launcher.sock")
+        self._containers.close()
+        self._cleaner.close()
+        self._disconnect()
+
+    # ---- requests
 
     def _accept(self) -> None:
         try:
             agent, _ = self._listener.accept()
         except OSError:
             return
-        _, uid, _ = _peer(agent)
-        if uid not in (0, os.geteuid()):
+        if _peer_uid(agent) not in (0, os.geteuid()):
             agent.close()
             return
-        self._hang_up()
+        self._disconnect()
         agent.setblocking(False)
-        agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+        agent.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         self._agent = agent
         self._poll.register(agent, select.EPOLLIN)
-        for message in self._lives.snapshot():
-            self._tell(message)
+        for message in self._containers.snapshot():
+            self._send(message)
 
     def _serve(self, events: int) -> None:
         if events & select.EPOLLOUT:
             self._flush()
         if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
-            # A few at a time, so that births and deaths are heard in between.
-            for _ in range(_REQUESTS_A_TURN):
+            # Only a few requests per turn, so that exits and reports are handled in between.
+            for _ in range(_REQUESTS_PER_TURN):
                 if self._agent is None:
                     return
                 try:
@@ -151,50 +169,56 @@ class Launcher:
                 except OSError:
                     packet = b""
                 if not packet:
-                    self._hang_up()
+                    self._disconnect()
                     return
-                self._obey(packet)
+                self._handle(packet)
 
-    def _obey(self, packet: bytes) -> None:
+    def _handle(self, packet: bytes) -> None:
         try:
             message: ToLauncher = decode(packet, ToLauncher)  # type: ignore[arg-type]
         except BadMessage as error:
             _log(f"event=launcher.bad-message cause={error.message!r}")
             return
         if isinstance(message, Launch):
-            self._lives.launch(message.plan)
+            self._containers.launch(message.plan)
         elif isinstance(message, Destroy):
-            self._lives.destroy(message.container, message.incarnation)
+            self._containers.destroy(message.container, message.incarnation)
         elif isinstance(message, Stop):
-            if self._lives.count:
-                self._tell(StopRefused(containers=self._lives.count))
+            if self._containers.count:
+                self._send(StopRefused(containers=self._containers.count))
             else:
-                self._stopping = True
+                self._is_stopping = True
         elif isinstance(message, Renew):
             self._renewal = message
 
-    def _renew(self, wanted: Renew) -> None:
-        """Become another release's launcher; does not return, unless that cannot be started."""
+    def _renew(self, renewal: Renew) -> None:
+        """Execute another release's launcher in this process; returns only if that fails."""
         self._renewal = None
-        self._lives.let_go()
+        self._containers.release()
         handle = self._listener.fileno()
         os.set_inheritable(handle, True)
-        words = [wanted.python, *wanted.arguments, "--listen", str(handle)]
-        _log(f"event=launcher.renewed python={wanted.python!r}")
+        argv = [renewal.python, *renewal.arguments, "--listen", str(handle)]
+        _log(f"event=launcher.renewed python={renewal.python!r}")
         try:
-            os.execve(wanted.python, words, wanted.environment)  # noqa: S606
+            os.execve(renewal.python, argv, renewal.environment)  # noqa: S606
         except OSError as error:
             os.set_inheritable(handle, False)
             _log(f"event=launcher.not-renewed cause={error.strerror!r}")
-            self._hang_up()  # The agent hears from its next connection who we still are.
+            self._disconnect()  # The agent reconnects, and sees that the release is the same.
 
-    def _tell(self, message: FromLauncher) -> None:
-        """Send, or keep until the agent reads; one that never reads is dropped, and asks again."""
+    # ---- answers
+
+    def _send(self, message: FromLauncher) -> None:
+        """Send a message, or queue it until the agent reads.
+
+        An agent that does not read is disconnected; the snapshot after its next connection replaces what
+        it missed.
+        """
         if self._agent is None:
             return
         self._outbox.append(encode(message))
         if len(self._outbox) > _OUTBOX_MAX:
-            self._hang_up()
+            self._disconnect()
             return
         self._flush()
 
@@ -209,11 +233,11 @@ class Launcher:
             self._poll.modify(self._agent, select.EPOLLIN | select.EPOLLOUT)
             return
         except OSError:
-            self._hang_up()
+            self._disconnect()
             return
         self._poll.modify(self._agent, select.EPOLLIN)
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         if self._agent is not None:
             self._poll.unregister(self._agent)
             self._agent.close()
@@ -226,60 +250,41 @@ class Launcher:
     def _unwatch(self, fd: int) -> None:
         self._poll.unregister(fd)
 
-    def _drain(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while os.read(fd, 4096):
-                pass
+    # ---- garbage
 
-    def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._lives.reaped(pid, os.waitstatus_to_exitcode(status))
-
-    def _sweep(self) -> None:
-        if self._lives.littered and not self._janitor.busy:  # Else a round under way would answer for it.
-            self._lives.littered = False
-            self._janitor.litter()
-        if self._janitor.wait_s(time.monotonic()) != 0.0:
+    def _clean_garbage(self) -> None:
+        # Garbage that is added during a round is reported after it: the round's result is not about it.
+        if self._containers.has_garbage and not self._cleaner.busy:
+            self._containers.has_garbage = False
+            self._cleaner.request()
+        if self._cleaner.wait_s(time.monotonic()) != 0.0:
             return
-        before = self._janitor.fileno()
+        before = self._cleaner.fileno()
         try:
-            self._janitor.start()
+            self._cleaner.start()
         except OSError:
-            self._dismiss_janitor()  # A new one tries again, when it is time.
+            self._close_cleaner()  # The next round, when it is due, starts another child.
             return
-        if self._janitor.fileno() != before:
+        if self._cleaner.fileno() != before:
             try:
-                self._watch(self._janitor.fileno())
+                self._watch(self._cleaner.fileno())
             except OSError as error:
-                self._janitor.failed(str(error))
-                self._dismiss_janitor()
+                self._cleaner.failed(str(error))
+                self._close_cleaner()
 
-    def _swept(self) -> None:
-        if not self._janitor.done():
-            self._dismiss_janitor()
+    def _on_cleaner_readable(self) -> None:
+        if not self._cleaner.finish():
+            self._close_cleaner()
 
-    def _dismiss_janitor(self) -> None:
-        if self._janitor.fileno() >= 0:
-            with contextlib.suppress(OSError):  # It was not watched yet.
-                self._unwatch(self._janitor.fileno())
-        self._janitor.close()
-
-    def _say_goodbye(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{self._state}/launcher.sock")
-        self._lives.close()
-        self._janitor.close()
-        self._hang_up()
+    def _close_cleaner(self) -> None:
+        if self._cleaner.fileno() >= 0:
+            with contextlib.suppress(OSError):  # It is not registered if registering it failed.
+                self._unwatch(self._cleaner.fileno())
+        self._cleaner.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start a launcher; with ``--listen FD`` it serves a socket that its starter has bound already."""
+    """Run a launcher; ``--listen FD`` is a socket that its starter has bound and listens on already."""
     parser = argparse.ArgumentParser(prog="galaxy.container.launcher.server")
     parser.add_argument("--state", required=True)
     parser.add_argument("--cgroup-root", default="galaxy")
@@ -291,39 +296,39 @@ def main(arguments: list[str] | None = None) -> int:
     listener = socket.socket(fileno=options.listen)
     os.set_inheritable(options.listen, False)
     lock = os.open(f"{state}/launcher.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    if not hold(lock):
-        return _ALREADY_THERE
+    if not try_lock(lock):
+        return _ALREADY_RUNNING
     _raise_file_limit()
     prctl.set_process_name("galaxy-launcher")
     prctl.become_subreaper()
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    views = None
+    roots = None
     if options.mode == FULL:
-        views = Views(f"{state}/t")
-        views.open()
-    entry = _load(options.entry)
-    lives = ContainerTable(
-        state, mode=options.mode, cgroup_root=options.cgroup_root, views=views, entry=entry
+        roots = PreparedRoots(f"{state}/t")
+        roots.open()
+    entry = _load_entry(options.entry)
+    containers = ContainerTable(
+        state, mode=options.mode, cgroup_root=options.cgroup_root, roots=roots, entry=entry
     )
-    launcher = Launcher(state, listener, lives)
+    launcher = Launcher(state, listener, containers)
     if entry.warm_up is not None:
         entry.warm_up()
     gc.collect()
-    gc.freeze()  # What is here now is shared by every AppWorker: collections in them leave it alone.
+    gc.freeze()  # AppWorkers share these objects: a collection in them must not write to their pages.
     launcher.run()
     return 0
 
 
-def _load(entry: str) -> InitEntry:
-    """Import ``MODULE:FUNCTION``, and what is beside it of ``InitEntry``."""
-    name, _, function = entry.partition(":")
-    module = importlib.import_module(name)
+def _load_entry(name: str) -> InitEntry:
+    """Import ``MODULE:FUNCTION``, and the module's ``warm_up`` and ``run_prefork`` if it has them."""
+    module_name, _, function = name.partition(":")
+    module = importlib.import_module(module_name)
     return InitEntry(
         run=getattr(module, function),
         warm_up=getattr(module, "warm_up", None),
-        perform=getattr(module, "perform", None),
+        run_prefork=getattr(module, "run_prefork", None),
     )
 
 
@@ -332,13 +337,17 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _peer(sock: socket.socket) -> tuple[int, int, int]:
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return (
-        int.from_bytes(data[0:4], sys.byteorder),
-        int.from_bytes(data[4:8], sys.byteorder),
-        int.from_bytes(data[8:12], sys.byteorder),
-    )
+def _peer_uid(sock: socket.socket) -> int:
+    """Return the user at the other end of a Unix socket (unix(7), struct ucred)."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    _, uid, _ = struct.unpack("iII", credentials)
+    return int(uid)
+
+
+def _drain(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(fd, 4096):
+            pass
 
 
 def _log(line: str) -> None:

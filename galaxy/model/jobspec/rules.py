@@ -27,6 +27,7 @@ from galaxy.model.jobspec.spec import (
 )
 from galaxy.model.messages.worker import PACKET_BYTES_MAX
 from galaxy.model.stored.secret import EnvFrom
+from galaxy.model.system_paths import SYSTEM_DIRS
 from galaxy.units import format_bytes
 
 STATIC_PORT_MIN: Final = 1025
@@ -37,12 +38,6 @@ ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
 """All tasks of a pod together, as they travel to an AppWorker, in bytes."""
 
 FILE_CHARACTERS_MAX: Final = 1024
-
-SYSTEM_DIRS: Final = (
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run",
-    "/sbin", "/sys", "/tmp", "/usr",  # noqa: S108
-)  # fmt: skip
-"""Directories that the container has from its host or for itself; no volume lies there."""
 
 SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
 """Where packages are fetched from."""

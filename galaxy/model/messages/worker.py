@@ -63,9 +63,9 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """Install ``seccomp_program`` in every program before exec."""
     seccomp_program: str = ""
     """BPF program, base64; made once by the launcher."""
-    understudy_pid: int = 0
+    prefork_pid: int = 0
     """A child that waits to become the first program, and the socket to tell it by; 0: there is none."""
-    understudy_fd: int = -1
+    prefork_fd: int = -1
 
 
 # ---- agent to AppWorker

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from galaxy.container.kernel.uid_ranges import claimed
+from galaxy.container.kernel.uid_ranges import list_claims
 from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode
@@ -254,7 +254,7 @@ def test_each_container_has_a_user_of_its_own_and_its_name_inside(agent: Agent) 
     one = users(running(agent))
     words, _ = execute(agent, "me", ("sh", "-c", "cd ~; id; pwd; ls -nd ."))
     two = users(running(agent, pod="db-abc123.0"))
-    claims = [claim for claim in claimed() if claim.owner == str(agent.state.resolve())]
+    claims = [claim for claim in list_claims() if claim.owner == str(agent.state.resolve())]
     assert len(one) == len(two) == len(claims) == 1
     assert one != two
     (uid,) = one

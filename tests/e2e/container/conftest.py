@@ -22,7 +22,7 @@ import pytest
 
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.launcher.plan import LaunchPlan
-from galaxy.container.runtime import Destroyed, Event, Launched, LaunchFailed, Runtime
+from galaxy.container.runtime import Destroyed, Launched, LaunchFailed, Runtime, RuntimeEvent
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
@@ -40,7 +40,7 @@ class Host:
     def __init__(self, state: Path, mode: str, *, entry: str = "tiny_entry:run") -> None:
         self.state, self.mode, self._entry = state, mode, entry
         self.cgroup_root = f"galaxy-test-{os.getpid()}-{next(_NUMBERS)}"
-        self.seen: list[Event] = []
+        self.seen: list[RuntimeEvent] = []
         self.runtime = self._new_runtime()
         self._made: list[LaunchPlan] = []
         self._first = 0
@@ -96,11 +96,11 @@ class Host:
         self.runtime.stop_launcher()
         self._stopped = True
 
-    def event(self, plan: LaunchPlan, *kinds: type) -> Event:
+    def event(self, plan: LaunchPlan, *kinds: type) -> RuntimeEvent:
         """Wait for an event of one of ``kinds`` about ``plan``; the others are kept in ``seen``."""
         return self.until(lambda e: isinstance(e, kinds) and getattr(e, "key", plan.key) == plan.key)
 
-    def until(self, wanted: Any) -> Event:
+    def until(self, wanted: Any) -> RuntimeEvent:
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             for event in self.seen:

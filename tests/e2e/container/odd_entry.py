@@ -20,7 +20,7 @@ _GATE_S: Final = 60.0
 
 def warm_up() -> None:
     """Wait or fail in a spare, and only there."""
-    if Path("/proc/thread-self/comm").read_text().strip() != "galaxy-spare":
+    if Path("/proc/thread-self/comm").read_text().strip() != "galaxy-warm":
         return
     state = Path(sys.argv[sys.argv.index("--state") + 1])
     with (state / "tries").open("a") as file:

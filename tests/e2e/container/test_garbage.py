@@ -22,7 +22,7 @@ def janitor(host) -> int:
     launcher = host.launcher_pid()
 
     def found() -> list[int]:
-        return [pid for pid in processes.descendants(launcher) if name(pid) == "galaxy-janitor"]
+        return [pid for pid in processes.descendants(launcher) if name(pid) == "galaxy-cleaner"]
 
     wait_until(lambda: len(found()) == 1)
     return found()[0]

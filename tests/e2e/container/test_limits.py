@@ -37,7 +37,7 @@ def test_program_past_its_memory_limit_is_killed_and_counted_and_pid_1_lives(hos
     assert ended["status"] == -9
     assert "oom_kill 1" in host.ask(plan, oom="web")["oom"]
     assert host.runtime.usage(plan.container, 1).oom_kills == 1
-    assert host.runtime.living()[0].pid == launched.pid
+    assert host.runtime.running()[0].pid == launched.pid
 
 
 def test_program_within_its_memory_limit_is_not_touched(host) -> None:

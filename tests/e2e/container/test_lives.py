@@ -73,7 +73,7 @@ def test_launch_twice_is_once(host) -> None:
     first = host.launch(plan)
     second = host.launch(plan)
     assert first == second
-    assert len(host.runtime.living()) == 1
+    assert len(host.runtime.running()) == 1
 
 
 def test_end_of_pid_1_is_told_with_its_exit_code_and_again_to_the_next_agent(host) -> None:
@@ -85,7 +85,7 @@ def test_end_of_pid_1_is_told_with_its_exit_code_and_again_to_the_next_agent(hos
     assert (ended.status, ended.oom) == (7, False)
     host.restart_agent()
     assert host.event(plan, Ended) == ended
-    assert host.runtime.living() == []
+    assert host.runtime.running() == []
 
 
 def test_pid_1_killed_takes_its_programs_along(host) -> None:
@@ -103,7 +103,7 @@ def test_container_outlives_its_agent_and_is_found_by_the_next(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     host.restart_agent()
-    (living,) = host.runtime.living()
+    (living,) = host.runtime.running()
     assert (living.pid, living.start_ticks) == (launched.pid, launched.start_ticks)
     assert host.sh(plan, "echo alive")["out"] == "alive\n"
 
@@ -185,9 +185,9 @@ def test_birth_that_cannot_be_written_down_fails_and_its_launcher_lives_on(host)
     launcher = host.launcher_pid()
     plan = host.plan(0)
     host._made.append(plan)
-    (host.state / "c" / plan.key / "life.json.new").mkdir(parents=True)  # Refused as by a full disk.
+    (host.state / "c" / plan.key / "init.json.new").mkdir(parents=True)  # Refused as by a full disk.
     host.runtime.launch(plan)
-    assert "life.json" in host.event(plan, LaunchFailed).reason.message
+    assert "init.json" in host.event(plan, LaunchFailed).reason.message
     host.destroy(plan)
     host.launch(host.plan(1))
     assert host.launcher_pid() == launcher
@@ -204,7 +204,7 @@ def test_many_at_once_come_and_go(host) -> None:
         host.runtime.destroy(plan.container, 1)
     for plan in plans:
         host.event(plan, Destroyed)
-    assert host.runtime.living() == []
+    assert host.runtime.running() == []
 
 
 def test_destroy_while_being_made_leaves_nothing(host) -> None:

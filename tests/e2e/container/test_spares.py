@@ -25,9 +25,9 @@ def spares(host, count: int) -> list[int]:
     """Wait until so many processes wait for a plan; return their pids."""
 
     def found() -> list[int]:
-        living = {one.pid for one in host.runtime.living()}
+        living = {one.pid for one in host.runtime.running()}
         others = set(processes.descendants(host.launcher_pid())) - living
-        return sorted(pid for pid in others if name(pid) == "galaxy-spare")
+        return sorted(pid for pid in others if name(pid) == "galaxy-warm")
 
     seen: list[int] = []
 
@@ -158,7 +158,7 @@ def test_spare_that_is_still_getting_ready_is_taken_and_lives(odd) -> None:
 def test_nursery_that_is_killed_is_started_again(host) -> None:
     host.launch(host.plan(0))
     spares(host, 2)
-    nursery = next(pid for pid in processes.descendants(host.launcher_pid()) if name(pid) == "galaxy-nursery")
+    nursery = next(pid for pid in processes.descendants(host.launcher_pid()) if name(pid) == "galaxy-forker")
     os.kill(nursery, signal.SIGKILL)
     assert host.launch(host.plan(1)).pid
     spares(host, 2)

@@ -82,7 +82,7 @@ def test_program_has_no_capability_no_new_privileges_and_a_filter(host, plan) ->
 
 
 def test_pid_1_keeps_only_the_capabilities_it_needs(host, plan) -> None:
-    living = host.runtime.living()[0]
+    living = host.runtime.running()[0]
     with open(f"/proc/{living.pid}/status") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
     assert effective == sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8))
@@ -96,7 +96,7 @@ def test_pid_1_keeps_only_the_capabilities_it_needs(host, plan) -> None:
 )  # fmt: skip
 def test_ways_out_are_shut(host, plan, script: str) -> None:
     assert host.sh(plan, script)["status"] != 0
-    assert host.runtime.living()
+    assert host.runtime.running()
 
 
 def test_walls_hold_without_the_filter_too(host, plan) -> None:
@@ -148,7 +148,7 @@ for attempt in (lambda: open("/dev/kmsg"), lambda: open("/dev/loop-control"),
 
 def test_no_descriptor_leaks_into_pid_1_or_a_program(host, plan) -> None:
     fds = {int(fd) for fd in host.ask(plan, config=True)["fds"]}
-    living = host.runtime.living()[0]
+    living = host.runtime.running()[0]
     for fd in fds:
         try:
             target = os.readlink(f"/proc/{living.pid}/fd/{fd}")

@@ -26,7 +26,7 @@ def from_a_spare(world: World) -> Contained:
     """Make a container whose first process was made ahead of time, and has a child that waits."""
     first = world.container("first")
     launcher = int(Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    ours = {one.pid for one in world.runtime.living()}
+    ours = {one.pid for one in world.runtime.running()}
     until("a spare", lambda: [pid for pid in children(launcher) if pid not in ours and children(pid)])
     made = world.container("made", start="")
     first.destroy()

@@ -11,7 +11,7 @@ import pytest
 from galaxy.container.cgroup.detect import Hierarchies
 from galaxy.container.cgroup.files import Files, field
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.launcher.plan import ContainerLimits, limits_of
+from galaxy.container.limits import ContainerLimits, limits_of
 from galaxy.errors import HostError
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB

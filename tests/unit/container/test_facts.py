@@ -13,7 +13,8 @@ import pytest
 from galaxy.container.fs import etc, garbage, volumes
 from galaxy.container.kernel import processes
 from galaxy.container.launcher import process_group
-from galaxy.container.launcher.protocol import Ended, LifeRecord
+from galaxy.container.launcher.protocol import Ended, InitRecord
+from galaxy.container.record_file import load_record, save_record
 
 
 def test_start_ticks_tell_a_process_and_nobody_apart() -> None:
@@ -35,12 +36,12 @@ def test_zombie_counts_as_gone() -> None:
 def test_what_was_kept_is_recalled_and_rubbish_is_not(tmp_path: Path) -> None:
     path = str(tmp_path / "ended.json")
     noun = Ended(container="a-000000.0", incarnation=3, status=-9, oom=True)
-    processes.keep(path, noun)
-    assert processes.recall(path, Ended) == noun
-    assert processes.recall(path, LifeRecord) is None
-    assert processes.recall(str(tmp_path / "none"), Ended) is None
+    save_record(path, noun)
+    assert load_record(path, Ended) == noun
+    assert load_record(path, InitRecord) is None
+    assert load_record(str(tmp_path / "none"), Ended) is None
     Path(path).write_text("{")
-    assert processes.recall(path, Ended) is None
+    assert load_record(path, Ended) is None
 
 
 def test_family_is_killed_to_the_grandchildren_and_its_head_is_spared() -> None:
@@ -50,7 +51,7 @@ def test_family_is_killed_to_the_grandchildren_and_its_head_is_spared() -> None:
             assert head.stdout is not None and head.stdout.readline() == b"up\n"
             assert processes.descendants(head.pid)
             os.kill(head.pid, signal.SIGSTOP)
-            process_group.kill_below(head.pid)
+            process_group.kill_descendants(head.pid)
             assert processes.descendants(head.pid) == []
             assert processes.start_ticks(head.pid) > 0
         finally:
@@ -79,13 +80,13 @@ def test_garbage_goes_away_without_following_links(tmp_path: Path) -> None:
     garbage.discard(str(rubbish), str(tmp_path / "garbage"))
     assert not rubbish.exists()
     assert garbage.has_garbage(str(tmp_path / "garbage"))
-    janitor = garbage.Janitor(str(tmp_path / "garbage"))
-    janitor.start()
-    assert select.select([janitor], [], [], 10.0)[0]
-    assert janitor.done()
+    cleaner = garbage.GarbageCleaner(str(tmp_path / "garbage"))
+    cleaner.start()
+    assert select.select([cleaner], [], [], 10.0)[0]
+    assert cleaner.finish()
     assert not garbage.has_garbage(str(tmp_path / "garbage"))
     assert kept.read_text() == "mine"
-    janitor.close()
+    cleaner.close()
 
 
 def test_discarding_what_is_not_there_is_fine(tmp_path: Path) -> None:

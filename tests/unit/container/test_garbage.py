@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container.fs.garbage import Janitor, delete_within
+from galaxy.container.fs.garbage import GarbageCleaner, delete_within
 
 DEEP = 3000
 """Deeper than Python may recurse, and longer a path than the kernel takes."""
@@ -53,21 +53,21 @@ def test_garbage_that_comes_while_other_garbage_goes_does_not_resist(
 ) -> None:
     garbage = tmp_path / "garbage"
     garbage.mkdir()
-    janitor = Janitor(str(garbage))
+    cleaner = GarbageCleaner(str(garbage))
     try:
         for turn in range(12):
             for number in range(10):
                 _litter(garbage, f"{turn}-before-{number}", files=30)
-            janitor.litter()
-            janitor.start()
+            cleaner.request()
+            cleaner.start()
             for number in range(30):  # No more: it may come faster than it goes.
-                if select.select([janitor], [], [], 0.001)[0]:
+                if select.select([cleaner], [], [], 0.001)[0]:
                     break
                 _litter(garbage, f"{turn}-{number}")
-            assert select.select([janitor], [], [], 60)[0]
-            assert janitor.done()
+            assert select.select([cleaner], [], [], 60)[0]
+            assert cleaner.finish()
     finally:
-        janitor.close()
+        cleaner.close()
     assert "garbage.stays" not in capfd.readouterr().err
 
 

@@ -5,17 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from galaxy.container.launcher.plan import (
-    INIT_CPU_MILLI,
-    INIT_MEMORY_BYTES,
-    INIT_PIDS,
-    LaunchPlan,
-    check_plan,
-    container_key,
-    hostname_of,
-    limits_of,
-    split_key,
-)
+from galaxy.container.launcher.plan import LaunchPlan, check_plan, hostname_of
+from galaxy.container.limits import INIT_CPU_MILLI, INIT_MEMORY_BYTES, INIT_PIDS, limits_of
 from galaxy.errors import UsageError
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
@@ -102,16 +93,6 @@ def test_sound_plan_is_accepted() -> None:
 def test_outer_volumes_come_before_inner_ones() -> None:
     volumes = (VolumeDemand(path="/a/b/c", size_bytes=MIB), VolumeDemand(path="/a", size_bytes=MIB))
     assert [one.path for one in plan(volumes=volumes).volumes] == ["/a", "/home/galaxy", "/a/b/c"]
-
-
-def test_key_and_its_parts_go_back_and_forth() -> None:
-    assert split_key(container_key("my_job-3f9a2c.0", 12)) == ("my_job-3f9a2c.0", 12)
-
-
-@pytest.mark.parametrize("key", ["init", "a_", "_1", "a_b"])
-def test_what_is_no_key_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="not the name"):
-        split_key(key)
 
 
 def test_host_name_has_no_dots_and_is_never_too_long() -> None:

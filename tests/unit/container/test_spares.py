@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from galaxy.container.launcher.warm_pool import receive
+from galaxy.container.launcher.warm_process import receive
 
 
 def test_plan_is_heard_though_the_launcher_closed_before_it_read_that_we_wait() -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.container.kernel.uid_ranges import BLOCK_MIN, Claim, claim, claimed, hold, strangers, sweep
+from galaxy.container.kernel.uid_ranges import (
+    BLOCK_MIN,
+    UidClaim,
+    claim_uids,
+    conflicting_users,
+    drop_unused_claims,
+    list_claims,
+    try_lock,
+)
 from galaxy.errors import HostError
 
 LOW = 1_000_000
@@ -26,71 +34,71 @@ def agent(folder: Path, name: str, *, containers: int = 1) -> Path:
 
 def test_agents_get_blocks_apart_and_each_its_own_again(tmp_path: Path) -> None:
     one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
-    assert claim(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
-    assert claim(two, ROOM, 5000, claims=claims) == (LOW + BLOCK_MIN, LOW + BLOCK_MIN + 4999)
-    assert claim(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
-    assert [one.low for one in claimed(claims)] == [LOW, LOW + BLOCK_MIN]
+    assert claim_uids(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
+    assert claim_uids(two, ROOM, 5000, claims=claims) == (LOW + BLOCK_MIN, LOW + BLOCK_MIN + 4999)
+    assert claim_uids(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
+    assert [one.low for one in list_claims(claims)] == [LOW, LOW + BLOCK_MIN]
 
 
 def test_block_is_kept_for_containers_without_agent_and_given_away_after_them(tmp_path: Path) -> None:
     one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
-    claim(one, ROOM, 1, claims=claims)
-    sweep(claims)
-    assert claim(two, ROOM, 1, claims=claims)[0] == LOW + BLOCK_MIN
+    claim_uids(one, ROOM, 1, claims=claims)
+    drop_unused_claims(claims)
+    assert claim_uids(two, ROOM, 1, claims=claims)[0] == LOW + BLOCK_MIN
     (one / "c" / "web.0_1").rmdir()
-    sweep(claims)
-    assert claimed(claims) == [
-        Claim(low=LOW + BLOCK_MIN, high=LOW + 2 * BLOCK_MIN - 1, owner=str(two.resolve()))
+    drop_unused_claims(claims)
+    assert list_claims(claims) == [
+        UidClaim(low=LOW + BLOCK_MIN, high=LOW + 2 * BLOCK_MIN - 1, owner=str(two.resolve()))
     ]
-    assert claim(agent(tmp_path, "three"), ROOM, 1, claims=claims)[0] == LOW
+    assert claim_uids(agent(tmp_path, "three"), ROOM, 1, claims=claims)[0] == LOW
 
 
 @pytest.mark.parametrize("lock", ["agent.lock", "launcher.lock"])
 def test_block_of_an_agent_without_containers_is_kept_while_it_lives(tmp_path: Path, lock: str) -> None:
     one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
-    claim(one, ROOM, 1, claims=claims)
+    claim_uids(one, ROOM, 1, claims=claims)
     held = os.open(one / lock, os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        sweep(claims)
-        assert len(claimed(claims)) == 1
+        drop_unused_claims(claims)
+        assert len(list_claims(claims)) == 1
     finally:
         os.close(held)
-    sweep(claims)
-    assert claimed(claims) == []
+    drop_unused_claims(claims)
+    assert list_claims(claims) == []
 
 
 def test_block_is_kept_when_nobody_can_say_whether_it_is_used(tmp_path: Path) -> None:
     one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
-    claim(one, ROOM, 1, claims=claims)
+    claim_uids(one, ROOM, 1, claims=claims)
     for name in ("c", "agent.lock"):
         path = one / name
         if path.exists():
             path.rmdir()
         path.symlink_to(path)  # Each look fails: too many levels of symbolic links.
-        sweep(claims)
-        assert len(claimed(claims)) == 1
+        drop_unused_claims(claims)
+        assert len(list_claims(claims)) == 1
         path.unlink()
-    sweep(claims)
-    assert claimed(claims) == []
+    drop_unused_claims(claims)
+    assert list_claims(claims) == []
 
 
 def test_claim_that_cannot_be_read_is_not_taken_for_free(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
-    claim(agent(tmp_path, "one"), ROOM, 1, claims=claims)
+    claim_uids(agent(tmp_path, "one"), ROOM, 1, claims=claims)
     (claims / str(LOW)).write_text("?")
     with pytest.raises(HostError, match=str(claims / str(LOW))):
-        claim(agent(tmp_path, "two"), ROOM, 1, claims=claims)
+        claim_uids(agent(tmp_path, "two"), ROOM, 1, claims=claims)
 
 
 def test_lock_that_is_only_looked_at_is_waited_for(tmp_path: Path) -> None:
     ours, looks = (os.open(tmp_path / "agent.lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
     try:
         fcntl.flock(looks, fcntl.LOCK_SH)
-        assert not hold(ours)
+        assert not try_lock(ours)
         timer = threading.Timer(0.02, fcntl.flock, (looks, fcntl.LOCK_UN))
         timer.start()
-        assert hold(ours)
+        assert try_lock(ours)
         timer.join()
     finally:
         os.close(ours)
@@ -100,9 +108,9 @@ def test_lock_that_is_only_looked_at_is_waited_for(tmp_path: Path) -> None:
 def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
     one = agent(tmp_path, "one")
-    assert claim(one, (LOW, LOW + 99), 5000, claims=claims) == (LOW, LOW + 99)
+    assert claim_uids(one, (LOW, LOW + 99), 5000, claims=claims) == (LOW, LOW + 99)
     with pytest.raises(HostError) as refused:
-        claim(agent(tmp_path, "two"), (LOW, LOW + 99), 1, claims=claims)
+        claim_uids(agent(tmp_path, "two"), (LOW, LOW + 99), 1, claims=claims)
     assert str(one.resolve()) in refused.value.details[0]
     assert "--uids" in refused.value.hint
 
@@ -110,5 +118,5 @@ def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Pat
 def test_uids_given_to_users_of_the_host_are_told(tmp_path: Path) -> None:
     subuid = tmp_path / "subuid"
     subuid.write_text("ann:100000:65536\nbob:1000000:65536\nnonsense\n")
-    assert strangers((LOW, LOW + 9), subuid) == [f"{subuid}: bob:1000000:65536"]
-    assert strangers((LOW - 9, LOW - 1), subuid) == []
+    assert conflicting_users((LOW, LOW + 9), subuid) == [f"{subuid}: bob:1000000:65536"]
+    assert conflicting_users((LOW - 9, LOW - 1), subuid) == []
