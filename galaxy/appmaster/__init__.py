@@ -1,1 +1,1 @@
-"""The service layer: which program runs in which container."""
+"""The service layer: which program runs in which container, and who may decide that."""

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from galaxy.driver.interfaces import Grant, Store
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.answers import Reply
@@ -216,7 +218,7 @@ class Leadership:
     def _dated(self, event: TraceEvent) -> TraceEvent:
         if event.at_s:
             return event
-        return TraceEvent(kind=event.kind, subject=event.subject, text=event.text, at_s=self._now_s)
+        return msgspec.structs.replace(event, at_s=self._now_s)
 
 
 def _formats() -> str:

@@ -1,4 +1,4 @@
-"""Every threshold of AppMaster, with its default; times are seconds."""
+"""Every threshold of AppMaster with its default."""
 
 from __future__ import annotations
 
@@ -9,49 +9,55 @@ import msgspec
 from galaxy.operations.config import RequestConfig
 
 ORDER_SHARE: Final = 5 / 6
-"""How long an order is good, of the time after which ResMan gives an agent's containers to others."""
+"""Lifetime of an order, as a share of the silence after which ResMan declares an agent dead."""
 
 
 class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
-    """How patient AppMaster is, and how much it remembers."""
+    """Times are seconds. Fields that end in ``_max`` bound how much is kept."""
 
     resend_first_s: float = 1.0
     resend_max_s: float = 15.0
-    """Back-off of orders that nobody has acknowledged: doubling from first to max."""
+    """Back-off of orders that are not acknowledged: the wait doubles from first to max."""
     group_poll_s: float = 10.0
-    """How often ResMan is asked again about a group that is at rest."""
+    """How often ResMan is asked about a group whose last order is acknowledged."""
     group_poll_at_rest_s: float = 60.0
-    """The same for a job that has finished, failed or stopped."""
+    """The same for a job that has finished, failed or stopped, and for quotas."""
     digest_settle_s: float = 2.0
-    """An agent's digest is compared when nothing to or from it has moved for so long."""
+    """An agent's digest is compared when nothing was received from it or sent to it for so long."""
     heartbeat_age_max_s: float = 30.0
     """Nothing is sent again to an agent whose last heartbeat is older."""
     order_ttl_s: float = 25.0
-    """An order is void so long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
+    """An order expires so long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
     min_healthy_s: float = 2.0
-    """How long an updated pod stays healthy without a break before it counts in a rollout."""
+    """How long an updated pod must be healthy without a break before a rollout counts it as good."""
     progress_deadline_s: float = 600.0
     """A rollout in which no pod became good for so long is stalled."""
     stall_restarts: int = 5
-    """Restarts of one pod on the new revision, never healthy since, that stall a rollout."""
+    """Restarts of one pod on the new revision, without becoming healthy, that stall a rollout."""
     stop_grace_s: float = 10.0
-    """Beyond ``stop_timeout``, how long a stop may go unreported before the container is ended."""
+    """How long beyond ``stop_timeout`` a stop may go unreported before the container is given back."""
     first_operator: str = ""
-    """``USER:STORED_KEY`` of the operator to begin with when there is no user."""
+    """``USER:STORED_KEY`` of the operator to create when there is no user."""
     revisions_max: int = 10
+    """Revisions of one job, besides those that a pod still has."""
+    runs_max: int = 10
+    """Runs of one batch job."""
     events_max: int = 20
+    """Events in the timeline of one job."""
     history_max: int = 500
+    """Removed jobs."""
     ended_s: float = 86_400.0
     ended_max: int = 1000
-    """Jobs that have finished or failed are kept so long, and so many, before history takes them."""
+    """How long jobs that finished or failed are kept, and how many of each, before their removal."""
     failed_on_max: int = 5
     sessions_max: int = 32
+    """Sessions that one request for logs opens."""
     orders_per_message_max: int = 64
 
 
-def patience(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
-    """Return ``config`` for a ResMan that takes an agent for dead after ``dead_s`` of silence.
+def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
+    """Return ``config`` for a ResMan that declares an agent dead after ``dead_s`` of silence.
 
-    No order may outlive that: a host that returns would begin what has been moved meanwhile.
+    No order may live that long: a host that returns would start what was moved elsewhere meanwhile.
     """
     return msgspec.structs.replace(config, order_ttl_s=ORDER_SHARE * dead_s, heartbeat_age_max_s=dead_s)

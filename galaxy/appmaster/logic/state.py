@@ -1,228 +1,149 @@
-"""AppMaster's memory: its tables, what it knows only for now, and what the present step owes."""
+"""AppMaster's state: its tables, what it derives from them, and the output of the current step."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity.resolve_env import filled
+from galaxy.appmaster.logic.job_history import JobHistory
 from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSITIONS, JobEvent, PodEvent
-from galaxy.model.jobspec.spec import JobSpec, JobType
-from galaxy.model.messages.container import GroupOrder
-from galaxy.model.messages.trace import TraceEvent
-from galaxy.model.step import Send
-from galaxy.model.stored.job import (
-    DesiredState,
-    EndpointRecord,
-    HistoryRecord,
-    JobRecord,
-    PodRecord,
-    RevisionRecord,
-    TimelineRecord,
-)
-from galaxy.model.stored.quota import Quota
-from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
-from galaxy.model.stored.table import Table
-from galaxy.model.stored.user import UserRecord
-from galaxy.operations.records import RequestRecords
+from galaxy.appmaster.logic.outbox import Outbox
+from galaxy.appmaster.logic.service_index import ServiceIndex
+from galaxy.appmaster.logic.tables import AppMasterTables
+from galaxy.model.messages.names import APPMASTER
+from galaxy.model.messages.trace import TraceEvent, event_id
+from galaxy.model.stored.job import DesiredState, JobRecord, PodRecord, TimelineRecord
 from galaxy.statemachine.backoff import KeyedBackoff
 from galaxy.statemachine.timers import Timers
 
 
-class AppMasterState:
-    """Everything that the parts of the logic read and write; one is made for each leadership's life.
+@dataclass
+class TouchedJob:
+    """A job to reconcile in this step, with those of its pods that changed; None means all of them.
 
-    Tables are durable. ``usage`` is by pod: millicores and bytes last reported. ``services``
-    are names by the jobs that declare them. ``touched`` are jobs to look at in this step, each with
-    the pods of it that changed; None is all of them.
+    ``cause`` is the id of what touched it last.
+    """
+
+    pods: dict[str, None] | None
+    cause: str
+
+
+class AppMasterState(AppMasterTables):
+    """Everything that the parts of AppMaster's logic read and write.
+
+    Tables are durable. All else is volatile: ``derive`` rebuilds it from the tables. Two counters
+    are the exception, because what they gave out in this epoch must not be given out again: those
+    of messages and events, and ``quota_serial``.
     """
 
     def __init__(self, config: AppMasterConfig) -> None:
-        self.config = config
-        self.jobs: Table[JobRecord] = Table(
-            "jobs",
-            JobRecord,
-            {"name": lambda job: job.name, "state": lambda job: job.state, "user": lambda job: job.user},
-        )
-        self.revision_secrets: Table[RevisionSecrets] = Table("revision_secrets", RevisionSecrets)
-        # What is sealed comes first, then revisions, so that what refers to one is never stored before it.
-        self.revisions: Table[RevisionRecord] = Table(
-            "revisions", RevisionRecord, {"job": lambda row: row.job}
-        )
-        self.pods: Table[PodRecord] = Table(
-            "pods",
-            PodRecord,
-            {
-                "job": lambda pod: pod.job,
-                "agent": lambda pod: pod.agent or None,
-                "phase": lambda pod: (pod.job, pod.phase),
-                "up": lambda pod: pod.job if pod.up else None,
-            },
-        )
-        self.endpoints: Table[EndpointRecord] = Table(
-            "endpoints",
-            EndpointRecord,
-            {"service": lambda row: row.service, "pod": lambda row: row.pod, "job": lambda row: row.job},
-        )
-        self.requests = RequestRecords(config)
-        self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda row: row.name})
-        self.timelines: Table[TimelineRecord] = Table("timelines", TimelineRecord)
-        self.users: Table[UserRecord] = Table("users", UserRecord)
-        self.secrets: Table[SecretRecord] = Table("secrets", SecretRecord, {"user": lambda row: row.user})
-        self.quotas: Table[Quota] = Table("quotas", Quota, {"user": lambda row: row.user})
-        self.tables: dict[str, Table[Any]] = {
-            table.name: table
-            for table in (
-                self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
-                self.requests.answers, self.history, self.timelines, self.users, self.requests.audit,
-                self.secrets, self.quotas,
-            )
-        }  # fmt: skip
-        self._messages = 0
+        super().__init__(config)
+        self._message_count = 0
+        self._event_count = 0
         self.quota_serial = 0
-        """Of the quotas last sent; it only grows, as an epoch may begin anew here and not at ResMan."""
-        self.begin(0, 0.0)
+        """Serial of the quotas last sent to ResMan. It only grows: ResMan may outlive our epoch."""
+        self.derive(0, 0.0)
 
-    def begin(self, epoch: int, now_s: float) -> None:
-        """Forget everything that is not in tables."""
+    def derive(self, epoch: int, now_s: float) -> None:
+        """Rebuild the volatile state from the tables, for leadership ``epoch`` at ``now_s``."""
+        config = self.config
         self.epoch = epoch
         self.now_s = now_s
+        self.cause = ""
+        """Id of the request, message or timer that is being handled: the cause of events."""
+        self.outbox = Outbox()
         self.timers: Timers[tuple[str, str]] = Timers()
-        """By (kind, key); kinds are job, group, pod, ended, and those of ``quotas``."""
-        self.order_backoff = KeyedBackoff(self.config.resend_first_s, self.config.resend_max_s)
-        self.group_backoff = KeyedBackoff(self.config.resend_first_s, self.config.resend_max_s)
+        """By (kind, key). Kinds are job, group, pod and ended, and those of ``identity.quotas``."""
+        self.touched: dict[str, TouchedJob] = {}
+        self.order_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
+        self.group_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
         self.acked_serials: dict[str, int] = {}
+        """By group, the serial of the last order that ResMan acknowledged in this leadership."""
         self.group_versions: dict[str, tuple[int, int]] = {}
         """By group, the epoch and version of ResMan's statuses up to which none was missed."""
         self.unsent: dict[str, dict[str, None]] = {}
         """By agent, pods whose orders wait until a heartbeat of the agent is read."""
         self.usage: dict[str, tuple[int, int]] = {}
-        self.services: dict[str, dict[str, None]] = {}
-        self.touched: dict[str, dict[str, None] | None] = {}
-        self._remembered = deque(sorted((row.at_s, key) for key, row in self.history.items()))
+        """By pod, the millicores and bytes that were last reported."""
         self.quotas_unacknowledged = bool(self.quotas)
         self.requests.begin()
-        self.clear_outbox()
-
-    def clear_outbox(self) -> None:
-        self.sends: list[Send] = []
-        self.requests.replies = []
-        self.traces: list[TraceEvent] = []
-        self.group_orders: dict[str, GroupOrder] = {}
-        self.quotas_to_send = False
-        """Whether the quotas are sent in this step, even if no group is."""
-        self.pod_orders: dict[str, dict[str, None]] = {}
-        """By agent, the pods whose present order is to be sent."""
-        self.report_asks: dict[str, None] = {}
+        self.job_history = JobHistory(self.history, config.history_max)
+        self.services = ServiceIndex()
+        for job in self.jobs.values():
+            self.index_services(job)
 
     def message_id(self, kind: str, to: str) -> str:
-        """Return the id of the next message: no two of one epoch are alike."""
-        self._messages += 1
-        return f"{kind}:{to}:{self.epoch}.{self._messages}"
+        """Return the id of the next message; no two messages of one epoch have the same."""
+        self._message_count += 1
+        return f"{kind}:{to}:{self.epoch}.{self._message_count}"
 
-    # ---- jobs
+    # ---- what the step has to reconcile
 
     def touch(self, job: str) -> None:
-        """Look at ``job`` and all of its pods before this step ends."""
-        self.touched[job] = None
+        """Reconcile ``job`` and all of its pods before this step ends."""
+        self.touched[job] = TouchedJob(None, self.cause)
 
-    def put_job(self, job: JobRecord) -> JobRecord:
-        self.jobs.put(job.job, job)
-        return job
+    def take_touched(self) -> dict[str, TouchedJob]:
+        """Return the touched jobs, and start over with none."""
+        touched, self.touched = self.touched, {}
+        return touched
 
-    def spec(self, job: str, revision: int) -> JobSpec:
-        """Return the spec of a revision that a job or a pod of it refers to."""
-        return self.revisions[revision_key(job, revision)].spec
+    def put_pod(self, pod: PodRecord) -> PodRecord:
+        """Store ``pod`` and, if that is a change, reconcile it and its job before this step ends."""
+        if self.pods.get(pod.pod) == pod:
+            return pod
+        self.pods.put(pod.pod, pod)
+        touched = self.touched.get(pod.job)
+        if touched is None:
+            self.touched[pod.job] = TouchedJob({pod.pod: None}, self.cause)
+        elif touched.pods is not None:
+            touched.pods[pod.pod] = None
+        return pod
 
-    def resolved_spec(self, job: str, revision: int) -> JobSpec:
-        """Return the spec of a revision with the values of its secrets: for orders, and to compare."""
-        spec, sealed = self.spec(job, revision), self.revision_secrets.get(revision_key(job, revision))
-        return filled(spec, sealed.values) if sealed else spec
-
-    def drop_revision(self, key: str) -> None:
-        self.revisions.drop(key)
-        self.revision_secrets.drop(key)
+    # ---- transitions and the events that tell of them
 
     def apply_job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
-        """Let ``event`` happen to ``job``; a pair that the law does not hold changes nothing."""
+        """Store and record the transition of ``job`` on ``event``; an invalid one changes nothing."""
         after = JOB_TRANSITIONS.next_state(job.state, event)
         if after is None or after == job.state:
             return job
         self.record_event(job.job, f"job.{after}", job.job, text)
-        changed = msgspec.structs.replace(job, state=after, since_s=self.now_s, updated_s=self.now_s)
-        return self.put_job(changed)
-
-    def job_pods(self, job: str) -> list[PodRecord]:
-        """Return the pods of ``job`` by index."""
-        pods = self.pods
-        return sorted((pods[key] for key in pods.where("job", job)), key=_index)
-
-    # ---- pods
-
-    def put_pod(self, pod: PodRecord) -> PodRecord:
-        """Write ``pod``, and look at it and its job before this step ends."""
-        if self.pods.get(pod.pod) == pod:
-            return pod
-        self.pods.put(pod.pod, pod)
-        changed = self.touched.setdefault(pod.job, {})
-        if changed is not None:
-            changed[pod.pod] = None
-        return pod
+        return self.put_job(
+            msgspec.structs.replace(job, state=after, since_s=self.now_s, updated_s=self.now_s)
+        )
 
     def apply_pod_event(self, pod: PodRecord, event: type[PodEvent]) -> PodRecord:
-        """Return ``pod`` after ``event``, not yet written."""
+        """Return ``pod`` after ``event``, not stored yet; an invalid one changes nothing."""
         after = POD_TRANSITIONS.next_state(pod.phase, event)
         if after is None or after == pod.phase:
             return pod
         return msgspec.structs.replace(pod, phase=after, since_s=self.now_s)
 
-    # ---- stories
+    def record_event(self, job: str, kind: str, subject: str, text: str = "", *, cause: str = "") -> None:
+        """Trace an event and add it to the timeline of ``job``, which keeps the last ones.
 
-    def record_event(self, job: str, kind: str, subject: str, text: str = "") -> None:
-        """Trace an event, and keep it among the last ones of ``job``."""
-        event = TraceEvent(kind=kind, subject=subject, text=text, at_s=self.now_s)
-        self.traces.append(event)
+        ``cause`` defaults to what is being handled.
+        """
+        self._event_count += 1
+        event = TraceEvent(
+            kind=kind,
+            subject=subject,
+            text=text,
+            at_s=self.now_s,
+            id=event_id(APPMASTER, self.epoch, self._event_count),
+            cause=cause or self.cause,
+        )
+        self.outbox.trace.append(event)
         timeline = self.timelines.get(job)
         events = (*timeline.events, event) if timeline else (event,)
         self.timelines.put(job, TimelineRecord(job=job, events=events[-self.config.events_max :]))
 
-    # ---- what is kept for a while
-
-    def keep_history(self, row: HistoryRecord) -> None:
-        """Keep what is known of a job that is gone; the oldest make way."""
-        self.history.put(row.job, row)
-        self._remembered.append((row.at_s, row.job))
-        while len(self._remembered) > self.config.history_max:
-            self.history.drop(self._remembered.popleft()[1])
-
-    # ---- services
-
-    def add_services(self, job: JobRecord) -> None:
-        """Learn which services ``job`` offers, in place of what it offered before."""
-        self.remove_services(job.job)
-        if job.desired is not DesiredState.REMOVE:
-            for task in self.spec(job.job, job.revision).pod.tasks:
-                for service in task.services:
-                    self.services.setdefault(service.name, {})[job.job] = None
-
-    def remove_services(self, job: str) -> None:
-        for name in [name for name, jobs in self.services.items() if job in jobs]:
-            del self.services[name][job]
-            if not self.services[name]:
-                del self.services[name]
-
-
-def revision_key(job: str, revision: int) -> str:
-    return f"{job}@{revision}"
-
-
-def is_batch(kind: JobType) -> bool:
-    """Whether pods of this type come to an end by themselves, for good."""
-    return kind is JobType.BATCH
-
-
-def _index(pod: PodRecord) -> int:
-    return pod.index
+    def index_services(self, job: JobRecord) -> None:
+        """Note which services ``job`` declares now; one that is being removed declares none."""
+        if job.desired is DesiredState.REMOVE:
+            self.services.set_job(job.job, ())
+            return
+        tasks = self.spec(job.job, job.revision).pod.tasks
+        self.services.set_job(job.job, (service.name for task in tasks for service in task.services))

@@ -105,13 +105,13 @@ def appmaster(
 ) -> int:  # fmt: skip
     """Run an AppMaster: it leads, or stands by while another leads."""
     from galaxy.appmaster.logic import AppMasterConfig
-    from galaxy.appmaster.logic.config import patience
+    from galaxy.appmaster.logic.config import with_dead_after
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
     url = join_url(APPMASTER, url=redis or "", dir=directory or "")
     return run_appmaster(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
-        patience(
+        with_dead_after(
             AppMasterConfig(require_users=require_users, first_operator=first_operator), dead_s=dead_after
         ),
     )

@@ -31,6 +31,11 @@ class JobType(StrEnum):
         """0, 100, 200 or 300; lower is scheduled first (Galaxy 3)."""
         return 100 * list(JobType).index(self)
 
+    @property
+    def is_batch(self) -> bool:
+        """Whether pods of this type end by themselves, for good."""
+        return self is JobType.BATCH
+
 
 class Medium(StrEnum):
     """What a volume lies on."""

@@ -1,19 +1,19 @@
-"""Jobs as AppMaster keeps them: records, the states they are in, and what people wish of them."""
+"""Jobs as AppMaster stores them: records, their states, and what their owners asked for."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
 
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec, JobType
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.pod import ObservedPod
 from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.run import RunRecord
 
 
 class DesiredState(StrEnum):
-    """What its owner last asked of a job."""
+    """What the owner of a job last asked for."""
 
     RUN = "run"
     STOP = "stop"
@@ -21,9 +21,11 @@ class DesiredState(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is. ``stalled``: a rollout takes no further pod because the new revision fails.
+    """Where a job is.
 
-    ``degraded``: pods of a service have failed for good, and nothing but its owner changes that.
+    ``stalled``: a rollout updates no further pod because the new revision fails. ``degraded``: pods
+    of a service failed for good and the others are up; only its owner can change that. ``finished``
+    and ``failed``: every pod has ended.
     """
 
     PENDING = "pending"
@@ -37,16 +39,17 @@ class JobState(StrEnum):
     FAILED = "failed"
     REMOVING = "removing"
 
-
-OVER: Final = (JobState.FINISHED, JobState.FAILED)
-"""Where a batch job ends: nothing of it runs again unless its owner says so."""
+    @property
+    def is_over(self) -> bool:
+        """Whether every pod has ended: nothing of the job runs again unless its owner asks for it."""
+        return self in (JobState.FINISHED, JobState.FAILED)
 
 
 class PodPhase(StrEnum):
     """Where a pod is, as AppMaster sees it.
 
     ``pending``: it has no container. ``deploying``: ordered to run, not up yet. ``draining``:
-    still up, its endpoints withdrawn, about to be taken down.
+    still up, its endpoints are withdrawn, and its programs are about to be stopped.
     """
 
     PENDING = "pending"
@@ -61,7 +64,7 @@ class PodPhase(StrEnum):
 
 
 class EndpointState(StrEnum):
-    """Whether a client should go to an endpoint: only to a ``healthy`` one."""
+    """Whether clients may use an endpoint: only a ``healthy`` one."""
 
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
@@ -69,34 +72,38 @@ class EndpointState(StrEnum):
 
 
 class Rollout(Struct, frozen=True, kw_only=True):
-    """A move of pods from revision ``origin`` to the job's own; times are Unix seconds."""
+    """A move of pods from revision ``origin`` to the job's own. Times are Unix seconds."""
 
     origin: int
     began_s: float
     moved_s: float
-    """When a pod last became good on the new revision, or the rollout began."""
+    """When a pod last became good on the new revision; at first, when the rollout began."""
     good: int = 0
+    """Pods that are good: on the new revision and healthy for long enough."""
     stalled: Reason | None = None
+    """Why no further pod is updated, while the rollout is stalled."""
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
-    """A job; its specs are in revisions, its pods in pods. Times are Unix seconds.
+    """A job. Its specs are in ``revisions``, its pods in ``pods``. Times are Unix seconds.
 
     ``serial`` counts orders for its container group; ``group_replicas``, ``group_release`` and
-    ``group_remove`` are what the last of them said. ``generation_floor`` is above every
-    generation of pods that are gone, so that a pod which comes back never repeats one.
+    ``group_remove`` are the content of the last one. ``generation_floor`` is at least every
+    generation of its dropped pods, so that a pod which is created again never repeats one.
     """
 
     job: str
     name: str
     type: JobType
     key: str
+    """Idempotency key of the request that submitted it."""
     state: JobState
     revision: int
     replica: int
     created_s: float
     updated_s: float
     since_s: float
+    """When it entered ``state``."""
     user: str = ""
     desired: DesiredState = DesiredState.RUN
     rollout: Rollout | None = None
@@ -107,9 +114,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     starts: int = 0
     """How often its owner asked to start or recover it."""
     generation_floor: int = 0
+    run: int = 0
+    """Number of its latest run; 0 for a job that is not a batch job."""
     exit_code: int | None = None
-    ended: JobState | None = None
-    """The state it was in when it was asked to go."""
+    removed_from: JobState | None = None
+    """The state that it was in when its removal was asked for."""
 
 
 class RevisionRecord(Struct, frozen=True, kw_only=True):
@@ -123,50 +132,56 @@ class RevisionRecord(Struct, frozen=True, kw_only=True):
 
 
 class PodRecord(Struct, frozen=True, kw_only=True):
-    """A pod: what it shall be, what it was last ordered to be, where it is, what was found.
+    """A pod: what it should be, what it was last ordered to be, where it is, what was reported.
 
-    ``target`` is the revision that it shall have; ``revision``, ``run``, ``redeploy``,
-    ``generation`` and ``ordered_incarnation`` are those of the last order. Reports of a
-    generation below ``cut`` speak of a program that the orders since have taken down.
-    ``restarts`` counts those of earlier orders. ``failed_on`` names agents it failed on.
+    ``target`` is the revision that it should run. ``revision``, ``ordered_run``, ``redeploy``,
+    ``generation`` and ``ordered_incarnation`` are those of the last order. Reports of a generation
+    below ``cut`` are about a program that a later order has stopped.
     """
 
     pod: str
     job: str
     index: int
     target: int
+    run: int = 0
+    """The run that it belongs to; 0 for a pod of a job that is not a batch job."""
     phase: PodPhase = PodPhase.PENDING
     since_s: float = 0.0
+    """When it entered ``phase``."""
     revision: int = 0
-    run: bool = False
+    """0 until the first order."""
+    ordered_run: bool = False
+    """Whether the last order was to run its programs, and not to stop them."""
     redeploy: bool = False
     generation: int = 0
     ordered_incarnation: int = 0
     cut: int = 0
     recover: bool = False
-    """Deploy anew, although it is as ordered."""
+    """Deploy it again although it is as ordered."""
     slot: ContainerState = ContainerState.PENDING
     placed: bool = False
-    """Its container is there or on its way; ``agent`` outlasts it, so that logs are found."""
+    """Its container exists or is being created. ``agent`` stays after that, so that logs are found."""
     incarnation: int = 0
     agent: str = ""
     address: str = ""
     ports: dict[str, int] = {}
     drain_s: float | None = None
-    """When its program may be taken down, while it drains."""
+    """When its programs may be stopped, while it drains."""
     observed: ObservedPod | None = None
-    """Last report of this life, without usage."""
+    """The last report about this incarnation, without usage."""
     up: bool = False
-    """Its program is up, healthy, and the one that was ordered."""
+    """Its programs are up, healthy, and those that were ordered."""
     healthy_s: float | None = None
-    """Since when it is up without a break, all orders acknowledged."""
+    """Since when it is up without a break, with all orders acknowledged."""
     restarts: int = 0
+    """Restarts of programs under earlier orders; ``observed`` has those since."""
     reason: Reason | None = None
     failed_on: tuple[str, ...] = ()
+    """Agents that it failed on, the latest last."""
 
 
 class EndpointRecord(Struct, frozen=True, kw_only=True):
-    """A place where a service answers."""
+    """An address and port where a pod serves a service."""
 
     service: str
     pod: str
@@ -184,7 +199,7 @@ class TimelineRecord(Struct, frozen=True, kw_only=True):
 
 
 class HistoryRecord(Struct, frozen=True, kw_only=True):
-    """A job that is gone: how it ended, and where its pods' logs still are."""
+    """A removed job: how it ended, and on which agents the logs of its pods are."""
 
     job: str
     name: str
@@ -193,3 +208,5 @@ class HistoryRecord(Struct, frozen=True, kw_only=True):
     pods: tuple[PodRecord, ...]
     events: tuple[TraceEvent, ...]
     at_s: float
+    """When it was removed, in Unix seconds."""
+    runs: tuple[RunRecord, ...] = ()

@@ -56,7 +56,7 @@ def of(task: TaskSpec) -> JobSpec:
 def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str) -> None:
     expected = {
         Impact.NONE: TaskChange.NONE,
-        Impact.QUIET: TaskChange.NONE,
+        Impact.IN_PLACE: TaskChange.NONE,
         Impact.RELOAD: TaskChange.RELOAD,
         Impact.REDEPLOY: TaskChange.REDEPLOY,
     }
@@ -65,7 +65,7 @@ def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str
 
 def test_change_of_pace_means_nothing_to_a_pod_and_of_stop_timeout_a_quiet_order() -> None:
     assert impact(service(), with_deploy(service(), step=2, interval=9.0, drain=9.0)) is Impact.NONE
-    assert impact(service(), with_deploy(service(), stop_timeout=9.0)) is Impact.QUIET
+    assert impact(service(), with_deploy(service(), stop_timeout=9.0)) is Impact.IN_PLACE
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from galaxy.appmaster.logic.api import lookup
+from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity import quotas, secrets
 from galaxy.appmaster.logic.identity.job_authz import SUBMIT, UPDATE, job_owner
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
@@ -15,14 +16,15 @@ from galaxy.appmaster.logic.jobs.transitions import (
     UpdateRequested,
 )
 from galaxy.appmaster.logic.rollout import rollout
-from galaxy.appmaster.logic.state import AppMasterState, is_batch, revision_key
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.appmaster.logic.tables import revision_key
 from galaxy.errors import Conflict, NotSupportedYet, SpecError
 from galaxy.ids import job_id
 from galaxy.model.api.jobs import Done, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
 from galaxy.model.jobspec.demand import container_changes
 from galaxy.model.jobspec.rules import advice, check, flaws
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.model.stored.job import OVER, DesiredState, JobRecord, JobState, PodPhase, RevisionRecord
+from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, RevisionRecord
 from galaxy.model.stored.secret import RevisionSecrets, Secret
 from galaxy.model.stored.user import Authority
 from galaxy.operations.declaration import Caller, change
@@ -51,7 +53,7 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Done:
     others = [state.jobs[other] for other in state.jobs.where("name", spec.name)]
     others = [other for other in others if other.desired is not DesiredState.REMOVE]
     for other in others:
-        if other.state not in OVER:
+        if not other.state.is_over:
             raise Conflict(
                 f'cannot run "{spec.name}": a job of this name is {other.state}',
                 details=[f"{other.job}, revision {other.revision}"],
@@ -78,9 +80,10 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Done:
             user=caller.name,
         )
     )
+    job = runs.start(state, job)
     state.record_event(key, "job.submitted", key, counted(spec.deploy.replica, "pod") + _by(caller.name))
-    state.add_services(job)
-    jobs.make_pods(state, job)
+    state.index_services(job)
+    jobs.create_pods(state, job)
     state.touch(key)
     return Done(job=key, revision=1, warnings=tuple(advice(spec)))
 
@@ -119,8 +122,8 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Done:
     )
     job = state.apply_job_event(job, UpdateRequested)
     job = rollout.begin(state, job, origin)
-    state.add_services(job)
-    jobs.make_pods(state, job)
+    state.index_services(job)
+    jobs.create_pods(state, job)
     _prune_revisions(state, job)
     state.touch(job.job)
     return Done(job=job.job, revision=revision, warnings=tuple(advice(spec)))
@@ -149,7 +152,7 @@ def start_job(state: AppMasterState, body: StartJob, caller: Caller) -> Done:
     state.record_event(job.job, "job.start-asked", job.job, _by(caller.name).strip())
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.RUN, updated_s=state.now_s))
     job = groups.request_start(state, state.apply_job_event(job, StartRequested))
-    if not is_batch(job.type):
+    if not job.type.is_batch:
         for pod in state.job_pods(job.job):
             if pod.phase is PodPhase.FINISHED:
                 pods.write(state, pod, recover=True)
@@ -186,13 +189,14 @@ def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Done
         raise Conflict(f'pod "{rows[0].pod}" has finished; it never runs again')
     if not rows:
         return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
-    gone = [pod for pod in rows if job.state in OVER or pod.index in job.group_release]
+    gone = [pod for pod in rows if job.state.is_over or pod.index in job.group_release]
     spec = state.spec(job.job, job.revision)
     count = quotas.count_of(job, job.replica) + len(gone)
     quotas.check(state, job.user, spec, f'recover "{job.name}"', count=count, but=job.job)
     job = state.apply_job_event(job, RecoverRequested)
     job = groups.request_start(state, state.put_job(msgspec.structs.replace(job, exit_code=None)))
     state.timers.cancel(("ended", job.job))
+    runs.retry(state, job)
     for pod in rows:
         state.record_event(job.job, "pod.recover-asked", pod.pod, _by(caller.name).strip())
         pods.write(state, pod, recover=True)
@@ -209,7 +213,7 @@ def _live(state: AppMasterState, text: str, verb: str) -> JobRecord:
     job = lookup.find_job(state, text)
     if job.desired is DesiredState.REMOVE:
         raise Conflict(f'cannot {verb} "{job.name}": it is being removed')
-    if job.state in OVER:
+    if job.state.is_over:
         raise Conflict(f'cannot {verb} "{job.name}": it has {job.state}', hint="galaxy job run it anew")
     return job
 

@@ -16,7 +16,6 @@ from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.container import Reason
 from galaxy.model.stored.job import (
-    OVER,
     EndpointState,
     HistoryRecord,
     JobRecord,
@@ -138,7 +137,7 @@ def _past_summary(past: HistoryRecord) -> JobSummary:
         job=job.job,
         name=job.name,
         type=job.type,
-        state=job.ended if job.ended in OVER else REMOVED,
+        state=job.removed_from if job.removed_from and job.removed_from.is_over else REMOVED,
         revision=job.revision,
         replica=job.replica,
         failed=sum(pod.phase is PodPhase.FAILED for pod in past.pods),

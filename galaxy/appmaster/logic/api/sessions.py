@@ -103,7 +103,7 @@ def _check_task(state: AppMasterState, pod: PodRecord, task: str) -> None:
 
 
 def _send(state: AppMasterState, pod: PodRecord, kind: str, session: LogSession | ExecSession) -> None:
-    state.sends.append(
+    state.outbox.sends.append(
         Send(
             queue=appworker_queue(pod.agent),
             task=kind,

@@ -18,7 +18,7 @@ from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.quota import QuotaAck, QuotaOrder
-from galaxy.model.stored.job import OVER, DesiredState, JobRecord
+from galaxy.model.stored.job import DesiredState, JobRecord
 from galaxy.model.stored.quota import Amount, Ceiling, Quota
 from galaxy.operations.authz import OPERATORS, SELF, is_operator
 from galaxy.operations.declaration import Caller, change, query
@@ -108,7 +108,7 @@ def order(state: AppMasterState) -> QuotaOrder | None:
 
 def due(state: AppMasterState) -> None:
     """Owe ResMan the quotas: soon again until they are acknowledged, then now and then."""
-    state.quotas_unacknowledged = state.quotas_to_send = True
+    state.quotas_unacknowledged = state.outbox.send_quotas = True
     state.timers.at((_TIMER, _TIMER), state.now_s + state.group_backoff.next_s(_TIMER))
 
 
@@ -149,7 +149,7 @@ def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Amount:
 
 def count_of(job: JobRecord, replica: int) -> int:
     """Return how many containers ``job`` wants with ``replica`` pods: those that have ended want none."""
-    return 0 if job.state in OVER else replica - sum(index < replica for index in job.group_release)
+    return 0 if job.state.is_over else replica - sum(index < replica for index in job.group_release)
 
 
 def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:

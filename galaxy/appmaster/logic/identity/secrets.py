@@ -17,7 +17,7 @@ from galaxy.model.api.views import SecretView
 from galaxy.model.jobspec.diagnostics import Diagnostic
 from galaxy.model.jobspec.rules import oversize
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.model.stored.job import OVER, DesiredState
+from galaxy.model.stored.job import DesiredState
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord
 from galaxy.operations.authz import SELF
 from galaxy.operations.declaration import Caller, change, query
@@ -104,7 +104,7 @@ def view(state: AppMasterState, row: SecretRecord) -> SecretView:
         job.name
         for job in live
         if job.desired is not DesiredState.REMOVE
-        and job.state not in OVER
+        and not job.state.is_over
         and row.name in _names(state.spec(job.job, job.revision))
     )
     return SecretView(

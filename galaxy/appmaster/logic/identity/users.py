@@ -12,7 +12,6 @@ from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser, UserList
 from galaxy.model.api.views import UserView
-from galaxy.model.stored.job import OVER
 from galaxy.model.stored.user import Role, UserRecord
 from galaxy.operations.authz import OPERATORS, SELF
 from galaxy.operations.declaration import Caller, change, query
@@ -163,7 +162,7 @@ def _require_idle(state: AppMasterState, user: str, doing: str, whose: str, othe
     """
     owned = [state.jobs[key] for key in state.jobs.where("user", user)]
     busy = [(job, sum(pod.placed for pod in state.job_pods(job.job))) for job in owned]
-    busy = [(job, containers) for job, containers in busy if containers or job.state not in OVER]
+    busy = [(job, containers) for job, containers in busy if containers or not job.state.is_over]
     if not busy:
         return
     total = sum(containers for _, containers in busy)

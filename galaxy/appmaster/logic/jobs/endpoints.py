@@ -1,45 +1,45 @@
-"""Where services answer: a row for every service of every pod that is there."""
+"""Endpoints: one row for every service of every pod that may serve it."""
 
 from __future__ import annotations
 
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.stored.job import EndpointRecord, EndpointState, PodPhase, PodRecord
 
-_GONE = (PodPhase.PENDING, PodPhase.STOPPED, PodPhase.FINISHED)
+_WITHOUT_ENDPOINTS = (PodPhase.PENDING, PodPhase.STOPPED, PodPhase.FINISHED)
 
 
 def refresh(state: AppMasterState, pod: PodRecord) -> None:
-    """Bring the endpoints of ``pod`` in line with it."""
-    wanted = {} if pod.phase in _GONE or not pod.placed else _rows(state, pod)
+    """Make the endpoints of ``pod`` what they should be now."""
+    desired = {} if pod.phase in _WITHOUT_ENDPOINTS or not pod.placed else _endpoints(state, pod)
     for key in state.endpoints.where("pod", pod.pod):
-        if key not in wanted:
+        if key not in desired:
             state.endpoints.drop(key)
-    for key, row in wanted.items():
-        state.endpoints.put(key, row)
+    for key, endpoint in desired.items():
+        state.endpoints.put(key, endpoint)
 
 
 def withdraw(state: AppMasterState, pod: str) -> None:
-    """Drop every endpoint of a pod that is gone."""
+    """Drop every endpoint of ``pod``, which is being dropped itself."""
     for key in state.endpoints.where("pod", pod):
         state.endpoints.drop(key)
 
 
-def published(state: AppMasterState, pod: PodRecord) -> bool:
-    """Whether a client may be using ``pod`` through an endpoint."""
-    rows = (state.endpoints[key] for key in state.endpoints.where("pod", pod.pod))
-    return any(row.state is EndpointState.HEALTHY for row in rows)
+def is_published(state: AppMasterState, pod: PodRecord) -> bool:
+    """Return whether clients may be using ``pod`` through an endpoint."""
+    endpoints = (state.endpoints[key] for key in state.endpoints.where("pod", pod.pod))
+    return any(endpoint.state is EndpointState.HEALTHY for endpoint in endpoints)
 
 
-def _rows(state: AppMasterState, pod: PodRecord) -> dict[str, EndpointRecord]:
+def _endpoints(state: AppMasterState, pod: PodRecord) -> dict[str, EndpointRecord]:
     if not pod.revision:
         return {}
     ports = pod.observed.ports if pod.observed and pod.observed.ports else pod.ports
-    rows = {}
+    endpoints = {}
     for task in state.spec(pod.job, pod.revision).pod.tasks:
         for service in task.services:
             port = ports.get(service.port, 0)
             if port:
-                rows[f"{service.name}/{pod.pod}"] = EndpointRecord(
+                endpoints[f"{service.name}/{pod.pod}"] = EndpointRecord(
                     service=service.name,
                     pod=pod.pod,
                     job=pod.job,
@@ -47,7 +47,7 @@ def _rows(state: AppMasterState, pod: PodRecord) -> dict[str, EndpointRecord]:
                     port=port,
                     state=_state(pod),
                 )
-    return rows
+    return endpoints
 
 
 def _state(pod: PodRecord) -> EndpointState:

@@ -1,4 +1,4 @@
-"""One job: its pods are made and settled, its group asked for, and where it stands concluded."""
+"""One job: its pods are created and reconciled, its containers ordered, and its state updated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.jobs import groups, pods
 from galaxy.appmaster.logic.jobs.transitions import (
     AllEndedSomeFailed,
@@ -17,17 +18,19 @@ from galaxy.appmaster.logic.jobs.transitions import (
     SomeFailed,
 )
 from galaxy.appmaster.logic.rollout import rollout
-from galaxy.appmaster.logic.state import AppMasterState, is_batch
+from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.ids import pod_id
-from galaxy.model.stored.job import OVER, DesiredState, JobRecord, JobState, PodPhase, PodRecord
+from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, PodRecord
+from galaxy.model.stored.run import RunState
 
 
 def reconcile(
     state: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None
 ) -> None:
-    """Bring a job closer to what it shall be; whatever it waits for has a timer or touches it again.
+    """Take the next steps from what is observed of a job to what is desired.
 
-    ``changed`` are the pods to look at; None is all of them.
+    ``changed`` are the pods to look at; None means all of them. Whatever the job waits for after
+    that either has a timer or touches the job when it happens.
     """
     job = state.jobs.get(job_id)
     if job is None:
@@ -37,24 +40,13 @@ def reconcile(
         pod = state.pods.get(key)
         if pod is not None:
             pods.reconcile(state, job, pod)
-    if changed is None or not _is_plain(state, job):
+    if changed is None or not _is_unaffected(state, job):
         job = groups.reconcile(state, agents, job, state.job_pods(job_id))
         _update_state(state, job)
 
 
-def _is_plain(state: AppMasterState, job: JobRecord) -> bool:
-    """Whether there is nothing to conclude from a change of single pods, told without listing all."""
-    count = state.pods.count
-    if job.desired is not DesiredState.RUN or job.rollout is not None or count("job", job.job) != job.replica:
-        return False
-    if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
-        return False
-    running = count("phase", (job.job, PodPhase.RUNNING))
-    return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
-
-
-def make_pods(state: AppMasterState, job: JobRecord) -> None:
-    """Make the pods that ``job`` lacks, on its present revision."""
+def create_pods(state: AppMasterState, job: JobRecord) -> None:
+    """Create the pods that ``job`` lacks, on its present revision and run."""
     for index in range(job.replica):
         key = pod_id(job.job, index)
         if key not in state.pods:
@@ -64,6 +56,7 @@ def make_pods(state: AppMasterState, job: JobRecord) -> None:
                     job=job.job,
                     index=index,
                     target=job.revision,
+                    run=job.run,
                     since_s=state.now_s,
                     generation=job.generation_floor,
                 )
@@ -71,66 +64,94 @@ def make_pods(state: AppMasterState, job: JobRecord) -> None:
 
 
 def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Begin to remove ``job``: what runs of it is drained and stopped first."""
-    ended = job.state
+    """Begin to remove ``job``: its pods are drained and stopped before their containers go."""
+    removed_from = job.state
     job = state.apply_job_event(job, RemoveRequested)
     state.timers.cancel(("ended", job.job))
-    job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.REMOVE, rollout=None, ended=ended))
-    state.remove_services(job.job)
+    job = state.put_job(
+        msgspec.structs.replace(job, desired=DesiredState.REMOVE, rollout=None, removed_from=removed_from)
+    )
+    state.index_services(job)
     state.touch(job.job)
     return job
 
 
+def schedule_removal(state: AppMasterState, job: JobRecord) -> None:
+    """Bound how long a job that is over is kept, and how many such jobs there are."""
+    state.timers.at(("ended", job.job), job.updated_s + state.config.ended_s)
+    for job_state in [each for each in JobState if each.is_over]:
+        surplus = state.jobs.count("state", job_state) - state.config.ended_max
+        if surplus > 0:
+            over = [state.jobs[key] for key in state.jobs.where("state", job_state)]
+            for old in sorted(over, key=lambda each: each.updated_s)[:surplus]:
+                remove(state, old)
+
+
 def is_settled(state: AppMasterState, job: JobRecord) -> bool:
-    """Whether nothing is on the way any more: what is found is what is wanted."""
-    if job.state in OVER:
+    """Return whether what is observed is what is desired: nothing is under way any more."""
+    if job.state.is_over:
         return all(not pod.placed for pod in state.job_pods(job.job))
-    staying_only = state.pods.count("job", job.job) == job.replica
-    if not groups.is_acked(state, job) or job.rollout is not None or not staying_only:
+    if not groups.is_acked(state, job) or job.rollout is not None or not _has_only_its_replicas(state, job):
         return False
     if job.state is JobState.STOPPED:
         return True
-    return job.state is JobState.RUNNING and _all_up(job, state.job_pods(job.job))
+    rows = state.job_pods(job.job)
+    return job.state is JobState.RUNNING and all(
+        pods.is_over(job, pod) or (pod.up and _runs(job, pod)) for pod in rows
+    )
+
+
+def _is_unaffected(state: AppMasterState, job: JobRecord) -> bool:
+    """Return whether a change of single pods cannot change the job's state or its containers.
+
+    It is decided from counts, so that a change of one pod of a large job does not cost a look at all
+    of them. False is always correct.
+    """
+    if job.desired is not DesiredState.RUN or job.rollout is not None:
+        return False
+    if not _has_only_its_replicas(state, job):
+        return False
+    count = state.pods.count
+    if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
+        return False
+    running = count("phase", (job.job, PodPhase.RUNNING))
+    return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
+
+
+def _has_only_its_replicas(state: AppMasterState, job: JobRecord) -> bool:
+    """Return whether the job has as many pods as replicas: none is being removed."""
+    return state.pods.count("job", job.job) == job.replica
 
 
 def _update_state(state: AppMasterState, job: JobRecord) -> None:
-    """Let follow what the pods' phases add up to."""
-    if job.desired is DesiredState.REMOVE or job.state in OVER:
+    """Apply the job event that the pods' phases together amount to, if any."""
+    if job.desired is DesiredState.REMOVE or job.state.is_over:
         return
     rows = [pod for pod in state.job_pods(job.job) if pod.index < job.replica]
     if rows and all(pods.is_over(job, pod) for pod in rows):
         _end(state, job, rows)
     elif job.desired is DesiredState.STOP:
-        staying_only = state.pods.count("job", job.job) == job.replica
-        if staying_only and all(pods.is_down(state, job, pod) for pod in rows):
+        if _has_only_its_replicas(state, job) and all(pods.is_down(state, job, pod) for pod in rows):
             state.apply_job_event(job, AllStopped)
     elif job.rollout is None:
-        late = [pod for pod in rows if not (pods.is_over(job, pod) or _runs(job, pod))]
-        if not late:
+        missing = [pod for pod in rows if not (pods.is_over(job, pod) or _runs(job, pod))]
+        if not missing:
             state.apply_job_event(job, AllUp)
-        elif not is_batch(job.type) and all(_failed(pod) for pod in late):
-            state.apply_job_event(job, SomeFailed, f"{len(late)} of {len(rows)} pods failed for good")
+        elif not job.type.is_batch and all(_failed_for_good(pod) for pod in missing):
+            text = f"{len(missing)} of {len(rows)} pods failed for good"
+            state.apply_job_event(job, SomeFailed, text)
 
 
 def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
+    """End a job whose pods are all over, and its run."""
     failed = [pod for pod in rows if pod.phase is PodPhase.FAILED]
-    code = _exit_code(failed) if is_batch(job.type) else 0
+    code = _exit_code(failed) if job.type.is_batch else 0
     job = state.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))
     text = f"{len(rows) - len(failed)} of {len(rows)} pods finished, {len(failed)} failed; exit code {code}"
     job = state.apply_job_event(job, AllEndedSomeFailed if failed else AllFinished, text)
+    runs.end(state, job, RunState.FAILED if failed else RunState.FINISHED, code)
     state.touch(job.job)
-    expire(state, job)
-
-
-def expire(state: AppMasterState, job: JobRecord) -> None:
-    """See to it that an ended job does not stay for ever: by age, and by how many there are."""
-    state.timers.at(("ended", job.job), job.updated_s + state.config.ended_s)
-    for ended_state in OVER:
-        surplus = state.jobs.count("state", ended_state) - state.config.ended_max
-        if surplus > 0:
-            ended = [state.jobs[key] for key in state.jobs.where("state", ended_state)]
-            for old in sorted(ended, key=lambda row: row.updated_s)[:surplus]:
-                remove(state, old)
+    schedule_removal(state, job)
 
 
 def _exit_code(failed: list[PodRecord]) -> int:
@@ -146,15 +167,11 @@ def _exit_code(failed: list[PodRecord]) -> int:
     return min(exits, key=lambda last: last.at_s).status if exits else 1
 
 
-def _all_up(job: JobRecord, rows: list[PodRecord]) -> bool:
-    return all(pods.is_over(job, pod) or (pod.up and _runs(job, pod)) for pod in rows)
-
-
-def _failed(pod: PodRecord) -> bool:
-    """Whether ``pod`` has failed for good, and nobody asked for it anew."""
+def _failed_for_good(pod: PodRecord) -> bool:
+    """Return whether ``pod`` failed under its last order and no recovery of it was asked for."""
     return pod.phase is PodPhase.FAILED and pods.is_acked(pod) and not pod.recover
 
 
 def _runs(job: JobRecord, pod: PodRecord) -> bool:
-    """Whether the programs of ``pod`` are up, as the job's revision wants them; healthy is more."""
+    """Return whether the programs of ``pod`` are up on the job's revision; they need not be healthy."""
     return pod.phase is PodPhase.RUNNING and pod.revision == job.revision and pods.is_acked(pod)

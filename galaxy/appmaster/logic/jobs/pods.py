@@ -1,8 +1,8 @@
-"""One pod: what its reports mean, what it shall be, and the orders that make it so."""
+"""One pod: what its reports mean, what it should be, and the orders that make it so."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,12 +22,13 @@ from galaxy.appmaster.logic.jobs.transitions import (
     StopOrdered,
 )
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
-from galaxy.appmaster.logic.state import AppMasterState, is_batch
+from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState
+from galaxy.model.messages.trace import agent_cause
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
 
-SEEN: dict[PodState, type[PodEvent]] = {
+EVENTS: Final[dict[PodState, type[PodEvent]]] = {
     PodState.PENDING: ObservedDeploying,
     PodState.DEPLOYING: ObservedDeploying,
     PodState.STOPPING: ObservedDeploying,
@@ -37,33 +38,40 @@ SEEN: dict[PodState, type[PodEvent]] = {
     PodState.FINISHED: ObservedFinished,
     PodState.FAILED: ObservedFailed,
 }
-"""What a report means for a pod that shall run."""
+"""What a reported state means for a pod that was ordered to run."""
 
-SEEN_AT_REST: dict[PodState, type[PodEvent]] = {
-    state: SEEN[state] for state in (PodState.STOPPED, PodState.FINISHED, PodState.FAILED)
+EVENTS_STOPPING: Final[dict[PodState, type[PodEvent]]] = {
+    reported: EVENTS[reported] for reported in (PodState.STOPPED, PodState.FINISHED, PodState.FAILED)
 }
-"""What a report means for a pod that shall not run: anything else is still on its way down."""
+"""What a reported state means for a pod that was ordered to stop: all others are still stopping."""
 
 
 def should_run(job: JobRecord, pod: PodRecord) -> bool:
-    """Whether ``pod`` shall run, as its owner wishes."""
+    """Return whether the owner wants ``pod`` to run."""
     return job.desired is DesiredState.RUN and pod.index < job.replica
 
 
 def is_leaving(job: JobRecord, pod: PodRecord) -> bool:
-    """Whether ``pod`` shall be no more."""
+    """Return whether ``pod`` is to be dropped, together with its container."""
     return job.desired is DesiredState.REMOVE or pod.index >= job.replica
 
 
 def is_over(job: JobRecord, pod: PodRecord) -> bool:
-    """Whether ``pod`` has come to its end for good: finished, or a batch pod that failed."""
-    return not pod.recover and (
-        pod.phase is PodPhase.FINISHED or (pod.phase is PodPhase.FAILED and is_batch(job.type))
-    )
+    """Return whether ``pod`` has ended for good: it finished, or it failed and belongs to a batch job.
+
+    Only its owner makes it run again, by a recovery, or by a start or update of a service.
+    """
+    failed = pod.phase is PodPhase.FAILED and job.type.is_batch
+    return not pod.recover and (pod.phase is PodPhase.FINISHED or failed)
+
+
+def never_runs_again(job: JobRecord, pod: PodRecord) -> bool:
+    """Return whether ``pod`` is over and not even an update runs it again: it belongs to a batch job."""
+    return job.type.is_batch and is_over(job, pod)
 
 
 def is_acked(pod: PodRecord) -> bool:
-    """Whether the last order was obeyed where the pod lives now."""
+    """Return whether the last order was obeyed in the present incarnation."""
     return (
         pod.observed is not None
         and pod.ordered_incarnation == pod.incarnation
@@ -72,7 +80,7 @@ def is_acked(pod: PodRecord) -> bool:
 
 
 def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Whether nothing of ``pod`` runs any more, or it has been stopping for too long."""
+    """Return whether nothing of ``pod`` runs any more, or stopping it takes longer than is allowed."""
     if not pod.placed or pod.ordered_incarnation != pod.incarnation:
         return True
     if pod.phase in (PodPhase.STOPPED, PodPhase.FINISHED):
@@ -81,20 +89,26 @@ def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
         return is_over(job, pod)
     if pod.phase is not PodPhase.STOPPING:
         return False
-    overdue_s = pod.since_s + _stop_timeout(state, job) + state.config.stop_grace_s
+    stop_timeout_s = state.spec(job.job, job.revision).deploy.stop_timeout
+    overdue_s = pod.since_s + stop_timeout_s + state.config.stop_grace_s
     if overdue_s > state.now_s:
         state.timers.at(("job", job.job), overdue_s)
     return overdue_s <= state.now_s
 
 
+def restarts_of(pod: PodRecord) -> int:
+    """Return how often programs of ``pod`` were restarted, under all its orders."""
+    return pod.restarts + (_restarts(pod.observed) if pod.observed else 0)
+
+
 def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
-    """Store ``pod`` with ``changes``, and with everything that follows from them."""
+    """Store ``pod`` with ``changes``, with the fields that depend on others, and with its endpoints."""
     pod = msgspec.structs.replace(pod, **changes) if changes else pod
     observed = pod.observed
     up = (
         observed is not None
         and pod.placed
-        and pod.run
+        and pod.ordered_run
         and pod.phase in (PodPhase.RUNNING, PodPhase.DRAINING)
         and observed.state is PodState.RUNNING
         and observed.healthy
@@ -111,13 +125,12 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
 
 
 def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
-    """Take in what an agent reports of a pod; echoes of other lives and earlier orders are stale."""
+    """Apply a report of a pod; reports of other incarnations and of earlier orders are ignored."""
     pod = state.pods.get(observed.pod)
     if pod is None or not pod.placed or agent != pod.agent or observed.incarnation != pod.incarnation:
         return
     state.usage[pod.pod] = (observed.cpu_milli, observed.memory_bytes)
     observed = msgspec.structs.replace(observed, cpu_milli=0, memory_bytes=0)
-    job = state.jobs[pod.job]
     old = pod.observed
     if observed == old or (old is not None and observed.generation < old.generation):
         return
@@ -125,15 +138,14 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
         return  # For good: what is known of its end is kept.
     before = pod
     pod = msgspec.structs.replace(pod, observed=observed)
-    finished = is_batch(job.type) and observed.state is PodState.FINISHED and observed.generation > 0
-    if observed.generation >= pod.cut or finished:
-        event = (SEEN if pod.run else SEEN_AT_REST).get(observed.state)
+    if _counts(state.jobs[pod.job], pod, observed):
+        event = (EVENTS if pod.ordered_run else EVENTS_STOPPING).get(observed.state)
         if event is not None:
             pod = state.apply_pod_event(pod, event)
-        pod = msgspec.structs.replace(pod, reason=_reason(observed))
+        pod = msgspec.structs.replace(pod, reason=_worst_reason(observed))
         if old is not None and _restarts(observed) > _restarts(old):
             pod = msgspec.structs.replace(pod, healthy_s=None)
-        _tell(state, before, pod, old, observed)
+        _record_changes(state, before, pod, observed)
     if pod.phase is PodPhase.FAILED and before.phase is not PodPhase.FAILED:
         failed_on = (*(name for name in pod.failed_on if name != agent), agent)
         pod = msgspec.structs.replace(pod, failed_on=failed_on[-state.config.failed_on_max :])
@@ -146,20 +158,23 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
 
 
 def on_missing(state: AppMasterState, agent: str, pod_id: str) -> None:
-    """An agent's full report leaves out a pod that it had: ask for it anew; ResMan heals the place."""
+    """A full report of its agent leaves out a pod that was reported before: send its order again.
+
+    If the container itself is gone, ResMan learns of it and replaces it.
+    """
     pod = state.pods.get(pod_id)
     if pod is None or not pod.placed or pod.agent != agent or pod.observed is None:
         return
     if is_over(state.jobs[pod.job], pod):
         return
-    carried = pod.restarts + _restarts(pod.observed)
+    restarts = restarts_of(pod)
     pod = state.apply_pod_event(pod, ObservedDeploying)
-    write(state, pod, observed=None, restarts=carried)
+    write(state, pod, observed=None, restarts=restarts)
     send(state, pod)
 
 
 def on_placed(state: AppMasterState, pod: PodRecord, agent: str, incarnation: int, **facts: Any) -> PodRecord:
-    """A container for ``pod`` is there or on its way: another life of it begins."""
+    """A new container for ``pod`` exists or is being created."""
     pod = on_lost(state, pod)
     state.record_event(pod.job, "pod.placed", pod.pod, f"on {agent}, incarnation {incarnation}")
     return write(
@@ -168,7 +183,7 @@ def on_placed(state: AppMasterState, pod: PodRecord, agent: str, incarnation: in
 
 
 def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) -> PodRecord:
-    """The container of ``pod``, if it had one, is gone; its agent is remembered for the logs."""
+    """The container of ``pod``, if it had one, is gone. Its agent is kept: the logs are there."""
     if not pod.placed:
         return pod
     state.timers.cancel(("pod", pod.pod))
@@ -177,52 +192,53 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
     job = state.jobs[pod.job]
     if is_over(job, pod):
         return write(state, pod, placed=False)
-    carried = pod.restarts + (_restarts(pod.observed) if pod.observed else 0)
     if not is_leaving(job, pod):
-        told = f": {reason.message}" if reason and reason.message else ""
-        state.record_event(pod.job, "pod.lost", pod.pod, f"its container on {pod.agent} is gone{told}")
+        why = f": {reason.message}" if reason and reason.message else ""
+        text = f"its container on {pod.agent} is gone{why}"
+        state.record_event(pod.job, "pod.lost", pod.pod, text, cause=agent_cause(pod.agent))
+    restarts = restarts_of(pod)
     pod = state.apply_pod_event(pod, ContainerLost)
-    return write(state, pod, placed=False, observed=None, restarts=carried, reason=reason)
+    return write(state, pod, placed=False, observed=None, restarts=restarts, reason=reason)
 
 
-# ---- what is wanted
+# ---- what is desired
 
 
 def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
-    """Bring ``pod`` closer to what it shall be: drain, order, or nothing."""
+    """Take the next step towards what ``pod`` should be: drain it, send an order, or do nothing."""
     if not pod.placed or is_over(job, pod):
         return
     run = should_run(job, pod)
     if pod.ordered_incarnation != pod.incarnation:
         if not is_leaving(job, pod):
-            _order(state, pod, run=run, revision=pod.target, deep=True, redeploy=False)
+            _order(state, pod, run=run, revision=pod.target, replaces_program=True)
         return
     if pod.phase is PodPhase.PENDING:
-        # Its container was thought lost and is there after all: ask how it is by the order it had.
-        pod = write(state, state.apply_pod_event(pod, RunOrdered if pod.run else StopOrdered))
+        # Its container was believed lost and still exists: the order it has asks for its state.
+        pod = write(state, state.apply_pod_event(pod, RunOrdered if pod.ordered_run else StopOrdered))
         send(state, pod)
-    if run == pod.run and not (run and (pod.recover or pod.target != pod.revision)):
+    if run == pod.ordered_run and not (run and (pod.recover or pod.target != pod.revision)):
         if pod.phase is PodPhase.DRAINING:
             write(state, state.apply_pod_event(pod, DrainCancelled))
         return
-    depth = Impact.REDEPLOY
-    if run and pod.run and not pod.recover:
-        depth = impact(state.resolved_spec(pod.job, pod.revision), state.resolved_spec(pod.job, pod.target))
-    if depth is Impact.NONE:
+    change = Impact.REDEPLOY
+    if run and pod.ordered_run and not pod.recover:
+        old, new = state.resolved_spec(pod.job, pod.revision), state.resolved_spec(pod.job, pod.target)
+        change = impact(old, new)
+    if change is Impact.NONE:
         write(state, pod, revision=pod.target)
-    elif depth is Impact.REDEPLOY:
-        if not _drained(state, job, pod):
-            return
+    elif change is not Impact.REDEPLOY:
+        _order(state, pod, run=True, revision=pod.target, replaces_program=False)
+    elif _is_drained(state, job, pod):
         revision = pod.target if run else pod.revision
-        _order(state, pod, run=run, revision=revision, deep=True, redeploy=run and pod.recover)
-    else:
-        _order(state, pod, run=True, revision=pod.target, deep=False, redeploy=False)
+        redeploy = run and pod.recover
+        _order(state, pod, run=run, revision=revision, replaces_program=True, redeploy=redeploy)
 
 
 def send(state: AppMasterState, pod: PodRecord) -> None:
-    """Owe ``pod``'s present order to its agent, again and again until it is acknowledged."""
+    """Send the present order of ``pod`` in this step, and again until it is acknowledged."""
     if pod.placed and pod.ordered_incarnation == pod.incarnation:
-        state.pod_orders.setdefault(pod.agent, {})[pod.pod] = None
+        state.outbox.pod_orders.setdefault(pod.agent, {})[pod.pod] = None
         state.timers.at(("pod", pod.pod), state.now_s + state.order_backoff.next_s(pod.pod))
 
 
@@ -236,19 +252,19 @@ def build_order(state: AppMasterState, pod: PodRecord) -> PodOrder:
         job=pod.job,
         index=pod.index,
         revision=pod.revision,
-        run=pod.run,
+        run=pod.ordered_run,
         tasks=spec.pod.tasks,
         stop_timeout=spec.deploy.stop_timeout,
-        batch=is_batch(spec.type),
+        batch=spec.type.is_batch,
         redeploy=pod.redeploy,
     )
 
 
-def _drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Whether ``pod`` may be taken down now; its endpoints are withdrawn first, for a while."""
+def _is_drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
+    """Return whether ``pod`` may be stopped now; if clients may use it, begin to drain it instead."""
     if pod.phase is PodPhase.DRAINING:
         due_s = pod.drain_s or 0.0
-    elif endpoints.published(state, pod):
+    elif endpoints.is_published(state, pod):
         due_s = state.now_s + state.spec(job.job, job.revision).deploy.drain
         pod = state.apply_pod_event(pod, DrainBegan)
         if due_s > state.now_s:
@@ -261,53 +277,62 @@ def _drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
 
 
 def _order(
-    state: AppMasterState, pod: PodRecord, *, run: bool, revision: int, deep: bool, redeploy: bool
+    state: AppMasterState,
+    pod: PodRecord,
+    *,
+    run: bool,
+    revision: int,
+    replaces_program: bool,
+    redeploy: bool = False,
 ) -> PodRecord:
-    """Make and owe the next order; a ``deep`` one takes the present program down."""
+    """Store and send the next order.
+
+    One that ``replaces_program`` stops the present program, so that later reports of it count no more.
+    """
     generation = pod.generation + 1
-    fresh = pod.ordered_incarnation != pod.incarnation
     restarts = pod.restarts
-    if run and pod.observed and not fresh and pod.revision and (redeploy or revision != pod.revision):
-        restarts += _restarts(pod.observed) if deep else 0  # AppWorker counts a new program's from 0.
-    if deep:
+    same_incarnation = pod.ordered_incarnation == pod.incarnation
+    new_program = redeploy or revision != pod.revision
+    if run and replaces_program and same_incarnation and pod.revision and new_program:
+        restarts = restarts_of(pod)  # AppWorker counts those of a new program from 0.
+    if replaces_program:
         pod = state.apply_pod_event(pod, RunOrdered if run else StopOrdered)
     state.timers.cancel(("pod", pod.pod))
     state.order_backoff.reset(pod.pod)
     pod = write(
         state,
         pod,
-        run=run,
+        ordered_run=run,
         revision=revision,
         redeploy=redeploy,
         recover=False if run else pod.recover,
         generation=generation,
         ordered_incarnation=pod.incarnation,
-        cut=generation if deep else pod.cut,
+        cut=generation if replaces_program else pod.cut,
         restarts=restarts,
-        reason=None if deep else pod.reason,
+        reason=None if replaces_program else pod.reason,
     )
     send(state, pod)
     return pod
 
 
-def _stop_timeout(state: AppMasterState, job: JobRecord) -> float:
-    return state.spec(job.job, job.revision).deploy.stop_timeout
+def _counts(job: JobRecord, pod: PodRecord, observed: ObservedPod) -> bool:
+    """Return whether a report is about the ordered program, or tells that a batch pod has finished.
+
+    A batch pod that finished before the order reached it is finished all the same.
+    """
+    finished = job.type.is_batch and observed.state is PodState.FINISHED and observed.generation > 0
+    return observed.generation >= pod.cut or finished
 
 
 def _restarts(observed: ObservedPod) -> int:
     return sum(task.restarts for task in observed.tasks)
 
 
-def restarts_of(pod: PodRecord) -> int:
-    """Return how often programs of ``pod`` were restarted, over all its orders."""
-    return pod.restarts + (_restarts(pod.observed) if pod.observed else 0)
-
-
-def _reason(observed: ObservedPod) -> Reason | None:
-    """Return the reason of the task that is worst off."""
-    worst_first = (TaskState.FAILED, TaskState.BACKOFF)
+def _worst_reason(observed: ObservedPod) -> Reason | None:
+    """Return the reason of a task that failed or waits for a restart, else of any other task."""
     reasons = [
-        (task.state not in worst_first, task.name, task.reason)
+        (task.state not in (TaskState.FAILED, TaskState.BACKOFF), task.name, task.reason)
         for task in observed.tasks
         if task.reason is not None
     ]
@@ -317,10 +342,9 @@ def _reason(observed: ObservedPod) -> Reason | None:
     return msgspec.structs.replace(reason, message=f"task {name}: {reason.message}")
 
 
-def _tell(
-    state: AppMasterState, before: PodRecord, pod: PodRecord, old: ObservedPod | None, observed: ObservedPod
-) -> None:
-    """Tell what a report changed: each restart with its cause, and each new phase."""
+def _record_changes(state: AppMasterState, before: PodRecord, pod: PodRecord, observed: ObservedPod) -> None:
+    """Record what a report changed: each exit of a program with its cause, and a new phase or health."""
+    old = before.observed
     earlier = {task.name: task for task in old.tasks} if old else {}
     for task in observed.tasks:
         last = earlier.get(task.name)
@@ -330,6 +354,8 @@ def _tell(
                 text += f"; restarted {task.restarts} times so far"
             state.record_event(pod.job, "pod.exited", pod.pod, text)
     if pod.phase is not before.phase:
-        state.record_event(pod.job, f"pod.{pod.phase}", pod.pod, pod.reason.message if pod.reason else "")
-    elif pod.run and observed.healthy != (old is not None and old.healthy):
-        state.record_event(pod.job, "pod.healthy" if observed.healthy else "pod.unhealthy", pod.pod)
+        why = pod.reason.message if pod.reason else ""
+        state.record_event(pod.job, f"pod.{pod.phase}", pod.pod, why)
+    elif pod.ordered_run and observed.healthy != (old is not None and old.healthy):
+        kind = "pod.healthy" if observed.healthy else "pod.unhealthy"
+        state.record_event(pod.job, kind, pod.pod)

@@ -1,8 +1,7 @@
-"""The lives of jobs and of pods: what may follow what, as data.
+"""The lifecycles of pods and of jobs: which transition follows which event, as data.
 
-Events here are what AppMaster concluded, not what arrived: a report becomes one of them only
-after its incarnation and generation were found to be the present ones. A pair that a law does
-not hold changes nothing.
+Events are conclusions of AppMaster, not messages: a report becomes one only after its incarnation
+and generation were found to be the present ones. A pair that a table does not hold changes nothing.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ class PodEvent:
 
 
 class RunOrdered(PodEvent):
-    """An order left that deploys and runs its programs (again)."""
+    """An order was sent that deploys and runs its programs, perhaps again."""
 
 
 class StopOrdered(PodEvent):
-    """An order left that stops its programs."""
+    """An order was sent that stops its programs."""
 
 
 class DrainBegan(PodEvent):
-    """Its endpoints are withdrawn, because its programs are about to be taken down."""
+    """Its endpoints are withdrawn, because its programs are about to be stopped."""
 
 
 class DrainCancelled(PodEvent):
-    """There is no need any more to take its programs down."""
+    """Its programs need not be stopped any more."""
 
 
 class ContainerLost(PodEvent):
-    """Its container, or the host of it, is gone; another life of the slot follows."""
+    """Its container or the host of it is gone; another incarnation of the slot follows."""
 
 
 class ObservedDeploying(PodEvent):
-    """Its programs are on their way up."""
+    """Its programs are being deployed or started."""
 
 
 class ObservedUp(PodEvent):
@@ -46,7 +45,7 @@ class ObservedUp(PodEvent):
 
 
 class ObservedDown(PodEvent):
-    """A program of it ended and waits for its restart."""
+    """One of its programs ended and waits for its restart."""
 
 
 class ObservedStopped(PodEvent):
@@ -54,11 +53,11 @@ class ObservedStopped(PodEvent):
 
 
 class ObservedFinished(PodEvent):
-    """Its programs all ended with exit code 0, for good."""
+    """All of its programs ended with exit code 0, for good."""
 
 
 class ObservedFailed(PodEvent):
-    """A program of it failed for good."""
+    """One of its programs failed for good."""
 
 
 _P = PodPhase
@@ -114,7 +113,7 @@ POD_TRANSITIONS: Final = TransitionTable(
         (_P.FINISHED, RunOrdered): _P.DEPLOYING,
     }
 )
-"""A finished pod ignores everything but an order that its owner's new wish caused."""
+"""A finished pod changes only on an order, which only a new request of its owner causes."""
 
 
 class JobEvent:
@@ -122,11 +121,11 @@ class JobEvent:
 
 
 class AllUp(JobEvent):
-    """The programs of every pod are up on the job's revision, and a rollout has come to its end."""
+    """The programs of every pod are up on the job's revision, and no rollout is under way."""
 
 
 class SomeFailed(JobEvent):
-    """Pods of a service have failed for good; all the others are up."""
+    """Pods of a service failed for good; all the others are up."""
 
 
 class UpdateRequested(JobEvent):
@@ -134,7 +133,7 @@ class UpdateRequested(JobEvent):
 
 
 class RolloutStalled(JobEvent):
-    """The new revision fails: no further pod is taken."""
+    """The new revision fails: no further pod is updated."""
 
 
 class RolloutResumed(JobEvent):
@@ -162,11 +161,11 @@ class AllEndedSomeFailed(JobEvent):
 
 
 class RecoverRequested(JobEvent):
-    """A pod that had failed is deployed anew."""
+    """Its owner wants failed pods deployed again."""
 
 
 class RemoveRequested(JobEvent):
-    """Its owner wants it gone."""
+    """Its owner wants it removed."""
 
 
 _J = JobState
@@ -221,4 +220,4 @@ JOB_TRANSITIONS: Final = TransitionTable(
         (_J.FAILED, RemoveRequested): _J.REMOVING,
     }
 )
-"""``removing`` has no way back: what follows is history."""
+"""``removing`` is final: the next thing is that the job is dropped."""

@@ -1,1 +1,1 @@
-"""Moving pods between revisions."""
+"""Moving pods from one revision to the next."""

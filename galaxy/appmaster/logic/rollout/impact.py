@@ -10,38 +10,36 @@ from galaxy.model.jobspec.task_diff import TaskChange, compare
 
 
 class Impact(IntEnum):
-    """How deep a change goes; the deeper one counts.
+    """What an update does to the programs of a pod, from least to most.
 
-    ``NONE``: nothing that a pod knows of. ``QUIET``: taken over without touching the program
-    (health check, restart, stop command, services). ``RELOAD``: new data is brought to the
-    running program. ``REDEPLOY``: the program is stopped and another one started.
+    ``NONE``: the pod needs no order. ``IN_PLACE``: an order that does not touch the program (health
+    check, restart policy, stop command, services). ``RELOAD``: the running program is given new data.
+    ``REDEPLOY``: the program is stopped and another one started.
     """
 
     NONE = 0
-    QUIET = 1
+    IN_PLACE = 1
     RELOAD = 2
     REDEPLOY = 3
 
 
 def impact(old: JobSpec, new: JobSpec) -> Impact:
-    """Return what bringing a pod from ``old`` to ``new`` does to its programs."""
+    """Return what moving a pod from ``old`` to ``new`` does: the most that it does to any task."""
     before = {task.name: task for task in old.pod.tasks}
     if list(before) != [task.name for task in new.pod.tasks]:
         return Impact.REDEPLOY
-    deepest = Impact.QUIET if old.deploy.stop_timeout != new.deploy.stop_timeout else Impact.NONE
+    most = Impact.IN_PLACE if old.deploy.stop_timeout != new.deploy.stop_timeout else Impact.NONE
     for task in new.pod.tasks:
-        deepest = max(deepest, _task_impact(before[task.name], task))
-    return deepest
+        most = max(most, _task_impact(before[task.name], task))
+    return most
 
 
 def _task_impact(old: TaskSpec, new: TaskSpec) -> Impact:
-    if old == new:
-        return Impact.NONE
-    return _DEPTHS[compare(old, new)]
+    return Impact.NONE if old == new else _IMPACTS[compare(old, new)]
 
 
-_DEPTHS: Final = {
-    TaskChange.NONE: Impact.QUIET,
+_IMPACTS: Final = {
+    TaskChange.NONE: Impact.IN_PLACE,
     TaskChange.RELOAD: Impact.RELOAD,
     TaskChange.REDEPLOY: Impact.REDEPLOY,
 }

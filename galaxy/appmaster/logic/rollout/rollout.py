@@ -1,10 +1,10 @@
-"""Moving pods to a new revision: at most ``step`` away at once, each slot freed only by health.
+"""Rollouts: pods move to a new revision, at most ``deploy.step`` at once.
 
-A pod holds a slot from when it is taken until it has been up on the new revision for
-``min_healthy_s`` without a break, and ``interval`` longer before the next one is taken. A pod
-whose new revision fails holds its slot for ever: the rollout stalls, and the pods of the old
-revision serve on. Pods that are down are taken first, for nobody misses them. A pod that waits
-for a container holds no slot: that says nothing of the new revision.
+A pod occupies one of the ``step`` slots from when its update begins until it has been healthy on the
+new revision for ``min_healthy_s`` without a break, and for ``interval`` if that is longer. A pod whose
+new revision fails keeps its slot: the rollout stalls, and the pods on the old revision serve on. Pods
+that are down are updated first, because no client uses them. A pod that waits for a container occupies
+no slot: its waiting says nothing about the new revision.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ import msgspec
 from galaxy.appmaster.logic.jobs import pods
 from galaxy.appmaster.logic.jobs.transitions import RolloutResumed, RolloutStalled
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
-from galaxy.appmaster.logic.state import AppMasterState, is_batch
+from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import Reason
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord, Rollout
 from galaxy.units import format_duration
 
 
 def begin(state: AppMasterState, job: JobRecord, origin: int) -> JobRecord:
-    """Start moving the pods of ``job`` to its present revision; an earlier rollout ends here."""
-    now_s = state.now_s
+    """Begin to move the pods of ``job`` from revision ``origin`` to its own; an earlier rollout ends."""
     if job.desired is not DesiredState.RUN:
         for pod in state.job_pods(job.job):
             pods.write(state, pod, target=job.revision)
         return state.put_job(msgspec.structs.replace(job, rollout=None))
     for pod in state.job_pods(job.job):
         if pod.target != pod.revision and pod.revision:
-            pods.write(state, pod, target=pod.revision)  # Taken, but not yet told: it stays as it is.
-    return state.put_job(
-        msgspec.structs.replace(job, rollout=Rollout(origin=origin, began_s=now_s, moved_s=now_s))
-    )
+            pods.write(state, pod, target=pod.revision)  # Chosen, but no order was sent: it stays.
+    rollout = Rollout(origin=origin, began_s=state.now_s, moved_s=state.now_s)
+    return state.put_job(msgspec.structs.replace(job, rollout=rollout))
 
 
 def advance(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Take the next pods if slots are free; say so when it stalls and when it is done."""
+    """Update the next pods if slots are free; record when the rollout stalls, resumes and is done."""
     rollout = job.rollout
     if rollout is None or job.desired is not DesiredState.RUN:
         return job
@@ -45,110 +43,115 @@ def advance(state: AppMasterState, job: JobRecord) -> JobRecord:
         if pod.target != job.revision and not pod.revision:
             pods.write(state, pod, target=job.revision)  # Nothing was ever deployed there.
     rows = [state.pods[pod.pod] for pod in rows]
-    good = [pod for pod in rows if _is_good(state, job, pod)]
-    if len(good) > rollout.good:
-        rollout = msgspec.structs.replace(rollout, moved_s=state.now_s, good=len(good))
-    elif len(good) < rollout.good:
-        rollout = msgspec.structs.replace(rollout, good=len(good))
-    if len(good) == len(rows):
-        state.record_event(
-            job.job, "rollout.done", job.job, f"all {len(rows)} pods run revision {job.revision}"
-        )
+    good = sum(_is_good(state, job, pod) for pod in rows)
+    if good > rollout.good:
+        rollout = msgspec.structs.replace(rollout, moved_s=state.now_s, good=good)
+    elif good < rollout.good:
+        rollout = msgspec.structs.replace(rollout, good=good)
+    if good == len(rows):
+        text = f"all {len(rows)} pods run revision {job.revision}"
+        state.record_event(job.job, "rollout.done", job.job, text)
         return state.put_job(msgspec.structs.replace(job, rollout=None))
-    stalled = _why_stalled(state, job, rollout, rows)
-    job = _note(state, job, rollout, stalled)
+    stalled = _stall_reason(state, job, rollout, rows)
+    job = _store(state, job, msgspec.structs.replace(rollout, stalled=stalled))
     if stalled is None:
-        _take(state, job, rows)
+        _update_next(state, job, rows)
     return job
 
 
 def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Whether ``pod`` is where the rollout wants it, and proved it for ``min_healthy_s``."""
-    if pods.is_over(job, pod) and is_batch(job.type):
+    """Return whether ``pod`` needs nothing more: on the new revision, and healthy for long enough."""
+    if pods.never_runs_again(job, pod):
         return True
     if pod.target != job.revision or pod.revision != job.revision or pod.healthy_s is None:
         return False
-    due_s = pod.healthy_s + state.config.min_healthy_s
-    if due_s > state.now_s:
-        state.timers.at(("job", job.job), due_s)
-    return due_s <= state.now_s
+    return not _is_ahead(state, job, pod.healthy_s + state.config.min_healthy_s)
 
 
-def _why_stalled(
+def _stall_reason(
     state: AppMasterState, job: JobRecord, rollout: Rollout, rows: list[PodRecord]
 ) -> Reason | None:
-    config = state.config
-    bad = []
-    for pod in rows:
-        if pod.target == job.revision == pod.revision and pod.placed and pod.observed and not pod.up:
-            restarts = sum(task.restarts for task in pod.observed.tasks)
-            if pod.phase is PodPhase.FAILED or restarts >= config.stall_restarts:
-                bad.append(pod)
-    if bad:
-        why = bad[0].reason.message if bad[0].reason else str(bad[0].phase)
-        message = f"revision {job.revision} fails: {bad[0].pod}: {why}"
-        late = sum(pod.target != job.revision for pod in rows)
-        return Reason(code="rollout-stalled", message=message, counts={"failing": len(bad), "kept": late})
-    due_s = rollout.moved_s + config.progress_deadline_s
-    if due_s > state.now_s:
-        state.timers.at(("job", job.job), due_s)
+    """Return why no further pod may be updated: pods fail, or none became good for too long."""
+    failing = [pod for pod in rows if _fails(state, job, pod)]
+    if failing:
+        first = failing[0]
+        why = first.reason.message if first.reason else str(first.phase)
+        message = f"revision {job.revision} fails: {first.pod}: {why}"
+        kept = sum(pod.target != job.revision for pod in rows)
+        counts = {"failing": len(failing), "kept": kept}
+        return Reason(code="rollout-stalled", message=message, counts=counts)
+    deadline_s = state.config.progress_deadline_s
+    if _is_ahead(state, job, rollout.moved_s + deadline_s):
         return None
     away = [pod for pod in rows if pod.target == job.revision and pod.healthy_s is None]
     names = ", ".join(pod.pod for pod in away[:3]) or "none"
-    message = f"no pod became healthy for {format_duration(config.progress_deadline_s)}; waits for {names}"
+    message = f"no pod became healthy for {format_duration(deadline_s)}; waits for {names}"
     return Reason(code="rollout-stalled", message=message, counts={"away": len(away)})
 
 
-def _note(state: AppMasterState, job: JobRecord, rollout: Rollout, stalled: Reason | None) -> JobRecord:
-    was = rollout.stalled
-    rollout = msgspec.structs.replace(rollout, stalled=stalled)
+def _fails(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
+    """Return whether ``pod`` is down on the new revision for good, or restarts again and again."""
+    if not (pod.target == job.revision == pod.revision and pod.placed and pod.observed and not pod.up):
+        return False
+    restarts = sum(task.restarts for task in pod.observed.tasks)
+    return pod.phase is PodPhase.FAILED or restarts >= state.config.stall_restarts
+
+
+def _store(state: AppMasterState, job: JobRecord, rollout: Rollout) -> JobRecord:
+    """Store ``rollout`` and apply to ``job`` that it stalled or resumed."""
+    before = job.rollout.stalled if job.rollout else None
     if rollout != job.rollout:
         job = state.put_job(msgspec.structs.replace(job, rollout=rollout))
-    if stalled is not None and was is None:
-        return state.apply_job_event(job, RolloutStalled, stalled.message)
-    if stalled is None and was is not None:
+    if rollout.stalled is not None and before is None:
+        return state.apply_job_event(job, RolloutStalled, rollout.stalled.message)
+    if rollout.stalled is None and before is not None:
         return state.apply_job_event(job, RolloutResumed)
     return job
 
 
-def _take(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
+def _update_next(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
+    """Make the new revision the target of as many further pods as slots are free."""
     deploy = state.spec(job.job, job.revision).deploy
-    late = [pod for pod in rows if pod.target != job.revision]
-    busy = [
-        pod for pod in rows if pod.target == job.revision and _holds_slot(state, job, pod, deploy.interval)
+    remaining = [pod for pod in rows if pod.target != job.revision]
+    updating = [
+        pod for pod in rows if pod.target == job.revision and _occupies_slot(state, job, pod, deploy.interval)
     ]
     serving = sum(pod.up and pod.phase is PodPhase.RUNNING for pod in rows)
-    spare_one = job.replica > 1 and deploy.step < job.replica
-    free = deploy.step - len(busy)
-    for pod in sorted(late, key=_down_first):
+    keeps_one = job.replica > 1 and deploy.step < job.replica
+    free = deploy.step - len(updating)
+    for pod in sorted(remaining, key=_down_first):
         if free <= 0:
             return
         if pod.up:
-            if spare_one and serving <= 1 and _takes_away(state, job, pod):
-                return
+            if keeps_one and serving <= 1 and _interrupts(state, job, pod):
+                return  # It is the last one that serves.
             serving -= 1
-        state.record_event(job.job, "rollout.pod", pod.pod, f"revision {pod.revision} to {job.revision}")
-        redo = pod.phase is PodPhase.FINISHED and not is_batch(job.type)
-        pods.write(state, pod, target=job.revision, recover=redo or pod.recover)
+        text = f"revision {pod.revision} to {job.revision}"
+        state.record_event(job.job, "rollout.pod", pod.pod, text)
+        rerun = pod.phase is PodPhase.FINISHED and not job.type.is_batch
+        pods.write(state, pod, target=job.revision, recover=rerun or pod.recover)
         free -= 1
 
 
-def _holds_slot(state: AppMasterState, job: JobRecord, pod: PodRecord, interval_s: float) -> bool:
-    if not pod.placed or (pods.is_over(job, pod) and is_batch(job.type)):
+def _occupies_slot(state: AppMasterState, job: JobRecord, pod: PodRecord, interval_s: float) -> bool:
+    if not pod.placed or pods.never_runs_again(job, pod):
         return False
     if pod.healthy_s is None or pod.revision != job.revision:
         return True
-    due_s = pod.healthy_s + max(state.config.min_healthy_s, interval_s)
+    return _is_ahead(state, job, pod.healthy_s + max(state.config.min_healthy_s, interval_s))
+
+
+def _interrupts(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
+    """Return whether updating ``pod`` interrupts its programs."""
+    old, new = state.resolved_spec(job.job, pod.revision), state.resolved_spec(job.job, job.revision)
+    return impact(old, new) >= Impact.RELOAD
+
+
+def _is_ahead(state: AppMasterState, job: JobRecord, due_s: float) -> bool:
+    """Return whether ``due_s`` has not come yet; if so, the job is reconciled when it has."""
     if due_s > state.now_s:
         state.timers.at(("job", job.job), due_s)
     return due_s > state.now_s
-
-
-def _takes_away(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    return (
-        impact(state.resolved_spec(job.job, pod.revision), state.resolved_spec(job.job, job.revision))
-        >= Impact.RELOAD
-    )
 
 
 def _down_first(pod: PodRecord) -> tuple[bool, int]:

@@ -1,0 +1,26 @@
+"""What the current step sends, except replies: filled while the step runs, empty between steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from galaxy.model.messages.container import GroupOrder
+from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.step import Send
+
+
+@dataclass(kw_only=True)
+class Outbox:
+    """Collects the output of one step, so that orders to one receiver share a message.
+
+    ``group_orders`` are by group. ``pod_orders`` are the pods, by agent, whose present order is
+    sent. ``report_requests`` are agents that are asked for a full report. ``send_quotas`` has the
+    quotas sent to ResMan even when no group order is.
+    """
+
+    sends: list[Send] = field(default_factory=list)
+    trace: list[TraceEvent] = field(default_factory=list)
+    group_orders: dict[str, GroupOrder] = field(default_factory=dict)
+    pod_orders: dict[str, dict[str, None]] = field(default_factory=dict)
+    report_requests: dict[str, None] = field(default_factory=dict)
+    send_quotas: bool = False
