@@ -152,7 +152,7 @@ class HostCluster(Asking):
         """Return the standard outputs of ``job``, one file for each program that was started."""
         return sorted(self.folder.glob(f"h?/logs/{job}-*/*.stdout"))
 
-    def words(self) -> str:
+    def log_tails(self) -> str:
         """Return the end of every log, for a failure's message."""
         tails = {
             log.name: log.read_text(errors="replace").splitlines()[-15:] for log in self.folder.glob("*.log")
