@@ -1,14 +1,15 @@
 #!/bin/sh
-# Makes its own environment, installs what the tests need, and runs tox.
+# Makes a virtual environment, installs what the tests need, and runs every test with tox.
 #
-#   sh deploy/test.sh [arguments of tox, such as -e unit]
+#   sh deploy/test.sh                run everything, two environments at a time
+#   sh deploy/test.sh -e unit        arguments go to tox
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/deploy/python.sh"
 cd "$root"
 
-# What the end-to-end tests and benchmarks start themselves: command, Debian package.
+# Commands that tests and benchmarks start, and the Debian package of each.
 missing=
 while read -r command package; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null 2>&1 || missing="$missing $package"
@@ -26,9 +27,9 @@ LIST
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         # shellcheck disable=SC2086  # a list of words
-        apt_install "for the tests" $missing || say "going on without:$missing; tests that need them skip and say so"
+        apt_install "for the tests" $missing || say "continuing without:$missing; tests that need them are skipped and say so"
     else
-        say "not root: going on without:$missing; tests that need them skip and say so"
+        say "not root: continuing without:$missing; tests that need them are skipped and say so"
     fi
 fi
 
@@ -39,5 +40,5 @@ if ! "$venv/bin/python" -c 'import tox' 2>/dev/null; then
 fi
 
 [ $# -gt 0 ] && exec "$venv/bin/python" -m tox run "$@" </dev/null
-# Two at a time, in the order that tox.ini says: most of these tests wait for timers, not for a processor.
+# Two at a time, in the order that the "depends" of tox.ini give.
 exec "$venv/bin/python" -m tox run-parallel --parallel 2 --parallel-live --parallel-no-spinner </dev/null

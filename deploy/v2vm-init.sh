@@ -1,5 +1,5 @@
 #!/bin/sh
-# PID 1 of the machine of v2vm.sh: makes it a host, runs the command, hands its exit status back.
+# PID 1 in the machine of v2vm.sh: sets up the system, runs the command, and returns its exit status.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t devtmpfs dev /dev
@@ -7,7 +7,7 @@ exec </dev/console >/dev/console 2>&1
 value() { sed -n "s/.*galaxy\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 work=$(value work) tree=$(value tree)
 
-# By hand: the kernel's modules are not where modprobe looks for them.
+# Load modules without modprobe, which does not find them where they were unpacked.
 /usr/bin/python3 -I -S - "$tree/.tox/v2vm/kernel/lib/modules" overlay virtio_blk bfq loop <<'PY'
 import ctypes, lzma, os, sys
 
@@ -16,7 +16,7 @@ places = {}
 for folder, _, names in os.walk(sys.argv[1]):
     places.update((name.split(".ko")[0], os.path.join(folder, name)) for name in names if ".ko" in name)
 for name in sys.argv[2:]:
-    if name in places:  # Else it is built in.
+    if name in places:  # Otherwise it is built in.
         with open(places[name], "rb") as file:
             image = file.read()
         image = lzma.decompress(image) if places[name].endswith(".xz") else image
@@ -24,7 +24,7 @@ for name in sys.argv[2:]:
             print("cannot load", name, os.strerror(ctypes.get_errno()))
 PY
 
-# Memory over the host's files, so that all can be written; a true root, since chroot bars user namespaces.
+# An overlay in memory makes every file writable. pivot_root, because chroot forbids user namespaces.
 mount -t tmpfs -o mode=755 over /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o "lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work" root /mnt/root
@@ -41,7 +41,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 for place in /tmp /var/tmp; do mount -t tmpfs -o mode=1777 tmp "$place"; done
 if [ -d /var/lib/galaxy ]; then mount -t tmpfs galaxy /var/lib/galaxy; fi
-if [ ! -e "$tree" ]; then  # It was below one of these.
+if [ ! -e "$tree" ]; then  # It was below one of these mount points.
     mkdir -p "$tree"
     mount --bind "/run/host$tree" "$tree"
 fi

@@ -1,20 +1,21 @@
 #!/bin/sh
-# Runs a command as root in a virtual machine whose kernel has control groups of version 2 only.
+# Runs a command as root in a virtual machine whose kernel has cgroup v2 only.
 #
 #   sh deploy/v2vm.sh [--optional] COMMAND [ARGUMENT...]
 #
-# The machine's root is this host's, with memory laid over it: the command finds the same files, and
-# nothing that it writes reaches the host. /tmp, /var/tmp and /run are the machine's own; the host's
-# are below /run/host. Output and exit status are the command's; 125: the machine did not come so far,
-# 124: it took too long. With --optional a host that cannot have the machine says so, and exits 0.
+# The machine's root is this host's file system under an overlay in memory: the command finds the same
+# files, and nothing that it writes reaches the host. /tmp, /var/tmp and /run are the machine's own;
+# the host's are below /run/host. Output and exit status are the command's. Exit status 125: the
+# machine ended before the command did; 124: it took too long. With --optional, a host that cannot run
+# the machine says so and exits with 0.
 #
-# Needs root, x86_64 and Debian's qemu-system-x86; both it and a kernel (unpacked below .tox, not
-# installed) are fetched when they are not there. Uses KVM where the processor has it, else emulates
-# the processor: programs are then some fifteen times slower.
+# Needs root, x86_64 and Debian's qemu-system-x86. The package is installed and a kernel (unpacked
+# below .tox, not installed) is downloaded when they are missing. Uses KVM where the processor has it;
+# otherwise the processor is emulated, and programs are about fifteen times slower.
 #
-#   GALAXY_V2_TIMEOUT_S   the longest that it may take, in seconds: 600, emulated 1500
-#   GALAXY_V2_ACCEL       kvm or tcg, instead of looking
-#   GALAXY_V2_MEMORY_MIB  of the machine: 2048
+#   GALAXY_V2_TIMEOUT_S   the time limit in seconds: 600, emulated 1500
+#   GALAXY_V2_ACCEL       kvm or tcg, instead of detecting it
+#   GALAXY_V2_MEMORY_MIB  the machine's memory: 2048
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -27,17 +28,17 @@ if [ "${1:-}" = --optional ]; then
 fi
 [ $# -gt 0 ] || die "no command" "sh deploy/v2vm.sh COMMAND [ARGUMENT...]"
 
-# Say why there is no machine here, and stop.
+# Say why this host cannot run the machine, and exit.
 cannot() {
     if [ -n "$optional" ]; then
         say "SKIPPED, nothing was tested on cgroup v2: $1"
         exit 0
     fi
-    die "no virtual machine here: $1"
+    die "cannot run a virtual machine: $1"
 }
 
 [ "$(id -u)" = 0 ] || cannot "not root"
-[ "$(uname -m)" = x86_64 ] || cannot "a machine is only known for x86_64, this is $(uname -m)"
+[ "$(uname -m)" = x86_64 ] || cannot "only x86_64 is supported, this is $(uname -m)"
 
 find_virtiofsd() {
     for daemon in /usr/lib/qemu/virtiofsd /usr/libexec/virtiofsd; do
@@ -53,44 +54,45 @@ if ! command -v qemu-system-x86_64 >/dev/null || ! find_virtiofsd; then
     find_virtiofsd || die "neither qemu-system-x86 nor virtiofsd brought a virtiofsd"
 fi
 
-# Debian's cloud kernel, whose virtiofs is built in since 6.12. Unpacked beside, then renamed: whole or not there.
+# Debian's cloud kernel has virtiofs built in since 6.12. It is unpacked elsewhere and then renamed, so
+# that an interrupted download leaves no incomplete kernel.
 kernel=$root/.tox/v2vm/kernel
 if [ ! -d "$kernel" ]; then
     command -v apt-get >/dev/null || cannot "no kernel in $kernel, and no apt-get to fetch one"
     for meta in linux-image-6.12-cloud-amd64 linux-image-cloud-amd64; do
         package=$(apt-cache depends "$meta" 2>/dev/null | awk '/Depends:/ {print $2; exit}')
         if [ -z "$package" ] && [ -z "${updated:-}" ]; then
-            apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; going on with the list as it is"
+            apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; continuing with the existing list"
             updated=yes
             package=$(apt-cache depends "$meta" 2>/dev/null | awk '/Depends:/ {print $2; exit}')
         fi
         [ -z "$package" ] || break
     done
-    [ -n "$package" ] || die "Debian's list has no linux-image-6.12-cloud-amd64 and no linux-image-cloud-amd64"
+    [ -n "$package" ] || die "the package list has no linux-image-6.12-cloud-amd64 and no linux-image-cloud-amd64"
     say "fetching $package (boots the machine; not installed)"
-    fresh=$root/.tox/v2vm/new.$$
-    mkdir -p "$fresh/root"
+    new=$root/.tox/v2vm/new.$$
+    mkdir -p "$new/root"
     (
-        cd "$fresh"
+        cd "$new"
         fetch() { apt-get download -q -o APT::Sandbox::User=root "$package" >/dev/null 2>&1 </dev/null; }
         fetch || { apt-get update -q >/dev/null 2>&1 </dev/null && fetch; }
         dpkg-deb -x ./*.deb root
-    ) || { rm -rf "$fresh"; die "cannot fetch $package"; }
-    grep -qs '/virtiofs.ko' "$fresh"/root/lib/modules/*/modules.builtin ||
-        { rm -rf "$fresh"; die "virtiofs is not built into $package" "6.12 or newer is needed"; }
-    mv -T "$fresh/root" "$kernel" 2>/dev/null || [ -d "$kernel" ] || die "cannot write $kernel"
-    rm -rf "$fresh"
+    ) || { rm -rf "$new"; die "cannot fetch $package"; }
+    grep -qs '/virtiofs.ko' "$new"/root/lib/modules/*/modules.builtin ||
+        { rm -rf "$new"; die "virtiofs is not built into $package" "6.12 or newer is needed"; }
+    mv -T "$new/root" "$kernel" 2>/dev/null || [ -d "$kernel" ] || die "cannot write $kernel"
+    rm -rf "$new"
 fi
 
 accel=${GALAXY_V2_ACCEL:-}
 if [ -z "$accel" ]; then
-    # A /dev/kvm without these flags is one that runs only guests made for it.
+    # Without these flags /dev/kvm runs only guests prepared for it.
     if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then accel=kvm; else accel=tcg; fi
 fi
-# NumPy's wheels want these instructions; the fewer, the quicker is their emulation.
+# NumPy's wheels need these instructions. More of them would make the emulation slower.
 case $accel in
     kvm) processor=host limit=600 ;;
-    *) processor=qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt limit=1500 && say "no KVM here: the processor is emulated, which is some fifteen times slower" ;;
+    *) processor=qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt limit=1500 && say "no KVM: the processor is emulated, about fifteen times slower" ;;
 esac
 limit=${GALAXY_V2_TIMEOUT_S:-$limit}
 memory=${GALAXY_V2_MEMORY_MIB:-2048}M
@@ -99,7 +101,7 @@ work=$(mktemp -d /var/tmp/galaxy-v2vm-XXXXXX)
 files='' machine='' reader=''
 finish() {
     trap '' INT TERM HUP
-    # shellcheck disable=SC2086  # as many as were started
+    # shellcheck disable=SC2086  # a list of pids
     [ -z "$machine$files$reader" ] || kill $machine $files $reader 2>/dev/null || true
     wait
     rm -rf --one-file-system "$work"
@@ -117,12 +119,12 @@ chmod +x "$work/init"
 mkfifo "$work/console"
 mkdir "$work/root"
 
-# Boot the machine once; its end is that of the emulator.
+# Boot the machine once, and return when the emulator has ended.
 boot() {
     rm -f "$work/socket" "$work/disk" "$work/status"
-    truncate -s 64M "$work/disk"  # What io weights are for.
+    truncate -s 64M "$work/disk"  # A disk for tests of io weights.
     truncate -s 4K "$work/status"
-    # Read-only by mount: whatever runs in the machine, the host's files stay as they are.
+    # A read-only mount: nothing in the machine can change the host's files.
     unshare -m sh -c "mount --bind / '$work/root' && mount -o remount,bind,ro '$work/root' && exec '$daemon' \
         --socket-path='$work/socket' -o source='$work/root' -o cache=always -o sandbox=chroot --rlimit-nofile=0" \
         >"$work/files.log" 2>&1 &
@@ -160,8 +162,9 @@ loglevel=1 panic=-1 mitigations=off galaxy.work=$work galaxy.tree=$root" \
     status=$(tr -d '\0' <"$work/status")
 }
 
-# An emulator that crashes before the command has ended says nothing of it: another machine begins anew,
-# and finds nothing of the one before. What ends a machine from inside leaves the emulator an exit status.
+# If the emulator itself crashes before the command has ended, a new machine runs the command from its
+# beginning; nothing of the first machine remains. A machine that ends from inside makes the emulator
+# exit with a status instead of a signal.
 began=$(date +%s)
 boots=1
 boot
@@ -173,7 +176,7 @@ while [ -z "$status" ] && [ "$ended" -gt 128 ] && [ "$ended" != 137 ] && [ "$boo
     boot
 done
 if [ "$ended" = 124 ] || [ "$ended" = 137 ]; then
-    say "$0: ended after $limit s; GALAXY_V2_TIMEOUT_S allows more"
+    say "$0: stopped after $limit s; GALAXY_V2_TIMEOUT_S sets the limit"
     exit 124
 fi
 if [ -z "$status" ]; then
