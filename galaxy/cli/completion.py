@@ -1,4 +1,4 @@
-"""``galaxy completion``: what a shell needs to complete our commands, options and names."""
+"""``galaxy completion``: the script with which a shell completes commands, options and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of commands that import a command only when it is run: start-up time is for the user."""
+"""Groups of commands that import a command only when it is used, to keep start-up fast."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class LazyCommand(NamedTuple):
     hidden: bool = False
 
 
-class _OurCommand(click.Command):
-    """A command whose help begins with examples, as they are written, and whose options are never empty.
+class Command(click.Command):
+    """A command whose help shows examples verbatim, and whose options refuse empty values.
 
-    An option that is given but empty is most often a variable of a script that was never set:
-    ``galaxy down --dir "$DIR"`` must not end the cluster that is meant by default.
+    An empty value is usually an unset variable of a script: ``galaxy down --dir "$DIR"`` must
+    not stop the default cluster.
     """
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
@@ -48,12 +48,8 @@ class _OurCommand(click.Command):
                     formatter.write(f"{line}\n")
 
 
-class Command(_OurCommand):
-    """A command; see ``_OurCommand``."""
-
-
-class LazyGroup(_OurCommand, click.Group):
-    """A group whose ``lazy`` commands are imported on use; ``aliases`` are the ancestor's words."""
+class LazyGroup(Command, click.Group):
+    """A group whose ``lazy`` commands are imported on use. ``aliases`` map other names to commands."""
 
     def __init__(
         self,
@@ -67,14 +63,14 @@ class LazyGroup(_OurCommand, click.Group):
         self.aliases = dict(aliases or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        shown = [name for name, lazy in self.lazy.items() if not lazy.hidden]
-        return [*shown, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
+        visible = [name for name, lazy in self.lazy.items() if not lazy.hidden]
+        return [*visible, *(name for name in super().list_commands(ctx) if name not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         name = self.aliases.get(cmd_name, cmd_name)
-        found = super().get_command(ctx, name)
-        if found is not None or name not in self.lazy:
-            return found
+        command = super().get_command(ctx, name)
+        if command is not None or name not in self.lazy:
+            return command
         module, _, attribute = self.lazy[name].target.partition(":")
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command), self.lazy[name].target

@@ -1,4 +1,4 @@
-"""``galaxy``: parse, run, and turn whatever goes wrong into one readable message and an exit code."""
+"""``galaxy``: run one command, and turn every problem into a readable message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,38 +16,36 @@ from galaxy.errors import FAILED, USAGE, GalaxyError
 
 INTERRUPTED: Final = 130
 
+_LOCAL: Final = "A cluster on this host"
+_JOBS: Final = "Jobs"
+_CLUSTER: Final = "The cluster"
+_PROCESSES: Final = "Processes"
+
 COMMANDS: Final = {
-    "up": LazyCommand(
-        "galaxy.cli.local.commands:up", "Start a whole cluster on this host.", "A cluster on this host"
-    ),
-    "down": LazyCommand("galaxy.cli.local.commands:down", "End it.", "A cluster on this host"),
-    "doctor": LazyCommand(
-        "galaxy.cli.local.doctor:doctor", "Say what this host can enforce.", "A cluster on this host"
-    ),
-    "job": LazyCommand("galaxy.cli.job.group:job", "Run, list, show, update, stop, remove jobs.", "Jobs"),
-    "logs": LazyCommand("galaxy.cli.job.logs:logs", "Show what programs wrote.", "Jobs"),
-    "exec": LazyCommand("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", "Jobs"),
-    "discover": LazyCommand("galaxy.cli.job.discover:discover", "Show where a service answers.", "Jobs"),
-    "status": LazyCommand(
-        "galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", "The cluster"
-    ),
+    "up": LazyCommand("galaxy.cli.local.commands:up", "Start a whole cluster on this host.", _LOCAL),
+    "down": LazyCommand("galaxy.cli.local.commands:down", "Stop it.", _LOCAL),
+    "doctor": LazyCommand("galaxy.cli.local.doctor:doctor", "Show what this host can enforce.", _LOCAL),
+    "job": LazyCommand("galaxy.cli.job.group:job", "Run, list, show, update, stop and remove jobs.", _JOBS),
+    "logs": LazyCommand("galaxy.cli.job.logs:logs", "Show what programs wrote.", _JOBS),
+    "exec": LazyCommand("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", _JOBS),
+    "discover": LazyCommand("galaxy.cli.job.discover:discover", "Show the endpoints of a service.", _JOBS),
+    "secret": LazyCommand("galaxy.cli.identity.secret:secret", "Store secret values for programs.", _JOBS),
+    "status": LazyCommand("galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", _CLUSTER),
     "agent": LazyCommand(
-        "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", "The cluster"
+        "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", _CLUSTER
     ),
-    "context": LazyCommand(
-        "galaxy.cli.cluster.context:context", "Choose which cluster is meant.", "The cluster"
-    ),
-    "user": LazyCommand("galaxy.cli.identity.user:user", "Make users, tokens and grants.", "The cluster"),
-    "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit what each user may have.", "The cluster"),
-    "secret": LazyCommand("galaxy.cli.identity.secret:secret", "Keep values that nobody is shown.", "Jobs"),
-    "audit": LazyCommand("galaxy.cli.identity.user:audit", "Show who did what.", "The cluster"),
-    "resman": LazyCommand("galaxy.cli.process.leaders:resman", "Run a ResMan.", "Processes"),
-    "appmaster": LazyCommand("galaxy.cli.process.leaders:appmaster", "Run an AppMaster.", "Processes"),
-    "web": LazyCommand("galaxy.web.command:web", "Serve Flower.", "Processes"),
+    "context": LazyCommand("galaxy.cli.cluster.context:context", "Choose the cluster to use.", _CLUSTER),
+    "user": LazyCommand("galaxy.cli.identity.user:user", "Manage users, tokens and grants.", _CLUSTER),
+    "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit each user's share.", _CLUSTER),
+    "audit": LazyCommand("galaxy.cli.identity.audit:audit", "Show who did what.", _CLUSTER),
+    "resman": LazyCommand("galaxy.cli.process.leaders:resman", "Run a ResMan.", _PROCESSES),
+    "appmaster": LazyCommand("galaxy.cli.process.leaders:appmaster", "Run an AppMaster.", _PROCESSES),
+    "web": LazyCommand("galaxy.web.command:web", "Serve Flower.", _PROCESSES),
     "redis": LazyCommand(
-        "galaxy.cli.identity.redis_logins:redis", "Logins of the parts in Redis.", "Processes"
+        "galaxy.cli.identity.redis_logins:redis", "Make the Redis logins of Galaxy's processes.", _PROCESSES
     ),
     "completion": LazyCommand("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
+    # Names of Galaxy 3, which had no `job` group.
     "run": LazyCommand("galaxy.cli.job.run:run", hidden=True),
     "submit": LazyCommand("galaxy.cli.job.run:run", hidden=True),
     "update": LazyCommand("galaxy.cli.job.run:update", hidden=True),
@@ -61,22 +59,21 @@ COMMANDS: Final = {
     "list_agents": LazyCommand("galaxy.cli.cluster.agents:list_", hidden=True),
     "show_agent": LazyCommand("galaxy.cli.cluster.agents:show", hidden=True),
 }
-"""Hidden ones are the ancestor's words, which had no ``job`` before them."""
 
 ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent", "secrets": "secret", "quotas": "quota"}
 
 EXAMPLES: Final = """\
-  galaxy up --detach                 a cluster on this host
-  galaxy job run job.yaml            run a job and watch it come up
-  galaxy job list                    what runs
-  galaxy logs -f hello               what it writes
-  galaxy job update job.yaml         a new revision, a few pods at a time
+  galaxy up --detach                 start a cluster on this host
+  galaxy job run job.yaml            run a job and follow it until it is healthy
+  galaxy job list                    list the jobs
+  galaxy logs -f hello               follow what the programs of a job write
+  galaxy job update job.yaml         move the job to a new revision, a few pods at a time
 """
 
 EPILOG: Final = """\
 \b
-Which cluster is meant: --redis, --dir or --context, then GALAXY_REDIS, then GALAXY_DIR,
-then the one started or chosen last.
+The cluster is chosen by --redis, --dir or --context, else by GALAXY_REDIS, else by
+GALAXY_DIR; without any of these it is the one that was started or chosen last.
 """
 
 
@@ -98,59 +95,59 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
 def cli() -> None:
-    """Services and batch jobs on many Linux machines."""
+    """Run services and batch jobs on many Linux machines."""
 
 
 def main() -> None:
-    """Run the command line of this process and exit."""
+    """Run this process' command line and exit."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; problems go to stderr, never as a traceback.
+    """Run one command line and return its exit code. Problems go to stderr, without a traceback.
 
-    GALAXY_DEBUG=1 shows tracebacks.
+    GALAXY_DEBUG=1 lets errors propagate instead, with their tracebacks.
     """
     debug = os.environ.get("GALAXY_DEBUG", "") not in ("", "0")
     try:
         code = cli.main(list(arguments), prog_name="galaxy", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
-        _complain(error.format_message())
+        _print_error(error.format_message())
         return USAGE
     except click.ClickException as error:
-        _complain(f"galaxy: {_usage(error)}")
+        _print_error(f"galaxy: {_usage_text(error)}")
         return USAGE
     except GalaxyError as error:
         if debug:
             raise
-        _complain(f"galaxy: {error}")
+        _print_error(f"galaxy: {error}")
         return error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
-        _complain("")
+        _print_error("")
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads any more; keep the interpreter's own last flush from complaining.
+        # The reader is gone. Redirect stdout, so that the interpreter's own flush at exit succeeds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
         if debug:
             raise
-        _complain(f"galaxy: {_fault(error)}")
+        _print_error(f"galaxy: {_unexpected_text(error)}")
         return FAILED
     return code if isinstance(code, int) else 0
 
 
-def _fault(error: Exception) -> str:
-    """Say what nobody expected: a file that cannot be used is the user's to see to, all else is ours."""
+def _unexpected_text(error: Exception) -> str:
+    """Describe an unexpected error: a file that cannot be used, or else a fault of Galaxy."""
     if isinstance(error, OSError) and error.filename:
         return f"cannot use {str(error.filename)[:200]!r}: {error.strerror}"
     kind = type(error).__name__
     return f"internal error: {kind}: {error}\n  try: GALAXY_DEBUG=1 shows where; please report it"
 
 
-def _usage(error: click.ClickException) -> str:
-    message = " ".join(error.format_message().split())  # Choices come one a line.
+def _usage_text(error: click.ClickException) -> str:
+    message = " ".join(error.format_message().split())  # click lists choices on lines of their own.
     text = message[:1].lower() + message[1:].rstrip(".")
     context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and context is not None:
@@ -158,7 +155,7 @@ def _usage(error: click.ClickException) -> str:
     return text
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     with contextlib.suppress(OSError):
         from galaxy.cli.output import sanitize
 

@@ -1,4 +1,4 @@
-"""Options that many commands share: which cluster, how to print, and names that the shell completes."""
+"""Options that many commands share: the cluster, the output format, and names that the shell completes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 COMPLETION_S: Final = 1.0
-"""A shell that waits longer for completions feels broken."""
+"""Time limit for completions of names, which need the cluster."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The cluster that a command line names, or leaves to the environment."""
+    """The cluster that a command line names; empty values leave the choice to the environment."""
 
     url: str = ""
     dir: str = ""
@@ -36,36 +36,42 @@ class Target:
     timeout_s: float = 5.0
 
     def open(self) -> Galaxy:
-        """Connect; errors as ``Galaxy``."""
+        """Connect to the cluster; raises what ``Galaxy`` raises."""
         from galaxy.client.sdk import Galaxy
 
         return Galaxy(self.url, dir=self.dir, context=self.context, timeout_s=self.timeout_s)
 
 
 class Duration(click.ParamType[float]):
-    """``30s``, ``2m``, or plain seconds; with bounds, from ``low_s`` to ``high_s``."""
+    """A duration in seconds, written like ``30s``, ``2m`` or plain seconds, within bounds."""
 
     name = "TIME"
 
-    def __init__(self, low_s: float = 0.0, high_s: float = math.inf) -> None:
-        self._low_s = low_s
-        self._high_s = high_s
+    def __init__(self, min_s: float = 0.0, max_s: float = math.inf) -> None:
+        self._min_s = min_s
+        self._max_s = max_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if not self._low_s <= seconds <= self._high_s:
-            bounds = f"from {format_duration(self._low_s)} to {format_duration(self._high_s)}"
+        if not self._min_s <= seconds <= self._max_s:
+            bounds = f"from {format_duration(self._min_s)} to {format_duration(self._max_s)}"
             self.fail(f"{value!r} is not {bounds}", param, ctx)
         return seconds
 
 
-class UidRange(click.ParamType[tuple[int, int]]):
-    """``LOW-HIGH``, both ends included."""
+class NumberRange(click.ParamType[tuple[int, int]]):
+    """Two numbers written like ``LOW-HIGH``, both included, within bounds."""
 
     name = "LOW-HIGH"
+
+    def __init__(self, unit: str, *, low: int, high: int, example: str) -> None:
+        self._unit = unit
+        self._low = low
+        self._high = high
+        self._example = example
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -73,22 +79,30 @@ class UidRange(click.ParamType[tuple[int, int]]):
         if isinstance(value, tuple):
             return value
         match = re.fullmatch(r"(\d{1,10})-(\d{1,10})", value)
-        low, high = (int(match[1]), int(match[2])) if match else (0, -1)
-        if not UID_MIN <= low <= high <= UID_MAX:
-            span = f"{UID_MIN} to {UID_MAX}"
-            self.fail(f"{value!r} is no range of uids from {span}; write it like 1000000-1065535", param, ctx)
-        return low, high
+        first, last = (int(match[1]), int(match[2])) if match else (0, -1)
+        if not self._low <= first <= last <= self._high:
+            bounds = f"from {self._low} to {self._high}"
+            self.fail(
+                f"{value!r} is not a range of {self._unit} {bounds}; write it like {self._example}",
+                param,
+                ctx,
+            )
+        return first, last
+
+
+UID_RANGE: Final = NumberRange("uids", low=UID_MIN, high=UID_MAX, example="1000000-1065535")
+PORT_RANGE: Final = NumberRange("ports", low=1024, high=65535, example="20000-29999")
 
 
 def cluster_options(function: F) -> F:
     """Add --redis, --dir, --context and --answer-within; the command gets them as ``target``."""
 
-    @click.option("--redis", metavar="URL", default="", help="The cluster with this Redis.")
-    @click.option("--dir", "directory", metavar="DIR", default="", help="The cluster of this folder.")
-    @click.option("--context", metavar="NAME", default="", help="The cluster of this context.")
+    @click.option("--redis", metavar="URL", default="", help="Use the cluster with this Redis.")
+    @click.option("--dir", "directory", metavar="DIR", default="", help="Use the cluster of this folder.")
+    @click.option("--context", metavar="NAME", default="", help="Use the cluster of this context.")
     @click.option(
         "--answer-within", type=Duration(), default="5s", metavar="TIME", show_default=True,
-        help="How long to wait for each answer.",
+        help="Time limit for each answer.",
     )  # fmt: skip
     @functools.wraps(function)
     def command(
@@ -103,8 +117,10 @@ def cluster_options(function: F) -> F:
 def output_options(function: F) -> F:
     """Add -o and --no-headers; the command gets them as ``output``."""
 
-    @click.option("-o", "--output", "form", type=click.Choice(FORMATS), default="table", help="How to print.")
-    @click.option("--no-headers", is_flag=True, help="Leave out the line of headers.")
+    @click.option(
+        "-o", "--output", "form", type=click.Choice(FORMATS), default="table", help="Output format."
+    )
+    @click.option("--no-headers", is_flag=True, help="Omit the line of headers.")
     @functools.wraps(function)
     def command(*args: Any, form: str, no_headers: bool, **kwargs: Any) -> Any:
         return function(*args, output=Output(form, headers=not no_headers), **kwargs)
@@ -113,21 +129,21 @@ def output_options(function: F) -> F:
 
 
 Lister = Callable[["Galaxy"], Sequence[tuple[str, str]]]
-"""From a cluster to (word, help) pairs for the shell."""
+"""Lists (name, help) pairs of one cluster for the shell."""
 
 
 def complete(lister: Lister) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Return a completer for an argument; a cluster that does not answer completes nothing."""
+    """Return a completer for an argument. When the cluster does not answer, it completes nothing."""
 
     def items(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         named = {name: ctx.params.get(name) or "" for name in ("redis", "directory", "context")}
         target = Target(named["redis"], named["directory"], named["context"], COMPLETION_S)
         try:
             with target.open() as galaxy:
-                words = lister(galaxy)
+                pairs = lister(galaxy)
         except GalaxyError:
             return []
-        return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
+        return [CompletionItem(name, help=text) for name, text in pairs if name.startswith(incomplete)]
 
     return items
 
@@ -141,6 +157,7 @@ def all_job_names(galaxy: Galaxy) -> list[tuple[str, str]]:
 
 
 def pod_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    """List jobs, and up to 20 pods of each."""
     jobs = galaxy.jobs()
     names = [(job.name, job.type) for job in jobs]
     return names + [(f"{job.job}.{index}", job.name) for job in jobs for index in range(min(job.replica, 20))]
@@ -151,6 +168,7 @@ def agent_names(galaxy: Galaxy) -> list[tuple[str, str]]:
 
 
 def service_names(galaxy: Galaxy) -> list[tuple[str, str]]:
+    """List the services of up to 50 jobs; each job is a request of its own."""
     specs = [(job.name, galaxy.job(job.job).spec) for job in galaxy.jobs()[:50]]
     return [
         (service.name, job) for job, spec in specs for task in spec.pod.tasks for service in task.services

@@ -1,10 +1,9 @@
-"""What goes to stdout, as a table or for machines, and what goes to the terminal beside it."""
+"""Output of commands: tables for people, data for programs, and text that cannot control the terminal."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,9 +15,6 @@ from galaxy.units import format_duration
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
-COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36",
-                  "dim": "2", "bold": "1"}  # fmt: skip
-
 STATES: Final = {
     "running": "green", "healthy": "green", "alive": "green", "finished": "green",
     "pending": "yellow", "deploying": "yellow", "updating": "yellow", "stopping": "yellow",
@@ -26,15 +22,18 @@ STATES: Final = {
     "failed": "red", "dead": "red", "stalled": "red", "degraded": "red", "unhealthy": "red",
     "stopped": "dim", "removed": "dim",
 }  # fmt: skip
-"""Colour of a state wherever it is shown."""
+"""The colour of each state."""
 
+COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36",
+                  "dim": "2", "bold": "1"}  # fmt: skip
+"""SGR parameters (ECMA-48). The names are styles of rich as well."""
 
 _ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
-"""Control characters that JSON need not escape, and terminals obey."""
+"""Control characters that JSON does not require to escape, but that terminals obey."""
 
 
 class Output:
-    """One choice of ``-o``: ``rows`` for people, or nouns with the SDK's field names for machines."""
+    """One choice of ``-o``: a table for people, or structs with the SDK's field names for programs."""
 
     def __init__(self, form: str = "table", *, headers: bool = True) -> None:
         self.form = form
@@ -42,14 +41,16 @@ class Output:
 
     @property
     def wide(self) -> bool:
+        """Whether tables have further columns."""
         return self.form == "wide"
 
     @property
     def for_people(self) -> bool:
+        """Whether a table is to be printed."""
         return self.form in ("table", "wide")
 
     def print_data(self, value: Any, names: Sequence[str]) -> bool:
-        """Print ``value`` for machines, or ``names`` one a line; False when people want a table."""
+        """Print ``value`` as JSON or YAML, or ``names`` one per line; return False for a table."""
         if self.form == "json":
             text = json.dumps(with_all_fields(value), indent=2, ensure_ascii=False)
             print_out(text.translate(_ESCAPED), raw=True)
@@ -63,16 +64,42 @@ class Output:
         return not self.for_people
 
     def print_table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print ``rows`` below ``titles``, columns aligned; on a terminal cut to its width."""
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        for line in table_lines(
-            titles, rows, headers=self.headers, width=width, colour=wants_colour(sys.stdout)
-        ):
+        """Print aligned columns: fitted to the width of a terminal, complete elsewhere."""
+        cells = [[one_line(cell) for cell in row] for row in rows]
+        if sys.stdout.isatty():
+            self._print_on_terminal(titles, cells)
+            return
+        for line in plain_table([titles, *cells] if self.headers else cells):
             print_out(line, raw=True)
+
+    def _print_on_terminal(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print with colours; when the terminal is too narrow, the last column is cut first."""
+        # Imported here because a program that reads our output should not wait for it.
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=self.headers, header_style="bold"
+        )
+        for number, title in enumerate(titles, start=1):
+            table.add_column(Text(title, no_wrap=True), no_wrap=number < len(titles), overflow="ellipsis")
+        for row in rows:
+            table.add_row(*(Text(cell, style=STATES.get(cell, ""), no_wrap=True) for cell in row))
+        console = Console(file=sys.stdout, color_system="auto" if wants_colour(sys.stdout) else None)
+        console.print(table)
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return aligned lines with two spaces between columns, and no spaces at their ends."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def with_all_fields(value: Any) -> Any:
-    """Return nouns as dicts with every field, defaults too: a script should not have to know them."""
+    """Return structs as dicts with every field, including defaults, which a script need not know."""
     if isinstance(value, msgspec.Struct):
         return {name: with_all_fields(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, dict):
@@ -82,93 +109,55 @@ def with_all_fields(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def table_lines(
-    titles: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    headers: bool = True,
-    width: int = 0,
-    colour: bool = False,
-) -> list[str]:
-    """Return aligned lines, two spaces between columns; 0 is no ``width`` to cut to."""
-    cells = [[one_line(cell) for cell in row] for row in rows]
-    shown = [list(titles), *cells] if headers else cells
-    if not shown:
-        return []
-    widths = [max(len(row[at]) for row in shown) for at in range(len(titles))]
-    lines = []
-    for number, row in enumerate(shown):
-        last = len(row) - 1
-        plain = "  ".join(cell if at == last else cell.ljust(widths[at]) for at, cell in enumerate(row))
-        line = truncate(plain.rstrip(), width)
-        head = headers and number == 0
-        lines.append(_coloured_line(line, row, widths, head) if colour else line)
-    return lines
-
-
-def _coloured_line(line: str, row: Sequence[str], widths: Sequence[int], head: bool) -> str:
-    """Colour a finished line: its states, or all of it when it is the head."""
-    if head:
-        return paint(line, "bold", True)
-    at, painted = 0, line
-    for cell, width in zip(row, widths, strict=True):
-        if cell in STATES and line[at : at + len(cell)] == cell:
-            ahead = len(painted) - len(line)
-            start = at + ahead
-            painted = painted[:start] + paint(cell, STATES[cell], True) + painted[start + len(cell) :]
-        at += width + 2
-    return painted
-
-
 def one_line(text: str) -> str:
-    """Return ``text`` without anything that could move the cursor or break a table."""
+    """Replace every character that could move the cursor or break a table with a space."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def sanitize(text: str) -> str:
-    """Return ``text`` with its lines, and nothing else that could move the cursor.
+    """Keep the lines of ``text``, and replace every other character that could move the cursor.
 
-    Agents, programs and other users have a say in much of what is told.
+    Much of what is printed was written by agents, programs and other users.
     """
     return "\n".join(map(one_line, text.split("\n")))
 
 
 def truncate(text: str, width: int) -> str:
-    """Shorten ``text`` to ``width`` characters; 0 is no limit."""
-    return text if not width or len(text) <= width else f"{text[: width - 1]}…"
+    """Shorten ``text`` to ``width`` characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Tell whether ``stream`` is a terminal that wants colours (no-color.org)."""
+    """Return whether ``stream`` is a terminal that should get colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def paint(text: str, colour: str, on: bool) -> str:
-    """Return ``text`` in a colour of ``COLOURS`` when ``on``."""
+    """Return ``text`` in a colour of ``COLOURS``, if ``on``."""
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if on and colour in COLOURS else text
 
 
 def paint_state(state: str, on: bool) -> str:
-    """Return a state in its colour when ``on``."""
+    """Return a state in its colour, if ``on``."""
     return paint(state, STATES.get(state, ""), on)
 
 
 def print_out(text: str, *, raw: bool = False) -> None:
-    """Write a line of data to stdout, sanitize; ``raw`` is that already, or our own: colours, a script."""
+    """Write a line to stdout, sanitized unless ``raw``: for text that is safe or has our own colours."""
     sys.stdout.write(f"{text if raw else sanitize(text)}\n")
 
 
 def print_err(text: str, *, raw: bool = False) -> None:
-    """Write a line of progress or warning to stderr; ``raw`` as in ``write``."""
+    """Write a line of progress or a warning to stderr; ``raw`` as in ``print_out``."""
     sys.stderr.write(f"{text if raw else sanitize(text)}\n")
     sys.stderr.flush()
 
 
 def format_age(at_s: float, now_s: float) -> str:
-    """Write how long ago something was; empty for what never was."""
+    """Format how long ago ``at_s`` was; empty for 0, which means never."""
     return "" if not at_s else format_duration(max(0, int(now_s - at_s)))
 
 
 def format_time(at_s: float) -> str:
-    """Write a time in full, local with its offset; empty for what never was."""
+    """Format a local time with its UTC offset; empty for 0, which means never."""
     return "" if not at_s else time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at_s))

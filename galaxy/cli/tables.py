@@ -1,4 +1,4 @@
-"""Views as rows of tables. Pure: nouns and a time in, text out."""
+"""Views as rows of tables. Pure: structs and a time in, text out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.units import format_bytes, format_cpu
 
 Rows = tuple[list[str], list[list[str]]]
-"""Titles, and the rows below them."""
+"""The titles of the columns, and the rows."""
 
 
 def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) -> Rows:
@@ -80,7 +80,7 @@ def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:
 
 
 def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False) -> Rows:
-    """Return the table of ``galaxy agent list``: what is assigned of what there is."""
+    """Return the table of ``galaxy agent list``: assigned resources of all there are."""
     titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", "CPU", "MEMORY", "DISK", "CONTAINERS", "BEAT"]
     if wide:
         titles += ["ADDRESS", "PORTS", "ENFORCED", "KERNEL", "CGROUP", "VERSION"]
@@ -105,21 +105,21 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
 
 
 def reason_text(reason: Reason | None) -> str:
-    """Write a reason in one line."""
+    """Format a reason in one line."""
     return (reason.message or reason.code) if reason else ""
 
 
 def pod_reason_text(pod: PodView) -> str:
-    """Write why a pod is not as wanted: its own reason, or that of a program of it."""
+    """Return why a pod is not in its desired state: its own reason, or that of one of its programs."""
     if pod.reason:
         return reason_text(pod.reason)
     return next((f"{task.name}: {reason_text(task.reason)}" for task in pod.tasks if task.reason), "")
 
 
 def reason_lines(reason: Reason) -> list[str]:
-    """Write a reason in full: the sentence; of a placement, agents per cause and the nearest hosts.
+    """Format a reason in full; for a placement also the agents per cause, and the nearest hosts.
 
-    Only a placement names hosts; what other reasons count is in their sentence.
+    Only placements name hosts. The message of any other reason contains its counts.
     """
     lines = [reason_text(reason)]
     if reason.nearest:
@@ -130,27 +130,29 @@ def reason_lines(reason: Reason) -> list[str]:
 
 
 def trouble_lines(view: JobView) -> list[str]:
-    """Write everything that is not as wanted about a job: each reason once, with who has it."""
-    told: dict[tuple[str, ...], list[str]] = {}
+    """Return everything that differs from the desired state of a job: each reason once, with its pods."""
+    names_by_reason: dict[tuple[str, ...], list[str]] = {}
     for pod in view.pods:
         if pod.reason:
-            told.setdefault(tuple(reason_lines(pod.reason)), []).append(pod.pod)
+            names_by_reason.setdefault(tuple(reason_lines(pod.reason)), []).append(pod.pod)
         for task in pod.tasks:
-            # A pod's own reason often quotes its program's.
+            # A pod's own reason often quotes that of its program.
             if task.reason and reason_text(task.reason) not in reason_text(pod.reason):
-                told.setdefault(tuple(reason_lines(task.reason)), []).append(f"{pod.pod} {task.name}")
+                names_by_reason.setdefault(tuple(reason_lines(task.reason)), []).append(
+                    f"{pod.pod} {task.name}"
+                )
     own = view.summary.reason
-    if own and not any(text[0] in reason_text(own) for text in told):
-        told = {tuple(reason_lines(own)): [], **told}
+    if own and not any(text[0] in reason_text(own) for text in names_by_reason):
+        names_by_reason = {tuple(reason_lines(own)): [], **names_by_reason}
     lines = []
-    for text, names in told.items():
-        lines.append(f"{_few(names)}: {text[0]}" if names else text[0])
+    for text, names in names_by_reason.items():
+        lines.append(f"{_first_and_count(names)}: {text[0]}" if names else text[0])
         lines += [f"  {line}" for line in text[1:]]
     return lines
 
 
 def event_lines(view: JobView, now_s: float, count: int) -> list[str]:
-    """Write the last events of a job, oldest first."""
+    """Return the last ``count`` events of a job, oldest first."""
     lines = []
     for event in view.events[-count:]:
         age = format_age(event.at_s, now_s) or "0s"
@@ -158,5 +160,5 @@ def event_lines(view: JobView, now_s: float, count: int) -> list[str]:
     return lines
 
 
-def _few(names: Sequence[str]) -> str:
+def _first_and_count(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -60,6 +60,10 @@ class ClusterFile(Struct, frozen=True, kw_only=True):
     """``USER:SECRET`` of the user who started the cluster and is its first operator."""
     processes: tuple[ProcessRef, ...] = ()
 
+    def supervisor(self) -> ProcessRef | None:
+        """Return the process that starts and restarts the others."""
+        return next((ref for ref in self.processes if ref.name == "supervisor"), None)
+
 
 def default_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder that ``galaxy up`` uses when none is given."""

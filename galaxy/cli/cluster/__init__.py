@@ -1,1 +1,1 @@
-"""Commands on agents and the cluster."""
+"""Commands that show agents and the cluster, and choose a cluster."""

@@ -18,7 +18,7 @@ from galaxy.units import format_bytes, format_cpu
 @output_options
 @cluster_options
 def list_(target: Target, output: Output) -> None:
-    """List agents: what is assigned of what there is."""
+    """List agents, with their assigned and total resources."""
     with target.open() as galaxy:
         listed = galaxy.agent_list()
     agents = list(listed.agents)
@@ -28,7 +28,7 @@ def list_(target: Target, output: Output) -> None:
         titles, rows = agent_rows(agents, time.time(), wide=output.wide)
         output.print_table(titles, rows)
     elif not listed.refused:
-        print_err("no agents; `galaxy agent --redis URL` joins with a host")
+        print_err("no agents; `galaxy agent --redis URL` joins with this host")
     for reason in listed.refused:
         print_err(one_line(f"refused: {reason.message}"))
 
@@ -38,7 +38,7 @@ def list_(target: Target, output: Output) -> None:
 @output_options
 @cluster_options
 def show(target: Target, output: Output, name: str) -> None:
-    """Show one agent: inventory, what is assigned, what is used, its containers."""
+    """Show one agent: inventory, assigned and used resources, containers."""
     with target.open() as galaxy:
         view = galaxy.agent(name)
     if output.print_data(view, [view.agent]):
@@ -48,7 +48,7 @@ def show(target: Target, output: Output, name: str) -> None:
 
 
 def agent_lines(view: AgentView, now_s: float) -> list[str]:
-    """Return what there is to tell about one agent."""
+    """Return the facts about one agent, one per line."""
     info, usage = view.info, view.usage
     rows = [
         ("Agent", f"{view.agent} at {info.address}, version {info.version}"),

@@ -1,4 +1,4 @@
-"""``galaxy context``: the clusters that are known here, and which one is meant."""
+"""``galaxy context``: the clusters that this user knows, and the current one."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
     cls=LazyGroup,
     aliases={"ls": "list", "rm": "remove"},
     examples="""\
-  galaxy context list                          clusters that are known here
-  galaxy context use staging                   the one that is meant from now on
-  galaxy context add staging --redis URL       a cluster on other hosts
+  galaxy context list                          list the known clusters
+  galaxy context use staging                   use this cluster from now on
+  galaxy context add staging --redis URL       add a cluster on other hosts
 """,
 )
 def context() -> None:
-    """Choose which cluster is meant."""
+    """Choose the cluster that commands use."""
 
 
 @context.command("list", cls=Command)
 @output_options
 def list_(output: Output) -> None:
-    """List clusters that are known here; `*` marks the one that is meant."""
+    """List the known clusters; `*` marks the current one."""
     known = contexts.load_contexts()
     if output.print_data([_public(c) for c in known.contexts], [c.name for c in known.contexts]):
         return
@@ -56,20 +56,20 @@ def list_(output: Output) -> None:
 @context.command(cls=Command)
 @click.argument("name", shell_complete=_names)
 def use(name: str) -> None:
-    """Make a cluster the one that is meant."""
+    """Make a context the current one."""
     contexts.use_context(name)
-    print_out(f"context {name} is the one that is meant now")
+    print_out(f"context {name} is the current one now")
 
 
 @context.command(cls=Command)
 @click.argument("name")
-@click.option("--redis", metavar="URL", default="", help="A cluster by its Redis.")
-@click.option("--dir", "directory", metavar="DIR", default="", help="A cluster on this host, by its folder.")
+@click.option("--redis", metavar="URL", default="", help="A cluster on other hosts: its Redis.")
+@click.option("--dir", "directory", metavar="DIR", default="", help="A cluster on this host: its folder.")
 @click.option(
     "--token", type=click.File(), metavar="FILE", help="A file with your token; `-` is standard input."
 )
 def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
-    """Remember a cluster under a name, and mean it from now on."""
+    """Add a cluster under a name, and make it the current context."""
     if bool(redis) == bool(directory):
         raise UsageError("give one of --redis and --dir")
     if redis:
@@ -78,21 +78,21 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     if text:
         split_token(text)
     contexts.save_context(dir=directory, url=redis, name=name, token=text)
-    print_out(f"context {name} is the one that is meant now")
+    print_out(f"context {name} is the current one now")
 
 
 @context.command(cls=Command)
 @click.argument("name", shell_complete=_names)
 def remove(name: str) -> None:
-    """Forget a cluster; the cluster itself is not touched."""
+    """Remove a context; the cluster itself is not touched."""
     if contexts.load_contexts().get(name) is None:
         raise UsageError(f'no context "{name}"', hint="galaxy context list")
     contexts.remove_context(name=name)
-    print_out(f"context {name} is forgotten")
+    print_out(f"context {name} removed")
 
 
 def _public(context: Context) -> Context:
-    """Return a context without its password, for screens and scripts."""
+    """Return a context without its token and password, for display."""
     scheme, split, rest = context.url.partition("://")
     return Context(
         name=context.name,

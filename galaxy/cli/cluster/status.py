@@ -1,4 +1,4 @@
-"""``galaxy status``: leaders, agents, jobs and totals; and what Nexus knows when nobody leads."""
+"""``galaxy status``: leaders, agents, jobs and totals; from Redis alone when AppMaster does not answer."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 @output_options
 @cluster_options
 def status(target: Target, output: Output) -> None:
-    """Show who leads, how many agents there are, and what is assigned of what there is."""
+    """Show the leaders, the number of agents, and assigned and total resources."""
     with target.open() as galaxy:
         try:
             view = galaxy.status()
         except Unreachable:
             if output.for_people:
-                _from_nexus(galaxy)
+                _print_without_appmaster(galaxy)
             raise
         where = galaxy.cluster
     if output.print_data(view, [leader.role for leader in view.leaders]):
@@ -45,7 +45,7 @@ def status(target: Target, output: Output) -> None:
 
 
 def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
-    """Return what there is to tell about a cluster."""
+    """Return the facts about a cluster, one per line."""
     lines = leader_lines(view.leaders, now_s)
     lines += [
         f"{name.ljust(9)} {_counts(counts)}"
@@ -64,7 +64,7 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
 
 
 def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:
-    """Return a line for each role: who leads it, since when; or that nobody does."""
+    """Return one line per role: its leader and since when, or that there is none."""
     known = {leader.role: leader for leader in leaders}
     lines = []
     for role, name in ((RESMAN, "ResMan"), (APPMASTER, "AppMaster")):
@@ -83,10 +83,10 @@ def _counts(counts: Mapping[str, int]) -> str:
     return f"{total}" + (f": {parts}" if parts else "")
 
 
-def _from_nexus(galaxy: Galaxy) -> None:
-    """Tell what can be told without AppMaster."""
+def _print_without_appmaster(galaxy: Galaxy) -> None:
+    """Print what Redis alone shows: leaders, and agents with a recent heartbeat."""
     for line in leader_lines(tuple(galaxy.leaders()), time.time()):
         print_err(line)
     seen = galaxy.beats()
-    fresh = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
-    print_err(f"{'Agents'.ljust(9)} {fresh} of {len(seen.beats)} were heard of within 10s")
+    recent = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
+    print_err(f"{'Agents'.ljust(9)} {recent} of {len(seen.beats)} were heard of within 10s")

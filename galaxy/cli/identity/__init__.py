@@ -1,1 +1,1 @@
-"""Commands on users, quotas and secrets."""
+"""Commands on users, quotas, secrets, the audit trail and Redis logins."""

@@ -1,4 +1,4 @@
-"""``galaxy secret``: values that programs get in their environment and that nobody is shown."""
+"""``galaxy secret``: values for the environment of programs that are never shown."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from galaxy.client.secret_files import read_file, secret_of
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, Secret
 
 EXAMPLES = """\
-  galaxy secret set db < password.txt            from standard input
-  galaxy secret set db --from-file password.txt  from a file
-  galaxy secret list                             names, and which jobs use them; no values
-  galaxy job update web.yaml                     how a job gets a new value
+  galaxy secret set db < password.txt            set it from standard input
+  galaxy secret set db --from-file password.txt  set it from a file
+  galaxy secret list                             list names and the jobs that use them, no values
+  galaxy job update web.yaml                     give a job the new value
 """
 
 
 @click.group(cls=LazyGroup, aliases={"ls": "list", "rm": "remove"}, examples=EXAMPLES)
 def secret() -> None:
-    """Keep values for the environment of programs: `env: {DB: {secret: db}}` in a job file."""
+    """Store values for the environment of programs: `env: {DB: {secret: db}}` in a job file."""
 
 
 @secret.command("set", cls=Command)
 @click.argument("name")
-@click.option("--from-file", "file", metavar="FILE", default="", help="Read it there, not from stdin.")
-@click.option("--user", default="", help="Whose it is, for operators [your own].")
+@click.option("--from-file", "file", metavar="FILE", default="", help="Read it from FILE instead of stdin.")
+@click.option("--user", default="", help="The owner, for operators [yourself].")
 @cluster_options
 def set_(target: Target, name: str, file: str, user: str) -> None:
-    """Keep a value, or another one in its place, read from standard input.
+    """Set a secret to a value read from standard input.
 
-    One newline at its end is left out. Jobs have the value that they have until they are updated.
+    One newline at the end is removed. Jobs keep the old value until they are updated.
     """
-    value = read_file(Path(file)) if file else _typed(name)
+    value = read_file(Path(file)) if file else _read_value(name)
     with target.open() as galaxy:
         view = galaxy.set_secret(name, value, user=user)
-    print_err(f"secret {view.name} {'kept' if view.serial == 1 else 'changed'}")
+    print_err(f"secret {view.name} {'set' if view.serial == 1 else 'changed'}")
     if view.jobs:
-        print_err(f"until they are updated, these jobs have what they had: {', '.join(view.jobs)}")
+        print_err(f"these jobs keep the old value until they are updated: {', '.join(view.jobs)}")
 
 
 @secret.command("list", cls=Command)
-@click.option("--user", default="", help="Whose, for operators [your own].")
-@click.option("--all", "every", is_flag=True, help="Everybody's, for operators.")
+@click.option("--user", default="", help="The owner, for operators [yourself].")
+@click.option("--all", "every", is_flag=True, help="Secrets of all users, for operators.")
 @output_options
 @cluster_options
 def list_(target: Target, output: Output, user: str, every: bool) -> None:
-    """List secrets: names, owners, when they were set, and what uses them."""
+    """List secrets: names, owners, when they were set, and the jobs that use them."""
     with target.open() as galaxy:
         found = galaxy.secrets(user=user, all=every)
     if output.print_data(found, [one.name for one in found]):
@@ -64,17 +64,17 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
 
 @secret.command(cls=Command)
 @click.argument("name")
-@click.option("--user", default="", help="Whose it is, for operators [your own].")
+@click.option("--user", default="", help="The owner, for operators [yourself].")
 @cluster_options
 def remove(target: Target, name: str, user: str) -> None:
-    """Forget a secret that no job uses."""
+    """Remove a secret that no job uses."""
     with target.open() as galaxy:
         galaxy.remove_secret(name, user=user)
     print_err(f"secret {name} removed")
 
 
-def _typed(name: str) -> Secret:
-    """Return what comes by standard input; on a terminal it is asked for, and not echoed."""
+def _read_value(name: str) -> Secret:
+    """Read the value from standard input; on a terminal, prompt for it without echo."""
     if sys.stdin.isatty():
         text: str = click.prompt(f"value of {name}", hide_input=True, confirmation_prompt=True, err=True)
         return secret_of(text.encode(), "standard input")

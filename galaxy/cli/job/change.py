@@ -1,4 +1,4 @@
-"""``galaxy job stop|start|remove|recover``: ask for a change, and follow it until it is done."""
+"""``galaxy job stop|start|remove|recover``: request a change, and follow it until it is done."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 def follow_options(function: F) -> F:
     """Add --detach, --timeout and --quiet."""
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print only how it came out."),
-        click.option("--timeout", type=Duration(), default="5m", show_default=True, help="Watch no longer."),
-        click.option("-d", "--detach", is_flag=True, help="Return when it is accepted."),
+        click.option("-q", "--quiet", is_flag=True, help="Print only the outcome."),
+        click.option("--timeout", type=Duration(), default="5m", show_default=True, help="Follow no longer."),
+        click.option("-d", "--detach", is_flag=True, help="Return when the request is accepted."),
     ):
         function = option(function)
     return function
@@ -48,10 +48,10 @@ def follow_options(function: F) -> F:
 @follow_options
 @cluster_options
 def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
-    """Stop a job's programs. Its containers stay, so that `start` is quick."""
+    """Stop a job's programs. Its containers stay, so that `start` is fast."""
     with target.open() as galaxy:
         done = galaxy.stop(job)
-        return _watch(galaxy, done, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
+        return _follow_stop(galaxy, done, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(cls=Command, examples="  galaxy job start web\n")
@@ -59,10 +59,10 @@ def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) ->
 @follow_options
 @cluster_options
 def start(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
-    """Start a stopped job's programs, in the containers they had."""
+    """Start a stopped job's programs in their containers."""
     with target.open() as galaxy:
         done = galaxy.start(job)
-        return _come_up(galaxy, done, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
+        return _follow_start(galaxy, done, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(
@@ -73,7 +73,7 @@ def start(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -
 """,
 )
 @any_job_argument
-@click.option("-y", "--yes", is_flag=True, help="Do not ask; needed where nobody can be asked.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
 @follow_options
 @cluster_options
 def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, quiet: bool) -> int:
@@ -82,14 +82,14 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
         if not yes:
             _confirm_removal(galaxy.job(job))
         done = galaxy.remove(job)
-        return _watch(galaxy, done, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
+        return _follow_stop(galaxy, done, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(
     cls=Command,
     examples="""\
-  galaxy job recover web           every failed pod of it
-  galaxy job recover web --pod 2   this one, whatever its state
+  galaxy job recover web           every failed pod of the job
+  galaxy job recover web --pod 2   this pod, in any state
 """,
 )
 @click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
@@ -97,29 +97,33 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
 @follow_options
 @cluster_options
 def recover(target: Target, name: str, pod: str, detach: bool, timeout: float, quiet: bool) -> int:
-    """Deploy failed pods anew."""
+    """Deploy failed pods again."""
     with target.open() as galaxy:
-        one = f"{name}.{pod}" if pod.isdecimal() else pod or name
-        done = galaxy.recover(one)
-        return _come_up(galaxy, done, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
+        target_name = f"{name}.{pod}" if pod.isdecimal() else pod or name
+        done = galaxy.recover(target_name)
+        return _follow_start(galaxy, done, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 def _confirm_removal(view: JobView) -> None:
-    """Ask on a terminal; elsewhere --yes is needed.
+    """Ask for confirmation on the terminal.
 
     Raises:
-        UsageError: nobody can be asked, or the answer is no.
+        UsageError: there is no terminal, or the answer is no.
     """
     summary = view.summary
     pods = counted(len(view.pods), "pod")
-    question = f"remove {summary.type} job {summary.name} ({summary.job}) with {pods}?"
+    action = f"remove {summary.type} job {summary.name} ({summary.job}) with {pods}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise UsageError(f"will not {question[:-1]} unasked", hint=f"galaxy job remove --yes {summary.name}")
-    if not click.confirm(f"{question}", err=True):
+        hint = f"galaxy job remove --yes {summary.name}"
+        raise UsageError(f"will not {action} without confirmation", hint=hint)
+    if not click.confirm(f"{action}?", err=True):
         raise UsageError("nothing was removed")
 
 
-def _come_up(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool) -> int:
+def _follow_start(
+    galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool
+) -> int:
+    """Follow a job until it runs."""
     print_warnings(done)
     if detach:
         print_out(f"{done.job} {what}")
@@ -129,8 +133,10 @@ def _come_up(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: 
     return follow_until_running(galaxy, done, timeout_s=timeout_s, quiet=quiet, known=True)
 
 
-def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool) -> int:
-    """Follow a job until it is stopped or gone."""
+def _follow_stop(
+    galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool
+) -> int:
+    """Follow a job until it is stopped or removed."""
     print_warnings(done)
     if detach:
         print_out(f"{done.job} {what}")
@@ -138,24 +144,24 @@ def _watch(galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: fl
     if not quiet:
         print_err(f"{done.job} {what}")
 
-    def over(view: JobView) -> bool:
+    def is_over(view: JobView) -> bool:
         if what == "removing":
             return view.settled and view.summary.state in ENDED_STATES
         return view.settled or is_stuck(view)
 
     try:
         if quiet:
-            view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
+            view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=is_over)
         else:
-            view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=True)
+            view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over, known=True)
     except NotFound:
         if what != "removing":
             raise
         print_out(f"{done.job} removed")
         return DONE
-    if view is None or not over(view):
+    if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is {view.summary.state} still; stopped watching")
+            print_err(f"{done.job} is still {view.summary.state}; stopped watching")
         return NOT_ALL_RUNNING
     print_out(f"{done.job} removed" if what == "removing" else settled_line(view))
     return DONE

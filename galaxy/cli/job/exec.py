@@ -1,4 +1,4 @@
-"""``galaxy exec``: a command inside a pod, with this terminal when it is asked for."""
+"""``galaxy exec``: run a command inside a pod, on request with this terminal."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ BLOCK_BYTES = 16 * 1024
     cls=Command,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     examples="""\
-  galaxy exec -it web -- sh          a shell in the first running pod of a job
-  galaxy exec web-3f9a2c.1 -- ps ax  a command in one pod; its exit code is ours
-  galaxy exec -i web -- tee f < f    with this standard input
+  galaxy exec -it web -- sh          open a shell in the first running pod of a job
+  galaxy exec web-3f9a2c.1 -- ps ax  run a command in one pod, and exit with its code
+  galaxy exec -i web -- tee f < f    pass standard input on
 """,
 )
-@click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
-@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal: this one.")
-@click.option("--task", default="", metavar="TASK", help="Which program's place to join.")
+@click.option("-i", "--interactive", is_flag=True, help="Pass standard input to the command.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command this terminal.")
+@click.option("--task", default="", metavar="TASK", help="Join the environment and limits of this task.")
 @cluster_options
 @click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
     target: Target, name: str, command: tuple[str, ...], interactive: bool, tty: bool, task: str
 ) -> int:
-    """Run a command inside a pod, and exit as it does."""
+    """Run a command inside a pod, and exit with its exit code."""
     argv = command[1:] if command[0] == "--" else command
     if command[0] != "--" and command[0].startswith("-"):
         given = " ".join(command[:1])
@@ -59,14 +59,14 @@ def exec_(
         target.open() as galaxy,
         galaxy.open_exec(name, argv, task=task, tty=tty, rows=size.lines, columns=size.columns) as stream,
     ):
-        return _join(stream, interactive=interactive or tty, tty=tty)
+        return _connect(stream, interactive=interactive or tty, tty=tty)
 
 
-def _join(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
-    """Pass bytes both ways until the command has ended; return its exit status."""
+def _connect(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
+    """Copy input and output until the command has ended; return its exit status."""
     with raw_terminal(on=tty), resizing(stream, on=tty):
         if interactive:
-            threading.Thread(target=_feed, args=(stream,), name="stdin", daemon=True).start()
+            threading.Thread(target=_copy_input, args=(stream,), name="stdin", daemon=True).start()
         else:
             stream.end_input()
         for frame in stream:
@@ -75,10 +75,10 @@ def _join(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
             out = sys.stderr if frame.head.kind == "stderr" else sys.stdout
             out.buffer.write(frame.data)
             out.buffer.flush()
-    raise AssertionError("a stream ends with its exit frame, or raises")
+    raise AssertionError("a stream ends with an exit frame or raises")
 
 
-def _feed(stream: ExecStream) -> None:
+def _copy_input(stream: ExecStream) -> None:
     with contextlib.suppress(GalaxyError, OSError):  # The command may end without reading it all.
         while data := os.read(sys.stdin.fileno(), BLOCK_BYTES):
             stream.write(data)
@@ -87,7 +87,7 @@ def _feed(stream: ExecStream) -> None:
 
 @contextlib.contextmanager
 def raw_terminal(*, on: bool) -> Iterator[None]:
-    """Pass every key on as it is, Ctrl-C too; the terminal is as before afterwards."""
+    """Pass every key to the command, including Ctrl-C; restore the terminal afterwards."""
     if not on:
         yield
         return
@@ -105,28 +105,28 @@ def raw_terminal(*, on: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def resizing(stream: ExecStream, *, on: bool) -> Iterator[None]:
-    """Tell the command when this terminal changes its size; from a thread, for that may block."""
+    """Send the command each new size of this terminal, from a thread because sending may block."""
     if not on:
         yield
         return
     changed = threading.Event()
-    over = threading.Event()
+    ended = threading.Event()
 
-    def pass_on() -> None:
+    def send_sizes() -> None:
         while True:
             changed.wait()
             changed.clear()
-            if over.is_set():
+            if ended.is_set():
                 return
             size = shutil.get_terminal_size()
             with contextlib.suppress(GalaxyError):
                 stream.resize(size.lines, size.columns)
 
     before = signal.signal(signal.SIGWINCH, lambda *_: changed.set())
-    threading.Thread(target=pass_on, name="resize", daemon=True).start()
+    threading.Thread(target=send_sizes, name="resize", daemon=True).start()
     try:
         yield
     finally:
         signal.signal(signal.SIGWINCH, before)
-        over.set()
+        ended.set()
         changed.set()

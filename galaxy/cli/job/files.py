@@ -1,4 +1,4 @@
-"""Commands that work on job files alone: no cluster is asked."""
+"""Commands on job files, which need no cluster: validate, init, import, schema."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from galaxy.model.jobspec.spec import JobType
 """,
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True))
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all is well.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing when the files are valid.")
 def validate(files: tuple[str, ...], quiet: bool) -> None:
-    """Check job files and report every problem, each with its line."""
+    """Check job files and report every problem with its line."""
     from galaxy.client.source import job_file
     from galaxy.model.jobspec.rules import advice
 
-    wrong: list[SpecError] = []
+    errors: list[SpecError] = []
     for file in files:
         try:
             spec = job_file.load(file)
         except SpecError as error:
-            wrong.append(error)
+            errors.append(error)
             continue
         for line in advice(spec):
             print_err(f"galaxy: warning: {file}: {line}")
         if not quiet:
             print_out(f"{file}: job {spec.name} is valid")
-    for other in wrong[:-1]:
-        print_err(f"galaxy: {other}")
-    if wrong:
-        raise wrong[-1]
+    for earlier in errors[:-1]:
+        print_err(f"galaxy: {earlier}")
+    if errors:
+        raise errors[-1]
 
 
 @click.command(
     cls=Command,
     examples="""\
   galaxy job init web > job.yaml
-  galaxy job init web.yaml                 into that file
+  galaxy job init web.yaml                 write that file
   galaxy job init nightly.yaml --type batch
 """,
 )
@@ -66,7 +66,7 @@ def validate(files: tuple[str, ...], quiet: bool) -> None:
 )
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE; it must not exist yet.")
 def init(name: str, type_: str, target: str | None) -> None:
-    """Print a commented job file for a job called NAME, or write it to NAME when that is a file's."""
+    """Print a commented job file for a job called NAME, or write it if NAME is a file name."""
     from galaxy.model.jobspec.template import template
 
     if Path(name).suffix in (".yaml", ".yml"):
@@ -74,11 +74,12 @@ def init(name: str, type_: str, target: str | None) -> None:
 
     if Path(name).suffix in (".toml", ".json"):
         raise UsageError(
-            f'cannot begin "{name}": comments need YAML', hint=f"galaxy job init {Path(name).stem}.yaml"
+            f'cannot write "{name}": a commented job file is YAML',
+            hint=f"galaxy job init {Path(name).stem}.yaml",
         )
     if not NAME.fullmatch(name):
         raise UsageError(f'"{name}" is not a name for a job', hint="lower-case letters, digits and `-`")
-    put(template(name, JobType(type_)), target)
+    _write_text(template(name, JobType(type_)), target)
 
 
 @click.command(
@@ -92,9 +93,9 @@ def init(name: str, type_: str, target: str | None) -> None:
 @file_argument
 @click.option("-o", "--output", "target", metavar="FILE", help="Write to FILE; it must not exist yet.")
 def import_(file: str, target: str | None) -> None:
-    """Turn a job file of Galaxy 3 (JSON) into ours.
+    """Convert a job file of Galaxy 3 (JSON).
 
-    What it misspells, and what has no meaning any more, becomes a warning on stderr.
+    Misspelled fields, and fields without a meaning here, become warnings on stderr.
     """
     from galaxy.client.source import job_file
     from galaxy.client.source.yaml_format import write_yaml
@@ -106,12 +107,12 @@ def import_(file: str, target: str | None) -> None:
     for warning in _in_order(adopted.warnings, old.marks):
         print_err(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
     reading = parsing.read(adopted.tree)
-    later = [flaw for flaw in reading.flaws if flaw.unsupported]
-    if len(later) < len(reading.flaws):
+    unsupported = [flaw for flaw in reading.flaws if flaw.unsupported]
+    if len(unsupported) < len(reading.flaws):
         raise error_of(reading.flaws, name=old.name, marks={})
-    for flaw in later:
+    for flaw in unsupported:
         print_err(f"galaxy: warning: {flaw}")
-    put(
+    _write_text(
         f"# Imported from {Path(old.name).name}, a job of Galaxy 3.\n"
         + write_yaml(writing.write(reading.spec)),
         target,
@@ -120,14 +121,18 @@ def import_(file: str, target: str | None) -> None:
 
 @click.command(cls=Command, examples="  galaxy job schema > job.schema.json\n")
 def schema() -> None:
-    """Print the JSON Schema of job files, for editors to complete them by."""
+    """Print the JSON Schema of job files, with which editors complete them."""
     from galaxy.model.jobspec import schema as made
 
     print_out(json.dumps(made.schema(), indent=2))
 
 
-def put(text: str, target: str | None) -> None:
-    """Print ``text``, or write it to a file that is not there yet."""
+def _write_text(text: str, target: str | None) -> None:
+    """Print ``text``, or write it to the new file ``target``.
+
+    Raises:
+        UsageError: the file exists, or ``target`` looks like an output format.
+    """
     if target is None:
         print_out(text.rstrip("\n"), raw=True)
         return

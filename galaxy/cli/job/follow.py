@@ -1,4 +1,4 @@
-"""Following a job: what changes on the way, what is waited for, and how it came out."""
+"""Follow a job: print changes of its pods, what it waits for, and the outcome."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ LOG_LINES: Final = 10
 EVENTS: Final = 5
 ENDED_STATES: Final = ("finished", "failed", "removed")
 WAITED_MAX: Final = 3
-"""Pods named in the line that says what is waited for."""
+"""Pods named in the line of what it waits for."""
 
 
 class Progress:
-    """Prints one line for every change of a pod; on a terminal also a line that says what it waits for.
+    """Prints one line for each change of a pod, and on a terminal one line of what it waits for.
 
-    With ``known`` the pods are there already, so the first view of them is no news.
+    With ``known`` the pods existed before, so their states in the first view are not printed.
     """
 
-    def __init__(self, began_s: float, *, known: bool = False) -> None:
-        self._began_s = began_s
+    def __init__(self, started_s: float, *, known: bool = False) -> None:
+        self._started_s = started_s
         self._known = known
         self._seen: dict[str, tuple[str, ...]] = {}
         self._colour = wants_colour(sys.stderr)
         self._live = sys.stderr.isatty()
-        self._turn = 0
+        self._frame = 0
 
     def __call__(self, view: JobView) -> None:
-        """Print what is new in ``view``."""
-        self._wipe()
-        for line in self.news(view):
-            since = f"+{format_duration(time.monotonic() - self._began_s)}"
+        """Print what changed in ``view``."""
+        self._clear_line()
+        for line in self.changes(view):
+            since = f"+{format_duration(time.monotonic() - self._started_s)}"
             print_err(f"{paint(since, 'dim', self._colour)} {line}", raw=True)
         if self._live and not view.settled:
-            self._turn += 1
+            self._frame += 1
             width = shutil.get_terminal_size().columns
-            mark = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[self._turn % 10]
+            mark = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[self._frame % 10]
             sys.stderr.write(truncate(one_line(f"{mark} {waiting_for(view)}"), width))
             sys.stderr.flush()
 
-    def news(self, view: JobView) -> Iterator[str]:
-        """Yield a line for each pod that is not as it was in the view before."""
+    def changes(self, view: JobView) -> Iterator[str]:
+        """Yield a line for each pod that differs from the view before."""
         for pod in view.pods:
             reason = one_line(pod_reason_text(pod))
             now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
@@ -66,28 +66,28 @@ class Progress:
             yield f"{one_line(name)} gone"
 
     def end(self) -> None:
-        """Leave the terminal tidy."""
-        self._wipe()
+        """Remove the line of what it waits for."""
+        self._clear_line()
 
     def _pod_line(self, pod: PodView, view: JobView, reason: str) -> str:
-        words = [one_line(pod.pod), paint_state(one_line(pod.state), self._colour)]
+        parts = [one_line(pod.pod), paint_state(one_line(pod.state), self._colour)]
         if pod.state == "running":
-            words.append("healthy" if pod.healthy else "not healthy yet")
+            parts.append("healthy" if pod.healthy else "not healthy yet")
         if view.summary.revision > 1:
-            words.append(f"revision {pod.revision}")
+            parts.append(f"revision {pod.revision}")
         if pod.agent:
-            words.append(f"on {one_line(pod.agent)}")
+            parts.append(f"on {one_line(pod.agent)}")
         if pod.restarts:
-            words.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
-        return " ".join(words) + (f": {reason}" if reason else "")
+            parts.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
+        return " ".join(parts) + (f": {reason}" if reason else "")
 
-    def _wipe(self) -> None:
+    def _clear_line(self) -> None:
         if self._live:
             sys.stderr.write("\r\x1b[K")
 
 
 def waiting_for(view: JobView) -> str:
-    """Say in one line what still has to happen."""
+    """Return one line about the pods that are not in their desired state yet."""
     summary = view.summary
     if summary.state == "removing":
         return f"waiting for {counted(len(view.pods), 'pod')} to be gone"
@@ -95,14 +95,14 @@ def waiting_for(view: JobView) -> str:
     if summary.state in ("stopping", "stopped"):
         late = [pod for pod in view.pods if pod.state not in ("stopped", "finished", "failed")]
     if not late:
-        return "waiting for the cluster to agree that all is well"
+        return "waiting for the cluster to confirm that the job is settled"
     names = ", ".join(f"{pod.pod} {pod.state}" for pod in late[:WAITED_MAX])
     more = f" and {len(late) - WAITED_MAX} more" if len(late) > WAITED_MAX else ""
     return f"waiting for {len(late)} of {len(view.pods)} pods: {names}{more}"
 
 
 def is_stuck(view: JobView) -> bool:
-    """Tell whether nothing more happens by itself: a stalled rollout, or pods that failed for good."""
+    """Return whether nothing more happens without a command: a stalled rollout, or pods that failed."""
     if view.summary.state in ("stalled", "degraded"):
         return True
     failed = [pod for pod in view.pods if pod.state == "failed"]
@@ -120,9 +120,9 @@ def follow(
     until: Callable[[JobView], bool],
     known: bool = False,
 ) -> JobView | None:
-    """Print what happens to ``job`` until ``until``, or ``timeout_s``; None when Ctrl-C ended it.
+    """Print the changes of ``job`` until ``until`` is true or ``timeout_s`` is over; return its last view.
 
-    Ctrl-C only stops the watching. ``known`` as in ``Progress``.
+    Returns None after Ctrl-C, which does not affect the job. ``known`` is as in ``Progress``.
     """
     progress = Progress(time.monotonic(), known=known)
     try:
@@ -137,7 +137,7 @@ def follow(
 
 
 def print_outcome(galaxy: Galaxy, view: JobView | None) -> int:
-    """Print how a run or an update came out, with evidence when it is not all well; return the exit code."""
+    """Print the outcome of a run or an update, with a diagnosis unless it succeeded; return the exit code."""
     if view is None:
         return NOT_ALL_RUNNING
     summary = view.summary
@@ -157,7 +157,7 @@ def print_outcome(galaxy: Galaxy, view: JobView | None) -> int:
 
 
 def settled_line(view: JobView) -> str:
-    """Say in one line where a settled job stands."""
+    """Return one line about the state of a settled job."""
     summary = view.summary
     if summary.state == "finished":
         return f"{summary.job} finished: {summary.finished} of {summary.replica} pods"
@@ -169,19 +169,21 @@ def settled_line(view: JobView) -> str:
 
 
 def diagnosis_lines(galaxy: Galaxy, view: JobView) -> list[str]:
-    """Return why a job is not well: reasons, last events, and what its unwell programs wrote last."""
+    """Return why a job is not healthy: reasons, last events, and the log of its first unhealthy pod."""
     lines = trouble_lines(view)
     events = event_lines(view, time.time(), EVENTS)
     if events:
         lines += ["last events:", *(f"  {line}" for line in events)]
-    sick = next((pod for pod in view.pods if pod.agent and not pod.healthy and pod.state != "stopped"), None)
-    if sick is not None:
-        lines += log_tail(galaxy, sick)
+    unhealthy = next(
+        (pod for pod in view.pods if pod.agent and not pod.healthy and pod.state != "stopped"), None
+    )
+    if unhealthy is not None:
+        lines += last_log_lines(galaxy, unhealthy)
     return [one_line(line) for line in lines]
 
 
-def log_tail(galaxy: Galaxy, pod: PodView) -> list[str]:
-    """Return the last lines that a pod wrote, if they can be had."""
+def last_log_lines(galaxy: Galaxy, pod: PodView) -> list[str]:
+    """Return the last lines that a pod wrote, or why they cannot be read."""
     text = []
     try:
         with galaxy.logs(pod.pod, tail=LOG_LINES) as logs:

@@ -1,4 +1,4 @@
-"""``galaxy logs``: what programs wrote, of one pod or of all pods of a job."""
+"""``galaxy logs``: what the programs of a job or a pod wrote."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ from galaxy.model.api.views import LogChunk
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 LINE_MAX = 64 * 1024
-"""A line is passed on in pieces of this many characters when its end does not come."""
+"""A longer line is printed in pieces of this many characters."""
 
 
 @click.command(
     cls=Command,
     examples="""\
-  galaxy logs web                  the last 200 lines of every pod
-  galaxy logs -f web               and whatever follows
-  galaxy logs web --pod 2          of one pod; also: galaxy logs web-3f9a2c.2
-  galaxy logs --previous web       of the run before this one
+  galaxy logs web                  show the last 200 lines of every pod
+  galaxy logs -f web               and continue with what follows
+  galaxy logs web --pod 2          of one pod only; also: galaxy logs web-3f9a2c.2
+  galaxy logs --previous web       of the run before the current one
 """,
 )
 @click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new output, until Ctrl-C.")
 @click.option(
-    "-n", "--tail", default="200", metavar="N|all", show_default=True, help="Last lines of each stream."
+    "-n",
+    "--tail",
+    default="200",
+    metavar="N|all",
+    show_default=True,
+    help="Last lines of each stream.",
 )
-@click.option("--previous", is_flag=True, help="The run before the present one.")
+@click.option("--previous", is_flag=True, help="Show the run before the current one.")
 @click.option("--pod", default="", metavar="POD", help="Only this pod: its index or its id.")
 @click.option("--task", default="", metavar="TASK", help="Only this program.")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this stream.")
-@click.option("--no-prefix", is_flag=True, help="Do not begin lines with their pod.")
+@click.option("--no-prefix", is_flag=True, help="Do not start lines with their pod.")
 @cluster_options
 def logs(
     target: Target, name: str, follow: bool, tail: str, previous: bool, pod: str, task: str,
@@ -44,12 +49,12 @@ def logs(
     """Show what the programs of a job or a pod wrote."""
     if follow and previous:
         raise UsageError("--follow does not go with --previous: that run is over")
-    wanted = f"{name}.{pod}" if pod.isdecimal() else pod or name
+    source = f"{name}.{pod}" if pod.isdecimal() else pod or name
     failed = False
     with (
         target.open() as galaxy,
         galaxy.logs(
-            wanted, task=task, stream=stream or "", tail=_count(tail), follow=follow, previous=previous
+            source, task=task, stream=stream or "", tail=_count(tail), follow=follow, previous=previous
         ) as chunks,
     ):
         printer = Printer(prefix=len(chunks.pods) > 1 and not no_prefix, colour=wants_colour(sys.stdout))
@@ -78,12 +83,12 @@ def _count(tail: str) -> int:
 
 
 class Printer:
-    """Turns chunks into text; with ``prefix`` into whole lines that begin with their pod."""
+    """Turns chunks into text; with ``prefix`` into complete lines that start with their pod."""
 
     def __init__(self, *, prefix: bool, colour: bool) -> None:
         self._prefix = prefix
         self._colour = colour
-        self._open: dict[tuple[str, str, str], str] = {}
+        self._incomplete: dict[tuple[str, str, str], str] = {}
         self._colours: dict[str, str] = {}
 
     def __call__(self, chunk: LogChunk) -> str:
@@ -91,19 +96,19 @@ class Printer:
         if not self._prefix:
             return chunk.text
         key = (chunk.pod, chunk.task, chunk.stream)
-        text = self._open.pop(key, "") + chunk.text
+        text = self._incomplete.pop(key, "") + chunk.text
         *lines, rest = text.split("\n")
         if len(rest) > LINE_MAX:
             lines.append(rest)
         elif rest:
-            self._open[key] = rest
+            self._incomplete[key] = rest
         head = self._head(chunk.pod)
         return "".join(f"{head}{line}\n" for line in lines)
 
     def rest(self) -> str:
-        """Return the lines whose ends never came."""
-        lines = "".join(f"{self._head(pod)}{text}\n" for (pod, _, _), text in self._open.items())
-        self._open.clear()
+        """Return the incomplete last lines."""
+        lines = "".join(f"{self._head(pod)}{text}\n" for (pod, _, _), text in self._incomplete.items())
+        self._incomplete.clear()
         return lines
 
     def _head(self, pod: str) -> str:

@@ -1,4 +1,4 @@
-"""``galaxy job run`` and ``galaxy job update``: send a spec, then follow what becomes of it."""
+"""``galaxy job run`` and ``galaxy job update``: send a spec, then follow the job."""
 
 from __future__ import annotations
 
@@ -28,30 +28,29 @@ TIMEOUT_S = 300.0
 @click.command(
     cls=Command,
     examples="""\
-  galaxy job run job.yaml                 run it, and watch it come up
+  galaxy job run job.yaml                 run it, and follow it until it is healthy
   galaxy job run --detach job.yaml        return when it is accepted
-  galaxy job run --wait --logs batch.yaml a batch job to its end: its output, its exit code
-  galaxy job init web | galaxy job run -  a job from standard input
+  galaxy job run --wait --logs batch.yaml run a batch job to its end; print its output, exit with its code
+  galaxy job init web | galaxy job run -  run a job from standard input
 """,
 )
 @click.argument("file", required=False, type=click.Path(allow_dash=True))
 @click.option("-f", "--file", "named", type=click.Path(allow_dash=True), hidden=True)
 @click.option("-d", "--detach", is_flag=True, help="Return when the job is accepted.")
 @click.option("--wait", is_flag=True, help="Follow a batch job to its end and return its exit code.")
-@click.option("--logs", is_flag=True, help="With --wait: print what it wrote, when it has ended.")
-@click.option("--timeout", type=Duration(), help="Watch no longer than this [5m; no limit with --wait].")
-@click.option("-q", "--quiet", is_flag=True, help="Print only how it came out.")
-@click.option("--key", default="", metavar="KEY", help="Idempotency key: the same key runs it once.")
+@click.option("--logs", is_flag=True, help="With --wait: print its output when it has ended.")
+@click.option("--timeout", type=Duration(), help="Follow it no longer than this [5m; no limit with --wait].")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
+@click.option("--key", default="", metavar="KEY", help="Idempotency key: one run for each key.")
 @cluster_options
 def run(
     target: Target, file: str | None, named: str | None, detach: bool, wait: bool, logs: bool,
     timeout: float | None, quiet: bool, key: str,
 ) -> int:  # fmt: skip
-    """Run the job that FILE describes, and follow it until all of it runs.
+    """Run the job that FILE describes, and follow it until all of its pods run.
 
-    FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C only stops the watching. Exit codes:
-    0 all of it runs, 1 it failed, 2 accepted but not all of it running yet, 3 refused, 64 the
-    file is wrong.
+    FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C ends only the following. Exit codes:
+    0 all pods run, 1 failed, 2 accepted but not all pods run yet, 3 refused, 64 the file is wrong.
     """
     path = _path(file, named)
     if detach and (wait or logs):
@@ -79,8 +78,8 @@ def run(
 @click.command(
     cls=Command,
     examples="""\
-  galaxy job update job.yaml              a new revision, `step` pods at a time
-  galaxy job update job.yaml --job web    of the job called web
+  galaxy job update job.yaml              move to a new revision, `step` pods at a time
+  galaxy job update job.yaml --job web    update the job called web
   galaxy job update --detach job.yaml     return when it is accepted
 """,
 )
@@ -90,15 +89,15 @@ def run(
     "-i",
     "--job",
     default="",
-    help="The job to update [the file's name].",
+    help="The job to update [the name in the file].",
     shell_complete=complete(all_job_names),
 )
 @click.option("-d", "--detach", is_flag=True, help="Return when the update is accepted.")
 @click.option(
-    "--timeout", type=Duration(), default="5m", show_default=True, help="Watch no longer than this."
+    "--timeout", type=Duration(), default="5m", show_default=True, help="Follow it no longer than this."
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print only how it came out.")
-@click.option("--key", default="", metavar="KEY", help="Idempotency key: the same key updates it once.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
+@click.option("--key", default="", metavar="KEY", help="Idempotency key: one update for each key.")
 @cluster_options
 def update(
     target: Target, file: str | None, named: str | None, job: str, detach: bool, timeout: float, quiet: bool,
@@ -106,8 +105,8 @@ def update(
 ) -> int:  # fmt: skip
     """Move a job to the spec in FILE, and follow the rollout until it is done.
 
-    Pods keep their containers; `step` of them are away at once, and each must be healthy before
-    the next one goes. Ctrl-C only stops the watching.
+    Pods keep their containers. At most `step` pods are stopped at once, and they must be healthy
+    before the next ones are stopped. Ctrl-C ends only the following.
     """
     path = _path(file, named)
     spec = job_file.load(path)
@@ -125,32 +124,35 @@ def update(
 def follow_until_running(
     galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False
 ) -> int:
-    """Follow a job until it is settled or cannot become so; return the exit code."""
+    """Follow a job until it is settled or stuck; return the exit code.
 
-    def over(view: JobView) -> bool:
+    With ``known`` the pods existed before, so their first states are not printed.
+    """
+
+    def is_over(view: JobView) -> bool:
         if view.summary.revision < done.revision:
             return False
         return view.settled or view.summary.state in ENDED_STATES or is_stuck(view)
 
     if quiet:
-        return print_outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=over))
-    view = follow(galaxy, done.job, timeout_s=timeout_s, until=over, known=known)
+        return print_outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=is_over))
+    view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over, known=known)
     return print_outcome(galaxy, view)
 
 
 def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
-    """Follow a batch job until it is over; return its own exit code."""
+    """Follow a batch job until it has ended; return its exit code."""
 
-    def over(view: JobView) -> bool:
+    def is_over(view: JobView) -> bool:
         return view.summary.state in ENDED_STATES
 
     if quiet:
-        view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=over)
+        view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=is_over)
     else:
-        view = follow(galaxy, done.job, timeout_s=timeout_s, until=over)
-    if view is None or not over(view):
+        view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over)
+    if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is {view.summary.state} still; stopped watching")
+            print_err(f"{done.job} is still {view.summary.state}; stopped watching")
         return NOT_ALL_RUNNING
     if logs:
         with galaxy.logs(done.job, tail=-1) as stream:
@@ -167,13 +169,13 @@ def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: 
 
 
 def print_warnings(done: Done) -> None:
-    """Print what AppMaster found odd about an accepted change."""
+    """Print the warnings about an accepted change."""
     for warning in done.warnings:
         print_err(f"galaxy: warning: {warning}")
 
 
 def _base(path: str) -> Path:
-    """Return the folder that paths of packages and secrets in a job file are relative to."""
+    """Return the folder to which paths in a job file are relative."""
     return Path() if path == "-" else Path(path).parent
 
 

@@ -32,14 +32,12 @@ EVENTS = 10
     "list",
     cls=Command,
     examples="""\
-  galaxy job list                 what runs, and what failed
-  galaxy job list --all           with what is over
+  galaxy job list                 list jobs that run or failed
+  galaxy job list --all           include jobs that have ended
   galaxy job list -o json
 """,
 )
-@click.option(
-    "-a", "--all", "every", is_flag=True, help="Include jobs that are over, as far as history goes."
-)
+@click.option("-a", "--all", "every", is_flag=True, help="Include ended jobs, as far as history goes.")
 @output_options
 @cluster_options
 def list_(target: Target, output: Output, every: bool) -> None:
@@ -50,7 +48,7 @@ def list_(target: Target, output: Output, every: bool) -> None:
         return
     if not jobs:
         print_err(
-            "no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows what is over"
+            "no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows ended ones"
         )
         return
     titles, rows = job_rows(jobs, time.time(), wide=output.wide)
@@ -60,32 +58,32 @@ def list_(target: Target, output: Output, every: bool) -> None:
 @click.command(
     cls=Command,
     examples="""\
-  galaxy job show web             pods, programs, endpoints, events
+  galaxy job show web             show pods, programs, endpoints, events
   galaxy job show web -o wide     with addresses, incarnations and pids
-  galaxy job show web -o json     everything, with the spec
+  galaxy job show web -o json     everything, including the spec
 """,
 )
 @click.argument("job", shell_complete=complete(all_job_names))
 @output_options
 @cluster_options
 def show(target: Target, output: Output, job: str) -> None:
-    """Show everything about one job: by name, id, or the beginning of an id."""
+    """Show everything about one job, named by its name, id, or the start of its id."""
     with target.open() as galaxy:
         view = galaxy.job(job)
         if output.print_data(view, [view.summary.job]):
             return
         for line in head_lines(view, time.time(), wants_colour(sys.stdout)):
             print_out(line, raw=True)
-        _tables(view, output)
-        unwell = not view.settled or view.summary.state in ("failed", "stalled")
-        if unwell and view.pods:
-            _section("Why")
+        _print_tables(view, output)
+        troubled = not view.settled or view.summary.state in ("failed", "stalled")
+        if troubled and view.pods:
+            _print_title("Why")
             for line in diagnosis_lines(galaxy, view):
                 print_out(line)
 
 
 def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
-    """Return the lines above the tables: what the job is and where it stands."""
+    """Return the lines above the tables: the facts about the job and its state."""
     summary, deploy = view.summary, view.spec.deploy
     state = paint_state(one_line(summary.state), colour)
     if view.exit_code is not None:
@@ -111,23 +109,23 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
     ]
 
 
-def _tables(view: JobView, output: Output) -> None:
+def _print_tables(view: JobView, output: Output) -> None:
     now_s = time.time()
     if view.pods:
-        _section("Pods")
+        _print_title("Pods")
         output.print_table(*pod_rows(view.pods, now_s, wide=output.wide))
     titles, tasks = task_rows(view.pods, now_s)
     if tasks:
-        _section("Programs")
+        _print_title("Programs")
         output.print_table(titles, tasks)
     if view.endpoints:
-        _section("Endpoints")
+        _print_title("Endpoints")
         output.print_table(*endpoint_rows(view.endpoints))
     if view.events and view.settled:
-        _section("Events")
+        _print_title("Events")
         for line in event_lines(view, now_s, EVENTS):
             print_out(line)
 
 
-def _section(title: str) -> None:
+def _print_title(title: str) -> None:
     print_out(f"\n{paint(title, 'bold', wants_colour(sys.stdout))}", raw=True)

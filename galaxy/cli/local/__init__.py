@@ -1,1 +1,1 @@
-"""A whole cluster on this host: its folder, its processes, and how to end all of it."""
+"""``galaxy up``, ``galaxy down`` and ``galaxy doctor``: a whole cluster on this host."""

@@ -1,4 +1,4 @@
-"""One child process of a local cluster: started, awaited, restarted with back-off."""
+"""One child process of a local cluster: started, and restarted with back-off."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from galaxy.statemachine.backoff import Backoff
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 30.0
 BACKOFF_READY_MAX_S: Final = 2.0
-"""A process that had come up was ended from outside more likely than by itself: it waits no longer."""
+"""Limit for a process that had been ready: it was probably ended from outside, not by a fault."""
 STEADY_S: Final = 10.0
-"""A process that stayed up so long has its quick restarts back."""
+"""A process that ran for longer has its back-off reset."""
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A log of this size becomes ``.1``; what ``.1`` held is gone."""
+"""A log of this size is moved to ``.1``, over the previous one."""
 
 
 @dataclass
 class Child:
-    """A process that ought to run. ``log`` takes its output; times are of the monotonic clock."""
+    """A process to keep running. ``log`` takes its output; times are of the monotonic clock."""
 
     name: str
     argv: Sequence[str]
     log: Path
     env: Mapping[str, str] = field(default_factory=dict)
     notifies: bool = True
-    """It says when it is ready; a server that is not ours does not."""
+    """Whether it sends READY=1 (sd_notify); Redis and Valkey do not."""
 
     pid: int = 0
     pidfd: int = -1
@@ -39,13 +39,13 @@ class Child:
     restarts: int = 0
     started_s: float = 0.0
     restart_s: float | None = None
-    """When it is started again; None while it runs."""
+    """When to start it again; None while it runs."""
     _backoff: Backoff = field(init=False, default_factory=lambda: Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S))
     ref: ProcessRef | None = None
     _popen: subprocess.Popen[bytes] | None = None
 
     def start(self, now_s: float) -> None:
-        """Start it in a session of its own, so that no Ctrl-C of a terminal reaches it.
+        """Start it in its own session, so that Ctrl-C on the terminal does not reach it.
 
         Raises:
             OSError: the program cannot be started.
@@ -70,21 +70,21 @@ class Child:
         self.started_s = now_s
         self.restart_s = None
 
-    def ended(self, now_s: float) -> str:
-        """Take note of its end: return how it ended in words, and set when it starts again."""
+    def on_exit(self, now_s: float) -> str:
+        """Reap it and schedule its restart; return how it ended, for people."""
         assert self._popen is not None
         status = self._popen.wait()
         os.close(self.pidfd)
-        most_s = BACKOFF_READY_MAX_S if self.ready else BACKOFF_MAX_S
+        delay_max_s = BACKOFF_READY_MAX_S if self.ready else BACKOFF_MAX_S
         self.pid, self.pidfd, self.ref, self.ready = 0, -1, None, False
         if now_s - self.started_s > STEADY_S:
             self._backoff.reset()
-        self.restart_s = now_s + self._backoff.next_s(at_most_s=most_s)
+        self.restart_s = now_s + self._backoff.next_s(at_most_s=delay_max_s)
         self.restarts += 1
         return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
 
     def log_tail(self, lines: int = 5) -> tuple[str, ...]:
-        """Return the end of its log."""
+        """Return the last lines of its log, without blank ones."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
@@ -94,11 +94,11 @@ class Child:
         return tuple(line for line in text.splitlines() if line.strip())[-lines:]
 
 
-def truncate_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
-    """Keep a log below twice ``bytes_max``: copy it to ``.1`` and empty it where it is.
+def rotate_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
+    """Copy a log that has reached ``bytes_max`` to ``.1`` and truncate it; return whether it did.
 
-    Its writers hold it open for appending, so they go on at its new start. A line that is
-    written between copy and emptying is lost.
+    The writers have the file open for appending, so they continue at its new start. A line
+    that is written between the copy and the truncation is lost.
     """
     try:
         if path.stat().st_size < bytes_max:

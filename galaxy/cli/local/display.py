@@ -1,4 +1,4 @@
-"""What ``galaxy up`` and ``galaxy down`` show: a live list on a terminal, else a line a change."""
+"""Progress of ``galaxy up`` and ``galaxy down``: a live list on a terminal, else one line per change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from galaxy.cli.local.supervisor import PartChanged
 from galaxy.units import format_duration
 
 _STYLES: Final = {"ready": "green", "gone": "dim", "died": "red", "starting": "cyan", "stopping": "cyan"}
-_BUSY: Final = ("starting", "stopping")
+_IN_PROGRESS: Final = ("starting", "stopping")
 
 
 class Display:
-    """Shows parts by name; each has one line that changes on a terminal."""
+    """Shows the last state of each part; on a terminal each part has one line that changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -38,25 +38,29 @@ class Display:
             self._live.update(self._table(), refresh=True)
             self._live.stop()
 
-    def show(self, happened: PartChanged) -> None:
+    def show(self, changed: PartChanged) -> None:
         """Show one change."""
-        self._parts[happened.part] = happened
+        self._parts[changed.part] = changed
         if self._live:
             self._live.update(self._table())
-        elif happened.state not in _BUSY:
-            line = f"{happened.part:<12} {happened.state:<6} {self._detail(happened)}".rstrip()
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        elif changed.state not in _IN_PROGRESS:
+            print_line(self._console, f"{changed.part:<12} {changed.state:<6} {_detail(changed)}".rstrip())
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for part, happened in self._parts.items():
-            busy = happened.state in _BUSY
-            mark = Spinner("dots", style="cyan") if busy else Text("●", style=_STYLES[happened.state])
-            state = Text(happened.state, style=_STYLES[happened.state])
-            table.add_row(mark, Text(part), state, Text(self._detail(happened), style="dim"))
+        for part, changed in self._parts.items():
+            style = _STYLES[changed.state]
+            mark = Spinner("dots", style=style) if changed.state in _IN_PROGRESS else Text("●", style=style)
+            state = Text(changed.state, style=style)
+            table.add_row(mark, Text(part), state, Text(_detail(changed), style="dim"))
         return table
 
-    @staticmethod
-    def _detail(happened: PartChanged) -> str:
-        took = f"({format_duration(round(happened.took_s, 1))})" if happened.took_s else ""
-        return " ".join(word for word in (happened.detail, took) if word)
+
+def print_line(console: Console, line: str) -> None:
+    """Print ``line`` as it is: without markup, highlighting or wrapping."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _detail(changed: PartChanged) -> str:
+    took = f"({format_duration(round(changed.took_s, 1))})" if changed.took_s else ""
+    return " ".join(text for text in (changed.detail, took) if text)

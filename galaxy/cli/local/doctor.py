@@ -1,4 +1,4 @@
-"""``galaxy doctor``: what this host can enforce, what it runs a cluster with, and what is missing."""
+"""``galaxy doctor``: what this host can enforce, which server it has, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from galaxy import __version__
 from galaxy.cli.lazy import Command
+from galaxy.cli.local.display import print_line
 from galaxy.cli.local.local_cluster import WEB_PORT
 from galaxy.cli.local.server import VERSION_MIN, servers
 from galaxy.container.host_support import probe
@@ -29,7 +30,7 @@ MODES: Final = {
 
 
 class Check(Struct, frozen=True, kw_only=True):
-    """One thing looked at: whether it is as it should be, what was seen, and what would help."""
+    """One check: whether it passed, what was observed, and what would help."""
 
     name: str
     ok: bool
@@ -38,7 +39,7 @@ class Check(Struct, frozen=True, kw_only=True):
 
 
 class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Everything ``galaxy doctor`` found; ``runs`` is False when no cluster can come up here."""
+    """All findings of ``galaxy doctor``. ``runs`` is False when ``galaxy up`` cannot work here."""
 
     runs: bool
     mode: str
@@ -51,7 +52,7 @@ class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def diagnose() -> Diagnosis:
-    """Look at this host; changes nothing."""
+    """Inspect this host without changing it."""
     abilities = probe()
     server = _server()
     limits = (
@@ -71,24 +72,22 @@ def diagnose() -> Diagnosis:
 
 
 @click.command(cls=Command)
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print it."
-)
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Output format.")
 def doctor(output: str) -> None:
-    """Say what this host can enforce, and what would enable the rest."""
-    found = diagnose()
+    """Show what this host can enforce, and what would enable the rest."""
+    diagnosis = diagnose()
     if output == "json":
-        click.echo(json.dumps(to_plain(found), indent=2))
+        click.echo(json.dumps(to_plain(diagnosis), indent=2))
     else:
-        _print(found, Console(stderr=False))
-    sys.exit(0 if found.runs else FAILED)
+        _print(diagnosis, Console(stderr=False))
+    sys.exit(0 if diagnosis.runs else FAILED)
 
 
 def _server() -> Check:
     """Check for a server that ``galaxy up`` can start."""
-    found = servers()
-    usable = [str(server) for server in found if server.usable]
-    too_old = [f"{server} is too old" for server in found if not server.usable]
+    available = servers()
+    usable = [str(server) for server in available if server.usable]
+    too_old = [f"{server} is too old" for server in available if not server.usable]
     return Check(
         name="server",
         ok=bool(usable),
@@ -107,28 +106,28 @@ def _web_port() -> Check:
     return Check(name="port", ok=True, detail=f"{WEB_PORT} is free for Flower")
 
 
-def _print(found: Diagnosis, console: Console) -> None:
-    title = f"Galaxy {found.version}, Python {found.python}, Linux {found.kernel}"
+def _print(diagnosis: Diagnosis, console: Console) -> None:
+    title = f"Galaxy {diagnosis.version}, Python {diagnosis.python}, Linux {diagnosis.kernel}"
     lines: Sequence[str] = (
-        f"{title}, cgroups {found.cgroup or 'none'}",
-        f"mode {found.mode}: {MODES.get(found.mode, '')}",
-        f"enforced: {', '.join(found.enforced) or 'nothing'}",
+        f"{title}, cgroups {diagnosis.cgroup or 'none'}",
+        f"mode {diagnosis.mode}: {MODES.get(diagnosis.mode, '')}",
+        f"enforced: {', '.join(diagnosis.enforced) or 'nothing'}",
         "",
     )
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_line(console, line)
     if console.is_terminal:
         table = Table.grid(padding=(0, 2))
-        for check in found.checks:
+        for check in diagnosis.checks:
             mark = "[green]yes[/]" if check.ok else "[yellow]no[/]"
-            table.add_row(mark, check.name, _words(check))
+            table.add_row(mark, check.name, _text(check))
         console.print(table)
         return
-    width = max(len(check.name) for check in found.checks)
-    for check in found.checks:
-        line = f"{'yes' if check.ok else 'no':<4} {check.name:<{width}}  {_words(check)}"
-        console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
+    width = max(len(check.name) for check in diagnosis.checks)
+    for check in diagnosis.checks:
+        line = f"{'yes' if check.ok else 'no':<4} {check.name:<{width}}  {_text(check)}"
+        print_line(console, line.rstrip())
 
 
-def _words(check: Check) -> str:
+def _text(check: Check) -> str:
     return f"{check.detail}; try: {check.remedy}" if check.remedy else check.detail

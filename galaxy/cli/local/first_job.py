@@ -1,4 +1,4 @@
-"""``galaxy up --run FILE``: run a job on the cluster that has just come up, and show that it works."""
+"""``galaxy up --run FILE``: run a job on the cluster that has just started, and show that it answers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
+from galaxy.cli.local.display import print_line
 from galaxy.client import Galaxy
 from galaxy.client.cluster_file import ClusterFile
 from galaxy.client.source.job_file import load
@@ -24,21 +25,26 @@ FETCH_S: Final = 5.0
 
 
 class FirstJob:
-    """One job file on one cluster."""
+    """One job file to run on one cluster."""
 
     def __init__(self, cluster: ClusterFile, path: Path, console: Console) -> None:
+        """Read the job file.
+
+        Raises:
+            SpecError: the file is wrong.
+        """
         self._cluster = cluster
         self._path = path
         self._console = console
         self._name = load(str(path)).name
 
     def run(self) -> None:
-        """Run the job, or update the one of its name; say where it answers, and what to try next.
+        """Run the job, or update a job of that name; print its endpoints, an answer, and next commands.
 
         Raises:
-            GalaxyError: it could not be run.
+            GalaxyError: it does not run.
         """
-        verb = "update" if self._is_there() else "run"
+        verb = "update" if self._exists() else "run"
         command = [sys.executable, "-P", "-m", "galaxy.cli.main", "job", verb, str(self._path)]
         done = subprocess.run(
             command,
@@ -47,53 +53,52 @@ class FirstJob:
         )
         if done.returncode:
             raise GalaxyError(f'job "{self._name}" does not run yet', hint=f"galaxy job show {self._name}")
-        self._tell()
+        self._print_summary()
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         with Galaxy(dir=self._cluster.dir) as galaxy:
             try:
                 return galaxy.job(self._name).summary.state not in ("removed", "finished")
             except NotFound:
                 return False
 
-    def _tell(self) -> None:
+    def _print_summary(self) -> None:
         with Galaxy(dir=self._cluster.dir) as galaxy:
             endpoints = list(galaxy.discover(self._name))
-        self._say("")
-        for endpoint in endpoints:
-            self._say(f"{endpoint.pod:<18} http://{endpoint.address}:{endpoint.port}/  {endpoint.state}")
+        lines = [""]
+        lines += [f"{e.pod:<18} http://{e.address}:{e.port}/  {e.state}" for e in endpoints]
         if endpoints:
-            self._say(f"{'it answers':<18} {fetch(endpoints)}")
+            lines.append(f"{'it answers':<18} {fetch(endpoints)}")
         if self._cluster.flower:
-            self._say(f"{'Flower':<18} {self._cluster.flower}")
-        galaxy_command = _galaxy()
-        self._say("", "try next:")
-        for words in (f"job show {self._name}", f"logs -f {self._name}", f"job update {self._path}"):
-            self._say(f"  {galaxy_command} {words}")
-
-    def _say(self, *lines: str) -> None:
+            lines.append(f"{'Flower':<18} {self._cluster.flower}")
+        galaxy_command = _galaxy_command()
+        lines += ["", "try next:"]
+        lines += [
+            f"  {galaxy_command} {arguments}"
+            for arguments in (f"job show {self._name}", f"logs -f {self._name}", f"job update {self._path}")
+        ]
         for line in lines:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(self._console, line)
 
 
 def fetch(endpoints: Sequence[EndpointView]) -> str:
-    """Return what the first of ``endpoints`` that answers says; all of them, what is wrong."""
-    wrong = ""
+    """Return the HTTP answer of the first endpoint that answers, or the last error."""
+    problem = ""
     for endpoint in endpoints:
         url = f"http://{endpoint.address}:{endpoint.port}/"
         try:
-            with urllib.request.urlopen(url, timeout=FETCH_S) as answer:  # http, made here
+            with urllib.request.urlopen(url, timeout=FETCH_S) as answer:  # always http
                 return str(answer.read(ANSWER_BYTES_MAX).decode(errors="replace").strip())
         except OSError as error:
-            wrong = f"not over http: {error}"
-    return wrong
+            problem = f"not over http: {error}"
+    return problem
 
 
-def _galaxy() -> str:
-    """Return how this very ``galaxy`` is called from this shell."""
+def _galaxy_command() -> str:
+    """Return how to call this installation's ``galaxy`` from the user's shell."""
     own = Path(sys.executable).parent / "galaxy"
-    found = shutil.which("galaxy")
-    if found and Path(found).resolve() == own.resolve():
+    on_path = shutil.which("galaxy")
+    if on_path and Path(on_path).resolve() == own.resolve():
         return "galaxy"
     if not own.exists():
         return "galaxy"

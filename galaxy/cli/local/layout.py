@@ -1,12 +1,10 @@
-"""The folder of a local cluster: where things are, what is kept in it, and who holds it."""
+"""The folder of a local cluster: its paths, the plan that it keeps, and its lock."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
-import socket
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +14,10 @@ from galaxy.model.base import Struct, decode, encode
 PLAN_FILE: Final = "plan.json"
 PLAN_FORMAT: Final = 2
 """Format of a cluster's folder, with everything in it; 0.1.0 wrote 1."""
-PORTS_LOW: Final = 20000
-PORTS_EACH: Final = 500
-PORTS_RANGES: Final = 24
-"""Dynamic ports come from 20000-31999, below Linux' own ephemeral range, 500 an agent."""
 
 
 class LocalAgent(Struct, frozen=True, kw_only=True):
-    """An agent that this host's ``galaxy up`` runs: its name, its cgroup root, its ports."""
+    """An agent that ``galaxy up`` runs: its name, its cgroup root and its dynamic ports."""
 
     name: str
     cgroup_root: str
@@ -34,9 +28,9 @@ class LocalAgent(Struct, frozen=True, kw_only=True):
 class ClusterPlan(Struct, frozen=True, kw_only=True):
     """``plan.json``: what a cluster keeps from one ``galaxy up`` to the next.
 
-    ``redis_url`` is set when the server is somebody else's; else ``redis_port`` is our own
-    server's, ``server`` is its kind (another may not read its data), and the passwords of all
-    its logins derive from ``password``, the cluster's secret.
+    With a server of the user's own, ``redis_url`` is set. With a server that ``galaxy up``
+    starts, ``redis_port`` is its port and ``server`` its kind, because another kind may not be
+    able to read its data; the passwords of all its logins derive from ``password``.
     """
 
     password: str
@@ -46,13 +40,13 @@ class ClusterPlan(Struct, frozen=True, kw_only=True):
     redis_url: str = ""
     server: str = ""
     token: str = ""
-    """``USER:SECRET`` of the first operator, who is whoever started the cluster first."""
+    """``USER:SECRET`` of the first operator: the user who started the cluster first."""
     format: int = 1
     """``PLAN_FORMAT`` of the release that wrote it; 0.1.0 wrote none."""
 
 
 class Layout:
-    """Names of everything below one cluster's folder."""
+    """The paths in one cluster's folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -67,17 +61,18 @@ class Layout:
 
     @property
     def key(self) -> str:
-        """Six hex digits that stand for this folder: names of cgroups and sockets carry it."""
+        """Six hex digits that identify this folder in names of cgroups."""
         return hashlib.blake2b(str(self.root).encode(), digest_size=3).hexdigest()
 
     def agent_state(self, agent: str) -> Path:
+        """Return the state directory of an agent."""
         return self.agents / agent
 
     def make(self) -> None:
-        """Make the folders, for their owner only where secrets lie.
+        """Create the folders; those with secrets are accessible to their owner only.
 
         Raises:
-            HostError: the folder cannot be made or written.
+            HostError: the folder cannot be created or written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -95,10 +90,10 @@ class Layout:
 
 
 def read_plan(layout: Layout) -> ClusterPlan | None:
-    """Return what the folder keeps, or None when it is new.
+    """Return the folder's plan, or None when the folder is new.
 
     Raises:
-        GalaxyError: the file is there and cannot be read.
+        GalaxyError: the file exists and cannot be read.
     """
     try:
         return decode(layout.plan.read_bytes(), ClusterPlan)
@@ -131,7 +126,7 @@ def check_format(layout: Layout, plan: ClusterPlan | None) -> None:
 
 
 def write_plan(layout: Layout, plan: ClusterPlan) -> None:
-    """Replace ``plan.json``, for its owner only: it holds a password."""
+    """Replace ``plan.json``, readable by its owner only: it holds a password."""
     scratch = layout.run / f".{PLAN_FILE}.{os.getpid()}"
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(encode(plan) + b"\n")
@@ -139,19 +134,20 @@ def write_plan(layout: Layout, plan: ClusterPlan) -> None:
 
 
 class ClusterLock:
-    """This process holds the folder: no other ``galaxy up`` works in it."""
+    """The lock of a cluster's folder. While it is held, no other ``galaxy up`` or ``down`` works there."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
     def release(self) -> None:
+        """Close this process' descriptor; a forked process that shares the lock keeps it."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
 
 def lock_folder(layout: Layout) -> ClusterLock | None:
-    """Take the folder's lock, or return None when another process has it; ends with the process."""
+    """Take the folder's lock, or return None when another process has it. It ends with the process."""
     handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,55 +155,3 @@ def lock_folder(layout: Layout) -> ClusterLock | None:
         os.close(handle)
         return None
     return ClusterLock(handle)
-
-
-class PortRange:
-    """A range of ports that no other agent of ``galaxy up`` on this host hands out.
-
-    An abstract socket is the claim: the kernel knows it in the same network namespace that the
-    ports are in, and forgets it when its holder ends.
-    """
-
-    def __init__(self, low: int) -> None:
-        self.low = low
-        self.high = low + PORTS_EACH - 1
-        self._claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            self._claim.bind(f"\0galaxy-ports-{low}")
-        except OSError:
-            self._claim.close()
-            raise
-
-    def release(self) -> None:
-        self._claim.close()
-
-
-def claim_ports(first: int) -> PortRange:
-    """Claim a free range, ``first`` if it can be had.
-
-    Raises:
-        HostError: every range is claimed.
-    """
-    lows = [PORTS_LOW + i * PORTS_EACH for i in range(PORTS_RANGES)]
-    start = lows.index(first) if first in lows else first % PORTS_RANGES
-    for low in lows[start:] + lows[:start]:
-        with contextlib.suppress(OSError):
-            return PortRange(low)
-    raise HostError(
-        f"all {PORTS_RANGES} port ranges of this host are taken by other clusters",
-        hint="galaxy down --dir one of them",
-    )
-
-
-def free_port(first: int, count: int = 100, address: str = "127.0.0.1") -> int:
-    """Return the first port from ``first`` on that nobody listens on.
-
-    Raises:
-        HostError: none of ``count`` is free.
-    """
-    for port in range(first, first + count):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-            return port
-    raise HostError(f"no free port from {first} to {first + count - 1} on {address}")

@@ -1,7 +1,7 @@
-"""What a cluster leaves on its host: processes, cgroups, mounts, loop devices; seen and removed.
+"""Find and remove what a cluster leaves on its host: processes, cgroups, mounts, loop devices.
 
-Nothing here asks a process of ours: it reads /proc and /sys, so that it tells the truth after
-any kind of death.
+Only /proc and /sys are read, and no process of Galaxy is asked, so that the answer is right
+however the cluster's processes ended.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MNT_DETACH: Final = 2
 
 
 class Leftovers(Struct, frozen=True, kw_only=True):
-    """What is left of a cluster, each as a person would look for it."""
+    """What is left of a cluster: pids, paths of cgroups, mount points, loop devices."""
 
     processes: tuple[int, ...] = ()
     cgroups: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Leftovers(Struct, frozen=True, kw_only=True):
         return bool(self.processes or self.cgroups or self.mounts or self.loops)
 
     def lines(self) -> tuple[str, ...]:
-        """Return one line for each kind that is left."""
+        """Return one line for each kind of leftover."""
         kinds = (
             ("processes", [str(pid) for pid in self.processes]),
             ("cgroups", self.cgroups),
@@ -48,20 +48,20 @@ class Leftovers(Struct, frozen=True, kw_only=True):
 
 
 def find(root: Path, cgroup_roots: Sequence[str]) -> Leftovers:
-    """Return what is left of the cluster in folder ``root`` with these cgroup roots."""
+    """Return what is left of the cluster in folder ``root`` with the cgroups ``cgroup_roots``."""
     return Leftovers(
         processes=tuple(sorted(_processes(root, cgroup_roots))),
-        cgroups=tuple(str(path) for top in _tops(cgroup_roots) for path in _tree(top)),
+        cgroups=tuple(str(path) for top in _cluster_cgroups(cgroup_roots) for path in _tree(top)),
         mounts=tuple(_mounts(root)),
         loops=tuple(_loops(root)),
     )
 
 
 def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) -> Leftovers:
-    """Kill, unmount, detach and remove what is left; return what resists."""
+    """Kill, unmount, detach and remove what is left; return what remains after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
-        for top in _tops(cgroup_roots):
+        for top in _cluster_cgroups(cgroup_roots):
             _kill_cgroup(top)
         victims = sorted(_processes(root, cgroup_roots))
         kill(victims, signal.SIGKILL)
@@ -70,23 +70,24 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
             _unmount(mount)
         for loop in _loops(root):
             _detach(loop)
-        for top in _tops(cgroup_roots):
+        for top in _cluster_cgroups(cgroup_roots):
             _remove_tree(top)
         left = find(root, cgroup_roots)
         if not left or time.monotonic() >= deadline:
             return left
-        # The kernel finishes some of it a moment later (lazy unmounts, reaping) and tells nobody.
+        # Lazy unmounts and reaping finish a moment later, and the kernel does not announce it.
         time.sleep(0.05)
 
 
 def kill(pids: Iterable[int], number: int) -> None:
+    """Send signal ``number`` to the ``pids`` that still exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def await_end(pids: Iterable[int], timeout_s: float) -> bool:
-    """Wait until all of ``pids`` have ended; False when some have not after ``timeout_s``."""
+    """Wait until all of ``pids`` have ended; return False when some have not after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
         for pid in pids:
@@ -104,14 +105,17 @@ def await_end(pids: Iterable[int], timeout_s: float) -> bool:
 
 
 def readable(handle: int, timeout_s: float) -> bool:
-    """Wait until a file descriptor has something to read; False when it has not in time."""
+    """Wait until a file descriptor is readable; return False when it is not after ``timeout_s``."""
     with selectors.DefaultSelector() as selector:
         selector.register(handle, selectors.EVENT_READ)
         return bool(selector.select(max(0.0, timeout_s)))
 
 
 def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
-    """Processes in the cgroups, processes of ours that name the folder, and all they started."""
+    """Return processes in the cgroups, Galaxy's processes that name the folder, and their descendants.
+
+    This process and its ancestors are never included.
+    """
     folder = os.fsencode(root)
     parents: dict[int, int] = {}
     ours: set[int] = set()
@@ -127,14 +131,14 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
                 continue
             if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
                 ours.add(pid)
-    spared = _ancestors(os.getpid(), parents)
-    ours -= spared
-    grew = True
-    while grew:
-        more = {pid for pid, parent in parents.items() if parent in ours and pid not in ours} - spared
+    excluded = _ancestors(os.getpid(), parents)
+    ours -= excluded
+    found_more = True
+    while found_more:
+        more = {pid for pid, parent in parents.items() if parent in ours and pid not in ours} - excluded
         more = {pid for pid in more if start_ticks(pid)}
         ours |= more
-        grew = bool(more)
+        found_more = bool(more)
     return ours
 
 
@@ -144,24 +148,24 @@ def _in_cgroups(text: str, cgroup_roots: Sequence[str]) -> bool:
 
 
 def _names_folder(argv: Sequence[bytes], folder: bytes) -> bool:
-    """True for a command line of Galaxy's own that names the folder, or something in it."""
+    """Return whether this is a command line of Galaxy that names the folder or a path in it."""
     within = any(arg == folder or arg.startswith(folder + b"/") for arg in argv)
     server = argv[-2:] and any(arg == folder + b"/redis/server.conf" for arg in argv)
-    # The word before `down` and `up` would be this folder's too: those end by themselves.
+    # `galaxy up` and `galaxy down` name the folder too, but end by themselves.
     commands = {b"up", b"down"} & set(argv[:5])
     return bool(server) or (within and not commands and any(_MODULES.search(arg) for arg in argv[:5]))
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
-    line = set()
-    while pid > 1 and pid not in line:
-        line.add(pid)
+    ancestors = set()
+    while pid > 1 and pid not in ancestors:
+        ancestors.add(pid)
         pid = parents.get(pid, 0)
-    return line | {0, 1}
+    return ancestors | {0, 1}
 
 
-def _tops(cgroup_roots: Sequence[str]) -> list[Path]:
-    """The cluster's own top directories in every cgroup hierarchy that is mounted."""
+def _cluster_cgroups(cgroup_roots: Sequence[str]) -> list[Path]:
+    """Return the cluster's top directories in every mounted cgroup hierarchy."""
     tops = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -172,7 +176,7 @@ def _tops(cgroup_roots: Sequence[str]) -> list[Path]:
 
 
 def _tree(top: Path) -> list[Path]:
-    """``top`` and every cgroup below it, deepest first."""
+    """Return ``top`` and every cgroup below it, deepest first."""
     return [Path(path) for path, _, _ in os.walk(top, topdown=False)]
 
 
@@ -204,7 +208,7 @@ def _write(path: Path, value: str) -> None:
 
 
 def _mounts(root: Path) -> list[str]:
-    """Mount points below ``root``, in the order they were made."""
+    """Return the mount points below ``root``, oldest first."""
     places = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place = _unescape(line.split()[4])
@@ -214,6 +218,7 @@ def _mounts(root: Path) -> list[str]:
 
 
 def _loops(root: Path) -> list[str]:
+    """Return the loop devices whose backing file is below ``root``."""
     loops = []
     for block in sorted(Path("/sys/block").glob("loop*")):
         with contextlib.suppress(OSError):
@@ -236,4 +241,5 @@ def _detach(loop: str) -> None:
 
 
 def _unescape(text: str) -> str:
+    """Decode the octal escapes of /proc/self/mountinfo (proc_pid_mountinfo(5))."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,4 +1,4 @@
-"""``galaxy up``'s back: the process that starts a cluster, keeps it running, and ends it."""
+"""What the supervisor process of ``galaxy up`` does: start a cluster, keep it running, stop it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from galaxy.cli.local.layout import (
     ClusterPlan,
     Layout,
     LocalAgent,
-    PortRange,
     check_format,
-    claim_ports,
-    free_port,
     read_plan,
     write_plan,
 )
+from galaxy.cli.local.port_claims import PortClaim, claim_ports, free_port
 from galaxy.cli.local.shutdown import PARTS_GRACE_S, SERVER_GRACE_S, stop_agents, stop_stale_parts
 from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor, not_ready_in_time
 from galaxy.client.cluster_file import ClusterFile, ProcessRef, remove_cluster, write_cluster
@@ -54,7 +52,7 @@ LEADERS: Final = ("resman", "appmaster")
 
 
 class UpOptions(Struct, frozen=True, kw_only=True):
-    """What the person who typed ``galaxy up`` asked for; empty and 0 mean: choose."""
+    """The options of ``galaxy up``; an empty text or 0 leaves the choice to Galaxy."""
 
     dir: str
     redis: str = ""
@@ -67,19 +65,19 @@ class UpOptions(Struct, frozen=True, kw_only=True):
     uids: tuple[int, int] = UIDS_DEFAULT
     run_user: str = ""
     timeout_s: float = TIMEOUT_S
-    """For the server to answer, and then for all parts to be ready."""
+    """Limit for the server to answer, and then again for all parts to be ready."""
     detach: bool = False
 
 
-def with_saved_server(wishes: UpOptions, old: ClusterPlan | None) -> UpOptions:
-    """Return ``wishes`` with the foreign server that the folder was used with, unless another is named."""
-    if old is None or not old.redis_url or wishes.redis or wishes.server:
-        return wishes
-    return msgspec.structs.replace(wishes, redis=old.redis_url)
+def with_saved_server(options: UpOptions, plan: ClusterPlan | None) -> UpOptions:
+    """Return ``options`` with the Redis URL that the folder was last used with, unless they name a server."""
+    if plan is None or not plan.redis_url or options.redis or options.server:
+        return options
+    return msgspec.structs.replace(options, redis=plan.redis_url)
 
 
 class ClusterUp(Struct, frozen=True, kw_only=True):
-    """The cluster is up; what there is to tell about it."""
+    """All parts of the cluster are ready."""
 
     cluster: ClusterFile
     agents: tuple[str, ...]
@@ -88,53 +86,54 @@ class ClusterUp(Struct, frozen=True, kw_only=True):
 
 
 class LocalCluster:
-    """A cluster in one folder, run by this process until somebody asks for the end."""
+    """A cluster in one folder, run by this process until a stop is requested."""
 
-    def __init__(self, wishes: UpOptions, report: Callable[[PartChanged], None], lifeline: int) -> None:
-        self.layout = Layout(Path(wishes.dir))
-        self.wishes = wishes = with_saved_server(wishes, read_plan(self.layout))
+    def __init__(self, options: UpOptions, report: Callable[[PartChanged], None], lifeline: int) -> None:
+        """Stop what an earlier supervisor left running in the folder, and plan the cluster.
+
+        Raises:
+            GalaxyError: another release made the folder.
+            HostError: no usable server on this host, or no free ports.
+        """
+        self.layout = Layout(Path(options.dir))
+        self.options = options = with_saved_server(options, read_plan(self.layout))
         check_format(self.layout, read_plan(self.layout))
         self.mode = probe().mode
         self._report = report
         self._started_s = time.time()
-        # Before anything of a cluster that still runs here is ended: there may be no server for it.
-        self._server = None if wishes.redis else self._choose_server()
-        self._ranges: list[PortRange] = []
+        # Choose the server before stopping parts that still run here: there may be none for them.
+        self._server = None if options.redis else self._choose_server()
+        self._port_claims: list[PortClaim] = []
         own_log = self.layout.logs / "supervisor.log"
-        self._supervisor = Supervisor(report, changed=self._write, lifeline=lifeline, logs=[own_log])
+        self._supervisor = Supervisor(
+            report, pids_changed=self._write_cluster_file, lifeline=lifeline, logs=[own_log]
+        )
         stop_stale_parts(self.layout)
         self._plan = self._make_plan()
 
-    def run(self, held: ClusterLock, up: Callable[[ClusterUp], None]) -> None:
-        """Bring everything up, call ``up``, watch over it, and end all of it.
+    def run(self, lock: ClusterLock, on_up: Callable[[ClusterUp], None]) -> None:
+        """Start everything, call ``on_up``, keep everything running, and stop all of it at the end.
 
         Raises:
-            GalaxyError: something does not come up; what had been started is ended again.
+            GalaxyError: a part does not come up; the parts that had been started are stopped.
         """
         try:
             with self._supervisor:
                 try:
                     self._start()
-                    up(self._is_up())
+                    on_up(self._cluster_up())
                     self._supervisor.watch()
                 except Stopped:
                     pass
                 finally:
-                    self._end()
+                    self._stop()
         finally:
-            held.release()
+            lock.release()
 
     def _start(self) -> None:
-        started = time.monotonic()
         if self._plan.redis_url:
-            self._report(PartChanged(part="server", state="starting"))
-            url = self._url(acl.ADMIN)
-            Nexus.connect(url, name="galaxy-up").close()  # A server that never answered is not remembered.
+            self._check_foreign_server()
             write_plan(self.layout, self._plan)
-            detail = f"yours, {servers.without_password(url)}"
-            self._report(
-                PartChanged(part="server", state="ready", detail=detail, took_s=time.monotonic() - started)
-            )
         else:
             write_plan(self.layout, self._plan)
             self._start_server()
@@ -142,13 +141,28 @@ class LocalCluster:
             self._supervisor.start(self._child(name))
         for agent in self._plan.agents:
             self._supervisor.start(self._agent(agent))
-        if self.wishes.web:
+        if self.options.web:
             self._supervisor.start(self._child("web", "--port", str(self._plan.web_port)))
-        self._supervisor.await_ready(list(self._supervisor.children), timeout_s=self.wishes.timeout_s)
+        self._supervisor.await_ready(list(self._supervisor.children), timeout_s=self.options.timeout_s)
+
+    def _check_foreign_server(self) -> None:
+        """Connect to the user's own server once, so that only a URL that answered is saved in the plan."""
+        started_s = time.monotonic()
+        self._report(PartChanged(part="server", state="starting"))
+        url = self._url(acl.ADMIN)
+        Nexus.connect(url, name="galaxy-up").close()
+        self._report(
+            PartChanged(
+                part="server",
+                state="ready",
+                detail=f"yours, {servers.without_password(url)}",
+                took_s=time.monotonic() - started_s,
+            )
+        )
 
     def _choose_server(self) -> servers.LocalServer:
         old = read_plan(self.layout)
-        return servers.choose(servers.servers(), self.wishes.server, kept=old.server if old else "")
+        return servers.choose(servers.servers(), self.options.server, data_kind=old.server if old else "")
 
     def _start_server(self) -> None:
         assert self._server is not None
@@ -160,7 +174,7 @@ class LocalCluster:
             self.layout,
             port=port,
             password=secret,
-            listen=self.wishes.listen,
+            listen=self.options.listen,
             acl=acl.file(secret, hosts, setinfo=setinfo),
         )
         child = Child(
@@ -170,107 +184,104 @@ class LocalCluster:
             notifies=False,
         )
         self._supervisor.start(child)
-        deadline = time.monotonic() + self.wishes.timeout_s
-        # A server that is not ours tells nobody that it is ready: ask, unless it ends first.
-        while self._supervisor.alive_during("server", 0.02):
+        deadline = time.monotonic() + self.options.timeout_s
+        # The server does not send READY=1, so connect until it answers or ends.
+        while self._supervisor.runs_for("server", 0.02):
             try:
                 Nexus.connect(self._url(acl.ADMIN), name="galaxy-up", timeout_s=1.0).close()
             except Unreachable as error:
                 if time.monotonic() < deadline:
                     continue
-                raise not_ready_in_time([child], self.wishes.timeout_s) from error
+                raise not_ready_in_time([child], self.options.timeout_s) from error
             self._supervisor.mark_ready("server", f"{self._server} on 127.0.0.1:{port}")
             return
         raise HostError(f"{self._server} ends at once", details=child.log_tail(), hint="galaxy doctor")
 
-    def _end(self) -> None:
-        """End everything; programs first get SIGTERM, the server goes last."""
+    def _stop(self) -> None:
+        """Stop everything: parts, then programs (SIGTERM first), and the server last.
+
+        Raises:
+            HostError: something could not be stopped; the details name it.
+        """
         children = list(self._supervisor.children)
         parts = [name for name in children if name != "server"]
         self._supervisor.stop(parts, grace_s=PARTS_GRACE_S)
         roots = [agent.cgroup_root for agent in self._plan.agents]
         left = stop_agents(self.layout, roots, mode=self.mode, report=self._report)
         self._supervisor.stop([name for name in children if name == "server"], grace_s=SERVER_GRACE_S)
-        for ports in self._ranges:
-            ports.release()
+        for claim in self._port_claims:
+            claim.release()
         if left:
             raise HostError("cannot end all of it", details=left.lines())
         remove_cluster(self.layout.root)
 
     def _url(self, role: str, host: str = "") -> str:
-        """Return the URL by which ``role`` logs in; a server that is not ours has one for all."""
+        """Return the URL with the login of ``role``; a user's own server has one login for all roles."""
         if self._plan.redis_url:
             return self._plan.redis_url
         return login_url(f"redis://127.0.0.1:{self._plan.redis_port}/0", self._plan.password, role, host)
 
     def _make_plan(self) -> ClusterPlan:
-        """Decide names and ports: what the folder remembers, as far as it still can be had."""
-        wishes, old = self.wishes, read_plan(self.layout)
+        """Choose names and ports: those of the last time where they are still free."""
+        options, old = self.options, read_plan(self.layout)
         key = int(self.layout.key, 16)
-        before = {agent.name: agent.ports_low for agent in old.agents} if old else {}
+        old_ports = {agent.name: agent.ports_low for agent in old.agents} if old else {}
         agents = []
-        for index, name in enumerate(_agent_names(wishes.agents)):
-            ports = claim_ports(before.get(name, key + index))
-            self._ranges.append(ports)
+        for index, name in enumerate(_agent_names(options.agents)):
+            ports = claim_ports(old_ports.get(name, key + index))
+            self._port_claims.append(ports)
             root = f"galaxy-{self.layout.key}" + (f"-{index + 1}" if index else "")
             agents.append(LocalAgent(name=name, cgroup_root=root, ports_low=ports.low, ports_high=ports.high))
-        redis_port = wishes.redis_port or free_port(old.redis_port if old else REDIS_PORT + key % 400)
-        web_port = wishes.web_port or (free_port(WEB_PORT) if wishes.web else 0)
+        redis_port = options.redis_port or free_port(old.redis_port if old else REDIS_PORT + key % 400)
+        web_port = options.web_port or (free_port(WEB_PORT) if options.web else 0)
         return ClusterPlan(
             format=PLAN_FORMAT,
             password=old.password if old else secrets.token_urlsafe(24),
             agents=tuple(agents),
-            redis_port=0 if wishes.redis else redis_port,
+            redis_port=0 if options.redis else redis_port,
             web_port=web_port,
-            redis_url=wishes.redis,
+            redis_url=options.redis,
             server=self._server.kind if self._server else (old.server if old else ""),
-            token=old.token if old and old.token else f"{_user()}:{secrets.token_urlsafe(32)}",
+            token=old.token if old and old.token else f"{_user_name()}:{secrets.token_urlsafe(32)}",
         )
 
-    def _child(self, part: str, *options: str, name: str = "", host: str = "") -> Child:
-        env = {"GALAXY_REDIS": self._url(part, host), "GALAXY_DIR": str(self.layout.root)}
-        if part == APPMASTER:
+    def _child(self, role: str, *options: str, name: str = "", host: str = "") -> Child:
+        """Return a Galaxy process of this cluster: ``galaxy ROLE --dir DIR OPTIONS``."""
+        env = {"GALAXY_REDIS": self._url(role, host), "GALAXY_DIR": str(self.layout.root)}
+        if role == APPMASTER:
             user, secret = split_token(self._plan.token)
             env["GALAXY_FIRST_OPERATOR"] = f"{user}:{stored_key(secret)}"
+        command = [sys.executable, "-P", "-m", "galaxy.cli.main", role, "--dir", str(self.layout.root)]
         return Child(
-            name=name or part,
-            argv=[
-                sys.executable,
-                "-P",
-                "-m",
-                "galaxy.cli.main",
-                part,
-                "--dir",
-                str(self.layout.root),
-                *options,
-            ],
-            log=self.layout.logs / f"{(name or part).replace(' ', '-')}.log",
+            name=name or role,
+            argv=[*command, *options],
+            log=self.layout.logs / f"{(name or role).replace(' ', '-')}.log",
             env=env,
         )
 
     def _agent(self, agent: LocalAgent) -> Child:
+        low, high = self.options.uids
         options = {
             "--name": agent.name,
             "--state": str(self.layout.agent_state(agent.name)),
             "--cgroup-root": agent.cgroup_root,
             "--ports": f"{agent.ports_low}-{agent.ports_high}",
             "--package-root": str(self.layout.packages),
+            "--uids": f"{low}-{high}",
         }
-        low, high = self.wishes.uids
-        options["--uids"] = f"{low}-{high}"
-        if self.wishes.run_user:
-            options["--run-user"] = self.wishes.run_user
-        if self.wishes.listen or not self._plan.redis_url:
-            # A server on loopback means that no other host takes part: services are reached there too.
-            options["--address"] = self.wishes.listen or "127.0.0.1"
-        words = [word for option in options.items() for word in option]
+        if self.options.run_user:
+            options["--run-user"] = self.options.run_user
+        if self.options.listen or not self._plan.redis_url:
+            # No other host reaches a server on loopback, so services are published on loopback too.
+            options["--address"] = self.options.listen or "127.0.0.1"
+        arguments = [argument for option in options.items() for argument in option]
         name = "agent" if len(self._plan.agents) == 1 else f"agent {agent.name}"
-        return self._child("agent", *words, name=name, host=agent.name)
+        return self._child("agent", *arguments, name=name, host=agent.name)
 
-    def _write(self) -> None:
-        """Write down what runs, so that anybody can find it, and end it when we are gone."""
+    def _write_cluster_file(self) -> None:
+        """Write the processes to disk, so that ``galaxy down`` can end them without this supervisor."""
         refs = [child.ref for child in self._supervisor.children.values() if child.ref]
-        web = f"http://127.0.0.1:{self._plan.web_port}/" if self.wishes.web else ""
+        web = f"http://127.0.0.1:{self._plan.web_port}/" if self.options.web else ""
         self._file = ClusterFile(
             dir=str(self.layout.root),
             url=self._url(acl.CLIENT),
@@ -279,14 +290,14 @@ class LocalCluster:
             started_s=self._started_s,
             version=__version__,
             server=self._server.kind if self._server else "configured",
-            detached=self.wishes.detach,
+            detached=self.options.detach,
             token=self._plan.token,
             secret="" if self._plan.redis_url else self._plan.password,
             processes=(ProcessRef.of("supervisor", os.getpid()), *refs),
         )
         write_cluster(self._file)
 
-    def _is_up(self) -> ClusterUp:
+    def _cluster_up(self) -> ClusterUp:
         return ClusterUp(
             cluster=self._file,
             agents=tuple(agent.name for agent in self._plan.agents),
@@ -295,7 +306,8 @@ class LocalCluster:
         )
 
 
-def _user() -> str:
+def _user_name() -> str:
+    """Return a valid user name of Galaxy for the operating system user."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):

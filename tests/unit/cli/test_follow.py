@@ -1,4 +1,4 @@
-"""What is told of a job on its way."""
+"""What is printed while a job is followed."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from galaxy.model.messages.trace import TraceEvent
 from tests.unit.cli.views import pod, view
 
 
-def news(progress: Progress, *views: object) -> list[list[str]]:
-    return [list(progress.news(one)) for one in views]  # type: ignore[arg-type]
+def lines_of(progress: Progress, *views: object) -> list[list[str]]:
+    return [list(progress.changes(one)) for one in views]  # type: ignore[arg-type]
 
 
-def test_each_change_of_a_pod_is_one_line_and_no_change_is_none() -> None:
+def test_each_change_of_a_pod_is_one_line_and_no_change_is_no_line() -> None:
     before = view(pod(0, "deploying"), pod(1))
     after = view(pod(0), pod(1))
-    told = news(Progress(0.0), before, before, after)
-    assert told == [
+    printed = lines_of(Progress(0.0), before, before, after)
+    assert printed == [
         ["web-1.0 deploying on h1", "web-1.1 running healthy on h1"],
         [],
         ["web-1.0 running healthy on h1"],
     ]
 
 
-def test_pods_that_were_there_before_are_no_news() -> None:
+def test_first_states_of_known_pods_are_not_printed() -> None:
     progress = Progress(0.0, known=True)
-    assert news(progress, view(pod(0)), view(pod(0, "stopping"))) == [[], ["web-1.0 stopping on h1"]]
+    assert lines_of(progress, view(pod(0)), view(pod(0, "stopping"))) == [[], ["web-1.0 stopping on h1"]]
 
 
-def test_pod_that_is_gone_is_told_once() -> None:
-    assert news(Progress(0.0, known=True), view(pod(0), pod(1)), view(pod(0)), view(pod(0)))[1:] == [
+def test_pod_that_is_gone_is_printed_once() -> None:
+    assert lines_of(Progress(0.0, known=True), view(pod(0), pod(1)), view(pod(0)), view(pod(0)))[1:] == [
         ["web-1.1 gone"],
         [],
     ]
 
 
-def test_line_of_a_pod_says_restarts_and_reason() -> None:
+def test_line_of_a_pod_has_restarts_and_reason() -> None:
     reason = Reason(code="exited", message="exit code 9")
-    (line,) = news(Progress(0.0), view(pod(0, "backoff", restarts=2, reason=reason)))[0]
+    (line,) = lines_of(Progress(0.0), view(pod(0, "backoff", restarts=2, reason=reason)))[0]
     assert line == "web-1.0 backoff on h1 restarted 2 times: exit code 9"
 
 
-def test_what_is_waited_for_names_the_first_pods() -> None:
+def test_waiting_line_names_the_first_pods() -> None:
     late = view(*(pod(n, "deploying") for n in range(5)), pod(5))
     assert waiting_for(late) == (
         "waiting for 5 of 6 pods: web-1.0 deploying, web-1.1 deploying, web-1.2 deploying and 2 more"
@@ -67,11 +67,13 @@ def test_healthy_pod_of_the_old_revision_is_waited_for() -> None:
         ((pod(0), pod(1, "backoff")), "stalled", True),
     ],
 )
-def test_waiting_ends_when_nothing_more_happens_by_itself(pods: tuple, state: str, expected: bool) -> None:
+def test_job_is_stuck_when_nothing_more_happens_without_a_command(
+    pods: tuple, state: str, expected: bool
+) -> None:
     assert is_stuck(view(*pods, state=state)) is expected
 
 
-def test_settled_job_is_told_by_its_state() -> None:
+def test_line_of_a_settled_job_depends_on_its_state() -> None:
     assert settled_line(view(pod(0), settled=True)) == "web-1 revision 1: 1 of 1 pods healthy"
     assert "it keeps 1 container" in settled_line(view(pod(0, "stopped"), state="stopped", settled=True))
 
@@ -83,12 +85,12 @@ def test_placement_is_explained_with_counts_and_nearest_hosts() -> None:
     assert reason_lines(reason) == ["no room", "agents: 5 pool, 2 cpu", "nearest: h1 lacks 2"]
 
 
-def test_numbers_of_another_reason_are_not_taken_for_counts_of_agents() -> None:
+def test_counts_of_a_reason_other_than_placement_are_not_shown_as_agents() -> None:
     reason = Reason(code="port-in-use", message="port 8080 is in use", counts={"port": 8080})
     assert reason_lines(reason) == ["port 8080 is in use"]
 
 
-def test_reason_of_many_pods_is_told_once() -> None:
+def test_reason_of_many_pods_is_printed_once() -> None:
     reason = Reason(code="placement", message="no room")
     own = Reason(code="placement", message="2 of 2 pods pending: web-1.0: no room")
     lines = trouble_lines(
@@ -97,7 +99,7 @@ def test_reason_of_many_pods_is_told_once() -> None:
     assert lines == ["web-1.0 and 1 more: no room"]
 
 
-def test_reason_of_the_job_alone_is_told_first() -> None:
+def test_reason_of_the_job_alone_is_printed_first() -> None:
     own = Reason(code="stalled", message="rollout stalled")
     assert trouble_lines(view(pod(0), reason=own)) == ["rollout stalled"]
 

@@ -1,8 +1,16 @@
-"""Tables, colours and data for machines."""
+"""Tables, colours and data for programs."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -10,42 +18,87 @@ from galaxy.cli.output import (
     Output,
     format_age,
     one_line,
+    plain_table,
     print_err,
     print_out,
-    table_lines,
     truncate,
     with_all_fields,
 )
 from galaxy.model.api.views import EndpointView, JobSummary
 
-
-def test_columns_are_aligned_and_lines_have_no_tail() -> None:
-    lines = table_lines(["A", "LONG"], [["xxx", "1"], ["y", ""]])
-    assert lines == ["A    LONG", "xxx  1", "y"]
+TITLES = ["POD", "STATE", "REASON"]
+ROWS = [["web-1.0", "failed", "exit code 9 after 3 restarts"], ["failed", "running", ""]]
 
 
-def test_headers_can_be_left_out() -> None:
-    assert table_lines(["A"], [["x"]], headers=False) == ["x"]
-    assert table_lines(["A"], [], headers=False) == []
+def on_terminal(columns: int, *, headers: bool = True, **environ: str) -> list[str]:
+    """Return the lines that ``print_table`` writes to a terminal of this width."""
+    code = (
+        f"from galaxy.cli.output import Output\nOutput(headers={headers}).print_table({TITLES!r}, {ROWS!r})\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
+    env = clean | {"TERM": "xterm-256color"} | environ
+    try:
+        subprocess.run([sys.executable, "-c", code], stdout=theirs, stdin=theirs, env=env, check=True)
+    finally:
+        os.close(theirs)
+    with os.fdopen(ours, "rb") as file:
+        text = file.read1(65536).decode()
+    return [line.rstrip() for line in text.splitlines()]
 
 
-def test_lines_are_cut_to_the_terminal() -> None:
-    assert table_lines(["A", "B"], [["abc", "defghij"]], width=8)[1] == "abc  de…"
-    assert truncate("abc", 0) == "abc"
+def without_escapes(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()
 
 
-def test_states_are_coloured_without_moving_columns() -> None:
-    plain = table_lines(["POD", "STATE", "X"], [["failed-1", "failed", "y"]])
-    coloured = table_lines(["POD", "STATE", "X"], [["failed-1", "failed", "y"]], colour=True)
-    assert coloured[1] == plain[1].replace("  failed", "  \x1b[31mfailed\x1b[0m")
+def test_columns_are_aligned_and_lines_have_no_trailing_spaces() -> None:
+    assert plain_table([["A", "LONG"], ["xxx", "1"], ["y", ""]]) == ["A    LONG", "xxx  1", "y"]
+    assert plain_table([]) == []
 
 
-def test_text_from_elsewhere_cannot_move_the_cursor() -> None:
+def test_table_in_a_pipe_is_plain_and_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().print_table(TITLES, ROWS)
+    assert capsys.readouterr().out.splitlines() == [
+        "POD      STATE    REASON",
+        "web-1.0  failed   exit code 9 after 3 restarts",
+        "failed   running",
+    ]
+
+
+def test_no_headers_prints_rows_only(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(headers=False).print_table(["A"], [["x"]])
+    Output(headers=False).print_table(["A"], [])
+    assert capsys.readouterr().out == "x\n"
+
+
+def test_text_from_others_cannot_move_the_cursor_in_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert one_line("a\x1b[2Jb\nc") == "a [2Jb c"
-    assert "\x1b" not in table_lines(["A"], [["\x1b[2J"]])[1]
+    Output().print_table(["A"], [["\x1b[2J\n"]])
+    assert capsys.readouterr().out == "A\n [2J\n"
 
 
-def test_lines_that_are_written_keep_their_ends_and_nothing_else_that_moves_the_cursor(
+def test_wide_terminal_shows_the_same_columns_as_a_pipe() -> None:
+    lines = [without_escapes(line) for line in on_terminal(100)]
+    assert lines == plain_table([TITLES, *ROWS])
+    assert [without_escapes(line) for line in on_terminal(100, headers=False)] == plain_table(ROWS)
+
+
+def test_narrow_terminal_shortens_the_last_column() -> None:
+    lines = [without_escapes(line) for line in on_terminal(30)]
+    assert lines == ["POD      STATE    REASON", "web-1.0  failed   exit code 9…", "failed   running"]
+
+
+def test_states_are_coloured_unless_the_user_wants_no_colours() -> None:
+    assert "\x1b[31mfailed" in on_terminal(100)[1]
+    assert not any("\x1b" in line for line in on_terminal(100, NO_COLOR="1"))
+
+
+def test_text_is_shortened_with_an_ellipsis() -> None:
+    assert (truncate("abc", 3), truncate("abcd", 3)) == ("abc", "ab…")
+
+
+def test_printed_lines_keep_their_line_ends_and_no_other_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_out("a\x1b[2J\nb\x9b2J")
@@ -53,7 +106,7 @@ def test_lines_that_are_written_keep_their_ends_and_nothing_else_that_moves_the_
     assert capsys.readouterr() == ("a [2J\nb 2J\n", "a  ]0;x b\n")
 
 
-def test_data_for_machines_is_whole_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_for_programs_is_complete_and_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     text = "a\x1b[2J\x9b2J\x7f\u00a0é"
     for form in ("json", "yaml"):
         Output(form).print_data([text], [])
@@ -63,7 +116,7 @@ def test_data_for_machines_is_whole_and_moves_no_cursor(capsys: pytest.CaptureFi
         assert "é" in out
 
 
-def test_data_for_machines_has_every_field() -> None:
+def test_data_for_programs_has_every_field() -> None:
     job = JobSummary(job="a-1", name="a", type="service", state="running", revision=1, replica=1)
     assert with_all_fields(job)["healthy"] == 0
     endpoint = EndpointView(service="s", pod="a-1.0", address="h", port=1, state="healthy")
@@ -72,7 +125,7 @@ def test_data_for_machines_has_every_field() -> None:
     ]
 
 
-def test_times_are_told_relative_and_what_never_was_is_empty() -> None:
+def test_times_are_relative_and_empty_for_never() -> None:
     assert format_age(100.0, 165.4) == "1m5s"
     assert format_age(0.0, 165.0) == ""
-    assert format_age(200.0, 100.0) == "0s"  # A clock that is ahead of ours.
+    assert format_age(200.0, 100.0) == "0s"  # A clock ahead of ours.

@@ -1,4 +1,4 @@
-"""What is told about a cluster and its agents is one line for each fact, whoever wrote it."""
+"""Text from agents cannot add lines to what is printed about the cluster, an agent or a job."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import Reason
 from tests.unit.cli.views import pod, view
 
-EVIL = "x\x1b[2J\x9b1A\r\nAgents    3 alive"
+HOSTILE = "x\x1b[2J\x9b1A\r\nAgents    3 alive"
 
 
-def test_no_agent_has_a_say_in_more_than_its_own_line_of_the_status() -> None:
-    reason = Reason(code="agent-refused", message=EVIL)
-    leader = LeaderView(role="resman", address=EVIL, epoch=1, since_s=1.0)
+def test_text_of_an_agent_cannot_add_lines_to_the_status() -> None:
+    reason = Reason(code="agent-refused", message=HOSTILE)
+    leader = LeaderView(role="resman", address=HOSTILE, epoch=1, since_s=1.0)
     cluster = ClusterStatusView(leaders=(leader,), refused=(reason,), safe_mode=reason)
     lines = status_lines(cluster, 10.0)
     assert len(lines) == 10
     assert all(line.isprintable() for line in lines)
 
 
-def test_no_agent_has_a_say_in_more_than_its_own_facts() -> None:
+def test_text_of_an_agent_cannot_add_lines_to_its_own_facts() -> None:
     info = AgentInfo(
-        agent="h1", address=EVIL, boot="b", version=EVIL, cpu_milli=1, memory_bytes=1, disk_bytes=1,
-        pool=EVIL, tags=(EVIL,), mode=EVIL, kernel=EVIL, cgroup=EVIL, enforced=(EVIL,),
+        agent="h1", address=HOSTILE, boot="b", version=HOSTILE, cpu_milli=1, memory_bytes=1, disk_bytes=1,
+        pool=HOSTILE, tags=(HOSTILE,), mode=HOSTILE, kernel=HOSTILE, cgroup=HOSTILE, enforced=(HOSTILE,),
     )  # fmt: skip
     agent = AgentView(
-        agent="h1", state=AgentState.ALIVE, info=info, trouble=EVIL, containers=(EVIL,), beat_s=1.0
+        agent="h1", state=AgentState.ALIVE, info=info, trouble=HOSTILE, containers=(HOSTILE,), beat_s=1.0
     )
     assert all(line.isprintable() for line in agent_lines(agent, 10.0))
 
 
-def test_no_agent_has_a_say_in_more_than_its_own_line_about_a_job() -> None:
-    job = view(pod(0, agent=EVIL))
+def test_text_of_an_agent_cannot_add_lines_to_those_of_a_job() -> None:
+    job = view(pod(0, agent=HOSTILE))
     assert all(line.isprintable() for line in head_lines(job, 10.0, False))
-    assert all(line.isprintable() for line in Progress(0.0).news(job))
+    assert all(line.isprintable() for line in Progress(0.0).changes(job))

@@ -1,4 +1,4 @@
-"""Views as AppMaster answers them, made small."""
+"""Small examples of the views in AppMaster's answers."""
 
 from __future__ import annotations
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 
 from galaxy.cli.local.layout import (
     PLAN_FORMAT,
-    PORTS_EACH,
-    PORTS_LOW,
     ClusterPlan,
     Layout,
     LocalAgent,
     check_format,
-    claim_ports,
-    free_port,
     lock_folder,
     read_plan,
     write_plan,
@@ -24,19 +19,19 @@ from galaxy.cli.local.layout import (
 from galaxy.errors import GalaxyError, HostError
 
 
-def test_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+def test_folder_is_locked_by_one_process_at_a_time(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    held = lock_folder(layout)
-    assert held is not None
+    lock = lock_folder(layout)
+    assert lock is not None
     assert lock_folder(layout) is None
-    held.release()
+    lock.release()
     again = lock_folder(layout)
     assert again is not None
     again.release()
 
 
-def test_plan_comes_back_and_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_plan_reads_back_as_written_and_is_for_its_owner_only(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
     assert read_plan(layout) is None
@@ -69,7 +64,7 @@ def test_new_folder_and_folder_of_this_release_are_accepted(tmp_path: Path) -> N
     check_format(layout, ClusterPlan(password="secret", agents=(), format=PLAN_FORMAT))
 
 
-def test_broken_plan_is_named(tmp_path: Path) -> None:
+def test_damaged_plan_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
     layout.plan.write_text("{")
@@ -77,26 +72,7 @@ def test_broken_plan_is_named(tmp_path: Path) -> None:
         read_plan(layout)
 
 
-def test_folder_that_cannot_be_made_is_a_host_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_a_host_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot keep a cluster"):
         Layout(tmp_path / "file" / "below").make()
-
-
-def test_claimed_ports_are_not_claimed_twice() -> None:
-    first = claim_ports(PORTS_LOW)
-    second = claim_ports(first.low)
-    try:
-        assert {first.high - first.low, second.high - second.low} == {PORTS_EACH - 1}
-        assert first.low != second.low
-    finally:
-        first.release()
-        second.release()
-
-
-def test_port_that_is_listened_on_is_passed_over() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert free_port(port) > port

@@ -1,4 +1,4 @@
-"""What is left of a cluster is found, and is told from what is only near it."""
+"""Leftovers of a cluster are found and removed, and nothing else is."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def _sleeper(*words: str) -> subprocess.Popen[bytes]:
+def _sleeper(*arguments: str) -> subprocess.Popen[bytes]:
     code = "import os, sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.read(1)
     return process
 
 
-def test_part_that_names_the_folder_is_found_and_killed(
+def test_process_of_galaxy_that_names_the_folder_is_found_and_killed(
     tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     part = _sleeper("galaxy.container.launcher.server", "--state", f"{tmp_path}/agent/h")
@@ -44,7 +44,9 @@ def test_part_that_names_the_folder_is_found_and_killed(
     assert part.wait(5) == -signal.SIGKILL
 
 
-def test_child_of_a_part_is_found_with_it(tmp_path: Path, started: list[subprocess.Popen[bytes]]) -> None:
+def test_child_of_such_a_process_is_found_with_it(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
     code = (
         "import subprocess, sys; p = subprocess.Popen(['sleep', '60']);"
         "sys.stdout.write(f'{p.pid}\\n'); sys.stdout.flush(); p.wait()"
@@ -73,21 +75,21 @@ def test_editor_of_a_file_in_the_folder_is_left_alone(
     assert other.poll() is None
 
 
-def test_down_itself_and_its_shell_are_never_counted(tmp_path: Path) -> None:
+def test_own_process_and_its_ancestors_are_never_included(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from galaxy.cli.local import leftovers;"
         "print(bool(leftovers.find(Path(sys.argv[2]), [])))"
     )
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, "galaxy.cli.main", str(tmp_path)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.strip() == "False"
+    assert done.stdout.strip() == "False"
 
 
-def test_end_of_processes_is_awaited() -> None:
+def test_await_end_returns_when_all_processes_have_ended() -> None:
     process = subprocess.Popen(["sleep", "60"])
     assert not leftovers.await_end([process.pid], 0.05)
     process.kill()

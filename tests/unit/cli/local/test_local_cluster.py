@@ -1,24 +1,24 @@
-"""Which server a cluster's folder goes with."""
+"""Which server a cluster uses."""
 
 from galaxy.cli.local.layout import ClusterPlan
 from galaxy.cli.local.local_cluster import UpOptions, with_saved_server
 
-OTHERS = ClusterPlan(password="p", agents=(), redis_url="redis://:secret@db:6379/0")
+FOREIGN = ClusterPlan(password="p", agents=(), redis_url="redis://:secret@db:6379/0")
 OWN = ClusterPlan(password="p", agents=(), redis_port=6400)
 
 
-def test_folder_used_with_somebody_elses_server_goes_with_it_again() -> None:
-    assert with_saved_server(UpOptions(dir="/d"), OTHERS).redis == OTHERS.redis_url
+def test_folder_used_with_a_foreign_server_uses_it_again() -> None:
+    assert with_saved_server(UpOptions(dir="/d"), FOREIGN).redis == FOREIGN.redis_url
 
 
-def test_server_that_is_named_wins_over_the_one_remembered() -> None:
+def test_named_server_overrides_the_saved_one() -> None:
     assert (
-        with_saved_server(UpOptions(dir="/d", redis="redis://new:6379/0"), OTHERS).redis
+        with_saved_server(UpOptions(dir="/d", redis="redis://new:6379/0"), FOREIGN).redis
         == "redis://new:6379/0"
     )
-    assert with_saved_server(UpOptions(dir="/d", server="embedded"), OTHERS).redis == ""
+    assert with_saved_server(UpOptions(dir="/d", server="embedded"), FOREIGN).redis == ""
 
 
-def test_folder_with_a_server_of_its_own_or_none_yet_names_nobody_elses() -> None:
+def test_folder_without_a_saved_foreign_server_uses_none() -> None:
     assert with_saved_server(UpOptions(dir="/d"), OWN).redis == ""
     assert with_saved_server(UpOptions(dir="/d"), None).redis == ""

@@ -1,4 +1,4 @@
-"""Which server a local cluster takes, and how it is set up."""
+"""Which server a local cluster runs, and its configuration."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ NEW = LocalServer(kind="valkey", path="/usr/bin/valkey-server", version="8.1.1")
 EMBEDDED = LocalServer(kind="embedded", path="/e/valkey-server", version="9.1.2")
 
 
-def test_server_too_old_is_passed_over() -> None:
+def test_server_that_is_too_old_is_skipped() -> None:
     assert choose((OLD, NEW, EMBEDDED)) == NEW
 
 
-def test_wanted_kind_is_taken() -> None:
+def test_requested_kind_is_chosen() -> None:
     assert choose((NEW, EMBEDDED), "embedded") == EMBEDDED
 
 
-def test_server_that_wrote_the_data_is_taken_again_unless_another_is_asked_for() -> None:
-    assert choose((NEW, EMBEDDED), kept="embedded") == EMBEDDED
-    assert choose((NEW, EMBEDDED), "valkey", kept="embedded") == NEW
-    assert choose((NEW,), kept="embedded") == NEW
+def test_kind_that_wrote_the_data_is_chosen_unless_another_is_requested() -> None:
+    assert choose((NEW, EMBEDDED), data_kind="embedded") == EMBEDDED
+    assert choose((NEW, EMBEDDED), "valkey", data_kind="embedded") == NEW
+    assert choose((NEW,), data_kind="embedded") == NEW
 
 
-def test_no_server_says_what_was_found_and_what_to_do() -> None:
+def test_no_usable_server_is_an_error_with_what_was_found_and_a_hint() -> None:
     with pytest.raises(HostError) as caught:
         choose((OLD,))
     assert caught.value.details == ("/usr/bin/redis-server is 6.2.14",)
@@ -45,7 +45,7 @@ def test_system_server_comes_before_the_embedded_one(tmp_path: Path) -> None:
     assert (first.kind, first.version, first.path) == ("redis", "7.2.4", str(fake))
 
 
-def test_server_is_bound_to_loopback_with_a_password_and_never_evicts(tmp_path: Path) -> None:
+def test_configuration_binds_loopback_with_a_password_and_without_eviction(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
     path = configure(layout, port=6390, password="secret")
@@ -56,5 +56,5 @@ def test_server_is_bound_to_loopback_with_a_password_and_never_evicts(tmp_path: 
     )
 
 
-def test_password_is_not_shown() -> None:
+def test_displayed_url_has_no_password() -> None:
     assert without_password("redis://:secret@127.0.0.1:6390/0") == "redis://127.0.0.1:6390/0"

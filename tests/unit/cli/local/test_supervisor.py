@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.cli.local.child import Child, truncate_log
+from galaxy.cli.local.child import Child, rotate_log
 from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor
 from galaxy.errors import HostError
 
@@ -25,13 +25,13 @@ def ready():
 
 
 @pytest.fixture
-def said() -> list[PartChanged]:
+def changes() -> list[PartChanged]:
     return []
 
 
 @pytest.fixture
-def supervisor(said: list[PartChanged]) -> Iterator[Supervisor]:
-    with Supervisor(said.append, changed=lambda: None) as one:
+def supervisor(changes: list[PartChanged]) -> Iterator[Supervisor]:
+    with Supervisor(changes.append, pids_changed=lambda: None) as one:
         yield one
         one.stop(list(one.children), grace_s=1.0)
 
@@ -44,36 +44,36 @@ def child(tmp_path: Path) -> Callable[..., Child]:
     return make
 
 
-def test_child_that_says_ready_is_ready(
-    supervisor: Supervisor, child: Callable[..., Child], said: list[PartChanged]
+def test_child_that_sends_ready_is_ready(
+    supervisor: Supervisor, child: Callable[..., Child], changes: list[PartChanged]
 ) -> None:
     supervisor.start(child("ready(); time.sleep(60)"))
     supervisor.await_ready(["part"], timeout_s=60)
-    assert [(h.state, h.detail) for h in said] == [("starting", ""), ("ready", "here")]
+    assert [(h.state, h.detail) for h in changes] == [("starting", ""), ("ready", "here")]
 
 
-def test_ready_from_a_stranger_is_not_believed(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+def test_ready_from_another_process_is_ignored(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("import subprocess; subprocess.run([sys.executable, '-c', "
                            f"{READY + 'ready()'!r}]); time.sleep(60)"))  # fmt: skip
     with pytest.raises(HostError, match="not ready in 1s"):
         supervisor.await_ready(["part"], timeout_s=1)
 
 
-def test_child_that_dies_is_started_again(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+def test_child_that_ends_is_started_again(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("ready(); time.sleep(60)"))
     supervisor.await_ready(["part"], timeout_s=60)
     first = supervisor.children["part"].pid
     os.kill(first, signal.SIGKILL)
-    while supervisor.alive_during("part", 5):
+    while supervisor.runs_for("part", 5):
         pass
     supervisor.await_ready(["part"], timeout_s=60)
     assert supervisor.children["part"].pid not in (0, first)
     assert supervisor.children["part"].restarts == 1
 
 
-@pytest.mark.parametrize(("code", "at_most_s"), [("ready()", 2.0), ("pass", 30.0)])
-def test_child_that_had_come_up_is_soon_started_again_however_often_it_dies(
-    code: str, at_most_s: float, supervisor: Supervisor, child: Callable[..., Child]
+@pytest.mark.parametrize(("code", "delay_max_s"), [("ready()", 2.0), ("pass", 30.0)])
+def test_back_off_of_a_child_that_had_been_ready_stays_short(
+    code: str, delay_max_s: float, supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:
     part = child(code)
     part.env = {"NOTIFY_SOCKET": supervisor.notify_address}
@@ -81,13 +81,13 @@ def test_child_that_had_come_up_is_soon_started_again_however_often_it_dies(
     for _ in range(10):
         part.start(0.0)
         part.ready = code == "ready()"
-        part.ended(1.0)
+        part.on_exit(1.0)
         waits.append((part.restart_s or 0.0) - 1.0)
     assert waits[:2] == [0.5, 1.0]
-    assert max(waits) == waits[-1] == at_most_s
+    assert max(waits) == waits[-1] == delay_max_s
 
 
-def test_child_that_never_comes_up_is_given_up_with_its_last_words(
+def test_child_that_never_becomes_ready_fails_with_its_last_log_lines(
     supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:
     supervisor.start(child("sys.exit('no such luck')"))
@@ -96,7 +96,7 @@ def test_child_that_never_comes_up_is_given_up_with_its_last_words(
     assert "no such luck" in caught.value.details
 
 
-def test_all_parts_that_are_late_are_named_with_their_last_words(
+def test_children_not_ready_in_time_are_named_with_their_last_log_lines(
     supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:
     supervisor.start(child("ready(); time.sleep(60)", "early"))
@@ -105,7 +105,7 @@ def test_all_parts_that_are_late_are_named_with_their_last_words(
         supervisor.start(child(f"print('{name} is slow', flush=True); time.sleep(60)", name))
     log = supervisor.children["two"].log
     while not log.read_text():
-        supervisor.alive_during("two", 0.01)
+        supervisor.runs_for("two", 0.01)
     with pytest.raises(HostError) as caught:
         supervisor.await_ready(["early", "one", "two"], timeout_s=1)
     assert caught.value.message == "one, two do not come up: not ready in 1s"
@@ -114,7 +114,7 @@ def test_all_parts_that_are_late_are_named_with_their_last_words(
     assert "galaxy up --timeout" in caught.value.hint
 
 
-def test_program_that_is_not_there_is_said_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_program_that_does_not_exist_fails_at_once(supervisor: Supervisor, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot start part"):
         supervisor.start(Child(name="part", argv=["/no/such/program"], log=tmp_path / "log"))
 
@@ -126,35 +126,35 @@ def test_stop_kills_a_child_that_ignores_sigterm(supervisor: Supervisor, child: 
     supervisor.await_ready(["part"], timeout_s=60)
     ref = supervisor.children["part"].ref
     assert ref is not None
-    began = time.monotonic()
+    started_s = time.monotonic()
     supervisor.stop(["part"], grace_s=0.3)
     assert not ref.is_running()
-    assert time.monotonic() - began < 20  # It sleeps for a minute.
+    assert time.monotonic() - started_s < 20  # The child sleeps for a minute.
 
 
-def test_closed_lifeline_ends_the_watch(child: Callable[..., Child]) -> None:
+def test_closed_lifeline_ends_watching(child: Callable[..., Child]) -> None:
     out, into = os.pipe()
-    with Supervisor(lambda _: None, changed=lambda: None, lifeline=out) as supervisor:
+    with Supervisor(lambda _: None, pids_changed=lambda: None, lifeline=out) as supervisor:
         threading.Timer(0.1, os.close, [into]).start()
         supervisor.watch()
     os.close(out)
 
 
-def test_sigterm_ends_a_wait_for_readiness(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+def test_sigterm_ends_waiting_for_readiness(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("time.sleep(60)"))
     threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
     with pytest.raises(Stopped):
         supervisor.await_ready(["part"], timeout_s=60)
 
 
-def test_log_over_its_bound_is_kept_once_and_emptied(tmp_path: Path) -> None:
+def test_log_over_its_limit_is_copied_once_and_truncated(tmp_path: Path) -> None:
     log = tmp_path / "part.log"
     with log.open("a") as writer:
         writer.write("x" * 1000)
         writer.flush()
-        assert truncate_log(log, bytes_max=1000)
+        assert rotate_log(log, bytes_max=1000)
         writer.write("after")
         writer.flush()
     assert log.read_text() == "after"
     assert (tmp_path / "part.log.1").read_text() == "x" * 1000
-    assert not truncate_log(log, bytes_max=1000)
+    assert not rotate_log(log, bytes_max=1000)
