@@ -1,1 +1,1 @@
-"""Job files as text: YAML, JSON and TOML with positions."""
+"""Job files as text in YAML, JSON or TOML, with the line and column of every field."""

@@ -1,68 +1,67 @@
-"""Job files as text: YAML, JSON or TOML become a tree, and every path in it a line and a column.
+"""Read job files: YAML, JSON or TOML becomes a tree, and each path in it has a line and a column.
 
-What is odd in a format is refused rather than guessed: duplicate keys, YAML tags, more than one
-document. YAML is read by its 1.2 core schema, so ``no`` and ``12:30`` are text, not a boolean
-and not a number.
+Ambiguous input is refused rather than guessed: duplicate keys, YAML tags, more than one
+document. YAML is read by its 1.2 core schema, so ``no`` and ``12:30`` are text.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from galaxy.client.source.syntax import Marks, SyntaxDiagnostic
 from galaxy.errors import SpecError, UsageError
 from galaxy.model.jobspec import parsing
-from galaxy.model.jobspec.diagnostics import Mark
-from galaxy.model.jobspec.diagnostics import Path as FieldPath
+from galaxy.model.jobspec.diagnostics import error_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.units import format_bytes
 
 FILE_BYTES_MAX: Final = 512 * 1024
-DEPTH_MAX: Final = 32
-"""Lists and fields within each other; a job file needs eight."""
 
 SUFFIXES: Final[Mapping[str, str]] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
 
-class Source(NamedTuple):
-    """A job file that has been read: its ``name`` for messages, its tree, where everything is."""
+class Source:
+    """A job file that has been read: its ``name`` for messages, its format and its tree."""
 
-    name: str
-    tree: Any
-    marks: dict[FieldPath, Mark]
-    format: str
+    def __init__(self, name: str, format: str, tree: Any, find_marks: Callable[[], Marks]) -> None:
+        self.name = name
+        self.format = format
+        self.tree = tree
+        self._find_marks = find_marks
 
-
-class SyntaxDiagnostic(Exception):
-    """A text that is not what its format says, at one place."""
-
-    def __init__(self, mark: Mark, text: str) -> None:
-        super().__init__(text)
-        self.mark = mark
-        self.text = text
+    @cached_property
+    def marks(self) -> Marks:
+        """Positions of all paths, found on first use, because only error messages need them."""
+        return self._find_marks()
 
 
 def load(path: str) -> JobSpec:
-    """Read the job file at ``path``, or standard input for ``-``.
+    """Read the job file at ``path``; ``-`` is standard input.
 
     Raises:
-        SpecError: it cannot be read, or is wrong; ``details`` has every problem.
+        SpecError: it cannot be read or is wrong; ``details`` has every problem.
+        UsageError: the suffix belongs to no known format.
     """
     source = read(path)
-    return parsing.load(source.tree, name=source.name, marks=source.marks)
+    reading = parsing.read(source.tree)
+    if reading.flaws:
+        raise error_of(reading.flaws, name=source.name, marks=source.marks)
+    return reading.spec
 
 
 def read(path: str) -> Source:
-    """Read ``path`` (``-``: standard input) as the format that its suffix, or its look, says.
+    """Read ``path`` in the format of its suffix; ``-`` is standard input, whose format is guessed.
 
     Raises:
-        SpecError: there is no such file, it is too long, or its syntax is wrong.
-        UsageError: the suffix is of no known format.
+        SpecError: the file does not exist, is too long, or its syntax is wrong.
+        UsageError: the suffix belongs to no known format.
     """
     if path == "-":
-        return parse(_text(sys.stdin.buffer.read(FILE_BYTES_MAX + 1), "<stdin>"), name="<stdin>")
+        return parse(_decode(sys.stdin.buffer.read(FILE_BYTES_MAX + 1), "<stdin>"), name="<stdin>")
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES and suffix:
         raise UsageError(
@@ -73,32 +72,33 @@ def read(path: str) -> Source:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise SpecError(f'cannot read job file "{path}": {error.strerror}') from error
-    return parse(_text(data, path), name=path, format=SUFFIXES.get(suffix, ""))
+    return parse(_decode(data, path), name=path, format=SUFFIXES.get(suffix, ""))
 
 
 def parse(text: str, *, name: str, format: str = "") -> Source:
-    """Read ``text``; without ``format`` its first character decides between JSON, TOML and YAML.
+    """Parse ``text`` as ``format`` (``yaml``, ``json`` or ``toml``), which is guessed when empty.
 
     Raises:
         SpecError: the syntax is wrong; the message has line and column.
     """
-    chosen = format or _look(text)
+    chosen = format or _guess_format(text)
     try:
+        # Imported here because each reader imports a parser, and a command needs one of them.
         if chosen == "json":
-            from galaxy.client.source.json_format import parse_json as read_tree
+            from galaxy.client.source.json_format import parse_json as parse_text
         elif chosen == "toml":
-            from galaxy.client.source.toml_format import parse_toml as read_tree
+            from galaxy.client.source.toml_format import parse_toml as parse_text
         else:
-            from galaxy.client.source.yaml_format import parse_yaml as read_tree
-        tree, marks = read_tree(text)
-    except SyntaxDiagnostic as flaw:
-        place = f"{name}:{flaw.mark.line}:{flaw.mark.column}"
-        raise SpecError(f'cannot read job file "{name}"', details=[f"{place}: {flaw.text}"]) from flaw
-    return Source(name, tree, marks, chosen)
+            from galaxy.client.source.yaml_format import parse_yaml as parse_text
+        tree, find_marks = parse_text(text)
+    except SyntaxDiagnostic as problem:
+        place = f"{name}:{problem.mark.line}:{problem.mark.column}"
+        raise SpecError(f'cannot read job file "{name}"', details=[f"{place}: {problem.text}"]) from problem
+    return Source(name, chosen, tree, find_marks)
 
 
-def _look(text: str) -> str:
-    """Guess a format: ``{`` begins JSON; a first line like ``name = …`` or ``[table]`` is TOML."""
+def _guess_format(text: str) -> str:
+    """Guess from the first line: ``{`` starts JSON, ``name = …`` and ``[table]`` start TOML."""
     for line in text.splitlines():
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
@@ -110,7 +110,7 @@ def _look(text: str) -> str:
     return "yaml"
 
 
-def _text(data: bytes, name: str) -> str:
+def _decode(data: bytes, name: str) -> str:
     if len(data) > FILE_BYTES_MAX:
         limit = format_bytes(FILE_BYTES_MAX)
         raise SpecError(f'cannot read job file "{name}": it is longer than {limit}')

@@ -1,133 +1,145 @@
-"""JSON with positions: the standard library reads JSON, but does not say where anything was."""
+"""JSON: parsed by the json module; when positions are needed, PyYAML finds them.
+
+The json module does not report where a value was. JSON is nearly a subset of YAML, so PyYAML can
+parse the same text into nodes with marks. ``_as_yaml`` removes the differences that matter.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
-from json import decoder
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
-from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic, depth_of
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_WORDS: Final = {"true": True, "false": False, "null": None}
-_WORD: Final = re.compile(r"[A-Za-z]+")
-_DIGITS_MAX: Final = 64
+DIGITS_MAX: Final = 64
+"""A longer number becomes text, as in YAML, which is then refused where a number is expected."""
+
+_ESCAPE: Final = re.compile(r"\\u[0-9A-Fa-f]{4}")
+_WHITESPACE: Final = re.compile(r"[\t\r]")
+_NOT_IN_YAML: Final = re.compile("[^\\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
+"""Characters that YAML refuses or takes for line breaks. JSON allows them in strings only."""
 
 
-def parse_json(text: str) -> tuple[Any, dict[Path, Mark]]:
-    """Return the value in ``text`` and where everything in it is; a tab is one column.
+class _Refused(Exception):
+    """The json module accepts this, and we do not: a duplicate key or a constant like NaN."""
+
+
+def parse_json(text: str) -> tuple[Any, Callable[[], Marks]]:
+    """Return the value in ``text``, and a function that finds its positions; a tab is one column.
 
     Raises:
-        SyntaxFlaw: it is not JSON, or a key comes twice.
+        SyntaxDiagnostic: it is not JSON, is too deep, or a key is given twice.
     """
-    scan = _Scan(text)
-    value = scan.value((), scan.space(0))
-    end = scan.space(scan.end)
-    if end != len(text):
-        raise scan.flaw(end, "something follows the end of the value")
-    return value, scan.marks
-
-
-class _Scan:
-    """Reads ``text`` from left to right; ``end`` is behind what was read last."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.end = 0
-        self.marks: dict[Path, Mark] = {}
-        self._lines = [0, *(match.end() for match in re.finditer(r"\n", text))]
-
-    def mark(self, at: int) -> Mark:
-        line = bisect_right(self._lines, at)
-        return Mark(line, at - self._lines[line - 1] + 1)
-
-    def flaw(self, at: int, text: str) -> SyntaxDiagnostic:
-        return SyntaxDiagnostic(self.mark(min(at, len(self.text))), text)
-
-    def space(self, at: int) -> int:
-        match = _SPACE.match(self.text, at)
-        assert match is not None
-        return match.end()
-
-    def value(self, path: Path, at: int) -> Any:
-        if len(path) > DEPTH_MAX:
-            raise self.flaw(at, f"more than {DEPTH_MAX} levels within each other")
-        self.marks.setdefault(path, self.mark(at))
-        letter = self.text[at : at + 1]
-        if letter == "{":
-            return self._fields(path, at)
-        if letter == "[":
-            return self._items(path, at)
-        if letter == '"':
-            return self._string(at)
-        number = _NUMBER.match(self.text, at)
-        if number:
-            self.end = number.end()
-            if len(number[0]) > _DIGITS_MAX:
-                raise self.flaw(at, f"a number of more than {_DIGITS_MAX} characters")
-            return float(number[0]) if number[1] or number[2] else int(number[0])
-        word = _WORD.match(self.text, at)
-        if word and word[0] in _WORDS:
-            self.end = word.end()
-            return _WORDS[word[0]]
-        raise self.flaw(
-            at, "the text ends too early" if not letter else f"a value was expected, not {letter!r}"
+    try:
+        tree = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=partial(_number, int),
+            parse_float=partial(_number, float),
         )
+        if depth_of(tree) > DEPTH_MAX + 1:
+            raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP)
+    except json.JSONDecodeError as error:
+        raise SyntaxDiagnostic(Mark(error.lineno, error.colno), error.msg) from error
+    except RecursionError as error:
+        raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP) from error
+    except _Refused as error:
+        raise _locate(str(error), text) from error
+    return tree, partial(_find_marks, text, tree)
 
-    def _string(self, at: int) -> str:
-        try:
-            value: str
-            value, self.end = decoder.scanstring(self.text, at + 1, True)  # type: ignore[attr-defined]
-        except json.JSONDecodeError as error:
-            raise self.flaw(error.pos, error.msg) from error
-        return value
 
-    def _fields(self, path: Path, at: int) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        at = self.space(at + 1)
-        if self.text.startswith("}", at):
-            self.end = at + 1
-            return fields
-        while True:
-            if not self.text.startswith('"', at):
-                comma = ", or a comma too many" if self.text.startswith("}", at) else ""
-                raise self.flaw(at, f"a field's name in quotes was expected{comma}")
-            name = self._string(at)
-            here = (*path, name)
-            if name in fields:
-                first = self.marks[here].line
-                raise self.flaw(at, f"`{name}` is given twice, first in line {first}")
-            self.marks[here] = self.mark(at)
-            colon = self.space(self.end)
-            if not self.text.startswith(":", colon):
-                raise self.flaw(colon, "`:` was expected")
-            fields[name] = self.value(here, self.space(colon + 1))
-            at, done = self._next("}")
-            if done:
-                return fields
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Refused(next(name for name in names if names.count(name) > 1))
+    return fields
 
-    def _items(self, path: Path, at: int) -> list[Any]:
-        items: list[Any] = []
-        at = self.space(at + 1)
-        if self.text.startswith("]", at):
-            self.end = at + 1
-            return items
-        while True:
-            items.append(self.value((*path, len(items)), at))
-            at, done = self._next("]")
-            if done:
-                return items
 
-    def _next(self, closing: str) -> tuple[int, bool]:
-        """Step over a comma or the ``closing`` bracket; return where to go on, and whether it closed."""
-        at = self.space(self.end)
-        if self.text.startswith(closing, at):
-            self.end = at + 1
-            return self.end, True
-        if not self.text.startswith(",", at):
-            raise self.flaw(at, f"`,` or `{closing}` was expected")
-        return self.space(at + 1), False
+def _refuse_constant(name: str) -> Any:
+    raise _Refused(name)
+
+
+def _number(kind: type[int] | type[float], digits: str) -> int | float | str:
+    return kind(digits) if len(digits) <= DIGITS_MAX else digits
+
+
+def _locate(name: str, text: str) -> SyntaxDiagnostic:
+    """Return the error for the first duplicate key, or else the first constant, called ``name``."""
+    nodes = list(_walk(_compose(text)))
+    for node in nodes:
+        if isinstance(node, MappingNode):
+            marks = [_mark(key) for key, _ in node.value if key.value == name]
+            if len(marks) > 1:
+                return SyntaxDiagnostic(marks[1], f"`{name}` is given twice, first in line {marks[0].line}")
+    constants = (
+        node for node in nodes if isinstance(node, ScalarNode) and not node.style and node.value == name
+    )
+    constant = next(constants, None)
+    if constant is not None:
+        return SyntaxDiagnostic(_mark(constant), f"`{name}` is not a value of JSON")
+    return SyntaxDiagnostic(Mark(1, 1), f"`{name}` is given twice")
+
+
+def _find_marks(text: str, tree: Any) -> Marks:
+    """Return the positions of everything in ``tree``, the value of ``text``; none if PyYAML refuses it."""
+    marks: Marks = {(): Mark(1, 1)}
+    node = _compose(text)
+    if node is not None:
+        _collect(node, tree, (), marks)
+    return marks
+
+
+def _collect(node: Node, tree: Any, path: Path, marks: Marks) -> None:
+    """Walk nodes and tree side by side: they have the same shape, and only the tree has exact keys."""
+    if isinstance(node, MappingNode):
+        for (key, value), (name, item) in zip(node.value, tree.items(), strict=True):
+            marks[(*path, name)] = _mark(key)
+            _collect(value, item, (*path, name), marks)
+    elif isinstance(node, SequenceNode):
+        for index, (value, item) in enumerate(zip(node.value, tree, strict=True)):
+            marks[(*path, index)] = _mark(value)
+            _collect(value, item, (*path, index), marks)
+
+
+def _walk(node: Node | None) -> Iterator[Node]:
+    if node is None:
+        return
+    yield node
+    if isinstance(node, MappingNode):
+        for _, value in node.value:
+            yield from _walk(value)
+    elif isinstance(node, SequenceNode):
+        for value in node.value:
+            yield from _walk(value)
+
+
+def _compose(text: str) -> Node | None:
+    """Return the YAML nodes of JSON ``text``, or None where YAML's limits exclude it.
+
+    YAML limits keys to 1,024 characters on one line, for example.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.compose(_as_yaml(text), Loader=loader)
+    except (yaml.YAMLError, RecursionError):
+        return None
+
+
+def _as_yaml(text: str) -> str:
+    """Replace, character by character, what YAML reads differently: positions stay as they are."""
+    text = _WHITESPACE.sub(" ", text)
+    text = _ESCAPE.sub(r"\\u0078", text)  # YAML refuses halves of surrogate pairs.
+    return _NOT_IN_YAML.sub("?", text)
+
+
+def _mark(node: Node) -> Mark:
+    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)

@@ -1,5 +1,8 @@
-"""TOML with positions: tomllib reads and judges it; a second pass over what is known to be valid
-finds where each key was, which tomllib does not tell.
+"""TOML: parsed and checked by tomllib; when positions are needed, a second pass finds them.
+
+No maintained TOML library reports where a key was: tomllib and tomli return plain values, and
+tomlkit keeps comments and spacing but no lines. The second pass can be short, because it only
+sees text that tomllib has accepted.
 """
 
 from __future__ import annotations
@@ -7,88 +10,84 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
+from collections.abc import Callable
 from datetime import date, datetime, time
 from typing import Any, Final
 
-from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
+from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic, depth_of
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
-_AT: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
-_BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
-_PLAIN: Final = re.compile(r"[^,\]}\r\n#]*")
+_ERROR: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_SKIP: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _STRING: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}|" r'"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL
 )
-_DIGITS_MAX: Final = 400
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SCALAR: Final = re.compile(rf"{_STRING.pattern}|[^,\]}}\r\n#]*", re.DOTALL)
+
 _KEY: Final = r"""(?:[A-Za-z0-9_-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')"""
-_EXTREME: Final = re.compile(
+_DEEP_KEY: Final = re.compile(
     rf"(?P<deep>(?:{_KEY}[ \t]*+\.[ \t]*+){{{DEPTH_MAX + 1}}})"
-    rf"|(?P<long>[0-9_]{{{_DIGITS_MAX + 1}}})(?![A-Za-z0-9_-]*+[ \t]*+[=.\]])"
     r"|\"{3}(?:[^\\\"]|\\.|\"(?!\"\"))*+\"{0,5}|'{3}(?:[^']|'(?!''))*+'{0,5}"
     r"|\"(?:[^\"\\\n]|\\.)*+\"?|'[^'\n]*+'?"
     r"|#[^\n]*+|[A-Za-z0-9_-]++",
     re.DOTALL,
 )
-"""Strings, ended or not, comments and words are matched so that nothing inside them is."""
+"""A dotted key of too many parts. The other alternatives consume strings and comments, so that nothing
+inside them matches."""
 
 
-def parse_toml(text: str) -> tuple[Any, dict[Path, Mark]]:
-    """Return the tables in ``text`` and where everything in them is.
+def parse_toml(text: str) -> tuple[Any, Callable[[], Marks]]:
+    """Return the tables in ``text``, and a function that finds their positions.
 
     Raises:
-        SyntaxFlaw: it is not TOML.
+        SyntaxDiagnostic: it is not TOML, or is too deep.
     """
     text = text.replace("\r\n", "\n")
-    _refuse_extremes(text)
+    _refuse_deep_keys(text)
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        match = _AT.fullmatch(str(error))
-        last = Mark(text.count("\n") + 1, 1)
-        mark = Mark(int(match[2]), int(match[3])) if match and match[2] else last
-        raise SyntaxDiagnostic(mark, match[1] if match else str(error)) from error
+        if depth_of(tree) > DEPTH_MAX + 1:
+            raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP)
     except RecursionError as error:
-        raise SyntaxDiagnostic(Mark(1, 1), f"more than {DEPTH_MAX} levels within each other") from error
-    if _depth(tree) > DEPTH_MAX:
-        raise SyntaxDiagnostic(Mark(1, 1), f"more than {DEPTH_MAX} levels within each other")
-    return _plain(tree), _Places(text).marks
+        raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP) from error
+    except ValueError as error:  # TOMLDecodeError, or an integer of more digits than int() takes.
+        match = _ERROR.fullmatch(str(error))
+        last_line = Mark(text.count("\n") + 1, 1)
+        mark = Mark(int(match[2]), int(match[3])) if match and match[2] else last_line
+        raise SyntaxDiagnostic(mark, match[1] if match else str(error)) from error
+    return _without_dates(tree), lambda: _MarkFinder(text).marks
 
 
-def _refuse_extremes(text: str) -> None:
-    """Refuse what tomllib takes minutes for, a name of very many parts, or raises on, very long numbers."""
-    for match in _EXTREME.finditer(text):
-        if match["deep"] or match["long"]:
+def _refuse_deep_keys(text: str) -> None:
+    """Refuse dotted keys of very many parts, for which tomllib takes minutes."""
+    for match in _DEEP_KEY.finditer(text):
+        if match["deep"]:
             line = text.count("\n", 0, match.start()) + 1
-            mark = Mark(line, match.start() - text.rfind("\n", 0, match.start()))
-            deep = f"more than {DEPTH_MAX} levels within each other"
-            raise SyntaxDiagnostic(
-                mark, deep if match["deep"] else f"a number of more than {_DIGITS_MAX} digits"
-            )
+            column = match.start() - text.rfind("\n", 0, match.start())
+            raise SyntaxDiagnostic(Mark(line, column), TOO_DEEP)
 
 
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max((_depth(item) for item in inner), default=0)
-
-
-def _plain(value: Any) -> Any:
-    """Write dates as text: a job file has none, so the reader will say what was expected."""
+def _without_dates(value: Any) -> Any:
+    """Turn dates into text: no field of a job file is a date, so the parser of specs refuses them."""
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _without_dates(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_without_dates(item) for item in value]
     return value.isoformat() if isinstance(value, datetime | date | time) else value
 
 
-class _Places:
-    """Walks over valid TOML and notes where keys and list items begin."""
+class _MarkFinder:
+    """Walks over valid TOML and records where keys and items of lists start.
+
+    Each method reads one construct that starts at offset ``at``, and returns the offset behind it.
+    """
 
     def __init__(self, text: str) -> None:
-        self.marks: dict[Path, Mark] = {(): Mark(1, 1)}
+        self.marks: Marks = {(): Mark(1, 1)}
         self._text = text
-        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
-        self._counts: dict[Path, int] = {}
+        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._list_lengths: dict[Path, int] = {}
         table: Path = ()
         at = self._skip(0)
         while at < len(text):
@@ -98,80 +97,74 @@ class _Places:
                 at = self._pair(table, at)
             at = self._skip(at)
 
-    def _skip(self, at: int) -> int:
-        match = _BLANK.match(self._text, at)
-        assert match is not None
-        return match.end()
+    def _record(self, path: Path, at: int) -> None:
+        line = bisect_right(self._line_starts, at)
+        self.marks.setdefault(path, Mark(line, at - self._line_starts[line - 1] + 1))
 
-    def _note(self, path: Path, at: int) -> None:
-        line = bisect_right(self._lines, at)
-        self.marks.setdefault(path, Mark(line, at - self._lines[line - 1] + 1))
+    def _skip(self, at: int) -> int:
+        return _end(_SKIP, self._text, at)
 
     def _header(self, at: int) -> tuple[Path, int]:
-        """Read ``[a.b]`` or ``[[a.b]]``; inside a list of tables the last one is meant."""
-        many = self._text.startswith("[[", at)
-        names, end = self._key(at + (2 if many else 1))
+        """Read ``[a.b]`` or ``[[a.b]]``. Within a list of tables, a name stands for its last item."""
+        brackets = 2 if self._text.startswith("[[", at) else 1
+        names, end = self._key(at + brackets)
         path: Path = ()
-        for depth, name in enumerate(names):
-            path = (*path, name)
-            self._note(path, at)
-            if path in self._counts and not (many and depth == len(names) - 1):
-                path = (*path, self._counts[path] - 1)
-        if many:
-            index = self._counts.get(path, 0)
-            self._counts[path] = index + 1
+        for name in names[:-1]:
+            path = self._last_item((*path, name), at)
+        path = (*path, names[-1])
+        self._record(path, at)
+        if brackets == 2:
+            index = self._list_lengths.get(path, 0)
+            self._list_lengths[path] = index + 1
             path = (*path, index)
-            self._note(path, at)
-        return path, self._text.index("]", end) + (2 if many else 1)
+            self._record(path, at)
+        return path, self._skip(end) + brackets
+
+    def _last_item(self, path: Path, at: int) -> Path:
+        self._record(path, at)
+        return (*path, self._list_lengths[path] - 1) if path in self._list_lengths else path
 
     def _key(self, at: int) -> tuple[list[str], int]:
+        """Read ``a."b".c``; return its parts."""
         names: list[str] = []
         while True:
             at = self._skip(at)
             string = _STRING.match(self._text, at)
-            bare = _BARE.match(self._text, at)
-            if string:
-                names.append(tomllib.loads(f"x = {string[0]}")["x"])
-                at = string.end()
-            else:
-                assert bare is not None
-                names.append(bare[0])
-                at = bare.end()
-            after = self._skip(at)
-            if not self._text.startswith(".", after):
-                return names, after
-            at = after + 1
+            end = string.end() if string else _end(_BARE_KEY, self._text, at)
+            names.append(tomllib.loads(f"x = {string[0]}")["x"] if string else self._text[at:end])
+            at = self._skip(end)
+            if not self._text.startswith(".", at):
+                return names, at
+            at += 1
 
     def _pair(self, table: Path, at: int) -> int:
-        """Read ``key = value`` and return where it ends."""
+        """Read ``key = value``."""
         names, end = self._key(at)
         path = table
         for name in names:
             path = (*path, name)
-            self._note(path, at)
+            self._record(path, at)
         return self._value(path, self._skip(end + 1))
 
     def _value(self, path: Path, at: int) -> int:
-        self._note(path, at)
-        string = _STRING.match(self._text, at)
-        if string:
-            return string.end()
+        self._record(path, at)
         if self._text.startswith("[", at):
-            return self._list(path, at)
+            return self._sequence(at, "]", lambda index, at: self._value((*path, index), at))
         if self._text.startswith("{", at):
-            at = self._skip(at + 1)
-            while not self._text.startswith("}", at):
-                at = self._skip(self._pair(path, at))
-                at = self._skip(at + 1) if self._text.startswith(",", at) else at
-            return at + 1
-        plain = _PLAIN.match(self._text, at)
-        assert plain is not None
-        return plain.end()
+            return self._sequence(at, "}", lambda _, at: self._pair(path, at))
+        return _end(_SCALAR, self._text, at)
 
-    def _list(self, path: Path, at: int) -> int:
+    def _sequence(self, at: int, closing: str, read: Callable[[int, int], int]) -> int:
+        """Read a list or an inline table; ``read`` reads the element with an index at an offset."""
         at, index = self._skip(at + 1), 0
-        while not self._text.startswith("]", at):
-            at = self._skip(self._value((*path, index), at))
+        while not self._text.startswith(closing, at):
+            at = self._skip(read(index, at))
             at = self._skip(at + 1) if self._text.startswith(",", at) else at
             index += 1
         return at + 1
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    assert match is not None
+    return match.end()

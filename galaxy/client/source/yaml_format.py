@@ -1,32 +1,33 @@
-"""YAML, by its core schema and with positions: nodes from PyYAML, values by our own few rules."""
+"""YAML by its 1.2 core schema: PyYAML parses nodes with positions, and a few rules read the values."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Final
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from galaxy.client.source.job_file import DEPTH_MAX, SyntaxDiagnostic
+from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic
 from galaxy.model.jobspec.diagnostics import Mark, Path
 
 NODES_MAX: Final = 20_000
-"""Values after aliases are written out, so that a few lines cannot become billions."""
+"""Values after aliases are expanded, so that a few lines cannot become billions of values."""
 
 _INT: Final = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _FLOAT: Final = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]{1,3})?")
-_WORDS: Final = {
+_CONSTANTS: Final = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
 
 
-def parse_yaml(text: str) -> tuple[Any, dict[Path, Mark]]:
-    """Return the one document in ``text`` and where everything in it is.
+def parse_yaml(text: str) -> tuple[Any, Callable[[], Marks]]:
+    """Return the one document in ``text``, and a function that returns its positions.
 
     Raises:
-        SyntaxFlaw: it is not YAML, or uses what a job file does not need.
+        SyntaxDiagnostic: it is not YAML, or uses what a job file does not need.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -37,24 +38,21 @@ def parse_yaml(text: str) -> tuple[Any, dict[Path, Mark]]:
     except yaml.YAMLError as error:
         raise SyntaxDiagnostic(Mark(1, 1), str(error).splitlines()[0]) from error
     except RecursionError as error:
-        raise SyntaxDiagnostic(Mark(1, 1), f"more than {DEPTH_MAX} levels within each other") from error
+        raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP) from error
     if node is None:
         raise SyntaxDiagnostic(Mark(1, 1), "is empty")
     reader = _Reader()
-    return reader.value(node, ()), reader.marks
-
-
-def _mark(mark: Any) -> Mark:
-    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
+    tree = reader.value(node, ())
+    return tree, lambda: reader.marks
 
 
 def write_yaml(tree: Any) -> str:
-    """Return ``tree`` as YAML that ``parse_yaml`` and any other reader of YAML read alike."""
+    """Return ``tree`` as YAML that means the same to ``parse_yaml`` and to readers of YAML 1.1."""
     return str(yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
 
 
 class _Writer(yaml.SafeDumper):
-    """Quotes what the core schema takes for a number too, which YAML 1.1 does not: ``1e3``."""
+    """Also quotes texts that are numbers in the core schema but not in YAML 1.1, like ``1e3``."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
@@ -66,29 +64,29 @@ _Writer.add_implicit_resolver(
 
 
 class _Reader:
+    """Turns nodes into a tree, and collects the positions."""
+
     def __init__(self) -> None:
-        self.marks: dict[Path, Mark] = {}
+        self.marks: Marks = {}
         self._count = 0
 
     def value(self, node: Node, path: Path) -> Any:
         self._count += 1
         self.marks.setdefault(path, _mark(node.start_mark))
         if self._count > NODES_MAX:
-            raise SyntaxDiagnostic(
-                _mark(node.start_mark), f"more than {NODES_MAX} values, aliases written out"
-            )
+            raise SyntaxDiagnostic(_mark(node.start_mark), f"more than {NODES_MAX} values, aliases expanded")
         if len(path) > DEPTH_MAX:
-            raise SyntaxDiagnostic(_mark(node.start_mark), f"more than {DEPTH_MAX} levels within each other")
+            raise SyntaxDiagnostic(_mark(node.start_mark), TOO_DEEP)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
-            _known_tag(node, "seq")
+            _require_tag(node, "seq")
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
         return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
-        _known_tag(node, "map")
+        _require_tag(node, "map")
         tree: dict[str, Any] = {}
         for key, item in node.value:
             if not isinstance(key, ScalarNode):
@@ -108,21 +106,26 @@ class _Reader:
         return tree
 
 
-def _known_tag(node: Node, kind: str) -> None:
+def _require_tag(node: Node, kind: str) -> None:
+    """Refuse every tag but the one that YAML gives an untagged node of this kind."""
     if node.tag != f"tag:yaml.org,2002:{kind}":
         raise SyntaxDiagnostic(_mark(node.start_mark), f"tag `{node.tag}` is not read")
 
 
 def _scalar(node: ScalarNode) -> Any:
-    """Return a scalar by the core schema; quoted or in a block it is text whatever it looks like."""
+    """Return a scalar by the core schema; quoted text and block text stay text."""
     text: str = node.value
     tag = node.tag.removeprefix("tag:yaml.org,2002:")
     if tag not in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value"):
         raise SyntaxDiagnostic(_mark(node.start_mark), f"tag `{node.tag}` is not read")
     if node.style is not None:
         return text
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def _mark(mark: Any) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
