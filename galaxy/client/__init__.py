@@ -11,7 +11,7 @@ __all__ = ["Galaxy"]
 
 
 def __getattr__(name: str) -> Any:
-    # Connecting takes a Redis client, which is slow to import; contexts and job files do without.
+    # The Redis client is slow to import, and contexts and job files do not need it.
     if name == "Galaxy":
         from galaxy.client.sdk import Galaxy
 

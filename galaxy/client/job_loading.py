@@ -1,4 +1,4 @@
-"""A job on its way to the cluster: read from wherever it is, packages staged, secrets gathered."""
+"""Prepare a job for submission: read it, stage its packages, read its secret files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.secret import Secret
 
 Job = JobSpec | Mapping[str, Any] | str | os.PathLike[str]
-"""A job: a spec, a tree as in a job file, or the path of a job file (``-`` is standard input)."""
+"""A spec, a tree as in a job file, or the path of a job file (``-`` is standard input)."""
 
 
 def read(job: Job) -> tuple[JobSpec, Path]:
-    """Return ``job`` as a checked spec, and the folder that its paths start at.
+    """Return ``job`` as a checked spec, and the folder to which its paths are relative.
 
     Raises:
-        SpecError: with every problem of it.
+        SpecError: the job is wrong; it has every problem.
     """
     if isinstance(job, JobSpec):
         return job, Path()
@@ -35,23 +35,24 @@ def read(job: Job) -> tuple[JobSpec, Path]:
     return job_file.load(path), Path() if path == "-" else Path(path).parent
 
 
-def ready(job: Job, *, base: str | os.PathLike[str], cluster_dir: str) -> tuple[JobSpec, dict[str, Secret]]:
-    """Return ``job`` as it is sent: its packages staged, and the secrets that are files.
+def prepare(job: Job, *, base: str | os.PathLike[str], cluster_dir: str) -> tuple[JobSpec, dict[str, Secret]]:
+    """Return ``job`` with its packages staged, and the content of its secret files.
 
-    Paths start at ``base``, or (empty) at the job file's folder.
+    Paths are relative to ``base``, or to the job file's folder when ``base`` is empty.
 
     Raises:
-        SpecError: with every problem of it. GalaxyError: the cluster is on another host.
+        SpecError: the job is wrong; it has every problem.
+        GalaxyError: a package is a file, and the cluster is on other hosts.
     """
     spec, folder = read(job)
     folder = Path(base) if os.fspath(base) else folder
     return stage(spec, base=folder, cluster_dir=cluster_dir), read_files(spec, base=folder)
 
 
-def tidy(cluster_dir: str, used: Callable[[], Iterable[str]]) -> None:
-    """Remove packages of earlier jobs and revisions once there are too many of them; see ``unneeded``."""
+def remove_unneeded_packages(cluster_dir: str, used: Callable[[], Iterable[str]]) -> None:
+    """Remove staged packages that no job uses, once they exceed the limit of ``unneeded``."""
     if not cluster_dir:
         return
-    with contextlib.suppress(OSError, GalaxyError):  # The next job tidies instead.
+    with contextlib.suppress(OSError, GalaxyError):  # The next submission tries again.
         for path in unneeded(cluster_dir, used, now_s=time.time()):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Packages that are files of whoever runs a job: copied to where the agents of a local cluster look."""
+"""Package files of the user who runs a job: copied into the folder from which local agents read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from galaxy.client.paths import beside
+from galaxy.client.paths import resolve_path
 from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.jobspec.spec import DataSpec, JobSpec, PackageSpec, TaskSpec
 from galaxy.units import GIB
@@ -22,24 +22,24 @@ from galaxy.units import GIB
 FOLDER: Final = "packages"
 CHUNK_BYTES: Final = 1024 * 1024
 STAGED_BYTES_MAX: Final = 10 * GIB
-"""What a cluster's folder keeps of packages beyond those that its jobs name."""
+"""Limit on the staged packages of a cluster's folder; packages that jobs use are kept beyond it."""
 RECENT_S: Final = 86400.0
-"""A package that was brought less than this ago may be of a revision that is just being replaced."""
+"""A package staged less than this ago may belong to a revision that is being replaced."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIX: Final = re.compile(r"(\.tar\.[a-z0-9]+|\.[a-z0-9]{1,8})?$")
 
 
 def stage(spec: JobSpec, *, base: Path, cluster_dir: str) -> JobSpec:
-    """Return ``spec`` with every package path turned into a URL that agents can fetch.
+    """Return ``spec`` with every package path replaced by a URL that agents can fetch.
 
-    Relative paths start at ``base``, the job file's folder. The copy is named after its content,
-    so equal packages are one file, and its SHA-256 goes into the spec.
+    Relative paths start at ``base``, the job file's folder. The copy is named after its SHA-256,
+    which also goes into the spec, so equal packages share one file.
 
     Raises:
-        SpecError: a package is not there, is no file, or is not what its sha256 says.
+        SpecError: a package does not exist, is a folder, or differs from its sha256.
         GalaxyError: the cluster is on another host, or its folder cannot be written.
     """
-    tasks = tuple(_task(task, base, cluster_dir) for task in spec.pod.tasks)
+    tasks = tuple(_stage_task(task, base, cluster_dir) for task in spec.pod.tasks)
     if tasks == spec.pod.tasks:
         return spec
     pod = msgspec.structs.replace(spec.pod, tasks=tasks)
@@ -47,7 +47,7 @@ def stage(spec: JobSpec, *, base: Path, cluster_dir: str) -> JobSpec:
 
 
 def sources_of(spec: JobSpec) -> Iterator[str]:
-    """Yield where each package of a job comes from."""
+    """Yield the source of each package of a job."""
     for task in spec.pod.tasks:
         if task.package is not None:
             yield task.package.source
@@ -58,55 +58,55 @@ def sources_of(spec: JobSpec) -> Iterator[str]:
 def unneeded(
     cluster_dir: str, used: Callable[[], Iterable[str]], *, now_s: float, bytes_max: int = STAGED_BYTES_MAX
 ) -> list[Path]:
-    """Return the staged files to remove, oldest first, until the others fit into ``bytes_max``.
+    """Return the staged files to remove, oldest first, so that the others fit into ``bytes_max``.
 
-    ``used`` gives the sources of all jobs; it is only called when there is too much. Neither these
-    nor what was staged within the last day (``now_s`` is Unix time) is ever among them.
+    ``used`` returns the sources of all jobs, and is called only when the limit is exceeded. Files
+    in use, and files staged within the last day, are never removed. ``now_s`` is Unix time.
     """
     files: list[tuple[float, int, Path]] = []
     with contextlib.suppress(FileNotFoundError), os.scandir(Path(cluster_dir) / FOLDER) as entries:
         for entry in entries:
-            facts = entry.stat(follow_symlinks=False)
-            files.append((facts.st_mtime, facts.st_size, Path(entry.path)))
-    over = sum(size for _, size, _ in files) - bytes_max
-    if over <= 0:
+            status = entry.stat(follow_symlinks=False)
+            files.append((status.st_mtime, status.st_size, Path(entry.path)))
+    excess = sum(size for _, size, _ in files) - bytes_max
+    if excess <= 0:
         return []
-    kept = {os.path.basename(unquote(source)) for source in used()}
-    found = []
+    in_use = {os.path.basename(unquote(source)) for source in used()}
+    removable = []
     for changed_s, size, path in sorted(files):
-        if over <= 0 or now_s - changed_s < RECENT_S:
+        if excess <= 0 or now_s - changed_s < RECENT_S:
             break
-        if path.name not in kept:
-            found.append(path)
-            over -= size
-    return found
+        if path.name not in in_use:
+            removable.append(path)
+            excess -= size
+    return removable
 
 
 def is_local(source: str) -> bool:
-    """Tell whether ``source`` is a path rather than a URL."""
+    """Return whether ``source`` is a path rather than a URL."""
     return _SCHEME.match(source) is None
 
 
-def _task(task: TaskSpec, base: Path, cluster_dir: str) -> TaskSpec:
-    package = _package(task.package, base, cluster_dir) if task.package else None
+def _stage_task(task: TaskSpec, base: Path, cluster_dir: str) -> TaskSpec:
+    package = _stage_package(task.package, base, cluster_dir) if task.package else None
     data = task.data
     if data is not None:
-        packages = tuple(_package(one, base, cluster_dir) for one in data.packages)
+        packages = tuple(_stage_package(one, base, cluster_dir) for one in data.packages)
         data = DataSpec(packages=packages, reload=data.reload)
     return msgspec.structs.replace(task, package=package, data=data)
 
 
-def _package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
+def _stage_package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
     if not is_local(package.source):
         return package
-    path = beside(base, package.source)
+    path = resolve_path(base, package.source)
     if not cluster_dir:
         raise GalaxyError(
             f'cannot bring package "{package.source}" to the cluster',
             details=["the cluster is on other hosts, and the package is a file on this one"],
             hint="put it on a web server, and give its http:// URL as source",
         )
-    digest, copy = _copy(path, package.source, Path(cluster_dir) / FOLDER)
+    digest, copy = _copy_to_scratch(path, package.source, Path(cluster_dir) / FOLDER)
     if package.sha256 not in ("", digest):
         copy.unlink(missing_ok=True)
         raise SpecError(
@@ -120,8 +120,8 @@ def _package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
     return msgspec.structs.replace(package, source=source, sha256=digest)
 
 
-def _copy(path: Path, shown: str, folder: Path) -> tuple[str, Path]:
-    """Copy ``path`` to a scratch file in ``folder``; return its SHA-256 and the copy."""
+def _copy_to_scratch(path: Path, shown: str, folder: Path) -> tuple[str, Path]:
+    """Copy ``path`` to a scratch file in ``folder``; return its SHA-256 and the path of the copy."""
     scratch = folder / f".{secrets.token_hex(8)}"
     digest = hashlib.sha256()
     try:

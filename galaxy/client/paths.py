@@ -1,4 +1,4 @@
-"""Paths as people write them in job files."""
+"""Paths in job files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from galaxy.errors import SpecError
 
 
-def beside(base: Path, text: str) -> Path:
-    """Return the path that ``text`` means in a file of folder ``base``; ``~`` and ``~user`` are homes.
+def resolve_path(base: Path, text: str) -> Path:
+    """Return the path ``text`` of a job file in folder ``base``; ``~`` and ``~user`` are home folders.
 
     Raises:
-        SpecError: there is no such user.
+        SpecError: there is no such home folder.
     """
     try:
         return base / Path(text).expanduser()

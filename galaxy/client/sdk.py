@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from galaxy.client import contexts, waiting
-from galaxy.client.job_loading import Job, read, ready, tidy
+from galaxy.client.job_loading import Job, prepare, read, remove_unneeded_packages
 from galaxy.client.package_staging import sources_of, stage
 from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
@@ -119,9 +119,9 @@ class Galaxy:
 
         Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
         """
-        spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
+        spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
         done = self._ask(SubmitJob(spec=spec, files=files), key)
-        tidy(self.cluster.dir, self._sources)
+        remove_unneeded_packages(self.cluster.dir, self._sources)
         return done
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
@@ -133,10 +133,10 @@ class Galaxy:
 
         Secrets and files are read anew: a spec whose secrets have other values is a new revision.
         """
-        spec, files = ready(job, base=base, cluster_dir=self.cluster.dir)
+        spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
         asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
         done = self._ask(asked, key)
-        tidy(self.cluster.dir, self._sources)
+        remove_unneeded_packages(self.cluster.dir, self._sources)
         return done
 
     def stop(self, job: str, *, key: str = "") -> Done:

@@ -1,10 +1,10 @@
-"""Files whose content becomes the value of a variable: read here, beside the job file, and never shown."""
+"""Files whose content becomes the value of an environment variable: read here, and never shown."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from galaxy.client.paths import beside
+from galaxy.client.paths import resolve_path
 from galaxy.errors import SpecError
 from galaxy.model.jobspec.diagnostics import Diagnostic
 from galaxy.model.jobspec.spec import JobSpec
@@ -13,32 +13,32 @@ from galaxy.units import counted, format_bytes
 
 
 def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
-    """Return the content of every file that an environment of ``spec`` names; paths start at ``base``.
+    """Return the content of every file that an environment in ``spec`` names, relative to ``base``.
 
     Raises:
-        SpecError: files that are not there, too long, or no text; all are named.
+        SpecError: files do not exist, are too long, or are not text; all of them are named.
     """
     files: dict[str, Secret] = {}
-    flaws: list[Diagnostic] = []
+    problems: list[Diagnostic] = []
     for index, task in enumerate(spec.pod.tasks):
         for name, source in task.env.items():
             if isinstance(source, EnvFrom) and source.file and source.file not in files:
                 try:
-                    files[source.file] = read_file(beside(base, source.file))
+                    files[source.file] = read_file(resolve_path(base, source.file))
                 except SpecError as error:
-                    flaws.append(Diagnostic(("pod", "tasks", index, "env", name, "file"), error.message))
-    if flaws:
-        count = counted(len(flaws), "problem")
-        details = [str(flaw) for flaw in flaws]
+                    problems.append(Diagnostic(("pod", "tasks", index, "env", name, "file"), error.message))
+    if problems:
+        count = counted(len(problems), "problem")
+        details = [str(problem) for problem in problems]
         raise SpecError(f'cannot read the secrets of job "{spec.name}": {count}', details=details)
     return files
 
 
 def read_file(path: Path) -> Secret:
-    """Return what is in a file, without the newline at its end.
+    """Return the content of a file without one newline at its end.
 
     Raises:
-        SpecError: it cannot be read, is too long, is empty, or is no text.
+        SpecError: it cannot be read, is too long, is empty, or is not text.
     """
     try:
         with path.open("rb") as file:
@@ -48,10 +48,10 @@ def read_file(path: Path) -> Secret:
 
 
 def secret_of(data: bytes, name: str) -> Secret:
-    """Return ``data`` as a secret, without one newline at its end; errors call it ``name``.
+    """Return ``data`` as a secret without one newline at its end; errors call it ``name``.
 
     Raises:
-        SpecError: it is too long, empty, or no text that an environment can hold.
+        SpecError: it is too long, empty, or not text that an environment variable can hold.
     """
     data = data.removesuffix(b"\n").removesuffix(b"\r")
     if len(data) > SECRET_BYTES_MAX:
@@ -60,5 +60,5 @@ def secret_of(data: bytes, name: str) -> Secret:
         raise SpecError(f"{name} {'has a zero byte' if data else 'is empty'}")
     try:
         return Secret(text=data.decode())
-    except UnicodeDecodeError:  # Its text quotes what it could not read.
+    except UnicodeDecodeError:  # Not chained: its message quotes the secret.
         raise SpecError(f"{name} is not text in UTF-8; base64 makes text of anything") from None

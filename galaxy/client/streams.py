@@ -1,4 +1,4 @@
-"""Streams of a session: logs of several pods at once, and a command's input and output."""
+"""Streams over sessions: the logs of several pods at once, and the input and output of a command."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from galaxy.model.base import Struct, decode
 from galaxy.nexus.session import Frame, FrameHead, Session
 
 SILENCE_S: Final = 30.0
-"""How long a session may say nothing at its start before its agent counts as gone."""
-LOOK_S: Final = 1.0
+"""How long an agent may take for the first message of a session."""
+POLL_S: Final = 1.0
+"""How often blocked threads check whether their stream was closed."""
 CLOSING_S: Final = 0.5
-"""How long an agent's own closing of a finished session is waited for."""
+"""How long to wait until the agent closes a finished session."""
 CHUNKS_MAX: Final = 256
 FOLLOWED_MAX: Final = 40
-"""Pods followed at once: each takes a connection."""
+"""Pods followed at once; each takes a connection and a thread."""
 READERS_MAX: Final = 16
 OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -31,12 +32,18 @@ OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 class LogStream:
     """An iterator of ``LogChunk`` over the logs of one or more pods; close it to stop following.
 
-    What could not be read of a pod comes as a chunk with ``error``.
+    Threads read the sessions and put the chunks into one bounded queue. When the log of a pod
+    cannot be read, a chunk of it carries the ``error``.
     """
 
     def __init__(
         self, opened: SessionOpened, session: Callable[[str], Session], *, follow: bool = False
     ) -> None:
+        """Start reading.
+
+        Raises:
+            Conflict: there are more than ``FOLLOWED_MAX`` pods to follow.
+        """
         self.pods = opened.pods
         if follow and len(opened.sessions) > FOLLOWED_MAX:
             raise Conflict(
@@ -52,12 +59,12 @@ class LogStream:
         count = len(self._sessions) if follow else min(len(self._sessions), READERS_MAX)
         self._readers = count
         for number in range(count):
-            threading.Thread(target=self._work, name=f"logs-{number}", daemon=True).start()
+            threading.Thread(target=self._read_sessions, name=f"logs-{number}", daemon=True).start()
 
     def __iter__(self) -> Iterator[LogChunk]:
         while self._readers and not self._closed.is_set():
             try:
-                chunk = self._chunks.get(timeout=LOOK_S)
+                chunk = self._chunks.get(timeout=POLL_S)
             except queue.Empty:
                 continue
             if chunk is None:
@@ -74,7 +81,7 @@ class LogStream:
         self.close()
 
     def close(self) -> None:
-        """Stop; agents that still stream notice."""
+        """Stop reading and close the sessions, so that agents stop streaming."""
         if self._closed.is_set():
             return
         self._closed.set()
@@ -82,7 +89,7 @@ class LogStream:
             with contextlib.suppress(GalaxyError):
                 session.close("out")
 
-    def _work(self) -> None:
+    def _read_sessions(self) -> None:
         while not self._closed.is_set():
             try:
                 pod, session = self._pairs.get_nowait()
@@ -95,41 +102,41 @@ class LogStream:
         self._put(None)
 
     def _read(self, pod: str, session: Session) -> None:
-        heard = False
+        answered = False
         end_s = time.monotonic() + SILENCE_S
         while not self._closed.is_set():
-            item = session.read("out", LOOK_S)
+            item = session.read("out", POLL_S)
             if item is None:
-                if not heard and time.monotonic() > end_s:
+                if not answered and time.monotonic() > end_s:
                     raise Unreachable(f"the agent of {pod} does not answer")
                 continue
             if not item:
                 return
-            heard = True
+            answered = True
             chunk = decode(item, LogChunk)
             if chunk.text or chunk.error:
                 self._put(chunk)
             if chunk.end:
-                _forget(session)
+                _remove_session(session)
                 return
 
     def _put(self, chunk: LogChunk | None) -> None:
         while not self._closed.is_set():
             try:
-                self._chunks.put(chunk, timeout=LOOK_S)
+                self._chunks.put(chunk, timeout=POLL_S)
                 return
             except queue.Full:
                 continue
 
 
-def _forget(session: Session) -> None:
-    """Remove a session whose agent has said its last; it closes right after that."""
+def _remove_session(session: Session) -> None:
+    """Remove a session after its last message, which the agent's own close follows."""
     session.read("out", CLOSING_S)
     session.remove()
 
 
 class Executed(Struct, frozen=True, kw_only=True):
-    """How a command in a pod ended, and what it wrote; ``cut`` when that was too much to keep."""
+    """The exit status and output of a command in a pod; ``cut`` when output beyond the limit was dropped."""
 
     status: int
     stdout: bytes = b""
@@ -138,33 +145,34 @@ class Executed(Struct, frozen=True, kw_only=True):
 
 
 class ExecStream:
-    """A command that runs in a pod: write its input, iterate over its output frames.
+    """A command that runs in a pod: write its input, and iterate over its output frames.
 
-    Frames are ``stdout`` and ``stderr`` with bytes, then one ``exit`` with the status. One
-    thread may write while another reads.
+    Frames are ``stdout`` and ``stderr`` with bytes, then one ``exit`` with the status. One thread
+    may write while another one reads.
     """
 
     def __init__(self, pod: str, session: Session) -> None:
         self.pod = pod
         self._session = session
-        self._over = threading.Event()
+        self._closed = threading.Event()
         self._ended = False
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the command has ended.
 
         Raises:
-            GalaxyError: it could not be run. Unreachable: its agent is gone.
+            GalaxyError: the command could not be run.
+            Unreachable: its agent does not answer.
         """
-        heard = False
+        answered = False
         end_s = time.monotonic() + SILENCE_S
-        while not self._over.is_set():
-            frame = self.receive(LOOK_S)
+        while not self._closed.is_set():
+            frame = self.receive(POLL_S)
             if frame is None:
-                if not heard and time.monotonic() > end_s:
+                if not answered and time.monotonic() > end_s:
                     raise Unreachable(f"the agent of {self.pod} does not answer")
                 continue
-            heard = True
+            answered = True
             yield frame
             if frame.head.kind == "exit":
                 return
@@ -173,7 +181,8 @@ class ExecStream:
         """Return the next frame, or None after ``timeout_s``.
 
         Raises:
-            GalaxyError: the command could not be run, or ended without telling how.
+            GalaxyError: the command could not be run.
+            Unreachable: the session ended without an exit status.
         """
         frame = self._session.receive("out", timeout_s)
         if frame is None:
@@ -190,7 +199,7 @@ class ExecStream:
         self._session.send("in", Frame(head=FrameHead(kind="stdin"), data=data))
 
     def resize(self, rows: int, columns: int) -> None:
-        """Tell the command's terminal its new size."""
+        """Resize the command's terminal."""
         self._session.send("in", Frame(head=FrameHead(kind="resize", rows=rows, columns=columns)))
 
     def end_input(self) -> None:
@@ -198,18 +207,18 @@ class ExecStream:
         self._session.send("in", Frame(head=FrameHead(kind="eof")))
 
     def communicate(self, input: bytes, timeout_s: float) -> Executed:
-        """Write ``input``, read to the end, and return what came.
+        """Write ``input``, read all output, and return it.
 
         Raises:
-            Unreachable: the command has not ended within ``timeout_s``; it is killed.
+            Unreachable: the command has not ended within ``timeout_s``. Closing the stream kills it.
         """
-        writer = threading.Thread(target=self._feed, args=(input,), daemon=True)
+        writer = threading.Thread(target=self._write_input, args=(input,), daemon=True)
         writer.start()
         end_s = time.monotonic() + timeout_s
         output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         cut = False
         while (left_s := end_s - time.monotonic()) > 0:
-            frame = self.receive(min(left_s, LOOK_S))
+            frame = self.receive(min(left_s, POLL_S))
             if frame is None:
                 continue
             if frame.head.kind == "exit":
@@ -221,23 +230,23 @@ class ExecStream:
                 output[frame.head.kind] += frame.data[: max(room, 0)]
         raise Unreachable(f"the command in {self.pod} has not ended within {timeout_s:g} s")
 
-    def _feed(self, data: bytes) -> None:
+    def _write_input(self, data: bytes) -> None:
         with contextlib.suppress(GalaxyError):  # The command may end without reading it all.
             if data:
                 self.write(data)
             self.end_input()
 
     def close(self) -> None:
-        """End the session; a command that still runs is killed."""
-        if self._over.is_set():
+        """End the session; the agent kills a command that still runs."""
+        if self._closed.is_set():
             return
-        self._over.set()
+        self._closed.set()
         with contextlib.suppress(GalaxyError):
             if self._ended:
-                _forget(self._session)
+                _remove_session(self._session)
                 return
             for direction in ("in", "out"):
-                self._session.close(direction)  # The agent kills the command.
+                self._session.close(direction)
 
     def __enter__(self) -> ExecStream:
         return self

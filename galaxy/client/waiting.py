@@ -1,4 +1,4 @@
-"""Waiting for a job: hearing of its events, and looking now and then whatever was heard."""
+"""Wait for a job: on each of its events, and at least once a second, read its view again."""
 
 from __future__ import annotations
 
@@ -11,42 +11,45 @@ from galaxy.client.transport import RequestTransport, seconds_left
 from galaxy.errors import Unreachable
 from galaxy.model.api.views import JobView
 
-LOOK_S: Final = 1.0
-"""How often it looks even if it hears of nothing."""
-AT_REST: Final = ("finished", "failed", "removed", "degraded")
-"""States in which nothing more happens by itself."""
+POLL_S: Final = 1.0
+"""Longest time between two reads, because an event can be missed."""
+AT_REST_STATES: Final = ("finished", "failed", "removed", "degraded")
+"""States that only a command changes."""
 
 
 def at_rest(view: JobView) -> bool:
-    """Whether nothing more happens to a job by itself: it is as wanted, over, or degraded."""
-    return view.settled or view.summary.state in AT_REST
+    """Return whether only a command changes the job: it is settled, has ended, or is degraded."""
+    return view.settled or view.summary.state in AT_REST_STATES
 
 
 def wait(
     transport: RequestTransport,
-    look: Callable[[str], JobView],
+    read_view: Callable[[str], JobView],
     job: str,
     *,
     timeout_s: float | None,
     progress: Callable[[JobView], None] | None,
     until: Callable[[JobView], bool],
 ) -> JobView:
-    """``look`` at a job until ``until`` says so or ``timeout_s`` (None: never) is over; return its last view.
+    """Read the view of a job until ``until`` is true or ``timeout_s`` is over; return the last view.
 
-    ``progress`` is called with every view but the first. After that one, answers that are
-    missing are waited for.
+    Without ``timeout_s`` it waits forever. ``progress`` is called with every view but the first.
+    After the first view, a cluster that does not answer is waited for.
+
+    Raises:
+        GalaxyError: as ``read_view``; Unreachable only for the first view.
     """
     end_s = None if timeout_s is None else time.monotonic() + timeout_s
-    view = look(job)
+    view = read_view(job)
     mark = transport.newest_event(view.summary.job)
     for left_s in seconds_left(end_s):
         with contextlib.suppress(Unreachable):
-            view = look(view.summary.job)
+            view = read_view(view.summary.job)
         if progress is not None:
             progress(view)
         if until(view):
             break
-        mark = _await_event(transport, view.summary.job, mark, min(left_s, LOOK_S))
+        mark = _await_event(transport, view.summary.job, mark, min(left_s, POLL_S))
     return view
 
 
@@ -54,5 +57,5 @@ def _await_event(transport: RequestTransport, job: str, mark: str, timeout_s: fl
     try:
         return transport.await_event(job, mark, timeout_s)
     except Unreachable:
-        time.sleep(min(timeout_s, LOOK_S))  # There is no event to wait for while Redis is away.
+        time.sleep(min(timeout_s, POLL_S))  # While Redis is away, there is no event to wait for.
         return mark

@@ -1,1 +1,1 @@
-"""Flower, started the way Galaxy needs it."""
+"""Flower with Galaxy's settings."""

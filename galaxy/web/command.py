@@ -12,23 +12,26 @@ from galaxy.client.login_urls import join_url
 from galaxy.errors import GalaxyError, HostError
 
 WEB_QUEUE = "web"
-"""Nothing is sent to it: Flower only looks. A Celery application must have a default queue."""
+"""The default queue that a Celery application must have. Nothing is sent to it."""
 
-POOL_LIMIT = 64
+CONNECTIONS_MAX = 64
+"""Flower's threads run concurrently, and each holds one connection while it waits for a second one.
+With as few connections as a worker has, they would deadlock."""
 
 
 @click.command()
-@click.option("--dir", "directory", metavar="DIR", help="The cluster of this folder.")
-@click.option("--redis", metavar="URL", help="The cluster with this Redis; better in GALAXY_REDIS.")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True)
+@click.option("--dir", "directory", metavar="DIR", help="Use the cluster of this folder.")
+@click.option("--redis", metavar="URL", help="Use this Redis; better in GALAXY_REDIS.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True,
+              help="The port to listen on; 0 chooses a free one.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"), case_sensitive=False),
-              default="info", show_default=True, help="What goes to the log.")  # fmt: skip
+              default="info", show_default=True, help="Lowest level to log.")  # fmt: skip
 def web(directory: str | None, redis: str | None, address: str, port: int, log_level: str) -> None:
-    """Serve Flower for a cluster until it is told to end.
+    """Serve Flower for a cluster until SIGTERM or Ctrl-C.
 
-    FLOWER_BASIC_AUTH=user:password in the environment asks every visitor for it; other
-    settings of Flower can be given in the same way.
+    FLOWER_BASIC_AUTH=user:password in the environment requires this login of every visitor.
+    Other settings of Flower can be given in the same way.
     """
     if address not in ("127.0.0.1", "::1", "localhost") and not os.environ.get("FLOWER_BASIC_AUTH"):
         raise GalaxyError(
@@ -36,7 +39,7 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
             hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
         )
     url = join_url("web", url=redis or "", dir=directory or "")
-    # Flower takes most of a second to import: other commands must not pay for it.
+    # Imported here because Flower takes most of a second, and shell completion imports this module.
     from galaxy.tasks.app import make_app
     from galaxy.tasks.log import set_up
     from galaxy.web.server import serve
@@ -48,14 +51,12 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
 
         read_queues_through_sentinels(url)
     else:
-        # Flower asks the broker itself how long queues are, and knows Redis only by its own name.
+        # Flower reads lengths of queues from the broker itself, and knows Redis only by this name.
         app.conf.broker_transport = "redis"
     if url.startswith("rediss:"):
-        # Flower's own clients know of TLS by this setting only.
+        # Flower's own Redis clients take TLS settings only from here.
         app.conf.broker_use_ssl = dict(app.connection_for_read().ssl)
-    # Its threads ask at the same time, and each holds a connection while it waits for a second one:
-    # with as few as a worker has they wait for each other.
-    app.conf.broker_pool_limit = POOL_LIMIT
+    app.conf.broker_pool_limit = CONNECTIONS_MAX
     logging.getLogger("galaxy.web").info("event=web.starting address=%s port=%d", address, port)
     try:
         serve(app, address=address, port=port)

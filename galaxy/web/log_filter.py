@@ -1,4 +1,4 @@
-"""A log that does not say the same again and again."""
+"""A logging filter that suppresses repeated lines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ REPEAT_AFTER_S: Final = 300.0
 
 
 class RepeatedLineFilter(logging.Filter):
-    """Passes a line that says the same as the last one only every ``REPEAT_AFTER_S``.
+    """Passes a line that equals the one before it only once per ``REPEAT_AFTER_S``.
 
-    Flower tries once a second to hear events of a Redis that takes no writes, and says so each time.
+    While Redis refuses writes, Flower retries its event subscription every second, and logs the
+    same error each time.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -23,7 +24,7 @@ class RepeatedLineFilter(logging.Filter):
         self._at_s = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to write ``record``."""
+        """Return whether to write ``record``."""
         text, now_s = record.getMessage(), self._now_s()
         if text == self._last and now_s - self._at_s < REPEAT_AFTER_S:
             return False

@@ -1,6 +1,6 @@
-"""How long queues are, for Flower's page of the broker, where Sentinels know which server to ask.
+"""Lengths of queues for Flower's broker page, when Redis is found through Sentinels.
 
-Flower's own way there asks one Sentinel only, and none with TLS.
+Flower's own implementation asks a single Sentinel, and does not support TLS.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from galaxy.nexus.connection import open_client
 
 
 class Queues:
-    """What Flower calls a broker."""
+    """Implements the interface of Flower's brokers."""
 
     def __init__(self, url: str) -> None:
         self._client = open_client(url, name="web")
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """Return name and number of messages of every queue."""
+        """Return the name and the number of messages of every queue."""
         return await asyncio.get_running_loop().run_in_executor(None, self._lengths, sorted(names))
 
     def _lengths(self, names: list[str]) -> list[dict[str, Any]]:
@@ -35,6 +35,6 @@ class Queues:
 
 
 def read_queues_through_sentinels(url: str) -> None:
-    """Have Flower ask whoever is master whenever it asks."""
+    """Make Flower read the lengths of queues from the current master."""
     queues = Queues(url)
     flower.views.Broker = lambda *_, **__: queues

@@ -1,6 +1,6 @@
-"""Flower on Galaxy's own Celery application: every role is a worker in it, every message a task.
+"""Flower on Galaxy's own Celery application: each role is a worker, and each message a task.
 
-Flower 2.2 is started through the same helpers as its own command uses; they are not a public
+Flower 2.2 is started through the same helpers that its own command uses. They are not a public
 interface, hence the pin in pyproject.toml.
 """
 
@@ -25,28 +25,27 @@ from galaxy.web.log_filter import RepeatedLineFilter
 
 LOOPBACK: Final = "127.0.0.1"
 OPTIONS: Final[dict[str, Any]] = {
-    "read_only": True,  # looking is for all; changing goes through AppMaster, which asks who you are
-    "enable_events": False,  # our workers send events by themselves; asking all of them each 5 s is a storm
+    "read_only": True,  # changes go through AppMaster, which authenticates users
+    "enable_events": False,  # workers send events unasked; asking all of them every 5 s floods the broker
     "purge_offline_workers": 86_400,
-    "max_workers": 20_000,  # the default of 5,000 silently forgets the rest
+    "max_workers": 20_000,  # beyond the default of 5,000 Flower silently drops workers
     "max_tasks": 20_000,
     "inspect_timeout": 5_000.0,
     "natural_time": True,
     "tasks_columns": "name,state,worker,args,received,runtime,uuid",
 }
-"""Flower's settings here; FLOWER_* in the environment overrides each, FLOWER_BASIC_AUTH adds one."""
+"""Flower's settings. FLOWER_* in the environment overrides each; FLOWER_BASIC_AUTH adds a password."""
 
-
-WAKES_S: Final = (0.3, 1.0, 2.0, 4.0, 8.0)
+HEARTBEAT_REQUESTS_S: Final = (0.3, 1.0, 2.0, 4.0, 8.0)
 """When all workers are asked for a heartbeat, in seconds after the start.
 
-Flower asks once, and often before its own subscription has reached Redis: the answers are lost,
-and the workers unseen until their next heartbeat, half a minute later.
+Flower asks once, often before its own subscription has reached Redis. The answers are lost then, and
+workers stay invisible until their next heartbeat, up to half a minute later.
 """
 
 
 def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
-    """Serve Flower until SIGTERM or SIGINT; says READY=1 once it listens.
+    """Serve Flower until SIGTERM or SIGINT; send READY=1 (sd_notify) once it listens.
 
     Raises:
         OSError: the port is taken.
@@ -56,21 +55,21 @@ def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
     logging.getLogger("flower.events").addFilter(RepeatedLineFilter())
     flower = Flower(capp=app, options=options, **settings)
     atexit.register(flower.stop)
-    signal.signal(signal.SIGTERM, _end)
-    listening = flower.start_http_server()
-    for pause_s in WAKES_S:
-        flower.io_loop.call_later(pause_s, flower.io_loop.run_in_executor, None, _wake_workers, app)
-    flower.io_loop.add_callback(notify.ready, f"http://{address}:{listening}/")
+    signal.signal(signal.SIGTERM, _exit)
+    bound_port = flower.start_http_server()
+    for delay_s in HEARTBEAT_REQUESTS_S:
+        flower.io_loop.call_later(delay_s, flower.io_loop.run_in_executor, None, _request_heartbeats, app)
+    flower.io_loop.add_callback(notify.ready, f"http://{address}:{bound_port}/")
     try:
         flower.start()
     except (KeyboardInterrupt, SystemExit):
-        # Flower's own threads block on the broker; nothing of theirs is worth waiting for.
+        # Flower's threads block on the broker; a normal exit would wait for them.
         logging.shutdown()
         os._exit(0)
 
 
 def configure(*, address: str, port: int) -> None:
-    """Set Flower's options: ours, then what the environment says, then where to listen."""
+    """Set Flower's options: ours, then those of the environment, then the address."""
     for name, value in OPTIONS.items():
         setattr(options, name, value)
     apply_env_options()
@@ -79,11 +78,11 @@ def configure(*, address: str, port: int) -> None:
     extract_settings()
 
 
-def _wake_workers(app: Celery) -> None:
-    # A broker that is away is waited for by Flower itself; then the next heartbeat shows them.
+def _request_heartbeats(app: Celery) -> None:
+    # While the broker is away Flower waits for it, and the next regular heartbeat shows the workers.
     with contextlib.suppress(OperationalError):
         app.control.broadcast("heartbeat")
 
 
-def _end(*_: object) -> None:
+def _exit(*_: object) -> None:
     raise SystemExit(0)

@@ -1,6 +1,6 @@
-"""Any words after ``galaxy``: a known exit code, no traceback, and soon over, without a cluster.
+"""Any arguments of ``galaxy``, without a cluster: a known exit code, no traceback, and a quick end.
 
-Every command and option is found by walking click's own tree, so a new one is tried as well.
+Commands and options are found by walking click's own tree, so new ones are tested as well.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tests.property.nouns import NASTY
 
 CODES = {0, 1, 2, 3, 64}
 ENDS_WITHIN_S = 20.0
-"""A few seconds, and what a busy machine adds."""
+"""A few seconds, plus a margin for a busy machine."""
 NOWHERE = "redis://127.0.0.1:1/0"
 
 JOB = "name: web\npod:\n  tasks:\n    - {cpu: 100m, memory: 64M, start: 'true'}\n"
-WORDS = (
+VALUES = (
     "web",
     "web-abc123.0",
     "job.yaml",
@@ -117,7 +117,7 @@ URLS = (
     "redis://127.0.0.1:1/0#x",
     "redis://127.0.0.1:1/-1",
 )
-NASTY_WORDS = tuple(word for word in NASTY if "\0" not in word and len(word) < 5000)
+NASTY_VALUES = tuple(value for value in NASTY if "\0" not in value and len(value) < 5000)
 
 
 class Done(NamedTuple):
@@ -129,7 +129,7 @@ class Done(NamedTuple):
 def commands(
     command: click.Command = cli, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command with the words that lead to it."""
+    """Yield every command with the arguments that select it."""
     yield path, command
     if isinstance(command, click.Group):
         ctx = click.Context(command)
@@ -140,8 +140,8 @@ def commands(
 
 
 COMMANDS = dict(commands())
-LAST = {("web",): ("--address", "203.0.113.1")}
-"""Words without which a command would really begin to serve; the address is nobody's (RFC 5737)."""
+FINAL_ARGUMENTS = {("web",): ("--address", "203.0.113.1")}
+"""Arguments without which a command would start to serve; the address is reserved (RFC 5737)."""
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +157,14 @@ def home() -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def galaxy(home: Path, words: Sequence[str]) -> Done:
-    """Run the command line in a child of its own; it ends in time or the test fails."""
+def galaxy(home: Path, arguments: Sequence[str]) -> Done:
+    """Run the command line in a forked child; fail unless it ends in time."""
     out, err = (os.memfd_create(name) for name in ("out", "err"))
     pid = os.fork()
     if pid == 0:
         code = 255
         try:
-            code = _child(home, words, out, err)
+            code = _child(home, arguments, out, err)
         finally:
             os._exit(code)
     watch = os.pidfd_open(pid)
@@ -173,18 +173,18 @@ def galaxy(home: Path, words: Sequence[str]) -> Done:
         if not ended:
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        said, complained = (os.pread(fd, 1 << 20, 0).decode(errors="replace") for fd in (out, err))
-        assert ended, f"no end: galaxy {words}\n{complained[-2000:]}"
+        out_text, err_text = (os.pread(fd, 1 << 20, 0).decode(errors="replace") for fd in (out, err))
+        assert ended, f"no end: galaxy {arguments}\n{err_text[-2000:]}"
         _end_group(pid)
-        return Done(os.waitstatus_to_exitcode(status), said, complained)
+        return Done(os.waitstatus_to_exitcode(status), out_text, err_text)
     finally:
         for fd in (out, err, watch):
             os.close(fd)
 
 
-def _child(home: Path, words: Sequence[str], out: int, err: int) -> int:
+def _child(home: Path, arguments: Sequence[str], out: int, err: int) -> int:
     os.setsid()
-    setattr(transport, "DEAD_S", 0.0)  # noqa: B010 - hundreds of dead clusters, none worth two seconds.
+    setattr(transport, "DEAD_S", 0.0)  # noqa: B010 - hundreds of runs must not wait two seconds each for a dead cluster.
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, standard in ((null, 0), (out, 1), (err, 2)):
         os.dup2(fd, standard)
@@ -196,7 +196,7 @@ def _child(home: Path, words: Sequence[str], out: int, err: int) -> int:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(fd, "w", closefd=False, errors="backslashreplace") for fd in (1, 2))  # noqa: SIM115
     try:
-        code = run(list(words))
+        code = run(list(arguments))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     sys.stdout.flush()
@@ -218,45 +218,45 @@ def _end_group(pid: int) -> None:
         select.select([], [], [], 0.01)
 
 
-def check(done: Done, words: Sequence[str]) -> None:
-    shown = f"galaxy {list(words)}\n{done.err[-3000:]}"
+def check(done: Done, arguments: Sequence[str]) -> None:
+    shown = f"galaxy {list(arguments)}\n{done.err[-3000:]}"
     assert "Traceback" not in done.err + done.out, shown
     assert "internal error" not in done.err, shown
     assert done.code in CODES, f"{done.code}: {shown}"
-    assert done.code == 0 or done.err.strip(), f"{done.code} without a word: {shown}"
+    assert done.code == 0 or done.err.strip(), f"{done.code} without a message: {shown}"
 
 
 def values(parameter: click.Parameter) -> st.SearchStrategy[str]:
-    """Words for one option or argument: mostly what it does not want."""
+    """Return values for one option or argument, most of them invalid."""
     kind = parameter.type
-    usual: list[str] = list(WORDS) + list(NASTY_WORDS)
+    candidates: list[str] = list(VALUES) + list(NASTY_VALUES)
     if isinstance(kind, click.Choice):
-        usual += [str(choice) for choice in kind.choices] * 5
+        candidates += [str(choice) for choice in kind.choices] * 5
     strange = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
     if parameter.name == "redis":
         return st.sampled_from(URLS)
-    return st.sampled_from(usual) | strange
+    return st.sampled_from(candidates) | strange
 
 
 @st.composite
 def lines(draw: st.DrawFn, path: tuple[str, ...]) -> list[str]:
     """A command line for the command at ``path``, with some of its options and arguments."""
     command = COMMANDS[path]
-    words: list[str] = []
+    arguments: list[str] = []
     for parameter in command.params:
         if isinstance(parameter, click.Argument):
-            words += draw(st.lists(values(parameter), min_size=int(draw(st.booleans())), max_size=2))
+            arguments += draw(st.lists(values(parameter), min_size=int(draw(st.booleans())), max_size=2))
         elif isinstance(parameter, click.Option) and draw(st.integers(0, 3)) == 0:
-            words.append(draw(st.sampled_from(parameter.opts)))
+            arguments.append(draw(st.sampled_from(parameter.opts)))
             if not parameter.is_flag and draw(st.integers(0, 9)):
-                words.append(draw(values(parameter)))
+                arguments.append(draw(values(parameter)))
     if draw(st.integers(0, 9)) == 0:
-        words.append(draw(st.sampled_from(WORDS)))
+        arguments.append(draw(st.sampled_from(VALUES)))
     if draw(st.booleans()):
-        words = draw(st.permutations(words))
-    if any("--redis" in parameter.opts for parameter in command.params) and "--redis" not in words:
-        words = ["--redis", NOWHERE, *words]
-    return [*path, *words, *LAST.get(path, ())]
+        arguments = draw(st.permutations(arguments))
+    if any("--redis" in parameter.opts for parameter in command.params) and "--redis" not in arguments:
+        arguments = ["--redis", NOWHERE, *arguments]
+    return [*path, *arguments, *FINAL_ARGUMENTS.get(path, ())]
 
 
 SAFE = sorted(path for path in COMMANDS if path not in ((), ("down",)))
@@ -264,13 +264,13 @@ SAFE = sorted(path for path in COMMANDS if path not in ((), ("down",)))
 
 @examples(60, slow_s=PROCESSES_S)
 @given(st.sampled_from(SAFE).flatmap(lines))
-def test_no_words_whatever_make_a_command_raise_or_hang(home: Path, words: list[str]) -> None:
-    check(galaxy(home, words), words)
+def test_no_arguments_make_a_command_raise_or_hang(home: Path, arguments: list[str]) -> None:
+    check(galaxy(home, arguments), arguments)
 
 
 @pytest.mark.parametrize("path", SAFE, ids=" ".join)
-def test_every_option_refuses_or_takes_each_kind_of_word(home: Path, path: tuple[str, ...]) -> None:
-    """Each option by itself, so that none hides behind another one's error."""
+def test_every_option_refuses_or_accepts_each_kind_of_value(home: Path, path: tuple[str, ...]) -> None:
+    """Each option is tried alone, so that the error of one does not hide another."""
     command = COMMANDS[path]
     first = ["--redis", NOWHERE] if any("--redis" in one.opts for one in command.params) else []
     for parameter in command.params:
@@ -281,19 +281,19 @@ def test_every_option_refuses_or_takes_each_kind_of_word(home: Path, path: tuple
             if parameter.name == "redis"
             else ("", "-1", "99999999999999999999", "nan", "\udcff", "a" * 300)
         )
-        for word in chosen:
-            words = [*path, *([] if parameter.name == "redis" else first), parameter.opts[0], word]
-            words += LAST.get(path, ())
-            check(galaxy(home, words), words)
+        for value in chosen:
+            arguments = [*path, *([] if parameter.name == "redis" else first), parameter.opts[0], value]
+            arguments += FINAL_ARGUMENTS.get(path, ())
+            check(galaxy(home, arguments), arguments)
 
 
 @pytest.mark.parametrize("path", [("web",), ("resman",), ("appmaster",), ("agent",)], ids=" ".join)
-def test_level_of_logging_that_there_is_not_is_wrong_usage(home: Path, path: tuple[str, ...]) -> None:
+def test_unknown_log_level_is_wrong_usage(home: Path, path: tuple[str, ...]) -> None:
     assert galaxy(home, [*path, "--redis", NOWHERE, "--log-level", "loud"]).code == 64
 
 
 @pytest.mark.parametrize("path", [path for path in SAFE if path not in (("up",), ("web",))], ids=" ".join)
-def test_bare_command_says_what_it_wants(home: Path, path: tuple[str, ...]) -> None:
+def test_command_without_arguments_says_what_is_missing(home: Path, path: tuple[str, ...]) -> None:
     check(galaxy(home, path), path)
     helped = galaxy(home, [*path, "--help"])
     assert (helped.code, helped.err) == (0, "")
@@ -302,13 +302,13 @@ def test_bare_command_says_what_it_wants(home: Path, path: tuple[str, ...]) -> N
 @examples(40, slow_s=PROCESSES_S)
 @given(
     st.lists(
-        st.sampled_from(WORDS + NASTY_WORDS)
-        | st.sampled_from(sorted({word for path in COMMANDS for word in path})),
+        st.sampled_from(VALUES + NASTY_VALUES)
+        | st.sampled_from(sorted({value for path in COMMANDS for value in path})),
         max_size=4,
-    ).filter(lambda words: not {"up", "down", "web"} & set(words))
+    ).filter(lambda arguments: not {"up", "down", "web"} & set(arguments))
 )
-def test_no_words_in_any_order_make_galaxy_raise(home: Path, words: list[str]) -> None:
-    check(galaxy(home, words), words)
+def test_no_order_of_arguments_makes_galaxy_raise(home: Path, arguments: list[str]) -> None:
+    check(galaxy(home, arguments), arguments)
 
 
 @examples(60, slow_s=PROCESSES_S)
@@ -327,18 +327,18 @@ def test_no_file_makes_validate_or_import_raise(home: Path, data: bytes) -> None
     "content",
     ["", "{", "[]", "null", '{"contexts": 1}', '{"contexts": {"a": 1}, "current": []}', "\0", "[" * 9999],
 )
-def test_damaged_contexts_file_is_told(home: Path, content: str) -> None:
+def test_damaged_contexts_file_is_reported(home: Path, content: str) -> None:
     (home / "config/galaxy").mkdir(parents=True, exist_ok=True)
     path = home / "config/galaxy/contexts.json"
     path.write_text(content)
     try:
-        for words in (
+        for arguments in (
             ["context", "list"],
             ["context", "use", "a"],
             ["status"],
             ["context", "add", "b", "--redis", NOWHERE],
         ):
-            check(galaxy(home, words), words)
+            check(galaxy(home, arguments), arguments)
     finally:
         path.unlink(missing_ok=True)
 
@@ -346,12 +346,12 @@ def test_damaged_contexts_file_is_told(home: Path, content: str) -> None:
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "null", '{"redis": 1}', '{"redis": "http://x"}', "\0", "[" * 9999]
 )
-def test_damaged_cluster_file_is_told(home: Path, content: str) -> None:
+def test_damaged_cluster_file_is_reported(home: Path, content: str) -> None:
     (home / "cluster").mkdir(exist_ok=True)
     path = home / "cluster/cluster.json"
     path.write_text(content)
     try:
-        for words in (["status"], ["job", "list"], ["down"]):
-            check(galaxy(home, words), words)
+        for arguments in (["status"], ["job", "list"], ["down"]):
+            check(galaxy(home, arguments), arguments)
     finally:
         shutil.rmtree(home / "cluster")

@@ -1,4 +1,4 @@
-"""``python -m galaxy.web``: Flower over real HTTP, looking only, on loopback."""
+"""``python -m galaxy.web``: Flower over real HTTP, read-only, on loopback."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Get = Callable[..., int]
 
 @pytest.fixture
 def web(locked_redis_server: RedisServer) -> Iterator[Callable[..., str]]:
-    """Start a web process; returns its address once it has said that it is ready."""
+    """Return a function that starts a web process, and returns its address once it is ready."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(**environ: str) -> str:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify_socket:
             name = f"galaxy-test-web-{os.getpid()}-{time.monotonic_ns()}"
-            ear.bind(f"\0{name}")
-            ear.settimeout(60)
+            notify_socket.bind(f"\0{name}")
+            notify_socket.settimeout(60)
             started.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "galaxy.web", "--port", "0"],
@@ -38,8 +38,8 @@ def web(locked_redis_server: RedisServer) -> Iterator[Callable[..., str]]:
                     },
                 )
             )  # fmt: skip
-            said = ear.recv(4096).decode()
-        return said.split("STATUS=", 1)[1]
+            message = notify_socket.recv(4096).decode()
+        return message.split("STATUS=", 1)[1]
 
     yield start
     for process in started:
@@ -58,7 +58,7 @@ def status(url: str, *, method: str = "GET", login: str = "") -> int:
         return error.code
 
 
-def test_pages_are_served_on_loopback_and_never_show_the_password(
+def test_pages_are_served_on_loopback_without_the_password_of_redis(
     web: Callable[..., str], locked_redis_server: RedisServer
 ) -> None:
     address = web()
@@ -76,7 +76,7 @@ def test_api_is_closed_without_a_password(web: Callable[..., str]) -> None:
     assert status(f"{address}api/task/send-task/galaxy.job.submit", method="POST") == 401
 
 
-def test_with_a_password_visitors_look_and_cannot_change(web: Callable[..., str]) -> None:
+def test_visitors_with_a_password_can_read_and_cannot_change(web: Callable[..., str]) -> None:
     address = web(FLOWER_BASIC_AUTH="ann:secret")
     assert status(f"{address}workers") == 401
     assert status(f"{address}workers", login="ann:wrong") == 401
@@ -85,7 +85,7 @@ def test_with_a_password_visitors_look_and_cannot_change(web: Callable[..., str]
         assert status(f"{address}api/{path}", method="POST", login="ann:secret") in (403, 405)
 
 
-def test_address_for_everybody_is_refused_without_a_password(redis_server: RedisServer) -> None:
+def test_public_address_is_refused_without_a_password(redis_server: RedisServer) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "galaxy.web", "--address", "0.0.0.0", "--port", "0"],
         env={**os.environ, "GALAXY_REDIS": redis_server.url}, capture_output=True, text=True, timeout=60,
@@ -94,7 +94,7 @@ def test_address_for_everybody_is_refused_without_a_password(redis_server: Redis
     assert "FLOWER_BASIC_AUTH" in done.stderr
 
 
-def test_port_that_is_taken_is_said(redis_server: RedisServer) -> None:
+def test_port_that_is_taken_is_an_error_that_names_it(redis_server: RedisServer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

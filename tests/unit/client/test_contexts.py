@@ -1,4 +1,4 @@
-"""Finding the cluster that is meant."""
+"""Which cluster a command talks to, and the contexts of a user."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def test_files_with_passwords_are_for_their_owner_only(tmp_path: Path, path: Pat
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_last_remembered_cluster_is_found(tmp_path: Path, path: Path) -> None:
+def test_last_saved_context_is_the_current_cluster(tmp_path: Path, path: Path) -> None:
     contexts.save_context(dir=running(tmp_path, "a"), path=path)
     contexts.save_context(dir=running(tmp_path, "b"), path=path)
     assert contexts.find_cluster(environ={}, path=path).dir == str(tmp_path / "b")
 
 
-def test_remembering_again_keeps_name_and_adds_nothing(tmp_path: Path, path: Path) -> None:
+def test_cluster_saved_again_keeps_its_name_and_adds_no_context(tmp_path: Path, path: Path) -> None:
     folder = running(tmp_path)
     first = contexts.save_context(dir=folder, name="mine", path=path)
     assert contexts.save_context(dir=folder, path=path) == first
     assert len(contexts.load_contexts(path).contexts) == 1
 
 
-def test_two_folders_of_one_name_get_two_names(tmp_path: Path, path: Path) -> None:
+def test_two_folders_with_one_name_get_different_context_names(tmp_path: Path, path: Path) -> None:
     for parent in ("x", "y"):
         (tmp_path / parent).mkdir()
         contexts.save_context(dir=running(tmp_path / parent, "same"), path=path)
     assert [c.name for c in contexts.load_contexts(path).contexts] == ["same", "same-2"]
 
 
-def test_order_is_argument_then_environment_then_context(tmp_path: Path, path: Path) -> None:
+def test_argument_precedes_environment_and_environment_precedes_context(tmp_path: Path, path: Path) -> None:
     contexts.save_context(dir=running(tmp_path, "ctx"), path=path)
     env_dir = running(tmp_path, "env")
     environ = {"GALAXY_REDIS": "redis://env", "GALAXY_DIR": str(env_dir)}
@@ -62,25 +62,27 @@ def test_order_is_argument_then_environment_then_context(tmp_path: Path, path: P
     assert contexts.find_cluster(environ={}, path=path).dir == str(tmp_path / "ctx")
 
 
-def test_nothing_known_says_how_to_start(tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_cluster_the_error_says_how_to_start_one(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(contexts.os, "geteuid", lambda: 1000)
     with pytest.raises(NotFound) as caught:
         contexts.find_cluster(environ={"XDG_STATE_HOME": str(tmp_path / "none")}, path=path)
     assert "galaxy up" in caught.value.hint
 
 
-def test_folder_that_does_not_run_is_named_with_who_named_it(tmp_path: Path, path: Path) -> None:
+def test_folder_without_a_running_cluster_is_an_error_with_its_origin(tmp_path: Path, path: Path) -> None:
     with pytest.raises(NotFound, match="no cluster runs in") as caught:
         contexts.find_cluster(environ={"GALAXY_DIR": str(tmp_path)}, path=path)
     assert caught.value.details == ("named by GALAXY_DIR",)
 
 
-def test_two_arguments_are_wrong_usage(path: Path) -> None:
+def test_two_arguments_that_name_clusters_are_wrong_usage(path: Path) -> None:
     with pytest.raises(UsageError):
         contexts.find_cluster(url="redis://a", context="b", environ={}, path=path)
 
 
-def test_forgetting_current_falls_back_to_newest_of_the_rest(tmp_path: Path, path: Path) -> None:
+def test_removing_the_current_context_makes_the_newest_other_one_current(tmp_path: Path, path: Path) -> None:
     for name in ("a", "b", "c"):
         contexts.save_context(dir=running(tmp_path, name), path=path)
     contexts.remove_context(dir=tmp_path / "c", path=path)
@@ -91,7 +93,7 @@ def test_url_context_is_named_after_its_host_without_password(path: Path) -> Non
     assert contexts.save_context(url="redis://:secret@db.example:6379/0", path=path).name == "db.example"
 
 
-def test_use_of_unknown_context_lists_the_known(tmp_path: Path, path: Path) -> None:
+def test_unknown_context_is_an_error_that_lists_the_known_ones(tmp_path: Path, path: Path) -> None:
     contexts.save_context(dir=running(tmp_path), path=path)
     with pytest.raises(NotFound) as caught:
         contexts.use_context("zzz", path)

@@ -1,4 +1,4 @@
-"""Package files on their way to the agents of a local cluster."""
+"""Package files are copied to where the agents of a local cluster read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.spec import JobSpec, PackageSpec
 
-DATA = b"an archive, so to speak"
+DATA = b"the bytes of an archive"
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
@@ -43,7 +43,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return base, cluster
 
 
-def test_relative_path_becomes_a_url_of_a_copy_with_its_digest(folders: tuple[Path, Path]) -> None:
+def test_relative_path_becomes_the_url_of_a_copy_named_after_its_digest(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     package = package_of(stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster)))
     assert package.sha256 == SHA
@@ -51,46 +51,46 @@ def test_relative_path_becomes_a_url_of_a_copy_with_its_digest(folders: tuple[Pa
     assert Path(unquote(package.source.removeprefix("file://"))).read_bytes() == DATA
 
 
-def test_equal_packages_are_one_file_and_no_scratch_is_left(folders: tuple[Path, Path]) -> None:
+def test_equal_packages_share_one_file_and_no_scratch_file_is_left(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     for _ in range(2):
         stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster))
     assert [entry.name for entry in (cluster / "packages").iterdir()] == [f"{SHA}.tar.gz"]
 
 
-def test_urls_are_left_alone(folders: tuple[Path, Path]) -> None:
+def test_url_is_left_unchanged(folders: tuple[Path, Path]) -> None:
     spec = job("https://host/app.tar.gz")
     assert stage(spec, base=folders[0], cluster_dir="") is spec
 
 
-def test_missing_package_says_where_it_looked(folders: tuple[Path, Path]) -> None:
+def test_missing_package_is_an_error_with_its_absolute_path(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     with pytest.raises(SpecError, match="No such file") as caught:
         stage(job("build/none.tar.gz"), base=base, cluster_dir=str(cluster))
     assert str(base / "build" / "none.tar.gz") in caught.value.details[0]
 
 
-def test_folder_is_no_archive_and_the_way_to_one_is_told(folders: tuple[Path, Path]) -> None:
+def test_folder_is_refused_with_the_command_that_makes_an_archive(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     with pytest.raises(SpecError, match="folder") as caught:
         stage(job("build"), base=base, cluster_dir=str(cluster))
     assert "tar -czf" in caught.value.hint
 
 
-def test_wrong_digest_is_refused_and_leaves_nothing(folders: tuple[Path, Path]) -> None:
+def test_wrong_digest_is_refused_and_leaves_no_file(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     with pytest.raises(SpecError, match="sha256"):
         stage(job("build/app-1.0.tar.gz", sha256="0" * 64), base=base, cluster_dir=str(cluster))
     assert list((cluster / "packages").iterdir()) == []
 
 
-def test_cluster_elsewhere_cannot_have_a_file_of_ours(folders: tuple[Path, Path]) -> None:
+def test_local_file_for_a_remote_cluster_is_refused(folders: tuple[Path, Path]) -> None:
     with pytest.raises(GalaxyError, match="cannot bring") as caught:
         stage(job("build/app-1.0.tar.gz"), base=folders[0], cluster_dir="")
     assert "http://" in caught.value.hint
 
 
-def test_data_packages_are_staged_too(folders: tuple[Path, Path]) -> None:
+def test_data_packages_are_staged_as_well(folders: tuple[Path, Path]) -> None:
     base, cluster = folders
     data = {"packages": [{"source": "build/app-1.0.tar.gz", "version": "1", "path": "data"}]}
     task = {"cpu": 1, "memory": "16M", "start": "run", "data": data}
@@ -101,7 +101,7 @@ def test_data_packages_are_staged_too(folders: tuple[Path, Path]) -> None:
 
 
 def staged(cluster: Path, sizes: dict[str, int], *, age_s: float) -> list[Path]:
-    """Stage packages of so many bytes, a second apart, the first ``age_s`` seconds before now (10**6)."""
+    """Write packages of these sizes in bytes, one second apart, the first ``age_s`` before now (10**6)."""
     (cluster / "packages").mkdir(exist_ok=True)
     paths = [cluster / "packages" / name for name in sizes]
     for index, path in enumerate(paths):
@@ -110,7 +110,7 @@ def staged(cluster: Path, sizes: dict[str, int], *, age_s: float) -> list[Path]:
     return paths
 
 
-def test_oldest_packages_that_no_job_names_go_until_the_rest_fits(folders: tuple[Path, Path]) -> None:
+def test_oldest_unused_packages_are_removed_until_the_rest_fits(folders: tuple[Path, Path]) -> None:
     cluster = folders[1]
     paths = staged(cluster, {"a.tar": 40, "b.tar": 40, "c.tar": 40, "d.tar": 40}, age_s=2 * RECENT_S)
     used = list(sources_of(job(f"file://{paths[0]}")))
@@ -118,18 +118,18 @@ def test_oldest_packages_that_no_job_names_go_until_the_rest_fits(folders: tuple
     assert found == [paths[1], paths[2]]
 
 
-def test_recent_packages_stay_however_many_there_are(folders: tuple[Path, Path]) -> None:
+def test_recent_packages_are_kept_beyond_the_limit(folders: tuple[Path, Path]) -> None:
     cluster = folders[1]
     staged(cluster, {"a.tar": 40, "b.tar": 40}, age_s=RECENT_S / 2)
     assert unneeded(str(cluster), list, now_s=10**6, bytes_max=10) == []
 
 
-def test_nobody_is_asked_what_is_used_while_there_is_room(folders: tuple[Path, Path]) -> None:
+def test_sources_are_not_read_while_the_limit_is_not_exceeded(folders: tuple[Path, Path]) -> None:
     cluster = folders[1]
     staged(cluster, {"a.tar": 40}, age_s=2 * RECENT_S)
 
-    def ask() -> list[str]:
-        raise AssertionError("asked")
+    def used() -> list[str]:
+        raise AssertionError("read")
 
-    assert unneeded(str(cluster), ask, now_s=10**6, bytes_max=40) == []
-    assert unneeded(str(cluster / "none"), ask, now_s=10**6, bytes_max=0) == []
+    assert unneeded(str(cluster), used, now_s=10**6, bytes_max=40) == []
+    assert unneeded(str(cluster / "none"), used, now_s=10**6, bytes_max=0) == []

@@ -1,4 +1,4 @@
-"""Files with secrets beside a job file, as the client reads them."""
+"""Secret files that a job file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def job(**files: str) -> JobSpec:
     return parsing.load({"name": "web", "pod": {"tasks": [task]}})
 
 
-def test_files_are_read_from_the_job_files_folder_each_without_its_last_newline(tmp_path: Path) -> None:
+def test_files_are_read_relative_to_the_job_file_without_their_last_newline(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(b"1\n")
     (tmp_path / "two").write_bytes(b"2\n\n")
     (tmp_path / "three").write_bytes(b"3\r\n")
@@ -36,20 +36,20 @@ def test_every_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path) 
     with pytest.raises(SpecError) as caught:
         read_files(spec, base=tmp_path)
     assert len(caught.value.details) == 6
-    for line, why in zip(
+    for line, cause in zip(
         caught.value.details,
         ("is longer than 64 KiB", "is empty", "is not text", "zero byte", "No such file", "Is a directory"),
         strict=True,
     ):
-        assert line.startswith("`pod.tasks[0].env.") and why in line
+        assert line.startswith("`pod.tasks[0].env.") and cause in line
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_value_of_just_the_longest_length_is_taken() -> None:
+def test_value_of_exactly_the_greatest_length_is_accepted() -> None:
     assert secret_of(b"x" * SECRET_BYTES_MAX + b"\n", "it") == Secret(text="x" * SECRET_BYTES_MAX)
 
 
-def test_home_of_nobody_is_named_instead_of_an_internal_error(tmp_path: Path) -> None:
+def test_unknown_home_folder_is_a_spec_error(tmp_path: Path) -> None:
     spec = job(A="~nobody-of-this-name/x")
     with pytest.raises(SpecError) as caught:
         read_files(spec, base=tmp_path)

@@ -1,4 +1,4 @@
-"""What Flower says every second is written every few minutes."""
+"""Repeated lines of a log are suppressed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def record(text: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord("flower.events", logging.ERROR, "events.py", 1, text, args, None)
 
 
-def test_same_line_is_written_once_in_a_while_and_another_at_once() -> None:
+def test_repeated_line_is_written_after_a_pause_and_another_line_at_once() -> None:
     now = [1000.0]
     repeated = RepeatedLineFilter(lambda: now[0])
     failed = "Failed to capture events: '%s'"
