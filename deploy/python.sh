@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it: finds a Python, makes a virtual environment. POSIX sh.
+# Functions for the scripts in this folder: find a Python, create a virtual environment. POSIX sh.
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -9,8 +9,8 @@ die() {
     exit 1
 }
 
-# Print a Python of 3.11 or newer: GALAXY_PYTHON, else the first on PATH. With the word "everybody"
-# the first that other users can run too, where there is one: a Python in root's home is root's only.
+# Print the path of a Python 3.11 or newer: GALAXY_PYTHON, else the first on PATH. With the argument
+# "everybody", prefer one that other users can run: only root can run a Python in root's home.
 find_python() {
     first=
     for candidate in ${GALAXY_PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
@@ -31,7 +31,7 @@ find_python() {
         "elsewhere: name one with GALAXY_PYTHON=/path/to/python3"
 }
 
-# True where the user nobody gets the same Python as we do.
+# Succeed if the user nobody can run the same Python as we can.
 everybody_runs() {
     [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null 2>&1 || return 0
     home='import sys; print(sys.base_prefix, sys.version)'
@@ -39,22 +39,22 @@ everybody_runs() {
     [ "$theirs" = "$("$1" -c "$home")" ]
 }
 
-# Install Debian packages: "$1" says what for. Refreshes the package list only when it must.
+# Install Debian packages; "$1" is the purpose. Refresh the package list only if the first try fails.
 apt_install() {
     purpose=$1
     shift
     say "installing $* ($purpose)"
     export DEBIAN_FRONTEND=noninteractive
-    # RUNLEVEL=1: install servers without starting them; what needs one starts its own.
+    # RUNLEVEL=1: install servers without starting them; Galaxy starts its own.
     if RUNLEVEL=1 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" \
         >/dev/null 2>&1 </dev/null; then
         return 0
     fi
-    apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; going on with the list as it is"
+    apt-get update -q >/dev/null 2>&1 </dev/null || say "apt-get update failed; continuing with the existing list"
     RUNLEVEL=1 apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >&2 </dev/null
 }
 
-# Make the virtual environment "$1" unless it is there and works; "$2" as for find_python.
+# Create the virtual environment "$1" unless it exists and works; "$2" is as for find_python.
 make_venv() {
     venv=$1
     if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -63,12 +63,12 @@ make_venv() {
     python=$(find_python "${2:-}") || exit 1
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-            apt_install "makes virtual environments" python3-venv || die "cannot install python3-venv"
+            apt_install "creates virtual environments" python3-venv || die "cannot install python3-venv"
         fi
         "$python" -c 'import ensurepip, venv' 2>/dev/null || die \
-            "$python cannot make virtual environments: its ensurepip module is missing" \
-            "Debian and Ubuntu keep it in a package of its own: apt-get install python3-venv"
+            "$python cannot create virtual environments: its ensurepip module is missing" \
+            "on Debian and Ubuntu it is a separate package: apt-get install python3-venv"
     fi
     rm -rf "$venv"
-    "$python" -m venv "$venv" || die "cannot make a virtual environment at $venv"
+    "$python" -m venv "$venv" || die "cannot create a virtual environment at $venv"
 }

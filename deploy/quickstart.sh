@@ -1,5 +1,5 @@
 #!/bin/sh
-# Brings up a cluster on this machine and runs the example on it; Ctrl-C ends all of it.
+# Start a cluster on this machine and run the example on it; Ctrl-C stops all of it.
 #
 #   sh deploy/quickstart.sh [options of galaxy up, such as --dir DIR or --detach]
 set -eu
@@ -13,11 +13,11 @@ stamp=$venv/.installed
 make_venv "$venv"
 if [ ! -e "$stamp" ] || [ "$root/pyproject.toml" -nt "$stamp" ]; then
     say "installing Galaxy into $venv (the first time downloads its packages)"
-    # Python compiles what it imports by itself; having pip compile everything takes longer than the rest.
+    # --no-compile: Python compiles modules on import; compiling all of them here would dominate the install.
     "$venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check -e "$root[server]" \
         >"$venv/install.log" 2>&1 </dev/null || {
         tail -n 20 "$venv/install.log" >&2
-        die "pip could not install Galaxy" "the lines above say why; run this again when it can"
+        die "pip could not install Galaxy" "the lines above say why; run this again when that is fixed"
     }
     : >"$stamp"
 fi
