@@ -73,21 +73,32 @@ class Output:
             print_out(line, raw=True)
 
     def _print_on_terminal(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print with colours; when the terminal is too narrow, the last column is cut first."""
+        """Print with colours, and cut lines at the width of the terminal."""
         # Imported here because a program that reads our output should not wait for it.
+        from rich.cells import cell_len
         from rich.console import Console
+        from rich.segment import Segment, Segments
         from rich.table import Table
         from rich.text import Text
 
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=self.headers, header_style="bold"
         )
-        for number, title in enumerate(titles, start=1):
-            table.add_column(Text(title, no_wrap=True), no_wrap=number < len(titles), overflow="ellipsis")
+        for title in titles:
+            table.add_column(Text(title), no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(cell, style=STATES.get(cell, ""), no_wrap=True) for cell in row))
+            table.add_row(*(Text(cell, style=STATES.get(cell, "")) for cell in row))
         console = Console(file=sys.stdout, color_system="auto" if wants_colour(sys.stdout) else None)
-        console.print(table)
+        # rich would shorten every column; cutting lines keeps names in the first columns complete.
+        full_width = sum(max(map(cell_len, column)) + 2 for column in zip(titles, *rows, strict=True))
+        segments: list[Segment] = []
+        for line in console.render_lines(table, console.options.update(width=full_width), pad=False):
+            if cell_len("".join(segment.text for segment in line).rstrip()) > console.width:
+                segments += [*Segment.adjust_line_length(line, console.width - 1), Segment("…")]
+            else:
+                segments += Segment.adjust_line_length(line, console.width)
+            segments.append(Segment.line())
+        console.print(Segments(segments), end="", soft_wrap=True)
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -30,10 +30,12 @@ TITLES = ["POD", "STATE", "REASON"]
 ROWS = [["web-1.0", "failed", "exit code 9 after 3 restarts"], ["failed", "running", ""]]
 
 
-def on_terminal(columns: int, *, headers: bool = True, **environ: str) -> list[str]:
+def on_terminal(
+    columns: int, *, rows: list[list[str]] = ROWS, headers: bool = True, **environ: str
+) -> list[str]:
     """Return the lines that ``print_table`` writes to a terminal of this width."""
     code = (
-        f"from galaxy.cli.output import Output\nOutput(headers={headers}).print_table({TITLES!r}, {ROWS!r})\n"
+        f"from galaxy.cli.output import Output\nOutput(headers={headers}).print_table({TITLES!r}, {rows!r})\n"
     )
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -84,9 +86,16 @@ def test_wide_terminal_shows_the_same_columns_as_a_pipe() -> None:
     assert [without_escapes(line) for line in on_terminal(100, headers=False)] == plain_table(ROWS)
 
 
-def test_narrow_terminal_shortens_the_last_column() -> None:
+def test_narrow_terminal_cuts_lines_and_keeps_the_first_columns() -> None:
     lines = [without_escapes(line) for line in on_terminal(30)]
     assert lines == ["POD      STATE    REASON", "web-1.0  failed   exit code 9…", "failed   running"]
+    lines = [without_escapes(line) for line in on_terminal(12)]
+    assert lines == ["POD      ST…", "web-1.0  fa…", "failed   ru…"]
+
+
+def test_long_cell_is_cut_even_when_the_terminal_is_wide() -> None:
+    (line,) = on_terminal(100, rows=[["web-1.0", "x" * 200, ""]], headers=False)
+    assert line == "web-1.0  " + "x" * 90 + "…"
 
 
 def test_states_are_coloured_unless_the_user_wants_no_colours() -> None:
