@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from galaxy.agent.config import MODES, AgentConfig
+from galaxy.agent.connections.worker_connections import ExecSink
 from galaxy.agent.disk_store import AgentStore
 from galaxy.agent.heartbeat import HeartbeatSink, HeartbeatThread
 from galaxy.agent.housekeeping import Housekeeping
@@ -21,10 +22,9 @@ from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.events import RedisClockRead
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.loop import AgentLoop
-from galaxy.agent.packages.cache import Packages
+from galaxy.agent.packages.cache import PackageCache
 from galaxy.agent.report_publisher import ReportPublisher
-from galaxy.agent.sessions.exec_session import Sink
-from galaxy.agent.sessions.sessions import Sessions, SessionSource
+from galaxy.agent.sessions.session_threads import SessionSource, SessionThreads
 from galaxy.container.host_support import HostAbilities, probe
 from galaxy.container.kernel.uid_ranges import claim_uids, drop_unused_claims, try_lock
 from galaxy.container.launcher.plan import FULL
@@ -39,20 +39,21 @@ from galaxy.model.messages.worker import Exec, ToWorker
 from galaxy.model.step import Send
 
 _LOG: Final = logging.getLogger(__name__)
-BEGIN_S: Final = 30.0
+START_S: Final = 30.0
+"""How long the loop may take for its first turn."""
 STOP_S: Final = 5.0
 
 
 class AgentNexus(HeartbeatSink, SessionSource, Protocol):
-    """What the agent uses of ``galaxy.nexus.nexus.Nexus``."""
+    """The part of ``galaxy.nexus.nexus.Nexus`` that the agent uses."""
 
 
 class AgentService:
-    """Containers and pods of this host, from ``start`` to ``stop``; programs outlive it.
+    """Runs the containers and pods of this host from ``start`` to ``stop``; programs outlive it.
 
-    ``publish`` sends a report and may block or raise: it is called from a thread of its own.
-    The methods for Celery's handlers only record and wake. When the loop itself fails, which
-    is a defect, the process is asked to end (``failed``), so that a fresh one adopts what runs.
+    ``publish`` sends a report and may block or raise: it is called from a thread of its own. The
+    methods for Celery's handlers only record an order and wake the loop. If the loop fails, which
+    is a defect, ``failed`` ends the process, so that a new one adopts what runs.
     """
 
     def __init__(
@@ -76,21 +77,22 @@ class AgentService:
 
     @property
     def info(self) -> AgentInfo:
-        """The inventory; known once started."""
+        """The inventory; available once started."""
         assert self._info is not None
         return self._info
 
     def start(self) -> None:
-        """Take stock, find what runs, adopt it, and begin to report; returns when that is done.
+        """Take the inventory, adopt the containers that run, and begin to report.
 
         Raises:
-            HostError: this host or its state directory can not be used; says why.
-            UsageError: an option makes no sense. Unreachable: the launcher does not answer.
+            HostError: this host or its state directory cannot be used; says why.
+            UsageError: an option has an invalid value.
+            Unreachable: the launcher does not answer.
         """
         config = self.config
         abilities = probe()
         mode, run_as = _mode_of(config, abilities), _run_as(config, abilities)
-        self._claim_state()
+        self._lock_state()
         try:
             self._store = AgentStore(config.state / "agent.db")
             boot = kernel_boot()
@@ -114,11 +116,11 @@ class AgentService:
         except BaseException:
             os.close(self._lock_fd)
             raise
-        self._begin(logic, run_as, rebooted=before is not None and before != boot)
+        self._start_threads(logic, run_as, rebooted=before is not None and before != boot)
 
-    def _begin(self, logic: AgentLogic, run_as: tuple[int, int], *, rebooted: bool) -> None:
+    def _start_threads(self, logic: AgentLogic, run_as: tuple[int, int], *, rebooted: bool) -> None:
         config = self.config
-        self._packages = Packages(
+        self._packages = PackageCache(
             config.state / "packages",
             config.package_roots,
             bytes_max=config.packages_bytes_max,
@@ -136,25 +138,25 @@ class AgentService:
             run_as=run_as,
             rebooted=rebooted,
         )
-        self._chores = Housekeeping(
-            config, self._runtime, self._packages, self._inbox, lambda: self._loop.lives
+        self._housekeeping = Housekeeping(
+            config, self._runtime, self._packages, self._inbox, lambda: self._loop.phases
         )
-        self._heart = HeartbeatThread(
+        self._heartbeat = HeartbeatThread(
             self._nexus,
             UsageSampler(config.state),
             agent=config.name,
             boot=self.boot,
-            beat_s=config.beat_s,
+            heartbeat_s=config.heartbeat_s,
             usage_s=config.usage_s,
             digests=lambda: self._loop.digests,
             stuck_s=self._inbox.oldest_s,
-            pods=lambda: self._chores.usage,
+            pods=lambda: self._housekeeping.usage,
             trouble=lambda: self._loop.trouble,
             clock=lambda redis_s: self._inbox.put(RedisClockRead(redis_s=redis_s)),
         )
-        self._sessions = Sessions(
+        self._sessions = SessionThreads(
             self._nexus,
-            _LoopWorker(self._loop, self._inbox),
+            _ExecThroughLoop(self._loop, self._inbox),
             config.state / "logs",
             alive=self._alive,
             sessions_max=config.sessions_max,
@@ -162,23 +164,23 @@ class AgentService:
         )
         self._publisher.start()
         self._thread.start()
-        if not self._loop.begun.wait(BEGIN_S):
-            raise Unreachable(f"agent {config.name} did not begin within {BEGIN_S:g} s")
-        self._heart.start()
-        self._chores.start()
+        if not self._loop.begun.wait(START_S):
+            raise Unreachable(f"agent {config.name} did not begin within {START_S:g} s")
+        self._heartbeat.start()
+        self._housekeeping.start()
         _LOG.info("event=agent.started agent=%s boot=%s %s", config.name, self.boot, describe(self.info))
 
     def stop(self) -> None:
-        """End the agent. Programs run on, unless the agent is ephemeral: then nothing is left."""
+        """End the agent. Programs run on; an ephemeral agent destroys its containers first."""
         if self.config.ephemeral and self._thread.is_alive():
             left = self.destroy_all()
             if left:
                 _LOG.error("event=agent.left containers=%r", left)
-        self._heart.stop(STOP_S)
-        self._chores.stop(STOP_S)
+        self._heartbeat.stop(STOP_S)
+        self._housekeeping.stop(STOP_S)
         self._sessions.close(STOP_S)
         self._packages.close()
-        self._loop.end()
+        self._loop.stop()
         self._thread.join(STOP_S)
         self._publisher.stop(STOP_S)
         if not self._thread.is_alive():
@@ -190,65 +192,65 @@ class AgentService:
         if self.config.ephemeral and self._claimed:
             try:
                 drop_unused_claims()
-            except (OSError, HostError) as error:  # It stays claimed until another agent claims or sweeps.
+            except (OSError, HostError) as error:  # The claim stays until another agent claims or drops it.
                 _LOG.warning("event=agent.uids-left cause=%r", str(error))
         _LOG.info("event=agent.stopped agent=%s boot=%s", self.config.name, self.boot)
 
-    # ---- called by Celery's handlers
+    # ---- called by Celery handlers
 
     def container_orders(self, orders: ContainerOrders) -> None:
-        """Record ResMan's orders and wake the loop; beyond a bound they are dropped, and come again."""
-        self._inbox.order(orders)
+        """Record ResMan's orders and wake the loop. Beyond a bound they are dropped and resent."""
+        self._inbox.put_order(orders)
 
     def pod_orders(self, orders: PodOrders) -> None:
-        """Record AppMaster's orders and wake the loop; beyond a bound they are dropped, and come again."""
-        self._inbox.order(orders)
+        """Record AppMaster's orders and wake the loop. Beyond a bound they are dropped and resent."""
+        self._inbox.put_order(orders)
 
     def log_session(self, order: LogSession) -> None:
         """Stream logs of a pod into a session, in a thread."""
-        self._sessions.log(order)
+        self._sessions.start_log(order)
 
     def exec_session(self, order: ExecSession) -> None:
         """Run a command in a pod over a session, in a thread."""
-        self._sessions.exec(order)
+        self._sessions.start_exec(order)
 
-    # ---- the end of everything
+    # ---- destruction
 
     def destroy_all(self, timeout_s: float = 20.0) -> list[str]:
-        """Destroy every container and end the launcher; return the lives that resist."""
+        """Destroy every container and end the launcher; return the keys of containers that are left."""
         self._loop.empty.clear()
-        self._loop.unwant_everything(self.config.destroy_grace_s)
+        self._loop.release_all(self.config.destroy_grace_s)
         stopped = threading.Event()
         problem: list[str] = []
 
-        def said(error: GalaxyError | None) -> None:
+        def on_stopped(error: GalaxyError | None) -> None:
             problem.extend([] if error is None else [error.message])
             stopped.set()
 
-        # Once every life is gone from the table; a host without any is empty at once.
-        self._inbox.call(lambda: self._loop.empty.set() if not self._loop.lives else None)
+        # The loop sets ``empty`` when the last container goes; a host without any is empty now.
+        self._inbox.call(lambda: self._loop.empty.set() if not self._loop.phases else None)
         if self._loop.empty.wait(timeout_s):
-            self._inbox.call(lambda: self._loop.stop_launcher(said))
+            self._inbox.call(lambda: self._loop.stop_launcher(on_stopped))
             stopped.wait(timeout_s)
-        return problem or sorted(self._loop.lives)
+        return problem or sorted(self._loop.phases)
 
     # ---- helpers
 
     def _run(self) -> None:
         try:
             self._loop.run()
-        except Exception:  # noqa: BLE001 - told in full, and the process ends
+        except Exception:  # noqa: BLE001 - logged in full, and the process ends
             _LOG.exception("event=agent.failed agent=%s", self.config.name)
             self._failed()
 
     def _alive(self, container: str, incarnation: int) -> bool:
-        return self._loop.lives.get(container_key(container, incarnation)) in (
+        return self._loop.phases.get(container_key(container, incarnation)) in (
             HostedPhase.READY,
             HostedPhase.DESTROYING,
         )
 
-    def _claim_state(self) -> None:
-        """Hold the state directory: two agents over one table would be worse than none."""
+    def _lock_state(self) -> None:
+        """Lock the state directory: two agents over one database would both launch its containers."""
         state = self.config.state
         try:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -261,22 +263,22 @@ class AgentService:
             raise HostError(f"another agent uses the state directory {state}", hint=hint)
 
 
-class _LoopWorker:
-    """AppWorkers as sessions reach them: by way of the loop's thread."""
+class _ExecThroughLoop:
+    """AppWorkers as exec sessions reach them: every call is made in the loop's thread."""
 
     def __init__(self, loop: AgentLoop, inbox: AgentInbox) -> None:
         self._loop = loop
         self._inbox = inbox
 
-    def begin(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
+    def begin(self, pod: str, packet: Exec, files: tuple[int, ...], sink: ExecSink) -> None:
         self._inbox.call(lambda: self._loop.begin_exec(pod, packet, files, sink))
 
-    def tell(self, pod: str, packet: ToWorker) -> None:
-        self._inbox.call(lambda: self._loop.tell_exec(pod, packet))
+    def send(self, pod: str, packet: ToWorker) -> None:
+        self._inbox.call(lambda: self._loop.send_exec_packet(pod, packet))
 
 
 def _mode_of(config: AgentConfig, abilities: HostAbilities) -> str:
-    """Return the mode to run in: the best there is, or the one that was asked for if it can be."""
+    """Return the mode to run in: the configured one, or with ``auto`` the best that the host supports."""
     if config.mode not in MODES:
         raise UsageError(f"mode {config.mode!r} is none of {', '.join(MODES)}")
     if config.mode == "auto":
@@ -293,7 +295,7 @@ def _mode_of(config: AgentConfig, abilities: HostAbilities) -> str:
 
 
 def _run_as(config: AgentConfig, abilities: HostAbilities) -> tuple[int, int]:
-    """Return uid and gid of all programs; -1 where each container has its own, or none can be changed to."""
+    """Return uid and gid of all programs; -1 where each container has its own or users cannot be changed."""
     mode = _mode_of(config, abilities)
     if mode != FULL or not config.run_user:
         return -1, -1

@@ -1,4 +1,4 @@
-"""Everything that can be chosen about one agent."""
+"""The options of one agent."""
 
 from __future__ import annotations
 
@@ -13,50 +13,54 @@ MODES = ("auto", "full", "userns", "process")
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one agent. Sizes are bytes, times are seconds.
+    """Options of one agent.
 
-    ``name`` is the host's name in the cluster; two agents on one machine need their own
-    ``name``, ``state`` and ``cgroup_root``. ``ephemeral`` destroys every container and ends the
-    launcher when the agent stops; otherwise programs outlive it.
+    ``name`` is the host's name in the cluster. Two agents on one machine need different ``name``,
+    ``state`` and ``cgroup_root``. An ``ephemeral`` agent destroys every container and ends the
+    launcher when it stops; otherwise programs outlive the agent.
     """
 
     name: str
     state: Path
+    """Directory for everything that the agent keeps."""
     cgroup_root: str = "galaxy"
     mode: str = "auto"
-    """``auto`` takes the best that the host can do; a named mode is taken or refused."""
+    """``auto`` takes the best that the host supports; the agent refuses to start in an unsupported mode."""
     pool: str = "main"
     tags: tuple[str, ...] = ()
     address: str = ""
-    """Where the containers' ports are reached; empty: guessed from the route to ``redis_host``."""
+    """Where the containers' ports are reached; empty means guessed from the route to ``redis_host``."""
     redis_host: str = ""
-    """Host part of the Redis URL, for the guess only; empty for a Unix socket."""
+    """Host part of the Redis URL, for that guess only; empty for a Unix socket."""
     ports_low: int = 20000
     ports_high: int = 29999
     uids: tuple[int, int] = UIDS_DEFAULT
-    """Kernel users for containers, first and last: each gets one of its own, with a group of that number."""
+    """First and last kernel user for containers: each gets one of its own, with a group of that number."""
     run_user: str = ""
-    """One account of the host for all programs instead."""
+    """An account of the host that runs all programs instead; empty means one user per container."""
     package_roots: tuple[Path, ...] = ()
     """Directories that ``file://`` packages may come from."""
     containers_max: int = 1000
     cpu_milli: int = 0
-    """CPU to offer; 0: every core that this process may run on."""
+    """CPU to offer, in millicores; 0 means every core that this process may run on."""
     memory_reserve_bytes: int = -1
-    """Memory kept for the host; -1: 5 %, at least 256 MiB."""
+    """Memory kept for the host; -1 means 5 %, at least 256 MiB."""
     disk_reserve_bytes: int = -1
-    """Disk kept for the host; -1: 5 %, at least 1 GiB."""
+    """Disk kept for the host; -1 means 5 %, at least 1 GiB."""
     ephemeral: bool = False
-    beat_s: float = 2.0
+    heartbeat_s: float = 2.0
     usage_s: float = 10.0
+    """Seconds between samples of usage."""
     packages_bytes_max: int = 10 * GIB
+    """Size of the package cache."""
     package_bytes_max: int = 4 * GIB
     package_timeout_s: float = 600.0
     logs_bytes_max: int = 5 * GIB
-    """Logs of containers that are gone; the oldest go first."""
+    """Size of the logs of containers that are gone; the oldest are removed first."""
     logs_keep_s: float = 7 * 86400.0
     sessions_max: int = 32
     session_idle_s: float = 3600.0
     garbage_s: float = 60.0
+    """Seconds between removals of old logs and packages."""
     destroy_grace_s: float = 2.0
     """How long programs may take to stop when an ephemeral agent ends."""

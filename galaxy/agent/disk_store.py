@@ -1,4 +1,4 @@
-"""The agent's table on disk: written before anything that follows from it happens."""
+"""The agent's tables on disk. A step is committed here before its effects are carried out."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from typing import Any, Final
 from galaxy.errors import BadMessage, HostError
 from galaxy.model.stored.table import Table, TableChange
 
-PRECIOUS = frozenset({"epochs", "finished"})
-"""Tables whose rows must outlive a loss of power: everything else dies with the machine too."""
+SYNCED_TABLES = frozenset({"epochs", "finished"})
+"""Tables whose rows must survive a power failure. The others describe containers, which do not."""
 
 STORED_FORMAT: Final = 2
-"""Format of the rows, as ``PRAGMA user_version``; 0 is a new database, 1 was written by 0.1.0."""
+"""Format of the rows, kept as ``PRAGMA user_version``. 0 is a new database, 1 was written by 0.1.0."""
 
 
 class AgentStore:
-    """Rows by table and key in SQLite, one transaction a step.
+    """Rows by table and key in SQLite, one transaction per step.
 
-    The log is written ahead (WAL) and kept in the kernel's memory: that survives every death
-    of the process, and a machine that loses power loses its containers as well. What must
-    outlive even that, epochs and finished batch pods, is synced before ``commit`` returns.
+    The write-ahead log stays in the kernel's page cache. That survives the death of the process; a
+    machine that loses power loses its containers as well. Epochs and finished batch pods must
+    survive even that, so they are synced before ``commit`` returns.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or make the database.
+        """Open or create the database.
 
         Raises:
-            HostError: the file is damaged, of a later version, in use by another agent, or its
-                directory can not be written.
+            HostError: the file is damaged, of another format, in use by another agent, or its
+                directory cannot be written.
         """
         self._path = path
-        with self._told("open"):
+        with self._as_host_error("open"):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._base = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -46,7 +46,7 @@ class AgentStore:
             raise
 
     def _prepare(self) -> None:
-        with self._told("open"):
+        with self._as_host_error("open"):
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute("PRAGMA wal_autocheckpoint=256")
             self._base.execute("PRAGMA cache_size=-512")
@@ -62,7 +62,7 @@ class AgentStore:
                 hint="end its jobs with 0.1.0 (galaxy down), then start this release with an empty directory;"
                 " see Upgrading in docs/operations.md",
             )
-        with self._told("write"):
+        with self._as_host_error("write"):
             self._base.execute(
                 "CREATE TABLE IF NOT EXISTS rows (name TEXT, key TEXT, value BLOB NOT NULL,"
                 " PRIMARY KEY (name, key)) WITHOUT ROWID"
@@ -70,30 +70,30 @@ class AgentStore:
             self._base.execute(f"PRAGMA user_version={STORED_FORMAT}")
 
     def load(self, tables: Mapping[str, Table[Any]]) -> None:
-        """Fill ``tables`` with what was committed.
+        """Fill ``tables`` with the committed rows.
 
         Raises:
-            HostError: a row can not be read.
+            HostError: a row cannot be read.
         """
-        with self._told("read"):
+        with self._as_host_error("read"):
             for name, table in tables.items():
                 table.load(self._base.execute("SELECT key, value FROM rows WHERE name=?", (name,)))
 
     def commit(self, changes: Iterable[TableChange]) -> None:
-        """Write all of ``changes``, or nothing.
+        """Write all of ``changes`` or none.
 
         Raises:
             HostError: the disk is full or failing; nothing was written.
         """
-        gathered = list(changes)
-        if not gathered:
+        rows = list(changes)
+        if not rows:
             return
-        level = "FULL" if any(change.table in PRECIOUS for change in gathered) else "NORMAL"
-        with self._told("write"):
+        level = "FULL" if any(change.table in SYNCED_TABLES for change in rows) else "NORMAL"
+        with self._as_host_error("write"):
             self._base.execute(f"PRAGMA synchronous={level}")
             self._base.execute("BEGIN IMMEDIATE")
             try:
-                for change in gathered:
+                for change in rows:
                     if change.value is None:
                         where = (change.table, change.key)
                         self._base.execute("DELETE FROM rows WHERE name=? AND key=?", where)
@@ -107,8 +107,8 @@ class AgentStore:
                 raise
 
     def fact(self, name: str, value: str) -> str | None:
-        """Keep a fact about this host, and return what was kept under that name before."""
-        with self._told("write"):
+        """Store a fact about this host and return the value stored under that name before."""
+        with self._as_host_error("write"):
             row = self._base.execute("SELECT value FROM rows WHERE name='fact' AND key=?", (name,)).fetchone()
         before = None if row is None else bytes(row[0]).decode()
         if before != value:
@@ -119,7 +119,8 @@ class AgentStore:
         self._base.close()
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Any:
+    def _as_host_error(self, action: str) -> Any:
+        """Turn errors of SQLite and the disk into a ``HostError`` that says what cannot be done."""
         try:
             yield
         except (sqlite3.DatabaseError, OSError, BadMessage) as error:
@@ -127,11 +128,11 @@ class AgentStore:
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, BadMessage):
                 raise self._damaged(str(error)) from error
             hint = "free disk space" if code == sqlite3.SQLITE_FULL else "check the disk and its permissions"
-            raise HostError(f"cannot {what} {self._path}: {error}", hint=hint) from error
+            raise HostError(f"cannot {action} {self._path}: {error}", hint=hint) from error
 
     def _damaged(self, why: str) -> HostError:
         return HostError(
             f"cannot use {self._path}: it is damaged",
             details=(why,),
-            hint=f"move it away; containers in {self._path.parent} are then destroyed and made anew",
+            hint=f"move it away; containers in {self._path.parent} are then destroyed and created again",
         )

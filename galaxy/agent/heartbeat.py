@@ -1,4 +1,4 @@
-"""The heartbeat: straight into Redis, in a thread of its own that waits for nothing else."""
+"""The agent's heartbeat: written straight into Redis by a thread that waits for nothing else."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from galaxy.model.messages.agent import AgentUsage
 
 _LOG: Final = logging.getLogger(__name__)
 STUCK_S: Final = 30.0
+"""A loop that has handled nothing for this long is stuck."""
 CLOCK_STEP_S: Final = 0.25
-"""The loop is told of Redis' clock when it has moved by more than this against ours."""
+"""Redis' clock is passed on when it has moved by more than this against the monotonic clock."""
 
 
 class HeartbeatSink(Protocol):
-    """What is used of ``galaxy.nexus.nexus.Nexus``."""
+    """The part of ``galaxy.nexus.nexus.Nexus`` that heartbeats use."""
 
     def beat(
         self,
@@ -33,11 +34,11 @@ class HeartbeatSink(Protocol):
 
 
 class HeartbeatThread:
-    """Beats every ``beat_s`` seconds with the digests of the moment, now and then with a usage sample.
+    """Sends a heartbeat every ``heartbeat_s`` seconds with the current digests.
 
-    ``clock`` is told what Redis' clock showed, when that is news.
-
-    A loop that has been stuck for ``STUCK_S`` is not alive, and nobody is told that it is.
+    Every ``usage_s`` seconds a heartbeat carries a usage sample. ``clock`` receives Redis' clock
+    whenever it has moved. While the loop is stuck there is no heartbeat, so that the agent counts
+    as dead.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class HeartbeatThread:
         *,
         agent: str,
         boot: str,
-        beat_s: float,
+        heartbeat_s: float,
         usage_s: float,
         digests: Callable[[], tuple[int, int]],
         stuck_s: Callable[[], float],
@@ -59,16 +60,16 @@ class HeartbeatThread:
         self._sampler = sampler
         self._agent = agent
         self._boot = boot
-        self._beat_s = beat_s
+        self._heartbeat_s = heartbeat_s
         self._usage_s = usage_s
         self._digests = digests
         self._stuck_s = stuck_s
         self._pods = pods
         self._trouble = trouble
         self._clock = clock
-        self._ahead_s = 0.0
+        self._redis_ahead_s = 0.0
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agent-beat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="agent-heartbeat", daemon=True)
         self._failing = ""
 
     def start(self) -> None:
@@ -82,18 +83,18 @@ class HeartbeatThread:
         next_s = next_usage_s = time.monotonic()
         while not self._ending.wait(max(0.0, next_s - time.monotonic())):
             now_s = time.monotonic()
-            # A beat that took long is not made up for: the next one keeps its distance.
-            next_s = max(next_s + self._beat_s, now_s)
+            # A late heartbeat is not made up for: the next one keeps its distance.
+            next_s = max(next_s + self._heartbeat_s, now_s)
             sample = now_s >= next_usage_s
             next_usage_s = now_s + self._usage_s if sample else next_usage_s
             try:
-                self._beat(self._sampler.sample(self._pods()) if sample else None)
-            except Exception as error:  # noqa: BLE001 - a heart that stops costs the host its containers
-                self._tell(f"{type(error).__name__}: {error}")
+                self._send(self._sampler.sample(self._pods()) if sample else None)
+            except Exception as error:  # noqa: BLE001 - without heartbeats the host loses its containers
+                self._log_change(f"{type(error).__name__}: {error}")
 
-    def _beat(self, usage: AgentUsage | None) -> None:
+    def _send(self, usage: AgentUsage | None) -> None:
         if self._stuck_s() > STUCK_S:
-            self._tell("the agent's loop is stuck")
+            self._log_change("the agent's loop is stuck")
             return
         containers, pods = self._digests()
         redis_s = self._nexus.beat(
@@ -104,16 +105,16 @@ class HeartbeatThread:
             usage=usage,
             trouble=self._trouble(),
         )
-        self._tell("")
+        self._log_change("")
         ahead_s = redis_s - time.monotonic()
-        if abs(ahead_s - self._ahead_s) > CLOCK_STEP_S:
-            self._ahead_s = ahead_s
+        if abs(ahead_s - self._redis_ahead_s) > CLOCK_STEP_S:
+            self._redis_ahead_s = ahead_s
             self._clock(redis_s)
 
-    def _tell(self, cause: str) -> None:
-        """Log a change for the worse or the better, once."""
+    def _log_change(self, cause: str) -> None:
+        """Log the first failure and the first success after failures. Empty ``cause`` is a success."""
         if cause and not self._failing:
-            _LOG.warning("event=beat.failed cause=%r", cause)
+            _LOG.warning("event=heartbeat.failed cause=%r", cause)
         elif self._failing and not cause:
-            _LOG.info("event=beat.resumed")
+            _LOG.info("event=heartbeat.resumed")
         self._failing = cause

@@ -1,4 +1,4 @@
-"""Ports of this host: what its sockets use, and what its agents have reserved."""
+"""Ports of this host: those that its sockets use, and those that its agents have reserved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 """``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
 
 
-def sockets_seen(proc: Path = Path("/proc/self/net")) -> tuple[frozenset[int], frozenset[int]]:
+def scan_sockets(proc: Path = Path("/proc/self/net")) -> tuple[frozenset[int], frozenset[int]]:
     """Return the ports that TCP listens on or UDP is bound to, and every port in any use.
 
     Source: proc(5), /proc/net/tcp; state 0A is LISTEN.
@@ -36,11 +36,11 @@ def sockets_seen(proc: Path = Path("/proc/self/net")) -> tuple[frozenset[int], f
     return frozenset(listening), frozenset(used)
 
 
-class Reservations:
-    """Ports held against the other agents of this host: byte N of one file is locked for port N.
+class PortReservations:
+    """Ports reserved against the other agents of this host: byte N of a shared file is locked for port N.
 
-    The locks are the kernel's (fcntl(2), open file description locks): they end with the
-    process, and one descriptor holds any number.
+    The locks are open file description locks (fcntl(2)): the kernel drops them when the process
+    ends, and one descriptor holds any number of them.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -49,45 +49,53 @@ class Reservations:
         Raises:
             OSError: no directory for it can be written.
         """
-        self._held: set[int] = set()
+        self._reserved: set[int] = set()
         self._fd = _open_shared(directory)
 
     def take(self, ports: Iterable[int]) -> tuple[int, ...]:
-        """Reserve ports; return those that another agent has, in which case none is taken anew."""
-        fresh = [port for port in ports if port not in self._held]
-        taken: list[int] = []
-        for port in fresh:
+        """Reserve all of ``ports``, or none of them and return those that another agent has."""
+        new = [port for port in ports if port not in self._reserved]
+        unavailable: list[int] = []
+        for port in new:
             try:
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, port, 1, 0))
-                self._held.add(port)
+                self._reserved.add(port)
             except OSError:
-                taken.append(port)
-        if taken:
-            self.give(port for port in fresh if port not in taken)
-        return tuple(taken)
+                unavailable.append(port)
+        if unavailable:
+            self.release(port for port in new if port not in unavailable)
+        return tuple(unavailable)
 
-    def give(self, ports: Iterable[int]) -> None:
+    def release(self, ports: Iterable[int]) -> None:
         for port in ports:
-            if port in self._held:
-                self._held.discard(port)
+            if port in self._reserved:
+                self._reserved.discard(port)
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, 0, port, 1, 0))
 
     def keep_only(self, ports: frozenset[int]) -> None:
-        """Give back everything but ``ports``."""
-        self.give(self._held - ports)
+        """Release everything but ``ports``."""
+        self.release(self._reserved - ports)
 
-    def others(self) -> frozenset[int]:
-        """Return the ports that other agents have."""
+    def of_others(self) -> frozenset[int]:
+        """Return the ports that other agents have reserved."""
         return frozenset(self._locked(0, 65536))
 
+    def close(self) -> None:
+        os.close(self._fd)
+        self._reserved.clear()
+
     def _locked(self, low: int, high: int) -> set[int]:
-        """Ask for a lock in ``low`` to ``high``, and then on both sides of it: it may be any one."""
+        """Return the bytes from ``low`` to before ``high`` that others lock.
+
+        F_OFD_GETLK returns any one conflicting lock of a range, so the ranges on both sides of it
+        are asked for next.
+        """
         found: set[int] = set()
         open_ranges = [(low, high)]
         while open_ranges:
             low, high = open_ranges.pop()
-            ask = _FLOCK.pack(fcntl.F_WRLCK, 0, low, high - low, 0)
-            kind, _, first, length, _ = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, ask))
+            query = _FLOCK.pack(fcntl.F_WRLCK, 0, low, high - low, 0)
+            kind, _, first, length, _ = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, query))
             if kind == fcntl.F_UNLCK:
                 continue
             end = first + length if length else high
@@ -98,13 +106,9 @@ class Reservations:
                 open_ranges.append((end, high))
         return found
 
-    def close(self) -> None:
-        os.close(self._fd)
-        self._held.clear()
-
 
 def _open_shared(directory: Path | None) -> int:
-    """Open the shared file, making it writable for the agents of every user."""
+    """Open the shared file; create it writable for the agents of every user."""
     places = (directory,) if directory else (Path("/run/lock"), Path(tempfile.gettempdir()))
     for place in places:
         path = place / "galaxy.ports"

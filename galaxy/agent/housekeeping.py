@@ -1,4 +1,4 @@
-"""What can wait: usage samples of containers, logs and packages that nobody needs any more."""
+"""Work that can wait: usage samples of containers, and removal of old logs and packages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,99 @@ from galaxy.agent.config import AgentConfig
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic.events import UsageMeasured
 from galaxy.agent.logic.records import HostedPhase
-from galaxy.agent.packages.cache import Packages
+from galaxy.agent.packages.cache import PackageCache
 from galaxy.container.runtime import Runtime
+from galaxy.ids import parse_container_key
 
 _LOG: Final = logging.getLogger(__name__)
 
 
-def clear_logs(
+class Housekeeping:
+    """A thread that wakes every ``usage_s`` seconds. ``phases`` returns the phase by container key."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        runtime: Runtime,
+        packages: PackageCache,
+        inbox: AgentInbox,
+        phases: Callable[[], dict[str, HostedPhase]],
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._packages = packages
+        self._inbox = inbox
+        self._phases = phases
+        self._last_cpu: dict[str, tuple[int, float]] = {}
+        """By container key: CPU time in nanoseconds and when it was read, monotonic seconds."""
+        self.usage: dict[str, tuple[int, int]] = {}
+        """Millicores and bytes by pod. Replaced, never changed, so that other threads may read it."""
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agent-housekeeping", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        self._ending.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        next_removal_s = time.monotonic() + self._config.garbage_s
+        while not self._ending.wait(self._config.usage_s):
+            try:
+                self._measure()
+                if time.monotonic() >= next_removal_s:
+                    next_removal_s = time.monotonic() + self._config.garbage_s
+                    self._remove_old()
+            except Exception:  # noqa: BLE001 - one failure must not end the thread
+                _LOG.exception("event=housekeeping.failed")
+
+    def _measure(self) -> None:
+        """Sample every ready container; CPU is the mean since the last sample."""
+        before, self._last_cpu = self._last_cpu, {}
+        measured: dict[str, tuple[int, int]] = {}
+        for key, phase in self._phases().items():
+            parsed = parse_container_key(key)
+            if phase is not HostedPhase.READY or parsed is None or self._ending.is_set():
+                continue
+            container, incarnation = parsed
+            usage, now_s = self._runtime.usage(container, incarnation), time.monotonic()
+            self._last_cpu[key] = (usage.cpu_ns, now_s)
+            then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
+            cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
+            measured[container] = (cpu_milli, usage.memory_bytes)
+            self._inbox.put(
+                UsageMeasured(
+                    container=container,
+                    incarnation=incarnation,
+                    cpu_milli=cpu_milli,
+                    memory_bytes=usage.memory_bytes,
+                )
+            )
+        self.usage = measured
+
+    def _remove_old(self) -> None:
+        config = self._config
+        removed = remove_old_logs(
+            config.state / "logs",
+            self._phases(),
+            now_s=time.time(),
+            keep_s=config.logs_keep_s,
+            bytes_max=config.logs_bytes_max,
+        )
+        if removed:
+            _LOG.info("event=logs.removed count=%d first=%s", len(removed), removed[0])
+        self._packages.trim()
+
+
+def remove_old_logs(
     logs: Path, keep: Collection[str], *, now_s: float, keep_s: float, bytes_max: int
 ) -> list[str]:
-    """Remove log directories of containers that are gone: the old, and the oldest beyond a budget.
+    """Remove log directories of containers that are gone, and return their names.
 
-    ``keep`` names the lives that are held; those are never touched. Returns what was removed.
+    Those last written more than ``keep_s`` seconds ago go, and then the oldest until the rest is
+    within ``bytes_max``. ``keep`` holds the keys of the containers on this host, whose logs stay.
     """
     names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(logs) as entries:
@@ -44,7 +125,7 @@ def clear_logs(
 
 
 def _age_and_size(directory: str) -> tuple[float, int]:
-    """Return when anything in a directory was written last (Unix seconds), and bytes on disk."""
+    """Return when a file of a directory was last written (Unix seconds), and the bytes on disk."""
     changed_s, size = 0.0, 0
     with contextlib.suppress(OSError):
         changed_s = os.stat(directory).st_mtime
@@ -52,80 +133,3 @@ def _age_and_size(directory: str) -> tuple[float, int]:
             facts = entry.stat(follow_symlinks=False)
             changed_s, size = max(changed_s, facts.st_mtime), size + facts.st_blocks * 512
     return changed_s, size
-
-
-class Housekeeping:
-    """A thread that wakes every ``usage_s`` seconds."""
-
-    def __init__(
-        self,
-        config: AgentConfig,
-        runtime: Runtime,
-        packages: Packages,
-        inbox: AgentInbox,
-        lives: Callable[[], dict[str, HostedPhase]],
-    ) -> None:
-        self._config = config
-        self._runtime = runtime
-        self._packages = packages
-        self._inbox = inbox
-        self._lives = lives
-        self._cpu: dict[str, tuple[int, float]] = {}
-        self.usage: dict[str, tuple[int, int]] = {}
-        """Millicores and bytes by pod; replaced as a whole, so other threads may look."""
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agent-chores", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float) -> None:
-        self._ending.set()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        garbage_s = time.monotonic() + self._config.garbage_s
-        while not self._ending.wait(self._config.usage_s):
-            try:
-                self._measure()
-                if time.monotonic() >= garbage_s:
-                    garbage_s = time.monotonic() + self._config.garbage_s
-                    self._clear()
-            except Exception:  # noqa: BLE001 - what can wait must not end with one bad day
-                _LOG.exception("event=chores.failed")
-
-    def _measure(self) -> None:
-        """Sample every ready container; CPU is the mean since the sample before."""
-        before, self._cpu = self._cpu, {}
-        measured: dict[str, tuple[int, int]] = {}
-        for key, phase in self._lives().items():
-            if phase is not HostedPhase.READY or self._ending.is_set():
-                continue
-            container, _, incarnation = key.rpartition("_")
-            usage, now_s = self._runtime.usage(container, int(incarnation)), time.monotonic()
-            self._cpu[key] = (usage.cpu_ns, now_s)
-            then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
-            cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
-            measured[container] = (cpu_milli, usage.memory_bytes)
-            self._inbox.put(
-                UsageMeasured(
-                    container=container,
-                    incarnation=int(incarnation),
-                    cpu_milli=cpu_milli,
-                    memory_bytes=usage.memory_bytes,
-                )
-            )
-        self.usage = measured
-
-    def _clear(self) -> None:
-        config = self._config
-        removed = clear_logs(
-            config.state / "logs",
-            self._lives(),
-            now_s=time.time(),
-            keep_s=config.logs_keep_s,
-            bytes_max=config.logs_bytes_max,
-        )
-        if removed:
-            _LOG.info("event=logs.removed count=%d first=%s", len(removed), removed[0])
-        self._packages.trim()

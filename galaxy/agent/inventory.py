@@ -1,4 +1,4 @@
-"""What this machine is and has: the agent's inventory, and samples of what is used of it."""
+"""The machine's inventory as the agent offers it, and samples of its usage."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ LOOPBACK = "127.0.0.1"
 def inventory(
     config: AgentConfig, *, boot: str, mode: str, enforced: Sequence[str], kernel: str, cgroup: str
 ) -> AgentInfo:
-    """Take stock: cores this process may use, memory and disk less what the host keeps.
+    """Return what this host offers: cores this process may use, memory and disk minus the reserves.
 
-    Disk is what is free where containers live, plus what containers already use there, so
-    that the figure is the same after a restart.
+    Disk is the free space of the state directory plus what containers use there already, so that
+    the figure does not change with a restart.
 
     Raises:
-        HostError: nothing is left to offer.
+        HostError: the memory reserve leaves nothing to offer.
     """
     memory = psutil.virtual_memory().total
     memory -= _reserve(config.memory_reserve_bytes, memory, 256 * MIB)
     disk = shutil.disk_usage(config.state)
-    own = _used_below(config.state / "c")
-    room = disk.free + own - _reserve(config.disk_reserve_bytes, disk.total, GIB)
+    by_containers = _used_below(config.state / "c")
+    room = disk.free + by_containers - _reserve(config.disk_reserve_bytes, disk.total, GIB)
     if memory <= 0:
         raise HostError("cannot offer any memory: the reserve is all there is", hint="lower --reserve-memory")
     return AgentInfo(
@@ -60,7 +60,7 @@ def inventory(
 
 
 def describe(info: AgentInfo) -> str:
-    """Return the inventory as a line for the log."""
+    """Return the inventory as fields of a log line."""
     return (
         f"cpu={info.cpu_milli}m memory={format_bytes(info.memory_bytes)!r}"
         f" disk={format_bytes(info.disk_bytes)!r}"
@@ -69,7 +69,7 @@ def describe(info: AgentInfo) -> str:
 
 
 def guess_address(redis_host: str) -> str:
-    """Return the address this host sends from when it speaks to Redis; nothing is sent."""
+    """Return the address from which this host reaches Redis, found by the route; nothing is sent."""
     if redis_host in ("", "localhost"):
         return LOOPBACK
     try:
@@ -83,7 +83,7 @@ def guess_address(redis_host: str) -> str:
 
 
 def kernel_boot() -> str:
-    """Return the id of this life of the machine."""
+    """Return an id that changes with every boot of the kernel."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -91,18 +91,18 @@ def kernel_boot() -> str:
 
 
 class UsageSampler:
-    """Samples of the whole machine; CPU is the mean since the sample before."""
+    """Samples of the whole machine. CPU is the mean since the last sample."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._before = self._busy()
+        self._last = self._busy()
 
     def sample(self, pods: dict[str, tuple[int, int]]) -> AgentUsage:
-        """Return what is used now, and ``pods`` with it: millicores, bytes, Unix seconds."""
+        """Return the current usage of the machine, together with that of ``pods`` (millicores, bytes)."""
         busy_s, at_s = self._busy()
-        passed_s = max(at_s - self._before[1], 1e-3)
-        cpu_milli = max(0, round(1000 * (busy_s - self._before[0]) / passed_s))
-        self._before = busy_s, at_s
+        passed_s = max(at_s - self._last[1], 1e-3)
+        cpu_milli = max(0, round(1000 * (busy_s - self._last[0]) / passed_s))
+        self._last = busy_s, at_s
         memory = psutil.virtual_memory()
         return AgentUsage(
             at_s=time.time(),
@@ -114,18 +114,20 @@ class UsageSampler:
         )
 
     def _busy(self) -> tuple[float, float]:
+        """Return the CPU seconds used since the boot, and the monotonic time."""
         times = psutil.cpu_times()
         waiting = getattr(times, "iowait", 0.0)
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
         return sum(times) - times.idle - waiting - guest, time.monotonic()
 
 
-def _reserve(asked: int, total: int, least: int) -> int:
-    return asked if asked >= 0 else max(total // 20, min(least, total // 2))
+def _reserve(configured: int, total: int, least: int) -> int:
+    """Return the bytes kept for the host: as configured, else 5 % but at least ``least`` (or half)."""
+    return configured if configured >= 0 else max(total // 20, min(least, total // 2))
 
 
 def _used_below(directory: Path) -> int:
-    """Return the bytes that regular files below really occupy on their disk."""
+    """Return the disk space that the files below a directory occupy, in bytes."""
     used = 0
     for folder, _, names in os.walk(directory, onerror=None):
         for name in names:

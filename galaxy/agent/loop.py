@@ -1,9 +1,8 @@
-"""The agent's loop: one thread that hears everything, steps the logic, writes, and then acts."""
+"""The agent's loop: one thread that collects events, steps the logic, commits, and then acts."""
 
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import threading
 import time
@@ -13,9 +12,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from galaxy.agent.config import AgentConfig
-from galaxy.agent.connections.worker_connections import WorkerConnections
+from galaxy.agent.connections.worker_connection import close_all
+from galaxy.agent.connections.worker_connections import ExecSink, WorkerConnections
 from galaxy.agent.disk_store import AgentStore
-from galaxy.agent.host_ports import Reservations, sockets_seen
+from galaxy.agent.host_ports import PortReservations, scan_sockets
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.effects import (
@@ -41,9 +41,8 @@ from galaxy.agent.logic.events import (
     WorkerReported,
 )
 from galaxy.agent.logic.records import HostedContainer, HostedPhase
-from galaxy.agent.packages.cache import Packages
+from galaxy.agent.packages.cache import PackageCache
 from galaxy.agent.report_publisher import ReportPublisher
-from galaxy.agent.sessions.exec_session import Sink
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Runtime, RuntimeEvent
@@ -59,10 +58,10 @@ SELECT_S_MAX: Final = 600.0
 
 
 class AgentLoop:
-    """Ties logic, disk, launcher, AppWorkers and leaders together; everything in one thread.
+    """Connects logic, disk, launcher, AppWorkers and leaders, in one thread.
 
-    What is written comes before what is done: effects and reports of a step leave after its
-    commit. While the disk refuses, events wait and are stepped again.
+    Invariant: effects and reports of a step leave only after its commit. While the disk refuses
+    to be written, events are kept and stepped again.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class AgentLoop:
         logic: AgentLogic,
         store: AgentStore,
         runtime: Runtime,
-        packages: Packages,
+        packages: PackageCache,
         *,
         publisher: ReportPublisher,
         inbox: AgentInbox,
@@ -86,122 +85,121 @@ class AgentLoop:
         self._inbox = inbox
         self._run_as = run_as
         self._rebooted = rebooted
-        self._reservations = Reservations()
+        self._reservations = PortReservations()
         self._selector = selectors.DefaultSelector()
-        self._links = WorkerConnections(
-            self._selector, packages, happened=self._happened, call_soon=inbox.call
-        )
+        self._connections = WorkerConnections(self._selector, packages, emit=self._emit, call_soon=inbox.call)
         self._events: list[Struct] = []
-        self._commit_at_s = 0.0
+        self._commit_retry_at_s = 0.0
+        """When to try the failed commit again; 0.0 if the last commit succeeded."""
         self._ending = False
         self.digests = (0, 0)
         self.trouble = ""
-        """Why nothing is obeyed now: the disk refuses. Empty when all is well."""
-        self.lives: dict[str, HostedPhase] = {}
-        """Every life that is held; replaced as a whole, so other threads may look."""
+        """Why no order is obeyed now: the disk refuses to be written. Empty when all is well."""
+        self.phases: dict[str, HostedPhase] = {}
+        """Phase by container key. Replaced, never changed, so that other threads may read it."""
         self.begun = threading.Event()
         self.empty = threading.Event()
 
     # ---- the thread
 
     def run(self) -> None:
-        """Turn until ``end``; whatever it was that could not be, raises."""
+        """Run until stopped. Unexpected errors propagate."""
         self._selector.register(self._runtime.fileno(), selectors.EVENT_READ, lambda _: None)
         self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, lambda _: None)
         for port in self._logic.ports():
             self._reservations.take([port])
-        self._hear_runtime()
-        self._events.append(self._host_seen())
+        self._collect_runtime_events()
+        self._events.append(self._inspect_host())
         self._rebooted = False
         while self._turn():
             self.begun.set()
             for key, mask in self._selector.select(self._timeout_s()):
                 key.data(mask)
 
-    def end(self) -> None:
-        """Have ``run`` return; callable from any thread."""
-        self._inbox.call(self._end)
+    def stop(self) -> None:
+        """Have ``run`` return; thread-safe."""
+        self._inbox.call(self._stop)
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         self._ending = True
 
     def close(self) -> None:
-        """Let go of everything; after ``run`` has returned."""
-        self._links.close()
+        """Release everything; call after ``run`` has returned."""
+        self._connections.close()
         self._selector.close()
         self._reservations.close()
 
     def _timeout_s(self) -> float:
-        # While the disk refuses, what the logic wants must wait for it.
-        own_s = self._commit_at_s or self._logic.wake_s()
-        wakes = (own_s, self._links.wake_s())
+        # While the disk refuses, the logic's own timers wait for the next commit.
+        own_s = self._commit_retry_at_s or self._logic.wake_s()
+        wakes = (own_s, self._connections.wake_s())
         first = min((wake for wake in wakes if wake is not None), default=None)
         return SELECT_S_MAX if first is None else max(0.0, min(first - time.monotonic(), SELECT_S_MAX))
 
     def _turn(self) -> bool:
-        """Take in all there is, and return False when the end was said: nothing would wake a wait."""
+        """Handle everything that has arrived; return False once ``stop`` was called."""
         events, calls = self._inbox.take()
         self._events += events
         for call in calls:
             call()
-        self._hear_runtime()
-        self._links.turn()
+        self._collect_runtime_events()
+        self._connections.reconnect_due()
         now_s = time.monotonic()
-        if now_s >= self._commit_at_s:
+        if now_s >= self._commit_retry_at_s:
             self._step(now_s)
         return not self._ending
 
     def _step(self, now_s: float) -> None:
-        """Step until nothing is left to take in, writing before acting."""
+        """Step the logic until no event is left; commit before acting."""
         while True:
             batch, self._events = self._events, []
             if self._logic.needs_port_scan(batch):
-                batch.insert(0, self._ports_seen())
+                batch.insert(0, self._scan_ports())
             effects = self._logic.step(now_s, batch)
             changes = [change for table in self._logic.tables.values() for change in table.changes()]
             try:
                 self._store.commit(changes)
             except HostError as error:
-                self._refused(batch, error)
+                self._on_commit_failed(batch, error)
                 return
-            if self._commit_at_s:
+            if self._commit_retry_at_s:
                 _LOG.info("event=agent.writable")
-            self._commit_at_s, self.trouble = 0.0, ""
+            self._commit_retry_at_s, self.trouble = 0.0, ""
             for table in self._logic.tables.values():
                 table.accept()
             if changes:
-                self._changed()
+                self._on_changed()
             self._carry_out(effects)
             if not self._events:
                 break
         for role, send in self._logic.flush(now_s).sends:
             self._publisher.publish(role, send)
 
-    def _refused(self, batch: list[Struct], error: HostError) -> None:
-        """Go back, keep what happened, and try again in a moment."""
+    def _on_commit_failed(self, batch: list[Struct], error: HostError) -> None:
+        """Undo the step, keep its events, and try again in a moment."""
         for table in self._logic.tables.values():
             table.discard()
-        if not self._commit_at_s:
+        if not self._commit_retry_at_s:
             _LOG.error("event=agent.unwritable cause=%r", str(error))
         self.trouble = f"{error.message}; {error.hint}" if error.hint else error.message
         self._events = compact([*batch, *self._events])
-        self._commit_at_s = time.monotonic() + COMMIT_RETRY_S
+        self._commit_retry_at_s = time.monotonic() + COMMIT_RETRY_S
 
-    def _changed(self) -> None:
+    def _on_changed(self) -> None:
         self.digests = self._logic.digests()
-        self.lives = {held.key: held.phase for held in self._logic.hosted_containers()}
+        self.phases = {hosted.key: hosted.phase for hosted in self._logic.hosted_containers()}
         self._reservations.keep_only(self._logic.ports())
-        if self.lives:
+        if self.phases:
             self.empty.clear()
         else:
             self.empty.set()
 
-    # ---- what happened
+    # ---- events
 
-    def _happened(self, event: Struct) -> None:
+    def _emit(self, event: Struct) -> None:
         self._events.append(event)
 
-    def _hear_runtime(self) -> None:
+    def _collect_runtime_events(self) -> None:
         for event in self._runtime.events():
             self._events.append(self._translate(event))
 
@@ -217,27 +215,27 @@ class AgentLoop:
                 )
             case Ended():
                 return ContainerEnded(
-                    container=event.container, incarnation=event.incarnation, reason=why_ended(event)
+                    container=event.container, incarnation=event.incarnation, reason=end_reason(event)
                 )
             case Destroyed():
                 return ContainerDestroyed(container=event.container, incarnation=event.incarnation)
             case _:
                 _LOG.warning("event=launcher.lost text='another one took over'")
-                return self._host_seen()
+                return self._inspect_host()
 
-    def _host_seen(self) -> HostInspected:
-        living = (
+    def _inspect_host(self) -> HostInspected:
+        running = (
             RunningContainer(container=one.container, incarnation=one.incarnation, pid=one.pid)
             for one in self._runtime.running()
         )
-        return HostInspected(running=tuple(living), rebooted=self._rebooted)
+        return HostInspected(running=tuple(running), rebooted=self._rebooted)
 
-    def _ports_seen(self) -> PortsScanned:
-        listening, used = sockets_seen()
-        others = self._reservations.others()
+    def _scan_ports(self) -> PortsScanned:
+        listening, used = scan_sockets()
+        others = self._reservations.of_others()
         return PortsScanned(listening=listening | others, used=used | others)
 
-    # ---- what is owed
+    # ---- effects
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -248,30 +246,32 @@ class AgentLoop:
                     self._runtime.destroy(effect.container, effect.incarnation)
                 case ConnectWorker():
                     path = self._runtime.socket_path(effect.container, effect.incarnation)
-                    self._links.connect(effect.container, effect.incarnation, path)
+                    self._connections.connect(effect.container, effect.incarnation, path)
                 case DisconnectWorker():
-                    self._links.disconnect(effect.container, effect.incarnation)
+                    self._connections.disconnect(effect.container, effect.incarnation)
                 case DeliverOrder():
-                    self._links.deliver(effect.container, effect.incarnation, effect.order)
+                    self._connections.deliver(effect.container, effect.incarnation, effect.order)
                 case QuitWorker():
-                    self._links.quit(effect.container, effect.incarnation, effect.stop_timeout)
+                    self._connections.quit(effect.container, effect.incarnation, effect.stop_timeout)
                 case WriteLog():
                     _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
 
-    def _launch(self, held: HostedContainer) -> None:
-        taken = self._reservations.take(held.ports.values())
-        if taken:
+    def _launch(self, hosted: HostedContainer) -> None:
+        unavailable = self._reservations.take(hosted.ports.values())
+        if unavailable:
             self._events.append(
-                PortsUnavailable(container=held.container, incarnation=held.incarnation, ports=taken)
+                PortsUnavailable(
+                    container=hosted.container, incarnation=hosted.incarnation, ports=unavailable
+                )
             )
             return
-        uid, gid = (held.uid, held.uid) if held.uid else self._run_as
+        uid, gid = (hosted.uid, hosted.uid) if hosted.uid else self._run_as
         plan = LaunchPlan(
-            container=held.container,
-            incarnation=held.incarnation,
+            container=hosted.container,
+            incarnation=hosted.incarnation,
             host=self._config.name,
-            demand=held.order.demand,
-            ports=held.ports,
+            demand=hosted.order.demand,
+            ports=hosted.ports,
             run_uid=uid,
             run_gid=gid,
         )
@@ -280,34 +280,36 @@ class AgentLoop:
         except (GalaxyError, OSError) as error:
             reason = Reason(code="launch", message=str(error))
             self._events.append(
-                ContainerLaunchFailed(container=held.container, incarnation=held.incarnation, reason=reason)
+                ContainerLaunchFailed(
+                    container=hosted.container, incarnation=hosted.incarnation, reason=reason
+                )
             )
 
-    # ---- for other threads
+    # ---- requests of other threads
 
-    def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
+    def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: ExecSink) -> None:
         """Ask an AppWorker to run a command, in its first task if none is named; in the loop's thread."""
-        held = self._logic.ready(pod)
-        if held is not None:
-            packet = packet if packet.task else replace(packet, task=held.order.demand.tasks[0].name)
-            if not self._links.begin_exec(held.container, held.incarnation, packet, files, sink):
-                sink(None, [])
+        hosted = self._logic.ready(pod)
+        if hosted is None:
+            close_all(files)
+            sink(None, [])
             return
-        close_all(files)
-        sink(None, [])
+        packet = packet if packet.task else replace(packet, task=hosted.order.demand.tasks[0].name)
+        if not self._connections.begin_exec(hosted.container, hosted.incarnation, packet, files, sink):
+            sink(None, [])
 
-    def tell_exec(self, pod: str, packet: ToWorker) -> None:
-        """Pass on a packet of a running command; in the loop's thread."""
-        held = self._logic.ready(pod)
-        if held is not None:
-            self._links.exec_packet(held.container, held.incarnation, packet)
+    def send_exec_packet(self, pod: str, packet: ToWorker) -> None:
+        """Forward a packet of a running command; in the loop's thread."""
+        hosted = self._logic.ready(pod)
+        if hosted is not None:
+            self._connections.send_exec_packet(hosted.container, hosted.incarnation, packet)
 
-    def unwant_everything(self, grace_s: float) -> None:
-        """Begin the end of every container; ``empty`` is set when it is reached."""
+    def release_all(self, grace_s: float) -> None:
+        """Begin to end every container; ``empty`` is set when none is left. Thread-safe."""
         self._inbox.put(ShutdownRequested(grace_s=grace_s))
 
     def stop_launcher(self, done: Callable[[GalaxyError | None], None]) -> None:
-        """End the launcher and say how it went; in the loop's thread."""
+        """End the launcher and pass the error, if any, to ``done``; in the loop's thread."""
         try:
             self._runtime.stop_launcher()
         except GalaxyError as error:
@@ -316,8 +318,8 @@ class AgentLoop:
             done(None)
 
 
-def why_ended(event: Ended) -> Reason:
-    """Return how PID 1 of a container ended, in words."""
+def end_reason(event: Ended) -> Reason:
+    """Return how PID 1 of a container ended."""
     if event.oom:
         return Reason(code="oom", message="the container's own memory limit killed PID 1")
     if event.status is None:
@@ -328,24 +330,20 @@ def why_ended(event: Ended) -> Reason:
 
 
 def compact(events: Sequence[Struct]) -> list[Struct]:
-    """Keep events that wait for the disk bounded: of one AppWorker's reports only the last counts."""
+    """Drop superseded events, so that events waiting for the disk stay bounded.
+
+    Of each AppWorker's reports only the last is kept; port scans are repeated anyway.
+    """
     last: dict[str, int] = {}
     for index, event in enumerate(events):
         if isinstance(event, WorkerReported):
             last[container_key(event.container, event.incarnation)] = index
-    kept = []
-    for index, event in enumerate(events):
-        if isinstance(event, PortsScanned):
-            continue
-        if (
+    return [
+        event
+        for index, event in enumerate(events)
+        if not isinstance(event, PortsScanned)
+        and not (
             isinstance(event, WorkerReported)
             and last[container_key(event.container, event.incarnation)] != index
-        ):
-            continue
-        kept.append(event)
-    return kept
-
-
-def close_all(files: Sequence[int]) -> None:
-    for fd in files:
-        os.close(fd)
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Reports on their way to Redis: in a thread of its own, so that a slow one holds up nothing."""
+"""Publishes the agent's reports in a thread of its own, so that a slow Redis blocks nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class ReportPublisher:
-    """Publishes one report of each role at a time: the logic makes the next when told of the last."""
+    """Publishes at most one report per role at a time.
+
+    The logic builds the next one only after ``ReportPublished``.
+    """
 
     def __init__(self, publish: Callable[[Send], None], inbox: AgentInbox) -> None:
         self._publish = publish
@@ -29,23 +32,23 @@ class ReportPublisher:
         self._thread.start()
 
     def publish(self, role: str, send: Send) -> None:
-        """Take a report; ``ReportPublished`` says later whether it left."""
+        """Queue a report; the event ``ReportPublished`` follows."""
         self._queue.put((role, send))
 
     def stop(self, timeout_s: float) -> None:
-        """Publish what was taken, and end; a hanging Redis is not waited for longer than this."""
+        """Publish what is queued and end; wait for a blocked Redis no longer than ``timeout_s``."""
         self._queue.put(None)
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while (taken := self._queue.get()) is not None:
-            role, send = taken
+        while (item := self._queue.get()) is not None:
+            role, send = item
             self._inbox.put(ReportPublished(role=role, ok=self._try(send)))
 
     def _try(self, send: Send) -> bool:
         try:
             self._publish(send)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises, it is said again
+        except Exception as error:  # noqa: BLE001 - whatever the transport raises, the report is resent
             if not self._failing:
                 _LOG.warning("event=report.unsent queue=%s cause=%r", send.queue, error)
             self._failing = True

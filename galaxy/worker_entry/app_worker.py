@@ -21,7 +21,7 @@ from galaxy.model.messages.worker import (
     ExecKill,
     ExecResize,
     Order,
-    Package,
+    PackageAnswer,
     Quit,
     Report,
     ToWorker,
@@ -200,7 +200,7 @@ class AppWorker:
 
     def _received(self, packet: ToWorker, files: list[int]) -> None:
         match packet:
-            case Package():
+            case PackageAnswer():
                 self._deployments.arrived(packet, files)
                 return
             case Exec():

@@ -15,7 +15,7 @@ from typing import Final
 
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.container import Reason
-from galaxy.model.messages.worker import Package, TaskCgroup, WantPackage
+from galaxy.model.messages.worker import PackageAnswer, RequestPackage, TaskCgroup
 from galaxy.worker_entry import unpack
 from galaxy.worker_entry.event_loop import Loop, Timer
 from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages
@@ -38,7 +38,7 @@ class Deployments:
         spawner: Spawner,
         workspace: str,
         *,
-        ask: Callable[[WantPackage], None],
+        ask: Callable[[RequestPackage], None],
         watch: Callable[[int, Callable[[int], None]], None],
         done: Callable[[Outcome], None],
     ) -> None:
@@ -70,7 +70,7 @@ class Deployments:
         for request, (_, package) in list(self._wanted.items()):
             self._ask(_want(request, package))
 
-    def arrived(self, answer: Package, files: list[int]) -> None:
+    def arrived(self, answer: PackageAnswer, files: list[int]) -> None:
         """Take an archive, or word that there is none."""
         deployment, package = self._wanted.pop(answer.request, (None, None))
         if deployment is None or package is None:
@@ -216,8 +216,10 @@ class _Deployment:
         self.files.clear()
 
 
-def _want(request: int, package: PackageSpec) -> WantPackage:
-    return WantPackage(request=request, source=package.source, version=package.version, sha256=package.sha256)
+def _want(request: int, package: PackageSpec) -> RequestPackage:
+    return RequestPackage(
+        request=request, source=package.source, version=package.version, sha256=package.sha256
+    )
 
 
 def _close(files: list[int]) -> None:

@@ -19,12 +19,12 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     FromWorker,
     Order,
-    Package,
+    PackageAnswer,
     Quit,
     Report,
+    RequestPackage,
     TaskCgroup,
     ToWorker,
-    WantPackage,
     WorkerConfig,
     WorkerLog,
 )
@@ -55,7 +55,7 @@ def warm_up() -> None:
     )
     for heard in (
         Order(order=order),
-        Package(request=1),
+        PackageAnswer(request=1),
         Exec(request=1, task=_NAME, argv=("true",)),
         Quit(),
     ):
@@ -66,7 +66,7 @@ def warm_up() -> None:
         pod, _ = step(pod, event, 0.0)
         wake_s(pod)
     report = Report(pod=observe(pod, pod_id=_NAME, incarnation=1, pid=0, ports={}))
-    want = WantPackage(request=1, source="file:///rehearsal", version="1")
+    want = RequestPackage(request=1, source="file:///rehearsal", version="1")
     for said in (report, want, ExecStarted(request=1), WorkerLog(reason=Reason(code=_NAME))):
         decode(encode(said), FromWorker)  # type: ignore[arg-type]
     environment(config, order, task)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.agent.packages.cache import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import FetchedPackage, PackageCache
+from galaxy.agent.packages.sources import PackageId
 from tests.property.effort import PROCESSES_S, examples
 
 PACKAGE = b"a package of some bytes " * 100
@@ -131,31 +132,33 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageCache]:
     cache = tmp_path_factory.mktemp("packages") / "cache"
-    made = Packages(
+    made = PackageCache(
         cache, [], bytes_max=10**6, package_bytes_max=LIMIT_BYTES, timeout_s=TIMEOUT_S, retry_s=0.01
     )
     yield made
     made.close()
 
 
-def fetch(packages: Packages, server: Server, behave: Behave, sha256: str) -> tuple[Fetched, float]:
+def fetch(
+    packages: PackageCache, server: Server, behave: Behave, sha256: str
+) -> tuple[FetchedPackage, float]:
     server.behave = behave
-    answers: queue.Queue[Fetched] = queue.Queue()
+    answers: queue.Queue[FetchedPackage] = queue.Queue()
     began_s = time.monotonic()
-    packages.want(Asked(source=f"{server.url}/p.tar", version="1", sha256=sha256), answers.put)
+    packages.request(PackageId(source=f"{server.url}/p.tar", version="1", sha256=sha256), answers.put)
     answer = answers.get(timeout=3 * (TIMEOUT_S + 10) + SLACK_S)
     return answer, time.monotonic() - began_s
 
 
-def left(packages: Packages) -> list[str]:
+def left(packages: PackageCache) -> list[str]:
     return os.listdir(Path(packages._directory))
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_server_that_cheats_is_refused_in_time_and_leaves_nothing(
-    packages: Packages, server: Server, cheat: str
+    packages: PackageCache, server: Server, cheat: str
 ) -> None:
     answer, took_s = fetch(packages, server, CHEATS[cheat], hashlib.sha256(PACKAGE).hexdigest())
     assert answer.fd == -1
@@ -165,7 +168,7 @@ def test_server_that_cheats_is_refused_in_time_and_leaves_nothing(
     assert left(packages) == []
 
 
-def test_honest_server_is_served_from(packages: Packages, server: Server) -> None:
+def test_honest_server_is_served_from(packages: PackageCache, server: Server) -> None:
     answer, _ = fetch(packages, server, _say(_answer("200 OK", PACKAGE)), hashlib.sha256(PACKAGE).hexdigest())
     assert answer.error == ""
     with os.fdopen(answer.fd, "rb") as got:
@@ -181,7 +184,7 @@ def test_honest_server_is_served_from(packages: Packages, server: Server) -> Non
     skip=st.integers(0, 8),
 )
 def test_no_spoiled_answer_is_taken_for_the_package(
-    packages: Packages, server: Server, cut: int, flip: bytes, skip: int
+    packages: PackageCache, server: Server, cut: int, flip: bytes, skip: int
 ) -> None:
     good = _answer("200 OK", PACKAGE)
     spoiled = good[:cut] + flip + good[cut + skip :]

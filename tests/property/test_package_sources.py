@@ -1,17 +1,19 @@
-"""What an AppWorker may ask its agent to fetch: any text at all gets a file or a reason."""
+"""Package sources that an AppWorker asks for: any text is answered with a file or with a reason."""
 
 from __future__ import annotations
 
 import os
 import queue
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.agent.packages.cache import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import FetchedPackage, PackageCache
+from galaxy.agent.packages.sources import PackageId
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import NASTY
 
@@ -28,8 +30,24 @@ LOCAL = (
 )
 
 
+@dataclass(frozen=True)
+class Site:
+    """A package cache, its directory, and the only root that local packages may come from."""
+
+    packages: PackageCache
+    root: Path
+    cache: Path
+
+    def ask(self, source: str, version: str = "1", sha256: str = "") -> FetchedPackage:
+        answers: queue.Queue[FetchedPackage] = queue.Queue()
+        self.packages.request(PackageId(source=source, version=version, sha256=sha256), answers.put)
+        answer = answers.get(timeout=60)
+        assert answers.empty()
+        return answer
+
+
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     top = tmp_path_factory.mktemp("packages")
     root = top / "root"
     root.mkdir()
@@ -39,24 +57,16 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packages]:
     (root / "directory").mkdir()
     os.mkfifo(root / "pipe")
     (root / "large").write_bytes(bytes(20_000))
-    made = Packages(
+    packages = PackageCache(
         top / "cache", [root], bytes_max=10**6, package_bytes_max=10_000, timeout_s=5.0, retry_s=0.01
     )
-    yield made
-    made.close()
-
-
-def ask(packages: Packages, source: str, version: str = "1", sha256: str = "") -> Fetched:
-    answers: queue.Queue[Fetched] = queue.Queue()
-    packages.want(Asked(source=source, version=version, sha256=sha256), answers.put)
-    answer = answers.get(timeout=60)
-    assert answers.empty()
-    return answer
+    yield Site(packages, root, top / "cache")
+    packages.close()
 
 
 @pytest.mark.parametrize("source", [url for url in URLS if not url.startswith("http")])
-def test_odd_source_is_refused_with_a_reason(packages: Packages, source: str) -> None:
-    answer = ask(packages, source)
+def test_odd_source_is_refused_with_a_reason(site: Site, source: str) -> None:
+    answer = site.ask(source)
     assert answer.fd == -1
     assert answer.error
 
@@ -68,27 +78,25 @@ def test_odd_source_is_refused_with_a_reason(packages: Packages, source: str) ->
     st.sampled_from(["", "0" * 64, "x", "A" * 64, "../" * 10]),
 )
 def test_any_source_gets_one_answer_and_never_a_file_of_the_host(
-    packages: Packages, source: str, version: str, sha256: str
+    site: Site, source: str, version: str, sha256: str
 ) -> None:
-    answer = ask(packages, source, version, sha256)
+    answer = site.ask(source, version, sha256)
     assert answer.fd == -1, source
     assert answer.error
 
 
 @pytest.mark.parametrize("name", ["out", "etc/passwd", "directory", "pipe", "large", "none"])
-def test_what_is_no_package_below_the_root_is_refused_and_leaves_nothing(
-    packages: Packages, name: str
+def test_name_below_the_root_that_is_no_package_is_refused_and_nothing_is_cached(
+    site: Site, name: str
 ) -> None:
-    root = Path(packages._roots[0])
-    answer = ask(packages, f"file://{root}/{name}")
+    answer = site.ask(f"file://{site.root}/{name}")
     assert answer.fd == -1
     assert answer.error
-    assert os.listdir(packages._directory) == []
+    assert os.listdir(site.cache) == []
 
 
-def test_wrong_checksum_leaves_nothing(packages: Packages) -> None:
-    root = Path(packages._roots[0])
-    (root / "good").write_bytes(b"good")
-    answer = ask(packages, f"file://{root}/good", sha256="0" * 64)
+def test_package_with_a_wrong_checksum_is_not_cached(site: Site) -> None:
+    (site.root / "good").write_bytes(b"good")
+    answer = site.ask(f"file://{site.root}/good", sha256="0" * 64)
     assert "sha256 is" in answer.error
-    assert os.listdir(packages._directory) == []
+    assert os.listdir(site.cache) == []

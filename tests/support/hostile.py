@@ -39,8 +39,8 @@ from galaxy.model.messages.worker import (
     Order,
     Package,
     Report,
+    RequestPackage,
     ToWorker,
-    WantPackage,
 )
 from galaxy.units import MIB
 from tests.support.patience import PATIENCE
@@ -277,7 +277,7 @@ class Contained:
             packet: Any = decode(data, FromWorker)  # type: ignore[arg-type]
             if isinstance(packet, Report):
                 self.report = packet.pod
-            if isinstance(packet, WantPackage) and self.archive is not None:
+            if isinstance(packet, RequestPackage) and self.archive is not None:
                 with open(self.archive, "rb") as archive:
                     self.send(Package(request=packet.request), (archive.fileno(),))
             if true(packet):

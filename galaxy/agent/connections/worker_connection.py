@@ -18,10 +18,10 @@ from galaxy.model.messages.worker import PACKET_BYTES_MAX, FromWorker, ToWorker
 
 _LOG: Final = logging.getLogger(__name__)
 QUEUE_MAX: Final = 256
-"""Packets waiting for a slow AppWorker; beyond it the connection starts afresh."""
+"""Packets waiting for a slow AppWorker; beyond it the connection is closed and opened again."""
 FILES_MAX: Final = 4
 PATH_BYTES_MAX: Final = 107
-_ROOM: Final = socket.CMSG_SPACE(FILES_MAX * array.array("i").itemsize)
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(FILES_MAX * array.array("i").itemsize)
 
 
 class WorkerConnectionBroken(Exception):
@@ -29,13 +29,13 @@ class WorkerConnectionBroken(Exception):
 
 
 class WorkerConnection:
-    """A connected socket. Not for threads. ``buffer`` may be shared by all links of a thread."""
+    """A connected socket. Not thread-safe. Connections of one thread may share ``buffer``."""
 
     def __init__(self, path: Path, buffer: bytearray) -> None:
-        """Connect, without waiting.
+        """Connect without waiting.
 
         Raises:
-            OSError: nobody listens there (yet), or too many wait before us.
+            OSError: no AppWorker listens there (yet), or its backlog is full.
         """
         self._buffer = buffer
         self._queue: deque[tuple[bytes, tuple[int, ...]]] = deque()
@@ -53,20 +53,20 @@ class WorkerConnection:
 
     @property
     def blocked(self) -> bool:
-        """Whether packets wait until the socket takes more."""
+        """Whether packets wait until the socket accepts more."""
         return bool(self._queue)
 
     def send(self, packet: ToWorker, files: tuple[int, ...] = ()) -> None:
-        """Send or queue; ``files`` are ours to close from now on.
+        """Send or queue a packet. ``files`` are closed here.
 
         Raises:
-            LinkBroken: the other side is gone, or so slow that it had better start afresh.
+            WorkerConnectionBroken: the other side is gone, or too slow.
         """
         data = encode(packet)
         if len(data) > PACKET_BYTES_MAX:
-            # Refused when the job was submitted; here for a submitter that did not ask.
+            # Jobs that need such a packet are refused at submission; this covers other senders.
             _LOG.error("event=packet.too-long kind=%s bytes=%d", type(packet).__name__, len(data))
-            _close(files)
+            close_all(files)
             return
         self._queue.append((data, files))
         if len(self._queue) > QUEUE_MAX:
@@ -74,10 +74,10 @@ class WorkerConnection:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits, as far as the socket takes it.
+        """Send queued packets as far as the socket accepts them.
 
         Raises:
-            LinkBroken: the other side is gone.
+            WorkerConnectionBroken: the other side is gone.
         """
         while self._queue:
             data, files = self._queue[0]
@@ -89,20 +89,20 @@ class WorkerConnection:
             except OSError as error:
                 raise WorkerConnectionBroken(error.strerror or str(error)) from error
             self._queue.popleft()
-            _close(files)
+            close_all(files)
 
     def receive(self) -> tuple[FromWorker, list[int]] | None:
-        """Return the next packet and its files, the caller's to close; None: there is none now.
+        """Return the next packet and its files, which the caller closes; None if there is none now.
 
-        A packet that makes no sense is counted and passed over.
+        A malformed packet is counted and skipped.
 
         Raises:
-            LinkBroken: the other side closed, or sends nothing that makes sense.
+            WorkerConnectionBroken: the other side closed, or sent too many malformed packets.
         """
         while True:
             try:
                 size, ancillary, flags, _ = self._socket.recvmsg_into(
-                    [self._buffer], _ROOM, socket.MSG_CMSG_CLOEXEC
+                    [self._buffer], _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
                 )
             except BlockingIOError:
                 return None
@@ -110,30 +110,37 @@ class WorkerConnection:
                 raise WorkerConnectionBroken(error.strerror or str(error)) from error
             files = _files(ancillary)
             if size == 0:
-                _close(files)
+                close_all(files)
                 raise WorkerConnectionBroken("it closed the connection")
             try:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                     raise BadMessage("packet too long, or with too many files")
                 packet: FromWorker = decode(bytes(self._buffer[:size]), FromWorker)  # type: ignore[arg-type]
             except BadMessage as error:
-                _close(files)
+                close_all(files)
                 self.malformed += 1
                 if self.malformed > QUEUE_MAX:
                     raise WorkerConnectionBroken(
-                        f"{self.malformed} packets made no sense: {error.message}"
+                        f"it sent {self.malformed} malformed packets: {error.message}"
                     ) from error
                 continue
             return packet, files
 
     def close(self) -> None:
         while self._queue:
-            _close(self._queue.popleft()[1])
+            close_all(self._queue.popleft()[1])
         self._socket.close()
 
 
+def close_all(files: Iterable[int]) -> None:
+    """Close file descriptors."""
+    for fd in files:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def _connect(own: socket.socket, path: Path) -> None:
-    """Connect; a path too long for the kernel goes by way of its directory's descriptor."""
+    """Connect; a path too long for sockaddr_un is reached through a descriptor of its directory."""
     if len(os.fsencode(path)) <= PATH_BYTES_MAX:
         own.connect(str(path))
         return
@@ -150,9 +157,3 @@ def _files(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.frombytes(data[: len(data) - len(data) % files.itemsize])
     return files.tolist()
-
-
-def _close(files: Iterable[int]) -> None:
-    for fd in files:
-        with contextlib.suppress(OSError):
-            os.close(fd)

@@ -1,10 +1,9 @@
-"""All connections to AppWorkers: kept while their containers are ready, and what they ask for."""
+"""All connections to AppWorkers, kept while their containers are ready, and the requests they carry."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import selectors
 import time
 from collections.abc import Callable
@@ -13,9 +12,10 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from galaxy.agent.connections.worker_connection import WorkerConnection, WorkerConnectionBroken
+from galaxy.agent.connections.worker_connection import WorkerConnection, WorkerConnectionBroken, close_all
 from galaxy.agent.logic.events import WorkerConnected, WorkerLost, WorkerReported
-from galaxy.agent.packages.cache import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import FetchedPackage, PackageCache
+from galaxy.agent.packages.sources import PackageId
 from galaxy.errors import BadMessage
 from galaxy.ids import container_key
 from galaxy.model.base import Struct, check_wire
@@ -27,11 +27,11 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     FromWorker,
     Order,
-    Package,
+    PackageAnswer,
     Quit,
     Report,
+    RequestPackage,
     ToWorker,
-    WantPackage,
     WorkerLog,
 )
 from galaxy.statemachine.backoff import Backoff
@@ -40,231 +40,241 @@ _LOG: Final = logging.getLogger(__name__)
 RECONNECT_S: Final = 0.05
 RECONNECT_S_MAX: Final = 2.0
 FETCHES_MAX: Final = 16
-"""Packages that one container may be waiting for at once."""
+"""Packages that one container may wait for at once."""
 PACKETS_AT_ONCE: Final = 16
 
-ExecSink = Callable[[ExecStarted | ExecEnded | None, list[int]], None]
-"""Told what became of an exec, with files that are its own to close; None: the link is gone."""
-
-
-class _Place(Struct, frozen=True, kw_only=True):
-    container: str
-    incarnation: int
-    path: str
-
-
-class _Wanted:
-    """A container that we want to be connected with."""
-
-    def __init__(self, place: _Place) -> None:
-        self.place = place
-        self.link: WorkerConnection | None = None
-        self.retry_at_s = 0.0
-        self.backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
-        self.fetches = 0
-        self.execs: dict[int, ExecSink] = {}
-
-    def later(self) -> None:
-        """Wait before the next try, longer each time until a packet has come."""
-        self.retry_at_s = time.monotonic() + self.backoff.next_s()
+ExecOutcome = ExecStarted | ExecEnded | None
+"""What became of an exec; None means that the connection is lost."""
+ExecSink = Callable[[ExecOutcome, list[int]], None]
+"""Receives each outcome of an exec, and open files, which it closes."""
 
 
 class WorkerConnections:
-    """Connections by life. Belongs to the loop's thread; ``call_soon`` comes back to it."""
+    """Connections by container key. Belongs to the loop's thread; ``call_soon`` returns to it.
+
+    ``emit`` receives the events for the agent's logic.
+    """
 
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        packages: Packages,
+        packages: PackageCache,
         *,
-        happened: Callable[[Struct], None],
+        emit: Callable[[Struct], None],
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
         self._selector = selector
         self._packages = packages
-        self._happened = happened
+        self._emit = emit
         self._call_soon = call_soon
-        self._wanted: dict[str, _Wanted] = {}
+        self._targets: dict[str, _Target] = {}
         self._buffer = bytearray(PACKET_BYTES_MAX + 1)
-        # Beyond those of an agent before us, whose commands may still be ending.
-        self._requests = time.time_ns() // 1_000_000
+        # Larger than every number of an earlier agent, whose commands may still be ending.
+        self._last_request = time.time_ns() // 1_000_000
 
     def connect(self, container: str, incarnation: int, path: Path) -> None:
         """Connect, and connect again whenever the connection breaks, until ``disconnect``."""
         key = container_key(container, incarnation)
-        if key not in self._wanted:
-            place = _Place(container=container, incarnation=incarnation, path=str(path))
-            self._wanted[key] = _Wanted(place)
-            self._try(key, self._wanted[key])
+        if key not in self._targets:
+            target = self._targets[key] = _Target(container, incarnation, path)
+            self._try(key, target)
 
     def disconnect(self, container: str, incarnation: int) -> None:
-        wanted = self._wanted.pop(container_key(container, incarnation), None)
-        if wanted is not None:
-            self._drop(wanted)
+        target = self._targets.pop(container_key(container, incarnation), None)
+        if target is not None:
+            self._close(target)
 
     def wake_s(self) -> float | None:
-        """Return when a connection is to be tried again."""
-        broken = (wanted.retry_at_s for wanted in self._wanted.values() if wanted.link is None)
+        """Return when ``reconnect_due`` has something to do, by the monotonic clock."""
+        broken = (target.retry_at_s for target in self._targets.values() if target.connection is None)
         return min(broken, default=None)
 
-    def turn(self) -> None:
-        """Try again what is due."""
+    def reconnect_due(self) -> None:
+        """Try again to open the connections whose back-off is over."""
         now_s = time.monotonic()
-        for key, wanted in tuple(self._wanted.items()):
-            if wanted.link is None and wanted.retry_at_s <= now_s:
-                self._try(key, wanted)
+        for key, target in tuple(self._targets.items()):
+            if target.connection is None and target.retry_at_s <= now_s:
+                self._try(key, target)
 
     def deliver(self, container: str, incarnation: int, order: PodOrder) -> None:
+        """Send a pod order; without a connection it is dropped."""
         self._send(container_key(container, incarnation), Order(order=order))
 
     def quit(self, container: str, incarnation: int, stop_timeout: float) -> None:
+        """Ask an AppWorker to stop its programs and exit."""
         self._send(container_key(container, incarnation), Quit(stop_timeout=stop_timeout))
 
     def begin_exec(
         self, container: str, incarnation: int, exec_: Exec, files: tuple[int, ...], sink: ExecSink
     ) -> int:
-        """Ask for a command to be run; return the request's number, 0 when nobody is there.
+        """Ask for a command to be run. Return the request's number, or 0 without a connection.
 
-        ``files`` are closed here. ``exec_.request`` is replaced by a number of our own.
+        ``files`` are closed here. ``exec_.request`` is replaced by a new number.
         """
-        wanted = self._wanted.get(container_key(container, incarnation))
-        if wanted is None or wanted.link is None:
-            for fd in files:
-                os.close(fd)
+        key = container_key(container, incarnation)
+        target = self._targets.get(key)
+        if target is None or target.connection is None:
+            close_all(files)
             return 0
-        self._requests += 1
-        number = self._requests
-        wanted.execs[number] = sink
-        self._send(container_key(container, incarnation), replace(exec_, request=number), files)
+        self._last_request += 1
+        number = self._last_request
+        target.execs[number] = sink
+        self._send(key, replace(exec_, request=number), files)
         return number
 
-    def exec_packet(self, container: str, incarnation: int, packet: ToWorker) -> None:
+    def send_exec_packet(self, container: str, incarnation: int, packet: ToWorker) -> None:
+        """Send a packet that belongs to a running command."""
         self._send(container_key(container, incarnation), packet)
 
     def close(self) -> None:
-        for wanted in self._wanted.values():
-            self._drop(wanted)
-        self._wanted.clear()
+        for target in self._targets.values():
+            self._close(target)
+        self._targets.clear()
 
     # ---- one connection
 
-    def _try(self, key: str, wanted: _Wanted) -> None:
+    def _try(self, key: str, target: _Target) -> None:
         try:
-            wanted.link = WorkerConnection(Path(wanted.place.path), self._buffer)
+            target.connection = WorkerConnection(target.path, self._buffer)
         except OSError:
-            wanted.later()
+            target.back_off()
             return
-        self._selector.register(wanted.link, selectors.EVENT_READ, lambda mask: self._ready(key, mask))
-        place = wanted.place
-        self._happened(WorkerConnected(container=place.container, incarnation=place.incarnation))
+        on_ready = lambda mask: self._on_socket_ready(key, mask)  # noqa: E731
+        self._selector.register(target.connection, selectors.EVENT_READ, on_ready)
+        self._emit(WorkerConnected(container=target.container, incarnation=target.incarnation))
 
-    def _drop(self, wanted: _Wanted) -> None:
-        link, wanted.link = wanted.link, None
-        if link is None:
+    def _close(self, target: _Target) -> None:
+        connection, target.connection = target.connection, None
+        if connection is None:
             return
         with contextlib.suppress(KeyError):
-            self._selector.unregister(link)
-        link.close()
-        sinks, wanted.execs = wanted.execs, {}
+            self._selector.unregister(connection)
+        connection.close()
+        sinks, target.execs = target.execs, {}
         for sink in sinks.values():
             sink(None, [])
-        place = wanted.place
-        self._happened(WorkerLost(container=place.container, incarnation=place.incarnation))
+        self._emit(WorkerLost(container=target.container, incarnation=target.incarnation))
+
+    def _on_broken(self, key: str, target: _Target, why: WorkerConnectionBroken) -> None:
+        _LOG.info("event=worker.lost container=%s cause=%r", key, str(why))
+        target.back_off()
+        self._close(target)
 
     def _send(self, key: str, packet: ToWorker, files: tuple[int, ...] = ()) -> None:
-        wanted = self._wanted.get(key)
-        if wanted is None or wanted.link is None:
-            for fd in files:
-                os.close(fd)
+        target = self._targets.get(key)
+        if target is None or target.connection is None:
+            close_all(files)
             return
         try:
-            wanted.link.send(packet, files)
-            self._interest(wanted.link)
+            target.connection.send(packet, files)
+            self._select_events(target.connection)
         except WorkerConnectionBroken as broken:
-            self._broken(key, wanted, broken)
+            self._on_broken(key, target, broken)
 
-    def _interest(self, link: WorkerConnection) -> None:
-        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.blocked else 0)
-        key = self._selector.get_key(link)
+    def _select_events(self, connection: WorkerConnection) -> None:
+        """Wait for room to write only while packets are queued."""
+        mask = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.blocked else 0)
+        key = self._selector.get_key(connection)
         if key.events != mask:
-            self._selector.modify(link, mask, key.data)
+            self._selector.modify(connection, mask, key.data)
 
-    def _broken(self, key: str, wanted: _Wanted, why: WorkerConnectionBroken) -> None:
-        _LOG.info("event=worker.lost container=%s cause=%r", key, str(why))
-        wanted.later()
-        self._drop(wanted)
-
-    def _ready(self, key: str, mask: int) -> None:
-        wanted = self._wanted.get(key)
-        link = wanted.link if wanted is not None else None
-        if wanted is None or link is None:
+    def _on_socket_ready(self, key: str, mask: int) -> None:
+        target = self._targets.get(key)
+        connection = target.connection if target is not None else None
+        if target is None or connection is None:
             return
         try:
             if mask & selectors.EVENT_WRITE:
-                link.flush()
-                self._interest(link)
+                connection.flush()
+                self._select_events(connection)
             for _ in range(PACKETS_AT_ONCE):
-                received = link.receive() if wanted.link is link else None
+                received = connection.receive() if target.connection is connection else None
                 if received is None:
                     return
-                wanted.backoff.reset()
-                self._take(key, wanted, *received)
+                target.backoff.reset()
+                self._on_packet(key, target, *received)
         except WorkerConnectionBroken as broken:
-            self._broken(key, wanted, broken)
+            self._on_broken(key, target, broken)
 
-    def _take(self, key: str, wanted: _Wanted, packet: FromWorker, files: list[int]) -> None:
-        place = wanted.place
+    def _on_packet(self, key: str, target: _Target, packet: FromWorker, files: list[int]) -> None:
         match packet:
             case ExecStarted() | ExecEnded():
                 ended = isinstance(packet, ExecEnded) or bool(packet.error)
-                sinks = wanted.execs
+                sinks = target.execs
                 sink = sinks.pop(packet.request, None) if ended else sinks.get(packet.request)
                 if sink is not None:
                     sink(packet, files)
                     return
             case Report():
-                _check_worker(packet)
-                self._happened(
-                    WorkerReported(container=place.container, incarnation=place.incarnation, pod=packet.pod)
+                _check_version(packet)
+                self._emit(
+                    WorkerReported(container=target.container, incarnation=target.incarnation, pod=packet.pod)
                 )
-            case WantPackage():
-                self._fetch(key, wanted, packet)
+            case RequestPackage():
+                self._fetch(key, target, packet)
             case WorkerLog():
                 reason = packet.reason
                 _LOG.info("event=worker.%s container=%s text=%r", reason.code, key, reason.message[:500])
-        for fd in files:
-            os.close(fd)
+        close_all(files)
 
-    def _fetch(self, key: str, wanted: _Wanted, want: WantPackage) -> None:
-        if wanted.fetches >= FETCHES_MAX:
-            self._send(key, Package(request=want.request, error="too many packages asked for at once"))
+    # ---- packages
+
+    def _fetch(self, key: str, target: _Target, request: RequestPackage) -> None:
+        if target.fetches >= FETCHES_MAX:
+            error = "too many packages asked for at once"
+            self._send(key, PackageAnswer(request=request.request, error=error))
             return
-        wanted.fetches += 1
-        asked = Asked(source=want.source, version=want.version, sha256=want.sha256)
-        link = wanted.link
-        self._packages.want(
-            asked, lambda got: self._call_soon(lambda: self._fetched(key, wanted, link, want, got))
+        target.fetches += 1
+        package = PackageId(source=request.source, version=request.version, sha256=request.sha256)
+        connection, number = target.connection, request.request
+        self._packages.request(
+            package,
+            lambda fetched: self._call_soon(
+                lambda: self._on_fetched(key, target, connection, number, fetched)
+            ),
         )
 
-    def _fetched(
-        self, key: str, wanted: _Wanted, link: WorkerConnection | None, want: WantPackage, got: Fetched
+    def _on_fetched(
+        self,
+        key: str,
+        target: _Target,
+        connection: WorkerConnection | None,
+        request: int,
+        fetched: FetchedPackage,
     ) -> None:
-        wanted.fetches -= 1
-        if got.error:
-            _LOG.warning("event=package.failed container=%s cause=%r", key, got.error)
-        files = (got.fd,) if got.fd >= 0 else ()
-        if wanted.link is not link or self._wanted.get(key) is not wanted:
-            for fd in files:  # It will ask again over its new connection.
-                os.close(fd)
+        target.fetches -= 1
+        if fetched.error:
+            _LOG.warning("event=package.failed container=%s cause=%r", key, fetched.error)
+        files = (fetched.fd,) if fetched.fd >= 0 else ()
+        if target.connection is not connection or self._targets.get(key) is not target:
+            close_all(files)  # AppWorker asks again over its new connection.
             return
-        self._send(key, Package(request=want.request, error=got.error, retry=got.retry), files)
+        self._send(key, PackageAnswer(request=request, error=fetched.error, retry=fetched.retry), files)
 
 
-def _check_worker(report: Report) -> None:
-    """Refuse an AppWorker of a release too far from ours; its programs run on.
+class _Target:
+    """A container to be connected with; ``connection`` is None while that is not possible."""
+
+    def __init__(self, container: str, incarnation: int, path: Path) -> None:
+        self.container = container
+        self.incarnation = incarnation
+        self.path = path
+        self.connection: WorkerConnection | None = None
+        self.backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
+        self.retry_at_s = 0.0
+        self.fetches = 0
+        self.execs: dict[int, ExecSink] = {}
+
+    def back_off(self) -> None:
+        """Wait before the next try, longer each time until a packet has arrived."""
+        self.retry_at_s = time.monotonic() + self.backoff.next_s()
+
+
+def _check_version(report: Report) -> None:
+    """Refuse an AppWorker whose release is too far from ours; its programs run on.
 
     Raises:
-        LinkBroken: what it says would be misread.
+        WorkerConnectionBroken: its packets would be misread.
     """
     try:
         check_wire(report.wire)

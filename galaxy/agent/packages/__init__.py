@@ -1,1 +1,1 @@
-"""One agent's package cache."""
+"""Packages on one host: which sources are allowed, how archives are fetched, and the cache."""

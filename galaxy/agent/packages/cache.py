@@ -1,17 +1,14 @@
-"""Packages: fetched once a host, checked, cached within bounds, handed out as open files."""
+"""The package cache of one host: archives fetched once, checked, bounded, handed out as open files."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import re
 import stat
 import subprocess
 import sys
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,45 +16,32 @@ from typing import Final
 
 import msgspec
 
-from galaxy.agent.packages.fetch import PROTOCOLS, FetchOrder, FetchOutcome, copy, without_secrets
+from galaxy.agent.packages.fetch import FetchOrder, FetchOutcome, copy
+from galaxy.agent.packages.sources import PackageId, PackageRefused, PackageSources
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
 from galaxy.statemachine.backoff import delay_after
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-TRIES: Final = 3
+TRIES_MAX: Final = 3
 UNPINNED_S: Final = 60.0
-"""How long a remote package without a sha256 is taken as the same."""
+"""How long a fetched archive without a sha256 is reused before it is fetched again."""
 WAITING_MAX: Final = 256
 THREADS: Final = 4
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """An open file, the receiver's to close; or ``error``, and whether to ask again later."""
+class FetchedPackage(msgspec.Struct, frozen=True, kw_only=True):
+    """An open file, which the receiver closes; or ``error``, and whether to ask again later."""
 
     fd: int = -1
     error: str = ""
     retry: bool = True
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """Which archive: ``sha256`` empty takes whatever ``source`` names."""
-
-    source: str
-    version: str
-    sha256: str = ""
+Done = Callable[[FetchedPackage], None]
 
 
-class PackageRefused(Exception):
-    """A source that is never fetched; the text says why."""
-
-
-Done = Callable[[Fetched], None]
-
-
-class Packages:
-    """The cache below ``directory``; threads are made when something is fetched."""
+class PackageCache:
+    """Archives below ``directory``, up to ``bytes_max``. Its threads start with the first fetch."""
 
     def __init__(
         self,
@@ -70,49 +54,50 @@ class Packages:
         retry_s: float = 0.5,
     ) -> None:
         self._directory = directory
-        self._roots = tuple(os.path.realpath(root) for root in roots)
+        self._sources = PackageSources(roots)
         self._bytes_max = bytes_max
         self._package_bytes_max = package_bytes_max
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Done]] = {}
+        """By cache name of a package that is being fetched: who waits for it."""
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="package")
         self._closing = threading.Event()
         self._children: set[subprocess.Popen[bytes]] = set()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for left in directory.glob("tmp.*"):
-            left.unlink(missing_ok=True)
+        for abandoned in directory.glob("tmp.*"):
+            abandoned.unlink(missing_ok=True)
 
-    def want(self, asked: Asked, done: Done) -> None:
-        """Get an archive; ``done`` is called once, here or in another thread.
+    def request(self, package: PackageId, done: Done) -> None:
+        """Get an archive; ``done`` is called once, in this or another thread.
 
-        Everybody who wants the same thing while it is fetched shares one fetch.
+        Concurrent requests for the same archive share one fetch.
         """
         try:
-            key = self._key(asked)
+            name = self._sources.cache_name(package)
         except PackageRefused as refused:
-            done(Fetched(error=str(refused), retry=False))
+            done(FetchedPackage(error=str(refused), retry=False))
             return
-        fd = self._cached(key, pinned=bool(asked.sha256) or key.startswith("f"))
+        fd = self._open_cached(name, pinned=_is_pinned(name))
         if fd >= 0:
-            done(Fetched(fd=fd))
+            done(FetchedPackage(fd=fd))
             return
         with self._lock:
-            waiting = self._waiting.get(key)
+            waiting = self._waiting.get(name)
             if waiting is not None:
                 waiting.append(done)
                 return
             full = len(self._waiting) >= WAITING_MAX or self._closing.is_set()
             if not full:
-                self._waiting[key] = [done]
+                self._waiting[name] = [done]
         if full:
-            done(Fetched(error="too many packages are being fetched on this host"))
+            done(FetchedPackage(error="too many packages are being fetched on this host"))
             return
-        self._pool.submit(self._serve, key, asked)
+        self._pool.submit(self._serve, name, package)
 
     def close(self) -> None:
-        """Stop fetching; whoever waits is told."""
+        """Stop fetching; pending requests are answered with an error."""
         self._closing.set()
         with self._lock:
             children = list(self._children)
@@ -121,7 +106,10 @@ class Packages:
         self._pool.shutdown(wait=True, cancel_futures=False)
 
     def trim(self, free_bytes: int = 0) -> int:
-        """Remove what was longest not used until the cache is within bounds; return the bytes left."""
+        """Remove the least recently used archives beyond the bound; return the bytes left.
+
+        ``free_bytes`` more than that are made free.
+        """
         entries = []
         for entry in os.scandir(self._directory):
             with contextlib.suppress(OSError):
@@ -138,63 +126,11 @@ class Packages:
                 total -= size
         return total
 
-    # ---- which one
+    # ---- the cache
 
-    def _key(self, asked: Asked) -> str:
-        """Return the name in the cache; a source that is not allowed is refused here."""
-        protocol, path = self._protocol(asked.source)
-        if asked.sha256:
-            if not _SHA256.fullmatch(asked.sha256):
-                raise PackageRefused(f"{asked.sha256!r} is not a sha256")
-            return asked.sha256
-        identity = [asked.source, asked.version]
-        if protocol == "file":
-            with contextlib.suppress(OSError):
-                facts = os.stat(path)
-                identity += [
-                    str(fact) for fact in (facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size)
-                ]
-        digest = hashlib.blake2b("\x1f".join(identity).encode(), digest_size=24).hexdigest()
-        return ("f-" if protocol == "file" else "u-") + digest
-
-    def _protocol(self, source: str) -> tuple[str, str]:
-        match = _URL.fullmatch(source)
-        shown = without_secrets(source)
-        if match is None and source.startswith("/"):
-            protocol, path = "file", source
-        elif match is None:
-            raise PackageRefused(f"package source {shown!r} is not a URL; relative paths end at the client")
-        else:
-            protocol, path = match[1].lower(), match[2]
-        if protocol not in PROTOCOLS or "::" in source:
-            raise PackageRefused(
-                f"package source {shown!r}: only {', '.join(PROTOCOLS)} are fetched, without chains"
-            )
-        if protocol == "file" and match is not None:
-            try:
-                parts = urllib.parse.urlsplit(source)
-            except ValueError as error:
-                raise PackageRefused(f"package source {shown!r} is not a URL: {error}") from error
-            if parts.netloc not in ("", "localhost"):
-                raise PackageRefused(
-                    f"package source {shown!r} names the host {parts.netloc!r}; use http or s3"
-                )
-            path = urllib.parse.unquote(parts.path)
-        if protocol == "file" and ("\0" in path or not self._below_root(os.path.realpath(path))):
-            raise PackageRefused(self._outside(path))
-        return protocol, path
-
-    def _below_root(self, real: str) -> bool:
-        return any(os.path.commonpath((root, real)) == root for root in self._roots)
-
-    def _outside(self, path: str) -> str:
-        roots = ", ".join(self._roots) or "none is configured"
-        return f"file {path!r} is not below a package root of this host ({roots})"
-
-    # ---- getting it
-
-    def _cached(self, key: str, *, pinned: bool) -> int:
-        path = self._directory / key
+    def _open_cached(self, name: str, *, pinned: bool) -> int:
+        """Return an open file, or -1 if the archive is not cached or, unpinned, is too old."""
+        path = self._directory / name
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -207,69 +143,72 @@ class Packages:
             os.utime(path, ns=(time.time_ns(), facts.st_mtime_ns))
         return fd
 
-    def _serve(self, key: str, asked: Asked) -> None:
-        try:
-            outcome = self._get(key, asked)
-        except OSError as error:
-            outcome = Fetched(error=f"cannot keep the package: {error.strerror or error}")
-        except PackageRefused as refused:
-            outcome = Fetched(error=str(refused), retry=False)
-        except Exception as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
-            outcome = Fetched(error=f"{type(error).__name__}: {error}")
-        with self._lock:
-            waiting = self._waiting.pop(key)
-        for done in waiting:
-            if outcome.error:
-                done(outcome)
-                continue
-            fd = self._cached(key, pinned=True)
-            done(
-                Fetched(fd=fd) if fd >= 0 else Fetched(error="the package left the cache at once; it is full")
-            )
-
-    def _get(self, key: str, asked: Asked) -> Fetched:
-        if self._cached_now(key, asked):
-            return Fetched()
-        protocol, path = self._protocol(asked.source)
-        outcome = FetchOutcome(error="the agent is ending", retry=True)
-        for attempt in range(TRIES):
-            if attempt and self._closing.wait(delay_after(attempt, first_s=self._retry_s)):
-                break
-            outcome = self._try(key, asked, protocol, path)
-            if not outcome.error or not outcome.retry:
-                break
-        if outcome.error:
-            return Fetched(error=outcome.error, retry=outcome.retry)  # Who asked names the source.
-        self.trim()
-        return Fetched()
-
-    def _cached_now(self, key: str, asked: Asked) -> bool:
-        fd = self._cached(key, pinned=bool(asked.sha256) or key.startswith("f"))
+    def _is_cached(self, name: str) -> bool:
+        fd = self._open_cached(name, pinned=_is_pinned(name))
         if fd >= 0:
             os.close(fd)
         return fd >= 0
 
-    def _try(self, key: str, asked: Asked, protocol: str, path: str) -> FetchOutcome:
-        """Fetch into a file of its own, check it, and only then give it its name."""
+    # ---- fetching; in a thread of the pool
+
+    def _serve(self, name: str, package: PackageId) -> None:
+        """Fetch an archive and answer every request for it."""
+        try:
+            outcome = self._fetch(name, package)
+        except OSError as error:
+            outcome = FetchedPackage(error=f"cannot keep the package: {error.strerror or error}")
+        except PackageRefused as refused:
+            outcome = FetchedPackage(error=str(refused), retry=False)
+        except Exception as error:  # noqa: BLE001 - every request must be answered, whatever failed
+            outcome = FetchedPackage(error=f"{type(error).__name__}: {error}")
+        with self._lock:
+            waiting = self._waiting.pop(name)
+        for done in waiting:
+            if outcome.error:
+                done(outcome)
+                continue
+            fd = self._open_cached(name, pinned=True)
+            evicted = FetchedPackage(error="the package left the cache at once; it is full")
+            done(FetchedPackage(fd=fd) if fd >= 0 else evicted)
+
+    def _fetch(self, name: str, package: PackageId) -> FetchedPackage:
+        if self._is_cached(name):
+            return FetchedPackage()
+        protocol, path = self._sources.parse(package.source)
+        outcome = FetchOutcome(error="the agent is ending", retry=True)
+        for attempt in range(TRIES_MAX):
+            if attempt and self._closing.wait(delay_after(attempt, first_s=self._retry_s)):
+                break
+            outcome = self._try(name, package, protocol, path)
+            if not outcome.error or not outcome.retry:
+                break
+        if outcome.error:
+            return FetchedPackage(error=outcome.error, retry=outcome.retry)  # AppWorker adds the source.
+        self.trim()
+        return FetchedPackage()
+
+    def _try(self, name: str, package: PackageId, protocol: str, path: str) -> FetchOutcome:
+        """Fetch into a temporary file, check it, and only then give it its name."""
         part = self._directory / f"tmp.{os.getpid()}.{threading.get_ident()}"
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
         try:
-            outcome = self._local(path, fd) if protocol == "file" else self._remote(asked.source, fd)
-            if not outcome.error and asked.sha256 and outcome.sha256 != asked.sha256:
+            local = protocol == "file"
+            outcome = self._copy_local(path, fd) if local else self._fetch_remote(package.source, fd)
+            if not outcome.error and package.sha256 and outcome.sha256 != package.sha256:
                 return FetchOutcome(
-                    error=f"sha256 is {outcome.sha256}, the job says {asked.sha256}", size=outcome.size
+                    error=f"sha256 is {outcome.sha256}, the job says {package.sha256}", size=outcome.size
                 )
             if not outcome.error:
-                # By our own clock, as every later use: the kernel's is a few milliseconds behind.
+                # Stamped by time.time(), as at every later use: the kernel's stamps are some ms behind it.
                 os.utime(fd, ns=(time.time_ns(), time.time_ns()))
-                os.rename(part, self._directory / key)
+                os.rename(part, self._directory / name)
             return outcome
         finally:
             os.close(fd)
             part.unlink(missing_ok=True)
 
-    def _local(self, path: str, fd: int) -> FetchOutcome:
-        """Copy a host's file: what was really opened must lie below a root, whatever links say."""
+    def _copy_local(self, path: str, fd: int) -> FetchOutcome:
+        """Copy a file of the host. The file that was opened, links resolved, must be below a root."""
         try:
             source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -277,13 +216,13 @@ class Packages:
                 error=error.strerror or str(error), retry=not isinstance(error, FileNotFoundError)
             )
         with open(source, "rb", buffering=0) as reader:
-            if not self._below_root(os.readlink(f"/proc/self/fd/{source}")):
-                raise PackageRefused(self._outside(path))
+            if not self._sources.is_below_root(os.readlink(f"/proc/self/fd/{source}")):
+                raise self._sources.outside(path)
             if not stat.S_ISREG(os.fstat(source).st_mode):
                 return FetchOutcome(error="is not a regular file")
             return copy(reader, fd, self._package_bytes_max)
 
-    def _remote(self, source: str, fd: int) -> FetchOutcome:
+    def _fetch_remote(self, source: str, fd: int) -> FetchOutcome:
         order = FetchOrder(source=source, fd=fd, bytes_max=self._package_bytes_max, timeout_s=self._timeout_s)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
         child = subprocess.Popen(
@@ -300,8 +239,8 @@ class Packages:
         if self._closing.is_set():
             child.kill()
         try:
-            said, _ = child.communicate(encode(order), timeout=self._timeout_s + 10)
-            return decode(said, FetchOutcome)
+            answer, _ = child.communicate(encode(order), timeout=self._timeout_s + 10)
+            return decode(answer, FetchOutcome)
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate(timeout=10)
@@ -311,3 +250,8 @@ class Packages:
         finally:
             with self._lock:
                 self._children.discard(child)
+
+
+def _is_pinned(name: str) -> bool:
+    """Return whether the cache name identifies the content: by sha256, or by inode and times of a file."""
+    return not name.startswith("u-")

@@ -1,13 +1,12 @@
-"""Fetch one package: a short-lived process, so that a hanging server never hangs the agent.
+"""Fetch one package in a short-lived process, so that a server that hangs never blocks the agent.
 
-``python -m galaxy.agent.packages.fetch`` reads a ``FetchOrder`` from stdin, writes the archive to the
-descriptor named there and a ``FetchOutcome`` to stdout. What fsspec needs (aiohttp, an event
-loop) stays out of the agent's memory this way. It dies with its parent.
+``python -m galaxy.agent.packages.fetch`` reads a ``FetchOrder`` from stdin, writes the archive to
+the descriptor named there and a ``FetchOutcome`` to stdout. This also keeps what fsspec needs
+(aiohttp, an event loop) out of the agent's memory. The process dies with its parent.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import re
@@ -15,18 +14,18 @@ import signal
 import sys
 from typing import Any, Final
 
+from galaxy.container.kernel.prctl import die_with_parent
 from galaxy.model.base import Struct, decode, encode
 
 CHUNK_BYTES: Final = 1024 * 1024
 PROTOCOLS: Final = ("http", "https", "ftp", "s3", "hdfs", "file")
 ERROR_MAX: Final = 300
-"""Longest text of a library's error that is passed on, in characters."""
-_PR_SET_PDEATHSIG: Final = 1
+"""Longest error text passed on from a library, in characters."""
 _SECRET: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 class FetchOrder(Struct, frozen=True, kw_only=True):
-    """Write what ``source`` names to ``fd``; bytes and seconds are limits."""
+    """Write the archive that ``source`` names to ``fd``, within a size and a time."""
 
     source: str
     fd: int
@@ -35,7 +34,7 @@ class FetchOrder(Struct, frozen=True, kw_only=True):
 
 
 class FetchOutcome(Struct, frozen=True, kw_only=True):
-    """The archive's digest and size, or why there is none; ``retry``: another try may succeed."""
+    """The archive's digest and size in bytes, or ``error``; ``retry``: trying again may help."""
 
     sha256: str = ""
     size: int = 0
@@ -44,7 +43,7 @@ class FetchOutcome(Struct, frozen=True, kw_only=True):
 
 
 def copy(reader: Any, fd: int, bytes_max: int) -> FetchOutcome:
-    """Copy a readable to ``fd`` and digest it on the way; too much is an error, not a truncation."""
+    """Copy a readable to ``fd`` and compute its digest. More than ``bytes_max`` bytes are an error."""
     digest, size = hashlib.sha256(), 0
     while chunk := reader.read(CHUNK_BYTES):
         size += len(chunk)
@@ -58,16 +57,16 @@ def copy(reader: Any, fd: int, bytes_max: int) -> FetchOutcome:
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with the user and password of every URL in it taken out."""
+    """Return ``text`` without the user and password of every URL in it."""
     return _SECRET.sub("", text)
 
 
 def fetch(order: FetchOrder) -> FetchOutcome:
-    """Fetch through fsspec; whatever it raises becomes an outcome that says why."""
+    """Fetch through fsspec. Every error becomes an outcome that says why."""
     protocol = order.source.partition("://")[0].lower()
     try:
         filesystem, path = _filesystem(protocol, order)
-        # Streaming, and a size that is not asked for: else fsspec makes one or two requests more.
+        # Stream, with a size given so that fsspec does not ask for it: saves one or two requests.
         options: dict[str, Any] = {"block_size": 0, "size": -1} if protocol in ("http", "https") else {}
         with filesystem.open(path, "rb", **options) as reader:
             return copy(reader, order.fd, order.bytes_max)
@@ -78,11 +77,11 @@ def fetch(order: FetchOrder) -> FetchOutcome:
     except Exception as error:  # noqa: BLE001 - any library's own error becomes the outcome
         status = getattr(error, "status", 0)
         gone = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
-        return FetchOutcome(error=_said(error), retry=not gone)
+        return FetchOutcome(error=_text_of(error), retry=not gone)
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says, without secrets and in bounds: servers have their word in it."""
+def _text_of(error: Exception) -> str:
+    """Return an error's text without secrets and with a bounded length: it may quote the server."""
     text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     return text if len(text) <= ERROR_MAX else text[:ERROR_MAX] + "..."
 
@@ -101,14 +100,14 @@ def _filesystem(protocol: str, order: FetchOrder) -> tuple[Any, str]:
 
 
 def main() -> int:
-    """Do what stdin orders."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Fetch what stdin orders."""
+    die_with_parent()
     order = decode(sys.stdin.buffer.read(), FetchOrder)
     signal.alarm(int(order.timeout_s) + 5)
     outcome = fetch(order)
     sys.stdout.buffer.write(encode(outcome))
     sys.stdout.buffer.flush()
-    # An event loop that fsspec left behind must not delay the end.
+    # Exit at once: an event loop that fsspec left running would delay a normal exit.
     os._exit(0)
 
 

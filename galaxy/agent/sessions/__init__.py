@@ -1,1 +1,1 @@
-"""Log and exec sessions of one agent."""
+"""Log and exec sessions of one agent: a client talks to a pod through Redis."""

@@ -1,4 +1,4 @@
-"""An exec session: a command in a running container, its bytes over a session of Nexus."""
+"""An exec session: a command in a running container, its input and output over a session of Nexus."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import queue
 import select
 import threading
 import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
+from galaxy.agent.connections.worker_connection import close_all
+from galaxy.agent.connections.worker_connections import ExecOutcome, ExecSink
 from galaxy.errors import GalaxyError
 from galaxy.model.api.sessions import ExecIn, ExecSession
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, ToWorker
@@ -21,17 +22,15 @@ from galaxy.units import format_duration
 _LOG: Final = logging.getLogger(__name__)
 BLOCK_BYTES: Final = 32 * 1024
 START_S: Final = 15.0
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
+"""How often the client is checked while nothing else happens."""
 WRITE_S: Final = 30.0
 DRAIN_S: Final = 1.0
 """How long output may stay open after the command's end: a child may have inherited it."""
 
-Said = tuple[ExecStarted | ExecEnded | None, list[int]]
-Sink = Callable[[ExecStarted | ExecEnded | None, list[int]], None]
-
 
 class FramePipe(Protocol):
-    """What is used of ``galaxy.nexus.session.Session``."""
+    """The part of ``galaxy.nexus.session.Session`` that an exec session uses."""
 
     def send(self, direction: Direction, frame: Frame, timeout_s: float = ...) -> None: ...
     def receive(self, direction: Direction, timeout_s: float) -> Frame | None: ...
@@ -40,24 +39,24 @@ class FramePipe(Protocol):
     def attended(self, direction: Direction) -> bool: ...
 
 
-class ExecConnection(Protocol):
-    """The AppWorker's side, reached through the agent's loop; safe from any thread."""
+class ExecWorker(Protocol):
+    """AppWorkers as exec sessions reach them, through the agent's loop; thread-safe."""
 
-    def begin(self, pod: str, packet: Exec, files: tuple[int, ...], sink: Sink) -> None:
-        """Ask for the command; ``files`` change hands. ``sink`` hears what becomes of it."""
+    def begin(self, pod: str, packet: Exec, files: tuple[int, ...], sink: ExecSink) -> None:
+        """Ask for a command. ``files`` are closed by the callee; ``sink`` receives every outcome."""
 
-    def tell(self, pod: str, packet: ToWorker) -> None:
+    def send(self, pod: str, packet: ToWorker) -> None:
         """Send a packet that belongs to a command that was begun."""
 
 
-class ExecRunner:
-    """Runs one command to its end; the client's going away kills it."""
+class ExecSessionRunner:
+    """Runs one command to its end. When the client goes away, the command is killed."""
 
     def __init__(
         self,
         order: ExecSession,
         pipe: FramePipe,
-        worker: ExecConnection,
+        worker: ExecWorker,
         *,
         closing: threading.Event,
         idle_s: float,
@@ -68,9 +67,10 @@ class ExecRunner:
         self._worker = worker
         self._closing = closing
         self._idle_s = idle_s
-        self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
-        self._bell_read, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._bell_lock = threading.Lock()
+        self._outcomes: queue.SimpleQueue[tuple[ExecOutcome, list[int]]] = queue.SimpleQueue()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        """Written for every outcome, so that ``poll`` returns."""
+        self._outcome_lock = threading.Lock()
         self._over = threading.Event()
         self._request = 0
         self._active_s = time.monotonic()
@@ -78,40 +78,39 @@ class ExecRunner:
         self._input = -1
 
     def run(self) -> None:
-        """Run the command, pass its exit status or say why there is none, and close."""
-        own: list[int] = []
+        """Run the command, send its exit status or why there is none, and close the session."""
+        outputs: list[int] = []
         try:
-            own = self._begin()
-            self._pump(own)
+            outputs = self._begin()
+            self._forward_output(outputs)
         except GalaxyError as error:
             _LOG.info("event=exec.ended pod=%s cause=%r", self._pod, error.message)
             with contextlib.suppress(GalaxyError):
-                self._frame("error", message=error.message)
+                self._send_frame("error", message=error.message)
         finally:
-            with self._bell_lock:
+            with self._outcome_lock:
                 self._over.set()
-                os.close(self._bell)
-                os.close(self._bell_read)
+                os.close(self._wake_write)
+                os.close(self._wake_read)
             if self._request:
-                self._worker.tell(self._pod, ExecKill(request=self._request))
+                self._worker.send(self._pod, ExecKill(request=self._request))
             self._close_input()
-            for fd in own:
-                os.close(fd)
+            close_all(outputs)
             for direction in ("out", "in"):
                 with contextlib.suppress(GalaxyError):
                     self._pipe.close(direction)
 
-    # ---- the beginning
+    # ---- start
 
     def _begin(self) -> list[int]:
-        """Start the command and return the files that its output comes from."""
+        """Start the command and return the files to read its output from."""
         theirs: tuple[int, ...] = ()
-        own: list[int] = []
+        outputs: list[int] = []
         if not self._exec.tty:
             stdin, self._input = os.pipe2(os.O_CLOEXEC)
             out, stdout = os.pipe2(os.O_CLOEXEC)
             err, stderr = os.pipe2(os.O_CLOEXEC)
-            theirs, own = (stdin, stdout, stderr), [out, err]
+            theirs, outputs = (stdin, stdout, stderr), [out, err]
         packet = Exec(
             request=0,
             task=self._exec.task,
@@ -121,61 +120,58 @@ class ExecRunner:
             columns=self._exec.columns,
         )
         try:
-            self._worker.begin(self._pod, packet, theirs, self._hear)
+            self._worker.begin(self._pod, packet, theirs, self._on_outcome)
             started, files = self._await_start()
         except BaseException:
-            for fd in own:
-                os.close(fd)
+            close_all(outputs)
             raise
         self._request = started.request
         if self._exec.tty:
-            own, self._input = files[:1], os.dup(files[0]) if files else -1
+            outputs, self._input = files[:1], os.dup(files[0]) if files else -1
         os.set_blocking(self._input, False)
-        threading.Thread(target=self._feed, name=f"exec-in {self._pod}", daemon=True).start()
-        return own
+        threading.Thread(target=self._forward_input, name=f"exec-in {self._pod}", daemon=True).start()
+        return outputs
 
     def _await_start(self) -> tuple[ExecStarted, list[int]]:
         try:
-            said, files = self._said.get(timeout=START_S)
+            outcome, files = self._outcomes.get(timeout=START_S)
         except queue.Empty:
             raise GalaxyError(f"cannot run a command in {self._pod}: no answer in {START_S:g} s") from None
-        if isinstance(said, ExecStarted) and not said.error and (files or not self._exec.tty):
-            return said, files
-        for fd in files:
-            os.close(fd)
-        why = said.error if isinstance(said, ExecStarted) else "it is not running"
+        if isinstance(outcome, ExecStarted) and not outcome.error and (files or not self._exec.tty):
+            return outcome, files
+        close_all(files)
+        why = outcome.error if isinstance(outcome, ExecStarted) else "it is not running"
         raise GalaxyError(f"cannot run a command in {self._pod}: {why or 'no terminal came'}")
 
-    def _hear(self, said: ExecStarted | ExecEnded | None, files: list[int]) -> None:
-        """Take what the AppWorker says; called in the agent's loop, maybe after our end."""
-        with self._bell_lock:
+    def _on_outcome(self, outcome: ExecOutcome, files: list[int]) -> None:
+        """Receive an outcome; called in the agent's loop, possibly after the session has ended."""
+        with self._outcome_lock:
             if not self._over.is_set():
-                self._said.put((said, files))
+                self._outcomes.put((outcome, files))
                 with contextlib.suppress(BlockingIOError):
-                    os.write(self._bell, b"!")
+                    os.write(self._wake_write, b"!")
                 return
-        for fd in files:
-            os.close(fd)
-        if isinstance(said, ExecStarted) and not said.error:
-            self._worker.tell(self._pod, ExecKill(request=said.request))
+        close_all(files)
+        if isinstance(outcome, ExecStarted) and not outcome.error:
+            self._worker.send(self._pod, ExecKill(request=outcome.request))
 
-    # ---- out
+    # ---- output
 
-    def _pump(self, own: list[int]) -> None:
-        """Pass output on until the command has ended and its output is drained."""
-        kinds: dict[int, FrameKind] = dict(zip(own, ("stdout", "stderr"), strict=False))
+    def _forward_output(self, outputs: list[int]) -> None:
+        """Send output to the client until the command has ended and its output is drained."""
+        kinds: dict[int, FrameKind] = dict(zip(outputs, ("stdout", "stderr"), strict=False))
         poll = select.poll()
-        for fd in (*own, self._bell_read):
+        for fd in (*outputs, self._wake_read):
             poll.register(fd, select.POLLIN)
         status: int | None = None
         drain_until_s = 0.0
         while True:
-            left_s = LOOK_S if status is None else max(0.0, drain_until_s - time.monotonic())
+            left_s = CHECK_S if status is None else max(0.0, drain_until_s - time.monotonic())
             for fd, _ in poll.poll(int(left_s * 1000)):
-                if fd == self._bell_read:
-                    status = self._ended() if status is None else status
+                if fd == self._wake_read:
+                    status = self._read_status() if status is None else status
                     drain_until_s = time.monotonic() + DRAIN_S
-                elif not self._pass_on(fd, kinds[fd]):
+                elif not self._forward(fd, kinds[fd]):
                     poll.unregister(fd)
                     del kinds[fd]
             if status is not None and (not kinds or time.monotonic() >= drain_until_s):
@@ -183,34 +179,34 @@ class ExecRunner:
             if status is None:
                 self._check_client()
         self._request = 0
-        self._frame("exit", status=status)
+        self._send_frame("exit", status=status)
 
-    def _ended(self) -> int | None:
-        """Read the bell: the command's exit status, once it is known."""
+    def _read_status(self) -> int | None:
+        """Return the command's exit status if an outcome has brought it."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self._bell_read, 64)
+            os.read(self._wake_read, 64)
         while True:
             try:
-                said, files = self._said.get_nowait()
+                outcome, files = self._outcomes.get_nowait()
             except queue.Empty:
                 return None
-            for fd in files:
-                os.close(fd)
-            if isinstance(said, ExecEnded):
-                return said.status
-            if said is None:
+            close_all(files)
+            if isinstance(outcome, ExecEnded):
+                return outcome.status
+            if outcome is None:
                 raise GalaxyError(f"the container of {self._pod} went away")
 
-    def _pass_on(self, fd: int, kind: FrameKind) -> bool:
+    def _forward(self, fd: int, kind: FrameKind) -> bool:
+        """Send what can be read from ``fd``; return False at its end."""
         try:
             data = os.read(fd, BLOCK_BYTES)
         except BlockingIOError:
             return True
-        except OSError:  # EIO: nobody holds the terminal's other side any more.
+        except OSError:  # EIO: no process has the terminal's other side open any more.
             data = b""
         if data:
             self._active_s = time.monotonic()
-            self._frame(kind, data)
+            self._send_frame(kind, data)
         return bool(data)
 
     def _check_client(self) -> None:
@@ -222,26 +218,26 @@ class ExecRunner:
         if self._pipe.closed("out") or (quiet_s > WRITE_S and not self._pipe.attended("out")):
             raise GalaxyError("the client went away")
 
-    def _frame(self, kind: FrameKind, data: bytes = b"", *, status: int = 0, message: str = "") -> None:
+    def _send_frame(self, kind: FrameKind, data: bytes = b"", *, status: int = 0, message: str = "") -> None:
         head = FrameHead(kind=kind, status=status, message=message, pod=self._pod)
         self._pipe.send("out", Frame(head=head, data=data), WRITE_S)
 
-    # ---- in
+    # ---- input
 
-    def _feed(self) -> None:
-        """Pass input on; in a thread of its own, for both of its ends may block."""
+    def _forward_input(self) -> None:
+        """Send the client's input to the command; in a thread of its own because both sides may block."""
         try:
             while not self._over.is_set():
-                frame = self._pipe.receive("in", LOOK_S)
+                frame = self._pipe.receive("in", CHECK_S)
                 if frame is None:
                     continue
                 self._active_s = time.monotonic()
                 if frame.head.kind == "stdin":
-                    self._write(frame.data)
+                    self._write_input(frame.data)
                 elif frame.head.kind == "resize":
                     rows, columns = frame.head.rows, frame.head.columns
                     packet = ExecResize(request=self._request, rows=rows, columns=columns)
-                    self._worker.tell(self._pod, packet)
+                    self._worker.send(self._pod, packet)
                 elif frame.head.kind == "eof":
                     self._close_input()
                     return
@@ -249,7 +245,7 @@ class ExecRunner:
             _LOG.info("event=exec.input-ended pod=%s cause=%r", self._pod, error.message)
             self._close_input()
 
-    def _write(self, data: bytes) -> None:
+    def _write_input(self, data: bytes) -> None:
         view = memoryview(data)
         while view and not self._over.is_set():
             with self._input_lock:
@@ -261,7 +257,7 @@ class ExecRunner:
                 except BlockingIOError:
                     pass
                 except OSError:
-                    return  # The command reads no more.
+                    return  # The command has closed its input.
                 poll = select.poll()
                 poll.register(self._input, select.POLLOUT)
                 poll.poll(200)

@@ -1,4 +1,4 @@
-"""A log session: one pod's output, from the files of its container, into a session of Nexus."""
+"""A log session: one pod's output, from the files of its container into a session of Nexus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from galaxy.agent.sessions.log_tail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
+from galaxy.agent.sessions.directory_watch import DirectoryWatch
+from galaxy.agent.sessions.line_decoder import LineDecoder
+from galaxy.agent.sessions.log_streams import LogStream, incarnations_in, streams_in
 from galaxy.errors import GalaxyError
 from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
@@ -20,17 +22,17 @@ from galaxy.units import format_duration
 
 _LOG: Final = logging.getLogger(__name__)
 CHUNK_CHARS: Final = 8 * 1024
-"""So much text stays below a session's item limit, however JSON escapes it."""
-LOOK_S: Final = 1.0
-"""How often a follower without news looks whether the container and the reader are there."""
+"""Characters per chunk: below a session's item limit however JSON escapes them."""
+CHECK_S: Final = 1.0
+"""How often a follower without new output checks that the container and the reader still exist."""
 UNREAD_S: Final = 45.0
 """How long a reader may take nothing before it counts as gone."""
 WRITE_S: Final = 30.0
 TAIL_MAX: Final = 100_000
 
 
-class Pipe(Protocol):
-    """What is used of ``galaxy.nexus.session.Session``."""
+class LogPipe(Protocol):
+    """The part of ``galaxy.nexus.session.Session`` that a log session uses."""
 
     def write(self, direction: Direction, data: bytes, timeout_s: float = ...) -> None: ...
     def close(self, direction: Direction) -> None: ...
@@ -38,13 +40,13 @@ class Pipe(Protocol):
     def attended(self, direction: Direction) -> bool: ...
 
 
-class LogStreamer:
-    """Streams until everything is told, or, following, until container or reader are gone."""
+class LogSessionRunner:
+    """Streams all output asked for, or, following, until the container or the reader is gone."""
 
     def __init__(
         self,
         order: LogSession,
-        pipe: Pipe,
+        pipe: LogPipe,
         logs: Path,
         *,
         alive: Callable[[str, int], bool],
@@ -58,13 +60,13 @@ class LogStreamer:
         self._alive = alive
         self._closing = closing
         self._idle_s = idle_s
-        self._at: dict[tuple[str, str], int] = {}
-        self._lines: dict[tuple[str, str], Lines] = {}
+        self._positions: dict[tuple[str, str], int] = {}
+        self._decoders: dict[tuple[str, str], LineDecoder] = {}
 
     def run(self) -> None:
-        """Stream, say why when it can not be done, and close."""
+        """Stream, end with the reason if something went wrong, and close the session."""
         try:
-            self._say(LogChunk(pod=self._pod, end=True, error=self._stream()))
+            self._write(LogChunk(pod=self._pod, end=True, error=self._stream()))
         except GalaxyError as error:
             _LOG.info("event=logs.ended pod=%s cause=%r", self._pod, error.message)
         finally:
@@ -72,97 +74,100 @@ class LogStreamer:
                 self._pipe.close("out")
 
     def _stream(self) -> str:
-        """Stream, and return why not, or nothing."""
-        lives = lives_in(self._logs, self._pod)
-        if not lives:
+        """Stream; return why it could not be done or ended early, or an empty text."""
+        incarnations = incarnations_in(self._logs, self._pod)
+        if not incarnations:
             return f"no logs of {self._pod} on this host"
         if self._read.previous:
-            return self._previous(lives)
-        incarnation, directory = lives[0]
-        # Watch first, so that nothing written in between is missed.
+            return self._send_previous(incarnations)
+        incarnation, directory = incarnations[0]
+        # Watch before reading, so that output written in between is not missed.
         watch = DirectoryWatch(directory) if self._read.follow else None
         try:
-            self._tail(directory)
+            self._send_tail(directory)
             why = self._follow(directory, incarnation, watch) if watch is not None else ""
         except OSError as error:
             return f"cannot follow the logs of {self._pod}: {error.strerror or error}"
         finally:
             if watch is not None:
                 watch.close()
-        self._rest()
+        self._send_incomplete_lines()
         return why
 
-    def _tail(self, directory: Path) -> None:
-        for files in streams_in(directory, self._read.task, self._read.stream):
-            end = files.end()
-            self._send(files, files.last_lines(self._count(), files.begin(), end), end)
+    def _send_tail(self, directory: Path) -> None:
+        for stream in streams_in(directory, self._read.task, self._read.stream):
+            end = stream.end()
+            self._send(stream, stream.last_lines(self._line_count(), stream.begin(), end), end)
 
-    def _previous(self, lives: list[tuple[int, Path]]) -> str:
-        """Send the run before the latest one, in this container or the one before it."""
+    def _send_previous(self, incarnations: list[tuple[int, Path]]) -> str:
+        """Send the run before the latest one; if there is none, the previous incarnation's output."""
         found = False
-        for files in streams_in(lives[0][1], self._read.task, self._read.stream):
-            span = files.run(1)
+        for stream in streams_in(incarnations[0][1], self._read.task, self._read.stream):
+            span = stream.run(1)
             if span is not None and span[1] is not None:
                 found = True
-                self._send(files, files.last_lines(self._count(), span[0], span[1]), span[1])
-        if not found and len(lives) > 1:
+                self._send(stream, stream.last_lines(self._line_count(), span[0], span[1]), span[1])
+        if not found and len(incarnations) > 1:
             found = True
-            self._tail(lives[1][1])
-        self._rest()
+            self._send_tail(incarnations[1][1])
+        self._send_incomplete_lines()
         return "" if found else f"{self._pod} has not run before"
 
-    def _count(self) -> int:
+    def _line_count(self) -> int:
+        """Return how many lines to send of what exists; -1 for all."""
         return -1 if self._read.tail < 0 else min(self._read.tail, TAIL_MAX)
 
     def _follow(self, directory: Path, incarnation: int, watch: DirectoryWatch) -> str:
-        """Send what is written until nobody writes or reads any more; return why it ends early."""
-        quiet_since_s = last_look_s = time.monotonic()
+        """Send new output until no writer or no reader is left; return why it ends early."""
+        quiet_since_s = last_check_s = time.monotonic()
         while not self._closing.is_set():
-            changed = watch.wait(LOOK_S)
-            living = self._alive(self._pod, incarnation)
+            changed = watch.wait(CHECK_S)
+            alive = self._alive(self._pod, incarnation)
             now_s = time.monotonic()
-            if self._news(directory):
+            if self._send_new(directory):
                 quiet_since_s = now_s
             elif not changed:
-                self._rest()
-            if not living:
+                self._send_incomplete_lines()
+            if not alive:
                 return ""
             if now_s - quiet_since_s > self._idle_s:
                 return f"{self._pod} wrote nothing for {format_duration(self._idle_s)}"
-            if now_s - last_look_s > LOOK_S:
-                last_look_s = now_s
+            if now_s - last_check_s > CHECK_S:
+                last_check_s = now_s
                 unread = now_s - quiet_since_s > UNREAD_S and not self._pipe.attended("out")
                 if unread or self._pipe.closed("out"):
                     return ""
         return "the agent is ending"
 
-    def _news(self, directory: Path) -> bool:
-        news = False
-        for files in streams_in(directory, self._read.task, self._read.stream):
-            news |= self._send(files, self._at.get((files.task, files.stream), 0), None)
-        return news
+    def _send_new(self, directory: Path) -> bool:
+        """Send the output written since the last call; return whether there was any."""
+        any_new = False
+        for stream in streams_in(directory, self._read.task, self._read.stream):
+            start = self._positions.get((stream.task, stream.stream), 0)
+            any_new |= self._send(stream, start, None)
+        return any_new
 
-    def _send(self, files: StreamFiles, start: int, end: int | None) -> bool:
-        """Send from ``start`` to ``end``, or to what there is; return whether there was anything."""
-        key, at = (files.task, files.stream), start
-        lines = self._lines.setdefault(key, Lines())
+    def _send(self, stream: LogStream, start: int, end: int | None) -> bool:
+        """Send from ``start`` to ``end`` (None: to the end of the output); return whether there was any."""
+        key, at = (stream.task, stream.stream), start
+        decoder = self._decoders.setdefault(key, LineDecoder())
         while not self._closing.is_set():
-            at, data = files.read(at, end)
-            self._at[key] = at
+            at, data = stream.read(at, end)
+            self._positions[key] = at
             if not data:
                 break
-            self._text(key, lines.add(data))
-        self._at[key] = at
+            self._send_text(key, decoder.add(data))
+        self._positions[key] = at
         return at > start
 
-    def _rest(self) -> None:
-        for key, lines in self._lines.items():
-            self._text(key, lines.rest())
+    def _send_incomplete_lines(self) -> None:
+        for key, decoder in self._decoders.items():
+            self._send_text(key, decoder.rest())
 
-    def _text(self, key: tuple[str, str], text: str) -> None:
+    def _send_text(self, key: tuple[str, str], text: str) -> None:
         for start in range(0, len(text), CHUNK_CHARS):
             piece = text[start : start + CHUNK_CHARS]
-            self._say(LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece))
+            self._write(LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece))
 
-    def _say(self, chunk: LogChunk) -> None:
+    def _write(self, chunk: LogChunk) -> None:
         self._pipe.write("out", encode(chunk), WRITE_S)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 from collections.abc import Iterable
 from typing import Final
 
@@ -23,6 +24,7 @@ CAPABILITIES: Final = (
 )  # fmt: skip
 """Names of capabilities(7); the index is the capability's number."""
 
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_SECCOMP: Final = 22
@@ -73,6 +75,11 @@ def set_process_name(name: str) -> None:
 def become_subreaper() -> None:
     """Make this process the parent of descendants whose own parents die."""
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGKILL to this process when the thread that forked it ends."""
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def set_no_new_privileges() -> None:

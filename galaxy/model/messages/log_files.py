@@ -1,14 +1,14 @@
-"""How a task's output lies on disk: file names, rotation, and where each run of it begins.
+"""The layout of a task's output on disk: file names, rotation, and where each run begins.
 
-AppWorker writes ``<task>.stdout`` and ``<task>.stderr``; a full one becomes ``.1``, that ``.2``
-and so on, the oldest goes. Every byte of a stream has a *position*, counted from 0 since the
-container began, that rotation does not change. ``<task>.runs.json`` (a ``RunIndex``, replaced
-atomically at each start and each rotation) holds the position at which the current file of
-each stream begins, and the positions at which the latest runs of the program began. So the
-previous run's output is what lies between two positions, over as many files as that takes.
+AppWorker writes ``<task>.stdout`` and ``<task>.stderr``. A full file becomes ``.1``, that one
+``.2`` and so on; the oldest is removed. Every byte of a stream has a *position*, counted from 0
+since the container began, which rotation does not change. ``<task>.runs.json`` (a ``RunIndex``,
+replaced atomically at each start and each rotation) holds the position at which the current file
+of each stream begins, and the positions at which the latest runs of the program began. So the
+output of the previous run lies between two positions, over as many files as that takes.
 
-A reader decodes the index, takes the files' sizes, and reads ``pieces``. If the index is a
-different one afterwards, a rotation came in between: read again.
+A reader decodes the index, takes the files' sizes, and reads ``pieces``. If the index differs
+afterwards, a rotation happened in between and the reader has to start again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from galaxy.model.base import Struct
 
 STREAMS: Final = ("stdout", "stderr")
 RUNS_MAX: Final = 16
-"""Runs that the index remembers."""
+"""Runs that the index keeps."""
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """One run of a program: its number, Unix seconds, and the position of its first byte in each stream."""
+    """One run of a program: its number, its start in Unix seconds, and its first position per stream."""
 
     number: int
     started_s: float
@@ -33,7 +33,7 @@ class Run(Struct, frozen=True, kw_only=True):
 
 
 class RunIndex(Struct, frozen=True, kw_only=True):
-    """``stdout`` and ``stderr``: position of the first byte of the current, unrotated file."""
+    """``stdout`` and ``stderr`` are the positions of the first byte of the current, unrotated files."""
 
     stdout: int = 0
     stderr: int = 0
@@ -50,12 +50,12 @@ class Piece(Struct, frozen=True, kw_only=True):
 
 
 def index_name(task: str) -> str:
-    """Return the name of the file that says where each run of a task begins."""
+    """Return the name of a task's index file."""
     return f"{task}.runs.json"
 
 
 def file_names(task: str, stream: str, files_max: int) -> tuple[str, ...]:
-    """Return the names a stream's files can have, newest first."""
+    """Return the names that a stream's files can have, newest first."""
     return tuple(f"{task}.{stream}" + (f".{age}" if age else "") for age in range(max(files_max, 1)))
 
 
@@ -65,10 +65,11 @@ def base_of(index: RunIndex, stream: str) -> int:
 
 
 def run_span(index: RunIndex, stream: str, *, back: int = 0) -> tuple[int, int | None] | None:
-    """Return from and to which position the latest run's output goes, or of the one ``back`` before.
+    """Return the positions at which a run's output begins and ends.
 
-    The end is None for the latest run, which may still be writing. None altogether: the
-    program has not run that often, or the index has forgotten.
+    ``back`` counts runs backwards from the latest, 0. The end is None for the latest run, which may
+    still write. The result is None if the program has not run that often, or if the index no
+    longer holds that run.
     """
     if back >= len(index.runs):
         return None
@@ -80,10 +81,11 @@ def run_span(index: RunIndex, stream: str, *, back: int = 0) -> tuple[int, int |
 def pieces(
     newest_first: Sequence[tuple[str, int]], base: int, start: int = 0, end: int | None = None
 ) -> tuple[Piece, ...]:
-    """Return what to read, in order, for the positions from ``start`` to before ``end``.
+    """Return what to read, in order, for the positions from ``start`` up to but excluding ``end``.
 
-    ``newest_first`` holds (name, size in bytes) of the files that exist, current one first;
-    ``base`` is the position of the current one's first byte. What rotation dropped is left out.
+    ``newest_first`` holds (name, size in bytes) of the existing files, the current one first.
+    ``base`` is the position of the current file's first byte. Output that rotation removed is
+    left out.
     """
     result: list[Piece] = []
     last = base + (newest_first[0][1] if newest_first else 0)

@@ -1,9 +1,9 @@
-"""Between an agent and an AppWorker: how it is born, and what goes over its Unix socket.
+"""Between an agent and an AppWorker: how an AppWorker is started, and the packets on its Unix socket.
 
 The launcher forks, enters the container and calls ``galaxy.worker_entry.main.run(WorkerConfig)``.
-AppWorker listens on ``listen_fd`` (SOCK_SEQPACKET; the socket's path lies outside the container),
-takes one agent at a time (the newest wins), and packets are JSON of ``FromWorker`` and ``ToWorker``;
-file descriptors ride along (SCM_RIGHTS) where a packet says so.
+AppWorker listens on ``listen_fd`` (SOCK_SEQPACKET; the socket's path lies outside the container)
+and serves one agent at a time, the newest. Packets are JSON of ``FromWorker`` and ``ToWorker``.
+File descriptors come with a packet (SCM_RIGHTS) where its docstring says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder
 
 EXECS_MAX: Final = 32
-"""Commands at once in one container; each has a keeper of about a megabyte beside AppWorker."""
+"""Exec commands at once in one container; each has a supervisor of about 1 MiB beside AppWorker."""
 PACKET_BYTES_MAX: Final = 192 * 1024
 """Longest packet on the socket; a pod order beyond it is refused at validation."""
 
@@ -25,9 +25,9 @@ PACKET_BYTES_MAX: Final = 192 * 1024
 class TaskCgroup(Struct, frozen=True, kw_only=True):
     """Open files of one task's cgroup, kept across pivot_root; empty or -1 where not enforced.
 
-    To enter, a child writes ``0`` to each of ``procs_fds``; reading the first lists the pids as
-    AppWorker's PID namespace sees them. ``oom_fd`` is memory.oom_control (v1) or
-    memory.events.local (v2): its ``oom_kill N`` line, read at offset 0, is the proof of an OOM
+    To enter the cgroup, a process writes ``0`` to each of ``procs_fds``. Reading the first of them
+    lists the pids as AppWorker's PID namespace sees them. ``oom_fd`` is memory.oom_control (v1) or
+    memory.events.local (v2): the count in its ``oom_kill N`` line, read at offset 0, proves an OOM
     kill. Writing ``0`` to ``pids_fd`` (pids.max) before a kill stops a fork bomb.
     """
 
@@ -39,46 +39,50 @@ class TaskCgroup(Struct, frozen=True, kw_only=True):
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """Everything an AppWorker is born with."""
+    """Everything that an AppWorker is started with."""
 
     container: str
     incarnation: int
     host: str
-    """Name of the agent, handed over as GALAXY_HOST."""
+    """Name of the agent, passed to programs as GALAXY_HOST."""
     workspace: str
     """Path of the workspace as the program sees it; programs start there."""
     listen_fd: int
     log_fd: int
-    """Directory on the host where logs go: ``<task>.stdout``, ``<task>.stderr`` and ``.1`` …"""
+    """Directory on the host for log files: ``<task>.stdout``, ``<task>.stderr`` and ``.1`` …"""
     tasks: tuple[TaskCgroup, ...]
     ports: dict[str, int] = {}
     run_uid: int = -1
-    """-1: programs run as AppWorker itself does (lesser modes)."""
+    """User that programs run as; -1 means AppWorker's own (lesser modes)."""
     run_gid: int = -1
     isolated: bool = True
-    """False in the lesser mode without namespaces: AppWorker is not PID 1, is a subreaper."""
+    """False in the mode without namespaces, where AppWorker is not PID 1 but a child subreaper."""
     log_bytes_max: int = 10 * 1024 * 1024
     log_files_max: int = 5
     seccomp: bool = True
     """Install ``seccomp_program`` in every program before exec."""
     seccomp_program: str = ""
-    """BPF program, base64; made once by the launcher."""
+    """BPF program in base64; the launcher builds it once."""
     prefork_pid: int = 0
-    """A child that waits to become the first program, and the socket to tell it by; 0: there is none."""
+    """A child, forked ahead of time, that becomes the first program; 0 means none."""
     prefork_fd: int = -1
+    """Socket to that child."""
 
 
 # ---- agent to AppWorker
 
 
 class Order(Struct, frozen=True, kw_only=True, tag="order"):
-    """Here is what the pod shall be; sent on connecting and whenever it changes."""
+    """The desired state of the pod; sent on connecting and whenever it changes."""
 
     order: PodOrder
 
 
-class Package(Struct, frozen=True, kw_only=True, tag="package"):
-    """Answer to ``WantPackage``: the archive's open file rides along; or ``error`` says why not."""
+class PackageAnswer(Struct, frozen=True, kw_only=True, tag="package"):
+    """Answer to ``RequestPackage``: the archive's open file comes with it, or ``error`` says why not.
+
+    ``retry`` says whether another request may succeed.
+    """
 
     request: int
     error: str = ""
@@ -88,7 +92,7 @@ class Package(Struct, frozen=True, kw_only=True, tag="package"):
 class Exec(Struct, frozen=True, kw_only=True, tag="exec"):
     """Run ``argv`` in a task's cgroup, as its user, in its environment.
 
-    Without ``tty`` three files ride along: stdin, stdout, stderr. With it AppWorker opens a
+    Without ``tty`` three files come with it: stdin, stdout, stderr. With ``tty`` AppWorker opens a
     terminal of ``rows`` x ``columns`` and sends its master side back with ``ExecStarted``.
     """
 
@@ -102,7 +106,7 @@ class Exec(Struct, frozen=True, kw_only=True, tag="exec"):
 
 
 class ExecResize(Struct, frozen=True, kw_only=True, tag="exec-resize"):
-    """The terminal of an exec has another size now, in characters."""
+    """Resize the terminal of an exec; in characters."""
 
     request: int
     rows: int
@@ -110,7 +114,7 @@ class ExecResize(Struct, frozen=True, kw_only=True, tag="exec-resize"):
 
 
 class ExecKill(Struct, frozen=True, kw_only=True, tag="exec-kill"):
-    """End an exec and all it started: its session is over."""
+    """Kill an exec and every process that it started: its session is over."""
 
     request: int
 
@@ -121,7 +125,7 @@ class Quit(Struct, frozen=True, kw_only=True, tag="quit"):
     stop_timeout: float = 30.0
 
 
-ToWorker = Order | Package | Exec | ExecResize | ExecKill | Quit
+ToWorker = Order | PackageAnswer | Exec | ExecResize | ExecKill | Quit
 
 
 # ---- AppWorker to agent
@@ -130,16 +134,16 @@ ToWorker = Order | Package | Exec | ExecResize | ExecKill | Quit
 class Report(Struct, frozen=True, kw_only=True, tag="report"):
     """The pod's state; sent on connecting and at every change.
 
-    ``wire`` is the version of all that this AppWorker says: containers keep the AppWorker that
-    they were born with, so it may be of an older release than its agent.
+    ``wire`` is the version of all packets of this AppWorker. A container keeps the AppWorker that it
+    was created with, so it may be of an older release than its agent.
     """
 
     pod: ObservedPod
     wire: int = 1
 
 
-class WantPackage(Struct, frozen=True, kw_only=True, tag="want-package"):
-    """AppWorker pulls an archive; the agent fetches, checks and caches it."""
+class RequestPackage(Struct, frozen=True, kw_only=True, tag="want-package"):
+    """Ask for an archive; the agent fetches, checks and caches it."""
 
     request: int
     source: str
@@ -148,21 +152,23 @@ class WantPackage(Struct, frozen=True, kw_only=True, tag="want-package"):
 
 
 class ExecStarted(Struct, frozen=True, kw_only=True, tag="exec-started"):
-    """With ``tty`` the terminal's master side rides along."""
+    """The command runs, or ``error`` says why not. With ``tty`` the terminal's master side comes with it."""
 
     request: int
     error: str = ""
 
 
 class ExecEnded(Struct, frozen=True, kw_only=True, tag="exec-ended"):
+    """The command ended with ``status``; 128 + N for signal N."""
+
     request: int
     status: Annotated[int, Meta(ge=0, le=255)]
 
 
 class WorkerLog(Struct, frozen=True, kw_only=True, tag="log"):
-    """Something AppWorker wants in the agent's log."""
+    """A line for the agent's log."""
 
     reason: Reason
 
 
-FromWorker = Report | WantPackage | ExecStarted | ExecEnded | WorkerLog
+FromWorker = Report | RequestPackage | ExecStarted | ExecEnded | WorkerLog

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from galaxy.model.jobspec.spec import PackageSpec
-from galaxy.model.messages.worker import WantPackage
+from galaxy.model.messages.worker import RequestPackage
 from galaxy.units import MIB
 from tests.support.archives import make_tar
 from tests.support.hostile import NOBODY, quoted
@@ -67,7 +67,7 @@ def test_memory_of_the_unpacker_cannot_be_taken_by_a_program_of_the_same_user(wo
     )
     container.await_log("hunting")
     container.order(package=package(1))  # Unpacked aside while the old program runs.
-    container.until(lambda packet: isinstance(packet, WantPackage))
+    container.until(lambda packet: isinstance(packet, RequestPackage))
     container.await_log("seen")
     container.await_log("hunting", times=2)  # It is in place, and the program was started anew.
     assert "taken" not in container.log()

@@ -27,10 +27,10 @@ from galaxy.model.messages.worker import (
     PACKET_BYTES_MAX,
     FromWorker,
     Order,
-    Package,
+    PackageAnswer,
     Report,
+    RequestPackage,
     TaskCgroup,
-    WantPackage,
     WorkerConfig,
 )
 from galaxy.worker_entry.main import run
@@ -212,20 +212,22 @@ class Container:
             case Report():
                 self.report = packet.pod
                 self.reports.append(packet.pod)
-            case WantPackage():
+            case RequestPackage():
                 self.fetched.append(packet.version)
                 self._serve(packet)
             case _:
                 self.others.append((packet, list(files)))
         return packet
 
-    def _serve(self, want: WantPackage) -> None:
+    def _serve(self, want: RequestPackage) -> None:
         archive = self.packages.get(want.source, "no such package")
         if isinstance(archive, str):
-            self.send(Package(request=want.request, error=archive, retry=not archive.startswith("final")))
+            self.send(
+                PackageAnswer(request=want.request, error=archive, retry=not archive.startswith("final"))
+            )
             return
         with archive.open("rb") as file:
-            self.send(Package(request=want.request), (file.fileno(),))
+            self.send(PackageAnswer(request=want.request), (file.fileno(),))
 
     def until(self, wanted: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * PATIENCE) -> ObservedPod:
         """Wait for a report for which ``wanted`` holds, and return it."""

@@ -6,7 +6,7 @@ import pytest
 
 from galaxy.model.base import encode
 from galaxy.model.messages.pod import PodState, TaskState
-from galaxy.model.messages.worker import ExecKill, ExecResize, Package, WorkerLog
+from galaxy.model.messages.worker import ExecKill, ExecResize, PackageAnswer, WorkerLog
 
 
 def test_report_comes_with_the_connection(container):
@@ -51,7 +51,7 @@ def test_malformed_packet_is_counted_and_dropped(container, spec, data):
 
 
 def test_packets_about_nothing_known_change_nothing(container, spec):
-    for packet in (Package(request=99), ExecKill(request=5), ExecResize(request=5, rows=1, columns=1)):
+    for packet in (PackageAnswer(request=99), ExecKill(request=5), ExecResize(request=5, rows=1, columns=1)):
         container.send(packet)
     container.order(spec("exec sleep 60"))
     container.until_task(lambda task: task.state == TaskState.RUNNING)

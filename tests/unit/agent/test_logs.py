@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from galaxy.agent.housekeeping import clear_logs
-from galaxy.agent.sessions.log_session import LogStreamer
-from galaxy.agent.sessions.log_tail import DirectoryWatch, Lines, StreamFiles, lives_in, streams_in
+from galaxy.agent.housekeeping import remove_old_logs
+from galaxy.agent.sessions.directory_watch import DirectoryWatch
+from galaxy.agent.sessions.line_decoder import LineDecoder
+from galaxy.agent.sessions.log_session import LogSessionRunner
+from galaxy.agent.sessions.log_streams import LogStream, incarnations_in, streams_in
 from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode, encode
@@ -46,9 +48,11 @@ def directory(logs: Path, incarnation: int = 1) -> Path:
     return made
 
 
-def streamer(logs: Path, pipe: Pipe, alive: threading.Event | None = None, **read: object) -> LogStreamer:
+def streamer(
+    logs: Path, pipe: Pipe, alive: threading.Event | None = None, **read: object
+) -> LogSessionRunner:
     order = LogSession(session="s", pod=POD, read=ReadLogs(target=POD, **read))  # type: ignore[arg-type]
-    return LogStreamer(
+    return LogSessionRunner(
         order,
         pipe,
         logs,
@@ -186,11 +190,11 @@ def test_names_that_are_no_logs_are_passed_over(tmp_path: Path) -> None:
     for name in ("main.stdout", "main.runs.json", "x", "main.stdout.1", "../y.stdout".replace("/", "-")):
         (place / name).write_text("")
     assert [(one.task, one.stream) for one in streams_in(place)] == [("main", "stdout")]
-    assert [life[0] for life in lives_in(tmp_path, POD)] == [1]
+    assert [life[0] for life in incarnations_in(tmp_path, POD)] == [1]
 
 
 def test_character_cut_between_blocks_is_whole_again() -> None:
-    lines = Lines()
+    lines = LineDecoder()
     data = "größe\n".encode()
     assert lines.add(data[:3]) == ""
     assert lines.add(data[3:]) == "größe\n"
@@ -198,7 +202,7 @@ def test_character_cut_between_blocks_is_whole_again() -> None:
 
 
 def test_line_without_end_is_bounded() -> None:
-    lines = Lines()
+    lines = LineDecoder()
     total = sum(len(lines.add(b"x" * 50_000)) for _ in range(10))
     assert total >= 400_000
     assert total + len(lines.rest()) == 500_000
@@ -221,7 +225,7 @@ def test_watch_of_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> N
 def test_position_is_passed_over_what_rotation_dropped(tmp_path: Path) -> None:
     (tmp_path / "main.stdout").write_text("kept")
     (tmp_path / "main.runs.json").write_bytes(encode(RunIndex(stdout=1000)))
-    files = StreamFiles(tmp_path, "main", "stdout")
+    files = LogStream(tmp_path, "main", "stdout")
     assert files.read(0) == (1004, b"kept")
     assert (files.begin(), files.end()) == (1000, 1004)
 
@@ -240,7 +244,7 @@ def aged(logs: Path, name: str, age_s: float, size: int) -> None:
 def test_old_logs_go_and_those_of_held_containers_stay(tmp_path: Path) -> None:
     for name, age_s in (("old-1.0_1", 500), ("held-1.0_1", 500), ("new-1.0_1", 5)):
         aged(tmp_path, name, age_s, 10)
-    removed = clear_logs(tmp_path, {"held-1.0_1"}, now_s=10_000, keep_s=100, bytes_max=10**9)
+    removed = remove_old_logs(tmp_path, {"held-1.0_1"}, now_s=10_000, keep_s=100, bytes_max=10**9)
     assert removed == ["old-1.0_1"]
     assert sorted(os.listdir(tmp_path)) == ["held-1.0_1", "new-1.0_1"]
 
@@ -248,5 +252,5 @@ def test_old_logs_go_and_those_of_held_containers_stay(tmp_path: Path) -> None:
 def test_oldest_logs_go_first_beyond_the_budget(tmp_path: Path) -> None:
     for number in range(4):
         aged(tmp_path, f"p-1.{number}_1", 100 - number, 100_000)
-    clear_logs(tmp_path, set(), now_s=10_000, keep_s=10**6, bytes_max=250_000)
+    remove_old_logs(tmp_path, set(), now_s=10_000, keep_s=10**6, bytes_max=250_000)
     assert sorted(os.listdir(tmp_path)) == ["p-1.2_1", "p-1.3_1"]

@@ -1,21 +1,22 @@
-"""The package cache: what is refused, what is fetched once, and what goes."""
+"""The package cache: refusals, shared fetches and eviction."""
 
 from __future__ import annotations
 
 import hashlib
 import http.server
 import os
+import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from galaxy.agent.packages.cache import Asked, Fetched, Packages
+from galaxy.agent.packages.cache import FetchedPackage, PackageCache
+from galaxy.agent.packages.sources import PackageId
 
-ARCHIVE = b"an archive, or so they say" * 1000
+ARCHIVE = b"stands for an archive " * 1000
 SHA = hashlib.sha256(ARCHIVE).hexdigest()
 
 
@@ -28,14 +29,14 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def packages(tmp_path: Path, root: Path) -> Iterator[Packages]:
+def packages(tmp_path: Path, root: Path) -> Iterator[PackageCache]:
     made = make(tmp_path, root)
     yield made
     made.close()
 
 
-def make(tmp_path: Path, root: Path, bytes_max: int = 10**9, package_bytes_max: int = 10**8) -> Packages:
-    return Packages(
+def make(tmp_path: Path, root: Path, bytes_max: int = 10**9, package_bytes_max: int = 10**8) -> PackageCache:
+    return PackageCache(
         tmp_path / "cache",
         [root],
         bytes_max=bytes_max,
@@ -45,34 +46,27 @@ def make(tmp_path: Path, root: Path, bytes_max: int = 10**9, package_bytes_max: 
     )
 
 
-def want(packages: Packages, source: str, sha256: str = "", version: str = "1") -> Fetched:
-    got: list[Fetched] = []
-    done = threading.Event()
-
-    def take(fetched: Fetched) -> None:
-        got.append(fetched)
-        done.set()
-
-    packages.want(Asked(source=source, version=version, sha256=sha256), take)
-    assert done.wait(30)
-    return got[0]
+def get(packages: PackageCache, source: str, sha256: str = "", version: str = "1") -> FetchedPackage:
+    answers: queue.Queue[FetchedPackage] = queue.Queue()
+    packages.request(PackageId(source=source, version=version, sha256=sha256), answers.put)
+    return answers.get(timeout=30)
 
 
-def read(fetched: Fetched) -> bytes:
+def read(fetched: FetchedPackage) -> bytes:
     assert fetched.error == ""
     with open(fetched.fd, "rb") as reader:
         return reader.read()
 
 
-def test_file_below_a_root_is_handed_out_read_only(packages: Packages, root: Path) -> None:
-    fetched = want(packages, f"file://{root}/app.tar.gz", SHA)
+def test_file_below_a_root_is_handed_out_read_only(packages: PackageCache, root: Path) -> None:
+    fetched = get(packages, f"file://{root}/app.tar.gz", SHA)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.write(fetched.fd, b"x")
     assert read(fetched) == ARCHIVE
 
 
-def test_each_receiver_has_a_file_position_of_its_own(packages: Packages, root: Path) -> None:
-    first, second = (want(packages, f"file://{root}/app.tar.gz", SHA) for _ in range(2))
+def test_each_receiver_has_a_file_position_of_its_own(packages: PackageCache, root: Path) -> None:
+    first, second = (get(packages, f"file://{root}/app.tar.gz", SHA) for _ in range(2))
     assert read(first) == read(second) == ARCHIVE
 
 
@@ -93,23 +87,23 @@ def test_each_receiver_has_a_file_position_of_its_own(packages: Packages, root: 
     ],
 )
 def test_source_that_is_not_allowed_is_refused_for_good(
-    packages: Packages, root: Path, source: str, why: str
+    packages: PackageCache, root: Path, source: str, why: str
 ) -> None:
     (root.parent / "secret").write_text("secret")
     (root / "link").symlink_to("/etc/passwd")
-    fetched = want(packages, source.replace("ROOT", str(root)))
+    fetched = get(packages, source.replace("ROOT", str(root)))
     assert why in fetched.error
     assert not fetched.retry
     assert fetched.fd == -1
 
 
-def test_link_inside_the_root_is_followed(packages: Packages, root: Path) -> None:
+def test_link_inside_the_root_is_followed(packages: PackageCache, root: Path) -> None:
     (root / "latest").symlink_to("app.tar.gz")
-    assert read(want(packages, f"file://{root}/latest")) == ARCHIVE
+    assert read(get(packages, f"file://{root}/latest")) == ARCHIVE
 
 
-def test_wrong_digest_is_refused_with_both(packages: Packages, root: Path) -> None:
-    fetched = want(packages, f"file://{root}/app.tar.gz", "0" * 64)
+def test_wrong_digest_is_refused_with_both(packages: PackageCache, root: Path) -> None:
+    fetched = get(packages, f"file://{root}/app.tar.gz", "0" * 64)
     assert SHA in fetched.error
     assert "0" * 64 in fetched.error
     assert not fetched.retry
@@ -118,31 +112,31 @@ def test_wrong_digest_is_refused_with_both(packages: Packages, root: Path) -> No
 
 def test_too_large_a_package_is_refused(tmp_path: Path, root: Path) -> None:
     packages = make(tmp_path, root, package_bytes_max=100)
-    assert "larger than the limit" in want(packages, f"file://{root}/app.tar.gz").error
+    assert "larger than the limit" in get(packages, f"file://{root}/app.tar.gz").error
     packages.close()
 
 
-def test_missing_file_says_so(packages: Packages, root: Path) -> None:
-    fetched = want(packages, f"file://{root}/none.tar.gz")
+def test_missing_file_says_so(packages: PackageCache, root: Path) -> None:
+    fetched = get(packages, f"file://{root}/none.tar.gz")
     assert "No such file" in fetched.error
     assert not fetched.retry
 
 
-def test_fifo_below_the_root_does_not_hang(packages: Packages, root: Path) -> None:
+def test_fifo_below_the_root_does_not_hang(packages: PackageCache, root: Path) -> None:
     os.mkfifo(root / "pipe")
-    assert "not a regular file" in want(packages, f"file://{root}/pipe").error
+    assert "not a regular file" in get(packages, f"file://{root}/pipe").error
 
 
-def test_cached_package_needs_its_source_no_more(packages: Packages, root: Path) -> None:
-    read(want(packages, f"file://{root}/app.tar.gz", SHA))
+def test_cached_package_needs_its_source_no_more(packages: PackageCache, root: Path) -> None:
+    read(get(packages, f"file://{root}/app.tar.gz", SHA))
     (root / "app.tar.gz").unlink()
-    assert read(want(packages, f"file://{root}/app.tar.gz", SHA)) == ARCHIVE
+    assert read(get(packages, f"file://{root}/app.tar.gz", SHA)) == ARCHIVE
 
 
-def test_file_without_digest_is_read_again_when_it_changed(packages: Packages, root: Path) -> None:
-    assert read(want(packages, f"file://{root}/app.tar.gz")) == ARCHIVE
+def test_file_without_digest_is_read_again_when_it_changed(packages: PackageCache, root: Path) -> None:
+    assert read(get(packages, f"file://{root}/app.tar.gz")) == ARCHIVE
     (root / "app.tar.gz").write_bytes(b"new")
-    assert read(want(packages, f"file://{root}/app.tar.gz")) == b"new"
+    assert read(get(packages, f"file://{root}/app.tar.gz")) == b"new"
 
 
 def test_least_recently_used_goes_first_when_the_cache_is_full(tmp_path: Path, root: Path) -> None:
@@ -153,8 +147,7 @@ def test_least_recently_used_goes_first_when_the_cache_is_full(tmp_path: Path, r
         (root / f"{index}").write_bytes(data)
         shas.append(hashlib.sha256(data).hexdigest())
     for index in (0, 1, 0, 2):
-        read(want(packages, f"file://{root}/{index}", shas[index]))
-        time.sleep(0.002)  # The clock of atime must move; there is no event for that.
+        read(get(packages, f"file://{root}/{index}", shas[index]))
     assert {entry.name for entry in (tmp_path / "cache").iterdir()} == {shas[0], shas[2]}
     packages.close()
 
@@ -203,11 +196,11 @@ def serving() -> Iterator[Server]:
         thread.join(5)
 
 
-def test_package_over_http_is_fetched_once_for_many_who_want_it_at_once(packages: Packages) -> None:
+def test_package_over_http_is_fetched_once_for_many_who_want_it_at_once(packages: PackageCache) -> None:
     with serving() as server:
         results: list[bytes] = []
         asking = [
-            threading.Thread(target=lambda: results.append(read(want(packages, f"{server.url}/a", SHA))))
+            threading.Thread(target=lambda: results.append(read(get(packages, f"{server.url}/a", SHA))))
             for _ in range(5)
         ]
         for thread in asking:
@@ -218,7 +211,7 @@ def test_package_over_http_is_fetched_once_for_many_who_want_it_at_once(packages
         assert server.requests == 1
 
 
-def test_server_that_fails_at_first_is_asked_again(packages: Packages) -> None:
+def test_server_that_fails_at_first_is_asked_again(packages: PackageCache) -> None:
     def answer(request: http.server.BaseHTTPRequestHandler, number: int) -> None:
         if number == 1:
             request.send_error(503)
@@ -227,21 +220,23 @@ def test_server_that_fails_at_first_is_asked_again(packages: Packages) -> None:
 
     with serving() as server:
         server.answer = answer
-        assert read(want(packages, f"{server.url}/a", SHA)) == ARCHIVE
+        assert read(get(packages, f"{server.url}/a", SHA)) == ARCHIVE
         assert server.requests == 2
 
 
-def test_package_that_is_not_there_is_asked_for_once(packages: Packages) -> None:
+def test_package_that_is_not_there_is_asked_for_once(packages: PackageCache) -> None:
     with serving() as server:
         server.answer = lambda request, _: request.send_error(404)
-        fetched = want(packages, f"{server.url.replace('//', '//user:secret@')}/a")
+        fetched = get(packages, f"{server.url.replace('//', '//user:secret@')}/a")
         assert fetched.error
         assert "secret" not in fetched.error
         assert not fetched.retry
         assert server.requests == 1
 
 
-def test_download_that_breaks_off_is_an_error_and_nothing_is_kept(packages: Packages, tmp_path: Path) -> None:
+def test_download_that_breaks_off_is_an_error_and_nothing_is_kept(
+    packages: PackageCache, tmp_path: Path
+) -> None:
     def answer(request: http.server.BaseHTTPRequestHandler, _: int) -> None:
         request.send_response(200)
         request.send_header("Content-Length", str(len(ARCHIVE)))
@@ -251,7 +246,7 @@ def test_download_that_breaks_off_is_an_error_and_nothing_is_kept(packages: Pack
 
     with serving() as server:
         server.answer = answer
-        fetched = want(packages, f"{server.url}/a")
+        fetched = get(packages, f"{server.url}/a")
         assert fetched.error
         assert fetched.retry
         assert not list((tmp_path / "cache").iterdir())

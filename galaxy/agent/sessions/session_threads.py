@@ -1,4 +1,4 @@
-"""Sessions of logs and exec: a thread each, bounded in number, ended with the agent."""
+"""The agent's sessions of logs and exec: one thread each, bounded in number, ended with the agent."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from galaxy.agent.sessions.exec_session import ExecConnection, ExecRunner
-from galaxy.agent.sessions.log_session import LogStreamer
+from galaxy.agent.sessions.exec_session import ExecSessionRunner, ExecWorker
+from galaxy.agent.sessions.log_session import LogSessionRunner
 from galaxy.errors import GalaxyError
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.nexus.session import Frame, FrameHead, Session
 
-SAY_S = 2.0
+REFUSE_S = 2.0
+"""How long to wait for room in a session's pipe to tell the client that it is refused."""
 
 
 class SessionSource(Protocol):
-    """What is used of ``galaxy.nexus.nexus.Nexus``."""
+    """The part of ``galaxy.nexus.nexus.Nexus`` that sessions use."""
 
     def session(self, session_id: str) -> Session: ...
 
 
-class Sessions:
-    """Starts sessions; the same id twice is one session."""
+class SessionThreads:
+    """Starts sessions. A session id that already runs is not started again.
+
+    ``alive(container, incarnation)`` tells whether a container may still write output.
+    """
 
     def __init__(
         self,
         nexus: SessionSource,
-        worker: ExecConnection,
+        worker: ExecWorker,
         logs: Path,
         *,
         alive: Callable[[str, int], bool],
@@ -42,15 +46,15 @@ class Sessions:
         self._worker = worker
         self._logs = logs
         self._alive = alive
-        self._max = sessions_max
+        self._sessions_max = sessions_max
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._closing = threading.Event()
 
-    def log(self, order: LogSession) -> None:
-        """Stream logs into ``order.session``; when there are too many sessions, say so there."""
-        streamer = LogStreamer(
+    def start_log(self, order: LogSession) -> None:
+        """Stream logs into ``order.session``; with too many sessions, refuse there."""
+        runner = LogSessionRunner(
             order,
             self._nexus.session(order.session),
             self._logs,
@@ -58,25 +62,26 @@ class Sessions:
             closing=self._closing,
             idle_s=self._idle_s,
         )
-        if not self._start(order.session, "logs", streamer.run):
+        if not self._start(order.session, "logs", runner.run):
             pipe = self._nexus.session(order.session)
+            chunk = LogChunk(pod=order.pod, end=True, error=self._refusal())
             with contextlib.suppress(GalaxyError):
-                pipe.write("out", encode(LogChunk(pod=order.pod, end=True, error=self._full())), SAY_S)
+                pipe.write("out", encode(chunk), REFUSE_S)
 
-    def exec(self, order: ExecSession) -> None:
-        """Run a command over ``order.session``; when there are too many sessions, say so there."""
+    def start_exec(self, order: ExecSession) -> None:
+        """Run a command over ``order.session``; with too many sessions, refuse there."""
 
         def run() -> None:
             pipe = self._nexus.session(order.session)
-            ExecRunner(order, pipe, self._worker, closing=self._closing, idle_s=self._idle_s).run()
+            ExecSessionRunner(order, pipe, self._worker, closing=self._closing, idle_s=self._idle_s).run()
 
         if not self._start(order.session, "exec", run):
             pipe = self._nexus.session(order.session)
             with contextlib.suppress(GalaxyError):
-                pipe.send("out", Frame(head=FrameHead(kind="error", message=self._full())), SAY_S)
+                pipe.send("out", Frame(head=FrameHead(kind="error", message=self._refusal())), REFUSE_S)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Tell every session to end, and wait a little."""
+        """Ask every session to end, and wait up to ``timeout_s`` for all of them."""
         self._closing.set()
         with self._lock:
             threads = list(self._threads.values())
@@ -94,12 +99,13 @@ class Sessions:
         with self._lock:
             if session in self._threads:
                 return True
-            if len(self._threads) >= self._max or self._closing.is_set():
+            if len(self._threads) >= self._sessions_max or self._closing.is_set():
                 return False
             thread = threading.Thread(target=body, name=f"{name} {session}", daemon=True)
             self._threads[session] = thread
         thread.start()
         return True
 
-    def _full(self) -> str:
-        return f"this host serves {self._max} sessions of logs and exec already; try again in a moment"
+    def _refusal(self) -> str:
+        count = self._sessions_max
+        return f"this host serves {count} sessions of logs and exec already; try again in a moment"

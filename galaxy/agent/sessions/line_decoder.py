@@ -1,0 +1,32 @@
+"""Bytes of a log to text: complete characters, and complete lines where possible."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final
+
+LINE_CHARS_MAX: Final = 64 * 1024
+"""Longest incomplete line that is kept back."""
+
+
+class LineDecoder:
+    """Decodes a stream of UTF-8; malformed bytes become replacement characters."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = ""
+
+    def add(self, data: bytes) -> str:
+        """Return the lines that are complete now. A line over the limit is returned in pieces."""
+        text = self._rest + self._decoder.decode(data)
+        complete, newline, rest = text.rpartition("\n")
+        if len(rest) > LINE_CHARS_MAX:
+            complete, newline, rest = text, "", ""
+        self._rest = rest
+        return complete + newline
+
+    def rest(self) -> str:
+        """Return the incomplete line: for when nothing more comes, or nothing has come for a while."""
+        text, self._rest = self._rest + self._decoder.decode(b"", final=True), ""
+        self._decoder.reset()
+        return text
