@@ -119,7 +119,13 @@ class StoredQueries:
     def _caller(self, request: Request) -> Caller:
         users = self._nexus.read_table(APPMASTER, "users", UserRecord)
         now_s = self._now_s()
-        user = authenticate(users, request, now_s, self._config)
+        user = authenticate(
+            users,
+            request,
+            required=len(users) > 0 or self._config.require_users,
+            now_s=now_s,
+            ttl_s=self._config.signature_ttl_s,
+        )
         if user is not None:
             with self._lock:
                 if not self._nonces.is_new(user.user, request.nonce, now_s):

@@ -26,7 +26,7 @@ from galaxy.model.api.body import Body
 from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, split_token
 from galaxy.model.base import Struct, decode, encode, from_plain
-from galaxy.model.messages.names import APPMASTER
+from galaxy.model.messages.names import PARTS
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
@@ -98,7 +98,7 @@ class RequestTransport:
             if answer is not None:
                 # Repetitions still under way would be answered from memory; they need not be.
                 if len(sent) > 1:
-                    self._withdraw(sent[1:])
+                    self._withdraw(body.answered_by, sent[1:])
                 return self._result(decode(answer, Answer), body)
             again_s = again.next_s()
             away.reset()
@@ -116,7 +116,7 @@ class RequestTransport:
         sent.append(payload)
         with reaching(self.address):
             try:
-                self.nexus.client.lpush(APPMASTER, payload)
+                self.nexus.client.lpush(body.answered_by, payload)
             except redis.ResponseError:
                 sent.remove(payload)  # Redis refused it, and says so.
                 raise
@@ -149,7 +149,9 @@ class RequestTransport:
         )  # fmt: skip
         if self._secret:
             request = msgspec.structs.replace(request, proof=proof_of(request, self._secret))
-        send = Send(queue=APPMASTER, task=body.op, body=request, id=f"{body.op}:{key}", expires_s=left_s)
+        send = Send(
+            queue=body.answered_by, task=body.op, body=request, id=f"{body.op}:{key}", expires_s=left_s
+        )
         return celery_message(send, origin=self._name)
 
     def _result(self, answer: Answer, body: Body[R]) -> R:
@@ -159,26 +161,27 @@ class RequestTransport:
         result: type[R] = body.result
         return from_plain(answer.result, result)
 
-    def _withdraw(self, sent: list[bytes]) -> int:
+    def _withdraw(self, queue: str, sent: list[bytes]) -> int:
         """Take back what nobody has taken yet; return how many of ``sent`` that was."""
         count = 0
         with contextlib.suppress(GalaxyError), reaching(self.address):
             for payload in sent:
-                count += self.nexus.client.lrem(APPMASTER, 1, cast(Any, payload))
+                count += self.nexus.client.lrem(queue, 1, cast(Any, payload))
         return count
 
     def _silence(self, body: Body[Any], sent: list[bytes], timeout_s: float) -> Unreachable:
         waited = format_duration(timeout_s)
-        untouched = self._withdraw(sent) == len(sent)
+        untouched = self._withdraw(body.answered_by, sent) == len(sent)
         done = "nothing was done" if untouched else "the request may still be carried out"
-        if self.nexus.leader(APPMASTER) is None:
+        leader = PARTS[body.answered_by]
+        if self.nexus.leader(body.answered_by) is None:
             return Unreachable(
-                f"no AppMaster leads the cluster at {self.address}",
+                f"no {leader} leads the cluster at {self.address}",
                 details=[f"waited {waited} for {body.op}; {done}"],
-                hint="galaxy status, and the log of the appmaster process",
+                hint=f"galaxy status, and the log of the {body.answered_by} process",
             )
         return Unreachable(
-            f"no answer from AppMaster within {waited}", details=[f"{body.op}: {done}"], hint="galaxy status"
+            f"no answer from {leader} within {waited}", details=[f"{body.op}: {done}"], hint="galaxy status"
         )
 
 

@@ -81,10 +81,13 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
         return tuple(REDIS_OWN[role].split())
     if role == names.RESMAN:
         reports = names.reports_queue(names.APPMASTER)
-        words = f"{hello} {_leader(role)} (+lpush {_write('agent.*', reports)})"
+        words = (
+            f"{hello} {_leader(role)} (+lpush {_write('agent.*', reports)})"
+            f" (+rpush +expire {_write(keys.reply('*'))})"
+        )
     elif role == names.APPMASTER:
         words = (
-            f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.RESMAN)})"
+            f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.reports_queue(names.RESMAN))})"
             f" (+get +hgetall +hscan {_read(keys.PREFIX + names.RESMAN + ':*')})"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
@@ -171,11 +174,11 @@ def _web() -> str:
 
 
 def _client() -> str:
-    """Asks AppMaster, waits on its own list, joins sessions it was told of; sees who leads and lives."""
+    """Sends requests, waits on its own list, joins sessions it knows the id of; sees leaders, heartbeats."""
     held = (f(role) for role in (names.RESMAN, names.APPMASTER) for f in (keys.lock, keys.leader))
     return (
         f"{_MULTI} +time +script|load"
-        f" (+lpush +lrem {_write(names.APPMASTER)})"
+        f" (+lpush +lrem {_write(names.APPMASTER, names.RESMAN)})"
         f" (+blpop ~{keys.reply('*')}) {_SESSIONS}"
         f" (+xread +xrevrange {_read(keys.trace_of('*'))})"
         f" (+get +hgetall {_read(*held)})"

@@ -8,7 +8,6 @@ from galaxy.errors import Refused
 from galaxy.model.api.request import Request
 from galaxy.model.api.signing import is_signed
 from galaxy.model.stored.user import UserRecord
-from galaxy.operations.config import RequestConfig
 
 NONCE_MAX: Final = 64
 """Longest nonce, in characters."""
@@ -18,17 +17,21 @@ class Users(Protocol):
     """Users by name."""
 
     def get(self, key: str, /) -> UserRecord | None: ...
-    def __len__(self) -> int: ...
 
 
-def authenticate(users: Users, request: Request, now_s: float, config: RequestConfig) -> UserRecord | None:
-    """Return who signed ``request``, or None in a cluster without users, where everybody may do everything.
+def authenticate(
+    users: Users, request: Request, *, required: bool, now_s: float, ttl_s: float, who: str = "user"
+) -> UserRecord | None:
+    """Return who signed ``request``, or None where no signature is ``required``.
+
+    A signature is required as soon as there is a user; before, everybody may do everything.
+    A request is valid for ``ttl_s`` before and after it was signed. ``who`` is what ``users`` are called.
 
     Raises:
         Refused: nobody signed it, or not recently. An unknown user and a wrong token are refused
             with the same words.
     """
-    if not len(users) and not config.require_users:
+    if not required:
         return None
     if not request.proof:
         raise Refused(
@@ -39,14 +42,14 @@ def authenticate(users: Users, request: Request, now_s: float, config: RequestCo
     user = users.get(request.user)
     if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
         raise Refused(
-            f'user "{request.user[:64]}" or the token is wrong',
+            f'{who} "{request.user[:64]}" or the token is wrong',
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s
-    if abs(age_s) > config.signature_ttl_s:
+    if abs(age_s) > ttl_s:
         raise Refused(
             f"the request was signed {abs(age_s):.0f} s {'ago' if age_s > 0 else 'from now'}",
-            details=[f"{config.signature_ttl_s:.0f} s at most: an old one may be a replay, or clocks differ"],
+            details=[f"{ttl_s:.0f} s at most: an old one may be a replay, or clocks differ"],
             hint="the same again, or compare the clocks of Redis' and the leader's hosts",
         )
     return user

@@ -8,8 +8,6 @@ from galaxy.model.base import Struct
 class RequestConfig(Struct, frozen=True, kw_only=True):
     """How long requests are valid, and how many of them a leader keeps."""
 
-    require_users: bool = False
-    """Refuse unsigned requests even while there is no user; with the first user that is always so."""
     request_late_max_s: float = 300.0
     """A change whose deadline passed longer ago is not made: nobody waits for it, and clocks may differ."""
     signature_ttl_s: float = 120.0

@@ -35,12 +35,15 @@ def handle(
     *,
     records: RequestRecords,
     users: Users,
+    required: bool,
     now_s: float,
+    who: str = "user",
 ) -> None:
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
     A change whose idempotency key is known is not made again: it gets its first answer. A request
     whose nonce was seen gets no answer at all: it is a copy, and the first one was answered.
+    ``users``, ``required`` and ``who`` are as in ``authenticate``.
     """
     operation = operations.get(request.op)
     if operation is None or not isinstance(request.body, operation.body):
@@ -48,7 +51,8 @@ def handle(
         records.reply(request, problem=problem)
         return
     try:
-        user = authenticate(users, request, now_s, records.config)
+        ttl_s = records.config.signature_ttl_s
+        user = authenticate(users, request, required=required, now_s=now_s, ttl_s=ttl_s, who=who)
         if user is not None and not records.nonces.is_new(user.user, request.nonce, now_s):
             return
         caller = Caller(name=request.user, user=user, key=request.key)
@@ -121,7 +125,7 @@ def _change_once(
         if users.get(user.user) is None:
             # A user who removed themselves: a later user of that name must not get this answer.
             answer = msgspec.structs.replace(answer, user="")
-    records.put_answer(answer, now_s=now_s, signed=len(users) > 0)
+    records.put_answer(answer, now_s=now_s, signed=user is not None)
     records.reply(request, result=result, problem=problem)
 
 

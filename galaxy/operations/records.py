@@ -45,7 +45,7 @@ class RequestRecords:
         self.replies.append(Reply(reply=request.reply, answer=answer))
 
     def put_answer(self, row: AnswerRecord, *, now_s: float, signed: bool) -> None:
-        """Keep the first answer to a key; the oldest answers are dropped. ``signed``: there are users."""
+        """Keep the first answer to a key, which was ``signed`` or not; the oldest answers are dropped."""
         self.answers.put(row.key, row)
         self._answered.append((row.at_s, row.key))
         self._drop_old_answers(now_s, signed=signed)

@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from galaxy.driver.shell import LeaderShell
 from galaxy.errors import BadMessage, GalaxyError, Unreachable
 from galaxy.model.api.answers import Answer, problem_of
-from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.catalog import BODIES, bodies_of
 from galaxy.model.api.request import Request
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.api.strict import refuse_newlines, refuse_unknown
@@ -54,9 +54,9 @@ def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[st
         _add(app, name, kind, lambda noun: _offer(shell, gate, noun))
 
 
-def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
-    """Register a task for every operation that clients may ask of AppMaster."""
-    for op in BODIES:
+def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None = None) -> None:
+    """Register a task for every operation that the leader of this role answers."""
+    for op in bodies_of(shell.role):
         _add_request(app, op, shell, gate, answers)
 
 

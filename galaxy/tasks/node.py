@@ -121,6 +121,7 @@ AddHandlers = Callable[[Any, LeaderShell, Gate, Nexus], None]
 
 def add_resman_handlers(app: Any, shell: LeaderShell, gate: Gate, _: Nexus) -> None:
     add_leader_handlers(app, shell, gate, RESMAN_KINDS)
+    add_request_handlers(app, shell, gate)
 
 
 def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:

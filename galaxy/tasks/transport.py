@@ -16,7 +16,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 from kombu.transport import redis as kombu_redis
 
 from galaxy.model.base import MESSAGE_BYTES_MAX
-from galaxy.model.messages.names import is_wrong_door
+from galaxy.model.messages.names import is_wrong_queue
 from galaxy.nexus import sentinel_transport
 
 BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
@@ -105,8 +105,8 @@ class GuardedTransport(sentinel_transport.SentinelTransport):
             return
         if queue in self._queues:
             task = message.get("headers", {}).get("task", "")
-            if is_wrong_door(task, queue):
-                self.dropped.count("wrong-door", queue=queue, task=task)
+            if is_wrong_queue(task, queue):
+                self.dropped.count("wrong-queue", queue=queue, task=task)
                 return
             # What is put back goes where *it* says it came from, with our rights: not by its word.
             message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}

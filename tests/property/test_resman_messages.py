@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from galaxy.model.base import WIRE_VERSION, encode
 from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
-from galaxy.model.messages.quota import QuotaOrder
+from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.step import Step
 from galaxy.model.stored.container import Container
 from galaxy.model.stored.quota import Amount, Ceiling, Quota
@@ -37,7 +37,7 @@ ORDERS = st.builds(
     user=st.sampled_from(("", "ann", "bob")),
 ).map(lambda order: GroupOrders(orders=(order,)))
 QUOTAS = st.builds(
-    QuotaOrder,
+    IdentityOrder,
     epoch=st.just(1),
     serial=st.integers(0, 9),
     quotas=st.lists(
@@ -51,7 +51,7 @@ QUOTAS = st.builds(
         ),
         max_size=3,
     ).map(tuple),
-).map(lambda order: GroupOrders(orders=(), quotas=order))
+).map(lambda order: GroupOrders(orders=(), identity=order))
 BEATS = st.integers(0, 40).map(
     lambda age: HeartbeatsRead(
         now_s=START_S,

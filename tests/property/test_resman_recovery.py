@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from galaxy.model.messages.container import ContainerOrders, GroupStatuses
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan
-from galaxy.resman.logic.state.state import QUOTAS, ResManState
+from galaxy.resman.logic.state.state import IDENTITY, ResManState
 from galaxy.scheduler.cluster_view import Standing
 from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
@@ -58,7 +58,7 @@ def heard(resman: ResMan) -> dict[str, Any]:
 def owed_to_tell(books: ResManState) -> tuple[set[str], set[str], bool]:
     """Return agents to ask, known groups to tell of, and whether to answer on quotas."""
     told = {group for group in {**books.changed, **books.answer} if group in books.groups}
-    return set(books.asks), told, books.answer_quotas and QUOTAS in books.quotas
+    return set(books.asks), told, books.answer_identity and IDENTITY in books.identity
 
 
 def told_in(step: Step) -> tuple[set[str], set[str], bool]:
@@ -67,7 +67,7 @@ def told_in(step: Step) -> tuple[set[str], set[str], bool]:
     asked = {body.agent for body in bodies if isinstance(body, ContainerOrders) and body.report}
     statuses = [body for body in bodies if isinstance(body, GroupStatuses)]
     told = {status.group for body in statuses for status in body.statuses if status.full}
-    return asked, told, any(body.quotas is not None for body in statuses)
+    return asked, told, any(body.identity is not None for body in statuses)
 
 
 def standings(books: ResManState) -> dict[str, Standing]:

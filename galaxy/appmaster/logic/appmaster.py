@@ -9,7 +9,7 @@ from galaxy.appmaster.logic import dispatch
 from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.api import requests
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity import quotas, users
+from galaxy.appmaster.logic.identity import handover, users
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.state import AppMasterState
@@ -84,7 +84,7 @@ class AppMaster:
         state.derive(epoch, now_s)
         self.agents = AgentReports(self.config)
         users.begin(state)
-        quotas.begin(state)
+        handover.begin(state)
         for job in list(state.jobs.values()):
             state.touch(job.job)
             if job.serial:
@@ -107,8 +107,8 @@ class AppMaster:
                 requests.handle(state, event)
                 self._reconcile()  # A later event may ask about what this one began.
             case GroupStatuses():
-                if event.quotas is not None:
-                    quotas.take(state, event.quotas)
+                if event.identity is not None:
+                    handover.on_ack(state, event.identity)
                 for status in event.statuses:
                     state.cause = group_status_cause(status.group, status.epoch, status.version)
                     groups.on_status(state, self.agents, status)
@@ -153,8 +153,8 @@ class AppMaster:
             groups.send(state, job)
         elif kind == "ended" and job is not None and job.state.is_over:
             jobs.remove(state, job)
-        elif kind == "quota":
-            quotas.due(state)
+        elif kind == handover.TIMER:
+            handover.on_timer(state)
         elif kind == "pod":
             self._resend(key)
 

@@ -36,6 +36,8 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """Restarts of one pod on the new revision, without becoming healthy, that stall a rollout."""
     stop_grace_s: float = 10.0
     """How long beyond ``stop_timeout`` a stop may go unreported before the container is given back."""
+    require_users: bool = False
+    """Refuse unsigned requests even while there is no user; with the first user that is always so."""
     first_operator: str = ""
     """``USER:STORED_KEY`` of the operator to create when there is no user."""
     revisions_max: int = 10

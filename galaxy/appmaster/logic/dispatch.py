@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from galaxy.appmaster.logic.agent_reports import AgentReports
-from galaxy.appmaster.logic.identity import quotas
+from galaxy.appmaster.logic.identity import handover
 from galaxy.appmaster.logic.jobs import pods
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import GroupOrders
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 
 def group_messages(state: AppMasterState) -> list[Send]:
-    """Return the messages to ResMan: the group orders of this step, each with quotas that are due."""
-    quota_order = quotas.order(state)
+    """Return the messages to ResMan: the group orders of this step, each with the ``IdentityOrder`` until it is acknowledged."""
+    identity = handover.order(state)
     chunks = _chunks(list(state.outbox.group_orders.values()), state.config.orders_per_message_max)
-    if not chunks and state.outbox.send_quotas:
+    if not chunks and state.outbox.send_identity:
         chunks = [[]]
     return [
         Send(
             queue=RESMAN,
             task=GROUP_APPLY,
-            body=GroupOrders(orders=tuple(chunk), quotas=quota_order),
+            body=GroupOrders(orders=tuple(chunk), identity=identity),
             id=state.message_id("groups", RESMAN),
         )
         for chunk in chunks

@@ -14,8 +14,8 @@ class Outbox:
     """Collects the output of one step, so that orders to one receiver share a message.
 
     ``group_orders`` are by group. ``pod_orders`` are the pods, by agent, whose present order is
-    sent. ``report_requests`` are agents that are asked for a full report. ``send_quotas`` has the
-    quotas sent to ResMan even when no group order is.
+    sent. ``report_requests`` are agents that are asked for a full report. ``send_identity`` has
+    the ``IdentityOrder`` sent to ResMan even when no group order is.
     """
 
     sends: list[Send] = field(default_factory=list)
@@ -23,4 +23,4 @@ class Outbox:
     group_orders: dict[str, GroupOrder] = field(default_factory=dict)
     pod_orders: dict[str, dict[str, None]] = field(default_factory=dict)
     report_requests: dict[str, None] = field(default_factory=dict)
-    send_quotas: bool = False
+    send_identity: bool = False

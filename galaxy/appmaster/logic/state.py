@@ -35,15 +35,15 @@ class AppMasterState(AppMasterTables):
 
     Tables are durable. All else is volatile: ``derive`` rebuilds it from the tables. Two counters
     are the exception, because what they gave out in this epoch must not be given out again: those
-    of messages and events, and ``quota_serial``.
+    of messages and events, and ``identity_serial``.
     """
 
     def __init__(self, config: AppMasterConfig) -> None:
         super().__init__(config)
         self._message_count = 0
         self._event_count = 0
-        self.quota_serial = 0
-        """Serial of the quotas last sent to ResMan. It only grows: ResMan may outlive our epoch."""
+        self.identity_serial = 0
+        """Serial of the last ``IdentityOrder``. It only grows: ResMan may outlive our epoch."""
         self.derive(0, 0.0)
 
     def derive(self, epoch: int, now_s: float) -> None:
@@ -55,7 +55,7 @@ class AppMasterState(AppMasterTables):
         """Id of the request, message or timer that is being handled: the cause of events."""
         self.outbox = Outbox()
         self.timers: Timers[tuple[str, str]] = Timers()
-        """By (kind, key). Kinds are job, group, pod and ended, and those of ``identity.quotas``."""
+        """By (kind, key). Kinds are job, group, pod and ended, and that of ``identity.handover``."""
         self.touched: dict[str, TouchedJob] = {}
         self.order_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
         self.group_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
@@ -67,7 +67,7 @@ class AppMasterState(AppMasterTables):
         """By agent, pods whose orders wait until a heartbeat of the agent is read."""
         self.usage: dict[str, tuple[int, int]] = {}
         """By pod, the millicores and bytes that were last reported."""
-        self.quotas_unacknowledged = bool(self.quotas)
+        self.identity_unacknowledged = True
         self.requests.begin()
         self.job_history = JobHistory(self.history, config.history_max)
         self.services = ServiceIndex()

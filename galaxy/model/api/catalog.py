@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from galaxy.model.api import agents, audit, cluster, jobs, quotas, secrets, sessions, users
+from galaxy.model.api import agents, audit, cluster, jobs, quotas, safemode, secrets, sessions, users
 from galaxy.model.api.body import Body
 
-SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas)
+SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas, safemode)
 """Modules that declare operations; a new operation in one of them is found by itself."""
 
 

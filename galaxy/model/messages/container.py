@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
-from galaxy.model.messages.quota import QuotaAck, QuotaOrder
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder
 
 
 class TaskDemand(Struct, frozen=True, kw_only=True):
@@ -147,17 +147,17 @@ class GroupStatus(Struct, frozen=True, kw_only=True):
 
 
 class GroupOrders(Struct, frozen=True, kw_only=True):
-    """Everything that one tick of AppMaster has for ResMan; ``quotas`` are obeyed first."""
+    """Everything that one tick of AppMaster has for ResMan; ``identity`` is applied first."""
 
     orders: tuple[GroupOrder, ...]
-    quotas: QuotaOrder | None = None
+    identity: IdentityOrder | None = None
 
 
 class GroupStatuses(Struct, frozen=True, kw_only=True):
     """Everything that one tick of ResMan has for AppMaster."""
 
     statuses: tuple[GroupStatus, ...]
-    quotas: QuotaAck | None = None
+    identity: IdentityAck | None = None
 
 
 class CreateContainer(Struct, frozen=True, kw_only=True):

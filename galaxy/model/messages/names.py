@@ -6,6 +6,8 @@ from typing import Final
 
 RESMAN: Final = "resman"
 APPMASTER: Final = "appmaster"
+PARTS: Final = {RESMAN: "ResMan", APPMASTER: "AppMaster"}
+"""What people call the leader of a role."""
 
 GROUP_APPLY: Final = "galaxy.group.apply"
 """AppMaster to ResMan: ``GroupOrders``."""
@@ -36,12 +38,12 @@ def appworker_queue(agent: str) -> str:
 
 
 def reports_queue(role: str) -> str:
-    """Return the queue for what Galaxy's own parts report to ``role``; clients cannot write to it."""
+    """Return the queue for what Galaxy's own parts send to ``role``; clients cannot write to it."""
     return f"{role}.reports"
 
 
-REPORTS: Final = (GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
-"""Tasks that come by ``reports_queue``; every other one by the queue of the role itself."""
+REPORTS: Final = (GROUP_APPLY, GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
+"""Tasks that come by ``reports_queue``, from Galaxy's own parts; every other one by the role's own queue."""
 
 
 def queue_of(task: str, queue: str) -> str:
@@ -54,8 +56,8 @@ def leader_queues(role: str) -> tuple[str, ...]:
     return (role, reports_queue(role)) if role in (RESMAN, APPMASTER) else (role,)
 
 
-def is_wrong_door(task: str, queue: str) -> bool:
-    """Tell whether ``task`` came to a leader by a queue that is not for it: somebody pretends."""
+def is_wrong_queue(task: str, queue: str) -> bool:
+    """Tell whether ``task`` came to a leader by a queue that is not for it: its sender may be forged."""
     if queue in (RESMAN, APPMASTER):
         return task in REPORTS
     return queue in (reports_queue(RESMAN), reports_queue(APPMASTER)) and task not in REPORTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from galaxy.errors import UsageError
-from galaxy.model.base import Struct
+from galaxy.operations.config import RequestConfig
 
 SUSPECT_S_MIN = 3.0
 """One beat of an agent, two seconds, and a late one."""
@@ -13,7 +13,7 @@ COMMAND_SHARE = 5 / 6
 """Of the time after which an agent is dead: what it may still obey of an old message."""
 
 
-class ResManConfig(Struct, frozen=True, kw_only=True):
+class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     """How patient, how quick and how strict ResMan is. Times are seconds, shares 0 to 1."""
 
     suspect_s: float = 10.0

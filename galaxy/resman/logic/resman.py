@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from galaxy.model.api.request import Request
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
 from galaxy.model.messages.container import GroupOrders, Reason
 from galaxy.model.step import Step
 from galaxy.model.stored.table import Table
 from galaxy.resman.logic.agents.heartbeats import Replacing, SafeMode, hear
 from galaxy.resman.logic.agents.reports import forgive, take_in
+from galaxy.resman.logic.api import requests
+from galaxy.resman.logic.api.context import ResManContext
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.dispatch import Dispatch, overdue, present
 from galaxy.resman.logic.groups.groups import finish, obey
@@ -32,9 +35,12 @@ class ResMan:
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        """``groups``, those that ``ended``, ``containers``, ``agents``, ``quotas``; at times ``cluster``."""
+        """Tables by name; ``cluster`` has a row only in safe mode."""
         books = self.books
-        every = (books.quotas, books.groups, books.ended, books.containers, books.agents, books.cluster)
+        every: tuple[Table[Any], ...] = (
+            books.identity, books.groups, books.ended, books.containers, books.agents, books.cluster,
+            books.requests.answers, books.requests.audit,
+        )  # fmt: skip
         return {table.name: table for table in every}
 
     @property
@@ -74,7 +80,12 @@ class ResMan:
         finish(books)
         sends = self._dispatch.commands(due, safe=self._safe.reason is not None)
         sends += self._dispatch.statuses()
-        return Step(sends=tuple(sends), trace=tuple(books.trace), wake_s=self._wake_s(more, more_lost))
+        return Step(
+            sends=tuple(sends),
+            replies=tuple(books.requests.replies),
+            trace=tuple(books.trace),
+            wake_s=self._wake_s(more, more_lost),
+        )
 
     def _begin(self) -> None:
         self._safe = SafeMode(self.books)
@@ -83,9 +94,11 @@ class ResMan:
 
     def _take_in(self, event: Any) -> None:
         match event:
+            case Request():
+                requests.handle(ResManContext(state=self.books, safe_mode=self._safe), event)
             case GroupOrders():
-                if event.quotas is not None:
-                    self.books.obey_quotas(event.quotas)
+                if event.identity is not None:
+                    self.books.apply_identity(event.identity)
                 for order in event.orders:
                     obey(self.books, order)
             case AgentReport():

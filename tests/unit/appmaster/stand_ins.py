@@ -22,6 +22,7 @@ from galaxy.model.messages.container import (
     SlotStatus,
 )
 from galaxy.model.messages.digest import digest_of_pod
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder
 from galaxy.model.messages.pod import (
     Exit,
     ObservedPod,
@@ -31,7 +32,6 @@ from galaxy.model.messages.pod import (
     PodState,
     TaskState,
 )
-from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 
 if TYPE_CHECKING:
     from tests.unit.appmaster.world import World
@@ -51,20 +51,20 @@ class ResMan:
         self.turn = 0
         self.blocked = False
         self.make_s = 0.02
-        self.quotas: QuotaOrder | None = None
+        self.identity: IdentityOrder | None = None
 
     def take(self, orders: GroupOrders) -> None:
-        if orders.quotas is not None:
-            self._limit(orders.quotas)
+        if orders.identity is not None:
+            self._apply_identity(orders.identity)
         for order in orders.orders:
             self._obey(order)
             self.tell(order.group, full=True)
 
-    def _limit(self, order: QuotaOrder) -> None:
-        last = self.quotas
+    def _apply_identity(self, order: IdentityOrder) -> None:
+        last = self.identity
         if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
-            self.quotas = last = order
-        ack = GroupStatuses(statuses=(), quotas=QuotaAck(epoch=last.epoch, serial=last.serial))
+            self.identity = last = order
+        ack = GroupStatuses(statuses=(), identity=IdentityAck(epoch=last.epoch, serial=last.serial))
         self.world.post(lambda: self.world.feed(ack))
 
     def _obey(self, order: GroupOrder) -> None:

@@ -139,13 +139,13 @@ def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
     world.failover()
     limit(world, lift=("containers",))
     world.run(60)
-    assert world.resman.quotas is not None
-    assert [one.ceiling for one in world.resman.quotas.quotas] == [Ceiling(cpu_milli=900)]
-    assert not world.master.state.quotas_unacknowledged
+    assert world.resman.identity is not None
+    assert [one.ceiling for one in world.resman.identity.quotas] == [Ceiling(cpu_milli=900)]
+    assert not world.master.state.identity_unacknowledged
     limit(world, lift=("cpu_milli",))
     world.failover()
     world.run(60)
-    assert world.resman.quotas.quotas == ()
+    assert world.resman.identity.quotas == ()
 
 
 def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None:
@@ -157,8 +157,8 @@ def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None
     world.master.recover(world.now)
     limit(world, containers=8)
     world.run(5)
-    assert world.resman.quotas is not None
-    assert world.resman.quotas.quotas[0].ceiling == Ceiling(containers=8)
+    assert world.resman.identity is not None
+    assert world.resman.identity.quotas[0].ceiling == Ceiling(containers=8)
 
 
 def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world: World) -> None:
@@ -167,7 +167,7 @@ def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world
     world.submit(service())
     order = world.sends[-1].body
     assert order.orders[0].user == "ann"
-    assert order.quotas.quotas[0].ceiling == Ceiling(containers=4)
+    assert order.identity.quotas[0].ceiling == Ceiling(containers=4)
 
 
 def test_list_tells_what_is_used_and_wanted(world: World) -> None:
@@ -201,7 +201,7 @@ def test_only_operators_set_quotas_and_users_see_their_own() -> None:
     assert kind(world.as_("ann", ListQuotas(user="bob"))) == "refused"
     world.as_("root", RemoveUser(user="ann"))
     world.run(5)
-    assert [one.user for one in world.resman.quotas.quotas] == ["bob"]
+    assert [one.user for one in world.resman.identity.quotas] == ["bob"]
 
 
 def test_operators_change_of_anothers_job_counts_for_its_owner() -> None:

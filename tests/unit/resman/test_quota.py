@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from galaxy.model.messages.container import ContainerState, GroupOrders
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder
 from galaxy.model.messages.names import GROUP_STATUS
-from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 from galaxy.model.stored.quota import Amount, Ceiling, Quota
 from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
@@ -15,8 +15,8 @@ HALF = demand(cpu=500, memory=GIB // 2, disk=GIB)
 
 
 def limit(cluster: Cluster, *quotas: Quota, serial: int = 1) -> None:
-    order = QuotaOrder(epoch=1, serial=serial, quotas=quotas)
-    cluster.inbox.append(GroupOrders(orders=(), quotas=order))
+    order = IdentityOrder(epoch=1, serial=serial, quotas=quotas)
+    cluster.inbox.append(GroupOrders(orders=(), identity=order))
 
 
 def ann(pool: str = "*", **ceiling: int) -> Quota:
@@ -127,12 +127,14 @@ def test_old_or_repeated_quotas_change_nothing_and_are_acknowledged(cluster: Clu
     cluster.run(0.0)
     for serial in (4, 5):
         cluster.inbox.append(
-            GroupOrders(orders=(), quotas=QuotaOrder(epoch=1, serial=serial, quotas=(ann(containers=9),)))
+            GroupOrders(
+                orders=(), identity=IdentityOrder(epoch=1, serial=serial, quotas=(ann(containers=9),))
+            )
         )
         step = cluster.step(cluster.inbox)
         cluster.inbox = []
-        acks = [send.body.quotas for send in step.sends if send.task == GROUP_STATUS]
-        assert acks == [QuotaAck(epoch=1, serial=5)]
+        acks = [send.body.identity for send in step.sends if send.task == GROUP_STATUS]
+        assert acks == [IdentityAck(epoch=1, serial=5)]
     cluster.order("web-1", 3, HALF, user="ann")
     cluster.run(0.0)
     assert len(cluster.ready()) == 1

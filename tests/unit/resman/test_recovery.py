@@ -19,8 +19,8 @@ from galaxy.model.messages.container import (
     GroupStatus,
     GroupStatuses,
 )
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder
 from galaxy.model.messages.names import RESMAN
-from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send, Step
 from galaxy.nexus.in_memory import MemoryNexus
@@ -193,11 +193,11 @@ def test_agent_that_a_step_that_raised_would_have_asked_is_asked_by_the_next(tim
 
 def test_quotas_that_a_step_that_raised_would_have_answered_are_answered_by_the_next() -> None:
     led = Led()
-    order = GroupOrders(orders=(), quotas=QuotaOrder(epoch=1, serial=1))
+    order = GroupOrders(orders=(), identity=IdentityOrder(epoch=1, serial=1))
     led.tick(order)
     led.trip(order)
     (send,) = led.tick()
-    assert send.body.quotas == QuotaAck(epoch=1, serial=1)
+    assert send.body.identity == IdentityAck(epoch=1, serial=1)
 
 
 def test_ended_group_asked_about_in_a_step_that_raised_is_told_of_by_the_next() -> None:

@@ -17,4 +17,12 @@ OPERATIONS: Final = declared_in(job_changes, queries, sessions, users, audit, se
 
 def handle(state: AppMasterState, request: Request) -> None:
     """Carry out or answer ``request``; a repeated key gets the first answer again."""
-    dispatch.handle(OPERATIONS, state, request, records=state.requests, users=state.users, now_s=state.now_s)
+    dispatch.handle(
+        OPERATIONS,
+        state,
+        request,
+        records=state.requests,
+        users=state.users,
+        required=len(state.users) > 0 or state.config.require_users,
+        now_s=state.now_s,
+    )

@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
+from galaxy.appmaster.logic.identity import handover
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.model.messages.quota import QuotaAck, QuotaOrder
 from galaxy.model.stored.job import DesiredState, JobRecord
 from galaxy.model.stored.quota import Amount, Ceiling, Quota
 from galaxy.operations.authz import OPERATORS, SELF, is_operator
@@ -27,14 +27,7 @@ from galaxy.scheduler.quota import FIELDS, NOTHING, amount_of, counts_in, passed
 QUOTAS_MAX: Final = 10_000
 """Quotas of all users together: they travel to ResMan in one message."""
 
-_TIMER: Final = "quota"
 _UNLIMITED: Final = Ceiling()
-
-
-def begin(state: AppMasterState) -> None:
-    """Tell ResMan all quotas, if there ever were any."""
-    if state.quotas:
-        state.timers.at((_TIMER, _TIMER), state.now_s)
 
 
 @change(SetQuota, authority=OPERATORS, target=lambda body, _: f"{body.user} on {body.pool}")
@@ -53,16 +46,19 @@ def set_quota(state: AppMasterState, body: SetQuota, caller: Caller) -> QuotaVie
         raise Conflict(f"there are {len(state.quotas)} quotas, and no room for more")
     ceiling = msgspec.structs.replace(old.ceiling if old else _UNLIMITED, **changes)
     quota = Quota(user=body.user, pool=body.pool, ceiling=ceiling, by=caller.name, at_s=state.now_s)
-    state.quotas.put(key, quota)
-    _changed(state)
+    if ceiling == _UNLIMITED:
+        state.quotas.drop(key)
+    else:
+        state.quotas.put(key, quota)
+    handover.changed(state)
     return view(state, quota)
 
 
 def lift_all(state: AppMasterState, user: str) -> None:
     """Lift every quota of a user who is removed."""
     for key in state.quotas.where("user", user):
-        state.quotas.put(key, msgspec.structs.replace(state.quotas[key], ceiling=_UNLIMITED))
-        _changed(state)
+        state.quotas.drop(key)
+        handover.changed(state)
 
 
 @query(ListQuotas, authority=SELF)
@@ -71,7 +67,7 @@ def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> Quot
     user = body.user or ("" if is_operator(caller.user) else caller.name)
     keys = state.quotas.where("user", user) if user else tuple(state.quotas)
     rows = [state.quotas[key] for key in sorted(keys)]
-    return QuotaList(quotas=tuple(view(state, row) for row in rows if row.ceiling != _UNLIMITED))
+    return QuotaList(quotas=tuple(view(state, row) for row in rows))
 
 
 def view(state: AppMasterState, quota: Quota) -> QuotaView:
@@ -93,46 +89,6 @@ def view(state: AppMasterState, quota: Quota) -> QuotaView:
 
 def quota_key(user: str, pool: str) -> str:
     return f"{user}/{pool}"
-
-
-# ---- what ResMan is told
-
-
-def order(state: AppMasterState) -> QuotaOrder | None:
-    """Return the quotas while ResMan has to be told: with every message until it has said that it knows."""
-    if not state.quotas_unacknowledged:
-        return None
-    rows = tuple(row for row in state.quotas.values() if row.ceiling != _UNLIMITED)
-    return QuotaOrder(epoch=state.epoch, serial=state.quota_serial, quotas=rows)
-
-
-def due(state: AppMasterState) -> None:
-    """Owe ResMan the quotas: soon again until they are acknowledged, then now and then."""
-    state.quotas_unacknowledged = state.outbox.send_quotas = True
-    state.timers.at((_TIMER, _TIMER), state.now_s + state.group_backoff.next_s(_TIMER))
-
-
-def take(state: AppMasterState, ack: QuotaAck) -> None:
-    """Take in that ResMan knows the quotas."""
-    if state.quotas_unacknowledged and (ack.epoch, ack.serial) >= (state.epoch, state.quota_serial):
-        state.quotas_unacknowledged = False
-        state.group_backoff.reset(_TIMER)
-        state.timers.cancel((_TIMER, _TIMER))
-        state.timers.at((_TIMER, _TIMER), state.now_s + state.config.group_poll_at_rest_s)
-        lifted = [key for key in state.quotas if state.quotas[key].ceiling == _UNLIMITED]
-        for key in lifted if len(lifted) < len(state.quotas) else lifted[1:]:
-            state.quotas.drop(key)
-
-
-def _changed(state: AppMasterState) -> None:
-    """Begin to tell ResMan. Lifted quotas stay until it knows, and the last of them for ever:
-
-    so a successor sees that there is something to tell, should the message be lost.
-    """
-    state.quota_serial += 1
-    state.group_backoff.reset(_TIMER)
-    state.timers.cancel((_TIMER, _TIMER))
-    due(state)
 
 
 # ---- what is wanted

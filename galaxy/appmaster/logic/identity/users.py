@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from galaxy.appmaster.logic.identity import quotas, secrets
+from galaxy.appmaster.logic.identity import handover, quotas, secrets
 from galaxy.appmaster.logic.jobs import jobs
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
@@ -103,7 +103,7 @@ def remove_user(state: AppMasterState, body: RemoveUser, _: Caller) -> UserView:
         f"galaxy user token {row.user} locks the user out meanwhile",
     )
     _disown(state, row.user)
-    state.users.drop(row.user)
+    _drop(state, row)
     quotas.lift_all(state, row.user)
     secrets.drop_all(state, row.user)
     state.requests.drop_answers_to(row.user)
@@ -192,7 +192,15 @@ def _disown(state: AppMasterState, user: str) -> None:
 
 def _put(state: AppMasterState, row: UserRecord) -> UserView:
     state.users.put(row.user, row)
+    if row.role is Role.OPERATOR:
+        handover.changed(state)
     return view(row)
+
+
+def _drop(state: AppMasterState, row: UserRecord) -> None:
+    state.users.drop(row.user)
+    if row.role is Role.OPERATOR:
+        handover.changed(state)
 
 
 def _find(state: AppMasterState, name: str) -> UserRecord:

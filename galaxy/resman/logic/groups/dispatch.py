@@ -12,11 +12,11 @@ from galaxy.model.messages.container import (
     GroupStatuses,
     SlotStatus,
 )
+from galaxy.model.messages.identity import IdentityAck
 from galaxy.model.messages.names import APPMASTER, CONTAINER_APPLY, GROUP_STATUS, agent_queue
-from galaxy.model.messages.quota import QuotaAck
 from galaxy.model.step import Send
 from galaxy.resman.logic.agents.reports import give_up
-from galaxy.resman.logic.state.state import QUOTAS, ResManState
+from galaxy.resman.logic.state.state import IDENTITY, ResManState
 
 
 def overdue(books: ResManState) -> list[str]:
@@ -142,7 +142,7 @@ class Dispatch:
             if slots >= books.config.slots_per_message:
                 sends.append(self._told(part))
                 part, slots = [], 0
-        if part or (books.answer_quotas and not sends):
+        if part or (books.answer_identity and not sends):
             sends.append(self._told(part))
         return sends
 
@@ -151,16 +151,16 @@ class Dispatch:
         return Send(
             queue=APPMASTER,
             task=GROUP_STATUS,
-            body=GroupStatuses(statuses=tuple(statuses), quotas=self._quotas()),
+            body=GroupStatuses(statuses=tuple(statuses), identity=self._identity()),
             id=f"status:{self.books.epoch}:{self._serial}",
             expires_s=self.books.config.command_life_s,
         )
 
-    def _quotas(self) -> QuotaAck | None:
-        """Return which quotas were obeyed, in each step that they were sent."""
+    def _identity(self) -> IdentityAck | None:
+        """Return the last order applied, in each step that got one."""
         books = self.books
-        last = books.quotas.get(QUOTAS)
-        return QuotaAck(epoch=last.epoch, serial=last.serial) if books.answer_quotas and last else None
+        last = books.identity.get(IDENTITY)
+        return IdentityAck(epoch=last.epoch, serial=last.serial) if books.answer_identity and last else None
 
     def _status(self, group: str) -> GroupStatus:
         books = self.books

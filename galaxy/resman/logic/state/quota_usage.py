@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from galaxy.model.messages.container import GroupOrder, Reason
-from galaxy.model.messages.quota import QuotaOrder
+from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.stored.quota import Amount, Quota
 from galaxy.scheduler.quota import NOTHING, amount_of, counts_in, plus, room, shown, whose
 
@@ -20,14 +20,14 @@ class Charges:
     slots that a quota holds back are remembered, to be looked at when it has room again.
     """
 
-    def __init__(self, quotas: QuotaOrder | None) -> None:
+    def __init__(self, quotas: IdentityOrder | None) -> None:
         self._used: dict[str, dict[tuple[str, ...], Amount]] = {}
         self._each: dict[str, tuple[GroupOrder, Amount]] = {}
         self._held: dict[str, dict[str, None]] = {}
         self._quotas: dict[str, list[Quota]] = {}
         self.set(quotas)
 
-    def set(self, quotas: QuotaOrder | None) -> tuple[str, ...]:
+    def set(self, quotas: IdentityOrder | None) -> tuple[str, ...]:
         """Count by other ceilings from now on; return the groups to look at again."""
         self._quotas = {}
         for quota in quotas.quotas if quotas else ():

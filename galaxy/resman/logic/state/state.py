@@ -14,11 +14,12 @@ from msgspec.structs import replace
 from galaxy.model.messages.agent import AgentState
 from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
 from galaxy.model.messages.digest import digest_of_container
-from galaxy.model.messages.quota import QuotaOrder
+from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container, EndedGroup, Group
 from galaxy.model.stored.table import Table
+from galaxy.operations.records import RequestRecords
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.transitions import SlotEvent, after
 from galaxy.resman.logic.state.agent_watch import AgentWatch
@@ -33,8 +34,8 @@ from galaxy.statemachine.timers import ResendTimers
 SAFE_MODE: Final = "safe-mode"
 """Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
 
-QUOTAS: Final = "all"
-"""Key of the one row of table ``quotas``: the last order obeyed."""
+IDENTITY: Final = "all"
+"""Key of the one row of table ``identity``: the last order that was applied."""
 
 
 class ResManState:
@@ -48,7 +49,7 @@ class ResManState:
     """Slots to tell of, by group."""
     answer: dict[str, int]
     """Groups asked about, each with the version that whoever asks has; 0 is none."""
-    answer_quotas: bool
+    answer_identity: bool
     trace: list[TraceEvent]
 
     def __init__(self, config: ResManConfig) -> None:
@@ -58,7 +59,8 @@ class ResManState:
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
-        self.quotas: Table[QuotaOrder] = Table("quotas", QuotaOrder)
+        self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
+        self.requests = RequestRecords(config)
         self.begin(0, 0.0)
 
     def begin(self, epoch: int, now_s: float) -> None:
@@ -83,6 +85,7 @@ class ResManState:
         """Whether what is to be told was left by a step that raised."""
         self._versions: dict[str, int] = {}
         self._version = 0
+        self.requests.begin()
         self._clear_outbox()
         self._derive_all()
 
@@ -108,13 +111,14 @@ class ResManState:
         settled = {name: watch.settled_s for name, watch in self.watches.items()}
         old_view, old_owed, presented = self.view, self.owed, self.presented
         groups = {**self.changed, **self.answer}
-        asks, answer_quotas = self.asks, self.answer_quotas
+        asks, answer_identity = self.asks, self.answer_identity
         self.pulse.renumber([old_view.row(name) for name in self.agents])
         self.view = ClusterView(making_max=self.config.making_max)
         self.owed = ResendTimers(self.config.resend_s, self.config.resend_s_max)
         self.unsent = {}
         self._versions = {group: seen for group, seen in self._versions.items() if group in self.groups}
         self._before.clear()
+        self.requests.begin()
         for agent, boot in self._not_foreign.items():
             if boot is None:
                 self.foreign.pop(agent, None)
@@ -122,7 +126,7 @@ class ResManState:
                 self.foreign[agent] = boot
         self._clear_outbox()
         self._derive_all()
-        self.asks, self.answer_quotas = asks, answer_quotas
+        self.asks, self.answer_identity = asks, answer_identity
         known = (group for group in groups if group in self.groups or group in self.ended)
         self.answer = dict.fromkeys(known, 0)
         self._recovered = True
@@ -132,7 +136,8 @@ class ResManState:
 
     def _clear_outbox(self) -> None:
         self.asks, self.presented, self.changed = {}, [], {}
-        self.answer, self.answer_quotas = {}, False
+        self.answer, self.answer_identity = {}, False
+        self.requests.replies = []
         self.trace = []
 
     def _derive_all(self) -> None:
@@ -143,7 +148,7 @@ class ResManState:
         self.stuck: dict[str, None] = {}
         self.lost: dict[str, None] = {}
         self.flaky: dict[str, None] = {}
-        self.charges = Charges(self.quotas.get(QUOTAS))
+        self.charges = Charges(self.identity.get(IDENTITY))
         self.ending: dict[str, None] = {}
         self.ended_first = deque(sorted(self.ended, key=lambda key: self.ended[key].at_s))
         for at, record in enumerate(self.agents.values()):
@@ -276,12 +281,12 @@ class ResManState:
             ),
         )
 
-    def obey_quotas(self, order: QuotaOrder) -> None:
-        """Take in the quotas; stale or repeated, they change nothing, and are answered in any case."""
-        self.answer_quotas = True
-        last = self.quotas.get(QUOTAS)
+    def apply_identity(self, order: IdentityOrder) -> None:
+        """Apply quotas and operators' keys unless the order is old; every order is acknowledged."""
+        self.answer_identity = True
+        last = self.identity.get(IDENTITY)
         if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
-            self.quotas.put(QUOTAS, order)
+            self.identity.put(IDENTITY, order)
             self.fresh.update(dict.fromkeys(self.charges.set(order)))
 
     def charge(self, order: GroupOrder, times: int) -> None:

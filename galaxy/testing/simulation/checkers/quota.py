@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxy.model.messages.container import ContainerState
-from galaxy.model.messages.quota import QuotaOrder
+from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.table import Table
 from galaxy.testing.simulation.checkers.violation import Violation
@@ -28,15 +28,15 @@ class QuotaChecker:
         Raises:
             Violation: something grew above its ceiling.
         """
-        quotas: Table[QuotaOrder] | None = resman.table("quotas")
-        if quotas is None:
+        identity: Table[IdentityOrder] | None = resman.table("identity")
+        if identity is None:
             return
         taken = _taken(resman.table("containers"), resman.table("groups"))
         before, self._before = self._before, taken
         leadership, self._leadership = self._leadership, (resman.name, resman.epoch)
-        if leadership != self._leadership or "all" not in quotas:
+        if leadership != self._leadership or "all" not in identity:
             return  # A new leadership starts from what the last one left.
-        for quota in quotas["all"].quotas:
+        for quota in identity["all"].quotas:
             now, then = taken.get(quota.user, (0, 0)), before.get(quota.user, (0, 0))
             limits = quota.ceiling.containers, quota.ceiling.cpu_milli
             for what, limit, had, has in zip(("containers", "millicores"), limits, then, now, strict=True):

@@ -73,7 +73,7 @@ class Overcommit:
         for key, row in rows.items():
             # An earlier incarnation may be gone already; ``Capacity`` checks what really runs.
             if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
-                booked.setdefault(row.agent, []).append(_load(row, demands[row.group]))
+                booked.setdefault(row.agent, []).append(_load(demands[row.group]))
         for agent, loads in booked.items():
             _within(
                 "ResMan assigned",
@@ -87,8 +87,12 @@ class Overcommit:
                 raise Violation(f"ResMan assigned a port of {agent} twice: {sorted(ports)}")
 
 
-def _load(row: Container, demand: Demand) -> Load:
-    ports = {port for port in row.ports.values() if port} | {port.port for port in demand.ports if port.port}
+def _load(demand: Demand) -> Load:
+    """Return what ResMan books for a container; ports that agents choose are theirs to keep apart.
+
+    An agent may reuse such a port before ResMan hears that the container which had it is gone.
+    """
+    ports = {port.port for port in demand.ports if port.port}
     return Load(demand.cpu_milli, demand.memory_bytes, demand.disk_bytes, tuple(sorted(ports)))
 
 

@@ -1,0 +1,61 @@
+"""What ResMan must know about users, sent to it until it acknowledges: quotas and operators' keys.
+
+Every leadership sends it anew, so nothing that a lost message said is missing for long.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder, OperatorKey
+from galaxy.model.stored.user import Role
+
+TIMER: Final = "identity"
+"""Kind of the timer that sends the order again."""
+_KEY: Final = (TIMER, TIMER)
+
+
+def begin(state: AppMasterState) -> None:
+    """Send the order at the beginning of a leadership."""
+    state.timers.at(_KEY, state.now_s)
+
+
+def changed(state: AppMasterState) -> None:
+    """Send the order because quotas or operators have changed."""
+    state.identity_serial += 1
+    state.group_backoff.reset(TIMER)
+    state.timers.cancel(_KEY)
+    on_timer(state)
+
+
+def on_timer(state: AppMasterState) -> None:
+    """Send the order in this step, and again with back-off until it is acknowledged."""
+    state.identity_unacknowledged = state.outbox.send_identity = True
+    state.timers.at(_KEY, state.now_s + state.group_backoff.next_s(TIMER))
+
+
+def order(state: AppMasterState) -> IdentityOrder | None:
+    """Return the order for every message to ResMan until it is acknowledged, then None."""
+    if not state.identity_unacknowledged:
+        return None
+    return IdentityOrder(
+        epoch=state.epoch,
+        serial=state.identity_serial,
+        quotas=tuple(state.quotas.values()),
+        operators=tuple(
+            OperatorKey(user=row.user, stored_key=row.stored_key)
+            for row in state.users.values()
+            if row.role is Role.OPERATOR
+        ),
+        open=not state.users and not state.config.require_users,
+    )
+
+
+def on_ack(state: AppMasterState, ack: IdentityAck) -> None:
+    """Stop sending; a much slower timer goes on, should ResMan ever lose what it was told."""
+    if state.identity_unacknowledged and (ack.epoch, ack.serial) >= (state.epoch, state.identity_serial):
+        state.identity_unacknowledged = False
+        state.group_backoff.reset(TIMER)
+        state.timers.cancel(_KEY)
+        state.timers.at(_KEY, state.now_s + state.config.group_poll_at_rest_s)

@@ -1,0 +1,36 @@
+"""What AppMaster tells ResMan about users: their quotas, and the keys of operators."""
+
+from __future__ import annotations
+
+from galaxy.model.base import Struct
+from galaxy.model.stored.quota import Quota
+from galaxy.model.stored.user import StoredKey
+
+
+class OperatorKey(Struct, frozen=True, kw_only=True):
+    """An operator, and the key that its requests are checked with; see ``galaxy.model.api.signing``."""
+
+    user: str
+    stored_key: StoredKey
+
+
+class IdentityOrder(Struct, frozen=True, kw_only=True):
+    """AppMaster to ResMan: all quotas and all operators. A user who is not named has no quota.
+
+    ``epoch`` is AppMaster's and ``serial`` counts its changes: an order that is not newer than the
+    last one applied changes nothing.
+    """
+
+    epoch: int
+    serial: int
+    quotas: tuple[Quota, ...] = ()
+    operators: tuple[OperatorKey, ...] = ()
+    open: bool = False
+    """No user exists and none is required, so nobody signs and every request is allowed."""
+
+
+class IdentityAck(Struct, frozen=True, kw_only=True):
+    """ResMan to AppMaster: the last ``IdentityOrder`` that it applied."""
+
+    epoch: int
+    serial: int

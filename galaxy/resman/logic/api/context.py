@@ -1,0 +1,16 @@
+"""What operations of ResMan read and change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from galaxy.resman.logic.agents.heartbeats import SafeMode
+from galaxy.resman.logic.state.state import ResManState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResManContext:
+    """The parts of ResMan's logic in the present step."""
+
+    state: ResManState
+    safe_mode: SafeMode
