@@ -1,0 +1,122 @@
+"""Requests of operators to ResMan: whom it answers, with AppMaster and without it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+
+from galaxy.model.api.answers import Answer
+from galaxy.model.api.body import Body
+from galaxy.model.api.request import Request
+from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
+from galaxy.model.api.signing import proof_of, stored_key
+from galaxy.model.messages.container import GroupOrders
+from galaxy.model.messages.identity import IdentityOrder, OperatorKey
+from tests.unit.resman.cluster import Cluster, info
+
+ROOT = "a-token-of-an-operator"
+OPERATOR = OperatorKey(user="root", stored_key=stored_key(ROOT))
+
+serials = itertools.count(1)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster(info("h1"), info("h2"))
+
+
+def tell_operators(cluster: Cluster, *operators: OperatorKey, open: bool = False) -> None:
+    """Hand over operators' keys, as AppMaster does."""
+    order = IdentityOrder(epoch=1, serial=next(serials), operators=operators, open=open)
+    cluster.inbox.append(GroupOrders(orders=(), identity=order))
+    cluster.run(0.0)
+
+
+def request(cluster: Cluster, body: Body[Any], *, user: str = "", token: str = "", key: str = "") -> Request:
+    number = next(serials)
+    asked = Request(
+        op=body.op, key=key or f"k{number}", reply=f"r{number}", deadline_s=cluster.now_s + 30, user=user,
+        body=body, at_s=cluster.now_s, nonce=f"n{number}",
+    )  # fmt: skip
+    return msgspec.structs.replace(asked, proof=proof_of(asked, token)) if token else asked
+
+
+def send(cluster: Cluster, asked: Request) -> list[Answer]:
+    step = cluster.resman.step(cluster.now_s, [asked])
+    for table in cluster.resman.tables.values():
+        table.accept()
+    return [reply.answer for reply in step.replies if reply.reply == asked.reply]
+
+
+def ask(cluster: Cluster, body: Body[Any], **who: str) -> Answer:
+    (answer,) = send(cluster, request(cluster, body, **who))
+    return answer
+
+
+def kind(answer: Answer) -> str:
+    return answer.problem.kind if answer.problem else "ok"
+
+
+def test_resman_that_was_never_told_operators_answers_nobody(cluster: Cluster) -> None:
+    answer = ask(cluster, ShowSafeMode(), user="root", token=ROOT)
+    assert answer.problem is not None
+    assert (answer.problem.kind, answer.problem.hint) == (
+        "unreachable",
+        "galaxy status, and the log of the appmaster process",
+    )
+
+
+def test_operator_is_answered_while_no_appmaster_runs(cluster: Cluster) -> None:
+    tell_operators(cluster, OPERATOR)
+    assert ask(cluster, ShowSafeMode(), user="root", token=ROOT).result == SafeModeView(active=False)
+    cluster.failover()
+    cluster.run(0.0)
+    view = ask(cluster, ShowSafeMode(), user="root", token=ROOT).result
+    assert (view.active, view.code, view.since_s) == (True, "start", cluster.now_s)
+    assert "waiting for 2 known agents" in view.message
+
+
+@pytest.mark.parametrize(
+    ("user", "token"),
+    [("root", ""), ("root", "another token"), ("ann", ROOT)],
+    ids=["unsigned", "wrong", "unknown"],
+)
+def test_anybody_but_an_operator_is_refused(cluster: Cluster, user: str, token: str) -> None:
+    tell_operators(cluster, OPERATOR)
+    assert kind(ask(cluster, ShowSafeMode(), user=user, token=token)) == "refused"
+
+
+def test_cluster_without_users_is_open_to_everybody(cluster: Cluster) -> None:
+    tell_operators(cluster, open=True)
+    assert kind(ask(cluster, ShowSafeMode(), user="ann")) == "ok"
+
+
+def test_operator_who_was_removed_is_refused(cluster: Cluster) -> None:
+    tell_operators(cluster, OPERATOR)
+    assert kind(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == "ok"
+    tell_operators(cluster, OperatorKey(user="second", stored_key=stored_key("another token")))
+    assert kind(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == "refused"
+
+
+def test_copy_of_a_request_gets_no_answer(cluster: Cluster) -> None:
+    tell_operators(cluster, OPERATOR)
+    asked = request(cluster, ShowSafeMode(), user="root", token=ROOT)
+    assert [kind(answer) for answer in send(cluster, asked) + send(cluster, asked)] == ["ok"]
+
+
+def test_request_that_was_signed_long_ago_is_refused(cluster: Cluster) -> None:
+    tell_operators(cluster, OPERATOR)
+    asked = request(cluster, ShowSafeMode(), user="root", token=ROOT)
+    cluster.now_s += 121
+    (answer,) = send(cluster, asked)
+    assert kind(answer) == "refused"
+
+
+def test_operation_of_appmaster_is_wrong_usage_here(cluster: Cluster) -> None:
+    tell_operators(cluster, OPERATOR)
+    asked = msgspec.structs.replace(request(cluster, ShowSafeMode()), op="galaxy.user.list")
+    (answer,) = send(cluster, asked)
+    assert kind(answer) == "usage"
