@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def group_messages(state: AppMasterState) -> list[Send]:
-    """Return the messages to ResMan: the group orders of this step, each with the ``IdentityOrder`` until it is acknowledged."""
+    """Return the messages to ResMan: group orders, and the ``IdentityOrder`` until it is acknowledged."""
     identity = handover.order(state)
     chunks = _chunks(list(state.outbox.group_orders.values()), state.config.orders_per_message_max)
     if not chunks and state.outbox.send_identity:
