@@ -84,6 +84,17 @@ class EndpointView(Struct, frozen=True, kw_only=True):
     state: str
 
 
+class RunView(Struct, frozen=True, kw_only=True):
+    """One execution of a batch job. ``state`` is ``active``, ``finished``, ``failed`` or ``removed``."""
+
+    run: int
+    state: str
+    started_s: float
+    ended_s: float | None = None
+    exit_code: int | None = None
+    attempts: int = 1
+
+
 class JobView(Struct, frozen=True, kw_only=True):
     """Everything about one job; ``exit_code`` is a finished or failed batch job's."""
 
@@ -97,6 +108,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     """Nothing is on the way any more: what is found is what is wanted."""
     rollout_from: int = 0
     """Revision that a rollout in progress moves away from; 0 when none is."""
+    runs: tuple[RunView, ...] = ()
+    """Runs of a batch job, oldest first."""
 
 
 class AgentView(Struct, frozen=True, kw_only=True):

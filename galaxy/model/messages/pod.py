@@ -1,4 +1,4 @@
-"""Pods as AppMaster, Agents and AppWorkers speak of them: orders, and what is found."""
+"""Messages about pods among AppMaster, agents and AppWorkers: orders, and what is observed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from galaxy.model.stored.secret import EnvFrom, Secret
 
 
 class PodOrder(Struct, frozen=True, kw_only=True):
-    """AppMaster to an AppWorker: what this pod shall be, from now on.
+    """AppMaster to an AppWorker: what the pod should be from now on.
 
-    ``generation`` grows with every new order for the pod; an older one changes nothing, the
-    same one again changes nothing either. ``redeploy`` asks to stop and deploy anew even when
-    the tasks are equal (``recover``). ``tasks`` carry units as ``TaskSpec`` does.
+    ``generation`` grows with every new order for the pod; an order of the same or an older generation
+    changes nothing. ``redeploy`` stops and deploys the programs again even if the tasks are equal.
+    ``tasks`` have the units of ``TaskSpec``, ``stop_timeout`` is seconds.
     """
 
     pod: str
@@ -52,13 +52,13 @@ def with_values(tasks: tuple[TaskSpec, ...], values: Mapping[str, Secret]) -> tu
 
 
 def without_values(order: PodOrder) -> PodOrder:
-    """Return ``order`` as it may be written down: without the values of secrets."""
+    """Return ``order`` without the values of secrets, for disks and logs."""
     tasks = with_values(order.tasks, {})
     return order if tasks == order.tasks else msgspec.structs.replace(order, tasks=tasks)
 
 
 class PodOrders(Struct, frozen=True, kw_only=True):
-    """Everything that one tick of AppMaster has for the AppWorkers of one agent."""
+    """AppMaster to an agent: orders for the AppWorkers of its containers, from one tick."""
 
     agent: str
     epoch: int
@@ -70,7 +70,7 @@ class PodOrders(Struct, frozen=True, kw_only=True):
 
 
 class TaskState(StrEnum):
-    """A program, as its AppWorker sees it."""
+    """Where one program of a pod is, as its AppWorker reports it."""
 
     PENDING = "pending"
     DEPLOYING = "deploying"
@@ -83,12 +83,11 @@ class TaskState(StrEnum):
 
 
 class PodState(StrEnum):
-    """A pod, as its AppWorker sees it: derived from its tasks, worst first.
+    """Where a pod is, as its AppWorker reports it: derived from its tasks, the worst one first.
 
-    ``pending``: no order obeyed yet. ``deploying``, ``stopping``: on the way. ``running``: every
-    program is up (``healthy`` says more). ``backoff``: a program waits for its restart.
-    ``finished``: a batch pod's programs all ended with exit code 0. ``failed``: restarts are
-    used up, or deploying failed for good. ``stopped``: as ordered.
+    ``pending``: no order was obeyed yet. ``running``: every program is up; ``healthy`` says more.
+    ``backoff``: a program waits for its restart. ``finished``: all programs ended with exit code 0,
+    for good. ``failed``: restarts are used up, or deploying failed for good. ``stopped``: as ordered.
     """
 
     PENDING = "pending"
@@ -124,7 +123,7 @@ class Exit(Struct, frozen=True, kw_only=True):
 
 
 class ObservedTask(Struct, frozen=True, kw_only=True):
-    """One program's state, restarts since its order, last exit, and health (None: not known)."""
+    """One program: ``restarts`` are those since its order, ``healthy`` is None while not known."""
 
     name: str
     state: TaskState
@@ -137,7 +136,10 @@ class ObservedTask(Struct, frozen=True, kw_only=True):
 
 
 class ObservedPod(Struct, frozen=True, kw_only=True):
-    """What an AppWorker reports. ``generation`` 0: it has obeyed no order yet."""
+    """What an AppWorker reports of its pod. ``generation`` is that of the order it obeys, 0 for none.
+
+    ``cpu_milli`` and ``memory_bytes`` are the last usage sample of the whole container.
+    """
 
     pod: str
     incarnation: int
@@ -151,4 +153,3 @@ class ObservedPod(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     cpu_milli: int = 0
     memory_bytes: int = 0
-    """Last usage sample of the whole container."""

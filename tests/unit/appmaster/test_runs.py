@@ -36,6 +36,8 @@ def test_finished_batch_job_ends_its_run_with_the_same_outcome() -> None:
     run = only_run(world, job)
     assert (run.state, run.exit_code) == (RunState.FINISHED, 0)
     assert run.ended_s == world.master.state.jobs[job].since_s
+    (shown,) = world.show(job).runs
+    assert (shown.run, shown.state, shown.exit_code) == (1, "finished", 0)
 
 
 def test_failed_run_has_the_exit_code_and_is_active_again_after_a_recovery() -> None:
@@ -69,8 +71,8 @@ def test_job_removed_while_it_runs_leaves_its_run_as_removed_in_the_history_only
     world.do("remove", job)
     world.run(10)
     assert runs_of(world.master.state, job) == ()
-    (run,) = world.master.state.history[job].runs
-    assert (run.state, run.ended_s is not None) == (RunState.REMOVED, True)
+    (run,) = world.show(job).runs
+    assert (run.state, run.ended_s is not None) == ("removed", True)
 
 
 def test_run_survives_a_change_of_leaders() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from galaxy.appmaster.logic.api import lookup
+from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, hide_env
 from galaxy.appmaster.logic.jobs import jobs, pods
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
-from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, TaskView
+from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, RunView, TaskView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.container import Reason
@@ -23,6 +24,7 @@ from galaxy.model.stored.job import (
     PodPhase,
     PodRecord,
 )
+from galaxy.model.stored.run import RunRecord
 from galaxy.operations.authz import ANY_USER, is_operator
 from galaxy.operations.declaration import Caller, query
 
@@ -83,6 +85,7 @@ def _past_view(past: HistoryRecord) -> JobView:
         events=past.events,
         exit_code=past.record.exit_code,
         settled=True,
+        runs=_runs(past.runs),
     )
 
 
@@ -99,6 +102,21 @@ def _live_view(state: AppMasterState, job: JobRecord) -> JobView:
         exit_code=job.exit_code,
         settled=jobs.is_settled(state, job),
         rollout_from=job.rollout.origin if job.rollout else 0,
+        runs=_runs(runs.runs_of(state, job.job)),
+    )
+
+
+def _runs(rows: Sequence[RunRecord]) -> tuple[RunView, ...]:
+    return tuple(
+        RunView(
+            run=row.run,
+            state=row.state,
+            started_s=row.started_s,
+            ended_s=row.ended_s,
+            exit_code=row.exit_code,
+            attempts=row.attempts,
+        )
+        for row in rows
     )
 
 
