@@ -17,13 +17,13 @@ from galaxy.cli.local import leftovers
 from galaxy.client import Galaxy
 from galaxy.model.api.views import PodView
 from galaxy.nexus.nexus import Nexus
-from tests.support.asking import Asking
+from tests.support.retrying_client import RetryingClient
 from tests.support.waiting import until
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.1; done"
 
 
-class Parts(Asking):
+class Parts(RetryingClient):
     """The parts of one host, by name: ``resman``, ``appmaster``, ``agent``."""
 
     def __init__(self, folder: Path, url: str) -> None:

@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def parts(redis_server: RedisServer) -> Iterator[Parts]:
-    with one_host(redis_server.url, "galaxy-disk-") as made:
-        yield made
+    with one_host(redis_server.url, "galaxy-disk-") as parts:
+        yield parts

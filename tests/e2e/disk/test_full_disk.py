@@ -155,6 +155,6 @@ def archive(folder: Path) -> Path:
     """Make a package of 3 MB that does not compress."""
     (folder / "data").write_bytes(os.urandom(3_000_000))
     path = folder / "package.tar.gz"
-    with tarfile.open(path, "w:gz") as made:
-        made.add(folder / "data", arcname="data")
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(folder / "data", arcname="data")
     return path

@@ -20,9 +20,9 @@ from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
 from galaxy.model.api.views import AgentView, EndpointView
 from galaxy.nexus.nexus import Nexus
-from tests.support.asking import Asking
 from tests.support.netns import Host, Network
 from tests.support.redis_server import server_binary
+from tests.support.retrying_client import RetryingClient
 from tests.support.waiting import until
 
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
@@ -35,7 +35,7 @@ COUNTER = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
 """A witness program: prints its pid and a growing number five times a second."""
 
 
-class HostCluster(Asking):
+class HostCluster(RetryingClient):
     """Processes on simulated hosts, with all files in one folder. Clients run on ``client_host``."""
 
     def __init__(self, agents: dict[str, Host], client_host: Host) -> None:

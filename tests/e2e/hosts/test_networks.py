@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missi
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    with Network() as made:
-        yield made
+    with Network() as network:
+        yield network
 
 
 class HostPair:
@@ -50,9 +50,9 @@ class HostPair:
 
 def _datagrams(host: Host) -> socket.socket:
     with host.inside():
-        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    made.bind((host.address, 7))
-    return made
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((host.address, 7))
+    return sock
 
 
 def test_cut_host_neither_sends_nor_receives_until_it_is_reconnected(network: Network) -> None:

@@ -153,30 +153,28 @@ def leaderships(cluster: Cluster) -> int:
 
 @pytest.fixture(scope="module")
 def redises() -> Iterator[Guarded]:
-    with guarded() as made:
-        yield made
+    with guarded() as redises:
+        yield redises
 
 
 @pytest.fixture(scope="module")
 def cluster(redises: Guarded, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
     """A cluster whose parts find Redis through Sentinel; a second ResMan and AppMaster stand by."""
-    made = new_cluster()
-    made.up("--redis", redises.url())
-    token = made.plan()["token"]
+    own = new_cluster()
+    own.up("--redis", redises.url())
     standby = []
     for role in ("resman", "appmaster"):
-        with open(made.folder / "logs" / f"{role}-standby.log", "wb") as log:
+        with open(own.folder / "logs" / f"{role}-standby.log", "wb") as log:
             standby.append(
                 subprocess.Popen(
                     [sys.executable, "-P", "-m", "galaxy.cli.main", role, "--name", "second"],
-                    env=made.environ | {"GALAXY_REDIS": redises.url(role)},
+                    env=own.environ | {"GALAXY_REDIS": redises.url(role)},
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
                 )
             )  # fmt: skip
-    assert token
-    yield made
+    yield own
     for process in standby:
         process.terminate()
     for process in standby:
         process.wait(60)
-    made.down()
+    own.down()

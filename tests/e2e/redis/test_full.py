@@ -55,25 +55,25 @@ class SmallDisk:
 
 @pytest.fixture(scope="module")
 def disk() -> Iterator[SmallDisk]:
-    made = SmallDisk()
-    yield made
-    made.remove()
+    small = SmallDisk()
+    yield small
+    small.remove()
 
 
 @pytest.fixture(scope="module")
 def server(disk: SmallDisk) -> Iterator[RedisServer]:
-    made = RedisServer(str(disk.path), "secret-of-the-test")
-    made.start()
-    yield made
-    made.stop()
+    server = RedisServer(str(disk.path), "secret-of-the-test")
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
 def cluster(server: RedisServer, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
-    made = new_cluster()
-    made.up("--redis", server.url, "--no-web")
-    yield made
-    made.down()
+    own = new_cluster()
+    own.up("--redis", server.url, "--no-web")
+    yield own
+    own.down()
 
 
 @pytest.fixture(scope="module")

@@ -51,21 +51,21 @@ class Measurements:
 
 @pytest.fixture(scope="module")
 def measured() -> Iterator[Measurements]:
-    made = Measurements()
-    yield made
-    print(f"\n{made}")
+    measurements = Measurements()
+    yield measurements
+    print(f"\n{measurements}")
 
 
 @pytest.fixture(scope="module")
 def shared_split() -> Iterator[SplitCluster]:
     with Network() as network:
-        made = SplitCluster(network)
+        cluster = SplitCluster(network)
         try:
-            made.start()
-            made.run(witness("witness", 4))
-            yield made
+            cluster.start()
+            cluster.run(witness("witness", 4))
+            yield cluster
         finally:
-            left = made.end()
+            left = cluster.end()
     assert not left
 
 
@@ -102,7 +102,7 @@ class Clients:
         return self.west if host is self._sides.west else self.east
 
     def await_all(self, since_s: float) -> float:
-        """Return how long after ``since_s`` both split had a job accepted."""
+        """Return how long after ``since_s`` both sides had another job accepted."""
         return max(load.await_accepted(since_s, AGAIN_S) for load in (self.west, self.east))
 
     def check(self, measured: Measurements) -> None:

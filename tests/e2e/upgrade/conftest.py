@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def mixed(redis_server: RedisServer) -> Iterator[Parts]:
-    with one_host(redis_server.url, "galaxy-upgrade-", ("h1", "far")) as made:
-        yield made
+    with one_host(redis_server.url, "galaxy-upgrade-", ("h1", "far")) as parts:
+        yield parts

@@ -41,6 +41,6 @@ def test_report_has_one_row_per_fault_and_a_line_of_json() -> None:
     report = ChaosReport(seed=3, agents=1, leaders=2, within_s=10.0)
     report.recoveries["kill-agent"] += [1.0, 2.0, 6.0]
     assert "kill-agent            3     2.00     6.00" in "\n".join(report.lines())
-    told = json.loads(report.json())
-    assert told["faults"] == {"kill-agent": {"count": 3, "median_s": 2.0, "worst_s": 6.0}}
-    assert told["chaos"] == "held"
+    decoded = json.loads(report.json())
+    assert decoded["faults"] == {"kill-agent": {"count": 3, "median_s": 2.0, "worst_s": 6.0}}
+    assert decoded["chaos"] == "held"

@@ -1,4 +1,4 @@
-"""A client of a cluster whose parts come and go: it asks again while nobody answers."""
+"""A client of a cluster whose parts stop and start: it repeats requests that are not answered."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from galaxy.model.api.views import JobView, PodView
 T = TypeVar("T")
 
 
-class Asking(ABC):
-    """What tests ask of a cluster and of its jobs, by way of ``sdk``."""
+class RetryingClient(ABC):
+    """Requests about a cluster and its jobs, repeated until they are answered; ``sdk`` connects."""
 
     @abstractmethod
     def sdk(self) -> AbstractContextManager[Galaxy]:
         """Connect to the cluster."""
 
     def ask(self, what: Callable[[Galaxy], T], timeout_s: float = 20.0) -> T:
-        """Ask, and again while nobody answers."""
+        """Call ``what`` with a client, repeatedly for at most ``timeout_s`` while it raises a GalaxyError."""
         end_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -37,12 +37,14 @@ class Asking(ABC):
                 time.sleep(0.1)
 
     def change(self, verb: str, what: Any, timeout_s: float = 20.0) -> Done:
-        """Ask for ``submit``, ``update``, ``remove``, ... under one key: asked twice it is done once."""
+        """Call the client's method ``verb`` under one idempotency key: repeated, it still happens once."""
         key = secrets.token_hex(8)
         return self.ask(lambda galaxy: getattr(galaxy, verb)(what, key=key), timeout_s)
 
     def job(self, name: str) -> JobView:
+        """Return the view of a job."""
         return self.ask(lambda galaxy: galaxy.job(name))
 
     def pods(self, name: str) -> list[PodView]:
+        """Return the views of a job's pods."""
         return list(self.job(name).pods)
