@@ -32,8 +32,8 @@ def main(name: str, state: str, cgroup_root: str, url: str, *flags: str) -> None
         name=name,
         state=Path(state),
         cgroup_root=cgroup_root,
-        ports_low=26000,
-        ports_high=26999,
+        ports_low=19100,  # Below the ranges that `galaxy up` claims from 20000 on.
+        ports_high=19999,
         package_roots=(Path(state).parent / "packages",),
         memory_reserve_bytes=0,
         disk_reserve_bytes=0,
