@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from galaxy.suggest import nearest
-
 
 class LazyCommand(NamedTuple):
     """Where a command is (``module:attribute``), and its line in the help of its group."""
@@ -82,6 +80,8 @@ class LazyGroup(Command, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
         if command is None:
+            from galaxy.suggest import nearest  # difflib is needed only after a mistake.
+
             guess = nearest(args[0], [*self.list_commands(ctx), *self.aliases])
             hint = f"; did you mean `{guess}`?" if guess else ""
             raise click.UsageError(f'no command "{args[0]}"{hint}', ctx)

@@ -147,12 +147,22 @@ def _unexpected_text(error: Exception) -> str:
 
 
 def _usage_text(error: click.ClickException) -> str:
-    message = " ".join(error.format_message().split())  # click lists choices on lines of their own.
+    message = " ".join(error.format_message().split())  # click puts each choice on a line of its own.
     text = message[:1].lower() + message[1:].rstrip(".")
     context = getattr(error, "ctx", None)
+    if isinstance(error, click.NoSuchOption) and context is not None:
+        text = _unknown_option_text(error.option_name, context.command)
     if isinstance(error, click.UsageError) and context is not None:
         text += f"\n  try: {context.command_path} -h"
     return text
+
+
+def _unknown_option_text(name: str, command: click.Command) -> str:
+    from galaxy.suggest import nearest
+
+    known = [option for param in command.params for option in (*param.opts, *param.secondary_opts)]
+    guess = nearest(name, [option for option in known if option.startswith("--")])
+    return f'no option "{name}"' + (f"; did you mean `{guess}`?" if guess else "")
 
 
 def _print_error(text: str) -> None:

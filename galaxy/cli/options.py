@@ -168,7 +168,7 @@ def agent_names(galaxy: Galaxy) -> list[tuple[str, str]]:
 
 
 def service_names(galaxy: Galaxy) -> list[tuple[str, str]]:
-    """List the services of up to 50 jobs; each job is a request of its own."""
+    """List the services of up to 50 jobs; each job costs one request."""
     specs = [(job.name, galaxy.job(job.job).spec) for job in galaxy.jobs()[:50]]
     return [
         (service.name, job) for job, spec in specs for task in spec.pod.tasks for service in task.services

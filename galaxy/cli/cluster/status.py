@@ -89,4 +89,4 @@ def _print_without_appmaster(galaxy: Galaxy) -> None:
         print_err(line)
     seen = galaxy.beats()
     recent = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
-    print_err(f"{'Agents'.ljust(9)} {recent} of {len(seen.beats)} were heard of within 10s")
+    print_err(f"{'Agents'.ljust(9)} {recent} of {len(seen.beats)} sent a heartbeat within 10s")

@@ -38,7 +38,7 @@ def audit(target: Target, output: Output, number: int, follow: bool) -> None:
 
 
 def _follow(galaxy: Galaxy, number: int) -> None:
-    """Print records as they come, until interrupted. A cluster that is away is waited for."""
+    """Print records as they come, until interrupted, also across times when the cluster does not answer."""
     newest = galaxy.audit(limit=number)
     last = newest.last
     _print(newest.records)

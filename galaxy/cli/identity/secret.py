@@ -52,13 +52,13 @@ def set_(target: Target, name: str, file: str, user: str) -> None:
 def list_(target: Target, output: Output, user: str, every: bool) -> None:
     """List secrets: names, owners, when they were set, and the jobs that use them."""
     with target.open() as galaxy:
-        found = galaxy.secrets(user=user, all=every)
-    if output.print_data(found, [one.name for one in found]):
+        secrets = galaxy.secrets(user=user, all=every)
+    if output.print_data(secrets, [one.name for one in secrets]):
         return
-    if not found:
+    if not secrets:
         print_err("no secrets; galaxy secret set NAME < FILE")
         return
-    rows = [[one.name, one.user, format_time(one.at_s), one.by, ", ".join(one.jobs)] for one in found]
+    rows = [[one.name, one.user, format_time(one.at_s), one.by, ", ".join(one.jobs)] for one in secrets]
     output.print_table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
 
 

@@ -107,11 +107,11 @@ def import_(file: str, target: str | None) -> None:
     for warning in _in_order(adopted.warnings, old.marks):
         print_err(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
     reading = parsing.read(adopted.tree)
-    unsupported = [flaw for flaw in reading.flaws if flaw.unsupported]
+    unsupported = [problem for problem in reading.flaws if problem.unsupported]
     if len(unsupported) < len(reading.flaws):
         raise error_of(reading.flaws, name=old.name, marks={})
-    for flaw in unsupported:
-        print_err(f"galaxy: warning: {flaw}")
+    for problem in unsupported:
+        print_err(f"galaxy: warning: {problem}")
     _write_text(
         f"# Imported from {Path(old.name).name}, a job of Galaxy 3.\n"
         + write_yaml(writing.write(reading.spec)),
@@ -149,10 +149,10 @@ def _write_text(text: str, target: str | None) -> None:
     print_err(f"wrote {target}")
 
 
-def _in_order(flaws: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:
-    return sorted(flaws, key=lambda flaw: mark_of(flaw.path, marks) or Mark(0, 0))
+def _in_order(problems: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:
+    return sorted(problems, key=lambda problem: mark_of(problem.path, marks) or Mark(0, 0))
 
 
-def _placed(flaw: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
-    mark = mark_of(flaw.path, marks)
-    return f"{name}:{mark.line}:{mark.column}: {flaw}" if mark else f"{name}: {flaw}"
+def _placed(problem: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
+    mark = mark_of(problem.path, marks)
+    return f"{name}:{mark.line}:{mark.column}: {problem}" if mark else f"{name}: {problem}"

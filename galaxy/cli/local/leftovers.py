@@ -118,7 +118,7 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
     """
     folder = os.fsencode(root)
     parents: dict[int, int] = {}
-    ours: set[int] = set()
+    pids: set[int] = set()
     for entry in os.scandir("/proc"):
         if not entry.name.isdecimal():
             continue
@@ -130,16 +130,16 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
             if not start_ticks(pid):
                 continue
             if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
-                ours.add(pid)
+                pids.add(pid)
     excluded = _ancestors(os.getpid(), parents)
-    ours -= excluded
+    pids -= excluded
     found_more = True
     while found_more:
-        more = {pid for pid, parent in parents.items() if parent in ours and pid not in ours} - excluded
+        more = {pid for pid, parent in parents.items() if parent in pids and pid not in pids} - excluded
         more = {pid for pid in more if start_ticks(pid)}
-        ours |= more
+        pids |= more
         found_more = bool(more)
-    return ours
+    return pids
 
 
 def _in_cgroups(text: str, cgroup_roots: Sequence[str]) -> bool:

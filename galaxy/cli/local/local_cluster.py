@@ -115,7 +115,7 @@ class LocalCluster:
         """Start everything, call ``on_up``, keep everything running, and stop all of it at the end.
 
         Raises:
-            GalaxyError: a part does not come up; the parts that had been started are stopped.
+            GalaxyError: a part does not become ready; the parts that had been started are stopped.
         """
         try:
             with self._supervisor:

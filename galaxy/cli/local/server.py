@@ -40,15 +40,15 @@ class LocalServer(Struct, frozen=True, kw_only=True):
 
 def servers(environ: Mapping[str, str] = os.environ) -> tuple[LocalServer, ...]:
     """Return every server binary of this host, preferred ones first; some may be too old."""
-    found = []
+    available = []
     for kind, command in CANDIDATES:
         path = shutil.which(command, path=environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
         if path:
-            found.append(LocalServer(kind=kind, path=path, version=version_of(path)))
+            available.append(LocalServer(kind=kind, path=path, version=version_of(path)))
     embedded = _embedded()
     if embedded:
-        found.append(LocalServer(kind="embedded", path=embedded, version=version_of(embedded)))
-    return tuple(found)
+        available.append(LocalServer(kind="embedded", path=embedded, version=version_of(embedded)))
+    return tuple(available)
 
 
 def choose(available: tuple[LocalServer, ...], kind: str = "", *, data_kind: str = "") -> LocalServer:
@@ -63,10 +63,10 @@ def choose(available: tuple[LocalServer, ...], kind: str = "", *, data_kind: str
     usable = [server for server in available if server.usable and kind in ("", server.kind)]
     if usable:
         return next((server for server in usable if server.kind == data_kind), usable[0])
-    found = [f"{server.path} is {server.version or 'of an unknown version'}" for server in available]
+    details = [f"{server.path} is {server.version or 'of an unknown version'}" for server in available]
     raise HostError(
         f"no {kind or 'Redis or Valkey'} server of version {VERSION_MIN} or newer on this host",
-        details=found or ["neither redis-server nor valkey-server is on PATH"],
+        details=details or ["neither redis-server nor valkey-server is on PATH"],
         hint="pip install 'galaxy-cluster[server]', apt-get install redis-server, or galaxy up --redis URL",
     )
 

@@ -85,7 +85,7 @@ class SupervisorHandle:
                 raise _error(message.problem)
 
     def stop(self) -> None:
-        """Ask the supervisor process to stop the cluster; its messages tell when it has."""
+        """Ask the supervisor process to stop the cluster; its messages report when it has."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
 

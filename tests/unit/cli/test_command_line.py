@@ -68,6 +68,9 @@ def test_timeout_of_up_outside_its_bounds_is_refused(time: str, tmp_path: Path) 
     [
         (("jb",), "did you mean `job`?"),
         (("job", "lsit"), "did you mean `list`?"),
+        (("logs", "web", "--fllow"), 'no option "--fllow"; did you mean `--follow`?'),
+        (("up", "--no-wbe"), "did you mean `--no-web`?"),
+        (("logs", "web", "--zzzzz"), 'no option "--zzzzz"\n'),
         (("job", "run"), "init"),
         (("exec", "web", "--task", "a", "--", "ls"), "options first, then the pod: galaxy exec --task"),
         (("redis", "url"), "resman, appmaster, agent"),
