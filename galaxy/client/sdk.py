@@ -1,4 +1,4 @@
-"""``Galaxy``: everything that the command line can do with a cluster, as typed methods."""
+"""``Galaxy``: all operations on a cluster that the command line offers, as typed methods."""
 
 from __future__ import annotations
 
@@ -63,13 +63,14 @@ R = TypeVar("R", bound=Struct)
 
 
 class Galaxy:
-    """One cluster, and what can be asked of it.
+    """A connection to one cluster.
 
-    The cluster is the one of ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or
-    ``context``; without any of them GALAXY_REDIS, GALAXY_DIR, or the one used last. Every
-    method answers within ``timeout_s`` seconds or raises, and a Redis that is away for less (it
-    is restarted, or another one takes over) is waited for; changes are repeated under one
-    idempotency key when an answer is lost, and ``key`` lets a caller choose that key.
+    The cluster is named by ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or ``context``;
+    without any of them by GALAXY_REDIS, GALAXY_DIR, or the current context. Every method returns
+    within ``timeout_s`` seconds or raises. A Redis that is unavailable for less than that (it
+    restarts, or another one takes over) is waited for. When an answer is lost, the request is
+    repeated under the same idempotency key, so a change is made once; ``key`` lets a caller
+    choose that key.
 
         with Galaxy() as galaxy:
             galaxy.run("job.yaml")
@@ -77,7 +78,9 @@ class Galaxy:
                 print(endpoint.address, endpoint.port)
 
     Raises:
-        NotFound: no cluster is known. Refused: wrong password. Unreachable: nobody answers.
+        NotFound: no cluster is known.
+        Refused: the password is wrong.
+        Unreachable: Redis does not answer.
     """
 
     def __init__(
@@ -95,10 +98,10 @@ class Galaxy:
         self.timeout_s = timeout_s
         try:
             self._transport = RequestTransport(
-                self.cluster.url, user=user or _user(), timeout_s=min(timeout_s, 5.0), token=token
+                self.cluster.url, user=user or _user_name(), timeout_s=min(timeout_s, 5.0), token=token
             )
         except Unreachable as error:
-            raise self._dead(error) from error
+            raise self._with_origin(error) from error
 
     def __enter__(self) -> Galaxy:
         return self
@@ -109,15 +112,18 @@ class Galaxy:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; iterators of logs end."""
+        """Close the connection; iterators over logs end."""
         self._transport.close()
 
     # Jobs.
 
     def submit(self, job: Job, *, key: str = "", base: str | os.PathLike[str] = "") -> Done:
-        """Run a job and return when it is accepted; a live job of the same name is a ``Conflict``.
+        """Submit a job and return when it is accepted.
 
-        Paths of packages and of files with secrets start at the job file's folder, or at ``base``.
+        Paths of packages and secret files are relative to ``base``, or to the job file's folder.
+
+        Raises:
+            Conflict: a job of the same name exists.
         """
         spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
         done = self._ask(SubmitJob(spec=spec, files=files), key)
@@ -125,13 +131,14 @@ class Galaxy:
         return done
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
-        """Run a job and wait until all of it runs, or it has ended; see ``wait``."""
+        """Submit a job and wait until all of its pods run, or it has ended; see ``wait``."""
         return self.wait(self.submit(job, key=key).job, timeout_s=timeout_s)
 
     def update(self, job: Job, *, name: str = "", key: str = "", base: str | os.PathLike[str] = "") -> Done:
-        """Move a live job to a new spec and return when that is accepted; ``name`` is the spec's.
+        """Move a job to a new spec and return when that is accepted. ``name`` defaults to the spec's.
 
-        Secrets and files are read anew: a spec whose secrets have other values is a new revision.
+        Secrets and secret files are read again: when their values changed, an equal spec is a new
+        revision as well.
         """
         spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
         asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
@@ -148,22 +155,22 @@ class Galaxy:
         return self._ask(StartJob(job=job), key)
 
     def remove(self, job: str, *, key: str = "") -> Done:
-        """Remove a job and its containers; history remembers it for a while."""
+        """Remove a job and its containers; it stays in the history for a while."""
         return self._ask(RemoveJob(job=job), key)
 
     def recover(self, target: str, *, key: str = "") -> Done:
-        """Deploy a pod (``JOB.INDEX``) anew, or every failed pod of a job."""
+        """Deploy a pod (``JOB.INDEX``) again, or every failed pod of a job."""
         _, dot, index = target.rpartition(".")
         one = dot and index.isdecimal()
         asked = RecoverPod(pod=target) if one else RecoverPod(job=target)
         return self._ask(asked, key)
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
-        """List jobs by name; ``all`` includes those that are over, as far as history goes."""
+        """List jobs by name; ``all`` includes ended jobs, as far as history goes."""
         return list(self._ask(ListJobs(all=all)).jobs)
 
     def job(self, job: str) -> JobView:
-        """Return everything about one job: by name, id, or the beginning of an id."""
+        """Return everything about one job, named by its name, id, or the start of its id."""
         return self._ask(ShowJob(job=job))
 
     def wait(
@@ -174,10 +181,10 @@ class Galaxy:
         progress: Callable[[JobView], None] | None = None,
         until: Callable[[JobView], bool] | None = None,
     ) -> JobView:
-        """Wait until a job is settled, is over or degraded, or ``until`` says so; return its last view.
+        """Wait until a job is settled, has ended or is degraded, or ``until`` is true; return its view.
 
-        It returns after ``timeout_s`` as well (None: never), so look at ``settled``. ``progress``
-        is called with every view. Answers that are missing meanwhile are waited for.
+        It also returns after ``timeout_s`` (None means no limit), so check ``settled``. ``progress``
+        is called with every view. A cluster that does not answer meanwhile is waited for.
         """
         return waiting.wait(
             self._transport,
@@ -189,23 +196,24 @@ class Galaxy:
         )
 
     def spec(self, job: Job) -> JobSpec:
-        """Return ``job`` as a checked spec, package files staged for the cluster.
+        """Return ``job`` as a checked spec, with package files staged for the cluster.
 
         Raises:
-            SpecError: with every problem of it.
+            SpecError: the job is wrong; it has every problem.
         """
         spec, base = read(job)
         return self.stage(spec, base=base)
 
     def stage(self, spec: JobSpec, *, base: Path) -> JobSpec:
-        """Return ``spec`` with package files, relative to ``base``, brought to the cluster.
+        """Return ``spec`` with its package files, relative to ``base``, copied to the cluster.
 
         Raises:
-            SpecError: a package is not there. GalaxyError: the cluster is on another host.
+            SpecError: a package does not exist.
+            GalaxyError: the cluster is on other hosts.
         """
         return stage(spec, base=base, cluster_dir=self.cluster.dir)
 
-    # What programs write, and commands in their containers.
+    # Output of programs, and commands in their containers.
 
     def logs(
         self,
@@ -219,8 +227,8 @@ class Galaxy:
     ) -> LogStream:
         """Return an iterator over the logs of a job or a pod, as ``LogChunk``.
 
-        ``tail`` -1 is everything that is kept; ``previous`` is the run before the present one.
-        Close it to stop following.
+        ``tail`` is the number of last lines of each stream; -1 means all that are kept.
+        ``previous`` reads the run before the current one. Close the iterator to stop following.
         """
         asked = ReadLogs(target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous)
         opened = self._ask(asked)
@@ -236,7 +244,7 @@ class Galaxy:
         rows: int = 24,
         columns: int = 80,
     ) -> ExecStream:
-        """Start ``argv`` in a pod (a job stands for its first running one) and return its streams."""
+        """Start ``argv`` in a pod and return its streams; the name of a job means its first running pod."""
         if not argv:
             raise UsageError("no command to run")
         asked = ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
@@ -246,14 +254,14 @@ class Galaxy:
     def exec(
         self, pod: str, argv: Sequence[str], *, task: str = "", input: bytes = b"", timeout_s: float = 60.0
     ) -> Executed:
-        """Run ``argv`` in a pod to its end and return exit status and output (8 MiB at most)."""
+        """Run ``argv`` in a pod and return its exit status and output (at most 8 MiB)."""
         with self.open_exec(pod, argv, task=task) as stream:
             return stream.communicate(input, timeout_s)
 
     # Services, agents, the cluster.
 
     def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
-        """Return where a service answers: healthy endpoints, or ``all`` with their states."""
+        """Return the healthy endpoints of a service, or ``all`` of them with their states."""
         asked = Discover(service=service, all=all)
         return list(self._ask(asked).endpoints)
 
@@ -262,7 +270,7 @@ class Galaxy:
         return list(self.agent_list().agents)
 
     def agent_list(self) -> AgentList:
-        """List the agents, by name, and those that beat and are refused, with the reason."""
+        """List the agents by name, and the reasons why other hosts that send heartbeats are refused."""
         return self._ask(ListAgents())
 
     def agent(self, name: str) -> AgentView:
@@ -274,24 +282,24 @@ class Galaxy:
         return self._ask(ClusterStatus())
 
     def leaders(self) -> list[LeaderView]:
-        """Return who leads, from Nexus itself; works when nobody does."""
+        """Return the leaders from Redis, without asking AppMaster."""
         nexus = self._transport.nexus
-        found = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
-        return [leader for leader in found if leader is not None]
+        leaders = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
+        return [leader for leader in leaders if leader is not None]
 
     def beats(self) -> HeartbeatsRead:
-        """Return the agents' last heartbeats, from Nexus itself."""
+        """Return the agents' last heartbeats from Redis, without asking AppMaster."""
         return insist(self._transport.nexus.beats, self.timeout_s)
 
     # Users, for operators.
 
     def add_user(self, user: str, *, role: str = "user", with_jobs: bool = False, key: str = "") -> str:
-        """Make a user and return his token, ``USER:SECRET``; nobody can tell it again.
+        """Add a user and return the token, ``USER:SECRET``, which cannot be read again.
 
-        ``with_jobs`` makes what was run in this name, before there was such a user, his own.
+        ``with_jobs`` makes the user the owner of jobs that were run under this name before.
 
         Raises:
-            Conflict: there is such a user, or jobs in this name hold containers and are not said to be his.
+            Conflict: the user exists, or jobs under this name hold containers and ``with_jobs`` is not set.
         """
         check_user_name(user)
         secret = secrets.token_urlsafe(32)
@@ -300,26 +308,33 @@ class Galaxy:
         return f"{self._ask(asked, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:
-        """Give a user another token and return it; the one he had is worth nothing from then on."""
+        """Replace a user's token and return the new one; the old one becomes invalid."""
         secret = secrets.token_urlsafe(32)
         asked = SetToken(user=user, stored_key=stored_key(secret))
         return f"{self._ask(asked, key).user}:{secret}"
 
     def remove_user(self, user: str, *, key: str = "") -> UserView:
-        """Remove a user; ``Conflict`` while a job of his holds or wants containers."""
+        """Remove a user.
+
+        Raises:
+            Conflict: a job of the user holds or requests containers.
+        """
         return self._ask(RemoveUser(user=user), key)
 
     def grant(
         self, user: str, pool: str, action: str, authorities: Sequence[str] = (), *, key: str = ""
     ) -> UserView:
-        """Change what a user may do on a pool (``*`` is all): ``add``, ``remove``, ``set`` or ``clear``."""
+        """Change what a user may do on a pool; ``action`` is ``add``, ``remove``, ``set`` or ``clear``.
+
+        The pool ``*`` means every pool.
+        """
         check_pool_name(pool)
         given = tuple(Authority(authority) for authority in authorities)
         asked = GrantUser(user=user, pool=pool, action=action, authorities=given)
         return self._ask(asked, key)
 
     def user(self, user: str) -> UserView:
-        """Return one user and his grants."""
+        """Return one user and the user's grants."""
         return self._ask(ShowUser(user=user))
 
     def users(self) -> list[UserView]:
@@ -327,7 +342,7 @@ class Galaxy:
         return list(self._ask(ListUsers()).users)
 
     def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
-        """Return the newest records of who did what, or the oldest with a serial above ``after``."""
+        """Return the newest records of the audit trail, or the oldest with a serial above ``after``."""
         return self._ask(ListAudit(after=after, limit=limit))
 
     # Secrets and quotas.
@@ -335,9 +350,10 @@ class Galaxy:
     def set_secret(
         self, name: str, value: str | bytes | Secret, *, user: str = "", key: str = ""
     ) -> SecretView:
-        """Keep ``value`` under ``name``, or in place of what was there; jobs get it when updated.
+        """Set the secret ``name`` to ``value``; jobs get it when they are updated.
 
-        ``user`` is whose it is, for operators. Who uses it is in the answer; the value never is.
+        Operators may name the owner as ``user``. The answer lists the jobs that use the secret, and
+        never contains the value.
         """
         if not is_secret_name(name):
             raise SpecError(f'"{name}" {BAD_NAME}')
@@ -346,12 +362,16 @@ class Galaxy:
         return self._ask(SetSecret(name=name, value=value, user=user), key)
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
-        """List one's own secrets, without values; operators name a ``user``, or ask for ``all``."""
+        """List your own secrets, without values; operators may name a ``user``, or request ``all``."""
         asked = ListSecrets(user=user, all=all)
         return list(self._ask(asked).secrets)
 
     def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
-        """Forget a secret; while a job uses it, that is a ``Conflict``."""
+        """Remove a secret.
+
+        Raises:
+            Conflict: a job uses it.
+        """
         return self._ask(RemoveSecret(name=name, user=user), key)
 
     def set_quota(
@@ -363,31 +383,31 @@ class Galaxy:
         lift: Sequence[str] = (),
         key: str = "",
     ) -> QuotaView:
-        """Set the fields of ``ceiling`` that are not None, and lift those that ``lift`` names."""
+        """Set the fields of ``ceiling`` that are not None, and remove the ceilings that ``lift`` names."""
         check_user_name(user)
         check_pool_name(pool)
         asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
         return self._ask(asked, key)
 
     def quotas(self, user: str = "") -> list[QuotaView]:
-        """List the quotas of ``user``; without one all of them for operators, one's own for others."""
+        """List the quotas of ``user``; without it all of them for operators, your own for other users."""
         return list(self._ask(ListQuotas(user=user)).quotas)
 
     def _ask(self, body: Body[R], key: str = "") -> R:
         return self._transport.ask(body, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
 
     def _sources(self) -> list[str]:
-        """Return where the packages of all jobs come from."""
+        """Return the sources of the packages of all jobs."""
         return [source for job in self.jobs() for source in sources_of(self.job(job.job).spec)]
 
-    def _dead(self, error: Unreachable) -> GalaxyError:
-        """Say of a cluster that does not answer who named it, and how to have it back."""
+    def _with_origin(self, error: Unreachable) -> GalaxyError:
+        """Explain an unreachable cluster: where its address came from and how to restart it."""
         hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
         details = [*error.details, f"the cluster is named by {self.cluster.named_by}"]
         return Unreachable(error.message, details=details, hint=hint)
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
