@@ -1,8 +1,8 @@
-"""AppWorker alone: from ``run`` to its program's first output, and what one costs in memory.
+"""AppWorker alone: from ``run`` to its program's first output, and its memory.
 
-A ready process that has everything imported forks AppWorkers, as the launcher does, without
-namespaces and cgroups; the order already waits in the socket. The peer is a bare fork and exec
-of the same shell command from the same process. ``pss`` is that of one among many.
+A process that has imported everything forks AppWorkers, as the launcher does, but without namespaces and
+cgroups; the order is in the socket already. The peer is a fork and exec of the same shell command from
+the same process. ``pss`` is the median of all AppWorkers running at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main() -> None:
             for number in range(rounds):
                 place = f"{root}/{number}"
                 os.mkdir(place)
-                for name in ("bare", "ours"):  # One each: a fifo remembers writers of before.
+                for name in (
+                    "bare",
+                    "ours",
+                ):  # A fifo for each run: earlier writers keep theirs open.
                     os.mkfifo(f"{place}/{name}")
                 bare.append(_bare(f"{place}/bare"))
                 elapsed, pid, agent = _worker(place, f"{place}/ours")
@@ -51,9 +54,9 @@ def main() -> None:
                 os.waitpid(pid, 0)
     ours_ms, bare_ms = statistics.median(ours), statistics.median(bare)
     print(f"run() to the program's first output   {ours_ms:8.2f} ms")
-    print(f"  the quickest                         {min(ours):8.2f} ms")
+    print(f"  the fastest                          {min(ours):8.2f} ms")
     print(f"bare fork and exec of the same         {bare_ms:8.2f} ms")
-    print(f"  the quickest                         {min(bare):8.2f} ms")
+    print(f"  the fastest                          {min(bare):8.2f} ms")
     print(f"one AppWorker among {rounds}: PSS          {pss_kib / 1024:8.2f} MiB")
     print(f"  of which its own (private, dirty)    {private_kib / 1024:8.2f} MiB")
     result = {"bench": "appworker", "ours": round(ours_ms, 3), "peers": {"fork+exec": round(bare_ms, 3)}}
@@ -89,15 +92,15 @@ def _worker(place: str, fifo: str) -> tuple[float, int, socket.socket]:
     )
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
-    begun, tell = os.pipe()
+    start_read, start_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.write(tell, str(time.monotonic_ns()).encode())
+        os.write(start_write, str(time.monotonic_ns()).encode())
         run(config)
     listening.close()
     os.close(log_fd)
-    elapsed = _first_output(reader, int(os.read(begun, 64)))
-    for fd in (begun, tell):
+    elapsed = _first_output(reader, int(os.read(start_read, 64)))
+    for fd in (start_read, start_write):
         os.close(fd)
     return elapsed, pid, agent
 

@@ -1,15 +1,15 @@
 """How long from an order to the first instruction of the user's program: Galaxy, bwrap, runc, crun.
 
-``python bench/launch.py [--quick]``, as root. Each contender runs the same program,
-``/bin/sh -c 'exec .../tick'``, in turn, and ``tick`` (150 bytes of machine code) does nothing but
-write CLOCK_MONOTONIC, which is the same clock inside and outside. Galaxy is measured from
-``Runtime.launch`` through the launcher, all cgroups and namespaces, AppWorker and its order, to
-the program; the peers from their spawn. Then containers per second, and AppWorkers' memory.
+``python bench/launch.py [--quick]``, as root. Galaxy and its peers run the same program,
+``/bin/sh -c 'exec .../tick'``, in turn. ``tick`` is 150 bytes of machine code that only writes
+CLOCK_MONOTONIC, which is the same clock inside and outside a container. Galaxy is measured from
+``Runtime.launch`` through the launcher, all cgroups and namespaces, AppWorker and its order, to the
+program; the peers from their spawn. Also measured: containers per second, and AppWorkers' memory.
 
-What helps Galaxy here helps it in use: its launcher runs at nice -10 (programs at 0), and makes two
-spare processes whenever it is idle. Entering a cgroup, which Galaxy, crun and runc must and bwrap need
-not, waits for an RCU grace period (10 ms and more) unless the host's cgroups favour dynamic changes
-(``favordynmods``): ``cgroup_enter_ms`` says which it was.
+The conditions are those of production: the launcher runs at nice -10 (programs at 0), and creates two
+warm processes whenever it is idle. Entering a cgroup, which Galaxy, crun and runc do and bwrap does not,
+waits for an RCU grace period (10 ms and more) unless the host's cgroups are mounted with
+``favordynmods``; ``cgroup_enter_ms`` shows which.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def milliseconds(data: bytes, started_ns: int) -> float:
     return (seconds * 1_000_000_000 + nanoseconds - started_ns) / 1e6
 
 
-class Ours:
-    """Galaxy, by the same calls that an agent makes."""
+class Galaxy:
+    """Galaxy, through the calls that an agent makes."""
 
     def __init__(self, folder: Path, tools: Path) -> None:
         self._tools = tools
@@ -152,7 +152,7 @@ class Ours:
         )
 
     def tick(self, medium: Medium, *, network: str = "host") -> float:
-        """Launch one container that runs ``tick``, read its clock, destroy it; return milliseconds."""
+        """Launch a container that runs ``tick`` and destroy it; return the start latency in milliseconds."""
         plan = self.plan(medium, network=network)
         order = self.order(plan, f"exec {self._tools}/tick")
         started = time.monotonic_ns()
@@ -190,14 +190,14 @@ class Ours:
                 count -= isinstance(event, kind)
 
     def crowd(self, size: int) -> tuple[float, float, list[float]]:
-        """Return containers made a second, seconds to destroy all, and PSS in MiB of each AppWorker."""
+        """Return containers per second, seconds to destroy them all, and PSS in MiB of each AppWorker."""
         plans = [self.plan() for _ in range(size)]
         began = time.monotonic()
         for plan in plans:
             self.runtime.launch(plan)
         self.wait(Launched, size)
-        made = time.monotonic() - began
-        # Each runs a program, as it would: an AppWorker's memory counts when it has worked.
+        created_s = time.monotonic() - began
+        # Memory is measured when each AppWorker has started a program, as in production.
         workers = [self.connect(plan) for plan in plans]
         for plan, worker in zip(plans, workers, strict=True):
             worker.send(self.order(plan, "exec sleep 1000"))
@@ -205,18 +205,18 @@ class Ours:
             worker.settimeout(TIMEOUT_S)
             while b'"running"' not in worker.recv(1 << 18):
                 pass
-        memory = [pss_mib(one.pid) for one in self.runtime.running()]
+        memory = [pss_mib(init.pid) for init in self.runtime.running()]
         for worker in workers:
             worker.close()
         began = time.monotonic()
         for plan in plans:
             self.runtime.destroy(plan.container, 1)
         self.wait(Destroyed, size)
-        return size / made, time.monotonic() - began, memory
+        return size / created_s, time.monotonic() - began, memory
 
     def close(self) -> None:
-        for one in self.runtime.running():
-            self.runtime.destroy(one.container, one.incarnation)
+        for init in self.runtime.running():
+            self.runtime.destroy(init.container, init.incarnation)
             self.wait(Destroyed, 1)
         self.runtime.stop_launcher()
         self.runtime.close()
@@ -230,7 +230,7 @@ def pss_mib(pid: int) -> float:
 
 
 def cgroup_enter_ms() -> float | None:
-    """Return how long a process waits to enter a cgroup on this host, after a pause."""
+    """Return how many milliseconds a process takes to enter a cgroup on this host."""
     command = [sys.executable, "-m", "galaxy.container.host_probes", "cgroups"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     words = done.stdout.split()
@@ -238,7 +238,7 @@ def cgroup_enter_ms() -> float | None:
 
 
 def run_peer(command: list[str], enter: Callable[[], None] | None = None) -> float:
-    """Spawn one peer and return the milliseconds until its program's first instruction."""
+    """Run one peer and return the milliseconds until its program's first instruction."""
     started = time.monotonic_ns()
     done = subprocess.run(
         command,
@@ -296,7 +296,7 @@ def bwrap(tick: Path) -> list[str]:
 
 
 def bundle(folder: Path, tick: Path) -> Path:
-    """Write an OCI bundle with the same namespaces, limits, masks and mounts."""
+    """Write an OCI bundle with the namespaces, limits, masks and mounts of Galaxy's containers."""
     root = folder / "bundle" / "rootfs"
     for name in ("usr", "proc", "dev", "tmp", "sys", "etc", "home/galaxy", str(tick.parent).lstrip("/")):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -377,7 +377,7 @@ def bundle(folder: Path, tick: Path) -> Path:
 
 
 class HiddenUnified:
-    """A mount namespace where a v2 tree beside v1 ones is not mounted: crun refuses the mixture."""
+    """A mount namespace without the v2 tree that is mounted beside v1 hierarchies: crun refuses both."""
 
     def __init__(self) -> None:
         self.fd = -1
@@ -400,8 +400,8 @@ class HiddenUnified:
             ctypes.CDLL(None).setns(self.fd, 0)
 
 
-def contenders(folder: Path, tick: Path, ours: Ours) -> dict[str, Callable[[], float]]:
-    """Return what can run here, by name; say what cannot."""
+def contenders(folder: Path, tick: Path, ours: Galaxy) -> dict[str, Callable[[], float]]:
+    """Return the contenders that can run here, by name; print why others cannot."""
     runs: dict[str, Callable[[], float]] = {
         "galaxy": lambda: ours.tick(Medium.TMPFS),
         "galaxy-disk": lambda: ours.tick(Medium.DISK),
@@ -442,12 +442,12 @@ def measure(quick: bool) -> dict[str, Any]:
         tools = folder / "tools"
         tools.mkdir()
         write_tick(tools / "tick")
-        ours = Ours(folder, tools)
+        ours = Galaxy(folder, tools)
         try:
             runs = contenders(folder, tools / "tick", ours)
             times: dict[str, list[float]] = {each: [] for each in runs}
             for run in runs.values():
-                run()  # Warm: caches, templates, prepared roots.
+                run()  # Fill caches: templates of volumes, prepared roots.
             for _ in range(rounds):
                 for each, run in runs.items():
                     times[each].append(run())
@@ -493,7 +493,7 @@ def main() -> int:
         print(f"  {each:<26}{medians[each]:>9.2f}{min(times):>9.2f}{tenth:>9.2f}")
     pss = statistics.median(found["memory"])
     print(
-        f"{found['crowd']} at once: {found['rate']:.0f} made/s, all destroyed in {found['destroyed_s']:.2f} s"
+        f"{found['crowd']} at once: {found['rate']:.0f} created/s, destroyed in {found['destroyed_s']:.2f} s"
     )
     print(f"AppWorker's memory: {pss:.2f} MiB PSS (median), {max(found['memory']):.2f} at most")
     peers = {each: round(medians[each], 2) for each in ("bwrap", "crun", "runc") if each in medians}

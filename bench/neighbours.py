@@ -1,13 +1,12 @@
-"""What a flood costs its neighbour: service time of a small http service, calm and beside each flood.
+"""How much a container that uses up a resource ("flood") slows down an HTTP service beside it.
 
-``python bench/neighbours.py [--quick]``, as root. The service and the flood are containers made by a
-real launcher, with AppWorkers; the peer is the same flood as a plain process under ``nice -n 19`` of the
-same unprivileged user, in a session of its own, with the least that keeps this machine standing:
-rlimits of processes, address space and file size where the flood would take all there is. Calm and
-flooded are measured in many short turns, now the one first and now the other, so that whatever else the
-machine does falls on both. Medians and 99th percentiles, in milliseconds; slowdown is the median of what
-the turns gave, flooded over calm, and beside it are its quartiles. The idle one says how much of that is
-this machine's noise. The last line is JSON.
+``python bench/neighbours.py [--quick]``, as root. The service and the flood are containers with
+AppWorkers, created by a real launcher. The peer is the same flood as a plain process under ``nice -n 19``
+of an unprivileged user, with only the limits that keep the machine usable: rlimits of processes, address
+space and file size. Calm and flooded are measured in many short turns in alternating order, so that other
+load on the machine affects both. Printed are medians and 99th percentiles in milliseconds, and the
+slowdown: the median over the turns of flooded divided by calm, with its quartiles. The row ``idle`` shows
+how much of that is noise. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from galaxy.units import MIB
 from tests.support.floods import FLOODS
-from tests.support.hostile import NOBODY, Neighbour, World, neighbour, quoted
+from tests.support.hostile import NOBODY, ContainerHost, Neighbour, neighbour, quoted
 
 ROUNDS, ROUNDS_QUICK = 9, 2
-ASKS = 500
+REQUESTS = 500
 WARM_UP_S = 0.5
 PEER_PROCESSES = 64
 PEER_UID = NOBODY - 7
-"""A user of the peer's own: its limit of processes counts all that its user has."""
+"""A user of the peer's own, because RLIMIT_NPROC counts all processes of a user."""
 AIM_SLOWDOWN = 1.10
 IDLE = "idle"
 PROGRAMS = {IDLE: "import time\nprint('flooding', flush=True)\ntime.sleep(1000)"} | dict(
     sorted(FLOODS.items())
 )
-"""The idle one tells how much of a difference is this machine's noise."""
+"""The idle program shows how much of a difference is noise of the machine."""
 ROTATED = """
 import os
 out = os.open("../out", os.O_WRONLY)
@@ -59,7 +58,7 @@ while data := os.read(0, 65536):
 
 
 class Plain:
-    """A flood as a process like any other, niced; it and all that it made end in ``end``."""
+    """A flood as plain niced processes; ``end`` kills all of them."""
 
     def __init__(self, name: str) -> None:
         self._place = Path(tempfile.mkdtemp(prefix="gxn-"))
@@ -67,16 +66,16 @@ class Plain:
         self._size_mount()
         work = self._place / "work"
         work.mkdir()
-        (self._place / "out").touch()  # While there is room for it.
+        (self._place / "out").touch()  # Now, because the flood may fill the disk.
         for path in (work, self._place / "out"):
             os.chown(path, PEER_UID, PEER_UID)
         drain = self._start(ROTATED, work, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert drain.stdin is not None
-        with drain.stdin as sink:  # Before the flood, which may leave it no process to be.
+        with drain.stdin as sink:  # Before the flood, which may use up all processes.
             flood = self._start(PROGRAMS[name], work, stdin=subprocess.DEVNULL, stdout=sink)
         self._processes = (drain, flood)
         try:
-            self._await_begin()
+            self._await_output()
         except BaseException:
             self.end()
             raise
@@ -95,11 +94,11 @@ class Plain:
             preexec_fn=_bound,
         )
 
-    def _await_begin(self) -> None:
+    def _await_output(self) -> None:
         end_s = time.monotonic() + 20
         while not (self._place / "out").stat().st_size:
             if time.monotonic() > end_s:
-                raise SystemExit("the peer does not begin")
+                raise SystemExit("the peer does not start")
             time.sleep(0.01)
 
     def _size_mount(self) -> None:
@@ -107,7 +106,7 @@ class Plain:
         subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._place)], check=True)
 
     def end(self) -> None:
-        """Kill until no process of the peer's user is left, then take its place away."""
+        """Kill until no process of the peer's user is left, then remove its directory."""
         end_s = time.monotonic() + 20
         while left := _processes_of(PEER_UID):
             for pid in left:
@@ -142,28 +141,32 @@ def _processes_of(uid: int) -> list[int]:
     return found
 
 
-def contained(world: World, name: str) -> Callable[[], None]:
-    """Start a flood in a container; return what ends it."""
-    container = world.container(name, start=quoted(PROGRAMS[name]))
+def contained(host: ContainerHost, name: str) -> Callable[[], None]:
+    """Start a flood in a container; return the function that ends it."""
+    container = host.container(name, start=quoted(PROGRAMS[name]))
     container.await_log("flooding")
     return container.destroy
 
 
-def plain(_world: World, name: str) -> Callable[[], None]:
+def plain(_host: ContainerHost, name: str) -> Callable[[], None]:
     return Plain(name).end
 
 
 def measure(
-    world: World, beside: Neighbour, name: str, begin: Callable[[World, str], Callable[[], None]], rounds: int
+    host: ContainerHost,
+    beside: Neighbour,
+    name: str,
+    begin: Callable[[ContainerHost, str], Callable[[], None]],
+    rounds: int,
 ) -> dict[str, float]:
-    """Return the medians and the tail of the neighbour's answers, calm and beside one flood."""
+    """Return medians and percentiles of the neighbour's answer times, calm and beside one flood."""
     calm: list[float] = []
     flooded: list[float] = []
     slowdowns = []
     for number in range(rounds):
-        calm_s = beside.times_s(ASKS) if number % 2 == 0 else []
-        flooded_s = _flooded(world, beside, name, begin)
-        calm_s = calm_s or beside.times_s(ASKS)
+        calm_s = beside.times_s(REQUESTS) if number % 2 == 0 else []
+        flooded_s = _flooded(host, beside, name, begin)
+        calm_s = calm_s or beside.times_s(REQUESTS)
         calm += calm_s
         flooded += flooded_s
         slowdowns.append(statistics.median(flooded_s) / statistics.median(calm_s))
@@ -180,12 +183,15 @@ def measure(
 
 
 def _flooded(
-    world: World, beside: Neighbour, name: str, begin: Callable[[World, str], Callable[[], None]]
+    host: ContainerHost,
+    beside: Neighbour,
+    name: str,
+    begin: Callable[[ContainerHost, str], Callable[[], None]],
 ) -> list[float]:
-    end = begin(world, name)
+    end = begin(host, name)
     try:
         time.sleep(WARM_UP_S)
-        return beside.times_s(ASKS)
+        return beside.times_s(REQUESTS)
     finally:
         end()
 
@@ -198,9 +204,9 @@ def main() -> None:
         raise SystemExit("this bench makes containers with limits, and needs root")
     rounds = ROUNDS_QUICK if quick else ROUNDS
     figures: dict[str, dict[str, dict[str, float]]] = {}
-    world = World()
+    host = ContainerHost()
     try:
-        beside = neighbour(world)
+        beside = neighbour(host)
         print(
             f"{'flood':12} {'':9} {'calm':>9} {'flooded':>9} {'p99 calm':>9} {'p99 fl.':>9}"
             f" {'quarter':>9} {'to':>9} {'slowdown':>9}"
@@ -208,11 +214,11 @@ def main() -> None:
         for name in PROGRAMS:
             figures[name] = {}
             for who, begin in (("container", contained), ("nice", plain)):
-                one = figures[name][who] = measure(world, beside, name, begin, rounds)
+                one = figures[name][who] = measure(host, beside, name, begin, rounds)
                 cells = " ".join(f"{one[key]:9.2f}" for key in one)
                 print(f"{name:12} {who:9} {cells}", flush=True)
     finally:
-        world.close()
+        host.close()
     worst = max(FLOODS, key=lambda name: figures[name]["container"]["slowdown"])
     slowest = figures[worst]["container"]["slowdown"]
     noise = figures[IDLE]["container"]

@@ -1,4 +1,4 @@
-"""Containers with a real launcher and a real AppWorker, whose programs mean harm; the caller is the agent."""
+"""Containers with a real launcher and a real AppWorker, for hostile programs; the test is the agent."""
 
 from __future__ import annotations
 
@@ -64,39 +64,33 @@ class Hello(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-    def log_message(self, *words):
+    def log_message(self, *arguments):
         pass
 http.server.HTTPServer(("127.0.0.1", int(os.environ["GALAXY_PORT_HTTP"])), Hello).serve_forever()
 """
 
 
 def quoted(script: str) -> str:
-    """Return a shell command that is replaced by Python running ``script``."""
+    """Return a shell command that executes Python with ``script``."""
     return f"exec {PYTHON} " + "'" + script.replace("'", "'\\''") + "'"
 
 
-class World:
-    """One host's containers, each with a uid of its own as from an agent.
-
-    Everything that is left of them goes in ``close``.
-    """
+class ContainerHost:
+    """The containers of one launcher, each with a uid of its own; ``close`` removes everything."""
 
     def __init__(self) -> None:
         self.state = Path(tempfile.mkdtemp(prefix="gxh-"))
         self.cgroup_root = f"galaxy-hostile-{uuid.uuid4().hex[:8]}"
         self.runtime = Runtime(self.state, cgroup_root=self.cgroup_root, mode="full")
-        self.containers: list[Contained] = []
+        self.containers: list[HostileContainer] = []
         self.seen: list[RuntimeEvent] = []
         self._uids = iter(range(*uid_ranges.claim_uids(self.state, uid_ranges.UIDS_DEFAULT, 1)))
         self.runtime.start()
 
-    def container(self, name: str, **how: Any) -> Contained:
-        """Make a container whose program is ``start``; it is the caller's to look after.
-
-        With an empty one nothing is ordered to run yet.
-        """
+    def container(self, name: str, **how: Any) -> HostileContainer:
+        """Launch a container and order the program ``start`` to run, unless it is empty."""
         how = {"uid": next(self._uids), **how}
-        made = Contained(self, f"{name}-{len(self.containers):06x}.0", **how)
+        made = HostileContainer(self, f"{name}-{len(self.containers):06x}.0", **how)
         self.containers.append(made)
         made.launch()
         return made
@@ -139,17 +133,17 @@ class World:
     def _launchers(self) -> Iterator[int]:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                if b"galaxy.container.launcher.server" in words and bytes(self.state) in words:
+                argv = (process / "cmdline").read_bytes().split(b"\0")
+                if b"galaxy.container.launcher.server" in argv and bytes(self.state) in argv:
                     yield int(process.name)
 
 
-class Contained:
-    """One container, and what an agent would know of it."""
+class HostileContainer:
+    """One container, and a connection to its AppWorker as an agent has it."""
 
     def __init__(
         self,
-        world: World,
+        host: ContainerHost,
         name: str,
         *,
         start: str = IDLE,
@@ -165,7 +159,7 @@ class Contained:
         archive: Path | None = None,
         stop_timeout: float = 5.0,
     ) -> None:
-        self.world, self.name = world, name
+        self.host, self.name = host, name
         self.archive = archive
         self._socket: socket.socket | None = None
         self._generation = 0
@@ -196,14 +190,15 @@ class Contained:
             ports=ports or {},
             run_uid=uid,
             run_gid=uid,
-            cgroup_root=world.cgroup_root,
+            cgroup_root=host.cgroup_root,
         )
 
-    # ---- life
+    # ---- lifecycle
 
     def launch(self) -> None:
-        self.world.runtime.launch(self.plan)
-        event = self.world.event(self.plan.key, Launched, LaunchFailed)
+        """Launch the container, connect to its AppWorker, and order the program to run."""
+        self.host.runtime.launch(self.plan)
+        event = self.host.event(self.plan.key, Launched, LaunchFailed)
         assert isinstance(event, Launched), event
         self.pid = event.pid
         self.connect()
@@ -211,7 +206,8 @@ class Contained:
             self.order()
 
     def connect(self) -> None:
-        path = self.world.runtime.socket_path(self.name, 1)
+        """Connect to AppWorker, which closes an earlier connection."""
+        path = self.host.runtime.socket_path(self.name, 1)
         place = os.open(path.parent, os.O_PATH)
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -238,27 +234,27 @@ class Contained:
         self.send(Order(order=order))
 
     def destroy(self) -> None:
-        """End the container; waits until nothing is left of it."""
+        """Destroy the container and wait until nothing of it is left."""
         if self.gone:
             return
         if self._socket is not None:
             self._socket.close()
-        self.world.runtime.destroy(self.name, 1)
-        self.world.event(self.plan.key, Destroyed)
+        self.host.runtime.destroy(self.name, 1)
+        self.host.event(self.plan.key, Destroyed)
         self.gone = True
 
     def ended(self) -> Ended:
-        """Wait until PID 1 has ended by itself."""
-        event = self.world.event(self.plan.key, Ended)
+        """Wait until PID 1 has ended without being destroyed."""
+        event = self.host.event(self.plan.key, Ended)
         assert isinstance(event, Ended)
         return event
 
     @property
     def alive(self) -> bool:
-        """Say whether PID 1 is the one that was launched."""
-        return any(one.pid == self.pid for one in self.world.runtime.running())
+        """Return whether the PID 1 that was launched is running."""
+        return any(one.pid == self.pid for one in self.host.runtime.running())
 
-    # ---- talking to AppWorker
+    # ---- messages
 
     def send(self, packet: ToWorker, fds: tuple[int, ...] = ()) -> None:
         assert self._socket is not None
@@ -266,14 +262,14 @@ class Contained:
         self._socket.sendmsg([encode(packet)], rights)
 
     def until(self, true: Callable[[Any], object], timeout_s: float = WAIT_S) -> Any:
-        """Read packets until one is as wanted; packages are handed over meanwhile."""
+        """Read packets until ``true`` returns True for one; requests for packages are answered."""
         assert self._socket is not None
         end_s = time.monotonic() + timeout_s
         while (left_s := end_s - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
             data = self._socket.recv(PACKET_BYTES_MAX)
             if not data:
-                raise ConnectionError(f"{self.name}: AppWorker hung up")
+                raise ConnectionError(f"{self.name}: AppWorker closed the connection")
             packet: Any = decode(data, FromWorker)  # type: ignore[arg-type]
             if isinstance(packet, Report):
                 self.report = packet.pod
@@ -285,7 +281,7 @@ class Contained:
         raise TimeoutError(f"{self.name}: not in {timeout_s:g} s; last report: {self.report}")
 
     def until_pod(self, true: Callable[[ObservedPod], object], timeout_s: float = WAIT_S) -> ObservedPod:
-        """Wait for a report that is as wanted; what was reported before counts."""
+        """Wait until ``true`` returns True for the pod's report; the last report counts too."""
         if self.report is None or not true(self.report):
             self.until(lambda packet: isinstance(packet, Report) and true(packet.pod), timeout_s)
         assert self.report is not None
@@ -297,7 +293,7 @@ class Contained:
         )
 
     def run(self, *argv: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
-        """Run a command inside, as its programs run; return its status and the end of its output."""
+        """Run a command in the container like a program; return its status and the end of its output."""
         self._request += 1
         null = os.open("/dev/null", os.O_RDWR)
         read, write = os.pipe()
@@ -316,36 +312,36 @@ class Contained:
                 out = (out + chunk)[-(1 << 20) :]
         finally:
             os.close(read)
-        wanted = (ExecStarted, ExecEnded)
+        kinds = (ExecStarted, ExecEnded)
 
-        def over(packet: Any) -> bool:
-            ours = isinstance(packet, wanted) and packet.request == self._request
+        def is_over(packet: Any) -> bool:
+            ours = isinstance(packet, kinds) and packet.request == self._request
             return ours and (isinstance(packet, ExecEnded) or bool(packet.error))
 
-        packet = self.until(over, timeout_s)
+        packet = self.until(is_over, timeout_s)
         assert isinstance(packet, ExecEnded), packet
         return packet.status, out.decode(errors="replace")
 
     def sh(self, script: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
         return self.run("/bin/sh", "-c", script, timeout_s=timeout_s)
 
-    def python(self, script: str, *words: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
-        return self.run("/usr/bin/python3", "-I", "-S", "-c", script, *words, timeout_s=timeout_s)
+    def python(self, script: str, *arguments: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
+        return self.run("/usr/bin/python3", "-I", "-S", "-c", script, *arguments, timeout_s=timeout_s)
 
-    def facts(self, script: str, *words: str, timeout_s: float = WAIT_S) -> Any:
-        """Run a Python script inside and return the JSON that it printed last."""
-        status, out = self.python(script, *words, timeout_s=timeout_s)
+    def facts(self, script: str, *arguments: str, timeout_s: float = WAIT_S) -> Any:
+        """Run a Python script in the container and return the JSON in its last line."""
+        status, out = self.python(script, *arguments, timeout_s=timeout_s)
         assert status == 0, out[-3000:]
         return json.loads(out.splitlines()[-1])
 
-    # ---- looking from outside
+    # ---- observation from outside
 
     def log(self, stream: str = "stdout") -> str:
-        path = self.world.runtime.log_path(self.name, 1) / f"main.{stream}"
+        path = self.host.runtime.log_path(self.name, 1) / f"main.{stream}"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def await_log(self, text: str, timeout_s: float = WAIT_S, *, times: int = 1) -> str:
-        """Wait until the program has written ``text`` so often; a file has no event for that."""
+        """Wait until the log contains ``text`` ``times`` times; return the log. Files are polled."""
         end_s = time.monotonic() + timeout_s
         while (found := self.log()).count(text) < times:
             assert time.monotonic() < end_s, (
@@ -355,13 +351,13 @@ class Contained:
         return found
 
     def cgroup(self, controller: str) -> Path:
-        """Return the directory of the task's cgroup of a v1 ``controller``, or of the one v2 tree."""
+        """Return the directory of the task's cgroup: of a v1 ``controller``, or in the v2 tree."""
         top = Path("/sys/fs/cgroup")
         first = top / controller if (top / controller).is_dir() else top
-        return first / self.world.cgroup_root / self.plan.key / "main"
+        return first / self.host.cgroup_root / self.plan.key / "main"
 
     def await_pids(self, count: int) -> None:
-        """Wait until the task has so many processes: one that was reaped is counted a little longer."""
+        """Wait until the task has ``count`` processes; the kernel counts reaped ones a moment longer."""
         end_s = time.monotonic() + WAIT_S
         while self.pids() != count:
             assert time.monotonic() < end_s, f"{self.name} has {self.pids()} processes, not {count}"
@@ -371,17 +367,17 @@ class Contained:
         return int((self.cgroup("pids") / "pids.current").read_text())
 
 
-def neighbour(world: World, **how: Any) -> Neighbour:
-    """Make a container that serves http, and wait until it answers."""
+def neighbour(host: ContainerHost, **how: Any) -> Neighbour:
+    """Launch a container that serves HTTP, and wait until it answers."""
     port = free_port()
-    container = world.container("neighbour", start=quoted(SERVER), cpu_milli=500, ports={"http": port}, **how)
+    container = host.container("neighbour", start=quoted(SERVER), cpu_milli=500, ports={"http": port}, **how)
     return Neighbour(container, port)
 
 
 class Neighbour:
-    """A well-behaved service beside the hostile one."""
+    """An ordinary HTTP service, for measuring what a hostile container does to it."""
 
-    def __init__(self, container: Contained, port: int) -> None:
+    def __init__(self, container: HostileContainer, port: int) -> None:
         self.container, self.port = container, port
         end_s = time.monotonic() + WAIT_S
         while True:
@@ -393,7 +389,7 @@ class Neighbour:
                 time.sleep(0.05)
 
     def times_s(self, count: int) -> list[float]:
-        """Ask ``count`` times over one connection; return how long each answer took, in seconds."""
+        """Send ``count`` requests over one connection; return how long each answer took, in seconds."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30.0)
         found = []
         try:

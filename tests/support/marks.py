@@ -1,4 +1,4 @@
-"""What all tests of a folder need."""
+"""Marks for all tests of a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 
 
 def needs_root(items: Iterable[pytest.Item], folder: Path, *, timeout_s: int = 0, missing: str = "") -> None:
-    """Mark the tests below ``folder``: they need root, and are skipped without it and with ``missing``."""
+    """Mark the tests below ``folder`` as needing root; skip them without it.
+
+    They are also skipped if ``missing`` is not empty: it says what else they lack. ``timeout_s`` is their
+    time limit unless 0.
+    """
     why = "needs root" if os.geteuid() != 0 else missing
     for item in items:
         if folder in item.path.parents:

@@ -1,4 +1,4 @@
-"""Real containers, made by a real launcher; whatever a test leaves is removed here."""
+"""Real containers, created by a real launcher; fixtures remove what a test leaves."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _NUMBERS = itertools.count()
 
 
 class Host:
-    """One agent's containers, by way of ``Runtime``, with a tiny first process in each."""
+    """The containers of one agent, with ``command_entry`` as the first process of each."""
 
-    def __init__(self, state: Path, mode: str, *, entry: str = "tiny_entry:run") -> None:
+    def __init__(self, state: Path, mode: str, *, entry: str = "command_entry:run") -> None:
         self.state, self.mode, self._entry = state, mode, entry
         self.cgroup_root = f"galaxy-test-{os.getpid()}-{next(_NUMBERS)}"
         self.seen: list[RuntimeEvent] = []
         self.runtime = self._new_runtime()
-        self._made: list[LaunchPlan] = []
+        self._requested: list[LaunchPlan] = []
         self._first = 0
         self._stopped = False
 
@@ -52,7 +52,7 @@ class Host:
         return runtime
 
     def restart_agent(self) -> None:
-        """Drop the connection without a word, as a killed agent does, and come again as another."""
+        """Close the connection, as a killed agent does, and connect again as another agent."""
         self.runtime.close()
         self.runtime = self._new_runtime()
 
@@ -72,9 +72,13 @@ class Host:
             **{**user, **changes},
         )
 
-    def launch(self, plan: LaunchPlan) -> Launched:
-        self._made.append(plan)
+    def request(self, plan: LaunchPlan) -> None:
+        """Request a container without waiting for the outcome; ``close`` destroys it."""
+        self._requested.append(plan)
         self.runtime.launch(plan)
+
+    def launch(self, plan: LaunchPlan) -> Launched:
+        self.request(plan)
         event = self.event(plan, Launched, LaunchFailed)
         assert isinstance(event, Launched), event
         return event
@@ -84,20 +88,20 @@ class Host:
         self.event(plan, Destroyed)
 
     def clear(self) -> None:
-        """Destroy what was made, so that the next test finds the launcher as if it were new."""
-        made, self._made = self._made, []
-        for plan in made:
+        """Destroy every container, so that the next test starts with an empty launcher."""
+        requested, self._requested = self._requested, []
+        for plan in requested:
             self.destroy(plan)
         self.seen.clear()
-        self._first += 100  # A name is not given twice.
+        self._first += 100  # Names are not used again.
 
     def stop(self) -> None:
-        """End the launcher for good, its garbage deleted."""
+        """Stop the launcher, which deletes its garbage first."""
         self.runtime.stop_launcher()
         self._stopped = True
 
     def event(self, plan: LaunchPlan, *kinds: type) -> RuntimeEvent:
-        """Wait for an event of one of ``kinds`` about ``plan``; the others are kept in ``seen``."""
+        """Wait for an event of one of ``kinds`` about ``plan``; other events stay in ``seen``."""
         return self.until(lambda e: isinstance(e, kinds) and getattr(e, "key", plan.key) == plan.key)
 
     def until(self, wanted: Any) -> RuntimeEvent:
@@ -109,10 +113,10 @@ class Host:
                     return event
             select.select([self.runtime], [], [], 1.0)
             self.seen += self.runtime.events()
-        raise TimeoutError(f"it did not happen; seen: {self.seen}")
+        raise TimeoutError(f"no such event; seen: {self.seen}")
 
-    def ask(self, plan: LaunchPlan, **order: Any) -> dict[str, Any]:
-        """Give one order to the tiny first process and return its answer."""
+    def ask(self, plan: LaunchPlan, **command: Any) -> dict[str, Any]:
+        """Send one command to the first process and return its answer."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(WAIT_S)
             place = os.open(self.runtime.socket_path(plan.container, plan.incarnation).parent, os.O_PATH)
@@ -120,7 +124,7 @@ class Host:
                 sock.connect(f"/proc/self/fd/{place}/sock")
             finally:
                 os.close(place)
-            sock.send(json.dumps(order).encode())
+            sock.send(json.dumps(command).encode())
             return dict(json.loads(sock.recv(1 << 18)))
 
     def sh(self, plan: LaunchPlan, script: str, **more: Any) -> dict[str, Any]:
@@ -134,17 +138,17 @@ class Host:
         for name in os.listdir("/proc"):
             if name.isdecimal():
                 with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                    if b"galaxy.container.launcher.server" in words and str(self.state).encode() in words:
+                    argv = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                    if b"galaxy.container.launcher.server" in argv and str(self.state).encode() in argv:
                         parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
                         if parent in ("0", "1", str(os.getpid())):
                             return int(name)
         raise LookupError("no launcher")
 
     def close(self) -> None:
-        """Remove everything, whatever state the test left it in."""
+        """Remove everything, in whatever state the test left it."""
         try:
-            for plan in self._made if not self._stopped else ():
+            for plan in self._requested if not self._stopped else ():
                 with contextlib.suppress(TimeoutError):
                     self.destroy(plan)
             with contextlib.suppress(Exception):
@@ -152,7 +156,7 @@ class Host:
         finally:
             with contextlib.suppress(Exception):
                 self.runtime.close()
-            with contextlib.suppress(LookupError, ProcessLookupError):  # It may just have ended.
+            with contextlib.suppress(LookupError, ProcessLookupError):  # It may have exited already.
                 os.kill(self.launcher_pid(), signal.SIGKILL)
             if self.mode == "full":
                 tree = CgroupTree.of_host(self.cgroup_root)
@@ -171,7 +175,7 @@ def new_host(mode: str, **options: str) -> Host:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
+    monkeypatch.setenv("PYTHONPATH", "")  # So that monkeypatch restores what ``new_host`` sets.
     host = new_host("full")
     try:
         yield host
@@ -180,10 +184,10 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 
 @pytest.fixture
-def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """A host whose spares fail, or wait at a gate."""
-    monkeypatch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
-    host = new_host("full", entry="odd_entry:run")
+def gated_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host whose warm processes fail, or wait at a gate; see ``gated_entry``."""
+    monkeypatch.setenv("PYTHONPATH", "")  # So that monkeypatch restores what ``new_host`` sets.
+    host = new_host("full", entry="gated_entry:run")
     try:
         yield host
     finally:
@@ -192,9 +196,9 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[Host]:
-    """One launcher for a whole module, to share where tests only look at containers."""
+    """One launcher for a whole module, for tests that only inspect containers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", "")  # Restored afterwards, whatever ``new_host`` sets.
+        patch.setenv("PYTHONPATH", "")  # So that monkeypatch restores what ``new_host`` sets.
         host = new_host("full")
         try:
             yield host
@@ -211,7 +215,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
         command = [sys.executable, str(HERE / script), state, *arguments]
         if os.geteuid() == 0:
             os.chown(state, 65534, 65534)
-            # With less haste than others: what programs get back when they start cannot be more.
+            # Niced, because without root a program cannot be given a better nice value than the agent's.
             command = [
                 "nice",
                 "-n",
@@ -222,7 +226,11 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
                 "--clear-groups",
                 *command,
             ]
-        environment = {**os.environ, "PYTHONPATH": f"{HERE.parents[2]}:{HERE}", "HOME": state}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(HERE.parents[2]), str(HERE), *sys.path]),
+            "HOME": state,
+        }
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=60 * PATIENCE, env=environment, check=False

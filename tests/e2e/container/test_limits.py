@@ -1,4 +1,4 @@
-"""Limits of real containers are held by the kernel, and breaking one is told apart from any other death."""
+"""The kernel enforces the limits of real containers, and an OOM kill is told apart from other ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except OSError as error:
 """
 
 
-def test_program_past_its_memory_limit_is_killed_and_counted_and_pid_1_lives(host) -> None:
+def test_program_over_its_memory_limit_is_killed_and_counted_and_pid_1_keeps_running(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     ended = host.python(plan, "x = bytearray(200 << 20); print(len(x))")
@@ -40,14 +40,14 @@ def test_program_past_its_memory_limit_is_killed_and_counted_and_pid_1_lives(hos
     assert host.runtime.running()[0].pid == launched.pid
 
 
-def test_program_within_its_memory_limit_is_not_touched(host) -> None:
+def test_program_within_its_memory_limit_is_not_killed(host) -> None:
     plan = host.plan()
     host.launch(plan)
     assert host.python(plan, "x = bytearray(24 << 20); print(len(x))")["out"].strip() == str(24 << 20)
     assert host.runtime.usage(plan.container, 1).oom_kills == 0
 
 
-def test_fork_bomb_hits_pids(host) -> None:
+def test_fork_bomb_is_stopped_by_the_pids_limit(host) -> None:
     plan = host.plan()
     host.launch(plan)
     bomb = """
@@ -75,22 +75,22 @@ def test_busy_loop_stays_within_five_percent_of_its_quota(host) -> None:
     host.launch(plan)
     busy = """
 import time
-time.sleep(0.2)  # Into a fresh period: starting up has used some of this one.
+time.sleep(0.2)  # Until a new period: starting up has used a part of this one.
 begin, used = time.monotonic(), time.process_time()
 while time.monotonic() < begin + 4 or (time.process_time() < used + 0.6 and time.monotonic() < begin + 20):
-    pass  # Longer on a machine that gives it little.
+    pass  # Longer on a busy machine.
 print((time.process_time() - used) / (time.monotonic() - begin))
 """
     share = float(host.python(plan, busy)["out"])
     assert 0.03 < share <= 0.2 * 1.05
 
 
-def test_task_with_excess_cpu_may_go_over_its_share(host) -> None:
+def test_task_with_excess_cpu_may_use_more_than_its_share(host) -> None:
     plan = host.plan(task={"cpu_milli": 100, "cpu_excess": True})
     host.launch(plan)
     busy = """
 import time
-most, end = 0, time.monotonic() + 20  # A busy machine may give it so much only now and then.
+most, end = 0, time.monotonic() + 20  # A busy machine may give it that much only at times.
 while most < 0.21 and time.monotonic() < end:
     begin, used = time.monotonic(), time.process_time()
     while time.monotonic() < begin + 1:
@@ -102,7 +102,7 @@ print(most)
 
 
 @pytest.mark.parametrize(("medium", "least"), [(Medium.TMPFS, 0.99), (Medium.DISK, 0.94)])
-def test_disk_filler_gets_enospc_at_the_volumes_size(host, medium: Medium, least: float) -> None:
+def test_writing_more_than_a_volumes_size_fails_with_enospc(host, medium: Medium, least: float) -> None:
     size = 16 * MIB
     volume = VolumeDemand(path="/data", size_bytes=size, medium=medium)
     plan = host.plan(demand={"volumes": (volume,)})
@@ -114,7 +114,7 @@ def test_disk_filler_gets_enospc_at_the_volumes_size(host, medium: Medium, least
         assert host.runtime.usage(plan.container, 1).disk_bytes == pytest.approx(written, abs=MIB)
 
 
-def test_workspace_on_disk_is_where_programs_start_and_is_theirs(host) -> None:
+def test_programs_start_in_the_workspace_and_own_it(host) -> None:
     plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)})
     host.launch(plan)
     assert host.sh(plan, "pwd; touch here && ls")["out"].split() == ["/home/galaxy", "here"]
@@ -135,7 +135,7 @@ def test_readonly_volume_cannot_be_written(host, medium: Medium) -> None:
     assert "Read-only file system" in host.sh(plan, "touch /data/x")["out"]
 
 
-def test_volume_inside_a_volume_is_there(host) -> None:
+def test_volume_inside_another_volume_is_mounted(host) -> None:
     volumes = (
         VolumeDemand(path="/home/galaxy/cache/deep", size_bytes=MIB, medium=Medium.TMPFS),
         VolumeDemand(path="/tmp/mine", size_bytes=MIB, medium=Medium.TMPFS),
@@ -145,7 +145,7 @@ def test_volume_inside_a_volume_is_there(host) -> None:
     assert host.sh(plan, "touch /home/galaxy/cache/deep/x /tmp/mine/y && echo done")["out"] == "done\n"
 
 
-def test_one_tasks_limits_leave_the_others_alone(host) -> None:
+def test_limits_of_one_task_do_not_apply_to_another(host) -> None:
     tasks = (
         TaskDemand(name="web", cpu_milli=500, memory_bytes=32 * MIB, pids_max=16),
         TaskDemand(name="side", cpu_milli=500, memory_bytes=96 * MIB, pids_max=16),
@@ -157,9 +157,8 @@ def test_one_tasks_limits_leave_the_others_alone(host) -> None:
     assert host.ask(plan, task="web", argv=big)["status"] == -9
 
 
-def test_volume_where_none_can_be_fails_with_its_path(host) -> None:
+def test_launch_with_a_volume_where_none_can_be_mounted_fails_and_names_the_path(host) -> None:
     plan = host.plan(demand={"volumes": (VolumeDemand(path="/usr/local/data", size_bytes=MIB),)})
-    host._made.append(plan)
-    host.runtime.launch(plan)
+    host.request(plan)
     failed = host.event(plan, LaunchFailed)
     assert "/usr/local/data" in failed.reason.message

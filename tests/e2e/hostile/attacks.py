@@ -1,8 +1,8 @@
-"""What a hostile program tries, as a script that runs inside: it prints a JSON object, attack to outcome.
+"""Attacks of a hostile program, as a script that runs in a container and prints attack: outcome as JSON.
 
-An outcome is the name of an errno, ``signal N``, or ``done`` with what came of it. Each attack has a
-process of its own, and could do little harm if it succeeded: flags are set to what they are, lists
-that would be loaded are empty.
+An outcome is the name of an errno, ``signal N``, or ``done`` with a result. Each attack runs in a
+process of its own. An attack that succeeds does little harm: it sets flags to their present values and
+loads empty lists.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ctypes, errno, fcntl, json, os, resource, signal, socket, stat, struct, s
 
 ATTACKS = {}
 HOST = json.loads(sys.argv[1])
-KEEPER = os.getppid()
+SUPERVISOR = os.getppid()
 libc = ctypes.CDLL(None, use_errno=True)
 
 def attack(name):
@@ -65,7 +65,7 @@ def _():
     return call(308, fd, 0)
 
 @attack("int80")
-def _():  # 32-bit getpid: another machine's numbers, past the filter if it did not look.
+def _():  # getpid of i386: its numbers would pass a filter that ignores the architecture.
     import mmap
     code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")
@@ -106,7 +106,7 @@ ATTACKS["setuid_other"] = lambda: os.setresuid(1, 1, 1)
 ATTACKS["chown"] = lambda: (open("/tmp/own", "w").close(), os.chown("/tmp/own", 1, 1))[1]
 ATTACKS["kill_pid_1"] = lambda: os.kill(1, signal.SIGKILL)
 ATTACKS["stop_pid_1"] = lambda: os.kill(1, signal.SIGSTOP)
-ATTACKS["nobodys_oom"] = lambda: os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"-1")
+ATTACKS["own_oom"] = lambda: os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY), b"-1")
 ATTACKS["pid_1_oom"] = lambda: os.write(os.open("/proc/1/oom_score_adj", os.O_WRONLY), b"1000")
 
 @attack("raise_limit")
@@ -137,8 +137,8 @@ def _():
         except FileNotFoundError:
             continue
 for name in ("mem", "environ"):
-    ATTACKS["read the keeper's " + name] = lambda name=name: open(
-        "/proc/%d/%s" % (KEEPER, name), "rb").read(1)
+    ATTACKS["read the supervisor's " + name] = lambda name=name: open(
+        "/proc/%d/%s" % (SUPERVISOR, name), "rb").read(1)
 for name in ("root", "map_files"):
     ATTACKS["list /proc/1/" + name] = lambda name=name: os.listdir("/proc/1/" + name)
 for path in HOST["sockets"]:
@@ -193,7 +193,7 @@ def _():
                 found.append(path)
     return found
 
-@attack("others' processes")
+@attack("visible processes")
 def _():
     found = []
     for name in os.listdir("/proc"):

@@ -1,4 +1,4 @@
-"""Each test module has a host of its own; its containers end with it."""
+"""Each test module has a launcher of its own, which ends with the module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hostile import World
+from tests.support.hostile import ContainerHost
 from tests.support.marks import needs_root
 
 
@@ -16,9 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World()
+def host() -> Iterator[ContainerHost]:
+    host = ContainerHost()
     try:
-        yield made
+        yield host
     finally:
-        made.close()
+        host.close()

@@ -1,4 +1,4 @@
-"""AppWorker's socket: nobody but the agent's user reaches it, and who does cannot break the programs."""
+"""AppWorker's socket: only the agent's user can connect, and malformed messages do not stop programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CONNECT = (
 )
 
 
-def test_other_users_of_the_host_cannot_connect_to_it(world) -> None:
-    container = world.container("quiet")
-    path = world.runtime.socket_path(container.name, 1)
+def test_other_users_of_the_host_cannot_connect_to_it(host) -> None:
+    container = host.container("quiet")
+    path = host.runtime.socket_path(container.name, 1)
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-c", CONNECT, str(path)],
         user=65534,
@@ -32,12 +32,12 @@ def test_other_users_of_the_host_cannot_connect_to_it(world) -> None:
     container.destroy()
 
 
-def test_flood_of_connections_and_rubbish_by_the_agents_user_leaves_programs_running(world) -> None:
-    container = world.container("flooded", start="echo begun; exec sleep 1000000")
+def test_many_connections_with_malformed_messages_leave_programs_running(host) -> None:
+    container = host.container("flooded", start="echo begun; exec sleep 1000000")
     container.until_state("running")
-    path = world.runtime.socket_path(container.name, 1)
+    path = host.runtime.socket_path(container.name, 1)
     place = os.open(path.parent, os.O_PATH)
-    rubbish = (b"{", b"\xff" * 100, b'{"type":"order"}', b"[" * 5000, os.urandom(PACKET_BYTES_MAX + 1))
+    malformed = (b"{", b"\xff" * 100, b'{"type":"order"}', b"[" * 5000, os.urandom(PACKET_BYTES_MAX + 1))
     descriptors = len(os.listdir(f"/proc/{container.pid}/fd"))
     try:
         for turn in range(300):
@@ -46,17 +46,17 @@ def test_flood_of_connections_and_rubbish_by_the_agents_user_leaves_programs_run
                 sock.connect(f"/proc/self/fd/{place}/{path.name}")
                 sock.settimeout(20)
                 try:
-                    for packet in rubbish:
+                    for packet in malformed:
                         socket.send_fds(sock, [packet], [0, 1, 2, 0][: turn % 5])
                 except (BrokenPipeError, ConnectionResetError):
-                    pass  # A newer connection has taken its place, or it was given up.
+                    pass  # A newer connection has replaced this one, or AppWorker closed it.
     finally:
         os.close(place)
     container.connect()
     container.until_state("running")
-    assert container.sh("echo hears")[1] == "hears\n"
+    assert container.sh("echo alive")[1] == "alive\n"
     assert container.log() == "begun\n"
-    until("they are closed", lambda: len(os.listdir(f"/proc/{container.pid}/fd")) <= descriptors)
+    until("the connections are closed", lambda: len(os.listdir(f"/proc/{container.pid}/fd")) <= descriptors)
     with open(f"/proc/{container.pid}/status") as status:
         kib = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
     assert kib < 24 * 1024

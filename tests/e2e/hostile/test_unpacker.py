@@ -1,4 +1,4 @@
-"""While packages are unpacked for it, a program attacks the unpacker and the ground it stands on."""
+"""A program attacks the process that unpacks its packages, and the directories that it unpacks into."""
 
 from __future__ import annotations
 
@@ -60,32 +60,34 @@ def package(version: int) -> PackageSpec:
 
 
 @pytest.mark.parametrize("uid", [NOBODY, 0], ids=["nobody", "root"])
-def test_memory_of_the_unpacker_cannot_be_taken_by_a_program_of_the_same_user(world, tmp_path, uid) -> None:
+def test_memory_of_the_unpacker_cannot_be_opened_by_a_program_of_the_same_user(host, tmp_path, uid) -> None:
     archive = make_tar(tmp_path / "a.tar", {f"d{n % 50}/f{n}": "x" * 100 for n in range(2500)}, mode="w")
-    container = world.container(
+    container = host.container(
         "hunter", uid=uid, start=quoted(HUNTER), cpu_milli=1000, memory_bytes=128 * MIB, archive=archive
     )
     container.await_log("hunting")
-    container.order(package=package(1))  # Unpacked aside while the old program runs.
+    container.order(package=package(1))  # It is unpacked while the old program runs.
     container.until(lambda packet: isinstance(packet, RequestPackage))
     container.await_log("seen")
-    container.await_log("hunting", times=2)  # It is in place, and the program was started anew.
+    container.await_log("hunting", times=2)  # The package is installed, and the program was restarted.
     assert "taken" not in container.log()
     container.destroy()
 
 
 @pytest.mark.parametrize("uid", [NOBODY, 0], ids=["nobody", "root"])
-def test_links_swapped_under_the_unpacker_lead_nowhere_that_the_program_could_not_go(
-    world, tmp_path, uid
+def test_links_swapped_under_the_unpacker_lead_only_where_the_program_could_write_itself(
+    host, tmp_path, uid
 ) -> None:
     archive = make_tar(tmp_path / "a.tar", {f"sub/f{n}": "x" * 100 for n in range(400)}, mode="w")
-    container = world.container("swapper", uid=uid, start=quoted(SWAPPER), cpu_milli=1000, archive=archive)
-    logs = world.runtime.log_path(container.name, 1)
+    container = host.container("swapper", uid=uid, start=quoted(SWAPPER), cpu_milli=1000, archive=archive)
+    logs = host.runtime.log_path(container.name, 1)
     container.await_log("swapping")
     for version in range(1, 6):
         container.order(package=package(version))
         pod = container.until_pod(
-            lambda pod, wanted=version + 1: pod.generation == wanted and pod.state in ("running", "failed")
+            lambda pod, generation=version + 1: (
+                pod.generation == generation and pod.state in ("running", "failed")
+            )
         )
         if pod.state == "failed":
             assert pod.tasks[0].reason is not None and "package" in pod.tasks[0].reason.message.replace(
@@ -98,7 +100,7 @@ def test_links_swapped_under_the_unpacker_lead_nowhere_that_the_program_could_no
     )
     assert set(owners) <= {uid}
     assert {path.name.lstrip(".").split(".")[0] for path in logs.iterdir()} <= {"main", "appworker"}
-    # Once the race is over, the next version is deployed as if nothing had been.
+    # After the race the next version is deployed normally.
     container.order(start="exec sleep 1000000", package=None)
     container.until_state("running")
     assert container.sh("rm -rf sub .galaxy; ls -A")[0] == 0

@@ -1,4 +1,4 @@
-"""The program that judges devices, run here by the few instructions that it is made of."""
+"""The eBPF program for devices, interpreted here: it uses only a few instructions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAM = device_program(((1, 3), (5, 2), (136, None), (1, 9)))
 
 
 def verdict(program: bytes, access: int, kind: int, major: int, minor: int) -> int:
-    """Return what the program answers; every jump is forward and inside, as the kernel wants it."""
+    """Return the program's result; checks that every jump is forward, as the kernel requires."""
     lines = [struct.unpack_from("BBhi", program, at) for at in range(0, len(program), 8)]
     context = {0: access << 16 | kind, 4: major, 8: minor}
     registers: dict[int, int] = {}
@@ -37,18 +37,18 @@ def verdict(program: bytes, access: int, kind: int, major: int, minor: int) -> i
 
 
 @pytest.mark.parametrize("device", [(1, 3), (5, 2), (136, 0), (136, 77), (1, 9)])
-def test_harmless_device_may_be_read_and_written_but_not_made(device: tuple[int, int]) -> None:
+def test_allowed_device_may_be_read_and_written_but_not_created(device: tuple[int, int]) -> None:
     assert verdict(PROGRAM, READ | WRITE, CHAR, *device) == 1
     assert verdict(PROGRAM, MKNOD, CHAR, *device) == 0
     assert verdict(PROGRAM, READ, BLOCK, *device) == 0
 
 
 @pytest.mark.parametrize("device", [(1, 1), (1, 2), (1, 4), (3, 1), (5, 3), (10, 237), (254, 0), (2, 5)])
-def test_any_other_device_may_not_be_opened(device: tuple[int, int]) -> None:
+def test_other_devices_may_not_be_opened(device: tuple[int, int]) -> None:
     for access in (READ, WRITE, READ | WRITE, MKNOD):
         for kind in (CHAR, BLOCK):
             assert verdict(PROGRAM, access, kind, *device) == 0
 
 
-def test_without_any_device_everything_is_refused() -> None:
+def test_program_without_devices_refuses_everything() -> None:
     assert verdict(device_program(()), READ, CHAR, 1, 3) == 0

@@ -1,4 +1,4 @@
-"""Cgroup trees in a temporary directory that plays the kernel's part: files appear with a directory."""
+"""Cgroup trees in a temporary directory; a fake kernel creates the files of each new cgroup."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ V2 = (
     "memory.events.local", "pids.max", "pids.current", "io.weight",
 )  # fmt: skip
 FIRST = {"cgroup.controllers": "cpu io memory pids", "devices.list": "a *:* rwm"}
-"""What the kernel has in a file from the beginning."""
+"""Initial contents of files of a new cgroup."""
 
 
-class PlayedKernel(Files):
-    """Fills a new cgroup with its files, and empties it before it is removed, as cgroupfs does."""
+class FakeKernel(Files):
+    """Creates the files of a new cgroup, and deletes them with it, as cgroupfs does."""
 
     def __init__(self, root: Path, files: dict[str, tuple[str, ...]]) -> None:
         self._root, self._files = str(root), files
@@ -69,7 +69,7 @@ def limits(**changes: object) -> ContainerLimits:
 
 @pytest.fixture
 def v1(tmp_path: Path) -> CgroupTree:
-    kernel = PlayedKernel(tmp_path, V1)
+    kernel = FakeKernel(tmp_path, V1)
     for name in V1:
         kernel.make(str(tmp_path / name))
     tree = CgroupTree(Hierarchies(v1={name: str(tmp_path / name) for name in V1}), "galaxy-t", files=kernel)
@@ -79,7 +79,7 @@ def v1(tmp_path: Path) -> CgroupTree:
 
 @pytest.fixture
 def v2(tmp_path: Path) -> CgroupTree:
-    kernel = PlayedKernel(tmp_path, {"unified": V2})
+    kernel = FakeKernel(tmp_path, {"unified": V2})
     kernel.make(str(tmp_path / "unified"))
     controllers = frozenset({"cpu", "io", "memory", "pids"})
     tree = CgroupTree(
@@ -103,7 +103,7 @@ def test_v1_task_gets_quota_shares_memory_and_pids(v1: CgroupTree, tmp_path: Pat
     assert read(tmp_path / "blkio/galaxy-t" / KEY / "web/blkio.bfq.weight") == "500"
 
 
-def test_v1_excess_leaves_quota_and_hard_limit_unset(v1: CgroupTree, tmp_path: Path) -> None:
+def test_v1_task_with_excess_has_no_quota_and_no_hard_limit(v1: CgroupTree, tmp_path: Path) -> None:
     v1.make(KEY, limits(cpu_excess=True, memory_excess=True))
     assert read(tmp_path / "cpu/galaxy-t" / KEY / "web/cpu.cfs_quota_us") == ""
     assert read(tmp_path / "memory/galaxy-t" / KEY / "web/memory.limit_in_bytes") == ""
@@ -112,10 +112,10 @@ def test_v1_excess_leaves_quota_and_hard_limit_unset(v1: CgroupTree, tmp_path: P
 
 def test_v1_root_allows_only_harmless_devices(v1: CgroupTree, tmp_path: Path) -> None:
     assert read(tmp_path / "devices/galaxy-t/devices.deny").startswith("a")
-    assert read(tmp_path / "devices/galaxy-t/devices.allow") == "c 136:* rw"  # The last of them.
+    assert read(tmp_path / "devices/galaxy-t/devices.allow") == "c 136:* rw"  # The last one that was written.
 
 
-def test_v2_controllers_are_handed_down_to_every_level(v2: CgroupTree, tmp_path: Path) -> None:
+def test_v2_controllers_are_delegated_to_every_level(v2: CgroupTree, tmp_path: Path) -> None:
     v2.make(KEY, limits())
     for place in (".", "a", "a/b", f"a/b/{KEY}"):
         assert read(tmp_path / "unified" / place / "cgroup.subtree_control") == "+cpu +io +memory +pids"
@@ -133,28 +133,28 @@ def test_v2_task_gets_max_weight_memory_no_swap_and_pids(v2: CgroupTree, tmp_pat
     assert read(task / "io.weight") == "default 500"
 
 
-def test_v2_excess_is_weight_and_protected_memory(v2: CgroupTree, tmp_path: Path) -> None:
+def test_v2_task_with_excess_has_a_weight_and_protected_memory(v2: CgroupTree, tmp_path: Path) -> None:
     v2.make(KEY, limits(cpu_excess=True, memory_excess=True))
     task = tmp_path / "unified/a/b" / KEY / "web"
     assert (read(task / "cpu.max"), read(task / "memory.max")) == ("", "")
     assert read(task / "memory.low") == str(64 * MIB)
 
 
-def test_v2_root_is_guarded_by_a_program_once_for_all(v2: CgroupTree) -> None:
+def test_v2_device_program_is_attached_to_the_root_only(v2: CgroupTree) -> None:
     v2.make(KEY, limits())
-    assert isinstance(v2.files, PlayedKernel)
+    assert isinstance(v2.files, FakeKernel)
     assert list(v2.files.guarded) == ["unified/a/b"]
     assert v2.devices_refused == ""
 
 
-def test_v2_without_the_right_to_guard_devices_goes_on_and_says_why(
+def test_v2_without_permission_for_a_device_program_works_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(1, "bpf: Operation not permitted")
 
-    monkeypatch.setattr(PlayedKernel, "guard_devices", refuse)
-    kernel = PlayedKernel(tmp_path, {"unified": V2})
+    monkeypatch.setattr(FakeKernel, "guard_devices", refuse)
+    kernel = FakeKernel(tmp_path, {"unified": V2})
     kernel.make(str(tmp_path / "unified"))
     controllers = frozenset({"cpu", "memory", "pids"})
     tree = CgroupTree(
@@ -166,7 +166,7 @@ def test_v2_without_the_right_to_guard_devices_goes_on_and_says_why(
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_opened_files_are_the_tasks_own(version: str, request: pytest.FixtureRequest) -> None:
+def test_opened_files_belong_to_the_task(version: str, request: pytest.FixtureRequest) -> None:
     tree: CgroupTree = request.getfixturevalue(version)
     tree.make(KEY, limits())
     opened = tree.open(KEY, limits())
@@ -183,7 +183,7 @@ def test_opened_files_are_the_tasks_own(version: str, request: pytest.FixtureReq
             os.close(fd)
 
 
-def test_usage_leaves_out_droppable_cache_and_adds_up_oom_kills(v2: CgroupTree, tmp_path: Path) -> None:
+def test_usage_excludes_droppable_cache_and_adds_up_oom_kills(v2: CgroupTree, tmp_path: Path) -> None:
     v2.make(KEY, limits())
     base = tmp_path / "unified/a/b" / KEY
     (base / "cpu.stat").write_text("usage_usec 1500\nuser_usec 1000\n")
@@ -196,7 +196,19 @@ def test_usage_leaves_out_droppable_cache_and_adds_up_oom_kills(v2: CgroupTree, 
     assert (usage.cpu_ns, usage.memory_bytes, usage.pids, usage.oom_kills) == (1_500_000, 4000, 7, 3)
 
 
-def test_remove_takes_all_and_twice_is_once(v1: CgroupTree, tmp_path: Path) -> None:
+def test_v1_usage_reads_cpu_time_and_memory_without_droppable_cache(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.make(KEY, limits())
+    (tmp_path / "cpuacct/galaxy-t" / KEY / "cpuacct.usage").write_text("1500000\n")
+    memory = tmp_path / "memory/galaxy-t" / KEY
+    (memory / "memory.usage_in_bytes").write_text("5000\n")
+    (memory / "memory.stat").write_text("cache 3000\ntotal_inactive_file 1000\n")
+    (memory / "web/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    (tmp_path / "pids/galaxy-t" / KEY / "pids.current").write_text("7\n")
+    usage = v1.usage(KEY)
+    assert (usage.cpu_ns, usage.memory_bytes, usage.pids, usage.oom_kills) == (1_500_000, 4000, 7, 2)
+
+
+def test_remove_deletes_every_cgroup_and_is_idempotent(v1: CgroupTree, tmp_path: Path) -> None:
     v1.make(KEY, limits())
     assert v1.names() == [KEY]
     assert v1.remove(KEY)
@@ -206,24 +218,24 @@ def test_remove_takes_all_and_twice_is_once(v1: CgroupTree, tmp_path: Path) -> N
     assert not (tmp_path / "cpu/galaxy-t").exists()
 
 
-def test_half_made_container_is_found_and_removed(v1: CgroupTree, tmp_path: Path) -> None:
+def test_partly_created_container_is_listed_and_removed(v1: CgroupTree, tmp_path: Path) -> None:
     v1.files.make(str(tmp_path / "memory/galaxy-t" / KEY))
     assert v1.names() == [KEY]
     assert v1.remove(KEY)
     assert v1.names() == []
 
 
-def test_kill_writes_the_v2_trees_kill_file(v2: CgroupTree, tmp_path: Path) -> None:
+def test_kill_writes_to_cgroup_kill_on_v2(v2: CgroupTree, tmp_path: Path) -> None:
     v2.make(KEY, limits())
     v2.kill(KEY)
     assert read(tmp_path / "unified/a/b" / KEY / "cgroup.kill") == "1"
 
 
-def test_host_without_controllers_is_told_what_to_do() -> None:
+def test_host_without_controllers_is_an_error_with_a_hint() -> None:
     with pytest.raises(HostError, match="no cgroup controllers"):
         CgroupTree(Hierarchies(), "galaxy")
 
 
-def test_field_of_a_file_without_it_is_zero() -> None:
+def test_missing_field_is_zero() -> None:
     assert field("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n", "oom_kill") == 4
     assert field("oom_kill_disable 0\n", "oom_kill") == 0

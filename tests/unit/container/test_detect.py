@@ -1,4 +1,4 @@
-"""Which cgroup hierarchies a mount table means."""
+"""Cgroup hierarchies found in a mount table."""
 
 from __future__ import annotations
 

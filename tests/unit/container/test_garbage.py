@@ -1,22 +1,36 @@
-"""Garbage goes whatever its shape, and nothing beside it."""
+"""Discarded directories are deleted whatever their shape, and nothing outside them is."""
 
 from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from galaxy.container.fs.garbage import GarbageCleaner, delete_within
+from galaxy.container.fs.garbage import GarbageCleaner, delete_within, discard, has_garbage
 
 DEEP = 3000
-"""Deeper than Python may recurse, and longer a path than the kernel takes."""
+"""More levels than Python may recurse, and a longer path than the kernel accepts."""
 
 
-def test_deep_and_broad_garbage_is_deleted(tmp_path: Path) -> None:
-    garbage = tmp_path / "garbage"
-    (garbage / "web.0_1").mkdir(parents=True)
+@pytest.fixture
+def garbage(tmp_path: Path) -> Path:
+    path = tmp_path / "garbage"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def cleaner(garbage: Path) -> Iterator[GarbageCleaner]:
+    cleaner = GarbageCleaner(str(garbage))
+    yield cleaner
+    cleaner.close()
+
+
+def test_deep_and_broad_garbage_is_deleted(garbage: Path) -> None:
+    (garbage / "web.0_1").mkdir()
     at = os.open(garbage / "web.0_1", os.O_RDONLY)
     for _ in range(DEEP):
         os.mkdir("d", dir_fd=at)
@@ -31,12 +45,11 @@ def test_deep_and_broad_garbage_is_deleted(tmp_path: Path) -> None:
     assert list(garbage.iterdir()) == []
 
 
-def test_links_are_deleted_and_not_followed(tmp_path: Path) -> None:
+def test_links_are_deleted_and_not_followed(garbage: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").write_text("here")
-    garbage = tmp_path / "garbage"
-    (garbage / "web.0_1").mkdir(parents=True)
+    (garbage / "web.0_1").mkdir()
     (garbage / "link").symlink_to(kept)
     (garbage / "web.0_1" / "link").symlink_to(kept)
     delete_within(str(garbage))
@@ -44,36 +57,50 @@ def test_links_are_deleted_and_not_followed(tmp_path: Path) -> None:
     assert (kept / "file").read_text() == "here"
 
 
-def test_garbage_that_is_not_there_is_fine(tmp_path: Path) -> None:
+def test_deleting_in_a_directory_that_does_not_exist_does_nothing(tmp_path: Path) -> None:
     delete_within(str(tmp_path / "none"))
 
 
-def test_garbage_that_comes_while_other_garbage_goes_does_not_resist(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_discarded_directory_is_gone_at_once_and_deleted_by_the_cleaner(
+    garbage: Path, cleaner: GarbageCleaner, tmp_path: Path
 ) -> None:
-    garbage = tmp_path / "garbage"
-    garbage.mkdir()
-    cleaner = GarbageCleaner(str(garbage))
-    try:
-        for turn in range(12):
-            for number in range(10):
-                _litter(garbage, f"{turn}-before-{number}", files=30)
-            cleaner.request()
-            cleaner.start()
-            for number in range(30):  # No more: it may come faster than it goes.
-                if select.select([cleaner], [], [], 0.001)[0]:
-                    break
-                _litter(garbage, f"{turn}-{number}")
-            assert select.select([cleaner], [], [], 60)[0]
-            assert cleaner.finish()
-    finally:
-        cleaner.close()
+    discarded = tmp_path / "c" / "x_1"
+    (discarded / "deep" / "deeper").mkdir(parents=True)
+    (discarded / "deep" / "file").write_text("x")
+    discard(str(discarded), str(garbage))
+    assert not discarded.exists()
+    assert has_garbage(str(garbage))
+    cleaner.start()
+    assert select.select([cleaner], [], [], 10.0)[0]
+    assert cleaner.finish()
+    assert not has_garbage(str(garbage))
+
+
+def test_discarding_a_directory_that_does_not_exist_does_nothing(garbage: Path, tmp_path: Path) -> None:
+    discard(str(tmp_path / "none"), str(garbage))
+    assert not has_garbage(str(garbage))
+
+
+def test_garbage_that_arrives_during_a_round_is_not_reported_as_undeletable(
+    garbage: Path, cleaner: GarbageCleaner, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for turn in range(12):
+        for number in range(10):
+            _add_garbage(garbage, f"{turn}-before-{number}", files=30)
+        cleaner.request()
+        cleaner.start()
+        for number in range(30):  # A limited number: it may arrive faster than it is deleted.
+            if select.select([cleaner], [], [], 0.001)[0]:
+                break
+            _add_garbage(garbage, f"{turn}-{number}")
+        assert select.select([cleaner], [], [], 60)[0]
+        assert cleaner.finish()
     assert "garbage.stays" not in capfd.readouterr().err
 
 
-def _litter(garbage: Path, name: str, files: int = 1) -> None:
-    one = garbage.parent / name
-    one.mkdir()
+def _add_garbage(garbage: Path, name: str, files: int = 1) -> None:
+    directory = garbage.parent / name
+    directory.mkdir()
     for index in range(files):
-        (one / str(index)).touch()
-    one.rename(garbage / name)
+        (directory / str(index)).touch()
+    directory.rename(garbage / name)

@@ -1,4 +1,4 @@
-"""What the kernel counts by user is a container's own, because its user is."""
+"""Limits that the kernel counts by user are each container's own, because its user is."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ LOOK = "\nprint(json.dumps({0}()))"
 
 
 @pytest.mark.parametrize("what", ["watch", "queue", "pass_files", "widen_pipe"])
-def test_container_that_uses_up_what_is_counted_by_user_takes_it_from_no_other(world, what: str) -> None:
-    other = world.container("other", memory_bytes=128 * MIB)
-    assert other.facts(COMMON + LOOK.format(what)) is True or pytest.fail("the host itself has none left")
-    hog = world.container(
+def test_container_that_uses_up_a_limit_per_user_does_not_affect_another(host, what: str) -> None:
+    other = host.container("other", memory_bytes=128 * MIB)
+    assert other.facts(COMMON + LOOK.format(what)) is True or pytest.fail("the host has none left")
+    hog = host.container(
         "hog", start=quoted(COMMON + HOG.format(what)), memory_bytes=256 * MIB, cpu_milli=1000
     )
     try:

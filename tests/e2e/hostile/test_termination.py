@@ -1,4 +1,4 @@
-"""Programs that will not die, and programs that would have others die."""
+"""Programs that ignore signals, and programs that try to end others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ for number in set(range(1, 65)) - {signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     except (OSError, ValueError):
         pass
-for n in range(10):  # Each leaves its parent, session, environment and name behind.
+for n in range(10):  # Each detaches from its parent and session.
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
@@ -36,8 +36,8 @@ while True:
 UP = "echo up; exec sleep 1000000"
 
 
-def test_program_that_ignores_every_signal_and_its_daemons_end_after_the_stop_timeout(world) -> None:
-    container = world.container("stubborn", start=quoted(STUBBORN), stop_timeout=0.5)
+def test_program_that_ignores_signals_and_its_daemons_are_killed_after_the_stop_timeout(host) -> None:
+    container = host.container("stubborn", start=quoted(STUBBORN), stop_timeout=0.5)
     container.await_log("stubborn")
     container.await_pids(11)
     start_s = time.monotonic()
@@ -48,17 +48,17 @@ def test_program_that_ignores_every_signal_and_its_daemons_end_after_the_stop_ti
     container.destroy()
 
 
-def test_daemons_of_a_program_that_is_gone_do_not_outlive_its_restart(world) -> None:
+def test_daemons_of_an_ended_program_are_killed_before_its_restart(host) -> None:
     start = quoted(STUBBORN.replace("while True:\n    time.sleep(1000)\n", "", 2) + "\nos._exit(3)\n")
-    container = world.container("left", start=start, restart=RestartSpec(policy="always", delay=0.05))
+    container = host.container("left", start=start, restart=RestartSpec(policy="always", delay=0.05))
     container.until_pod(lambda pod: pod.tasks and pod.tasks[0].restarts >= 3)
-    # Those of one run, or of one that goes and one that comes; who was reaped is counted a little longer.
-    until("daemons are gone", lambda: container.pids() <= 22)
+    # Those of one run, or of two during a restart; pids.current drops a moment after a process is reaped.
+    until("daemons of earlier runs are gone", lambda: container.pids() <= 22)
     container.destroy()
 
 
-def test_destroying_a_container_leaves_none_of_its_processes(world) -> None:
-    container = world.container("stubborn", start=quoted(STUBBORN))
+def test_destroying_a_container_kills_all_its_processes(host) -> None:
+    container = host.container("stubborn", start=quoted(STUBBORN))
     container.await_log("stubborn")
     container.await_pids(11)
     procs = container.cgroup("pids") / "cgroup.procs"
@@ -69,10 +69,10 @@ def test_destroying_a_container_leaves_none_of_its_processes(world) -> None:
     assert not procs.exists()
 
 
-def test_kill_of_everybody_reaches_the_containers_own_programs_only(world) -> None:
-    beside = world.container("beside", start=UP)
-    container = world.container("killer", start=UP)
-    container.await_log("up")  # Before, it may still be root.
+def test_kill_of_all_processes_reaches_only_those_of_the_container(host) -> None:
+    beside = host.container("beside", start=UP)
+    container = host.container("killer", start=UP)
+    container.await_log("up")  # Before that, the program may still run as root.
     beside.await_log("up")
     status, _ = container.sh("trap '' TERM; kill -TERM -1; kill -KILL -1; echo over")
     assert status in (0, 137)
@@ -85,9 +85,9 @@ def test_kill_of_everybody_reaches_the_containers_own_programs_only(world) -> No
     beside.destroy()
 
 
-def test_root_that_ends_its_own_appworker_ends_its_own_container_only(world) -> None:
-    beside = world.container("beside", start=UP)
-    container = world.container("suicide", uid=0, start="kill -TERM 1; exec sleep 1000", stop_timeout=0.5)
+def test_root_that_ends_its_appworker_ends_only_its_own_container(host) -> None:
+    beside = host.container("beside", start=UP)
+    container = host.container("suicide", uid=0, start="kill -TERM 1; exec sleep 1000", stop_timeout=0.5)
     beside.await_log("up")
     ended = container.ended()
     assert (ended.status, ended.oom) == (0, False)
@@ -96,8 +96,8 @@ def test_root_that_ends_its_own_appworker_ends_its_own_container_only(world) -> 
     beside.destroy()
 
 
-def test_death_of_pid_1_takes_all_of_its_container_and_is_told_with_its_status(world) -> None:
-    container = world.container("stubborn", start=quoted(STUBBORN))
+def test_killing_pid_1_kills_all_its_container_and_is_reported_with_its_status(host) -> None:
+    container = host.container("stubborn", start=quoted(STUBBORN))
     container.await_log("stubborn")
     pids = [int(line) for line in (container.cgroup("pids") / "cgroup.procs").read_text().split()]
     os.kill(container.pid, signal.SIGKILL)

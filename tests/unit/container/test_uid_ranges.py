@@ -1,4 +1,4 @@
-"""Blocks of uids: nobody's twice while anything of their containers may be alive."""
+"""Blocks of uids: never two agents' while a container of either may be running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def agent(folder: Path, name: str, *, containers: int = 1) -> Path:
     return state
 
 
-def test_agents_get_blocks_apart_and_each_its_own_again(tmp_path: Path) -> None:
+def test_agents_get_different_blocks_and_the_same_block_again(tmp_path: Path) -> None:
     one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
     assert claim_uids(one, ROOM, 1, claims=claims) == (LOW, LOW + BLOCK_MIN - 1)
     assert claim_uids(two, ROOM, 5000, claims=claims) == (LOW + BLOCK_MIN, LOW + BLOCK_MIN + 4999)
@@ -40,7 +40,7 @@ def test_agents_get_blocks_apart_and_each_its_own_again(tmp_path: Path) -> None:
     assert [one.low for one in list_claims(claims)] == [LOW, LOW + BLOCK_MIN]
 
 
-def test_block_is_kept_for_containers_without_agent_and_given_away_after_them(tmp_path: Path) -> None:
+def test_block_without_an_agent_is_kept_while_containers_remain_and_free_afterwards(tmp_path: Path) -> None:
     one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
     claim_uids(one, ROOM, 1, claims=claims)
     drop_unused_claims(claims)
@@ -54,7 +54,7 @@ def test_block_is_kept_for_containers_without_agent_and_given_away_after_them(tm
 
 
 @pytest.mark.parametrize("lock", ["agent.lock", "launcher.lock"])
-def test_block_of_an_agent_without_containers_is_kept_while_it_lives(tmp_path: Path, lock: str) -> None:
+def test_block_without_containers_is_kept_while_its_agent_or_launcher_runs(tmp_path: Path, lock: str) -> None:
     one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
     claim_uids(one, ROOM, 1, claims=claims)
     held = os.open(one / lock, os.O_CREAT | os.O_RDWR)
@@ -68,14 +68,14 @@ def test_block_of_an_agent_without_containers_is_kept_while_it_lives(tmp_path: P
     assert list_claims(claims) == []
 
 
-def test_block_is_kept_when_nobody_can_say_whether_it_is_used(tmp_path: Path) -> None:
+def test_block_is_kept_when_its_use_cannot_be_determined(tmp_path: Path) -> None:
     one, claims = agent(tmp_path, "one", containers=0), tmp_path / "claims"
     claim_uids(one, ROOM, 1, claims=claims)
     for name in ("c", "agent.lock"):
         path = one / name
         if path.exists():
             path.rmdir()
-        path.symlink_to(path)  # Each look fails: too many levels of symbolic links.
+        path.symlink_to(path)  # Every access fails: too many levels of symbolic links.
         drop_unused_claims(claims)
         assert len(list_claims(claims)) == 1
         path.unlink()
@@ -83,7 +83,7 @@ def test_block_is_kept_when_nobody_can_say_whether_it_is_used(tmp_path: Path) ->
     assert list_claims(claims) == []
 
 
-def test_claim_that_cannot_be_read_is_not_taken_for_free(tmp_path: Path) -> None:
+def test_unreadable_claim_is_an_error_and_does_not_count_as_free(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
     claim_uids(agent(tmp_path, "one"), ROOM, 1, claims=claims)
     (claims / str(LOW)).write_text("?")
@@ -91,21 +91,21 @@ def test_claim_that_cannot_be_read_is_not_taken_for_free(tmp_path: Path) -> None
         claim_uids(agent(tmp_path, "two"), ROOM, 1, claims=claims)
 
 
-def test_lock_that_is_only_looked_at_is_waited_for(tmp_path: Path) -> None:
-    ours, looks = (os.open(tmp_path / "agent.lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
+def test_lock_that_another_process_tests_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    ours, theirs = (os.open(tmp_path / "agent.lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
     try:
-        fcntl.flock(looks, fcntl.LOCK_SH)
+        fcntl.flock(theirs, fcntl.LOCK_SH)
         assert not try_lock(ours)
-        timer = threading.Timer(0.02, fcntl.flock, (looks, fcntl.LOCK_UN))
+        timer = threading.Timer(0.02, fcntl.flock, (theirs, fcntl.LOCK_UN))
         timer.start()
         assert try_lock(ours)
         timer.join()
     finally:
         os.close(ours)
-        os.close(looks)
+        os.close(theirs)
 
 
-def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Path) -> None:
+def test_full_range_is_an_error_that_names_the_owners(tmp_path: Path) -> None:
     claims = tmp_path / "claims"
     one = agent(tmp_path, "one")
     assert claim_uids(one, (LOW, LOW + 99), 5000, claims=claims) == (LOW, LOW + 99)
@@ -115,7 +115,7 @@ def test_range_that_others_have_filled_is_refused_with_their_names(tmp_path: Pat
     assert "--uids" in refused.value.hint
 
 
-def test_uids_given_to_users_of_the_host_are_told(tmp_path: Path) -> None:
+def test_subordinate_uids_of_the_hosts_users_are_conflicts(tmp_path: Path) -> None:
     subuid = tmp_path / "subuid"
     subuid.write_text("ann:100000:65536\nbob:1000000:65536\nnonsense\n")
     assert conflicting_users((LOW, LOW + 9), subuid) == [f"{subuid}: bob:1000000:65536"]

@@ -1,4 +1,4 @@
-"""Births, deaths, and who remembers them: nothing is left behind, nothing is lost, nothing runs twice."""
+"""Launch, end, adoption and removal: nothing is left behind, no end is lost, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.kernel import processes
+from galaxy.container.limits import limits_of
 from galaxy.container.runtime import Destroyed, Ended, Launched, LauncherLost, LaunchFailed
 from galaxy.errors import Conflict
 from galaxy.model.messages.container import VolumeDemand
@@ -34,7 +35,7 @@ def wait_gone(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        assert select.select([fd], [], [], 30)[0], f"{pid} still lives"
+        assert select.select([fd], [], [], 30)[0], f"{pid} still runs"
     finally:
         os.close(fd)
 
@@ -55,12 +56,12 @@ def test_destroy_leaves_no_process_mount_cgroup_loop_or_directory(host) -> None:
     assert str(host.state) not in Path("/proc/mounts").read_text()
     assert not (host.state / "c" / plan.key).exists()
     assert (host.state / "logs" / plan.key).is_dir()
-    host.stop()  # It deletes its garbage first.
+    host.stop()  # The launcher deletes its garbage first.
     assert os.listdir(host.state / "garbage") == []
     assert loops(host.state) == ""
 
 
-def test_destroy_twice_and_of_nothing_is_answered(host) -> None:
+def test_destroying_twice_or_what_never_existed_is_answered(host) -> None:
     plan = host.plan()
     host.launch(plan)
     host.destroy(plan)
@@ -68,7 +69,7 @@ def test_destroy_twice_and_of_nothing_is_answered(host) -> None:
     host.destroy(host.plan(99))
 
 
-def test_launch_twice_is_once(host) -> None:
+def test_launching_twice_creates_one_container(host) -> None:
     plan = host.plan()
     first = host.launch(plan)
     second = host.launch(plan)
@@ -76,7 +77,7 @@ def test_launch_twice_is_once(host) -> None:
     assert len(host.runtime.running()) == 1
 
 
-def test_end_of_pid_1_is_told_with_its_exit_code_and_again_to_the_next_agent(host) -> None:
+def test_end_of_pid_1_is_reported_with_its_exit_code_and_again_to_the_next_agent(host) -> None:
     plan = host.plan()
     host.launch(plan)
     with pytest.raises((ConnectionResetError, ValueError)):
@@ -88,7 +89,7 @@ def test_end_of_pid_1_is_told_with_its_exit_code_and_again_to_the_next_agent(hos
     assert host.runtime.running() == []
 
 
-def test_pid_1_killed_takes_its_programs_along(host) -> None:
+def test_killing_pid_1_kills_its_programs(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     host.sh(plan, "sleep 1000", wait=False)
@@ -99,16 +100,16 @@ def test_pid_1_killed_takes_its_programs_along(host) -> None:
         wait_gone(pid)
 
 
-def test_container_outlives_its_agent_and_is_found_by_the_next(host) -> None:
+def test_container_outlives_its_agent_and_the_next_agent_finds_it(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     host.restart_agent()
-    (living,) = host.runtime.running()
-    assert (living.pid, living.start_ticks) == (launched.pid, launched.start_ticks)
+    (init,) = host.runtime.running()
+    assert (init.pid, init.start_ticks) == (launched.pid, launched.start_ticks)
     assert host.sh(plan, "echo alive")["out"] == "alive\n"
 
 
-def test_container_outlives_its_launcher_is_adopted_and_destroyed_by_the_next(host) -> None:
+def test_container_outlives_its_launcher_and_is_adopted_and_destroyed_by_the_next(host) -> None:
     plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)})
     launched = host.launch(plan)
     old = host.launcher_pid()
@@ -123,7 +124,7 @@ def test_container_outlives_its_launcher_is_adopted_and_destroyed_by_the_next(ho
     assert CgroupTree.of_host(host.cgroup_root).names() == []
 
 
-def test_end_of_an_adopted_container_is_seen_without_its_status(host) -> None:
+def test_end_of_an_adopted_container_is_reported_without_a_status(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     os.kill(host.launcher_pid(), signal.SIGKILL)
@@ -133,7 +134,7 @@ def test_end_of_an_adopted_container_is_seen_without_its_status(host) -> None:
     assert host.event(plan, Ended).status is None
 
 
-def test_container_that_ended_while_nobody_watched_is_told_as_ended(host) -> None:
+def test_container_that_ended_without_a_launcher_is_reported_as_ended(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     os.kill(host.launcher_pid(), signal.SIGKILL)
@@ -155,12 +156,13 @@ def test_exit_status_survives_the_launcher(host) -> None:
     assert host.event(plan, Ended).status == 9
 
 
-def test_remains_of_a_birth_cut_short_are_removed(host) -> None:
+def test_remains_of_an_interrupted_creation_are_removed(host) -> None:
     plan = host.plan()
     host.launch(plan)
     host.destroy(plan)
     tree = CgroupTree.of_host(host.cgroup_root)
-    tree.files.make(f"{tree._roots['memory' if tree.version == 'v1' else 'unified']}/t-half.0_1")
+    tree.prepare()
+    tree.make("t-half.0_1", limits_of(plan.demand))
     (host.state / "c" / "t-half.1_1").mkdir()
     os.kill(host.launcher_pid(), signal.SIGKILL)
     host.until(lambda event: isinstance(event, LauncherLost))
@@ -171,33 +173,32 @@ def test_remains_of_a_birth_cut_short_are_removed(host) -> None:
     assert tree.names() == [half.key]
 
 
-def test_failed_birth_says_why_and_leaves_nothing(host) -> None:
+def test_failed_launch_gives_the_reason_and_leaves_nothing(host) -> None:
     plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=1 << 50)})
-    host._made.append(plan)
-    host.runtime.launch(plan)
+    host.request(plan)
     failed = host.event(plan, LaunchFailed)
     assert plan.key in failed.reason.message
     host.destroy(plan)
     assert CgroupTree.of_host(host.cgroup_root).names() == []
 
 
-def test_birth_that_cannot_be_written_down_fails_and_its_launcher_lives_on(host) -> None:
+def test_launch_that_cannot_be_recorded_fails_and_the_launcher_keeps_running(host) -> None:
     launcher = host.launcher_pid()
     plan = host.plan(0)
-    host._made.append(plan)
-    (host.state / "c" / plan.key / "init.json.new").mkdir(parents=True)  # Refused as by a full disk.
-    host.runtime.launch(plan)
+    (host.state / "c" / plan.key / "init.json.new").mkdir(
+        parents=True
+    )  # Writing the record fails, as on a full disk.
+    host.request(plan)
     assert "init.json" in host.event(plan, LaunchFailed).reason.message
     host.destroy(plan)
     host.launch(host.plan(1))
     assert host.launcher_pid() == launcher
 
 
-def test_many_at_once_come_and_go(host) -> None:
+def test_many_containers_are_created_and_destroyed_at_once(host) -> None:
     plans = [host.plan(index) for index in range(12)]
     for plan in plans:
-        host._made.append(plan)
-        host.runtime.launch(plan)
+        host.request(plan)
     pids = {host.event(plan, Launched).pid for plan in plans}
     assert len(pids) == 12
     for plan in plans:
@@ -207,10 +208,9 @@ def test_many_at_once_come_and_go(host) -> None:
     assert host.runtime.running() == []
 
 
-def test_destroy_while_being_made_leaves_nothing(host) -> None:
+def test_destroying_during_creation_leaves_nothing(host) -> None:
     plan = host.plan()
-    host._made.append(plan)
-    host.runtime.launch(plan)
+    host.request(plan)
     host.runtime.destroy(plan.container, 1)
     host.event(plan, Destroyed)
     assert CgroupTree.of_host(host.cgroup_root).names() == []
@@ -223,7 +223,7 @@ def test_launcher_with_containers_refuses_to_stop(host) -> None:
     assert processes.start_ticks(host.launcher_pid())
 
 
-def test_agent_of_another_user_is_hung_up_on(host) -> None:
+def test_connection_of_another_user_is_closed(host) -> None:
     script = (
         "import socket,sys; s=socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(10)\n"
         "try:\n s.connect(sys.argv[1]); print(len(s.recv(9999)))\nexcept PermissionError: print('denied')"

@@ -1,4 +1,4 @@
-"""The child that is made ahead of a container's first program: no wall is lower for it."""
+"""The child that is forked ahead of a container's first program is isolated like any other program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.support.hostile import NEVER, Contained, World
+from tests.support.hostile import NEVER, ContainerHost, HostileContainer
 from tests.support.waiting import until
 
 
@@ -22,13 +22,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def from_a_spare(world: World) -> Contained:
-    """Make a container whose first process was made ahead of time, and has a child that waits."""
-    first = world.container("first")
+def container_with_prefork(host: ContainerHost) -> HostileContainer:
+    """Return a container whose PID 1 was a warm process with a child that waits."""
+    first = host.container("first")
     launcher = int(Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[1])
-    ours = {one.pid for one in world.runtime.running()}
-    until("a spare", lambda: [pid for pid in children(launcher) if pid not in ours and children(pid)])
-    made = world.container("made", start="")
+    inits = {init.pid for init in host.runtime.running()}
+    until("a warm process", lambda: [p for p in children(launcher) if p not in inits and children(p)])
+    made = host.container("made", start="")
     first.destroy()
     until("its child", lambda: len(children(made.pid)) == 1)
     return made
@@ -45,17 +45,17 @@ def cgroups(pid: int) -> dict[str, str]:
     return {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines}
 
 
-def strays(program: int, init: int) -> list[str]:
-    """Return the hierarchies in which ``program`` is outside the cgroup of PID 1's container."""
+def outside(program: int, init: int) -> list[str]:
+    """Return the hierarchies in which ``program`` is outside the cgroup of its container."""
     own, containers = cgroups(program), cgroups(init)
     base = {name: path.removesuffix("/init").rstrip("/") for name, path in containers.items()}
     return [name for name, path in base.items() if not f"{own[name]}/".startswith(f"{path}/")]
 
 
-def test_child_that_waits_has_no_more_rights_than_pid_1_and_becomes_the_program(world) -> None:
-    made = from_a_spare(world)
+def test_waiting_child_has_the_rights_of_pid_1_and_becomes_the_program(host) -> None:
+    made = container_with_prefork(host)
     (child,) = children(made.pid)
-    until("it has given up its rights", lambda: facts(child)["CapPrm"] == facts(made.pid)["CapPrm"])
+    until("it has given up capabilities", lambda: facts(child)["CapPrm"] == facts(made.pid)["CapPrm"])
     assert facts(child)["CapBnd"] == facts(made.pid)["CapBnd"]
     for kind in ("mnt", "pid", "uts", "ipc", "cgroup"):
         assert os.readlink(f"/proc/{child}/ns/{kind}") == os.readlink(f"/proc/{made.pid}/ns/{kind}")
@@ -69,14 +69,14 @@ def test_child_that_waits_has_no_more_rights_than_pid_1_and_becomes_the_program(
     assert len(os.listdir(f"/proc/{child}/fd")) == 3
     assert os.readlink(f"/proc/{child}/root") == os.readlink(f"/proc/{made.pid}/root")
     assert str(child) in (made.cgroup("pids") / "cgroup.procs").read_text().split()
-    assert strays(child, made.pid) == []  # The guard of devices is only there.
+    assert outside(child, made.pid) == []  # Device rules apply only inside it.
     assert os.getsid(child) == child
     assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[16] == "0"  # Its nice value.
     made.destroy()
 
 
-def test_child_that_died_while_it_waited_is_not_missed(world) -> None:
-    made = from_a_spare(world)
+def test_program_starts_although_the_waiting_child_died(host) -> None:
+    made = container_with_prefork(host)
     (child,) = children(made.pid)
     os.kill(child, signal.SIGKILL)
     until("it is gone", lambda: not children(made.pid))
@@ -86,8 +86,8 @@ def test_child_that_died_while_it_waited_is_not_missed(world) -> None:
     made.destroy()
 
 
-def test_program_that_is_started_again_runs_as_the_first_time(world) -> None:
-    made = from_a_spare(world)
+def test_restarted_program_runs_like_the_first(host) -> None:
+    made = container_with_prefork(host)
     made.order(start="echo $$ $(id -u) $(cat /proc/self/oom_score_adj); exec sleep 1000", restart=NEVER)
     made.until_state("running")
     first = made.await_log("1000\n").split()
@@ -101,8 +101,8 @@ def test_program_that_is_started_again_runs_as_the_first_time(world) -> None:
     made.destroy()
 
 
-def test_container_with_a_child_that_waits_leaves_nothing(world) -> None:
-    made = from_a_spare(world)
+def test_destroying_a_container_kills_its_waiting_child(host) -> None:
+    made = container_with_prefork(host)
     (child,) = children(made.pid)
     made.destroy()
     assert not Path(f"/proc/{child}").exists()

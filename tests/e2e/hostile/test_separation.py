@@ -1,4 +1,4 @@
-"""What is not a program's own: other containers', the agent's and Redis', by file, memory and network."""
+"""A program reaches nothing of other containers, the agent or Redis, by file, memory or network."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ found["get"] = ask("127.0.0.1", about["port"], b"KEYS *\\r\\n")
 found["config"] = ask("127.0.0.1", about["port"], b"CONFIG GET *\\r\\n")
 found["files"] = [path for path in about["paths"] if os.path.lexists(path)]
 found["environ"] = [name for name, value in os.environ.items() if "sesame" in value or "redis" in value]
-found["words"] = []
+found["secrets"] = []
 for name in os.listdir("/proc"):
     if name.isdecimal():
         for what in ("cmdline", "environ"):
@@ -46,7 +46,7 @@ for name in os.listdir("/proc"):
             except OSError:
                 continue
             if b"-".join((b"open", b"sesame")) in data:
-                found["words"].append(name)
+                found["secrets"].append(name)
 reached = []
 for line in open("/proc/net/unix"):
     path = line.split(None, 7)[7].strip() if len(line.split(None, 7)) == 8 else ""
@@ -65,8 +65,8 @@ time.sleep(1000)
 """
 
 
-def test_what_a_container_leaves_in_shared_places_another_does_not_see(world) -> None:
-    one, other = world.container("one"), world.container("other")
+def test_files_and_shared_memory_of_a_container_are_invisible_to_another(host) -> None:
+    one, other = host.container("one"), host.container("other")
     assert one.sh(LEAVE)[1].split()[-1] == "1"
     assert one.sh(LOOK)[1].split() == ["mine", "mine", "mine", "1"]
     assert other.sh(LOOK)[1].split() == ["0"]
@@ -74,7 +74,7 @@ def test_what_a_container_leaves_in_shared_places_another_does_not_see(world) ->
     other.destroy()
 
 
-def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(world) -> None:
+def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(host) -> None:
     name = f"\0galaxy-test-{uuid.uuid4().hex}"
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as abstract:
         tcp.bind(("127.0.0.1", 0))
@@ -89,12 +89,12 @@ def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(world
             " except OSError as error: found.append(type(error).__name__)\n"
             "print(json.dumps(found))"
         )
-        words = (str(tcp.getsockname()[1]), name[1:])
-        private = world.container("private", network="private")
-        assert private.facts(script, *words) == ["ConnectionRefusedError"] * 2
-        shared = world.container("shared")
-        # With the host's network these are what they are on the host: services need passwords.
-        assert shared.facts(script, *words) == ["reached"] * 2
+        arguments = (str(tcp.getsockname()[1]), name[1:])
+        private = host.container("private", network="private")
+        assert private.facts(script, *arguments) == ["ConnectionRefusedError"] * 2
+        shared = host.container("shared")
+        # On the host's network a program reaches what any local process reaches: services need passwords.
+        assert shared.facts(script, *arguments) == ["reached"] * 2
     private.destroy()
     shared.destroy()
 
@@ -105,7 +105,7 @@ def agent(locked_redis_server):
         yield made
 
 
-def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_real_agent(agent) -> None:
+def test_program_under_a_real_agent_cannot_use_redis_the_agents_state_or_its_sockets(agent) -> None:
     pod = "evil-000001.0"
     agent.create(pod)
     agent.create("other-000001.0")
@@ -130,10 +130,10 @@ def test_redis_the_agents_state_and_its_sockets_are_shut_to_a_program_under_a_re
         agent_log[:] = [log.read_text() if log.exists() else ""]
         return agent_log[0].endswith("}\n")
 
-    until("all has been tried", written)
+    until("the probe has finished", written)
     found = json.loads(agent_log[0])
     assert found["get"].startswith("-NOAUTH") and found["config"].startswith("-NOAUTH")
-    assert found["files"] == found["environ"] == found["words"] == found["sockets"] == []
+    assert found["files"] == found["environ"] == found["secrets"] == found["sockets"] == []
     for one in (pod, "other-000001.0"):
         agent.destroy(one)
         agent.await_state(one, ObservedContainerState.GONE)

@@ -1,4 +1,4 @@
-"""What a program sees of its host, and what it may do there: as little as it can live with."""
+"""What a program in a container sees of its host, and which operations it is refused."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def plan(host):
 @pytest.mark.parametrize(
     "path", ["/etc/shadow", "/etc/gshadow", "/root", "/work", "/var/lib/dpkg", "/boot", "/etc/ssh"]
 )
-def test_secrets_and_the_hosts_own_places_are_not_there(host, plan, path: str) -> None:
+def test_secrets_and_private_directories_of_the_host_do_not_exist(host, plan, path: str) -> None:
     assert "No such file" in host.sh(plan, f"ls -d {path}")["out"]
 
 
-def test_home_holds_nothing_but_the_workspace_and_state_is_out_of_sight(host, plan) -> None:
+def test_home_has_only_the_workspace_and_the_agents_state_does_not_exist(host, plan) -> None:
     assert host.sh(plan, "ls /home")["out"].split() == ["galaxy"]
     assert "No such file" in host.sh(plan, f"ls {host.state}")["out"]
 
 
-def test_program_sees_only_its_own_processes_and_a_name_of_its_own(host, plan) -> None:
+def test_program_sees_only_processes_of_its_container_and_has_its_own_host_name(host, plan) -> None:
     pids = [int(pid) for pid in host.sh(plan, "ls /proc")["out"].split() if pid.isdecimal()]
     assert len(pids) <= 4
     assert min(pids) == 1
@@ -46,7 +46,7 @@ def test_program_sees_only_its_own_processes_and_a_name_of_its_own(host, plan) -
     assert socket.gethostname() != plan.container.replace(".", "-")
 
 
-def test_every_namespace_but_network_and_user_is_its_own(host, plan) -> None:
+def test_every_namespace_except_network_and_user_is_private(host, plan) -> None:
     for kind in ("mnt", "pid", "uts", "ipc", "cgroup"):
         inside = host.sh(plan, f"readlink /proc/self/ns/{kind}")["out"].strip()
         assert inside.startswith(kind)
@@ -54,7 +54,7 @@ def test_every_namespace_but_network_and_user_is_its_own(host, plan) -> None:
     assert host.sh(plan, "readlink /proc/self/ns/net")["out"].strip() == os.readlink("/proc/self/ns/net")
 
 
-def test_private_network_has_a_loopback_that_is_up_and_nothing_else(host) -> None:
+def test_private_network_has_only_a_loopback_interface_which_is_up(host) -> None:
     plan = host.plan(demand={"network": "private"})
     host.launch(plan)
     listen = (
@@ -68,7 +68,7 @@ def test_private_network_has_a_loopback_that_is_up_and_nothing_else(host) -> Non
     )
 
 
-def test_program_has_no_capability_no_new_privileges_and_a_filter(host, plan) -> None:
+def test_program_has_no_capabilities_no_new_privileges_and_a_seccomp_filter(host, plan) -> None:
     status = dict(
         line.split(":\t")
         for line in host.sh(plan, "cat /proc/self/status")["out"].splitlines()
@@ -82,8 +82,8 @@ def test_program_has_no_capability_no_new_privileges_and_a_filter(host, plan) ->
 
 
 def test_pid_1_keeps_only_the_capabilities_it_needs(host, plan) -> None:
-    living = host.runtime.running()[0]
-    with open(f"/proc/{living.pid}/status") as status:
+    init = host.runtime.running()[0]
+    with open(f"/proc/{init.pid}/status") as status:
         effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff"))
     assert effective == sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8))
 
@@ -94,12 +94,12 @@ def test_pid_1_keeps_only_the_capabilities_it_needs(host, plan) -> None:
      "dmesg", "echo x > /proc/sys/kernel/core_pattern", "test -f /proc/sysrq-trigger", "touch /usr/x",
      "touch /etc/x", "touch /x", "kill -9 1 && sleep 1"],
 )  # fmt: skip
-def test_ways_out_are_shut(host, plan, script: str) -> None:
+def test_escape_attempts_fail(host, plan, script: str) -> None:
     assert host.sh(plan, script)["status"] != 0
     assert host.runtime.running()
 
 
-def test_walls_hold_without_the_filter_too(host, plan) -> None:
+def test_escape_attempts_fail_without_the_seccomp_filter_too(host, plan) -> None:
     for script in ("mount -t tmpfs x /tmp", "echo x > /proc/sys/kernel/core_pattern", "chroot / true"):
         assert host.sh(plan, script, unfiltered=True)["status"] != 0
 
@@ -113,13 +113,13 @@ def test_masked_files_of_proc_are_empty_and_sys_is_read_only(host, plan) -> None
     assert [options.split(",")[0] for options in flags["out"].split()] == ["ro"] * 4
 
 
-def test_device_nodes_are_the_harmless_ones(host, plan) -> None:
+def test_only_harmless_device_nodes_exist(host, plan) -> None:
     harmless = "core fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
     assert " ".join(sorted(host.sh(plan, "ls /dev")["out"].split())) == harmless
     assert host.sh(plan, "head -c 4 /dev/zero | od -An -tx1; echo x > /dev/null")["out"].split() == ["00"] * 4
 
 
-def test_kernel_refuses_other_devices_to_whoever_is_in_the_cgroup_even_the_hosts_root(host, plan) -> None:
+def test_kernel_refuses_other_devices_to_every_process_in_the_cgroup_even_as_root(host, plan) -> None:
     trees = Path("/sys/fs/cgroup")
     found = [
         *trees.glob(f"devices/{host.cgroup_root}/{plan.key}"),
@@ -146,36 +146,35 @@ for attempt in (lambda: open("/dev/kmsg"), lambda: open("/dev/loop-control"),
     assert done.returncode == 0, done.stderr
 
 
-def test_no_descriptor_leaks_into_pid_1_or_a_program(host, plan) -> None:
+def test_no_descriptor_of_the_launcher_is_open_in_pid_1_or_a_program(host, plan) -> None:
     fds = {int(fd) for fd in host.ask(plan, config=True)["fds"]}
-    living = host.runtime.running()[0]
+    init = host.runtime.running()[0]
     for fd in fds:
         try:
-            target = os.readlink(f"/proc/{living.pid}/fd/{fd}")
+            target = os.readlink(f"/proc/{init.pid}/fd/{fd}")
         except FileNotFoundError:
-            continue  # The directory of the listing itself.
+            continue  # The descriptor of the listing itself.
         assert target == "/dev/null" or "cgroup" in target or target.startswith(("socket:", "/")), target
         assert "launcher" not in target, target
     assert host.sh(plan, "ls /proc/self/fd")["out"].split() == ["0", "1", "2", "3"]
 
 
 def test_environment_of_the_agent_does_not_reach_pid_1(host, monkeypatch) -> None:
-    living = []
     monkeypatch.setenv("GALAXY_REDIS", "redis://:secret@localhost")
     plan = host.plan(5)
-    living.append(host.launch(plan))
-    with open(f"/proc/{living[0].pid}/environ", "rb") as environment:
+    launched = host.launch(plan)
+    with open(f"/proc/{launched.pid}/environ", "rb") as environment:
         assert b"secret" not in environment.read()
 
 
-def test_python_and_names_work_inside(host, plan) -> None:
+def test_python_resolves_user_and_host_names(host, plan) -> None:
     script = (
         "import socket, pwd, os; print(pwd.getpwuid(os.getuid()).pw_name, socket.gethostbyname('localhost'))"
     )
     assert host.python(plan, script)["out"].split() == ["nobody", "127.0.0.1"]
 
 
-def test_more_system_directories_are_shown_read_only_on_request(host, tmp_path_factory) -> None:
+def test_further_system_directories_are_mounted_read_only_on_request(host, tmp_path_factory) -> None:
     place = f"/opt/gxt-{os.getpid()}"
     os.mkdir(place)
     try:

@@ -1,4 +1,4 @@
-"""Looking again and again at what nobody tells of: processes, directories."""
+"""Waiting for what has no event to wait for: processes and directories."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from pathlib import Path
 
 from tests.support.patience import PATIENCE
 
+POLL_S = 0.01
+
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """Wait until something is so; fail when it takes too long."""
+    """Call ``true`` until it returns True; fail after 30 s."""
     deadline = time.monotonic() + 30 * PATIENCE
     while not true():
         assert time.monotonic() < deadline
-        select.select([], [], [], 0.01)
+        select.select([], [], [], POLL_S)
 
 
-def name(pid: int) -> str:
-    """Return what a process calls itself, empty if there is none of this pid."""
+def process_name(pid: int) -> str:
+    """Return a process' name from /proc/PID/comm, empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

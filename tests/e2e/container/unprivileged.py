@@ -1,4 +1,4 @@
-"""Run by a test as an unprivileged user: one container in a lesser mode, from birth to the last process."""
+"""Run by a test as an unprivileged user: one container without root, from its launch to its last process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -14,10 +13,12 @@ from conftest import Host
 
 from galaxy.container.kernel import processes
 from galaxy.container.launcher import process_group
+from tests.e2e.container.polling import wait_until
 
 
 def main() -> None:
     host = Host(Path(sys.argv[1]), sys.argv[2])
+    kill_init = len(sys.argv) > 3
     found: dict[str, object] = {}
     plan = host.plan()
     try:
@@ -27,12 +28,9 @@ def main() -> None:
         found["pids"] = [pid for pid in host.sh(plan, "ls /proc")["out"].split() if pid.isdecimal()]
         found["config"] = host.ask(plan, config=True)
         host.sh(plan, "setsid sh -c 'sleep 1000 & sleep 1000' & exec sleep 1000", wait=False)
-        deadline = time.monotonic() + 30
-        while len(processes.descendants(launched.pid)) < 4 and time.monotonic() < deadline:
-            os.sched_yield()
+        wait_until(lambda: len(processes.descendants(launched.pid)) >= 4)
         below = processes.descendants(launched.pid)
-        found["below"] = len(below)
-        if len(sys.argv) > 3:  # Its first process dies alone: what it leaves behind is found all the same.
+        if kill_init:
             os.kill(launched.pid, 9)
         host.destroy(plan)
         found["left"] = [pid for pid in [launched.pid, *below] if processes.start_ticks(pid)]

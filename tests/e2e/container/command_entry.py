@@ -1,4 +1,4 @@
-"""A first process for tests: runs commands that come over the container's socket, in a task's cgroup."""
+"""A first process for tests: runs commands that it receives on the container's socket, in a task's cgroup."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def run(config: WorkerConfig) -> NoReturn:
         client, _ = listener.accept()
         while packet := client.recv(PACKET):
             order = json.loads(packet)
-            client.send(json.dumps(_obey(config, order)).encode())
+            client.send(json.dumps(_handle(config, order)).encode())
         client.close()
 
 
-def _obey(config: WorkerConfig, order: dict) -> dict:
+def _handle(config: WorkerConfig, order: dict) -> dict:
     if "exit" in order:
         os._exit(order["exit"])
     if "config" in order:
@@ -43,7 +43,7 @@ def _obey(config: WorkerConfig, order: dict) -> dict:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(config, _task(config, order["task"]), write, order)
+            _exec(config, _task(config, order["task"]), write, order)
         finally:
             os._exit(99)
     os.close(write)
@@ -63,7 +63,7 @@ def _obey(config: WorkerConfig, order: dict) -> dict:
             }
 
 
-def _become(config: WorkerConfig, task: TaskCgroup, write: int, order: dict) -> NoReturn:
+def _exec(config: WorkerConfig, task: TaskCgroup, write: int, order: dict) -> NoReturn:
     for fd in task.procs_fds:
         os.write(fd, b"0")
     os.dup2(write, 1)
