@@ -30,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from galaxy.container.kernel.processes import start_ticks
 from galaxy.units import MIB
 from tests.support.floods import FLOODS
 from tests.support.hostile import NOBODY, ContainerHost, Neighbour, neighbour, quoted
@@ -135,8 +136,7 @@ def _processes_of(uid: int) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            alive = (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-            if alive and process.stat().st_uid == uid:
+            if process.stat().st_uid == uid and start_ticks(int(process.name)):
                 found.append(int(process.name))
     return found
 

@@ -12,38 +12,9 @@ import contextlib
 import os
 import signal
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
+from galaxy.container.kernel.processes import process_table, with_descendants
 from galaxy.model.messages.worker import TaskCgroup
-
-
-class Process(NamedTuple):
-    pid: int
-    parent: int
-    session: int
-    zombie: bool
-
-
-def processes() -> dict[int, Process]:
-    """Return every process that /proc shows."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (process := _stat(int(name))) is not None:
-            found[process.pid] = process
-    return found
-
-
-def descendants(roots: Collection[int], table: dict[int, Process]) -> set[int]:
-    """Return the pids in ``table`` that descend from one of ``roots``, those included."""
-    known = set(roots)
-    for pid in table:
-        path = []
-        while pid not in known and pid in table and pid not in path:
-            path.append(pid)
-            pid = table[pid].parent
-        if pid in known:
-            known.update(path)
-    return known
 
 
 def members(cgroup: TaskCgroup, program: int, task_id: str, spared: Collection[int]) -> set[int]:
@@ -56,7 +27,7 @@ def members(cgroup: TaskCgroup, program: int, task_id: str, spared: Collection[i
     pids = _pids_of(cgroup.procs_fds[0])
     if not spared or not pids:
         return pids
-    return pids - descendants(spared, processes())
+    return pids - with_descendants(spared, process_table())
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:
@@ -86,8 +57,8 @@ def oom_kills(cgroup: TaskCgroup) -> int:
 
 def kill_descendants() -> None:
     """SIGKILL to every descendant of this process."""
-    table = processes()
-    signal_all(descendants({os.getpid()}, table) - {os.getpid()}, signal.SIGKILL)
+    table = process_table()
+    signal_all(with_descendants({os.getpid()}, table) - {os.getpid()}, signal.SIGKILL)
 
 
 def _pids_of(fd: int) -> set[int]:
@@ -107,16 +78,16 @@ def _pids_of(fd: int) -> set[int]:
 
 
 def _by_ancestry(program: int, task_id: str, spared: Collection[int]) -> set[int]:
-    table = processes()
-    own = descendants({os.getpid()}, table) - {os.getpid()}
-    aside = descendants(spared, table) if spared else set()
-    of_program = descendants({program}, table) if program else set()
+    table = process_table()
+    own = with_descendants({os.getpid()}, table) - {os.getpid()}
+    aside = with_descendants(spared, table) if spared else set()
+    of_program = with_descendants({program}, table) if program else set()
     mark = f"GALAXY_TASK_ID={task_id}".encode()
     return {
         pid
         for pid in own - aside
         if pid in table
-        and not table[pid].zombie
+        and not table[pid].is_dead
         and (pid in of_program or (program and table[pid].session == program) or mark in _environment(pid))
     }
 
@@ -127,15 +98,3 @@ def _environment(pid: int) -> list[bytes]:
             return file.read(1 << 17).split(b"\0")
     except OSError:
         return []
-
-
-def _stat(pid: int) -> Process | None:
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fields = os.read(fd, 1024).rpartition(b")")[2].split()
-        finally:
-            os.close(fd)
-        return Process(pid, int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"))
-    except (OSError, IndexError, ValueError):
-        return None

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from galaxy.container.kernel.processes import start_ticks
+from galaxy.container.kernel.processes import read_stat, start_ticks
 from galaxy.model.base import Struct
 
 _MODULES: Final = re.compile(rb"(^|/)galaxy$|^galaxy\.[a-z_.]+$")
@@ -123,11 +123,13 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
         if not entry.name.isdecimal():
             continue
         pid = int(entry.name)
-        with contextlib.suppress(OSError, IndexError, ValueError):
+        with contextlib.suppress(OSError):
             argv = Path(entry.path, "cmdline").read_bytes().split(b"\0")
             cgroups = Path(entry.path, "cgroup").read_text()
-            parents[pid] = int(Path(entry.path, "stat").read_text().rpartition(")")[2].split()[1])
-            if not start_ticks(pid):
+            if (stat := read_stat(pid)) is None:
+                continue
+            parents[pid] = stat.parent
+            if stat.is_dead:
                 continue
             if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
                 pids.add(pid)

@@ -296,10 +296,10 @@ class CgroupTree:
         """Enable our controllers for the children of a v2 cgroup; move its processes to a leaf if needed."""
         available = set(self.files.read(f"{path}/cgroup.controllers").split())
         enabled = set(self.files.read(f"{path}/cgroup.subtree_control").split())
-        wanted = sorted(({c.hierarchy for c in self._controllers} & available) - enabled)
-        if not wanted:
+        missing = sorted(({c.hierarchy for c in self._controllers} & available) - enabled)
+        if not missing:
             return
-        command = " ".join(f"+{name}" for name in wanted)
+        command = " ".join(f"+{name}" for name in missing)
         try:
             self.files.write(f"{path}/cgroup.subtree_control", command)
         except OSError:

@@ -25,7 +25,7 @@ UIDS_DEFAULT: Final = (1_000_000, 1_262_143)
 """Lowest and highest uid if the agent is given no range; enough for 64 agents on one host."""
 BLOCK_MIN: Final = 4096
 UID_MIN: Final = 65536
-"""Lower uids belong to people, services and ``nobody``."""
+"""Lower uids belong to people, services and the account ``nobody``."""
 UID_MAX: Final = (1 << 31) - 1
 """Some programs treat higher uids as negative numbers."""
 CLAIMS: Final = Path("/run/galaxy/uids")
@@ -199,6 +199,6 @@ def _free(found: list[UidClaim], low: int, high: int, count: int) -> int:
         raise HostError(
             f"no {count} uids of {low}-{high} are free for this agent's containers",
             details=owners,
-            hint="--uids LOW-HIGH, a range that nobody else on this machine uses",
+            hint="--uids LOW-HIGH, a range that nothing else on this machine uses",
         )
     return at

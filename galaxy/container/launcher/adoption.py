@@ -16,7 +16,7 @@ def adopt(entry: ContainerEntry, directory: str, *, boot: str, ended: Callable[[
     """Make ``entry`` RUNNING with an open pidfd, or ENDED with what is recorded of its end.
 
     ``ended`` is called with the exit status of a PID 1 that died while this process was becoming another
-    release: it is still a child of this process, and nobody has recorded its end.
+    release: it is still a child of this process, and its end was not recorded.
 
     Raises:
         OSError: no free descriptor.

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from galaxy.container.cgroup.tree import CgroupTree
+from galaxy.container.kernel import processes
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.runtime import Destroyed, Launched, LaunchFailed, Runtime, RuntimeEvent
 from galaxy.model.jobspec.spec import Medium
@@ -104,11 +105,12 @@ class Host:
         """Wait for an event of one of ``kinds`` about ``plan``; other events stay in ``seen``."""
         return self.until(lambda e: isinstance(e, kinds) and getattr(e, "key", plan.key) == plan.key)
 
-    def until(self, wanted: Any) -> RuntimeEvent:
+    def until(self, true: Callable[[RuntimeEvent], bool]) -> RuntimeEvent:
+        """Wait for an event for which ``true`` returns True; other events stay in ``seen``."""
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             for event in self.seen:
-                if wanted(event):
+                if true(event):
                     self.seen.remove(event)
                     return event
             select.select([self.runtime], [], [], 1.0)
@@ -139,10 +141,10 @@ class Host:
             if name.isdecimal():
                 with contextlib.suppress(OSError):
                     argv = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
-                    if b"galaxy.container.launcher.server" in argv and str(self.state).encode() in argv:
-                        parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
-                        if parent in ("0", "1", str(os.getpid())):
-                            return int(name)
+                    ours = b"galaxy.container.launcher.server" in argv and str(self.state).encode() in argv
+                    # Warm processes and containers have the launcher's command line too.
+                    if ours and processes.parent(int(name)) in (0, 1, os.getpid()):
+                        return int(name)
         raise LookupError("no launcher")
 
     def close(self) -> None:

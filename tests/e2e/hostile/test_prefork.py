@@ -6,26 +6,19 @@ import os
 import signal
 from pathlib import Path
 
+from galaxy.container.kernel import processes
 from tests.support.hostile import NEVER, ContainerHost, HostileContainer
 from tests.support.waiting import until
 
 
 def children(pid: int) -> list[int]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(process.name))
-    return found
+    return [stat.pid for stat in processes.process_table().values() if stat.parent == pid]
 
 
 def container_with_prefork(host: ContainerHost) -> HostileContainer:
     """Return a container whose PID 1 was a warm process with a child that waits."""
     first = host.container("first")
-    launcher = int(Path(f"/proc/{first.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    launcher = processes.parent(first.pid)
     inits = {init.pid for init in host.runtime.running()}
     until("a warm process", lambda: [p for p in children(launcher) if p not in inits and children(p)])
     made = host.container("made", start="")
@@ -71,7 +64,7 @@ def test_waiting_child_has_the_rights_of_pid_1_and_becomes_the_program(host) -> 
     assert str(child) in (made.cgroup("pids") / "cgroup.procs").read_text().split()
     assert outside(child, made.pid) == []  # Device rules apply only inside it.
     assert os.getsid(child) == child
-    assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[16] == "0"  # Its nice value.
+    assert os.getpriority(os.PRIO_PROCESS, child) == 0
     made.destroy()
 
 
