@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import platform
@@ -24,7 +23,6 @@ import select
 import shutil
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -33,7 +31,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from galaxy.container.kernel import syscalls
+from launch_peers import (
+    TIMEOUT_S,
+    UID,
+    HiddenUnified,
+    bwrap,
+    milliseconds,
+    run_peer,
+    write_bundle,
+    write_tick,
+)
+
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.runtime import Destroyed, Launched, LaunchFailed, Runtime
 from galaxy.model.base import encode
@@ -45,59 +53,6 @@ from galaxy.units import MIB
 
 ROUNDS, ROUNDS_QUICK = 50, 10
 CROWD, CROWD_QUICK = 100, 20
-TIMEOUT_S = 20.0
-UID = 65534
-
-TICK_X86_64 = bytes.fromhex(
-    "b8e4000000"  # mov eax, 228 (clock_gettime)
-    "bf01000000"  # mov edi, CLOCK_MONOTONIC
-    "488d7424e0"  # lea rsi, [rsp-32]
-    "0f05"  # syscall
-    "b801000000"  # mov eax, 1 (write)
-    "bf01000000"  # mov edi, 1
-    "488d7424e0"  # lea rsi, [rsp-32]
-    "ba10000000"  # mov edx, 16
-    "0f05"  # syscall
-    "b83c000000"  # mov eax, 60 (exit)
-    "31ff"  # xor edi, edi
-    "0f05"  # syscall
-)
-
-
-def write_tick(path: Path) -> None:
-    """Write ``tick``: an ELF file with one loadable segment and no libraries."""
-    base, header = 0x400000, 64 + 56
-    size = header + len(TICK_X86_64)
-    elf = struct.pack(
-        "<4s5B7xHHIQQQIHHHHHH",
-        b"\x7fELF",
-        2,
-        1,
-        1,
-        0,
-        0,
-        2,
-        62,
-        1,
-        base + header,
-        64,
-        0,
-        0,
-        64,
-        56,
-        1,
-        0,
-        0,
-        0,
-    )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000)
-    path.write_bytes(elf + segment + TICK_X86_64)
-    path.chmod(0o755)
-
-
-def milliseconds(data: bytes, started_ns: int) -> float:
-    seconds, nanoseconds = struct.unpack("<qq", data[:16])
-    return (seconds * 1_000_000_000 + nanoseconds - started_ns) / 1e6
 
 
 class Galaxy:
@@ -237,169 +192,6 @@ def cgroup_enter_ms() -> float | None:
     return int(words[2]) / 1000 if words[:2] == ["entered", "in"] else None
 
 
-def run_peer(command: list[str], enter: Callable[[], None] | None = None) -> float:
-    """Run one peer and return the milliseconds until its program's first instruction."""
-    started = time.monotonic_ns()
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        preexec_fn=enter,
-    )
-    if len(done.stdout) < 16:
-        raise RuntimeError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-300:]}")
-    return milliseconds(done.stdout, started)
-
-
-def bwrap(tick: Path) -> list[str]:
-    links = [
-        part for name in ("bin", "sbin", "lib", "lib64") for part in ("--symlink", f"usr/{name}", f"/{name}")
-    ]
-    return [
-        "bwrap",
-        "--unshare-pid",
-        "--unshare-uts",
-        "--unshare-ipc",
-        "--unshare-cgroup",
-        "--ro-bind",
-        "/usr",
-        "/usr",
-        *links,
-        "--ro-bind",
-        "/etc/alternatives",
-        "/etc/alternatives",
-        "--ro-bind",
-        "/etc/ssl",
-        "/etc/ssl",
-        "--ro-bind",
-        str(tick.parent),
-        str(tick.parent),
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        "--tmpfs",
-        "/tmp",
-        "--tmpfs",
-        "/home/galaxy",
-        "--chdir",
-        "/home/galaxy",
-        "--cap-drop",
-        "ALL",
-        "--new-session",
-        "/bin/sh",
-        "-c",
-        f"exec {tick}",
-    ]
-
-
-def bundle(folder: Path, tick: Path) -> Path:
-    """Write an OCI bundle with the namespaces, limits, masks and mounts of Galaxy's containers."""
-    root = folder / "bundle" / "rootfs"
-    for name in ("usr", "proc", "dev", "tmp", "sys", "etc", "home/galaxy", str(tick.parent).lstrip("/")):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    for name in ("bin", "sbin", "lib", "lib64"):
-        (root / name).symlink_to(f"usr/{name}")
-    bind = ["bind", "ro", "nosuid", "nodev"]
-    config = {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": UID, "gid": UID},
-            "cwd": "/home/galaxy",
-            "noNewPrivileges": True,
-            "args": ["/bin/sh", "-c", f"exec {tick}"],
-            "env": ["PATH=/usr/bin:/bin"],
-            "capabilities": {
-                kind: [] for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
-            },
-        },
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "bench",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["newinstance", "ptmxmode=0666"],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": ["nosuid", "nodev", "size=65536k"],
-            },
-            {
-                "destination": "/sys",
-                "type": "sysfs",
-                "source": "sysfs",
-                "options": ["nosuid", "nodev", "noexec", "ro"],
-            },
-            {"destination": "/usr", "type": "bind", "source": "/usr", "options": bind},
-            {"destination": str(tick.parent), "type": "bind", "source": str(tick.parent), "options": bind},
-            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=65536k"]},
-            {
-                "destination": "/home/galaxy",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["size=16384k", "mode=1777"],
-            },
-        ],
-        "linux": {
-            "namespaces": [{"type": name} for name in ("pid", "ipc", "uts", "mount", "cgroup")],
-            "resources": {
-                "cpu": {"quota": 100000, "period": 100000, "shares": 1024},
-                "memory": {"limit": 96 * MIB},
-                "pids": {"limit": 96},
-                "devices": [{"allow": False, "access": "rwm"}],
-            },
-            "seccomp": {
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "syscalls": [
-                    {"names": ["unshare", "setns", "mount", "keyctl", "bpf"], "action": "SCMP_ACT_ERRNO"}
-                ],
-            },
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    }
-    (folder / "bundle" / "config.json").write_text(json.dumps(config))
-    return folder / "bundle"
-
-
-class HiddenUnified:
-    """A mount namespace without the v2 tree that is mounted beside v1 hierarchies: crun refuses both."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-        if os.path.ismount("/sys/fs/cgroup/unified"):
-            read, write = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                syscalls.unshare(syscalls.CLONE_NEWNS)
-                syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-                syscalls.unmount("/sys/fs/cgroup/unified")
-                os.write(write, b"x")
-                os.read(os.pipe()[0], 1)
-            os.read(read, 1)
-            self.fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-
-    def enter(self) -> None:
-        if self.fd >= 0:
-            ctypes.CDLL(None).setns(self.fd, 0)
-
-
 def contenders(folder: Path, tick: Path, ours: Galaxy) -> dict[str, Callable[[], float]]:
     """Return the contenders that can run here, by name; print why others cannot."""
     runs: dict[str, Callable[[], float]] = {
@@ -409,7 +201,7 @@ def contenders(folder: Path, tick: Path, ours: Galaxy) -> dict[str, Callable[[],
         "spawn": lambda: run_peer(["/bin/sh", "-c", f"exec {tick}"]),
     }
     hidden = HiddenUnified()
-    place = bundle(folder, tick)
+    place = write_bundle(folder, tick)
     serial = iter(range(1_000_000))
     name = f"gxbench{os.getpid()}"
 

@@ -23,7 +23,7 @@ _FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV
 _BLOCK_BYTES: Final = 4096
 _INODE_BYTES: Final = 256
 _FEATURES: Final = "^has_journal,^resize_inode,^quota,^metadata_csum,sparse_super2,extent,uninit_bg"
-_TOOL: Final = ("/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "/usr/bin/mkfs.ext4", "/usr/local/sbin/mkfs.ext4")
+_MKFS_DIRS: Final = ("/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin")
 
 
 def image_path(directory: str, index: int) -> str:
@@ -138,7 +138,8 @@ def make_template(templates: str, size_bytes: int) -> str:
 
 def mkfs_tool() -> str | None:
     """Return the path of ``mkfs.ext4``, or None. PATH is not searched: it may lack the sbin directories."""
-    return next((path for path in _TOOL if os.access(path, os.X_OK)), None)
+    paths = (f"{directory}/mkfs.ext4" for directory in _MKFS_DIRS)
+    return next((path for path in paths if os.access(path, os.X_OK)), None)
 
 
 def _mkfs(tool: str, path: str, size_bytes: int) -> None:

@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.mode == FULL:
         roots = PreparedRoots(f"{state}/t")
         roots.open()
-    entry = _load_entry(options.entry)
+    entry = load_entry(options.entry)
     containers = ContainerTable(
         state, mode=options.mode, cgroup_root=options.cgroup_root, roots=roots, entry=entry
     )
@@ -321,7 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _load_entry(name: str) -> InitEntry:
+def load_entry(name: str) -> InitEntry:
     """Import ``MODULE:FUNCTION``, and the module's ``warm_up`` and ``run_prefork`` if it has them."""
     module_name, _, function = name.partition(":")
     module = importlib.import_module(module_name)
