@@ -35,10 +35,8 @@ def main() -> None:
             for number in range(rounds):
                 place = f"{root}/{number}"
                 os.mkdir(place)
-                for name in (
-                    "bare",
-                    "ours",
-                ):  # A fifo for each run: earlier writers keep theirs open.
+                # A new fifo for each run, because an earlier writer keeps its fifo open.
+                for name in ("bare", "ours"):
                     os.mkfifo(f"{place}/{name}")
                 bare.append(_bare(f"{place}/bare"))
                 elapsed, pid, agent = _worker(place, f"{place}/ours")

@@ -11,7 +11,6 @@ import select
 import shutil
 import signal
 import socket
-import statistics
 import tempfile
 import time
 import uuid
@@ -403,6 +402,3 @@ class Neighbour:
         finally:
             connection.close()
         return found
-
-    def median_s(self, count: int = 100) -> float:
-        return statistics.median(self.times_s(count))

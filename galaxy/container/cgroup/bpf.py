@@ -66,9 +66,8 @@ def guard_devices(cgroup: str, program: bytes) -> None:
 
 
 def _load(register: int, offset: int) -> bytes:
-    return struct.pack(
-        "BBhi", 0x61, 1 << 4 | register, offset, 0
-    )  # BPF_LDX | BPF_W; register 1 holds the context.
+    # BPF_LDX | BPF_MEM | BPF_W; register 1 holds the context.
+    return struct.pack("BBhi", 0x61, 1 << 4 | register, offset, 0)
 
 
 def _op(code: int, register: int, jump: int, value: int) -> bytes:

@@ -185,9 +185,8 @@ def test_failed_launch_gives_the_reason_and_leaves_nothing(host) -> None:
 def test_launch_that_cannot_be_recorded_fails_and_the_launcher_keeps_running(host) -> None:
     launcher = host.launcher_pid()
     plan = host.plan(0)
-    (host.state / "c" / plan.key / "init.json.new").mkdir(
-        parents=True
-    )  # Writing the record fails, as on a full disk.
+    # A directory in place of the draft: writing the record fails, as on a full disk.
+    (host.state / "c" / plan.key / "init.json.new").mkdir(parents=True)
     host.request(plan)
     assert "init.json" in host.event(plan, LaunchFailed).reason.message
     host.destroy(plan)
