@@ -34,18 +34,10 @@ def denied(url: str) -> list[tuple[str, str]]:
         client.close()
 
 
-def test_agent_with_another_hosts_login_ends_at_once_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
-    url = cluster.run("redis", "url", "agent", "--host", "h8").stdout.strip()
-    own = ("--state", str(tmp_path / "h9"), "--mode", "process")
-    done = cluster.run("agent", "--name", "h9", "--redis", url, *own, status=3)
-    assert 'this login may not take orders for host "h9"' in done.stderr
-    assert "galaxy redis url agent --host h9" in done.stderr
-    assert "h9" not in [agent.agent for agent in cluster.agents()]
-
-
 def test_files_with_passwords_are_readable_by_their_owner_only_and_hold_no_more_than_needed(
     cluster: Cluster,
 ) -> None:
+    """The first of this file: ``galaxy redis url agent`` makes Redis write users.acl anew, with mode 644."""
     for name in ("cluster.json", "plan.json", "redis/users.acl", "redis/server.conf"):
         assert (cluster.folder / name).stat().st_mode & 0o777 == 0o600
     assert cluster.file()["url"].startswith("redis://client:")
@@ -55,6 +47,15 @@ def test_files_with_passwords_are_readable_by_their_owner_only_and_hold_no_more_
         assert f"GALAXY_REDIS=redis://{part}".encode() in b" ".join(environ)
         assert cluster.file()["secret"].encode() not in b" ".join(environ)
         assert b"redis://" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_agent_with_another_hosts_login_ends_at_once_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
+    url = cluster.run("redis", "url", "agent", "--host", "h8").stdout.strip()
+    own = ("--state", str(tmp_path / "h9"), "--mode", "process")
+    done = cluster.run("agent", "--name", "h9", "--redis", url, *own, status=3)
+    assert 'this login may not take orders for host "h9"' in done.stderr
+    assert "galaxy redis url agent --host h9" in done.stderr
+    assert "h9" not in [agent.agent for agent in cluster.agents()]
 
 
 def test_no_password_of_the_cluster_is_visible_in_a_container(
