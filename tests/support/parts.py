@@ -125,7 +125,6 @@ def one_host(url: str, prefix: str, agents: Sequence[str] = ("h1",)) -> Iterator
         yield parts
     finally:
         parts.end()
-        print(parts.log_tails())  # pytest shows it with a failure.
         left = leftovers.remove(folder, [f"{parts.root}-{name}" for name in agents], timeout_s=30)
         shutil.rmtree(folder, ignore_errors=True)
     assert not left

@@ -142,6 +142,30 @@ class Cluster:
         return "\n".join(f"== {name}\n" + "\n".join(lines) for name, lines in tails.items())
 
 
+class NewCluster:
+    """Makes folders for clusters."""
+
+    def __init__(self) -> None:
+        self._made: list[Cluster] = []
+
+    def __call__(self) -> Cluster:
+        """Return a cluster that is not up yet, in a new folder."""
+        self._made.append(Cluster(Path(tempfile.mkdtemp(prefix="galaxy-e2e-")).resolve() / "c"))
+        return self._made[-1]
+
+    def log_tails(self) -> str:
+        """Return the log tails of the clusters that run, for a failure's message."""
+        running = [one for one in self._made if (one.folder / "cluster.json").exists()]
+        return "\n".join(f"==== {one.folder}\n{one.log_tails()}" for one in running)
+
+    def remove_all(self) -> None:
+        """End the clusters that tests left running, and remove all folders."""
+        for cluster in self._made:
+            if (cluster.folder / "plan.json").exists() and traces(cluster.folder, cluster.cgroup_roots()):
+                cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
+            shutil.rmtree(cluster.folder.parent, ignore_errors=True)
+
+
 def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
     """Return everything of a cluster that exists on this host, read from /proc and /sys directly."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -228,23 +252,15 @@ def hello_job(folder: Path, name: str, version: str, **deploy: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_cluster() -> Iterator[Callable[[], Cluster]]:
-    """Make folders for clusters; clusters that tests left running are ended and removed."""
-    made: list[Cluster] = []
-
-    def make() -> Cluster:
-        made.append(Cluster(Path(tempfile.mkdtemp(prefix="galaxy-e2e-")).resolve() / "c"))
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        if (cluster.folder / "plan.json").exists() and traces(cluster.folder, cluster.cgroup_roots()):
-            cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
-        shutil.rmtree(cluster.folder.parent, ignore_errors=True)
+def new_cluster() -> Iterator[NewCluster]:
+    """Make clusters; those that tests left running are ended and removed at the end of the session."""
+    factory = NewCluster()
+    yield factory
+    factory.remove_all()
 
 
 @pytest.fixture(scope="session")
-def web_cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+def web_cluster(new_cluster: NewCluster) -> Iterator[Cluster]:
     """A second shared cluster, with Flower, whose parts log everything they can."""
     shared = new_cluster()
     shared.up(GALAXY_LOG_LEVEL="debug")
@@ -253,7 +269,7 @@ def web_cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+def cluster(new_cluster: NewCluster) -> Iterator[Cluster]:
     """The cluster that most tests share: one agent, no Flower."""
     shared = new_cluster()
     shared.up("--no-web")

@@ -33,7 +33,6 @@ def shared_fleet() -> Iterator[Fleet]:
 def fleet(shared_fleet: Fleet) -> Iterator[Fleet]:
     """The shared fleet. All links work at full speed before and after the test."""
     yield shared_fleet
-    print(shared_fleet.log_tails())  # pytest shows it with a failure.
     for host in (shared_fleet.leader_host, shared_fleet.redis, *shared_fleet.agents.values()):
         host.reconnect()
         host.fast()

@@ -72,7 +72,6 @@ def shared_split() -> Iterator[SplitCluster]:
 @pytest.fixture
 def split(shared_split: SplitCluster) -> Iterator[SplitCluster]:
     yield shared_split
-    print(shared_split.log_tails())  # pytest shows it with a failure.
     shared_split.network.heal()
 
 
