@@ -1,7 +1,8 @@
-"""ResMan, agents and AppWorkers as AppMaster meets them: they keep the promises of the messages.
+"""Fakes of ResMan, agents and AppWorkers that obey the protocol of the real ones.
 
-What a program does is told by its start command: ``serve``, ``serve v2``; ``fail`` ends badly for
-good; ``crash`` ends badly for ever; ``exit 0 after 1`` ends with that code after so many seconds.
+The start command says what a program does. ``serve`` and ``serve v2`` run and become healthy.
+``fail`` fails for good. ``crash`` fails and is restarted, again and again. ``exit 0 after 1`` ends
+with that exit code after so many seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ HEALTHY_S = 0.2
 
 
 class ResMan:
-    """Places slots on living agents in turn; answers every order with all it knows."""
+    """Places slots on the agents that are up, in turn; answers every order with a full status."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -50,15 +51,15 @@ class ResMan:
         self.slots: dict[str, dict[int, SlotStatus]] = {}
         self.turn = 0
         self.blocked = False
-        self.make_s = 0.02
+        self.create_s = 0.02
         self.identity: IdentityOrder | None = None
 
-    def take(self, orders: GroupOrders) -> None:
+    def on_orders(self, orders: GroupOrders) -> None:
         if orders.identity is not None:
             self._apply_identity(orders.identity)
         for order in orders.orders:
-            self._obey(order)
-            self.tell(order.group, full=True)
+            self._apply(order)
+            self.send_status(order.group, full=True)
 
     def _apply_identity(self, order: IdentityOrder) -> None:
         last = self.identity
@@ -67,7 +68,7 @@ class ResMan:
         ack = GroupStatuses(statuses=(), identity=IdentityAck(epoch=last.epoch, serial=last.serial))
         self.world.post(lambda: self.world.feed(ack))
 
-    def _obey(self, order: GroupOrder) -> None:
+    def _apply(self, order: GroupOrder) -> None:
         last = self.orders.get(order.group)
         if last is None and order.remove:
             return
@@ -75,15 +76,15 @@ class ResMan:
             return
         self.orders[order.group] = order
         slots = self.slots.setdefault(order.group, {})
-        wanted = set() if order.remove else set(range(order.replicas)) - set(order.release)
-        for index in sorted(set(slots) | wanted):
+        desired = set() if order.remove else set(range(order.replicas)) - set(order.release)
+        for index in sorted(set(slots) | desired):
             slot = slots.get(index)
-            if index in wanted and (
+            if index in desired and (
                 slot is None or slot.state in (ContainerState.GONE, ContainerState.DESTROYING)
             ):
                 self.place(order.group, index)
             elif (
-                index not in wanted
+                index not in desired
                 and slot
                 and slot.state not in (ContainerState.GONE, ContainerState.DESTROYING)
             ):
@@ -93,15 +94,15 @@ class ResMan:
     def place(self, group: str, index: int) -> None:
         slots = self.slots[group]
         old = slots.get(index)
-        living = [name for name, agent in self.world.agents.items() if agent.alive]
+        up = [name for name, agent in self.world.agents.items() if agent.alive]
         incarnation = old.incarnation if old else 0
-        if self.blocked or not living:
+        if self.blocked or not up:
             slots[index] = SlotStatus(
                 container=f"{group}.{index}", incarnation=incarnation, state=ContainerState.PENDING
             )
             return
         self.turn += 1
-        agent = living[self.turn % len(living)]
+        agent = up[self.turn % len(up)]
         slot = SlotStatus(
             container=f"{group}.{index}",
             incarnation=incarnation + 1,
@@ -110,24 +111,24 @@ class ResMan:
             address=agent,
         )
         slots[index] = slot
-        self.world.after(self.make_s, lambda: self._made(group, index, slot))
+        self.world.after(self.create_s, lambda: self._on_created(group, index, slot))
 
-    def _made(self, group: str, index: int, slot: SlotStatus) -> None:
+    def _on_created(self, group: str, index: int, slot: SlotStatus) -> None:
         if self.slots.get(group, {}).get(index) is not slot or not self.world.agents[slot.agent].alive:
             return
         demand = self.orders[group].demand
         ports = {port.name: 20_000 + self.turn * 70 + n for n, port in enumerate(demand.ports)}
         ready = msgspec.structs.replace(slot, state=ContainerState.READY, ports=ports)
         self.slots[group][index] = ready
-        self.world.agents[slot.agent].make(ready)
-        self.tell(group, slots=[ready])
+        self.world.agents[slot.agent].on_created(ready)
+        self.send_status(group, slots=[ready])
 
     def _destroy(self, group: str, index: int) -> None:
         slot = self.slots[group][index]
         gone = msgspec.structs.replace(slot, state=ContainerState.DESTROYING)
         self.slots[group][index] = gone
         if slot.agent:
-            self.world.agents[slot.agent].destroy(slot.container, slot.incarnation)
+            self.world.agents[slot.agent].on_destroyed(slot.container, slot.incarnation)
         self.world.after(STOP_S, lambda: self._destroyed(group, index, gone))
 
     def _destroyed(self, group: str, index: int, slot: SlotStatus) -> None:
@@ -135,23 +136,23 @@ class ResMan:
         if slots.get(index) is slot:
             slots[index] = msgspec.structs.replace(slot, state=ContainerState.GONE, agent="", ports={})
         self._end_if_empty(group)
-        self.tell(group, full=True)
+        self.send_status(group, full=True)
 
     def _end_if_empty(self, group: str) -> None:
         slots, order = self.slots.get(group, {}), self.orders.get(group)
-        if order and order.remove and all(s.state is ContainerState.GONE for s in slots.values()):
+        if order and order.remove and all(slot.state is ContainerState.GONE for slot in slots.values()):
             del self.orders[group], self.slots[group]
 
-    def agent_died(self, name: str) -> None:
+    def on_agent_lost(self, name: str) -> None:
         for group, slots in self.slots.items():
             for index, slot in list(slots.items()):
                 if slot.agent == name and slot.state is ContainerState.DESTROYING:
                     self._destroyed(group, index, slot)
                 elif slot.agent == name:
                     self.place(group, index)
-            self.tell(group, full=True)
+            self.send_status(group, full=True)
 
-    def tell(self, group: str, *, slots: Iterable[SlotStatus] = (), full: bool = False) -> None:
+    def send_status(self, group: str, *, slots: Iterable[SlotStatus] = (), full: bool = False) -> None:
         order = self.orders.get(group)
         status = GroupStatus(
             group=group,
@@ -165,7 +166,7 @@ class ResMan:
 
 
 class Agent:
-    """Holds orders for containers that are still made; reports what changes, and all when asked."""
+    """Keeps orders for containers that do not exist yet; reports changes, and everything when asked."""
 
     def __init__(self, world: World, name: str) -> None:
         self.world = world
@@ -178,32 +179,35 @@ class Agent:
         self.orders: dict[str, PodOrder] = {}
         self.runs: list[tuple[str, int, str]] = []
 
-    def take(self, orders: PodOrders) -> None:
+    def on_orders(self, orders: PodOrders) -> None:
         if not self.alive or orders.epoch < self.epoch:
             return
         self.epoch = orders.epoch
         for order in orders.orders:
-            held = self.orders.get(order.pod)
-            if held is None or (order.incarnation, order.generation) > (held.incarnation, held.generation):
+            present = self.orders.get(order.pod)
+            if present is None or (order.incarnation, order.generation) > (
+                present.incarnation,
+                present.generation,
+            ):
                 self.orders[order.pod] = order
-            self._hand_over(order.pod)
+            self._deliver(order.pod)
         if orders.report:
             self.report(list(self.workers.values()), full=True)
 
-    def make(self, slot: SlotStatus) -> None:
+    def on_created(self, slot: SlotStatus) -> None:
         self.workers[slot.container] = Worker(self, slot)
-        self._hand_over(slot.container)
+        self._deliver(slot.container)
 
-    def destroy(self, pod: str, incarnation: int) -> None:
+    def on_destroyed(self, pod: str, incarnation: int) -> None:
         worker = self.workers.get(pod)
         if worker and worker.incarnation <= incarnation:
-            worker.end()
+            worker.kill()
             del self.workers[pod]
 
-    def _hand_over(self, pod: str) -> None:
+    def _deliver(self, pod: str) -> None:
         worker, order = self.workers.get(pod), self.orders.get(pod)
         if worker and order and order.incarnation == worker.incarnation:
-            worker.obey(order)
+            worker.on_order(order)
 
     def report(self, workers: Iterable[Worker], *, full: bool = False) -> None:
         if not self.alive:
@@ -214,35 +218,35 @@ class Agent:
             boot=self.boot,
             serial=self.serial,
             full=full,
-            pods=tuple(worker.found() for worker in workers),
+            pods=tuple(worker.observed() for worker in workers),
         )
         self.world.post(lambda: self.world.feed(report))
 
     def digest(self) -> int:
         digest = 0
         for worker in self.workers.values():
-            found = worker.found()
+            observed = worker.observed()
             digest ^= digest_of_pod(
-                found.pod, found.incarnation, found.generation, found.state, found.healthy
+                observed.pod, observed.incarnation, observed.generation, observed.state, observed.healthy
             )
         return digest
 
     def die(self, *, noticed_after_s: float = 5.0) -> None:
         self.alive = False
         for worker in self.workers.values():
-            worker.end()
+            worker.kill()
         self.workers.clear()
-        self.world.after(noticed_after_s, lambda: self.world.resman.agent_died(self.name))
+        self.world.after(noticed_after_s, lambda: self.world.resman.on_agent_lost(self.name))
 
     def reboot(self, times: int = 1) -> None:
-        """Only the agent's process starts anew: its programs have run on."""
+        """Restart the agent's process only; its programs keep running."""
         self.boot = f"{self.name}-{int(self.boot.rpartition('-')[2]) + times}"
         self.serial = 0
         self.report(list(self.workers.values()), full=True)
 
 
 class Worker:
-    """The programs of one life of a container."""
+    """The program in one incarnation of a container. At most one timer is set at any time."""
 
     def __init__(self, agent: Agent, slot: SlotStatus) -> None:
         self.agent = agent
@@ -256,14 +260,14 @@ class Worker:
         self.program = ""
         self.ready = False
         self.restarts = 0
-        self.exit: Exit | None = None
-        self.life = 0
+        self.last_exit: Exit | None = None
+        self.timer_serial = 0
 
-    def end(self) -> None:
-        self.life += 1
+    def kill(self) -> None:
+        self.timer_serial += 1
         self.program, self.ready = "", False
 
-    def obey(self, order: PodOrder) -> None:
+    def on_order(self, order: PodOrder) -> None:
         last = self.order
         if last is not None and order.generation <= last.generation:
             self.agent.report([self])
@@ -271,78 +275,78 @@ class Worker:
         self.order = order
         if not order.run:
             if self.state is PodState.FINISHED and order.batch:
-                self._now(self.state)
+                self._enter(self.state)
             elif self.state in (PodState.PENDING, PodState.FAILED, PodState.STOPPED):
-                self._now(PodState.STOPPED)
+                self._enter(PodState.STOPPED)
             else:
-                self._down(PodState.STOPPING, STOP_S, lambda: self._now(PodState.STOPPED))
+                self._down(PodState.STOPPING, STOP_S, lambda: self._enter(PodState.STOPPED))
             return
-        same = last is not None and _program(last) == _program(order) and not order.redeploy
-        if last is not None and last.run and same:
-            self._now(self.state)
+        unchanged = last is not None and _program(last) == _program(order) and not order.redeploy
+        if last is not None and last.run and unchanged:
+            self._enter(self.state)
         else:
             self.restarts = 0
-            self._down(PodState.DEPLOYING, DEPLOY_S, self._start)
+            self._down(PodState.DEPLOYING, DEPLOY_S, self.start)
 
     def _down(self, state: PodState, wait_s: float, then: Callable[[], None]) -> None:
         self.program, self.ready = "", False
-        self._now(state)
-        self._later(wait_s, then)
+        self._enter(state)
+        self.later(wait_s, then)
 
-    def _start(self) -> None:
+    def start(self) -> None:
         assert self.order is not None
         self.program = self.order.tasks[0].start
         self.agent.runs.append((self.pod, self.incarnation, self.program))
-        words = self.program.split()
-        if words[0] == "serve":
-            self._now(PodState.RUNNING)
-            self._later(HEALTHY_S, self._healthy)
-        elif words[0] == "exit":
-            self._now(PodState.RUNNING)
-            self._later(float(words[3]), lambda: self._exited(int(words[1]), again=False))
+        arguments = self.program.split()
+        if arguments[0] == "serve":
+            self._enter(PodState.RUNNING)
+            self.later(HEALTHY_S, self.become_healthy)
+        elif arguments[0] == "exit":
+            self._enter(PodState.RUNNING)
+            self.later(float(arguments[3]), lambda: self.end_program(int(arguments[1]), restart=False))
         else:
-            self._now(PodState.RUNNING)
-            self._later(0.1, lambda: self._exited(1, again=words[0] == "crash"))
+            self._enter(PodState.RUNNING)
+            self.later(0.1, lambda: self.end_program(1, restart=arguments[0] == "crash"))
 
-    def _healthy(self) -> None:
+    def become_healthy(self) -> None:
         self.ready = True
-        self._now(self.state)
+        self._enter(self.state)
 
-    def _exited(self, code: int, *, again: bool) -> None:
+    def end_program(self, code: int, *, restart: bool) -> None:
         self.program, self.ready = "", False
-        self.exit = Exit(at_s=self.world.now, code=code)
-        if again:
-            self._now(PodState.BACKOFF)
-            self._later(1.0, self._restart)
+        self.last_exit = Exit(at_s=self.world.now, code=code)
+        if restart:
+            self._enter(PodState.BACKOFF)
+            self.later(1.0, self._restart)
         else:
-            self._now(PodState.FINISHED if code == 0 else PodState.FAILED)
+            self._enter(PodState.FINISHED if code == 0 else PodState.FAILED)
 
     def _restart(self) -> None:
         self.restarts += 1
-        self._start()
+        self.start()
 
     def crash_once(self) -> None:
-        """The program is killed from outside, and is restarted by its policy."""
-        self._exited(137, again=True)
+        """Kill the program; its restart policy starts it again."""
+        self.end_program(137, restart=True)
 
-    def _later(self, delay_s: float, then: Callable[[], None]) -> None:
-        self.life += 1
-        life = self.life
-        self.world.after(delay_s, lambda: then() if life == self.life else None)
+    def later(self, delay_s: float, then: Callable[[], None]) -> None:
+        self.timer_serial += 1
+        serial = self.timer_serial
+        self.world.after(delay_s, lambda: then() if serial == self.timer_serial else None)
 
-    def _now(self, state: PodState) -> None:
+    def _enter(self, state: PodState) -> None:
         self.state = state
         self.agent.report([self])
 
-    def found(self) -> ObservedPod:
-        bad = self.state in (PodState.FAILED, PodState.BACKOFF)
+    def observed(self) -> ObservedPod:
+        failed = self.state in (PodState.FAILED, PodState.BACKOFF)
         task = ObservedTask(
             name="main",
             state=TaskState(self.state.value),
             restarts=self.restarts,
             healthy=self.ready if self.state is PodState.RUNNING else None,
-            last_exit=self.exit,
-            reason=Reason(code="exited", message=str(self.exit)) if bad else None,
+            last_exit=self.last_exit,
+            reason=Reason(code="exited", message=str(self.last_exit)) if failed else None,
         )
         return ObservedPod(
             pod=self.pod,

@@ -1,4 +1,4 @@
-"""Batch jobs: each pod comes to its end once, for good, whatever dies meanwhile."""
+"""Batch jobs: each pod ends once and for good, whatever is lost meanwhile."""
 
 from collections import Counter
 
@@ -35,7 +35,7 @@ def test_finished_pod_gives_its_container_back_while_others_run() -> None:
     job = world.submit(batch(start="exit 0 after 1", replica=2))
     world.run(1.0)
     slow = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
-    slow._later(50.0, lambda: slow._exited(0, again=False))
+    slow.later(50.0, lambda: slow.end_program(0, restart=False))
     world.run(10)
     assert [pod.phase for pod in world.master.state.job_pods(job)] == [PodPhase.FINISHED, PodPhase.RUNNING]
     assert world.resman.orders[job].release == (0,)
@@ -45,7 +45,7 @@ def test_finished_pod_gives_its_container_back_while_others_run() -> None:
 
 
 @pytest.mark.parametrize("code", [1, 3])
-def test_failed_batch_job_tells_the_exit_code(code: int) -> None:
+def test_failed_batch_job_has_the_exit_code_of_its_program(code: int) -> None:
     world = World()
     job = world.submit(batch(start=f"exit {code} after 1", replica=1))
     world.settle(job, "failed")
@@ -56,12 +56,12 @@ def test_failed_batch_job_tells_the_exit_code(code: int) -> None:
     assert runs(world) == {f"{job}.0": 1}
 
 
-def test_job_fails_only_when_the_other_pods_have_ended_too() -> None:
+def test_job_with_a_failed_pod_fails_only_when_the_others_have_ended_too() -> None:
     world = World()
     job = world.submit(batch(start="exit 0 after 5", replica=2))
     world.run(1)
     first = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
-    first._later(0.1, lambda: first._exited(4, again=False))
+    first.later(0.1, lambda: first.end_program(4, restart=False))
     world.run(2)
     assert world.state(job) == "running"
     assert world.show(job).summary.reason.message.startswith("1 of 2 pods failed")
@@ -69,14 +69,14 @@ def test_job_fails_only_when_the_other_pods_have_ended_too() -> None:
     assert world.show(job).exit_code == 4
 
 
-def test_pod_that_ran_when_its_host_died_runs_again_and_finished_ones_do_not() -> None:
+def test_lost_host_has_its_running_pods_run_again_but_not_its_finished_ones() -> None:
     world = World()
     job = world.submit(batch(start="exit 0 after 1", replica=3))
     world.run(0.8)
     slow = [pod.pod for pod in world.show(job).pods if pod.agent == "h1"]
     for pod in slow:
         worker = world.agents["h1"].workers[pod]
-        worker._later(500.0, worker._start)
+        worker.later(500.0, worker.start)
     world.run(5)
     world.agents["h1"].die()
     world.settle(job, "finished")
@@ -84,7 +84,7 @@ def test_pod_that_ran_when_its_host_died_runs_again_and_finished_ones_do_not() -
     assert runs(world) == {pod: 2 if pod in slow else 1 for pod in runs(world)}
 
 
-def test_finished_job_stays_finished_when_its_hosts_die() -> None:
+def test_finished_job_whose_hosts_are_lost_stays_finished() -> None:
     world = World()
     job = world.submit(batch())
     world.settle(job, "finished")
@@ -101,25 +101,25 @@ def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
     job = world.submit(batch(start="exit 0 after 1", replica=2))
     world.run(1.0)
     worker = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
-    worker._later(500.0, worker._start)
+    worker.later(500.0, worker.start)
     world.run(0.45)
     world.run_until(lambda: world.show(job).pods[0].state == "finished", 5)
     done = world.master.state.pods[f"{job}.0"]
     world.resman.place(job, 0)
-    world.resman.tell(job, full=True)
+    world.resman.send_status(job, full=True)
     world.run(60)
     assert runs(world)[f"{job}.0"] == 1
     now = world.master.state.pods[f"{job}.0"]
     assert (now.agent, now.incarnation) == (done.agent, done.incarnation), "its logs are not found any more"
 
 
-def test_late_report_does_not_wake_a_finished_pod_nor_blur_its_end() -> None:
+def test_late_report_of_a_finished_pod_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
     agent = world.agents[pod.agent]
-    agent.workers[pod.pod]._exited(0, again=False)
+    agent.workers[pod.pod].end_program(0, restart=False)
     world.run(1)
     done = world.master.state.pods[pod.pod]
     assert (done.phase, done.placed) == (PodPhase.FINISHED, True)
@@ -129,14 +129,14 @@ def test_late_report_does_not_wake_a_finished_pod_nor_blur_its_end() -> None:
     assert world.master.state.pods[pod.pod] == done
 
 
-def test_end_of_an_earlier_life_does_not_finish_the_present_one() -> None:
+def test_late_report_of_an_earlier_incarnation_does_not_finish_the_present_one() -> None:
     world = World(agents=1)
     job = world.submit(batch(start="exit 0 after 50", replica=1))
     world.run(1)
     before = world.master.state.pods[f"{job}.0"]
     agent = world.agents["h0"]
-    world.resman.make_s = 5.0  # So that the new life has not reported yet.
-    world.resman.agent_died("h0")
+    world.resman.create_s = 5.0  # So that the new incarnation has not reported yet.
+    world.resman.on_agent_lost("h0")
     world.run(1)
     assert before.observed is not None
     late = replace(before.observed, state=PodState.FINISHED)
@@ -145,7 +145,7 @@ def test_end_of_an_earlier_life_does_not_finish_the_present_one() -> None:
     assert (now.agent, now.incarnation, now.phase) == ("h0", 2, PodPhase.DEPLOYING)
 
 
-def test_new_run_of_a_finished_job_takes_its_name_and_history_keeps_the_logs() -> None:
+def test_job_submitted_under_the_name_of_a_finished_one_replaces_it_and_keeps_its_logs() -> None:
     world = World()
     first = world.submit(batch())
     world.settle(first, "finished")
@@ -169,12 +169,12 @@ def test_finished_job_cannot_be_started_or_updated() -> None:
     assert set(runs(world).values()) == {1}
 
 
-def test_stopped_batch_pod_starts_anew_and_a_finished_one_does_not() -> None:
+def test_started_batch_job_runs_its_stopped_pods_again_but_not_its_finished_ones() -> None:
     world = World()
     job = world.submit(batch(start="exit 0 after 5", replica=2))
     world.run(1)
     quick = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
-    quick._later(0.1, lambda: quick._exited(0, again=False))
+    quick.later(0.1, lambda: quick.end_program(0, restart=False))
     world.run(1)
     world.do("stop", job)
     world.settle(job, "stopped")
@@ -183,7 +183,7 @@ def test_stopped_batch_pod_starts_anew_and_a_finished_one_does_not() -> None:
     assert runs(world) == {f"{job}.0": 1, f"{job}.1": 2}
 
 
-def test_recovered_batch_pod_gets_a_container_again_and_its_old_exit_is_forgotten() -> None:
+def test_recovered_batch_job_gets_containers_again_and_has_no_exit_code() -> None:
     world = World()
     job = world.submit(batch(start="exit 2 after 1", replica=1))
     world.settle(job, "failed")
@@ -195,7 +195,7 @@ def test_recovered_batch_pod_gets_a_container_again_and_its_old_exit_is_forgotte
     assert runs(world) == {f"{job}.0": 2}
 
 
-def test_list_leaves_out_what_is_finished_unless_asked() -> None:
+def test_list_leaves_out_finished_jobs_unless_all_are_asked_for() -> None:
     world = World()
     job = world.submit(batch())
     world.settle(job, "finished")
@@ -203,7 +203,7 @@ def test_list_leaves_out_what_is_finished_unless_asked() -> None:
     assert [line.job for line in world.ask(ListJobs(all=True)).jobs] == [job]
 
 
-def test_ended_jobs_go_to_history_by_age_and_by_number() -> None:
+def test_jobs_that_are_over_move_to_the_history_by_age_and_by_number() -> None:
     world = World(config=AppMasterConfig(ended_s=100.0, ended_max=2))
     ids = []
     for name in ("one", "two", "three"):
@@ -217,7 +217,7 @@ def test_ended_jobs_go_to_history_by_age_and_by_number() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_batch_over_a_faulty_bus_with_leaders_dying_runs_each_pod_once(seed: int) -> None:
+def test_batch_job_on_a_faulty_bus_with_failovers_runs_each_pod_once(seed: int) -> None:
     world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.5))
     world.crash_at_steps = set(world.random.sample(range(1, 60), 6))
     job = world.submit(batch(replica=5))
@@ -230,7 +230,7 @@ def test_batch_over_a_faulty_bus_with_leaders_dying_runs_each_pod_once(seed: int
 
 def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -> None:
     world = World()
-    world.resman.make_s = 5.0  # No AppWorker acknowledges the order yet.
+    world.resman.create_s = 5.0  # No AppWorker acknowledges the order yet.
     job = world.submit(service(replica=1))
     world.run_until(lambda: world.show(job).pods[0].agent != "", 5.0)
     agent = world.show(job).pods[0].agent

@@ -1,4 +1,4 @@
-"""Whatever gets lost, doubled, delayed or dies, what is found becomes what is wanted."""
+"""Convergence: messages get lost, doubled and delayed, and the observed state becomes the desired one."""
 
 import itertools
 from collections.abc import Callable
@@ -6,15 +6,16 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
+from galaxy.appmaster.logic import AppMaster
 from galaxy.appmaster.logic.jobs.groups import build_order
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
 from galaxy.model.messages.pod import PodState
 from galaxy.model.stored.job import PodRecord
-from tests.unit.appmaster.world import Faults, World, service, with_task
+from tests.unit.appmaster.world import Faults, World, batch, service, with_task
 
-STORY: list[tuple[str, Callable[[World, str], object]]] = [
+SCENARIO: list[tuple[str, Callable[[World, str], object]]] = [
     ("running", lambda world, job: world.settle(job, within_s=300)),
     ("updated", lambda world, job: world.update(job, with_task(service(), start="serve v2"))),
     ("running", lambda world, job: world.settle(job, within_s=300)),
@@ -30,26 +31,26 @@ STORY: list[tuple[str, Callable[[World, str], object]]] = [
 
 
 def generations_grow(world: World) -> None:
-    """From now on no (pod, generation) is ever sent with two contents."""
+    """Check from now on that no (pod, generation) is sent with two contents."""
     seen: dict[tuple[str, int], object] = {}
 
-    def look() -> None:
+    def check() -> None:
         for send in world.sends:
             for order in getattr(send.body, "orders", ()):
                 if send.task == "galaxy.pod.deploy":
                     assert seen.setdefault((order.pod, order.generation), order) == order
         world.sends.clear()
 
-    world.watchers.append(look)
+    world.watchers.append(check)
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_story_of_a_service_survives_a_faulty_bus_and_dying_leaders(seed: int) -> None:
+def test_service_on_a_faulty_bus_with_failovers_reaches_every_desired_state(seed: int) -> None:
     world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.6))
     world.crash_at_steps = set(world.random.sample(range(1, 800), 20))
     generations_grow(world)
     job = world.submit(service())
-    for _, act in STORY:
+    for _, act in SCENARIO:
         act(world, job)
     assert sorted(world.programs()) == [f"{job}.0", f"{job}.1"]
     assert set(world.programs().values()) == {"serve v2"}
@@ -63,7 +64,7 @@ def test_story_of_a_service_survives_a_faulty_bus_and_dying_leaders(seed: int) -
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_hosts_and_leaders_that_die_in_turn_are_healed(seed: int) -> None:
+def test_job_whose_hosts_and_leaders_are_lost_in_turn_runs_again(seed: int) -> None:
     world = World(agents=6, seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
     job = world.submit(service(replica=4))
     world.settle(job, within_s=300)
@@ -77,7 +78,7 @@ def test_hosts_and_leaders_that_die_in_turn_are_healed(seed: int) -> None:
     assert len(world.endpoints("web")) == 4
 
 
-def test_leader_that_dies_between_commit_and_send_is_carried_on_at_every_step() -> None:
+def test_leader_lost_between_commit_and_send_is_replaced_without_harm_at_every_step() -> None:
     steps = World().steps
     for crash in range(steps, steps + 60):
         world = World()
@@ -90,9 +91,9 @@ def test_leader_that_dies_between_commit_and_send_is_carried_on_at_every_step() 
         assert len([run for agent in world.agents.values() for run in agent.runs]) == 4
 
 
-def test_order_is_sent_again_with_growing_pauses_until_it_is_acknowledged() -> None:
+def test_unacknowledged_order_is_sent_again_with_growing_pauses() -> None:
     world = World()
-    world.resman.make_s = 100.0
+    world.resman.create_s = 100.0
     world.submit(service(replica=1))
     sent: list[float] = []
     count = 0
@@ -107,7 +108,7 @@ def test_order_is_sent_again_with_growing_pauses_until_it_is_acknowledged() -> N
     assert len({order.generation for send in now for order in send.body.orders}) == 1
 
 
-def test_group_at_rest_is_asked_about_every_ten_seconds() -> None:
+def test_settled_group_is_asked_about_every_ten_seconds() -> None:
     world = World()
     world.settle(world.submit(service()))
     world.sends.clear()
@@ -124,7 +125,7 @@ def test_settled_cluster_sends_no_pod_order() -> None:
     assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == []
 
 
-def test_nothing_is_written_while_nothing_happens() -> None:
+def test_settled_cluster_writes_nothing() -> None:
     world = World()
     world.settle(world.submit(service()))
     world.run(15)
@@ -133,7 +134,7 @@ def test_nothing_is_written_while_nothing_happens() -> None:
     assert {name: dict(rows) for name, rows in world.store.items()} == before
 
 
-def test_digest_that_differs_makes_the_leader_ask_for_everything() -> None:
+def test_digest_that_differs_makes_the_leader_ask_for_a_full_report() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -141,14 +142,14 @@ def test_digest_that_differs_makes_the_leader_ask_for_everything() -> None:
     world.sends.clear()
     agent = world.agents[world.show(job).pods[0].agent]
     worker = agent.workers[f"{job}.0"]
-    worker.ready = False  # And the report of it is lost.
+    worker.ready = False  # The report of it is lost.
     world.run(5)
     asked = [send for send in world.sends if send.task == "galaxy.pod.deploy" and send.body.report]
     assert [send.body.agent for send in asked] == [agent.name]
     assert world.endpoints("web") == ()
 
 
-def test_late_report_from_before_does_not_undo_a_newer_one() -> None:
+def test_late_report_does_not_undo_a_newer_one() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -165,7 +166,7 @@ def test_late_report_from_before_does_not_undo_a_newer_one() -> None:
     assert world.master.state.pods[pod.pod] == pod
 
 
-def test_report_of_the_program_that_an_order_takes_down_does_not_publish_it_again() -> None:
+def test_late_report_of_a_program_that_an_order_stops_does_not_publish_it_again() -> None:
     world = World()
     spec = service(replica=1, drain=0.0)
     job = world.submit(spec)
@@ -180,7 +181,7 @@ def test_report_of_the_program_that_an_order_takes_down_does_not_publish_it_agai
     assert world.endpoints("web") == ()
 
 
-def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
+def test_late_report_of_an_earlier_agent_process_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -195,14 +196,14 @@ def test_report_from_an_earlier_boot_of_an_agent_changes_nothing() -> None:
     assert world.master.state.pods[pod.pod] == pod
 
 
-def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
+def test_late_report_of_an_earlier_incarnation_changes_nothing() -> None:
     world = World(agents=1)
     job = world.submit(service(replica=1))
     world.settle(job)
     before = world.master.state.pods[f"{job}.0"]
     assert before.observed is not None
     old = world.agents[before.agent]
-    world.resman.agent_died(old.name)
+    world.resman.on_agent_lost(old.name)
     world.run(10)
     now = world.master.state.pods[before.pod]
     assert now.incarnation == before.incarnation + 1
@@ -212,7 +213,7 @@ def test_report_from_an_earlier_incarnation_changes_nothing() -> None:
     assert world.master.state.pods[before.pod] == now
 
 
-def test_container_that_was_thought_lost_and_is_found_again_serves_on_without_a_restart() -> None:
+def test_container_reported_lost_and_then_ready_serves_on_without_a_restart() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -238,7 +239,7 @@ def test_container_that_was_thought_lost_and_is_found_again_serves_on_without_a_
     assert len([run for agent in world.agents.values() for run in agent.runs]) == 1
 
 
-def test_status_of_an_earlier_life_of_a_slot_changes_nothing() -> None:
+def test_late_status_of_an_earlier_incarnation_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -252,7 +253,7 @@ def test_status_of_an_earlier_life_of_a_slot_changes_nothing() -> None:
     assert world.master.state.pods[f"{job}.0"] == before
 
 
-def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_again() -> None:
+def test_full_report_without_a_pod_withdraws_its_endpoint_until_it_is_reported_again() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -265,7 +266,7 @@ def test_full_report_that_leaves_a_pod_out_withdraws_it_until_it_is_heard_of_aga
     assert len([run for each in world.agents.values() for run in each.runs]) == 1
 
 
-def test_agents_that_vanish_from_the_beats_are_forgotten() -> None:
+def test_agent_without_heartbeats_and_pods_is_dropped() -> None:
     world = World()
     world.feed(
         HeartbeatsRead(
@@ -273,10 +274,10 @@ def test_agents_that_vanish_from_the_beats_are_forgotten() -> None:
         )
     )
     world.run(3)
-    assert set(world.master.agents._agents) <= set(world.agents)
+    assert set(world.master.agents) <= set(world.agents)
 
 
-def test_dead_agent_is_not_sent_orders_for_ever() -> None:
+def test_silent_agent_is_sent_no_more_orders() -> None:
     world = World()
     job = world.submit(service(replica=3))
     world.settle(job)
@@ -288,7 +289,7 @@ def test_dead_agent_is_not_sent_orders_for_ever() -> None:
     assert [send for send in world.sends if send.queue == "appworker.h1"] == []
 
 
-def test_status_of_an_unknown_group_and_foreign_events_are_ignored() -> None:
+def test_status_of_an_unknown_group_and_unknown_events_change_nothing() -> None:
     world = World()
     before = {name: dict(rows) for name, rows in world.store.items()}
     world.feed(GroupStatuses(statuses=(GroupStatus(group="x-1", epoch=1, serial=1, full=True),)))
@@ -296,7 +297,7 @@ def test_status_of_an_unknown_group_and_foreign_events_are_ignored() -> None:
     assert {name: dict(rows) for name, rows in world.store.items()} == before
 
 
-def test_resman_that_forgot_a_group_is_told_again() -> None:
+def test_resman_without_the_group_is_sent_its_order_again() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -306,7 +307,7 @@ def test_resman_that_forgot_a_group_is_told_again() -> None:
     assert [send.task for send in world.sends] == ["galaxy.group.apply"]
 
 
-def test_step_that_raised_leaves_a_logic_that_carries_on() -> None:
+def test_leader_recovers_from_a_step_that_raised() -> None:
     world = World()
     job = world.submit(service(replica=1))
     broken = GroupStatuses(statuses=(None,))  # type: ignore[arg-type]
@@ -319,7 +320,39 @@ def test_step_that_raised_leaves_a_logic_that_carries_on() -> None:
     world.settle(job)
 
 
-def test_status_that_follows_on_one_that_was_missed_has_everything_asked_for_anew() -> None:
+def test_leader_that_recovers_and_a_new_one_derive_the_same_from_the_same_tables() -> None:
+    world = World(agents=4)
+    world.settle(world.submit(service("steady")))
+    updated = world.submit(service("updated"))
+    world.settle(updated)
+    world.update(updated, with_task(service("updated"), start="fail"))
+    world.run_until(lambda: world.state(updated) == "stalled", 30)
+    world.settle(world.submit(batch()), "finished")
+    world.agents["h1"].die(noticed_after_s=100.0)  # So that orders stay unacknowledged.
+    world.do("stop", updated)
+    world.run(3)
+
+    def next_step(leader: AppMaster) -> tuple[object, ...]:
+        beats = tuple(
+            Heartbeat(agent=name, at_s=world.now, boot=agent.boot, wire=WIRE_VERSION, pods=agent.digest())
+            for name, agent in world.agents.items()
+        )
+        step = leader.step(world.now, [HeartbeatsRead(now_s=world.now, beats=beats)])
+        for table in leader.tables.values():
+            table.discard()
+        return [(send.queue, send.body) for send in step.sends], step.wake_s
+
+    new = AppMaster(world.config)
+    for name, table in new.tables.items():
+        table.load(world.store.get(name, {}).items())
+    new.lead(world.epoch, world.now)
+    world.master.recover(world.now)
+    sends, wake_s = next_step(new)
+    assert sends and wake_s is not None
+    assert next_step(world.master) == (sends, wake_s)
+
+
+def test_gap_in_the_statuses_of_a_group_makes_the_next_order_ask_for_everything() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
@@ -346,7 +379,7 @@ def test_status_that_follows_on_one_that_was_missed_has_everything_asked_for_ane
     assert seen_after(9, 9, full=True) == (9, 9)
 
 
-def test_late_status_does_not_undo_what_a_later_one_said() -> None:
+def test_late_status_does_not_undo_a_newer_one() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)

@@ -1,4 +1,4 @@
-"""Submit, stop, start, remove, recover: what each makes of a job, its pods and its containers."""
+"""Submit, stop, start, remove and recover: what each does to a job, its pods and its containers."""
 
 from msgspec.structs import replace
 
@@ -7,6 +7,7 @@ from galaxy.model.api.jobs import ListJobs, RecoverPod, RemoveJob, StopJob, Subm
 from galaxy.model.api.request import Request
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.agent import UsageRead
+from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 
 
@@ -14,7 +15,7 @@ def kinds_sent(world: World) -> list[str]:
     return [send.task for send in world.sends]
 
 
-def test_submitted_job_comes_up_and_is_discovered() -> None:
+def test_submitted_service_runs_and_is_discovered() -> None:
     world = World()
     job = world.submit(service())
     assert world.state(job) == "pending"
@@ -23,16 +24,16 @@ def test_submitted_job_comes_up_and_is_discovered() -> None:
     assert world.show("web").summary.healthy == 3
 
 
-def test_pod_order_leaves_as_soon_as_resman_says_where() -> None:
+def test_pod_order_is_sent_as_soon_as_its_place_is_known() -> None:
     world = World()
-    world.resman.make_s = 5.0
+    world.resman.create_s = 5.0
     job = world.submit(service(replica=1))
     world.run(0.2)
     assert "galaxy.pod.deploy" in kinds_sent(world)
     world.settle(job)
 
 
-def test_submitting_twice_under_one_key_makes_one_job_and_one_answer() -> None:
+def test_submit_repeated_under_one_key_creates_one_job_and_gets_one_answer() -> None:
     world = World()
     first = world.request(SubmitJob(spec=service()), key="same")
     second = world.request(SubmitJob(spec=service()), key="same")
@@ -40,7 +41,7 @@ def test_submitting_twice_under_one_key_makes_one_job_and_one_answer() -> None:
     assert len(world.master.state.jobs) == 1
 
 
-def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> None:
+def test_submit_repeated_under_one_key_after_a_failover_creates_one_job() -> None:
     world = World()
     first = world.submit(service(), key="same")
     world.failover()
@@ -48,7 +49,7 @@ def test_submitting_twice_under_one_key_around_a_failover_makes_one_job() -> Non
     assert len(world.master.state.jobs) == 1
 
 
-def test_refusal_is_repeated_under_the_same_key() -> None:
+def test_refused_submit_is_refused_again_under_the_same_key() -> None:
     world = World()
     world.submit(service())
     refused = world.request(SubmitJob(spec=service()), key="other")
@@ -59,7 +60,7 @@ def test_refusal_is_repeated_under_the_same_key() -> None:
     assert world.request(SubmitJob(spec=service()), key="other") == refused
 
 
-def test_live_job_of_the_same_name_is_a_conflict_that_names_it() -> None:
+def test_submit_under_the_name_of_a_live_job_is_a_conflict_that_names_it() -> None:
     world = World()
     job = world.submit(service())
     problem = world.request(SubmitJob(spec=service())).problem
@@ -68,7 +69,7 @@ def test_live_job_of_the_same_name_is_a_conflict_that_names_it() -> None:
     assert "galaxy job update web" in problem.hint
 
 
-def test_spec_that_breaks_rules_is_refused_with_every_problem() -> None:
+def test_submit_that_breaks_rules_is_refused_with_every_problem() -> None:
     world = World()
     package = PackageSpec(source="hello.tar.gz", version="1")
     spec = with_task(service(), package=package, env={"GALAXY_X": "1"})
@@ -78,7 +79,7 @@ def test_spec_that_breaks_rules_is_refused_with_every_problem() -> None:
     assert len(world.master.state.jobs) == 0
 
 
-def test_request_whose_deadline_is_long_over_is_not_carried_out() -> None:
+def test_request_long_after_its_deadline_is_not_carried_out() -> None:
     world = World()
     late = Request(
         op="galaxy.job.submit",
@@ -98,7 +99,7 @@ def test_request_with_a_foreign_body_is_answered_as_wrong_usage() -> None:
     assert answer.problem is not None and answer.problem.kind == "usage"
 
 
-def test_stop_keeps_containers_and_start_runs_in_them_again() -> None:
+def test_stopped_job_keeps_its_containers_and_a_start_runs_in_them() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -114,7 +115,7 @@ def test_stop_keeps_containers_and_start_runs_in_them_again() -> None:
     assert len(world.programs()) == 3
 
 
-def test_endpoints_are_withdrawn_before_a_stop_for_as_long_as_drain_says() -> None:
+def test_stop_withdraws_endpoints_before_programs_for_as_long_as_drain_says() -> None:
     world = World()
     job = world.submit(service(drain=3.0))
     world.settle(job)
@@ -140,7 +141,7 @@ def test_start_during_the_drain_of_a_stop_leaves_the_programs_alone() -> None:
     assert sum(len(agent.runs) for agent in world.agents.values()) == 3
 
 
-def test_container_of_a_stopped_job_that_is_lost_comes_back_and_stays_empty() -> None:
+def test_stopped_job_that_loses_a_container_gets_one_without_a_program() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -156,7 +157,7 @@ def test_container_of_a_stopped_job_that_is_lost_comes_back_and_stays_empty() ->
     assert len(world.programs()) == 3
 
 
-def test_update_of_a_stopped_job_runs_when_it_is_started() -> None:
+def test_stopped_job_that_is_updated_runs_the_new_revision_when_started() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -171,7 +172,7 @@ def test_update_of_a_stopped_job_runs_when_it_is_started() -> None:
     assert sorted(world.programs().values()) == ["serve v2", "serve v2"]
 
 
-def test_removed_job_leaves_nothing_but_history() -> None:
+def test_removed_job_leaves_only_its_history() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -187,7 +188,7 @@ def test_removed_job_leaves_nothing_but_history() -> None:
     assert [pod.agent for pod in view.pods] != ["", "", ""]
 
 
-def test_remove_drains_and_stops_programs_before_containers_go() -> None:
+def test_removed_job_is_drained_and_stopped_before_its_containers_are_given_back() -> None:
     world = World()
     job = world.submit(service(drain=2.0))
     world.settle(job)
@@ -198,7 +199,7 @@ def test_remove_drains_and_stops_programs_before_containers_go() -> None:
     assert len(world.resman.slots[job]) == 3
 
 
-def test_remove_goes_on_without_an_agent_that_never_answers() -> None:
+def test_removal_completes_although_an_agent_never_answers() -> None:
     world = World()
     job = world.submit(service(stop_timeout=5.0))
     world.settle(job)
@@ -208,7 +209,7 @@ def test_remove_goes_on_without_an_agent_that_never_answers() -> None:
     assert job not in world.master.state.jobs
 
 
-def test_removing_twice_and_removing_what_is_gone_are_told_apart() -> None:
+def test_remove_of_a_job_that_is_being_removed_and_of_a_removed_one_are_answered_differently() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -220,7 +221,7 @@ def test_removing_twice_and_removing_what_is_gone_are_told_apart() -> None:
     assert "has been removed" in problem.hint
 
 
-def test_name_is_free_as_soon_as_remove_is_asked() -> None:
+def test_name_of_a_job_that_is_being_removed_is_free() -> None:
     world = World()
     old = world.submit(service())
     world.settle(old)
@@ -231,7 +232,7 @@ def test_name_is_free_as_soon_as_remove_is_asked() -> None:
     assert world.show("web").summary.job == new
 
 
-def test_removing_a_job_that_cannot_be_placed_ends_at_once() -> None:
+def test_removal_of_a_job_without_containers_completes_at_once() -> None:
     world = World()
     world.resman.blocked = True
     job = world.submit(service())
@@ -241,7 +242,7 @@ def test_removing_a_job_that_cannot_be_placed_ends_at_once() -> None:
     assert job not in world.master.state.jobs
 
 
-def test_program_that_dies_is_counted_and_told_with_its_exit() -> None:
+def test_program_that_is_killed_counts_a_restart_and_shows_its_exit() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -256,7 +257,7 @@ def test_program_that_dies_is_counted_and_told_with_its_exit() -> None:
     assert any(event.kind == "pod.exited" and "exit code 137" in event.text for event in view.events)
 
 
-def test_restarts_are_counted_over_updates_and_hosts() -> None:
+def test_restarts_are_counted_across_updates_and_hosts() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -278,7 +279,7 @@ def test_restarts_are_counted_over_updates_and_hosts() -> None:
     assert world.show(job).pods[0].restarts == 3
 
 
-def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
+def test_recovered_pod_is_deployed_again_in_its_container() -> None:
     world = World()
     job = world.submit(service(replica=2, start="fail"))
     world.run(5)
@@ -295,7 +296,7 @@ def test_failed_pod_is_deployed_anew_in_its_container_when_recovered() -> None:
     assert [pod.incarnation for pod in world.show(job).pods] == [1, 1]
 
 
-def test_one_pod_is_recovered_by_name_even_when_it_runs() -> None:
+def test_running_pod_that_is_named_is_recovered() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
@@ -306,14 +307,14 @@ def test_one_pod_is_recovered_by_name_even_when_it_runs() -> None:
     assert sorted(runs) == [f"{job}.0", f"{job}.1", f"{job}.1"]
 
 
-def test_recover_of_a_healthy_job_says_that_nothing_has_failed() -> None:
+def test_recover_of_a_healthy_job_warns_that_no_pod_failed() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
     assert world.recover(job).warnings == ("no pod of it has failed",)
 
 
-def test_recover_of_an_unknown_pod_says_which_there_are() -> None:
+def test_recover_of_an_unknown_pod_names_the_known_ones() -> None:
     world = World()
     job = world.submit(service())
     problem = world.request(RecoverPod(pod=f"{job}.7")).problem
@@ -321,7 +322,7 @@ def test_recover_of_an_unknown_pod_says_which_there_are() -> None:
     assert problem.details == ("its pods are 0, 1, 2",)
 
 
-def test_lost_host_is_healed_on_another_with_a_new_generation() -> None:
+def test_lost_host_has_its_pods_moved_with_a_new_generation() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -336,7 +337,7 @@ def test_lost_host_is_healed_on_another_with_a_new_generation() -> None:
     assert len(world.endpoints("web")) == 3
 
 
-def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
+def test_list_shows_live_jobs_and_with_all_also_removed_ones() -> None:
     world = World()
     gone = world.submit(service("gone"))
     world.settle(gone)
@@ -348,7 +349,7 @@ def test_list_shows_live_jobs_and_with_all_what_history_holds() -> None:
     assert [(job.name, job.state) for job in every] == [("gone", "removed"), ("stays", "pending")]
 
 
-def test_removed_job_is_shown_as_itself_though_its_name_begins_another() -> None:
+def test_removed_job_is_shown_although_its_name_is_the_beginning_of_another() -> None:
     world = World()
     gone = world.submit(service("web"))
     world.settle(gone)
@@ -358,7 +359,7 @@ def test_removed_job_is_shown_as_itself_though_its_name_begins_another() -> None
     assert world.show("web").summary.job == gone
 
 
-def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
+def test_usage_of_a_pod_is_shown_as_last_measured() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -367,9 +368,7 @@ def test_what_pods_use_is_shown_as_agents_last_measured_it() -> None:
     assert "stranger-000000.0" not in world.master.state.usage
 
 
-def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
-    from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
-
+def test_pending_job_shows_the_reason_and_counts_of_resman() -> None:
     world = World()
     world.resman.blocked = True
     job = world.submit(service(replica=1))
@@ -377,15 +376,13 @@ def test_why_a_job_is_pending_is_shown_with_resmans_numbers() -> None:
     reason = Reason(code="no-room", message="no agent fits", counts={"memory": 3}, nearest=("h1: 1 GiB",))
     slot = SlotStatus(container=f"{job}.0", incarnation=0, state=ContainerState.PENDING, reason=reason)
     world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
-    told = world.show(job).summary.reason
-    assert told is not None
-    assert (told.code, told.counts, told.nearest) == ("no-room", {"memory": 3}, ("h1: 1 GiB",))
-    assert "1 of 1 pods pending" in told.message
+    shown = world.show(job).summary.reason
+    assert shown is not None
+    assert (shown.code, shown.counts, shown.nearest) == ("no-room", {"memory": 3}, ("h1: 1 GiB",))
+    assert "1 of 1 pods pending" in shown.message
 
 
-def test_container_that_its_agent_refused_is_lost_for_the_reason_told() -> None:
-    from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
-
+def test_container_that_its_agent_refused_is_lost_with_the_reason() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -409,7 +406,7 @@ def test_history_answers_and_events_are_bounded() -> None:
     assert len(world.show("web").events) == 4
 
 
-def test_answers_grow_old() -> None:
+def test_old_answers_are_dropped() -> None:
     world = World(config=AppMasterConfig(answers_s=60.0))
     world.submit(service(replica=0), key="old")
     world.run(61)
@@ -417,7 +414,7 @@ def test_answers_grow_old() -> None:
     assert "old" not in world.store["answers"]
 
 
-def test_job_without_replicas_runs_at_once_and_scales() -> None:
+def test_job_without_replicas_is_running_at_once_and_scales() -> None:
     world = World()
     job = world.submit(service(replica=0))
     world.settle(job, within_s=1)
@@ -426,7 +423,7 @@ def test_job_without_replicas_runs_at_once_and_scales() -> None:
     assert len(world.programs()) == 2
 
 
-def test_new_order_of_stop_timeout_reaches_the_pods() -> None:
+def test_changed_stop_timeout_reaches_the_pods() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -443,7 +440,7 @@ def test_user_of_a_request_is_recorded() -> None:
     assert replace(world.show(job).events[0], at_s=0.0).text == "3 pods by ann"
 
 
-def test_service_with_pods_that_failed_for_good_is_degraded_until_they_run_again() -> None:
+def test_service_whose_pods_failed_for_good_runs_again_after_an_update() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
@@ -455,7 +452,7 @@ def test_service_with_pods_that_failed_for_good_is_degraded_until_they_run_again
     assert world.state(job) == "running"
 
 
-def test_start_is_told_to_resman_as_one() -> None:
+def test_start_is_counted_in_the_order_to_resman() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)

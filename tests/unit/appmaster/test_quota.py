@@ -162,7 +162,7 @@ def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None
 
 
 def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world: World) -> None:
-    world.resman.take = lambda orders: None  # type: ignore[method-assign]
+    world.resman.on_orders = lambda orders: None  # type: ignore[method-assign]
     limit(world, containers=4)
     world.submit(service())
     order = world.sends[-1].body

@@ -1,4 +1,4 @@
-"""Updates in place: who is away, when the next goes, and what a bad version can and cannot do."""
+"""Rollouts: which pods are down, when the next is updated, and what a failing revision cannot do."""
 
 import pytest
 from msgspec.structs import replace
@@ -16,39 +16,39 @@ def healthy_rows(world: World) -> int:
 
 
 def watch_healthy(world: World, at_least: int) -> list[int]:
-    """From now on no committed state has fewer healthy endpoints."""
+    """Check from now on that every committed state has so many healthy endpoints; return the counts."""
     seen: list[int] = []
 
-    def look() -> None:
+    def check() -> None:
         seen.append(healthy_rows(world))
         assert seen[-1] >= at_least, f"{seen[-1]} healthy endpoints at {world.now}"
 
-    world.watchers.append(look)
+    world.watchers.append(check)
     return seen
 
 
 def poll_as_a_client(world: World, name: str, *, delay_s: float = 0.5) -> list[str]:
-    """Ask where the service is, go there a moment later, again and again; return what failed."""
+    """Discover the service and use its endpoints a moment later, repeatedly; return the failures."""
     failures: list[str] = []
 
     def visit(endpoint: EndpointView) -> None:
         if not world.serves(endpoint.address, endpoint.port):
             failures.append(f"{endpoint} at {world.now}")
 
-    def look() -> None:
+    def check() -> None:
         endpoints = world.endpoints(name)
         if not endpoints:
             failures.append(f"no endpoint at {world.now}")
         for endpoint in endpoints:
             world.after(delay_s, lambda endpoint=endpoint: visit(endpoint))
-        world.after(0.05, look)
+        world.after(0.05, check)
 
-    look()
+    check()
     return failures
 
 
 @pytest.mark.parametrize("replica", [2, 3, 5])
-def test_client_polling_during_rollout_with_step_1_never_fails(replica: int) -> None:
+def test_rollout_with_step_1_never_fails_a_polling_client(replica: int) -> None:
     world = World()
     job = world.submit(service(replica=replica))
     world.settle(job)
@@ -72,7 +72,7 @@ def test_rollout_keeps_containers_and_their_pid_1() -> None:
     assert before == after
 
 
-def test_step_2_takes_two_pods_away_at_once_and_no_third() -> None:
+def test_rollout_with_step_2_interrupts_at_most_two_pods_at_once() -> None:
     world = World(agents=2)
     spec = service(replica=6, step=2)
     job = world.submit(spec)
@@ -83,7 +83,7 @@ def test_step_2_takes_two_pods_away_at_once_and_no_third() -> None:
     assert min(seen) == 4
 
 
-def test_interval_lies_between_batches() -> None:
+def test_rollout_waits_for_the_interval_between_pods() -> None:
     world = World()
     spec = service(replica=3)
     job = world.submit(spec)
@@ -95,7 +95,7 @@ def test_interval_lies_between_batches() -> None:
     assert slow - quick == pytest.approx(2 * (20 - world.master.config.min_healthy_s), abs=1.0)
 
 
-def test_last_healthy_pod_is_not_taken_while_the_other_is_down() -> None:
+def test_rollout_does_not_update_the_last_healthy_pod_while_another_is_down() -> None:
     world = World()
     spec = service(replica=2)
     job = world.submit(spec)
@@ -111,7 +111,7 @@ def test_last_healthy_pod_is_not_taken_while_the_other_is_down() -> None:
     assert list(world.programs().values()) == ["serve"]
 
 
-def test_only_replica_is_updated_although_nobody_stands_in() -> None:
+def test_only_replica_is_updated_although_no_other_serves() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
@@ -121,7 +121,7 @@ def test_only_replica_is_updated_although_nobody_stands_in() -> None:
 
 
 @pytest.mark.parametrize("bad", ["fail", "crash"])
-def test_bad_version_stalls_with_the_old_pods_serving(bad: str) -> None:
+def test_failing_revision_stalls_while_the_old_pods_serve(bad: str) -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -140,7 +140,7 @@ def test_bad_version_stalls_with_the_old_pods_serving(bad: str) -> None:
     assert not view.settled
 
 
-def test_one_failing_pod_stops_the_other_slots_too() -> None:
+def test_failing_pod_stalls_the_other_slots_too() -> None:
     world = World()
     spec = service(replica=8, step=2)
     job = world.submit(spec)
@@ -150,13 +150,13 @@ def test_one_failing_pod_stops_the_other_slots_too() -> None:
     worker = next(
         each for a in world.agents.values() for each in a.workers.values() if each.program == "serve v2"
     )
-    worker._exited(1, again=False)
+    worker.end_program(1, restart=False)
     world.run(120)
     assert world.state(job) == "stalled"
     assert sorted(world.programs().values()).count("serve") == 6
 
 
-def test_version_that_never_becomes_healthy_stalls_after_the_deadline() -> None:
+def test_revision_that_never_becomes_healthy_stalls_after_the_deadline() -> None:
     world = World(config=AppMasterConfig(progress_deadline_s=30.0))
     job = world.submit(service())
     world.settle(job)
@@ -168,7 +168,7 @@ def test_version_that_never_becomes_healthy_stalls_after_the_deadline() -> None:
     assert len(world.endpoints("web")) == 2
 
 
-def test_newer_update_supersedes_a_stalled_one() -> None:
+def test_update_replaces_a_stalled_one() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -180,7 +180,7 @@ def test_newer_update_supersedes_a_stalled_one() -> None:
     assert set(world.programs().values()) == {"serve v3"}
 
 
-def test_pod_that_drains_for_a_superseded_version_never_gets_it() -> None:
+def test_pod_that_drains_for_a_replaced_revision_never_gets_it() -> None:
     world = World()
     spec = service(drain=20.0, interval=30.0)
     job = world.submit(spec)
@@ -190,14 +190,14 @@ def test_pod_that_drains_for_a_superseded_version_never_gets_it() -> None:
     draining = [row.pod for row in world.endpoints("web", all=True) if row.state == "draining"]
     assert draining == [f"{job}.0"]
     down = world.agents[world.show(job).pods[2].agent].workers[f"{job}.2"]
-    down.crash_once()  # It is taken first now, and the draining one has to wait.
+    down.crash_once()  # It is updated first now, and the draining pod has to wait.
     world.run(0.1)
     world.update(job, with_task(spec, start="serve v3"))
     world.settle(job, within_s=300)
     assert "serve v2" not in [program for agent in world.agents.values() for _, _, program in agent.runs]
 
 
-def test_update_back_to_the_old_version_restarts_only_the_pod_that_was_taken() -> None:
+def test_update_back_to_the_old_revision_restarts_only_the_updated_pod() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -210,7 +210,7 @@ def test_update_back_to_the_old_version_restarts_only_the_pod_that_was_taken() -
     assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 1
 
 
-def test_recovered_pod_lets_a_stalled_rollout_go_on() -> None:
+def test_stalled_rollout_resumes_when_its_pod_becomes_healthy() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -218,11 +218,11 @@ def test_recovered_pod_lets_a_stalled_rollout_go_on() -> None:
     world.run_until(lambda: world.state(job) == "stalled", 30)
     worker = next(worker for a in world.agents.values() for worker in a.workers.values() if worker.restarts)
     worker.program, worker.state = "serve crash", worker.state.RUNNING
-    worker._later(0.1, worker._healthy)
+    worker.later(0.1, worker.become_healthy)
     world.run_until(lambda: world.state(job) == "updating", 10)
 
 
-def test_pod_that_loses_its_host_during_a_stalled_rollout_is_healed_with_its_old_version() -> None:
+def test_pod_that_loses_its_host_in_a_stalled_rollout_keeps_its_old_revision() -> None:
     world = World(agents=4)
     job = world.submit(service())
     world.settle(job)
@@ -235,7 +235,7 @@ def test_pod_that_loses_its_host_during_a_stalled_rollout_is_healed_with_its_old
     assert world.programs()[old.pod] == "serve"
 
 
-def test_change_of_services_and_restart_rules_touches_no_program() -> None:
+def test_change_of_health_check_and_stop_timeout_touches_no_program() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -248,7 +248,7 @@ def test_change_of_services_and_restart_rules_touches_no_program() -> None:
     assert world.show(job).summary.revision == 2
 
 
-def test_change_of_pace_alone_sends_no_pod_order() -> None:
+def test_change_of_step_alone_sends_no_pod_order() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -258,7 +258,7 @@ def test_change_of_pace_alone_sends_no_pod_order() -> None:
     assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == sent
 
 
-def test_update_with_nothing_changed_says_so_and_makes_no_revision() -> None:
+def test_update_without_changes_warns_and_creates_no_revision() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
@@ -287,7 +287,7 @@ def test_change_of_the_container_is_refused_naming_every_field() -> None:
     assert world.show(job).summary.revision == 1
 
 
-def test_scaling_up_and_down_leaves_the_other_pods_alone() -> None:
+def test_scaling_leaves_the_other_pods_alone() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
@@ -304,7 +304,7 @@ def test_scaling_up_and_down_leaves_the_other_pods_alone() -> None:
     assert len(world.programs()) == 2
 
 
-def test_pod_that_comes_back_after_scaling_down_repeats_no_generation() -> None:
+def test_pod_created_again_after_scaling_down_repeats_no_generation() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
@@ -330,7 +330,7 @@ def test_revisions_are_kept_up_to_their_bound() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_rollout_over_a_faulty_bus_with_leaders_dying_never_withdraws_two(seed: int) -> None:
+def test_rollout_on_a_faulty_bus_with_failovers_never_interrupts_two_pods(seed: int) -> None:
     world = World(seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
     job = world.submit(service())
     world.settle(job, within_s=200)

@@ -1,4 +1,4 @@
-"""A cluster around AppMaster's real logic: a virtual clock, a faulty bus, stand-ins for the rest."""
+"""A cluster around AppMaster's real logic: a virtual clock, a faulty bus, and fakes of the rest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.unit.appmaster.stand_ins import Agent, ResMan
 
 
 def service(name: str = "web", start: str = "serve", replica: int = 3, **deploy: Any) -> JobSpec:
-    """A job whose pods serve a service of the job's name."""
+    """Return a job whose pods serve a service of the job's name."""
     task = TaskSpec(
         name="main",
         cpu=CpuSpec(millicores=100),
@@ -63,7 +63,7 @@ def batch(name: str = "crunch", start: str = "exit 0 after 1", replica: int = 3,
 
 
 def with_task(spec: JobSpec, **changes: Any) -> JobSpec:
-    """``spec`` with its one task changed."""
+    """Return ``spec`` with its one task changed."""
     task = msgspec.structs.replace(spec.pod.tasks[0], **changes)
     return msgspec.structs.replace(spec, pod=msgspec.structs.replace(spec.pod, tasks=(task,)))
 
@@ -85,7 +85,7 @@ VERBS: dict[str, Any] = {"stop": StopJob, "start": StartJob, "remove": RemoveJob
 
 
 class Faults(Struct, frozen=True, kw_only=True):
-    """What the bus does to messages: shares of 1, and seconds of delay at most."""
+    """What the bus does to messages: shares from 0 to 1, and the longest delay in seconds."""
 
     lose: float = 0.0
     double: float = 0.0
@@ -93,7 +93,7 @@ class Faults(Struct, frozen=True, kw_only=True):
 
 
 class World:
-    """One cluster; ``run`` moves its clock. Everything random comes from ``seed``."""
+    """One cluster; ``run`` advances its clock. All randomness comes from ``seed``."""
 
     def __init__(
         self,
@@ -137,17 +137,17 @@ class World:
             act()
         self.now = end
 
-    def run_until(self, true: Callable[[], bool], within_s: float) -> float:
-        """Move on until ``true``; return how long it took."""
+    def run_until(self, condition: Callable[[], bool], within_s: float) -> float:
+        """Advance until ``condition`` holds; return the seconds that it took."""
         start = self.now
-        while not true():
+        while not condition():
             if self.now - start > within_s:
-                raise AssertionError(f"not true within {within_s} s")
+                raise AssertionError(f"the condition does not hold within {within_s} s")
             self.run(0.05)
         return self.now - start
 
     def post(self, act: Callable[[], None]) -> None:
-        """Deliver something over the bus, as faults allow."""
+        """Deliver something over the bus, subject to its faults."""
         copies = 2 if self.random.random() < self.faults.double else 1
         for _ in range(copies):
             if self.random.random() >= self.faults.lose:
@@ -156,7 +156,7 @@ class World:
     # ---- AppMaster
 
     def failover(self) -> None:
-        """Another AppMaster leads, with nothing but what was committed."""
+        """Let another AppMaster lead, which knows only what was committed."""
         self.master = AppMaster(self.config)
         self.epoch += 1
         for name, table in self.master.tables.items():
@@ -165,7 +165,7 @@ class World:
         self.feed()
 
     def feed(self, *events: Any) -> None:
-        """One tick: step, commit, publish; or the leader dies between the last two."""
+        """Make one tick: step, commit, publish. The leader may be lost between the last two."""
         step = self.master.step(self.now, events)
         for table in self.master.tables.values():
             for change in table.changes():
@@ -183,10 +183,10 @@ class World:
             self.sends.append(send)
             body = decode(encode(send.body), type(send.body))
             if send.queue == RESMAN:
-                self.post(lambda body=body: self.resman.take(body))
+                self.post(lambda body=body: self.resman.on_orders(body))
             elif isinstance(body, PodOrders):
                 agent = self.agents[send.queue.removeprefix("appworker.")]
-                self.post(lambda body=body, agent=agent: agent.take(body))
+                self.post(lambda body=body, agent=agent: agent.on_orders(body))
         for reply in step.replies:
             self.answers.setdefault(reply.reply, []).append(reply.answer)
         if step.wake_s is not None and not self.now < self._wakes_at <= step.wake_s:
@@ -215,7 +215,9 @@ class World:
         asked = Request(
             op=op or body.op, key=key, reply=reply, deadline_s=self.now + 30, user="ann", body=body
         )
-        for _ in range(20):  # A leader that dies before it answers is asked again, under the same key.
+        for _ in range(
+            20
+        ):  # If the leader is lost before it answers, the client asks again with the same key.
             self.feed(asked)
             if reply in self.answers:
                 break
@@ -255,10 +257,10 @@ class World:
 
         return self.run_until(there, within_s)
 
-    # ---- what is really there
+    # ---- what really runs
 
     def programs(self) -> dict[str, str]:
-        """Every program that runs, by pod: the start command."""
+        """Return the start commands of all running programs by pod."""
         return {
             worker.pod: worker.program
             for agent in self.agents.values()

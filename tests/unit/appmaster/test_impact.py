@@ -1,4 +1,4 @@
-"""What an update means: for the container, for the program, and that AppWorker reads it alike."""
+"""What an update does to a container and its programs; AppMaster and AppWorker agree on it."""
 
 import itertools
 
@@ -53,7 +53,7 @@ def of(task: TaskSpec) -> JobSpec:
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(TASKS, TASKS)))
-def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str) -> None:
+def test_appworker_does_to_a_program_what_appmaster_expects(old: str, new: str) -> None:
     expected = {
         Impact.NONE: TaskChange.NONE,
         Impact.IN_PLACE: TaskChange.NONE,
@@ -63,13 +63,13 @@ def test_appworker_does_to_the_program_what_appmaster_expects(old: str, new: str
     assert expected[impact(of(TASKS[old]), of(TASKS[new]))] is compare(TASKS[old], TASKS[new])
 
 
-def test_change_of_pace_means_nothing_to_a_pod_and_of_stop_timeout_a_quiet_order() -> None:
+def test_change_of_step_needs_no_order_and_change_of_stop_timeout_leaves_programs_alone() -> None:
     assert impact(service(), with_deploy(service(), step=2, interval=9.0, drain=9.0)) is Impact.NONE
     assert impact(service(), with_deploy(service(), stop_timeout=9.0)) is Impact.IN_PLACE
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_what_changes_the_program_changes_no_container(task: TaskSpec) -> None:
+def test_change_of_a_program_changes_no_container(task: TaskSpec) -> None:
     assert container_changes(service(), of(task)) == ()
     assert demand_of(service()) == demand_of(of(task))
 
@@ -95,7 +95,7 @@ CONTAINER = {
 
 
 @pytest.mark.parametrize("field", CONTAINER)
-def test_what_changes_the_container_is_named_with_old_and_new(field: str) -> None:
+def test_change_of_a_container_is_named_with_old_and_new_value(field: str) -> None:
     (line,) = container_changes(service(), CONTAINER[field])
     name, _, values = line.partition(": ")
     old, _, new = values.partition(" -> ")
@@ -103,7 +103,7 @@ def test_what_changes_the_container_is_named_with_old_and_new(field: str) -> Non
     assert old != new
 
 
-def test_demand_adds_up_its_tasks_and_keeps_ports_by_name() -> None:
+def test_demand_of_a_pod_is_the_sum_of_its_tasks_with_ports_by_name() -> None:
     demand = demand_of(service())
     assert (demand.cpu_milli, demand.memory_bytes, demand.disk_bytes) == (100, 64 << 20, 1 << 20)
     assert demand.ports == (PortDemand(name="http"),)
