@@ -90,7 +90,7 @@ def refused(text: str, format: str) -> tuple[str, ...]:
 def test_valid_job_is_the_same_through_every_format_and_the_wire(
     spec: JobSpec, format: str, end: str
 ) -> None:
-    text = write(writing.write(spec), format).replace("\n", end)
+    text = write(writing.to_tree(spec), format).replace("\n", end)
     assert load(text, format) == spec
     body = SubmitJob(spec=spec)
     assert read(WIRE_VERSION, encode(body).decode(), SubmitJob) == body
@@ -125,7 +125,7 @@ MARK = "qq-marked-qq"
 def test_each_of_several_broken_values_is_named_with_its_line(
     spec: JobSpec, format: str, picks: list[int]
 ) -> None:
-    tree = writing.write(spec)
+    tree = writing.to_tree(spec)
     places = leaves(tree)
     paths = {places[pick % len(places)] for pick in picks}
     paths = {path for path in paths if not any(path[: len(o)] == o for o in paths if o != path)}
@@ -149,7 +149,7 @@ def test_each_of_several_broken_values_is_named_with_its_line(
 def test_misspelled_field_is_told_with_what_was_meant(
     spec: JobSpec, format: str, data: st.DataObject
 ) -> None:
-    tree = writing.write(spec)
+    tree = writing.to_tree(spec)
     fields = [
         path for path in leaves(tree) if isinstance(path[-1], str) and len(path[-1]) > 4 and "env" not in path
     ]
@@ -175,7 +175,7 @@ def test_misspelled_field_is_told_with_what_was_meant(
 @examples(30)
 @given(jobs(), st.sampled_from(("yaml", "json", "toml")), st.data())
 def test_field_given_twice_is_refused_with_its_line(spec: JobSpec, format: str, data: st.DataObject) -> None:
-    lines = write(writing.write(spec), format).splitlines()
+    lines = write(writing.to_tree(spec), format).splitlines()
     first = next(n for n, line in enumerate(lines) if re.match(r'\s*"?name"? *[:=]', line))
     again = lines[first] if format != "json" or lines[first].endswith(",") else lines[first] + ","
     lines.insert(first + 1, again)

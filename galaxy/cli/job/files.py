@@ -12,7 +12,7 @@ from galaxy.cli.options import file_argument
 from galaxy.cli.output import FORMATS, print_err, print_out
 from galaxy.errors import GalaxyError, SpecError, UsageError
 from galaxy.ids import NAME
-from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, mark_of
+from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, nearest_mark
 from galaxy.model.jobspec.diagnostics import Path as FieldPath
 from galaxy.model.jobspec.spec import JobType
 
@@ -29,7 +29,7 @@ from galaxy.model.jobspec.spec import JobType
 def validate(files: tuple[str, ...], quiet: bool) -> None:
     """Check job files and report every problem with its line."""
     from galaxy.client.source import job_file
-    from galaxy.model.jobspec.rules import advice
+    from galaxy.model.jobspec.rules import likely_mistakes
 
     errors: list[SpecError] = []
     for file in files:
@@ -38,7 +38,7 @@ def validate(files: tuple[str, ...], quiet: bool) -> None:
         except SpecError as error:
             errors.append(error)
             continue
-        for line in advice(spec):
+        for line in likely_mistakes(spec):
             print_err(f"galaxy: warning: {file}: {line}")
         if not quiet:
             print_out(f"{file}: job {spec.name} is valid")
@@ -100,21 +100,21 @@ def import_(file: str, target: str | None) -> None:
     from galaxy.client.source import job_file
     from galaxy.client.source.yaml_format import write_yaml
     from galaxy.model.jobspec import galaxy3, parsing, writing
-    from galaxy.model.jobspec.diagnostics import error_of
+    from galaxy.model.jobspec.diagnostics import spec_error
 
     old = job_file.read(file)
     adopted = galaxy3.import_galaxy3(old.tree)
     for warning in _in_order(adopted.warnings, old.marks):
         print_err(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
-    reading = parsing.read(adopted.tree)
-    unsupported = [problem for problem in reading.flaws if problem.unsupported]
-    if len(unsupported) < len(reading.flaws):
-        raise error_of(reading.flaws, name=old.name, marks={})
-    for problem in unsupported:
-        print_err(f"galaxy: warning: {problem}")
+    result = parsing.parse(adopted.tree)
+    unsupported = [diagnostic for diagnostic in result.diagnostics if diagnostic.unsupported]
+    if len(unsupported) < len(result.diagnostics):
+        raise spec_error(result.diagnostics, name=old.name, marks={})
+    for diagnostic in unsupported:
+        print_err(f"galaxy: warning: {diagnostic}")
     _write_text(
         f"# Imported from {Path(old.name).name}, a job of Galaxy 3.\n"
-        + write_yaml(writing.write(reading.spec)),
+        + write_yaml(writing.to_tree(result.spec)),
         target,
     )
 
@@ -149,10 +149,10 @@ def _write_text(text: str, target: str | None) -> None:
     print_err(f"wrote {target}")
 
 
-def _in_order(problems: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:
-    return sorted(problems, key=lambda problem: mark_of(problem.path, marks) or Mark(0, 0))
+def _in_order(diagnostics: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark]) -> list[Diagnostic]:
+    return sorted(diagnostics, key=lambda diagnostic: nearest_mark(diagnostic.path, marks) or Mark(0, 0))
 
 
-def _placed(problem: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
-    mark = mark_of(problem.path, marks)
-    return f"{name}:{mark.line}:{mark.column}: {problem}" if mark else f"{name}: {problem}"
+def _placed(diagnostic: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
+    mark = nearest_mark(diagnostic.path, marks)
+    return f"{name}:{mark.line}:{mark.column}: {diagnostic}" if mark else f"{name}: {diagnostic}"

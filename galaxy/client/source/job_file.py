@@ -15,7 +15,7 @@ from typing import Any, Final
 from galaxy.client.source.syntax import Marks, SyntaxDiagnostic
 from galaxy.errors import SpecError, UsageError
 from galaxy.model.jobspec import parsing
-from galaxy.model.jobspec.diagnostics import error_of
+from galaxy.model.jobspec.diagnostics import spec_error
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.units import format_bytes
 
@@ -47,10 +47,10 @@ def load(path: str) -> JobSpec:
         UsageError: the suffix belongs to no known format.
     """
     source = read(path)
-    reading = parsing.read(source.tree)
-    if reading.flaws:
-        raise error_of(reading.flaws, name=source.name, marks=source.marks)
-    return reading.spec
+    result = parsing.parse(source.tree)
+    if result.diagnostics:
+        raise spec_error(result.diagnostics, name=source.name, marks=source.marks)
+    return result.spec
 
 
 def read(path: str) -> Source:

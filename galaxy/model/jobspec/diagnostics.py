@@ -1,4 +1,4 @@
-"""What is wrong in a job file, and where: a flaw has a path, a sentence and, from a file, a place."""
+"""Problems in a job file: each has a path, a sentence and, if known, a position in the file."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from galaxy.errors import NotSupportedYet, SpecError
 from galaxy.units import counted
 
 Path = tuple[str | int, ...]
-"""Where in a job file: names of fields and indexes of lists, from the outside in."""
+"""A place in a job file: field names and list indexes, outermost first."""
 
 DIAGNOSTICS_MAX: Final = 200
-"""Flaws shown at most; a file with more is not a job file."""
+"""Most diagnostics shown for one file."""
 
 
 class Mark(NamedTuple):
-    """A place in a text, both counted from 1."""
+    """A position in a text; line and column count from 1."""
 
     line: int
     column: int
 
 
 class Diagnostic(NamedTuple):
-    """One thing that is wrong at ``path``; ``unsupported`` means right, but not in this version.
+    """One problem at ``path``. ``unsupported``: valid, but not implemented in this version.
 
-    ``about`` are the other fields that it goes over: while they cannot be read, it says nothing.
+    ``about`` lists other fields that it depends on. It is dropped if one of them could not be parsed.
     """
 
     path: Path
@@ -38,28 +38,28 @@ class Diagnostic(NamedTuple):
 
 
 def write_path(path: Path) -> str:
-    """Write a path as people do: ``pod.tasks[0].ports[1].name``."""
+    """Format a path: ``pod.tasks[0].ports[1].name``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
 
 
-def mark_of(path: Path, marks: Mapping[Path, Mark]) -> Mark | None:
-    """Return where ``path`` is, or else the nearest thing around it; None when nothing is known."""
+def nearest_mark(path: Path, marks: Mapping[Path, Mark]) -> Mark | None:
+    """Return the position of ``path`` or of its nearest known parent, None without any."""
     return next((marks[path[:end]] for end in range(len(path), -1, -1) if path[:end] in marks), None)
 
 
-def error_of(flaws: Sequence[Diagnostic], *, name: str, marks: Mapping[Path, Mark]) -> SpecError:
-    """Return one error that lists all ``flaws`` in the order of the file, with ``name:line:column``."""
-    placed = [(mark_of(flaw.path, marks) or Mark(0, 0), flaw) for flaw in flaws]
+def spec_error(diagnostics: Sequence[Diagnostic], *, name: str, marks: Mapping[Path, Mark]) -> SpecError:
+    """Return one error that lists all ``diagnostics`` in the order of the file, with ``name:line:column``."""
+    placed = [(nearest_mark(diagnostic.path, marks) or Mark(0, 0), diagnostic) for diagnostic in diagnostics]
     placed.sort(key=lambda pair: pair[0])
     lines = [
-        f"{name}:{mark.line}:{mark.column}: {flaw}" if mark.line else f"{name}: {flaw}"
-        for mark, flaw in placed
+        f"{name}:{mark.line}:{mark.column}: {diagnostic}" if mark.line else f"{name}: {diagnostic}"
+        for mark, diagnostic in placed
     ]
     if len(lines) > DIAGNOSTICS_MAX:
-        lines = [*lines[:DIAGNOSTICS_MAX], f"and {len(flaws) - DIAGNOSTICS_MAX} more"]
-    kind = NotSupportedYet if all(flaw.unsupported for flaw in flaws) else SpecError
-    count = counted(len(flaws), "problem")
+        lines = [*lines[:DIAGNOSTICS_MAX], f"and {len(diagnostics) - DIAGNOSTICS_MAX} more"]
+    kind = NotSupportedYet if all(diagnostic.unsupported for diagnostic in diagnostics) else SpecError
+    count = counted(len(diagnostics), "problem")
     return kind(f'cannot use job file "{name}": {count}', details=lines)

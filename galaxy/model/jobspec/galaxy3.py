@@ -1,7 +1,7 @@
-"""The ancestor's job file (Galaxy 3, JSON) in our words, and what of it is lost on the way.
+"""Import of Galaxy 3's job files (JSON), with a warning for everything that is lost.
 
-What it misspells, what has no meaning any more and what is not there yet each become a warning
-with the path of the field; the result is a tree for ``galaxy.model.jobspec.parsing``.
+Misspelled fields, fields without a meaning here and fields that are not supported yet each become a
+warning with the field's path. The result is a tree for ``galaxy.model.jobspec.parsing``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINK: Final = "has no meaning here: a volume is mounted, never linked; dropped"
 _RATE: Final = "has no meaning yet: traffic is not limited in this version; dropped"
 _BNS: Final = "has no meaning here: Galaxy's own discovery names services; dropped"
 
-GONE: Final[Mapping[str, Mapping[str, str]]] = {
+DROPPED_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "job": {"volum_jobs": "not supported yet: sharing the volumes of other jobs; dropped"},
     "volume": {"use_symlink": _LINK},
     "memory": {"use_galaxy_killer": "has no meaning here: the kernel's OOM killer does it; dropped"},
@@ -37,9 +37,9 @@ GONE: Final[Mapping[str, Mapping[str, str]]] = {
         "token": "has no meaning here: requests are not signed by service; dropped",
     },
 }  # fmt: skip
-"""By part of the file: fields it may have that lead nowhere, and why."""
+"""Fields that are dropped, by part of the file, and why."""
 
-KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
+KNOWN_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "job": ("name", "type", "deploy", "pod", "version"),
     "deploy": ("replica", "step", "interval", "max_per_host", "pools", "tag", "stop_timeout"),
     "pod": ("workspace_volum", "data_volums", "tasks"),
@@ -57,23 +57,23 @@ KNOWN: Final[Mapping[str, tuple[str, ...]]] = {
     "data": ("reload_cmd", "packages"),
     "service": ("service_name", "port_name", "health_check_type", "health_check_script"),
 }  # fmt: skip
-"""By part of the file: the fields that we know a place for."""
+"""Fields that are imported, by part of the file."""
 
 
 class Galaxy3Import(NamedTuple):
-    """A job file of ours, as a tree, and what did not come along."""
+    """The tree of a job file, and a warning for everything that was lost."""
 
     tree: dict[str, Any]
     warnings: tuple[Diagnostic, ...]
 
 
 def import_galaxy3(tree: Any) -> Galaxy3Import:
-    """Turn the ancestor's job file into ours; what is wrong beyond that, ``jobfile`` will say."""
-    reader = _Reader()
-    return Galaxy3Import(reader.job(tree), tuple(reader.warnings))
+    """Convert a job file of Galaxy 3; ``parsing`` reports what is wrong beyond that."""
+    importer = _Importer()
+    return Galaxy3Import(importer.job(tree), tuple(importer.warnings))
 
 
-class _Reader:
+class _Importer:
     def __init__(self) -> None:
         self.warnings: list[Diagnostic] = []
 
@@ -81,29 +81,29 @@ class _Reader:
         self.warnings.append(Diagnostic(path, text))
 
     def fields(self, value: Any, part: str, path: Path) -> dict[str, Any]:
-        """Return the known fields of ``value``, with a warning for each other one."""
+        """Return the known fields of ``value``; each other field becomes a warning."""
         if not isinstance(value, dict):
             if value is not None:
                 self.warn(path, "should have fields of its own; dropped")
             return {}
         kept = {}
-        gone = GONE.get(part, {})
+        dropped = DROPPED_FIELDS.get(part, {})
         for name, item in value.items():
-            if name in KNOWN[part]:
+            if name in KNOWN_FIELDS[part]:
                 kept[name] = item
-            elif name in gone:
-                self.warn((*path, name), gone[name])
+            elif name in dropped:
+                self.warn((*path, name), dropped[name])
             else:
-                self.warn((*path, name), self._stray(name, part))
+                self.warn((*path, name), self._unknown_field(name, part))
         return kept
 
     @staticmethod
-    def _stray(name: str, part: str) -> str:
-        gone = GONE.get(part, {})
-        guess = nearest(name, (*KNOWN[part], *gone))
+    def _unknown_field(name: str, part: str) -> str:
+        dropped = DROPPED_FIELDS.get(part, {})
+        guess = nearest(name, (*KNOWN_FIELDS[part], *dropped))
         if not guess:
             return "unknown to Galaxy 3 as well; dropped"
-        why = f", which {gone[guess]}" if guess in gone else "; dropped"
+        why = f", which {dropped[guess]}" if guess in dropped else "; dropped"
         return f"unknown to Galaxy 3 as well; it probably meant `{guess}`{why}"
 
     def items(self, value: Any, path: Path) -> list[Any]:
@@ -159,7 +159,7 @@ class _Reader:
         return new
 
     def missing_volumes(self, pod: dict[str, Any], volumes: list[dict[str, Any]], path: Path) -> list[Any]:
-        """Add volumes for packages that lie in none: here, only volumes can be written."""
+        """Add a volume for every package outside all volumes, as only volumes are writable here."""
         space = pod.get("workspace", {})
         size = space.get("size", WORKSPACE_BYTES)
         places = [space.get("path", WORKSPACE_PATH), *(volume.get("path") for volume in volumes)]

@@ -1,8 +1,8 @@
-"""From what a person wrote to a ``JobSpec``, or to everything that is wrong with it at once.
+"""Parse a job file's tree into a ``JobSpec``, or report every problem at once.
 
-The reader walks the tree along the types of ``galaxy.model.jobspec.spec``. A bad value does not stop it:
-a stand-in takes its place, so that the rules over several fields still see the rest, and what
-they say of the stand-in itself is left out.
+The parser walks the tree along the types of ``galaxy.model.jobspec.spec``. A bad value does not stop it:
+a placeholder takes its place, so that rules over several fields still see the rest. Diagnostics
+about the placeholder itself are left out.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import msgspec.inspect as shape
 
 from galaxy.model.base import Struct, matches
 from galaxy.model.jobspec import rules
-from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, error_of
-from galaxy.model.jobspec.shorthand import SHORTHANDS, UNITS, Unit, read_number, split_words
+from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, spec_error
+from galaxy.model.jobspec.shorthand import SHORTHANDS, UNITS, Unit, parse_number, split_words
 from galaxy.model.jobspec.spec import DeploySpec, JobSpec
 from galaxy.model.stored.secret import EnvFrom
 from galaxy.suggest import nearest
 from galaxy.units import format_bytes, format_cpu, format_duration
 
-LATER: Final[Mapping[str, str]] = {
+UNSUPPORTED_FIELDS: Final[Mapping[str, str]] = {
     "volum_jobs": "sharing the volumes of other jobs",
     "volume_jobs": "sharing the volumes of other jobs",
     "schedule": "running on a schedule; until then, `galaxy job run --wait` from cron",
     "rootfs": "a root file system of one's own",
     "breakpoints": "pausing a rollout at breakpoints",
 }
-"""Fields that a later version implements: refused by name, wherever they stand."""
+"""Fields that a later version implements. They are refused by name wherever they appear."""
 
 SYNONYMS: Final[Mapping[str, str]] = {
     "replicas": "replica", "mem": "memory", "start_cmd": "start", "stop_cmd": "stop",
@@ -41,47 +41,49 @@ SYNONYMS: Final[Mapping[str, str]] = {
     "tcp": "network", "service_name": "name", "port_name": "port", "environment": "env",
     "url": "source", "checksum": "sha256", "hash": "sha256", "tags": "tag", "pool": "pools",
 }  # fmt: skip
-"""What people write for our words, from the ancestor and from elsewhere."""
+"""Names that people use for our fields, from Galaxy 3 and from other systems."""
 
 NUMBER_MAX: Final = 1 << 62
-"""No number of a job file comes near it; what does is not looked at further."""
+"""Upper bound of every number in a job file; larger ones are refused without a closer look."""
 
 
-class Reading(NamedTuple):
-    """``spec`` is whole only when there are no ``flaws``."""
+class ParseResult(NamedTuple):
+    """``spec`` is usable only when there are no ``diagnostics``."""
 
     spec: JobSpec
-    flaws: tuple[Diagnostic, ...]
+    diagnostics: tuple[Diagnostic, ...]
 
 
 def load(tree: Any, *, name: str = "job file", marks: Mapping[Path, Mark] | None = None) -> JobSpec:
     """Return the job that ``tree`` (dicts, lists, text, numbers) describes.
 
-    ``marks`` say where each path stands in the file called ``name``.
+    ``marks`` gives the position of each path in the file called ``name``.
 
     Raises:
-        SpecError: something is wrong; ``details`` has every problem, in the order of the file.
+        SpecError: ``details`` lists every problem in the order of the file.
     """
-    reading = read(tree)
-    if reading.flaws:
-        raise error_of(reading.flaws, name=name, marks=marks or {})
-    return reading.spec
+    result = parse(tree)
+    if result.diagnostics:
+        raise spec_error(result.diagnostics, name=name, marks=marks or {})
+    return result.spec
 
 
-def read(tree: Any) -> Reading:
-    """Read ``tree`` as far as it goes and collect what is wrong with it."""
-    walk = _Walk()
-    spec = cast(JobSpec, walk.value(tree, _job_shape(), (), Unit.COUNT))
-    broken = {flaw.path for flaw in walk.flaws} | walk.replaced
-    late = [flaw for flaw in rules.flaws(spec) if not _stands_on(flaw, broken)]
-    return Reading(spec, (*walk.flaws, *late))
+def parse(tree: Any) -> ParseResult:
+    """Parse as much of ``tree`` as possible and collect all problems."""
+    parser = _Parser()
+    spec = cast(JobSpec, parser.value(tree, _job_shape(), (), Unit.COUNT))
+    unparsed = {diagnostic.path for diagnostic in parser.diagnostics} | parser.replaced
+    rule_diagnostics = [
+        diagnostic for diagnostic in rules.diagnostics(spec) if not _concerns_unparsed(diagnostic, unparsed)
+    ]
+    return ParseResult(spec, (*parser.diagnostics, *rule_diagnostics))
 
 
-def _stands_on(flaw: Diagnostic, broken: set[Path]) -> bool:
-    """Tell whether ``flaw`` is about something that could not be read."""
-    if any(flaw.path[:end] in broken for end in range(len(flaw.path) + 1)):
+def _concerns_unparsed(diagnostic: Diagnostic, unparsed: set[Path]) -> bool:
+    """Return whether ``diagnostic`` concerns a field that could not be parsed."""
+    if any(diagnostic.path[:end] in unparsed for end in range(len(diagnostic.path) + 1)):
         return True
-    return any(path[: len(about)] == about[: len(path)] for about in flaw.about for path in broken)
+    return any(path[: len(about)] == about[: len(path)] for about in diagnostic.about for path in unparsed)
 
 
 @cache
@@ -90,9 +92,9 @@ def _job_shape() -> shape.Type:
 
 
 @cache
-def _places() -> Mapping[str, tuple[str, ...]]:
-    """Return for each field name the fields it stands under, written as in a job file."""
-    places: dict[str, list[str]] = {}
+def _field_paths() -> Mapping[str, tuple[str, ...]]:
+    """Return, by field name, the paths at which that field is allowed."""
+    paths: dict[str, list[str]] = {}
 
     def visit(kind: shape.Type, inside: str) -> None:
         kind = _plain(kind)
@@ -100,16 +102,16 @@ def _places() -> Mapping[str, tuple[str, ...]]:
             visit(kind.item_type, f"{inside}[]")
         if isinstance(kind, shape.StructType):
             for field in kind.fields:
-                place = f"{inside}.{field.name}" if inside else field.name
-                places.setdefault(field.name, []).append(place)
-                visit(field.type, place)
+                path = f"{inside}.{field.name}" if inside else field.name
+                paths.setdefault(field.name, []).append(path)
+                visit(field.type, path)
 
     visit(_job_shape(), "")
-    return {name: tuple(found) for name, found in places.items()}
+    return {name: tuple(found) for name, found in paths.items()}
 
 
 def _plain(kind: shape.Type) -> shape.Type:
-    """Return the type without description, and without the None of an optional field."""
+    """Return the type without metadata, and without the None of an optional field."""
     while isinstance(kind, shape.Metadata):
         kind = kind.type
     if isinstance(kind, shape.UnionType):
@@ -117,15 +119,15 @@ def _plain(kind: shape.Type) -> shape.Type:
     return kind
 
 
-class _Walk:
-    """One pass over one tree; ``replaced`` are the paths where a stand-in stands."""
+class _Parser:
+    """One pass over one tree. ``replaced`` has the paths whose values are placeholders."""
 
     def __init__(self) -> None:
-        self.flaws: list[Diagnostic] = []
+        self.diagnostics: list[Diagnostic] = []
         self.replaced: set[Path] = set()
 
     def value(self, value: Any, kind: shape.Type, path: Path, unit: Unit) -> Any:
-        """Return ``value`` as ``kind``, or a stand-in and a flaw."""
+        """Return ``value`` as ``kind``, or add a diagnostic and return a placeholder."""
         kind = _plain(kind)
         if isinstance(kind, shape.StructType):
             return self._struct(value, kind, path)
@@ -138,16 +140,16 @@ class _Walk:
         if isinstance(kind, shape.BoolType):
             if isinstance(value, bool):
                 return value
-            return self._bad(path, f"must be true or false, not {_shown(value)}", False)
+            return self._reject(path, f"must be true or false, not {_shown(value)}", False)
         if isinstance(kind, shape.StrType):
             return self._text(value, kind, path)
         assert isinstance(kind, shape.IntType | shape.FloatType), kind
         return self._number(value, kind, path, unit)
 
-    def _bad(self, path: Path, text: str, stand_in: Any) -> Any:
-        self.flaws.append(Diagnostic(path, text))
+    def _reject(self, path: Path, text: str, placeholder: Any) -> Any:
+        self.diagnostics.append(Diagnostic(path, text))
         self.replaced.add(path)
-        return stand_in
+        return placeholder
 
     def _struct(self, value: Any, kind: shape.StructType, path: Path) -> Struct:
         cls = cast("type[Struct]", kind.cls)
@@ -155,18 +157,18 @@ class _Walk:
         try:
             value = SHORTHANDS.get(cls, lambda same: same)(value)
         except (ValueError, OverflowError) as error:
-            self._bad(path, _limited(str(error)), None)
+            self._reject(path, _limited(str(error)), None)
             value = None
         if not isinstance(value, dict):
             if value is not None or given is None:
-                self._bad(path, f"must have fields of its own, not {_shown(given)}", None)
-            return _stand_in(kind)
+                self._reject(path, f"must have fields of its own, not {_shown(given)}", None)
+            return _placeholder(kind)
         known = {field.name: field for field in kind.fields}
         meant = set()
         for name in value:
             if name not in known:
                 meant.add(_guess(name, tuple(known)))
-                self.flaws.append(_unknown(name, tuple(known), path))
+                self.diagnostics.append(_unknown(name, tuple(known), path))
         fields: dict[str, Any] = {}
         for name, field in known.items():
             here = (*path, name)
@@ -174,28 +176,28 @@ class _Walk:
                 written = split_words(value[name]) if (cls, name) == (DeploySpec, "pools") else value[name]
                 fields[name] = self.value(written, field.type, here, UNITS.get((cls, name), Unit.COUNT))
             elif field.required:
-                fields[name] = _neutral(field.type)
+                fields[name] = _smallest_value(field.type)
                 self.replaced.add(here)
                 if name not in meant:
-                    self.flaws.append(Diagnostic(here, "is missing"))
+                    self.diagnostics.append(Diagnostic(here, "is missing"))
         return cls(**fields)
 
     def _list(self, value: Any, kind: shape.VarTupleType, path: Path) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            return cast("tuple[Any, ...]", self._bad(path, f"must be a list, not {_shown(value)}", ()))
+            return cast("tuple[Any, ...]", self._reject(path, f"must be a list, not {_shown(value)}", ()))
         most = kind.max_length
         if most is not None and len(value) > most:
-            self.flaws.append(Diagnostic(path, f"has {len(value)} entries; {most} are allowed"))
+            self.diagnostics.append(Diagnostic(path, f"has {len(value)} entries; {most} are allowed"))
             value = value[:most]
         if kind.min_length and len(value) < kind.min_length:
-            self._bad(path, f"needs at least {kind.min_length} entry", ())
+            self._reject(path, f"needs at least {kind.min_length} entry", ())
         return tuple(
             self.value(item, kind.item_type, (*path, index), Unit.COUNT) for index, item in enumerate(value)
         )
 
     def _texts(self, value: Any, path: Path) -> dict[str, str | EnvFrom]:
         if not isinstance(value, dict):
-            self._bad(path, f"must be names with values, not {_shown(value)}", None)
+            self._reject(path, f"must be names with values, not {_shown(value)}", None)
             return {}
         texts: dict[str, str | EnvFrom] = {}
         for name, text in value.items():
@@ -204,77 +206,77 @@ class _Walk:
             elif isinstance(text, dict):
                 texts[name] = self._env_from(text, (*path, name))
             else:
-                self._bad((*path, name), f"must be text, not {_shown(text)}; {_quoting(text)}", None)
+                self._reject((*path, name), f"must be text, not {_shown(text)}; {_quoting(text)}", None)
         return texts
 
     def _env_from(self, value: dict[Any, Any], path: Path) -> EnvFrom:
-        """Read ``{file: PATH}`` or ``{secret: NAME}``."""
+        """Parse ``{file: PATH}`` or ``{secret: NAME}``."""
         known = ("file", "secret")
         sources = {}
         for name, text in value.items():
             if name not in known:
-                self._bad(path, "", None)
-                self.flaws[-1] = _unknown(name, known, path)
+                self._reject(path, "", None)
+                self.diagnostics[-1] = _unknown(name, known, path)
             elif isinstance(text, str):
                 sources[name] = self._unicode(text, (*path, name))
             else:
-                self._bad((*path, name), f"must be text, not {_shown(text)}", None)
+                self._reject((*path, name), f"must be text, not {_shown(text)}", None)
         return EnvFrom(file=sources.get("file", ""), secret=sources.get("secret", ""))
 
     def _choice(self, value: Any, kind: shape.EnumType, path: Path) -> Any:
         members = [member.value for member in kind.cls]
         if isinstance(value, str) and value in members:
             return kind.cls(value)
-        return self._bad(path, _not_one_of(value, members), next(iter(kind.cls)))
+        return self._reject(path, _not_one_of(value, members), next(iter(kind.cls)))
 
     def _text(self, value: Any, kind: shape.StrType, path: Path) -> str:
         if not isinstance(value, str):
-            self._bad(path, f"must be text, not {_shown(value)}; {_quoting(value)}", None)
+            self._reject(path, f"must be text, not {_shown(value)}; {_quoting(value)}", None)
             return ""
         text = self._unicode(value, path)
         if path in self.replaced:
             return text
         if kind.min_length and len(text) < kind.min_length:
-            self._bad(path, "must not be empty", None)
+            self._reject(path, "must not be empty", None)
         elif kind.max_length is not None and len(text) > kind.max_length:
-            self._bad(path, f"has {len(text)} characters; {kind.max_length} are allowed", None)
+            self._reject(path, f"has {len(text)} characters; {kind.max_length} are allowed", None)
         elif kind.pattern is not None and not matches(text, kind.pattern):
-            self._bad(path, _mismatch(text, kind.pattern), None)
+            self._reject(path, _mismatch(text, kind.pattern), None)
         return text
 
     def _unicode(self, value: str, path: Path) -> str:
-        """Halves of surrogate pairs, which JSON can spell, are no text."""
+        """Reject unpaired surrogates, which JSON can express but UTF-8 cannot."""
         if value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value):
             return value
-        self._bad(path, "is not text: half of a surrogate pair", None)
+        self._reject(path, "is not text: half of a surrogate pair", None)
         return ""
 
     def _number(self, value: Any, kind: shape.IntType | shape.FloatType, path: Path, unit: Unit) -> Any:
         try:
-            number = read_number(value, unit)
+            number = parse_number(value, unit)
         except (ValueError, OverflowError) as error:
-            return self._bad(path, _limited(str(error)), 0)
+            return self._reject(path, _limited(str(error)), 0)
         if isinstance(number, int) and abs(number) >= NUMBER_MAX:
-            return self._bad(path, "is out of all range", 0)
+            return self._reject(path, "is out of all range", 0)
         if not math.isfinite(number):
-            return self._bad(path, f"must be finite, not {number}", 0)
+            return self._reject(path, f"must be finite, not {number}", 0)
         if kind.ge is not None and number < kind.ge:
-            return self._bad(path, f"{_with_unit(number, unit)} is below the minimum of "
+            return self._reject(path, f"{_with_unit(number, unit)} is below the minimum of "
                                    f"{_with_unit(kind.ge, unit)}", number)  # fmt: skip
         if kind.le is not None and number > kind.le:
-            return self._bad(path, f"{_with_unit(number, unit)} is above the maximum of "
+            return self._reject(path, f"{_with_unit(number, unit)} is above the maximum of "
                                    f"{_with_unit(kind.le, unit)}", number)  # fmt: skip
         return number
 
 
 def _unknown(name: Any, known: Sequence[str], path: Path) -> Diagnostic:
     here = (*path, str(name))
-    if name in LATER:
-        return Diagnostic(here, f"not supported yet: {LATER[name]}", unsupported=True)
+    if name in UNSUPPORTED_FIELDS:
+        return Diagnostic(here, f"not supported yet: {UNSUPPORTED_FIELDS[name]}", unsupported=True)
     guess = _guess(name, known)
     if guess:
         return Diagnostic(here, f"unknown field; did you mean `{guess}`?")
-    elsewhere = _places().get(str(name), ())
+    elsewhere = _field_paths().get(str(name), ())
     if elsewhere:
         return Diagnostic(here, f"unknown field here; it belongs at `{elsewhere[0]}`")
     return Diagnostic(here, f"unknown field; known here: {', '.join(known)}")
@@ -292,7 +294,7 @@ def _not_one_of(value: Any, choices: Sequence[str]) -> str:
 
 
 def _mismatch(value: str, pattern: str) -> str:
-    """Say what a value that does not match should have been."""
+    """Explain which values ``pattern`` allows."""
     choices = re.fullmatch(r"\^\(([a-z|-]+)\)\$", pattern)
     if choices:
         return _not_one_of(value, choices[1].split("|"))
@@ -319,12 +321,12 @@ def _shown(value: Any) -> str:
 
 
 def _quoting(value: Any) -> str:
-    """Say how to make text of a number; YAML and TOML read 1.0 and true as something else."""
+    """Explain how to write ``value`` as text; YAML and TOML parse 1.0 and true as other types."""
     return "put it in quotes" if isinstance(value, int | float) else "write one value"
 
 
 def _limited(text: str) -> str:
-    """Shorten what came from the file, so that a flaw stays one readable line."""
+    """Shorten text from the file, so that a diagnostic stays one readable line."""
     flat = "".join(letter if letter.isprintable() else "?" for letter in text)
     return flat if len(flat) <= 120 else f"{flat[:117]}..."
 
@@ -340,11 +342,11 @@ def _with_unit(number: float, unit: Unit) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 
-def _neutral(kind: shape.Type) -> Any:
-    """Return a stand-in for a missing value: the smallest thing of its kind."""
+def _smallest_value(kind: shape.Type) -> Any:
+    """Return a placeholder for a missing value: the smallest value of its type."""
     kind = _plain(kind)
     if isinstance(kind, shape.StructType):
-        return _stand_in(kind)
+        return _placeholder(kind)
     if isinstance(kind, shape.EnumType):
         return next(iter(kind.cls))
     blanks: tuple[tuple[type[shape.Type], Any], ...] = (
@@ -354,6 +356,6 @@ def _neutral(kind: shape.Type) -> Any:
     return next(blank for type_, blank in blanks if isinstance(kind, type_))
 
 
-def _stand_in(kind: shape.StructType) -> Struct:
-    fields = {field.name: _neutral(field.type) for field in kind.fields if field.required}
+def _placeholder(kind: shape.StructType) -> Struct:
+    fields = {field.name: _smallest_value(field.type) for field in kind.fields if field.required}
     return cast("type[Struct]", kind.cls)(**fields)

@@ -1,9 +1,8 @@
-"""Rules of a job file that go over more than one field, and what this version does not do yet.
+"""Rules of a job file that concern more than one field, and fields that are not supported yet.
 
-The client applies them to what it read, AppMaster once more to what arrived: a request need not
-come from our client. Ports: the ancestor allowed 1025..9999; here a static port is any one that
-needs no privilege, 1025..65535. Port names are unique over the pod, because each is handed over
-as ``GALAXY_PORT_<NAME>`` to all of its tasks.
+The client applies them to the parsed file and AppMaster to every request, as a request need not come
+from our client. A static port is one that needs no privilege, 1025 to 65535 (Galaxy 3: 1025 to 9999).
+Port names are unique within a pod, because each is passed to all its tasks as ``GALAXY_PORT_<NAME>``.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ PORTS_MAX: Final = 64
 SERVICES_MAX: Final = 64
 POOLS_MAX: Final = 32
 ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
-"""All tasks of a pod together, as they travel to an AppWorker, in bytes."""
+"""Largest encoded size of all tasks of a pod, as sent to an AppWorker, in bytes."""
 
 FILE_CHARACTERS_MAX: Final = 1024
 
 SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
-"""Where packages are fetched from."""
+"""URL schemes of packages."""
 
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,16 +51,16 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def check(spec: JobSpec) -> list[str]:
-    """Return what is wrong with a job as it arrives at AppMaster, one line for each problem.
+    """Return the problems of a job that arrives at AppMaster, one line each.
 
-    Beyond ``flaws``, packages must lie where an agent can fetch them.
+    Adds to ``diagnostics`` that agents can fetch every package.
     """
-    found = [*flaws(spec), *_unreachable_packages(spec)]
-    return [str(flaw) for flaw in found]
+    found = [*diagnostics(spec), *_unreachable_packages(spec)]
+    return [str(diagnostic) for diagnostic in found]
 
 
-def flaws(spec: JobSpec) -> list[Diagnostic]:
-    """Return every broken rule with the path of the field that breaks it."""
+def diagnostics(spec: JobSpec) -> list[Diagnostic]:
+    """Return a diagnostic for every violated rule."""
     return [
         *_not_supported(spec),
         *_deploy(spec),
@@ -70,13 +69,13 @@ def flaws(spec: JobSpec) -> list[Diagnostic]:
         *_ports(spec.pod),
         *_services(spec.pod),
         *_packages(spec.pod),
-        *(flaw for path, task in _tasks(spec.pod) for flaw in _task(task, path, spec.type)),
+        *(diagnostic for path, task in _tasks(spec.pod) for diagnostic in _task(task, path, spec.type)),
         *oversize(spec.pod),
     ]
 
 
-def advice(spec: JobSpec) -> list[str]:
-    """Return what is allowed and yet probably not meant, one line each."""
+def likely_mistakes(spec: JobSpec) -> list[str]:
+    """Return what is allowed but probably a mistake, one line each."""
     lines = []
     if spec.deploy.replica > 1 and spec.deploy.step >= spec.deploy.replica and spec.type is not JobType.BATCH:
         lines.append(f"`deploy.step`: an update takes all {spec.deploy.replica} pods away at once")
@@ -136,7 +135,7 @@ def _all_volumes(pod: PodSpec) -> Iterator[tuple[Path, VolumeSpec]]:
 
 
 def _volumes(pod: PodSpec) -> Iterator[Diagnostic]:
-    """Volumes lie in places of their own; only the workspace may hold others."""
+    """Volumes must not overlap; only the workspace may contain other volumes."""
     seen: dict[str, Path] = {}
     if pod.workspace.readonly:
         yield Diagnostic(
@@ -215,7 +214,7 @@ def _known_port(task: TaskSpec, name: str, path: Path, base: Path) -> Iterator[D
 
 
 def _packages(pod: PodSpec) -> Iterator[Diagnostic]:
-    """Packages are unpacked where the pod may write, each into a directory of its own."""
+    """Each package needs a directory of its own in a writable volume."""
     places: dict[str, tuple[Path, PackageSpec]] = {}
     writable = [volume.path for _, volume in _all_volumes(pod) if volume.path and not volume.readonly]
     for where, package in _all_packages(pod):
@@ -294,7 +293,7 @@ def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Diagnostic]:
 
 
 def is_secret_name(text: str) -> bool:
-    """Tell whether a secret can be called ``text``."""
+    """Return whether ``text`` is a valid name of a secret."""
     return _SECRET.fullmatch(text) is not None
 
 
@@ -348,7 +347,7 @@ def _restart(restart: RestartSpec, path: Path, type_: JobType) -> Iterator[Diagn
 
 
 def oversize(pod: PodSpec) -> Iterator[Diagnostic]:
-    """Complain about tasks that are too long together to travel."""
+    """Yield a diagnostic if the encoded tasks exceed ``ORDER_BYTES_MAX``."""
     size = len(encode(pod.tasks))
     if size > ORDER_BYTES_MAX:
         limit = format_bytes(ORDER_BYTES_MAX)

@@ -1,6 +1,6 @@
-"""A JSON Schema of the job file, so that editors complete it; generated from the types themselves.
+"""JSON Schema of the job file for editors, generated from the types.
 
-It allows the shorthands that the reader knows. Rules over several fields are beyond it.
+It covers the shorthands of ``shorthand`` but not the rules over several fields.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _UNITS: Final[dict[Unit, dict[str, Any]]] = {
     Unit.BYTES: _SIZE, Unit.BITS: _SIZE, Unit.MILLICORES: _MILLI, Unit.SECONDS: _TIME, Unit.PORT: _PORT,
 }  # fmt: skip
 
-_SHORT: Final[dict[type[Struct], tuple[str, ...]]] = {
+_SHORT_FORMS: Final[dict[type[Struct], tuple[str, ...]]] = {
     NetworkSpec: ("mode",), BlkioSpec: ("weight",), PortSpec: ("name",), ServiceSpec: ("name",),
     RestartSpec: ("policy",), HealthSpec: ("type",),
 }  # fmt: skip
-"""Nouns that one of their fields may stand for."""
+"""Structs that may be written as the value of one of their fields."""
 
 _ENV_FROM: Final = tuple(
     {
@@ -55,17 +55,17 @@ _ENV_FROM: Final = tuple(
         ("secret", "value of a secret (`galaxy secret set`); shown nowhere"),
     )
 )
-"""Where a variable's value may come from, instead of standing in the file."""
+"""Sources of a variable's value other than the file itself."""
 
 _DEFAULTED: Final = {(PodSpec, "workspace"), (TaskSpec, "name"), (ServiceSpec, "port")}
-"""Fields that the reader fills in when a person leaves them out."""
+"""Fields that the parser fills in when they are omitted."""
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a job file."""
-    maker = _Maker()
-    root = maker.struct(cast(shape.StructType, shape.type_info(JobSpec)))
-    definitions = dict(sorted(maker.definitions.items()))
+    builder = _SchemaBuilder()
+    root = builder.struct(cast(shape.StructType, shape.type_info(JobSpec)))
+    definitions = dict(sorted(builder.definitions.items()))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A job of Galaxy",
@@ -74,7 +74,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-class _Maker:
+class _SchemaBuilder:
     def __init__(self) -> None:
         self.definitions: dict[str, Any] = {}
 
@@ -82,36 +82,38 @@ class _Maker:
         cls = cast("type[Struct]", kind.cls)
         properties = {field.name: self.field(cls, field) for field in kind.fields}
         required = [f.name for f in kind.fields if f.required and (cls, f.name) not in _DEFAULTED]
-        made: dict[str, Any] = {
+        schema_part: dict[str, Any] = {
             "type": "object",
             "description": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`"),
             "properties": properties,
             "additionalProperties": False,
         }
-        return made | ({"required": required} if required else {})
+        return schema_part | ({"required": required} if required else {})
 
     def field(self, cls: type[Struct], field: shape.Field) -> dict[str, Any]:
         if (cls, field.name) == (PodSpec, "workspace"):
-            made = self._workspace(field.type)
+            schema_part = self._workspace(field.type)
         else:
-            made = self.value(field.type, UNITS.get((cls, field.name), Unit.COUNT))
+            schema_part = self.value(field.type, UNITS.get((cls, field.name), Unit.COUNT))
         if (cls, field.name) == (DeploySpec, "pools"):
-            made = {"anyOf": [made, {"type": "string", "description": "names, separated by commas"}]}
+            schema_part = {
+                "anyOf": [schema_part, {"type": "string", "description": "names, separated by commas"}]
+            }
         if (cls, field.name) == (TaskSpec, "env"):
-            made["additionalProperties"] = {"anyOf": [{"type": ["string", "integer"]}, *_ENV_FROM]}
+            schema_part["additionalProperties"] = {"anyOf": [{"type": ["string", "integer"]}, *_ENV_FROM]}
         if (cls, field.name) == (TaskSpec, "name"):
-            made["description"] = f"`{TASK_NAME}` when a pod's only task has none"
+            schema_part["description"] = f"`{TASK_NAME}` when a pod's only task has none"
         default = field.default
         if isinstance(default, bool | int | float | str) and default != "":
-            made["default"] = str(default) if isinstance(default, str) else default
-        return made
+            schema_part["default"] = str(default) if isinstance(default, str) else default
+        return schema_part
 
     def _workspace(self, kind: shape.Type) -> dict[str, Any]:
-        whole = self.struct(cast(shape.StructType, kind))
-        whole.pop("required")
-        whole["properties"]["path"]["default"] = WORKSPACE_PATH
-        whole["properties"]["size"]["default"] = WORKSPACE_BYTES
-        self.definitions["WorkspaceSpec"] = {"anyOf": [whole, _SIZE, {"type": "integer"}]}
+        full_form = self.struct(cast(shape.StructType, kind))
+        full_form.pop("required")
+        full_form["properties"]["path"]["default"] = WORKSPACE_PATH
+        full_form["properties"]["size"]["default"] = WORKSPACE_BYTES
+        self.definitions["WorkspaceSpec"] = {"anyOf": [full_form, _SIZE, {"type": "integer"}]}
         return {"$ref": "#/$defs/WorkspaceSpec"}
 
     def value(self, kind: shape.Type, unit: Unit) -> dict[str, Any]:
@@ -123,8 +125,8 @@ class _Maker:
         if isinstance(kind, shape.StructType):
             return self._reference(kind)
         if isinstance(kind, shape.VarTupleType):
-            made = {"type": "array", "items": self.value(kind.item_type, Unit.COUNT)}
-            return made | _limits(minItems=kind.min_length, maxItems=kind.max_length)
+            schema_part = {"type": "array", "items": self.value(kind.item_type, Unit.COUNT)}
+            return schema_part | _limits(minItems=kind.min_length, maxItems=kind.max_length)
         if isinstance(kind, shape.DictType):
             return {"type": "object"}
         if isinstance(kind, shape.EnumType):
@@ -144,13 +146,13 @@ class _Maker:
         name = cls.__name__
         if name not in self.definitions:
             self.definitions[name] = {}
-            made = self.struct(kind)
-            short = [made["properties"][field] for field in _SHORT.get(cls, ())]
+            schema_part = self.struct(kind)
+            short_forms = [schema_part["properties"][field] for field in _SHORT_FORMS.get(cls, ())]
             if cls is CpuSpec:
-                short = [{"type": "number", "exclusiveMinimum": 0, "description": "cores"}, _CPU]
+                short_forms = [{"type": "number", "exclusiveMinimum": 0, "description": "cores"}, _CPU]
             if cls is MemorySpec:
-                short = [made["properties"]["size"]]
-            self.definitions[name] = {"anyOf": [made, *short]} if short else made
+                short_forms = [schema_part["properties"]["size"]]
+            self.definitions[name] = {"anyOf": [schema_part, *short_forms]} if short_forms else schema_part
         return {"$ref": f"#/$defs/{name}"}
 
 

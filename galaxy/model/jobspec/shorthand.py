@@ -1,8 +1,7 @@
-"""What a person may write instead of the whole: ``cpu: 250m``, ``port: dynamic``, ``pools: "a,b"``.
+"""Shorthands of the job file: ``cpu: 250m``, ``port: dynamic``, ``pools: "a,b"``.
 
-Each function turns what was written into the full form before it is checked field by field; what
-it does not know it hands back untouched, for the check to complain about. The same table tells
-which unit a number has, so that the JSON Schema and the reader cannot disagree.
+Each function expands a shorthand to the full form before the fields are checked, and returns anything
+else unchanged. The JSON Schema uses the same table of units, so it cannot disagree with the parser.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ TASK_NAME: Final = "main"
 
 
 class Unit(Enum):
-    """What a number counts, which says how it may be written."""
+    """What a number counts, which decides how it may be written."""
 
     BYTES = "size"
     BITS = "bit rate"
@@ -67,11 +66,11 @@ UNITS: Final[Mapping[tuple[type[Struct], str], Unit]] = {
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
-def read_number(value: Any, unit: Unit) -> int | float:
-    """Read a number of ``unit`` from what was written.
+def parse_number(value: Any, unit: Unit) -> int | float:
+    """Parse a number of ``unit``.
 
     Raises:
-        ValueError: it is not one; the text says how one is written.
+        ValueError: ``value`` is not one; the message says how to write it.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(_how(unit))
@@ -106,7 +105,7 @@ def _how(unit: Unit) -> str:
 
 
 def _cpu(value: Any) -> Any:
-    """``250m``, ``0.25`` and ``2``: text in millicores or cores, numbers in cores."""
+    """Expand ``250m``, ``0.25`` or ``2``: text is millicores or cores, numbers are cores."""
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return {"millicores": parse_cpu(value)}
     return value
@@ -127,7 +126,7 @@ def _weight(value: Any) -> Any:
 
 
 def _pod(value: Any) -> Any:
-    """Give the workspace its defaults, and a pod's only task its name."""
+    """Fill in the workspace's defaults and the name of a pod's only task."""
     if not isinstance(value, dict):
         return value
     pod = dict(value)
@@ -144,7 +143,7 @@ def _pod(value: Any) -> Any:
 
 
 def _task(value: Any) -> Any:
-    """Point services and health at the only port there is, when they name none."""
+    """Let services and health checks without a port use the task's only port."""
     if not isinstance(value, dict):
         return value
     task = dict(value)
@@ -162,7 +161,7 @@ def _task(value: Any) -> Any:
 
 
 def _env(value: Any) -> Any:
-    """A whole number is its digits; anything else that is not text stays, to be refused."""
+    """Turn a whole number into its digits; other values are left for the parser to refuse."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -189,11 +188,11 @@ SHORTHANDS: Final[Mapping[type[Struct], Callable[[Any], Any]]] = {
     PodSpec: _pod,
     TaskSpec: _task,
 }
-"""By kind of noun: what the reader does first with a value that should become one."""
+"""By struct: the function that expands a shorthand before parsing."""
 
 
 def split_words(value: Any) -> Any:
-    """Turn ``"a, b"`` into a list; the ancestor wrote pools so."""
+    """Split ``"a, b"`` into a list; Galaxy 3 wrote pools this way."""
     if isinstance(value, str):
         return [word.strip() for word in value.split(",") if word.strip()]
     return value

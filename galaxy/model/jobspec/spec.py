@@ -1,8 +1,8 @@
-"""The job file: what a user submits, in plain names, after units are read.
+"""The job file as structs, with units converted.
 
-Sizes are bytes, CPU is millicores, times are seconds. ``galaxy.model.jobspec.parsing`` turns what a
-person wrote (``64M``, ``0.25``, ``30s``, shorthands) into these, with every problem at once;
-``galaxy.model.jobspec.rules`` holds the rules that go over more than one field.
+Sizes are bytes, CPU is millicores, times are seconds. ``galaxy.model.jobspec.parsing`` converts
+what a person wrote (``64M``, ``0.25``, ``30s``, shorthands) and reports every problem at once.
+``galaxy.model.jobspec.rules`` has the rules that concern more than one field.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
 
 class JobType(StrEnum):
-    """What a job is for; the order is the order of importance."""
+    """The purpose of a job, most important first."""
 
     MONITOR = "monitor"
     SERVICE = "service"
@@ -38,7 +38,7 @@ class JobType(StrEnum):
 
 
 class Medium(StrEnum):
-    """What a volume lies on."""
+    """The storage medium of a volume."""
 
     DISK = "disk"
     SSD = "ssd"
@@ -46,9 +46,9 @@ class Medium(StrEnum):
 
 
 class VolumeSpec(Struct, frozen=True, kw_only=True):
-    """An empty directory of an enforced size, that lives as long as its container."""
+    """A directory of an enforced size. It starts empty and is deleted with its container."""
 
-    path: Annotated[str, Meta(pattern=r"^/", max_length=256, description="where the pod sees it")]
+    path: Annotated[str, Meta(pattern=r"^/", max_length=256, description="path inside the pod")]
     size: Annotated[int, Meta(ge=1024 * 1024, le=1 << 50, description="bytes")]
     medium: Medium = Medium.DISK
     readonly: bool = False
@@ -70,21 +70,21 @@ class MemorySpec(Struct, frozen=True, kw_only=True):
 
 
 class NetworkSpec(Struct, frozen=True, kw_only=True):
-    """How a pod meets the network; ``host`` shares the host's, with allocated ports."""
+    """A pod's network; ``host`` shares the host's network and allocates ports."""
 
     mode: Annotated[str, Meta(pattern="^(host|private)$")] = "host"
-    recv_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits a second; 0 is no limit")] = 0
-    send_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits a second; 0 is no limit")] = 0
+    recv_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits per second; 0 means no limit")] = 0
+    send_bps: Annotated[int, Meta(ge=0, le=1 << 50, description="bits per second; 0 means no limit")] = 0
 
 
 class BlkioSpec(Struct, frozen=True, kw_only=True):
-    """Weight of a task's disk traffic against its neighbours'."""
+    """Weight of a task's disk traffic relative to other tasks."""
 
     weight: Annotated[int, Meta(ge=1, le=999)] = 500
 
 
 class PortSpec(Struct, frozen=True, kw_only=True):
-    """A port with a name; number 0 lets the agent choose (``port: dynamic`` in the file)."""
+    """A named port. Number 0 lets the agent choose (``port: dynamic`` in the file)."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$")]
     port: Annotated[int, Meta(ge=0, le=65535, description="0 is dynamic")] = 0
@@ -96,11 +96,11 @@ class PackageSpec(Struct, frozen=True, kw_only=True):
     source: Annotated[str, Meta(min_length=1, max_length=2048, description="a URL or a path")]
     version: Annotated[str, Meta(min_length=1, max_length=128)]
     sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
-    path: Annotated[str, Meta(max_length=256, description="where it is unpacked; default the workspace")] = ""
+    path: Annotated[str, Meta(max_length=256, description="where to unpack; empty: workspace")] = ""
 
 
 class DataSpec(Struct, frozen=True, kw_only=True):
-    """Data packages, and the command that makes a running program read new versions of them."""
+    """Data packages, and the command that makes a running program load new versions of them."""
 
     packages: Annotated[tuple[PackageSpec, ...], Meta(min_length=1, max_length=16)]
     reload: Annotated[str, Meta(max_length=4096)] = ""
@@ -109,8 +109,8 @@ class DataSpec(Struct, frozen=True, kw_only=True):
 class RestartSpec(Struct, frozen=True, kw_only=True):
     """What happens when a program ends by itself; delays double from ``delay`` to ``delay_max``.
 
-    ``attempts`` restarts are tried before the task counts as failed, -1 is without end; a
-    program that stays up for ``reset`` seconds has all its attempts back.
+    After ``attempts`` restarts the task counts as failed; -1 means unlimited. A program that stays up
+    for ``reset`` seconds starts again with all attempts.
     """
 
     policy: Annotated[str, Meta(pattern="^(always|on-failure|never)$")] = "always"
@@ -121,7 +121,7 @@ class RestartSpec(Struct, frozen=True, kw_only=True):
 
 
 class HealthSpec(Struct, frozen=True, kw_only=True):
-    """How a task's health is asked: ``tcp`` and ``http`` by port name, ``command`` by exit code 0."""
+    """A task's health check: ``tcp`` or ``http`` on a named port, or a ``command`` that exits with 0."""
 
     type: Annotated[str, Meta(pattern="^(tcp|http|command)$")]
     port: Annotated[str, Meta(max_length=32, description="name of one of the task's ports")] = ""
@@ -129,13 +129,13 @@ class HealthSpec(Struct, frozen=True, kw_only=True):
     command: Annotated[str, Meta(max_length=4096)] = ""
     interval: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
     timeout: Annotated[float, Meta(ge=0.1, le=600)] = 2.0
-    failures: Annotated[int, Meta(ge=1, le=100, description="in a row until unhealthy")] = 3
+    failures: Annotated[int, Meta(ge=1, le=100, description="consecutive failures before unhealthy")] = 3
     grace: Seconds = 0.0
-    """Failures in this time after a start are not counted."""
+    """Seconds after a start in which failures are not counted."""
 
 
 class ServiceSpec(Struct, frozen=True, kw_only=True):
-    """A name under which a port of this task is found."""
+    """A name under which clients discover a port of this task."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
     port: Annotated[str, Meta(max_length=32)]
@@ -151,7 +151,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     stop: Annotated[str, Meta(max_length=4096)] = ""
     network: NetworkSpec = NetworkSpec()
     blkio: BlkioSpec = BlkioSpec()
-    pids: Annotated[int, Meta(ge=8, le=32768, description="processes and threads at most")] = 512
+    pids: Annotated[int, Meta(ge=8, le=32768, description="most processes and threads")] = 512
     ports: tuple[PortSpec, ...] = ()
     package: PackageSpec | None = None
     data: DataSpec | None = None
@@ -162,7 +162,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
 
 
 class PodSpec(Struct, frozen=True, kw_only=True):
-    """What one replica consists of."""
+    """The tasks and volumes of one replica."""
 
     tasks: Annotated[tuple[TaskSpec, ...], Meta(min_length=1, max_length=16)]
     workspace: VolumeSpec
@@ -170,17 +170,17 @@ class PodSpec(Struct, frozen=True, kw_only=True):
 
 
 class DeploySpec(Struct, frozen=True, kw_only=True):
-    """How many replicas, where, and how quickly they may change."""
+    """Number of replicas, placement, and pace of changes."""
 
     replica: Annotated[int, Meta(ge=0, le=9999)] = 1
-    step: Annotated[int, Meta(ge=1, le=9999, description="pods away at once in a rollout")] = 1
+    step: Annotated[int, Meta(ge=1, le=9999, description="most pods down at once in a rollout")] = 1
     interval: Annotated[float, Meta(ge=0, le=3600, description="seconds between batches")] = 0.0
-    max_per_host: Annotated[int, Meta(ge=0, le=9999, description="0 is no limit")] = 0
+    max_per_host: Annotated[int, Meta(ge=0, le=9999, description="0 means no limit")] = 0
     pools: tuple[str, ...] = ()
     tag: str = ""
-    stop_timeout: Annotated[float, Meta(ge=0, le=120, description="SIGTERM to SIGKILL")] = 30.0
+    stop_timeout: Annotated[float, Meta(ge=0, le=120, description="seconds from SIGTERM to SIGKILL")] = 30.0
     drain: Annotated[
-        float, Meta(ge=0, le=300, description="endpoint withdrawn to SIGTERM; services only")
+        float, Meta(ge=0, le=300, description="seconds from withdrawing endpoints to SIGTERM; services only")
     ] = 2.0
 
 

@@ -1,6 +1,6 @@
-"""A job as a person would write it: units that read well, nothing that is the default anyway.
+"""Write a ``JobSpec`` as a job file: readable units, defaults left out.
 
-``galaxy.model.jobspec.parsing.read`` of what this returns gives the same job back.
+``galaxy.model.jobspec.parsing.parse`` of the result returns the same job.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from galaxy.model.jobspec.shorthand import UNITS, Unit
 from galaxy.model.jobspec.spec import CpuSpec, JobSpec, MemorySpec
 
 
-def write(spec: JobSpec) -> dict[str, Any]:
-    """Return ``spec`` as the tree of a job file, shorthands where they say it all."""
-    tree = _noun(spec)
+def to_tree(spec: JobSpec) -> dict[str, Any]:
+    """Return ``spec`` as the tree of a job file, with shorthands where they lose nothing."""
+    tree = _struct(spec)
     pod = tree.pop("pod")
     return {"name": tree.pop("name"), "type": spec.type.value, **tree, "pod": pod}
 
 
 def write_bytes(count: int) -> str | int:
-    """Write a size in the largest unit that divides it: ``64M``, ``1G``, ``1000``."""
+    """Format a size in the largest unit that divides it: ``64M``, ``1G``, ``1000``."""
     for power, unit in ((5, "P"), (4, "T"), (3, "G"), (2, "M"), (1, "K")):
         if count and count % 1024**power == 0:
             return f"{count // 1024**power}{unit}"
@@ -28,18 +28,18 @@ def write_bytes(count: int) -> str | int:
 
 
 def write_seconds(seconds: float) -> str | float:
-    """Write a duration with its unit, or as a plain number where that would round it."""
+    """Format a duration with its unit, or as a number where the unit form would round it."""
     if seconds == int(seconds):
         return f"{int(seconds)}s"
     return seconds if "e" in repr(seconds) else f"{seconds!r}s"
 
 
-def _noun(noun: Struct) -> dict[str, Any]:
+def _struct(struct: Struct) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    kept = to_plain(noun)
+    kept = to_plain(struct)
     for field in kept:
-        value = getattr(noun, field)
-        tree[field] = _value(value, kept[field], UNITS.get((type(noun), field), Unit.COUNT))
+        value = getattr(struct, field)
+        tree[field] = _value(value, kept[field], UNITS.get((type(struct), field), Unit.COUNT))
     return tree
 
 
@@ -49,7 +49,7 @@ def _value(value: Any, plain: Any, unit: Unit) -> Any:
     if isinstance(value, MemorySpec) and not value.excess:
         return write_bytes(value.size)
     if isinstance(value, Struct):
-        return _noun(value)
+        return _struct(value)
     if isinstance(value, tuple):
         return [_value(item, item, unit) for item in value]
     if unit is Unit.BYTES:

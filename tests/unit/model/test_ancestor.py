@@ -57,11 +57,11 @@ def test_example_of_the_ancestor_becomes_a_valid_job() -> None:
 
 def test_every_field_that_is_lost_is_a_warning_with_its_path() -> None:
     warnings = galaxy3.import_galaxy3(example()).warnings
-    assert {write_path(flaw.path) for flaw in warnings} == LOST
+    assert {write_path(diagnostic.path) for diagnostic in warnings} == LOST
 
 
 def test_misspelled_field_is_told_what_it_meant() -> None:
-    texts = [str(flaw) for flaw in galaxy3.import_galaxy3(example()).warnings]
+    texts = [str(diagnostic) for diagnostic in galaxy3.import_galaxy3(example()).warnings]
     assert any("`pod.tasks[0].services[0].user_bns`" in text and "`use_bns`" in text for text in texts)
 
 
@@ -72,7 +72,7 @@ def test_package_outside_every_volume_gets_a_volume() -> None:
 
 def test_shared_volumes_are_dropped_with_a_warning() -> None:
     adopted = galaxy3.import_galaxy3(example() | {"volum_jobs": "a,b"})
-    assert any("not supported yet" in flaw.text for flaw in adopted.warnings)
+    assert any("not supported yet" in diagnostic.text for diagnostic in adopted.warnings)
     parsing.load(adopted.tree)
 
 
@@ -95,4 +95,4 @@ def test_data_package_becomes_data_with_reload() -> None:
 
 def test_file_of_another_shape_is_flawed_and_never_raises() -> None:
     for tree in (None, [], "x", {"pod": 3}, {"pod": {"tasks": [3, {"ports": 3, "cpu": 1}]}}):
-        assert parsing.read(galaxy3.import_galaxy3(tree).tree).flaws
+        assert parsing.parse(galaxy3.import_galaxy3(tree).tree).diagnostics

@@ -6,8 +6,8 @@ from galaxy.model.jobspec.diagnostics import (
     DIAGNOSTICS_MAX,
     Diagnostic,
     Mark,
-    error_of,
-    mark_of,
+    nearest_mark,
+    spec_error,
     write_path,
 )
 from galaxy.suggest import nearest
@@ -19,8 +19,8 @@ def test_path_is_written_as_people_write_it() -> None:
 
 def test_place_of_something_missing_is_that_of_what_is_around_it() -> None:
     marks = {(): Mark(1, 1), ("pod",): Mark(3, 1)}
-    assert mark_of(("pod", "tasks", 0), marks) == Mark(3, 1)
-    assert mark_of(("x",), {}) is None
+    assert nearest_mark(("pod", "tasks", 0), marks) == Mark(3, 1)
+    assert nearest_mark(("x",), {}) is None
 
 
 def test_near_miss_is_found_and_a_far_one_is_not() -> None:
@@ -30,11 +30,11 @@ def test_near_miss_is_found_and_a_far_one_is_not() -> None:
 
 def test_flaws_are_listed_in_the_order_of_the_file() -> None:
     marks = {("a",): Mark(9, 1), ("b",): Mark(2, 3)}
-    error = error_of([Diagnostic(("a",), "x"), Diagnostic(("b",), "y")], name="f", marks=marks)
+    error = spec_error([Diagnostic(("a",), "x"), Diagnostic(("b",), "y")], name="f", marks=marks)
     assert error.details == ("f:2:3: `b`: y", "f:9:1: `a`: x")
 
 
 def test_flaws_without_end_are_counted_and_cut() -> None:
-    error = error_of([Diagnostic((), "x")] * (DIAGNOSTICS_MAX + 5), name="f", marks={})
+    error = spec_error([Diagnostic((), "x")] * (DIAGNOSTICS_MAX + 5), name="f", marks={})
     assert len(error.details) == DIAGNOSTICS_MAX + 1
     assert error.details[-1] == "and 5 more"

@@ -11,7 +11,7 @@ from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.diagnostics import Mark
 from galaxy.model.jobspec.parsing import load
 from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, PortSpec, VolumeSpec
-from galaxy.model.jobspec.writing import write
+from galaxy.model.jobspec.writing import to_tree
 from galaxy.model.stored.secret import EnvFrom
 
 
@@ -21,7 +21,7 @@ def job(**task: Any) -> dict[str, Any]:
 
 
 def texts(tree: Any) -> list[str]:
-    return [str(flaw) for flaw in parsing.read(tree).flaws]
+    return [str(diagnostic) for diagnostic in parsing.parse(tree).diagnostics]
 
 
 def test_least_job_has_all_defaults() -> None:
@@ -141,14 +141,14 @@ def test_true_is_no_number() -> None:
     "tree", [None, [], "x", 3, {"pod": []}, {"pod": {"tasks": {}}}, {"pod": {"tasks": [1]}}]
 )
 def test_wrong_shapes_are_told_and_never_raise(tree: Any) -> None:
-    assert parsing.read(tree).flaws
+    assert parsing.parse(tree).diagnostics
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), "9" * 400, 10**18])
 def test_absurd_numbers_are_told_and_never_raise(number: Any) -> None:
-    assert parsing.read(job(memory=number)).flaws
-    assert parsing.read(job(cpu={"millicores": number})).flaws
-    assert parsing.read(job() | {"deploy": {"interval": number}}).flaws
+    assert parsing.parse(job(memory=number)).diagnostics
+    assert parsing.parse(job(cpu={"millicores": number})).diagnostics
+    assert parsing.parse(job() | {"deploy": {"interval": number}}).diagnostics
 
 
 def test_half_of_a_surrogate_pair_is_no_text() -> None:
@@ -173,7 +173,7 @@ def test_env_may_come_from_a_file_or_a_secret() -> None:
     env = {"A": "x", "B": {"file": "./token"}, "C": {"secret": "db"}}
     spec = load(job(env=env))
     assert spec.pod.tasks[0].env == {"A": "x", "B": EnvFrom(file="./token"), "C": EnvFrom(secret="db")}
-    assert write(spec)["pod"]["tasks"][0]["env"] == env
+    assert to_tree(spec)["pod"]["tasks"][0]["env"] == env
 
 
 @pytest.mark.parametrize(

@@ -31,19 +31,19 @@ def written(spec: JobSpec) -> Any:
 @FEW
 @given(jobs())
 def test_valid_job_reads_back_from_its_own_tree(spec: JobSpec) -> None:
-    assert parsing.load(writing.write(spec)) == spec
+    assert parsing.load(writing.to_tree(spec)) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_survives_yaml(spec: JobSpec) -> None:
-    assert parsing.load(parse(write_yaml(writing.write(spec)), name="x", format="yaml").tree) == spec
+    assert parsing.load(parse(write_yaml(writing.to_tree(spec)), name="x", format="yaml").tree) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_survives_json_with_tabs_in_both_spellings(spec: JobSpec) -> None:
-    for tree in (writing.write(spec), written(spec)):
+    for tree in (writing.to_tree(spec), written(spec)):
         text = json.dumps(tree, indent="\t")
         assert parsing.load(parse(text, name="x", format="json").tree) == spec
 
@@ -51,13 +51,13 @@ def test_valid_job_survives_json_with_tabs_in_both_spellings(spec: JobSpec) -> N
 @FEW
 @given(jobs())
 def test_what_the_reader_makes_passes_the_strict_codec(spec: JobSpec) -> None:
-    assert decode(encode(parsing.load(writing.write(spec))), JobSpec) == spec
+    assert decode(encode(parsing.load(writing.to_tree(spec))), JobSpec) == spec
 
 
 @FEW
 @given(jobs())
 def test_valid_job_satisfies_the_schema(spec: JobSpec) -> None:
-    SCHEMA.validate(writing.write(spec))
+    SCHEMA.validate(writing.to_tree(spec))
     SCHEMA.validate(written(spec))
 
 
@@ -82,8 +82,8 @@ def test_unknown_field_is_named_wherever_it_stands(spec: JobSpec, data: st.DataO
     for step in path:
         place = place[step]
     place["qqqq"] = 1
-    flaws = parsing.read(tree).flaws
-    assert [write_path(flaw.path) for flaw in flaws] == [write_path((*path, "qqqq"))]
+    diagnostics = parsing.parse(tree).diagnostics
+    assert [write_path(diagnostic.path) for diagnostic in diagnostics] == [write_path((*path, "qqqq"))]
     assert not SCHEMA.is_valid(tree)
 
 
@@ -104,7 +104,9 @@ def test_value_of_a_wrong_kind_is_named_and_nothing_else_is(spec: JobSpec, data:
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = [{"neither": "fish nor fowl"}]
-    assert {write_path(flaw.path) for flaw in parsing.read(tree).flaws} == {write_path(path)}
+    assert {write_path(diagnostic.path) for diagnostic in parsing.parse(tree).diagnostics} == {
+        write_path(path)
+    }
 
 
 TREES = st.recursive(
@@ -120,4 +122,4 @@ TREES = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(TREES)
 def test_no_tree_whatever_makes_the_reader_raise(tree: Any) -> None:
-    parsing.read(tree)
+    parsing.parse(tree)

@@ -15,7 +15,7 @@ def task(**fields: Any) -> dict[str, Any]:
 
 def broken(*tasks: dict[str, Any], pod: dict[str, Any] | None = None, **top: Any) -> list[str]:
     tree = {"name": "web", "pod": {"tasks": list(tasks or (task(),))} | (pod or {})} | top
-    return [str(flaw) for flaw in parsing.read(tree).flaws]
+    return [str(diagnostic) for diagnostic in parsing.parse(tree).diagnostics]
 
 
 def volumes(*paths: str) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def test_volume_inside_another_is_refused_but_inside_the_workspace_is_not() -> N
 
 
 def test_port_names_that_make_one_variable_are_refused_over_the_pod() -> None:
-    flaws = broken(task(name="a", ports=["http-1"]), task(name="b", ports=["HTTP_1"]))
-    assert len(flaws) == 1
-    assert "both would be GALAXY_PORT_HTTP_1" in flaws[0]
+    diagnostics = broken(task(name="a", ports=["http-1"]), task(name="b", ports=["HTTP_1"]))
+    assert len(diagnostics) == 1
+    assert "both would be GALAXY_PORT_HTTP_1" in diagnostics[0]
 
 
 def test_static_ports_are_unique_over_the_pod_and_unprivileged() -> None:
@@ -70,16 +70,18 @@ def test_cpu_out_of_range_is_told_in_the_unit_that_people_write() -> None:
 
 
 def test_service_names_are_unique_over_the_pod() -> None:
-    flaws = broken(task(name="a", ports=["x"], services=["s"]), task(name="b", ports=["y"], services=["s"]))
-    assert flaws == ['`pod.tasks[1].services[0].name`: "s" is taken by `pod.tasks[0].services[0]`']
+    diagnostics = broken(
+        task(name="a", ports=["x"], services=["s"]), task(name="b", ports=["y"], services=["s"])
+    )
+    assert diagnostics == ['`pod.tasks[1].services[0].name`: "s" is taken by `pod.tasks[0].services[0]`']
 
 
 def test_service_and_health_name_a_port_of_their_own_task() -> None:
-    flaws = broken(
+    diagnostics = broken(
         task(name="a", ports=["x"]),
         task(name="b", services=[{"name": "s", "port": "x"}], health={"type": "tcp", "port": "x"}),
     )
-    assert flaws == [
+    assert diagnostics == [
         '`pod.tasks[1].services[0].port`: task "b" has no port "x"; it has no ports',
         '`pod.tasks[1].health.port`: task "b" has no port "x"; it has no ports',
     ]
@@ -96,8 +98,11 @@ def test_service_and_health_name_a_port_of_their_own_task() -> None:
     ],
 )
 def test_health_has_what_its_type_needs(health: dict[str, Any], field: str, word: str) -> None:
-    flaws = broken(task(ports=["x", "y"], health=health))
-    assert any(flaw.startswith(f"`pod.tasks[0].health.{field}`") and word in flaw for flaw in flaws)
+    diagnostics = broken(task(ports=["x", "y"], health=health))
+    assert any(
+        diagnostic.startswith(f"`pod.tasks[0].health.{field}`") and word in diagnostic
+        for diagnostic in diagnostics
+    )
 
 
 @pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "GALAXY_PORT_X", "A=B"])
@@ -166,9 +171,9 @@ def test_tasks_too_large_to_travel_are_refused() -> None:
 )
 def test_what_comes_later_is_refused_and_never_ignored(tree: dict[str, Any], path: str) -> None:
     rest = {name: value for name, value in tree.items() if name == "type"}
-    flaws = broken(task(**tree.get("task", {})), pod=tree.get("pod"), **rest)
-    assert len(flaws) == 1
-    assert flaws[0].startswith(f"`{path}`: not supported yet")
+    diagnostics = broken(task(**tree.get("task", {})), pod=tree.get("pod"), **rest)
+    assert len(diagnostics) == 1
+    assert diagnostics[0].startswith(f"`{path}`: not supported yet")
 
 
 @pytest.mark.parametrize("pools", [["a b"], ["a", "a"], [""], ["x" * 64]])
@@ -184,5 +189,5 @@ def test_advice_names_what_was_probably_not_meant() -> None:
             "tasks": [task(ports=["x"], services=["s"], package={"source": "http://h/a", "version": "1"})]
         },
     }
-    assert len(rules.advice(parsing.load(tree))) == 3
-    assert rules.advice(parsing.load({"name": "web", "pod": {"tasks": [task()]}})) == []
+    assert len(rules.likely_mistakes(parsing.load(tree))) == 3
+    assert rules.likely_mistakes(parsing.load({"name": "web", "pod": {"tasks": [task()]}})) == []

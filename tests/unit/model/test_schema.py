@@ -69,4 +69,4 @@ def test_schema_allows_the_shorthands(tree: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_schema_refuses_what_the_reader_refuses(tree: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid(tree)
-    assert parsing.read(tree).flaws
+    assert parsing.parse(tree).diagnostics

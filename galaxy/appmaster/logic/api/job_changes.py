@@ -22,7 +22,7 @@ from galaxy.errors import Conflict, NotSupportedYet, SpecError
 from galaxy.ids import job_id
 from galaxy.model.api.jobs import Done, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
 from galaxy.model.jobspec.demand import container_changes
-from galaxy.model.jobspec.rules import advice, check, flaws
+from galaxy.model.jobspec.rules import check, diagnostics, likely_mistakes
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, RevisionRecord
 from galaxy.model.stored.secret import RevisionSecrets, Secret
@@ -85,7 +85,7 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Done:
     state.index_services(job)
     jobs.create_pods(state, job)
     state.touch(key)
-    return Done(job=key, revision=1, warnings=tuple(advice(spec)))
+    return Done(job=key, revision=1, warnings=tuple(likely_mistakes(spec)))
 
 
 @change(UpdateJob, authority=UPDATE, target=_job_name)
@@ -126,7 +126,7 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Done:
     jobs.create_pods(state, job)
     _prune_revisions(state, job)
     state.touch(job.job)
-    return Done(job=job.job, revision=revision, warnings=tuple(advice(spec)))
+    return Done(job=job.job, revision=revision, warnings=tuple(likely_mistakes(spec)))
 
 
 @change(StopJob, authority=job_owner("stop", _job_name, authority=Authority.UPDATE_JOB), target=_job_name)
@@ -227,7 +227,7 @@ def _check(spec: JobSpec) -> None:
     lines = check(spec)
     if not lines:
         return
-    later = sum(flaw.unsupported for flaw in flaws(spec))
+    later = sum(diagnostic.unsupported for diagnostic in diagnostics(spec))
     kind = NotSupportedYet if later == len(lines) else SpecError
     count = counted(len(lines), "problem")
     raise kind(f'job "{spec.name}" has {count}', details=lines)

@@ -121,7 +121,7 @@ def values_of(
         SpecError: names every one that is not there, or says that they are too long together.
     """
     values: dict[str, Secret] = {}
-    flaws: list[Diagnostic] = []
+    diagnostics: list[Diagnostic] = []
     for index, task in enumerate(spec.pod.tasks):
         for name, source in task.env.items():
             if not isinstance(source, EnvFrom):
@@ -130,14 +130,14 @@ def values_of(
             if isinstance(found, Secret):
                 values[f"{task.name}/{name}"] = found
             else:
-                flaws.append(Diagnostic(("pod", "tasks", index, "env", name), found))
-    if values and not flaws:
-        flaws += oversize(filled(spec, values).pod)
-    if flaws:
-        count = counted(len(flaws), "problem")
+                diagnostics.append(Diagnostic(("pod", "tasks", index, "env", name), found))
+    if values and not diagnostics:
+        diagnostics += oversize(filled(spec, values).pod)
+    if diagnostics:
+        count = counted(len(diagnostics), "problem")
         raise SpecError(
             f'job "{spec.name}" has {count}',
-            details=[str(flaw) for flaw in flaws],
+            details=[str(diagnostic) for diagnostic in diagnostics],
             hint="galaxy secret list; galaxy secret set NAME",
         )
     return values
