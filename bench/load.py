@@ -133,7 +133,7 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
             nexus.commit(grant, serial, changes[first : first + PIECE], ())
         nexus.release(grant)
         sizes[role] = len(changes), sum(len(change.value or b"") for change in changes)
-    for name, watch in resman.books.watches.items():
+    for name, watch in resman.state.watches.items():
         digest = 0
         for key in appmaster.state.pods.where("agent", name):
             pod = appmaster.state.pods[key]
@@ -171,7 +171,7 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
         up = [run(orders, serial) for orders in bodies(told, PodOrders)]
         appmaster.step(now_s, up)
     assert all(pod.up for pod in appmaster.state.pods.values())
-    assert len(appmaster.state.pods) == len(resman.books.containers) == jobs * EACH
+    assert len(appmaster.state.pods) == len(resman.state.containers) == jobs * EACH
 
 
 def spec(number: int) -> JobSpec:

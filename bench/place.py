@@ -32,6 +32,7 @@ from galaxy.model.messages.container import (
     TaskDemand,
     VolumeDemand,
 )
+from galaxy.model.stored.agent import first_record
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.scheduler.cluster_view import ClusterView
 from galaxy.scheduler.place import place
@@ -148,13 +149,13 @@ def ours(agents: list[AgentInfo], demands: list[Demand]) -> tuple[float, float, 
     """Return placements a second, and the milliseconds of 100 more as one group and as 100."""
     view = ClusterView()
     for agent in agents:
-        view.join(agent)
+        view.join(first_record(agent))
     shapes = [shape_of(demand, require=("cpu", "memory")) for demand in demands]
     asks = [_ask(f"g{number}", shape, EACH) for number, shape in enumerate(shapes)]
     plan, spent_s = _timed(lambda: place(view, asks))
     assert len(plan.placements) == AGENTS * 10, plan.refusals[:1]
     for placement in plan.placements:
-        view.made(placement.container)
+        view.created(placement.container)
     one_s, many_s = [], []
     for turn in range(10):
         one_s.append(_plus(view, [_ask("one", shapes[turn], 100)]))
@@ -187,16 +188,16 @@ class PlainAgent:
         self.memory = info.memory_bytes
         self.disk = info.disk_bytes
         self.dynamic = info.ports_high - info.ports_low + 1
-        self.slots = info.containers_max
+        self.slots = info.containers
         self.static: set[int] = set()
         self.groups: dict[str, int] = {}
 
     def fits(self, group: str, shape: Shape) -> bool:
-        load = shape.load
+        load, asks = shape.load, shape.load.resources
         return (
-            self.cpu >= load.cpu_milli
-            and self.memory >= load.memory_bytes
-            and self.disk >= load.disk_bytes
+            self.cpu >= asks.cpu_milli
+            and self.memory >= asks.memory_bytes
+            and self.disk >= asks.disk_bytes
             and self.slots > 0
             and self.dynamic >= load.dynamic
             and (not shape.pools or self.info.pool in shape.pools)
@@ -206,18 +207,19 @@ class PlainAgent:
         )
 
     def take(self, group: str, shape: Shape) -> None:
-        load = shape.load
-        self.cpu -= load.cpu_milli
-        self.memory -= load.memory_bytes
-        self.disk -= load.disk_bytes
+        load, asks = shape.load, shape.load.resources
+        self.cpu -= asks.cpu_milli
+        self.memory -= asks.memory_bytes
+        self.disk -= asks.disk_bytes
         self.dynamic -= load.dynamic
         self.slots -= 1
         self.static.update(load.ports)
         self.groups[group] = self.groups.get(group, 0) + 1
 
     def left(self, group: str, shape: Shape) -> tuple[int, float]:
-        cpu = (self.cpu - shape.load.cpu_milli) / self.info.cpu_milli
-        memory = (self.memory - shape.load.memory_bytes) / self.info.memory_bytes
+        asks = shape.load.resources
+        cpu = (self.cpu - asks.cpu_milli) / self.info.cpu_milli
+        memory = (self.memory - asks.memory_bytes) / self.info.memory_bytes
         return self.groups.get(group, 0), max(cpu, memory)
 
 
@@ -259,7 +261,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
     )
     resman.step(1.0, [GroupOrders(orders=orders)])
     held: dict[str, list[ObservedContainer]] = {agent.agent: [] for agent in agents}
-    for row in resman.books.containers.values():
+    for row in resman.state.containers.values():
         found = ObservedContainer(
             container=row.container, incarnation=row.incarnation, state=ObservedContainerState.READY
         )
@@ -271,7 +273,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
             for name, found in held.items()
         ],
     )
-    watches = resman.books.watches
+    watches = resman.state.watches
     spent: list[float] = []
     for second in range(3, 13):
         beats = tuple(

@@ -44,6 +44,17 @@ def parse_cpu(text: str | int | float) -> int:
     return int(match[1]) if match[1] else round(float(match[2]) * 1000)
 
 
+def parse_count(text: str) -> int:
+    """Read a whole number in decimal digits; a sign is allowed.
+
+    Raises:
+        ValueError: ``text`` is not a whole number.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
+        raise ValueError("it must be a whole number, or none")
+    return int(text)
+
+
 def parse_duration(text: str | int | float) -> float:
     """Read ``30s``, ``1m30s``, ``250ms``, ``2h`` or a plain number of seconds.
 

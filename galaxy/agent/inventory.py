@@ -51,7 +51,7 @@ def inventory(
         tags=config.tags,
         ports_low=config.ports_low,
         ports_high=config.ports_high,
-        containers_max=config.containers_max,
+        containers=config.containers_max,
         mode=mode,
         enforced=tuple(enforced),
         kernel=kernel,

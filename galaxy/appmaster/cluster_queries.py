@@ -1,4 +1,4 @@
-"""Agents and the cluster as people see them, from stored rows; pure."""
+"""Views of agents and of the cluster, made from stored rows; pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from galaxy.errors import BadMessage
 from galaxy.ids import HOST
@@ -14,85 +14,90 @@ from galaxy.model.api.views import AgentView, ClusterStatusView, LeaderView
 from galaxy.model.base import Struct, check_wire
 from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.job import JobRecord, PodRecord
 
 REFUSED_MAX: Final = 20
-REFUSED_FRESH_S: Final = 60.0
-_HELD = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
+REFUSED_RECENT_S: Final = 60.0
+_PLACED = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTROYING)
 
 
-class PlacedLoad(Struct, frozen=True, kw_only=True):
-    """What the containers of one agent ask together: millicores and bytes."""
+class AgentLoad(Struct, frozen=True, kw_only=True):
+    """What the containers of one agent ask for together, and their names."""
 
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
+    assigned: Resources = NOTHING
     containers: tuple[str, ...] = ()
 
 
-def loads(containers: Iterable[Container], groups: Mapping[str, Group]) -> dict[str, PlacedLoad]:
-    """Return the load of each agent that holds a container, or is about to, or is not yet rid of it."""
-    sums: dict[str, list[int]] = {}
-    names: dict[str, list[str]] = {}
+def loads(containers: Iterable[Container], groups: Mapping[str, Group]) -> dict[str, AgentLoad]:
+    """Return the load of each agent that has containers, will get one, or has yet to destroy one."""
+    asked: dict[str, Resources] = {}
+    sums: dict[str, Counter[Resources]] = {}
+    names: dict[str, set[str]] = {}
     for row in containers:
-        if not row.agent or row.state not in _HELD:
+        if not row.agent or row.state not in _PLACED:
             continue
+        amounts = row.resources
         group = groups.get(row.group)
-        own = row.cpu_milli or row.memory_bytes or row.disk_bytes
-        ask = row if own or group is None else group.order.demand
-        agent = sums.setdefault(row.agent, [0, 0, 0])
-        agent[0] += ask.cpu_milli
-        agent[1] += ask.memory_bytes
-        agent[2] += ask.disk_bytes
-        names.setdefault(row.agent, []).append(row.container)
+        if amounts == NOTHING and group is not None:
+            if row.group not in asked:
+                asked[row.group] = group.order.demand.resources
+            amounts = asked[row.group]
+        sums.setdefault(row.agent, Counter())[amounts] += 1
+        names.setdefault(row.agent, set()).add(row.container)
     return {
-        agent: PlacedLoad(
-            cpu_milli=cpu, memory_bytes=memory, disk_bytes=disk, containers=tuple(sorted(set(names[agent])))
+        agent: AgentLoad(
+            assigned=sum((amounts * times for amounts, times in counts.items()), start=NOTHING),
+            containers=tuple(sorted(names[agent])),
         )
-        for agent, (cpu, memory, disk) in sums.items()
+        for agent, counts in sums.items()
     }
 
 
 def agent_views(
     agents: Iterable[AgentRecord],
-    load: Mapping[str, PlacedLoad],
+    load: Mapping[str, AgentLoad],
     usages: Mapping[str, AgentUsage],
-    beats: Mapping[str, Heartbeat],
+    heartbeats: Mapping[str, Heartbeat],
 ) -> tuple[AgentView, ...]:
-    """Return agents by name; ``beat_s`` is 0 when no heartbeat is kept any more."""
+    """Return agents by name; ``beat_s`` is 0 when no heartbeat is kept any more.
+
+    Pool and tags are ResMan's, not those that the agent was started with.
+    """
     views = []
-    for record in sorted(agents, key=lambda row: row.agent):
-        held = load.get(record.agent, PlacedLoad())
-        beat = beats.get(record.agent)
+    for record in sorted(agents, key=lambda record: record.agent):
+        known = load.get(record.agent, AgentLoad())
+        heartbeat = heartbeats.get(record.agent)
         views.append(
             AgentView(
                 agent=record.agent,
                 state=record.state,
-                info=record.info,
-                cpu_assigned_milli=held.cpu_milli,
-                memory_assigned_bytes=held.memory_bytes,
-                disk_assigned_bytes=held.disk_bytes,
-                containers=held.containers,
-                usage=_of_the_machine(usages.get(record.agent)),
-                beat_s=beat.at_s if beat else 0.0,
-                trouble=beat.trouble if beat else "",
+                info=replace(record.info, pool=record.pool, tags=record.tags),
+                assigned=known.assigned,
+                cpu_assigned_milli=known.assigned.cpu_milli,
+                memory_assigned_bytes=known.assigned.memory_bytes,
+                disk_assigned_bytes=known.assigned.disk_bytes,
+                containers=known.containers,
+                usage=_without_pods(usages.get(record.agent)),
+                beat_s=heartbeat.at_s if heartbeat else 0.0,
+                trouble=heartbeat.trouble if heartbeat else "",
             )
         )
     return tuple(views)
 
 
 def refused_agents(seen: HeartbeatsRead, known: Collection[str] = ()) -> tuple[Reason, ...]:
-    """Return which agents beat and are refused by leaders of our release, the last heard of first.
+    """Return which agents send heartbeats that our release refuses, the most recent first.
 
-    Whoever may beat may do so under any name. So agents that are ``known`` to ResMan come before all
-    others, and what is not listed is counted: a crowd hides nobody.
+    An agent's login can send heartbeats under any name. So agents that are ``known`` to ResMan come
+    before all others, and what is not listed is counted: many false names hide no real agent.
     """
     refused: list[str] = []
     more = unnamed = 0
     for beat in sorted(seen.beats, key=lambda beat: (beat.agent not in known, -beat.at_s, beat.agent)):
-        if seen.now_s - beat.at_s > REFUSED_FRESH_S:
+        if seen.now_s - beat.at_s > REFUSED_RECENT_S:
             continue
         try:
             check_wire(beat.wire)
@@ -122,24 +127,28 @@ def cluster_view(
 ) -> ClusterStatusView:
     """Return counts by state, and totals over agents that are not dead."""
     every = list(agents)
-    living = [agent for agent in every if agent.state != "dead"]
+    alive = [agent for agent in every if agent.state != "dead"]
+    total = sum((agent.info.resources for agent in alive), start=NOTHING)
+    assigned = sum((agent.assigned for agent in alive), start=NOTHING)
     return ClusterStatusView(
         leaders=tuple(leaders),
         agents=dict(Counter(str(agent.state) for agent in every)),
         jobs=dict(Counter(str(job.state) for job in jobs)),
         pods=dict(Counter(str(pod.phase) for pod in pods)),
-        cpu_total_milli=sum(agent.info.cpu_milli for agent in living),
-        cpu_assigned_milli=sum(agent.cpu_assigned_milli for agent in living),
-        memory_total_bytes=sum(agent.info.memory_bytes for agent in living),
-        memory_assigned_bytes=sum(agent.memory_assigned_bytes for agent in living),
-        disk_total_bytes=sum(agent.info.disk_bytes for agent in living),
-        disk_assigned_bytes=sum(agent.disk_assigned_bytes for agent in living),
+        total=total,
+        assigned=assigned,
+        cpu_total_milli=total.cpu_milli,
+        cpu_assigned_milli=assigned.cpu_milli,
+        memory_total_bytes=total.memory_bytes,
+        memory_assigned_bytes=assigned.memory_bytes,
+        disk_total_bytes=total.disk_bytes,
+        disk_assigned_bytes=assigned.disk_bytes,
         safe_mode=safe_mode,
         refused=refused,
         version=version,
     )
 
 
-def _of_the_machine(usage: AgentUsage | None) -> AgentUsage | None:
-    """Leave out what single pods use: their jobs show it."""
-    return None if usage is None else msgspec.structs.replace(usage, pods={})
+def _without_pods(usage: AgentUsage | None) -> AgentUsage | None:
+    """Leave out what single pods use: views of jobs show it."""
+    return None if usage is None else replace(usage, pods={})

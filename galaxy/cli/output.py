@@ -112,7 +112,8 @@ def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
 def with_all_fields(value: Any) -> Any:
     """Return structs as dicts with every field, including defaults, which a script need not know."""
     if isinstance(value, msgspec.Struct):
-        return {name: with_all_fields(getattr(value, name)) for name in value.__struct_fields__}
+        names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+        return {json_name: with_all_fields(getattr(value, name)) for name, json_name in names}
     if isinstance(value, dict):
         return {str(name): with_all_fields(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

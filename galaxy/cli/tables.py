@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from galaxy.cli.output import format_age, format_time
 from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView
 from galaxy.model.messages.container import Reason
+from galaxy.model.resources import ASKED, Resource
 from galaxy.units import format_bytes, format_cpu
 
 Rows = tuple[list[str], list[list[str]]]
@@ -15,22 +16,23 @@ Rows = tuple[list[str], list[list[str]]]
 
 def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) -> Rows:
     """Return the table of ``galaxy job list``."""
-    titles = ["NAME", "ID", "TYPE", "STATE", "HEALTHY", "REV", "CPU", "MEMORY", "UPDATED"]
+    narrow, more = [row for row in ASKED if not row.wide], [row for row in ASKED if row.wide]
+    titles = ["NAME", "ID", "TYPE", "STATE", "HEALTHY", "REV", *_titles(narrow), "UPDATED"]
     if wide:
-        titles += ["USER", "R/P/D/F/E", "DISK", "CREATED"]
+        titles += ["USER", "R/P/D/F/E", *_titles(more), "CREATED"]
     titles.append("REASON")
     rows = []
     for job in jobs:
         row = [
             job.name, job.job, job.type, job.state, f"{job.healthy}/{job.replica}", str(job.revision),
-            format_cpu(job.cpu_milli), format_bytes(job.memory_bytes), format_age(job.updated_s, now_s),
+            *(row.text(job) for row in narrow), format_age(job.updated_s, now_s),
         ]  # fmt: skip
         if wide:
             counts = (job.running, job.pending, job.deploying, job.failed, job.finished)
             row += [
                 job.user,
                 "/".join(map(str, counts)),
-                format_bytes(job.disk_bytes),
+                *(row.text(job) for row in more),
                 format_time(job.created_s),
             ]
         rows.append([*row, reason_text(job.reason)])
@@ -81,7 +83,7 @@ def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:
 
 def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False) -> Rows:
     """Return the table of ``galaxy agent list``: assigned resources of all there are."""
-    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", "CPU", "MEMORY", "DISK", "CONTAINERS", "BEAT"]
+    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", *_titles(ASKED), "CONTAINERS", "BEAT"]
     if wide:
         titles += ["ADDRESS", "PORTS", "ENFORCED", "KERNEL", "CGROUP", "VERSION"]
     rows = []
@@ -90,9 +92,7 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
         state = f"{agent.state.value}, in trouble" if agent.trouble else agent.state.value
         row = [
             agent.agent, state, info.pool, ",".join(info.tags) or "-", info.mode,
-            f"{format_cpu(agent.cpu_assigned_milli)}/{format_cpu(info.cpu_milli)}",
-            f"{format_bytes(agent.memory_assigned_bytes)}/{format_bytes(info.memory_bytes)}",
-            f"{format_bytes(agent.disk_assigned_bytes)}/{format_bytes(info.disk_bytes)}",
+            *(f"{row.text(agent.assigned)}/{row.text(info)}" for row in ASKED),
             str(len(agent.containers)), format_age(agent.beat_s, now_s),
         ]  # fmt: skip
         if wide:
@@ -158,6 +158,10 @@ def event_lines(view: JobView, now_s: float, count: int) -> list[str]:
         age = format_age(event.at_s, now_s) or "0s"
         lines.append(f"{age:>8} ago  {event.subject}  {event.kind}  {event.text}".rstrip())
     return lines
+
+
+def _titles(resources: Iterable[Resource]) -> list[str]:
+    return [resource.name.upper() for resource in resources]
 
 
 def _first_and_count(names: Sequence[str]) -> str:

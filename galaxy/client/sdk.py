@@ -55,7 +55,7 @@ from galaxy.model.jobspec.rules import BAD_NAME, is_secret_name
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.model.stored.quota import Ceiling
+from galaxy.model.resources import Ceiling
 from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import ALL_POOLS, Authority, Role, check_pool_name, check_user_name
 

@@ -1,1 +1,1 @@
-"""Pure decisions about placement: feasibility, ranking, explanation, liveness."""
+"""Pure decisions about placement: feasibility, ranking, explanation, liveness, quota."""

@@ -1,4 +1,4 @@
-"""Why a container has no place: every agent's first failing constraint, counted, and the nearest.
+"""Why no agent has room for a container: agents counted by what they lack, and the nearest ones.
 
 After Nomad's placement metrics: "no host fits" is an explanation with numbers, not an error.
 """
@@ -10,21 +10,24 @@ from typing import Final
 import numpy as np
 
 from galaxy.model.messages.container import Reason
-from galaxy.scheduler.cluster_view import Bools, ClusterView, Ints, Standing
+from galaxy.model.resources import RESOURCES
+from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView, PlacementStatus
+from galaxy.scheduler.constraints import MAX_PER_HOST, PORT, PORT_CONFLICT, unmet
+from galaxy.scheduler.eligible import Bools, Floats, Ints, everyone
 from galaxy.scheduler.requests import Ask, Shape
-from galaxy.units import format_bytes, format_cpu
 
 NEAREST: Final = 3
 
+_ASKED: Final = tuple(RESOURCES[at].name for at in ASKED_AT)
+_COUNTED: Final = tuple(RESOURCES[at].name for at in COUNTED_AT)
+
 PHRASES: Final[dict[str, str]] = {
-    "cpu": "lack cpu",
-    "memory": "lack memory",
-    "disk": "lack disk",
-    "port": "lack dynamic ports",
-    "containers": "hold as many containers as they may",
-    "busy": "are busy making containers",
-    "port-conflict": "have the port taken",
-    "max-per-host": "hold as many of this group as one host may",
+    **{name: f"lack {name}" for name in _ASKED},
+    PORT: "lack dynamic ports",
+    **{name: f"hold as many {name} as they may" for name in _COUNTED},
+    "busy": "are busy creating containers",
+    PORT_CONFLICT: "have the port taken",
+    MAX_PER_HOST: "hold as many of this group as one host may",
     "tag": "lack the tag",
     "pool": "are in other pools",
     "mode": "do not enforce what is required",
@@ -32,67 +35,55 @@ PHRASES: Final[dict[str, str]] = {
     "suspect": "have missed reports",
     "dead": "are dead",
 }
-"""Code of a cause to what is said of the agents it stops; nearest to fitting first."""
+"""By code of a cause, what is said of the agents that it stops; nearest to fitting first."""
 
-_RESOURCES: Final = ("cpu", "memory", "disk", "port", "containers")
+ORDER: Final = (
+    "dead", "suspect", "pool", "tag", "mode", "cordoned", *_COUNTED,
+    MAX_PER_HOST, PORT_CONFLICT, PORT, *_ASKED, "busy",
+)  # fmt: skip
+"""Causes in the order in which an agent is checked: it is counted for the first that stops it."""
 
 
 def explain(view: ClusterView, ask: Ask) -> Reason:
-    """Say why ``view`` has no agent with room for one more container of ``ask``.
+    """Say why no agent of ``view`` has room for one more container of ``ask``.
 
     ``code`` is the one cause that stops every agent, or ``no-room`` when there are several,
-    or ``no-agents``. An agent is counted once, for the first constraint that it fails.
+    or ``no-agents``. An agent is counted once, for the first cause in ``ORDER``.
     """
     if not len(view):
         return Reason(code="no-agents", message="no agent has joined; start one with galaxy agent")
-    view.settle()
+    view.update_room()
     causes = _causes(view, ask)
-    found = np.full(len(view), -1, np.int64)
-    codes = list(causes)
-    for number, failing in enumerate(causes.values()):
-        found[failing & (found < 0)] = number
-    counts = {code: int(count) for code in PHRASES if (count := np.count_nonzero(found == codes.index(code)))}
-    lacking = _nearest_rows(view, ask, found, codes)
-    nearest = tuple(f"{view.names[row]} {_lack(view, ask, row, causes)}" for row in lacking)
-    told = _sentence(counts, len(view), f"{view.names[lacking[0]]}, which {nearest[0].partition(' ')[2]}")
+    first = np.full(len(view), -1, np.int64)
+    for number, code in enumerate(ORDER):
+        if code in causes:
+            first[causes[code] & (first < 0)] = number
+    counts = {code: int(count) for code in PHRASES if (count := np.count_nonzero(first == ORDER.index(code)))}
+    near = _nearest_rows(view, ask, first)
+    nearest = tuple(f"{view.names[row]} {_lack(view, ask, row, causes)}" for row in near)
+    message = _sentence(counts, len(view), f"{view.names[near[0]]}, which {nearest[0].partition(' ')[2]}")
     code = next(iter(counts)) if len(counts) == 1 else "no-room"
-    return Reason(code=code, message=told, counts=counts, nearest=nearest)
+    return Reason(code=code, message=message, counts=counts, nearest=nearest)
 
 
 def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
-    """Return which agents fail each constraint, in the order in which constraints are asked."""
+    """Return, for each cause, which agents it stops; a cause that stops none may be left out."""
     size, shape, load = len(view), ask.shape, ask.shape.load
-    standing = view.standing[:size]
-    taken = np.zeros(size, np.bool_)
-    for port in load.ports:
-        taken[list(view.port_rows.get(port, ()))] = True
-    crowded = np.zeros(size, np.bool_)
-    if shape.max_per_host:
-        held = view.group_rows.get(ask.group, {})
-        crowded[[row for row, count in held.items() if count >= shape.max_per_host]] = True
-    inside = sum(
-        (
-            ((view.ports_low[:size] <= port) & (view.ports_high[:size] >= port)).astype(np.int64)
-            for port in load.ports
-        ),
-        np.full(size, load.dynamic, np.int64),
-    )
-    return {
-        "dead": standing == Standing.DEAD,
-        "suspect": standing == Standing.SUSPECT,
+    status = view.status[:size]
+    counted = {RESOURCES[at].name: view.free[at][:size] < RESOURCES[at].per_container for at in COUNTED_AT}
+    causes = {
+        "dead": status == PlacementStatus.DEAD,
+        "suspect": status == PlacementStatus.SUSPECT,
         "pool": _outside(view, Shape(load=load, pools=shape.pools)),
         "tag": _outside(view, Shape(load=load, tag=shape.tag)),
         "mode": _outside(view, Shape(load=load, require=shape.require)),
-        "cordoned": standing == Standing.CORDONED,
-        "containers": view.slots[:size] <= 0,
-        "max-per-host": crowded,
-        "port-conflict": taken,
-        "port": (inside > 0) & (view.ports[:size] < inside),
-        "cpu": view.cpu[:size] < load.cpu_milli,
-        "memory": view.memory[:size] < load.memory_bytes,
-        "disk": view.disk[:size] < load.disk_bytes,
+        "cordoned": status == PlacementStatus.CORDONED,
+        **counted,
         "busy": view.room[:size] <= 0,
     }
+    for code, lacking in unmet(view, ask, everyone(size)):
+        causes[code] = causes[code] | lacking if code in causes else lacking
+    return causes
 
 
 def _outside(view: ClusterView, shape: Shape) -> Bools:
@@ -101,54 +92,62 @@ def _outside(view: ClusterView, shape: Shape) -> Bools:
     return outside
 
 
-def _nearest_rows(view: ClusterView, ask: Ask, found: Ints, codes: list[str]) -> list[int]:
-    """Return the rows that come nearest to fitting: least lacking first, then by name."""
+def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
+    """Return the rows that come nearest to fitting: least lacking first, then by name.
+
+    ``first`` is, by row, the position in ``ORDER`` of the cause that it is counted for.
+    """
+    scarce = np.isin(first, [ORDER.index(name) for name in (*_ASKED, PORT, *_COUNTED)])
+    if scarce.any():
+        rows = np.flatnonzero(scarce)
+        lack = _shortage(view, ask, rows)
+    else:
+        rows = np.flatnonzero(first >= 0)
+        phrases = list(PHRASES)
+        lack = np.array([phrases.index(ORDER[at]) for at in first[rows].tolist()], np.float64)
+    edge = np.partition(lack, min(NEAREST, len(lack)) - 1)[min(NEAREST, len(lack)) - 1]
+    lacks = {row: much for row, much in zip(rows.tolist(), lack.tolist(), strict=True) if much <= edge}
+    return sorted(lacks, key=lambda row: (lacks[row], view.names[row]))[:NEAREST]
+
+
+def _shortage(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
+    """Return the sum, over everything asked for, of the share of it that each row lacks."""
     load = ask.shape.load
-    for wanted in (_RESOURCES, tuple(PHRASES)):
-        rows = np.flatnonzero(np.isin(found, [codes.index(code) for code in wanted]))
-        if not len(rows):
-            continue
-        lack = np.zeros(len(rows))
-        for column, each in (
-            (view.cpu, load.cpu_milli),
-            (view.memory, load.memory_bytes),
-            (view.disk, load.disk_bytes),
-            (view.ports, load.dynamic),
-        ):
-            if each:
-                lack += np.clip(each - column[rows], 0, None) / each
-        lack += view.slots[rows] <= 0
-        if wanted is not _RESOURCES:
-            ranks = [list(PHRASES).index(codes[int(found[row])]) for row in rows]
-            lack = np.array(ranks, np.float64)
-        edge = np.partition(lack, min(NEAREST, len(lack)) - 1)[min(NEAREST, len(lack)) - 1]
-        near = [int(row) for row in rows[lack <= edge]]
-        lacks = dict(zip(rows.tolist(), lack.tolist(), strict=True))
-        return sorted(near, key=lambda row: (lacks[row], view.names[row]))[:NEAREST]
-    return []
+    amounts = load.resources.values()
+    lack = np.zeros(len(rows))
+    for column, each in (*((view.free[at], amounts[at]) for at in ASKED_AT), (view.ports, load.dynamic)):
+        if each:
+            lack += np.clip(each - column[rows], 0, None) / each
+    for at in COUNTED_AT:
+        lack += view.free[at][rows] < RESOURCES[at].per_container
+    return lack
 
 
 def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> str:
     """Say in numbers everything that one agent lacks."""
-    load, shape, info = ask.shape.load, ask.shape, view.infos[row]
-    said = {
-        "cpu": f"lacks {format_cpu(load.cpu_milli - int(view.cpu[row]))} cpu",
-        "memory": f"lacks {format_bytes(load.memory_bytes - int(view.memory[row]))} memory",
-        "disk": f"lacks {format_bytes(load.disk_bytes - int(view.disk[row]))} disk",
-        "port": f"has {max(0, int(view.ports[row]))} dynamic ports left",
-        "containers": f"holds {int(view.held[row])} containers of {info.containers_max}",
-        "busy": f"is making {int(view.making[row])} containers",
-        "port-conflict": "has port " + ", ".join(_taken(view, ask, row)) + " taken",
-        "max-per-host": f"holds {view.group_rows.get(ask.group, {}).get(row, 0)} of this group",
+    load, shape, record = ask.shape.load, ask.shape, view.records[row]
+    amounts = load.resources.values()
+    phrases = {
+        PORT: f"has {max(0, int(view.ports[row]))} dynamic ports left",
+        "busy": f"is creating {int(view.creating[row])} containers",
+        PORT_CONFLICT: "has port " + ", ".join(_taken(view, ask, row)) + " taken",
+        MAX_PER_HOST: f"holds {view.group_rows.get(ask.group, {}).get(row, 0)} of this group",
         "tag": f"lacks tag {shape.tag}",
-        "pool": f"is in pool {info.pool}",
-        "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(info.enforced))),
+        "pool": f"is in pool {record.pool}",
+        "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
         "cordoned": "is cordoned",
         "suspect": "has missed reports",
         "dead": "is dead",
     }
-    failing = [code for code, rows in causes.items() if rows[row] and code != "busy"] or ["busy"]
-    return ", ".join(said[code] for code in failing)
+    for at, resource in enumerate(RESOURCES):
+        free, total = int(view.free[at][row]), getattr(record.info, resource.field)
+        phrases[resource.name] = (
+            f"holds {resource.show(total - free)} {resource.name} of {resource.show(total)}"
+            if resource.per_container
+            else f"lacks {resource.show(amounts[at] - free)} {resource.name}"
+        )
+    failing = [code for code in ORDER if code in causes and causes[code][row] and code != "busy"]
+    return ", ".join(phrases[code] for code in failing or ["busy"])
 
 
 def _taken(view: ClusterView, ask: Ask, row: int) -> list[str]:

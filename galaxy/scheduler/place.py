@@ -1,35 +1,38 @@
 """Placement: filter, score, choose, for many equal containers at once.
 
-A container goes where its group has fewest replicas, so that one host takes few of them away;
-among those, where it leaves the least free of the resource that is least used, so that
-agents fill up evenly in cpu and memory and whole agents stay free for large asks. An empty
-agent counts as if it held a tenth of the group already: opening it has to be worth it.
-Agents that failed lately, and those in ``avoid``, are a last resort. Ties go to the lower name.
+A container goes to the agent with the fewest replicas of its group, so that one lost host takes few
+of them. Among those, it goes where it leaves the least free of the packed resource that is least
+used, so that agents fill up evenly in cpu and memory, and empty agents stay free for large
+containers. An empty agent counts as if it had a tenth of the group already, so it is opened only if
+that pays. Agents that failed lately, and those in ``avoid``, are a last resort. Ties go to the
+lower name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 
-from galaxy.scheduler.cluster_view import Bools, ClusterView, Eligible, Floats, Ints
+from galaxy.scheduler.cluster_view import ASKED_AT, PACKED_AT, ClusterView
+from galaxy.scheduler.constraints import unmet
+from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints
 from galaxy.scheduler.explain import explain
 from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
 
 LAST_RESORT: Final = 1_000_000
-"""Replicas that an agent to avoid counts as holding."""
+"""Replicas that an agent to avoid counts as having."""
 
 OPEN_SHARE: Final = 10
-"""An empty agent is opened for a group when the used ones hold a tenth of it each."""
+"""An empty agent is opened for a group when the used ones have a tenth of it each."""
 
 
 def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | None = None) -> PlacementPlan:
     """Find an agent for each container, most important asks first, and charge it to ``view``.
 
-    With ``only``, just those rows are looked at, and nothing is explained: for asks that were
-    refused before, when nothing but these rows has got more room since.
+    With ``only``, just those rows are considered, and refusals are not explained: for asks that
+    were refused before, when no other row has got more room since.
     """
     placements: list[Placement] = []
     refusals: list[Refusal] = []
@@ -40,7 +43,7 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
             eligible = eligible.only(only, len(view))
         rows = _choose(view, ask, eligible)
         if len(rows):
-            view.hold_many(ask.containers[: len(rows)], rows, ask.group, ask.shape.load)
+            view.charge_new(ask.containers[: len(rows)], rows, ask.group, ask.shape.load)
             placements += [
                 Placement(container=container, agent=names[row])
                 for container, row in zip(ask.containers, rows.tolist(), strict=False)
@@ -51,70 +54,43 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
     return PlacementPlan(placements=tuple(placements), refusals=tuple(refusals))
 
 
-def fits(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
+def feasible(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
     """Return which of ``eligible`` have room for one more container of ``ask``."""
-    load = ask.shape.load
-    view.settle()
-    ok = eligible.take(view.room) > 0
-    ok &= eligible.take(view.cpu) >= load.cpu_milli
-    ok &= eligible.take(view.memory) >= load.memory_bytes
-    ok &= eligible.take(view.disk) >= load.disk_bytes
-    if load.dynamic or load.ports:
-        ok &= eligible.take(view.ports) >= _ports_wanted(view, ask, eligible)
-    for port in load.ports:
-        taken = view.port_rows.get(port)
-        if taken:
-            ok &= ~eligible.among(taken, len(view))
-    if ask.shape.max_per_host:
-        held = view.group_rows.get(ask.group, {})
-        full = [row for row, count in held.items() if count >= ask.shape.max_per_host]
-        if full:
-            ok &= ~eligible.among(full, len(view))
-    return ok
-
-
-def _ports_wanted(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints | int:
-    """Count what an agent's range loses to one container: static ports may lie in it too."""
-    load = ask.shape.load
-    if not load.ports:
-        return load.dynamic
-    low, high = eligible.take(view.ports_low), eligible.take(view.ports_high)
-    wanted = np.full(len(eligible.rows), load.dynamic, np.int64)
-    for port in load.ports:
-        wanted += (low <= port) & (high >= port)
-    # An agent without a range, or with one that is overdrawn, still takes a port outside it.
-    wanted[wanted == 0] = np.iinfo(np.int64).min
-    return wanted
+    view.update_room()
+    failing = eligible.take(view.room) <= 0
+    for _, lacking in unmet(view, ask, eligible):
+        failing |= lacking
+    return np.logical_not(failing, out=failing)
 
 
 def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
     """Return a row for each of the first containers of ``ask``; fewer when room runs out."""
-    at = np.flatnonzero(fits(view, ask, eligible))
+    at = np.flatnonzero(feasible(view, ask, eligible))
     if not len(at):
         return np.zeros(0, np.int64)
     rows = eligible.rows[at]
     level = _levels(view, ask, eligible, rows, at)
     left = _left_free(view, ask, rows)
-    wanted = len(ask.containers)
-    if wanted == 1:
-        best = int(np.argmin(level + left))
-        return rows[best : best + 1]
+    count = len(ask.containers)
     key = level + left
-    if wanted <= len(rows):
-        first = _lowest(key, wanted)
+    if count == 1:
+        best = int(np.argmin(key))
+        return rows[best : best + 1]
+    if count <= len(rows):
+        first = _lowest(key, count)
         if np.floor(key[first[-1]]) == np.floor(key[first[0]]):
             return rows[first]
-    return rows[_pour(level, left, _capacity(view, ask, eligible, rows, at), wanted)]
+    return rows[_spread(level, left, _capacity(view, ask, eligible, rows, at), count)]
 
 
 def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Ints) -> Floats:
-    """Return how many replicas of the group each agent holds, or counts as holding."""
+    """Return how many replicas of the group each agent has, or counts as having."""
     level = np.zeros(len(rows))
     counts = view.group_rows.get(ask.group)
     if counts:
         level = eligible.counts(counts, len(view))[at].astype(np.float64)
     if ask.size >= OPEN_SHARE:
-        level += (view.held[rows] == 0) * (ask.size // OPEN_SHARE)
+        level += (view.placed[rows] == 0) * (ask.size // OPEN_SHARE)
     if view.flaky_any:
         level += view.flaky[rows] * float(LAST_RESORT)
     if ask.avoid:
@@ -124,11 +100,16 @@ def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Int
 
 
 def _left_free(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
-    """Return the share of an agent's cpu or memory, whichever is more, that would stay free."""
-    load = ask.shape.load
-    cpu = (view.cpu[rows] - load.cpu_milli) * view.cpu_share[rows]
-    memory = (view.memory[rows] - load.memory_bytes) * view.memory_share[rows]
-    return cast(Floats, np.maximum(cpu, memory)) * 0.999
+    """Return the share of an agent that would stay free, of the packed resource with most left.
+
+    The result is below 1, so that it orders agents only within one level.
+    """
+    amounts = ask.shape.load.resources.values()
+    left: Floats | None = None
+    for at, share in zip(PACKED_AT, view.shares, strict=True):
+        of_this = (view.free[at][rows] - amounts[at]) * share[rows]
+        left = of_this if left is None else np.maximum(left, of_this)
+    return np.zeros(len(rows)) if left is None else left * 0.999
 
 
 def _lowest(key: Floats, count: int) -> Ints:
@@ -149,12 +130,8 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
     if load.ports:
         return np.ones(len(rows), np.int64)
     capacity = np.minimum(view.room[rows], len(ask.containers))
-    for column, each in (
-        (view.cpu, load.cpu_milli),
-        (view.memory, load.memory_bytes),
-        (view.disk, load.disk_bytes),
-        (view.ports, load.dynamic),
-    ):
+    amounts = load.resources.values()
+    for column, each in (*((view.free[at], amounts[at]) for at in ASKED_AT), (view.ports, load.dynamic)):
         if each:
             capacity = np.minimum(capacity, column[rows] // each)
     if ask.shape.max_per_host:
@@ -163,20 +140,20 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
     return capacity
 
 
-def _pour(level: Floats, left: Floats, capacity: Ints, wanted: int) -> Ints:
-    """Return positions, lowest level first, as water fills a vessel; each up to its capacity."""
+def _spread(level: Floats, left: Floats, capacity: Ints, count: int) -> Ints:
+    """Return ``count`` positions, lowest level first, so that levels rise evenly up to capacity."""
     base = level.astype(np.int64)
-    wanted = min(wanted, int(capacity.sum()))
+    count = min(count, int(capacity.sum()))
     low, high = int(base.min()), int((base + capacity).max())
-    while low < high:  # The lowest level at which as many fit as are wanted.
+    while low < high:  # Find the lowest level up to which `count` containers fit.
         middle = (low + high) // 2
-        if int(np.clip(middle - base, 0, capacity).sum()) >= wanted:
+        if int(np.clip(middle - base, 0, capacity).sum()) >= count:
             high = middle
         else:
             low = middle + 1
     times = np.clip(high - 1 - base, 0, capacity)
     last = np.flatnonzero((base <= high - 1) & (base + capacity > high - 1))
-    times[last[_lowest(left[last], wanted - int(times.sum()))]] += 1
+    times[last[_lowest(left[last], count - int(times.sum()))]] += 1
     positions = np.repeat(np.arange(len(base)), times)
     copy = np.arange(len(positions)) - np.repeat(np.cumsum(times) - times, times)
     order = np.lexsort((positions, left[positions], base[positions] + copy))

@@ -1,4 +1,4 @@
-"""Wanted against found: what an agent's report says about what should be there."""
+"""Desired against observed: how an agent's report differs from what should be there."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from galaxy.model.messages.container import ObservedContainer
 
 
 class Difference(NamedTuple):
-    """``known``: found and on the books here. ``strange``: found, and not. ``missing``: the reverse."""
+    """``known``: observed and expected. ``unknown``: only observed. ``missing``: only expected."""
 
     known: tuple[tuple[str, ObservedContainer], ...]
-    strange: tuple[ObservedContainer, ...]
+    unknown: tuple[ObservedContainer, ...]
     missing: tuple[str, ...]
 
 
 def difference(
-    booked: Mapping[tuple[str, int], str], found: Iterable[ObservedContainer], *, full: bool
+    expected: Mapping[tuple[str, int], str], observed: Iterable[ObservedContainer], *, full: bool
 ) -> Difference:
-    """Compare lives booked on an agent, (container, incarnation) to key, with those it found.
+    """Compare what is expected on an agent, (container, incarnation) to key, with what it reports.
 
     Only a full report can show that something is missing.
     """
-    known, strange, seen = [], [], set()
-    for one in found:
-        key = booked.get((one.container, one.incarnation))
+    known, unknown, seen = [], [], set()
+    for one in observed:
+        key = expected.get((one.container, one.incarnation))
         if key is None:
-            strange.append(one)
+            unknown.append(one)
         else:
             known.append((key, one))
             seen.add(key)
-    missing = tuple(key for key in booked.values() if key not in seen) if full else ()
-    return Difference(tuple(known), tuple(strange), missing)
+    missing = tuple(key for key in expected.values() if key not in seen) if full else ()
+    return Difference(tuple(known), tuple(unknown), missing)

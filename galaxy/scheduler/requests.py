@@ -1,32 +1,28 @@
-"""What containers ask of an agent, in the numbers that placement counts with."""
+"""What placement is asked for and what it answers, in the numbers that it computes with."""
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Demand, Reason
-
-AMOUNT_MAX: Final = 2**52
-"""Largest amount of anything: beyond it, 64-bit sums and exact quotients are not safe."""
+from galaxy.model.resources import Resources, bounded
 
 
 class Load(NamedTuple):
-    """What one container takes of its agent: millicores, bytes, port numbers.
+    """What one container takes of its agent: amounts and port numbers.
 
     ``ports`` are the numbers that are known; ``dynamic`` counts those that the agent has yet
     to choose from its range.
     """
 
-    cpu_milli: int
-    memory_bytes: int
-    disk_bytes: int
+    resources: Resources
     ports: tuple[int, ...] = ()
     dynamic: int = 0
 
 
 class Shape(Struct, frozen=True, kw_only=True):
-    """What each of several equal containers asks, and which agents may take it.
+    """What each of several equal containers takes, and which agents are allowed for it.
 
     Ports are the host's, whatever network the container has: it is reached through them.
     ``require`` names limits that an agent must really enforce.
@@ -40,9 +36,9 @@ class Shape(Struct, frozen=True, kw_only=True):
 
 
 class Ask(Struct, frozen=True, kw_only=True):
-    """Equal containers of one group that want a place, in the order of their slots.
+    """Equal containers of one group that need an agent, in the order of their slots.
 
-    ``size`` is how many the whole group wants; ``avoid`` names agents that are a last resort.
+    ``size`` is how many the whole group has; ``avoid`` names agents that are a last resort.
     """
 
     group: str
@@ -61,7 +57,7 @@ class Placement(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
-    """Containers that found no place, and why."""
+    """Containers that no agent has room for, and why."""
 
     group: str
     containers: tuple[str, ...]
@@ -76,13 +72,11 @@ class PlacementPlan(Struct, frozen=True, kw_only=True):
 
 
 def shape_of(demand: Demand, *, require: tuple[str, ...] = ()) -> Shape:
-    """Return the shape of a container that is described by ``demand``."""
+    """Return the shape of a container with ``demand``."""
     static = {port.port for port in demand.ports if port.port}
     return Shape(
         load=Load(
-            cpu_milli=bounded(demand.cpu_milli),
-            memory_bytes=bounded(demand.memory_bytes),
-            disk_bytes=bounded(demand.disk_bytes),
+            resources=demand.resources.bounded(),
             ports=tuple(sorted(static)),
             dynamic=sum(1 for port in demand.ports if not port.port),
         ),
@@ -91,8 +85,3 @@ def shape_of(demand: Demand, *, require: tuple[str, ...] = ()) -> Shape:
         max_per_host=bounded(demand.max_per_host),
         require=require,
     )
-
-
-def bounded(amount: int) -> int:
-    """Return ``amount`` between 0 and ``AMOUNT_MAX``: what comes over the wire may be anything."""
-    return min(max(int(amount), 0), AMOUNT_MAX)

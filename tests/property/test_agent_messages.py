@@ -105,7 +105,7 @@ class Agent(Driven):
         given = [port for hosted in mine if hosted.key not in before for port in hosted.ports.values()]
         owned = [port for hosted in mine if hosted.key in before for port in hosted.ports.values()]
         assert not set(given) & set(owned), "a port is given twice"
-        assert len(mine) <= logic.info.containers_max
+        assert len(mine) <= logic.info.containers
 
 
 @examples(200)

@@ -20,8 +20,8 @@ from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
 from galaxy.model.messages.pod import ObservedPod, PodState
+from galaxy.model.resources import Ceiling
 from galaxy.model.step import Step
-from galaxy.model.stored.quota import Ceiling
 from galaxy.model.stored.secret import EnvFrom, Secret
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, floats, hostile, texts

@@ -1,4 +1,4 @@
-"""ResMan against messages that decode but make no sense: it never raises, and its books stay true."""
+"""ResMan against messages that decode but make no sense: it never raises, and its state stays consistent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from galaxy.model.base import WIRE_VERSION, encode
 from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
 from galaxy.model.messages.identity import IdentityOrder
+from galaxy.model.resources import FIELDS, NOTHING, Ceiling, Resources
 from galaxy.model.step import Step
 from galaxy.model.stored.container import Container
-from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.model.stored.quota import Quota
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.container_index import PLACED, counts
-from galaxy.scheduler.quota import amount_of, plus
-from galaxy.scheduler.requests import bounded
 from tests.property.effort import examples
 from tests.property.nouns import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
@@ -113,43 +112,43 @@ class Leader:
 
     def check_places(self, before: dict[str, Container]) -> None:
         """Assert that no agent was given a container that it has no room for, and none a port twice."""
-        view = self.resman.books.view
+        view = self.resman.state.view
         for key, row in self._rows().items():
             old = before.get(key)
             if row.state is not ContainerState.ALLOCATING or (old and old.incarnation == row.incarnation):
                 continue
             at = view.row(row.agent)
-            assert min(view.cpu[at], view.memory[at], view.disk[at], view.slots[at], view.ports[at]) >= 0
-            for port in self.resman.books.groups[row.group].order.demand.ports:
+            assert min(column[at] for column in (*view.free, view.ports)) >= 0
+            for port in self.resman.state.groups[row.group].order.demand.ports:
                 assert not port.port or view.port_rows[port.port][at] == 1
 
     def check_quotas(self) -> None:
         """Assert that what users are charged is what their slots ask, summed anew."""
-        books = self.resman.books
-        sums: dict[tuple[str, tuple[str, ...]], Amount] = {}
-        for key in books.containers:
-            row = books.containers[key]
+        state = self.resman.state
+        sums: dict[tuple[str, tuple[str, ...]], Resources] = {}
+        for key in state.containers:
+            row = state.containers[key]
             if counts(key, row):
-                order = books.groups[row.group].order
+                order = state.groups[row.group].order
                 of = order.user, order.demand.pools
-                sums[of] = plus(sums.get(of, Amount()), amount_of(order.demand))
-        used = books.charges._used
+                sums[of] = sums.get(of, NOTHING) + order.demand.resources.bounded()
+        used = state.quota_usage._used
         assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 
-    def check_books(self) -> None:
+    def check_state(self) -> None:
         """Assert that what the view counts is what the tables say, and what a successor would count."""
-        books = self.resman.books
-        view = books.view
-        for agent in books.agents:
+        state = self.resman.state
+        view = state.view
+        for agent in state.agents:
             keys = [
-                key for key in books.containers.where("agent", agent) if books.containers[key].state in PLACED
+                key for key in state.containers.where("agent", agent) if state.containers[key].state in PLACED
             ]
-            loads = [books._load(key, books.containers[key]) for key in keys]
-            at, facts = view.row(agent), books.agents[agent].info
-            assert view.held[at] == len(keys)
-            assert view.cpu[at] == bounded(facts.cpu_milli) - sum(load.cpu_milli for load in loads)
-            assert view.memory[at] == bounded(facts.memory_bytes) - sum(load.memory_bytes for load in loads)
-            assert view.disk[at] == bounded(facts.disk_bytes) - sum(load.disk_bytes for load in loads)
+            loads = [state.load_of(key, state.containers[key]) for key in keys]
+            at, facts = view.row(agent), state.agents[agent].info
+            assert view.placed[at] == len(keys)
+            taken = sum((load.resources for load in loads), start=NOTHING)
+            left = facts.resources.bounded() - taken
+            assert [int(column[at]) for column in view.free] == [getattr(left, field) for field in FIELDS]
 
     def succeed(self) -> Leader:
         """Let another ResMan lead from what was committed."""
@@ -161,7 +160,7 @@ class Leader:
         return self
 
     def _rows(self) -> dict[str, Container]:
-        table = self.resman.books.containers
+        table = self.resman.state.containers
         return {key: table[key] for key in table}
 
 
@@ -172,7 +171,7 @@ def test_no_messages_make_resman_raise_or_give_more_than_there_is(batches: list[
     for seconds, events in batches:
         leader.now_s += seconds
         leader.step(events)
-        leader.check_books()
+        leader.check_state()
 
 
 @pytest.mark.parametrize("most", [2**63, 10**40, -(2**63)])
@@ -181,7 +180,7 @@ def test_group_with_a_boundless_limit_a_host_is_placed(most: int) -> None:
     order = GroupOrder(group="web", epoch=1, serial=1, replicas=9, demand=demand(cpu=1, max_per_host=most))
     leader.now_s += 1
     leader.step([GroupOrders(orders=(order,))])
-    assert all(row.agent for row in leader.resman.books.containers.values())
+    assert all(row.agent for row in leader.resman.state.containers.values())
 
 
 @examples(60)
@@ -195,7 +194,7 @@ def test_successor_of_a_deceived_resman_leads_from_the_same_books(first: list[An
     for seconds, events in then:
         leader.now_s += seconds
         leader.step(events)
-        leader.check_books()
+        leader.check_state()
 
 
 @examples(60)
@@ -223,9 +222,9 @@ def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], s
         leader.now_s += 1.0
         beats = tuple(
             Heartbeat(agent=name, at_s=leader.now_s, boot=watch.boot, wire=WIRE_VERSION)
-            for name, watch in leader.resman.books.watches.items()
+            for name, watch in leader.resman.state.watches.items()
         )
         leader.step([HeartbeatsRead(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
-        status = leader.resman.books.containers.get("fresh-000000.0")
+        status = leader.resman.state.containers.get("fresh-000000.0")
     assert status is not None
     assert status.agent or status.reason is not None

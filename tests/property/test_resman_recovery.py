@@ -10,55 +10,72 @@ from hypothesis import strategies as st
 from galaxy.model.messages.container import ContainerOrders, GroupStatuses
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan
-from galaxy.resman.logic.state.state import IDENTITY, ResManState
-from galaxy.scheduler.cluster_view import Standing
+from galaxy.resman.logic.state.state import ResManState
+from galaxy.resman.logic.state.tables import IDENTITY
+from galaxy.scheduler.cluster_view import PlacementStatus
 from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
 from tests.support.stumble import stumble
 
 OURS = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
-COLUMNS = ("cpu", "memory", "disk", "ports", "ports_low", "ports_high", "slots", "making", "held")
+COLUMNS = ("ports", "ports_low", "ports_high", "creating", "placed")
 FIRST = 16
 """Before this line of a step ResMan only notes that one begins."""
 LINES = st.one_of(st.integers(FIRST, 60), st.integers(FIRST, 600), st.integers(FIRST, 6000))
 
 
-def derived(books: ResManState) -> dict[str, Any]:
+def derived(state: ResManState) -> dict[str, Any]:
     """Return what follows from the tables, whatever order it was derived in."""
-    view, names = books.view, books.view.names
-    view.settle()
+    view, names = state.view, state.view.names
+    view.update_room()
     return {
+        "free": {name: [int(column[view.row(name)]) for column in view.free] for name in names},
         "columns": {name: [int(getattr(view, c)[view.row(name)]) for c in COLUMNS] for name in names},
         "ports": {(port, names[r]): n for port, rows in view.port_rows.items() for r, n in rows.items()},
         "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
-        "infos": {name: view.infos[view.row(name)] for name in names},
-        "digests": {name: watch.digest for name, watch in books.watches.items()},
-        "owed": set(books.owed),
-        "charged": {user: dict(used) for user, used in books.charges._used.items()},
+        "records": {name: view.records[view.row(name)] for name in names},
+        "digests": {name: watch.digest for name, watch in state.watches.items()},
+        "owed": set(state.unacknowledged),
+        "charged": {user: dict(used) for user, used in state.quota_usage._used.items()},
     }
 
 
 def heard(resman: ResMan) -> dict[str, Any]:
     """Return what only this leadership knows."""
-    books = resman.books
+    state = resman.state
     return {
         "watches": {
-            name: (w.boot, w.old_boots, w.full, w.heard, dict(w.news), w.failures, w.failed_s, w.troubled)
-            for name, w in books.watches.items()
+            name: (
+                w.boot,
+                w.old_boots,
+                w.full_serial,
+                w.has_full_report,
+                dict(w.newer_serials),
+                w.failures,
+                w.failed_s,
+                w.in_trouble,
+            )
+            for name, w in state.watches.items()
         },
-        "foreign": dict(books.foreign),
-        "flaky": (set(books.flaky), books.view.flaky_any),
-        "flaky in view": [name for name in books.agents if books.view.flaky[books.view.row(name)]],
-        "safe": (resman.safe_mode, resman._safe.since_s, resman._safe.believed),
-        "stored safe": dict.fromkeys(books.cluster),
-        "tokens": (resman._replacing.tokens, resman._replacing.filled_s),
+        "foreign": dict(state.foreign_agents),
+        "flaky": (set(state.flaky_agents), state.view.flaky_any),
+        "flaky in view": [name for name in state.agents if state.view.flaky[state.view.row(name)]],
+        "safe": (resman.safe_mode, resman._safe_mode.since_s, resman._safe_mode.loss_believed),
+        "stored safe": dict.fromkeys(state.cluster),
+        "tokens": (resman._replace_lost.tokens, resman._replace_lost.refilled_s),
     }
 
 
-def owed_to_tell(books: ResManState) -> tuple[set[str], set[str], bool]:
+def owed_to_tell(state: ResManState) -> tuple[set[str], set[str], bool]:
     """Return agents to ask, known groups to tell of, and whether to answer on quotas."""
-    told = {group for group in {**books.changed, **books.answer} if group in books.groups}
-    return set(books.asks), told, books.answer_identity and IDENTITY in books.identity
+    told = {
+        group for group in {**state.outbox.changed_slots, **state.outbox.answers} if group in state.groups
+    }
+    return (
+        set(state.outbox.report_requests),
+        told,
+        state.outbox.acknowledge_identity and IDENTITY in state.identity,
+    )
 
 
 def told_in(step: Step) -> tuple[set[str], set[str], bool]:
@@ -70,8 +87,8 @@ def told_in(step: Step) -> tuple[set[str], set[str], bool]:
     return asked, told, any(body.identity is not None for body in statuses)
 
 
-def standings(books: ResManState) -> dict[str, Standing]:
-    return {name: Standing(int(books.view.standing[books.view.row(name)])) for name in books.view.names}
+def standings(state: ResManState) -> dict[str, PlacementStatus]:
+    return {name: PlacementStatus(int(state.view.status[state.view.row(name)])) for name in state.view.names}
 
 
 @examples(100)
@@ -83,29 +100,37 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     for seconds, events in first:
         leader.now_s += seconds
         leader.step(events)
-    resman, books = leader.resman, leader.resman.books
-    before, known, open_before = derived(books), heard(resman), standings(books)
-    version, serial, floor_s = books._version, resman._dispatch._serial, books.pulse.floor_s
-    beats = {name: books.pulse.at_s(books.view.row(name)) for name in books.view.names}
+    resman, state = leader.resman, leader.resman.state
+    before, known, open_before = derived(state), heard(resman), standings(state)
+    version, serial, gapless_since_s = (
+        state.versions.last,
+        resman._dispatch._message_count,
+        state.heartbeats.gapless_since_s,
+    )
+    beats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
 
     stumble(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
     for table in resman.tables.values():
         table.discard()
-    asks, groups, quotas = owed_to_tell(books)
+    asks, groups, quotas = owed_to_tell(state)
     resman.recover(leader.now_s + 1)
 
-    assert derived(books) == before
+    assert derived(state) == before
     assert heard(resman) == known
-    assert (books._version, resman._dispatch._serial, books.pulse.floor_s) >= (version, serial, floor_s)
+    assert (state.versions.last, resman._dispatch._message_count, state.heartbeats.gapless_since_s) >= (
+        version,
+        serial,
+        gapless_since_s,
+    )
     for name, at_s in beats.items():
-        assert books.pulse.at_s(books.view.row(name)) >= at_s
-    for name, standing in standings(books).items():
-        dead = Standing.DEAD in (standing, open_before[name])
-        assert standing is open_before[name] if dead else standing >= Standing.OPEN
+        assert state.heartbeats.at_s(state.view.row(name)) >= at_s
+    for name, standing in standings(state).items():
+        dead = PlacementStatus.DEAD in (standing, open_before[name])
+        assert standing is open_before[name] if dead else standing >= PlacementStatus.OPEN
     successor = ResMan(CONFIG)
     leader.disk.load(successor.tables)
     successor.lead(leader.epoch + 1, leader.now_s)
-    assert derived(successor.books) == before
+    assert derived(successor.state) == before
     asked, told, answered = told_in(leader.step([]))
     assert asks <= asked
     assert groups <= told
@@ -113,4 +138,4 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     for seconds, events in then:
         leader.now_s += seconds
         leader.step(events)
-        leader.check_books()
+        leader.check_state()

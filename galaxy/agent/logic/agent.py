@@ -46,7 +46,7 @@ class AgentLogic:
         self.info = info
         self._state = state or HostState()
         ports = (info.ports_low, info.ports_high)
-        self._containers = Containers(self._state, ports=ports, containers_max=info.containers_max)
+        self._containers = Containers(self._state, ports=ports, containers_max=info.containers)
         self._pods = Pods(self._state)
         self._serial = 0
 
@@ -202,7 +202,5 @@ class AgentLogic:
             state=OBSERVED_STATES[hosted.phase],
             ports=hosted.ports,
             reason=hosted.reason,
-            cpu_milli=demand.cpu_milli,
-            memory_bytes=demand.memory_bytes,
-            disk_bytes=demand.disk_bytes,
+            resources=demand.resources,
         )

@@ -11,7 +11,7 @@ from galaxy.cli.options import Target, agent_names, cluster_options, complete, o
 from galaxy.cli.output import Output, format_age, one_line, print_err, print_out
 from galaxy.cli.tables import agent_rows
 from galaxy.model.api.views import AgentView
-from galaxy.units import format_bytes, format_cpu
+from galaxy.model.resources import ASKED, amounts_text
 
 
 @click.command("list", cls=Command, examples="  galaxy agent list\n  galaxy agent list -o json\n")
@@ -58,17 +58,11 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
         ("Mode", f"{info.mode}; enforced: {', '.join(info.enforced) or 'nothing'}"),
         ("Kernel", f"{info.kernel}, cgroup {info.cgroup or 'none'}"),
         ("Ports", f"{info.ports_low}-{info.ports_high}"),
-        ("CPU", f"{format_cpu(view.cpu_assigned_milli)} assigned of {format_cpu(info.cpu_milli)}"),
-        (
-            "Memory",
-            f"{format_bytes(view.memory_assigned_bytes)} assigned of {format_bytes(info.memory_bytes)}",
-        ),
-        ("Disk", f"{format_bytes(view.disk_assigned_bytes)} assigned of {format_bytes(info.disk_bytes)}"),
+        *((row.title, f"{row.text(view.assigned)} assigned of {row.text(info)}") for row in ASKED),
     ]
     if usage is not None:
         rows.append(
-            ("Used", f"cpu {format_cpu(usage.cpu_milli)}, memory {format_bytes(usage.memory_bytes)}, "
-                     f"disk {format_bytes(usage.disk_bytes)}, load {usage.load1:.2f}, "
+            ("Used", f"{amounts_text(usage)}, load {usage.load1:.2f}, "
                      f"{format_age(usage.at_s, now_s) or '0s'} ago")
         )  # fmt: skip
     rows.append(("Holds", f"{len(view.containers)} containers"))

@@ -15,7 +15,7 @@ from galaxy.cli.tables import reason_text
 from galaxy.errors import Unreachable
 from galaxy.model.api.views import ClusterStatusView, LeaderView
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.units import format_bytes, format_cpu
+from galaxy.model.resources import ASKED
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -51,12 +51,9 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
         f"{name.ljust(9)} {_counts(counts)}"
         for name, counts in (("Agents", view.agents), ("Jobs", view.jobs), ("Pods", view.pods))
     ]
-    for name, assigned, total in (
-        ("CPU", format_cpu(view.cpu_assigned_milli), format_cpu(view.cpu_total_milli)),
-        ("Memory", format_bytes(view.memory_assigned_bytes), format_bytes(view.memory_total_bytes)),
-        ("Disk", format_bytes(view.disk_assigned_bytes), format_bytes(view.disk_total_bytes)),
-    ):
-        lines.append(f"{name.ljust(9)} {assigned} assigned of {total}")
+    lines += [
+        f"{row.title.ljust(9)} {row.text(view.assigned)} assigned of {row.text(view.total)}" for row in ASKED
+    ]
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
     lines += [f"{'Refused'.ljust(9)} {reason_text(reason)}" for reason in view.refused]

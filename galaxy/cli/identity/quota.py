@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 import click
+from msgspec.structs import replace
 
 from galaxy.cli.lazy import Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, print_err, print_out
 from galaxy.errors import UsageError
 from galaxy.model.api.views import QuotaView
-from galaxy.model.stored.quota import Ceiling
+from galaxy.model.resources import AMOUNT_MAX, LIMITS_EXAMPLE, RESOURCES, Ceiling, Resource
 from galaxy.model.stored.user import ALL_POOLS
-from galaxy.scheduler.quota import shown
 from galaxy.suggest import nearest
-from galaxy.units import parse_bytes, parse_cpu
+from galaxy.units import parse_count
 
 EXAMPLES = """\
   galaxy quota set ann cpu=8 memory=16G containers=40   limit ann over all pools
@@ -26,14 +25,14 @@ EXAMPLES = """\
   galaxy quota show ann                                 show used, wanted and ceiling
 """
 
-FIELDS: Final = {
-    "cpu": "cpu_milli", "memory": "memory_bytes", "disk": "disk_bytes", "containers": "containers",
-}  # fmt: skip
-"""What can be limited: names for people, and fields of ``Ceiling``."""
-GALAXY3_FIELDS: Final = {"millicore": "cpu_milli", "replica": "containers"}
+_BY_FIELD: Final = {row.field: row for row in RESOURCES}
+GALAXY3: Final = {
+    "millicore": replace(_BY_FIELD["cpu_milli"], parse=parse_count),
+    "replica": _BY_FIELD["containers"],
+}
 """Names of Galaxy 3, which are accepted as well."""
-
-HINT: Final = "cpu=8 memory=16G disk=100G containers=40"
+LIMITS: Final = {**{row.name: row for row in RESOURCES}, **GALAXY3}
+"""What can be limited, by the name on the command line."""
 
 
 @click.group(cls=LazyGroup, aliases={"ls": "list"}, examples=EXAMPLES)
@@ -41,17 +40,20 @@ def quota() -> None:
     """Limit what all jobs of a user request together, over all pools or in one pool."""
 
 
-@quota.command("set", cls=Command)
+@quota.command(
+    "set",
+    cls=Command,
+    help=f"""Set ceilings of USER over all pools, or in POOL; for operators.
+
+    FIELD is {", ".join(f"{row.name} ({row.unit})" for row in RESOURCES)}. LIMIT `none` removes a
+    ceiling. Other ceilings stay as they are. Jobs that already run are not affected: only requests
+    beyond a ceiling are refused.
+    """,
+)
 @click.argument("user")
 @click.argument("limits", nargs=-1, required=True, metavar="[POOL] FIELD=LIMIT...")
 @cluster_options
 def set_(target: Target, user: str, limits: Sequence[str]) -> None:
-    """Set ceilings of USER over all pools, or in POOL; for operators.
-
-    FIELD is cpu (cores, or millicores like 500m), memory, disk or containers. LIMIT `none`
-    removes a ceiling. Other ceilings stay as they are. Jobs that already run are not affected:
-    only requests beyond a ceiling are refused.
-    """
     pool = "" if "=" in limits[0] else limits[0]
     ceiling, lift = read_limits(limits[1:] if pool else limits)
     with target.open() as galaxy:
@@ -87,21 +89,22 @@ def read_limits(arguments: Sequence[str]) -> tuple[Ceiling, tuple[str, ...]]:
     lift: list[str] = []
     for argument in arguments:
         name, equals, text = argument.partition("=")
-        field = FIELDS.get(name) or GALAXY3_FIELDS.get(name)
+        resource = LIMITS.get(name)
         if not equals:
-            raise UsageError(f'"{argument}" is not a limit', hint=HINT)
-        if field is None:
-            guess = nearest(name, [*FIELDS, *GALAXY3_FIELDS])
+            raise UsageError(f'"{argument}" is not a limit', hint=LIMITS_EXAMPLE)
+        if resource is None:
+            guess = nearest(name, LIMITS)
             meant = f"; did you mean {guess}?" if guess else ""
-            raise UsageError(f'a quota cannot limit "{name}"{meant}', hint=HINT)
+            raise UsageError(f'a quota cannot limit "{name}"{meant}', hint=LIMITS_EXAMPLE)
+        field = resource.field
         if field in limits or field in lift:
             raise UsageError(f'"{name}" is limited twice')
         if text == "none":
             lift.append(field)
         else:
-            limits[field] = _parse_limit(name, field, text)
+            limits[field] = _parse_limit(name, resource, text)
     if not limits and not lift:
-        raise UsageError("no limit given", hint=HINT)
+        raise UsageError("no limit given", hint=LIMITS_EXAMPLE)
     return Ceiling(**limits), tuple(lift)
 
 
@@ -115,23 +118,14 @@ def quota_lines(view: QuotaView) -> list[str]:
     return [f"{view.user} on {where}", *rows]
 
 
-def _parse_limit(name: str, field: str, text: str) -> int:
+def _parse_limit(name: str, resource: Resource, text: str) -> int:
     try:
-        if name in ("containers", "replica", "millicore"):
-            number = _parse_count(text)
-        else:
-            number = parse_cpu(text) if field == "cpu_milli" else parse_bytes(text)
+        number = resource.parse(text)
     except (ValueError, OverflowError) as error:
         raise UsageError(f'"{name}={text}" is not a limit', details=[str(error)[:200]]) from error
-    if not 0 <= number <= 1 << 52:
+    if not 0 <= number <= AMOUNT_MAX:
         raise UsageError(f'"{name}={text[:40]}" is out of range', details=["from 0 to 4 PiB, or 2**52"])
     return number
-
-
-def _parse_count(text: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
-        raise ValueError("it must be a whole number, or none")
-    return int(text)
 
 
 def _print_quotas(target: Target, output: Output, user: str) -> None:
@@ -149,8 +143,8 @@ def _print_quotas(target: Target, output: Output, user: str) -> None:
 def _rows(view: QuotaView) -> list[list[str]]:
     """Return a table row for each field; a missing ceiling is shown as ``none``."""
     rows = []
-    for name, field in FIELDS.items():
-        numbers = [getattr(value, field) for value in (view.used, view.wanted, view.ceiling)]
-        texts = ["none" if number is None else shown(field, number) for number in numbers]
-        rows.append([view.user, view.pool, name, *texts])
+    for row in RESOURCES:
+        limit = getattr(view.ceiling, row.field)
+        ceiling = "none" if limit is None else row.show(limit)
+        rows.append([view.user, view.pool, row.name, row.text(view.used), row.text(view.wanted), ceiling])
     return rows

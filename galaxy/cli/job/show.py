@@ -23,7 +23,7 @@ from galaxy.cli.output import (
 )
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
 from galaxy.model.api.views import JobView
-from galaxy.units import format_bytes, format_cpu
+from galaxy.model.resources import amounts_text
 
 EVENTS = 10
 
@@ -99,8 +99,7 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
                      + (f", moving from {view.rollout_from}" if view.rollout_from else "")),
         ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
                    + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")),
-        ("Holds", f"cpu {format_cpu(summary.cpu_milli)}, memory {format_bytes(summary.memory_bytes)}, "
-                  f"disk {format_bytes(summary.disk_bytes)}"),
+        ("Holds", amounts_text(summary)),
         ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
     texts = [text if name == "State" else one_line(text) for name, text in facts]

@@ -70,13 +70,15 @@ def resman(
 ) -> int:  # fmt: skip
     """Run a ResMan, which leads or stands by while another one leads."""
     from galaxy.resman.logic import ResManConfig
-    from galaxy.resman.logic.config import patience
+    from galaxy.resman.logic.config import with_liveness_times
     from galaxy.tasks.node import NodeOptions, run_resman
 
     url = join_url(RESMAN, url=redis or "", dir=directory or "")
     return run_resman(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
-        patience(ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after),
+        with_liveness_times(
+            ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after
+        ),
     )
 
 

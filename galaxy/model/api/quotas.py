@@ -9,7 +9,7 @@ from msgspec import Meta
 from galaxy.model.api.body import Body
 from galaxy.model.api.views import QuotaView
 from galaxy.model.base import Struct
-from galaxy.model.stored.quota import Ceiling
+from galaxy.model.resources import FIELDS, Ceiling
 from galaxy.model.stored.user import ALL_POOLS, PoolName, UserName
 
 
@@ -29,7 +29,7 @@ class SetQuota(Body[QuotaView], frozen=True, kw_only=True):
     user: UserName
     pool: PoolName = ALL_POOLS
     ceiling: Ceiling = Ceiling()
-    lift: tuple[Annotated[str, Meta(pattern="^(cpu_milli|memory_bytes|disk_bytes|containers)$")], ...] = ()
+    lift: tuple[Annotated[str, Meta(pattern=f"^({'|'.join(FIELDS)})$")], ...] = ()
 
 
 class ListQuotas(Body[QuotaList], frozen=True, kw_only=True):

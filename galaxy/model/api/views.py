@@ -11,7 +11,7 @@ from galaxy.model.messages.agent import AgentInfo, AgentState, AgentUsage
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import Exit
 from galaxy.model.messages.trace import TraceEvent
-from galaxy.model.stored.quota import Amount, Ceiling
+from galaxy.model.resources import NOTHING, Ceiling, ResourceFields, Resources
 from galaxy.model.stored.user import Authority, Role
 
 
@@ -50,8 +50,11 @@ class PodView(Struct, frozen=True, kw_only=True):
     updated_s: float = 0.0
 
 
-class JobSummary(Struct, frozen=True, kw_only=True):
-    """A line of ``galaxy job list``. Counts are pods; ``state`` is the job's."""
+class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields come first in JSON.
+    """A line of ``galaxy job list``. Counts are pods; ``state`` is the job's.
+
+    The resources are what its placed containers ask for together.
+    """
 
     job: str
     name: str
@@ -66,9 +69,6 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     failed: int = 0
     finished: int = 0
     user: str = ""
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
     created_s: float = 0.0
     updated_s: float = 0.0
     reason: Reason | None = None
@@ -118,7 +118,10 @@ class AgentView(Struct, frozen=True, kw_only=True):
     agent: str
     state: AgentState
     info: AgentInfo
+    assigned: Resources = NOTHING
+    """What its containers ask for together."""
     cpu_assigned_milli: int = 0
+    """This and the next two are parts of ``assigned``, under their first names."""
     memory_assigned_bytes: int = 0
     disk_assigned_bytes: int = 0
     containers: tuple[str, ...] = ()
@@ -145,7 +148,11 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     """By state."""
     jobs: dict[str, int] = {}
     pods: dict[str, int] = {}
+    total: Resources = NOTHING
+    """What all agents have that are not dead."""
+    assigned: Resources = NOTHING
     cpu_total_milli: int = 0
+    """This and the next five are parts of ``total`` and ``assigned``, under their first names."""
     cpu_assigned_milli: int = 0
     memory_total_bytes: int = 0
     memory_assigned_bytes: int = 0
@@ -177,8 +184,8 @@ class QuotaView(Struct, frozen=True, kw_only=True):
     user: str
     pool: str
     ceiling: Ceiling
-    wanted: Amount
-    used: Amount
+    wanted: Resources
+    used: Resources
     by: str = ""
     at_s: float = 0.0
 

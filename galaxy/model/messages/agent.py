@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from msgspec import field
+
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import ObservedContainer
 from galaxy.model.messages.pod import ObservedPod
+from galaxy.model.resources import ResourceFields
 
 
 class AgentState(StrEnum):
@@ -17,7 +20,7 @@ class AgentState(StrEnum):
     DEAD = "dead"
 
 
-class AgentInfo(Struct, frozen=True, kw_only=True):
+class AgentInfo(ResourceFields, frozen=True, kw_only=True):
     """One machine's inventory: millicores, bytes, and what its kernel lets us enforce."""
 
     agent: str
@@ -26,15 +29,13 @@ class AgentInfo(Struct, frozen=True, kw_only=True):
     boot: str
     """Id of this life of the agent process; a new one means it restarted."""
     version: str
-    cpu_milli: int
-    memory_bytes: int
-    disk_bytes: int
     pool: str = "main"
     tags: tuple[str, ...] = ()
     ports_low: int = 0
     ports_high: int = 0
     """Range that dynamic ports come from, both ends included."""
-    containers_max: int = 1000
+    containers: int = field(default=1000, name="containers_max")
+    """Most containers that it holds."""
     mode: str = "full"
     """``full``, or the lesser mode that ``galaxy doctor`` names."""
     enforced: tuple[str, ...] = ()

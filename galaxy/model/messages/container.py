@@ -7,6 +7,7 @@ from enum import StrEnum
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.identity import IdentityAck, IdentityOrder
+from galaxy.model.resources import NOTHING, RESOURCES, Resources
 
 
 class TaskDemand(Struct, frozen=True, kw_only=True):
@@ -51,20 +52,17 @@ class Demand(Struct, frozen=True, kw_only=True):
     network: str = "host"
 
     @property
-    def cpu_milli(self) -> int:
-        return sum(task.cpu_milli for task in self.tasks)
-
-    @property
-    def memory_bytes(self) -> int:
-        """Memory of the tasks and of every tmpfs."""
-        return sum(task.memory_bytes for task in self.tasks) + self._on({Medium.TMPFS})
-
-    @property
-    def disk_bytes(self) -> int:
-        return self._on({Medium.DISK, Medium.SSD})
-
-    def _on(self, media: set[Medium]) -> int:
-        return sum(v.size_bytes for v in (self.workspace, *self.volumes) if v.medium in media)
+    def resources(self) -> Resources:
+        """What one container takes: its tasks' amounts, its volumes by medium, and one container."""
+        volumes = (self.workspace, *self.volumes)
+        return Resources(
+            **{
+                row.field: row.per_container
+                + sum(getattr(task, row.field, 0) for task in self.tasks)
+                + sum(volume.size_bytes for volume in volumes if volume.medium in row.media)
+                for row in RESOURCES
+            }
+        )
 
 
 class GroupOrder(Struct, frozen=True, kw_only=True):
@@ -202,13 +200,11 @@ class ObservedContainerState(StrEnum):
 
 
 class ObservedContainer(Struct, frozen=True, kw_only=True):
-    """A container on an agent; ``cpu_milli``, ``memory_bytes``, ``disk_bytes`` are what it asks."""
+    """A container on an agent; ``resources`` are what it asks for."""
 
     container: str
     incarnation: int
     state: ObservedContainerState
     ports: dict[str, int] = {}
     reason: Reason | None = None
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
+    resources: Resources = NOTHING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
+from galaxy.model.resources import NOTHING, Resources
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -46,7 +47,5 @@ class Container(Struct, frozen=True, kw_only=True):
     failures: int = 0
     retry_s: float = 0.0
     avoid: tuple[str, ...] = ()
-    cpu_milli: int = 0
-    memory_bytes: int = 0
-    disk_bytes: int = 0
+    resources: Resources = NOTHING
     claimed: bool = False

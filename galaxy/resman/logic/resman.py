@@ -1,4 +1,4 @@
-"""ResMan: machines and container groups, wanted against found."""
+"""ResMan: agents and container groups, desired against observed."""
 
 from __future__ import annotations
 
@@ -8,108 +8,119 @@ from typing import Any
 from galaxy.model.api.request import Request
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
 from galaxy.model.messages.container import GroupOrders, Reason
+from galaxy.model.messages.trace import report_cause, request_cause, timer_cause
 from galaxy.model.step import Step
 from galaxy.model.stored.table import Table
-from galaxy.resman.logic.agents.heartbeats import Replacing, SafeMode, hear
-from galaxy.resman.logic.agents.reports import forgive, take_in
+from galaxy.resman.logic.agents.failures import reset_old_failures
+from galaxy.resman.logic.agents.heartbeats import on_heartbeats
+from galaxy.resman.logic.agents.replace_lost import ReplaceLost
+from galaxy.resman.logic.agents.reports import on_report
+from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.api import requests
 from galaxy.resman.logic.api.context import ResManContext
 from galaxy.resman.logic.config import ResManConfig
-from galaxy.resman.logic.groups.dispatch import Dispatch, overdue, present
-from galaxy.resman.logic.groups.groups import finish, obey
+from galaxy.resman.logic.groups.dispatch import Dispatch, pop_due, pop_due_and_give_up
+from galaxy.resman.logic.groups.groups import apply_order, remove_ended
 from galaxy.resman.logic.placement.placement import place_waiting
 from galaxy.resman.logic.state.state import ResManState
+
+MORE_LOST_S = 0.2
+"""Wait before the next containers of dead agents are replaced."""
 
 
 class ResMan:
     """The resource layer's leader, as a ``galaxy.model.step.Logic``.
 
-    A step costs what changed: agents and containers that nothing happened to are not looked
-    at, but for one pass over the heartbeats that a ``HeartbeatsRead`` brings.
+    A step costs what changed: it looks at no agent or container without an event, except for one
+    pass over the heartbeats of a ``HeartbeatsRead``.
     """
 
     def __init__(self, config: ResManConfig | None = None) -> None:
         self.config = config or ResManConfig()
-        self.books = ResManState(self.config)
+        self.state = ResManState(self.config)
         self._begin()
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
         """Tables by name; ``cluster`` has a row only in safe mode."""
-        books = self.books
-        every: tuple[Table[Any], ...] = (
-            books.identity, books.groups, books.ended, books.containers, books.agents, books.cluster,
-            books.requests.answers, books.requests.audit,
-        )  # fmt: skip
-        return {table.name: table for table in every}
+        return self.state.tables
 
     @property
     def safe_mode(self) -> Reason | None:
-        """Return why ResMan only watches at present, if it does."""
-        return self._safe.reason
+        """Why ResMan is in safe mode, or None."""
+        return self._safe_mode.reason
 
     def lead(self, epoch: int, now_s: float) -> None:
         """Begin a leadership with the tables as they were loaded."""
-        self.books.begin(epoch, now_s)
+        self.state.begin(epoch, now_s)
         self._begin()
 
     def recover(self, now_s: float) -> None:
-        """Go on from the tables as they were before the last step; nothing that was heard is lost."""
-        self.books.recover(now_s)
-        self._safe.recover()
-        self._replacing.recover()
+        """Continue after a step that raised, as if its events had not come; see ``ResManState.recover``."""
+        self.state.recover(now_s)
+        self._safe_mode.recover()
+        self._replace_lost.recover()
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        """Take in ``events``, place what waits, and say what is owed to agents and AppMaster."""
-        books = self.books
-        books.now_s = max(now_s, books.now_s)
-        books.keep()
-        self._safe.keep()
-        self._replacing.keep()
+        """Apply ``events``, place what waits, and return what to send to agents and AppMaster."""
+        state = self.state
+        state.begin_step(now_s)
+        self._safe_mode.begin_step()
+        self._replace_lost.begin_step()
         for event in events:
-            self._take_in(event)
-        forgive(books)
-        more_lost = self._safe.reason is None and self._replacing.step()
-        due = overdue(books)
-        for key in books.later.pop(books.now_s):
-            row = books.containers.get(key)
+            self._apply(event)
+        state.cause = timer_cause("step")
+        reset_old_failures(state)
+        more_lost = self.safe_mode is None and self._replace_lost.step()
+        due = pop_due_and_give_up(state)
+        for key in state.retry_timers.pop(state.now_s):
+            row = state.containers.get(key)
             if row is not None:
-                books.fresh[row.group] = None
-        more = place_waiting(books, self._safe.reason)
-        due += present(books)
-        finish(books)
-        sends = self._dispatch.commands(due, safe=self._safe.reason is not None)
+                state.groups_to_place[row.group] = None
+        more_to_place = place_waiting(state, self.safe_mode)
+        due += pop_due(state)
+        remove_ended(state)
+        sends = self._dispatch.orders(due, safe=self.safe_mode is not None)
         sends += self._dispatch.statuses()
+        wake_s = self._wake_s(more_to_place=more_to_place, more_lost=more_lost)
         return Step(
             sends=tuple(sends),
-            replies=tuple(books.requests.replies),
-            trace=tuple(books.trace),
-            wake_s=self._wake_s(more, more_lost),
+            replies=tuple(state.requests.replies),
+            trace=tuple(state.outbox.trace),
+            wake_s=wake_s,
         )
 
     def _begin(self) -> None:
-        self._safe = SafeMode(self.books)
-        self._replacing = Replacing(self.books)
-        self._dispatch = Dispatch(self.books)
+        self._safe_mode = SafeMode(self.state)
+        self._replace_lost = ReplaceLost(self.state)
+        self._dispatch = Dispatch(self.state)
 
-    def _take_in(self, event: Any) -> None:
+    def _apply(self, event: Any) -> None:
+        state = self.state
         match event:
             case Request():
-                requests.handle(ResManContext(state=self.books, safe_mode=self._safe), event)
+                state.cause = request_cause(event.key)
+                requests.handle(ResManContext(state=state, safe_mode=self._safe_mode), event)
             case GroupOrders():
                 if event.identity is not None:
-                    self.books.apply_identity(event.identity)
+                    state.cause = f"identity:{event.identity.epoch}.{event.identity.serial}"
+                    state.apply_identity(event.identity)
                 for order in event.orders:
-                    obey(self.books, order)
+                    state.cause = f"order:{order.group}:{order.epoch}.{order.serial}"
+                    apply_order(state, order)
             case AgentReport():
-                take_in(self.books, event)
+                state.cause = report_cause(event.agent, event.serial)
+                on_report(state, event)
             case HeartbeatsRead():
-                hear(self.books, self._safe, event)
+                state.cause = timer_cause("heartbeats")
+                on_heartbeats(state, self._safe_mode, event)
 
-    def _wake_s(self, more: bool, more_lost: bool) -> float | None:
-        books = self.books
-        if more:
-            return books.now_s
-        times = [books.now_s + 0.2] if more_lost else []
-        times += [at_s for at_s in (books.owed.next_s(), books.later.next_s()) if at_s is not None]
+    def _wake_s(self, *, more_to_place: bool, more_lost: bool) -> float | None:
+        state = self.state
+        if more_to_place:
+            return state.now_s
+        times = [state.now_s + MORE_LOST_S] if more_lost else []
+        times += [
+            at_s for at_s in (state.unacknowledged.next_s(), state.retry_timers.next_s()) if at_s is not None
+        ]
         return min(times, default=None)

@@ -23,7 +23,7 @@ from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan, ResManConfig
-from galaxy.resman.logic.state.quota_usage import Charges
+from galaxy.resman.logic.state.quota_usage import QuotaUsage
 from galaxy.testing.simulation.simulated_cluster import Variant
 
 
@@ -71,7 +71,7 @@ class AnyIncarnationAgent(AgentLogic):
     def __init__(self, info: AgentInfo) -> None:
         super().__init__(info)
         ports = (info.ports_low, info.ports_high)
-        self._containers = _AnyIncarnation(self._state, ports=ports, containers_max=info.containers_max)
+        self._containers = _AnyIncarnation(self._state, ports=ports, containers_max=info.containers)
 
 
 class SendBeforeCommit(Leadership):
@@ -138,10 +138,10 @@ def _unasking(send: Send) -> Send:
     return send
 
 
-class _UnlimitedQuota(Charges):
+class _UnlimitedQuota(QuotaUsage):
     """Counts usage correctly but allows everything."""
 
-    def __init__(self, counted: Charges) -> None:
+    def __init__(self, counted: QuotaUsage) -> None:
         self.__dict__.update(counted.__dict__)
 
     def room(self, order: GroupOrder) -> tuple[int, Reason] | None:  # noqa: ARG002
@@ -153,11 +153,11 @@ class QuotaIgnoringResMan(ResMan):
 
     def lead(self, epoch: int, now_s: float) -> None:
         super().lead(epoch, now_s)
-        self.books.charges = _UnlimitedQuota(self.books.charges)
+        self.state.quota_usage = _UnlimitedQuota(self.state.quota_usage)
 
     def recover(self, now_s: float) -> None:
         super().recover(now_s)
-        self.books.charges = _UnlimitedQuota(self.books.charges)
+        self.state.quota_usage = _UnlimitedQuota(self.state.quota_usage)
 
 
 class NoRecoveryResMan(ResMan):

@@ -24,8 +24,8 @@ from galaxy.model.jobspec.spec import (
     VolumeSpec,
 )
 from galaxy.model.messages.names import APPMASTER
+from galaxy.model.resources import Ceiling
 from galaxy.model.step import Send
-from galaxy.model.stored.quota import Ceiling
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.faults import NO_FAULTS

@@ -42,7 +42,7 @@ def info(*, ports: tuple[int, int] = (20000, 20009), containers_max: int = 100) 
         disk_bytes=2**36,
         ports_low=ports[0],
         ports_high=ports[1],
-        containers_max=containers_max,
+        containers=containers_max,
     )
 
 

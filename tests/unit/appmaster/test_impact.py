@@ -23,6 +23,7 @@ from galaxy.model.jobspec.spec import (
 )
 from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import PortDemand
+from galaxy.model.resources import Resources
 from tests.unit.appmaster.world import service, with_deploy, with_task
 
 DICT_1 = DataSpec(packages=(PackageSpec(source="file:///d", version="1"),), reload="kill -HUP 1")
@@ -105,5 +106,7 @@ def test_change_of_a_container_is_named_with_old_and_new_value(field: str) -> No
 
 def test_demand_of_a_pod_is_the_sum_of_its_tasks_with_ports_by_name() -> None:
     demand = demand_of(service())
-    assert (demand.cpu_milli, demand.memory_bytes, demand.disk_bytes) == (100, 64 << 20, 1 << 20)
+    assert demand.resources == Resources(
+        cpu_milli=100, memory_bytes=64 << 20, disk_bytes=1 << 20, containers=1
+    )
     assert demand.ports == (PortDemand(name="http"),)

@@ -11,7 +11,7 @@ from galaxy.model.api.users import RemoveUser
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import HeartbeatsRead
-from galaxy.model.stored.quota import Ceiling
+from galaxy.model.resources import Ceiling
 from tests.unit.appmaster.test_access import JOB, Secured, job, kind
 from tests.unit.appmaster.world import Faults, World, batch, service, with_deploy
 

@@ -13,8 +13,8 @@ from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import stored_key
 from galaxy.model.api.users import AddUser, GrantUser, RemoveUser, ShowUser
 from galaxy.model.base import Struct
+from galaxy.model.resources import Ceiling
 from galaxy.model.stored.job import JobState
-from galaxy.model.stored.quota import Ceiling
 from galaxy.model.stored.secret import EnvFrom, Secret
 from galaxy.model.stored.user import Role
 from tests.unit.appmaster.test_access import JOB, Secured, kind

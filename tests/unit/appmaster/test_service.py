@@ -18,6 +18,7 @@ from galaxy.model.base import WIRE_VERSION, Struct, encode
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.messages.agent import AgentInfo, AgentState, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
+from galaxy.model.resources import Resources
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.table import TableChange
@@ -81,7 +82,7 @@ def container(state: ContainerState, incarnation: int, *, cpu_milli: int = 0) ->
         incarnation=incarnation,
         state=state,
         agent="" if state is ContainerState.PENDING else "h1",
-        cpu_milli=cpu_milli,
+        resources=Resources(cpu_milli=cpu_milli),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from galaxy.cli.identity.quota import read_limits
 from galaxy.errors import UsageError
-from galaxy.model.stored.quota import Ceiling
+from galaxy.model.resources import Ceiling
 from galaxy.units import GIB
 
 

@@ -29,6 +29,7 @@ from galaxy.model.messages.container import (
     VolumeDemand,
 )
 from galaxy.model.messages.digest import digest_of_container
+from galaxy.model.resources import NOTHING, RESOURCES
 from galaxy.model.step import Send, Step
 from galaxy.resman.logic import ResMan, ResManConfig
 
@@ -192,17 +193,10 @@ class FakeAgent:
             state=state,
             ports={} if failed else ports,
             reason=Reason(code="mount", message="no loop device") if failed else None,
-            cpu_milli=asked.cpu_milli,
-            memory_bytes=asked.memory_bytes,
-            disk_bytes=asked.disk_bytes,
+            resources=asked.resources,
         )
-        cpu = sum(self.demands[k].cpu_milli for k in self.held)
-        memory = sum(self.demands[k].memory_bytes for k in self.held)
-        disk = sum(self.demands[k].disk_bytes for k in self.held)
-        assert cpu <= self.info.cpu_milli, f"{self.name}: {cpu}m of cpu are given"
-        assert memory <= self.info.memory_bytes, f"{self.name}: {memory} bytes of memory are given"
-        assert disk <= self.info.disk_bytes, f"{self.name}: {disk} bytes of disk are given"
-        assert len(self.held) <= self.info.containers_max
+        total = sum((self.demands[k].resources for k in self.held), start=NOTHING)
+        assert total.fits(self.info.resources), f"{self.name} is overfull: {total}"
         return self.held[key]
 
 
@@ -311,21 +305,19 @@ class Cluster:
 
     def check(self) -> None:
         """Assert what must never be otherwise: no agent has more on its books than it has."""
-        view = self.resman.books.view
+        view = self.resman.state.view
         for row in range(len(view)):
             name = view.names[row]
-            assert view.cpu[row] >= 0, f"{name} has too little cpu"
-            assert view.memory[row] >= 0, f"{name} has too little memory"
-            assert view.disk[row] >= 0, f"{name} has too little disk"
+            for resource, free in zip(RESOURCES, view.free, strict=True):
+                assert free[row] >= 0, f"{name} has too little {resource.name}"
             assert view.ports[row] >= 0, f"{name} has too few ports"
-            assert view.slots[row] >= 0, f"{name} has too many containers"
         for port, rows in view.port_rows.items():
             if not 20000 <= port <= 20019:  # An agent may give these anew before it is heard.
                 assert all(count == 1 for count in rows.values()), f"port {port} is given twice"
 
     def current(self, group: str) -> list[object]:
         """Return the rows of the present lives of a group's slots, by slot."""
-        table = self.resman.books.containers
+        table = self.resman.state.containers
         rows = [table[key] for key in table.where("group", group) if table[key].container == key]
         return sorted(rows, key=lambda row: row.slot)
 

@@ -11,7 +11,7 @@ from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import Cluster, info
 from tests.unit.resman.test_fuzz import Story
 
-COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held")
+COLUMNS = ("ports", "creating", "placed")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -26,15 +26,16 @@ def test_books_begun_from_tables_are_those_kept_step_by_step(seed: int) -> None:
         for name, table in fresh.tables.items():
             table.load(cluster.store.get(name, {}).items())
         fresh.lead(cluster.epoch + 1, cluster.now_s)
-        assert facts(fresh.books) == facts(cluster.resman.books)
+        assert facts(fresh.state) == facts(cluster.resman.state)
 
 
-def facts(books: ResManState) -> dict[str, Any]:
+def facts(state: ResManState) -> dict[str, Any]:
     """Return what is derived from tables, by name of agent."""
-    view = books.view
+    view = state.view
     rows = {name: row for row, name in enumerate(view.names)}
     name_of = {row: name for name, row in rows.items()}
     return {
+        "free": {name: [int(column[row]) for column in view.free] for name, row in rows.items()},
         "columns": {
             name: [int(getattr(view, column)[row]) for column in COLUMNS] for name, row in rows.items()
         },
@@ -42,10 +43,10 @@ def facts(books: ResManState) -> dict[str, Any]:
         "groups": {
             group: {name_of[row]: n for row, n in by.items()} for group, by in view.group_rows.items()
         },
-        "digests": {name: watch.digest for name, watch in books.watches.items()},
-        "used": books.charges._used,
-        "owed": sorted(books.owed),
-        "waiting": {group for group in books.groups if books.containers.count("waiting", group)},
+        "digests": {name: watch.digest for name, watch in state.watches.items()},
+        "used": state.quota_usage._used,
+        "owed": sorted(state.unacknowledged),
+        "waiting": {group for group in state.groups if state.containers.count("waiting", group)},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from galaxy.model.messages.container import ContainerState
 from galaxy.model.step import Send
-from galaxy.resman.logic.agents.reports import NEWS_KEPT_MAX, NEWS_MAX
+from galaxy.resman.logic.agents.reports import NEWER_KEPT_MAX, NEWER_MAX
 from galaxy.statemachine.backoff import AskLimiter
 from tests.unit.resman.cluster import _gone
 from tests.unit.resman.test_recovery import Led
@@ -14,26 +14,26 @@ def test_what_an_agent_has_reported_since_its_last_full_report_is_bounded() -> N
     led = Led()
     agent = led.agents["h1"]
     sends: list[Send] = []
-    for first in range(0, 3 * NEWS_MAX, 100):
+    for first in range(0, 3 * NEWER_MAX, 100):
         gone = [_gone(f"job{number}-0.0", 1) for number in range(first, first + 100)]
         sends = led.tick(agent.report(gone))
         led.tick(*led.obey(sends))
-    assert len(led.resman.books.watches["h1"].news) <= NEWS_MAX + 200
+    assert len(led.resman.state.watches["h1"].newer_serials) <= NEWER_MAX + 200
 
 
 def test_agent_that_never_sends_a_full_report_takes_no_more_place_and_counts_again_when_it_does() -> None:
     led = Led()
     agent = led.agents["h1"]
-    for first in range(0, 2 * NEWS_KEPT_MAX, 100):
+    for first in range(0, 2 * NEWER_KEPT_MAX, 100):
         led.tick(agent.report([_gone(f"job{number}-0.0", 1) for number in range(first, first + 100)]))
-    assert len(led.resman.books.watches["h1"].news) <= NEWS_KEPT_MAX
+    assert len(led.resman.state.watches["h1"].newer_serials) <= NEWER_KEPT_MAX
     reports = led.obey(led.tick(led.order(4)))
     led.tick(*(report for report in reports if not report.full))
-    rows = led.resman.books.containers
+    rows = led.resman.state.containers
     assert {rows[key].state for key in rows.where("agent", "h1")} == {ContainerState.ALLOCATING}
     led.tick(agent.report(full=True))
     assert {rows[key].state for key in rows.where("agent", "h1")} == {ContainerState.READY}
-    assert led.resman.books.watches["h1"].news == {}
+    assert led.resman.state.watches["h1"].newer_serials == {}
 
 
 def test_names_that_were_asked_once_are_forgotten_when_forgiven_and_not_before() -> None:

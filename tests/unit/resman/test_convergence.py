@@ -10,7 +10,7 @@ from galaxy.model.messages.agent import AgentState, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, ObservedContainerState
 from galaxy.model.messages.names import CONTAINER_APPLY
 from galaxy.resman.logic import ResManConfig
-from galaxy.resman.logic.config import patience
+from galaxy.resman.logic.config import with_liveness_times
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
 
@@ -130,9 +130,9 @@ def test_a_flaky_agent_is_trusted_again_when_it_works() -> None:
     cluster.agents["h1"].fails = lambda container, incarnation: incarnation < 4
     cluster.order("web-1", 1)
     cluster.run(4.0)
-    assert "h1" in cluster.resman.books.flaky
+    assert "h1" in cluster.resman.state.flaky_agents
     cluster.run(10.0)
-    assert "h1" not in cluster.resman.books.flaky
+    assert "h1" not in cluster.resman.state.flaky_agents
 
 
 def test_a_container_that_is_never_made_is_given_up_and_made_elsewhere() -> None:
@@ -202,11 +202,11 @@ def test_a_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
     cluster.away.add("h1")
     cluster.inbox, inbox = [], cluster.inbox
     cluster.step(inbox)
-    assert int(cluster.resman.books.view.cpu[0]) == 1000
+    assert int(cluster.resman.state.view.free_of("cpu_milli")[0]) == 1000
     cluster.away.clear()
     cluster.run(3.0)
     assert cluster.agents["h1"].held == {}
-    assert int(cluster.resman.books.view.cpu[0]) == 4000
+    assert int(cluster.resman.state.view.free_of("cpu_milli")[0]) == 4000
 
 
 def test_an_agent_without_beats_becomes_suspect_and_gets_nothing_new() -> None:
@@ -214,13 +214,13 @@ def test_an_agent_without_beats_becomes_suspect_and_gets_nothing_new() -> None:
     cluster.run(2.0)
     cluster.away.add("h1")
     cluster.run(15.0)
-    assert cluster.resman.books.agents["h1"].state is AgentState.SUSPECT
+    assert cluster.resman.state.agents["h1"].state is AgentState.SUSPECT
     cluster.order("web-1", 4)
     cluster.run(0.0)
     assert set(cluster.agents_of("web-1")) == {"h2"}
     cluster.away.clear()
     cluster.run(2.0)
-    assert cluster.resman.books.agents["h1"].state is AgentState.ALIVE
+    assert cluster.resman.state.agents["h1"].state is AgentState.ALIVE
 
 
 def test_a_dead_agents_containers_are_placed_elsewhere() -> None:
@@ -229,7 +229,7 @@ def test_a_dead_agents_containers_are_placed_elsewhere() -> None:
     cluster.run(2.0)
     cluster.away.add("h1")
     cluster.run(33.0)
-    assert cluster.resman.books.agents["h1"].state is AgentState.DEAD
+    assert cluster.resman.state.agents["h1"].state is AgentState.DEAD
     assert cluster.agents_of("web-1") == ["h2", "h2"]
 
 
@@ -258,7 +258,7 @@ def test_containers_of_dead_agents_are_replaced_at_a_limited_rate() -> None:
     cluster.run(2.0)
     lost = len(cluster.agents["h1"].held)
     cluster.away.add("h1")
-    while cluster.resman.books.agents["h1"].state is not AgentState.DEAD:
+    while cluster.resman.state.agents["h1"].state is not AgentState.DEAD:
         cluster.run(0.5)
     replaced = [sum(row.incarnation == 2 for row in cluster.current("web-1"))]
     for _ in range(5):
@@ -316,7 +316,7 @@ def test_agent_that_says_it_cannot_obey_keeps_what_it_has_and_gets_nothing_new()
     cluster.run(50.0)
     assert cluster.agents_of("db-1") == ["h2"] * 3
     assert {name: cluster.ready()[name] for name in before} == before
-    assert cluster.resman.books.agents["h1"].state is AgentState.ALIVE
+    assert cluster.resman.state.agents["h1"].state is AgentState.ALIVE
     cluster.agents["h1"].trouble = ""
     cluster.run(2.0)
     cluster.order("new-1", 2)
@@ -330,17 +330,17 @@ def test_agent_of_a_wire_version_too_far_away_is_as_good_as_away() -> None:
     cluster.run(2.0)
     cluster.agents["h1"].wire = WIRE_READABLE[-1] + 1
     cluster.run(45.0)
-    assert cluster.resman.books.agents["h1"].state is AgentState.DEAD
+    assert cluster.resman.state.agents["h1"].state is AgentState.DEAD
     assert set(cluster.agents_of("web-1")) == {"h2", "h3"}
 
 
 def test_patience_that_makes_no_sense_is_refused() -> None:
-    own = patience(ResManConfig(), suspect_s=4.0, dead_s=12.0)
+    own = with_liveness_times(ResManConfig(), suspect_s=4.0, dead_s=12.0)
     assert (own.suspect_s, own.dead_s, own.command_life_s) == (4.0, 12.0, 10.0)
-    assert patience(ResManConfig(), suspect_s=10.0, dead_s=30.0) == ResManConfig()
+    assert with_liveness_times(ResManConfig(), suspect_s=10.0, dead_s=30.0) == ResManConfig()
     for suspect_s, dead_s in ((2.0, 30.0), (10.0, 15.0)):
         with pytest.raises(UsageError, match="an agent cannot be"):
-            patience(ResManConfig(), suspect_s=suspect_s, dead_s=dead_s)
+            with_liveness_times(ResManConfig(), suspect_s=suspect_s, dead_s=dead_s)
 
 
 def test_a_mass_loss_that_lasts_is_believed_in_the_end() -> None:
@@ -362,7 +362,7 @@ def test_a_reader_that_was_blind_counts_no_agent_dead_for_it() -> None:
     cluster.step([HeartbeatsRead(now_s=cluster.now_s, beats=old)])
     cluster.run(5.0)
     assert cluster.ready() == before
-    assert all(r.state is AgentState.ALIVE for r in cluster.resman.books.agents.values())
+    assert all(r.state is AgentState.ALIVE for r in cluster.resman.state.agents.values())
 
 
 def test_a_new_leader_waits_for_the_agents_before_it_places() -> None:
@@ -469,7 +469,7 @@ def test_start_that_its_owner_asks_for_forgives_what_failed_before() -> None:
     cluster.agents["h1"].fails = lambda container, incarnation: True
     cluster.order("web-1", 1)
     cluster.run(40.0)
-    row = cluster.resman.books.containers["web-1.0"]
+    row = cluster.resman.state.containers["web-1.0"]
     assert row.failures > 3
     assert row.retry_s > cluster.now_s + 5
     cluster.agents["h1"].fails = lambda container, incarnation: False

@@ -117,7 +117,7 @@ def test_whatever_the_bus_does_found_becomes_what_is_wanted(seed: int) -> None:
     cluster = story.cluster
     held = sorted(key[0] for agent in cluster.agents.values() for key in agent.held)
     assert held == sorted(story.wanted())
-    rows = cluster.resman.books.containers
+    rows = cluster.resman.state.containers
     booked = {rows[key].container: rows[key].agent for key in rows if rows[key].agent}
     found = {c: name for name, agent in cluster.agents.items() for c, _ in agent.held}
     assert booked == found

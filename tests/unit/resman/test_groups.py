@@ -72,11 +72,11 @@ def test_scaling_up_while_the_slot_is_being_destroyed_leaves_the_old_life_to_end
     cluster.run(0.0)
     cluster.order("web-1", 2)
     cluster.run(0.0)
-    assert len(cluster.resman.books.containers) == 3
+    assert len(cluster.resman.state.containers) == 3
     cluster.away.clear()
     cluster.run(20.0)
     assert cluster.ready() == {"web-1.0": 1, "web-1.1": 2}
-    assert len(cluster.resman.books.containers) == 2
+    assert len(cluster.resman.state.containers) == 2
 
 
 def test_a_released_slot_gives_its_container_back_and_never_gets_another() -> None:
@@ -147,8 +147,8 @@ def test_a_changed_demand_keeps_the_containers_that_are_there() -> None:
     cluster.order("web-1", 2, demand(memory=2 * GIB, max_per_host=9))
     cluster.run(0.0)
     assert cluster.ready() == {"web-1.0": 1, "web-1.1": 1}
-    kept = cluster.resman.books.groups["web-1"].order.demand
-    assert (kept.memory_bytes, kept.max_per_host) == (GIB, 9)
+    kept = cluster.resman.state.groups["web-1"].order.demand
+    assert (kept.resources.memory_bytes, kept.max_per_host) == (GIB, 9)
 
 
 def test_more_important_groups_get_the_room_first() -> None:
@@ -224,7 +224,7 @@ def test_who_has_missed_nothing_is_not_told_every_slot_again() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)
-    order = cluster.resman.books.groups["web-1"].order
+    order = cluster.resman.state.groups["web-1"].order
     told = cluster.statuses["web-1"]
 
     def ask(epoch: int, seen: int) -> GroupStatus:

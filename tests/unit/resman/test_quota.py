@@ -7,7 +7,8 @@ import pytest
 from galaxy.model.messages.container import ContainerState, GroupOrders
 from galaxy.model.messages.identity import IdentityAck, IdentityOrder
 from galaxy.model.messages.names import GROUP_STATUS
-from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.model.resources import Ceiling, Resources
+from galaxy.model.stored.quota import Quota
 from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
@@ -23,14 +24,14 @@ def ann(pool: str = "*", **ceiling: int) -> Quota:
     return Quota(user="ann", pool=pool, ceiling=Ceiling(**ceiling))
 
 
-def check_sums(books: ResManState) -> None:
+def check_sums(state: ResManState) -> None:
     """Assert that the sums are those of the rows, however they came about."""
-    fresh = ResManState(books.config)
-    for table, copy in ((books.groups, fresh.groups), (books.containers, fresh.containers)):
+    fresh = ResManState(state.config)
+    for table, copy in ((state.groups, fresh.groups), (state.containers, fresh.containers)):
         for key in table:
             copy.put(key, table[key])
     fresh.begin(1, 0.0)
-    assert fresh.charges._used == books.charges._used
+    assert fresh.quota_usage._used == state.quota_usage._used
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_slots_beyond_the_ceiling_wait_and_say_which_quota_holds_them(cluster: C
     assert cluster.slots["web-1.2"].reason.message == (
         'memory quota of user "ann" is used up: 512 MiB each, 1 GiB in all'
     )
-    check_sums(cluster.resman.books)
+    check_sums(cluster.resman.state)
 
 
 def test_higher_ceiling_lets_in_what_waited(cluster: Cluster) -> None:
@@ -94,7 +95,7 @@ def test_lower_ceiling_evicts_nothing_not_even_when_a_host_dies(cluster: Cluster
     cluster.run(60.0)
     assert cluster.agents_of("web-1") == ["h2"] * 4
     assert reasons(cluster, "db-1") == ["quota"]
-    check_sums(cluster.resman.books)
+    check_sums(cluster.resman.state)
 
 
 def test_container_that_dies_is_made_again_under_its_own_claim(cluster: Cluster) -> None:
@@ -118,8 +119,8 @@ def test_group_counts_against_each_pool_where_it_may_run() -> None:
     cluster.run(0.0)
     assert reasons(cluster, "near-1") == ["", ""]
     assert sorted(reasons(cluster, "any-1") + reasons(cluster, "both-1")) == ["", "", "quota"]
-    assert cluster.resman.books.charges.used("ann", "far").containers == 2
-    assert cluster.resman.books.charges.used("ann", "*").containers == 4
+    assert cluster.resman.state.quota_usage.used("ann", "far").containers == 2
+    assert cluster.resman.state.quota_usage.used("ann", "*").containers == 4
 
 
 def test_old_or_repeated_quotas_change_nothing_and_are_acknowledged(cluster: Cluster) -> None:
@@ -147,8 +148,8 @@ def test_successor_counts_as_its_predecessor_did(cluster: Cluster) -> None:
     cluster.failover()
     cluster.run(15.0)
     assert sorted(cluster.ready()) == ["web-1.0", "web-1.1"]
-    used = cluster.resman.books.charges.used("ann", "*")
-    assert used == Amount(cpu_milli=1000, memory_bytes=GIB, disk_bytes=2 * GIB, containers=2)
+    used = cluster.resman.state.quota_usage.used("ann", "*")
+    assert used == Resources(cpu_milli=1000, memory_bytes=GIB, disk_bytes=2 * GIB, containers=2)
 
 
 def test_new_demand_of_a_group_without_containers_asks_its_quota_anew(cluster: Cluster) -> None:
@@ -161,7 +162,7 @@ def test_new_demand_of_a_group_without_containers_asks_its_quota_anew(cluster: C
     assert [row.state for row in cluster.current("web-1")] == [ContainerState.READY]
     cluster.order("web-1", 0, demand(memory=GIB), user="ann", remove=True)
     cluster.run(1.0)
-    assert cluster.resman.books.charges._used == {}
+    assert cluster.resman.state.quota_usage._used == {}
 
 
 def test_nobody_named_in_a_quota_is_limited(cluster: Cluster) -> None:

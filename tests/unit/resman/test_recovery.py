@@ -85,7 +85,7 @@ class Led:
         return [event for event in self.nexus.trace([agent]) if event.kind != "agent.joined"]
 
     def states(self) -> list[ContainerState]:
-        return [row.state for row in self.resman.books.containers.values()]
+        return [row.state for row in self.resman.state.containers.values()]
 
 
 def test_reports_in_the_tick_of_a_poisonous_event_are_believed() -> None:

@@ -1,10 +1,12 @@
-"""Agents, shapes and asks with the numbers that a test does not care about."""
+"""Agents, loads and asks with the numbers that a test does not care about."""
 
 from __future__ import annotations
 
 from msgspec.structs import replace
 
 from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.resources import Resources
+from galaxy.model.stored.agent import first_record
 from galaxy.scheduler.cluster_view import ClusterView
 from galaxy.scheduler.requests import Ask, Load, Shape
 
@@ -29,16 +31,18 @@ def agent(name: str, **changes: object) -> AgentInfo:
     )
 
 
-def view(*agents: AgentInfo, making_max: int = 1000) -> ClusterView:
-    built = ClusterView(making_max=making_max)
+def view(*agents: AgentInfo, creating_max: int = 1000) -> ClusterView:
+    """Return a view of ``agents``, in the order in which they join."""
+    built = ClusterView(creating_max=creating_max)
     for one in agents:
-        built.join(one)
+        built.join(first_record(one))
     return built
 
 
-def load(**changes: object) -> Load:
-    """Return half a core, 1 GiB, 1 GiB and no ports."""
-    return Load(500, GIB, GIB)._replace(**changes)
+def load(*, ports: tuple[int, ...] = (), dynamic: int = 0, **amounts: int) -> Load:
+    """Return half a core, 1 GiB, 1 GiB, one container and no ports, but for what is given."""
+    asked = Resources(cpu_milli=500, memory_bytes=GIB, disk_bytes=GIB, containers=1)
+    return Load(replace(asked, **amounts), ports, dynamic)
 
 
 def ask(
@@ -52,6 +56,7 @@ def ask(
     first: int = 0,
     **shape: object,
 ) -> Ask:
+    """Return an ask for ``count`` containers of ``group``, numbered from ``first``."""
     return Ask(
         group=group,
         shape=Shape(load=of or load(), **shape),

@@ -1,23 +1,23 @@
-"""Why not."""
+"""Explanations of why no agent has room."""
 
 from galaxy.model.messages.container import Reason
-from galaxy.scheduler.cluster_view import ClusterView, Standing
+from galaxy.scheduler.cluster_view import ClusterView, PlacementStatus
 from galaxy.scheduler.place import place
 from galaxy.scheduler.requests import Ask
 from tests.unit.scheduler.build import GIB, agent, ask, load, view
 
 
-def _why(cluster: ClusterView, one: Ask) -> Reason:
+def _refusal(cluster: ClusterView, one: Ask) -> Reason:
     return place(cluster, [one]).refusals[0].reason
 
 
-def test_each_agent_is_counted_for_its_first_failing_constraint_and_the_nearest_is_named() -> None:
+def test_each_agent_is_counted_for_its_first_failing_constraint_and_the_nearest_are_named() -> None:
     cluster = view(
         *[agent(f"h{i}", memory_bytes=i * GIB) for i in range(1, 4)],
         *[agent(f"p{i}", pool="other", memory_bytes=GIB) for i in range(2)],
         agent("c1", cpu_milli=100),
     )
-    reason = _why(cluster, ask(of=load(memory_bytes=int(4.5 * GIB)), pools=("main",)))
+    reason = _refusal(cluster, ask(of=load(memory_bytes=int(4.5 * GIB)), pools=("main",)))
     assert reason.code == "no-room"
     assert reason.counts == {"cpu": 1, "memory": 3, "pool": 2}
     assert reason.nearest == (
@@ -31,45 +31,48 @@ def test_each_agent_is_counted_for_its_first_failing_constraint_and_the_nearest_
     )
 
 
-def test_everything_that_one_agent_lacks_is_said_in_numbers() -> None:
+def test_everything_that_one_agent_lacks_is_explained_in_numbers() -> None:
     cluster = view(agent("h1", cpu_milli=250, disk_bytes=GIB, ports_low=0, ports_high=0))
-    reason = _why(cluster, ask(of=load(disk_bytes=3 * GIB, dynamic=1)))
+    reason = _refusal(cluster, ask(of=load(disk_bytes=3 * GIB, dynamic=1)))
     assert reason.nearest == ("h1 has 0 dynamic ports left, lacks 250m cpu, lacks 2 GiB disk",)
 
 
-def test_the_one_cause_of_all_is_the_code() -> None:
+def test_cause_that_stops_every_agent_is_the_code() -> None:
     cluster = view(agent("h1"), agent("h2"))
-    assert _why(cluster, ask(tag="gpu")).code == "tag"
-    assert _why(cluster, ask(pools=("x",))).nearest == (
+    assert _refusal(cluster, ask(tag="gpu")).code == "tag"
+    assert _refusal(cluster, ask(pools=("x",))).nearest == (
         "h1 is in pool main",
         "h2 is in pool main",
     )
-    assert _why(cluster, ask(require=("memory",))).code == "mode"
+    assert _refusal(cluster, ask(require=("memory",))).code == "mode"
 
 
-def test_without_agents_it_says_how_to_start_one() -> None:
-    assert _why(view(), ask()).code == "no-agents"
+def test_refusal_without_agents_says_how_to_start_one() -> None:
+    reason = _refusal(view(), ask())
+    assert reason.code == "no-agents"
+    assert "start one with galaxy agent" in reason.message
 
 
-def test_max_per_host_and_port_conflicts_are_told_with_numbers() -> None:
+def test_max_per_host_and_port_conflicts_are_explained_with_numbers() -> None:
     cluster = view(agent("h1"))
     place(cluster, [ask(of=load(ports=(80,)), max_per_host=1)])
-    crowded = _why(cluster, ask(first=1, max_per_host=1))
+    crowded = _refusal(cluster, ask(first=1, max_per_host=1))
     assert (crowded.code, crowded.nearest) == ("max-per-host", ("h1 holds 1 of this group",))
-    taken = _why(cluster, ask("other", of=load(ports=(80, 81))))
+    taken = _refusal(cluster, ask("other", of=load(ports=(80, 81))))
     assert (taken.code, taken.nearest) == ("port-conflict", ("h1 has port 80 taken",))
 
 
-def test_suspect_dead_and_cordoned_agents_are_told_apart() -> None:
+def test_suspect_dead_and_cordoned_agents_are_counted_apart() -> None:
     cluster = view(agent("h1"), agent("h2"), agent("h3"))
-    cluster.stand("h1", Standing.SUSPECT)
-    cluster.stand("h2", Standing.DEAD)
-    cluster.stand("h3", Standing.CORDONED)
-    assert _why(cluster, ask()).counts == {"cordoned": 1, "suspect": 1, "dead": 1}
+    cluster.set_status("h1", PlacementStatus.SUSPECT)
+    cluster.set_status("h2", PlacementStatus.DEAD)
+    cluster.set_status("h3", PlacementStatus.CORDONED)
+    assert _refusal(cluster, ask()).counts == {"cordoned": 1, "suspect": 1, "dead": 1}
 
 
-def test_a_full_agent_is_told_by_its_limit_of_containers() -> None:
-    cluster = view(agent("h1", containers_max=1))
+def test_agent_with_as_many_containers_as_it_may_hold_is_explained_by_that_limit() -> None:
+    cluster = view(agent("h1", containers=1))
     place(cluster, [ask()])
-    reason = _why(cluster, ask("other"))
+    reason = _refusal(cluster, ask("other"))
     assert (reason.code, reason.nearest) == ("containers", ("h1 holds 1 containers of 1",))
+    assert "1 of 1 hold as many containers as they may" in reason.message

@@ -1,18 +1,19 @@
-"""The view built in bulk is the view built one by one."""
+"""Charging many containers at once has the result of charging them one by one."""
 
 import random
 
 import numpy as np
 
+from galaxy.model.resources import AMOUNT_MAX
 from galaxy.scheduler.cluster_view import ClusterView
-from galaxy.scheduler.requests import AMOUNT_MAX, Load
+from galaxy.scheduler.requests import Load
 from tests.unit.scheduler.build import GIB, agent, load, view
 
-COLUMNS = ("cpu", "memory", "disk", "ports", "slots", "making", "held", "room")
+COLUMNS = ("ports", "creating", "placed", "room")
 
 
-def holdings(dice: random.Random, count: int) -> list[tuple[str, str, str, Load, bool]]:
-    """Return what containers hold: some share ports, some are out of range, some know none yet."""
+def random_charges(dice: random.Random, count: int) -> list[tuple[str, str, str, Load, bool]]:
+    """Return charges of which some share ports, some are out of range, some know none yet."""
     return [
         (
             f"c{number}",
@@ -30,27 +31,28 @@ def holdings(dice: random.Random, count: int) -> list[tuple[str, str, str, Load,
     ]
 
 
-def built(bulk: bool, held: list[tuple[str, str, str, Load, bool]]) -> ClusterView:
-    made = view(*[agent(f"h{number}") for number in range(5)])
-    if bulk:
-        made.hold_all(held)
+def charged(charges: list[tuple[str, str, str, Load, bool]], *, at_once: bool) -> ClusterView:
+    built = view(*[agent(f"h{number}") for number in range(5)])
+    if at_once:
+        built.charge_all(charges)
     else:
-        for key, name, group, takes, making in held:
-            made.hold(key, name, group, takes, making=making)
-    made.settle()
-    return made
+        for key, name, group, takes, creating in charges:
+            built.charge(key, name, group, takes, creating=creating)
+    built.update_room()
+    return built
 
 
-def test_many_holdings_at_once_are_as_if_held_one_after_the_other() -> None:
+def test_many_charges_at_once_equal_the_same_charges_one_by_one() -> None:
     for seed in range(20):
-        held = holdings(random.Random(seed), 60 * (seed % 3))
-        one, many = built(False, held), built(True, held)
+        charges = random_charges(random.Random(seed), 60 * (seed % 3))
+        one, many = charged(charges, at_once=False), charged(charges, at_once=True)
+        assert all(map(np.array_equal, one.free, many.free)), seed
         for column in COLUMNS:
             assert np.array_equal(getattr(one, column), getattr(many, column)), (seed, column)
         assert one.port_rows == many.port_rows
         assert one.group_rows == many.group_rows
-        assert all(one.holding(key) == many.holding(key) for key, *_ in held)
-        for key, *_ in held:
+        assert all(one.charge_of(key) == many.charge_of(key) for key, *_ in charges)
+        for key, *_ in charges:
             one.release(key)
             many.release(key)
         assert np.array_equal(one.ports, many.ports)

@@ -122,7 +122,6 @@ def _runs(rows: Sequence[RunRecord]) -> tuple[RunView, ...]:
 
 def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSummary:
     """Return the line of a job: counts of pods by phase, and what its containers ask together."""
-    demand = demand_of(spec)
     phases = [pod.phase for pod in rows]
     held = sum(pod.placed for pod in rows)
     going = (PodPhase.DEPLOYING, PodPhase.BACKOFF, PodPhase.STOPPING)
@@ -140,9 +139,7 @@ def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSu
         failed=phases.count(PodPhase.FAILED),
         finished=phases.count(PodPhase.FINISHED),
         user=job.user,
-        cpu_milli=held * demand.cpu_milli,
-        memory_bytes=held * demand.memory_bytes,
-        disk_bytes=held * demand.disk_bytes,
+        **msgspec.structs.asdict(demand_of(spec).resources * held),
         created_s=job.created_s,
         updated_s=job.updated_s,
         reason=_why(job, rows),

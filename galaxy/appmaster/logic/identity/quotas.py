@@ -18,11 +18,12 @@ from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.resources import FIELDS, LIMITS_EXAMPLE, NOTHING, Ceiling, Resource, Resources
 from galaxy.model.stored.job import DesiredState, JobRecord
-from galaxy.model.stored.quota import Amount, Ceiling, Quota
+from galaxy.model.stored.quota import Quota
 from galaxy.operations.authz import OPERATORS, SELF, is_operator
 from galaxy.operations.declaration import Caller, change, query
-from galaxy.scheduler.quota import FIELDS, NOTHING, amount_of, counts_in, passed, plus, room, shown, whose
+from galaxy.scheduler.quota import ceiling_name, counts_in
 
 QUOTAS_MAX: Final = 10_000
 """Quotas of all users together: they travel to ResMan in one message."""
@@ -41,7 +42,7 @@ def set_quota(state: AppMasterState, body: SetQuota, caller: Caller) -> QuotaVie
         field: value for field in FIELDS if (value := getattr(body.ceiling, field)) is not None
     } | dict.fromkeys(body.lift)
     if not changes:
-        raise UsageError("nothing to set", hint=f"cpu=4 memory=8G disk=none containers=20, of {body.user}")
+        raise UsageError("nothing to set", hint=f"galaxy quota set {body.user} {LIMITS_EXAMPLE}")
     if old is None and len(state.quotas) >= QUOTAS_MAX:
         raise Conflict(f"there are {len(state.quotas)} quotas, and no room for more")
     ceiling = msgspec.structs.replace(old.ceiling if old else _UNLIMITED, **changes)
@@ -75,7 +76,7 @@ def view(state: AppMasterState, quota: Quota) -> QuotaView:
     used = NOTHING
     for job, spec in _jobs(state, quota.user, quota.pool):
         placed = sum(pod.placed for pod in state.job_pods(job.job))
-        used = plus(used, amount_of(demand_of(spec)), placed)
+        used = used.plus(amount_of(spec), placed)
     return QuotaView(
         user=quota.user,
         pool=quota.pool,
@@ -94,13 +95,18 @@ def quota_key(user: str, pool: str) -> str:
 # ---- what is wanted
 
 
-def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Amount:
+def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Resources:
     """Return what the jobs under ``quota`` want together, without the job ``but``."""
-    whole = NOTHING
+    total = NOTHING
     for job, spec in _jobs(state, quota.user, quota.pool):
         if job.job != but and job.desired is not DesiredState.REMOVE:
-            whole = plus(whole, amount_of(demand_of(spec)), count_of(job, job.replica))
-    return whole
+            total = total.plus(amount_of(spec), count_of(job, job.replica))
+    return total
+
+
+def amount_of(spec: JobSpec) -> Resources:
+    """Return what one container of ``spec`` takes of a quota."""
+    return demand_of(spec).resources.bounded()
 
 
 def count_of(job: JobRecord, replica: int) -> int:
@@ -117,7 +123,7 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
     Raises:
         Refused: with what is asked and what is left of each ceiling, and how many would fit.
     """
-    each = amount_of(demand_of(spec))
+    each = amount_of(spec)
     lines: list[str] = []
     heads: list[str] = []
     fits = count
@@ -126,11 +132,11 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
         if not counts_in(quota.pool, spec.deploy.pools):
             continue
         others = wanted(state, quota, but=but)
-        after = plus(others, each, count)
-        over = passed(quota.ceiling, wanted(state, quota), after)
-        for field in over:
-            heads.append(whose(quota, field))
-            lines.append(_line(quota, field, others, each, count))
+        after = others.plus(each, count)
+        over = quota.ceiling.exceeded(wanted(state, quota), after)
+        for resource in over:
+            heads.append(ceiling_name(quota, resource))
+            lines.append(_line(quota, resource, others, each, count))
         if over:
             fits = min(fits, _fits(quota, others, each))
     if lines:
@@ -141,19 +147,17 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
         )
 
 
-def _fits(quota: Quota, others: Amount, each: Amount) -> int:
-    found = room(quota.ceiling, others, each)
-    return found[0] if found else 0
+def _fits(quota: Quota, others: Resources, each: Resources) -> int:
+    room = quota.ceiling.room(others, each)
+    return room[0] if room else 0
 
 
-def _line(quota: Quota, field: str, others: Amount, each: Amount, count: int) -> str:
-    limit, one = getattr(quota.ceiling, field), getattr(each, field)
-    left = max(0, limit - getattr(others, field))
-    times = f" ({count} x {shown(field, one)})" if field != "containers" else ""
-    return (
-        f"{FIELDS[field]}: asks {shown(field, one * count)}{times}; "
-        f"{shown(field, left)} of {shown(field, limit)} left"
-    )
+def _line(quota: Quota, resource: Resource, others: Resources, each: Resources, count: int) -> str:
+    limit, one = getattr(quota.ceiling, resource.field), getattr(each, resource.field)
+    left = max(0, limit - getattr(others, resource.field))
+    show = resource.show
+    times = "" if resource.per_container else f" ({count} x {show(one)})"
+    return f"{resource.name}: asks {show(one * count)}{times}; {show(left)} of {show(limit)} left"
 
 
 def _hint(user: str, fits: int) -> str:

@@ -1,1 +1,1 @@
-"""Agents: heartbeats, liveness and reports."""
+"""Agents: heartbeats, liveness, safe mode and reports."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from galaxy.resman.logic.agents.heartbeats import SafeMode
+from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.state.state import ResManState
 
 

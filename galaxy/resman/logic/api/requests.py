@@ -17,7 +17,7 @@ from galaxy.operations import dispatch
 from galaxy.operations.declaration import declared_in
 from galaxy.resman.logic.api import safemode
 from galaxy.resman.logic.api.context import ResManContext
-from galaxy.resman.logic.state.state import IDENTITY
+from galaxy.resman.logic.state.tables import IDENTITY
 
 OPERATIONS: Final = declared_in(safemode)
 

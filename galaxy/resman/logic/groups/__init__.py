@@ -1,1 +1,1 @@
-"""Container groups and the containers in them."""
+"""Container groups: orders, the lifecycle of a slot, and what is sent to agents and AppMaster."""

@@ -1,4 +1,4 @@
-"""What leaves ResMan after a step: commands by agent, statuses of groups."""
+"""What ResMan sends after a step: commands to agents, statuses of groups to AppMaster."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ from galaxy.model.messages.container import (
 from galaxy.model.messages.identity import IdentityAck
 from galaxy.model.messages.names import APPMASTER, CONTAINER_APPLY, GROUP_STATUS, agent_queue
 from galaxy.model.step import Send
-from galaxy.resman.logic.agents.reports import give_up
-from galaxy.resman.logic.state.state import IDENTITY, ResManState
+from galaxy.resman.logic.agents.failures import give_up
+from galaxy.resman.logic.state.state import ResManState
+from galaxy.resman.logic.state.tables import IDENTITY
 
 
-def overdue(books: ResManState) -> list[str]:
-    """Return the rows whose commands are due, having given up those that took too long."""
-    due = present(books)
-    for key in due:
-        row = books.containers[key]
-        late = books.now_s - row.since_s > books.config.create_s_max
-        if row.state is ContainerState.ALLOCATING and late:
-            give_up(books, key)
-    return [*due, *present(books)]
-
-
-def present(books: ResManState) -> list[str]:
-    """Return the rows whose commands come due now."""
-    due = books.owed.pop(books.now_s)
-    books.presented += due
+def pop_due(state: ResManState) -> list[str]:
+    """Return the keys of containers whose commands are due now."""
+    due = state.unacknowledged.pop(state.now_s)
+    state.outbox.due += due
     return due
 
 
+def pop_due_and_give_up(state: ResManState) -> list[str]:
+    """Return the keys whose commands are due, having given up containers that took too long to create."""
+    due = pop_due(state)
+    for key in due:
+        row = state.containers[key]
+        late = state.now_s - row.since_s > state.config.create_s_max
+        if row.state is ContainerState.ALLOCATING and late:
+            give_up(state, key)
+    return [*due, *pop_due(state)]
+
+
 class Dispatch:
-    """Turns debts, questions and changes into messages; counts them, so that each has an id."""
+    """Turns commands, questions and changes into messages, each with an id of its own."""
 
-    def __init__(self, books: ResManState) -> None:
-        self.books = books
-        self._serial = 0
+    def __init__(self, state: ResManState) -> None:
+        self.state = state
+        self._message_count = 0
 
-    def commands(self, due: list[str], *, safe: bool) -> list[Send]:
-        """Return one message for each agent that is owed something (more if it is very much)."""
-        books = self.books
+    def orders(self, due: list[str], *, safe: bool) -> list[Send]:
+        """Return one message for each agent with something to do; more if it is very much."""
+        state = self.state
         create: dict[str, list[CreateContainer]] = {}
         destroy: dict[str, list[DestroyContainer]] = {}
         for key in dict.fromkeys(due):
-            row = books.containers.get(key)
+            row = state.containers.get(key)
             if row is None or not row.agent:
                 continue
             if not self._until_s(row.agent):
-                books.unsent.setdefault(row.agent, {})[key] = None
+                state.unsent.setdefault(row.agent, {})[key] = None
             if row.state is ContainerState.ALLOCATING:
-                order = books.groups[row.group].order
+                order = state.groups[row.group].order
                 create.setdefault(row.agent, []).append(
                     CreateContainer(
                         container=row.container,
@@ -69,40 +70,55 @@ class Dispatch:
                 destroy.setdefault(row.agent, []).append(
                     DestroyContainer(container=row.container, incarnation=row.incarnation)
                 )
-            if not books.owed.first(key):
-                books.ask(row.agent)
+            if not state.unacknowledged.first(key):
+                state.request_report(row.agent)
+        asks = state.outbox.report_requests
         sends: list[Send] = []
-        for agent in {**create, **destroy, **books.asks}:
+        for agent in {**create, **destroy, **asks}:
             if not self._until_s(agent):
                 create.pop(agent, None)
                 destroy.pop(agent, None)
-                if agent not in books.asks:
+                if agent not in asks:
                     continue
-            sends += self._orders(agent, create.get(agent, []), destroy.get(agent, []))
+            sends += self._orders_of(agent, create.get(agent, []), destroy.get(agent, []))
         return sends
 
-    def _orders(
+    def statuses(self) -> list[Send]:
+        """Return messages with every group that AppMaster asked about or that changed.
+
+        If AppMaster asks and has missed nothing, only what changed is sent.
+        """
+        state, outbox = self.state, self.state.outbox
+        statuses = [self._status(group) for group in {**outbox.answers, **outbox.changed_slots}]
+        sends: list[Send] = []
+        part: list[GroupStatus] = []
+        slots = 0
+        for status in statuses:
+            part.append(status)
+            slots += len(status.slots) + 1
+            if slots >= state.config.slots_per_message:
+                sends.append(self._status_message(part))
+                part, slots = [], 0
+        if part or (outbox.acknowledge_identity and not sends):
+            sends.append(self._status_message(part))
+        return sends
+
+    def _orders_of(
         self, agent: str, create: list[CreateContainer], destroy: list[DestroyContainer]
     ) -> list[Send]:
-        books, most = self.books, self.books.config.commands_max
+        state, most = self.state, self.state.config.commands_max
         sends = []
         for start in range(0, max(len(create), len(destroy), 1), most):
             orders = ContainerOrders(
                 agent=agent,
-                epoch=books.epoch,
+                epoch=state.epoch,
                 create=tuple(create[start : start + most]),
                 destroy=tuple(destroy[start : start + most]),
-                report=start == 0 and agent in books.asks,
+                report=start == 0 and agent in state.outbox.report_requests,
                 until_s=self._until_s(agent),
             )
-            sends.append(
-                Send(
-                    queue=agent_queue(agent),
-                    task=CONTAINER_APPLY,
-                    body=orders,
-                    id=self._id(orders),
-                )
-            )
+            task, queue = CONTAINER_APPLY, agent_queue(agent)
+            sends.append(Send(queue=queue, task=task, body=orders, id=self._orders_id(orders)))
         return sends
 
     def _until_s(self, agent: str) -> float:
@@ -111,86 +127,72 @@ class Dispatch:
         0.0 while no heartbeat of ``agent`` was read in this leadership: then it gets no command, as
         none could be given a safe expiry. The command is sent when the heartbeat is read.
         """
-        books = self.books
-        watch = books.watches.get(agent)
-        at_s = 0.0 if watch is None else books.pulse.at_s(watch.row)
-        return at_s + books.config.command_life_s if at_s else 0.0
+        state = self.state
+        watch = state.watches.get(agent)
+        at_s = 0.0 if watch is None else state.heartbeats.at_s(watch.row)
+        return at_s + state.config.command_life_s if at_s else 0.0
 
-    def _id(self, orders: ContainerOrders) -> str:
-        """Name a message after its one command, or after the leadership and a count."""
+    def _orders_id(self, orders: ContainerOrders) -> str:
+        """Return the id of the only command, or else one of the leadership and a count."""
         match orders:
             case ContainerOrders(create=(one,), destroy=()):
                 return command_id("create", one.container, one.incarnation)
             case ContainerOrders(create=(), destroy=(one,)):
                 return command_id("destroy", one.container, one.incarnation)
-        self._serial += 1
-        return f"orders:{orders.agent}:{self.books.epoch}:{self._serial}"
+        self._message_count += 1
+        return f"orders:{orders.agent}:{self.state.epoch}:{self._message_count}"
 
-    def statuses(self) -> list[Send]:
-        """Return one message with every group that was asked about or changed.
-
-        Who asks and has missed nothing is told what changed, not everything.
-        """
-        books = self.books
-        statuses = [self._status(group) for group in {**books.answer, **books.changed}]
-        sends: list[Send] = []
-        part: list[GroupStatus] = []
-        slots = 0
-        for status in statuses:
-            part.append(status)
-            slots += len(status.slots) + 1
-            if slots >= books.config.slots_per_message:
-                sends.append(self._told(part))
-                part, slots = [], 0
-        if part or (books.answer_identity and not sends):
-            sends.append(self._told(part))
-        return sends
-
-    def _told(self, statuses: list[GroupStatus]) -> Send:
-        self._serial += 1
+    def _status_message(self, statuses: list[GroupStatus]) -> Send:
+        self._message_count += 1
         return Send(
             queue=APPMASTER,
             task=GROUP_STATUS,
-            body=GroupStatuses(statuses=tuple(statuses), identity=self._identity()),
-            id=f"status:{self.books.epoch}:{self._serial}",
-            expires_s=self.books.config.command_life_s,
+            body=GroupStatuses(statuses=tuple(statuses), identity=self._identity_ack()),
+            id=f"status:{self.state.epoch}:{self._message_count}",
+            expires_s=self.state.config.command_life_s,
         )
 
-    def _identity(self) -> IdentityAck | None:
-        """Return the last order applied, in each step that got one."""
-        books = self.books
-        last = books.identity.get(IDENTITY)
-        return IdentityAck(epoch=last.epoch, serial=last.serial) if books.answer_identity and last else None
+    def _identity_ack(self) -> IdentityAck | None:
+        """Return the last order that was applied, if AppMaster sent one in this step."""
+        last = self.state.identity.get(IDENTITY)
+        if last is None or not self.state.outbox.acknowledge_identity:
+            return None
+        return IdentityAck(epoch=last.epoch, serial=last.serial)
 
     def _status(self, group: str) -> GroupStatus:
-        books = self.books
-        known = books.groups.get(group)
+        state = self.state
+        known = state.groups.get(group)
         if known is None:
-            ended = books.ended.get(group)
+            ended = state.ended.get(group)
             serial = 0 if ended is None else ended.serial
-            return GroupStatus(group=group, epoch=books.epoch, serial=serial, full=True, known=False)
-        changed = books.changed.get(group, {})
-        since, version = books.told(group, changed=bool(changed))
-        full = books.answer.get(group, since) != since
-        keys = books.containers.where("group", group) if full else tuple(changed)
-        slots = []
-        for key in keys:
-            row = books.containers.get(key)
-            if row is None or row.container != key:
-                continue
-            record = books.agents.get(row.agent)
-            slots.append(
-                SlotStatus(
-                    container=key,
-                    incarnation=row.incarnation,
-                    state=row.state,
-                    agent=row.agent,
-                    address=record.info.address if record else "",
-                    ports=row.ports,
-                    reason=row.reason,
-                )
-            )
+            return GroupStatus(group=group, epoch=state.epoch, serial=serial, full=True, known=False)
+        changed = state.outbox.changed_slots.get(group, {})
+        since, version = state.versions.next(group, changed=bool(changed))
+        full = state.outbox.answers.get(group, since) != since
+        keys = state.containers.where("group", group) if full else tuple(changed)
+        slots = (self._slot_status(key) for key in keys)
         return GroupStatus(
-            group=group, epoch=books.epoch, serial=known.order.serial, slots=tuple(slots), full=full,
-            since=since, version=version,
-        )  # fmt: skip
+            group=group,
+            epoch=state.epoch,
+            serial=known.order.serial,
+            slots=tuple(slot for slot in slots if slot is not None),
+            full=full,
+            since=since,
+            version=version,
+        )
+
+    def _slot_status(self, key: str) -> SlotStatus | None:
+        """Return the status of a slot; None for an earlier incarnation and for what is gone."""
+        row = self.state.containers.get(key)
+        if row is None or row.container != key:
+            return None
+        record = self.state.agents.get(row.agent)
+        return SlotStatus(
+            container=key,
+            incarnation=row.incarnation,
+            state=row.state,
+            agent=row.agent,
+            address=record.info.address if record else "",
+            ports=row.ports,
+            reason=row.reason,
+        )

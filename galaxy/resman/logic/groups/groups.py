@@ -1,4 +1,4 @@
-"""Orders for container groups: which slots shall be, and which no more."""
+"""Orders for container groups: which slots there are, and which are given up."""
 
 from __future__ import annotations
 
@@ -12,117 +12,125 @@ from galaxy.resman.logic.state.container_index import PLACED, counts
 from galaxy.resman.logic.state.state import ResManState
 
 
-def obey(books: ResManState, order: GroupOrder) -> None:
-    """Take in an order; stale or repeated, it changes nothing. It is answered in any case.
+def apply_order(state: ResManState, order: GroupOrder) -> None:
+    """Apply an order. A stale or repeated one changes nothing; every order is answered.
 
-    A changed demand is for containers yet to come, and only as to where they may go, while
-    any container of the group has a place.
+    While any container of the group has a place, a changed demand applies only to where further
+    containers are placed: all containers of a group are equal.
     """
-    seen = order.seen if order.seen_epoch == books.epoch else 0
-    books.answer[order.group] = min(seen, books.answer.get(order.group, seen))
-    group = books.groups.get(order.group)
+    group, key = state.groups.get(order.group), (order.epoch, order.serial)
+    answers = state.outbox.answers
+    seen = order.seen if order.seen_epoch == state.epoch else 0
+    answers[order.group] = min(seen, answers.get(order.group, seen))
     if group is None:
-        ended = books.ended.get(order.group)
-        stale = ended is not None and (order.epoch, order.serial) <= (ended.epoch, ended.serial)
+        ended = state.ended.get(order.group)
+        stale = ended is not None and key <= (ended.epoch, ended.serial)
         if order.remove or stale:
             if not stale:
-                books.end(order.group, order.epoch, order.serial)
+                state.ended_groups.add(order.group, order.epoch, order.serial, state.now_s)
             return
-        books.ended.drop(order.group)
-        group = Group(group=order.group, order=order, created_s=books.now_s)
-    elif (order.epoch, order.serial) <= (group.order.epoch, group.order.serial):
-        if order.group in books.stuck:
-            books.fresh[order.group] = None  # Look everywhere again, and say anew why not.
+        state.ended.drop(order.group)
+        group = Group(group=order.group, order=order, created_s=state.now_s)
+    elif key <= (group.order.epoch, group.order.serial):
+        if order.group in state.refused_groups:
+            state.groups_to_place[order.group] = None  # Try every agent again, and explain again.
         return
-    forgiven = order.starts > group.order.starts
-    kept = _kept(books, group.order, order)
-    _recharge(books, group.order, kept)
-    books.groups.put(order.group, replace(group, order=kept))
-    books.shapes.pop(order.group, None)
-    _reconcile(books, books.groups[order.group].order)
-    if forgiven:
-        _forgive(books, order.group)
-    books.ending[order.group] = None
+    started_again = order.starts > group.order.starts
+    kept = _kept(state, group.order, order)
+    _recharge(state, group.order, kept)
+    state.groups.put(order.group, replace(group, order=kept))
+    state.shapes.pop(order.group, None)
+    _reconcile(state, kept)
+    if started_again:
+        _reset_failures(state, order.group)
+    state.groups_to_check[order.group] = None
 
 
-def finish(books: ResManState) -> None:
-    """End the removed groups of which nothing is left, and forget those that ended long ago."""
-    for key in books.ending:
-        group = books.groups.get(key)
-        if group is None or not group.order.remove or books.containers.count("live", key):
+def remove_ended(state: ResManState) -> None:
+    """End the removed groups of which nothing is left, and trim the list of ended ones."""
+    for key in state.groups_to_check:
+        group = state.groups.get(key)
+        if group is None or not group.order.remove or state.containers.count("not_gone", key):
             continue
-        for row in books.containers.where("group", key):
-            books.containers.drop(row)
-        books.groups.drop(key)
-        for derived in (books.shapes, books.fresh, books.stuck, books.changed):
-            derived.pop(key, None)
-        books.forget_told(key)
-        books.charges.forget(key)
-        books.end(key, group.order.epoch, group.order.serial)
-        books.answer[key] = 0
-        books.tell("group.removed", key)
-    books.ending.clear()
-    books.trim_ended()
+        for row in state.containers.where("group", key):
+            state.containers.drop(row)
+        state.groups.drop(key)
+        state.shapes.pop(key, None)
+        state.groups_to_place.pop(key, None)
+        state.refused_groups.pop(key, None)
+        state.outbox.changed_slots.pop(key, None)
+        state.versions.drop(key)
+        state.quota_usage.remove_group(key)
+        state.ended_groups.add(key, group.order.epoch, group.order.serial, state.now_s)
+        state.outbox.answers[key] = 0
+        state.record("group.removed", key)
+    state.groups_to_check.clear()
+    state.ended_groups.trim(state.now_s)
 
 
-def _kept(books: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
+def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
+    """Return what of an order is kept: bounded, and with the old amounts while containers have them."""
     demand = new.demand
-    if demand != old.demand and _any_placed(books, new.group):
+    if demand != old.demand and _any_placed(state, new.group):
         demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
-    return replace(new, demand=demand, replicas=min(max(0, new.replicas), books.config.replicas_max))
+    return replace(new, demand=demand, replicas=min(max(0, new.replicas), state.config.replicas_max))
 
 
-def _recharge(books: ResManState, old: GroupOrder, new: GroupOrder) -> None:
-    """Count the group's slots as ``new`` asks; what waits for a place asks its quota anew."""
+def _recharge(state: ResManState, old: GroupOrder, new: GroupOrder) -> None:
+    """Charge the group's slots to the owner and with the demand of ``new``.
+
+    A slot that waits for its next place loses its claim, so that the quota is checked again.
+    """
     if (old.user, old.demand) == (new.user, new.demand):
         return
-    for key in books.containers.where("live", new.group):
-        row = books.containers[key]
+    for key in state.containers.where("not_gone", new.group):
+        row = state.containers[key]
         if row.claimed and row.state is ContainerState.PENDING:
-            books.write(key, replace(row, claimed=False))
-    count = sum(counts(key, books.containers[key]) for key in books.containers.where("live", new.group))
-    books.charge(old, -count)
-    books.charge(new, count)
+            state.write(key, replace(row, claimed=False))
+    keys = state.containers.where("not_gone", new.group)
+    count = sum(counts(key, state.containers[key]) for key in keys)
+    state.charge(old, -count)
+    state.charge(new, count)
 
 
-def _any_placed(books: ResManState, group: str) -> bool:
-    rows = books.containers.where("live", group)
-    return any(books.containers[key].state in PLACED for key in rows)
+def _any_placed(state: ResManState, group: str) -> bool:
+    keys = state.containers.where("not_gone", group)
+    return any(state.containers[key].state in PLACED for key in keys)
 
 
-def _reconcile(books: ResManState, order: GroupOrder) -> None:
-    """Bring the slots' rows in line with the order: the highest slots go first."""
-    wanted = set() if order.remove else set(range(order.replicas)).difference(order.release)
-    for key in books.containers.where("live", order.group):
-        row = books.containers[key]
-        if key == row.container and row.slot not in wanted:
-            books.happen(key, SlotReleased(incarnation=row.incarnation))
-    for slot in sorted(wanted):
+def _reconcile(state: ResManState, order: GroupOrder) -> None:
+    """Release slots that the order does not have, and request those that it has."""
+    desired = set() if order.remove else set(range(order.replicas)).difference(order.release)
+    for key in state.containers.where("not_gone", order.group):
+        row = state.containers[key]
+        if key == row.container and row.slot not in desired:
+            state.apply(key, SlotReleased(incarnation=row.incarnation))
+    for slot in sorted(desired):
         key = pod_id(order.group, slot)
-        old = books.containers.get(key)
+        old = state.containers.get(key)
         if old is None:
-            books.write(key, _new(books, order.group, slot))
+            state.write(key, _new_slot(state, order.group, slot))
         elif old.state in (ContainerState.DESTROYING, ContainerState.GONE):
             if old.state is ContainerState.DESTROYING:
-                books.split(key)
-            books.happen(key, SlotRequested(incarnation=old.incarnation))
-    books.fresh[order.group] = None
+                state.split(key)
+            state.apply(key, SlotRequested(incarnation=old.incarnation))
+    state.groups_to_place[order.group] = None
 
 
-def _forgive(books: ResManState, group: str) -> None:
-    """Let what waits after failures be placed at once: its owner has asked for it anew."""
-    for key in books.containers.where("waiting", group):
-        row = books.containers[key]
-        books.write(key, replace(row, failures=0, retry_s=0.0, avoid=()))
-        books.later.stop(key)
+def _reset_failures(state: ResManState, group: str) -> None:
+    """Place slots that wait after failures at once: the job's owner has started it again."""
+    for key in state.containers.where("waiting", group):
+        row = state.containers[key]
+        state.write(key, replace(row, failures=0, retry_s=0.0, avoid=()))
+        state.retry_timers.stop(key)
 
 
-def _new(books: ResManState, group: str, slot: int) -> Container:
+def _new_slot(state: ResManState, group: str, slot: int) -> Container:
     return Container(
         container=pod_id(group, slot),
         group=group,
         slot=slot,
         incarnation=0,
         state=ContainerState.PENDING,
-        since_s=books.now_s,
+        since_s=state.now_s,
     )

@@ -1,7 +1,7 @@
-"""The law of a container slot, and what each event does to it.
+"""The lifecycle of a container slot: which events are valid in which state, and what they do.
 
-What is *commanded* is not here: a slot that is ``allocating`` owes its agent a create, one that
-is ``destroying`` owes it a destroy, for as long as it is so.
+Commands are not here. For as long as a slot is ``allocating``, its agent is sent a create; for as
+long as it is ``destroying``, a destroy.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from galaxy.statemachine.backoff import delay_after
 from galaxy.statemachine.transitions import TransitionTable
 
 AVOID_MAX: Final = 5
+"""Agents that one slot avoids because it failed there."""
 
 
 class SlotEvent(Struct, frozen=True, kw_only=True):
-    """Something that happened to one life of a slot."""
+    """Something that happened to one incarnation of a slot."""
 
     incarnation: int
 
 
 class SlotPlaced(SlotEvent, frozen=True, kw_only=True):
-    """The scheduler found an agent; ``incarnation`` is that of the life that begins."""
+    """The scheduler found an agent; ``incarnation`` is the new one."""
 
     agent: str
 
 
 class SlotStarted(SlotEvent, frozen=True, kw_only=True):
-    """The agent has made it."""
+    """The agent has created it."""
 
     ports: dict[str, int]
 
 
 class SlotAdopted(SlotEvent, frozen=True, kw_only=True):
-    """It was thought lost, waits for a place, and was found alive."""
+    """It was believed lost, waits for a place, and was reported ready."""
 
     agent: str
     ports: dict[str, int]
 
 
 class SlotFailed(SlotEvent, frozen=True, kw_only=True):
-    """It could not be made, or PID 1 died, or it is not there any more."""
+    """It could not be created, or PID 1 died, or the agent does not have it any more."""
 
     reason: Reason
 
@@ -58,11 +59,11 @@ class AgentLost(SlotEvent, frozen=True, kw_only=True):
 
 
 class SlotReleased(SlotEvent, frozen=True, kw_only=True):
-    """Nobody wants it any more."""
+    """The group's order does not have it any more."""
 
 
 class SlotRequested(SlotEvent, frozen=True, kw_only=True):
-    """Somebody wants it again."""
+    """The group's order has it again."""
 
 
 class SlotDestroyed(SlotEvent, frozen=True, kw_only=True):
@@ -93,9 +94,9 @@ TRANSITIONS: Final[TransitionTable[ContainerState]] = TransitionTable(
 
 
 def after(container: Container, event: SlotEvent, now_s: float, config: ResManConfig) -> Container:
-    """Return the slot after ``event``; itself when the event is stale or not legal."""
+    """Return the slot after ``event``; unchanged when the event is stale or not valid."""
     if event.incarnation < container.incarnation:
-        return container  # An echo of an earlier life.
+        return container  # It is about an earlier incarnation.
     state = TRANSITIONS.next_state(container.state, type(event))
     if state is None:
         return container
@@ -111,7 +112,7 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
                 since_s=now_s,
             )
         case SlotStarted(ports=ports) if container.state is state:
-            return replace(container, ports=ports)  # Said again: only ports may be news.
+            return replace(container, ports=ports)  # Reported again: only ports may be new.
         case SlotStarted(ports=ports):
             return replace(container, state=state, ports=ports, reason=None, since_s=now_s)
         case SlotAdopted(agent=agent, ports=ports, incarnation=incarnation):
@@ -125,33 +126,33 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
                 since_s=now_s,
             )
         case SlotFailed(reason=reason):
-            return _failed(_homeless(container, state, now_s), container, reason, now_s, config)
+            return _failed(_off_agent(container, state, now_s), container, reason, now_s, config)
         case AgentLost(reason=reason):
-            return replace(_homeless(container, state, now_s), reason=reason)
+            return replace(_off_agent(container, state, now_s), reason=reason)
         case SlotRequested():
-            fresh = replace(container, failures=0, retry_s=0.0, avoid=(), reason=None)
-            return _homeless(fresh, state, now_s)
+            requested = replace(container, failures=0, retry_s=0.0, avoid=(), reason=None)
+            return _off_agent(requested, state, now_s)
         case SlotReleased() if state is ContainerState.DESTROYING:
             return replace(container, state=state, since_s=now_s)
-    return replace(_homeless(container, state, now_s), reason=None)
+    return replace(_off_agent(container, state, now_s), reason=None)
 
 
-def _homeless(container: Container, state: ContainerState, now_s: float) -> Container:
-    """Take the slot off its agent; one that is to be placed again keeps its claim on a quota."""
+def _off_agent(container: Container, state: ContainerState, now_s: float) -> Container:
+    """Take the slot off its agent. If it is to be placed again, it keeps its claim on the quota."""
     claimed = state is ContainerState.PENDING and container.state in (_S.ALLOCATING, _S.READY)
     return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed)
 
 
 def _failed(
-    homeless: Container, container: Container, reason: Reason, now_s: float, config: ResManConfig
+    off_agent: Container, container: Container, reason: Reason, now_s: float, config: ResManConfig
 ) -> Container:
-    """Hold a slot back for longer with each failure in a row, and away from where it failed."""
+    """Delay a slot for longer with each failure in a row, and have it avoid where it failed."""
     lasted = container.state is ContainerState.READY and now_s - container.since_s >= config.reset_s
     failures = 1 if lasted else container.failures + 1
     avoid = () if lasted else (container.agent, *(a for a in container.avoid if a != container.agent))
     delay_s = delay_after(failures, first_s=config.backoff_s, max_s=config.backoff_s_max)
     return replace(
-        homeless,
+        off_agent,
         reason=reason,
         failures=failures,
         retry_s=now_s + delay_s,

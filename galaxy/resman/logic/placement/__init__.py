@@ -1,1 +1,1 @@
-"""Finding an agent for each pending container."""
+"""Placement of waiting slots."""

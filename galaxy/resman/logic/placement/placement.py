@@ -2,79 +2,76 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.messages.trace import timer_cause
+from galaxy.model.resources import Resources
 from galaxy.resman.logic.groups.transitions import SlotPlaced
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.scheduler.place import place
-from galaxy.scheduler.requests import Ask, Load, PlacementPlan
+from galaxy.scheduler.requests import Ask, PlacementPlan
 
-TELL_EACH_MAX = 20
-"""Placements of one group in one step that are each told; of more, only how many."""
+RECORD_EACH_MAX: Final = 20
+"""If more containers of one group are placed in one step, only their number is traced."""
 
-BUSY_S = 2.0
-"""Waiting for less than this, because agents are busy making others, needs no explanation."""
+BUSY_S: Final = 2.0
+"""A slot that waits for less, because agents are busy creating others, gets no reason."""
 
 
-def place_waiting(books: ResManState, safe: Reason | None) -> bool:
-    """Place what waits; return whether more waits for the next step only because of its size.
+def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
+    """Place what waits; return whether the step was full and more can be placed at once.
 
-    Groups that found no room (``stuck``) try again only where something has become free since;
-    the others (``fresh``) look everywhere. More important groups go first, the stuck before
-    the fresh.
+    Groups that no agent had room for try only agents that have more room since; the others try
+    every agent. Lower priority numbers go first; of one priority, refused groups before others.
     """
-    if safe is not None:
-        _explain_safe(books, safe)
+    if safe_mode is not None:
+        _explain_safe_mode(state, safe_mode)
         return False
-    freed = books.view.take_freed()
-    most = books.view.most_free(freed) if books.stuck else None
-    budget = books.config.placements_max
+    freed = state.view.pop_freed()
+    most = state.view.most_free(freed) if state.refused_groups else None
+    budget = state.config.placements_max
     waiting: list[tuple[int, bool, float, str]] = []
-    for group in {**books.stuck, **books.fresh}:
-        if not books.containers.count("waiting", group):
-            books.stuck.pop(group, None)
-            books.fresh.pop(group, None)
+    for group in {**state.refused_groups, **state.groups_to_place}:
+        if not state.containers.count("waiting", group):
+            state.refused_groups.pop(group, None)
+            state.groups_to_place.pop(group, None)
             continue
-        fresh = group in books.fresh
-        if fresh or _might_fit(books, group, most):
-            known = books.groups[group]
-            waiting.append((known.order.priority, fresh, known.created_s, group))
-    for _, fresh, _, group in sorted(waiting):
+        anywhere = group in state.groups_to_place
+        if anywhere or _might_fit(state, group, most):
+            known = state.groups[group]
+            waiting.append((known.order.priority, anywhere, known.created_s, group))
+    for _, anywhere, _, group in sorted(waiting):
         if budget <= 0:
             return True
-        asks = _asks(books, group, budget)
+        asks = _asks(state, group, budget)
         budget -= sum(len(ask.containers) for ask in asks)
         cut = bool(asks) and budget <= 0
-        plan = place(books.view, asks, only=None if fresh else freed)
-        _carry_out(books, group, plan)
-        if fresh and not (cut and not plan.refusals):
-            del books.fresh[group]
+        plan = place(state.view, asks, only=None if anywhere else freed)
+        _carry_out(state, group, plan)
+        if anywhere and not (cut and not plan.refusals):
+            del state.groups_to_place[group]
             if plan.refusals:
-                books.stuck[group] = None
+                state.refused_groups[group] = None
     return False
 
 
-def _might_fit(books: ResManState, group: str, most: Load | None) -> bool:
-    """Return whether some freed agent may have room: cheap, and never wrongly no."""
-    load = books.shape(group).load
-    return (
-        most is not None
-        and most.cpu_milli >= load.cpu_milli
-        and most.memory_bytes >= load.memory_bytes
-        and most.disk_bytes >= load.disk_bytes
-    )
+def _might_fit(state: ResManState, group: str, most: Resources | None) -> bool:
+    """Return False only if certainly no freed agent has room; cheap, so it comes first."""
+    return most is not None and state.shape(group).load.resources.fits(most)
 
 
-def _asks(books: ResManState, group: str, budget: int) -> list[Ask]:
-    """Return what a group asks now: one ask for each set of agents to avoid."""
-    order = books.groups[group].order
+def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
+    """Return what a group asks for now: one ask for each set of agents to avoid."""
+    order = state.groups[group].order
     by_avoid: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     taken = 0
-    for key in _within_quota(books, group):
-        row = books.containers[key]
-        if row.retry_s > books.now_s:
-            books.later.start(key, row.retry_s)
+    for key in _within_quota(state, group):
+        row = state.containers[key]
+        if row.retry_s > state.now_s:
+            state.retry_timers.start(key, row.retry_s)
             continue
         if taken >= budget:
             break
@@ -83,7 +80,7 @@ def _asks(books: ResManState, group: str, budget: int) -> list[Ask]:
     return [
         Ask(
             group=group,
-            shape=books.shape(group),
+            shape=state.shape(group),
             containers=tuple(key for _, key in sorted(slots)),
             size=order.replicas,
             priority=order.priority,
@@ -93,50 +90,52 @@ def _asks(books: ResManState, group: str, budget: int) -> list[Ask]:
     ]
 
 
-def _within_quota(books: ResManState, group: str) -> tuple[str, ...]:
-    """Return the waiting slots that their owner's quota lets in; the others are told why not.
+def _within_quota(state: ResManState, group: str) -> tuple[str, ...]:
+    """Return the waiting slots that their owner's quota admits; the others get the reason.
 
-    Slots that were placed before keep their claim; of the others the lowest go first.
+    Slots that were placed before keep their claim. Of the others, the lowest go first.
     """
-    waiting = books.containers.where("waiting", group)
-    order = books.groups[group].order
-    allowed = books.charges.room(order)
-    if allowed is None:
+    waiting = state.containers.where("waiting", group)
+    order = state.groups[group].order
+    room = state.quota_usage.room(order)
+    if room is None:
         return waiting
-    fits, reason = allowed
-    new = [key for key in waiting if not books.containers[key].claimed]
-    new.sort(key=lambda key: books.containers[key].slot)
-    for key in new[fits:]:
-        row = books.containers[key]
+    count, reason = room
+    new = [key for key in waiting if not state.containers[key].claimed]
+    new.sort(key=lambda key: state.containers[key].slot)
+    held_back = new[count:]
+    for key in held_back:
+        row = state.containers[key]
         if row.reason != reason:
-            books.write(key, replace(row, reason=reason))
-    if new[fits:]:
-        books.charges.hold(order)
-    held = set(new[fits:])
-    return tuple(key for key in waiting if key not in held)
+            state.write(key, replace(row, reason=reason))
+    if held_back:
+        state.quota_usage.block(order)
+    excluded = set(held_back)
+    return tuple(key for key in waiting if key not in excluded)
 
 
-def _carry_out(books: ResManState, group: str, plan: PlacementPlan) -> None:
+def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
+    state.cause = timer_cause("placement")
     for placement in plan.placements:
         key, agent = placement.container, placement.agent
-        row = books.containers[key]
-        books.happen(key, SlotPlaced(incarnation=row.incarnation + 1, agent=agent), charged=True)
-        if len(plan.placements) <= TELL_EACH_MAX:
-            books.tell("container.placed", key, f"on {agent}, incarnation {row.incarnation + 1}")
-    if len(plan.placements) > TELL_EACH_MAX:
+        row = state.containers[key]
+        state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=agent), charged=True)
+        if len(plan.placements) <= RECORD_EACH_MAX:
+            state.record("container.placed", key, f"on {agent}, incarnation {row.incarnation + 1}")
+    if len(plan.placements) > RECORD_EACH_MAX:
         agents = len({placement.agent for placement in plan.placements})
-        books.tell("group.placed", group, f"{len(plan.placements)} containers on {agents} agents")
+        state.record("group.placed", group, f"{len(plan.placements)} containers on {agents} agents")
     for refusal in plan.refusals:
         for key in refusal.containers:
-            row = books.containers[key]
-            busy = refusal.reason.code == "busy" and books.now_s - row.since_s < BUSY_S
+            row = state.containers[key]
+            busy = refusal.reason.code == "busy" and state.now_s - row.since_s < BUSY_S
             if not busy and row.reason != refusal.reason:
-                books.write(key, replace(row, reason=refusal.reason))
+                state.write(key, replace(row, reason=refusal.reason))
 
 
-def _explain_safe(books: ResManState, safe: Reason) -> None:
-    for group in books.fresh:
-        for key in books.containers.where("waiting", group):
-            row = books.containers[key]
+def _explain_safe_mode(state: ResManState, safe_mode: Reason) -> None:
+    for group in state.groups_to_place:
+        for key in state.containers.where("waiting", group):
+            row = state.containers[key]
             if row.reason is None and row.state is ContainerState.PENDING:
-                books.write(key, replace(row, reason=safe))
+                state.write(key, replace(row, reason=safe_mode))

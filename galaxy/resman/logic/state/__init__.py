@@ -1,1 +1,1 @@
-"""ResMan's tables and what is derived from them."""
+"""ResMan's state: tables, what is derived from them, and what a leadership has learnt."""

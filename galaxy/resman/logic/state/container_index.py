@@ -1,4 +1,4 @@
-"""What a row of the containers table is: a slot or an earlier life, owing or not, counted or not."""
+"""Rows of the containers table: their keys, their indexes, and which of them count or need a command."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Final
 from galaxy.model.messages.container import ContainerState
 from galaxy.model.stored.container import Container
 
-OWING: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
-PLACED: Final = OWING | {ContainerState.READY}
+UNACKNOWLEDGED: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
+"""States in which a command is sent to the agent until its outcome is reported."""
+PLACED: Final = UNACKNOWLEDGED | {ContainerState.READY}
 
 
 def counts(key: str, row: Container | None) -> bool:
-    """Whether a row counts against a quota: a slot that is placed, or was and shall be again.
+    """Whether a row counts against a quota: a slot that is placed, or was and will be placed again.
 
-    A slot counts once, however many earlier lives of it are still to be destroyed.
+    A slot counts once, however many earlier incarnations of it are still to be destroyed.
     """
     if row is None or key != row.container:
         return False
     return row.state in PLACED or (row.claimed and row.state is ContainerState.PENDING)
 
 
-def leaving_key(row: Container) -> str:
-    """Return the key of the row of an earlier life that its agent has still to destroy."""
-    return f"{row.container}#{row.incarnation}@{row.agent}"
+def leaving_key(container: str, incarnation: int, agent: str) -> str:
+    """Return the key of the row of an earlier incarnation that ``agent`` has still to destroy.
+
+    The agent is part of it: when two agents report the same incarnation, one of them has to go.
+    """
+    return f"{container}#{incarnation}@{agent}"
 
 
 def _group(row: Container) -> Hashable:
@@ -35,23 +39,23 @@ def _agent(row: Container) -> Hashable | None:
     return row.agent or None
 
 
-def _owing(row: Container) -> Hashable | None:
-    return row.agent if row.agent and row.state in OWING else None
+def _unacknowledged(row: Container) -> Hashable | None:
+    return row.agent if row.agent and row.state in UNACKNOWLEDGED else None
 
 
 def _waiting(row: Container) -> Hashable | None:
     return row.group if row.state is ContainerState.PENDING else None
 
 
-def _live(row: Container) -> Hashable | None:
+def _not_gone(row: Container) -> Hashable | None:
     return None if row.state is ContainerState.GONE else row.group
 
 
 INDEXES: Final[Mapping[str, Callable[[Container], Hashable | None]]] = {
     "group": _group,
     "agent": _agent,
-    "owing": _owing,
+    "unacknowledged": _unacknowledged,
     "waiting": _waiting,
-    "live": _live,
+    "not_gone": _not_gone,
 }
-"""Of the containers table, by name."""
+"""Indexes of the containers table: by group, or by agent for ``agent`` and ``unacknowledged``."""

@@ -1,4 +1,4 @@
-"""What each user's containers take of his quota, and how many more it allows."""
+"""What each user's containers use of the user's quotas, and how many more the quotas allow."""
 
 from __future__ import annotations
 
@@ -6,84 +6,86 @@ from typing import Final
 
 from galaxy.model.messages.container import GroupOrder, Reason
 from galaxy.model.messages.identity import IdentityOrder
-from galaxy.model.stored.quota import Amount, Quota
-from galaxy.scheduler.quota import NOTHING, amount_of, counts_in, plus, room, shown, whose
+from galaxy.model.resources import NOTHING, Resource, Resources
+from galaxy.model.stored.quota import Quota
+from galaxy.scheduler.quota import ceiling_name, counts_in
 
 QUOTA: Final = "quota"
 """Code of the reason of a slot that waits for its owner's quota."""
 
 
-class Charges:
+class QuotaUsage:
     """Sums over the slots that count, by user and by the pools that their groups name.
 
-    A slot counts from its first placement until it is gone; see ``ResManState.counts``. Groups with
-    slots that a quota holds back are remembered, to be looked at when it has room again.
+    A slot counts from its first placement until it is gone; see ``container_index.counts``. A group
+    with slots that a quota holds back is kept as blocked, and placed again when the quota has room.
     """
 
     def __init__(self, quotas: IdentityOrder | None) -> None:
-        self._used: dict[str, dict[tuple[str, ...], Amount]] = {}
-        self._each: dict[str, tuple[GroupOrder, Amount]] = {}
-        self._held: dict[str, dict[str, None]] = {}
+        self._used: dict[str, dict[tuple[str, ...], Resources]] = {}
+        self._each: dict[str, tuple[GroupOrder, Resources]] = {}
+        self._blocked: dict[str, dict[str, None]] = {}
         self._quotas: dict[str, list[Quota]] = {}
-        self.set(quotas)
+        self.set_quotas(quotas)
 
-    def set(self, quotas: IdentityOrder | None) -> tuple[str, ...]:
-        """Count by other ceilings from now on; return the groups to look at again."""
+    def set_quotas(self, quotas: IdentityOrder | None) -> tuple[str, ...]:
+        """Replace all ceilings; return the groups to place again."""
         self._quotas = {}
         for quota in quotas.quotas if quotas else ():
             self._quotas.setdefault(quota.user, []).append(quota)
-        groups = tuple(group for held in self._held.values() for group in held)
-        self._held = {}
+        groups = tuple(group for blocked in self._blocked.values() for group in blocked)
+        self._blocked = {}
         return groups
 
     def charge(self, order: GroupOrder, times: int) -> tuple[str, ...]:
-        """Count ``times`` more slots of a group; fewer return the groups to look at again."""
+        """Count ``times`` more slots of a group; if they are fewer, return the groups to place again."""
         used = self._used.setdefault(order.user, {})
         pools = order.demand.pools
-        used[pools] = plus(used.get(pools, NOTHING), self._amount(order), times)
+        used[pools] = used.get(pools, NOTHING).plus(self._amount(order), times)
         if not used[pools].containers:
             del used[pools]
             if not used:
                 del self._used[order.user]
-        return tuple(self._held.pop(order.user, ())) if times < 0 else ()
+        return tuple(self._blocked.pop(order.user, ())) if times < 0 else ()
 
-    def used(self, user: str, pool: str) -> Amount:
+    def used(self, user: str, pool: str) -> Resources:
         """Return what counts against a quota of ``user`` on ``pool``."""
-        sums = self._used.get(user, {})
-        whole = NOTHING
-        for pools, amount in sums.items():
+        total = NOTHING
+        for pools, amount in self._used.get(user, {}).items():
             if counts_in(pool, pools):
-                whole = plus(whole, amount)
-        return whole
+                total += amount
+        return total
 
     def room(self, order: GroupOrder) -> tuple[int, Reason] | None:
-        """Return how many more slots of a group fit, and what holds back more; None is no limit."""
-        tightest: tuple[int, Quota, str] | None = None
+        """Return how many more slots of a group fit, and what limits them; None means no limit."""
+        tightest: tuple[int, Quota, Resource] | None = None
         each = self._amount(order)
         for quota in self._quotas.get(order.user, ()):
             if counts_in(quota.pool, order.demand.pools):
-                fits = room(quota.ceiling, self.used(quota.user, quota.pool), each)
+                fits = quota.ceiling.room(self.used(quota.user, quota.pool), each)
                 if fits is not None and (tightest is None or fits[0] < tightest[0]):
                     tightest = fits[0], quota, fits[1]
         if tightest is None:
             return None
         return tightest[0], _why(tightest[1], tightest[2], each)
 
-    def hold(self, order: GroupOrder) -> None:
-        """Remember that slots of a group wait for quota."""
-        self._held.setdefault(order.user, {})[order.group] = None
+    def block(self, order: GroupOrder) -> None:
+        """Note that slots of a group wait for quota."""
+        self._blocked.setdefault(order.user, {})[order.group] = None
 
-    def forget(self, group: str) -> None:
+    def remove_group(self, group: str) -> None:
+        """Drop what is cached of a group that is gone."""
         self._each.pop(group, None)
 
-    def _amount(self, order: GroupOrder) -> Amount:
+    def _amount(self, order: GroupOrder) -> Resources:
         known = self._each.get(order.group)
         if known is None or known[0].demand is not order.demand:
-            known = self._each[order.group] = order, amount_of(order.demand)
+            known = self._each[order.group] = order, order.demand.resources.bounded()
         return known[1]
 
 
-def _why(quota: Quota, field: str, each: Amount) -> Reason:
-    limit, asks = getattr(quota.ceiling, field), getattr(each, field)
-    message = f"{whose(quota, field)} is used up: {shown(field, asks)} each, {shown(field, limit)} in all"
+def _why(quota: Quota, resource: Resource, each: Resources) -> Reason:
+    limit, asks = getattr(quota.ceiling, resource.field), getattr(each, resource.field)
+    name, show = ceiling_name(quota, resource), resource.show
+    message = f"{name} is used up: {show(asks)} each, {show(limit)} in all"
     return Reason(code=QUOTA, message=message, counts={"asks": asks, "ceiling": limit})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from galaxy.model.messages.container import ContainerState
 from galaxy.model.messages.identity import IdentityOrder
+from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.table import Table
 from galaxy.testing.simulation.checkers.violation import Violation
@@ -19,7 +20,7 @@ class QuotaChecker:
     """
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[int, int]] = {}
+        self._before: dict[str, Resources] = {}
         self._leadership = ("", 0)
 
     def check(self, resman: LeaderProcess) -> None:
@@ -37,21 +38,22 @@ class QuotaChecker:
         if leadership != self._leadership or "all" not in identity:
             return  # A new leadership starts from what the last one left.
         for quota in identity["all"].quotas:
-            now, then = taken.get(quota.user, (0, 0)), before.get(quota.user, (0, 0))
-            limits = quota.ceiling.containers, quota.ceiling.cpu_milli
-            for what, limit, had, has in zip(("containers", "millicores"), limits, then, now, strict=True):
-                if limit is not None and has > max(limit, had):
-                    raise Violation(f"{quota.user} has {has} {what}, had {had}; the quota is {limit}")
+            now, then = taken.get(quota.user, NOTHING), before.get(quota.user, NOTHING)
+            for resource, limit in quota.ceiling.limits():
+                has, had = getattr(now, resource.field), getattr(then, resource.field)
+                if has > max(limit, had):
+                    raise Violation(
+                        f"{quota.user} has {has} {resource.field}, had {had}; the quota is {limit}"
+                    )
 
 
-def _taken(containers: Table[Container], groups: Table[Group]) -> dict[str, tuple[int, int]]:
-    """Return containers and millicores that each user's slots use or have reserved."""
-    taken: dict[str, tuple[int, int]] = {}
+def _taken(containers: Table[Container], groups: Table[Group]) -> dict[str, Resources]:
+    """Return what each user's slots use or have reserved."""
+    taken: dict[str, Resources] = {}
     for key in containers:
         row = containers[key]
         group = groups.get(row.group)
         if group is None or key != row.container or not (row.state in _PLACED or row.claimed):
             continue
-        count, cpu = taken.get(group.order.user, (0, 0))
-        taken[group.order.user] = count + 1, cpu + group.order.demand.cpu_milli
+        taken[group.order.user] = taken.get(group.order.user, NOTHING) + group.order.demand.resources
     return taken

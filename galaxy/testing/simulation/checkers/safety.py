@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from galaxy.model.jobspec.spec import JobType, TaskSpec
 from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import ContainerState, Demand
+from galaxy.model.resources import FIELDS, NOTHING, Resources
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container
 from galaxy.model.stored.job import DesiredState, JobState
@@ -25,22 +26,18 @@ class Capacity:
 
     def check(self, host: Host) -> None:
         demands = [worker.demand for worker in host.living.values()]
-        _within(
-            f"{host.name} holds",
-            host.info,
-            cpu_milli=sum(demand.cpu_milli for demand in demands),
-            memory_bytes=sum(demand.memory_bytes for demand in demands),
-            disk_bytes=sum(demand.disk_bytes for demand in demands),
-        )
+        _within(f"{host.name} holds", host.info, [demand.resources for demand in demands])
         ports = [port for worker in host.living.values() for port in worker.ports.values()]
         if len(ports) != len(set(ports)):
             raise Violation(f"{host.name} gave a port twice: {sorted(ports)}")
 
 
-def _within(who: str, info: AgentInfo, **amounts: int) -> None:
-    for name, amount in amounts.items():
-        if amount > getattr(info, name):
-            raise Violation(f"{who} {amount} of {getattr(info, name)} {name} of {info.agent}")
+def _within(who: str, info: AgentInfo, amounts: Iterable[Resources]) -> None:
+    total = sum(amounts, start=NOTHING)
+    for field in FIELDS:
+        amount, most = getattr(total, field), getattr(info, field)
+        if amount > most:
+            raise Violation(f"{who} {amount} of {most} {field} of {info.agent}")
 
 
 class SingleIncarnation:
@@ -75,13 +72,7 @@ class Overcommit:
             if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
                 booked.setdefault(row.agent, []).append(_load(demands[row.group]))
         for agent, loads in booked.items():
-            _within(
-                "ResMan assigned",
-                infos[agent],
-                cpu_milli=sum(load.cpu_milli for load in loads),
-                memory_bytes=sum(load.memory_bytes for load in loads),
-                disk_bytes=sum(load.disk_bytes for load in loads),
-            )
+            _within("ResMan assigned", infos[agent], [load.resources for load in loads])
             ports = [port for load in loads for port in load.ports]
             if len(ports) != len(set(ports)):
                 raise Violation(f"ResMan assigned a port of {agent} twice: {sorted(ports)}")
@@ -93,7 +84,7 @@ def _load(demand: Demand) -> Load:
     An agent may reuse such a port before ResMan hears that the container which had it is gone.
     """
     ports = {port.port for port in demand.ports if port.port}
-    return Load(demand.cpu_milli, demand.memory_bytes, demand.disk_bytes, tuple(sorted(ports)))
+    return Load(demand.resources, tuple(sorted(ports)))
 
 
 class NoRerun:

@@ -1,0 +1,52 @@
+"""Containers of dead agents are placed elsewhere, at a limited rate."""
+
+from __future__ import annotations
+
+from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.messages.trace import agent_cause
+from galaxy.resman.logic.agents.failures import place_later
+from galaxy.resman.logic.groups.transitions import AgentLost
+from galaxy.resman.logic.state.state import ResManState
+
+
+class ReplaceLost:
+    """Takes containers off dead agents: a token each, and so many new tokens a second."""
+
+    def __init__(self, state: ResManState) -> None:
+        self.state = state
+        self.tokens = 0.0
+        self.refilled_s = float("-inf")
+        self.begin_step()
+
+    def begin_step(self) -> None:
+        """Keep what the last step took."""
+        self._before = self.tokens, self.refilled_s
+
+    def recover(self) -> None:
+        """Return to what was before the last step, which raised."""
+        self.tokens, self.refilled_s = self._before
+
+    def step(self) -> bool:
+        """Take off as many as the rate allows now; return whether more are left."""
+        state = self.state
+        if not state.lost_agents:
+            return False
+        config = state.config
+        rate = max(config.replace_min, config.replace_share * len(state.containers))
+        self.tokens = min(rate, self.tokens + rate * (state.now_s - self.refilled_s))
+        self.refilled_s = state.now_s
+        for agent in list(state.lost_agents):
+            state.cause = agent_cause(agent)
+            reason = Reason(code="agent-lost", message=f"{agent} stopped reporting")
+            for key in state.containers.where("agent", agent):
+                row = state.containers[key]
+                if row.state is not ContainerState.DESTROYING:
+                    if self.tokens < 1:
+                        return True
+                    self.tokens -= 1
+                    state.record("container.lost", key, reason.message)
+                state.apply(key, AgentLost(incarnation=row.incarnation, reason=reason))
+                if row.state is not ContainerState.DESTROYING:
+                    place_later(state, key)
+            del state.lost_agents[agent]
+        return False

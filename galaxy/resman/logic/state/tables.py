@@ -1,0 +1,48 @@
+"""ResMan's durable tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from galaxy.model.messages.container import Reason
+from galaxy.model.messages.identity import IdentityOrder
+from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.container import Container, EndedGroup, Group
+from galaxy.model.stored.table import Table
+from galaxy.operations.config import RequestConfig
+from galaxy.operations.records import RequestRecords
+from galaxy.resman.logic.state.container_index import INDEXES
+
+SAFE_MODE: Final = "safe-mode"
+"""Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
+
+IDENTITY: Final = "all"
+"""Key of the one row of table ``identity``: the last order that was applied."""
+
+
+class ResManTables:
+    """The tables that ResMan commits.
+
+    ``containers`` has the current incarnation of each slot under the slot's id, and each earlier
+    incarnation that its agent has still to destroy under a key of its own (``leaving_key``).
+    """
+
+    def __init__(self, config: RequestConfig) -> None:
+        self.groups: Table[Group] = Table("groups", Group)
+        self.containers: Table[Container] = Table("containers", Container, INDEXES)
+        self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
+        self.cluster: Table[Reason] = Table("cluster", Reason)
+        self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
+        self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
+        self.requests = RequestRecords(config)
+        """Answers to operators' requests and the audit trail: two more tables."""
+
+    @property
+    def tables(self) -> Mapping[str, Table[Any]]:
+        """Every table by name, in the order in which changes are committed."""
+        every: tuple[Table[Any], ...] = (
+            self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
+            self.requests.answers, self.requests.audit,
+        )  # fmt: skip
+        return {table.name: table for table in every}
