@@ -1,4 +1,4 @@
-"""What every noun and message of Galaxy is: a frozen, keyword-only, strict struct."""
+"""The base of every stored record and message: a frozen, keyword-only struct, and its JSON."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ WIRE_VERSION: Final = 2
 WIRE_READABLE: Final = range(2, 3)
 """Versions that we read; a message of another one is dropped, and the log says so.
 
-New fields with a default, and new kinds of messages, are no new version: who does not know them
-passes over them. What old readers would misread is one. A release that brings it reads both and
-still writes the old one; only the next release writes the new one.
+New fields with a default and new kinds of messages need no new version: a reader that does not
+know them ignores them. What old readers would misread needs one. The release that introduces it
+reads both versions and still writes the old one; only the next release writes the new one.
 """
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Longest message that is looked at, in bytes."""
+"""Longest message that is decoded, in bytes."""
 
 T = TypeVar("T")
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A value that crosses processes or is stored.
+    """A value that is sent between processes or stored.
 
-    Fields that we do not know are passed over: a part that is a version newer than we are may
-    send them, or may have stored them. What people write is read strictly, at the door
-    (``galaxy.model.jobspec.parsing``, ``galaxy.model.api.strict``).
+    Unknown fields are ignored: a part of a newer release may send or store them. What people write
+    is validated strictly, where it comes in (``galaxy.model.jobspec.parsing``,
+    ``galaxy.model.api.strict``).
     """
 
 
@@ -39,7 +39,7 @@ def check_wire(version: Any) -> None:
     """Refuse a message of a version that we do not read.
 
     Raises:
-        BadMessage: that version is newer, or too old; says who is to be upgraded first.
+        BadMessage: the version is too new or too old.
     """
     if isinstance(version, int) and not isinstance(version, bool) and version in WIRE_READABLE:
         return
@@ -57,7 +57,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_sorted(value: Any) -> bytes:
-    """Return ``value`` as JSON that is the same wherever it is made: keys of mappings are sorted."""
+    """Return ``value`` as JSON with sorted keys of mappings, so that equal values give equal bytes."""
     return _SORTED.encode(value)
 
 
@@ -76,10 +76,10 @@ def decode(data: bytes | str, kind: type[T]) -> T:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Tell whether ``text`` is what ``pattern`` of a field asks for, up to its last character.
+    """Return whether ``text`` matches the ``pattern`` of a field, up to its last character.
 
-    Patterns are those of JSON schemas, where ``$`` is the end; to Python's ``re``, and so to
-    msgspec, it is before a newline at the end too.
+    Patterns are those of JSON schemas, where ``$`` is the end. In Python's ``re``, and so in
+    msgspec, ``$`` matches before a newline at the end as well.
     """
     return re.search(pattern.replace("$", r"\Z"), text) is not None
 
@@ -92,9 +92,9 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any, kind: type[T]) -> T:
     """Read dicts and lists as a ``kind``, strictly.
 
-    Lenient readers of JSON let through what it does not have (NaN, infinities, halves of
-    surrogate pairs), and what cannot be stored would be a leader's end: so it is written and
-    read once here.
+    Lenient JSON parsers accept what JSON does not have (NaN, infinities, halves of surrogate
+    pairs), and a leader must not be given what it cannot store. So the value is encoded and
+    decoded once here.
 
     Raises:
         BadMessage: ``value`` does not have the shape of ``kind``, or is not JSON.
@@ -110,7 +110,7 @@ def _name(kind: Any) -> str:
 
 
 def fold(*facts: object) -> int:
-    """Return 60 bits that stand for ``facts``; XOR them over a set to digest the set."""
+    """Return a 60-bit hash of ``facts``; the XOR over a set is a digest of the set."""
     text = "\x1f".join(map(str, facts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 4
 

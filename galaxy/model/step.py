@@ -14,8 +14,8 @@ from galaxy.model.stored.table import Table
 class Send(Struct, frozen=True, kw_only=True):
     """One Celery message: ``task`` with ``body`` to ``queue``; published after the commit.
 
-    ``id`` is the Celery task id; ``expires_s`` counts from publishing (commands are re-sent, so
-    none needs to be old). ``body`` is a Noun of ``galaxy.model``.
+    ``id`` is the Celery task id. ``expires_s`` counts from publishing: commands are sent again, so
+    an old one is not needed. ``body`` is a struct of ``galaxy.model``.
     """
 
     queue: str
@@ -26,35 +26,35 @@ class Send(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """What one step owes the world, beside the changes in its tables."""
+    """The output of one step, beside the changes in its tables."""
 
     sends: tuple[Send, ...] = ()
     replies: tuple[Reply, ...] = ()
     trace: tuple[TraceEvent, ...] = ()
     wake_s: float | None = None
-    """Unix seconds at which the logic wants its next step even if nothing arrives."""
+    """Unix seconds at which the logic needs its next step even if nothing arrives."""
 
 
 class Logic(Protocol):
-    """A leader's pure half; the same in production and in the simulator."""
+    """A leader's pure half, the same in production and in the simulator."""
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
-        """Every table by name; the driver loads, commits, accepts and discards them."""
+        """Every table by name. The driver loads, commits, accepts and discards them."""
 
     def lead(self, epoch: int, now_s: float) -> None:
-        """Begin a leadership: tables have just been loaded, volatile state starts afresh."""
+        """Begin a leadership: tables have just been loaded; volatile state is derived from them."""
 
     def recover(self, now_s: float) -> None:
-        """Go on after a step that raised or was refused: tables are as before it, the rest may be anything.
+        """Continue after a step that raised or was refused.
 
-        What is derived from tables is derived anew, as of before that step; what was given to
-        others in this leadership (ids, versions) does not come again.
+        Tables are as before that step; other state may be anything. Volatile state is derived
+        again. Numbers that were given out in this leadership (ids, versions) do not come again.
         """
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        """Take in ``events`` in order of arrival and bring wanted and found together.
+        """Apply ``events`` in order of arrival and work on the difference of desired and observed.
 
-        ``now_s`` is Unix seconds and never goes back within one leadership. Must not raise on
-        any event that decoded: what makes no sense is answered, counted or ignored.
+        ``now_s`` is Unix seconds and never decreases within one leadership. No event that could be
+        decoded may make it raise: what makes no sense is answered, counted or ignored.
         """

@@ -43,7 +43,7 @@ def check_indexes(table: Table[Any]) -> None:
             value = key_of(table[key])
             if value is not None:
                 wanted.setdefault(value, set()).add(key)
-        assert {value: set(table.where(index, value)) for value in table.filed(index)} == wanted, index
+        assert {value: set(table.where(index, value)) for value in table.index_values(index)} == wanted, index
 
 
 def snapshot(tables: Mapping[str, Table[Any]]) -> dict[str, dict[str, bytes]]:

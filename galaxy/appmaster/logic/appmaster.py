@@ -142,7 +142,7 @@ class AppMaster:
                 state.outbox.report_requests[agent] = None
         # Pods that were moved away meanwhile no longer wait for this agent's heartbeat.
         state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
-        self.agents.keep_only(beating, (str(agent) for agent in state.pods.filed("agent")))
+        self.agents.keep_only(beating, (str(agent) for agent in state.pods.index_values("agent")))
 
     def _on_timer(self, kind: str, key: str) -> None:
         state = self.state

@@ -1,4 +1,4 @@
-"""What a job's container asks of a machine, and which changes of a job change the container."""
+"""The demand of a job's containers, and which changes of a job need new containers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def demand_of(spec: JobSpec) -> Demand:
 
 
 def container_changes(old: JobSpec, new: JobSpec) -> tuple[str, ...]:
-    """Name every field whose change makes another container of it: ``field: old -> new``."""
+    """Return every change that needs a new container: ``field: old -> new``."""
     changes: list[str] = []
     _compare(changes, "type", old.type, new.type)
     _compare(changes, "deploy.max_per_host", old.deploy.max_per_host, new.deploy.max_per_host)
-    _compare(changes, "deploy.pools", old.deploy.pools, new.deploy.pools, _words)
+    _compare(changes, "deploy.pools", old.deploy.pools, new.deploy.pools, _comma_list)
     _compare(changes, "deploy.tag", old.deploy.tag, new.deploy.tag, lambda tag: tag or "none")
     _compare(changes, "pod.workspace", old.pod.workspace, new.pod.workspace, _volume)
     _compare(changes, "pod.volumes", old.pod.volumes, new.pod.volumes, _volumes)
     before = {task.name: task for task in old.pod.tasks}
     after = {task.name: task for task in new.pod.tasks}
-    _compare(changes, "pod.tasks", tuple(before), tuple(after), _words)
+    _compare(changes, "pod.tasks", tuple(before), tuple(after), _comma_list)
     for name in before:
         if name in after:
             _compare_tasks(changes, f"pod.tasks.{name}", before[name], after[name])
@@ -66,7 +66,7 @@ def _compare(changes: list[str], field: str, old: T, new: T, show: Callable[[T],
     if old == new:
         return
     before, after = show(old), show(new)
-    if before == after:  # Rounded for people to the same words: say it exactly.
+    if before == after:  # Rounding makes them look equal: show them exactly.
         before, after = str(old), str(new)
     changes.append(f"{field}: {before} -> {after}")
 
@@ -106,18 +106,18 @@ def _network(network: NetworkSpec) -> str:
 
 
 def _ports(ports: tuple[PortSpec, ...]) -> str:
-    return _words(tuple(f"{port.name}={port.port or 'dynamic'}" for port in ports))
+    return _comma_list(tuple(f"{port.name}={port.port or 'dynamic'}" for port in ports))
 
 
 def _volumes(volumes: tuple[VolumeSpec, ...]) -> str:
-    return _words(tuple(_volume(volume) for volume in volumes))
+    return _comma_list(tuple(_volume(volume) for volume in volumes))
 
 
 def _volume(volume: VolumeSpec) -> str:
     marks = (("readonly", volume.readonly), ("exclusive", volume.exclusive))
-    words = [volume.path, format_bytes(volume.size), volume.medium, *(word for word, on in marks if on)]
-    return " ".join(words)
+    texts = [volume.path, format_bytes(volume.size), volume.medium, *(mark for mark, on in marks if on)]
+    return " ".join(texts)
 
 
-def _words(words: tuple[str, ...]) -> str:
-    return ", ".join(words) or "none"
+def _comma_list(texts: tuple[str, ...]) -> str:
+    return ", ".join(texts) or "none"

@@ -1,4 +1,4 @@
-"""Agents: what a machine is and has, and what it reports."""
+"""Agents: inventory, usage, reports and heartbeats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from galaxy.model.resources import ResourceFields
 
 
 class AgentState(StrEnum):
-    """``alive``, or reports are missed: ``suspect`` waits, ``dead`` is replaced."""
+    """``suspect`` and ``dead`` agents have missed heartbeats. Dead ones lose their containers to others."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"
@@ -21,32 +21,33 @@ class AgentState(StrEnum):
 
 
 class AgentInfo(ResourceFields, frozen=True, kw_only=True):
-    """One machine's inventory: millicores, bytes, and what its kernel lets us enforce."""
+    """One host's inventory: its resources, and what its kernel lets us enforce."""
 
     agent: str
     address: str
     """Address under which the ports of its containers are reached."""
     boot: str
-    """Id of this life of the agent process; a new one means it restarted."""
+    """Id of this start of the agent process; a new one means that it restarted."""
     version: str
     pool: str = "main"
+    """``pool`` and ``tags`` are the agent's flags: what ``AgentRecord`` starts with when it joins."""
     tags: tuple[str, ...] = ()
     ports_low: int = 0
     ports_high: int = 0
     """Range that dynamic ports come from, both ends included."""
     containers: int = field(default=1000, name="containers_max")
-    """Most containers that it holds."""
+    """The most containers that it creates. JSON keeps the name that 0.1.0 gave it."""
     mode: str = "full"
     """``full``, or the lesser mode that ``galaxy doctor`` names."""
     enforced: tuple[str, ...] = ()
-    """Of cpu, memory, pids, io, disk, namespaces, seccomp, user: what is really enforced."""
+    """Which of cpu, memory, pids, io, disk, namespaces, seccomp and user are really enforced."""
     kernel: str = ""
     cgroup: str = ""
     """``v1``, ``v2`` or empty."""
 
 
 class AgentUsage(Struct, frozen=True, kw_only=True):
-    """A sample of what is used on a machine: millicores, bytes, Unix seconds."""
+    """A sample of what is used on a host: millicores, bytes, Unix seconds."""
 
     at_s: float
     cpu_milli: int
@@ -54,15 +55,16 @@ class AgentUsage(Struct, frozen=True, kw_only=True):
     disk_bytes: int
     load1: float = 0.0
     pods: dict[str, tuple[int, int]] = {}
-    """By pod that lives there: millicores and bytes."""
+    """By pod on the host: millicores and bytes."""
 
 
 class AgentReport(Struct, frozen=True, kw_only=True):
-    """An agent to ResMan (containers) and to AppMaster (pods); see ``full``.
+    """An agent to ResMan (containers) and to AppMaster (pods).
 
-    A full report names everything that is there: what it leaves out is not there. Any other
-    names only what changed. ``serial`` grows with every report of one ``boot``, so a late one
-    is known; ``epoch`` is the highest epoch of the receiver's role that the agent obeyed.
+    A ``full`` report names everything that is on the agent: what it leaves out is not there. Any
+    other names only what changed. ``serial`` grows with every report of one ``boot``, so that a
+    late one is recognized. ``epoch`` is the highest epoch of the receiver's role that the agent
+    has obeyed.
     """
 
     agent: str
@@ -91,18 +93,18 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     wire: int = 1
     """Version of what the agent sends (``galaxy.model.base.WIRE_VERSION``)."""
     trouble: str = ""
-    """Why the agent lives but cannot obey, in words: its disk refuses."""
+    """Why the agent is alive but cannot obey, for people: for example that its disk fails."""
 
 
 class HeartbeatsRead(Struct, frozen=True, kw_only=True):
-    """Event of a leader's own shell: all heartbeats as Nexus has them, read about once a second."""
+    """Event of the leader's own shell: all heartbeats that Nexus has, read about once a second."""
 
     now_s: float
-    """Redis' clock at the reading, to compare ``at_s`` with."""
+    """Redis' clock at the reading, which ``at_s`` is compared with."""
     beats: tuple[Heartbeat, ...]
 
 
 class UsageRead(Struct, frozen=True, kw_only=True):
-    """Event of AppMaster's own shell: millicores and bytes by pod, as agents last measured them."""
+    """Event of AppMaster's own shell: by pod, millicores and bytes as agents last measured them."""
 
     pods: dict[str, tuple[int, int]]

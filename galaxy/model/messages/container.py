@@ -1,4 +1,4 @@
-"""Containers as ResMan and Agents speak of them: demand, orders, what is found, outcomes."""
+"""Container groups and containers: what AppMaster, ResMan and agents send each other about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TaskDemand(Struct, frozen=True, kw_only=True):
 
 
 class VolumeDemand(Struct, frozen=True, kw_only=True):
-    """A volume of ``size_bytes`` seen at ``path``; tmpfs is charged as memory."""
+    """A volume of ``size_bytes`` at ``path``; the resource whose ``media`` has its medium is charged."""
 
     path: str
     size_bytes: int
@@ -40,7 +40,7 @@ class PortDemand(Struct, frozen=True, kw_only=True):
 
 
 class Demand(Struct, frozen=True, kw_only=True):
-    """What one container asks of a machine, and where it may live."""
+    """What one container needs of an agent, and which agents are allowed."""
 
     tasks: tuple[TaskDemand, ...]
     workspace: VolumeDemand
@@ -66,10 +66,10 @@ class Demand(Struct, frozen=True, kw_only=True):
 
 
 class GroupOrder(Struct, frozen=True, kw_only=True):
-    """AppMaster to ResMan: there shall be ``replicas`` equal containers; 0 and ``remove`` ends it.
+    """AppMaster to ResMan: the group has ``replicas`` equal containers, or with ``remove`` ends.
 
     ``epoch`` is AppMaster's and ``serial`` counts its orders for this group: an order that is
-    not newer than the last one obeyed changes nothing, and is answered all the same.
+    not newer than the last one applied changes nothing, but is answered as well.
     """
 
     group: str
@@ -81,19 +81,19 @@ class GroupOrder(Struct, frozen=True, kw_only=True):
     batch: bool = False
     remove: bool = False
     release: tuple[int, ...] = ()
-    """Slots below ``replicas`` that are done for good and keep no container (finished pods)."""
+    """Slots below ``replicas`` that have no container any more, because their pods are finished."""
     starts: int = 0
-    """How often the job's owner asked to start it: when it grows, earlier failures are forgiven."""
+    """How often the job was started by request: when it grows, slots that wait after failures are placed."""
     seen_epoch: int = 0
     seen: int = 0
-    """The last ``GroupStatus`` up to which AppMaster has missed none, by ResMan's epoch and version:
-    while it is still the last one, the answer need not list the slots. 0 asks for all of them."""
+    """Version of the last ``GroupStatus`` up to which AppMaster has missed none, of ``seen_epoch`` of
+    ResMan. If it is still the last one, the answer does not list the slots. 0 asks for all of them."""
     user: str = ""
-    """Whose quota it counts against."""
+    """Owner: the user whose quota it counts against."""
 
 
 class ContainerState(StrEnum):
-    """Where a slot is in its life, as ResMan sees it."""
+    """The state of a slot in ResMan; see ``galaxy.resman.logic.groups.transitions``."""
 
     PENDING = "pending"
     ALLOCATING = "allocating"
@@ -103,18 +103,18 @@ class ContainerState(StrEnum):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """Why something is not as wanted: a stable word, a sentence, and numbers by name."""
+    """Why something is not as desired: a stable code, a sentence, and numbers by name."""
 
     code: str
     message: str = ""
     counts: dict[str, int] = {}
-    """For a placement: agents per cause, e.g. ``{"cpu": 12, "pool": 3}``."""
+    """For a placement, agents by what stops them: ``{"cpu": 12, "pool": 3}``."""
     nearest: tuple[str, ...] = ()
-    """Names of the agents that came nearest, each with what it lacks."""
+    """The agents that came nearest, each with what it lacks."""
 
 
 class SlotStatus(Struct, frozen=True, kw_only=True):
-    """ResMan to AppMaster: where one container slot stands."""
+    """ResMan to AppMaster: the state and place of one container slot."""
 
     container: str
     incarnation: int
@@ -128,10 +128,10 @@ class SlotStatus(Struct, frozen=True, kw_only=True):
 class GroupStatus(Struct, frozen=True, kw_only=True):
     """ResMan to AppMaster: the slots of one group that changed, or all of them (``full``).
 
-    ``serial`` is that of the last ``GroupOrder`` obeyed, which acknowledges it. ``known`` is
-    False when ResMan has no such group, so a removal has come to its end. ``version`` grows with
-    every change that is told in one epoch; ``since`` is the version that this one follows on.
-    Who has ``since`` has ``version`` after it; the same twice says that nothing has changed.
+    ``serial`` is that of the last ``GroupOrder`` applied, which acknowledges it. ``known`` is
+    False when ResMan has no such group, so a removal is complete. ``version`` grows with every
+    change that is sent in one epoch. A receiver that has version ``since`` has ``version`` after
+    this message; if they are equal, nothing has changed.
     """
 
     group: str
@@ -159,7 +159,7 @@ class GroupStatuses(Struct, frozen=True, kw_only=True):
 
 
 class CreateContainer(Struct, frozen=True, kw_only=True):
-    """ResMan to an agent: hold this container. The same (container, incarnation) twice is once."""
+    """ResMan to an agent: have this container. It may come twice, and one container is created."""
 
     container: str
     incarnation: int
@@ -168,7 +168,7 @@ class CreateContainer(Struct, frozen=True, kw_only=True):
 
 
 class DestroyContainer(Struct, frozen=True, kw_only=True):
-    """ResMan to an agent: end this container, and every earlier life of it."""
+    """ResMan to an agent: destroy this container and every earlier incarnation of it."""
 
     container: str
     incarnation: int
@@ -189,12 +189,12 @@ class ContainerOrders(Struct, frozen=True, kw_only=True):
 
 
 class ObservedContainerState(StrEnum):
-    """A container as its agent sees it."""
+    """The state of a container on its agent."""
 
     MAKING = "making"
     READY = "ready"
     ENDED = "ended"
-    """PID 1 died by itself, or the container could not be made; ``reason`` says why."""
+    """PID 1 died by itself, or the container could not be created; ``reason`` says why."""
     DESTROYING = "destroying"
     GONE = "gone"
 

@@ -43,11 +43,11 @@ def reports_queue(role: str) -> str:
 
 
 REPORTS: Final = (GROUP_APPLY, GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
-"""Tasks that come by ``reports_queue``, from Galaxy's own parts; every other one by the role's own queue."""
+"""Tasks that come by ``reports_queue``, from Galaxy's own parts. All others use the role's own queue."""
 
 
 def queue_of(task: str, queue: str) -> str:
-    """Return the queue in which ``task``, meant for the role or host of ``queue``, is put."""
+    """Return the queue that ``task`` is put into, if it is for the role or host of ``queue``."""
     return reports_queue(queue) if task in REPORTS else queue
 
 
@@ -57,7 +57,7 @@ def leader_queues(role: str) -> tuple[str, ...]:
 
 
 def is_wrong_queue(task: str, queue: str) -> bool:
-    """Tell whether ``task`` came to a leader by a queue that is not for it: its sender may be forged."""
+    """Return whether ``task`` came to a leader by a queue that is not for it: its sender may be forged."""
     if queue in (RESMAN, APPMASTER):
         return task in REPORTS
     return queue in (reports_queue(RESMAN), reports_queue(APPMASTER)) and task not in REPORTS

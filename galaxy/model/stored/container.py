@@ -8,7 +8,7 @@ from galaxy.model.resources import NOTHING, Resources
 
 
 class Group(Struct, frozen=True, kw_only=True):
-    """A container group as ResMan keeps it: the last order obeyed."""
+    """A container group as ResMan keeps it: the last order applied."""
 
     group: str
     order: GroupOrder
@@ -16,7 +16,7 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 class EndedGroup(Struct, frozen=True, kw_only=True):
-    """A group that was removed: an order not newer than this does not bring it back."""
+    """A group that was removed; an order not newer than this one does not create it again."""
 
     group: str
     epoch: int
@@ -27,12 +27,13 @@ class EndedGroup(Struct, frozen=True, kw_only=True):
 class Container(Struct, frozen=True, kw_only=True):
     """A container slot as ResMan keeps it.
 
-    ``incarnation`` counts placements and never goes back; ``agent`` is empty while pending.
-    ``failures`` in a row and ``retry_s`` (Unix seconds) hold it back after agents could not
-    make it; ``avoid`` names agents that failed it lately. An earlier life that its agent has
-    still to destroy is a row of its own, which says itself what it takes (``cpu_milli``,
-    ``memory_bytes``, ``disk_bytes``); any other takes what its group demands. ``claimed``: it
-    waits for its next place and counts against its owner's quota still, as when it had one.
+    ``incarnation`` counts placements and never decreases; ``agent`` is empty while pending.
+    After ``failures`` in a row it waits until ``retry_s``, Unix seconds. ``avoid`` names agents
+    on which it failed lately. ``claimed`` means that it waits for its next place and still counts
+    against its owner's quota.
+
+    An earlier incarnation that its agent has still to destroy is a row of its own, with the
+    ``resources`` that it takes. Any other row takes what its group demands.
     """
 
     container: str

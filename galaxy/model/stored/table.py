@@ -1,8 +1,8 @@
-"""A leader's memory: tables of frozen nouns with a journal, so that a tick is all or nothing.
+"""A leader's tables: frozen structs by key, with a journal, so that a tick is all or nothing.
 
 Logic reads and writes tables freely during a step. The driver then commits ``changes()`` to
-Nexus, fenced, and calls ``accept()``; if the commit was refused it calls ``discard()`` and the
-tables are as before. Order is that of insertion, so equal histories read alike.
+Nexus, fenced, and calls ``accept()``. If the commit was refused it calls ``discard()``, and the
+tables are as before. Iteration is in order of insertion, so equal histories iterate alike.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class TableChange(Struct, frozen=True, kw_only=True):
-    """One key of one table is now ``value`` (JSON), or is gone when that is None."""
+    """One key of one table has a new ``value`` (JSON), or is gone if that is None."""
 
     table: str
     key: str
@@ -24,10 +24,10 @@ class TableChange(Struct, frozen=True, kw_only=True):
 
 
 class Table(Generic[T]):
-    """Nouns by key, with secondary indexes; every write since the last commit can be undone.
+    """Structs by key, with secondary indexes. Every write since the last commit can be undone.
 
-    ``indexes`` map a name to a function from a noun to the value it is filed under; None is
-    not filed. ``durable=False`` keeps a table out of ``changes``: it is rebuilt from reports.
+    ``indexes`` map a name to a function from a row to the value that it is indexed by; None leaves
+    the row out. ``durable=False`` keeps a table out of ``changes``: it is rebuilt from reports.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Table(Generic[T]):
         self.durable = durable
         self._rows: dict[str, T] = {}
         self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
-        self._filed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
+        self._indexed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
         self._before: dict[str, T | None] = {}
 
     def __len__(self) -> int:
@@ -68,19 +68,19 @@ class Table(Generic[T]):
         return self._rows.items()
 
     def where(self, index: str, value: Hashable) -> tuple[str, ...]:
-        """Return the keys filed under ``value``, in the order they came to be there."""
-        return tuple(self._filed[index].get(value, ()))
+        """Return the keys that ``index`` has for ``value``, in the order in which they came there."""
+        return tuple(self._indexed[index].get(value, ()))
 
     def count(self, index: str, value: Hashable) -> int:
-        """Return how many keys are filed under ``value``, without listing them."""
-        return len(self._filed[index].get(value, ()))
+        """Return how many keys ``index`` has for ``value``, without listing them."""
+        return len(self._indexed[index].get(value, ()))
 
-    def filed(self, index: str) -> tuple[Hashable, ...]:
-        """Return the values of ``index`` that anything is filed under."""
-        return tuple(self._filed[index])
+    def index_values(self, index: str) -> tuple[Hashable, ...]:
+        """Return the values for which ``index`` has any key."""
+        return tuple(self._indexed[index])
 
     def put(self, key: str, row: T) -> None:
-        """Write ``row``; equal to what is there, it is no change."""
+        """Write ``row``; a row equal to the present one is no change."""
         old = self._rows.get(key)
         if old is not None and old == row:
             return
@@ -96,7 +96,7 @@ class Table(Generic[T]):
         self._set(key, old, None)
 
     def changes(self) -> list[TableChange]:
-        """Return what differs from the last accepted state, oldest touched first."""
+        """Return what differs from the last accepted state, in the order in which keys were first written."""
         if not self.durable:
             return []
         changes = []
@@ -109,17 +109,17 @@ class Table(Generic[T]):
         return changes
 
     def accept(self) -> None:
-        """Forget how to go back: what is here is committed."""
+        """Make the present state the one to return to: it is committed."""
         self._before.clear()
 
     def discard(self) -> None:
-        """Go back to the last accepted state."""
+        """Return to the last accepted state."""
         for key, old in self._before.items():
             self._set(key, self._rows.get(key), old)
         self._before.clear()
 
     def load(self, rows: Iterable[tuple[str, bytes]]) -> None:
-        """Replace everything by stored rows, sorted by key.
+        """Replace all rows by stored ones, sorted by key.
 
         Raises:
             BadMessage: a row is not a ``kind``.
@@ -127,19 +127,19 @@ class Table(Generic[T]):
         self.fill({key: decode(value, self.kind) for key, value in rows})
 
     def fill(self, rows: Mapping[str, T]) -> None:
-        """Replace everything by stored rows that are decoded already, sorted by key."""
+        """Replace all rows by stored ones that are decoded already, sorted by key."""
         self._before.clear()
         self._rows = {key: rows[key] for key in sorted(rows)}
-        self._filed = {index: {} for index in self._keys}
+        self._indexed = {index: {} for index in self._keys}
         for index, key_of in self._keys.items():  # There may be 100,000: one pass for each index.
-            filed = self._filed[index]
+            indexed = self._indexed[index]
             for key, row in self._rows.items():
                 value = key_of(row)
                 if value is None:
                     continue
-                keys = filed.get(value)
+                keys = indexed.get(value)
                 if keys is None:
-                    filed[value] = {key: None}
+                    indexed[value] = {key: None}
                 else:
                     keys[key] = None
 
@@ -153,11 +153,11 @@ class Table(Generic[T]):
             now = None if new is None else key_of(new)
             if was == now:
                 continue
-            filed = self._filed[index]
+            indexed = self._indexed[index]
             if was is not None:
-                keys = filed[was]
+                keys = indexed[was]
                 del keys[key]
                 if not keys:
-                    del filed[was]
+                    del indexed[was]
             if now is not None:
-                filed.setdefault(now, {})[key] = None
+                indexed.setdefault(now, {})[key] = None
