@@ -290,7 +290,7 @@ class Cluster:
             self.deliver(send)
         return step
 
-    def hear(self, body: object) -> None:
+    def receive(self, body: object) -> None:
         """Let a message arrive at an agent or at AppMaster."""
         if isinstance(body, GroupStatuses):
             for status in body.statuses:
@@ -329,7 +329,7 @@ class Cluster:
         return {c: i for agent in self.agents.values() for c, i in agent.ready().items()}
 
     def _deliver_now(self, send: Send) -> None:
-        self.hear(_wired(send.body))
+        self.receive(_wired(send.body))
 
 
 class BadBus:
@@ -364,7 +364,7 @@ class BadBus:
                 if not (isinstance(body, AgentReport) and body.agent in self.cluster.away):
                     events.append(body)
             else:
-                self.cluster.hear(body)
+                self.cluster.receive(body)
         answers, self.cluster.inbox = self.cluster.inbox, []
         for body in answers:
             if isinstance(body, HeartbeatsRead):

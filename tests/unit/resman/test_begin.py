@@ -9,19 +9,19 @@ from galaxy.model.messages.container import ContainerOrders
 from galaxy.resman.logic import ResMan
 from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import Cluster, info
-from tests.unit.resman.test_fuzz import Story
+from tests.unit.resman.test_fuzz import RandomRun
 
 COLUMNS = ("ports", "creating", "placed")
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_books_begun_from_tables_are_those_kept_step_by_step(seed: int) -> None:
-    story = Story(seed)
-    story.order()
+def test_state_derived_from_tables_equals_the_state_updated_step_by_step(seed: int) -> None:
+    run = RandomRun(seed)
+    run.order()
     for _ in range(40):
-        story.trouble()
-        story.second()
-        cluster = story.cluster
+        run.trouble()
+        run.second()
+        cluster = run.cluster
         fresh = ResMan(cluster.config)
         for name, table in fresh.tables.items():
             table.load(cluster.store.get(name, {}).items())

@@ -7,11 +7,11 @@ from galaxy.model.step import Send
 from galaxy.resman.logic.agents.reports import NEWER_KEPT_MAX, NEWER_MAX
 from galaxy.statemachine.backoff import AskLimiter
 from tests.unit.resman.cluster import _gone
-from tests.unit.resman.test_recovery import Led
+from tests.unit.resman.test_recovery import LedResMan
 
 
-def test_what_an_agent_has_reported_since_its_last_full_report_is_bounded() -> None:
-    led = Led()
+def test_serials_kept_since_the_last_full_report_are_bounded() -> None:
+    led = LedResMan()
     agent = led.agents["h1"]
     sends: list[Send] = []
     for first in range(0, 3 * NEWER_MAX, 100):
@@ -21,8 +21,8 @@ def test_what_an_agent_has_reported_since_its_last_full_report_is_bounded() -> N
     assert len(led.resman.state.watches["h1"].newer_serials) <= NEWER_MAX + 200
 
 
-def test_agent_that_never_sends_a_full_report_takes_no_more_place_and_counts_again_when_it_does() -> None:
-    led = Led()
+def test_agent_without_full_reports_takes_bounded_memory_and_is_believed_again_after_one() -> None:
+    led = LedResMan()
     agent = led.agents["h1"]
     for first in range(0, 2 * NEWER_KEPT_MAX, 100):
         led.tick(agent.report([_gone(f"job{number}-0.0", 1) for number in range(first, first + 100)]))
@@ -36,7 +36,7 @@ def test_agent_that_never_sends_a_full_report_takes_no_more_place_and_counts_aga
     assert led.resman.state.watches["h1"].newer_serials == {}
 
 
-def test_names_that_were_asked_once_are_forgotten_when_forgiven_and_not_before() -> None:
+def test_ask_limiter_drops_keys_when_their_wait_is_over_and_not_before() -> None:
     asked = AskLimiter(1.0, 30.0)
     assert asked.due("steady", 0.0)
     for number in range(10_000):

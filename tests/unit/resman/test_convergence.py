@@ -18,7 +18,7 @@ def _agents(count: int) -> list:
     return [info(f"h{i}") for i in range(1, count + 1)]
 
 
-def test_a_lost_create_is_sent_again_after_two_seconds() -> None:
+def test_lost_create_is_sent_again_after_two_seconds() -> None:
     cluster = Cluster(info("h1"))
     cluster.away.add("h1")
     cluster.order("web-1", 1)
@@ -29,7 +29,7 @@ def test_a_lost_create_is_sent_again_after_two_seconds() -> None:
     assert cluster.ready() == {"web-1.0": 1}
 
 
-def test_commands_are_repeated_less_and_less_often() -> None:
+def test_unacknowledged_command_is_resent_after_doubling_waits() -> None:
     cluster = Cluster(info("h1"), config=ResManConfig(suspect_s=1000, dead_s=2000, create_s_max=1000))
     cluster.away.add("h1")
     cluster.order("web-1", 1)
@@ -39,7 +39,7 @@ def test_commands_are_repeated_less_and_less_often() -> None:
     assert {send.id for send in creates[:1]} == {"create:web-1.0:1"}
 
 
-def test_a_command_that_is_in_hand_is_not_repeated_every_few_seconds() -> None:
+def test_command_that_its_agent_is_working_on_is_not_resent_soon() -> None:
     cluster = Cluster(info("h1"))
     cluster.agents["h1"].slow = True
     cluster.order("web-1", 1)
@@ -50,7 +50,7 @@ def test_a_command_that_is_in_hand_is_not_repeated_every_few_seconds() -> None:
     assert cluster.slots["web-1.0"].state is ContainerState.READY
 
 
-def test_a_lost_destroy_is_sent_again_and_holds_its_resources_until_done() -> None:
+def test_lost_destroy_is_sent_again_and_its_resources_stay_charged_until_done() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1, demand(cpu=3000))
     cluster.run(0.0)
@@ -64,7 +64,7 @@ def test_a_lost_destroy_is_sent_again_and_holds_its_resources_until_done() -> No
     assert cluster.ready() == {"db-1.0": 1}
 
 
-def test_a_destroyed_container_that_was_never_seen_counts_until_no_command_can_make_it() -> None:
+def test_destroyed_container_that_was_never_reported_counts_until_its_create_has_expired() -> None:
     cluster = Cluster(info("h1"), config=ResManConfig(suspect_s=500, dead_s=1000))
     cluster.order("web-0", 1)
     cluster.run(2.0)
@@ -82,7 +82,7 @@ def test_a_destroyed_container_that_was_never_seen_counts_until_no_command_can_m
     assert not cluster.statuses["web-1"].known
 
 
-def test_a_container_whose_pid_1_dies_gets_a_new_life_and_says_why() -> None:
+def test_container_whose_pid_1_dies_gets_a_new_incarnation_and_a_reason() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1)
     cluster.run(0.0)
@@ -94,7 +94,7 @@ def test_a_container_whose_pid_1_dies_gets_a_new_life_and_says_why() -> None:
     assert len(cluster.agents["h1"].held) == 1
 
 
-def test_a_container_that_cannot_be_made_is_made_elsewhere() -> None:
+def test_container_that_cannot_be_created_is_created_elsewhere() -> None:
     cluster = Cluster(*_agents(2))
     cluster.agents["h1"].fails = lambda container, incarnation: True
     cluster.order("web-1", 1)
@@ -103,7 +103,7 @@ def test_a_container_that_cannot_be_made_is_made_elsewhere() -> None:
     assert cluster.ready() == {"web-1.0": 2}
 
 
-def test_on_the_only_agent_failures_are_retried_ever_more_slowly_and_keep_their_reason() -> None:
+def test_failures_on_the_only_agent_are_retried_after_growing_waits_and_keep_their_reason() -> None:
     cluster = Cluster(info("h1"))
     cluster.agents["h1"].fails = lambda container, incarnation: incarnation < 5
     cluster.order("web-1", 1)
@@ -114,7 +114,7 @@ def test_on_the_only_agent_failures_are_retried_ever_more_slowly_and_keep_their_
     assert cluster.ready() == {"web-1.0": 5}
 
 
-def test_a_faulty_idle_agent_does_not_attract_the_replicas() -> None:
+def test_idle_agent_that_fails_does_not_attract_the_replicas() -> None:
     cluster = Cluster(*[info(f"h{i}", cpu_milli=100_000, memory_bytes=99 * GIB) for i in range(1, 4)])
     cluster.agents["h1"].fails = lambda container, incarnation: True
     for number in range(6):
@@ -125,7 +125,7 @@ def test_a_faulty_idle_agent_does_not_attract_the_replicas() -> None:
     assert failures <= 4
 
 
-def test_a_flaky_agent_is_trusted_again_when_it_works() -> None:
+def test_flaky_agent_that_creates_a_container_is_used_normally_again() -> None:
     cluster = Cluster(info("h1"))
     cluster.agents["h1"].fails = lambda container, incarnation: incarnation < 4
     cluster.order("web-1", 1)
@@ -135,7 +135,7 @@ def test_a_flaky_agent_is_trusted_again_when_it_works() -> None:
     assert "h1" not in cluster.resman.state.flaky_agents
 
 
-def test_a_container_that_is_never_made_is_given_up_and_made_elsewhere() -> None:
+def test_container_that_is_never_created_is_given_up_and_created_elsewhere() -> None:
     cluster = Cluster(*_agents(2))
     cluster.agents["h1"].slow = True
     cluster.order("web-1", 1)
@@ -144,7 +144,7 @@ def test_a_container_that_is_never_made_is_given_up_and_made_elsewhere() -> None
     assert cluster.agents["h1"].held == {}
 
 
-def test_an_agent_restart_changes_nothing_for_its_containers() -> None:
+def test_agent_restart_changes_nothing_for_its_containers() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(5.0)
@@ -153,7 +153,7 @@ def test_an_agent_restart_changes_nothing_for_its_containers() -> None:
     assert cluster.ready() == {"web-1.0": 1, "web-1.1": 1}
 
 
-def test_a_late_report_of_an_earlier_boot_is_not_believed() -> None:
+def test_late_report_of_an_earlier_boot_is_ignored() -> None:
     cluster = Cluster(info("h1"))
     early = cluster.agents["h1"].report(full=True)
     cluster.order("web-1", 1)
@@ -165,7 +165,7 @@ def test_a_late_report_of_an_earlier_boot_is_not_believed() -> None:
     assert cluster.ready() == {"web-1.0": 1}
 
 
-def test_a_full_report_from_before_a_container_was_made_does_not_end_it() -> None:
+def test_full_report_from_before_a_container_was_created_does_not_end_it() -> None:
     cluster = Cluster(info("h1"))
     early = cluster.agents["h1"].report(full=True)
     cluster.order("web-1", 1)
@@ -175,7 +175,7 @@ def test_a_full_report_from_before_a_container_was_made_does_not_end_it() -> Non
     assert cluster.current("web-1")[0].state is ContainerState.READY
 
 
-def test_after_a_failover_an_old_full_report_does_not_end_a_container() -> None:
+def test_old_full_report_after_a_failover_does_not_end_a_container() -> None:
     cluster = Cluster(info("h1"))
     early = cluster.agents["h1"].report(full=True)
     cluster.order("web-1", 1)
@@ -186,7 +186,7 @@ def test_after_a_failover_an_old_full_report_does_not_end_a_container() -> None:
     assert cluster.ready() == {"web-1.0": 1}
 
 
-def test_a_wiped_agent_is_noticed_by_its_digest_and_its_containers_are_made_anew() -> None:
+def test_wiped_agent_is_noticed_by_its_digest_and_its_containers_are_created_again() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(5.0)
@@ -195,7 +195,7 @@ def test_a_wiped_agent_is_noticed_by_its_digest_and_its_containers_are_made_anew
     assert cluster.ready() == {"web-1.0": 2, "web-1.1": 2}
 
 
-def test_a_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
+def test_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
     cluster = Cluster(info("h1"))
     cluster.agents["h1"]._make(("old-1.0", 7), demand(cpu=3000))
     cluster.inbox.append(cluster.agents["h1"].report(full=True))
@@ -209,7 +209,7 @@ def test_a_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
     assert int(cluster.resman.state.view.free_of("cpu_milli")[0]) == 4000
 
 
-def test_an_agent_without_beats_becomes_suspect_and_gets_nothing_new() -> None:
+def test_agent_without_heartbeats_becomes_suspect_and_gets_nothing_new() -> None:
     cluster = Cluster(*_agents(2))
     cluster.run(2.0)
     cluster.away.add("h1")
@@ -223,7 +223,7 @@ def test_an_agent_without_beats_becomes_suspect_and_gets_nothing_new() -> None:
     assert cluster.resman.state.agents["h1"].state is AgentState.ALIVE
 
 
-def test_a_dead_agents_containers_are_placed_elsewhere() -> None:
+def test_containers_of_a_dead_agent_are_placed_elsewhere() -> None:
     cluster = Cluster(*_agents(2))
     cluster.order("web-1", 2)
     cluster.run(2.0)
@@ -233,7 +233,7 @@ def test_a_dead_agents_containers_are_placed_elsewhere() -> None:
     assert cluster.agents_of("web-1") == ["h2", "h2"]
 
 
-def test_a_returned_host_loses_what_was_replaced_and_keeps_what_was_not() -> None:
+def test_host_that_returns_loses_what_was_replaced_and_keeps_the_rest() -> None:
     cluster = Cluster(info("h1", tags=("ssd",)), info("h2"))
     cluster.order("web-1", 2)
     cluster.order("pin-1", 1, demand(tag="ssd"))
@@ -270,7 +270,7 @@ def test_containers_of_dead_agents_are_replaced_at_a_limited_rate() -> None:
     assert replaced[-1] == 30
 
 
-def test_when_most_agents_vanish_at_once_nothing_moves_until_they_are_back() -> None:
+def test_nothing_moves_while_most_agents_are_away() -> None:
     cluster = Cluster(*_agents(5))
     cluster.order("web-1", 10)
     cluster.run(2.0)
@@ -289,7 +289,7 @@ def test_when_most_agents_vanish_at_once_nothing_moves_until_they_are_back() -> 
     assert cluster.ready()["db-1.0"] == 1
 
 
-def test_when_half_of_the_agents_vanish_at_once_nothing_moves_and_one_alone_is_replaced() -> None:
+def test_nothing_moves_while_half_of_the_agents_are_away_and_one_alone_is_replaced() -> None:
     cluster = Cluster(*_agents(4))
     cluster.order("web-1", 4)
     cluster.run(2.0)
@@ -305,7 +305,7 @@ def test_when_half_of_the_agents_vanish_at_once_nothing_moves_and_one_alone_is_r
     assert set(cluster.agents_of("web-1")) == {"h2", "h3", "h4"}
 
 
-def test_agent_that_says_it_cannot_obey_keeps_what_it_has_and_gets_nothing_new() -> None:
+def test_agent_in_trouble_keeps_its_containers_and_gets_nothing_new() -> None:
     cluster = Cluster(*_agents(2))
     cluster.order("web-1", 2)
     cluster.run(2.0)
@@ -324,7 +324,7 @@ def test_agent_that_says_it_cannot_obey_keeps_what_it_has_and_gets_nothing_new()
     assert "h1" in cluster.agents_of("new-1")
 
 
-def test_agent_of_a_wire_version_too_far_away_is_as_good_as_away() -> None:
+def test_agent_of_a_foreign_wire_version_counts_as_away() -> None:
     cluster = Cluster(*_agents(3))
     cluster.order("web-1", 3)
     cluster.run(2.0)
@@ -334,7 +334,7 @@ def test_agent_of_a_wire_version_too_far_away_is_as_good_as_away() -> None:
     assert set(cluster.agents_of("web-1")) == {"h2", "h3"}
 
 
-def test_patience_that_makes_no_sense_is_refused() -> None:
+def test_liveness_times_that_make_no_sense_are_refused() -> None:
     own = with_liveness_times(ResManConfig(), suspect_s=4.0, dead_s=12.0)
     assert (own.suspect_s, own.dead_s, own.command_life_s) == (4.0, 12.0, 10.0)
     assert with_liveness_times(ResManConfig(), suspect_s=10.0, dead_s=30.0) == ResManConfig()
@@ -343,7 +343,7 @@ def test_patience_that_makes_no_sense_is_refused() -> None:
             with_liveness_times(ResManConfig(), suspect_s=suspect_s, dead_s=dead_s)
 
 
-def test_a_mass_loss_that_lasts_is_believed_in_the_end() -> None:
+def test_agents_of_a_mass_loss_that_lasts_count_as_dead_in_the_end() -> None:
     cluster = Cluster(*_agents(4), config=ResManConfig(mass_loss_hold_s=60.0))
     cluster.order("web-1", 4, demand(cpu=500))
     cluster.run(2.0)
@@ -352,7 +352,7 @@ def test_a_mass_loss_that_lasts_is_believed_in_the_end() -> None:
     assert cluster.agents_of("web-1") == ["h4"] * 4
 
 
-def test_a_reader_that_was_blind_counts_no_agent_dead_for_it() -> None:
+def test_gap_between_heartbeat_readings_makes_no_agent_dead() -> None:
     cluster = Cluster(*_agents(2))
     cluster.order("web-1", 2)
     cluster.run(5.0)
@@ -365,7 +365,7 @@ def test_a_reader_that_was_blind_counts_no_agent_dead_for_it() -> None:
     assert all(r.state is AgentState.ALIVE for r in cluster.resman.state.agents.values())
 
 
-def test_a_new_leader_waits_for_the_agents_before_it_places() -> None:
+def test_new_leader_waits_for_the_agents_before_it_places() -> None:
     cluster = Cluster(*_agents(4))
     cluster.run(2.0)
     cluster.failover()
@@ -377,7 +377,7 @@ def test_a_new_leader_waits_for_the_agents_before_it_places() -> None:
     assert cluster.ready() == {"web-1.0": 1}
 
 
-def test_a_new_leader_stops_waiting_for_a_few_that_stay_away() -> None:
+def test_new_leader_stops_waiting_for_a_few_agents_that_stay_away() -> None:
     cluster = Cluster(*_agents(5))
     cluster.order("web-1", 5)
     cluster.run(2.0)
@@ -391,12 +391,12 @@ def test_a_new_leader_stops_waiting_for_a_few_that_stay_away() -> None:
     assert set(cluster.agents_of("web-1")) == {"h3", "h4", "h5"}
 
 
-def test_a_new_leader_without_known_agents_is_not_in_safe_mode() -> None:
+def test_new_leader_without_known_agents_is_not_in_safe_mode() -> None:
     assert Cluster().resman.safe_mode is None
 
 
 @pytest.mark.parametrize("moment", ["ordered", "made", "removing"])
-def test_a_failover_at_any_moment_loses_nothing(moment: str) -> None:
+def test_failover_at_any_moment_loses_nothing(moment: str) -> None:
     cluster = Cluster(*_agents(2))
     cluster.run(2.0)
     if moment != "made":

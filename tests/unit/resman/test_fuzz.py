@@ -14,7 +14,7 @@ from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrd
 from tests.unit.resman.cluster import GIB, BadBus, Cluster, demand, info
 
 
-class Story:
+class RandomRun:
     """A seeded run: orders change, things break, and in the end all is calm."""
 
     def __init__(self, seed: int) -> None:
@@ -106,35 +106,35 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_the_bus_does_found_becomes_what_is_wanted(seed: int) -> None:
-    story = Story(seed)
+def test_observed_becomes_desired_whatever_the_bus_did(seed: int) -> None:
+    run = RandomRun(seed)
     for _ in range(120):
-        story.second()
-        story.trouble()
-    story.calm()
+        run.second()
+        run.trouble()
+    run.calm()
     for _ in range(240):
-        story.second()
-    cluster = story.cluster
+        run.second()
+    cluster = run.cluster
     held = sorted(key[0] for agent in cluster.agents.values() for key in agent.held)
-    assert held == sorted(story.wanted())
+    assert held == sorted(run.wanted())
     rows = cluster.resman.state.containers
     booked = {rows[key].container: rows[key].agent for key in rows if rows[key].agent}
     found = {c: name for name, agent in cluster.agents.items() for c, _ in agent.held}
     assert booked == found
-    for order in story.orders.values():
+    for order in run.orders.values():
         assert cluster.statuses[order.group].known is not order.remove
         assert order.remove or cluster.statuses[order.group].serial == order.serial
-    for container in story.wanted():
+    for container in run.wanted():
         assert cluster.slots[container].state is ContainerState.READY
         assert cluster.slots[container].agent == found[container]
 
 
-def test_the_same_seed_tells_the_same_story() -> None:
+def test_same_seed_sends_the_same_messages() -> None:
     told = []
     for _ in range(2):
-        story = Story(7)
+        run = RandomRun(7)
         for _ in range(60):
-            story.second()
-            story.trouble()
-        told.append([(send.id, send.queue) for send in story.cluster.sent])
+            run.second()
+            run.trouble()
+        told.append([(send.id, send.queue) for send in run.cluster.sent])
     assert told[0] == told[1]

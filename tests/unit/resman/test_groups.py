@@ -7,7 +7,7 @@ from galaxy.model.messages.names import CONTAINER_APPLY, GROUP_STATUS
 from tests.unit.resman.cluster import GIB, Cluster, demand, info
 
 
-def test_an_order_is_placed_created_and_told_in_the_same_instant() -> None:
+def test_ordered_group_is_placed_created_and_reported_at_once() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)
@@ -18,7 +18,7 @@ def test_an_order_is_placed_created_and_told_in_the_same_instant() -> None:
     assert cluster.slots["web-1.0"].address == "10.0.0.1"
 
 
-def test_the_first_status_says_where_before_the_container_is_ready() -> None:
+def test_first_status_names_the_agent_before_the_container_is_ready() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1)
     step = cluster.step(cluster.inbox)
@@ -29,7 +29,7 @@ def test_the_first_status_says_where_before_the_container_is_ready() -> None:
     assert (create.queue, create.id) == ("agent.h1", "create:web-1.0:1")
 
 
-def test_one_message_an_agent_carries_everything_of_a_step() -> None:
+def test_commands_of_one_step_to_one_agent_share_a_message() -> None:
     cluster = Cluster(info("h1"), info("h2"))
     cluster.order("web-1", 4)
     cluster.order("db-1", 2)
@@ -39,14 +39,14 @@ def test_one_message_an_agent_carries_everything_of_a_step() -> None:
     assert sum(len(send.body.create) for send in orders) == 6
 
 
-def test_two_agents_with_two_a_host_take_two_and_two() -> None:
+def test_max_per_host_of_two_spreads_four_replicas_over_two_agents() -> None:
     cluster = Cluster(info("h1"), info("h2"))
     cluster.order("web-1", 4, demand(cpu=100, max_per_host=2))
     cluster.run(0.0)
     assert sorted(cluster.agents_of("web-1")) == ["h1", "h1", "h2", "h2"]
 
 
-def test_scaling_down_takes_the_highest_slots_first_and_scaling_up_begins_new_lives() -> None:
+def test_scaling_down_releases_the_highest_slots_and_scaling_up_creates_new_incarnations() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 3)
     cluster.run(0.0)
@@ -63,7 +63,9 @@ def test_scaling_down_takes_the_highest_slots_first_and_scaling_up_begins_new_li
     assert cluster.ready() == {"web-1.0": 1, "web-1.1": 2}
 
 
-def test_scaling_up_while_the_slot_is_being_destroyed_leaves_the_old_life_to_end() -> None:
+def test_scaling_up_while_a_slot_is_being_destroyed_destroys_the_old_incarnation_and_creates_a_new_one() -> (
+    None
+):
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)
@@ -79,7 +81,7 @@ def test_scaling_up_while_the_slot_is_being_destroyed_leaves_the_old_life_to_end
     assert len(cluster.resman.state.containers) == 2
 
 
-def test_a_released_slot_gives_its_container_back_and_never_gets_another() -> None:
+def test_released_slot_loses_its_container_and_never_gets_another() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("batch-1", 3, batch=True)
     cluster.run(0.0)
@@ -91,7 +93,7 @@ def test_a_released_slot_gives_its_container_back_and_never_gets_another() -> No
     assert cluster.slots["batch-1.1"].state is ContainerState.GONE
 
 
-def test_a_removed_group_leaves_no_row_and_is_unknown_afterwards() -> None:
+def test_removed_group_leaves_no_row_and_is_unknown_afterwards() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)
@@ -103,7 +105,7 @@ def test_a_removed_group_leaves_no_row_and_is_unknown_afterwards() -> None:
     assert cluster.store["containers"] == cluster.store["groups"] == {}
 
 
-def test_a_late_order_does_not_bring_a_removed_group_back() -> None:
+def test_late_order_does_not_create_a_removed_group_again() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     late = list(cluster.inbox)
@@ -117,7 +119,7 @@ def test_a_late_order_does_not_bring_a_removed_group_back() -> None:
     assert not cluster.statuses["web-1"].known
 
 
-def test_removing_what_is_not_known_is_answered_as_unknown() -> None:
+def test_removal_of_an_unknown_group_is_answered_as_unknown() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("never-1", 0, remove=True)
     cluster.run(0.0)
@@ -125,7 +127,7 @@ def test_removing_what_is_not_known_is_answered_as_unknown() -> None:
     assert cluster.statuses["never-1"].serial == 1
 
 
-def test_a_stale_order_changes_nothing_and_is_answered_in_full() -> None:
+def test_stale_order_changes_nothing_and_is_answered_in_full() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     first = list(cluster.inbox)
@@ -140,7 +142,7 @@ def test_a_stale_order_changes_nothing_and_is_answered_in_full() -> None:
     assert cluster.statuses["web-1"].serial == 2
 
 
-def test_a_changed_demand_keeps_the_containers_that_are_there() -> None:
+def test_changed_demand_of_a_placed_group_keeps_its_containers_and_amounts() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1, demand(memory=GIB))
     cluster.run(0.0)
@@ -151,7 +153,7 @@ def test_a_changed_demand_keeps_the_containers_that_are_there() -> None:
     assert (kept.resources.memory_bytes, kept.max_per_host) == (GIB, 9)
 
 
-def test_more_important_groups_get_the_room_first() -> None:
+def test_group_with_the_lower_priority_number_is_placed_first() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("late-1", 1, demand(cpu=3000), priority=200)
     cluster.order("first-1", 1, demand(cpu=3000), priority=100)
@@ -159,7 +161,7 @@ def test_more_important_groups_get_the_room_first() -> None:
     assert cluster.ready() == {"first-1.0": 1}
 
 
-def test_what_found_no_room_says_why_and_is_placed_when_room_appears() -> None:
+def test_slot_without_room_has_a_reason_and_is_placed_when_room_appears() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("big-1", 1, demand(memory=7 * GIB))
     cluster.order("web-1", 1, demand(memory=2 * GIB))
@@ -173,7 +175,7 @@ def test_what_found_no_room_says_why_and_is_placed_when_room_appears() -> None:
     assert cluster.slots["web-1.0"].reason is None
 
 
-def test_an_agent_that_joins_takes_what_waits() -> None:
+def test_agent_that_joins_gets_the_waiting_slots() -> None:
     cluster = Cluster()
     cluster.order("web-1", 1, demand(pools=("gpu",)))
     cluster.run(0.0)
@@ -185,7 +187,7 @@ def test_an_agent_that_joins_takes_what_waits() -> None:
     assert cluster.ready() == {"web-1.0": 1}
 
 
-def test_a_reason_is_told_anew_when_the_group_is_audited() -> None:
+def test_repeated_order_has_the_reason_explained_again() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1, demand(memory=20 * GIB))
     audit = list(cluster.inbox)
@@ -201,7 +203,7 @@ def test_a_reason_is_told_anew_when_the_group_is_audited() -> None:
     )
 
 
-def test_absurd_orders_do_not_raise() -> None:
+def test_absurd_order_does_not_raise() -> None:
     cluster = Cluster(info("h1"))
     absurd = demand(cpu=2**62, memory=-5, disk=2**62, ports=(-1, 99999), max_per_host=-3)
     order = GroupOrder(group="x", epoch=-1, serial=-1, replicas=2**40, demand=absurd, release=(-1,))
@@ -209,7 +211,7 @@ def test_absurd_orders_do_not_raise() -> None:
     assert len(cluster.current("x")) == cluster.config.replicas_max
 
 
-def test_a_thousand_replicas_are_placed_over_several_steps_each_bounded() -> None:
+def test_thousand_replicas_are_placed_over_several_steps() -> None:
     agents = [
         info(f"h{i}", cpu_milli=400_000, memory_bytes=900 * GIB, disk_bytes=900 * GIB) for i in range(4)
     ]
@@ -220,7 +222,7 @@ def test_a_thousand_replicas_are_placed_over_several_steps_each_bounded() -> Non
     assert all(len(agent.held) == 250 for agent in cluster.agents.values())
 
 
-def test_who_has_missed_nothing_is_not_told_every_slot_again() -> None:
+def test_status_lists_slots_only_if_the_receiver_missed_a_version() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)

@@ -53,7 +53,7 @@ def _slot(state: ContainerState) -> Container:
 
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(S, EVENTS)))
-def test_every_pair_of_state_and_event_goes_where_the_law_says_or_nowhere(
+def test_every_pair_of_state_and_event_has_the_expected_result(
     state: ContainerState, kind: type[SlotEvent]
 ) -> None:
     before = _slot(state)
@@ -68,7 +68,9 @@ def test_every_pair_of_state_and_event_goes_where_the_law_says_or_nowhere(
 
 
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(S, EVENTS)))
-def test_an_echo_of_an_earlier_life_changes_nothing(state: ContainerState, kind: type[SlotEvent]) -> None:
+def test_event_of_an_earlier_incarnation_changes_nothing(
+    state: ContainerState, kind: type[SlotEvent]
+) -> None:
     before = _slot(state)
     echo = EVENTS[kind].__class__(
         **{
@@ -81,7 +83,7 @@ def test_an_echo_of_an_earlier_life_changes_nothing(state: ContainerState, kind:
     assert after(before, echo, NOW_S, CONFIG) is before
 
 
-def test_no_state_is_a_dead_end_while_the_group_lives() -> None:
+def test_every_state_can_be_left() -> None:
     leaving = {state for (state, _), to in TRANSITIONS.pairs().items() if to is not state}
     assert leaving == set(S)
 
@@ -97,7 +99,7 @@ def test_failures_in_a_row_double_the_wait_up_to_its_maximum() -> None:
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
-def test_the_last_five_agents_that_failed_are_avoided_latest_first() -> None:
+def test_last_five_agents_that_failed_are_avoided_latest_first() -> None:
     slot = _slot(S.PENDING)
     for number in range(7):
         slot = after(slot, SlotPlaced(incarnation=slot.incarnation + 1, agent=f"h{number}"), NOW_S, CONFIG)
@@ -105,7 +107,7 @@ def test_the_last_five_agents_that_failed_are_avoided_latest_first() -> None:
     assert slot.avoid == ("h6", "h5", "h4", "h3", "h2")
 
 
-def test_a_long_life_forgives_earlier_failures() -> None:
+def test_failure_after_a_long_ready_time_counts_as_the_first() -> None:
     slot = after(_slot(S.ALLOCATING), EVENTS[SlotFailed], NOW_S, CONFIG)
     slot = after(slot, EVENTS[SlotPlaced], NOW_S, CONFIG)
     slot = after(slot, SlotStarted(incarnation=4, ports={}), NOW_S, CONFIG)
@@ -114,7 +116,7 @@ def test_a_long_life_forgives_earlier_failures() -> None:
     assert (ended.failures, ended.avoid, ended.retry_s - later_s) == (1, (), 1.0)
 
 
-def test_a_reason_stays_while_the_next_try_runs_and_goes_when_it_succeeds() -> None:
+def test_reason_stays_during_the_next_try_and_goes_when_it_succeeds() -> None:
     slot = after(_slot(S.ALLOCATING), EVENTS[SlotFailed], NOW_S, CONFIG)
     slot = after(slot, EVENTS[SlotPlaced], NOW_S, CONFIG)
     assert slot.reason == WHY

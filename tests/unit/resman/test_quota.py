@@ -43,7 +43,7 @@ def reasons(cluster: Cluster, group: str) -> list[str]:
     return [row.reason.code if row.reason else "" for row in cluster.current(group)]
 
 
-def test_slots_beyond_the_ceiling_wait_and_say_which_quota_holds_them(cluster: Cluster) -> None:
+def test_slots_beyond_the_ceiling_wait_with_the_quota_as_their_reason(cluster: Cluster) -> None:
     limit(cluster, ann(memory_bytes=GIB, containers=5))
     cluster.order("web-1", 4, HALF, user="ann")
     cluster.order("db-1", 2, HALF, user="bob")
@@ -56,7 +56,7 @@ def test_slots_beyond_the_ceiling_wait_and_say_which_quota_holds_them(cluster: C
     check_sums(cluster.resman.state)
 
 
-def test_higher_ceiling_lets_in_what_waited(cluster: Cluster) -> None:
+def test_higher_ceiling_admits_slots_that_waited(cluster: Cluster) -> None:
     limit(cluster, ann(containers=1))
     cluster.order("web-1", 3, HALF, user="ann")
     cluster.run(1.0)
@@ -83,7 +83,7 @@ def test_quota_is_free_again_only_when_the_container_is_gone(cluster: Cluster) -
     assert sorted(cluster.ready()) == ["db-1.0", "web-1.0"]
 
 
-def test_lower_ceiling_evicts_nothing_not_even_when_a_host_dies(cluster: Cluster) -> None:
+def test_lower_ceiling_evicts_nothing_even_when_a_host_dies(cluster: Cluster) -> None:
     cluster.order("web-1", 4, HALF, user="ann")
     cluster.run(0.0)
     limit(cluster, ann(containers=2))
@@ -98,7 +98,7 @@ def test_lower_ceiling_evicts_nothing_not_even_when_a_host_dies(cluster: Cluster
     check_sums(cluster.resman.state)
 
 
-def test_container_that_dies_is_made_again_under_its_own_claim(cluster: Cluster) -> None:
+def test_container_that_dies_is_created_again_under_its_own_claim(cluster: Cluster) -> None:
     limit(cluster, ann(containers=1))
     cluster.order("web-1", 1, HALF, user="ann")
     cluster.run(0.0)
@@ -110,7 +110,7 @@ def test_container_that_dies_is_made_again_under_its_own_claim(cluster: Cluster)
     assert reasons(cluster, "db-1") == ["quota"]
 
 
-def test_group_counts_against_each_pool_where_it_may_run() -> None:
+def test_group_counts_against_each_pool_where_it_is_allowed() -> None:
     cluster = Cluster(info("h1", pool="far"), info("h2", pool="near"))
     limit(cluster, ann("far", containers=2))
     cluster.order("near-1", 2, demand(cpu=100, pools=("near",)), user="ann")
@@ -141,7 +141,7 @@ def test_old_or_repeated_quotas_change_nothing_and_are_acknowledged(cluster: Clu
     assert len(cluster.ready()) == 1
 
 
-def test_successor_counts_as_its_predecessor_did(cluster: Cluster) -> None:
+def test_new_leader_counts_as_the_last_one_did(cluster: Cluster) -> None:
     limit(cluster, ann(cpu_milli=1000))
     cluster.order("web-1", 3, HALF, user="ann")
     cluster.run(1.0)
@@ -152,7 +152,9 @@ def test_successor_counts_as_its_predecessor_did(cluster: Cluster) -> None:
     assert used == Resources(cpu_milli=1000, memory_bytes=GIB, disk_bytes=2 * GIB, containers=2)
 
 
-def test_new_demand_of_a_group_without_containers_asks_its_quota_anew(cluster: Cluster) -> None:
+def test_new_demand_of_a_group_without_containers_is_checked_against_the_quota_again(
+    cluster: Cluster,
+) -> None:
     limit(cluster, ann(memory_bytes=GIB))
     cluster.order("web-1", 1, demand(memory=4 * GIB), user="ann")
     cluster.run(0.0)
@@ -165,7 +167,7 @@ def test_new_demand_of_a_group_without_containers_asks_its_quota_anew(cluster: C
     assert cluster.resman.state.quota_usage._used == {}
 
 
-def test_nobody_named_in_a_quota_is_limited(cluster: Cluster) -> None:
+def test_group_without_a_user_is_not_limited(cluster: Cluster) -> None:
     limit(cluster, ann(containers=0))
     cluster.order("web-1", 2, HALF)
     cluster.run(0.0)

@@ -27,24 +27,24 @@ from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan
 from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
 
-POISON: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
+POISONOUS: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
 """Decodes nowhere, and makes ResMan raise as a bug would."""
 
 
-class Trips(ResMan):
+class RaisingResMan(ResMan):
     """A ResMan whose step raises when all its work is done, as often as ``trips`` says."""
 
-    trips = 0
+    raises_left = 0
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         step = super().step(now_s, events)
-        if self.trips:
-            self.trips -= 1
+        if self.raises_left:
+            self.raises_left -= 1
             raise RuntimeError("a bug")
         return step
 
 
-class Led:
+class LedResMan:
     """A ResMan that leads two agents; ``poison`` comes with every tick that has it."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Led:
         self.nexus = nexus = MemoryNexus(lambda: self.now_s)
         grant = nexus.campaign(RESMAN, "a", ttl_s=1e9, address="a")
         assert isinstance(grant, Grant)
-        self.resman = Trips()
+        self.resman = RaisingResMan()
         self.leadership = Leadership(self.resman, nexus, grant)
         self.leadership.begin(self.now_s)
         self.agents = {name: FakeAgent(info(name)) for name in ("h1", "h2")}
@@ -76,42 +76,42 @@ class Led:
         orders = [send.body for send in sends if isinstance(send.body, ContainerOrders)]
         return [report for one in orders for report in self.agents[one.agent].obey(one)]
 
-    def trip(self, *events: Any) -> None:
+    def step_that_raises(self, *events: Any) -> None:
         """Have a step with these events raise at its end, alone and with the others of its tick."""
-        self.resman.trips = 1 if len(events) < 2 else 1 + len(events)
+        self.resman.raises_left = 1 if len(events) < 2 else 1 + len(events)
         assert self.tick(*events) == []
 
-    def told(self, agent: str) -> list[TraceEvent]:
+    def events_of(self, agent: str) -> list[TraceEvent]:
         return [event for event in self.nexus.trace([agent]) if event.kind != "agent.joined"]
 
     def states(self) -> list[ContainerState]:
         return [row.state for row in self.resman.state.containers.values()]
 
 
-def test_reports_in_the_tick_of_a_poisonous_event_are_believed() -> None:
-    led = Led()
+def test_reports_in_the_tick_of_a_poisonous_event_are_applied() -> None:
+    led = LedResMan()
     reports = led.obey(led.tick(led.order(4)))
-    led.tick(*reports, POISON)
+    led.tick(*reports, POISONOUS)
     assert led.leadership.poisoned == 1
     assert led.states() == [ContainerState.READY] * 4
 
 
-def test_older_report_is_not_believed_because_a_step_has_raised() -> None:
-    led = Led()
+def test_step_that_raised_does_not_make_an_older_report_valid() -> None:
+    led = LedResMan()
     led.agents["h1"].epoch = led.agents["h2"].epoch = led.leadership.grant.epoch
     old = [agent.report(full=True) for agent in led.agents.values()]
     led.tick(*led.obey(led.tick(led.order(4))))
-    led.tick(POISON)
+    led.tick(POISONOUS)
     assert led.obey(led.tick(*old)) == []
     assert led.states() == [ContainerState.READY] * 4
 
 
-def test_containers_asked_for_beside_poison_in_every_tick_are_made_and_told_of() -> None:
-    led = Led()
+def test_containers_ordered_beside_a_poisonous_event_in_every_tick_are_created_and_reported() -> None:
+    led = LedResMan()
     statuses: list[GroupStatuses] = []
     events: list[Any] = [led.order(4)]
     for _ in range(20):
-        sends = led.tick(led.beats(), *events, POISON)
+        sends = led.tick(led.beats(), *events, POISONOUS)
         statuses += [send.body for send in sends if isinstance(send.body, GroupStatuses)]
         events = led.obey(sends)
     assert led.states() == [ContainerState.READY] * 4
@@ -119,39 +119,39 @@ def test_containers_asked_for_beside_poison_in_every_tick_are_made_and_told_of()
     assert [slot.state for slot in told.values()] == [ContainerState.READY] * 4
 
 
-def test_commands_that_were_lost_are_given_again_beside_poison_in_every_tick() -> None:
-    led = Led()
+def test_lost_commands_are_resent_beside_a_poisonous_event_in_every_tick() -> None:
+    led = LedResMan()
     led.tick(led.order(4))
     for _ in range(20):
-        led.tick(*led.obey(led.tick(led.beats(), POISON)))
+        led.tick(*led.obey(led.tick(led.beats(), POISONOUS)))
     assert led.states() == [ContainerState.READY] * 4
 
 
-def test_agents_that_are_well_stay_open_and_safe_mode_is_not_entered_after_a_step_that_raised() -> None:
-    led = Led()
+def test_step_that_raised_closes_no_agent_and_enters_no_safe_mode() -> None:
+    led = LedResMan()
     led.tick(led.beats())
-    led.tick(POISON)
+    led.tick(POISONOUS)
     led.obey(sends := led.tick(led.order(2)))
     assert led.resman.safe_mode is None
     assert sum(len(s.body.create) for s in sends if isinstance(s.body, ContainerOrders)) == 2
 
 
-def test_safe_mode_of_a_new_leader_outlasts_a_first_step_that_raised() -> None:
-    led = Led()
+def test_safe_mode_of_a_new_leader_survives_a_first_step_that_raised() -> None:
+    led = LedResMan()
     led.resman.lead(led.leadership.grant.epoch, led.now_s)
-    led.tick(POISON)
+    led.tick(POISONOUS)
     led.tick(led.order(2))
     assert led.resman.safe_mode is not None
     assert led.states() == [ContainerState.PENDING] * 2
     assert "safe-mode" in led.resman.tables["cluster"]
 
 
-def test_versions_and_message_ids_never_come_again_after_a_step_that_raised() -> None:
-    led = Led()
+def test_versions_and_message_ids_are_not_repeated_after_a_step_that_raised() -> None:
+    led = LedResMan()
     ids: list[str] = []
     versions = [0]
     for serial in range(1, 12):
-        sends = led.tick(led.order(serial, serial), *([POISON] if serial % 2 else []))
+        sends = led.tick(led.order(serial, serial), *([POISONOUS] if serial % 2 else []))
         told = [send for send in sends if isinstance(send.body, GroupStatuses)]
         ids += [send.id for send in told]
         versions += [status.version for send in told for status in send.body.statuses]
@@ -159,78 +159,78 @@ def test_versions_and_message_ids_never_come_again_after_a_step_that_raised() ->
     assert versions == sorted(set(versions))
 
 
-def _told(sends: list[Send]) -> list[GroupStatus]:
+def _statuses(sends: list[Send]) -> list[GroupStatus]:
     return [one for send in sends if isinstance(send.body, GroupStatuses) for one in send.body.statuses]
 
 
-def _asked(sends: list[Send]) -> list[str]:
+def _report_requests(sends: list[Send]) -> list[str]:
     return [send.body.agent for send in sends if isinstance(send.body, ContainerOrders) and send.body.report]
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_group_that_a_step_that_raised_would_have_told_of_is_told_of_in_full_by_the_next(times: int) -> None:
-    led = Led()
+def test_group_status_of_a_step_that_raised_is_sent_in_full_by_the_next(times: int) -> None:
+    led = LedResMan()
     led.tick(*led.obey(led.tick(led.order(4))))
-    led.trip(led.order(4))
+    led.step_that_raises(led.order(4))
     for _ in range(times - 1):
-        led.trip()
-    (told,) = _told(led.tick())
+        led.step_that_raises()
+    (told,) = _statuses(led.tick())
     assert told.full
     assert [slot.state for slot in told.slots] == [ContainerState.READY] * 4
-    assert _told(led.tick()) == [], "once"
+    assert _statuses(led.tick()) == [], "once"
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_agent_that_a_step_that_raised_would_have_asked_is_asked_by_the_next(times: int) -> None:
-    led = Led()
+def test_report_request_of_a_step_that_raised_is_sent_by_the_next(times: int) -> None:
+    led = LedResMan()
     beats = replace(led.beats(), beats=tuple(replace(beat, boot="new") for beat in led.beats().beats))
-    led.trip(beats)
+    led.step_that_raises(beats)
     for _ in range(times - 1):
-        led.trip()
-    assert _asked(led.tick()) == ["h1", "h2"]
-    assert _asked(led.tick()) == [], "once"
+        led.step_that_raises()
+    assert _report_requests(led.tick()) == ["h1", "h2"]
+    assert _report_requests(led.tick()) == [], "once"
 
 
-def test_quotas_that_a_step_that_raised_would_have_answered_are_answered_by_the_next() -> None:
-    led = Led()
+def test_identity_acknowledgement_of_a_step_that_raised_is_sent_by_the_next() -> None:
+    led = LedResMan()
     order = GroupOrders(orders=(), identity=IdentityOrder(epoch=1, serial=1))
     led.tick(order)
-    led.trip(order)
+    led.step_that_raises(order)
     (send,) = led.tick()
     assert send.body.identity == IdentityAck(epoch=1, serial=1)
 
 
-def test_ended_group_asked_about_in_a_step_that_raised_is_told_of_by_the_next() -> None:
-    led = Led()
+def test_status_of_an_ended_group_of_a_step_that_raised_is_sent_by_the_next() -> None:
+    led = LedResMan()
     remove = GroupOrders(orders=(replace(led.order(0).orders[0], remove=True),))
     led.tick(remove)
-    led.trip(remove)
-    (told,) = _told(led.tick())
+    led.step_that_raises(remove)
+    (told,) = _statuses(led.tick())
     assert not told.known
 
 
-def test_trouble_of_an_agent_is_told_though_the_step_that_heard_of_it_raised() -> None:
-    led = Led()
-    led.trip(_beats(led, trouble="its disk is full"))
-    assert led.told("h1") == []
+def test_trouble_of_an_agent_is_recorded_once_although_a_step_raised() -> None:
+    led = LedResMan()
+    led.step_that_raises(_beats(led, trouble="its disk is full"))
+    assert led.events_of("h1") == []
     led.tick(_beats(led, trouble="its disk is full"))
     led.tick(_beats(led, trouble="its disk is full"))
-    assert [event.kind for event in led.told("h1")] == ["agent.trouble"]
-    led.trip(led.beats())
+    assert [event.kind for event in led.events_of("h1")] == ["agent.trouble"]
+    led.step_that_raises(led.beats())
     led.tick(led.beats())
-    assert [event.kind for event in led.told("h1")] == ["agent.trouble", "agent.well"]
+    assert [event.kind for event in led.events_of("h1")] == ["agent.trouble", "agent.well"]
 
 
-def test_agent_of_a_foreign_version_is_refused_once_though_the_step_that_heard_of_it_raised() -> None:
-    led = Led()
-    led.trip(_beats(led, wire=99))
+def test_agent_of_a_foreign_version_is_recorded_once_although_a_step_raised() -> None:
+    led = LedResMan()
+    led.step_that_raises(_beats(led, wire=99))
     led.tick(_beats(led, wire=99))
     led.tick(_beats(led, wire=99))
-    led.trip(_beats(led, wire=99))
+    led.step_that_raises(_beats(led, wire=99))
     led.tick(_beats(led, wire=99))
-    assert [event.kind for event in led.told("h1")] == ["agent.refused"]
+    assert [event.kind for event in led.events_of("h1")] == ["agent.refused"]
 
 
-def _beats(led: Led, **changed: Any) -> HeartbeatsRead:
+def _beats(led: LedResMan, **changed: Any) -> HeartbeatsRead:
     seen = led.beats()
     return replace(seen, beats=tuple(replace(beat, **changed) for beat in seen.beats))
