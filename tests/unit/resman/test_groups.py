@@ -63,9 +63,7 @@ def test_scaling_down_releases_the_highest_slots_and_scaling_up_creates_new_inca
     assert cluster.ready() == {"web-1.0": 1, "web-1.1": 2}
 
 
-def test_scaling_up_while_a_slot_is_being_destroyed_destroys_the_old_incarnation_and_creates_a_new_one() -> (
-    None
-):
+def test_scaling_up_while_a_slot_is_being_destroyed_creates_a_new_incarnation() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 2)
     cluster.run(0.0)
