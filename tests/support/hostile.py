@@ -36,7 +36,7 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     FromWorker,
     Order,
-    Package,
+    PackageAnswer,
     Report,
     RequestPackage,
     ToWorker,
@@ -274,7 +274,7 @@ class HostileContainer:
                 self.report = packet.pod
             if isinstance(packet, RequestPackage) and self.archive is not None:
                 with open(self.archive, "rb") as archive:
-                    self.send(Package(request=packet.request), (archive.fileno(),))
+                    self.send(PackageAnswer(request=packet.request), (archive.fileno(),))
             if true(packet):
                 return packet
         raise TimeoutError(f"{self.name}: not in {timeout_s:g} s; last report: {self.report}")
