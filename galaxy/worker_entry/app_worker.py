@@ -1,7 +1,6 @@
-"""AppWorker's shell: performs what the logic owes, and tells it what became of that.
+"""AppWorker's shell: carries out the effects of the pod's logic and feeds it their outcomes.
 
-One thread, one loop. Whatever happens becomes an event for ``logic.pod.step``; the effects
-that it returns are carried out here, and their outcomes come back as events.
+One thread, one loop. Everything that happens becomes an event for ``logic.pod.step``.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from galaxy.model.messages.worker import (
     ToWorker,
     WorkerConfig,
 )
-from galaxy.worker_entry.channel import AgentChannel
+from galaxy.worker_entry.channel import AgentChannel, close_all
 from galaxy.worker_entry.commands import Commands
 from galaxy.worker_entry.deployments import Deployments
 from galaxy.worker_entry.environment import environment
-from galaxy.worker_entry.event_loop import Loop, Timer
+from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.execs import Execs
 from galaxy.worker_entry.logic.effects import (
     CancelDeploy,
@@ -50,21 +49,20 @@ from galaxy.worker_entry.logic.events import Event, OrderReceived, QuitRequested
 from galaxy.worker_entry.logic.pod import step, wake_s
 from galaxy.worker_entry.logic.records import SupervisedPod
 from galaxy.worker_entry.logic.report import observe
-from galaxy.worker_entry.processes import kill_descendants
 from galaxy.worker_entry.programs import Programs
 from galaxy.worker_entry.spawn import Spawner
 from galaxy.worker_entry.task_logs import TaskLogs
 
 QUIT_MARGIN_S: Final = 10.0
-"""After the stop timeout: then the container ends, whatever still lives in it."""
+"""Time beyond the stop timeout after which the container ends with whatever still runs in it."""
 _REAPED_AT_ONCE: Final = 2048
 
 
 class AppWorker:
-    """One container's AppWorker."""
+    """The AppWorker of one container."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self.loop = Loop()
+        self.loop = EventLoop()
         self.done = False
         self._config = config
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
@@ -72,51 +70,57 @@ class AppWorker:
         self._events: deque[Event] = deque()
         self._stepping = False
         self._wake: Timer | None = None
-        self._waiting: dict[int, Callable[[int], None]] = {}
+        self._on_exit: dict[int, Callable[[int], None]] = {}
+        """By pid of a child: what to call with its wait status."""
         self._logs: dict[str, TaskLogs] = {}
+        self._reported: ObservedPod | None = None
         self._spawner = Spawner(config)
         self._programs = Programs(
             self.loop,
             config,
             self._spawner,
             logs=self._logs_of,
-            spared=self._spared,
-            watch=self._watch,
-            failed=self.log,
-            done=self.feed,
+            excluded=self._excluded,
+            on_exit=self._call_on_exit,
+            log=self.log,
+            emit=self.handle,
         )
         self._channel = AgentChannel(
             self.loop,
             config.listen_fd,
-            received=self._received,
-            connected=self._connected,
-            lost=self._agent_lost,
-            report=lambda: Report(pod=self._found(), wire=WIRE_VERSION),
+            on_packet=self._on_packet,
+            on_connected=self._on_connected,
+            on_lost=self._on_agent_lost,
+            report=lambda: Report(pod=self._observe(), wire=WIRE_VERSION),
         )
-        self._reported: ObservedPod | None = None
         self._deployments = Deployments(
             self.loop,
             self._spawner,
             config.workspace,
-            ask=self._channel.send,
-            watch=self._watch,
-            done=self.feed,
+            request=self._channel.send,
+            on_exit=self._call_on_exit,
+            emit=self.handle,
         )
-        self._execs = Execs(self._spawner, config.run_uid, send=self._channel.send, watch=self._watch)
+        self._execs = Execs(
+            self._spawner, config.run_uid, send=self._channel.send, on_exit=self._call_on_exit
+        )
         self._commands = Commands(
             self.loop,
             config,
             self._spawner,
             logs=self._logs_of,
             environment=self._environment,
-            watch=self._watch,
-            done=self.feed,
+            on_exit=self._call_on_exit,
+            emit=self.handle,
         )
         self.loop.on_signal(signal.SIGCHLD, self._reap)
-        self.loop.on_signal(signal.SIGTERM, self._asked_to_quit)
+        self.loop.on_signal(signal.SIGTERM, self._on_sigterm)
 
-    def feed(self, event: Event) -> None:
-        """Take in an event, carry out what follows, and report if the pod looks different now."""
+    def handle(self, event: Event) -> None:
+        """Step the logic with an event, carry out its effects, and report the pod if it changed.
+
+        Effects may raise further events; those are queued and handled in order.
+        """
         self._events.append(event)
         if self._stepping:
             return
@@ -125,34 +129,30 @@ class AppWorker:
             while self._events:
                 self._pod, effects = step(self._pod, self._events.popleft(), time.monotonic())
                 for effect in effects:
-                    self._perform(effect)
+                    self._carry_out(effect)
         finally:
             self._stepping = False
-        self._set_alarm()
-        if (now := self._found()) != self._reported:
+        self._set_timer()
+        if (now := self._observe()) != self._reported:
             self._reported = now
             self._channel.send_report()
 
     def log(self, code: str, message: str) -> None:
+        """Write a line to the agent's log."""
         self._channel.log(code, message)
 
-    def after_fault(self, error: str) -> None:
-        """Go on after a fault of our own, which may have cut short a round of reaping."""
+    def on_fault(self, error: str) -> None:
+        """Recover from an exception in the loop, which may have interrupted the reaping of children."""
         self.log("fault", error)
         self.loop.after(0.0, self._reap)
 
-    def kill_everything(self) -> None:
-        """SIGKILL to whatever descends from AppWorker: for when no namespace does it."""
-        kill_descendants()
-
     # ---- effects
 
-    def _perform(self, effect: Effect) -> None:
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case StartProgram():
-                self._programs.start(
-                    effect.task, effect.run, effect.spec.start, self._environment(effect.spec)
-                )
+                env = self._environment(effect.spec)
+                self._programs.start(effect.task, effect.run, effect.spec.start, env)
             case StopProgram():
                 self._stop(effect)
             case TerminateTask():
@@ -176,13 +176,13 @@ class AppWorker:
         name, run = effect.task, effect.run
         if not effect.keep_execs:
             self._execs.kill_all(name)
-        self._programs.leave(name, run, kill=False, keep_execs=effect.keep_execs)
+        self._programs.await_empty(name, run, kill=False, keep_execs=effect.keep_execs)
         if effect.spec.stop:
             self._commands.run(
                 effect.spec,
                 effect.spec.stop,
                 effect.timeout_s,
-                lambda status, _: self.feed(StopCommandEnded(task=name, run=run, status=status)),
+                lambda status, _: self.handle(StopCommandEnded(task=name, run=run, status=status)),
             )
         else:
             self._programs.signal(name, signal.SIGTERM)
@@ -190,27 +190,26 @@ class AppWorker:
     def _kill(self, effect: KillTask) -> None:
         if not effect.keep_execs:
             self._execs.kill_all(effect.task)
-        self._programs.leave(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
+        self._programs.await_empty(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
 
-    def _spared(self, name: str, keep_execs: bool) -> set[int]:
-        """Return the roots of processes in a task's cgroup that are not its program's."""
-        return self._deployments.pids(name) | (self._execs.keepers() if keep_execs else set())
+    def _excluded(self, name: str, keep_execs: bool) -> set[int]:
+        """Return the roots of processes in a task's cgroup that do not belong to its program."""
+        return self._deployments.pids(name) | (self._execs.supervisors() if keep_execs else set())
 
-    # ---- what comes in
+    # ---- packets of the agent
 
-    def _received(self, packet: ToWorker, files: list[int]) -> None:
+    def _on_packet(self, packet: ToWorker, files: list[int]) -> None:
         match packet:
             case PackageAnswer():
-                self._deployments.arrived(packet, files)
+                self._deployments.on_answer(packet, files)
                 return
             case Exec():
-                self._exec(packet, files)
+                self._start_exec(packet, files)
                 return
-        for fd in files:
-            os.close(fd)
+        close_all(files)
         match packet:
             case Order():
-                self._ordered(packet)
+                self._on_order(packet)
             case ExecResize():
                 self._execs.resize(packet)
             case ExecKill():
@@ -218,7 +217,7 @@ class AppWorker:
             case Quit():
                 self._quit(packet.stop_timeout)
 
-    def _ordered(self, packet: Order) -> None:
+    def _on_order(self, packet: Order) -> None:
         order = packet.order
         ours = self._config.container, self._config.incarnation
         if (order.pod, order.incarnation) != ours:
@@ -226,13 +225,12 @@ class AppWorker:
                 "foreign-order", f"an order for {order.pod}, incarnation {order.incarnation}: not for {ours}"
             )
             return
-        self.feed(OrderReceived(order=order))
+        self.handle(OrderReceived(order=order))
 
-    def _exec(self, packet: Exec, files: list[int]) -> None:
+    def _start_exec(self, packet: Exec, files: list[int]) -> None:
         spec, order = self._spec(packet.task), self._pod.order
         if spec is None or order is None or packet.task not in self._cgroups:
-            for fd in files:
-                os.close(fd)
+            close_all(files)
             self._execs.refuse(
                 packet.request, f"there is no task {packet.task!r} in {self._config.container}"
             )
@@ -240,22 +238,28 @@ class AppWorker:
         env = environment(self._config, order, spec, packet.env)
         self._execs.start(packet, files, env, self._cgroups[packet.task])
 
-    def _connected(self) -> None:
-        self._deployments.ask_again()
+    def _on_connected(self) -> None:
+        self._deployments.repeat_requests()
 
-    def _agent_lost(self) -> None:
+    def _on_agent_lost(self) -> None:
         self._execs.kill_all()
 
-    def _asked_to_quit(self) -> None:
+    def _on_sigterm(self) -> None:
         order = self._pod.order
         self._quit(order.stop_timeout if order else 0.0)
 
     def _quit(self, stop_timeout_s: float) -> None:
-        self.feed(QuitRequested(stop_timeout_s=stop_timeout_s))
-        self.loop.after(stop_timeout_s + QUIT_MARGIN_S, lambda: self._perform(EndContainer()))
+        self.handle(QuitRequested(stop_timeout_s=stop_timeout_s))
+        self.loop.after(stop_timeout_s + QUIT_MARGIN_S, lambda: self._carry_out(EndContainer()))
+
+    # ---- children
+
+    def _call_on_exit(self, pid: int, call: Callable[[int], None]) -> None:
+        """Call ``call(wait_status)`` when the child ``pid`` has ended."""
+        self._on_exit[pid] = call
 
     def _reap(self) -> None:
-        """Take every ended child: programs, commands, and orphans that became ours."""
+        """Reap every ended child: programs, commands, and orphans that became children of PID 1."""
         for _ in range(_REAPED_AT_ONCE):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -263,39 +267,37 @@ class AppWorker:
                 break
             if pid == 0:
                 break
-            ended = self._waiting.pop(pid, None)
-            if ended is not None:
-                ended(status)
+            on_exit = self._on_exit.pop(pid, None)
+            if on_exit is not None:
+                on_exit(status)
         else:
             self.loop.after(0.0, self._reap)
-        self._programs.look_at_all()
+        self._programs.check_all()
 
-    # ---- small things
+    # ---- helpers
 
-    def _watch(self, pid: int, ended: Callable[[int], None]) -> None:
-        self._waiting[pid] = ended
-
-    def _set_alarm(self) -> None:
+    def _set_timer(self) -> None:
         at_s = wake_s(self._pod)
         if self._wake is not None and self._wake.at_s != at_s:
             self._wake.cancel()
             self._wake = None
         if at_s is not None and self._wake is None:
-            self._wake = self.loop.at(at_s, self._alarm)
+            self._wake = self.loop.at(at_s, self._on_timer)
 
-    def _alarm(self) -> None:
+    def _on_timer(self) -> None:
         self._wake = None
-        self.feed(Ticked())
+        self.handle(Ticked())
 
-    def _found(self) -> ObservedPod:
+    def _observe(self) -> ObservedPod:
         config = self._config
-        # Inside a PID namespace our own pid is 1; only the agent knows the host's.
+        # Inside a PID namespace our own pid is 1; the agent fills in the host's.
         pid = 0 if config.isolated else os.getpid()
         return observe(
             self._pod, pod_id=config.container, incarnation=config.incarnation, pid=pid, ports=config.ports
         )
 
     def _spec(self, name: str) -> TaskSpec | None:
+        """Return the spec of a task: the one its program runs with, else the desired one."""
         return next((task.running_spec or task.spec for task in self._pod.tasks if task.name == name), None)
 
     def _environment(self, spec: TaskSpec) -> dict[str, str]:
@@ -310,6 +312,6 @@ class AppWorker:
                 name,
                 bytes_max=self._config.log_bytes_max,
                 files_max=self._config.log_files_max,
-                lost=lambda message: self.log("log-lost", message),
+                on_lost=lambda message: self.log("log-lost", message),
             )
         return self._logs[name]

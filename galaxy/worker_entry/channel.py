@@ -1,8 +1,8 @@
-"""The socket that the agent connects to: packets in, packets out, descriptors beside them.
+"""The socket that the agent connects to: packets in both directions, with file descriptors.
 
-One agent at a time, the newest wins. Reports are not queued but made when there is room to
-send, so that a slow agent gets the latest and memory stays bounded. A packet that makes no
-sense is counted, logged and dropped.
+AppWorker serves one agent at a time, the newest. Reports are not queued but built when there is
+room to send, so that a slow agent gets the latest one and memory stays bounded. A malformed packet
+is counted, logged and dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -29,12 +29,12 @@ from galaxy.model.messages.worker import (
     ToWorker,
     WorkerLog,
 )
-from galaxy.worker_entry.event_loop import READ, WRITE, Loop
+from galaxy.worker_entry.event_loop import READ, WRITE, EventLoop
 
 QUEUE_MAX: Final = 256
-"""Packets waiting for a slow agent; beyond it the connection is given up, the next one starts afresh."""
+"""Packets waiting for a slow agent; beyond it the connection is closed."""
 _PACKETS: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
-"""Made before the fork: making it takes longer than all else from ``run`` to exec together."""
+"""Built at import, before the fork: building it takes longer than everything else from ``run`` to exec."""
 _FILES_MAX: Final = 4
 _PACKETS_AT_ONCE: Final = 16
 _LOST_FILES: Final = f"its files were lost: AppWorker has no descriptor left, or they are over {_FILES_MAX}"
@@ -45,18 +45,19 @@ class AgentChannel:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         listen_fd: int,
         *,
-        received: Callable[[ToWorker, list[int]], None],
-        connected: Callable[[], None],
-        lost: Callable[[], None],
+        on_packet: Callable[[ToWorker, list[int]], None],
+        on_connected: Callable[[], None],
+        on_lost: Callable[[], None],
         report: Callable[[], Report],
     ) -> None:
+        """``on_packet`` closes the files of a packet; ``report`` returns the pod's state as of now."""
         self._loop = loop
-        self._received = received
-        self._connected = connected
-        self._lost = lost
+        self._on_packet = on_packet
+        self._on_connected = on_connected
+        self._on_lost = on_lost
         self._report = report
         self._report_due = False
         self._queue: deque[tuple[bytes, int]] = deque()
@@ -67,24 +68,27 @@ class AgentChannel:
         loop.add(listen_fd, READ, lambda _events: self._accept())
 
     def send(self, packet: FromWorker, fd: int = -1) -> None:
-        """Queue a packet; ``fd`` rides along and is closed here. Without an agent it is dropped."""
+        """Queue a packet, with a file unless ``fd`` is -1; the file is closed here.
+
+        Without an agent the packet is dropped.
+        """
         if self._agent is None:
             if fd >= 0:
                 os.close(fd)
             return
         self._queue.append((encode(packet), fd))
         if len(self._queue) > QUEUE_MAX:
-            self._drop()
+            self._disconnect()
             return
         self._flush()
 
     def send_report(self) -> None:
-        """See to it that the agent gets the pod's state as it is when there is room to send."""
+        """Send a report as soon as there is room, with the pod's state as of then."""
         self._report_due = self._agent is not None
         self._flush()
 
     def log(self, code: str, message: str) -> None:
-        """Tell the agent's log; dropped first when the agent is slow."""
+        """Write a line to the agent's log; when the agent is slow, these are dropped first."""
         if len(self._queue) < QUEUE_MAX // 2:
             self.send(WorkerLog(reason=Reason(code=code, message=message)))
 
@@ -93,15 +97,15 @@ class AgentChannel:
             agent, _ = self._listening.accept()
         except OSError:
             return
-        self._drop()
+        self._disconnect()
         agent.setblocking(False)
         self._agent = agent
-        self._loop.add(agent.fileno(), READ, self._ready)
+        self._loop.add(agent.fileno(), READ, self._on_ready)
         self._report_due = True
         self._flush()
-        self._connected()
+        self._on_connected()
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         if self._agent is None:
             return
         self._loop.remove(self._agent.fileno())
@@ -112,9 +116,9 @@ class AgentChannel:
             fd = self._queue.popleft()[1]
             if fd >= 0:
                 os.close(fd)
-        self._lost()
+        self._on_lost()
 
-    def _ready(self, events: int) -> None:
+    def _on_ready(self, events: int) -> None:
         agent = self._agent
         for _ in range(_PACKETS_AT_ONCE):
             if agent is None or agent is not self._agent or not self._read(agent):
@@ -123,18 +127,21 @@ class AgentChannel:
             self._flush()
 
     def _read(self, agent: socket.socket) -> bool:
-        room = socket.CMSG_SPACE(_FILES_MAX * array.array("i").itemsize)
+        """Read one packet; return False if there was none."""
+        ancillary_bytes = socket.CMSG_SPACE(_FILES_MAX * array.array("i").itemsize)
         try:
-            data, ancillary, flags, _ = agent.recvmsg(PACKET_BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = agent.recvmsg(
+                PACKET_BYTES_MAX, ancillary_bytes, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return False
         except OSError:
-            self._drop()
+            self._disconnect()
             return False
         files = _files(ancillary)
         if not data:
-            _close(files)
-            self._drop()
+            close_all(files)
+            self._disconnect()
             return False
         try:
             if flags & socket.MSG_TRUNC:
@@ -144,21 +151,21 @@ class AgentChannel:
                 self._answer_lost_files(packet)
                 raise BadMessage(_LOST_FILES)
         except (BadMessage, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            _close(files)
+            close_all(files)
             self.malformed += 1
             self.log("bad-packet", f"dropped a packet, number {self.malformed}: {str(error)[:500]}")
             return True
-        self._received(packet, files)
+        self._on_packet(packet, files)
         return True
 
     def _answer_lost_files(self, packet: ToWorker) -> None:
-        """Tell whoever asked for a command that it cannot be: he would wait for ever."""
+        """Refuse an exec whose files were lost; without an answer the client would wait for ever."""
         if isinstance(packet, Exec):
             self.send(ExecStarted(request=packet.request, error=f"cannot run it: {_LOST_FILES}"))
 
     def _flush(self) -> None:
         while self._agent is not None and (self._queue or self._report_due):
-            # Reports go last: they show the state after everything that was said before.
+            # The report goes last: it then shows the state after every queued packet.
             data, fd = self._queue[0] if self._queue else (encode(self._report()), -1)
             files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))] if fd >= 0 else []
             try:
@@ -167,7 +174,7 @@ class AgentChannel:
                 self._loop.change(self._agent.fileno(), READ | WRITE)
                 return
             except OSError:
-                self._drop()
+                self._disconnect()
                 return
             if self._queue:
                 self._queue.popleft()
@@ -179,15 +186,16 @@ class AgentChannel:
             self._loop.change(self._agent.fileno(), READ)
 
 
+def close_all(files: Iterable[int]) -> None:
+    """Close file descriptors."""
+    for fd in files:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def _files(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     files = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files.frombytes(data[: len(data) - len(data) % files.itemsize])
     return files.tolist()
-
-
-def _close(files: list[int]) -> None:
-    for fd in files:
-        with contextlib.suppress(OSError):
-            os.close(fd)

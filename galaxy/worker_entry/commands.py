@@ -1,4 +1,4 @@
-"""Commands that the spec names beside a program: to stop it, to reload its data, to ask its health."""
+"""Commands that a spec names beside the program: to stop it, to reload its data, to check its health."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import Final
 
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.worker import WorkerConfig
-from galaxy.worker_entry.event_loop import Loop
+from galaxy.worker_entry.event_loop import EventLoop
 from galaxy.worker_entry.logic.effects import RunProbe, RunReload
 from galaxy.worker_entry.logic.events import Event, ProbeAnswered, ReloadEnded
 from galaxy.worker_entry.probes import NetworkProbe
 from galaxy.worker_entry.processes import signal_all
-from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
+from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, exit_code, status_of
 from galaxy.worker_entry.task_logs import TaskLogs
 
 RELOAD_S_MAX: Final = 60.0
 
 
 class Commands:
-    """Runs them in their task's cgroup, each no longer than its timeout, and tells what came of it."""
+    """Runs commands in their task's cgroup, each within its timeout, and emits their outcomes."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         config: WorkerConfig,
         spawner: Spawner,
         *,
         logs: Callable[[str], TaskLogs],
         environment: Callable[[TaskSpec], dict[str, str]],
-        watch: Callable[[int, Callable[[int], None]], None],
-        done: Callable[[Event], None],
+        on_exit: Callable[[int, Callable[[int], None]], None],
+        emit: Callable[[Event], None],
     ) -> None:
         self._loop = loop
         self._ports = config.ports
@@ -39,8 +39,8 @@ class Commands:
         self._spawner = spawner
         self._logs = logs
         self._environment = environment
-        self._watch = watch
-        self._done = done
+        self._on_exit = on_exit
+        self._emit = emit
 
     def run(
         self,
@@ -51,7 +51,10 @@ class Commands:
         *,
         log: bool = True,
     ) -> None:
-        """Run a command of the task's beside its program; ``done(status, detail)`` once it ended."""
+        """Run a shell command of the task; ``done(status, detail)`` is called once it has ended.
+
+        ``log`` sends its output to the task's logs. After ``timeout_s`` its process group is killed.
+        """
         logs = self._logs(spec.name)
         streams = {"stdout": logs.stdout, "stderr": logs.stderr} if log else {}
         try:
@@ -64,35 +67,34 @@ class Commands:
             )
         except OSError as error:
             detail = f"no process could be made: {error.strerror}"
-            self._loop.after(0.0, lambda: done(CANNOT_EXEC, detail))  # The caller is amid its effects.
+            # From the loop, because the caller is still carrying out effects.
+            self._loop.after(0.0, lambda: done(CANNOT_EXEC, detail))
             return
-        late = []
+        timed_out = False
 
         def kill() -> None:
-            late.append(True)
+            nonlocal timed_out
+            timed_out = True
             signal_all([-pid], signal.SIGKILL)
 
         timer = self._loop.after(timeout_s, kill)
 
-        def ended(status: int) -> None:
+        def on_exit(status: int) -> None:
             timer.cancel()
             code, number, _ = status_of(status)
-            detail = (
-                f"no end in {timeout_s:g} s"
-                if late
-                else f"signal {number}"
-                if number
-                else f"exit code {code}"
-            )
-            done(code if code is not None else 128 + (number or 0), detail)
+            if timed_out:
+                detail = f"no end in {timeout_s:g} s"
+            else:
+                detail = f"signal {number}" if number else f"exit code {code}"
+            done(exit_code(status), detail)
 
-        self._watch(pid, ended)
+        self._on_exit(pid, on_exit)
 
     def reload(self, effect: RunReload, spec: TaskSpec | None) -> None:
-        """Have a task's program read its new data."""
+        """Run a task's reload command; without one the reload succeeds at once."""
 
         def done(status: int, detail: str) -> None:
-            self._done(ReloadEnded(task=effect.task, run=effect.run, status=status, detail=detail))
+            self._emit(ReloadEnded(task=effect.task, run=effect.run, status=status, detail=detail))
 
         if spec is not None and effect.command:
             self.run(spec, effect.command, RELOAD_S_MAX, done)
@@ -100,11 +102,11 @@ class Commands:
             done(0, "")
 
     def probe(self, effect: RunProbe, spec: TaskSpec | None) -> None:
-        """Ask once how a task's program is."""
+        """Run one health check of a task."""
         check = effect.check
 
         def answer(ok: bool, detail: str) -> None:
-            self._done(
+            self._emit(
                 ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=ok, detail=detail)
             )
 

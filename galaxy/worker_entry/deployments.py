@@ -1,7 +1,7 @@
-"""Deployments: ask the agent for archives, have a child unpack and place them, one task at a time.
+"""Deployments: request archives from the agent, and stage and place them in a child process.
 
-Errors that may pass (the agent could not fetch, the child was killed) are reported as such;
-how often and when to try again is for the logic to say.
+There is at most one deployment per task. Errors that may pass (the agent could not fetch, the child
+was killed) are reported with ``retry``; the logic decides whether and when to try again.
 """
 
 from __future__ import annotations
@@ -10,50 +10,54 @@ import contextlib
 import json
 import os
 import posixpath
+import signal
 from collections.abc import Callable
 from typing import Final
 
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.worker import PackageAnswer, RequestPackage, TaskCgroup
-from galaxy.worker_entry import unpack
-from galaxy.worker_entry.event_loop import Loop, Timer
+from galaxy.worker_entry.channel import close_all
+from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages
 from galaxy.worker_entry.logic.events import DeployFailed, PackagesPlaced, PackagesStaged
+from galaxy.worker_entry.package_files import UnpackFailed, label, place
 from galaxy.worker_entry.spawn import Spawner
+from galaxy.worker_entry.unpack import stage
 
 FETCH_S_MAX: Final = 900.0
 UNPACK_S_MAX: Final = 1800.0
 _RESULT_BYTES_MAX: Final = 4096
 
-Outcome = PackagesStaged | PackagesPlaced | DeployFailed
+DeployEvent = PackagesStaged | PackagesPlaced | DeployFailed
 
 
 class Deployments:
-    """What is being fetched, unpacked or placed, by task."""
+    """The packages being fetched, staged or placed, by task."""
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         spawner: Spawner,
         workspace: str,
         *,
-        ask: Callable[[RequestPackage], None],
-        watch: Callable[[int, Callable[[int], None]], None],
-        done: Callable[[Outcome], None],
+        request: Callable[[RequestPackage], None],
+        on_exit: Callable[[int, Callable[[int], None]], None],
+        emit: Callable[[DeployEvent], None],
     ) -> None:
         self._loop = loop
         self._spawner = spawner
         self._workspace = workspace
-        self._ask = ask
-        self._watch = watch
-        self._done = done
+        self._request = request
+        self._on_exit = on_exit
+        self._emit = emit
         self._running: dict[str, _Deployment] = {}
-        self._wanted: dict[int, tuple[_Deployment, PackageSpec]] = {}
-        self._requests = 0
+        self._requested: dict[int, tuple[_Deployment, PackageSpec]] = {}
+        """By number of a request that is not answered yet."""
+        self._last_request = 0
 
     def stage(self, effect: StagePackages, cgroup: TaskCgroup) -> None:
-        """Fetch and unpack aside; an earlier deployment of the task is over."""
+        """Fetch packages and unpack them in the staging directory; cancels the task's last deployment."""
         self.cancel(effect.task)
         deployment = _Deployment(effect.task, effect.deploy, effect.packages, cgroup)
         self._running[effect.task] = deployment
@@ -61,31 +65,31 @@ class Deployments:
             FETCH_S_MAX, lambda: self._fail(deployment, "the package did not arrive in time", retry=True)
         )
         for package in deployment.packages:
-            self._requests += 1
-            self._wanted[self._requests] = deployment, package
-            self._ask(_want(self._requests, package))
+            self._last_request += 1
+            self._requested[self._last_request] = deployment, package
+            self._request(_request_for(self._last_request, package))
 
-    def ask_again(self) -> None:
-        """Repeat every open question: a new agent knows nothing of the old one's."""
-        for request, (_, package) in list(self._wanted.items()):
-            self._ask(_want(request, package))
+    def repeat_requests(self) -> None:
+        """Repeat every open request to a newly connected agent, which has no record of them."""
+        for number, (_, package) in list(self._requested.items()):
+            self._request(_request_for(number, package))
 
-    def arrived(self, answer: PackageAnswer, files: list[int]) -> None:
-        """Take an archive, or word that there is none."""
-        deployment, package = self._wanted.pop(answer.request, (None, None))
+    def on_answer(self, answer: PackageAnswer, files: list[int]) -> None:
+        """Take an archive, or the reason why there is none; unpack when all archives have arrived."""
+        deployment, package = self._requested.pop(answer.request, (None, None))
         if deployment is None or package is None:
-            _close(files)
+            close_all(files)
         elif answer.error or len(files) != 1:
-            _close(files)
+            close_all(files)
             message = answer.error or "the agent sent no file"
-            self._fail(deployment, f"cannot fetch {unpack.label(package)}: {message}", retry=answer.retry)
+            self._fail(deployment, f"cannot fetch {label(package)}: {message}", retry=answer.retry)
         else:
             deployment.files[package] = files[0]
             if len(deployment.files) == len(deployment.packages):
                 self._unpack(deployment)
 
     def place(self, effect: PlacePackages, cgroup: TaskCgroup) -> None:
-        """Move what was staged in place, and withdraw what is not wanted any more."""
+        """Move staged packages in place and remove those that are no longer required."""
         self.cancel(effect.task)
         deployment = _Deployment(effect.task, effect.deploy, effect.required, cgroup)
         deployment.placing = True
@@ -96,23 +100,23 @@ class Deployments:
         ]
 
         def move() -> None:
-            for where, wanted in work:
-                unpack.place(effect.task, where, wanted)
+            for where, required in work:
+                place(effect.task, where, required)
 
-        self._in_child(deployment, move, ())
+        self._run_in_child(deployment, move, ())
 
     def cancel(self, task: str) -> None:
-        """End what goes on for ``task``, silently."""
+        """Abandon the deployment of ``task``; no event follows."""
         deployment = self._running.pop(task, None)
         if deployment is None:
             return
-        self._forget(deployment)
+        self._drop(deployment)
         if deployment.pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(deployment.pid, 9)
+                os.kill(deployment.pid, signal.SIGKILL)
 
     def pids(self, task: str) -> set[int]:
-        """Return the child that works for ``task``, if there is one."""
+        """Return the pid of the child that works for ``task``, if there is one."""
         deployment = self._running.get(task)
         return {deployment.pid} if deployment and deployment.pid else set()
 
@@ -127,18 +131,21 @@ class Deployments:
 
         def extract() -> None:
             for where, archives in work:
-                unpack.stage(deployment.task, where, archives)
+                stage(deployment.task, where, archives)
 
-        self._in_child(deployment, extract, tuple(deployment.files.values()))
+        self._run_in_child(deployment, extract, tuple(deployment.files.values()))
 
-    def _in_child(self, deployment: _Deployment, work: Callable[[], None], files: tuple[int, ...]) -> None:
+    def _run_in_child(
+        self, deployment: _Deployment, work: Callable[[], None], files: tuple[int, ...]
+    ) -> None:
+        """Run ``work`` with the program's rights; its result comes back as JSON through a pipe."""
         result, report = os.pipe2(os.O_CLOEXEC)
 
         def run() -> None:
             try:
                 work()
                 answer: dict[str, object] = {"ok": True}
-            except unpack.Failed as error:
+            except UnpackFailed as error:
                 answer = {"ok": False, "message": str(error)[:1000], "retry": error.retry}
             os.write(report, json.dumps(answer).encode())
 
@@ -156,17 +163,17 @@ class Deployments:
             UNPACK_S_MAX, lambda: self._fail(deployment, "unpacking took too long", retry=False)
         )
         deployment.close_files()
-        self._watch(deployment.pid, lambda status: self._ended(deployment, result, status))
+        self._on_exit(deployment.pid, lambda status: self._on_child_ended(deployment, result, status))
 
-    def _ended(self, deployment: _Deployment, result: int, status: int) -> None:
+    def _on_child_ended(self, deployment: _Deployment, result: int, status: int) -> None:
         with open(result, "rb", buffering=0) as file:
             os.set_blocking(result, False)
-            said = file.read(_RESULT_BYTES_MAX) or b""
+            text = file.read(_RESULT_BYTES_MAX) or b""
         deployment.pid = 0
         if self._running.get(deployment.task) is not deployment:
             return
         try:
-            answer = json.loads(said)
+            answer = json.loads(text)
         except ValueError:
             killed = os.WIFSIGNALED(status)
             how = f"killed by signal {os.WTERMSIG(status)}" if killed else f"exit status {status}"
@@ -176,23 +183,24 @@ class Deployments:
             self._fail(deployment, answer["message"], retry=answer["retry"])
             return
         del self._running[deployment.task]
-        self._forget(deployment)
+        self._drop(deployment)
         kind = PackagesPlaced if deployment.placing else PackagesStaged
-        self._done(kind(task=deployment.task, deploy=deployment.deploy))
+        self._emit(kind(task=deployment.task, deploy=deployment.deploy))
 
     def _fail(self, deployment: _Deployment, message: str, *, retry: bool) -> None:
         if self._running.get(deployment.task) is not deployment:
             return
         self.cancel(deployment.task)
         reason = Reason(code="deploy-failed", message=message)
-        self._done(DeployFailed(task=deployment.task, deploy=deployment.deploy, reason=reason, retry=retry))
+        self._emit(DeployFailed(task=deployment.task, deploy=deployment.deploy, reason=reason, retry=retry))
 
-    def _forget(self, deployment: _Deployment) -> None:
+    def _drop(self, deployment: _Deployment) -> None:
+        """Release a deployment's timer, files and open requests."""
         if deployment.timer is not None:
             deployment.timer.cancel()
         deployment.close_files()
-        for request in [request for request, (who, _) in self._wanted.items() if who is deployment]:
-            del self._wanted[request]
+        for number in [number for number, (of, _) in self._requested.items() if of is deployment]:
+            del self._requested[number]
 
     def _path(self, package: PackageSpec) -> str:
         return posixpath.normpath(posixpath.join(self._workspace, package.path))
@@ -212,17 +220,11 @@ class _Deployment:
         self.timer: Timer | None = None
 
     def close_files(self) -> None:
-        _close(list(self.files.values()))
+        close_all(self.files.values())
         self.files.clear()
 
 
-def _want(request: int, package: PackageSpec) -> RequestPackage:
+def _request_for(number: int, package: PackageSpec) -> RequestPackage:
     return RequestPackage(
-        request=request, source=package.source, version=package.version, sha256=package.sha256
+        request=number, source=package.source, version=package.version, sha256=package.sha256
     )
-
-
-def _close(files: list[int]) -> None:
-    for fd in files:
-        with contextlib.suppress(OSError):
-            os.close(fd)

@@ -1,4 +1,4 @@
-"""The environment that a task's program, its commands and exec's commands are started with."""
+"""The environment of a task's program, of its commands and of exec commands."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from galaxy.model.stored.secret import EnvFrom
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OURS: Final = "GALAXY_"
-"""Names that begin so are ours alone: nobody else's value is taken for one of them."""
+"""Variables with this prefix are set by Galaxy only; a job's own are dropped."""
 
 
 def environment(
     config: WorkerConfig, order: PodOrder, spec: TaskSpec, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the environment of task ``spec``; ``more`` (of an exec) goes over the user's own.
+    """Return the environment of task ``spec``; ``more`` (of an exec) overrides the job's own variables.
 
-    Every port of the pod is there, so that its tasks find each other.
+    It holds every port of the pod, so that the tasks of a pod find each other.
     """
     env = {"PATH": PATH, "HOME": config.workspace, **_texts(spec.env), **(more or {})}
-    env = {name: value for name, value in env.items() if _sound(name, value)}
+    env = {name: value for name, value in env.items() if _is_valid(name, value)}
     env |= {port_variable(name): str(port) for name, port in config.ports.items()}
     env |= {
         "GALAXY_JOB_ID": order.job,
@@ -34,6 +34,16 @@ def environment(
         "GALAXY_HOST": config.host,
     }
     return env
+
+
+def task_id(pod: str, task: str) -> str:
+    """Return the value of GALAXY_TASK_ID; without cgroups a task's processes are found by it."""
+    return f"{pod}/{task}"
+
+
+def port_variable(name: str) -> str:
+    """Return ``GALAXY_PORT_<NAME>``: upper case, "-" as "_"."""
+    return f"{OURS}PORT_{name.upper().replace('-', '_')}"
 
 
 def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
@@ -47,15 +57,5 @@ def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
     return texts
 
 
-def task_id(pod: str, task: str) -> str:
-    """Return what GALAXY_TASK_ID holds for a task's programs; without cgroups they are found by it."""
-    return f"{pod}/{task}"
-
-
-def port_variable(name: str) -> str:
-    """Return ``GALAXY_PORT_<NAME>``: upper case, "-" as "_"."""
-    return f"{OURS}PORT_{name.upper().replace('-', '_')}"
-
-
-def _sound(name: str, value: str) -> bool:
+def _is_valid(name: str, value: str) -> bool:
     return bool(name) and "=" not in name and "\0" not in name + value and not name.startswith(OURS)

@@ -1,4 +1,4 @@
-"""One thread's event loop: descriptors, timers, and signals that only wake it."""
+"""A single-threaded event loop: descriptors, timers, and signals that only wake it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAIT_S_MAX: Final = 60.0
 
 
 class Timer:
-    """A call to be made at a monotonic time, unless it is cancelled."""
+    """A call to be made at a monotonic time unless it is cancelled."""
 
     __slots__ = ("at_s", "call")
 
@@ -33,11 +33,11 @@ class Timer:
         return self.at_s < other.at_s
 
 
-class Loop:
-    """Calls back when a descriptor is ready, a timer is due, or a signal came in.
+class EventLoop:
+    """Calls back when a descriptor is ready, a timer is due, or a signal has arrived.
 
-    Level-triggered, and every callback does a bounded amount of work: a flood on one
-    descriptor delays the others by one callback, not for good.
+    It is level-triggered, and every callback does a bounded amount of work: a flood on one
+    descriptor delays the others by one callback at a time.
     """
 
     def __init__(self) -> None:
@@ -45,12 +45,12 @@ class Loop:
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
         self._signals: dict[int, Callable[[], None]] = {}
-        self._came: set[int] = set()
+        self._received: set[int] = set()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.add(self._wake_read, READ, self._drain)
 
     def add(self, fd: int, events: int, call: Callable[[int], None]) -> None:
-        """Call ``call(events)`` whenever ``fd`` is ready for ``events``, or has hung up."""
+        """Call ``call(events)`` whenever ``fd`` is ready for ``events`` or has hung up."""
         self._epoll.register(fd, events)
         self._calls[fd] = call
 
@@ -58,7 +58,7 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def remove(self, fd: int) -> None:
-        """Forget ``fd``; to be called before it is closed. Twice is once."""
+        """Stop watching ``fd``, before it is closed. Does nothing if it is not watched."""
         if self._calls.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
@@ -73,12 +73,12 @@ class Loop:
         return self.at(time.monotonic() + delay_s, call)
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
-        """Call ``call`` from the loop after signal ``number``; many of one kind may be one call."""
+        """Call ``call`` from the loop after signal ``number``; several signals may be one call."""
         self._signals[number] = call
-        signal.signal(number, lambda got, _frame: self._came.add(got))
+        signal.signal(number, lambda got, _frame: self._received.add(got))
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """Wait for something to happen, and handle it."""
         wait_s = _WAIT_S_MAX
         if self._timers:
@@ -87,8 +87,8 @@ class Loop:
             call = self._calls.get(fd)
             if call is not None:
                 call(events)
-        while self._came:
-            self._signals[self._came.pop()]()
+        while self._received:
+            self._signals[self._received.pop()]()
         self._run_timers()
 
     def _run_timers(self) -> None:

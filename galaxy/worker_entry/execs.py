@@ -1,8 +1,9 @@
-"""Commands that people run beside a program: ``galaxy exec``.
+"""Commands that people run beside a program with ``galaxy exec``.
 
-Each has a keeper, a child of AppWorker that is the subreaper of all that the command starts,
-daemons included. When the command ends, or its session is over, the keeper kills what is left
-of it, and ends with the command's status. The keeper itself stays out of the task's cgroup.
+Each command has a supervisor: a child of AppWorker that is the subreaper of everything that the
+command starts, daemons included. When the command ends, or its session is over, the supervisor
+kills what is left of it, and exits with the command's status. The supervisor itself stays out of
+the task's cgroup.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     TaskCgroup,
 )
+from galaxy.worker_entry.channel import close_all
 from galaxy.worker_entry.processes import kill_descendants
-from galaxy.worker_entry.spawn import Spawner, close_all_but, status_of
+from galaxy.worker_entry.spawn import Spawner, close_all_but, exit_code
 
-_KEEPER_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
+_SUPERVISOR_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
 
 
 class Execs:
-    """The commands that run now, by the agent's request number."""
+    """The running commands, by the agent's request number."""
 
     def __init__(
         self,
@@ -41,12 +43,12 @@ class Execs:
         run_uid: int,
         *,
         send: Callable[[ExecStarted | ExecEnded, int], None],
-        watch: Callable[[int, Callable[[int], None]], None],
+        on_exit: Callable[[int, Callable[[int], None]], None],
     ) -> None:
         self._spawner = spawner
         self._run_uid = run_uid
         self._send = send
-        self._watch = watch
+        self._on_exit = on_exit
         self._running: dict[int, _Exec] = {}
 
     def start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
@@ -56,10 +58,10 @@ class Execs:
         except OSError as error:
             self.refuse(packet.request, f"cannot run {packet.argv[0]!r}: {error.strerror}")
         finally:
-            for fd in files:
-                os.close(fd)
+            close_all(files)
 
     def refuse(self, request: int, message: str) -> None:
+        """Answer a request with an error."""
         self._send(ExecStarted(request=request, error=message), -1)
 
     def resize(self, packet: ExecResize) -> None:
@@ -73,14 +75,14 @@ class Execs:
             command.kill()
 
     def kill_all(self, task: str | None = None) -> None:
-        """End every command, or those of one task: their agent is gone, or their task stops."""
+        """Kill every command, or those of one task: the agent is gone, or the task stops."""
         for command in self._running.values():
             if task in (None, command.task):
                 command.kill()
 
-    def keepers(self) -> set[int]:
-        """Return the pids from which all commands and what they started descend."""
-        return {command.keeper for command in self._running.values()}
+    def supervisors(self) -> set[int]:
+        """Return the pids from which all commands and their processes descend."""
+        return {command.supervisor for command in self._running.values()}
 
     def _start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
         if not packet.argv or packet.request in self._running or len(self._running) >= EXECS_MAX:
@@ -99,11 +101,11 @@ class Execs:
             env = {"TERM": "xterm", **env}
         streams = [inside] * 3 if packet.tty else files
 
-        def keep() -> None:
-            _keep(self._spawner, packet.argv, env, cgroup, streams, tty=packet.tty)
+        def supervise() -> None:
+            _supervise(self._spawner, packet.argv, env, cgroup, streams, tty=packet.tty)
 
         try:
-            keeper = self._spawner.keeper(keep)
+            supervisor = self._spawner.supervisor(supervise)
         except OSError:
             if terminal >= 0:
                 os.close(terminal)
@@ -111,30 +113,31 @@ class Execs:
         finally:
             if inside >= 0:
                 os.close(inside)
-        self._running[packet.request] = _Exec(packet.task, keeper, terminal)
-        self._watch(keeper, lambda status: self._ended(packet.request, status))
+        self._running[packet.request] = _Exec(packet.task, supervisor, terminal)
+        self._on_exit(supervisor, lambda status: self._on_ended(packet.request, status))
         self._send(ExecStarted(request=packet.request), os.dup(terminal) if terminal >= 0 else -1)
 
-    def _ended(self, request: int, status: int) -> None:
+    def _on_ended(self, request: int, status: int) -> None:
         command = self._running.pop(request)
         if command.terminal >= 0:
             os.close(command.terminal)
-        code, number, _ = status_of(status)
-        self._send(ExecEnded(request=request, status=code if code is not None else 128 + (number or 0)), -1)
+        self._send(ExecEnded(request=request, status=exit_code(status)), -1)
 
 
 class _Exec:
-    def __init__(self, task: str, keeper: int, terminal: int) -> None:
+    """A running command; ``terminal`` is the master side of its terminal, or -1."""
+
+    def __init__(self, task: str, supervisor: int, terminal: int) -> None:
         self.task = task
-        self.keeper = keeper
+        self.supervisor = supervisor
         self.terminal = terminal
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.keeper, signal.SIGTERM)
+            os.kill(self.supervisor, signal.SIGTERM)
 
 
-def _keep(
+def _supervise(
     spawner: Spawner,
     argv: tuple[str, ...],
     env: dict[str, str],
@@ -143,8 +146,8 @@ def _keep(
     *,
     tty: bool,
 ) -> None:
-    """Start the command, wait for it, kill what is left, and exit with its status; in the keeper."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _KEEPER_SIGNALS)
+    """Start the command, wait for it, kill what is left, exit with its status; in the supervisor."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISOR_SIGNALS)
     prctl.become_subreaper()
     prctl.set_process_name("galaxy-exec")
     program = spawner.program(
@@ -155,7 +158,7 @@ def _keep(
         os.close(fd)
     status = None
     while True:
-        if signal.sigwait(_KEEPER_SIGNALS) == signal.SIGTERM or status is not None:
+        if signal.sigwait(_SUPERVISOR_SIGNALS) == signal.SIGTERM or status is not None:
             kill_descendants()
         try:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -164,8 +167,7 @@ def _keep(
                     kill_descendants()
         except ChildProcessError:
             break
-    code, number, _ = status_of(status or 0)
-    os._exit(code if code is not None else 128 + (number or 0))
+    os._exit(exit_code(status or 0))
 
 
 def _set_size(terminal: int, rows: int, columns: int) -> None:

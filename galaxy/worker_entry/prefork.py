@@ -1,7 +1,7 @@
-"""Starting a program without a fork: by the child that the launcher has made for it ahead of time.
+"""Starting the first program without a fork, through the child that the launcher forked ahead of time.
 
-AppWorker tells it the container's config at birth, and later, once, what to run. AfterStop the child does
-what a fork of AppWorker would have done, and becomes the program.
+AppWorker sends the child the container's config when it starts, and later, once, what to run. The
+child then does what a forked child of AppWorker would do, and becomes the program.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Final, NoReturn
 
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
-from galaxy.worker_entry.spawn import Spawner, as_child
-from galaxy.worker_entry.warmup import REHEARSED
+from galaxy.worker_entry.spawn import Spawner, run_as_child
+from galaxy.worker_entry.warmup import SAMPLE_CONFIG
 
-_PACKET_MAX: Final = 256 * 1024
+_PACKET_BYTES_MAX: Final = 256 * 1024
 _FILES_MAX: Final = 64
 
 
-class Part(Struct, frozen=True, kw_only=True):
-    """What to run; stdin, stdout, stderr and the files of the task's cgroup ride along."""
+class StartRequest(Struct, frozen=True, kw_only=True):
+    """What to run. stdin, stdout, stderr and the procs files of the task's cgroup come with it."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
 
 
 class PreforkedProgram:
-    """AppWorker's side of it; good for one program."""
+    """AppWorker's side of the child; it can start one program."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._pid = config.prefork_pid
@@ -42,15 +42,15 @@ class PreforkedProgram:
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], cgroup: TaskCgroup, streams: tuple[int, int, int]
     ) -> int:
-        """Have it become ``argv`` and return its pid, or 0: it is dead or used up."""
+        """Have the child become ``argv``. Return its pid, or 0 if it is dead or was used already."""
         pid, self._pid = self._pid, 0
         if not pid:
             return 0
         files = array.array("i", (*streams, *cgroup.procs_fds))
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
         try:
-            part = Part(argv=tuple(argv), env=dict(env))
-            self._sock.sendmsg([encode(part)], rights, socket.MSG_NOSIGNAL)
+            request = StartRequest(argv=tuple(argv), env=dict(env))
+            self._sock.sendmsg([encode(request)], rights, socket.MSG_NOSIGNAL)
         except OSError:
             pid = 0
         self._sock.close()
@@ -58,19 +58,26 @@ class PreforkedProgram:
 
 
 def run_prefork(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
-    """Be the child: ``follow`` PID 1, hear the config, get ready, hear what to run, and become it."""
-    decode(encode(REHEARSED), WorkerConfig)
-    decode(encode(Part(argv=("true",), env={"PATH": "/"})), Part)
+    """Run in the child: follow PID 1 into its container, read the config and the request, become the program.
+
+    ``follow`` returns once PID 1 has told the child to follow. The codec is warmed up before that.
+    """
+    decode(encode(SAMPLE_CONFIG), WorkerConfig)
+    decode(encode(StartRequest(argv=("true",), env={"PATH": "/"})), StartRequest)
     follow()
-    said = sock.recv(_PACKET_MAX)
-    if not said:
+    config = sock.recv(_PACKET_BYTES_MAX)
+    if not config:
         os._exit(0)
-    spawner = Spawner(decode(said, WorkerConfig))
-    said, files, _, _ = socket.recv_fds(sock, _PACKET_MAX, _FILES_MAX)
-    if not said:
+    spawner = Spawner(decode(config, WorkerConfig))
+    message, files, _, _ = socket.recv_fds(sock, _PACKET_BYTES_MAX, _FILES_MAX)
+    if not message:
         os._exit(0)
-    part = decode(said, Part)
+    request = decode(message, StartRequest)
     stdin, stdout, stderr, *procs = files
     cgroup = TaskCgroup(name="", procs_fds=tuple(procs))
-    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's haste ends here, once we have been woken.
-    as_child(lambda: spawner.become(part.argv, part.env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr))
+    os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's high priority is not for programs.
+    run_as_child(
+        lambda: spawner.exec_program(
+            request.argv, request.env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr
+        )
+    )

@@ -1,6 +1,6 @@
-"""Health checks by tcp and http: a connection of our own to a port of the task, without waiting.
+"""Health checks by tcp and http: a non-blocking connection to a port of the task.
 
-The address is 127.0.0.1: a program has to listen there or on every address.
+The address is 127.0.0.1, so a program has to listen there or on every address.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from collections.abc import Callable
 from typing import Final
 
 from galaxy.model.jobspec.spec import HealthSpec
-from galaxy.worker_entry.event_loop import READ, WRITE, Loop
+from galaxy.worker_entry.event_loop import READ, WRITE, EventLoop
 
 ADDRESS: Final = "127.0.0.1"
 _HEAD_BYTES_MAX: Final = 4096
 
 
 class NetworkProbe:
-    """One question; ``answer(ok, detail)`` is called once, within the check's timeout."""
+    """One health check. ``answer(ok, detail)`` is called once, within the check's timeout."""
 
-    def __init__(self, loop: Loop, check: HealthSpec, port: int, answer: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self, loop: EventLoop, check: HealthSpec, port: int, answer: Callable[[bool, str], None]
+    ) -> None:
         self._loop = loop
         self._check = check
         self._port = port
@@ -34,16 +36,16 @@ class NetworkProbe:
         self._socket.setblocking(False)
         code = self._socket.connect_ex((ADDRESS, port))
         if code in (0, errno.EINPROGRESS):
-            loop.add(self._socket.fileno(), WRITE, self._connected)
+            loop.add(self._socket.fileno(), WRITE, self._on_connected)
         else:
             self._done(False, f"port {port}: {os.strerror(code)}")
 
     def cancel(self) -> None:
-        """Stop asking; no answer is given any more."""
+        """Abandon the check; ``answer`` is not called any more."""
         self._answer = None
         self._done(False, "")
 
-    def _connected(self, _events: int) -> None:
+    def _on_connected(self, _events: int) -> None:
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._done(False, f"port {self._port}: {os.strerror(code)}")
@@ -56,9 +58,9 @@ class NetworkProbe:
                 self._done(False, f"port {self._port}: {error}")
                 return
             self._loop.remove(self._socket.fileno())
-            self._loop.add(self._socket.fileno(), READ, self._readable)
+            self._loop.add(self._socket.fileno(), READ, self._on_readable)
 
-    def _readable(self, _events: int) -> None:
+    def _on_readable(self, _events: int) -> None:
         try:
             data = self._socket.recv(_HEAD_BYTES_MAX)
         except BlockingIOError:
@@ -81,6 +83,7 @@ class NetworkProbe:
 
 
 def _request(path: str, port: int) -> bytes:
+    """Return an HTTP request; characters that are not valid in a request line are percent-encoded."""
     safe = "".join(
         char if "!" <= char <= "~" else "".join(f"%{byte:02X}" for byte in char.encode()) for char in path
     )
@@ -92,8 +95,8 @@ def _request(path: str, port: int) -> bytes:
 
 
 def _verdict(head: bytes) -> tuple[bool, str]:
-    words = head.split(b"\r\n", 1)[0].split(None, 2)
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    fields = head.split(b"\r\n", 1)[0].split(None, 2)
+    if len(fields) < 2 or not fields[0].startswith(b"HTTP/") or not fields[1].isdigit():
         return False, "the answer is not HTTP"
-    status = int(words[1])
+    status = int(fields[1])
     return 200 <= status < 400, f"HTTP status {status}"

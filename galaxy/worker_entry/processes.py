@@ -1,9 +1,9 @@
-"""Which processes belong to a task, and signals to all of them.
+"""The processes of a task, and signals to all of them.
 
-With cgroups the kernel says so. Without (the lesser modes) they are the descendants of
-AppWorker that descend from the task's program, share its session, or carry its
-``GALAXY_TASK_ID`` in the environment they were started with: a daemon that cleared its
-environment and left its session is only found when the container ends.
+With cgroups the kernel lists them. Without (lesser modes) they are those descendants of AppWorker
+that descend from the task's program, share its session, or were started with its
+``GALAXY_TASK_ID`` in their environment. A daemon that left its session and cleared its environment
+is then killed only when the container ends.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from galaxy.container.kernel.processes import process_table, with_descendants
 from galaxy.model.messages.worker import TaskCgroup
 
 
-def members(cgroup: TaskCgroup, program: int, task_id: str, spared: Collection[int]) -> set[int]:
-    """Return the living processes of a task, without those that descend from ``spared``.
+def members(cgroup: TaskCgroup, program: int, task_id: str, excluded: Collection[int]) -> set[int]:
+    """Return the living processes of a task, except those that descend from ``excluded``.
 
-    ``program`` is the pid of its program, or of the one before if that has ended; 0 if none.
+    ``program`` is the pid of its current program, or of the last one; 0 if there was none.
     """
     if not cgroup.procs_fds:
-        return _by_ancestry(program, task_id, spared)
+        return _by_ancestry(program, task_id, excluded)
     pids = _pids_of(cgroup.procs_fds[0])
-    if not spared or not pids:
+    if not excluded or not pids:
         return pids
-    return pids - with_descendants(spared, process_table())
+    return pids - with_descendants(excluded, process_table())
 
 
 def signal_all(pids: Iterable[int], number: int) -> None:
-    """Send signal ``number`` to all ``pids`` (negative: groups) that are there and ours."""
+    """Send a signal to all ``pids`` (negative: process groups) that exist and may be signalled."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def set_pids_max(cgroup: TaskCgroup, value: int) -> None:
-    """Limit the task's processes; 0 stops a fork bomb before it is killed. Best effort."""
+    """Limit the number of a task's processes; 0 stops a fork bomb before it is killed. Best effort."""
     if cgroup.pids_fd >= 0:
         with contextlib.suppress(OSError):
             os.pwrite(cgroup.pids_fd, str(value).encode(), 0)
 
 
 def oom_kills(cgroup: TaskCgroup) -> int:
-    """Return how many processes of the task the kernel has killed for memory so far."""
+    """Return how many processes of the task the OOM killer has killed so far."""
     if cgroup.oom_fd < 0:
         return 0
     with contextlib.suppress(OSError, ValueError):
@@ -62,7 +62,7 @@ def kill_descendants() -> None:
 
 
 def _pids_of(fd: int) -> set[int]:
-    # cgroup v1 keeps a list of pids for the life of an open file, so each look is a new one.
+    # cgroup v1 keeps the list of pids for as long as a file is open, so the file is opened again.
     try:
         again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -71,21 +71,21 @@ def _pids_of(fd: int) -> set[int]:
     try:
         data = b"".join(iter(lambda: os.read(again, 65536), b""))
     except OSError:
-        return set()  # The cgroup is gone, and with it all that was in it.
+        return set()  # The cgroup is gone, with every process in it.
     finally:
         os.close(again)
     return {int(line) for line in data.split()} - {0, os.getpid()}
 
 
-def _by_ancestry(program: int, task_id: str, spared: Collection[int]) -> set[int]:
+def _by_ancestry(program: int, task_id: str, excluded: Collection[int]) -> set[int]:
     table = process_table()
     own = with_descendants({os.getpid()}, table) - {os.getpid()}
-    aside = with_descendants(spared, table) if spared else set()
+    others = with_descendants(excluded, table) if excluded else set()
     of_program = with_descendants({program}, table) if program else set()
     mark = f"GALAXY_TASK_ID={task_id}".encode()
     return {
         pid
-        for pid in own - aside
+        for pid in own - others
         if pid in table
         and not table[pid].is_dead
         and (pid in of_program or (program and table[pid].session == program) or mark in _environment(pid))

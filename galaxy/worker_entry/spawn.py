@@ -1,7 +1,7 @@
-"""From fork to exec: how a user's program, or a helper of ours for it, becomes a process.
+"""From fork to exec: starting a user's program, or a helper process of AppWorker.
 
-The order inside the child matters: its cgroup first, so that everything after is charged to
-it; what needs rights before they are given up; the seccomp filter last.
+The order inside the child matters: it enters its cgroup first, so that everything after is charged to
+it; then it does what needs privileges, drops them, and installs the seccomp filter last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 
 CORE_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Longest core file; it lies in the workspace, whose size is limited, too."""
+"""Largest core file; it is written to the workspace, whose size is limited as well."""
 CANNOT_EXEC: Final = 126
 NOT_FOUND: Final = 127
 _FDS_MAX: Final = 1 << 30
@@ -28,18 +28,18 @@ _DEVNULL: Final = "/dev/null"
 _ALL_SIGNALS: Final = signal.valid_signals()
 HANDLED: Final = (signal.SIGCHLD, signal.SIGTERM)
 IGNORED: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-"""What AppWorker does with signals; an exec would hand the ignored ones down to the program."""
+"""Signals that AppWorker handles or ignores. An exec would pass ignored ones on, so a child resets them."""
 _RESET: Final = (*HANDLED, *IGNORED, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Spawner:
-    """Starts processes as the container's config wants them: user, filter, directory."""
+    """Starts processes with the user, seccomp filter and directory of the container's config."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self.devnull = os.open(_DEVNULL, os.O_RDWR | os.O_CLOEXEC)
-        wanted = config.seccomp and config.seccomp_program
-        self._seccomp = prctl.SeccompFilter(base64.b64decode(config.seccomp_program)) if wanted else None
+        filtered = config.seccomp and config.seccomp_program
+        self._seccomp = prctl.SeccompFilter(base64.b64decode(config.seccomp_program)) if filtered else None
 
     def program(
         self,
@@ -52,20 +52,19 @@ class Spawner:
         stderr: int = -1,
         tty: bool = False,
     ) -> int:
-        """Start ``argv`` in a session of its own and return its pid; -1 for a stream is /dev/null.
+        """Start ``argv`` in a session of its own and return its pid; -1 for a stream means /dev/null.
 
-        With ``tty`` stdin is a terminal and becomes the controlling one. What goes wrong after
-        the fork is a line on stderr and exit code 126, or 127 if there is no such program.
+        With ``tty`` stdin is a terminal and becomes the controlling one. An error after the fork is
+        a line on stderr and exit code 126, or 127 if there is no such program.
 
         Raises:
-            OSError: no process could be made.
+            OSError: no process could be created.
         """
-
         return self._fork(
-            lambda: self.become(argv, env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            lambda: self.exec_program(argv, env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
         )
 
-    def become(
+    def exec_program(
         self,
         argv: Sequence[str],
         env: Mapping[str, str],
@@ -76,7 +75,11 @@ class Spawner:
         stderr: int,
         tty: bool = False,
     ) -> None:
-        """Become ``argv``; in the child. Returns never, or raises."""
+        """Replace this process, a child of AppWorker, by ``argv``; does not return.
+
+        Raises:
+            OSError: the process cannot be prepared, or there is no such program.
+        """
         self._streams(stdin, stdout, stderr)
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -86,50 +89,50 @@ class Spawner:
         try:
             os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606  (argv is the user's)
         except FileNotFoundError as error:
-            # The error names the last folder of PATH that was tried.
+            # Name the program: the error names the last directory of PATH that was tried.
             raise FileNotFoundError(error.errno, "no such program", argv[0]) from error
 
     def helper(self, work: Callable[[], None], cgroup: TaskCgroup, keep: Collection[int]) -> int:
-        """Run ``work`` in a child that is as unprivileged as the program, in its cgroup.
+        """Run ``work`` in a child with the privileges and the cgroup of the program.
 
-        Of our descriptors only those of ``keep`` stay open, and the standard ones on /dev/null.
+        Only the descriptors of ``keep`` stay open; the standard streams are /dev/null.
 
         Raises:
-            OSError: no process could be made.
+            OSError: no process could be created.
         """
 
-        def become() -> None:
+        def run() -> None:
             self._streams(-1, -1, -1)
             self._restrict(cgroup)
             close_all_but(keep)
             work()
 
-        return self._fork(become)
+        return self._fork(run)
 
-    def keeper(self, work: Callable[[], None]) -> int:
-        """Run ``work`` in a child with our own rights and descriptors, in a session of its own.
+    def supervisor(self, work: Callable[[], None]) -> int:
+        """Run ``work`` in a child with AppWorker's own privileges and descriptors, in its own session.
 
         Raises:
-            OSError: no process could be made.
+            OSError: no process could be created.
         """
         return self._fork(work)
 
-    def _fork(self, become: Callable[[], None]) -> int:
-        # Blocked until the child has the default handlers: a signal in between must neither be
-        # lost nor reach our own wake-up pipe, which the child shares until exec.
+    def _fork(self, run: Callable[[], None]) -> int:
+        # Signals stay blocked until the child has reset its handlers: one in between must neither be
+        # lost nor be written to AppWorker's wake-up pipe, which the child shares until exec.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
-                as_child(become)
+                run_as_child(run)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
 
     def _streams(self, stdin: int, stdout: int, stderr: int) -> None:
-        wanted = [self.devnull if fd < 0 else fd for fd in (stdin, stdout, stderr)]
-        # Copies above 2 first: one of the wanted may itself lie where another belongs.
-        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in wanted]
+        sources = [self.devnull if fd < 0 else fd for fd in (stdin, stdout, stderr)]
+        # Copy above 2 first: a source may have the number of another target.
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3) for fd in sources]
         for target, copy in enumerate(copies):
             os.dup2(copy, target)
             os.close(copy)
@@ -138,7 +141,7 @@ class Spawner:
         config = self._config
         for fd in cgroup.procs_fds:
             os.write(fd, b"0")
-        with contextlib.suppress(OSError):  # Without it the kernel still has a choice, a worse one.
+        with contextlib.suppress(OSError):  # Without it the OOM killer may choose AppWorker.
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, b"1000")
             os.close(fd)
@@ -147,7 +150,7 @@ class Spawner:
         resource.setrlimit(resource.RLIMIT_CORE, (core, hard))
         os.umask(0o022)
         if config.run_uid >= 0:
-            # Becoming another user does this too, but becoming root, for whom it is granted, does not.
+            # A change of user does this as well, except a change to root.
             prctl.deny_memory_access()
             with contextlib.suppress(PermissionError):  # Without CAP_SETPCAP no exec can gain any either.
                 prctl.limit_bounding_set()
@@ -160,8 +163,8 @@ class Spawner:
             self._seccomp.install()
 
 
-def as_child(become: Callable[[], None]) -> NoReturn:
-    """Run ``become`` with the signals of a new process, in a session of its own; in the child."""
+def run_as_child(run: Callable[[], None]) -> NoReturn:
+    """Run ``run`` in a child with reset signals, in its own session, and exit: 126 or 127 on an error."""
     code = CANNOT_EXEC
     try:
         signal.set_wakeup_fd(-1)
@@ -169,18 +172,18 @@ def as_child(become: Callable[[], None]) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        become()
+        run()
         code = 0
     except FileNotFoundError as error:
-        _complain(error)
+        _write_error(error)
         code = NOT_FOUND
     except BaseException as error:  # noqa: BLE001  (a child must never return into the parent's loop)
-        _complain(error)
+        _write_error(error)
     finally:
         os._exit(code)
 
 
-def _complain(error: BaseException) -> None:
+def _write_error(error: BaseException) -> None:
     text = f": {error}"
     if isinstance(error, OSError) and error.filename is not None:
         text = f" {os.fsdecode(error.filename)}: {error.strerror}"
@@ -198,7 +201,13 @@ def close_all_but(keep: Collection[int]) -> None:
 
 
 def status_of(wait_status: int) -> tuple[int | None, int | None, bool]:
-    """Return (exit code, signal, core dumped) of a wait status; code and signal exclude each other."""
+    """Return (exit code, signal, core dumped) of a wait status; one of code and signal is None."""
     if os.WIFSIGNALED(wait_status):
         return None, os.WTERMSIG(wait_status), os.WCOREDUMP(wait_status)
     return os.WEXITSTATUS(wait_status), None, False
+
+
+def exit_code(wait_status: int) -> int:
+    """Return the shell's exit code of a wait status: 128 + N for signal N."""
+    code, number, _ = status_of(wait_status)
+    return code if code is not None else 128 + (number or 0)

@@ -1,10 +1,9 @@
-"""A task's output: from pipes into files of limited size and number, and never in the way.
+"""A task's output: from pipes into rotated files of limited size and number.
 
-How the files lie, and how the previous run is found in them, says ``galaxy.model.messages.log_files``.
-Each stream has one pipe for the whole life of the container. One callback moves at most 64 KiB,
-so a flood fills its pipe and slows itself down, not AppWorker. If the host's disk is full,
-output is dropped and counted, and a line in the log says so once there is room; the program is
-not held up.
+``galaxy.model.messages.log_files`` describes the files. Each stream has one pipe for as long as the
+container exists. One callback moves at most 64 KiB, so a flood fills its pipe and slows its program
+down, not AppWorker. If the host's disk is full, output is dropped and counted, and a line in the log
+says so once there is room; the program is not blocked.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Final
 
 from galaxy.model.base import encode
 from galaxy.model.messages.log_files import RUNS_MAX, STREAMS, Run, RunIndex, file_names, index_name
-from galaxy.worker_entry.event_loop import READ, Loop
+from galaxy.worker_entry.event_loop import READ, EventLoop
 
 _CHUNK: Final = 64 * 1024
 _DRAIN_BYTES_MAX: Final = 1024 * 1024
@@ -27,20 +26,21 @@ class TaskLogs:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         directory: int,
         task: str,
         *,
         bytes_max: int,
         files_max: int,
-        lost: Callable[[str], None],
+        on_lost: Callable[[str], None],
     ) -> None:
+        """``directory`` is an open directory; ``on_lost`` is told when output is dropped."""
         self._directory = directory
         self._task = task
         self._runs: tuple[Run, ...] = ()
         self._streams = {
             stream: _Stream(
-                loop, directory, file_names(task, stream, files_max), bytes_max, self.write_index, lost
+                loop, directory, file_names(task, stream, files_max), bytes_max, self.write_index, on_lost
             )
             for stream in STREAMS
         }
@@ -55,7 +55,7 @@ class TaskLogs:
         return self._streams["stderr"].write_fd
 
     def begin_run(self, number: int, started_s: float) -> None:
-        """Mark where the output of the next run begins; ``write_index`` makes it known."""
+        """Record where the output of the next run begins; ``write_index`` publishes it."""
         for stream in self._streams.values():
             stream.drain()
         at = {name: stream.position for name, stream in self._streams.items()}
@@ -63,24 +63,25 @@ class TaskLogs:
         self._runs = (*self._runs, run)[-RUNS_MAX:]
 
     def drain(self) -> None:
+        """Write what is in the pipes now."""
         for stream in self._streams.values():
             stream.drain()
 
     def write_index(self) -> None:
-        """Let readers know the runs and where the current files begin."""
+        """Publish the runs and where the current files begin, for readers."""
         index = RunIndex(
             stdout=self._streams["stdout"].base, stderr=self._streams["stderr"].base, runs=self._runs
         )
         name = index_name(self._task)
-        with contextlib.suppress(OSError):  # Readers then take the whole stream for one run.
+        with contextlib.suppress(OSError):  # Without it readers take all output as one run.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             fd = os.open(f".{name}", flags, 0o640, dir_fd=self._directory)
             data = encode(index)
             try:
-                whole = os.write(fd, data) == len(data)
+                complete = os.write(fd, data) == len(data)
             finally:
                 os.close(fd)
-            if whole:
+            if complete:
                 os.rename(f".{name}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
@@ -89,20 +90,20 @@ class _Stream:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         directory: int,
         names: tuple[str, ...],
         bytes_max: int,
-        rotated: Callable[[], None],
-        lost: Callable[[str], None],
+        on_rotated: Callable[[], None],
+        on_lost: Callable[[str], None],
     ) -> None:
         self._directory = directory
         self._names = names
         self._bytes_max = max(bytes_max, 1)
-        self._rotated = rotated
-        self._lost = lost
+        self._on_rotated = on_rotated
+        self._on_lost = on_lost
         self._dropped_bytes = 0
-        self._why = ""
+        self._drop_reason = ""
         self._mid_line = False
         self._file = -1
         self._size = 0
@@ -118,7 +119,7 @@ class _Stream:
         return self.base + self._size
 
     def drain(self) -> None:
-        """Take what is in the pipe by now, within reason: a writer may be faster than we are."""
+        """Move what is in the pipe now, up to a bound: a writer may be faster than this reader."""
         moved = 0
         while moved < _DRAIN_BYTES_MAX and (count := self._pump()):
             moved += count
@@ -134,24 +135,24 @@ class _Stream:
         left = memoryview(data)
         try:
             if self._dropped_bytes:
-                self._tell_dropped()
+                self._note_dropped()
             while left:
                 left = left[self._write(left) :]
         except OSError as error:
             if not self._dropped_bytes:
-                self._why = error.strerror or str(error)
-                self._lost(f"output of {self._names[0]} is dropped: {self._why}")
+                self._drop_reason = error.strerror or str(error)
+                self._on_lost(f"output of {self._names[0]} is dropped: {self._drop_reason}")
             self._dropped_bytes += len(left)
         return len(data)
 
-    def _tell_dropped(self) -> None:
-        """Say in the log what is not in it, in a line of its own."""
+    def _note_dropped(self) -> None:
+        """Write a line into the log about the output that is missing from it."""
         start = "\n" if self._mid_line else ""
-        note = f"{start}[galaxy: {self._dropped_bytes} bytes were dropped: {self._why}]\n"
+        note = f"{start}[galaxy: {self._dropped_bytes} bytes were dropped: {self._drop_reason}]\n"
         left = memoryview(note.encode())
         while left:
             left = left[self._write(left) :]
-        self._lost(f"output of {self._names[0]} is kept again; {self._dropped_bytes} bytes were dropped")
+        self._on_lost(f"output of {self._names[0]} is kept again; {self._dropped_bytes} bytes were dropped")
         self._dropped_bytes = 0
 
     def _write(self, data: memoryview) -> int:
@@ -161,7 +162,7 @@ class _Stream:
                 self._open()
             room = self._bytes_max - self._size
             part = data
-            if len(data) > room:  # The file ends at the end of a line, if there is one in it.
+            if len(data) > room:  # End the file at the end of a line if it has one.
                 newline = bytes(data[: max(room, 0)]).rfind(b"\n")
                 if newline < 0 and self._size:
                     self._rotate()
@@ -187,4 +188,4 @@ class _Stream:
         for newer, older in reversed(list(zip(self._names, self._names[1:], strict=False))):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(newer, older, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        self._rotated()
+        self._on_rotated()

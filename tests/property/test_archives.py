@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.worker_entry import unpack
-from galaxy.worker_entry.unpack import Failed, place, stage
+from galaxy.worker_entry.package_files import UnpackFailed, place
+from galaxy.worker_entry.unpack import stage
 from tests.property.effort import examples
 
 PACKAGE = PackageSpec(source="p", version="1")
@@ -54,7 +55,7 @@ def attempt(top: Path, data: bytes) -> str:
         os.write(fd, data) if data else None
         stage("main", str(top / "inside"), [(PACKAGE, fd)])
         place("main", str(top / "inside"), [PACKAGE])
-    except Failed as failed:
+    except UnpackFailed as failed:
         why = str(failed)
         assert not failed.retry, failed
     finally:

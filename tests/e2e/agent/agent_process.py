@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, without Celery: orders come by stdin, reports go to stdout.
+"""A real agent in a process of its own, without Celery: orders come on stdin, reports go to stdout.
 
 ``python agent_process.py NAME STATE CGROUP_ROOT REDIS_URL [--ephemeral] [--plain] [--shared]``; a line
 of input is ``KIND JSON``.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 from galaxy.agent.agent_service import AgentService
 from galaxy.agent.config import AgentConfig
@@ -20,10 +22,29 @@ from galaxy.model.step import Send
 from galaxy.nexus.nexus import Nexus
 
 
-def say(send: Send) -> None:
+def write_report(send: Send) -> None:
     line = f"{send.task} ".encode() + encode(send.body) + b"\n"
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
+
+
+def watch_heartbeats(nexus: Nexus) -> threading.Event:
+    """Return an event that is set when the second heartbeat begins.
+
+    Redis' clock, which the first heartbeat returned, has then reached the agent. It refuses orders
+    before that; in production no leader sends any before it has read a heartbeat.
+    """
+    second, count, beat = threading.Event(), 0, nexus.beat
+
+    def counted(*args: Any, **more: Any) -> float:
+        nonlocal count
+        count += 1
+        if count == 2:
+            second.set()
+        return beat(*args, **more)
+
+    nexus.beat = counted  # type: ignore[method-assign]
+    return second
 
 
 def main(name: str, state: str, cgroup_root: str, url: str, *flags: str) -> None:
@@ -38,12 +59,16 @@ def main(name: str, state: str, cgroup_root: str, url: str, *flags: str) -> None
         memory_reserve_bytes=0,
         disk_reserve_bytes=0,
         usage_s=0.5,
+        heartbeat_s=0.1,
         ephemeral="--ephemeral" in flags,
         run_user="nobody" if "--shared" in flags else "",
         mode="process" if "--plain" in flags else "auto",
     )
-    service = AgentService(config, Nexus.connect(url, name=f"agent@{name}"), say)
+    nexus = Nexus.connect(url, name=f"agent@{name}")
+    clock_known = watch_heartbeats(nexus)
+    service = AgentService(config, nexus, write_report)
     service.start()
+    clock_known.wait(30)
     for line in sys.stdin.buffer:
         kind, _, body = line.partition(b" ")
         if kind == b"containers":

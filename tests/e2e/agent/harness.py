@@ -1,4 +1,4 @@
-"""A real agent process with a real launcher, AppWorkers and Redis, and the end of all of it."""
+"""A real agent process with a real launcher, AppWorkers and Redis, and its cleanup."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.container.runtime import Destroyed, Runtime
+from galaxy.ids import container_key, parse_container_key
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.jobspec.spec import CpuSpec, Medium, MemorySpec, PackageSpec, RestartSpec, TaskSpec
 from galaxy.model.messages.agent import AgentReport
@@ -42,7 +43,7 @@ SCRIPT = Path(__file__).with_name("agent_process.py")
 
 
 class Agent:
-    """One agent process after another over the same state."""
+    """Agent processes over one state directory, one after the other."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.name = "h1"
@@ -81,7 +82,7 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
             )
-        self._lines = queue.Queue()  # Of this process alone: what an earlier one said comes late.
+        self._lines = queue.Queue()  # A new one, so that late lines of an earlier process are dropped.
         threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
 
     @staticmethod
@@ -90,50 +91,50 @@ class Agent:
         for line in process.stdout:
             lines.put(line)
 
-    def say(self, kind: str, body: Struct | None = None) -> None:
+    def send(self, kind: str, body: Struct | None = None) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
 
     def until(self, what: str, true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -> None:
-        """Read reports until ``true`` is, or fail with the agent's last words."""
+        """Read reports until ``true()``, or fail with the end of the agent's log."""
         end_s = time.monotonic() + timeout_s
         while not true():
             try:
                 line = self._lines.get(timeout=max(0.0, end_s - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"not in {timeout_s:g} s: {what}\n{self.words()}") from None
-            self._take(line)
+                raise AssertionError(f"not in {timeout_s:g} s: {what}\n{self.log_end()}") from None
+            self._on_line(line)
 
-    def _take(self, line: bytes) -> None:
-        word, _, body = line.partition(b" ")
-        if word == b"left":
-            assert body.strip() == b"[]", self.words()
+    def _on_line(self, line: bytes) -> None:
+        kind, _, body = line.partition(b" ")
+        if kind == b"left":
+            assert body.strip() == b"[]", self.log_end()
             return
         report = decode(body, AgentReport)
         self.reports.append(report)
-        if report.full and word.endswith(b"container.report"):
+        if report.full and kind.endswith(b"container.report"):
             self.containers.clear()
-        if report.full and word.endswith(b"pod.report"):
+        if report.full and kind.endswith(b"pod.report"):
             self.pods.clear()
-        for found in report.containers:
-            self.containers[f"{found.container}_{found.incarnation}"] = found
+        for container in report.containers:
+            self.containers[container_key(container.container, container.incarnation)] = container
         for pod in report.pods:
             self.pods[pod.pod] = pod
 
     def create(self, pod: str, incarnation: int = 1, *, ports: tuple[PortDemand, ...] = ()) -> None:
         order = CreateContainer(container=pod, incarnation=incarnation, demand=demand(ports))
-        self.say("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, create=(order,)))
+        self.send("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, create=(order,)))
 
     def destroy(self, pod: str, incarnation: int = 1) -> None:
         order = DestroyContainer(container=pod, incarnation=incarnation)
-        self.say("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, destroy=(order,)))
+        self.send("containers", ContainerOrders(agent=self.name, epoch=1, until_s=FAR_S, destroy=(order,)))
 
     def deploy(self, order: PodOrder) -> None:
-        self.say("pods", PodOrders(agent=self.name, epoch=1, until_s=FAR_S, orders=(order,)))
+        self.send("pods", PodOrders(agent=self.name, epoch=1, until_s=FAR_S, orders=(order,)))
 
     def await_state(self, pod: str, state: ObservedContainerState, incarnation: int = 1) -> ObservedContainer:
-        key = f"{pod}_{incarnation}"
+        key = container_key(pod, incarnation)
         self.until(
             f"{key} is {state}",
             lambda: key in self.containers and self.containers[key].state is state,
@@ -142,20 +143,21 @@ class Agent:
 
     def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> ObservedPod:
         def there() -> bool:
-            found = self.pods.get(pod)
-            lives = found is not None and (found.incarnation, found.generation) >= (incarnation, generation)
-            return lives and found is not None and found.state == state
+            observed = self.pods.get(pod)
+            if observed is None or observed.state != state:
+                return False
+            return (observed.incarnation, observed.generation) >= (incarnation, generation)
 
         self.until(f"pod {pod} is {state}", there)
         return self.pods[pod]
 
     def kill(self) -> None:
-        """End the agent as rudely as can be; forget what it said."""
+        """Kill the agent and drop its reports."""
         self.process.kill()
         self.process.wait(30)
-        self._forget()
+        self._drop_reports()
 
-    def _forget(self) -> None:
+    def _drop_reports(self) -> None:
         self.containers.clear()
         self.pods.clear()
         self.reports.clear()
@@ -165,15 +167,15 @@ class Agent:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(40)
-        self._forget()
+        self._drop_reports()
 
-    def words(self) -> str:
+    def log_end(self) -> str:
         log = (self.folder / "agent.log").read_text(errors="replace")[-3000:]
         launcher = self.state / "launcher.log"
         return log + (launcher.read_text(errors="replace")[-1000:] if launcher.exists() else "")
 
     def end(self) -> None:
-        """End processes, containers and launcher, however the test went."""
+        """End processes, containers and launcher, whether or not the test passed."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(30)
@@ -185,9 +187,9 @@ class Agent:
         runtime.start()
         waiting = set()
         for directory in (self.state / "c").iterdir():
-            container, _, incarnation = directory.name.rpartition("_")
-            waiting.add((container, int(incarnation)))
-            runtime.destroy(container, int(incarnation))
+            container, incarnation = parse_container_key(directory.name) or ("", 0)
+            waiting.add((container, incarnation))
+            runtime.destroy(container, incarnation)
         end_s = time.monotonic() + 20 * PATIENCE
         while waiting and time.monotonic() < end_s:
             for event in runtime.events():
@@ -200,7 +202,7 @@ class Agent:
 
 @contextmanager
 def one_agent(url: str) -> Iterator[Agent]:
-    """Run an agent in a folder of its own, and leave nothing of it."""
+    """Run an agent in a folder of its own, and remove everything of it."""
     folder = Path(tempfile.mkdtemp(prefix=f"galaxy-agent-{uuid.uuid4().hex[:6]}-"))
     made = Agent(folder, url)
     try:
@@ -254,11 +256,14 @@ def pod_order(
 
 
 def traces(agent: Agent) -> list[str]:
-    """Return what is left of an agent on this host: processes, mounts, cgroups."""
+    """Return what is left of an agent on this host: mounts, cgroups and processes."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found = [f"mount {line}" for line in mounts if f"{agent.state}/" in line]
     trees = Path("/sys/fs/cgroup")
-    for pattern in (f"*/{agent.cgroup_root}/*/", f"{agent.cgroup_root}/*/"):  # v1's or v2's beside; v2 alone.
+    for pattern in (
+        f"*/{agent.cgroup_root}/*/",
+        f"{agent.cgroup_root}/*/",
+    ):  # v1, or v2 mounted beside it; v2 alone.
         found += [f"cgroup {top}" for top in trees.glob(pattern)]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -272,14 +277,14 @@ def launchers(folder: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if b"galaxy.container.launcher.server" in words and bytes(folder) + b"/" in words:
+            arguments = (process / "cmdline").read_bytes()
+            if b"galaxy.container.launcher.server" in arguments and bytes(folder) + b"/" in arguments:
                 found.append(int(process.name))
     return found
 
 
 def await_no_launchers(folder: Path, timeout_s: float = 30.0 * PATIENCE) -> list[int]:
-    """Return the launchers of a folder that do not end: one that was told to is gone a moment later."""
+    """Wait for the launchers of a folder to end, and return those that do not."""
     end_s = time.monotonic() + timeout_s
     while left := launchers(folder):
         if time.monotonic() > end_s:

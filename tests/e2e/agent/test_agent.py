@@ -159,7 +159,7 @@ def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Age
 def test_follow_tells_lines_as_they_are_written(agent: Agent) -> None:
     running(agent, "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.1; done")
     read = ReadLogs(target=POD, follow=True, tail=0)
-    agent.say("log", LogSession(session="follow", pod=POD, read=read))
+    agent.send("log", LogSession(session="follow", pod=POD, read=read))
     session, text = agent.nexus.session("follow"), ""
     while text.count("\n") < 5:
         item = session.read("out", 30.0)
@@ -196,7 +196,7 @@ def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
     running(agent)
     seconds = of_this_test()
     order = ExecIn(pod=POD, argv=("sleep", seconds))
-    agent.say("exec", ExecSession(session="away", pod=POD, exec=order))
+    agent.send("exec", ExecSession(session="away", pod=POD, exec=order))
     eventually(lambda: sleepers(seconds))
     agent.nexus.session("away").close("out")
     eventually(lambda: not sleepers(seconds))
@@ -205,7 +205,7 @@ def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
 def test_exec_in_a_pod_that_is_not_there_says_so(agent: Agent) -> None:
     order = ExecIn(pod="none-1.0", argv=("true",))
     agent.until("the first report", lambda: agent.reports)
-    agent.say("exec", ExecSession(session="none", pod="none-1.0", exec=order))
+    agent.send("exec", ExecSession(session="none", pod="none-1.0", exec=order))
     frame = agent.nexus.session("none").receive("out", 30.0)
     assert frame is not None
     assert frame.head.kind == "error"
@@ -326,7 +326,7 @@ def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_
         filler = agent.state / "filler"
         fill(filler)
         agent.create("b-2.0")
-        eventually(lambda: "event=agent.unwritable" in agent.words())
+        eventually(lambda: "event=agent.unwritable" in agent.log_end())
         assert "b-2.0_1" not in agent.containers
         assert not (agent.state / "c" / "b-2.0_1").exists()
         filler.unlink()
@@ -418,7 +418,7 @@ def eventually(true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -
 
 def logs(agent: Agent, session: str) -> str:
     name = f"{session}-{time.monotonic_ns()}"
-    agent.say("log", LogSession(session=name, pod=POD, read=ReadLogs(target=POD)))
+    agent.send("log", LogSession(session=name, pod=POD, read=ReadLogs(target=POD)))
     pipe, text = agent.nexus.session(name), ""
     while item := pipe.read("out", 30.0):
         chunk = decode(item, LogChunk)
@@ -433,11 +433,11 @@ def execute(
     agent: Agent, session: str, argv: tuple[str, ...], *, tty: bool = False
 ) -> tuple[dict[str, bytes], int]:
     order = ExecIn(pod=POD, argv=argv, tty=tty, rows=33, columns=99)
-    agent.say("exec", ExecSession(session=session, pod=POD, exec=order))
+    agent.send("exec", ExecSession(session=session, pod=POD, exec=order))
     pipe, words = agent.nexus.session(session), {}
     while True:
         frame = pipe.receive("out", 40.0)
-        assert frame is not None, agent.words()
+        assert frame is not None, agent.log_end()
         assert frame.head.kind not in ("error", "eof"), frame.head.message
         if frame.head.kind == "exit":
             return words, frame.head.status

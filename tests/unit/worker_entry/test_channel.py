@@ -10,20 +10,20 @@ from galaxy.model.base import decode, encode
 from galaxy.model.messages.pod import ObservedPod, PodState
 from galaxy.model.messages.worker import Exec, ExecStarted, Report, ToWorker
 from galaxy.worker_entry.channel import AgentChannel
-from galaxy.worker_entry.event_loop import Loop
+from galaxy.worker_entry.event_loop import EventLoop
 
 
 def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) -> None:
-    loop, received = Loop(), list[ToWorker]()
+    loop, received = EventLoop(), list[ToWorker]()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(tmp_path / "worker"))
     listening.listen(1)
     AgentChannel(
         loop,
         listening.detach(),
-        received=lambda packet, files: received.append(packet),
-        connected=lambda: None,
-        lost=lambda: None,
+        on_packet=lambda packet, files: received.append(packet),
+        on_connected=lambda: None,
+        on_lost=lambda: None,
         report=lambda: Report(
             pod=ObservedPod(pod="w.0", incarnation=1, generation=0, state=PodState.PENDING)
         ),
@@ -38,7 +38,7 @@ def test_command_whose_files_are_lost_is_answered_with_an_error(tmp_path: Path) 
     answers: list[bytes] = []
     while not any(b"exec-started" in answer for answer in answers):
         loop.after(0.05, lambda: None)
-        loop.turn()
+        loop.run_once()
         with contextlib.suppress(BlockingIOError):
             answers.append(agent.recv(100_000, socket.MSG_DONTWAIT))
     started = decode(answers[-1], ExecStarted)

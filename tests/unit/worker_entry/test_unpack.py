@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.worker_entry.logic.archive import MemberRefused, safe_mode, safe_name, safe_symlink
-from galaxy.worker_entry.unpack import Failed, discard, label, place, stage
+from galaxy.worker_entry.package_files import UnpackFailed, discard, label, place
+from galaxy.worker_entry.unpack import stage
 from tests.support.archives import make_member, make_tar
 
 ONE, TWO, DATA = (PackageSpec(source=name, version="1") for name in ("one", "two", "data"))
@@ -76,7 +77,7 @@ def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "junk").write_bytes(b"not an archive" * 100)
     fd = os.open(tmp_path / "junk", os.O_RDONLY)
     try:
-        with pytest.raises(Failed, match=r"refused to unpack one .*: it is neither .* nor a zip$"):
+        with pytest.raises(UnpackFailed, match=r"refused to unpack one .*: it is neither .* nor a zip$"):
             stage("web", str(tmp_path / "w"), [(ONE, fd)])
     finally:
         os.close(fd)
@@ -124,7 +125,7 @@ def test_directory_of_the_program_in_the_way_of_a_file_refuses_before_anything_m
     put(where, tmp_path, ONE, {"a": "1"})
     (where / "out").mkdir()
     (where / "out/mine").write_text("mine")
-    with pytest.raises(Failed, match="'out' is a file in the package") as failed:
+    with pytest.raises(UnpackFailed, match="'out' is a file in the package") as failed:
         put(where, tmp_path, TWO, {"a": "2", "out": "2"})
     assert not failed.value.retry
     assert (where / "a").read_text() == "1"
@@ -145,7 +146,7 @@ def test_interrupted_replacement_is_completed_by_the_next(tmp_path, monkeypatch)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
-        with pytest.raises(Failed) as failed:
+        with pytest.raises(UnpackFailed) as failed:
             put(where, tmp_path, TWO, {"n1": "2", "n2": "2", "n3": "2"})
     assert failed.value.retry
     put(where, tmp_path, DATA, {"final": "3"})
@@ -169,7 +170,7 @@ def test_unpacked_files_that_vanished_are_fetched_again(tmp_path):
     stage("web", str(where), [(ONE, fd)])
     os.close(fd)
     discard("web", str(where))
-    with pytest.raises(Failed, match="gone") as failed:
+    with pytest.raises(UnpackFailed, match="gone") as failed:
         place("web", str(where), [ONE])
     assert failed.value.retry
 
