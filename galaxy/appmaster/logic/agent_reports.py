@@ -114,7 +114,7 @@ class ReportingAgent:
     """One agent: the digests of its pods, which process of it reports, and when it last changed.
 
     ``boot`` names a process of the agent; reports of the ``past_boots`` are ignored. ``serials`` are,
-    by pod, those of the reports that were applied, counted anew by each process.
+    by pod, those of the last reports that were applied; each process counts from 0.
     """
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ class AppMaster:
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events``, then reconcile every job that they or a due timer touched."""
         state = self.state
-        state.now_s = now_s
+        state.now_s, state.cause = now_s, ""
         self._clear_output()
         for event in events:
             self._apply(event)

@@ -21,7 +21,7 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     group_poll_s: float = 10.0
     """How often ResMan is asked about a group whose last order is acknowledged."""
     group_poll_at_rest_s: float = 60.0
-    """The same for a job that has finished, failed or stopped, and for quotas."""
+    """The same for a job that has finished, failed or stopped, and for quotas and operators' keys."""
     digest_settle_s: float = 2.0
     """An agent's digest is compared when nothing was received from it or sent to it for so long."""
     heartbeat_age_max_s: float = 30.0

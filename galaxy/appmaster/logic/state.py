@@ -102,7 +102,7 @@ class AppMasterState(AppMasterTables):
             touched.pods[pod.pod] = None
         return pod
 
-    # ---- transitions and the events that tell of them
+    # ---- transitions and events
 
     def apply_job_event(self, job: JobRecord, event: type[JobEvent], text: str = "") -> JobRecord:
         """Store and record the transition of ``job`` on ``event``; an invalid one changes nothing."""

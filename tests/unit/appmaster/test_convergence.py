@@ -219,7 +219,7 @@ def test_container_reported_lost_and_then_ready_serves_on_without_a_restart() ->
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
 
-    def tell(state: ContainerState, agent: str) -> None:
+    def report(state: ContainerState, agent: str) -> None:
         slot = SlotStatus(
             container=pod.pod,
             incarnation=pod.incarnation,
@@ -230,10 +230,10 @@ def test_container_reported_lost_and_then_ready_serves_on_without_a_restart() ->
         )
         world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
 
-    tell(ContainerState.PENDING, "")
+    report(ContainerState.PENDING, "")
     assert world.endpoints("web") == ()
     assert world.state(job) == "running"
-    tell(ContainerState.READY, pod.agent)
+    report(ContainerState.READY, pod.agent)
     world.settle(job)
     assert len(world.endpoints("web")) == 1
     assert len([run for agent in world.agents.values() for run in agent.runs]) == 1

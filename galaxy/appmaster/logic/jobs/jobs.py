@@ -104,8 +104,8 @@ def is_settled(state: AppMasterState, job: JobRecord) -> bool:
 def _is_unaffected(state: AppMasterState, job: JobRecord) -> bool:
     """Return whether a change of single pods cannot change the job's state or its containers.
 
-    It is decided from counts, so that a change of one pod of a large job does not cost a look at all
-    of them. False is always correct.
+    It is decided from counts alone: for a change of one pod of a large job, the others are not read.
+    False is always correct.
     """
     if job.desired is not DesiredState.RUN or job.rollout is not None:
         return False
