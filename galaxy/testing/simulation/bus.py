@@ -18,12 +18,18 @@ CLOCKS_S: Final = 300.0
 Consumer = Callable[[Struct], None]
 
 
+def _ignore(_: Send) -> None:
+    pass
+
+
 class Bus:
     """Celery's queues as Galaxy relies on them: no order, and any number of deliveries."""
 
     def __init__(self, world: World) -> None:
         self.sent = 0
         self.delivered = 0
+        self.on_send: Callable[[Send], None] = _ignore
+        """Called with every message that is sent, before it may get lost."""
         self._world = world
         self._consumers: dict[str, Consumer] = {}
         self._waiting: dict[str, deque[tuple[float, bytes, type[Any]]]] = {}
@@ -42,6 +48,7 @@ class Bus:
         """Send a message. It is encoded and decoded as in production."""
         faults = self._world.faults
         self.sent += 1
+        self.on_send(send)
         if self._world.strikes("lose"):
             self._world.record(f"bus loses {send.task} to {send.queue}")
             return

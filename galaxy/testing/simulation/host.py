@@ -73,6 +73,8 @@ class Host:
         self.name = name
         self.disk: dict[str, dict[str, bytes]] = {}
         self.cut_until_s = 0.0
+        self.trouble = ""
+        """Reason that heartbeats give why the agent cannot obey; empty if it can."""
         self.logic: AgentLogic | None = None
         self._world = world
         self._bus = bus
@@ -176,7 +178,9 @@ class Host:
         if self.logic is None or self.cut:
             return 0.0
         containers, pods = self._digests
-        return self._nexus.beat(self.name, boot=self._info.boot, containers=containers, pods=pods)
+        return self._nexus.beat(
+            self.name, boot=self._info.boot, containers=containers, pods=pods, trouble=self.trouble
+        )
 
     def _stop(self) -> None:
         self._process += 1
@@ -313,7 +317,9 @@ class Host:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case LaunchContainer():
-                self._world.after(0.01 + self._lag_s(), lambda: self.machine.launch(effect.hosted))
+                self._world.after(
+                    0.01 + self.machine.launch_s + self._lag_s(), lambda: self.machine.launch(effect.hosted)
+                )
             case RemoveContainer():
                 self._world.after(
                     0.02 + self._lag_s(),

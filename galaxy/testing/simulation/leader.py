@@ -57,7 +57,7 @@ class LeaderProcess:
         self._nexus = nexus
         self._build = build
         self._kind = kind
-        self._trusting = ignore_lease
+        self._ignore_lease = ignore_lease
         self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
@@ -126,9 +126,9 @@ class LeaderProcess:
         self._world.record(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
-        held = (lambda: True) if self._trusting else lease.held
-        clumsy = _FaultyLogic(self.logic, self._world)
-        leadership = self._kind(clumsy, _FaultyStore(self._nexus, self._world), answer, held=held)
+        held = (lambda: True) if self._ignore_lease else lease.held
+        faulty_logic = _FaultyLogic(self.logic, self._world)
+        leadership = self._kind(faulty_logic, _FaultyStore(self._nexus, self._world), answer, held=held)
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._on_message)
@@ -161,6 +161,10 @@ class LeaderProcess:
     def _read_heartbeats(self, leadership: Leadership) -> None:
         self._on_message(self._nexus.beats())
         self._schedule(BEATS_S, lambda: self._read_heartbeats(leadership))
+
+    def receive(self, event: Struct) -> None:
+        """Handle ``event`` as a message that arrives now; dropped when this process does not lead."""
+        self._on_message(event)
 
     def _on_message(self, event: Struct) -> None:
         if self._leadership is None:

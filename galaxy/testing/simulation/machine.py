@@ -47,6 +47,10 @@ class Machine:
         on_created: Callable[[str, int], None],
     ) -> None:
         self.living: dict[str, SimulatedAppWorker] = {}
+        self.launch_s = 0.0
+        """Extra seconds that creating a container takes."""
+        self.launch_fails: Callable[[str, int], bool] = lambda *_: False
+        """Whether creating this incarnation of a container fails."""
         self._world = world
         self._host = host
         self._on_program = on_program
@@ -66,7 +70,7 @@ class Machine:
         container, incarnation = hosted.container, hosted.incarnation
         if hosted.key in self.living:
             return
-        if self._world.strikes("launch_fails"):
+        if self._world.strikes("launch_fails") or self.launch_fails(container, incarnation):
             reason = Reason(code="launch", message="simulated failure")
             self._notify(
                 0.0, ContainerLaunchFailed(container=container, incarnation=incarnation, reason=reason)
