@@ -14,6 +14,6 @@ KERNEL_DIRS: Final = ("/dev", "/proc", "/sys")
 """File systems of the kernel: nothing can be mounted below these either."""
 
 
-def is_at_or_below(path: str, directories: tuple[str, ...]) -> bool:
-    """Return whether ``path`` is one of ``directories`` or lies below one."""
-    return any(path == directory or path.startswith(f"{directory}/") for directory in directories)
+def is_at_or_below(path: str, directory: str) -> bool:
+    """Return whether ``path`` is ``directory`` or lies below it; both are absolute and normal."""
+    return path == directory or path.startswith(f"{directory}/")

@@ -94,7 +94,7 @@ def _path_problems(plan: LaunchPlan) -> Iterator[str]:
     for path in paths:
         if not path.startswith("/") or os.path.normpath(path) != path:
             yield f"volume path {path[:80]!r} is not an absolute path in its shortest form"
-        elif path == "/" or path in SYSTEM_DIRS or is_at_or_below(path, KERNEL_DIRS):
+        elif path == "/" or path in SYSTEM_DIRS or any(is_at_or_below(path, top) for top in KERNEL_DIRS):
             yield f"volume path {path} belongs to the system"
         elif len(os.fsencode(path)) > _PATH_BYTES_MAX or not all(map(_is_name, path[1:].split("/"))):
             yield f"volume path {path[:80]!r} is not a path that a file can have"

@@ -26,7 +26,7 @@ from galaxy.model.jobspec.spec import (
 )
 from galaxy.model.messages.worker import PACKET_BYTES_MAX
 from galaxy.model.stored.secret import EnvFrom
-from galaxy.model.system_paths import SYSTEM_DIRS
+from galaxy.model.system_paths import SYSTEM_DIRS, is_at_or_below
 from galaxy.units import format_bytes
 
 STATIC_PORT_MIN: Final = 1025
@@ -145,7 +145,7 @@ def _volumes(pod: PodSpec) -> Iterator[Diagnostic]:
         path, text = (*where, "path"), volume.path
         if not text:
             continue
-        system = next((top for top in SYSTEM_DIRS if _inside(text, top)), "")
+        system = next((top for top in SYSTEM_DIRS if is_at_or_below(text, top)), "")
         if not _PATH.fullmatch(text) or ".." in text.split("/") or "." in text.split("/"):
             yield Diagnostic(path, f'"{text}" is not a plain absolute path')
         elif system:
@@ -155,7 +155,7 @@ def _volumes(pod: PodSpec) -> Iterator[Diagnostic]:
         else:
             for other, place in seen.items():
                 workspace = place == ("pod", "workspace")
-                if (_inside(text, other) and not workspace) or _inside(other, text):
+                if (is_at_or_below(text, other) and not workspace) or is_at_or_below(other, text):
                     yield Diagnostic(path, f'"{text}" and "{other}" of {_at(place)} lie in each other')
             seen[text] = where
 
@@ -225,7 +225,7 @@ def _packages(pod: PodSpec) -> Iterator[Diagnostic]:
             yield Diagnostic((*where, "path"), f'"{path}" is not a plain path')
             continue
         absolute = absolute.rstrip("/")
-        if not any(_inside(absolute, volume) for volume in writable):
+        if not any(is_at_or_below(absolute, volume) for volume in writable):
             yield Diagnostic(
                 (*where, "path"),
                 f'"{path}" lies in no writable volume; these are {", ".join(writable) or "none"}',
@@ -354,10 +354,6 @@ def oversize(pod: PodSpec) -> Iterator[Diagnostic]:
         yield Diagnostic(
             ("pod", "tasks"), f"are {format_bytes(size)} together as they travel; {limit} are allowed"
         )
-
-
-def _inside(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
 
 
 def _at(path: Iterable[str | int]) -> str:
