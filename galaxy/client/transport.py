@@ -8,7 +8,6 @@ nothing is done twice.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import secrets
@@ -25,12 +24,12 @@ from galaxy.model.api.answers import Answer
 from galaxy.model.api.body import Body
 from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, split_token
-from galaxy.model.base import Struct, decode, encode, from_plain
+from galaxy.model.base import Struct, decode, from_plain
 from galaxy.model.messages.names import PARTS
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
-from galaxy.nexus.envelope import CONTENT_ENCODING, CONTENT_TYPE, envelope, utc_now
+from galaxy.nexus.envelope import celery_message, utc_now
 from galaxy.nexus.session import Session
 from galaxy.nexus.url import parse
 from galaxy.statemachine.backoff import Backoff
@@ -152,7 +151,8 @@ class RequestTransport:
         send = Send(
             queue=body.answered_by, task=body.op, body=request, id=f"{body.op}:{key}", expires_s=left_s
         )
-        return celery_message(send, origin=self._name)
+        _, payload = celery_message(send, now=utc_now(), origin=self._name)
+        return payload
 
     def _result(self, answer: Answer, body: Body[R]) -> R:
         problem = answer.problem
@@ -205,28 +205,6 @@ def insist(ask: Callable[[], T], timeout_s: float) -> T:
             if (left_s := end_s - time.monotonic()) <= 0:
                 raise
             time.sleep(min(away.next_s(), left_s))  # There is no event to wait for while Redis is away.
-
-
-def celery_message(send: Send, *, origin: str) -> bytes:
-    """Return ``send`` as kombu's Redis transport puts it into a queue's list."""
-    headers, properties, body = envelope(send, now=utc_now(), origin=origin)
-    delivery = {"exchange": "", "routing_key": send.queue}
-    return encode(
-        {
-            "body": base64.b64encode(body).decode(),
-            "content-type": CONTENT_TYPE,
-            "content-encoding": CONTENT_ENCODING,
-            "headers": headers,
-            "properties": {
-                **properties,
-                "delivery_mode": 2,
-                "delivery_info": delivery,
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": secrets.token_hex(16),
-            },
-        }
-    )
 
 
 def seconds_left(end_s: float | None) -> Iterator[float]:

@@ -7,18 +7,22 @@ from typing import Any, Final
 
 from celery import Celery
 from kombu import Queue
+from kombu.serialization import register
 
 from galaxy.model.api.answers import Reply
 from galaxy.nexus.connection import CONNECT_S
+from galaxy.nexus.envelope import CALL_TYPE, decode_call
 from galaxy.nexus.sentinel import Sentinels
 from galaxy.nexus.sentinel_transport import OPTION, Server
 from galaxy.nexus.url import parse
 from galaxy.tasks.backend import ReplyBackend
-from galaxy.tasks.strategy import GalaxyTask
+from galaxy.tasks.task import GalaxyTask
 from galaxy.tasks.transport import Dropped
 
 SOCKET_S: Final = 15
 """Must be longer than ``polling_s``, for the broker's blocking read is cut by it."""
+CALLS: Final = "galaxy-call"
+"""Name by which Celery knows the decoder of our messages' bodies; ``json`` is for remote control."""
 VISIBILITY_S: Final = 120
 """After this an unacknowledged message comes again: much longer than any handler."""
 
@@ -44,6 +48,7 @@ def make_app(
         UsageError: ``url`` is not one of Redis.
     """
     parsed = parse(url)
+    register(CALLS, None, decode_call, content_type=CALL_TYPE)
     app = Celery(
         "galaxy", broker=parsed.server(), backend=ReplyBackend, task_cls=GalaxyTask, set_as_current=False
     )
@@ -64,7 +69,7 @@ def make_app(
         task_serializer="json",
         result_serializer="json",
         event_serializer="json",
-        accept_content=["json"],
+        accept_content=["json", CALLS],
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=False,

@@ -1,8 +1,8 @@
-"""kombu's Redis transport, except that rubbish in a queue cannot break the worker.
+"""kombu's Redis transport, except that a malformed message in a queue cannot break the worker.
 
-Anybody who may write to a queue can put anything there. kombu lets what is not JSON, and what
-is JSON but no message, escape into the worker's event loop; a message that fails after it was
-counted would hold a prefetch slot for ever. Here both are counted, logged and dropped.
+kombu lets what is not JSON, and what is JSON but no message, escape into the worker's event loop;
+a message that fails after it was counted would hold a prefetch slot until the worker restarts. Here
+both are counted, logged and dropped.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from queue import Empty
-from typing import Any, Final
+from typing import Any
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import loads
 
-from galaxy.model.base import MESSAGE_BYTES_MAX
-from galaxy.model.messages.names import is_wrong_queue
 from galaxy.nexus import sentinel_transport
-
-BODY_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
-"""Longest body, in characters: base64 makes four of three."""
+from galaxy.tasks.incoming import UnacceptableItem, parse_item
 
 log = logging.getLogger(__name__)
 
 
 class Dropped:
-    """Counts what was thrown away, by cause."""
+    """Counts dropped messages by cause."""
 
     def __init__(self) -> None:
         self.causes: Counter[str] = Counter()
@@ -36,18 +33,18 @@ class Dropped:
         return dict(self.causes)
 
     def count(self, cause: str, **facts: object) -> None:
-        """Count one, and log it with ``facts``, cut short."""
+        """Count one, and log it with ``facts``, each cut to 120 characters."""
         self.causes[cause] += 1
         text = " ".join(f"{name}={str(value)[:120]!r}" for name, value in facts.items())
         log.warning("event=message.dropped cause=%s count=%d %s", cause, self.causes[cause], text)
 
 
 class QoS(kombu_redis.QoS):
-    """Leaves unacknowledged messages where they are when the connection is lost.
+    """Leaves unacknowledged messages in Redis when the connection is lost.
 
     kombu tries to push them back, or to acknowledge what was handled meanwhile, over a connection
-    that is already dismantled, and the ``AttributeError`` of that ends the worker. They are in Redis
-    and come again by themselves.
+    that is already dismantled, and the resulting ``AttributeError`` ends the worker. Redis still has
+    the messages, and they are delivered again after the visibility timeout.
     """
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -73,43 +70,56 @@ class QoS(kombu_redis.QoS):
 
 
 class GuardedChannel(sentinel_transport.SentinelChannel):
-    """Drops what cannot be read as JSON."""
+    """Reads the items of the worker's own queues with ``parse_item``, and drops what it refuses."""
 
     QoS = QoS
 
-    def _brpop_read(self, **options: Any) -> Any:
+    def _brpop_read(self, **options: Any) -> bool:
+        """Deliver the answer to a BRPOP; kombu's method, with another decoder for our queues."""
         try:
-            return super()._brpop_read(**options)
+            try:
+                answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()  # The next iteration connects anew.
+                raise
+            if not answer:
+                raise Empty()
+            queue = answer[0].decode(errors="replace").rsplit(self.sep, 1)[0]
+            self._queue_cycle.rotate(queue)
+            self._deliver_item(queue, answer[1])
+            return True
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+
+    def _deliver_item(self, queue: str, item: bytes) -> None:
+        transport = self.connection
+        try:
+            # Other queues are those of answers to Celery's remote control, which only Flower reads.
+            message = parse_item(item, queue) if queue in transport.own_queues else loads(item)
+        except UnacceptableItem as error:
+            transport.dropped.count(error.cause, **error.facts)
         except (ValueError, RecursionError, MemoryError) as error:
             # ValueError is what broken JSON, UTF-8 and base64 have in common.
-            if isinstance(error, self.connection_errors):
-                raise
-            self.connection.dropped.count("not-json", error=error)
-            return True
+            transport.dropped.count("not-json", queue=queue, why=error)
+        else:
+            transport._deliver(message, queue)
 
 
 class GuardedTransport(sentinel_transport.SentinelTransport):
-    """Drops what is not a message, and whatever else the worker fails on."""
+    """Drops what is not a message, and every message that delivery fails on."""
 
     Channel = GuardedChannel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._queues: tuple[str, ...] = self.client.transport_options.get("queues") or ()
+        self.own_queues: tuple[str, ...] = self.client.transport_options.get("queues") or ()
         self.dropped: Dropped = self.client.transport_options.get("dropped") or Dropped()
 
     def _deliver(self, message: Any, queue: str) -> None:
-        flaw = flaw_of(message)
-        if flaw:
-            self.dropped.count("not-a-message", queue=queue, flaw=flaw)
+        if flaw := flaw_of(message):
+            self.dropped.count("not-a-message", queue=queue, why=flaw)
             return
-        if queue in self._queues:
-            task = message.get("headers", {}).get("task", "")
-            if is_wrong_queue(task, queue):
-                self.dropped.count("wrong-queue", queue=queue, task=task)
-                return
-            # What is put back goes where *it* says it came from, with our rights: not by its word.
-            message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
         try:
             super()._deliver(message, queue)
         except (Empty, WorkerShutdown, WorkerTerminate):
@@ -117,18 +127,18 @@ class GuardedTransport(sentinel_transport.SentinelTransport):
         except Exception as error:
             if isinstance(error, self.connection_errors + self.channel_errors):
                 raise
-            self.dropped.count("undeliverable", queue=queue, error=f"{type(error).__name__}: {error}")
-            self._settle(message["properties"]["delivery_tag"])
+            self.dropped.count("undeliverable", queue=queue, why=f"{type(error).__name__}: {error}")
+            self._acknowledge(message["properties"]["delivery_tag"])
 
-    def _settle(self, tag: str) -> None:
-        """Acknowledge what was counted as delivered, so that it neither comes again nor holds a slot."""
+    def _acknowledge(self, tag: str) -> None:
+        """Acknowledge a message counted as delivered, so that it neither comes again nor holds a slot."""
         for channel in self.channels:
             if tag in channel.qos._delivered:
                 channel.basic_ack(tag)
 
 
 def flaw_of(message: Any) -> str:
-    """Return what keeps ``message`` from being one of kombu's, or nothing."""
+    """Return what keeps ``message`` from being one of kombu's, or an empty string."""
     if not isinstance(message, dict):
         return "not an object"
     properties = message.get("properties")
@@ -138,11 +148,6 @@ def flaw_of(message: Any) -> str:
         return "no delivery tag"
     if not isinstance(message.get("headers", {}), dict):
         return "headers are not an object"
-    if "task" in message.get("headers", {}) and not isinstance(message["headers"]["task"], str):
-        return "the task's name is not text"
-    body = message.get("body")
-    if not isinstance(body, str):
+    if not isinstance(message.get("body"), str):
         return "the body is not text"
-    if len(body) > BODY_MAX:
-        return f"a body of {len(body)} characters"
     return ""

@@ -21,7 +21,7 @@ from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.jobspec import parsing, writing
 from galaxy.model.jobspec.diagnostics import write_path
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.nexus.envelope import read
+from galaxy.nexus.envelope import Payload, read
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
 from tests.property.nouns import NASTY
@@ -93,7 +93,7 @@ def test_valid_job_is_the_same_through_every_format_and_the_wire(
     text = write(writing.to_tree(spec), format).replace("\n", end)
     assert load(text, format) == spec
     body = SubmitJob(spec=spec)
-    assert read(WIRE_VERSION, encode(body).decode(), SubmitJob) == body
+    assert read(WIRE_VERSION, Payload(encode(body)), SubmitJob) == body
     whole = {
         "op": "galaxy.job.submit",
         "key": "k",
@@ -101,7 +101,7 @@ def test_valid_job_is_the_same_through_every_format_and_the_wire(
         "deadline_s": 1.0,
         "body": json.loads(encode(body)),
     }
-    assert read_request("galaxy.job.submit", WIRE_VERSION, json.dumps(whole)).body == body
+    assert read_request("galaxy.job.submit", WIRE_VERSION, Payload(json.dumps(whole).encode())).body == body
     assert decode(encode(spec), JobSpec) == spec
 
 

@@ -1,4 +1,4 @@
-"""Whatever strangers push into the queues of ResMan and AppMaster, the leader leads and answers on.
+"""Whatever is pushed into the queues of ResMan and AppMaster, the leader leads and answers on.
 
 The real processes on a real Redis: Celery worker, handlers, loop, logic, commit.
 """
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from galaxy.client import Galaxy
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
-from galaxy.model.base import WIRE_VERSION, Struct, encode
+from galaxy.model.base import Struct, encode
 from galaxy.model.messages import names
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import GroupOrders, GroupStatuses
@@ -32,8 +32,14 @@ from galaxy.nexus import Nexus
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
 from tests.property.test_wire import STRANGE, places, put
+from tests.support.malformed_messages import (
+    call_of,
+    celery_headers,
+    celery_item,
+    galaxy_item,
+    malformed_items,
+)
 from tests.support.redis_server import RedisServer, running_server
-from tests.support.rubbish import EMBED, heads, message, rubbish
 
 KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
     RESMAN: [(names.GROUP_APPLY, GroupOrders), (names.CONTAINER_REPORT, AgentReport)],
@@ -123,19 +129,19 @@ def leaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leaders]:
 
 
 @st.composite
-def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A message for a leader's queue: a noun with odd values, or one spoiled in its shape."""
+def items(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A message for a leader's queue: a struct with odd values, or one spoiled in its shape."""
     role = draw(st.sampled_from(sorted(KINDS)))
     task, kind = draw(st.sampled_from(KINDS[role]))
-    noun = json.loads(encode(draw(hostile(kind))))
-    where = draw(st.sampled_from(["as it is", "as it is", "noun", "call", "bytes"]))
-    if where == "noun":
-        noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
-    text: Any = json.dumps(noun) if draw(st.booleans()) else noun
-    call: Any = [[], {"v": WIRE_VERSION, "body": text}, EMBED]
+    plain = json.loads(encode(draw(hostile(kind))))
+    where = draw(st.sampled_from(["nowhere", "nowhere", "struct", "call", "bytes"]))
+    if where == "struct":
+        plain = put(plain, draw(st.sampled_from(places(plain))), draw(STRANGE))
+    call: Any = call_of(plain)
     if where == "call":
         call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
-    data = message(call, queue=role, headers=heads(task))
+    shape = draw(st.sampled_from([celery_item, galaxy_item]))
+    data = shape(call, queue=role, headers=celery_headers(task))
     if where == "bytes":
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
@@ -143,7 +149,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 @examples(25, slow_s=PROCESSES_S)
-@given(st.lists(envelopes(), min_size=1, max_size=20))
+@given(st.lists(items(), min_size=1, max_size=20))
 def test_no_messages_keep_a_leader_from_leading_and_answering(
     leaders: Leaders, drawn: list[tuple[str, bytes]]
 ) -> None:
@@ -159,9 +165,9 @@ def test_no_messages_keep_a_leader_from_leading_and_answering(
 
 
 @pytest.mark.parametrize("role", sorted(KINDS))
-def test_rubbish_is_dropped_with_a_line_in_the_log(leaders: Leaders, role: str) -> None:
+def test_malformed_messages_are_dropped_with_a_line_in_the_log(leaders: Leaders, role: str) -> None:
     leaders.news(role)
-    for _what, data in rubbish(role, KINDS[role][0][0]):
+    for _what, data in malformed_items(role, KINDS[role][0][0]):
         leaders.client.lpush(role, data)
     leaders.await_taken(role)
     leaders.serves()

@@ -1,8 +1,7 @@
-"""Whatever strangers push into a worker's queues: counted, dropped, and the next good message is served."""
+"""Whatever is pushed into a worker's queues: counted, dropped, and the next good message is served."""
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 import time
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.model.api.sessions import ExecSession, LogSession
-from galaxy.model.base import WIRE_VERSION, encode
+from galaxy.model.base import encode
 from galaxy.model.messages import names
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders
@@ -25,8 +24,8 @@ from tests.property.effort import PROCESSES_S, examples
 from tests.property.nouns import hostile
 from tests.property.test_wire import STRANGE, places, put
 from tests.support.agent_node import RECEIVED
+from tests.support.malformed_messages import call_of, celery_headers, celery_item, galaxy_item
 from tests.support.redis_server import RedisServer, running_server
-from tests.support.rubbish import EMBED, heads, message
 from tests.support.tally_node import Node, running_node
 
 KINDS = {
@@ -88,23 +87,22 @@ def agent() -> Iterator[Agent]:
 
 
 @st.composite
-def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A Celery message for one of the agent's queues, spoiled in its noun, its call or its envelope."""
+def items(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A Celery message for one of the agent's queues, spoiled in its struct, its call or its item."""
     task = draw(st.sampled_from(sorted(KINDS)))
     queue, kind = KINDS[task]
-    noun = json.loads(encode(draw(hostile(kind))))
-    where = draw(st.sampled_from(["noun", "call", "envelope", "bytes"]))
-    if where == "noun":
-        noun = put(noun, draw(st.sampled_from(places(noun))), draw(STRANGE))
-    text: Any = json.dumps(noun) if draw(st.booleans()) else noun
-    call: Any = [[], {"v": WIRE_VERSION, "body": text}, EMBED]
+    plain = json.loads(encode(draw(hostile(kind))))
+    where = draw(st.sampled_from(["struct", "call", "item", "bytes"]))
+    if where == "struct":
+        plain = put(plain, draw(st.sampled_from(places(plain))), draw(STRANGE))
+    call: Any = call_of(plain)
     if where == "call":
         call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
-    data = message(call, queue=queue, headers=heads(task))
-    if where == "envelope":
-        whole = json.loads(data)
-        whole = put(whole, draw(st.sampled_from(places(whole))), draw(STRANGE))
-        data = json.dumps(whole).encode()
+    shape = draw(st.sampled_from([celery_item, galaxy_item]))
+    data = shape(call, queue=queue, headers=celery_headers(task))
+    if where == "item":
+        item = json.loads(data)
+        data = json.dumps(put(item, draw(st.sampled_from(places(item))), draw(STRANGE))).encode()
     if where == "bytes":
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
@@ -112,7 +110,7 @@ def envelopes(draw: st.DrawFn) -> tuple[str, bytes]:
 
 
 @examples(25, slow_s=PROCESSES_S)
-@given(st.lists(envelopes(), min_size=1, max_size=15))
+@given(st.lists(items(), min_size=1, max_size=15))
 def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
     agent: Agent, drawn: list[tuple[str, bytes]]
 ) -> None:
@@ -125,19 +123,20 @@ def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
 
 def test_unknown_task_is_counted_without_a_traceback_and_without_its_body(agent: Agent) -> None:
     agent.news()
-    call = [[], {"v": WIRE_VERSION, "body": "s3cret"}, EMBED]
-    agent.push("agent.h1", message(call, queue="agent.h1", headers=heads("no.such.task")))
+    for shape in (celery_item, galaxy_item):
+        item = shape(call_of("s3cret"), queue="agent.h1", headers=celery_headers("no.such.task"))
+        agent.push("agent.h1", item)
     agent.serves()
     news = agent.news()
     assert "cause=unknown-task" in news
     assert "Traceback" not in news and "s3cret" not in news
 
 
-def test_what_was_dropped_is_counted_by_cause(agent: Agent) -> None:
-    call = base64.b64encode(
-        json.dumps([[], {"v": WIRE_VERSION, "body": '{"agent": NaN}'}, EMBED]).encode()
-    ).decode()
-    agent.push("agent.h1", message(None, queue="agent.h1", headers=heads(names.CONTAINER_APPLY), body=call))
+def test_dropped_message_is_counted_by_cause(agent: Agent) -> None:
+    call = call_of({"agent": float("nan")})
+    for shape in (celery_item, galaxy_item):
+        item = shape(call, queue="agent.h1", headers=celery_headers(names.CONTAINER_APPLY))
+        agent.push("agent.h1", item)
     agent.serves()
     assert "event=message.dropped" in agent.node.log()
     for queue in ("agent.h1", "appworker.h1"):

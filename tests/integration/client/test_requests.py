@@ -14,11 +14,8 @@ from pathlib import Path
 import pytest
 
 from galaxy.client import Galaxy
-from galaxy.client.transport import celery_message
 from galaxy.errors import Conflict, NotFound, Refused, Unreachable
-from galaxy.model.api.jobs import ShowJob
 from galaxy.model.messages.names import APPMASTER
-from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import soon, until
@@ -199,22 +196,6 @@ def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServ
         soon("given up", 5.5, refused)
     finally:
         redis_server.resume()
-
-
-def test_message_is_what_celery_itself_would_have_sent(redis_server: RedisServer) -> None:
-    from kombu import Connection, Queue
-
-    send = Send(queue="q", task="galaxy.job.show", body=ShowJob(job="web"), id="x:1")
-    nexus = Nexus.connect(redis_server.url, name="test")
-    nexus.client.lpush("q", celery_message(send, origin="client@t"))
-    nexus.close()
-    with Connection(redis_server.url) as connection:
-        message = connection.default_channel.basic_get(Queue("q").name)
-        args, kwargs, embed = message.payload
-        assert (message.headers["task"], message.headers["id"], args) == (send.task, send.id, [])
-        assert kwargs["v"] == 1
-        assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-        message.ack()
 
 
 COMMANDS = (("job", "list"), ("job", "show", "web"), ("status",), ("discover", "web"))

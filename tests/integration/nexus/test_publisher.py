@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from galaxy.model.api.request import Request
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
-from galaxy.nexus.envelope import read
+from galaxy.nexus.envelope import Payload, decode_call, read
 from galaxy.nexus.publisher import Publisher
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import soon
@@ -70,9 +69,10 @@ def test_a_message_is_readable_typed_and_shows_nothing_of_its_payload(
     headers = message["headers"]
     assert isinstance(headers, dict)
     assert "secret" not in json.dumps(headers)
-    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))  # type: ignore[arg-type]
+    args, kwargs, _ = decode_call(json.dumps(message["body"]))
     assert args == []
     assert read(kwargs["v"], kwargs["body"], StopJob) == StopJob(job="secret-job")
+    assert "secret" not in repr(kwargs)
     left_s = (datetime.fromisoformat(headers["expires"]) - datetime.now(UTC)).total_seconds()
     assert 50 < left_s <= 60
 
@@ -122,11 +122,13 @@ def test_a_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, 
 @pytest.mark.parametrize("v", [None, 0, 1, 3, "2", True, 2.5, {"a": 2}])
 def test_another_wire_version_is_a_bad_message(v: object) -> None:
     with pytest.raises(BadMessage, match="wire version"):
-        read(v, '{"job":"x"}', StopJob)
+        read(v, Payload(b'{"job":"x"}'), StopJob)
 
 
-def test_a_body_sent_by_hand_as_plain_values_is_read_too() -> None:
-    assert read(WIRE_VERSION, {"job": "x"}, StopJob) == StopJob(job="x")
+def test_a_call_without_a_body_is_a_bad_message() -> None:
+    for body in (None, "{}", {"job": "x"}):
+        with pytest.raises(BadMessage, match="no StopJob"):
+            read(WIRE_VERSION, body, StopJob)
 
 
 def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(

@@ -16,8 +16,8 @@ from galaxy.model.base import decode
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
+from tests.support.malformed_messages import malformed_items
 from tests.support.redis_server import RedisServer
-from tests.support.rubbish import rubbish
 from tests.support.tally import Add, Count
 from tests.support.tally_node import ADD, Node, running_node
 from tests.support.waiting import soon, until
@@ -87,8 +87,8 @@ def test_a_message_is_answered_within_milliseconds(leader: Node, asker: Asker) -
     assert statistics.median(times_ms) < 50
 
 
-def test_rubbish_in_the_queue_never_wedges_the_worker(leader: Node, asker: Asker) -> None:
-    for number, (what, data) in enumerate(rubbish("tally", ADD)):
+def test_malformed_messages_in_the_queue_never_wedge_the_worker(leader: Node, asker: Asker) -> None:
+    for number, (what, data) in enumerate(malformed_items("tally", ADD)):
         for _ in range(5):  # More than there are prefetch slots.
             asker.nexus.client.lpush("tally", data)
         assert asker.add("good") == number + 1, f"after {what}:\n{leader.log()[-3000:]}"
@@ -100,8 +100,8 @@ def test_rubbish_in_the_queue_never_wedges_the_worker(leader: Node, asker: Asker
     assert asker.stored("good") == number + 1
 
 
-def test_rubbish_is_counted_and_logged_by_cause(leader: Node, asker: Asker) -> None:
-    for _, data in rubbish("tally", ADD):
+def test_malformed_messages_are_counted_and_logged_by_cause(leader: Node, asker: Asker) -> None:
+    for _, data in malformed_items("tally", ADD):
         if len(data) < 1_000_000:
             asker.nexus.client.lpush("tally", data)
     assert asker.add("good") == 1

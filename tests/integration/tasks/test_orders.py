@@ -1,4 +1,4 @@
-"""An agent's worker: two queues of its own, every kind of order typed, rubbish dropped."""
+"""An agent's worker: two queues of its own, every kind of order typed, malformed messages dropped."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
 from tests.support.agent_node import RECEIVED
+from tests.support.malformed_messages import malformed_items
 from tests.support.redis_server import RedisServer
-from tests.support.rubbish import rubbish
 from tests.support.tally_node import Node, running_node
 from tests.support.waiting import soon
 
@@ -105,9 +105,9 @@ def test_an_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orde
     assert orderer.nexus.client.llen("agent.h2") == 1
 
 
-def test_rubbish_in_either_queue_never_wedges_the_agent(agent: Node, orderer: Orderer) -> None:
+def test_malformed_messages_in_either_queue_never_wedge_the_agent(agent: Node, orderer: Orderer) -> None:
     for queue, task in (("agent.h1", names.CONTAINER_APPLY), ("appworker.h1", names.POD_DEPLOY)):
-        for what, data in rubbish(queue, task):
+        for what, data in malformed_items(queue, task):
             if len(data) > 1_000_000:
                 continue
             for _ in range(4):  # More than there are prefetch slots.

@@ -8,6 +8,10 @@ from contextlib import suppress
 import pytest
 from kombu import Connection, Message, Queue
 
+from galaxy.model.messages import names
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.step import Send
+from galaxy.nexus.publisher import Publisher
 from galaxy.nexus.sentinel_transport import Server
 from galaxy.nexus.url import parse
 from galaxy.tasks.app import transport_options
@@ -32,7 +36,10 @@ def test_message_settled_after_its_connection_is_gone_stays_for_the_next(
     with connected(redis_server.url) as first:
         channel = first.channel()
         queue = Queue(QUEUE, exchange="", routing_key=QUEUE, no_declare=True, channel=channel)
-        first.Producer(channel, auto_declare=False).publish({}, exchange="", routing_key=QUEUE)
+        publisher = Publisher(redis_server.url, name="t")
+        orders = ContainerOrders(agent="h1", epoch=1)
+        publisher.publish([Send(queue=QUEUE, task=names.CONTAINER_APPLY, body=orders, id="order")])
+        publisher.close()
         messages: list[Message] = []
         first.Consumer([queue], channel=channel, on_message=messages.append, auto_declare=False).consume()
         while not messages:
