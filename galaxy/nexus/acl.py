@@ -148,6 +148,8 @@ def _leader(role: str) -> str:
     return (
         f"{_worker(role, '*', role, names.reports_queue(role))} {own}"
         " +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
+        f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
+        f" (+hmget {_read(keys.table(role, '*'))})"
         f" (+zrange +hgetall {_read(*_BEATS)})"
     )
 

@@ -18,6 +18,16 @@ from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
 from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
+from galaxy.nexus.change_feed import (
+    EMPTY,
+    ENTRIES_MAX,
+    READ_MAX,
+    FeedEntry,
+    FeedRead,
+    RowChange,
+    entry_of,
+    rows_named,
+)
 from galaxy.nexus.trace import ALL_MAX, matches
 
 N = TypeVar("N", bound=Struct)
@@ -33,6 +43,7 @@ class MemoryNexus:
         self._leaders: dict[str, LeaderView] = {}
         self._committed: dict[str, tuple[int, int]] = {}
         self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
+        self._feeds: dict[str, deque[tuple[int, FeedEntry]]] = {}
         self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
         self._beats: dict[str, Heartbeat] = {}
         self._usages: dict[str, AgentUsage] = {}
@@ -82,12 +93,35 @@ class MemoryNexus:
                 rows.pop(change.key, None)
             else:
                 rows[change.key] = change.value
+        if changes:
+            feed = self._feeds.setdefault(grant.role, deque(maxlen=ENTRIES_MAX))
+            number = feed[-1][0] + 1 if feed else 1
+            feed.append((number, entry_of(changes)))
         self._trace.extend(trace)
         self._committed[grant.role] = (grant.epoch, serial)
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         rows = self._tables.get((role, table), {})
         return {key: decode(rows[key], kind) for key in sorted(rows)}
+
+    def read_changes(self, role: str, after: str | None, timeout_s: float) -> FeedRead:  # noqa: ARG002
+        """Return at once what ``ChangeFeed.read`` returns."""
+        feed = self._feeds.get(role, deque())
+        newest = f"{feed[-1][0]}-0" if feed else EMPTY
+        number = -1 if after is None else int(after.partition("-")[0])
+        first = feed[0][0] if feed else 1
+        if number < first - 1 or number > (feed[-1][0] if feed else 0):
+            return FeedRead(position=newest, reload=True)
+        entries = [(at, entry) for at, entry in feed if at > number][:READ_MAX]
+        position = f"{entries[-1][0]}-0" if entries else f"{number}-0"
+        if any(entry.reload for _, entry in entries):
+            return FeedRead(position=position, reload=True)
+        changes = [
+            RowChange(table=table, key=key, value=self._tables.get((role, table), {}).get(key))
+            for table, names in rows_named(entry for _, entry in entries).items()
+            for key in names
+        ]
+        return FeedRead(position=position, changes=tuple(changes))
 
     def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
         found = [event for event in self._trace if matches(event, subjects)]

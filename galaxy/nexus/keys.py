@@ -52,6 +52,11 @@ def staging(role: str) -> str:
     return f"{PREFIX}{role}:staging"
 
 
+def changes(role: str) -> str:
+    """Stream: which rows each of a role's last commits wrote (``nexus.change_feed``)."""
+    return f"{PREFIX}{role}:changes"
+
+
 def table(role: str, name: str) -> str:
     """Hash: the rows of one table of a role, JSON by key."""
     return f"{PREFIX}{role}:table:{name}"

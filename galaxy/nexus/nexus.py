@@ -18,6 +18,7 @@ from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import acl
+from galaxy.nexus.change_feed import ChangeFeed, FeedRead
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
@@ -64,6 +65,7 @@ class Nexus:
             confirmer=Confirmer(self._client, parsed.replicas, self.address, sentinels),
         )
         self._beats = Heartbeats(self._client, self.address)
+        self._feed = ChangeFeed(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)
 
@@ -165,6 +167,10 @@ class Nexus:
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         """Return the rows of a role's table as last committed, by key; for reading only."""
         return self._store.read_table(role, table, kind)
+
+    def read_changes(self, role: str, after: str | None, timeout_s: float) -> FeedRead:
+        """Return the rows of a role that were committed after the position ``after``; see ``ChangeFeed``."""
+        return self._feed.read(role, after, timeout_s)
 
     def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
         """Return the newest events about ``subjects`` (a job includes its pods), oldest first."""

@@ -9,10 +9,11 @@ import redis
 
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader, Unreachable
-from galaxy.model.base import Struct, decode
+from galaxy.model.base import Struct, decode, encode
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import keys
+from galaxy.nexus.change_feed import ENTRIES_MAX, entry_of
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import reaching
 from galaxy.nexus.trace import trace_writes
@@ -65,6 +66,8 @@ while i <= n do
     redis.call('HSET', key, unpack(ops, first, last))
   elseif kind == 'D' then
     redis.call('HDEL', key, unpack(ops, first, last))
+  elseif kind == 'F' then
+    redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'rows', ops[first + 1])
   else
     redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'event', ops[first + 2])
     if ops[first + 1] ~= '0' then redis.call('EXPIRE', key, ops[first + 1]) end
@@ -169,6 +172,9 @@ def _operations(
             for start in range(0, len(items), width):
                 group = items[start : start + width]
                 operations += [kind, str(number), str(len(group)), *group]
+    if changes:
+        number = numbers.setdefault(keys.changes(role), len(numbers) + 5)
+        operations += ["F", str(number), "2", str(ENTRIES_MAX), encode(entry_of(changes))]
     for stream, length, ttl_s, data in trace_writes(trace):
         number = numbers.setdefault(stream, len(numbers) + 5)
         operations += ["X", str(number), "3", str(length), str(ttl_s), data]

@@ -17,6 +17,7 @@ from galaxy.driver.interfaces import Grant
 from galaxy.errors import Refused
 from galaxy.model.api.answers import Answer, Reply
 from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, acl, keys
 from galaxy.nexus.session import Frame, FrameHead
 from tests.support.redis_server import RedisServer, server_binary
@@ -133,6 +134,9 @@ OWN: dict[tuple[str, ...], set[str]] = {
     ("DEL", "galaxy:appmaster:epoch"): {"appmaster"},
     ("GET", "galaxy:appmaster:lock"): {"appmaster", "client"},
     ("XADD", "galaxy:trace", "*", "event", "x"): {"resman", "appmaster"},
+    ("XRANGE", "galaxy:resman:changes", "-", "+"): {"resman"},
+    ("XINFO", "STREAM", "galaxy:appmaster:changes"): {"appmaster"},
+    ("HMGET", "galaxy:appmaster:table:jobs", "x"): {"appmaster"},
     ("XREVRANGE", "galaxy:trace", "+", "-"): set(),
     ("XREVRANGE", "galaxy:trace:job", "+", "-"): {"client"},
     ("ZADD", "galaxy:beats", "1", "h1"): {"agent"},
@@ -197,7 +201,10 @@ def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: O
         leader = opened(role)
         grant = leader.campaign(role, "o", ttl_s=10, address="a")
         assert isinstance(grant, Grant)
-        leader.commit(grant, 1, [], [])
+        start = leader.read_changes(role, None, 0.0).position
+        leader.commit(grant, 1, [TableChange(table="t", key="k", value=b"1")], [])
+        read = leader.read_changes(role, start, 1.0)
+        assert leader.read_changes(role, read.position, 0.0).changes == ()
         assert leader.renew(grant)
         assert [view and view.role for view in (client.leader(role),)] == [role]
         agent.beat("h1", boot="b")
