@@ -36,7 +36,7 @@ QUEUE = "agent.h1"
 
 def orders(count: int) -> ContainerOrders:
     destroy = tuple(DestroyContainer(container=f"web-3f9a2c.{n}", incarnation=n + 1) for n in range(count))
-    return ContainerOrders(agent="h1", epoch=1_700_000_000_000, destroy=destroy)
+    return ContainerOrders(agent="h1", epoch=1_700_000_000_000, until_s=1.8e9, destroy=destroy)
 
 
 def connect(server: RedisServer) -> Connection:

@@ -37,7 +37,7 @@ def test_message_settled_after_its_connection_is_gone_stays_for_the_next(
         channel = first.channel()
         queue = Queue(QUEUE, exchange="", routing_key=QUEUE, no_declare=True, channel=channel)
         publisher = Publisher(redis_server.url, name="t")
-        orders = ContainerOrders(agent="h1", epoch=1)
+        orders = ContainerOrders(agent="h1", epoch=1, until_s=1e12)
         publisher.publish([Send(queue=QUEUE, task=names.CONTAINER_APPLY, body=orders, id="order")])
         publisher.close()
         messages: list[Message] = []

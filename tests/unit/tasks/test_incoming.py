@@ -24,8 +24,8 @@ from tests.support.malformed_messages import (
 )
 
 TASK = names.CONTAINER_APPLY
-ORDERS = ContainerOrders(agent="h1", epoch=3)
-PLAIN = {"agent": "h1", "epoch": 3}
+ORDERS = ContainerOrders(agent="h1", epoch=3, until_s=1.5)
+PLAIN = {"agent": "h1", "epoch": 3, "until_s": 1.5}
 
 
 def item_of(orders: ContainerOrders = ORDERS, expires_s: float = 60.0) -> tuple[str, bytes]:
