@@ -139,7 +139,7 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
             pod = appmaster.state.pods[key]
             assert pod.up and pod.observed is not None
             digest ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.observed.state, True)
-        nexus.beat(name, boot="boot", containers=watch.digest, pods=digest)
+        nexus.send_heartbeat(name, boot="boot", containers=watch.digest, pods=digest)
     nexus.close()
     return sizes
 
@@ -336,7 +336,7 @@ def profile(url: str, role: str) -> None:
     profiler.enable()
     leadership = Leadership(logic, nexus, grant)
     leadership.begin(time.time())
-    leadership.advance(time.time(), [nexus.beats(), news(role)])
+    leadership.advance(time.time(), [nexus.heartbeats(), news(role)])
     profiler.disable()
     nexus.release(grant)
     pstats.Stats(profiler).sort_stats("tottime").print_stats(35)

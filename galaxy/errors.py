@@ -13,13 +13,13 @@ USAGE: Final = 64
 
 
 class GalaxyError(Exception):
-    """Something that cannot be done, why in numbers, and the way out.
+    """Something that cannot be done: what, why in numbers, and what to do.
 
     Attributes:
-        kind: Stable word that travels in answers; ``error_from`` turns it back.
+        kind: Stable identifier in answers; ``error_from`` rebuilds the class from it.
         exit_code: What the command line exits with.
         message: What cannot be done, one line.
-        details: Further lines: the numbers, or one line for each problem.
+        details: Further lines: the numbers, or one line per problem.
         hint: What to try, one line; empty when there is nothing to try.
     """
 
@@ -47,7 +47,7 @@ class UsageError(GalaxyError):
 
 
 class SpecError(GalaxyError):
-    """A job file with problems; ``details`` holds every one of them."""
+    """A job file with problems; ``details`` lists every one."""
 
     kind = "spec"
     exit_code = USAGE
@@ -60,38 +60,38 @@ class NotSupportedYet(SpecError):
 
 
 class NotFound(GalaxyError):
-    """A job, pod, agent or service that is not there."""
+    """A job, pod, agent or service that does not exist."""
 
     kind = "not-found"
 
 
 class Conflict(GalaxyError):
-    """A request that does not go with the present state."""
+    """A request that conflicts with the present state."""
 
     kind = "conflict"
 
 
 class Refused(GalaxyError):
-    """Permission or quota says no; a wrong Redis password is one of these."""
+    """Refused by permission or quota; also a wrong Redis password."""
 
     kind = "refused"
     exit_code = REFUSED
 
 
 class Unreachable(GalaxyError):
-    """The cluster, or a part of it, does not answer in time."""
+    """The cluster or a part of it does not answer in time."""
 
     kind = "unreachable"
 
 
 class HostError(GalaxyError):
-    """This host lacks something: a kernel feature, a right, a tool."""
+    """This host lacks something: a kernel feature, a privilege, a tool."""
 
     kind = "host"
 
 
 class NotLeader(GalaxyError):
-    """A write by somebody who cannot prove that it leads; nothing was written."""
+    """A write by a process that cannot prove that it leads; nothing was written."""
 
     kind = "not-leader"
 
@@ -112,5 +112,5 @@ _KINDS: Final[dict[str, type[GalaxyError]]] = {
 
 
 def error_from(kind: str, message: str, details: Sequence[str], hint: str) -> GalaxyError:
-    """Rebuild the error that an answer carries; an unknown kind is a plain ``GalaxyError``."""
+    """Return the error that an answer carries; an unknown kind becomes a plain ``GalaxyError``."""
     return _KINDS.get(kind, GalaxyError)(message, details=details, hint=hint)

@@ -1,4 +1,4 @@
-"""Millicores, bytes and seconds: read from what people write, written as people read."""
+"""Millicores, bytes and seconds: parsed from what people write, and formatted for them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def parse_duration(text: str | int | float) -> float:
 
 
 def format_bytes(count: int) -> str:
-    """Write a size as people read it: ``64 MiB``, ``1.5 GiB``."""
+    """Return a size as text: ``64 MiB``, ``1.5 GiB``."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
         if abs(value) < 1024 or unit == "PiB":
@@ -84,23 +84,23 @@ def format_bytes(count: int) -> str:
 
 
 def format_cpu(milli: int) -> str:
-    """Write millicores as people read them: ``250m`` below a core, ``1.5`` above."""
+    """Return millicores as text: ``250m`` below a core, ``1.5`` above."""
     return f"{milli}m" if milli < 1000 else f"{milli / 1000:g}"
 
 
 def format_duration(seconds: float) -> str:
-    """Write a length of time in its two largest units: ``3d4h``, ``2m5s``, ``0.4s``."""
+    """Return a duration as text in its two largest units: ``3d4h``, ``2m5s``, ``0.4s``."""
     if seconds < 10:
         return f"{seconds:.1f}s" if seconds != int(seconds) else f"{int(seconds)}s"
-    whole = int(seconds)
+    left = int(seconds)
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if whole >= size:
-            parts.append(f"{whole // size}{unit}")
-            whole %= size
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
     return "".join(parts[:2])
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, singular: str) -> str:
     """Return ``1 pod``, ``2 pods``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {singular}" if number == 1 else f"{number} {singular}s"

@@ -21,7 +21,7 @@ CLOCK_STEP_S: Final = 0.25
 class HeartbeatSink(Protocol):
     """The part of ``galaxy.nexus.nexus.Nexus`` that heartbeats use."""
 
-    def beat(
+    def send_heartbeat(
         self,
         agent: str,
         *,
@@ -97,7 +97,7 @@ class HeartbeatThread:
             self._log_change("the agent's loop is stuck")
             return
         containers, pods = self._digests()
-        redis_s = self._nexus.beat(
+        redis_s = self._nexus.send_heartbeat(
             self._agent,
             boot=self._boot,
             containers=containers,

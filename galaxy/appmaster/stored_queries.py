@@ -42,7 +42,7 @@ class Reader(Protocol):
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]: ...
     def usages(self) -> dict[str, AgentUsage]: ...
-    def beats(self) -> HeartbeatsRead: ...
+    def heartbeats(self) -> HeartbeatsRead: ...
     def leader(self, role: str) -> LeaderView | None: ...
 
 
@@ -53,7 +53,7 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
     Raises:
         NotFound: the agent that is named is not known.
     """
-    heartbeats = nexus.beats()
+    heartbeats = nexus.heartbeats()
     agents = _agents(nexus, heartbeats)
     if not body.agent:
         return AgentList(agents=agents, refused=refused_agents(heartbeats, {view.agent for view in agents}))
@@ -70,7 +70,7 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
 @query(ClusterStatus, authority=ANY_USER)
 def show_status(nexus: Reader, _: ClusterStatus, __: Caller) -> ClusterStatusView:
     """Show leaders, counts and totals of the cluster."""
-    heartbeats = nexus.beats()
+    heartbeats = nexus.heartbeats()
     agents = _agents(nexus, heartbeats)
     leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
     return cluster_view(

@@ -289,7 +289,7 @@ class Galaxy:
 
     def beats(self) -> HeartbeatsRead:
         """Return the agents' last heartbeats from Redis, without asking AppMaster."""
-        return insist(self._transport.nexus.beats, self.timeout_s)
+        return insist(self._transport.nexus.heartbeats, self.timeout_s)
 
     # Users, for operators.
 

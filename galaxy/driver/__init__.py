@@ -1,1 +1,1 @@
-"""The tick: inbox, logic, commit, publish. One loop for both leaders."""
+"""A leader's tick: inbox, logic, commit, publish. Both leaders run this loop."""

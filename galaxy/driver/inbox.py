@@ -1,4 +1,4 @@
-"""Where handlers leave events for the loop: bounded, thread-safe, and it wakes the loop."""
+"""The inbox of a leader's loop: bounded and thread-safe; a new event wakes the loop."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class LeaderInbox:
-    """A queue of events. When it is full an event is counted and dropped: everything converges.
+    """A queue of events. When it is full, an event is counted and dropped: its sender repeats it.
 
-    ``put_latest`` keeps only the newest event of a kind, ahead of the others: readings of the
-    world, of which an old one is worth nothing.
+    ``put_latest`` keeps only the newest event of a kind, ahead of the others: for readings of current
+    state, where an older one is useless.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, events_max: int) -> None:
+        self.events_max = events_max
         self.dropped = 0
         self._events: deque[Any] = deque()
         self._latest: dict[str, Any] = {}
@@ -27,9 +27,9 @@ class LeaderInbox:
         return len(self._events) + len(self._latest)
 
     def put(self, event: Any) -> bool:
-        """Append ``event``; False when there is no room for it."""
+        """Append ``event``; return False when there is no room for it."""
         with self._ready:
-            if len(self._events) >= self.limit:
+            if len(self._events) >= self.events_max:
                 self.dropped += 1
                 return False
             self._events.append(event)
@@ -43,13 +43,13 @@ class LeaderInbox:
             self._ready.notify()
 
     def wake(self) -> None:
-        """Make the present or the next ``take`` return."""
+        """Make the current or the next ``take`` return."""
         with self._ready:
             self._woken = True
             self._ready.notify()
 
     def take(self, timeout_s: float) -> list[Any]:
-        """Return everything there is, waiting ``timeout_s`` for the first event or ``wake``."""
+        """Remove and return all events, waiting up to ``timeout_s`` for the first one or for ``wake``."""
         end_s = time.monotonic() + timeout_s
         with self._ready:
             while not (self._events or self._latest or self._woken):
@@ -64,7 +64,7 @@ class LeaderInbox:
             return events
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all events."""
         with self._ready:
             self._latest.clear()
             self._events.clear()

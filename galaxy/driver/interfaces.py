@@ -1,4 +1,4 @@
-"""What the driver needs of the world: an election, a fenced store, heartbeats, a way out."""
+"""What the driver needs from outside: an election, a fenced store, heartbeats, and a publisher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galaxy.model.stored.table import Table, TableChange
 
 
 class Grant(Struct, frozen=True, kw_only=True):
-    """A leadership: ``epoch`` is higher than any before it. Proof of it is the store's to check."""
+    """A won election. ``epoch`` is higher than any before it; the store checks it on every commit."""
 
     role: str
     owner: str
@@ -23,7 +23,7 @@ class Grant(Struct, frozen=True, kw_only=True):
 
 
 class LockHeld(Struct, frozen=True, kw_only=True):
-    """Somebody else leads, for ``remaining_s`` at least unless he lets go."""
+    """Another owner leads, for at least ``remaining_s`` unless it releases the lock."""
 
     role: str
     owner: str
@@ -34,20 +34,20 @@ class Elections(Protocol):
     """Who leads. Every call raises ``Unreachable`` when the outcome is not known."""
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
-        """Take the lead if nobody has it; an owner that has it already gets a new epoch."""
+        """Take the lead if nobody has it; an owner that already leads gets a new epoch."""
 
     def renew(self, grant: Grant) -> bool:
-        """Hold on for another ``ttl_s``; False when the lead is lost."""
+        """Extend the lease by ``ttl_s``; return False when the lead is lost."""
 
     def release(self, grant: Grant) -> None:
-        """Let go and wake a standby; without effect when the lead is lost already."""
+        """Release the lock and wake a standby; has no effect when the lead is already lost."""
 
     def await_release(self, role: str, timeout_s: float) -> None:
-        """Return when a leader let go, or after ``timeout_s``."""
+        """Return when a leader released the lock, or after ``timeout_s``."""
 
 
 class Store(Protocol):
-    """Where tables live. Only the holder of a grant writes."""
+    """Where tables are stored. Only the holder of a grant writes."""
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
         """Fill ``tables`` with what is stored; call it after the grant."""
@@ -55,7 +55,7 @@ class Store(Protocol):
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
-        """Write all of it or nothing. The same serial twice is once.
+        """Write all of it or nothing. Committing the same serial twice has the effect of once.
 
         Raises:
             NotLeader: the grant is over; nothing was written.
@@ -64,19 +64,19 @@ class Store(Protocol):
 
 
 class LeaderNexus(Elections, Store, Protocol):
-    """Everything that a leader's shell asks of Nexus."""
+    """Everything that a leader's shell needs from Nexus."""
 
-    def beats(self) -> HeartbeatsRead:
-        """Return every heartbeat."""
+    def heartbeats(self) -> HeartbeatsRead:
+        """Return the last heartbeat of every agent."""
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""
 
     def reply(self, replies: Sequence[Reply]) -> None:
-        """Deliver answers to those who wait; nobody may be waiting any more."""
+        """Deliver answers to waiting clients; a client may have stopped waiting."""
 
 
 class Publish(Protocol):
-    """Sends messages, all or as many as it can; raises ``Unreachable`` when it cannot."""
+    """Sends messages, all or as many as it can; raises ``Unreachable`` when it cannot send all."""
 
     def __call__(self, sends: Sequence[Send]) -> None: ...

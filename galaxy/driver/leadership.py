@@ -1,4 +1,4 @@
-"""One leadership, tick by tick, without threads or clock: the same in production and simulated."""
+"""One leadership, tick by tick, without threads or a clock: the same in production and simulated."""
 
 from __future__ import annotations
 
@@ -18,46 +18,53 @@ from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
 
+STORED_FORMAT: Final = 2
+"""Format of a role's tables, as we write them. As with messages (``galaxy.model.base``), added fields do
+not change the format; whatever older leaders would misread does."""
+STORED_READABLE: Final = range(2, 3)
+FORMAT_KEY: Final = "tables"
+
 FAILURES_MAX: Final = 5
-"""Steps in a row that may fail without any event; then somebody else shall try."""
+"""Consecutive steps that may fail without any event; then this process gives up the lead."""
 FAILURE_WAIT_S: Final = 1.0
-POISONED_MAX: Final = 3
-"""Events of one tick that may make a step raise. Each has the logic recover, which costs as much as
-beginning a leadership; so of whoever sent these, the rest of their kinds in that tick is dropped, as
-if lost."""
-POISONED_BY_MANY_MAX: Final = 8
-"""Such events in all, for there may be many senders: beyond it the rest of their kinds is dropped,
-whoever sent it. Five senders do not get there together, however much they send."""
+POISONOUS_MAX: Final = 3
+"""Events of one sender and kind that may make a step raise in one tick.
+
+Each makes the logic recover, which costs as much as beginning a leadership. So the sender's further
+events of that kind in that tick are dropped, as if they were lost."""
+POISONOUS_OF_ALL_MAX: Final = 8
+"""Such events of all senders together in one tick. Beyond it, further events of these kinds are dropped,
+whoever sent them, because there may be many senders."""
+
+RetryPolicy = Callable[[Unreachable], bool]
+"""Whether to try a commit of unknown outcome again; it may wait before it returns."""
 
 log = logging.getLogger(__name__)
 
 
-STORED_FORMAT: Final = 2
-"""Of a role's tables, as we write them. As with messages (``galaxy.model.base``), new fields are no
-new format; one that older leaders would misread is."""
-STORED_READABLE: Final = range(2, 3)
-FORMAT_KEY: Final = "tables"
-
-
 class StoredFormat(Struct, frozen=True, kw_only=True):
-    """What format a role's tables have: a table of its own, with one row."""
+    """The format of a role's tables: a table of its own, with one row."""
 
     format: int
 
 
 class CommittedStep(Struct, frozen=True, kw_only=True):
-    """What a committed step owes the world; ``wake_s`` is Unix seconds or None."""
+    """What to send after a commit. ``wake_s`` is the time of the next step in Unix seconds, or None."""
 
     sends: tuple[Send, ...] = ()
     replies: tuple[Reply, ...] = ()
     wake_s: float | None = None
 
 
+def _no_retry(_: Unreachable) -> bool:
+    return False
+
+
 class Leadership:
     """The logic of a role under one grant.
 
-    ``held`` tells whether the lease can be trusted; ``again`` is called before each commit, and what
-    it returns is asked after each try of unknown outcome whether to try the same once more.
+    ``lease_is_held`` tells whether the lease can still be trusted. ``retry_policy`` is called before
+    each commit; what it returns decides after each try of unknown outcome whether to try again.
     """
 
     def __init__(
@@ -66,21 +73,23 @@ class Leadership:
         store: Store,
         grant: Grant,
         *,
-        held: Callable[[], bool] = lambda: True,
-        again: Callable[[], Callable[[Unreachable], bool]] = lambda: lambda _: False,
+        lease_is_held: Callable[[], bool] = lambda: True,
+        retry_policy: Callable[[], RetryPolicy] = lambda: _no_retry,
     ) -> None:
         self.grant = grant
         self.ticks = 0
         self.commits = 0
-        self.poisoned = 0
+        self.poisonous = 0
+        """Events that made a step raise."""
         self.dropped = 0
+        """Events that were dropped unseen because others like them made steps raise."""
         self._logic = logic
         self._store = store
-        self._held = held
-        self._again = again
+        self._lease_is_held = lease_is_held
+        self._retry_policy = retry_policy
         self._now_s = 0.0
         self._failures = 0
-        self._torn = False
+        self._must_recover = False
         self._format: Table[StoredFormat] = Table("format", StoredFormat)
 
     def begin(self, now_s: float) -> None:
@@ -88,7 +97,7 @@ class Leadership:
 
         Raises:
             Unreachable: try again later. BadMessage: a stored row cannot be read.
-            GalaxyError: a release that is too far from ours wrote the tables.
+            GalaxyError: a release with another format wrote the tables.
         """
         self._now_s = now_s
         self._store.load(self.grant.role, [self._format])
@@ -96,7 +105,7 @@ class Leadership:
         if stored is not None and stored.format not in STORED_READABLE:
             raise GalaxyError(
                 f"cannot lead {self.grant.role}: its state in Redis has format {stored.format}, "
-                f"and this release reads only {_formats()}",
+                f"and this release reads only {_readable_formats()}",
                 details=["no container is touched, and nothing is written"],
                 hint="run the release that wrote the state; or end its jobs with that release (galaxy down),"
                 " and start this one with an empty Redis database; see Upgrading in docs/operations.md",
@@ -108,22 +117,22 @@ class Leadership:
     def advance(self, now_s: float, events: Sequence[Any]) -> list[CommittedStep]:
         """Step, commit, and return what may be sent now; usually one outcome.
 
-        An event that makes the logic raise is found by stepping one event at a time, logged,
-        counted and dropped; the logic is as if it had never come.
+        An event that makes the logic raise is found by stepping one event at a time, then logged,
+        counted and dropped. The logic's state is then as if the event had never arrived.
 
         Raises:
-            NotLeader: the lead is lost, or the logic fails for ever; tables are as last committed.
+            NotLeader: the lead is lost, or the logic keeps failing; tables are as last committed.
         """
-        self._now_s = max(self._now_s, now_s)  # Clocks are set back; a logic's time is not.
+        self._now_s = max(self._now_s, now_s)  # A clock may be set back; the logic's time may not.
         self.ticks += 1
         step = self._try(events)
         if step is not None:
             self._failures = 0
             return [self._commit(step)]
         if not events:
-            return [self._failed()]
+            return [self._count_failure()]
         if len(events) == 1:
-            return [self._poison(events[0])]
+            return [self._drop_poisonous(events[0])]
         return self._one_by_one(events)
 
     def _one_by_one(self, events: Sequence[Any]) -> list[CommittedStep]:
@@ -131,34 +140,34 @@ class Leadership:
         poisonous: list[tuple[type[Any], str]] = []
         dropped = 0
         for event in events:
-            if _suspicious(event, poisonous):
+            if _is_suspect(event, poisonous):
                 dropped += 1
                 continue
             step = self._try((event,))
             if step is None:
                 poisonous.append(_source(event))
-                outcomes.append(self._poison(event))
+                outcomes.append(self._drop_poisonous(event))
             else:
                 outcomes.append(self._commit(step))
         if dropped:
             self.dropped += dropped
             log.error(
                 "event=event.dropped role=%s events=%d cause=%r",
-                self.grant.role, dropped, f"{len(poisonous)} others like them were poison",
+                self.grant.role, dropped, f"{len(poisonous)} others like them made steps raise",
             )  # fmt: skip
         return outcomes
 
     def _try(self, events: Sequence[Any]) -> tuple[Step, list[TableChange], tuple[TraceEvent, ...]] | None:
-        if self._torn:
+        if self._must_recover:
             self._recover()
         try:
             step = self._logic.step(self._now_s, events)
             changes = [change for table in self._logic.tables.values() for change in table.changes()]
-            return step, changes, tuple(self._dated(event) for event in step.trace)
+            return step, changes, tuple(self._with_time(event) for event in step.trace)
         except Exception:
             log.exception("event=step.raised role=%s events=%d", self.grant.role, len(events))
             self._discard()
-            self._torn = True
+            self._must_recover = True
             return None
 
     def _recover(self) -> None:
@@ -170,11 +179,11 @@ class Leadership:
             raise NotLeader(
                 f"the logic of {self.grant.role} cannot recover from a step that raised"
             ) from error
-        self._torn = False
+        self._must_recover = False
 
     def _commit(self, stepped: tuple[Step, list[TableChange], tuple[TraceEvent, ...]]) -> CommittedStep:
         step, changes, trace = stepped
-        if not self._held():
+        if not self._lease_is_held():
             self._discard()
             raise NotLeader(f"the lease of epoch {self.grant.epoch} on {self.grant.role} is over")
         if changes or trace:
@@ -186,26 +195,26 @@ class Leadership:
     def _write(self, own: Sequence[TableChange], trace: Sequence[TraceEvent]) -> None:
         self.commits += 1
         changes = [*self._format.changes(), *own]
-        again = self._again()
+        try_again = self._retry_policy()
         while True:
             try:
                 self._store.commit(self.grant, self.commits, changes, trace)
                 self._format.accept()
                 return
             except Unreachable as error:
-                if not again(error):
+                if not try_again(error):
                     self._discard()
                     raise NotLeader(f"{self.grant.role} cannot commit: {error.message}") from error
             except BaseException:
                 self._discard()
                 raise
 
-    def _poison(self, event: Any) -> CommittedStep:
-        self.poisoned += 1
+    def _drop_poisonous(self, event: Any) -> CommittedStep:
+        self.poisonous += 1
         log.error("event=event.poison role=%s kind=%s", self.grant.role, type(event).__name__)
         return CommittedStep(wake_s=self._now_s)
 
-    def _failed(self) -> CommittedStep:
+    def _count_failure(self) -> CommittedStep:
         self._failures += 1
         if self._failures >= FAILURES_MAX:
             raise NotLeader(f"the logic of {self.grant.role} failed {self._failures} times in a row")
@@ -215,19 +224,19 @@ class Leadership:
         for table in self._logic.tables.values():
             table.discard()
 
-    def _dated(self, event: TraceEvent) -> TraceEvent:
+    def _with_time(self, event: TraceEvent) -> TraceEvent:
         if event.at_s:
             return event
         return msgspec.structs.replace(event, at_s=self._now_s)
 
 
-def _formats() -> str:
+def _readable_formats() -> str:
     low, high = STORED_READABLE[0], STORED_READABLE[-1]
     return f"format {low}" if low == high else f"formats {low} to {high}"
 
 
 def _source(event: Any) -> tuple[type[Any], str]:
-    """Return what kind an event is and who says to have sent it, if anybody in particular does."""
+    """Return an event's kind and its stated sender; the sender is empty where events name none."""
     match event:
         case Request(user=sender) | AgentReport(agent=sender):
             return type(event), sender
@@ -235,8 +244,8 @@ def _source(event: Any) -> tuple[type[Any], str]:
             return type(event), ""
 
 
-def _suspicious(event: Any, poisonous: Sequence[tuple[type[Any], str]]) -> bool:
-    """Tell whether to drop an event unseen, by the sources of those of its tick that were poison."""
-    if len(poisonous) >= POISONED_BY_MANY_MAX:
+def _is_suspect(event: Any, poisonous: Sequence[tuple[type[Any], str]]) -> bool:
+    """Tell whether to drop an event unseen, given the sources of this tick's poisonous events."""
+    if len(poisonous) >= POISONOUS_OF_ALL_MAX:
         return any(type(event) is kind for kind, _ in poisonous)
-    return len(poisonous) >= POISONED_MAX and _source(event) in poisonous
+    return len(poisonous) >= POISONOUS_MAX and _source(event) in poisonous

@@ -1,4 +1,4 @@
-"""How long a leader may believe that it leads, by its own clock."""
+"""How long a leader may assume that it leads, by its own clock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RENEWALS: Final = 4
 
 
 class Lease:
-    """One grant and its renewals. ``clock`` counts on while the machine sleeps.
+    """One grant and its renewals. ``clock`` keeps counting while the machine is suspended.
 
-    A renewal counts from when it was sent: the answer may have been long under way, and Redis
-    counts from somewhere between.
+    A renewal counts from when it was sent: its answer may have been delayed, and Redis counts from
+    some moment in between.
     """
 
     def __init__(self, grant: Grant, sent_s: float, clock: Callable[[], float]) -> None:
@@ -31,16 +31,16 @@ class Lease:
         return self.grant.ttl_s / RENEWALS
 
     def renewed(self, sent_s: float) -> None:
-        """Note a successful renewal that was sent at ``sent_s``."""
+        """Record a successful renewal that was sent at ``sent_s``."""
         self._until_s = max(self._until_s, sent_s + TRUST * self.grant.ttl_s)
 
     def lose(self) -> None:
-        """Note that somebody else leads, or nobody; there is no way back for this grant."""
+        """Record that this grant no longer leads; it cannot be renewed again."""
         self._lost = True
 
     def left_s(self) -> float:
-        """Return the seconds that this lease can still be trusted; 0 or less when it is over."""
+        """Return the seconds for which this lease can still be trusted; 0 or less when it is over."""
         return 0.0 if self._lost else self._until_s - self._clock()
 
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         return self.left_s() > 0

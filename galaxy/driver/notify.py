@@ -1,4 +1,4 @@
-"""Tell whoever started this process that it is ready (sd_notify(3)'s protocol)."""
+"""Notify the process that started this one that it is ready (the protocol of sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import socket
 
 
 def ready(status: str = "") -> None:
-    """Say READY=1 to the datagram socket that NOTIFY_SOCKET names; nothing without one.
+    """Send READY=1 to the datagram socket that NOTIFY_SOCKET names; do nothing without one.
 
-    ``galaxy up`` and systemd (``Type=notify``) listen. ``status`` is one line for people.
-    Saying it again is harmless; nobody listening any more is no error.
+    ``galaxy up`` and systemd (``Type=notify``) listen. ``status`` is one line for people. Repeating
+    it is harmless, and a missing listener is no error.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

@@ -1,4 +1,4 @@
-"""Redis: election and fencing, the fenced store, heartbeats, the event trace, answers, sessions."""
+"""Redis: election, the fenced store and its change feed, heartbeats, trace, answers, sessions."""
 
 from galaxy.nexus.nexus import Nexus
 

@@ -1,9 +1,8 @@
-"""Who may do what in Redis: one login a role, an agent's is its host's own; the rules of each, pure.
+"""Redis access rules: one login per role, and one per host for agents.
 
-A rule names keys with commands, so that a login that is stolen reaches what its role needs and
-nothing more. Redis 7 or Valkey: selectors (in parentheses) give some commands on some keys only.
-No login but ``admin`` can list keys, so ids of replies and sessions, which are random, are as
-good as passwords.
+A rule names keys together with commands, so that a stolen login reaches what its role needs and
+nothing more. Redis 7 or Valkey: selectors (in parentheses) allow some commands on some keys only.
+Only ``admin`` can list keys, so the random ids of replies and sessions protect them like passwords.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ REDIS_OWN: Final = {
     SENTINEL: "+ping +info +role +slaveof +multi +exec +publish +subscribe +config|rewrite"
     " +client|setname +client|kill +script|kill &__sentinel__:hello",
 }
-"""Logins of Redis' own parts: of a replica at its master, and of Sentinel at every server."""
+"""Rules of Redis' own parts: a replica's login at its master, and Sentinel's login at every server."""
 
 _HELLO: Final = "+hello +auth +ping +select +client|setname"
 _MULTI: Final = "+multi +exec +discard +watch +unwatch"
@@ -43,17 +42,17 @@ _MAILBOXES: Final = (
     )
     + " ~_kombu.binding_deadlines"
 )
-"""kombu's own tables of who listens to Flower's questions and to events; any channel sweeps them."""
+"""kombu's tables of who listens to remote control and to events; every channel cleans them up."""
 _KOMBU: Final = (
     f"{_MULTI} +time +brpop +llen +del +exists +pexpire +expire +sadd +srem +smembers"
     " +zadd +zrem +zrange +zrangebyscore +evalsha +script|load +script|exists"
     f" +psubscribe +punsubscribe +unsubscribe {_MAILBOXES}"
 )
-_BEATS: Final = (keys.BEATS, keys.BEAT_FACTS, keys.USAGES)
+_HEARTBEATS: Final = (keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES)
 _SESSIONS: Final = (
     "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
 )
-"""Both ends of a session; who does not know its id cannot name it."""
+"""Both ends of a session; a login that does not know the id cannot name the keys."""
 
 
 def login(role: str, host: str = "") -> str:
@@ -62,12 +61,12 @@ def login(role: str, host: str = "") -> str:
 
 
 def password(secret: str, user: str) -> str:
-    """Return the password of ``user``: derived from a cluster's one secret, which it does not tell."""
+    """Return the password of ``user``: derived from the cluster's secret, which it does not reveal."""
     return hmac.new(secret.encode(), f"redis:{user}".encode(), hashlib.sha256).hexdigest()
 
 
 def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]:
-    """Return the ACL rules of ``role``, as words of ACL SETUSER or of an ACL file.
+    """Return the ACL rules of ``role``, as arguments of ACL SETUSER or parts of an ACL file line.
 
     ``setinfo`` is False for Redis 7.0 and 7.1, which do not know CLIENT SETINFO.
 
@@ -95,7 +94,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
         words = (
             f"{hello} {_worker(AGENT, host, names.agent_queue(host), names.appworker_queue(host))}"
             f" (+lpush {_write(*(names.reports_queue(r) for r in (names.RESMAN, names.APPMASTER)))})"
-            f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _BEATS)}) {_SESSIONS}"
+            f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _HEARTBEATS)}) {_SESSIONS}"
         )
     elif role == WEB:
         words = f"{hello} {_web()}"
@@ -107,13 +106,13 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
 
 
 def knows_setinfo(version: str) -> bool:
-    """Tell whether a server knows CLIENT SETINFO, which came with Redis 7.2 and every Valkey has."""
+    """Tell whether a server knows CLIENT SETINFO: Redis 7.2 and later, and every Valkey."""
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     return numbers >= [7, 2]
 
 
 def line(role: str, secret: str, host: str = "", *, setinfo: bool = True) -> str:
-    """Return the line of an ACL file that makes the login of ``role``; it holds a hash, no password."""
+    """Return the ACL file line that creates the login of ``role``; it contains a hash, not the password."""
     user = login(role, host)
     digest = hashlib.sha256(password(secret, user).encode()).hexdigest()
     return " ".join(
@@ -122,12 +121,12 @@ def line(role: str, secret: str, host: str = "", *, setinfo: bool = True) -> str
 
 
 def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True, sentinel: bool = False) -> str:
-    """Return an ACL file: every role, an agent for each of ``hosts``, an admin; nobody else gets in.
+    """Return an ACL file with every role, an agent for each of ``hosts``, and an admin; no other login.
 
-    With ``sentinel`` replicas and Sentinels do, too.
+    ``sentinel`` adds the logins of replicas and Sentinels.
 
-    The default user is off, so nobody is it, but keeps its rights: Redis 7.0 reads its append-only
-    file as that user, and would silently leave out every transaction that it may not do.
+    The default user is off, so nobody can log in as it, but keeps its rights: Redis 7.0 reads its
+    append-only file as that user, and silently leaves out every transaction that it may not run.
     """
     lines = ["user default off resetpass ~* &* +@all", line(ADMIN, secret)]
     lines += [line(role, secret) for role in REDIS_OWN if sentinel]
@@ -137,25 +136,25 @@ def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True, sentinel:
 
 
 def hosts_of(text: str) -> tuple[str, ...]:
-    """Return the hosts whose agents an ACL file knows."""
+    """Return the hosts whose agents have a login in an ACL file."""
     users = [words[1] for row in text.splitlines() if len(words := row.split()) > 1 and words[0] == "user"]
     return tuple(user.removeprefix(f"{AGENT}-") for user in users if user.startswith(f"{AGENT}-"))
 
 
 def _leader(role: str) -> str:
-    """A worker that also campaigns, commits and reads heartbeats."""
+    """Return the rules of a worker that also campaigns, commits, and reads heartbeats."""
     own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
     return (
         f"{_worker(role, '*', role, names.reports_queue(role))} {own}"
         " +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
         f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
         f" (+hmget {_read(keys.table(role, '*'))})"
-        f" (+zrange +hgetall {_read(*_BEATS)})"
+        f" (+zrange +hgetall {_read(*_HEARTBEATS)})"
     )
 
 
 def _worker(role: str, host: str, *queues: str) -> str:
-    """A Celery worker: its queues, what it has not acknowledged yet, its mailbox, its events."""
+    """Return the rules of a Celery worker: queues, unacknowledged messages, mailbox, events."""
     node = f"{role}@{host}"
     own = (*queues, f"{node}.unacked*", f"{node}.celery.pidbox*")
     return (
@@ -167,7 +166,7 @@ def _worker(role: str, host: str, *queues: str) -> str:
 
 
 def _web() -> str:
-    """Flower: listens to events, asks workers, reads how long queues are; sends no task."""
+    """Return Flower's rules: it listens to events, queries workers, reads queue lengths; sends no task."""
     return (
         f"{_KOMBU} &{_EVENTS} ~*.{_REPLIES} ~celeryev.*"
         f" (+publish &{_PIDBOX})"
@@ -176,15 +175,15 @@ def _web() -> str:
 
 
 def _client() -> str:
-    """Sends requests, waits on its own list, joins sessions it knows the id of; sees leaders, heartbeats."""
-    held = (f(role) for role in (names.RESMAN, names.APPMASTER) for f in (keys.lock, keys.leader))
+    """Return a client's rules: send requests, await answers, join sessions, read leaders and heartbeats."""
+    leaders = (key(role) for role in (names.RESMAN, names.APPMASTER) for key in (keys.lock, keys.leader))
     return (
         f"{_MULTI} +time +script|load"
         f" (+lpush +lrem {_write(names.APPMASTER, names.RESMAN)})"
         f" (+blpop ~{keys.reply('*')}) {_SESSIONS}"
         f" (+xread +xrevrange {_read(keys.trace_of('*'))})"
-        f" (+get +hgetall {_read(*held)})"
-        f" (+zrange +hgetall {_read(keys.BEATS, keys.BEAT_FACTS)})"
+        f" (+get +hgetall {_read(*leaders)})"
+        f" (+zrange +hgetall {_read(keys.HEARTBEATS, keys.HEARTBEAT_FACTS)})"
     )
 
 

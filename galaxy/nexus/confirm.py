@@ -1,12 +1,12 @@
-"""Writes that replicas have before anybody hears of them: a script, then WAIT on the same connection.
+"""Writes that replicas confirm before anything depends on them: a script, then WAIT on its connection.
 
-WAIT answers how many replicas have what this connection wrote last, and whatever was written
-before it; where the connection wrote nothing, newer servers do not wait at all. So a script that
-finds its work done already must write nevertheless.
+WAIT returns how many replicas have this connection's last write and everything before it. Newer
+servers do not wait at all on a connection that wrote nothing, so a script that finds its work already
+done must still write something.
 
 Some replicas are not enough: Sentinels may choose another one, and a master that is being replaced
-can still have a replica that follows it. So every replica that might be chosen must have it, which
-are all but those that most Sentinels hold for dead; and nobody may be about to be chosen.
+can still have a replica. So every replica that could be chosen must confirm, which are all except
+those that a majority of Sentinels consider dead; and no failover may be in progress.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from galaxy.nexus.connection import reaching
 from galaxy.nexus.sentinel import Address, Sentinels
 
 CONFIRM_S: Final = 0.6
-"""How long replicas are waited for; shorter than the shortest timeout of a socket."""
+"""Longest wait for replicas; shorter than the shortest socket timeout."""
 
 
 class Confirmer:
-    """Runs scripts on ``client`` and has replicas confirm, ``replicas`` at least.
+    """Runs scripts on ``client`` and waits until at least ``replicas`` replicas confirm; 0 waits for none.
 
-    0: the server's word is enough. ``sentinels`` led ``client`` to the server, if any did.
+    ``sentinels`` are those through which ``client`` finds its server, if any.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Confirmer:
         """Return what ``script`` returned, once enough replicas have what it wrote.
 
         Raises:
-            Unreachable: they have not; whether it will last is not known. Run the same again.
+            Unreachable: too few replicas confirm; whether the write is durable is not known. Run the
+                same again.
         """
         if not self._replicas:
             return script(keys=keys, args=args)
@@ -52,7 +53,7 @@ class Confirmer:
         master = self._master()
         answer, confirmed = self._send(script, keys, args)
         needed = self._needed(confirmed, master)
-        if asked <= confirmed < needed:  # It was asked for too few.
+        if asked <= confirmed < needed:  # WAIT asked for too few replicas.
             master = self._master()
             answer, confirmed = self._send(script, keys, args)
             needed = self._needed(confirmed, master)
@@ -60,12 +61,12 @@ class Confirmer:
             raise Unreachable(
                 f"only {confirmed} of {needed} replicas of Redis at {self._address} confirm a write",
                 details=[f"waited {CONFIRM_S:g} s"],
-                hint="start the replicas; while Sentinels choose a new master, the same again in a while",
+                hint="start the replicas; while Sentinels choose a new master, try again in a while",
             )
         return answer
 
     def _master(self) -> Address | None:
-        """Return the master that the next write goes to; afterwards another may be known already."""
+        """Return the master that the next write goes to; call it before the write."""
         if self._sentinels is None:
             return None
         pool: Any = self._client.connection_pool
@@ -74,24 +75,25 @@ class Confirmer:
         return master
 
     def _needed(self, confirmed: int, master: Address | None) -> int:
-        """Return how many must confirm; the fewer they are, the better it must be known.
+        """Return how many replicas must confirm a write that ``confirmed`` of them have.
 
-        ``master`` was known for it before the write.
+        If all known replicas confirmed, no live count is needed; otherwise a majority of Sentinels must
+        agree on ``master``, the one known before the write, and on which replicas are dead.
         """
         if self._sentinels is None:
             return self._replicas
         pool: Any = self._client.connection_pool
         with reaching(self._address):
-            if confirmed >= max(self._sentinels.known(pool.service_name), self._replicas):
+            if confirmed >= max(self._sentinels.known_replicas(pool.service_name), self._replicas):
                 return self._replicas
-            living = self._sentinels.living(pool.service_name, master)
-        self._asked = max(living, self._replicas)
+            live = self._sentinels.live_replicas(pool.service_name, master)
+        self._asked = max(live, self._replicas)
         return self._asked
 
     def _send(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> tuple[Any, int]:
         try:
             return self._pipe(script.sha, keys, args)
-        except redis.exceptions.NoScriptError:  # A new master has none of the old one's scripts.
+        except redis.exceptions.NoScriptError:  # A new master does not have the old one's scripts.
             self._client.script_load(script.script)
             return self._pipe(script.sha, keys, args)
 

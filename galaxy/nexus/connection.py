@@ -1,8 +1,8 @@
-"""Connections to Redis: explicit timeouts, no silent repeats, errors that a person understands.
+"""Connections to Redis: explicit timeouts, no silent retries, errors that a person understands.
 
-redis-py 8 repeats a timed-out command ten times and cuts every blocking read after five
-seconds unless told otherwise; a repeated LPUSH is a doubled message. So: no retries here, and
-every blocking call is shorter than the socket's timeout.
+By default redis-py 8 repeats a timed-out command ten times and ends every blocking read after five
+seconds; a repeated LPUSH is a doubled message. So there are no retries here, and every blocking call
+is shorter than the socket's timeout.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ VERSION_MIN: Final = 7
 REFUSALS: Final = {
     "MISCONF": (
         "takes no writes: it cannot write to its disk",
-        "make room where it keeps its append-only file; it goes on by itself",
+        "make room where it keeps its append-only file; it continues by itself",
     ),
     "OOM": (
         "takes no writes: its memory is full",
-        "raise maxmemory of the server (CONFIG SET maxmemory); it goes on by itself",
+        "raise maxmemory of the server (CONFIG SET maxmemory); it continues by itself",
     ),
     "NOREPLICAS": (
         "takes no writes: too few replicas follow it (min-replicas-to-write)",
-        "start the replicas; while Sentinels choose a new master, the same again in a while",
+        "start the replicas; while Sentinels choose a new master, try again in a while",
     ),
     "READONLY": ("is a replica and takes no writes", "name the master, or Sentinels: sentinel://..."),
     "MASTERDOWN": ("is a replica whose master is gone", "name the master, or Sentinels: sentinel://..."),
-    "LOADING": ("is still loading its data", "the same again in a while"),
-    "BUSY": ("is busy with a script", "the same again in a while"),
-    "UNBLOCKED": ("has just become a replica", "the same again in a while"),
+    "LOADING": ("is still loading its data", "try again in a while"),
+    "BUSY": ("is busy with a script", "try again in a while"),
+    "UNBLOCKED": ("has just become a replica", "try again in a while"),
 }
-"""What a server says that cannot serve now, in words, and the way out."""
+"""Error codes of a server that cannot serve now: what it means, and what to do."""
 
 
 def full_url(url: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return ``url`` as redis-py and kombu both read it: of a server, with TLS' files.
+    """Return ``url`` as both redis-py and kombu read it, with the TLS files as parameters.
 
-    kombu would take a ``rediss`` URL without parameters for one without TLS. For Sentinels it
-    is a name and no more: see ``nexus.broker``.
+    kombu treats a ``rediss`` URL without parameters as one without TLS. For Sentinels the result only
+    identifies the broker: see ``nexus.sentinel_transport``.
 
     Raises:
-        UsageError: it is not a Redis URL, or has a parameter that there is not.
+        UsageError: it is not a Redis URL, or has an unknown parameter.
     """
     return parse(url, environ).server()
 
@@ -68,7 +68,7 @@ def open_client(
     Clients of one process may share ``sentinels``.
 
     Raises:
-        UsageError: ``url`` is not one, or asks for what there is not.
+        UsageError: ``url`` is not a Redis URL, or has an unknown parameter.
     """
     parsed = parse(url)
     options: dict[str, Any] = {
@@ -95,13 +95,13 @@ def open_client(
 
 
 def client_name(name: str) -> str:
-    """Return ``name`` as CLIENT SETNAME takes it."""
+    """Return ``name`` as CLIENT SETNAME accepts it."""
     return re.sub(r"\s", "_", name)
 
 
 @contextmanager
 def reaching(address: str) -> Iterator[None]:
-    """Turn redis-py's errors into ours.
+    """Translate redis-py's errors into Galaxy's.
 
     Raises:
         Refused: the password is wrong, or the login may not do this.
@@ -137,7 +137,7 @@ def _translated(address: str, error: Exception) -> GalaxyError | None:
 
 
 def check_server(client: redis.Redis, address: str, timeout_s: float) -> None:
-    """Make sure that a Redis 7 or Valkey answers within ``timeout_s``, name look-up included.
+    """Check that a Redis 7 or Valkey answers within ``timeout_s``, name resolution included.
 
     Raises:
         Refused: wrong password. Unreachable: no answer. GalaxyError: the server is too old.
@@ -149,7 +149,7 @@ def check_server(client: redis.Redis, address: str, timeout_s: float) -> None:
             with reaching(address):
                 untyped: Any = client
                 outcome.append(_facts(untyped.execute_command("HELLO")))
-        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread.
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread.
             outcome.append(error)
 
     thread = threading.Thread(target=ask, name="nexus-connect", daemon=True)

@@ -1,8 +1,8 @@
-"""Who leads: a lock that expires, and an epoch that never repeats.
+"""Leader election: a lock that expires, and an epoch that never repeats.
 
 The epoch is ``max(old + 1, Redis' time in milliseconds)``, so that neither a lost write nor a
-flushed database gives one out twice. The holder is ``owner:epoch``: an owner that comes again
-gets a new epoch, and whatever its earlier self still has under way is refused.
+flushed database assigns one twice. The lock's value is ``owner:epoch``: an owner that campaigns again
+gets a new epoch, and what it sent under its earlier epoch is refused.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import BLOCK_S, reaching
 
 _CAMPAIGN: Final = """
-local wanted = tonumber(ARGV[3])
+local renewed = tonumber(ARGV[3])
 local held = redis.call('GET', KEYS[1])
 if held then
   local owner, epoch = string.match(held, '^(.*):(%d+)$')
-  if owner ~= ARGV[1] or (wanted > 0 and tonumber(epoch) ~= wanted) then
+  if owner ~= ARGV[1] or (renewed > 0 and tonumber(epoch) ~= renewed) then
     return {0, owner or held, redis.call('PTTL', KEYS[1])}
   end
-  if wanted > 0 then
+  if renewed > 0 then
     redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    return {1, ARGV[1], wanted}
+    return {1, ARGV[1], renewed}
   end
-elseif wanted > 0 then
+elseif renewed > 0 then
   return {0, '', 0}
 end
 local time = redis.call('TIME')
@@ -54,23 +54,28 @@ return 1
 
 
 class RedisElections:
-    """The election of every role. ``hasty`` is a client with short timeouts, for lease traffic."""
+    """The election of every role. ``lease_client`` has short timeouts; lease traffic goes over it."""
 
     def __init__(
-        self, client: redis.Redis, hasty: redis.Redis, address: str, *, confirmer: Confirmer | None = None
+        self,
+        client: redis.Redis,
+        lease_client: redis.Redis,
+        address: str,
+        *,
+        confirmer: Confirmer | None = None,
     ) -> None:
         self._client = client
-        self._hasty = hasty
+        self._lease_client = lease_client
         self._address = address
-        self._confirmer = confirmer or Confirmer(hasty, 0, address)
-        self._campaign = hasty.register_script(_CAMPAIGN)
-        self._release = hasty.register_script(_RELEASE)
+        self._confirmer = confirmer or Confirmer(lease_client, 0, address)
+        self._campaign = lease_client.register_script(_CAMPAIGN)
+        self._release = lease_client.register_script(_RELEASE)
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
         """Take the lead if nobody has it.
 
-        Replicas have a new epoch before it is used, and with it all that was committed before:
-        a failover gives none out twice, and loses nothing that this leader is about to read.
+        Replicas confirm a new epoch before it is used, and with it everything committed before: a
+        failover assigns no epoch twice, and loses nothing that this leader is about to read.
 
         Raises:
             Unreachable: the outcome is not known; campaigning again is safe.
@@ -84,7 +89,7 @@ class RedisElections:
         return LockHeld(role=role, owner=holder.decode(), remaining_s=max(int(number), 0) / 1000)
 
     def renew(self, grant: Grant) -> bool:
-        """Hold on for another lease; False when the lead is lost."""
+        """Extend the lease; return False when the lead is lost."""
         with reaching(self._address):
             led, _, _ = self._campaign(
                 keys=_keys(grant.role), args=[grant.owner, int(grant.ttl_s * 1000), grant.epoch, ""]
@@ -92,14 +97,14 @@ class RedisElections:
         return bool(led)
 
     def release(self, grant: Grant) -> None:
-        """Let go, and wake one standby."""
+        """Release the lock, and wake one standby."""
         with reaching(self._address):
             self._release(
                 keys=[keys.lock(grant.role), keys.released(grant.role)], args=[f"{grant.owner}:{grant.epoch}"]
             )
 
     def await_release(self, role: str, timeout_s: float) -> None:
-        """Return when a leader let go, or after ``timeout_s``, two seconds at most."""
+        """Return when a leader released the lock, or after ``timeout_s``, two seconds at most."""
         with reaching(self._address):
             self._client.blpop([keys.released(role)], timeout=max(0.01, min(timeout_s, BLOCK_S)))
 

@@ -1,4 +1,4 @@
-"""Heartbeats: agents write them, leaders read all of them at once; the clock is Redis'."""
+"""Heartbeats: agents write them, leaders read all of them at once. All times are by Redis' clock."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 
 TROUBLE_MAX: Final = 300
-"""Characters of why an agent cannot obey."""
+"""Longest reason why an agent cannot carry out orders, in characters."""
 
-_BEAT: Final = """
+_WRITE: Final = """
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] .. '.' .. string.format('%06d', time[2]), ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Heartbeats:
-    """One sorted set of times, one hash of facts, one of usage samples."""
+    """A sorted set of times, a hash of facts, and a hash of usage samples, each by agent."""
 
     def __init__(self, client: redis.Redis, address: str) -> None:
         self._client = client
         self._address = address
-        self._beat = client.register_script(_BEAT)
+        self._write = client.register_script(_WRITE)
 
-    def beat(
+    def send(
         self,
         agent: str,
         *,
@@ -45,7 +45,7 @@ class Heartbeats:
         usage: AgentUsage | None,
         trouble: str = "",
     ) -> float:
-        """Say that ``agent`` lives, and what it holds; return Redis' clock, Unix seconds."""
+        """Record a heartbeat of ``agent`` with its facts; return Redis' clock in Unix seconds."""
         facts = Heartbeat(
             agent=agent,
             at_s=0.0,
@@ -56,8 +56,8 @@ class Heartbeats:
             trouble=trouble[:TROUBLE_MAX],
         )
         with reaching(self._address):
-            seconds, micros = self._beat(
-                keys=[keys.BEATS, keys.BEAT_FACTS, keys.USAGES],
+            seconds, micros = self._write(
+                keys=[keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES],
                 args=[agent, encode(facts), b"" if usage is None else encode(usage)],
             )
         return int(seconds) + int(micros) / 1e6
@@ -67,28 +67,28 @@ class Heartbeats:
         with reaching(self._address):
             pipe = self._client.pipeline()
             pipe.time()
-            pipe.zrange(keys.BEATS, 0, -1, withscores=True)
-            pipe.hgetall(keys.BEAT_FACTS)
+            pipe.zrange(keys.HEARTBEATS, 0, -1, withscores=True)
+            pipe.hgetall(keys.HEARTBEAT_FACTS)
             (seconds, micros), times, facts = pipe.execute()
-        beats = []
+        heartbeats = []
         for member, at_s in sorted(times):
             try:
-                beat = decode(facts.get(member, b""), Heartbeat)
+                facts_of = decode(facts.get(member, b""), Heartbeat)
             except BadMessage:
-                log.warning("event=beat.unreadable agent=%r", member[:80])
+                log.warning("event=heartbeat.unreadable agent=%r", member[:80])
                 continue
-            beats.append(
+            heartbeats.append(
                 Heartbeat(
                     agent=member.decode(errors="replace"),
                     at_s=float(at_s),
-                    boot=beat.boot,
-                    containers=beat.containers,
-                    pods=beat.pods,
-                    wire=beat.wire,
-                    trouble=beat.trouble,
+                    boot=facts_of.boot,
+                    containers=facts_of.containers,
+                    pods=facts_of.pods,
+                    wire=facts_of.wire,
+                    trouble=facts_of.trouble,
                 )
             )
-        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(beats))
+        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(heartbeats))
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent that sent one."""
@@ -102,11 +102,11 @@ class Heartbeats:
                 log.warning("event=usage.unreadable agent=%r", agent[:80])
         return usages
 
-    def forget(self, agent: str) -> None:
-        """Remove an agent that is gone for good."""
+    def remove(self, agent: str) -> None:
+        """Remove everything of an agent that is gone for good."""
         with reaching(self._address):
             pipe = self._client.pipeline()
-            pipe.zrem(keys.BEATS, agent)
-            pipe.hdel(keys.BEAT_FACTS, agent)
+            pipe.zrem(keys.HEARTBEATS, agent)
+            pipe.hdel(keys.HEARTBEAT_FACTS, agent)
             pipe.hdel(keys.USAGES, agent)
             pipe.execute()

@@ -1,7 +1,7 @@
-"""Nexus in memory: the same promises without Redis, for the simulator and for tests.
+"""Nexus in memory: the same contract without Redis, for the simulator and for tests.
 
-The clock is a parameter, so that leases expire when the simulation says so. Nothing blocks:
-``await_release`` returns at once, for a simulator asks again when time has moved.
+The clock is a parameter, so that leases expire by simulated time. Nothing blocks: ``await_release``
+returns at once, because a simulator asks again when time has moved.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ N = TypeVar("N", bound=Struct)
 
 
 class MemoryNexus:
-    """Everything that leaders and agents ask of ``Nexus``, kept in dicts; ``now_s`` is its clock."""
+    """Everything that leaders and agents need of ``Nexus``, stored in dicts; ``now_s`` is its clock."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -45,13 +45,13 @@ class MemoryNexus:
         self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
         self._feeds: dict[str, deque[tuple[int, FeedEntry]]] = {}
         self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
-        self._beats: dict[str, Heartbeat] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
         self._usages: dict[str, AgentUsage] = {}
         self._replies: dict[str, deque[bytes]] = {}
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
         now_s = self._now_s()
-        held = self._held(role)
+        held = self._lock_of(role)
         if held is not None and held[0] != owner:
             return LockHeld(role=role, owner=held[0], remaining_s=held[2] - now_s)
         epoch = max(self._epochs.get(role, 0) + 1, int(now_s * 1000))
@@ -74,7 +74,7 @@ class MemoryNexus:
         """Return at once."""
 
     def leader(self, role: str) -> LeaderView | None:
-        return None if self._held(role) is None else self._leaders[role]
+        return None if self._lock_of(role) is None else self._leaders[role]
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
         for table in tables:
@@ -127,7 +127,7 @@ class MemoryNexus:
         found = [event for event in self._trace if matches(event, subjects)]
         return found[-limit:] if limit > 0 else []
 
-    def beat(
+    def send_heartbeat(
         self,
         agent: str,
         *,
@@ -137,7 +137,7 @@ class MemoryNexus:
         usage: AgentUsage | None = None,
         trouble: str = "",
     ) -> float:
-        self._beats[agent] = Heartbeat(
+        self._heartbeats[agent] = Heartbeat(
             agent=agent,
             at_s=self._now_s(),
             boot=boot,
@@ -150,16 +150,16 @@ class MemoryNexus:
             self._usages[agent] = usage
         return self._now_s()
 
-    def beats(self) -> HeartbeatsRead:
+    def heartbeats(self) -> HeartbeatsRead:
         return HeartbeatsRead(
-            now_s=self._now_s(), beats=tuple(self._beats[agent] for agent in sorted(self._beats))
+            now_s=self._now_s(), beats=tuple(self._heartbeats[agent] for agent in sorted(self._heartbeats))
         )
 
     def usages(self) -> dict[str, AgentUsage]:
         return {agent: self._usages[agent] for agent in sorted(self._usages)}
 
-    def forget_agent(self, agent: str) -> None:
-        self._beats.pop(agent, None)
+    def remove_agent(self, agent: str) -> None:
+        self._heartbeats.pop(agent, None)
         self._usages.pop(agent, None)
 
     def reply(self, replies: Sequence[Reply]) -> None:
@@ -176,10 +176,10 @@ class MemoryNexus:
             del self._replies[reply_id]
         return answer
 
-    def _held(self, role: str) -> tuple[str, int, float] | None:
+    def _lock_of(self, role: str) -> tuple[str, int, float] | None:
         held = self._locks.get(role)
         return held if held is not None and held[2] > self._now_s() else None
 
     def _leads(self, grant: Grant) -> bool:
-        held = self._held(grant.role)
+        held = self._lock_of(grant.role)
         return held is not None and held[:2] == (grant.owner, grant.epoch)

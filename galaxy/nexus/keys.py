@@ -1,6 +1,6 @@
-"""Every Redis key that Galaxy itself uses. Celery's are its own: queues, ``_kombu.*``, ``unacked*``.
+"""Every Redis key that Galaxy itself uses, beside Celery's: queues, ``_kombu.*``, ``unacked*``.
 
-A role's keys start with the role, so that one access rule a role is enough.
+A role's keys start with the role, so that one access rule per role is enough.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from galaxy.ids import split_pod
 
 PREFIX: Final = "galaxy:"
 
-BEATS: Final = f"{PREFIX}beats"
-"""Sorted set: agent by Redis' clock of its last heartbeat, Unix seconds."""
-BEAT_FACTS: Final = f"{PREFIX}beat-facts"
+HEARTBEATS: Final = f"{PREFIX}heartbeats"
+"""Sorted set: agents by the time of their last heartbeat, Unix seconds of Redis' clock."""
+HEARTBEAT_FACTS: Final = f"{PREFIX}heartbeat-facts"
 """Hash: agent to its ``Heartbeat`` (boot and digests)."""
 USAGES: Final = f"{PREFIX}usages"
 """Hash: agent to its last ``AgentUsage``."""
@@ -23,12 +23,12 @@ TRACE: Final = f"{PREFIX}trace"
 
 
 def lock(role: str) -> str:
-    """String ``owner:epoch`` that expires with the lease."""
+    """String: ``owner:epoch``, expires with the lease."""
     return f"{PREFIX}{role}:lock"
 
 
 def epoch(role: str) -> str:
-    """String: the highest epoch that was ever given out."""
+    """String: the highest epoch ever assigned."""
     return f"{PREFIX}{role}:epoch"
 
 
@@ -38,17 +38,17 @@ def leader(role: str) -> str:
 
 
 def released(role: str) -> str:
-    """List: one item wakes one standby after a leader left of its own accord."""
+    """List: one item wakes one standby after a leader released the lock."""
     return f"{PREFIX}{role}:released"
 
 
 def committed(role: str) -> str:
-    """String ``epoch:serial`` of the last commit, so that a repeated one is done once."""
+    """String: ``epoch:serial`` of the last commit, so that a repeated commit takes effect once."""
     return f"{PREFIX}{role}:committed"
 
 
 def staging(role: str) -> str:
-    """List: the operations of a commit that is too long for one script call."""
+    """List: the operations of a commit too long for one script call."""
     return f"{PREFIX}{role}:staging"
 
 
@@ -63,14 +63,14 @@ def table(role: str, name: str) -> str:
 
 
 def trace_of(subject: str) -> str:
-    """Stream: events of one job with its pods and containers, or of one agent."""
-    with contextlib.suppress(ValueError):  # Not a pod: the subject is the thing itself.
+    """Stream: events about one job with its pods and containers, or about one agent."""
+    with contextlib.suppress(ValueError):  # Not a pod: the subject is a job or an agent itself.
         subject, _ = split_pod(subject)
     return f"{PREFIX}trace:{subject}"
 
 
 def reply(reply_id: str) -> str:
-    """List: where one client waits for one answer."""
+    """List: one client waits here for one answer."""
     return f"{PREFIX}reply:{reply_id}"
 
 
@@ -80,20 +80,20 @@ def session(session_id: str, direction: str) -> str:
 
 
 def session_room(session_id: str, direction: str) -> str:
-    """List: an item tells the writer that the reader made room."""
+    """List: an item means that the reader made room for the waiting writer."""
     return f"{PREFIX}session:{session_id}:{direction}:room"
 
 
 def session_wait(session_id: str, direction: str) -> str:
-    """String: there while a writer waits for room."""
+    """String: exists while a writer waits for room."""
     return f"{PREFIX}session:{session_id}:{direction}:wait"
 
 
 def session_seen(session_id: str, direction: str) -> str:
-    """String: there while a reader reads, or has just read."""
+    """String: exists while a reader reads, or has just read."""
     return f"{PREFIX}session:{session_id}:{direction}:seen"
 
 
 def session_closed(session_id: str, direction: str) -> str:
-    """String: there once either side closed this direction."""
+    """String: exists once either side has closed this direction."""
     return f"{PREFIX}session:{session_id}:{direction}:closed"

@@ -1,4 +1,4 @@
-"""Nexus: Redis as lock, address book and memory. The one door to it for every process."""
+"""Nexus: all of Galaxy's use of Redis beside queues: locks, tables, heartbeats, trace, answers, sessions."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from galaxy.nexus.url import parse
 
 N = TypeVar("N", bound=Struct)
 
-HASTY_S = 1.0
-"""Timeout of lease traffic: an answer later than this is of no use to a leader."""
+LEASE_TIMEOUT_S = 1.0
+"""Timeout of lease traffic: a later answer is useless to a leader."""
 
 
 class Nexus:
     """A connection to one cluster's Redis; threads may share it.
 
-    Every method raises ``Unreachable`` when Redis does not answer in time, and recovers by
-    itself when it answers again. ``sentinels`` led to it, where any did; others in this
-    process that need the same Redis shall share them.
+    Every method raises ``Unreachable`` when Redis does not answer in time, and recovers by itself when
+    it answers again. ``sentinels`` are those of the URL, if any; other connections of this process to
+    the same Redis must share them, so that all follow a new master together.
     """
 
     def __init__(self, url: str, *, name: str) -> None:
@@ -52,29 +52,29 @@ class Nexus:
         sentinels = Sentinels(parsed, name=client_name(name)) if parsed.master else None
         self.sentinels = sentinels
         self._client = open_client(url, name=name, sentinels=sentinels)
-        self._hasty = open_client(url, name=name, socket_s=HASTY_S, sentinels=sentinels)
+        self._lease_client = open_client(url, name=name, socket_s=LEASE_TIMEOUT_S, sentinels=sentinels)
         self._elections = RedisElections(
             self._client,
-            self._hasty,
+            self._lease_client,
             self.address,
-            confirmer=Confirmer(self._hasty, parsed.replicas, self.address, sentinels),
+            confirmer=Confirmer(self._lease_client, parsed.replicas, self.address, sentinels),
         )
         self._store = FencedStore(
             self._client,
             self.address,
             confirmer=Confirmer(self._client, parsed.replicas, self.address, sentinels),
         )
-        self._beats = Heartbeats(self._client, self.address)
+        self._heartbeats = Heartbeats(self._client, self.address)
         self._feed = ChangeFeed(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)
 
     @classmethod
     def connect(cls, url: str, *, name: str, timeout_s: float = 5.0) -> Nexus:
-        """Return a Nexus whose server was seen to answer, to accept us and to be new enough.
+        """Return a Nexus whose server has answered, accepted the login, and is new enough.
 
         Raises:
-            UsageError: ``url`` is none. Refused: wrong password. Unreachable: no answer within
+            UsageError: ``url`` is not a Redis URL. Refused: wrong password. Unreachable: no answer within
                 ``timeout_s``. GalaxyError: the server is too old.
         """
         nexus = cls(url, name=name)
@@ -89,15 +89,15 @@ class Nexus:
         return nexus
 
     def ping(self) -> None:
-        """Return when Redis answered."""
+        """Return when Redis has answered."""
         with reaching(self.address):
             self._client.ping()
 
     def check_agent(self, host: str) -> None:
-        """Make sure that our login may take the orders of ``host``.
+        """Check that this login may consume the orders of ``host``.
 
         Raises:
-            Refused: it is another host's, or no agent's at all.
+            Refused: the login is another host's, or not an agent's.
         """
         try:
             with reaching(self.address):
@@ -118,22 +118,22 @@ class Nexus:
         self.close()
 
     def close(self) -> None:
-        """Close every idle connection; those in use by other threads close with the last use of us."""
-        for client in (self._client, self._hasty):
+        """Close every idle connection; connections in use by other threads stay open until released."""
+        for client in (self._client, self._lease_client):
             client.connection_pool.disconnect(inuse_connections=False)
 
     @property
     def client(self) -> redis.Redis:
-        """The plain client, for those few who know Redis themselves."""
+        """The plain client, for the few callers that send Redis commands themselves."""
         return self._client
 
     def make_login(self, role: str, secret: str, host: str = "") -> None:
-        """Make the login of ``role``, or make it anew, and have the server keep it; for ``admin`` only."""
+        """Create or replace the login of ``role`` and save the server's ACL file; for ``admin`` only."""
         with reaching(self.address):
             untyped: Any = self._client
             setinfo = acl.knows_setinfo(untyped.info("server")["redis_version"])
-            _, user, *words = acl.line(role, secret, host, setinfo=setinfo).split()
-            untyped.execute_command("ACL SETUSER", user, "reset", *words)
+            _, user, *rules = acl.line(role, secret, host, setinfo=setinfo).split()
+            untyped.execute_command("ACL SETUSER", user, "reset", *rules)
             untyped.execute_command("ACL SAVE")
 
     # Leaders.
@@ -165,7 +165,7 @@ class Nexus:
         self._store.commit(grant, serial, changes, trace)
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
-        """Return the rows of a role's table as last committed, by key; for reading only."""
+        """Return the rows of a role's table as last committed, by key."""
         return self._store.read_table(role, table, kind)
 
     def read_changes(self, role: str, after: str | None, timeout_s: float) -> FeedRead:
@@ -178,7 +178,7 @@ class Nexus:
 
     # Heartbeats.
 
-    def beat(
+    def send_heartbeat(
         self,
         agent: str,
         *,
@@ -188,25 +188,25 @@ class Nexus:
         usage: AgentUsage | None = None,
         trouble: str = "",
     ) -> float:
-        """Say that ``agent`` lives, with the digests of what it holds; return Redis' clock, Unix seconds.
+        """Record a heartbeat of ``agent``, with digests of its state; return Redis' clock in Unix seconds.
 
-        ``trouble`` says why it cannot obey, if so.
+        ``trouble`` is why the agent cannot carry out orders; empty when it can.
         """
-        return self._beats.beat(
+        return self._heartbeats.send(
             agent, boot=boot, containers=containers, pods=pods, usage=usage, trouble=trouble
         )
 
-    def beats(self) -> HeartbeatsRead:
+    def heartbeats(self) -> HeartbeatsRead:
         """Return the last heartbeat of every agent, and Redis' clock."""
-        return self._beats.read()
+        return self._heartbeats.read()
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""
-        return self._beats.usages()
+        return self._heartbeats.usages()
 
-    def forget_agent(self, agent: str) -> None:
+    def remove_agent(self, agent: str) -> None:
         """Remove the heartbeats of an agent that is gone for good."""
-        self._beats.forget(agent)
+        self._heartbeats.remove(agent)
 
     # Clients.
 
@@ -215,9 +215,9 @@ class Nexus:
         self._replies.push(replies)
 
     def await_reply(self, reply_id: str, timeout_s: float) -> bytes | None:
-        """Return the answer that comes to ``reply_id``, JSON of ``Answer``; None if none comes."""
+        """Return the answer that arrives for ``reply_id``, JSON of ``Answer``; None after ``timeout_s``."""
         return self._replies.wait(reply_id, timeout_s)
 
     def session(self, session_id: str) -> Session:
-        """Return an end of the session ``session_id``; nothing is sent."""
+        """Return one end of the session ``session_id``; sends nothing."""
         return Session(self._client, self.address, session_id)

@@ -1,4 +1,4 @@
-"""Answers to clients: each on a short-lived list that the client named and blocks on."""
+"""Answers to clients: each on a short-lived list that the client chose and blocks on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from galaxy.nexus import keys
 from galaxy.nexus.connection import BLOCK_S, reaching
 
 TTL_S: Final = 120
-"""How long an answer waits for a client that does not come."""
+"""How long an answer is kept for a client that does not fetch it."""
 ID_MAX: Final = 200
 """Longest reply id; a longer one is not answered."""
 
 
 class Replies:
-    """Sends answers in one round trip, however many; waits for one."""
+    """Sends any number of answers in one round trip; waits for one answer."""
 
     def __init__(self, client: redis.Redis, address: str) -> None:
         self._client = client
         self._address = address
 
     def push(self, replies: Sequence[Reply]) -> None:
-        """Deliver every answer; whoever waits on its list wakes."""
+        """Deliver every answer, which wakes the client that waits on its list."""
         with reaching(self._address):
             pipe = self._client.pipeline(transaction=False)
             for reply in replies:

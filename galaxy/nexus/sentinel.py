@@ -1,9 +1,9 @@
-"""The way to the master that Sentinels agree on, and away from a server that is it no longer.
+"""Finds the master through Sentinels, and leaves a server that is no longer the master.
 
-redis-py asks the first Sentinel that answers and believes it. Here all are asked and the newest
-configuration counts (``config-epoch``), so that a Sentinel that was cut off leads nobody astray.
-Whoever is then connected to must say itself that it is a master, and a connection ends as soon
-as its server says that it is none any more. Pools look for the master again by themselves.
+redis-py believes the first Sentinel that answers. Here all Sentinels are asked and the newest
+configuration wins (``config-epoch``), so that a Sentinel that was cut off misleads nobody. The server
+then connected to must confirm that it is a master, and a connection ends as soon as its server says
+that it no longer is one. Pools then look up the master again.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from redis.sentinel import (
 from galaxy.nexus.url import RedisUrl
 
 ASK_S: Final = 1.0
-"""Longest that one Sentinel is waited for."""
+"""Timeout of a question to one Sentinel."""
 SKIP_S: Final = 5.0
-"""How long a Sentinel that did not answer is left in peace."""
-FRESH_S: Final = 1.0
-"""How long the number of replicas may be believed: one that joins later than that counts."""
+"""How long a Sentinel that did not answer is skipped."""
+REPLICAS_CACHED_S: Final = 1.0
+"""How long the number of replicas is cached; a replica that joins counts after that time."""
 MOVED: Final = ("READONLY", "UNBLOCKED", "MASTERDOWN")
-"""Codes of the answers of a server that was the master, and is not."""
+"""Error codes of a server that is no longer the master."""
 DOUBTFUL: Final = ("NOREPLICAS",)
-"""And of one that may have been replaced without having been told."""
+"""Error codes of a server that may have been replaced without knowing it."""
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +49,24 @@ Address = tuple[str, int]
 
 
 def code_of(error: BaseException) -> str:
-    """Return the first word of what a server said, like READONLY; empty when it said nothing."""
+    """Return the code of a server's error, like READONLY; empty when the error is not a server's."""
     if not isinstance(error, redis.RedisError):
         return ""
-    text = str(error).rpartition("caused error: ")[2]  # How redis-py tells which of a pipeline it was.
+    text = str(error).rpartition("caused error: ")[2]  # redis-py's prefix in pipelines.
     word = getattr(error, "status_code", None) or text.partition(" ")[0]
     return word if word.isupper() and word.isalpha() else ""
 
 
 def no_retry() -> Retry:
-    """Return what keeps redis-py from repeating a command behind our back."""
+    """Return redis-py's retry policy that never repeats a command."""
     return Retry(NoBackoff(), 0)
 
 
 class Sentinels(Sentinel):
-    """The Sentinels of one URL, and every connection in this process that they led to a master.
+    """The Sentinels of one URL, and every connection of this process to the master they name.
 
-    Threads may share it. When one finds that the master is another, all connections to the old
-    one end, also those where somebody waits for an answer: it may never come.
+    Threads may share it. When a lookup finds another master, all connections to the old one are shut
+    down, also those with a pending answer, which may never come.
     """
 
     def __init__(self, url: RedisUrl, *, name: str) -> None:
@@ -83,19 +83,19 @@ class Sentinels(Sentinel):
             options |= {"ssl": True, **url.tls}
         super().__init__(url.hosts, sentinel_kwargs=options)
         self._asking = threading.Lock()
-        self._opened: weakref.WeakSet[MasterConnection] = weakref.WeakSet()
-        self._opening = threading.Lock()
+        self._connections: weakref.WeakSet[MasterConnection] = weakref.WeakSet()
+        self._connections_lock = threading.Lock()
         self._last: Address | None = None
         self._replicas = 0
-        self._looked_s = -math.inf
+        self._replicas_at_s = -math.inf
         self._silent_until_s: dict[int, float] = {}
 
     def discover_master(self, service_name: str) -> Address:
-        """Return where the master is by the newest word of any Sentinel.
+        """Return the master's address by the newest configuration of any Sentinel.
 
         Raises:
-            redis.AuthenticationError: a Sentinel does not let us in, and no other answers.
-            MasterNotFoundError: none answers, or none knows of a living master of that name.
+            redis.AuthenticationError: a Sentinel refuses the login, and no other answers.
+            MasterNotFoundError: none answers, or none knows a live master of that name.
         """
         with self._asking:
             found = self._newest(service_name)
@@ -103,28 +103,28 @@ class Sentinels(Sentinel):
             self._last = found
         if moved:
             log.warning("event=redis.moved master=%s to=%s:%d", service_name, *found)
-            self._leave(found)
+            self._shut_down_others(found)
         return found
 
-    def opened(self, connection: MasterConnection) -> None:
-        """Remember ``connection`` for as long as there is it."""
-        with self._opening:
-            self._opened.add(connection)
+    def register(self, connection: MasterConnection) -> None:
+        """Keep a weak reference to ``connection``, to shut it down when the master moves."""
+        with self._connections_lock:
+            self._connections.add(connection)
 
-    def _leave(self, master: Address) -> None:
-        with self._opening:
-            connections = list(self._opened)
+    def _shut_down_others(self, master: Address) -> None:
+        with self._connections_lock:
+            connections = list(self._connections)
         for connection in connections:
             if (connection.host, connection.port) != master:
-                connection.hang_up()
+                connection.shut_down()
 
     def _newest(self, name: str) -> Address:
         began_s = time.monotonic()
-        said: list[tuple[int, dict[str, Any]]] = []
+        answers: list[tuple[int, dict[str, Any]]] = []
         problems: list[str] = []
         refused = ""
         others: set[str] = set()
-        asked = self._asked()
+        asked = self._awake()
         for number in asked:
             client = self.sentinels[number]
             options = client.connection_pool.connection_kwargs
@@ -139,58 +139,59 @@ class Sentinels(Sentinel):
                     refused = f"{problems[-1]} (sentinel_user, sentinel_password of the URL)"
                 continue
             finally:
-                client.connection_pool.disconnect()  # It is asked rarely, and by everybody.
+                client.connection_pool.disconnect()  # Questions are rare, and every process asks.
             others |= set(masters)
             if name in masters:
-                said.append((_epoch(masters[name]), masters[name]))
-        if not said:
+                answers.append((_epoch(masters[name]), masters[name]))
+        if not answers:
             if refused and len(problems) == len(asked):
                 raise redis.AuthenticationError(refused)
             if len(problems) < self.count:
                 known = ", ".join(sorted(others)) or "none"
                 problems.append(f"no Sentinel knows a master {name!r}; known: {known}")
             raise MasterNotFoundError("; ".join(problems))
-        # Of one epoch: a Sentinel that is at replacing the master knows least who it will be.
-        newest = max(said, key=lambda pair: (pair[0], "failover" not in str(pair[1]["flags"])))[1]
+        # Of one epoch: a Sentinel that runs the failover knows least which server it will be.
+        newest = max(answers, key=lambda pair: (pair[0], "failover" not in str(pair[1]["flags"])))[1]
         where = f"{newest['ip']}:{newest['port']}"
-        self._replicas = max(int(facts.get("num-slaves", 0)) for _, facts in said)
-        self._looked_s = began_s
+        self._replicas = max(int(facts.get("num-slaves", 0)) for _, facts in answers)
+        self._replicas_at_s = began_s
         if newest.get("is_odown"):
             raise MasterNotFoundError(f"master {name} at {where} is down, and no other is chosen yet")
         return _address(newest)
 
-    def known(self, name: str) -> int:
-        """Return how many replicas of the master are known, dead ones included; ``FRESH_S`` ago at most.
+    def known_replicas(self, name: str) -> int:
+        """Return how many replicas the master has, dead ones included; at most ``REPLICAS_CACHED_S`` old.
 
         Raises:
             redis.AuthenticationError, MasterNotFoundError: as ``discover_master``.
         """
-        if time.monotonic() - self._looked_s > FRESH_S:
+        if time.monotonic() - self._replicas_at_s > REPLICAS_CACHED_S:
             self.discover_master(name)
         return self._replicas
 
     @property
     def last(self) -> Address | None:
-        """Where the master was when it was last looked for."""
+        """The master's address at the last lookup."""
         return self._last
 
-    def living(self, name: str, master: Address | None) -> int:
-        """Return how many replicas of ``master`` might be chosen in its place, now or soon.
+    def live_replicas(self, name: str, master: Address | None) -> int:
+        """Return how many replicas of ``master`` could be chosen in its place, now or soon.
 
-        All but those that most Sentinels hold for dead: these are passed over. A Sentinel that
-        knows only of an older configuration than most was outvoted, and gets no votes for another
-        of its own: where it stands beside an old master, cut off from the rest, it is not heard.
+        These are all except those that a majority of Sentinels consider dead, which are not chosen. A
+        Sentinel with an older configuration than the majority was outvoted and cannot win a vote of its
+        own, so one that is cut off together with an old master is ignored.
 
         Raises:
-            MasterNotFoundError: most Sentinels do not answer, another is the master, or is about to be.
+            MasterNotFoundError: a majority of Sentinels does not answer, or another server is the master
+                or is about to be.
         """
         answers: list[dict[str, Any]] = []
         agreeing: list[list[dict[str, Any]]] = []
         with self._asking:
-            asked = self._asked()
+            asked = self._awake()
             for number in sorted(range(self.count), key=lambda n: n not in asked):
                 if number not in asked and len(agreeing) * 2 > self.count:
-                    break  # Enough agree; who did not answer lately is left in peace.
+                    break  # Enough agree; Sentinels that did not answer lately are skipped.
                 client = self.sentinels[number]
                 try:
                     facts: Any = client.sentinel_master(name)
@@ -204,15 +205,15 @@ class Sentinels(Sentinel):
                 answers.append(facts)
                 if _address(facts) == master:
                     agreeing.append(found)
-        if _unsettled(answers, master, self.count):
-            self.discover_master(name)  # Whoever is still with the old one shall leave it.
+        if _is_unsettled(answers, master, self.count):
+            self.discover_master(name)  # Shuts down connections to the old master.
             raise MasterNotFoundError(f"master {name} is being replaced")
         if len(answers) * 2 <= self.count:
             raise MasterNotFoundError(f"only {len(answers)} of {self.count} Sentinels answer")
         dead: Counter[Address] = Counter()
         for replica in itertools.chain.from_iterable(agreeing):
             down = replica["is_sdown"] or replica["is_odown"] or replica["is_disconnected"]
-            # An old master that is not told yet: any replica that follows is preferred to it.
+            # An old master that was not told yet: Sentinels prefer any replica that follows.
             down = down or replica.get("role-reported") == "master"
             dead[replica["ip"], replica["port"]] += bool(down)
         return sum(votes * 2 <= self.count for votes in dead.values())
@@ -221,18 +222,18 @@ class Sentinels(Sentinel):
     def count(self) -> int:
         return len(self.sentinels)
 
-    def _asked(self) -> list[int]:
-        """Return which Sentinels to ask: all, but those that just did not answer."""
+    def _awake(self) -> list[int]:
+        """Return which Sentinels to ask: all except those that did not answer lately; all if none is left."""
         now_s = time.monotonic()
         awake = [n for n in range(self.count) if self._silent_until_s.get(n, 0.0) <= now_s]
         return awake or list(range(self.count))
 
 
 class MasterConnection(SentinelManagedConnection):
-    """A connection to a master by its own word, for as long as it is one."""
+    """A connection to a server that confirms it is a master, for as long as it is one."""
 
     def connect_to(self, address: Address) -> None:
-        self.connection_pool.sentinel_manager.opened(self)
+        self.connection_pool.sentinel_manager.register(self)
         super().connect_to(address)
         try:
             self.send_command("HELLO", check_health=False)
@@ -240,25 +241,27 @@ class MasterConnection(SentinelManagedConnection):
         except BaseException:
             self.disconnect()
             raise
-        # It may not know it yet, and who found the new one could not hang up what was not connected yet.
+        # The server may not know it yet, and this connection was not there to be shut down at the lookup.
         moved = self.connection_pool.sentinel_manager.last not in (None, address)
         if moved or role != "master":
             self.disconnect()
             raise redis.ConnectionError(f"{address[0]}:{address[1]} is a {role}, not the master any more")
 
-    def hang_up(self) -> None:
-        """End it from any thread; whoever uses it gets a ``ConnectionError``."""
+    def shut_down(self) -> None:
+        """Shut the socket down, from any thread; its user gets a ``ConnectionError``."""
         sock: Any = self._sock
         if sock is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # TLS' own is its user's.
+                socket.socket.shutdown(
+                    sock, socket.SHUT_RDWR
+                )  # Not the TLS socket's own method: only the using thread may call that.
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             return super().read_response(*args, **options)
         except redis.ResponseError as error:
             if code_of(error) in DOUBTFUL:
-                self.mark_for_reconnect()  # Back in its pool: then Sentinels are asked again.
+                self.mark_for_reconnect()  # Once back in its pool, Sentinels are asked again.
             if code_of(error) not in MOVED:
                 raise
             self.disconnect()
@@ -266,11 +269,11 @@ class MasterConnection(SentinelManagedConnection):
 
 
 class MasterTlsConnection(MasterConnection, SSLConnection):
-    """The same over TLS."""
+    """A ``MasterConnection`` over TLS."""
 
 
-class _Homing(SentinelConnectionPool):
-    """Keeps its connections, and drops those to a server that is not the master when they come back."""
+class _MasterPool(SentinelConnectionPool):
+    """A pool that closes a returned connection when its server is no longer the master."""
 
     def owns_connection(self, connection: Any) -> bool:
         if self.master_address != (connection.host, connection.port):
@@ -278,12 +281,12 @@ class _Homing(SentinelConnectionPool):
         return bool(ConnectionPool.owns_connection(self, connection))
 
 
-class MasterPool(_Homing, BlockingConnectionPool):
-    """A bounded pool of connections to the master; who finds none free waits."""
+class MasterPool(_MasterPool, BlockingConnectionPool):
+    """A bounded pool of connections to the master; a caller waits for a free one."""
 
 
-class FullMasterPool(_Homing):
-    """The like that raises when all are in use, as kombu wants it."""
+class FullMasterPool(_MasterPool):
+    """A bounded pool that raises when all connections are in use, as kombu expects."""
 
 
 def connection_class(url: RedisUrl) -> type[MasterConnection]:
@@ -292,7 +295,7 @@ def connection_class(url: RedisUrl) -> type[MasterConnection]:
 
 
 def master_options(url: RedisUrl) -> dict[str, Any]:
-    """Return what a connection to the master needs to know beside its address."""
+    """Return the options of a connection to the master, beside its address."""
     return {
         "db": url.database,
         "username": url.user or None,
@@ -302,8 +305,8 @@ def master_options(url: RedisUrl) -> dict[str, Any]:
     }
 
 
-def _unsettled(answers: list[dict[str, Any]], master: Address | None, count: int) -> bool:
-    """Tell whether by these Sentinels' words another than ``master`` is the master, or may be soon."""
+def _is_unsettled(answers: list[dict[str, Any]], master: Address | None, count: int) -> bool:
+    """Tell whether, by these answers, a server other than ``master`` is the master or may be soon."""
     ours = [_epoch(facts) for facts in answers if _address(facts) == master]
     others = [_epoch(facts) for facts in answers if _address(facts) != master]
     if any("failover" in facts["flags"] for facts in answers):

@@ -1,11 +1,11 @@
-"""kombu's Redis transport, led by Sentinels where the URL names some, and with answers it understands.
+"""kombu's Redis transport, with master lookup through Sentinels, and reconnection to a server that refuses.
 
-kombu waits for a server that breaks a connection, but takes one that refuses (its disk is full,
-it has become a replica) for a mistake in the program. Here such an answer ends the connection, so
-that a worker connects again, with pauses, until it is served.
+kombu retries when a server breaks a connection, but treats a server's refusal (its disk is full, it
+has become a replica) as a program error. Here a refusal ends the connection, so that a worker
+reconnects, with pauses, until it is served.
 
-kombu has a transport of its own for Sentinels. It asks one of them, does not ask the server
-whether it is a master, and shows Sentinel's password among a worker's statistics.
+kombu's own Sentinel transport asks only one Sentinel, does not ask the server whether it is a master,
+and shows Sentinel's password in a worker's statistics.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from galaxy.nexus.sentinel import (
 )
 from galaxy.nexus.url import RedisUrl
 
-TRANSPORT: Final = "galaxy.nexus.sentinel_transport:SentinelTransport"
 OPTION: Final = "redis"
-"""Where a transport's options have the ``Server``."""
+"""Name of the transport option that holds the ``Server``."""
 
 
 class Server:
-    """Where a transport finds Redis; ``sentinels`` are shared in a process."""
+    """Where a transport finds Redis; one process shares its ``sentinels``."""
 
     def __init__(self, url: RedisUrl, sentinels: Sentinels | None = None) -> None:
         self.url = url
@@ -41,12 +40,12 @@ class Server:
             self.sentinels = Sentinels(url, name="galaxy")
 
     def __json__(self) -> str:
-        """Return the address: Celery shows whatever is among a transport's options."""
+        """Return the address: Celery shows all transport options, so the login must not be there."""
         return self.url.address
 
 
-class Serving:
-    """A connection that ends when its server says that it cannot serve now."""
+class EndsWhenRefused:
+    """Mixin: the connection ends when its server says that it cannot serve now."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -59,24 +58,24 @@ class Serving:
             raise redis.ConnectionError(f"Redis {REFUSALS[code][0]}: {error}") from error
 
 
-class Connection(Serving, redis.Connection):
-    """To one server."""
+class Connection(EndsWhenRefused, redis.Connection):
+    """A connection to one server."""
 
 
-class TlsConnection(Serving, redis.SSLConnection):
-    """To one server over TLS."""
+class TlsConnection(EndsWhenRefused, redis.SSLConnection):
+    """A connection to one server over TLS."""
 
 
-class ToMaster(Serving, MasterConnection):
-    """To the master."""
+class BrokerMasterConnection(EndsWhenRefused, MasterConnection):
+    """A connection to the master."""
 
 
-class TlsToMaster(Serving, MasterTlsConnection):
-    """To the master over TLS."""
+class BrokerMasterTlsConnection(EndsWhenRefused, MasterTlsConnection):
+    """A connection to the master over TLS."""
 
 
 class SentinelChannel(kombu_redis.Channel):
-    """Asks Sentinels for the master where there are some."""
+    """Finds the master through Sentinels, if the URL names some."""
 
     connection_class: Any = Connection
     connection_class_ssl: Any = TlsConnection
@@ -84,7 +83,9 @@ class SentinelChannel(kombu_redis.Channel):
     def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
         self._server: Server | None = connection.client.transport_options.get(OPTION)
         if self._server is not None and self._server.sentinels is not None:
-            self.connection_class = ToMaster if self._server.url.tls is None else TlsToMaster
+            self.connection_class = (
+                BrokerMasterConnection if self._server.url.tls is None else BrokerMasterTlsConnection
+            )
         super().__init__(connection, *args, **kwargs)
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
@@ -99,6 +100,6 @@ class SentinelChannel(kombu_redis.Channel):
 
 
 class SentinelTransport(kombu_redis.Transport):
-    """What publishes."""
+    """A transport whose channels follow the master."""
 
     Channel = SentinelChannel

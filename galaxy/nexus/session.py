@@ -1,10 +1,10 @@
 """Byte pipes through Redis for exec and logs: two directions, bounded, with flow control.
 
-A direction is a list of items; one write is one read, in order. A writer waits while the
-reader is ``ITEMS_MAX`` behind. Everything expires by itself some minutes after the last use,
-so a session whose ends both die leaves nothing.
+A direction is a list of items; one write is one read, in order. A writer waits while the reader is
+``ITEMS_MAX`` behind. All keys expire ``TTL_S`` after their last use, so a session whose two ends die
+leaves nothing.
 
-What goes over a session is up to its ends; exec and logs use ``Frame``.
+The ends decide what an item contains; exec and logs use ``Frame``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ITEMS_MAX: Final = 64
 ITEM_BYTES_MAX: Final = 64 * 1024
 TTL_S: Final = 300
 SEEN_S: Final = 30
-"""How long a reader counts as present after its last read."""
+"""How long a reader counts as attached after its last read."""
 
 _WRITE: Final = """
 if redis.call('EXISTS', KEYS[4]) == 1 then return 2 end
@@ -55,9 +55,9 @@ FrameKind = Literal["stdin", "stdout", "stderr", "resize", "exit", "eof", "error
 
 
 class FrameHead(Struct, frozen=True, kw_only=True):
-    """``status`` comes with ``exit``, rows and columns with ``resize``, ``message`` with ``error``.
+    """A frame's kind: ``exit`` has ``status``, ``resize`` rows and columns, ``error`` a ``message``.
 
-    ``pod``, ``task`` name the origin of log text, where it matters.
+    ``pod`` and ``task`` name the origin of log text, where a session carries logs of several.
     """
 
     kind: FrameKind
@@ -70,7 +70,7 @@ class FrameHead(Struct, frozen=True, kw_only=True):
 
 
 class Frame(Struct, frozen=True, kw_only=True):
-    """One piece of a session: what it is, and its bytes (stdin, stdout and stderr have some)."""
+    """One piece of a session: its kind, and its bytes (of stdin, stdout and stderr)."""
 
     head: FrameHead
     data: bytes = b""
@@ -85,7 +85,7 @@ def unpack(item: bytes) -> Frame:
     """Read what ``pack`` wrote.
 
     Raises:
-        BadMessage: it did not.
+        BadMessage: ``item`` is not a frame.
     """
     line, newline, data = item.partition(b"\n")
     if not newline:
@@ -107,7 +107,7 @@ class Session:
         """Append one item of at most ``ITEM_BYTES_MAX``, waiting while the reader is far behind.
 
         Raises:
-            Conflict: this direction is closed; nobody will read it.
+            Conflict: this direction is closed, so nothing will be read.
             Unreachable: no room within ``timeout_s``, or Redis does not answer.
             ValueError: the item is empty or too long.
         """
@@ -165,10 +165,10 @@ class Session:
                     item = None if found is None else found[1]
             if item:
                 return bytes(item)
-            # An empty item is only close's way to wake a blocked reader: look again.
+            # ``close`` pushes an empty item to wake a blocked reader: check again.
 
     def send(self, direction: Direction, frame: Frame, timeout_s: float = 30.0) -> None:
-        """Write a frame, in several items when its data is long; errors as ``write``."""
+        """Write a frame, in several items when its data is long; raises as ``write``."""
         room = ITEM_BYTES_MAX - len(pack(Frame(head=frame.head)))
         for start in range(0, max(len(frame.data), 1), room):
             piece = Frame(head=frame.head, data=frame.data[start : start + room])
@@ -204,20 +204,20 @@ class Session:
             return bool(self._client.exists(keys.session_closed(self.id, direction)))
 
     def attended(self, direction: Direction) -> bool:
-        """Tell whether somebody read this direction within the last half minute."""
+        """Tell whether this direction was read within the last ``SEEN_S``."""
         with reaching(self._address):
             return bool(self._client.exists(keys.session_seen(self.id, direction)))
 
     def remove(self) -> None:
-        """Delete everything of this session but the mark that it is closed."""
-        doomed = [
+        """Delete all keys of this session except the marks that it is closed."""
+        deleted = [
             name(self.id, direction)
             for direction in ("in", "out")
             for name in (keys.session, keys.session_room, keys.session_wait, keys.session_seen)
         ]
         with reaching(self._address):
             pipe = self._client.pipeline()
-            pipe.delete(*doomed)
+            pipe.delete(*deleted)
             for direction in ("in", "out"):
                 pipe.set(keys.session_closed(self.id, direction), "1", ex=TTL_S)
             pipe.execute()

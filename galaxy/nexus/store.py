@@ -1,4 +1,4 @@
-"""Fenced storage of tables: one script a commit, all or nothing, refused to whoever does not lead."""
+"""Fenced storage of tables: one script per commit, all or nothing, refused when the caller does not lead."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from galaxy.nexus.trace import trace_writes
 N = TypeVar("N", bound=Struct)
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-"""A commit longer than this is staged piece by piece; it still takes effect at once."""
+"""A longer commit is staged in chunks; it still takes effect at once."""
 GROUP: Final = 500
-"""Rows in one HSET or HDEL: Lua's stack ends at some eight thousand."""
+"""Rows in one HSET or HDEL: Lua's stack holds about eight thousand values."""
 
 _FENCE: Final = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -81,7 +81,7 @@ return 1
 
 
 class FencedStore:
-    """Tables of every role. A commit says who leads and in which epoch; Redis checks it."""
+    """The tables of every role. A commit names the leader and its epoch, which Redis checks."""
 
     def __init__(self, client: redis.Redis, address: str, *, confirmer: Confirmer | None = None) -> None:
         self._client = client
@@ -93,12 +93,11 @@ class FencedStore:
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
-        """Write ``changes`` and ``trace``, all or nothing; the same serial twice is once.
+        """Write ``changes`` and ``trace``, all or nothing; committing a serial twice has the effect of once.
 
         Raises:
             NotLeader: the grant is over; nothing was written.
-            Unreachable: whether it was written, and on enough replicas, is not known; commit the
-                same again.
+            Unreachable: whether enough replicas have it is not known; commit the same again.
         """
         role = grant.role
         hashes, operations = _operations(role, changes, trace)
@@ -127,7 +126,7 @@ class FencedStore:
             )
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
-        """Fill every durable table with what is stored; others become empty.
+        """Fill every durable table with the stored rows; others become empty.
 
         Raises:
             BadMessage: a stored row cannot be read.
@@ -142,21 +141,21 @@ class FencedStore:
 
     def _rows(self, key: str) -> dict[str, bytes]:
         untyped: Any = self._client
-        # One connection: a cursor means nothing to another server, and this one raises when it ends.
+        # One connection: a cursor is only valid on its server, and this raises when the connection ends.
         with reaching(self._address), untyped.client() as one:
             return {field.decode(): value for field, value in one.hscan_iter(key, count=5000)}
 
     def _check(self, grant: Grant, answer: int) -> None:
         if answer == 0:
             raise NotLeader(f"{grant.owner} does not lead {grant.role} in epoch {grant.epoch} any more")
-        if answer == 3:  # Redis came back, or another master, without the first pieces.
+        if answer == 3:  # Redis restarted, or another master took over, without the first chunks.
             raise Unreachable(f"Redis at {self._address} lost part of a long commit")
 
 
 def _operations(
     role: str, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
 ) -> tuple[list[str], list[bytes | str]]:
-    """Return the keys beyond the first four, and the flat list of operations on them."""
+    """Return the keys after the first four, and the flat list of operations on them."""
     numbers: dict[str, int] = {}
     operations: list[bytes | str] = []
     sets: dict[str, list[bytes | str]] = {}

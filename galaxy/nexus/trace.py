@@ -1,4 +1,4 @@
-"""The event trace: a stream of the newest events, and one for each job and agent."""
+"""The event trace: one stream of the newest events, and one for each job and agent."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 
 ALL_MAX: Final = 10_000
-"""Events kept of everything together, approximately."""
+"""Events kept in the common stream, approximately."""
 ONE_MAX: Final = 500
-"""Events kept of one job or agent, approximately."""
+"""Events kept for one job or agent, approximately."""
 ONE_TTL_S: Final = 14 * 86400
-"""How long the history of one job or agent outlasts its last event."""
+"""How long the events of one job or agent are kept after the last of them."""
 
 
 def trace_writes(trace: Sequence[TraceEvent]) -> Iterator[tuple[str, int, int, bytes]]:
-    """Yield (stream, length at most, seconds to live or 0, data) for every event."""
+    """Yield (stream, maximum length, seconds to live or 0, data) for every event."""
     for event in trace:
         data = encode(event)
         yield keys.TRACE, ALL_MAX, 0, data
@@ -30,7 +30,7 @@ def trace_writes(trace: Sequence[TraceEvent]) -> Iterator[tuple[str, int, int, b
 
 
 class Trace:
-    """Reads the trace; writing it is part of a commit."""
+    """Reads the trace; a commit writes it."""
 
     def __init__(self, client: redis.Redis, address: str) -> None:
         self._client = client
@@ -55,7 +55,7 @@ class Trace:
 
 
 def matches(event: TraceEvent, subjects: Sequence[str]) -> bool:
-    """Tell whether ``event`` is about one of ``subjects``: itself, or a pod of it. None: any is."""
+    """Tell whether ``event`` is about one of ``subjects`` or a pod of one; no subjects match every event."""
     return not subjects or any(
         event.subject == subject or event.subject.startswith(f"{subject}.") for subject in subjects
     )
@@ -65,4 +65,4 @@ def _event(fields: dict[bytes, bytes]) -> TraceEvent | None:
     try:
         return decode(fields.get(b"event", b""), TraceEvent)
     except BadMessage:
-        return None  # Not one of ours, or of another version: the rest is still worth telling.
+        return None  # Foreign, or of another version: the other events are still useful.

@@ -1,12 +1,12 @@
-"""The URL of a cluster's Redis, read: one server, or Sentinels that know which server is the master.
+"""Parse the URL of a cluster's Redis: one server, or Sentinels that know which server is the master.
 
     redis://USER:PASSWORD@HOST:PORT/0
     rediss://USER:PASSWORD@HOST:PORT/0?ca=FILE&cert=FILE&key=FILE
     sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT,HOST:PORT/0?master=NAME
     sentinels://...                                           the same with TLS, to Sentinels and servers
 
-The login is Redis', not Sentinel's, whose own comes as ``sentinel_user`` and ``sentinel_password``.
-``replicas`` is how many replicas must have what a leader commits before anybody hears of it.
+The login is Redis' own; Sentinel's comes as ``sentinel_user`` and ``sentinel_password``.
+``replicas`` is how many replicas must confirm a leader's commit before anything is sent or answered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TLS_FILES: Final = {
     "ssl_certfile": ("cert", "GALAXY_REDIS_CERT"),
     "ssl_keyfile": ("key", "GALAXY_REDIS_KEY"),
 }
-"""Parameters of a TLS URL: what redis-py calls them, what people do, and the environment."""
+"""Parameters of a TLS URL: redis-py's name, the name in URLs, and the environment variable."""
 REPLICAS_MAX: Final = 9
 HINT: Final = "redis://[:PASSWORD@]HOST:PORT/0"
 SENTINEL_HINT: Final = "sentinel://USER:PASSWORD@HOST:26379,HOST:26379,HOST:26379/0?master=NAME"
@@ -37,13 +37,13 @@ _OTHERS: Final = {
     "redis+sentinel": "sentinel", "redis-sentinel": "sentinel", "rediss+sentinel": "sentinels",
     "rediss-sentinel": "sentinels", "sentinel+tls": "sentinels",
 }  # fmt: skip
-"""What other projects call it."""
+"""Other projects' names of the schemes."""
 
 
 class RedisUrl(Struct, frozen=True, kw_only=True):
-    """A URL's parts. ``hosts`` are Sentinels where ``master`` is set, else the one server.
+    """The parts of a URL. ``hosts`` are Sentinels if ``master`` is set, else the one server.
 
-    ``tls`` has redis-py's ``ssl_*`` options; None is without TLS.
+    ``tls`` has redis-py's ``ssl_*`` options; None means no TLS.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -58,7 +58,7 @@ class RedisUrl(Struct, frozen=True, kw_only=True):
 
     @property
     def address(self) -> str:
-        """Where it is, fit for messages: no password."""
+        """The address without its password, for messages."""
         where = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"master {self.master} of the Sentinels at {where}" if self.master else where
 
@@ -66,7 +66,7 @@ class RedisUrl(Struct, frozen=True, kw_only=True):
         return f"<RedisUrl {self.address}>"
 
     def server(self) -> str:
-        """Return the URL as redis-py and kombu read it; that of the first Sentinel names no server."""
+        """Return the URL as redis-py and kombu read it; with Sentinels, that of the first Sentinel."""
         login = ""
         if self.user or self.password:
             login = f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
@@ -79,7 +79,7 @@ class RedisUrl(Struct, frozen=True, kw_only=True):
 
 
 def address_of(url: str) -> str:
-    """Return where ``url`` leads, without its password, fit for messages.
+    """Return the address in ``url``, without its password, for messages.
 
     Raises:
         UsageError: it is not a Redis URL.
@@ -88,14 +88,14 @@ def address_of(url: str) -> str:
 
 
 def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = True) -> RedisUrl:
-    """Read a URL; who answers is always checked where there is TLS.
+    """Parse a URL. With TLS the server's certificate is always verified.
 
-    What it does not say comes from GALAXY_REDIS_CA, GALAXY_REDIS_CERT, GALAXY_REDIS_KEY (without
-    a CA the system's are believed) and GALAXY_SENTINEL_PASSWORD. With ``files`` those of TLS must
-    be readable.
+    Parameters missing in the URL come from GALAXY_REDIS_CA, GALAXY_REDIS_CERT, GALAXY_REDIS_KEY (without
+    a CA the system's are trusted) and GALAXY_SENTINEL_PASSWORD. With ``files`` the TLS files must be
+    readable.
 
     Raises:
-        UsageError: it is not a Redis URL, or has a parameter that there is not.
+        UsageError: it is not a Redis URL, or has an unknown parameter.
     """
     scheme, split, rest = url.partition("://")
     if scheme not in SCHEMES or not split:
@@ -145,7 +145,7 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
 def _hosts(where: str, sentinel: bool) -> tuple[tuple[str, int], ...]:
     hint = SENTINEL_HINT if sentinel else HINT
     if ";" in where:
-        raise UsageError("not a Redis URL: Sentinels are parted by commas, not by ;", hint=hint)
+        raise UsageError("not a Redis URL: Sentinels are separated by commas, not by ;", hint=hint)
     if "," in where and not sentinel:
         raise UsageError("not a Redis URL: more than one host", hint=SENTINEL_HINT)
     hosts = []

@@ -1,4 +1,4 @@
-"""The Celery application and its settings; ``reference/celery.md`` has the reason for each."""
+"""The Celery application and its settings. What they rest on was measured with Celery 5.7 on Redis."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from galaxy.tasks.task import GalaxyTask
 from galaxy.tasks.transport import Dropped
 
 SOCKET_S: Final = 15
-"""Must be longer than ``polling_s``, for the broker's blocking read is cut by it."""
+"""Must be longer than ``polling_s``, because it ends the broker's blocking read."""
 CALLS: Final = "galaxy-call"
 """Name by which Celery knows the decoder of our messages' bodies; ``json`` is for remote control."""
 VISIBILITY_S: Final = 120
-"""After this an unacknowledged message comes again: much longer than any handler."""
+"""After this an unacknowledged message is delivered again; much longer than any handler runs."""
 
 
 def make_app(
@@ -38,14 +38,14 @@ def make_app(
 ) -> Any:
     """Return an app for the process ``node`` (``agent@h1``) that may consume ``queues``.
 
-    Unacknowledged messages are kept under the node's own keys: no other worker restores them,
-    and no login needs to see those of others. Queues are plain lists behind the default exchange:
-    nothing is declared, so there is no binding that could be lost. ``polling_s`` bounds how long
-    a stop takes. Where Sentinels lead to Redis, ``sentinels`` is shared with whoever else in this
-    process speaks with it: who finds another master takes all along.
+    Unacknowledged messages are kept under the node's own keys: no other worker restores them, and no
+    login needs access to those of others. Queues are plain lists behind the default exchange: nothing
+    is declared, so there is no binding that could be lost. ``polling_s`` bounds how long a stop takes.
+    ``sentinels`` is shared with the other connections of this process to the same Redis, so that all
+    follow a new master together.
 
     Raises:
-        UsageError: ``url`` is not one of Redis.
+        UsageError: ``url`` is not a Redis URL.
     """
     parsed = parse(url)
     register(CALLS, None, decode_call, content_type=CALL_TYPE)

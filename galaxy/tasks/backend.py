@@ -1,4 +1,4 @@
-"""Celery's result backend, Galaxy's way: an answer goes to the list its asker named, and nowhere else."""
+"""Celery's result backend: it pushes an answer to the list that the client named, and stores nothing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class ReplyBackend(DisabledBackend):
-    """Delivers the ``Answer`` that a handler returned; a handler that failed is an answer too.
+    """Delivers the ``Answer`` that a handler returned, or an answer that says that the handler failed.
 
-    A handler that returns nothing is answered later, when the leader has committed.
-    ``app.galaxy_reply`` delivers; without it there is nobody to answer.
+    A request whose handler returns None is answered later, when the leader has committed.
+    ``app.galaxy_reply`` delivers; without it nothing is sent.
     """
 
     def store_result(

@@ -1,4 +1,4 @@
-"""Celery's consumer, except that it is back soon after Redis is."""
+"""Celery's consumer, except that it reconnects soon after Redis is back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 RETRY_MIN_S: Final = 0.2
 RETRY_STEP_S: Final = 0.6
 RETRY_MAX_S: Final = 5.0
-"""Celery waits up to half a minute; a leader's queue shall not."""
+"""Celery waits up to half a minute, which is too long for a leader's queue."""
 
 log = logging.getLogger(__name__)
 
 
 class Consumer(CeleryConsumer):
-    """Tries to connect for ever, every few seconds; says of an unknown task only that it was one."""
+    """Reconnects without limit, every few seconds; logs nothing of a message that it does not know."""
 
     def on_unknown_task(self, _: Any, message: Any, exc: Exception) -> None:
-        """Reject and answer it. Celery would log a traceback, and the body with all that is in it."""
+        """Reject and answer it. Celery would log a traceback and the whole body."""
         headers = message.headers if isinstance(message.headers, dict) else {}
         task_id, name = headers.get("id"), str(headers.get("task"))
         message.reject_log_error(log, self.connection_errors)
@@ -33,7 +33,7 @@ class Consumer(CeleryConsumer):
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Count and drop it. Celery would log a traceback, and the body with all that is in it."""
+        """Count and drop it. Celery would log a traceback and the whole body."""
         headers = message.headers if isinstance(message.headers, dict) else {}
         why = f"{type(exc).__name__}: {exc}"
         self.app.galaxy_dropped.count("malformed", task=headers.get("task"), id=headers.get("id"), why=why)

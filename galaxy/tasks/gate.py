@@ -1,4 +1,4 @@
-"""Makes a worker consume its queues only while its process leads."""
+"""Makes a worker consume its queues only while its process is the leader."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from celery import bootsteps
 
 
 class Gate:
-    """Open or shut from any thread; the worker's own loop does the rest, at once.
+    """Opened and closed from any thread; the worker's own loop applies it at once.
 
-    The loop may sleep in ``epoll`` for a second, so it is woken by an eventfd. Whenever the
-    worker connects anew it takes the gate as it stands then.
+    The loop may sleep in ``epoll`` for a second, so an eventfd wakes it. When the worker reconnects,
+    the gate is applied to the new connection.
     """
 
     def __init__(self, *queues: str) -> None:
         self.queues = queues
         self.shut = threading.Event()
         self.shut.set()
-        self._wanted = False
+        self._is_open = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def open(self) -> None:
-        self._wanted = True
+        self._is_open = True
         self._notify()
 
     def close(self) -> None:
-        self._wanted = False
+        self._is_open = False
         self._notify()
 
     def attach(self, consumer: Any, hub: Any) -> None:
-        """Serve ``consumer`` from now on; called in its loop's thread after every connect."""
+        """Control ``consumer`` from now on; called in its loop's thread after every connect."""
         hub.add_reader(self._wake, self._apply, consumer)
         self._apply(consumer)
 
@@ -46,21 +46,21 @@ class Gate:
         os.eventfd_write(self._wake, 1)
 
     def _apply(self, consumer: Any) -> None:
-        with contextlib.suppress(BlockingIOError):  # Nobody rang: we come from ``attach``.
+        with contextlib.suppress(BlockingIOError):  # No wake-up: the call came from ``attach``.
             os.eventfd_read(self._wake)
         for queue in self.queues:
             consuming = consumer.task_consumer.consuming_from(queue)
-            if self._wanted and not consuming:
+            if self._is_open and not consuming:
                 self.shut.clear()
                 consumer.add_task_queue(queue)
-            elif consuming and not self._wanted:
+            elif consuming and not self._is_open:
                 consumer.cancel_task_queue(queue)
-        if not self._wanted:
+        if not self._is_open:
             self.shut.set()
 
 
 class GateStep(bootsteps.StartStopStep):
-    """Attaches ``app.galaxy_gate``, where there is one, to every new connection of the worker."""
+    """Attaches ``app.galaxy_gate``, if the app has one, to every new connection of the worker."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

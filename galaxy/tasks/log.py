@@ -1,4 +1,4 @@
-"""Logs of a process: one line an event to stderr, ``event=... key=value``."""
+"""Logs of a process: one line per event to stderr, ``event=... key=value``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 LINE_MAX: Final = 4000
-"""Longest line, in characters: what strangers send must not fill a disk."""
+"""Longest line, in characters, so that foreign messages cannot fill a disk."""
 
 
 class OneLine(logging.Formatter):
@@ -33,7 +33,7 @@ class OneLine(logging.Formatter):
         line = super().format(record).replace("\n", "\\n")
         if len(line) <= LINE_MAX:
             return line
-        half = LINE_MAX // 2  # A traceback tells most at its end.
+        half = LINE_MAX // 2  # The end of a traceback says most.
         return f"{line[:half]} ...({len(line) - LINE_MAX} more)... {line[-half:]}"
 
 

@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from galaxy.appmaster.logic import AppMasterConfig
     from galaxy.resman.logic import ResManConfig
 
-USAGES_S: Final = 10.0
-"""How often AppMaster learns what pods use."""
+USAGES_EVERY_S: Final = 10.0
+"""How often AppMaster reads what pods use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions:
-    """How a process joins a cluster. ``host`` makes its Celery node: ``resman@HOST``.
+    """How a process joins a cluster. ``host`` becomes part of its Celery node name: ``resman@HOST``.
 
-    ``lease_s`` is how long a silent leader is waited for; ``polling_s`` how long Celery's
-    blocking read is, and so how long an idle worker may take to stop.
+    ``lease_s`` is how long a standby waits for a silent leader; ``polling_s`` is the length of Celery's
+    blocking read, and so how long an idle worker may take to stop.
     """
 
     url: str
@@ -53,7 +53,7 @@ class NodeOptions:
 
 
 def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
-    """Run a ResMan until it is told to stop; return the exit code."""
+    """Run a ResMan until it receives a signal; return the exit code."""
     from galaxy.resman.logic import ResMan
 
     return run_leader(
@@ -62,7 +62,7 @@ def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
 
 
 def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -> int:
-    """Run an AppMaster until it is told to stop; return the exit code."""
+    """Run an AppMaster until it receives a signal; return the exit code."""
     from galaxy.appmaster.logic import AppMaster
     from galaxy.appmaster.stored_queries import StoredQueries
 
@@ -70,14 +70,14 @@ def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -
         add_appmaster_handlers(app, shell, gate, StoredQueries(nexus, config))
 
     logic = AppMaster() if config is None else AppMaster(config)
-    return run_leader(names.APPMASTER, options, logic, add_handlers, usages_s=USAGES_S)
+    return run_leader(names.APPMASTER, options, logic, add_handlers, usages_every_s=USAGES_EVERY_S)
 
 
 def run_agent(options: NodeOptions, config: AgentConfig) -> int:
-    """Run an agent until it is told to stop; return the exit code. Its containers live on.
+    """Run an agent until it receives a signal; return the exit code. Its containers keep running.
 
     Raises:
-        Unreachable, Refused: Redis cannot be reached at the start, or takes us for another host's.
+        Unreachable, Refused: Redis cannot be reached at the start, or the login is another host's.
     """
     from galaxy.agent.agent_service import AgentService
 
@@ -95,13 +95,13 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
 
 
 class OrdersService(Orders, Service, Protocol):
-    """What an agent's process runs."""
+    """The service of an agent's process."""
 
 
 def run_orders(options: NodeOptions, service: OrdersService, sentinels: Sentinels | None = None) -> int:
-    """Give ``service`` the orders of host ``options.host`` until told to stop; return the exit code.
+    """Give ``service`` the orders of host ``options.host`` until a signal; return the exit code.
 
-    ``sentinels`` are those of the service's own connection, where Sentinels lead to Redis.
+    ``sentinels`` are those of the service's own connection, if any.
     """
     node = f"agent@{options.host}"
     app = make_app(
@@ -130,14 +130,14 @@ def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: An
 
 
 def run_leader(
-    role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers, *, usages_s: float = 0.0
+    role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers, *, usages_every_s: float = 0.0
 ) -> int:
-    """Run a leader of ``role`` (or a standby) until told to stop; return the exit code.
+    """Run a leader of ``role`` (or a standby) until it receives a signal; return the exit code.
 
-    Every ``usages_s`` (0: never) the logic is told what pods use.
+    Every ``usages_every_s`` (0: never) the logic gets what pods use.
 
     Raises:
-        Unreachable, Refused: Redis cannot be reached at the start; later it is waited for.
+        Unreachable, Refused: Redis cannot be reached at the start; later the leader waits for it.
     """
     log.set_up(options.log_level)
     node = f"{role}@{options.host}"
@@ -155,7 +155,7 @@ def run_leader(
         prepare=publisher.open,
         on_lead=gate.open,
         on_stand_by=gate.close,
-        options=ShellOptions(ttl_s=options.lease_s, usages_s=usages_s),
+        options=ShellOptions(ttl_s=options.lease_s, usages_every_s=usages_every_s),
     )
     app = make_app(
         options.url,

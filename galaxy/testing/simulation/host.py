@@ -178,7 +178,7 @@ class Host:
         if self.logic is None or self.cut:
             return 0.0
         containers, pods = self._digests
-        return self._nexus.beat(
+        return self._nexus.send_heartbeat(
             self.name, boot=self._info.boot, containers=containers, pods=pods, trouble=self.trouble
         )
 

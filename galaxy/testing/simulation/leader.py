@@ -68,7 +68,7 @@ class LeaderProcess:
 
     @property
     def leads(self) -> bool:
-        return self._leadership is not None and self._lease is not None and self._lease.held()
+        return self._leadership is not None and self._lease is not None and self._lease.is_held()
 
     @property
     def epoch(self) -> int:
@@ -126,9 +126,11 @@ class LeaderProcess:
         self._world.record(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
-        held = (lambda: True) if self._ignore_lease else lease.held
+        held = (lambda: True) if self._ignore_lease else lease.is_held
         faulty_logic = _FaultyLogic(self.logic, self._world)
-        leadership = self._kind(faulty_logic, _FaultyStore(self._nexus, self._world), answer, held=held)
+        leadership = self._kind(
+            faulty_logic, _FaultyStore(self._nexus, self._world), answer, lease_is_held=held
+        )
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership
         self._bus.consume(self.role, self._on_message)
@@ -159,7 +161,7 @@ class LeaderProcess:
         self._schedule(lease.renew_every_s, lambda: self._renew(lease))
 
     def _read_heartbeats(self, leadership: Leadership) -> None:
-        self._on_message(self._nexus.beats())
+        self._on_message(self._nexus.heartbeats())
         self._schedule(BEATS_S, lambda: self._read_heartbeats(leadership))
 
     def receive(self, event: Struct) -> None:

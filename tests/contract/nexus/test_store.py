@@ -131,10 +131,10 @@ def test_the_trace_without_a_subject_is_the_newest_of_everything_oldest_first(wo
 
 def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> None:
     big = (1 << 60) - 1
-    world.nexus.beat("h2", boot="b2")
-    world.nexus.beat("h1", boot="b1", containers=big, pods=7)
+    world.nexus.send_heartbeat("h2", boot="b2")
+    world.nexus.send_heartbeat("h1", boot="b1", containers=big, pods=7)
     world.let_pass(0.05)
-    seen = world.other.beats()
+    seen = world.other.heartbeats()
     assert [(beat.agent, beat.boot, beat.containers, beat.pods) for beat in seen.beats] == [
         ("h1", "b1", big, 7),
         ("h2", "b2", 0, 0),
@@ -144,17 +144,17 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
 
 def test_a_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
-    world.nexus.beat("h1", boot="b1", usage=usage)
-    world.nexus.beat("h1", boot="b2")
-    assert [beat.boot for beat in world.nexus.beats().beats] == ["b2"]
+    world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
+    world.nexus.send_heartbeat("h1", boot="b2")
+    assert [beat.boot for beat in world.nexus.heartbeats().beats] == ["b2"]
     assert world.nexus.usages() == {"h1": usage}
 
 
 def test_a_forgotten_agent_leaves_nothing(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
-    world.nexus.beat("h1", boot="b1", usage=usage)
-    world.nexus.forget_agent("h1")
-    assert world.nexus.beats().beats == ()
+    world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
+    world.nexus.remove_agent("h1")
+    assert world.nexus.heartbeats().beats == ()
     assert world.nexus.usages() == {}
 
 

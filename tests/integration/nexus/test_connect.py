@@ -99,11 +99,11 @@ def test_every_call_names_the_server_when_it_is_gone_and_works_when_it_is_back(
     redis_server: RedisServer,
 ) -> None:
     nexus = Nexus.connect(redis_server.url, name="x")
-    nexus.beat("h1", boot="b")
+    nexus.send_heartbeat("h1", boot="b")
     redis_server.stop()
     calls = [
         nexus.ping,
-        nexus.beats,
+        nexus.heartbeats,
         lambda: nexus.leader("resman"),
         lambda: nexus.campaign("resman", "a", ttl_s=1.0, address="a"),
         lambda: nexus.await_reply("r", 1.0),
@@ -115,7 +115,7 @@ def test_every_call_names_the_server_when_it_is_gone_and_works_when_it_is_back(
     redis_server.start()
     for call in calls:
         call()
-    assert [beat.agent for beat in nexus.beats().beats] == ["h1"]
+    assert [beat.agent for beat in nexus.heartbeats().beats] == ["h1"]
     nexus.close()
 
 

@@ -109,8 +109,8 @@ NOBODY = [
 OWN: dict[tuple[str, ...], set[str]] = {
     ("LPUSH", "appmaster", "x"): {"client", "appmaster"},
     ("LPUSH", "appmaster.reports", "x"): {"resman", "agent", "appmaster"},
-    ("LPUSH", "resman", "x"): {"appmaster", "resman"},
-    ("LPUSH", "resman.reports", "x"): {"agent", "resman"},
+    ("LPUSH", "resman", "x"): {"client", "resman"},
+    ("LPUSH", "resman.reports", "x"): {"agent", "appmaster", "resman"},
     ("LPUSH", "agent.h1", "x"): {"resman", "agent-h1"},
     ("LPUSH", "agent.h2", "x"): {"resman", "agent-h2"},
     ("LPUSH", "appworker.h1", "x"): {"appmaster", "agent-h1"},
@@ -139,9 +139,9 @@ OWN: dict[tuple[str, ...], set[str]] = {
     ("HMGET", "galaxy:appmaster:table:jobs", "x"): {"appmaster"},
     ("XREVRANGE", "galaxy:trace", "+", "-"): set(),
     ("XREVRANGE", "galaxy:trace:job", "+", "-"): {"client"},
-    ("ZADD", "galaxy:beats", "1", "h1"): {"agent"},
-    ("DEL", "galaxy:beats"): set(),
-    ("RPUSH", "galaxy:reply:r", "x"): {"appmaster"},
+    ("ZADD", "galaxy:heartbeats", "1", "h1"): {"agent"},
+    ("DEL", "galaxy:heartbeats"): set(),
+    ("RPUSH", "galaxy:reply:r", "x"): {"appmaster", "resman"},
     ("BLPOP", "galaxy:reply:r", "0.01"): {"client"},
     ("LPOP", "galaxy:session:s:out"): {"client", "agent"},
     ("PUBLISH", "/0.celery.pidbox", "x"): {"web"},
@@ -207,8 +207,8 @@ def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: O
         assert leader.read_changes(role, read.position, 0.0).changes == ()
         assert leader.renew(grant)
         assert [view and view.role for view in (client.leader(role),)] == [role]
-        agent.beat("h1", boot="b")
-        assert [beat.agent for beat in leader.beats().beats] == ["h1"]
+        agent.send_heartbeat("h1", boot="b")
+        assert [beat.agent for beat in leader.heartbeats().beats] == ["h1"]
         leader.release(grant)
         leader.await_release(role, 0.1)
     appmaster = opened("appmaster")

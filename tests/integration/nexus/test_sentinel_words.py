@@ -110,13 +110,13 @@ def sentinels(*ports: int) -> Sentinels:
 def test_a_replica_that_joins_counts_soon(
     listen: Callable[[Answer], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sentinel, "FRESH_S", 0.05)
+    monkeypatch.setattr(sentinel, "REPLICAS_CACHED_S", 0.05)
     said = Said(replicas=[])
     some = sentinels(listen(said))
-    assert some.known("g") == 0
+    assert some.known_replicas("g") == 0
     said.replicas = [7001, 7002]
     time.sleep(0.06)  # What is tested is that it is believed no longer.
-    assert some.known("g") == 2
+    assert some.known_replicas("g") == 2
 
 
 def test_of_one_epoch_the_sentinel_that_is_at_a_failover_is_believed_last(
@@ -146,7 +146,7 @@ def test_a_dark_host_of_a_sentinel_costs_a_commit_nothing_once_it_is_known(
 
     some = sentinels(listen(dark), listen(Said()), listen(Said()))
     for _ in range(5):
-        assert some.living("g", ("127.0.0.1", 7000)) == 1
+        assert some.live_replicas("g", ("127.0.0.1", 7000)) == 1
     silent.set()
     assert len(asked) == 1
 
@@ -155,7 +155,7 @@ def test_a_sentinel_that_most_have_outvoted_stops_no_commit(listen: Callable[[An
     """It stands beside the old master, cut off from the other Sentinels, and not from us."""
     old = listen(Said(port=7001, epoch=1, replicas=[7000, 7002]))
     new = [listen(Said(port=7000, epoch=2, replicas=[7001, 7002])) for _ in range(2)]
-    assert sentinels(old, *new).living("g", ("127.0.0.1", 7000)) == 2
+    assert sentinels(old, *new).live_replicas("g", ("127.0.0.1", 7000)) == 2
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ def test_a_sentinel_that_most_have_outvoted_stops_no_commit(listen: Callable[[An
 def test_a_sentinel_that_may_know_better_stops_a_commit(listen: Callable[[Answer], int], third: Said) -> None:
     some = sentinels(listen(Said(epoch=1)), listen(Said(epoch=1)), listen(third))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
-        some.living("g", ("127.0.0.1", 7000))
+        some.live_replicas("g", ("127.0.0.1", 7000))
 
 
 def test_a_master_that_few_sentinels_know_of_yet_gets_no_commit(listen: Callable[[Answer], int]) -> None:
     new, old = Said(epoch=2), Said(port=7001, epoch=1)
     some = sentinels(listen(new), listen(old), listen(old))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
-        some.living("g", ("127.0.0.1", 7000))
+        some.live_replicas("g", ("127.0.0.1", 7000))
 
 
 def test_a_dark_host_of_a_sentinel_is_waited_for_once_by_whoever_connects(

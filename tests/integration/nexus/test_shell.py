@@ -45,7 +45,7 @@ def leading(
         nexus=nexus,
         publish=publish,
         on_lead=leads.set,
-        options=ShellOptions(ttl_s=10.0, beats_s=0.2),  # A busy machine costs no lease.
+        options=ShellOptions(ttl_s=10.0, heartbeats_every_s=0.2),  # A busy machine costs no lease.
     )
     shell.start()
     try:

@@ -70,7 +70,7 @@ def nexus() -> MemoryNexus:
         {("jobs", key): state.jobs[key] for key in state.jobs}
         | {("pods", key): state.pods[key] for key in state.pods},
     )
-    nexus.beat("h1", boot="b", containers=0, pods=0)
+    nexus.send_heartbeat("h1", boot="b", containers=0, pods=0)
     return nexus
 
 

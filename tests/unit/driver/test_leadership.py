@@ -10,8 +10,8 @@ import pytest
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import (
     FAILURES_MAX,
-    POISONED_BY_MANY_MAX,
-    POISONED_MAX,
+    POISONOUS_MAX,
+    POISONOUS_OF_ALL_MAX,
     STORED_READABLE,
     Leadership,
     StoredFormat,
@@ -116,7 +116,7 @@ def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
     nexus = MemoryNexus(Clock())
     held = [True]
     logic = Tally()
-    leadership = Leadership(logic, nexus, elect(nexus), held=lambda: held[0])
+    leadership = Leadership(logic, nexus, elect(nexus), lease_is_held=lambda: held[0])
     leadership.begin(1.0)
     held[0] = False
     with pytest.raises(NotLeader):
@@ -128,7 +128,7 @@ def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
     nexus = DeafNexus(Clock(), deaf=2, lost=lost)
-    leadership = Leadership(Tally(), nexus, elect(nexus), again=lambda: lambda _: True)
+    leadership = Leadership(Tally(), nexus, elect(nexus), retry_policy=lambda: lambda _: True)
     leadership.begin(1.0)
     (outcome,) = leadership.advance(2.0, [Add(name="x")])
     assert nexus.asked == 3
@@ -154,7 +154,7 @@ def test_a_poison_event_is_dropped_and_the_others_of_its_tick_count() -> None:
     leadership.begin(1.0)
     outcomes = leadership.advance(2.0, [Add(name="x"), Add(name="bad", by=-1), Add(name="y")])
     assert stored(nexus) == {"x": 1, "y": 1}
-    assert leadership.poisoned == 1
+    assert leadership.poisonous == 1
     assert [send.id for outcome in outcomes for send in outcome.sends] == ["count:x:1", "count:y:1"]
     leadership.advance(3.0, [Add(name="x")])
     assert stored(nexus) == {"x": 2, "y": 1}
@@ -232,8 +232,8 @@ def test_many_poison_events_in_one_tick_cost_few_recoveries_and_spare_other_kind
     bad = [Add(name="bad", by=-1)] * 1000
     asked = Request(op="x", key="k", reply="r", deadline_s=9.0, body=None)
     outcomes = leadership.advance(2.0, [Add(name="x"), *bad, asked])
-    assert logic.recovered == POISONED_MAX + 1
-    assert (leadership.poisoned, leadership.dropped) == (POISONED_MAX, 1000 - POISONED_MAX)
+    assert logic.recovered == POISONOUS_MAX + 1
+    assert (leadership.poisonous, leadership.dropped) == (POISONOUS_MAX, 1000 - POISONOUS_MAX)
     assert stored(nexus) == {"x": 1}
     assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r"]
 
@@ -260,7 +260,7 @@ def test_requests_of_others_are_answered_beside_floods_of_poison_of_a_few(sender
     bad = [asked(f"bad{number % senders}") for number in range(1000)]
     outcomes = leadership.advance(2.0, [*bad, asked("good", "r"), *bad, asked("good", "s")])
     assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r", "s"]
-    assert logic.recovered <= POISONED_BY_MANY_MAX
+    assert logic.recovered <= POISONOUS_OF_ALL_MAX
 
 
 def test_poison_of_very_many_senders_in_one_tick_costs_few_recoveries() -> None:
@@ -269,9 +269,9 @@ def test_poison_of_very_many_senders_in_one_tick_costs_few_recoveries() -> None:
     leadership = Leadership(logic, nexus, elect(nexus))
     leadership.begin(1.0)
     leadership.advance(2.0, [asked(f"bad{number}") for number in range(1000)])
-    assert leadership.poisoned == POISONED_BY_MANY_MAX
-    assert logic.recovered <= POISONED_BY_MANY_MAX + 1
-    assert leadership.dropped == 1000 - POISONED_BY_MANY_MAX
+    assert leadership.poisonous == POISONOUS_OF_ALL_MAX
+    assert logic.recovered <= POISONOUS_OF_ALL_MAX + 1
+    assert leadership.dropped == 1000 - POISONOUS_OF_ALL_MAX
 
 
 def test_logic_that_cannot_recover_stops_leading() -> None:

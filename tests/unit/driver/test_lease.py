@@ -12,9 +12,9 @@ def test_a_lease_is_held_for_its_trusted_part_only() -> None:
     now_s = [100.0]
     lease = Lease(GRANT, 100.0, lambda: now_s[0])
     now_s[0] = 100.0 + TRUST * 10.0 - 0.01
-    assert lease.held()
+    assert lease.is_held()
     now_s[0] = 100.0 + TRUST * 10.0 + 0.01
-    assert not lease.held()
+    assert not lease.is_held()
 
 
 def test_a_renewal_counts_from_when_it_was_sent() -> None:
@@ -36,4 +36,4 @@ def test_a_lost_lease_stays_lost() -> None:
     lease = Lease(GRANT, 100.0, lambda: 101.0)
     lease.lose()
     lease.renewed(101.0)
-    assert not lease.held()
+    assert not lease.is_held()

@@ -92,7 +92,7 @@ def test_reports_in_the_tick_of_a_poisonous_event_are_applied() -> None:
     led = LedResMan()
     reports = led.obey(led.tick(led.order(4)))
     led.tick(*reports, POISONOUS)
-    assert led.leadership.poisoned == 1
+    assert led.leadership.poisonous == 1
     assert led.states() == [ContainerState.READY] * 4
 
 

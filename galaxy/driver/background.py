@@ -1,0 +1,97 @@
+"""The threads beside a leader's loop: lease renewal, and reading heartbeats and usage."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from galaxy.driver.inbox import LeaderInbox
+from galaxy.driver.interfaces import LeaderNexus
+from galaxy.driver.lease import Lease
+from galaxy.errors import GalaxyError
+from galaxy.model.messages.agent import AgentUsage, UsageRead
+
+LANES: Final = 2
+"""Connections over which a lease is renewed in turn."""
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Threads that run for the length of one leadership and put what they read into ``inbox``."""
+
+    def __init__(self, nexus: LeaderNexus, lease: Lease, inbox: LeaderInbox) -> None:
+        self._nexus = nexus
+        self._lease = lease
+        self._inbox = inbox
+        self._role = lease.grant.role
+        self._stopping = threading.Event()
+
+    def renew_lease(self) -> None:
+        """Start renewing the lease, over ``LANES`` threads and connections in turn.
+
+        A packet lost on a slow link delays everything behind it on the same connection for longer
+        than a lease may last. All lanes begin at once, so that all connections are open.
+        """
+        for lane in range(LANES):
+            self._start("lease", partial(self._renew, lane))
+
+    def read_heartbeats(self, every_s: float, usages_every_s: float) -> None:
+        """Start reading all heartbeats, and the pods' usage where ``usages_every_s`` is not 0."""
+        self._start("heartbeats", lambda: self._read(every_s, usages_every_s))
+
+    def stop(self) -> None:
+        """Make every thread end soon; does not wait for them."""
+        self._stopping.set()
+
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        threading.Thread(target=run, name=f"{self._role}-{name}", daemon=True).start()
+
+    def _renew(self, lane: int) -> None:
+        lease = self._lease
+        next_s = boot_clock() + lane * lease.renew_every_s
+        while True:
+            sent_s = boot_clock()
+            try:
+                if self._nexus.renew(lease.grant):
+                    lease.renewed(sent_s)
+                else:
+                    lease.lose()
+            except GalaxyError as error:
+                log.warning("event=lease.not-renewed role=%s cause=%r", self._role, error.message)
+            except Exception:
+                log.exception("event=lease.raised role=%s", self._role)
+            if not lease.is_held():
+                self._inbox.wake()
+                return
+            next_s = max(next_s + LANES * lease.renew_every_s, boot_clock())
+            if self._stopping.wait(next_s - boot_clock()):
+                return
+
+    def _read(self, every_s: float, usages_every_s: float) -> None:
+        usages_at_s = boot_clock() + usages_every_s
+        while True:
+            try:
+                self._inbox.put_latest("heartbeats", self._nexus.heartbeats())
+                if usages_every_s and boot_clock() >= usages_at_s:
+                    usages_at_s = boot_clock() + usages_every_s
+                    self._inbox.put_latest("usages", _pod_usages(self._nexus.usages()))
+            except GalaxyError as error:
+                log.warning("event=heartbeats.unread role=%s cause=%r", self._role, error.message)
+            except Exception:
+                log.exception("event=heartbeats.raised role=%s", self._role)
+            if self._stopping.wait(every_s):
+                return
+
+
+def boot_clock() -> float:
+    """Return seconds of a clock that keeps counting while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _pod_usages(usages: dict[str, AgentUsage]) -> UsageRead:
+    return UsageRead(pods={pod: used for usage in usages.values() for pod, used in usage.pods.items()})
