@@ -1,11 +1,11 @@
-"""How long a cluster is without a leader: killed, stopped, cut off from Redis. Beside it, a bare lock.
+"""How long a cluster is without a leader that was killed, stopped, or cut off from Redis.
 
-``python bench/failover.py [--rounds N]``, as root. Two leaders of each kind on one cluster; in each
-round the leading one is struck, and a batch job is submitted at that moment. Figures, from the
-fault on: another holds the lock; it has committed its first tick; the new job's program runs.
-The peer in the same run and on the same Redis: two processes and redis-py's own ``Lock`` (SET NX
-PX) with the same 2 s lease, renewed as often, its holder killed. It has no state to load, no
-epoch and no fence: it is the floor of what a lease of 2 s costs.
+``python bench/failover.py [--rounds N]``, as root. Two leaders of each kind run on one cluster; each
+round injects a fault into the one that leads, and submits a batch job at that moment. Figures, from
+the fault on: another process holds the lock; it has committed its first tick; the job's program runs.
+The peer, in the same run and on the same Redis: two processes and redis-py's own ``Lock`` (SET NX PX)
+with the same 2 s lease, renewed as often, whose holder is killed. It has no state to load, no epoch and
+no fence, so it is the lower bound for a lease of 2 s.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def fail_over(cluster: RealCluster, rounds: int) -> list[Failover]:
 
 
 def peer_wait(url: str) -> float:
-    """Return how long the next holder waits once the last one is killed, at a random time."""
+    """Return how long the next holder waits after the last one is killed, at a random time."""
     client = redis.Redis.from_url(url)
     with subprocess.Popen([sys.executable, str(Path(__file__)), "--peer-holder", url]) as holder:
         while not client.exists(PEER):

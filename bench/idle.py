@@ -1,11 +1,11 @@
 """Memory and CPU at rest: every process of a cluster, and an agent with 50 containers.
 
 ``python bench/idle.py [--quick]``, as root. ``galaxy up`` starts a cluster in a folder of its own;
-each process is measured over a window with one container, and again with 50. Memory is PSS
-(shared pages are divided among those who share them), CPU is what the kernel's scheduler
-counted for all threads (``/proc/PID/task/*/schedstat``), in per cent of one core. The peer is a
-plain Celery worker (threads, four of them, without gossip, mingle or any code) at rest on the
-same Redis over the same windows: what an agent would cost if it were nothing but its transport.
+each process is measured over a window with one container, and again with 50. Memory is PSS (shared
+pages are divided among the processes that share them), CPU is what the kernel's scheduler counted for
+all threads (``/proc/PID/task/*/schedstat``), in per cent of one core. The peer is a plain Celery worker
+(four threads, without gossip, mingle or any task) at rest on the same Redis over the same windows: the
+cost of an agent that were only its transport.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WINDOW_S, WINDOW_QUICK_S = 60.0, 10.0
 SETTLE_S, SETTLE_QUICK_S = 15.0, 4.0
 CROWD = 50
 APPWORKER = "galaxy-appworke"
-"""What an AppWorker calls itself; the kernel keeps 15 letters."""
+"""The name of an AppWorker's process; the kernel keeps 15 characters."""
 AIM_MB, AIM_CPU = 60.0, 1.0
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 
@@ -51,7 +51,7 @@ app.worker_main(["worker", "-P", "threads", "-c", "4", "-Q", "peer", "-n", "peer
 
 
 class Cluster:
-    """A cluster of this bench's own, brought up and down by the command line."""
+    """A cluster for this benchmark only, started and ended by the command line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,7 +154,7 @@ def measure(processes: dict[str, list[int]], window_s: float) -> dict[str, tuple
 
 
 def expect(found: dict[str, tuple[float, float, int]], containers: int) -> None:
-    """Stop when not ``containers`` AppWorkers were measured: the figures would be of something else."""
+    """Exit when not exactly ``containers`` AppWorkers were measured, because the figures would be wrong."""
     count = found["appworker"][2] if "appworker" in found else 0
     if count != containers:
         raise SystemExit(f"measured {count} AppWorkers where {containers} containers were made")

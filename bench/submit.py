@@ -1,11 +1,10 @@
-"""From submit to a running program on an idle one-host cluster; beside it what any such thing must pay.
+"""Time from submit to a running program on an idle one-host cluster, next to its lower bound.
 
-``python bench/submit.py [--quick]``, as root for real containers. Ours: ``Galaxy.submit`` of a job
-of one pod until its program runs as AppMaster tells it (placed, contained, limited, started,
-reported). Beside it, in turn on the same Redis: a plain Celery worker that starts the same
-program with ``subprocess`` and answers with its pid. That peer neither chooses a host, nor
-isolates, nor limits, nor remembers anything: it is the floor of one broker round trip and one
-process start, not a rival.
+``python bench/submit.py [--quick]``, as root for real containers. Galaxy: ``Galaxy.submit`` of a job of
+one pod until AppMaster reports its program as running (placed, isolated, limited, started, reported).
+The peer, in turn on the same Redis: a plain Celery worker that starts the same program with
+``subprocess`` and answers with its pid. It chooses no host, isolates nothing, limits nothing and stores
+nothing: it is the lower bound of one broker round trip and one process start, not a competitor.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ def p90(times: list[float]) -> float:
 
 @contextmanager
 def cluster() -> Iterator[tuple[Galaxy, str]]:
-    """A cluster of this benchmark's own."""
+    """A cluster for this benchmark only."""
     folder = Path(tempfile.mkdtemp(prefix="galaxy-bench-")).resolve()
     environ = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
     try:
@@ -129,7 +128,7 @@ def cluster() -> Iterator[tuple[Galaxy, str]]:
 
 @contextmanager
 def peer(url: str) -> Iterator[Callable[[], int]]:
-    """A plain Celery worker, and how to have it start the program."""
+    """A plain Celery worker, and a function that makes it start the program."""
     worker = subprocess.Popen(
         [sys.executable, __file__, "--peer-worker", url],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

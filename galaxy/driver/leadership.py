@@ -34,7 +34,7 @@ Each makes the logic recover, which costs as much as beginning a leadership. So 
 events of that kind in that tick are dropped, as if they were lost."""
 POISONOUS_OF_ALL_MAX: Final = 8
 """Such events of all senders together in one tick. Beyond it, further events of these kinds are dropped,
-whoever sent them, because there may be many senders."""
+from all senders, because there may be many of them."""
 
 RetryPolicy = Callable[[Unreachable], bool]
 """Whether to try a commit of unknown outcome again; it may wait before it returns."""

@@ -1,4 +1,4 @@
-"""Handlers: decode, record, wake, return. Nothing here decides anything."""
+"""Celery handlers: decode, hand over, return. No decision is made here."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from galaxy.tasks.gate import Gate
 N = TypeVar("N", bound=Struct)
 
 YIELD_S: Final = 0.1
-"""How long a handler that may not take a message waits for the queue to be shut."""
+"""How long a handler of a process that does not lead waits until it stops consuming the queue."""
 
 log = logging.getLogger(__name__)
 
 
 class Answers(Protocol):
-    """What an AppMaster answers from what is stored, beside its loop."""
+    """Answers requests from stored state, beside the leader's loop."""
 
     def answer(self, request: Request) -> Answer | None:
         """Return an answer, or None when the request is the loop's."""
 
 
 class Orders(Protocol):
-    """What an agent is told. Each call records and returns."""
+    """The orders of an agent. Each call queues its order and returns."""
 
     def container_orders(self, orders: ContainerOrders) -> None: ...
     def pod_orders(self, orders: PodOrders) -> None: ...
@@ -49,9 +49,9 @@ class Orders(Protocol):
 
 
 def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[str, type[Struct]]) -> None:
-    """Register a task for each of ``kinds`` that leaves its noun in the leader's inbox."""
+    """Register a task for each of ``kinds`` that leaves its struct in the leader's inbox."""
     for name, kind in kinds.items():
-        _add(app, name, kind, lambda noun: _offer(shell, gate, noun))
+        _add(app, name, kind, lambda event: _offer(shell, gate, event))
 
 
 def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None = None) -> None:
@@ -81,11 +81,11 @@ APPMASTER_KINDS: Final[dict[str, type[Struct]]] = {
 def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], object]) -> None:
     def handle(*_: Any, v: Any = None, body: Any = None, **__: Any) -> None:
         try:
-            noun = read(v, body, kind)
+            struct = read(v, body, kind)
         except BadMessage as error:
             app.galaxy_dropped.count("bad-message", task=name, why=error.message)
             return
-        receive(noun)
+        receive(struct)
 
     app.task(handle, name=name)
 
@@ -109,7 +109,7 @@ def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: Ans
 
 
 def read_request(op: str, v: Any, body: Any) -> Request:
-    """Return the request with its body as the noun of ``op``.
+    """Return the request with its body as the struct of ``op``.
 
     Raises:
         BadMessage: another version, another operation, or not what ``op`` takes.
@@ -119,17 +119,17 @@ def read_request(op: str, v: Any, body: Any) -> Request:
         raise BadMessage(f"a request for {request.op[:80]!r} came as task {op!r}")
     kind = BODIES[op]
     plain = {} if request.body is None else request.body
-    noun = from_plain(plain, kind)
+    struct = from_plain(plain, kind)
     refuse_unknown(plain, kind)
     refuse_newlines(plain, kind)
-    return msgspec.structs.replace(request, body=noun)
+    return msgspec.structs.replace(request, body=struct)
 
 
 def _offer(shell: LeaderShell, gate: Gate, event: Struct) -> bool:
-    """Leave ``event`` to the leader's loop, False when that is full; who does not lead passes it on.
+    """Put ``event`` into the leader's inbox; return False when that is full.
 
     Raises:
-        Reject: with requeue; the queue is about to be shut here.
+        Reject: with requeue: this process does not lead, and is about to stop consuming the queue.
     """
     if shell.offer(event):
         return True

@@ -87,10 +87,10 @@ class Leaders:
         return self._logs[role].read_text(errors="replace")
 
     def news(self, role: str) -> str:
-        """Return what was logged since this was last asked."""
+        """Return what was logged since the last call."""
         log = self.log(role)
         new, self._read[role] = log[self._read[role] :], len(log)
-        # A busy machine may cost a lease; a message may not.
+        # A busy machine may lose a lease; a message must not cause it.
         lost = [line for line in new.splitlines() if "event=leader.lost" in line]
         assert all("not renewed in time" in line or "cannot reach Redis" in line for line in lost), lost
         return new
@@ -103,7 +103,7 @@ class Leaders:
             threading.Event().wait(0.01)
 
     def serves(self) -> None:
-        """Assert that both processes live, and lead, and that AppMaster answers."""
+        """Assert that both processes run and lead, and that AppMaster answers."""
         self.galaxy.jobs()
         self.galaxy.agents()
         self.await_leads()

@@ -1,4 +1,4 @@
-"""No name that a client sends ends in a newline, wherever in a request it is."""
+"""A name that ends in a newline is refused anywhere in a request."""
 
 from __future__ import annotations
 

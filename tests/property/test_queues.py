@@ -37,7 +37,7 @@ KINDS = {
 
 
 class Agent:
-    """A real agent's worker on a real Redis, whose service notes what reaches it."""
+    """A real agent's worker on a real Redis, whose service records what reaches it."""
 
     def __init__(self, server: RedisServer, node: Node) -> None:
         self.node = node
@@ -47,7 +47,7 @@ class Agent:
         self._read = 0
 
     def news(self) -> str:
-        """Return what was logged since this was last asked."""
+        """Return what was logged since the last call."""
         log = self.node.log()
         new, self._read = log[self._read :], len(log)
         return new

@@ -15,7 +15,7 @@ from galaxy.resman.logic.state.tables import IDENTITY
 from galaxy.scheduler.cluster_view import PlacementStatus
 from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
-from tests.support.stumble import stumble
+from tests.support.step_fault import raise_at_line
 
 OURS = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
 COLUMNS = ("ports", "ports_low", "ports_high", "creating", "placed")
@@ -109,7 +109,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     )
     beats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
 
-    stumble(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
+    raise_at_line(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
     for table in resman.tables.values():
         table.discard()
     asks, groups, quotas = owed_to_tell(state)

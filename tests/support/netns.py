@@ -43,7 +43,7 @@ PR_SET_PDEATHSIG = 1
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 OFFLOADS = (0x17, 0x1F, 0x24)
-"""ETHTOOL_STXCSUM, STSO, SGSO, switched off: ``wire.py`` carries complete frames with checksums."""
+"""ETHTOOL_STXCSUM, STSO, SGSO, switched off: ``slow_link.py`` carries complete frames with checksums."""
 SEGMENT = "10.213.0"
 UNUSED_MAC = "02:00:00:00:00:00"
 """A link address that no host has."""
@@ -194,7 +194,7 @@ class Host(Namespace):
         rate_bit: float = 0,
         seed: int = 1,
     ) -> None:
-        """Put ``wire.py`` between this host and the switch; the figures are for each direction."""
+        """Put ``slow_link.py`` between this host and the switch; the figures are for each direction."""
         assert self._wire is None, f"the link of {self.name} is already slow"
         assert self._port == self._plug
         far, near = self._far, f"{self._far}n"
@@ -213,7 +213,7 @@ class Host(Namespace):
             "seed": seed,
         }
         arguments = [f"--{name}={value}" for name, value in options.items()]
-        script = Path(__file__).with_name("wire.py")
+        script = Path(__file__).with_name("slow_link.py")
         self._wire = self._switch.popen(
             [sys.executable, "-I", str(script), *arguments, self._plug, near],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_end_with_parent,

@@ -1,4 +1,4 @@
-"""How much longer everything may take on this machine than on an ordinary one; 1 unless said."""
+"""How much longer tests wait on this machine than on an ordinary one; 1 by default."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import os
 from typing import Final
 
 PATIENCE: Final = float(os.environ.get("GALAXY_TEST_PATIENCE", "1"))
-"""Multiplies what tests wait at most, never what they promise. An emulated processor needs five."""
+"""Multiplies timeouts of tests, never the limits that Galaxy promises. An emulated processor needs five."""

@@ -1,4 +1,4 @@
-"""A real server for one test: its own port, directory and password, and gone with the test."""
+"""A real server for one test, with its own port, directory and password."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def server_binary() -> str:
 
 
 class RedisServer:
-    """``url`` stays the same over ``stop`` and ``start``; data too, for it is written through."""
+    """``url`` and data stay the same over ``stop`` and ``start``: every write reaches the disk file."""
 
     def __init__(
         self, directory: str, password: str = "", *, binary: str = "", options: Sequence[str] = ()
@@ -102,10 +102,10 @@ def running_server(password: str = "") -> Iterator[RedisServer]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, from below those that the kernel gives to whoever connects.
+    """Return a free port below the kernel's ephemeral range.
 
-    Of the kernel's own, any process' next connection might have it by the time that it is wanted; and
-    while its server is away a client that keeps trying might be connected to itself, and so hold it.
+    An ephemeral port might be taken by any process' next connection before the server binds it; and while
+    the server is away, a client that keeps reconnecting might connect to itself and so hold the port.
     """
     for _ in range(1000):
         port = 10_000 + secrets.randbelow(9_000)

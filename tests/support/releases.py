@@ -1,9 +1,8 @@
-"""Other releases of Galaxy, made from this one: older, newer, and too far away.
+"""Other releases of Galaxy, made from this one: older, newer, and incompatible.
 
-A release is a copy of the package in a folder of its own, to be put in front of PYTHONPATH. The
-*newer* one has gained a field in every noun there is, wherever it is sent or stored, sends messages
-that nobody has heard of, and reads a wire version that does not exist yet. The one that is *far* only
-speaks such versions.
+A release is a copy of the package in a folder of its own, to be put first in PYTHONPATH. The *newer*
+one has an additional field in every struct that it sends or stores, sends messages of unknown kinds, and
+also reads the next wire version and stored format. The *incompatible* one knows only later versions.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import galaxy
 NOVEL_FIELDS = '''
 
 def _novel(value: Any) -> Any:
-    """Return ``value`` as plain values, with a field more in every struct."""
+    """Return ``value`` as plain values, with an additional field in every struct."""
     if isinstance(value, msgspec.Struct):
         config = value.__struct_config__
         plain = {} if config.tag is None else {config.tag_field: config.tag}
@@ -37,12 +36,12 @@ NOVEL_PACKET = 'b\'{"type":"novelty","words":["never","heard"]}\''
 
 
 def older(folder: Path) -> Path:
-    """Return the folder of a release that came before."""
+    """Return the folder of an earlier release."""
     return _copy(folder, "0.2.0rc1")
 
 
 def newer(folder: Path) -> Path:
-    """Return the folder of the release to come."""
+    """Return the folder of the next release."""
     root = _copy(folder, "0.3.0")
     base = root / "galaxy/model/base.py"
     _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
@@ -56,8 +55,8 @@ def newer(folder: Path) -> Path:
     return root
 
 
-def far(folder: Path) -> Path:
-    """Return the folder of a release that shares no version with ours."""
+def incompatible(folder: Path) -> Path:
+    """Return the folder of a release that shares no version with this one."""
     root = _copy(folder, "0.9.0")
     base = root / "galaxy/model/base.py"
     _edit(base, "WIRE_VERSION: Final = 2", "WIRE_VERSION: Final = 4")

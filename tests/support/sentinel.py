@@ -35,7 +35,7 @@ SETINFO = acl.knows_setinfo(VERSION.split("v=")[1].split()[0])
 
 
 class Process:
-    """A server or Sentinel: a folder, a port, and a process again and again; on ``host``, if there is one."""
+    """A server or Sentinel: a folder, a port, and a process that can be restarted; on ``host``, if given."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Process:
         self.wait()
 
     def wait(self, timeout_s: float = 40) -> None:
-        """Return when it answers."""
+        """Return when the server answers."""
         client = self.client()
         end_s = time.monotonic() + timeout_s
         while True:
@@ -98,7 +98,7 @@ class Process:
         return made
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the process, as a power cut would."""
         process, self._process = self._process, None
         if process is not None:
             with suppress(ProcessLookupError):
@@ -117,7 +117,7 @@ class Process:
 
 
 class _Inside(redis.Connection):
-    """A connection that is made on a host, whoever asks for it."""
+    """A connection that is opened in the network of a host."""
 
     def __init__(self, *, inside: Host, **options: Any) -> None:
         super().__init__(**options)
@@ -129,7 +129,7 @@ class _Inside(redis.Connection):
 
 
 class Guarded:
-    """``servers`` that Sentinels guard; ``url(role)`` is how a role gets in, with ``tls`` only so.
+    """``servers`` that Sentinels watch; ``url(role)`` is the login of a role; ``tls``: only with TLS.
 
     ``hosts`` are where each server stands, with a Sentinel beside it; ``agents`` have logins, too.
     """
@@ -173,7 +173,7 @@ class Guarded:
             process.kill()
 
     def whole(self) -> bool:
-        """Tell whether every server and Sentinel is where it should be."""
+        """Tell whether every server has its role and every Sentinel knows all others."""
         with suppress(redis.RedisError):
             facts: Any = self.master().client().info("replication")
             if facts["role"] != "master":
@@ -185,7 +185,7 @@ class Guarded:
         return False
 
     def _knows_all(self, sentinel: Process) -> bool:
-        """Tell whether a Sentinel knows the others, and every replica as one; it asks them seldom."""
+        """Tell whether a Sentinel knows the others and all replicas; it refreshes that rarely."""
         client = sentinel.client()
         facts: Any = client.sentinel_master(MASTER)
         replicas: Any = client.sentinel_slaves(MASTER)
@@ -196,13 +196,13 @@ class Guarded:
         )
 
     def master(self) -> Process:
-        """Return the server that most Sentinels hold for the master."""
+        """Return the server that most Sentinels consider the master."""
         ports = [self._said(sentinel) for sentinel in self.sentinels]
         port = max(set(ports), key=ports.count)
         return next(server for server in self.servers if server.port == port)
 
     def failover(self) -> None:
-        """Ask for another master, as an operator would."""
+        """Start a failover, as an operator would."""
         self.sentinels[0].client().sentinel_failover(MASTER)
 
     def url(self, role: str = acl.ADMIN, host: str = "", **parameters: str) -> str:
@@ -227,7 +227,7 @@ class Guarded:
         return found
 
     def await_whole(self, timeout_s: float = 60) -> None:
-        """Return when all that were there are there again, in their roles."""
+        """Return when all servers and Sentinels are back in their roles."""
         until("all servers in their roles", self.whole, timeout_s, every_s=0.05)
 
     def _said(self, sentinel: Process) -> int:
@@ -237,7 +237,7 @@ class Guarded:
 
 @contextmanager
 def guarded(**options: Any) -> Iterator[Guarded]:
-    """Run them for the length of a ``with``."""
+    """Run servers and Sentinels for the length of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="galaxy-sentinel-"))
     made = Guarded(folder, **options)
     try:
@@ -283,7 +283,7 @@ def _tls_lines(folder: Path) -> list[str]:
 
 
 def _write(path: Path, lines: list[str], secure: list[str]) -> None:
-    """Write a configuration; where there is something for TLS it listens to nothing else."""
+    """Write a configuration file; with TLS files the server listens with TLS only."""
     if secure:
         lines = [f"port 0\ntls-{line}" if line.startswith("port ") else line for line in lines]
     path.write_text("\n".join([*secure, *lines]) + "\n")

@@ -1,4 +1,4 @@
-"""The smallest logic there is: it counts by name, says so, and can be poisoned."""
+"""The smallest logic: it counts by name, sends the totals, and can be made to raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galaxy.model.stored.table import Table
 
 
 class Add(Struct, frozen=True, kw_only=True):
-    """Count ``by`` more of ``name``; a negative total is a bug on purpose."""
+    """Add ``by`` to ``name``; a negative total makes the step raise."""
 
     name: str
     by: int = 1
@@ -27,7 +27,7 @@ class Count(Struct, frozen=True, kw_only=True):
 
 
 class Tally:
-    """Counts; every new total goes to queue ``out`` and to whoever asked."""
+    """Counts; every new total is sent to queue ``out``, and to the client that asked."""
 
     def __init__(self, wake_every_s: float | None = None) -> None:
         self.counts: Table[Count] = Table("counts", Count)

@@ -28,7 +28,7 @@ ADD = "tally.add"
 
 
 class Node:
-    """Such a process, as a test holds it."""
+    """A node's process and its log."""
 
     def __init__(self, url: str, host: str, log_path: str, module: str) -> None:
         self.host = host
@@ -71,7 +71,7 @@ def running_node(url: str, host: str, module: str = "tests.support.tally_node") 
 
 
 class Directory:
-    """Answers what is stored, as AppMaster's shell does."""
+    """Answers read-only requests, as AppMaster's shell does."""
 
     def answer(self, request: Request) -> Answer | None:
         if request.op == "galaxy.agent.list":

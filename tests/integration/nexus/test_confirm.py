@@ -64,7 +64,7 @@ def _store(server: RedisServer) -> FencedStore:
     return FencedStore(client, "here", confirmer=Confirmer(client, 1, "here"))
 
 
-def test_a_commit_that_no_replica_has_is_not_called_done_when_repeated_on_another_connection(
+def test_commit_that_no_replica_has_is_not_confirmed_when_repeated_on_another_connection(
     pair: tuple[RedisServer, RedisServer],
 ) -> None:
     master, replica = pair

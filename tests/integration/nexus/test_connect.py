@@ -15,7 +15,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.waiting import soon
 
 
-def test_a_right_url_connects_and_answers(locked_redis_server: RedisServer) -> None:
+def test_valid_url_connects_and_answers(locked_redis_server: RedisServer) -> None:
     nexus = Nexus.connect(locked_redis_server.url, name="test@here")
     nexus.ping()
     assert {client["name"] for client in nexus.client.client_list()} == {"test@here"}
@@ -23,7 +23,7 @@ def test_a_right_url_connects_and_answers(locked_redis_server: RedisServer) -> N
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_a_wrong_or_missing_password_is_refused_without_showing_it(
+def test_wrong_or_missing_password_is_refused_without_showing_it(
     locked_redis_server: RedisServer, password: str
 ) -> None:
     login = f":{password}@" if password else ""
@@ -34,7 +34,7 @@ def test_a_wrong_or_missing_password_is_refused_without_showing_it(
     assert not password or password not in str(caught.value)
 
 
-def test_a_call_of_another_thread_goes_on_when_a_nexus_is_closed(redis_server: RedisServer) -> None:
+def test_call_in_another_thread_continues_when_the_nexus_is_closed(redis_server: RedisServer) -> None:
     nexus = Nexus.connect(redis_server.url, name="x")
     answers: list[object] = []
     waiting = threading.Thread(target=lambda: answers.append(nexus.await_reply("r", 10.0)))
@@ -50,18 +50,18 @@ def test_a_call_of_another_thread_goes_on_when_a_nexus_is_closed(redis_server: R
     assert answers == [b"answer"]
 
 
-def test_nobody_listening_is_unreachable(redis_server: RedisServer) -> None:
+def test_closed_port_is_unreachable(redis_server: RedisServer) -> None:
     redis_server.stop()
     with pytest.raises(Unreachable, match=r"cannot reach Redis at 127\.0\.0\.1:"):
         Nexus.connect(redis_server.url, name="x")
 
 
-def test_a_server_that_hangs_is_unreachable_within_five_seconds(redis_server: RedisServer) -> None:
+def test_server_that_hangs_is_unreachable_within_five_seconds(redis_server: RedisServer) -> None:
     redis_server.pause()
     soon("given up", 5.5, lambda: _refused(redis_server.url))
 
 
-def test_a_listener_that_accepts_nobody_is_unreachable_within_five_seconds() -> None:
+def test_listener_that_accepts_no_connection_is_unreachable_within_five_seconds() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -74,7 +74,7 @@ def _refused(url: str) -> None:
         Nexus.connect(url, name="x")
 
 
-def test_what_answers_and_is_no_redis_is_said_to_be_none() -> None:
+def test_server_that_is_not_redis_is_named_as_such() -> None:
     class Web(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(4096)
@@ -90,12 +90,12 @@ def test_what_answers_and_is_no_redis_is_said_to_be_none() -> None:
 @pytest.mark.parametrize(
     "url", ["", "localhost", "http://h:1/0", "redis://", "redis://h:port/0", "redis://h/base"]
 )
-def test_what_is_no_redis_url_is_wrong_usage(url: str) -> None:
+def test_invalid_redis_url_is_wrong_usage(url: str) -> None:
     with pytest.raises(UsageError, match="not a Redis URL"):
         Nexus.connect(url, name="x")
 
 
-def test_every_call_names_the_server_when_it_is_gone_and_works_when_it_is_back(
+def test_every_call_names_the_server_while_it_is_gone_and_works_when_it_is_back(
     redis_server: RedisServer,
 ) -> None:
     nexus = Nexus.connect(redis_server.url, name="x")
@@ -119,7 +119,7 @@ def test_every_call_names_the_server_when_it_is_gone_and_works_when_it_is_back(
     nexus.close()
 
 
-def test_a_server_too_old_is_named_with_its_version() -> None:
+def test_server_too_old_is_named_with_its_version() -> None:
     answer = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n"
     with Pretender(answer) as port, pytest.raises(GalaxyError, match=r"redis 6\.2\.14; Galaxy needs Redis 7"):
         Nexus.connect(f"redis://127.0.0.1:{port}/0", name="x")

@@ -1,4 +1,4 @@
-"""A lock test of the kind that Jepsen runs: sets under a lock whose holders oversleep their lease."""
+"""A lock test as Jepsen runs them: adds to a set under a lock whose holders sleep past their lease."""
 
 import random
 import threading
@@ -22,7 +22,7 @@ LASTS_S = 14.0
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
-    """The set: every number that somebody added."""
+    """The set: every number that a client added."""
 
     numbers: tuple[int, ...] = ()
 

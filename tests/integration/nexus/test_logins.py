@@ -1,4 +1,4 @@
-"""Each role logs in and tries what the others may do; every server that is here."""
+"""Each role logs in and tries what the others may do, on every kind of server installed here."""
 
 from __future__ import annotations
 
@@ -148,11 +148,11 @@ OWN: dict[tuple[str, ...], set[str]] = {
     ("PUBLISH", "/0.celeryev/worker.heartbeat", "x"): {"resman", "appmaster", "agent"},
     ("LLEN", "agent.h1"): {"web", "agent-h1"},
 }
-"""A command, and who may give it; ``agent`` is every host's."""
+"""Each command, and the roles that may run it; ``agent`` stands for the agent of every host."""
 
 
 @pytest.mark.parametrize(("role", "host"), ROLES)
-def test_a_role_may_do_its_own_and_is_refused_what_is_others(role: str, host: str, opened: Open) -> None:
+def test_role_may_run_its_own_commands_and_no_others(role: str, host: str, opened: Open) -> None:
     user = acl.login(role, host)
     surprises = []
     for command, allowed in OWN.items():
@@ -165,7 +165,7 @@ def test_a_role_may_do_its_own_and_is_refused_what_is_others(role: str, host: st
 
 
 @pytest.mark.parametrize(("role", "host"), ROLES)
-def test_nobody_may_list_keys_reconfigure_or_stop_the_server(role: str, host: str, opened: Open) -> None:
+def test_no_role_may_list_keys_reconfigure_or_stop_the_server(role: str, host: str, opened: Open) -> None:
     nexus = opened(role, host)
     assert [command for command in NOBODY if not refused(nexus, *command.split())] == []
 
@@ -185,7 +185,7 @@ def refused(nexus: Nexus, *command: str) -> bool:
     return False
 
 
-def test_nobody_gets_in_without_a_login_or_with_anothers_password(server: RedisServer) -> None:
+def test_login_without_a_password_or_with_another_roles_is_refused(server: RedisServer) -> None:
     bare = f"redis://127.0.0.1:{server.port}/0"
     wrong = login_url(bare, "another secret", "client")
     swapped = login_url(bare, SECRET, "resman").replace("resman:", "admin:")
@@ -195,7 +195,7 @@ def test_nobody_gets_in_without_a_login_or_with_anothers_password(server: RedisS
             Nexus.connect(url, name="t")
 
 
-def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: Open) -> None:
+def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open) -> None:
     agent, client = opened("agent", "h1"), opened("client")
     for role in ("resman", "appmaster"):
         leader = opened(role)
@@ -227,14 +227,14 @@ def test_everything_nexus_offers_each_role_works_and_nothing_is_denied(opened: O
     assert denied(opened) == []
 
 
-def test_login_of_another_host_is_told_so_before_an_agent_begins(opened: Open) -> None:
+def test_agent_with_another_hosts_login_is_refused_before_it_starts(opened: Open) -> None:
     opened("agent", "h1").check_agent("h1")
     with pytest.raises(Refused, match='may not take orders for host "h2"') as caught:
         opened("agent", "h1").check_agent("h2")
     assert "galaxy redis url agent --host h2" in caught.value.hint
 
 
-def test_an_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: Open) -> None:
+def test_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: Open) -> None:
     with pytest.raises(Refused):
         opened("agent", "h9")
     opened(acl.ADMIN).make_login("agent", SECRET, "h9")

@@ -1,4 +1,4 @@
-"""A commit in pieces, some of which Redis has lost."""
+"""A commit in chunks, one of which Redis has lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.redis_server import RedisServer
 
 
 class Forgetful(redis.Redis):
-    """Loses what is staged just before it takes effect, as a server that was replaced in between."""
+    """Loses the staged chunks just before they take effect, as a server that was replaced in between."""
 
     def evalsha(self, sha: str, numkeys: int, *words: object) -> object:
         if numkeys > 3:
@@ -21,7 +21,7 @@ class Forgetful(redis.Redis):
         return super().evalsha(sha, numkeys, *words)  # type: ignore[arg-type]
 
 
-def test_a_long_commit_that_lost_a_piece_writes_nothing_and_is_repeated(redis_server: RedisServer) -> None:
+def test_long_commit_that_lost_a_chunk_writes_nothing_and_is_repeated(redis_server: RedisServer) -> None:
     with Nexus.connect(redis_server.url, name="t") as nexus:
         grant = nexus.campaign("resman", "o", ttl_s=30.0, address="a")
         assert isinstance(grant, Grant)

@@ -1,4 +1,4 @@
-"""Publishing: one list item a message, in the shape that Celery workers read."""
+"""Publishing: one list item per message, in the shape that Celery workers read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_messages_to_a_thousand_hosts_go_in_a_few_round_trips(nexus: Nexus, publ
     assert not nexus.client.keys("_kombu*")
 
 
-def test_a_message_is_readable_typed_and_shows_nothing_of_its_payload(
+def test_message_is_readable_typed_and_shows_nothing_of_its_payload(
     nexus: Nexus, publisher: Publisher
 ) -> None:
     publisher.publish([send("q", job="secret-job", id="1")])
@@ -77,21 +77,21 @@ def test_a_message_is_readable_typed_and_shows_nothing_of_its_payload(
     assert 50 < left_s <= 60
 
 
-def test_a_request_names_where_its_answer_goes(nexus: Nexus, publisher: Publisher) -> None:
+def test_request_names_where_its_answer_goes(nexus: Nexus, publisher: Publisher) -> None:
     request = Request(op="galaxy.job.stop", key="k", reply="r-9", deadline_s=1.0, body=StopJob(job="x"))
     publisher.publish([send("q", body=request)])
     (message,) = taken(nexus, "q")
     assert message["properties"]["reply_to"] == "r-9"  # type: ignore[index]
 
 
-def test_a_body_that_cannot_be_encoded_is_left_out_and_the_others_go(
+def test_body_that_cannot_be_encoded_is_left_out_and_the_others_go(
     nexus: Nexus, publisher: Publisher
 ) -> None:
     publisher.publish([send("q", job="a"), send("q", body=object()), send("q", job="b")])
     assert len(taken(nexus, "q")) == 2
 
 
-def test_a_gone_server_is_unreachable_and_a_returned_one_is_found(
+def test_stopped_server_is_unreachable_and_a_restarted_one_is_used_again(
     redis_server: RedisServer, nexus: Nexus, publisher: Publisher
 ) -> None:
     publisher.publish([send("q")])
@@ -107,7 +107,7 @@ def test_a_gone_server_is_unreachable_and_a_returned_one_is_found(
     assert len(taken(nexus, "q")) == 3
 
 
-def test_a_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, publisher: Publisher) -> None:
+def test_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, publisher: Publisher) -> None:
     publisher.publish([send("q")])
     redis_server.pause()
 
@@ -125,13 +125,13 @@ def test_another_wire_version_is_a_bad_message(v: object) -> None:
         read(v, Payload(b'{"job":"x"}'), StopJob)
 
 
-def test_a_call_without_a_body_is_a_bad_message() -> None:
+def test_call_without_a_body_is_a_bad_message() -> None:
     for body in (None, "{}", {"job": "x"}):
         with pytest.raises(BadMessage, match="no StopJob"):
             read(WIRE_VERSION, body, StopJob)
 
 
-def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(
+def test_first_message_of_an_opened_publisher_needs_no_further_connection(
     nexus: Nexus, publisher: Publisher
 ) -> None:
     publisher.open()
@@ -141,9 +141,7 @@ def test_the_first_message_of_an_opened_publisher_needs_no_further_connection(
     assert len(taken(nexus, "opened")) == 1
 
 
-def test_opening_again_leaves_no_connection_that_somebody_on_the_way_may_have_forgotten(
-    nexus: Nexus, publisher: Publisher
-) -> None:
+def test_opening_again_replaces_every_connection(nexus: Nexus, publisher: Publisher) -> None:
     def ours() -> set[str]:
         return {client["id"] for client in nexus.client.client_list() if client["name"] == "publisher"}
 
@@ -156,7 +154,9 @@ def test_opening_again_leaves_no_connection_that_somebody_on_the_way_may_have_fo
     assert len(taken(nexus, "opened")) == 1
 
 
-def test_opening_while_redis_is_away_is_left_for_the_first_message(redis_server: RedisServer) -> None:
+def test_opening_while_redis_is_away_raises_nothing(
+    redis_server: RedisServer,
+) -> None:
     publisher = Publisher(redis_server.url, name="publisher")
     redis_server.stop()
     publisher.open()

@@ -1,4 +1,4 @@
-"""Nexus and a publisher, led to the master by Sentinels, while it changes."""
+"""Nexus and a publisher find the master through Sentinels while it changes."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_every_replica_has_a_commit_when_it_returns(redises: Guarded, nexus: Nex
     nexus.release(grant)
 
 
-def test_a_killed_master_is_left_and_what_was_committed_is_at_the_next(redises: Guarded) -> None:
+def test_after_a_master_is_killed_the_next_one_has_every_commit(redises: Guarded) -> None:
     _kill_under(redises)
 
 
 @pytest.mark.skipif(not NEEDED, reason="needs openssl and a server with TLS")
-def test_a_killed_master_is_left_over_tls_too() -> None:
+def test_killed_master_is_replaced_over_tls_too() -> None:
     with guarded(tls=True) as secured:
         _kill_under(secured)
 
@@ -91,15 +91,13 @@ def _kill_under(redises: Guarded) -> None:
     old.start()
 
 
-def test_a_commit_that_a_living_replica_does_not_have_is_not_called_done(
-    redises: Guarded, nexus: Nexus
-) -> None:
+def test_commit_that_a_live_replica_does_not_have_is_not_confirmed(redises: Guarded, nexus: Nexus) -> None:
     grant = _lead(nexus)
     behind = next(server for server in redises.servers if server is not redises.master())
     began_s = time.monotonic()
     behind.pause()
     try:
-        # Once Sentinels hold it for dead it would not be chosen, and need not have it.
+        # Once Sentinels consider it dead it would not be chosen, and need not confirm.
         _insist(lambda: nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"v")], ()))
         assert time.monotonic() - began_s > 0.9 * DOWN_AFTER_MS / 1000
     finally:
@@ -107,7 +105,7 @@ def test_a_commit_that_a_living_replica_does_not_have_is_not_called_done(
         _insist(lambda: nexus.release(grant))
 
 
-def test_an_epoch_after_a_failover_is_higher_than_any_before(redises: Guarded, nexus: Nexus) -> None:
+def test_epoch_after_a_failover_is_higher_than_any_before(redises: Guarded, nexus: Nexus) -> None:
     first = _lead(nexus)
     nexus.release(first)
     old = redises.master()
@@ -118,12 +116,12 @@ def test_an_epoch_after_a_failover_is_higher_than_any_before(redises: Guarded, n
     nexus.release(second)
 
 
-def test_a_master_that_no_sentinel_knows_is_named_with_those_they_know(redises: Guarded) -> None:
+def test_master_that_no_sentinel_knows_is_named_with_those_they_know(redises: Guarded) -> None:
     with pytest.raises(Unreachable, match="no Sentinel knows a master 'galax'; known: galaxy"):
         Nexus.connect(redises.url(master="galax"), name="t")
 
 
-def test_a_wrong_password_for_sentinels_says_that_it_is_theirs(redises: Guarded) -> None:
+def test_wrong_sentinel_password_is_named_as_sentinels(redises: Guarded) -> None:
     with pytest.raises(Refused, match="sentinel_password"):
         Nexus.connect(redises.url(sentinel_password="wrong"), name="t")
 

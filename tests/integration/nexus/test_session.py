@@ -1,4 +1,4 @@
-"""Sessions: bytes through Redis, in order, bounded, and nothing left behind."""
+"""Sessions: bytes through Redis, in order, bounded, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_directions_are_apart(ends: tuple[Session, Session]) -> None:
     assert b.read("in", 1.0) == b"question"
 
 
-def test_a_reader_that_waits_gets_an_item_within_milliseconds(ends: tuple[Session, Session]) -> None:
+def test_waiting_reader_gets_an_item_within_milliseconds(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     times_ms: list[float] = []
 
@@ -68,7 +68,7 @@ def test_a_reader_that_waits_gets_an_item_within_milliseconds(ends: tuple[Sessio
     assert statistics.median(times_ms) < 50
 
 
-def test_a_writer_waits_while_the_reader_is_far_behind_and_goes_on_when_it_reads(
+def test_writer_waits_while_the_reader_is_far_behind_and_continues_when_it_reads(
     ends: tuple[Session, Session],
 ) -> None:
     writer, reader = ends
@@ -80,7 +80,7 @@ def test_a_writer_waits_while_the_reader_is_far_behind_and_goes_on_when_it_reads
     assert not thread.is_alive()
 
 
-def test_a_writer_whose_reader_takes_nothing_fails_in_time_and_the_list_stays_bounded(
+def test_writer_whose_reader_reads_nothing_fails_in_time_and_the_list_stays_bounded(
     nexus: Nexus, ends: tuple[Session, Session]
 ) -> None:
     writer, _ = ends
@@ -91,7 +91,7 @@ def test_a_writer_whose_reader_takes_nothing_fails_in_time_and_the_list_stays_bo
     assert nexus.client.llen("galaxy:session:s1:out") == ITEMS_MAX
 
 
-def test_a_closed_direction_ends_after_its_last_item_for_ever(ends: tuple[Session, Session]) -> None:
+def test_closed_direction_stays_ended_after_its_last_item(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     writer.write("out", b"last")
     writer.close("out")
@@ -111,7 +111,7 @@ def test_closing_wakes_a_blocked_reader(ends: tuple[Session, Session]) -> None:
     assert got == [b""]
 
 
-def test_a_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]) -> None:
+def test_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     failed: list[Exception] = []
 
@@ -131,7 +131,7 @@ def test_a_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Sessio
     assert writer.closed("out")
 
 
-def test_who_reads_is_seen(ends: tuple[Session, Session]) -> None:
+def test_reader_is_seen_as_attached(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     assert not writer.attended("out")
     reader.read("out", 0.02)
@@ -139,7 +139,7 @@ def test_who_reads_is_seen(ends: tuple[Session, Session]) -> None:
     assert not writer.attended("in")
 
 
-def test_frames_of_any_length_arrive_whole(ends: tuple[Session, Session]) -> None:
+def test_frames_of_any_length_arrive_complete(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     data = os.urandom(ITEM_BYTES_MAX * 2 + 17)
     writer.send("out", Frame(head=FrameHead(kind="stdout"), data=data))
@@ -154,7 +154,7 @@ def test_frames_of_any_length_arrive_whole(ends: tuple[Session, Session]) -> Non
     assert end is not None and end.head.kind == "eof"
 
 
-def test_what_is_no_frame_is_a_bad_message(ends: tuple[Session, Session]) -> None:
+def test_item_that_is_not_a_frame_is_a_bad_message(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     writer.write("out", b"no frame")
     with pytest.raises(BadMessage):
@@ -162,7 +162,7 @@ def test_what_is_no_frame_is_a_bad_message(ends: tuple[Session, Session]) -> Non
 
 
 @pytest.mark.parametrize("size", [0, ITEM_BYTES_MAX + 1])
-def test_an_item_has_a_size(ends: tuple[Session, Session], size: int) -> None:
+def test_item_that_is_empty_or_too_long_is_refused(ends: tuple[Session, Session], size: int) -> None:
     with pytest.raises(ValueError, match="bytes"):
         ends[0].write("out", b"x" * size)
 

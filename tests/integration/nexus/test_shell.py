@@ -1,4 +1,4 @@
-"""A leader's shell against a real server: commit, then send; what a crash between leaves."""
+"""A leader's shell against a real server: commit, then send; and a crash between the two."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_state_is_stored_before_its_message_leaves(nexus: Nexus) -> None:
     assert seen == [(["count:x:5"], {"x": 5})]
 
 
-def test_what_a_leader_stored_before_it_was_killed_in_publishing_is_there_for_the_next(
+def test_next_leader_finds_what_a_leader_stored_before_it_was_killed_while_publishing(
     nexus: Nexus, redis_server: RedisServer
 ) -> None:
     crash = (
@@ -103,7 +103,7 @@ def test_what_a_leader_stored_before_it_was_killed_in_publishing_is_there_for_th
     assert data is not None and decode(data, Answer).result == 8
 
 
-def test_a_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> None:
+def test_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> None:
     def publish(sends: Sequence[Send]) -> None:
         raise Unreachable("no way out")
 
@@ -116,7 +116,7 @@ def test_a_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> Non
 
 
 def test_many_events_at_once_are_one_commit(nexus: Nexus) -> None:
-    """The first tick may take a few; what arrives meanwhile goes together."""
+    """The first tick may contain a few events; those that arrive meanwhile share a commit."""
     sizes: list[int] = []
     with leading(nexus, lambda sends: sizes.append(len(sends))) as shell:
         for _ in range(1000):
@@ -133,13 +133,13 @@ def test_heartbeats_reach_the_logic_about_as_often_as_asked(nexus: Nexus) -> Non
     assert sum(events for _, events in logic.steps) >= 3
 
 
-def test_the_logic_is_woken_when_it_asked_to_be(nexus: Nexus) -> None:
+def test_logic_is_woken_when_it_asked_to_be(nexus: Nexus) -> None:
     logic = Tally(wake_every_s=0.05)
     with leading(nexus, lambda sends: None, logic=logic):
         until(lambda: len(logic.steps) >= 20, timeout_s=10.0)
 
 
-def test_a_standby_in_the_same_process_leads_when_the_leader_stops(nexus: Nexus) -> None:
+def test_standby_in_the_same_process_leads_when_the_leader_stops(nexus: Nexus) -> None:
     took = threading.Event()
     second = LeaderShell(
         role="tally",
@@ -169,7 +169,7 @@ def test_events_that_came_before_the_stop_are_still_done(nexus: Nexus) -> None:
     assert nexus.leader("tally") is None
 
 
-def test_a_commit_of_ten_rows_takes_well_under_a_lease(nexus: Nexus) -> None:
+def test_commit_of_ten_rows_takes_well_under_a_lease(nexus: Nexus) -> None:
     grant = nexus.campaign("tally", "a", ttl_s=60.0, address="a")
     assert isinstance(grant, Grant)
     changes = [

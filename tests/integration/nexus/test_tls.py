@@ -27,7 +27,7 @@ def tls() -> Iterator[Tls]:
         yield made
 
 
-def test_a_leader_and_its_clients_work_over_tls(tls: Tls) -> None:
+def test_leader_and_its_clients_work_over_tls(tls: Tls) -> None:
     nexus, publisher = Nexus.connect(tls.url(), name="t"), Publisher(tls.url(), name="t")
     try:
         with running_node(tls.url(), "h1") as node:
@@ -40,9 +40,7 @@ def test_a_leader_and_its_clients_work_over_tls(tls: Tls) -> None:
         nexus.close()
 
 
-def test_the_command_line_and_the_environment_name_the_files(
-    tls: Tls, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_line_and_the_environment_name_the_files(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALAXY_REDIS_CA", str(tls.ours.certificate))
     monkeypatch.setenv("GALAXY_REDIS_CERT", str(tls.certificate))
     monkeypatch.setenv("GALAXY_REDIS_KEY", str(tls.key))
@@ -69,7 +67,7 @@ def test_nobody_talks_to_a_stranger(tls: Tls, what: str) -> None:
     publisher.close()
 
 
-def test_a_certificate_for_another_name_is_not_believed(tls: Tls) -> None:
+def test_certificate_for_another_name_is_not_believed(tls: Tls) -> None:
     with pytest.raises(Unreachable):
         Nexus.connect(tls.url().replace("127.0.0.1", "localhost"), name="t", timeout_s=3.0)
 
@@ -84,5 +82,5 @@ def test_parameters_that_would_weaken_tls_are_refused(query: str) -> None:
         full_url("redis://h:1/0?ssl_cert_reqs=required")
 
 
-def test_a_tls_url_without_parameters_is_never_taken_for_plain_text() -> None:
+def test_tls_url_without_parameters_is_never_taken_for_plain_text() -> None:
     assert full_url("rediss://u:p@h:1/0", {}) == "rediss://u:p@h:1/0?ssl_cert_reqs=required"

@@ -1,4 +1,4 @@
-"""What Flower asks workers, they answer: who they are, what they consume, what they know."""
+"""Workers answer Flower's questions: their names, their queues, their tasks."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def ask(celery: Any, question: str) -> dict[str, Any]:
     return dict(until(f"{question} is answered", lambda: getattr(inspected, question)()))
 
 
-def eventually(read: Callable[[], Any], wanted: Any) -> None:
+def eventually(read: Callable[[], Any], expected: Any) -> None:
     end_s = time.monotonic() + 30
-    while (found := read()) != wanted:
+    while (found := read()) != expected:
         assert time.monotonic() < end_s, found
         threading.Event().wait(0.05)
 
@@ -75,7 +75,7 @@ def test_settings_are_shown_without_the_password(celery: Any, leader: Node) -> N
     assert ask(celery, "stats")["tally@h1"]["pool"]["max-concurrency"] == 4
 
 
-def test_a_task_is_seen_received_and_done_without_its_payload(
+def test_task_is_seen_received_and_done_without_its_payload(
     locked_redis_server: RedisServer, celery: Any
 ) -> None:
     seen: list[dict[str, Any]] = []

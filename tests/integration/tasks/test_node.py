@@ -1,4 +1,4 @@
-"""Leaders as processes: they consume while they lead, fail over, recover, and leave quickly."""
+"""Leaders as processes: they consume while they lead, fail over, recover, and stop quickly."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def standby(redis_server: RedisServer, leader: Node) -> Iterator[Node]:
         yield node
 
 
-def test_a_message_is_answered_within_milliseconds(leader: Node, asker: Asker) -> None:
+def test_message_is_answered_within_milliseconds(leader: Node, asker: Asker) -> None:
     times_ms = []
     for number in range(100):
         start_s = time.perf_counter()
@@ -117,7 +117,7 @@ def test_malformed_messages_are_counted_and_logged_by_cause(leader: Node, asker:
         leader.await_log(f"event=message.dropped cause={cause} count=")
 
 
-def test_a_standby_never_consumes(leader: Node, standby: Node, asker: Asker) -> None:
+def test_standby_never_consumes(leader: Node, standby: Node, asker: Asker) -> None:
     for _ in range(50):
         assert asker.add("x")
         assert "tally@h2" not in asker.consumers()
@@ -126,7 +126,7 @@ def test_a_standby_never_consumes(leader: Node, standby: Node, asker: Asker) -> 
 
 @contextmanager
 def two_ready(url: str, asker: Asker) -> Iterator[tuple[Node, Node]]:
-    """Run a node that leads and answers, and one that stands by."""
+    """Run a node that leads and answers, and a standby."""
     with running_node(url, "h1") as first:
         first.await_log("event=worker.ready")
         assert asker.add("start") is not None
@@ -153,7 +153,7 @@ def test_when_a_leader_is_killed_the_standby_leads_within_three_seconds(
     print(f"\nfailover after kill -9: {soon('failover', 3.0, fail):.2f} s")
 
 
-def test_when_a_leader_leaves_the_standby_leads_at_once(redis_server: RedisServer, asker: Asker) -> None:
+def test_when_a_leader_stops_the_standby_leads_at_once(redis_server: RedisServer, asker: Asker) -> None:
     def leave() -> float:
         with two_ready(redis_server.url, asker) as (leader, standby):
             start_s = time.monotonic()
@@ -167,7 +167,7 @@ def test_when_a_leader_leaves_the_standby_leads_at_once(redis_server: RedisServe
     print(f"\nfailover after SIGTERM: {soon('failover', 1.0, leave):.2f} s")
 
 
-def test_a_leader_that_slept_past_its_lease_writes_nothing_and_stands_by(
+def test_leader_paused_past_its_lease_writes_nothing_and_stands_by(
     leader: Node, standby: Node, asker: Asker
 ) -> None:
     assert asker.add("x") == 1
@@ -186,7 +186,7 @@ def test_a_leader_that_slept_past_its_lease_writes_nothing_and_stands_by(
     assert asker.add("x") == 7
 
 
-def test_a_leader_recovers_by_itself_when_redis_comes_back(
+def test_leader_recovers_by_itself_when_redis_comes_back(
     redis_server: RedisServer, leader: Node, asker: Asker
 ) -> None:
     assert asker.add("x") == 1
@@ -197,7 +197,7 @@ def test_a_leader_recovers_by_itself_when_redis_comes_back(
     assert leader.process.poll() is None
 
 
-def test_a_busy_leader_survives_one_restart_of_redis_after_another(
+def test_busy_leader_survives_one_restart_of_redis_after_another(
     redis_server: RedisServer, leader: Node, asker: Asker
 ) -> None:
     for _ in range(5):
@@ -212,7 +212,7 @@ def test_a_busy_leader_survives_one_restart_of_redis_after_another(
     assert "Unrecoverable" not in leader.log()
 
 
-def test_a_leader_recovers_by_itself_when_redis_hung_for_a_while(
+def test_leader_recovers_by_itself_when_redis_hung_for_a_while(
     redis_server: RedisServer, leader: Node, asker: Asker
 ) -> None:
     assert asker.add("x") == 1
@@ -223,14 +223,14 @@ def test_a_leader_recovers_by_itself_when_redis_hung_for_a_while(
 
 
 def exit_s(node: Node) -> float:
-    """Tell a node to stop; return how long it took."""
+    """Send SIGTERM to a node; return how long it took to exit."""
     start_s = time.monotonic()
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
     return time.monotonic() - start_s
 
 
-def test_a_leader_told_to_stop_is_gone_within_two_seconds(redis_server: RedisServer, asker: Asker) -> None:
+def test_leader_that_gets_sigterm_exits_within_two_seconds(redis_server: RedisServer, asker: Asker) -> None:
     def stop() -> float:
         with running_node(redis_server.url, "h1") as leader:
             leader.await_log("event=worker.ready")
@@ -240,7 +240,7 @@ def test_a_leader_told_to_stop_is_gone_within_two_seconds(redis_server: RedisSer
     print(f"\nexit of a leader: {soon('exit', 2.5, stop):.2f} s")
 
 
-def test_a_leader_told_to_stop_without_redis_is_gone_too(redis_server: RedisServer) -> None:
+def test_leader_that_gets_sigterm_without_redis_exits_too(redis_server: RedisServer) -> None:
     def stop() -> float:
         with running_node(redis_server.url, "h1") as leader:
             leader.await_log("event=leader.leading")
@@ -254,7 +254,7 @@ def test_a_leader_told_to_stop_without_redis_is_gone_too(redis_server: RedisServ
     soon("exit", 5.0, stop)
 
 
-def test_a_node_without_redis_at_its_start_says_so_and_ends(redis_server: RedisServer) -> None:
+def test_node_without_redis_at_its_start_says_so_and_exits(redis_server: RedisServer) -> None:
     redis_server.stop()
 
     def start() -> None:

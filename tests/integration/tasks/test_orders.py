@@ -1,4 +1,4 @@
-"""An agent's worker: two queues of its own, every kind of order typed, malformed messages dropped."""
+"""An agent's worker: two queues of its own, orders decoded by type, malformed messages dropped."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Orderer:
         self.publisher.publish([Send(queue=queue, task=task, body=body, id="order")])
 
     def told(self, timeout_s: float = 60.0) -> tuple[float, str, dict[str, object]] | None:
-        """Return (when, kind, noun) of the next order that an agent was told."""
+        """Return (time, type, order) of the next order that an agent received."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
             found = self.nexus.client.blpop([RECEIVED], timeout=1)
             if found is not None:
-                when_s, kind, noun = json.loads(found[1])
-                return when_s, kind, noun
+                when_s, kind, order = json.loads(found[1])
+                return when_s, kind, order
         return None
 
 
@@ -72,14 +72,14 @@ def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Order
             ExecSession(session="s", pod="web-1.0", exec=ExecIn(pod="web-1.0", argv=("ls",))),
         ),
     ]
-    for queue, task, noun in orders:
-        orderer.send(queue, task, noun)
+    for queue, task, order in orders:
+        orderer.send(queue, task, order)
         told = orderer.told()
         assert told is not None
-        assert told[1] == type(noun).__name__
+        assert told[1] == type(order).__name__
 
 
-def test_an_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Orderer) -> None:
+def test_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Orderer) -> None:
     times_ms = []
     for _ in range(100):
         start_s = time.time()
@@ -93,7 +93,7 @@ def test_an_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Or
     assert statistics.median(times_ms) < 50
 
 
-def test_an_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
+def test_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
     orderer.send(
         names.agent_queue("h2"), names.CONTAINER_APPLY, ContainerOrders(agent="h2", epoch=1, until_s=0.0)
     )
@@ -128,7 +128,7 @@ def test_orders_for_a_stopped_agent_wait_for_it(redis_server: RedisServer, order
     assert told is not None and told[2]["destroy"] == [{"container": "web-1.0", "incarnation": 1}]
 
 
-def test_an_agent_recovers_by_itself_when_redis_comes_back(
+def test_agent_recovers_by_itself_when_redis_comes_back(
     redis_server: RedisServer, agent: Node, orderer: Orderer
 ) -> None:
     redis_server.stop()
@@ -143,7 +143,7 @@ def test_an_agent_recovers_by_itself_when_redis_comes_back(
     assert told is not None and told[2]["epoch"] == 9
 
 
-def test_an_agent_told_to_stop_ends_its_service_and_is_gone_within_two_seconds(
+def test_agent_that_gets_sigterm_stops_its_service_and_exits_within_two_seconds(
     redis_server: RedisServer, orderer: Orderer
 ) -> None:
     def stop() -> float:
@@ -160,8 +160,8 @@ def test_an_agent_told_to_stop_ends_its_service_and_is_gone_within_two_seconds(
     print(f"\nexit of an agent: {soon('exit', 2.5, stop):.2f} s")
 
 
-def test_an_idle_agent_asks_redis_for_little(agent: Node, orderer: Orderer) -> None:
-    """Connections and commands are what ten thousand agents are made of."""
+def test_idle_agent_asks_redis_for_little(agent: Node, orderer: Orderer) -> None:
+    """Connections and commands per second are what ten thousand agents multiply."""
     mine = [c for c in orderer.nexus.client.client_list() if c["name"] == "agent@h1"]
     assert len(mine) <= 8
 

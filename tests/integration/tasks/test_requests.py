@@ -1,4 +1,4 @@
-"""What clients ask: answered by the loop or at once, and a bad request is answered too."""
+"""Requests of clients: answered by the loop or at once; a bad request is answered too."""
 
 from __future__ import annotations
 
@@ -46,36 +46,36 @@ def client(redis_server: RedisServer) -> Iterator[Client]:
         client.nexus.close()
 
 
-def test_a_request_reaches_the_loop_with_its_body_typed(client: Client) -> None:
+def test_request_reaches_the_loop_with_its_body_typed(client: Client) -> None:
     answer = client.ask("galaxy.job.stop", StopJob(job="web"))
     assert answer == Answer(key="key-1", result={"job": "web"})
 
 
-def test_what_is_stored_is_answered_beside_the_loop(client: Client) -> None:
+def test_read_only_request_is_answered_beside_the_loop(client: Client) -> None:
     answer = client.ask("galaxy.agent.list", ListAgents())
     assert answer == Answer(key="key-1", result="at once")
 
 
-def test_an_error_beside_the_loop_is_an_answer(client: Client) -> None:
+def test_error_beside_the_loop_becomes_an_answer(client: Client) -> None:
     answer = client.ask("galaxy.cluster.status", ClusterStatus())
     assert answer is not None and answer.problem is not None
     assert (answer.problem.kind, answer.problem.hint) == ("not-found", "galaxy up")
 
 
-def test_a_request_with_a_body_of_another_kind_is_answered_with_the_problem(client: Client) -> None:
+def test_request_with_a_body_of_another_kind_is_answered_with_the_problem(client: Client) -> None:
     answer = client.ask("galaxy.job.stop", Discover(service="x"))
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"
     assert "not a StopJob" in answer.problem.message
 
 
-def test_a_request_under_another_tasks_name_is_refused(client: Client) -> None:
+def test_request_under_another_tasks_name_is_refused(client: Client) -> None:
     answer = client.ask("galaxy.job.stop", StopJob(job="web"), task="galaxy.job.remove")
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"
 
 
-def test_a_request_from_a_host_whose_clock_is_a_minute_behind_is_answered_all_the_same(
+def test_request_from_a_host_whose_clock_is_a_minute_behind_is_answered(
     client: Client,
 ) -> None:
     assert client.ask("galaxy.job.stop", StopJob(job="web"), deadline_s=-60.0) is not None

@@ -1,4 +1,4 @@
-"""What a worker's transport does with messages of a connection that is gone."""
+"""A worker's transport and the messages of a connection that is gone."""
 
 from __future__ import annotations
 

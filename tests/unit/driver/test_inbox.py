@@ -1,4 +1,4 @@
-"""The inbox: bounded, and it wakes whoever takes."""
+"""The inbox: bounded, and a new event wakes the reader."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_events_are_taken_in_the_order_they_came() -> None:
     assert inbox.take(0.0) == []
 
 
-def test_an_event_beyond_the_limit_is_counted_and_dropped() -> None:
+def test_event_beyond_the_limit_is_counted_and_dropped() -> None:
     inbox = LeaderInbox(2)
     assert [inbox.put(event) for event in "abc"] == [True, True, False]
     assert inbox.dropped == 1

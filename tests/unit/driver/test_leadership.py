@@ -35,7 +35,7 @@ class Clock:
 
 
 class DeafNexus(MemoryNexus):
-    """Commits, and loses the answer ``deaf`` times; or loses the question when ``lost``."""
+    """Commits, but loses the answer ``deaf`` times; with ``lost`` the request is lost instead."""
 
     def __init__(self, clock: Clock, *, deaf: int, lost: bool = False) -> None:
         super().__init__(clock)
@@ -64,7 +64,7 @@ def stored(nexus: MemoryNexus) -> dict[str, int]:
     return {name: row.total for name, row in nexus.read_table("tally", "counts", Count).items()}
 
 
-def test_a_step_is_stored_before_its_messages_are_handed_out() -> None:
+def test_step_is_stored_before_its_messages_are_handed_out() -> None:
     nexus = MemoryNexus(Clock())
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
@@ -97,7 +97,7 @@ def test_next_leader_starts_from_what_the_last_one_stored() -> None:
     assert logic.led[0][0] > first.grant.epoch
 
 
-def test_a_leader_whose_lease_went_to_another_writes_nothing_and_goes_back() -> None:
+def test_leader_whose_lease_went_to_another_writes_nothing_and_undoes_its_step() -> None:
     clock = Clock()
     nexus = MemoryNexus(clock)
     logic = Tally()
@@ -112,7 +112,7 @@ def test_a_leader_whose_lease_went_to_another_writes_nothing_and_goes_back() -> 
     assert logic.counts["x"].total == 1
 
 
-def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
+def test_leader_that_cannot_trust_its_lease_neither_commits_nor_sends() -> None:
     nexus = MemoryNexus(Clock())
     held = [True]
     logic = Tally()
@@ -126,7 +126,7 @@ def test_a_leader_that_distrusts_its_lease_does_not_even_ask_nor_send() -> None:
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
+def test_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
     nexus = DeafNexus(Clock(), deaf=2, lost=lost)
     leadership = Leadership(Tally(), nexus, elect(nexus), retry_policy=lambda: lambda _: True)
     leadership.begin(1.0)
@@ -137,7 +137,7 @@ def test_a_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: boo
     assert len(outcome.sends) == 1
 
 
-def test_a_commit_of_unknown_outcome_that_may_not_be_repeated_ends_the_leadership() -> None:
+def test_commit_of_unknown_outcome_that_is_not_retried_ends_the_leadership() -> None:
     nexus = DeafNexus(Clock(), deaf=1)
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -147,7 +147,7 @@ def test_a_commit_of_unknown_outcome_that_may_not_be_repeated_ends_the_leadershi
     assert "x" not in logic.counts
 
 
-def test_a_poison_event_is_dropped_and_the_others_of_its_tick_count() -> None:
+def test_poisonous_event_is_dropped_and_the_others_of_its_tick_take_effect() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -160,7 +160,7 @@ def test_a_poison_event_is_dropped_and_the_others_of_its_tick_count() -> None:
     assert stored(nexus) == {"x": 2, "y": 1}
 
 
-def test_a_logic_that_fails_without_any_event_waits_and_at_last_gives_up() -> None:
+def test_logic_that_fails_without_events_waits_and_finally_gives_up() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -183,7 +183,7 @@ def test_time_of_the_logic_never_goes_back() -> None:
     assert [now_s for now_s, _ in logic.steps] == [20.0, 20.0]
 
 
-def test_a_step_that_changes_nothing_is_not_written() -> None:
+def test_step_that_changes_nothing_is_not_written() -> None:
     nexus = DeafNexus(Clock(), deaf=0)
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
@@ -224,7 +224,7 @@ def test_logic_recovers_before_the_next_step_after_one_that_raised() -> None:
     assert logic.recovered == 1
 
 
-def test_many_poison_events_in_one_tick_cost_few_recoveries_and_spare_other_kinds() -> None:
+def test_many_poisonous_events_in_one_tick_cost_few_recoveries_and_other_kinds_take_effect() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -239,7 +239,7 @@ def test_many_poison_events_in_one_tick_cost_few_recoveries_and_spare_other_kind
 
 
 class Picky(Tally):
-    """Raises on each request of whoever is named ``bad``."""
+    """Raises on each request of a user whose name starts with ``bad``."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         if any(isinstance(event, Request) and event.user.startswith("bad") for event in events):
@@ -252,7 +252,7 @@ def asked(user: str, reply: str = "") -> Request:
 
 
 @pytest.mark.parametrize("senders", [1, 5])
-def test_requests_of_others_are_answered_beside_floods_of_poison_of_a_few(senders: int) -> None:
+def test_requests_of_other_users_are_answered_while_a_few_send_floods_of_poisonous_ones(senders: int) -> None:
     nexus = MemoryNexus(Clock())
     logic = Picky()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -263,7 +263,7 @@ def test_requests_of_others_are_answered_beside_floods_of_poison_of_a_few(sender
     assert logic.recovered <= POISONOUS_OF_ALL_MAX
 
 
-def test_poison_of_very_many_senders_in_one_tick_costs_few_recoveries() -> None:
+def test_poisonous_events_of_very_many_senders_in_one_tick_cost_few_recoveries() -> None:
     nexus = MemoryNexus(Clock())
     logic = Picky()
     leadership = Leadership(logic, nexus, elect(nexus))

@@ -1,4 +1,4 @@
-"""Rules of roles as text: what no login may have, and that lines hold no password."""
+"""The rules of roles: what no login may contain, and that lines contain no password."""
 
 import hashlib
 
@@ -19,7 +19,7 @@ def test_no_role_may_list_keys_configure_or_see_every_key(role: str, host: str) 
     assert "&* " not in text
 
 
-def test_a_line_holds_the_hash_of_a_password_that_only_the_secret_tells() -> None:
+def test_line_contains_the_hash_of_a_password_that_only_the_secret_reveals() -> None:
     password = acl.password("s3cret", "client")
     line = acl.line("client", "s3cret")
     assert password not in line
@@ -27,7 +27,7 @@ def test_a_line_holds_the_hash_of_a_password_that_only_the_secret_tells() -> Non
     assert password != acl.password("s3cret", "resman") != acl.password("other", "resman")
 
 
-def test_an_agents_rules_name_no_other_host() -> None:
+def test_agents_rules_name_no_other_host() -> None:
     assert acl.login("agent", "h1") == "agent-h1"
     assert "h2" not in " ".join(acl.rules("agent", "h1"))
     with pytest.raises(ValueError, match="no rules"):
@@ -38,7 +38,7 @@ def test_hosts_of_a_file_are_found_again() -> None:
     assert acl.hosts_of(acl.file("s", ("h1", "h-2.example"))) == ("h1", "h-2.example")
 
 
-def test_only_servers_that_know_setinfo_are_told_of_it() -> None:
+def test_setinfo_is_allowed_only_on_servers_that_know_it() -> None:
     assert "setinfo" not in acl.file("s", ("h1",), setinfo=acl.knows_setinfo("7.0.15"))
     assert "+client|setinfo" in acl.file("s", ("h1",), setinfo=acl.knows_setinfo("7.2.4"))
     assert acl.knows_setinfo("9.1.2")

@@ -1,4 +1,4 @@
-"""URLs of Redis, and of the Sentinels that guard it."""
+"""URLs of Redis, and of the Sentinels that watch it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_sentinels_own_login_is_not_that_of_redis() -> None:
     assert parse(THREE, {"GALAXY_SENTINEL_PASSWORD": "e"}).sentinel_password == "e"
 
 
-def test_a_server_confirms_alone_unless_the_url_says_how_many_replicas_do() -> None:
+def test_no_replica_must_confirm_unless_the_url_says_how_many() -> None:
     assert parse("redis://h/0", {}).replicas == 0
     assert parse("redis://h:1/0?replicas=2", {}).replicas == 2
     assert parse("redis://u:p%40@h:1/0?replicas=2", {}).server() == "redis://u:p%40@h:1/0"
@@ -42,7 +42,7 @@ def test_no_address_shows_a_password() -> None:
     assert "secret" not in repr(parse(THREE, {}))
 
 
-def test_the_login_of_a_role_replaces_another_and_nothing_else() -> None:
+def test_login_of_a_role_replaces_another_and_nothing_else() -> None:
     url = login_url("sentinels://old:pw@h1,h2/0?master=m&sentinel_password=a@b", "s" * 20, "client")
     assert url.startswith("sentinels://client:")
     assert url.endswith("@h1,h2/0?master=m&sentinel_password=a@b")
@@ -70,7 +70,7 @@ def test_the_login_of_a_role_replaces_another_and_nothing_else() -> None:
         ("unix:///run/redis", "redis://"),
     ],
 )
-def test_a_mistake_is_named_with_the_way_out(url: str, names: str) -> None:
+def test_mistake_in_a_url_is_named_with_what_to_do(url: str, names: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(url, {})
     assert names in str(caught.value)

@@ -1,4 +1,4 @@
-"""What Sentinels may say and not say, by Sentinels and servers that speak just enough of it."""
+"""Answers of Sentinels, right and wrong, from stand-ins that speak just enough of the protocol."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def pairs(facts: dict[str, object]) -> bytes:
 
 @dataclass
 class Said:
-    """What a Sentinel says; ``refuses`` the password, if so."""
+    """What a Sentinel answers; ``refuses``: it refuses the password."""
 
     port: int = 7000
     epoch: int = 1
@@ -74,7 +74,7 @@ def server(name: str) -> Answer:
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Answer], int]]:
-    """Yield what opens a port that answers so."""
+    """Yield a function that opens a port with given answers."""
     with ExitStack() as stack:
 
         def opened(answer: Answer) -> int:
@@ -107,7 +107,7 @@ def sentinels(*ports: int) -> Sentinels:
     return Sentinels(parse(f"sentinel://{where}/0?master=g"), name="t")
 
 
-def test_a_replica_that_joins_counts_soon(
+def test_replica_that_joins_counts_soon(
     listen: Callable[[Answer], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sentinel, "REPLICAS_CACHED_S", 0.05)
@@ -119,21 +119,21 @@ def test_a_replica_that_joins_counts_soon(
     assert some.known_replicas("g") == 2
 
 
-def test_of_one_epoch_the_sentinel_that_is_at_a_failover_is_believed_last(
+def test_sentinel_that_runs_a_failover_is_believed_last_among_equal_epochs(
     listen: Callable[[Answer], int],
 ) -> None:
     going = Said(port=7009, flags="master,failover_in_progress")
     assert sentinels(listen(going), listen(Said())).discover_master("g") == ("127.0.0.1", 7000)
 
 
-def test_one_sentinel_that_refuses_the_password_stops_nobody(listen: Callable[[Answer], int]) -> None:
+def test_one_sentinel_that_refuses_the_password_is_ignored(listen: Callable[[Answer], int]) -> None:
     refusing = listen(Said(refuses=True))
     assert sentinels(refusing, listen(Said())).discover_master("g") == ("127.0.0.1", 7000)
     with pytest.raises(redis.AuthenticationError, match="sentinel_password"):
         sentinels(refusing).discover_master("g")
 
 
-def test_a_dark_host_of_a_sentinel_costs_a_commit_nothing_once_it_is_known(
+def test_unreachable_sentinel_does_not_slow_a_commit_once_it_is_known(
     listen: Callable[[Answer], int],
 ) -> None:
     asked: list[bytes] = []
@@ -151,8 +151,8 @@ def test_a_dark_host_of_a_sentinel_costs_a_commit_nothing_once_it_is_known(
     assert len(asked) == 1
 
 
-def test_a_sentinel_that_most_have_outvoted_stops_no_commit(listen: Callable[[Answer], int]) -> None:
-    """It stands beside the old master, cut off from the other Sentinels, and not from us."""
+def test_outvoted_sentinel_does_not_stop_a_commit(listen: Callable[[Answer], int]) -> None:
+    """The Sentinel is cut off from the others together with the old master, but not from us."""
     old = listen(Said(port=7001, epoch=1, replicas=[7000, 7002]))
     new = [listen(Said(port=7000, epoch=2, replicas=[7001, 7002])) for _ in range(2)]
     assert sentinels(old, *new).live_replicas("g", ("127.0.0.1", 7000)) == 2
@@ -168,20 +168,20 @@ def test_a_sentinel_that_most_have_outvoted_stops_no_commit(listen: Callable[[An
     ],
     ids=["newer", "as new", "at a failover", "older, and at a failover"],
 )
-def test_a_sentinel_that_may_know_better_stops_a_commit(listen: Callable[[Answer], int], third: Said) -> None:
+def test_sentinel_that_may_be_newer_stops_a_commit(listen: Callable[[Answer], int], third: Said) -> None:
     some = sentinels(listen(Said(epoch=1)), listen(Said(epoch=1)), listen(third))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
         some.live_replicas("g", ("127.0.0.1", 7000))
 
 
-def test_a_master_that_few_sentinels_know_of_yet_gets_no_commit(listen: Callable[[Answer], int]) -> None:
+def test_master_that_few_sentinels_know_gets_no_commit(listen: Callable[[Answer], int]) -> None:
     new, old = Said(epoch=2), Said(port=7001, epoch=1)
     some = sentinels(listen(new), listen(old), listen(old))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
         some.live_replicas("g", ("127.0.0.1", 7000))
 
 
-def test_a_dark_host_of_a_sentinel_is_waited_for_once_by_whoever_connects(
+def test_unreachable_sentinel_is_waited_for_once_by_each_new_connection(
     listen: Callable[[Answer], int],
 ) -> None:
     asked: list[bytes] = []
@@ -200,7 +200,7 @@ def test_a_dark_host_of_a_sentinel_is_waited_for_once_by_whoever_connects(
     assert len(asked) == 1
 
 
-def test_a_connection_that_was_being_opened_while_the_master_moved_is_not_used(
+def test_connection_that_was_being_opened_while_the_master_moved_is_not_used(
     listen: Callable[[Answer], int],
 ) -> None:
     old, new = listen(server("old")), listen(server("new"))

@@ -1,4 +1,4 @@
-"""Make code of ours raise at any of its lines: as a bug would that nobody has found yet."""
+"""Makes Galaxy's code raise at any of its lines, as an undiscovered bug would."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final
 
-TABLE: Final = "/galaxy/model/table.py"
+TABLE: Final = "/galaxy/model/stored/table.py"
 
 
-class Stumble(Exception):
-    """The bug."""
+class StepFault(Exception):
+    """The injected bug."""
 
 
-def stumble(act: Callable[[], object], *, at: int, within: Sequence[str]) -> bool:
-    """Call ``act`` and raise when the ``at``-th line of files ``within`` is reached; tell whether it was.
+def raise_at_line(act: Callable[[], object], *, at: int, within: Sequence[str]) -> bool:
+    """Call ``act``, raise at the ``at``-th line run in files ``within``; return whether it was reached.
 
-    ``within`` are parts of paths. What a table calls amid a write, its keys, never raises: it could
-    not go back. A tracer that was there before is put back.
+    ``within`` are parts of paths. Functions that a table calls during a write, such as its keys, never
+    raise: the table could not undo half a write. An earlier tracer is restored.
     """
     lines = 0
 
@@ -30,14 +30,14 @@ def stumble(act: Callable[[], object], *, at: int, within: Sequence[str]) -> boo
         if event == "line":
             lines += 1
             if lines == at:
-                raise Stumble
+                raise StepFault
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
         act()
-    except Stumble:
+    except StepFault:
         return True
     finally:
         sys.settrace(before)
