@@ -54,9 +54,11 @@ def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[st
         _add(app, name, kind, lambda event: _offer(shell, gate, event))
 
 
-def add_request_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None = None) -> None:
-    """Register a task for every operation that the leader of this role answers."""
-    for op in bodies_of(shell.role):
+def add_request_handlers(
+    app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None = None, *, role: str = ""
+) -> None:
+    """Register a task for every operation that leaders of ``role`` answer, by default the shell's role."""
+    for op in bodies_of(role or shell.role):
         _add_request(app, op, shell, gate, answers)
 
 

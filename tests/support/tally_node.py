@@ -18,6 +18,7 @@ from galaxy.driver.shell import LeaderShell
 from galaxy.errors import NotFound
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.request import Request
+from galaxy.model.messages.names import APPMASTER
 from galaxy.nexus import Nexus
 from galaxy.tasks.gate import Gate
 from galaxy.tasks.handlers import add_leader_handlers, add_request_handlers
@@ -83,7 +84,7 @@ class Directory:
 
 def add_handlers(app: Any, shell: LeaderShell, gate: Gate, _: Nexus) -> None:
     add_leader_handlers(app, shell, gate, {ADD: Add})
-    add_request_handlers(app, shell, gate, Directory())
+    add_request_handlers(app, shell, gate, Directory(), role=APPMASTER)
 
 
 def main() -> int:
