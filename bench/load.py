@@ -38,6 +38,7 @@ from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model.api.jobs import SubmitJob
 from galaxy.model.api.request import Request
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import (
     CpuSpec,
@@ -151,7 +152,8 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
     appmaster.lead(1, now_s)
     hello = [AgentReport(agent=a.agent, boot=a.boot, serial=1, full=True, info=a) for a in agents]
     beats = HeartbeatsRead(
-        now_s=now_s, beats=tuple(Heartbeat(agent=a.agent, at_s=now_s, boot=a.boot) for a in agents)
+        now_s=now_s,
+        beats=tuple(Heartbeat(agent=a.agent, at_s=now_s, boot=a.boot, wire=WIRE_VERSION) for a in agents),
     )
     resman.step(now_s, [*hello, beats])
     requests = [

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import (
     Demand,
@@ -277,7 +278,13 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
     spent: list[float] = []
     for second in range(3, 13):
         beats = tuple(
-            Heartbeat(agent=name, at_s=float(second), boot="boot", containers=watches[name].digest)
+            Heartbeat(
+                agent=name,
+                at_s=float(second),
+                boot="boot",
+                containers=watches[name].digest,
+                wire=WIRE_VERSION,
+            )
             for name in held
         )
         seen = HeartbeatsRead(now_s=float(second), beats=beats)

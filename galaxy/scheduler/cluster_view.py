@@ -159,19 +159,19 @@ class ClusterView:
         agents, times = np.unique(rows, return_counts=True)
         for column, amount in zip(self.free, load.resources.values(), strict=True):
             if amount:
-                column[agents] -= times * amount
-        self.ports[agents] -= times * load.dynamic
+                column[agents] -= times if amount == 1 else times * amount
+        if load.dynamic:
+            self.ports[agents] -= times if load.dynamic == 1 else times * load.dynamic
         self.placed[agents] += times
         self.creating[agents] += times
         self.room[agents] -= times
         counts = self.group_rows.setdefault(group, {})
         for row, count in zip(agents.tolist(), times.tolist(), strict=True):
             counts[row] = counts.get(row, 0) + count
-            for port in load.ports:
-                self._bind(row, port, 1)
-        charges = self._charges
-        for key, row in zip(keys, rows.tolist(), strict=True):
-            charges[key] = Charge(row, group, load, True)
+        for port in load.ports:
+            self._bind_all(agents, port)
+        made = [Charge(row, group, load, True) for row in rows.tolist()]
+        self._charges.update(zip(keys, made, strict=True))
 
     def charge_all(self, charges: Sequence[tuple[str, str, str, Load, bool]]) -> None:
         """Charge many (key, agent, group, load, creating); no key may be charged already.
@@ -183,8 +183,15 @@ class ClusterView:
         rows = [self._rows[agent] for _, agent, _, _, _ in charges]
         lows, highs = self.ports_low.tolist(), self.ports_high.tolist()
         bound: list[int] = []
+        distinct: dict[int, int] = {}  # Containers of one group share their amounts.
+        amounts: list[tuple[int, ...]] = []
+        which: list[int] = []
         for row, (key, _, group, load, creating) in zip(rows, charges, strict=True):
             self._charges[key] = Charge(row, group, load, creating)
+            number = distinct.setdefault(id(load.resources), len(amounts))
+            if number == len(amounts):
+                amounts.append(load.resources.values())
+            which.append(number)
             counts = self.group_rows.setdefault(group, {})
             counts[row] = counts.get(row, 0) + 1
             for port in load.ports:
@@ -193,9 +200,8 @@ class ClusterView:
                 if binders[row] == 1 and lows[row] <= port <= highs[row]:
                     bound.append(row)
         at = np.array(rows, np.int64)
-        amounts = np.array([load.resources.values() for _, _, _, load, _ in charges], np.int64)
-        for column, taken in zip(self.free, amounts.T, strict=True):
-            np.subtract.at(column, at, taken)
+        for column, amount in zip(self.free, np.array(amounts, np.int64).T, strict=True):
+            np.subtract.at(column, at, amount[which])
         np.subtract.at(self.ports, at, np.array([load.dynamic for _, _, _, load, _ in charges], np.int64))
         np.subtract.at(self.ports, np.array(bound, np.int64), 1)
         np.add.at(self.placed, at, 1)
@@ -327,6 +333,15 @@ class ClusterView:
                 del self.port_rows[port]
         if self.in_range(row, port) and (before == 0 or before + sign == 0):
             self.ports[row] -= sign
+
+    def _bind_all(self, agents: Ints, port: int) -> None:
+        """Do what ``_bind`` does for one more container with ``port`` on each of ``agents``."""
+        rows = self.port_rows.setdefault(port, {})
+        unbound = np.array([row for row in agents.tolist() if row not in rows], np.int64)
+        for row in agents.tolist():
+            rows[row] = rows.get(row, 0) + 1
+        inside = (self.ports_low[unbound] <= port) & (port <= self.ports_high[unbound])
+        self.ports[unbound[inside]] -= 1
 
     def _set_port_range(self, row: int, low: int, high: int) -> None:
         """Set the range of dynamic ports, and count again what is left of it."""

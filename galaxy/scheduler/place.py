@@ -45,7 +45,7 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
         if len(rows):
             view.charge_new(ask.containers[: len(rows)], rows, ask.group, ask.shape.load)
             placements += [
-                Placement(container=container, agent=names[row])
+                Placement(container, names[row])
                 for container, row in zip(ask.containers, rows.tolist(), strict=False)
             ]
         if len(rows) < len(ask.containers) and only is None:
@@ -131,9 +131,11 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
         return np.ones(len(rows), np.int64)
     capacity = np.minimum(view.room[rows], len(ask.containers))
     amounts = load.resources.values()
-    for column, each in (*((view.free[at], amounts[at]) for at in ASKED_AT), (view.ports, load.dynamic)):
-        if each:
-            capacity = np.minimum(capacity, column[rows] // each)
+    for resource in ASKED_AT:
+        if amounts[resource]:
+            capacity = np.minimum(capacity, view.free[resource][rows] // amounts[resource])
+    if load.dynamic:
+        capacity = np.minimum(capacity, view.ports[rows] // load.dynamic)
     if ask.shape.max_per_host:
         counts = eligible.counts(view.group_rows.get(ask.group, {}), len(view))[at]
         capacity = np.minimum(capacity, ask.shape.max_per_host - counts)

@@ -49,7 +49,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     avoid: tuple[str, ...] = ()
 
 
-class Placement(Struct, frozen=True, kw_only=True, gc=False):
+class Placement(Struct, frozen=True, gc=False):
     """One container's agent."""
 
     container: str
