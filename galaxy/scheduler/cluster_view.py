@@ -156,22 +156,24 @@ class ClusterView:
         if len(keys) == 1:
             self.charge(keys[0], self.names[int(rows[0])], group, load, creating=True)
             return
-        agents, times = np.unique(rows, return_counts=True)
+        chosen = rows.tolist()
+        agents, times = rows, np.ones(1, np.int64)
+        if len(set(chosen)) < len(chosen):
+            agents, times = np.unique(rows, return_counts=True)
         for column, amount in zip(self.free, load.resources.values(), strict=True):
             if amount:
-                column[agents] -= times if amount == 1 else times * amount
+                column[agents] -= times * amount
         if load.dynamic:
-            self.ports[agents] -= times if load.dynamic == 1 else times * load.dynamic
+            self.ports[agents] -= times * load.dynamic
         self.placed[agents] += times
         self.creating[agents] += times
         self.room[agents] -= times
         counts = self.group_rows.setdefault(group, {})
-        for row, count in zip(agents.tolist(), times.tolist(), strict=True):
-            counts[row] = counts.get(row, 0) + count
+        for row in chosen:
+            counts[row] = counts.get(row, 0) + 1
         for port in load.ports:
             self._bind_all(agents, port)
-        made = [Charge(row, group, load, True) for row in rows.tolist()]
-        self._charges.update(zip(keys, made, strict=True))
+        self._charges.update(zip(keys, [Charge(row, group, load, True) for row in chosen], strict=True))
 
     def charge_all(self, charges: Sequence[tuple[str, str, str, Load, bool]]) -> None:
         """Charge many (key, agent, group, load, creating); no key may be charged already.
