@@ -1,7 +1,7 @@
-"""The other side of ResMan for its tests: agents that obey, a bus, a store, an AppMaster's ear.
+"""What ResMan works with, for its tests: agents that obey, a bus, a store, and AppMaster's side.
 
-Time is virtual. Nothing of ResMan's own is replaced: it runs as the driver runs it, with every
-change committed as bytes and read back by whoever leads next.
+Time is virtual. Nothing of ResMan itself is replaced: it runs as the driver runs it, with every
+change committed as bytes, which the next leader reads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from galaxy.resman.logic import ResMan, ResManConfig
 MIB = 1024**2
 GIB = 1024**3
 START_S = 1_000_000.0
-HELD = (
+ON_AGENT = (
     ObservedContainerState.MAKING,
     ObservedContainerState.READY,
     ObservedContainerState.ENDED,
@@ -84,7 +84,7 @@ def info(agent: str, **changes: object) -> AgentInfo:
 
 
 class FakeAgent:
-    """An agent that keeps its word: durable, idempotent, fenced; it checks that it is not overfull."""
+    """An agent that is durable, idempotent and fenced. It asserts that it is never overfull."""
 
     def __init__(self, agent: AgentInfo) -> None:
         self.info = agent
@@ -103,25 +103,25 @@ class FakeAgent:
         if orders.epoch < self.epoch:
             return []
         self.epoch = orders.epoch
-        news: list[ObservedContainer] = []
+        changed: list[ObservedContainer] = []
         for order in orders.destroy:
             for key in [k for k in self.held if k[0] == order.container and k[1] <= order.incarnation]:
                 self.gone.add(key)
-                news.append(replace(self.held.pop(key), state=ObservedContainerState.GONE))
+                changed.append(replace(self.held.pop(key), state=ObservedContainerState.GONE))
             self.gone.add((order.container, order.incarnation))
-            news.append(_gone(order.container, order.incarnation))
+            changed.append(_gone(order.container, order.incarnation))
         for order in orders.create:
             key = (order.container, order.incarnation)
             if key in self.gone:
-                news.append(_gone(*key))
+                changed.append(_gone(*key))
             elif key in self.held:
-                news.append(self.held[key])
+                changed.append(self.held[key])
             else:
-                news.append(self._make(key, order.demand))
-        reports = [self.report(news)] if news else []
+                changed.append(self._create(key, order.demand))
+        reports = [self.report(changed)] if changed else []
         return [*reports, self.report(full=True)] if orders.report else reports
 
-    def report(self, news: list[ObservedContainer] | None = None, *, full: bool = False) -> AgentReport:
+    def report(self, changed: list[ObservedContainer] | None = None, *, full: bool = False) -> AgentReport:
         self.serial += 1
         return AgentReport(
             agent=self.name,
@@ -130,13 +130,13 @@ class FakeAgent:
             epoch=self.epoch,
             full=full,
             info=self.info if full else None,
-            containers=tuple(self.held.values() if full else news or ()),
+            containers=tuple(self.held.values() if full else changed or ()),
         )
 
     def beat(self, now_s: float) -> Heartbeat:
         digest = 0
-        for (container, incarnation), found in self.held.items():
-            if found.state is ObservedContainerState.READY:
+        for (container, incarnation), observed in self.held.items():
+            if observed.state is ObservedContainerState.READY:
                 digest ^= digest_of_container(container, incarnation)
         return Heartbeat(
             agent=self.name, at_s=now_s, boot=self.info.boot, containers=digest, trouble=self.trouble,
@@ -150,26 +150,28 @@ class FakeAgent:
         return self.report(full=True)
 
     def end(self, container: str) -> AgentReport:
-        """Let PID 1 of the container's latest life die."""
+        """Let PID 1 of the container's latest incarnation die."""
         key = max(k for k in self.held if k[0] == container)
         reason = Reason(code="killed", message="PID 1 was killed by signal 9")
         self.held[key] = replace(self.held[key], state=ObservedContainerState.ENDED, reason=reason)
         return self.report([self.held[key]])
 
-    def finish_making(self) -> AgentReport:
-        """Finish everything that a slow agent is making."""
-        news = []
-        for key, found in self.held.items():
-            if found.state is ObservedContainerState.MAKING:
-                self.held[key] = replace(found, state=ObservedContainerState.READY)
-                news.append(self.held[key])
-        return self.report(news)
+    def finish_creating(self) -> AgentReport:
+        """Finish everything that a slow agent is creating."""
+        changed = []
+        for key, observed in self.held.items():
+            if observed.state is ObservedContainerState.MAKING:
+                self.held[key] = replace(observed, state=ObservedContainerState.READY)
+                changed.append(self.held[key])
+        return self.report(changed)
 
     def ready(self) -> dict[str, int]:
-        return {c: i for (c, i), found in self.held.items() if found.state is ObservedContainerState.READY}
+        return {
+            c: i for (c, i), observed in self.held.items() if observed.state is ObservedContainerState.READY
+        }
 
-    def _make(self, key: tuple[str, int], asked: Demand) -> ObservedContainer:
-        taken = {port for found in self.held.values() for port in found.ports.values()}
+    def _create(self, key: tuple[str, int], asked: Demand) -> ObservedContainer:
+        taken = {port for observed in self.held.values() for port in observed.ports.values()}
         ports = {}
         for port in asked.ports:
             number = port.port or next(
@@ -201,9 +203,9 @@ class FakeAgent:
 
 
 class Cluster:
-    """ResMan with agents on a bus that delivers at once, unless told to be worse.
+    """ResMan with agents on a bus that delivers at once; see ``BadBus`` for a worse one.
 
-    ``away`` names agents that are cut off: they run, but neither hear nor are heard.
+    ``away`` names agents that are cut off: they run, but neither receive nor send.
     """
 
     def __init__(self, *agents: AgentInfo, config: ResManConfig | None = None) -> None:
@@ -217,7 +219,7 @@ class Cluster:
         self.slots: dict[str, object] = {}
         self.inbox: list[object] = []
         self.sent: list[Send] = []
-        self.made_on: dict[tuple[str, int], str] = {}
+        self.created_on: dict[tuple[str, int], str] = {}
         self.beats: dict[str, Heartbeat] = {}
         self.serials: dict[str, int] = {}
         self.resman = ResMan(self.config)
@@ -275,7 +277,7 @@ class Cluster:
                 self.inbox.append(HeartbeatsRead(now_s=self.now_s, beats=tuple(self.beats.values())))
 
     def step(self, events: list[object]) -> Step:
-        step = self.resman.step(self.now_s, [_wired(event) for event in events])
+        step = self.resman.step(self.now_s, [_over_the_wire(event) for event in events])
         self.check()
         for table in self.resman.tables.values():
             stored = self.store.setdefault(table.name, {})
@@ -299,12 +301,12 @@ class Cluster:
                     self.slots[slot.container] = slot
         elif isinstance(body, ContainerOrders) and body.agent not in self.away:
             for order in body.create:
-                place = self.made_on.setdefault((order.container, order.incarnation), body.agent)
-                assert place == body.agent, f"{order.container}: one life on two agents"
+                place = self.created_on.setdefault((order.container, order.incarnation), body.agent)
+                assert place == body.agent, f"{order.container}: one incarnation on two agents"
             self.inbox += self.agents[body.agent].obey(body)
 
     def check(self) -> None:
-        """Assert what must never be otherwise: no agent has more on its books than it has."""
+        """Assert that no agent is charged more than it has."""
         view = self.resman.state.view
         for row in range(len(view)):
             name = view.names[row]
@@ -312,11 +314,11 @@ class Cluster:
                 assert free[row] >= 0, f"{name} has too little {resource.name}"
             assert view.ports[row] >= 0, f"{name} has too few ports"
         for port, rows in view.port_rows.items():
-            if not 20000 <= port <= 20019:  # An agent may give these anew before it is heard.
+            if not 20000 <= port <= 20019:  # An agent may reuse these before its report arrives.
                 assert all(count == 1 for count in rows.values()), f"port {port} is given twice"
 
     def current(self, group: str) -> list[object]:
-        """Return the rows of the present lives of a group's slots, by slot."""
+        """Return the rows of the current incarnations of a group's slots, by slot."""
         table = self.resman.state.containers
         rows = [table[key] for key in table.where("group", group) if table[key].container == key]
         return sorted(rows, key=lambda row: row.slot)
@@ -329,7 +331,7 @@ class Cluster:
         return {c: i for agent in self.agents.values() for c, i in agent.ready().items()}
 
     def _deliver_now(self, send: Send) -> None:
-        self.receive(_wired(send.body))
+        self.receive(_over_the_wire(send.body))
 
 
 class BadBus:
@@ -339,24 +341,24 @@ class BadBus:
         self.cluster = cluster
         self.random = random.Random(seed)
         self.calm = False
-        self.flying: list[tuple[float, object]] = []
-        cluster.deliver = lambda send: self.send(_wired(send.body))
+        self.in_flight: list[tuple[float, object]] = []
+        cluster.deliver = lambda send: self.send(_over_the_wire(send.body))
 
     def send(self, body: object) -> None:
         """Take a message in either direction."""
         if self.calm:
-            self.flying.append((self.cluster.now_s, body))
+            self.in_flight.append((self.cluster.now_s, body))
             return
         if self.random.random() < 0.2:
             return
         for _ in range(2 if self.random.random() < 0.2 else 1):
             delay_s = self.random.choice((0.0, 0.0, 0.5, 1.0, 3.0, 8.0))
-            self.flying.append((self.cluster.now_s + delay_s, body))
+            self.in_flight.append((self.cluster.now_s + delay_s, body))
 
     def arrive(self) -> None:
         """Let everything arrive that is due, in any order; answers fly in their turn."""
-        due = [body for at_s, body in self.flying if at_s <= self.cluster.now_s]
-        self.flying = [(at_s, body) for at_s, body in self.flying if at_s > self.cluster.now_s]
+        due = [body for at_s, body in self.in_flight if at_s <= self.cluster.now_s]
+        self.in_flight = [(at_s, body) for at_s, body in self.in_flight if at_s > self.cluster.now_s]
         self.random.shuffle(due)
         events = []
         for body in due:
@@ -378,6 +380,6 @@ def _gone(container: str, incarnation: int) -> ObservedContainer:
     return ObservedContainer(container=container, incarnation=incarnation, state=ObservedContainerState.GONE)
 
 
-def _wired(body: object) -> object:
+def _over_the_wire(body: object) -> object:
     """Return what a receiver reads of a message."""
     return decode(encode(body), type(body))

@@ -1,4 +1,4 @@
-"""A new leader's books, made from the tables at once, are those that the last one kept step by step."""
+"""State that a new leader derives from the tables equals the state that was updated step by step."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ def facts(state: ResManState) -> dict[str, Any]:
         },
         "digests": {name: watch.digest for name, watch in state.watches.items()},
         "used": state.quota_usage._used,
-        "owed": sorted(state.unacknowledged),
+        "unacknowledged": sorted(state.unacknowledged),
         "waiting": {group for group in state.groups if state.containers.count("waiting", group)},
     }
 

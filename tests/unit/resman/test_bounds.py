@@ -1,4 +1,4 @@
-"""What ResMan remembers of agents beside its tables has an end."""
+"""What ResMan keeps of agents beside its tables is bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages are lost, agents restart and vanish, leaders change: wanted and found still meet."""
+"""Messages are lost, agents restart and vanish, leaders change: observed still becomes desired."""
 
 from itertools import pairwise
 
@@ -45,7 +45,7 @@ def test_command_that_its_agent_is_working_on_is_not_resent_soon() -> None:
     cluster.order("web-1", 1)
     cluster.run(14.0)
     assert len([s for s in cluster.sent if s.task == CONTAINER_APPLY]) == 1
-    cluster.inbox.append(cluster.agents["h1"].finish_making())
+    cluster.inbox.append(cluster.agents["h1"].finish_creating())
     cluster.run(0.0)
     assert cluster.slots["web-1.0"].state is ContainerState.READY
 
@@ -197,7 +197,7 @@ def test_wiped_agent_is_noticed_by_its_digest_and_its_containers_are_created_aga
 
 def test_stray_container_is_charged_to_its_agent_and_destroyed() -> None:
     cluster = Cluster(info("h1"))
-    cluster.agents["h1"]._make(("old-1.0", 7), demand(cpu=3000))
+    cluster.agents["h1"]._create(("old-1.0", 7), demand(cpu=3000))
     cluster.inbox.append(cluster.agents["h1"].report(full=True))
     cluster.away.add("h1")
     cluster.inbox, inbox = [], cluster.inbox
@@ -301,7 +301,7 @@ def test_nothing_moves_while_half_of_the_agents_are_away_and_one_alone_is_replac
     cluster.run(3.0)
     assert cluster.resman.safe_mode is None
     cluster.run(35.0)
-    assert sum(before[name] == life for name, life in cluster.ready().items()) == 3
+    assert sum(before[name] == incarnation for name, incarnation in cluster.ready().items()) == 3
     assert set(cluster.agents_of("web-1")) == {"h2", "h3", "h4"}
 
 
@@ -412,8 +412,8 @@ def test_failover_at_any_moment_loses_nothing(moment: str) -> None:
     cluster.failover()
     cluster.away.clear()
     cluster.run(20.0)
-    wanted = {} if moment == "removing" else {f"web-1.{slot}": 1 for slot in range(3)}
-    assert cluster.ready() == wanted
+    desired = {} if moment == "removing" else {f"web-1.{slot}": 1 for slot in range(3)}
+    assert cluster.ready() == desired
     if moment == "removing":
         assert not cluster.statuses["web-1"].known
 
@@ -459,8 +459,8 @@ def test_a_ready_container_stays_known_as_found_state_ready() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-1", 1)
     cluster.run(3.0)
-    found = cluster.agents["h1"].held["web-1.0", 1]
-    assert found.state is ObservedContainerState.READY
+    observed = cluster.agents["h1"].held["web-1.0", 1]
+    assert observed.state is ObservedContainerState.READY
     assert not [s for s in cluster.sent if s.task == CONTAINER_APPLY and s.body.report]
 
 

@@ -1,7 +1,7 @@
 """A bus that loses, doubles, delays and reorders; agents that restart and vanish; new leaders.
 
-Safety is asserted in every step (``Cluster.check``, ``FakeAgent._make``, ``Cluster.hear``):
-no agent is overfull on the books or in fact, no port is given twice, no life is on two agents.
+Safety is asserted in every step (``Cluster.check``, ``FakeAgent._create``, ``Cluster.receive``): no
+agent is overfull in ResMan's tables or in fact, no port is given twice, no incarnation is on two agents.
 Liveness is asserted at the end, when the bus has become calm.
 """
 
@@ -62,7 +62,7 @@ class RandomRun:
                 del self.back_s[name]
 
     def order(self) -> None:
-        """Order a group anew: another size, some slots done, or its end."""
+        """Order a group again: another size, some slots finished, or its end."""
         group = f"g-{self.random.randrange(5)}"
         old = self.orders.get(group)
         if old is not None and old.remove:
@@ -95,7 +95,7 @@ class RandomRun:
         for agent in self.cluster.agents.values():
             agent.fails = lambda container, incarnation: False
 
-    def wanted(self) -> set[str]:
+    def desired(self) -> set[str]:
         return {
             f"{order.group}.{slot}"
             for order in self.orders.values()
@@ -116,25 +116,25 @@ def test_observed_becomes_desired_whatever_the_bus_did(seed: int) -> None:
         run.second()
     cluster = run.cluster
     held = sorted(key[0] for agent in cluster.agents.values() for key in agent.held)
-    assert held == sorted(run.wanted())
+    assert held == sorted(run.desired())
     rows = cluster.resman.state.containers
-    booked = {rows[key].container: rows[key].agent for key in rows if rows[key].agent}
-    found = {c: name for name, agent in cluster.agents.items() for c, _ in agent.held}
-    assert booked == found
+    stored = {rows[key].container: rows[key].agent for key in rows if rows[key].agent}
+    observed = {c: name for name, agent in cluster.agents.items() for c, _ in agent.held}
+    assert stored == observed
     for order in run.orders.values():
         assert cluster.statuses[order.group].known is not order.remove
         assert order.remove or cluster.statuses[order.group].serial == order.serial
-    for container in run.wanted():
+    for container in run.desired():
         assert cluster.slots[container].state is ContainerState.READY
-        assert cluster.slots[container].agent == found[container]
+        assert cluster.slots[container].agent == observed[container]
 
 
 def test_same_seed_sends_the_same_messages() -> None:
-    told = []
+    sent = []
     for _ in range(2):
         run = RandomRun(7)
         for _ in range(60):
             run.second()
             run.trouble()
-        told.append([(send.id, send.queue) for send in run.cluster.sent])
-    assert told[0] == told[1]
+        sent.append([(send.id, send.queue) for send in run.cluster.sent])
+    assert sent[0] == sent[1]

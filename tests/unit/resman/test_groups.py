@@ -1,4 +1,4 @@
-"""Groups come, grow, shrink, and go."""
+"""Orders for groups: creation, scaling, removal, and what is reported of them."""
 
 from msgspec.structs import replace
 
@@ -225,15 +225,15 @@ def test_status_lists_slots_only_if_the_receiver_missed_a_version() -> None:
     cluster.order("web-1", 2)
     cluster.run(0.0)
     order = cluster.resman.state.groups["web-1"].order
-    told = cluster.statuses["web-1"]
+    status = cluster.statuses["web-1"]
 
     def ask(epoch: int, seen: int) -> GroupStatus:
         again = replace(order, seen_epoch=epoch, seen=seen)
         step = cluster.step([GroupOrders(orders=(again,))])
         return next(send for send in step.sends if send.task == GROUP_STATUS).body.statuses[0]
 
-    same = ask(told.epoch, told.version)
-    assert (same.full, same.slots, same.since, same.version) == (False, (), told.version, told.version)
-    assert ask(told.epoch, told.since).full, "a status was missed"
-    assert ask(told.epoch - 1, told.version).full, "another leader's count"
+    same = ask(status.epoch, status.version)
+    assert (same.full, same.slots, same.since, same.version) == (False, (), status.version, status.version)
+    assert ask(status.epoch, status.since).full, "a status was missed"
+    assert ask(status.epoch - 1, status.version).full, "another leader's count"
     assert len(ask(0, 0).slots) == 2

@@ -1,4 +1,4 @@
-"""The law of a slot, pair by pair."""
+"""The lifecycle of a slot: every pair of state and event against expectations written by hand."""
 
 import itertools
 
@@ -52,13 +52,33 @@ def _slot(state: ContainerState) -> Container:
     )
 
 
+EXPECTED: dict[ContainerState, dict[type[SlotEvent], ContainerState]] = {
+    S.PENDING: {SlotPlaced: S.ALLOCATING, SlotAdopted: S.READY, SlotReleased: S.GONE},
+    S.ALLOCATING: {
+        SlotStarted: S.READY,
+        SlotFailed: S.PENDING,
+        AgentLost: S.PENDING,
+        SlotReleased: S.DESTROYING,
+    },
+    S.READY: {
+        SlotStarted: S.READY,
+        SlotFailed: S.PENDING,
+        AgentLost: S.PENDING,
+        SlotReleased: S.DESTROYING,
+    },
+    S.DESTROYING: {SlotDestroyed: S.GONE, AgentLost: S.GONE, SlotRequested: S.PENDING},
+    S.GONE: {SlotRequested: S.PENDING},
+}
+"""Every other pair changes nothing."""
+
+
 @pytest.mark.parametrize(("state", "kind"), list(itertools.product(S, EVENTS)))
 def test_every_pair_of_state_and_event_has_the_expected_result(
     state: ContainerState, kind: type[SlotEvent]
 ) -> None:
     before = _slot(state)
     result = after(before, EVENTS[kind], NOW_S, CONFIG)
-    expected = TRANSITIONS.next_state(state, kind)
+    expected = EXPECTED[state].get(kind)
     if expected is None:
         assert result is before
     else:
@@ -72,7 +92,7 @@ def test_event_of_an_earlier_incarnation_changes_nothing(
     state: ContainerState, kind: type[SlotEvent]
 ) -> None:
     before = _slot(state)
-    echo = EVENTS[kind].__class__(
+    earlier = EVENTS[kind].__class__(
         **{
             name: getattr(EVENTS[kind], name)
             for name in EVENTS[kind].__struct_fields__
@@ -80,7 +100,7 @@ def test_event_of_an_earlier_incarnation_changes_nothing(
         },
         incarnation=2,
     )
-    assert after(before, echo, NOW_S, CONFIG) is before
+    assert after(before, earlier, NOW_S, CONFIG) is before
 
 
 def test_every_state_can_be_left() -> None:

@@ -1,4 +1,4 @@
-"""Quotas as ResMan enforces them: what a user's containers take never grows beyond his ceiling."""
+"""Quotas as ResMan enforces them: what a user's containers take never grows beyond a ceiling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResMan under its driver after a step that raised: nothing is lost, nothing is done twice."""
+"""ResMan under its driver after a step that raised: nothing is lost and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from galaxy.resman.logic import ResMan
 from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
 
 POISONOUS: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
-"""Decodes nowhere, and makes ResMan raise as a bug would."""
+"""Makes ResMan raise, as a bug would; no decoder returns it."""
 
 
 class RaisingResMan(ResMan):
-    """A ResMan whose step raises when all its work is done, as often as ``trips`` says."""
+    """A ResMan whose next ``raises_left`` steps raise when all their work is done."""
 
     raises_left = 0
 
@@ -45,7 +45,7 @@ class RaisingResMan(ResMan):
 
 
 class LedResMan:
-    """A ResMan that leads two agents; ``poison`` comes with every tick that has it."""
+    """A ResMan under its driver, with two agents."""
 
     def __init__(self) -> None:
         self.now_s = START_S
@@ -72,7 +72,7 @@ class LedResMan:
         return GroupOrders(orders=(order,))
 
     def obey(self, sends: list[Send]) -> list[Any]:
-        """Let agents do as they are told; return what they report."""
+        """Let agents obey what was sent; return their reports."""
         orders = [send.body for send in sends if isinstance(send.body, ContainerOrders)]
         return [report for one in orders for report in self.agents[one.agent].obey(one)]
 
@@ -115,8 +115,8 @@ def test_containers_ordered_beside_a_poisonous_event_in_every_tick_are_created_a
         statuses += [send.body for send in sends if isinstance(send.body, GroupStatuses)]
         events = led.obey(sends)
     assert led.states() == [ContainerState.READY] * 4
-    told = {slot.container: slot for one in statuses for status in one.statuses for slot in status.slots}
-    assert [slot.state for slot in told.values()] == [ContainerState.READY] * 4
+    sent = {slot.container: slot for one in statuses for status in one.statuses for slot in status.slots}
+    assert [slot.state for slot in sent.values()] == [ContainerState.READY] * 4
 
 
 def test_lost_commands_are_resent_beside_a_poisonous_event_in_every_tick() -> None:
@@ -152,9 +152,9 @@ def test_versions_and_message_ids_are_not_repeated_after_a_step_that_raised() ->
     versions = [0]
     for serial in range(1, 12):
         sends = led.tick(led.order(serial, serial), *([POISONOUS] if serial % 2 else []))
-        told = [send for send in sends if isinstance(send.body, GroupStatuses)]
-        ids += [send.id for send in told]
-        versions += [status.version for send in told for status in send.body.statuses]
+        sent = [send for send in sends if isinstance(send.body, GroupStatuses)]
+        ids += [send.id for send in sent]
+        versions += [status.version for send in sent for status in send.body.statuses]
     assert len(set(ids)) == len(ids)
     assert versions == sorted(set(versions))
 
@@ -174,9 +174,9 @@ def test_group_status_of_a_step_that_raised_is_sent_in_full_by_the_next(times: i
     led.step_that_raises(led.order(4))
     for _ in range(times - 1):
         led.step_that_raises()
-    (told,) = _statuses(led.tick())
-    assert told.full
-    assert [slot.state for slot in told.slots] == [ContainerState.READY] * 4
+    (sent,) = _statuses(led.tick())
+    assert sent.full
+    assert [slot.state for slot in sent.slots] == [ContainerState.READY] * 4
     assert _statuses(led.tick()) == [], "once"
 
 
@@ -205,8 +205,8 @@ def test_status_of_an_ended_group_of_a_step_that_raised_is_sent_by_the_next() ->
     remove = GroupOrders(orders=(replace(led.order(0).orders[0], remove=True),))
     led.tick(remove)
     led.step_that_raises(remove)
-    (told,) = _statuses(led.tick())
-    assert not told.known
+    (sent,) = _statuses(led.tick())
+    assert not sent.known
 
 
 def test_trouble_of_an_agent_is_recorded_once_although_a_step_raised() -> None:
