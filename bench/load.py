@@ -2,11 +2,11 @@
 
 ``python bench/load.py [--rounds N] [--agents N]``: 10,000 agents and 100,000 containers in 1,000
 jobs, as the logic of ResMan and AppMaster left them, are written to a real Redis by the real store.
-Then, a process each time, a real ``LeaderShell`` gets the lease, reads, rebuilds what follows from
-the tables, takes in a heartbeat of every agent and one order, and commits. Beside it, on the same
-rows in the same run: what reading and decoding cost alone, untyped as anybody would (HGETALL and
-``json.loads``) and typed as we must (HGETALL and msgspec): floors without indexes, without view.
-Where the machine is busy with other things, compare CPU seconds, which are given for both.
+Then, each time in a process of its own, a real ``LeaderShell`` gets the lease, reads the tables,
+derives the rest, applies a heartbeat of every agent and one order, and commits. The peers read and
+decode the same rows in the same run, without types (HGETALL and ``json.loads``) and with types
+(HGETALL and msgspec): lower bounds without indexes and without a view. On a busy machine, compare
+the CPU seconds, which are printed for both.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class Leader:
                 assert not port.port or view.port_rows[port.port][at] == 1
 
     def check_quotas(self) -> None:
-        """Assert that what users are charged is what their slots ask, summed anew."""
+        """Assert that users are charged the sum of what their slots ask for."""
         state = self.resman.state
         sums: dict[tuple[str, tuple[str, ...]], Resources] = {}
         for key in state.containers:
@@ -136,7 +136,7 @@ class Leader:
         assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 
     def check_state(self) -> None:
-        """Assert that what the view counts is what the tables say, and what a successor would count."""
+        """Assert that the view counts what the tables have, and what a new leader would count."""
         state = self.resman.state
         view = state.view
         for agent in state.agents:
@@ -166,7 +166,7 @@ class Leader:
 
 @examples(150)
 @given(BATCHES)
-def test_no_messages_make_resman_raise_or_give_more_than_there_is(batches: list[Any]) -> None:
+def test_no_message_makes_resman_raise_or_overcommit(batches: list[Any]) -> None:
     leader = Leader()
     for seconds, events in batches:
         leader.now_s += seconds
@@ -175,7 +175,7 @@ def test_no_messages_make_resman_raise_or_give_more_than_there_is(batches: list[
 
 
 @pytest.mark.parametrize("most", [2**63, 10**40, -(2**63)])
-def test_group_with_a_boundless_limit_a_host_is_placed(most: int) -> None:
+def test_group_with_a_huge_max_per_host_is_placed(most: int) -> None:
     leader = Leader()
     order = GroupOrder(group="web", epoch=1, serial=1, replicas=9, demand=demand(cpu=1, max_per_host=most))
     leader.now_s += 1
@@ -185,7 +185,9 @@ def test_group_with_a_boundless_limit_a_host_is_placed(most: int) -> None:
 
 @examples(60)
 @given(BATCHES, BATCHES)
-def test_successor_of_a_deceived_resman_leads_from_the_same_books(first: list[Any], then: list[Any]) -> None:
+def test_new_leader_after_malformed_messages_derives_the_same_state(
+    first: list[Any], then: list[Any]
+) -> None:
     leader = Leader()
     for seconds, events in first:
         leader.now_s += seconds
@@ -199,7 +201,7 @@ def test_successor_of_a_deceived_resman_leads_from_the_same_books(first: list[An
 
 @examples(60)
 @given(st.lists(EVENTS, max_size=5))
-def test_step_that_was_not_committed_leaves_resmans_tables_as_they_were(events: list[Any]) -> None:
+def test_step_that_was_not_committed_leaves_the_tables_unchanged(events: list[Any]) -> None:
     leader = Leader()
     before = snapshot(leader.resman.tables)
     leader.resman.step(leader.now_s + 1, events)
@@ -210,7 +212,7 @@ def test_step_that_was_not_committed_leaves_resmans_tables_as_they_were(events: 
 
 @examples(40)
 @given(st.lists(EVENTS, max_size=6), floats())
-def test_deceived_resman_still_places_what_is_asked_rightly(events: list[Any], skew: float) -> None:
+def test_valid_order_is_placed_after_malformed_messages(events: list[Any], skew: float) -> None:
     leader = Leader()
     leader.step(events)
     leader.step([HeartbeatsRead(now_s=leader.now_s + skew % 7, beats=())])

@@ -1,4 +1,4 @@
-"""ResMan after a step that raised, wherever that was: as if the step had never been."""
+"""ResMan after a step that raised at any line: as if that step had not been."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.step_fault import raise_at_line
 OURS = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
 COLUMNS = ("ports", "ports_low", "ports_high", "creating", "placed")
 FIRST = 16
-"""Before this line of a step ResMan only notes that one begins."""
+"""Before this line of a step, ResMan has only noted that it begins."""
 LINES = st.one_of(st.integers(FIRST, 60), st.integers(FIRST, 600), st.integers(FIRST, 6000))
 
 
 def derived(state: ResManState) -> dict[str, Any]:
-    """Return what follows from the tables, whatever order it was derived in."""
+    """Return what follows from the tables, independent of the order in which it was derived."""
     view, names = state.view, state.view.names
     view.update_room()
     return {
@@ -35,13 +35,13 @@ def derived(state: ResManState) -> dict[str, Any]:
         "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
         "records": {name: view.records[view.row(name)] for name in names},
         "digests": {name: watch.digest for name, watch in state.watches.items()},
-        "owed": set(state.unacknowledged),
+        "unacknowledged": set(state.unacknowledged),
         "charged": {user: dict(used) for user, used in state.quota_usage._used.items()},
     }
 
 
-def heard(resman: ResMan) -> dict[str, Any]:
-    """Return what only this leadership knows."""
+def learnt(resman: ResMan) -> dict[str, Any]:
+    """Return what this leadership has learnt and no table has."""
     state = resman.state
     return {
         "watches": {
@@ -66,28 +66,28 @@ def heard(resman: ResMan) -> dict[str, Any]:
     }
 
 
-def owed_to_tell(state: ResManState) -> tuple[set[str], set[str], bool]:
-    """Return agents to ask, known groups to tell of, and whether to answer on quotas."""
-    told = {
+def to_send(state: ResManState) -> tuple[set[str], set[str], bool]:
+    """Return agents to ask, known groups to report, and whether to acknowledge the identity order."""
+    reported = {
         group for group in {**state.outbox.changed_slots, **state.outbox.answers} if group in state.groups
     }
     return (
         set(state.outbox.report_requests),
-        told,
+        reported,
         state.outbox.acknowledge_identity and IDENTITY in state.identity,
     )
 
 
-def told_in(step: Step) -> tuple[set[str], set[str], bool]:
-    """Return agents asked, groups told of in full, and whether quotas were answered."""
+def sent_in(step: Step) -> tuple[set[str], set[str], bool]:
+    """Return agents asked, groups reported in full, and whether the identity order was acknowledged."""
     bodies = [send.body for send in step.sends]
     asked = {body.agent for body in bodies if isinstance(body, ContainerOrders) and body.report}
     statuses = [body for body in bodies if isinstance(body, GroupStatuses)]
-    told = {status.group for body in statuses for status in body.statuses if status.full}
-    return asked, told, any(body.identity is not None for body in statuses)
+    reported = {status.group for body in statuses for status in body.statuses if status.full}
+    return asked, reported, any(body.identity is not None for body in statuses)
 
 
-def standings(state: ResManState) -> dict[str, PlacementStatus]:
+def statuses_of(state: ResManState) -> dict[str, PlacementStatus]:
     return {name: PlacementStatus(int(state.view.status[state.view.row(name)])) for name in state.view.names}
 
 
@@ -101,7 +101,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
         leader.now_s += seconds
         leader.step(events)
     resman, state = leader.resman, leader.resman.state
-    before, known, open_before = derived(state), heard(resman), standings(state)
+    before, known, open_before = derived(state), learnt(resman), statuses_of(state)
     version, serial, gapless_since_s = (
         state.versions.last,
         resman._dispatch._message_count,
@@ -112,11 +112,11 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     raise_at_line(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
     for table in resman.tables.values():
         table.discard()
-    asks, groups, quotas = owed_to_tell(state)
+    asks, groups, quotas = to_send(state)
     resman.recover(leader.now_s + 1)
 
     assert derived(state) == before
-    assert heard(resman) == known
+    assert learnt(resman) == known
     assert (state.versions.last, resman._dispatch._message_count, state.heartbeats.gapless_since_s) >= (
         version,
         serial,
@@ -124,16 +124,16 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     )
     for name, at_s in beats.items():
         assert state.heartbeats.at_s(state.view.row(name)) >= at_s
-    for name, standing in standings(state).items():
-        dead = PlacementStatus.DEAD in (standing, open_before[name])
-        assert standing is open_before[name] if dead else standing >= PlacementStatus.OPEN
+    for name, status in statuses_of(state).items():
+        dead = PlacementStatus.DEAD in (status, open_before[name])
+        assert status is open_before[name] if dead else status >= PlacementStatus.OPEN
     successor = ResMan(CONFIG)
     leader.disk.load(successor.tables)
     successor.lead(leader.epoch + 1, leader.now_s)
     assert derived(successor.state) == before
-    asked, told, answered = told_in(leader.step([]))
+    asked, reported, answered = sent_in(leader.step([]))
     assert asks <= asked
-    assert groups <= told
+    assert groups <= reported
     assert answered >= quotas
     for seconds, events in then:
         leader.now_s += seconds
