@@ -89,7 +89,7 @@ def main() -> None:
             profile(url, given.profile)
             return
         found: dict[str, list[dict[str, float]]] = {RESMAN: [], APPMASTER: []}
-        for _ in range(given.rounds):  # In turn, so that a noisy machine is noisy for all.
+        for _ in range(given.rounds):  # In turn, so that noise of the machine affects all alike.
             for role, rounds in found.items():
                 rounds.append(apart(lead, url, role) | apart(floors, url, role))
     middles = {role: {name: _median(rounds, name) for name in rounds[0]} for role, rounds in found.items()}
@@ -146,7 +146,7 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
 
 
 def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jobs: int) -> None:
-    """Bring all jobs to run, message by message, as leaders and agents would."""
+    """Have all jobs run, message by message, as leaders and agents would."""
     now_s = time.time()
     resman.lead(1, now_s)
     appmaster.lead(1, now_s)
@@ -202,7 +202,7 @@ def bodies_to(step: Step, queue: str) -> list[Any]:
 
 
 def made(orders: ContainerOrders, serial: int) -> AgentReport:
-    """Return what an agent reports that has made all that it was told to."""
+    """Return the report of an agent that has created every ordered container."""
     found = tuple(
         ObservedContainer(
             container=order.container, incarnation=order.incarnation, state=ObservedContainerState.READY,
@@ -214,7 +214,7 @@ def made(orders: ContainerOrders, serial: int) -> AgentReport:
 
 
 def run(orders: PodOrders, serial: int) -> AgentReport:
-    """Return what an agent reports whose AppWorkers run all that they were told to."""
+    """Return the report of an agent whose AppWorkers run every ordered pod."""
     now_s = time.time()
     task = ObservedTask(name="main", state=TaskState.RUNNING, started_s=now_s, version="v1")
     found = tuple(
@@ -279,7 +279,7 @@ def lead(url: str, role: str) -> dict[str, float]:
 
 
 def news(role: str) -> Any:
-    """Return something that a leader must commit."""
+    """Return an order that makes a leader commit."""
     if role == APPMASTER:
         body = SubmitJob(spec=msgspec.structs.replace(spec(0), name=f"new{os.getpid()}"))
         end_s = time.time() + 60
@@ -289,11 +289,11 @@ def news(role: str) -> Any:
 
 
 def nothing(_: Sequence[Send]) -> None:
-    """Publish nothing: what comes after the commit is not measured."""
+    """Publish nothing: only the time up to the commit is measured."""
 
 
 def floors(url: str, role: str) -> dict[str, float]:
-    """Return the seconds of reading the same rows, with nothing made of them."""
+    """Return the seconds for reading the same rows and doing nothing with them."""
     client = redis.Redis.from_url(url, protocol=2)
     client.ping()
     logic: Logic = ResMan() if role == RESMAN else AppMaster()
@@ -319,7 +319,7 @@ def timed(call: Callable[[], object]) -> Any:
 
 
 def apart(call: Callable[[str, str], dict[str, float]], url: str, role: str) -> dict[str, float]:
-    """Return what ``call`` returns in a fresh process."""
+    """Return what ``call`` returns in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(call, (url, role))
 
@@ -346,7 +346,7 @@ def profile(url: str, role: str) -> None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Start a Redis of our own that forgets."""
+    """Start a Redis of our own without persistence."""
     with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
