@@ -25,8 +25,8 @@ class HostedPhase(StrEnum):
 
 
 OBSERVED_STATES: Final[dict[HostedPhase, ObservedContainerState]] = {
-    HostedPhase.WAITING: ObservedContainerState.MAKING,
-    HostedPhase.LAUNCHING: ObservedContainerState.MAKING,
+    HostedPhase.WAITING: ObservedContainerState.CREATING,
+    HostedPhase.LAUNCHING: ObservedContainerState.CREATING,
     HostedPhase.READY: ObservedContainerState.READY,
     HostedPhase.ENDED: ObservedContainerState.ENDED,
     HostedPhase.DESTROYING: ObservedContainerState.DESTROYING,

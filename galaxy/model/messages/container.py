@@ -191,7 +191,7 @@ class ContainerOrders(Struct, frozen=True, kw_only=True):
 class ObservedContainerState(StrEnum):
     """The state of a container on its agent."""
 
-    MAKING = "making"
+    CREATING = "creating"
     READY = "ready"
     ENDED = "ended"
     """PID 1 died by itself, or the container could not be created; ``reason`` says why."""

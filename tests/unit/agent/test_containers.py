@@ -50,7 +50,7 @@ def test_create_launches_once_and_ready_is_reported_at_once() -> None:
     agent = Driven().begin()
     assert kinds(agent.step(creates(create()))) == ["LaunchContainer"]
     assert kinds(agent.step(creates(create()))) == []
-    assert agent.found() == {f"{POD}/1": "making"}
+    assert agent.found() == {f"{POD}/1": "creating"}
     assert kinds(agent.step(launched())) == ["ConnectWorker"]
     assert agent.logic.flush(agent.now_s).sends[0][1].body.containers[0].state == "ready"
     assert agent.logic.digests()[0] == digest_of_container(POD, 1)
@@ -106,7 +106,7 @@ def test_create_of_a_later_life_destroys_the_earlier_first() -> None:
     agent.step(launched())
     assert kinds(agent.step(creates(create(incarnation=2)))) == ["DisconnectWorker", "RemoveContainer"]
     assert kinds(agent.step(GONE)) == ["LaunchContainer"]
-    assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "making"}
+    assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "creating"}
 
 
 def test_create_of_an_earlier_life_changes_nothing() -> None:

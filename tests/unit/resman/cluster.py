@@ -37,7 +37,7 @@ MIB = 1024**2
 GIB = 1024**3
 START_S = 1_000_000.0
 ON_AGENT = (
-    ObservedContainerState.MAKING,
+    ObservedContainerState.CREATING,
     ObservedContainerState.READY,
     ObservedContainerState.ENDED,
     ObservedContainerState.DESTROYING,
@@ -160,7 +160,7 @@ class FakeAgent:
         """Finish everything that a slow agent is creating."""
         changed = []
         for key, observed in self.held.items():
-            if observed.state is ObservedContainerState.MAKING:
+            if observed.state is ObservedContainerState.CREATING:
                 self.held[key] = replace(observed, state=ObservedContainerState.READY)
                 changed.append(self.held[key])
         return self.report(changed)
@@ -184,7 +184,7 @@ class FakeAgent:
         state = (
             ObservedContainerState.ENDED
             if failed
-            else ObservedContainerState.MAKING
+            else ObservedContainerState.CREATING
             if self.slow
             else ObservedContainerState.READY
         )

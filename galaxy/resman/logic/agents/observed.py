@@ -57,7 +57,7 @@ def _on_known(state: ResManState, key: str, observed: ObservedContainer) -> None
             state.apply(key, SlotDestroyed(incarnation=row.incarnation))
         case ObservedContainerState.GONE if desired:
             _fail(state, key, observed.reason or Reason(code="gone", message=f"{row.agent} says it is gone"))
-        case ObservedContainerState.MAKING if row.state is ContainerState.ALLOCATING:
+        case ObservedContainerState.CREATING if row.state is ContainerState.ALLOCATING:
             state.unacknowledged.rest(key, state.now_s)
         case ObservedContainerState.DESTROYING if row.state is ContainerState.DESTROYING:
             state.unacknowledged.rest(key, state.now_s)
