@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from galaxy.cli.output import with_all_fields
 from galaxy.model import resources
+from galaxy.model.api.views import JobSummary
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec.spec import Medium
+from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.model.resources import (
     AMOUNT_MAX,
@@ -94,6 +97,16 @@ def test_example_of_each_resource_is_parsed_and_shown(row: resources.Resource) -
 def test_amounts_are_written_with_the_name_of_each_resource() -> None:
     shown = amounts_text(Resources(cpu_milli=500, memory_bytes=GIB, disk_bytes=0))
     assert shown == "cpu 500m, memory 1 GiB, disk 0 B"
+
+
+def test_views_keep_the_json_names_of_resources() -> None:
+    info = AgentInfo(agent="h1", address="a", boot="b", version="1", cpu_milli=4000, containers=7)
+    shown = with_all_fields(info)
+    assert (shown["cpu_milli"], shown["containers_max"]) == (4000, 7)
+    assert decode(encode(info), AgentInfo) == info
+    job = JobSummary(job="j", name="j", type="service", state="running", revision=1, replica=1, cpu_milli=500)
+    assert next(iter(with_all_fields(job))) == "job"
+    assert with_all_fields(job)["cpu_milli"] == 500
 
 
 def test_one_more_row_reaches_placement_explanations_quotas_and_listings(tmp_path: Path) -> None:
