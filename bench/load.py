@@ -169,8 +169,8 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
         step = resman.step(now_s, to_resman)
         serial += 1
         to_resman = [made(orders, serial) for orders in bodies(step, ContainerOrders)]
-        told = appmaster.step(now_s, bodies_to(step, APPMASTER))
-        up = [run(orders, serial) for orders in bodies(told, PodOrders)]
+        ordered = appmaster.step(now_s, bodies_to(step, APPMASTER))
+        up = [run(orders, serial) for orders in bodies(ordered, PodOrders)]
         appmaster.step(now_s, up)
     assert all(pod.up for pod in appmaster.state.pods.values())
     assert len(appmaster.state.pods) == len(resman.state.containers) == jobs * EACH

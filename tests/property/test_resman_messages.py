@@ -217,7 +217,7 @@ def test_valid_order_is_placed_after_malformed_messages(events: list[Any], skew:
     leader.step(events)
     leader.step([HeartbeatsRead(now_s=leader.now_s + skew % 7, beats=())])
     order = GroupOrder(
-        group="fresh-000000", epoch=1, serial=1, replicas=1, demand=demand(cpu=1, memory=1, disk=1)
+        group="later-000000", epoch=1, serial=1, replicas=1, demand=demand(cpu=1, memory=1, disk=1)
     )
     status = None
     for _ in range(40):
@@ -227,6 +227,6 @@ def test_valid_order_is_placed_after_malformed_messages(events: list[Any], skew:
             for name, watch in leader.resman.state.watches.items()
         )
         leader.step([HeartbeatsRead(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
-        status = leader.resman.state.containers.get("fresh-000000.0")
+        status = leader.resman.state.containers.get("later-000000.0")
     assert status is not None
     assert status.agent or status.reason is not None

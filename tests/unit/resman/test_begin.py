@@ -22,11 +22,11 @@ def test_state_derived_from_tables_equals_the_state_updated_step_by_step(seed: i
         run.trouble()
         run.second()
         cluster = run.cluster
-        fresh = ResMan(cluster.config)
-        for name, table in fresh.tables.items():
+        successor = ResMan(cluster.config)
+        for name, table in successor.tables.items():
             table.load(cluster.store.get(name, {}).items())
-        fresh.lead(cluster.epoch + 1, cluster.now_s)
-        assert facts(fresh.state) == facts(cluster.resman.state)
+        successor.lead(cluster.epoch + 1, cluster.now_s)
+        assert facts(successor.state) == facts(cluster.resman.state)
 
 
 def facts(state: ResManState) -> dict[str, Any]:

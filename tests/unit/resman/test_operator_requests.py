@@ -1,4 +1,4 @@
-"""Requests of operators to ResMan: whom it answers, with AppMaster and without it."""
+"""Requests of operators to ResMan: which it answers, with AppMaster and without it."""
 
 from __future__ import annotations
 

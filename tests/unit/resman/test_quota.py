@@ -26,12 +26,12 @@ def ann(pool: str = "*", **ceiling: int) -> Quota:
 
 def check_sums(state: ResManState) -> None:
     """Assert that the sums are those of the rows, however they came about."""
-    fresh = ResManState(state.config)
-    for table, copy in ((state.groups, fresh.groups), (state.containers, fresh.containers)):
+    successor = ResManState(state.config)
+    for table, copy in ((state.groups, successor.groups), (state.containers, successor.containers)):
         for key in table:
             copy.put(key, table[key])
-    fresh.begin(1, 0.0)
-    assert fresh.quota_usage._used == state.quota_usage._used
+    successor.begin(1, 0.0)
+    assert successor.quota_usage._used == state.quota_usage._used
 
 
 @pytest.fixture
