@@ -13,13 +13,11 @@ from galaxy.model.api.views import JobView
 
 POLL_S: Final = 1.0
 """Longest time between two reads, because an event can be missed."""
-AT_REST_STATES: Final = ("finished", "failed", "removed", "degraded")
-"""States that only a command changes."""
 
 
 def at_rest(view: JobView) -> bool:
     """Return whether only a command changes the job: it is settled, has ended, or is degraded."""
-    return view.settled or view.summary.state in AT_REST_STATES
+    return view.settled or view.summary.is_over or view.summary.state == "degraded"
 
 
 def wait(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from galaxy.cli.job.follow import ENDED_STATES, follow, is_stuck, settled_line
+from galaxy.cli.job.follow import follow, is_stuck, settled_line
 from galaxy.cli.job.run import follow_until_running, print_warnings
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import (
@@ -146,7 +146,7 @@ def _follow_stop(
 
     def is_over(view: JobView) -> bool:
         if what == "removing":
-            return view.settled and view.summary.state in ENDED_STATES
+            return view.settled and view.summary.is_over
         return view.settled or is_stuck(view)
 
     try:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 LOG_LINES: Final = 10
 EVENTS: Final = 5
-ENDED_STATES: Final = ("finished", "failed", "removed")
 WAITED_MAX: Final = 3
 """Pods named in the line of what it waits for."""
 

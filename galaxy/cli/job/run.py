@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from galaxy.cli.job.follow import ENDED_STATES, follow, is_stuck, print_outcome, settled_line
+from galaxy.cli.job.follow import follow, is_stuck, print_outcome, settled_line
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
@@ -132,7 +132,7 @@ def follow_until_running(
     def is_over(view: JobView) -> bool:
         if view.summary.revision < done.revision:
             return False
-        return view.settled or view.summary.state in ENDED_STATES or is_stuck(view)
+        return view.settled or view.summary.is_over or is_stuck(view)
 
     if quiet:
         return print_outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=is_over))
@@ -144,7 +144,7 @@ def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: 
     """Follow a batch job until it has ended; return its exit code."""
 
     def is_over(view: JobView) -> bool:
-        return view.summary.state in ENDED_STATES
+        return view.summary.is_over
 
     if quiet:
         view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=is_over)

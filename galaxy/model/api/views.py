@@ -73,6 +73,11 @@ class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields 
     updated_s: float = 0.0
     reason: Reason | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended: nothing of it runs again unless its owner asks for it."""
+        return self.state in ("finished", "failed", "removed")
+
 
 class EndpointView(Struct, frozen=True, kw_only=True):
     """A place where a service answers; ``state`` is ``healthy``, ``unhealthy`` or ``draining``."""

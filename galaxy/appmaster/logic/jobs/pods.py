@@ -138,7 +138,7 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
         return  # For good: what is known of its end is kept.
     before = pod
     pod = msgspec.structs.replace(pod, observed=observed)
-    if _counts(state.jobs[pod.job], pod, observed):
+    if _applies(state.jobs[pod.job], pod, observed):
         event = (EVENTS if pod.ordered_run else EVENTS_STOPPING).get(observed.state)
         if event is not None:
             pod = state.apply_pod_event(pod, event)
@@ -316,7 +316,7 @@ def _order(
     return pod
 
 
-def _counts(job: JobRecord, pod: PodRecord, observed: ObservedPod) -> bool:
+def _applies(job: JobRecord, pod: PodRecord, observed: ObservedPod) -> bool:
     """Return whether a report is about the ordered program, or tells that a batch pod has finished.
 
     A batch pod that finished before the order reached it is finished all the same.

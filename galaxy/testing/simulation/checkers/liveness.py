@@ -27,7 +27,7 @@ def differences(
         if record is None:
             found.append(f"job {name} was accepted and is lost")
         elif want.spec.type is JobType.BATCH:
-            if record.state not in ("finished", "failed"):
+            if not record.state.is_over:
                 found.append(f"batch {want.job} is {record.state}, programs {there}")
             elif there:
                 found.append(f"batch {want.job} is {record.state} and still holds {there}")
