@@ -29,6 +29,7 @@ from galaxy.operations.authz import ANY_USER
 from galaxy.operations.declaration import Caller, by_name, query
 from galaxy.operations.dispatch import authorised
 from galaxy.operations.nonces import Nonces
+from galaxy.operations.paging import page_of
 from galaxy.suggest import CUTOFF_SHORT, did_you_mean
 
 SAFE_MODE: Final = "safe-mode"
@@ -56,7 +57,9 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
     heartbeats = nexus.heartbeats()
     agents = _agents(nexus, heartbeats)
     if not body.agent:
-        return AgentList(agents=agents, refused=refused_agents(heartbeats, {view.agent for view in agents}))
+        page, after = page_of(agents, lambda view: (view.agent,), body)
+        refused = refused_agents(heartbeats, {view.agent for view in agents})
+        return AgentList(agents=tuple(page), refused=refused, next=after)
     named = tuple(view for view in agents if view.agent == body.agent)
     if not named:
         raise NotFound(

@@ -34,6 +34,9 @@ COMMANDS: Final = {
     "agent": LazyCommand(
         "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", _CLUSTER
     ),
+    "safemode": LazyCommand(
+        "galaxy.cli.cluster.safemode:safemode", "Show whether ResMan only watches.", _CLUSTER
+    ),
     "context": LazyCommand("galaxy.cli.cluster.context:context", "Choose the cluster to use.", _CLUSTER),
     "user": LazyCommand("galaxy.cli.identity.user:user", "Manage users, tokens and grants.", _CLUSTER),
     "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit each user's share.", _CLUSTER),

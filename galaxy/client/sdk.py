@@ -5,11 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
+
+import msgspec
 
 from galaxy.client import contexts, waiting
 from galaxy.client.job_loading import Job, prepare, read, remove_unneeded_packages
@@ -20,7 +22,7 @@ from galaxy.client.transport import RequestTransport, insist
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
 from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.audit import AuditList, ListAudit
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import PAGE_DEFAULT, Body, Page, PagedBody
 from galaxy.model.api.cluster import ClusterStatus
 from galaxy.model.api.jobs import (
     Discover,
@@ -35,6 +37,7 @@ from galaxy.model.api.jobs import (
     UpdateJob,
 )
 from galaxy.model.api.quotas import ListQuotas, SetQuota
+from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
 from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import stored_key
@@ -60,6 +63,8 @@ from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import ALL_POOLS, Authority, Role, check_pool_name, check_user_name
 
 R = TypeVar("R", bound=Struct)
+P = TypeVar("P", bound=Page)
+T = TypeVar("T")
 
 
 class Galaxy:
@@ -82,6 +87,9 @@ class Galaxy:
         Refused: the password is wrong.
         Unreachable: Redis does not answer.
     """
+
+    page_limit: int = PAGE_DEFAULT
+    """Rows that one request for a list asks for. Lists are complete whatever it is."""
 
     def __init__(
         self,
@@ -167,7 +175,7 @@ class Galaxy:
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
         """List jobs by name; ``all`` includes ended jobs, as far as history goes."""
-        return list(self._ask(ListJobs(all=all)).jobs)
+        return self._all(ListJobs(all=all), lambda page: page.jobs)
 
     def job(self, job: str) -> JobView:
         """Return everything about one job, named by its name, id, or the start of its id."""
@@ -262,8 +270,7 @@ class Galaxy:
 
     def discover(self, service: str, *, all: bool = False) -> list[EndpointView]:
         """Return the healthy endpoints of a service, or ``all`` of them with their states."""
-        asked = Discover(service=service, all=all)
-        return list(self._ask(asked).endpoints)
+        return self._all(Discover(service=service, all=all), lambda page: page.endpoints)
 
     def agents(self) -> list[AgentView]:
         """List the agents, by name."""
@@ -271,7 +278,11 @@ class Galaxy:
 
     def agent_list(self) -> AgentList:
         """List the agents by name, and the reasons why other hosts that send heartbeats are refused."""
-        return self._ask(ListAgents())
+        first = self._ask(ListAgents(limit=self.page_limit))
+        if not first.next:
+            return first
+        rest = self._all(ListAgents(after=first.next), lambda page: page.agents)
+        return AgentList(agents=(*first.agents, *rest), refused=first.refused)
 
     def agent(self, name: str) -> AgentView:
         """Return one agent."""
@@ -280,6 +291,13 @@ class Galaxy:
     def status(self) -> ClusterStatusView:
         """Return leaders, counts and totals of the cluster."""
         return self._ask(ClusterStatus())
+
+    def safe_mode(self) -> SafeModeView:
+        """Return whether ResMan is in safe mode, since when and why; for operators.
+
+        ResMan answers, so this works while no AppMaster runs.
+        """
+        return self._ask(ShowSafeMode())
 
     def leaders(self) -> list[LeaderView]:
         """Return the leaders from Redis, without asking AppMaster."""
@@ -339,7 +357,7 @@ class Galaxy:
 
     def users(self) -> list[UserView]:
         """List users, by name."""
-        return list(self._ask(ListUsers()).users)
+        return self._all(ListUsers(), lambda page: page.users)
 
     def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
         """Return the newest records of the audit trail, or the oldest with a serial above ``after``."""
@@ -363,8 +381,7 @@ class Galaxy:
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:
         """List your own secrets, without values; operators may name a ``user``, or request ``all``."""
-        asked = ListSecrets(user=user, all=all)
-        return list(self._ask(asked).secrets)
+        return self._all(ListSecrets(user=user, all=all), lambda page: page.secrets)
 
     def remove_secret(self, name: str, *, user: str = "", key: str = "") -> SecretView:
         """Remove a secret.
@@ -391,9 +408,21 @@ class Galaxy:
 
     def quotas(self, user: str = "") -> list[QuotaView]:
         """List the quotas of ``user``; without it all of them for operators, your own for other users."""
-        return list(self._ask(ListQuotas(user=user)).quotas)
+        return self._all(ListQuotas(user=user), lambda page: page.quotas)
+
+    def _all(self, body: PagedBody[P], rows: Callable[[P], Iterable[T]]) -> list[T]:
+        """Return the rows of every page of a list."""
+        found: list[T] = []
+        after = body.after
+        while True:
+            page = self._ask(msgspec.structs.replace(body, limit=self.page_limit, after=after))
+            found += rows(page)
+            if not page.next:
+                return found
+            after = page.next
 
     def _ask(self, body: Body[R], key: str = "") -> R:
+        """Return the leader's answer to ``body``; without a ``key`` it gets a random one."""
         return self._transport.ask(body, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
 
     def _sources(self) -> list[str]:

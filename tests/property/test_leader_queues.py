@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from galaxy.client import Galaxy
-from galaxy.model.api.catalog import BODIES
+from galaxy.model.api.catalog import bodies_of
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, encode
 from galaxy.model.messages import names
@@ -42,11 +42,15 @@ from tests.support.malformed_messages import (
 from tests.support.redis_server import RedisServer, running_server
 
 KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
-    RESMAN: [(names.GROUP_APPLY, GroupOrders), (names.CONTAINER_REPORT, AgentReport)],
+    RESMAN: [
+        (names.GROUP_APPLY, GroupOrders),
+        (names.CONTAINER_REPORT, AgentReport),
+        *[(op, Request) for op in sorted(bodies_of(RESMAN))],
+    ],
     APPMASTER: [
         (names.GROUP_STATUS, GroupStatuses),
         (names.POD_REPORT, AgentReport),
-        *[(op, Request) for op in sorted(BODIES)],
+        *[(op, Request) for op in sorted(bodies_of(APPMASTER))],
     ],
 }
 
@@ -96,9 +100,9 @@ class Leaders:
         return new
 
     def await_taken(self, role: str) -> None:
-        """Return when the queue of ``role`` is empty."""
+        """Return when the queues of ``role`` are empty."""
         end_s = time.monotonic() + 60
-        while self.client.llen(role):
+        while any(self.client.llen(queue) for queue in names.leader_queues(role)):
             assert time.monotonic() < end_s, f"{role} takes nothing more:\n{self.log(role)[-3000:]}"
             threading.Event().wait(0.01)
 
@@ -140,12 +144,13 @@ def items(draw: st.DrawFn) -> tuple[str, bytes]:
     call: Any = call_of(plain)
     if where == "call":
         call = put(call, draw(st.sampled_from(places(call)[:12])), draw(STRANGE))
+    queue = names.queue_of(task, role)
     shape = draw(st.sampled_from([celery_item, galaxy_item]))
-    data = shape(call, queue=role, headers=celery_headers(task))
+    data = shape(call, queue=queue, headers=celery_headers(task))
     if where == "bytes":
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
-    return role, data
+    return queue, data
 
 
 @examples(25, slow_s=PROCESSES_S)
@@ -153,8 +158,8 @@ def items(draw: st.DrawFn) -> tuple[str, bytes]:
 def test_no_messages_keep_a_leader_from_leading_and_answering(
     leaders: Leaders, drawn: list[tuple[str, bytes]]
 ) -> None:
-    for role, data in drawn:
-        leaders.client.lpush(role, data)
+    for queue, data in drawn:
+        leaders.client.lpush(queue, data)
     for role in KINDS:
         leaders.await_taken(role)
     leaders.serves()

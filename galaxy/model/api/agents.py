@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import Page, PagedBody
 from galaxy.model.api.views import AgentView
-from galaxy.model.base import Struct
 from galaxy.model.messages.container import Reason
 
 
-class AgentList(Struct, frozen=True, kw_only=True):
+class AgentList(Page, frozen=True, kw_only=True):
     """Agents by name."""
 
     agents: tuple[AgentView, ...]
@@ -18,7 +17,7 @@ class AgentList(Struct, frozen=True, kw_only=True):
     """The last agents that send heartbeats and are refused, with the reason."""
 
 
-class ListAgents(Body[AgentList], frozen=True, kw_only=True):
+class ListAgents(PagedBody[AgentList], frozen=True, kw_only=True):
     """List every agent, or only ``agent``."""
 
     op: ClassVar[str] = "galaxy.agent.list"

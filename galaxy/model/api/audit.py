@@ -12,10 +12,14 @@ from galaxy.model.stored.user import AuditRecord
 
 
 class AuditList(Struct, frozen=True, kw_only=True):
-    """Audit records, oldest first; ``last`` is the highest serial so far."""
+    """Audit records, oldest first; ``last`` is the highest serial so far.
+
+    ``next`` is the ``after`` of the page with newer records, 0 when there are none.
+    """
 
     records: tuple[AuditRecord, ...]
     last: int = 0
+    next: int = 0
 
 
 class ListAudit(Body[AuditList], frozen=True, kw_only=True):

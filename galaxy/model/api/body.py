@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, get_args
+
+from msgspec import Meta
 
 from galaxy.model.base import Struct
 from galaxy.model.messages.names import APPMASTER
 
 R = TypeVar("R", bound=Struct)
+
+PAGE_MAX: Final = 10_000
+PAGE_DEFAULT: Final = 5_000
+"""Rows of one page: together they must be shorter than ``MESSAGE_BYTES_MAX``."""
 
 
 class Body(Struct, Generic[R], frozen=True, kw_only=True):
@@ -34,3 +40,19 @@ class Body(Struct, Generic[R], frozen=True, kw_only=True):
             result = get_args(base)[0]
             if isinstance(result, type):
                 cls.result = result
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Some rows of a list; ``next`` is the cursor of the page after it, empty on the last page."""
+
+    next: str = ""
+
+
+P = TypeVar("P", bound=Page)
+
+
+class PagedBody(Body[P], Generic[P], frozen=True, kw_only=True):
+    """The arguments of a list: at most ``limit`` rows, after cursor ``after``."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+    after: Annotated[str, Meta(max_length=2000)] = ""

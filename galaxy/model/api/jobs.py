@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import Body, Page, PagedBody
 from galaxy.model.api.views import EndpointView, JobSummary, JobView
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec
@@ -19,13 +19,13 @@ class Done(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class JobList(Struct, frozen=True, kw_only=True):
+class JobList(Page, frozen=True, kw_only=True):
     """Jobs by name."""
 
     jobs: tuple[JobSummary, ...]
 
 
-class EndpointList(Struct, frozen=True, kw_only=True):
+class EndpointList(Page, frozen=True, kw_only=True):
     """Endpoints of one service, by pod."""
 
     endpoints: tuple[EndpointView, ...]
@@ -83,7 +83,7 @@ class RecoverPod(Body[Done], frozen=True, kw_only=True):
     pod: str = ""
 
 
-class ListJobs(Body[JobList], frozen=True, kw_only=True):
+class ListJobs(PagedBody[JobList], frozen=True, kw_only=True):
     """List jobs; ``all`` includes finished jobs, and removed jobs that the history still has."""
 
     op: ClassVar[str] = "galaxy.job.list"
@@ -97,7 +97,7 @@ class ShowJob(Body[JobView], frozen=True, kw_only=True):
     job: str
 
 
-class Discover(Body[EndpointList], frozen=True, kw_only=True):
+class Discover(PagedBody[EndpointList], frozen=True, kw_only=True):
     """List the healthy endpoints of ``service``; ``all`` lists every endpoint with its state."""
 
     op: ClassVar[str] = "galaxy.service.discover"

@@ -6,14 +6,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import Body, Page, PagedBody
 from galaxy.model.api.views import QuotaView
-from galaxy.model.base import Struct
 from galaxy.model.resources import FIELDS, Ceiling
 from galaxy.model.stored.user import ALL_POOLS, PoolName, UserName
 
 
-class QuotaList(Struct, frozen=True, kw_only=True):
+class QuotaList(Page, frozen=True, kw_only=True):
     """Quotas by user and pool."""
 
     quotas: tuple[QuotaView, ...]
@@ -32,7 +31,7 @@ class SetQuota(Body[QuotaView], frozen=True, kw_only=True):
     lift: tuple[Annotated[str, Meta(pattern=f"^({'|'.join(FIELDS)})$")], ...] = ()
 
 
-class ListQuotas(Body[QuotaList], frozen=True, kw_only=True):
+class ListQuotas(PagedBody[QuotaList], frozen=True, kw_only=True):
     """List the quotas of ``user``. Empty means every user for operators, and the caller for others."""
 
     op: ClassVar[str] = "galaxy.quota.list"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import Body, Page, PagedBody
 from galaxy.model.api.views import SecretView
-from galaxy.model.base import Struct
 from galaxy.model.stored.secret import Secret, SecretName
 
 
-class SecretList(Struct, frozen=True, kw_only=True):
+class SecretList(Page, frozen=True, kw_only=True):
     """Secrets by user and name, without their values."""
 
     secrets: tuple[SecretView, ...]
@@ -33,7 +32,7 @@ class RemoveSecret(Body[SecretView], frozen=True, kw_only=True):
     user: str = ""
 
 
-class ListSecrets(Body[SecretList], frozen=True, kw_only=True):
+class ListSecrets(PagedBody[SecretList], frozen=True, kw_only=True):
     """List the secrets of ``user``, empty meaning the caller, or with ``all`` those of every user."""
 
     op: ClassVar[str] = "galaxy.secret.list"

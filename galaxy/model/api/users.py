@@ -6,13 +6,12 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from galaxy.model.api.body import Body
+from galaxy.model.api.body import Body, Page, PagedBody
 from galaxy.model.api.views import UserView
-from galaxy.model.base import Struct
 from galaxy.model.stored.user import Authority, PoolName, Role, StoredKey, UserName
 
 
-class UserList(Struct, frozen=True, kw_only=True):
+class UserList(Page, frozen=True, kw_only=True):
     """Users by name."""
 
     users: tuple[UserView, ...]
@@ -63,7 +62,7 @@ class ShowUser(Body[UserView], frozen=True, kw_only=True):
     user: str
 
 
-class ListUsers(Body[UserList], frozen=True, kw_only=True):
+class ListUsers(PagedBody[UserList], frozen=True, kw_only=True):
     """List users."""
 
     op: ClassVar[str] = "galaxy.user.list"

@@ -15,7 +15,8 @@ import pytest
 
 from galaxy.client import Galaxy
 from galaxy.errors import Conflict, NotFound, Refused, Unreachable
-from galaxy.model.messages.names import APPMASTER
+from galaxy.model.api.safemode import SafeModeView
+from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import soon, until
@@ -300,3 +301,33 @@ def test_redis_that_stays_away_is_given_up_after_the_timeout(redis_server: Redis
         with pytest.raises(Unreachable):
             galaxy.beats()
         assert 1.0 < time.monotonic() - began_s < 15
+
+
+def test_lists_are_complete_whatever_the_length_of_a_page(galaxy: Galaxy) -> None:
+    for number in range(5):
+        galaxy.submit({**JOB, "name": f"web{number}"})
+    galaxy.page_limit = 2
+    assert [job.name for job in galaxy.jobs()] == [f"web{number}" for number in range(5)]
+
+
+def test_resman_answers_operators_while_no_appmaster_runs(redis_server: RedisServer) -> None:
+    url = redis_server.url
+    with leading(RESMAN, url):
+        with Galaxy(url, timeout_s=30) as galaxy, leading(APPMASTER, url):
+            token = galaxy.add_user("ops", role="operator")
+            with Galaxy(url, timeout_s=30, token=token) as operator:
+                ann = operator.add_user("ann")
+                until("ResMan knows the operator", lambda: _safe_mode(operator))
+        with Galaxy(url, timeout_s=30, token=token) as operator:
+            until("only ResMan leads", lambda: [leader.role for leader in operator.leaders()] == [RESMAN])
+            assert operator.safe_mode().active is False
+        with Galaxy(url, timeout_s=30, token=ann) as user, pytest.raises(Refused, match='operator "ann"'):
+            user.safe_mode()
+
+
+def _safe_mode(galaxy: Galaxy) -> SafeModeView | None:
+    """Return what ResMan answers, None while it does not know the operator yet."""
+    try:
+        return galaxy.safe_mode()
+    except (Refused, Unreachable):
+        return None

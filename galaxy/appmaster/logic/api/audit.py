@@ -11,4 +11,6 @@ from galaxy.operations.declaration import Caller, query
 @query(ListAudit, authority=OPERATORS)
 def list_audit(state: AppMasterState, body: ListAudit, _: Caller) -> AuditList:
     """Return audit records, oldest first, and the highest serial so far."""
-    return AuditList(records=state.requests.audited(body.after, body.limit), last=state.requests.last_serial)
+    records, last = state.requests.audited(body.after, body.limit), state.requests.last_serial
+    newest = records[-1].serial if records else last
+    return AuditList(records=records, last=last, next=newest if newest < last else 0)

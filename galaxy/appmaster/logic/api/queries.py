@@ -17,6 +17,7 @@ from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.container import Reason
 from galaxy.model.stored.job import (
+    EndpointRecord,
     EndpointState,
     HistoryRecord,
     JobRecord,
@@ -27,6 +28,7 @@ from galaxy.model.stored.job import (
 from galaxy.model.stored.run import RunRecord
 from galaxy.operations.authz import ANY_USER, is_operator
 from galaxy.operations.declaration import Caller, query
+from galaxy.operations.paging import page_of, sortable
 
 REMOVED = "removed"
 """State of a job that is only in the history."""
@@ -40,8 +42,9 @@ def list_jobs(state: AppMasterState, body: ListJobs, caller: Caller) -> JobList:
     ]
     if body.all:
         rows += state.history.values()
-    seen = [_summary(state, row) for row in rows if can_list(state, caller.user, row)]
-    return JobList(jobs=tuple(sorted(seen, key=lambda line: (line.name, line.created_s))))
+    visible = (row for row in rows if can_list(state, caller.user, row))
+    page, after = page_of(visible, _list_key, body)
+    return JobList(jobs=tuple(_summary(state, row) for row in page), next=after)
 
 
 @query(ShowJob, authority=SHOW)
@@ -68,7 +71,14 @@ def discover(state: AppMasterState, body: Discover, _: Caller) -> EndpointList:
     keys = state.endpoints.where("service", body.service)
     if not keys and body.service not in state.services:
         raise lookup.not_found_service(state, body.service)
-    return EndpointList(endpoints=_endpoints(state, keys, every=body.all))
+    rows = _endpoint_rows(state, keys, every=body.all)
+    page, after = page_of(rows, _endpoint_key, body)
+    return EndpointList(endpoints=tuple(_endpoint_view(row) for row in page), next=after)
+
+
+def _list_key(row: JobRecord | HistoryRecord) -> tuple[str, ...]:
+    job = row.record if isinstance(row, HistoryRecord) else row
+    return job.name, sortable(job.created_s), job.job
 
 
 def _summary(state: AppMasterState, row: JobRecord | HistoryRecord) -> JobSummary:
@@ -97,7 +107,7 @@ def _live_view(state: AppMasterState, job: JobRecord) -> JobView:
         summary=summarize(job, spec, rows),
         spec=spec,
         pods=tuple(_pod_view(pod, state.usage.get(pod.pod, (0, 0))) for pod in rows),
-        endpoints=_endpoints(state, state.endpoints.where("job", job.job), every=True),
+        endpoints=_endpoints(state, state.endpoints.where("job", job.job)),
         events=timeline.events if timeline else (),
         exit_code=job.exit_code,
         settled=jobs.is_settled(state, job),
@@ -215,11 +225,20 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
     )
 
 
-def _endpoints(state: AppMasterState, keys: Sequence[str], *, every: bool) -> tuple[EndpointView, ...]:
+def _endpoints(state: AppMasterState, keys: Sequence[str]) -> tuple[EndpointView, ...]:
+    rows = sorted(_endpoint_rows(state, keys, every=True), key=_endpoint_key)
+    return tuple(_endpoint_view(row) for row in rows)
+
+
+def _endpoint_rows(state: AppMasterState, keys: Sequence[str], *, every: bool) -> list[EndpointRecord]:
     rows = [state.endpoints[key] for key in keys]
-    rows = [row for row in rows if every or row.state is EndpointState.HEALTHY]
-    rows.sort(key=lambda row: (row.service, len(row.pod), row.pod))
-    return tuple(
-        EndpointView(service=row.service, pod=row.pod, address=row.address, port=row.port, state=row.state)
-        for row in rows
-    )
+    return [row for row in rows if every or row.state is EndpointState.HEALTHY]
+
+
+def _endpoint_key(row: EndpointRecord) -> tuple[str, ...]:
+    """Return the key that sorts endpoints by service, then pods by index."""
+    return row.service, f"{len(row.pod):06d}", row.pod, row.address, f"{row.port:05d}"
+
+
+def _endpoint_view(row: EndpointRecord) -> EndpointView:
+    return EndpointView(service=row.service, pod=row.pod, address=row.address, port=row.port, state=row.state)

@@ -23,6 +23,7 @@ from galaxy.model.stored.job import DesiredState, JobRecord
 from galaxy.model.stored.quota import Quota
 from galaxy.operations.authz import OPERATORS, SELF, is_operator
 from galaxy.operations.declaration import Caller, change, query
+from galaxy.operations.paging import page_of
 from galaxy.scheduler.quota import ceiling_name, counts_in
 
 QUOTAS_MAX: Final = 10_000
@@ -67,8 +68,8 @@ def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> Quot
     """List quotas by user and pool, each with what is wanted and used under it."""
     user = body.user or ("" if is_operator(caller.user) else caller.name)
     keys = state.quotas.where("user", user) if user else tuple(state.quotas)
-    rows = [state.quotas[key] for key in sorted(keys)]
-    return QuotaList(quotas=tuple(view(state, row) for row in rows))
+    page, after = page_of((state.quotas[key] for key in keys), lambda row: (row.user, row.pool), body)
+    return QuotaList(quotas=tuple(view(state, row) for row in page), next=after)
 
 
 def view(state: AppMasterState, quota: Quota) -> QuotaView:

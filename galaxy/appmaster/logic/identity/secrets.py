@@ -21,6 +21,7 @@ from galaxy.model.stored.job import DesiredState
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord
 from galaxy.operations.authz import SELF
 from galaxy.operations.declaration import Caller, change, query
+from galaxy.operations.paging import page_of
 from galaxy.units import counted, format_bytes
 
 _LONGEST: Final = format_bytes(SECRET_BYTES_MAX)
@@ -87,8 +88,8 @@ def remove_secret(state: AppMasterState, body: RemoveSecret, caller: Caller) -> 
 def list_secrets(state: AppMasterState, body: ListSecrets, caller: Caller) -> SecretList:
     """List the secrets of one user, or of all, by user and name."""
     keys = tuple(state.secrets) if body.all else state.secrets.where("user", body.user or caller.name)
-    rows = sorted((state.secrets[key] for key in keys), key=lambda row: (row.user, row.name))
-    return SecretList(secrets=tuple(view(state, row) for row in rows))
+    page, after = page_of((state.secrets[key] for key in keys), lambda row: (row.user, row.name), body)
+    return SecretList(secrets=tuple(view(state, row) for row in page), next=after)
 
 
 def drop_all(state: AppMasterState, user: str) -> None:

@@ -15,6 +15,7 @@ from galaxy.model.api.views import UserView
 from galaxy.model.stored.user import Role, UserRecord
 from galaxy.operations.authz import OPERATORS, SELF
 from galaxy.operations.declaration import Caller, change, query
+from galaxy.operations.paging import page_of
 from galaxy.units import counted
 
 USERS_MAX: Final = 10_000
@@ -142,9 +143,10 @@ def show_user(state: AppMasterState, body: ShowUser, _: Caller) -> UserView:
 
 
 @query(ListUsers, authority=OPERATORS)
-def list_users(state: AppMasterState, _: ListUsers, __: Caller) -> UserList:
+def list_users(state: AppMasterState, body: ListUsers, _: Caller) -> UserList:
     """Return all users, by name."""
-    return UserList(users=tuple(view(state.users[name]) for name in sorted(state.users)))
+    page, after = page_of(state.users.values(), lambda row: (row.user,), body)
+    return UserList(users=tuple(view(row) for row in page), next=after)
 
 
 def view(row: UserRecord) -> UserView:

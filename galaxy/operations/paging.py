@@ -1,0 +1,52 @@
+"""Pages of long lists: rows in the order of their keys, from a cursor on."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from galaxy.errors import UsageError
+from galaxy.model.api.body import PagedBody
+
+T = TypeVar("T")
+Key = tuple[str, ...]
+
+
+def page_of(rows: Iterable[T], key: Callable[[T], Key], body: PagedBody[Any]) -> tuple[list[T], str]:
+    """Return the first ``body.limit`` of ``rows`` after the cursor ``body.after``, and the next cursor.
+
+    Rows come in the order of ``key``, which must be unique. The next cursor is empty when no row
+    is left. A row that is added or removed between two pages is on at most one of them.
+
+    Raises:
+        UsageError: ``body.after`` is no cursor.
+    """
+    after = _key_of(body.after)
+    keyed = ((key(row), index, row) for index, row in enumerate(rows))
+    first = heapq.nsmallest(body.limit + 1, (entry for entry in keyed if entry[0] > after))
+    shown = first[: body.limit]
+    return [row for _, _, row in shown], _cursor(shown[-1][0]) if len(first) > len(shown) else ""
+
+
+def sortable(seconds: float) -> str:
+    """Return a time as text that sorts as the time does."""
+    return f"{max(seconds, 0.0):020.6f}"
+
+
+def _cursor(key: Key) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def _key_of(cursor: str) -> Key:
+    """Return the key in ``cursor``; the empty key comes before every other."""
+    if not cursor:
+        return ()
+    try:
+        data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(data, type=tuple[str, ...])
+    except (ValueError, msgspec.DecodeError) as error:
+        raise UsageError(f"{cursor[:40]!r} is no cursor", hint="pass `next` of the page before") from error
