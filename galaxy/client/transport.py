@@ -1,9 +1,9 @@
-"""Requests to AppMaster: a Celery task message goes to its queue, the answer comes to our own list.
+"""Requests to leaders: a Celery task message in the leader's queue, the answer in a list of our own.
 
-The message is the one that Celery would send (protocol 2, JSON, Redis transport), made by hand:
-importing Celery takes longer than asking. A request whose answer does not come is sent again
-under the same idempotency key, so that a lost message or a new leader costs a second, and
-nothing is done twice.
+The message is the one that Celery would send (protocol 2, JSON, Redis transport), but built by
+hand, because importing Celery takes longer than a whole request. A request without an answer is
+sent again under the same idempotency key. So a lost message or a new leader costs a second, and
+no change is made twice.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from galaxy.units import format_duration
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 
-AGAIN_S: Final = 1.0
-"""Wait before the first repetition of a request; it doubles from there."""
-AGAIN_MAX_S: Final = 4.0
+RESEND_S: Final = 1.0
+"""Wait before a request is sent again the first time; the wait doubles up to ``RESEND_MAX_S``."""
+RESEND_MAX_S: Final = 4.0
 DEAD_S: Final = 2.0
-"""A Redis that refuses the first connection for so long is dead: whoever waits shall hear of it soon.
-Sentinels may be at choosing another, and are waited for as long as an answer is."""
+"""A Redis that refuses the first connection for this long is reported as unreachable. With Sentinels
+the wait is as long as for an answer, because they may be promoting another server."""
 AWAY_S: Final = 0.1
-"""Wait before asking a Redis again that did not answer; it doubles up to ``AWAY_MAX_S``."""
+"""Wait before the next try while Redis is away; it doubles up to ``AWAY_MAX_S``."""
 AWAY_MAX_S: Final = 1.0
 
 
@@ -56,13 +56,13 @@ class RequestTransport:
         """Connect. Requests are signed with ``token`` (``USER:SECRET``) where there is one.
 
         Raises:
-            UsageError: ``token`` is none. Refused: wrong password.
+            UsageError: ``token`` is malformed. Refused: wrong password.
             Unreachable: no answer within ``timeout_s``.
         """
         self._user, self._secret = split_token(token) if token else (user, "")
         self._name = f"client@{socket.gethostname()}/{os.getpid()}"
-        patience_s = timeout_s if parse(url).master else min(timeout_s, DEAD_S)
-        self.nexus = insist(lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), patience_s)
+        retry_s = timeout_s if parse(url).master else min(timeout_s, DEAD_S)
+        self.nexus = insist(lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), retry_s)
         self.address = self.nexus.address
 
     def close(self) -> None:
@@ -72,21 +72,21 @@ class RequestTransport:
     def ask(self, body: Body[R], *, key: str, timeout_s: float) -> R:
         """Return the leader's answer to ``body``; ``key`` makes repetitions harmless.
 
-        A Redis that is away for less than ``timeout_s`` (restarted, say) is waited for.
+        It waits for a Redis that is away for less than ``timeout_s``, because it restarts for example.
 
         Raises:
-            GalaxyError: as AppMaster answered.
-            Unreachable: no answer within ``timeout_s``, and whether anything may yet be done.
+            GalaxyError: the leader's answer is an error.
+            Unreachable: no answer within ``timeout_s``; says whether the request may still be carried out.
         """
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
-        again, away = Backoff(AGAIN_S, AGAIN_MAX_S), Backoff(AWAY_S, AWAY_MAX_S)
-        again_s = again.next_s()
+        resend, away = Backoff(RESEND_S, RESEND_MAX_S), Backoff(AWAY_S, AWAY_MAX_S)
+        resend_s = resend.next_s()
         trouble: Unreachable | None = None
         while (left_s := end_s - time.monotonic()) > 0:
             try:
-                answer = self._attempt(body, key, reply, sent, left_s, again_s)
+                answer = self._attempt(body, key, reply, sent, left_s, resend_s)
             except Unreachable as error:
                 trouble, left_s = error, end_s - time.monotonic()
                 if left_s <= 0:
@@ -95,29 +95,28 @@ class RequestTransport:
                 continue
             trouble = None
             if answer is not None:
-                # Repetitions still under way would be answered from memory; they need not be.
+                # Copies that nobody has consumed yet need no answer.
                 if len(sent) > 1:
                     self._withdraw(body.answered_by, sent[1:])
                 return self._result(decode(answer, Answer), body)
-            again_s = again.next_s()
+            resend_s = resend.next_s()
             away.reset()
         if trouble is not None:
-            raise (
-                _doubted(trouble, body.op) if sent else trouble
-            )  # Nearer the cause than that nobody answers.
-        raise self._silence(body, sent, timeout_s)
+            # This is nearer the cause than a missing answer.
+            raise _maybe_carried_out(trouble, body.op) if sent else trouble
+        raise self._no_answer(body, sent, timeout_s)
 
     def _attempt(
         self, body: Body[Any], key: str, reply: str, sent: list[bytes], left_s: float, wait_s: float
     ) -> bytes | None:
-        """Send the request once more, note it in ``sent``, and wait for the answer to any of them."""
+        """Send the request again, append it to ``sent``, and wait ``wait_s`` for an answer to any copy."""
         payload = self._message(body, key, reply, left_s)
         sent.append(payload)
         with reaching(self.address):
             try:
                 self.nexus.client.lpush(body.answered_by, payload)
             except redis.ResponseError:
-                sent.remove(payload)  # Redis refused it, and says so.
+                sent.remove(payload)  # Redis refused the message, so it is not in the queue.
                 raise
         return self.nexus.await_reply(reply, min(wait_s, left_s))
 
@@ -126,13 +125,13 @@ class RequestTransport:
         return self.nexus.session(session_id)
 
     def newest_event(self, job: str) -> str:
-        """Return the mark of the newest event about ``job``, to wait for those after it."""
+        """Return the id of the newest trace event about ``job``, to wait for later ones."""
         with reaching(self.address):
             found: Any = self.nexus.client.xrevrange(keys.trace_of(job), count=1)
         return found[0][0].decode() if found else "0"
 
     def await_event(self, job: str, mark: str, timeout_s: float) -> str:
-        """Wait until something happens to ``job`` after ``mark``; return the new mark, or the old."""
+        """Wait for an event about ``job`` after id ``mark``; return its id, or ``mark`` on a timeout."""
         block_ms = max(1, int(min(timeout_s, BLOCK_S) * 1000))
         with reaching(self.address):
             found: Any = self.nexus.client.xread({keys.trace_of(job): mark}, block=block_ms)
@@ -162,14 +161,14 @@ class RequestTransport:
         return from_plain(answer.result, result)
 
     def _withdraw(self, queue: str, sent: list[bytes]) -> int:
-        """Take back what nobody has taken yet; return how many of ``sent`` that was."""
+        """Remove messages that nobody has consumed from ``queue``; return how many of ``sent`` they were."""
         count = 0
         with contextlib.suppress(GalaxyError), reaching(self.address):
             for payload in sent:
                 count += self.nexus.client.lrem(queue, 1, cast(Any, payload))
         return count
 
-    def _silence(self, body: Body[Any], sent: list[bytes], timeout_s: float) -> Unreachable:
+    def _no_answer(self, body: Body[Any], sent: list[bytes], timeout_s: float) -> Unreachable:
         waited = format_duration(timeout_s)
         untouched = self._withdraw(body.answered_by, sent) == len(sent)
         done = "nothing was done" if untouched else "the request may still be carried out"
@@ -185,13 +184,13 @@ class RequestTransport:
         )
 
 
-def _doubted(trouble: Unreachable, op: str) -> Unreachable:
+def _maybe_carried_out(trouble: Unreachable, op: str) -> Unreachable:
     doubt = f"{op}: the request may still be carried out"
     return Unreachable(trouble.message, details=[*trouble.details, doubt], hint=trouble.hint)
 
 
 def insist(ask: Callable[[], T], timeout_s: float) -> T:
-    """Return what ``ask`` returns, asked again after ever longer waits while Redis is away.
+    """Return what ``ask`` returns; call it again with back-off while Redis is away.
 
     Raises:
         Unreachable: it was away for ``timeout_s``.
@@ -208,7 +207,7 @@ def insist(ask: Callable[[], T], timeout_s: float) -> T:
 
 
 def seconds_left(end_s: float | None) -> Iterator[float]:
-    """Yield the seconds until ``end_s`` (monotonic clock; None: without end) while there are any."""
+    """Yield the seconds left until ``end_s`` (monotonic clock; None means no end) until none are left."""
     while True:
         left_s = float("inf") if end_s is None else end_s - time.monotonic()
         if left_s <= 0:

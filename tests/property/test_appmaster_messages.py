@@ -211,7 +211,7 @@ def test_no_messages_make_appmaster_raise_or_its_tables_disagree(first: Request,
 
 @examples(60)
 @given(submits(), BATCHES, BATCHES)
-def test_successor_of_a_deceived_appmaster_leads_from_the_same_tables(
+def test_failover_after_lies_leads_from_the_same_tables(
     first: Request, before: list[Any], after: list[Any]
 ) -> None:
     leader = Leader()
@@ -223,7 +223,7 @@ def test_successor_of_a_deceived_appmaster_leads_from_the_same_tables(
 
 @examples(150)
 @given(requests())
-def test_every_request_that_somebody_waits_for_is_answered_once(request: Request) -> None:
+def test_request_within_its_deadline_is_answered_once(request: Request) -> None:
     leader = Leader()
     request = msgspec.structs.replace(request, deadline_s=START_S + 60)
     step = leader.step([request])
@@ -233,7 +233,7 @@ def test_every_request_that_somebody_waits_for_is_answered_once(request: Request
 
 @examples(60)
 @given(requests(tuple(op for op in LOOP if op.startswith("galaxy.job"))), BATCHES)
-def test_the_same_key_again_gets_the_first_answer_whatever_came_between(
+def test_repeated_key_gets_the_first_answer_whatever_came_between(
     request: Request, between: list[Any]
 ) -> None:
     leader = Leader()

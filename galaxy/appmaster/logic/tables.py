@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity.resolve_env import filled
+from galaxy.appmaster.logic.identity.resolve_env import resolve_env
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.job import (
     EndpointRecord,
@@ -107,7 +107,7 @@ class AppMasterTables:
     def resolved_spec(self, job: str, revision: int) -> JobSpec:
         """Return the spec of a revision with the values of its secrets, for orders and comparisons."""
         spec, secrets = self.spec(job, revision), self.revision_secrets.get(revision_key(job, revision))
-        return filled(spec, secrets.values) if secrets else spec
+        return resolve_env(spec, secrets.values) if secrets else spec
 
     def drop_revision(self, key: str) -> None:
         """Drop a revision and the values of its secrets."""

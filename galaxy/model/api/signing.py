@@ -1,4 +1,4 @@
-"""Signatures of requests: who, when, what, and a nonce; neither forged nor replayed."""
+"""Signatures of requests: over user, time, operation, body and a nonce, so neither forged nor replayed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from galaxy.model.base import encode_sorted
 
 
 def client_key(token: str) -> bytes:
-    """Return the key that the holder of ``token`` signs with; it never leaves him."""
+    """Return the key that the holder of ``token`` signs with; it never leaves the client."""
     return hmac.digest(token.encode(), b"galaxy client key", hashlib.sha256)
 
 
@@ -25,7 +25,7 @@ def stored_key(token: str) -> str:
 
 
 def canonical(request: Request) -> bytes:
-    """Return the bytes that a signature covers: everything of a request but the signature."""
+    """Return the bytes that a signature covers: every field of a request but ``proof``."""
     fields = (
         request.op, request.key, request.reply, request.deadline_s, request.user, request.at_s, request.nonce,
         request.body,
@@ -40,7 +40,7 @@ def proof_of(request: Request, token: str) -> str:
 
 
 def is_signed(request: Request, stored: str) -> bool:
-    """Tell whether ``request`` was signed by the holder of the token of which ``stored`` is kept."""
+    """Return whether ``request`` was signed with the token that ``stored`` was derived from."""
     try:
         kept, proof = bytes.fromhex(stored), bytes.fromhex(request.proof)
     except ValueError:
@@ -52,10 +52,10 @@ def is_signed(request: Request, stored: str) -> bool:
 
 
 def split_token(token: str) -> tuple[str, str]:
-    """Return user and secret of a token as people hold it: ``USER:SECRET``.
+    """Return user and secret of a token as people keep it: ``USER:SECRET``.
 
     Raises:
-        UsageError: it is none.
+        UsageError: ``token`` has another form.
     """
     user, colon, secret = token.strip().partition(":")
     if not colon or not user or len(secret) < 20:

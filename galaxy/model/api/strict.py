@@ -1,4 +1,4 @@
-"""What a client sends is read strictly: an unknown field may be a wish that we would not fulfil."""
+"""Strict reading of what clients send: an unknown field may ask for something that we would ignore."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def refuse_unknown(value: Any, kind: type[Struct]) -> None:
 
 
 def refuse_newlines(value: Any, kind: type[Struct]) -> None:
-    """Make sure that no name in ``value``, read as a ``kind``, ends in a newline: codecs let that through.
+    """Make sure that no name in ``value``, read as a ``kind``, ends in a newline, which codecs accept.
 
-    This is for the door alone. What earlier releases let in and stored is still read back.
+    Only input validation calls this; stored names that earlier releases accepted can still be read.
 
     Raises:
         BadMessage: names the fields by their paths.

@@ -110,7 +110,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     events: tuple[TraceEvent, ...] = ()
     exit_code: int | None = None
     settled: bool = False
-    """Nothing is on the way any more: what is found is what is wanted."""
+    """Nothing is in progress: the observed state is the desired state."""
     rollout_from: int = 0
     """Revision that a rollout in progress moves away from; 0 when none is."""
     runs: tuple[RunView, ...] = ()
@@ -133,7 +133,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
     usage: AgentUsage | None = None
     beat_s: float = 0.0
     trouble: str = ""
-    """Why it lives but cannot obey, in its own words."""
+    """Why the agent runs but cannot carry out orders, as it reports."""
 
 
 class LeaderView(Struct, frozen=True, kw_only=True):
@@ -165,7 +165,7 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     disk_assigned_bytes: int = 0
     safe_mode: Reason | None = None
     refused: tuple[Reason, ...] = ()
-    """Agents that beat and are not heard, the last ones, and why."""
+    """The last agents that send heartbeats and are refused, with the reason."""
     version: str = ""
 
 
@@ -181,7 +181,7 @@ class LogChunk(Struct, frozen=True, kw_only=True):
 
 
 class QuotaView(Struct, frozen=True, kw_only=True):
-    """A ceiling, what the user's jobs want under it, and what of that is placed (``used``).
+    """A ceiling, what the user's jobs ask for under it (``wanted``), and what of that is placed (``used``).
 
     All three are what containers ask, not what they consume.
     """
@@ -196,7 +196,7 @@ class QuotaView(Struct, frozen=True, kw_only=True):
 
 
 class SecretView(Struct, frozen=True, kw_only=True):
-    """What there is to see of a secret: everything but its value. ``jobs`` are those that use it."""
+    """A secret without its value. ``jobs`` are those that use it."""
 
     name: str
     user: str
@@ -207,7 +207,7 @@ class SecretView(Struct, frozen=True, kw_only=True):
 
 
 class UserView(Struct, frozen=True, kw_only=True):
-    """A user as operators see him."""
+    """A user, without the key."""
 
     user: str
     role: Role

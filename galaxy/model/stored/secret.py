@@ -1,4 +1,4 @@
-"""Secrets: values that programs get in their environment, and that nothing of ours ever shows."""
+"""Secrets: values that programs get in their environment, and that Galaxy never shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SecretName = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 
 
 class Secret(Struct, frozen=True, kw_only=True):
-    """A value that prints as nothing; only what hands it on reads ``text``."""
+    """A value that does not print; only code that passes it on reads ``text``."""
 
     text: Annotated[str, Meta(max_length=SECRET_BYTES_MAX)]
 
@@ -33,7 +33,7 @@ class Secret(Struct, frozen=True, kw_only=True):
 class EnvFrom(Struct, frozen=True, kw_only=True):
     """Where the value of a variable comes from: a ``file`` beside the job file, or a named ``secret``.
 
-    ``value`` is filled in by AppMaster in orders to AppWorkers, and is nowhere else.
+    AppMaster sets ``value`` in orders to AppWorkers; everywhere else it is None.
     """
 
     file: str = ""
@@ -45,7 +45,7 @@ class EnvFrom(Struct, frozen=True, kw_only=True):
 
 
 class SecretRecord(Struct, frozen=True, kw_only=True):
-    """A named secret of ``user``; ``by`` set it last, ``serial`` counts how often it was set."""
+    """A named secret of ``user``; ``by`` set it last, and ``serial`` counts how often it was set."""
 
     name: str
     user: str
@@ -56,7 +56,7 @@ class SecretRecord(Struct, frozen=True, kw_only=True):
 
 
 class RevisionSecrets(Struct, frozen=True, kw_only=True):
-    """The values that one revision of a job was given, by ``TASK/VARIABLE``; they never change."""
+    """The values of one revision of a job, by ``TASK/VARIABLE``; they never change."""
 
     job: str
     values: dict[str, Secret]

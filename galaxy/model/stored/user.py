@@ -1,4 +1,4 @@
-"""Users, what each may do on which pool, and the trail of what was done."""
+"""Users, their grants on pools, and the audit trail."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ALL_POOLS: Final = "*"
 
 
 def check_user_name(text: str) -> None:
-    """Make sure that a user can be called ``text``.
+    """Make sure that ``text`` is a valid name of a user.
 
     Raises:
-        UsageError: he cannot; says how names are written.
+        UsageError: it is not; says how names are written.
     """
     if not matches(text, _USER):
         raise UsageError(
@@ -33,10 +33,10 @@ def check_user_name(text: str) -> None:
 
 
 def check_pool_name(text: str) -> None:
-    """Make sure that a pool can be called ``text``, or that it is ``*``.
+    """Make sure that ``text`` is a valid name of a pool, or ``*``.
 
     Raises:
-        UsageError: it cannot; says how names are written.
+        UsageError: it is not; says how names are written.
     """
     if not matches(text, _POOL):
         raise UsageError(
@@ -46,7 +46,7 @@ def check_pool_name(text: str) -> None:
 
 
 class Role(StrEnum):
-    """Operators may do everything, and are the only ones who manage users and read the audit trail."""
+    """Operators may do everything; only they manage users and read the audit trail."""
 
     USER = "user"
     OPERATOR = "operator"
@@ -66,7 +66,7 @@ class Authority(StrEnum):
 
 
 class UserRecord(Struct, frozen=True, kw_only=True):
-    """A user. ``stored_key`` is a hash by which requests are checked; none can be signed with it."""
+    """A user. ``stored_key`` checks the user's signatures and cannot make one."""
 
     user: str
     role: Role
@@ -77,7 +77,7 @@ class UserRecord(Struct, frozen=True, kw_only=True):
 
 
 class AuditRecord(Struct, frozen=True, kw_only=True):
-    """Who did what when, and what came of it: ``result`` is ``ok`` or the kind of the error."""
+    """Who did what, when, to which target; ``result`` is ``ok`` or the kind of the error."""
 
     serial: int
     at_s: float

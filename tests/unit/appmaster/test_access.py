@@ -88,18 +88,18 @@ def kind(answer: Answer) -> str:
     return answer.problem.kind if answer.problem else "ok"
 
 
-def test_where_there_are_no_users_everybody_may_do_everything_as_before() -> None:
+def test_unsigned_request_in_a_cluster_without_users_is_allowed() -> None:
     world = World()
     assert world.submit(service())
 
 
-def test_where_users_are_required_and_none_is_there_nobody_may_do_anything() -> None:
+def test_unsigned_request_is_refused_when_users_are_required_and_none_exists() -> None:
     world = World(config=AppMasterConfig(require_users=True))
     answer = world.request(ListJobs())
     assert answer.problem is not None and "not signed" in answer.problem.message
 
 
-def test_what_nobody_signed_is_refused_with_the_way_on(world: Secured) -> None:
+def test_unsigned_request_is_refused_with_a_hint(world: Secured) -> None:
     for body in (ListJobs(), SubmitJob(spec=job())):
         answer = world.request(body)
         assert answer.problem is not None
@@ -134,7 +134,7 @@ def test_a_signed_request_that_is_changed_anywhere_is_refused(world: Secured, ch
     assert world.master.state.jobs[next(iter(world.master.state.jobs))].desired == "run"
 
 
-def test_an_unknown_user_and_a_wrong_token_sound_the_same(world: Secured) -> None:
+def test_unknown_user_and_wrong_token_are_refused_with_the_same_message(world: Secured) -> None:
     unknown = world.as_("zoe", ListJobs())
     world.tokens["ann"] = "not-the-token-of-ann"
     wrong = world.as_("ann", ListJobs())
@@ -142,13 +142,13 @@ def test_an_unknown_user_and_a_wrong_token_sound_the_same(world: Secured) -> Non
     assert unknown.problem.message.replace("zoe", "ann") == wrong.problem.message
 
 
-def test_what_the_cluster_keeps_of_a_token_cannot_sign(world: Secured) -> None:
+def test_stored_key_cannot_sign_a_request(world: Secured) -> None:
     stored = world.master.state.users["ann"].stored_key
     world.tokens["ann"] = stored
     assert kind(world.as_("ann", ListJobs())) == "refused"
 
 
-def test_a_replay_is_never_answered_nor_done_again(world: Secured) -> None:
+def test_replay_is_neither_answered_nor_carried_out_again(world: Secured) -> None:
     world.as_("ann", SubmitJob(spec=job()))
     stop = world.sign("ann", StopJob(job="web"))
     read = world.sign("ann", ListJobs())
@@ -160,7 +160,7 @@ def test_a_replay_is_never_answered_nor_done_again(world: Secured) -> None:
     assert next(iter(world.master.state.jobs.values())).desired == "run"
 
 
-def test_a_replay_to_the_next_leader_is_not_done_again(world: Secured) -> None:
+def test_replay_to_the_next_leader_is_not_carried_out_again(world: Secured) -> None:
     world.as_("ann", SubmitJob(spec=job()))
     stop = world.sign("ann", StopJob(job="web"))
     world.send(stop)
@@ -170,7 +170,7 @@ def test_a_replay_to_the_next_leader_is_not_done_again(world: Secured) -> None:
     assert next(iter(world.master.state.jobs.values())).desired == "run"
 
 
-def test_the_same_key_signed_anew_is_answered_again_and_done_once(world: Secured) -> None:
+def test_same_key_signed_again_is_answered_again_and_carried_out_once(world: Secured) -> None:
     first = world.send(world.sign("ann", SubmitJob(spec=job()), key="same"))
     again = world.send(world.sign("ann", SubmitJob(spec=job()), key="same"))
     assert first == again != []
@@ -184,7 +184,7 @@ def test_a_request_signed_long_ago_or_in_the_future_is_refused(world: Secured, a
     assert kind(answer) == "refused"
 
 
-def test_nonces_are_bounded_for_each_user_alone() -> None:
+def test_nonces_are_bounded_for_each_user_separately() -> None:
     world = Secured(nonces_max=5)
     world.make("ann", {})
     kinds = [kind(world.as_("ann", ListJobs())) for _ in range(7)]
@@ -193,7 +193,7 @@ def test_nonces_are_bounded_for_each_user_alone() -> None:
     assert kind(world.as_("ann", ListJobs())) == "ok"
 
 
-def test_changes_that_cannot_be_remembered_are_refused_rather_than_forgotten() -> None:
+def test_change_whose_answer_cannot_be_kept_is_refused() -> None:
     world = Secured(answers_max=3)
     kinds = [kind(world.as_("root", StopJob(job="x"))) for _ in range(8)]
     assert kinds == ["not-found"] * 6 + ["unreachable"] * 2
@@ -243,7 +243,7 @@ def test_each_change_needs_its_own_authority_on_the_pool(op: str) -> None:
 
 
 @pytest.mark.parametrize("op", [op for op in (*NEEDS, "galaxy.job.logs") if op != "galaxy.job.submit"])
-def test_what_is_anothers_is_refused_and_an_operators_to_do(world: Secured, op: str) -> None:
+def test_operation_on_another_users_job_is_refused_except_for_operators(world: Secured, op: str) -> None:
     world.as_("ann", SubmitJob(spec=job()))
     world.run(20)
     for name in ("web", next(iter(world.master.state.jobs))):
@@ -257,7 +257,7 @@ def test_what_is_anothers_is_refused_and_an_operators_to_do(world: Secured, op: 
 
 
 @pytest.mark.parametrize("op", ["galaxy.job.stop", "galaxy.job.remove", "galaxy.job.update"])
-def test_a_removed_job_that_is_called_like_the_beginning_of_anothers_opens_no_door(
+def test_removed_job_named_like_the_beginning_of_another_users_id_gives_no_access_to_it(
     world: Secured, op: str
 ) -> None:
     world.as_("bob", SubmitJob(spec=job()))
@@ -342,7 +342,7 @@ def test_users_are_managed_by_operators_only(world: Secured, body: Body[Any]) ->
     assert list(world.master.state.users.values()) == before
 
 
-def test_a_user_may_look_at_himself_and_change_his_own_token(world: Secured) -> None:
+def test_users_may_show_themselves_and_change_their_own_token(world: Secured) -> None:
     assert world.as_("ann", ShowUser(user="ann")).result.role is Role.USER
     body = SetToken(user="ann", stored_key=stored_key("another token of ann"))
     assert kind(world.as_("ann", body)) == "ok"
@@ -351,14 +351,14 @@ def test_a_user_may_look_at_himself_and_change_his_own_token(world: Secured) -> 
     assert kind(world.as_("ann", ListJobs())) == "ok"
 
 
-def test_the_last_operator_stays(world: Secured) -> None:
+def test_last_operator_cannot_be_removed(world: Secured) -> None:
     assert kind(world.as_("root", RemoveUser(user="root"))) == "refused"
     world.make("second", {}, Role.OPERATOR)
     assert kind(world.as_("second", RemoveUser(user="root"))) == "ok"
     assert kind(world.as_("root", ListJobs())) == "refused"
 
 
-def test_users_and_audit_outlive_a_leader_and_the_first_operator_is_made_once(world: Secured) -> None:
+def test_users_and_audit_survive_a_failover_and_the_first_operator_is_created_once(world: Secured) -> None:
     world.make("second", {}, Role.OPERATOR)
     world.as_("second", RemoveUser(user="root"))
     trail = world.as_("second", ListAudit()).result
@@ -367,7 +367,7 @@ def test_users_and_audit_outlive_a_leader_and_the_first_operator_is_made_once(wo
     assert world.as_("second", ListAudit()).result == trail
 
 
-def test_the_audit_trail_tells_every_change_and_every_refused_one(world: Secured) -> None:
+def test_audit_trail_records_every_change_and_every_refused_one(world: Secured) -> None:
     start = world.as_("root", ListAudit()).result.last
     world.as_("ann", SubmitJob(spec=job()))
     world.as_("bob", RemoveJob(job="web"))
@@ -397,7 +397,7 @@ def test_the_audit_trail_is_bounded_and_can_be_followed() -> None:
     assert [one.target for one in old] == ["j4", "j5"]
 
 
-def test_no_token_and_no_key_is_ever_shown(world: Secured) -> None:
+def test_no_view_contains_a_token_or_a_key(world: Secured) -> None:
     answers = [
         world.as_("root", ListUsers()),
         world.as_("root", ShowUser(user="ann")),
@@ -408,14 +408,14 @@ def test_no_token_and_no_key_is_ever_shown(world: Secured) -> None:
     assert world.master.state.users["ann"].stored_key not in text
 
 
-def test_a_token_is_split_into_who_and_what() -> None:
+def test_token_is_split_into_user_and_secret() -> None:
     assert split_token("ann:" + "x" * 20 + "\n") == ("ann", "x" * 20)
     for wrong in ("", "ann", "ann:short", ":" + "x" * 30):
         with pytest.raises(Exception, match="not a token"):
             split_token(wrong)
 
 
-def test_a_signature_is_good_for_its_token_only() -> None:
+def test_signature_is_valid_for_its_token_only() -> None:
     request = Request(op="o", key="k", reply="r", deadline_s=1.0, user="ann", body=StopJob(job="x"))
     signed = msgspec.structs.replace(request, proof=proof_of(request, "token"))
     assert is_signed(signed, stored_key("token"))

@@ -149,7 +149,7 @@ def test_exec_in_a_job_takes_its_first_running_pod() -> None:
     assert world.ask(ExecIn(pod="web", argv=("ls",))).pods == (f"{job}.0",)
 
 
-def test_exec_in_a_task_that_is_not_there_names_the_near_miss() -> None:
+def test_exec_in_an_unknown_task_names_the_near_miss() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)

@@ -1,4 +1,4 @@
-"""A user who is made: he owns nothing that others left in his name, and what an operator says is his."""
+"""Adding users: a new user owns nothing that was run in that name before, unless an operator says so."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.appmaster.world import World, batch, service, with_deploy
 
 
 class Open(Secured):
-    """A cluster without users: everybody calls himself what he likes."""
+    """A cluster without users, where senders claim any name."""
 
     def __init__(self) -> None:
         World.__init__(self)
@@ -59,7 +59,7 @@ def add(world: Secured, user: str = "ann", *, by: str = "root", **options: Any) 
     return answer
 
 
-def test_user_is_not_made_while_jobs_in_his_name_hold_containers_and_the_error_says_what_to_do(
+def test_user_is_not_added_while_jobs_in_that_name_hold_containers_and_the_error_says_what_to_do(
     world: Secured,
 ) -> None:
     for number in range(7):
@@ -77,7 +77,7 @@ def test_user_is_not_made_while_jobs_in_his_name_hold_containers_and_the_error_s
     assert "ann" not in world.master.state.users
 
 
-def test_user_is_made_when_the_jobs_in_his_name_are_removed_and_owns_nothing_of_them(world: Secured) -> None:
+def test_user_added_after_jobs_in_that_name_are_removed_owns_nothing_of_them(world: Secured) -> None:
     job = submit(world, service(replica=1))
     world.run(20)
     remove_as_before(world)
@@ -89,7 +89,7 @@ def test_user_is_made_when_the_jobs_in_his_name_are_removed_and_owns_nothing_of_
         assert kind(world.as_("ann", body)) == "refused"
 
 
-def test_user_owns_no_finished_job_and_no_history_that_somebody_left_in_his_name(world: Secured) -> None:
+def test_new_user_owns_no_finished_job_and_no_history_in_that_name(world: Secured) -> None:
     gone = submit(world, service(replica=1))
     done = submit(world, batch(replica=1))
     world.run_until(lambda: world.master.state.jobs[done].state is JobState.FINISHED, 60)
@@ -107,7 +107,7 @@ def test_user_owns_no_finished_job_and_no_history_that_somebody_left_in_his_name
     assert {(line.job, line.user) for line in listed} == {(gone, ""), (done, "")}
 
 
-def test_user_is_not_told_what_was_answered_in_his_name_before(world: Secured) -> None:
+def test_new_user_gets_no_answer_that_was_given_in_that_name_before(world: Secured) -> None:
     asked = SetSecret(name="db", value=Secret(text="a value"))
     world.send(world.sign("ann", asked, key="the same key"))
     remove_as_before(world)
@@ -116,7 +116,7 @@ def test_user_is_not_told_what_was_answered_in_his_name_before(world: Secured) -
     assert kind(answer) == "not-found"
 
 
-def test_first_operator_is_made_beside_jobs_in_his_name_and_they_stay_his() -> None:
+def test_first_operator_owns_the_jobs_in_that_name() -> None:
     world = Open()
     done = submit(world, batch(replica=1), "root")
     web = submit(world, service(replica=1), "root")
@@ -126,7 +126,7 @@ def test_first_operator_is_made_beside_jobs_in_his_name_and_they_stay_his() -> N
     assert {(line.job, line.user) for line in listed} == {(done, "root"), (web, "root")}
 
 
-def test_who_submitted_jobs_before_there_were_users_keeps_them_when_an_operator_says_they_are_his() -> None:
+def test_user_added_with_jobs_owns_the_jobs_submitted_in_that_name_before() -> None:
     world = Open()
     done = submit(world, batch(replica=1))
     web = submit(world, service(replica=1))
@@ -141,7 +141,7 @@ def test_who_submitted_jobs_before_there_were_users_keeps_them_when_an_operator_
     assert kind(world.as_("ann", ReadLogs(target=done))) == "ok"
 
 
-def test_jobs_that_others_submitted_in_a_users_name_before_there_were_users_are_not_his() -> None:
+def test_user_added_without_jobs_owns_none_that_was_submitted_in_that_name_before() -> None:
     world = Open()
     done = submit(world, batch(replica=1))
     world.run(20)
@@ -150,7 +150,7 @@ def test_jobs_that_others_submitted_in_a_users_name_before_there_were_users_are_
     assert kind(world.as_("ann", ShowJob(job=done))) == "refused"
 
 
-def test_jobs_of_nobody_are_no_hindrance_and_stay_nobodys() -> None:
+def test_jobs_without_an_owner_do_not_keep_a_user_from_being_added() -> None:
     world = Open()
     job = submit(world, service(replica=1), "")
     world.run(20)

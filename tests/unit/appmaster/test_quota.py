@@ -20,7 +20,7 @@ MIB = 1024**2
 
 @pytest.fixture
 def world() -> World:
-    """Where nobody signs, jobs belong to whoever the request names: here ann."""
+    """Without signatures, jobs belong to the user that the request names: here ann."""
     return World()
 
 
@@ -51,7 +51,7 @@ def test_job_beyond_the_ceiling_is_refused_with_numbers_and_what_would_fit(world
     assert submit(world, service("big", replica=3)).problem is None
 
 
-def test_every_ceiling_that_is_passed_is_named(world: World) -> None:
+def test_every_exceeded_ceiling_is_named(world: World) -> None:
     limit(world, cpu_milli=150)
     limit(world, pool="far", containers=1)
     answer = submit(world, with_deploy(service(), pools=("far",)))
@@ -66,7 +66,7 @@ def test_every_ceiling_that_is_passed_is_named(world: World) -> None:
     assert submit(world, with_deploy(service(replica=1), pools=("near",))).problem is None
 
 
-def test_the_same_key_again_gets_the_same_refusal_and_a_finished_namesake_stays(world: World) -> None:
+def test_repeated_key_gets_the_same_refusal_and_a_finished_job_of_that_name_stays(world: World) -> None:
     done = world.submit(batch("web", replica=1))
     world.settle(done, "finished")
     limit(world, containers=1)
@@ -91,7 +91,7 @@ def test_update_that_grows_is_refused_and_one_that_does_not_is_not(world: World)
     assert update(world, web, service(replica=3)).problem is not None
 
 
-def test_removed_and_finished_jobs_are_not_wanted_any_more(world: World) -> None:
+def test_removed_and_finished_jobs_do_not_count(world: World) -> None:
     limit(world, containers=3)
     crunch = world.submit(batch(replica=3))
     world.settle(crunch, "finished")
@@ -102,7 +102,7 @@ def test_removed_and_finished_jobs_are_not_wanted_any_more(world: World) -> None
     assert submit(world, service("next", replica=3)).problem is None
 
 
-def test_batch_pods_that_have_ended_are_not_wanted_any_more(world: World) -> None:
+def test_ended_batch_pods_do_not_count(world: World) -> None:
     limit(world, containers=3)
     crunch = world.submit(batch(start="exit 0 after 1", replica=2))
     world.run(5)
@@ -122,7 +122,7 @@ def test_failed_job_is_recovered_only_if_there_is_room(world: World) -> None:
     assert world.request(RecoverPod(job=crunch)).problem is None
 
 
-def test_stop_and_start_ask_nothing_of_a_quota(world: World) -> None:
+def test_stop_and_start_need_no_quota(world: World) -> None:
     web = world.submit(service(replica=2))
     world.settle(web)
     limit(world, containers=0)
@@ -132,7 +132,7 @@ def test_stop_and_start_ask_nothing_of_a_quota(world: World) -> None:
     world.settle(web)
 
 
-def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
+def test_identity_order_is_sent_until_resman_acknowledges_it() -> None:
     world = World(faults=Faults(lose=0.6, double=0.3), seed=3)
     limit(world, containers=4)
     limit(world, cpu_milli=900)
@@ -148,7 +148,7 @@ def test_resman_is_told_until_it_knows_whatever_is_lost() -> None:
     assert world.resman.identity.quotas == ()
 
 
-def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None:
+def test_quota_change_after_a_step_that_raised_reaches_resman(world: World) -> None:
     for containers in (5, 6, 7):
         limit(world, containers=containers)
         world.run(5)
@@ -161,7 +161,7 @@ def test_resman_hears_of_a_change_after_a_step_that_raised(world: World) -> None
     assert world.resman.identity.quotas[0].ceiling == Ceiling(containers=8)
 
 
-def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world: World) -> None:
+def test_group_orders_carry_quotas_that_resman_has_not_acknowledged(world: World) -> None:
     world.resman.on_orders = lambda orders: None  # type: ignore[method-assign]
     limit(world, containers=4)
     world.submit(service())
@@ -170,7 +170,7 @@ def test_orders_of_one_step_carry_the_quotas_that_resman_does_not_know_yet(world
     assert order.identity.quotas[0].ceiling == Ceiling(containers=4)
 
 
-def test_list_tells_what_is_used_and_wanted(world: World) -> None:
+def test_list_shows_what_jobs_ask_and_use(world: World) -> None:
     limit(world, cpu_milli=500)
     world.resman.blocked = True
     web = world.submit(service(replica=2))
@@ -204,7 +204,7 @@ def test_only_operators_set_quotas_and_users_see_their_own() -> None:
     assert [one.user for one in world.resman.identity.quotas] == ["bob"]
 
 
-def test_operators_change_of_anothers_job_counts_for_its_owner() -> None:
+def test_operators_change_of_a_job_counts_for_its_owner() -> None:
     world = Secured()
     world.make("ann", {"main": JOB})
     limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))

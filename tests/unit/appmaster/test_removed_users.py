@@ -1,4 +1,4 @@
-"""A user who is removed: not while his jobs hold containers, and a namesake owns nothing of his."""
+"""Removing users: not while their jobs hold containers; a later user of that name owns nothing of theirs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_user_whose_jobs_hold_containers_is_not_removed_and_the_error_says_what_
 
 
 @pytest.mark.parametrize("verb", ["stop", "remove"])
-def test_user_is_not_removed_before_his_containers_are_gone(world: Secured, verb: str) -> None:
+def test_user_is_not_removed_before_the_users_containers_are_gone(world: Secured, verb: str) -> None:
     submit(world, service(replica=1))
     world.run(20)
     world.as_("ann", VERBS[verb](job="web"))
@@ -91,7 +91,9 @@ def test_user_whose_job_waits_for_a_place_is_not_removed(world: Secured) -> None
 
 
 @pytest.mark.parametrize("failover", [False, True])
-def test_namesake_of_a_removed_user_reaches_nothing_that_he_left(world: Secured, failover: bool) -> None:
+def test_later_user_of_that_name_reaches_nothing_that_a_removed_user_left(
+    world: Secured, failover: bool
+) -> None:
     gone, done = leave(world)
     again(world, grants=tuple(one for one in JOB if one != "list_job"))
     if failover:
@@ -113,7 +115,9 @@ def test_namesake_of_a_removed_user_reaches_nothing_that_he_left(world: Secured,
         assert kind(world.as_("ann", body)) == "refused", body
 
 
-def test_namesake_has_neither_secrets_nor_quotas_nor_grants_of_a_removed_user(world: Secured) -> None:
+def test_later_user_of_that_name_has_no_secrets_quotas_or_grants_of_a_removed_one(
+    world: Secured,
+) -> None:
     limited = SetQuota(user="ann", ceiling=Ceiling(containers=3))
     world.as_("root", limited)
     leave(world)
@@ -125,7 +129,7 @@ def test_namesake_has_neither_secrets_nor_quotas_nor_grants_of_a_removed_user(wo
     assert VALUE not in str(world.store)
 
 
-def test_token_of_a_removed_user_is_void_for_his_namesake(world: Secured) -> None:
+def test_token_of_a_removed_user_is_invalid_for_a_later_user_of_the_same_name(world: Secured) -> None:
     leave(world)
     again(world)
     late = world.sign("ann", ListJobs())
@@ -134,7 +138,7 @@ def test_token_of_a_removed_user_is_void_for_his_namesake(world: Secured) -> Non
     assert kind(world.as_("ann", ListJobs())) == "refused"
 
 
-def test_namesake_is_not_told_what_a_removed_user_was_answered(world: Secured) -> None:
+def test_later_user_of_the_same_name_gets_no_answer_of_a_removed_user(world: Secured) -> None:
     asked = SetSecret(name="db", value=Secret(text=VALUE))
     world.send(world.sign("ann", asked, key="the same key"))
     remove(world)
@@ -143,7 +147,7 @@ def test_namesake_is_not_told_what_a_removed_user_was_answered(world: Secured) -
     assert kind(answer) == "not-found"
 
 
-def test_operator_who_removes_himself_leaves_no_answer_to_a_namesake(world: Secured) -> None:
+def test_answer_to_an_operator_who_removed_themselves_is_not_given_to_a_later_user(world: Secured) -> None:
     world.make("ops", {}, role=Role.OPERATOR)
     asked = world.sign("ops", RemoveUser(user="ops"), key="the same key")
     assert [kind(answer) for answer in world.send(asked)] == ["ok"]
@@ -166,7 +170,7 @@ def test_operators_still_see_what_a_removed_user_left(world: Secured) -> None:
     assert kind(world.as_("root", ReadLogs(target=done))) == "ok"
 
 
-def test_who_may_list_a_pool_sees_no_environment_of_what_a_removed_user_left(world: Secured) -> None:
+def test_user_with_list_job_sees_no_environment_of_a_removed_users_job(world: Secured) -> None:
     gone, _ = leave(world)
     again(world, grants=("list_job",))
     view = world.as_("ann", ShowJob(job=gone)).result

@@ -71,7 +71,7 @@ def test_values_go_to_appworkers_and_into_no_other_message_view_or_record(world:
     assert SENTINEL not in repr(orders(world)) + repr(list(world.master.state.revision_secrets.values()))
 
 
-def test_same_order_again_carries_the_same_value_whatever_the_secret_is_by_then(world: World) -> None:
+def test_repeated_order_carries_the_same_value_after_the_secret_changed(world: World) -> None:
     keep(world, "old")
     web = world.submit(using(NAMED))
     world.settle(web)
@@ -99,7 +99,7 @@ def test_new_value_takes_effect_by_an_update_with_the_same_file(world: World) ->
     assert all(pod.revision == 2 for pod in world.show(web).pods)
 
 
-def test_revision_that_nobody_runs_any_more_takes_its_values_with_it(world: World) -> None:
+def test_values_of_a_revision_are_dropped_with_the_revision(world: World) -> None:
     keep(world)
     web = world.submit(using(NAMED))
     world.settle(web)
@@ -141,7 +141,7 @@ def test_job_without_its_secrets_is_refused_by_field(
     assert not world.master.state.jobs and not world.master.state.revision_secrets
 
 
-def test_secrets_are_bounded_and_the_limits_named(world: World) -> None:
+def test_secret_beyond_a_limit_is_refused_and_the_limit_named(world: World) -> None:
     for n in range(SECRETS_MAX):
         keep(world, name=f"s{n}")
     more = world.request(SetSecret(name="more", value=Secret(text="x")))
@@ -163,7 +163,7 @@ def test_secret_that_a_job_uses_is_not_removed(world: World) -> None:
     assert world.request(RemoveSecret(name="db")).problem.kind == "not-found"
 
 
-def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
+def test_each_user_has_separate_secrets_and_cannot_reach_another_users() -> None:
     world = Secured()
     for user in ("ann", "bob"):
         world.make(user, {"main": JOB})
@@ -195,7 +195,7 @@ def test_everybody_has_secrets_of_his_own_and_nobody_reaches_anothers() -> None:
     assert not world.master.state.revision_secrets
 
 
-def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
+def test_user_who_may_see_another_users_job_sees_no_environment() -> None:
     world = Secured()
     for user in ("ann", "bob"):
         world.make(user, {"main": JOB})
@@ -206,7 +206,7 @@ def test_who_may_see_a_job_of_another_sees_no_environment_of_it() -> None:
     assert set(view.result.spec.pod.tasks[0].env.values()) == {"(hidden)"}
 
 
-def test_a_secret_of_nobody_is_refused_and_one_of_an_owner_of_jobs_who_is_no_user_yet_is_not() -> None:
+def test_secret_is_refused_for_an_unknown_user_and_accepted_for_an_owner_of_jobs() -> None:
     world = Secured()
     body = SetSecret(name="db", user="anne", value=Secret(text="v"))
     assert kind(world.as_("root", body)) == "not-found"

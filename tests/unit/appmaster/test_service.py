@@ -108,7 +108,7 @@ def test_unknown_agent_is_not_found_with_near_misses(nexus: MemoryNexus) -> None
         StoredQueries(nexus).answer(request(ListAgents(agent="h3")))
 
 
-def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: MemoryNexus) -> None:
+def test_status_counts_jobs_pods_and_agents_and_totals_live_agents(nexus: MemoryNexus) -> None:
     answer = StoredQueries(nexus).answer(request(ClusterStatus()))
     assert answer is not None and isinstance(answer.result, ClusterStatusView)
     view = answer.result
@@ -120,7 +120,7 @@ def test_status_counts_jobs_pods_and_agents_and_sums_up_the_living(nexus: Memory
     assert {leader.role for leader in view.leaders} == {"resman", "appmaster"}
 
 
-def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_crowd() -> None:
+def test_refused_agents_are_listed_while_they_send_heartbeats_up_to_a_limit() -> None:
     far = [Heartbeat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
     near = Heartbeat(agent="near", at_s=1000.0, boot="b", wire=WIRE_VERSION)
     told = refused_agents(HeartbeatsRead(now_s=1000.0, beats=(near, *far)))
@@ -131,7 +131,7 @@ def test_agents_that_are_refused_are_told_of_while_they_beat_and_not_all_of_a_cr
     assert refused_agents(HeartbeatsRead(now_s=2000.0, beats=(near, *far))) == ()
 
 
-def test_crowd_of_made_up_agents_hides_none_that_resman_knows() -> None:
+def test_many_invented_agents_hide_none_that_resman_knows() -> None:
     crowd = [Heartbeat(agent=f"fake{i}", at_s=1000.0, boot="b", wire=99) for i in range(30)]
     real = Heartbeat(agent="real", at_s=990.0, boot="b", wire=99)
     told = refused_agents(HeartbeatsRead(now_s=1000.0, beats=(*crowd, real)), {"real"})

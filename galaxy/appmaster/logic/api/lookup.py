@@ -1,4 +1,4 @@
-"""From what a person typed to a job or pods: names, ids, unique prefixes, and near misses."""
+"""Find the job or pods that a person typed: by name, id, or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SHOWN_MAX = 5
 def find_job(state: AppMasterState, text: str) -> JobRecord:
     """Return the job to change that ``text`` names: an id, a name, or the beginning of an id.
 
-    A beginning must reach beyond the job's name: what changes ``web`` never changes ``web-canary``
-    because ``web`` is gone.
+    The beginning of an id must be longer than the job's name, so that a change of ``web`` never
+    changes ``web-canary`` because ``web`` is gone.
 
     Raises:
-        NotFound: no such job; near misses are named. Conflict: the beginning of several.
+        NotFound: no such job; suggests near misses. Conflict: ids of several jobs begin like that.
     """
-    job = _here(state, text)
+    job = _live(state, text)
     if job is not None and (text == job.name or len(text) > len(job.name) + 1):
         return job
     hint = ""
@@ -31,8 +31,8 @@ def find_job(state: AppMasterState, text: str) -> JobRecord:
 
 
 def find_any(state: AppMasterState, text: str) -> JobRecord | HistoryRecord:
-    """Return the job that ``text`` names, or else the last one in history."""
-    job = _here(state, text)
+    """Return the live job that ``text`` names, or else the last removed one in the history."""
+    job = _live(state, text)
     if job is not None:
         return job
     past = _past(state, text)
@@ -62,14 +62,14 @@ def _pods_of(state: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[P
     return tuple(state.job_pods(found.job))
 
 
-def _here(state: AppMasterState, text: str) -> JobRecord | None:
-    """Return the live job that is meant, by whoever asks and by whoever checks that he may.
+def _live(state: AppMasterState, text: str) -> JobRecord | None:
+    """Return the live job that ``text`` names; authority rules and operations find the same one.
 
-    What history knows is not the beginning of another's: ``web`` that is removed is never
-    ``web-canary``, and a removed job that somebody named ``web-canary-1`` neither.
+    A name or id in the history is never taken for the beginning of another job's id: when ``web`` is
+    removed, ``web`` does not mean ``web-canary``, and neither does a removed ``web-canary-1``.
     """
-    remembered = text in state.history or bool(state.history.where("name", text))
-    return _named(state, text) or (None if remembered else _prefixed(state, text))
+    removed = text in state.history or bool(state.history.where("name", text))
+    return _named(state, text) or (None if removed else _prefixed(state, text))
 
 
 def _named(state: AppMasterState, text: str) -> JobRecord | None:

@@ -1,8 +1,8 @@
-"""Quotas as operators set them: kept here, enforced by ResMan, and looked at before a job may grow.
+"""Quotas: set by operators, checked here before a job grows, enforced by ResMan.
 
-What a user's jobs want together is known here and nowhere sooner, so a change that wants too much
-is refused at once. ResMan, which knows what is really placed, lets no container in beyond the
-ceiling; what both see differently for a moment (a container not yet gone) waits there.
+AppMaster knows what a user's jobs ask together, so it refuses at once a change that asks too much.
+ResMan knows which containers exist, and places none beyond the ceiling. Where the two differ for
+a moment (a container that is not gone yet), the new container waits at ResMan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from galaxy.operations.paging import page_of
 from galaxy.scheduler.quota import ceiling_name, counts_in
 
 QUOTAS_MAX: Final = 10_000
-"""Quotas of all users together: they travel to ResMan in one message."""
+"""Quotas of all users together, because they travel to ResMan in one message."""
 
 _UNLIMITED: Final = Ceiling()
 
@@ -65,7 +65,7 @@ def lift_all(state: AppMasterState, user: str) -> None:
 
 @query(ListQuotas, authority=SELF)
 def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> QuotaList:
-    """List quotas by user and pool, each with what is wanted and used under it."""
+    """List quotas by user and pool, each with what jobs ask and use under it."""
     user = body.user or ("" if is_operator(caller.user) else caller.name)
     keys = state.quotas.where("user", user) if user else tuple(state.quotas)
     page, after = page_of((state.quotas[key] for key in keys), lambda row: (row.user, row.pool), body)
@@ -93,11 +93,11 @@ def quota_key(user: str, pool: str) -> str:
     return f"{user}/{pool}"
 
 
-# ---- what is wanted
+# ---- what jobs ask
 
 
 def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Resources:
-    """Return what the jobs under ``quota`` want together, without the job ``but``."""
+    """Return what the jobs under ``quota`` ask together, without the job ``but``."""
     total = NOTHING
     for job, spec in _jobs(state, quota.user, quota.pool):
         if job.job != but and job.desired is not DesiredState.REMOVE:
@@ -111,18 +111,18 @@ def amount_of(spec: JobSpec) -> Resources:
 
 
 def count_of(job: JobRecord, replica: int) -> int:
-    """Return how many containers ``job`` wants with ``replica`` pods: those that have ended want none."""
+    """Return how many containers ``job`` asks for with ``replica`` pods; an ended pod asks for none."""
     return 0 if job.state.is_over else replica - sum(index < replica for index in job.group_release)
 
 
 def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
     """Make sure that the quotas of ``user`` have room for ``count`` containers of ``spec``.
 
-    ``but`` is the job whose present containers they stand for. What does not grow is never
-    refused, be the ceiling lower by now.
+    ``but`` is the job whose present containers these replace. What does not grow is not refused,
+    even when the ceiling is lower by now.
 
     Raises:
-        Refused: with what is asked and what is left of each ceiling, and how many would fit.
+        Refused: says what is asked and what is left of each ceiling, and how many containers fit.
     """
     each = amount_of(spec)
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""A job's spec with the values of its secrets in it, as AppWorkers get it and nobody else."""
+"""The spec of a job with its secrets' values filled in, for orders to AppWorkers only."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from galaxy.model.messages.pod import with_values
 from galaxy.model.stored.secret import Secret
 
 
-def filled(spec: JobSpec, values: Mapping[str, Secret]) -> JobSpec:
-    """Return ``spec`` with ``values`` in its environments, for AppWorkers' eyes only."""
+def resolve_env(spec: JobSpec, values: Mapping[str, Secret]) -> JobSpec:
+    """Return ``spec`` with ``values`` in its environments."""
     if not values:
         return spec
     pod = msgspec.structs.replace(spec.pod, tasks=with_values(spec.pod.tasks, values))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from galaxy.appmaster.logic.identity.resolve_env import filled
+from galaxy.appmaster.logic.identity.resolve_env import resolve_env
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, SpecError
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SecretList, SetSecret
@@ -133,7 +133,7 @@ def values_of(
             else:
                 diagnostics.append(Diagnostic(("pod", "tasks", index, "env", name), found))
     if values and not diagnostics:
-        diagnostics += oversize(filled(spec, values).pod)
+        diagnostics += oversize(resolve_env(spec, values).pod)
     if diagnostics:
         count = counted(len(diagnostics), "problem")
         raise SpecError(

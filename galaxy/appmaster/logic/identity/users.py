@@ -44,7 +44,7 @@ def add_user(state: AppMasterState, body: AddUser, caller: Caller) -> UserView:
     """Add a user. The first one must be an operator, or nobody could add another.
 
     Jobs may carry this name already: they were run before there were users, by somebody who claimed
-    the name, or were left by a user whom an earlier release removed. A new plain user does not get
+    the name, or were left by a user that an earlier release removed. A new plain user does not get
     them unless ``with_jobs`` says so. An operator does: operators may do everything with any job.
 
     Raises:
