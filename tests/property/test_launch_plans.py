@@ -1,4 +1,4 @@
-"""Plans that decode but make no sense: refused by the launcher, which lives on."""
+"""Launch plans that decode but cannot be carried out: the launcher refuses them and keeps running."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ TASK = TaskDemand(name="main", cpu_milli=10, memory_bytes=8 * MIB)
 
 
 def plan(container: str = "web-abc123.0", incarnation: int = 1, **demand: object) -> LaunchPlan:
-    wanted = Demand(**{"tasks": (TASK,), "workspace": SPACE} | demand)  # type: ignore[arg-type]
-    return LaunchPlan(container=container, incarnation=incarnation, host="h1", demand=wanted)
+    full_demand = Demand(**{"tasks": (TASK,), "workspace": SPACE} | demand)  # type: ignore[arg-type]
+    return LaunchPlan(container=container, incarnation=incarnation, host="h1", demand=full_demand)
 
 
 IMPOSSIBLE = {
     "a NUL in its id": plan("web\0.0"),
     "a long id": plan("w" * 250 + ".0"),
-    "no id": plan(""),
-    "a negative life": plan(incarnation=-1),
-    "a life of many digits": plan(incarnation=10**400),
+    "an empty id": plan(""),
+    "a negative incarnation": plan(incarnation=-1),
+    "an incarnation of many digits": plan(incarnation=10**400),
     "a NUL in a path": plan(workspace=VolumeDemand(path="/a\0b", size_bytes=MIB)),
     "a long path": plan(workspace=VolumeDemand(path="/a" * 3000, size_bytes=MIB)),
     "a long name in a path": plan(workspace=VolumeDemand(path="/" + "a" * 300, size_bytes=MIB)),
-    "a volume of nothing": plan(workspace=VolumeDemand(path="/a", size_bytes=0, medium=Medium.TMPFS)),
-    "a volume of less": plan(workspace=VolumeDemand(path="/a", size_bytes=-1)),
-    "a volume of everything": plan(workspace=VolumeDemand(path="/a", size_bytes=2**64)),
+    "a volume of size 0": plan(workspace=VolumeDemand(path="/a", size_bytes=0, medium=Medium.TMPFS)),
+    "a volume of negative size": plan(workspace=VolumeDemand(path="/a", size_bytes=-1)),
+    "a volume of 2**64 bytes": plan(workspace=VolumeDemand(path="/a", size_bytes=2**64)),
     "a NUL in a task's name": plan(tasks=(TaskDemand(name="\0", cpu_milli=10, memory_bytes=MIB),)),
-    "a task without cpu": plan(tasks=(TaskDemand(name="a", cpu_milli=-1, memory_bytes=MIB),)),
-    "a task without memory": plan(tasks=(TaskDemand(name="a", cpu_milli=1, memory_bytes=-1),)),
-    "a task of all processes": plan(
+    "a task with negative cpu": plan(tasks=(TaskDemand(name="a", cpu_milli=-1, memory_bytes=MIB),)),
+    "a task with negative memory": plan(tasks=(TaskDemand(name="a", cpu_milli=1, memory_bytes=-1),)),
+    "a task with 2**64 processes": plan(
         tasks=(TaskDemand(name="a", cpu_milli=1, memory_bytes=1, pids_max=2**64),)
     ),
 }
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_plan_that_no_host_can_make_is_refused_before_anything_is_made(what: str) -> None:
+def test_plan_that_no_host_can_carry_out_is_refused(what: str) -> None:
     with pytest.raises(UsageError):
         check_plan(IMPOSSIBLE[what])
 
 
 @examples(300)
 @given(hostile(LaunchPlan))
-def test_plan_that_is_not_refused_has_names_and_numbers_that_a_kernel_takes(drawn: LaunchPlan) -> None:
+def test_accepted_plan_has_only_names_and_numbers_that_the_kernel_accepts(drawn: LaunchPlan) -> None:
     try:
         check_plan(drawn)
     except UsageError as error:
@@ -98,7 +98,7 @@ def await_event(runtime: Runtime, kind: type, what: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../victim", "x/../../../victim", "\0", "w" * 300])
-def test_command_to_destroy_what_no_container_is_called_removes_nothing(
+def test_destroying_a_container_with_an_invalid_name_removes_nothing(
     runtime: Runtime, tmp_path: Path, name: str
 ) -> None:
     victim = tmp_path / "victim_1"
@@ -108,7 +108,7 @@ def test_command_to_destroy_what_no_container_is_called_removes_nothing(
     assert victim.is_dir()
 
 
-def test_launcher_refuses_every_impossible_plan_and_lives_on(runtime: Runtime) -> None:
+def test_launcher_refuses_every_impossible_plan_and_keeps_running(runtime: Runtime) -> None:
     for what, impossible in IMPOSSIBLE.items():
         runtime.launch(impossible)
         await_event(runtime, LaunchFailed, what)
