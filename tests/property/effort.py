@@ -1,4 +1,4 @@
-"""How hard properties are tried: ``GALAXY_TEST_EFFORT`` multiplies every count of examples."""
+"""Effort of property tests: ``GALAXY_TEST_EFFORT`` multiplies every count of examples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, settings
 EFFORT = float(os.environ.get("GALAXY_TEST_EFFORT", "1"))
 
 SLOW_S = 10.0
-"""One example that takes longer counts as a hang."""
+"""An example that takes longer counts as hung."""
 PROCESSES_S = 120.0
-"""The same where an example waits for other processes, each with a limit of its own."""
+"""The same for examples that wait for other processes, which have time limits of their own."""
 
 
 def examples(count: int, *, slow_s: float = SLOW_S, **more: Any) -> settings:
-    """Return settings for ``count`` examples, the same ones each time unless more effort is asked."""
+    """Return settings for ``count`` examples, which are the same every time unless the effort is over 1."""
     return settings(
         max_examples=max(1, int(count * EFFORT)),
         deadline=timedelta(seconds=slow_s),

@@ -1,4 +1,4 @@
-"""What must hold of any logic's tables after any step."""
+"""Invariants of a logic's tables after any step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from galaxy.model.stored.table import Table
 
 
 class Disk:
-    """What was committed; every commit is read back and compared."""
+    """The committed rows. Every commit is read back and compared."""
 
     def __init__(self, tables: Mapping[str, Table[Any]]) -> None:
         self.rows: dict[str, dict[str, bytes]] = {name: {} for name in tables}
 
     def commit(self, tables: Mapping[str, Table[Any]]) -> None:
-        """Store the journals, as drivers do, and assert that what was stored is what is there."""
+        """Store the changes as drivers do, and assert that the stored rows equal the tables."""
         for name, table in tables.items():
             check_indexes(table)
             for change in table.changes():
@@ -26,9 +26,9 @@ class Disk:
                     self.rows[name][change.key] = change.value
             table.accept()
             if table.durable:
-                fresh: Table[Any] = Table(name, table.kind)
-                fresh.load(self.rows[name].items())
-                assert {key: fresh[key] for key in fresh} == {key: table[key] for key in table}, name
+                read: Table[Any] = Table(name, table.kind)
+                read.load(self.rows[name].items())
+                assert {key: read[key] for key in read} == {key: table[key] for key in table}, name
 
     def load(self, tables: Mapping[str, Table[Any]]) -> None:
         for name, table in tables.items():
@@ -36,14 +36,16 @@ class Disk:
 
 
 def check_indexes(table: Table[Any]) -> None:
-    """Assert that every index lists exactly the rows that belong there."""
+    """Assert that every index lists exactly the rows that have its values."""
     for index, key_of in table._keys.items():
-        wanted: dict[Any, set[str]] = {}
+        expected: dict[Any, set[str]] = {}
         for key in table:
             value = key_of(table[key])
             if value is not None:
-                wanted.setdefault(value, set()).add(key)
-        assert {value: set(table.where(index, value)) for value in table.index_values(index)} == wanted, index
+                expected.setdefault(value, set()).add(key)
+        assert {value: set(table.where(index, value)) for value in table.index_values(index)} == expected, (
+            index
+        )
 
 
 def snapshot(tables: Mapping[str, Table[Any]]) -> dict[str, dict[str, bytes]]:

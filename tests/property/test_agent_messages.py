@@ -28,7 +28,7 @@ from galaxy.model.base import decode, encode
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders, PodState
 from tests.property.effort import examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 from tests.property.tables import check_indexes, snapshot
 from tests.unit.agent.build import Driven, create, creates, destroys, order, orders, reported
 

@@ -24,7 +24,7 @@ from galaxy.model.resources import Ceiling
 from galaxy.model.step import Step
 from galaxy.model.stored.secret import EnvFrom, Secret
 from tests.property.effort import examples
-from tests.property.nouns import AGENTS, floats, hostile, texts
+from tests.property.hostile_messages import AGENTS, floats, hostile, texts
 from tests.property.tables import Disk, snapshot
 from tests.unit.appmaster.world import batch, service, with_task
 from tests.unit.model.jobs import jobs

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from galaxy.cli.main import cli, run
 from galaxy.client import transport
 from tests.property.effort import PROCESSES_S, examples
-from tests.property.nouns import NASTY
+from tests.property.hostile_messages import NASTY
 
 CODES = {0, 1, 2, 3, 64}
 ENDS_WITHIN_S = 20.0

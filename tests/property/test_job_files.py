@@ -24,7 +24,7 @@ from galaxy.model.jobspec.spec import JobSpec
 from galaxy.nexus.envelope import Payload, read
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
-from tests.property.nouns import NASTY
+from tests.property.hostile_messages import NASTY
 from tests.unit.model.jobs import jobs
 
 FORMATS = ("yaml", "json", "toml")

@@ -18,7 +18,7 @@ from galaxy.ids import parse_container_key
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from tests.property.effort import examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 
 MIB = 1024**2
 SPACE = VolumeDemand(path="/home/galaxy", size_bytes=MIB)

@@ -30,7 +30,7 @@ from galaxy.model.messages.container import GroupOrders, GroupStatuses
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.nexus import Nexus
 from tests.property.effort import PROCESSES_S, examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 from tests.property.test_wire import STRANGE, places, put
 from tests.support.malformed_messages import (
     call_of,

@@ -17,7 +17,7 @@ from galaxy.model.base import WIRE_VERSION, encode
 from galaxy.nexus.envelope import Payload
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 
 
 def has_pattern(kind: shape.Type) -> bool:

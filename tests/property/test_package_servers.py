@@ -1,4 +1,4 @@
-"""HTTP servers that cheat an agent which fetches a package: each is refused in time, and leaves nothing."""
+"""Misbehaving HTTP servers: a fetch from each is refused in time, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _silent(_connection: socket.socket, over: threading.Event) -> None:
     over.wait(60)
 
 
-CHEATS: dict[str, Behave] = {
+MISBEHAVIOURS: dict[str, Behave] = {
     "truncated": _say(_answer("200 OK", PACKAGE[:50], length=len(PACKAGE))),
     "length too small": _say(_answer("200 OK", PACKAGE, length=10)),
     "length of nonsense": _say(_answer("200 OK", PACKAGE).replace(b"Length: ", b"Length: x")),
@@ -117,7 +117,7 @@ class Server:
                 connection.recv(65_536)
                 behave(connection, self.over)
             except OSError:
-                pass  # The agent hung up, as it may.
+                pass  # The agent closed the connection.
 
     def close(self) -> None:
         self.over.set()
@@ -132,8 +132,12 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PackageCache]:
-    cache = tmp_path_factory.mktemp("packages") / "cache"
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packages") / "cache"
+
+
+@pytest.fixture(scope="module")
+def packages(cache: Path) -> Iterator[PackageCache]:
     made = PackageCache(
         cache, [], bytes_max=10**6, package_bytes_max=LIMIT_BYTES, timeout_s=TIMEOUT_S, retry_s=0.01
     )
@@ -152,29 +156,25 @@ def fetch(
     return answer, time.monotonic() - began_s
 
 
-def left(packages: PackageCache) -> list[str]:
-    return os.listdir(Path(packages._directory))
-
-
-@pytest.mark.parametrize("cheat", CHEATS)
-def test_server_that_cheats_is_refused_in_time_and_leaves_nothing(
-    packages: PackageCache, server: Server, cheat: str
+@pytest.mark.parametrize("misbehaviour", MISBEHAVIOURS)
+def test_fetch_from_a_misbehaving_server_is_refused_in_time_and_nothing_is_cached(
+    packages: PackageCache, cache: Path, server: Server, misbehaviour: str
 ) -> None:
-    answer, took_s = fetch(packages, server, CHEATS[cheat], hashlib.sha256(PACKAGE).hexdigest())
+    answer, took_s = fetch(packages, server, MISBEHAVIOURS[misbehaviour], hashlib.sha256(PACKAGE).hexdigest())
     assert answer.fd == -1
     assert answer.error
     assert "Traceback" not in answer.error and len(answer.error) < 400
     assert took_s < 3 * TIMEOUT_S + SLACK_S
-    assert left(packages) == []
+    assert os.listdir(cache) == []
 
 
-def test_honest_server_is_served_from(packages: PackageCache, server: Server) -> None:
+def test_package_of_a_correct_server_is_fetched(packages: PackageCache, cache: Path, server: Server) -> None:
     answer, _ = fetch(packages, server, _say(_answer("200 OK", PACKAGE)), hashlib.sha256(PACKAGE).hexdigest())
     assert answer.error == ""
     with os.fdopen(answer.fd, "rb") as got:
         assert got.read() == PACKAGE
-    for name in left(packages):
-        os.unlink(Path(packages._directory) / name)
+    for name in os.listdir(cache):
+        os.unlink(cache / name)
 
 
 @examples(12, slow_s=PROCESSES_S)
@@ -183,8 +183,8 @@ def test_honest_server_is_served_from(packages: PackageCache, server: Server) ->
     flip=st.binary(max_size=8),
     skip=st.integers(0, 8),
 )
-def test_no_spoiled_answer_is_taken_for_the_package(
-    packages: PackageCache, server: Server, cut: int, flip: bytes, skip: int
+def test_corrupted_answer_is_never_taken_for_the_package(
+    packages: PackageCache, cache: Path, server: Server, cut: int, flip: bytes, skip: int
 ) -> None:
     good = _answer("200 OK", PACKAGE)
     spoiled = good[:cut] + flip + good[cut + skip :]
@@ -194,6 +194,6 @@ def test_no_spoiled_answer_is_taken_for_the_package(
             assert got.read() == PACKAGE
     else:
         assert answer.error
-        assert left(packages) == []
-    for name in left(packages):
-        os.unlink(Path(packages._directory) / name)
+        assert os.listdir(cache) == []
+    for name in os.listdir(cache):
+        os.unlink(cache / name)

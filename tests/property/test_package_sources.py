@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from galaxy.agent.packages.cache import FetchedPackage, PackageCache
 from galaxy.agent.packages.sources import PackageId
 from tests.property.effort import PROCESSES_S, examples
-from tests.property.nouns import NASTY
+from tests.property.hostile_messages import NASTY
 
 URLS = (
     "file://[x/y", "file://[::1", "file:///%00", "file:///etc/passwd", "file:///%2e%2e/etc/passwd", "file://h/x",

@@ -21,7 +21,7 @@ from galaxy.model.messages.pod import PodOrders
 from galaxy.model.step import Send
 from galaxy.nexus.publisher import Publisher
 from tests.property.effort import PROCESSES_S, examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 from tests.property.test_wire import STRANGE, places, put
 from tests.support.agent_node import RECEIVED
 from tests.support.malformed_messages import call_of, celery_headers, celery_item, galaxy_item

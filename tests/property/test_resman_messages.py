@@ -19,7 +19,7 @@ from galaxy.model.stored.quota import Quota
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.container_index import PLACED, counts
 from tests.property.effort import examples
-from tests.property.nouns import AGENTS, JOBS, floats, hostile
+from tests.property.hostile_messages import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
 from tests.unit.resman.cluster import START_S, demand, info
 

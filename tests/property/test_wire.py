@@ -21,7 +21,7 @@ from galaxy.model.messages.worker import FromWorker, ToWorker
 from galaxy.nexus.envelope import Payload, read
 from galaxy.tasks.handlers import read_request
 from tests.property.effort import examples
-from tests.property.nouns import NASTY, NUMBERS, hostile
+from tests.property.hostile_messages import NASTY, NUMBERS, hostile
 
 KINDS: tuple[type[Struct], ...] = (
     GroupOrders, GroupStatuses, ContainerOrders, PodOrders, AgentReport, ExecSession, LogSession,

@@ -17,7 +17,7 @@ from galaxy.worker_entry.logic.pod import step, wake_s
 from galaxy.worker_entry.logic.records import SupervisedPod
 from galaxy.worker_entry.logic.report import observe
 from tests.property.effort import examples
-from tests.property.nouns import hostile
+from tests.property.hostile_messages import hostile
 from tests.unit.worker_entry.conftest import make_spec
 
 KINDS = (

@@ -93,8 +93,10 @@ def launched(container: str = POD, incarnation: int = 1, pid: int = 4711) -> Con
 def reported(
     state: PodState, generation: int = 1, *, incarnation: int = 1, pod: str = POD, healthy: bool = False
 ) -> WorkerReported:
-    found = ObservedPod(pod=pod, incarnation=incarnation, generation=generation, state=state, healthy=healthy)
-    return WorkerReported(container=pod, incarnation=incarnation, pod=found)
+    observed = ObservedPod(
+        pod=pod, incarnation=incarnation, generation=generation, state=state, healthy=healthy
+    )
+    return WorkerReported(container=pod, incarnation=incarnation, pod=observed)
 
 
 def connected(container: str = POD, incarnation: int = 1) -> WorkerConnected:
@@ -102,7 +104,7 @@ def connected(container: str = POD, incarnation: int = 1) -> WorkerConnected:
 
 
 class Driven:
-    """An agent's logic, stepped and committed the way its shell does, with a clock of its own."""
+    """An agent's logic, stepped and committed as its shell does, with its own clock."""
 
     def __init__(self, logic: AgentLogic | None = None, *, uids: tuple[int, int] | None = None) -> None:
         self.logic = logic or AgentLogic(info())
@@ -114,7 +116,7 @@ class Driven:
         self.disk: dict[str, dict[str, bytes]] = {name: {} for name in self.logic.tables}
 
     def begin(self) -> Driven:
-        """Start on a host where nothing lives, with the first full reports out of the way."""
+        """Start on a host without containers, and publish the first full reports."""
         self.step(HostInspected(running=()), RedisClockRead(redis_s=self.now_s))
         self.reports()
         return self
@@ -134,7 +136,7 @@ class Driven:
             table.accept()
 
     def restart(self) -> Driven:
-        """Return a new life of the agent over what was written."""
+        """Return a new agent over the committed tables."""
         again = Driven(AgentLogic(self.logic.info), uids=self.uids)
         again.now_s, again.disk = self.now_s, self.disk
         for name, table in again.logic.tables.items():
@@ -143,22 +145,22 @@ class Driven:
         return again
 
     def reports(self, *, ok: bool = True) -> list[AgentReport]:
-        """Let time pass until nothing is due, and return the reports that left."""
-        gone: list[AgentReport] = []
+        """Advance time until no report is due, and return the published reports."""
+        published: list[AgentReport] = []
         for _ in range(20):
             flush = self.logic.flush(self.now_s)
             for role, send in flush.sends:
-                gone.append(send.body)
+                published.append(send.body)
                 self.step(ReportPublished(role=role, ok=ok))
             if not ok:
-                return gone
+                return published
             self.now_s += 0.02
             if not flush.sends and (flush.wake_s is None or flush.wake_s > self.now_s + 1):
-                return gone
+                return published
         raise AssertionError("reports never end")
 
-    def found(self) -> dict[str, str]:
-        """Return the containers that the next reports tell of, and their states."""
+    def reported_states(self) -> dict[str, str]:
+        """Return the containers in the next reports, with their states."""
         return {
             f"{one.container}/{one.incarnation}": str(one.state)
             for report in self.reports()

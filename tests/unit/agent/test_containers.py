@@ -1,4 +1,4 @@
-"""Orders of ResMan against what happens on the host."""
+"""Containers: ResMan's orders and the events of the host."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from galaxy.agent.logic.events import (
     HostInspected,
     PortsScanned,
     PortsUnavailable,
-    ReleaseRequested,
     RunningContainer,
     ShutdownRequested,
 )
-from galaxy.agent.logic.records import HostedPhase
-from galaxy.agent.logic.transitions import TRANSITIONS
 from galaxy.model.messages.container import PortDemand, Reason
 from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.pod import PodState
@@ -37,7 +34,7 @@ from tests.unit.agent.build import (
     reported,
 )
 
-GONE = ContainerDestroyed(container=POD, incarnation=1)
+DESTROYED = ContainerDestroyed(container=POD, incarnation=1)
 ENDED = ContainerEnded(container=POD, incarnation=1, reason=Reason(code="killed"))
 WEB = PortDemand(name="web")
 
@@ -50,7 +47,7 @@ def test_create_launches_once_and_ready_is_reported_at_once() -> None:
     agent = Driven().begin()
     assert kinds(agent.step(creates(create()))) == ["LaunchContainer"]
     assert kinds(agent.step(creates(create()))) == []
-    assert agent.found() == {f"{POD}/1": "creating"}
+    assert agent.reported_states() == {f"{POD}/1": "creating"}
     assert kinds(agent.step(launched())) == ["ConnectWorker"]
     assert agent.logic.flush(agent.now_s).sends[0][1].body.containers[0].state == "ready"
     assert agent.logic.digests()[0] == digest_of_container(POD, 1)
@@ -86,9 +83,9 @@ def test_orders_for_another_agent_change_nothing() -> None:
 def test_late_create_after_destroy_does_not_bring_the_container_back() -> None:
     agent = Driven().begin()
     agent.step(destroys())
-    assert agent.found() == {f"{POD}/1": "gone"}
+    assert agent.reported_states() == {f"{POD}/1": "gone"}
     assert kinds(agent.step(creates(create()))) == []
-    assert agent.found() == {f"{POD}/1": "gone"}
+    assert agent.reported_states() == {f"{POD}/1": "gone"}
 
 
 def test_late_create_after_destroy_stays_dead_across_a_restart() -> None:
@@ -96,36 +93,36 @@ def test_late_create_after_destroy_stays_dead_across_a_restart() -> None:
     agent.step(creates(create()))
     agent.step(launched())
     agent.step(destroys())
-    agent.step(GONE)
+    agent.step(DESTROYED)
     assert kinds(agent.restart().begin().step(creates(create()))) == []
 
 
-def test_create_of_a_later_life_destroys_the_earlier_first() -> None:
+def test_create_of_a_later_incarnation_destroys_the_earlier_one_first() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
     assert kinds(agent.step(creates(create(incarnation=2)))) == ["DisconnectWorker", "RemoveContainer"]
-    assert kinds(agent.step(GONE)) == ["LaunchContainer"]
-    assert agent.found() == {f"{POD}/1": "gone", f"{POD}/2": "creating"}
+    assert kinds(agent.step(DESTROYED)) == ["LaunchContainer"]
+    assert agent.reported_states() == {f"{POD}/1": "gone", f"{POD}/2": "creating"}
 
 
-def test_create_of_an_earlier_life_changes_nothing() -> None:
+def test_create_of_an_earlier_incarnation_changes_nothing() -> None:
     agent = Driven().begin()
     agent.step(creates(create(incarnation=2)))
     assert kinds(agent.step(creates(create(incarnation=1)))) == []
 
 
-def test_destroy_ends_earlier_lives_too() -> None:
+def test_destroy_ends_earlier_incarnations_too() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
     assert kinds(agent.step(destroys(incarnation=3))) == ["DisconnectWorker", "RemoveContainer"]
-    agent.step(GONE)
+    agent.step(DESTROYED)
     assert kinds(agent.step(creates(create(incarnation=3)))) == []
     assert kinds(agent.step(creates(create(incarnation=4)))) == ["LaunchContainer"]
 
 
-def test_destroy_of_an_earlier_life_leaves_the_later_alone() -> None:
+def test_destroy_of_an_earlier_incarnation_leaves_the_later_one_alone() -> None:
     agent = Driven().begin()
     agent.step(creates(create(incarnation=2)))
     agent.step(launched(incarnation=2))
@@ -137,9 +134,9 @@ def test_destroy_while_launching_is_done_and_a_late_launched_does_not_make_it_re
     agent.step(creates(create()))
     assert "RemoveContainer" in kinds(agent.step(destroys()))
     assert kinds(agent.step(launched())) == []
-    assert agent.found() == {f"{POD}/1": "destroying"}
-    agent.step(GONE)
-    assert agent.found() == {f"{POD}/1": "gone"}
+    assert agent.reported_states() == {f"{POD}/1": "destroying"}
+    agent.step(DESTROYED)
+    assert agent.reported_states() == {f"{POD}/1": "gone"}
 
 
 def test_programs_that_run_are_asked_to_quit_before_the_container_is_destroyed() -> None:
@@ -165,19 +162,22 @@ def test_programs_that_do_not_quit_are_destroyed_after_their_stop_timeout() -> N
     assert kinds(agent.step()) == []
 
 
-def test_end_of_a_container_that_was_asked_to_quit_is_told_again_when_a_commit_fails() -> None:
+def test_end_of_a_container_that_was_asked_to_quit_is_handled_again_when_a_commit_fails() -> None:
     agent = Driven().begin()
     agent.step(creates(create()), orders(order()))
     agent.step(launched(), connected())
     agent.step(reported(PodState.RUNNING))
     agent.step(destroys())
-    assert kinds(agent.step(ENDED)) == ["DisconnectWorker", "RemoveContainer"]  # And the commit fails.
+    assert kinds(agent.step(ENDED)) == [
+        "DisconnectWorker",
+        "RemoveContainer",
+    ]  # The commit of this step fails.
     assert kinds(agent.step(ENDED)) == ["DisconnectWorker", "RemoveContainer"]
-    agent.step(GONE)
-    assert agent.found() == {f"{POD}/1": "gone"}
+    agent.step(DESTROYED)
+    assert agent.reported_states() == {f"{POD}/1": "gone"}
 
 
-def test_container_asked_to_quit_is_destroyed_again_until_it_is_gone() -> None:
+def test_container_asked_to_quit_is_destroyed_repeatedly_until_it_is_gone() -> None:
     agent = Driven().begin()
     agent.step(creates(create()), orders(order()))
     agent.step(launched(), connected())
@@ -186,7 +186,7 @@ def test_container_asked_to_quit_is_destroyed_again_until_it_is_gone() -> None:
     for wait_s in (12.5, 2.5, 2.5):
         agent.now_s += wait_s
         assert kinds(agent.step()) == ["DisconnectWorker", "RemoveContainer"]
-    agent.step(GONE)
+    agent.step(DESTROYED)
     agent.now_s += 2.5
     assert kinds(agent.step()) == []
 
@@ -199,11 +199,11 @@ def test_container_that_ends_by_itself_is_reported_with_its_reason_and_its_remai
     assert kinds(agent.step(ENDED)) == ["RemoveContainer", "DisconnectWorker"]
     (report,) = agent.reports()
     assert (report.containers[0].state, report.containers[0].reason) == ("ended", Reason(code="killed"))
-    agent.step(GONE)
-    assert agent.found() == {f"{POD}/1": "ended"}
+    agent.step(DESTROYED)
+    assert agent.reported_states() == {f"{POD}/1": "ended"}
     assert agent.logic.digests()[0] == 0
     assert kinds(agent.step(destroys())) == []
-    assert agent.found() == {f"{POD}/1": "gone"}
+    assert agent.reported_states() == {f"{POD}/1": "gone"}
 
 
 def test_pod_of_an_ended_container_obeys_no_order_any_more_and_is_not_healthy() -> None:
@@ -222,7 +222,7 @@ def test_launch_that_failed_is_ended_with_the_reason() -> None:
     agent.step(creates(create()))
     failed = ContainerLaunchFailed(container=POD, incarnation=1, reason=Reason(code="mount"))
     agent.step(failed)
-    assert agent.found() == {f"{POD}/1": "ended"}
+    assert agent.reported_states() == {f"{POD}/1": "ended"}
 
 
 def test_launched_that_nobody_ordered_is_destroyed() -> None:
@@ -279,7 +279,7 @@ def test_uid_is_free_only_when_nothing_of_its_container_is_left() -> None:
     assert [one.reason.code for one in report.containers if one.container == "b-2.0" and one.reason] == [
         "no-uid"
     ]
-    agent.step(GONE)
+    agent.step(DESTROYED)
     agent.step(creates(create("c-3.0")))
     assert [launch.hosted.uid for launch in launches(agent)] == [1000]
 
@@ -329,10 +329,10 @@ def test_fixed_port_in_use_by_the_host_is_refused() -> None:
     agent = Driven().begin()
     seen = PortsScanned(listening=frozenset({8080}), used=frozenset({8080}))
     assert kinds(agent.step(seen, creates(create(POD, 1, PortDemand(name="web", port=8080))))) == []
-    assert agent.found() == {f"{POD}/1": "ended"}
+    assert agent.reported_states() == {f"{POD}/1": "ended"}
 
 
-def test_fixed_port_of_an_earlier_life_is_waited_for() -> None:
+def test_fixed_port_of_an_earlier_incarnation_is_waited_for() -> None:
     fixed = PortDemand(name="web", port=8080)
     agent = Driven().begin()
     agent.step(creates(create(POD, 1, fixed)))
@@ -341,7 +341,7 @@ def test_fixed_port_of_an_earlier_life_is_waited_for() -> None:
     assert launches(agent) == []
     agent.step(creates(create("b-2.0", 1, fixed)))
     assert launches(agent) == []
-    agent.step(GONE)
+    agent.step(DESTROYED)
     assert [launch.hosted.container for launch in launches(agent)] == ["b-2.0"]
 
 
@@ -397,7 +397,7 @@ def test_container_that_nobody_knows_is_destroyed() -> None:
     assert RemoveContainer(container="x-1.0", incarnation=4) in effects
 
 
-def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
+def test_destruction_interrupted_by_a_crash_continues_after_the_restart() -> None:
     agent = Driven().begin()
     agent.step(creates(create()))
     agent.step(launched())
@@ -408,7 +408,7 @@ def test_destruction_that_a_crash_cut_short_is_carried_on() -> None:
     ) == ["RemoveContainer"]
 
 
-def test_everything_unwanted_destroys_all_and_takes_nothing_new() -> None:
+def test_shutdown_destroys_every_container_and_accepts_no_new_one() -> None:
     agent = Driven().begin()
     agent.step(creates(create("a-1.0"), create("a-1.1")))
     agent.step(launched("a-1.0"))
@@ -417,16 +417,6 @@ def test_everything_unwanted_destroys_all_and_takes_nothing_new() -> None:
     assert launches(agent) == []
     agent.step(creates(create("a-1.2")))
     assert launches(agent) == []
-
-
-def test_every_phase_of_a_life_can_be_unwanted_and_gone_has_no_way_back() -> None:
-    assert {phase for phase in HostedPhase if TRANSITIONS.next_state(phase, ReleaseRequested)} == set(
-        HostedPhase
-    ) - {
-        HostedPhase.DESTROYING,
-        HostedPhase.GONE,
-    }
-    assert not [pair for pair in TRANSITIONS.pairs() if pair[0] is HostedPhase.GONE]
 
 
 def test_discarded_step_leaves_the_tables_as_they_were_and_runs_again_alike() -> None:

@@ -1,8 +1,8 @@
 """An agent under lost, doubled, late and reordered messages, crashes and failing disks, by seed.
 
 The resource manager and the launcher here are small models with rules of their own; the logic
-is the real one. Never: two lives of a container at once, a destroyed life again, one port
-twice. Eventually: what lives is what is wanted, and the leader knows it.
+is the real one. Never: two incarnations of a container at once, a destroyed incarnation again, one
+port twice. Eventually: the running containers are the desired ones, and the leader knows it.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ SLOTS = 6
 UIDS = (1_000_000, 1_000_019)
 
 
-def life_of(effect: LaunchContainer | RemoveContainer) -> str:
+def key_of(effect: LaunchContainer | RemoveContainer) -> str:
     if isinstance(effect, LaunchContainer):
         return effect.hosted.key
     return container_key(effect.container, effect.incarnation)
 
 
 class Host:
-    """A launcher that does what it is asked, some time later, and outlives every agent."""
+    """A launcher that carries out requests some time later, and outlives every agent."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
-        self.living: dict[tuple[str, int], frozenset[int]] = {}
-        """By life, its ports and its uid: numbers that are nobody else's."""
+        self.running: dict[tuple[str, int], frozenset[int]] = {}
+        """By incarnation: its ports and its uid, which no other one may have."""
         self.asked: list[LaunchContainer | RemoveContainer] = []
         self.events: list[Struct] = []
         self.destroyed: set[tuple[str, int]] = set()
 
     def ask(self, effect: LaunchContainer | RemoveContainer) -> None:
-        if effect not in self.asked:  # Asked twice is once.
+        if effect not in self.asked:  # A repeated request has no effect.
             self.asked.append(effect)
 
     def work(self) -> None:
@@ -67,22 +67,22 @@ class Host:
             effect = self._next()
             if isinstance(effect, RemoveContainer):
                 one = (effect.container, effect.incarnation)
-                self.living.pop(one, None)
+                self.running.pop(one, None)
                 self.destroyed.add(one)
                 self.events.append(ContainerDestroyed(container=one[0], incarnation=one[1]))
             else:
                 self._launch(effect)
-        if self.living and self.dice.random() < 0.03:
-            one = self.dice.choice(sorted(self.living))
-            del self.living[one]
+        if self.running and self.dice.random() < 0.03:
+            one = self.dice.choice(sorted(self.running))
+            del self.running[one]
             reason = Reason(code="killed")
             self.events.append(ContainerEnded(container=one[0], incarnation=one[1], reason=reason))
 
     def _next(self) -> LaunchContainer | RemoveContainer:
-        """Take any life's first request: lives are made and unmade beside each other."""
+        """Take the first request of any incarnation: they are launched and removed concurrently."""
         first: dict[str, LaunchContainer | RemoveContainer] = {}
         for effect in self.asked:
-            first.setdefault(life_of(effect), effect)
+            first.setdefault(key_of(effect), effect)
         effect = self.dice.choice(list(first.values()))
         self.asked.remove(effect)
         return effect
@@ -91,11 +91,13 @@ class Host:
         hosted = effect.hosted
         mine, ports = (hosted.container, hosted.incarnation), frozenset(hosted.ports.values())
         alone = ports | {hosted.uid}
-        if mine in self.living:
-            return  # Asked twice is once.
-        assert mine not in self.destroyed, f"{mine} came back from the dead"
-        assert not [one for one in self.living if one[0] == mine[0]], f"two lives of {mine[0]}"
-        assert not [one for one, theirs in self.living.items() if theirs & alone], f"{alone} twice"
+        if mine in self.running:
+            return  # A repeated request has no effect.
+        assert mine not in self.destroyed, f"{mine} was launched again after its destruction"
+        assert not [one for one in self.running if one[0] == mine[0]], (
+            f"two incarnations of {mine[0]} at once"
+        )
+        assert not [one for one, theirs in self.running.items() if theirs & alone], f"{alone} twice"
         if self.dice.random() < 0.05:
             reason = Reason(code="mount")
             failed = ContainerLaunchFailed(container=mine[0], incarnation=mine[1], reason=reason)
@@ -104,41 +106,41 @@ class Host:
             taken = PortsUnavailable(container=mine[0], incarnation=mine[1], ports=tuple(sorted(ports)))
             self.events.append(taken)
         else:
-            self.living[mine] = alone
+            self.running[mine] = alone
             self.events.append(ContainerLaunched(container=mine[0], incarnation=mine[1], pid=7))
 
     def seen(self) -> HostInspected:
-        lives = (
+        running = (
             RunningContainer(container=name, incarnation=number, pid=7)
-            for name, number in sorted(self.living)
+            for name, number in sorted(self.running)
         )
-        return HostInspected(running=tuple(lives))
+        return HostInspected(running=tuple(running))
 
 
 class Leader:
-    """Wants slots, counts incarnations, sends again what is not yet reported."""
+    """Desires containers, counts incarnations, and resends orders until they are reported."""
 
     def __init__(self, dice: random.Random) -> None:
         self.dice = dice
         self.epoch = 1
-        self.wanted: dict[str, int] = {}
+        self.desired: dict[str, int] = {}
         self.latest: dict[str, int] = {}
         self.doomed: set[tuple[str, int]] = set()
         self.known: dict[tuple[str, int], ObservedContainerState] = {}
 
     def change(self) -> None:
         slot = f"job-1.{self.dice.randrange(SLOTS)}"
-        if slot in self.wanted:
-            self.doomed.add((slot, self.wanted.pop(slot)))
+        if slot in self.desired:
+            self.doomed.add((slot, self.desired.pop(slot)))
         else:
             self.latest[slot] = self.latest.get(slot, 0) + 1
-            self.wanted[slot] = self.latest[slot]
+            self.desired[slot] = self.latest[slot]
 
     def orders(self) -> ContainerOrders:
         ports = (PortDemand(name="a"), PortDemand(name="b"))
         create = [
             CreateContainer(container=slot, incarnation=number, demand=demand(*ports))
-            for slot, number in sorted(self.wanted.items())
+            for slot, number in sorted(self.desired.items())
             if self.known.get((slot, number)) is not ObservedContainerState.READY
         ]
         destroy = [
@@ -155,7 +157,7 @@ class Leader:
             report=self.dice.random() < 0.1,
         )
 
-    def hear(self, report: AgentReport) -> None:
+    def on_report(self, report: AgentReport) -> None:
         if report.full:
             self.known = {
                 container_key: state
@@ -168,15 +170,15 @@ class Leader:
                 self.known[container_key] = one.state
             if (
                 one.state is ObservedContainerState.ENDED
-                and self.wanted.get(one.container) == one.incarnation
+                and self.desired.get(one.container) == one.incarnation
             ):
                 self.latest[one.container] += 1
-                self.wanted[one.container] = self.latest[one.container]
+                self.desired[one.container] = self.latest[one.container]
                 self.doomed.add(container_key)
         for container_key in list(self.known):
             if (
                 self.known[container_key] is ObservedContainerState.READY
-                and self.wanted.get(container_key[0]) != container_key[1]
+                and self.desired.get(container_key[0]) != container_key[1]
             ):
                 self.doomed.add(container_key)
 
@@ -219,12 +221,12 @@ class World:
                 self.inbox.append(orders)
 
     def _crash(self) -> None:
-        """The agent is killed: what was in its inbox is lost, the launcher keeps its own word."""
+        """Kill the agent: its inbox is lost, the launcher keeps its events."""
         kept = [event for event in self.inbox if not isinstance(event, ContainerOrders | ReportPublished)]
         if self.dice.random() < 0.5:
-            self.host.asked = []  # What was on its way to the launcher is lost with us.
+            self.host.asked = []  # Requests on their way to the launcher are lost with the agent.
         if self.dice.random() < 0.3:
-            kept, self.host.events = [], []  # The launcher was killed as well, and its word with it.
+            kept, self.host.events = [], []  # The launcher was killed as well, with its events.
         self.agent = self.agent.restart()
         self.inbox = [*(e for e in kept if not isinstance(e, HostInspected)), *self.host.events]
         self.host.events = []
@@ -244,30 +246,32 @@ class World:
 
     def _report(self, *, lost: bool) -> None:
         if self.inbox:
-            return  # A step that was not committed says nothing.
+            return  # A step that was not committed sends no report.
         for role, send in self.agent.logic.flush(self.agent.now_s).sends:
             said = not lost or self.dice.random() < 0.5
             self.inbox.append(ReportPublished(role=role, ok=said))
             if said and not (lost and self.dice.random() < 0.5) and role == "resman":
-                self.leader.hear(send.body)
+                self.leader.on_report(send.body)
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_what_lives_becomes_what_is_wanted_whatever_the_wire_does(seed: int) -> None:
+def test_running_containers_become_the_desired_ones_whatever_the_wire_does(seed: int) -> None:
     world = World(seed)
     for _ in range(150):
         world.turn(faults=True)
     for _ in range(60):
         world.turn(faults=False)
-        wanted = set(world.leader.wanted.items())
+        desired = set(world.leader.desired.items())
         ready = {
             container_key
             for container_key, state in world.leader.known.items()
             if state is ObservedContainerState.READY
         }
-        if set(world.host.living) == wanted and ready == wanted and not world.host.asked:
+        if set(world.host.running) == desired and ready == desired and not world.host.asked:
             break
     else:
-        raise AssertionError(f"never settled: lives {sorted(world.host.living)}, wanted {sorted(wanted)}")
+        raise AssertionError(
+            f"never settled: running {sorted(world.host.running)}, desired {sorted(desired)}"
+        )
     hosted = {entry.container for entry in world.agent.logic.hosted_containers()}
     assert hosted <= set(world.leader.latest)

@@ -144,7 +144,7 @@ def test_values_of_secrets_are_handed_over_and_never_written_down() -> None:
         agent.step(connected())
 
 
-def test_order_of_an_earlier_life_is_not_delivered() -> None:
+def test_order_of_an_earlier_incarnation_is_not_delivered() -> None:
     agent = Driven().begin()
     agent.step(creates(create(incarnation=2)))
     agent.step(launched(incarnation=2), connected(incarnation=2))
@@ -212,7 +212,7 @@ def test_pod_digest_is_what_was_last_told() -> None:
     assert agent.logic.digests() == (0, 0)
 
 
-def test_finished_batch_pod_never_runs_again_in_a_later_life() -> None:
+def test_finished_batch_pod_never_runs_again_in_a_later_incarnation() -> None:
     agent = ready()
     agent.step(orders(order(batch=True)))
     agent.step(reported(PodState.FINISHED))
@@ -346,7 +346,7 @@ def test_full_report_is_made_on_request_and_names_all() -> None:
 def test_losing_the_launcher_is_no_end_for_what_lives() -> None:
     agent = ready()
     agent.step(HostInspected(running=(RunningContainer(container=POD, incarnation=1, pid=4711),)))
-    assert agent.found() == {f"{POD}/1": "ready"}
+    assert agent.reported_states() == {f"{POD}/1": "ready"}
 
 
 def test_role_names_are_the_queues() -> None:

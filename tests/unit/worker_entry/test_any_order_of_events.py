@@ -1,8 +1,8 @@
-"""The logic against a world that answers late, in any order, badly, or not at all.
+"""The pod's logic against outcomes that come late, in any order, as failures, or never.
 
-Safety: at most one program a task, none beside what an earlier one left, none with files that
-are half replaced, a finished batch program never again. Liveness: once the world behaves,
-every pod gets to where its last order wants it.
+Never: two programs of a task at once, a program beside processes that an earlier one left, a program
+with half-replaced files, a finished batch program again. Eventually: once outcomes come in order,
+every pod reaches the state of its last order.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from galaxy.worker_entry.logic.report import observe, state_of
 
 
 class Machine:
-    """One task's processes and files, as the shell would make them of the effects."""
+    """One task's processes and files, as the effects would leave them."""
 
     def __init__(self) -> None:
         self.pod = SupervisedPod(known=("main",))
@@ -74,10 +74,10 @@ class Machine:
         match effect:
             case StartProgram():
                 assert self.alive is None, "two programs at once"
-                assert not self.left_over, "a program beside what an earlier one left"
+                assert not self.left_over, "a program beside processes of an earlier one"
                 assert self.placing is None and self.files is not None, "files are half replaced"
                 task = self.pod.tasks[0]
-                assert set(self.files) == set(task.required), "not the files that are wanted"
+                assert set(self.files) == set(task.required), "not the required files"
                 self.alive = self.run = effect.run
                 self.left_over = True
                 self.feed(ProgramStarted(task="main", run=effect.run, at_s=self.now_s))
@@ -92,7 +92,7 @@ class Machine:
             case RunReload() | RunProbe():
                 self.commands.append(effect)
 
-    # ---- what the world may do next; each returns whether there was anything to do
+    # ---- outcomes; each returns whether there was anything to do
 
     def stage(self, ok: bool, retry: bool = True) -> bool:
         effect, self.staging = self.staging, None
@@ -147,7 +147,7 @@ class Machine:
         return True
 
     def settle(self) -> None:
-        """Behave: everything that is asked is done; a program ends only when it is told to."""
+        """Carry out everything that was requested; a program ends only when it is told to."""
         for _ in range(300):
             stopping = any(task.state is TaskState.STOPPING for task in self.pod.tasks)
             busy = (
@@ -239,14 +239,14 @@ def play(machine: Machine, script: list[tuple], *, batch: bool) -> PodOrder | No
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(actions, max_size=40), st.booleans())
-def test_never_two_programs_and_in_the_end_what_was_ordered(script, batch):
+def test_any_events_never_run_two_programs_and_end_in_the_ordered_state(script, batch):
     machine = Machine()
     order = play(machine, script, batch=batch)
     machine.settle()
     if order is None:
         assert state_of(machine.pod) == PodState.PENDING
     elif order.run:
-        # Given up on or done are ends, too; on the way somewhere is none.
+        # Failed and finished are end states as well; states in transition are not.
         assert state_of(machine.pod) in (PodState.RUNNING, PodState.FAILED, PodState.FINISHED)
         assert (machine.alive is not None) == (state_of(machine.pod) == PodState.RUNNING)
         if machine.alive is not None:
@@ -258,7 +258,7 @@ def test_never_two_programs_and_in_the_end_what_was_ordered(script, batch):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(actions, max_size=30), st.booleans())
-def test_quit_always_ends_the_container_with_nothing_left(script, batch):
+def test_quit_after_any_events_ends_the_container_without_leftovers(script, batch):
     machine = Machine()
     play(machine, script, batch=batch)
     machine.feed(QuitRequested(stop_timeout_s=1.0))
@@ -285,12 +285,14 @@ def test_finished_batch_program_never_runs_again(script, spec):
     assert state_of(machine.pod) == PodState.FINISHED
 
 
-def test_terminate_is_owed_to_what_a_stop_command_left():
-    machine = Machine()
-    new_effects: list[Effect] = []
-    machine._perform = new_effects.append  # type: ignore[method-assign]
+def test_processes_left_by_a_stop_command_are_sent_sigterm():
     spec = replace(make_spec("one", 0, 0, None), stop="stop")
-    machine.feed(OrderReceived(order=make_order(1, spec, batch=False)))
-    machine.feed(OrderReceived(order=make_order(2, spec, run=False, batch=False)))
-    machine.feed(ProgramEnded(task="main", run=1, exit=Exit(at_s=0.0, code=0)))
-    assert [type(effect) for effect in new_effects] == [StartProgram, StopProgram, TerminateTask]
+    pod, effects = SupervisedPod(known=("main",)), []
+    for event in (
+        OrderReceived(order=make_order(1, spec, batch=False)),
+        OrderReceived(order=make_order(2, spec, run=False, batch=False)),
+        ProgramEnded(task="main", run=1, exit=Exit(at_s=0.0, code=0)),
+    ):
+        pod, new_effects = step(pod, event, 0.0)
+        effects += new_effects
+    assert [type(effect) for effect in effects] == [StartProgram, StopProgram, TerminateTask]

@@ -1,7 +1,7 @@
-"""Nouns of any kind with hostile values: of the right shape, as the strict codec lets through.
+"""Hypothesis strategies for messages with hostile values that the strict codec accepts.
 
-Names come mostly from a small stock, so that what is drawn is about the same few agents, groups
-and containers and really meets in the tables.
+Names come mostly from a small set, so that generated messages name the same few agents, groups and
+containers and interact in the tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NASTY = (
     "web-abc123.-1", "web-abc123.00", "web-abc123.٣", "web-abc123." + "9" * 5000, "web-abc123.0#1@h1",
     "web-abc123.0_1", ".0", "x.", "h1 ",
 )  # fmt: skip
-"""Text that is easily taken for something else."""
+"""Text that careless code misreads."""
 
 NUMBERS = (
     -1, 0, 1, 2, 3, 80, 1024, 20000, 65535, 65536, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63),
@@ -42,9 +42,11 @@ _COUNTERS = frozenset({"epoch", "serial", "incarnation", "generation", "revision
 
 
 def texts(field: str = "") -> st.SearchStrategy[str]:
-    """Text of a field: mostly what such a field holds, at times something nasty."""
+    """Return texts for a field: mostly plausible values, sometimes hostile ones."""
     usual = st.sampled_from(_STOCK.get(field, WORDS))
-    return st.one_of(usual, usual, usual, st.sampled_from(NASTY), st.text(max_size=8).map(_spelled))
+    return st.one_of(
+        usual, usual, usual, st.sampled_from(NASTY), st.text(max_size=8).map(_without_surrogates)
+    )
 
 
 def numbers(field: str = "") -> st.SearchStrategy[int]:
@@ -58,11 +60,11 @@ def floats() -> st.SearchStrategy[float]:
 
 @cache
 def hostile(kind: type[Struct]) -> st.SearchStrategy[Any]:
-    """Nouns of ``kind`` as a receiver would have read them."""
-    return _values(shape.type_info(kind), "", 0).map(lambda noun: decode(encode(noun), kind))
+    """Return structs of ``kind`` as a receiver would have decoded them."""
+    return _values(shape.type_info(kind), "", 0).map(lambda value: decode(encode(value), kind))
 
 
-def _spelled(text: str) -> str:
+def _without_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
