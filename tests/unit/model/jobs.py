@@ -1,4 +1,4 @@
-"""Valid jobs, drawn by hypothesis."""
+"""Strategies for valid jobs."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_static_ports_are_unique_over_the_pod_and_unprivileged() -> None:
     assert "above the maximum of 65535" in broken(task(ports=[port(65536)]))[0]
 
 
-def test_cpu_out_of_range_is_told_in_the_unit_that_people_write() -> None:
+def test_cpu_out_of_range_gives_the_limit_in_written_units() -> None:
     assert broken(task(cpu=9999)) == [
         "`pod.tasks[0].cpu.millicores`: 9999 cores is above the maximum of 1000 cores"
     ]
@@ -106,7 +106,7 @@ def test_health_has_what_its_type_needs(health: dict[str, Any], field: str, word
 
 
 @pytest.mark.parametrize("name", ["1A", "A-B", "", "A B", "GALAXY_PORT_X", "A=B"])
-def test_names_of_variables_are_sane_and_not_ours(name: str) -> None:
+def test_bad_or_reserved_variable_name_is_refused(name: str) -> None:
     assert len(broken(task(env={name: "x"}))) == 1
 
 
@@ -139,7 +139,7 @@ def test_unknown_scheme_of_a_package_is_refused() -> None:
     assert "packages come by" in broken(task(package={"source": "gopher://x/a", "version": "1"}))[0]
 
 
-def test_server_refuses_paths_that_only_the_client_can_read() -> None:
+def test_appmaster_refuses_package_paths_on_the_client() -> None:
     package = {"source": "build/a.tar.gz", "version": "1"}
     spec = parsing.load({"name": "web", "pod": {"tasks": [task(package=package)]}})
     assert "a path on the client" in rules.check(spec)[0]
@@ -154,7 +154,7 @@ def test_restart_delays_must_not_shrink() -> None:
     assert "is less than delay" in broken(task(restart={"delay": "10s", "delay_max": "1s"}))[0]
 
 
-def test_tasks_too_large_to_travel_are_refused() -> None:
+def test_tasks_above_the_size_of_an_order_are_refused() -> None:
     env = {f"V{n}": "x" * 4000 for n in range(50)}
     assert "together as they travel" in broken(task(env=env))[0]
 
@@ -169,7 +169,7 @@ def test_tasks_too_large_to_travel_are_refused() -> None:
         ({"task": {"network": {"recv_bps": "30M"}}}, "pod.tasks[0].network.recv_bps"),
     ],
 )
-def test_what_comes_later_is_refused_and_never_ignored(tree: dict[str, Any], path: str) -> None:
+def test_field_of_a_later_version_is_refused(tree: dict[str, Any], path: str) -> None:
     rest = {name: value for name, value in tree.items() if name == "type"}
     diagnostics = broken(task(**tree.get("task", {})), pod=tree.get("pod"), **rest)
     assert len(diagnostics) == 1
@@ -177,11 +177,11 @@ def test_what_comes_later_is_refused_and_never_ignored(tree: dict[str, Any], pat
 
 
 @pytest.mark.parametrize("pools", [["a b"], ["a", "a"], [""], ["x" * 64]])
-def test_pools_are_names_each_once(pools: list[str]) -> None:
+def test_bad_or_repeated_pool_is_refused(pools: list[str]) -> None:
     assert len(broken(deploy={"pools": pools})) == 1
 
 
-def test_advice_names_what_was_probably_not_meant() -> None:
+def test_likely_mistakes_are_reported() -> None:
     tree = {
         "name": "web",
         "deploy": {"replica": 3, "step": 3},

@@ -1,4 +1,4 @@
-"""What editors are told of job files, and the templates they begin with."""
+"""The JSON Schema of job files, and the templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 SCHEMA = jsonschema.Draft202012Validator(schema())
 
 
-def test_schema_is_a_schema() -> None:
+def test_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
@@ -29,14 +29,14 @@ def test_schema_in_docs_is_current() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("job*.yaml")), ids=str)
-def test_examples_satisfy_schema_and_reader(path: Path) -> None:
+def test_examples_satisfy_schema_and_parser(path: Path) -> None:
     tree = parse(path.read_text(), name=str(path), format="yaml").tree
     SCHEMA.validate(tree)
     parsing.load(tree)
 
 
 @pytest.mark.parametrize("type_", [JobType.MONITOR, JobType.SERVICE, JobType.BATCH])
-def test_templates_satisfy_schema_and_reader(type_: JobType) -> None:
+def test_templates_satisfy_schema_and_parser(type_: JobType) -> None:
     tree = parse(template("web", type_), name="template", format="yaml").tree
     SCHEMA.validate(tree)
     spec = parsing.load(tree)
@@ -67,6 +67,6 @@ def test_schema_allows_the_shorthands(tree: dict[str, Any]) -> None:
         job() | {"deploy": {"replcia": 1}}, job() | {"name": "No Name"}, {"name": "web", "pod": {}},
     ],
 )  # fmt: skip
-def test_schema_refuses_what_the_reader_refuses(tree: dict[str, Any]) -> None:
+def test_schema_refuses_what_the_parser_refuses(tree: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid(tree)
     assert parsing.parse(tree).diagnostics

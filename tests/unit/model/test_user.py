@@ -1,4 +1,4 @@
-"""Names of users and pools: what is asked in words is what messages between parts accept."""
+"""Names of users and pools: the command line and the messages accept the same ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from galaxy.model.stored.user import check_pool_name, check_user_name
 
 
 @pytest.mark.parametrize("name", ["ann", "_a", "0", "ann.b@c-d", "a" * 64])
-def test_sound_names_of_users_pass_both_checks(name: str) -> None:
+def test_valid_user_name_passes_both_checks(name: str) -> None:
     check_user_name(name)
     assert from_plain({"user": name}, SetQuota).user == name
 
 
 @pytest.mark.parametrize("name", ["", "bad name", "-a", "a" * 65, "a/b", "a\n", "é"])
-def test_name_of_a_user_that_no_message_takes_is_told_in_words(name: str) -> None:
+def test_invalid_user_name_is_explained(name: str) -> None:
     with pytest.raises(BadMessage):
         from_plain({"user": name.replace("\n", "\n\n")}, SetQuota)
     with pytest.raises(UsageError, match="is not the name of a user"):

@@ -1,4 +1,4 @@
-"""Parts of neighbouring releases understand each other; people's wishes are never passed over."""
+"""Versions: parts ignore unknown fields of each other, but never of a request."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SPEC = """{"name": "web", "pod": {"tasks": [{"name": "main", "cpu": {"millicores
 "memory": {"size": 16777216}, "start": "x"}], "workspace": {"path": "/home/work", "size": 1048576}}}"""
 
 
-def test_field_of_a_later_release_is_passed_over_between_parts() -> None:
+def test_unknown_field_between_parts_is_ignored() -> None:
     text = b'{"agent":"h1","epoch":3,"until_s":0,"novelty":{"since":2},"create":[]}'
     assert decode(text, ContainerOrders) == ContainerOrders(agent="h1", epoch=3, until_s=0.0)
 
 
-def test_version_that_we_write_is_one_that_we_read() -> None:
+def test_written_version_is_readable() -> None:
     check_wire(WIRE_VERSION)
 
 
 @pytest.mark.parametrize("version", [0, WIRE_READABLE[-1] + 1, True, "1", None, 1.0, [1]])
-def test_version_that_we_do_not_read_is_refused(version: object) -> None:
+def test_unreadable_version_is_refused(version: object) -> None:
     with pytest.raises(BadMessage, match="too far apart"):
         check_wire(version)
 
 
-def test_request_with_fields_that_we_know_passes() -> None:
+def test_request_with_known_fields_passes() -> None:
     refuse_unknown({"spec": JOB}, SubmitJob)
     refuse_unknown({"job": "web", "spec": JOB | {"deploy": {"replica": 2}}}, UpdateJob)
 
@@ -51,17 +51,17 @@ def test_request_with_fields_that_we_know_passes() -> None:
         ({"pod": JOB["pod"] | {"tasks": [JOB["pod"]["tasks"][0] | {"cpus": 1}]}}, "spec.pod.tasks.0.cpus"),
     ],
 )
-def test_request_with_a_field_that_we_do_not_know_is_refused_by_its_path(extra: dict, path: str) -> None:
+def test_request_with_an_unknown_field_is_refused_with_its_path(extra: dict, path: str) -> None:
     with pytest.raises(BadMessage, match=f"`{path}`"):
         refuse_unknown({"spec": JOB | extra}, SubmitJob)
 
 
-def test_names_that_people_choose_are_no_fields() -> None:
+def test_names_that_users_choose_are_not_fields() -> None:
     task = JOB["pod"]["tasks"][0] | {"env": {"ANY": "thing"}}
     refuse_unknown({"spec": JOB | {"pod": JOB["pod"] | {"tasks": [task]}}}, SubmitJob)
 
 
-def test_request_with_a_newline_after_a_name_is_refused_by_its_path() -> None:
+def test_request_with_a_newline_after_a_name_is_refused_with_its_path() -> None:
     task = JOB["pod"]["tasks"][0] | {"name": "main\n", "start": "x\n"}
     spec = JOB | {"name": "web\n", "pod": JOB["pod"] | {"tasks": [task]}}
     with pytest.raises(BadMessage, match=r"the end of `spec.name`, `spec.pod.tasks.0.name`$"):
@@ -69,6 +69,6 @@ def test_request_with_a_newline_after_a_name_is_refused_by_its_path() -> None:
     refuse_newlines({"spec": JOB}, SubmitJob)
 
 
-def test_job_that_an_earlier_release_stored_with_a_newline_after_its_name_is_read() -> None:
+def test_stored_job_with_a_newline_after_its_name_is_read() -> None:
     whole = SPEC.replace('"web"', '"web\\n"')
     assert decode(whole, JobSpec).name == "web\n"

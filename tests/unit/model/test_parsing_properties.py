@@ -1,4 +1,4 @@
-"""What is valid survives being written and read; what is broken is named."""
+"""Valid jobs survive writing and parsing; invalid values are named."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SCHEMA = jsonschema.Draft202012Validator(schema())
 
 
 def written(spec: JobSpec) -> Any:
-    """Return ``spec`` as machines write it: whole numbers of bytes and millicores."""
+    """Return ``spec`` as a tree of plain numbers: bytes and millicores."""
     return json.loads(encode(spec))
 
 
 @FEW
 @given(jobs())
-def test_valid_job_reads_back_from_its_own_tree(spec: JobSpec) -> None:
+def test_valid_job_is_parsed_back_from_its_own_tree(spec: JobSpec) -> None:
     assert parsing.load(writing.to_tree(spec)) == spec
 
 
@@ -50,7 +50,7 @@ def test_valid_job_survives_json_with_tabs_in_both_spellings(spec: JobSpec) -> N
 
 @FEW
 @given(jobs())
-def test_what_the_reader_makes_passes_the_strict_codec(spec: JobSpec) -> None:
+def test_parsed_job_passes_the_strict_codec(spec: JobSpec) -> None:
     assert decode(encode(parsing.load(writing.to_tree(spec))), JobSpec) == spec
 
 
@@ -62,7 +62,7 @@ def test_valid_job_satisfies_the_schema(spec: JobSpec) -> None:
 
 
 def structures(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Paths of everything in ``tree`` that has fields of ours; names of variables are not ours."""
+    """Yield the path of every struct in ``tree``; names of variables are not fields."""
     if isinstance(tree, dict):
         yield path
         for name, item in tree.items():
@@ -75,7 +75,7 @@ def structures(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[st
 
 @FEW
 @given(jobs(), st.data())
-def test_unknown_field_is_named_wherever_it_stands(spec: JobSpec, data: st.DataObject) -> None:
+def test_unknown_field_is_named_at_every_place(spec: JobSpec, data: st.DataObject) -> None:
     tree = written(spec)
     path = data.draw(st.sampled_from(list(structures(tree))))
     place = tree
@@ -97,7 +97,7 @@ def leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 @FEW
 @given(jobs(), st.data())
-def test_value_of_a_wrong_kind_is_named_and_nothing_else_is(spec: JobSpec, data: st.DataObject) -> None:
+def test_value_of_a_wrong_type_is_named_and_nothing_else_is(spec: JobSpec, data: st.DataObject) -> None:
     tree = written(spec)
     path = data.draw(st.sampled_from(list(leaves(tree))))
     place = tree
@@ -121,5 +121,5 @@ TREES = st.recursive(
 
 @settings(max_examples=200, deadline=None)
 @given(TREES)
-def test_no_tree_whatever_makes_the_reader_raise(tree: Any) -> None:
+def test_no_tree_makes_the_parser_raise(tree: Any) -> None:
     parsing.parse(tree)

@@ -1,4 +1,4 @@
-"""The ancestor's job file, warts included."""
+"""Import of Galaxy 3's job files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOST = {
 
 
 def example() -> dict[str, Any]:
-    """Return a file with every habit of the ancestor's own example."""
+    """Return a file with every peculiarity of Galaxy 3's own example."""
     volume = {"type": "kEmptyDir", "medium": "kDisk", "readonly": False, "use_symlink": True}
     package = {"source_path": "ftp://host/a.tar.gz", "dest_path": "/home/spider/0", "version": "1.0.0"}
     task = {
@@ -44,7 +44,7 @@ def example() -> dict[str, Any]:
     }
 
 
-def test_example_of_the_ancestor_becomes_a_valid_job() -> None:
+def test_example_of_galaxy_3_becomes_a_valid_job() -> None:
     spec = parsing.load(galaxy3.import_galaxy3(example()).tree)
     task = spec.pod.tasks[0]
     assert (spec.type.value, spec.deploy.pools) == ("service", ("example1", "test"))
@@ -55,12 +55,12 @@ def test_example_of_the_ancestor_becomes_a_valid_job() -> None:
     assert task.package == PackageSpec(source="ftp://host/a.tar.gz", version="1.0.0", path="/home/spider/0")
 
 
-def test_every_field_that_is_lost_is_a_warning_with_its_path() -> None:
+def test_dropped_field_gives_a_warning_with_its_path() -> None:
     warnings = galaxy3.import_galaxy3(example()).warnings
     assert {write_path(diagnostic.path) for diagnostic in warnings} == LOST
 
 
-def test_misspelled_field_is_told_what_it_meant() -> None:
+def test_misspelled_field_gives_a_warning_with_the_likely_name() -> None:
     texts = [str(diagnostic) for diagnostic in galaxy3.import_galaxy3(example()).warnings]
     assert any("`pod.tasks[0].services[0].user_bns`" in text and "`use_bns`" in text for text in texts)
 
@@ -93,6 +93,6 @@ def test_data_package_becomes_data_with_reload() -> None:
     assert (data.reload, data.packages[0].version) == ("sh reload.sh", "2")
 
 
-def test_file_of_another_shape_is_flawed_and_never_raises() -> None:
+def test_file_of_another_shape_gives_diagnostics_and_does_not_raise() -> None:
     for tree in (None, [], "x", {"pod": 3}, {"pod": {"tasks": [3, {"ports": 3, "cpu": 1}]}}):
         assert parsing.parse(galaxy3.import_galaxy3(tree).tree).diagnostics

@@ -1,4 +1,4 @@
-"""From a tree to a job, or to everything that is wrong with it."""
+"""Parsing a tree into a job, or into diagnostics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def texts(tree: Any) -> list[str]:
     return [str(diagnostic) for diagnostic in parsing.parse(tree).diagnostics]
 
 
-def test_least_job_has_all_defaults() -> None:
+def test_minimal_job_has_all_defaults() -> None:
     spec = parsing.load(job())
     assert spec.pod.tasks[0].name == "main"
     assert spec.pod.workspace == VolumeSpec(path="/home/galaxy", size=64 * 1024 * 1024)
@@ -56,7 +56,7 @@ def test_workspace_may_be_a_size_alone() -> None:
 
 
 @pytest.mark.parametrize("written", ["a, b", ["a", "b"]])
-def test_pools_are_a_list_or_words_with_commas(written: Any) -> None:
+def test_pools_are_a_list_or_text_with_commas(written: Any) -> None:
     assert parsing.load(job() | {"deploy": {"pools": written}}).deploy.pools == ("a", "b")
 
 
@@ -65,17 +65,17 @@ def test_durations_are_read_with_units() -> None:
     assert (spec.deploy.interval, spec.deploy.stop_timeout) == (90.0, 5.0)
 
 
-def test_service_and_health_mean_the_only_port() -> None:
+def test_service_and_health_without_a_port_use_the_only_port() -> None:
     task = parsing.load(job(ports=["http"], services=["web"], health="http")).pod.tasks[0]
     assert task.health is not None
     assert (task.services[0].port, task.health.port) == ("http", "http")
 
 
-def test_whole_number_in_env_is_its_digits() -> None:
+def test_whole_number_in_env_becomes_its_digits() -> None:
     assert parsing.load(job(env={"N": 8080})).pod.tasks[0].env == {"N": "8080"}
 
 
-def test_five_mistakes_are_five_problems_in_order_of_the_file() -> None:
+def test_five_mistakes_give_five_diagnostics_in_file_order() -> None:
     tree = job(memory="64X", services=[{"name": "a", "port": "nope"}], env={"GALAXY_X": "1"})
     tree["deploy"] = {"replcia": 3, "max_per_host": -1}
     marks = {
@@ -93,7 +93,7 @@ def test_five_mistakes_are_five_problems_in_order_of_the_file() -> None:
     assert "`deploy.replcia`: unknown field; did you mean `replica`?" in caught.value.details[0]
 
 
-def test_misspelled_field_is_one_problem_and_not_missing_as_well() -> None:
+def test_misspelled_required_field_gives_one_diagnostic() -> None:
     tree = job()
     tree["pod"]["tasks"][0]["memroy"] = tree["pod"]["tasks"][0].pop("memory")
     assert texts(tree) == ["`pod.tasks[0].memroy`: unknown field; did you mean `memory`?"]
@@ -102,19 +102,19 @@ def test_misspelled_field_is_one_problem_and_not_missing_as_well() -> None:
 @pytest.mark.parametrize(
     ("word", "ours"), [("mem", "memory"), ("start_cmd", "start"), ("exec_package", "package")]
 )
-def test_word_of_the_ancestor_suggests_ours(word: str, ours: str) -> None:
+def test_field_name_of_galaxy_3_suggests_ours(word: str, ours: str) -> None:
     assert texts(job(**{word: 1})) == [f"`pod.tasks[0].{word}`: unknown field; did you mean `{ours}`?"]
 
 
-def test_field_in_the_wrong_place_is_told_where_it_belongs() -> None:
+def test_field_in_the_wrong_place_gives_the_right_path() -> None:
     assert texts(job() | {"replica": 3}) == ["`replica`: unknown field here; it belongs at `deploy.replica`"]
 
 
-def test_unlike_field_lists_what_is_known() -> None:
+def test_unknown_field_without_a_similar_one_lists_known_fields() -> None:
     assert "known here: name, pod, type, deploy" in texts(job() | {"zzzz": 1})[0]
 
 
-def test_limits_are_told_with_their_units() -> None:
+def test_value_out_of_range_gives_the_limit_with_its_unit() -> None:
     tree = job(memory="1M", cpu="1m")
     assert texts(tree) == [
         "`pod.tasks[0].cpu.millicores`: 1m is below the minimum of 10m",
@@ -122,7 +122,7 @@ def test_limits_are_told_with_their_units() -> None:
     ]
 
 
-def test_number_for_text_says_to_quote_it() -> None:
+def test_number_where_text_is_needed_asks_for_quotes() -> None:
     tree = job(package={"source": "a.tar.gz", "version": 1.1})
     assert texts(tree) == ["`pod.tasks[0].package.version`: must be text, not 1.1; put it in quotes"]
 
@@ -132,7 +132,7 @@ def test_near_miss_of_a_value_is_suggested() -> None:
     assert "did you mean `on-failure`?" in texts(job(restart="on_failure"))[0]
 
 
-def test_true_is_no_number() -> None:
+def test_true_is_not_a_number() -> None:
     assert "must be a whole number" in texts(job() | {"deploy": {"replica": True}})[0]
     assert "must be true or false" in texts(job(cpu={"millicores": 10, "excess": 1}))[0]
 
@@ -140,23 +140,23 @@ def test_true_is_no_number() -> None:
 @pytest.mark.parametrize(
     "tree", [None, [], "x", 3, {"pod": []}, {"pod": {"tasks": {}}}, {"pod": {"tasks": [1]}}]
 )
-def test_wrong_shapes_are_told_and_never_raise(tree: Any) -> None:
+def test_wrong_shape_gives_diagnostics_and_does_not_raise(tree: Any) -> None:
     assert parsing.parse(tree).diagnostics
 
 
 @pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), "9" * 400, 10**18])
-def test_absurd_numbers_are_told_and_never_raise(number: Any) -> None:
+def test_absurd_number_gives_a_diagnostic_and_does_not_raise(number: Any) -> None:
     assert parsing.parse(job(memory=number)).diagnostics
     assert parsing.parse(job(cpu={"millicores": number})).diagnostics
     assert parsing.parse(job() | {"deploy": {"interval": number}}).diagnostics
 
 
-def test_half_of_a_surrogate_pair_is_no_text() -> None:
+def test_unpaired_surrogate_is_refused() -> None:
     assert "surrogate" in texts(job(start="\ud800"))[0]
     assert "surrogate" in texts(job(env={"A": "\ud800"}))[0]
 
 
-def test_only_what_comes_later_is_not_supported_yet() -> None:
+def test_only_fields_of_later_versions_are_not_supported_yet() -> None:
     with pytest.raises(NotSupportedYet, match="1 problem"):
         parsing.load(job() | {"volum_jobs": "a,b"})
     with pytest.raises(SpecError) as caught:
@@ -164,7 +164,7 @@ def test_only_what_comes_later_is_not_supported_yet() -> None:
     assert not isinstance(caught.value, NotSupportedYet)
 
 
-def test_rule_about_a_field_that_could_not_be_read_is_silent() -> None:
+def test_rule_about_an_unparsed_field_gives_no_diagnostic() -> None:
     tree = job(ports=[{"name": "http", "port": "eighty"}], health={"type": "tpc", "port": "http"})
     assert len(texts(tree)) == 2
 
@@ -188,6 +188,6 @@ def test_env_may_come_from_a_file_or_a_secret() -> None:
         ({"file": "a\nb\0"}, "`pod.tasks[0].env.A.file`: has control characters"),
     ],
 )
-def test_bad_source_of_a_variable_is_one_problem_with_its_field(source: Any, problem: str) -> None:
+def test_bad_source_of_a_variable_gives_one_diagnostic_with_its_field(source: Any, problem: str) -> None:
     (line,) = texts(job(env={"A": source}))
     assert line.startswith(problem)
