@@ -161,7 +161,7 @@ def _follow_stop(
         return DONE
     if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is still {view.summary.state}; stopped watching")
+            print_err(f"{done.job} is still {view.summary.state}; stopped following")
         return NOT_ALL_RUNNING
     print_out(f"{done.job} removed" if what == "removing" else settled_line(view))
     return DONE

@@ -128,7 +128,7 @@ def follow(
         return galaxy.wait(job, timeout_s=timeout_s, progress=progress, until=until)
     except KeyboardInterrupt:
         progress.end()
-        print_err(f"stopped watching; {job} goes on by itself")
+        print_err(f"stopped following; {job} keeps running")
         print_err(f"  try: galaxy job show {job}")
         return None
     finally:

@@ -152,7 +152,7 @@ def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: 
         view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over)
     if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is still {view.summary.state}; stopped watching")
+            print_err(f"{done.job} is still {view.summary.state}; stopped following")
         return NOT_ALL_RUNNING
     if logs:
         with galaxy.logs(done.job, tail=-1) as stream:

@@ -18,6 +18,7 @@ from galaxy.cli.lazy import Command
 from galaxy.cli.local.display import print_line
 from galaxy.cli.local.local_cluster import WEB_PORT
 from galaxy.cli.local.server import VERSION_MIN, servers
+from galaxy.cli.output import plain_table
 from galaxy.container.host_support import probe
 from galaxy.errors import FAILED
 from galaxy.model.base import Struct, to_plain
@@ -123,10 +124,8 @@ def _print(diagnosis: Diagnosis, console: Console) -> None:
             table.add_row(mark, check.name, _text(check))
         console.print(table)
         return
-    width = max(len(check.name) for check in diagnosis.checks)
-    for check in diagnosis.checks:
-        line = f"{'yes' if check.ok else 'no':<4} {check.name:<{width}}  {_text(check)}"
-        print_line(console, line.rstrip())
+    for line in plain_table([["yes" if c.ok else "no", c.name, _text(c)] for c in diagnosis.checks]):
+        print_line(console, line)
 
 
 def _text(check: Check) -> str:

@@ -63,9 +63,9 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
     while True:
         for top in _cluster_cgroups(cgroup_roots):
             _kill_cgroup(top)
-        victims = sorted(_processes(root, cgroup_roots))
-        kill(victims, signal.SIGKILL)
-        await_end(victims, max(0.05, min(1.0, deadline - time.monotonic())))
+        pids = sorted(_processes(root, cgroup_roots))
+        kill(pids, signal.SIGKILL)
+        await_end(pids, max(0.05, min(1.0, deadline - time.monotonic())))
         for mount in reversed(_mounts(root)):
             _unmount(mount)
         for loop in _loops(root):
