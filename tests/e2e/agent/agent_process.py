@@ -34,16 +34,16 @@ def watch_heartbeats(nexus: Nexus) -> threading.Event:
     Redis' clock, which the first heartbeat returned, has then reached the agent. It refuses orders
     before that; in production no leader sends any before it has read a heartbeat.
     """
-    second, count, beat = threading.Event(), 0, nexus.beat
+    second, count, send = threading.Event(), 0, nexus.send_heartbeat
 
     def counted(*args: Any, **more: Any) -> float:
         nonlocal count
         count += 1
         if count == 2:
             second.set()
-        return beat(*args, **more)
+        return send(*args, **more)
 
-    nexus.beat = counted  # type: ignore[method-assign]
+    nexus.send_heartbeat = counted  # type: ignore[method-assign]
     return second
 
 
