@@ -47,18 +47,18 @@ def to_us(event: Any) -> Any:
 
 
 PODS = st.sampled_from(("web-abc123.0", "web-abc123.1"))
-LIVES = st.integers(1, 4)
+INCARNATIONS = st.integers(1, 4)
 SANE = st.one_of(
-    st.builds(lambda pod, life: creates(create(pod, life), epoch=5), PODS, LIVES),
-    st.builds(lambda pod, life: destroys(pod, life, epoch=5), PODS, LIVES),
+    st.builds(lambda pod, life: creates(create(pod, life), epoch=5), PODS, INCARNATIONS),
+    st.builds(lambda pod, life: destroys(pod, life, epoch=5), PODS, INCARNATIONS),
     st.builds(
         lambda pod, number, life: orders(order(number, pod=pod, incarnation=life), epoch=5),
         PODS,
-        LIVES,
-        LIVES,
+        INCARNATIONS,
+        INCARNATIONS,
     ),
-    st.builds(ContainerLaunched, container=PODS, incarnation=LIVES, pid=st.just(7)),
-    st.builds(WorkerConnected, container=PODS, incarnation=LIVES),
+    st.builds(ContainerLaunched, container=PODS, incarnation=INCARNATIONS, pid=st.just(7)),
+    st.builds(WorkerConnected, container=PODS, incarnation=INCARNATIONS),
     st.builds(lambda pod, state: reported(state, pod=pod), PODS, st.sampled_from(PodState)),
 )
 EVENTS = st.one_of(ORDERS, ORDERS.map(to_us), ORDERS.map(to_us), SELF, SANE, SANE)
@@ -95,13 +95,13 @@ class Agent(Driven):
         return {entry.key for entry in hosted if entry.phase in ("launching", "ready")}
 
     def check(self, before: set[str]) -> None:
-        """Assert that no container has two lives that are not ending, and that no port has two owners."""
+        """Assert that no container has two active incarnations, and no port two owners."""
         logic = self.logic
         for table in logic.tables.values():
             check_indexes(table)
         mine = [hosted for hosted in logic.hosted_containers() if hosted.phase in ("launching", "ready")]
         names = [hosted.container for hosted in mine]
-        assert len(names) == len(set(names)), "two lives of one container"
+        assert len(names) == len(set(names)), "two incarnations of one container"
         given = [port for hosted in mine if hosted.key not in before for port in hosted.ports.values()]
         owned = [port for hosted in mine if hosted.key in before for port in hosted.ports.values()]
         assert not set(given) & set(owned), "a port is given twice"

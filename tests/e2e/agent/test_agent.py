@@ -445,7 +445,7 @@ def execute(
 
 
 def of_this_test() -> str:
-    """Return for how long no other test of this machine, whoever runs it, sleeps."""
+    """Return a duration that no other test on this machine sleeps for."""
     return str(10**8 + secrets.randbelow(10**8))
 
 

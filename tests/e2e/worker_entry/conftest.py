@@ -229,24 +229,26 @@ class Container:
         with archive.open("rb") as file:
             self.send(PackageAnswer(request=want.request), (file.fileno(),))
 
-    def until(self, wanted: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * PATIENCE) -> ObservedPod:
-        """Wait for a report for which ``wanted`` holds, and return it."""
+    def until(
+        self, condition: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * PATIENCE
+    ) -> ObservedPod:
+        """Wait for a report for which ``condition`` holds, and return it."""
         deadline = time.monotonic() + timeout_s
-        while self.report is None or not wanted(self.report):
+        while self.report is None or not condition(self.report):
             left = deadline - time.monotonic()
             assert left > 0 and self.receive(left) is not None, f"not in {timeout_s} s; last: {self.report}"
         return self.report
 
     def until_task(
-        self, wanted: Callable[[ObservedTask], Any], timeout_s: float = 30.0 * PATIENCE
+        self, condition: Callable[[ObservedTask], Any], timeout_s: float = 30.0 * PATIENCE
     ) -> ObservedTask:
         generation = self.generation
         return self.until(
-            lambda pod: pod.generation == generation and any(wanted(task) for task in pod.tasks), timeout_s
+            lambda pod: pod.generation == generation and any(condition(task) for task in pod.tasks), timeout_s
         ).tasks[0]
 
     def until_packet(self, kind: Any, timeout_s: float = 30.0 * PATIENCE) -> tuple[Any, list[int]]:
-        """Wait for a packet that is neither a report nor a wish for a package."""
+        """Wait for a packet that is neither a report nor a request for a package."""
         deadline = time.monotonic() + timeout_s
         while True:
             for found in self.others:
@@ -256,10 +258,10 @@ class Container:
             left = deadline - time.monotonic()
             assert left > 0 and self.receive(left) is not None, f"no {kind} in {timeout_s} s"
 
-    def until_true(self, wanted: Callable[[], Any], timeout_s: float = 30.0 * PATIENCE) -> Any:
-        """Wait until ``wanted()``, a look at files or processes, is true; packets are served meanwhile."""
+    def until_true(self, condition: Callable[[], Any], timeout_s: float = 30.0 * PATIENCE) -> Any:
+        """Wait until ``condition()``, e.g. about files, is true; packets are served."""
         deadline = time.monotonic() + timeout_s
-        while not (result := wanted()):
+        while not (result := condition()):
             assert time.monotonic() < deadline, f"not in {timeout_s} s; last report: {self.report}"
             self.receive(0.01)
         return result

@@ -38,10 +38,10 @@ def run(container, *argv, request=1, stdin=b"", env=None):
     return ended.status, *texts
 
 
-def read_until(terminal, wanted, timeout_s=30.0):
+def read_until(terminal, expected, timeout_s=30.0):
     text = b""
     deadline = time.monotonic() + timeout_s
-    while wanted not in text:
+    while expected not in text:
         assert select.select([terminal], [], [], max(deadline - time.monotonic(), 0))[0], text
         text += os.read(terminal, 4096)
     return text

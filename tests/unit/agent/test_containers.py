@@ -302,7 +302,7 @@ def test_container_on_its_way_when_its_agent_learned_of_uids_gets_one() -> None:
     again.step(HostInspected(running=(RunningContainer(container="a-1.0", incarnation=1, pid=7),)))
     assert [1000 <= launch.hosted.uid < 2000 for launch in launches(again)] == [True]
     there = {held.container: held.uid for held in again.logic.hosted_containers()}
-    assert there["a-1.0"] == 0  # It lives as it was made.
+    assert there["a-1.0"] == 0  # It keeps the uid that it was launched with.
 
 
 def test_container_on_its_way_does_not_take_a_uid_that_is_the_agents_no_more() -> None:
@@ -362,7 +362,7 @@ def test_ports_are_the_same_after_a_restart() -> None:
     assert launches(again)[0].hosted.ports == ports
 
 
-# ---- wanted against found
+# ---- desired against observed
 
 
 def test_living_container_is_adopted_again_after_a_restart_with_its_pid() -> None:

@@ -84,8 +84,8 @@ def run(logs: Path, **read: object) -> tuple[dict[str, str], str]:
 def test_tail_gives_the_last_lines(tmp_path: Path, tail: int, lines: int) -> None:
     (directory(tmp_path) / "main.stdout").write_text("".join(f"line {n}\n" for n in range(10)))
     text, error = run(tmp_path, tail=tail)
-    wanted = "".join(f"line {n}\n" for n in range(10 - lines, 10))
-    assert (text.get("main.stdout", ""), error) == (wanted, "")
+    expected = "".join(f"line {n}\n" for n in range(10 - lines, 10))
+    assert (text.get("main.stdout", ""), error) == (expected, "")
 
 
 def test_last_line_without_an_end_counts_and_is_given(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""AppWorker's socket: what comes in broken is answered or dropped, and the channel lives on."""
+"""AppWorker's socket: malformed packets are answered or dropped, and the channel goes on."""
 
 import array
 import contextlib

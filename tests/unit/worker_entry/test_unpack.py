@@ -19,13 +19,13 @@ from tests.support.archives import make_member, make_tar
 ONE, TWO, DATA = (PackageSpec(source=name, version="1") for name in ("one", "two", "data"))
 
 
-def put(where, tmp_path, package, files, wanted=None, members=()):
+def put(where, tmp_path, package, files, required=None, members=()):
     fd = os.open(make_tar(tmp_path / "archive", files, members=members), os.O_RDONLY)
     try:
         stage("web", str(where), [(package, fd)])
     finally:
         os.close(fd)
-    place("web", str(where), wanted or [package])
+    place("web", str(where), required or [package])
 
 
 def tree(where):
@@ -97,8 +97,8 @@ def test_new_version_takes_the_old_ones_place_and_leaves_the_programs_files(tmp_
 def test_package_beside_another_in_one_directory_is_replaced_alone(tmp_path):
     where = tmp_path / "w"
     put(where, tmp_path, ONE, {"program": "1"})
-    put(where, tmp_path, DATA, {"words": "1"}, wanted=[ONE, DATA])
-    put(where, tmp_path, TWO, {"program2": "2"}, wanted=[TWO, DATA])
+    put(where, tmp_path, DATA, {"words": "1"}, required=[ONE, DATA])
+    put(where, tmp_path, TWO, {"program2": "2"}, required=[TWO, DATA])
     assert tree(where) == {"program2", "words"}
 
 
