@@ -1,7 +1,8 @@
 """A simulated container with its AppWorker: the production pod logic over simulated programs.
 
 The start command says what a program does: ``serve`` runs until stopped, ``broken`` ends
-at once with code 1, ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s.
+at once with code 1, ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s,
+``exit 4 after 2`` with code 4 after 2 s. ``deaf`` runs until stopped and answers no health check.
 """
 
 from __future__ import annotations
@@ -146,7 +147,8 @@ class SimulatedAppWorker:
             case KillTask():
                 self._world.after(0.01, lambda: self._stop(effect.task, effect.run, None))
             case RunProbe():
-                there = effect.task in self.running
+                program = self.running.get(effect.task)
+                there = program is not None and program[1].start != "deaf"
                 self._later(
                     0.005, ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=there)
                 )
@@ -162,10 +164,14 @@ class SimulatedAppWorker:
         self.feed(ProgramStarted(task=name, run=run, at_s=self._world.now_s))
         self.running[name] = (run, spec)
         self._on_program("start", self, name, spec)
-        word, _, seconds = spec.start.partition(" ")
-        if word in ("work", "fail", "broken"):
-            code = 0 if word == "work" else 1
-            self._world.after(float(seconds or 0.01), lambda: self._exit(name, run, code))
+        end = _end_of(spec.start)
+        if end is not None:
+            after_s, code = end
+            self._world.after(after_s, lambda: self._exit(name, run, code))
+
+    def end(self, code: int, *, task: str = "main") -> None:
+        """End the running program of ``task`` with exit code ``code``."""
+        self._exit(task, self.running[task][0], code)
 
     def _exit(self, name: str, run: int, code: int) -> None:
         if self.alive and self.running.get(name, (-1, None))[0] == run:
@@ -188,3 +194,18 @@ class SimulatedAppWorker:
     def _end_program(self, name: str) -> None:
         _, spec = self.running.pop(name)
         self._on_program("end", self, name, spec)
+
+
+def _end_of(start: str) -> tuple[float, int] | None:
+    """Return after how many seconds a program ends, and its exit code; None if it runs until stopped."""
+    match start.split():
+        case ["work", seconds]:
+            return float(seconds), 0
+        case ["fail", seconds]:
+            return float(seconds), 1
+        case ["fail" | "broken", *_]:
+            return 0.01, 1
+        case ["exit", code, "after", seconds]:
+            return float(seconds), int(code)
+        case _:
+            return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from galaxy.model.base import Struct
 
 
@@ -55,6 +57,14 @@ NO_FAULTS = Faults(
     worker_dies=0, program_dies=0,
 )  # fmt: skip
 """No faults."""
+
+
+def message_faults(*, lose: float = 0.0, double: float = 0.0, late_s: float = 0.0) -> Faults:
+    """Return faults of the bus only; with ``late_s``, every message is delayed by up to so many seconds."""
+    return msgspec.structs.replace(
+        NO_FAULTS, lose=lose, double=double, late=1.0 if late_s else 0.0, late_s=late_s
+    )
+
 
 MESSAGE_STORM = Faults(
     double=0.6, late=0.5, late_s=25, worker_dies=0.02, launch_fails=0.2, agent_crash=0.01

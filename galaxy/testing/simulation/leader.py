@@ -58,6 +58,10 @@ class LeaderProcess:
         self._build = build
         self._kind = kind
         self._ignore_lease = ignore_lease
+        self.ticks = 0
+        """Committed ticks of this process, over all its leaderships."""
+        self.crash_after_ticks: set[int] = set()
+        """Values of ``ticks`` at which this process crashes before it sends the tick's messages."""
         self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
@@ -171,7 +175,7 @@ class LeaderProcess:
     def _on_message(self, event: Struct) -> None:
         if self._leadership is None:
             return
-        if isinstance(event, Request):
+        if isinstance(event, Request) and not isinstance(event.body, Struct):
             event = msgspec.structs.replace(event, body=from_plain(event.body, BODIES[event.op]))
         self._inbox.append(event)
         if len(self._inbox) == 1:
@@ -189,7 +193,8 @@ class LeaderProcess:
         except NotLeader as error:
             self._stand_by(error.message)
             return
-        if self._world.strikes("leader_crash_in_step"):
+        self.ticks += 1
+        if self._world.strikes("leader_crash_in_step") or self.ticks in self.crash_after_ticks:
             self.crash()
             return
         for outcome in outcomes:

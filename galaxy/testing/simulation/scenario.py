@@ -31,6 +31,8 @@ N = TypeVar("N", bound=Struct)
 START_WITHIN_S: Final = 15.0
 STEP_S: Final = 0.05
 """How often ``run_until`` evaluates its condition, in simulated seconds."""
+DELIVER_S: Final = 0.002
+"""How long ``deliver`` runs, in simulated seconds: the leader steps, and no answer on the bus arrives."""
 REQUEST_WITHIN_S: Final = 30.0
 
 
@@ -56,7 +58,8 @@ class Scenario:
         self.nexus = MemoryNexus(lambda: self.world.now_s)
         self.programs_started: list[tuple[str, int, str]] = []
         """Pod, incarnation and start command of every program start."""
-        self._requests = 0
+        self.watchers: list[Callable[[], None]] = []
+        """Called after every event of the simulated world, so that tests can check what must always hold."""
         self.sends: list[Send] = []
         self.bus.on_send = self.sends.append
         roles = {role: build for role, build in ((RESMAN, resman), (APPMASTER, appmaster)) if build}
@@ -82,7 +85,7 @@ class Scenario:
 
     def run(self, seconds: float) -> None:
         """Advance simulated time."""
-        self.world.run(self.world.elapsed_s + seconds, lambda: None)
+        self.world.run(self.world.elapsed_s + seconds, self._watch)
 
     def run_until(self, condition: Callable[[], bool], within_s: float) -> float:
         """Advance until ``condition()`` is true; return the simulated seconds that it took.
@@ -111,10 +114,11 @@ class Scenario:
         leader.crash()
         self.run_until(lambda: leader.leads and leader.epoch > epoch, START_WITHIN_S)
 
-    def deliver(self, role: str, event: Struct) -> None:
-        """Hand ``event`` to the leader of ``role`` as a message that arrives now, and let it step."""
-        self.leaders[role].receive(event)
-        self.run(0.01)
+    def deliver(self, role: str, *events: Struct) -> None:
+        """Hand ``events`` to the leader of ``role`` as messages that arrive now, and let it step once."""
+        for event in events:
+            self.leaders[role].receive(event)
+        self.run(DELIVER_S)
 
     def stored(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         """Return the committed rows of a table, by key."""
@@ -143,6 +147,11 @@ class Scenario:
             for _, spec in worker.running.values()
         }
 
+    def launches_take(self, seconds: float) -> None:
+        """Make every host take so many seconds longer to create a container from now on."""
+        for host in self.hosts.values():
+            host.machine.launch_s = seconds
+
     # ---- clients
 
     def request(self, request: Request, role: str = APPMASTER) -> Answer:
@@ -168,6 +177,10 @@ class Scenario:
                 continue
             return decode(answers[0], Answer)
         raise AssertionError(f"{request.op} was not answered within {REQUEST_WITHIN_S} simulated seconds")
+
+    def _watch(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     def _on_program(self, what: str, worker: SimulatedAppWorker, task: str, spec: Any) -> None:
         if what == "start":
