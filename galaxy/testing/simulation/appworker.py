@@ -1,13 +1,14 @@
 """A simulated container with its AppWorker: the production pod logic over simulated programs.
 
-The start command says what a program does: ``serve`` runs until stopped, ``broken`` ends
-at once with code 1, ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s,
-``exit 4 after 2`` with code 4 after 2 s. ``deaf`` runs until stopped and answers no health check.
+The start command says what a program does: ``serve`` runs until stopped, ``deaf`` too, but answers no
+health check. ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s, ``exit 4 after 2``
+with code 4 after 2 s. ``broken`` ends at once with code 1; ``flaky 7`` does so the first 7 times that a
+container starts it, and then runs until stopped. Any other program runs until stopped.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 from galaxy.model.jobspec.spec import TaskSpec
@@ -74,6 +75,7 @@ class SimulatedAppWorker:
         self._ended = ended
         self._pod = SupervisedPod(known=tuple(task.name for task in demand.tasks))
         self._events: deque[Event] = deque()
+        self._starts: Counter[str] = Counter()
         self._stepping = False
         self._reported: ObservedPod | None = None
 
@@ -164,7 +166,8 @@ class SimulatedAppWorker:
         self.feed(ProgramStarted(task=name, run=run, at_s=self._world.now_s))
         self.running[name] = (run, spec)
         self._on_program("start", self, name, spec)
-        end = _end_of(spec.start)
+        self._starts[spec.start] += 1
+        end = _end_of(spec.start, self._starts[spec.start])
         if end is not None:
             after_s, code = end
             self._world.after(after_s, lambda: self._exit(name, run, code))
@@ -196,14 +199,19 @@ class SimulatedAppWorker:
         self._on_program("end", self, name, spec)
 
 
-def _end_of(start: str) -> tuple[float, int] | None:
-    """Return after how many seconds a program ends, and its exit code; None if it runs until stopped."""
+def _end_of(start: str, count: int) -> tuple[float, int] | None:
+    """Return after how many seconds a program ends, and its exit code; None if it runs until stopped.
+
+    ``count``: how often the container has started it, this time included.
+    """
     match start.split():
         case ["work", seconds]:
             return float(seconds), 0
         case ["fail", seconds]:
             return float(seconds), 1
         case ["fail" | "broken", *_]:
+            return 0.01, 1
+        case ["flaky", failures] if count <= int(failures):
             return 0.01, 1
         case ["exit", code, "after", seconds]:
             return float(seconds), int(code)

@@ -30,6 +30,8 @@ class Bus:
         self.delivered = 0
         self.on_send: Callable[[Send], None] = _ignore
         """Called with every message that is sent, before it may get lost."""
+        self.loses: Callable[[Send], bool] | None = None
+        """Whether this message is lost, apart from the messages that the faults lose."""
         self._world = world
         self._consumers: dict[str, Consumer] = {}
         self._waiting: dict[str, deque[tuple[float, bytes, type[Any]]]] = {}
@@ -49,7 +51,7 @@ class Bus:
         faults = self._world.faults
         self.sent += 1
         self.on_send(send)
-        if self._world.strikes("lose"):
+        if self._world.strikes("lose") or (self.loses is not None and self.loses(send)):
             self._world.record(f"bus loses {send.task} to {send.queue}")
             return
         copies = 2 if self._world.strikes("double") else 1

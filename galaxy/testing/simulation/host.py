@@ -19,6 +19,7 @@ from galaxy.agent.logic.effects import (
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
 from galaxy.agent.logic.records import HostedContainer
+from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.names import agent_queue, appworker_queue
@@ -226,7 +227,8 @@ class Host:
         return self._world.between(0.0, self._world.faults.lag_s)
 
     def on_event(self, event: Struct) -> None:
-        if self.logic is None:
+        """Step the agent with ``event``. Sessions are dropped: no logic handles them."""
+        if self.logic is None or isinstance(event, (LogSession, ExecSession)):
             return
         self._events.append(event)
         if self._stepping:

@@ -79,6 +79,11 @@ class LeaderProcess:
         """Epoch of the current leadership, 0 without one."""
         return 0 if self._leadership is None else self._leadership.grant.epoch
 
+    @property
+    def poisonous(self) -> int:
+        """How many events have made a step of the current leadership raise."""
+        return 0 if self._leadership is None else self._leadership.poisonous
+
     # ---- process
 
     def _start(self) -> None:

@@ -1,21 +1,17 @@
 """Batch jobs: each pod ends once and for good, whatever is lost meanwhile."""
 
-from collections import Counter
-
 import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.jobs import ListJobs, StartJob, StopJob
 from galaxy.model.api.sessions import ReadLogs
-from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.container import GroupStatus, GroupStatuses
+from galaxy.model.messages.names import POD_DEPLOY
 from galaxy.model.messages.pod import PodOrders, PodState
 from galaxy.model.stored.job import PodPhase
-from tests.unit.appmaster.world import Faults, World, batch, service
-
-
-def runs(world: World) -> Counter[str]:
-    return Counter(pod for agent in world.agents.values() for pod, _, _ in agent.runs)
+from galaxy.testing.simulation.faults import message_faults
+from tests.unit.appmaster.world import NEVER, World, batch, lose_for_good, service, with_task
 
 
 def test_batch_job_finishes_and_gives_its_containers_back() -> None:
@@ -26,22 +22,19 @@ def test_batch_job_finishes_and_gives_its_containers_back() -> None:
     view = world.show(job)
     assert view.exit_code == 0
     assert view.summary.finished == 3
-    assert all(not agent.workers for agent in world.agents.values())
-    assert set(runs(world).values()) == {1}
+    assert world.scenario.workers() == {}
+    assert set(world.starts().values()) == {1}
 
 
 def test_finished_pod_gives_its_container_back_while_others_run() -> None:
     world = World()
-    job = world.submit(batch(start="exit 0 after 1", replica=2))
-    world.run(1.0)
-    slow = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
-    slow.later(50.0, lambda: slow.end_program(0, restart=False))
+    job = world.submit(batch(start="exit 0 after 50", replica=2))
+    world.settle(job)
+    world.worker(f"{job}.0").end(0)
     world.run(10)
     assert [pod.phase for pod in world.master.state.job_pods(job)] == [PodPhase.FINISHED, PodPhase.RUNNING]
-    assert world.resman.orders[job].release == (0,)
-    assert [worker.pod for agent in world.agents.values() for worker in agent.workers.values()] == [
-        f"{job}.1"
-    ]
+    assert world.order(job).release == (0,)
+    assert list(world.scenario.workers()) == [f"{job}.1"]
 
 
 @pytest.mark.parametrize("code", [1, 3])
@@ -53,15 +46,14 @@ def test_failed_batch_job_has_the_exit_code_of_its_program(code: int) -> None:
     assert view.exit_code == code
     assert view.summary.reason.code == "pod-failed"
     world.run(100)
-    assert runs(world) == {f"{job}.0": 1}
+    assert world.starts() == {f"{job}.0": 1}
 
 
 def test_job_with_a_failed_pod_fails_only_when_the_others_have_ended_too() -> None:
     world = World()
     job = world.submit(batch(start="exit 0 after 5", replica=2))
-    world.run(1)
-    first = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
-    first.later(0.1, lambda: first.end_program(4, restart=False))
+    world.settle(job)
+    world.worker(f"{job}.0").end(4)
     world.run(2)
     assert world.state(job) == "running"
     assert world.show(job).summary.reason.message.startswith("1 of 2 pods failed")
@@ -71,78 +63,79 @@ def test_job_with_a_failed_pod_fails_only_when_the_others_have_ended_too() -> No
 
 def test_lost_host_has_its_running_pods_run_again_but_not_its_finished_ones() -> None:
     world = World()
-    job = world.submit(batch(start="exit 0 after 1", replica=3))
-    world.run(0.8)
-    slow = [pod.pod for pod in world.show(job).pods if pod.agent == "h1"]
-    for pod in slow:
-        worker = world.agents["h1"].workers[pod]
-        worker.later(500.0, worker.start)
+    job = world.submit(batch(start="exit 0 after 30", replica=6))
+    world.settle(job)
+    lost = world.host(f"{job}.0")
+    moved = {pod for pod in world.programs() if world.host(pod) is lost} - {f"{job}.0"}
+    assert moved
+    world.worker(f"{job}.0").end(0)
     world.run(5)
-    world.agents["h1"].die()
-    world.settle(job, "finished")
-    assert slow
-    assert runs(world) == {pod: 2 if pod in slow else 1 for pod in runs(world)}
+    lose_for_good(lost)
+    world.settle(job, "finished", within_s=90)
+    assert world.starts() == {pod: 2 if pod in moved else 1 for pod in world.starts()}
 
 
 def test_finished_job_whose_hosts_are_lost_stays_finished() -> None:
-    world = World()
+    world = World(hosts=6)
     job = world.submit(batch())
     world.settle(job, "finished")
-    for agent in list(world.agents.values())[:2]:
-        agent.die()
+    for index in range(2):
+        lose_for_good(world.hosts[world.show(job).pods[index].agent])
     world.failover()
     world.run(100)
     assert world.state(job) == "finished"
-    assert set(runs(world).values()) == {1}
+    assert set(world.starts().values()) == {1}
 
 
 def test_finished_pod_whose_container_reappears_gets_no_order() -> None:
     world = World()
-    job = world.submit(batch(start="exit 0 after 1", replica=2))
-    world.run(1.0)
-    worker = world.agents[world.show(job).pods[1].agent].workers[f"{job}.1"]
-    worker.later(500.0, worker.start)
-    world.run(0.45)
+    job = world.submit(batch(start="exit 0 after 500", replica=2))
+    world.settle(job)
+    slot = world.last_slot(f"{job}.0")
+    world.worker(f"{job}.0").end(0)
     world.run_until(lambda: world.show(job).pods[0].state == "finished", 5)
+    world.run(5)
     done = world.master.state.pods[f"{job}.0"]
-    world.resman.place(job, 0)
-    world.resman.send_status(job, full=True)
+    world.sends.clear()
+    elsewhere = replace(slot, incarnation=slot.incarnation + 1, agent="h3", address="10.0.0.3")
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(elsewhere,)),)))
     world.run(60)
-    assert runs(world)[f"{job}.0"] == 1
+    assert [send for send in world.sends if send.task == POD_DEPLOY and send.body.orders] == []
+    assert world.starts()[f"{job}.0"] == 1
     now = world.master.state.pods[f"{job}.0"]
     assert (now.agent, now.incarnation) == (done.agent, done.incarnation), "its logs are not found any more"
 
 
 def test_late_report_of_a_finished_pod_changes_nothing() -> None:
     world = World()
-    job = world.submit(service(replica=2))
+    job = world.submit(with_task(service(replica=2), restart=NEVER))
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
-    agent = world.agents[pod.agent]
-    agent.workers[pod.pod].end_program(0, restart=False)
+    world.worker(pod.pod).end(0)
     world.run(1)
     done = world.master.state.pods[pod.pod]
     assert (done.phase, done.placed) == (PodPhase.FINISHED, True)
     assert done.observed is not None
     late = replace(done.observed, state=PodState.RUNNING, tasks=())
-    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(late,)))
+    world.feed(replace(world.last_report(pod.agent), pods=(late,)))
     assert world.master.state.pods[pod.pod] == done
 
 
 def test_late_report_of_an_earlier_incarnation_does_not_finish_the_present_one() -> None:
-    world = World(agents=1)
+    world = World(hosts=1)
     job = world.submit(batch(start="exit 0 after 50", replica=1))
-    world.run(1)
+    world.settle(job)
     before = world.master.state.pods[f"{job}.0"]
-    agent = world.agents["h0"]
-    world.resman.create_s = 5.0  # So that the new incarnation has not reported yet.
-    world.resman.on_agent_lost("h0")
+    world.scenario.launches_take(5.0)  # So that the new incarnation has not reported yet.
+    world.worker(f"{job}.0").die()
+    world.run_until(lambda: world.show(job).pods[0].incarnation == 2, 10)
     world.run(1)
     assert before.observed is not None
     late = replace(before.observed, state=PodState.FINISHED)
-    world.feed(AgentReport(agent="h0", boot=agent.boot, serial=agent.serial + 9, pods=(late,)))
+    report = world.last_report("h1")
+    world.feed(replace(report, serial=report.serial + 9, pods=(late,)))
     now = world.master.state.pods[f"{job}.0"]
-    assert (now.agent, now.incarnation, now.phase) == ("h0", 2, PodPhase.DEPLOYING)
+    assert (now.agent, now.incarnation, now.phase) == ("h1", 2, PodPhase.DEPLOYING)
 
 
 def test_job_submitted_under_the_name_of_a_finished_one_replaces_it_and_keeps_its_logs() -> None:
@@ -166,21 +159,20 @@ def test_finished_job_cannot_be_started_or_updated() -> None:
     for change in (StartJob, StopJob):
         problem = world.request(change(job=job)).problem
         assert problem is not None and problem.kind == "conflict"
-    assert set(runs(world).values()) == {1}
+    assert set(world.starts().values()) == {1}
 
 
 def test_started_batch_job_runs_its_stopped_pods_again_but_not_its_finished_ones() -> None:
     world = World()
     job = world.submit(batch(start="exit 0 after 5", replica=2))
-    world.run(1)
-    quick = world.agents[world.show(job).pods[0].agent].workers[f"{job}.0"]
-    quick.later(0.1, lambda: quick.end_program(0, restart=False))
+    world.settle(job)
+    world.worker(f"{job}.0").end(0)
     world.run(1)
     world.do("stop", job)
     world.settle(job, "stopped")
     world.do("start", job)
     world.settle(job, "finished")
-    assert runs(world) == {f"{job}.0": 1, f"{job}.1": 2}
+    assert world.starts() == {f"{job}.0": 1, f"{job}.1": 2}
 
 
 def test_recovered_batch_job_gets_containers_again_and_has_no_exit_code() -> None:
@@ -192,7 +184,7 @@ def test_recovered_batch_job_gets_containers_again_and_has_no_exit_code() -> Non
     assert world.state(job) == "pending"
     assert world.show(job).exit_code is None
     world.settle(job, "failed")
-    assert runs(world) == {f"{job}.0": 2}
+    assert world.starts() == {f"{job}.0": 2}
 
 
 def test_list_leaves_out_finished_jobs_unless_all_are_asked_for() -> None:
@@ -218,28 +210,30 @@ def test_jobs_that_are_over_move_to_the_history_by_age_and_by_number() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_batch_job_on_a_faulty_bus_with_failovers_runs_each_pod_once(seed: int) -> None:
-    world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.5))
-    world.crash_at_steps = set(world.random.sample(range(1, 60), 6))
+    world = World(seed=seed, faults=message_faults(lose=0.15, double=0.15, late_s=0.5))
+    world.crash_in_ticks(world.random.sample(range(1, 60), 6))
     job = world.submit(batch(replica=5))
     world.settle(job, "finished", within_s=300)
     world.run(100)
     assert world.state(job) == "finished"
-    assert runs(world) == {f"{job}.{index}": 1 for index in range(5)}
-    assert all(not agent.workers for agent in world.agents.values())
+    assert world.starts() == {f"{job}.{index}": 1 for index in range(5)}
+    assert world.scenario.workers() == {}
 
 
 def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -> None:
     world = World()
-    world.resman.create_s = 5.0  # No AppWorker acknowledges the order yet.
+    world.scenario.launches_take(1000.0)  # No AppWorker acknowledges the order.
     job = world.submit(service(replica=1))
     world.run_until(lambda: world.show(job).pods[0].agent != "", 5.0)
     agent = world.show(job).pods[0].agent
-    sent = len(world.sends)
-    world.failover()
-    world.feed()
-    assert [send for send in world.sends[sent:] if isinstance(send.body, PodOrders)] == []
-    beat = Heartbeat(agent=agent, at_s=world.now, boot=world.agents[agent].boot)
-    world.feed(HeartbeatsRead(now_s=world.now, beats=(beat,)))
-    orders = [send.body for send in world.sends[sent:] if isinstance(send.body, PodOrders)]
-    assert [(order.agent, len(order.orders)) for order in orders] == [(agent, 1)]
-    assert orders[0].until_s > world.now
+    world.leader.crash()
+    world.sends.clear()
+    world.run_until(lambda: bool(pod_orders(world)), 10.0)
+    (order,) = pod_orders(world)
+    assert (order.agent, len(order.orders)) == (agent, 1)
+    assert order.until_s > world.now
+
+
+def pod_orders(world: World) -> list[PodOrders]:
+    """Return the messages to agents that have orders for pods."""
+    return [send.body for send in world.sends if isinstance(send.body, PodOrders) and send.body.orders]

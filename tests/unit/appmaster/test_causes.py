@@ -1,7 +1,7 @@
 """Ids of events and what caused them: a failed pod leads back to a report, a lost one to its agent."""
 
 from galaxy.model.messages.trace import TraceEvent, agent_cause, report_cause, request_cause
-from tests.unit.appmaster.world import World, batch, service
+from tests.unit.appmaster.world import World, batch, lose_for_good, service
 
 
 def events(world: World, job: str) -> dict[str, list[TraceEvent]]:
@@ -38,12 +38,12 @@ def test_placed_pod_is_caused_by_a_status_of_its_group() -> None:
 
 
 def test_failed_pod_and_the_job_that_it_ends_are_caused_by_the_report() -> None:
-    world = World(agents=1)
+    world = World(hosts=1)
     job = world.submit(batch(start="exit 3 after 1", replica=1))
     world.settle(job, "failed")
     by_kind = events(world, job)
     (failed,) = by_kind["pod.failed"]
-    assert failed.cause in {report_cause("h0", serial) for serial in range(1, 20)}
+    assert failed.cause in {report_cause("h1", serial) for serial in range(1, 20)}
     assert by_kind["job.failed"][0].cause == failed.cause
 
 
@@ -51,11 +51,11 @@ def test_lost_container_is_caused_by_its_agent() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    agent = world.show(job).pods[0].agent
-    world.agents[agent].die()
-    world.run(10)
+    host = world.host(f"{job}.0")
+    lose_for_good(host)
+    world.run(20)
     (lost,) = events(world, job)["pod.lost"]
-    assert lost.cause == agent_cause(agent)
+    assert lost.cause == agent_cause(host.name)
 
 
 def test_no_two_events_have_one_id_even_after_a_failover_and_a_step_that_raised() -> None:

@@ -9,11 +9,13 @@ from msgspec.structs import replace
 from galaxy.appmaster.logic import AppMaster
 from galaxy.appmaster.logic.jobs.groups import build_order
 from galaxy.model.base import WIRE_VERSION
-from galaxy.model.messages.agent import AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.agent import Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
+from galaxy.model.messages.names import GROUP_APPLY, POD_DEPLOY, POD_REPORT, RESMAN, appworker_queue
 from galaxy.model.messages.pod import PodState
 from galaxy.model.stored.job import PodRecord
-from tests.unit.appmaster.world import Faults, World, batch, service, with_task
+from galaxy.testing.simulation.faults import message_faults
+from tests.unit.appmaster.world import FOREVER_S, NEVER, World, batch, lose_for_good, service, with_task
 
 SCENARIO: list[tuple[str, Callable[[World, str], object]]] = [
     ("running", lambda world, job: world.settle(job, within_s=300)),
@@ -37,7 +39,7 @@ def generations_grow(world: World) -> None:
     def check() -> None:
         for send in world.sends:
             for order in getattr(send.body, "orders", ()):
-                if send.task == "galaxy.pod.deploy":
+                if send.task == POD_DEPLOY:
                     assert seen.setdefault((order.pod, order.generation), order) == order
         world.sends.clear()
 
@@ -46,8 +48,8 @@ def generations_grow(world: World) -> None:
 
 @pytest.mark.parametrize("seed", range(16))
 def test_service_on_a_faulty_bus_with_failovers_reaches_every_desired_state(seed: int) -> None:
-    world = World(seed=seed, faults=Faults(lose=0.15, double=0.15, delay_s=0.6))
-    world.crash_at_steps = set(world.random.sample(range(1, 800), 20))
+    world = World(seed=seed, faults=message_faults(lose=0.15, double=0.15, late_s=0.6))
+    world.crash_in_ticks(world.random.sample(range(1, 800), 20))
     generations_grow(world)
     job = world.submit(service())
     for _, act in SCENARIO:
@@ -59,17 +61,18 @@ def test_service_on_a_faulty_bus_with_failovers_reaches_every_desired_state(seed
     world.run_until(lambda: job not in world.master.state.jobs, 300)
     world.run(60)
     assert world.programs() == {}
-    assert world.resman.slots == {}
+    assert world.slots(job) == []
+    assert world.scenario.workers() == {}
     assert {name for name, rows in world.store.items() if rows} <= {"answers", "history"}
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_job_whose_hosts_and_leaders_are_lost_in_turn_runs_again(seed: int) -> None:
-    world = World(agents=6, seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
+    world = World(hosts=6, seed=seed, faults=message_faults(lose=0.1, double=0.1, late_s=0.3))
     job = world.submit(service(replica=4))
     world.settle(job, within_s=300)
-    for name in world.random.sample(sorted(world.agents), 3):
-        world.agents[name].die()
+    for name in world.random.sample(sorted(world.hosts), 3):
+        lose_for_good(world.hosts[name])
         world.run(world.random.uniform(0, 8))
         world.failover()
     world.run(30)
@@ -79,27 +82,26 @@ def test_job_whose_hosts_and_leaders_are_lost_in_turn_runs_again(seed: int) -> N
 
 
 def test_leader_lost_between_commit_and_send_is_replaced_without_harm_at_every_step() -> None:
-    steps = World().steps
-    for crash in range(steps, steps + 60):
+    for crash in range(1, 61):
         world = World()
-        world.crash_at_steps = {crash}
+        world.crash_in_ticks([crash])
         job = world.submit(service(replica=2))
         world.settle(job)
         world.update(job, with_task(service(replica=2), start="serve v2"))
         world.settle(job)
         assert set(world.programs().values()) == {"serve v2"}
-        assert len([run for agent in world.agents.values() for run in agent.runs]) == 4
+        assert world.starts().total() == 4
 
 
 def test_unacknowledged_order_is_sent_again_with_growing_pauses() -> None:
     world = World()
-    world.resman.create_s = 100.0
+    world.scenario.launches_take(1000.0)
     world.submit(service(replica=1))
     sent: list[float] = []
     count = 0
     for _ in range(1200):
         world.run(0.05)
-        now = [send for send in world.sends if send.task == "galaxy.pod.deploy" and send.body.orders]
+        now = [send for send in world.sends if send.task == POD_DEPLOY and send.body.orders]
         if len(now) > count:
             count = len(now)
             sent.append(world.now)
@@ -113,7 +115,7 @@ def test_settled_group_is_asked_about_every_ten_seconds() -> None:
     world.settle(world.submit(service()))
     world.sends.clear()
     world.run(100)
-    assert 9 <= sum(send.task == "galaxy.group.apply" for send in world.sends) <= 11
+    assert 9 <= sum(send.task == GROUP_APPLY for send in world.sends) <= 11
 
 
 def test_settled_cluster_sends_no_pod_order() -> None:
@@ -122,7 +124,7 @@ def test_settled_cluster_sends_no_pod_order() -> None:
     world.run(5)
     world.sends.clear()
     world.run(100)
-    assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == []
+    assert [send for send in world.sends if send.task == POD_DEPLOY] == []
 
 
 def test_settled_cluster_writes_nothing() -> None:
@@ -136,16 +138,19 @@ def test_settled_cluster_writes_nothing() -> None:
 
 def test_digest_that_differs_makes_the_leader_ask_for_a_full_report() -> None:
     world = World()
-    job = world.submit(service(replica=1))
+    job = world.submit(with_task(service(replica=1), restart=NEVER))
     world.settle(job)
     world.run(5)
     world.sends.clear()
-    agent = world.agents[world.show(job).pods[0].agent]
-    worker = agent.workers[f"{job}.0"]
-    worker.ready = False  # The report of it is lost.
+    host = world.host(f"{job}.0")
+    world.scenario.bus.loses = lambda send: send.task == POD_REPORT
+    world.worker(f"{job}.0").end(1)
+    world.run(0.5)
+    world.scenario.bus.loses = None
+    assert len(world.endpoints("web")) == 1
     world.run(5)
-    asked = [send for send in world.sends if send.task == "galaxy.pod.deploy" and send.body.report]
-    assert [send.body.agent for send in asked] == [agent.name]
+    asked = [send for send in world.sends if send.task == POD_DEPLOY and send.body.report]
+    assert [send.body.agent for send in asked] == [host.name]
     assert world.endpoints("web") == ()
 
 
@@ -154,15 +159,9 @@ def test_late_report_does_not_undo_a_newer_one() -> None:
     job = world.submit(service(replica=1))
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
-    agent = world.agents[pod.agent]
     assert pod.observed is not None
-    late = AgentReport(
-        agent=agent.name,
-        boot=agent.boot,
-        serial=1,
-        pods=(replace(pod.observed, state=PodState.DEPLOYING, healthy=False),),
-    )
-    world.feed(late)
+    late = replace(pod.observed, state=PodState.DEPLOYING, healthy=False)
+    world.feed(replace(world.last_report(pod.agent), serial=1, pods=(late,)))
     assert world.master.state.pods[pod.pod] == pod
 
 
@@ -172,12 +171,11 @@ def test_late_report_of_a_program_that_an_order_stops_does_not_publish_it_again(
     job = world.submit(spec)
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
-    agent = world.agents[pod.agent]
     world.update(job, with_task(spec, start="serve v2"))
     assert world.endpoints("web") == ()
     assert pod.observed is not None
     old_and_well = replace(pod.observed, pid=1)
-    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, pods=(old_and_well,)))
+    world.feed(replace(world.last_report(pod.agent), pods=(old_and_well,)))
     assert world.endpoints("web") == ()
 
 
@@ -186,30 +184,29 @@ def test_late_report_of_an_earlier_agent_process_changes_nothing() -> None:
     job = world.submit(service(replica=1))
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
-    agent = world.agents[pod.agent]
-    old_boot = agent.boot
-    agent.reboot()
-    world.run(1)
+    last = world.last_report(pod.agent)
+    world.hosts[pod.agent].crash()
+    world.run(10)
+    assert world.hosts[pod.agent].info.boot != last.boot
     assert pod.observed is not None
     stale = replace(pod.observed, state=PodState.FAILED, healthy=False)
-    world.feed(AgentReport(agent=agent.name, boot=old_boot, serial=999, pods=(stale,)))
+    world.feed(replace(last, serial=999, pods=(stale,)))
     assert world.master.state.pods[pod.pod] == pod
 
 
 def test_late_report_of_an_earlier_incarnation_changes_nothing() -> None:
-    world = World(agents=1)
+    world = World(hosts=1)
     job = world.submit(service(replica=1))
     world.settle(job)
     before = world.master.state.pods[f"{job}.0"]
     assert before.observed is not None
-    old = world.agents[before.agent]
-    world.resman.on_agent_lost(old.name)
+    world.worker(before.pod).die()
     world.run(10)
     now = world.master.state.pods[before.pod]
     assert now.incarnation == before.incarnation + 1
     failed = replace(before.observed, state=PodState.FAILED)
     assert now.agent == before.agent
-    world.feed(AgentReport(agent=old.name, boot=old.boot, serial=999, pods=(failed,)))
+    world.feed(replace(world.last_report(before.agent), serial=999, pods=(failed,)))
     assert world.master.state.pods[before.pod] == now
 
 
@@ -236,16 +233,16 @@ def test_container_reported_lost_and_then_ready_serves_on_without_a_restart() ->
     report(ContainerState.READY, pod.agent)
     world.settle(job)
     assert len(world.endpoints("web")) == 1
-    assert len([run for agent in world.agents.values() for run in agent.runs]) == 1
+    assert world.starts().total() == 1
 
 
 def test_late_status_of_an_earlier_incarnation_changes_nothing() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    old = world.resman.slots[job][0]
-    world.agents[old.agent].die()
-    world.run(10)
+    old = world.last_slot(f"{job}.0")
+    lose_for_good(world.hosts[old.agent])
+    world.run(20)
     world.settle(job)
     before = world.master.state.pods[f"{job}.0"]
     assert before.incarnation == 2
@@ -258,12 +255,11 @@ def test_full_report_without_a_pod_withdraws_its_endpoint_until_it_is_reported_a
     job = world.submit(service(replica=1))
     world.settle(job)
     pod: PodRecord = world.master.state.pods[f"{job}.0"]
-    agent = world.agents[pod.agent]
-    agent.serial += 1
-    world.feed(AgentReport(agent=agent.name, boot=agent.boot, serial=agent.serial, full=True))
+    last = world.last_report(pod.agent)
+    world.feed(replace(last, serial=last.serial + 1, full=True, pods=()))
     assert world.endpoints("web") == ()
     world.settle(job)
-    assert len([run for each in world.agents.values() for run in each.runs]) == 1
+    assert world.starts().total() == 1
 
 
 def test_agent_without_heartbeats_and_pods_is_dropped() -> None:
@@ -274,19 +270,21 @@ def test_agent_without_heartbeats_and_pods_is_dropped() -> None:
         )
     )
     world.run(3)
-    assert set(world.master.agents) <= set(world.agents)
+    assert set(world.master.agents) <= set(world.hosts)
 
 
 def test_silent_agent_is_sent_no_more_orders() -> None:
     world = World()
     job = world.submit(service(replica=3))
     world.settle(job)
-    world.agents["h1"].die(noticed_after_s=100_000)
+    silent = world.host(f"{job}.0")
+    silent.cut_off(FOREVER_S)
+    world.scenario.leaders[RESMAN].pause(FOREVER_S)  # So that the pod is not placed elsewhere.
     world.update(job, with_task(service(replica=3, step=3), start="serve v2"))
     world.run(60)
     world.sends.clear()
     world.run(600)
-    assert [send for send in world.sends if send.queue == "appworker.h1"] == []
+    assert [send for send in world.sends if send.queue == appworker_queue(silent.name)] == []
 
 
 def test_status_of_an_unknown_group_and_unknown_events_change_nothing() -> None:
@@ -301,34 +299,30 @@ def test_resman_without_the_group_is_sent_its_order_again() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    world.resman.orders.clear()
     world.sends.clear()
     world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=0, known=False),)))
-    assert [send.task for send in world.sends] == ["galaxy.group.apply"]
+    assert [send.body.orders[0].group for send in world.sends if send.task == GROUP_APPLY] == [job]
 
 
 def test_leader_recovers_from_a_step_that_raised() -> None:
     world = World()
     job = world.submit(service(replica=1))
     broken = GroupStatuses(statuses=(None,))  # type: ignore[arg-type]
-    with pytest.raises(AttributeError):
-        world.master.step(world.now, [broken])
-    for table in world.master.tables.values():
-        table.discard()
-    world.master.recover(world.now)
-    world.feed()
+    world.feed(broken)
+    assert world.leader.poisonous == 1
     world.settle(job)
 
 
 def test_leader_that_recovers_and_a_new_one_derive_the_same_from_the_same_tables() -> None:
-    world = World(agents=4)
+    world = World(hosts=4)
     world.settle(world.submit(service("steady")))
     updated = world.submit(service("updated"))
     world.settle(updated)
-    world.update(updated, with_task(service("updated"), start="fail"))
+    world.update(updated, with_task(service("updated"), start="fail", restart=NEVER))
     world.run_until(lambda: world.state(updated) == "stalled", 30)
     world.settle(world.submit(batch()), "finished")
-    world.agents["h1"].die(noticed_after_s=100.0)  # So that orders stay unacknowledged.
+    cut = world.host(f"{updated}.0")
+    cut.cut_off(FOREVER_S)  # So that orders stay unacknowledged.
     world.do("stop", updated)
     world.run(3)
 
@@ -338,8 +332,7 @@ def test_leader_that_recovers_and_a_new_one_derive_the_same_from_the_same_tables
         for second in range(20):
             now_s = world.now + second
             beats = tuple(
-                Heartbeat(agent=name, at_s=now_s, boot=agent.boot, wire=WIRE_VERSION, pods=agent.digest())
-                for name, agent in world.agents.items()
+                replace(heartbeat, at_s=now_s) for heartbeat in world.scenario.nexus.heartbeats().beats
             )
             step = leader.step(now_s, [HeartbeatsRead(now_s=now_s, beats=beats)])
             sent += [(second, send.queue, send.body) for send in step.sends]
@@ -348,10 +341,10 @@ def test_leader_that_recovers_and_a_new_one_derive_the_same_from_the_same_tables
     new = AppMaster(world.config)
     for name, table in new.tables.items():
         table.load(world.store.get(name, {}).items())
-    new.lead(world.epoch, world.now)
+    new.lead(world.leader.epoch, world.now)
     world.master.recover(world.now)
     expected = sends(new)
-    assert {queue for _, queue, _ in expected} >= {"resman", "appworker.h1"}
+    assert {queue for _, queue, _ in expected} >= {"resman", appworker_queue(cut.name)}
     assert sends(world.master) == expected
 
 
@@ -365,21 +358,23 @@ def test_gap_in_the_statuses_of_a_group_makes_the_next_order_ask_for_everything(
         address=pod.agent, ports=pod.ports,
     )  # fmt: skip
 
+    epoch = world.scenario.leaders[RESMAN].epoch + 1
+
     def seen_after(since: int, version: int, *, full: bool = False) -> tuple[int, int]:
-        slots = tuple(world.resman.slots[job].values()) if full else (slot,)
+        slots = tuple(world.last_slot(pod) for pod in (f"{job}.0", f"{job}.1")) if full else (slot,)
         status = GroupStatus(
-            group=job, epoch=9, serial=1, slots=slots, full=full, since=since, version=version
+            group=job, epoch=epoch, serial=1, slots=slots, full=full, since=since, version=version
         )
         world.feed(GroupStatuses(statuses=(status,)))
         order = build_order(world.master.state, world.master.state.jobs[job])
         return order.seen_epoch, order.seen
 
-    assert seen_after(5, 5, full=True) == (9, 5)
-    assert seen_after(5, 6) == (9, 6)
-    assert seen_after(5, 6) == (9, 6), "the same twice is once"
+    assert seen_after(5, 5, full=True) == (epoch, 5)
+    assert seen_after(5, 6) == (epoch, 6)
+    assert seen_after(5, 6) == (epoch, 6), "the same twice is once"
     assert seen_after(7, 8) == (0, 0)
     assert seen_after(8, 9) == (0, 0), "the gap is not closed by what comes after it"
-    assert seen_after(9, 9, full=True) == (9, 9)
+    assert seen_after(9, 9, full=True) == (epoch, 9)
 
 
 def test_late_status_does_not_undo_a_newer_one() -> None:
@@ -387,11 +382,12 @@ def test_late_status_does_not_undo_a_newer_one() -> None:
     job = world.submit(service(replica=1))
     world.settle(job)
     pod = world.master.state.pods[f"{job}.0"]
-    there = world.resman.slots[job][0]
+    there = world.last_slot(f"{job}.0")
+    epoch = world.scenario.leaders[RESMAN].epoch + 1
     late = replace(there, state=ContainerState.PENDING, agent="")
     for version, slot in ((7, there), (6, late)):
         status = GroupStatus(
-            group=job, epoch=9, serial=1, slots=(slot,), full=True, since=version, version=version
+            group=job, epoch=epoch, serial=1, slots=(slot,), full=True, since=version, version=version
         )
         world.feed(GroupStatuses(statuses=(status,)))
     assert world.master.state.pods[pod.pod].placed

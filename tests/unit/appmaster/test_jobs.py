@@ -8,7 +8,8 @@ from galaxy.model.api.request import Request
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.agent import UsageRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, Reason, SlotStatus
-from tests.unit.appmaster.world import World, service, with_deploy, with_task
+from galaxy.model.messages.names import POD_DEPLOY
+from tests.unit.appmaster.world import FOREVER_S, NEVER, World, lose_for_good, service, with_deploy, with_task
 
 
 def kinds_sent(world: World) -> list[str]:
@@ -26,10 +27,10 @@ def test_submitted_service_runs_and_is_discovered() -> None:
 
 def test_pod_order_is_sent_as_soon_as_its_place_is_known() -> None:
     world = World()
-    world.resman.create_s = 5.0
+    world.scenario.launches_take(5.0)
     job = world.submit(service(replica=1))
     world.run(0.2)
-    assert "galaxy.pod.deploy" in kinds_sent(world)
+    assert POD_DEPLOY in kinds_sent(world)
     world.settle(job)
 
 
@@ -90,7 +91,7 @@ def test_request_long_after_its_deadline_is_not_carried_out() -> None:
     )
     world.feed(late)
     assert len(world.master.state.jobs) == 0
-    assert "late" not in world.answers
+    assert world.answer(late) is None
 
 
 def test_request_with_a_foreign_body_is_answered_as_wrong_usage() -> None:
@@ -108,7 +109,7 @@ def test_stopped_job_keeps_its_containers_and_a_start_runs_in_them() -> None:
     world.settle(job, "stopped")
     assert world.programs() == {}
     assert world.endpoints("web") == ()
-    assert sum(len(agent.workers) for agent in world.agents.values()) == 3
+    assert len(world.scenario.workers()) == 3
     world.do("start", job)
     world.settle(job)
     assert [(pod.incarnation, pod.agent, pod.pid) for pod in world.show(job).pods] == places
@@ -138,7 +139,7 @@ def test_start_during_the_drain_of_a_stop_leaves_the_programs_alone() -> None:
     world.run(10)
     assert world.state(job) == "running"
     assert len(world.endpoints("web")) == 3
-    assert sum(len(agent.runs) for agent in world.agents.values()) == 3
+    assert world.starts().total() == 3
 
 
 def test_stopped_job_that_loses_a_container_gets_one_without_a_program() -> None:
@@ -147,11 +148,13 @@ def test_stopped_job_that_loses_a_container_gets_one_without_a_program() -> None
     world.settle(job)
     world.do("stop", job)
     world.settle(job, "stopped")
-    world.agents["h1"].die()
+    lost = world.host(f"{job}.0")
+    lose_for_good(lost)
     world.run(20)
     assert world.programs() == {}
     assert world.state(job) == "stopped"
-    assert all(pod.agent != "h1" for pod in world.show(job).pods)
+    assert all(pod.agent not in ("", lost.name) for pod in world.show(job).pods)
+    assert len(world.scenario.workers()) == 3
     world.do("start", job)
     world.settle(job)
     assert len(world.programs()) == 3
@@ -180,7 +183,7 @@ def test_removed_job_leaves_only_its_history() -> None:
     world.run(10)
     left = {name: rows for name, rows in world.store.items() if rows}
     assert set(left) == {"answers", "history"}
-    assert world.resman.slots == {}
+    assert world.slots(job) == []
     assert world.programs() == {}
     view = world.show("web")
     assert view.summary.state == "removed"
@@ -192,20 +195,25 @@ def test_removed_job_is_drained_and_stopped_before_its_containers_are_given_back
     world = World()
     job = world.submit(service(drain=2.0))
     world.settle(job)
+    left: list[tuple[int, int]] = []
+    world.watchers.append(lambda: left.append((len(world.programs()), len(world.scenario.workers()))))
     world.do("remove", job)
     world.run(1.9)
-    assert len(world.programs()) == 3
-    world.run_until(lambda: not world.programs(), 1)
-    assert len(world.resman.slots[job]) == 3
+    assert set(left) == {(3, 3)}
+    world.run(10)
+    assert (0, 3) in left
+    assert left[-1] == (0, 0)
 
 
 def test_removal_completes_although_an_agent_never_answers() -> None:
-    world = World()
+    world = World(dead_s=60.0)
     job = world.submit(service(stop_timeout=5.0))
     world.settle(job)
-    world.agents["h1"].die(noticed_after_s=100_000)
+    world.host(f"{job}.0").cut_off(FOREVER_S)
     world.do("remove", job)
-    world.run(40)
+    world.run(30)
+    assert world.order(job).remove
+    world.run(60)
     assert job not in world.master.state.jobs
 
 
@@ -233,8 +241,7 @@ def test_name_of_a_job_that_is_being_removed_is_free() -> None:
 
 
 def test_removal_of_a_job_without_containers_completes_at_once() -> None:
-    world = World()
-    world.resman.blocked = True
+    world = World(hosts=0)
     job = world.submit(service())
     world.run(1)
     world.do("remove", job)
@@ -246,8 +253,7 @@ def test_program_that_is_killed_counts_a_restart_and_shows_its_exit() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    worker = next(worker for agent in world.agents.values() for worker in agent.workers.values())
-    worker.crash_once()
+    world.worker(f"{job}.0").end(137)
     world.run(0.5)
     assert world.endpoints("web") == ()
     world.settle(job)
@@ -263,8 +269,7 @@ def test_restarts_are_counted_across_updates_and_hosts() -> None:
     world.settle(job)
 
     def crash() -> None:
-        worker = next(worker for agent in world.agents.values() for worker in agent.workers.values())
-        worker.crash_once()
+        world.worker(f"{job}.0").end(137)
         world.run(0.5)
         world.settle(job)
 
@@ -272,8 +277,8 @@ def test_restarts_are_counted_across_updates_and_hosts() -> None:
     world.update(job, with_task(service(replica=1), start="serve v2"))
     world.settle(job)
     crash()
-    world.agents[world.show(job).pods[0].agent].die()
-    world.run(10)
+    lose_for_good(world.host(f"{job}.0"))
+    world.run_until(lambda: world.show(job).pods[0].incarnation == 2, 30)
     world.settle(job)
     crash()
     assert world.show(job).pods[0].restarts == 3
@@ -281,17 +286,17 @@ def test_restarts_are_counted_across_updates_and_hosts() -> None:
 
 def test_recovered_pod_is_deployed_again_in_its_container() -> None:
     world = World()
-    job = world.submit(service(replica=2, start="fail"))
+    job = world.submit(with_task(service(replica=2), start="fail", restart=NEVER))
     world.run(5)
     view = world.show(job)
     assert view.summary.failed == 2
     assert view.summary.state == "degraded"
     assert view.summary.reason.code == "pod-failed"
-    runs = sum(len(agent.runs) for agent in world.agents.values())
+    starts = world.starts().total()
     world.recover(job)
     assert world.show(job).summary.state == "pending"
     world.run(5)
-    assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 2
+    assert world.starts().total() == starts + 2
     assert world.show(job).summary.state == "degraded"
     assert [pod.incarnation for pod in world.show(job).pods] == [1, 1]
 
@@ -303,8 +308,7 @@ def test_running_pod_that_is_named_is_recovered() -> None:
     world.recover(pod=f"{job}.1")
     world.settle(job)
     world.run(5)
-    runs = [pod for agent in world.agents.values() for pod, _, _ in agent.runs]
-    assert sorted(runs) == [f"{job}.0", f"{job}.1", f"{job}.1"]
+    assert world.starts() == {f"{job}.0": 1, f"{job}.1": 2}
 
 
 def test_recover_of_a_healthy_job_warns_that_no_pod_failed() -> None:
@@ -327,12 +331,13 @@ def test_lost_host_has_its_pods_moved_with_a_new_generation() -> None:
     job = world.submit(service())
     world.settle(job)
     before = {pod.pod: pod for pod in world.master.state.pods.values()}
-    world.agents["h1"].die()
-    world.run(10)
+    lost = world.host(f"{job}.0")
+    lose_for_good(lost)
+    world.run(20)
     world.settle(job)
     for pod in world.master.state.pods.values():
         old = before[pod.pod]
-        moved = old.agent == "h1"
+        moved = old.agent == lost.name
         assert (pod.incarnation, pod.generation > old.generation) == (old.incarnation + moved, moved)
     assert len(world.endpoints("web")) == 3
 
@@ -369,10 +374,8 @@ def test_usage_of_a_pod_is_shown_as_last_measured() -> None:
 
 
 def test_pending_job_shows_the_reason_and_counts_of_resman() -> None:
-    world = World()
-    world.resman.blocked = True
+    world = World(resman=False)
     job = world.submit(service(replica=1))
-    world.run(1)
     reason = Reason(code="no-room", message="no agent fits", counts={"memory": 3}, nearest=("h1: 1 GiB",))
     slot = SlotStatus(container=f"{job}.0", incarnation=0, state=ContainerState.PENDING, reason=reason)
     world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
@@ -429,8 +432,8 @@ def test_changed_stop_timeout_reaches_the_pods() -> None:
     world.settle(job)
     world.update(job, with_deploy(service(replica=1), stop_timeout=7.0))
     world.settle(job)
-    orders = [order for agent in world.agents.values() for order in agent.orders.values()]
-    assert [order.stop_timeout for order in orders] == [7.0]
+    orders = [send.body.orders for send in world.sends if send.task == POD_DEPLOY]
+    assert [order.stop_timeout for order in orders[-1]] == [7.0]
 
 
 def test_user_of_a_request_is_recorded() -> None:
@@ -444,7 +447,7 @@ def test_service_whose_pods_failed_for_good_runs_again_after_an_update() -> None
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
-    world.update(job, with_task(service(replica=2, step=2), start="fail"))
+    world.update(job, with_task(service(replica=2, step=2), start="fail", restart=NEVER))
     world.run(60)
     assert world.show(job).summary.failed == 2
     world.update(job, with_task(service(replica=2, step=2), start="serve again"))
@@ -460,4 +463,4 @@ def test_start_is_counted_in_the_order_to_resman() -> None:
     world.settle(job, "stopped")
     world.do("start", job)
     world.settle(job)
-    assert world.resman.orders[job].starts == 1
+    assert world.order(job).starts == 1

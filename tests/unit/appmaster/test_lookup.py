@@ -64,8 +64,7 @@ def test_discover_gives_healthy_endpoints_and_with_all_the_others() -> None:
     world = World()
     job = world.submit(service(replica=2))
     world.settle(job)
-    worker = next(worker for agent in world.agents.values() for worker in agent.workers.values())
-    worker.crash_once()
+    world.worker(f"{job}.0").end(1)
     world.run(0.2)
     assert [endpoint.state for endpoint in world.endpoints("web")] == ["healthy"]
     every = world.endpoints("web", all=True)
@@ -73,8 +72,7 @@ def test_discover_gives_healthy_endpoints_and_with_all_the_others() -> None:
 
 
 def test_service_that_nobody_serves_yet_is_known_and_an_unknown_one_is_not() -> None:
-    world = World()
-    world.resman.blocked = True
+    world = World(hosts=0)
     world.submit(service())
     assert world.endpoints("web") == ()
     found = problem(world, Discover(service="wep"))
@@ -124,8 +122,7 @@ def test_logs_of_one_pod_by_index() -> None:
 
 
 def test_logs_of_a_job_without_a_container_say_so() -> None:
-    world = World()
-    world.resman.blocked = True
+    world = World(hosts=0)
     world.submit(service())
     world.run(1)
     found = problem(world, ReadLogs(target="web"))

@@ -11,9 +11,11 @@ from galaxy.model.api.users import RemoveUser
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import HeartbeatsRead
+from galaxy.model.messages.names import GROUP_APPLY
 from galaxy.model.resources import Ceiling
+from galaxy.testing.simulation.faults import message_faults
 from tests.unit.appmaster.test_access import JOB, Secured, job, kind
-from tests.unit.appmaster.world import Faults, World, batch, service, with_deploy
+from tests.unit.appmaster.world import World, batch, service, with_deploy
 
 MIB = 1024**2
 
@@ -133,51 +135,48 @@ def test_stop_and_start_need_no_quota(world: World) -> None:
 
 
 def test_identity_order_is_sent_until_resman_acknowledges_it() -> None:
-    world = World(faults=Faults(lose=0.6, double=0.3), seed=3)
+    world = World(faults=message_faults(lose=0.6, double=0.3), seed=3)
     limit(world, containers=4)
     limit(world, cpu_milli=900)
     world.failover()
     limit(world, lift=("containers",))
     world.run(60)
-    assert world.resman.identity is not None
-    assert [one.ceiling for one in world.resman.identity.quotas] == [Ceiling(cpu_milli=900)]
+    assert [one.ceiling for one in world.identity().quotas] == [Ceiling(cpu_milli=900)]
     assert not world.master.state.identity_unacknowledged
     limit(world, lift=("cpu_milli",))
     world.failover()
     world.run(60)
-    assert world.resman.identity.quotas == ()
+    assert world.identity().quotas == ()
 
 
 def test_quota_change_after_a_step_that_raised_reaches_resman(world: World) -> None:
     for containers in (5, 6, 7):
         limit(world, containers=containers)
         world.run(5)
-    with pytest.raises(AttributeError):
-        world.master.step(world.now, [HeartbeatsRead(now_s=world.now, beats=(None,))])  # type: ignore[arg-type]
-    world.master.recover(world.now)
+    world.feed(HeartbeatsRead(now_s=world.now, beats=(None,)))  # type: ignore[arg-type]
+    assert world.leader.poisonous == 1
     limit(world, containers=8)
     world.run(5)
-    assert world.resman.identity is not None
-    assert world.resman.identity.quotas[0].ceiling == Ceiling(containers=8)
+    assert world.identity().quotas[0].ceiling == Ceiling(containers=8)
 
 
-def test_group_orders_carry_quotas_that_resman_has_not_acknowledged(world: World) -> None:
-    world.resman.on_orders = lambda orders: None  # type: ignore[method-assign]
+def test_group_orders_carry_quotas_that_resman_has_not_acknowledged() -> None:
+    world = World(resman=False)
     limit(world, containers=4)
     world.submit(service())
-    order = world.sends[-1].body
+    order = [send.body for send in world.sends if send.task == GROUP_APPLY][-1]
     assert order.orders[0].user == "ann"
     assert order.identity.quotas[0].ceiling == Ceiling(containers=4)
 
 
 def test_list_shows_what_jobs_ask_and_use(world: World) -> None:
     limit(world, cpu_milli=500)
-    world.resman.blocked = True
+    world.have_trouble(trouble="the disk is read-only")
     web = world.submit(service(replica=2))
     world.run(2)
     (view,) = world.ask(ListQuotas()).quotas
     assert (view.wanted.cpu_milli, view.used.cpu_milli, view.ceiling.cpu_milli) == (200, 0, 500)
-    world.resman.blocked = False
+    world.have_trouble(trouble="")
     world.do("remove", web)
     world.run(5)
     world.submit(service("next", replica=1))
@@ -201,7 +200,7 @@ def test_only_operators_set_quotas_and_users_see_their_own() -> None:
     assert kind(world.as_("ann", ListQuotas(user="bob"))) == "refused"
     world.as_("root", RemoveUser(user="ann"))
     world.run(5)
-    assert [one.user for one in world.resman.identity.quotas] == ["bob"]
+    assert [one.user for one in world.identity().quotas] == ["bob"]
 
 
 def test_operators_change_of_a_job_counts_for_its_owner() -> None:

@@ -85,7 +85,7 @@ def test_user_is_not_removed_before_the_users_containers_are_gone(world: Secured
 
 
 def test_user_whose_job_waits_for_a_place_is_not_removed(world: Secured) -> None:
-    world.resman.on_orders = lambda orders: None  # type: ignore[method-assign]
+    world.have_trouble(trouble="the disk is read-only")
     submit(world, service(replica=1))
     assert remove(world).problem.details == ("web is pending, 0 containers",)
 

@@ -4,15 +4,23 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.api.jobs import UpdateJob
+from galaxy.model.api.jobs import Discover, UpdateJob
+from galaxy.model.api.request import Request
 from galaxy.model.api.views import EndpointView
-from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec
-from galaxy.model.stored.job import EndpointState
-from tests.unit.appmaster.world import Faults, World, service, with_deploy, with_task
+from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec, RestartSpec
+from galaxy.model.messages.names import APPMASTER, POD_DEPLOY
+from galaxy.model.stored.job import EndpointRecord, EndpointState
+from galaxy.testing.simulation.faults import message_faults
+from tests.unit.appmaster.world import NEVER, World, lose_for_good, service, with_deploy, with_task
+
+POLL_S = 0.05
+"""How often a client discovers a service."""
 
 
 def healthy_rows(world: World) -> int:
-    return sum(row.state is EndpointState.HEALTHY for row in world.master.state.endpoints.values())
+    """Return how many healthy endpoints are committed."""
+    rows = world.scenario.stored(APPMASTER, "endpoints", EndpointRecord).values()
+    return sum(row.state is EndpointState.HEALTHY for row in rows)
 
 
 def watch_healthy(world: World, at_least: int) -> list[int]:
@@ -28,22 +36,34 @@ def watch_healthy(world: World, at_least: int) -> list[int]:
 
 
 def poll_as_a_client(world: World, name: str, *, delay_s: float = 0.5) -> list[str]:
-    """Discover the service and use its endpoints a moment later, repeatedly; return the failures."""
+    """Discover the service and use its endpoints a moment later, repeatedly; return the failures.
+
+    A request that meets no leader is not answered, and the client sends another one.
+    """
     failures: list[str] = []
+    body = Discover(service=name)
 
     def visit(endpoint: EndpointView) -> None:
         if not world.serves(endpoint.address, endpoint.port):
             failures.append(f"{endpoint} at {world.now}")
 
-    def check() -> None:
-        endpoints = world.endpoints(name)
-        if not endpoints:
-            failures.append(f"no endpoint at {world.now}")
-        for endpoint in endpoints:
-            world.after(delay_s, lambda endpoint=endpoint: visit(endpoint))
-        world.after(0.05, check)
+    def ask() -> None:
+        key = f"poll-{world.now}"
+        request = Request(op=body.op, key=key, reply=key, deadline_s=world.now + 30, user="ann", body=body)
+        world.leader.receive(request)
+        world.after(POLL_S / 2, lambda: read(request))
+        world.after(POLL_S, ask)
 
-    check()
+    def read(request: Request) -> None:
+        answer = world.answer(request)
+        if answer is None:
+            return
+        if not answer.result.endpoints:
+            failures.append(f"no endpoint at {world.now}")
+        for endpoint in answer.result.endpoints:
+            world.after(delay_s, lambda endpoint=endpoint: visit(endpoint))
+
+    ask()
     return failures
 
 
@@ -73,7 +93,7 @@ def test_rollout_keeps_containers_and_their_pid_1() -> None:
 
 
 def test_rollout_with_step_2_interrupts_at_most_two_pods_at_once() -> None:
-    world = World(agents=2)
+    world = World(hosts=2)
     spec = service(replica=6, step=2)
     job = world.submit(spec)
     world.settle(job)
@@ -96,13 +116,11 @@ def test_rollout_waits_for_the_interval_between_pods() -> None:
 
 
 def test_rollout_does_not_update_the_last_healthy_pod_while_another_is_down() -> None:
-    world = World()
-    spec = service(replica=2)
+    world = World(hosts=2)
+    spec = service(replica=2, max_per_host=1)
     job = world.submit(spec)
     world.settle(job)
-    world.resman.blocked = True
-    victim = world.show(job).pods[0].agent
-    world.agents[victim].die()
+    lose_for_good(world.host(f"{job}.0"))
     world.run_until(lambda: world.show(job).summary.pending == 1, 20)
     failures = poll_as_a_client(world, "web", delay_s=0.1)
     world.update(job, with_task(spec, start="serve v2"))
@@ -120,14 +138,14 @@ def test_only_replica_is_updated_although_no_other_serves() -> None:
     assert list(world.programs().values()) == ["serve v2"]
 
 
-@pytest.mark.parametrize("bad", ["fail", "crash"])
-def test_failing_revision_stalls_while_the_old_pods_serve(bad: str) -> None:
+@pytest.mark.parametrize("restart", [NEVER, None], ids=["fails for good", "is restarted"])
+def test_failing_revision_stalls_while_the_old_pods_serve(restart: RestartSpec | None) -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
     watch_healthy(world, 2)
-    world.update(job, with_task(service(), start=bad))
-    world.run_until(lambda: world.state(job) == "stalled", 30)
+    world.update(job, with_task(service(), start="fail", restart=restart))
+    world.run_until(lambda: world.state(job) == "stalled", 60)
     world.run(120)
     view = world.show(job)
     assert view.summary.state == "stalled"
@@ -142,15 +160,13 @@ def test_failing_revision_stalls_while_the_old_pods_serve(bad: str) -> None:
 
 def test_failing_pod_stalls_the_other_slots_too() -> None:
     world = World()
-    spec = service(replica=8, step=2)
+    spec = with_task(service(replica=8, step=2), restart=NEVER)
     job = world.submit(spec)
     world.settle(job)
     world.update(job, with_task(spec, start="serve v2"))
     world.run_until(lambda: sorted(world.programs().values()).count("serve v2") == 2, 20)
-    worker = next(
-        each for a in world.agents.values() for each in a.workers.values() if each.program == "serve v2"
-    )
-    worker.end_program(1, restart=False)
+    updated = next(pod for pod, start in world.programs().items() if start == "serve v2")
+    world.worker(updated).end(1)
     world.run(120)
     assert world.state(job) == "stalled"
     assert sorted(world.programs().values()).count("serve") == 6
@@ -160,7 +176,7 @@ def test_revision_that_never_becomes_healthy_stalls_after_the_deadline() -> None
     world = World(config=AppMasterConfig(progress_deadline_s=30.0))
     job = world.submit(service())
     world.settle(job)
-    world.update(job, with_task(service(), start="exit 0 after 100000"))
+    world.update(job, with_task(service(), start="deaf"))
     world.run(20)
     assert world.state(job) == "updating"
     world.run_until(lambda: world.state(job) == "stalled", 20)
@@ -172,7 +188,7 @@ def test_update_replaces_a_stalled_one() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    world.update(job, with_task(service(), start="fail"))
+    world.update(job, with_task(service(), start="fail", restart=NEVER))
     world.run_until(lambda: world.state(job) == "stalled", 30)
     watch_healthy(world, 2)
     world.update(job, with_task(service(), start="serve v3"))
@@ -189,47 +205,43 @@ def test_pod_that_drains_for_a_replaced_revision_never_gets_it() -> None:
     world.run(2)
     draining = [row.pod for row in world.endpoints("web", all=True) if row.state == "draining"]
     assert draining == [f"{job}.0"]
-    down = world.agents[world.show(job).pods[2].agent].workers[f"{job}.2"]
-    down.crash_once()  # It is updated first now, and the draining pod has to wait.
+    world.worker(f"{job}.2").end(1)  # It is updated first now, and the draining pod has to wait.
     world.run(0.1)
     world.update(job, with_task(spec, start="serve v3"))
     world.settle(job, within_s=300)
-    assert "serve v2" not in [program for agent in world.agents.values() for _, _, program in agent.runs]
+    assert "serve v2" not in [start for _, _, start in world.scenario.programs_started]
 
 
 def test_update_back_to_the_old_revision_restarts_only_the_updated_pod() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    world.update(job, with_task(service(), start="fail"))
+    world.update(job, with_task(service(), start="fail", restart=NEVER))
     world.run_until(lambda: world.state(job) == "stalled", 30)
-    runs = sum(len(agent.runs) for agent in world.agents.values())
+    starts = world.starts().total()
     world.update(job, service())
     world.settle(job)
     assert set(world.programs().values()) == {"serve"}
-    assert sum(len(agent.runs) for agent in world.agents.values()) == runs + 1
+    assert world.starts().total() == starts + 1
 
 
 def test_stalled_rollout_resumes_when_its_pod_becomes_healthy() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    world.update(job, with_task(service(), start="crash"))
-    world.run_until(lambda: world.state(job) == "stalled", 30)
-    worker = next(worker for a in world.agents.values() for worker in a.workers.values() if worker.restarts)
-    worker.program, worker.state = "serve crash", worker.state.RUNNING
-    worker.later(0.1, worker.become_healthy)
-    world.run_until(lambda: world.state(job) == "updating", 10)
+    world.update(job, with_task(service(), start="flaky 6"))
+    world.run_until(lambda: world.state(job) == "stalled", 60)
+    world.run_until(lambda: world.state(job) == "updating", 40)
 
 
 def test_pod_that_loses_its_host_in_a_stalled_rollout_keeps_its_old_revision() -> None:
-    world = World(agents=4)
+    world = World(hosts=4)
     job = world.submit(service())
     world.settle(job)
-    world.update(job, with_task(service(), start="fail"))
+    world.update(job, with_task(service(), start="fail", restart=NEVER))
     world.run_until(lambda: world.state(job) == "stalled", 30)
     old = next(pod for pod in world.show(job).pods if pod.revision == 1)
-    world.agents[old.agent].die()
+    lose_for_good(world.hosts[old.agent])
     world.run(20)
     assert len(world.endpoints("web")) == 2
     assert world.programs()[old.pod] == "serve"
@@ -239,12 +251,12 @@ def test_change_of_health_check_and_stop_timeout_touches_no_program() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    runs = sum(len(agent.runs) for agent in world.agents.values())
+    starts = world.starts().total()
     watch_healthy(world, 3)
     health = HealthSpec(type="tcp", port="http")
     world.update(job, with_deploy(with_task(service(), health=health), stop_timeout=5.0))
     world.settle(job)
-    assert sum(len(agent.runs) for agent in world.agents.values()) == runs
+    assert world.starts().total() == starts
     assert world.show(job).summary.revision == 2
 
 
@@ -252,10 +264,10 @@ def test_change_of_step_alone_sends_no_pod_order() -> None:
     world = World()
     job = world.submit(service())
     world.settle(job)
-    sent = [send for send in world.sends if send.task == "galaxy.pod.deploy"]
+    sent = [send for send in world.sends if send.task == POD_DEPLOY]
     world.update(job, with_deploy(service(), step=2, interval=1.0, drain=3.0))
     world.settle(job)
-    assert [send for send in world.sends if send.task == "galaxy.pod.deploy"] == sent
+    assert [send for send in world.sends if send.task == POD_DEPLOY] == sent
 
 
 def test_update_without_changes_warns_and_creates_no_revision() -> None:
@@ -331,10 +343,10 @@ def test_revisions_are_kept_up_to_their_bound() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_rollout_on_a_faulty_bus_with_failovers_never_interrupts_two_pods(seed: int) -> None:
-    world = World(seed=seed, faults=Faults(lose=0.1, double=0.1, delay_s=0.3))
+    world = World(seed=seed, faults=message_faults(lose=0.1, double=0.1, late_s=0.3))
     job = world.submit(service())
     world.settle(job, within_s=200)
-    world.crash_at_steps = {world.steps + n for n in world.random.sample(range(1, 400), 6)}
+    world.crash_in_ticks(world.random.sample(range(1, 400), 6))
     failures = poll_as_a_client(world, "web")
     watch_healthy(world, 2)
     world.update(job, with_task(service(), start="serve v2"))
@@ -343,6 +355,4 @@ def test_rollout_on_a_faulty_bus_with_failovers_never_interrupts_two_pods(seed: 
         400,
     )
     assert failures == []
-    assert all(
-        len(agent.runs) == 2 * len({pod for pod, _, _ in agent.runs}) for agent in world.agents.values()
-    )
+    assert set(world.starts().values()) == {2}

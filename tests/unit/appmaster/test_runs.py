@@ -1,5 +1,7 @@
 """Runs: the record of one execution of a batch job, from its submission to its outcome."""
 
+import pytest
+
 from galaxy.appmaster.logic.batch.runs import runs_of, start
 from galaxy.model.stored.run import RunRecord, RunState
 from tests.unit.appmaster.world import World, batch, service
@@ -13,7 +15,7 @@ def only_run(world: World, job: str) -> RunRecord:
 def test_submitted_batch_job_has_an_active_run_that_its_pods_name() -> None:
     world = World()
     job = world.submit(batch())
-    submitted_s = world.now
+    submitted_s = pytest.approx(world.now, abs=0.01)
     world.run(0.5)
     run = only_run(world, job)
     assert (run.run, run.state, run.attempts, run.exit_code) == (1, RunState.ACTIVE, 1, None)
@@ -77,7 +79,7 @@ def test_job_removed_while_it_runs_leaves_its_run_as_removed_in_the_history_only
 
 def test_run_survives_a_change_of_leaders() -> None:
     world = World()
-    job = world.submit(batch())
+    job = world.submit(batch(start="exit 0 after 9"))
     world.run(1)
     before = only_run(world, job)
     world.failover()

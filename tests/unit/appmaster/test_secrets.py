@@ -77,11 +77,9 @@ def test_repeated_order_carries_the_same_value_after_the_secret_changed(world: W
     world.settle(web)
     keep(world, "new")
     world.failover()
-    for agent in world.agents.values():
-        agent.alive = False
-    world.run(2)
-    for agent in world.agents.values():
-        agent.alive = True
+    world.sends.clear()
+    for host in world.hosts.values():
+        host.power_off(3.0)  # The containers are lost and created again.
     world.run(20)
     assert {tuple(values(order)) for order in orders(world)} == {("old",)}
 

@@ -1,17 +1,19 @@
-"""A cluster around AppMaster's real logic: a virtual clock, a faulty bus, and fakes of the rest."""
+"""Jobs to submit, and a short form of ``Scenario`` for tests that drive a cluster through AppMaster."""
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from galaxy.appmaster.logic import AppMaster, AppMasterConfig
+from galaxy.appmaster.logic.config import with_dead_after
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.body import Body
+from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.jobs import (
     Discover,
     RecoverPod,
@@ -24,7 +26,7 @@ from galaxy.model.api.jobs import (
 )
 from galaxy.model.api.request import Request
 from galaxy.model.api.views import EndpointView, JobView
-from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
+from galaxy.model.base import decode, encode, from_plain
 from galaxy.model.jobspec.spec import (
     CpuSpec,
     DeploySpec,
@@ -33,14 +35,34 @@ from galaxy.model.jobspec.spec import (
     MemorySpec,
     PodSpec,
     PortSpec,
+    RestartSpec,
     ServiceSpec,
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.model.messages.agent import Heartbeat, HeartbeatsRead
-from galaxy.model.messages.names import RESMAN
-from galaxy.model.messages.pod import PodOrders
-from tests.unit.appmaster.stand_ins import Agent, ResMan
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import GroupOrder, SlotStatus
+from galaxy.model.messages.identity import IdentityOrder
+from galaxy.model.messages.names import APPMASTER, GROUP_STATUS, POD_REPORT, RESMAN
+from galaxy.model.stored.container import Container, Group
+from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.resman.logic.config import with_liveness_times
+from galaxy.resman.logic.state.tables import IDENTITY
+from galaxy.testing.simulation.appworker import SimulatedAppWorker
+from galaxy.testing.simulation.faults import NO_FAULTS, Faults
+from galaxy.testing.simulation.host import HEARTBEAT_S, Host
+from galaxy.testing.simulation.leader import BEATS_S, LeaderProcess
+from galaxy.testing.simulation.scenario import START_WITHIN_S, Scenario
+
+ATTEMPTS_MAX: Final = 20
+"""How often a request is sent; more than the leaders that a test crashes at once."""
+NEVER: Final = RestartSpec(policy="never")
+"""Restart policy of a program that fails for good at its first failure."""
+SUSPECT_S: Final = 4.0
+DEAD_S: Final = 8.0
+"""Default seconds of silence until ResMan suspects a host and gives it up: short, to keep tests fast."""
+FOREVER_S: Final = 1e6
+"""Longer than any test runs, in simulated seconds."""
 
 
 def service(name: str = "web", start: str = "serve", replica: int = 3, **deploy: Any) -> JobSpec:
@@ -58,7 +80,9 @@ def service(name: str = "web", start: str = "serve", replica: int = 3, **deploy:
 
 
 def batch(name: str = "crunch", start: str = "exit 0 after 1", replica: int = 3, **deploy: Any) -> JobSpec:
-    task = TaskSpec(name="main", cpu=CpuSpec(millicores=100), memory=MemorySpec(size=64 << 20), start=start)
+    task = TaskSpec(
+        name="main", cpu=CpuSpec(millicores=100), memory=MemorySpec(size=64 << 20), start=start, restart=NEVER
+    )
     return _job(name, task, JobType.BATCH, replica, deploy)
 
 
@@ -84,144 +108,163 @@ def _job(name: str, task: TaskSpec, type_: JobType, replica: int, deploy: dict[s
 VERBS: dict[str, Any] = {"stop": StopJob, "start": StartJob, "remove": RemoveJob}
 
 
-class Faults(Struct, frozen=True, kw_only=True):
-    """What the bus does to messages: shares from 0 to 1, and the longest delay in seconds."""
-
-    lose: float = 0.0
-    double: float = 0.0
-    delay_s: float = 0.02
-
-
 class World:
-    """One cluster; ``run`` advances its clock. All randomness comes from ``seed``."""
+    """A ``Scenario`` with what tests of AppMaster ask it for, in short form.
+
+    Start commands are those of ``galaxy.testing.simulation.appworker``.
+    """
 
     def __init__(
         self,
         *,
-        agents: int = 3,
+        hosts: int = 3,
         seed: int = 1,
-        faults: Faults | None = None,
+        faults: Faults = NO_FAULTS,
         config: AppMasterConfig | None = None,
+        resman: bool = True,
+        dead_s: float = DEAD_S,
+        sizes: Sequence[dict[str, int]] = ({},),
     ) -> None:
-        self.now = 1_000_000.0
+        """``resman=False``: there is no ResMan, so that orders to it stay unanswered.
+
+        ``dead_s``: silence in seconds after which ResMan places a host's containers elsewhere.
+        """
+        self.config = with_dead_after(config or AppMasterConfig(), dead_s=dead_s)
+        resman_config = with_liveness_times(ResManConfig(), suspect_s=SUSPECT_S, dead_s=dead_s)
+        self.scenario = Scenario(
+            hosts=hosts,
+            seed=seed,
+            faults=faults,
+            sizes=sizes,
+            resman=(lambda: ResMan(resman_config)) if resman else None,
+            appmaster=lambda: AppMaster(self.config),
+        )
+        self.hosts = self.scenario.hosts
+        self.sends = self.scenario.sends
+        self.watchers = self.scenario.watchers
         self.random = random.Random(seed)
-        self.faults = faults or Faults()
-        self.config = config
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        """Choices of the test itself, apart from those of the simulated world."""
         self._keys = 0
-        self._wakes_at = 0.0
-        self.store: dict[str, dict[str, bytes]] = {}
-        self.answers: dict[str, list[Answer]] = {}
-        self.sends: list[Any] = []
-        self.steps = 0
-        self.crash_at_steps: set[int] = set()
-        self.epoch = 0
-        self.resman = ResMan(self)
-        self.agents = {f"h{n}": Agent(self, f"h{n}") for n in range(agents)}
-        self.watchers: list[Callable[[], None]] = []
-        self.failover()
-        self._beat()
 
     # ---- time
 
+    @property
+    def now(self) -> float:
+        return self.scenario.now_s
+
     def after(self, delay_s: float, act: Callable[[], None]) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (self.now + delay_s, self._count, act))
+        self.scenario.world.after(delay_s, act)
 
     def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._queue and self._queue[0][0] <= end:
-            at, _, act = heapq.heappop(self._queue)
-            self.now = max(self.now, at)
-            act()
-        self.now = end
+        self.scenario.run(seconds)
 
     def run_until(self, condition: Callable[[], bool], within_s: float) -> float:
         """Advance until ``condition`` holds; return the seconds that it took."""
-        start = self.now
-        while not condition():
-            if self.now - start > within_s:
-                raise AssertionError(f"the condition does not hold within {within_s} s")
-            self.run(0.05)
-        return self.now - start
-
-    def post(self, act: Callable[[], None]) -> None:
-        """Deliver something over the bus, subject to its faults."""
-        copies = 2 if self.random.random() < self.faults.double else 1
-        for _ in range(copies):
-            if self.random.random() >= self.faults.lose:
-                self.after(self.random.uniform(0.001, max(self.faults.delay_s, 0.002)), act)
+        return self.scenario.run_until(condition, within_s)
 
     # ---- AppMaster
 
+    @property
+    def leader(self) -> LeaderProcess:
+        return self.scenario.leaders[APPMASTER]
+
+    @property
+    def master(self) -> AppMaster:
+        """The logic that leads; waits for a leader when a crash has left none."""
+        if self.leader.logic is None:
+            self.run_until(lambda: self.leader.logic is not None, START_WITHIN_S)
+        logic = self.scenario.logic(APPMASTER)
+        assert isinstance(logic, AppMaster)
+        return logic
+
+    @property
+    def store(self) -> dict[str, dict[str, bytes]]:
+        """The committed rows of AppMaster's tables, encoded."""
+        return {
+            name: {key: encode(row) for key, row in self.scenario.stored(APPMASTER, name, table.kind).items()}
+            for name, table in self.master.tables.items()
+        }
+
     def failover(self) -> None:
-        """Let another AppMaster lead, which knows only what was committed."""
-        self.master = AppMaster(self.config)
-        self.epoch += 1
-        for name, table in self.master.tables.items():
-            table.load(self.store.get(name, {}).items())
-        self.master.lead(self.epoch, self.now)
-        self.feed()
+        """Crash AppMaster and let another leadership begin, which knows only what was committed."""
+        self.scenario.failover(APPMASTER)
+
+    def crash_in_ticks(self, ticks: Iterable[int]) -> None:
+        """Crash AppMaster between commit and send in these ticks, counted from the next one as 1."""
+        self.leader.crash_after_ticks |= {self.leader.ticks + tick for tick in ticks}
 
     def feed(self, *events: Any) -> None:
-        """Make one tick: step, commit, publish. The leader may be lost between the last two."""
-        step = self.master.step(self.now, events)
-        for table in self.master.tables.values():
-            for change in table.changes():
-                rows = self.store.setdefault(change.table, {})
-                if change.value is None:
-                    rows.pop(change.key, None)
-                else:
-                    rows[change.key] = change.value
-            table.accept()
-        self.steps += 1
-        if self.steps in self.crash_at_steps:
-            self.failover()
-            return
-        for send in step.sends:
-            self.sends.append(send)
-            body = decode(encode(send.body), type(send.body))
-            if send.queue == RESMAN:
-                self.post(lambda body=body: self.resman.on_orders(body))
-            elif isinstance(body, PodOrders):
-                agent = self.agents[send.queue.removeprefix("appworker.")]
-                self.post(lambda body=body, agent=agent: agent.on_orders(body))
-        for reply in step.replies:
-            self.answers.setdefault(reply.reply, []).append(reply.answer)
-        if step.wake_s is not None and not self.now < self._wakes_at <= step.wake_s:
-            self._wakes_at = max(step.wake_s, self.now + 0.001)
-            self.after(self._wakes_at - self.now, self.feed)
-        for watch in self.watchers:
-            watch()
+        """Hand ``events`` to AppMaster as messages that arrive now, and let it step once."""
+        assert self.master is not None
+        self.scenario.deliver(APPMASTER, *events)
 
-    def _beat(self) -> None:
-        beats = tuple(
-            Heartbeat(
-                agent=agent.name, at_s=self.now, boot=agent.boot, wire=WIRE_VERSION, pods=agent.digest()
-            )
-            for agent in self.agents.values()
-            if agent.alive
-        )
-        self.feed(HeartbeatsRead(now_s=self.now, beats=beats))
-        self.after(1.0, self._beat)
+    # ---- ResMan and hosts
+
+    def have_trouble(self, *, trouble: str) -> None:
+        """Let all hosts state ``trouble`` in their heartbeats until ResMan knows; empty ends it.
+
+        ResMan places nothing on a host in trouble.
+        """
+        for host in self.hosts.values():
+            host.trouble = trouble
+        self.run(HEARTBEAT_S + BEATS_S)
+
+    def order(self, job: str) -> GroupOrder:
+        """Return the order for the job's containers that ResMan has applied last."""
+        return self.scenario.stored(RESMAN, "groups", Group)[job].order
+
+    def slots(self, job: str) -> list[Container]:
+        """Return the job's containers as ResMan has stored them."""
+        rows = self.scenario.stored(RESMAN, "containers", Container).values()
+        return [row for row in rows if row.group == job]
+
+    def identity(self) -> IdentityOrder:
+        """Return the quotas and operators' keys that ResMan has stored."""
+        return self.scenario.stored(RESMAN, "identity", IdentityOrder)[IDENTITY]
+
+    # ---- messages on the bus
+
+    def last_report(self, host: str) -> AgentReport:
+        """Return the report of pods that the host's agent has sent last."""
+        bodies = [send.body for send in self.sends if send.task == POD_REPORT and send.body.agent == host]
+        return bodies[-1]
+
+    def last_slot(self, pod: str) -> SlotStatus:
+        """Return what ResMan has sent last about a pod's container."""
+        statuses = [
+            status for send in self.sends if send.task == GROUP_STATUS for status in send.body.statuses
+        ]
+        return [slot for status in statuses for slot in status.slots if slot.container == pod][-1]
 
     # ---- what clients do
 
     def request(self, body: Body[Any], *, key: str = "", op: str = "") -> Answer:
+        """Send a request and return its answer. It is repeated with its key if a leader is lost."""
         self._keys += 1
-        key = key or f"key-{self._keys}"
-        reply = f"reply-{self._keys}"
         asked = Request(
-            op=op or body.op, key=key, reply=reply, deadline_s=self.now + 30, user="ann", body=body
+            op=op or body.op,
+            key=key or f"key-{self._keys}",
+            reply=f"reply-{self._keys}",
+            deadline_s=self.now + 30,
+            user="ann",
+            body=body,
         )
-        for _ in range(
-            20
-        ):  # If the leader is lost before it answers, the client asks again with the same key.
+        for _ in range(ATTEMPTS_MAX):
             self.feed(asked)
-            if reply in self.answers:
-                break
-        return self.answers[reply][-1]
+            if (answer := self.answer(asked)) is not None:
+                return answer
+        raise AssertionError(f"{asked.op} is not answered")
+
+    def answer(self, request: Request) -> Answer | None:
+        """Return the next answer to ``request`` with its result as a client reads it, None without one."""
+        data = self.scenario.nexus.await_reply(request.reply, 0.0)
+        if data is None:
+            return None
+        answer = decode(data, Answer)
+        if answer.problem is not None:
+            return answer
+        result = from_plain(answer.result, BODIES[request.op].result)
+        return msgspec.structs.replace(answer, result=result)
 
     def ask(self, body: Body[Any], *, key: str = "") -> Any:
         """Return the result of a request that must not fail."""
@@ -261,18 +304,33 @@ class World:
 
     def programs(self) -> dict[str, str]:
         """Return the start commands of all running programs by pod."""
-        return {
-            worker.pod: worker.program
-            for agent in self.agents.values()
-            if agent.alive
-            for worker in agent.workers.values()
-            if worker.program
-        }
+        return self.scenario.programs()
+
+    def worker(self, pod: str) -> SimulatedAppWorker:
+        """Return the AppWorker that runs in the pod's container."""
+        return self.scenario.worker(pod)
+
+    def host(self, pod: str) -> Host:
+        """Return the host on which the pod's container runs."""
+        return self.hosts[self.worker(pod).host]
+
+    def starts(self) -> Counter[str]:
+        """Return how often a program of each pod was started."""
+        return Counter(pod for pod, _, _ in self.scenario.programs_started)
 
     def serves(self, address: str, port: int) -> bool:
+        """Return whether a client that connects to ``address`` and ``port`` now reaches a service."""
         return any(
-            port in worker.ports.values() and worker.program.startswith("serve") and worker.ready
-            for agent in self.agents.values()
-            if agent.alive and agent.name == address
-            for worker in agent.workers.values()
+            host.info.address == address and port in worker.ports.values() and _serves(worker)
+            for host in self.hosts.values()
+            for worker in host.living.values()
         )
+
+
+def lose_for_good(host: Host) -> None:
+    """Switch ``host`` off; it does not come back."""
+    host.power_off(FOREVER_S)
+
+
+def _serves(worker: SimulatedAppWorker) -> bool:
+    return any(spec.start.startswith("serve") for _, spec in worker.running.values())
