@@ -136,14 +136,16 @@ class MemoryNexus:
         pods: int = 0,
         usage: AgentUsage | None = None,
         trouble: str = "",
+        wire: int = WIRE_VERSION,
     ) -> float:
+        """Store a heartbeat and return the clock; ``wire`` lets tests speak another version."""
         self._heartbeats[agent] = Heartbeat(
             agent=agent,
             at_s=self._now_s(),
             boot=boot,
             containers=containers,
             pods=pods,
-            wire=WIRE_VERSION,
+            wire=wire,
             trouble=trouble,
         )
         if usage is not None:

@@ -20,7 +20,7 @@ from galaxy.agent.logic.effects import (
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.model.api.sessions import ExecSession, LogSession
-from galaxy.model.base import Struct
+from galaxy.model.base import WIRE_VERSION, Struct
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.names import agent_queue, appworker_queue
 from galaxy.model.step import Send
@@ -66,16 +66,22 @@ class Host:
         name: str,
         on_program: ProgramObserver,
         sizes: Mapping[str, int] | None = None,
+        info: AgentInfo | None = None,
         build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
         own_heartbeats: bool = True,
         observer: HostObserver | None = None,
     ) -> None:
-        """``own_heartbeats=False``: the caller sends heartbeats; Redis' clock is read once per start."""
+        """``info``: the agent's facts, instead of ordinary ones with ``sizes``; ``boot`` is replaced.
+
+        ``own_heartbeats=False``: the caller sends heartbeats; Redis' clock is read once per start.
+        """
         self.name = name
         self.disk: dict[str, dict[str, bytes]] = {}
         self.cut_until_s = 0.0
         self.trouble = ""
         """Reason that heartbeats give why the agent cannot obey; empty if it can."""
+        self.wire = WIRE_VERSION
+        """Wire version that heartbeats state."""
         self.logic: AgentLogic | None = None
         self._world = world
         self._bus = bus
@@ -91,7 +97,7 @@ class Host:
         self._stepping = False
         self._wake_s: float | None = None
         has = {"cpu_milli": 4000, "memory_bytes": 4 * GIB, "disk_bytes": 4 * GIB, **(sizes or {})}
-        self._info = AgentInfo(
+        self._info = info or AgentInfo(
             agent=name, address=f"10.0.0.{name[1:]}", boot="", version="0", cpu_milli=has["cpu_milli"],
             memory_bytes=has["memory_bytes"], disk_bytes=has["disk_bytes"], ports_low=20_000,
             ports_high=20_100, enforced=("cpu", "memory", "pids", "disk"),
@@ -112,7 +118,12 @@ class Host:
 
     @property
     def info(self) -> AgentInfo:
+        """The agent's facts; an assignment takes effect when the agent starts again."""
         return self._info
+
+    @info.setter
+    def info(self, info: AgentInfo) -> None:
+        self._info = info
 
     # ---- faults
 
@@ -121,6 +132,18 @@ class Host:
         self._world.record(f"agent {self.name} crashes")
         self._stop()
         self._world.after(self._world.between(0.3, 5.0), lambda: self._start(rebooted=False))
+
+    def restart(self) -> None:
+        """Kill the agent's process and start it again at once. Containers keep running."""
+        self._stop()
+        self._start(rebooted=False)
+
+    def wipe(self) -> None:
+        """Replace the machine by an empty one of the same name: no containers, no agent's disk."""
+        self._stop()
+        self.machine.power_off()
+        self.disk.clear()
+        self._start(rebooted=True)
 
     def reboot(self) -> None:
         """Reboot the machine: every container is gone, the agent's disk is kept."""
@@ -140,6 +163,11 @@ class Host:
         self._bus.cancel(agent_queue(self.name), self.on_event)
         self._bus.cancel(appworker_queue(self.name), self.on_event)
         self._world.after(seconds + 0.001, lambda: self._listen(self._process))
+
+    def reconnect(self) -> None:
+        """End ``cut_off`` now."""
+        self.cut_until_s = 0.0
+        self._listen(self._process)
 
     def inject_faults(self) -> None:
         """Apply this machine's faults; called once per simulated second."""
@@ -180,7 +208,12 @@ class Host:
             return 0.0
         containers, pods = self._digests
         return self._nexus.send_heartbeat(
-            self.name, boot=self._info.boot, containers=containers, pods=pods, trouble=self.trouble
+            self.name,
+            boot=self._info.boot,
+            containers=containers,
+            pods=pods,
+            trouble=self.trouble,
+            wire=self.wire,
         )
 
     def _stop(self) -> None:

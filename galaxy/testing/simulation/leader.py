@@ -62,6 +62,8 @@ class LeaderProcess:
         """Committed ticks of this process, over all its leaderships."""
         self.crash_after_ticks: set[int] = set()
         """Values of ``ticks`` at which this process crashes before it sends the tick's messages."""
+        self.heartbeats_hang = False
+        """Whether reads of heartbeats give nothing, as when Redis hangs for the thread that reads them."""
         self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
@@ -170,7 +172,8 @@ class LeaderProcess:
         self._schedule(lease.renew_every_s, lambda: self._renew(lease))
 
     def _read_heartbeats(self, leadership: Leadership) -> None:
-        self._on_message(self._nexus.heartbeats())
+        if not self.heartbeats_hang:
+            self._on_message(self._nexus.heartbeats())
         self._schedule(BEATS_S, lambda: self._read_heartbeats(leadership))
 
     def receive(self, event: Struct) -> None:

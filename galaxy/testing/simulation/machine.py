@@ -51,12 +51,15 @@ class Machine:
         """Extra seconds that creating a container takes."""
         self.launch_fails: Callable[[str, int], bool] = lambda *_: False
         """Whether creating this incarnation of a container fails."""
+        self.holds_launches = False
+        """Whether every launch waits until ``release_launches``, whatever happens to the agent."""
         self._world = world
         self._host = host
         self._on_program = on_program
         self._notify = notify
         self._on_created = on_created
         self._pids = 1000
+        self._held: dict[str, HostedContainer] = {}
 
     def running_containers(self) -> tuple[RunningContainer, ...]:
         """Return the containers that a starting agent observes."""
@@ -69,6 +72,9 @@ class Machine:
         """Create a container, as the launcher does."""
         container, incarnation = hosted.container, hosted.incarnation
         if hosted.key in self.living:
+            return
+        if self.holds_launches:
+            self._held[hosted.key] = hosted
             return
         if self._world.strikes("launch_fails") or self.launch_fails(container, incarnation):
             reason = Reason(code="launch", message="simulated failure")
@@ -85,8 +91,16 @@ class Machine:
         )  # fmt: skip
         self._notify(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
 
+    def release_launches(self) -> None:
+        """Perform the launches that wait, and hold no more."""
+        self.holds_launches = False
+        held, self._held = self._held, {}
+        for hosted in held.values():
+            self.launch(hosted)
+
     def destroy(self, container: str, incarnation: int) -> None:
         """Kill a container and everything in it."""
+        self._held.pop(container_key(container, incarnation), None)
         worker = self.living.pop(container_key(container, incarnation), None)
         if worker is not None:
             worker.agent = None
@@ -139,6 +153,7 @@ class Machine:
         for worker in list(self.living.values()):
             worker.die()
         self.living.clear()
+        self._held.clear()
 
     def _ended(self, worker: SimulatedAppWorker) -> None:
         """Report that PID 1 has ended, whatever the cause."""

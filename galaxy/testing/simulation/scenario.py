@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from galaxy.appmaster.logic import AppMaster
+from galaxy.driver.leadership import Leadership
 from galaxy.errors import NotFound
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, decode
+from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.model.step import Logic, Send
 from galaxy.nexus.in_memory import MemoryNexus
@@ -51,8 +53,14 @@ class Scenario:
         resman: Callable[[], Logic] | None = ResMan,
         appmaster: Callable[[], Logic] | None = AppMaster,
         sizes: Sequence[dict[str, int]] = ({},),
+        agents: Sequence[AgentInfo] | None = None,
+        leadership: type[Leadership] = Leadership,
     ) -> None:
-        """``resman`` or ``appmaster`` None: that part is missing, and the test speaks for it."""
+        """``resman`` or ``appmaster`` None: that part is missing, and the test speaks for it.
+
+        ``agents``: facts of the hosts to start, instead of ``hosts`` ordinary ones with ``sizes``.
+        ``leadership`` is the class of every leader's leadership.
+        """
         self.world = World(seed, faults, float("inf"))
         self.bus = Bus(self.world)
         self.nexus = MemoryNexus(lambda: self.world.now_s)
@@ -64,16 +72,16 @@ class Scenario:
         self.bus.on_send = self.sends.append
         roles = {role: build for role, build in ((RESMAN, resman), (APPMASTER, appmaster)) if build}
         self.leaders = {
-            role: LeaderProcess(self.world, self.bus, self.nexus, role=role, name=f"{role}-a", build=build)
+            role: LeaderProcess(
+                self.world, self.bus, self.nexus, role=role, name=f"{role}-a", build=build, kind=leadership
+            )
             for role, build in roles.items()
         }
-        self.hosts = {
-            f"h{n}": Host(
-                self.world, self.bus, self.nexus, name=f"h{n}", on_program=self._on_program,
-                sizes=sizes[(n - 1) % len(sizes)],
-            )
-            for n in range(1, hosts + 1)
-        }  # fmt: skip
+        self.hosts: dict[str, Host] = {}
+        for n in range(1, hosts + 1) if agents is None else ():
+            self._start_host(f"h{n}", sizes=sizes[(n - 1) % len(sizes)])
+        for info in agents or ():
+            self.add_host(info)
         self.run_until(lambda: all(leader.leads for leader in self.leaders.values()), START_WITHIN_S)
 
     # ---- time
@@ -100,6 +108,19 @@ class Scenario:
         return self.now_s - start_s
 
     # ---- parts
+
+    def add_host(self, info: AgentInfo) -> Host:
+        """Start one more host, with an agent of these facts."""
+        return self._start_host(info.agent, info=info)
+
+    def _start_host(
+        self, name: str, *, sizes: dict[str, int] | None = None, info: AgentInfo | None = None
+    ) -> Host:
+        host = Host(
+            self.world, self.bus, self.nexus, name=name, on_program=self._on_program, sizes=sizes, info=info
+        )
+        self.hosts[name] = host
+        return host
 
     def logic(self, role: str) -> Any:
         """Return the logic that leads ``role``."""

@@ -1,18 +1,15 @@
-"""What ResMan works with, for its tests: agents that obey, a bus, a store, and AppMaster's side.
-
-Time is virtual. Nothing of ResMan itself is replaced: it runs as the driver runs it, with every
-change committed as bytes, which the next leader reads.
-"""
+"""What ResMan's tests work with: ResMan and agents in the simulated world; the test speaks for AppMaster."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
-from galaxy.model.base import WIRE_VERSION, decode, encode
-from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
+from galaxy.driver.leadership import Leadership
+from galaxy.model.base import Struct, decode, encode
+from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import (
     ContainerOrders,
     ContainerState,
@@ -24,24 +21,23 @@ from galaxy.model.messages.container import (
     ObservedContainer,
     ObservedContainerState,
     PortDemand,
-    Reason,
+    SlotStatus,
     TaskDemand,
     VolumeDemand,
 )
-from galaxy.model.messages.digest import digest_of_container
-from galaxy.model.resources import NOTHING, RESOURCES
-from galaxy.model.step import Send, Step
+from galaxy.model.messages.names import APPMASTER, RESMAN, agent_queue
+from galaxy.model.step import Send
+from galaxy.model.stored.container import Container
 from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.testing.simulation.checkers.scheduler_view import check_view
+from galaxy.testing.simulation.host import Host
+from galaxy.testing.simulation.scenario import Scenario
 
 MIB = 1024**2
 GIB = 1024**3
-START_S = 1_000_000.0
-ON_AGENT = (
-    ObservedContainerState.CREATING,
-    ObservedContainerState.READY,
-    ObservedContainerState.ENDED,
-    ObservedContainerState.DESTROYING,
-)
+SETTLE_S: Final = 0.3
+"""How long an order takes until its containers run and its status has arrived, at most."""
+JOIN_WITHIN_S: Final = 5.0
 
 
 def demand(
@@ -83,303 +79,172 @@ def info(agent: str, **changes: object) -> AgentInfo:
     )
 
 
-class FakeAgent:
-    """An agent that is durable, idempotent and fenced. It asserts that it is never overfull."""
-
-    def __init__(self, agent: AgentInfo) -> None:
-        self.info = agent
-        self.name = agent.agent
-        self.serial = 0
-        self.epoch = 0
-        self.held: dict[tuple[str, int], ObservedContainer] = {}
-        self.demands: dict[tuple[str, int], Demand] = {}
-        self.gone: set[tuple[str, int]] = set()
-        self.fails: Callable[[str, int], bool] = lambda container, incarnation: False
-        self.slow = False
-        self.trouble = ""
-        self.wire = WIRE_VERSION
-
-    def obey(self, orders: ContainerOrders) -> list[AgentReport]:
-        if orders.epoch < self.epoch:
-            return []
-        self.epoch = orders.epoch
-        changed: list[ObservedContainer] = []
-        for order in orders.destroy:
-            for key in [k for k in self.held if k[0] == order.container and k[1] <= order.incarnation]:
-                self.gone.add(key)
-                changed.append(replace(self.held.pop(key), state=ObservedContainerState.GONE))
-            self.gone.add((order.container, order.incarnation))
-            changed.append(_gone(order.container, order.incarnation))
-        for order in orders.create:
-            key = (order.container, order.incarnation)
-            if key in self.gone:
-                changed.append(_gone(*key))
-            elif key in self.held:
-                changed.append(self.held[key])
-            else:
-                changed.append(self._create(key, order.demand))
-        reports = [self.report(changed)] if changed else []
-        return [*reports, self.report(full=True)] if orders.report else reports
-
-    def report(self, changed: list[ObservedContainer] | None = None, *, full: bool = False) -> AgentReport:
-        self.serial += 1
-        return AgentReport(
-            agent=self.name,
-            boot=self.info.boot,
-            serial=self.serial,
-            epoch=self.epoch,
-            full=full,
-            info=self.info if full else None,
-            containers=tuple(self.held.values() if full else changed or ()),
-        )
-
-    def beat(self, now_s: float) -> Heartbeat:
-        digest = 0
-        for (container, incarnation), observed in self.held.items():
-            if observed.state is ObservedContainerState.READY:
-                digest ^= digest_of_container(container, incarnation)
-        return Heartbeat(
-            agent=self.name, at_s=now_s, boot=self.info.boot, containers=digest, trouble=self.trouble,
-            wire=self.wire,
-        )  # fmt: skip
-
-    def restart(self) -> AgentReport:
-        """Come up as a new process that finds its containers again."""
-        self.info = replace(self.info, boot=f"boot-{int(self.info.boot[5:]) + 1}")
-        self.serial = 0
-        return self.report(full=True)
-
-    def end(self, container: str) -> AgentReport:
-        """Let PID 1 of the container's latest incarnation die."""
-        key = max(k for k in self.held if k[0] == container)
-        reason = Reason(code="killed", message="PID 1 was killed by signal 9")
-        self.held[key] = replace(self.held[key], state=ObservedContainerState.ENDED, reason=reason)
-        return self.report([self.held[key]])
-
-    def finish_creating(self) -> AgentReport:
-        """Finish everything that a slow agent is creating."""
-        changed = []
-        for key, observed in self.held.items():
-            if observed.state is ObservedContainerState.CREATING:
-                self.held[key] = replace(observed, state=ObservedContainerState.READY)
-                changed.append(self.held[key])
-        return self.report(changed)
-
-    def ready(self) -> dict[str, int]:
-        return {
-            c: i for (c, i), observed in self.held.items() if observed.state is ObservedContainerState.READY
-        }
-
-    def _create(self, key: tuple[str, int], asked: Demand) -> ObservedContainer:
-        taken = {port for observed in self.held.values() for port in observed.ports.values()}
-        ports = {}
-        for port in asked.ports:
-            number = port.port or next(
-                n for n in range(self.info.ports_low, self.info.ports_high + 1) if n not in taken
-            )
-            assert number not in taken, f"{self.name}: port {number} is given twice"
-            taken.add(number)
-            ports[port.name] = number
-        failed = self.fails(*key)
-        state = (
-            ObservedContainerState.ENDED
-            if failed
-            else ObservedContainerState.CREATING
-            if self.slow
-            else ObservedContainerState.READY
-        )
-        self.demands[key] = asked
-        self.held[key] = ObservedContainer(
-            container=key[0],
-            incarnation=key[1],
-            state=state,
-            ports={} if failed else ports,
-            reason=Reason(code="mount", message="no loop device") if failed else None,
-            resources=asked.resources,
-        )
-        total = sum((self.demands[k].resources for k in self.held), start=NOTHING)
-        assert total.fits(self.info.resources), f"{self.name} is overfull: {total}"
-        return self.held[key]
+def gone(container: str, incarnation: int) -> ObservedContainer:
+    """Return what an agent reports of a container that it has destroyed."""
+    return ObservedContainer(container=container, incarnation=incarnation, state=ObservedContainerState.GONE)
 
 
-class Cluster:
-    """ResMan with agents on a bus that delivers at once; see ``BadBus`` for a worse one.
+class Cluster(Scenario):
+    """ResMan with hosts. It has no AppMaster: tests order groups, and read what ResMan sends to it.
 
-    ``away`` names agents that are cut off: they run, but neither receive nor send.
+    After every step, ResMan's view of free resources and ports is checked, and that no incarnation of a
+    container was ordered on two agents.
     """
 
-    def __init__(self, *agents: AgentInfo, config: ResManConfig | None = None) -> None:
+    def __init__(
+        self,
+        *agents: AgentInfo,
+        config: ResManConfig | None = None,
+        resman: Callable[[], ResMan] | None = None,
+        leadership: type[Leadership] = Leadership,
+    ) -> None:
         self.config = config or ResManConfig()
-        self.now_s = START_S
-        self.epoch = 1
-        self.store: dict[str, dict[str, bytes]] = {}
-        self.agents = {one.agent: FakeAgent(one) for one in agents}
-        self.away: set[str] = set()
+        super().__init__(
+            resman=resman or (lambda: ResMan(self.config)),
+            appmaster=None,
+            agents=agents,
+            leadership=leadership,
+        )
         self.statuses: dict[str, GroupStatus] = {}
-        self.slots: dict[str, object] = {}
-        self.inbox: list[object] = []
-        self.sent: list[Send] = []
-        self.created_on: dict[tuple[str, int], str] = {}
-        self.beats: dict[str, Heartbeat] = {}
-        self.serials: dict[str, int] = {}
-        self.resman = ResMan(self.config)
-        self.resman.lead(self.epoch, self.now_s)
-        self.deliver = self._deliver_now
-        self.inbox += [agent.report(full=True) for agent in self.agents.values()]
-        self.run(0.0)
-        self.read_heartbeats()
-        self.run(0.0)
+        """The last status of every group."""
+        self.slots: dict[str, SlotStatus] = {}
+        """What AppMaster knows of every slot, by container."""
+        self._serials: dict[str, int] = {}
+        self._created_on: dict[tuple[str, int], str] = {}
+        self._checked = 0
+        self.bus.on_send = self._on_send
+        self.bus.consume(APPMASTER, self._on_message)
+        self.watchers.append(self._check)
+        self.run_until(self._joined, JOIN_WITHIN_S)
+        self.settle()
 
-    def read_heartbeats(self) -> None:
-        """Have every agent that is reached beat, and ResMan read all heartbeats."""
-        for name, agent in self.agents.items():
-            if name not in self.away:
-                self.beats[name] = agent.beat(self.now_s)
-        self.inbox.append(HeartbeatsRead(now_s=self.now_s, beats=tuple(self.beats.values())))
+    # ---- AppMaster's side
 
-    def failover(self) -> None:
-        """Let another ResMan lead, from what is stored."""
-        self.epoch += 1
-        self.resman = ResMan(self.config)
-        for name, table in self.resman.tables.items():
-            table.load(self.store.get(name, {}).items())
-        self.resman.lead(self.epoch, self.now_s)
-
-    def order(self, group: str, replicas: int, asked: Demand | None = None, **more: object) -> None:
-        """Send a newer order for a group."""
-        self.serials[group] = self.serials.get(group, 0) + 1
+    def order(self, group: str, replicas: int, asked: Demand | None = None, **more: object) -> GroupOrders:
+        """Send a newer order for a group; it arrives now. Return the message."""
+        self._serials[group] = self._serials.get(group, 0) + 1
         order = GroupOrder(
             group=group,
             epoch=1,
-            serial=self.serials[group],
+            serial=self._serials[group],
             replicas=replicas,
             demand=asked or demand(),
             **more,
         )
-        self.inbox.append(GroupOrders(orders=(order,)))
+        orders = GroupOrders(orders=(order,))
+        self.receive(orders)
+        return orders
 
-    def run(self, seconds: float, step_s: float = 0.5) -> None:
-        """Let time pass; every second all heartbeats are read."""
-        end_s = self.now_s + seconds
-        while True:
-            for _ in range(100):
-                events, self.inbox = self.inbox, []
-                step = self.step(events)
-                if not self.inbox and step.wake_s != self.now_s:
-                    break
-            if self.now_s >= end_s:
-                return
-            self.now_s += step_s
-            for name, agent in self.agents.items():
-                if name not in self.away:
-                    self.beats[name] = agent.beat(self.now_s)
-            if self.now_s == int(self.now_s):
-                self.inbox.append(HeartbeatsRead(now_s=self.now_s, beats=tuple(self.beats.values())))
+    def receive(self, *events: Struct) -> None:
+        """Let messages arrive at ResMan now, as it decodes them; it steps when time passes."""
+        for event in events:
+            self.leaders[RESMAN].receive(decode(encode(event), type(event)))
 
-    def step(self, events: list[object]) -> Step:
-        step = self.resman.step(self.now_s, [_over_the_wire(event) for event in events])
-        self.check()
-        for table in self.resman.tables.values():
-            stored = self.store.setdefault(table.name, {})
-            for change in table.changes():
-                if change.value is None:
-                    del stored[change.key]
-                else:
-                    stored[change.key] = change.value
-            table.accept()
-        for send in step.sends:
-            self.sent.append(send)
-            self.deliver(send)
-        return step
+    def step(self, *events: Struct) -> list[Send]:
+        """Let ResMan step with these events together; return what it sends in that step."""
+        before = len(self.sends)
+        self.receive(*events)
+        ticks = self.leaders[RESMAN].ticks
+        while self.leaders[RESMAN].ticks == ticks:
+            self.run(0.0002)
+        return self.sends[before:]
 
-    def receive(self, body: object) -> None:
-        """Let a message arrive at an agent or at AppMaster."""
-        if isinstance(body, GroupStatuses):
-            for status in body.statuses:
-                self.statuses[status.group] = status
-                for slot in status.slots:
-                    self.slots[slot.container] = slot
-        elif isinstance(body, ContainerOrders) and body.agent not in self.away:
-            for order in body.create:
-                place = self.created_on.setdefault((order.container, order.incarnation), body.agent)
-                assert place == body.agent, f"{order.container}: one incarnation on two agents"
-            self.inbox += self.agents[body.agent].obey(body)
+    # ---- time and faults
 
-    def check(self) -> None:
-        """Assert that no agent is charged more than it has."""
-        view = self.resman.state.view
-        for row in range(len(view)):
-            name = view.names[row]
-            for resource, free in zip(RESOURCES, view.free, strict=True):
-                assert free[row] >= 0, f"{name} has too little {resource.name}"
-            assert view.ports[row] >= 0, f"{name} has too few ports"
-        for port, rows in view.port_rows.items():
-            if not 20000 <= port <= 20019:  # An agent may reuse these before its report arrives.
-                assert all(count == 1 for count in rows.values()), f"port {port} is given twice"
+    def settle(self) -> None:
+        """Run until what was ordered is done, if nothing prevents it."""
+        self.run(SETTLE_S)
 
-    def current(self, group: str) -> list[object]:
+    def cut_off(self, *hosts: str) -> None:
+        """Cut hosts off until ``reconnect``. Messages to them are lost, as nobody waits so long for them."""
+        for name in hosts:
+            self.hosts[name].cut_off(1e9)
+        self.bus.loses = lambda send: (
+            send.queue in {agent_queue(name) for name, host in self.hosts.items() if host.cut}
+        )
+
+    def reconnect(self, *hosts: str) -> None:
+        """Reconnect hosts, by default all."""
+        for name in hosts or self.hosts:
+            self.hosts[name].reconnect()
+
+    # ---- what is observed
+
+    @property
+    def resman(self) -> ResMan:
+        """The logic that leads."""
+        return self.logic(RESMAN)
+
+    def current(self, group: str) -> list[Container]:
         """Return the rows of the current incarnations of a group's slots, by slot."""
         table = self.resman.state.containers
         rows = [table[key] for key in table.where("group", group) if table[key].container == key]
         return sorted(rows, key=lambda row: row.slot)
 
     def agents_of(self, group: str) -> list[str]:
+        """Return the agents of a group's ready containers, by slot."""
         return [row.agent for row in self.current(group) if row.state is ContainerState.READY]
 
-    def ready(self) -> dict[str, int]:
-        """Return every ready container of every agent, with its incarnation."""
-        return {c: i for agent in self.agents.values() for c, i in agent.ready().items()}
+    def ready(self, *hosts: str) -> dict[str, int]:
+        """Return every running container of ``hosts``, by default of all, with its incarnation."""
+        return {
+            worker.container: worker.incarnation
+            for name in hosts or self.hosts
+            for worker in self.hosts[name].living.values()
+        }
 
-    def _deliver_now(self, send: Send) -> None:
-        self.receive(_over_the_wire(send.body))
+    def full_report(self, host: str) -> AgentReport:
+        """Return the full report that a host's agent has published last."""
+        return next(report for report in reversed(self.reports(host)) if report.full)
+
+    def reports(self, host: str) -> list[AgentReport]:
+        """Return every report to ResMan that a host's agent has published, oldest first."""
+        return [
+            send.body
+            for send in self.sends
+            if send.queue == RESMAN and isinstance(send.body, AgentReport) and send.body.agent == host
+        ]
+
+    def orders_to(self, host: str) -> list[ContainerOrders]:
+        """Return every message with commands that ResMan has sent to a host, oldest first."""
+        return [
+            send.body
+            for send in self.sends
+            if isinstance(send.body, ContainerOrders) and send.body.agent == host
+        ]
+
+    def _joined(self) -> bool:
+        state = self.resman.state
+        return all(
+            name in state.watches and state.heartbeats.at_s(state.watches[name].row) for name in self.hosts
+        )
+
+    def _on_message(self, body: Struct) -> None:
+        if isinstance(body, GroupStatuses):
+            for status in body.statuses:
+                self.statuses[status.group] = status
+                self.slots.update({slot.container: slot for slot in status.slots})
+
+    def _on_send(self, send: Send) -> None:
+        self.sends.append(send)
+        if isinstance(send.body, ContainerOrders):
+            for order in send.body.create:
+                place = self._created_on.setdefault((order.container, order.incarnation), send.body.agent)
+                assert place == send.body.agent, f"{order.container}: one incarnation on two agents"
+
+    def _check(self) -> None:
+        leader = self.leaders[RESMAN]
+        if leader.leads and leader.ticks != self._checked:
+            self._checked = leader.ticks
+            check_view(self.resman.state)
 
 
-class BadBus:
-    """Loses, doubles, delays and reorders; ``calm`` makes it behave."""
-
-    def __init__(self, cluster: Cluster, seed: int) -> None:
-        self.cluster = cluster
-        self.random = random.Random(seed)
-        self.calm = False
-        self.in_flight: list[tuple[float, object]] = []
-        cluster.deliver = lambda send: self.send(_over_the_wire(send.body))
-
-    def send(self, body: object) -> None:
-        """Take a message in either direction."""
-        if self.calm:
-            self.in_flight.append((self.cluster.now_s, body))
-            return
-        if self.random.random() < 0.2:
-            return
-        for _ in range(2 if self.random.random() < 0.2 else 1):
-            delay_s = self.random.choice((0.0, 0.0, 0.5, 1.0, 3.0, 8.0))
-            self.in_flight.append((self.cluster.now_s + delay_s, body))
-
-    def arrive(self) -> None:
-        """Let everything arrive that is due, in any order; answers fly in their turn."""
-        due = [body for at_s, body in self.in_flight if at_s <= self.cluster.now_s]
-        self.in_flight = [(at_s, body) for at_s, body in self.in_flight if at_s > self.cluster.now_s]
-        self.random.shuffle(due)
-        events = []
-        for body in due:
-            if isinstance(body, AgentReport | GroupOrders):
-                if not (isinstance(body, AgentReport) and body.agent in self.cluster.away):
-                    events.append(body)
-            else:
-                self.cluster.receive(body)
-        answers, self.cluster.inbox = self.cluster.inbox, []
-        for body in answers:
-            if isinstance(body, HeartbeatsRead):
-                events.append(body)
-            else:
-                self.send(body)
-        self.cluster.step(events)
+def hosted(host: Host) -> set[str]:
+    """Return the keys of the containers that a host's agent has, in whatever phase."""
+    assert host.logic is not None
+    return {entry.key for entry in host.logic.hosted_containers()}
 
 
-def _gone(container: str, incarnation: int) -> ObservedContainer:
-    return ObservedContainer(container=container, incarnation=incarnation, state=ObservedContainerState.GONE)
-
-
-def _over_the_wire(body: object) -> object:
-    """Return what a receiver reads of a message."""
-    return decode(encode(body), type(body))
+def status_of(sends: list[Send]) -> GroupStatus:
+    """Return the first group status among messages."""
+    return next(one for send in sends if isinstance(send.body, GroupStatuses) for one in send.body.statuses)

@@ -8,7 +8,7 @@ from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.resman.logic import ResMan
 from galaxy.resman.logic.state.state import ResManState
-from tests.unit.resman.cluster import Cluster, info
+from tests.unit.resman.old_cluster import Cluster, info
 from tests.unit.resman.test_fuzz import RandomRun
 
 COLUMNS = ("ports", "creating", "placed")

@@ -6,7 +6,7 @@ from galaxy.model.messages.container import ContainerState
 from galaxy.model.step import Send
 from galaxy.resman.logic.agents.reports import NEWER_KEPT_MAX, NEWER_MAX
 from galaxy.statemachine.backoff import AskLimiter
-from tests.unit.resman.cluster import _gone
+from tests.unit.resman.old_cluster import _gone
 from tests.unit.resman.test_recovery import LedResMan
 
 

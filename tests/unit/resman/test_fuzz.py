@@ -11,7 +11,7 @@ import pytest
 
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupOrders
-from tests.unit.resman.cluster import GIB, BadBus, Cluster, demand, info
+from tests.unit.resman.old_cluster import GIB, BadBus, Cluster, demand, info
 
 
 class RandomRun:

@@ -13,8 +13,10 @@ from galaxy.model.api.body import Body
 from galaxy.model.api.request import Request
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.signing import proof_of, stored_key
+from galaxy.model.base import decode, from_plain
 from galaxy.model.messages.container import GroupOrders
 from galaxy.model.messages.identity import IdentityOrder, OperatorKey
+from galaxy.model.messages.names import RESMAN
 from tests.unit.resman.cluster import Cluster, info
 
 ROOT = "a-token-of-an-operator"
@@ -31,8 +33,8 @@ def cluster() -> Cluster:
 def tell_operators(cluster: Cluster, *operators: OperatorKey, open: bool = False) -> None:
     """Hand over operators' keys, as AppMaster does."""
     order = IdentityOrder(epoch=1, serial=next(serials), operators=operators, open=open)
-    cluster.inbox.append(GroupOrders(orders=(), identity=order))
-    cluster.run(0.0)
+    cluster.receive(GroupOrders(orders=(), identity=order))
+    cluster.settle()
 
 
 def request(cluster: Cluster, body: Body[Any], *, user: str = "", token: str = "", key: str = "") -> Request:
@@ -45,15 +47,21 @@ def request(cluster: Cluster, body: Body[Any], *, user: str = "", token: str = "
 
 
 def send(cluster: Cluster, asked: Request) -> list[Answer]:
-    step = cluster.resman.step(cluster.now_s, [asked])
-    for table in cluster.resman.tables.values():
-        table.accept()
-    return [reply.answer for reply in step.replies if reply.reply == asked.reply]
+    """Let a request arrive at ResMan; return its answers, none or one."""
+    cluster.step(asked)
+    answers = []
+    while (data := cluster.nexus.await_reply(asked.reply, 0.0)) is not None:
+        answers.append(decode(data, Answer))
+    return answers
 
 
 def ask(cluster: Cluster, body: Body[Any], **who: str) -> Answer:
     (answer,) = send(cluster, request(cluster, body, **who))
     return answer
+
+
+def shown(answer: Answer) -> SafeModeView:
+    return from_plain(answer.result, SafeModeView)
 
 
 def kind(answer: Answer) -> str:
@@ -71,11 +79,15 @@ def test_resman_that_was_never_told_operators_answers_nobody(cluster: Cluster) -
 
 def test_operator_is_answered_while_no_appmaster_runs(cluster: Cluster) -> None:
     tell_operators(cluster, OPERATOR)
-    assert ask(cluster, ShowSafeMode(), user="root", token=ROOT).result == SafeModeView(active=False)
-    cluster.failover()
-    cluster.run(0.0)
-    view = ask(cluster, ShowSafeMode(), user="root", token=ROOT).result
-    assert (view.active, view.code, view.since_s) == (True, "start", cluster.now_s)
+    assert shown(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == SafeModeView(active=False)
+    cluster.cut_off("h1", "h2")
+    cluster.run(12.0)
+    cluster.failover(RESMAN)
+    cluster.settle()
+    view = shown(ask(cluster, ShowSafeMode(), user="root", token=ROOT))
+    leader = cluster.nexus.leader(RESMAN)
+    assert leader is not None
+    assert (view.active, view.code, view.since_s) == (True, "start", leader.since_s)
     assert "waiting for 2 known agents" in view.message
 
 
@@ -110,7 +122,7 @@ def test_copy_of_a_request_gets_no_answer(cluster: Cluster) -> None:
 def test_request_that_was_signed_long_ago_is_refused(cluster: Cluster) -> None:
     tell_operators(cluster, OPERATOR)
     asked = request(cluster, ShowSafeMode(), user="root", token=ROOT)
-    cluster.now_s += 121
+    cluster.run(121.0)
     (answer,) = send(cluster, asked)
     assert kind(answer) == "refused"
 

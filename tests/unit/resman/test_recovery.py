@@ -25,7 +25,7 @@ from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send, Step
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan
-from tests.unit.resman.cluster import START_S, FakeAgent, demand, info
+from tests.unit.resman.old_cluster import START_S, FakeAgent, demand, info
 
 POISONOUS: Any = GroupOrders(orders=(None,))  # type: ignore[arg-type]
 """Makes ResMan raise, as a bug would; no decoder returns it."""
