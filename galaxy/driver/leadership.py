@@ -92,6 +92,11 @@ class Leadership:
         self._must_recover = False
         self._format: Table[StoredFormat] = Table("format", StoredFormat)
 
+    @property
+    def must_recover(self) -> bool:
+        """Whether a step raised: what the logic derives from its tables is stale until it recovers."""
+        return self._must_recover
+
     def begin(self, now_s: float) -> None:
         """Load the state that the last leader left, and hand it to the logic.
 

@@ -21,8 +21,9 @@ from galaxy.resman.logic.state.container_index import PLACED, counts
 from tests.property.effort import examples
 from tests.property.hostile_messages import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
-from tests.unit.resman.cluster import START_S, demand, info
+from tests.unit.resman.cluster import demand, info
 
+START_S = 1_000_000.0
 CONFIG = ResManConfig(replicas_max=30, placements_max=25)
 
 ORDERS = st.builds(

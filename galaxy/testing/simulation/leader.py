@@ -86,6 +86,11 @@ class LeaderProcess:
         """How many events have made a step of the current leadership raise."""
         return 0 if self._leadership is None else self._leadership.poisonous
 
+    @property
+    def must_recover(self) -> bool:
+        """Whether the last step raised, so that the logic recovers before the next."""
+        return self._leadership is not None and self._leadership.must_recover
+
     # ---- process
 
     def _start(self) -> None:

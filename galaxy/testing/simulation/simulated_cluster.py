@@ -35,6 +35,7 @@ from galaxy.testing.simulation.checkers.safety import (
     Overcommit,
     SingleIncarnation,
 )
+from galaxy.testing.simulation.checkers.scheduler_view import SchedulerView
 from galaxy.testing.simulation.checkers.violation import Violation
 from galaxy.testing.simulation.faults import Faults
 from galaxy.testing.simulation.host import Host
@@ -115,7 +116,7 @@ class SimulatedCluster:
             StaleEpochs(),
             MassLoss(),
         )
-        self._quotas = QuotaChecker()
+        self._quotas, self._views = QuotaChecker(), SchedulerView()
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -250,6 +251,8 @@ class SimulatedCluster:
             self._single.check(host)
             self._epochs.check(host)
         for leader in self.leaders:
+            if leader.role == RESMAN:
+                self._views.check(leader)
             if self.user.has_quota and leader.role == RESMAN and leader.leads:
                 self._quotas.check(leader)
             if leader.role == APPMASTER and leader.leads:

@@ -45,6 +45,10 @@ class World:
         """Digest of the log so far, hexadecimal: equal runs have equal fingerprints."""
         return self._fingerprint.hexdigest()
 
+    def end_faults(self) -> None:
+        """Let no fault occur from now on."""
+        self._calm_s = self.now_s
+
     def after(self, delay_s: float, act: Callable[[], None]) -> None:
         """Call ``act`` in ``delay_s`` seconds; calls due at one instant run in the order of scheduling."""
         self._count += 1

@@ -30,6 +30,7 @@ from galaxy.model.step import Send
 from galaxy.model.stored.container import Container
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.testing.simulation.checkers.scheduler_view import check_view
+from galaxy.testing.simulation.faults import NO_FAULTS, Faults
 from galaxy.testing.simulation.host import Host
 from galaxy.testing.simulation.scenario import Scenario
 
@@ -97,13 +98,18 @@ class Cluster(Scenario):
         config: ResManConfig | None = None,
         resman: Callable[[], ResMan] | None = None,
         leadership: type[Leadership] = Leadership,
+        seed: int = 1,
+        faults: Faults = NO_FAULTS,
     ) -> None:
+        """``faults``: the bus has those of messages; a test calls ``inject_faults`` for the others."""
         self.config = config or ResManConfig()
         super().__init__(
             resman=resman or (lambda: ResMan(self.config)),
             appmaster=None,
             agents=agents,
             leadership=leadership,
+            seed=seed,
+            faults=faults,
         )
         self.statuses: dict[str, GroupStatus] = {}
         """The last status of every group."""
@@ -162,6 +168,12 @@ class Cluster(Scenario):
         self.bus.loses = lambda send: (
             send.queue in {agent_queue(name) for name, host in self.hosts.items() if host.cut}
         )
+
+    def inject_faults(self) -> None:
+        """Apply the faults of hosts and of ResMan; called once per simulated second."""
+        self.leaders[RESMAN].inject_faults()
+        for host in self.hosts.values():
+            host.inject_faults()
 
     def reconnect(self, *hosts: str) -> None:
         """Reconnect hosts, by default all."""
@@ -234,7 +246,7 @@ class Cluster(Scenario):
 
     def _check(self) -> None:
         leader = self.leaders[RESMAN]
-        if leader.leads and leader.ticks != self._checked:
+        if leader.leads and not leader.must_recover and leader.ticks != self._checked:
             self._checked = leader.ticks
             check_view(self.resman.state)
 

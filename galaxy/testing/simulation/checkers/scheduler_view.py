@@ -16,7 +16,7 @@ class SchedulerView:
 
     def check(self, leader: LeaderProcess) -> None:
         """Check the view of ``leader``, unless it has not stepped since the last check."""
-        if leader.logic is None or self._ticks.get(leader.name) == leader.ticks:
+        if leader.logic is None or leader.must_recover or self._ticks.get(leader.name) == leader.ticks:
             return
         self._ticks[leader.name] = leader.ticks
         check_view(leader.logic.state)  # type: ignore[attr-defined]
@@ -25,21 +25,26 @@ class SchedulerView:
 def check_view(state: ResManState) -> None:
     """Check free resources, dynamic ports and static ports of every agent.
 
-    An agent may give a dynamic port again before ResMan reads the report that its container is gone, so
-    only static ports outside that range are checked for a single owner.
+    Two exceptions. An agent may give a dynamic port again before ResMan reads the report that its container
+    is gone. And a new leader may believe a late report, and charge an incarnation that is gone until its
+    agent says so; agents with a row of an earlier incarnation are skipped, ``Capacity`` checks what they run.
 
     Raises:
-        Violation: a host is charged too much.
+        Violation: an agent is charged too much.
     """
-    view = state.view
-    for row, name in enumerate(view.names):
+    view, rows = state.view, state.containers
+    checked = {
+        at: state.agents[name].info
+        for at, name in enumerate(view.names)
+        if all(rows[key].container == key for key in rows.where("agent", name))
+    }
+    for at, info in checked.items():
         for resource, free in zip(RESOURCES, view.free, strict=True):
-            if free[row] < 0:
-                raise Violation(f"ResMan charges {name} {-int(free[row])} {resource.name} too much")
-        if view.ports[row] < 0:
-            raise Violation(f"ResMan charges {name} {-int(view.ports[row])} dynamic ports too many")
+            if free[at] < 0:
+                raise Violation(f"ResMan charges {info.agent} {-int(free[at])} {resource.name} too much")
+        if view.ports[at] < 0:
+            raise Violation(f"ResMan charges {info.agent} {-int(view.ports[at])} dynamic ports too many")
     for port, charged in view.port_rows.items():
-        for row, count in charged.items():
-            agent = state.agents[view.names[row]].info
-            if count > 1 and not agent.ports_low <= port <= agent.ports_high:
-                raise Violation(f"ResMan charges port {port} of {agent.agent} {count} times")
+        for at, count in charged.items():
+            if count > 1 and at in checked and not checked[at].ports_low <= port <= checked[at].ports_high:
+                raise Violation(f"ResMan charges port {port} of {checked[at].agent} {count} times")
