@@ -33,6 +33,7 @@ from galaxy.units import GIB
 
 HEARTBEAT_S: Final = 2.0
 UIDS: Final = (1_000_000, 1_000_255)
+DISK_RETRY_S: Final = 0.5
 _NO_PORTS: Final = PortsScanned(listening=frozenset(), used=frozenset())
 
 
@@ -80,6 +81,10 @@ class Host:
         self.cut_until_s = 0.0
         self.trouble = ""
         """Reason that heartbeats give why the agent cannot obey; empty if it can."""
+        self.disk_fails: Callable[[], bool] = lambda: False
+        """Whether a commit of the agent fails; it keeps the events and tries again after ``DISK_RETRY_S``."""
+        self.uids = UIDS
+        """First and last uid of containers; an assignment takes effect when the agent starts again."""
         self.wire = WIRE_VERSION
         """Wire version that heartbeats state."""
         self.logic: AgentLogic | None = None
@@ -92,6 +97,8 @@ class Host:
         self._slow_until_s = 0.0
         self._last_event_s = 0.0
         self._process = 0
+        self._requests = 0
+        self._disk_retry_s = 0.0
         self._digests = (0, 0)
         self._events: list[Struct] = []
         self._stepping = False
@@ -137,6 +144,10 @@ class Host:
         """Kill the agent's process and start it again at once. Containers keep running."""
         self._stop()
         self._start(rebooted=False)
+
+    def lose_requests(self) -> None:
+        """Lose what the agent has asked the launcher for and what it has not begun."""
+        self._requests += 1
 
     def wipe(self) -> None:
         """Replace the machine by an empty one of the same name: no containers, no agent's disk."""
@@ -192,7 +203,7 @@ class Host:
         boot = f"{self.name}-{self._process}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
         self.logic = self._build(self._info)
-        self.logic.set_uid_range(*UIDS)
+        self.logic.set_uid_range(*self.uids)
         for table in self.logic.tables.values():
             table.load(self.disk.get(table.name, {}).items())
         self.logic.resume()
@@ -221,6 +232,7 @@ class Host:
         self.logic = None
         self._events = []
         self._wake_s = None
+        self._disk_retry_s = 0.0
         self._bus.cancel(agent_queue(self.name), self.on_event)
         self._bus.cancel(appworker_queue(self.name), self.on_event)
         self.machine.disconnect_all()
@@ -264,11 +276,13 @@ class Host:
         if self.logic is None or isinstance(event, (LogSession, ExecSession)):
             return
         self._events.append(event)
-        if self._stepping:
-            return
+        if not self._stepping and self._world.now_s >= self._disk_retry_s:
+            self._step_until_idle()
+
+    def _step_until_idle(self) -> None:
         self._stepping = True
         try:
-            while self._events and self.logic is not None:
+            while self._events and self.logic is not None and self._world.now_s >= self._disk_retry_s:
                 self._step()
         finally:
             self._stepping = False
@@ -280,6 +294,9 @@ class Host:
         if logic.needs_port_scan(batch):
             batch.insert(0, _NO_PORTS)
         effects = logic.step(self._mono_s(), batch)
+        if self.disk_fails():
+            self._retry_commit(logic, batch)
+            return
         changed = self._commit(logic)
         if self._observer is not None:
             self._observer.stepped(self.name, batch, effects, changed)
@@ -292,6 +309,21 @@ class Host:
         for role, send in flush.sends:
             self._publish(role, send)
         self._schedule_wake(logic.wake_s())
+
+    def _retry_commit(self, logic: AgentLogic, batch: list[Struct]) -> None:
+        """Undo a step that could not be stored, and step with its events again later."""
+        for table in logic.tables.values():
+            table.discard()
+        self._events = [*batch, *self._events]
+        self._disk_retry_s = self._world.now_s + DISK_RETRY_S
+        process = self._process
+
+        def retry() -> None:
+            if process == self._process:
+                self._step_until_idle()
+                self._schedule_wake(logic.wake_s())
+
+        self._world.after(DISK_RETRY_S, retry)
 
     def _commit(self, logic: AgentLogic) -> list[str]:
         """Store the changed rows on disk and return their keys."""
@@ -332,6 +364,7 @@ class Host:
                 and self._wake_s == wake_s
                 and self.logic is not None
                 and not self._stepping
+                and self._world.now_s >= self._disk_retry_s
             ):
                 self._wake_s = None
                 self._stepping = True
@@ -352,11 +385,11 @@ class Host:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case LaunchContainer():
-                self._world.after(
+                self._request(
                     0.01 + self.machine.launch_s + self._lag_s(), lambda: self.machine.launch(effect.hosted)
                 )
             case RemoveContainer():
-                self._world.after(
+                self._request(
                     0.02 + self._lag_s(),
                     lambda: self.machine.destroy(effect.container, effect.incarnation),
                 )
@@ -370,6 +403,11 @@ class Host:
                 self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)
             case _:
                 pass
+
+    def _request(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Have the launcher act after ``delay_s``, unless the request is lost before."""
+        request = self._requests
+        self._world.after(delay_s, lambda: act() if request == self._requests else None)
 
     def _notifier(self) -> Notify:
         """Return a function that delivers events to this agent process and to no later one."""

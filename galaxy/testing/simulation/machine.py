@@ -9,6 +9,7 @@ from galaxy.agent.logic.events import (
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
+    PortsUnavailable,
     RunningContainer,
     WorkerConnected,
     WorkerLost,
@@ -51,6 +52,10 @@ class Machine:
         """Extra seconds that creating a container takes."""
         self.launch_fails: Callable[[str, int], bool] = lambda *_: False
         """Whether creating this incarnation of a container fails."""
+        self.ports_taken: Callable[[str, int], bool] = lambda *_: False
+        """Whether another program has taken the ports of this incarnation when it is created."""
+        self.destroyed: set[str] = set()
+        """Keys of the containers that were destroyed."""
         self.holds_launches = False
         """Whether every launch waits until ``release_launches``, whatever happens to the agent."""
         self._world = world
@@ -82,6 +87,10 @@ class Machine:
                 0.0, ContainerLaunchFailed(container=container, incarnation=incarnation, reason=reason)
             )
             return
+        if self.ports_taken(container, incarnation):
+            ports = tuple(sorted(hosted.ports.values()))
+            self._notify(0.0, PortsUnavailable(container=container, incarnation=incarnation, ports=ports))
+            return
         self._on_created(container, incarnation)
         self._pids += 1
         self.living[hosted.key] = SimulatedAppWorker(
@@ -100,6 +109,7 @@ class Machine:
 
     def destroy(self, container: str, incarnation: int) -> None:
         """Kill a container and everything in it."""
+        self.destroyed.add(container_key(container, incarnation))
         self._held.pop(container_key(container, incarnation), None)
         worker = self.living.pop(container_key(container, incarnation), None)
         if worker is not None:
