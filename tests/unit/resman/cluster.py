@@ -162,7 +162,7 @@ class Cluster(Scenario):
         self.run(SETTLE_S)
 
     def cut_off(self, *hosts: str) -> None:
-        """Cut hosts off until ``reconnect``. Messages to them are lost, as nobody waits so long for them."""
+        """Cut hosts off until ``reconnect``. Messages to them are lost, and do not wait in their queues."""
         for name in hosts:
             self.hosts[name].cut_off(1e9)
         self.bus.loses = lambda send: (
