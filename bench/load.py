@@ -151,11 +151,13 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
     resman.lead(1, now_s)
     appmaster.lead(1, now_s)
     hello = [AgentReport(agent=a.agent, boot=a.boot, serial=1, full=True, info=a) for a in agents]
-    beats = HeartbeatsRead(
+    heartbeats = HeartbeatsRead(
         now_s=now_s,
-        beats=tuple(Heartbeat(agent=a.agent, at_s=now_s, boot=a.boot, wire=WIRE_VERSION) for a in agents),
+        heartbeats=tuple(
+            Heartbeat(agent=a.agent, at_s=now_s, boot=a.boot, wire=WIRE_VERSION) for a in agents
+        ),
     )
-    resman.step(now_s, [*hello, beats])
+    resman.step(now_s, [*hello, heartbeats])
     requests = [
         Request(
             op="galaxy.job.submit", key=f"key{number}", reply="r", deadline_s=now_s + 600, user="bench",
@@ -163,7 +165,7 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
         )
         for number in range(jobs)
     ]  # fmt: skip
-    to_resman: list[Any] = bodies(appmaster.step(now_s, [*requests, beats]), GroupOrders)
+    to_resman: list[Any] = bodies(appmaster.step(now_s, [*requests, heartbeats]), GroupOrders)
     serial = 1
     while to_resman:
         step = resman.step(now_s, to_resman)

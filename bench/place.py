@@ -281,7 +281,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
     watches = resman.state.watches
     spent: list[float] = []
     for second in range(3, 13):
-        beats = tuple(
+        heartbeats = tuple(
             Heartbeat(
                 agent=name,
                 at_s=float(second),
@@ -291,7 +291,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
             )
             for name in held
         )
-        seen = HeartbeatsRead(now_s=float(second), beats=beats)
+        seen = HeartbeatsRead(now_s=float(second), heartbeats=heartbeats)
         step, spent_s = _timed(partial(resman.step, float(second), [seen]))
         assert not step.sends
         spent.append(1000 * spent_s)

@@ -1,1 +1,1 @@
-"""The service layer: which program runs in which container, and who may decide that."""
+"""The service layer: which program runs in which container, and which users may change that."""

@@ -31,8 +31,8 @@ class AgentLoad(Struct, frozen=True, kw_only=True):
     containers: tuple[str, ...] = ()
 
 
-def loads(containers: Iterable[Container], groups: Mapping[str, Group]) -> dict[str, AgentLoad]:
-    """Return the load of each agent that has containers, will get one, or has yet to destroy one."""
+def agent_loads(containers: Iterable[Container], groups: Mapping[str, Group]) -> dict[str, AgentLoad]:
+    """Return the load of each agent that has containers, will get one, or must still destroy one."""
     asked: dict[str, Resources] = {}
     sums: dict[str, Counter[Resources]] = {}
     names: dict[str, set[str]] = {}
@@ -89,25 +89,28 @@ def agent_views(
 
 
 def refused_agents(seen: HeartbeatsRead, known: Collection[str] = ()) -> tuple[Reason, ...]:
-    """Return which agents send heartbeats that our release refuses, the most recent first.
+    """Return the agents whose heartbeats our release refuses, the most recent first.
 
-    An agent's login can send heartbeats under any name. So agents that are ``known`` to ResMan come
-    before all others, and what is not listed is counted: many false names hide no real agent.
+    An agent's login can send heartbeats under any name. So agents that are ``known`` to ResMan come first,
+    and the others are counted beyond a limit: false names cannot hide a real agent.
     """
     refused: list[str] = []
     more = unnamed = 0
-    for beat in sorted(seen.beats, key=lambda beat: (beat.agent not in known, -beat.at_s, beat.agent)):
-        if seen.now_s - beat.at_s > REFUSED_RECENT_S:
+    for heartbeat in sorted(
+        seen.heartbeats,
+        key=lambda heartbeat: (heartbeat.agent not in known, -heartbeat.at_s, heartbeat.agent),
+    ):
+        if seen.now_s - heartbeat.at_s > REFUSED_RECENT_S:
             continue
         try:
-            check_wire(beat.wire)
+            check_wire(heartbeat.wire)
         except BadMessage as error:
-            if not HOST.fullmatch(beat.agent):
+            if not HOST.fullmatch(heartbeat.agent):
                 unnamed += 1
             elif len(refused) == REFUSED_MAX:
                 more += 1
             else:
-                refused.append(f"{beat.agent}: {error.message}; {error.hint}")
+                refused.append(f"{heartbeat.agent}: {error.message}; {error.hint}")
     if more:
         refused.append(f"{more} more that are not listed")
     if unnamed:
@@ -115,7 +118,7 @@ def refused_agents(seen: HeartbeatsRead, known: Collection[str] = ()) -> tuple[R
     return tuple(Reason(code="agent-refused", message=message) for message in refused)
 
 
-def cluster_view(
+def cluster_status_view(
     *,
     leaders: Iterable[LeaderView],
     agents: Iterable[AgentView],
@@ -125,7 +128,7 @@ def cluster_view(
     safe_mode: Reason | None,
     version: str,
 ) -> ClusterStatusView:
-    """Return counts by state, and totals over agents that are not dead."""
+    """Return the status of the cluster: counts by state, and totals over agents that are not dead."""
     every = list(agents)
     alive = [agent for agent in every if agent.state != "dead"]
     total = sum((agent.info.resources for agent in alive), start=NOTHING)
@@ -150,5 +153,5 @@ def cluster_view(
 
 
 def _without_pods(usage: AgentUsage | None) -> AgentUsage | None:
-    """Leave out what single pods use: views of jobs show it."""
+    """Leave out the usage of single pods, which views of jobs show."""
     return None if usage is None else replace(usage, pods={})

@@ -1,4 +1,4 @@
-"""Queries that AppMaster answers from stored rows, beside its loop: agents and the cluster's state."""
+"""Queries that AppMaster answers from stored rows, outside its loop: agents and the state of the cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 from galaxy import __version__
-from galaxy.appmaster.cluster_queries import agent_views, cluster_view, loads, refused_agents
+from galaxy.appmaster.cluster_queries import agent_loads, agent_views, cluster_status_view, refused_agents
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.errors import NotFound, Refused
 from galaxy.model.api.agents import AgentList, ListAgents
@@ -33,13 +33,13 @@ from galaxy.operations.paging import page_of
 from galaxy.suggest import CUTOFF_SHORT, did_you_mean
 
 SAFE_MODE: Final = "safe-mode"
-"""Row of ResMan's table ``cluster`` that is there while ResMan is in safe mode."""
+"""Key of the row that ResMan's table ``cluster`` has while ResMan is in safe mode."""
 
 N = TypeVar("N", bound=Struct)
 
 
 class Reader(Protocol):
-    """What is read of Nexus; every call may raise ``Unreachable``."""
+    """The reads that queries need from Nexus; every call may raise ``Unreachable``."""
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]: ...
     def usages(self) -> dict[str, AgentUsage]: ...
@@ -52,7 +52,7 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
     """List agents by name.
 
     Raises:
-        NotFound: the agent that is named is not known.
+        NotFound: no agent has that name.
     """
     heartbeats = nexus.heartbeats()
     agents = _agents(nexus, heartbeats)
@@ -76,7 +76,7 @@ def show_status(nexus: Reader, _: ClusterStatus, __: Caller) -> ClusterStatusVie
     heartbeats = nexus.heartbeats()
     agents = _agents(nexus, heartbeats)
     leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
-    return cluster_view(
+    return cluster_status_view(
         leaders=[leader for leader in leaders if leader is not None],
         agents=agents,
         refused=refused_agents(heartbeats, {view.agent for view in agents}),
@@ -109,7 +109,7 @@ class StoredQueries:
         """Answer ``request``, or return None for one that AppMaster's loop answers.
 
         Raises:
-            Refused: the request is not signed by a user, or is a replay. NotFound: as the query says.
+            Refused: the request is not signed by a user, or is a replay. NotFound: from the query.
             Unreachable: Nexus does not answer.
         """
         operation = OPERATIONS.get(request.op)
@@ -140,5 +140,5 @@ def _agents(nexus: Reader, heartbeats: HeartbeatsRead) -> tuple[AgentView, ...]:
     containers = nexus.read_table(RESMAN, "containers", Container)
     groups = nexus.read_table(RESMAN, "groups", Group)
     records = nexus.read_table(RESMAN, "agents", AgentRecord)
-    beats = {beat.agent: beat for beat in heartbeats.beats}
-    return agent_views(records.values(), loads(containers.values(), groups), nexus.usages(), beats)
+    last = {heartbeat.agent: heartbeat for heartbeat in heartbeats.heartbeats}
+    return agent_views(records.values(), agent_loads(containers.values(), groups), nexus.usages(), last)

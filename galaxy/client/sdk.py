@@ -25,8 +25,8 @@ from galaxy.model.api.audit import AuditList, ListAudit
 from galaxy.model.api.body import PAGE_DEFAULT, Body, Page, PagedBody
 from galaxy.model.api.cluster import ClusterStatus
 from galaxy.model.api.jobs import (
+    Accepted,
     Discover,
-    Done,
     ListJobs,
     RecoverPod,
     RemoveJob,
@@ -125,7 +125,7 @@ class Galaxy:
 
     # Jobs.
 
-    def submit(self, job: Job, *, key: str = "", base: str | os.PathLike[str] = "") -> Done:
+    def submit(self, job: Job, *, key: str = "", base: str | os.PathLike[str] = "") -> Accepted:
         """Submit a job and return when it is accepted.
 
         Paths of packages and secret files are relative to ``base``, or to the job file's folder.
@@ -142,7 +142,9 @@ class Galaxy:
         """Submit a job and wait until all of its pods run, or it has ended; see ``wait``."""
         return self.wait(self.submit(job, key=key).job, timeout_s=timeout_s)
 
-    def update(self, job: Job, *, name: str = "", key: str = "", base: str | os.PathLike[str] = "") -> Done:
+    def update(
+        self, job: Job, *, name: str = "", key: str = "", base: str | os.PathLike[str] = ""
+    ) -> Accepted:
         """Move a job to a new spec and return when that is accepted. ``name`` defaults to the spec's.
 
         Secrets and secret files are read again: when their values changed, an equal spec is a new
@@ -154,19 +156,19 @@ class Galaxy:
         remove_unneeded_packages(self.cluster.dir, self._sources)
         return done
 
-    def stop(self, job: str, *, key: str = "") -> Done:
+    def stop(self, job: str, *, key: str = "") -> Accepted:
         """Stop a job's programs; its containers stay."""
         return self._ask(StopJob(job=job), key)
 
-    def start(self, job: str, *, key: str = "") -> Done:
+    def start(self, job: str, *, key: str = "") -> Accepted:
         """Start the programs of a stopped job in its containers."""
         return self._ask(StartJob(job=job), key)
 
-    def remove(self, job: str, *, key: str = "") -> Done:
+    def remove(self, job: str, *, key: str = "") -> Accepted:
         """Remove a job and its containers; it stays in the history for a while."""
         return self._ask(RemoveJob(job=job), key)
 
-    def recover(self, target: str, *, key: str = "") -> Done:
+    def recover(self, target: str, *, key: str = "") -> Accepted:
         """Deploy a pod (``JOB.INDEX``) again, or every failed pod of a job."""
         _, dot, index = target.rpartition(".")
         one = dot and index.isdecimal()
@@ -305,7 +307,7 @@ class Galaxy:
         leaders = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
         return [leader for leader in leaders if leader is not None]
 
-    def beats(self) -> HeartbeatsRead:
+    def heartbeats(self) -> HeartbeatsRead:
         """Return the agents' last heartbeats from Redis, without asking AppMaster."""
         return insist(self._transport.nexus.heartbeats, self.timeout_s)
 

@@ -39,14 +39,14 @@ R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 
 RESEND_S: Final = 1.0
-"""Wait before a request is sent again the first time; the wait doubles up to ``RESEND_MAX_S``."""
-RESEND_MAX_S: Final = 4.0
+"""Wait before a request is sent again the first time; the wait doubles up to ``RESEND_S_MAX``."""
+RESEND_S_MAX: Final = 4.0
 DEAD_S: Final = 2.0
 """A Redis that refuses the first connection for this long is reported as unreachable. With Sentinels
 the wait is as long as for an answer, because they may be promoting another server."""
 AWAY_S: Final = 0.1
-"""Wait before the next try while Redis is away; it doubles up to ``AWAY_MAX_S``."""
-AWAY_MAX_S: Final = 1.0
+"""Wait before the next try while Redis is away; it doubles up to ``AWAY_S_MAX``."""
+AWAY_S_MAX: Final = 1.0
 
 
 class RequestTransport:
@@ -81,7 +81,7 @@ class RequestTransport:
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
-        resend, away = Backoff(RESEND_S, RESEND_MAX_S), Backoff(AWAY_S, AWAY_MAX_S)
+        resend, away = Backoff(RESEND_S, RESEND_S_MAX), Backoff(AWAY_S, AWAY_S_MAX)
         resend_s = resend.next_s()
         trouble: Unreachable | None = None
         while (left_s := end_s - time.monotonic()) > 0:
@@ -196,7 +196,7 @@ def insist(ask: Callable[[], T], timeout_s: float) -> T:
         Unreachable: it was away for ``timeout_s``.
     """
     end_s = time.monotonic() + timeout_s
-    away = Backoff(AWAY_S, AWAY_MAX_S)
+    away = Backoff(AWAY_S, AWAY_S_MAX)
     while True:
         try:
             return ask()

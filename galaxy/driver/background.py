@@ -1,4 +1,4 @@
-"""The threads beside a leader's loop: lease renewal, and reading heartbeats and usage."""
+"""A leader's threads other than its loop: lease renewal, and reading heartbeats and usage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from galaxy.errors import GalaxyError
 from galaxy.model.messages.agent import AgentUsage, UsageRead
 
 LANES: Final = 2
-"""Connections over which a lease is renewed in turn."""
+"""Threads, each with its own connection, that renew a lease in turn."""
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class Background:
         self._stopping = threading.Event()
 
     def renew_lease(self) -> None:
-        """Start renewing the lease, over ``LANES`` threads and connections in turn.
+        """Start renewing the lease, in ``LANES`` threads in turn, each over its own connection.
 
-        A packet lost on a slow link delays everything behind it on the same connection for longer
-        than a lease may last. All lanes begin at once, so that all connections are open.
+        A lost packet on a slow link can delay its connection for longer than the lease lasts. All lanes
+        send their first renewal at once, so that all connections are open from the start.
         """
         for lane in range(LANES):
             self._start("lease", partial(self._renew, lane))
@@ -45,7 +45,7 @@ class Background:
         self._start("heartbeats", lambda: self._read(every_s, usages_every_s))
 
     def stop(self) -> None:
-        """Make every thread end soon; does not wait for them."""
+        """Tell the threads to end, and return without waiting for them."""
         self._stopping.set()
 
     def _start(self, name: str, run: Callable[[], None]) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 
 class LeaderInbox:
-    """A queue of events. When it is full, an event is counted and dropped: its sender repeats it.
+    """A bounded queue of events. When it is full, events are counted and dropped; their senders resend them.
 
-    ``put_latest`` keeps only the newest event of a kind, ahead of the others: for readings of current
-    state, where an older one is useless.
+    ``put_latest`` keeps only the newest event of a kind, and puts it before the others. It is for
+    readings of current state, which replace older ones.
     """
 
     def __init__(self, events_max: int) -> None:
@@ -27,7 +27,7 @@ class LeaderInbox:
         return len(self._events) + len(self._latest)
 
     def put(self, event: Any) -> bool:
-        """Append ``event``; return False when there is no room for it."""
+        """Append ``event``, or return False when the queue is full."""
         with self._ready:
             if len(self._events) >= self.events_max:
                 self.dropped += 1

@@ -1,4 +1,4 @@
-"""What the driver needs from outside: an election, a fenced store, heartbeats, and a publisher."""
+"""The interfaces that the driver needs: an election, a fenced store, heartbeats, and a publisher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Grant(Struct, frozen=True, kw_only=True):
 
 
 class LockHeld(Struct, frozen=True, kw_only=True):
-    """Another owner leads, for at least ``remaining_s`` unless it releases the lock."""
+    """Another owner leads: its lease ends in ``remaining_s``, unless it renews or releases it."""
 
     role: str
     owner: str
@@ -31,13 +31,13 @@ class LockHeld(Struct, frozen=True, kw_only=True):
 
 
 class Elections(Protocol):
-    """Who leads. Every call raises ``Unreachable`` when the outcome is not known."""
+    """Leader election by role. Every call raises ``Unreachable`` when its outcome is not known."""
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
-        """Take the lead if nobody has it; an owner that already leads gets a new epoch."""
+        """Take the lock if it is free. An owner that already leads gets a new epoch."""
 
     def renew(self, grant: Grant) -> bool:
-        """Extend the lease by ``ttl_s``; return False when the lead is lost."""
+        """Extend the lease to ``ttl_s`` from now, or return False when the lead is lost."""
 
     def release(self, grant: Grant) -> None:
         """Release the lock and wake a standby; has no effect when the lead is already lost."""
@@ -47,7 +47,7 @@ class Elections(Protocol):
 
 
 class Store(Protocol):
-    """Where tables are stored. Only the holder of a grant writes."""
+    """Storage of tables. Only the holder of a grant can write."""
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
         """Fill ``tables`` with what is stored; call it after the grant."""
@@ -59,7 +59,7 @@ class Store(Protocol):
 
         Raises:
             NotLeader: the grant is over; nothing was written.
-            Unreachable: whether it was written is not known; commit the same again.
+            Unreachable: it is not known whether it was written; commit the same serial again.
         """
 
 

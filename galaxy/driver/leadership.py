@@ -19,25 +19,25 @@ from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
 
 STORED_FORMAT: Final = 2
-"""Format of a role's tables, as we write them. As with messages (``galaxy.model.base``), added fields do
-not change the format; whatever older leaders would misread does."""
+"""Format of the tables that we write. As with messages (``galaxy.model.base``), adding fields does not
+change it; a change that older leaders would misread does."""
 STORED_READABLE: Final = range(2, 3)
 FORMAT_KEY: Final = "tables"
 
 FAILURES_MAX: Final = 5
-"""Consecutive steps that may fail without any event; then this process gives up the lead."""
+"""Consecutive steps without events that may fail before this process gives up the lead."""
 FAILURE_WAIT_S: Final = 1.0
 POISONOUS_MAX: Final = 3
 """Events of one sender and kind that may make a step raise in one tick.
 
-Each makes the logic recover, which costs as much as beginning a leadership. So the sender's further
-events of that kind in that tick are dropped, as if they were lost."""
+After each of them the logic recovers, which costs as much as beginning a leadership. So further events
+of that sender and kind in that tick are dropped, as if they were lost."""
 POISONOUS_OF_ALL_MAX: Final = 8
-"""Such events of all senders together in one tick. Beyond it, further events of these kinds are dropped,
-from all senders, because there may be many of them."""
+"""The same for all senders together. Beyond it, further events of these kinds are dropped from all
+senders, because there may be many senders."""
 
 RetryPolicy = Callable[[Unreachable], bool]
-"""Whether to try a commit of unknown outcome again; it may wait before it returns."""
+"""Returns whether to retry a commit of unknown outcome; it may sleep before it returns."""
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ def _no_retry(_: Unreachable) -> bool:
 class Leadership:
     """The logic of a role under one grant.
 
-    ``lease_is_held`` tells whether the lease can still be trusted. ``retry_policy`` is called before
-    each commit; what it returns decides after each try of unknown outcome whether to try again.
+    ``lease_is_held`` returns whether the lease can still be trusted. ``retry_policy`` is called before
+    each commit and returns the policy for that commit.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Leadership:
         self.poisonous = 0
         """Events that made a step raise."""
         self.dropped = 0
-        """Events that were dropped unseen because others like them made steps raise."""
+        """Events that were dropped without a step because others like them made steps raise."""
         self._logic = logic
         self._store = store
         self._lease_is_held = lease_is_held
@@ -98,7 +98,7 @@ class Leadership:
         return self._must_recover
 
     def begin(self, now_s: float) -> None:
-        """Load the state that the last leader left, and hand it to the logic.
+        """Load the tables that the last leader committed, and start the logic with them.
 
         Raises:
             Unreachable: try again later. BadMessage: a stored row cannot be read.
@@ -120,7 +120,7 @@ class Leadership:
         self._logic.lead(self.grant.epoch, now_s)
 
     def advance(self, now_s: float, events: Sequence[Any]) -> list[CommittedStep]:
-        """Step, commit, and return what may be sent now; usually one outcome.
+        """Step, commit, and return what may be sent now: usually one committed step.
 
         An event that makes the logic raise is found by stepping one event at a time, then logged,
         counted and dropped. The logic's state is then as if the event had never arrived.
@@ -128,7 +128,9 @@ class Leadership:
         Raises:
             NotLeader: the lead is lost, or the logic keeps failing; tables are as last committed.
         """
-        self._now_s = max(self._now_s, now_s)  # A clock may be set back; the logic's time may not.
+        self._now_s = max(
+            self._now_s, now_s
+        )  # The host's clock may be set back; the logic's time never decreases.
         self.ticks += 1
         step = self._try(events)
         if step is not None:
@@ -141,7 +143,7 @@ class Leadership:
         return self._one_by_one(events)
 
     def _one_by_one(self, events: Sequence[Any]) -> list[CommittedStep]:
-        outcomes: list[CommittedStep] = []
+        committed: list[CommittedStep] = []
         poisonous: list[tuple[type[Any], str]] = []
         dropped = 0
         for event in events:
@@ -151,16 +153,16 @@ class Leadership:
             step = self._try((event,))
             if step is None:
                 poisonous.append(_source(event))
-                outcomes.append(self._drop_poisonous(event))
+                committed.append(self._drop_poisonous(event))
             else:
-                outcomes.append(self._commit(step))
+                committed.append(self._commit(step))
         if dropped:
             self.dropped += dropped
             log.error(
                 "event=event.dropped role=%s events=%d cause=%r",
                 self.grant.role, dropped, f"{len(poisonous)} others like them made steps raise",
             )  # fmt: skip
-        return outcomes
+        return committed
 
     def _try(self, events: Sequence[Any]) -> tuple[Step, list[TableChange], tuple[TraceEvent, ...]] | None:
         if self._must_recover:
@@ -250,7 +252,7 @@ def _source(event: Any) -> tuple[type[Any], str]:
 
 
 def _is_suspect(event: Any, poisonous: Sequence[tuple[type[Any], str]]) -> bool:
-    """Tell whether to drop an event unseen, given the sources of this tick's poisonous events."""
+    """Return whether to drop an event without a step, given the sources of this tick's poisonous events."""
     if len(poisonous) >= POISONOUS_OF_ALL_MAX:
         return any(type(event) is kind for kind, _ in poisonous)
     return len(poisonous) >= POISONOUS_MAX and _source(event) in poisonous

@@ -7,9 +7,9 @@ from typing import Final
 
 from galaxy.driver.interfaces import Grant
 
-TRUST: Final = 0.8
-"""Part of the lease that a leader uses, counted from when it *sent* the renewal that succeeded."""
-RENEWALS: Final = 4
+TRUSTED_SHARE: Final = 0.8
+"""Share of the lease for which a leader trusts it, from when it sent the last successful renewal."""
+RENEWALS_PER_LEASE: Final = 4
 """Renewals in one lease."""
 
 
@@ -23,16 +23,16 @@ class Lease:
     def __init__(self, grant: Grant, sent_s: float, clock: Callable[[], float]) -> None:
         self.grant = grant
         self._clock = clock
-        self._until_s = sent_s + TRUST * grant.ttl_s
+        self._until_s = sent_s + TRUSTED_SHARE * grant.ttl_s
         self._lost = False
 
     @property
     def renew_every_s(self) -> float:
-        return self.grant.ttl_s / RENEWALS
+        return self.grant.ttl_s / RENEWALS_PER_LEASE
 
     def renewed(self, sent_s: float) -> None:
         """Record a successful renewal that was sent at ``sent_s``."""
-        self._until_s = max(self._until_s, sent_s + TRUST * self.grant.ttl_s)
+        self._until_s = max(self._until_s, sent_s + TRUSTED_SHARE * self.grant.ttl_s)
 
     def lose(self) -> None:
         """Record that this grant no longer leads; it cannot be renewed again."""

@@ -1,4 +1,4 @@
-"""Notify the process that started this one that it is ready (the protocol of sd_notify(3))."""
+"""Tells the process that started this one that this one is ready (the protocol of sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import socket
 def ready(status: str = "") -> None:
     """Send READY=1 to the datagram socket that NOTIFY_SOCKET names; do nothing without one.
 
-    ``galaxy up`` and systemd (``Type=notify``) listen. ``status`` is one line for people. Repeating
-    it is harmless, and a missing listener is no error.
+    ``galaxy up`` and systemd (``Type=notify``) listen. ``status`` is one line for people. A repeated
+    call is harmless, and a missing listener is not an error.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

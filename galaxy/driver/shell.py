@@ -20,21 +20,21 @@ from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.step import Logic
 from galaxy.statemachine.backoff import Backoff
 
-RETRY_MIN_S: Final = 0.1
-RETRY_MAX_S: Final = 2.0
+RETRY_S_MIN: Final = 0.1
+RETRY_S_MAX: Final = 2.0
 UNCONFIRMED_S: Final = 5.0
-"""How long a leader that holds its lease retries one commit. Then it releases the lead, unanswered."""
+"""How long a leader that holds its lease retries one commit before it gives up the lead."""
 STAND_BY_EXIT_S: Final = 0.2
 """How long ``stop`` waits for a standby, which holds no lock and may be blocked on Redis."""
-TICK_MIN_S: Final = 0.005
-"""Shortest time between two ticks that only ``wake_s`` asked for."""
+TICK_S_MIN: Final = 0.005
+"""Shortest pause before a tick that no event caused, but only ``wake_s``."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """``ttl_s`` of the lease; how often heartbeats and usage (0: never) are read; the inbox's size."""
+    """Duration of a lease, intervals of reading heartbeats and usage (0: never), size of the inbox."""
 
     ttl_s: float = 2.0
     heartbeats_every_s: float = 1.0
@@ -43,7 +43,7 @@ class ShellOptions:
 
 
 class LeaderShell:
-    """Leads a role whenever it can. ``owner`` is unique among all processes of all times.
+    """Leads a role whenever it wins the election. No other process, past or present, has the same ``owner``.
 
     ``on_lead`` and ``on_stand_by`` are called from the loop's thread and must not block. ``prepare``
     runs in a thread of its own from when the lease is won, and may block.
@@ -92,13 +92,13 @@ class LeaderShell:
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Process what has arrived, release the lead, and end; a standby just ends."""
+        """Process the events in the inbox, release the lead, and end the loop."""
         self._stopping.set()
         self.inbox.wake()
         self._thread.join(timeout_s if self._lease is not None else min(timeout_s, STAND_BY_EXIT_S))
 
     def _run(self) -> None:
-        retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
+        retry = Backoff(RETRY_S_MIN, RETRY_S_MAX)
         while not self._stopping.is_set():
             try:
                 lease = self._campaign()
@@ -160,38 +160,38 @@ class LeaderShell:
             if not lease.is_held():
                 raise NotLeader(f"the lease of epoch {lease.grant.epoch} was not renewed in time")
             wake_s = self._tick(leadership, events)
-            wait_s = self.options.ttl_s if wake_s is None else max(wake_s - time.time(), TICK_MIN_S)
+            wait_s = self.options.ttl_s if wake_s is None else max(wake_s - time.time(), TICK_S_MIN)
         if events := self.inbox.take(0.0):
             self._tick(leadership, events)
 
     def _tick(self, leadership: Leadership, events: list[Any]) -> float | None:
         wake_s = None
-        for outcome in leadership.advance(time.time(), events):
-            self._deliver(outcome)
-            wake_s = outcome.wake_s
+        for committed in leadership.advance(time.time(), events):
+            self._deliver(committed)
+            wake_s = committed.wake_s
         return wake_s
 
-    def _deliver(self, outcome: CommittedStep) -> None:
-        """Send what was committed. The logic sends again later what could not be sent now."""
+    def _deliver(self, committed: CommittedStep) -> None:
+        """Send the messages and answers of a committed step. The logic resends what is lost here."""
         try:
-            if outcome.sends:
-                self._publish(outcome.sends)
-            if outcome.replies:
-                self._nexus.reply(outcome.replies)
+            if committed.sends:
+                self._publish(committed.sends)
+            if committed.replies:
+                self._nexus.reply(committed.replies)
         except Unreachable as error:
             log.warning(
                 "event=send.failed role=%s sends=%d replies=%d cause=%r",
                 self.role,
-                len(outcome.sends),
-                len(outcome.replies),
+                len(committed.sends),
+                len(committed.replies),
                 error.message,
             )
         except Exception:
             log.exception("event=send.raised role=%s", self.role)
 
     def _commit_retries(self, lease: Lease) -> RetryPolicy:
-        """Return the retry policy of one commit: with pauses, until ``UNCONFIRMED_S`` from now."""
-        pause, until_s = Backoff(RETRY_MIN_S, RETRY_MAX_S / 2), boot_clock() + UNCONFIRMED_S
+        """Return the retry policy of one commit: retry with pauses for ``UNCONFIRMED_S``."""
+        pause, until_s = Backoff(RETRY_S_MIN, RETRY_S_MAX / 2), boot_clock() + UNCONFIRMED_S
 
         def try_again(error: Unreachable) -> bool:
             log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)

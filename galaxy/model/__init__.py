@@ -1,1 +1,1 @@
-"""Nouns: specs, containers, pods, agents, and the messages that carry them. No decisions, no I/O."""
+"""Data only: job files, messages, API operations, stored records. No decisions, no I/O."""

@@ -11,13 +11,13 @@ import msgspec
 from galaxy.errors import BadMessage
 
 WIRE_VERSION: Final = 2
-"""Version of every message between processes, as we write it."""
+"""Version that we write into every message between processes."""
 WIRE_READABLE: Final = range(2, 3)
 """Versions that we read; a message of another one is dropped, and the log says so.
 
 New fields with a default and new kinds of messages need no new version: a reader that does not
-know them ignores them. What old readers would misread needs one. The release that introduces it
-reads both versions and still writes the old one; only the next release writes the new one.
+know them ignores them. A change that an old reader would misread needs a new version. The release
+that introduces a version reads both and still writes the old one; the next release writes the new one.
 """
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -29,9 +29,8 @@ T = TypeVar("T")
 class Struct(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A value that is sent between processes or stored.
 
-    Unknown fields are ignored: a part of a newer release may send or store them. What people write
-    is validated strictly, where it comes in (``galaxy.model.jobspec.parsing``,
-    ``galaxy.model.api.strict``).
+    Unknown fields are ignored: a part of a newer release may send or store them. Input from people
+    is validated strictly when it arrives (``galaxy.model.jobspec.parsing``, ``galaxy.model.api.strict``).
     """
 
 
@@ -57,7 +56,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_sorted(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys of mappings, so that equal values give equal bytes."""
+    """Return ``value`` as JSON with the keys of mappings sorted, so that equal values give equal bytes."""
     return _SORTED.encode(value)
 
 
@@ -76,7 +75,7 @@ def decode(data: bytes | str, kind: type[T]) -> T:
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Return whether ``text`` matches the ``pattern`` of a field, up to its last character.
+    """Return whether ``text`` matches the ``pattern`` of a field, including a newline at its end.
 
     Patterns are those of JSON schemas, where ``$`` is the end. In Python's ``re``, and so in
     msgspec, ``$`` matches before a newline at the end as well.
@@ -92,9 +91,8 @@ def to_plain(value: Any) -> Any:
 def from_plain(value: Any, kind: type[T]) -> T:
     """Read dicts and lists as a ``kind``, strictly.
 
-    Lenient JSON parsers accept what JSON does not have (NaN, infinities, halves of surrogate
-    pairs), and a leader must not be given what it cannot store. So the value is encoded and
-    decoded once here.
+    Lenient JSON parsers accept values that JSON does not have (NaN, infinities, halves of surrogate
+    pairs), which a leader could not store. So the value is encoded and decoded once here.
 
     Raises:
         BadMessage: ``value`` does not have the shape of ``kind``, or is not JSON.
@@ -109,8 +107,8 @@ def _name(kind: Any) -> str:
     return getattr(kind, "__name__", None) or str(kind).replace("galaxy.model.", "")
 
 
-def fold(*facts: object) -> int:
-    """Return a 60-bit hash of ``facts``; the XOR over a set is a digest of the set."""
+def stable_hash(*facts: object) -> int:
+    """Return a 60-bit hash of ``facts``, the same in every process; the XOR over a set is its digest."""
     text = "\x1f".join(map(str, facts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 4
 

@@ -1,8 +1,8 @@
 """Resources: what containers ask for, agents have and quotas limit. One field for each.
 
 ``ResourceFields`` is the table: a field is an amount, and its annotation says everything else that
-is known about the resource. Arithmetic, ceilings, quota fields, the scheduler's columns, its
-explanations, and what commands list and help with all follow from these rows.
+is known about the resource. Arithmetic, ceilings, quota fields, the scheduler's columns and
+explanations, and the listings and helps of commands are derived from these rows.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Limit = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class Resource(Struct, frozen=True, kw_only=True):
-    """What is known about one resource, beside its amount."""
+    """A resource: its name, how its amounts are written, and who takes how much of it."""
 
     name: str
-    """What people call it, in quotas, explanations and listings."""
+    """Its name in quotas, explanations and listings."""
     show: Callable[[int], str]
     """Writes an amount for people."""
     parse: Callable[[str], int]
@@ -37,9 +37,9 @@ class Resource(Struct, frozen=True, kw_only=True):
     """How people write an amount, in words."""
     example: str
     media: tuple[Medium, ...] = ()
-    """Volumes on these media take their size of it."""
+    """A volume on one of these media takes its size from this resource."""
     per_container: int = 0
-    """What every container takes of it, whatever it asks for; 0 if its tasks or volumes say."""
+    """A fixed amount that every container takes; 0 if its tasks and volumes determine the amount."""
     packed: bool = False
     """Whether placement fills agents evenly in it."""
     wide: bool = False
@@ -58,7 +58,7 @@ class Resource(Struct, frozen=True, kw_only=True):
 
 
 class ResourceFields(Struct, frozen=True, kw_only=True):
-    """The table of resources. A struct that shows amounts beside other fields inherits it."""
+    """The table of resources. A struct with amounts and other fields inherits it."""
 
     # fmt: off
     cpu_milli: Annotated[int, Resource(
@@ -109,11 +109,11 @@ class Resources(ResourceFields, frozen=True, kw_only=True):
         return all(asked <= have for asked, have in zip(astuple(self), astuple(free), strict=True))
 
     def bounded(self) -> Resources:
-        """Return every amount between 0 and ``AMOUNT_MAX``: what comes over the wire may be anything."""
+        """Return every amount between 0 and ``AMOUNT_MAX``: a message may contain any number."""
         return Resources(**{field: bounded(getattr(self, field)) for field in FIELDS})
 
     def of_one_container(self) -> Resources:
-        """Return this, bounded, with what every container takes, whatever was reported."""
+        """Return this, bounded, with the fixed amounts of one container in place of what was reported."""
         counted = {row.field: row.per_container for row in RESOURCES if row.per_container}
         return replace(self.bounded(), **counted)
 
@@ -149,7 +149,7 @@ LIMITS_EXAMPLE: Final = " ".join(f"{row.name}={row.example}" for row in RESOURCE
 
 
 def amounts_text(amounts: object) -> str:
-    """Write what ``amounts`` has of everything that jobs ask for: ``cpu 500m, memory 64 MiB``."""
+    """Write the amounts of all resources that jobs ask for: ``cpu 500m, memory 64 MiB``."""
     return ", ".join(f"{row.name} {row.text(amounts)}" for row in ASKED if hasattr(amounts, row.field))
 
 
@@ -164,7 +164,7 @@ class _Limits(Struct, frozen=True, kw_only=True):
                 yield row, limit
 
     def room(self, used: Resources, each: Resources) -> tuple[int, Resource] | None:
-        """Return how many times ``each`` fits beside ``used``, and the resource that runs out first.
+        """Return how many times ``each`` fits in addition to ``used``, and the resource that runs out first.
 
         None means that nothing ``each`` asks for is limited.
         """
@@ -176,7 +176,7 @@ class _Limits(Struct, frozen=True, kw_only=True):
         return min(fits, key=lambda fit: fit[0], default=None)
 
     def exceeded(self, before: Resources, after: Resources) -> tuple[Resource, ...]:
-        """Return the resources of which ``after`` is over the limit and more than ``before``.
+        """Return the resources whose amount in ``after`` exceeds the limit and the amount in ``before``.
 
         An amount that was over before, because the limit was lowered, may stay: only growth counts.
         """

@@ -1,4 +1,4 @@
-"""What a leader's logic gives back from one step, and the shape that every logic has."""
+"""The interface of a leader's logic, and the output of one step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Send(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """The output of one step, beside the changes in its tables."""
+    """The output of one step, in addition to the changes in the logic's tables."""
 
     sends: tuple[Send, ...] = ()
     replies: tuple[Reply, ...] = ()
@@ -36,7 +36,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
 
 class Logic(Protocol):
-    """A leader's pure half, the same in production and in the simulator."""
+    """The pure part of a leader, the same in production and in the simulator."""
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
@@ -48,13 +48,13 @@ class Logic(Protocol):
     def recover(self, now_s: float) -> None:
         """Continue after a step that raised or was refused.
 
-        Tables are as before that step; other state may be anything. Volatile state is derived
-        again. Numbers that were given out in this leadership (ids, versions) do not come again.
+        Tables are as before that step; other state may be in any condition and is derived again.
+        Numbers that were given out in this leadership (ids, versions) are not given out again.
         """
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events`` in order of arrival and work on the difference of desired and observed.
 
         ``now_s`` is Unix seconds and never decreases within one leadership. No event that could be
-        decoded may make it raise: what makes no sense is answered, counted or ignored.
+        decoded may make it raise: an invalid one is answered, counted or ignored.
         """

@@ -1,4 +1,4 @@
-"""Directories of a container that come from its host or from the kernel, and so cannot be volumes."""
+"""Directories of a container that come from its host or from the kernel, where no volume may be."""
 
 from __future__ import annotations
 

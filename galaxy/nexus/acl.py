@@ -42,7 +42,7 @@ _MAILBOXES: Final = (
     )
     + " ~_kombu.binding_deadlines"
 )
-"""kombu's tables of who listens to remote control and to events; every channel cleans them up."""
+"""kombu's tables of the listeners to remote control and events; every channel cleans them up."""
 _KOMBU: Final = (
     f"{_MULTI} +time +brpop +llen +del +exists +pexpire +expire +sadd +srem +smembers"
     " +zadd +zrem +zrange +zrangebyscore +evalsha +script|load +script|exists"
@@ -106,7 +106,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
 
 
 def knows_setinfo(version: str) -> bool:
-    """Tell whether a server knows CLIENT SETINFO: Redis 7.2 and later, and every Valkey."""
+    """Return whether a server knows CLIENT SETINFO: Redis 7.2 and later, and every Valkey."""
     numbers = [int(part) for part in version.split(".")[:2] if part.isdecimal()]
     return numbers >= [7, 2]
 
@@ -125,8 +125,8 @@ def file(secret: str, hosts: tuple[str, ...], *, setinfo: bool = True, sentinel:
 
     ``sentinel`` adds the logins of replicas and Sentinels.
 
-    The default user is off, so nobody can log in as it, but keeps its rights: Redis 7.0 reads its
-    append-only file as that user, and silently leaves out every transaction that it may not run.
+    The default user is off, so it cannot log in, but it keeps its rights: Redis 7.0 reads its
+    append-only file as that user, and silently skips every transaction that the user may not run.
     """
     lines = ["user default off resetpass ~* &* +@all", line(ADMIN, secret)]
     lines += [line(role, secret) for role in REDIS_OWN if sentinel]

@@ -1,14 +1,13 @@
 """The change feed: which rows each commit of a leader wrote, for readers that follow its tables.
 
-Every fenced commit appends one entry to a stream of its role, in the same script, so an entry is
-there exactly when the rows are. An entry names rows and carries no values: the reader fetches the
-values of the rows that it has not seen, as they are now. So a value is at least as new as its entry,
-and a row that changed often is delivered once. A commit of 1 to 500 rows takes 1 to 5 % longer for it
-(115 us to 1.9 ms on Redis 7.0 over loopback).
+Every fenced commit appends one entry to a stream of its role, in the same script, so an entry exists
+exactly when its rows do. An entry names rows and carries no values: the reader fetches the current
+values. So a value is at least as new as its entry, and a row that changed often is delivered once.
+The entry makes a commit of 1 to 500 rows 1 to 5 % slower (115 us to 1.9 ms on Redis 7.0 over loopback).
 
-The stream is bounded. A reader whose position was trimmed, lost in a failover, or never read, is told
-to reload: it loads the tables, then continues from the position of that answer. The position is older
-than the tables it loads, so it may see rows again, and misses none.
+The stream is bounded. When a reader has no position yet, or its position was trimmed or lost in a
+failover, the answer is ``reload``: the reader loads the tables, then continues from the position of that
+answer. The position is older than the loaded tables, so the reader may get rows again, and misses none.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from galaxy.nexus.connection import BLOCK_S, reaching
 ENTRIES_MAX: Final = 4096
 """Commits kept in the feed of a role, approximately."""
 ROWS_MAX: Final = 1000
-"""Rows that one entry names; a commit of more tells readers to reload."""
+"""Rows that one entry names; the entry of a larger commit is ``reload``."""
 READ_MAX: Final = 500
 """Entries in one answer."""
 EMPTY: Final = "0-0"
@@ -44,7 +43,7 @@ class FeedEntry(Struct, frozen=True, kw_only=True):
 
 
 class RowChange(Struct, frozen=True, kw_only=True):
-    """A row that was committed. ``value`` is its JSON now; None when it is gone."""
+    """A row that was committed. ``value`` is its current JSON; None when it is gone."""
 
     table: str
     key: str
@@ -120,7 +119,7 @@ class ChangeFeed:
         found, last = pipe.execute()
         newest = last[0][0].decode() if last else EMPTY
         if after == EMPTY:
-            # Nothing was committed yet when the reader began, so all entries must still be there.
+            # Nothing was committed when the reader began, so the stream must still have all entries.
             return (found[:READ_MAX] if _is_first(self._client, stream, found) else None), newest
         if not found or found[0][0].decode() != after:
             return None, newest
@@ -135,7 +134,7 @@ class ChangeFeed:
         if any(entry.reload for entry in named):
             return FeedRead(position=position, reload=True)
         rows = rows_named(named)
-        pipe = self._client.pipeline()  # One transaction: rows of several tables are of one moment.
+        pipe = self._client.pipeline()  # One transaction, so that rows of several tables are consistent.
         for table, names in rows.items():
             pipe.hmget(keys.table(role, table), names)
         changes = [
@@ -147,7 +146,7 @@ class ChangeFeed:
 
 
 def _is_first(client: redis.Redis, stream: str, found: list[Any]) -> bool:
-    """Tell whether no entry was ever trimmed from ``stream``."""
+    """Return whether no entry was ever trimmed from ``stream``."""
     if not found:
         return True
     facts: Any = client.xinfo_stream(stream)

@@ -4,9 +4,9 @@ WAIT returns how many replicas have this connection's last write and everything 
 servers do not wait at all on a connection that wrote nothing, so a script that finds its work already
 done must still write something.
 
-Some replicas are not enough: Sentinels may choose another one, and a master that is being replaced
-can still have a replica. So every replica that could be chosen must confirm, which are all except
-those that a majority of Sentinels consider dead; and no failover may be in progress.
+A fixed number of replicas is not enough: Sentinels may promote another one, and a master that is being
+replaced can still have a replica. So every replica that could be promoted must confirm: all except
+those that a majority of Sentinels considers dead. And no failover may be in progress.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Confirmer:
         """Return what ``script`` returned, once enough replicas have what it wrote.
 
         Raises:
-            Unreachable: too few replicas confirm; whether the write is durable is not known. Run the
-                same again.
+            Unreachable: too few replicas confirm; it is not known whether the write is durable. Run the
+                same script again.
         """
         if not self._replicas:
             return script(keys=keys, args=args)

@@ -1,4 +1,4 @@
-"""Connections to Redis: explicit timeouts, no silent retries, errors that a person understands.
+"""Connections to Redis: explicit timeouts, no silent retries, errors for people.
 
 By default redis-py 8 repeats a timed-out command ten times and ends every blocking read after five
 seconds; a repeated LPUSH is a doubled message. So there are no retries here, and every blocking call
@@ -45,7 +45,7 @@ REFUSALS: Final = {
     "BUSY": ("is busy with a script", "try again in a while"),
     "UNBLOCKED": ("has just become a replica", "try again in a while"),
 }
-"""Error codes of a server that cannot serve now: what it means, and what to do."""
+"""By error code of a server that cannot serve now: its meaning, and what to do."""
 
 
 def full_url(url: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -132,7 +132,7 @@ def _translated(address: str, error: Exception) -> GalaxyError | None:
             hint="check that the server runs there; galaxy context list has the clusters known here",
         )
     if isinstance(error, redis.exceptions.InvalidResponse):
-        return Unreachable(f"what answers at {address} is not a Redis: {_first_line(error)}")
+        return Unreachable(f"the server at {address} is not Redis: {_first_line(error)}")
     return None
 
 

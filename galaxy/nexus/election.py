@@ -1,4 +1,4 @@
-"""Leader election: a lock that expires, and an epoch that never repeats.
+"""Leader election: a lock that expires, and epochs that are never assigned twice.
 
 The epoch is ``max(old + 1, Redis' time in milliseconds)``, so that neither a lost write nor a
 flushed database assigns one twice. The lock's value is ``owner:epoch``: an owner that campaigns again
@@ -72,10 +72,10 @@ class RedisElections:
         self._release = lease_client.register_script(_RELEASE)
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
-        """Take the lead if nobody has it.
+        """Take the lock if it is free.
 
-        Replicas confirm a new epoch before it is used, and with it everything committed before: a
-        failover assigns no epoch twice, and loses nothing that this leader is about to read.
+        Replicas confirm a new epoch before it is used, and with it everything committed before. So a
+        failover neither assigns an epoch twice nor loses anything that this leader is about to read.
 
         Raises:
             Unreachable: the outcome is not known; campaigning again is safe.

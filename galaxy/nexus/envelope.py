@@ -1,15 +1,15 @@
-"""The one shape of every Celery message that Galaxy sends: how it is written, and how its call is read.
+"""The format of every Celery message that Galaxy sends: writing one, and reading its call.
 
 A message is one item of a Redis list. It is JSON in the layout of kombu's Redis transport and of
-Celery's protocol 2, and carries its struct as JSON inside that JSON, once:
+Celery's protocol 2, with the struct as plain JSON inside:
 
     {"body": [[], {"v": 2, "body": STRUCT}, {}], "content-type": "application/json",
      "headers": {"task": ..., "id": ..., "expires": ...}, "properties": {"delivery_tag": ..., ...}}
 
 Celery's own clients put the body there as JSON text in base64; that is read too (``tasks.incoming``).
-What a task is called says which struct it carries.
+The task name determines which struct it carries.
 
-Invariant: kombu's decoder, which gives meaning to keys like ``__type__``, never sees a body. The
+Invariant: kombu's decoder, which interprets keys like ``__type__``, never decodes a body. The
 worker's transport reads items with msgspec, and bodies have a content type of their own
 (``CALL_TYPE``), whose decoder is ``decode_call``.
 
@@ -43,8 +43,8 @@ CALL_TYPE: Final = "application/x-galaxy-call"
 def celery_message(send: Send, *, now: datetime, origin: str) -> tuple[str, bytes]:
     """Return the Redis list that ``send`` goes to, and the item to push to it.
 
-    ``kwargsrepr`` names the struct and its size only: payloads hold users' environments, and
-    everybody who sees Flower sees ``kwargsrepr``.
+    ``kwargsrepr`` has only the name and size of the struct: payloads hold users' environments, and Flower
+    shows ``kwargsrepr`` to all its users.
 
     Raises:
         TypeError, ValueError: the struct cannot be encoded.

@@ -88,7 +88,7 @@ class Heartbeats:
                     trouble=facts_of.trouble,
                 )
             )
-        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, beats=tuple(heartbeats))
+        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, heartbeats=tuple(heartbeats))
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent that sent one."""

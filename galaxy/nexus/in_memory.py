@@ -1,7 +1,7 @@
 """Nexus in memory: the same contract without Redis, for the simulator and for tests.
 
 The clock is a parameter, so that leases expire by simulated time. Nothing blocks: ``await_release``
-returns at once, because a simulator asks again when time has moved.
+returns at once, because the simulator calls again later.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ class MemoryNexus:
 
     def heartbeats(self) -> HeartbeatsRead:
         return HeartbeatsRead(
-            now_s=self._now_s(), beats=tuple(self._heartbeats[agent] for agent in sorted(self._heartbeats))
+            now_s=self._now_s(),
+            heartbeats=tuple(self._heartbeats[agent] for agent in sorted(self._heartbeats)),
         )
 
     def usages(self) -> dict[str, AgentUsage]:

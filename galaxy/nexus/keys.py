@@ -1,4 +1,4 @@
-"""Every Redis key that Galaxy itself uses, beside Celery's: queues, ``_kombu.*``, ``unacked*``.
+"""Every Redis key of Galaxy. Celery has others: queues, ``_kombu.*``, ``unacked*``.
 
 A role's keys start with the role, so that one access rule per role is enough.
 """

@@ -1,4 +1,4 @@
-"""Nexus: all of Galaxy's use of Redis beside queues: locks, tables, heartbeats, trace, answers, sessions."""
+"""Nexus: all use of Redis except queues: locks, tables, heartbeats, trace, answers, sessions."""
 
 from __future__ import annotations
 

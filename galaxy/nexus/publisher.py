@@ -1,4 +1,4 @@
-"""Sends messages: all of a tick in a few round trips, none of them twice unless a connection broke."""
+"""Sends messages: all of a tick in a few round trips, and none twice unless a connection broke."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Publisher:
         self.publish(sends)
 
     def open(self) -> None:
-        """Connect now: connecting with the first message would delay that by many round trips.
+        """Connect now, because connecting would delay the first message by many round trips.
 
-        An existing connection is replaced: after hours of silence, a device on the way may have
-        forgotten it. A Redis that does not answer is left for ``publish`` to report.
+        An existing connection is replaced: after hours without traffic, a firewall may have dropped it.
+        If Redis does not answer, ``publish`` reports it later.
         """
         with self._lock:
             self._disconnect()
@@ -59,7 +59,7 @@ class Publisher:
     def publish(self, sends: Sequence[Send]) -> None:
         """Publish every message; one that cannot be encoded is logged and left out.
 
-        A connection found broken is opened once more, which may double what was under way on it.
+        A broken connection is opened again once, which may send messages twice.
 
         Raises:
             Unreachable: some or all were not sent.
@@ -109,7 +109,7 @@ class Publisher:
 
 
 def _timed_out(error: BaseException | None) -> bool:
-    """Tell whether a time-out caused ``error``: then a second try would only wait again."""
+    """Return whether a time-out caused ``error``: then a second try would only wait again."""
     while error is not None:
         if "imeout" in type(error).__name__:
             return True

@@ -16,7 +16,7 @@ from galaxy.nexus.connection import BLOCK_S, reaching
 TTL_S: Final = 120
 """How long an answer is kept for a client that does not fetch it."""
 ID_MAX: Final = 200
-"""Longest reply id; a longer one is not answered."""
+"""Longest reply id, in characters; a request with a longer one is not answered."""
 
 
 class Replies:

@@ -1,9 +1,9 @@
-"""Finds the master through Sentinels, and leaves a server that is no longer the master.
+"""Finds the master through Sentinels, and disconnects from a server that is no longer the master.
 
-redis-py believes the first Sentinel that answers. Here all Sentinels are asked and the newest
-configuration wins (``config-epoch``), so that a Sentinel that was cut off misleads nobody. The server
-then connected to must confirm that it is a master, and a connection ends as soon as its server says
-that it no longer is one. Pools then look up the master again.
+redis-py uses the answer of the first Sentinel. Here all Sentinels are asked and the newest configuration
+wins (``config-epoch``), so that the answer of a Sentinel that was cut off is not used. The server must
+confirm that it is a master, and a connection is closed as soon as its server reports that it no longer
+is one. Pools then look up the master again.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Sentinels(Sentinel):
         return found
 
     def register(self, connection: MasterConnection) -> None:
-        """Keep a weak reference to ``connection``, to shut it down when the master moves."""
+        """Keep a weak reference to ``connection``, to shut it down when another server becomes the master."""
         with self._connections_lock:
             self._connections.add(connection)
 
@@ -150,7 +150,7 @@ class Sentinels(Sentinel):
                 known = ", ".join(sorted(others)) or "none"
                 problems.append(f"no Sentinel knows a master {name!r}; known: {known}")
             raise MasterNotFoundError("; ".join(problems))
-        # Of one epoch: a Sentinel that runs the failover knows least which server it will be.
+        # With equal epochs, a Sentinel that runs the failover comes last: it names the old master longest.
         newest = max(answers, key=lambda pair: (pair[0], "failover" not in str(pair[1]["flags"])))[1]
         where = f"{newest['ip']}:{newest['port']}"
         self._replicas = max(int(facts.get("num-slaves", 0)) for _, facts in answers)
@@ -177,7 +177,7 @@ class Sentinels(Sentinel):
     def live_replicas(self, name: str, master: Address | None) -> int:
         """Return how many replicas of ``master`` could be chosen in its place, now or soon.
 
-        These are all except those that a majority of Sentinels consider dead, which are not chosen. A
+        These are all except those that a majority of Sentinels considers dead, which are not chosen. A
         Sentinel with an older configuration than the majority was outvoted and cannot win a vote of its
         own, so one that is cut off together with an old master is ignored.
 
@@ -213,7 +213,7 @@ class Sentinels(Sentinel):
         dead: Counter[Address] = Counter()
         for replica in itertools.chain.from_iterable(agreeing):
             down = replica["is_sdown"] or replica["is_odown"] or replica["is_disconnected"]
-            # An old master that was not told yet: Sentinels prefer any replica that follows.
+            # A former master that is not reconfigured yet: Sentinels prefer any replica that follows.
             down = down or replica.get("role-reported") == "master"
             dead[replica["ip"], replica["port"]] += bool(down)
         return sum(votes * 2 <= self.count for votes in dead.values())
@@ -241,7 +241,7 @@ class MasterConnection(SentinelManagedConnection):
         except BaseException:
             self.disconnect()
             raise
-        # The server may not know it yet, and this connection was not there to be shut down at the lookup.
+        # An old master may still claim the role, and a lookup before now could not shut this connection down.
         moved = self.connection_pool.sentinel_manager.last not in (None, address)
         if moved or role != "master":
             self.disconnect()
@@ -295,7 +295,7 @@ def connection_class(url: RedisUrl) -> type[MasterConnection]:
 
 
 def master_options(url: RedisUrl) -> dict[str, Any]:
-    """Return the options of a connection to the master, beside its address."""
+    """Return the options of a connection to the master, without its address."""
     return {
         "db": url.database,
         "username": url.user or None,
@@ -306,7 +306,7 @@ def master_options(url: RedisUrl) -> dict[str, Any]:
 
 
 def _is_unsettled(answers: list[dict[str, Any]], master: Address | None, count: int) -> bool:
-    """Tell whether, by these answers, a server other than ``master`` is the master or may be soon."""
+    """Return whether, by these answers, another server than ``master`` is the master or may be soon."""
     ours = [_epoch(facts) for facts in answers if _address(facts) == master]
     others = [_epoch(facts) for facts in answers if _address(facts) != master]
     if any("failover" in facts["flags"] for facts in answers):

@@ -1,4 +1,4 @@
-"""kombu's Redis transport, with master lookup through Sentinels, and reconnection to a server that refuses.
+"""kombu's Redis transport with master lookup through Sentinels, and reconnection after a refusal.
 
 kombu retries when a server breaks a connection, but treats a server's refusal (its disk is full, it
 has become a replica) as a program error. Here a refusal ends the connection, so that a worker
@@ -31,7 +31,7 @@ OPTION: Final = "redis"
 
 
 class Server:
-    """Where a transport finds Redis; one process shares its ``sentinels``."""
+    """The Redis of a transport; all connections of a process share ``sentinels``."""
 
     def __init__(self, url: RedisUrl, sentinels: Sentinels | None = None) -> None:
         self.url = url
@@ -45,7 +45,7 @@ class Server:
 
 
 class EndsWhenRefused:
-    """Mixin: the connection ends when its server says that it cannot serve now."""
+    """Mixin: the connection is closed when its server answers that it cannot serve now."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         try:

@@ -1,8 +1,8 @@
 """Byte pipes through Redis for exec and logs: two directions, bounded, with flow control.
 
-A direction is a list of items; one write is one read, in order. A writer waits while the reader is
-``ITEMS_MAX`` behind. All keys expire ``TTL_S`` after their last use, so a session whose two ends die
-leaves nothing.
+A direction is a list of items, read in the order in which they were written. A writer waits while
+``ITEMS_MAX`` items are unread. All keys expire ``TTL_S`` after their last use, so a session whose two ends
+die leaves nothing.
 
 The ends decide what an item contains; exec and logs use ``Frame``.
 """
@@ -26,7 +26,7 @@ ITEMS_MAX: Final = 64
 ITEM_BYTES_MAX: Final = 64 * 1024
 TTL_S: Final = 300
 SEEN_S: Final = 30
-"""How long a reader counts as attached after its last read."""
+"""How long a direction counts as read after the last read."""
 
 _WRITE: Final = """
 if redis.call('EXISTS', KEYS[4]) == 1 then return 2 end
@@ -104,7 +104,7 @@ class Session:
         self._take = client.register_script(_TAKE)
 
     def write(self, direction: Direction, data: bytes, timeout_s: float = 30.0) -> None:
-        """Append one item of at most ``ITEM_BYTES_MAX``, waiting while the reader is far behind.
+        """Append one item of at most ``ITEM_BYTES_MAX``, waiting while too many are unread.
 
         Raises:
             Conflict: this direction is closed, so nothing will be read.
@@ -198,18 +198,18 @@ class Session:
             pipe.expire(room, TTL_S)
             pipe.execute()
 
-    def closed(self, direction: Direction) -> bool:
-        """Tell whether either side closed this direction."""
+    def is_closed(self, direction: Direction) -> bool:
+        """Return whether either side closed this direction."""
         with reaching(self._address):
             return bool(self._client.exists(keys.session_closed(self.id, direction)))
 
-    def attended(self, direction: Direction) -> bool:
-        """Tell whether this direction was read within the last ``SEEN_S``."""
+    def has_reader(self, direction: Direction) -> bool:
+        """Return whether this direction was read within the last ``SEEN_S``."""
         with reaching(self._address):
             return bool(self._client.exists(keys.session_seen(self.id, direction)))
 
     def remove(self) -> None:
-        """Delete all keys of this session except the marks that it is closed."""
+        """Close both directions, and delete all other keys of this session."""
         deleted = [
             name(self.id, direction)
             for direction in ("in", "out")

@@ -21,7 +21,7 @@ from galaxy.nexus.trace import trace_writes
 N = TypeVar("N", bound=Struct)
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-"""A longer commit is staged in chunks; it still takes effect at once."""
+"""A longer commit is staged in chunks, and then takes effect in one script."""
 GROUP: Final = 500
 """Rows in one HSET or HDEL: Lua's stack holds about eight thousand values."""
 
@@ -97,7 +97,7 @@ class FencedStore:
 
         Raises:
             NotLeader: the grant is over; nothing was written.
-            Unreachable: whether enough replicas have it is not known; commit the same again.
+            Unreachable: it is not known whether enough replicas have it; commit the same serial again.
         """
         role = grant.role
         hashes, operations = _operations(role, changes, trace)
@@ -141,7 +141,7 @@ class FencedStore:
 
     def _rows(self, key: str) -> dict[str, bytes]:
         untyped: Any = self._client
-        # One connection: a cursor is only valid on its server, and this raises when the connection ends.
+        # One connection, because a cursor is only valid on its server; this raises when the connection ends.
         with reaching(self._address), untyped.client() as one:
             return {field.decode(): value for field, value in one.hscan_iter(key, count=5000)}
 

@@ -55,7 +55,7 @@ class Trace:
 
 
 def matches(event: TraceEvent, subjects: Sequence[str]) -> bool:
-    """Tell whether ``event`` is about one of ``subjects`` or a pod of one; no subjects match every event."""
+    """Return whether ``event`` is about one of ``subjects`` or a pod of one; without subjects, True."""
     return not subjects or any(
         event.subject == subject or event.subject.startswith(f"{subject}.") for subject in subjects
     )

@@ -1,4 +1,4 @@
-"""Parse the URL of a cluster's Redis: one server, or Sentinels that know which server is the master.
+"""Parses the URL of a cluster's Redis: one server, or Sentinels that know the master.
 
     redis://USER:PASSWORD@HOST:PORT/0
     rediss://USER:PASSWORD@HOST:PORT/0?ca=FILE&cert=FILE&key=FILE
@@ -109,7 +109,7 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
     user, _, password = login.partition(":")
     database = path.strip("/")
     if database and not database.isdecimal():
-        raise UsageError(f"not a Redis URL: database {database[:40]!r} is no number", hint=HINT)
+        raise UsageError(f"not a Redis URL: database {database[:40]!r} is not a number", hint=HINT)
     hosts = _hosts(where, sentinel)
     given = dict(parse_qsl(query, keep_blank_values=True))
     tls = _tls(given, environ, files=files) if secure else None
@@ -153,7 +153,7 @@ def _hosts(where: str, sentinel: bool) -> tuple[tuple[str, int], ...]:
         match = _WHERE.fullmatch(text)
         port = int(match[2] or (26379 if sentinel else 6379)) if match else 0
         if match is None or not 0 < port < 65536:
-            raise UsageError(f"not a Redis URL: {text[:80]!r} is no HOST:PORT", hint=hint)
+            raise UsageError(f"not a Redis URL: {text[:80]!r} is not HOST:PORT", hint=hint)
         hosts.append((match[1].strip("[]"), port))
     return tuple(hosts)
 
@@ -167,15 +167,15 @@ def _tls(given: dict[str, str], environ: Mapping[str, str], *, files: bool) -> d
         if value:
             tls[name] = value
     if given.pop("ssl_cert_reqs", "required") != "required":
-        raise UsageError("a TLS URL always checks who answers: no ssl_cert_reqs", hint="?ca=FILE")
+        raise UsageError("a TLS URL always verifies the server: no ssl_cert_reqs", hint="?ca=FILE")
     return tls
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) > REPLICAS_MAX:
         raise UsageError(
-            f"replicas={text[:40]} of the Redis URL is no number from 0 to {REPLICAS_MAX}",
-            hint="replicas=1: an answer waits until one replica has what it says",
+            f"replicas={text[:40]} of the Redis URL is not a number from 0 to {REPLICAS_MAX}",
+            hint="replicas=1: an answer waits until one replica has the change",
         )
     return int(text)
 

@@ -20,16 +20,16 @@ class Users(Protocol):
 
 
 def authenticate(
-    users: Users, request: Request, *, required: bool, now_s: float, ttl_s: float, who: str = "user"
+    users: Users, request: Request, *, required: bool, now_s: float, ttl_s: float, signer_kind: str = "user"
 ) -> UserRecord | None:
-    """Return who signed ``request``, or None where no signature is ``required``.
+    """Return the user who signed ``request``, or None where no signature is ``required``.
 
-    A signature is required as soon as there is a user; before, everybody may do everything.
-    A request is valid for ``ttl_s`` before and after it was signed. ``who`` is what ``users`` are called.
+    A cluster requires signatures from its first user on; before that, every request is allowed. A request
+    is valid within ``ttl_s`` of its signing time, before or after. Messages call a signer ``signer_kind``.
 
     Raises:
-        Refused: nobody signed it, or not recently. An unknown user and a wrong token are refused
-            with the same words.
+        Refused: it is not signed, or not recently. The message is the same for an unknown user and for a
+            wrong token.
     """
     if not required:
         return None
@@ -42,7 +42,7 @@ def authenticate(
     user = users.get(request.user)
     if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
         raise Refused(
-            f'{who} "{request.user[:64]}" or the token is wrong',
+            f'{signer_kind} "{request.user[:64]}" or the token is wrong',
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s
@@ -50,6 +50,6 @@ def authenticate(
         raise Refused(
             f"the request was signed {abs(age_s):.0f} s {'ago' if age_s > 0 else 'from now'}",
             details=[f"{ttl_s:.0f} s at most: an old one may be a replay, or clocks differ"],
-            hint="the same again, or compare the clocks of Redis' and the leader's hosts",
+            hint="try again, or compare the clocks of Redis' and the leader's hosts",
         )
     return user

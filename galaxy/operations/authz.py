@@ -11,7 +11,7 @@ from galaxy.operations.declaration import AuthorityRule, Caller
 
 
 def is_operator(user: UserRecord | None) -> bool:
-    """Return whether ``user`` may do everything; in a cluster without users (None) everybody may."""
+    """Return whether ``user`` may do everything. None, a caller in a cluster without users, may as well."""
     return user is None or user.role is Role.OPERATOR
 
 
@@ -27,6 +27,8 @@ def require_authority(
     user: UserRecord | None, authority: Authority, pools: Iterable[str], doing: str
 ) -> None:
     """Make sure that ``user`` has ``authority`` on ``pools``.
+
+    Here and below, ``doing`` completes the message: user "ann" may not ...
 
     Raises:
         Refused: names the grant that is missing.
@@ -49,7 +51,7 @@ def require_owner(user: UserRecord | None, owner: str, name: str, doing: str) ->
     """Make sure that ``name`` belongs to ``user``, or that ``user`` is an operator.
 
     Raises:
-        Refused: it belongs to another user, or to nobody.
+        Refused: it belongs to another user, or to no user.
     """
     if user is not None and user.role is not Role.OPERATOR and owner != user.user:
         raise Refused(
@@ -63,13 +65,13 @@ def require_operator(user: UserRecord | None, doing: str) -> None:
     """Make sure that ``user`` is an operator.
 
     Raises:
-        Refused: it is not.
+        Refused: ``user`` is not.
     """
     if user is not None and not is_operator(user):
         raise Refused(f'user "{user.user}" may not {doing}', hint="ask an operator")
 
 
-# ---- rules that need nothing of a leader's state
+# ---- authority rules that do not depend on a leader's state
 
 
 def _allow(_: Any, __: Any, ___: Caller) -> None:

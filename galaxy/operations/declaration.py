@@ -24,10 +24,9 @@ B = TypeVar("B", bound=Body[Any])
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Who sent a request, and its idempotency key.
+    """The sender of a request, and its idempotency key.
 
-    ``user`` is None in a cluster without users: then ``name`` is what the sender calls itself, and
-    nothing proves it.
+    ``user`` is None in a cluster without users: then ``name`` comes from the sender unproven.
     """
 
     name: str
@@ -37,10 +36,10 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class AuthorityRule(Generic[S, B]):
-    """Who may call an operation, besides operators, who may call every one.
+    """Which users may call an operation. Operators may call every operation.
 
-    ``documented`` is the rule in words, as docs/security.md has it. ``require`` raises ``Refused``
-    for a caller who may not, or ``NotFound`` and ``Conflict`` when the target is not there or
+    ``documented`` is the rule as docs/security.md states it. ``require`` raises ``Refused`` for a
+    caller who may not, ``NotFound`` when the target does not exist, and ``Conflict`` when it is
     ambiguous. It is not called for operators, nor in a cluster without users.
     """
 
@@ -50,7 +49,7 @@ class AuthorityRule(Generic[S, B]):
 
 @dataclass(frozen=True, kw_only=True)
 class Query(Generic[S, B]):
-    """An operation that changes nothing; it is answered as often as it is asked."""
+    """An operation that changes nothing; it runs again for every request."""
 
     body: type[B]
     authority: AuthorityRule[S, B]
@@ -85,7 +84,7 @@ def query(
 def change(
     body: type[B], *, authority: AuthorityRule[S, B], target: Callable[[B, Caller], str]
 ) -> Callable[[Callable[[S, B, Caller], Any]], Change[S, B]]:
-    """Declare a function as the change ``body``; ``target`` names what it is about, for the audit trail."""
+    """Declare a function as the change ``body``; ``target`` returns the audit trail's name of its target."""
     _require_name(body)
 
     def declare(run: Callable[[S, B, Caller], Any]) -> Change[S, B]:

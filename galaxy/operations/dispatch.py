@@ -23,8 +23,8 @@ S = TypeVar("S")
 MESSAGE_MAX: Final = 400
 """Longest message of an error in the audit trail, in characters."""
 _FULL: Final = Unreachable(
-    "the leader has made more changes within minutes than it can keep answers of",
-    hint="the same again in a while",
+    "the leader cannot keep more answers: it made too many changes within the last minutes",
+    hint="try again in a while",
 )
 
 
@@ -37,22 +37,24 @@ def handle(
     users: Users,
     required: bool,
     now_s: float,
-    who: str = "user",
+    signer_kind: str = "user",
 ) -> None:
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
     A change whose idempotency key is known is not made again: it gets its first answer. A request
     whose nonce was seen gets no answer at all: it is a copy, and the first one was answered.
-    ``users``, ``required`` and ``who`` are as in ``authenticate``.
+    ``users``, ``required`` and ``signer_kind`` are as in ``authenticate``.
     """
     operation = operations.get(request.op)
     if operation is None or not isinstance(request.body, operation.body):
-        problem = UsageError(f'"{request.op}" is no operation of this leader, or its body is another one\'s')
+        problem = UsageError(f'this leader has no operation "{request.op}" with such a body')
         records.reply(request, problem=problem)
         return
     try:
         ttl_s = records.config.signature_ttl_s
-        user = authenticate(users, request, required=required, now_s=now_s, ttl_s=ttl_s, who=who)
+        user = authenticate(
+            users, request, required=required, now_s=now_s, ttl_s=ttl_s, signer_kind=signer_kind
+        )
         if user is not None and not records.nonces.is_new(user.user, request.nonce, now_s):
             return
         caller = Caller(name=request.user, user=user, key=request.key)
@@ -69,7 +71,7 @@ def authorised(operation: Operation[S], state: S, body: Any, caller: Caller) -> 
     """Return the result of ``operation`` for a caller who may call it.
 
     Raises:
-        Refused: the caller may not. GalaxyError: as the operation says.
+        Refused: the caller may not call it. GalaxyError: from the operation.
     """
     if not is_operator(caller.user):
         operation.authority.require(state, body, caller)
@@ -95,8 +97,8 @@ def _change_once(
         else:
             _repeat(operations, request, first, records)
         return
-    if now_s > request.deadline_s + records.config.request_late_max_s:
-        return  # Nobody waits any more, and the first answer to this key may have been dropped.
+    if now_s > request.deadline_s + records.config.request_late_s_max:
+        return  # The client has stopped waiting, and the first answer to this key may have been dropped.
     if user is not None and records.is_full(now_s):
         records.reply(request, problem=_FULL)
         return

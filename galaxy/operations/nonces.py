@@ -1,4 +1,4 @@
-"""Which signed requests were seen already, for as long as their signatures are valid."""
+"""Detects repeated signed requests, for as long as their signatures are valid."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from galaxy.errors import Unreachable
 
 
 class Nonces:
-    """The nonces of the last ``kept_s`` seconds by user, at most ``most`` of each user."""
+    """The nonces of the last ``kept_s`` seconds by user, at most ``per_user_max`` of each user."""
 
-    def __init__(self, kept_s: float, most: int) -> None:
+    def __init__(self, kept_s: float, per_user_max: int) -> None:
         self._kept_s = kept_s
-        self._most = most
+        self._per_user_max = per_user_max
         self._seen: dict[str, set[str]] = {}
         self._order: deque[tuple[float, str, str]] = deque()
 
     def is_new(self, user: str, nonce: str, now_s: float) -> bool:
-        """Record ``nonce`` and tell whether ``user`` uses it for the first time.
+        """Record ``nonce`` and return whether ``user`` uses it for the first time.
 
         Raises:
-            Unreachable: the user has too many requests within ``kept_s``; later ones are accepted again.
+            Unreachable: the user sent too many requests within ``kept_s``; a later request is accepted again.
         """
         while self._order and self._order[0][0] < now_s - self._kept_s:
             _, old_user, old = self._order.popleft()
@@ -31,10 +31,10 @@ class Nonces:
         seen = self._seen.setdefault(user, set())
         if nonce in seen:
             return False
-        if len(seen) >= self._most:
+        if len(seen) >= self._per_user_max:
             raise Unreachable(
-                f'user "{user}" asks too much: {len(seen)} requests within {self._kept_s:g} s',
-                hint="the same again in a while",
+                f'user "{user}" sends too much: {len(seen)} requests within {self._kept_s:g} s',
+                hint="try again in a while",
             )
         seen.add(nonce)
         self._order.append((now_s, user, nonce))

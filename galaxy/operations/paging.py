@@ -1,4 +1,4 @@
-"""Pages of long lists: rows in the order of their keys, from a cursor on."""
+"""Pages of long lists: rows in the order of their keys, starting after a cursor."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def page_of(rows: Iterable[T], key: Callable[[T], Key], body: PagedBody[Any]) ->
     """Return the first ``body.limit`` of ``rows`` after the cursor ``body.after``, and the next cursor.
 
     Rows come in the order of ``key``, which must be unique. The next cursor is empty when no row
-    is left. A row that is added or removed between two pages is on at most one of them.
+    is left. Adding or removing rows between two pages neither repeats nor skips other rows.
 
     Raises:
-        UsageError: ``body.after`` is no cursor.
+        UsageError: ``body.after`` is not a cursor.
     """
     after = _key_of(body.after)
     keyed = ((key(row), index, row) for index, row in enumerate(rows))
@@ -49,4 +49,4 @@ def _key_of(cursor: str) -> Key:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         return msgspec.json.decode(data, type=tuple[str, ...])
     except (ValueError, msgspec.DecodeError) as error:
-        raise UsageError(f"{cursor[:40]!r} is no cursor", hint="pass `next` of the page before") from error
+        raise UsageError(f"{cursor[:40]!r} is not a cursor", hint="pass `next` of the page before") from error

@@ -1,4 +1,4 @@
-"""What a leader keeps of the requests that it answered: first answers, the audit trail, nonces."""
+"""A leader's records of answered requests: first answers, the audit trail, nonces."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from galaxy.operations.nonces import Nonces
 
 
 class RequestRecords:
-    """Two tables, ``answers`` and ``audit``, and what follows from them; the leader commits them.
+    """The tables ``answers`` and ``audit``, which the leader commits, and what is derived from them.
 
-    ``replies`` are the answers of the present step.
+    ``replies`` are the answers of the current step.
     """
 
     def __init__(self, config: RequestConfig) -> None:
@@ -40,12 +40,12 @@ class RequestRecords:
     # ---- answers
 
     def reply(self, request: Request, *, result: Any = None, problem: GalaxyError | None = None) -> None:
-        """Answer ``request`` when this step is committed."""
+        """Add the answer to ``request``, which is sent when this step is committed."""
         answer = Answer(key=request.key, result=result, problem=problem_of(problem) if problem else None)
         self.replies.append(Reply(reply=request.reply, answer=answer))
 
     def put_answer(self, row: AnswerRecord, *, now_s: float, signed: bool) -> None:
-        """Keep the first answer to a key, which was ``signed`` or not; the oldest answers are dropped."""
+        """Keep the first answer to a key, and drop the oldest answers; ``signed``: the request was signed."""
         self.answers.put(row.key, row)
         self._answered.append((row.at_s, row.key))
         self._drop_old_answers(now_s, signed=signed)

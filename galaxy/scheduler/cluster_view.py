@@ -1,7 +1,7 @@
 """The cluster as placement sees it: agents by number (``row``), and one array for each resource.
 
 Deltas keep it up to date (``charge``, ``release``, ``join``, ``set_status``), so that a decision
-costs what changed and a few passes over short arrays, and never a walk over containers.
+costs a few passes over short arrays and never iterates over containers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ASKED_AT: Final = tuple(at for at, row in enumerate(RESOURCES) if not row.per_co
 COUNTED_AT: Final = tuple(at for at, row in enumerate(RESOURCES) if row.per_container)
 """Positions in ``RESOURCES`` of what every container takes; ``room`` respects them."""
 PACKED_AT: Final = tuple(at for at, row in enumerate(RESOURCES) if row.packed)
-"""Positions in ``RESOURCES`` of what agents are filled evenly in."""
+"""Positions in ``RESOURCES`` of the resources in which agents are filled evenly."""
 
 
 class PlacementStatus(IntEnum):
@@ -39,7 +39,7 @@ class PlacementStatus(IntEnum):
 
 
 class Charge(Struct, frozen=True, gc=False):
-    """What one container takes, and of which agent; ``creating`` until its agent has created it.
+    """The load of one container on one agent (``row``); ``creating`` until the agent has created it.
 
     There may be a million, so the garbage collector does not track them.
     """
@@ -51,10 +51,10 @@ class Charge(Struct, frozen=True, gc=False):
 
 
 class ClusterView:
-    """Free amounts by agent; see the module. Amounts are below zero where an agent shrank.
+    """Free amounts by agent; see the module. They are negative where an agent's inventory has shrunk.
 
     ``creating_max`` bounds the containers that one agent creates at once. An agent that failed
-    lately (``flaky``) creates one at a time and is chosen last.
+    recently (``flaky``) creates one at a time and is chosen last.
     """
 
     def __init__(self, *, creating_max: int = 64) -> None:
@@ -64,9 +64,9 @@ class ClusterView:
         self.free: list[Ints] = [_ints() for _ in RESOURCES]
         """Free amounts: an array for each of ``RESOURCES``, in their order."""
         self.shares: list[Floats] = [np.zeros(0) for _ in PACKED_AT]
-        """For each of ``PACKED_AT``, the share of an agent that one unit is."""
+        """For each of ``PACKED_AT``, one unit as a share of the agent's total."""
         self.ports: Ints = _ints()
-        """Ports left of the range for dynamic ones, which is ``ports_low`` to ``ports_high``."""
+        """Free ports in the range for dynamic ports, which is ``ports_low`` to ``ports_high``."""
         self.ports_low: Ints = _ints()
         self.ports_high: Ints = _ints()
         self.placed: Ints = _ints()
@@ -134,14 +134,14 @@ class ClusterView:
         self._outdated.add(row)
 
     def set_flaky(self, agent: str, flaky: bool) -> None:
-        """Set whether an agent failed lately."""
+        """Set whether an agent failed recently."""
         row = self._rows[agent]
         self.flaky[row] = flaky
         self.flaky_any = bool(self.flaky[: len(self)].any())
         self._outdated.add(row)
 
     def charge(self, key: str, agent: str, group: str, load: Load, *, creating: bool = False) -> None:
-        """Charge ``load`` to ``agent`` under ``key``, even if it does not fit: it is there."""
+        """Charge ``load`` to ``agent`` under ``key``, even if it does not fit: the container exists."""
         self.release(key)
         row = self._rows[agent]
         self._charges[key] = Charge(row, group, load, creating)
@@ -152,7 +152,7 @@ class ClusterView:
         self._outdated.add(row)
 
     def charge_new(self, keys: Sequence[str], rows: Ints, group: str, load: Load) -> None:
-        """Charge one ``load`` for each of ``keys`` to the row beside it; all are being created."""
+        """Charge one ``load`` for each of ``keys`` to the row at the same position; all are being created."""
         if len(keys) == 1:
             self.charge(keys[0], self.names[int(rows[0])], group, load, creating=True)
             return
@@ -211,7 +211,7 @@ class ClusterView:
         self._outdated.update(rows)
 
     def release(self, key: str) -> None:
-        """Give back what is charged under ``key``, if anything is."""
+        """Undo the charge of ``key``, if there is one."""
         charge = self._charges.pop(key, None)
         if charge is None:
             return
@@ -227,7 +227,7 @@ class ClusterView:
         self._outdated.add(row)
 
     def created(self, key: str, load: Load | None = None) -> None:
-        """Note that ``key`` is created; ``load`` is what it takes now that its ports are known."""
+        """Record that ``key`` is created; ``load`` is what it takes now that its ports are known."""
         charge = self._charges.get(key)
         if charge is None:
             return
@@ -258,7 +258,7 @@ class ClusterView:
         return freed
 
     def most_free(self, rows: Iterable[int]) -> Resources | None:
-        """Return, for each resource, the most that any of ``rows`` with room for a container has free."""
+        """Return the maximum free amount of each resource over those of ``rows`` that have room."""
         self.update_room()
         index = np.fromiter(rows, np.int64)
         index = index[self.room[index] > 0]
@@ -268,7 +268,7 @@ class ClusterView:
         return Resources(**dict(zip(FIELDS, most, strict=True)))
 
     def eligible(self, shape: Shape) -> Eligible:
-        """Return the agents in the right pools, with the tag, that enforce what is required."""
+        """Return the agents that are in the pools, have the tag, and enforce the limits of ``shape``."""
         key = (shape.pools, shape.tag, shape.require)
         known = self._classes.get(key)
         if known is None:
@@ -278,7 +278,7 @@ class ClusterView:
         return known
 
     def in_range(self, row: int, port: int) -> bool:
-        """Return whether ``port`` is one of those that the agent hands out."""
+        """Return whether ``port`` is in the agent's range of dynamic ports."""
         return bool(self.ports_low[row] <= port <= self.ports_high[row])
 
     def _classify(self, shape: Shape) -> Eligible:
@@ -346,7 +346,7 @@ class ClusterView:
         self.ports[unbound[inside]] -= 1
 
     def _set_port_range(self, row: int, low: int, high: int) -> None:
-        """Set the range of dynamic ports, and count again what is left of it."""
+        """Set the range of dynamic ports, and count its free ports again."""
         self.ports_low[row], self.ports_high[row] = low, high
         size = high - low + 1 if high and high >= low else 0
         taken = sum(1 for port, rows in self.port_rows.items() if row in rows and low <= port <= high)

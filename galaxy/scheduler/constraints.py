@@ -1,4 +1,4 @@
-"""What an agent must have for one more container: defined once, for placement and explanation."""
+"""The constraints of placing one more container, for both placement and explanation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ASKED: Final = tuple((at, RESOURCES[at].name) for at in ASKED_AT)
 
 
 def unmet(view: ClusterView, ask: Ask, eligible: Eligible) -> Iterator[tuple[str, Bools]]:
-    """Yield each constraint of ``ask`` by its code, with which of ``eligible`` do not meet it.
+    """Yield (code, mask) for each constraint of ``ask``; the mask has those of ``eligible`` that fail it.
 
-    A constraint that all of them meet may be left out, and one may come in several parts. Not
-    here: what makes an agent eligible (``ClusterView.eligible``), and what bounds the containers
-    of an agent (``ClusterView.room``).
+    A constraint that all of them meet may be left out, and one may come in several parts. Two
+    conditions are elsewhere: what makes an agent eligible (``ClusterView.eligible``), and how many
+    containers it may have (``ClusterView.room``).
     """
     load, size = ask.shape.load, len(view)
     if ask.shape.max_per_host:

@@ -17,8 +17,7 @@ T = TypeVar("T", bound=np.generic)
 class Eligible(NamedTuple):
     """Rows of a cluster view, in order of agent name.
 
-    ``complete`` means that they are 0, 1, 2 and so on to the last, so that no array needs to be
-    gathered.
+    ``complete`` means that they are all rows in ascending order, so that columns are sliced, not gathered.
     """
 
     rows: Ints
@@ -46,7 +45,7 @@ class Eligible(NamedTuple):
         return Eligible(self.rows[self.among(rows, size)], False)
 
 
-def everyone(size: int) -> Eligible:
+def all_rows(size: int) -> Eligible:
     """Return all rows of a view of ``size``, in order of row."""
     return Eligible(np.arange(size), True)
 

@@ -1,4 +1,4 @@
-"""Why no agent has room for a container: agents counted by what they lack, and the nearest ones.
+"""Explains why no agent has room: counts agents by what they lack, and names those that lack least.
 
 After Nomad's placement metrics: "no host fits" is an explanation with numbers, not an error.
 """
@@ -13,7 +13,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.resources import RESOURCES
 from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView, PlacementStatus
 from galaxy.scheduler.constraints import MAX_PER_HOST, PORT, PORT_CONFLICT, unmet
-from galaxy.scheduler.eligible import Bools, Floats, Ints, everyone
+from galaxy.scheduler.eligible import Bools, Floats, Ints, all_rows
 from galaxy.scheduler.requests import Ask, Shape
 
 NEAREST: Final = 3
@@ -35,20 +35,20 @@ PHRASES: Final[dict[str, str]] = {
     "suspect": "have missed reports",
     "dead": "are dead",
 }
-"""By code of a cause, what is said of the agents that it stops; nearest to fitting first."""
+"""By cause, the phrase for the agents that it excludes; those nearest to fitting first."""
 
 ORDER: Final = (
     "dead", "suspect", "pool", "tag", "mode", "cordoned", *_COUNTED,
     MAX_PER_HOST, PORT_CONFLICT, PORT, *_ASKED, "busy",
 )  # fmt: skip
-"""Causes in the order in which an agent is checked: it is counted for the first that stops it."""
+"""Causes in the order in which an agent is checked: it is counted under the first that excludes it."""
 
 
 def explain(view: ClusterView, ask: Ask) -> Reason:
-    """Say why no agent of ``view`` has room for one more container of ``ask``.
+    """Return why no agent of ``view`` has room for one more container of ``ask``.
 
-    ``code`` is the one cause that stops every agent, or ``no-room`` when there are several,
-    or ``no-agents``. An agent is counted once, for the first cause in ``ORDER``.
+    ``code`` is the cause that excludes every agent, ``no-room`` when there are several causes, or
+    ``no-agents``. An agent is counted once, under the first cause in ``ORDER`` that excludes it.
     """
     if not len(view):
         return Reason(code="no-agents", message="no agent has joined; start one with galaxy agent")
@@ -67,7 +67,7 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
 
 
 def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
-    """Return, for each cause, which agents it stops; a cause that stops none may be left out."""
+    """Return a mask of the excluded agents for each cause; a cause that excludes none may be left out."""
     size, shape, load = len(view), ask.shape, ask.shape.load
     status = view.status[:size]
     counted = {RESOURCES[at].name: view.free[at][:size] < RESOURCES[at].per_container for at in COUNTED_AT}
@@ -81,7 +81,7 @@ def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
         **counted,
         "busy": view.room[:size] <= 0,
     }
-    for code, lacking in unmet(view, ask, everyone(size)):
+    for code, lacking in unmet(view, ask, all_rows(size)):
         causes[code] = causes[code] | lacking if code in causes else lacking
     return causes
 
@@ -93,9 +93,9 @@ def _outside(view: ClusterView, shape: Shape) -> Bools:
 
 
 def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
-    """Return the rows that come nearest to fitting: least lacking first, then by name.
+    """Return the rows that lack least, in that order, then by name.
 
-    ``first`` is, by row, the position in ``ORDER`` of the cause that it is counted for.
+    ``first`` is, by row, the position in ``ORDER`` of the cause under which it is counted.
     """
     scarce = np.isin(first, [ORDER.index(name) for name in (*_ASKED, PORT, *_COUNTED)])
     if scarce.any():
@@ -111,7 +111,7 @@ def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
 
 
 def _shortage(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
-    """Return the sum, over everything asked for, of the share of it that each row lacks."""
+    """Return for each row the sum of its shortages, each as a share of the amount asked for."""
     load = ask.shape.load
     amounts = load.resources.values()
     lack = np.zeros(len(rows))
@@ -124,7 +124,7 @@ def _shortage(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
 
 
 def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> str:
-    """Say in numbers everything that one agent lacks."""
+    """Return a phrase with numbers for everything that one agent lacks."""
     load, shape, record = ask.shape.load, ask.shape, view.records[row]
     amounts = load.resources.values()
     phrases = {

@@ -11,8 +11,8 @@ from galaxy.scheduler.cluster_view import PlacementStatus
 from galaxy.scheduler.eligible import Floats, Ints, grown
 
 
-class Judgement(NamedTuple):
-    """Rows whose status contradicts the age of their heartbeats."""
+class LivenessChanges(NamedTuple):
+    """Rows whose status does not match the age of their last heartbeat."""
 
     recent: Ints
     """Suspect or dead rows with a recent heartbeat."""
@@ -23,10 +23,10 @@ class Judgement(NamedTuple):
 
 
 class HeartbeatAges:
-    """Last heartbeats by row of the view, and since when the reader sees them without a gap.
+    """The last heartbeat of each row of the view, and since when they are read without a gap.
 
-    A reader that stood still, or whose Redis did, missed heartbeats that were sent. So after a gap
-    of more than ``gap_s_max`` every age counts from the end of the gap at the earliest.
+    While the reader or its Redis stands still, heartbeats are missed. So after a gap between two
+    readings of more than ``gap_s_max``, no age counts from before the end of the gap.
     """
 
     def __init__(self, *, suspect_s: float, dead_s: float, gap_s_max: float) -> None:
@@ -54,7 +54,7 @@ class HeartbeatAges:
         self._at_s[index] = np.maximum(self._at_s[index], np.minimum(at_s, self.read_s))
 
     def renumber(self, rows: Sequence[int]) -> None:
-        """Give row ``n`` the heartbeat of what was row ``rows[n]``; none, if that is below 0."""
+        """Give row ``n`` the heartbeat of the former row ``rows[n]``; -1 means none."""
         self._at_s = np.array([self.at_s(row) if row >= 0 else 0.0 for row in rows], np.float64)
 
     def at_s(self, row: int) -> float:
@@ -62,7 +62,7 @@ class HeartbeatAges:
         return float(self._at_s[row]) if row < len(self._at_s) else 0.0
 
     def age_s(self, row: int) -> float:
-        """Return how old the last heartbeat of ``row`` is, gap or no gap; infinite if there was none."""
+        """Return the age of the last heartbeat of ``row``, regardless of gaps; infinite if there was none."""
         at_s = self.at_s(row)
         return self.read_s - at_s if at_s else float("inf")
 
@@ -70,7 +70,7 @@ class HeartbeatAges:
         """Return whether the last heartbeat of ``row`` is not older than ``suspect_s``."""
         return self.age_s(row) <= self.suspect_s
 
-    def judge(self, status: Ints) -> Judgement:
+    def classify(self, status: Ints) -> LivenessChanges:
         """Compare the ``PlacementStatus`` of every row with the age of its heartbeat."""
         if len(status):
             self.record([len(status) - 1], [0.0])  # Every row has an entry.
@@ -79,7 +79,7 @@ class HeartbeatAges:
         age = self.read_s - np.maximum(at_s, self.gapless_since_s)
         away = (status == PlacementStatus.SUSPECT) | (status == PlacementStatus.DEAD)
         not_dead = status != PlacementStatus.DEAD
-        return Judgement(
+        return LivenessChanges(
             recent=np.flatnonzero(away & (true_age <= self.suspect_s)),
             suspect=np.flatnonzero(not_dead & (age > self.suspect_s) & (age <= self.dead_s)),
             dead=np.flatnonzero(not_dead & (age > self.dead_s)),

@@ -3,9 +3,9 @@
 A container goes to the agent with the fewest replicas of its group, so that one lost host takes few
 of them. Among those, it goes where it leaves the least free of the packed resource that is least
 used, so that agents fill up evenly in cpu and memory, and empty agents stay free for large
-containers. An empty agent counts as if it had a tenth of the group already, so it is opened only if
-that pays. Agents that failed lately, and those in ``avoid``, are a last resort. Ties go to the
-lower name.
+containers. An empty agent counts as if it had a tenth of the group already, so it is used only when
+the others have at least as many. Agents that failed recently, and those in ``avoid``, are used last.
+Ties go to the lower name.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from galaxy.scheduler.explain import explain
 from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
 
 LAST_RESORT: Final = 1_000_000
-"""Replicas that an agent to avoid counts as having."""
+"""An agent to avoid counts as having this many replicas of the group."""
 
 OPEN_SHARE: Final = 10
-"""An empty agent is opened for a group when the used ones have a tenth of it each."""
+"""An empty agent counts as having 1/10 of the group."""
 
 
 def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | None = None) -> PlacementPlan:
     """Find an agent for each container, most important asks first, and charge it to ``view``.
 
-    With ``only``, just those rows are considered, and refusals are not explained: for asks that
-    were refused before, when no other row has got more room since.
+    ``only`` restricts the choice to these rows, and refusals are not explained. It is for asks that
+    were refused before, when only these rows may have more room since.
     """
     placements: list[Placement] = []
     refusals: list[Refusal] = []
@@ -64,7 +64,7 @@ def feasible(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
 
 
 def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
-    """Return a row for each of the first containers of ``ask``; fewer when room runs out."""
+    """Return a row for each container of ``ask``, or fewer when room runs out."""
     at = np.flatnonzero(feasible(view, ask, eligible))
     if not len(at):
         return np.zeros(0, np.int64)
@@ -84,7 +84,7 @@ def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
 
 
 def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Ints) -> Floats:
-    """Return how many replicas of the group each agent has, or counts as having."""
+    """Return how many replicas of the group each agent has, or counts as having; see the module."""
     level = np.zeros(len(rows))
     counts = view.group_rows.get(ask.group)
     if counts:
@@ -100,7 +100,7 @@ def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Int
 
 
 def _left_free(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
-    """Return the share of an agent that would stay free, of the packed resource with most left.
+    """Return the free share that would remain of the packed resource with the largest free share.
 
     The result is below 1, so that it orders agents only within one level.
     """

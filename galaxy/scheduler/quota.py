@@ -1,7 +1,7 @@
-"""Which quotas a job counts against, and what a quota is called in messages.
+"""Which quotas a job counts against, and the names of quotas in messages.
 
-A job counts in full against each pool where it may run: against those that it names, or, if it
-names none, against every pool. So a ceiling on a pool holds wherever containers are placed.
+A job counts in full against every pool where it may run: the pools that it names, or all pools if it
+names none. So the ceiling on a pool holds wherever the containers are placed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from galaxy.model.stored.user import ALL_POOLS
 
 
 def counts_in(pool: str, pools: Sequence[str]) -> bool:
-    """Whether a job that names ``pools`` counts against a quota on ``pool``."""
+    """Return whether a job that names ``pools`` counts against a quota on ``pool``."""
     return pool == ALL_POOLS or not pools or pool in pools
 
 

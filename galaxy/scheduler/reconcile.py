@@ -1,4 +1,4 @@
-"""Desired against observed: how an agent's report differs from what should be there."""
+"""Desired against observed: how an agent's report differs from the tables."""
 
 from __future__ import annotations
 

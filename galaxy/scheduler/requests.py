@@ -1,4 +1,4 @@
-"""What placement is asked for and what it answers, in the numbers that it computes with."""
+"""The input of placement, asks, and its output, placements and refusals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from galaxy.model.resources import Resources, bounded
 class Load(NamedTuple):
     """What one container takes of its agent: amounts and port numbers.
 
-    ``ports`` are the numbers that are known; ``dynamic`` counts those that the agent has yet
-    to choose from its range.
+    ``ports`` are the known numbers; ``dynamic`` counts the ports that the agent has yet to choose from
+    its range.
     """
 
     resources: Resources
@@ -24,7 +24,7 @@ class Load(NamedTuple):
 class Shape(Struct, frozen=True, kw_only=True):
     """What each of several equal containers takes, and which agents are allowed for it.
 
-    Ports are the host's, whatever network the container has: it is reached through them.
+    Ports are always ports of the host, because the container is reached through them.
     ``require`` names limits that an agent must really enforce.
     """
 
@@ -38,7 +38,7 @@ class Shape(Struct, frozen=True, kw_only=True):
 class Ask(Struct, frozen=True, kw_only=True):
     """Equal containers of one group that need an agent, in the order of their slots.
 
-    ``size`` is how many the whole group has; ``avoid`` names agents that are a last resort.
+    ``size`` is the number of containers of the whole group; agents in ``avoid`` are used last.
     """
 
     group: str
@@ -57,7 +57,7 @@ class Placement(Struct, frozen=True, gc=False):
 
 
 class Refusal(Struct, frozen=True, kw_only=True):
-    """Containers that no agent has room for, and why."""
+    """Containers of a group that no agent has room for, and the reason."""
 
     group: str
     containers: tuple[str, ...]

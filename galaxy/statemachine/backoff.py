@@ -1,6 +1,6 @@
 """Exponential back-off: waits that double from a first one up to a maximum.
 
-Nothing here reads a clock. ``now_s`` is whatever clock the caller uses, in seconds.
+Nothing here reads a clock. ``now_s`` is the time of any clock, in seconds; the caller always uses the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from typing import Final
 
 _EXPONENT_MAX: Final = 62
-"""Beyond 2**62 first waits every maximum is reached; a larger power would only cost time."""
+"""Every maximum is below 2**62 first waits; a larger power would only cost time."""
 
 
 def delay_after(failures: int, *, first_s: float, max_s: float = math.inf) -> float:
@@ -39,9 +39,9 @@ class Backoff:
 
 
 class Retry:
-    """When to try an operation again that has failed, and when to stop trying.
+    """When to retry an operation that failed, and when to stop.
 
-    After ``tries_max`` failures in a row there is no further try until one is asked for.
+    After ``tries_max`` consecutive failures there is no further try until a caller allows one.
     """
 
     def __init__(self, *, first_s: float, max_s: float, tries_max: int) -> None:
@@ -52,7 +52,7 @@ class Retry:
 
     @property
     def given_up(self) -> bool:
-        """Whether there is no further try by itself."""
+        """Whether there is no further try without ``allow_one_more`` or ``try_now``."""
         return self.failures >= self.tries_max
 
     def wait_s(self, now_s: float) -> float | None:
@@ -102,9 +102,9 @@ class KeyedBackoff:
 class AskLimiter:
     """Limits how often each key is asked for something.
 
-    Asks of one key are at least ``first_s`` apart, twice as far after each, up to ``max_s``. A key
-    that is not asked for ``max_s`` after it became due starts again from ``first_s``, and is
-    dropped in time, so that keys which never come back take no memory.
+    The pause after each ask of a key doubles from ``first_s`` up to ``max_s``. A key that is not asked
+    for ``max_s`` after it became due starts again from ``first_s``, and is dropped after a while, so
+    that keys which are never asked again take no memory.
     """
 
     def __init__(self, first_s: float, max_s: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
-"""Keys are compared when due times are equal, so that equal histories give equal orders."""
+"""Keys with equal due times come due in key order, so that equal histories give equal results."""
 
 
 class Timers(Generic[K]):
@@ -32,14 +32,14 @@ class Timers(Generic[K]):
         return self._due.get(key)
 
     def set(self, key: K, due_s: float) -> None:
-        """Make ``key`` due at ``due_s``, sooner or later than it was."""
+        """Make ``key`` due at ``due_s``, whether it was due sooner, later or not at all."""
         self._due[key] = due_s
         heapq.heappush(self._heap, (due_s, key))
         if len(self._heap) > 64 + 4 * len(self._due):  # Mostly superseded times.
             self._heap = [(due, name) for name, due in self._due.items()]
             heapq.heapify(self._heap)
 
-    def at(self, key: K, due_s: float) -> None:
+    def set_if_sooner(self, key: K, due_s: float) -> None:
         """Make ``key`` due at ``due_s``, unless it is due sooner already."""
         current_s = self._due.get(key)
         if current_s is None or due_s < current_s:
@@ -61,7 +61,7 @@ class Timers(Generic[K]):
     def pop_due(self, now_s: float) -> Iterator[K]:
         """Unset and yield every key that is due, earliest first.
 
-        Keys that the caller sets or cancels meanwhile count.
+        The caller may set and cancel keys while it iterates.
         """
         while (due_s := self.next_s()) is not None and due_s <= now_s:
             _, key = heapq.heappop(self._heap)
@@ -70,10 +70,10 @@ class Timers(Generic[K]):
 
 
 class ResendTimers:
-    """Due times of what is sent again and again until it is acknowledged.
+    """Due times of messages that are resent until they are acknowledged.
 
-    A key that comes due stays, and comes due again after a wait that doubles from ``first_s`` up to
-    ``max_s``. With a first wait of 0 it comes due once.
+    A key that came due comes due again, after waits that double from ``first_s`` up to ``max_s``,
+    until ``stop``. With a first wait of 0 it comes due once.
     """
 
     def __init__(self, first_s: float, max_s: float) -> None:
@@ -93,8 +93,8 @@ class ResendTimers:
         """Make ``key`` due at ``due_s``, and then after waits that start with the first one."""
         self._set(key, due_s, self.first_s)
 
-    def hurry(self, key: str, now_s: float) -> None:
-        """Make ``key`` due now, unless it came due less than a first wait ago."""
+    def make_due(self, key: str, now_s: float) -> None:
+        """Make ``key`` due now, unless it has come due at most once since it was started."""
         due_s = self._timers.due_s(key)
         if due_s is not None and due_s > now_s and self._wait_s[key] > 2 * self.first_s:
             self._set(key, now_s, self.first_s)
@@ -104,8 +104,8 @@ class ResendTimers:
         if key in self._timers:
             self._set(key, due_s, self.first_s)
 
-    def rest(self, key: str, now_s: float) -> None:
-        """Make ``key`` due after the longest wait only: its receiver is known to be working on it."""
+    def slow_down(self, key: str, now_s: float) -> None:
+        """Make ``key`` due after the longest wait: its receiver reports that it is working on it."""
         if key in self._timers:
             self._set(key, now_s + self.max_s, self.max_s)
 
@@ -122,7 +122,7 @@ class ResendTimers:
         self._timers.cancel(key)
         self._wait_s.pop(key, None)
 
-    def first(self, key: str) -> bool:
+    def is_first_send(self, key: str) -> bool:
         """Return whether ``key`` has come due at most once since it was started."""
         return self._wait_s.get(key, 0.0) <= 2 * self.first_s
 

@@ -1,4 +1,4 @@
-"""The Celery application and its settings. What they rest on was measured with Celery 5.7 on Redis."""
+"""The Celery application and its settings, which were tested with Celery 5.7 on Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from galaxy.tasks.transport import Dropped
 SOCKET_S: Final = 15
 """Must be longer than ``polling_s``, because it ends the broker's blocking read."""
 CALLS: Final = "galaxy-call"
-"""Name by which Celery knows the decoder of our messages' bodies; ``json`` is for remote control."""
+"""Celery's name for the decoder of our messages' bodies; ``json`` is for remote control."""
 VISIBILITY_S: Final = 120
 """After this an unacknowledged message is delivered again; much longer than any handler runs."""
 

@@ -1,4 +1,4 @@
-"""Celery's consumer, except that it reconnects soon after Redis is back."""
+"""Celery's consumer with shorter reconnection pauses, and without message bodies in the log."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from celery.exceptions import NotRegistered
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-RETRY_MIN_S: Final = 0.2
+RETRY_S_MIN: Final = 0.2
 RETRY_STEP_S: Final = 0.6
-RETRY_MAX_S: Final = 5.0
+RETRY_S_MAX: Final = 5.0
 """Celery waits up to half a minute, which is too long for a leader's queue."""
 
 log = logging.getLogger(__name__)
 
 
 class Consumer(CeleryConsumer):
-    """Reconnects without limit, every few seconds; logs nothing of a message that it does not know."""
+    """Reconnects every few seconds, without limit; never logs the body of a message."""
 
     def on_unknown_task(self, _: Any, message: Any, exc: Exception) -> None:
-        """Reject and answer it. Celery would log a traceback and the whole body."""
+        """Reject and answer the message. Celery would log a traceback and the whole body."""
         headers = message.headers if isinstance(message.headers, dict) else {}
         task_id, name = headers.get("id"), str(headers.get("task"))
         message.reject_log_error(log, self.connection_errors)
@@ -33,7 +33,7 @@ class Consumer(CeleryConsumer):
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Count and drop it. Celery would log a traceback and the whole body."""
+        """Count and drop the message. Celery would log a traceback and the whole body."""
         headers = message.headers if isinstance(message.headers, dict) else {}
         why = f"{type(exc).__name__}: {exc}"
         self.app.galaxy_dropped.count("malformed", task=headers.get("task"), id=headers.get("id"), why=why)
@@ -46,8 +46,8 @@ class Consumer(CeleryConsumer):
         return conn.ensure_connection(
             note,
             None,
-            interval_start=RETRY_MIN_S,
+            interval_start=RETRY_S_MIN,
             interval_step=RETRY_STEP_S,
-            interval_max=RETRY_MAX_S,
+            interval_max=RETRY_S_MAX,
             callback=state.maybe_shutdown,
         )

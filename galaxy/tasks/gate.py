@@ -1,4 +1,4 @@
-"""Makes a worker consume its queues only while its process is the leader."""
+"""A gate through which a worker consumes its queues only while its process is the leader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from celery import bootsteps
 
 
 class Gate:
-    """Opened and closed from any thread; the worker's own loop applies it at once.
+    """Can be opened and closed from any thread; the worker's own loop applies it at once.
+
+    ``closed`` is set while no queue is consumed.
 
     The loop may sleep in ``epoll`` for a second, so an eventfd wakes it. When the worker reconnects,
     the gate is applied to the new connection.
@@ -19,8 +21,8 @@ class Gate:
 
     def __init__(self, *queues: str) -> None:
         self.queues = queues
-        self.shut = threading.Event()
-        self.shut.set()
+        self.closed = threading.Event()
+        self.closed.set()
         self._is_open = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -51,12 +53,12 @@ class Gate:
         for queue in self.queues:
             consuming = consumer.task_consumer.consuming_from(queue)
             if self._is_open and not consuming:
-                self.shut.clear()
+                self.closed.clear()
                 consumer.add_task_queue(queue)
             elif consuming and not self._is_open:
                 consumer.cancel_task_queue(queue)
         if not self._is_open:
-            self.shut.set()
+            self.closed.set()
 
 
 class GateStep(bootsteps.StartStopStep):

@@ -1,4 +1,4 @@
-"""Celery handlers: decode, hand over, return. No decision is made here."""
+"""Celery handlers: decode a message, pass it on, return. No decision is made here."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from galaxy.tasks.gate import Gate
 N = TypeVar("N", bound=Struct)
 
 YIELD_S: Final = 0.1
-"""How long a handler of a process that does not lead waits until it stops consuming the queue."""
+"""How long a handler waits for the gate to close when its process does not lead any more."""
 
 log = logging.getLogger(__name__)
 
 
-class Answers(Protocol):
-    """Answers requests from stored state, beside the leader's loop."""
+class RequestAnswerer(Protocol):
+    """Answers requests from stored state, outside the leader's loop."""
 
     def answer(self, request: Request) -> Answer | None:
-        """Return an answer, or None when the request is the loop's."""
+        """Return an answer, or None when the leader's loop answers the request."""
 
 
-class Orders(Protocol):
-    """The orders of an agent. Each call queues its order and returns."""
+class OrderHandler(Protocol):
+    """Takes the orders to an agent. Each method queues its order and returns."""
 
     def container_orders(self, orders: ContainerOrders) -> None: ...
     def pod_orders(self, orders: PodOrders) -> None: ...
@@ -55,14 +55,14 @@ def add_leader_handlers(app: Any, shell: LeaderShell, gate: Gate, kinds: dict[st
 
 
 def add_request_handlers(
-    app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None = None, *, role: str = ""
+    app: Any, shell: LeaderShell, gate: Gate, answers: RequestAnswerer | None = None, *, role: str = ""
 ) -> None:
     """Register a task for every operation that leaders of ``role`` answer, by default the shell's role."""
     for op in bodies_of(role or shell.role):
         _add_request(app, op, shell, gate, answers)
 
 
-def add_agent_handlers(app: Any, service: Orders) -> None:
+def add_agent_handlers(app: Any, service: OrderHandler) -> None:
     """Register the tasks of an agent and of its AppWorkers."""
     _add(app, names.CONTAINER_APPLY, ContainerOrders, service.container_orders)
     _add(app, names.POD_DEPLOY, PodOrders, service.pod_orders)
@@ -92,7 +92,7 @@ def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], object]) -> 
     app.task(handle, name=name)
 
 
-def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
+def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: RequestAnswerer | None) -> None:
     def handle(task: Any, *_: Any, v: Any = None, body: Any = None, **__: Any) -> Answer | None:
         try:
             request = read_request(op, v, body)
@@ -138,8 +138,8 @@ def _offer(shell: LeaderShell, gate: Gate, event: Struct) -> bool:
     if shell.leading:
         log.warning("event=inbox.full role=%s dropped=%d", shell.role, shell.inbox.dropped)
         return False
-    gate.shut.wait(YIELD_S)
+    gate.closed.wait(YIELD_S)
     raise Reject("not leading", requeue=True)
 
 
-_BUSY: Final = Unreachable("the leader has more to do than it can hold", hint="the same again in a while")
+_BUSY: Final = Unreachable("the leader's inbox is full", hint="try again in a while")

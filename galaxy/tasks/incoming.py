@@ -1,13 +1,12 @@
-"""Reads the items of a worker's queues: only what Galaxy itself sends becomes a message.
+"""Validates the items of a worker's queues: only what Galaxy itself sends becomes a message.
 
-Anybody who may write to a queue can put anything there, and a Celery message can ask for more than
-its task: to be held until some time, to send other messages when it is done or fails, to be killed
-after a while. Galaxy uses none of these, so their presence means a foreign sender or a mistake, and
-the item is dropped. What would fail later, in kombu's event loop or in Celery's pool, is dropped
-here, before anything counts it as delivered.
+Every login that may write to a queue can put anything there. A Celery message can ask for more than its
+task: to run later, to send other messages when it succeeds or fails, to be killed after a time limit.
+Galaxy uses none of these, so an item that does is foreign or a mistake, and is dropped. Items that would
+fail later, in kombu's event loop or in Celery's pool, are dropped here too, before they count as delivered.
 
-Nothing of an item is passed on but what is named here. So no header of a stranger reaches kombu's
-decoder when an unacknowledged message is restored.
+A message is built from the fields named here only. So no other header reaches kombu's decoder when an
+unacknowledged message is restored.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from galaxy.model.messages.names import is_wrong_queue
 from galaxy.nexus.envelope import CALL_TYPE, CONTENT_ENCODING, CONTENT_TYPE, decode_call, utc_now
 
 ITEM_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
-"""Longest item: base64 makes four bytes of three."""
+"""Longest item; base64 encodes three bytes as four."""
 ID_CHARS_MAX: Final = 400
 CLOCK_SKEW_S: Final = 300.0
-"""How far hosts' clocks may differ before an expiry is believed; a late order does no harm."""
+"""An item is expired only if it is this late, because hosts' clocks differ. A late order does no harm."""
 
 
 class UnacceptableItem(Exception):
-    """An item of a queue that is dropped; ``cause`` is one word for counters, ``facts`` go to the log."""
+    """An item that is dropped; ``cause`` is a short code for counters, ``facts`` go to the log."""
 
     def __init__(self, cause: str, why: object, **facts: object) -> None:
         super().__init__(f"{cause}: {why}")
@@ -42,8 +41,8 @@ class UnacceptableItem(Exception):
 def parse_item(data: bytes, queue: str) -> dict[str, Any]:
     """Return an item of the list ``queue`` as the message that kombu's transport delivers.
 
-    Its body is JSON text of type ``CALL_TYPE``. ``delivery_info`` names the queue that it came from:
-    a message that is put back goes there with this process's rights, whatever the item says.
+    Its body is JSON text of type ``CALL_TYPE``. ``delivery_info`` names the queue that it came from, not
+    the one in the item: a message is put back there with the rights of this process.
 
     Raises:
         UnacceptableItem: it is malformed, foreign, too long or expired.
@@ -124,7 +123,7 @@ class _Item(msgspec.Struct):
 
 
 def _body(item: _Item, facts: dict[str, Any]) -> str:
-    """Return the text of a body that is a call which asks for nothing beside its task."""
+    """Return the body's text, a call that asks for nothing but its task."""
     try:
         raw = bytes(item.body)
         text = raw.decode()

@@ -1,4 +1,4 @@
-"""The processes of Galaxy that are Celery workers: ResMan, AppMaster, Agent."""
+"""Builds and runs the processes that are Celery workers: ResMan, AppMaster, agents."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from galaxy.tasks.gate import Gate
 from galaxy.tasks.handlers import (
     APPMASTER_KINDS,
     RESMAN_KINDS,
-    Answers,
-    Orders,
+    OrderHandler,
+    RequestAnswerer,
     add_agent_handlers,
     add_leader_handlers,
     add_request_handlers,
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from galaxy.resman.logic import ResManConfig
 
 USAGES_EVERY_S: Final = 10.0
-"""How often AppMaster reads what pods use."""
+"""Interval at which AppMaster reads the usage of pods."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions:
     """How a process joins a cluster. ``host`` becomes part of its Celery node name: ``resman@HOST``.
 
-    ``lease_s`` is how long a standby waits for a silent leader; ``polling_s`` is the length of Celery's
-    blocking read, and so how long an idle worker may take to stop.
+    ``lease_s`` is how long a leader's lock lasts after its last renewal. ``polling_s`` is the timeout of
+    Celery's blocking read, and so the time that an idle worker may take to stop.
     """
 
     url: str
@@ -94,12 +94,12 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     return run_orders(options, AgentService(config, nexus, publish), nexus.sentinels)
 
 
-class OrdersService(Orders, Service, Protocol):
+class OrderService(OrderHandler, Service, Protocol):
     """The service of an agent's process."""
 
 
-def run_orders(options: NodeOptions, service: OrdersService, sentinels: Sentinels | None = None) -> int:
-    """Give ``service`` the orders of host ``options.host`` until a signal; return the exit code.
+def run_orders(options: NodeOptions, service: OrderService, sentinels: Sentinels | None = None) -> int:
+    """Pass the orders of host ``options.host`` to ``service`` until a signal; return the exit code.
 
     ``sentinels`` are those of the service's own connection, if any.
     """
@@ -124,7 +124,7 @@ def add_resman_handlers(app: Any, shell: LeaderShell, gate: Gate, _: Nexus) -> N
     add_request_handlers(app, shell, gate)
 
 
-def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Answers | None) -> None:
+def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: RequestAnswerer | None) -> None:
     add_leader_handlers(app, shell, gate, APPMASTER_KINDS)
     add_request_handlers(app, shell, gate, answers)
 
@@ -134,7 +134,7 @@ def run_leader(
 ) -> int:
     """Run a leader of ``role`` (or a standby) until it receives a signal; return the exit code.
 
-    Every ``usages_every_s`` (0: never) the logic gets what pods use.
+    Every ``usages_every_s`` (0: never) the logic gets the usage of pods.
 
     Raises:
         Unreachable, Refused: Redis cannot be reached at the start; later the leader waits for it.

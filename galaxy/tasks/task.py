@@ -1,4 +1,4 @@
-"""What every Celery task of Galaxy has in common."""
+"""The base class of Galaxy's Celery tasks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from celery import Task
 
 
 class GalaxyTask(Task):
-    """A handler of ours; takes any arguments, so that a wrong call is answered, not raised."""
+    """A task that takes any arguments, so that its handler answers a wrong call instead of Celery raising."""
 
     typing = False
     resultrepr_maxsize = 200

@@ -1,8 +1,8 @@
 """kombu's Redis transport, except that a malformed message in a queue cannot break the worker.
 
-kombu lets what is not JSON, and what is JSON but no message, escape into the worker's event loop;
-a message that fails after it was counted would hold a prefetch slot until the worker restarts. Here
-both are counted, logged and dropped.
+With kombu's own transport, an item that is not JSON or not a message raises in the worker's event loop,
+and a message whose delivery fails holds a prefetch slot until the worker restarts. Here both are counted,
+logged and dropped.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Dropped:
 class QoS(kombu_redis.QoS):
     """Leaves unacknowledged messages in Redis when the connection is lost.
 
-    kombu tries to push them back, or to acknowledge what was handled meanwhile, over a connection
-    that is already dismantled, and the resulting ``AttributeError`` ends the worker. Redis still has
+    kombu tries to push them back, or to acknowledge those that were handled, over a connection that is
+    already dismantled, and the resulting ``AttributeError`` ends the worker. Redis still has
     the messages, and they are delivered again after the visibility timeout.
     """
 
@@ -80,7 +80,7 @@ class GuardedChannel(sentinel_transport.SentinelChannel):
             try:
                 answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
             except self.connection_errors:
-                self.client.connection.disconnect()  # The next iteration connects anew.
+                self.client.connection.disconnect()  # The next iteration connects again.
                 raise
             if not answer:
                 raise Empty()
@@ -100,7 +100,7 @@ class GuardedChannel(sentinel_transport.SentinelChannel):
         except UnacceptableItem as error:
             transport.dropped.count(error.cause, **error.facts)
         except (ValueError, RecursionError, MemoryError) as error:
-            # ValueError is what broken JSON, UTF-8 and base64 have in common.
+            # ValueError is the common base of the errors of JSON, UTF-8 and base64.
             transport.dropped.count("not-json", queue=queue, why=error)
         else:
             transport._deliver(message, queue)
@@ -131,14 +131,14 @@ class GuardedTransport(sentinel_transport.SentinelTransport):
             self._acknowledge(message["properties"]["delivery_tag"])
 
     def _acknowledge(self, tag: str) -> None:
-        """Acknowledge a message counted as delivered, so that it neither comes again nor holds a slot."""
+        """Acknowledge a message, so that it is neither delivered again nor holds a prefetch slot."""
         for channel in self.channels:
             if tag in channel.qos._delivered:
                 channel.basic_ack(tag)
 
 
 def flaw_of(message: Any) -> str:
-    """Return what keeps ``message`` from being one of kombu's, or an empty string."""
+    """Return why ``message`` is not a kombu message, or an empty string."""
     if not isinstance(message, dict):
         return "not an object"
     properties = message.get("properties")

@@ -1,4 +1,4 @@
-"""A Celery worker in this process, with a service beside it: start, stop, signals."""
+"""Runs a Celery worker and a service in this process: start, stop, signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What runs beside the worker, in threads of its own."""
+    """A service that runs next to the worker, in its own threads."""
 
     def start(self) -> None:
         """Start; may block briefly, and may raise a ``GalaxyError``."""
@@ -42,14 +42,14 @@ class Service(Protocol):
 
 
 def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code, which is 1 when Celery ended by itself.
+    """Run until SIGTERM or SIGINT; return the exit code, which is 1 when Celery ended without a signal.
 
     Call it from the main thread of a process that does nothing else: Celery keeps its state in
     module globals. The service is stopped as soon as the signal arrives, while Celery shuts down. If
     Celery does not end within ``EXIT_S`` (Redis is gone), the process exits anyway.
 
     Raises:
-        GalaxyError: as ``service.start`` raises it; nothing was consumed yet.
+        GalaxyError: from ``service.start``; no message was consumed yet.
     """
     app.steps["consumer"].add(GateStep)
     if getattr(app, "galaxy_gate", None) is not None:
@@ -87,7 +87,7 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
         exiting.set()
         worker_ended.set()
         stopper.join(STOP_S)
-    log.info("event=worker.stopped node=%s told=%s", node, str(signalled).lower())
+    log.info("event=worker.stopped node=%s signalled=%s", node, str(signalled).lower())
     return int(worker.exitcode or 0) or (0 if signalled else 1)
 
 

@@ -12,7 +12,7 @@ from galaxy.appmaster.logic import AppMaster
 from galaxy.appmaster.logic.api.requests import OPERATIONS
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.catalog import BODIES
-from galaxy.model.api.jobs import Done, SubmitJob, UpdateJob
+from galaxy.model.api.jobs import Accepted, SubmitJob, UpdateJob
 from galaxy.model.api.quotas import SetQuota
 from galaxy.model.api.request import Request
 from galaxy.model.base import decode, encode
@@ -241,7 +241,7 @@ def test_repeated_key_gets_the_first_answer_whatever_came_between(
     first = leader.step([request]).replies[0].answer
     play(leader, [(0.0, events) for _, events in between])
     again = leader.step([request]).replies[0].answer
-    if isinstance(first.result, Done) or (first.problem and request.op not in _reads()):
+    if isinstance(first.result, Accepted) or (first.problem and request.op not in _reads()):
         assert again == first
 
 

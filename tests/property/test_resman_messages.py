@@ -55,7 +55,7 @@ QUOTAS = st.builds(
 BEATS = st.integers(0, 40).map(
     lambda age: HeartbeatsRead(
         now_s=START_S,
-        beats=tuple(
+        heartbeats=tuple(
             Heartbeat(agent=name, at_s=START_S - age, boot="boot-1", wire=WIRE_VERSION) for name in AGENTS
         ),
     )
@@ -216,18 +216,18 @@ def test_step_that_was_not_committed_leaves_the_tables_unchanged(events: list[An
 def test_valid_order_is_placed_after_malformed_messages(events: list[Any], skew: float) -> None:
     leader = Leader()
     leader.step(events)
-    leader.step([HeartbeatsRead(now_s=leader.now_s + skew % 7, beats=())])
+    leader.step([HeartbeatsRead(now_s=leader.now_s + skew % 7, heartbeats=())])
     order = GroupOrder(
         group="later-000000", epoch=1, serial=1, replicas=1, demand=demand(cpu=1, memory=1, disk=1)
     )
     status = None
     for _ in range(40):
         leader.now_s += 1.0
-        beats = tuple(
+        heartbeats = tuple(
             Heartbeat(agent=name, at_s=leader.now_s, boot=watch.boot, wire=WIRE_VERSION)
             for name, watch in leader.resman.state.watches.items()
         )
-        leader.step([HeartbeatsRead(now_s=leader.now_s, beats=beats), GroupOrders(orders=(order,))])
+        leader.step([HeartbeatsRead(now_s=leader.now_s, heartbeats=heartbeats), GroupOrders(orders=(order,))])
         status = leader.resman.state.containers.get("later-000000.0")
     assert status is not None
     assert status.agent or status.reason is not None

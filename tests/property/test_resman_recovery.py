@@ -47,7 +47,7 @@ def learnt(resman: ResMan) -> dict[str, Any]:
         "watches": {
             name: (
                 w.boot,
-                w.old_boots,
+                w.past_boots,
                 w.full_serial,
                 w.has_full_report,
                 dict(w.newer_serials),
@@ -57,10 +57,10 @@ def learnt(resman: ResMan) -> dict[str, Any]:
             )
             for name, w in state.watches.items()
         },
-        "foreign": dict(state.foreign_agents),
+        "foreign": dict(state.incompatible_agents),
         "flaky": (set(state.flaky_agents), state.view.flaky_any),
         "flaky in view": [name for name in state.agents if state.view.flaky[state.view.row(name)]],
-        "safe": (resman.safe_mode, resman._safe_mode.since_s, resman._safe_mode.loss_believed),
+        "safe": (resman.safe_mode, resman._safe_mode.since_s, resman._safe_mode.loss_confirmed),
         "stored safe": dict.fromkeys(state.cluster),
         "tokens": (resman._replace_lost.tokens, resman._replace_lost.refilled_s),
     }
@@ -69,7 +69,9 @@ def learnt(resman: ResMan) -> dict[str, Any]:
 def to_send(state: ResManState) -> tuple[set[str], set[str], bool]:
     """Return agents to ask, known groups to report, and whether to acknowledge the identity order."""
     reported = {
-        group for group in {**state.outbox.changed_slots, **state.outbox.answers} if group in state.groups
+        group
+        for group in {**state.outbox.changed_slots, **state.outbox.status_requests}
+        if group in state.groups
     }
     return (
         set(state.outbox.report_requests),
@@ -107,7 +109,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
         resman._dispatch._message_count,
         state.heartbeats.gapless_since_s,
     )
-    beats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
+    heartbeats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
 
     raise_at_line(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
     for table in resman.tables.values():
@@ -122,7 +124,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
         serial,
         gapless_since_s,
     )
-    for name, at_s in beats.items():
+    for name, at_s in heartbeats.items():
         assert state.heartbeats.at_s(state.view.row(name)) >= at_s
     for name, status in statuses_of(state).items():
         dead = PlacementStatus.DEAD in (status, open_before[name])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from galaxy.client import Galaxy
 from galaxy.errors import GalaxyError
-from galaxy.model.api.jobs import Done
+from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView, PodView
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class RetryingClient(ABC):
                     raise
                 time.sleep(0.1)
 
-    def change(self, verb: str, what: Any, timeout_s: float = 20.0) -> Done:
+    def change(self, verb: str, what: Any, timeout_s: float = 20.0) -> Accepted:
         """Call the client's method ``verb`` under one idempotency key: repeated, it still happens once."""
         key = secrets.token_hex(8)
         return self.ask(lambda galaxy: getattr(galaxy, verb)(what, key=key), timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from galaxy.model.base import fold
+from galaxy.model.base import stable_hash
 from galaxy.model.messages.container import PortDemand, Reason
 
 TRIES_MAX = 65536
@@ -44,7 +44,7 @@ def choose_ports(
     for demand in demands:
         if demand.port:
             continue
-        port = _search(low, high, fold(key, demand.name), listening, used, assigned, taken)
+        port = _search(low, high, stable_hash(key, demand.name), listening, used, assigned, taken)
         if port is None:
             return Reason(
                 code="no-port",
@@ -62,7 +62,7 @@ def choose_uid(key: str, low: int, high: int, assigned: Set[int]) -> int | Reaso
     As with ports, ``key`` determines where the search starts, so that a uid just released is not
     reused at once.
     """
-    uid = _search(low, high, fold(key, "uid"), assigned)
+    uid = _search(low, high, stable_hash(key, "uid"), assigned)
     if uid is not None:
         return uid
     counts = {"range": max(0, high - low + 1), "held": len(assigned)}

@@ -36,8 +36,8 @@ class LogPipe(Protocol):
 
     def write(self, direction: Direction, data: bytes, timeout_s: float = ...) -> None: ...
     def close(self, direction: Direction) -> None: ...
-    def closed(self, direction: Direction) -> bool: ...
-    def attended(self, direction: Direction) -> bool: ...
+    def is_closed(self, direction: Direction) -> bool: ...
+    def has_reader(self, direction: Direction) -> bool: ...
 
 
 class LogSessionRunner:
@@ -134,8 +134,8 @@ class LogSessionRunner:
                 return f"{self._pod} wrote nothing for {format_duration(self._idle_s)}"
             if now_s - last_check_s > CHECK_S:
                 last_check_s = now_s
-                unread = now_s - quiet_since_s > UNREAD_S and not self._pipe.attended("out")
-                if unread or self._pipe.closed("out"):
+                unread = now_s - quiet_since_s > UNREAD_S and not self._pipe.has_reader("out")
+                if unread or self._pipe.is_closed("out"):
                     return ""
         return "the agent is ending"
 

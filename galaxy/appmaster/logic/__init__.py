@@ -1,4 +1,4 @@
-"""What AppMaster decides, without I/O: jobs, pods, rollouts, runs, endpoints, identity and sessions."""
+"""AppMaster's pure logic: jobs, pods, rollouts, runs, endpoints, identity and sessions."""
 
 from galaxy.appmaster.logic.appmaster import AppMaster
 from galaxy.appmaster.logic.config import AppMasterConfig

@@ -1,4 +1,4 @@
-"""What agents hold according to their reports: digests, late reports, and when to ask for a full one."""
+"""The pods that agents report: digests, late reports, and when to ask for a full report."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ PAST_BOOTS_MAX: Final = 8
 
 
 class AgentReports:
-    """All agents that report or send heartbeats. Volatile: rebuilt from the pods' last reports.
+    """All agents that send reports or heartbeats. Volatile: rebuilt from the last reports of pods.
 
-    The digest of an agent's pods as reported is compared with the one in its heartbeats. If they
+    The digest of the pods that an agent reported is compared with the digest in its heartbeats. If they
     differ for longer than a report takes to arrive, a report was lost.
     """
 
     def __init__(self, config: AppMasterConfig) -> None:
         self._config = config
         self._agents: dict[str, ReportingAgent] = {}
-        self._asks = AskLimiter(2 * config.resend_first_s, config.resend_max_s)
+        self._ask_limiter = AskLimiter(2 * config.resend_first_s, config.resend_s_max)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._agents)
 
     def restore(self, agent: str, observed: ObservedPod) -> None:
-        """Take over a report that an earlier leadership stored."""
+        """Restore a report that an earlier leadership stored."""
         self._of(agent).set_digest(observed.pod, _digest(observed))
 
     def apply(self, report: AgentReport, now_s: float) -> Iterable[ObservedPod]:
         """Apply a report, and yield its pods except where a later report of the pod was applied.
 
-        A report of an earlier process of the agent yields nothing.
+        A report of an earlier boot of the agent yields nothing.
         """
         agent = self._of(report.agent)
         if report.boot in agent.past_boots:
@@ -50,7 +50,7 @@ class AgentReports:
                 yield observed
 
     def remove_missing(self, report: AgentReport) -> tuple[str, ...]:
-        """Remove and return the pods that a full report leaves out, unless a later report has them."""
+        """Remove and return the pods that a full report omits, unless a later report has them."""
         agent = self._of(report.agent)
         if report.boot != agent.boot:
             return ()
@@ -63,12 +63,12 @@ class AgentReports:
         return tuple(missing)
 
     def remove_pod(self, agent: str, pod: str) -> None:
-        """Drop what was reported of ``pod``: its container on ``agent`` is gone."""
+        """Drop the report of ``pod``, whose container on ``agent`` is gone."""
         if agent in self._agents:
             self._agents[agent].set_digest(pod, 0)
 
     def on_sent(self, agent: str, now_s: float) -> None:
-        """Note that something was sent to ``agent``: what it holds is about to change."""
+        """Record that something was sent to ``agent``, so that its pods are about to change."""
         self._of(agent).changed_s = now_s
 
     def on_heartbeat(self, heartbeat: Heartbeat, age_s: float, now_s: float) -> bool:
@@ -76,13 +76,13 @@ class AgentReports:
         agent = self._of(heartbeat.agent)
         agent.heartbeat_s = now_s - age_s
         agent.heartbeat_redis_s = heartbeat.at_s
-        agent.switch_boot(heartbeat.boot)  # Never late, while a report may be of an earlier process.
+        agent.switch_boot(heartbeat.boot)  # A heartbeat is never late; a report may be of an earlier boot.
         if heartbeat.pods == agent.digest:
-            self._asks.reset(heartbeat.agent)
+            self._ask_limiter.reset(heartbeat.agent)
             return False
         if now_s - agent.changed_s < self._config.digest_settle_s:
             return False
-        return self._asks.due(heartbeat.agent, now_s)
+        return self._ask_limiter.due(heartbeat.agent, now_s)
 
     def silent_s(self, agent: str, now_s: float) -> float:
         """Return the seconds since the last heartbeat of ``agent``; 0 when none was read."""
@@ -94,14 +94,14 @@ class AgentReports:
         known = self._agents.get(agent)
         return 0.0 if known is None else known.heartbeat_redis_s
 
-    def keep_only(self, beating: set[str], holding: Iterable[str]) -> None:
-        """Drop agents that neither send heartbeats nor hold a pod that we know."""
-        if len(self._agents) == len(beating):
-            return  # Every agent that sends heartbeats is known by now, so these are all.
-        keep = beating.union(holding)
+    def keep_only(self, alive: set[str], with_pods: Iterable[str]) -> None:
+        """Drop agents that neither send heartbeats (``alive``) nor have pods (``with_pods``)."""
+        if len(self._agents) == len(alive):
+            return  # Every agent that sends heartbeats is known by now, so there is none to drop.
+        keep = alive.union(with_pods)
         for name in [name for name in self._agents if name not in keep]:
             del self._agents[name]
-            self._asks.reset(name)
+            self._ask_limiter.reset(name)
 
     def _of(self, name: str) -> ReportingAgent:
         agent = self._agents.get(name)
@@ -111,10 +111,10 @@ class AgentReports:
 
 
 class ReportingAgent:
-    """One agent: the digests of its pods, which process of it reports, and when it last changed.
+    """One agent: the digests of its pods, its current boot, and when it last changed.
 
-    ``boot`` names a process of the agent; reports of the ``past_boots`` are ignored. ``serials`` are,
-    by pod, those of the last reports that were applied; each process counts from 0.
+    ``boot`` is the id of the current agent process; reports of ``past_boots`` are ignored. ``serials``
+    has, by pod, the serial of the last report that was applied; each process counts from 0.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class ReportingAgent:
         self.boot = ""
         self.past_boots: dict[str, None] = {}
         self.changed_s = 0.0
-        """When something was last received from it or sent to it."""
+        """When a report was last received from it, or an order sent to it."""
         self.heartbeat_s: float | None = None
         self.heartbeat_redis_s = 0.0
 
@@ -138,7 +138,7 @@ class ReportingAgent:
             self.serials.pop(pod, None)
 
     def switch_boot(self, boot: str) -> None:
-        """Accept reports of process ``boot`` and of no earlier one."""
+        """Make ``boot`` current: reports of the boot before it are ignored from now on."""
         self.past_boots.pop(boot, None)
         if boot == self.boot:
             return

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from galaxy.appmaster.logic import dispatch
+from galaxy.appmaster.logic import step_messages
 from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.api import requests
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity import handover, users
+from galaxy.appmaster.logic.identity import identity_sync, users
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.state import AppMasterState
@@ -21,11 +21,11 @@ from galaxy.model.step import Step
 from galaxy.model.stored.table import Table
 
 PASSES_MAX: Final = 4
-"""How often one job is reconciled in one step; what is left is done in the next step."""
+"""How often one job is reconciled in one step; the rest is done in the next step."""
 
 
 class AppMaster:
-    """The pure half of AppMaster; see ``galaxy.model.step.Logic``.
+    """The service layer's leader, as a ``galaxy.model.step.Logic``.
 
     Events are ``Request`` with its body decoded, ``GroupStatuses``, ``AgentReport`` with pods,
     ``HeartbeatsRead`` and ``UsageRead``. All others are ignored.
@@ -41,7 +41,7 @@ class AppMaster:
         return self.state.tables
 
     def lead(self, epoch: int, now_s: float) -> None:
-        """Begin a leadership: reconcile every job, and send again what is not acknowledged."""
+        """Begin a leadership: reconcile every job, and resend orders that are not acknowledged."""
         self._derive(epoch, now_s)
 
     def recover(self, now_s: float) -> None:
@@ -60,8 +60,8 @@ class AppMaster:
             self._on_timer(kind, key)
         self._reconcile()
         sends = (
-            *dispatch.group_messages(state),
-            *dispatch.pod_messages(state, self.agents),
+            *step_messages.group_messages(state),
+            *step_messages.pod_messages(state, self.agents),
             *state.outbox.sends,
         )
         step = Step(
@@ -84,18 +84,18 @@ class AppMaster:
         state.derive(epoch, now_s)
         self.agents = AgentReports(self.config)
         users.begin(state)
-        handover.begin(state)
+        identity_sync.begin(state)
         for job in list(state.jobs.values()):
             state.touch(job.job)
             if job.serial:
-                state.timers.at(("group", job.job), now_s)
+                state.timers.set_if_sooner(("group", job.job), now_s)
             if job.state.is_over:
                 jobs.schedule_removal(state, job)
         for pod in list(state.pods.values()):
             if pod.observed is not None and pod.placed:
                 self.agents.restore(pod.agent, pod.observed)
             if pod.placed and not pods.is_acked(pod):
-                state.timers.at(("pod", pod.pod), now_s)
+                state.timers.set_if_sooner(("pod", pod.pod), now_s)
 
     # ---- events
 
@@ -105,10 +105,10 @@ class AppMaster:
             case Request():
                 state.cause = request_cause(event.key)
                 requests.handle(state, event)
-                self._reconcile()  # A later event may ask about what this one began.
+                self._reconcile()  # A later request in this step may ask about the result.
             case GroupStatuses():
                 if event.identity is not None:
-                    handover.on_ack(state, event.identity)
+                    identity_sync.on_ack(state, event.identity)
                 for status in event.statuses:
                     state.cause = group_status_cause(status.group, status.epoch, status.version)
                     groups.on_status(state, self.agents, status)
@@ -131,18 +131,18 @@ class AppMaster:
 
     def _on_heartbeats(self, read: HeartbeatsRead) -> None:
         state = self.state
-        beating = set()
-        for heartbeat in read.beats:
+        alive = set()
+        for heartbeat in read.heartbeats:
             agent, age_s = heartbeat.agent, max(0.0, read.now_s - heartbeat.at_s)
-            beating.add(agent)
+            alive.add(agent)
             for pod in state.unsent.pop(agent, ()) if state.unsent else ():
                 state.outbox.pod_orders.setdefault(agent, {})[pod] = None
             ask = self.agents.on_heartbeat(heartbeat, age_s, state.now_s)
-            if ask and age_s < self.config.heartbeat_age_max_s:
+            if ask and age_s < self.config.heartbeat_age_s_max:
                 state.outbox.report_requests[agent] = None
-        # Pods that were moved away meanwhile no longer wait for this agent's heartbeat.
+        # Orders do not wait for the heartbeat of an agent that has no pods any more.
         state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
-        self.agents.keep_only(beating, (str(agent) for agent in state.pods.index_values("agent")))
+        self.agents.keep_only(alive, (str(agent) for agent in state.pods.index_values("agent")))
 
     def _on_timer(self, kind: str, key: str) -> None:
         state = self.state
@@ -153,8 +153,8 @@ class AppMaster:
             groups.send(state, job)
         elif kind == "ended" and job is not None and job.state.is_over:
             jobs.remove(state, job)
-        elif kind == handover.TIMER:
-            handover.on_timer(state)
+        elif kind == identity_sync.TIMER:
+            identity_sync.on_timer(state)
         elif kind == "pod":
             self._resend(key)
 
@@ -164,13 +164,13 @@ class AppMaster:
         pod = state.pods.get(pod_id)
         if pod is None or not pod.placed or pods.is_acked(pod):
             state.order_backoff.reset(pod_id)
-        elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_max_s:
-            state.timers.at(("pod", pod_id), state.now_s + self.config.resend_max_s)
+        elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_s_max:
+            state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_s_max)
         else:
             pods.send(state, pod)
 
     def _reconcile(self) -> None:
-        """Reconcile touched jobs, again while that touches others; the rest waits for the next step."""
+        """Reconcile touched jobs until none is touched, at most ``PASSES_MAX`` times."""
         state = self.state
         for _ in range(PASSES_MAX):
             touched = state.take_touched()
@@ -180,4 +180,4 @@ class AppMaster:
                 state.cause = change.cause
                 jobs.reconcile(state, self.agents, job, change.pods)
         for job in state.take_touched():
-            state.timers.at(("job", job), state.now_s)
+            state.timers.set_if_sooner(("job", job), state.now_s)

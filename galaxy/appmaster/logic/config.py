@@ -8,38 +8,38 @@ import msgspec
 
 from galaxy.operations.config import RequestConfig
 
-ORDER_SHARE: Final = 5 / 6
-"""Lifetime of an order, as a share of the silence after which ResMan declares an agent dead."""
+ORDER_TTL_SHARE: Final = 5 / 6
+"""Lifetime of an order, as a share of ResMan's ``dead_s``."""
 
 
 class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
-    """Times are seconds. Fields that end in ``_max`` bound how much is kept."""
+    """Times are seconds. Fields that end in ``_max`` are upper bounds."""
 
     resend_first_s: float = 1.0
-    resend_max_s: float = 15.0
+    resend_s_max: float = 15.0
     """Back-off of orders that are not acknowledged: the wait doubles from first to max."""
     group_poll_s: float = 10.0
     """How often ResMan is asked about a group whose last order is acknowledged."""
     group_poll_at_rest_s: float = 60.0
     """The same for a job that has finished, failed or stopped, and for quotas and operators' keys."""
     digest_settle_s: float = 2.0
-    """An agent's digest is compared when nothing was received from it or sent to it for so long."""
-    heartbeat_age_max_s: float = 30.0
-    """Nothing is sent again to an agent whose last heartbeat is older."""
+    """An agent's digest is compared only when nothing was received from it or sent to it for this long."""
+    heartbeat_age_s_max: float = 30.0
+    """Nothing is resent to an agent whose last heartbeat is older."""
     order_ttl_s: float = 25.0
-    """An order expires so long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
+    """An order expires this long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
     min_healthy_s: float = 2.0
     """How long an updated pod must be healthy without a break before a rollout counts it as good."""
     progress_deadline_s: float = 600.0
-    """A rollout in which no pod became good for so long is stalled."""
+    """A rollout stalls when no pod became good for this long."""
     stall_restarts: int = 5
     """Restarts of one pod on the new revision, without becoming healthy, that stall a rollout."""
     stop_grace_s: float = 10.0
-    """How long beyond ``stop_timeout`` a stop may go unreported before the container is given back."""
+    """How long after ``stop_timeout`` the container is released even if the stop was not reported."""
     require_users: bool = False
-    """Refuse unsigned requests even while there is no user; with the first user that is always so."""
+    """Refuse unsigned requests even before the first user exists; afterwards they are always refused."""
     first_operator: str = ""
-    """``USER:STORED_KEY`` of the operator to create when there is no user."""
+    """``USER:STORED_KEY`` of the operator that is created when there is no user."""
     revisions_max: int = 10
     """Revisions of one job, besides those that a pod still has."""
     runs_max: int = 10
@@ -50,16 +50,18 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """Removed jobs."""
     ended_s: float = 86_400.0
     ended_max: int = 1000
-    """How long jobs that finished or failed are kept, and how many of each, before their removal."""
+    """How long, and how many, finished jobs are kept before they are removed; the same for failed jobs."""
     failed_on_max: int = 5
+    """Agents that a pod's record names because it failed on them."""
     sessions_max: int = 32
     """Sessions that one request for logs opens."""
     orders_per_message_max: int = 64
 
 
 def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
-    """Return ``config`` for a ResMan that declares an agent dead after ``dead_s`` of silence.
+    """Return ``config`` for a ResMan that declares an agent dead ``dead_s`` after its last heartbeat.
 
-    No order may live that long: a host that returns would start what was moved elsewhere meanwhile.
+    Every order must expire sooner: otherwise a host that returns could start programs that were moved to
+    other hosts.
     """
-    return msgspec.structs.replace(config, order_ttl_s=ORDER_SHARE * dead_s, heartbeat_age_max_s=dead_s)
+    return msgspec.structs.replace(config, order_ttl_s=ORDER_TTL_SHARE * dead_s, heartbeat_age_s_max=dead_s)

@@ -1,4 +1,4 @@
-"""What the current step sends, except replies: filled while the step runs, empty between steps."""
+"""The output of the current step, except replies: filled while the step runs, empty between steps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from galaxy.model.step import Send
 class Outbox:
     """Collects the output of one step, so that orders to one receiver share a message.
 
-    ``group_orders`` are by group. ``pod_orders`` are the pods, by agent, whose present order is
-    sent. ``report_requests`` are agents that are asked for a full report. ``send_identity`` has
-    the ``IdentityOrder`` sent to ResMan even when no group order is.
+    ``group_orders`` has orders by group. ``pod_orders`` has, by agent, the pods whose current order is sent.
+    ``report_requests`` has the agents that are asked for a full report. With ``send_identity``, the
+    ``IdentityOrder`` is sent to ResMan even without a group order.
     """
 
     sends: list[Send] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Which jobs offer which services."""
+"""An index of services by job, and of jobs by service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ServiceIndex:
         return iter(self._jobs)
 
     def set_job(self, job: str, services: Iterable[str]) -> None:
-        """Replace what ``job`` declares; with no services it is dropped."""
+        """Replace the services of ``job``; without services the job is dropped."""
         for service in self._services.pop(job, ()):
             jobs = self._jobs[service]
             jobs.remove(job)

@@ -1,4 +1,4 @@
-"""AppMaster's state: its tables, what it derives from them, and the output of the current step."""
+"""AppMaster's state: tables, what is derived from them, and the output of the current step."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class TouchedJob:
 class AppMasterState(AppMasterTables):
     """Everything that the parts of AppMaster's logic read and write.
 
-    Tables are durable. All else is volatile: ``derive`` rebuilds it from the tables. Two counters
-    are the exception, because what they gave out in this epoch must not be given out again: those
-    of messages and events, and ``identity_serial``.
+    Tables are durable. All other state is volatile: ``derive`` rebuilds it from the tables. The counters of
+    messages and events and ``identity_serial`` are the exception: their numbers must not repeat within an
+    epoch.
     """
 
     def __init__(self, config: AppMasterConfig) -> None:
@@ -43,7 +43,7 @@ class AppMasterState(AppMasterTables):
         self._message_count = 0
         self._event_count = 0
         self.identity_serial = 0
-        """Serial of the last ``IdentityOrder``. It only grows: ResMan may outlive our epoch."""
+        """Serial of the last ``IdentityOrder``. It never decreases while this process runs."""
         self.derive(0, 0.0)
 
     def derive(self, epoch: int, now_s: float) -> None:
@@ -55,14 +55,14 @@ class AppMasterState(AppMasterTables):
         """Id of the request, message or timer that is being handled: the cause of events."""
         self.outbox = Outbox()
         self.timers: Timers[tuple[str, str]] = Timers()
-        """By (kind, key). Kinds are job, group, pod and ended, and that of ``identity.handover``."""
+        """By (kind, key). Kinds are job, group, pod and ended, and ``identity_sync.TIMER``."""
         self.touched: dict[str, TouchedJob] = {}
-        self.order_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
-        self.group_backoff = KeyedBackoff(config.resend_first_s, config.resend_max_s)
+        self.order_backoff = KeyedBackoff(config.resend_first_s, config.resend_s_max)
+        self.group_backoff = KeyedBackoff(config.resend_first_s, config.resend_s_max)
         self.acked_serials: dict[str, int] = {}
         """By group, the serial of the last order that ResMan acknowledged in this leadership."""
         self.group_versions: dict[str, tuple[int, int]] = {}
-        """By group, the epoch and version of ResMan's statuses up to which none was missed."""
+        """By group, ResMan's epoch and the status version up to which no status was missed."""
         self.unsent: dict[str, dict[str, None]] = {}
         """By agent, pods whose orders wait until a heartbeat of the agent is read."""
         self.usage: dict[str, tuple[int, int]] = {}
@@ -79,14 +79,14 @@ class AppMasterState(AppMasterTables):
         self._message_count += 1
         return f"{kind}:{to}:{self.epoch}.{self._message_count}"
 
-    # ---- what the step has to reconcile
+    # ---- jobs to reconcile in this step
 
     def touch(self, job: str) -> None:
         """Reconcile ``job`` and all of its pods before this step ends."""
         self.touched[job] = TouchedJob(None, self.cause)
 
     def take_touched(self) -> dict[str, TouchedJob]:
-        """Return the touched jobs, and start over with none."""
+        """Return the touched jobs and clear them."""
         touched, self.touched = self.touched, {}
         return touched
 
@@ -141,7 +141,7 @@ class AppMasterState(AppMasterTables):
         self.timelines.put(job, TimelineRecord(job=job, events=events[-self.config.events_max :]))
 
     def index_services(self, job: JobRecord) -> None:
-        """Note which services ``job`` declares now; one that is being removed declares none."""
+        """Index the services that ``job`` declares now; a job that is being removed declares none."""
         if job.desired is DesiredState.REMOVE:
             self.services.set_job(job.job, ())
             return

@@ -1,4 +1,4 @@
-"""AppMaster's durable state: its tables, and reads and writes that concern tables only."""
+"""AppMaster's durable state: its tables, and functions on tables only."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class AppMasterTables:
         }  # fmt: skip
 
     def repair(self) -> None:
-        """Drop rows whose owner is missing; a leader that stopped between two commits may leave such."""
+        """Drop rows that refer to missing rows; a leader that stopped between two commits may leave some."""
         for pod in list(self.pods.values()):
             if pod.job not in self.jobs:
                 self.pods.drop(pod.pod)

@@ -84,6 +84,6 @@ def _print_without_appmaster(galaxy: Galaxy) -> None:
     """Print what Redis alone shows: leaders, and agents with a recent heartbeat."""
     for line in leader_lines(tuple(galaxy.leaders()), time.time()):
         print_err(line)
-    seen = galaxy.beats()
-    recent = sum(seen.now_s - beat.at_s < 10 for beat in seen.beats)
-    print_err(f"{'Agents'.ljust(9)} {recent} of {len(seen.beats)} sent a heartbeat within 10s")
+    seen = galaxy.heartbeats()
+    recent = sum(seen.now_s - heartbeat.at_s < 10 for heartbeat in seen.heartbeats)
+    print_err(f"{'Agents'.ljust(9)} {recent} of {len(seen.heartbeats)} sent a heartbeat within 10s")

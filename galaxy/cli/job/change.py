@@ -22,7 +22,7 @@ from galaxy.cli.options import (
 )
 from galaxy.cli.output import print_err, print_out
 from galaxy.errors import DONE, NOT_ALL_RUNNING, NotFound, UsageError
-from galaxy.model.api.jobs import Done
+from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.units import counted
 
@@ -50,8 +50,8 @@ def follow_options(function: F) -> F:
 def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
     """Stop a job's programs. Its containers stay, so that `start` is fast."""
     with target.open() as galaxy:
-        done = galaxy.stop(job)
-        return _follow_stop(galaxy, done, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
+        accepted = galaxy.stop(job)
+        return _follow_stop(galaxy, accepted, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(cls=Command, examples="  galaxy job start web\n")
@@ -61,8 +61,8 @@ def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) ->
 def start(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
     """Start a stopped job's programs in their containers."""
     with target.open() as galaxy:
-        done = galaxy.start(job)
-        return _follow_start(galaxy, done, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
+        accepted = galaxy.start(job)
+        return _follow_start(galaxy, accepted, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(
@@ -81,8 +81,8 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
     with target.open() as galaxy:
         if not yes:
             _confirm_removal(galaxy.job(job))
-        done = galaxy.remove(job)
-        return _follow_stop(galaxy, done, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
+        accepted = galaxy.remove(job)
+        return _follow_stop(galaxy, accepted, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 @click.command(
@@ -100,8 +100,8 @@ def recover(target: Target, name: str, pod: str, detach: bool, timeout: float, q
     """Deploy failed pods again."""
     with target.open() as galaxy:
         target_name = f"{name}.{pod}" if pod.isdecimal() else pod or name
-        done = galaxy.recover(target_name)
-        return _follow_start(galaxy, done, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
+        accepted = galaxy.recover(target_name)
+        return _follow_start(galaxy, accepted, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
 def _confirm_removal(view: JobView) -> None:
@@ -121,28 +121,28 @@ def _confirm_removal(view: JobView) -> None:
 
 
 def _follow_start(
-    galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool
+    galaxy: Galaxy, accepted: Accepted, what: str, *, detach: bool, timeout_s: float, quiet: bool
 ) -> int:
     """Follow a job until it runs."""
-    print_warnings(done)
+    print_warnings(accepted)
     if detach:
-        print_out(f"{done.job} {what}")
+        print_out(f"{accepted.job} {what}")
         return DONE
     if not quiet:
-        print_err(f"{done.job} {what}")
-    return follow_until_running(galaxy, done, timeout_s=timeout_s, quiet=quiet, known=True)
+        print_err(f"{accepted.job} {what}")
+    return follow_until_running(galaxy, accepted, timeout_s=timeout_s, quiet=quiet, known=True)
 
 
 def _follow_stop(
-    galaxy: Galaxy, done: Done, what: str, *, detach: bool, timeout_s: float, quiet: bool
+    galaxy: Galaxy, accepted: Accepted, what: str, *, detach: bool, timeout_s: float, quiet: bool
 ) -> int:
     """Follow a job until it is stopped or removed."""
-    print_warnings(done)
+    print_warnings(accepted)
     if detach:
-        print_out(f"{done.job} {what}")
+        print_out(f"{accepted.job} {what}")
         return DONE
     if not quiet:
-        print_err(f"{done.job} {what}")
+        print_err(f"{accepted.job} {what}")
 
     def is_over(view: JobView) -> bool:
         if what == "removing":
@@ -151,17 +151,17 @@ def _follow_stop(
 
     try:
         if quiet:
-            view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=is_over)
+            view: JobView | None = galaxy.wait(accepted.job, timeout_s=timeout_s, until=is_over)
         else:
-            view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over, known=True)
+            view = follow(galaxy, accepted.job, timeout_s=timeout_s, until=is_over, known=True)
     except NotFound:
         if what != "removing":
             raise
-        print_out(f"{done.job} removed")
+        print_out(f"{accepted.job} removed")
         return DONE
     if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is still {view.summary.state}; stopped following")
+            print_err(f"{accepted.job} is still {view.summary.state}; stopped following")
         return NOT_ALL_RUNNING
-    print_out(f"{done.job} removed" if what == "removing" else settled_line(view))
+    print_out(f"{accepted.job} removed" if what == "removing" else settled_line(view))
     return DONE

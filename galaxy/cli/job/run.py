@@ -14,7 +14,7 @@ from galaxy.cli.options import Duration, Target, all_job_names, cluster_options,
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.source import job_file
 from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
-from galaxy.model.api.jobs import Done
+from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.model.jobspec.spec import JobType
 from galaxy.units import counted
@@ -61,17 +61,17 @@ def run(
             f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
         )
     with target.open() as galaxy:
-        done = galaxy.submit(spec, key=key, base=_base(path))
-        print_warnings(done)
+        accepted = galaxy.submit(spec, key=key, base=_base(path))
+        print_warnings(accepted)
         if detach:
-            print_out(f"{done.job} accepted")
+            print_out(f"{accepted.job} accepted")
             return DONE
         if not quiet:
-            print_err(f"{done.job} accepted: {counted(spec.deploy.replica, 'pod')}")
+            print_err(f"{accepted.job} accepted: {counted(spec.deploy.replica, 'pod')}")
         if wait:
-            return _follow_batch(galaxy, done, timeout_s=timeout, logs=logs, quiet=quiet)
+            return _follow_batch(galaxy, accepted, timeout_s=timeout, logs=logs, quiet=quiet)
         return follow_until_running(
-            galaxy, done, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet
+            galaxy, accepted, timeout_s=TIMEOUT_S if timeout is None else timeout, quiet=quiet
         )
 
 
@@ -111,18 +111,18 @@ def update(
     path = _path(file, named)
     spec = job_file.load(path)
     with target.open() as galaxy:
-        done = galaxy.update(spec, name=job, key=key, base=_base(path))
-        print_warnings(done)
+        accepted = galaxy.update(spec, name=job, key=key, base=_base(path))
+        print_warnings(accepted)
         if detach:
-            print_out(f"{done.job} revision {done.revision} accepted")
+            print_out(f"{accepted.job} revision {accepted.revision} accepted")
             return DONE
         if not quiet:
-            print_err(f"{done.job} revision {done.revision} accepted")
-        return follow_until_running(galaxy, done, timeout_s=timeout, quiet=quiet, known=True)
+            print_err(f"{accepted.job} revision {accepted.revision} accepted")
+        return follow_until_running(galaxy, accepted, timeout_s=timeout, quiet=quiet, known=True)
 
 
 def follow_until_running(
-    galaxy: Galaxy, done: Done, *, timeout_s: float, quiet: bool, known: bool = False
+    galaxy: Galaxy, accepted: Accepted, *, timeout_s: float, quiet: bool, known: bool = False
 ) -> int:
     """Follow a job until it is settled or stuck; return the exit code.
 
@@ -130,32 +130,34 @@ def follow_until_running(
     """
 
     def is_over(view: JobView) -> bool:
-        if view.summary.revision < done.revision:
+        if view.summary.revision < accepted.revision:
             return False
         return view.settled or view.summary.is_over or is_stuck(view)
 
     if quiet:
-        return print_outcome(galaxy, galaxy.wait(done.job, timeout_s=timeout_s, until=is_over))
-    view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over, known=known)
+        return print_outcome(galaxy, galaxy.wait(accepted.job, timeout_s=timeout_s, until=is_over))
+    view = follow(galaxy, accepted.job, timeout_s=timeout_s, until=is_over, known=known)
     return print_outcome(galaxy, view)
 
 
-def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: bool, quiet: bool) -> int:
+def _follow_batch(
+    galaxy: Galaxy, accepted: Accepted, *, timeout_s: float | None, logs: bool, quiet: bool
+) -> int:
     """Follow a batch job until it has ended; return its exit code."""
 
     def is_over(view: JobView) -> bool:
         return view.summary.is_over
 
     if quiet:
-        view: JobView | None = galaxy.wait(done.job, timeout_s=timeout_s, until=is_over)
+        view: JobView | None = galaxy.wait(accepted.job, timeout_s=timeout_s, until=is_over)
     else:
-        view = follow(galaxy, done.job, timeout_s=timeout_s, until=is_over)
+        view = follow(galaxy, accepted.job, timeout_s=timeout_s, until=is_over)
     if view is None or not is_over(view):
         if view is not None:
-            print_err(f"{done.job} is still {view.summary.state}; stopped following")
+            print_err(f"{accepted.job} is still {view.summary.state}; stopped following")
         return NOT_ALL_RUNNING
     if logs:
-        with galaxy.logs(done.job, tail=-1) as stream:
+        with galaxy.logs(accepted.job, tail=-1) as stream:
             for chunk in stream:
                 (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
                 if chunk.error:
@@ -168,9 +170,9 @@ def _follow_batch(galaxy: Galaxy, done: Done, *, timeout_s: float | None, logs: 
     return code or (1 if view.summary.state == "failed" else 0)
 
 
-def print_warnings(done: Done) -> None:
+def print_warnings(accepted: Accepted) -> None:
     """Print the warnings about an accepted change."""
-    for warning in done.warnings:
+    for warning in accepted.warnings:
         print_err(f"galaxy: warning: {warning}")
 
 

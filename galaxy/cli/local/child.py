@@ -13,8 +13,8 @@ from galaxy.client.cluster_file import ProcessRef
 from galaxy.statemachine.backoff import Backoff
 
 BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MAX_S: Final = 30.0
-BACKOFF_READY_MAX_S: Final = 2.0
+BACKOFF_S_MAX: Final = 30.0
+BACKOFF_READY_S_MAX: Final = 2.0
 """Limit for a process that had been ready: it was probably ended from outside, not by a fault."""
 STEADY_S: Final = 10.0
 """A process that ran for longer has its back-off reset."""
@@ -40,7 +40,7 @@ class Child:
     started_s: float = 0.0
     restart_s: float | None = None
     """When to start it again; None while it runs."""
-    _backoff: Backoff = field(init=False, default_factory=lambda: Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S))
+    _backoff: Backoff = field(init=False, default_factory=lambda: Backoff(BACKOFF_FIRST_S, BACKOFF_S_MAX))
     ref: ProcessRef | None = None
     _popen: subprocess.Popen[bytes] | None = None
 
@@ -75,11 +75,11 @@ class Child:
         assert self._popen is not None
         status = self._popen.wait()
         os.close(self.pidfd)
-        delay_max_s = BACKOFF_READY_MAX_S if self.ready else BACKOFF_MAX_S
+        delay_s_max = BACKOFF_READY_S_MAX if self.ready else BACKOFF_S_MAX
         self.pid, self.pidfd, self.ref, self.ready = 0, -1, None, False
         if now_s - self.started_s > STEADY_S:
             self._backoff.reset()
-        self.restart_s = now_s + self._backoff.next_s(at_most_s=delay_max_s)
+        self.restart_s = now_s + self._backoff.next_s(at_most_s=delay_s_max)
         self.restarts += 1
         return f"killed by signal {-status}" if status < 0 else f"exit code {status}"
 

@@ -14,7 +14,7 @@ from galaxy.cli.lazy import Command
 from galaxy.cli.local.display import Display, print_line
 from galaxy.cli.local.first_job import FirstJob
 from galaxy.cli.local.layout import Layout, lock_folder
-from galaxy.cli.local.local_cluster import TIMEOUT_MAX_S, TIMEOUT_MIN_S, TIMEOUT_S, ClusterUp, UpOptions
+from galaxy.cli.local.local_cluster import TIMEOUT_S, TIMEOUT_S_MAX, TIMEOUT_S_MIN, ClusterUp, UpOptions
 from galaxy.cli.local.server import without_password
 from galaxy.cli.local.shutdown import stop_cluster
 from galaxy.cli.local.supervisor_process import SupervisorHandle, signals_as_interrupts, start_supervisor
@@ -50,7 +50,7 @@ LESSER_MODES = {
 @click.option("--uids", type=UID_RANGE, help="Kernel users for containers, one each [1000000-1262143].")
 @click.option("--run-user", metavar="USER", help="Run all programs as this account instead.")
 @click.option(
-    "--timeout", "timeout_s", type=Duration(TIMEOUT_MIN_S, TIMEOUT_MAX_S), default=f"{TIMEOUT_S:.0f}s",
+    "--timeout", "timeout_s", type=Duration(TIMEOUT_S_MIN, TIMEOUT_S_MAX), default=f"{TIMEOUT_S:.0f}s",
     metavar="TIME", show_default=True, help="Time limit for the server, and then for the parts, to be ready.",
 )  # fmt: skip
 @click.option("--run", "job", metavar="FILE", help="Run this job file once the cluster is up.")

@@ -44,8 +44,8 @@ from galaxy.nexus import acl
 from galaxy.nexus.nexus import Nexus
 
 TIMEOUT_S: Final = 60.0
-TIMEOUT_MIN_S: Final = 1.0
-TIMEOUT_MAX_S: Final = 3600.0
+TIMEOUT_S_MIN: Final = 1.0
+TIMEOUT_S_MAX: Final = 3600.0
 REDIS_PORT: Final = 6390
 WEB_PORT: Final = 5555
 LEADERS: Final = ("resman", "appmaster")

@@ -19,7 +19,7 @@ _LEFT: Final = b"L"
 _MORE: Final = b"M"
 """Everything that was there when the round began is deleted, and there is new garbage."""
 _RETRY_FIRST_S: Final = 1.0
-_RETRY_MAX_S: Final = 60.0
+_RETRY_S_MAX: Final = 60.0
 _TRIES_MAX: Final = 10
 _NICE: Final = 10
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -55,7 +55,7 @@ class GarbageCleaner:
         self._sock: socket.socket | None = None
         self._requested = False
         self._is_logged = False
-        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S, tries_max=_TRIES_MAX)
+        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_S_MAX, tries_max=_TRIES_MAX)
         self.busy = False
 
     def request(self) -> None:

@@ -23,7 +23,7 @@ SOCKET_NAME: Final = "sock"
 """AppWorker's socket in a container's directory."""
 
 _RETRY_S: Final = 0.005
-_RETRY_MAX_S: Final = 1.0
+_RETRY_S_MAX: Final = 1.0
 
 
 class EntryPhase(Enum):
@@ -57,7 +57,7 @@ class ContainerEntry:
     destroy_requested: bool = False
     deadline: float = 0.0
     """When to act again, by the monotonic clock; 0.0 means never."""
-    backoff: Backoff = field(default_factory=lambda: Backoff(_RETRY_S, _RETRY_MAX_S))
+    backoff: Backoff = field(default_factory=lambda: Backoff(_RETRY_S, _RETRY_S_MAX))
 
     @property
     def key(self) -> str:

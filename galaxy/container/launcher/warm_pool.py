@@ -25,7 +25,7 @@ SIZE: Final = 2
 STABLE_S: Final = 10.0
 """A warm process that waited this long could have been used, whatever ended it later."""
 _RETRY_FIRST_S: Final = 0.1
-_RETRY_MAX_S: Final = 10.0
+_RETRY_S_MAX: Final = 10.0
 _TRIES_MAX: Final = 10
 _CAUSES_MAX: Final = 16
 
@@ -88,7 +88,7 @@ class WarmPool:
         )
         self._waiting: list[WarmProcess] = []
         self._example: RootPlan | None = None
-        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_MAX_S, tries_max=_TRIES_MAX)
+        self._retry = Retry(first_s=_RETRY_FIRST_S, max_s=_RETRY_S_MAX, tries_max=_TRIES_MAX)
         self._logged: set[str] = set()
 
     def wait_s(self, now: float) -> float | None:

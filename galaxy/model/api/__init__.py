@@ -1,1 +1,1 @@
-"""The API of AppMaster: operations, answers, views and signatures."""
+"""The API of both leaders: operations, answers, views and signatures."""

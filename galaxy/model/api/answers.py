@@ -18,7 +18,7 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """``result`` is what the operation returns (``Body.result``); ``problem`` excludes it."""
+    """The answer to request ``key``: the operation's ``result`` (a ``Body.result``) or a ``problem``."""
 
     key: str
     result: Any = None
@@ -26,12 +26,12 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """An answer on its way to the short-lived list that a client waits on."""
+    """An answer, and the id of the short-lived Redis list on which its client waits."""
 
     reply: str
     answer: Answer
 
 
 def problem_of(error: GalaxyError) -> Problem:
-    """Return ``error`` as it travels in an answer."""
+    """Return ``error`` as a ``Problem`` for an answer."""
     return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)

@@ -1,4 +1,4 @@
-"""What an operation looks like on the wire: its name, its body, its result, and who answers it."""
+"""An operation on the wire: its name, body, result, and the leader that answers it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R", bound=Struct)
 
 PAGE_MAX: Final = 10_000
 PAGE_DEFAULT: Final = 5_000
-"""Rows of one page: together they must be shorter than ``MESSAGE_BYTES_MAX``."""
+"""Rows of one page. An encoded page must not exceed ``MESSAGE_BYTES_MAX``."""
 
 
 class Body(Struct, Generic[R], frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class Body(Struct, Generic[R], frozen=True, kw_only=True):
     answered_by: ClassVar[str] = APPMASTER
     """Role of the leader that answers; also the name of the queue for requests."""
     result: ClassVar[type[Any]]
-    """``R``, at run time."""
+    """The class ``R``; ``__init_subclass__`` sets it."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -8,14 +8,14 @@ from galaxy.model.api import agents, audit, cluster, jobs, quotas, safemode, sec
 from galaxy.model.api.body import Body
 
 SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas, safemode)
-"""Modules that declare operations; a new operation in one of them is found by itself."""
+"""Modules that declare operations; a new operation in one of them needs no other registration."""
 
 
 def bodies_in(*modules: Any) -> dict[str, type[Body[Any]]]:
     """Return the operations that ``modules`` declare, by name.
 
     Raises:
-        ValueError: two of them have one name.
+        ValueError: two of them have the same name.
     """
     bodies: dict[str, type[Body[Any]]] = {}
     for module in modules:

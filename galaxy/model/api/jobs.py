@@ -11,8 +11,8 @@ from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.secret import Secret
 
 
-class Done(Struct, frozen=True, kw_only=True):
-    """An accepted change: the job's id, its revision, and warnings about the job."""
+class Accepted(Struct, frozen=True, kw_only=True):
+    """An accepted change, which is not complete yet: the job's id, its revision, and warnings about it."""
 
     job: str
     revision: int = 0
@@ -31,7 +31,7 @@ class EndpointList(Page, frozen=True, kw_only=True):
     endpoints: tuple[EndpointView, ...]
 
 
-class SubmitJob(Body[Done], frozen=True, kw_only=True):
+class SubmitJob(Body[Accepted], frozen=True, kw_only=True):
     """Run a job. A live job of the same name is a conflict; a finished one is removed first.
 
     ``files`` maps each file that the spec's environments name to its content.
@@ -42,7 +42,7 @@ class SubmitJob(Body[Done], frozen=True, kw_only=True):
     files: dict[str, Secret] = {}
 
 
-class UpdateJob(Body[Done], frozen=True, kw_only=True):
+class UpdateJob(Body[Accepted], frozen=True, kw_only=True):
     """Move a live job to a new spec. ``job`` is a name or an id; ``files`` as in ``SubmitJob``."""
 
     op: ClassVar[str] = "galaxy.job.update"
@@ -51,7 +51,7 @@ class UpdateJob(Body[Done], frozen=True, kw_only=True):
     files: dict[str, Secret] = {}
 
 
-class StopJob(Body[Done], frozen=True, kw_only=True):
+class StopJob(Body[Accepted], frozen=True, kw_only=True):
     """Stop the programs of a job; its containers stay.
 
     ``job`` is a name, an id, or the beginning of an id.
@@ -61,21 +61,21 @@ class StopJob(Body[Done], frozen=True, kw_only=True):
     job: str
 
 
-class StartJob(Body[Done], frozen=True, kw_only=True):
+class StartJob(Body[Accepted], frozen=True, kw_only=True):
     """Start the programs of a stopped job in its containers. ``job`` as in ``StopJob``."""
 
     op: ClassVar[str] = "galaxy.job.start"
     job: str
 
 
-class RemoveJob(Body[Done], frozen=True, kw_only=True):
+class RemoveJob(Body[Accepted], frozen=True, kw_only=True):
     """Remove a job and its containers. ``job`` as in ``StopJob``."""
 
     op: ClassVar[str] = "galaxy.job.remove"
     job: str
 
 
-class RecoverPod(Body[Done], frozen=True, kw_only=True):
+class RecoverPod(Body[Accepted], frozen=True, kw_only=True):
     """Deploy ``pod`` again or, when ``pod`` is empty, every failed pod of ``job``."""
 
     op: ClassVar[str] = "galaxy.job.recover"

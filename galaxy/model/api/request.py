@@ -8,12 +8,12 @@ from galaxy.model.base import Struct
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One call of an operation; ``body`` is the ``Body`` that the catalog names for ``op``.
+    """One call of an operation; ``body`` is of the ``Body`` class that the catalog has for ``op``.
 
-    ``key`` is the idempotency key: a repeated key gets the first answer again. ``reply`` names the
-    client's own short-lived Redis list. After ``deadline_s`` (Unix seconds) the client does not wait
-    any more. ``proof`` is the signature of ``user`` over every other field, made at ``at_s``
-    (Unix seconds) with a ``nonce`` that is used once; see ``galaxy.model.api.signing``.
+    ``key`` is the idempotency key: a repeated key gets the first answer again. ``reply`` is the id of
+    the client's own short-lived Redis list. The client stops waiting at ``deadline_s``. ``proof`` is the
+    signature of ``user`` over every other field, made at ``at_s`` with a ``nonce`` that is used once; see
+    ``galaxy.model.api.signing``. Times are Redis' clock, Unix seconds.
     """
 
     op: str

@@ -12,8 +12,8 @@ from galaxy.model.messages.names import RESMAN
 class SafeModeView(Struct, frozen=True, kw_only=True):
     """Whether ResMan is in safe mode, in which it neither places nor evicts.
 
-    ``since_s`` (Unix seconds), ``code``, ``message`` and ``counts`` say since when and why while it
-    is ``active``.
+    While it is ``active``, ``since_s`` (Unix seconds), ``code``, ``message`` and ``counts`` say since when
+    and why.
     """
 
     active: bool

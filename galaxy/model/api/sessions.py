@@ -1,4 +1,4 @@
-"""Operations that open a stream of bytes, and what AppMaster sends to agents for them."""
+"""Operations that open a stream of bytes, and the messages that AppMaster sends to agents for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
     """Last lines to read; -1 means all."""
     follow: bool = False
     previous: bool = False
-    """Read the run before the present one."""
+    """Read the run before the current one."""
 
 
 class ExecIn(Body[SessionOpened], frozen=True, kw_only=True):

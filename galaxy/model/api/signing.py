@@ -1,4 +1,4 @@
-"""Signatures of requests: over user, time, operation, body and a nonce, so neither forged nor replayed."""
+"""Signatures of requests. They cover user, time and a nonce too, which prevents forgery and replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict reading of what clients send: an unknown field may ask for something that we would ignore."""
+"""Strict validation of requests: an unknown field may ask for something that we would ignore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_MAX = 5
 
 
 def refuse_unknown(value: Any, kind: type[Struct]) -> None:
-    """Make sure that ``value``, plain dicts and lists that were read as a ``kind``, has only its fields.
+    """Make sure that ``value``, the dicts and lists that a ``kind`` was read from, has only its fields.
 
     Raises:
         BadMessage: names the fields by their paths.
@@ -34,7 +34,7 @@ def refuse_unknown(value: Any, kind: type[Struct]) -> None:
 
 
 def refuse_newlines(value: Any, kind: type[Struct]) -> None:
-    """Make sure that no name in ``value``, read as a ``kind``, ends in a newline, which codecs accept.
+    """Make sure that no name in ``value``, read as a ``kind``, ends in a newline, which msgspec accepts.
 
     Only input validation calls this; stored names that earlier releases accepted can still be read.
 
@@ -67,7 +67,7 @@ def _fields(kind: shape.StructType) -> dict[str, shape.Type]:
 
 
 def _parts(value: Any, kind: shape.Type, path: str) -> Iterator[tuple[str, Any, shape.Type]]:
-    """Yield every part of ``value`` with its path, which ends in a dot, and what it may be."""
+    """Yield every part of ``value`` with its path, which ends in a dot, and its type."""
     while isinstance(kind, shape.Metadata):
         kind = kind.type
     yield path, value, kind

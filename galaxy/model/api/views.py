@@ -1,4 +1,4 @@
-"""What people see: the same field names in ``-o json``, in the SDK and in answers.
+"""Views for people: the same field names in ``-o json``, in the SDK and in answers.
 
 Times are Unix seconds, CPU is millicores, sizes are bytes.
 """
@@ -29,7 +29,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
 
 
 class PodView(Struct, frozen=True, kw_only=True):
-    """One replica. ``container`` and ``incarnation`` name the place, ``pid`` its PID 1 on the host."""
+    """One pod, and the incarnation of the container that it is in; ``pid`` is that of PID 1 on the host."""
 
     pod: str
     index: int
@@ -75,7 +75,7 @@ class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields 
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has ended: nothing of it runs again unless its owner asks for it."""
+        """Whether the job has ended: none of its programs runs again unless its owner asks for it."""
         return self.state in ("finished", "failed", "removed")
 
 
@@ -118,7 +118,7 @@ class JobView(Struct, frozen=True, kw_only=True):
 
 
 class AgentView(Struct, frozen=True, kw_only=True):
-    """One agent: inventory, what is assigned of it, what is used of it."""
+    """One agent: its inventory, and how much of it is assigned and used."""
 
     agent: str
     state: AgentState
@@ -126,7 +126,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
     assigned: Resources = NOTHING
     """What its containers ask for together."""
     cpu_assigned_milli: int = 0
-    """This and the next two are parts of ``assigned``, under their first names."""
+    """This and the next two repeat parts of ``assigned``, under the names that 0.1.0 gave them."""
     memory_assigned_bytes: int = 0
     disk_assigned_bytes: int = 0
     containers: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class AgentView(Struct, frozen=True, kw_only=True):
 
 
 class LeaderView(Struct, frozen=True, kw_only=True):
-    """Who leads, as which Celery node, in which epoch, and since when."""
+    """The leader of a role: its Celery node name (``address``), its epoch, and since when it leads."""
 
     role: str
     address: str = ""
@@ -154,10 +154,10 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     jobs: dict[str, int] = {}
     pods: dict[str, int] = {}
     total: Resources = NOTHING
-    """What all agents have that are not dead."""
+    """The resources of all agents that are not dead."""
     assigned: Resources = NOTHING
     cpu_total_milli: int = 0
-    """This and the next five are parts of ``total`` and ``assigned``, under their first names."""
+    """This and the next five repeat parts of ``total`` and ``assigned``, under the names of 0.1.0."""
     cpu_assigned_milli: int = 0
     memory_total_bytes: int = 0
     memory_assigned_bytes: int = 0
@@ -181,9 +181,9 @@ class LogChunk(Struct, frozen=True, kw_only=True):
 
 
 class QuotaView(Struct, frozen=True, kw_only=True):
-    """A ceiling, what the user's jobs ask for under it (``wanted``), and what of that is placed (``used``).
+    """A ceiling, what the user's jobs ask for (``wanted``), and how much of that is placed (``used``).
 
-    All three are what containers ask, not what they consume.
+    All three count what containers ask for, not what they consume.
     """
 
     user: str

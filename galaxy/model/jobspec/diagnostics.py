@@ -1,4 +1,4 @@
-"""Problems in a job file: each has a path, a sentence and, if known, a position in the file."""
+"""Problems in a job file: each has a path, a text and, if known, a position in the file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Mark(NamedTuple):
 class Diagnostic(NamedTuple):
     """One problem at ``path``. ``unsupported``: valid, but not implemented in this version.
 
-    ``about`` lists other fields that it depends on. It is dropped if one of them could not be parsed.
+    ``about`` lists other fields that it depends on: the diagnostic is dropped if one of them could not be
+    parsed.
     """
 
     path: Path

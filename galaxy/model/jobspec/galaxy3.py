@@ -1,4 +1,4 @@
-"""Import of Galaxy 3's job files (JSON), with a warning for everything that is lost.
+"""Import of Galaxy 3's job files (JSON), with a warning for everything that is not imported.
 
 Misspelled fields, fields without a meaning here and fields that are not supported yet each become a
 warning with the field's path. The result is a tree for ``galaxy.model.jobspec.parsing``.
@@ -61,14 +61,14 @@ KNOWN_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class Galaxy3Import(NamedTuple):
-    """The tree of a job file, and a warning for everything that was lost."""
+    """The tree of a job file, and a warning for everything that was not imported."""
 
     tree: dict[str, Any]
     warnings: tuple[Diagnostic, ...]
 
 
 def import_galaxy3(tree: Any) -> Galaxy3Import:
-    """Convert a job file of Galaxy 3; ``parsing`` reports what is wrong beyond that."""
+    """Convert a job file of Galaxy 3. ``parsing`` validates the result."""
     importer = _Importer()
     return Galaxy3Import(importer.job(tree), tuple(importer.warnings))
 
@@ -159,7 +159,7 @@ class _Importer:
         return new
 
     def missing_volumes(self, pod: dict[str, Any], volumes: list[dict[str, Any]], path: Path) -> list[Any]:
-        """Add a volume for every package outside all volumes, as only volumes are writable here."""
+        """Return a volume for every package outside all volumes, because only volumes are writable here."""
         space = pod.get("workspace", {})
         size = space.get("size", WORKSPACE_BYTES)
         places = [space.get("path", WORKSPACE_PATH), *(volume.get("path") for volume in volumes)]

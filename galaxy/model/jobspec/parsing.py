@@ -28,7 +28,7 @@ UNSUPPORTED_FIELDS: Final[Mapping[str, str]] = {
     "volum_jobs": "sharing the volumes of other jobs",
     "volume_jobs": "sharing the volumes of other jobs",
     "schedule": "running on a schedule; until then, `galaxy job run --wait` from cron",
-    "rootfs": "a root file system of one's own",
+    "rootfs": "a custom root file system",
     "breakpoints": "pausing a rollout at breakpoints",
 }
 """Fields that a later version implements. They are refused by name wherever they appear."""
@@ -41,10 +41,10 @@ SYNONYMS: Final[Mapping[str, str]] = {
     "tcp": "network", "service_name": "name", "port_name": "port", "environment": "env",
     "url": "source", "checksum": "sha256", "hash": "sha256", "tags": "tag", "pool": "pools",
 }  # fmt: skip
-"""Names that people use for our fields, from Galaxy 3 and from other systems."""
+"""Other names of our fields, from Galaxy 3 and from other systems."""
 
 NUMBER_MAX: Final = 1 << 62
-"""Upper bound of every number in a job file; larger ones are refused without a closer look."""
+"""Upper bound of every number in a job file; larger ones are refused whatever the field."""
 
 
 class ParseResult(NamedTuple):
@@ -257,7 +257,7 @@ class _Parser:
         except (ValueError, OverflowError) as error:
             return self._reject(path, _limited(str(error)), 0)
         if isinstance(number, int) and abs(number) >= NUMBER_MAX:
-            return self._reject(path, "is out of all range", 0)
+            return self._reject(path, "is out of range", 0)
         if not math.isfinite(number):
             return self._reject(path, f"must be finite, not {number}", 0)
         if kind.ge is not None and number < kind.ge:

@@ -1,7 +1,7 @@
 """Rules of a job file that concern more than one field, and fields that are not supported yet.
 
-The client applies them to the parsed file and AppMaster to every request, as a request need not come
-from our client. A static port is one that needs no privilege, 1025 to 65535 (Galaxy 3: 1025 to 9999).
+The client checks the parsed file, and AppMaster checks every request, because a request need not come
+from our client. A static port needs no privilege: 1025 to 65535 (Galaxy 3: 1025 to 9999).
 Port names are unique within a pod, because each is passed to all its tasks as ``GALAXY_PORT_<NAME>``.
 """
 
@@ -53,7 +53,7 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def check(spec: JobSpec) -> list[str]:
     """Return the problems of a job that arrives at AppMaster, one line each.
 
-    Adds to ``diagnostics`` that agents can fetch every package.
+    Beyond ``diagnostics``, it checks that agents can fetch every package.
     """
     found = [*diagnostics(spec), *_unreachable_packages(spec)]
     return [str(diagnostic) for diagnostic in found]
@@ -78,7 +78,7 @@ def likely_mistakes(spec: JobSpec) -> list[str]:
     """Return what is allowed but probably a mistake, one line each."""
     lines = []
     if spec.deploy.replica > 1 and spec.deploy.step >= spec.deploy.replica and spec.type is not JobType.BATCH:
-        lines.append(f"`deploy.step`: an update takes all {spec.deploy.replica} pods away at once")
+        lines.append(f"`deploy.step`: an update stops all {spec.deploy.replica} pods at once")
     for path, task in _tasks(spec.pod):
         where = Diagnostic(
             (*path, "health"), "a service without a health check is published as soon as it starts"
@@ -86,7 +86,7 @@ def likely_mistakes(spec: JobSpec) -> list[str]:
         if task.services and task.health is None:
             lines.append(str(where))
         if task.package and not task.package.sha256 and _scheme(task.package.source) not in ("", "file"):
-            lines.append(str(Diagnostic((*path, "package"), "no sha256: what is fetched is not checked")))
+            lines.append(str(Diagnostic((*path, "package"), "no sha256: the fetched file is not checked")))
     return lines
 
 
@@ -156,7 +156,7 @@ def _volumes(pod: PodSpec) -> Iterator[Diagnostic]:
             for other, place in seen.items():
                 workspace = place == ("pod", "workspace")
                 if (is_at_or_below(text, other) and not workspace) or is_at_or_below(other, text):
-                    yield Diagnostic(path, f'"{text}" and "{other}" of {_at(place)} lie in each other')
+                    yield Diagnostic(path, f'"{text}" and "{other}" of {_at(place)} overlap')
             seen[text] = where
 
 
@@ -307,13 +307,15 @@ def _env_from(source: EnvFrom, path: Path) -> Iterator[Diagnostic]:
         text = f"has control characters, or more than {FILE_CHARACTERS_MAX}"
         yield Diagnostic((*path, "file"), text)
     if source.value is not None:
-        yield Diagnostic((*path, "value"), "is not for a job file: it would be seen in it")
+        yield Diagnostic(
+            (*path, "value"), "cannot be given in a job file: all readers of the file would see it"
+        )
 
 
 def _health(task: TaskSpec, health: HealthSpec, path: Path) -> Iterator[Diagnostic]:
     if health.type == "command":
         if not health.command:
-            yield Diagnostic((*path, "command"), "is missing; type `command` runs it and wants exit code 0")
+            yield Diagnostic((*path, "command"), "is missing; type `command` runs it and expects exit code 0")
         if health.port:
             yield Diagnostic((*path, "port"), "has no meaning for type `command`")
     elif health.type in ("tcp", "http"):
@@ -321,7 +323,7 @@ def _health(task: TaskSpec, health: HealthSpec, path: Path) -> Iterator[Diagnost
             yield from _known_port(task, health.port, (*path, "port"), path[:-1])
         else:
             yield Diagnostic(
-                (*path, "port"), f"is missing; type `{health.type}` asks one of the task's ports"
+                (*path, "port"), f"is missing; type `{health.type}` connects to one of the task's ports"
             )
         if health.command:
             yield Diagnostic((*path, "command"), f"has no meaning for type `{health.type}`")
@@ -352,7 +354,7 @@ def oversize(pod: PodSpec) -> Iterator[Diagnostic]:
     if size > ORDER_BYTES_MAX:
         limit = format_bytes(ORDER_BYTES_MAX)
         yield Diagnostic(
-            ("pod", "tasks"), f"are {format_bytes(size)} together as they travel; {limit} are allowed"
+            ("pod", "tasks"), f"are {format_bytes(size)} together when encoded; {limit} are allowed"
         )
 
 

@@ -33,7 +33,7 @@ class JobType(StrEnum):
 
     @property
     def is_batch(self) -> bool:
-        """Whether pods of this type end by themselves, for good."""
+        """Whether pods of this type end for good when their programs do."""
         return self is JobType.BATCH
 
 
@@ -107,7 +107,7 @@ class DataSpec(Struct, frozen=True, kw_only=True):
 
 
 class RestartSpec(Struct, frozen=True, kw_only=True):
-    """What happens when a program ends by itself; delays double from ``delay`` to ``delay_max``.
+    """What happens when a program ends without being stopped; delays double from ``delay`` to ``delay_max``.
 
     After ``attempts`` restarts the task counts as failed; -1 means unlimited. A program that stays up
     for ``reset`` seconds starts again with all attempts.
@@ -142,7 +142,7 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
 
 
 class TaskSpec(Struct, frozen=True, kw_only=True):
-    """One program of a pod. ``stop`` empty means SIGTERM; ``start`` is run by ``/bin/sh -c``."""
+    """One program of a pod. ``/bin/sh -c`` runs ``start``; an empty ``stop`` means SIGTERM."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$")]
     cpu: CpuSpec
@@ -170,7 +170,7 @@ class PodSpec(Struct, frozen=True, kw_only=True):
 
 
 class DeploySpec(Struct, frozen=True, kw_only=True):
-    """Number of replicas, placement, and pace of changes."""
+    """Number of replicas, placement, and pace of changes. Empty ``pools`` means any pool."""
 
     replica: Annotated[int, Meta(ge=0, le=9999)] = 1
     step: Annotated[int, Meta(ge=1, le=9999, description="most pods down at once in a rollout")] = 1
@@ -185,7 +185,7 @@ class DeploySpec(Struct, frozen=True, kw_only=True):
 
 
 class JobSpec(Struct, frozen=True, kw_only=True):
-    """A whole job file. ``pools`` empty means any pool."""
+    """A complete job file."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")]
     pod: PodSpec

@@ -1,6 +1,6 @@
 """The difference between two specs of a task: none, new data, or a new program.
 
-AppWorker acts on it; AppMaster drains and counts pods by it.
+AppWorker acts on it; AppMaster decides by it which pods to drain.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TaskChange(StrEnum):
 
 
 def compare(old: TaskSpec, new: TaskSpec) -> TaskChange:
-    """Return what turns a task of ``old`` into one of ``new``.
+    """Return what must be done to a running task of spec ``old`` to make it one of spec ``new``.
 
     A new version of a data package is reloaded if ``new`` has a reload command. Data that is
     added to a task without any, or removed altogether, is a redeployment. Limits and ports belong

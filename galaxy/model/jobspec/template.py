@@ -1,4 +1,4 @@
-"""A job file to begin with: short enough to read, commented, and valid as it stands."""
+"""A job file to start from: short, commented and valid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEPLOY_SERVICE: Final = """\
 """
 
 _DEPLOY: Final = """\
-  max_per_host: 0       # 0 is no limit
+  max_per_host: 0       # 0 means no limit
   # pools: [main]       # any pool when left out
   # tag: ssd            # only agents with this tag
   stop_timeout: 30s     # SIGTERM to SIGKILL

@@ -13,7 +13,7 @@ from galaxy.model.resources import ResourceFields
 
 
 class AgentState(StrEnum):
-    """``suspect`` and ``dead`` agents have missed heartbeats. Dead ones lose their containers to others."""
+    """``suspect`` and ``dead`` agents missed heartbeats. Containers of dead ones are placed elsewhere."""
 
     ALIVE = "alive"
     SUSPECT = "suspect"
@@ -38,7 +38,7 @@ class AgentInfo(ResourceFields, frozen=True, kw_only=True):
     containers: int = field(default=1000, name="containers_max")
     """The most containers that it creates. JSON keeps the name that 0.1.0 gave it."""
     mode: str = "full"
-    """``full``, or the lesser mode that ``galaxy doctor`` names."""
+    """``full``, or the reduced mode that ``galaxy doctor`` names."""
     enforced: tuple[str, ...] = ()
     """Which of cpu, memory, pids, io, disk, namespaces, seccomp and user are really enforced."""
     kernel: str = ""
@@ -61,10 +61,10 @@ class AgentUsage(Struct, frozen=True, kw_only=True):
 class AgentReport(Struct, frozen=True, kw_only=True):
     """An agent to ResMan (containers) and to AppMaster (pods).
 
-    A ``full`` report names everything that is on the agent: what it leaves out is not there. Any
-    other names only what changed. ``serial`` grows with every report of one ``boot``, so that a
-    late one is recognized. ``epoch`` is the highest epoch of the receiver's role that the agent
-    has obeyed.
+    A ``full`` report names everything that is on the agent: what it omits is not there. Any other
+    report names only what changed. ``serial`` grows with every report of one ``boot``, so that a late
+    report is recognized. ``epoch`` is the highest epoch of the receiver's
+    role whose orders the agent has accepted.
     """
 
     agent: str
@@ -93,18 +93,18 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     wire: int = 1
     """Version of what the agent sends (``galaxy.model.base.WIRE_VERSION``)."""
     trouble: str = ""
-    """Why the agent is alive but cannot obey, for people: for example that its disk fails."""
+    """Why the agent is alive but cannot carry out orders, for people: for example that its disk fails."""
 
 
 class HeartbeatsRead(Struct, frozen=True, kw_only=True):
-    """Event of the leader's own shell: all heartbeats that Nexus has, read about once a second."""
+    """Event from the leader's own shell: all heartbeats that Nexus has, read about once a second."""
 
     now_s: float
-    """Redis' clock at the reading, which ``at_s`` is compared with."""
-    beats: tuple[Heartbeat, ...]
+    """Redis' clock at the reading; the age of a heartbeat is ``now_s - at_s``."""
+    heartbeats: tuple[Heartbeat, ...]
 
 
 class UsageRead(Struct, frozen=True, kw_only=True):
-    """Event of AppMaster's own shell: by pod, millicores and bytes as agents last measured them."""
+    """Event from AppMaster's own shell: by pod, millicores and bytes as agents last measured them."""
 
     pods: dict[str, tuple[int, int]]

@@ -66,7 +66,7 @@ class Demand(Struct, frozen=True, kw_only=True):
 
 
 class GroupOrder(Struct, frozen=True, kw_only=True):
-    """AppMaster to ResMan: the group has ``replicas`` equal containers, or with ``remove`` ends.
+    """AppMaster to ResMan: the group has ``replicas`` equal containers or, with ``remove``, is removed.
 
     ``epoch`` is AppMaster's and ``serial`` counts its orders for this group: an order that is
     not newer than the last one applied changes nothing, but is answered as well.
@@ -81,13 +81,13 @@ class GroupOrder(Struct, frozen=True, kw_only=True):
     batch: bool = False
     remove: bool = False
     release: tuple[int, ...] = ()
-    """Slots below ``replicas`` that have no container any more, because their pods are finished."""
+    """Slots below ``replicas`` that need no container any more, because their pods have ended."""
     starts: int = 0
-    """How often the job was started by request: when it grows, slots that wait after failures are placed."""
+    """How often the owner started the job. When it grows, slots that wait after failures wait no longer."""
     seen_epoch: int = 0
     seen: int = 0
-    """Version of the last ``GroupStatus`` up to which AppMaster has missed none, of ``seen_epoch`` of
-    ResMan. If it is still the last one, the answer does not list the slots. 0 asks for all of them."""
+    """``GroupStatus`` version, in ResMan's ``seen_epoch``, up to which AppMaster has missed none. If it is
+    still the latest, the answer does not list the slots. 0 asks for all of them."""
     user: str = ""
     """Owner: the user whose quota it counts against."""
 
@@ -103,14 +103,14 @@ class ContainerState(StrEnum):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """Why something is not as desired: a stable code, a sentence, and numbers by name."""
+    """Why something is not as desired: a stable code, a message, and numbers by name."""
 
     code: str
     message: str = ""
     counts: dict[str, int] = {}
-    """For a placement, agents by what stops them: ``{"cpu": 12, "pool": 3}``."""
+    """For a placement, the number of agents by what they lack: ``{"cpu": 12, "pool": 3}``."""
     nearest: tuple[str, ...] = ()
-    """The agents that came nearest, each with what it lacks."""
+    """For a placement, the agents that lack least, each with what it lacks."""
 
 
 class SlotStatus(Struct, frozen=True, kw_only=True):
@@ -159,7 +159,7 @@ class GroupStatuses(Struct, frozen=True, kw_only=True):
 
 
 class CreateContainer(Struct, frozen=True, kw_only=True):
-    """ResMan to an agent: have this container. It may come twice, and one container is created."""
+    """ResMan to an agent: create this container, unless it exists already."""
 
     container: str
     incarnation: int
@@ -194,7 +194,7 @@ class ObservedContainerState(StrEnum):
     CREATING = "creating"
     READY = "ready"
     ENDED = "ended"
-    """PID 1 died by itself, or the container could not be created; ``reason`` says why."""
+    """PID 1 ended without an order, or the container could not be created; ``reason`` says why."""
     DESTROYING = "destroying"
     GONE = "gone"
 

@@ -1,4 +1,4 @@
-"""What AppMaster tells ResMan about users: their quotas, and the keys of operators."""
+"""What AppMaster sends to ResMan about users: their quotas, and the keys of operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class IdentityOrder(Struct, frozen=True, kw_only=True):
     quotas: tuple[Quota, ...] = ()
     operators: tuple[OperatorKey, ...] = ()
     open: bool = False
-    """No user exists and none is required, so nobody signs and every request is allowed."""
+    """No user exists and none is required, so requests are unsigned and every request is allowed."""
 
 
 class IdentityAck(Struct, frozen=True, kw_only=True):

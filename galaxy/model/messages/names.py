@@ -7,7 +7,7 @@ from typing import Final
 RESMAN: Final = "resman"
 APPMASTER: Final = "appmaster"
 PARTS: Final = {RESMAN: "ResMan", APPMASTER: "AppMaster"}
-"""What people call the leader of a role."""
+"""Names of the roles in messages to people."""
 
 GROUP_APPLY: Final = "galaxy.group.apply"
 """AppMaster to ResMan: ``GroupOrders``."""
@@ -43,7 +43,7 @@ def reports_queue(role: str) -> str:
 
 
 REPORTS: Final = (GROUP_APPLY, GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
-"""Tasks that come by ``reports_queue``, from Galaxy's own parts. All others use the role's own queue."""
+"""Tasks that Galaxy's own parts send to ``reports_queue``. All others use the queue of the role or host."""
 
 
 def queue_of(task: str, queue: str) -> str:
@@ -57,7 +57,7 @@ def leader_queues(role: str) -> tuple[str, ...]:
 
 
 def is_wrong_queue(task: str, queue: str) -> bool:
-    """Return whether ``task`` came to a leader by a queue that is not for it: its sender may be forged."""
+    """Return whether ``task`` came to a leader through the wrong queue, so that its sender may be forged."""
     if queue in (RESMAN, APPMASTER):
         return task in REPORTS
     return queue in (reports_queue(RESMAN), reports_queue(APPMASTER)) and task not in REPORTS

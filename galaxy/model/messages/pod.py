@@ -14,7 +14,7 @@ from galaxy.model.stored.secret import EnvFrom, Secret
 
 
 class PodOrder(Struct, frozen=True, kw_only=True):
-    """AppMaster to an AppWorker: what the pod should be from now on.
+    """AppMaster to an AppWorker: the desired state of the pod.
 
     ``generation`` grows with every new order for the pod; an order of the same or an older generation
     changes nothing. ``redeploy`` stops and deploys the programs again even if the tasks are equal.
@@ -70,7 +70,7 @@ class PodOrders(Struct, frozen=True, kw_only=True):
 
 
 class TaskState(StrEnum):
-    """Where one program of a pod is, as its AppWorker reports it."""
+    """The state of one program of a pod, as its AppWorker reports it."""
 
     PENDING = "pending"
     DEPLOYING = "deploying"
@@ -83,9 +83,9 @@ class TaskState(StrEnum):
 
 
 class PodState(StrEnum):
-    """Where a pod is, as its AppWorker reports it: derived from its tasks, the worst one first.
+    """The state of a pod, as its AppWorker reports it: that of its task in the worst state.
 
-    ``pending``: no order was obeyed yet. ``running``: every program is up; ``healthy`` says more.
+    ``pending``: no order has arrived yet. ``running``: every program is up; ``healthy`` says more.
     ``backoff``: a program waits for its restart. ``finished``: all programs ended with exit code 0,
     for good. ``failed``: restarts are used up, or deploying failed for good. ``stopped``: as ordered.
     """
@@ -136,7 +136,7 @@ class ObservedTask(Struct, frozen=True, kw_only=True):
 
 
 class ObservedPod(Struct, frozen=True, kw_only=True):
-    """What an AppWorker reports of its pod. ``generation`` is that of the order it obeys, 0 for none.
+    """What an AppWorker reports of its pod. ``generation`` is that of the last order applied, 0 for none.
 
     ``cpu_milli`` and ``memory_bytes`` are the last usage sample of the whole container.
     """

@@ -5,11 +5,11 @@ Ids are deterministic, so that a replay of the same inputs gives the same ids, a
 
 from __future__ import annotations
 
-from galaxy.model.base import Struct, fold
+from galaxy.model.base import Struct, stable_hash
 
 
 class TraceEvent(Struct, frozen=True, kw_only=True):
-    """Something that happened. ``kind`` is a word like ``pod.failed``, ``at_s`` Unix seconds.
+    """An event. ``kind`` is a word like ``pod.failed``, ``at_s`` is in Unix seconds.
 
     ``subject`` is the id of a job, pod, container or agent. ``id`` is unique among all events of all
     leaderships; ``cause`` is the id of the request, message or event that led to this one. Both are
@@ -32,9 +32,9 @@ def event_id(role: str, epoch: int, number: int) -> str:
 def request_cause(key: str) -> str:
     """Return the cause id of a request with idempotency key ``key``.
 
-    It is a digest: who knows the key itself can derive the ids of sessions that the request opened.
+    It is a hash, because the key itself would reveal the ids of the sessions that the request opened.
     """
-    return f"request:{fold(key):015x}"
+    return f"request:{stable_hash(key):015x}"
 
 
 def report_cause(agent: str, serial: int) -> str:
@@ -48,7 +48,7 @@ def agent_cause(agent: str) -> str:
 
 
 def group_status_cause(group: str, epoch: int, version: int) -> str:
-    """Return the cause id of a status that ResMan sent of a container group."""
+    """Return the cause id of a ``GroupStatus`` of ResMan."""
     return f"status:{group}:{epoch}.{version}"
 
 

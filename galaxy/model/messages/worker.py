@@ -17,7 +17,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder
 
 EXECS_MAX: Final = 32
-"""Exec commands at once in one container; each has a supervisor of about 1 MiB beside AppWorker."""
+"""Exec commands at once in one container; each has a supervisor process of about 1 MiB."""
 PACKET_BYTES_MAX: Final = 192 * 1024
 """Longest packet on the socket; a pod order beyond it is refused at validation."""
 
@@ -53,7 +53,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     tasks: tuple[TaskCgroup, ...]
     ports: dict[str, int] = {}
     run_uid: int = -1
-    """User that programs run as; -1 means AppWorker's own (lesser modes)."""
+    """User that programs run as; -1 means AppWorker's own (reduced modes)."""
     run_gid: int = -1
     isolated: bool = True
     """False in the mode without namespaces, where AppWorker is not PID 1 but a child subreaper."""

@@ -1,1 +1,1 @@
-"""What leaders store, and the tables that hold it."""
+"""The records that leaders store, and the tables that hold them."""

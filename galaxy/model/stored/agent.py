@@ -7,7 +7,7 @@ from galaxy.model.messages.agent import AgentInfo, AgentState
 
 
 class AgentRecord(Struct, frozen=True, kw_only=True):
-    """An agent as ResMan keeps it; it came into ``state`` at ``since_s``, Unix seconds.
+    """An agent as ResMan keeps it; it entered ``state`` at ``since_s``, Unix seconds.
 
     ``pool``, ``tags``, ``labels`` and ``cordoned`` are ResMan's own. The flags that an agent is
     started with are only their first values: see ``first_record``.

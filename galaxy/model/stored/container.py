@@ -29,10 +29,10 @@ class Container(Struct, frozen=True, kw_only=True):
 
     ``incarnation`` counts placements and never decreases; ``agent`` is empty while pending.
     After ``failures`` in a row it waits until ``retry_s``, Unix seconds. ``avoid`` names agents
-    on which it failed lately. ``claimed`` means that it waits for its next place and still counts
+    on which it failed recently. ``claimed`` means that it waits for its next place and still counts
     against its owner's quota.
 
-    An earlier incarnation that its agent has still to destroy is a row of its own, with the
+    An earlier incarnation that its agent must still destroy is a row of its own, with the
     ``resources`` that it takes. Any other row takes what its group demands.
     """
 

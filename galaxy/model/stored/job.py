@@ -21,9 +21,9 @@ class DesiredState(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job is.
+    """The state of a job.
 
-    ``stalled``: a rollout updates no further pod because the new revision fails. ``degraded``: pods
+    ``stalled``: a rollout updates no further pod because the new revision fails. ``degraded``: some pods
     of a service failed for good and the others are up; only its owner can change that. ``finished``
     and ``failed``: every pod has ended.
     """
@@ -41,12 +41,12 @@ class JobState(StrEnum):
 
     @property
     def is_over(self) -> bool:
-        """Whether every pod has ended: nothing of the job runs again unless its owner asks for it."""
+        """Whether every pod has ended: no program runs again unless the owner asks for it."""
         return self in (JobState.FINISHED, JobState.FAILED)
 
 
 class PodPhase(StrEnum):
-    """Where a pod is, as AppMaster sees it.
+    """The phase of a pod, as AppMaster sees it.
 
     ``pending``: it has no container. ``deploying``: ordered to run, not up yet. ``draining``:
     still up, its endpoints are withdrawn, and its programs are about to be stopped.
@@ -76,7 +76,7 @@ class Rollout(Struct, frozen=True, kw_only=True):
 
     origin: int
     began_s: float
-    moved_s: float
+    progressed_s: float
     """When a pod last became good on the new revision; at first, when the rollout began."""
     good: int = 0
     """Pods that are good: on the new revision and healthy for long enough."""
@@ -132,11 +132,11 @@ class RevisionRecord(Struct, frozen=True, kw_only=True):
 
 
 class PodRecord(Struct, frozen=True, kw_only=True):
-    """A pod: what it should be, what it was last ordered to be, where it is, what was reported.
+    """A pod: its desired state, its last order, its place, and its last report.
 
     ``target`` is the revision that it should run. ``revision``, ``ordered_run``, ``redeploy``,
     ``generation`` and ``ordered_incarnation`` are those of the last order. Reports of a generation
-    below ``cut`` are about a program that a later order has stopped.
+    below ``report_generation_min`` describe a program that a later order has stopped.
     """
 
     pod: str
@@ -155,9 +155,9 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     redeploy: bool = False
     generation: int = 0
     ordered_incarnation: int = 0
-    cut: int = 0
+    report_generation_min: int = 0
     recover: bool = False
-    """Deploy it again although it is as ordered."""
+    """Deploy it again even if it is as ordered."""
     slot: ContainerState = ContainerState.PENDING
     placed: bool = False
     """Its container exists or is being created. ``agent`` stays after that, so that logs are found."""

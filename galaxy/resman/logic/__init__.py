@@ -1,4 +1,4 @@
-"""ResMan's pure half: from orders, reports and heartbeats to commands and statuses."""
+"""ResMan's pure logic: from orders, reports and heartbeats to commands and statuses."""
 
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.resman import ResMan

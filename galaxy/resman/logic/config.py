@@ -10,71 +10,71 @@ from galaxy.errors import UsageError
 from galaxy.operations.config import RequestConfig
 
 SUSPECT_S_MIN: Final = 3.0
-"""One heartbeat interval of an agent, two seconds, and some delay."""
-COMMAND_SHARE: Final = 5 / 6
-"""Validity of a command, as a share of the time after which an agent is dead."""
+"""The heartbeat interval of agents, two seconds, and a margin."""
+ORDER_TTL_SHARE: Final = 5 / 6
+"""Lifetime of an order, as a share of ``dead_s``."""
 
 
 class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     """When ResMan acts, how fast and how strictly. Times are seconds, shares 0 to 1."""
 
     suspect_s: float = 10.0
-    """An agent without a heartbeat for so long gets no new containers."""
+    """An agent is suspect, and gets no new containers, this long after its last heartbeat."""
     dead_s: float = 30.0
-    """The containers of an agent without a heartbeat for so long are placed elsewhere."""
+    """An agent is dead, and its containers are placed elsewhere, this long after its last heartbeat."""
     gap_s_max: float = 5.0
     """After a longer gap between two readings of heartbeats, every age counts from its end."""
 
     safe_start_share: float = 0.85
     """A new leader places nothing until this share of the known agents has sent a heartbeat."""
     safe_start_wait_s: float = 10.0
-    """Or until so much time has passed, unless the missing agents are a mass loss."""
+    """After this time a new leader places anyway, unless the missing agents are a mass loss."""
     mass_loss_share: float = 0.5
-    """If this share of the agents or more is away at once, it is the network: safe mode."""
+    """When this share of the agents is away at once, ResMan assumes a network fault: safe mode."""
     mass_loss_min: int = 2
     """Fewer agents than this are never a mass loss."""
     mass_loss_hold_s: float = 600.0
-    """After so long, the agents of a mass loss count as dead after all."""
+    """After this time, the agents of a mass loss count as dead after all."""
     replace_min: int = 10
-    """Containers of dead agents that are placed again per second, at least."""
+    """Containers of dead agents that are replaced per second."""
     replace_share: float = 0.1
-    """Or this share of all containers, if that is more."""
+    """The same as a share of all containers; the larger number applies."""
 
-    resend_s: float = 2.0
+    resend_first_s: float = 2.0
     """First wait for the outcome of a command; doubles up to ``resend_s_max``."""
     resend_s_max: float = 15.0
-    command_life_s: float = 25.0
-    """A command expires so long after its agent's last heartbeat; less than ``dead_s``."""
+    order_ttl_s: float = 25.0
+    """An order expires this long after its agent's last heartbeat; less than ``dead_s``."""
     create_s_max: float = 120.0
-    """A container that is not created after so long is placed elsewhere."""
-    settle_s: float = 2.0
-    """A digest counts when nothing of the agent has changed for so long."""
-    commands_max: int = 1000
-    """Commands in one message."""
+    """A container that is not created within this time is placed elsewhere."""
+    digest_settle_s: float = 2.0
+    """An agent's digest is compared only when nothing of it has changed for this long."""
+    commands_per_message_max: int = 1000
+    """Create commands, and destroy commands, in one message."""
 
-    backoff_s: float = 1.0
+    backoff_first_s: float = 1.0
     """First wait after a container failed; doubles up to ``backoff_s_max``."""
     backoff_s_max: float = 60.0
     reset_s: float = 300.0
-    """A container that was ready for so long counts failures from zero again."""
+    """A container that was ready for this long counts failures from zero again."""
     flaky_failures: int = 3
-    """After so many failures in a row, an agent is chosen last and creates one container at a time."""
+    """After this many consecutive failures, an agent is chosen last and creates one container at a time."""
     flaky_s: float = 60.0
-    """After so long without a failure, such an agent is used normally again."""
+    """After this time without a failure, such an agent is used normally again."""
     creating_max: int = 64
     """Containers that one agent creates at once."""
 
     require_enforced: tuple[str, ...] = ()
     """Limits that an agent must really enforce to get any container: of cpu, memory, pids, io,
-    disk, namespaces, seccomp, user. Empty admits agents in a lesser mode, which they state."""
+    disk, namespaces, seccomp, user. Empty admits agents in a reduced mode as well."""
     placements_max: int = 5000
     """Containers placed in one step; the rest follows in the next."""
     replicas_max: int = 10_000
-    slots_per_message: int = 20_000
+    slots_per_message_max: int = 20_000
     removed_max: int = 10_000
     """Removed groups that are kept, so that a late order does not create one again."""
     removed_s: float = 600.0
-    """How long each is kept."""
+    """How long a removed group is kept."""
 
 
 def with_liveness_times(config: ResManConfig, *, suspect_s: float, dead_s: float) -> ResManConfig:
@@ -85,7 +85,7 @@ def with_liveness_times(config: ResManConfig, *, suspect_s: float, dead_s: float
     """
     if suspect_s < SUSPECT_S_MIN:
         raise UsageError(
-            f"an agent cannot be suspect after {suspect_s:g} s: it beats every two seconds",
+            f"an agent cannot be suspect after {suspect_s:g} s: it sends a heartbeat every two seconds",
             hint=f"--suspect-after {SUSPECT_S_MIN:g}s or longer",
         )
     if dead_s < 2 * suspect_s:
@@ -93,4 +93,4 @@ def with_liveness_times(config: ResManConfig, *, suspect_s: float, dead_s: float
             f"an agent cannot be dead after {dead_s:g} s and suspect after {suspect_s:g} s",
             hint="--dead-after twice as long as --suspect-after, or longer",
         )
-    return replace(config, suspect_s=suspect_s, dead_s=dead_s, command_life_s=COMMAND_SHARE * dead_s)
+    return replace(config, suspect_s=suspect_s, dead_s=dead_s, order_ttl_s=ORDER_TTL_SHARE * dead_s)

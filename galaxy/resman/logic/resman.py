@@ -1,4 +1,4 @@
-"""ResMan: agents and container groups, desired against observed."""
+"""ResMan's logic: reconciles agents and container groups."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.api import requests
 from galaxy.resman.logic.api.context import ResManContext
 from galaxy.resman.logic.config import ResManConfig
-from galaxy.resman.logic.groups.dispatch import Dispatch, pop_due, pop_due_and_give_up
 from galaxy.resman.logic.groups.groups import apply_order, remove_ended
+from galaxy.resman.logic.groups.step_messages import StepMessages, pop_due, pop_due_and_give_up
 from galaxy.resman.logic.placement.placement import place_waiting
 from galaxy.resman.logic.state.state import ResManState
 
@@ -31,8 +31,8 @@ MORE_LOST_S = 0.2
 class ResMan:
     """The resource layer's leader, as a ``galaxy.model.step.Logic``.
 
-    A step costs what changed: it looks at no agent or container without an event, except for one
-    pass over the heartbeats of a ``HeartbeatsRead``.
+    The cost of a step grows with what changed: it reads no agent or container without an event, except
+    for one pass over the heartbeats of a ``HeartbeatsRead``.
     """
 
     def __init__(self, config: ResManConfig | None = None) -> None:
@@ -80,8 +80,8 @@ class ResMan:
         more_to_place = place_waiting(state, self.safe_mode)
         due += pop_due(state)
         remove_ended(state)
-        sends = self._dispatch.orders(due, safe=self.safe_mode is not None)
-        sends += self._dispatch.statuses()
+        sends = self._messages.orders(due, safe=self.safe_mode is not None)
+        sends += self._messages.statuses()
         wake_s = self._wake_s(more_to_place=more_to_place, more_lost=more_lost)
         return Step(
             sends=tuple(sends),
@@ -93,7 +93,7 @@ class ResMan:
     def _begin(self) -> None:
         self._safe_mode = SafeMode(self.state)
         self._replace_lost = ReplaceLost(self.state)
-        self._dispatch = Dispatch(self.state)
+        self._messages = StepMessages(self.state)
 
     def _apply(self, event: Any) -> None:
         state = self.state

@@ -13,7 +13,7 @@ from galaxy.testing.chaos.real_cluster import ROLES, RealCluster
 from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import WITNESS, ExpectedJob, Workload
 
-COUNT_AGE_MAX_S: Final = 1.0
+COUNT_AGE_S_MAX: Final = 1.0
 """A witness whose last number is older does not count."""
 POLL_S: Final = 0.1
 REQUEST_S: Final = 1.5
@@ -111,7 +111,7 @@ class ConvergenceChecker:
                         yield f"{job.name} is finished, but its program reported {kinds}"
                     continue
                 replica = job.replica if job.state == "running" else 0
-                for index in log.not_counting(job.name, replica, now_s, COUNT_AGE_MAX_S):
+                for index in log.not_counting(job.name, replica, now_s, COUNT_AGE_S_MAX):
                     yield f"{job.name}.{index} does not count"
-                for index in log.still_counting(job.name, replica, now_s, COUNT_AGE_MAX_S / 2):
+                for index in log.still_counting(job.name, replica, now_s, COUNT_AGE_S_MAX / 2):
                     yield f"{job.name}.{index} still counts"

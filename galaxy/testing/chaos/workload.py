@@ -25,7 +25,7 @@ JOBS_MAX: Final = 3
 """Jobs that are updated, scaled, stopped, started and removed, at a time."""
 REPLICA_MAX: Final = 2
 REQUEST_S: Final = 3.0
-ANSWER_MAX_S: Final = 90.0
+ANSWER_S_MAX: Final = 90.0
 """A change without an answer for so long is lost."""
 PACE_S: Final = 0.7
 """Mean time between two changes."""
@@ -97,7 +97,7 @@ class Workload:
         self._closing.set()
         self._running.set()
         if self._thread.is_alive():
-            self._thread.join(ANSWER_MAX_S)
+            self._thread.join(ANSWER_S_MAX)
         if self._galaxy is not None:
             self._galaxy.close()
 
@@ -196,9 +196,9 @@ class Workload:
                 self._request(kind, to, key)
                 break
             except Unreachable as error:
-                if time.monotonic() - began_s > ANSWER_MAX_S:
+                if time.monotonic() - began_s > ANSWER_S_MAX:
                     self.violations.append(
-                        f"{kind} {to.name} was not answered in {ANSWER_MAX_S:.0f} s: {error}"
+                        f"{kind} {to.name} was not answered in {ANSWER_S_MAX:.0f} s: {error}"
                     )
                     return
                 self._closing.wait(0.1)

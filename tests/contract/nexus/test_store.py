@@ -135,18 +135,18 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
     world.nexus.send_heartbeat("h1", boot="b1", containers=big, pods=7)
     world.let_pass(0.05)
     seen = world.other.heartbeats()
-    assert [(beat.agent, beat.boot, beat.containers, beat.pods) for beat in seen.beats] == [
+    assert [(beat.agent, beat.boot, beat.containers, beat.pods) for beat in seen.heartbeats] == [
         ("h1", "b1", big, 7),
         ("h2", "b2", 0, 0),
     ]
-    assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.beats)
+    assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
 
 
 def test_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.send_heartbeat("h1", boot="b2")
-    assert [beat.boot for beat in world.nexus.heartbeats().beats] == ["b2"]
+    assert [beat.boot for beat in world.nexus.heartbeats().heartbeats] == ["b2"]
     assert world.nexus.usages() == {"h1": usage}
 
 
@@ -154,7 +154,7 @@ def test_removed_agent_leaves_nothing(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.remove_agent("h1")
-    assert world.nexus.heartbeats().beats == ()
+    assert world.nexus.heartbeats().heartbeats == ()
     assert world.nexus.usages() == {}
 
 

@@ -132,7 +132,9 @@ def test_finished_batch_pod_is_not_run_again_by_a_later_life_on_this_host(agent:
 def test_heartbeat_carries_the_digest_of_what_is_ready(agent: Agent) -> None:
     running(agent)
     eventually(
-        lambda: [beat.containers for beat in agent.nexus.heartbeats().beats] == [digest_of_container(POD, 1)]
+        lambda: (
+            [beat.containers for beat in agent.nexus.heartbeats().heartbeats] == [digest_of_container(POD, 1)]
+        )
     )
 
 
@@ -377,7 +379,7 @@ def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: ob
     agent.await_state("b-2.0", ObservedContainerState.READY)
     assert not gone(pid)
     redis_server.start()  # type: ignore[attr-defined]
-    eventually(lambda: agent.nexus.heartbeats().beats)
+    eventually(lambda: agent.nexus.heartbeats().heartbeats)
 
 
 # ---- helpers

@@ -299,7 +299,7 @@ def test_redis_that_stays_away_is_given_up_after_the_timeout(redis_server: Redis
         redis_server.stop()
         began_s = time.monotonic()
         with pytest.raises(Unreachable):
-            galaxy.beats()
+            galaxy.heartbeats()
         assert 1.0 < time.monotonic() - began_s < 15
 
 

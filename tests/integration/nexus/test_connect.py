@@ -115,7 +115,7 @@ def test_every_call_names_the_server_while_it_is_gone_and_works_when_it_is_back(
     redis_server.start()
     for call in calls:
         call()
-    assert [beat.agent for beat in nexus.heartbeats().beats] == ["h1"]
+    assert [beat.agent for beat in nexus.heartbeats().heartbeats] == ["h1"]
     nexus.close()
 
 

@@ -208,7 +208,7 @@ def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open)
         assert leader.renew(grant)
         assert [view and view.role for view in (client.leader(role),)] == [role]
         agent.send_heartbeat("h1", boot="b")
-        assert [beat.agent for beat in leader.heartbeats().beats] == ["h1"]
+        assert [beat.agent for beat in leader.heartbeats().heartbeats] == ["h1"]
         leader.release(grant)
         leader.await_release(role, 0.1)
     appmaster = opened("appmaster")
@@ -221,8 +221,8 @@ def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open)
         writer.session("s").send(way, frame, 1.0)
         assert reader.session("s").receive(way, 1.0) == frame
     client.session("s").close("out")
-    assert client.session("s").closed("out")
-    assert agent.session("s").attended("in")
+    assert client.session("s").is_closed("out")
+    assert agent.session("s").has_reader("in")
     client.session("s").remove()
     assert denied(opened) == []
 

@@ -105,7 +105,7 @@ def test_closing_wakes_a_blocked_reader(ends: tuple[Session, Session]) -> None:
     got: list[bytes | None] = []
     thread = threading.Thread(target=lambda: got.append(reader.read("out", 30.0)))
     thread.start()
-    until("somebody reads", lambda: writer.attended("out"), every_s=0.005)
+    until("somebody reads", lambda: writer.has_reader("out"), every_s=0.005)
     writer.close("out")
     thread.join(20.0)
     assert got == [b""]
@@ -128,15 +128,15 @@ def test_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]
     reader.close("out")
     thread.join(10.0)
     assert len(failed) == 1
-    assert writer.closed("out")
+    assert writer.is_closed("out")
 
 
 def test_reader_is_seen_as_attached(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
-    assert not writer.attended("out")
+    assert not writer.has_reader("out")
     reader.read("out", 0.02)
-    assert writer.attended("out")
-    assert not writer.attended("in")
+    assert writer.has_reader("out")
+    assert not writer.has_reader("in")
 
 
 def test_frames_of_any_length_arrive_complete(ends: tuple[Session, Session]) -> None:

@@ -38,7 +38,7 @@ class Pipe:
     def closed(self, direction: str) -> bool:
         return self.is_closed
 
-    def attended(self, direction: str) -> bool:
+    def has_reader(self, direction: str) -> bool:
         return not self.is_closed
 
 

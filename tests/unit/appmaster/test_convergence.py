@@ -266,7 +266,8 @@ def test_agent_without_heartbeats_and_pods_is_dropped() -> None:
     world = World()
     world.feed(
         HeartbeatsRead(
-            now_s=world.now, beats=(Heartbeat(agent="gone", at_s=world.now, boot="b", wire=WIRE_VERSION),)
+            now_s=world.now,
+            heartbeats=(Heartbeat(agent="gone", at_s=world.now, boot="b", wire=WIRE_VERSION),),
         )
     )
     world.run(3)
@@ -331,10 +332,10 @@ def test_leader_that_recovers_and_a_new_one_derive_the_same_from_the_same_tables
         sent = []
         for second in range(20):
             now_s = world.now + second
-            beats = tuple(
-                replace(heartbeat, at_s=now_s) for heartbeat in world.scenario.nexus.heartbeats().beats
+            heartbeats = tuple(
+                replace(heartbeat, at_s=now_s) for heartbeat in world.scenario.nexus.heartbeats().heartbeats
             )
-            step = leader.step(now_s, [HeartbeatsRead(now_s=now_s, beats=beats)])
+            step = leader.step(now_s, [HeartbeatsRead(now_s=now_s, heartbeats=heartbeats)])
             sent += [(second, send.queue, send.body) for send in step.sends]
         return sent
 

@@ -153,7 +153,7 @@ def test_quota_change_after_a_step_that_raised_reaches_resman(world: World) -> N
     for containers in (5, 6, 7):
         limit(world, containers=containers)
         world.run(5)
-    world.feed(HeartbeatsRead(now_s=world.now, beats=(None,)))  # type: ignore[arg-type]
+    world.feed(HeartbeatsRead(now_s=world.now, heartbeats=(None,)))  # type: ignore[arg-type]
     assert world.leader.poisonous == 1
     limit(world, containers=8)
     world.run(5)

@@ -121,7 +121,7 @@ def test_values_of_a_revision_are_dropped_with_the_revision(world: World) -> Non
         (using(FILED), {"./token": Secret(text="a\0b")}, "has a zero byte"),
         (using(EnvFrom()), {}, "needs one of `file` and `secret`"),
         (using(EnvFrom(file="a", secret="b")), {}, "not both"),
-        (using(EnvFrom(secret="db", value=Secret(text="x"))), {}, "not for a job file"),
+        (using(EnvFrom(secret="db", value=Secret(text="x"))), {}, "cannot be given in a job file"),
         (using(EnvFrom(secret="no name")), {}, "is not the name of a secret"),
         (
             using(*(EnvFrom(file=str(n)) for n in range(4))),

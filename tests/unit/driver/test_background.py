@@ -49,4 +49,4 @@ def test_heartbeats_reach_the_inbox() -> None:
     background.read_heartbeats(60.0, 0.0)
     (read,) = inbox.take(30.0)
     background.stop()
-    assert [heartbeat.agent for heartbeat in read.beats] == ["h1"]
+    assert [heartbeat.agent for heartbeat in read.heartbeats] == ["h1"]

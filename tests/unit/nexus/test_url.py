@@ -65,7 +65,7 @@ def test_login_of_a_role_replaces_another_and_nothing_else() -> None:
         ("redis://h1,h2/0", "more than one host"),
         ("redis://h1/0?master=m", "sentinel://"),
         ("redis://h1/0?ssl_cert_reqs=none", "rediss://"),
-        ("rediss://h1/0?ssl_cert_reqs=none", "checks who answers"),
+        ("rediss://h1/0?ssl_cert_reqs=none", "verifies the server"),
         ("rediss://h1/0?timeout=1", "takes no 'timeout'"),
         ("unix:///run/redis", "redis://"),
     ],

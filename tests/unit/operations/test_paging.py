@@ -43,7 +43,7 @@ def test_row_that_goes_between_two_pages_moves_no_other() -> None:
 
 @pytest.mark.parametrize("cursor", ["!", "e30", "WzFd", "é", "a" * 101])
 def test_text_that_is_no_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(UsageError, match="is no cursor"):
+    with pytest.raises(UsageError, match="is not a cursor"):
         page_of(ROWS, lambda row: (row,), ListUsers(after=cursor))
 
 

@@ -70,8 +70,8 @@ def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -
     first = successor.step(cluster.now_s, [])
     assert [send for send in first.sends if isinstance(send.body, ContainerOrders)] == []
     read = cluster.nexus.heartbeats()
-    beat = next(beat for beat in read.beats if beat.agent == "h1")
-    second = successor.step(cluster.now_s, [replace(read, beats=(beat,))])
+    beat = next(beat for beat in read.heartbeats if beat.agent == "h1")
+    second = successor.step(cluster.now_s, [replace(read, heartbeats=(beat,))])
     orders = [send.body for send in second.sends if isinstance(send.body, ContainerOrders)]
     assert [(order.agent, len(order.create)) for order in orders] == [("h1", 1)]
-    assert orders[0].until_s == beat.at_s + cluster.config.command_life_s
+    assert orders[0].until_s == beat.at_s + cluster.config.order_ttl_s

@@ -28,7 +28,7 @@ class SteppedResMan:
         self.resman.lead(1, self.now_s)
         beat = Heartbeat(agent="h1", at_s=self.now_s, boot="boot-1", wire=WIRE_VERSION)
         self.step(self.report(full=True))
-        self.step(HeartbeatsRead(now_s=self.now_s, beats=(beat,)))
+        self.step(HeartbeatsRead(now_s=self.now_s, heartbeats=(beat,)))
 
     def step(self, *events: Struct) -> list[ContainerOrders]:
         """Step one second later; return the messages to the agent."""

@@ -364,7 +364,7 @@ def test_agent_of_a_foreign_wire_version_counts_as_away() -> None:
 
 def test_liveness_times_that_make_no_sense_are_refused() -> None:
     own = with_liveness_times(ResManConfig(), suspect_s=4.0, dead_s=12.0)
-    assert (own.suspect_s, own.dead_s, own.command_life_s) == (4.0, 12.0, 10.0)
+    assert (own.suspect_s, own.dead_s, own.order_ttl_s) == (4.0, 12.0, 10.0)
     assert with_liveness_times(ResManConfig(), suspect_s=10.0, dead_s=30.0) == ResManConfig()
     for suspect_s, dead_s in ((2.0, 30.0), (10.0, 15.0)):
         with pytest.raises(UsageError, match="an agent cannot be"):

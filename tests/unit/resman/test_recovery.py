@@ -193,7 +193,9 @@ def test_group_status_of_a_step_that_raised_is_sent_in_full_by_the_next(times: i
 def test_report_request_of_a_step_that_raised_is_sent_by_the_next(times: int) -> None:
     led = LedResMan()
     read = led.nexus.heartbeats()
-    led.step_that_raises(replace(read, beats=tuple(replace(beat, boot="new") for beat in read.beats)))
+    led.step_that_raises(
+        replace(read, heartbeats=tuple(replace(beat, boot="new") for beat in read.heartbeats))
+    )
     for _ in range(times - 1):
         led.step_that_raises()
     assert _report_requests(led.step()) == ["h1", "h2"]

@@ -24,10 +24,10 @@ def test_agents_are_judged_by_the_age_of_their_heartbeats() -> None:
     ages.record([0, 1, 2], [1000.0] * 3)
     _read_each_second(ages, 1020, [0])
     status = np.array([PlacementStatus.OPEN, PlacementStatus.OPEN, PlacementStatus.DEAD])
-    judged = ages.judge(status)
+    judged = ages.classify(status)
     assert (judged.recent.tolist(), judged.suspect.tolist(), judged.dead.tolist()) == ([], [1], [])
     _read_each_second(ages, 1031, [0, 2])
-    judged = ages.judge(status)
+    judged = ages.classify(status)
     assert (judged.recent.tolist(), judged.suspect.tolist(), judged.dead.tolist()) == ([2], [], [1])
 
 
@@ -35,17 +35,17 @@ def test_gap_between_readings_makes_no_heartbeat_old() -> None:
     ages = _ages()
     _read_each_second(ages, 1005, [0])
     ages.begin_reading(1100.0)
-    assert ages.judge(np.array([PlacementStatus.OPEN])).dead.tolist() == []
+    assert ages.classify(np.array([PlacementStatus.OPEN])).dead.tolist() == []
     for second in range(1101, 1132):
         ages.begin_reading(float(second))
-    assert ages.judge(np.array([PlacementStatus.OPEN])).dead.tolist() == [0]
+    assert ages.classify(np.array([PlacementStatus.OPEN])).dead.tolist() == [0]
 
 
 def test_agent_without_a_heartbeat_is_not_recent_and_ages_from_the_first_reading() -> None:
     ages = _ages()
     ages.begin_reading(1000.0)
     assert not ages.is_recent(5)
-    judged = ages.judge(np.array([PlacementStatus.OPEN]))
+    judged = ages.classify(np.array([PlacementStatus.OPEN]))
     assert judged.suspect.tolist() == judged.dead.tolist() == []
 
 

@@ -25,10 +25,10 @@ def test_keys_that_are_due_together_come_in_their_own_order() -> None:
 
 def test_at_keeps_the_earlier_time_and_set_replaces_it() -> None:
     timers: Timers[str] = Timers()
-    timers.at("a", 5.0)
-    timers.at("a", 7.0)
+    timers.set_if_sooner("a", 5.0)
+    timers.set_if_sooner("a", 7.0)
     assert timers.next_s() == 5.0
-    timers.at("a", 4.0)
+    timers.set_if_sooner("a", 4.0)
     assert timers.next_s() == 4.0
     timers.set("a", 9.0)
     assert (timers.next_s(), timers.due_s("a"), len(timers)) == (9.0, 9.0, 1)
@@ -93,20 +93,20 @@ def test_hurry_ends_a_long_wait_and_leaves_a_short_one() -> None:
     timers = ResendTimers(2.0, 15.0)
     timers.start("a", 0.0)
     timers.pop(0.0)
-    timers.hurry("a", 0.5)
+    timers.make_due("a", 0.5)
     assert timers.pop(0.5) == []
     timers.pop(2.0)
-    timers.hurry("a", 2.5)
+    timers.make_due("a", 2.5)
     assert timers.pop(2.5) == ["a"]
 
 
 def test_key_at_rest_comes_due_after_the_longest_wait() -> None:
     timers = ResendTimers(2.0, 15.0)
     timers.start("a", 0.0)
-    timers.rest("a", 1.0)
-    timers.rest("unknown", 1.0)
+    timers.slow_down("a", 1.0)
+    timers.slow_down("unknown", 1.0)
     assert (timers.next_s(), list(timers)) == (16.0, ["a"])
-    assert not timers.first("a")
+    assert not timers.is_first_send("a")
 
 
 def test_resumed_keys_keep_their_times_except_those_left_out() -> None:

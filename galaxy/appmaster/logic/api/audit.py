@@ -1,4 +1,4 @@
-"""The audit trail, as operators read it."""
+"""The operation that lists the audit trail."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.appmaster.logic.tables import revision_key
 from galaxy.errors import Conflict, NotSupportedYet, SpecError
 from galaxy.ids import job_id
-from galaxy.model.api.jobs import Done, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
+from galaxy.model.api.jobs import Accepted, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
 from galaxy.model.jobspec.demand import container_changes
 from galaxy.model.jobspec.rules import check, diagnostics, likely_mistakes
 from galaxy.model.jobspec.spec import JobSpec
@@ -40,14 +40,14 @@ def _pod_or_job(body: RecoverPod, _: Caller) -> str:
 
 
 @change(SubmitJob, authority=SUBMIT, target=lambda body, _: body.spec.name)
-def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Done:
+def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Accepted:
     """Create the job, its first revision and its pods; a finished job of this name is removed."""
     spec = body.spec
     _check(spec)
     key = job_id(spec.name, caller.key)
     same = state.jobs.get(key)
     if same is not None and same.key == caller.key:
-        return Done(job=key, revision=same.revision)
+        return Accepted(job=key, revision=same.revision)
     if same is not None or key in state.history:
         raise Conflict(f'the id "{key}" is taken by an earlier job', hint="submit it once more")
     others = [state.jobs[other] for other in state.jobs.where("name", spec.name)]
@@ -85,29 +85,29 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Done:
     state.index_services(job)
     jobs.create_pods(state, job)
     state.touch(key)
-    return Done(job=key, revision=1, warnings=tuple(likely_mistakes(spec)))
+    return Accepted(job=key, revision=1, warnings=tuple(likely_mistakes(spec)))
 
 
 @change(UpdateJob, authority=UPDATE, target=_job_name)
-def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Done:
+def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Accepted:
     """Create a revision and begin a rollout to it. An equal spec with equal secrets changes nothing."""
-    job = _live(state, body.job, "update")
+    job = _changeable_job(state, body.job, "update")
     spec, old = body.spec, state.spec(job.job, job.revision)
     _check(spec)
     if spec.name != job.name:
         raise SpecError(
             f'cannot update "{job.name}" with a job of another name',
             details=[f"`name`: {spec.name}"],
-            hint=f"galaxy job run it, or name it {job.name}",
+            hint=f"run it with galaxy job run, or name it {job.name}",
         )
     values = secrets.values_of(state, job.user, spec, body.files)
     old_values = state.revision_secrets.get(revision_key(job.job, job.revision))
     if spec == old and values == (old_values.values if old_values else {}):
-        return Done(job=job.job, revision=job.revision, warnings=("nothing changed",))
+        return Accepted(job=job.job, revision=job.revision, warnings=("nothing changed",))
     changes = container_changes(old, spec)
     if changes:
         raise NotSupportedYet(
-            f'cannot update "{job.name}": it changes what the container is',
+            f'cannot update "{job.name}": the change needs new containers',
             details=changes,
             hint=f"galaxy job remove {job.name} and run it again",
         )
@@ -126,29 +126,29 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Done:
     jobs.create_pods(state, job)
     _prune_revisions(state, job)
     state.touch(job.job)
-    return Done(job=job.job, revision=revision, warnings=tuple(likely_mistakes(spec)))
+    return Accepted(job=job.job, revision=revision, warnings=tuple(likely_mistakes(spec)))
 
 
 @change(StopJob, authority=job_owner("stop", _job_name, authority=Authority.UPDATE_JOB), target=_job_name)
-def stop_job(state: AppMasterState, body: StopJob, caller: Caller) -> Done:
+def stop_job(state: AppMasterState, body: StopJob, caller: Caller) -> Accepted:
     """Stop the programs; containers stay."""
-    job = _live(state, body.job, "stop")
+    job = _changeable_job(state, body.job, "stop")
     if job.desired is DesiredState.STOP:
-        return Done(job=job.job, revision=job.revision, warnings=("it was stopped already",))
+        return Accepted(job=job.job, revision=job.revision, warnings=("it was stopped already",))
     state.record_event(job.job, "job.stop-asked", job.job, _by(caller.name).strip())
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.STOP, updated_s=state.now_s))
     job = rollout.begin(state, job, job.revision)
     state.apply_job_event(job, StopRequested)
     state.touch(job.job)
-    return Done(job=job.job, revision=job.revision)
+    return Accepted(job=job.job, revision=job.revision)
 
 
 @change(StartJob, authority=job_owner("start", _job_name, authority=Authority.UPDATE_JOB), target=_job_name)
-def start_job(state: AppMasterState, body: StartJob, caller: Caller) -> Done:
+def start_job(state: AppMasterState, body: StartJob, caller: Caller) -> Accepted:
     """Start the programs of a stopped job."""
-    job = _live(state, body.job, "start")
+    job = _changeable_job(state, body.job, "start")
     if job.desired is DesiredState.RUN:
-        return Done(job=job.job, revision=job.revision, warnings=("it was started already",))
+        return Accepted(job=job.job, revision=job.revision, warnings=("it was started already",))
     state.record_event(job.job, "job.start-asked", job.job, _by(caller.name).strip())
     job = state.put_job(msgspec.structs.replace(job, desired=DesiredState.RUN, updated_s=state.now_s))
     job = groups.request_start(state, state.apply_job_event(job, StartRequested))
@@ -157,18 +157,18 @@ def start_job(state: AppMasterState, body: StartJob, caller: Caller) -> Done:
             if pod.phase is PodPhase.FINISHED:
                 pods.write(state, pod, recover=True)
     state.touch(job.job)
-    return Done(job=job.job, revision=job.revision)
+    return Accepted(job=job.job, revision=job.revision)
 
 
 @change(RemoveJob, authority=job_owner("remove", _job_name, authority=Authority.REMOVE_JOB), target=_job_name)
-def remove_job(state: AppMasterState, body: RemoveJob, caller: Caller) -> Done:
+def remove_job(state: AppMasterState, body: RemoveJob, caller: Caller) -> Accepted:
     """Begin to remove a job; its programs are drained and stopped first."""
     job = lookup.find_job(state, body.job)
     if job.desired is DesiredState.REMOVE:
-        return Done(job=job.job, revision=job.revision, warnings=("it is being removed already",))
+        return Accepted(job=job.job, revision=job.revision, warnings=("it is being removed already",))
     state.record_event(job.job, "job.remove-asked", job.job, _by(caller.name).strip())
     jobs.remove(state, job)
-    return Done(job=job.job, revision=job.revision)
+    return Accepted(job=job.job, revision=job.revision)
 
 
 @change(
@@ -176,7 +176,7 @@ def remove_job(state: AppMasterState, body: RemoveJob, caller: Caller) -> Done:
     authority=job_owner("recover", _pod_or_job, authority=Authority.UPDATE_JOB),
     target=_pod_or_job,
 )
-def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Done:
+def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Accepted:
     """Deploy again: the named pod whatever its phase, or every failed pod of the job."""
     rows = lookup.find_pods(state, body.pod or body.job)
     job = lookup.find_job(state, rows[0].job if rows else body.job)
@@ -188,7 +188,7 @@ def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Done
     elif rows[0].phase is PodPhase.FINISHED:
         raise Conflict(f'pod "{rows[0].pod}" has finished; it never runs again')
     if not rows:
-        return Done(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
+        return Accepted(job=job.job, revision=job.revision, warnings=("no pod of it has failed",))
     gone = [pod for pod in rows if job.state.is_over or pod.index in job.group_release]
     spec = state.spec(job.job, job.revision)
     count = quotas.count_of(job, job.replica) + len(gone)
@@ -201,11 +201,11 @@ def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Done
         state.record_event(job.job, "pod.recover-asked", pod.pod, _by(caller.name).strip())
         pods.write(state, pod, recover=True)
     state.touch(job.job)
-    return Done(job=job.job, revision=job.revision)
+    return Accepted(job=job.job, revision=job.revision)
 
 
-def _live(state: AppMasterState, text: str, verb: str) -> JobRecord:
-    """Return the job that ``text`` names, which can be changed.
+def _changeable_job(state: AppMasterState, text: str, verb: str) -> JobRecord:
+    """Return the job that ``text`` names, for a change.
 
     Raises:
         NotFound, Conflict: there is no such job, it has ended, or it is being removed.
@@ -214,12 +214,14 @@ def _live(state: AppMasterState, text: str, verb: str) -> JobRecord:
     if job.desired is DesiredState.REMOVE:
         raise Conflict(f'cannot {verb} "{job.name}": it is being removed')
     if job.state.is_over:
-        raise Conflict(f'cannot {verb} "{job.name}": it has {job.state}', hint="galaxy job run it anew")
+        raise Conflict(
+            f'cannot {verb} "{job.name}": it has {job.state}', hint="run it again with galaxy job run"
+        )
     return job
 
 
 def _check(spec: JobSpec) -> None:
-    """Make sure that ``spec`` follows every rule.
+    """Make sure that ``spec`` follows all rules.
 
     Raises:
         SpecError, NotSupportedYet: lists every problem.
@@ -243,7 +245,7 @@ def _put_revision(
 
 
 def _prune_revisions(state: AppMasterState, job: JobRecord) -> None:
-    """Drop old revisions, except those that a pod has or is to have."""
+    """Drop old revisions, except those that a pod runs or will run."""
     oldest = job.revision - state.config.revisions_max
     used = {number for pod in state.job_pods(job.job) for number in (pod.revision, pod.target)}
     for key in state.revisions.where("job", job.job):

@@ -1,4 +1,4 @@
-"""Find the job or pods that a person typed: by name, id, or the beginning of an id."""
+"""Finds jobs and pods by what a person typed: a name, an id, or the beginning of an id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_MAX = 5
 
 
 def find_job(state: AppMasterState, text: str) -> JobRecord:
-    """Return the job to change that ``text`` names: an id, a name, or the beginning of an id.
+    """Return the job that ``text`` names, for a change: by id, name, or the beginning of an id.
 
     The beginning of an id must be longer than the job's name, so that a change of ``web`` never
     changes ``web-canary`` because ``web`` is gone.
@@ -21,7 +21,7 @@ def find_job(state: AppMasterState, text: str) -> JobRecord:
     Raises:
         NotFound: no such job; suggests near misses. Conflict: ids of several jobs begin like that.
     """
-    job = _live(state, text)
+    job = _live_job(state, text)
     if job is not None and (text == job.name or len(text) > len(job.name) + 1):
         return job
     hint = ""
@@ -32,7 +32,7 @@ def find_job(state: AppMasterState, text: str) -> JobRecord:
 
 def find_any(state: AppMasterState, text: str) -> JobRecord | HistoryRecord:
     """Return the live job that ``text`` names, or else the last removed one in the history."""
-    job = _live(state, text)
+    job = _live_job(state, text)
     if job is not None:
         return job
     past = _past(state, text)
@@ -62,8 +62,8 @@ def _pods_of(state: AppMasterState, found: JobRecord | HistoryRecord) -> tuple[P
     return tuple(state.job_pods(found.job))
 
 
-def _live(state: AppMasterState, text: str) -> JobRecord | None:
-    """Return the live job that ``text`` names; authority rules and operations find the same one.
+def _live_job(state: AppMasterState, text: str) -> JobRecord | None:
+    """Return the live job that ``text`` names. Authority rules and operations both use it.
 
     A name or id in the history is never taken for the beginning of another job's id: when ``web`` is
     removed, ``web`` does not mean ``web-canary``, and neither does a removed ``web-canary-1``.

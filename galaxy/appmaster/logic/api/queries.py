@@ -1,4 +1,4 @@
-"""Queries about jobs, pods and services; they change nothing."""
+"""Queries about jobs, pods and services."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def list_jobs(state: AppMasterState, body: ListJobs, caller: Caller) -> JobList:
 
 @query(ShowJob, authority=SHOW)
 def show_job(state: AppMasterState, body: ShowJob, caller: Caller) -> JobView:
-    """Show everything of one job, or what the history has of it.
+    """Show one job, or its record in the history.
 
     Raises:
         NotFound, Conflict: no such job, or several.
@@ -131,10 +131,10 @@ def _runs(rows: Sequence[RunRecord]) -> tuple[RunView, ...]:
 
 
 def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSummary:
-    """Return the line of a job: counts of pods by phase, and what its containers ask together."""
+    """Return the summary of a job: counts of pods by phase, and what its containers ask for together."""
     phases = [pod.phase for pod in rows]
-    held = sum(pod.placed for pod in rows)
-    going = (PodPhase.DEPLOYING, PodPhase.BACKOFF, PodPhase.STOPPING)
+    placed = sum(pod.placed for pod in rows)
+    in_progress = (PodPhase.DEPLOYING, PodPhase.BACKOFF, PodPhase.STOPPING)
     return JobSummary(
         job=job.job,
         name=job.name,
@@ -145,14 +145,14 @@ def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSu
         running=phases.count(PodPhase.RUNNING) + phases.count(PodPhase.DRAINING),
         healthy=sum(pod.up for pod in rows),
         pending=phases.count(PodPhase.PENDING),
-        deploying=sum(phase in going for phase in phases),
+        deploying=sum(phase in in_progress for phase in phases),
         failed=phases.count(PodPhase.FAILED),
         finished=phases.count(PodPhase.FINISHED),
         user=job.user,
-        **msgspec.structs.asdict(demand_of(spec).resources * held),
+        **msgspec.structs.asdict(demand_of(spec).resources * placed),
         created_s=job.created_s,
         updated_s=job.updated_s,
-        reason=_why(job, rows),
+        reason=_reason(job, rows),
     )
 
 
@@ -173,7 +173,7 @@ def _past_summary(past: HistoryRecord) -> JobSummary:
     )
 
 
-def _why(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
+def _reason(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
     """Return why a job is not as desired: its rollout, a pod that failed, or one without a container."""
     if job.rollout is not None and job.rollout.stalled is not None:
         return job.rollout.stalled
@@ -182,16 +182,18 @@ def _why(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
         (PodPhase.PENDING, ""),
         (PodPhase.BACKOFF, "pod-down"),
     ):
-        those = [pod for pod in rows if pod.phase is phase]
-        if those and (code or those[0].reason is not None):
-            why = those[0].reason or Reason(code=code)
-            message = f"{len(those)} of {job.replica} pods {phase}: {those[0].pod}: {why.message or why.code}"
+        affected = [pod for pod in rows if pod.phase is phase]
+        if affected and (code or affected[0].reason is not None):
+            why = affected[0].reason or Reason(code=code)
+            message = (
+                f"{len(affected)} of {job.replica} pods {phase}: {affected[0].pod}: {why.message or why.code}"
+            )
             return Reason(code=code or why.code, message=message, counts=why.counts, nearest=why.nearest)
     return None
 
 
 def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
-    found = pod.observed
+    observed = pod.observed
     return PodView(
         pod=pod.pod,
         index=pod.index,
@@ -202,8 +204,8 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
         incarnation=pod.incarnation,
         agent=pod.agent,
         address=pod.address,
-        ports=(found.ports if found and found.ports else pod.ports) if pod.placed else {},
-        pid=found.pid if found and pod.placed else 0,
+        ports=(observed.ports if observed and observed.ports else pod.ports) if pod.placed else {},
+        pid=observed.pid if observed and pod.placed else 0,
         restarts=pods.restarts_of(pod),
         tasks=tuple(
             TaskView(
@@ -216,7 +218,7 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
                 reason=task.reason,
                 version=task.version,
             )
-            for task in (found.tasks if found else ())
+            for task in (observed.tasks if observed else ())
         ),
         reason=pod.reason,
         cpu_milli=usage[0],

@@ -1,4 +1,4 @@
-"""Requests of clients: which operations AppMaster's loop answers."""
+"""Requests of clients that AppMaster's loop answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from galaxy.operations import dispatch
 from galaxy.operations.declaration import declared_in
 
 OPERATIONS: Final = declared_in(job_changes, queries, sessions, users, audit, secrets, quotas)
-"""What the loop answers; ``galaxy.appmaster.stored_queries`` answers the rest beside it."""
+"""The operations that the loop answers. ``galaxy.appmaster.stored_queries`` answers the others."""
 
 
 def handle(state: AppMasterState, request: Request) -> None:

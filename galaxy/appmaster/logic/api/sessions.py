@@ -1,4 +1,4 @@
-"""Logs and exec: which pods, on which agents, and under which ids their bytes travel."""
+"""Logs and exec: opens sessions and asks the agents of the pods to serve them."""
 
 from __future__ import annotations
 

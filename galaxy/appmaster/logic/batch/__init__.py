@@ -1,1 +1,1 @@
-"""Batch jobs: their runs."""
+"""Runs of batch jobs."""

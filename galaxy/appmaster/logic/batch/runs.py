@@ -1,4 +1,4 @@
-"""Runs: between a batch job and its pods, one record per execution of all its indexes.
+"""Runs of batch jobs: one record for each execution of all pods of a job.
 
 A run starts when its job is submitted and ends when every pod has ended, or when the job is removed.
 Recovering failed pods makes the same run active again, as another attempt.
@@ -14,7 +14,7 @@ from galaxy.model.stored.run import RunRecord, RunState, run_key
 
 
 def start(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Start the next run of ``job`` and return the job with its number; other types have no runs."""
+    """Start the next run of a batch job and return the job with its number; other jobs are unchanged."""
     if not job.type.is_batch:
         return job
     number = job.run + 1
@@ -33,7 +33,7 @@ def end(state: AppMasterState, job: JobRecord, outcome: RunState, exit_code: int
 
 
 def retry(state: AppMasterState, job: JobRecord) -> None:
-    """Count another attempt of the latest run of ``job``, which is active from now on."""
+    """Make the latest run of ``job`` active again, as another attempt."""
     run = state.runs.get(run_key(job.job, job.run))
     if run is not None:
         active = msgspec.structs.replace(

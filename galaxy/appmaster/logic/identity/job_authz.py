@@ -1,4 +1,4 @@
-"""Authority rules about jobs: which grant an operation needs, whose the job must be, what is hidden."""
+"""Authority rules about jobs: required grants and ownership, and what other users cannot see."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ JobRule = AuthorityRule[AppMasterState, Any]
 def job_owner(
     doing: str, named: Callable[[Any, Caller], str], *, authority: Authority | None = None
 ) -> JobRule:
-    """Return the rule that the job, or the pod's job, that ``named`` gives is the caller's own.
+    """Return the rule that the caller owns the job, or the pod's job, whose name ``named`` returns.
 
-    With ``authority``, the caller also needs that grant on the pools of the job. ``doing`` says in
-    a refusal what the caller may not do.
+    With ``authority``, the caller also needs that grant on the pools of the job. ``doing`` is the action in
+    the message of a refusal.
     """
 
     def require(state: AppMasterState, body: Any, caller: Caller) -> None:
@@ -76,7 +76,7 @@ LIST: Final[JobRule] = AuthorityRule(
 
 
 def can_list(state: AppMasterState, user: UserRecord | None, found: JobRecord | HistoryRecord) -> bool:
-    """Return whether ``user`` may see that the job exists and how it is."""
+    """Return whether ``user`` may see the job in lists, with its state."""
     if user is None or _owner(found) == user.user:
         return True
     return is_allowed(user, Authority.LIST_JOB, _pools(state, found))
@@ -93,7 +93,7 @@ def hide_env(spec: JobSpec) -> JobSpec:
 def _require_job(
     state: AppMasterState, user: UserRecord | None, text: str, authority: Authority | None, doing: str
 ) -> None:
-    """Make sure that a job, or the job of a pod, is the user's, and that the user has ``authority``."""
+    """Make sure that ``user`` owns a job, or the job of a pod, and has ``authority`` on its pools."""
     head, dot, index = text.rpartition(".")
     found = lookup.find_any(state, head if dot and index.isdecimal() else text)
     require_owner(user, _owner(found), text, doing)

@@ -1,8 +1,8 @@
 """Quotas: set by operators, checked here before a job grows, enforced by ResMan.
 
-AppMaster knows what a user's jobs ask together, so it refuses at once a change that asks too much.
-ResMan knows which containers exist, and places none beyond the ceiling. Where the two differ for
-a moment (a container that is not gone yet), the new container waits at ResMan.
+AppMaster knows what a user's jobs ask for together, so it refuses a change that asks for too much.
+ResMan knows which containers exist, and places none beyond the ceiling. Where the two differ for a
+moment (a container that is not gone yet), the new container waits in ResMan.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from galaxy.appmaster.logic.identity import handover
+from galaxy.appmaster.logic.identity import identity_sync
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
 from galaxy.model.api.quotas import ListQuotas, QuotaList, SetQuota
@@ -34,7 +34,7 @@ _UNLIMITED: Final = Ceiling()
 
 @change(SetQuota, authority=OPERATORS, target=lambda body, _: f"{body.user} on {body.pool}")
 def set_quota(state: AppMasterState, body: SetQuota, caller: Caller) -> QuotaView:
-    """Change a ceiling: fields that are not named stay as they are. Nothing that runs is stopped."""
+    """Change the given fields of a ceiling. Running containers stay, even above a lower ceiling."""
     if len(state.users) and body.user not in state.users:
         raise NotFound(f'there is no user "{body.user}"', hint="galaxy user list")
     key = quota_key(body.user, body.pool)
@@ -52,7 +52,7 @@ def set_quota(state: AppMasterState, body: SetQuota, caller: Caller) -> QuotaVie
         state.quotas.drop(key)
     else:
         state.quotas.put(key, quota)
-    handover.changed(state)
+    identity_sync.changed(state)
     return view(state, quota)
 
 
@@ -60,12 +60,12 @@ def lift_all(state: AppMasterState, user: str) -> None:
     """Lift every quota of a user who is removed."""
     for key in state.quotas.where("user", user):
         state.quotas.drop(key)
-        handover.changed(state)
+        identity_sync.changed(state)
 
 
 @query(ListQuotas, authority=SELF)
 def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> QuotaList:
-    """List quotas by user and pool, each with what jobs ask and use under it."""
+    """List quotas by user and pool, with what the jobs ask for and what is placed."""
     user = body.user or ("" if is_operator(caller.user) else caller.name)
     keys = state.quotas.where("user", user) if user else tuple(state.quotas)
     page, after = page_of((state.quotas[key] for key in keys), lambda row: (row.user, row.pool), body)
@@ -73,7 +73,7 @@ def list_quotas(state: AppMasterState, body: ListQuotas, caller: Caller) -> Quot
 
 
 def view(state: AppMasterState, quota: Quota) -> QuotaView:
-    """Return a quota as people see it; a container that is being destroyed is not used any more."""
+    """Return the view of a quota; containers that are being destroyed do not count as used."""
     used = NOTHING
     for job, spec in _jobs(state, quota.user, quota.pool):
         placed = sum(pod.placed for pod in state.job_pods(job.job))
@@ -82,7 +82,7 @@ def view(state: AppMasterState, quota: Quota) -> QuotaView:
         user=quota.user,
         pool=quota.pool,
         ceiling=quota.ceiling,
-        wanted=wanted(state, quota),
+        wanted=total_demand(state, quota),
         used=used,
         by=quota.by,
         at_s=quota.at_s,
@@ -93,11 +93,11 @@ def quota_key(user: str, pool: str) -> str:
     return f"{user}/{pool}"
 
 
-# ---- what jobs ask
+# ---- what jobs ask for
 
 
-def wanted(state: AppMasterState, quota: Quota, but: str = "") -> Resources:
-    """Return what the jobs under ``quota`` ask together, without the job ``but``."""
+def total_demand(state: AppMasterState, quota: Quota, but: str = "") -> Resources:
+    """Return what the jobs under ``quota`` ask for together, without the job ``but``."""
     total = NOTHING
     for job, spec in _jobs(state, quota.user, quota.pool):
         if job.job != but and job.desired is not DesiredState.REMOVE:
@@ -118,11 +118,11 @@ def count_of(job: JobRecord, replica: int) -> int:
 def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count: int, but: str = "") -> None:
     """Make sure that the quotas of ``user`` have room for ``count`` containers of ``spec``.
 
-    ``but`` is the job whose present containers these replace. What does not grow is not refused,
-    even when the ceiling is lower by now.
+    These containers replace those of job ``but``. A demand that does not grow is not refused, even if the
+    ceiling was lowered below it.
 
     Raises:
-        Refused: says what is asked and what is left of each ceiling, and how many containers fit.
+        Refused: names the demand and the rest of each exceeded ceiling, and how many containers fit.
     """
     each = amount_of(spec)
     lines: list[str] = []
@@ -132,9 +132,9 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
         quota = state.quotas[key]
         if not counts_in(quota.pool, spec.deploy.pools):
             continue
-        others = wanted(state, quota, but=but)
+        others = total_demand(state, quota, but=but)
         after = others.plus(each, count)
-        over = quota.ceiling.exceeded(wanted(state, quota), after)
+        over = quota.ceiling.exceeded(total_demand(state, quota), after)
         for resource in over:
             heads.append(ceiling_name(quota, resource))
             lines.append(_line(quota, resource, others, each, count))

@@ -1,4 +1,4 @@
-"""The spec of a job with its secrets' values filled in, for orders to AppWorkers only."""
+"""Fills the values of secrets into the spec of a job, only for orders to AppWorkers."""
 
 from __future__ import annotations
 

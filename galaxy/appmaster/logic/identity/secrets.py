@@ -1,7 +1,7 @@
-"""Named secrets, and the values of secrets and files that each revision of a job got.
+"""Named secrets, and the values of secrets and files in each revision of a job.
 
 The values of a revision are fixed when it is accepted: the same order always carries the same
-values, and a new value takes effect only by an update, pod by pod.
+values, and a new value takes effect only through an update, pod by pod.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def set_secret(state: AppMasterState, body: SetSecret, caller: Caller) -> Secret
         )
     if "\0" in body.value.text or not body.value.text:
         what = "has a zero byte" if body.value.text else "is empty"
-        raise SpecError(f'secret "{body.name}" {what}', details=["it could be no environment variable"])
+        raise SpecError(f'secret "{body.name}" {what}', details=["an environment variable cannot hold it"])
     if len(state.users) and user not in state.users and not state.jobs.count("user", user):
         raise NotFound(f'there is no user "{user}"', hint="galaxy user list")
     old = state.secrets.get(secret_key(user, body.name))
@@ -119,7 +119,7 @@ def values_of(
     """Return the value of every variable of ``spec`` that comes from a file or a secret of ``owner``.
 
     Raises:
-        SpecError: names every one that is not there, or says that they are too long together.
+        SpecError: names every missing value, or says that they are too long together.
     """
     values: dict[str, Secret] = {}
     diagnostics: list[Diagnostic] = []
@@ -145,12 +145,12 @@ def values_of(
 
 
 def secret_key(user: str, name: str) -> str:
-    """Return the key of a secret; a secret's name has no ``@``, a user's may."""
+    """Return the key of a secret. It is unique, because the name of a secret has no ``@``."""
     return f"{name}@{user}"
 
 
 def _value(state: AppMasterState, owner: str, source: EnvFrom, files: Mapping[str, Secret]) -> Secret | str:
-    """Return the value of ``source``, or what is wrong with it."""
+    """Return the value of ``source``, or a message about what is wrong with it."""
     if source.file:
         found = files.get(source.file)
         if found is None:

@@ -1,4 +1,4 @@
-"""Users and their grants: operations for operators, and what a removed user leaves behind."""
+"""Users and their grants, and the jobs, quotas and secrets of a removed user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from galaxy.appmaster.logic.identity import handover, quotas, secrets
+from galaxy.appmaster.logic.identity import identity_sync, quotas, secrets
 from galaxy.appmaster.logic.jobs import jobs
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, UsageError
@@ -26,7 +26,7 @@ SHOWN_MAX: Final = 5
 def begin(state: AppMasterState) -> None:
     """Create the first operator if one is configured and there is no user yet.
 
-    Jobs in that name belong to the operator.
+    Existing jobs in the operator's name belong to the operator.
     """
     name, colon, stored = state.config.first_operator.partition(":")
     if colon and not state.users:
@@ -41,11 +41,11 @@ def _user_name(body: AddUser | RemoveUser | SetToken, _: Caller) -> str:
 
 @change(AddUser, authority=OPERATORS, target=_user_name)
 def add_user(state: AppMasterState, body: AddUser, caller: Caller) -> UserView:
-    """Add a user. The first one must be an operator, or nobody could add another.
+    """Add a user. The first user must be an operator, because only operators can add others.
 
-    Jobs may carry this name already: they were run before there were users, by somebody who claimed
-    the name, or were left by a user that an earlier release removed. A new plain user does not get
-    them unless ``with_jobs`` says so. An operator does: operators may do everything with any job.
+    Jobs may have this name already: they were run before there were users, under an unproven name, or
+    by a user that an earlier release removed. A new user who is not an operator gets them only with
+    ``with_jobs``. An operator gets them, because operators may do everything with any job.
 
     Raises:
         Conflict: the user exists, there is no room, or jobs in this name hold or want containers.
@@ -83,7 +83,7 @@ def add_user(state: AppMasterState, body: AddUser, caller: Caller) -> UserView:
 
 @change(RemoveUser, authority=OPERATORS, target=_user_name)
 def remove_user(state: AppMasterState, body: RemoveUser, _: Caller) -> UserView:
-    """Remove a user who has no containers; what the user leaves belongs to nobody.
+    """Remove a user who has no containers. Their jobs in the history belong to no user from then on.
 
     Raises:
         Refused: it is the last operator. Conflict: a job of the user holds or wants containers.
@@ -93,7 +93,7 @@ def remove_user(state: AppMasterState, body: RemoveUser, _: Caller) -> UserView:
     if row.role is Role.OPERATOR and not any(other.role is Role.OPERATOR for other in others):
         raise Refused(
             f'"{row.user}" is the last operator',
-            details=["without one nobody could manage users"],
+            details=["only operators can manage users"],
             hint="galaxy user add NAME --role operator first",
         )
     _require_idle(
@@ -155,9 +155,9 @@ def view(row: UserRecord) -> UserView:
 
 
 def _require_idle(state: AppMasterState, user: str, doing: str, whose: str, otherwise: str) -> None:
-    """Make sure that no job of ``user`` holds or wants a container.
+    """Make sure that no job of ``user`` has or waits for a container.
 
-    The error says that ``doing`` cannot be done, ``whose`` the jobs are, and what to do ``otherwise``.
+    The last three arguments are parts of the message: the action, whose jobs they are, and another way.
 
     Raises:
         Conflict: names the first of the jobs that do.
@@ -183,7 +183,7 @@ def _require_idle(state: AppMasterState, user: str, doing: str, whose: str, othe
 
 
 def _disown(state: AppMasterState, user: str) -> None:
-    """Make the finished jobs in a user's name nobody's: a later user of that name is another person."""
+    """Take a user's name from all finished jobs, because a later user of that name is another person."""
     for key in state.jobs.where("user", user):
         jobs.remove(state, state.put_job(msgspec.structs.replace(state.jobs[key], user="")))
     for key in [key for key in state.history if state.history[key].record.user == user]:
@@ -195,14 +195,14 @@ def _disown(state: AppMasterState, user: str) -> None:
 def _put(state: AppMasterState, row: UserRecord) -> UserView:
     state.users.put(row.user, row)
     if row.role is Role.OPERATOR:
-        handover.changed(state)
+        identity_sync.changed(state)
     return view(row)
 
 
 def _drop(state: AppMasterState, row: UserRecord) -> None:
     state.users.drop(row.user)
     if row.role is Role.OPERATOR:
-        handover.changed(state)
+        identity_sync.changed(state)
 
 
 def _find(state: AppMasterState, name: str) -> UserRecord:

@@ -1,4 +1,4 @@
-"""Endpoints: one row for every service of every pod that may serve it."""
+"""Endpoints: one row for each service of each pod that serves it or is about to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WITHOUT_ENDPOINTS = (PodPhase.PENDING, PodPhase.STOPPED, PodPhase.FINISHED)
 
 
 def refresh(state: AppMasterState, pod: PodRecord) -> None:
-    """Make the endpoints of ``pod`` what they should be now."""
+    """Update the endpoints of ``pod`` to its current state."""
     desired = {} if pod.phase in _WITHOUT_ENDPOINTS or not pod.placed else _endpoints(state, pod)
     for key in state.endpoints.where("pod", pod.pod):
         if key not in desired:

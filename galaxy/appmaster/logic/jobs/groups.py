@@ -1,4 +1,4 @@
-"""A job's container group: the orders to ResMan, and what ResMan reports of each slot."""
+"""A job's container group: the orders to ResMan, and ResMan's statuses."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def is_acked(state: AppMasterState, job: JobRecord) -> bool:
 
 
 def is_released(job: JobRecord, pod: PodRecord) -> bool:
-    """Return whether the last order gives the container of ``pod`` back."""
+    """Return whether the last order releases the container of ``pod``."""
     return job.group_remove or pod.index >= job.group_replicas or pod.index in job.group_release
 
 
 def reconcile(
     state: AppMasterState, agents: AgentReports, job: JobRecord, rows: list[PodRecord]
 ) -> JobRecord:
-    """Order the containers that the job needs, unless that is what was last ordered.
+    """Order the containers that the job needs, if that differs from the last order.
 
-    Pods beyond the job's replicas are dropped once their containers are given back.
+    Pods beyond the job's replicas are dropped once their containers are released.
     """
     replicas, release, remove = _desired(state, job, rows)
     ordered = (job.group_replicas, job.group_release, job.group_remove)
@@ -48,30 +48,30 @@ def reconcile(
 
 
 def request_start(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Tell ResMan that the owner asked for a start, so that earlier failures delay nothing any more."""
+    """Order ResMan to place slots at once that wait after failures, because the owner asked for a start."""
     if not job.serial:
         return job  # No order was ever sent.
     return _send_new(state, msgspec.structs.replace(job, starts=job.starts + 1))
 
 
 def send(state: AppMasterState, job: JobRecord) -> None:
-    """Send the group's present order in this step, and set the timer that sends it again.
+    """Send the group's current order in this step, and set the timer that resends it.
 
-    It is sent with growing pauses until it is acknowledged. After that it is sent at a slow, fixed
-    rate, because ResMan answers with what it knows: that repairs statuses that were lost.
+    It is resent with growing pauses until it is acknowledged. After that it is resent at a slow, fixed
+    rate, because ResMan's answers replace statuses that were lost.
     """
     state.outbox.group_orders[job.job] = build_order(state, job)
     if is_acked(state, job):
         config = state.config
         at_rest = job.state.is_over or job.state is JobState.STOPPED
         poll_s = config.group_poll_at_rest_s if at_rest else config.group_poll_s
-        state.timers.at(("group", job.job), state.now_s + poll_s)
+        state.timers.set_if_sooner(("group", job.job), state.now_s + poll_s)
     else:
-        state.timers.at(("group", job.job), state.now_s + state.group_backoff.next_s(job.job))
+        state.timers.set_if_sooner(("group", job.job), state.now_s + state.group_backoff.next_s(job.job))
 
 
 def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
-    """Return the order that the job's record stands for, with the last status that was applied."""
+    """Build the order from the job's record, with the version of the last status that was applied."""
     seen_epoch, seen = state.group_versions.get(job.job, (0, 0)) if is_acked(state, job) else (0, 0)
     return GroupOrder(
         group=job.job,
@@ -91,7 +91,7 @@ def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
 
 
 def on_status(state: AppMasterState, agents: AgentReports, status: GroupStatus) -> None:
-    """Apply what ResMan reports of a group. Slots of earlier incarnations are ignored."""
+    """Apply a status of ResMan. Slots of earlier incarnations are ignored."""
     job = state.jobs.get(status.group)
     if job is None:
         return
@@ -115,7 +115,7 @@ def on_status(state: AppMasterState, agents: AgentReports, status: GroupStatus) 
 
 
 def _on_unknown(state: AppMasterState, agents: AgentReports, job: JobRecord) -> None:
-    """ResMan has no such group: it was removed as ordered, or has to be ordered again."""
+    """Handle a group that ResMan does not have: it was removed as ordered, or must be ordered again."""
     state.group_versions.pop(job.job, None)
     if job.group_remove:
         _drop_job(state, agents, job)
@@ -126,7 +126,7 @@ def _on_unknown(state: AppMasterState, agents: AgentReports, job: JobRecord) -> 
 
 
 def _send_new(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Store ``job`` with the next serial and send the order that it stands for."""
+    """Store ``job`` with the next serial and send its order."""
     job = state.put_job(msgspec.structs.replace(job, serial=job.serial + 1))
     state.group_backoff.reset(job.job)
     state.timers.cancel(("group", job.job))
@@ -135,10 +135,10 @@ def _send_new(state: AppMasterState, job: JobRecord) -> JobRecord:
 
 
 def _accept_version(state: AppMasterState, status: GroupStatus) -> bool:
-    """Return whether ``status`` may be new; note the version up to which no status was missed.
+    """Return whether to apply ``status``, and record the version up to which no status was missed.
 
-    A status that is older than the last one is not applied. After a gap no version is noted, so
-    that the next order asks for everything.
+    A status that is older than the last one is not applied. After a gap no version is recorded, so
+    that the next order asks for all slots.
     """
     applied, now = state.group_versions.get(status.group), (status.epoch, status.version)
     if applied is not None and status.version and (now < applied or (now == applied and not status.full)):
@@ -156,7 +156,7 @@ def _desired(
 ) -> tuple[int, tuple[int, ...], bool]:
     """Return the replicas, released slots and removal to order, as far as the pods' phases allow it.
 
-    A container is given back only when nothing runs in it any more.
+    A container is released only when nothing runs in it any more.
     """
     if job.desired is DesiredState.REMOVE:
         if job.group_remove or all(pods.is_down(state, job, pod) for pod in rows):
@@ -188,7 +188,7 @@ def _on_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, job_
         pods.write(state, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
         return
     if pods.is_over(job, pod):
-        return  # A new incarnation of a slot that is given back. The pod keeps the agent of its logs.
+        return  # A new incarnation of a released slot. The pod's record keeps the agent that has its logs.
     facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
@@ -208,7 +208,7 @@ def _on_container_gone(
 
 
 def _drop_pod(state: AppMasterState, agents: AgentReports, job: JobRecord, pod: PodRecord) -> JobRecord:
-    """Drop a pod whose container is given back; its generations are never used again."""
+    """Drop a pod whose container is released; its generations are never used again."""
     state.pods.drop(pod.pod)
     state.usage.pop(pod.pod, None)
     endpoints.withdraw(state, pod.pod)

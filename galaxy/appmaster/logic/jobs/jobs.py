@@ -27,10 +27,10 @@ from galaxy.model.stored.run import RunState
 def reconcile(
     state: AppMasterState, agents: AgentReports, job_id: str, changed: Iterable[str] | None
 ) -> None:
-    """Take the next steps from what is observed of a job to what is desired.
+    """Take the next steps from a job's observed state towards its desired state.
 
-    ``changed`` are the pods to look at; None means all of them. Whatever the job waits for after
-    that either has a timer or touches the job when it happens.
+    ``changed`` are the pods to reconcile; None means all of them. Invariant: everything that the job waits
+    for afterwards either has a timer or touches the job when it happens.
     """
     job = state.jobs.get(job_id)
     if job is None:
@@ -64,7 +64,7 @@ def create_pods(state: AppMasterState, job: JobRecord) -> None:
 
 
 def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
-    """Begin to remove ``job``: its pods are drained and stopped before their containers go."""
+    """Begin to remove ``job``: its pods are drained and stopped before their containers are released."""
     removed_from = job.state
     job = state.apply_job_event(job, RemoveRequested)
     state.timers.cancel(("ended", job.job))
@@ -78,7 +78,7 @@ def remove(state: AppMasterState, job: JobRecord) -> JobRecord:
 
 def schedule_removal(state: AppMasterState, job: JobRecord) -> None:
     """Bound how long a job that is over is kept, and how many such jobs there are."""
-    state.timers.at(("ended", job.job), job.updated_s + state.config.ended_s)
+    state.timers.set_if_sooner(("ended", job.job), job.updated_s + state.config.ended_s)
     for job_state in [each for each in JobState if each.is_over]:
         surplus = state.jobs.count("state", job_state) - state.config.ended_max
         if surplus > 0:
@@ -88,7 +88,7 @@ def schedule_removal(state: AppMasterState, job: JobRecord) -> None:
 
 
 def is_settled(state: AppMasterState, job: JobRecord) -> bool:
-    """Return whether what is observed is what is desired: nothing is under way any more."""
+    """Return whether the observed state is the desired state, so that nothing is in progress."""
     if job.state.is_over:
         return all(not pod.placed for pod in state.job_pods(job.job))
     if not groups.is_acked(state, job) or job.rollout is not None or not _has_only_its_replicas(state, job):
@@ -104,8 +104,8 @@ def is_settled(state: AppMasterState, job: JobRecord) -> bool:
 def _is_unaffected(state: AppMasterState, job: JobRecord) -> bool:
     """Return whether a change of single pods cannot change the job's state or its containers.
 
-    It is decided from counts alone: for a change of one pod of a large job, the others are not read.
-    False is always correct.
+    It uses counts only, so that a change of one pod of a large job does not read the others. False is
+    always correct.
     """
     if job.desired is not DesiredState.RUN or job.rollout is not None:
         return False
@@ -124,7 +124,7 @@ def _has_only_its_replicas(state: AppMasterState, job: JobRecord) -> bool:
 
 
 def _update_state(state: AppMasterState, job: JobRecord) -> None:
-    """Apply the job event that the pods' phases together amount to, if any."""
+    """Apply the job event that follows from the phases of all pods, if any."""
     if job.desired is DesiredState.REMOVE or job.state.is_over:
         return
     rows = [pod for pod in state.job_pods(job.job) if pod.index < job.replica]
@@ -155,7 +155,7 @@ def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
 
 
 def _exit_code(failed: list[PodRecord]) -> int:
-    """Return the status of the program that failed first, 1 when none of them ever ran."""
+    """Return the status of the program that failed first, or 1 if no program ran."""
     exits = [
         task.last_exit
         for pod in failed

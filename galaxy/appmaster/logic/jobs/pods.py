@@ -1,4 +1,4 @@
-"""One pod: what its reports mean, what it should be, and the orders that make it so."""
+"""One pod: applies its reports, reconciles it with its desired state, and sends its orders."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ EVENTS: Final[dict[PodState, type[PodEvent]]] = {
     PodState.FINISHED: ObservedFinished,
     PodState.FAILED: ObservedFailed,
 }
-"""What a reported state means for a pod that was ordered to run."""
+"""The event of each reported state, for a pod that was ordered to run."""
 
 EVENTS_STOPPING: Final[dict[PodState, type[PodEvent]]] = {
     reported: EVENTS[reported] for reported in (PodState.STOPPED, PodState.FINISHED, PodState.FAILED)
 }
-"""What a reported state means for a pod that was ordered to stop: all others are still stopping."""
+"""The same for a pod that was ordered to stop; in the other states it is still stopping."""
 
 
 def should_run(job: JobRecord, pod: PodRecord) -> bool:
@@ -51,7 +51,7 @@ def should_run(job: JobRecord, pod: PodRecord) -> bool:
     return job.desired is DesiredState.RUN and pod.index < job.replica
 
 
-def is_leaving(job: JobRecord, pod: PodRecord) -> bool:
+def is_being_removed(job: JobRecord, pod: PodRecord) -> bool:
     """Return whether ``pod`` is to be dropped, together with its container."""
     return job.desired is DesiredState.REMOVE or pod.index >= job.replica
 
@@ -59,7 +59,7 @@ def is_leaving(job: JobRecord, pod: PodRecord) -> bool:
 def is_over(job: JobRecord, pod: PodRecord) -> bool:
     """Return whether ``pod`` has ended for good: it finished, or it failed and belongs to a batch job.
 
-    Only its owner makes it run again, by a recovery, or by a start or update of a service.
+    It runs again only when its owner recovers it, or starts or updates the service.
     """
     failed = pod.phase is PodPhase.FAILED and job.type.is_batch
     return not pod.recover and (pod.phase is PodPhase.FINISHED or failed)
@@ -71,7 +71,7 @@ def never_runs_again(job: JobRecord, pod: PodRecord) -> bool:
 
 
 def is_acked(pod: PodRecord) -> bool:
-    """Return whether the last order was obeyed in the present incarnation."""
+    """Return whether the current incarnation has reported the generation of the last order."""
     return (
         pod.observed is not None
         and pod.ordered_incarnation == pod.incarnation
@@ -80,7 +80,7 @@ def is_acked(pod: PodRecord) -> bool:
 
 
 def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Return whether nothing of ``pod`` runs any more, or stopping it takes longer than is allowed."""
+    """Return whether no program of ``pod`` runs any more, or stopping it is overdue."""
     if not pod.placed or pod.ordered_incarnation != pod.incarnation:
         return True
     if pod.phase in (PodPhase.STOPPED, PodPhase.FINISHED):
@@ -92,7 +92,7 @@ def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     stop_timeout_s = state.spec(job.job, job.revision).deploy.stop_timeout
     overdue_s = pod.since_s + stop_timeout_s + state.config.stop_grace_s
     if overdue_s > state.now_s:
-        state.timers.at(("job", job.job), overdue_s)
+        state.timers.set_if_sooner(("job", job.job), overdue_s)
     return overdue_s <= state.now_s
 
 
@@ -102,7 +102,7 @@ def restarts_of(pod: PodRecord) -> int:
 
 
 def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
-    """Store ``pod`` with ``changes``, with the fields that depend on others, and with its endpoints."""
+    """Store ``pod`` with ``changes``; update the fields that depend on others, and its endpoints."""
     pod = msgspec.structs.replace(pod, **changes) if changes else pod
     observed = pod.observed
     up = (
@@ -121,7 +121,7 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
     return pod
 
 
-# ---- what is observed
+# ---- observed state
 
 
 def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
@@ -135,7 +135,7 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
     if observed == old or (old is not None and observed.generation < old.generation):
         return
     if pod.phase is PodPhase.FINISHED:
-        return  # For good: what is known of its end is kept.
+        return  # A finished pod never runs again under this order: its last report is kept.
     before = pod
     pod = msgspec.structs.replace(pod, observed=observed)
     if _applies(state.jobs[pod.job], pod, observed):
@@ -158,9 +158,9 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
 
 
 def on_missing(state: AppMasterState, agent: str, pod_id: str) -> None:
-    """A full report of its agent leaves out a pod that was reported before: send its order again.
+    """Resend the order of a pod that a full report of its agent omits although it was reported before.
 
-    If the container itself is gone, ResMan learns of it and replaces it.
+    If the container itself is gone, ResMan detects and replaces it.
     """
     pod = state.pods.get(pod_id)
     if pod is None or not pod.placed or pod.agent != agent or pod.observed is None:
@@ -174,7 +174,7 @@ def on_missing(state: AppMasterState, agent: str, pod_id: str) -> None:
 
 
 def on_placed(state: AppMasterState, pod: PodRecord, agent: str, incarnation: int, **facts: Any) -> PodRecord:
-    """A new container for ``pod`` exists or is being created."""
+    """Record that a new container for ``pod`` exists or is being created."""
     pod = on_lost(state, pod)
     state.record_event(pod.job, "pod.placed", pod.pod, f"on {agent}, incarnation {incarnation}")
     return write(
@@ -183,7 +183,7 @@ def on_placed(state: AppMasterState, pod: PodRecord, agent: str, incarnation: in
 
 
 def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None) -> PodRecord:
-    """The container of ``pod``, if it had one, is gone. Its agent is kept: the logs are there."""
+    """Record that the container of ``pod`` is gone. ``agent`` stays, because the logs are there."""
     if not pod.placed:
         return pod
     state.timers.cancel(("pod", pod.pod))
@@ -192,7 +192,7 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
     job = state.jobs[pod.job]
     if is_over(job, pod):
         return write(state, pod, placed=False)
-    if not is_leaving(job, pod):
+    if not is_being_removed(job, pod):
         why = f": {reason.message}" if reason and reason.message else ""
         text = f"its container on {pod.agent} is gone{why}"
         state.record_event(pod.job, "pod.lost", pod.pod, text, cause=agent_cause(pod.agent))
@@ -201,20 +201,20 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
     return write(state, pod, placed=False, observed=None, restarts=restarts, reason=reason)
 
 
-# ---- what is desired
+# ---- desired state
 
 
 def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
-    """Take the next step towards what ``pod`` should be: drain it, send an order, or do nothing."""
+    """Take the next step towards the desired state of ``pod``: drain it, send an order, or do nothing."""
     if not pod.placed or is_over(job, pod):
         return
     run = should_run(job, pod)
     if pod.ordered_incarnation != pod.incarnation:
-        if not is_leaving(job, pod):
+        if not is_being_removed(job, pod):
             _order(state, pod, run=run, revision=pod.target, replaces_program=True)
         return
     if pod.phase is PodPhase.PENDING:
-        # Its container was believed lost and still exists: the order it has asks for its state.
+        # Its container was considered lost and still exists. Resending its order makes it report.
         pod = write(state, state.apply_pod_event(pod, RunOrdered if pod.ordered_run else StopOrdered))
         send(state, pod)
     if run == pod.ordered_run and not (run and (pod.recover or pod.target != pod.revision)):
@@ -236,14 +236,14 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
 
 
 def send(state: AppMasterState, pod: PodRecord) -> None:
-    """Send the present order of ``pod`` in this step, and again until it is acknowledged."""
+    """Send the current order of ``pod`` in this step, and resend it until it is acknowledged."""
     if pod.placed and pod.ordered_incarnation == pod.incarnation:
         state.outbox.pod_orders.setdefault(pod.agent, {})[pod.pod] = None
-        state.timers.at(("pod", pod.pod), state.now_s + state.order_backoff.next_s(pod.pod))
+        state.timers.set_if_sooner(("pod", pod.pod), state.now_s + state.order_backoff.next_s(pod.pod))
 
 
 def build_order(state: AppMasterState, pod: PodRecord) -> PodOrder:
-    """Return the order that the record stands for; the same generation is always the same order."""
+    """Build the order from the pod's record. Equal generations always give equal orders."""
     spec = state.resolved_spec(pod.job, pod.revision)
     return PodOrder(
         pod=pod.pod,
@@ -261,7 +261,7 @@ def build_order(state: AppMasterState, pod: PodRecord) -> PodOrder:
 
 
 def _is_drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Return whether ``pod`` may be stopped now; if clients may use it, begin to drain it instead."""
+    """Return whether ``pod`` may be stopped now; while clients may use it, drain it first."""
     if pod.phase is PodPhase.DRAINING:
         due_s = pod.drain_s or 0.0
     elif endpoints.is_published(state, pod):
@@ -272,7 +272,7 @@ def _is_drained(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     else:
         return True
     if due_s > state.now_s:
-        state.timers.at(("job", job.job), due_s)
+        state.timers.set_if_sooner(("job", job.job), due_s)
     return due_s <= state.now_s
 
 
@@ -287,14 +287,14 @@ def _order(
 ) -> PodRecord:
     """Store and send the next order.
 
-    One that ``replaces_program`` stops the present program, so that later reports of it count no more.
+    If the order ``replaces_program``, later reports about the current program are ignored.
     """
     generation = pod.generation + 1
     restarts = pod.restarts
     same_incarnation = pod.ordered_incarnation == pod.incarnation
     new_program = redeploy or revision != pod.revision
     if run and replaces_program and same_incarnation and pod.revision and new_program:
-        restarts = restarts_of(pod)  # AppWorker counts those of a new program from 0.
+        restarts = restarts_of(pod)  # AppWorker counts the restarts of a new program from 0.
     if replaces_program:
         pod = state.apply_pod_event(pod, RunOrdered if run else StopOrdered)
     state.timers.cancel(("pod", pod.pod))
@@ -308,7 +308,7 @@ def _order(
         recover=False if run else pod.recover,
         generation=generation,
         ordered_incarnation=pod.incarnation,
-        cut=generation if replaces_program else pod.cut,
+        report_generation_min=generation if replaces_program else pod.report_generation_min,
         restarts=restarts,
         reason=None if replaces_program else pod.reason,
     )
@@ -317,12 +317,12 @@ def _order(
 
 
 def _applies(job: JobRecord, pod: PodRecord, observed: ObservedPod) -> bool:
-    """Return whether a report is about the ordered program, or tells that a batch pod has finished.
+    """Return whether a report is about the ordered program, or says that a batch pod has finished.
 
-    A batch pod that finished before the order reached it is finished all the same.
+    A batch pod that finished before the order reached it still counts as finished.
     """
     finished = job.type.is_batch and observed.state is PodState.FINISHED and observed.generation > 0
-    return observed.generation >= pod.cut or finished
+    return observed.generation >= pod.report_generation_min or finished
 
 
 def _restarts(observed: ObservedPod) -> int:

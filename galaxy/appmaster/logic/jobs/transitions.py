@@ -1,7 +1,7 @@
-"""The lifecycles of pods and of jobs: which transition follows which event, as data.
+"""The lifecycles of pods and jobs as transition tables.
 
-Events are conclusions of AppMaster, not messages: a report becomes one only after its incarnation
-and generation were found to be the present ones. A pair that a table does not hold changes nothing.
+Events are conclusions of AppMaster, not messages: a report becomes an event only if its incarnation and
+generation are the current ones. A pair that is not in the table changes nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class DrainBegan(PodEvent):
 
 
 class DrainCancelled(PodEvent):
-    """Its programs need not be stopped any more."""
+    """Its programs do not have to be stopped any more."""
 
 
 class ContainerLost(PodEvent):
-    """Its container or the host of it is gone; another incarnation of the slot follows."""
+    """Its container or its host is gone; another incarnation of the slot follows."""
 
 
 class ObservedDeploying(PodEvent):
@@ -113,7 +113,7 @@ POD_TRANSITIONS: Final = TransitionTable(
         (_P.FINISHED, RunOrdered): _P.DEPLOYING,
     }
 )
-"""A finished pod changes only on an order, which only a new request of its owner causes."""
+"""A finished pod leaves that phase only through an order, which only a new request of its owner causes."""
 
 
 class JobEvent:
@@ -137,19 +137,19 @@ class RolloutStalled(JobEvent):
 
 
 class RolloutResumed(JobEvent):
-    """What stalled the rollout is over."""
+    """The cause of the stall is gone."""
 
 
 class StopRequested(JobEvent):
-    """Its owner wants its programs stopped and its containers kept."""
+    """Its owner asked to stop its programs and keep its containers."""
 
 
 class AllStopped(JobEvent):
-    """Nothing of it runs any more."""
+    """No program of it runs any more."""
 
 
 class StartRequested(JobEvent):
-    """Its owner wants it to run again."""
+    """Its owner asked to run it again."""
 
 
 class AllFinished(JobEvent):
@@ -161,11 +161,11 @@ class AllEndedSomeFailed(JobEvent):
 
 
 class RecoverRequested(JobEvent):
-    """Its owner wants failed pods deployed again."""
+    """Its owner asked to deploy failed pods again."""
 
 
 class RemoveRequested(JobEvent):
-    """Its owner wants it removed."""
+    """Its owner asked to remove it."""
 
 
 _J = JobState
@@ -220,4 +220,4 @@ JOB_TRANSITIONS: Final = TransitionTable(
         (_J.FAILED, RemoveRequested): _J.REMOVING,
     }
 )
-"""``removing`` is final: the next thing is that the job is dropped."""
+"""``removing`` is final: a job in this state is dropped in the end."""

@@ -1,4 +1,4 @@
-"""What a new revision does to a pod that runs an old one."""
+"""The impact of a new revision on a pod that runs an old one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Impact(IntEnum):
 
 
 def impact(old: JobSpec, new: JobSpec) -> Impact:
-    """Return what moving a pod from ``old`` to ``new`` does: the most that it does to any task."""
+    """Return the impact of moving a pod from ``old`` to ``new``: the largest impact on any task."""
     before = {task.name: task for task in old.pod.tasks}
     if list(before) != [task.name for task in new.pod.tasks]:
         return Impact.REDEPLOY

@@ -2,9 +2,9 @@
 
 A pod occupies one of the ``step`` slots from when its update begins until it has been healthy on the
 new revision for ``min_healthy_s`` without a break, and for ``interval`` if that is longer. A pod whose
-new revision fails keeps its slot: the rollout stalls, and the pods on the old revision serve on. Pods
+new revision fails keeps its slot: the rollout stalls, and the pods on the old revision keep serving. Pods
 that are down are updated first, because no client uses them. A pod that waits for a container occupies
-no slot: its waiting says nothing about the new revision.
+no slot, because the new revision is not the reason.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ def begin(state: AppMasterState, job: JobRecord, origin: int) -> JobRecord:
         return state.put_job(msgspec.structs.replace(job, rollout=None))
     for pod in state.job_pods(job.job):
         if pod.target != pod.revision and pod.revision:
-            pods.write(state, pod, target=pod.revision)  # Chosen, but no order was sent: it stays.
-    rollout = Rollout(origin=origin, began_s=state.now_s, moved_s=state.now_s)
+            pods.write(
+                state, pod, target=pod.revision
+            )  # Its update was chosen, but not ordered: it stays on its revision.
+    rollout = Rollout(origin=origin, began_s=state.now_s, progressed_s=state.now_s)
     return state.put_job(msgspec.structs.replace(job, rollout=rollout))
 
 
@@ -41,11 +43,11 @@ def advance(state: AppMasterState, job: JobRecord) -> JobRecord:
     rows = [pod for pod in state.job_pods(job.job) if pod.index < job.replica]
     for pod in rows:
         if pod.target != job.revision and not pod.revision:
-            pods.write(state, pod, target=job.revision)  # Nothing was ever deployed there.
+            pods.write(state, pod, target=job.revision)  # Nothing was ever deployed in it.
     rows = [state.pods[pod.pod] for pod in rows]
     good = sum(_is_good(state, job, pod) for pod in rows)
     if good > rollout.good:
-        rollout = msgspec.structs.replace(rollout, moved_s=state.now_s, good=good)
+        rollout = msgspec.structs.replace(rollout, progressed_s=state.now_s, good=good)
     elif good < rollout.good:
         rollout = msgspec.structs.replace(rollout, good=good)
     if good == len(rows):
@@ -60,7 +62,7 @@ def advance(state: AppMasterState, job: JobRecord) -> JobRecord:
 
 
 def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
-    """Return whether ``pod`` needs nothing more: on the new revision, and healthy for long enough."""
+    """Return whether ``pod`` is updated: on the new revision, and healthy for long enough."""
     if pods.never_runs_again(job, pod):
         return True
     if pod.target != job.revision or pod.revision != job.revision or pod.healthy_s is None:
@@ -71,7 +73,7 @@ def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
 def _stall_reason(
     state: AppMasterState, job: JobRecord, rollout: Rollout, rows: list[PodRecord]
 ) -> Reason | None:
-    """Return why no further pod may be updated: pods fail, or none became good for too long."""
+    """Return why no further pod may be updated: pods fail, or no pod became good within the deadline."""
     failing = [pod for pod in rows if _fails(state, job, pod)]
     if failing:
         first = failing[0]
@@ -81,7 +83,7 @@ def _stall_reason(
         counts = {"failing": len(failing), "kept": kept}
         return Reason(code="rollout-stalled", message=message, counts=counts)
     deadline_s = state.config.progress_deadline_s
-    if _is_ahead(state, job, rollout.moved_s + deadline_s):
+    if _is_ahead(state, job, rollout.progressed_s + deadline_s):
         return None
     away = [pod for pod in rows if pod.target == job.revision and pod.healthy_s is None]
     names = ", ".join(pod.pod for pod in away[:3]) or "none"
@@ -124,7 +126,7 @@ def _update_next(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -
             return
         if pod.up:
             if keeps_one and serving <= 1 and _interrupts(state, job, pod):
-                return  # It is the last one that serves.
+                return  # It is the last pod that serves.
             serving -= 1
         text = f"revision {pod.revision} to {job.revision}"
         state.record_event(job.job, "rollout.pod", pod.pod, text)
@@ -148,9 +150,9 @@ def _interrupts(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
 
 
 def _is_ahead(state: AppMasterState, job: JobRecord, due_s: float) -> bool:
-    """Return whether ``due_s`` has not come yet; if so, the job is reconciled when it has."""
+    """Return whether ``due_s`` is in the future; if so, set a timer that reconciles the job then."""
     if due_s > state.now_s:
-        state.timers.at(("job", job.job), due_s)
+        state.timers.set_if_sooner(("job", job.job), due_s)
     return due_s > state.now_s
 
 

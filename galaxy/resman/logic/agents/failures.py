@@ -1,4 +1,4 @@
-"""Failures to create containers: retries later, and agents that fail often are used last."""
+"""Failures to create containers: later retries, and agents that fail often are chosen last."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from galaxy.resman.logic.state.state import ResManState
 
 
 def place_later(state: ResManState, key: str) -> None:
-    """Have a slot that waits after a failure placed when the wait is over."""
+    """Schedule the placement of a slot that waits after a failure."""
     row = state.containers[key]
     if row.state is ContainerState.PENDING:
         state.retry_timers.start(key, row.retry_s)
 
 
 def give_up(state: ResManState, key: str) -> None:
-    """Stop waiting for an agent to create a container: it is created elsewhere."""
+    """Stop waiting for an agent to create a container, and place the slot elsewhere."""
     row = state.containers[key]
     waited_s = round(state.now_s - row.since_s)
-    message = f"{row.agent} has not made it in {waited_s} s"
+    message = f"{row.agent} has not created it within {waited_s} s"
     count_failure(state, row.agent)
     state.record("container.failed", key, message)
-    state.split(key)
+    state.detach_incarnation(key)
     reason = Reason(code="create-timeout", message=message)
     state.apply(key, SlotFailed(incarnation=row.incarnation, reason=reason))
     place_later(state, key)
@@ -38,7 +38,7 @@ def count_failure(state: ResManState, agent: str) -> None:
 
 
 def reset_failures(state: ResManState, agent: str) -> None:
-    """Count from zero again, after a success or a while without a failure."""
+    """Reset the count, after a success or a time without failures."""
     state.watch_to_change(agent).failures = 0
     if agent in state.flaky_agents:
         del state.flaky_agents[agent]
@@ -46,7 +46,7 @@ def reset_failures(state: ResManState, agent: str) -> None:
 
 
 def reset_old_failures(state: ResManState) -> None:
-    """Use agents normally again that have not failed for ``flaky_s``."""
+    """Reset the count of agents that have not failed for ``flaky_s``."""
     for agent in list(state.flaky_agents):
         if state.now_s - state.watches[agent].failed_s >= state.config.flaky_s:
             reset_failures(state, agent)

@@ -13,77 +13,81 @@ from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.state.agent_watch import AgentWatch
 from galaxy.resman.logic.state.state import ResManState, open_status
 from galaxy.scheduler.cluster_view import PlacementStatus
-from galaxy.scheduler.liveness import Judgement
+from galaxy.scheduler.liveness import LivenessChanges
 
 
 def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRead) -> None:
-    """Apply all heartbeats as Nexus has them, and judge every agent by them."""
+    """Record all heartbeats, and set the state of every agent by their age."""
     heartbeats, watches = state.heartbeats, state.watches
     heartbeats.begin_reading(reading.now_s)
     rows, times = [], []
-    for beat in reading.beats:
-        watch = watches.get(beat.agent)
+    for heartbeat in reading.heartbeats:
+        watch = watches.get(heartbeat.agent)
         if watch is None:
-            _on_unknown(state, beat, reading.now_s)
-        elif not _is_foreign(state, beat):  # A foreign agent counts as away: we cannot read its reports.
+            _on_unknown(state, heartbeat, reading.now_s)
+        elif not _is_incompatible(state, heartbeat):
             rows.append(watch.row)
-            times.append(beat.at_s)
-            if beat.boot != watch.boot or beat.containers != watch.digest:
-                _on_difference(state, watch, beat)
+            times.append(heartbeat.at_s)
+            if heartbeat.boot != watch.boot or heartbeat.containers != watch.digest:
+                _on_difference(state, watch, heartbeat)
+    # The heartbeats of an incompatible agent do not count, because we cannot read its reports.
     heartbeats.record(rows, times)
     _send_unsent(state, reading)
-    judged = heartbeats.judge(state.view.status[: len(state.view)])
+    changes = heartbeats.classify(state.view.status[: len(state.view)])
     known = int((state.view.status[: len(state.view)] != PlacementStatus.DEAD).sum())
-    # At the start of a leadership there is no age to judge by: an agent without a heartbeat is away.
+    # At the start of a leadership, ages are not known yet: an agent without a heartbeat counts as away.
     starting = safe_mode.reason is not None and safe_mode.reason.code == "start"
-    away = _count_without_heartbeat(state) if starting else len(judged.suspect) + len(judged.dead)
-    safe_mode.judge(away, known)
-    _apply_judgement(state, judged, declare_dead=safe_mode.reason is None)
-    for beat in reading.beats:
-        _apply_trouble(state, beat)
+    away = _count_without_heartbeat(state) if starting else len(changes.suspect) + len(changes.dead)
+    safe_mode.update(away, known)
+    _apply_liveness(state, changes, declare_dead=safe_mode.reason is None)
+    for heartbeat in reading.heartbeats:
+        _apply_trouble(state, heartbeat)
 
 
-def _on_unknown(state: ResManState, beat: Heartbeat, now_s: float) -> None:
+def _on_unknown(state: ResManState, heartbeat: Heartbeat, now_s: float) -> None:
     """Ask an agent that has no record for a full report, with which it joins."""
-    recent = now_s - beat.at_s <= state.config.suspect_s
-    if HOST.fullmatch(beat.agent) and recent and not _is_foreign(state, beat):
-        state.request_report(beat.agent)
+    recent = now_s - heartbeat.at_s <= state.config.suspect_s
+    if HOST.fullmatch(heartbeat.agent) and recent and not _is_incompatible(state, heartbeat):
+        state.request_report(heartbeat.agent)
 
 
-def _is_foreign(state: ResManState, beat: Heartbeat) -> bool:
-    """Return whether an agent speaks a version that we do not read; record it once per boot."""
+def _is_incompatible(state: ResManState, heartbeat: Heartbeat) -> bool:
+    """Return whether an agent sends a wire version that we do not read; record it once per boot."""
     try:
-        check_wire(beat.wire)
+        check_wire(heartbeat.wire)
     except BadMessage as error:
-        if state.note_foreign(beat.agent, beat.boot):
-            state.record("agent.refused", beat.agent, f"{error.message}; {error.hint}")
+        if state.record_incompatible(heartbeat.agent, heartbeat.boot):
+            state.record("agent.refused", heartbeat.agent, f"{error.message}; {error.hint}")
         return True
     return False
 
 
-def _on_difference(state: ResManState, watch: AgentWatch, beat: Heartbeat) -> None:
-    """Ask for a full report, because boot or digest of a heartbeat are not those that we know.
+def _on_difference(state: ResManState, watch: AgentWatch, heartbeat: Heartbeat) -> None:
+    """Ask for a full report, because a heartbeat has another boot or digest than our records.
 
-    A digest counts only when nothing of the agent has changed for ``settle_s`` or is on its way.
+    A digest counts only when nothing of the agent has changed for ``digest_settle_s``, and no command to
+    it is unacknowledged.
     """
-    settle_s = state.config.settle_s
-    if beat.boot != watch.boot:
-        # A new leader may have believed a late report of an earlier boot. The heartbeat is right.
-        if beat.boot in watch.old_boots and beat.at_s > watch.boot_since_s + settle_s:
-            state.watch_to_change(beat.agent).set_boot(beat.boot, state.heartbeats.read_s)
-        state.request_report(beat.agent)
-    elif beat.at_s > watch.changed_s + settle_s and not state.containers.count("unacknowledged", beat.agent):
-        state.request_report(beat.agent)
+    digest_settle_s = state.config.digest_settle_s
+    if heartbeat.boot != watch.boot:
+        # A new leader may have accepted a late report of an earlier boot. The heartbeat is never late.
+        if heartbeat.boot in watch.past_boots and heartbeat.at_s > watch.boot_since_s + digest_settle_s:
+            state.watch_to_change(heartbeat.agent).set_boot(heartbeat.boot, state.heartbeats.read_s)
+        state.request_report(heartbeat.agent)
+    elif heartbeat.at_s > watch.changed_s + digest_settle_s and not state.containers.count(
+        "unacknowledged", heartbeat.agent
+    ):
+        state.request_report(heartbeat.agent)
 
 
 def _send_unsent(state: ResManState, reading: HeartbeatsRead) -> None:
-    """Make commands due that waited for a first heartbeat of their agents."""
+    """Make commands due that were held back until the first heartbeat of their agents."""
     if not state.unsent:
         return
-    for beat in reading.beats:
-        watch = state.watches.get(beat.agent)
+    for heartbeat in reading.heartbeats:
+        watch = state.watches.get(heartbeat.agent)
         if watch is not None and state.heartbeats.at_s(watch.row):
-            for key in state.unsent.pop(beat.agent, {}):
+            for key in state.unsent.pop(heartbeat.agent, {}):
                 state.unacknowledged.restart(key, state.now_s)
 
 
@@ -93,18 +97,18 @@ def _count_without_heartbeat(state: ResManState) -> int:
     return sum(status[row] != PlacementStatus.DEAD and not recent(row) for row in range(len(status)))
 
 
-def _apply_judgement(state: ResManState, judged: Judgement, *, declare_dead: bool) -> None:
+def _apply_liveness(state: ResManState, changes: LivenessChanges, *, declare_dead: bool) -> None:
     names = state.view.names
-    for row in judged.recent.tolist():
+    for row in changes.recent.tolist():
         record = state.agents[names[row]]
         if record.state is AgentState.DEAD:
-            state.request_report(record.agent)  # It counts again when it has reported all it has.
+            state.request_report(record.agent)  # It stays dead until it has sent a full report.
             continue
         state.view.set_status(record.agent, open_status(record))
         _set_agent_state(state, record.agent, AgentState.ALIVE)
-    for row in judged.suspect.tolist():
+    for row in changes.suspect.tolist():
         _suspect(state, names[row])
-    for row in judged.dead.tolist():
+    for row in changes.dead.tolist():
         if not declare_dead:
             _suspect(state, names[row])
             continue
@@ -127,18 +131,18 @@ def _set_agent_state(state: ResManState, agent: str, new: AgentState) -> None:
         state.record(f"agent.{new.value}", agent)
 
 
-def _apply_trouble(state: ResManState, beat: Heartbeat) -> None:
-    """Place nothing on an agent that is alive and reports that it cannot obey."""
-    name = beat.agent
+def _apply_trouble(state: ResManState, heartbeat: Heartbeat) -> None:
+    """Stop placing containers on an agent that reports that it cannot carry out orders."""
+    name = heartbeat.agent
     record, watch = state.agents.get(name), state.watches.get(name)
     if record is None or watch is None:
         return
-    alive, in_trouble = record.state is AgentState.ALIVE, bool(beat.trouble)
+    alive, in_trouble = record.state is AgentState.ALIVE, bool(heartbeat.trouble)
     if watch.in_trouble != (alive and in_trouble):
         state.watch_to_change(name).in_trouble = alive and in_trouble
         if alive:
             state.cause = agent_cause(name)
-            state.record("agent.trouble" if in_trouble else "agent.well", name, beat.trouble)
+            state.record("agent.trouble" if in_trouble else "agent.well", name, heartbeat.trouble)
     if alive and in_trouble:
-        # The next reading judges it as recent, and opens it if the trouble is over.
+        # The next reading finds its heartbeat recent, and opens it again if the trouble is over.
         state.view.set_status(name, PlacementStatus.SUSPECT)

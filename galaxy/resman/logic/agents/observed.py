@@ -1,4 +1,4 @@
-"""Reported containers against the tables: what is ready, failed, missing, adopted or destroyed."""
+"""Compares reported containers with the tables: ready, failed, missing, adopted or destroyed ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from galaxy.model.stored.container import Container
 from galaxy.resman.logic.agents.failures import count_failure, place_later, reset_failures
 from galaxy.resman.logic.groups.transitions import SlotAdopted, SlotDestroyed, SlotFailed, SlotStarted
 from galaxy.resman.logic.state.agent_watch import AgentWatch
-from galaxy.resman.logic.state.container_index import leaving_key
+from galaxy.resman.logic.state.container_index import old_incarnation_key
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.scheduler.reconcile import difference
 
 
 def compare(state: ResManState, watch: AgentWatch, report: AgentReport) -> None:
-    """Apply every difference between a report and the tables, but for what is known newer."""
+    """Apply every difference between a report and the tables, except where a newer report was applied."""
     agent, serial = report.agent, report.serial
     newer, full_serial = watch.newer_serials, watch.full_serial
     observed = [one for one in report.containers if serial > newer.get(one.container, full_serial)]
@@ -42,7 +42,7 @@ def compare(state: ResManState, watch: AgentWatch, report: AgentReport) -> None:
 
 
 def _on_known(state: ResManState, key: str, observed: ObservedContainer) -> None:
-    """Move a row on by what its agent reports of it."""
+    """Apply what an agent reports about a container that the tables have."""
     row = state.containers.get(key)
     if row is None:
         return  # The report names it twice, and the first entry ended it.
@@ -58,11 +58,11 @@ def _on_known(state: ResManState, key: str, observed: ObservedContainer) -> None
         case ObservedContainerState.GONE if desired:
             _fail(state, key, observed.reason or Reason(code="gone", message=f"{row.agent} says it is gone"))
         case ObservedContainerState.CREATING if row.state is ContainerState.ALLOCATING:
-            state.unacknowledged.rest(key, state.now_s)
+            state.unacknowledged.slow_down(key, state.now_s)
         case ObservedContainerState.DESTROYING if row.state is ContainerState.DESTROYING:
-            state.unacknowledged.rest(key, state.now_s)
+            state.unacknowledged.slow_down(key, state.now_s)
         case ObservedContainerState.ENDED | ObservedContainerState.DESTROYING if desired:
-            state.split(key)
+            state.detach_incarnation(key)
             message = f"{row.agent} ended it without a reason"
             _fail(state, key, observed.reason or Reason(code="ended", message=message))
 
@@ -77,11 +77,11 @@ def _fail(state: ResManState, key: str, reason: Reason) -> None:
 
 
 def _on_missing(state: ResManState, key: str, row: Container, *, proven: bool) -> None:
-    """Handle a row that a full report leaves out.
+    """Handle a row that a full report omits.
 
-    Only a report made under this leadership proves anything: an older one may have been made
-    before the container was. A command may still be on its way, so what is to be created or
-    destroyed is commanded again, until no command can be valid any more.
+    Only a report made in this leadership (``proven``) shows that the container is gone: an older report
+    may have been made before the container was. For a container that is being created or destroyed, the
+    command is resent, because it may still be on its way, until no command can be valid any more.
     """
     if row.state is ContainerState.READY:
         if not proven:
@@ -94,15 +94,15 @@ def _on_missing(state: ResManState, key: str, row: Container, *, proven: bool) -
     elif (
         row.state is ContainerState.DESTROYING
         and proven
-        and state.now_s - row.since_s > state.config.command_life_s
+        and state.now_s - row.since_s > state.config.order_ttl_s
     ):
         state.apply(key, SlotDestroyed(incarnation=row.incarnation))
     else:
-        state.unacknowledged.hurry(key, state.now_s)
+        state.unacknowledged.make_due(key, state.now_s)
 
 
 def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer) -> None:
-    """Adopt a container that no row expects if its slot waits for a place; else have it destroyed."""
+    """Adopt a container that no row expects if its slot waits for a place; otherwise destroy it."""
     if observed.state is ObservedContainerState.GONE:
         return
     row = state.containers.get(observed.container)
@@ -132,5 +132,5 @@ def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer) -> 
         since_s=state.now_s,
         resources=observed.resources,
     )
-    state.write(leaving_key(observed.container, observed.incarnation, agent), stray)
+    state.write(old_incarnation_key(observed.container, observed.incarnation, agent), stray)
     state.record("container.stray", observed.container, f"on {agent}, incarnation {observed.incarnation}")

@@ -1,4 +1,4 @@
-"""Containers of dead agents are placed elsewhere, at a limited rate."""
+"""Replaces containers of dead agents at a limited rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from galaxy.resman.logic.state.state import ResManState
 
 
 class ReplaceLost:
-    """Takes containers off dead agents: a token each, and so many new tokens a second."""
+    """Releases slots from dead agents, limited by a token bucket: one token for each container."""
 
     def __init__(self, state: ResManState) -> None:
         self.state = state
@@ -19,15 +19,15 @@ class ReplaceLost:
         self.begin_step()
 
     def begin_step(self) -> None:
-        """Keep what the last step took."""
+        """Save the token bucket, for ``recover``."""
         self._before = self.tokens, self.refilled_s
 
     def recover(self) -> None:
-        """Return to what was before the last step, which raised."""
+        """Restore the token bucket as it was before the last step, which raised."""
         self.tokens, self.refilled_s = self._before
 
     def step(self) -> bool:
-        """Take off as many as the rate allows now; return whether more are left."""
+        """Release as many slots as the rate allows; return whether more are left."""
         state = self.state
         if not state.lost_agents:
             return False

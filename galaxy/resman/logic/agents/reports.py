@@ -1,4 +1,4 @@
-"""Agents' reports: which agents join and return, and which reports are believed."""
+"""Agents' reports: agents that join and return, and which reports are accepted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from galaxy.resman.logic.state.state import ResManState, open_status
 from galaxy.scheduler.cluster_view import PlacementStatus
 
 NEWER_MAX: Final = 1000
-"""An agent is asked for a full report after it has reported so many containers since the last one."""
+"""An agent that reported more containers than this since its last full report is asked for another."""
 NEWER_KEPT_MAX: Final = 2 * NEWER_MAX
 """Reports of more containers than this are dropped as if lost, until the agent sends a full one."""
 
 
 def on_report(state: ResManState, report: AgentReport) -> None:
-    """Apply what a report says, as far as nothing newer is known."""
+    """Apply a report, except where a newer report was applied."""
     agent = report.agent
     if agent not in state.watches and not _join(state, report):
         return
@@ -33,22 +33,22 @@ def on_report(state: ResManState, report: AgentReport) -> None:
         return
     record = state.agents[agent]
     if record.state is AgentState.DEAD and not (report.full and state.heartbeats.is_recent(watch.row)):
-        return  # It counts again once it has a recent heartbeat and has reported all that it has.
+        return  # It stays dead until it has a recent heartbeat and sends a full report.
     if report.info is not None and report.info.agent == agent and report.serial >= watch.full_serial:
         _update_info(state, record, report.info)
     compare(state, watch, report)
     if not report.full and len(watch.newer_serials) > NEWER_MAX:
         state.request_report(agent)
     if report.full:
-        _note_full(watch, report)
+        _record_full_report(watch, report)
         if record.state is AgentState.DEAD:
-            _return(state, agent)
+            _on_return(state, agent)
     elif not watch.has_full_report:
         state.request_report(agent)
 
 
 def _join(state: ResManState, report: AgentReport) -> bool:
-    """Add an unknown agent; only a full report says what it is and has."""
+    """Add an unknown agent if the report is full; otherwise ask for a full report."""
     if not HOST.fullmatch(report.agent):
         return False
     info = report.info
@@ -64,10 +64,10 @@ def _join(state: ResManState, report: AgentReport) -> bool:
 
 
 def _is_current(state: ResManState, watch: AgentWatch, report: AgentReport) -> bool:
-    """Return whether a report comes from the current boot of its agent, as far as is known."""
+    """Return whether a report is from the current boot of its agent; an unknown boot becomes current."""
     if report.boot == watch.boot:
         return True
-    if report.boot in watch.old_boots:
+    if report.boot in watch.past_boots:
         return False
     watch.set_boot(report.boot, state.heartbeats.read_s)
     return True
@@ -88,7 +88,7 @@ def _update_info(state: ResManState, record: AgentRecord, info: AgentInfo) -> No
                 state.outbox.changed_slots.setdefault(container.group, {})[key] = None
 
 
-def _note_full(watch: AgentWatch, report: AgentReport) -> None:
+def _record_full_report(watch: AgentWatch, report: AgentReport) -> None:
     if report.serial >= watch.full_serial:
         watch.full_serial, watch.has_full_report = report.serial, True
         watch.newer_serials = {
@@ -96,8 +96,8 @@ def _note_full(watch: AgentWatch, report: AgentReport) -> None:
         }
 
 
-def _return(state: ResManState, agent: str) -> None:
-    """Count an agent that was dead as alive again, now that the tables have what is on it."""
+def _on_return(state: ResManState, agent: str) -> None:
+    """Mark a dead agent alive again, after its full report was applied."""
     record = replace(state.agents[agent], state=AgentState.ALIVE, since_s=state.now_s)
     state.agents.put(agent, record)
     state.view.set_status(agent, open_status(record))

@@ -1,4 +1,4 @@
-"""Safe mode: ResMan watches, but neither places nor replaces."""
+"""Safe mode: ResMan neither places containers nor replaces those of dead agents."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class SafeMode:
     """Whether ResMan is in safe mode: at the start of a leadership, and after a mass loss.
 
     In safe mode nothing is placed, no agent is declared dead and no stray container is
-    destroyed. Containers whose owner ordered their end are destroyed.
+    destroyed. Containers that AppMaster released are still destroyed.
     """
 
     def __init__(self, state: ResManState) -> None:
         self.state = state
         self.since_s = state.now_s
-        self.loss_believed = False
-        """Whether the present mass loss has lasted so long that its agents count as dead."""
+        self.loss_confirmed = False
+        """Whether the mass loss has lasted for ``mass_loss_hold_s``, so that its agents count as dead."""
         known = sum(record.state is not AgentState.DEAD for record in state.agents.values())
         self.reason: Reason | None = None
         state.cluster.drop(SAFE_MODE)
@@ -28,29 +28,29 @@ class SafeMode:
         self.begin_step()
 
     def begin_step(self) -> None:
-        """Keep what the last step decided."""
-        self._before = self.reason, self.since_s, self.loss_believed
+        """Save the decision, for ``recover``."""
+        self._before = self.reason, self.since_s, self.loss_confirmed
 
     def recover(self) -> None:
-        """Return to what was before the last step, which raised."""
-        self.reason, self.since_s, self.loss_believed = self._before
+        """Restore the decision as it was before the last step, which raised."""
+        self.reason, self.since_s, self.loss_confirmed = self._before
         if self.reason is None:
             self.state.cluster.drop(SAFE_MODE)
         else:
             self.state.cluster.put(SAFE_MODE, self.reason)
 
-    def judge(self, away: int, known: int) -> None:
-        """Enter or leave, by how many of the ``known`` agents that are not dead are ``away``."""
+    def update(self, away: int, known: int) -> None:
+        """Enter or leave safe mode: ``away`` of ``known`` agents that are not dead send no heartbeats."""
         config, heartbeats = self.state.config, self.state.heartbeats
         mass = away >= config.mass_loss_min and away >= config.mass_loss_share * known
         text = f"{away} of {known} agents vanished at once: is it the network?"
         if self.reason is None:
-            if mass and not self.loss_believed:
+            if mass and not self.loss_confirmed:
                 self._enter("mass-loss", text, away, known)
-            self.loss_believed = self.loss_believed and mass
+            self.loss_confirmed = self.loss_confirmed and mass
         elif self.reason.code == "mass-loss":
-            self.loss_believed = self.state.now_s - self.since_s >= config.mass_loss_hold_s
-            if not mass or self.loss_believed:
+            self.loss_confirmed = self.state.now_s - self.since_s >= config.mass_loss_hold_s
+            if not mass or self.loss_confirmed:
                 self._leave()
         elif known - away >= config.safe_start_share * known:
             self._leave()

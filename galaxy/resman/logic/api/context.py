@@ -1,4 +1,4 @@
-"""What operations of ResMan read and change."""
+"""The state that ResMan's operations read and change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from galaxy.resman.logic.state.state import ResManState
 
 @dataclass(frozen=True, kw_only=True)
 class ResManContext:
-    """The parts of ResMan's logic in the present step."""
+    """The parts of ResMan's logic in the current step."""
 
     state: ResManState
     safe_mode: SafeMode

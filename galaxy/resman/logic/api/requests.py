@@ -1,4 +1,4 @@
-"""Requests of operators: which operations ResMan answers, with AppMaster or without it.
+"""Requests of operators, which ResMan answers even while no AppMaster runs.
 
 ResMan knows operators by the keys that AppMaster sent last (``IdentityOrder``) and no other user.
 """
@@ -23,7 +23,7 @@ OPERATIONS: Final = declared_in(safemode)
 
 _NO_OPERATORS: Final = Unreachable(
     "ResMan does not know yet who the operators are",
-    details=["AppMaster has never led this cluster, or has not told it yet"],
+    details=["AppMaster has never led this cluster, or has not sent them yet"],
     hint="galaxy status, and the log of the appmaster process",
 )
 
@@ -43,7 +43,7 @@ def handle(context: ResManContext, request: Request) -> None:
         users=Operators({key.user: key for key in identity.operators}),
         required=not identity.open,
         now_s=state.now_s,
-        who="operator",
+        signer_kind="operator",
     )
 
 

@@ -1,4 +1,4 @@
-"""Safe mode, as operators see it."""
+"""The operation that shows safe mode."""
 
 from __future__ import annotations
 

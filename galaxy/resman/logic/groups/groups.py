@@ -1,4 +1,4 @@
-"""Orders for container groups: which slots there are, and which are given up."""
+"""Orders for container groups: which slots are requested, and which are released."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from galaxy.resman.logic.state.state import ResManState
 def apply_order(state: ResManState, order: GroupOrder) -> None:
     """Apply an order. A stale or repeated one changes nothing; every order is answered.
 
-    While any container of the group has a place, a changed demand applies only to where further
-    containers are placed: all containers of a group are equal.
+    All containers of a group are equal. So while any of them has a place, only the placement rules of a
+    changed demand apply (pools, tag, maximum per host), to containers that are placed from then on.
     """
     group, key = state.groups.get(order.group), (order.epoch, order.serial)
-    answers = state.outbox.answers
+    status_requests = state.outbox.status_requests
     seen = order.seen if order.seen_epoch == state.epoch else 0
-    answers[order.group] = min(seen, answers.get(order.group, seen))
+    status_requests[order.group] = min(seen, status_requests.get(order.group, seen))
     if group is None:
         ended = state.ended.get(order.group)
         stale = ended is not None and key <= (ended.epoch, ended.serial)
@@ -33,7 +33,7 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
         group = Group(group=order.group, order=order, created_s=state.now_s)
     elif key <= (group.order.epoch, group.order.serial):
         if order.group in state.refused_groups:
-            state.groups_to_place[order.group] = None  # Try every agent again, and explain again.
+            state.groups_to_place[order.group] = None  # Try every agent again, and renew the explanation.
         return
     started_again = order.starts > group.order.starts
     kept = _kept(state, group.order, order)
@@ -47,7 +47,7 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
 
 
 def remove_ended(state: ResManState) -> None:
-    """End the removed groups of which nothing is left, and trim the list of ended ones."""
+    """Drop removed groups that have no container left, and trim the table of ended groups."""
     for key in state.groups_to_check:
         group = state.groups.get(key)
         if group is None or not group.order.remove or state.containers.count("not_gone", key):
@@ -62,14 +62,14 @@ def remove_ended(state: ResManState) -> None:
         state.versions.drop(key)
         state.quota_usage.remove_group(key)
         state.ended_groups.add(key, group.order.epoch, group.order.serial, state.now_s)
-        state.outbox.answers[key] = 0
+        state.outbox.status_requests[key] = 0
         state.record("group.removed", key)
     state.groups_to_check.clear()
     state.ended_groups.trim(state.now_s)
 
 
 def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
-    """Return what of an order is kept: bounded, and with the old amounts while containers have them."""
+    """Return the order to store: bounded, and with the old amounts while any container has a place."""
     demand = new.demand
     if demand != old.demand and _any_placed(state, new.group):
         demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
@@ -99,7 +99,7 @@ def _any_placed(state: ResManState, group: str) -> bool:
 
 
 def _reconcile(state: ResManState, order: GroupOrder) -> None:
-    """Release slots that the order does not have, and request those that it has."""
+    """Release the slots that the order does not have, and request the slots that it has."""
     desired = set() if order.remove else set(range(order.replicas)).difference(order.release)
     for key in state.containers.where("not_gone", order.group):
         row = state.containers[key]
@@ -112,13 +112,13 @@ def _reconcile(state: ResManState, order: GroupOrder) -> None:
             state.write(key, _new_slot(state, order.group, slot))
         elif old.state in (ContainerState.DESTROYING, ContainerState.GONE):
             if old.state is ContainerState.DESTROYING:
-                state.split(key)
+                state.detach_incarnation(key)
             state.apply(key, SlotRequested(incarnation=old.incarnation))
     state.groups_to_place[order.group] = None
 
 
 def _reset_failures(state: ResManState, group: str) -> None:
-    """Place slots that wait after failures at once: the job's owner has started it again."""
+    """Let slots that wait after failures be placed at once: the job's owner has started it again."""
     for key in state.containers.where("waiting", group):
         row = state.containers[key]
         state.write(key, replace(row, failures=0, retry_s=0.0, avoid=()))

@@ -1,7 +1,7 @@
 """The lifecycle of a container slot: which events are valid in which state, and what they do.
 
-Commands are not here. For as long as a slot is ``allocating``, its agent is sent a create; for as
-long as it is ``destroying``, a destroy.
+Commands are not part of it. While a slot is ``allocating``, its agent is sent create commands; while it
+is ``destroying``, destroy commands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from galaxy.statemachine.backoff import delay_after
 from galaxy.statemachine.transitions import TransitionTable
 
 AVOID_MAX: Final = 5
-"""Agents that one slot avoids because it failed there."""
+"""Agents that one slot avoids because it failed on them."""
 
 
 class SlotEvent(Struct, frozen=True, kw_only=True):
@@ -34,40 +34,40 @@ class SlotPlaced(SlotEvent, frozen=True, kw_only=True):
 
 
 class SlotStarted(SlotEvent, frozen=True, kw_only=True):
-    """The agent has created it."""
+    """The agent has created the container."""
 
     ports: dict[str, int]
 
 
 class SlotAdopted(SlotEvent, frozen=True, kw_only=True):
-    """It was believed lost, waits for a place, and was reported ready."""
+    """The slot waits for a place, and a container that was considered lost was reported ready."""
 
     agent: str
     ports: dict[str, int]
 
 
 class SlotFailed(SlotEvent, frozen=True, kw_only=True):
-    """It could not be created, or PID 1 died, or the agent does not have it any more."""
+    """The container could not be created, or PID 1 ended, or the agent no longer has it."""
 
     reason: Reason
 
 
 class AgentLost(SlotEvent, frozen=True, kw_only=True):
-    """Its agent is dead."""
+    """The agent of the slot is dead."""
 
     reason: Reason
 
 
 class SlotReleased(SlotEvent, frozen=True, kw_only=True):
-    """The group's order does not have it any more."""
+    """The group's order no longer has the slot."""
 
 
 class SlotRequested(SlotEvent, frozen=True, kw_only=True):
-    """The group's order has it again."""
+    """The group's order has the slot again."""
 
 
 class SlotDestroyed(SlotEvent, frozen=True, kw_only=True):
-    """The agent has destroyed it."""
+    """The agent has destroyed the container."""
 
 
 _S = ContainerState
@@ -96,7 +96,7 @@ TRANSITIONS: Final[TransitionTable[ContainerState]] = TransitionTable(
 def after(container: Container, event: SlotEvent, now_s: float, config: ResManConfig) -> Container:
     """Return the slot after ``event``; unchanged when the event is stale or not valid."""
     if event.incarnation < container.incarnation:
-        return container  # It is about an earlier incarnation.
+        return container  # The event is about an earlier incarnation.
     state = TRANSITIONS.next_state(container.state, type(event))
     if state is None:
         return container
@@ -138,7 +138,7 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
 
 
 def _off_agent(container: Container, state: ContainerState, now_s: float) -> Container:
-    """Take the slot off its agent. If it is to be placed again, it keeps its claim on the quota."""
+    """Return the slot without an agent. If it is to be placed again, it keeps its claim on the quota."""
     claimed = state is ContainerState.PENDING and container.state in (_S.ALLOCATING, _S.READY)
     return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed)
 
@@ -146,11 +146,11 @@ def _off_agent(container: Container, state: ContainerState, now_s: float) -> Con
 def _failed(
     off_agent: Container, container: Container, reason: Reason, now_s: float, config: ResManConfig
 ) -> Container:
-    """Delay a slot for longer with each failure in a row, and have it avoid where it failed."""
+    """Return a failed slot: its delay grows with each failure, and it avoids the agents of its failures."""
     lasted = container.state is ContainerState.READY and now_s - container.since_s >= config.reset_s
     failures = 1 if lasted else container.failures + 1
     avoid = () if lasted else (container.agent, *(a for a in container.avoid if a != container.agent))
-    delay_s = delay_after(failures, first_s=config.backoff_s, max_s=config.backoff_s_max)
+    delay_s = delay_after(failures, first_s=config.backoff_first_s, max_s=config.backoff_s_max)
     return replace(
         off_agent,
         reason=reason,

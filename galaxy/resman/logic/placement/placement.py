@@ -1,4 +1,4 @@
-"""Slots that wait for a place, and how they get one."""
+"""Placement of the slots that wait for an agent."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from galaxy.scheduler.place import place
 from galaxy.scheduler.requests import Ask, PlacementPlan
 
 RECORD_EACH_MAX: Final = 20
-"""If more containers of one group are placed in one step, only their number is traced."""
+"""If more containers of a group than this are placed in one step, only their number is traced."""
 
 BUSY_S: Final = 2.0
-"""A slot that waits for less, because agents are busy creating others, gets no reason."""
+"""A slot that waits because agents are busy creating others gets a reason only after this time."""
 
 
 def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
-    """Place what waits; return whether the step was full and more can be placed at once.
+    """Place waiting slots; return whether the step's limit was reached and more can be placed at once.
 
-    Groups that no agent had room for try only agents that have more room since; the others try
-    every agent. Lower priority numbers go first; of one priority, refused groups before others.
+    Groups that were refused before try only agents that have got more room since; the others try every
+    agent. Lower priority numbers go first; within a priority, refused groups go before others.
     """
     if safe_mode is not None:
         _explain_safe_mode(state, safe_mode)
@@ -59,12 +59,12 @@ def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
 
 
 def _might_fit(state: ResManState, group: str, most: Resources | None) -> bool:
-    """Return False only if certainly no freed agent has room; cheap, so it comes first."""
+    """Return False if certainly no freed agent has room for the group. This is a cheap first check."""
     return most is not None and state.shape(group).load.resources.fits(most)
 
 
 def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
-    """Return what a group asks for now: one ask for each set of agents to avoid."""
+    """Return the asks of a group: one for each set of agents to avoid."""
     order = state.groups[group].order
     by_avoid: dict[tuple[str, ...], list[tuple[int, str]]] = {}
     taken = 0
@@ -91,9 +91,9 @@ def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
 
 
 def _within_quota(state: ResManState, group: str) -> tuple[str, ...]:
-    """Return the waiting slots that their owner's quota admits; the others get the reason.
+    """Return the waiting slots that fit into their owner's quota; set the reason of the others.
 
-    Slots that were placed before keep their claim. Of the others, the lowest go first.
+    Slots that were placed before keep their claim. Of the others, the lowest slots go first.
     """
     waiting = state.containers.where("waiting", group)
     order = state.groups[group].order

@@ -1,1 +1,1 @@
-"""ResMan's state: tables, what is derived from them, and what a leadership has learnt."""
+"""ResMan's state: tables, what is derived from them, and what agents reported in this leadership."""

@@ -1,10 +1,10 @@
-"""What a leadership knows of one agent beside its record."""
+"""What a leadership knows about one agent in addition to its record."""
 
 from __future__ import annotations
 
 from typing import Final
 
-OLD_BOOTS: Final = 8
+PAST_BOOTS_MAX: Final = 8
 
 
 class AgentWatch:
@@ -14,40 +14,40 @@ class AgentWatch:
     """
 
     __slots__ = ("boot", "boot_since_s", "changed_s", "digest", "failed_s", "failures", "full_serial",
-                 "has_full_report", "in_trouble", "newer_serials", "old_boots", "row")  # fmt: skip
+                 "has_full_report", "in_trouble", "newer_serials", "past_boots", "row")  # fmt: skip
 
     def __init__(self, row: int, boot: str) -> None:
         self.row = row
         """Its row in the scheduler's view."""
         self.boot = boot
-        """The boot of the agent process whose reports are believed."""
+        """The current boot: only its reports are accepted."""
         self.boot_since_s = 0.0
-        self.old_boots: tuple[str, ...] = ()
+        self.past_boots: tuple[str, ...] = ()
         self.full_serial = -1
         """Serial of the last full report of ``boot``."""
         self.has_full_report = False
-        """Whether there was a full report of ``boot`` in this leadership."""
+        """Whether ``boot`` has sent a full report in this leadership."""
         self.newer_serials: dict[str, int] = {}
-        """By container, the serial of the last report of it since the full one."""
+        """By container, the serial of the last report about it since the full one."""
         self.digest = 0
-        """Digest of the containers that are ready on it, by the tables."""
+        """Digest of the containers that are ready on it according to the tables."""
         self.changed_s = 0.0
-        """When a container of it last changed in the tables."""
+        """When one of its containers last changed in the tables."""
         self.failures = 0
         """Failures in a row to create a container."""
         self.failed_s = 0.0
         self.in_trouble = False
-        """Whether it is alive and reports that it cannot obey."""
+        """Whether it is alive and reports that it cannot carry out orders."""
 
     def set_boot(self, boot: str, now_s: float) -> None:
-        """Believe the reports of another boot of the agent process from now on."""
-        kept = (old for old in self.old_boots if old != boot)
-        self.old_boots = (self.boot, *kept)[:OLD_BOOTS]
+        """Make ``boot`` current: reports of the boot before it are ignored from now on."""
+        kept = (old for old in self.past_boots if old != boot)
+        self.past_boots = (self.boot, *kept)[:PAST_BOOTS_MAX]
         self.boot, self.boot_since_s = boot, now_s
         self.full_serial, self.has_full_report, self.newer_serials = -1, False, {}
 
     def copy(self) -> AgentWatch:
-        """Return a copy that shares nothing that can change."""
+        """Return a copy that shares no mutable value."""
         other = AgentWatch(self.row, self.boot)
         for name in AgentWatch.__slots__:
             setattr(other, name, getattr(self, name))

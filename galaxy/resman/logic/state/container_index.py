@@ -14,7 +14,7 @@ PLACED: Final = UNACKNOWLEDGED | {ContainerState.READY}
 
 
 def counts(key: str, row: Container | None) -> bool:
-    """Whether a row counts against a quota: a slot that is placed, or was and will be placed again.
+    """Return whether a row counts against a quota: a slot that is placed, or was and will be again.
 
     A slot counts once, however many earlier incarnations of it are still to be destroyed.
     """
@@ -23,10 +23,10 @@ def counts(key: str, row: Container | None) -> bool:
     return row.state in PLACED or (row.claimed and row.state is ContainerState.PENDING)
 
 
-def leaving_key(container: str, incarnation: int, agent: str) -> str:
-    """Return the key of the row of an earlier incarnation that ``agent`` has still to destroy.
+def old_incarnation_key(container: str, incarnation: int, agent: str) -> str:
+    """Return the key of the row of an earlier incarnation that ``agent`` must still destroy.
 
-    The agent is part of it: when two agents report the same incarnation, one of them has to go.
+    The key includes the agent, because two agents can report the same incarnation.
     """
     return f"{container}#{incarnation}@{agent}"
 

@@ -18,13 +18,13 @@ class EndedGroups:
         self._oldest_first = deque(sorted(table, key=lambda group: table[group].at_s))
 
     def add(self, group: str, epoch: int, serial: int, now_s: float) -> None:
-        """Note that a group is removed, and by which of AppMaster's orders."""
+        """Record that a group is removed, and the order of AppMaster that removed it."""
         self._table.put(group, EndedGroup(group=group, epoch=epoch, serial=serial, at_s=now_s))
         self._oldest_first.append(group)
         self.trim(now_s)
 
     def trim(self, now_s: float) -> None:
-        """Drop groups that are too old, and the oldest of too many."""
+        """Drop groups beyond the maximum age, and the oldest ones beyond the maximum number."""
         while self._oldest_first:
             oldest = self._table.get(self._oldest_first[0])
             expired = oldest is None or now_s - oldest.at_s > self._age_s_max

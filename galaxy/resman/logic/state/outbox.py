@@ -1,4 +1,4 @@
-"""What the current step sends: filled while the step runs, empty between steps."""
+"""The output of the current step: filled while the step runs, empty between steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Outbox:
     """Keys of containers whose commands came due."""
     changed_slots: dict[str, dict[str, None]] = field(default_factory=dict)
     """By group, the slots whose status changed."""
-    answers: dict[str, int] = field(default_factory=dict)
-    """By group that AppMaster asked about, the version that AppMaster has; 0 means none."""
+    status_requests: dict[str, int] = field(default_factory=dict)
+    """By group whose status AppMaster asked for, the version that AppMaster has; 0 means none."""
     acknowledge_identity: bool = False
     trace: list[TraceEvent] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What each user's containers use of the user's quotas, and how many more the quotas allow."""
+"""How much of the quotas each user's containers use, and how many more containers fit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ QUOTA: Final = "quota"
 class QuotaUsage:
     """Sums over the slots that count, by user and by the pools that their groups name.
 
-    A slot counts from its first placement until it is gone; see ``container_index.counts``. A group
-    with slots that a quota holds back is kept as blocked, and placed again when the quota has room.
+    A slot counts from its first placement until it is gone; see ``container_index.counts``. A group with
+    slots that wait for quota is blocked; it is placed again when the quota may have room.
     """
 
     def __init__(self, quotas: IdentityOrder | None) -> None:
@@ -70,11 +70,11 @@ class QuotaUsage:
         return tightest[0], _why(tightest[1], tightest[2], each)
 
     def block(self, order: GroupOrder) -> None:
-        """Note that slots of a group wait for quota."""
+        """Record that slots of a group wait for quota."""
         self._blocked.setdefault(order.user, {})[order.group] = None
 
     def remove_group(self, group: str) -> None:
-        """Drop what is cached of a group that is gone."""
+        """Drop the cached amounts of a group that is gone."""
         self._each.pop(group, None)
 
     def _amount(self, order: GroupOrder) -> Resources:

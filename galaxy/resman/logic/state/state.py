@@ -1,4 +1,4 @@
-"""ResMan's state: its tables, what is derived from them, and what this leadership has learnt."""
+"""ResMan's state: tables, what is derived from them, and what agents reported in this leadership."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from galaxy.model.stored.container import Container
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.transitions import SlotEvent, after
 from galaxy.resman.logic.state.agent_watch import AgentWatch
-from galaxy.resman.logic.state.container_index import PLACED, UNACKNOWLEDGED, counts, leaving_key
+from galaxy.resman.logic.state.container_index import PLACED, UNACKNOWLEDGED, counts, old_incarnation_key
 from galaxy.resman.logic.state.ended_groups import EndedGroups
 from galaxy.resman.logic.state.outbox import Outbox
 from galaxy.resman.logic.state.quota_usage import QuotaUsage
@@ -31,15 +31,15 @@ from galaxy.statemachine.timers import ResendTimers
 class ResManState(ResManTables):
     """Everything that the parts of ResMan's logic read and write.
 
-    Three kinds of state, by what becomes of them:
+    There are three kinds of state:
 
     * Tables are durable.
-    * ``derive`` rebuilds the scheduler's view, shapes, quota usage, timers and sets of groups and
-      agents from the tables, at the start of a leadership and after a step that raised.
-    * No table has what agents have said in this leadership (``watches``, ``heartbeats``,
-      ``foreign_agents``) and what was given out to others (``versions``, ``ask_limiter``, ids of
-      events). A new leadership starts without it. A step that raised leaves it as it was before
-      that step, but numbers that were given out do not come again.
+    * The scheduler's view, shapes, quota usage, timers and sets of groups and agents are derived:
+      ``derive`` rebuilds them at the start of a leadership and after a step that raised.
+    * The rest belongs to one leadership: what agents reported (``watches``, ``heartbeats``,
+      ``incompatible_agents``) and what was sent to others (``versions``, ``ask_limiter``, ids of
+      events). A new leadership starts without it. ``recover`` restores it as it was before
+      the step that raised, except that used versions and ids are not used again.
     """
 
     def __init__(self, config: ResManConfig) -> None:
@@ -56,48 +56,48 @@ class ResManState(ResManTables):
             suspect_s=config.suspect_s, dead_s=config.dead_s, gap_s_max=config.gap_s_max
         )
         self.watches: dict[str, AgentWatch] = {}
-        self.foreign_agents: dict[str, str] = {}
+        self.incompatible_agents: dict[str, str] = {}
         """Agents whose wire version we do not read, each with its boot."""
-        self.ask_limiter = AskLimiter(config.resend_s, config.resend_s_max)
+        self.ask_limiter = AskLimiter(config.resend_first_s, config.resend_s_max)
         self.versions = StatusVersions()
         self.cause = ""
         """Id of the message or timer that is being handled: the cause of events."""
         self._event_count = 0
         self._watches_before: dict[str, AgentWatch] = {}
-        """Watches that this step has changed, as they were when it began."""
-        self._foreign_before: dict[str, str | None] = {}
-        """What this step has changed in ``foreign_agents``, as it was when it began."""
+        """The watches that this step has changed, as they were when the step began."""
+        self._incompatible_before: dict[str, str | None] = {}
+        """What this step has changed in ``incompatible_agents``, as it was when it began."""
         self._recovered = False
-        """Whether the outbox has what a step that raised did not send."""
+        """Whether the outbox holds unsent output of a step that raised."""
         self.derive()
 
     def begin_step(self, now_s: float) -> None:
-        """Start a step: what the last one changed is final, and what it had to send was sent."""
+        """Start a step: the changes of the last step are final, and its output was sent."""
         self.now_s = max(now_s, self.now_s)
         self.cause = ""
         self._watches_before.clear()
-        self._foreign_before.clear()
+        self._incompatible_before.clear()
         if not self._recovered:
             self.outbox = Outbox()
             self.requests.replies = []
         self._recovered = False
 
     def recover(self, now_s: float) -> None:
-        """Undo the last step, which raised; the tables are as before it already.
+        """Undo the last step, which raised; the tables are rolled back already.
 
-        Its commands come due now, and those of earlier steps when they would have. What it would
-        have sent, the next step sends: it asks the same agents for reports, and sends the status of
-        the same groups in full, because versions that the step used up were never sent.
+        Commands of that step come due now, and commands of earlier steps when they would have. The next
+        step sends what the failed step did not: it asks the same agents for reports, and sends the status
+        of the same groups in full, because the versions that the step used were never sent.
         """
         self.now_s = max(now_s, self.now_s)
         self.watches.update(self._watches_before)
         self.watches = {name: watch for name, watch in self.watches.items() if name in self.agents}
         self._watches_before.clear()
-        for agent, boot in self._foreign_before.items():
+        for agent, boot in self._incompatible_before.items():
             if boot is None:
-                self.foreign_agents.pop(agent, None)
+                self.incompatible_agents.pop(agent, None)
             else:
-                self.foreign_agents[agent] = boot
+                self.incompatible_agents[agent] = boot
         self.heartbeats.renumber([self.view.row(name) for name in self.agents])
         self.versions.keep_only(self.groups)
         timers, unsent = self.unacknowledged, self.outbox
@@ -105,8 +105,10 @@ class ResManState(ResManTables):
         self.unacknowledged.resume(timers, but=unsent.due)
         self.outbox.report_requests = unsent.report_requests
         self.outbox.acknowledge_identity = unsent.acknowledge_identity
-        groups = {**unsent.changed_slots, **unsent.answers}
-        self.outbox.answers = {group: 0 for group in groups if group in self.groups or group in self.ended}
+        groups = {**unsent.changed_slots, **unsent.status_requests}
+        self.outbox.status_requests = {
+            group: 0 for group in groups if group in self.groups or group in self.ended
+        }
         self._recovered = True
 
     def derive(self) -> None:
@@ -118,7 +120,7 @@ class ResManState(ResManTables):
         self.shapes: dict[str, Shape] = {}
         """By group, what each of its containers takes; filled when first needed."""
         self.quota_usage = QuotaUsage(self.identity.get(IDENTITY))
-        self.unacknowledged = ResendTimers(config.resend_s, config.resend_s_max)
+        self.unacknowledged = ResendTimers(config.resend_first_s, config.resend_s_max)
         """Keys of containers with a command to resend until its outcome is reported."""
         self.unsent: dict[str, dict[str, None]] = {}
         """By agent, keys of containers whose commands wait until a heartbeat of the agent is read."""
@@ -127,9 +129,9 @@ class ResManState(ResManTables):
         self.groups_to_place: dict[str, None] = {}
         """Groups whose waiting slots are to be tried on every agent."""
         self.refused_groups: dict[str, None] = {}
-        """Groups that no agent had room for: tried again only on agents with more room since."""
+        """Groups that no agent had room for: tried again only on agents that have got more room since."""
         self.groups_to_check: dict[str, None] = {key: None for key in self.groups if self._is_removed(key)}
-        """Groups of which nothing may be left."""
+        """Groups that may have no container left."""
         self.lost_agents: dict[str, None] = {}
         """Dead agents whose containers are not all replaced yet."""
         self.flaky_agents: dict[str, None] = {}
@@ -144,7 +146,7 @@ class ResManState(ResManTables):
     # ---- agents
 
     def watch_agent(self, record: AgentRecord, status: PlacementStatus) -> AgentWatch:
-        """Add an agent to the view and watch it; what is known of it already is kept."""
+        """Add an agent to the view and return its watch; an existing watch is kept."""
         row = self.view.join(record, status)
         watch = self.watches.get(record.agent)
         if watch is None:
@@ -152,23 +154,23 @@ class ResManState(ResManTables):
         return watch
 
     def watch_to_change(self, agent: str) -> AgentWatch:
-        """Return the watch of an agent, having kept it as it is for ``recover``."""
+        """Return the watch of an agent, after saving a copy of it for ``recover``."""
         watch = self.watches[agent]
         if agent not in self._watches_before:
             self._watches_before[agent] = watch.copy()
         return watch
 
-    def note_foreign(self, agent: str, boot: str) -> bool:
-        """Note that we do not read what an agent sends; return whether that is new for its boot."""
-        before = self.foreign_agents.get(agent)
+    def record_incompatible(self, agent: str, boot: str) -> bool:
+        """Record that an agent sends another wire version; return whether that is new for its boot."""
+        before = self.incompatible_agents.get(agent)
         if before == boot:
             return False
-        self._foreign_before.setdefault(agent, before)
-        self.foreign_agents[agent] = boot
+        self._incompatible_before.setdefault(agent, before)
+        self.incompatible_agents[agent] = boot
         return True
 
     def request_report(self, agent: str) -> None:
-        """Ask an agent for a full report, unless it was asked a moment ago."""
+        """Ask an agent for a full report, unless ``ask_limiter`` says that it was asked recently."""
         if self.ask_limiter.due(agent, self.now_s):
             self.outbox.report_requests[agent] = None
 
@@ -246,15 +248,15 @@ class ResManState(ResManTables):
             self._derive_change(key, row, None, charged=False)
             self.groups_to_check[row.group] = None
 
-    def split(self, key: str) -> None:
-        """Give the current incarnation of a slot a row of its own, for its agent to destroy.
+    def detach_incarnation(self, key: str) -> None:
+        """Move the current incarnation of a slot to a row of its own, which its agent must destroy.
 
-        The caller moves the slot itself on, in the same step.
+        In the same step, the caller gives the slot its next state.
         """
         row = self.containers[key]
         demand = self.groups[row.group].order.demand
         self.write(
-            leaving_key(row.container, row.incarnation, row.agent),
+            old_incarnation_key(row.container, row.incarnation, row.agent),
             replace(
                 row,
                 state=ContainerState.DESTROYING,
@@ -269,11 +271,11 @@ class ResManState(ResManTables):
         row = self.containers.get(container)
         if row is not None and row.agent == agent and row.incarnation == incarnation:
             return container
-        key = leaving_key(container, incarnation, agent)
+        key = old_incarnation_key(container, incarnation, agent)
         return key if key in self.containers else None
 
     def load_of(self, key: str, row: Container) -> Load:
-        """Return what a placed row takes: its ports as far as they are known."""
+        """Return the load of a placed row, with its ports as far as they are known."""
         known = {port for port in row.ports.values() if port}
         if key != row.container:
             return Load(
@@ -317,11 +319,11 @@ class ResManState(ResManTables):
             self.view.set_flaky(record.agent, True)
 
     def _destroy_orphan(self, key: str, row: Container) -> None:
-        """Destroy a slot whose group is not stored: a commit in parts may have been cut short."""
+        """Destroy a slot whose group is not stored, which can only be left by an incomplete commit."""
         if key == row.container:
             self.containers.drop(key)
             if row.agent:
-                leaving = leaving_key(row.container, row.incarnation, row.agent)
+                leaving = old_incarnation_key(row.container, row.incarnation, row.agent)
                 self.containers.put(leaving, replace(row, state=ContainerState.DESTROYING))
 
     def _derive_containers(self) -> None:
@@ -380,5 +382,5 @@ class ResManState(ResManTables):
 
 
 def open_status(record: AgentRecord) -> PlacementStatus:
-    """Return the status of an agent that is alive and obeys."""
+    """Return the status of an agent that is alive and can carry out orders."""
     return PlacementStatus.CORDONED if record.cordoned else PlacementStatus.OPEN

@@ -15,7 +15,7 @@ from galaxy.operations.records import RequestRecords
 from galaxy.resman.logic.state.container_index import INDEXES
 
 SAFE_MODE: Final = "safe-mode"
-"""Key of the row in table ``cluster`` that is there while ResMan is in safe mode."""
+"""Key of the row that table ``cluster`` has while ResMan is in safe mode."""
 
 IDENTITY: Final = "all"
 """Key of the one row of table ``identity``: the last order that was applied."""
@@ -25,7 +25,7 @@ class ResManTables:
     """The tables that ResMan commits.
 
     ``containers`` has the current incarnation of each slot under the slot's id, and each earlier
-    incarnation that its agent has still to destroy under a key of its own (``leaving_key``).
+    incarnation that its agent must still destroy under a key of its own (``old_incarnation_key``).
     """
 
     def __init__(self, config: RequestConfig) -> None:

@@ -71,9 +71,9 @@ def test_child_that_ends_is_started_again(supervisor: Supervisor, child: Callabl
     assert supervisor.children["part"].restarts == 1
 
 
-@pytest.mark.parametrize(("code", "delay_max_s"), [("ready()", 2.0), ("pass", 30.0)])
+@pytest.mark.parametrize(("code", "delay_s_max"), [("ready()", 2.0), ("pass", 30.0)])
 def test_back_off_of_a_child_that_had_been_ready_stays_short(
-    code: str, delay_max_s: float, supervisor: Supervisor, child: Callable[..., Child]
+    code: str, delay_s_max: float, supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:
     part = child(code)
     part.env = {"NOTIFY_SOCKET": supervisor.notify_address}
@@ -84,7 +84,7 @@ def test_back_off_of_a_child_that_had_been_ready_stays_short(
         part.on_exit(1.0)
         waits.append((part.restart_s or 0.0) - 1.0)
     assert waits[:2] == [0.5, 1.0]
-    assert max(waits) == waits[-1] == delay_max_s
+    assert max(waits) == waits[-1] == delay_s_max
 
 
 def test_child_that_never_becomes_ready_fails_with_its_last_log_lines(

@@ -1,6 +1,6 @@
-"""What ResMan must know about users, sent to it until it acknowledges: quotas and operators' keys.
+"""Sends quotas and operators' keys to ResMan until it acknowledges them.
 
-Every leadership sends it anew, so nothing that a lost message said is missing for long.
+They form one ``IdentityOrder``, which replaces the last one. Every new leadership sends it again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEY: Final = (TIMER, TIMER)
 
 def begin(state: AppMasterState) -> None:
     """Send the order at the beginning of a leadership."""
-    state.timers.at(_KEY, state.now_s)
+    state.timers.set_if_sooner(_KEY, state.now_s)
 
 
 def changed(state: AppMasterState) -> None:
@@ -32,11 +32,11 @@ def changed(state: AppMasterState) -> None:
 def on_timer(state: AppMasterState) -> None:
     """Send the order in this step, and again with back-off until it is acknowledged."""
     state.identity_unacknowledged = state.outbox.send_identity = True
-    state.timers.at(_KEY, state.now_s + state.group_backoff.next_s(TIMER))
+    state.timers.set_if_sooner(_KEY, state.now_s + state.group_backoff.next_s(TIMER))
 
 
 def order(state: AppMasterState) -> IdentityOrder | None:
-    """Return the order for every message to ResMan until it is acknowledged, then None."""
+    """Return the order that every message to ResMan carries until it is acknowledged, then None."""
     if not state.identity_unacknowledged:
         return None
     return IdentityOrder(
@@ -53,9 +53,9 @@ def order(state: AppMasterState) -> IdentityOrder | None:
 
 
 def on_ack(state: AppMasterState, ack: IdentityAck) -> None:
-    """Stop sending; a much slower timer goes on, should ResMan ever lose what it was told."""
+    """Stop resending; a slow timer still sends it at times, in case ResMan loses its state."""
     if state.identity_unacknowledged and (ack.epoch, ack.serial) >= (state.epoch, state.identity_serial):
         state.identity_unacknowledged = False
         state.group_backoff.reset(TIMER)
         state.timers.cancel(_KEY)
-        state.timers.at(_KEY, state.now_s + state.config.group_poll_at_rest_s)
+        state.timers.set_if_sooner(_KEY, state.now_s + state.config.group_poll_at_rest_s)

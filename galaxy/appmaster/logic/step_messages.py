@@ -1,4 +1,4 @@
-"""The messages of a step: orders to one receiver share a message, up to a number of orders."""
+"""The messages of a step: orders to one receiver share messages of a bounded size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from galaxy.appmaster.logic.agent_reports import AgentReports
-from galaxy.appmaster.logic.identity import handover
+from galaxy.appmaster.logic.identity import identity_sync
 from galaxy.appmaster.logic.jobs import pods
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import GroupOrders
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def group_messages(state: AppMasterState) -> list[Send]:
     """Return the messages to ResMan: group orders, and the ``IdentityOrder`` until it is acknowledged."""
-    identity = handover.order(state)
+    identity = identity_sync.order(state)
     chunks = _chunks(list(state.outbox.group_orders.values()), state.config.orders_per_message_max)
     if not chunks and state.outbox.send_identity:
         chunks = [[]]
@@ -55,7 +55,7 @@ def pod_messages(state: AppMasterState, agents: AgentReports) -> list[Send]:
             )
             message_id = state.message_id("pods", agent)
             sends.append(Send(queue=appworker_queue(agent), task=POD_DEPLOY, body=body, id=message_id))
-            report = False  # Once is enough.
+            report = False  # Only the first message asks for it.
             agents.on_sent(agent, state.now_s)
     return sends
 
@@ -66,11 +66,11 @@ def _orders(state: AppMasterState, agent: str) -> list[PodOrder]:
 
 
 def _orders_until_s(state: AppMasterState, agents: AgentReports, agent: str) -> float:
-    """Return Redis' clock at which an order to ``agent`` expires.
+    """Return when an order to ``agent`` expires by Redis' clock.
 
-    That is before ResMan can declare a silent agent dead and have its pods run, and finish,
-    elsewhere: or the agent would start them again when it comes back. 0.0 while no heartbeat of
-    ``agent`` was read in this leadership: then it gets no order until one is.
+    It expires before ResMan can declare the agent dead and place its pods elsewhere: otherwise the agent
+    could start them a second time when it returns. 0.0 while no heartbeat of ``agent`` was read in this
+    leadership: then it gets no order until one is read.
     """
     heartbeat_s = agents.heartbeat_redis_s(agent)
     return heartbeat_s + state.config.order_ttl_s if heartbeat_s else 0.0

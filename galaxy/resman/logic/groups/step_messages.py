@@ -1,4 +1,4 @@
-"""What ResMan sends after a step: commands to agents, statuses of groups to AppMaster."""
+"""The messages of a step: commands to agents, statuses of groups to AppMaster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pop_due(state: ResManState) -> list[str]:
 
 
 def pop_due_and_give_up(state: ResManState) -> list[str]:
-    """Return the keys whose commands are due, having given up containers that took too long to create."""
+    """Give up containers that take too long to create; return the keys whose commands are due."""
     due = pop_due(state)
     for key in due:
         row = state.containers[key]
@@ -38,15 +38,18 @@ def pop_due_and_give_up(state: ResManState) -> list[str]:
     return [*due, *pop_due(state)]
 
 
-class Dispatch:
-    """Turns commands, questions and changes into messages, each with an id of its own."""
+class StepMessages:
+    """Builds the messages of a step; each has an id of its own."""
 
     def __init__(self, state: ResManState) -> None:
         self.state = state
         self._message_count = 0
 
     def orders(self, due: list[str], *, safe: bool) -> list[Send]:
-        """Return one message for each agent with something to do; more if it is very much."""
+        """Return the messages to agents: commands for the keys ``due``, and requests for reports.
+
+        In safe mode (``safe``) no stray container is destroyed.
+        """
         state = self.state
         create: dict[str, list[CreateContainer]] = {}
         destroy: dict[str, list[DestroyContainer]] = {}
@@ -70,33 +73,33 @@ class Dispatch:
                 destroy.setdefault(row.agent, []).append(
                     DestroyContainer(container=row.container, incarnation=row.incarnation)
                 )
-            if not state.unacknowledged.first(key):
+            if not state.unacknowledged.is_first_send(key):
                 state.request_report(row.agent)
-        asks = state.outbox.report_requests
+        report_requests = state.outbox.report_requests
         sends: list[Send] = []
-        for agent in {**create, **destroy, **asks}:
+        for agent in {**create, **destroy, **report_requests}:
             if not self._until_s(agent):
                 create.pop(agent, None)
                 destroy.pop(agent, None)
-                if agent not in asks:
+                if agent not in report_requests:
                     continue
             sends += self._orders_of(agent, create.get(agent, []), destroy.get(agent, []))
         return sends
 
     def statuses(self) -> list[Send]:
-        """Return messages with every group that AppMaster asked about or that changed.
+        """Return the messages to AppMaster: statuses of groups that it asked about or that changed.
 
-        If AppMaster asks and has missed nothing, only what changed is sent.
+        If AppMaster asks and has missed nothing, only changed slots are sent.
         """
         state, outbox = self.state, self.state.outbox
-        statuses = [self._status(group) for group in {**outbox.answers, **outbox.changed_slots}]
+        statuses = [self._status(group) for group in {**outbox.status_requests, **outbox.changed_slots}]
         sends: list[Send] = []
         part: list[GroupStatus] = []
         slots = 0
         for status in statuses:
             part.append(status)
             slots += len(status.slots) + 1
-            if slots >= state.config.slots_per_message:
+            if slots >= state.config.slots_per_message_max:
                 sends.append(self._status_message(part))
                 part, slots = [], 0
         if part or (outbox.acknowledge_identity and not sends):
@@ -106,7 +109,7 @@ class Dispatch:
     def _orders_of(
         self, agent: str, create: list[CreateContainer], destroy: list[DestroyContainer]
     ) -> list[Send]:
-        state, most = self.state, self.state.config.commands_max
+        state, most = self.state, self.state.config.commands_per_message_max
         sends = []
         for start in range(0, max(len(create), len(destroy), 1), most):
             orders = ContainerOrders(
@@ -122,18 +125,18 @@ class Dispatch:
         return sends
 
     def _until_s(self, agent: str) -> float:
-        """Return Redis' clock at which a command to ``agent`` expires: before its agent can be declared dead.
+        """Return when a command to ``agent`` expires by Redis' clock: before the agent can be declared dead.
 
-        0.0 while no heartbeat of ``agent`` was read in this leadership: then it gets no command, as
-        none could be given a safe expiry. The command is sent when the heartbeat is read.
+        0.0 while no heartbeat of ``agent`` was read in this leadership. Then no safe expiry is known, so
+        the command is sent only when a heartbeat is read.
         """
         state = self.state
         watch = state.watches.get(agent)
         at_s = 0.0 if watch is None else state.heartbeats.at_s(watch.row)
-        return at_s + state.config.command_life_s if at_s else 0.0
+        return at_s + state.config.order_ttl_s if at_s else 0.0
 
     def _orders_id(self, orders: ContainerOrders) -> str:
-        """Return the id of the only command, or else one of the leadership and a count."""
+        """Return the id of the command if there is one, otherwise an id from the epoch and a counter."""
         match orders:
             case ContainerOrders(create=(one,), destroy=()):
                 return command_id("create", one.container, one.incarnation)
@@ -149,7 +152,7 @@ class Dispatch:
             task=GROUP_STATUS,
             body=GroupStatuses(statuses=tuple(statuses), identity=self._identity_ack()),
             id=f"status:{self.state.epoch}:{self._message_count}",
-            expires_s=self.state.config.command_life_s,
+            expires_s=self.state.config.order_ttl_s,
         )
 
     def _identity_ack(self) -> IdentityAck | None:
@@ -168,7 +171,7 @@ class Dispatch:
             return GroupStatus(group=group, epoch=state.epoch, serial=serial, full=True, known=False)
         changed = state.outbox.changed_slots.get(group, {})
         since, version = state.versions.next(group, changed=bool(changed))
-        full = state.outbox.answers.get(group, since) != since
+        full = state.outbox.status_requests.get(group, since) != since
         keys = state.containers.where("group", group) if full else tuple(changed)
         slots = (self._slot_status(key) for key in keys)
         return GroupStatus(
