@@ -191,7 +191,7 @@ class Sentinels(Sentinel):
             asked = self._awake()
             for number in sorted(range(self.count), key=lambda n: n not in asked):
                 if number not in asked and len(agreeing) * 2 > self.count:
-                    break  # Enough agree; Sentinels that did not answer lately are skipped.
+                    break  # Enough agree; Sentinels that did not answer recently are skipped.
                 client = self.sentinels[number]
                 try:
                     facts: Any = client.sentinel_master(name)
@@ -223,7 +223,7 @@ class Sentinels(Sentinel):
         return len(self.sentinels)
 
     def _awake(self) -> list[int]:
-        """Return which Sentinels to ask: all except those that did not answer lately; all if none is left."""
+        """Return which Sentinels to ask: all that answered recently, or all if none did."""
         now_s = time.monotonic()
         awake = [n for n in range(self.count) if self._silent_until_s.get(n, 0.0) <= now_s]
         return awake or list(range(self.count))

@@ -42,7 +42,7 @@ def handle(
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
     A change whose idempotency key is known is not made again: it gets its first answer. A request
-    whose nonce was seen gets no answer at all: it is a copy, and the first one was answered.
+    whose nonce was used before gets no answer: it is a copy of a request that was answered.
     ``users``, ``required`` and ``signer_kind`` are as in ``authenticate``.
     """
     operation = operations.get(request.op)

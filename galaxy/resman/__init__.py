@@ -1,1 +1,1 @@
-"""The resource layer: which machine holds which container."""
+"""The resource layer: which agent runs which container."""

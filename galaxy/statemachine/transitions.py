@@ -20,5 +20,5 @@ class TransitionTable(Generic[S]):
         return self._table.get((state, event))
 
     def pairs(self) -> Mapping[tuple[S, type], S]:
-        """Return the whole table, for tests and for the diagrams in docs/."""
+        """Return the complete table, for tests."""
         return self._table

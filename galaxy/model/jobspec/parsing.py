@@ -44,7 +44,7 @@ SYNONYMS: Final[Mapping[str, str]] = {
 """Other names of our fields, from Galaxy 3 and from other systems."""
 
 NUMBER_MAX: Final = 1 << 62
-"""Upper bound of every number in a job file; larger ones are refused whatever the field."""
+"""Upper bound of every number in a job file; larger ones are refused in every field."""
 
 
 class ParseResult(NamedTuple):

@@ -17,7 +17,7 @@ deploy:
 """
 
 _DEPLOY_SERVICE: Final = """\
-  step: 1               # pods away at once in an update
+  step: 1               # pods down at once in an update
   interval: 0s          # pause between them, after the last one became healthy
   drain: 2s             # from withdrawing a pod's endpoints to stopping it
 """

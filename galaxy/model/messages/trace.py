@@ -1,6 +1,6 @@
 """Events that are kept for people, each with an id and the id of what caused it.
 
-Ids are deterministic, so that a replay of the same inputs gives the same ids, and hold no secret.
+Ids are deterministic: the same inputs give the same ids. They reveal no secret.
 """
 
 from __future__ import annotations

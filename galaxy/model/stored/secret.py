@@ -31,7 +31,7 @@ class Secret(Struct, frozen=True, kw_only=True):
 
 
 class EnvFrom(Struct, frozen=True, kw_only=True):
-    """Where the value of a variable comes from: a ``file`` beside the job file, or a named ``secret``.
+    """Where the value of a variable comes from: a ``file``, relative to the job file, or a named ``secret``.
 
     AppMaster sets ``value`` in orders to AppWorkers; everywhere else it is None.
     """

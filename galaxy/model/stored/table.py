@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class TableChange(Struct, frozen=True, kw_only=True):
-    """One key of one table has a new ``value`` (JSON), or is gone if that is None."""
+    """A change of one row: its new ``value`` as JSON, or None if it was dropped."""
 
     table: str
     key: str
@@ -68,7 +68,7 @@ class Table(Generic[T]):
         return self._rows.items()
 
     def where(self, index: str, value: Hashable) -> tuple[str, ...]:
-        """Return the keys that ``index`` has for ``value``, in the order in which they came there."""
+        """Return the keys that ``index`` has for ``value``, oldest entry first."""
         return tuple(self._indexed[index].get(value, ()))
 
     def count(self, index: str, value: Hashable) -> int:
@@ -80,7 +80,7 @@ class Table(Generic[T]):
         return tuple(self._indexed[index])
 
     def put(self, key: str, row: T) -> None:
-        """Write ``row``; a row equal to the present one is no change."""
+        """Write ``row``; writing an equal row changes nothing."""
         old = self._rows.get(key)
         if old is not None and old == row:
             return
@@ -96,7 +96,7 @@ class Table(Generic[T]):
         self._set(key, old, None)
 
     def changes(self) -> list[TableChange]:
-        """Return what differs from the last accepted state, in the order in which keys were first written."""
+        """Return the changes since the last ``accept``, in the order in which keys were first written."""
         if not self.durable:
             return []
         changes = []
@@ -109,11 +109,11 @@ class Table(Generic[T]):
         return changes
 
     def accept(self) -> None:
-        """Make the present state the one to return to: it is committed."""
+        """Mark the current state as committed; ``discard`` returns to it."""
         self._before.clear()
 
     def discard(self) -> None:
-        """Return to the last accepted state."""
+        """Undo every write since the last ``accept``."""
         for key, old in self._before.items():
             self._set(key, self._rows.get(key), old)
         self._before.clear()

@@ -177,7 +177,7 @@ def remove_job(state: AppMasterState, body: RemoveJob, caller: Caller) -> Accept
     target=_pod_or_job,
 )
 def recover_pod(state: AppMasterState, body: RecoverPod, caller: Caller) -> Accepted:
-    """Deploy again: the named pod whatever its phase, or every failed pod of the job."""
+    """Deploy again the named pod, unless it is finished, or every failed pod of the job."""
     rows = lookup.find_pods(state, body.pod or body.job)
     job = lookup.find_job(state, rows[0].job if rows else body.job)
     if job.state is JobState.FINISHED or job.desired is not DesiredState.RUN:

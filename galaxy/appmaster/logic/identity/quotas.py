@@ -167,7 +167,7 @@ def _hint(user: str, fits: int) -> str:
 
 
 def _jobs(state: AppMasterState, user: str, pool: str) -> list[tuple[JobRecord, JobSpec]]:
-    """Return the jobs of ``user`` that count in ``pool``, with their present specs."""
+    """Return the jobs of ``user`` that count in ``pool``, with their current specs."""
     jobs = (state.jobs[key] for key in state.jobs.where("user", user))
     pairs = [(job, state.spec(job.job, job.revision)) for job in jobs]
     return [(job, spec) for job, spec in pairs if counts_in(pool, spec.deploy.pools)]

@@ -46,7 +46,7 @@ def reconcile(
 
 
 def create_pods(state: AppMasterState, job: JobRecord) -> None:
-    """Create the pods that ``job`` lacks, on its present revision and run."""
+    """Create the pods that ``job`` lacks, on its current revision and run."""
     for index in range(job.replica):
         key = pod_id(job.job, index)
         if key not in state.pods:
@@ -143,7 +143,7 @@ def _update_state(state: AppMasterState, job: JobRecord) -> None:
 
 
 def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
-    """End a job whose pods are all over, and its run."""
+    """End a job whose pods have all ended, and its run."""
     failed = [pod for pod in rows if pod.phase is PodPhase.FAILED]
     code = _exit_code(failed) if job.type.is_batch else 0
     job = state.put_job(msgspec.structs.replace(job, exit_code=code, rollout=None))

@@ -319,7 +319,7 @@ class ResManState(ResManTables):
             self.view.set_flaky(record.agent, True)
 
     def _destroy_orphan(self, key: str, row: Container) -> None:
-        """Destroy a slot whose group is not stored, which can only be left by an incomplete commit."""
+        """Destroy a slot whose group is not stored, as an incomplete commit may have left it."""
         if key == row.container:
             self.containers.drop(key)
             if row.agent:
