@@ -27,19 +27,19 @@ class Pipe:
 
     def __init__(self) -> None:
         self.chunks: queue.Queue[LogChunk] = queue.Queue()
-        self.is_closed = False
+        self.was_closed = False
 
     def write(self, direction: str, data: bytes, timeout_s: float = 30.0) -> None:
         self.chunks.put(decode(data, LogChunk))
 
     def close(self, direction: str) -> None:
-        self.is_closed = True
+        self.was_closed = True
 
-    def closed(self, direction: str) -> bool:
-        return self.is_closed
+    def is_closed(self, direction: str) -> bool:
+        return self.was_closed
 
     def has_reader(self, direction: str) -> bool:
-        return not self.is_closed
+        return not self.was_closed
 
 
 def directory(logs: Path, incarnation: int = 1) -> Path:
@@ -76,7 +76,7 @@ def told(pipe: Pipe) -> tuple[dict[str, str], str]:
 def run(logs: Path, **read: object) -> tuple[dict[str, str], str]:
     pipe = Pipe()
     streamer(logs, pipe, **read).run()
-    assert pipe.is_closed
+    assert pipe.was_closed
     return told(pipe)
 
 
@@ -175,7 +175,7 @@ def test_follow_ends_when_the_reader_has_gone(tmp_path: Path) -> None:
     directory(tmp_path)
     thread = threading.Thread(target=streamer(tmp_path, pipe, alive, follow=True).run, daemon=True)
     thread.start()
-    pipe.is_closed = True
+    pipe.was_closed = True
     thread.join(10)
     assert not thread.is_alive()
 
