@@ -20,8 +20,8 @@ from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.step import Logic
 from galaxy.statemachine.backoff import Backoff
 
-RETRY_S_MIN: Final = 0.1
-RETRY_S_MAX: Final = 2.0
+RETRY_MIN_S: Final = 0.1
+RETRY_MAX_S: Final = 2.0
 UNCONFIRMED_S: Final = 5.0
 """How long a leader that holds its lease retries one commit before it gives up the lead."""
 STAND_BY_EXIT_S: Final = 0.2
@@ -98,7 +98,7 @@ class LeaderShell:
         self._thread.join(timeout_s if self._lease is not None else min(timeout_s, STAND_BY_EXIT_S))
 
     def _run(self) -> None:
-        retry = Backoff(RETRY_S_MIN, RETRY_S_MAX)
+        retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while not self._stopping.is_set():
             try:
                 lease = self._campaign()
@@ -191,7 +191,7 @@ class LeaderShell:
 
     def _commit_retries(self, lease: Lease) -> RetryPolicy:
         """Return the retry policy of one commit: retry with pauses for ``UNCONFIRMED_S``."""
-        pause, until_s = Backoff(RETRY_S_MIN, RETRY_S_MAX / 2), boot_clock() + UNCONFIRMED_S
+        pause, until_s = Backoff(RETRY_MIN_S, RETRY_MAX_S / 2), boot_clock() + UNCONFIRMED_S
 
         def try_again(error: Unreachable) -> bool:
             log.warning("event=commit.unknown role=%s cause=%r", self.role, error.message)
