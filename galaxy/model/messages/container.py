@@ -23,7 +23,11 @@ class TaskDemand(Struct, frozen=True, kw_only=True):
 
 
 class VolumeDemand(Struct, frozen=True, kw_only=True):
-    """A volume of ``size_bytes`` at ``path``; the resource whose ``media`` has its medium is charged."""
+    """A volume of ``size_bytes`` at ``path``; the resource whose ``media`` has its medium is charged.
+
+    Unlike those of ``VolumeSpec``, the fields have no limits: every value decodes, so a host refuses an
+    impossible container with a reason. A limit here would drop the whole message instead.
+    """
 
     path: str
     size_bytes: int
