@@ -20,6 +20,7 @@ CAUGHT_LATE = {"removed groups forgotten": 78, "no safe mode": 25}
 SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 
+@pytest.mark.timeout(600)  # Seconds at rest; runs at a low priority beside tests with time limits.
 @pytest.mark.parametrize("first", range(0, SEEDS, 25))
 def test_every_seed_passes_every_check(first: int) -> None:
     outcomes = [

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.errors import UsageError
-from galaxy.model.base import WIRE_READABLE
+from galaxy.model.base import WIRE_READABLE, encode
 from galaxy.model.messages.agent import AgentReport, AgentState
 from galaxy.model.messages.container import (
     ContainerOrders,
@@ -15,11 +15,12 @@ from galaxy.model.messages.container import (
     CreateContainer,
     GroupOrder,
     GroupOrders,
+    ObservedContainerState,
     Reason,
 )
 from galaxy.model.messages.names import CONTAINER_APPLY, GROUP_APPLY, RESMAN, agent_queue
 from galaxy.model.step import Send
-from galaxy.resman.logic import ResManConfig
+from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.config import with_liveness_times
 from tests.unit.resman.cluster import GIB, Cluster, demand, hosted, info, status_of
 
@@ -196,6 +197,24 @@ def test_old_full_report_after_a_failover_does_not_end_a_container() -> None:
     cluster.receive(early)
     cluster.run(15.0)
     assert cluster.ready() == {"web-1.0": 1}
+
+
+def test_report_of_an_earlier_leadership_does_not_make_a_new_leader_adopt_a_container() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.order("web-1", 1)
+    cluster.settle()
+    late = cluster.reports("h1")[-1]
+    assert [one.state for one in late.containers] == [ObservedContainerState.READY]
+    cluster.hosts["h1"].trouble = "disk full"  # So that the container waits for a place.
+    cluster.run(3.0)
+    cluster.hosts["h1"].wipe()
+    cluster.run(10.0)
+    successor = ResMan(cluster.resman.config)
+    for table, loaded in zip(cluster.resman.tables.values(), successor.tables.values(), strict=True):
+        loaded.load((key, encode(row)) for key, row in table.items())
+    successor.lead(cluster.resman.state.epoch + 1, cluster.now_s)
+    successor.step(cluster.now_s, [late])
+    assert successor.state.containers["web-1.0"].state is ContainerState.PENDING
 
 
 def test_containers_of_a_wiped_host_are_created_again() -> None:

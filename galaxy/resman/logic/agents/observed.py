@@ -31,12 +31,13 @@ def compare(state: ResManState, watch: AgentWatch, report: AgentReport) -> None:
     differs = difference(expected, observed, full=report.full)
     for key, one in differs.known:
         _on_known(state, key, one)
+    proven = report.epoch >= state.epoch
     for one in differs.unknown:
-        _on_unknown(state, agent, one)
+        _on_unknown(state, agent, one, proven=proven)
     for key in differs.missing:
         row = state.containers[key]
         if serial > newer.get(row.container, full_serial):
-            _on_missing(state, key, row, proven=report.epoch >= state.epoch)
+            _on_missing(state, key, row, proven=proven)
     if not report.full:
         newer.update((one.container, serial) for one in observed)
 
@@ -101,8 +102,12 @@ def _on_missing(state: ResManState, key: str, row: Container, *, proven: bool) -
         state.unacknowledged.make_due(key, state.now_s)
 
 
-def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer) -> None:
-    """Adopt a container that no row expects if its slot waits for a place; otherwise destroy it."""
+def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer, *, proven: bool) -> None:
+    """Adopt a container that no row expects if its slot waits for a place; otherwise destroy it.
+
+    Only a report made under this leadership is enough to adopt it. An older one may be a late report
+    of an earlier boot, and the container gone since.
+    """
     if observed.state is ObservedContainerState.GONE:
         return
     row = state.containers.get(observed.container)
@@ -112,6 +117,9 @@ def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer) -> 
         and row.state is ContainerState.PENDING
         and observed.incarnation >= row.incarnation
     ):
+        if not proven:
+            state.request_report(agent)
+            return
         adopted = SlotAdopted(incarnation=observed.incarnation, agent=agent, ports=observed.ports)
         state.apply(observed.container, adopted)
         state.retry_timers.stop(observed.container)
