@@ -16,6 +16,8 @@ from galaxy.errors import BadMessage, GalaxyError
 from galaxy.model.base import Struct, decode, encode
 
 CLUSTER_FILE: Final = "cluster.json"
+_INCOMPATIBLE: Final = ("0.1.0",)
+"""Releases whose messages have another format, so that neither side can read the other's."""
 
 T = TypeVar("T", bound=Struct)
 
@@ -59,6 +61,19 @@ class ClusterFile(Struct, frozen=True, kw_only=True):
     token: str = ""
     """``USER:SECRET`` of the user who started the cluster and is its first operator."""
     processes: tuple[ProcessRef, ...] = ()
+
+    def require_readable(self) -> None:
+        """Check that this release can talk to the cluster.
+
+        Raises:
+            GalaxyError: a release with other messages runs it.
+        """
+        if self.version in _INCOMPATIBLE:
+            raise GalaxyError(
+                f"Galaxy {self.version} runs the cluster in {self.dir}, and this release cannot talk to it",
+                details=["nothing was sent, and nothing was changed"],
+                hint=f"use the galaxy command of {self.version}; see Upgrading in docs/operations.md",
+            )
 
     def supervisor(self) -> ProcessRef | None:
         """Return the process that starts and restarts the others."""

@@ -172,6 +172,7 @@ def _choose(
     folder = default_dir(environ)
     cluster = read_cluster(folder) if os.access(folder / CLUSTER_FILE, os.R_OK) else None
     if cluster is not None:
+        cluster.require_readable()
         return ChosenCluster(
             url=cluster.url, dir=cluster.dir, named_by=f"folder {cluster.dir}", token=cluster.token
         )
@@ -196,6 +197,7 @@ def _in_folder(directory: Path | str, named_by: str) -> ChosenCluster:
         raise NotFound(
             f"no cluster runs in {folder}", details=[f"named by {named_by}"], hint=f"galaxy up --dir {folder}"
         )
+    cluster.require_readable()
     return ChosenCluster(url=cluster.url, dir=str(folder), named_by=named_by, token=cluster.token)
 
 

@@ -245,7 +245,8 @@ def _io(hierarchies: Hierarchies, *, usable: bool) -> Finding:
 
 def _try(name: str) -> tuple[bool, str]:
     """Run one probe; return whether it worked, and its output."""
-    command = [sys.executable, "-m", "galaxy.container.host_probes", name]
+    # -P: the working directory may be anybody's, or another release's tree.
+    command = [sys.executable, "-P", "-m", "galaxy.container.host_probes", name]
     try:
         done = subprocess.run(
             command,

@@ -75,6 +75,7 @@ class LeaderShell:
         self._on_lead = on_lead
         self._on_stand_by = on_stand_by
         self._stopping = threading.Event()
+        self._retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self._lease: Lease | None = None
         self._thread = threading.Thread(target=self._run, name=f"{role}-loop", daemon=True)
 
@@ -98,21 +99,19 @@ class LeaderShell:
         self._thread.join(timeout_s if self._lease is not None else min(timeout_s, STAND_BY_EXIT_S))
 
     def _run(self) -> None:
-        retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         while not self._stopping.is_set():
             try:
                 lease = self._campaign()
                 if lease is not None:
-                    retry.reset()
                     self._lead(lease)
                 continue
             except NotLeader as error:
                 log.warning("event=leader.lost role=%s cause=%r", self.role, error.message)
             except GalaxyError as error:
-                log.warning("event=leader.waiting role=%s cause=%r", self.role, error.message)
+                log.warning("event=leader.waiting role=%s cause=%r", self.role, str(error))
             except Exception:
                 log.exception("event=leader.failed role=%s", self.role)
-            self._stopping.wait(retry.next_s())
+            self._stopping.wait(self._retry.next_s())
 
     def _campaign(self) -> Lease | None:
         sent_s = boot_clock()
@@ -138,6 +137,7 @@ class LeaderShell:
             with _no_garbage_collection():
                 leadership.begin(time.time())
             self.inbox.clear()
+            self._retry.reset()  # Not before: state that cannot be loaded stays so.
             self._lease = lease
             log.info(
                 "event=leader.leading role=%s epoch=%d owner=%s", self.role, lease.grant.epoch, self.owner

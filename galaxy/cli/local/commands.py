@@ -179,6 +179,7 @@ def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> N
         raise GalaxyError(
             f"another `galaxy up` or `galaxy down` is at work in {layout.root}", hint="wait a moment"
         )
+    cluster.require_readable()
     _save_as_current(cluster.dir)
     print_line(console, f"a cluster already runs in {cluster.dir} (process {supervisor.pid})")
     if cluster.flower:

@@ -8,7 +8,7 @@ import pytest
 
 from galaxy.client import contexts
 from galaxy.client.cluster_file import ClusterFile, write_cluster
-from galaxy.errors import NotFound, UsageError
+from galaxy.errors import GalaxyError, NotFound, UsageError
 
 
 @pytest.fixture
@@ -98,3 +98,21 @@ def test_unknown_context_is_an_error_that_lists_the_known_ones(tmp_path: Path, p
     with pytest.raises(NotFound) as caught:
         contexts.use_context("zzz", path)
     assert "known: a" in caught.value.details[0]
+
+
+@pytest.mark.parametrize("named", ["folder", "context", "GALAXY_DIR", "default"])
+def test_running_cluster_of_0_1_0_is_refused_with_what_to_use(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    folder = running(tmp_path)
+    write_cluster(ClusterFile(dir=str(folder), url="redis://h", version="0.1.0"))
+    environ: dict[str, str] = {}
+    if named == "context":
+        contexts.save_context(dir=folder, path=path)
+    if named == "GALAXY_DIR":
+        environ["GALAXY_DIR"] = str(folder)
+    if named == "default":
+        monkeypatch.setattr(contexts, "default_dir", lambda _: folder)
+    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 runs the cluster in") as caught:
+        contexts.find_cluster(dir=folder if named == "folder" else "", environ=environ, path=path)
+    assert "galaxy command of 0.1.0" in caught.value.hint
