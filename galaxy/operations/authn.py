@@ -42,7 +42,7 @@ def authenticate(
     user = users.get(request.user)
     if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
         raise Refused(
-            f'{signer_kind} "{request.user[:64]}" or the token is wrong',
+            f'there is no {signer_kind} "{request.user[:64]}", or the token is wrong',
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s

@@ -18,31 +18,46 @@ _STYLES: Final = {"ready": "green", "gone": "dim", "died": "red", "starting": "c
 _IN_PROGRESS: Final = ("starting", "stopping")
 
 
+class _Live(Live):
+    """A live list that is written again only when it has changed or a spinner in it turns.
+
+    ``galaxy up`` in the foreground shows one for as long as the cluster runs.
+    """
+
+    changed = True
+    spins = False
+
+    def refresh(self) -> None:
+        if self.changed or self.spins:
+            self.changed = False
+            super().refresh()
+
+
 class Display:
     """Shows the last state of each part; on a terminal each part has one line that changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._parts: dict[str, PartChanged] = {}
-        self._live = Live(console=console, refresh_per_second=10) if console.is_terminal else None
+        self._live = _Live(console=console, refresh_per_second=10) if console.is_terminal else None
 
     def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.update(self._table(), refresh=True)
+        if self._live and self._live.is_started:
             self._live.stop()
 
     def show(self, changed: PartChanged) -> None:
         """Show one change."""
         self._parts[changed.part] = changed
         if self._live:
+            self._live.spins = any(part.state in _IN_PROGRESS for part in self._parts.values())
             self._live.update(self._table())
+            self._live.changed = True
+            self._live.start()
         elif changed.state not in _IN_PROGRESS:
             print_line(self._console, f"{changed.part:<12} {changed.state:<6} {_detail(changed)}".rstrip())
 
