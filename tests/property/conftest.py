@@ -1,4 +1,4 @@
-"""Properties take as long as their examples: more than any other test may."""
+"""Property tests run many examples, so their time limit is longer than that of other tests."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Effort of property tests: ``GALAXY_TEST_EFFORT`` multiplies every count of examples."""
+"""The number of examples of property tests: ``GALAXY_TEST_EFFORT`` multiplies all of them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ EFFORT = float(os.environ.get("GALAXY_TEST_EFFORT", "1"))
 SLOW_S = 10.0
 """An example that takes longer counts as hung."""
 PROCESSES_S = 120.0
-"""The same for examples that wait for other processes, which have time limits of their own."""
+"""The same limit for examples that wait for processes with time limits of their own."""
 
 
 def examples(count: int, *, slow_s: float = SLOW_S, **more: Any) -> settings:
-    """Return settings for ``count`` examples, which are the same every time unless the effort is over 1."""
+    """Return settings for ``count`` examples. They are the same in every run unless the effort is over 1."""
     return settings(
         max_examples=max(1, int(count * EFFORT)),
         deadline=timedelta(seconds=slow_s),

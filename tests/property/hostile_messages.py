@@ -25,7 +25,7 @@ NASTY = (
     "web-abc123.-1", "web-abc123.00", "web-abc123.٣", "web-abc123." + "9" * 5000, "web-abc123.0#1@h1",
     "web-abc123.0_1", ".0", "x.", "h1 ",
 )  # fmt: skip
-"""Text that careless code misreads."""
+"""Texts that careless code misreads: paths, control characters, format strings, huge numbers."""
 
 NUMBERS = (
     -1, 0, 1, 2, 3, 80, 1024, 20000, 65535, 65536, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, -(2**63),
@@ -33,7 +33,7 @@ NUMBERS = (
 )  # fmt: skip
 FLOATS = (-0.0, 0.0, 1e-300, 0.1, 1.0, 30.0, -1.0, 1e9, 1e18, 1.7e308, -1.7e308, 5e-324)
 
-_STOCK: dict[str, tuple[str, ...]] = {
+_USUAL: dict[str, tuple[str, ...]] = {
     "agent": AGENTS, "host": AGENTS, "boot": ("boot-1", "boot-2"), "pod": PODS, "container": PODS,
     "target": (*PODS, *JOBS), "group": JOBS, "job": JOBS, "service": WORDS, "task": WORDS, "name": WORDS,
     "pools": ("main", "far"), "pool": ("main", "far"), "tags": ("ssd",), "tag": ("", "ssd"),
@@ -43,7 +43,7 @@ _COUNTERS = frozenset({"epoch", "serial", "incarnation", "generation", "revision
 
 def texts(field: str = "") -> st.SearchStrategy[str]:
     """Return texts for a field: mostly plausible values, sometimes hostile ones."""
-    usual = st.sampled_from(_STOCK.get(field, WORDS))
+    usual = st.sampled_from(_USUAL.get(field, WORDS))
     return st.one_of(
         usual, usual, usual, st.sampled_from(NASTY), st.text(max_size=8).map(_without_surrogates)
     )
@@ -60,7 +60,7 @@ def floats() -> st.SearchStrategy[float]:
 
 @cache
 def hostile(kind: type[Struct]) -> st.SearchStrategy[Any]:
-    """Return structs of ``kind`` as a receiver would have decoded them."""
+    """Return structs of ``kind``, encoded and decoded as on the wire."""
     return _values(shape.type_info(kind), "", 0).map(lambda value: decode(encode(value), kind))
 
 

@@ -1,4 +1,4 @@
-"""Invariants of a logic's tables after any step."""
+"""The store of a logic under test, and invariants of its tables after every step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Disk:
 
 
 def check_indexes(table: Table[Any]) -> None:
-    """Assert that every index lists exactly the rows that have its values."""
+    """Assert that every index lists exactly the rows with each of its values."""
     for index, key_of in table._keys.items():
         expected: dict[Any, set[str]] = {}
         for key in table:

@@ -1,4 +1,4 @@
-"""An agent against orders and reports that decode but make no sense: it never raises, its table holds."""
+"""An agent that gets orders and events with absurd values never raises, and its table stays consistent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.property.hostile_messages import hostile
 from tests.property.tables import check_indexes, snapshot
 from tests.unit.agent.build import Driven, create, creates, destroys, order, orders, reported
 
-SELF = st.sampled_from(
+OWN_EVENTS = st.sampled_from(
     [
         ContainerLaunched, ContainerLaunchFailed, ContainerEnded, ContainerDestroyed, PortsUnavailable,
         HostInspected, WorkerConnected, WorkerLost, WorkerReported, UsageMeasured,
@@ -43,16 +43,17 @@ ORDERS = st.sampled_from([ContainerOrders, PodOrders]).flatmap(hostile)
 
 
 def to_us(event: Any) -> Any:
+    """Return an order for this agent, of an epoch that it accepts."""
     return msgspec.structs.replace(event, agent="h1", epoch=min(event.epoch, 5))
 
 
 PODS = st.sampled_from(("web-abc123.0", "web-abc123.1"))
 INCARNATIONS = st.integers(1, 4)
-SANE = st.one_of(
-    st.builds(lambda pod, life: creates(create(pod, life), epoch=5), PODS, INCARNATIONS),
-    st.builds(lambda pod, life: destroys(pod, life, epoch=5), PODS, INCARNATIONS),
+PLAUSIBLE = st.one_of(
+    st.builds(lambda pod, incarnation: creates(create(pod, incarnation), epoch=5), PODS, INCARNATIONS),
+    st.builds(lambda pod, incarnation: destroys(pod, incarnation, epoch=5), PODS, INCARNATIONS),
     st.builds(
-        lambda pod, number, life: orders(order(number, pod=pod, incarnation=life), epoch=5),
+        lambda pod, number, incarnation: orders(order(number, pod=pod, incarnation=incarnation), epoch=5),
         PODS,
         INCARNATIONS,
         INCARNATIONS,
@@ -61,14 +62,14 @@ SANE = st.one_of(
     st.builds(WorkerConnected, container=PODS, incarnation=INCARNATIONS),
     st.builds(lambda pod, state: reported(state, pod=pod), PODS, st.sampled_from(PodState)),
 )
-EVENTS = st.one_of(ORDERS, ORDERS.map(to_us), ORDERS.map(to_us), SELF, SANE, SANE)
+EVENTS = st.one_of(ORDERS, ORDERS.map(to_us), ORDERS.map(to_us), OWN_EVENTS, PLAUSIBLE, PLAUSIBLE)
 BATCHES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.5, 6.0, 40.0]), st.lists(EVENTS, min_size=1, max_size=4)), max_size=8
 )
 
 
 class Agent(Driven):
-    """An agent whose every report is published, and whose table is looked at after every step."""
+    """An agent that publishes every report, and whose table is checked after every step."""
 
     def play(self, batches: list[Any]) -> None:
         for seconds, events in batches:
@@ -102,9 +103,9 @@ class Agent(Driven):
         mine = [hosted for hosted in logic.hosted_containers() if hosted.phase in ("launching", "ready")]
         names = [hosted.container for hosted in mine]
         assert len(names) == len(set(names)), "two incarnations of one container"
-        given = [port for hosted in mine if hosted.key not in before for port in hosted.ports.values()]
+        assigned = [port for hosted in mine if hosted.key not in before for port in hosted.ports.values()]
         owned = [port for hosted in mine if hosted.key in before for port in hosted.ports.values()]
-        assert not set(given) & set(owned), "a port is given twice"
+        assert not set(assigned) & set(owned), "a port was assigned twice"
         assert len(mine) <= logic.info.containers
 
 
@@ -116,17 +117,21 @@ def test_no_messages_make_an_agent_raise_or_run_a_container_twice(batches: list[
 
 @examples(60)
 @given(BATCHES, BATCHES)
-def test_agent_carries_on_from_its_table_whatever_it_was_told(first: list[Any], then: list[Any]) -> None:
+def test_agent_restarted_after_any_messages_continues_from_its_table(
+    first: list[Any], then: list[Any]
+) -> None:
     agent = Agent()
     agent.begin()
     agent.play(first)
     before = snapshot(agent.logic.tables)
-    again = agent.restart()
-    assert {name: dict(sorted(rows.items())) for name, rows in before.items()} == snapshot(again.logic.tables)
-    next_life = Agent(again.logic)
-    next_life.disk, next_life.now_s = again.disk, again.now_s
-    next_life.step(HostInspected(running=()))
-    next_life.play(then)
+    reloaded = agent.restart()
+    assert {name: dict(sorted(rows.items())) for name, rows in before.items()} == snapshot(
+        reloaded.logic.tables
+    )
+    restarted = Agent(reloaded.logic)
+    restarted.disk, restarted.now_s = reloaded.disk, reloaded.now_s
+    restarted.step(HostInspected(running=()))
+    restarted.play(then)
 
 
 @examples(100)
@@ -134,7 +139,7 @@ def test_agent_carries_on_from_its_table_whatever_it_was_told(first: list[Any], 
 def test_order_for_another_agent_changes_nothing(events: list[Any]) -> None:
     agent = Agent()
     agent.begin()
-    strange = [msgspec.structs.replace(event, agent="h2") for event in events]
+    foreign = [msgspec.structs.replace(event, agent="h2") for event in events]
     before = snapshot(agent.logic.tables)
-    agent.step(*strange)
+    agent.step(*foreign)
     assert snapshot(agent.logic.tables) == before

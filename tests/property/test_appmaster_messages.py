@@ -1,4 +1,4 @@
-"""AppMaster against requests and reports that decode but make no sense: it never raises, it answers."""
+"""AppMaster that gets requests and reports with absurd values never raises, and answers every request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.unit.appmaster.world import batch, service, with_task
 from tests.unit.model.jobs import jobs
 
 START_S = 1_000_000.0
-LOOP = tuple(OPERATIONS)
+OPS = tuple(OPERATIONS)
 SPECS = st.one_of(
     st.builds(
         service, name=st.sampled_from(("web", "far")), replica=st.integers(0, 5), step=st.integers(1, 3)
@@ -43,7 +43,7 @@ SPECS = st.one_of(
 )
 
 
-def requests(ops: tuple[str, ...] = LOOP) -> st.SearchStrategy[Request]:
+def requests(ops: tuple[str, ...] = OPS) -> st.SearchStrategy[Request]:
     return st.sampled_from(ops).flatmap(
         lambda op: st.builds(
             Request,
@@ -58,7 +58,7 @@ def requests(ops: tuple[str, ...] = LOOP) -> st.SearchStrategy[Request]:
 
 
 def files(spec: JobSpec) -> dict[str, Secret]:
-    """Return a content for every file that a job names; secrets are there or not, by chance."""
+    """Return the content of every file that a job names. Its secrets may or may not exist."""
     sources = (source for task in spec.pod.tasks for source in task.env.values())
     return {one.file: Secret(text="x") for one in sources if isinstance(one, EnvFrom) and one.file}
 
@@ -93,7 +93,7 @@ def _request(op: str, key: str, body: Any) -> Request:
 
 
 class Leader:
-    """An AppMaster, stepped and committed as its driver does; it knows its jobs, so that lies may fit."""
+    """An AppMaster, stepped and committed as its driver does."""
 
     def __init__(self) -> None:
         self.appmaster = AppMaster()
@@ -117,7 +117,7 @@ class Leader:
         return step
 
     def check(self) -> None:
-        """Assert what hangs together: pods on their jobs, endpoints on their pods, targets on revisions."""
+        """Assert that every row that another row refers to exists."""
         state = self.appmaster.state
         for pod in state.pods.values():
             assert pod.job in state.jobs
@@ -131,7 +131,7 @@ class Leader:
         assert len(names) == len(set(names)), "two live jobs of one name"
 
     def succeed(self) -> None:
-        """Let another AppMaster lead from what was committed."""
+        """Replace the leader by a new one that loads the committed tables."""
         old = snapshot(self.appmaster.tables)
         self.appmaster = AppMaster()
         self.disk.load(self.appmaster.tables)
@@ -140,13 +140,13 @@ class Leader:
 
 
 @st.composite
-def lies(draw: st.DrawFn) -> Any:
-    """Draw a report of slots or pods, about something by its number; see ``_about``."""
+def reports(draw: st.DrawFn) -> Any:
+    """Draw a report of slots or pods with absurd or plausible values, for ``_addressed``."""
     picks = draw(st.lists(st.integers(0, 20), min_size=1, max_size=4))
     if draw(st.booleans()):
         slots = [draw(hostile(SlotStatus)) for _ in picks]
-        sane = draw(st.booleans())
-        if sane:
+        plausible = draw(st.booleans())
+        if plausible:
             slots = [
                 msgspec.structs.replace(
                     slot, agent=draw(st.sampled_from(AGENTS)), incarnation=draw(st.integers(0, 3)),
@@ -155,22 +155,29 @@ def lies(draw: st.DrawFn) -> Any:
                 for slot in slots
             ]  # fmt: skip
         return ("slots", picks, slots, draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans()))
-    found = [draw(hostile(ObservedPod)) for _ in picks]
+    observed = [draw(hostile(ObservedPod)) for _ in picks]
     if draw(st.booleans()):
-        found = [
+        observed = [
             msgspec.structs.replace(
                 one, incarnation=draw(st.integers(0, 3)), generation=draw(st.integers(0, 4)),
                 state=draw(st.sampled_from([PodState.RUNNING, *PodState])),
             )
-            for one in found
+            for one in observed
         ]  # fmt: skip
-    return ("pods", picks, found, draw(st.sampled_from(AGENTS)), draw(st.integers(0, 9)), draw(st.booleans()))
+    return (
+        "pods",
+        picks,
+        observed,
+        draw(st.sampled_from(AGENTS)),
+        draw(st.integers(0, 9)),
+        draw(st.booleans()),
+    )
 
 
-def _about(leader: Leader, lie: Any) -> Any:
-    """Point what was drawn at what there is."""
+def _addressed(leader: Leader, drawn_report: Any) -> Any:
+    """Return a drawn report as one about pods that exist, chosen by the drawn numbers."""
     pods = sorted(leader.appmaster.state.pods) or ["web-abc123.0"]
-    kind, picks, drawn, *rest = lie
+    kind, picks, drawn, *rest = drawn_report
     named = [pods[pick % len(pods)] for pick in picks]
     if kind == "slots":
         serial, full, known = rest
@@ -181,12 +188,12 @@ def _about(leader: Leader, lie: Any) -> Any:
         status = GroupStatus(group=group, epoch=1, serial=serial, slots=slots, full=full, known=known)
         return GroupStatuses(statuses=(status,))
     agent, serial, full = rest
-    found = tuple(msgspec.structs.replace(one, pod=pod) for one, pod in zip(drawn, named, strict=True))
-    return AgentReport(agent=agent, boot="boot-1", serial=serial, full=full, pods=found)
+    observed = tuple(msgspec.structs.replace(one, pod=pod) for one, pod in zip(drawn, named, strict=True))
+    return AgentReport(agent=agent, boot="boot-1", serial=serial, full=full, pods=observed)
 
 
 EVENTS = st.one_of(
-    submits(), updates(), requests(), quotas(), lies(), lies(), lies(),
+    submits(), updates(), requests(), quotas(), reports(), reports(), reports(),
     hostile(GroupStatuses), hostile(AgentReport), hostile(HeartbeatsRead),
 )  # fmt: skip
 BATCHES = st.lists(
@@ -198,12 +205,14 @@ BATCHES = st.lists(
 def play(leader: Leader, batches: list[Any]) -> None:
     for seconds, events in batches:
         leader.now_s += seconds
-        leader.step([_about(leader, event) if isinstance(event, tuple) else event for event in events])
+        leader.step([_addressed(leader, event) if isinstance(event, tuple) else event for event in events])
 
 
 @examples(150)
 @given(submits(), BATCHES)
-def test_no_messages_make_appmaster_raise_or_its_tables_disagree(first: Request, batches: list[Any]) -> None:
+def test_no_messages_make_appmaster_raise_or_its_tables_inconsistent(
+    first: Request, batches: list[Any]
+) -> None:
     leader = Leader()
     leader.step([first])
     play(leader, batches)
@@ -211,7 +220,7 @@ def test_no_messages_make_appmaster_raise_or_its_tables_disagree(first: Request,
 
 @examples(60)
 @given(submits(), BATCHES, BATCHES)
-def test_failover_after_lies_leads_from_the_same_tables(
+def test_new_leader_after_any_messages_loads_the_same_tables_and_continues(
     first: Request, before: list[Any], after: list[Any]
 ) -> None:
     leader = Leader()
@@ -232,8 +241,8 @@ def test_request_within_its_deadline_is_answered_once(request: Request) -> None:
 
 
 @examples(60)
-@given(requests(tuple(op for op in LOOP if op.startswith("galaxy.job"))), BATCHES)
-def test_repeated_key_gets_the_first_answer_whatever_came_between(
+@given(requests(tuple(op for op in OPS if op.startswith("galaxy.job"))), BATCHES)
+def test_repeated_key_gets_the_first_answer_after_any_messages_in_between(
     request: Request, between: list[Any]
 ) -> None:
     leader = Leader()
@@ -251,14 +260,15 @@ def _reads() -> tuple[str, ...]:
 
 @examples(60)
 @given(submits(), st.lists(EVENTS, max_size=5))
-def test_step_that_was_not_committed_leaves_appmasters_tables_as_they_were(
+def test_step_that_was_not_committed_leaves_appmasters_tables_unchanged(
     first: Request, events: list[Any]
 ) -> None:
     leader = Leader()
     leader.step([first])
     before = snapshot(leader.appmaster.tables)
     leader.appmaster.step(
-        leader.now_s + 1, [_about(leader, event) if isinstance(event, tuple) else event for event in events]
+        leader.now_s + 1,
+        [_addressed(leader, event) if isinstance(event, tuple) else event for event in events],
     )
     for table in leader.appmaster.tables.values():
         table.discard()

@@ -1,4 +1,4 @@
-"""Any arguments of ``galaxy``, without a cluster: a known exit code, no traceback, and a quick end.
+"""``galaxy`` with any arguments and no cluster ends quickly, with a known exit code and no traceback.
 
 Commands and options are found by walking click's own tree, so new ones are tested as well.
 """
@@ -146,7 +146,7 @@ FINAL_ARGUMENTS = {("web",): ("--address", "203.0.113.1")}
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """A home with a few files, and no cluster."""
+    """Yield a home folder with a few files and no cluster."""
     place = Path(tempfile.mkdtemp(prefix="galaxy-cli-"))
     (place / "job.yaml").write_text(JOB)
     (place / "bad.yaml").write_text("name: [\n")
@@ -174,7 +174,7 @@ def galaxy(home: Path, arguments: Sequence[str]) -> Done:
             os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         out_text, err_text = (os.pread(fd, 1 << 20, 0).decode(errors="replace") for fd in (out, err))
-        assert ended, f"no end: galaxy {arguments}\n{err_text[-2000:]}"
+        assert ended, f"still running: galaxy {arguments}\n{err_text[-2000:]}"
         _end_group(pid)
         return Done(os.waitstatus_to_exitcode(status), out_text, err_text)
     finally:
@@ -205,7 +205,7 @@ def _child(home: Path, arguments: Sequence[str], out: int, err: int) -> int:
 
 
 def _end_group(pid: int) -> None:
-    """Assert that nothing that was started leftovers."""
+    """Assert that no process of the group remains."""
     end_s = time.monotonic() + 30
     while True:
         try:
@@ -240,7 +240,7 @@ def values(parameter: click.Parameter) -> st.SearchStrategy[str]:
 
 @st.composite
 def lines(draw: st.DrawFn, path: tuple[str, ...]) -> list[str]:
-    """A command line for the command at ``path``, with some of its options and arguments."""
+    """Draw a command line for the command at ``path``, with some of its options and arguments."""
     command = COMMANDS[path]
     arguments: list[str] = []
     for parameter in command.params:
@@ -293,7 +293,7 @@ def test_unknown_log_level_is_wrong_usage(home: Path, path: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("path", [path for path in SAFE if path not in (("up",), ("web",))], ids=" ".join)
-def test_command_without_arguments_says_what_is_missing(home: Path, path: tuple[str, ...]) -> None:
+def test_command_without_arguments_ends_cleanly_and_has_a_help(home: Path, path: tuple[str, ...]) -> None:
     check(galaxy(home, path), path)
     helped = galaxy(home, [*path, "--help"])
     assert (helped.code, helped.err) == (0, "")
@@ -307,7 +307,7 @@ def test_command_without_arguments_says_what_is_missing(home: Path, path: tuple[
         max_size=4,
     ).filter(lambda arguments: not {"up", "down", "web"} & set(arguments))
 )
-def test_no_order_of_arguments_makes_galaxy_raise(home: Path, arguments: list[str]) -> None:
+def test_no_sequence_of_words_makes_galaxy_raise(home: Path, arguments: list[str]) -> None:
     check(galaxy(home, arguments), arguments)
 
 

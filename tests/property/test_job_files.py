@@ -1,6 +1,6 @@
-"""Job files as people and machines write them: whole in every format, or refused at the right line.
+"""Texts of job files: read completely in every format, or refused with the right line.
 
-``tests/unit/model`` has the properties of the reader over trees; these are about text.
+``tests/unit/model`` has the properties of the parser over trees.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def load(text: str, format: str) -> JobSpec:
 
 
 def refused(text: str, format: str) -> tuple[str, ...]:
-    """Return what is said of a text that must be refused."""
+    """Return the lines of the error about a text that must be refused."""
     with pytest.raises(SpecError) as caught:
         load(text, format)
     assert len(caught.value.details) < 300
@@ -87,21 +87,19 @@ def refused(text: str, format: str) -> tuple[str, ...]:
 
 @examples(40)
 @given(jobs(), st.sampled_from(FORMATS), st.sampled_from(["\n", "\r\n"]))
-def test_valid_job_is_the_same_through_every_format_and_the_wire(
-    spec: JobSpec, format: str, end: str
-) -> None:
+def test_valid_job_is_unchanged_by_every_format_and_the_wire(spec: JobSpec, format: str, end: str) -> None:
     text = write(writing.to_tree(spec), format).replace("\n", end)
     assert load(text, format) == spec
     body = SubmitJob(spec=spec)
     assert read(WIRE_VERSION, Payload(encode(body)), SubmitJob) == body
-    whole = {
+    request = {
         "op": "galaxy.job.submit",
         "key": "k",
         "reply": "r",
         "deadline_s": 1.0,
         "body": json.loads(encode(body)),
     }
-    assert read_request("galaxy.job.submit", WIRE_VERSION, Payload(json.dumps(whole).encode())).body == body
+    assert read_request("galaxy.job.submit", WIRE_VERSION, Payload(json.dumps(request).encode())).body == body
     assert decode(encode(spec), JobSpec) == spec
 
 
@@ -122,7 +120,7 @@ MARK = "qq-marked-qq"
 
 @examples(60)
 @given(jobs(), st.sampled_from(FORMATS), st.lists(st.integers(0, 999), min_size=1, max_size=3, unique=True))
-def test_each_of_several_broken_values_is_named_with_its_line(
+def test_each_of_several_invalid_values_is_named_with_its_line(
     spec: JobSpec, format: str, picks: list[int]
 ) -> None:
     tree = writing.to_tree(spec)
@@ -133,20 +131,22 @@ def test_each_of_several_broken_values_is_named_with_its_line(
         at(tree, path[:-1])[path[-1]] = [[f"{MARK}-{number}"]]
     text = write(tree, format)
     lines = text.splitlines()
-    said = refused(text, format)
-    named = {match[2]: int(match[1]) for line in said if (match := re.match(r"x:(\d+):\d+: `([^`]*)`", line))}
+    errors = refused(text, format)
+    named = {
+        match[2]: int(match[1]) for line in errors if (match := re.match(r"x:(\d+):\d+: `([^`]*)`", line))
+    }
     for path in paths:
-        assert write_path(path) in named, (said, path)
+        assert write_path(path) in named, (errors, path)
         at_line = named[write_path(path)] - 1  # An item of a list in JSON begins two lines above its text.
         line = "".join(lines[at_line : at_line + 3])
         field = next(step for step in reversed(path) if isinstance(step, str))
-        assert field in line or MARK in line, (line, path, said)
-    assert len(said) == len(paths)
+        assert field in line or MARK in line, (line, path, errors)
+    assert len(errors) == len(paths)
 
 
 @examples(60)
 @given(jobs(), st.sampled_from(FORMATS), st.data())
-def test_misspelled_field_is_told_with_what_was_meant(
+def test_misspelled_field_is_reported_with_a_suggestion_and_its_line(
     spec: JobSpec, format: str, data: st.DataObject
 ) -> None:
     tree = writing.to_tree(spec)
@@ -165,10 +165,10 @@ def test_misspelled_field_is_told_with_what_was_meant(
     parent.clear()
     parent.update(renamed)
     text = write(tree, format)
-    said = refused(text, format)
-    told = [line for line in said if f"did you mean `{name}`?" in line]
-    assert told and write_path((*path[:-1], typo)) in told[0], said
-    line = int(told[0].split(":")[1])
+    errors = refused(text, format)
+    suggested = [line for line in errors if f"did you mean `{name}`?" in line]
+    assert suggested and write_path((*path[:-1], typo)) in suggested[0], errors
+    line = int(suggested[0].split(":")[1])
     assert typo in text.splitlines()[line - 1]
 
 
@@ -179,8 +179,8 @@ def test_field_given_twice_is_refused_with_its_line(spec: JobSpec, format: str, 
     first = next(n for n, line in enumerate(lines) if re.match(r'\s*"?name"? *[:=]', line))
     again = lines[first] if format != "json" or lines[first].endswith(",") else lines[first] + ","
     lines.insert(first + 1, again)
-    said = refused("\n".join(lines), format)
-    assert re.match(rf"x:{first + 2}:", said[0]), said
+    errors = refused("\n".join(lines), format)
+    assert re.match(rf"x:{first + 2}:", errors[0]), errors
 
 
 VALUES = (
@@ -285,7 +285,7 @@ SAMPLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_the_sample_that_is_spoiled_above_is_valid() -> None:
+def test_sample_is_valid_before_it_is_changed() -> None:
     for format in FORMATS:
         assert load(write(SAMPLE, format), format).name == "web"
 
@@ -313,10 +313,10 @@ BOMBS = {
     "an exponent": ("json", '{"a": 1e' + "9" * 100_000 + "}"),
     "unknown fields": ("json", "{" + ",".join(f'"f{n}": 1' for n in range(30_000)) + "}"),
     "unknown fields, toml": ("toml", "\n".join(f"f{n} = 1" for n in range(30_000))),
-    "a list of many": ("json", '{"name": "a", "pod": {"tasks": [' + ",".join(["{}"] * 20_000) + "]}}"),
+    "a list of 20,000": ("json", '{"name": "a", "pod": {"tasks": [' + ",".join(["{}"] * 20_000) + "]}}"),
     "backslashes": ("toml", 'a = "' + "\\\\" * 200_000 + '"'),
     "quotes": ("toml", 'a = """' + '"\\' * 100_000),
-    "a long word": ("yaml", "name: " + "a" * 500_000),
+    "a long value": ("yaml", "name: " + "a" * 500_000),
     "a long name of a field": ("yaml", "a" * 100_000 + ": 1"),
     "near misses": ("json", "{" + ",".join(f'"{"replica" * 40}{n}": 1' for n in range(1500)) + "}"),
     "an anchor a line": ("yaml", "".join(f"a{n}: &b{n} 1\n" for n in range(15_000))),
@@ -335,7 +335,7 @@ BOMBS = {
 }
 
 
-def test_long_text_with_dots_and_digits_is_only_text() -> None:
+def test_long_text_with_dots_and_digits_is_read_as_text() -> None:
     long = ".".join("a" * 99) + " " + "9" * 999
     for text in (f'start = "{long}"', "start = " + "'" * 3 + f"\n{long}\n" + "'" * 3):
         tree = parse(f"# {long}\n{text}\n", name="x", format="toml").tree
@@ -344,13 +344,13 @@ def test_long_text_with_dots_and_digits_is_only_text() -> None:
 
 @pytest.mark.parametrize("what", BOMBS)
 @pytest.mark.timeout(30)
-def test_file_that_is_made_to_be_slow_or_deep_is_soon_refused(what: str) -> None:
+def test_file_that_would_be_slow_or_deep_to_parse_is_refused_within_30_seconds(what: str) -> None:
     format, text = BOMBS[what]
-    said = refused(text, format)
-    assert said and said[0].startswith("x:"), said[0][:200]
+    errors = refused(text, format)
+    assert errors and errors[0].startswith("x:"), errors[0][:200]
 
 
-def test_byte_order_mark_and_carriage_returns_of_windows_are_read(tmp_path: Any) -> None:
+def test_file_with_byte_order_mark_and_crlf_is_read_and_utf_16_is_refused(tmp_path: Any) -> None:
     from galaxy.client.source import job_file
 
     for format in FORMATS:

@@ -30,7 +30,7 @@ def plan(container: str = "web-abc123.0", incarnation: int = 1, **demand: object
     return LaunchPlan(container=container, incarnation=incarnation, host="h1", demand=full_demand)
 
 
-IMPOSSIBLE = {
+INVALID = {
     "a NUL in its id": plan("web\0.0"),
     "a long id": plan("w" * 250 + ".0"),
     "an empty id": plan(""),
@@ -51,10 +51,10 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.mark.parametrize("what", IMPOSSIBLE)
+@pytest.mark.parametrize("what", INVALID)
 def test_plan_that_no_host_can_carry_out_is_refused(what: str) -> None:
     with pytest.raises(UsageError):
-        check_plan(IMPOSSIBLE[what])
+        check_plan(INVALID[what])
 
 
 @examples(300)
@@ -87,6 +87,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 def await_event(runtime: Runtime, kind: type, what: str) -> None:
+    """Wait for an event of ``kind``; fail if a container is launched or the launcher ends."""
     end_s = time.monotonic() + 60
     while True:
         events = runtime.events()
@@ -108,9 +109,9 @@ def test_destroying_a_container_with_an_invalid_name_removes_nothing(
     assert victim.is_dir()
 
 
-def test_launcher_refuses_every_impossible_plan_and_keeps_running(runtime: Runtime) -> None:
-    for what, impossible in IMPOSSIBLE.items():
-        runtime.launch(impossible)
+def test_launcher_refuses_every_invalid_plan_and_keeps_running(runtime: Runtime) -> None:
+    for what, invalid in INVALID.items():
+        runtime.launch(invalid)
         await_event(runtime, LaunchFailed, what)
-        runtime.destroy(impossible.container, impossible.incarnation)
+        runtime.destroy(invalid.container, invalid.incarnation)
         await_event(runtime, Destroyed, what)

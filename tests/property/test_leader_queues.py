@@ -1,6 +1,6 @@
-"""Whatever is pushed into the queues of ResMan and AppMaster, the leader leads and answers on.
+"""No item in the queues of ResMan and AppMaster stops a leader from leading and answering.
 
-The real processes on a real Redis: Celery worker, handlers, loop, logic, commit.
+Real processes on a real Redis: Celery worker, handlers, loop, logic, commit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
 
 
 class Leaders:
-    """Both leaders, each a process of its own with its log."""
+    """Both leaders, each a process with a log."""
 
     def __init__(self, server: RedisServer, top: Path) -> None:
         self.server = server
@@ -76,7 +76,7 @@ class Leaders:
                 start_new_session=True,
             )
 
-    def await_leads(self) -> None:
+    def await_leading(self) -> None:
         nexus = Nexus.connect(self.server.url, name="test")
         end_s = time.monotonic() + 90
         try:
@@ -90,7 +90,7 @@ class Leaders:
     def log(self, role: str) -> str:
         return self._logs[role].read_text(errors="replace")
 
-    def news(self, role: str) -> str:
+    def new_log(self, role: str) -> str:
         """Return what was logged since the last call."""
         log = self.log(role)
         new, self._read[role] = log[self._read[role] :], len(log)
@@ -99,18 +99,18 @@ class Leaders:
         assert all("not renewed in time" in line or "cannot reach Redis" in line for line in lost), lost
         return new
 
-    def await_taken(self, role: str) -> None:
+    def await_empty_queues(self, role: str) -> None:
         """Return when the queues of ``role`` are empty."""
         end_s = time.monotonic() + 60
         while any(self.client.llen(queue) for queue in names.leader_queues(role)):
-            assert time.monotonic() < end_s, f"{role} takes nothing more:\n{self.log(role)[-3000:]}"
+            assert time.monotonic() < end_s, f"{role} reads no more messages:\n{self.log(role)[-3000:]}"
             threading.Event().wait(0.01)
 
-    def serves(self) -> None:
+    def check_serving(self) -> None:
         """Assert that both processes run and lead, and that AppMaster answers."""
         self.galaxy.jobs()
         self.galaxy.agents()
-        self.await_leads()
+        self.await_leading()
         assert [process.poll() for process in self.processes.values()] == [None, None]
 
     def close(self) -> None:
@@ -124,17 +124,17 @@ class Leaders:
 @pytest.fixture(scope="module")
 def leaders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leaders]:
     with running_server() as server:
-        made = Leaders(server, tmp_path_factory.mktemp("leaders"))
+        started = Leaders(server, tmp_path_factory.mktemp("leaders"))
         try:
-            made.await_leads()
-            yield made
+            started.await_leading()
+            yield started
         finally:
-            made.close()
+            started.close()
 
 
 @st.composite
 def items(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A message for a leader's queue: a struct with odd values, or one spoiled in its shape."""
+    """Draw an item for a leader's queue: a struct with absurd values, or a malformed item."""
     role = draw(st.sampled_from(sorted(KINDS)))
     task, kind = draw(st.sampled_from(KINDS[role]))
     plain = json.loads(encode(draw(hostile(kind))))
@@ -161,21 +161,21 @@ def test_no_messages_keep_a_leader_from_leading_and_answering(
     for queue, data in drawn:
         leaders.client.lpush(queue, data)
     for role in KINDS:
-        leaders.await_taken(role)
-    leaders.serves()
+        leaders.await_empty_queues(role)
+    leaders.check_serving()
     for role in KINDS:
-        news = leaders.news(role)
-        assert "Traceback" not in news, news
-        assert "event=event.poison" not in news, news
+        logged = leaders.new_log(role)
+        assert "Traceback" not in logged, logged
+        assert "event=event.poison" not in logged, logged
 
 
 @pytest.mark.parametrize("role", sorted(KINDS))
-def test_malformed_messages_are_dropped_with_a_line_in_the_log(leaders: Leaders, role: str) -> None:
-    leaders.news(role)
+def test_malformed_messages_are_dropped_and_logged(leaders: Leaders, role: str) -> None:
+    leaders.new_log(role)
     for _what, data in malformed_items(role, KINDS[role][0][0]):
         leaders.client.lpush(role, data)
-    leaders.await_taken(role)
-    leaders.serves()
-    news = leaders.news(role)
-    assert "event=message.dropped" in news
-    assert "Traceback" not in news
+    leaders.await_empty_queues(role)
+    leaders.check_serving()
+    logged = leaders.new_log(role)
+    assert "event=message.dropped" in logged
+    assert "Traceback" not in logged

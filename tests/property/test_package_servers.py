@@ -1,4 +1,4 @@
-"""Misbehaving HTTP servers: a fetch from each is refused in time, and nothing is cached."""
+"""A fetch from a misbehaving HTTP server fails in time, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGE = b"a package of some bytes " * 100
 LIMIT_BYTES = 100_000
 TIMEOUT_S = 2.0
 SLACK_S = 40.0
-"""Three tries of a fetch and the starts of their processes, on a busy machine."""
+"""Time for three attempts and the start of their processes, on a busy machine."""
 
 Behave = Callable[[socket.socket, threading.Event], None]
 
@@ -34,14 +34,14 @@ def _answer(status: str, body: bytes = b"", *headers: str, length: int | None = 
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
 
-def _say(data: bytes) -> Behave:
+def _send(data: bytes) -> Behave:
     def behave(connection: socket.socket, _over: threading.Event) -> None:
         connection.sendall(data)
 
     return behave
 
 
-def _drip(data: bytes, first: int) -> Behave:
+def _send_slowly(data: bytes, first: int) -> Behave:
     def behave(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(data[:first])
         for byte in data[first:]:
@@ -63,37 +63,37 @@ def _silent(_connection: socket.socket, over: threading.Event) -> None:
 
 
 MISBEHAVIOURS: dict[str, Behave] = {
-    "truncated": _say(_answer("200 OK", PACKAGE[:50], length=len(PACKAGE))),
-    "length too small": _say(_answer("200 OK", PACKAGE, length=10)),
-    "length of nonsense": _say(_answer("200 OK", PACKAGE).replace(b"Length: ", b"Length: x")),
-    "negative length": _say(_answer("200 OK", PACKAGE, length=-5)),
-    "huge length": _say(_answer("200 OK", PACKAGE, length=2**62)),
-    "wrong bytes": _say(_answer("200 OK", PACKAGE[::-1])),
-    "larger than allowed": _say(_answer("200 OK", bytes(LIMIT_BYTES + 1))),
-    "without end": _endless,
-    "gzip bomb": _say(_answer("200 OK", gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip")),
-    "gzip that is none": _say(_answer("200 OK", b"\x1f\x8bnonsense", "Content-Encoding: gzip")),
-    "redirect to itself": _say(_answer("302 Found", b"", "Location: /again")),
-    "redirect to a file": _say(_answer("302 Found", b"", "Location: file:///etc/passwd")),
-    "redirect to a file, 307": _say(_answer("307 Temporary Redirect", b"", "Location: file:///etc/passwd")),
-    "redirect to nowhere": _say(_answer("302 Found", b"", "Location: http://127.0.0.1:1/x")),
-    "redirect without a place": _say(_answer("302 Found")),
-    "drips its head": _drip(_answer("200 OK", PACKAGE), 5),
-    "drips its body": _drip(_answer("200 OK", PACKAGE), 120),
-    "says nothing": _silent,
-    "not HTTP": _say(b"\x00\x01\x02 hello\r\n\r\n"),
-    "endless headers": _say(b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(50_000))),
-    "bad chunks": _say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"),
-    "chunk cut short": _say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nabc"),
-    "not there": _say(_answer("404 Not Found", b"no")),
-    "forbidden": _say(_answer("403 Forbidden", b"no")),
-    "out of order": _say(_answer("500 Internal Server Error", b"oops")),
-    "hangs up": _say(b""),
+    "truncated": _send(_answer("200 OK", PACKAGE[:50], length=len(PACKAGE))),
+    "length too small": _send(_answer("200 OK", PACKAGE, length=10)),
+    "length that is no number": _send(_answer("200 OK", PACKAGE).replace(b"Length: ", b"Length: x")),
+    "negative length": _send(_answer("200 OK", PACKAGE, length=-5)),
+    "huge length": _send(_answer("200 OK", PACKAGE, length=2**62)),
+    "wrong bytes": _send(_answer("200 OK", PACKAGE[::-1])),
+    "larger than allowed": _send(_answer("200 OK", bytes(LIMIT_BYTES + 1))),
+    "endless body": _endless,
+    "gzip bomb": _send(_answer("200 OK", gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip")),
+    "invalid gzip": _send(_answer("200 OK", b"\x1f\x8bnonsense", "Content-Encoding: gzip")),
+    "redirect to itself": _send(_answer("302 Found", b"", "Location: /again")),
+    "redirect to a file": _send(_answer("302 Found", b"", "Location: file:///etc/passwd")),
+    "redirect to a file, 307": _send(_answer("307 Temporary Redirect", b"", "Location: file:///etc/passwd")),
+    "redirect to nowhere": _send(_answer("302 Found", b"", "Location: http://127.0.0.1:1/x")),
+    "redirect without a location": _send(_answer("302 Found")),
+    "slow headers": _send_slowly(_answer("200 OK", PACKAGE), 5),
+    "slow body": _send_slowly(_answer("200 OK", PACKAGE), 120),
+    "sends nothing": _silent,
+    "not HTTP": _send(b"\x00\x01\x02 hello\r\n\r\n"),
+    "endless headers": _send(b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(50_000))),
+    "bad chunks": _send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n"),
+    "chunk cut short": _send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nabc"),
+    "not found": _send(_answer("404 Not Found", b"no")),
+    "forbidden": _send(_answer("403 Forbidden", b"no")),
+    "internal error": _send(_answer("500 Internal Server Error", b"oops")),
+    "closes the connection": _send(b""),
 }
 
 
 class Server:
-    """Listens on loopback and treats every connection as ``behave`` says."""
+    """Listens on loopback and calls ``behave`` for every connection."""
 
     def __init__(self) -> None:
         self.behave: Behave = _silent
@@ -108,9 +108,9 @@ class Server:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            threading.Thread(target=self._treat, args=(connection, self.behave), daemon=True).start()
+            threading.Thread(target=self._handle, args=(connection, self.behave), daemon=True).start()
 
-    def _treat(self, connection: socket.socket, behave: Behave) -> None:
+    def _handle(self, connection: socket.socket, behave: Behave) -> None:
         with connection:
             try:
                 connection.settimeout(30)
@@ -126,9 +126,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +138,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packages(cache: Path) -> Iterator[PackageCache]:
-    made = PackageCache(
+    packages = PackageCache(
         cache, [], bytes_max=10**6, package_bytes_max=LIMIT_BYTES, timeout_s=TIMEOUT_S, retry_s=0.01
     )
-    yield made
-    made.close()
+    yield packages
+    packages.close()
 
 
 def fetch(
@@ -157,7 +157,7 @@ def fetch(
 
 
 @pytest.mark.parametrize("misbehaviour", MISBEHAVIOURS)
-def test_fetch_from_a_misbehaving_server_is_refused_in_time_and_nothing_is_cached(
+def test_fetch_from_a_misbehaving_server_fails_in_time_and_nothing_is_cached(
     packages: PackageCache, cache: Path, server: Server, misbehaviour: str
 ) -> None:
     answer, took_s = fetch(packages, server, MISBEHAVIOURS[misbehaviour], hashlib.sha256(PACKAGE).hexdigest())
@@ -169,7 +169,9 @@ def test_fetch_from_a_misbehaving_server_is_refused_in_time_and_nothing_is_cache
 
 
 def test_package_of_a_correct_server_is_fetched(packages: PackageCache, cache: Path, server: Server) -> None:
-    answer, _ = fetch(packages, server, _say(_answer("200 OK", PACKAGE)), hashlib.sha256(PACKAGE).hexdigest())
+    answer, _ = fetch(
+        packages, server, _send(_answer("200 OK", PACKAGE)), hashlib.sha256(PACKAGE).hexdigest()
+    )
     assert answer.error == ""
     with os.fdopen(answer.fd, "rb") as got:
         assert got.read() == PACKAGE
@@ -183,12 +185,12 @@ def test_package_of_a_correct_server_is_fetched(packages: PackageCache, cache: P
     flip=st.binary(max_size=8),
     skip=st.integers(0, 8),
 )
-def test_corrupted_answer_is_never_taken_for_the_package(
+def test_corrupted_answer_is_never_accepted_as_the_package(
     packages: PackageCache, cache: Path, server: Server, cut: int, flip: bytes, skip: int
 ) -> None:
     good = _answer("200 OK", PACKAGE)
-    spoiled = good[:cut] + flip + good[cut + skip :]
-    answer, _ = fetch(packages, server, _say(spoiled), hashlib.sha256(PACKAGE).hexdigest())
+    corrupted = good[:cut] + flip + good[cut + skip :]
+    answer, _ = fetch(packages, server, _send(corrupted), hashlib.sha256(PACKAGE).hexdigest())
     if answer.fd >= 0:
         with os.fdopen(answer.fd, "rb") as got:
             assert got.read() == PACKAGE

@@ -1,4 +1,4 @@
-"""Package sources that an AppWorker asks for: any text is answered with a file or with a reason."""
+"""A request for a package from any source is answered with a file or with a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Site:
     root: Path
     cache: Path
 
-    def ask(self, source: str, version: str = "1", sha256: str = "") -> FetchedPackage:
+    def request(self, source: str, version: str = "1", sha256: str = "") -> FetchedPackage:
         answers: queue.Queue[FetchedPackage] = queue.Queue()
         self.packages.request(PackageId(source=source, version=version, sha256=sha256), answers.put)
         answer = answers.get(timeout=60)
@@ -65,8 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.mark.parametrize("source", [url for url in URLS if not url.startswith("http")])
-def test_odd_source_is_refused_with_a_reason(site: Site, source: str) -> None:
-    answer = site.ask(source)
+def test_unusual_source_is_refused_with_a_reason(site: Site, source: str) -> None:
+    answer = site.request(source)
     assert answer.fd == -1
     assert answer.error
 
@@ -80,16 +80,16 @@ def test_odd_source_is_refused_with_a_reason(site: Site, source: str) -> None:
 def test_any_source_gets_one_answer_and_never_a_file_of_the_host(
     site: Site, source: str, version: str, sha256: str
 ) -> None:
-    answer = site.ask(source, version, sha256)
+    answer = site.request(source, version, sha256)
     assert answer.fd == -1, source
     assert answer.error
 
 
 @pytest.mark.parametrize("name", ["out", "etc/passwd", "directory", "pipe", "large", "none"])
-def test_name_below_the_root_that_is_no_package_is_refused_and_nothing_is_cached(
+def test_path_below_the_root_that_is_no_package_is_refused_and_nothing_is_cached(
     site: Site, name: str
 ) -> None:
-    answer = site.ask(f"file://{site.root}/{name}")
+    answer = site.request(f"file://{site.root}/{name}")
     assert answer.fd == -1
     assert answer.error
     assert os.listdir(site.cache) == []
@@ -97,6 +97,6 @@ def test_name_below_the_root_that_is_no_package_is_refused_and_nothing_is_cached
 
 def test_package_with_a_wrong_checksum_is_not_cached(site: Site) -> None:
     (site.root / "good").write_bytes(b"good")
-    answer = site.ask(f"file://{site.root}/good", sha256="0" * 64)
+    answer = site.request(f"file://{site.root}/good", sha256="0" * 64)
     assert "sha256 is" in answer.error
     assert os.listdir(site.cache) == []

@@ -1,4 +1,4 @@
-"""Whatever is pushed into a worker's queues: counted, dropped, and the next good message is served."""
+"""A worker counts and drops malformed items of its queues, and handles the next valid message."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Agent:
         self.node = node
         self.client = redis.Redis.from_url(server.url, socket_timeout=30)
         self.publisher = Publisher(server.url, name="tester")
-        self._asked = 0
+        self._checks = 0
         self._read = 0
 
-    def news(self) -> str:
+    def new_log(self) -> str:
         """Return what was logged since the last call."""
         log = self.node.log()
         new, self._read = log[self._read :], len(log)
@@ -55,24 +55,24 @@ class Agent:
     def push(self, queue: str, data: bytes) -> None:
         self.client.lpush(queue, data)
 
-    def serves(self) -> None:
-        """Assert that a good order on each queue still arrives, and that nothing piles up."""
-        self._asked += 1
-        good = f"good-{self._asked}"
+    def check_serving(self) -> None:
+        """Assert that a valid order on each queue still arrives."""
+        self._checks += 1
+        valid = f"valid-{self._checks}"
         for queue, task, body in (
             (
                 "agent.h1",
                 names.CONTAINER_APPLY,
-                ContainerOrders(agent=good, epoch=1, until_s=0.0),
+                ContainerOrders(agent=valid, epoch=1, until_s=0.0),
             ),
-            ("appworker.h1", names.POD_DEPLOY, PodOrders(agent=good, epoch=1, until_s=0.0)),
+            ("appworker.h1", names.POD_DEPLOY, PodOrders(agent=valid, epoch=1, until_s=0.0)),
         ):
-            self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._asked}")])
+            self.publisher.publish([Send(queue=queue, task=task, body=body, id=f"{task}:{self._checks}")])
         missing = 2
         while missing:
-            told = self.client.blpop([RECEIVED], timeout=25)
-            assert told is not None, f"nothing arrives any more:\n{self.node.log()[-3000:]}"
-            missing -= json.loads(told[1])[2].get("agent") == f"good-{self._asked}"
+            received = self.client.blpop([RECEIVED], timeout=25)
+            assert received is not None, f"no order arrives any more:\n{self.node.log()[-3000:]}"
+            missing -= json.loads(received[1])[2].get("agent") == valid
         assert self.node.process.poll() is None
 
 
@@ -80,15 +80,15 @@ class Agent:
 def agent() -> Iterator[Agent]:
     with running_server() as server, running_node(server.url, "h1", "tests.support.agent_node") as node:
         node.await_log("event=worker.ready", 60.0)
-        made = Agent(server, node)
-        yield made
-        made.publisher.close()
-        made.client.close()
+        agent = Agent(server, node)
+        yield agent
+        agent.publisher.close()
+        agent.client.close()
 
 
 @st.composite
 def items(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A Celery message for one of the agent's queues, spoiled in its struct, its call or its item."""
+    """Draw an item for one of the agent's queues with a malformed struct, call, envelope or encoding."""
     task = draw(st.sampled_from(sorted(KINDS)))
     queue, kind = KINDS[task]
     plain = json.loads(encode(draw(hostile(kind))))
@@ -111,25 +111,25 @@ def items(draw: st.DrawFn) -> tuple[str, bytes]:
 
 @examples(25, slow_s=PROCESSES_S)
 @given(st.lists(items(), min_size=1, max_size=15))
-def test_no_messages_keep_a_worker_from_serving_the_next_good_one(
+def test_no_items_keep_a_worker_from_handling_the_next_valid_message(
     agent: Agent, drawn: list[tuple[str, bytes]]
 ) -> None:
     for queue, data in drawn:
         agent.push(queue, data)
-    agent.serves()
-    news = agent.news()
-    assert "Traceback" not in news, news
+    agent.check_serving()
+    logged = agent.new_log()
+    assert "Traceback" not in logged, logged
 
 
 def test_unknown_task_is_counted_without_a_traceback_and_without_its_body(agent: Agent) -> None:
-    agent.news()
+    agent.new_log()
     for shape in (celery_item, galaxy_item):
         item = shape(call_of("s3cret"), queue="agent.h1", headers=celery_headers("no.such.task"))
         agent.push("agent.h1", item)
-    agent.serves()
-    news = agent.news()
-    assert "cause=unknown-task" in news
-    assert "Traceback" not in news and "s3cret" not in news
+    agent.check_serving()
+    logged = agent.new_log()
+    assert "cause=unknown-task" in logged
+    assert "Traceback" not in logged and "s3cret" not in logged
 
 
 def test_dropped_message_is_counted_by_cause(agent: Agent) -> None:
@@ -137,7 +137,7 @@ def test_dropped_message_is_counted_by_cause(agent: Agent) -> None:
     for shape in (celery_item, galaxy_item):
         item = shape(call, queue="agent.h1", headers=celery_headers(names.CONTAINER_APPLY))
         agent.push("agent.h1", item)
-    agent.serves()
+    agent.check_serving()
     assert "event=message.dropped" in agent.node.log()
     for queue in ("agent.h1", "appworker.h1"):
         assert agent.client.llen(queue) == 0

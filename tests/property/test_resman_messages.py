@@ -1,4 +1,4 @@
-"""ResMan against messages that decode but make no sense: it never raises, and its state stays consistent."""
+"""ResMan that gets messages with absurd values never raises, and its state stays consistent."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ QUOTAS = st.builds(
         max_size=3,
     ).map(tuple),
 ).map(lambda order: GroupOrders(orders=(), identity=order))
-BEATS = st.integers(0, 40).map(
+HEARTBEATS = st.integers(0, 40).map(
     lambda age: HeartbeatsRead(
         now_s=START_S,
         heartbeats=tuple(
@@ -76,7 +76,7 @@ EVENTS = st.one_of(
     ORDERS,
     QUOTAS,
     REPORTS,
-    BEATS,
+    HEARTBEATS,
 )
 BATCHES = st.lists(
     st.tuples(st.sampled_from([0.0, 0.2, 2.5, 31.0, 130.0]), st.lists(EVENTS, max_size=4)), max_size=7
@@ -112,7 +112,7 @@ class Leader:
         return step
 
     def check_places(self, before: dict[str, Container]) -> None:
-        """Assert that no agent was given a container that it has no room for, and none a port twice."""
+        """Assert that every new container fits on its agent, and that no static port is assigned twice."""
         view = self.resman.state.view
         for key, row in self._rows().items():
             old = before.get(key)
@@ -124,7 +124,7 @@ class Leader:
                 assert not port.port or view.port_rows[port.port][at] == 1
 
     def check_quotas(self) -> None:
-        """Assert that users are charged the sum of what their slots ask for."""
+        """Assert that each user is charged the sum of the demands of the user's slots."""
         state = self.resman.state
         sums: dict[tuple[str, tuple[str, ...]], Resources] = {}
         for key in state.containers:
@@ -137,7 +137,7 @@ class Leader:
         assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 
     def check_state(self) -> None:
-        """Assert that the view counts what the tables have, and what a new leader would count."""
+        """Assert that the view of each agent matches the tables: containers, and free resources."""
         state = self.resman.state
         view = state.view
         for agent in state.agents:
@@ -152,7 +152,7 @@ class Leader:
             assert [int(column[at]) for column in view.free] == [getattr(left, field) for field in FIELDS]
 
     def succeed(self) -> Leader:
-        """Let another ResMan lead from what was committed."""
+        """Replace the leader by a new one that loads the committed tables."""
         old = snapshot(self.resman.tables)
         self.resman = ResMan(CONFIG)
         self.disk.load(self.resman.tables)

@@ -1,4 +1,4 @@
-"""ResMan after a step that raised at any line: as if that step had not been."""
+"""A step of ResMan that raises at any line has no effect once ResMan has recovered."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tests.property.effort import examples
 from tests.property.test_resman_messages import BATCHES, CONFIG, EVENTS, Leader
 from tests.support.step_fault import raise_at_line
 
-OURS = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
+FILES = ("/galaxy/resman/logic/", "/galaxy/scheduler/")
 COLUMNS = ("ports", "ports_low", "ports_high", "creating", "placed")
 FIRST = 16
-"""Before this line of a step, ResMan has only noted that it begins."""
+"""Before this line of a step, ResMan has changed nothing."""
 LINES = st.one_of(st.integers(FIRST, 60), st.integers(FIRST, 600), st.integers(FIRST, 6000))
 
 
 def derived(state: ResManState) -> dict[str, Any]:
-    """Return what follows from the tables, independent of the order in which it was derived."""
+    """Return the state derived from the tables, independent of the order of derivation."""
     view, names = state.view, state.view.names
     view.update_room()
     return {
@@ -40,8 +40,8 @@ def derived(state: ResManState) -> dict[str, Any]:
     }
 
 
-def learnt(resman: ResMan) -> dict[str, Any]:
-    """Return what this leadership has learnt and no table has."""
+def leadership_state(resman: ResMan) -> dict[str, Any]:
+    """Return the state of this leadership that is in no table."""
     state = resman.state
     return {
         "watches": {
@@ -95,7 +95,7 @@ def statuses_of(state: ResManState) -> dict[str, PlacementStatus]:
 
 @examples(100)
 @given(BATCHES, st.lists(EVENTS, max_size=4), LINES, BATCHES)
-def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
+def test_step_that_raises_at_any_line_is_undone_by_recovery(
     first: list[Any], bad: list[Any], line: int, then: list[Any]
 ) -> None:
     leader = Leader()
@@ -103,7 +103,7 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
         leader.now_s += seconds
         leader.step(events)
     resman, state = leader.resman, leader.resman.state
-    before, known, open_before = derived(state), learnt(resman), statuses_of(state)
+    before, known, open_before = derived(state), leadership_state(resman), statuses_of(state)
     version, serial, gapless_since_s = (
         state.versions.last,
         resman._dispatch._message_count,
@@ -111,14 +111,14 @@ def test_step_that_raises_anywhere_leaves_resman_as_it_was_before_it(
     )
     heartbeats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
 
-    raise_at_line(lambda: resman.step(leader.now_s + 1, bad), at=line, within=OURS)
+    raise_at_line(lambda: resman.step(leader.now_s + 1, bad), at=line, within=FILES)
     for table in resman.tables.values():
         table.discard()
     asks, groups, quotas = to_send(state)
     resman.recover(leader.now_s + 1)
 
     assert derived(state) == before
-    assert learnt(resman) == known
+    assert leadership_state(resman) == known
     assert (state.versions.last, resman._dispatch._message_count, state.heartbeats.gapless_since_s) >= (
         version,
         serial,

@@ -1,4 +1,4 @@
-"""Everything that arrives over a queue is a struct that can be stored and read back, or a ``BadMessage``."""
+"""A message decodes to a struct that can be stored and read back, or it raises ``BadMessage``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STRANGE = st.one_of(
 
 
 def payload(plain: Any) -> Payload:
-    """Return ``plain`` as it arrives; Python's encoder also writes what JSON does not have."""
+    """Return the payload of ``plain``; Python's encoder also writes NaN and infinity, which JSON lacks."""
     return Payload(json.dumps(plain).encode())
 
 
@@ -58,8 +58,8 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 
 @st.composite
-def spoiled(draw: st.DrawFn, kind: type[Struct]) -> Any:
-    """A struct as plain values, with one to three of them replaced by something strange."""
+def corrupted(draw: st.DrawFn, kind: type[Struct]) -> Any:
+    """Draw a struct as plain values, one to three of which are replaced by absurd values."""
     tree = json.loads(encode(draw(hostile(kind))))
     for _ in range(draw(st.integers(1, 3))):
         tree = put(tree, draw(st.sampled_from(places(tree))), draw(STRANGE))
@@ -67,8 +67,10 @@ def spoiled(draw: st.DrawFn, kind: type[Struct]) -> Any:
 
 
 @examples(100)
-@given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), spoiled(kind))))
-def test_plain_message_is_refused_or_survives_being_stored(drawn: tuple[type[Struct], Any]) -> None:
+@given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), corrupted(kind))))
+def test_message_with_absurd_values_is_refused_or_read_back_unchanged(
+    drawn: tuple[type[Struct], Any],
+) -> None:
     kind, tree = drawn
     try:
         struct = read(WIRE_VERSION, payload(tree), kind)
@@ -89,22 +91,22 @@ def test_number_that_json_does_not_have_is_refused(number: str) -> None:
 
 
 def test_half_of_a_surrogate_pair_is_refused_in_every_spelling() -> None:
-    whole = {"agent": "\ud800", "boot": "b", "serial": 1}
+    report = {"agent": "\ud800", "boot": "b", "serial": 1}
     for text in (
-        json.dumps(whole).encode(),
-        json.dumps(whole, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        json.dumps(report).encode(),
+        json.dumps(report, ensure_ascii=False).encode("utf-8", "surrogatepass"),
     ):
         with pytest.raises(BadMessage):
             read(WIRE_VERSION, Payload(text), AgentReport)
 
 
 @examples(60)
-@given(st.sampled_from(sorted(BODIES)).flatmap(lambda op: st.tuples(st.just(op), spoiled(BODIES[op]))))
-def test_request_with_a_spoiled_body_is_refused_or_survives_being_sent_on(drawn: tuple[str, Any]) -> None:
+@given(st.sampled_from(sorted(BODIES)).flatmap(lambda op: st.tuples(st.just(op), corrupted(BODIES[op]))))
+def test_request_with_absurd_values_is_refused_or_read_back_unchanged(drawn: tuple[str, Any]) -> None:
     op, tree = drawn
-    whole = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0, "body": tree}
+    plain = {"op": op, "key": "k", "reply": "r", "deadline_s": 1.0, "body": tree}
     try:
-        request = read_request(op, WIRE_VERSION, payload(whole))
+        request = read_request(op, WIRE_VERSION, payload(plain))
     except BadMessage:
         return
     assert decode(encode(request.body), BODIES[op]) == request.body
@@ -130,7 +132,9 @@ def test_any_bytes_are_a_struct_or_a_bad_message(data: bytes, draw: st.DataObjec
 
 @examples(60)
 @given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), hostile(kind))), st.data())
-def test_message_cut_or_spliced_anywhere_is_refused_or_whole(drawn: Any, data: st.DataObject) -> None:
+def test_message_cut_or_spliced_anywhere_is_refused_or_a_valid_struct(
+    drawn: Any, data: st.DataObject
+) -> None:
     kind, struct = drawn
     wire = encode(struct)
     at = data.draw(st.integers(0, len(wire)))

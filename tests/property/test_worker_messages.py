@@ -1,4 +1,4 @@
-"""An AppWorker's pod against orders and events that decode but make no sense."""
+"""The logic of AppWorker's pod that gets orders and events with absurd values never raises."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ KINDS = (
 
 
 def about_us(event: Any, run: int) -> Any:
-    """Make an event be about the one task that there is, and about a run that may be its own."""
+    """Return the event with the name of the pod's only task and the number ``run``."""
     names = set(event.__struct_fields__)
     changes: dict[str, Any] = {"task": "main"} if "task" in names else {}
     changes |= {name: run for name in ("run", "deploy", "probe") if name in names}
     return msgspec.structs.replace(event, **changes)
 
 
-def sane(order: PodOrder, generation: int) -> OrderReceived:
+def plausible(order: PodOrder, generation: int) -> OrderReceived:
     return OrderReceived(order=msgspec.structs.replace(order, generation=generation, tasks=(make_spec(),)))
 
 
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     hostile(PodOrder).map(lambda order: OrderReceived(order=order)),
-    st.builds(sane, hostile(PodOrder), st.integers(0, 9)),
+    st.builds(plausible, hostile(PodOrder), st.integers(0, 9)),
     st.sampled_from(KINDS).flatmap(hostile),
     st.builds(about_us, st.sampled_from(KINDS).flatmap(hostile), st.integers(0, 4)),
     st.builds(about_us, st.sampled_from(KINDS).flatmap(hostile), st.integers(0, 4)),
@@ -50,14 +50,14 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
 
 @examples(120)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 9.0, 700.0]), EVENTS), max_size=14))
-def test_no_events_make_a_pod_raise_or_start_a_program_twice(story: list[tuple[float, Event]]) -> None:
+def test_no_events_make_a_pod_raise_or_start_a_program_twice(timeline: list[tuple[float, Event]]) -> None:
     pod, now_s, runs = SupervisedPod(known=("main",)), 1000.0, set()
-    for seconds, event in story:
+    for seconds, event in timeline:
         now_s += seconds
         before = encode(pod)
         after, effects = step(pod, event, now_s)
-        assert encode(pod) == before, "the pod was touched"
-        assert not (pod.ended and effects), "it has ended"
+        assert encode(pod) == before, "the pod was modified"
+        assert not (pod.ended and effects), "an ended pod has effects"
         for effect in effects:
             if isinstance(effect, StartProgram):
                 assert (effect.task, effect.run) not in runs, "one run started twice"
