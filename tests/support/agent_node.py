@@ -1,4 +1,4 @@
-"""An agent process that only records its orders: ``python -m tests.support.agent_node URL HOST``."""
+"""The Celery worker of an agent that only records orders: ``python -m tests.support.agent_node URL HOST``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Containers with a real launcher and a real AppWorker, for hostile programs; the test is the agent."""
+"""Containers for hostile programs, with a real launcher and AppWorker; the test acts as the agent."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from galaxy.model.messages.worker import (
     ToWorker,
 )
 from galaxy.units import MIB
-from tests.support.patience import PATIENCE
 from tests.support.redis_server import free_port
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 NOBODY = 65534
 PYTHON = "/usr/bin/python3 -I -S -c"
 IDLE = "exec sleep 1000000"
-WAIT_S = 30.0 * PATIENCE
+WAIT_S = 30.0 * TIMEOUT_FACTOR
 NEVER = RestartSpec(policy="never")
 
 SERVER = """
@@ -70,7 +70,7 @@ http.server.HTTPServer(("127.0.0.1", int(os.environ["GALAXY_PORT_HTTP"])), Hello
 
 
 def quoted(script: str) -> str:
-    """Return a shell command that executes Python with ``script``."""
+    """Return a shell command that executes the Python ``script``."""
     return f"exec {PYTHON} " + "'" + script.replace("'", "'\\''") + "'"
 
 
@@ -89,10 +89,10 @@ class ContainerHost:
     def container(self, name: str, **how: Any) -> HostileContainer:
         """Launch a container and order the program ``start`` to run, unless it is empty."""
         how = {"uid": next(self._uids), **how}
-        made = HostileContainer(self, f"{name}-{len(self.containers):06x}.0", **how)
-        self.containers.append(made)
-        made.launch()
-        return made
+        container = HostileContainer(self, f"{name}-{len(self.containers):06x}.0", **how)
+        self.containers.append(container)
+        container.launch()
+        return container
 
     def event(self, key: str, *kinds: type, timeout_s: float = WAIT_S) -> RuntimeEvent:
         """Wait for an event of one of ``kinds`` about the container ``key``."""
@@ -138,7 +138,7 @@ class ContainerHost:
 
 
 class HostileContainer:
-    """One container, and a connection to its AppWorker as an agent has it."""
+    """One container, and a connection to its AppWorker, like an agent's."""
 
     def __init__(
         self,
@@ -260,8 +260,8 @@ class HostileContainer:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self._socket.sendmsg([encode(packet)], rights)
 
-    def until(self, true: Callable[[Any], object], timeout_s: float = WAIT_S) -> Any:
-        """Read packets until ``true`` returns True for one; requests for packages are answered."""
+    def until(self, condition: Callable[[Any], object], timeout_s: float = WAIT_S) -> Any:
+        """Read packets until ``condition`` is true for one; answer requests for packages."""
         assert self._socket is not None
         end_s = time.monotonic() + timeout_s
         while (left_s := end_s - time.monotonic()) > 0:
@@ -275,14 +275,14 @@ class HostileContainer:
             if isinstance(packet, RequestPackage) and self.archive is not None:
                 with open(self.archive, "rb") as archive:
                     self.send(PackageAnswer(request=packet.request), (archive.fileno(),))
-            if true(packet):
+            if condition(packet):
                 return packet
         raise TimeoutError(f"{self.name}: not in {timeout_s:g} s; last report: {self.report}")
 
-    def until_pod(self, true: Callable[[ObservedPod], object], timeout_s: float = WAIT_S) -> ObservedPod:
-        """Wait until ``true`` returns True for the pod's report; the last report counts too."""
-        if self.report is None or not true(self.report):
-            self.until(lambda packet: isinstance(packet, Report) and true(packet.pod), timeout_s)
+    def until_pod(self, condition: Callable[[ObservedPod], object], timeout_s: float = WAIT_S) -> ObservedPod:
+        """Wait until ``condition`` is true for the pod's report; the last report counts too."""
+        if self.report is None or not condition(self.report):
+            self.until(lambda packet: isinstance(packet, Report) and condition(packet.pod), timeout_s)
         assert self.report is not None
         return self.report
 
@@ -292,7 +292,7 @@ class HostileContainer:
         )
 
     def run(self, *argv: str, timeout_s: float = WAIT_S) -> tuple[int, str]:
-        """Run a command in the container like a program; return its status and the end of its output."""
+        """Run a command in the container; return its status and the last MiB of its output."""
         self._request += 1
         null = os.open("/dev/null", os.O_RDWR)
         read, write = os.pipe()
@@ -356,7 +356,7 @@ class HostileContainer:
         return first / self.host.cgroup_root / self.plan.key / "main"
 
     def await_pids(self, count: int) -> None:
-        """Wait until the task has ``count`` processes; the kernel counts reaped ones a moment longer."""
+        """Wait until the task has ``count`` processes; the kernel still counts reaped ones for a moment."""
         end_s = time.monotonic() + WAIT_S
         while self.pids() != count:
             assert time.monotonic() < end_s, f"{self.name} has {self.pids()} processes, not {count}"

@@ -1,4 +1,4 @@
-"""Queue items that no part of Galaxy sends: none may reach a handler or break a worker."""
+"""Queue items that no part of Galaxy sends. None may reach a handler or stop a worker."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _broken_base64(queue: str, task: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _foreign_type() -> dict[str, Any]:
-    """Return what kombu's decoder would turn into an object, or fail on."""
+    """Return JSON that kombu's decoder would turn into an object, or fail on."""
     return {"__type__": "evil", "__value__": 1}
 
 

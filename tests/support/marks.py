@@ -12,8 +12,8 @@ import pytest
 def needs_root(items: Iterable[pytest.Item], folder: Path, *, timeout_s: int = 0, missing: str = "") -> None:
     """Mark the tests below ``folder`` as needing root; skip them without it.
 
-    They are also skipped if ``missing`` is not empty: it says what else they lack. ``timeout_s`` is their
-    time limit unless 0.
+    They are also skipped if ``missing``, the reason why they cannot run, is not empty. ``timeout_s`` is
+    their time limit; 0 means the default.
     """
     why = "needs root" if os.geteuid() != 0 else missing
     for item in items:

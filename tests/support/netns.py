@@ -3,14 +3,14 @@
     with Network() as network:
         redis, one = network.add("redis"), network.add("one")
         server = redis.popen(["redis-server", "--bind", redis.address])
-        one.cut()                  # Frames are lost, both ways; no link goes down, as with a dead switch.
+        one.cut()                  # Frames are lost both ways; the link stays up, as with a failed switch.
         one.cut("out")             # It receives and cannot send; "in" is the other way round.
         one.reconnect()
         one.slow(delay_ms=200, jitter_ms=50, loss=0.01, rate_bit=1_000_000)
         one.fast()
         one.block(two)             # Only frames from one to two are lost ...
         one.unblock(two)           # ... and delivered again.
-        network.partition([one], [two, redis])  # No frames between these and those, until network.heal().
+        network.partition([one], [two, redis])  # No frames between the two groups, until network.heal().
 
 The switch is a bridge in a namespace of its own. The real host's network is not touched, and any
 number of networks with the same addresses exist side by side. Namespaces have no names under
@@ -140,11 +140,11 @@ class Host(Namespace):
         super().__init__(name)
         self.address = f"{SEGMENT}.{number}"
         self._switch = switch
-        self._port = self._plug = f"p{number}"
+        self._port = self._first_port = f"p{number}"
         self._far = f"w{number}"
         self._mac = f"02:00:00:00:00:{number:02x}"
         self._blocked: set[str] = set()
-        self._wire: subprocess.Popen[bytes] | None = None
+        self._emulator: subprocess.Popen[bytes] | None = None
         switch.ip(
             f"link add name {self._port} type veth peer name eth0 address {self._mac} netns {self.pid}",
             f"link set dev {self._port} master br0 up",
@@ -195,11 +195,11 @@ class Host(Namespace):
         seed: int = 1,
     ) -> None:
         """Put ``slow_link.py`` between this host and the switch; the figures are for each direction."""
-        assert self._wire is None, f"the link of {self.name} is already slow"
-        assert self._port == self._plug
+        assert self._emulator is None, f"the link of {self.name} is already slow"
+        assert self._port == self._first_port
         far, near = self._far, f"{self._far}n"
         self._switch.ip(
-            f"link set dev {self._plug} nomaster",
+            f"link set dev {self._first_port} nomaster",
             f"link add name {near} type veth peer name {far}",
             f"link set dev {near} up",
             f"link set dev {far} master br0 up",
@@ -214,22 +214,22 @@ class Host(Namespace):
         }
         arguments = [f"--{name}={value}" for name, value in options.items()]
         script = Path(__file__).with_name("slow_link.py")
-        self._wire = self._switch.popen(
-            [sys.executable, "-I", str(script), *arguments, self._plug, near],
+        self._emulator = self._switch.popen(
+            [sys.executable, "-I", str(script), *arguments, self._first_port, near],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_end_with_parent,
         )  # fmt: skip
-        assert self._wire.stdout is not None
-        assert self._wire.stdout.readline() == b"ready\n", f"no wire for {self.name}"
+        assert self._emulator.stdout is not None
+        assert self._emulator.stdout.readline() == b"ready\n", f"no slow link for {self.name}"
 
     def fast(self) -> None:
         """Undo ``slow`` (and ``cut``)."""
-        if self._wire is None:
+        if self._emulator is None:
             return
-        self._wire.kill()
-        self._wire.communicate(timeout=10)
-        self._wire = None
-        self._switch.ip(f"link del dev {self._far}", f"link set dev {self._plug} master br0")
-        self._port = self._plug
+        self._emulator.kill()
+        self._emulator.communicate(timeout=10)
+        self._emulator = None
+        self._switch.ip(f"link del dev {self._far}", f"link set dev {self._first_port} master br0")
+        self._port = self._first_port
 
     def close(self) -> None:
         """Kill every process on the host, and remove the host."""
@@ -261,7 +261,7 @@ class Network:
         return self.hosts[-1]
 
     def partition(self, these: Iterable[Host], those: Iterable[Host]) -> None:
-        """Lose all frames between these and those hosts, both ways."""
+        """Lose all frames between the two groups of hosts, both ways."""
         these, those = list(these), list(those)
         for host in these:
             host.block(*those)

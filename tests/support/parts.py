@@ -1,4 +1,4 @@
-"""One host whose parts are started and stopped one by one, and may be of different releases."""
+"""The parts of one host, which tests start and stop one by one, also from different releases."""
 
 from __future__ import annotations
 

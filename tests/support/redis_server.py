@@ -29,7 +29,7 @@ def server_binary() -> str:
 
 
 class RedisServer:
-    """``url`` and data stay the same over ``stop`` and ``start``: every write reaches the disk file."""
+    """A server process. Its URL and data survive ``stop`` and ``start``: every write is in its file."""
 
     def __init__(
         self, directory: str, password: str = "", *, binary: str = "", options: Sequence[str] = ()
@@ -75,11 +75,11 @@ class RedisServer:
     def stop(self) -> None:
         """Kill the server, as a power cut would."""
         if self._process is not None:
-            with_pid, self._process = self._process, None
+            process, self._process = self._process, None
             with suppress(ProcessLookupError):
-                os.kill(with_pid.pid, signal.SIGCONT)
-            with_pid.kill()
-            with_pid.wait(timeout=30)
+                os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+            process.wait(timeout=30)
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)

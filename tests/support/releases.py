@@ -1,4 +1,4 @@
-"""Other releases of Galaxy, made from this one: older, newer, and incompatible.
+"""Other releases of Galaxy, derived from this one: older, newer, and incompatible.
 
 A release is a copy of the package in a folder of its own, to be put first in PYTHONPATH. The *newer*
 one has an additional field in every struct that it sends or stores, sends messages of unknown kinds, and
@@ -32,7 +32,7 @@ def _novel(value: Any) -> Any:
         return [_novel(inner) for inner in value]
     return value
 '''
-NOVEL_PACKET = 'b\'{"type":"novelty","words":["never","heard"]}\''
+NOVEL_PACKET = 'b\'{"type":"novelty","values":["unknown"]}\''
 
 
 def older(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A client of a cluster whose parts stop and start: it repeats requests that are not answered."""
+"""A client that repeats requests that fail, for clusters whose parts stop and start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class RetryingClient(ABC):
-    """Requests about a cluster and its jobs, repeated until they are answered; ``sdk`` connects."""
+    """Repeats requests until they succeed; subclasses connect in ``sdk``."""
 
     @abstractmethod
     def sdk(self) -> AbstractContextManager[Galaxy]:
@@ -37,7 +37,7 @@ class RetryingClient(ABC):
                 time.sleep(0.1)
 
     def change(self, verb: str, what: Any, timeout_s: float = 20.0) -> Accepted:
-        """Call the client's method ``verb`` under one idempotency key: repeated, it still happens once."""
+        """Call the client's method ``verb`` under one idempotency key, so that it takes effect once."""
         key = secrets.token_hex(8)
         return self.ask(lambda galaxy: getattr(galaxy, verb)(what, key=key), timeout_s)
 

@@ -1,7 +1,7 @@
-"""A master, replicas and Sentinels, each a real process with Galaxy's own logins, for one test.
+"""A master, replicas and Sentinels, each a real process with Galaxy's own logins.
 
-As ``deploy/redis`` says to run them, only with shorter waits: all on one address, or each server
-with its Sentinel on a host of its own (``netns.py``).
+The configuration is that of ``deploy/redis`` with shorter waits. All run on one address, or each server
+and a Sentinel on a simulated host (``netns.py``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETINFO = acl.knows_setinfo(VERSION.split("v=")[1].split()[0])
 
 
 class Process:
-    """A server or Sentinel: a folder, a port, and a process that can be restarted; on ``host``, if given."""
+    """The process of a server or Sentinel, with its folder and port; it runs on ``host`` if there is one."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Process:
         return self._process.pid
 
     def start(self) -> None:
-        words = [server_binary(), str(self.conf), *(["--sentinel"] if self._sentinel else [])]
+        arguments = [server_binary(), str(self.conf), *(["--sentinel"] if self._sentinel else [])]
         with open(self.folder / "log", "ab") as log:
             popen = subprocess.Popen if self.host is None else self.host.popen
-            self._process = popen(words, stdout=log, stderr=log, start_new_session=True)
+            self._process = popen(arguments, stdout=log, stderr=log, start_new_session=True)
         self.wait()
 
     def wait(self, timeout_s: float = 40) -> None:
@@ -91,11 +91,11 @@ class Process:
             login = {"username": acl.ADMIN, "password": acl.password(SECRET, acl.ADMIN)}
         secure = {} if self._tls is None else {"ssl": True, "ssl_ca_certs": str(self._tls / "ours.crt")}
         options: Any = {"socket_timeout": 5, **login, **secure}
-        made = redis.Redis(self.address, self.port, **options)
+        client = redis.Redis(self.address, self.port, **options)
         if self.host is not None:
-            made.connection_pool.connection_class = _Inside
-            made.connection_pool.connection_kwargs["inside"] = self.host
-        return made
+            client.connection_pool.connection_class = _Inside
+            client.connection_pool.connection_kwargs["inside"] = self.host
+        return client
 
     def kill(self) -> None:
         """Kill the process, as a power cut would."""
@@ -117,7 +117,7 @@ class Process:
 
 
 class _Inside(redis.Connection):
-    """A connection that is opened in the network of a host."""
+    """A connection from the network of a simulated host."""
 
     def __init__(self, *, inside: Host, **options: Any) -> None:
         super().__init__(**options)
@@ -128,10 +128,11 @@ class _Inside(redis.Connection):
             return super()._connect()
 
 
-class Guarded:
-    """``servers`` that Sentinels watch; ``url(role)`` is the login of a role; ``tls``: only with TLS.
+class SentinelSetup:
+    """Servers, the first of them the master, and the three Sentinels that watch them.
 
-    ``hosts`` are where each server stands, with a Sentinel beside it; ``agents`` have logins, too.
+    With ``tls`` they accept only TLS. ``hosts`` are the simulated hosts to run them on, in turn. ``agents``
+    are the names of agents that get a login.
     """
 
     def __init__(
@@ -166,14 +167,14 @@ class Guarded:
     def start(self) -> None:
         for process in [*self.servers, *self.sentinels]:
             process.start()
-        until("replicas follow and Sentinels know each other", self.whole, 60, every_s=0.05)
+        until("replicas follow and Sentinels know each other", self.is_complete, 60, every_s=0.05)
 
     def stop(self) -> None:
         for process in [*self.sentinels, *self.servers]:
             process.kill()
 
-    def whole(self) -> bool:
-        """Tell whether every server has its role and every Sentinel knows all others."""
+    def is_complete(self) -> bool:
+        """Return whether all replicas follow the master, and every Sentinel knows all the others."""
         with suppress(redis.RedisError):
             facts: Any = self.master().client().info("replication")
             if facts["role"] != "master":
@@ -185,7 +186,7 @@ class Guarded:
         return False
 
     def _knows_all(self, sentinel: Process) -> bool:
-        """Tell whether a Sentinel knows the others and all replicas; it refreshes that rarely."""
+        """Return whether a Sentinel knows the other Sentinels and all replicas."""
         client = sentinel.client()
         facts: Any = client.sentinel_master(MASTER)
         replicas: Any = client.sentinel_slaves(MASTER)
@@ -197,7 +198,7 @@ class Guarded:
 
     def master(self) -> Process:
         """Return the server that most Sentinels consider the master."""
-        ports = [self._said(sentinel) for sentinel in self.sentinels]
+        ports = [self._master_port(sentinel) for sentinel in self.sentinels]
         port = max(set(ports), key=ports.count)
         return next(server for server in self.servers if server.port == port)
 
@@ -226,25 +227,30 @@ class Guarded:
         assert found is not None
         return found
 
-    def await_whole(self, timeout_s: float = 60) -> None:
-        """Return when all servers and Sentinels are back in their roles."""
-        until("all servers in their roles", self.whole, timeout_s, every_s=0.05)
+    def await_complete(self, timeout_s: float = 60) -> None:
+        """Wait until ``is_complete``, for example after a failover."""
+        until(
+            "replicas follow the master and all Sentinels know them",
+            self.is_complete,
+            timeout_s,
+            every_s=0.05,
+        )
 
-    def _said(self, sentinel: Process) -> int:
+    def _master_port(self, sentinel: Process) -> int:
         facts: Any = sentinel.client().sentinel_get_master_addr_by_name(MASTER)
         return int(facts[1])
 
 
 @contextmanager
-def guarded(**options: Any) -> Iterator[Guarded]:
+def running_sentinel_setup(**options: Any) -> Iterator[SentinelSetup]:
     """Run servers and Sentinels for the length of a ``with``."""
     folder = Path(tempfile.mkdtemp(prefix="galaxy-sentinel-"))
-    made = Guarded(folder, **options)
+    setup = SentinelSetup(folder, **options)
     try:
-        made.start()
-        yield made
+        setup.start()
+        yield setup
     finally:
-        made.stop()
+        setup.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Emulates a slow link, for kernels without netem: forwards frames between two interfaces, late, some lost.
+"""Emulates a slow link for kernels without netem: forwards frames between two interfaces with delay and loss.
 
     python slow_link.py --delay-ms 200 --jitter-ms 50 --loss 0.01 --rate-bit 1000000 --seed 1 LEFT RIGHT
 

@@ -1,4 +1,4 @@
-"""Makes Galaxy's code raise at any of its lines, as an undiscovered bug would."""
+"""Makes Galaxy's code raise at a given line, as an unknown bug would."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class StepFault(Exception):
 
 
 def raise_at_line(act: Callable[[], object], *, at: int, within: Sequence[str]) -> bool:
-    """Call ``act``, raise at the ``at``-th line run in files ``within``; return whether it was reached.
+    """Call ``act``, raise at the ``at``-th executed line of files ``within``; return whether it was reached.
 
     ``within`` are parts of paths. Functions that a table calls during a write, such as its keys, never
-    raise: the table could not undo half a write. An earlier tracer is restored.
+    raise, because the table could not undo half a write. The previous tracer is restored.
     """
     lines = 0
 

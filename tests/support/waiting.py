@@ -1,4 +1,4 @@
-"""Polling for conditions, and time limits that a busy machine does not fail by itself."""
+"""Polling for conditions, and time limits that allow for a busy machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 T = TypeVar("T")
 
-TRIES = 3
+ATTEMPTS = 3
 
 
 def until(what: str, condition: Callable[[], T], timeout_s: float = 30.0, *, every_s: float = 0.1) -> T:
@@ -18,7 +18,7 @@ def until(what: str, condition: Callable[[], T], timeout_s: float = 30.0, *, eve
 
     The failure names ``what`` and the last result.
     """
-    deadline_s = time.monotonic() + timeout_s * PATIENCE
+    deadline_s = time.monotonic() + timeout_s * TIMEOUT_FACTOR
     while True:
         result = condition()
         if result:
@@ -27,18 +27,18 @@ def until(what: str, condition: Callable[[], T], timeout_s: float = 30.0, *, eve
         time.sleep(every_s)
 
 
-def soon(what: str, limit_s: float, attempt: Callable[[], float | None]) -> float:
-    """Return the duration of the first attempt that took less than ``limit_s``, of at most ``TRIES``.
+def within_limit(what: str, limit_s: float, attempt: Callable[[], float | None]) -> float:
+    """Return the duration of the first attempt that takes less than ``limit_s``, of at most ``ATTEMPTS``.
 
-    A slow product is slow in every attempt; a busy machine is not. ``attempt`` returns its own
-    duration in seconds, or None to have the call timed.
+    There are several, because a busy machine is slow in some of them and a slow product in all.
+    ``attempt`` returns its own duration in seconds, or None to have the call timed.
     """
     took_s: list[float] = []
-    for _ in range(TRIES):
+    for _ in range(ATTEMPTS):
         began_s = time.monotonic()
         own_s = attempt()
         took_s.append(time.monotonic() - began_s if own_s is None else own_s)
         if took_s[-1] < limit_s:
             return took_s[-1]
     shown = ", ".join(f"{one_s:.2f}" for one_s in took_s)
-    raise AssertionError(f"{what}: not within {limit_s:g} s in {TRIES} attempts: {shown}")
+    raise AssertionError(f"{what}: not within {limit_s:g} s in {ATTEMPTS} attempts: {shown}")

@@ -1,4 +1,4 @@
-"""Each contract is tested against Nexus in memory and against a real server."""
+"""Every test of the contract runs with Nexus in memory and with a real server."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TTL_S = 0.25
 
 @dataclass(frozen=True)
 class World:
-    """A Nexus, a second one of another process, and time."""
+    """Two Nexus over the same data, as two processes have them, and a function that lets time pass."""
 
     nexus: Nexus | MemoryNexus
     other: Nexus | MemoryNexus
     let_pass: Callable[[float], None]
 
     def grant(self, owner: str = "a", ttl_s: float = 60.0) -> Grant:
-        """Win the election, which must be free."""
+        """Win the election; no other owner may hold the lease."""
         answer = self.nexus.campaign(ROLE, owner, ttl_s=ttl_s, address=f"{ROLE}@{owner}")
         assert isinstance(answer, Grant)
         return answer

@@ -1,4 +1,4 @@
-"""The change feed: every committed row is delivered at least once, or the reader is told to reload."""
+"""The change feed: every committed row is delivered at least once, or the reader must reload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(world: World, after: str | None, timeout_s: float = 0.0, role: str = RO
     return world.other.read_changes(role, after, timeout_s)
 
 
-def test_reader_without_a_position_is_told_to_reload_and_where_to_continue(world: World) -> None:
+def test_reader_without_a_position_must_reload_and_gets_the_position_to_continue_from(world: World) -> None:
     grant = world.grant()
     world.nexus.commit(grant, 1, [row("x", "1")], [])
     first = read(world, None)
@@ -43,13 +43,13 @@ def test_rows_written_and_deleted_are_delivered_by_table_with_their_value(world:
     world.nexus.commit(grant, 1, [row("x", "1"), row("y", "1")], [])
     start = read(world, None).position
     world.nexus.commit(grant, 2, [row("y", None), row("x", "2", "more")], [])
-    found = read(world, start)
-    assert set(found.changes) == {changed("y", None), changed("x", "2", "more")}
-    assert not found.reload
-    assert read(world, found.position).changes == ()
+    feed = read(world, start)
+    assert set(feed.changes) == {changed("y", None), changed("x", "2", "more")}
+    assert not feed.reload
+    assert read(world, feed.position).changes == ()
 
 
-def test_row_that_changed_often_is_delivered_once_as_it_is_now(world: World) -> None:
+def test_row_that_changed_often_is_delivered_once_with_its_latest_value(world: World) -> None:
     grant = world.grant()
     start = read(world, None).position
     for serial in range(1, 6):
@@ -62,9 +62,9 @@ def test_same_commit_twice_is_one_entry(world: World) -> None:
     start = read(world, None).position
     for _ in range(2):
         world.nexus.commit(grant, 7, [row("x", "1")], [])
-    found = read(world, start)
-    assert found.changes == (changed("x", "1"),)
-    assert read(world, found.position).changes == ()
+    feed = read(world, start)
+    assert feed.changes == (changed("x", "1"),)
+    assert read(world, feed.position).changes == ()
 
 
 def test_refused_commit_leaves_no_entry(world: World) -> None:
@@ -82,7 +82,7 @@ def test_commit_of_events_alone_is_not_in_the_feed(world: World) -> None:
     assert read(world, start) == FeedRead(position=start)
 
 
-def test_roles_have_feeds_of_their_own(world: World) -> None:
+def test_each_role_has_its_own_feed(world: World) -> None:
     start = read(world, None, role="another").position
     world.nexus.commit(world.grant(), 1, [row("x", "1")], [])
     assert read(world, start, role="another") == FeedRead(position=start)
@@ -100,18 +100,18 @@ def test_long_backlog_is_delivered_in_several_answers(world: World) -> None:
     assert len(first.changes) == READ_MAX
 
 
-def test_commit_of_more_rows_than_an_entry_names_is_a_gap(world: World) -> None:
+def test_reader_must_reload_after_a_commit_of_more_rows_than_an_entry_names(world: World) -> None:
     grant = world.grant()
     start = read(world, None).position
     world.nexus.commit(grant, 1, [row(f"k{n}", "1") for n in range(ROWS_MAX + 1)], [])
-    found = read(world, start)
-    assert found.reload and not found.changes
+    feed = read(world, start)
+    assert feed.reload and not feed.changes
     world.nexus.commit(grant, 2, [row("x", "1")], [])
-    assert read(world, found.position).changes == (changed("x", "1"),)
+    assert read(world, feed.position).changes == (changed("x", "1"),)
 
 
 @pytest.mark.parametrize("from_the_start", [True, False])
-def test_reader_whose_position_was_trimmed_is_told_to_reload(world: World, from_the_start: bool) -> None:
+def test_reader_whose_position_was_trimmed_must_reload(world: World, from_the_start: bool) -> None:
     grant = world.grant()
     serial = 1
     start = read(world, None).position
@@ -121,7 +121,7 @@ def test_reader_whose_position_was_trimmed_is_told_to_reload(world: World, from_
     for _ in range(ENTRIES_MAX + 300):  # Redis trims whole nodes of a hundred entries.
         serial += 1
         world.nexus.commit(grant, serial, [row("x", str(serial))], [])
-    found = read(world, start)
-    assert found.reload and not found.changes
+    feed = read(world, start)
+    assert feed.reload and not feed.changes
     world.nexus.commit(grant, serial + 1, [row("y", "1")], [])
-    assert read(world, found.position).changes == (changed("y", "1"),)
+    assert read(world, feed.position).changes == (changed("y", "1"),)

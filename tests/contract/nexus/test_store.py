@@ -1,4 +1,4 @@
-"""Tables, trace, heartbeats and answers: what is written can be read, and only a leader writes."""
+"""Tables, trace, heartbeats and answers: written values are read back, and only a leader writes."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def test_huge_commit_is_written_completely(world: World) -> None:
         for c in put(**dict.fromkeys(names, 1))
     ]
     world.nexus.commit(grant, 1, [*changes, *put(last=9)], [])
-    found = stored(world)
-    assert len(found) == len(names) + 1
-    assert found["last"] == 9
+    totals = stored(world)
+    assert len(totals) == len(names) + 1
+    assert totals["last"] == 9
     world.nexus.commit(grant, 2, drop(*names), [])
     assert stored(world) == {"last": 9}
 
@@ -123,7 +123,7 @@ def test_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> None
     assert world.nexus.trace(["web-1.0"])[0].text == "exit code 3"
 
 
-def test_trace_without_a_subject_is_the_newest_of_everything_oldest_first(world: World) -> None:
+def test_trace_without_a_subject_returns_the_newest_events_of_all_subjects_oldest_first(world: World) -> None:
     world.nexus.commit(world.grant(), 1, [], [TraceEvent(kind="k", subject=f"s{n}") for n in range(9)])
     assert [event.subject for event in world.nexus.trace((), 3)] == ["s6", "s7", "s8"]
     assert world.nexus.trace((), 0) == []
@@ -142,7 +142,7 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
     assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
 
 
-def test_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) -> None:
+def test_later_heartbeat_replaces_the_earlier_one_and_keeps_its_usage(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.send_heartbeat("h1", boot="b2")
@@ -150,7 +150,7 @@ def test_later_heartbeat_replaces_the_earlier_and_keeps_the_usage(world: World) 
     assert world.nexus.usages() == {"h1": usage}
 
 
-def test_removed_agent_leaves_nothing(world: World) -> None:
+def test_removed_agent_has_no_heartbeat_and_no_usage(world: World) -> None:
     usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
     world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
     world.nexus.remove_agent("h1")
@@ -166,7 +166,7 @@ def test_answer_reaches_its_waiting_client_once(world: World) -> None:
     assert world.other.await_reply("r1", 0.05) is None
 
 
-def test_client_that_waits_for_another_answer_gets_none(world: World) -> None:
+def test_client_does_not_get_the_answer_to_another_request(world: World) -> None:
     world.nexus.reply([Reply(reply="r1", answer=Answer(key="k"))])
     assert world.other.await_reply("r2", 0.05) is None
 
@@ -174,7 +174,7 @@ def test_client_that_waits_for_another_answer_gets_none(world: World) -> None:
 @pytest.mark.parametrize(
     "value", [b'{"name":"x"}', b"", b"{", b'{"name":"x","total":1},{"name":"y","total":1}']
 )
-def test_malformed_stored_row_is_refused_and_the_table_stays_as_it_was(world: World, value: bytes) -> None:
+def test_malformed_stored_row_is_refused_and_the_table_is_unchanged(world: World, value: bytes) -> None:
     world.nexus.commit(
         world.grant(), 1, [*put(a=1), TableChange(table="counts", key="broken", value=value)], []
     )

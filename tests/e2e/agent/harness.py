@@ -35,7 +35,7 @@ from galaxy.model.messages.container import (
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders
 from galaxy.nexus.nexus import Nexus
 from galaxy.units import MIB
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 FAR_S = 1e12
 """An expiry that no test reaches, by Redis' clock."""
@@ -96,7 +96,7 @@ class Agent:
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
 
-    def until(self, what: str, true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -> None:
+    def until(self, what: str, true: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR) -> None:
         """Read reports until ``true()``, or fail with the end of the agent's log."""
         end_s = time.monotonic() + timeout_s
         while not true():
@@ -190,7 +190,7 @@ class Agent:
             container, incarnation = parse_container_key(directory.name) or ("", 0)
             waiting.add((container, incarnation))
             runtime.destroy(container, incarnation)
-        end_s = time.monotonic() + 20 * PATIENCE
+        end_s = time.monotonic() + 20 * TIMEOUT_FACTOR
         while waiting and time.monotonic() < end_s:
             for event in runtime.events():
                 if isinstance(event, Destroyed):
@@ -283,7 +283,7 @@ def launchers(folder: Path) -> list[int]:
     return found
 
 
-def await_no_launchers(folder: Path, timeout_s: float = 30.0 * PATIENCE) -> list[int]:
+def await_no_launchers(folder: Path, timeout_s: float = 30.0 * TIMEOUT_FACTOR) -> list[int]:
     """Wait for the launchers of a folder to end, and return those that do not."""
     end_s = time.monotonic() + timeout_s
     while left := launchers(folder):

@@ -26,8 +26,8 @@ from galaxy.model.messages.pod import PodState
 from galaxy.nexus.session import Frame, FrameHead
 from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
 from tests.support.archives import make_tar
-from tests.support.patience import PATIENCE
-from tests.support.waiting import soon
+from tests.support.timeouts import TIMEOUT_FACTOR
+from tests.support.waiting import within_limit
 
 POD = "web-abc123.0"
 SLEEP = "exec sleep 1000"
@@ -314,7 +314,7 @@ def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_i
 def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
     words = [sys.executable, str(SCRIPT), "h2", str(agent.state), agent.cgroup_root, agent.url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30 * PATIENCE, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30 * TIMEOUT_FACTOR, check=False)
     assert "another agent uses the state directory" in done.stderr
 
 
@@ -352,7 +352,7 @@ def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
         agent.until("the first report", lambda: agent.reports)
         return took_s
 
-    soon("stopped", 2.0, stop)  # A second, and another for a busy machine.
+    within_limit("stopped", 2.0, stop)  # A second, and another for a busy machine.
 
 
 def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothing(agent: Agent) -> None:
@@ -410,7 +410,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def eventually(true: Callable[[], object], timeout_s: float = 40.0 * PATIENCE) -> None:
+def eventually(true: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR) -> None:
     """Ask until ``true`` is; nobody tells a test what happens in another process."""
     end_s = time.monotonic() + timeout_s
     while not true():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.waiting import soon, until
+from tests.support.waiting import until, within_limit
 
 from .conftest import Cluster, job_file
 
@@ -48,7 +48,7 @@ def within_five_seconds(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> No
 
         if status is None or "--timeout" in arguments:
             return run(*arguments, status=status, **more)
-        soon(" ".join(arguments), 5.0, once)
+        within_limit(" ".join(arguments), 5.0, once)
         return results[-1]
 
     monkeypatch.setattr(cluster, "run", timed)

@@ -27,10 +27,10 @@ from galaxy.container.runtime import Destroyed, Launched, LaunchFailed, Runtime,
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
 from galaxy.units import MIB
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 HERE = Path(__file__).resolve().parent
-WAIT_S = 30.0 * PATIENCE
+WAIT_S = 30.0 * TIMEOUT_FACTOR
 
 _NUMBERS = itertools.count()
 
@@ -238,7 +238,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
                 command,
                 capture_output=True,
                 text=True,
-                timeout=60 * PATIENCE,
+                timeout=60 * TIMEOUT_FACTOR,
                 env=environment,
                 check=False,
             )

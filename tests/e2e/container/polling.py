@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 POLL_S = 0.01
 
 
 def wait_until(true: Callable[[], bool]) -> None:
     """Call ``true`` until it returns True; fail after 30 s."""
-    deadline = time.monotonic() + 30 * PATIENCE
+    deadline = time.monotonic() + 30 * TIMEOUT_FACTOR
     while not true():
         assert time.monotonic() < deadline
         select.select([], [], [], POLL_S)

@@ -17,7 +17,7 @@ from galaxy.errors import Conflict, GalaxyError
 from tests.e2e.cluster.conftest import Cluster, job_file, new_cluster
 from tests.e2e.hosts.fleet import HostCluster
 from tests.support.marks import needs_root
-from tests.support.sentinel import Guarded, guarded
+from tests.support.sentinel import SentinelSetup, running_sentinel_setup
 from tests.support.waiting import until
 
 __all__ = ["new_cluster"]
@@ -152,13 +152,13 @@ def leaderships(cluster: Cluster) -> int:
 
 
 @pytest.fixture(scope="module")
-def redises() -> Iterator[Guarded]:
-    with guarded() as redises:
+def redises() -> Iterator[SentinelSetup]:
+    with running_sentinel_setup() as redises:
         yield redises
 
 
 @pytest.fixture(scope="module")
-def cluster(redises: Guarded, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
+def cluster(redises: SentinelSetup, new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
     """A cluster whose parts find Redis through Sentinel; a second ResMan and AppMaster stand by."""
     own = new_cluster()
     own.up("--redis", redises.url())

@@ -10,7 +10,7 @@ import redis
 from galaxy.errors import GalaxyError
 from tests.e2e.hosts.fleet import HostCluster
 from tests.support.netns import Host, Network
-from tests.support.sentinel import Guarded, Process
+from tests.support.sentinel import Process, SentinelSetup
 from tests.support.waiting import until
 
 PARTS = ("resman", "appmaster")
@@ -26,7 +26,7 @@ class SplitCluster(HostCluster):
         self.nodes = [network.add(f"n{number}") for number in (1, 2, 3)]
         self.west, self.east = network.add("h1"), network.add("h2")
         super().__init__({"h1": self.west, "h2": self.east}, self.east)
-        self.redises = Guarded(self.folder, hosts=self.nodes, agents=tuple(self.agents), lines=lines)
+        self.redises = SentinelSetup(self.folder, hosts=self.nodes, agents=tuple(self.agents), lines=lines)
 
     def url(self, role: str = "client", host: str = "") -> str:
         return self.redises.url(role, host)

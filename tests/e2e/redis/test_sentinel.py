@@ -14,7 +14,7 @@ import pytest
 from galaxy.errors import GalaxyError
 from galaxy.nexus import Nexus, acl
 from tests.e2e.cluster.conftest import Cluster
-from tests.support.sentinel import DOWN_AFTER_MS, SECRET, SENTINEL_PASSWORD, Guarded
+from tests.support.sentinel import DOWN_AFTER_MS, SECRET, SENTINEL_PASSWORD, SentinelSetup
 from tests.support.waiting import until
 
 from .conftest import SubmittingClient, Witnesses, check_accepted
@@ -40,7 +40,7 @@ def measured() -> Iterator[dict[str, list[float]]]:
 
 def test_master_killed_repeatedly_under_load_loses_nothing_that_was_accepted(
     cluster: Cluster,
-    redises: Guarded,
+    redises: SentinelSetup,
     witnesses: Witnesses,
     tmp_path: Path,
     measured: dict[str, list[float]],
@@ -54,14 +54,14 @@ def test_master_killed_repeatedly_under_load_loses_nothing_that_was_accepted(
             measured.setdefault("killed", []).append(round(load.await_accepted(at_s, AGAIN_S), 2))
             redises.await_master(old)
             old.start()
-            redises.await_whole()
+            redises.await_complete()
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
 
 
 def test_master_that_was_paused_during_its_replacement_is_refused_when_it_continues(
     cluster: Cluster,
-    redises: Guarded,
+    redises: SentinelSetup,
     witnesses: Witnesses,
     tmp_path: Path,
     measured: dict[str, list[float]],
@@ -79,7 +79,7 @@ def test_master_that_was_paused_during_its_replacement_is_refused_when_it_contin
         with pytest.raises(GalaxyError):  # For a while it still acts as the master.
             _write_at(redises, old.port)
         load.await_accepted(time.monotonic())
-        redises.await_whole()
+        redises.await_complete()
         load.await_accepted(time.monotonic())
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
@@ -87,7 +87,7 @@ def test_master_that_was_paused_during_its_replacement_is_refused_when_it_contin
 
 def test_failover_requested_by_an_operator_is_short(
     cluster: Cluster,
-    redises: Guarded,
+    redises: SentinelSetup,
     witnesses: Witnesses,
     tmp_path: Path,
     measured: dict[str, list[float]],
@@ -98,13 +98,13 @@ def test_failover_requested_by_an_operator_is_short(
         redises.failover()
         redises.await_master(old)
         measured.setdefault("asked", []).append(round(load.await_accepted(time.monotonic(), AGAIN_S), 2))
-        redises.await_whole()
+        redises.await_complete()
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
 
 
 def test_without_replicas_nothing_is_accepted_and_with_them_submits_work_again(
-    cluster: Cluster, redises: Guarded, witnesses: Witnesses, tmp_path: Path
+    cluster: Cluster, redises: SentinelSetup, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     master = redises.master()
     replicas = [server for server in redises.servers if server is not master]
@@ -115,7 +115,7 @@ def test_without_replicas_nothing_is_accepted_and_with_them_submits_work_again(
         replica.start()
     with SubmittingClient(cluster.sdk, tmp_path, "back") as load:
         load.await_accepted(time.monotonic(), AGAIN_S)
-    redises.await_whole()
+    redises.await_complete()
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
 
@@ -143,12 +143,12 @@ def test_flower_uses_the_new_master(cluster: Cluster) -> None:
         assert hidden not in queues
 
 
-def test_no_part_ever_tried_what_its_login_does_not_allow(cluster: Cluster, redises: Guarded) -> None:
+def test_no_part_ever_tried_what_its_login_does_not_allow(cluster: Cluster, redises: SentinelSetup) -> None:
     for server in redises.servers:
         assert server.client().acl_log() == []
 
 
-def _write_at(redises: Guarded, port: int) -> None:
+def _write_at(redises: SentinelSetup, port: int) -> None:
     """Campaign at one server, confirmed by a replica, like a leader that does not know of the failover."""
     plain = redises.url(replicas="1").partition("?")[0].replace("sentinel://", "redis://")
     login = plain.partition("@")[0]

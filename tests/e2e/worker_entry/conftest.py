@@ -34,7 +34,7 @@ from galaxy.model.messages.worker import (
     WorkerConfig,
 )
 from galaxy.worker_entry.main import run
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 MIB = 1024 * 1024
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
@@ -230,7 +230,7 @@ class Container:
             self.send(PackageAnswer(request=want.request), (file.fileno(),))
 
     def until(
-        self, condition: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * PATIENCE
+        self, condition: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * TIMEOUT_FACTOR
     ) -> ObservedPod:
         """Wait for a report for which ``condition`` holds, and return it."""
         deadline = time.monotonic() + timeout_s
@@ -240,14 +240,14 @@ class Container:
         return self.report
 
     def until_task(
-        self, condition: Callable[[ObservedTask], Any], timeout_s: float = 30.0 * PATIENCE
+        self, condition: Callable[[ObservedTask], Any], timeout_s: float = 30.0 * TIMEOUT_FACTOR
     ) -> ObservedTask:
         generation = self.generation
         return self.until(
             lambda pod: pod.generation == generation and any(condition(task) for task in pod.tasks), timeout_s
         ).tasks[0]
 
-    def until_packet(self, kind: Any, timeout_s: float = 30.0 * PATIENCE) -> tuple[Any, list[int]]:
+    def until_packet(self, kind: Any, timeout_s: float = 30.0 * TIMEOUT_FACTOR) -> tuple[Any, list[int]]:
         """Wait for a packet that is neither a report nor a request for a package."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -258,7 +258,7 @@ class Container:
             left = deadline - time.monotonic()
             assert left > 0 and self.receive(left) is not None, f"no {kind} in {timeout_s} s"
 
-    def until_true(self, condition: Callable[[], Any], timeout_s: float = 30.0 * PATIENCE) -> Any:
+    def until_true(self, condition: Callable[[], Any], timeout_s: float = 30.0 * TIMEOUT_FACTOR) -> Any:
         """Wait until ``condition()``, e.g. about files, is true; packets are served."""
         deadline = time.monotonic() + timeout_s
         while not (result := condition()):
@@ -278,7 +278,7 @@ class Container:
         except FileNotFoundError:
             return ""
 
-    def ended(self, timeout_s: float = 30.0 * PATIENCE) -> int:
+    def ended(self, timeout_s: float = 30.0 * TIMEOUT_FACTOR) -> int:
         """Wait for AppWorker's end and return its exit code."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -16,7 +16,7 @@ from galaxy.model.jobspec.spec import PackageSpec, RestartSpec
 from galaxy.model.messages.pod import PodState, TaskState
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecStarted, TaskCgroup
 from tests.support.archives import make_tar
-from tests.support.patience import PATIENCE
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 pytestmark = pytest.mark.root
 
@@ -124,7 +124,7 @@ for n in range(1000):
 open("done", "w").close()
 time.sleep(1000)'"""
     container.order(spec(program))
-    container.until_true(lambda: (container.workspace / "done").exists(), timeout_s=60 * PATIENCE)
+    container.until_true(lambda: (container.workspace / "done").exists(), timeout_s=60 * TIMEOUT_FACTOR)
 
     def zombies():
         with open(f"/proc/{container.pid}/task/{container.pid}/children") as file:
@@ -191,7 +191,7 @@ def test_end_of_appworker_ends_the_container(contained, spec):
     container.until_true(lambda: (container.workspace / "up").exists())
     os.kill(container.pid, signal.SIGKILL)
     container.ended()
-    deadline = time.monotonic() + 30 * PATIENCE
+    deadline = time.monotonic() + 30 * TIMEOUT_FACTOR
     while container.cgroup.pids():
         assert time.monotonic() < deadline
 

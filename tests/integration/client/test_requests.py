@@ -1,4 +1,4 @@
-"""The SDK against a real server and a real AppMaster, which is a Celery worker."""
+"""The SDK and the command line with a real server and real leaders, which are Celery workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from galaxy.model.api.safemode import SafeModeView
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.nexus import Nexus
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import soon, until
+from tests.support.waiting import until, within_limit
 
 JOB = {
     "name": "web",
@@ -57,14 +57,14 @@ def galaxy(redis_server: RedisServer) -> Iterator[Galaxy]:
         yield galaxy
 
 
-def test_celery_worker_handles_our_message_and_answers(galaxy: Galaxy) -> None:
+def test_submitted_job_is_listed_and_shown(galaxy: Galaxy) -> None:
     assert galaxy.jobs() == []
     done = galaxy.submit(JOB)
     assert [job.job for job in galaxy.jobs()] == [done.job]
     assert galaxy.job("web").spec.deploy.replica == 2
 
 
-def test_same_key_again_is_the_same_job_and_another_is_a_conflict(galaxy: Galaxy) -> None:
+def test_submit_with_the_same_key_returns_the_same_job_and_with_another_key_conflicts(galaxy: Galaxy) -> None:
     first = galaxy.submit(JOB, key="k1")
     assert galaxy.submit(JOB, key="k1") == first
     with pytest.raises(Conflict, match='"web"'):
@@ -84,14 +84,14 @@ def test_lost_request_is_repeated_under_the_same_key(redis_server: RedisServer) 
         asker = threading.Thread(target=lambda: answers.append(galaxy.submit(JOB, key="k1").job))
         asker.start()
         thief = Nexus.connect(redis_server.url, name="thief")
-        assert thief.client.blpop([APPMASTER], timeout=30) is not None  # The message is gone for good.
+        assert thief.client.blpop([APPMASTER], timeout=30) is not None  # The message is lost.
         thief.close()
         with leading(APPMASTER, redis_server.url):
             asker.join(timeout=90)
             assert answers == [galaxy.jobs()[0].job]
 
 
-def test_wait_returns_what_is_known_when_time_is_up(galaxy: Galaxy) -> None:
+def test_wait_returns_the_current_view_after_its_timeout(galaxy: Galaxy) -> None:
     seen = []
     galaxy.submit(JOB)
     began_s = time.monotonic()
@@ -109,19 +109,19 @@ def test_wait_returns_at_once_when_something_changes(galaxy: Galaxy) -> None:
         asked_s = time.monotonic()
         galaxy.remove("web")
 
-    def hear() -> float:
+    def notice() -> float:
         galaxy.submit(JOB)
         timer = threading.Timer(0.3, remove)
         timer.start()
         galaxy.wait("web", timeout_s=30, until=lambda view: view.summary.state != "pending")
-        heard_s = time.monotonic()
+        noticed_s = time.monotonic()
         timer.join()
-        return heard_s - asked_s
+        return noticed_s - asked_s
 
-    soon("heard", 0.8, hear)  # Less than the second after which it would look anyway.
+    within_limit("noticed", 0.8, notice)  # Less than the second after which it polls anyway.
 
 
-def test_answer_survives_a_leader_that_died_before_it(redis_server: RedisServer) -> None:
+def test_answer_to_a_repeated_key_survives_the_death_of_the_leader(redis_server: RedisServer) -> None:
     with Galaxy(redis_server.url, timeout_s=90) as galaxy:
         with leading(APPMASTER, redis_server.url):
             first = galaxy.submit(JOB, key="k1")
@@ -133,7 +133,7 @@ def test_answer_survives_a_leader_that_died_before_it(redis_server: RedisServer)
         assert asked == [first.job]
 
 
-def test_without_leader_it_says_so_in_time_and_takes_the_request_back(redis_server: RedisServer) -> None:
+def test_request_without_a_leader_fails_in_time_and_is_withdrawn(redis_server: RedisServer) -> None:
     with Galaxy(redis_server.url, timeout_s=2) as galaxy:
         began_s = time.monotonic()
         with pytest.raises(Unreachable, match="no AppMaster leads") as caught:
@@ -146,7 +146,7 @@ def test_without_leader_it_says_so_in_time_and_takes_the_request_back(redis_serv
     nexus.close()
 
 
-def test_server_that_dies_with_the_request_leaves_it_unknown_whether_it_was_done(
+def test_request_queued_at_a_server_that_then_stops_fails_with_an_unknown_outcome(
     redis_server: RedisServer,
 ) -> None:
     caught: list[Unreachable] = []
@@ -176,7 +176,7 @@ def test_wrong_password_is_refused_in_time(locked_redis_server: RedisServer) -> 
         with pytest.raises(Refused):
             Galaxy(locked_redis_server.url.replace("open-sesame", "wrong"))
 
-    soon("refused", 5.0, refused)
+    within_limit("refused", 5.0, refused)
 
 
 def test_error_about_a_dead_server_says_where_its_address_came_from(redis_server: RedisServer) -> None:
@@ -186,7 +186,7 @@ def test_error_about_a_dead_server_says_where_its_address_came_from(redis_server
     assert "the URL given" in caught.value.details[-1]
 
 
-def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServer) -> None:
+def test_connect_to_a_server_that_does_not_answer_fails_in_time(redis_server: RedisServer) -> None:
     redis_server.pause()
     try:
 
@@ -194,7 +194,7 @@ def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServ
             with pytest.raises(Unreachable):
                 Galaxy(redis_server.url)
 
-        soon("given up", 5.5, refused)
+        within_limit("failed", 5.5, refused)
     finally:
         redis_server.resume()
 
@@ -202,27 +202,29 @@ def test_server_that_does_not_answer_is_given_up_in_time(redis_server: RedisServ
 COMMANDS = (("job", "list"), ("job", "show", "web"), ("status",), ("discover", "web"))
 
 
-def galaxy_command(*words: str, url: str, home: Path) -> subprocess.CompletedProcess[str]:
+def galaxy_command(*arguments: str, url: str, home: Path) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
     return subprocess.run(
-        [sys.executable, "-m", "galaxy.cli.main", *words],
+        [sys.executable, "-m", "galaxy.cli.main", *arguments],
         env=env | {"GALAXY_REDIS": url, "XDG_CONFIG_HOME": str(home)},
         capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_dead_cluster_is_one_clear_message(words: tuple[str, ...], tmp_path: Path) -> None:
-    def said() -> None:
-        done = galaxy_command(*words, url="redis://127.0.0.1:1/0", home=tmp_path)
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_command_for_a_dead_cluster_prints_one_clear_message(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    def fails() -> None:
+        done = galaxy_command(*arguments, url="redis://127.0.0.1:1/0", home=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith("galaxy: cannot reach Redis at 127.0.0.1:1")
         assert "Traceback" not in done.stderr
 
-    soon("said", 12.0, said)  # Two seconds of insisting; the rest is a busy machine's.
+    within_limit("failed", 12.0, fails)  # It retries for two seconds; the rest allows for a busy machine.
 
 
-def test_wrong_password_is_one_clear_message_and_exit_code_3(
+def test_command_with_a_wrong_password_prints_one_clear_message_and_exits_3(
     locked_redis_server: RedisServer, tmp_path: Path
 ) -> None:
     url = locked_redis_server.url.replace("open-sesame", "wrong")
@@ -232,7 +234,9 @@ def test_wrong_password_is_one_clear_message_and_exit_code_3(
     assert "wrong" not in done.stderr.replace("wrong password", "")
 
 
-def test_run_of_a_job_that_fits_nowhere_exits_2_and_says_what_to_do(galaxy: Galaxy, tmp_path: Path) -> None:
+def test_run_of_a_job_that_is_not_placed_in_time_exits_2_and_says_what_to_do(
+    galaxy: Galaxy, tmp_path: Path
+) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("name: web\npod: {tasks: [{cpu: 1, memory: 16M, start: run}]}\n")
     url = galaxy.cluster.url
@@ -244,7 +248,7 @@ def test_run_of_a_job_that_fits_nowhere_exits_2_and_says_what_to_do(galaxy: Gala
     assert (again.returncode, "galaxy job update" in again.stderr) == (1, True)
 
 
-def test_list_and_show_print_for_people_and_machines(galaxy: Galaxy, tmp_path: Path) -> None:
+def test_list_and_show_print_tables_names_and_json(galaxy: Galaxy, tmp_path: Path) -> None:
     import json
 
     job = galaxy.submit(JOB).job
@@ -267,7 +271,7 @@ def test_remove_without_a_terminal_needs_yes(galaxy: Galaxy, tmp_path: Path) -> 
     assert galaxy.job("web").summary.state == "pending"
 
 
-def test_names_of_jobs_complete(galaxy: Galaxy, tmp_path: Path) -> None:
+def test_shell_completes_names_of_jobs(galaxy: Galaxy, tmp_path: Path) -> None:
     galaxy.submit(JOB)
     env = {"_GALAXY_COMPLETE": "bash_complete", "COMP_WORDS": "galaxy job show w", "COMP_CWORD": "3"}
 
@@ -278,11 +282,11 @@ def test_names_of_jobs_complete(galaxy: Galaxy, tmp_path: Path) -> None:
             capture_output=True, text=True, timeout=60, check=False,
         ).stdout  # fmt: skip
 
-    # A shell is not kept waiting for more than a second, which a busy machine may need.
+    # Completion gives up after a second, which a busy machine may exceed.
     assert until("it is completed", completed).split() == ["plain,web"]
 
 
-def test_redis_that_is_restarted_meanwhile_is_waited_for(galaxy: Galaxy, redis_server: RedisServer) -> None:
+def test_request_waits_for_a_redis_that_is_being_restarted(galaxy: Galaxy, redis_server: RedisServer) -> None:
     galaxy.timeout_s = 20.0
     done = galaxy.submit(JOB)
     redis_server.stop()
@@ -294,7 +298,7 @@ def test_redis_that_is_restarted_meanwhile_is_waited_for(galaxy: Galaxy, redis_s
         back.join()
 
 
-def test_redis_that_stays_away_is_given_up_after_the_timeout(redis_server: RedisServer) -> None:
+def test_request_fails_after_its_timeout_while_redis_is_away(redis_server: RedisServer) -> None:
     with Galaxy(redis_server.url, timeout_s=1.5) as galaxy:
         redis_server.stop()
         began_s = time.monotonic()
@@ -303,7 +307,7 @@ def test_redis_that_stays_away_is_given_up_after_the_timeout(redis_server: Redis
         assert 1.0 < time.monotonic() - began_s < 15
 
 
-def test_lists_are_complete_whatever_the_length_of_a_page(galaxy: Galaxy) -> None:
+def test_list_longer_than_a_page_is_returned_completely(galaxy: Galaxy) -> None:
     for number in range(5):
         galaxy.submit({**JOB, "name": f"web{number}"})
     galaxy.page_limit = 2
@@ -326,7 +330,7 @@ def test_resman_answers_operators_while_no_appmaster_runs(redis_server: RedisSer
 
 
 def _safe_mode(galaxy: Galaxy) -> SafeModeView | None:
-    """Return what ResMan answers, None while it does not know the operator yet."""
+    """Return ResMan's answer, or None while it does not know the operator yet."""
     try:
         return galaxy.safe_mode()
     except (Refused, Unreachable):

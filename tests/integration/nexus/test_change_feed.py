@@ -1,4 +1,4 @@
-"""The change feed on a real Redis: waiting readers, and what a lost stream means."""
+"""The change feed on a real Redis: waiting readers, and the loss of its stream."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def put(key: str) -> list[TableChange]:
 def test_waiting_reader_wakes_when_something_is_committed(nexus: Nexus, grant: Grant) -> None:
     nexus.commit(grant, 1, put("x"), [])
     start = nexus.read_changes(ROLE, None, 0.0).position
-    found: list[FeedRead] = []
-    reader = threading.Thread(target=lambda: found.append(nexus.read_changes(ROLE, start, 60.0)))
+    reads: list[FeedRead] = []
+    reader = threading.Thread(target=lambda: reads.append(nexus.read_changes(ROLE, start, 60.0)))
     reader.start()
     nexus.commit(grant, 2, put("y"), [])
     reader.join(30.0)
-    assert [change.key for change in found[0].changes] == ["y"]
+    assert [change.key for change in reads[0].changes] == ["y"]
 
 
-def test_reader_of_a_stream_that_is_gone_is_told_to_reload(nexus: Nexus, grant: Grant) -> None:
+def test_reader_of_a_stream_that_is_gone_must_reload(nexus: Nexus, grant: Grant) -> None:
     nexus.commit(grant, 1, put("x"), [])
     start = nexus.read_changes(ROLE, None, 0.0).position
     nexus.client.delete(keys.changes(ROLE))

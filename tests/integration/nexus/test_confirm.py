@@ -1,4 +1,4 @@
-"""Commits that a replica confirms, on a server whose WAIT counts only what its own connection wrote."""
+"""A replica confirms commits. Redis' WAIT considers only the writes of its own connection."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _await_replica(nexus: Nexus) -> None:
         time.sleep(0.02)
 
 
-def _insist(call: Callable[[], None]) -> None:
+def _retry(call: Callable[[], None]) -> None:
     end_s = time.monotonic() + 20
     while True:
         try:
@@ -76,6 +76,6 @@ def test_commit_that_no_replica_has_is_not_confirmed_when_repeated_on_another_co
             with pytest.raises(Unreachable, match="only 0 of 1 replicas"):
                 store.commit(grant, 1, CHANGES, ())
         replica.resume()
-        _insist(lambda: _store(master).commit(grant, 1, CHANGES, ()))
+        _retry(lambda: _store(master).commit(grant, 1, CHANGES, ()))
     with Nexus.connect(replica.url, name="t") as nexus:
         assert nexus.client.hget(keys.table("resman", "t"), "k") == b"v"

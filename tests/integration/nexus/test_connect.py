@@ -1,4 +1,4 @@
-"""Connecting: one clear error within five seconds, whatever is wrong."""
+"""A connection that fails gives one clear error within five seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
 from galaxy.nexus import Nexus, keys
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import soon
+from tests.support.waiting import within_limit
 
 
-def test_valid_url_connects_and_answers(locked_redis_server: RedisServer) -> None:
+def test_valid_url_connects(locked_redis_server: RedisServer) -> None:
     nexus = Nexus.connect(locked_redis_server.url, name="test@here")
     nexus.ping()
     assert {client["name"] for client in nexus.client.client_list()} == {"test@here"}
@@ -58,7 +58,7 @@ def test_closed_port_is_unreachable(redis_server: RedisServer) -> None:
 
 def test_server_that_hangs_is_unreachable_within_five_seconds(redis_server: RedisServer) -> None:
     redis_server.pause()
-    soon("given up", 5.5, lambda: _refused(redis_server.url))
+    within_limit("failed", 5.5, lambda: _refused(redis_server.url))
 
 
 def test_listener_that_accepts_no_connection_is_unreachable_within_five_seconds() -> None:
@@ -66,7 +66,7 @@ def test_listener_that_accepts_no_connection_is_unreachable_within_five_seconds(
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-        soon("given up", 5.5, lambda: _refused(url))
+        within_limit("failed", 5.5, lambda: _refused(url))
 
 
 def _refused(url: str) -> None:
@@ -74,7 +74,7 @@ def _refused(url: str) -> None:
         Nexus.connect(url, name="x")
 
 
-def test_server_that_is_not_redis_is_named_as_such() -> None:
+def test_server_that_is_not_redis_is_reported_as_such() -> None:
     class Web(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(4096)
@@ -95,7 +95,7 @@ def test_invalid_redis_url_is_wrong_usage(url: str) -> None:
         Nexus.connect(url, name="x")
 
 
-def test_every_call_names_the_server_while_it_is_gone_and_works_when_it_is_back(
+def test_every_call_fails_with_the_servers_address_while_it_is_away_and_works_again_afterwards(
     redis_server: RedisServer,
 ) -> None:
     nexus = Nexus.connect(redis_server.url, name="x")
@@ -121,11 +121,11 @@ def test_every_call_names_the_server_while_it_is_gone_and_works_when_it_is_back(
 
 def test_server_too_old_is_named_with_its_version() -> None:
     answer = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$6\r\n6.2.14\r\n"
-    with Pretender(answer) as port, pytest.raises(GalaxyError, match=r"redis 6\.2\.14; Galaxy needs Redis 7"):
+    with FakeRedis(answer) as port, pytest.raises(GalaxyError, match=r"redis 6\.2\.14; Galaxy needs Redis 7"):
         Nexus.connect(f"redis://127.0.0.1:{port}/0", name="x")
 
 
-class Pretender:
+class FakeRedis:
     """A server that answers HELLO with ``answer`` and everything else with OK."""
 
     def __init__(self, answer: bytes) -> None:

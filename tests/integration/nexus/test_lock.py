@@ -1,4 +1,4 @@
-"""A lock test as Jepsen runs them: adds to a set under a lock whose holders sleep past their lease."""
+"""A lock test like Jepsen's: clients add to a set under a lock and sometimes sleep past their lease."""
 
 import random
 import threading
@@ -36,7 +36,7 @@ def add_under_lock(nexus: Nexus, number: int, chance: random.Random, *, fenced: 
     rows = nexus.read_table(ROLE, "set", Numbers)
     numbers = rows["set"].numbers if "set" in rows else ()
     if chance.random() < 0.4:
-        time.sleep(PAUSE_S)  # What is tested is a holder that sleeps past its lease.
+        time.sleep(PAUSE_S)  # Longer than the lease: this is the fault under test.
     value = encode(Numbers(numbers=(*numbers, number)))
     try:
         if fenced:
@@ -71,19 +71,19 @@ def lost_writes(url: str, *, fenced: bool) -> tuple[int, set[int]]:
     for thread in threads:
         thread.join(LASTS_S + 30)
     nexus = Nexus.connect(url, name="reader")
-    found = set(nexus.read_table(ROLE, "set", Numbers)["set"].numbers)
+    stored = set(nexus.read_table(ROLE, "set", Numbers)["set"].numbers)
     nexus.close()
-    return len(acknowledged), acknowledged - found
+    return len(acknowledged), acknowledged - stored
 
 
 @pytest.mark.timeout(90)
-def test_with_fencing_no_acknowledged_write_is_lost(redis_server: RedisServer) -> None:
+def test_no_acknowledged_write_is_lost_with_fencing(redis_server: RedisServer) -> None:
     acknowledged, lost = lost_writes(redis_server.url, fenced=True)
     assert acknowledged > CLIENTS
     assert lost == set()
 
 
 @pytest.mark.timeout(90)
-def test_without_fencing_the_same_clients_lose_acknowledged_writes(redis_server: RedisServer) -> None:
+def test_acknowledged_writes_are_lost_without_fencing(redis_server: RedisServer) -> None:
     _, lost = lost_writes(redis_server.url, fenced=False)
     assert lost != set()

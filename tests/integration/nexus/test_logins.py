@@ -1,4 +1,4 @@
-"""Each role logs in and tries what the others may do, on every kind of server installed here."""
+"""Each role logs in and tries the commands of the other roles, on every server installed here."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ Open = Callable[..., Nexus]
 
 @pytest.fixture
 def opened(server: RedisServer) -> Iterator[Open]:
-    made: list[Nexus] = []
+    connections: list[Nexus] = []
 
     def open_(role: str, host: str = "") -> Nexus:
-        made.append(Nexus.connect(login_url(server.url, SECRET, role, host), name=f"{role}@t"))
-        return made[-1]
+        connections.append(Nexus.connect(login_url(server.url, SECRET, role, host), name=f"{role}@t"))
+        return connections[-1]
 
     admin = open_(acl.ADMIN).client
     admin.flushall()
     admin.acl_log_reset()
     yield open_
-    for nexus in made:
+    for nexus in connections:
         nexus.close()
 
 
@@ -77,7 +77,7 @@ def denied(opened: Open) -> list[Any]:
 
 
 ROLES = [("resman", ""), ("appmaster", ""), ("agent", "h1"), ("agent", "h2"), ("web", ""), ("client", "")]
-NOBODY = [
+FORBIDDEN = [
     "KEYS *",
     "SCAN 0",
     "RANDOMKEY",
@@ -106,7 +106,7 @@ NOBODY = [
     "SET elsewhere 1",
     "GET galaxy:secret",
 ]
-OWN: dict[tuple[str, ...], set[str]] = {
+ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("LPUSH", "appmaster", "x"): {"client", "appmaster"},
     ("LPUSH", "appmaster.reports", "x"): {"resman", "agent", "appmaster"},
     ("LPUSH", "resman", "x"): {"client", "resman"},
@@ -154,20 +154,20 @@ OWN: dict[tuple[str, ...], set[str]] = {
 @pytest.mark.parametrize(("role", "host"), ROLES)
 def test_role_may_run_its_own_commands_and_no_others(role: str, host: str, opened: Open) -> None:
     user = acl.login(role, host)
-    surprises = []
-    for command, allowed in OWN.items():
+    differences = []
+    for command, allowed in ALLOWED.items():
         nexus = opened(role, host)
         opened(acl.ADMIN).client.flushall()
-        may = not refused(nexus, *command)
-        if may != bool({role, user} & allowed):
-            surprises.append((command, "may" if may else "may not"))
-    assert surprises == []
+        is_allowed = not refused(nexus, *command)
+        if is_allowed != bool({role, user} & allowed):
+            differences.append((command, "allowed" if is_allowed else "refused"))
+    assert differences == []
 
 
 @pytest.mark.parametrize(("role", "host"), ROLES)
 def test_no_role_may_list_keys_reconfigure_or_stop_the_server(role: str, host: str, opened: Open) -> None:
     nexus = opened(role, host)
-    assert [command for command in NOBODY if not refused(nexus, *command.split())] == []
+    assert [command for command in FORBIDDEN if not refused(nexus, *command.split())] == []
 
 
 def refused(nexus: Nexus, *command: str) -> bool:
@@ -234,7 +234,9 @@ def test_agent_with_another_hosts_login_is_refused_before_it_starts(opened: Open
     assert "galaxy redis url agent --host h2" in caught.value.hint
 
 
-def test_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: Open) -> None:
+def test_admin_creates_the_login_of_another_host_which_survives_a_restart(
+    server: RedisServer, opened: Open
+) -> None:
     with pytest.raises(Refused):
         opened("agent", "h9")
     opened(acl.ADMIN).make_login("agent", SECRET, "h9")
@@ -246,7 +248,7 @@ def test_admin_can_make_the_login_of_one_more_host(server: RedisServer, opened: 
     assert not refused(opened("agent", "h9"), "LPUSH", "agent.h9", "x")
 
 
-def test_what_was_committed_is_still_there_after_a_restart(server: RedisServer, opened: Open) -> None:
+def test_committed_transaction_survives_a_restart(server: RedisServer, opened: Open) -> None:
     # Redis 7.0 checks transactions of its append-only file against the default user.
     pipe = opened("appmaster").client.pipeline(transaction=True)
     pipe.hset(keys.table("appmaster", "jobs"), "a", "b")

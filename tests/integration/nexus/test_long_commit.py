@@ -1,4 +1,4 @@
-"""A commit in chunks, one of which Redis has lost."""
+"""A long commit is sent in chunks; Redis loses one of them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from galaxy.nexus import Nexus, keys, store
 from tests.support.redis_server import RedisServer
 
 
-class Forgetful(redis.Redis):
-    """Loses the staged chunks just before they take effect, as a server that was replaced in between."""
+class ChunkLosingRedis(redis.Redis):
+    """Loses a staged chunk just before the commit takes effect, like a server that was replaced meanwhile."""
 
-    def evalsha(self, sha: str, numkeys: int, *words: object) -> object:
+    def evalsha(self, sha: str, numkeys: int, *arguments: object) -> object:
         if numkeys > 3:
             self.rpop(keys.staging("resman"))
-        return super().evalsha(sha, numkeys, *words)  # type: ignore[arg-type]
+        return super().evalsha(sha, numkeys, *arguments)  # type: ignore[arg-type]
 
 
 def test_long_commit_that_lost_a_chunk_writes_nothing_and_is_repeated(redis_server: RedisServer) -> None:
@@ -27,9 +27,9 @@ def test_long_commit_that_lost_a_chunk_writes_nothing_and_is_repeated(redis_serv
         assert isinstance(grant, Grant)
         value = b'"' + b"x" * store.CHUNK_BYTES + b'"'
         changes = [TableChange(table="t", key=key, value=value) for key in ("a", "b")]
-        forgetful = store.FencedStore(Forgetful.from_url(redis_server.url), "here")
+        store_with_loss = store.FencedStore(ChunkLosingRedis.from_url(redis_server.url), "here")
         with pytest.raises(Unreachable, match="lost part of a long commit"):
-            forgetful.commit(grant, 1, changes, ())
+            store_with_loss.commit(grant, 1, changes, ())
         assert nexus.client.hlen(keys.table("resman", "t")) == 0
         nexus.commit(grant, 1, changes, ())
         assert nexus.client.hlen(keys.table("resman", "t")) == 2

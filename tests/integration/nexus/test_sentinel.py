@@ -1,4 +1,4 @@
-"""Nexus and a publisher find the master through Sentinels while it changes."""
+"""Nexus and a publisher find the current master through Sentinels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from galaxy.model.step import Send
 from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.publisher import Publisher
-from tests.support.sentinel import DOWN_AFTER_MS, Guarded, guarded
+from tests.support.sentinel import DOWN_AFTER_MS, SentinelSetup, running_sentinel_setup
 from tests.support.tally import Add
 from tests.support.tls import NEEDED
 
@@ -22,25 +22,25 @@ SEND = Send(queue="agent.h1", task="galaxy.container.apply", body=Add(name="x"),
 
 
 @pytest.fixture(scope="module")
-def redises() -> Iterator[Guarded]:
-    with guarded() as made:
-        yield made
+def redises() -> Iterator[SentinelSetup]:
+    with running_sentinel_setup() as setup:
+        yield setup
 
 
 @pytest.fixture
-def nexus(redises: Guarded) -> Iterator[Nexus]:
-    redises.await_whole()
+def nexus(redises: SentinelSetup) -> Iterator[Nexus]:
+    redises.await_complete()
     with Nexus.connect(redises.url("resman"), name="t") as opened:
         yield opened
 
 
 def _lead(nexus: Nexus, owner: str = "o") -> Grant:
-    grant = _insist(lambda: nexus.campaign("resman", owner, ttl_s=60.0, address="a"))
+    grant = _retry(lambda: nexus.campaign("resman", owner, ttl_s=60.0, address="a"))
     assert isinstance(grant, Grant)
     return grant
 
 
-def _insist(call: Callable[[], object], timeout_s: float = 30) -> object:
+def _retry(call: Callable[[], object], timeout_s: float = 30) -> object:
     end_s = time.monotonic() + timeout_s
     while True:
         try:
@@ -50,7 +50,7 @@ def _insist(call: Callable[[], object], timeout_s: float = 30) -> object:
             time.sleep(0.05)
 
 
-def test_every_replica_has_a_commit_when_it_returns(redises: Guarded, nexus: Nexus) -> None:
+def test_commit_returns_when_every_replica_has_it(redises: SentinelSetup, nexus: Nexus) -> None:
     grant = _lead(nexus)
     for serial in range(20):
         value = str(serial).encode()
@@ -60,18 +60,18 @@ def test_every_replica_has_a_commit_when_it_returns(redises: Guarded, nexus: Nex
     nexus.release(grant)
 
 
-def test_after_a_master_is_killed_the_next_one_has_every_commit(redises: Guarded) -> None:
-    _kill_under(redises)
+def test_master_after_a_kill_has_every_commit_of_the_killed_one(redises: SentinelSetup) -> None:
+    _check_failover_after_kill(redises)
 
 
 @pytest.mark.skipif(not NEEDED, reason="needs openssl and a server with TLS")
-def test_killed_master_is_replaced_over_tls_too() -> None:
-    with guarded(tls=True) as secured:
-        _kill_under(secured)
+def test_master_after_a_kill_has_every_commit_of_the_killed_one_over_tls() -> None:
+    with running_sentinel_setup(tls=True) as secured:
+        _check_failover_after_kill(secured)
 
 
-def _kill_under(redises: Guarded) -> None:
-    redises.await_whole()
+def _check_failover_after_kill(redises: SentinelSetup) -> None:
+    redises.await_complete()
     nexus = Nexus.connect(redises.url("resman"), name="t")
     grant = _lead(nexus)
     publisher = Publisher(redises.url("resman"), name="t", sentinels=nexus.sentinels)
@@ -79,7 +79,7 @@ def _kill_under(redises: Guarded) -> None:
     nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"kept")], ())
     old = redises.master()
     old.kill()
-    _insist(lambda: nexus.commit(grant, 2, [TableChange(table="t", key="l", value=b"new")], ()))
+    _retry(lambda: nexus.commit(grant, 2, [TableChange(table="t", key="l", value=b"new")], ()))
     publisher.publish([SEND])
     publisher.close()
     new = redises.await_master(old)
@@ -91,21 +91,21 @@ def _kill_under(redises: Guarded) -> None:
     old.start()
 
 
-def test_commit_that_a_live_replica_does_not_have_is_not_confirmed(redises: Guarded, nexus: Nexus) -> None:
+def test_commit_that_a_live_replica_lacks_is_not_confirmed(redises: SentinelSetup, nexus: Nexus) -> None:
     grant = _lead(nexus)
     behind = next(server for server in redises.servers if server is not redises.master())
     began_s = time.monotonic()
     behind.pause()
     try:
-        # Once Sentinels consider it dead it would not be chosen, and need not confirm.
-        _insist(lambda: nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"v")], ()))
+        # Once Sentinels consider it dead, it cannot become master and need not confirm.
+        _retry(lambda: nexus.commit(grant, 1, [TableChange(table="t", key="k", value=b"v")], ()))
         assert time.monotonic() - began_s > 0.9 * DOWN_AFTER_MS / 1000
     finally:
         behind.resume()
-        _insist(lambda: nexus.release(grant))
+        _retry(lambda: nexus.release(grant))
 
 
-def test_epoch_after_a_failover_is_higher_than_any_before(redises: Guarded, nexus: Nexus) -> None:
+def test_epoch_after_a_failover_is_higher_than_before(redises: SentinelSetup, nexus: Nexus) -> None:
     first = _lead(nexus)
     nexus.release(first)
     old = redises.master()
@@ -116,17 +116,19 @@ def test_epoch_after_a_failover_is_higher_than_any_before(redises: Guarded, nexu
     nexus.release(second)
 
 
-def test_master_that_no_sentinel_knows_is_named_with_those_they_know(redises: Guarded) -> None:
+def test_master_name_that_no_sentinel_knows_is_refused_with_the_known_names(redises: SentinelSetup) -> None:
     with pytest.raises(Unreachable, match="no Sentinel knows a master 'galax'; known: galaxy"):
         Nexus.connect(redises.url(master="galax"), name="t")
 
 
-def test_wrong_sentinel_password_is_named_as_sentinels(redises: Guarded) -> None:
+def test_wrong_password_of_sentinels_is_refused_with_the_name_of_its_parameter(
+    redises: SentinelSetup,
+) -> None:
     with pytest.raises(Refused, match="sentinel_password"):
         Nexus.connect(redises.url(sentinel_password="wrong"), name="t")
 
 
-def test_sentinels_that_do_not_answer_are_given_up_in_time() -> None:
+def test_connect_fails_in_time_when_no_sentinel_answers() -> None:
     began_s = time.monotonic()
     with pytest.raises(GalaxyError, match=r"Sentinel 127\.0\.0\.1:1"):
         Nexus.connect("sentinel://127.0.0.1:1,127.0.0.1:2/0?master=galaxy", name="t", timeout_s=3)

@@ -1,10 +1,9 @@
-"""Answers of Sentinels, right and wrong, from stand-ins that speak just enough of the protocol."""
+"""How differing answers of Sentinels are used; fake Sentinels implement the few commands needed."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,23 +16,24 @@ from redis.sentinel import MasterNotFoundError
 from galaxy.nexus import Nexus, sentinel
 from galaxy.nexus.sentinel import MasterConnection, MasterPool, Sentinels, connection_class, master_options
 from galaxy.nexus.url import parse
+from tests.support.waiting import until
 
 Answer = Callable[[bytes], bytes]
 
 
-def bulk(word: object) -> bytes:
-    data = str(word).encode()
+def bulk(value: object) -> bytes:
+    data = str(value).encode()
     return b"$%d\r\n%s\r\n" % (len(data), data)
 
 
 def pairs(facts: dict[str, object]) -> bytes:
-    words = [word for pair in facts.items() for word in pair]
-    return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
+    values = [value for pair in facts.items() for value in pair]
+    return b"*%d\r\n" % len(values) + b"".join(map(bulk, values))
 
 
 @dataclass
-class Said:
-    """What a Sentinel answers; ``refuses``: it refuses the password."""
+class SentinelAnswers:
+    """The answers of a fake Sentinel; with ``refuses`` it refuses the password."""
 
     port: int = 7000
     epoch: int = 1
@@ -64,10 +64,10 @@ class Said:
 
 def server(name: str) -> Answer:
     def answer(data: bytes) -> bytes:
-        said = b"+OK\r\n" * data.upper().count(b"CLIENT\r\n")
+        answers = b"+OK\r\n" * data.upper().count(b"CLIENT\r\n")
         if b"HELLO" in data:
-            said += pairs({"role": "master", "version": "7.2.0"})
-        return said + (bulk(name) if b"GET\r\n" in data else b"")
+            answers += pairs({"role": "master", "version": "7.2.0"})
+        return answers + (bulk(name) if b"GET\r\n" in data else b"")
 
     return answer
 
@@ -107,106 +107,112 @@ def sentinels(*ports: int) -> Sentinels:
     return Sentinels(parse(f"sentinel://{where}/0?master=g"), name="t")
 
 
-def test_replica_that_joins_counts_soon(
+def test_replica_that_joins_is_counted_once_the_cache_expires(
     listen: Callable[[Answer], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sentinel, "REPLICAS_CACHED_S", 0.05)
-    said = Said(replicas=[])
-    some = sentinels(listen(said))
-    assert some.known_replicas("g") == 0
-    said.replicas = [7001, 7002]
-    time.sleep(0.06)  # What is tested is that it is believed no longer.
-    assert some.known_replicas("g") == 2
+    answers = SentinelAnswers(replicas=[])
+    group = sentinels(listen(answers))
+    assert group.known_replicas("g") == 0
+    answers.replicas = [7001, 7002]
+    until("the cache expires", lambda: group.known_replicas("g") == 2, every_s=0.01)
 
 
-def test_sentinel_that_runs_a_failover_is_believed_last_among_equal_epochs(
+def test_sentinel_with_a_failover_in_progress_is_overruled_by_one_of_the_same_epoch(
     listen: Callable[[Answer], int],
 ) -> None:
-    going = Said(port=7009, flags="master,failover_in_progress")
-    assert sentinels(listen(going), listen(Said())).discover_master("g") == ("127.0.0.1", 7000)
+    failing_over = SentinelAnswers(port=7009, flags="master,failover_in_progress")
+    assert sentinels(listen(failing_over), listen(SentinelAnswers())).discover_master("g") == (
+        "127.0.0.1",
+        7000,
+    )
 
 
 def test_one_sentinel_that_refuses_the_password_is_ignored(listen: Callable[[Answer], int]) -> None:
-    refusing = listen(Said(refuses=True))
-    assert sentinels(refusing, listen(Said())).discover_master("g") == ("127.0.0.1", 7000)
+    refusing = listen(SentinelAnswers(refuses=True))
+    assert sentinels(refusing, listen(SentinelAnswers())).discover_master("g") == ("127.0.0.1", 7000)
     with pytest.raises(redis.AuthenticationError, match="sentinel_password"):
         sentinels(refusing).discover_master("g")
 
 
-def test_unreachable_sentinel_does_not_slow_a_commit_once_it_is_known(
+def test_sentinel_that_does_not_answer_is_asked_by_the_first_commit_only(
     listen: Callable[[Answer], int],
 ) -> None:
     asked: list[bytes] = []
     silent = threading.Event()
 
-    def dark(data: bytes) -> bytes:
+    def unanswered(data: bytes) -> bytes:
         asked.append(data)
         silent.wait(30)
         return b""
 
-    some = sentinels(listen(dark), listen(Said()), listen(Said()))
+    group = sentinels(listen(unanswered), listen(SentinelAnswers()), listen(SentinelAnswers()))
     for _ in range(5):
-        assert some.live_replicas("g", ("127.0.0.1", 7000)) == 1
+        assert group.live_replicas("g", ("127.0.0.1", 7000)) == 1
     silent.set()
     assert len(asked) == 1
 
 
-def test_outvoted_sentinel_does_not_stop_a_commit(listen: Callable[[Answer], int]) -> None:
-    """The Sentinel is cut off from the others together with the old master, but not from us."""
-    old = listen(Said(port=7001, epoch=1, replicas=[7000, 7002]))
-    new = [listen(Said(port=7000, epoch=2, replicas=[7001, 7002])) for _ in range(2)]
+def test_sentinel_in_the_minority_with_an_older_epoch_does_not_stop_a_commit(
+    listen: Callable[[Answer], int],
+) -> None:
+    """The Sentinel is cut off from the others together with the old master, but not from the client."""
+    old = listen(SentinelAnswers(port=7001, epoch=1, replicas=[7000, 7002]))
+    new = [listen(SentinelAnswers(port=7000, epoch=2, replicas=[7001, 7002])) for _ in range(2)]
     assert sentinels(old, *new).live_replicas("g", ("127.0.0.1", 7000)) == 2
 
 
 @pytest.mark.parametrize(
     "third",
     [
-        Said(port=7001, epoch=2),
-        Said(port=7001, epoch=1),
-        Said(epoch=1, flags="master,failover_in_progress"),
-        Said(port=7001, epoch=0, flags="master,failover_in_progress"),
+        SentinelAnswers(port=7001, epoch=2),
+        SentinelAnswers(port=7001, epoch=1),
+        SentinelAnswers(epoch=1, flags="master,failover_in_progress"),
+        SentinelAnswers(port=7001, epoch=0, flags="master,failover_in_progress"),
     ],
     ids=["newer", "as new", "at a failover", "older, and at a failover"],
 )
-def test_sentinel_that_may_be_newer_stops_a_commit(listen: Callable[[Answer], int], third: Said) -> None:
-    some = sentinels(listen(Said(epoch=1)), listen(Said(epoch=1)), listen(third))
+def test_sentinel_that_may_have_newer_information_stops_a_commit(
+    listen: Callable[[Answer], int], third: SentinelAnswers
+) -> None:
+    group = sentinels(listen(SentinelAnswers(epoch=1)), listen(SentinelAnswers(epoch=1)), listen(third))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
-        some.live_replicas("g", ("127.0.0.1", 7000))
+        group.live_replicas("g", ("127.0.0.1", 7000))
 
 
-def test_master_that_few_sentinels_know_gets_no_commit(listen: Callable[[Answer], int]) -> None:
-    new, old = Said(epoch=2), Said(port=7001, epoch=1)
-    some = sentinels(listen(new), listen(old), listen(old))
+def test_master_that_a_minority_of_sentinels_know_gets_no_commit(listen: Callable[[Answer], int]) -> None:
+    new, old = SentinelAnswers(epoch=2), SentinelAnswers(port=7001, epoch=1)
+    group = sentinels(listen(new), listen(old), listen(old))
     with pytest.raises(MasterNotFoundError, match="being replaced"):
-        some.live_replicas("g", ("127.0.0.1", 7000))
+        group.live_replicas("g", ("127.0.0.1", 7000))
 
 
-def test_unreachable_sentinel_is_waited_for_once_by_each_new_connection(
+def test_new_connection_waits_once_for_a_sentinel_that_does_not_answer(
     listen: Callable[[Answer], int],
 ) -> None:
     asked: list[bytes] = []
     silent = threading.Event()
 
-    def dark(data: bytes) -> bytes:
+    def unanswered(data: bytes) -> bytes:
         asked.append(data)
         silent.wait(30)
         return b""
 
-    said = Said(port=listen(server("master")))
-    where = ",".join(f"127.0.0.1:{listen(one)}" for one in (dark, said, said))
+    answers = SentinelAnswers(port=listen(server("master")))
+    where = ",".join(f"127.0.0.1:{listen(one)}" for one in (unanswered, answers, answers))
     with Nexus.connect(f"sentinel://{where}/0?master=g", name="t") as nexus:
         assert nexus.client.get("k") == b"master"
     silent.set()
     assert len(asked) == 1
 
 
-def test_connection_that_was_being_opened_while_the_master_moved_is_not_used(
+def test_connection_opened_to_the_old_master_during_a_failover_is_not_used(
     listen: Callable[[Answer], int],
 ) -> None:
     old, new = listen(server("old")), listen(server("new"))
-    said = Said(port=old)
-    port = listen(said)
-    some = sentinels(port)
+    answers = SentinelAnswers(port=old)
+    port = listen(answers)
+    group = sentinels(port)
     url = parse(f"sentinel://127.0.0.1:{port}/0?master=g")
     moved, opening = threading.Event(), threading.Event()
 
@@ -219,7 +225,7 @@ def test_connection_that_was_being_opened_while_the_master_moved_is_not_used(
 
     def client(kind: type[MasterConnection]) -> redis.Redis:
         options = {"protocol": 2, "timeout": 5, "socket_timeout": 5, **master_options(url)}
-        return redis.Redis(connection_pool=MasterPool("g", some, connection_class=kind, **options))
+        return redis.Redis(connection_pool=MasterPool("g", group, connection_class=kind, **options))
 
     slow, got = client(Slow), []
 
@@ -232,7 +238,7 @@ def test_connection_that_was_being_opened_while_the_master_moved_is_not_used(
     reading = threading.Thread(target=read)
     reading.start()
     assert opening.wait(10)
-    said.port, said.epoch = new, 2
+    answers.port, answers.epoch = new, 2
     assert client(connection_class(url)).get("k") == b"new"
     moved.set()
     reading.join(10)

@@ -1,4 +1,4 @@
-"""Sessions: bytes through Redis, in order, bounded, and nothing is left behind."""
+"""Sessions pass bytes through Redis in order and with bounded memory, and their keys expire."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ends(nexus: Nexus) -> tuple[Session, Session]:
     return nexus.session("s1"), nexus.session("s1")
 
 
-def test_items_arrive_in_order_and_as_they_were_written(ends: tuple[Session, Session]) -> None:
+def test_items_arrive_in_order_and_unchanged(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     items = [bytes([n]) * (n + 1) for n in range(50)] + [b"\x00\xff\n", b"x" * ITEM_BYTES_MAX]
     for item in items:
@@ -38,7 +38,7 @@ def test_items_arrive_in_order_and_as_they_were_written(ends: tuple[Session, Ses
     assert reader.read("out", 0.02) is None
 
 
-def test_directions_are_apart(ends: tuple[Session, Session]) -> None:
+def test_items_of_each_direction_are_separate(ends: tuple[Session, Session]) -> None:
     a, b = ends
     a.write("in", b"question")
     a.write("out", b"answer")
@@ -64,7 +64,7 @@ def test_waiting_reader_gets_an_item_within_milliseconds(ends: tuple[Session, Se
     writer.close("in")
     thread.join(10.0)
     assert not thread.is_alive()
-    print(f"\nsession there and back: median {statistics.median(times_ms):.2f} ms")
+    print(f"\nsession round trip: median {statistics.median(times_ms):.2f} ms")
     assert statistics.median(times_ms) < 50
 
 
@@ -80,7 +80,7 @@ def test_writer_waits_while_the_reader_is_far_behind_and_continues_when_it_reads
     assert not thread.is_alive()
 
 
-def test_writer_whose_reader_reads_nothing_fails_in_time_and_the_list_stays_bounded(
+def test_writer_without_a_reader_fails_in_time_and_the_list_stays_bounded(
     nexus: Nexus, ends: tuple[Session, Session]
 ) -> None:
     writer, _ = ends
@@ -100,29 +100,29 @@ def test_closed_direction_stays_ended_after_its_last_item(ends: tuple[Session, S
         writer.write("out", b"more")
 
 
-def test_closing_wakes_a_blocked_reader(ends: tuple[Session, Session]) -> None:
+def test_blocked_reader_returns_when_the_direction_is_closed(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     got: list[bytes | None] = []
     thread = threading.Thread(target=lambda: got.append(reader.read("out", 30.0)))
     thread.start()
-    until("somebody reads", lambda: writer.has_reader("out"), every_s=0.005)
+    until("the reader is attached", lambda: writer.has_reader("out"), every_s=0.005)
     writer.close("out")
     thread.join(20.0)
     assert got == [b""]
 
 
-def test_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]) -> None:
+def test_direction_closed_by_its_reader_stops_a_waiting_writer(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     failed: list[Exception] = []
 
-    def pour() -> None:
+    def write_forever() -> None:
         try:
             while True:
                 writer.write("out", b"x", 30.0)
         except Conflict as error:
             failed.append(error)
 
-    thread = threading.Thread(target=pour)
+    thread = threading.Thread(target=write_forever)
     thread.start()
     assert reader.read("out", 5.0) == b"x"
     reader.close("out")
@@ -131,7 +131,7 @@ def test_reader_that_closes_stops_a_waiting_writer(ends: tuple[Session, Session]
     assert writer.is_closed("out")
 
 
-def test_reader_is_seen_as_attached(ends: tuple[Session, Session]) -> None:
+def test_writer_sees_whether_a_reader_is_attached(ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     assert not writer.has_reader("out")
     reader.read("out", 0.02)
@@ -167,9 +167,7 @@ def test_item_that_is_empty_or_too_long_is_refused(ends: tuple[Session, Session]
         ends[0].write("out", b"x" * size)
 
 
-def test_everything_of_a_session_expires_by_itself_and_can_be_removed(
-    nexus: Nexus, ends: tuple[Session, Session]
-) -> None:
+def test_keys_of_a_session_expire_and_can_be_removed(nexus: Nexus, ends: tuple[Session, Session]) -> None:
     writer, reader = ends
     for _ in range(ITEMS_MAX):
         writer.write("out", b"x")

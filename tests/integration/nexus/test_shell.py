@@ -1,4 +1,4 @@
-"""A leader's shell against a real server: commit, then send; and a crash between the two."""
+"""A leader's shell with a real server: it commits, then sends, and survives a crash in between."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def leading(
         nexus=nexus,
         publish=publish,
         on_lead=leads.set,
-        options=ShellOptions(ttl_s=10.0, heartbeats_every_s=0.2),  # A busy machine costs no lease.
+        options=ShellOptions(ttl_s=10.0, heartbeats_every_s=0.2),  # Long enough for a busy machine.
     )
     shell.start()
     try:
@@ -58,7 +58,7 @@ def leading(
 def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     end_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < end_s, "it never came true"
+        assert time.monotonic() < end_s, "the condition did not become true"
         threading.Event().wait(0.005)
 
 
@@ -66,7 +66,7 @@ def stored(nexus: Nexus) -> dict[str, int]:
     return {name: row.total for name, row in nexus.read_table("tally", "counts", Count).items()}
 
 
-def test_state_is_stored_before_its_message_leaves(nexus: Nexus) -> None:
+def test_state_is_stored_before_its_message_is_published(nexus: Nexus) -> None:
     seen: list[tuple[list[str], dict[str, int]]] = []
 
     def publish(sends: Sequence[Send]) -> None:
@@ -78,7 +78,7 @@ def test_state_is_stored_before_its_message_leaves(nexus: Nexus) -> None:
     assert seen == [(["count:x:5"], {"x": 5})]
 
 
-def test_next_leader_finds_what_a_leader_stored_before_it_was_killed_while_publishing(
+def test_next_leader_continues_from_the_commit_of_a_leader_killed_while_publishing(
     nexus: Nexus, redis_server: RedisServer
 ) -> None:
     crash = (
@@ -103,9 +103,9 @@ def test_next_leader_finds_what_a_leader_stored_before_it_was_killed_while_publi
     assert data is not None and decode(data, Answer).result == 8
 
 
-def test_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> None:
+def test_leader_keeps_committing_while_publishing_fails(nexus: Nexus) -> None:
     def publish(sends: Sequence[Send]) -> None:
-        raise Unreachable("no way out")
+        raise Unreachable("cannot publish")
 
     with leading(nexus, publish) as shell:
         shell.offer(Add(name="x"))
@@ -115,7 +115,7 @@ def test_broken_publisher_stops_neither_ticks_nor_answers(nexus: Nexus) -> None:
         assert shell.leading
 
 
-def test_many_events_at_once_are_one_commit(nexus: Nexus) -> None:
+def test_many_events_at_once_share_commits(nexus: Nexus) -> None:
     """The first tick may contain a few events; those that arrive meanwhile share a commit."""
     sizes: list[int] = []
     with leading(nexus, lambda sends: sizes.append(len(sends))) as shell:
@@ -126,14 +126,14 @@ def test_many_events_at_once_are_one_commit(nexus: Nexus) -> None:
     assert len(sizes) < 500
 
 
-def test_heartbeats_reach_the_logic_about_as_often_as_asked(nexus: Nexus) -> None:
+def test_heartbeats_reach_the_logic_repeatedly(nexus: Nexus) -> None:
     logic = Tally()
     with leading(nexus, lambda sends: None, logic=logic):
         until(lambda: len(logic.steps) >= 5, timeout_s=10.0)
     assert sum(events for _, events in logic.steps) >= 3
 
 
-def test_logic_is_woken_when_it_asked_to_be(nexus: Nexus) -> None:
+def test_logic_is_stepped_at_the_time_that_it_asked_for(nexus: Nexus) -> None:
     logic = Tally(wake_every_s=0.05)
     with leading(nexus, lambda sends: None, logic=logic):
         until(lambda: len(logic.steps) >= 20, timeout_s=10.0)
@@ -161,7 +161,7 @@ def test_standby_in_the_same_process_leads_when_the_leader_stops(nexus: Nexus) -
     assert data is not None and decode(data, Answer).result == 2
 
 
-def test_events_that_came_before_the_stop_are_still_done(nexus: Nexus) -> None:
+def test_events_offered_before_the_stop_are_committed(nexus: Nexus) -> None:
     with leading(nexus, lambda sends: None) as shell:
         for _ in range(100):
             assert shell.offer(Add(name="x"))

@@ -1,4 +1,4 @@
-"""TLS to Redis: everything works over it, and nobody talks to a server, or as a client, that is not ours."""
+"""TLS to Redis: all parts use it, and both sides must have a certificate of the right CA."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not NEEDED, reason="needs openssl and a server w
 
 @pytest.fixture(scope="module")
 def tls() -> Iterator[Tls]:
-    with running_tls_server() as made:
-        yield made
+    with running_tls_server() as tls:
+        yield tls
 
 
 def test_leader_and_its_clients_work_over_tls(tls: Tls) -> None:
@@ -40,7 +40,7 @@ def test_leader_and_its_clients_work_over_tls(tls: Tls) -> None:
         nexus.close()
 
 
-def test_command_line_and_the_environment_name_the_files(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_named_in_the_environment_are_used(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GALAXY_REDIS_CA", str(tls.ours.certificate))
     monkeypatch.setenv("GALAXY_REDIS_CERT", str(tls.certificate))
     monkeypatch.setenv("GALAXY_REDIS_KEY", str(tls.key))
@@ -51,12 +51,12 @@ def test_command_line_and_the_environment_name_the_files(tls: Tls, monkeypatch: 
         assert connection.ssl["ssl_ca_certs"] == str(tls.ours.certificate)
 
 
-@pytest.mark.parametrize("what", ["another CA", "the system's CAs", "no certificate of ours", "plain text"])
-def test_nobody_talks_to_a_stranger(tls: Tls, what: str) -> None:
+@pytest.mark.parametrize("what", ["another CA", "the system's CAs", "no client certificate", "plain text"])
+def test_connection_without_certificates_of_the_right_ca_fails(tls: Tls, what: str) -> None:
     url = {
         "another CA": tls.url(ca=tls.other.certificate),
         "the system's CAs": tls.url(ca=None),
-        "no certificate of ours": tls.url(cert=None, key=None),
+        "no client certificate": tls.url(cert=None, key=None),
         "plain text": tls.bare.replace("rediss", "redis"),
     }[what]
     with pytest.raises(Unreachable):
@@ -67,7 +67,7 @@ def test_nobody_talks_to_a_stranger(tls: Tls, what: str) -> None:
     publisher.close()
 
 
-def test_certificate_for_another_name_is_not_believed(tls: Tls) -> None:
+def test_certificate_for_another_name_is_refused(tls: Tls) -> None:
     with pytest.raises(Unreachable):
         Nexus.connect(tls.url().replace("127.0.0.1", "localhost"), name="t", timeout_s=3.0)
 
@@ -82,5 +82,5 @@ def test_parameters_that_would_weaken_tls_are_refused(query: str) -> None:
         full_url("redis://h:1/0?ssl_cert_reqs=required")
 
 
-def test_tls_url_without_parameters_is_never_taken_for_plain_text() -> None:
+def test_tls_url_without_parameters_requires_a_certificate() -> None:
     assert full_url("rediss://u:p@h:1/0", {}) == "rediss://u:p@h:1/0?ssl_cert_reqs=required"

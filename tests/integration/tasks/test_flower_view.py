@@ -1,4 +1,4 @@
-"""Workers answer Flower's questions: their names, their queues, their tasks."""
+"""Workers answer the questions that Flower asks: names, queues and tasks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def leader(locked_redis_server: RedisServer) -> Iterator[Node]:
 
 
 def ask(celery: Any, question: str) -> dict[str, Any]:
-    """Ask workers until one answers: a busy one may be late."""
+    """Ask until a worker answers; a busy one may answer too late."""
     inspected = celery.control.inspect(timeout=2.0)
     return dict(until(f"{question} is answered", lambda: getattr(inspected, question)()))
 
@@ -48,7 +48,7 @@ def eventually(read: Callable[[], Any], expected: Any) -> None:
         threading.Event().wait(0.05)
 
 
-def test_only_the_leader_is_seen_to_consume_the_roles_queue(
+def test_leader_reports_the_queue_of_its_role_and_a_standby_reports_none(
     locked_redis_server: RedisServer, celery: Any, leader: Node
 ) -> None:
     with running_node(locked_redis_server.url, "h2") as standby:
@@ -62,26 +62,24 @@ def test_only_the_leader_is_seen_to_consume_the_roles_queue(
         eventually(consumed, {"tally@h1": ["tally"], "tally@h2": []})
 
 
-def test_handlers_are_seen_under_their_readable_names(celery: Any, leader: Node) -> None:
+def test_handlers_are_registered_under_the_names_of_their_operations(celery: Any, leader: Node) -> None:
     registered = ask(celery, "registered")["tally@h1"]
     assert ADD in registered
     assert "galaxy.job.submit" in registered
 
 
-def test_settings_are_shown_without_the_password(celery: Any, leader: Node) -> None:
+def test_settings_are_reported_without_the_password(celery: Any, leader: Node) -> None:
     text = json.dumps(ask(celery, "conf"))
     assert "open-sesame" not in text
     assert "json" in text
     assert ask(celery, "stats")["tally@h1"]["pool"]["max-concurrency"] == 4
 
 
-def test_task_is_seen_received_and_done_without_its_payload(
-    locked_redis_server: RedisServer, celery: Any
-) -> None:
+def test_events_of_a_task_do_not_contain_its_payload(locked_redis_server: RedisServer, celery: Any) -> None:
     seen: list[dict[str, Any]] = []
     done = threading.Event()
 
-    def note(event: dict[str, Any]) -> None:
+    def on_event(event: dict[str, Any]) -> None:
         seen.append(event)
         if event["type"] == "task-succeeded":
             done.set()
@@ -90,7 +88,7 @@ def test_task_is_seen_received_and_done_without_its_payload(
     def order() -> None:
         publisher = Publisher(locked_redis_server.url, name="t")
         orders = ContainerOrders(agent="a-secret-name", epoch=1, until_s=0.0)
-        while not done.wait(0.3):  # Again, for the receiver may not be listening yet.
+        while not done.wait(0.3):  # Repeated, because the receiver may not be listening yet.
             publisher.publish(
                 [Send(queue="agent.h1", task=names.CONTAINER_APPLY, body=orders, id="create:x:1")]
             )
@@ -100,7 +98,7 @@ def test_task_is_seen_received_and_done_without_its_payload(
         agent.await_log("event=worker.ready")
         thread = threading.Thread(target=order)
         with celery.connection() as connection:
-            receiver = celery.events.Receiver(connection, handlers={"*": note})
+            receiver = celery.events.Receiver(connection, handlers={"*": on_event})
             thread.start()
             try:
                 receiver.capture(limit=None, timeout=60, wakeup=False)

@@ -1,4 +1,4 @@
-"""Leaders as processes: they consume while they lead, fail over, recover, and stop quickly."""
+"""Leaders as processes: they consume only while they lead, fail over, recover, and stop quickly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.malformed_messages import malformed_items
 from tests.support.redis_server import RedisServer
 from tests.support.tally import Add, Count
 from tests.support.tally_node import ADD, Node, running_node
-from tests.support.waiting import soon, until
+from tests.support.waiting import until, within_limit
 
 
 class Asker:
@@ -87,7 +87,7 @@ def test_message_is_answered_within_milliseconds(leader: Node, asker: Asker) -> 
     assert statistics.median(times_ms) < 50
 
 
-def test_malformed_messages_in_the_queue_never_wedge_the_worker(leader: Node, asker: Asker) -> None:
+def test_malformed_messages_in_the_queue_do_not_stop_the_worker(leader: Node, asker: Asker) -> None:
     for number, (what, data) in enumerate(malformed_items("tally", ADD)):
         for _ in range(5):  # More than there are prefetch slots.
             asker.nexus.client.lpush("tally", data)
@@ -135,7 +135,7 @@ def two_ready(url: str, asker: Asker) -> Iterator[tuple[Node, Node]]:
             yield first, second
 
 
-def test_when_a_leader_is_killed_the_standby_leads_within_three_seconds(
+def test_standby_leads_within_three_seconds_after_the_leader_is_killed(
     redis_server: RedisServer, asker: Asker
 ) -> None:
     def fail() -> float:
@@ -150,11 +150,13 @@ def test_when_a_leader_is_killed_the_standby_leads_within_three_seconds(
             assert total == before + 1
         return took_s
 
-    print(f"\nfailover after kill -9: {soon('failover', 3.0, fail):.2f} s")
+    print(f"\nfailover after kill -9: {within_limit('failover', 3.0, fail):.2f} s")
 
 
-def test_when_a_leader_stops_the_standby_leads_at_once(redis_server: RedisServer, asker: Asker) -> None:
-    def leave() -> float:
+def test_standby_leads_within_a_second_after_the_leader_stops(
+    redis_server: RedisServer, asker: Asker
+) -> None:
+    def stop() -> float:
         with two_ready(redis_server.url, asker) as (leader, standby):
             start_s = time.monotonic()
             leader.signal(signal.SIGTERM)
@@ -164,7 +166,7 @@ def test_when_a_leader_stops_the_standby_leads_at_once(redis_server: RedisServer
             assert asker.add("x") is not None
         return took_s
 
-    print(f"\nfailover after SIGTERM: {soon('failover', 1.0, leave):.2f} s")
+    print(f"\nfailover after SIGTERM: {within_limit('failover', 1.0, stop):.2f} s")
 
 
 def test_leader_paused_past_its_lease_writes_nothing_and_stands_by(
@@ -175,10 +177,10 @@ def test_leader_paused_past_its_lease_writes_nothing_and_stands_by(
     standby.await_log("event=leader.leading")
     epoch = asker.nexus.leader("tally")
     for _ in range(5):
-        asker.send("x")  # Redis may hand some to the sleeper, who must pass them on.
+        asker.send("x")  # Redis may deliver some to the paused leader, which must put them back.
     leader.signal(signal.SIGCONT)
     leader.await_log("event=leader.lost")
-    until("what the sleeper was handed is done", lambda: asker.stored("x") >= 6, every_s=0.05)
+    until("messages delivered to the paused leader are handled", lambda: asker.stored("x") >= 6, every_s=0.05)
     assert asker.stored("x") == 6
     assert asker.nexus.leader("tally") == epoch
     standby.signal(signal.SIGKILL)
@@ -197,7 +199,7 @@ def test_leader_recovers_by_itself_when_redis_comes_back(
     assert leader.process.poll() is None
 
 
-def test_busy_leader_survives_one_restart_of_redis_after_another(
+def test_busy_leader_survives_repeated_restarts_of_redis(
     redis_server: RedisServer, leader: Node, asker: Asker
 ) -> None:
     for _ in range(5):
@@ -237,10 +239,10 @@ def test_leader_that_gets_sigterm_exits_within_two_seconds(redis_server: RedisSe
             assert asker.add("start") is not None
             return exit_s(leader)
 
-    print(f"\nexit of a leader: {soon('exit', 2.5, stop):.2f} s")
+    print(f"\nexit of a leader: {within_limit('exit', 2.5, stop):.2f} s")
 
 
-def test_leader_that_gets_sigterm_without_redis_exits_too(redis_server: RedisServer) -> None:
+def test_leader_that_gets_sigterm_while_redis_is_away_exits(redis_server: RedisServer) -> None:
     def stop() -> float:
         with running_node(redis_server.url, "h1") as leader:
             leader.await_log("event=leader.leading")
@@ -251,10 +253,10 @@ def test_leader_that_gets_sigterm_without_redis_exits_too(redis_server: RedisSer
         redis_server.start()
         return took_s
 
-    soon("exit", 5.0, stop)
+    within_limit("exit", 5.0, stop)
 
 
-def test_node_without_redis_at_its_start_says_so_and_exits(redis_server: RedisServer) -> None:
+def test_node_started_while_redis_is_away_reports_it_and_exits(redis_server: RedisServer) -> None:
     redis_server.stop()
 
     def start() -> None:
@@ -262,4 +264,4 @@ def test_node_without_redis_at_its_start_says_so_and_exits(redis_server: RedisSe
             assert node.wait() != 0
             assert "cannot reach Redis at 127.0.0.1:" in node.log()
 
-    soon("end", 5.0, start)
+    within_limit("end", 5.0, start)

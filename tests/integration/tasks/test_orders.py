@@ -23,10 +23,12 @@ from tests.support.agent_node import RECEIVED
 from tests.support.malformed_messages import malformed_items
 from tests.support.redis_server import RedisServer
 from tests.support.tally_node import Node, running_node
-from tests.support.waiting import soon
+from tests.support.waiting import within_limit
 
 
 class Orderer:
+    """Sends orders to agents, and reads those that a recording agent received."""
+
     def __init__(self, url: str) -> None:
         self.nexus = Nexus.connect(url, name="orderer")
         self.publisher = Publisher(url, name="orderer")
@@ -34,13 +36,13 @@ class Orderer:
     def send(self, queue: str, task: str, body: Struct) -> None:
         self.publisher.publish([Send(queue=queue, task=task, body=body, id="order")])
 
-    def told(self, timeout_s: float = 60.0) -> tuple[float, str, dict[str, object]] | None:
+    def received(self, timeout_s: float = 60.0) -> tuple[float, str, dict[str, object]] | None:
         """Return (time, type, order) of the next order that an agent received."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
-            found = self.nexus.client.blpop([RECEIVED], timeout=1)
-            if found is not None:
-                when_s, kind, order = json.loads(found[1])
+            item = self.nexus.client.blpop([RECEIVED], timeout=1)
+            if item is not None:
+                when_s, kind, order = json.loads(item[1])
                 return when_s, kind, order
         return None
 
@@ -60,7 +62,7 @@ def agent(redis_server: RedisServer) -> Iterator[Node]:
         yield node
 
 
-def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Orderer) -> None:
+def test_every_kind_of_order_reaches_the_agent_as_its_type(agent: Node, orderer: Orderer) -> None:
     own, workers = names.agent_queue("h1"), names.appworker_queue("h1")
     orders: list[tuple[str, str, Struct]] = [
         (own, names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=3, until_s=0.0, report=True)),
@@ -74,9 +76,9 @@ def test_every_kind_of_order_reaches_the_agent_typed(agent: Node, orderer: Order
     ]
     for queue, task, order in orders:
         orderer.send(queue, task, order)
-        told = orderer.told()
-        assert told is not None
-        assert told[1] == type(order).__name__
+        received = orderer.received()
+        assert received is not None
+        assert received[1] == type(order).__name__
 
 
 def test_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Orderer) -> None:
@@ -86,26 +88,26 @@ def test_order_reaches_the_agent_within_milliseconds(agent: Node, orderer: Order
         orderer.send(
             names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1, until_s=0.0)
         )
-        told = orderer.told()
-        assert told is not None
-        times_ms.append((told[0] - start_s) * 1000)
+        received = orderer.received()
+        assert received is not None
+        times_ms.append((received[0] - start_s) * 1000)
     print(f"\npublish to handler: median {statistics.median(times_ms):.2f} ms, worst {max(times_ms):.2f} ms")
     assert statistics.median(times_ms) < 50
 
 
-def test_agent_does_not_take_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
+def test_agent_does_not_consume_the_orders_of_another(agent: Node, orderer: Orderer) -> None:
     orderer.send(
         names.agent_queue("h2"), names.CONTAINER_APPLY, ContainerOrders(agent="h2", epoch=1, until_s=0.0)
     )
     orderer.send(
         names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=2, until_s=0.0)
     )
-    told = orderer.told()
-    assert told is not None and told[2]["epoch"] == 2
+    received = orderer.received()
+    assert received is not None and received[2]["epoch"] == 2
     assert orderer.nexus.client.llen("agent.h2") == 1
 
 
-def test_malformed_messages_in_either_queue_never_wedge_the_agent(agent: Node, orderer: Orderer) -> None:
+def test_malformed_messages_in_either_queue_do_not_stop_the_agent(agent: Node, orderer: Orderer) -> None:
     for queue, task in (("agent.h1", names.CONTAINER_APPLY), ("appworker.h1", names.POD_DEPLOY)):
         for what, data in malformed_items(queue, task):
             if len(data) > 1_000_000:
@@ -113,7 +115,7 @@ def test_malformed_messages_in_either_queue_never_wedge_the_agent(agent: Node, o
             for _ in range(4):  # More than there are prefetch slots.
                 orderer.nexus.client.lpush(queue, data)
             orderer.send("agent.h1", names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=1, until_s=0.0))
-            assert orderer.told() is not None, f"after {what}:\n{agent.log()[-3000:]}"
+            assert orderer.received() is not None, f"after {what}:\n{agent.log()[-3000:]}"
     assert agent.process.poll() is None
     assert orderer.nexus.client.llen(RECEIVED) == 0
 
@@ -124,8 +126,8 @@ def test_orders_for_a_stopped_agent_wait_for_it(redis_server: RedisServer, order
     )
     orderer.send(names.agent_queue("h1"), names.CONTAINER_APPLY, orders)
     with running_node(redis_server.url, "h1", "tests.support.agent_node"):
-        told = orderer.told()
-    assert told is not None and told[2]["destroy"] == [{"container": "web-1.0", "incarnation": 1}]
+        received = orderer.received()
+    assert received is not None and received[2]["destroy"] == [{"container": "web-1.0", "incarnation": 1}]
 
 
 def test_agent_recovers_by_itself_when_redis_comes_back(
@@ -138,9 +140,9 @@ def test_agent_recovers_by_itself_when_redis_comes_back(
     orderer.send(
         names.agent_queue("h1"), names.CONTAINER_APPLY, ContainerOrders(agent="h1", epoch=9, until_s=0.0)
     )
-    told = orderer.told()
+    received = orderer.received()
     print(f"\nback after {time.monotonic() - start_s:.2f} s")
-    assert told is not None and told[2]["epoch"] == 9
+    assert received is not None and received[2]["epoch"] == 9
 
 
 def test_agent_that_gets_sigterm_stops_its_service_and_exits_within_two_seconds(
@@ -157,11 +159,11 @@ def test_agent_that_gets_sigterm_stops_its_service_and_exits_within_two_seconds(
         assert orderer.nexus.client.llen("stopped") == 1
         return took_s
 
-    print(f"\nexit of an agent: {soon('exit', 2.5, stop):.2f} s")
+    print(f"\nexit of an agent: {within_limit('exit', 2.5, stop):.2f} s")
 
 
-def test_idle_agent_asks_redis_for_little(agent: Node, orderer: Orderer) -> None:
-    """Connections and commands per second are what ten thousand agents multiply."""
+def test_idle_agent_has_few_connections_and_sends_few_commands(agent: Node, orderer: Orderer) -> None:
+    """Ten thousand agents multiply these numbers."""
     mine = [c for c in orderer.nexus.client.client_list() if c["name"] == "agent@h1"]
     assert len(mine) <= 8
 
@@ -169,7 +171,7 @@ def test_idle_agent_asks_redis_for_little(agent: Node, orderer: Orderer) -> None
         return int(orderer.nexus.client.info("stats")["total_commands_processed"])
 
     spent = []
-    while not spent or (spent[-1] >= 20 and len(spent) < 5):  # A busy machine is still at its start.
+    while not spent or (spent[-1] >= 20 and len(spent) < 5):  # On a busy machine it may still be starting.
         before = processed()
         threading.Event().wait(2.0)
         spent.append(processed() - before)

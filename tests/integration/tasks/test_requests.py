@@ -1,4 +1,4 @@
-"""Requests of clients: answered by the loop or at once; a bad request is answered too."""
+"""Requests of clients: changes are answered by the loop, queries beside it, and errors by a problem."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.support.tally_node import running_node
 
 
 class Client:
+    """Sends requests and waits for their answers."""
+
     def __init__(self, url: str) -> None:
         self.nexus = Nexus.connect(url, name="client")
         self.publisher = Publisher(url, name="client")
@@ -56,7 +58,7 @@ def test_read_only_request_is_answered_beside_the_loop(client: Client) -> None:
     assert answer == Answer(key="key-1", result="at once")
 
 
-def test_error_beside_the_loop_becomes_an_answer(client: Client) -> None:
+def test_error_of_a_read_only_request_is_answered_with_the_problem(client: Client) -> None:
     answer = client.ask("galaxy.cluster.status", ClusterStatus())
     assert answer is not None and answer.problem is not None
     assert (answer.problem.kind, answer.problem.hint) == ("not-found", "galaxy up")
@@ -69,7 +71,7 @@ def test_request_with_a_body_of_another_kind_is_answered_with_the_problem(client
     assert "not a StopJob" in answer.problem.message
 
 
-def test_request_under_another_tasks_name_is_refused(client: Client) -> None:
+def test_request_sent_as_another_task_is_refused(client: Client) -> None:
     answer = client.ask("galaxy.job.stop", StopJob(job="web"), task="galaxy.job.remove")
     assert answer is not None and answer.problem is not None
     assert answer.problem.kind == "bad-message"

@@ -1,4 +1,4 @@
-"""A worker's transport and the messages of a connection that is gone."""
+"""A worker's transport keeps messages whose connection is lost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_message_settled_after_its_connection_is_gone_stays_for_the_next(
         redis_server.stop()
         with suppress(*first.connection_errors):
             first.drain_events(timeout=5)
-        first.collect()  # As Celery does then, whatever is still being handled.
+        first.collect()  # As Celery does, even while messages are being handled.
         channel.close()
         redis_server.start()
         settle(messages[0])

@@ -58,7 +58,7 @@ def status(url: str, *, method: str = "GET", login: str = "") -> int:
         return error.code
 
 
-def test_pages_are_served_on_loopback_without_the_password_of_redis(
+def test_pages_are_served_on_loopback_and_do_not_contain_the_password_of_redis(
     web: Callable[..., str], locked_redis_server: RedisServer
 ) -> None:
     address = web()
@@ -94,7 +94,7 @@ def test_public_address_is_refused_without_a_password(redis_server: RedisServer)
     assert "FLOWER_BASIC_AUTH" in done.stderr
 
 
-def test_port_that_is_taken_is_an_error_that_names_it(redis_server: RedisServer) -> None:
+def test_port_in_use_is_an_error_that_names_it(redis_server: RedisServer) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
