@@ -1,8 +1,8 @@
-"""A small web service: says hello, and which pod on which host says it.
+"""A small web service that answers with a greeting and the names of its pod and host.
 
-Nothing but the standard library. Galaxy hands over where to listen (``GALAXY_PORT_HTTP``) and who
-this is (``GALAXY_POD_ID``, ``GALAXY_HOST``). On SIGTERM it finishes the requests that it has
-accepted, then ends: a rollout loses none.
+It uses only the standard library. Galaxy passes the port in ``GALAXY_PORT_HTTP`` and the names in
+``GALAXY_POD_ID`` and ``GALAXY_HOST``. On SIGTERM it finishes the requests that it has accepted before
+it exits, so a rollout loses no request.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Hello(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """One thread a request; closing waits for all of them."""
+    """Serves each request in a thread; ``server_close`` waits for all of them."""
 
     daemon_threads = False
     block_on_close = True
     request_queue_size = 128
 
     def finish_accepted(self) -> None:
-        """Serve what the kernel accepted for us before we stopped listening."""
+        """Serve the connections that the kernel accepted before the server stopped."""
         self.timeout = 0
         self.waiting = True
         while self.waiting:
@@ -74,7 +74,7 @@ def main() -> None:
     server = Server(("", int(os.environ.get("GALAXY_PORT_HTTP", "8080"))), Hello)
 
     def stop(*_: object) -> None:
-        # shutdown() waits for the loop that this very thread runs: another thread must ask.
+        # shutdown() waits for the loop of this thread, so another thread must call it.
         threading.Thread(target=server.shutdown).start()
 
     signal.signal(signal.SIGTERM, stop)

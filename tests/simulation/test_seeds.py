@@ -1,4 +1,4 @@
-"""Seeds: under every mix of faults no checker fails, and the cluster converges afterwards."""
+"""Simulations: under every mix of faults no checker fails, and the cluster converges afterwards."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from galaxy.testing.simulation.simulated_cluster import SimulatedCluster
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 FAULTS = [name for name in Faults.__struct_fields__ if not name.endswith("_s")]
 CAUGHT_LATE = {"removed groups forgotten": 78, "no safe mode": 25}
-"""Of the hundred seeds, the one that catches this variant and is far down the list: it is tried first."""
+"""Seeds to try first, for variants that only a seed late in the list catches."""
 SEEDS = int(os.environ.get("GALAXY_SEEDS", "100"))
 
 

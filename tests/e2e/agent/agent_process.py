@@ -1,4 +1,4 @@
-"""A real agent in a process of its own, without Celery: orders come on stdin, reports go to stdout.
+"""A real agent as a process without Celery: it reads orders from stdin and writes reports to stdout.
 
 ``python agent_process.py NAME STATE CGROUP_ROOT REDIS_URL [--ephemeral] [--plain] [--shared]``; a line
 of input is ``KIND JSON``.
@@ -23,6 +23,7 @@ from galaxy.nexus.nexus import Nexus
 
 
 def write_report(send: Send) -> None:
+    """Write a report as one line: task name, space, JSON."""
     line = f"{send.task} ".encode() + encode(send.body) + b"\n"
     sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()

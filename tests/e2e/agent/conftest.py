@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def agent(redis_server: RedisServer) -> Iterator[Agent]:
-    with one_agent(redis_server.url) as made:
-        yield made
+    with one_agent(redis_server.url) as agent:
+        yield agent

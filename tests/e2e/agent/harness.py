@@ -43,7 +43,7 @@ SCRIPT = Path(__file__).with_name("agent_process.py")
 
 
 class Agent:
-    """Agent processes over one state directory, one after the other."""
+    """One agent's state directory and its process, which tests may restart."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.name = "h1"
@@ -82,7 +82,7 @@ class Agent:
                 stderr=log,
                 start_new_session=True,
             )
-        self._lines = queue.Queue()  # A new one, so that late lines of an earlier process are dropped.
+        self._lines = queue.Queue()  # A new queue, so that late lines of an earlier process are dropped.
         threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
 
     @staticmethod
@@ -96,10 +96,12 @@ class Agent:
         self.process.stdin.write(kind.encode() + b" " + (b"" if body is None else encode(body)) + b"\n")
         self.process.stdin.flush()
 
-    def until(self, what: str, true: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR) -> None:
-        """Read reports until ``true()``, or fail with the end of the agent's log."""
+    def until(
+        self, what: str, condition: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR
+    ) -> None:
+        """Read reports until ``condition()`` is true; a failure shows the end of the agent's log."""
         end_s = time.monotonic() + timeout_s
-        while not true():
+        while not condition():
             try:
                 line = self._lines.get(timeout=max(0.0, end_s - time.monotonic()))
             except queue.Empty:
@@ -142,13 +144,13 @@ class Agent:
         return self.containers[key]
 
     def await_pod(self, pod: str, state: str, generation: int = 1, *, incarnation: int = 1) -> ObservedPod:
-        def there() -> bool:
+        def is_reached() -> bool:
             observed = self.pods.get(pod)
             if observed is None or observed.state != state:
                 return False
             return (observed.incarnation, observed.generation) >= (incarnation, generation)
 
-        self.until(f"pod {pod} is {state}", there)
+        self.until(f"pod {pod} is {state}", is_reached)
         return self.pods[pod]
 
     def kill(self) -> None:
@@ -202,15 +204,15 @@ class Agent:
 
 @contextmanager
 def one_agent(url: str) -> Iterator[Agent]:
-    """Run an agent in a folder of its own, and remove everything of it."""
+    """Run an agent in a new folder; remove everything afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=f"galaxy-agent-{uuid.uuid4().hex[:6]}-"))
-    made = Agent(folder, url)
+    agent = Agent(folder, url)
     try:
-        made.start()
-        yield made
+        agent.start()
+        yield agent
     finally:
-        made.end()
-        made.nexus.close()
+        agent.end()
+        agent.nexus.close()
         left = await_no_launchers(folder)
         for pid in left:
             with suppress(ProcessLookupError):
@@ -255,8 +257,8 @@ def pod_order(
     )
 
 
-def traces(agent: Agent) -> list[str]:
-    """Return what is left of an agent on this host: mounts, cgroups and processes."""
+def leftovers_of(agent: Agent) -> list[str]:
+    """Return the mounts, cgroups and processes of an agent's containers on this host."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     found = [f"mount {line}" for line in mounts if f"{agent.state}/" in line]
     trees = Path("/sys/fs/cgroup")
@@ -273,7 +275,7 @@ def traces(agent: Agent) -> list[str]:
 
 
 def launchers(folder: Path) -> list[int]:
-    """Return the launchers that run for an agent's folder, reachable by their socket or not."""
+    """Return the pids of launchers for an agent's folder, from their command lines."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -284,7 +286,7 @@ def launchers(folder: Path) -> list[int]:
 
 
 def await_no_launchers(folder: Path, timeout_s: float = 30.0 * TIMEOUT_FACTOR) -> list[int]:
-    """Wait for the launchers of a folder to end, and return those that do not."""
+    """Wait for the launchers of a folder to end; return those that still run after ``timeout_s``."""
     end_s = time.monotonic() + timeout_s
     while left := launchers(folder):
         if time.monotonic() > end_s:

@@ -1,4 +1,4 @@
-"""A real agent makes real containers, keeps them over its own death, and leaves nothing behind."""
+"""A real agent creates real containers, finds them again after a crash, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from galaxy.model.messages.container import ObservedContainerState, PortDemand
 from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.pod import PodState
 from galaxy.nexus.session import Frame, FrameHead
-from tests.e2e.agent.harness import SCRIPT, Agent, gone, pod_order, task, traces
+from tests.e2e.agent.harness import SCRIPT, Agent, gone, leftovers_of, pod_order, task
 from tests.support.archives import make_tar
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.waiting import within_limit
@@ -34,23 +34,23 @@ SLEEP = "exec sleep 1000"
 
 
 def running(agent: Agent, start: str = SLEEP, pod: str = POD) -> int:
-    """Make a container and run a program in it; return PID 1."""
+    """Create a container and run a program in it; return the pid of its PID 1."""
     agent.create(pod)
     agent.deploy(pod_order(pod, task(start)))
     agent.await_state(pod, ObservedContainerState.READY)
     return agent.await_pod(pod, PodState.RUNNING).pid
 
 
-def test_container_is_made_program_runs_and_nothing_is_left_after_destroy(agent: Agent) -> None:
+def test_created_container_runs_its_program_and_destroy_leaves_nothing(agent: Agent) -> None:
     pid = running(agent)
     assert Path(f"/proc/{pid}/comm").read_text().strip() == "galaxy-appworke"  # The kernel keeps 15 letters.
     agent.destroy(POD)
     agent.await_state(POD, ObservedContainerState.GONE)
     assert gone(pid)
-    assert traces(agent) == []
+    assert leftovers_of(agent) == []
 
 
-def test_agent_killed_with_kill_9_finds_its_container_again_with_the_same_pid_1(agent: Agent) -> None:
+def test_killed_agent_finds_its_container_again_with_the_same_pid_1(agent: Agent) -> None:
     pid = running(agent)
     agent.kill()
     assert not gone(pid)
@@ -62,17 +62,17 @@ def test_agent_killed_with_kill_9_finds_its_container_again_with_the_same_pid_1(
     assert agent.await_pod(POD, PodState.RUNNING, generation=2).pid == pid
 
 
-def test_container_that_died_while_no_agent_ran_is_told_with_its_signal(agent: Agent) -> None:
+def test_container_that_died_while_no_agent_ran_is_reported_with_its_signal(agent: Agent) -> None:
     pid = running(agent)
     agent.kill()
     os.kill(pid, signal.SIGKILL)
     agent.start()
-    found = agent.await_state(POD, ObservedContainerState.ENDED)
-    assert found.reason is not None
-    assert found.reason.code == "signal"
+    ended = agent.await_state(POD, ObservedContainerState.ENDED)
+    assert ended.reason is not None
+    assert ended.reason.code == "signal"
 
 
-def test_pid_1_killed_is_ended_and_a_later_life_takes_its_place(agent: Agent) -> None:
+def test_container_whose_pid_1_is_killed_has_ended_and_a_later_incarnation_replaces_it(agent: Agent) -> None:
     pid = running(agent)
     os.kill(pid, signal.SIGKILL)
     agent.await_state(POD, ObservedContainerState.ENDED)
@@ -113,7 +113,7 @@ def test_chosen_port_reaches_the_program(agent: Agent) -> None:
     eventually(answers)
 
 
-def test_finished_batch_pod_is_not_run_again_by_a_later_life_on_this_host(agent: Agent) -> None:
+def test_finished_batch_pod_is_not_run_again_by_a_later_incarnation_on_this_host(agent: Agent) -> None:
     batch = task("echo ran; exit 0", restart="never")
     agent.create(POD)
     agent.deploy(pod_order(POD, batch, batch=True))
@@ -129,7 +129,7 @@ def test_finished_batch_pod_is_not_run_again_by_a_later_life_on_this_host(agent:
     assert list((agent.state / "logs" / f"{POD}_2").glob("*.stdout*")) == []
 
 
-def test_heartbeat_carries_the_digest_of_what_is_ready(agent: Agent) -> None:
+def test_heartbeat_contains_the_digest_of_the_ready_containers(agent: Agent) -> None:
     running(agent)
     eventually(
         lambda: (
@@ -138,7 +138,7 @@ def test_heartbeat_carries_the_digest_of_what_is_ready(agent: Agent) -> None:
     )
 
 
-def test_usage_of_the_container_rides_along_in_the_next_report(agent: Agent) -> None:
+def test_next_report_contains_the_usage_of_the_container(agent: Agent) -> None:
     running(agent, "exec sh -c 'while :; do :; done'")
 
     def measured() -> bool:
@@ -150,7 +150,7 @@ def test_usage_of_the_container_rides_along_in_the_next_report(agent: Agent) -> 
     eventually(measured)
 
 
-def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Agent) -> None:
+def test_logs_are_read_while_the_container_runs_and_after_it_is_destroyed(agent: Agent) -> None:
     running(agent, "echo one; echo two >&2; exec sleep 1000")
     eventually(lambda: {"one", "two"} <= set(logs(agent, "live").split()))
     agent.destroy(POD)
@@ -158,7 +158,7 @@ def test_logs_are_told_while_the_container_lives_and_after_it_is_gone(agent: Age
     assert logs(agent, "after") == "one\ntwo\n"
 
 
-def test_follow_tells_lines_as_they_are_written(agent: Agent) -> None:
+def test_followed_log_sends_lines_as_they_are_written(agent: Agent) -> None:
     running(agent, "n=0; while :; do n=$((n+1)); echo line $n; sleep 0.1; done")
     read = ReadLogs(target=POD, follow=True, tail=0)
     agent.send("log", LogSession(session="follow", pod=POD, read=read))
@@ -167,8 +167,8 @@ def test_follow_tells_lines_as_they_are_written(agent: Agent) -> None:
         item = session.read("out", 30.0)
         assert item
         text += decode(item, LogChunk).text
-    whole = text[: text.rindex("\n")]
-    numbers = [int(line.split()[1]) for line in whole.splitlines()]
+    lines = text[: text.rindex("\n")]
+    numbers = [int(line.split()[1]) for line in lines.splitlines()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     session.close("out")
 
@@ -178,25 +178,25 @@ def test_exec_runs_a_command_with_input_output_and_status(agent: Agent) -> None:
     session = agent.nexus.session("exec")
     for frame in (Frame(head=FrameHead(kind="stdin"), data=b"hello\n"), Frame(head=FrameHead(kind="eof"))):
         session.send("in", frame)
-    words, status = execute(agent, "exec", ("sh", "-c", "tr a-z A-Z; echo err >&2; exit 7"))
-    assert (words, status) == ({"stdout": b"HELLO\n", "stderr": b"err\n"}, 7)
+    output, status = execute(agent, "exec", ("sh", "-c", "tr a-z A-Z; echo err >&2; exit 7"))
+    assert (output, status) == ({"stdout": b"HELLO\n", "stderr": b"err\n"}, 7)
 
 
-def test_exec_with_a_terminal_has_one(agent: Agent) -> None:
+def test_exec_with_a_terminal_has_one_of_the_requested_size(agent: Agent) -> None:
     running(agent)
-    words, status = execute(agent, "tty", ("sh", "-c", "test -t 0 && stty size"), tty=True)
-    assert (words["stdout"].strip(), status) == (b"33 99", 0)
+    output, status = execute(agent, "tty", ("sh", "-c", "test -t 0 && stty size"), tty=True)
+    assert (output["stdout"].strip(), status) == (b"33 99", 0)
 
 
-def test_exec_passes_much_output_whole(agent: Agent) -> None:
+def test_exec_passes_five_megabytes_of_output_completely(agent: Agent) -> None:
     running(agent)
-    words, status = execute(agent, "much", ("sh", "-c", "head -c 5000000 /dev/zero"))
-    assert (len(words["stdout"]), status) == (5_000_000, 0)
+    output, status = execute(agent, "much", ("sh", "-c", "head -c 5000000 /dev/zero"))
+    assert (len(output["stdout"]), status) == (5_000_000, 0)
 
 
-def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
+def test_exec_ends_when_its_client_closes_the_session(agent: Agent) -> None:
     running(agent)
-    seconds = of_this_test()
+    seconds = unique_duration()
     order = ExecIn(pod=POD, argv=("sleep", seconds))
     agent.send("exec", ExecSession(session="away", pod=POD, exec=order))
     eventually(lambda: sleepers(seconds))
@@ -204,7 +204,7 @@ def test_exec_ends_when_the_client_goes_away(agent: Agent) -> None:
     eventually(lambda: not sleepers(seconds))
 
 
-def test_exec_in_a_pod_that_is_not_there_says_so(agent: Agent) -> None:
+def test_exec_in_an_unknown_pod_is_answered_with_an_error(agent: Agent) -> None:
     order = ExecIn(pod="none-1.0", argv=("true",))
     agent.until("the first report", lambda: agent.reports)
     agent.send("exec", ExecSession(session="none", pod="none-1.0", exec=order))
@@ -214,13 +214,13 @@ def test_exec_in_a_pod_that_is_not_there_says_so(agent: Agent) -> None:
     assert "not running" in frame.head.message
 
 
-def test_programs_outlive_an_agent_that_stops(agent: Agent) -> None:
+def test_container_keeps_running_when_its_agent_stops(agent: Agent) -> None:
     pid = running(agent)
     agent.stop()
     assert not gone(pid)
 
 
-def test_ephemeral_agent_leaves_nothing(agent: Agent) -> None:
+def test_ephemeral_agent_that_stops_leaves_nothing(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
     agent.stop()
     agent.start("--ephemeral")
@@ -229,14 +229,14 @@ def test_ephemeral_agent_leaves_nothing(agent: Agent) -> None:
     agent.stop()
     assert gone(pid)
     assert gone(launcher)
-    assert traces(agent) == []
+    assert leftovers_of(agent) == []
 
 
 # ---- users
 
 
 def users(pid_1: int) -> set[int]:
-    """Return the kernel's users of the programs of a container, once they are not PID 1's any more."""
+    """Return the uids and gids of a container's programs, once they are no longer those of PID 1."""
     eventually(lambda: users_now(pid_1) - {0})
     return users_now(pid_1) - {0}
 
@@ -252,22 +252,22 @@ def users_now(pid_1: int) -> set[int]:
     return found
 
 
-def test_each_container_has_a_user_of_its_own_and_its_name_inside(agent: Agent) -> None:
+def test_each_container_has_its_own_user_which_has_a_name_and_home_inside(agent: Agent) -> None:
     one = users(running(agent))
-    words, _ = execute(agent, "me", ("sh", "-c", "cd ~; id; pwd; ls -nd ."))
+    output, _ = execute(agent, "me", ("sh", "-c", "cd ~; id; pwd; ls -nd ."))
     two = users(running(agent, pod="db-abc123.0"))
     claims = [claim for claim in list_claims() if claim.owner == str(agent.state.resolve())]
     assert len(one) == len(two) == len(claims) == 1
     assert one != two
     (uid,) = one
     assert all(claims[0].low <= uid <= claims[0].high for uid in one | two)
-    name, home, listed = words["stdout"].decode().splitlines()
+    name, home, listed = output["stdout"].decode().splitlines()
     assert name == f"uid={uid}(galaxy) gid={uid}(galaxy) groups={uid}(galaxy)"
     assert home == "/home/work"
     assert f" {uid} {uid} " in listed
 
 
-def test_users_stay_with_their_containers_when_the_agent_is_killed(agent: Agent) -> None:
+def test_container_keeps_its_user_when_the_agent_is_killed(agent: Agent) -> None:
     pid = running(agent)
     before = users(pid)
     agent.kill()
@@ -277,7 +277,9 @@ def test_users_stay_with_their_containers_when_the_agent_is_killed(agent: Agent)
     assert users(running(agent, pod="db-abc123.0")).isdisjoint(before)
 
 
-def test_containers_from_before_there_were_users_are_kept_as_they_are(agent: Agent) -> None:
+def test_container_with_the_shared_user_keeps_it_under_an_agent_with_a_user_per_container(
+    agent: Agent,
+) -> None:
     agent.kill()
     agent.start("--shared")
     pid = running(agent)
@@ -291,7 +293,7 @@ def test_containers_from_before_there_were_users_are_kept_as_they_are(agent: Age
     assert min(users(running(agent, pod="db-abc123.0"))) >= 65536
 
 
-def test_launcher_killed_with_kill_9_takes_no_container_along_and_another_serves(agent: Agent) -> None:
+def test_killed_launcher_leaves_its_containers_running_and_is_replaced(agent: Agent) -> None:
     pid = running(agent)
     os.kill(parent(pid), signal.SIGKILL)
     agent.create("b-2.0")
@@ -302,7 +304,9 @@ def test_launcher_killed_with_kill_9_takes_no_container_along_and_another_serves
     assert gone(pid)
 
 
-def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_it(agent: Agent) -> None:
+def test_agent_and_launcher_killed_together_leave_the_container_running_and_the_next_agent_finds_it(
+    agent: Agent,
+) -> None:
     pid = running(agent)
     os.kill(parent(pid), signal.SIGKILL)
     agent.kill()
@@ -313,14 +317,14 @@ def test_agent_and_launcher_killed_together_leave_the_program_running_and_find_i
 
 def test_second_agent_over_the_same_state_is_refused(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
-    words = [sys.executable, str(SCRIPT), "h2", str(agent.state), agent.cgroup_root, agent.url]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30 * TIMEOUT_FACTOR, check=False)
+    command = [sys.executable, str(SCRIPT), "h2", str(agent.state), agent.cgroup_root, agent.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30 * TIMEOUT_FACTOR, check=False)
     assert "another agent uses the state directory" in done.stderr
 
 
-def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_room(agent: Agent) -> None:
+def test_order_that_a_full_disk_cannot_record_is_carried_out_once_there_is_space(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
-    agent.end()  # The launcher too: without its state directory nobody could reach it any more.
+    agent.end()  # The launcher too: without its state directory no agent could connect to it.
     with small_disk(agent.state):
         agent.start()
         pid = running(agent)
@@ -341,7 +345,7 @@ def test_full_disk_holds_back_what_was_not_written_and_it_happens_once_there_is_
         agent.end()
 
 
-def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
+def test_idle_agent_stops_within_two_seconds(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
 
     def stop() -> float:
@@ -352,17 +356,17 @@ def test_agent_stops_within_a_second_when_idle(agent: Agent) -> None:
         agent.until("the first report", lambda: agent.reports)
         return took_s
 
-    within_limit("stopped", 2.0, stop)  # A second, and another for a busy machine.
+    within_limit("stopped", 2.0, stop)  # A second, plus one for a busy machine.
 
 
-def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothing(agent: Agent) -> None:
+def test_agent_in_process_mode_runs_programs_reports_its_mode_and_leaves_nothing(agent: Agent) -> None:
     agent.until("the first report", lambda: agent.reports)
     agent.stop()
     agent.start("--ephemeral")
     agent.until("its first report", lambda: agent.reports)
     agent.stop()
     agent.start("--plain", "--ephemeral")
-    seconds = of_this_test()
+    seconds = unique_duration()
     pid = running(agent, f"exec sleep {seconds}")
     infos = [report.info for report in agent.reports if report.info is not None]
     assert {(info.mode, info.enforced, info.cgroup) for info in infos} == {("process", (), "")}
@@ -372,7 +376,7 @@ def test_agent_in_the_least_mode_runs_programs_says_what_it_is_and_leaves_nothin
     assert sleepers(seconds) == []
 
 
-def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: object) -> None:
+def test_containers_run_and_are_created_while_redis_is_away(agent: Agent, redis_server: object) -> None:
     pid = running(agent)
     redis_server.stop()  # type: ignore[attr-defined]
     agent.create("b-2.0")
@@ -387,7 +391,7 @@ def test_redis_that_is_away_disturbs_no_container(agent: Agent, redis_server: ob
 
 @contextmanager
 def small_disk(state: Path) -> Iterator[None]:
-    """Put a file system of 48 MiB below ``state``, and take it away again."""
+    """Mount a file system of 48 MiB at ``state``; unmount it afterwards."""
     shutil.rmtree(state)
     state.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "tmpfs", str(state)], check=True)
@@ -398,7 +402,7 @@ def small_disk(state: Path) -> Iterator[None]:
 
 
 def fill(path: Path) -> None:
-    """Write until there is no room for a single byte more."""
+    """Write until not one more byte fits."""
     with open(path, "wb", buffering=0) as file:
         for size in (1 << 20, 4096, 1):
             with suppress(OSError):
@@ -410,11 +414,11 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def eventually(true: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR) -> None:
-    """Ask until ``true`` is; nobody tells a test what happens in another process."""
+def eventually(condition: Callable[[], object], timeout_s: float = 40.0 * TIMEOUT_FACTOR) -> None:
+    """Poll until ``condition()`` is true, for state of other processes that has no event."""
     end_s = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < end_s, "never came true"
+    while not condition():
+        assert time.monotonic() < end_s, "the condition did not become true"
         time.sleep(0.05)
 
 
@@ -436,17 +440,17 @@ def execute(
 ) -> tuple[dict[str, bytes], int]:
     order = ExecIn(pod=POD, argv=argv, tty=tty, rows=33, columns=99)
     agent.send("exec", ExecSession(session=session, pod=POD, exec=order))
-    pipe, words = agent.nexus.session(session), {}
+    pipe, output = agent.nexus.session(session), {}
     while True:
         frame = pipe.receive("out", 40.0)
         assert frame is not None, agent.log_end()
         assert frame.head.kind not in ("error", "eof"), frame.head.message
         if frame.head.kind == "exit":
-            return words, frame.head.status
-        words[frame.head.kind] = words.get(frame.head.kind, b"") + frame.data
+            return output, frame.head.status
+        output[frame.head.kind] = output.get(frame.head.kind, b"") + frame.data
 
 
-def of_this_test() -> str:
+def unique_duration() -> str:
     """Return a duration that no other test on this machine sleeps for."""
     return str(10**8 + secrets.randbelow(10**8))
 

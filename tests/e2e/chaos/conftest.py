@@ -1,4 +1,4 @@
-"""All of these need root: they kill and stop parts of clusters in real containers."""
+"""These tests need root, because their clusters run real containers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from tests.support.marks import needs_root
 
 SLOWER = float(os.environ.get("GALAXY_TEST_CHAOS_ALLOWANCE", "2.5"))
-"""Multiplies promised times; 1 asserts them as they are.
+"""Multiplies the promised times; 1 asserts them unchanged.
 
-Two cores that other tests use at the same time are slower than an idle machine by about this factor.
+A machine with two cores that runs other tests at the same time is slower by about this factor.
 """
 
 
@@ -22,5 +22,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def slower() -> float:
-    """By how much this machine may be slower than the promises."""
+    """The factor by which this machine may exceed the promised times."""
     return SLOWER

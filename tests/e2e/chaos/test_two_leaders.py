@@ -1,4 +1,4 @@
-"""Two leaders of each kind: one is killed, stopped or cut off; the other takes over, the first is refused."""
+"""Of two leaders one is killed, stopped or cut off: the standby takes over, and the old leader is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAILOVER_S = 3.0
 
 
 class ObservedCluster:
-    """A cluster with two leaders of each kind, witnesses on it, and a client that submits."""
+    """A cluster with two leaders of each role, witness programs, and a client that submits jobs."""
 
     def __init__(self, cluster: RealCluster) -> None:
         self.listener = WitnessListener()
@@ -46,7 +46,7 @@ def observed() -> Iterator[ObservedCluster]:
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("role", ROLES)
-def test_failed_leader_is_replaced_in_time_and_refused_when_it_is_back(
+def test_failed_leader_is_replaced_in_time_and_refused_when_it_returns(
     role: str, verb: str, observed: ObservedCluster, slower: float
 ) -> None:
     failover = observed.leaders(role).fail(verb)
@@ -58,7 +58,7 @@ def test_failed_leader_is_replaced_in_time_and_refused_when_it_is_back(
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_commit_that_arrives_after_another_leads_is_refused_by_redis(
+def test_commit_that_reaches_redis_after_another_leader_took_over_is_refused(
     role: str, observed: ObservedCluster
 ) -> None:
     """The leader receives but cannot send: its commit reaches Redis late, and the fence refuses it."""

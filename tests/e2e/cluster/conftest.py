@@ -1,9 +1,9 @@
-"""A real cluster, started and ended by the real command line.
+"""Real clusters, started and stopped with the real command line.
 
 Most tests share one cluster per test process (``cluster``). They use job names of their own and
-remove their jobs at the end (``jobs``). Tests of starting and ending clusters make their own
-(``new_cluster``). Each cluster has a folder, ports, cgroup roots and kernel users of its own, so
-that test processes do not disturb each other.
+remove their jobs at the end (``jobs``). Tests that start and stop clusters create their own
+(``new_cluster``). Each cluster has its own folder, ports, cgroup roots and kernel users, so that
+test processes do not interfere with each other.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these need root, except where a test drops it itself."""
+    """Mark the tests as needing root; one of them drops it itself."""
     needs_root(items, Path(__file__).parent, timeout_s=300)
 
 
@@ -143,31 +143,33 @@ class Cluster:
 
 
 class NewCluster:
-    """Makes folders for clusters."""
+    """Creates clusters in new folders."""
 
     def __init__(self) -> None:
-        self._made: list[Cluster] = []
+        self._clusters: list[Cluster] = []
 
     def __call__(self) -> Cluster:
         """Return a cluster that is not up yet, in a new folder."""
-        self._made.append(Cluster(Path(tempfile.mkdtemp(prefix="galaxy-e2e-")).resolve() / "c"))
-        return self._made[-1]
+        self._clusters.append(Cluster(Path(tempfile.mkdtemp(prefix="galaxy-e2e-")).resolve() / "c"))
+        return self._clusters[-1]
 
     def log_tails(self) -> str:
-        """Return the log tails of the clusters that run, for a failure's message."""
-        running = [one for one in self._made if (one.folder / "cluster.json").exists()]
+        """Return the log tails of the running clusters, for a failure's message."""
+        running = [one for one in self._clusters if (one.folder / "cluster.json").exists()]
         return "\n".join(f"==== {one.folder}\n{one.log_tails()}" for one in running)
 
     def remove_all(self) -> None:
         """End the clusters that tests left running, and remove all folders."""
-        for cluster in self._made:
-            if (cluster.folder / "plan.json").exists() and traces(cluster.folder, cluster.cgroup_roots()):
+        for cluster in self._clusters:
+            if (cluster.folder / "plan.json").exists() and leftovers_of(
+                cluster.folder, cluster.cgroup_roots()
+            ):
                 cluster.run("down", "--dir", str(cluster.folder), status=None, timeout_s=120)
             shutil.rmtree(cluster.folder.parent, ignore_errors=True)
 
 
-def traces(folder: Path, cgroup_roots: list[str]) -> list[str]:
-    """Return everything of a cluster that exists on this host, read from /proc and /sys directly."""
+def leftovers_of(folder: Path, cgroup_roots: list[str]) -> list[str]:
+    """Return the mounts, loop devices, cgroups and processes of a cluster, from /proc and /sys."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     loops = {file.parts[3]: _text(file) for file in Path("/sys/block").glob("loop*/loop/backing_file")}
     tops = [top for root in cgroup_roots for top in cgroups_at(root)]
@@ -213,7 +215,7 @@ def cgroups_at(path: str) -> list[Path]:
 
 
 def job_file(folder: Path, name: str, **job: Any) -> Path:
-    """Write a job file: ``task`` has its only task's fields over small defaults, the rest is the job's."""
+    """Write a job file with one small task. ``task`` and ``pod`` change fields of these."""
     task = {"cpu": "100m", "memory": "64M", "start": "exec sleep 1000"} | job.pop("task", {})
     pod = {"workspace": {"path": "/home/work", "size": "16M"}, "tasks": [task]} | job.pop("pod", {})
     path = folder / f"{name}.yaml"
@@ -222,7 +224,7 @@ def job_file(folder: Path, name: str, **job: Any) -> Path:
 
 
 def hello_package(folder: Path, version: str) -> Path:
-    """Package the example under another version."""
+    """Build a package of the example with ``version``."""
     source = folder / f"hello-{version}"
     source.mkdir(exist_ok=True)
     text = HELLO.read_text().replace('VERSION = "1.0.0"', f'VERSION = "{version}"')
@@ -253,7 +255,7 @@ def hello_job(folder: Path, name: str, version: str, **deploy: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def new_cluster() -> Iterator[NewCluster]:
-    """Make clusters; those that tests left running are ended and removed at the end of the session."""
+    """Create clusters; those that tests left running are stopped and removed at the end of the session."""
     factory = NewCluster()
     yield factory
     factory.remove_all()
@@ -261,7 +263,7 @@ def new_cluster() -> Iterator[NewCluster]:
 
 @pytest.fixture(scope="session")
 def web_cluster(new_cluster: NewCluster) -> Iterator[Cluster]:
-    """A second shared cluster, with Flower, whose parts log everything they can."""
+    """A second shared cluster, with Flower and log level debug."""
     shared = new_cluster()
     shared.up(GALAXY_LOG_LEVEL="debug")
     yield shared

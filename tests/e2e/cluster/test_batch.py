@@ -1,4 +1,4 @@
-"""Batch jobs: run to their end, by hand and from Debian's cron."""
+"""Batch jobs run to their end, from a shell and from Debian's cron."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 from .conftest import Cluster, job_file
 
 
-def test_run_wait_returns_the_exit_code_and_keeps_what_the_job_prints(
+def test_run_with_wait_returns_the_exit_code_and_logs_keep_the_output(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     for name, start, status in (("good", "echo well done", 0), ("bad", "echo no luck; exit 7", 7)):

@@ -1,4 +1,4 @@
-"""Programs, agents, leaders and servers are killed. Programs outlive all of them; nothing runs twice."""
+"""Programs, agents, leaders and servers are killed: other programs keep running, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_killed_program_is_restarted_with_reason_and_count(
     assert fetch(until("its endpoint", lambda: cluster.endpoints("killed"))[0])
 
 
-def test_killed_agent_leaves_programs_running_and_adopts_them_again(
+def test_killed_agent_leaves_programs_running_and_its_successor_adopts_them(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     jobs("orphan")
@@ -58,7 +58,7 @@ def test_killed_agent_leaves_programs_running_and_adopts_them_again(
 
 
 @pytest.mark.parametrize("part", ["resman", "appmaster", "server"])
-def test_killed_part_stops_no_program_and_the_cluster_continues(
+def test_killed_leader_or_server_leaves_programs_running_and_new_jobs_are_accepted(
     part: str, cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     first, second = f"before-{part}", f"after-{part}"
@@ -76,7 +76,7 @@ def test_killed_part_stops_no_program_and_the_cluster_continues(
     assert containers(cluster.pods(first)) == containers(before)
 
 
-def test_finished_job_stays_finished_after_every_kind_of_restart(
+def test_finished_job_is_not_run_again_after_a_restart_of_any_part(
     new_cluster: Callable[[], Cluster], tmp_path: Path
 ) -> None:
     own = new_cluster()

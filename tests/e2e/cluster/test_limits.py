@@ -1,4 +1,4 @@
-"""Every limit, seen from inside a real job: the requested value is enforced."""
+"""Limits of a real job are enforced at the requested value."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def test_program_over_its_memory_limit_is_shown_as_oom_killed(
     assert "OOM-killed" in cluster.run("job", "show", "greedy").stdout
 
 
-def test_fork_bomb_hits_its_pids_limit(cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]) -> None:
+def test_fork_bomb_is_stopped_at_its_pids_limit(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
     jobs("bomb")
     start = (
         "exec python3 -c '\n"
         "import os, time\n"
-        "made = 0\n"
+        "forks = 0\n"
         "try:\n"
-        "    while made < 5000:\n"
+        "    while forks < 5000:\n"
         "        if os.fork() == 0:\n"
         "            time.sleep(600)\n"
         "            os._exit(0)\n"
-        "        made += 1\n"
+        "        forks += 1\n"
         "except BlockingIOError:\n"
-        '    print("stopped at", made, flush=True)\n'
+        '    print("stopped at", forks, flush=True)\n'
         "time.sleep(600)'"
     )
     cluster.run("job", "run", str(job_file(tmp_path, "bomb", task={"start": start, "pids": 30})))
@@ -67,7 +69,7 @@ def test_busy_loop_stays_within_five_percent_of_its_quota(
     assert share <= 0.2 * 1.05 + 0.005, f"{share:.3f} of a core"
 
 
-def test_disk_filler_gets_enospc_at_its_volumes_size(
+def test_program_that_fills_its_volumes_gets_enospc_at_their_size(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     jobs("filler")

@@ -1,4 +1,4 @@
-"""Every part of a cluster has a Redis login of its own, which reaches only what the part needs."""
+"""Every part of a cluster has its own Redis login, with access only to what the part needs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def denied(url: str) -> list[tuple[str, str]]:
         client.close()
 
 
-def test_files_with_passwords_are_readable_by_their_owner_only_and_hold_no_more_than_needed(
+def test_passwords_are_in_files_for_their_owner_only_and_each_part_gets_only_its_own(
     cluster: Cluster,
 ) -> None:
-    """The first of this file: ``galaxy redis url agent`` makes Redis write users.acl anew, with mode 644."""
+    """It runs first in this file: ``galaxy redis url agent`` makes Redis rewrite users.acl with mode 644."""
     for name in ("cluster.json", "plan.json", "redis/users.acl", "redis/server.conf"):
         assert (cluster.folder / name).stat().st_mode & 0o777 == 0o600
     assert cluster.file()["url"].startswith("redis://client:")
@@ -49,7 +49,9 @@ def test_files_with_passwords_are_readable_by_their_owner_only_and_hold_no_more_
         assert b"redis://" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_agent_with_another_hosts_login_ends_at_once_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
+def test_agent_with_the_login_of_another_host_exits_at_once_with_the_reason(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     url = cluster.run("redis", "url", "agent", "--host", "h8").stdout.strip()
     own = ("--state", str(tmp_path / "h9"), "--mode", "process")
     done = cluster.run("agent", "--name", "h9", "--redis", url, *own, status=3)
@@ -68,7 +70,7 @@ def test_no_password_of_the_cluster_is_visible_in_a_container(
     assert "redis://" not in done.stdout
 
 
-def test_second_agent_started_by_hand_gets_a_login_of_its_own(cluster: Cluster) -> None:
+def test_login_created_for_another_agent_reads_only_its_own_queues(cluster: Cluster) -> None:
     url = cluster.run("redis", "url", "agent", "--host", "by-hand").stdout.strip()
     assert url == login_url(cluster.file()["url"], cluster.file()["secret"], "agent", "by-hand")
     client = redis.Redis.from_url(url)

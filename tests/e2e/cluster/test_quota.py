@@ -1,4 +1,4 @@
-"""Quotas of a real cluster: refusals give numbers and accept nothing partially; quotas can be lifted."""
+"""Quotas of a real cluster: a refusal gives numbers and accepts no part of a job; quotas can be lifted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERYTHING = ("submit_job", "update_job", "remove_job", "list_job")
 
 @pytest.fixture
 def quo(cluster: Cluster) -> Iterator[Callable[..., str]]:
-    """Add a user who is granted everything in pool main; return a function that runs its commands."""
+    """Add a user with every authority in pool main; return a function that runs commands as that user."""
     token = cluster.run("user", "add", "quo").stdout.strip()
     cluster.run("user", "grant", "quo", "main", "add", *EVERYTHING)
     yield lambda *arguments, status=0: as_user(cluster, token, *arguments, status=status)

@@ -1,4 +1,4 @@
-"""A command that cannot succeed says why in one clear line, with the right exit code, within five seconds."""
+"""A command that cannot succeed prints the reason and exits with the right code within five seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pod:
 
 @pytest.fixture(autouse=True)
 def within_five_seconds(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Assert that each command takes under five seconds, without the time that starting one takes here."""
+    """Assert that each command takes under five seconds, not counting the start of Python."""
     run = cluster.run
 
     def timed(*arguments: str, status: int | None = 0, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -66,13 +66,13 @@ def test_five_mistakes_are_all_reported_with_line_and_near_miss(cluster: Cluster
 
 
 @pytest.mark.parametrize("command", ["show", "stop", "remove"])
-def test_unknown_job_is_one_clear_line(cluster: Cluster, command: str) -> None:
+def test_command_about_an_unknown_job_names_it_in_its_first_line(cluster: Cluster, command: str) -> None:
     done = cluster.run("job", command, "no-such-job", status=1)
     assert "no-such-job" in done.stderr.splitlines()[0]
     assert "Traceback" not in done.stderr
 
 
-def test_dead_cluster_is_reported(cluster: Cluster) -> None:
+def test_command_for_a_dead_cluster_names_its_address(cluster: Cluster) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.
         port = probe.getsockname()[1]
@@ -81,12 +81,12 @@ def test_dead_cluster_is_reported(cluster: Cluster) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_folder_without_a_cluster_is_reported(cluster: Cluster, tmp_path: Path) -> None:
+def test_command_for_a_folder_without_a_cluster_says_so(cluster: Cluster, tmp_path: Path) -> None:
     done = cluster.run("status", "--dir", str(tmp_path), status=1)
     assert "no cluster runs in" in done.stderr
 
 
-def test_wrong_password_is_a_refusal(cluster: Cluster) -> None:
+def test_command_with_a_wrong_password_is_refused(cluster: Cluster) -> None:
     url = cluster.file()["url"]
     wrong = re.sub(r":[^:@/]+@", ":wrong@", url)
     done = cluster.run("job", "list", "--redis", wrong, status=3)

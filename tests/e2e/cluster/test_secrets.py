@@ -33,7 +33,7 @@ def digest(text: str) -> str:
 
 @pytest.fixture
 def events(web_cluster: Cluster) -> Iterator[Callable[[], bytes]]:
-    """Subscribe to everything that Celery processes publish; return what was received."""
+    """Subscribe to all channels of Redis; return a function that returns the messages received."""
     client = redis.Redis.from_url(web_cluster.admin_url())
     subscription = client.pubsub()
     subscription.psubscribe("*")
@@ -103,7 +103,7 @@ def flower(cluster: Cluster, host: str) -> bytes:
 
 
 def files_with(folder: Path, needles: list[bytes]) -> list[str]:
-    """Return the files of a cluster that contain a value, except those of the Redis server."""
+    """Return the files of a cluster that contain a needle, except those of the Redis server."""
     found = []
     for top, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != "redis"]
@@ -116,7 +116,7 @@ def files_with(folder: Path, needles: list[bytes]) -> list[str]:
 
 
 def processes_with(what: str, needles: list[bytes]) -> dict[int, str]:
-    """Return pid and name of each process of this host with a value in its ``cmdline`` or ``environ``."""
+    """Return pid and name of each process of this host with a needle in its ``cmdline`` or ``environ``."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Clusters on other Redis servers than the default one: the embedded server, a server of the user's own."""
+"""Clusters on the default Redis server, on the embedded one, and on a server that the user runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
 
-from .conftest import Cluster, fetched, hello_job, job_file, traces
+from .conftest import Cluster, fetched, hello_job, job_file, leftovers_of
 from .test_logins import denied, login_names
 
 
@@ -26,7 +26,7 @@ def embedded_cluster(new_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
 
 
 @pytest.mark.parametrize("kind", ["web_cluster", "embedded_cluster"])
-def test_everything_people_do_works_on_every_server_and_no_login_is_ever_denied(
+def test_all_usual_commands_work_on_every_server_and_no_login_is_denied_anything(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     cluster: Cluster = request.getfixturevalue(kind)
@@ -78,7 +78,7 @@ def test_flower_shows_every_part_as_a_worker_with_its_queues(web_cluster: Cluste
         until(f"{name} with {queues}", shown)
 
 
-def test_cluster_on_the_embedded_server_comes_up_on_it_again(
+def test_cluster_on_the_embedded_server_uses_it_again_after_a_restart(
     embedded_cluster: Cluster, tmp_path: Path
 ) -> None:
     own = embedded_cluster
@@ -90,7 +90,7 @@ def test_cluster_on_the_embedded_server_comes_up_on_it_again(
     assert own.show("b").summary.state == "finished"
 
 
-def test_cluster_on_a_server_of_the_users_own_leaves_it_running_and_uses_it_again(
+def test_cluster_on_the_users_own_server_leaves_it_running_and_uses_it_again(
     new_cluster: Callable[[], Cluster], tmp_path: Path, locked_redis_server: RedisServer
 ) -> None:
     own = new_cluster()
@@ -99,7 +99,7 @@ def test_cluster_on_a_server_of_the_users_own_leaves_it_running_and_uses_it_agai
     own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
     own.down()
     os.kill(locked_redis_server.pid, 0)
-    assert traces(own.folder, own.cgroup_roots()) == []
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []
     own.up("--no-web")
     assert own.file()["server"] == "configured"
     assert own.show("b").summary.state == "finished"
@@ -114,7 +114,7 @@ def test_up_on_a_server_with_another_password_is_refused_and_starts_nothing(
     done = own.up("--no-web", "--redis", wrong, status=3)
     assert "password" in done.stderr
     assert "not-it" not in done.stderr
-    assert traces(own.folder, []) == []
+    assert leftovers_of(own.folder, []) == []
     own.up("--no-web")
     assert own.plan().get("redis_url", "") == "", "a server that refused the login was kept"
     own.down()
@@ -136,4 +136,4 @@ def test_server_that_never_answers_is_named_with_its_output(
     )  # fmt: skip
     for text in ("server does not come up: not ready in 2s", "loading for ever", "server.log", "--timeout"):
         assert text in done.stderr
-    assert traces(own.folder, own.cgroup_roots()) == []
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []

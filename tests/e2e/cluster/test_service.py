@@ -1,4 +1,4 @@
-"""A web service from its first start to its removal."""
+"""A web service is run, updated, stopped, started and removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from galaxy.client import Galaxy
 from tests.support.waiting import until
 
-from .conftest import Cluster, cgroups_at, hello_job, traces
+from .conftest import Cluster, cgroups_at, hello_job, leftovers_of
 
 
 def fetch(endpoint: Any, path: str = "/") -> str:
@@ -76,7 +76,7 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
         client.stop()
     assert client.failures == []
     assert client.answers > 50
-    assert client.fewest >= 2, "step 1 takes one pod away at a time"
+    assert client.fewest >= 2, "with step 1 more than one pod was withdrawn at a time"
     assert containers(cluster.pods("web")) == containers(before)
     endpoints = cluster.endpoints("web")
     assert len(endpoints) == 3
@@ -87,7 +87,7 @@ def test_web_service_is_run_updated_in_place_stopped_started_and_removed(
         "all pods stopped",
         lambda: all(p.state == "stopped" for p in cluster.pods("web")) and cluster.pods("web"),
     )
-    assert containers(stopped) == containers(before), "containers stay"
+    assert containers(stopped) == containers(before), "a container was replaced"
     assert cluster.run("discover", "web", "-o", "json", status=None).stdout.strip() in ("[]", "")
     assert all(Path(f"/proc/{pod.pid}").exists() for pod in stopped)
 
@@ -112,7 +112,7 @@ def left_of(cluster: Cluster, job: str, pods: list[Any]) -> list[str]:
     """Return what is left of a removed job on this host and in Redis, except its history."""
     roots = [agent["cgroup_root"] for agent in cluster.plan()["agents"]]
     left = [f"process {pod.pid}" for pod in pods if Path(f"/proc/{pod.pid}").exists()]
-    left += [trace for trace in traces(cluster.folder, roots) if job in trace]
+    left += [trace for trace in leftovers_of(cluster.folder, roots) if job in trace]
     for root in roots:
         left += [f"cgroup {path}" for path in cgroups_at(f"{root}/{job}*")]
     listening = Path("/proc/net/tcp").read_text()
@@ -145,7 +145,7 @@ def redis_keys_of(cluster: Cluster, job: str) -> list[str]:
         client.close()
 
 
-def test_update_during_an_update_replaces_it_and_reaches_every_pod(
+def test_update_after_an_update_reaches_every_pod(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
 ) -> None:
     jobs("again")

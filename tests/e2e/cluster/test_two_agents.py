@@ -1,4 +1,4 @@
-"""Several agents on one machine: each has a name, state, cgroup root and ports of its own."""
+"""Several agents on one machine, each with its own name, state, cgroup root and ports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from galaxy.cli.local import leftovers
 from tests.support.waiting import until
 
-from .conftest import GALAXY, Cluster, job_file, traces
+from .conftest import GALAXY, Cluster, job_file, leftovers_of
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_four_replicas_with_at_most_two_per_host_are_placed_two_and_two(
     two_agents.run("job", "remove", "--yes", "wide")
 
 
-def test_another_agent_joins_with_one_command_and_its_programs_outlive_it(
+def test_another_agent_joins_with_one_command_and_its_programs_run_on_when_it_stops(
     two_agents: Cluster, new_cluster: Callable[[], Cluster], tmp_path: Path
 ) -> None:
     other = new_cluster()
@@ -82,4 +82,4 @@ def test_another_agent_joins_with_one_command_and_its_programs_outlive_it(
         joined.terminate()
         joined.wait(60)
         leftovers.remove(other.folder, [root], timeout_s=30)
-    assert traces(other.folder, [root]) == []
+    assert leftovers_of(other.folder, [root]) == []

@@ -1,4 +1,4 @@
-"""``galaxy up`` and ``galaxy down``: what comes up, and that nothing of it stays."""
+"""``galaxy up`` starts a cluster, and ``galaxy down`` or Ctrl-C leaves nothing of it."""
 
 from __future__ import annotations
 
@@ -22,46 +22,48 @@ from tests.support.interrupts import accept_interrupts
 from tests.support.redis_server import free_port
 from tests.support.waiting import until
 
-from .conftest import GALAXY, ROOT, Cluster, hello_job, job_file, traces
+from .conftest import GALAXY, ROOT, Cluster, hello_job, job_file, leftovers_of
 from .test_service import fetch
 
 
-def test_ctrl_c_leaves_nothing_behind(new_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
+def test_cluster_in_the_foreground_ends_on_ctrl_c_and_leaves_nothing(
+    new_cluster: Callable[[], Cluster], tmp_path: Path
+) -> None:
     own = new_cluster()
     job = hello_job(tmp_path, "hello", "1.0.0", replica=2)
     port = str(free_port())
-    front = subprocess.Popen(
+    up = subprocess.Popen(
         [*GALAXY, "up", "--dir", str(own.folder), "--web-port", port, "--run", str(job)],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True, preexec_fn=accept_interrupts,
     )  # fmt: skip
     try:
-        assert front.stdout is not None
+        assert up.stdout is not None
         lines = []
-        for line in front.stdout:
+        for line in up.stdout:
             lines.append(line)
             if "Ctrl-C" in line:
                 break
         assert '"hello": "world"' in "".join(lines), lines
         assert len(own.pods("hello")) == 2
         flower = own.file()["flower"]
-        front.send_signal(signal.SIGINT)
-        rest = front.stdout.read()
-        assert front.wait(100) == 130, rest
+        up.send_signal(signal.SIGINT)
+        rest = up.stdout.read()
+        assert up.wait(100) == 130, rest
     finally:
-        front.kill()
-        front.wait()
-    assert traces(own.folder, own.cgroup_roots()) == []
+        up.kill()
+        up.wait()
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []
     assert not (own.folder / "cluster.json").exists()
     with pytest.raises(OSError):
         urllib.request.urlopen(flower, timeout=2)
 
 
-def test_part_that_does_not_come_up_in_time_is_named_and_everything_is_ended(
+def test_part_that_is_not_ready_in_time_is_named_and_everything_is_stopped(
     new_cluster: Callable[[], Cluster],
 ) -> None:
     own = new_cluster()
-    front = subprocess.Popen(
+    up = subprocess.Popen(
         [*GALAXY, "up", "--dir", str(own.folder), "--no-web", "--timeout", "5s"],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -70,29 +72,29 @@ def test_part_that_does_not_come_up_in_time_is_named_and_everything_is_ended(
             until("an agent", lambda: (own.folder / "cluster.json").exists() and own.pid("agent")),
             signal.SIGSTOP,
         )
-        _, errors = front.communicate(timeout=120)
+        _, errors = up.communicate(timeout=120)
     finally:
-        front.kill()
-        front.wait()
-    assert front.returncode == 1
+        up.kill()
+        up.wait()
+    assert up.returncode == 1
     assert "not come up: not ready in 5s" in errors and "agent.log" in errors and "--timeout TIME" in errors
-    assert traces(own.folder, own.cgroup_roots()) == []
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []
 
 
-def test_killed_front_ends_the_cluster(new_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
+def test_killing_galaxy_up_ends_the_cluster(new_cluster: Callable[[], Cluster], tmp_path: Path) -> None:
     own = new_cluster()
-    front = subprocess.Popen(
+    up = subprocess.Popen(
         [*GALAXY, "up", "--dir", str(own.folder), "--no-web"],
         env=own.environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
-    assert front.stdout is not None
-    next(line for line in front.stdout if "Ctrl-C" in line)
-    front.kill()
-    front.wait()
+    assert up.stdout is not None
+    next(line for line in up.stdout if "Ctrl-C" in line)
+    up.kill()
+    up.wait()
     until("everything has ended", lambda: not (own.folder / "cluster.json").exists(), 60)
     # The supervisor removes that file before it ends itself.
-    until("the supervisor has ended", lambda: not traces(own.folder, own.cgroup_roots()))
+    until("the supervisor has ended", lambda: not leftovers_of(own.folder, own.cgroup_roots()))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_killed_front_ends_the_cluster(new_cluster: Callable[[], Cluster], tmp_p
     [["supervisor"], ["supervisor", "agent", "resman", "server"], ["supervisor", "agent", "launcher"]],
     ids=" ".join,
 )
-def test_down_ends_everything_whatever_was_killed_before(
+def test_down_ends_everything_after_parts_were_killed(
     victims: list[str], new_cluster: Callable[[], Cluster], tmp_path: Path
 ) -> None:
     own = new_cluster()
@@ -113,7 +115,7 @@ def test_down_ends_everything_whatever_was_killed_before(
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     own.down()
-    assert traces(own.folder, own.cgroup_roots()) == []
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []
     assert not (own.folder / "cluster.json").exists()
     assert "no cluster runs" in own.down().stdout
 
@@ -141,7 +143,7 @@ def test_up_takes_over_from_a_killed_supervisor(new_cluster: Callable[[], Cluste
     after = until("the pod is reported", lambda: [p for p in own.pods("stays") if p.healthy])[0]
     assert (after.pid, after.incarnation) == (before.pid, before.incarnation)
     own.down()
-    assert traces(own.folder, own.cgroup_roots()) == []
+    assert leftovers_of(own.folder, own.cgroup_roots()) == []
 
 
 def test_up_where_a_cluster_runs_says_so(cluster: Cluster) -> None:
@@ -162,14 +164,14 @@ def test_two_clusters_run_side_by_side_and_each_ends_alone(
         assert len(answers) == 2
         assert all(f'"version": "{number}.0.0"' in answer for answer in answers)
     clusters[0].down()
-    assert traces(clusters[0].folder, clusters[0].cgroup_roots()) == []
+    assert leftovers_of(clusters[0].folder, clusters[0].cgroup_roots()) == []
     assert not (clusters[0].folder / "cluster.json").exists()
     assert len([fetch(endpoint) for endpoint in clusters[1].endpoints("same")]) == 2
     clusters[1].down()
-    assert traces(clusters[1].folder, clusters[1].cgroup_roots()) == []
+    assert leftovers_of(clusters[1].folder, clusters[1].cgroup_roots()) == []
 
 
-def test_without_root_hello_runs_in_a_stated_lesser_mode(tmp_path: Path) -> None:
+def test_cluster_without_root_says_that_its_mode_is_lesser_and_runs_hello(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     become = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
     if shutil.which("setpriv") is None:
@@ -201,12 +203,12 @@ def test_without_root_hello_runs_in_a_stated_lesser_mode(tmp_path: Path) -> None
         finally:
             down = galaxy("down")
         assert down.returncode == 0, down.stdout + down.stderr
-        assert traces(folder / "c", []) == []
+        assert leftovers_of(folder / "c", []) == []
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_doctor_says_what_this_host_enforces(cluster: Cluster) -> None:
+def test_doctor_reports_mode_and_enforced_limits_of_this_host(cluster: Cluster) -> None:
     report = cluster.json("doctor")
     assert report["mode"] == "full"
     assert {"cpu", "memory", "pids", "disk"} <= set(report["enforced"])

@@ -17,15 +17,15 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def token(cluster: Cluster) -> Iterator[Callable[[str], str]]:
-    """Add users, and remove them after the test."""
-    made: list[str] = []
+    """Return a function that adds a user and returns the token; users are removed after the test."""
+    added: list[str] = []
 
-    def make(user: str) -> str:
-        made.append(user)
+    def add(user: str) -> str:
+        added.append(user)
         return cluster.run("user", "add", user).stdout.strip()
 
-    yield make
-    for user in made:
+    yield add
+    for user in added:
         cluster.run("user", "remove", user, status=None)
 
 
@@ -59,7 +59,7 @@ def test_user_who_starts_a_cluster_is_its_operator_and_others_are_refused(cluste
         galaxy.agents()
 
 
-def test_user_does_what_is_granted_and_cannot_touch_jobs_of_others(
+def test_user_can_do_what_is_granted_and_cannot_change_or_read_jobs_of_others(
     cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None], token: Callable[[str], str]
 ) -> None:
     jobs("mine")

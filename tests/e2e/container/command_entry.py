@@ -1,4 +1,4 @@
-"""A first process for tests: runs commands that it receives on the container's socket, in a task's cgroup."""
+"""PID 1 for tests: runs the commands that it receives on the container's socket in a task's cgroup."""
 
 from __future__ import annotations
 

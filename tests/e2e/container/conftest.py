@@ -1,4 +1,4 @@
-"""Real containers, created by a real launcher; fixtures remove what a test leaves."""
+"""Real containers, created by a real launcher; fixtures remove them after the test."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Host:
         for plan in requested:
             self.destroy(plan)
         self.seen.clear()
-        self._first += 100  # Names are not used again.
+        self._first += 100  # No name is used twice.
 
     def stop(self) -> None:
         """Stop the launcher, which deletes its garbage first."""
@@ -105,12 +105,12 @@ class Host:
         """Wait for an event of one of ``kinds`` about ``plan``; other events stay in ``seen``."""
         return self.until(lambda e: isinstance(e, kinds) and getattr(e, "key", plan.key) == plan.key)
 
-    def until(self, true: Callable[[RuntimeEvent], bool]) -> RuntimeEvent:
-        """Wait for an event for which ``true`` returns True; other events stay in ``seen``."""
+    def until(self, condition: Callable[[RuntimeEvent], bool]) -> RuntimeEvent:
+        """Wait for an event for which ``condition`` is true; other events stay in ``seen``."""
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             for event in self.seen:
-                if true(event):
+                if condition(event):
                     self.seen.remove(event)
                     return event
             select.select([self.runtime], [], [], 1.0)
@@ -148,7 +148,7 @@ class Host:
         raise LookupError("no launcher")
 
     def close(self) -> None:
-        """Remove everything, in whatever state the test left it."""
+        """Remove everything, also after a failed test."""
         try:
             for plan in self._requested if not self._stopped else ():
                 with contextlib.suppress(TimeoutError):
@@ -187,7 +187,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
 
 @pytest.fixture
 def gated_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """A host whose warm processes fail, or wait at a gate; see ``gated_entry``."""
+    """A host whose warm processes fail, or wait while a file exists; see ``gated_entry``."""
     monkeypatch.setenv("PYTHONPATH", "")  # So that monkeypatch restores what ``new_host`` sets.
     host = new_host("full", entry="gated_entry:run")
     try:
@@ -217,7 +217,7 @@ def as_nobody(monkeypatch: pytest.MonkeyPatch) -> Any:
         command = [sys.executable, str(HERE / script), state, *arguments]
         if os.geteuid() == 0:
             os.chown(state, 65534, 65534)
-            # Niced, because without root a program cannot be given a better nice value than the agent's.
+            # With nice, because without root a program cannot get a better nice value than the agent.
             command = [
                 "nice",
                 "-n",

@@ -1,7 +1,7 @@
-"""A first process whose warm-up fails in warm processes, or waits while a gate exists.
+"""PID 1 whose warm-up fails in warm processes, or waits while the file ``gate`` exists.
 
-Two files in the launcher's state directory control it: ``tries`` gets a line for each warm-up, and while
-``gate`` exists the warm-up waits instead of failing.
+Both files are in the launcher's state directory: each warm-up appends a line to ``tries``, and while
+``gate`` exists it waits instead of failing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting for what has no event to wait for: processes and directories."""
+"""Polling of processes and directories, which have no events."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.timeouts import TIMEOUT_FACTOR
 POLL_S = 0.01
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    """Call ``true`` until it returns True; fail after 30 s."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Call ``condition`` until it returns True; fail after 30 s."""
     deadline = time.monotonic() + 30 * TIMEOUT_FACTOR
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline
         select.select([], [], [], POLL_S)
 

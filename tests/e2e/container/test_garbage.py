@@ -1,4 +1,4 @@
-"""Everything of a destroyed container is deleted in the end, even if the first try fails."""
+"""Everything of a destroyed container is deleted eventually, even if the first attempt fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.root
 
 
 def cleaner_of(host) -> int:
-    """Return the pid of the cleaner, which the first garbage starts."""
+    """Create garbage, which starts the cleaner; return the cleaner's pid."""
     plan = host.plan(90)
     host.launch(plan)
     host.destroy(plan)
@@ -40,7 +40,7 @@ def test_garbage_of_a_cleaner_that_was_killed_is_deleted_by_the_next(host) -> No
     wait_until(lambda: not os.listdir(host.state / "garbage"))
 
 
-def test_garbage_that_could_not_be_deleted_is_deleted_when_it_can_be(host) -> None:
+def test_garbage_that_could_not_be_deleted_is_deleted_once_that_is_possible(host) -> None:
     mounted = host.state / "garbage" / "mounted"
     mounted.mkdir()
     inside = ["nsenter", "--mount", "--target", str(host.launcher_pid())]

@@ -1,4 +1,4 @@
-"""What a program in a container sees of its host, and which operations it is refused."""
+"""A program in a container sees only what it needs of its host, and cannot escape."""
 
 from __future__ import annotations
 

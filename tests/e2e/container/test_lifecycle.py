@@ -1,4 +1,4 @@
-"""Launch, end, adoption and removal: nothing is left behind, no end is lost, nothing runs twice."""
+"""Containers are launched, adopted and destroyed: no trace stays, no end is lost, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_destroy_leaves_no_process_mount_cgroup_loop_or_directory(host) -> None:
     assert loops(host.state) == ""
 
 
-def test_destroying_twice_or_what_never_existed_is_answered(host) -> None:
+def test_destroying_a_container_twice_or_an_unknown_one_is_answered(host) -> None:
     plan = host.plan()
     host.launch(plan)
     host.destroy(plan)
@@ -77,7 +77,7 @@ def test_launching_twice_creates_one_container(host) -> None:
     assert len(host.runtime.running()) == 1
 
 
-def test_end_of_pid_1_is_reported_with_its_exit_code_and_again_to_the_next_agent(host) -> None:
+def test_exit_code_of_pid_1_is_reported_and_again_to_the_next_agent(host) -> None:
     plan = host.plan()
     host.launch(plan)
     with pytest.raises((ConnectionResetError, ValueError)):
@@ -100,7 +100,7 @@ def test_killing_pid_1_kills_its_programs(host) -> None:
         wait_gone(pid)
 
 
-def test_container_outlives_its_agent_and_the_next_agent_finds_it(host) -> None:
+def test_container_keeps_running_without_its_agent_and_the_next_agent_finds_it(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     host.restart_agent()
@@ -109,7 +109,7 @@ def test_container_outlives_its_agent_and_the_next_agent_finds_it(host) -> None:
     assert host.sh(plan, "echo alive")["out"] == "alive\n"
 
 
-def test_container_outlives_its_launcher_and_is_adopted_and_destroyed_by_the_next(host) -> None:
+def test_container_keeps_running_without_its_launcher_and_the_next_one_adopts_and_destroys_it(host) -> None:
     plan = host.plan(demand={"workspace": VolumeDemand(path="/home/galaxy", size_bytes=8 * MIB)})
     launched = host.launch(plan)
     old = host.launcher_pid()
@@ -156,7 +156,7 @@ def test_exit_status_survives_the_launcher(host) -> None:
     assert host.event(plan, Ended).status == 9
 
 
-def test_remains_of_an_interrupted_creation_are_removed(host) -> None:
+def test_cgroups_and_directories_of_an_interrupted_creation_are_removed(host) -> None:
     plan = host.plan()
     host.launch(plan)
     host.destroy(plan)

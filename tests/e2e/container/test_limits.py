@@ -1,4 +1,4 @@
-"""The kernel enforces the limits of real containers, and an OOM kill is told apart from other ends."""
+"""The kernel enforces the limits of real containers, and OOM kills are counted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ except OSError as error:
 """
 
 
-def test_program_over_its_memory_limit_is_killed_and_counted_and_pid_1_keeps_running(host) -> None:
+def test_program_over_its_memory_limit_is_killed_and_counted_while_pid_1_keeps_running(host) -> None:
     plan = host.plan()
     launched = host.launch(plan)
     ended = host.python(plan, "x = bytearray(200 << 20); print(len(x))")
@@ -78,19 +78,19 @@ import time
 time.sleep(0.2)  # Until a new period: starting up has used a part of this one.
 begin, used = time.monotonic(), time.process_time()
 while time.monotonic() < begin + 4 or (time.process_time() < used + 0.6 and time.monotonic() < begin + 20):
-    pass  # Longer on a busy machine.
+    pass  # Runs for longer on a busy machine.
 print((time.process_time() - used) / (time.monotonic() - begin))
 """
     share = float(host.python(plan, busy)["out"])
     assert 0.03 < share <= 0.2 * 1.05
 
 
-def test_task_with_excess_cpu_may_use_more_than_its_share(host) -> None:
+def test_task_with_excess_cpu_uses_more_than_its_share_of_an_idle_host(host) -> None:
     plan = host.plan(task={"cpu_milli": 100, "cpu_excess": True})
     host.launch(plan)
     busy = """
 import time
-most, end = 0, time.monotonic() + 20  # A busy machine may give it that much only at times.
+most, end = 0, time.monotonic() + 20  # A busy machine may grant that much only at times.
 while most < 0.21 and time.monotonic() < end:
     begin, used = time.monotonic(), time.process_time()
     while time.monotonic() < begin + 1:
@@ -157,7 +157,7 @@ def test_limits_of_one_task_do_not_apply_to_another(host) -> None:
     assert host.ask(plan, task="web", argv=big)["status"] == -9
 
 
-def test_launch_with_a_volume_where_none_can_be_mounted_fails_and_names_the_path(host) -> None:
+def test_launch_with_a_volume_below_a_read_only_directory_fails_and_names_the_path(host) -> None:
     plan = host.plan(demand={"volumes": (VolumeDemand(path="/usr/local/data", size_bytes=MIB),)})
     host.request(plan)
     failed = host.event(plan, LaunchFailed)

@@ -1,4 +1,4 @@
-"""Ordinary programs run behind the seccomp filter of a real container; calls that affect the host fail."""
+"""With the seccomp filter of a real container ordinary programs run; calls that affect the host fail."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def plan(launcher):
         pytest.param(SHARED_MEMORY, ["x", "y", "9", "True"], id="shared memory, pools and timers"),
     ],
 )
-def test_python_program_runs_behind_the_filter(launcher, plan, script: str, output: list[str]) -> None:
+def test_python_program_runs_with_the_filter(launcher, plan, script: str, output: list[str]) -> None:
     assert launcher.python(plan, script)["out"].split() == output
 
 
-def test_asyncio_with_sockets_and_children_runs_behind_the_filter(launcher, plan) -> None:
+def test_asyncio_with_sockets_and_children_runs_with_the_filter(launcher, plan) -> None:
     assert launcher.python(plan, ASYNC)["out"].split() == ["HELLO", "child"]
 
 
@@ -110,7 +110,7 @@ def test_asyncio_with_sockets_and_children_runs_behind_the_filter(launcher, plan
         ("perl -e 'print 6*7'", "42"),
     ],
 )  # fmt: skip
-def test_tools_of_the_shell_run_behind_the_filter(launcher, plan, script: str, output: str) -> None:
+def test_tools_of_the_shell_run_with_the_filter(launcher, plan, script: str, output: str) -> None:
     assert launcher.sh(plan, script) == {"status": 0, "out": output}
 
 

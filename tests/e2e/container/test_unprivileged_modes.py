@@ -1,4 +1,4 @@
-"""Without root, programs still run and write logs, and end when their container is destroyed."""
+"""Without root, programs run and write logs, and are killed when their container is destroyed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from galaxy.container.host_support import probe
 
 
 @pytest.mark.parametrize("kill_init", [(), ("kill-init",)], ids=["running", "first process killed"])
-def test_every_process_of_a_plain_container_is_killed(as_nobody, kill_init: tuple[str, ...]) -> None:
+def test_destroying_a_container_in_process_mode_kills_all_its_processes(
+    as_nobody, kill_init: tuple[str, ...]
+) -> None:
     found = as_nobody("unprivileged.py", "process", *kill_init)
     assert found["hello"] == ["hello", "mine"]
     assert (found["left"], found["rest"]) == ([], [])

@@ -1,4 +1,4 @@
-"""A container that was created from a warm process is like any other container."""
+"""Containers that are created from warm processes have the same isolation and limits as others."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_launch_that_fails_in_a_warm_process_gives_the_reason(host) -> None:
     assert "no room on the disk for a volume of 1 PiB" in failed.reason.message
 
 
-def test_failing_warm_processes_are_retried_with_growing_waits_and_logged_once(gated_host) -> None:
+def test_failing_warm_up_is_retried_with_growing_delays_and_logged_once(gated_host) -> None:
     gated_host.launch(gated_host.plan(0))
     tries: list[float] = []
 
@@ -137,13 +137,13 @@ def test_failing_warm_processes_are_retried_with_growing_waits_and_logged_once(g
     assert (gated_host.state / "launcher.log").read_text().count("no warm process on this host") == 1
 
 
-def test_warm_process_that_is_still_getting_ready_is_used(gated_host) -> None:
+def test_warm_process_that_is_still_warming_up_is_used(gated_host) -> None:
     (gated_host.state / "gate").touch()
     gated_host.launch(gated_host.plan(0))
     warm = await_warm_processes(gated_host, 2)
     plan = gated_host.plan(1)
     gated_host.request(plan)
-    # The plan is saved after everything was handed over.
+    # The plan is saved after the handover.
     wait_until(lambda: (gated_host.state / "c" / plan.key / "plan.json").exists())
     (gated_host.state / "gate").unlink()
     launched = gated_host.event(plan, Launched, LaunchFailed)

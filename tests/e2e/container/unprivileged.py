@@ -1,4 +1,4 @@
-"""Run by a test as an unprivileged user: one container without root, from its launch to its last process."""
+"""A script that tests run as an unprivileged user: it launches, uses and destroys one container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host with small disks; afterwards nothing of it is left."""
+"""The parts of one host; everything is removed after the test."""
 
 from __future__ import annotations
 

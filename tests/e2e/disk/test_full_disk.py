@@ -1,4 +1,4 @@
-"""A full disk under state, logs, packages or containers is reported, survived, and over with free space."""
+"""A full disk for state, logs, packages or containers is reported, and work continues once there is space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.waiting import until
 FULL = "No space left on device"
 
 
-def test_full_disk_under_the_state_is_reported_and_accepted_orders_run_once_there_is_space(
+def test_full_disk_of_the_state_is_reported_and_accepted_jobs_run_once_there_is_space(
     parts: Parts,
 ) -> None:
     disk = small_disk(parts.state / "h1", "48m")
@@ -46,7 +46,9 @@ def test_full_disk_under_the_state_is_reported_and_accepted_orders_run_once_ther
     remove_jobs(parts, "kept", "late")
 
 
-def test_full_disk_under_a_log_drops_output_notes_how_much_and_the_program_continues(parts: Parts) -> None:
+def test_full_disk_of_the_logs_drops_output_and_logs_how_much_while_the_program_continues(
+    parts: Parts,
+) -> None:
     disk = small_disk(parts.state / "h1/logs", "1m")
     start_all(parts)
     lines = "i=0; while :; do i=$((i+1)); echo line $i; echo $i > /home/work/at; sleep 0.02; done"
@@ -80,7 +82,9 @@ def test_full_disk_under_a_log_drops_output_notes_how_much_and_the_program_conti
     remove_jobs(parts, "logged")
 
 
-def test_full_disk_under_packages_is_the_pods_reason_and_it_deploys_once_there_is_space(parts: Parts) -> None:
+def test_full_disk_of_packages_is_the_pods_reason_and_it_is_deployed_once_there_is_space(
+    parts: Parts,
+) -> None:
     disk = small_disk(parts.state / "h1/packages", "1m")
     start_all(parts)
     package = {"source": f"file://{archive(parts.folder)}", "version": "1"}
@@ -118,7 +122,7 @@ def start_all(parts: Parts) -> None:
 
 
 def remove_jobs(parts: Parts, *jobs: str) -> None:
-    """Remove the jobs. No container is left, which shows that no record was damaged."""
+    """Remove the jobs and wait until no container is left, which a damaged record would prevent."""
     for name in jobs:
         parts.change("remove", name)
     until("no container is left", lambda: not list((parts.state / "h1/c").iterdir()))
@@ -132,7 +136,7 @@ def tiny(name: str, **task: Any) -> dict[str, Any]:
 
 
 def small_disk(place: Path, size: str) -> Path:
-    """Mount a file system of ``size`` there; it is unmounted with the test's folder."""
+    """Mount a file system of ``size`` at ``place``; the fixture unmounts it."""
     place.mkdir(parents=True, mode=0o700)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(place)], check=True)
     return place
@@ -152,7 +156,7 @@ def alive(pods: Any) -> bool:
 
 
 def archive(folder: Path) -> Path:
-    """Make a package of 3 MB that does not compress."""
+    """Build a package of 3 MB that does not compress."""
     (folder / "data").write_bytes(os.urandom(3_000_000))
     path = folder / "package.tar.gz"
     with tarfile.open(path, "w:gz") as tar:

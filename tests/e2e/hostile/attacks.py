@@ -1,8 +1,8 @@
-"""Attacks of a hostile program, as a script that runs in a container and prints attack: outcome as JSON.
+"""A script that attacks its container and host, and prints the outcome of each attack as JSON.
 
-An outcome is the name of an errno, ``signal N``, or ``done`` with a result. Each attack runs in a
-process of its own. An attack that succeeds does little harm: it sets flags to their present values and
-loads empty lists.
+An outcome is the name of an errno, ``signal N``, or ``done`` with a result. Each attack runs in its own
+process. An attack that succeeds does no harm: it sets flags to their present values and loads empty
+lists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each test module has a launcher of its own, which ends with the module."""
+"""Each test module has its own launcher."""
 
 from __future__ import annotations
 

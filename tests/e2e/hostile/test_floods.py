@@ -1,4 +1,4 @@
-"""A program that uses up a resource hits its own limits; AppWorker and other containers keep working."""
+"""A program that exhausts a resource reaches its own limits; AppWorker and other containers keep working."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE_S = 0.02
 
 
 def samples(duration_s: float, sample) -> list:
-    """Call ``sample`` repeatedly for ``duration_s`` while a flood goes on, and return its results."""
+    """Call ``sample`` every ``SAMPLE_S`` for ``duration_s`` during a flood; return its results."""
     end_s = time.monotonic() + duration_s
     found = []
     while time.monotonic() < end_s:
@@ -32,16 +32,16 @@ def samples(duration_s: float, sample) -> list:
 
 @pytest.fixture
 def flood(host):
-    made = []
+    started = []
 
     def start(name: str, **how) -> HostileContainer:
         container = host.container(name, start=quoted(FLOODS[name]), **how)
-        made.append(container)
+        started.append(container)
         container.await_log("flooding")
         return container
 
     yield start
-    for container in made:
+    for container in started:
         container.destroy()
 
 
@@ -129,7 +129,7 @@ def test_log_flood_fills_files_of_limited_size_and_number(flood) -> None:
 
 
 def size_of(directory: Path) -> int:
-    """Return the total size of the files in a directory; one that is rotated away meanwhile counts as 0."""
+    """Return the total size of the files in a directory; files that are rotated away meanwhile count as 0."""
     sizes = [0]
     for path in directory.iterdir():
         with suppress(FileNotFoundError):
@@ -137,7 +137,7 @@ def size_of(directory: Path) -> int:
     return sum(sizes)
 
 
-def test_thousands_of_zombies_are_reaped_while_they_appear(flood) -> None:
+def test_zombies_of_a_program_that_forks_all_the_time_are_reaped(flood) -> None:
     container = flood("zombies", pids_max=64, cpu_milli=600)
     assert max(samples(FLOOD_S, container.pids)) <= 64
     assert container.alive
@@ -166,7 +166,7 @@ def test_terminals_pipes_and_descriptors_run_out_only_inside_the_container(host)
     container.destroy()
 
 
-def test_huge_core_dump_is_limited_by_its_volume(host) -> None:
+def test_core_dump_is_limited_by_the_size_of_its_volume(host) -> None:
     start = quoted(
         "import os, mmap\nheld = [mmap.mmap(-1, 1 << 30) for _ in range(4)]\n"
         "for m in held: m[0:4 << 20] = b'x' * (4 << 20)\nos.abort()"

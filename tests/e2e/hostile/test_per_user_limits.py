@@ -1,4 +1,4 @@
-"""Limits that the kernel counts by user are each container's own, because its user is."""
+"""Limits that the kernel counts per user apply to each container alone, because each has its own user."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def widen_pipe():
     except OSError:
         return False
 """
-HOG = "\nwhile {0}(): pass\nprint('hogged', flush=True)\ntime.sleep(1000)"
-LOOK = "\nprint(json.dumps({0}()))"
+EXHAUST = "\nwhile {0}(): pass\nprint('exhausted', flush=True)\ntime.sleep(1000)"
+TRY = "\nprint(json.dumps({0}()))"
 
 
 @pytest.mark.parametrize("what", ["watch", "queue", "pass_files", "widen_pipe"])
-def test_container_that_uses_up_a_limit_per_user_does_not_affect_another(host, what: str) -> None:
+def test_container_that_exhausts_a_per_user_limit_does_not_affect_another(host, what: str) -> None:
     other = host.container("other", memory_bytes=128 * MIB)
-    assert other.facts(COMMON + LOOK.format(what)) is True or pytest.fail("the host has none left")
-    hog = host.container(
-        "hog", start=quoted(COMMON + HOG.format(what)), memory_bytes=256 * MIB, cpu_milli=1000
+    assert other.facts(COMMON + TRY.format(what)), "the host itself has none left"
+    greedy = host.container(
+        "greedy", start=quoted(COMMON + EXHAUST.format(what)), memory_bytes=256 * MIB, cpu_milli=1000
     )
     try:
-        hog.await_log("hogged")
-        assert other.facts(COMMON + LOOK.format(what))
+        greedy.await_log("exhausted")
+        assert other.facts(COMMON + TRY.format(what))
     finally:
-        hog.destroy()
+        greedy.destroy()
         other.destroy()

@@ -1,4 +1,4 @@
-"""Attacks on the host fail, for an ordinary user and for root where an operator allows it."""
+"""Attacks on the host fail, from a program of an ordinary user and from one of root."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ SECRETS = ("/etc/shadow", "/etc/gshadow", "/root", "/work", "/boot", "/var/lib/g
 
 
 @pytest.fixture(scope="module", params=[NOBODY, 0], ids=["nobody", "root"])
-def tried(request, host):
-    """All attacks by a program of one user: (uid, container, what it was told of the host, outcomes)."""
+def attacked(request, host):
+    """Run all attacks as one user; yield (uid, container, facts about the host, outcome of each attack)."""
     other = host.container("other")
     container = host.container("evil", uid=request.param, memory_bytes=128 * MIB, cpu_milli=1000)
     runtime = host.runtime
@@ -75,57 +75,57 @@ def of(found: dict[str, str], names: list[str]) -> dict[str, str]:
     return {name: found[name] for name in names}
 
 
-def test_calls_that_affect_the_host_fail_with_eperm_in_the_filter(tried) -> None:
-    assert of(tried[3], FILTERED) == dict.fromkeys(FILTERED, "EPERM")
+def test_calls_that_affect_the_host_fail_with_eperm_in_the_filter(attacked) -> None:
+    assert of(attacked[3], FILTERED) == dict.fromkeys(FILTERED, "EPERM")
 
 
-def test_calls_with_a_fallback_fail_with_enosys(tried) -> None:
-    assert of(tried[3], MISSING) == dict.fromkeys(MISSING, "ENOSYS")
+def test_calls_with_a_fallback_fail_with_enosys(attacked) -> None:
+    assert of(attacked[3], MISSING) == dict.fromkeys(MISSING, "ENOSYS")
 
 
-def test_call_of_another_architecture_kills_the_program(tried) -> None:
-    assert tried[3]["int80"] == "signal 31"
+def test_system_call_of_another_architecture_kills_the_program(attacked) -> None:
+    assert attacked[3]["int80"] == "signal 31"
 
 
-def test_capabilities_are_gone_even_for_root(tried) -> None:
-    assert of(tried[3], WITHOUT_RIGHTS) == dict.fromkeys(WITHOUT_RIGHTS, "EPERM")
-    assert tried[3]["socket_alg"] == tried[3]["socket_vsock"] == "EAFNOSUPPORT"
+def test_capabilities_are_gone_even_for_root(attacked) -> None:
+    assert of(attacked[3], WITHOUT_RIGHTS) == dict.fromkeys(WITHOUT_RIGHTS, "EPERM")
+    assert attacked[3]["socket_alg"] == attacked[3]["socket_vsock"] == "EAFNOSUPPORT"
 
 
-def test_pid_1_and_the_supervisor_of_a_command_cannot_be_inspected(tried) -> None:
-    assert of(tried[3], DENIED) == dict.fromkeys(DENIED, "EACCES")
+def test_pid_1_and_the_supervisor_of_a_command_cannot_be_inspected(attacked) -> None:
+    assert of(attacked[3], DENIED) == dict.fromkeys(DENIED, "EACCES")
 
 
-def test_system_directories_are_read_only_and_devices_do_not_exist(tried) -> None:
-    found = tried[3]
+def test_system_directories_are_read_only_and_devices_do_not_exist(attacked) -> None:
+    found = attacked[3]
     assert of(found, READ_ONLY) == dict.fromkeys(READ_ONLY, "EROFS")
     assert of(found, NOT_THERE) == dict.fromkeys(NOT_THERE, "ENOENT")
     assert found["above the root"] == "done true"
 
 
-def test_no_kernel_setting_can_be_opened_for_writing(tried) -> None:
-    found = tried[3]
+def test_no_kernel_setting_can_be_opened_for_writing(attacked) -> None:
+    found = attacked[3]
     settings = [name for name in found if name.startswith("write ")]
     assert {found[name] for name in settings} <= HARMLESS, of(found, settings)
     for name in ("write /proc/sys/kernel/core_pattern", "write /usr/bin/env"):
-        assert found[name] == ("EROFS" if tried[0] == 0 else "EACCES")
+        assert found[name] == ("EROFS" if attacked[0] == 0 else "EACCES")
     assert found["write /etc/passwd"] == "EACCES"  # A link to the container's own file in /run.
     assert found["writable in /proc and /sys"] == "done []"
 
 
-def test_no_cgroup_is_visible(tried) -> None:
-    assert tried[3]["cgroup files"] == "done []"
-    assert tried[3]["mkdir /sys/fs/cgroup/x"] == "ENOENT"
+def test_no_cgroup_is_visible(attacked) -> None:
+    assert attacked[3]["cgroup files"] == "done []"
+    assert attacked[3]["mkdir /sys/fs/cgroup/x"] == "ENOENT"
 
 
-def test_secrets_state_and_sockets_of_the_host_do_not_exist(tried) -> None:
-    _, _, about, found = tried
+def test_secrets_state_and_sockets_of_the_host_do_not_exist(attacked) -> None:
+    _, _, about, found = attacked
     names = [f"read {path}" for path in about["secrets"]] + [f"connect {path}" for path in about["sockets"]]
     assert of(found, names) == dict.fromkeys(names, "ENOENT")
 
 
-def test_processes_of_the_host_and_of_other_containers_do_not_exist(tried) -> None:
-    _, _, about, found = tried
+def test_processes_of_the_host_and_of_other_containers_do_not_exist(attacked) -> None:
+    _, _, about, found = attacked
     names = [f"kill host {pid}" for pid in about["pids"]]
     assert of(found, names) == dict.fromkeys(names, "ENOENT")
     assert json.loads(found["visible processes"].removeprefix("done ")) == [
@@ -133,12 +133,12 @@ def test_processes_of_the_host_and_of_other_containers_do_not_exist(tried) -> No
     ]  # fmt: skip
 
 
-def test_program_inherits_only_its_standard_streams(tried) -> None:
-    assert json.loads(tried[3]["descriptors"].removeprefix("done ")) == ["/dev/null", "pipe"]
+def test_program_inherits_only_its_standard_streams(attacked) -> None:
+    assert json.loads(attacked[3]["descriptors"].removeprefix("done ")) == ["/dev/null", "pipe"]
 
 
-def test_pid_1_survives_sigkill_and_sigstop_from_inside(tried) -> None:
-    uid, container, _, found = tried
+def test_pid_1_survives_sigkill_and_sigstop_from_inside(attacked) -> None:
+    uid, container, _, found = attacked
     # Root may send them, but the kernel drops signals from inside that PID 1 has no handler for.
     expected = "done null" if uid == 0 else "EPERM"
     assert found["kill_pid_1"] == found["stop_pid_1"] == expected
@@ -146,8 +146,8 @@ def test_pid_1_survives_sigkill_and_sigstop_from_inside(tried) -> None:
     assert container.sh("echo still here")[1] == "still here\n"
 
 
-def test_limits_and_oom_score_of_pid_1_cannot_be_changed(tried) -> None:
-    uid, container, _, found = tried
+def test_limits_and_oom_score_of_pid_1_cannot_be_changed(attacked) -> None:
+    uid, container, _, found = attacked
     if uid == 0:
         # Root can harm the AppWorker of its own container, and nothing else.
         assert (found["prlimit_pid_1"], found["pid_1_oom"]) == ("EPERM", "done 4")
@@ -156,7 +156,7 @@ def test_limits_and_oom_score_of_pid_1_cannot_be_changed(tried) -> None:
     assert container.alive
 
 
-def test_every_attack_has_an_expected_outcome(tried) -> None:
+def test_every_attack_has_an_expected_outcome(attacked) -> None:
     known = {*FILTERED, *MISSING, *WITHOUT_RIGHTS, *DENIED, *READ_ONLY, *NOT_THERE}
     known |= {
         "int80",
@@ -168,5 +168,5 @@ def test_every_attack_has_an_expected_outcome(tried) -> None:
     }
     known |= {"mkdir /sys/fs/cgroup/x", "visible processes", "descriptors", "kill_pid_1", "stop_pid_1"}
     known |= {"prlimit_pid_1", "pid_1_oom"}
-    rest = {name for name in tried[3] if name not in known}
+    rest = {name for name in attacked[3] if name not in known}
     assert not {name for name in rest if name.split()[0] not in ("read", "connect", "kill", "write")}

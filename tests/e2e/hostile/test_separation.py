@@ -1,4 +1,4 @@
-"""A program reaches nothing of other containers, the agent or Redis, by file, memory or network."""
+"""A program cannot reach other containers, the agent or Redis through files, memory or the network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.e2e.agent.harness import one_agent, pod_order, task
 from tests.support.hostile import quoted
 from tests.support.waiting import until
 
-LEAVE = (
+CREATE = (
     "echo mine > /tmp/left; echo mine > /dev/shm/left; echo mine > left; "
     "ipcmk -M 4096 > /dev/null; ipcs -m | grep -c 0x"
 )
-LOOK = "cat /tmp/left /dev/shm/left left 2>/dev/null; ipcs -m | grep -c 0x"
+LIST = "cat /tmp/left /dev/shm/left left 2>/dev/null; ipcs -m | grep -c 0x"
 
 PROBE = """
 import json, os, socket, sys
@@ -67,9 +67,9 @@ time.sleep(1000)
 
 def test_files_and_shared_memory_of_a_container_are_invisible_to_another(host) -> None:
     one, other = host.container("one"), host.container("other")
-    assert one.sh(LEAVE)[1].split()[-1] == "1"
-    assert one.sh(LOOK)[1].split() == ["mine", "mine", "mine", "1"]
-    assert other.sh(LOOK)[1].split() == ["0"]
+    assert one.sh(CREATE)[1].split()[-1] == "1"
+    assert one.sh(LIST)[1].split() == ["mine", "mine", "mine", "1"]
+    assert other.sh(LIST)[1].split() == ["0"]
     one.destroy()
     other.destroy()
 
@@ -101,8 +101,8 @@ def test_private_network_reaches_neither_the_host_nor_its_abstract_sockets(host)
 
 @pytest.fixture
 def agent(locked_redis_server):
-    with one_agent(locked_redis_server.url) as made:
-        yield made
+    with one_agent(locked_redis_server.url) as agent:
+        yield agent
 
 
 def test_program_under_a_real_agent_cannot_use_redis_the_agents_state_or_its_sockets(agent) -> None:

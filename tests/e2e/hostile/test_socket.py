@@ -1,4 +1,4 @@
-"""AppWorker's socket: only the agent's user can connect, and malformed messages do not stop programs."""
+"""Only the agent's user can connect to AppWorker's socket, and malformed messages do not stop programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONNECT = (
 )
 
 
-def test_other_users_of_the_host_cannot_connect_to_it(host) -> None:
+def test_other_users_of_the_host_cannot_connect(host) -> None:
     container = host.container("quiet")
     path = host.runtime.socket_path(container.name, 1)
     done = subprocess.run(

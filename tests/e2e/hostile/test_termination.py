@@ -1,4 +1,4 @@
-"""Programs that ignore signals, and programs that try to end others."""
+"""Programs that ignore signals are killed, and programs cannot end other containers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""A program attacks the process that unpacks its packages, and the directories that it unpacks into."""
+"""A program cannot use the process that unpacks its packages to get more rights than it has."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 
@@ -75,7 +77,7 @@ def test_memory_of_the_unpacker_cannot_be_opened_by_a_program_of_the_same_user(h
 
 
 @pytest.mark.parametrize("uid", [NOBODY, 0], ids=["nobody", "root"])
-def test_links_swapped_under_the_unpacker_lead_only_where_the_program_could_write_itself(
+def test_links_swapped_during_unpacking_lead_only_to_files_that_the_program_can_write_itself(
     host, tmp_path, uid
 ) -> None:
     archive = make_tar(tmp_path / "a.tar", {f"sub/f{n}": "x" * 100 for n in range(400)}, mode="w")
@@ -90,9 +92,8 @@ def test_links_swapped_under_the_unpacker_lead_only_where_the_program_could_writ
             )
         )
         if pod.state == "failed":
-            assert pod.tasks[0].reason is not None and "package" in pod.tasks[0].reason.message.replace(
-                "unpack", "package"
-            )
+            assert pod.tasks[0].reason is not None
+            assert re.search("package|unpack", pod.tasks[0].reason.message)
     assert container.alive
     owners = container.facts(
         "import json, os; print(json.dumps([os.lstat('/dev/shm/elsewhere/' + name).st_uid "

@@ -1,4 +1,4 @@
-"""One fleet for all tests of this folder; each test removes its jobs and the links are restored."""
+"""One fleet for all tests of this folder. Tests remove their jobs, and the fixture restores the links."""
 
 from __future__ import annotations
 

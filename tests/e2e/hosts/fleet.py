@@ -1,4 +1,4 @@
-"""A cluster of real processes on simulated hosts: each agent, the leaders and Redis have a link each."""
+"""A cluster of real processes on simulated hosts, each with its own network link."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNTER = "i=0; while :; do i=$((i+1)); echo $$ $i; sleep 0.2; done"
 
 
 class HostCluster(RetryingClient):
-    """Processes on simulated hosts, with all files in one folder. Clients run on ``client_host``."""
+    """Processes on simulated hosts, with their files in one folder. Clients run on ``client_host``."""
 
     def __init__(self, agents: dict[str, Host], client_host: Host) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="galaxy-hosts-")).resolve()
@@ -161,7 +161,7 @@ class HostCluster(RetryingClient):
 
 
 class Fleet(HostCluster):
-    """Four agents, a host with both leaders, one with Redis (append-only file on), one for clients."""
+    """Four hosts with agents, one with both leaders, one with Redis, and one for clients."""
 
     def __init__(self, network: Network) -> None:
         self.redis = network.add("redis")

@@ -1,4 +1,4 @@
-"""The simulated network that the other tests use: cut, blocked and slow links."""
+"""The simulated network of the other tests cuts, blocks and slows links as requested."""
 
 from __future__ import annotations
 

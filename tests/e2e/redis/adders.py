@@ -1,4 +1,4 @@
-"""Clients on different hosts that add numbers to one set under one lock, like Jepsen's set test."""
+"""Clients on several hosts that add numbers to one set under a lock, like Jepsen's set test."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Adders:
             thread.join(60)
             assert not thread.is_alive()
 
-    def found(self) -> list[int]:
+    def stored(self) -> list[int]:
         """Return the numbers in the set."""
         with self._hosts[0].inside(), Nexus.connect(self._url, name="reader") as nexus:
             return list(nexus.read_table(self._role, "set", Numbers)["set"].numbers)

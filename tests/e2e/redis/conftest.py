@@ -1,4 +1,4 @@
-"""A cluster on Redis with Sentinel, two leaders of each kind, and a client that repeats requests."""
+"""A cluster on Redis with Sentinel and a standby of each leader, and clients that check its promises."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class SubmittingClient:
-    """A client that submits one batch job after another, each under one key until it is accepted.
+    """Submits one batch job after another, and repeats each under one key until it is accepted.
 
     ``accepted`` has the names and when each was accepted (monotonic clock), ``errors`` the texts of
     failed attempts, ``refused_s`` how long each failed attempt took.
@@ -100,7 +100,7 @@ class SubmittingClient:
 
 
 class Witnesses:
-    """Programs that count. A restart of one shows in its numbers."""
+    """Programs that print growing numbers, which show whether they were restarted."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self._cluster = cluster
@@ -117,7 +117,7 @@ class Witnesses:
         for key, lines in found.items():
             assert len({pid for pid, _ in lines}) == 1, f"{key} was restarted"
             assert [number for _, number in lines] == list(range(1, len(lines) + 1)), (
-                f"{key} left out a number"
+                f"{key} skipped a number"
             )
 
     def _counts(self) -> dict[str, list[tuple[int, int]]]:
@@ -126,7 +126,7 @@ class Witnesses:
             lines = (
                 line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")
             )
-            found[log.parent.name] = [(int(words[0]), int(words[1])) for words in lines]
+            found[log.parent.name] = [(int(columns[0]), int(columns[1])) for columns in lines]
         return found
 
 

@@ -1,4 +1,4 @@
-"""A cluster in two halves: Redis and Sentinel on three hosts, everything else once west and once east."""
+"""A cluster in two halves, west and east, with Redis and Sentinel on three other hosts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import until
 
 PARTS = ("resman", "appmaster")
 LONG = ("--dead-after", "90s")
-"""A slow test must not make containers move."""
+"""So that containers do not move while a test runs."""
 
 
 class SplitCluster(HostCluster):
@@ -48,17 +48,17 @@ class SplitCluster(HostCluster):
             return {leader.role: leader.address.partition("@")[2] for leader in galaxy.leaders()}
         return {}
 
-    def gather(self) -> tuple[Host, Host]:
+    def colocate_leaders(self) -> tuple[Host, Host]:
         """Bring both leaders to one host, and return that host and the other."""
 
         def together() -> bool:
-            led = self.leaders()
-            if len(set(led.values())) == 2:  # Restart ResMan: then the one beside AppMaster leads.
-                name = f"resman-{led['resman']}"
+            leaders = self.leaders()
+            if len(set(leaders.values())) == 2:  # Restart ResMan: then the one beside AppMaster leads.
+                name = f"resman-{leaders['resman']}"
                 self._processes[name].kill()
                 self._processes[name].wait(10)
-                self._leader("resman", self.agents[led["resman"]])
-            return set(led) == set(PARTS) and len(set(led.values())) == 1
+                self._leader("resman", self.agents[leaders["resman"]])
+            return set(leaders) == set(PARTS) and len(set(leaders.values())) == 1
 
         until("both leaders are on one host", together, 60)
         here = self.agents[self.leaders()["appmaster"]]

@@ -1,4 +1,4 @@
-"""Redis runs out of disk or memory: users get errors, programs continue, nothing accepted is lost."""
+"""Redis runs out of disk or memory: users get errors, programs continue, no accepted job is lost."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .conftest import SubmittingClient, Witnesses, check_accepted, leaderships
 
 DISK_BYTES = 24 * 1024 * 1024
 FULL_S = 6.0
-"""Three leases."""
-AGAIN_S = 30.0
+"""How long the disk or memory stays full: three leases."""
+ACCEPTED_AGAIN_S = 30.0
 
 
 class SmallDisk:
-    """A file system of its own, small enough to fill at once."""
+    """A file system that is small enough to fill quickly."""
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="galaxy-small-disk-"))
@@ -81,7 +81,7 @@ def witnesses(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Wit
     return Witnesses(cluster, tmp_path_factory.mktemp("witness"))
 
 
-def test_full_disk_under_redis_is_reported_and_survived(
+def test_full_disk_of_redis_is_reported_and_no_accepted_job_is_lost(
     cluster: Cluster, server: RedisServer, disk: SmallDisk, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     with SubmittingClient(cluster.sdk, tmp_path, "full") as load:
@@ -92,20 +92,20 @@ def test_full_disk_under_redis_is_reported_and_survived(
         assert "No space left on device" in error
         assert "make room" in error
         assert "cannot write to its disk" in cluster.run("status", status=1).stderr
-        time.sleep(FULL_S)  # It stays full for longer than any lease.
+        time.sleep(FULL_S)  # Longer than any lease.
         witnesses.check()
         alive = {part: cluster.pid(part) for part in ("resman", "appmaster", "agent")}
         disk.free()
-        again_s = load.await_accepted(time.monotonic(), AGAIN_S)
-    print(f"\ndisk full under Redis: accepted again {again_s:.2f} s later")
+        again_s = load.await_accepted(time.monotonic(), ACCEPTED_AGAIN_S)
+    print(f"\ndisk of Redis full: accepted again {again_s:.2f} s later")
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
     assert {part: cluster.pid(part) for part in alive} == alive, "a part ended"
-    assert leaderships(cluster) - before <= 4, "leaders came and went"
+    assert leaderships(cluster) - before <= 4, "leaders changed too often"
     _check_file(server)
 
 
-def test_full_memory_of_redis_is_reported_and_survived(
+def test_full_memory_of_redis_is_reported_and_no_accepted_job_is_lost(
     cluster: Cluster, server: RedisServer, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     client = redis.Redis.from_url(server.url)
@@ -118,11 +118,11 @@ def test_full_memory_of_redis_is_reported_and_survived(
         time.sleep(FULL_S)
         witnesses.check()
         client.config_set("maxmemory", "0")
-        again_s = load.await_accepted(time.monotonic(), AGAIN_S)
-    print(f"\nmemory full in Redis: accepted again {again_s:.2f} s later")
+        again_s = load.await_accepted(time.monotonic(), ACCEPTED_AGAIN_S)
+    print(f"\nmemory of Redis full: accepted again {again_s:.2f} s later")
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
-    assert leaderships(cluster) - before <= 4, "leaders came and went"
+    assert leaderships(cluster) - before <= 4, "leaders changed too often"
 
 
 def _error_with(cluster: Cluster, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Redis' master, a replica, and half of a cluster are cut off from the rest, while jobs are submitted."""
+"""Redis' master, a replica, or half of a cluster is cut off from the rest while jobs are submitted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .split_cluster import SplitCluster
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
-AGAIN_S = 30.0
+ACCEPTED_AGAIN_S = 30.0
 """How long after a cut a submit is accepted again, on a machine twice as slow."""
-UNDER_WAY_S = 2.0
-"""How long after a cut a client may still learn of a confirmation sent just before it."""
-TOLD_S = 2 * 3.0 + 4.0
-"""The longest failed request: connecting and asking take up to 3 s each, and the machine may be slow."""
+IN_FLIGHT_S = 2.0
+"""How long after a cut a client may still receive a confirmation that was sent just before it."""
+FAILED_REQUEST_S_MAX = 2 * 3.0 + 4.0
+"""A failed request takes at most 3 s to connect and 3 s to ask, plus 4 s on a slow machine."""
 
 
 class Measurements:
@@ -102,13 +102,13 @@ class Clients:
 
     def await_all(self, since_s: float) -> float:
         """Return how long after ``since_s`` both sides had another job accepted."""
-        return max(load.await_accepted(since_s, AGAIN_S) for load in (self.west, self.east))
+        return max(load.await_accepted(since_s, ACCEPTED_AGAIN_S) for load in (self.west, self.east))
 
     def check(self, measured: Measurements) -> None:
         """Assert that nothing accepted is lost or ran twice, and that no witness restarted."""
         names = [name for load in (self.west, self.east) for name, _ in load.accepted]
         check_accepted(self._sides, names)
-        found = self.adders.found()
+        found = self.adders.stored()
         lost = self.adders.acknowledged - set(found)
         refused_s = self.west.refused_s + self.east.refused_s
         measured.jobs += len(names)
@@ -118,7 +118,7 @@ class Clients:
         measured.lost += len(lost)
         assert not lost
         assert len(set(found)) == len(found)
-        assert max(refused_s, default=0.0) < TOLD_S
+        assert max(refused_s, default=0.0) < FAILED_REQUEST_S_MAX
         before = self._sides.counts("witness")
         until("witnesses still count", lambda: all(
             len(lines) > len(before[key]) for key, lines in self._sides.counts("witness").items()
@@ -127,7 +127,7 @@ class Clients:
         assert all(map(is_gapless, self._sides.counts("witness").values()))
 
 
-def test_replica_cut_off_alone_delays_changes_until_sentinels_drop_it_and_follows_again_later(
+def test_replica_that_is_cut_off_delays_changes_until_sentinels_consider_it_dead(
     split: SplitCluster, measured: Measurements, tmp_path: Path
 ) -> None:
     with Clients(split, tmp_path, "replica") as clients:
@@ -146,7 +146,7 @@ def test_replica_cut_off_alone_delays_changes_until_sentinels_drop_it_and_follow
     clients.check(measured)
 
 
-def test_replica_that_only_its_master_cannot_reach_blocks_every_change_until_it_is_stopped(
+def test_replica_cut_off_from_its_master_only_blocks_every_change_until_it_is_stopped(
     split: SplitCluster, measured: Measurements, tmp_path: Path
 ) -> None:
     with Clients(split, tmp_path, "missed") as clients:
@@ -165,25 +165,25 @@ def test_replica_that_only_its_master_cannot_reach_blocks_every_change_until_it_
     clients.check(measured)
 
 
-def test_master_cut_off_with_leaders_agent_and_client_accepts_nothing_and_the_rest_continues(
+def test_master_cut_off_together_with_the_leaders_accepts_nothing_and_the_other_side_continues(
     split: SplitCluster, measured: Measurements, tmp_path: Path
 ) -> None:
-    here, there = split.gather()
+    here, there = split.colocate_leaders()
     old = split.redises.master()
     small = [old.host, here]
     grant = _grant(split, here)
     with Clients(split, tmp_path, "split") as clients:
         split.network.partition(small, [host for host in split.network.hosts if host not in small])
         cut_s = time.monotonic()
-        measured.again_s["large side"] = round(clients.at(there).await_accepted(cut_s, AGAIN_S), 2)
+        measured.again_s["large side"] = round(clients.at(there).await_accepted(cut_s, ACCEPTED_AGAIN_S), 2)
         assert split.redises.master() is not old
         until(
             "a client on the small side learns why",
             lambda: any("too few replicas follow it" in error for error in clients.at(here).errors),
         )
-        until("the others lead", lambda: set(split.leaders(there).values()) == {there.name}, AGAIN_S)
+        until("the others lead", lambda: set(split.leaders(there).values()) == {there.name}, ACCEPTED_AGAIN_S)
         heal_s = time.monotonic()
-        late = [at_s - cut_s for _, at_s in clients.at(here).accepted if cut_s + UNDER_WAY_S < at_s < heal_s]
+        late = [at_s - cut_s for _, at_s in clients.at(here).accepted if cut_s + IN_FLIGHT_S < at_s < heal_s]
         assert not late, f"accepted on the small side, after s: {late}"
         split.network.heal()
         measured.again_s["small side, after the cut"] = round(clients.await_all(heal_s), 2)
@@ -193,7 +193,7 @@ def test_master_cut_off_with_leaders_agent_and_client_accepts_nothing_and_the_re
     clients.check(measured)
 
 
-def test_master_that_only_its_replicas_and_sentinels_cannot_reach_is_replaced(
+def test_master_cut_off_only_from_its_replicas_and_sentinels_is_replaced(
     split: SplitCluster, measured: Measurements, tmp_path: Path
 ) -> None:
     """The master's frames to one replica are lost, and the other replica's frames to the master."""

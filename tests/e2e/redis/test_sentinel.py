@@ -1,4 +1,4 @@
-"""Redis' master is killed, paused and replaced while jobs are submitted and programs count."""
+"""Redis' master is killed, paused or replaced while jobs are submitted and programs count."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 from .conftest import SubmittingClient, Witnesses, check_accepted
 
-AGAIN_S = 30.0
+ACCEPTED_AGAIN_S = 30.0
 """How long after the loss of the master a submit is accepted again, on a machine twice as slow."""
 KILLS = 2
 """The second kill hits a master that was itself a replica before."""
@@ -38,7 +38,7 @@ def measured() -> Iterator[dict[str, list[float]]]:
     print(f"\nfailover of Redis, down-after {DOWN_AFTER_MS} ms, until accepted, s: {json.dumps(seen)}")
 
 
-def test_master_killed_repeatedly_under_load_loses_nothing_that_was_accepted(
+def test_no_accepted_job_is_lost_when_the_master_is_killed_twice(
     cluster: Cluster,
     redises: SentinelSetup,
     witnesses: Witnesses,
@@ -51,7 +51,7 @@ def test_master_killed_repeatedly_under_load_loses_nothing_that_was_accepted(
             old = redises.master()
             old.kill()
             at_s = time.monotonic()
-            measured.setdefault("killed", []).append(round(load.await_accepted(at_s, AGAIN_S), 2))
+            measured.setdefault("killed", []).append(round(load.await_accepted(at_s, ACCEPTED_AGAIN_S), 2))
             redises.await_master(old)
             old.start()
             redises.await_complete()
@@ -71,7 +71,7 @@ def test_master_that_was_paused_during_its_replacement_is_refused_when_it_contin
         old = redises.master()
         old.pause()
         at_s = time.monotonic()
-        measured.setdefault("paused", []).append(round(load.await_accepted(at_s, AGAIN_S), 2))
+        measured.setdefault("paused", []).append(round(load.await_accepted(at_s, ACCEPTED_AGAIN_S), 2))
         redises.await_master(old)
         with pytest.raises(GalaxyError):
             _write_at(redises, old.port)
@@ -85,7 +85,7 @@ def test_master_that_was_paused_during_its_replacement_is_refused_when_it_contin
     witnesses.check()
 
 
-def test_failover_requested_by_an_operator_is_short(
+def test_no_accepted_job_is_lost_in_a_failover_that_an_operator_requests(
     cluster: Cluster,
     redises: SentinelSetup,
     witnesses: Witnesses,
@@ -97,13 +97,15 @@ def test_failover_requested_by_an_operator_is_short(
         old = redises.master()
         redises.failover()
         redises.await_master(old)
-        measured.setdefault("asked", []).append(round(load.await_accepted(time.monotonic(), AGAIN_S), 2))
+        measured.setdefault("asked", []).append(
+            round(load.await_accepted(time.monotonic(), ACCEPTED_AGAIN_S), 2)
+        )
         redises.await_complete()
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
 
 
-def test_without_replicas_nothing_is_accepted_and_with_them_submits_work_again(
+def test_nothing_is_accepted_without_replicas_and_jobs_are_accepted_once_they_are_back(
     cluster: Cluster, redises: SentinelSetup, witnesses: Witnesses, tmp_path: Path
 ) -> None:
     master = redises.master()
@@ -114,13 +116,13 @@ def test_without_replicas_nothing_is_accepted_and_with_them_submits_work_again(
     for replica in replicas:
         replica.start()
     with SubmittingClient(cluster.sdk, tmp_path, "back") as load:
-        load.await_accepted(time.monotonic(), AGAIN_S)
+        load.await_accepted(time.monotonic(), ACCEPTED_AGAIN_S)
     redises.await_complete()
     check_accepted(cluster, [name for name, _ in load.accepted])
     witnesses.check()
 
 
-def test_flower_uses_the_new_master(cluster: Cluster) -> None:
+def test_flower_shows_workers_and_queues_after_a_failover(cluster: Cluster) -> None:
     flower = cluster.file()["flower"]
 
     def page(path: str) -> str:
@@ -143,7 +145,7 @@ def test_flower_uses_the_new_master(cluster: Cluster) -> None:
         assert hidden not in queues
 
 
-def test_no_part_ever_tried_what_its_login_does_not_allow(cluster: Cluster, redises: SentinelSetup) -> None:
+def test_no_login_was_denied_anything(cluster: Cluster, redises: SentinelSetup) -> None:
     for server in redises.servers:
         assert server.client().acl_log() == []
 

@@ -1,4 +1,4 @@
-"""A host for parts of any release; afterwards nothing of it is left."""
+"""One host for parts of different releases; everything is removed after the test."""
 
 from __future__ import annotations
 

@@ -11,10 +11,12 @@ from tests.support import releases
 from tests.support.parts import Parts, parent, release_of, witness
 from tests.support.waiting import until
 
-TOO_FAR = "sender and receiver are too far apart"
+TOO_FAR_APART = "sender and receiver are too far apart"
 
 
-def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tmp_path: Path) -> None:
+def test_newer_agent_and_launcher_take_over_the_containers_of_older_ones(
+    mixed: Parts, tmp_path: Path
+) -> None:
     old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
     for part in ("resman", "appmaster", "agent"):
         mixed.start(part, old)
@@ -29,7 +31,7 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
     assert [parent(pid) for pid in pids.values()] == [launcher] * 2
     seen = mixed.counts("kept")
     until("all still count", lambda: all(len(n) > len(seen[k]) for k, n in mixed.counts("kept").items()))
-    assert all(_unbroken(lines) for lines in mixed.counts("kept").values())
+    assert all(_is_gapless(lines) for lines in mixed.counts("kept").values())
 
     # Every operation works with AppWorkers of the older release.
     assert mixed.cli("exec", before[0].pod, "--", "echo", "hello") == "hello\n"
@@ -54,7 +56,7 @@ def test_newer_agent_and_launcher_take_over_what_older_ones_run(mixed: Parts, tm
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
-def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path: Path) -> None:
+def test_older_release_takes_over_again_from_a_newer_one(mixed: Parts, tmp_path: Path) -> None:
     old, new = releases.older(tmp_path / "old"), releases.newer(tmp_path / "new")
     mixed.start("agent", old)
     for part in ("resman", "appmaster"):
@@ -78,7 +80,7 @@ def test_older_release_takes_over_from_a_newer_one_again(mixed: Parts, tmp_path:
     until("nothing is left", lambda: not list((mixed.state / "h1/c").iterdir()))
 
 
-def test_release_too_far_away_is_refused_with_a_reason_and_changes_nothing(
+def test_release_without_a_common_version_is_refused_with_a_reason_and_changes_nothing(
     mixed: Parts, tmp_path: Path
 ) -> None:
     ours, far = releases.older(tmp_path / "ours"), releases.incompatible(tmp_path / "far")
@@ -92,18 +94,18 @@ def test_release_too_far_away_is_refused_with_a_reason_and_changes_nothing(
         "it is refused", lambda: [text for kind, text in mixed.events("far") if kind == "agent.refused"]
     )
     assert len(texts) == 1
-    assert TOO_FAR in texts[0]
+    assert TOO_FAR_APART in texts[0]
     (listed,) = mixed.ask(lambda galaxy: galaxy.agent_list()).refused
-    assert listed.message.startswith("far: ") and TOO_FAR in listed.message
+    assert listed.message.startswith("far: ") and TOO_FAR_APART in listed.message
     assert mixed.ask(lambda galaxy: galaxy.status()).refused == (listed,)
     mixed.stop("agent")
 
-    mixed.start("agent", far)  # On the same state: it does not understand the AppWorkers, which continue.
-    until("AppWorkers are refused", lambda: TOO_FAR in mixed.log("agent").read_text())
+    mixed.start("agent", far)  # It has the same state, but cannot use the AppWorkers, which continue.
+    until("AppWorkers are refused", lambda: TOO_FAR_APART in mixed.log("agent").read_text())
     mixed.stop("agent")
     mixed.start("agent", ours)
     assert [pod.pid for pod in mixed.run(witness("kept", env={"GREETING": "2"}))] == [p.pid for p in pods]
-    assert all(_unbroken(lines[: len(lines) // 3]) for lines in mixed.counts("kept").values())
+    assert all(_is_gapless(lines[: len(lines) // 3]) for lines in mixed.counts("kept").values())
 
     mixed.stop("resman")
     mixed.start("resman", far)
@@ -118,6 +120,6 @@ def test_release_too_far_away_is_refused_with_a_reason_and_changes_nothing(
     assert not leftovers.remove(mixed.folder, [f"{mixed.root}-h1", f"{mixed.root}-far"])
 
 
-def _unbroken(lines: list[tuple[int, int]]) -> bool:
+def _is_gapless(lines: list[tuple[int, int]]) -> bool:
     """Return whether one program alone wrote ``lines``, without leaving a number out."""
     return len({pid for pid, _ in lines}) == 1 and [n for _, n in lines] == list(range(1, len(lines) + 1))

@@ -1,4 +1,4 @@
-"""A container without the container package: AppWorker in a forked child, the test as its agent."""
+"""AppWorker in a forked child without the container package; the test acts as its agent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def task_spec(start: str, name: str = "main", **more: Any) -> TaskSpec:
 
 
 class Cgroups:
-    """A real cgroup (pids, memory) for one task, v1's two or v2's one, made and removed by the test."""
+    """A real cgroup with limits of pids and memory for one task: two on v1, one on v2."""
 
     def __init__(self, memory_bytes: int = 64 * MIB, pids_max: int = 64) -> None:
         name = f"galaxy-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
@@ -139,29 +139,29 @@ class Container:
         return self.pids[-1]
 
     def _launch(self, pid_namespace: bool) -> list[int]:
-        told, tell = os.pipe()
+        read_end, write_end = os.pipe()
         outer = os.fork()
         if outer == 0:
             code = 99
             try:
                 os.setsid()
-                os.close(told)
+                os.close(read_end)
                 if pid_namespace:
                     libc = ctypes.CDLL(None, use_errno=True)
                     assert libc.unshare(CLONE_NEWNS | CLONE_NEWPID) == 0
                     inner = os.fork()
                     if inner:
-                        os.write(tell, str(inner).encode())
-                        os.close(tell)
+                        os.write(write_end, str(inner).encode())
+                        os.close(write_end)
                         os._exit(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]) & 255)
                     assert libc.mount(b"none", b"/", None, 0x44000, None) == 0  # MS_REC | MS_PRIVATE
                     assert libc.mount(b"proc", b"/proc", b"proc", 0, None) == 0
-                os.close(tell)
+                os.close(write_end)
                 run(self.config)
             finally:
                 os._exit(code)
-        os.close(tell)
-        with open(told, "rb") as file:
+        os.close(write_end)
+        with open(read_end, "rb") as file:
             inner_pid = file.read()
         return [outer, int(inner_pid)] if inner_pid else [outer]
 
@@ -198,7 +198,7 @@ class Container:
         return order
 
     def receive(self, timeout_s: float) -> FromWorker | None:
-        """Take one packet; archives are handed out, reports and the rest are kept."""
+        """Read one packet: answer requests for packages, and keep reports and other packets."""
         assert self.agent is not None
         if not select.select([self.agent], [], [], timeout_s)[0]:
             return None
@@ -214,20 +214,20 @@ class Container:
                 self.reports.append(packet.pod)
             case RequestPackage():
                 self.fetched.append(packet.version)
-                self._serve(packet)
+                self.serve_package(packet)
             case _:
                 self.others.append((packet, list(files)))
         return packet
 
-    def _serve(self, want: RequestPackage) -> None:
-        archive = self.packages.get(want.source, "no such package")
+    def serve_package(self, request: RequestPackage) -> None:
+        archive = self.packages.get(request.source, "no such package")
         if isinstance(archive, str):
             self.send(
-                PackageAnswer(request=want.request, error=archive, retry=not archive.startswith("final"))
+                PackageAnswer(request=request.request, error=archive, retry=not archive.startswith("final"))
             )
             return
         with archive.open("rb") as file:
-            self.send(PackageAnswer(request=want.request), (file.fileno(),))
+            self.send(PackageAnswer(request=request.request), (file.fileno(),))
 
     def until(
         self, condition: Callable[[ObservedPod], Any], timeout_s: float = 30.0 * TIMEOUT_FACTOR
@@ -294,7 +294,7 @@ class Container:
             self.agent.close()
         if not self.pids:
             return
-        # Without a PID namespace only AppWorker itself can end all that it started.
+        # Without a PID namespace only AppWorker can end all processes that it started.
         os.kill(self.pid, signal.SIGKILL if len(self.pids) > 1 else signal.SIGTERM)
         try:
             self.ended(timeout_s=40.0)
@@ -307,7 +307,7 @@ class Container:
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A short path (Unix sockets have 107 bytes) that other users may enter."""
+    """A short path, because Unix sockets allow 107 bytes, that other users may enter."""
     path = Path(tempfile.mkdtemp(prefix="gw-"))
     path.chmod(0o755)
     yield path
@@ -316,36 +316,36 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 def launch(root: Path) -> Iterator[Callable[..., Container]]:
-    """Make containers, and end them after the test."""
-    made: list[Container] = []
+    """Return a function that launches containers; they are ended after the test."""
+    launched: list[Container] = []
 
     def make(**config: Any) -> Container:
-        place = root / str(len(made))
+        place = root / str(len(launched))
         place.mkdir()
-        made.append(Container(place, **config))
-        return made[-1]
+        launched.append(Container(place, **config))
+        return launched[-1]
 
     yield make
-    for container in made:
+    for container in launched:
         container.close()
 
 
 @pytest.fixture
 def container(launch: Callable[..., Container]) -> Container:
-    """The lesser mode: no namespaces, no cgroups."""
+    """A container of mode ``process``: no namespaces, no cgroups."""
     return launch()
 
 
 @pytest.fixture
 def cgroups() -> Iterator[Callable[..., Cgroups]]:
-    made: list[Cgroups] = []
+    created: list[Cgroups] = []
 
     def make(**limits: int) -> Cgroups:
-        made.append(Cgroups(**limits))
-        return made[-1]
+        created.append(Cgroups(**limits))
+        return created[-1]
 
     yield make
-    for each in made:
+    for each in created:
         each.close()
 
 

@@ -1,4 +1,4 @@
-"""AppWorker as PID 1 with real cgroups and an unprivileged user: limits, proof of OOM, nothing escapes."""
+"""AppWorker as PID 1 with real cgroups and an unprivileged user: limits hold, and no process escapes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_program_runs_without_rights_in_its_cgroup(contained, spec):
     assert len(container.cgroup.pids()) == 1
 
 
-def test_memory_over_the_limit_is_proven_by_the_cgroups_count(contained, spec):
+def test_program_over_its_memory_limit_has_oom_in_its_exit_by_the_cgroups_count(contained, spec):
     container = contained(limits={"memory_bytes": 32 * 1024 * 1024})
     eater = f"exec {sys.executable} -S -c 'x = bytearray(200 << 20)'"
     container.order(spec(eater, restart=NEVER))
@@ -72,13 +72,13 @@ def test_memory_over_the_limit_is_proven_by_the_cgroups_count(contained, spec):
 
 
 @pytest.mark.parametrize("how", ["exit 137", "kill -9 $$"])
-def test_end_that_looks_like_oom_is_not_taken_for_it(contained, spec, how):
+def test_exit_that_looks_like_an_oom_kill_is_not_reported_as_one(contained, spec, how):
     container = contained()
     container.order(spec(how, restart=NEVER))
     assert not container.until_task(lambda task: task.state == TaskState.FAILED).last_exit.oom
 
 
-def test_daemon_that_left_everything_but_its_cgroup_is_killed_on_stop(contained, spec):
+def test_daemon_in_another_session_is_found_by_its_cgroup_and_killed_on_stop(contained, spec):
     container = contained()
     daemon = (
         "env -i setsid sh -c 'trap \"\" TERM; (setsid sleep 1000 &) ; echo > up; sleep 1000' & exec sleep 60"
@@ -91,7 +91,7 @@ def test_daemon_that_left_everything_but_its_cgroup_is_killed_on_stop(contained,
     assert container.cgroup.pids() == []
 
 
-def test_fork_bomb_is_bounded_and_stopped_and_the_limit_is_back_afterwards(contained, spec):
+def test_fork_bomb_is_stopped_and_the_pids_limit_is_restored_afterwards(contained, spec):
     container = contained(limits={"pids_max": 48})
     bomb = f"exec {sys.executable} -S -c 'import os\nwhile 1:\n try: os.fork()\n except OSError: pass'"
     container.order(spec(bomb, restart=NEVER))
@@ -102,7 +102,7 @@ def test_fork_bomb_is_bounded_and_stopped_and_the_limit_is_back_afterwards(conta
     assert (container.cgroup.paths[0] / "pids.max").read_text() == "48\n"
 
 
-def test_left_over_children_of_a_crashed_program_are_gone_before_it_starts_again(contained, spec):
+def test_children_of_a_crashed_program_are_killed_before_it_starts_again(contained, spec):
     container = contained()
     start = "setsid sleep 1000 & echo $$ >> pids; test $(wc -l < pids) -ge 2 && wait; kill -9 $$"
     container.order(spec(start, restart=RestartSpec(delay=0.05)))
@@ -158,7 +158,7 @@ def test_package_is_unpacked_with_the_programs_rights(contained, root, spec):
     assert list(outside.iterdir()) == []
 
 
-def test_exec_joins_cgroup_and_user_and_leaves_with_its_daemons(contained, spec):
+def test_exec_runs_in_the_tasks_cgroup_as_its_user_and_its_daemons_are_killed_at_its_end(contained, spec):
     container = contained()
     container.order(spec("exec sleep 60"))
     container.until_task(lambda task: task.state == TaskState.RUNNING)
@@ -172,7 +172,7 @@ def test_exec_joins_cgroup_and_user_and_leaves_with_its_daemons(contained, spec)
     assert len(container.cgroup.pids()) == 1
 
 
-def test_seccomp_program_is_in_force(contained, spec):
+def test_program_runs_with_the_seccomp_filter_of_its_container(contained, spec):
     # BPF: load the system call's number; mkdir (83 on x86-64) gives EACCES, the rest is allowed.
     if os.uname().machine != "x86_64":
         pytest.skip("the filter below is for x86-64")
@@ -196,7 +196,7 @@ def test_end_of_appworker_ends_the_container(contained, spec):
         assert time.monotonic() < deadline
 
 
-def test_program_in_a_container_without_cgroups_is_found_by_ancestry(launch, spec):
+def test_processes_of_a_container_without_cgroups_are_found_by_ancestry_and_stopped(launch, spec):
     container = launch(pid_namespace=True, run_uid=NOBODY, run_gid=NOBODY, tasks=(TaskCgroup(name="main"),))
     daemon = "sh -c 'echo $$ > daemon; exec sleep 1000' & exec sleep 60"
     container.order(spec(daemon))

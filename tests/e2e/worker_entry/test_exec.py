@@ -1,4 +1,4 @@
-"""Commands beside the program: streams or a terminal, and nothing of them outlives the session."""
+"""Commands in a container, with streams or a terminal, end together with all that they started."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_command_has_streams_environment_and_status(container, spec):
     assert err == "yes web-abc.0/main x h1\n"
 
 
-def test_killed_command_has_the_shells_status_and_unknown_one_127(container, spec):
+def test_killed_command_has_status_128_plus_signal_and_unknown_command_has_127(container, spec):
     start(container, spec)
     assert run(container, "sh", "-c", "kill -9 $$", request=1)[0] == 137
     status, _, err = run(container, "no-such-program", request=2)
@@ -66,7 +66,7 @@ def test_killed_command_has_the_shells_status_and_unknown_one_127(container, spe
     assert err == "galaxy: cannot start no-such-program: no such program\n"
 
 
-def test_terminal_works_resizes_and_ends(container, spec):
+def test_command_on_a_terminal_can_be_resized_and_its_exit_ends_the_session(container, spec):
     start(container, spec)
     container.send(Exec(request=7, task="main", argv=("sh",), tty=True, rows=31, columns=99))
     _, files = container.until_packet(ExecStarted)

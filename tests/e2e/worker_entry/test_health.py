@@ -1,4 +1,4 @@
-"""Health: asked by tcp, http and command, reported and never acted upon by AppWorker."""
+"""Health checks by TCP, HTTP and command are reported; AppWorker does not act on them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_http_check_follows_the_program_and_leaves_it_running(launch, spec, port
     assert task.reason is None
 
 
-def test_service_without_a_check_is_asked_by_tcp(launch, spec, port):
+def test_service_without_a_check_is_checked_by_tcp(launch, spec, port):
     container = launch(ports={"web": port})
     service = {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="hello", port="web"),)}
     container.order(spec(f"while ! test -e go; do sleep 0.05; done; {SERVER}", **service))
@@ -66,7 +66,7 @@ def test_program_that_never_listens_becomes_unhealthy(launch, spec, port):
     assert "Connection refused" in task.reason.message
 
 
-def test_command_check_is_asked_by_exit_code(container, spec):
+def test_command_check_follows_the_exit_code(container, spec):
     health = HealthSpec(type="command", command="test ! -e sick", **QUICK)
     container.order(spec("exec sleep 60", health=health))
     container.until_task(lambda task: task.healthy is True)
@@ -86,7 +86,7 @@ def test_program_without_any_check_is_healthy_once_it_stays_up(container, spec):
     container.until(lambda pod: pod.healthy)
 
 
-def test_health_is_asked_while_the_program_floods_its_log(launch, spec):
+def test_health_is_checked_while_the_program_floods_its_log(launch, spec):
     container = launch(log_bytes_max=1024 * 1024, log_files_max=2)
     health = HealthSpec(type="command", command="test ! -e sick", **QUICK)
     container.order(spec("exec yes flood", health=health))

@@ -1,4 +1,4 @@
-"""Output on disk: rotated by size, and one run told from the one before."""
+"""Output files are rotated by size, and the output of each run can be found."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def read(container, stream="stdout", back=None, files_max=5):
     return text.decode()
 
 
-def test_streams_lie_in_files_of_their_own(container, spec):
+def test_each_stream_has_its_own_file(container, spec):
     container.order(spec("echo out; echo err >&2; exit 1", restart=RestartSpec(policy="never")))
     container.until_task(lambda task: task.state == TaskState.FAILED)
     assert container.log("main.stdout") == "out\n"
     assert container.log("main.stderr") == "err\n"
 
 
-def test_full_files_are_rotated_at_line_ends_and_the_oldest_goes(launch, spec):
+def test_full_files_are_rotated_at_line_ends_and_the_oldest_is_deleted(launch, spec):
     container = launch(log_bytes_max=1000, log_files_max=3)
     container.order(spec("seq 1 2000; exit 1", restart=RestartSpec(policy="never")))
     container.until_task(lambda task: task.state == TaskState.FAILED)
@@ -44,7 +44,7 @@ def test_full_files_are_rotated_at_line_ends_and_the_oldest_goes(launch, spec):
     assert lines == list(range(lines[0], 2001))
 
 
-def test_output_of_the_previous_run_is_found_over_rotated_files(launch, spec):
+def test_output_of_the_previous_run_is_found_in_rotated_files(launch, spec):
     container = launch(log_bytes_max=3000, log_files_max=5)
     rule = RestartSpec(policy="on-failure", attempts=1, delay=0.05)
     container.order(spec("echo x >> n; k=$(wc -l < n); seq -f run$k.%g 1 300; exit 1", restart=rule))

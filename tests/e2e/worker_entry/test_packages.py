@@ -1,4 +1,4 @@
-"""Packages from archive to place: updates that leave nothing behind, and archives that are refused."""
+"""Packages are unpacked and updated without leaving old files, and invalid archives are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_program_of_a_zip_package_runs(container, root, spec):
     assert container.until_true(lambda: container.text("out")) == "zipped\n"
 
 
-def test_update_removes_old_files_and_keeps_what_the_program_made(container, root, spec):
+def test_update_removes_old_files_and_keeps_files_that_the_program_created(container, root, spec):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"old/only": "1", "both": "1", "lib/x": "1"})
     container.packages["http://x/app-2"] = make_tar(root / "b", {"new/only": "2", "both": "2"})
     start = "echo mine >> mine; echo mine > lib/mine 2>/dev/null; exec sleep 60"
@@ -57,7 +57,7 @@ def test_update_removes_old_files_and_keeps_what_the_program_made(container, roo
     container.until_true(lambda: container.text("mine") == "mine\nmine\n")
 
 
-def test_old_program_runs_on_until_the_new_package_is_there(container, root, spec):
+def test_old_program_keeps_running_until_the_new_package_is_fetched(container, root, spec):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"f": "1"})
     container.order(spec("echo $$ > pid; exec sleep 60", package=package("1")))
     pid = int(container.until_true(lambda: container.text("pid")))
@@ -73,7 +73,7 @@ def test_old_program_runs_on_until_the_new_package_is_there(container, root, spe
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_fetch_that_keeps_failing_ends_in_failed(container, spec):
+def test_task_whose_package_cannot_be_fetched_fails_after_its_attempts(container, spec):
     rule = RestartSpec(policy="on-failure", attempts=2, delay=0.05)
     container.order(spec("true", package=package("1"), restart=rule))
     task = container.until_task(lambda task: task.state == TaskState.FAILED)
@@ -102,16 +102,16 @@ def text(content):
 
 
 def cut_off(path):
-    whole = make_tar(path, {"big": "x" * 100_000}, mode="w").read_bytes()
-    path.write_bytes(whole[:5000])
+    data = make_tar(path, {"big": "x" * 100_000}, mode="w").read_bytes()
+    path.write_bytes(data[:5000])
     return path
 
 
-BAD = {
+INVALID = {
     "dotdot": lambda path: make_tar(path, {"ok": "x", "../escaped": "x"}),
     "absolute": lambda path: make_tar(path, {"/tmp/galaxy-escaped": "x"}),
     "absolute link": linked(member("l", tarfile.SYMTYPE, "/etc")),
-    "climbing link": linked(member("d/l", tarfile.SYMTYPE, "../../x")),
+    "link to ..": linked(member("d/l", tarfile.SYMTYPE, "../../x")),
     "hard link outside": linked(member("h", tarfile.LNKTYPE, "../../etc/passwd")),
     "device": linked(member("d", tarfile.CHRTYPE)),
     "pipe": linked(member("p", tarfile.FIFOTYPE)),
@@ -125,12 +125,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_archive_is_refused_and_leaves_the_old_package_whole(container, root, spec, kind):
+@pytest.mark.parametrize("kind", INVALID)
+def test_invalid_archive_is_refused_and_leaves_the_old_package_unchanged(container, root, spec, kind):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"f": "1"})
     container.order(spec("exec sleep 60", package=package("1")))
     container.until_task(lambda task: task.state == TaskState.RUNNING)
-    container.packages["http://x/app-2"] = BAD[kind](root / "b")
+    container.packages["http://x/app-2"] = INVALID[kind](root / "b")
     container.order(spec("exec sleep 60", package=package("2")))
     task = container.until_task(lambda task: task.state == TaskState.FAILED)
     assert "refused to unpack http://x/app-2" in task.reason.message
@@ -141,12 +141,12 @@ def test_bad_archive_is_refused_and_leaves_the_old_package_whole(container, root
     assert not (root / "escaped").exists() and not os.path.exists("/tmp/galaxy-escaped")
 
 
-def test_rollback_after_a_bad_archive_brings_the_old_program_back_without_fetching(container, root, spec):
+def test_rollback_after_an_invalid_archive_starts_the_old_program_without_fetching(container, root, spec):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"f": "1"})
     good = spec("exec sleep 60", package=package("1"))
     container.order(good)
     container.until_task(lambda task: task.state == TaskState.RUNNING)
-    container.packages["http://x/app-2"] = BAD["no archive"](root / "b")
+    container.packages["http://x/app-2"] = INVALID["no archive"](root / "b")
     container.order(spec("exec sleep 60", package=package("2")))
     container.until_task(lambda task: task.state == TaskState.FAILED)
     container.order(good)
@@ -192,7 +192,7 @@ def test_failed_reload_is_reported_and_leaves_the_program_running(container, roo
     assert (task.state, task.healthy, task.reason.code) == (TaskState.RUNNING, False, "reload-failed")
 
 
-def test_recover_unpacks_afresh(container, root, spec):
+def test_redeploy_fetches_and_unpacks_the_package_again(container, root, spec):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"f": "sound"})
     broken = spec("echo broken > f; exec sleep 60", package=package("1"))
     container.order(broken)
@@ -202,11 +202,11 @@ def test_recover_unpacks_afresh(container, root, spec):
     assert container.fetched == ["1", "1"]
 
 
-def test_wish_for_a_package_is_repeated_to_a_new_agent(container, root, spec):
+def test_request_for_a_package_is_repeated_to_a_new_agent(container, root, spec):
     container.packages["http://x/app-1"] = make_tar(root / "a", {"f": "1"})
-    serve, container._serve = container._serve, lambda want: None
+    serve, container.serve_package = container.serve_package, lambda request: None
     container.order(spec("exec sleep 60", package=package("1")))
     container.until_true(lambda: container.fetched)
-    container._serve = serve
+    container.serve_package = serve
     container.connect()
     container.until_task(lambda task: task.state == TaskState.RUNNING)

@@ -1,4 +1,4 @@
-"""Programs from start to end: restarts, exits told apart, stops that reach everything."""
+"""Programs are started, restarted and stopped with all their processes, and their exits are reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_killed_program_is_restarted_with_reason_and_count(container, spec):
     assert container.until_true(lambda: container.text("pid").strip() not in ("", str(pid)))
 
 
-def test_failing_program_backs_off_longer_each_time_and_then_fails(container, spec):
+def test_failing_program_is_restarted_with_growing_delays_and_then_fails(container, spec):
     rule = RestartSpec(policy="on-failure", attempts=3, delay=0.1, delay_max=0.2)
     container.order(spec("date +%s.%N >> starts; exit 3", restart=rule))
     task = container.until_task(lambda task: task.state == TaskState.FAILED)
@@ -50,7 +50,7 @@ def test_failing_program_backs_off_longer_each_time_and_then_fails(container, sp
     assert gaps[0] >= 0.1 and gaps[1] >= 0.2 and gaps[2] >= 0.2
 
 
-def test_exit_code_signal_and_core_are_told_apart(container, spec):
+def test_exit_is_reported_with_its_code_or_signal_and_whether_it_dumped_core(container, spec):
     never = RestartSpec(policy="never")
     container.order(spec("exit 7", restart=never))
     assert container.until_task(lambda task: task.state == TaskState.FAILED).last_exit.code == 7
@@ -154,7 +154,7 @@ def test_same_order_again_changes_nothing(container, spec):
     assert container.text("ups") == "up\n"
 
 
-def test_update_replaces_the_changed_program_while_pid_1_and_its_neighbour_stay(launch, spec):
+def test_update_replaces_the_changed_program_and_leaves_pid_1_and_the_other_program(launch, spec):
     container = launch(tasks=(TaskCgroup(name="main"), TaskCgroup(name="side")))
     side = spec("echo $$ >> side; exec sleep 60", name="side")
     container.order(spec("echo one $$ >> main; exec sleep 60"), side)
@@ -185,7 +185,7 @@ def test_order_for_another_container_is_refused(container, spec):
     assert container.report.generation == 0
 
 
-def test_task_that_the_container_has_no_room_for_fails_with_a_reason(container, spec):
+def test_task_that_the_container_does_not_have_fails_with_a_reason(container, spec):
     container.order(spec("sleep 60", name="stranger"))
     task = container.until(lambda pod: pod.generation == 1).tasks[0]
     assert (task.state, task.reason.code) == (TaskState.FAILED, "unknown-task")
@@ -205,6 +205,6 @@ def test_quit_stops_programs_gracefully_and_ends_the_container(container, spec, 
     assert container.text("bye") == "bye\n"
 
 
-def test_container_without_orders_quits_at_once(container):
+def test_container_without_a_program_quits_at_once(container):
     container.send(Quit())
-    assert container.ended(timeout_s=20.0) == 0  # An AppWorker that waited would have waited for 30 s.
+    assert container.ended(timeout_s=20.0) == 0  # With a program it could wait for the stop timeout of 30 s.

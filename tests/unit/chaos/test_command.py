@@ -1,4 +1,4 @@
-"""Names of faults, and the report."""
+"""Selection of faults by name, and the report of a run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from galaxy.testing.chaos.faults import FAULTS, select_faults
 from galaxy.testing.chaos.report import ChaosReport
 
 
-def names(*words: str, leaders: int = 2) -> set[str]:
-    return {fault.name for fault in select_faults(words, leaders=leaders)}
+def names(*selectors: str, leaders: int = 2) -> set[str]:
+    return {fault.name for fault in select_faults(selectors, leaders=leaders)}
 
 
 def test_faults_are_selected_by_name_verb_or_part() -> None:

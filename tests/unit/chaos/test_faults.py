@@ -1,4 +1,4 @@
-"""A fault hits a process or says that there is none, and a failing workload is reported."""
+"""A fault without a process to hit is an error, and a failing workload is a violation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxy with real sockets."""
+"""The TCP proxy delays and relays bytes between real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the witnesses report, and which violations the log finds."""
+"""Messages of witnesses, and the violations that the log finds in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real command as a process, for everything that needs no cluster."""
+"""The ``galaxy`` command as a process, for what needs no cluster."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_five_problems_are_reported_with_their_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_wrong_job_file_is_reported_without_asking_a_cluster(tmp_path: Path) -> None:
+def test_invalid_job_file_is_reported_without_connecting_to_a_cluster(tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text(FIVE_PROBLEMS)
     for verb in ("run", "update"):
@@ -116,7 +116,7 @@ def test_problems_of_every_file_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("type_", ["monitor", "service", "batch"])
-def test_template_validates(type_: str) -> None:
+def test_template_of_each_type_is_valid(type_: str) -> None:
     text = galaxy("job", "init", "web", "--type", type_).stdout
     done = galaxy("job", "validate", "-", input=text)
     assert (done.returncode, done.stdout) == (0, "-: job web is valid\n")
@@ -142,7 +142,7 @@ def test_output_format_given_as_a_file_name_is_refused(arguments: tuple[str, ...
     assert not Path("json").exists()
 
 
-def test_init_does_not_overwrite(tmp_path: Path) -> None:
+def test_init_does_not_overwrite_a_file(tmp_path: Path) -> None:
     target = tmp_path / "job.yaml"
     assert galaxy("job", "init", "-o", str(target)).returncode == 0
     before = target.read_text()
@@ -199,7 +199,7 @@ def test_completion_script_is_printed_for_every_shell(shell: str) -> None:
     assert "_GALAXY_COMPLETE" in galaxy("completion", shell).stdout
 
 
-def test_commands_complete(tmp_path: Path) -> None:
+def test_shell_completes_commands(tmp_path: Path) -> None:
     env = {"_GALAXY_COMPLETE": "bash_complete", "COMP_WORDS": "galaxy job sh", "COMP_CWORD": "2"}
     assert galaxy(**env).stdout.split() == ["plain,show"]
 

@@ -1,4 +1,4 @@
-"""What is printed while a job is followed."""
+"""The lines that are printed while a job is followed, and the tables of a job."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_first_states_of_known_pods_are_not_printed() -> None:
     assert lines_of(progress, view(pod(0)), view(pod(0, "stopping"))) == [[], ["web-1.0 stopping on h1"]]
 
 
-def test_pod_that_is_gone_is_printed_once() -> None:
+def test_pod_that_is_removed_is_printed_once_as_gone() -> None:
     assert lines_of(Progress(0.0, known=True), view(pod(0), pod(1)), view(pod(0)), view(pod(0)))[1:] == [
         ["web-1.1 gone"],
         [],
@@ -53,7 +53,7 @@ def test_waiting_line_names_the_first_pods() -> None:
     )
 
 
-def test_healthy_pod_of_the_old_revision_is_waited_for() -> None:
+def test_waiting_line_names_a_healthy_pod_of_the_old_revision() -> None:
     assert "web-1.0" in waiting_for(view(pod(0), pod(1, revision=2), revision=2))
 
 
@@ -67,9 +67,7 @@ def test_healthy_pod_of_the_old_revision_is_waited_for() -> None:
         ((pod(0), pod(1, "backoff")), "stalled", True),
     ],
 )
-def test_job_is_stuck_when_nothing_more_happens_without_a_command(
-    pods: tuple, state: str, expected: bool
-) -> None:
+def test_job_is_stuck_when_it_needs_a_command_to_continue(pods: tuple, state: str, expected: bool) -> None:
     assert is_stuck(view(*pods, state=state)) is expected
 
 

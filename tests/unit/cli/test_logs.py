@@ -1,4 +1,4 @@
-"""Log chunks become lines."""
+"""Chunks of logs are printed as lines, with a prefix when there are several pods."""
 
 from __future__ import annotations
 

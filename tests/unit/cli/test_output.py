@@ -1,4 +1,4 @@
-"""Tables, colours and data for programs."""
+"""Tables for people, with colours on a terminal, and JSON and YAML for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from agents cannot add lines to what is printed about the cluster, an agent or a job."""
+"""Text from agents cannot add lines to the output about the cluster, an agent or a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_text_of_an_agent_cannot_add_lines_to_the_status() -> None:
     assert all(line.isprintable() for line in lines)
 
 
-def test_text_of_an_agent_cannot_add_lines_to_its_own_facts() -> None:
+def test_text_of_an_agent_cannot_add_lines_to_the_output_about_it() -> None:
     info = AgentInfo(
         agent="h1", address=HOSTILE, boot="b", version=HOSTILE, cpu_milli=1, memory_bytes=1, disk_bytes=1,
         pool=HOSTILE, tags=(HOSTILE,), mode=HOSTILE, kernel=HOSTILE, cgroup=HOSTILE, enforced=(HOSTILE,),
@@ -34,7 +34,7 @@ def test_text_of_an_agent_cannot_add_lines_to_its_own_facts() -> None:
     assert all(line.isprintable() for line in agent_lines(agent, 10.0))
 
 
-def test_text_of_an_agent_cannot_add_lines_to_those_of_a_job() -> None:
+def test_text_of_an_agent_cannot_add_lines_to_the_output_about_a_job() -> None:
     job = view(pod(0, agent=HOSTILE))
     assert all(line.isprintable() for line in head_lines(job, 10.0, False))
     assert all(line.isprintable() for line in Progress(0.0).changes(job))

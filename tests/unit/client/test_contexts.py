@@ -1,4 +1,4 @@
-"""Which cluster a command talks to, and the contexts of a user."""
+"""The cluster that a command uses, and the contexts of a user."""
 
 from __future__ import annotations
 

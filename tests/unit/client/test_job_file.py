@@ -1,4 +1,4 @@
-"""Job files as text, and the positions of everything in them."""
+"""Parsing of job files, and the positions of their keys and values."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ env.A = "b"
 """
 
 
-def line(text: str, format: str, *path: str | int) -> tuple[int, int]:
+def position(text: str, format: str, *path: str | int) -> tuple[int, int]:
     return tuple(job_file.parse(text, name="x", format=format).marks[path])  # type: ignore[return-value]
 
 
 def test_yaml_positions_are_those_of_keys_and_items() -> None:
-    assert line(YAML, "yaml", "name") == (1, 1)
-    assert line(YAML, "yaml", "pod", "tasks", 0, "env", "A") == (6, 9)
-    assert line(YAML, "yaml", "pod", "tasks", 1) == (7, 7)
+    assert position(YAML, "yaml", "name") == (1, 1)
+    assert position(YAML, "yaml", "pod", "tasks", 0, "env", "A") == (6, 9)
+    assert position(YAML, "yaml", "pod", "tasks", 1) == (7, 7)
 
 
 def test_json_positions_count_a_tab_as_one_column() -> None:
-    assert line(JSON, "json", "name") == (2, 2)
-    assert line(JSON, "json", "pod", "tasks", 0, "cpu") == (4, 4)
-    assert line(JSON, "json", "pod", "tasks", 1, "memory") == (5, 4)
+    assert position(JSON, "json", "name") == (2, 2)
+    assert position(JSON, "json", "pod", "tasks", 0, "cpu") == (4, 4)
+    assert position(JSON, "json", "pod", "tasks", 1, "memory") == (5, 4)
 
 
-def test_json_positions_are_found_beside_text_that_yaml_reads_differently() -> None:
+def test_json_positions_are_found_after_text_that_yaml_reads_differently() -> None:
     text = '{"\\ud83d\\ude00": "\\ud800", "b\u2028\x7f": ["\u2028",\r\n"\\/\\u0041"],\n"c":1}'
-    assert line(text, "json", "\U0001f600") == (1, 2)
-    assert line(text, "json", "b\u2028\x7f", 1) == (2, 1)
-    assert line(text, "json", "c") == (3, 1)
+    assert position(text, "json", "\U0001f600") == (1, 2)
+    assert position(text, "json", "b\u2028\x7f", 1) == (2, 1)
+    assert position(text, "json", "c") == (3, 1)
 
 
 def test_json_positions_are_left_out_where_yaml_refuses_the_text() -> None:
@@ -66,10 +66,10 @@ def test_json_positions_are_left_out_where_yaml_refuses_the_text() -> None:
 
 
 def test_toml_positions_are_found_through_tables_lists_and_strings() -> None:
-    assert line(TOML, "toml", "deploy", "pools", 1) == (4, 3)
-    assert line(TOML, "toml", "pod", "workspace", "path") == (6, 28)
-    assert line(TOML, "toml", "pod", "tasks", 0, "env", "A") == (11, 1)
-    assert line(TOML, "toml", "pod", "tasks", 1, "package", "source") == (14, 1)
+    assert position(TOML, "toml", "deploy", "pools", 1) == (4, 3)
+    assert position(TOML, "toml", "pod", "workspace", "path") == (6, 28)
+    assert position(TOML, "toml", "pod", "tasks", 0, "env", "A") == (11, 1)
+    assert position(TOML, "toml", "pod", "tasks", 1, "package", "source") == (14, 1)
 
 
 def test_every_value_in_every_format_has_a_position() -> None:
@@ -85,7 +85,7 @@ def paths(tree: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
 
 
 @pytest.mark.parametrize(
-    ("text", "format", "place", "word"),
+    ("text", "format", "place", "cause"),
     [
         ("a: 1\nb: [1,\n", "yaml", "x:3:1", "expected"),
         ("a: 1\na: 2\n", "yaml", "x:2:1", "given twice, first in line 1"),
@@ -107,11 +107,13 @@ def paths(tree: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
         ("a = 1\na = 2\n", "toml", "x:2:6", "overwrite"),
     ],
 )
-def test_wrong_syntax_is_reported_with_line_and_column(text: str, format: str, place: str, word: str) -> None:
+def test_wrong_syntax_is_reported_with_line_and_column(
+    text: str, format: str, place: str, cause: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         job_file.parse(text, name="x", format=format)
     assert caught.value.details[0].startswith(f"{place}: ")
-    assert word in caught.value.details[0]
+    assert cause in caught.value.details[0]
 
 
 def test_trailing_comma_in_json_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Package files are copied to where the agents of a local cluster read them."""
+"""Package files are copied into the folder from which the agents of a local cluster read them."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_sources_are_not_read_while_the_limit_is_not_exceeded(folders: tuple[Pat
     staged(cluster, {"a.tar": 40}, age_s=2 * RECENT_S)
 
     def used() -> list[str]:
-        raise AssertionError("read")
+        raise AssertionError("sources were read")
 
     assert unneeded(str(cluster), used, now_s=10**6, bytes_max=40) == []
     assert unneeded(str(cluster / "none"), used, now_s=10**6, bytes_max=0) == []

@@ -45,7 +45,7 @@ def test_every_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path) 
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_value_of_exactly_the_greatest_length_is_accepted() -> None:
+def test_value_of_exactly_the_maximum_length_is_accepted() -> None:
     assert secret_of(b"x" * SECRET_BYTES_MAX + b"\n", "it") == Secret(text="x" * SECRET_BYTES_MAX)
 
 

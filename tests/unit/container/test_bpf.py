@@ -1,4 +1,4 @@
-"""The eBPF program for devices, interpreted here: it uses only a few instructions."""
+"""The eBPF program for devices, run by an interpreter of the few instructions that it uses."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ V2 = (
     "memory.events.local", "pids.max", "pids.current", "io.weight",
 )  # fmt: skip
 FIRST = {"cgroup.controllers": "cpu io memory pids", "devices.list": "a *:* rwm"}
-"""Initial contents of files of a new cgroup."""
+"""Initial contents of some files of a new cgroup; the others are empty."""
 
 
 class FakeKernel(Files):
@@ -112,7 +112,9 @@ def test_v1_task_with_excess_has_no_quota_and_no_hard_limit(v1: CgroupTree, tmp_
 
 def test_v1_root_allows_only_harmless_devices(v1: CgroupTree, tmp_path: Path) -> None:
     assert read(tmp_path / "devices/galaxy-t/devices.deny").startswith("a")
-    assert read(tmp_path / "devices/galaxy-t/devices.allow") == "c 136:* rw"  # The last one that was written.
+    assert (
+        read(tmp_path / "devices/galaxy-t/devices.allow") == "c 136:* rw"
+    )  # A file keeps only the last line written.
 
 
 def test_v2_controllers_are_delegated_to_every_level(v2: CgroupTree, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cgroup hierarchies found in a mount table."""
+"""Detection of cgroup hierarchies in a mount table."""
 
 from __future__ import annotations
 

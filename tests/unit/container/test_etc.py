@@ -1,4 +1,4 @@
-"""The /etc of a container: names for its user, and no secret of the host."""
+"""The /etc of a container has names for its user and no secret of the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discarded directories are deleted whatever their shape, and nothing outside them is."""
+"""Discarded directories of any depth are deleted, and nothing outside them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_garbage_that_arrives_during_a_round_is_not_reported_as_undeletable(
             _add_garbage(garbage, f"{turn}-before-{number}", files=30)
         cleaner.request()
         cleaner.start()
-        for number in range(30):  # A limited number: it may arrive faster than it is deleted.
+        for number in range(30):  # At most 30, because it may arrive faster than it is deleted.
             if select.select([cleaner], [], [], 0.001)[0]:
                 break
             _add_garbage(garbage, f"{turn}-{number}")

@@ -1,4 +1,4 @@
-"""The launcher finds the functions of AppWorker's module that it calls by name."""
+"""The launcher loads the functions of AppWorker's module by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits that follow from a demand, and plans that no host can carry out."""
+"""Limits derived from a demand, and refusal of invalid launch plans."""
 
 from __future__ import annotations
 

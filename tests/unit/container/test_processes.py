@@ -1,4 +1,4 @@
-"""Facts about processes, and ending the processes that no cgroup contains."""
+"""Facts about processes, and killing of processes that are in no cgroup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_zombie_counts_as_gone() -> None:
         os.waitpid(pid, 0)
 
 
-def test_descendants_are_killed_to_the_grandchildren_and_the_process_itself_is_not() -> None:
+def test_all_descendants_are_killed_and_the_process_itself_is_not() -> None:
     with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & sh -c 'sleep 60 & wait' & echo up; read x"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as head:  # fmt: skip
         try:

@@ -1,4 +1,4 @@
-"""Records in files: read back as they were written, and None when they are not usable."""
+"""Records in files are read back as written, or as None when a file has no valid record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seccomp filter: interpreted for both machines, and installed in the kernel of this one."""
+"""The seccomp filter: interpreted for both architectures, and installed in this host's kernel."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_ioctl_that_types_into_a_terminal_is_refused(machine: str, ioctl: int) -
 def test_personality_may_be_asked_for_and_set_to_linux_only(machine: str, personality: int) -> None:
     allowed = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
     assert [answer(machine, personality, value) for value in allowed] == [ALLOW] * 5
-    for value in (0x0040000, 0x0100000, 0x0400000, 1):  # Without randomized addresses, for one.
+    for value in (0x0040000, 0x0100000, 0x0400000, 1):  # The first is ADDR_NO_RANDOMIZE.
         assert error(answer(machine, personality, value)) == errno.EPERM
 
 
@@ -201,7 +201,7 @@ print(subprocess.run(["/bin/echo", "child"], capture_output=True, text=True, che
 
 
 @pytest.mark.skipif(platform.machine() not in ARCHITECTURES, reason="no filter for this machine")
-def test_kernel_accepts_the_filter_and_a_program_runs_behind_it() -> None:
+def test_kernel_accepts_the_filter_and_a_program_runs_with_it() -> None:
     unshare = EPERM["unshare"][list(ARCHITECTURES).index(platform.machine())]
     filtered = prctl.SeccompFilter(seccomp.program())
     read, write = os.pipe()

@@ -1,4 +1,4 @@
-"""Blocks of uids: never two agents' while a container of either may be running."""
+"""Blocks of uids: two agents never share one while a container of either may be running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_agents_get_different_blocks_and_the_same_block_again(tmp_path: Path) ->
     assert [one.low for one in list_claims(claims)] == [LOW, LOW + BLOCK_MIN]
 
 
-def test_block_without_an_agent_is_kept_while_containers_remain_and_free_afterwards(tmp_path: Path) -> None:
+def test_block_of_an_ended_agent_is_kept_while_it_has_containers_and_is_free_afterwards(
+    tmp_path: Path,
+) -> None:
     one, two, claims = agent(tmp_path, "one"), agent(tmp_path, "two"), tmp_path / "claims"
     claim_uids(one, ROOM, 1, claims=claims)
     drop_unused_claims(claims)
@@ -91,7 +93,7 @@ def test_unreadable_claim_is_an_error_and_does_not_count_as_free(tmp_path: Path)
         claim_uids(agent(tmp_path, "two"), ROOM, 1, claims=claims)
 
 
-def test_lock_that_another_process_tests_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+def test_lock_is_retried_while_another_process_holds_it_for_a_moment(tmp_path: Path) -> None:
     ours, theirs = (os.open(tmp_path / "agent.lock", os.O_CREAT | os.O_RDWR) for _ in range(2))
     try:
         fcntl.flock(theirs, fcntl.LOCK_SH)

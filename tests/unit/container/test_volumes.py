@@ -1,4 +1,4 @@
-"""The empty file systems that disk volumes are copied from."""
+"""Templates of disk volumes: empty file systems that are copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warm process reads what the launcher has sent, even if the launcher has closed its end already."""
+"""A warm process reads all messages of the launcher, also after the launcher has closed its socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from galaxy.container.launcher.warm_process import receive
 
 
-def test_messages_are_received_although_the_launcher_closed_before_reading_ours() -> None:
+def test_messages_are_received_after_the_launcher_closed_without_reading_an_answer() -> None:
     launcher, warm = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with warm, open(os.devnull) as null:
         launcher.send(b"root plan")

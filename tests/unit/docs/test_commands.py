@@ -16,7 +16,7 @@ PAGES = [ROOT / "README.md", ROOT / "examples/hello/job.yaml", *sorted((ROOT / "
 
 
 def shown() -> list[tuple[str, str]]:
-    """Return (page, command line) for lines that begin with the command, and for `inline` ones."""
+    """Return (page, command line) for every command line in a code block or in backquotes."""
     lines = []
     for page in PAGES:
         text = page.read_text()
@@ -32,23 +32,27 @@ def test_documentation_shows_commands() -> None:
 
 @pytest.mark.parametrize(("page", "line"), shown(), ids=lambda value: value)
 def test_command_of_the_documentation_exists_with_its_options(page: str, line: str) -> None:
-    words = shlex.split(line.split(" > ")[0])[1:]
+    arguments = shlex.split(line.split(" > ")[0])[1:]
     command: click.Command = cli
     context = click.Context(cli)
-    while words and isinstance(command, click.Group) and not words[0].startswith("-"):
-        inner = command.get_command(context, words[0])
+    while arguments and isinstance(command, click.Group) and not arguments[0].startswith("-"):
+        inner = command.get_command(context, arguments[0])
         if inner is None and command.invoke_without_command:
             break
-        assert inner is not None, f"{page}: no command {words[0]!r} in {line!r}"
+        assert inner is not None, f"{page}: no command {arguments[0]!r} in {line!r}"
         command = inner
-        words.pop(0)
+        arguments.pop(0)
     known = {
         option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    for word in words:
-        if word == "--":
+    for argument in arguments:
+        if argument == "--":
             break
-        if word.startswith("--"):
-            assert word.partition("=")[0] in known | {"--help"}, f"{page}: {line!r} has no option {word}"
-        elif re.fullmatch(r"-[a-z]+", word):
-            assert all(f"-{letter}" in known for letter in word[1:]), f"{page}: {line!r} has no option {word}"
+        if argument.startswith("--"):
+            assert argument.partition("=")[0] in known | {"--help"}, (
+                f"{page}: {line!r} has no option {argument}"
+            )
+        elif re.fullmatch(r"-[a-z]+", argument):
+            assert all(f"-{letter}" in known for letter in argument[1:]), (
+                f"{page}: {line!r} has no option {argument}"
+            )

@@ -1,4 +1,4 @@
-"""docs/job-file.md names every field of the model, no other, and its defaults are true."""
+"""docs/job-file.md names exactly the fields of the model, with their defaults."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def test_every_field_is_documented_and_no_other(section: str) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_plain_defaults_are_as_documented(section: str) -> None:
-    said = documented(section)
+    defaults = documented(section)
     for field in msgspec.structs.fields(SECTIONS[section]):
         default: Any = field.default
         if default is msgspec.NODEFAULT or not isinstance(default, SCALARS):
             continue
         shown = {True: "true", False: "false"}.get(default) if isinstance(default, bool) else None
         shown = shown or (f"{default:g}" if isinstance(default, float) else str(default) or '""')
-        assert said[field.name] == f"`{shown}`", field.name
+        assert defaults[field.name] == f"`{shown}`", field.name
 
 
-def test_every_noun_of_a_job_file_has_a_section() -> None:
-    nouns = {kind for name, kind in vars(spec).items() if name.endswith("Spec")}
-    assert set(SECTIONS.values()) == nouns
+def test_every_struct_of_a_job_file_has_a_section() -> None:
+    structs = {kind for name, kind in vars(spec).items() if name.endswith("Spec")}
+    assert set(SECTIONS.values()) == structs
 
 
 def test_file_in_the_documentation_is_valid() -> None:

@@ -1,4 +1,4 @@
-"""How long a leader retries one commit."""
+"""A leader retries each commit for a limited time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def shell(now_s: list[float]) -> LeaderShell:
     )
 
 
-def test_commit_whose_tries_take_long_is_given_up(now_s: list[float]) -> None:
+def test_commit_is_not_retried_after_the_time_limit(now_s: list[float]) -> None:
     try_again = shell(now_s)._commit_retries(Lease(GRANT, 100.0, lambda: now_s[0]))
     now_s[0] += UNCONFIRMED_S + 0.1
     assert not try_again(NO_ANSWER)
 
 
-def test_every_commit_is_retried_for_its_own_time(now_s: list[float]) -> None:
+def test_time_limit_of_retries_starts_with_each_commit(now_s: list[float]) -> None:
     leader = shell(now_s)
     lease = Lease(GRANT, 100.0, lambda: now_s[0])
     assert leader._commit_retries(lease)(NO_ANSWER)

@@ -1,4 +1,4 @@
-"""The inbox: bounded, and a new event wakes the reader."""
+"""The inbox of a leader is bounded, and a new event wakes its reader."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_event_beyond_the_limit_is_counted_and_dropped() -> None:
 def test_only_the_latest_reading_of_a_kind_is_taken_and_before_other_events() -> None:
     inbox = LeaderInbox(2)
     inbox.put("event")
-    inbox.put_latest("beats", 1)
-    inbox.put_latest("beats", 2)
+    inbox.put_latest("heartbeats", 1)
+    inbox.put_latest("heartbeats", 2)
     assert inbox.take(0.0) == [2, "event"]
 
 

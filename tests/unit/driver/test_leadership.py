@@ -1,4 +1,4 @@
-"""A leadership tick by tick, against Nexus in memory."""
+"""A leadership, tick by tick, with Nexus in memory."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class Clock:
         return self.now_s
 
 
-class DeafNexus(MemoryNexus):
-    """Commits, but loses the answer ``deaf`` times; with ``lost`` the request is lost instead."""
+class FailingNexus(MemoryNexus):
+    """Fails the first ``failures`` commits after they took effect, or with ``lost`` before."""
 
-    def __init__(self, clock: Clock, *, deaf: int, lost: bool = False) -> None:
+    def __init__(self, clock: Clock, *, failures: int, lost: bool = False) -> None:
         super().__init__(clock)
-        self.deaf = deaf
+        self.failures = failures
         self.lost = lost
-        self.asked = 0
+        self.commits = 0
 
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
-        self.asked += 1
-        if not (self.lost and self.deaf):
+        self.commits += 1
+        if not (self.lost and self.failures):
             super().commit(grant, serial, changes, trace)
-        if self.deaf:
-            self.deaf -= 1
+        if self.failures:
+            self.failures -= 1
             raise Unreachable("no answer")
 
 
@@ -64,7 +64,7 @@ def stored(nexus: MemoryNexus) -> dict[str, int]:
     return {name: row.total for name, row in nexus.read_table("tally", "counts", Count).items()}
 
 
-def test_step_is_stored_before_its_messages_are_handed_out() -> None:
+def test_messages_of_a_step_are_returned_after_it_is_stored() -> None:
     nexus = MemoryNexus(Clock())
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
@@ -82,7 +82,7 @@ def test_trace_is_stored_with_the_step_and_dated_by_it() -> None:
     assert (event.kind, event.at_s) == ("tally.counted", 2.5)
 
 
-def test_next_leader_starts_from_what_the_last_one_stored() -> None:
+def test_next_leader_starts_from_the_stored_state() -> None:
     clock = Clock()
     nexus = MemoryNexus(clock)
     first = Leadership(Tally(), nexus, elect(nexus))
@@ -112,7 +112,7 @@ def test_leader_whose_lease_went_to_another_writes_nothing_and_undoes_its_step()
     assert logic.counts["x"].total == 1
 
 
-def test_leader_that_cannot_trust_its_lease_neither_commits_nor_sends() -> None:
+def test_leader_whose_lease_may_have_expired_neither_commits_nor_sends() -> None:
     nexus = MemoryNexus(Clock())
     held = [True]
     logic = Tally()
@@ -127,18 +127,18 @@ def test_leader_that_cannot_trust_its_lease_neither_commits_nor_sends() -> None:
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_commit_of_unknown_outcome_is_repeated_and_takes_effect_once(lost: bool) -> None:
-    nexus = DeafNexus(Clock(), deaf=2, lost=lost)
+    nexus = FailingNexus(Clock(), failures=2, lost=lost)
     leadership = Leadership(Tally(), nexus, elect(nexus), retry_policy=lambda: lambda _: True)
     leadership.begin(1.0)
     (outcome,) = leadership.advance(2.0, [Add(name="x")])
-    assert nexus.asked == 3
+    assert nexus.commits == 3
     assert stored(nexus) == {"x": 1}
     assert len(nexus.trace(["x"])) == 1
     assert len(outcome.sends) == 1
 
 
 def test_commit_of_unknown_outcome_that_is_not_retried_ends_the_leadership() -> None:
-    nexus = DeafNexus(Clock(), deaf=1)
+    nexus = FailingNexus(Clock(), failures=1)
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
     leadership.begin(1.0)
@@ -160,7 +160,7 @@ def test_poisonous_event_is_dropped_and_the_others_of_its_tick_take_effect() -> 
     assert stored(nexus) == {"x": 2, "y": 1}
 
 
-def test_logic_that_fails_without_events_waits_and_finally_gives_up() -> None:
+def test_logic_that_raises_without_events_is_retried_and_finally_stops_leading() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -173,7 +173,7 @@ def test_logic_that_fails_without_events_waits_and_finally_gives_up() -> None:
         leadership.advance(2.0, [])
 
 
-def test_time_of_the_logic_never_goes_back() -> None:
+def test_time_that_goes_back_is_not_passed_to_the_logic() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -184,14 +184,14 @@ def test_time_of_the_logic_never_goes_back() -> None:
 
 
 def test_step_that_changes_nothing_is_not_written() -> None:
-    nexus = DeafNexus(Clock(), deaf=0)
+    nexus = FailingNexus(Clock(), failures=0)
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
     leadership.advance(2.0, [])
-    assert nexus.asked == 0
+    assert nexus.commits == 0
 
 
-def test_state_of_a_format_that_we_do_not_read_is_not_led_and_not_touched() -> None:
+def test_leadership_over_state_of_an_unreadable_format_is_refused() -> None:
     nexus = MemoryNexus(Clock())
     grant = elect(nexus)
     Leadership(Tally(), nexus, grant).begin(1.0)
@@ -203,7 +203,7 @@ def test_state_of_a_format_that_we_do_not_read_is_not_led_and_not_touched() -> N
         Leadership(Tally(), nexus, grant).begin(2.0)
 
 
-def test_first_commit_says_what_format_the_state_has() -> None:
+def test_first_commit_stores_the_format_of_the_state() -> None:
     nexus = MemoryNexus(Clock())
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
@@ -212,7 +212,7 @@ def test_first_commit_says_what_format_the_state_has() -> None:
     assert nexus.read_table("tally", "format", StoredFormat)["tables"].format in STORED_READABLE
 
 
-def test_logic_recovers_before_the_next_step_after_one_that_raised() -> None:
+def test_logic_recovers_once_before_the_step_after_one_that_raised() -> None:
     nexus = MemoryNexus(Clock())
     logic = Tally()
     leadership = Leadership(logic, nexus, elect(nexus))
@@ -230,15 +230,15 @@ def test_many_poisonous_events_in_one_tick_cost_few_recoveries_and_other_kinds_t
     leadership = Leadership(logic, nexus, elect(nexus))
     leadership.begin(1.0)
     bad = [Add(name="bad", by=-1)] * 1000
-    asked = Request(op="x", key="k", reply="r", deadline_s=9.0, body=None)
-    outcomes = leadership.advance(2.0, [Add(name="x"), *bad, asked])
+    request = Request(op="x", key="k", reply="r", deadline_s=9.0, body=None)
+    outcomes = leadership.advance(2.0, [Add(name="x"), *bad, request])
     assert logic.recovered == POISONOUS_MAX + 1
     assert (leadership.poisonous, leadership.dropped) == (POISONOUS_MAX, 1000 - POISONOUS_MAX)
     assert stored(nexus) == {"x": 1}
     assert [reply.reply for outcome in outcomes for reply in outcome.replies] == ["r"]
 
 
-class Picky(Tally):
+class RaisesOnBadUsers(Tally):
     """Raises on each request of a user whose name starts with ``bad``."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
@@ -254,7 +254,7 @@ def asked(user: str, reply: str = "") -> Request:
 @pytest.mark.parametrize("senders", [1, 5])
 def test_requests_of_other_users_are_answered_while_a_few_send_floods_of_poisonous_ones(senders: int) -> None:
     nexus = MemoryNexus(Clock())
-    logic = Picky()
+    logic = RaisesOnBadUsers()
     leadership = Leadership(logic, nexus, elect(nexus))
     leadership.begin(1.0)
     bad = [asked(f"bad{number % senders}") for number in range(1000)]
@@ -265,7 +265,7 @@ def test_requests_of_other_users_are_answered_while_a_few_send_floods_of_poisono
 
 def test_poisonous_events_of_very_many_senders_in_one_tick_cost_few_recoveries() -> None:
     nexus = MemoryNexus(Clock())
-    logic = Picky()
+    logic = RaisesOnBadUsers()
     leadership = Leadership(logic, nexus, elect(nexus))
     leadership.begin(1.0)
     leadership.advance(2.0, [asked(f"bad{number}") for number in range(1000)])
@@ -275,12 +275,12 @@ def test_poisonous_events_of_very_many_senders_in_one_tick_cost_few_recoveries()
 
 
 def test_logic_that_cannot_recover_stops_leading() -> None:
-    class Lost(Tally):
+    class CannotRecover(Tally):
         def recover(self, now_s: float) -> None:
-            raise RuntimeError("no way")
+            raise RuntimeError("cannot")
 
     nexus = MemoryNexus(Clock())
-    leadership = Leadership(Lost(), nexus, elect(nexus))
+    leadership = Leadership(CannotRecover(), nexus, elect(nexus))
     leadership.begin(1.0)
     leadership.advance(2.0, [Add(name="bad", by=-1)])
     with pytest.raises(NotLeader, match="cannot recover"):

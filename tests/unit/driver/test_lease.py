@@ -1,4 +1,4 @@
-"""A lease by the leader's own clock."""
+"""A leader's lease, measured with its own clock."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from galaxy.model.stored.secret import EnvFrom
 
 
 def job(**task: Any) -> dict[str, Any]:
-    whole = {"cpu": "250m", "memory": "64M", "start": "run"} | task
-    return {"name": "web", "pod": {"tasks": [whole]}}
+    fields = {"cpu": "250m", "memory": "64M", "start": "run"} | task
+    return {"name": "web", "pod": {"tasks": [fields]}}
 
 
 def texts(tree: Any) -> list[str]:

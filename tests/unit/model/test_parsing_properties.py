@@ -1,4 +1,4 @@
-"""Valid jobs survive writing and parsing; invalid values are named."""
+"""Valid jobs are unchanged by writing and parsing; invalid values are named."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_value_of_a_wrong_type_is_named_and_nothing_else_is(spec: JobSpec, data:
     place = tree
     for step in path[:-1]:
         place = place[step]
-    place[path[-1]] = [{"neither": "fish nor fowl"}]
+    place[path[-1]] = [{"of": "a wrong type"}]
     assert {write_path(diagnostic.path) for diagnostic in parsing.parse(tree).diagnostics} == {
         write_path(path)
     }

@@ -1,4 +1,4 @@
-"""Resources: arithmetic, ceilings, and that one row in the table is all that another resource takes."""
+"""Resources: arithmetic, ceilings, and adding a resource with one row of the table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_amounts_from_the_wire_are_bounded() -> None:
     assert Resources(cpu_milli=-1, disk_bytes=1 << 60).bounded() == Resources(disk_bytes=AMOUNT_MAX)
 
 
-def test_one_container_takes_one_of_what_containers_are_counted_in() -> None:
+def test_resources_of_one_container_count_it_as_one() -> None:
     assert Resources(cpu_milli=5, containers=9).of_one_container() == Resources(cpu_milli=5, containers=1)
 
 
@@ -64,7 +64,7 @@ def test_demand_adds_up_tasks_and_volumes_by_medium() -> None:
     )
 
 
-def test_ceiling_has_a_field_for_each_resource_and_keeps_zero_apart_from_no_limit() -> None:
+def test_ceiling_has_a_field_for_each_resource_and_zero_is_not_no_limit() -> None:
     assert Ceiling.__struct_fields__ == FIELDS
     ceiling = Ceiling(containers=0)
     assert decode(encode(ceiling), Ceiling) == ceiling

@@ -88,7 +88,7 @@ def test_service_and_health_name_a_port_of_their_own_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "field", "word"),
+    ("health", "field", "cause"),
     [
         ({"type": "tcp"}, "port", "is missing"),
         ({"type": "command"}, "command", "is missing"),
@@ -97,10 +97,10 @@ def test_service_and_health_name_a_port_of_their_own_task() -> None:
         ({"type": "http", "port": "x", "path": "/a\r\nHost: x"}, "path", "control characters"),
     ],
 )
-def test_health_has_what_its_type_needs(health: dict[str, Any], field: str, word: str) -> None:
+def test_health_has_what_its_type_needs(health: dict[str, Any], field: str, cause: str) -> None:
     diagnostics = broken(task(ports=["x", "y"], health=health))
     assert any(
-        diagnostic.startswith(f"`pod.tasks[0].health.{field}`") and word in diagnostic
+        diagnostic.startswith(f"`pod.tasks[0].health.{field}`") and cause in diagnostic
         for diagnostic in diagnostics
     )
 
@@ -150,11 +150,11 @@ def test_batch_that_always_restarts_is_refused() -> None:
     assert broken(task(restart="on-failure"), type="batch") == []
 
 
-def test_restart_delays_must_not_shrink() -> None:
+def test_maximum_restart_delay_below_the_first_delay_is_refused() -> None:
     assert "is less than delay" in broken(task(restart={"delay": "10s", "delay_max": "1s"}))[0]
 
 
-def test_tasks_above_the_size_of_an_order_are_refused() -> None:
+def test_tasks_that_exceed_the_size_of_an_order_are_refused() -> None:
     env = {f"V{n}": "x" * 4000 for n in range(50)}
     assert "together when encoded" in broken(task(env=env))[0]
 

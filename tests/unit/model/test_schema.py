@@ -44,8 +44,8 @@ def test_templates_satisfy_schema_and_parser(type_: JobType) -> None:
 
 
 def job(**task: Any) -> dict[str, Any]:
-    whole = {"cpu": "250m", "memory": "64M", "start": "run"} | task
-    return {"name": "web", "pod": {"tasks": [whole]}}
+    fields = {"cpu": "250m", "memory": "64M", "start": "run"} | task
+    return {"name": "web", "pod": {"tasks": [fields]}}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Versions: parts ignore unknown fields of each other, but never of a request."""
+"""Parts of different versions ignore unknown fields of each other, but refuse those of requests."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ def test_request_with_a_newline_after_a_name_is_refused_with_its_path() -> None:
 
 
 def test_stored_job_with_a_newline_after_its_name_is_read() -> None:
-    whole = SPEC.replace('"web"', '"web\\n"')
-    assert decode(whole, JobSpec).name == "web\n"
+    text = SPEC.replace('"web"', '"web\\n"')
+    assert decode(text, JobSpec).name == "web\n"

@@ -11,7 +11,7 @@ from galaxy.nexus.url import address_of, parse
 THREE = "sentinel://agent-h1:secret@h1:26379,h2,[::1]:7000/0?master=galaxy"
 
 
-def test_sentinels_come_with_their_ports_and_the_masters_name() -> None:
+def test_url_of_sentinels_is_parsed_into_hosts_master_and_login() -> None:
     url = parse(THREE, {})
     assert url.hosts == (("h1", 26379), ("h2", 26379), ("::1", 7000))
     assert (url.master, url.user, url.password, url.database) == ("galaxy", "agent-h1", "secret", 0)
@@ -19,12 +19,12 @@ def test_sentinels_come_with_their_ports_and_the_masters_name() -> None:
     assert url.replicas == 1
 
 
-def test_sentinels_with_tls_are_asked_with_tls_too() -> None:
+def test_url_of_sentinels_with_tls_has_tls_options() -> None:
     url = parse(THREE.replace("sentinel:", "sentinels:") + "&ca=/etc/hostname", {})
     assert url.tls == {"ssl_cert_reqs": "required", "ssl_ca_certs": "/etc/hostname"}
 
 
-def test_sentinels_own_login_is_not_that_of_redis() -> None:
+def test_login_of_sentinels_is_separate_from_that_of_redis() -> None:
     url = parse(THREE + "&sentinel_user=s&sentinel_password=p%26q", {})
     assert (url.sentinel_user, url.sentinel_password) == ("s", "p&q")
     assert parse(THREE, {"GALAXY_SENTINEL_PASSWORD": "e"}).sentinel_password == "e"

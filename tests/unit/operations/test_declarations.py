@@ -1,4 +1,4 @@
-"""Declarations of operations, against the functions, the SDK, the commands and the documents."""
+"""Declarations of operations match their functions, the SDK, the commands and the documents."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def command_of(path: str) -> click.Command:
     """Return the command that ``galaxy A B`` runs."""
     command: click.Command = cli
     context = click.Context(command)
-    for word in path.strip("`").split()[1:]:
+    for name in path.strip("`").split()[1:]:
         assert isinstance(command, click.Group), path
-        found = command.get_command(context, word)
+        found = command.get_command(context, name)
         assert found is not None, f"there is no command {path}"
         command, context = found, click.Context(found, parent=context)
     return command
@@ -83,7 +83,7 @@ def test_function_of_an_operation_takes_its_body_and_returns_its_result(op: str)
 
 
 @pytest.mark.parametrize("op", sorted(BODIES))
-def test_row_in_the_documents_says_who_may_call_an_operation_and_how(op: str) -> None:
+def test_row_in_the_documents_matches_authority_sdk_method_and_command(op: str) -> None:
     kind, rule, method, command = documented()[op]
     operation = DECLARED[op]
     assert kind == ("change" if isinstance(operation, Change) else "query")

@@ -1,4 +1,4 @@
-"""Pages: every row once, in order, whatever the limit; a bad cursor is refused."""
+"""Pages contain every row once and in order, for any limit; an invalid cursor is refused."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_empty_list_is_one_empty_page() -> None:
     assert pages([], 5) == [[]]
 
 
-def test_row_that_goes_between_two_pages_moves_no_other() -> None:
+def test_row_removed_between_two_pages_does_not_shift_the_others() -> None:
     first, after = page_of(ROWS, lambda row: (row,), ListUsers(limit=3))
     left = [row for row in ROWS if row not in ("user01", "user02")]
     second, _ = page_of(left, lambda row: (row,), ListUsers(limit=3, after=after))
@@ -42,7 +42,7 @@ def test_row_that_goes_between_two_pages_moves_no_other() -> None:
 
 
 @pytest.mark.parametrize("cursor", ["!", "e30", "WzFd", "é", "a" * 101])
-def test_text_that_is_no_cursor_is_refused(cursor: str) -> None:
+def test_invalid_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(UsageError, match="is not a cursor"):
         page_of(ROWS, lambda row: (row,), ListUsers(after=cursor))
 
@@ -51,6 +51,6 @@ def test_body_without_a_limit_asks_for_a_page_of_the_default_length() -> None:
     assert decode("{}", ListUsers) == ListUsers()
 
 
-def test_times_sort_as_text_as_they_do_as_numbers() -> None:
+def test_times_as_sortable_text_have_the_order_of_numbers() -> None:
     times = [0.0, 9.5, 10.0, 999_999_999.9, 1_000_000_000.0, 1_800_000_000.000001]
     assert sorted(map(sortable, times)) == list(map(sortable, times))

@@ -1,4 +1,4 @@
-"""Agents, loads and asks with the numbers that a test does not care about."""
+"""Agents, loads and asks with defaults, so that tests state only the numbers that matter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def view(*agents: AgentInfo, creating_max: int = 1000) -> ClusterView:
 
 
 def load(*, ports: tuple[int, ...] = (), dynamic: int = 0, **amounts: int) -> Load:
-    """Return half a core, 1 GiB, 1 GiB, one container and no ports, but for what is given."""
+    """Return half a core, 1 GiB, 1 GiB, one container and no ports, except for the given amounts."""
     asked = Resources(cpu_milli=500, memory_bytes=GIB, disk_bytes=GIB, containers=1)
     return Load(replace(asked, **amounts), ports, dynamic)
 

@@ -18,7 +18,7 @@ def _read_each_second(ages: HeartbeatAges, until_s: int, alive: list[int]) -> No
         ages.record(alive, [float(second)] * len(alive))
 
 
-def test_agents_are_judged_by_the_age_of_their_heartbeats() -> None:
+def test_agent_is_recent_suspect_or_dead_by_the_age_of_its_heartbeat() -> None:
     ages = _ages()
     ages.begin_reading(1000.0)
     ages.record([0, 1, 2], [1000.0] * 3)

@@ -81,7 +81,7 @@ def test_each_resource_is_counted(scarce: dict[str, int], fit: int) -> None:
     assert len(plan.placements) == fit
 
 
-def test_static_port_is_given_once_per_agent() -> None:
+def test_static_port_is_assigned_once_per_agent() -> None:
     cluster = view(agent("h1"), agent("h2"))
     plan = place(cluster, [ask(count=3, of=load(ports=(8080,)))])
     assert _per_agent(plan) == {"h1": 1, "h2": 1}
@@ -205,7 +205,7 @@ def test_shape_of_a_demand_has_static_and_dynamic_ports_apart() -> None:
 def test_agents_keep_their_rows_while_the_view_grows() -> None:
     cluster = view(*[agent(f"h{i:03}") for i in range(100)])
     assert [cluster.row(f"h{i:03}") for i in range(100)] == list(range(100))
-    assert cluster.row("nobody") == -1
+    assert cluster.row("unknown") == -1
 
 
 @pytest.mark.parametrize("seed", range(20))

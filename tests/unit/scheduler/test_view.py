@@ -13,7 +13,7 @@ COLUMNS = ("ports", "creating", "placed", "room")
 
 
 def random_charges(dice: random.Random, count: int) -> list[tuple[str, str, str, Load, bool]]:
-    """Return charges of which some share ports, some are out of range, some know none yet."""
+    """Return charges on five agents; some share ports, and some ports are outside the dynamic range."""
     return [
         (
             f"c{number}",

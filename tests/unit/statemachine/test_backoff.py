@@ -39,7 +39,7 @@ def test_backoff_doubles_up_to_its_maximum_and_starts_again_after_reset() -> Non
     assert backoff.next_s() == 0.5
 
 
-def test_backoff_that_is_cut_short_once_goes_on_from_the_shorter_wait() -> None:
+def test_backoff_continues_from_a_wait_that_was_shortened() -> None:
     backoff = Backoff(1.0, 60.0)
     waits = [backoff.next_s() for _ in range(4)]
     assert waits == [1.0, 2.0, 4.0, 8.0]
@@ -57,7 +57,7 @@ def test_retry_waits_double_up_to_the_maximum_and_end_after_the_last_try() -> No
     assert waits_until_given_up(retry()) == [1.0, 2.0, 4.0, 5.0, None]
 
 
-def test_operation_that_never_failed_is_due_at_once() -> None:
+def test_operation_that_has_not_failed_is_due_at_once() -> None:
     assert retry().wait_s(7.0) == 0.0
 
 
@@ -90,7 +90,7 @@ def test_allow_one_more_shortens_no_wait_and_try_now_does() -> None:
     assert failing.wait_s(100.0) == 0.0
 
 
-def test_ask_limiter_allows_asks_at_growing_distances_and_starts_again_after_a_quiet_time() -> None:
+def test_ask_limiter_allows_asks_at_growing_intervals_and_starts_again_after_a_pause() -> None:
     limiter = AskLimiter(2.0, 15.0)
     assert [second for second in range(32) if limiter.due("a", float(second))] == [0, 2, 6, 14, 29]
     assert [second for second in range(100, 108) if limiter.due("a", float(second))] == [100, 102, 106]

@@ -1,4 +1,4 @@
-"""Timers: what is due when, and messages that come due again until they are stopped."""
+"""Timers of keys, and resend timers that come due again until they are stopped."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_key_that_is_cancelled_while_others_are_popped_does_not_come_due() -> No
     assert popped == ["a"]
 
 
-def test_keys_that_are_set_over_and_over_take_no_more_memory() -> None:
+def test_key_that_is_set_many_times_uses_bounded_memory() -> None:
     timers: Timers[str] = Timers()
     tracemalloc.start()
     for second in range(50_000):

@@ -1,4 +1,4 @@
-"""What a worker makes of one item of its queues: a message of ours, or a reason to drop it."""
+"""A worker parses an item of its queues into a message, or drops it with a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def struct_of(message: dict[str, Any]) -> ContainerOrders:
     return read(arguments["v"], arguments["body"], ContainerOrders)
 
 
-def test_message_of_ours_comes_back_with_its_struct() -> None:
+def test_message_of_galaxy_is_parsed_with_its_struct() -> None:
     queue, item = item_of()
     message = parse_item(item, queue)
     assert (queue, message["headers"]["task"], message["headers"]["id"]) == ("agent.h1", TASK, "order:1")
@@ -46,7 +46,7 @@ def test_message_of_ours_comes_back_with_its_struct() -> None:
     assert struct_of(message) == ORDERS
 
 
-def test_struct_is_json_inside_json_once() -> None:
+def test_struct_is_plain_json_inside_the_item() -> None:
     _, item = item_of()
     assert json.loads(item)["body"][1] == {"v": WIRE_VERSION, "body": PLAIN}
 
@@ -58,7 +58,7 @@ def test_message_of_celerys_own_shape_is_read_too(shape: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", [celery_item, galaxy_item])
-def test_what_kombus_decoder_gives_meaning_to_stays_plain_data(shape: Any) -> None:
+def test_type_markers_of_kombus_decoder_stay_plain_data(shape: Any) -> None:
     plain = PLAIN | {"novelty": {"__type__": "uuid", "__value__": {"hex": "0" * 32}}}
     message = parse_item(shape(call_of(plain), queue="q", headers=celery_headers(TASK)), "q")
     _, arguments, _ = decode_call(message["body"])
@@ -75,12 +75,12 @@ def test_message_put_back_by_kombu_is_read_again_unchanged() -> None:
     assert again == message
 
 
-def test_message_goes_back_to_the_queue_that_it_came_from_whatever_it_says() -> None:
+def test_message_is_put_back_into_the_queue_that_it_came_from_not_the_one_it_names() -> None:
     item = galaxy_item(call_of(PLAIN), queue="resman", headers=celery_headers(TASK))
     assert parse_item(item, "agent.h1")["properties"]["delivery_info"]["routing_key"] == "agent.h1"
 
 
-def test_expiry_is_believed_only_beyond_what_clocks_may_differ() -> None:
+def test_message_is_dropped_as_expired_only_after_a_margin_for_clock_differences() -> None:
     parse_item(item_of(expires_s=-60.0)[1], "agent.h1")
     with pytest.raises(UnacceptableItem, match="expired"):
         parse_item(item_of(expires_s=-timedelta(hours=1).total_seconds())[1], "agent.h1")
@@ -100,7 +100,7 @@ def test_payload_shows_its_size_and_nothing_else() -> None:
     assert "<26 bytes>" in shown
 
 
-def test_malformed_item_is_dropped_or_fails_to_be_a_struct_and_raises_nothing_else() -> None:
+def test_malformed_item_is_dropped_unless_only_its_call_or_struct_is_wrong() -> None:
     accepted = []
     for what, item in malformed_items("agent.h1", TASK):
         try:

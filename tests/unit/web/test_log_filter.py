@@ -1,4 +1,4 @@
-"""Repeated lines of a log are suppressed."""
+"""Repeated lines of Flower's log are suppressed for a while."""
 
 from __future__ import annotations
 

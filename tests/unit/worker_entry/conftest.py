@@ -1,4 +1,4 @@
-"""Pods without processes: orders, and a world that answers effects as a test says."""
+"""The pod's logic without processes: tests feed it orders and events, and read its effects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_spec(start: str = "run", name: str = "main", **more: Any) -> TaskSpec:
 
 
 class World:
-    """Feeds events to the logic and remembers every effect; time moves only when told."""
+    """Feeds events to the logic and keeps all effects. Time passes only in ``wait``."""
 
     def __init__(self, *known: str) -> None:
         self.pod = SupervisedPod(known=known or ("main",))
@@ -44,7 +44,7 @@ class World:
         return self.feed(OrderReceived(order=order))
 
     def wait(self) -> tuple[Effect, ...]:
-        """Let time pass until something is due."""
+        """Advance the time to the next deadline of the logic."""
         at_s = wake_s(self.pod)
         assert at_s is not None, "nothing is due"
         self.now_s = max(self.now_s, at_s)

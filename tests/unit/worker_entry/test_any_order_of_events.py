@@ -1,4 +1,4 @@
-"""The pod's logic against outcomes that come late, in any order, as failures, or never.
+"""The pod's logic when outcomes of effects are late, in any order, failures, or missing.
 
 Never: two programs of a task at once, a program beside processes that an earlier one left, a program
 with half-replaced files, a finished batch program again. Eventually: once outcomes come in order,
@@ -46,7 +46,7 @@ from galaxy.worker_entry.logic.report import observe, state_of
 
 
 class Machine:
-    """One task's processes and files, as the effects would leave them."""
+    """Simulates the processes and files of one task, and checks every effect on them."""
 
     def __init__(self) -> None:
         self.pod = SupervisedPod(known=("main",))
@@ -92,7 +92,7 @@ class Machine:
             case RunReload() | RunProbe():
                 self.commands.append(effect)
 
-    # ---- outcomes; each returns whether there was anything to do
+    # ---- outcomes of effects; each returns whether there was an effect to complete
 
     def stage(self, ok: bool, retry: bool = True) -> bool:
         effect, self.staging = self.staging, None
@@ -147,7 +147,7 @@ class Machine:
         return True
 
     def settle(self) -> None:
-        """Carry out everything that was requested; a program ends only when it is told to."""
+        """Complete all effects until nothing is left to do; a program exits only when it is stopped."""
         for _ in range(300):
             stopping = any(task.state is TaskState.STOPPING for task in self.pod.tasks)
             busy = (
@@ -160,7 +160,7 @@ class Machine:
             waits = any(task.state in (TaskState.BACKOFF, TaskState.DEPLOYING) for task in self.pod.tasks)
             if not busy and not (waits and self.tick()):
                 return
-        raise AssertionError(f"does not come to rest: {self.pod}")
+        raise AssertionError(f"still not settled after 300 rounds: {self.pod}")
 
 
 def make_spec(start: str, version: int, data: int, restart: RestartSpec | None) -> TaskSpec:

@@ -1,4 +1,4 @@
-"""When health is asked and what the answers add up to."""
+"""When health is probed, and what verdict follows from the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECK = HealthSpec(type="tcp", port="web", interval=2.0, failures=3)
 SERVICE = {"ports": (PortSpec(name="web"),), "services": (ServiceSpec(name="s", port="web"),)}
 
 
-def test_service_without_a_check_is_asked_by_tcp_and_others_are_not(spec):
+def test_service_without_a_check_is_checked_by_tcp_and_other_tasks_are_not(spec):
     assert health.check_of(spec(**SERVICE), batch=False) == HealthSpec(type="tcp", port="web")
     assert health.check_of(spec(**SERVICE), batch=True) is None
     assert health.check_of(spec(), batch=False) is None
@@ -23,20 +23,20 @@ def test_service_without_a_check_is_asked_by_tcp_and_others_are_not(spec):
 
 
 @given(st.lists(st.booleans(), max_size=60))
-def test_unhealthy_is_exactly_that_many_full_intervals_failed_in_a_row(answers):
-    now_s, row, verdict = 0.0, 0, None
+def test_task_is_unhealthy_after_exactly_the_configured_failures_in_a_row(answers):
+    now_s, failures, verdict = 0.0, 0, None
     state = health.begin(CHECK, now_s)
     for ok in answers:
         full = state.due_s - now_s > CHECK.interval - 1e-6
         now_s = state.due_s
         state = health.after_answer(state, CHECK, ok=ok, uptime_s=now_s, now_s=now_s)
-        row = 0 if ok else row + full
-        verdict = True if ok else False if row >= CHECK.failures else verdict
-        assert (state.verdict, state.failures) == (verdict, row)
+        failures = 0 if ok else failures + full
+        verdict = True if ok else False if failures >= CHECK.failures else verdict
+        assert (state.verdict, state.failures) == (verdict, failures)
         assert 0 < state.due_s - now_s <= CHECK.interval + 1e-6
 
 
-def test_first_questions_come_quickly():
+def test_first_probes_follow_each_other_quickly():
     state, times = health.begin(CHECK, 0.0), []
     while state.due_s < 1.0:
         times.append(state.due_s)

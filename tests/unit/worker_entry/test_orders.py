@@ -1,4 +1,4 @@
-"""What an order does to each task, by the task's state and by what changed."""
+"""The effects of an order on each task, by the task's state and the changes of its spec."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def report(world):
 
 
 def deploy(world):
-    """Let a deployment that is under way come to its end."""
+    """Complete the deployment that is in progress."""
     world.feed(PackagesStaged(task="main", deploy=world.task.deploy))
     if world.task.state is TaskState.STOPPING:
         leave(world)
@@ -79,7 +79,7 @@ def leave(world):
         ({}, TaskChange.NONE),
     ],
 )
-def test_only_what_matters_to_the_program_changes_it(spec, more, change):
+def test_program_is_redeployed_only_for_changes_that_affect_it(spec, more, change):
     base = {"start": "run", "package": PACKAGE, "env": {"A": "1"}, "data": data("1")}
     assert compare(spec(**base), spec(**{**base, **more})) == change
 
@@ -104,7 +104,7 @@ def test_order_that_is_not_newer_changes_nothing(world, spec, generation):
     assert world.pod == before
 
 
-def test_unchanged_task_runs_on_through_a_new_order(world, spec):
+def test_unchanged_task_keeps_running_after_a_new_order(world, spec):
     world.order(spec())
     before = world.task
     assert world.order(spec()) == ()
@@ -112,7 +112,7 @@ def test_unchanged_task_runs_on_through_a_new_order(world, spec):
     assert report(world).generation == 2
 
 
-def test_changed_health_check_is_taken_over_without_touching_the_program(world, spec):
+def test_changed_health_check_is_used_without_restarting_the_program(world, spec):
     world.order(spec())
     check = HealthSpec(type="command", command="true")
     assert world.order(spec(health=check)) == ()
@@ -135,7 +135,7 @@ def test_old_program_is_stopped_only_when_the_new_package_is_staged(world, spec,
     assert report(world).tasks[0].version == "2"
 
 
-def test_old_program_that_dies_while_the_new_package_comes_is_not_restarted(world, spec, kinds):
+def test_old_program_that_dies_while_the_new_package_is_staged_is_not_restarted(world, spec, kinds):
     world.order(spec(package=PACKAGE))
     deploy(world)
     world.order(spec(package=NEWER))
@@ -145,7 +145,7 @@ def test_old_program_that_dies_while_the_new_package_comes_is_not_restarted(worl
     assert kinds(world.feed(PackagesStaged(task="main", deploy=2))) == ["PlacePackages"]
 
 
-def test_package_that_cannot_be_had_stops_the_old_program_and_fails(world, spec, kinds):
+def test_package_that_cannot_be_fetched_stops_the_old_program_and_fails_the_task(world, spec, kinds):
     world.order(spec(package=PACKAGE))
     deploy(world)
     world.order(spec(package=NEWER))
@@ -155,7 +155,7 @@ def test_package_that_cannot_be_had_stops_the_old_program_and_fails(world, spec,
     assert (world.task.state, world.task.reason) == (TaskState.FAILED, reason)
 
 
-def test_rollback_while_the_new_package_comes_keeps_the_old_files(world, spec, kinds):
+def test_rollback_while_the_new_package_is_staged_keeps_the_old_files(world, spec, kinds):
     world.order(spec(package=PACKAGE))
     deploy(world)
     world.order(spec(package=NEWER))
@@ -167,7 +167,7 @@ def test_rollback_while_the_new_package_comes_keeps_the_old_files(world, spec, k
     assert world.task.running_spec.package == PACKAGE
 
 
-def test_interrupted_replacement_is_never_taken_for_the_old_package(world, spec):
+def test_rollback_during_the_replacement_of_files_stages_the_old_package_again(world, spec):
     world.order(spec(package=PACKAGE))
     deploy(world)
     world.order(spec(package=NEWER))
@@ -191,7 +191,7 @@ def test_fetch_is_retried_with_growing_delays(world, spec):
     assert world.task.state == TaskState.FAILED
 
 
-def test_new_data_is_reloaded_and_counts_once_the_command_is_done(world, spec, kinds):
+def test_new_data_is_reloaded_and_the_task_is_healthy_once_the_command_has_ended(world, spec, kinds):
     world.order(spec(data=data("1")))
     deploy(world)
     world.wait()
@@ -206,7 +206,7 @@ def test_new_data_is_reloaded_and_counts_once_the_command_is_done(world, spec, k
     assert world.task.run == 1
 
 
-def test_crash_amid_a_reload_starts_with_the_new_data_in_place(world, spec, kinds):
+def test_program_that_crashes_during_a_reload_starts_with_the_new_data(world, spec, kinds):
     world.order(spec(data=data("1")))
     deploy(world)
     world.order(spec(data=data("2")))
@@ -219,7 +219,7 @@ def test_crash_amid_a_reload_starts_with_the_new_data_in_place(world, spec, kind
     assert [package.version for package in world.task.placed] == ["2"]
 
 
-def test_stop_then_start_before_it_stopped_deploys_again_after_the_stop(world, spec, kinds):
+def test_start_ordered_before_the_stop_is_complete_deploys_after_it(world, spec, kinds):
     world.order(spec())
     world.order(spec(), run=False)
     assert world.order(spec()) == ()
@@ -227,7 +227,7 @@ def test_stop_then_start_before_it_stopped_deploys_again_after_the_stop(world, s
     assert kinds(world.feed(TaskEmptied(task="main", run=1))) == ["StartProgram"]
 
 
-def test_stop_is_followed_by_the_kill_at_the_timeout(world, spec, kinds):
+def test_program_that_does_not_stop_is_killed_at_the_timeout(world, spec, kinds):
     world.order(spec())
     at_s = world.now_s
     world.order(spec(), run=False, stop_timeout=7.0)
@@ -238,7 +238,7 @@ def test_stop_is_followed_by_the_kill_at_the_timeout(world, spec, kinds):
     assert state_of(world.pod) == PodState.STOPPED
 
 
-def test_stop_that_overtakes_an_update_stops_for_good(world, spec):
+def test_stop_during_an_update_leaves_the_pod_stopped(world, spec):
     world.order(spec())
     world.order(spec("other"))
     assert world.task.after_stop is AfterStop.PLACE
@@ -256,7 +256,7 @@ def test_finished_batch_program_stays_finished_through_stop_start_and_new_genera
         assert state_of(world.pod) == PodState.FINISHED
 
 
-def test_finished_batch_program_runs_again_when_it_is_another_or_recovered(world, spec, kinds):
+def test_finished_batch_program_runs_again_if_it_is_redeployed_or_changed(world, spec, kinds):
     world.order(spec(), batch=True)
     for more in ({"redeploy": True}, {"revision": 9}):
         world.exit(code=0)
@@ -274,13 +274,13 @@ def test_failed_task_is_tried_again_by_a_new_revision_but_not_by_the_same(world,
     assert kinds(world.order(spec(restart=RestartSpec(policy="never")), revision=2)) == ["StartProgram"]
 
 
-def test_redeploy_fetches_what_is_in_place_already(world, spec):
+def test_redeploy_stages_the_package_that_is_already_in_place(world, spec):
     world.order(spec(package=PACKAGE))
     deploy(world)
     assert [type(each) for each in world.order(spec(package=PACKAGE), redeploy=True)] == [StagePackages]
 
 
-def test_task_that_left_the_order_is_stopped_and_forgotten(make_world, spec):
+def test_task_that_is_no_longer_in_the_order_is_stopped_and_removed(make_world, spec):
     world = make_world("main", "side")
     world.order(spec(), spec(name="side"))
     world.order(spec(name="side"))
@@ -304,7 +304,7 @@ def test_quit_of_an_idle_container_ends_it_at_once(world, kinds):
     assert kinds(world.feed(QuitRequested(stop_timeout_s=5.0))) == ["EndContainer"]
 
 
-def test_echo_of_an_earlier_run_changes_nothing(world, spec):
+def test_late_event_of_an_earlier_run_changes_nothing(world, spec):
     world.order(spec())
     world.exit(code=1)
     world.feed(TaskEmptied(task="main", run=1))

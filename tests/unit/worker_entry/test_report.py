@@ -1,4 +1,4 @@
-"""A pod's state from its tasks'."""
+"""The state and health of a pod, derived from its tasks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pod_without_an_order_is_pending_at_generation_0():
         ("finished finished", (None, None), False),
     ],
 )
-def test_pod_is_healthy_when_every_program_is_up_and_said_so(spec, states, verdicts, healthy):
+def test_pod_is_healthy_when_every_running_program_is_healthy(spec, states, verdicts, healthy):
     tasks = [
         SupervisedTask(spec=spec(name=name), state=TaskState(state), health=Health(verdict=verdict))
         for name, state, verdict in zip("ab", states.split(), verdicts, strict=True)

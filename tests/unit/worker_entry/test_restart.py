@@ -1,4 +1,4 @@
-"""When a program gets another try: policies, attempts, back-off, reset."""
+"""Decisions about restarts by policy, attempts, back-off and reset."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_policy_and_exit_give_the_decision(policy, batch, exit_, decision):
     assert isinstance(decide_after_exit(restart, exit_, batch=batch, failures=0, uptime_s=1.0), decision)
 
 
-def test_default_rule_is_by_kind_of_job(spec):
+def test_default_policy_depends_on_the_type_of_job(spec):
     assert policy_of(spec(), batch=False) == SERVICE == RestartSpec(policy="always", attempts=-1)
     assert policy_of(spec(), batch=True) == BATCH == RestartSpec(policy="on-failure", attempts=3)
     own = RestartSpec(policy="never")
@@ -67,7 +67,7 @@ restarts = st.builds(
 
 
 @given(restarts)
-def test_quick_failures_get_exactly_the_attempts_with_delays_that_never_shrink(restart):
+def test_program_that_fails_quickly_gets_exactly_its_attempts_with_delays_that_never_shrink(restart):
     delays = []
     decision = decide_after_exit(restart, FAILURE, batch=False, failures=0, uptime_s=0.0)
     while isinstance(decision, RetryAfter):
@@ -81,24 +81,24 @@ def test_quick_failures_get_exactly_the_attempts_with_delays_that_never_shrink(r
 
 
 @given(restarts, st.integers(0, 10**9))
-def test_program_that_stayed_up_has_all_its_attempts_back(restart, failures):
+def test_program_that_stayed_up_gets_all_its_attempts_again(restart, failures):
     decision = decide_after_exit(restart, FAILURE, batch=False, failures=failures, uptime_s=restart.reset)
     again = RetryAfter(delay_s=restart.delay, failures=1)
     assert decision == (again if restart.attempts else GiveUp(retries=0))
 
 
-def test_service_is_restarted_without_end():
+def test_service_is_restarted_any_number_of_times():
     decision = decide_after_exit(SERVICE, FAILURE, batch=False, failures=10**9, uptime_s=0.0)
     assert decision == RetryAfter(delay_s=60.0, failures=10**9 + 1)
 
 
-def test_failed_deployment_is_retried_even_if_the_program_never_is():
+def test_failed_deployment_is_retried_also_with_policy_never():
     never = RestartSpec(policy="never")
     assert isinstance(decide_after_failed_deploy(never, DEPLOY_RETRIES - 1), RetryAfter)
     assert isinstance(decide_after_failed_deploy(never, DEPLOY_RETRIES), GiveUp)
 
 
-def test_restart_waits_for_the_delay_and_for_what_the_program_left(world, spec, kinds):
+def test_restart_waits_for_the_delay_and_until_the_task_has_no_processes(world, spec, kinds):
     world.order(spec(restart=RestartSpec(delay=2.0)))
     assert kinds(world.exit(code=1)) == ["KillTask"]
     assert world.task.state == TaskState.BACKOFF

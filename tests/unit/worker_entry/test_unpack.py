@@ -1,4 +1,4 @@
-"""Archives in a directory: what is refused, and how one version takes another's place."""
+"""Unpacking: invalid archives are refused, and one version replaces another."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_safe_symlink_points_inside_or_is_refused(name, target):
 
 
 @given(st.integers(0, 0o177777))
-def test_safe_mode_gives_nobody_but_the_owner_a_write_and_no_setuid(mode):
+def test_safe_mode_lets_only_the_owner_write_and_has_no_setuid(mode):
     safe = safe_mode(mode)
     assert safe & ~0o755 == 0 and safe & 0o600 == 0o600
     assert (safe & 0o111 == 0) or safe & 0o100
@@ -73,7 +73,7 @@ def test_package_is_named_without_the_password_of_its_url():
     assert label(ONE) == "one (version 1)"
 
 
-def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path):
+def test_file_that_is_no_archive_is_refused_with_the_reason(tmp_path):
     (tmp_path / "junk").write_bytes(b"not an archive" * 100)
     fd = os.open(tmp_path / "junk", os.O_RDONLY)
     try:
@@ -83,7 +83,7 @@ def test_what_is_no_archive_is_refused_in_one_sentence(tmp_path):
         os.close(fd)
 
 
-def test_new_version_takes_the_old_ones_place_and_leaves_the_programs_files(tmp_path):
+def test_new_version_replaces_the_old_one_and_keeps_files_of_the_program(tmp_path):
     where = tmp_path / "w"
     put(where, tmp_path, ONE, {"a/b/gone": "1", "a/stays": "1", "both": "1"})
     (where / "a/mine").write_text("mine")
@@ -102,7 +102,7 @@ def test_package_beside_another_in_one_directory_is_replaced_alone(tmp_path):
     assert tree(where) == {"program2", "words"}
 
 
-def test_withdrawn_package_leaves_nothing(tmp_path):
+def test_removed_package_leaves_no_files(tmp_path):
     where = tmp_path / "w"
     put(where, tmp_path, ONE, {"a/b": "1"})
     place("web", str(where), [])
@@ -120,7 +120,7 @@ def test_files_and_directories_and_links_change_kind_between_versions(tmp_path):
     assert os.readlink(where / "l") == "file"
 
 
-def test_directory_of_the_program_in_the_way_of_a_file_refuses_before_anything_moves(tmp_path):
+def test_package_with_a_file_where_the_program_has_a_directory_is_refused_and_changes_nothing(tmp_path):
     where = tmp_path / "w"
     put(where, tmp_path, ONE, {"a": "1"})
     (where / "out").mkdir()
@@ -153,7 +153,7 @@ def test_interrupted_replacement_is_completed_by_the_next(tmp_path, monkeypatch)
     assert tree(where) == {"final"}
 
 
-def test_what_lies_aside_for_an_overtaken_package_is_not_placed(tmp_path):
+def test_staged_files_of_a_package_that_is_no_longer_required_are_not_placed(tmp_path):
     where = tmp_path / "w"
     put(where, tmp_path, ONE, {"a": "1"})
     fd = os.open(make_tar(tmp_path / "archive", {"b": "2"}), os.O_RDONLY)
@@ -164,7 +164,7 @@ def test_what_lies_aside_for_an_overtaken_package_is_not_placed(tmp_path):
     assert os.listdir(where / ".galaxy") == ["web.json"]
 
 
-def test_unpacked_files_that_vanished_are_fetched_again(tmp_path):
+def test_staged_files_that_are_gone_fail_placing_with_a_retry(tmp_path):
     where = tmp_path / "w"
     fd = os.open(make_tar(tmp_path / "archive", {"a": "1"}), os.O_RDONLY)
     stage("web", str(where), [(ONE, fd)])

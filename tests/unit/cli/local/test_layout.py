@@ -1,4 +1,4 @@
-"""The folder of a local cluster."""
+"""The folder of a local cluster: its lock, its plan, and their format."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_plan_reads_back_as_written_and_is_for_its_owner_only(tmp_path: Path) ->
     assert layout.plan.stat().st_mode & 0o777 == 0o600
 
 
-def test_folder_of_release_0_1_0_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+def test_folder_of_release_0_1_0_is_refused_with_what_to_do(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make()
     layout.plan.write_text('{"password":"secret","agents":[],"redis_port":6390}')

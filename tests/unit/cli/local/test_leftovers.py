@@ -1,4 +1,4 @@
-"""Leftovers of a cluster are found and removed, and nothing else is."""
+"""Leftovers of a cluster are found and removed; other processes are left alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_process_of_galaxy_that_names_the_folder_is_found_and_killed(
     assert part.wait(5) == -signal.SIGKILL
 
 
-def test_child_of_such_a_process_is_found_with_it(
+def test_child_of_a_process_that_names_the_folder_is_found_and_killed(
     tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     code = (
@@ -62,7 +62,7 @@ def test_child_of_such_a_process_is_found_with_it(
     assert not os.path.exists(f"/proc/{grandchild}") or not leftovers.start_ticks(grandchild)
 
 
-def test_editor_of_a_file_in_the_folder_is_left_alone(
+def test_other_program_with_the_folder_in_its_arguments_is_left_alone(
     tmp_path: Path, started: list[subprocess.Popen[bytes]]
 ) -> None:
     near = _sleeper(f"{tmp_path}/logs/agent.log")
@@ -75,7 +75,7 @@ def test_editor_of_a_file_in_the_folder_is_left_alone(
     assert other.poll() is None
 
 
-def test_own_process_and_its_ancestors_are_never_included(tmp_path: Path) -> None:
+def test_process_that_looks_for_leftovers_does_not_find_itself_or_its_ancestors(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from galaxy.cli.local import leftovers;"
         "print(bool(leftovers.find(Path(sys.argv[2]), [])))"

@@ -1,4 +1,4 @@
-"""Which server a cluster uses."""
+"""The choice of the server of a cluster that is started again."""
 
 from galaxy.cli.local.layout import ClusterPlan
 from galaxy.cli.local.local_cluster import UpOptions, with_saved_server

@@ -1,4 +1,4 @@
-"""Which server a local cluster runs, and its configuration."""
+"""The choice of the server of a local cluster, and its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The supervisor with real, small processes."""
+"""The supervisor with small real processes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_child_that_ends_is_started_again(supervisor: Supervisor, child: Callabl
 
 
 @pytest.mark.parametrize(("code", "delay_s_max"), [("ready()", 2.0), ("pass", 30.0)])
-def test_back_off_of_a_child_that_had_been_ready_stays_short(
+def test_back_off_grows_to_two_seconds_after_ready_and_to_thirty_without(
     code: str, delay_s_max: float, supervisor: Supervisor, child: Callable[..., Child]
 ) -> None:
     part = child(code)
@@ -132,7 +132,7 @@ def test_stop_kills_a_child_that_ignores_sigterm(supervisor: Supervisor, child: 
     assert time.monotonic() - started_s < 20  # The child sleeps for a minute.
 
 
-def test_closed_lifeline_ends_watching(child: Callable[..., Child]) -> None:
+def test_watch_ends_when_the_lifeline_is_closed(child: Callable[..., Child]) -> None:
     out, into = os.pipe()
     with Supervisor(lambda _: None, pids_changed=lambda: None, lifeline=out) as supervisor:
         threading.Timer(0.1, os.close, [into]).start()
@@ -140,7 +140,7 @@ def test_closed_lifeline_ends_watching(child: Callable[..., Child]) -> None:
     os.close(out)
 
 
-def test_sigterm_ends_waiting_for_readiness(supervisor: Supervisor, child: Callable[..., Child]) -> None:
+def test_wait_for_readiness_ends_on_sigterm(supervisor: Supervisor, child: Callable[..., Child]) -> None:
     supervisor.start(child("time.sleep(60)"))
     threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
     with pytest.raises(Stopped):
