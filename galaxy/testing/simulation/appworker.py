@@ -57,6 +57,7 @@ class SimulatedAppWorker:
         ports: dict[str, int],
         uid: int,
         pid: int,
+        listen_s: float = 0.0,
         on_program: Callable[[str, SimulatedAppWorker, str, TaskSpec], None],
         ended: Callable[[SimulatedAppWorker], None],
     ) -> None:
@@ -67,6 +68,7 @@ class SimulatedAppWorker:
         self.ports = ports
         self.uid = uid
         self.pid = pid
+        self.listen_s = listen_s
         self.alive = True
         self.running: dict[str, tuple[int, TaskSpec]] = {}
         self.agent: Callable[[ObservedPod], None] | None = None
@@ -76,6 +78,7 @@ class SimulatedAppWorker:
         self._pod = SupervisedPod(known=tuple(task.name for task in demand.tasks))
         self._events: deque[Event] = deque()
         self._starts: Counter[str] = Counter()
+        self._started_s: dict[str, float] = {}
         self._stepping = False
         self._reported: ObservedPod | None = None
 
@@ -149,11 +152,8 @@ class SimulatedAppWorker:
             case KillTask():
                 self._world.after(0.01, lambda: self._stop(effect.task, effect.run, None))
             case RunProbe():
-                program = self.running.get(effect.task)
-                there = program is not None and program[1].start != "deaf"
-                self._later(
-                    0.005, ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=there)
-                )
+                ok = self.listens(effect.task)
+                self._later(0.005, ProbeAnswered(task=effect.task, run=effect.run, probe=effect.probe, ok=ok))
             case RunReload():
                 self._later(0.05, ReloadEnded(task=effect.task, run=effect.run, status=0))
             case EndContainer():
@@ -165,12 +165,20 @@ class SimulatedAppWorker:
         name, run, spec = effect.task, effect.run, effect.spec
         self.feed(ProgramStarted(task=name, run=run, at_s=self._world.now_s))
         self.running[name] = (run, spec)
+        self._started_s[name] = self._world.now_s
         self._on_program("start", self, name, spec)
         self._starts[spec.start] += 1
         end = _end_of(spec.start, self._starts[spec.start])
         if end is not None:
             after_s, code = end
             self._world.after(after_s, lambda: self._exit(name, run, code))
+
+    def listens(self, task: str) -> bool:
+        """Return whether the program of ``task`` accepts connections: from ``listen_s`` after its start."""
+        program = self.running.get(task)
+        if program is None or program[1].start == "deaf":
+            return False
+        return self._world.now_s >= self._started_s[task] + self.listen_s
 
     def end(self, code: int, *, task: str = "main") -> None:
         """End the running program of ``task`` with exit code ``code``."""

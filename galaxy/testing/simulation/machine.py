@@ -50,6 +50,8 @@ class Machine:
         self.living: dict[str, SimulatedAppWorker] = {}
         self.launch_s = 0.0
         """Extra seconds that creating a container takes."""
+        self.listen_s = 0.0
+        """Seconds from a program's start until it accepts connections, in containers created from now on."""
         self.launch_fails: Callable[[str, int], bool] = lambda *_: False
         """Whether creating this incarnation of a container fails."""
         self.ports_taken: Callable[[str, int], bool] = lambda *_: False
@@ -96,7 +98,7 @@ class Machine:
         self.living[hosted.key] = SimulatedAppWorker(
             self._world, container=container, incarnation=incarnation, host=self._host,
             demand=hosted.order.demand, ports=hosted.ports, uid=hosted.uid, pid=self._pids,
-            on_program=self._on_program, ended=self._ended,
+            listen_s=self.listen_s, on_program=self._on_program, ended=self._ended,
         )  # fmt: skip
         self._notify(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
 

@@ -61,6 +61,8 @@ NEVER: Final = RestartSpec(policy="never")
 SUSPECT_S: Final = 4.0
 DEAD_S: Final = 8.0
 """Default seconds of silence until ResMan suspects a host and gives it up: short, to keep tests fast."""
+LISTEN_S: Final = 0.2
+"""Seconds from a program's start until it accepts connections."""
 FOREVER_S: Final = 1e6
 """Longer than any test runs, in simulated seconds."""
 
@@ -140,6 +142,8 @@ class World:
             appmaster=lambda: AppMaster(self.config),
         )
         self.hosts = self.scenario.hosts
+        for host in self.hosts.values():
+            host.machine.listen_s = LISTEN_S
         self.sends = self.scenario.sends
         self.watchers = self.scenario.watchers
         self.random = random.Random(seed)
@@ -333,4 +337,6 @@ def lose_for_good(host: Host) -> None:
 
 
 def _serves(worker: SimulatedAppWorker) -> bool:
-    return any(spec.start.startswith("serve") for _, spec in worker.running.values())
+    return any(
+        spec.start.startswith("serve") and worker.listens(task) for task, (_, spec) in worker.running.items()
+    )
