@@ -25,11 +25,11 @@ from galaxy.units import MIB
 
 def namespaces() -> None:
     """Create all namespaces as root, with a new ``/proc`` and a new root."""
-    active = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    pid = syscalls.fork_into_pid_namespace(active)
+    pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = syscalls.fork_into_pid_namespace(pid_namespace)
     if pid == 0:
-        _finish(lambda: _new_root(privileged=True))
-    _await(pid)
+        _exit_after(lambda: _new_root(privileged=True))
+    _wait_for(pid)
 
 
 def user_namespace() -> None:
@@ -37,8 +37,8 @@ def user_namespace() -> None:
     prctl.become_subreaper()
     pid = fork_userns(private_network=False)
     if pid == 0:
-        _finish(lambda: _new_root(privileged=False))
-    _await(pid)
+        _exit_after(lambda: _new_root(privileged=False))
+    _wait_for(pid)
 
 
 def cgroups() -> None:
@@ -56,8 +56,8 @@ def cgroups() -> None:
         opened = tree.open("probe_1", limits)
         pid = os.fork()
         if pid == 0:
-            _finish(lambda: _enter(opened.init))
-        _await(pid)
+            _exit_after(lambda: _enter(opened.init))
+        _wait_for(pid)
         tree.usage("probe_1")
         print(f"devices: {tree.devices_refused or 'guarded'}", flush=True)
     finally:
@@ -83,7 +83,7 @@ def seccomp_filter() -> None:
     """Install the filter that programs get."""
     program = seccomp.program()
     if not program:
-        raise HostError("the filter is not written for this machine")
+        raise HostError("there is no filter for this machine architecture")
     prctl.set_no_new_privileges()
     prctl.SeccompFilter(program).install()
 
@@ -118,7 +118,8 @@ def _new_root(*, privileged: bool) -> None:
     syscalls.pivot_root(root)
 
 
-def _finish(work: Callable[[], None]) -> None:
+def _exit_after(work: Callable[[], None]) -> None:
+    """Run ``work`` and exit: with 0, or with 1 after printing its error."""
     code = 1
     try:
         work()
@@ -129,7 +130,8 @@ def _finish(work: Callable[[], None]) -> None:
         os._exit(code)
 
 
-def _await(pid: int) -> None:
+def _wait_for(pid: int) -> None:
+    """Reap a child; exit with 1 if it failed."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code != 0:
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""What this host can enforce, found by trying it, and what would enable the rest."""
+"""Find out what this host can enforce, by trying it, and what would enable the rest."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HostAbilities(Struct, frozen=True, kw_only=True):
 
 
 def probe() -> HostAbilities:
-    """Try everything that containers need, in processes of their own; takes under a second."""
+    """Try everything that containers need, each in its own process; takes under a second."""
     root = os.geteuid() == 0
     hierarchies = detect()
     kernel = _kernel()
@@ -136,7 +136,7 @@ def _latency(hierarchies: Hierarchies, output: str) -> tuple[Finding, ...]:
             remedy=""
             if ok
             else f"mount -o remount,favordynmods {where} (Linux 6.0 or newer; for the whole host): "
-            "launches become that much faster",
+            "each launch then takes that much less time",
         ),
     )
 

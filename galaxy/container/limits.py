@@ -48,9 +48,9 @@ class ContainerLimits(Struct, frozen=True, kw_only=True):
 def limits_of(demand: Demand) -> ContainerLimits:
     """Derive every cgroup limit from ``demand``.
 
-    Pages of a tmpfs volume are charged to the task that touches them first. Each task may therefore
-    use all tmpfs volumes beside its own memory, and the container as a whole may use them once: its
-    limit is the sum of its tasks' memory, its tmpfs volumes and what PID 1 needs.
+    Pages of a tmpfs volume are charged to the task that touches them first. The limit of each task
+    therefore includes all tmpfs volumes. The limit of the container includes them once: it is the
+    sum of its tasks' memory, its tmpfs volumes and what PID 1 needs.
     """
     tmpfs = sum(v.size_bytes for v in (demand.workspace, *demand.volumes) if v.medium is Medium.TMPFS)
     tasks = tuple(

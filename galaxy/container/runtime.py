@@ -1,4 +1,4 @@
-"""What an agent uses: request containers and their destruction, receive events about them, measure them.
+"""The agent's interface to its containers: request their creation and destruction, get events, measure.
 
 No call waits for a container: requests are packets to the launcher, outcomes arrive as events. The
 launcher is started when none runs, outlives the agent, and is found again by its socket.
@@ -33,7 +33,7 @@ from galaxy.container.launcher.protocol import (
     LauncherLost,
     LaunchFailed,
     Present,
-    Settled,
+    SnapshotComplete,
     Stop,
     StopRefused,
 )
@@ -85,17 +85,17 @@ class Runtime:
         self._events: deque[RuntimeEvent] = deque()
         self._running: dict[str, InitProcess] = {}
         self._launches: dict[str, Launch] = {}
-        """Launches without an outcome yet; sent again to every launcher that is connected to."""
+        """Launches without an outcome yet; sent again after every connect."""
         self._destroys: dict[str, Destroy] = {}
         """Destructions without an outcome yet; likewise."""
         self._plans: dict[str, LaunchPlan] = {}
         self._cgroups: CgroupTree | None = None
-        self._settled: Settled | None = None
+        self._snapshot: SnapshotComplete | None = None
         self._is_stopping = False
         self._refused: StopRefused | None = None
 
     def start(self) -> None:
-        """Connect to the launcher of this state directory or start one, and learn its containers.
+        """Connect to the launcher of this state directory or start one, and read which containers it has.
 
         Raises:
             HostError: the launcher exits at once (its log says why), or its messages cannot be read.
@@ -107,8 +107,8 @@ class Runtime:
             self._cgroups = CgroupTree.of_host(self._cgroup_root)
         deadline = time.monotonic() + START_TIMEOUT_S
         self._connect()
-        settled = self._await_snapshot(deadline)
-        if settled.release not in ("", galaxy.__version__):
+        snapshot = self._await_snapshot(deadline)
+        if snapshot.release not in ("", galaxy.__version__):
             self._client.send(self._client.renewal())
             while self._client.is_connected():
                 self._wait(deadline, "changed its release")
@@ -116,13 +116,13 @@ class Runtime:
             self._events.clear()  # The next snapshot has everything.
             self._running.clear()
             self._connect()
-            settled = self._await_snapshot(deadline)
+            snapshot = self._await_snapshot(deadline)
         try:
-            check_wire(settled.wire)
+            check_wire(snapshot.wire)
         except BadMessage as error:
-            release = settled.release or "unknown"
+            release = snapshot.release or "unknown"
             raise HostError(
-                f"cannot use the launcher of {self._state}: pid {settled.pid}, release {release}",
+                f"cannot use the launcher of {self._state}: pid {snapshot.pid}, release {release}",
                 details=(error.message, "its containers run on"),
                 hint=error.hint,
             ) from error
@@ -166,7 +166,7 @@ class Runtime:
         ]
 
     def socket_path(self, container: str, incarnation: int) -> Path:
-        """Return the path of an AppWorker's socket; it may be longer than an address of a socket can be."""
+        """Return the path of an AppWorker's socket, which may be too long for connect(2)."""
         return self._directory(container_key(container, incarnation)) / SOCKET_NAME
 
     def log_path(self, container: str, incarnation: int) -> Path:
@@ -174,7 +174,7 @@ class Runtime:
         return self._state / "logs" / container_key(container, incarnation)
 
     def usage(self, container: str, incarnation: int) -> ContainerUsage:
-        """Measure one container now; what this mode cannot measure is 0, and all if it is gone."""
+        """Measure one container now. A value is 0 if this mode cannot measure it or the container is gone."""
         key = container_key(container, incarnation)
         usage = Usage()
         if self._cgroups is not None:
@@ -216,15 +216,15 @@ class Runtime:
     # ---- messages
 
     def _connect(self) -> None:
-        self._settled = None
+        self._snapshot = None
         self._client.connect()
         for launch in self._launches.values():
             self._client.send(launch)
         for destroy in self._destroys.values():
             self._client.send(destroy)
 
-    def _await_snapshot(self, deadline: float) -> Settled:
-        while self._settled is None:
+    def _await_snapshot(self, deadline: float) -> SnapshotComplete:
+        while self._snapshot is None:
             self._wait(deadline, "started")
             self._receive(restart=False)
             if not self._client.is_connected():
@@ -233,7 +233,7 @@ class Runtime:
                     details=self._client.log_tail(),
                     hint="galaxy doctor",
                 )
-        return self._settled
+        return self._snapshot
 
     def _receive(self, *, restart: bool) -> None:
         """Apply the messages that have arrived; with ``restart`` a lost launcher is replaced."""
@@ -265,8 +265,8 @@ class Runtime:
             self._plans.pop(message.key, None)
             self._destroys.pop(message.key, None)
             self._events.append(message)
-        elif isinstance(message, Settled):
-            self._settled = message
+        elif isinstance(message, SnapshotComplete):
+            self._snapshot = message
         elif isinstance(message, StopRefused):
             self._refused = message
 
@@ -294,7 +294,7 @@ class Runtime:
     def _disk_bytes(self, key: str) -> int:
         """Add up the contents of a container's disk volumes.
 
-        The file system of an enforced volume tells; the files of a plain directory are counted.
+        Volumes of enforced size are measured by their file system, plain directories by counting their files.
         """
         init = self._running.get(key)
         total = 0

@@ -122,7 +122,7 @@ class ContainerHost:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             tree = CgroupTree.of_host(self.cgroup_root)
-            for key in tree.names():
+            for key in tree.container_keys():
                 tree.kill(key)
                 tree.remove(key)
             tree.remove_root()

@@ -16,7 +16,7 @@ _ATTACH_CGROUP_DEVICE: Final = 6
 _BLOCK: Final = 1
 _MKNOD: Final = 1 << 16
 _ACCESS, _MAJOR, _MINOR = 0, 4, 8
-"""Offsets in ``struct bpf_cgroup_dev_ctx``; the first word has the access above the type of device."""
+"""Offsets in ``struct bpf_cgroup_dev_ctx``. In its first word the access is above the type."""
 
 
 def device_program(allowed: tuple[tuple[int, int | None], ...]) -> bytes:
@@ -25,26 +25,26 @@ def device_program(allowed: tuple[tuple[int, int | None], ...]) -> bytes:
     A device is (major, minor); a minor of None means any. Block devices and mknod(2) are refused,
     whatever capabilities the caller has.
     """
-    lines = [_load(2, _ACCESS), _load(3, _MAJOR), _load(4, _MINOR)]
+    instructions = [_load(2, _ACCESS), _load(3, _MAJOR), _load(4, _MINOR)]
     checks = [2 if minor is not None else 1 for _, minor in allowed]
     left = sum(checks)  # Instructions between here and "return 0"; "return 1" is two instructions later.
-    lines.append(_op(0x45, 2, left, _BLOCK | _MKNOD))  # jset: to "return 0"
+    instructions.append(_op(0x45, 2, left, _BLOCK | _MKNOD))  # jset: to "return 0"
     for major, minor in allowed:
         if minor is None:
             left -= 1
-            lines.append(_op(0x15, 3, left + 2, major))  # jeq: to "return 1"
+            instructions.append(_op(0x15, 3, left + 2, major))  # jeq: to "return 1"
             continue
         left -= 2
-        lines += [_op(0x55, 3, 1, major), _op(0x15, 4, left + 2, minor)]  # jne: to the next device
+        instructions += [_op(0x55, 3, 1, major), _op(0x15, 4, left + 2, minor)]  # jne: to the next device
     for answer in (0, 1):
-        lines += [_op(0xB7, 0, 0, answer), _op(0x95, 0, 0, 0)]  # mov, exit
-    return b"".join(lines)
+        instructions += [_op(0xB7, 0, 0, answer), _op(0x95, 0, 0, 0)]  # mov, exit
+    return b"".join(instructions)
 
 
 def guard_devices(cgroup: str, program: bytes) -> None:
-    """Attach ``program`` to a cgroup, for every open and mknod in it and below; replaces an earlier one.
+    """Attach ``program`` to a cgroup, for every open and mknod in it and below; replace an earlier one.
 
-    The programs of its parents still apply.
+    The programs of parent cgroups still apply.
 
     Raises:
         OSError: the kernel has no bpf(2), or the caller lacks CAP_BPF (or CAP_SYS_ADMIN) and CAP_NET_ADMIN.

@@ -37,12 +37,12 @@ def detect(mountinfo: str = "/proc/self/mountinfo") -> Hierarchies:
         for line in table:
             before, _, after = line.rstrip("\n").partition(" - ")
             kind, _, options = after.partition(" ")
-            place = before.split(" ")[4].replace("\\040", " ")
+            mount_point = before.split(" ")[4].replace("\\040", " ")
             if kind == "cgroup2" and not v2:
-                v2 = place
+                v2 = mount_point
             elif kind == "cgroup":
                 for option in options.rpartition(" ")[2].split(","):
-                    v1.setdefault(option, place)
+                    v1.setdefault(option, mount_point)
     for option in [name for name in v1 if name in ("rw", "ro") or "=" in name]:
         del v1[option]
     controllers: frozenset[str] = frozenset()

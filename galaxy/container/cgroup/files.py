@@ -1,4 +1,4 @@
-"""Cgroup directories and files, without buffering: an error of the kernel is raised by the call itself."""
+"""Cgroup directories and files, without buffering: each call raises the kernel's error itself."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class OpenCgroups:
     tasks: tuple[TaskCgroup, ...]
 
     shared: int
-    """How many of ``init``, from the first, are hierarchies without task cgroups.
+    """How many of ``init``, counted from the first, belong to hierarchies without task cgroups.
 
     A program stays in the container's own cgroup there, so it must enter these too.
     """
@@ -156,9 +156,9 @@ class CgroupTree:
 
         order = sorted(self._per_task, key=lambda name: (name != self._listing, name))
         try:
-            place = INIT if self.version == "v2" else "."
+            init_cgroup = INIT if self.version == "v2" else "."
             roots = sorted(self._roots, key=lambda name: name in self._per_task)
-            init = tuple(grab(f"{self._roots[name]}/{key}/{place}/cgroup.procs") for name in roots)
+            init = tuple(grab(f"{self._roots[name]}/{key}/{init_cgroup}/cgroup.procs") for name in roots)
             tasks = tuple(
                 TaskCgroup(
                     name=task.name,
@@ -180,8 +180,8 @@ class CgroupTree:
         shared = len(self._roots.keys() - self._per_task)
         return OpenCgroups(init=init, tasks=tasks, shared=shared, fds=opened)
 
-    def names(self) -> list[str]:
-        """Return the names of all containers with a cgroup in any hierarchy, sorted."""
+    def container_keys(self) -> list[str]:
+        """Return the keys of all containers with a cgroup in any hierarchy, sorted."""
         found = {name for root in self._roots.values() for name in self.files.children(root)}
         return sorted(name for name in found if "_" in name)
 

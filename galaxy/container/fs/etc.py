@@ -13,7 +13,7 @@ BOUND: Final = (
 """Directories that are bind-mounted from the host, read-only, at the same path."""
 
 PRIVATE: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/pki/CA/private", "/etc/pki/rsyslog")
-"""Directories inside them with private keys; an empty file system is mounted over each."""
+"""Directories with private keys inside ``BOUND``; an empty file system is mounted over each."""
 
 COPIED: Final = (
     "bash.bashrc", "debian_version", "gai.conf", "host.conf", "inputrc", "ld.so.cache", "ld.so.conf",
@@ -36,6 +36,7 @@ services: files
 OWN: Final = ("hosts", "hostname", "passwd", "group")
 """Files that differ between containers: links in ``/etc`` to each container's ``/run``."""
 NOBODY: Final = 65534
+"""The uid and gid of the account ``nobody``."""
 
 
 def write(etc: str) -> None:

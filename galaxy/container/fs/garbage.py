@@ -43,11 +43,11 @@ def has_garbage(garbage: str) -> bool:
 
 
 class GarbageCleaner:
-    """A child process that deletes what is in ``garbage``, in rounds that this process starts.
+    """A child process that deletes the contents of ``garbage``, in rounds that this process starts.
 
     The child stays for all rounds: a fork for each would make the launcher copy its pages during the next
     launch. A round that fails, or leaves something, is repeated after waits that double. After
-    ``_TRIES_MAX`` of them the next round is when there is new garbage.
+    ``_TRIES_MAX`` such rounds the next one waits for new garbage.
     """
 
     def __init__(self, garbage: str) -> None:
@@ -114,7 +114,7 @@ class GarbageCleaner:
             os.write(2, f"event=garbage.stays directory={self._garbage!r} cause={cause!r}\n".encode())
 
     def close(self) -> None:
-        """Disconnect from the child, which exits after its present round."""
+        """Disconnect from the child, which exits after its current round."""
         self.busy = False
         if self._sock is not None:
             self._sock.close()

@@ -33,8 +33,8 @@ class PreparedRoots:
         """Return where the root of ``layout`` is mounted; it is built again if the host's /etc changed.
 
         Raises:
-            HostError: a volume cannot be mounted where the layout wants it.
-            OSError: a call of the kernel failed.
+            HostError: a volume cannot be mounted at its path.
+            OSError: a system call failed.
         """
         key = (layout, etc.signature())
         root = self._roots.pop(key, None)

@@ -52,22 +52,22 @@ _MASKED_SYS: Final = ("firmware", "kernel/security", "kernel/debug", "kernel/tra
 
 @dataclass(frozen=True, kw_only=True)
 class RootLayout:
-    """What the static part of a root consists of; containers with equal layouts share one."""
+    """What determines the static part of a root; containers with equal layouts share one."""
 
     mountpoints: tuple[str, ...]
     """Paths of volumes; an outer one comes before those inside it."""
     system_dirs: tuple[str, ...] = ()
-    """Further directories of the host, read-only."""
+    """More directories of the host, read-only."""
     sysfs: bool = True
-    """Mount the /sys of the present network namespace; False if the container gets a network of its own."""
+    """Mount the /sys of the current network namespace; False if the container gets its own."""
 
 
 def build(root: str, layout: RootLayout, *, privileged: bool = True) -> None:
     """Mount a tmpfs at ``root`` and create everything in it that containers with ``layout`` share.
 
     Raises:
-        HostError: a volume's path is where nothing can be mounted.
-        OSError: a call of the kernel failed; its message names the call.
+        HostError: nothing can be mounted at a volume's path.
+        OSError: a system call failed; its message names the call.
     """
     options = f"size={_ROOT_BYTES},nr_inodes=8192,mode=755"
     syscalls.mount("tmpfs", root, "tmpfs", syscalls.MS_NOSUID, options)
@@ -112,7 +112,7 @@ def mount_own(root: str) -> None:
 
 
 def mount_sysfs(root: str) -> None:
-    """Mount a read-only ``/sys`` of the present network namespace, with the host's firmware masked."""
+    """Mount a read-only ``/sys`` of the current network namespace, with the host's firmware masked."""
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC | syscalls.MS_RDONLY
     syscalls.mount("sysfs", f"{root}/sys", "sysfs", flags)
     for name in _MASKED_SYS:
@@ -162,14 +162,15 @@ def _make_dev(root: str, *, privileged: bool) -> None:
 def _make_mountpoints(root: str, paths: tuple[str, ...]) -> None:
     for path in paths:
         if any(path.startswith(f"{outer}/") for outer in paths if outer != path):
-            continue  # It is inside another volume, and created there.
+            continue  # It is inside another volume, and is created there.
         if path.startswith(("/tmp/", "/run/")):  # noqa: S108
-            continue  # It is inside a mount of each container's own, and created there.
+            continue  # It is inside a mount that each container gets for itself, and is created there.
         try:
             os.makedirs(f"{root}{path}", exist_ok=True)
         except OSError as error:
             raise HostError(
-                f"cannot put a volume at {path}: {error.strerror}", hint="choose a path outside the system's"
+                f"cannot put a volume at {path}: {error.strerror}",
+                hint="choose a path outside the system directories",
             ) from error
 
 

@@ -32,7 +32,7 @@ def image_path(directory: str, index: int) -> str:
 
 
 def plain_path(directory: str, index: int) -> str:
-    """Return the directory that is volume ``index`` where sizes are not enforced."""
+    """Return the directory that serves as volume ``index`` where sizes are not enforced."""
     return f"{directory}/v{index}"
 
 
@@ -43,7 +43,7 @@ def mount_volume(
 
     Raises:
         HostError: the disk has no room for it, or ``mkfs.ext4`` fails.
-        OSError: a call of the kernel failed; its message names the call.
+        OSError: a system call failed; its message names the call.
     """
     uid, gid = max(uid, 0), max(gid, 0)
     if volume.medium is Medium.TMPFS:
@@ -82,7 +82,7 @@ def make_plain(directory: str, index: int) -> str:
 
 
 def can_enforce() -> bool:
-    """Return whether this host can enforce the size of a disk volume; ``host_probes`` tries it."""
+    """Return whether this host can probably enforce the size of a disk volume; ``host_probes`` tries it."""
     return mkfs_tool() is not None and os.path.exists("/dev/loop-control")
 
 
@@ -162,14 +162,14 @@ def _mkfs(tool: str, path: str, size_bytes: int) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code != 0:
         raise HostError(
-            f"cannot make a file system of {format_bytes(size_bytes)}: mkfs.ext4 gave exit code {code}"
+            f"cannot make a file system of {format_bytes(size_bytes)}: mkfs.ext4 exited with code {code}"
         )
 
 
 def _make_image(image: str, size_bytes: int, *, templates: str) -> None:
-    room = os.statvfs(os.path.dirname(image))
-    if room.f_bavail * room.f_frsize < size_bytes:
-        free = format_bytes(room.f_bavail * room.f_frsize)
+    disk = os.statvfs(os.path.dirname(image))
+    if disk.f_bavail * disk.f_frsize < size_bytes:
+        free = format_bytes(disk.f_bavail * disk.f_frsize)
         raise HostError(f"no room on the disk for a volume of {format_bytes(size_bytes)}: {free} are free")
     source = os.open(make_template(templates, size_bytes), os.O_RDONLY | os.O_CLOEXEC)
     try:

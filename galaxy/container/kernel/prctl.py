@@ -1,7 +1,7 @@
-"""prctl(2) and capset(2): what a process may still do, and what it is called.
+"""Restrict a process and set its name, with prctl(2) and capset(2).
 
 Used by the launcher and by PID 1 of every container (``galaxy.worker_entry``), so this module imports
-nothing but the standard library, and looks everything up at import: after ``pivot_root`` nothing can be
+nothing but the standard library, and looks up every function at import: after ``pivot_root`` nothing can be
 imported any more. Source: prctl(2), capset(2), seccomp(2), linux/capability.h.
 """
 
@@ -96,7 +96,7 @@ def deny_memory_access() -> None:
 
 
 def limit_bounding_set(keep: Iterable[str] = ()) -> None:
-    """Drop every capability except ``keep`` from the bounding set; held capabilities stay held.
+    """Drop every capability except ``keep`` from the bounding set; the process keeps the capabilities it has.
 
     Raises:
         OSError: EPERM, without CAP_SETPCAP while there is something to drop.
@@ -115,7 +115,7 @@ def limit_bounding_set(keep: Iterable[str] = ()) -> None:
 def limit_capabilities(keep: Iterable[str] = ()) -> None:
     """Give up every permitted, effective, inheritable and ambient capability except ``keep``.
 
-    A capability of ``keep`` that is not permitted now is left out.
+    A capability of ``keep`` that the process does not have is left out.
     """
     _prctl("PR_CAP_AMBIENT", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

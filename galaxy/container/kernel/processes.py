@@ -15,7 +15,7 @@ _FILE_BYTES_MAX: Final = 1 << 20
 
 
 class ProcessStat(NamedTuple):
-    """What /proc/PID/stat says of a process."""
+    """The fields of /proc/PID/stat that Galaxy uses."""
 
     pid: int
     parent: int

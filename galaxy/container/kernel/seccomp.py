@@ -5,7 +5,7 @@ ENOSYS when it does not, so that libc falls back to an older call. Calls of anot
 (i386 on x86_64) kill the process, since their numbers mean other calls.
 
 The program finds a number by binary search over ranges of numbers with the same answer, about eight
-comparisons a call. Source: seccomp(2), kernel userspace-api/seccomp_filter.rst.
+comparisons per call. Source: seccomp(2), kernel userspace-api/seccomp_filter.rst.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 from galaxy.container.kernel.allowed_syscalls import ALLOWED, ASSIGNED
 
 MACHINES: Final = ("x86_64", "aarch64")
-"""The machines that there is a filter for, in the order of the columns of ``ALLOWED``."""
+"""The machine types (uname -m) that have a filter, in the order of the columns of ``ALLOWED``."""
 
 NO_SUCH_CALL: Final[dict[str, tuple[int, int]]] = {
     "clone3": (435, 435), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
@@ -39,7 +39,7 @@ _AF_VSOCK: Final = 40
 _TIOCSTI: Final = 0x5412
 _TIOCLINUX: Final = 0x541C
 _PERSONALITIES: Final = (0x0000_0000, 0x0000_0008, 0x0002_0000, 0x0002_0008, 0xFFFF_FFFF)
-"""PER_LINUX, PER_LINUX32, both with UNAME26, and the query for the present one."""
+"""PER_LINUX, PER_LINUX32, both with UNAME26, and the query for the current one."""
 
 _LD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _JEQ: Final = 0x15
@@ -66,7 +66,7 @@ Code = tuple[bytes, ...]
 
 
 def program(machine: str = "") -> bytes:
-    """Return the filter for ``machine`` (this one's by default), 8 bytes an instruction.
+    """Return the filter for ``machine`` (by default this host's type), 8 bytes per instruction.
 
     Empty for a machine without a filter.
     """

@@ -85,10 +85,10 @@ def setns(fd: int, flags: int) -> None:
     _check(_libc.setns(fd, flags), "setns", hex(flags))
 
 
-def fork_into_pid_namespace(active: int) -> int:
+def fork_into_pid_namespace(own_pid_namespace: int) -> int:
     """Fork a child that is PID 1 of a new PID namespace; return as ``os.fork`` does.
 
-    ``active`` is an open ``/proc/self/ns/pid``: the caller's later children are created there again.
+    ``own_pid_namespace`` is the caller's ``/proc/self/ns/pid``, open: later children are created there again.
     Cheaper and safer than a bare clone3, because libc's fork handlers run. The caller must be
     single-threaded.
     """
@@ -96,10 +96,10 @@ def fork_into_pid_namespace(active: int) -> int:
     try:
         pid = os.fork()
     except OSError:
-        setns(active, CLONE_NEWPID)
+        setns(own_pid_namespace, CLONE_NEWPID)
         raise
     if pid:
-        setns(active, CLONE_NEWPID)
+        setns(own_pid_namespace, CLONE_NEWPID)
     return pid
 
 

@@ -1,9 +1,9 @@
 """Kernel users for containers: each agent claims a block of uids that no other agent on the host uses.
 
-The kernel limits much by user (inotify instances, queued signals, pipe buffers), so each container
-has a uid of its own. Containers outlive their agent, so a block stays claimed while the agent's state
-directory has a container, a running agent or a running launcher. Claims are files in ``/run``, which a
-reboot clears, as it ends all containers. The gid of a container is the same number as its uid.
+Many limits of the kernel apply per user (inotify instances, queued signals, pipe buffers), so each
+container has its own uid. Containers outlive their agent, so a block stays claimed while the agent's state
+directory has a container, a running agent or a running launcher. Claims are files in ``/run``: a
+reboot clears them, and it also ends all containers. The gid of a container is the same number as its uid.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ UID_MAX: Final = (1 << 31) - 1
 """Some programs treat higher uids as negative numbers."""
 CLAIMS: Final = Path("/run/galaxy/uids")
 _LOCKS: Final = ("agent.lock", "launcher.lock")
-_TRIES: Final = 25
-_TRY_S: Final = 0.01
+_LOCK_TRIES: Final = 25
+_LOCK_RETRY_S: Final = 0.01
 
 
 class UidClaim(Struct, frozen=True, kw_only=True):
@@ -45,9 +45,9 @@ class UidClaim(Struct, frozen=True, kw_only=True):
 def claim_uids(
     state: Path, allowed: tuple[int, int], count: int, *, claims: Path = CLAIMS
 ) -> tuple[int, int]:
-    """Claim ``count`` uids of ``allowed`` for the agent in ``state``, or return its present claim.
+    """Claim ``count`` uids of ``allowed`` for the agent in ``state``, or return its current claim.
 
-    Returns the lowest and the highest uid. There are fewer if ``allowed`` is smaller. Claims whose
+    Returns the lowest and the highest uid. The claim is smaller if ``allowed`` has fewer uids. Claims whose
     owners are gone are dropped first.
 
     Raises:
@@ -75,11 +75,11 @@ def try_lock(lock: int) -> bool:
 
     Retries for 0.25 s, because ``drop_unused_claims`` of other agents locks it for a moment.
     """
-    for _ in range(_TRIES):
+    for _ in range(_LOCK_TRIES):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
-        time.sleep(_TRY_S)  # A blocking flock(2) has no timeout.
+        time.sleep(_LOCK_RETRY_S)  # A blocking flock(2) has no timeout.
     return False
 
 
@@ -111,13 +111,13 @@ def list_claims(claims: Path = CLAIMS) -> list[UidClaim]:
         elif os.path.lexists(path):  # Otherwise another process dropped it meanwhile.
             raise HostError(
                 f"cannot claim uids: {path} cannot be read",
-                hint="see why; delete it once no container has a uid from that number on",
+                hint="find out why; delete it once no container uses a uid of its block",
             )
     return found
 
 
 def conflicting_users(allowed: tuple[int, int], subuid: Path = Path("/etc/subuid")) -> list[str]:
-    """Return what else uses uids in ``allowed``: accounts of this host, and subordinate uids of its users."""
+    """Return what else uses uids of ``allowed``: accounts of this host, and subordinate uids of its users."""
     low, high = allowed
     found = [f"user {user.pw_name} ({user.pw_uid})" for user in pwd.getpwall() if low <= user.pw_uid <= high]
     lines = subuid.read_text(errors="replace").splitlines() if subuid.exists() else []

@@ -1,4 +1,4 @@
-"""Decides what became of a container that an earlier launcher created, from its directory and /proc."""
+"""Find out what happened to a container of an earlier launcher, from its directory and /proc."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from galaxy.container.record_file import load_record
 
 
 def adopt(entry: ContainerEntry, directory: str, *, boot: str, ended: Callable[[int], None]) -> None:
-    """Make ``entry`` RUNNING with an open pidfd, or ENDED with what is recorded of its end.
+    """Make ``entry`` RUNNING with an open pidfd, or ENDED with its recorded end.
 
     ``ended`` is called with the exit status of a PID 1 that died while this process was becoming another
     release: it is still a child of this process, and its end was not recorded.

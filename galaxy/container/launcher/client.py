@@ -39,7 +39,7 @@ class LauncherClient:
         self._outbox: deque[bytes] = deque()
 
     def is_connected(self) -> bool:
-        """Return whether there is a connection, as far as was read from it."""
+        """Return whether there is a connection; ``receive`` notices its end."""
         return self._socket is not None
 
     def fileno(self) -> int:
@@ -47,16 +47,16 @@ class LauncherClient:
         return self._poll.fileno()
 
     def connect(self) -> None:
-        """Connect to the launcher that runs, or start one.
+        """Connect to the running launcher, or start one.
 
         Raises:
             OSError: no launcher could be started.
         """
         path = self._state / "launcher.sock"
-        place = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(self._state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # A socket's path is limited to 108 bytes, that of the state directory is not.
-            short = f"/proc/self/fd/{place}/{path.name}"
+            # The path of a socket is limited to 108 bytes, and the state directory's may be longer.
+            short = f"/proc/self/fd/{directory}/{path.name}"
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
                 sock.connect(short)
@@ -64,7 +64,7 @@ class LauncherClient:
                 self._start_launcher(path, short)
                 sock.connect(short)
         finally:
-            os.close(place)
+            os.close(directory)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         self._socket = sock
@@ -75,7 +75,7 @@ class LauncherClient:
         return Renew(python=sys.executable, arguments=self._arguments, environment=_environment())
 
     def send(self, message: ToLauncher) -> None:
-        """Queue a message and send what the socket takes; without a connection it is dropped."""
+        """Queue a message and send as much as the socket accepts; without a connection it is dropped."""
         if self._socket is not None:
             self._outbox.append(encode(message))
             self._flush()
@@ -83,8 +83,8 @@ class LauncherClient:
     def receive(self) -> list[FromLauncher]:
         """Return the messages that have arrived, without waiting; notices the end of the connection.
 
-        A message of another release that cannot be decoded is skipped: the messages that matter never
-        change except by new fields.
+        A message of another release that cannot be decoded is skipped: the messages that every
+        release must read change only by new fields.
         """
         self._flush()
         messages: list[FromLauncher] = []
@@ -159,7 +159,7 @@ class LauncherClient:
             with contextlib.suppress(FileNotFoundError):
                 if log_path.stat().st_size > _LOG_BYTES_MAX:
                     log_path.rename(self._state / "launcher.log.1")
-            self.await_exit()  # Of the launcher that was lost.
+            self.await_exit()  # Reap the launcher that was lost.
             with open(log_path, "ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, *self._arguments, "--listen", str(listener.fileno())],

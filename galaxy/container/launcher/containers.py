@@ -32,7 +32,7 @@ from galaxy.container.launcher.protocol import (
     Launched,
     LaunchFailed,
     Present,
-    Settled,
+    SnapshotComplete,
 )
 from galaxy.container.record_file import save_record
 from galaxy.errors import GalaxyError, UsageError
@@ -97,10 +97,10 @@ class ContainerTable:
                 )
             elif entry.phase is EntryPhase.ENDED and entry.ended is not None:
                 yield entry.ended
-        yield Settled(pid=os.getpid(), wire=WIRE_VERSION, release=galaxy.__version__)
+        yield SnapshotComplete(pid=os.getpid(), wire=WIRE_VERSION, release=galaxy.__version__)
 
     def adopt(self) -> None:
-        """Take over what an earlier launcher created, and remove what it had only begun to create."""
+        """Take over the containers of an earlier launcher, and remove those it had not finished creating."""
         base = f"{self._state}/c"
         for key in sorted(os.listdir(base)):
             parsed = parse_container_key(key)
@@ -109,7 +109,7 @@ class ContainerTable:
                 continue
             self._adopt_one(*parsed)
         if self._cgroups is not None:
-            for key in self._cgroups.names():
+            for key in self._cgroups.container_keys():
                 if key not in self._entries:
                     parsed = parse_container_key(key)
                     if parsed is None:
@@ -171,7 +171,7 @@ class ContainerTable:
             self._on_end(entry, None)
 
     def idle_work_s(self, now: float) -> float | None:
-        """Return in how many seconds there is something to prepare if the launcher is idle, or None."""
+        """Return in how many seconds an idle launcher has something to prepare, or None."""
         return self._creator.idle_work_s(now)
 
     def prepare(self) -> None:
@@ -291,7 +291,7 @@ class ContainerTable:
         self._send_kill(entry)
 
     def _send_kill(self, entry: ContainerEntry) -> None:
-        """Kill every process of a container. Its end is an event; repeated if that takes long."""
+        """Kill every process of a container, and repeat it until PID 1's exit arrives as an event."""
         if entry.mode == PROCESS:
             entry.send_signal(signal.SIGSTOP)  # Otherwise PID 1 would restart the programs.
             process_group.kill_descendants(entry.pid)
@@ -384,7 +384,7 @@ class ContainerTable:
     def _has_remains(self, key: str) -> bool:
         if os.path.lexists(self._directory(key)):
             return True
-        return self._cgroups is not None and key in self._cgroups.names()
+        return self._cgroups is not None and key in self._cgroups.container_keys()
 
     def _directory(self, key: str) -> str:
         return f"{self._state}/c/{key}"

@@ -1,7 +1,7 @@
 """Creating one container: its directory, cgroups, socket and first process, in the fastest order.
 
-A warm process is sent the plan first. It mounts volumes and enters its root while the launcher
-creates the cgroups.
+The launcher sends the plan to a warm process first, which mounts volumes and enters its root while the
+launcher creates the cgroups.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ContainerCreator:
         owns ``status_fd`` from then on, even if it raises.
 
         Raises:
-            GalaxyError, OSError: something could not be created; the caller removes what was.
+            GalaxyError, OSError: something could not be created; the caller removes the rest.
         """
         os.makedirs(plan.directory, mode=0o700, exist_ok=True)
         os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
@@ -205,14 +205,14 @@ def _discard_warm_process(warm: WarmProcess, plan: LaunchPlan) -> None:
 
 
 def _listen(directory: str) -> int:
-    """Return AppWorker's listening socket, bound in ``directory`` whatever the length of its path."""
-    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Return AppWorker's listening socket, bound in ``directory``, whose path may be of any length."""
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET_NAME, dir_fd=place)
+            os.unlink(SOCKET_NAME, dir_fd=folder)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.bind(f"/proc/self/fd/{place}/{SOCKET_NAME}")
+            sock.bind(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
             sock.listen(_BACKLOG)
             return sock.detach()
     finally:
-        os.close(place)
+        os.close(folder)

@@ -1,4 +1,4 @@
-"""One container as its launcher knows it: its phase, its PID 1, and what its directory records."""
+"""What a launcher knows about one container: its phase, its PID 1, and what its directory records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RETRY_S_MAX: Final = 1.0
 
 
 class EntryPhase(Enum):
-    """How far a container is, as its launcher sees it."""
+    """The phase of a container in its launcher."""
 
     CREATING = "creating"
     RUNNING = "running"
@@ -53,7 +53,7 @@ class ContainerEntry:
     """The launcher is PID 1's parent. Otherwise PID 1 was adopted, and its exit status cannot be read."""
     ended: Ended | None = None
     failed: bool = False
-    """It was never running, so its removal is not reported unless it was asked for."""
+    """It never ran, so its removal is reported only if it was requested."""
     destroy_requested: bool = False
     deadline: float = 0.0
     """When to act again, by the monotonic clock; 0.0 means never."""

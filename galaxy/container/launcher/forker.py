@@ -25,7 +25,7 @@ ChildMain = Callable[[bytes, socket.socket], NoReturn]
 
 
 class Forker:
-    """The launcher's side. The child process is started on first use, and again after it died."""
+    """The launcher's interface to the forker process, which is started on first use and after it has died."""
 
     def __init__(self, child_main: ChildMain, prepare: Callable[[], None]) -> None:
         self._child_main = child_main
@@ -37,7 +37,7 @@ class Forker:
         """Fork a child of this process, PID 1 of a new PID namespace, that runs ``child_main``.
 
         Raises:
-            OSError: no child was created; the forker was closed unless it only could not fork.
+            OSError: no child was created; the forker is closed, unless only its fork(2) failed.
         """
         if self._sock is None:
             self._start()
@@ -110,7 +110,7 @@ class Forker:
 
 
 def send_cause(sock: socket.socket, error: BaseException) -> bool:
-    """Tell the launcher why this process must end; return whether the message was delivered.
+    """Send the launcher the reason why this process ends; return whether it was delivered.
 
     The launcher logs the cause, once, instead of every process that fails for the same reason.
     """

@@ -1,4 +1,4 @@
-"""From a fork to AppWorker, the PID 1 of a container: namespaces, root, cgroups, dropped rights.
+"""What happens between the fork of a PID 1 and AppWorker: namespaces, root, cgroups, dropped privileges.
 
 The order matters:
 
@@ -86,8 +86,8 @@ class InitSetup:
 def become_init(setup: InitSetup, *, in_root: bool = False, failure: Exception | None = None) -> NoReturn:
     """Become the container's first process. Every failure before READY is reported to the launcher.
 
-    ``in_root`` says that this process has entered its root already (``enter_root``), or failed to with
-    ``failure``.
+    ``in_root`` means that this process has already called ``enter_root``, which raised ``failure`` if that
+    is not None.
     """
     code = _ENTRY_RETURNED
     is_ready = False
@@ -117,7 +117,7 @@ def become_init(setup: InitSetup, *, in_root: bool = False, failure: Exception |
 
 
 def enter_namespaces(*, private_network: bool) -> None:
-    """Enter the namespaces that a process can enter itself, except the cgroup namespace, which is last."""
+    """Enter the namespaces that a process can enter itself. The cgroup namespace is entered later."""
     syscalls.unshare(_NAMESPACES | namespace.clone_flags(private=private_network))
 
 
@@ -125,8 +125,8 @@ def enter_root(plan: LaunchPlan, root: str, templates: str) -> None:
     """Add the container's own names and volumes to a prepared ``root``, and make it the root.
 
     Raises:
-        HostError: no room for a volume.
-        OSError: a call of the kernel failed.
+        HostError: the disk has no room for a volume.
+        OSError: a system call failed.
     """
     _add_own(plan, root, templates, privileged=True)
     syscalls.pivot_root(root)

@@ -14,7 +14,7 @@ from galaxy.model.messages.container import Demand, VolumeDemand
 from galaxy.model.system_paths import KERNEL_DIRS, SYSTEM_DIRS, is_at_or_below
 
 FULL: Final = "full"
-"""Mode with every namespace, cgroups and a kernel user of the container's own; needs root."""
+"""Mode with every namespace, cgroups and a uid for each container; needs root."""
 USERNS: Final = "userns"
 """Mode with namespaces but without limits, for an agent without root."""
 PROCESS: Final = "process"
@@ -51,7 +51,7 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
     cgroup_root: str = "galaxy"
     mode: str = FULL
     system_dirs: tuple[str, ...] = ()
-    """Further directories of the host that programs see, read-only."""
+    """More directories of the host that programs see, read-only."""
 
     @property
     def key(self) -> str:
@@ -65,12 +65,12 @@ class LaunchPlan(Struct, frozen=True, kw_only=True):
 
 
 def check_plan(plan: LaunchPlan) -> None:
-    """Refuse a plan that no host can carry out.
+    """Refuse a plan that no host can execute.
 
     Raises:
         UsageError: a volume's path is not absolute and normal, belongs to the system, or occurs twice;
-            two tasks have the same name, or one has that of PID 1's cgroup; or a name or an amount is
-            one that the kernel does not accept.
+            two tasks have the same name, or one has that of PID 1's cgroup; or the kernel does not
+            accept a name or an amount.
     """
     problems = [*_path_problems(plan), *_name_problems(plan), *_amount_problems(plan)]
     if problems:
@@ -99,7 +99,7 @@ def _path_problems(plan: LaunchPlan) -> Iterator[str]:
         elif len(os.fsencode(path)) > _PATH_BYTES_MAX or not all(map(_is_name, path[1:].split("/"))):
             yield f"volume path {path[:80]!r} is not a path that a file can have"
         elif paths.count(path) > 1:
-            yield f"volume path {path} is there more than once"
+            yield f"volume path {path} is used more than once"
 
 
 def _name_problems(plan: LaunchPlan) -> Iterator[str]:

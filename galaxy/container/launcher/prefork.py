@@ -1,8 +1,8 @@
 """A child that a warm process forks ahead of time, to become the container's first program.
 
 fork() dominates the start latency of a program, so it is done while the launcher is idle. The child
-waits with its parent's rights. When PID 1 has entered its cgroups, the child follows it there, gives up
-the same rights, and then waits for PID 1 to tell it what to run.
+waits with its parent's privileges. When PID 1 has entered its cgroups, the child follows it there, drops
+the same privileges, and then waits for PID 1 to send it what to run.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final, NoReturn
 from galaxy.container.kernel import prctl, syscalls
 
 RunPrefork = Callable[[socket.socket, Callable[[], None]], NoReturn]
-"""What the child runs. It gets ready, calls its second argument, which waits until PID 1 tells the child
-to follow, and then reads from the socket what to run."""
+"""What the child runs. It prepares itself and calls its second argument, which returns when the child has
+followed PID 1. Then it reads from the socket what to run."""
 
 _FOLLOW: Final = b"F"
 _CGROUPS_MAX: Final = 64
@@ -33,7 +33,7 @@ class PreforkedChild:
     sock: socket.socket
 
     def follow(self, cgroups: Sequence[int]) -> None:
-        """Make the child enter ``cgroups`` and PID 1's cgroup namespace, and give up rights.
+        """Make the child enter ``cgroups`` and PID 1's cgroup namespace, and drop privileges.
 
         ``cgroups`` are open ``cgroup.procs`` files of the hierarchies without task cgroups. In the
         others the child enters its task's cgroup later. A child that has died is ignored: PID 1 then

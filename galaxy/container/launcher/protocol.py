@@ -1,8 +1,8 @@
 """Messages between a ``Runtime`` and its launcher: JSON packets on a private SOCK_SEQPACKET socket.
 
 Agent and launcher may be of different releases for a moment: the agent that connected last decides, and
-makes a launcher of another release execute its own (``Renew``). ``Settled`` and ``Renew`` therefore
-never change, except by new fields with a default.
+makes a launcher of another release execute its own (``Renew``). ``SnapshotComplete`` and ``Renew``
+therefore never change, except by new fields with a default.
 
 ``Runtime.events`` returns some of these messages; ``Ended`` and ``InitRecord`` are also stored in a
 container's directory.
@@ -73,11 +73,11 @@ class Present(ContainerRef, frozen=True, kw_only=True, tag="present"):
     start_ticks: int
 
 
-class Settled(Struct, frozen=True, kw_only=True, tag="settled"):
-    """Sent after connecting, when every ``Present`` and ``Ended`` was sent: the snapshot is complete."""
+class SnapshotComplete(Struct, frozen=True, kw_only=True, tag="settled"):
+    """Sent after connecting, after the last ``Present`` and ``Ended`` of the snapshot."""
 
     pid: int
-    """Of the launcher."""
+    """The launcher's pid."""
     wire: int = 1
     """Version of the launcher's messages (``galaxy.model.base.WIRE_VERSION``)."""
     release: str = ""
@@ -101,7 +101,7 @@ class Ended(ContainerRef, frozen=True, kw_only=True, tag="ended"):
     """PID 1 ended by itself; cgroups and directory of the container remain until it is destroyed.
 
     ``status`` is its exit code, or minus the signal that killed it. It is None when the launcher that
-    was its parent had been killed: only a parent may read an exit status. ``oom`` is proven by the
+    was its parent is gone: only a parent can read an exit status. ``oom`` is proven by the
     cgroup's counters.
     """
 
@@ -117,10 +117,10 @@ class StopRefused(Struct, frozen=True, kw_only=True, tag="stop-refused"):
     """Answer to ``Stop`` while there are containers."""
 
     containers: int
-    """How many there are."""
+    """Number of containers."""
 
 
-FromLauncher = Present | Settled | Launched | LaunchFailed | Ended | Destroyed | StopRefused
+FromLauncher = Present | SnapshotComplete | Launched | LaunchFailed | Ended | Destroyed | StopRefused
 
 
 class LauncherLost(Struct, frozen=True, kw_only=True, tag="launcher-lost"):

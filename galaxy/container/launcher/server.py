@@ -5,8 +5,8 @@ Run as ``python -m galaxy.container.launcher.server --state DIR --cgroup-root NA
 
 It has one thread and one event loop: requests of at most one agent (the newest connection wins), exits of
 children, and reports of new PID 1s. It outlives its agent, and containers outlive it: a new launcher adopts
-them by the records in their directories. An agent of another release makes it execute that release's
-launcher. The process stays the same, and so remains the parent of every PID 1.
+them by the records in their directories. An agent of another release makes the launcher execute that
+release's program. The process stays the same, so it remains the parent of every PID 1.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ class Launcher:
     # ---- garbage
 
     def _clean_garbage(self) -> None:
-        # Garbage that is added during a round is reported after it: the round's result is not about it.
+        # Garbage that is added during a round is requested after it: the round's result does not cover it.
         if self._containers.has_garbage and not self._cleaner.busy:
             self._containers.has_garbage = False
             self._cleaner.request()
@@ -284,7 +284,7 @@ class Launcher:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a launcher; ``--listen FD`` is a socket that its starter has bound and listens on already."""
+    """Run a launcher; ``--listen FD`` is a listening socket that the starting process has bound."""
     parser = argparse.ArgumentParser(prog="galaxy.container.launcher.server")
     parser.add_argument("--state", required=True)
     parser.add_argument("--cgroup-root", default="galaxy")

@@ -1,8 +1,8 @@
 """The launcher's pool of warm processes: forked ahead of time, in their namespaces, waiting for a plan.
 
 A launch that finds a warm process only has to create cgroups and volumes. Warm processes are created
-when the launcher is idle, for the root of the last plan, and die with the launcher. Until it is
-given a plan, a warm process does not belong to any container.
+when the launcher is idle, for the root of the last plan, and die with the launcher. Until it gets
+a plan, a warm process does not belong to any container.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from galaxy.statemachine.backoff import Retry
 
 SIZE: Final = 2
 STABLE_S: Final = 10.0
-"""A warm process that waited this long could have been used, whatever ended it later."""
+"""A warm process that waited this long was usable: its death is no sign that creating them fails."""
 _RETRY_FIRST_S: Final = 0.1
 _RETRY_S_MAX: Final = 10.0
 _TRIES_MAX: Final = 10
@@ -48,7 +48,7 @@ class WarmProcess:
 
     @property
     def cause(self) -> str:
-        """Return why it ended, empty if it did not say."""
+        """Return why it ended; empty if it reported no cause."""
         self._read()
         return "" if self._last_message == WAITING else self._last_message.decode(errors="replace")
 
@@ -77,8 +77,8 @@ class WarmProcess:
 class WarmPool:
     """A few warm processes, all for the same root.
 
-    Those that die unused are replaced after waits that double, and finally only when a launch
-    found none. A launch that finds none forks for itself.
+    Processes that die unused are replaced after waits that double. After ``_TRIES_MAX`` failures the pool
+    gives up, and tries once more after each launch. A launch that finds no warm process forks for itself.
     """
 
     def __init__(self, entry: init_process.InitEntry) -> None:
@@ -100,7 +100,7 @@ class WarmPool:
     def take(self, root_plan: RootPlan) -> WarmProcess | None:
         """Remove and return a process for the root of ``root_plan``; those for another root are killed.
 
-        One that is still getting ready is returned too, unless others have failed while getting ready.
+        A process that is still getting ready is returned too, unless the pool has failures to retry after.
         """
         if self._example is None or root_plan.root != self._example.root:
             self.clear()
@@ -138,11 +138,14 @@ class WarmPool:
             self._logged.clear()
 
     def on_init_death(self) -> None:
-        """Count a PID 1 that died before it could report a cause as a failure; it may have been warm."""
+        """Count as a failure that a PID 1 died without reporting a cause; it may have been a warm process."""
         self._on_failure("a first process died before it was ready")
 
     def on_unused_death(self, warm: WarmProcess, how: str = "it died before it was used") -> None:
-        """Count the death of a process that was never used as a failure, unless it waited for long."""
+        """Count the death of a process that was never used as a failure.
+
+        If it had waited for ``STABLE_S``, the failures before it no longer count.
+        """
         cause = warm.cause or how
         warm.sock.close()
         if time.monotonic() - warm.created_s >= STABLE_S:

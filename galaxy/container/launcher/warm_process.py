@@ -85,10 +85,10 @@ def run_warm_process(example: RootPlan, sock: socket.socket, entry: init_process
 
 
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Return the next message and its descriptors; empty when the other end is closed and all was read.
+    """Return the next message and its descriptors; empty when the other end is closed and all is read.
 
     If the other end was closed with unread data, the first read fails with ECONNRESET, once (unix(7)).
-    Messages that were sent before are still there after that.
+    Earlier messages can still be read after that.
     """
     try:
         data, fds, _, _ = socket.recv_fds(sock, _HANDOVER_BYTES_MAX, _FDS_MAX)
@@ -157,5 +157,5 @@ def _warm_up(example: RootPlan, entry: init_process.InitEntry) -> None:
 
 def _or_exit(data: bytes) -> bytes:
     if not data:
-        os._exit(0)  # The launcher is gone, or has dismissed this process.
+        os._exit(0)  # The launcher is gone, or has closed its end of the socket.
     return data

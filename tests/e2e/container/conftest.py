@@ -162,7 +162,7 @@ class Host:
                 os.kill(self.launcher_pid(), signal.SIGKILL)
             if self.mode == "full":
                 tree = CgroupTree.of_host(self.cgroup_root)
-                for key in tree.names():
+                for key in tree.container_keys():
                     tree.kill(key)
                     tree.remove(key)
                 tree.remove_root()

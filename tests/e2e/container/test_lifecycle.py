@@ -52,7 +52,7 @@ def test_destroy_leaves_no_process_mount_cgroup_loop_or_directory(host) -> None:
     host.destroy(plan)
     for one in inside:
         wait_gone(one)
-    assert CgroupTree.of_host(host.cgroup_root).names() == []
+    assert CgroupTree.of_host(host.cgroup_root).container_keys() == []
     assert str(host.state) not in Path("/proc/mounts").read_text()
     assert not (host.state / "c" / plan.key).exists()
     assert (host.state / "logs" / plan.key).is_dir()
@@ -121,7 +121,7 @@ def test_container_keeps_running_without_its_launcher_and_the_next_one_adopts_an
     assert host.sh(plan, "echo alive")["out"] == "alive\n"
     host.destroy(plan)
     wait_gone(launched.pid)
-    assert CgroupTree.of_host(host.cgroup_root).names() == []
+    assert CgroupTree.of_host(host.cgroup_root).container_keys() == []
 
 
 def test_end_of_an_adopted_container_is_reported_without_a_status(host) -> None:
@@ -170,7 +170,7 @@ def test_cgroups_and_directories_of_an_interrupted_creation_are_removed(host) ->
     host.runtime.destroy("t-half.1", 1)
     host.until(lambda event: isinstance(event, Destroyed) and event.container == "t-half.1")
     host.launch(half)
-    assert tree.names() == [half.key]
+    assert tree.container_keys() == [half.key]
 
 
 def test_failed_launch_gives_the_reason_and_leaves_nothing(host) -> None:
@@ -179,7 +179,7 @@ def test_failed_launch_gives_the_reason_and_leaves_nothing(host) -> None:
     failed = host.event(plan, LaunchFailed)
     assert plan.key in failed.reason.message
     host.destroy(plan)
-    assert CgroupTree.of_host(host.cgroup_root).names() == []
+    assert CgroupTree.of_host(host.cgroup_root).container_keys() == []
 
 
 def test_launch_that_cannot_be_recorded_fails_and_the_launcher_keeps_running(host) -> None:
@@ -212,7 +212,7 @@ def test_destroying_during_creation_leaves_nothing(host) -> None:
     host.request(plan)
     host.runtime.destroy(plan.container, 1)
     host.event(plan, Destroyed)
-    assert CgroupTree.of_host(host.cgroup_root).names() == []
+    assert CgroupTree.of_host(host.cgroup_root).container_keys() == []
 
 
 def test_launcher_with_containers_refuses_to_stop(host) -> None:

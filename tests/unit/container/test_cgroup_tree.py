@@ -212,19 +212,19 @@ def test_v1_usage_reads_cpu_time_and_memory_without_droppable_cache(v1: CgroupTr
 
 def test_remove_deletes_every_cgroup_and_is_idempotent(v1: CgroupTree, tmp_path: Path) -> None:
     v1.make(KEY, limits())
-    assert v1.names() == [KEY]
+    assert v1.container_keys() == [KEY]
     assert v1.remove(KEY)
     assert v1.remove(KEY)
-    assert v1.names() == []
+    assert v1.container_keys() == []
     v1.remove_root()
     assert not (tmp_path / "cpu/galaxy-t").exists()
 
 
 def test_partly_created_container_is_listed_and_removed(v1: CgroupTree, tmp_path: Path) -> None:
     v1.files.make(str(tmp_path / "memory/galaxy-t" / KEY))
-    assert v1.names() == [KEY]
+    assert v1.container_keys() == [KEY]
     assert v1.remove(KEY)
-    assert v1.names() == []
+    assert v1.container_keys() == []
 
 
 def test_kill_writes_to_cgroup_kill_on_v2(v2: CgroupTree, tmp_path: Path) -> None:
