@@ -2,7 +2,7 @@
 
 ``python bench/load.py [--rounds N] [--agents N]``: 10,000 agents and 100,000 containers in 1,000
 jobs, as the logic of ResMan and AppMaster left them, are written to a real Redis by the real store.
-Then, each time in a process of its own, a real ``LeaderShell`` gets the lease, reads the tables,
+Then, each time in a new process, a real ``LeaderShell`` gets the lease, reads the tables,
 derives the rest, applies a heartbeat of every agent and one order, and commits. The peers read and
 decode the same rows in the same run, without types (HGETALL and ``json.loads``) and with types
 (HGETALL and msgspec): lower bounds without indexes and without a view. On a busy machine, compare
@@ -33,7 +33,7 @@ import redis
 from place import agents_of
 
 from galaxy.appmaster.logic import AppMaster
-from galaxy.client.transport import insist
+from galaxy.client.transport import retry_while_away
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model.api.jobs import SubmitJob
@@ -81,7 +81,7 @@ def main() -> None:
     options.add_argument(
         "--agents", type=int, default=AGENTS, help="jobs are a tenth, of 100 containers each"
     )
-    options.add_argument("--profile", choices=(RESMAN, APPMASTER), help="show where one leader's time goes")
+    options.add_argument("--profile", choices=(RESMAN, APPMASTER), help="profile one leader instead")
     given = options.parse_args()
     with server() as url:
         sizes = fill(url, given.agents)
@@ -92,21 +92,21 @@ def main() -> None:
         for _ in range(given.rounds):  # In turn, so that noise of the machine affects all alike.
             for role, rounds in found.items():
                 rounds.append(apart(lead, url, role) | apart(floors, url, role))
-    middles = {role: {name: _median(rounds, name) for name in rounds[0]} for role, rounds in found.items()}
+    medians = {role: {name: _median(rounds, name) for name in rounds[0]} for role, rounds in found.items()}
     worst = max(one["committed"] for rounds in found.values() for one in rounds)
-    names = tuple(middles[RESMAN])
+    names = tuple(medians[RESMAN])
     print(f"{given.agents} agents, {given.agents * 10} containers; median of {given.rounds}, s")
     print(f"{'':<12}{'rows':>10}{'MB':>7}" + "".join(f"{name:>13}" for name in names))
-    for role, by_name in middles.items():
+    for role, by_name in medians.items():
         rows, size = sizes[role]
         print(f"{role:<12}{rows:>10}{size / 1e6:>7.1f}" + "".join(f"{by_name[n]:>13.2f}" for n in names))
-    ours = {role: by_name["committed"] for role, by_name in middles.items()}
-    peers = {role: {name: by_name[name] for name in PEERS} for role, by_name in middles.items()}
+    ours = {role: by_name["committed"] for role, by_name in medians.items()}
+    peers = {role: {name: by_name[name] for name in PEERS} for role, by_name in medians.items()}
     print(
         json.dumps(
             {
                 "bench": "load", "unit": "s", "rounds": given.rounds, "agents": given.agents, "aim": AIM_S,
-                "ours": ours, "worst": round(worst, 3), "parts": middles, "peers": peers,
+                "ours": ours, "worst": round(worst, 3), "parts": medians, "peers": peers,
             }
         )
     )  # fmt: skip
@@ -146,7 +146,7 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
 
 
 def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jobs: int) -> None:
-    """Have all jobs run, message by message, as leaders and agents would."""
+    """Bring all jobs to running, message by message, as leaders and agents do."""
     now_s = time.time()
     resman.lead(1, now_s)
     appmaster.lead(1, now_s)
@@ -170,9 +170,9 @@ def settle(resman: ResMan, appmaster: AppMaster, agents: Sequence[AgentInfo], jo
     while to_resman:
         step = resman.step(now_s, to_resman)
         serial += 1
-        to_resman = [made(orders, serial) for orders in bodies(step, ContainerOrders)]
+        to_resman = [created_report(orders, serial) for orders in bodies(step, ContainerOrders)]
         ordered = appmaster.step(now_s, bodies_to(step, APPMASTER))
-        up = [run(orders, serial) for orders in bodies(ordered, PodOrders)]
+        up = [running_report(orders, serial) for orders in bodies(ordered, PodOrders)]
         appmaster.step(now_s, up)
     assert all(pod.up for pod in appmaster.state.pods.values())
     assert len(appmaster.state.pods) == len(resman.state.containers) == jobs * EACH
@@ -203,7 +203,7 @@ def bodies_to(step: Step, queue: str) -> list[Any]:
     return [send.body for send in step.sends if send.queue == queue]
 
 
-def made(orders: ContainerOrders, serial: int) -> AgentReport:
+def created_report(orders: ContainerOrders, serial: int) -> AgentReport:
     """Return the report of an agent that has created every ordered container."""
     found = tuple(
         ObservedContainer(
@@ -215,7 +215,7 @@ def made(orders: ContainerOrders, serial: int) -> AgentReport:
     return AgentReport(agent=orders.agent, boot="boot", serial=serial, containers=found)
 
 
-def run(orders: PodOrders, serial: int) -> AgentReport:
+def running_report(orders: PodOrders, serial: int) -> AgentReport:
     """Return the report of an agent whose AppWorkers run every ordered pod."""
     now_s = time.time()
     task = ObservedTask(name="main", state=TaskState.RUNNING, started_s=now_s, version="v1")
@@ -230,11 +230,11 @@ def run(orders: PodOrders, serial: int) -> AgentReport:
     return AgentReport(agent=orders.agent, boot="boot", serial=serial, pods=found)
 
 
-# ---- what is measured: a process each
+# ---- measurements, each in a new process
 
 
-class Watched(Nexus):
-    """Notes when the lease was asked for, when all was read, and when something was committed."""
+class TimedNexus(Nexus):
+    """Records when the lease was requested, when all tables were read, and when a step was committed."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, name="bench")
@@ -260,13 +260,13 @@ class Watched(Nexus):
 
 
 def lead(url: str, role: str) -> dict[str, float]:
-    """Lead until something is committed; return the seconds from asking for the lease."""
-    nexus = Watched(url)
+    """Lead until something is committed; return the seconds since the lease was requested."""
+    nexus = TimedNexus(url)
     logic: Logic = ResMan() if role == RESMAN else AppMaster()
 
     def led() -> None:
         nexus.at_s["led"] = time.monotonic()
-        shell.offer(news(role))
+        shell.offer(new_order(role))
 
     shell = LeaderShell(
         role=role, owner=f"bench-{os.getpid()}", address="bench", logic=logic, nexus=nexus,
@@ -280,7 +280,7 @@ def lead(url: str, role: str) -> dict[str, float]:
     return spent | {"CPU": at_s["cpu to"] - at_s["cpu from"]}
 
 
-def news(role: str) -> Any:
+def new_order(role: str) -> Any:
     """Return an order that makes a leader commit."""
     if role == APPMASTER:
         body = SubmitJob(spec=msgspec.structs.replace(spec(0), name=f"new{os.getpid()}"))
@@ -333,14 +333,14 @@ def profile(url: str, role: str) -> None:
 
     from galaxy.driver.leadership import Leadership
 
-    nexus = Watched(url)
+    nexus = TimedNexus(url)
     logic: Logic = ResMan() if role == RESMAN else AppMaster()
     grant = nexus.campaign(role, "profile", ttl_s=600, address="bench")
     profiler = cProfile.Profile(time.thread_time)
     profiler.enable()
     leadership = Leadership(logic, nexus, grant)
     leadership.begin(time.time())
-    leadership.advance(time.time(), [nexus.heartbeats(), news(role)])
+    leadership.advance(time.time(), [nexus.heartbeats(), new_order(role)])
     profiler.disable()
     nexus.release(grant)
     pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
@@ -348,7 +348,7 @@ def profile(url: str, role: str) -> None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """Start a Redis of our own without persistence."""
+    """Start a Redis for this benchmark, without persistence."""
     with tempfile.TemporaryDirectory(prefix="bench-load-") as directory:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -359,7 +359,7 @@ def server() -> Iterator[str]:
         url = f"redis://127.0.0.1:{port}/0"
         with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
             try:
-                insist(lambda: Nexus.connect(url, name="bench"), 10.0).close()
+                retry_while_away(lambda: Nexus.connect(url, name="bench"), 10.0).close()
                 yield url
             finally:
                 process.terminate()

@@ -35,11 +35,11 @@ COMMANDS: Final = {
         "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", _CLUSTER
     ),
     "safemode": LazyCommand(
-        "galaxy.cli.cluster.safemode:safemode", "Show whether ResMan only watches.", _CLUSTER
+        "galaxy.cli.cluster.safemode:safemode", "Show whether ResMan is in safe mode.", _CLUSTER
     ),
     "context": LazyCommand("galaxy.cli.cluster.context:context", "Choose the cluster to use.", _CLUSTER),
     "user": LazyCommand("galaxy.cli.identity.user:user", "Manage users, tokens and grants.", _CLUSTER),
-    "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit each user's share.", _CLUSTER),
+    "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit what each user's jobs request.", _CLUSTER),
     "audit": LazyCommand("galaxy.cli.identity.audit:audit", "Show who did what.", _CLUSTER),
     "resman": LazyCommand("galaxy.cli.process.leaders:resman", "Run a ResMan.", _PROCESSES),
     "appmaster": LazyCommand("galaxy.cli.process.leaders:appmaster", "Run an AppMaster.", _PROCESSES),

@@ -41,7 +41,7 @@ class Output:
 
     @property
     def wide(self) -> bool:
-        """Whether tables have further columns."""
+        """Whether tables have more columns."""
         return self.form == "wide"
 
     @property
@@ -74,7 +74,7 @@ class Output:
 
     def _print_on_terminal(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print with colours, and cut lines at the width of the terminal."""
-        # Imported here because a program that reads our output should not wait for it.
+        # Imported here because it is slow to import, and output to a pipe does not need it.
         from rich.cells import cell_len
         from rich.console import Console
         from rich.segment import Segment, Segments
@@ -110,7 +110,7 @@ def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def with_all_fields(value: Any) -> Any:
-    """Return structs as dicts with every field, including defaults, which a script need not know."""
+    """Return structs as dicts with every field, also those with default values, so that scripts find them."""
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
         return {json_name: with_all_fields(getattr(value, name)) for name, json_name in names}

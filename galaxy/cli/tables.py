@@ -43,7 +43,7 @@ def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Ro
     """Return the table of a job's pods."""
     titles = ["POD", "STATE", "HEALTHY", "REV", "AGENT", "PORTS", "RESTARTS", "CPU", "MEMORY", "UPDATED"]
     if wide:
-        titles += ["ADDRESS", "LIFE", "PID"]
+        titles += ["ADDRESS", "INCARNATION", "PID"]
     titles.append("REASON")
     rows = []
     for pod in pods:
@@ -82,8 +82,8 @@ def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:
 
 
 def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False) -> Rows:
-    """Return the table of ``galaxy agent list``: assigned resources of all there are."""
-    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", *_titles(ASKED), "CONTAINERS", "BEAT"]
+    """Return the table of ``galaxy agent list``, with assigned and total resources."""
+    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", *_titles(ASKED), "CONTAINERS", "HEARTBEAT"]
     if wide:
         titles += ["ADDRESS", "PORTS", "ENFORCED", "KERNEL", "CGROUP", "VERSION"]
     rows = []

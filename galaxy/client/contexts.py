@@ -21,7 +21,7 @@ from galaxy.errors import GalaxyError, NotFound, UsageError
 from galaxy.model.base import Struct
 
 CONTEXTS_MAX: Final = 100
-"""Contexts kept for a user; the oldest is dropped."""
+"""Limit on the contexts of a user; beyond it the oldest is dropped."""
 
 
 class ChosenCluster(Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ def load_contexts(path: Path | None = None) -> Contexts:
 def save_context(
     *, dir: Path | str = "", url: str = "", name: str = "", token: str = "", path: Path | None = None
 ) -> Context:
-    """Keep a cluster under ``name`` and make it the current context.
+    """Store a cluster under ``name`` and make it the current context.
 
     Without ``name``, a cluster that is already known keeps its name, and a new one is named after
     its folder or host.
@@ -151,7 +151,7 @@ def _choose(
     url: str, dir: Path | str, context: str, environ: Mapping[str, str], path: Path | None
 ) -> ChosenCluster:
     if sum(map(bool, (url, dir, context))) > 1:
-        raise UsageError("more than one cluster named", hint="give one of a URL, a folder, a context")
+        raise UsageError("more than one cluster is named", hint="give a URL, a folder or a context")
     if url:
         return ChosenCluster(url=url, named_by="the URL given")
     if dir:
@@ -217,7 +217,7 @@ def _free_name(known: Contexts, folder: str, url: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Lock the folder of ``path`` against other writers, which hold the lock for milliseconds."""
+    """Hold the lock of ``path``'s folder; writers hold it for milliseconds only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)

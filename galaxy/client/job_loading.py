@@ -25,7 +25,7 @@ def read(job: Job) -> tuple[JobSpec, Path]:
     """Return ``job`` as a checked spec, and the folder to which its paths are relative.
 
     Raises:
-        SpecError: the job is wrong; it has every problem.
+        SpecError: the job is invalid; the error lists every problem.
     """
     if isinstance(job, JobSpec):
         return job, Path()
@@ -41,7 +41,7 @@ def prepare(job: Job, *, base: str | os.PathLike[str], cluster_dir: str) -> tupl
     Paths are relative to ``base``, or to the job file's folder when ``base`` is empty.
 
     Raises:
-        SpecError: the job is wrong; it has every problem.
+        SpecError: the job is invalid; the error lists every problem.
         GalaxyError: a package is a file, and the cluster is on other hosts.
     """
     spec, folder = read(job)

@@ -20,7 +20,7 @@ def login_url(url: str, secret: str, role: str, host: str = "") -> str:
 
 
 def join_url(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
-    """Return the URL with which a process of ``role`` joins: ``url``, GALAXY_REDIS, or the folder's.
+    """Return the URL with which a process of ``role`` joins: ``url``, GALAXY_REDIS, or that of a folder.
 
     In a folder of ``galaxy up`` each role has its own login. The login of an agent is created
     in Redis when it does not exist yet.

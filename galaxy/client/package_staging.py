@@ -1,4 +1,4 @@
-"""Package files of the user who runs a job: copied into the folder from which local agents read."""
+"""Stage package files: copy a user's files into the folder that the agents of a local cluster read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 STAGED_BYTES_MAX: Final = 10 * GIB
 """Limit on the staged packages of a cluster's folder; packages that jobs use are kept beyond it."""
 RECENT_S: Final = 86400.0
-"""A package staged less than this ago may belong to a revision that is being replaced."""
+"""A package that was staged more recently is kept: a revision being replaced may still use it."""
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SUFFIX: Final = re.compile(r"(\.tar\.[a-z0-9]+|\.[a-z0-9]{1,8})?$")
 
@@ -110,8 +110,8 @@ def _stage_package(package: PackageSpec, base: Path, cluster_dir: str) -> Packag
     if package.sha256 not in ("", digest):
         copy.unlink(missing_ok=True)
         raise SpecError(
-            f'package "{package.source}" is not what its sha256 says',
-            details=[f"asked {package.sha256}", f"found {digest}"],
+            f'package "{package.source}" does not match its sha256',
+            details=[f"expected {package.sha256}", f"found {digest}"],
         )
     suffix = _SUFFIX.search(path.name.lower())
     target = copy.with_name(digest + (suffix[0] if suffix else ""))

@@ -18,7 +18,7 @@ from galaxy.client.job_loading import Job, prepare, read, remove_unneeded_packag
 from galaxy.client.package_staging import sources_of, stage
 from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
-from galaxy.client.transport import RequestTransport, insist
+from galaxy.client.transport import RequestTransport, retry_while_away
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
 from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.audit import AuditList, ListAudit
@@ -72,8 +72,8 @@ class Galaxy:
 
     The cluster is named by ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or ``context``;
     without any of them by GALAXY_REDIS, GALAXY_DIR, or the current context. Every method returns
-    within ``timeout_s`` seconds or raises. A Redis that is unavailable for less than that (it
-    restarts, or another one takes over) is waited for. When an answer is lost, the request is
+    within ``timeout_s`` seconds or raises. If Redis is unavailable for less than that (during a
+    restart or failover), the method waits for it. When an answer is lost, the request is
     repeated under the same idempotency key, so a change is made once; ``key`` lets a caller
     choose that key.
 
@@ -89,7 +89,7 @@ class Galaxy:
     """
 
     page_limit: int = PAGE_DEFAULT
-    """Rows that one request for a list asks for. Lists are complete whatever it is."""
+    """Number of rows in one request for a list. Lists are complete with any value."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class Galaxy:
         """Wait until a job is settled, has ended or is degraded, or ``until`` is true; return its view.
 
         It also returns after ``timeout_s`` (None means no limit), so check ``settled``. ``progress``
-        is called with every view. A cluster that does not answer meanwhile is waited for.
+        is called with every view but the first. While the cluster does not answer, it keeps waiting.
         """
         return waiting.wait(
             self._transport,
@@ -209,7 +209,7 @@ class Galaxy:
         """Return ``job`` as a checked spec, with package files staged for the cluster.
 
         Raises:
-            SpecError: the job is wrong; it has every problem.
+            SpecError: the job is invalid; the error lists every problem.
         """
         spec, base = read(job)
         return self.stage(spec, base=base)
@@ -304,12 +304,14 @@ class Galaxy:
     def leaders(self) -> list[LeaderView]:
         """Return the leaders from Redis, without asking AppMaster."""
         nexus = self._transport.nexus
-        leaders = [insist(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)]
+        leaders = [
+            retry_while_away(partial(nexus.leader, role), self.timeout_s) for role in (RESMAN, APPMASTER)
+        ]
         return [leader for leader in leaders if leader is not None]
 
     def heartbeats(self) -> HeartbeatsRead:
         """Return the agents' last heartbeats from Redis, without asking AppMaster."""
-        return insist(self._transport.nexus.heartbeats, self.timeout_s)
+        return retry_while_away(self._transport.nexus.heartbeats, self.timeout_s)
 
     # Users, for operators.
 

@@ -130,13 +130,13 @@ class LogStream:
 
 
 def _remove_session(session: Session) -> None:
-    """Remove a session after its last message, which the agent's own close follows."""
+    """Remove a session after its last message, once the agent has closed it."""
     session.read("out", CLOSING_S)
     session.remove()
 
 
 class Executed(Struct, frozen=True, kw_only=True):
-    """The exit status and output of a command in a pod; ``cut`` when output beyond the limit was dropped."""
+    """The exit status and output of a command in a pod; ``cut`` if output was dropped at the limit."""
 
     status: int
     stdout: bytes = b""
@@ -190,7 +190,7 @@ class ExecStream:
         if frame.head.kind == "error":
             raise GalaxyError(frame.head.message or f"the command in {self.pod} failed")
         if frame.head.kind == "eof":
-            raise Unreachable(f"the command in {self.pod} ended without telling how")
+            raise Unreachable(f"the command in {self.pod} ended without an exit status")
         self._ended |= frame.head.kind == "exit"
         return frame
 

@@ -1,4 +1,4 @@
-"""Requests to leaders: a Celery task message in the leader's queue, the answer in a list of our own.
+"""Requests to leaders: a Celery task message in the leader's queue, the answer in a list of its own.
 
 The message is the one that Celery would send (protocol 2, JSON, Redis transport), but built by
 hand, because importing Celery takes longer than a whole request. A request without an answer is
@@ -62,7 +62,9 @@ class RequestTransport:
         self._user, self._secret = split_token(token) if token else (user, "")
         self._name = f"client@{socket.gethostname()}/{os.getpid()}"
         retry_s = timeout_s if parse(url).master else min(timeout_s, DEAD_S)
-        self.nexus = insist(lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), retry_s)
+        self.nexus = retry_while_away(
+            lambda: Nexus.connect(url, name=self._name, timeout_s=timeout_s), retry_s
+        )
         self.address = self.nexus.address
 
     def close(self) -> None:
@@ -72,11 +74,12 @@ class RequestTransport:
     def ask(self, body: Body[R], *, key: str, timeout_s: float) -> R:
         """Return the leader's answer to ``body``; ``key`` makes repetitions harmless.
 
-        It waits for a Redis that is away for less than ``timeout_s``, because it restarts for example.
+        If Redis is away for less than ``timeout_s``, during a restart for example, it waits for Redis.
 
         Raises:
             GalaxyError: the leader's answer is an error.
-            Unreachable: no answer within ``timeout_s``; says whether the request may still be carried out.
+            Unreachable: no answer within ``timeout_s``; the details say whether the request may still be
+                carried out.
         """
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
@@ -95,14 +98,14 @@ class RequestTransport:
                 continue
             trouble = None
             if answer is not None:
-                # Copies that nobody has consumed yet need no answer.
+                # Copies of the request that are still in the queue need no answer.
                 if len(sent) > 1:
                     self._withdraw(body.answered_by, sent[1:])
                 return self._result(decode(answer, Answer), body)
             resend_s = resend.next_s()
             away.reset()
         if trouble is not None:
-            # This is nearer the cause than a missing answer.
+            # This error is closer to the cause than a missing answer.
             raise _maybe_carried_out(trouble, body.op) if sent else trouble
         raise self._no_answer(body, sent, timeout_s)
 
@@ -161,7 +164,7 @@ class RequestTransport:
         return from_plain(answer.result, result)
 
     def _withdraw(self, queue: str, sent: list[bytes]) -> int:
-        """Remove messages that nobody has consumed from ``queue``; return how many of ``sent`` they were."""
+        """Remove the messages of ``sent`` that are still in ``queue``; return how many there were."""
         count = 0
         with contextlib.suppress(GalaxyError), reaching(self.address):
             for payload in sent:
@@ -189,7 +192,7 @@ def _maybe_carried_out(trouble: Unreachable, op: str) -> Unreachable:
     return Unreachable(trouble.message, details=[*trouble.details, doubt], hint=trouble.hint)
 
 
-def insist(ask: Callable[[], T], timeout_s: float) -> T:
+def retry_while_away(ask: Callable[[], T], timeout_s: float) -> T:
     """Return what ``ask`` returns; call it again with back-off while Redis is away.
 
     Raises:

@@ -32,7 +32,7 @@ def wait(
     """Read the view of a job until ``until`` is true or ``timeout_s`` is over; return the last view.
 
     Without ``timeout_s`` it waits forever. ``progress`` is called with every view but the first.
-    After the first view, a cluster that does not answer is waited for.
+    After the first view, it keeps waiting while the cluster does not answer.
 
     Raises:
         GalaxyError: as ``read_view``; Unreachable only for the first view.

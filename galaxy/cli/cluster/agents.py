@@ -65,6 +65,6 @@ def agent_lines(view: AgentView, now_s: float) -> list[str]:
             ("Used", f"{amounts_text(usage)}, load {usage.load1:.2f}, "
                      f"{format_age(usage.at_s, now_s) or '0s'} ago")
         )  # fmt: skip
-    rows.append(("Holds", f"{len(view.containers)} containers"))
+    rows.append(("Hosts", f"{len(view.containers)} containers"))
     lines = [*(f"{name.ljust(9)} {text}" for name, text in rows), *(f"  {c}" for c in view.containers)]
     return [one_line(line) for line in lines]

@@ -58,27 +58,27 @@ def list_(output: Output) -> None:
 def use(name: str) -> None:
     """Make a context the current one."""
     contexts.use_context(name)
-    print_out(f"context {name} is the current one now")
+    print_out(f"context {name} is now the current one")
 
 
 @context.command(cls=Command)
 @click.argument("name")
-@click.option("--redis", metavar="URL", default="", help="A cluster on other hosts: its Redis.")
-@click.option("--dir", "directory", metavar="DIR", default="", help="A cluster on this host: its folder.")
+@click.option("--redis", metavar="URL", default="", help="The Redis of a cluster on other hosts.")
+@click.option("--dir", "directory", metavar="DIR", default="", help="The folder of a cluster on this host.")
 @click.option(
     "--token", type=click.File(), metavar="FILE", help="A file with your token; `-` is standard input."
 )
 def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     """Add a cluster under a name, and make it the current context."""
     if bool(redis) == bool(directory):
-        raise UsageError("give one of --redis and --dir")
+        raise UsageError("give either --redis or --dir")
     if redis:
         parse(redis, files=False)
     text = token.read(1000).strip() if token is not None else ""
     if text:
         split_token(text)
     contexts.save_context(dir=directory, url=redis, name=name, token=text)
-    print_out(f"context {name} is the current one now")
+    print_out(f"context {name} is now the current one")
 
 
 @context.command(cls=Command)

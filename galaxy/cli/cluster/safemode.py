@@ -1,4 +1,4 @@
-"""``galaxy safemode``: whether ResMan only watches; ResMan answers, with or without AppMaster."""
+"""``galaxy safemode``: show whether ResMan is in safe mode. ResMan answers, so AppMaster is not needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def safemode() -> None:
 def status(target: Target, output: Output) -> None:
     """Show whether ResMan is in safe mode, since when and why; for operators.
 
-    It works while no AppMaster runs.
+    It also works while no AppMaster runs.
     """
     with target.open() as galaxy:
         view = galaxy.safe_mode()

@@ -16,7 +16,7 @@ from galaxy.model.stored.user import AuditRecord
 
 FOLLOW_S: Final = 1.0
 RECORDS_MAX: Final = 1000
-"""Records of one request."""
+"""Limit on the records of one request."""
 
 
 @click.command(cls=Command, examples="  galaxy audit\n  galaxy audit -f\n  galaxy audit -n 1000 -o json\n")
@@ -34,11 +34,11 @@ def audit(target: Target, output: Output, number: int, follow: bool) -> None:
             _follow(galaxy, number)
         records = galaxy.audit(limit=number).records
     if not output.print_data(list(records), [str(record.serial) for record in records]):
-        output.print_table(["WHEN", "WHO", "WHAT", "OF", "RESULT"], [_row(record) for record in records])
+        output.print_table(["WHEN", "WHO", "WHAT", "TARGET", "RESULT"], [_row(record) for record in records])
 
 
 def _follow(galaxy: Galaxy, number: int) -> None:
-    """Print records as they come, until interrupted, also across times when the cluster does not answer."""
+    """Print records as they come, until interrupted; keep trying while the cluster does not answer."""
     newest = galaxy.audit(limit=number)
     last = newest.last
     _print(newest.records)

@@ -134,10 +134,10 @@ def _print_quotas(target: Target, output: Output, user: str) -> None:
     if output.print_data(quotas, [f"{one.user}/{one.pool}" for one in quotas]):
         return
     if not quotas:
-        print_err(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "nobody has a quota")
+        print_err(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "no quotas")
         return
     rows = [row for view in quotas for row in _rows(view)]
-    output.print_table(["USER", "POOL", "OF", "USED", "WANTED", "CEILING"], rows)
+    output.print_table(["USER", "POOL", "RESOURCE", "USED", "WANTED", "CEILING"], rows)
 
 
 def _rows(view: QuotaView) -> list[list[str]]:

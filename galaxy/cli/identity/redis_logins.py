@@ -56,7 +56,7 @@ def secret(file: Path) -> None:
 def acl_(secret: Path | None, hosts: tuple[str, ...], server: str, sentinel: bool) -> None:
     """Print the ACL file of a Redis server: a login for each role, with password hashes."""
     if secret is None:
-        raise UsageError("no secret named", hint="galaxy redis secret FILE, then --secret FILE")
+        raise UsageError("no secret file given", hint="galaxy redis secret FILE, then --secret FILE")
     text = acl.file(_read_secret(secret), hosts, setinfo=acl.knows_setinfo(server), sentinel=sentinel)
     print_out(text.rstrip("\n"), raw=True)
 
@@ -67,7 +67,7 @@ def acl_(secret: Path | None, hosts: tuple[str, ...], server: str, sentinel: boo
 def password(login: str, secret: Path | None) -> None:
     """Print the password of a replica or Sentinel login, for masterauth and sentinel auth-pass."""
     if secret is None:
-        raise UsageError("no secret named", hint=f"galaxy redis password {login} --secret FILE")
+        raise UsageError("no secret file given", hint=f"galaxy redis password {login} --secret FILE")
     print_out(acl.password(_read_secret(secret), login))
 
 
@@ -76,14 +76,16 @@ def password(login: str, secret: Path | None) -> None:
 @click.option("--host", default="", metavar="HOST", help="The agent's host.")
 @secret_option
 @click.option("--at", metavar="URL", help="The server; a login in the URL is replaced.")
-@click.option("--dir", "directory", metavar="DIR", default="", help="The cluster of this folder.")
+@click.option("--dir", "directory", metavar="DIR", default="", help="The folder of a cluster on this host.")
 def url(role: str, host: str, secret: Path | None, at: str | None, directory: str) -> None:
     """Print the URL with which a role connects; it contains a password.
 
     For a cluster of `galaxy up`, the login of an agent is created if it does not exist yet.
     """
     if (role == acl.AGENT) != bool(host):
-        raise UsageError("an agent's login is its host's own", hint="galaxy redis url agent --host HOST")
+        raise UsageError(
+            "--host goes with the role agent, and only with it", hint="galaxy redis url agent --host HOST"
+        )
     if (secret is None) != (at is None):
         raise UsageError("--secret and --at go together")
     if secret is not None and at is not None:
@@ -92,7 +94,7 @@ def url(role: str, host: str, secret: Path | None, at: str | None, directory: st
     elif role == acl.ADMIN:
         cluster = read_cluster(find_cluster(dir=directory).dir)
         if cluster is None or not cluster.secret:
-            raise UsageError("this cluster uses your own Redis server, whose logins Galaxy does not make")
+            raise UsageError("this cluster uses your own Redis server, whose logins Galaxy does not manage")
         print_out(login_url(cluster.url, cluster.secret, role))
     else:
         print_out(join_url(role, host, dir=directory))

@@ -35,8 +35,8 @@ def user() -> None:
 def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
     """Add a user and print the token, which cannot be printed again.
 
-    Jobs under this name may exist from the time before there were users, when requests could
-    carry any name. The new user does not own them, unless it is an operator or --with-jobs is given.
+    Jobs under this name may be older than the first user, when requests could carry any name. The
+    new user does not own them, unless it is an operator or --with-jobs is given.
     """
     with target.open() as galaxy:
         print_out(galaxy.add_user(name, role=role, with_jobs=with_jobs))
@@ -48,7 +48,7 @@ def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
 def remove(target: Target, name: str) -> None:
     """Remove a user whose jobs are gone, with the token, grants, secrets and quotas.
 
-    The history of the user's jobs has no owner then. A user who is later added under the same
+    The history of the user's jobs then has no owner. A user who is later added under the same
     name does not own it.
     """
     with target.open() as galaxy:

@@ -36,7 +36,9 @@ def follow_options(function: F) -> F:
     """Add --detach, --timeout and --quiet."""
     for option in (
         click.option("-q", "--quiet", is_flag=True, help="Print only the outcome."),
-        click.option("--timeout", type=Duration(), default="5m", show_default=True, help="Follow no longer."),
+        click.option(
+            "--timeout", type=Duration(), default="5m", show_default=True, help="Follow no longer than this."
+        ),
         click.option("-d", "--detach", is_flag=True, help="Return when the request is accepted."),
     ):
         function = option(function)

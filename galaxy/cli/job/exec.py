@@ -1,4 +1,4 @@
-"""``galaxy exec``: run a command inside a pod, on request with this terminal."""
+"""``galaxy exec``: run a command inside a pod, optionally on this terminal."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def exec_(
     if command[0] != "--" and command[0].startswith("-"):
         given = " ".join(command[:1])
         raise UsageError(
-            f"{given} stands behind {name}, where the command is expected",
-            hint=f"options first, then the pod: galaxy exec {given} ... {name} -- COMMAND",
+            f"{given} comes after {name}, where the command is expected",
+            hint=f"put options before the pod: galaxy exec {given} ... {name} -- COMMAND",
         )
     if not argv:
         raise UsageError("no command to run", hint=f"galaxy exec {name} -- sh -c 'ls'")
     if tty and not sys.stdin.isatty():
-        raise UsageError("--tty needs a terminal, and standard input is none", hint="leave out -t")
+        raise UsageError("--tty needs a terminal, and standard input is not one", hint="leave out -t")
     size = shutil.get_terminal_size()
     with (
         target.open() as galaxy,

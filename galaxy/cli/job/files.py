@@ -105,7 +105,7 @@ def import_(file: str, target: str | None) -> None:
     old = job_file.read(file)
     adopted = galaxy3.import_galaxy3(old.tree)
     for warning in _in_order(adopted.warnings, old.marks):
-        print_err(f"galaxy: warning: {_placed(warning, old.name, old.marks)}")
+        print_err(f"galaxy: warning: {_with_position(warning, old.name, old.marks)}")
     result = parsing.parse(adopted.tree)
     unsupported = [diagnostic for diagnostic in result.diagnostics if diagnostic.unsupported]
     if len(unsupported) < len(result.diagnostics):
@@ -121,7 +121,7 @@ def import_(file: str, target: str | None) -> None:
 
 @click.command(cls=Command, examples="  galaxy job schema > job.schema.json\n")
 def schema() -> None:
-    """Print the JSON Schema of job files, with which editors complete them."""
+    """Print the JSON Schema of job files, which editors use to complete and check them."""
     from galaxy.model.jobspec import schema as made
 
     print_out(json.dumps(made.schema(), indent=2))
@@ -153,6 +153,6 @@ def _in_order(diagnostics: tuple[Diagnostic, ...], marks: dict[FieldPath, Mark])
     return sorted(diagnostics, key=lambda diagnostic: nearest_mark(diagnostic.path, marks) or Mark(0, 0))
 
 
-def _placed(diagnostic: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
+def _with_position(diagnostic: Diagnostic, name: str, marks: dict[FieldPath, Mark]) -> str:
     mark = nearest_mark(diagnostic.path, marks)
     return f"{name}:{mark.line}:{mark.column}: {diagnostic}" if mark else f"{name}: {diagnostic}"

@@ -1,4 +1,4 @@
-"""Follow a job: print changes of its pods, what it waits for, and the outcome."""
+"""Follow a job: print changes of its pods, what it is waiting for, and the outcome."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 LOG_LINES: Final = 10
 EVENTS: Final = 5
-WAITED_MAX: Final = 3
-"""Pods named in the line of what it waits for."""
+WAITING_NAMES_MAX: Final = 3
+"""Limit on the pods that the line of ``waiting_for`` names."""
 
 
 class Progress:
-    """Prints one line for each change of a pod, and on a terminal one line of what it waits for.
+    """Prints one line for each change of a pod, and on a terminal a last line: what the job waits for.
 
     With ``known`` the pods existed before, so their states in the first view are not printed.
     """
@@ -51,7 +51,7 @@ class Progress:
             sys.stderr.flush()
 
     def changes(self, view: JobView) -> Iterator[str]:
-        """Yield a line for each pod that differs from the view before."""
+        """Yield a line for each pod that differs from its last view."""
         for pod in view.pods:
             reason = one_line(pod_reason_text(pod))
             now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
@@ -65,7 +65,7 @@ class Progress:
             yield f"{one_line(name)} gone"
 
     def end(self) -> None:
-        """Remove the line of what it waits for."""
+        """Remove the line that says what the job is waiting for."""
         self._clear_line()
 
     def _pod_line(self, pod: PodView, view: JobView, reason: str) -> str:
@@ -95,13 +95,14 @@ def waiting_for(view: JobView) -> str:
         late = [pod for pod in view.pods if pod.state not in ("stopped", "finished", "failed")]
     if not late:
         return "waiting for the cluster to confirm that the job is settled"
-    names = ", ".join(f"{pod.pod} {pod.state}" for pod in late[:WAITED_MAX])
-    more = f" and {len(late) - WAITED_MAX} more" if len(late) > WAITED_MAX else ""
+    names = ", ".join(f"{pod.pod} {pod.state}" for pod in late[:WAITING_NAMES_MAX])
+    hidden = len(late) - WAITING_NAMES_MAX
+    more = f" and {hidden} more" if hidden > 0 else ""
     return f"waiting for {len(late)} of {len(view.pods)} pods: {names}{more}"
 
 
 def is_stuck(view: JobView) -> bool:
-    """Return whether nothing more happens without a command: a stalled rollout, or pods that failed."""
+    """Return whether the job changes only by a command: its rollout is stalled, or pods have failed."""
     if view.summary.state in ("stalled", "degraded"):
         return True
     failed = [pod for pod in view.pods if pod.state == "failed"]

@@ -48,7 +48,7 @@ def logs(
 ) -> int:  # fmt: skip
     """Show what the programs of a job or a pod wrote."""
     if follow and previous:
-        raise UsageError("--follow does not go with --previous: that run is over")
+        raise UsageError("--follow cannot be combined with --previous: that run is over")
     source = f"{name}.{pod}" if pod.isdecimal() else pod or name
     failed = False
     with (

@@ -49,12 +49,13 @@ def run(
 ) -> int:  # fmt: skip
     """Run the job that FILE describes, and follow it until all of its pods run.
 
-    FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C ends only the following. Exit codes:
-    0 all pods run, 1 failed, 2 accepted but not all pods run yet, 3 refused, 64 the file is wrong.
+    FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C stops following; the job keeps running.
+    Exit codes: 0 all pods run, 1 failed, 2 accepted but not all pods run yet, 3 refused, 64 invalid
+    file or usage.
     """
     path = _path(file, named)
     if detach and (wait or logs):
-        raise UsageError("--detach does not go with --wait")
+        raise UsageError("--detach cannot be combined with --wait or --logs")
     spec = job_file.load(path)
     if wait and spec.type is not JobType.BATCH:
         raise UsageError(
@@ -106,7 +107,7 @@ def update(
     """Move a job to the spec in FILE, and follow the rollout until it is done.
 
     Pods keep their containers. At most `step` pods are stopped at once, and they must be healthy
-    before the next ones are stopped. Ctrl-C ends only the following.
+    before the next ones are stopped. Ctrl-C stops following; the rollout continues.
     """
     path = _path(file, named)
     spec = job_file.load(path)

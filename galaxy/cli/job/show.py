@@ -83,23 +83,23 @@ def show(target: Target, output: Output, job: str) -> None:
 
 
 def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
-    """Return the lines above the tables: the facts about the job and its state."""
+    """Return the lines above the tables, which describe the job and its state."""
     summary, deploy = view.summary, view.spec.deploy
     state = paint_state(one_line(summary.state), colour)
     if view.exit_code is not None:
         state += f", exit code {view.exit_code}"
     where = ", ".join(deploy.pools) or "any pool"
     facts = [
-        ("Job", f"{summary.name} ({summary.job}), {summary.type}, of {summary.user or 'nobody'}"),
-        ("State", f"{state}; {'settled' if view.settled else 'on the way'}"),
+        ("Job", f"{summary.name} ({summary.job}), {summary.type}, owner {summary.user or 'unknown'}"),
+        ("State", f"{state}; {'settled' if view.settled else 'in progress'}"),
         ("Pods", f"{summary.healthy} of {summary.replica} healthy, {summary.running} running, "
                  f"{summary.pending} pending, {summary.deploying} deploying, {summary.failed} failed, "
                  f"{summary.finished} finished"),
         ("Revision", f"{summary.revision}"
-                     + (f", moving from {view.rollout_from}" if view.rollout_from else "")),
+                     + (f", rolling out from {view.rollout_from}" if view.rollout_from else "")),
         ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
                    + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")),
-        ("Holds", amounts_text(summary)),
+        ("Resources", amounts_text(summary)),
         ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
     texts = [text if name == "State" else one_line(text) for name, text in facts]

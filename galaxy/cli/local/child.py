@@ -19,7 +19,7 @@ BACKOFF_READY_S_MAX: Final = 2.0
 STEADY_S: Final = 10.0
 """A process that ran for longer has its back-off reset."""
 LOG_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A log of this size is moved to ``.1``, over the previous one."""
+"""A log of this size is copied to ``.1``, over the previous copy, and truncated."""
 
 
 @dataclass

@@ -47,7 +47,7 @@ LESSER_MODES = {
     "--web-port", type=click.IntRange(1, 65535), metavar="PORT", help="Flower's port [5555, or next]."
 )
 @click.option("--redis-port", type=click.IntRange(1, 65535), metavar="PORT", help="The server's port.")
-@click.option("--uids", type=UID_RANGE, help="Kernel users for containers, one each [1000000-1262143].")
+@click.option("--uids", type=UID_RANGE, help="User ids for containers, one each [1000000-1262143].")
 @click.option("--run-user", metavar="USER", help="Run all programs as this account instead.")
 @click.option(
     "--timeout", "timeout_s", type=Duration(TIMEOUT_S_MIN, TIMEOUT_S_MAX), default=f"{TIMEOUT_S:.0f}s",
@@ -97,13 +97,13 @@ def down(directory: str | None, purge: bool) -> None:
     with Display(console) as display:
         ran, left = stop_cluster(layout, display.show)
     if left:
-        raise GalaxyError(f"cannot end all of the cluster in {layout.root}", details=left.lines())
+        raise GalaxyError(f"cannot stop every part of the cluster in {layout.root}", details=left.lines())
     with contextlib.suppress(GalaxyError, OSError, RuntimeError):  # A user may have no home folder.
         remove_context(dir=layout.root)
     if purge and layout.plan.exists():
         shutil.rmtree(layout.root)
     if ran:
-        print_line(console, f"nothing of the cluster in {layout.root} runs any more")
+        print_line(console, f"the cluster in {layout.root} is stopped")
     else:
         print_line(console, f"no cluster runs in {layout.root}")
 
@@ -177,7 +177,7 @@ def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> N
     supervisor = cluster.supervisor() if cluster else None
     if cluster is None or supervisor is None or not supervisor.is_running():
         raise GalaxyError(
-            f"another `galaxy up` or `galaxy down` is at work in {layout.root}", hint="wait a moment"
+            f"another `galaxy up` or `galaxy down` is running in {layout.root}", hint="wait a moment"
         )
     cluster.require_readable()
     _save_as_current(cluster.dir)

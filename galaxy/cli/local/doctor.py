@@ -25,7 +25,7 @@ from galaxy.model.base import Struct, to_plain
 
 MODES: Final = {
     "full": "containers with every limit and namespace",
-    "userns": "namespaces, but no enforced limits: there is no root",
+    "userns": "namespaces, but no enforced limits: this is not root",
     "process": "plain processes: nothing is isolated, nothing is enforced",
 }
 

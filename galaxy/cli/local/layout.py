@@ -1,4 +1,4 @@
-"""The folder of a local cluster: its paths, the plan that it keeps, and its lock."""
+"""The folder of a local cluster: its paths, its stored plan, and its lock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LocalAgent(Struct, frozen=True, kw_only=True):
 class ClusterPlan(Struct, frozen=True, kw_only=True):
     """``plan.json``: what a cluster keeps from one ``galaxy up`` to the next.
 
-    With a server of the user's own, ``redis_url`` is set. With a server that ``galaxy up``
+    With the user's own server, ``redis_url`` is set. With a server that ``galaxy up``
     starts, ``redis_port`` is its port and ``server`` its kind, because another kind may not be
     able to read its data; the passwords of all its logins derive from ``password``.
     """
@@ -113,13 +113,13 @@ def check_format(layout: Layout, plan: ClusterPlan | None) -> None:
         return
     if plan.format < PLAN_FORMAT:
         raise GalaxyError(
-            f"cannot start the cluster in {layout.root}: Galaxy 0.1.0 made it,"
-            " and this release does not take it over",
+            f"cannot start the cluster in {layout.root}: Galaxy 0.1.0 created it,"
+            " and this release cannot read it",
             details=["nothing was started, and nothing in the folder was changed"],
             hint="end it with 0.1.0: galaxy down --purge; or start a new one: galaxy up --dir DIR",
         )
     raise GalaxyError(
-        f"cannot start the cluster in {layout.root}: a later release of Galaxy made it",
+        f"cannot start the cluster in {layout.root}: a later release of Galaxy created it",
         details=[f"the folder has format {plan.format}, and this release reads format {PLAN_FORMAT}"],
         hint="start it with that release, or start a new one: galaxy up --dir DIR",
     )
@@ -147,7 +147,10 @@ class ClusterLock:
 
 
 def lock_folder(layout: Layout) -> ClusterLock | None:
-    """Take the folder's lock, or return None when another process has it. It ends with the process."""
+    """Take the folder's lock, or return None when another process has it.
+
+    The kernel releases it when every process that shares it has ended.
+    """
     handle = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

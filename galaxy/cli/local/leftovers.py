@@ -172,8 +172,8 @@ def _cluster_cgroups(cgroup_roots: Sequence[str]) -> list[Path]:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.split()[0] in ("cgroup", "cgroup2"):
-            place = Path(_unescape(before.split()[4]))
-            tops += [place / root for root in cgroup_roots if (place / root).is_dir()]
+            mount = Path(_unescape(before.split()[4]))
+            tops += [mount / root for root in cgroup_roots if (mount / root).is_dir()]
     return tops
 
 
@@ -211,12 +211,12 @@ def _write(path: Path, value: str) -> None:
 
 def _mounts(root: Path) -> list[str]:
     """Return the mount points below ``root``, oldest first."""
-    places = []
+    mounts = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        place = _unescape(line.split()[4])
-        if place.startswith(f"{root}/"):
-            places.append(place)
-    return places
+        mount = _unescape(line.split()[4])
+        if mount.startswith(f"{root}/"):
+            mounts.append(mount)
+    return mounts
 
 
 def _loops(root: Path) -> list[str]:
@@ -229,8 +229,8 @@ def _loops(root: Path) -> list[str]:
     return loops
 
 
-def _unmount(place: str) -> None:
-    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(place), _MNT_DETACH)
+def _unmount(mount: str) -> None:
+    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(mount), _MNT_DETACH)
 
 
 def _detach(loop: str) -> None:

@@ -1,4 +1,4 @@
-"""What the supervisor process of ``galaxy up`` does: start a cluster, keep it running, stop it."""
+"""The work of the supervisor process of ``galaxy up``: start a cluster, keep it running, stop it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class LocalCluster:
         """Stop what an earlier supervisor left running in the folder, and plan the cluster.
 
         Raises:
-            GalaxyError: another release made the folder.
+            GalaxyError: another release created the folder.
             HostError: no usable server on this host, or no free ports.
         """
         self.layout = Layout(Path(options.dir))
@@ -101,7 +101,7 @@ class LocalCluster:
         self.mode = probe().mode
         self._report = report
         self._started_s = time.time()
-        # Choose the server before stopping parts that still run here: there may be none for them.
+        # Before stopping parts that still run here: without a usable server they must keep running.
         self._server = None if options.redis else self._choose_server()
         self._port_claims: list[PortClaim] = []
         own_log = self.layout.logs / "supervisor.log"
@@ -195,7 +195,7 @@ class LocalCluster:
                 raise not_ready_in_time([child], self.options.timeout_s) from error
             self._supervisor.mark_ready("server", f"{self._server} on 127.0.0.1:{port}")
             return
-        raise HostError(f"{self._server} ends at once", details=child.log_tail(), hint="galaxy doctor")
+        raise HostError(f"{self._server} exited at once", details=child.log_tail(), hint="galaxy doctor")
 
     def _stop(self) -> None:
         """Stop everything: parts, then programs (SIGTERM first), and the server last.
@@ -212,7 +212,7 @@ class LocalCluster:
         for claim in self._port_claims:
             claim.release()
         if left:
-            raise HostError("cannot end all of it", details=left.lines())
+            raise HostError("cannot stop every part of the cluster", details=left.lines())
         remove_cluster(self.layout.root)
 
     def _url(self, role: str, host: str = "") -> str:
@@ -222,7 +222,7 @@ class LocalCluster:
         return login_url(f"redis://127.0.0.1:{self._plan.redis_port}/0", self._plan.password, role, host)
 
     def _make_plan(self) -> ClusterPlan:
-        """Choose names and ports: those of the last time where they are still free."""
+        """Choose names and ports; those of the last plan are used again where they are still free."""
         options, old = self.options, read_plan(self.layout)
         key = int(self.layout.key, 16)
         old_ports = {agent.name: agent.ports_low for agent in old.agents} if old else {}

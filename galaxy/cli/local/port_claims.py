@@ -17,8 +17,8 @@ RANGES_MAX: Final = 24
 class PortClaim:
     """A range of ports, ``low`` to ``high`` inclusive, that no other agent of ``galaxy up`` here uses.
 
-    The claim is a bound abstract Unix socket. Its name lives in the same network namespace as
-    the ports do, and the kernel releases it when its holder ends.
+    The claim is a bound abstract Unix socket. Its name belongs to the same network namespace
+    as the ports, and the kernel releases it when the process ends.
     """
 
     def __init__(self, low: int) -> None:

@@ -1,4 +1,4 @@
-"""Stop what a local cluster runs, with the help of its supervisor or without it."""
+"""Stop a local cluster: through its supervisor, or part by part if that has ended."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from galaxy.container.runtime import InitProcess, Runtime
 from galaxy.errors import GalaxyError
 
 PROGRAMS_GRACE_S: Final = 3.0
-"""How long programs have after SIGTERM when their cluster stops."""
+"""How long programs may run after SIGTERM when their cluster stops."""
 DESTROY_S: Final = 15.0
 PARTS_GRACE_S: Final = 4.0
 SERVER_GRACE_S: Final = 10.0
@@ -44,7 +44,7 @@ def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple
         _stop_supervisor(cluster)
     lock = lock_folder(layout)
     if lock is None:
-        raise GalaxyError(f"another `galaxy up` or `galaxy down` is at work in {layout.root}")
+        raise GalaxyError(f"another `galaxy up` or `galaxy down` is running in {layout.root}")
     try:
         left = _stop_parts(layout, cluster, roots, report)
     finally:
@@ -132,17 +132,17 @@ def _stop_launcher(state: Path, cgroup_root: str, mode: str) -> None:
     runtime = Runtime(state, cgroup_root=cgroup_root, mode=mode)
     runtime.start()
     try:
-        living = runtime.running()
-        leftovers.kill([one.pid for one in living], signal.SIGTERM)
-        leftovers.await_end([one.pid for one in living], PROGRAMS_GRACE_S)
-        _destroy(runtime, living)
+        running = runtime.running()
+        leftovers.kill([one.pid for one in running], signal.SIGTERM)
+        leftovers.await_end([one.pid for one in running], PROGRAMS_GRACE_S)
+        _destroy(runtime, running)
         runtime.stop_launcher()
     finally:
         runtime.close()
 
 
-def _destroy(runtime: Runtime, living: Sequence[InitProcess]) -> None:
-    waiting = {(one.container, one.incarnation) for one in living}
+def _destroy(runtime: Runtime, running: Sequence[InitProcess]) -> None:
+    waiting = {(one.container, one.incarnation) for one in running}
     for container, incarnation in waiting:
         runtime.destroy(container, incarnation)
     deadline = time.monotonic() + DESTROY_S

@@ -37,7 +37,7 @@ class PartChanged(Struct, frozen=True, kw_only=True):
 
 
 class Stopped(Exception):
-    """A signal or the lifeline asked the supervisor to stop."""
+    """A stop was requested by a signal or through the lifeline."""
 
 
 class Supervisor:
@@ -47,7 +47,7 @@ class Supervisor:
     lifeline. ``report`` is called with every change. ``pids_changed`` is called whenever the set
     of pids changed, so that it can be written to disk. Supervision stops when the ``lifeline``
     file descriptor becomes readable or is closed, and on SIGTERM, SIGINT and SIGHUP. ``logs``
-    are further log files to rotate.
+    are more log files to rotate.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class Supervisor:
 
 def not_ready_in_time(children: list[Child], timeout_s: float) -> HostError:
     """Return the error for children that were not ready within ``timeout_s``, with their last log lines."""
-    hint = "galaxy up --timeout TIME waits longer, if this host is slow"
+    hint = "if this host is slow, galaxy up --timeout TIME waits longer"
     return _not_ready(children, f"not ready in {format_duration(timeout_s)}", hint=hint)
 
 

@@ -44,13 +44,15 @@ EXAMPLES = """\
 @click.option(
     "--ports", type=PORT_RANGE, default="20000-29999", show_default=True, help="Dynamic ports of containers."
 )
-@click.option("--cgroup-root", default="galaxy", show_default=True, metavar="NAME", help="Its cgroup.")
+@click.option(
+    "--cgroup-root", default="galaxy", show_default=True, metavar="NAME", help="The agent's cgroup."
+)
 @click.option(
     "--uids",
     type=UID_RANGE,
     default=f"{UIDS_DEFAULT[0]}-{UIDS_DEFAULT[1]}",
     show_default=True,
-    help="Kernel users for containers, one each.",
+    help="User ids for containers, one each.",
 )
 @click.option(
     "--run-user", default="", metavar="USER", help="Run all programs as this account instead."
@@ -59,7 +61,9 @@ EXAMPLES = """\
     "--package-root", "roots", multiple=True, type=click.Path(path_type=Path), metavar="DIR",
     help="A folder from which file:// packages may come; may be repeated.",
 )  # fmt: skip
-@click.option("--address", default="", metavar="ADDRESS", help="Where ports of containers are reached.")
+@click.option(
+    "--address", default="", metavar="ADDRESS", help="Address at which the ports of containers are reached."
+)
 @click.option(
     "--mode", type=click.Choice(["auto", "full", "userns", "process"]), default="auto", show_default=True,
     help="How containers are isolated.",
@@ -69,7 +73,7 @@ EXAMPLES = """\
     type=click.IntRange(1, 100_000),
     default=1000,
     show_default=True,
-    help="Most containers at once.",
+    help="Maximum number of containers at once.",
 )
 @click.option("--ephemeral", is_flag=True, help="Destroy every container when the agent ends.")
 @click.pass_context

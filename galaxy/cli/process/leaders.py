@@ -62,7 +62,7 @@ def _leader_options(function: F) -> F:
 )  # fmt: skip
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="Time without a heartbeat after which containers are placed elsewhere; as for AppMaster.",
+    help="Time without a heartbeat after which containers are placed elsewhere; give AppMaster the same.",
 )  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
@@ -99,7 +99,7 @@ def resman(
 )
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="As for ResMan; orders to an agent expire before its containers are placed elsewhere.",
+    help="Same as for ResMan, so that orders to an agent expire before its containers are placed elsewhere.",
 )  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,

@@ -125,7 +125,7 @@ def _walk(node: Node | None) -> Iterator[Node]:
 def _compose(text: str) -> Node | None:
     """Return the YAML nodes of JSON ``text``, or None where YAML's limits exclude it.
 
-    YAML limits keys to 1,024 characters on one line, for example.
+    For example, YAML limits keys to 1,024 characters on one line.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

@@ -80,7 +80,7 @@ def _without_dates(value: Any) -> Any:
 class _MarkFinder:
     """Walks over valid TOML and records where keys and items of lists start.
 
-    Each method reads one construct that starts at offset ``at``, and returns the offset behind it.
+    Each method reads one construct that starts at offset ``at``, and returns the offset after it.
     """
 
     def __init__(self, text: str) -> None:

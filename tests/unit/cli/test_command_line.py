@@ -72,7 +72,7 @@ def test_timeout_of_up_outside_its_bounds_is_refused(time: str, tmp_path: Path) 
         (("up", "--no-wbe"), "did you mean `--no-web`?"),
         (("logs", "web", "--zzzzz"), 'no option "--zzzzz"\n'),
         (("job", "run"), "init"),
-        (("exec", "web", "--task", "a", "--", "ls"), "options first, then the pod: galaxy exec --task"),
+        (("exec", "web", "--task", "a", "--", "ls"), "put options before the pod: galaxy exec --task"),
         (("redis", "url"), "resman, appmaster, agent"),
         (("context", "add", "far", "--redis", "far"), "redis://"),
     ],

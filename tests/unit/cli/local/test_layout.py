@@ -46,7 +46,7 @@ def test_folder_of_release_0_1_0_is_refused_with_what_to_do(tmp_path: Path) -> N
     layout = Layout(tmp_path)
     layout.make()
     layout.plan.write_text('{"password":"secret","agents":[],"redis_port":6390}')
-    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 made it") as caught:
+    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 created it") as caught:
         check_format(layout, read_plan(layout))
     assert "galaxy down --purge" in caught.value.hint
 
@@ -54,7 +54,7 @@ def test_folder_of_release_0_1_0_is_refused_with_what_to_do(tmp_path: Path) -> N
 def test_folder_of_a_later_release_is_refused(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     later = ClusterPlan(password="secret", agents=(), format=PLAN_FORMAT + 1)
-    with pytest.raises(GalaxyError, match="a later release of Galaxy made it"):
+    with pytest.raises(GalaxyError, match="a later release of Galaxy created it"):
         check_format(layout, later)
 
 
