@@ -54,7 +54,7 @@ from galaxy.worker_entry.spawn import Spawner
 from galaxy.worker_entry.task_logs import TaskLogs
 
 QUIT_MARGIN_S: Final = 10.0
-"""Time beyond the stop timeout after which the container ends with whatever still runs in it."""
+"""This long after the stop timeout the container ends, even if programs still run in it."""
 _REAPED_AT_ONCE: Final = 2048
 
 
@@ -142,7 +142,7 @@ class AppWorker:
         self._channel.log(code, message)
 
     def on_fault(self, error: str) -> None:
-        """Recover from an exception in the loop, which may have interrupted the reaping of children."""
+        """Log an exception of the loop, and reap again: the exception may have interrupted that."""
         self.log("fault", error)
         self.loop.after(0.0, self._reap)
 

@@ -37,7 +37,9 @@ _PACKETS: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
 """Built at import, before the fork: building it takes longer than everything else from ``run`` to exec."""
 _FILES_MAX: Final = 4
 _PACKETS_AT_ONCE: Final = 16
-_LOST_FILES: Final = f"its files were lost: AppWorker has no descriptor left, or they are over {_FILES_MAX}"
+_LOST_FILES: Final = (
+    f"its files were lost: AppWorker has no descriptor left, or there are more than {_FILES_MAX}"
+)
 
 
 class AgentChannel:
@@ -53,7 +55,7 @@ class AgentChannel:
         on_lost: Callable[[], None],
         report: Callable[[], Report],
     ) -> None:
-        """``on_packet`` closes the files of a packet; ``report`` returns the pod's state as of now."""
+        """``on_packet`` closes the files of a packet; ``report`` returns the pod's current state."""
         self._loop = loop
         self._on_packet = on_packet
         self._on_connected = on_connected
@@ -83,7 +85,7 @@ class AgentChannel:
         self._flush()
 
     def send_report(self) -> None:
-        """Send a report as soon as there is room, with the pod's state as of then."""
+        """Send a report as soon as there is room, with the pod's state at that time."""
         self._report_due = self._agent is not None
         self._flush()
 
@@ -159,7 +161,7 @@ class AgentChannel:
         return True
 
     def _answer_lost_files(self, packet: ToWorker) -> None:
-        """Refuse an exec whose files were lost; without an answer the client would wait for ever."""
+        """Refuse an exec whose files were lost; without an answer the client would wait forever."""
         if isinstance(packet, Exec):
             self.send(ExecStarted(request=packet.request, error=f"cannot run it: {_LOST_FILES}"))
 

@@ -66,7 +66,7 @@ class Commands:
                 stderr=streams.get("stderr", -1),
             )
         except OSError as error:
-            detail = f"no process could be made: {error.strerror}"
+            detail = f"cannot create a process: {error.strerror}"
             # From the loop, because the caller is still carrying out effects.
             self._loop.after(0.0, lambda: done(CANNOT_EXEC, detail))
             return
@@ -83,7 +83,7 @@ class Commands:
             timer.cancel()
             code, number, _ = status_of(status)
             if timed_out:
-                detail = f"no end in {timeout_s:g} s"
+                detail = f"not ended within {timeout_s:g} s"
             else:
                 detail = f"signal {number}" if number else f"exit code {code}"
             done(exit_code(status), detail)

@@ -1,7 +1,7 @@
 """Deployments: request archives from the agent, and stage and place them in a child process.
 
-There is at most one deployment per task. Errors that may pass (the agent could not fetch, the child
-was killed) are reported with ``retry``; the logic decides whether and when to try again.
+There is at most one deployment per task. Temporary errors (the agent could not fetch, the child was
+killed) are reported with ``retry``; the logic decides whether and when to try again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Deployments:
             self._request(_request_for(number, package))
 
     def on_answer(self, answer: PackageAnswer, files: list[int]) -> None:
-        """Take an archive, or the reason why there is none; unpack when all archives have arrived."""
+        """Handle an archive, or the reason why there is none; unpack when all archives have arrived."""
         deployment, package = self._requested.pop(answer.request, (None, None))
         if deployment is None or package is None:
             close_all(files)
@@ -89,7 +89,7 @@ class Deployments:
                 self._unpack(deployment)
 
     def place(self, effect: PlacePackages, cgroup: TaskCgroup) -> None:
-        """Move staged packages in place and remove those that are no longer required."""
+        """Move staged packages into place and remove those that are no longer required."""
         self.cancel(effect.task)
         deployment = _Deployment(effect.task, effect.deploy, effect.required, cgroup)
         deployment.placing = True
@@ -116,7 +116,7 @@ class Deployments:
                 os.kill(deployment.pid, signal.SIGKILL)
 
     def pids(self, task: str) -> set[int]:
-        """Return the pid of the child that works for ``task``, if there is one."""
+        """Return the pid of the child that unpacks or places packages of ``task``, if there is one."""
         deployment = self._running.get(task)
         return {deployment.pid} if deployment and deployment.pid else set()
 
@@ -138,7 +138,7 @@ class Deployments:
     def _run_in_child(
         self, deployment: _Deployment, work: Callable[[], None], files: tuple[int, ...]
     ) -> None:
-        """Run ``work`` with the program's rights; its result comes back as JSON through a pipe."""
+        """Run ``work`` with the program's privileges; its result comes back as JSON through a pipe."""
         result, report = os.pipe2(os.O_CLOEXEC)
 
         def run() -> None:
@@ -153,7 +153,7 @@ class Deployments:
             deployment.pid = self._spawner.helper(run, deployment.cgroup, (*files, report))
         except OSError as error:
             os.close(result)
-            self._fail(deployment, f"no process for unpacking: {error.strerror}", retry=True)
+            self._fail(deployment, f"cannot create a process for unpacking: {error.strerror}", retry=True)
             return
         finally:
             os.close(report)
@@ -199,7 +199,7 @@ class Deployments:
         if deployment.timer is not None:
             deployment.timer.cancel()
         deployment.close_files()
-        for number in [number for number, (of, _) in self._requested.items() if of is deployment]:
+        for number in [n for n, (owner, _) in self._requested.items() if owner is deployment]:
             del self._requested[number]
 
     def _path(self, package: PackageSpec) -> str:
@@ -207,7 +207,7 @@ class Deployments:
 
 
 class _Deployment:
-    """One task's deployment under way."""
+    """One task's deployment in progress."""
 
     def __init__(self, task: str, deploy: int, packages: tuple[PackageSpec, ...], cgroup: TaskCgroup) -> None:
         self.task = task

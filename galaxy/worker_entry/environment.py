@@ -11,8 +11,8 @@ from galaxy.model.messages.worker import WorkerConfig
 from galaxy.model.stored.secret import EnvFrom
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OURS: Final = "GALAXY_"
-"""Variables with this prefix are set by Galaxy only; a job's own are dropped."""
+PREFIX: Final = "GALAXY_"
+"""Variables with this prefix are set by Galaxy only; those of a job are dropped."""
 
 
 def environment(
@@ -43,7 +43,7 @@ def task_id(pod: str, task: str) -> str:
 
 def port_variable(name: str) -> str:
     """Return ``GALAXY_PORT_<NAME>``: upper case, "-" as "_"."""
-    return f"{OURS}PORT_{name.upper().replace('-', '_')}"
+    return f"{PREFIX}PORT_{name.upper().replace('-', '_')}"
 
 
 def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
@@ -58,4 +58,4 @@ def _texts(env: Mapping[str, str | EnvFrom]) -> dict[str, str]:
 
 
 def _is_valid(name: str, value: str) -> bool:
-    return bool(name) and "=" not in name and "\0" not in name + value and not name.startswith(OURS)
+    return bool(name) and "=" not in name and "\0" not in name + value and not name.startswith(PREFIX)

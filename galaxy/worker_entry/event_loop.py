@@ -73,13 +73,13 @@ class EventLoop:
         return self.at(time.monotonic() + delay_s, call)
 
     def on_signal(self, number: int, call: Callable[[], None]) -> None:
-        """Call ``call`` from the loop after signal ``number``; several signals may be one call."""
+        """Call ``call`` from the loop after signal ``number``; several signals may cause one call."""
         self._signals[number] = call
         signal.signal(number, lambda got, _frame: self._received.add(got))
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
     def run_once(self) -> None:
-        """Wait for something to happen, and handle it."""
+        """Wait until a descriptor, timer or signal is ready, and handle it."""
         wait_s = _WAIT_S_MAX
         if self._timers:
             wait_s = min(max(self._timers[0].at_s - time.monotonic(), 0.0), _WAIT_S_MAX)

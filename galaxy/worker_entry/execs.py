@@ -52,7 +52,7 @@ class Execs:
         self._running: dict[int, _Exec] = {}
 
     def start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
-        """Run a command; ``files`` are stdin, stdout and stderr, and closed here."""
+        """Run a command; ``files`` are stdin, stdout and stderr, and are closed here."""
         try:
             self._start(packet, files, env, cgroup)
         except OSError as error:
@@ -86,10 +86,14 @@ class Execs:
 
     def _start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
         if not packet.argv or packet.request in self._running or len(self._running) >= EXECS_MAX:
-            self.refuse(packet.request, f"no command given, or {EXECS_MAX} commands run already")
+            self.refuse(
+                packet.request, f"no command given, its number is in use, or {EXECS_MAX} commands are running"
+            )
             return
         if len(files) != (0 if packet.tty else 3):
-            self.refuse(packet.request, "stdin, stdout and stderr go with the request, unless it has a tty")
+            self.refuse(
+                packet.request, "the request must carry stdin, stdout and stderr, or no files with a tty"
+            )
             return
         terminal, inside = -1, -1
         if packet.tty:

@@ -27,7 +27,7 @@ _FAULT_PAUSE_S: Final = 0.05
 
 
 def run(config: WorkerConfig) -> NoReturn:
-    """Run the AppWorker of ``config``'s container until it is told to quit; exits with 0 then."""
+    """Run the AppWorker of ``config``'s container until it is asked to quit, then exit with 0."""
     # The collector would write to every page shared since the fork, and so copy it.
     gc.freeze()
     prctl.set_process_name("galaxy-appworker")

@@ -1,10 +1,10 @@
-"""The files of a task's packages: moved in place from the staging directory, and removed again.
+"""Move the files of a task's packages from the staging directory into place, and remove old ones.
 
 ``place`` moves files by rename, removes what an earlier version of the task's packages had and the
 required ones do not, and leaves alone what the program created itself. If it is interrupted, the
 next call completes it: the manifest then names the files of both versions.
 
-Everything lies in ``<destination>/.galaxy/``: ``<task>.json``, the manifest (package to its files),
+Everything is kept in ``<destination>/.galaxy/``: ``<task>.json``, the manifest (package to its files),
 and ``<task>.<n>/``, the n-th staged package, with ``<task>.<n>.json`` naming the package.
 """
 
@@ -23,7 +23,7 @@ from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.worker_entry.logic.archive import RESERVED
 
 MEMBERS_MAX: Final = 500_000
-"""Most files of one archive, and most staged packages."""
+"""Limit on the files of one archive, and on staged packages."""
 
 
 class UnpackFailed(Exception):
@@ -35,7 +35,7 @@ class UnpackFailed(Exception):
 
 
 def place(task: str, destination: str, required: list[PackageSpec]) -> None:
-    """Move staged packages in place; of the task's files here only those of ``required`` remain.
+    """Move staged packages into place; of the task's files here only those of ``required`` remain.
 
     Raises:
         UnpackFailed: a file cannot be moved, or something that belongs to no package is in its way.
@@ -49,7 +49,7 @@ def place(task: str, destination: str, required: list[PackageSpec]) -> None:
         if lost := set(keys) - set(old) - {key for _, key in staged}:
             raise UnpackFailed(f"unpacked files are gone: {', '.join(sorted(lost))}", retry=True)
         for staged_dir, _ in staged:
-            _check_room(staged_dir, destination, {path for paths in old.values() for path in paths})
+            _check_conflicts(staged_dir, destination, {path for paths in old.values() for path in paths})
         new = {key: old.get(key, []) for key in keys}
         new |= {key: sorted(_paths(staged_dir)) for staged_dir, key in staged}
         if not new and not old:
@@ -67,7 +67,7 @@ def place(task: str, destination: str, required: list[PackageSpec]) -> None:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise UnpackFailed(
-            f"cannot replace the package: {error.strerror}{where}", retry=may_pass(error)
+            f"cannot replace the package: {error.strerror}{where}", retry=is_temporary(error)
         ) from error
 
 
@@ -105,8 +105,8 @@ def _paths(root: str) -> Iterator[str]:
             yield os.path.relpath(os.path.join(directory, name), root)
 
 
-def _check_room(staged_dir: str, destination: str, ours: set[str]) -> None:
-    """Refuse, before anything is moved, a file whose place is taken by a directory of the program's own."""
+def _check_conflicts(staged_dir: str, destination: str, ours: set[str]) -> None:
+    """Refuse, before anything is moved, a file at whose path the program has created a directory."""
     for path in _paths(staged_dir):
         here, there = os.path.join(staged_dir, path), os.path.join(destination, path)
         if not _is_directory(there) or _is_directory(here):
@@ -137,7 +137,7 @@ def _move(staged_dir: str, destination: str) -> None:
 
 
 def _remove_files(destination: str, paths: set[str]) -> None:
-    """Remove files of an old version, and directories that are empty then."""
+    """Remove files of an old version, and the directories that become empty."""
     for path in sorted(paths, reverse=True):
         if ".." in path.split("/") or path.startswith("/"):
             continue  # The program can write the manifest; it must not name files elsewhere.
@@ -193,6 +193,6 @@ def label(package: PackageSpec | None) -> str:
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path} (version {package.version})"
 
 
-def may_pass(error: OSError) -> bool:
-    """Return whether the cause may pass by itself; a full volume or a missing permission does not."""
+def is_temporary(error: OSError) -> bool:
+    """Return whether the cause may go away by itself; a full volume or a missing permission does not."""
     return error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOMEM, errno.EIO, errno.ENOENT, errno.EBUSY)

@@ -60,7 +60,7 @@ class PreforkedProgram:
 def run_prefork(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
     """Run in the child: follow PID 1 into its container, read the config and the request, become the program.
 
-    ``follow`` returns once PID 1 has told the child to follow. The codec is warmed up before that.
+    ``follow`` returns when the child has followed PID 1. The codec is warmed up before that.
     """
     decode(encode(SAMPLE_CONFIG), WorkerConfig)
     decode(encode(StartRequest(argv=("true",), env={"PATH": "/"})), StartRequest)

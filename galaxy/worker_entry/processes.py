@@ -1,6 +1,6 @@
 """The processes of a task, and signals to all of them.
 
-With cgroups the kernel lists them. Without (lesser modes) they are those descendants of AppWorker
+With cgroups the kernel lists them. Without cgroups (lesser modes) they are those descendants of AppWorker
 that descend from the task's program, share its session, or were started with its
 ``GALAXY_TASK_ID`` in their environment. A daemon that left its session and cleared its environment
 is then killed only when the container ends.
@@ -18,7 +18,7 @@ from galaxy.model.messages.worker import TaskCgroup
 
 
 def members(cgroup: TaskCgroup, program: int, task_id: str, excluded: Collection[int]) -> set[int]:
-    """Return the living processes of a task, except those that descend from ``excluded``.
+    """Return the running processes of a task, except those that descend from ``excluded``.
 
     ``program`` is the pid of its current program, or of the last one; 0 if there was none.
     """
@@ -56,7 +56,7 @@ def oom_kills(cgroup: TaskCgroup) -> int:
 
 
 def kill_descendants() -> None:
-    """SIGKILL to every descendant of this process."""
+    """Send SIGKILL to every descendant of this process."""
     table = process_table()
     signal_all(with_descendants({os.getpid()}, table) - {os.getpid()}, signal.SIGKILL)
 

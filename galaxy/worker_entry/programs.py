@@ -1,4 +1,4 @@
-"""Tasks' programs: started, signalled, and awaited until no process of theirs is left."""
+"""Start and signal the programs of tasks, and wait until none of their processes is left."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Programs:
         try:
             program.pid = self._start(["/bin/sh", "-c", command], env, cgroup, logs)
         except OSError as error:
-            self._log("start-failed", f"{name}: no process could be made: {error.strerror}")
+            self._log("start-failed", f"{name}: cannot create a process: {error.strerror}")
             self._emit(ProgramEnded(task=name, run=run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
             return
         finally:
@@ -94,7 +94,7 @@ class Programs:
         self._check(name)
 
     def check_all(self) -> None:
-        """Check whether awaited tasks are empty; called when a child has ended."""
+        """Check for every ``await_empty`` whether the task is empty; called when a child has ended."""
         for name in list(self._programs):
             self._check(name)
 
@@ -165,7 +165,7 @@ class _Program:
 
 
 class _Emptying:
-    """A task whose processes are awaited, and killed if ``kill``."""
+    """The wait for the end of a task's processes, which are killed meanwhile if ``kill``."""
 
     def __init__(self, run: int) -> None:
         self.run = run

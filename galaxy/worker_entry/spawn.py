@@ -75,7 +75,7 @@ class Spawner:
         stderr: int,
         tty: bool = False,
     ) -> None:
-        """Replace this process, a child of AppWorker, by ``argv``; does not return.
+        """Replace this process, a child of AppWorker, with ``argv``; does not return.
 
         Raises:
             OSError: the process cannot be prepared, or there is no such program.

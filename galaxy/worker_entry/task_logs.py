@@ -34,7 +34,7 @@ class TaskLogs:
         files_max: int,
         on_lost: Callable[[str], None],
     ) -> None:
-        """``directory`` is an open directory; ``on_lost`` is told when output is dropped."""
+        """``directory`` is an open directory; ``on_lost`` is called when output is dropped."""
         self._directory = directory
         self._task = task
         self._runs: tuple[Run, ...] = ()
@@ -73,7 +73,7 @@ class TaskLogs:
             stdout=self._streams["stdout"].base, stderr=self._streams["stderr"].base, runs=self._runs
         )
         name = index_name(self._task)
-        with contextlib.suppress(OSError):  # Without it readers take all output as one run.
+        with contextlib.suppress(OSError):  # Without the index, readers treat all output as one run.
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             fd = os.open(f".{name}", flags, 0o640, dir_fd=self._directory)
             data = encode(index)
@@ -152,7 +152,9 @@ class _Stream:
         left = memoryview(note.encode())
         while left:
             left = left[self._write(left) :]
-        self._on_lost(f"output of {self._names[0]} is kept again; {self._dropped_bytes} bytes were dropped")
+        self._on_lost(
+            f"output of {self._names[0]} is written again; {self._dropped_bytes} bytes were dropped"
+        )
         self._dropped_bytes = 0
 
     def _write(self, data: memoryview) -> int:

@@ -2,7 +2,7 @@
 
 This is the first of two steps; ``package_files.place`` is the second. Both run in a child with the
 program's own privileges, in its cgroup, so a hostile archive can do no more than the program could.
-``stage`` leaves the destination as it was, whatever the archive contains.
+``stage`` changes nothing at the destination itself, whatever the archive contains.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from galaxy.worker_entry.package_files import (
     MEMBERS_MAX,
     UnpackFailed,
     discard,
+    is_temporary,
     label,
-    may_pass,
     write_staged_key,
 )
 
@@ -36,7 +36,7 @@ _CHUNK: Final = 256 * 1024
 _TAIL_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest padding after a tar's end mark. Writers fill blocks of 10 KiB, sometimes of 1 MiB."""
 _PRELOADED: Final = (bz2, gzip, lzma, encodings.cp437)
-"""Modules that tarfile and zipfile import on first use, when there is nothing to import from any more."""
+"""Modules that tarfile and zipfile import on first use, when nothing can be imported any more."""
 
 
 class ArchiveFile(io.RawIOBase):
@@ -100,7 +100,7 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
         with contextlib.suppress(OSError):
             discard(task, destination)
         why = error.strerror or str(error)  # Errors of gzip and bz2 have no number.
-        raise UnpackFailed(f"cannot unpack {label(package)}: {why}", retry=may_pass(error)) from error
+        raise UnpackFailed(f"cannot unpack {label(package)}: {why}", retry=is_temporary(error)) from error
     except (
         MemberRefused,
         tarfile.TarError,
@@ -116,7 +116,7 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
         with contextlib.suppress(OSError):
             discard(task, destination)
         raise UnpackFailed(
-            f"refused to unpack {label(package)}: not a sound archive: {error}", retry=False
+            f"refused to unpack {label(package)}: not a valid archive: {error}", retry=False
         ) from error
 
 
@@ -136,7 +136,7 @@ def _open_tar(file: IO[bytes]) -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=file, mode="r:*", tarinfo=_Member)
     except tarfile.ReadError as error:
-        raise MemberRefused("it is neither a sound tar archive (plain, gzip, bzip2, xz) nor a zip") from error
+        raise MemberRefused("it is neither a valid tar archive (plain, gzip, bzip2, xz) nor a zip") from error
 
 
 def _extract_tar(file: IO[bytes], staged: str) -> None:
@@ -158,7 +158,7 @@ def _extract_tar(file: IO[bytes], staged: str) -> None:
                 source = _find(staged, safe_name(member.linkname))
                 if source is None or not stat.S_ISREG(os.lstat(source).st_mode):
                     raise MemberRefused(
-                        f"hard link {name!r} to {member.linkname!r}, which is not a file before it"
+                        f"hard link {name!r} to {member.linkname!r}, which is no earlier file"
                     )
                 os.link(source, path, follow_symlinks=False)
             elif member.isreg():
@@ -169,7 +169,7 @@ def _extract_tar(file: IO[bytes], staged: str) -> None:
                 raise MemberRefused(f"member {name!r} is a device or a pipe")
         # Read to the end: that is where a compressed archive has its checksum.
         if tar.fileobj is not None and len(tar.fileobj.read(_TAIL_BYTES_MAX)) == _TAIL_BYTES_MAX:
-            raise MemberRefused("much more follows the end of the archive")
+            raise MemberRefused("more than 4 MiB follow the end of the archive")
 
 
 def _extract_zip(file: IO[bytes], staged: str) -> None:
@@ -215,7 +215,7 @@ def _make_directory(path: str) -> None:
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             raise MemberRefused(
-                f"{os.path.basename(path)!r} is a directory and something else, too"
+                f"{os.path.basename(path)!r} is both a directory and something else"
             ) from None
 
 

@@ -1,9 +1,9 @@
 """Warming up the codec and the pod's logic before there is anything to run.
 
-msgspec studies a message type when it first meets it, which takes milliseconds for an order. What it
-learns is kept with the type, so the launcher warms up once for all processes that it forks. A warm
+msgspec analyses a message type on first use, which takes milliseconds for an order. The result is
+stored with the type, so the launcher warms up once for all processes that it forks. A warm
 process warms up again while it waits: pages that AppWorker will write to, if only to count a
-reference, are then copied ahead of time instead of on the way to a program.
+reference, are then copied ahead of time instead of during a launch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which archive members may be unpacked, and where. Pure checks of names, links and modes.
 
 Stricter than tarfile's data filter where a stricter rule is simpler to verify: no "..", no
-absolute names or link targets, no devices or pipes, no link whose target lies outside. An
-unpacker that also never writes through a link cannot write outside the directory.
+absolute names or link targets, no devices or pipes, no link whose target is outside. If the
+unpacker also never writes through a link, it cannot write outside the directory.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def safe_name(name: str) -> str:
     if ".." in parts:
         raise MemberRefused(f"member {name!r} leads out of the archive")
     if parts[:1] == [RESERVED]:
-        raise MemberRefused(f"member {name!r}: {RESERVED} is Galaxy's own")
+        raise MemberRefused(f"member {name!r}: {RESERVED} is reserved for Galaxy")
     if "\0" in name or any(len(part.encode(errors="surrogateescape")) > 255 for part in parts):
-        raise MemberRefused(f"member {name[:80]!r} has a name that no file can have")
+        raise MemberRefused(f"member {name[:80]!r} has an invalid name")
     if len(name) > NAME_BYTES_MAX:
         raise MemberRefused(f"member {name[:80]!r}... has a name of {len(name)} characters")
     return "/".join(parts)

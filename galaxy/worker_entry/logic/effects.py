@@ -1,6 +1,6 @@
 """Effects that the logic of a pod asks AppWorker to carry out.
 
-Each that takes time is answered by an event with the same ``run`` or ``deploy`` number.
+An effect that takes time is answered by an event with the same ``run`` or ``deploy`` number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class StagePackages(Struct, frozen=True, kw_only=True):
 
 
 class PlacePackages(Struct, frozen=True, kw_only=True):
-    """Move the staged packages in place and remove all others of the task.
+    """Move the staged packages into place and remove all others of the task.
 
     Answered by ``PackagesPlaced`` or ``DeployFailed``.
     """
@@ -30,7 +30,7 @@ class PlacePackages(Struct, frozen=True, kw_only=True):
     deploy: int
     required: tuple[PackageSpec, ...]
     before: tuple[PackageSpec, ...] = ()
-    """Packages in place until now: files to remove may lie at their paths."""
+    """Packages in place until now: files to remove may be at their paths."""
 
 
 class CancelDeploy(Struct, frozen=True, kw_only=True):

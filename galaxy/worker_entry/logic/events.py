@@ -24,7 +24,7 @@ class QuitRequested(Struct, frozen=True, kw_only=True):
 
 
 class Ticked(Struct, frozen=True, kw_only=True):
-    """Time has passed; whatever is due is done now."""
+    """Time has passed; do what is due now."""
 
 
 class PackagesStaged(Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class PackagesPlaced(Struct, frozen=True, kw_only=True):
 
 
 class DeployFailed(Struct, frozen=True, kw_only=True):
-    """Staging or placing failed; ``retry`` says whether the cause may pass by itself."""
+    """Staging or placing failed; ``retry`` says whether the cause is temporary."""
 
     task: str
     deploy: int

@@ -1,4 +1,4 @@
-"""Health of a running program: when to probe it, and what the answers add up to.
+"""Health of a running program: when to probe it, and how the answers decide.
 
 Health is readiness. An unhealthy program is reported, not restarted: health decides whether a
 pod's endpoints are published and whether a rollout goes on. A program ends only by its own

@@ -1,4 +1,4 @@
-"""The whole pod: what an order means for each task, and ``step``, the only entry point."""
+"""The pod: what an order means for each task, and ``step``, the only entry point."""
 
 from __future__ import annotations
 
@@ -127,8 +127,10 @@ def _stop_as_ordered(task: SupervisedTask, order: PodOrder, now_s: float) -> Tas
 
 
 def _unknown(task: SupervisedTask, known: tuple[str, ...]) -> SupervisedTask:
-    room = ", ".join(known) or "none"
-    message = f"the container was made without a task of this name (it has: {room}); run the job anew"
+    names = ", ".join(known) or "none"
+    message = (
+        f"the container was created without this task (it has: {names}); remove the job and run it again"
+    )
     return move(task, GaveUp, reason=Reason(code="unknown-task", message=message))
 
 

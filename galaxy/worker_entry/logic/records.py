@@ -15,7 +15,7 @@ class AfterStop(StrEnum):
 
     STAY_STOPPED = "stay-stopped"
     PLACE = "place"
-    """Move the staged packages in place and start the program."""
+    """Move the staged packages into place and start the program."""
     DEPLOY = "deploy"
     """Begin a new deployment."""
     FAIL = "fail"
@@ -24,7 +24,7 @@ class AfterStop(StrEnum):
 
 
 class ReloadPhase(StrEnum):
-    """How far new data for a running program has come."""
+    """The phase of giving new data to a running program."""
 
     NONE = "none"
     STAGING = "staging"
@@ -47,7 +47,7 @@ class Health(Struct, frozen=True, kw_only=True):
     failures: int = 0
     probe: int = 0
     due_s: float | None = None
-    """When to probe next; None while a probe is under way."""
+    """When to probe next; None while a probe is running."""
     gap_s: float = 0.0
     """Seconds from the last answer to the next probe: short after a start, later the check's interval."""
 

@@ -12,11 +12,11 @@ from galaxy.statemachine.backoff import delay_after
 SERVICE: Final = RestartSpec(policy="always", attempts=-1)
 BATCH: Final = RestartSpec(policy="on-failure", attempts=3)
 DEPLOY_RETRIES: Final = 3
-"""Retries of a deployment under policy ``never``, which is about programs; none has run yet."""
+"""Retries of a deployment under policy ``never``, which applies to programs only."""
 
 
 class RetryAfter(Struct, frozen=True, kw_only=True):
-    """Try again in ``delay_s`` seconds; ``failures`` are used up then."""
+    """Try again in ``delay_s`` seconds; ``failures`` counts this failure too."""
 
     delay_s: float
     failures: int
@@ -57,7 +57,7 @@ def decide_after_exit(
 
 
 def decide_after_failed_deploy(restart: RestartSpec, failures: int) -> RetryAfter | GiveUp:
-    """Decide what follows when a deployment failed for a cause that may pass."""
+    """Decide what follows when a deployment failed for a temporary cause."""
     return _retry(restart, DEPLOY_RETRIES if restart.policy == "never" else restart.attempts, failures)
 
 

@@ -71,7 +71,7 @@ def begin(task: SupervisedTask, order: PodOrder, now_s: float, *, failures: int 
 
 
 def begin_reload(task: SupervisedTask) -> TaskStep:
-    """Bring new data to the running program."""
+    """Deploy new data for the running program, then run its reload command."""
     task = replace(
         task, deploy=task.deploy + 1, failures=0, due_s=None, reload=ReloadPhase.STAGING, reason=None
     )
@@ -102,7 +102,7 @@ def stop(task: SupervisedTask, after_stop: AfterStop, stop_timeout_s: float, now
             keep_execs=keep_execs,
         )
         return task, (*cancel, request)
-    # No program to ask: kill what an earlier one left behind, and exec commands unless they are kept.
+    # No program runs: kill what an earlier one left behind, and exec commands unless they are kept.
     kill = KillTask(task=task.name, run=task.run, keep_execs=keep_execs)
     return replace(task, has_leftovers=True), (*cancel, kill)
 
@@ -313,7 +313,7 @@ def _stage(task: SupervisedTask) -> StagePackages:
 
 
 def _on_all_staged(task: SupervisedTask, order: PodOrder, now_s: float) -> TaskStep:
-    """Stop what still runs, place the packages, start: everything missing is staged."""
+    """Everything missing is staged: stop what still runs, place the packages, and start the program."""
     if task.running_spec is not None or task.has_leftovers:
         return stop(task, AfterStop.PLACE, order.stop_timeout, now_s)
     if task.packages_in_place:

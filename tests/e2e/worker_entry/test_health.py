@@ -77,7 +77,7 @@ def test_command_check_follows_the_exit_code(container, spec):
 def test_command_check_that_hangs_counts_as_failed(container, spec):
     health = HealthSpec(type="command", command="sleep 30", interval=0.1, timeout=0.1, failures=1)
     container.order(spec("exec sleep 60", health=health))
-    assert "no end in 0.1 s" in container.until_task(lambda task: task.healthy is False).reason.message
+    assert "not ended within 0.1 s" in container.until_task(lambda task: task.healthy is False).reason.message
 
 
 def test_program_without_any_check_is_healthy_once_it_stays_up(container, spec):
