@@ -35,7 +35,7 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
     """
     if address not in ("127.0.0.1", "::1", "localhost") and not os.environ.get("FLOWER_BASIC_AUTH"):
         raise GalaxyError(
-            f"will not show the cluster to everybody who reaches {address}",
+            f"will not show the cluster to everyone who can reach {address}",
             hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
         )
     url = join_url("web", url=redis or "", dir=directory or "")

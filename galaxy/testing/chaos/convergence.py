@@ -14,7 +14,7 @@ from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import WITNESS, ExpectedJob, Workload
 
 COUNT_AGE_S_MAX: Final = 1.0
-"""A witness whose last number is older does not count."""
+"""A witness whose last number is older counts as stopped."""
 POLL_S: Final = 0.1
 REQUEST_S: Final = 1.5
 
@@ -52,7 +52,7 @@ class ConvergenceChecker:
             time.sleep(POLL_S)
 
     def witness_count(self) -> int:
-        """Return how often the untouched witnesses have counted."""
+        """Return how often the programs of the unchanged job ``witness`` have counted."""
         with self._listener.lock:
             return self._listener.log.counted(WITNESS)
 
@@ -66,8 +66,8 @@ class ConvergenceChecker:
 
     def _differences(self, galaxy: Galaxy) -> Iterator[str]:
         """Yield differences, those that are cheapest to find first."""
-        led = {leader.role for leader in galaxy.leaders()}
-        yield from (f"no {role} leads" for role in ROLES if role not in led)
+        roles_led = {leader.role for leader in galaxy.leaders()}
+        yield from (f"no {role} leads" for role in ROLES if role not in roles_led)
         for role in ROLES:
             if (count := len(self._cluster.pids(role))) < self._cluster.leaders:
                 yield f"{count} of {self._cluster.leaders} processes of {role} run"

@@ -1,4 +1,4 @@
-"""A run: calm, a fault, recovery, and again, until the time is over or a promise is broken."""
+"""A run: wait, inject a fault, wait for recovery; repeat until the time is over or a promise is broken."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from galaxy.testing.chaos.workload import Workload
 
 START_S: Final = 60.0
 RECOVERY_WAIT_S: Final = 60.0
-"""How long a cluster that has missed its promise is still watched, to measure by how much."""
+"""How long a cluster may take to recover; beyond ``within_s`` only to measure by how much it is late."""
 CALM_S: Final = (0.3, 2.0)
 """Shortest and longest time between recovery and the next fault; jobs keep changing meanwhile."""
 TIMELINE_LINES_MAX: Final = 60
@@ -89,7 +89,7 @@ class Engine:
         return self.report
 
     def _order(self, rounds: int) -> Iterator[Fault]:
-        """Yield every fault ``rounds`` times; without rounds every fault once, then at random for ever."""
+        """Yield every fault ``rounds`` times; without rounds every fault once, then at random forever."""
         for _ in range(max(rounds, 1)):
             yield from self._rng.sample(self._selected, len(self._selected))
         while not rounds:
@@ -116,7 +116,7 @@ class Engine:
         """Raise if anything was violated since the last check.
 
         Raises:
-            Violation: with all of it.
+            Violation: describes everything that was violated.
         """
         violations = self._listener.violations() + self._workload.violations
         if difference:

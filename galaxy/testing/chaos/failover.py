@@ -1,4 +1,4 @@
-"""Failover of one of two leaders: it is killed, stopped or cut off; how long until the other works."""
+"""Failover of one of two leaders: kill it, stop it or cut it off, and measure until the other works."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from galaxy.testing.chaos.workload import Workload
 
 VERBS: Final = ("kill", "stop", "cut")
 FAULT_S: Final = 3.0
-"""How long a stop or cut lasts, one and a half leases; longer if no other leader works by then."""
+"""How long a stop or cut lasts, one and a half leases; longer if no other leader works yet."""
 STEADY_S: Final = 0.7
-"""A leader that has led for so long has loaded its state and renewed its lease."""
+"""A leader that has led for this long has loaded its state and renewed its lease."""
 POLL_S: Final = 0.005
 """The resolution of the figures: how often Redis is read during a failover."""
 WAIT_S: Final = 30.0
@@ -35,7 +35,7 @@ class Failover:
     """Seconds from the fault until another leader held the lock, had committed, and a new program ran.
 
     The program belongs to a batch job that is submitted at the moment of the fault. ``refusal`` is
-    why the old leader gave up when it was back, from its log; "" after a kill.
+    why the old leader gave up when the fault ended, from its log; "" after a kill.
     """
 
     role: str
@@ -58,7 +58,7 @@ class LeaderPair:
         self._listener = listener
 
     def fail(self, verb: str, *, direction: Direction = "both") -> Failover:
-        """Do ``verb`` to the leader, and return the figures once one leads and one stands by again.
+        """Inject ``verb`` into the leader, and return the figures once one leads and one stands by again.
 
         With direction ``out`` a cut begins with the leader's next commit: the commit is sent, and
         arrives when another process leads.

@@ -17,10 +17,10 @@ PARTS: Final = ("agent", "launcher", RESMAN, APPMASTER, "redis")
 PAUSE_S: Final = 4.0
 """Twice a leader's lease."""
 PAUSE_AGENT_S: Final = 12.0
-"""Longer than an agent may be silent before it is suspect, shorter than until it is dead."""
+"""Long enough that the agent becomes suspect, too short for it to be declared dead."""
 LEADER_WAIT_S: Final = 20.0
 PROCESS_WAIT_S: Final = 10.0
-"""How long a missing target is waited for: its process may just be restarting."""
+"""How long to wait for a missing target: its process may just be restarting."""
 POLL_S: Final = 0.05
 
 
@@ -68,7 +68,7 @@ def select_faults(words: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
 
 
 def inject(fault: Fault, cluster: RealCluster, rng: random.Random, victim: Callable[[], int]) -> str:
-    """Do the fault, return when it is over, and name the processes that it hit.
+    """Inject the fault, return when it is over, and name the processes that it hit.
 
     ``victim`` returns the PID 1 of a container that may be killed.
 

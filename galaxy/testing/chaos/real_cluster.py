@@ -1,4 +1,4 @@
-"""The cluster under test: ``galaxy up`` in a folder, plus standby leaders started from here."""
+"""The cluster under test: ``galaxy up`` in a folder, plus standby leaders that this process starts."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ GALAXY: Final = (sys.executable, "-P", "-m", "galaxy.cli.main")
 ROLES: Final = (RESMAN, APPMASTER)
 UP_S: Final = 120.0
 RESTART_S: Final = 0.5
-"""How long after its death a standby is started again; ``galaxy up`` does the same with its parts."""
+"""Time after its death until a standby is restarted; ``galaxy up`` does the same with its parts."""
 
 
 @dataclass
 class Standby:
-    """A leader process that was started from here and reaches Redis through a proxy that can be cut."""
+    """A leader that this process started, and that reaches Redis through a proxy that can be cut."""
 
     role: str
     name: str
@@ -114,18 +114,18 @@ class RealCluster:
         return Galaxy(dir=self.folder, timeout_s=timeout_s)
 
     def file(self) -> ClusterFile:
-        """Return what cluster.json says."""
+        """Return the content of cluster.json."""
         found = read_cluster(self.folder)
         assert found is not None, f"no cluster in {self.folder}"
         return found
 
     def restart_standbys(self) -> None:
-        """Start standbys again that have died."""
+        """Restart standbys that have died."""
         for standby in self.standbys:
             standby.restart_if_dead()
 
     def pids(self, part: str) -> list[int]:
-        """Return the live processes of a part; ``redis`` is the server."""
+        """Return the running processes of a part; ``redis`` is the server."""
         if part == "launcher":
             return self._launchers()
         name = "server" if part == "redis" else part

@@ -35,7 +35,7 @@ class ChaosReport:
             rows.append(f"{name:<16}{len(times):>7}{statistics.median(times):>9.2f}{max(times):>9.2f}")
         acknowledged = ", ".join(f"{count} {kind}" for kind, count in sorted(self.changes.items()))
         rows.append(f"changes acknowledged and verified: {acknowledged or 'none'}")
-        rows.append(f"the untouched witnesses counted {self.counted} times")
+        rows.append(f"the unchanged witnesses counted {self.counted} times")
         return rows
 
     def json(self) -> str:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 Direction = Literal["both", "out"]
 CHUNK_BYTES: Final = 64 * 1024
 BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Of one direction while it is cut. Beyond that the sender is stopped by its own TCP window."""
+"""Limit on the bytes held back in one direction. Beyond it the TCP window stops the sender."""
 
 
 class _Pipe:

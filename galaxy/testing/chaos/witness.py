@@ -19,7 +19,7 @@ BATCH_S = 0.3
 
 
 def main() -> int:
-    """Count for ever; with CHAOS_MODE=once report the start, wait ``BATCH_S``, report the end."""
+    """Count forever; with CHAOS_MODE=once report the start, wait ``BATCH_S``, report the end."""
     listener = "\0" + os.environ["CHAOS_SOCKET"]
     pod = os.environ["GALAXY_POD_ID"]
     fields = [os.environ["CHAOS_JOB"], pod, os.environ["GALAXY_POD_INDEX"], str(time.monotonic_ns())]

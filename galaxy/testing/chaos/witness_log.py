@@ -16,7 +16,7 @@ class WitnessMessage:
     """One message of a witness program.
 
     ``pid`` comes from the kernel (SCM_CREDENTIALS). ``started`` is the program's start time
-    (monotonic nanoseconds): it tells two processes apart that had the same pid one after the other.
+    (monotonic nanoseconds), which distinguishes two processes that had the same pid one after the other.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class WitnessMessage:
 
 
 def parse(data: bytes, pid: int) -> WitnessMessage | None:
-    """Return the message in ``data``, or None if no witness sends such bytes."""
+    """Return the message in ``data``, or None if it is malformed."""
     words = data.decode(errors="replace").split()
     if len(words) != 6 or words[0] not in KINDS or not all(word.isdecimal() for word in words[3:]):
         return None
@@ -71,7 +71,7 @@ class WitnessLog:
         self.restarts_allowed[job] = self.restarts_allowed.get(job, 0) + 1
 
     def record(self, message: WitnessMessage, now_s: float) -> None:
-        """Apply one message and note what it violates."""
+        """Apply one message and record what it violates."""
         if message.kind == "duplicate":
             self.violations.append(
                 f"a second copy of {message.job}.{message.index} ran, as process {message.pid}"

@@ -26,7 +26,7 @@ JOBS_MAX: Final = 3
 REPLICA_MAX: Final = 2
 REQUEST_S: Final = 3.0
 ANSWER_S_MAX: Final = 90.0
-"""A change without an answer for so long is lost."""
+"""A change without an answer for this long counts as lost."""
 PACE_S: Final = 0.7
 """Mean time between two changes."""
 
@@ -83,7 +83,7 @@ class Workload:
         self._running.set()
 
     def pause(self) -> None:
-        """Start no further change, and return once the current one is answered."""
+        """Start no more changes, and return once the current one is answered."""
         self._running.clear()
         with self._change_lock:
             return
@@ -107,7 +107,7 @@ class Workload:
         return f"victim-{self._victims}"
 
     def replace_victim(self) -> None:
-        """Submit a new victim: a slot that fails repeatedly would be held back by the restart policy."""
+        """Submit a new victim: the restart policy would delay a container slot that fails repeatedly."""
         with self._change_lock:
             if self._victims:
                 self._change("remove", replace(self.expected[self.victim], state="removed"))

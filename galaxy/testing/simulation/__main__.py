@@ -19,7 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", metavar="A:B", help="run seeds A to B-1 and name those that fail")
     parser.add_argument("--seed", type=int, help="replay one seed and print its log")
     parser.add_argument("--hosts", type=int, default=4)
-    parser.add_argument("--tail", type=int, default=0, help="last lines of the log only")
+    parser.add_argument(
+        "--tail", type=int, default=0, help="print only this many lines, from the end of the log"
+    )
     parser.add_argument(
         "--scale", metavar="HOSTS:CONTAINERS:SECONDS", help="what a tick costs in a large cluster"
     )
@@ -82,7 +84,7 @@ def _scale(hosts: int, containers: int, seconds: int) -> int:
     up_s = large.start_jobs()
     print(
         f"{hosts} hosts, {containers} containers: all running after {up_s:.0f} s of cluster time, "
-        f"{time.perf_counter() - began_s:.0f} s of ours",
+        f"{time.perf_counter() - began_s:.0f} s of real time",
         flush=True,
     )
     account = large.run_for(seconds)

@@ -56,7 +56,7 @@ def unfenced_agent(info: AgentInfo) -> AgentLogic:
 
 
 class _AnyIncarnation(Containers):
-    """Creates every incarnation that is ordered, whatever became of others."""
+    """Creates every incarnation that is ordered, even one that existed before."""
 
     def _create(self, order: CreateContainer, now_s: float) -> None:  # noqa: ARG002
         key = container_key(order.container, order.incarnation)
@@ -66,7 +66,7 @@ class _AnyIncarnation(Containers):
 
 
 class AnyIncarnationAgent(AgentLogic):
-    """An agent that obeys late orders for incarnations that are over."""
+    """An agent that obeys late orders for incarnations that have ended."""
 
     def __init__(self, info: AgentInfo) -> None:
         super().__init__(info)
@@ -103,36 +103,41 @@ class _LogicWrapper:
 
 
 class AnyIncarnationResMan(_LogicWrapper):
-    """A ResMan that accepts reports of any incarnation as reports of the desired one."""
+    """A ResMan that takes a report of any incarnation for one of the current incarnation."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        heard = [self._blur(event) if isinstance(event, AgentReport) else event for event in events]
-        return self._inner.step(now_s, heard)
+        changed = [
+            self._with_stored_incarnations(event) if isinstance(event, AgentReport) else event
+            for event in events
+        ]
+        return self._inner.step(now_s, changed)
 
-    def _blur(self, report: AgentReport) -> AgentReport:
+    def _with_stored_incarnations(self, report: AgentReport) -> AgentReport:
         rows = self.tables["containers"]
-        blurred = []
-        for found in report.containers:
-            row = rows.get(found.container)
-            container_key = found.incarnation if row is None else row.incarnation
-            blurred.append(msgspec.structs.replace(found, incarnation=container_key))
-        return msgspec.structs.replace(report, containers=tuple(blurred))
+        changed = []
+        for observed in report.containers:
+            row = rows.get(observed.container)
+            incarnation = observed.incarnation if row is None else row.incarnation
+            changed.append(msgspec.structs.replace(observed, incarnation=incarnation))
+        return msgspec.structs.replace(report, containers=tuple(changed))
 
 
 class NoFullReports(_LogicWrapper):
     """A leader that relies on event reports and never asks for a full report."""
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        heard = [_partial(e) if isinstance(e, AgentReport) and e.info is None else e for e in events]
-        step = self._inner.step(now_s, heard)
-        return msgspec.structs.replace(step, sends=tuple(_unasking(send) for send in step.sends))
+        partial = [_partial(e) if isinstance(e, AgentReport) and e.info is None else e for e in events]
+        step = self._inner.step(now_s, partial)
+        return msgspec.structs.replace(
+            step, sends=tuple(_without_report_request(send) for send in step.sends)
+        )
 
 
 def _partial(report: AgentReport) -> AgentReport:
     return msgspec.structs.replace(report, full=False)
 
 
-def _unasking(send: Send) -> Send:
+def _without_report_request(send: Send) -> Send:
     if isinstance(send.body, PodOrders | ContainerOrders) and send.body.report:
         return msgspec.structs.replace(send, body=msgspec.structs.replace(send.body, report=False))
     return send
@@ -186,7 +191,7 @@ BROKEN: Final[dict[str, Variant]] = {
     "events only, no reports": Variant(
         resman=lambda: NoFullReports(ResMan()), appmaster=lambda: NoFullReports(AppMaster())
     ),
-    "removed groups forgotten": Variant(nexus=NexusWithoutRemovedGroups),
+    "removed groups not stored": Variant(nexus=NexusWithoutRemovedGroups),
     "no quota": Variant(resman=QuotaIgnoringResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
     "no safe mode": Variant(resman=lambda: ResMan(ResManConfig(mass_loss_min=1000))),

@@ -1,4 +1,4 @@
-"""Message queues that lose, double, delay and reorder messages."""
+"""Message queues that lose, duplicate, delay and reorder messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from galaxy.model.step import Send
 from galaxy.testing.simulation.world import World
 
 WAITING_MAX: Final = 10_000
-"""Most messages that wait in one queue without a consumer; the oldest are dropped beyond it."""
-CLOCKS_S: Final = 300.0
+"""Limit on the messages that wait in one queue without a consumer; beyond it the oldest are dropped."""
+CLOCK_SKEW_S: Final = 300.0
 """How far hosts' clocks may differ, in seconds: a message is kept that long beyond its expiry."""
 
 Consumer = Callable[[Struct], None]
@@ -56,7 +56,7 @@ class Bus:
             return
         copies = 2 if self._world.strikes("double") else 1
         packed = encode(send.body)
-        expires_s = self._world.now_s + send.expires_s + CLOCKS_S
+        expires_s = self._world.now_s + send.expires_s + CLOCK_SKEW_S
         for _ in range(copies):
             delay_s = self._world.between(0.002, 0.006)
             if self._world.strikes("late"):

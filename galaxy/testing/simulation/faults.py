@@ -11,7 +11,7 @@ class Faults(Struct, frozen=True, kw_only=True):
     """The rate of every fault. All stop at ``World.calm_s``, so that convergence can be checked."""
 
     lose: float = 0.01
-    """A message vanishes."""
+    """A message is lost."""
     double: float = 0.02
     """A message arrives twice."""
     late: float = 0.05
@@ -69,7 +69,7 @@ def message_faults(*, lose: float = 0.0, double: float = 0.0, late_s: float = 0.
 MESSAGE_STORM = Faults(
     double=0.6, late=0.5, late_s=25, worker_dies=0.02, launch_fails=0.2, agent_crash=0.01
 )  # fmt: skip
-"""Messages are doubled and very late, while containers come and go."""
+"""Messages are duplicated and very late, while containers come and go."""
 
 FREQUENT_CRASHES = Faults(
     lose=0.02, late=0.2, late_s=30, agent_crash=0.02, leader_crash=0.02, leader_crash_in_step=0.01,

@@ -1,7 +1,7 @@
 """A simulated leader process: it campaigns, leads tick by tick, crashes, pauses and restarts.
 
-It starts as ``galaxy.driver.shell`` does in production: load the state, take messages, step; the first
-read of heartbeats arrives a little later, as a thread reads them there.
+It starts as ``galaxy.driver.shell`` does in production: load the state, receive messages, step. The
+first read of heartbeats arrives a little later, because in production a thread reads them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.world import World
 
 TTL_S: Final = 2.0
-BEATS_S: Final = 1.0
+HEARTBEATS_INTERVAL_S: Final = 1.0
 HEARTBEATS_READ_S: Final = (0.002, 0.05)
 """How long the first read of heartbeats takes, in seconds. The leader steps before that."""
 TICK_S: Final = 0.001
@@ -48,7 +48,7 @@ class LeaderProcess:
         kind: type[Leadership] = Leadership,
         ignore_lease: bool = False,
     ) -> None:
-        """``ignore_lease``: go on after the lease has expired, so that only the fence stops a commit."""
+        """``ignore_lease``: continue after the lease has expired, so that only the fence stops a commit."""
         self.role = role
         self.name = name
         self.logic: Logic | None = None
@@ -179,7 +179,7 @@ class LeaderProcess:
     def _read_heartbeats(self, leadership: Leadership) -> None:
         if not self.heartbeats_hang:
             self._on_message(self._nexus.heartbeats())
-        self._schedule(BEATS_S, lambda: self._read_heartbeats(leadership))
+        self._schedule(HEARTBEATS_INTERVAL_S, lambda: self._read_heartbeats(leadership))
 
     def receive(self, event: Struct) -> None:
         """Handle ``event`` as a message that arrives now; dropped when this process does not lead."""

@@ -110,7 +110,7 @@ class TimedLeadership(Leadership):
 
 
 class LargeCluster(SimulatedCluster):
-    """A cluster with ``jobs`` services of equal size over all hosts, and small ones that come and go."""
+    """A cluster with ``jobs`` services of equal size over all hosts, and small jobs that come and go."""
 
     def __init__(self, seed: int, *, hosts: int, containers: int, jobs: int) -> None:
         super().__init__(
@@ -120,7 +120,6 @@ class LargeCluster(SimulatedCluster):
         self._jobs = jobs
         self._replica = containers // jobs
         self._small_jobs = 0
-        self._busy = False
         for first in range(HEARTBEAT_BATCHES):
             self.world.after(
                 first * HEARTBEAT_S / HEARTBEAT_BATCHES,
@@ -166,7 +165,7 @@ class LargeCluster(SimulatedCluster):
     # ---- random events
 
     def _schedule_events(self, rates: EventRates, until_s: float) -> None:
-        """Schedule every kind of event at its mean interval, longer in a smaller cluster."""
+        """Schedule every kind of event at its mean interval; events of hosts are rarer in a small cluster."""
         size = len(self.hosts) / 10_000
         for name, mean_s, act, grows in (
             ("hosts lost", rates.host_lost, lambda: self._random_host().power_off(rates.away_s), True),
@@ -240,10 +239,10 @@ class LargeCluster(SimulatedCluster):
         self.user.remove(self.user.expected[self.world.random.choice(small)])
         return True
 
-    def _send_heartbeat(self, cohort: list[Host]) -> None:
-        for host in cohort:
+    def _send_heartbeat(self, group: list[Host]) -> None:
+        for host in group:
             host.send_heartbeat()
-        self.world.after(HEARTBEAT_S, partial(self._send_heartbeat, cohort))
+        self.world.after(HEARTBEAT_S, partial(self._send_heartbeat, group))
 
     def _running(self) -> int:
         return sum(len(host.living) for host in self.hosts)
@@ -254,11 +253,11 @@ def _nothing() -> None:
 
 
 def _costs(role: str, seconds: float) -> TickCosts:
-    times = sorted(cost for whose, cost in TimedLeadership.costs if whose == role)
+    times = sorted(cost for leading, cost in TimedLeadership.costs if leading == role)
     return TickCosts(
         role=role, ticks=len(times), median_s=times[len(times) // 2], p99_s=times[len(times) * 99 // 100],
         worst_s=times[-1], share=sum(times) / seconds,
-        loads_s=tuple(cost for whose, cost in TimedLeadership.loads if whose == role),
+        loads_s=tuple(cost for leading, cost in TimedLeadership.loads if leading == role),
     )  # fmt: skip
 
 

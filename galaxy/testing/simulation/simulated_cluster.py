@@ -65,7 +65,7 @@ NOTICE_S: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """The parts a cluster is built from; ``broken`` has variants that the checkers must catch."""
+    """The parts that a cluster is built from; the checkers must find a violation in those of ``broken``."""
 
     resman: Callable[[], Logic] = ResMan
     appmaster: Callable[[], Logic] = AppMaster
@@ -76,7 +76,7 @@ class Variant:
 
 
 class SeedOutcome(Struct, frozen=True, kw_only=True):
-    """How one seed ended; ``failure`` is empty when every check passed."""
+    """The result of one seed; ``failure`` is empty when every check passed."""
 
     seed: int
     failure: str
@@ -85,7 +85,7 @@ class SeedOutcome(Struct, frozen=True, kw_only=True):
     settled_s: float
     """Seconds from the end of faults until the cluster had converged."""
     messages: int = 0
-    """Messages sent; ``faults`` counts those that were lost, doubled and late."""
+    """Messages sent; ``faults`` counts those that were lost, duplicated and late."""
     faults: dict[str, int] = {}
     """How often each fault occurred, by its name in ``Faults``."""
     starts: int = 0
@@ -103,7 +103,7 @@ class SimulatedCluster:
         variant: Variant | None = None,
         quiet: bool = False,
     ) -> None:
-        """``quiet``: only messages suffer faults, until the end; nothing else happens by chance."""
+        """``quiet``: only messages suffer faults, until the end; no other event is random."""
         variant = variant or Variant()
         self.seed = seed
         self.world = World(seed, faults, float("inf") if quiet else FAULTS_S)
@@ -199,15 +199,15 @@ class SimulatedCluster:
 
     def _cut_many(self) -> None:
         """Cut off three hosts at once. That is a network fault, so none of them may be declared dead."""
-        well = [host for host in self.hosts if not host.cut and host.logic is not None]
-        if len(well) >= MASS_CUT_HOSTS:
+        reachable = [host for host in self.hosts if not host.cut and host.logic is not None]
+        if len(reachable) >= MASS_CUT_HOSTS:
             self.world.fault_counts["mass_cut"] += 1
             seconds = self.world.between(self.world.faults.cut_s / 3, self.world.faults.cut_s)
-            for host in well[:MASS_CUT_HOSTS]:
+            for host in reachable[:MASS_CUT_HOSTS]:
                 host.cut_off(seconds)
             agents = self.nexus.read_table(RESMAN, "agents", AgentRecord)
             self._mass_loss.began(
-                [host.name for host in well[:MASS_CUT_HOSTS]], agents, self.world.now_s + seconds
+                [host.name for host in reachable[:MASS_CUT_HOSTS]], agents, self.world.now_s + seconds
             )
 
     def _on_program(self, what: str, worker: SimulatedAppWorker, task: str, spec: TaskSpec) -> None:

@@ -77,7 +77,7 @@ class SimulatedUser:
             return
         expected = self.expected[self._world.random.choice(live)]
         if expected.spec.type is JobType.SERVICE and choice < 0.65:
-            self.update(expected, self._world.random.randrange(0, 3 if _fixed(expected.spec) else 6))
+            self.update(expected, self._world.random.randrange(0, 3 if _fixed_port(expected.spec) else 6))
         elif expected.spec.type is JobType.SERVICE and choice < 0.75:
             self._ask_state(expected, "stop" if expected.desired == "run" else "run")
         elif choice < 0.9:
@@ -92,12 +92,13 @@ class SimulatedUser:
         seconds = self._world.random.randrange(1, 20)
         start = ("fail" if self._world.chance(0.15) else "work") + f" {seconds}" if batch else "serve 1"
         port = 0 if batch else self._port()
-        most = 2 if port else 4
+        replica_max = 2 if port else 4
         spec = JobSpec(
             name=name,
             type=JobType.BATCH if batch else JobType.SERVICE,
             deploy=DeploySpec(
-                replica=self._world.random.randrange(1, most + 1), step=self._world.random.randrange(1, 3),
+                replica=self._world.random.randrange(1, replica_max + 1),
+                step=self._world.random.randrange(1, 3),
                 max_per_host=self._world.random.choice((0, 0, 3)), stop_timeout=5.0, drain=0.5,
             ),
             pod=PodSpec(
@@ -113,17 +114,16 @@ class SimulatedUser:
                 ),
             ),
         )  # fmt: skip
-
         self.submit(spec)
 
     def _port(self) -> int:
         """Return a fixed port that few jobs use, or 0 for a dynamic one."""
-        taken = [_fixed(want.spec) for want in self.expected.values()]
+        taken = [_fixed_port(job.spec) for job in self.expected.values()]
         free = [port for port in PORTS if taken.count(port) < 2]
         return self._world.random.choice(free) if free and self._world.chance(0.4) else 0
 
     def submit(self, spec: JobSpec) -> None:
-        """Submit a job and note what was accepted."""
+        """Submit a job and record what was accepted."""
 
         def done(answer: Answer) -> None:
             if answer.problem is None:
@@ -164,23 +164,21 @@ class SimulatedUser:
         """Set a random quota; some resources become unlimited."""
         draw = self._world.random.choice
         containers, cpu = draw((None, 4, 6, 8, 12)), draw((None, 800, 1600, 2400))
-        remove_quota = [
-            name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None
-        ]
-        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(remove_quota))
+        lifted = [name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None]
+        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(lifted))
 
     def remove_quota(self) -> None:
         """Remove the quota, so that everything accepted before it was lowered can be placed."""
         if self.has_quota and not self.busy:
             self._set_quota(Ceiling(), ("containers", "cpu_milli"))
 
-    def _set_quota(self, ceiling: Ceiling, remove_quota: tuple[str, ...]) -> None:
+    def _set_quota(self, ceiling: Ceiling, lifted: tuple[str, ...]) -> None:
         def done(answer: Answer) -> None:
             self._world.record(f"user may have {ceiling}: {answer.problem or 'ok'}")
-            if len(remove_quota) == 2 and answer.problem is None and self._world.faults is NO_FAULTS:
+            if len(lifted) == 2 and answer.problem is None and self._world.faults is NO_FAULTS:
                 self.has_quota = False
 
-        asked = SetQuota(user="sim", ceiling=ceiling, lift=remove_quota)
+        asked = SetQuota(user="sim", ceiling=ceiling, lift=lifted)
         self._ask(asked, done)
 
     def _ask_state(self, expected: ExpectedJob, desired: str) -> None:
@@ -215,9 +213,9 @@ class SimulatedUser:
                 body=body,
             )
             self._bus.send(Send(queue=APPMASTER, task=body.op, body=request, id=key))
-            self._world.after(RETRY_S, look)
+            self._world.after(RETRY_S, check)
 
-        def look() -> None:
+        def check() -> None:
             data = self._nexus.await_reply(f"{key}-reply", 0.0)
             if data is None:
                 attempt()
@@ -228,6 +226,6 @@ class SimulatedUser:
         attempt()
 
 
-def _fixed(spec: JobSpec) -> int:
+def _fixed_port(spec: JobSpec) -> int:
     """Return the fixed port that a job asks for, 0 when it takes any."""
     return next((port.port for task in spec.pod.tasks for port in task.ports if port.port), 0)

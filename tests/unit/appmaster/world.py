@@ -51,7 +51,7 @@ from galaxy.resman.logic.state.tables import IDENTITY
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.faults import NO_FAULTS, Faults
 from galaxy.testing.simulation.host import HEARTBEAT_S, Host
-from galaxy.testing.simulation.leader import BEATS_S, LeaderProcess
+from galaxy.testing.simulation.leader import HEARTBEATS_INTERVAL_S, LeaderProcess
 from galaxy.testing.simulation.scenario import START_WITHIN_S, Scenario
 
 ATTEMPTS_MAX: Final = 20
@@ -211,7 +211,7 @@ class World:
         """
         for host in self.hosts.values():
             host.trouble = trouble
-        self.run(HEARTBEAT_S + BEATS_S)
+        self.run(HEARTBEAT_S + HEARTBEATS_INTERVAL_S)
 
     def order(self, job: str) -> GroupOrder:
         """Return the order for the job's containers that ResMan has applied last."""

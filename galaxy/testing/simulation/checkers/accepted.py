@@ -6,14 +6,14 @@ from galaxy.model.stored.job import DesiredState, JobRecord
 from galaxy.testing.simulation.checkers.violation import Violation
 from galaxy.testing.simulation.simulated_user import SimulatedUser
 
-_WISHES = {"run": DesiredState.RUN, "stop": DesiredState.STOP}
+_DESIRED = {"run": DesiredState.RUN, "stop": DesiredState.STOP}
 
 
 def accepted(user: SimulatedUser, jobs: dict[str, JobRecord]) -> None:
     """Compare what was accepted for ``user`` with the ``jobs`` that AppMaster has committed.
 
     Raises:
-        Violation: something that was answered with yes is not there any more.
+        Violation: something that was accepted is missing.
     """
     for want in user.expected.values():
         job = jobs.get(want.job)
@@ -25,7 +25,7 @@ def accepted(user: SimulatedUser, jobs: dict[str, JobRecord]) -> None:
             raise Violation(
                 f"revision {want.revision} of {want.job} was accepted; the store has {job.revision}"
             )
-        if want.job != user.pending_job and job.desired is not _WISHES[want.desired]:
+        if want.job != user.pending_job and job.desired is not _DESIRED[want.desired]:
             raise Violation(f"{want.job} was asked to {want.desired}; the store has {job.desired}")
     for key in user.removed:
         if key in jobs and jobs[key].desired is not DesiredState.REMOVE:

@@ -25,10 +25,10 @@ class IncarnationChecker:
         self._finished: set[tuple[str, str]] = set()
 
     def created(self, host: str, container: str, incarnation: int) -> None:
-        """Note that a container is created.
+        """Record that a container is created.
 
         Raises:
-            Violation: this key has been elsewhere, or its agent knew already that it had been.
+            Violation: it was created on another host, or its agent has stored that it was created.
         """
         key = container, incarnation
         other = self._created.setdefault(key, host)
@@ -40,19 +40,19 @@ class IncarnationChecker:
             raise Violation(f"{host} creates {container} incarnation {incarnation} a second time")
 
     def written(self, hosted: HostedContainer) -> None:
-        """Note that an agent has stored whether an incarnation was created."""
+        """Record that an agent has stored whether an incarnation was created."""
         if hosted.phase in (HostedPhase.READY, HostedPhase.ENDED):
             self._known.add((hosted.container, hosted.incarnation))
 
     def finished(self, host: str, pod: str) -> None:
-        """Note that an agent has stored that a batch pod has finished."""
+        """Record that an agent has stored that a batch pod has finished."""
         self._finished.add((host, pod))
 
     def began(self, host: str, container: str, incarnation: int) -> None:
-        """Note that a program has started in this incarnation.
+        """Record that a program has started in this incarnation.
 
         Raises:
-            Violation: its own agent knows that it was done.
+            Violation: the agent has stored that the pod has finished.
         """
         if (host, container) in self._finished:
             raise Violation(f"{container} is stored as finished on {host} and was started there again")
@@ -91,7 +91,7 @@ class StaleEpochs:
         ``changed`` are the keys of its changed rows: containers, or container keys.
 
         Raises:
-            Violation: an order of an epoch that is over had consequences, or was not refused.
+            Violation: an order of a stale epoch had an effect, or was not refused.
         """
         refused = sum(isinstance(effect, WriteLog) and effect.event == "order.refused" for effect in effects)
         orders = [event for event in events if isinstance(event, ContainerOrders | PodOrders)]

@@ -1,4 +1,4 @@
-"""Liveness: once faults stop, the observed state becomes the desired state, and stays so."""
+"""Liveness: once faults stop, the observed state becomes the desired state, and stays equal to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def differences(
 ) -> list[str]:
     """Return every difference between accepted jobs and running programs; empty means converged."""
     if appmaster is None:
-        return ["nobody leads appmaster"]
+        return ["no leader of appmaster"]
     found: list[str] = []
     jobs = appmaster.table("jobs")
     programs: dict[str, list[str]] = {}
@@ -21,21 +21,22 @@ def differences(
         for worker in host.living.values():
             starts = [spec.start for _, spec in worker.running.values()]
             programs.setdefault(worker.container.rpartition(".")[0], []).extend(starts or ["-"])
-    for name, want in sorted(expected.items()):
-        record = jobs.get(want.job)
-        there = sorted(programs.pop(want.job, []))
+    for name, job in sorted(expected.items()):
+        record = jobs.get(job.job)
+        observed = sorted(programs.pop(job.job, []))
         if record is None:
             found.append(f"job {name} was accepted and is lost")
-        elif want.spec.type is JobType.BATCH:
+        elif job.spec.type is JobType.BATCH:
             if not record.state.is_over:
-                found.append(f"batch {want.job} is {record.state}, programs {there}")
-            elif there:
-                found.append(f"batch {want.job} is {record.state} and still holds {there}")
+                found.append(f"batch {job.job} is {record.state}, programs {observed}")
+            elif observed:
+                found.append(f"batch {job.job} is {record.state} and still runs {observed}")
         else:
-            replica = want.spec.deploy.replica
-            should = ["-"] * replica if want.desired == "stop" else [want.spec.pod.tasks[0].start] * replica
-            if there != should:
-                found.append(f"{want.job} is {record.state}: programs {there}, expected {should}")
-    found += [f"nobody wants {job}: {starts}" for job, starts in sorted(programs.items())]
-    found += [f"job {job} is still there" for job in jobs if job not in {w.job for w in expected.values()}]
+            replica = job.spec.deploy.replica
+            desired = ["-"] * replica if job.desired == "stop" else [job.spec.pod.tasks[0].start] * replica
+            if observed != desired:
+                found.append(f"{job.job} is {record.state}: programs {observed}, expected {desired}")
+    found += [f"no job expects programs of {job_id}: {starts}" for job_id, starts in sorted(programs.items())]
+    expected_ids = {job.job for job in expected.values()}
+    found += [f"job {job_id} still exists" for job_id in jobs if job_id not in expected_ids]
     return found

@@ -16,7 +16,7 @@ _PLACED = (ContainerState.ALLOCATING, ContainerState.READY, ContainerState.DESTR
 class QuotaChecker:
     """Compares usage from step to step of each leadership of ResMan, summed up independently.
 
-    A ceiling that is lowered evicts nothing: what is over it may run_for, and may be placed anew.
+    Lowering a ceiling evicts nothing: containers beyond it keep running, and may be placed again.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class QuotaChecker:
         before, self._before = self._before, taken
         leadership, self._leadership = self._leadership, (resman.name, resman.epoch)
         if leadership != self._leadership or "all" not in identity:
-            return  # A new leadership starts from what the last one left.
+            return  # A new leadership starts from the usage that the last one left.
         for quota in identity["all"].quotas:
             now, then = taken.get(quota.user, NOTHING), before.get(quota.user, NOTHING)
             for resource, limit in quota.ceiling.limits():

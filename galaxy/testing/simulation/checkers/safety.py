@@ -35,9 +35,9 @@ class Capacity:
 def _within(who: str, info: AgentInfo, amounts: Iterable[Resources]) -> None:
     total = sum(amounts, start=NOTHING)
     for field in FIELDS:
-        amount, most = getattr(total, field), getattr(info, field)
-        if amount > most:
-            raise Violation(f"{who} {amount} of {most} {field} of {info.agent}")
+        amount, limit = getattr(total, field), getattr(info, field)
+        if amount > limit:
+            raise Violation(f"{who} {amount} of {limit} {field} of {info.agent}")
 
 
 class SingleIncarnation:
@@ -66,12 +66,12 @@ class Overcommit:
         self, rows: dict[str, Container], demands: dict[str, Demand], infos: dict[str, AgentInfo]
     ) -> None:
         """Check committed rows. ``demands`` are per container, by group; ``infos`` are by agent."""
-        booked: dict[str, list[Load]] = {}
+        assigned: dict[str, list[Load]] = {}
         for key, row in rows.items():
-            # An earlier incarnation may be gone already; ``Capacity`` checks what really runs.
+            # An earlier incarnation may be gone already; ``Capacity`` checks what actually runs.
             if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
-                booked.setdefault(row.agent, []).append(_load(demands[row.group]))
-        for agent, loads in booked.items():
+                assigned.setdefault(row.agent, []).append(_load(demands[row.group]))
+        for agent, loads in assigned.items():
             _within("ResMan assigned", infos[agent], [load.resources for load in loads])
             ports = [port for load in loads for port in load.ports]
             if len(ports) != len(set(ports)):
@@ -79,26 +79,27 @@ class Overcommit:
 
 
 def _load(demand: Demand) -> Load:
-    """Return what ResMan books for a container; ports that agents choose are theirs to keep apart.
+    """Return what ResMan counts for a container: its resources and fixed ports.
 
-    An agent may reuse such a port before ResMan hears that the container which had it is gone.
+    Agents keep the ports that they choose distinct. An agent may reuse such a port before ResMan has the
+    report that the container which had it is gone.
     """
     ports = {port.port for port in demand.ports if port.port}
     return Load(demand.resources, tuple(sorted(ports)))
 
 
 class NoRerun:
-    """A batch pod that AppMaster knows to be finished never runs again, nor does a stopped or removed one.
+    """A pod that AppMaster has committed as finished, stopped or removed never runs again.
 
     One exception cannot be prevented: an incarnation that already ran when its host was cut off keeps
     running there, and restarts by its policy, until the host is connected again.
     """
 
-    def __init__(self, hidden: Callable[[str], bool]) -> None:
-        """``hidden`` returns whether a host is cut off, or was until a moment ago."""
+    def __init__(self, is_partitioned: Callable[[str], bool]) -> None:
+        """``is_partitioned`` returns whether a host is cut off, or was until a moment ago."""
         self.final: dict[str, str] = {}
         self.starts = 0
-        self._is_partitioned = hidden
+        self._is_partitioned = is_partitioned
         self._began: set[tuple[str, int]] = set()
         self._removed: set[str] = set()
 
@@ -107,7 +108,7 @@ class NoRerun:
         self._removed = jobs
 
     def committed(self, appmaster: LeaderProcess) -> None:
-        """Note which pods AppMaster has committed as finished or stopped."""
+        """Record which pods AppMaster has committed as finished or stopped."""
         jobs, pods = appmaster.table("jobs"), appmaster.table("pods")
         if jobs is None or pods is None:
             return
@@ -151,14 +152,14 @@ class EpochsNeverFall:
 
 
 class MassLoss:
-    """Hosts that are cut off together are not declared dead, as the network is at fault."""
+    """Hosts that are cut off together are not declared dead, because the network is the likely cause."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._until_s = 0.0
 
     def began(self, names: list[str], agents: dict[str, AgentRecord], until_s: float) -> None:
-        """Note that these hosts are cut off. It is a mass loss if ResMan knew all of them as alive."""
+        """Record that these hosts are cut off. It is a mass loss if all of them were alive for ResMan."""
         known = [agents[name].state for name in names if name in agents]
         alive = known == [AgentState.ALIVE] * len(names)
         self._names, self._until_s = names if alive else [], until_s
