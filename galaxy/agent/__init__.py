@@ -1,1 +1,1 @@
-"""What stands for one machine: makes, keeps and reports containers."""
+"""The agent of one host: it creates, supervises and reports the host's containers."""

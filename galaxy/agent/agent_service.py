@@ -85,7 +85,7 @@ class AgentService:
         """Take the inventory, adopt the containers that run, and begin to report.
 
         Raises:
-            HostError: this host or its state directory cannot be used; says why.
+            HostError: this host or its state directory cannot be used; the message says why.
             UsageError: an option has an invalid value.
             Unreachable: the launcher does not answer.
         """
@@ -280,14 +280,14 @@ class _ExecThroughLoop:
 def _mode_of(config: AgentConfig, abilities: HostAbilities) -> str:
     """Return the mode to run in: the configured one, or with ``auto`` the best that the host supports."""
     if config.mode not in MODES:
-        raise UsageError(f"mode {config.mode!r} is none of {', '.join(MODES)}")
+        raise UsageError(f"mode {config.mode!r} is not one of {', '.join(MODES)}")
     if config.mode == "auto":
         return abilities.mode
     ranks = MODES[1:]
     if ranks.index(config.mode) < ranks.index(abilities.mode):
         missing = [f"{finding.name}: {finding.detail}" for finding in abilities.findings if not finding.ok]
         raise HostError(
-            f"cannot run in mode {config.mode}: this host can do {abilities.mode}",
+            f"cannot run in mode {config.mode}: this host supports {abilities.mode}",
             details=missing,
             hint="galaxy doctor",
         )
@@ -305,6 +305,6 @@ def _run_as(config: AgentConfig, abilities: HostAbilities) -> tuple[int, int]:
         raise HostError(f"cannot run programs as {config.run_user!r}: there is no such user") from None
     if user.pw_uid == 0:
         raise UsageError(
-            "programs are never run as root", hint="without --run-user each container has a user of its own"
+            "programs are never run as root", hint="without --run-user each container has its own user"
         )
     return user.pw_uid, user.pw_gid

@@ -22,20 +22,20 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     state: Path
-    """Directory for everything that the agent keeps."""
+    """Directory for everything that the agent stores."""
     cgroup_root: str = "galaxy"
     mode: str = "auto"
-    """``auto`` takes the best that the host supports; the agent refuses to start in an unsupported mode."""
+    """``auto`` means the best that the host supports; the agent refuses to start in an unsupported mode."""
     pool: str = "main"
     tags: tuple[str, ...] = ()
     address: str = ""
-    """Where the containers' ports are reached; empty means guessed from the route to ``redis_host``."""
+    """Address of the containers' ports; empty means guessed from the route to ``redis_host``."""
     redis_host: str = ""
     """Host part of the Redis URL, for that guess only; empty for a Unix socket."""
     ports_low: int = 20000
     ports_high: int = 29999
     uids: tuple[int, int] = UIDS_DEFAULT
-    """First and last kernel user for containers: each gets one of its own, with a group of that number."""
+    """First and last uid for containers. Each container has its own, and a gid of the same number."""
     run_user: str = ""
     """An account of the host that runs all programs instead; empty means one user per container."""
     package_roots: tuple[Path, ...] = ()
@@ -52,11 +52,11 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     usage_s: float = 10.0
     """Seconds between samples of usage."""
     packages_bytes_max: int = 10 * GIB
-    """Size of the package cache."""
+    """Limit on the size of the package cache."""
     package_bytes_max: int = 4 * GIB
     package_timeout_s: float = 600.0
     logs_bytes_max: int = 5 * GIB
-    """Size of the logs of containers that are gone; the oldest are removed first."""
+    """Limit on the logs of containers that are gone; the oldest are removed first."""
     logs_keep_s: float = 7 * 86400.0
     sessions_max: int = 32
     session_idle_s: float = 3600.0

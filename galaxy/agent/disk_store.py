@@ -58,7 +58,7 @@ class AgentStore:
             raise HostError(f"cannot use {self._path}: it was written by a later version of Galaxy")
         if 0 < version < STORED_FORMAT:
             raise HostError(
-                f"cannot use {self._path}: Galaxy 0.1.0 wrote it, and this release does not take it over",
+                f"cannot use {self._path}: Galaxy 0.1.0 wrote it, and this release cannot read it",
                 hint="end its jobs with 0.1.0 (galaxy down), then start this release with an empty directory;"
                 " see Upgrading in docs/operations.md",
             )

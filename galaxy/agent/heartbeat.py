@@ -1,4 +1,4 @@
-"""The agent's heartbeat: written straight into Redis by a thread that waits for nothing else."""
+"""The agent's heartbeat: written directly to Redis by a thread that waits for nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG: Final = logging.getLogger(__name__)
 STUCK_S: Final = 30.0
 """A loop that has handled nothing for this long is stuck."""
 CLOCK_STEP_S: Final = 0.25
-"""Redis' clock is passed on when it has moved by more than this against the monotonic clock."""
+"""Redis' clock is reported when it has moved by more than this against the monotonic clock."""
 
 
 class HeartbeatSink(Protocol):
@@ -37,8 +37,8 @@ class HeartbeatThread:
     """Sends a heartbeat every ``heartbeat_s`` seconds with the current digests.
 
     Every ``usage_s`` seconds a heartbeat carries a usage sample. ``clock`` receives Redis' clock
-    whenever it has moved. While the loop is stuck there is no heartbeat, so that the agent counts
-    as dead.
+    whenever it has moved. While the loop is stuck no heartbeat is sent, so that the agent is
+    declared dead.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class HeartbeatThread:
         next_s = next_usage_s = time.monotonic()
         while not self._ending.wait(max(0.0, next_s - time.monotonic())):
             now_s = time.monotonic()
-            # A late heartbeat is not made up for: the next one keeps its distance.
+            # Heartbeats that were missed are skipped, not sent in a burst.
             next_s = max(next_s + self._heartbeat_s, now_s)
             sample = now_s >= next_usage_s
             next_usage_s = now_s + self._usage_s if sample else next_usage_s

@@ -52,7 +52,7 @@ class PortReservations:
         self._reserved: set[int] = set()
         self._fd = _open_shared(directory)
 
-    def take(self, ports: Iterable[int]) -> tuple[int, ...]:
+    def reserve(self, ports: Iterable[int]) -> tuple[int, ...]:
         """Reserve all of ``ports``, or none of them and return those that another agent has."""
         new = [port for port in ports if port not in self._reserved]
         unavailable: list[int] = []
@@ -88,7 +88,7 @@ class PortReservations:
         """Return the bytes from ``low`` to before ``high`` that others lock.
 
         F_OFD_GETLK returns any one conflicting lock of a range, so the ranges on both sides of it
-        are asked for next.
+        are queried next.
         """
         found: set[int] = set()
         open_ranges = [(low, high)]
@@ -109,14 +109,14 @@ class PortReservations:
 
 def _open_shared(directory: Path | None) -> int:
     """Open the shared file; create it writable for the agents of every user."""
-    places = (directory,) if directory else (Path("/run/lock"), Path(tempfile.gettempdir()))
-    for place in places:
-        path = place / "galaxy.ports"
+    directories = (directory,) if directory else (Path("/run/lock"), Path(tempfile.gettempdir()))
+    for parent in directories:
+        path = parent / "galaxy.ports"
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             os.fchmod(fd, 0o666)
             return fd
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    own = places[-1] / f"galaxy-{os.geteuid()}.ports"
+    own = directories[-1] / f"galaxy-{os.geteuid()}.ports"
     return os.open(own, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -107,8 +107,8 @@ def remove_old_logs(
 ) -> list[str]:
     """Remove log directories of containers that are gone, and return their names.
 
-    Those last written more than ``keep_s`` seconds ago go, and then the oldest until the rest is
-    within ``bytes_max``. ``keep`` holds the keys of the containers on this host, whose logs stay.
+    Those last written more than ``keep_s`` seconds ago are removed, and then the oldest until the
+    rest is within ``bytes_max``. ``keep`` holds the keys of the containers on this host, whose logs stay.
     """
     names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(logs) as entries:

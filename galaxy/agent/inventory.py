@@ -1,4 +1,4 @@
-"""The machine's inventory as the agent offers it, and samples of its usage."""
+"""The inventory of the machine that the agent offers, and samples of its usage."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ def inventory(
     memory -= _reserve(config.memory_reserve_bytes, memory, 256 * MIB)
     disk = shutil.disk_usage(config.state)
     by_containers = _used_below(config.state / "c")
-    room = disk.free + by_containers - _reserve(config.disk_reserve_bytes, disk.total, GIB)
+    offered = disk.free + by_containers - _reserve(config.disk_reserve_bytes, disk.total, GIB)
     if memory <= 0:
-        raise HostError("cannot offer any memory: the reserve is all there is", hint="lower --reserve-memory")
+        raise HostError(
+            "cannot offer any memory: the reserve is as large as the memory", hint="lower --reserve-memory"
+        )
     return AgentInfo(
         agent=config.name,
         address=config.address or guess_address(config.redis_host),
@@ -46,7 +48,7 @@ def inventory(
         version=galaxy.__version__,
         cpu_milli=config.cpu_milli or 1000 * len(os.sched_getaffinity(0)),
         memory_bytes=memory,
-        disk_bytes=max(0, room),
+        disk_bytes=max(0, offered),
         pool=config.pool,
         tags=config.tags,
         ports_low=config.ports_low,
@@ -121,9 +123,9 @@ class UsageSampler:
         return sum(times) - times.idle - waiting - guest, time.monotonic()
 
 
-def _reserve(configured: int, total: int, least: int) -> int:
-    """Return the bytes kept for the host: as configured, else 5 % but at least ``least`` (or half)."""
-    return configured if configured >= 0 else max(total // 20, min(least, total // 2))
+def _reserve(configured: int, total: int, reserve_min: int) -> int:
+    """Return the bytes kept for the host: as configured, else 5 %, at least ``reserve_min`` or half."""
+    return configured if configured >= 0 else max(total // 20, min(reserve_min, total // 2))
 
 
 def _used_below(directory: Path) -> int:

@@ -60,8 +60,8 @@ SELECT_S_MAX: Final = 600.0
 class AgentLoop:
     """Connects logic, disk, launcher, AppWorkers and leaders, in one thread.
 
-    Invariant: effects and reports of a step leave only after its commit. While the disk refuses
-    to be written, events are kept and stepped again.
+    Invariant: effects and reports of a step leave only after its commit. While the disk
+    cannot be written, events are kept and stepped again.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class AgentLoop:
         self._ending = False
         self.digests = (0, 0)
         self.trouble = ""
-        """Why no order is obeyed now: the disk refuses to be written. Empty when all is well."""
+        """Why orders are not obeyed now: the disk cannot be written. Empty otherwise."""
         self.phases: dict[str, HostedPhase] = {}
         """Phase by container key. Replaced, never changed, so that other threads may read it."""
         self.begun = threading.Event()
@@ -107,7 +107,7 @@ class AgentLoop:
         self._selector.register(self._runtime.fileno(), selectors.EVENT_READ, lambda _: None)
         self._selector.register(self._inbox.fileno(), selectors.EVENT_READ, lambda _: None)
         for port in self._logic.ports():
-            self._reservations.take([port])
+            self._reservations.reserve([port])
         self._collect_runtime_events()
         self._events.append(self._inspect_host())
         self._rebooted = False
@@ -117,7 +117,7 @@ class AgentLoop:
                 key.data(mask)
 
     def stop(self) -> None:
-        """Have ``run`` return; thread-safe."""
+        """Make ``run`` return; thread-safe."""
         self._inbox.call(self._stop)
 
     def _stop(self) -> None:
@@ -130,7 +130,7 @@ class AgentLoop:
         self._reservations.close()
 
     def _timeout_s(self) -> float:
-        # While the disk refuses, the logic's own timers wait for the next commit.
+        # While the disk cannot be written, the logic's own timers wait for the next commit.
         own_s = self._commit_retry_at_s or self._logic.wake_s()
         wakes = (own_s, self._connections.wake_s())
         first = min((wake for wake in wakes if wake is not None), default=None)
@@ -257,7 +257,7 @@ class AgentLoop:
                     _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
 
     def _launch(self, hosted: HostedContainer) -> None:
-        unavailable = self._reservations.take(hosted.ports.values())
+        unavailable = self._reservations.reserve(hosted.ports.values())
         if unavailable:
             self._events.append(
                 PortsUnavailable(
@@ -285,7 +285,7 @@ class AgentLoop:
                 )
             )
 
-    # ---- requests of other threads
+    # ---- requests from other threads
 
     def begin_exec(self, pod: str, packet: Exec, files: tuple[int, ...], sink: ExecSink) -> None:
         """Ask an AppWorker to run a command, in its first task if none is named; in the loop's thread."""
@@ -323,7 +323,7 @@ def end_reason(event: Ended) -> Reason:
     if event.oom:
         return Reason(code="oom", message="the container's own memory limit killed PID 1")
     if event.status is None:
-        return Reason(code="vanished", message="it ended while nobody watched")
+        return Reason(code="vanished", message="it ended unobserved; the cause is unknown")
     if event.status < 0:
         return Reason(code="signal", message=f"PID 1 was killed by signal {-event.status}")
     return Reason(code="exit", message=f"PID 1 ended with exit code {event.status}")

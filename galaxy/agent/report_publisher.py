@@ -1,4 +1,4 @@
-"""Publishes the agent's reports in a thread of its own, so that a slow Redis blocks nothing else."""
+"""Publish the agent's reports in a separate thread, so that a slow Redis blocks nothing else."""
 
 from __future__ import annotations
 

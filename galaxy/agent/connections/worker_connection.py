@@ -25,7 +25,7 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(FILES_MAX * array.array("i").itemsiz
 
 
 class WorkerConnectionBroken(Exception):
-    """The connection is of no use any more; the text says why."""
+    """The connection can no longer be used; the text says why."""
 
 
 class WorkerConnection:

@@ -44,7 +44,7 @@ FETCHES_MAX: Final = 16
 PACKETS_AT_ONCE: Final = 16
 
 ExecOutcome = ExecStarted | ExecEnded | None
-"""What became of an exec; None means that the connection is lost."""
+"""The outcome of an exec; None means that the connection was lost."""
 ExecSink = Callable[[ExecOutcome, list[int]], None]
 """Receives each outcome of an exec, and open files, which it closes."""
 
@@ -69,7 +69,7 @@ class WorkerConnections:
         self._call_soon = call_soon
         self._targets: dict[str, _Target] = {}
         self._buffer = bytearray(PACKET_BYTES_MAX + 1)
-        # Larger than every number of an earlier agent, whose commands may still be ending.
+        # Larger than every number that an earlier agent used, because its commands may still be ending.
         self._last_request = time.time_ns() // 1_000_000
 
     def connect(self, container: str, incarnation: int, path: Path) -> None:
@@ -221,7 +221,7 @@ class WorkerConnections:
 
     def _fetch(self, key: str, target: _Target, request: RequestPackage) -> None:
         if target.fetches >= FETCHES_MAX:
-            error = "too many packages asked for at once"
+            error = "too many packages requested at once"
             self._send(key, PackageAnswer(request=request.request, error=error))
             return
         target.fetches += 1
@@ -253,7 +253,7 @@ class WorkerConnections:
 
 
 class _Target:
-    """A container to be connected with; ``connection`` is None while that is not possible."""
+    """A container to connect to; ``connection`` is None while that is not possible."""
 
     def __init__(self, container: str, incarnation: int, path: Path) -> None:
         self.container = container
@@ -271,7 +271,7 @@ class _Target:
 
 
 def _check_version(report: Report) -> None:
-    """Refuse an AppWorker whose release is too far from ours; its programs run on.
+    """Refuse an AppWorker whose release is too far from ours; its programs keep running.
 
     Raises:
         WorkerConnectionBroken: its packets would be misread.
@@ -279,5 +279,5 @@ def _check_version(report: Report) -> None:
     try:
         check_wire(report.wire)
     except BadMessage as error:
-        hint = "run an agent that is nearer to its release, or remove the container"
+        hint = "run an agent of a closer release, or remove the container"
         raise WorkerConnectionBroken(f"its AppWorker: {error.message}; {hint}") from error

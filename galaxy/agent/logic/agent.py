@@ -34,7 +34,7 @@ from galaxy.model.stored.table import Table
 
 
 class AgentLogic:
-    """Decides what follows from orders and events on one host.
+    """Decides what an agent does on orders and events.
 
     The shell loads ``tables`` and calls ``resume``. For every batch of events it calls ``step``,
     commits what changed in the tables, and only then carries the effects out and publishes what
@@ -103,7 +103,7 @@ class AgentLogic:
                 assert isinstance(event, ContainerEvent)
                 self._containers.on_event(event)
 
-    # ---- queries of the shell
+    # ---- queries for the shell
 
     def needs_port_scan(self, events: Iterable[Struct]) -> bool:
         """Return whether this batch may choose ports, so that ``PortsScanned`` has to precede it."""

@@ -1,6 +1,6 @@
 """Containers: ordered, launched, ended, destroyed.
 
-Each incarnation is launched at most once, whatever order messages arrive in.
+Each incarnation is launched at most once, in whatever order messages arrive.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUIT_SLACK_S = 2.0
 """Time beyond a pod's stop timeout until its container is killed, and between repeated kills."""
 
 REPLACED_GRACE_S = 5.0
-"""Longest stop of an earlier incarnation when a later one waits for its place."""
+"""Limit on the stop of an earlier incarnation while a later one waits."""
 
 GRACE_S_MAX = 3600.0
 
@@ -55,19 +55,19 @@ class Containers:
 
     def __init__(self, state: HostState, *, ports: tuple[int, int], containers_max: int) -> None:
         self._state = state
-        self._low, self._high = ports
-        self._max = containers_max
+        self._port_low, self._port_high = ports
+        self._containers_max = containers_max
         self._ports = PortsScanned(listening=frozenset(), used=frozenset())
         self._unavailable: set[int] = set()
-        """Ports that launches found taken; ignored again once no container waits."""
+        """Ports that launches found in use. Cleared when no container waits."""
         self.uids: tuple[int, int] | None = None
-        """First and last uid for containers; None on hosts where they have none of their own."""
+        """First and last uid for containers; None on hosts where containers have no uid of their own."""
         self.ending = False
 
     # ---- orders
 
     def on_orders(self, orders: ContainerOrders, now_s: float) -> None:
-        """Obey ResMan, unless its epoch is over or the orders have expired."""
+        """Apply ResMan's orders, unless their epoch is stale or they have expired."""
         if not self._state.accepts_epoch(RESMAN, orders.epoch):
             return
         if orders.report:
@@ -96,8 +96,8 @@ class Containers:
             state.resman.mark(key)
             state.resman.mark(incarnations[-1].key)
             return
-        if self.ending or len(state.containers) >= 2 * self._max:
-            text = "this agent takes no more"
+        if self.ending or len(state.containers) >= 2 * self._containers_max:
+            text = "this agent accepts no more containers"
             state.effects.append(WriteLog(event="container.ignored", subject=key, text=text))
             return
         state.record_destroyed(order.container, order.incarnation - 1)
@@ -114,7 +114,7 @@ class Containers:
                 self._release(hosted, now_s)
 
     def _release(self, hosted: HostedContainer, now_s: float, grace_s_max: float = GRACE_S_MAX) -> None:
-        """Begin to end an incarnation. Running programs get up to ``grace_s_max`` to stop."""
+        """Begin to stop and remove an incarnation. Running programs get up to ``grace_s_max`` to stop."""
         state, grace_s = self._state, self._stop_grace_s(hosted, grace_s_max)
         phase = TRANSITIONS.next_state(hosted.phase, ReleaseRequested)
         if phase is None:
@@ -187,7 +187,7 @@ class Containers:
     def _on_ended(self, hosted: HostedContainer, event: ContainerEvent) -> None:
         if isinstance(event, ContainerDestroyed):
             was_ended = hosted.phase is HostedPhase.ENDED
-            removed = Reason(code="vanished", message="it was removed under us")
+            removed = Reason(code="vanished", message="it was removed without an order")
             reason = hosted.reason if was_ended else removed
         else:
             assert isinstance(event, ContainerEnded | ContainerLaunchFailed)
@@ -254,13 +254,13 @@ class Containers:
         elif hosted.phase in (HostedPhase.LAUNCHING, HostedPhase.READY) and running is not None:
             self._on_ready(hosted, running.pid)
         elif hosted.phase is HostedPhase.READY:
-            why = "its host was started anew" if rebooted else "it ended while nobody watched"
+            why = "its host was rebooted" if rebooted else "it ended unobserved; the cause is unknown"
             self._end(hosted, Reason(code="vanished", message=why), clean=False)
 
     # ---- launches and kills that are due
 
     def advance(self, now_s: float) -> None:
-        """Launch the containers that nothing blocks any more; kill those past their deadline."""
+        """Launch the containers that are no longer blocked; kill those past their deadline."""
         state = self._state
         for key, deadline_s in tuple(state.kill_deadlines_s.items()):
             hosted = state.containers.get(key)
@@ -290,8 +290,8 @@ class Containers:
             return
         without_process = (HostedPhase.WAITING, HostedPhase.ENDED)
         active = len(containers) - sum(containers.count("phase", phase) for phase in without_process)
-        if active >= self._max:
-            counts = {"containers": active, "containers_max": self._max}
+        if active >= self._containers_max:
+            counts = {"containers": active, "containers_max": self._containers_max}
             self._reject(hosted, Reason(code="full", message="no more containers fit", counts=counts))
             return
         ports = self._ports_for(hosted)
@@ -315,7 +315,7 @@ class Containers:
         self._end(hosted, reason, clean=True)
 
     def _uid_for(self, hosted: HostedContainer) -> int | Reason:
-        """Return a uid that no container on this host has, remains included; 0 without a uid range."""
+        """Return a uid that no container on this host has, even an ended one; 0 without a uid range."""
         if self.uids is None:
             return 0
         low, high = self.uids
@@ -325,7 +325,7 @@ class Containers:
         return choose_uid(hosted.key, low, high, {row.uid for row in rows if row.uid and not row.clean})
 
     def _ports_for(self, hosted: HostedContainer) -> dict[str, int] | Reason | None:
-        """Return the ports of an incarnation, why it gets none, or None while a fixed one is being freed."""
+        """Return the ports for an incarnation, or why it gets none; None while a fixed one is being freed."""
         demands = hosted.order.demand.ports
         if not demands:
             return {}
@@ -337,8 +337,8 @@ class Containers:
         return choose_ports(
             demands,
             key=hosted.key,
-            low=self._low,
-            high=self._high,
+            low=self._port_low,
+            high=self._port_high,
             listening=self._ports.listening | self._unavailable,
             used=self._ports.used,
             assigned={port for row in others for port in row.ports.values()},

@@ -1,4 +1,4 @@
-"""Effects that the agent's logic asks of its shell. They are carried out after the commit."""
+"""Effects that the agent's logic requests from its shell. They are carried out after the commit."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class PortsScanned(Struct, frozen=True, kw_only=True):
 
 
 class RunningContainer(Struct, frozen=True, kw_only=True):
-    """A container that the launcher says is running."""
+    """A container that the launcher reports as running."""
 
     container: str
     incarnation: int
@@ -119,7 +119,7 @@ class ReportPublished(Struct, frozen=True, kw_only=True):
 
 
 class ShutdownRequested(Struct, frozen=True, kw_only=True):
-    """The agent ends and is to leave no container; it accepts no new ones from now on."""
+    """The agent ends and must leave no container; it accepts no new ones from now on."""
 
     grace_s: float
 
@@ -133,7 +133,7 @@ ContainerEvent = (
 
 
 class Unblocked(Struct, frozen=True, kw_only=True):
-    """Nothing is in the way of a waiting container any more, and its ports are chosen."""
+    """A waiting container is no longer blocked, and its ports are chosen."""
 
 
 class LaunchRejected(Struct, frozen=True, kw_only=True):

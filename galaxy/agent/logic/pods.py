@@ -1,4 +1,4 @@
-"""Pods: orders on their way to AppWorkers, and what AppWorkers report."""
+"""Pods: orders to deliver to AppWorkers, and what AppWorkers report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pods:
     # ---- orders
 
     def on_orders(self, orders: PodOrders, now_s: float) -> None:
-        """Obey AppMaster, unless its epoch is over or the orders have expired."""
+        """Apply AppMaster's orders, unless their epoch is stale or they have expired."""
         if not self._state.accepts_epoch(APPMASTER, orders.epoch):
             return
         if orders.report:

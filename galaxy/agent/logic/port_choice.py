@@ -1,4 +1,4 @@
-"""Choice of the ports and of the kernel user of a container."""
+"""Choose the ports and the uid of a container."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def choose_uid(key: str, low: int, high: int, assigned: Set[int]) -> int | Reaso
 
 
 def _search(low: int, high: int, start: int, *busy: Set[int]) -> int | None:
-    """Return the first number in no ``busy`` set, going round from ``start``."""
+    """Return the first number in no ``busy`` set, from ``start`` on and then from ``low``."""
     size = high - low + 1
     if size <= 0:
         return None

@@ -15,7 +15,7 @@ class HostedPhase(StrEnum):
     """The phase of one incarnation of a container on this host."""
 
     WAITING = "waiting"
-    """Accepted; an earlier incarnation or a port is still in the way."""
+    """Accepted; an earlier incarnation or a port in use still blocks the launch."""
     LAUNCHING = "launching"
     READY = "ready"
     ENDED = "ended"
@@ -38,9 +38,9 @@ OBSERVED_STATES: Final[dict[HostedPhase, ObservedContainerState]] = {
 class HostedContainer(Struct, frozen=True, kw_only=True):
     """One incarnation of a container on this host.
 
-    ``clean`` means that nothing of it is left on the host. ``uid`` is the kernel user and group of
-    its programs; no other container has it while anything of this one remains. It is 0 before the
-    launch, and on hosts where containers have no user of their own.
+    ``clean`` means that nothing of it is left on the host. ``uid`` is the uid and gid of its
+    programs; no other container has it while anything of this one remains. It is 0 before the
+    launch, and on hosts where containers have no uid of their own.
     """
 
     container: str

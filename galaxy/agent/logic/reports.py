@@ -6,23 +6,23 @@ from galaxy.model.messages.agent import AgentReport
 from galaxy.statemachine.backoff import Backoff
 
 GATHER_S = 0.02
-"""Least pause between reports that hold only states in transition."""
+"""Minimum time between reports that contain only transitional states."""
 GATHER_URGENT_S = 0.005
-"""Least pause before a report that holds a state somebody waits for."""
+"""Minimum time before a report with a state that a leader waits for."""
 RETRY_S = 0.5
 RETRY_S_MAX = 5.0
 
 
 class Outbox:
-    """Keys whose state one role has not been told yet. At most one report is pending.
+    """Keys whose state has not been reported to one role yet. At most one report is pending.
 
-    A report is built from the tables when it leaves. So each key is reported in its newest state,
+    A report is built from the tables when it is sent. So each key is reported in its newest state,
     and a Redis that is unreachable for an hour costs no memory. Times are those of ``now_s``.
     """
 
     def __init__(self) -> None:
         self.full = False
-        """The next report names everything."""
+        """The next report contains everything."""
         self._unreported: dict[str, None] = {}
         self._pending: tuple[bool, dict[str, None]] | None = None
         self._urgent = False
@@ -39,7 +39,7 @@ class Outbox:
         self.full = True
 
     def wake_s(self) -> float | None:
-        """Return when the next report may leave, or None: nothing to report, or one is pending."""
+        """Return when the next report may be sent; None if there is nothing to report, or one is pending."""
         if self._pending is not None or not (self.full or self._unreported):
             return None
         gather_s = GATHER_URGENT_S if self._urgent or self.full else GATHER_S

@@ -20,7 +20,7 @@ from galaxy.model.messages.digest import digest_of_container, digest_of_pod
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState
 from galaxy.model.stored.table import Table
 
-N = TypeVar("N", bound=Struct)
+Row = TypeVar("Row", bound=Struct)
 
 KEPT_MAX: Final = 10_000
 """Rows of destroyed containers and of finished pods, each; beyond it the oldest tenth is dropped."""
@@ -88,7 +88,7 @@ class HostState:
         """Return whether orders of ``epoch`` are obeyed, and record the highest one."""
         seen = self.epochs.get(role)
         if seen is not None and epoch < seen.epoch:
-            text = f"epoch {epoch} of {role} is over; {seen.epoch} leads"
+            text = f"epoch {epoch} of {role} is stale; epoch {seen.epoch} leads"
             self.effects.append(WriteLog(event="order.refused", subject=role, text=text))
             return False
         self.epochs.put(role, AcceptedEpoch(role=role, epoch=epoch))
@@ -97,13 +97,13 @@ class HostState:
     def is_expired(self, until_s: float, now_s: float, subject: str) -> bool:
         """Return whether an order that expires at ``until_s`` of Redis' clock may have expired.
 
-        It may have waited while this host was cut off, and what it asks for may run elsewhere now.
+        It may have waited while this host was cut off, and the containers may run elsewhere now.
         An order without an expiry (0) is refused, and so is any order before Redis' clock is known.
         """
         known = until_s and self.redis_ahead_s is not None
         if known and now_s + (self.redis_ahead_s or 0.0) <= until_s:
             return False
-        text = "came too late, without an expiry, or before Redis' clock was read"
+        text = "it arrived too late, without an expiry, or before Redis' clock was read"
         self.effects.append(WriteLog(event="order.expired", subject=subject, text=text))
         return True
 
@@ -138,7 +138,7 @@ class HostState:
         self.connected.discard(key)
 
     def request_removal(self, hosted: HostedContainer) -> None:
-        """Have the launcher kill and remove a container; ``ContainerDestroyed`` follows."""
+        """Make the launcher kill and remove a container; ``ContainerDestroyed`` follows."""
         self.effects.append(RemoveContainer(container=hosted.container, incarnation=hosted.incarnation))
 
     def record_destroyed(self, container: str, incarnation: int) -> None:
@@ -196,14 +196,14 @@ class HostState:
         return self._serial
 
 
-class IncrementalDigest(Generic[N]):
+class IncrementalDigest(Generic[Row]):
     """A digest over rows that mostly stay the same: only new rows are folded."""
 
-    def __init__(self, fold: Callable[[N], int]) -> None:
+    def __init__(self, fold: Callable[[Row], int]) -> None:
         self._fold = fold
-        self._folded: dict[int, tuple[N, int]] = {}
+        self._folded: dict[int, tuple[Row, int]] = {}
 
-    def digest(self, rows: Iterable[N]) -> int:
+    def digest(self, rows: Iterable[Row]) -> int:
         """Return the XOR over ``rows``. A row of the last call is recognized by its identity."""
         folded_rows, digest = {}, 0
         for row in rows:

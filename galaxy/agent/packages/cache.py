@@ -1,4 +1,4 @@
-"""The package cache of one host: archives fetched once, checked, bounded, handed out as open files."""
+"""The package cache of one host: it fetches archives once, checks them and returns them as open files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PackageCache:
         self._retry_s = retry_s
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Done]] = {}
-        """By cache name of a package that is being fetched: who waits for it."""
+        """By cache name of a package that is being fetched: the callbacks of its requests."""
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="package")
         self._closing = threading.Event()
         self._children: set[subprocess.Popen[bytes]] = set()
@@ -108,7 +108,7 @@ class PackageCache:
     def trim(self, free_bytes: int = 0) -> int:
         """Remove the least recently used archives beyond the bound; return the bytes left.
 
-        ``free_bytes`` more than that are made free.
+        With ``free_bytes``, that much more is freed.
         """
         entries = []
         for entry in os.scandir(self._directory):
@@ -156,7 +156,7 @@ class PackageCache:
         try:
             outcome = self._fetch(name, package)
         except OSError as error:
-            outcome = FetchedPackage(error=f"cannot keep the package: {error.strerror or error}")
+            outcome = FetchedPackage(error=f"cannot store the package: {error.strerror or error}")
         except PackageRefused as refused:
             outcome = FetchedPackage(error=str(refused), retry=False)
         except Exception as error:  # noqa: BLE001 - every request must be answered, whatever failed
@@ -168,7 +168,7 @@ class PackageCache:
                 done(outcome)
                 continue
             fd = self._open_cached(name, pinned=True)
-            evicted = FetchedPackage(error="the package left the cache at once; it is full")
+            evicted = FetchedPackage(error="the package was evicted at once: the cache is full")
             done(FetchedPackage(fd=fd) if fd >= 0 else evicted)
 
     def _fetch(self, name: str, package: PackageId) -> FetchedPackage:
@@ -244,9 +244,11 @@ class PackageCache:
         except subprocess.TimeoutExpired:
             child.kill()
             child.communicate(timeout=10)
-            return FetchOutcome(error=f"no end after {self._timeout_s:g} s", retry=True)
+            return FetchOutcome(error=f"not fetched within {self._timeout_s:g} s", retry=True)
         except BadMessage:
-            return FetchOutcome(error=f"the fetching process ended with {child.returncode}", retry=True)
+            return FetchOutcome(
+                error=f"the process that fetches it exited with {child.returncode}", retry=True
+            )
         finally:
             with self._lock:
                 self._children.discard(child)

@@ -62,7 +62,7 @@ def without_secrets(text: str) -> str:
 
 
 def fetch(order: FetchOrder) -> FetchOutcome:
-    """Fetch through fsspec. Every error becomes an outcome that says why."""
+    """Fetch through fsspec. Every error becomes an outcome with its cause."""
     protocol = order.source.partition("://")[0].lower()
     try:
         filesystem, path = _filesystem(protocol, order)
@@ -100,7 +100,7 @@ def _filesystem(protocol: str, order: FetchOrder) -> tuple[Any, str]:
 
 
 def main() -> int:
-    """Fetch what stdin orders."""
+    """Fetch the package that the order on stdin names."""
     die_with_parent()
     order = decode(sys.stdin.buffer.read(), FetchOrder)
     signal.alarm(int(order.timeout_s) + 5)

@@ -1,4 +1,4 @@
-"""Package sources: which are allowed, and which name an archive has in the cache."""
+"""Package sources: which are allowed, and the name of an archive in the cache."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PackageRefused(Exception):
 
 
 class PackageSources:
-    """The sources allowed on this host. Local files must lie below one of ``roots``."""
+    """The sources allowed on this host. Local files must be below one of ``roots``."""
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self._roots = tuple(os.path.realpath(root) for root in roots)
@@ -71,7 +71,9 @@ class PackageSources:
         if match is None and source.startswith("/"):
             protocol, path = "file", source
         elif match is None:
-            raise PackageRefused(f"package source {shown!r} is not a URL; relative paths end at the client")
+            raise PackageRefused(
+                f"package source {shown!r} is not a URL; only the client resolves relative paths"
+            )
         else:
             protocol, path = match[1].lower(), match[2]
         if protocol not in PROTOCOLS or "::" in source:

@@ -23,10 +23,10 @@ _LOG: Final = logging.getLogger(__name__)
 BLOCK_BYTES: Final = 32 * 1024
 START_S: Final = 15.0
 CHECK_S: Final = 1.0
-"""How often the client is checked while nothing else happens."""
+"""How often to check, without other events, whether the client is still there."""
 WRITE_S: Final = 30.0
 DRAIN_S: Final = 1.0
-"""How long output may stay open after the command's end: a child may have inherited it."""
+"""How long to wait for the end of output after the command's end: a child may have inherited it."""
 
 
 class FramePipe(Protocol):
@@ -141,7 +141,7 @@ class ExecSessionRunner:
             return outcome, files
         close_all(files)
         why = outcome.error if isinstance(outcome, ExecStarted) else "it is not running"
-        raise GalaxyError(f"cannot run a command in {self._pod}: {why or 'no terminal came'}")
+        raise GalaxyError(f"cannot run a command in {self._pod}: {why or 'no terminal was received'}")
 
     def _on_outcome(self, outcome: ExecOutcome, files: list[int]) -> None:
         """Receive an outcome; called in the agent's loop, possibly after the session has ended."""

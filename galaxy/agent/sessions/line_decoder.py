@@ -6,7 +6,7 @@ import codecs
 from typing import Final
 
 LINE_CHARS_MAX: Final = 64 * 1024
-"""Longest incomplete line that is kept back."""
+"""Limit on the length of an incomplete line that is held back."""
 
 
 class LineDecoder:

@@ -26,7 +26,7 @@ CHUNK_CHARS: Final = 8 * 1024
 CHECK_S: Final = 1.0
 """How often a follower without new output checks that the container and the reader still exist."""
 UNREAD_S: Final = 45.0
-"""How long a reader may take nothing before it counts as gone."""
+"""Time without a read after which the reader counts as gone."""
 WRITE_S: Final = 30.0
 TAIL_MAX: Final = 100_000
 
@@ -41,7 +41,7 @@ class LogPipe(Protocol):
 
 
 class LogSessionRunner:
-    """Streams all output asked for, or, following, until the container or the reader is gone."""
+    """Streams the requested output; when following, until the container or the reader is gone."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class LogSessionRunner:
         return "" if found else f"{self._pod} has not run before"
 
     def _line_count(self) -> int:
-        """Return how many lines to send of what exists; -1 for all."""
+        """Return how many existing lines to send; -1 for all."""
         return -1 if self._read.tail < 0 else min(self._read.tail, TAIL_MAX)
 
     def _follow(self, directory: Path, incarnation: int, watch: DirectoryWatch) -> str:

@@ -17,7 +17,7 @@ from galaxy.model.base import encode
 from galaxy.nexus.session import Frame, FrameHead, Session
 
 REFUSE_S = 2.0
-"""How long to wait for room in a session's pipe to tell the client that it is refused."""
+"""How long to wait for room in a session's pipe when refusing it."""
 
 
 class SessionSource(Protocol):
@@ -29,7 +29,7 @@ class SessionSource(Protocol):
 class SessionThreads:
     """Starts sessions. A session id that already runs is not started again.
 
-    ``alive(container, incarnation)`` tells whether a container may still write output.
+    ``alive(container, incarnation)`` returns whether a container may still write output.
     """
 
     def __init__(

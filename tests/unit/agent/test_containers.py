@@ -387,7 +387,7 @@ def test_container_that_vanished_while_no_agent_ran_is_reported_ended() -> None:
     full = again.reports()[0]
     assert (full.containers[0].state, full.containers[0].reason) == (
         "ended",
-        Reason(code="vanished", message="its host was started anew"),
+        Reason(code="vanished", message="its host was rebooted"),
     )
 
 

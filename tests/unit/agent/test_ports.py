@@ -32,12 +32,12 @@ def test_connected_socket_is_used_but_does_not_listen() -> None:
 
 def test_port_of_another_agent_is_seen_and_refused(tmp_path: Path) -> None:
     one, two = PortReservations(tmp_path), PortReservations(tmp_path)
-    assert one.take([21000, 21007]) == ()
-    assert two.take([21006, 21007]) == (21007,)
+    assert one.reserve([21000, 21007]) == ()
+    assert two.reserve([21006, 21007]) == (21007,)
     assert two.of_others() == {21000, 21007}
     assert one.of_others() == frozenset()
     one.keep_only(frozenset({21000}))
-    assert two.take([21006, 21007]) == ()
+    assert two.reserve([21006, 21007]) == ()
     one.close()
     two.close()
 
@@ -45,7 +45,7 @@ def test_port_of_another_agent_is_seen_and_refused(tmp_path: Path) -> None:
 def test_every_port_of_others_is_found_among_many(tmp_path: Path) -> None:
     one, two = PortReservations(tmp_path), PortReservations(tmp_path)
     ports = frozenset(range(20000, 20100, 3)) | {1, 65535, 30000, 30001}
-    assert one.take(ports) == ()
+    assert one.reserve(ports) == ()
     assert two.of_others() == ports
     one.close()
     two.close()
@@ -55,7 +55,7 @@ def test_reservations_end_with_the_process(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 from galaxy.agent.host_ports import PortReservations
-assert PortReservations(Path({str(tmp_path)!r})).take([21000]) == ()
+assert PortReservations(Path({str(tmp_path)!r})).reserve([21000]) == ()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     own = PortReservations(tmp_path)
