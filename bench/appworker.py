@@ -1,7 +1,7 @@
 """AppWorker alone: from ``run`` to its program's first output, and its memory.
 
 A process that has imported everything forks AppWorkers, as the launcher does, but without namespaces and
-cgroups; the order is in the socket already. The peer is a fork and exec of the same shell command from
+cgroups. The order is already in the socket. The peer is a fork and exec of the same shell command from
 the same process. ``pss`` is the median of all AppWorkers running at once.
 """
 
@@ -33,13 +33,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gb-") as root:
         try:
             for number in range(rounds):
-                place = f"{root}/{number}"
-                os.mkdir(place)
+                folder = f"{root}/{number}"
+                os.mkdir(folder)
                 # A new fifo for each run, because an earlier writer keeps its fifo open.
                 for name in ("bare", "ours"):
-                    os.mkfifo(f"{place}/{name}")
-                bare.append(_bare(f"{place}/bare"))
-                elapsed, pid, agent = _worker(place, f"{place}/ours")
+                    os.mkfifo(f"{folder}/{name}")
+                bare.append(_bare(f"{folder}/bare"))
+                elapsed, pid, agent = _worker(folder, f"{folder}/ours")
                 ours.append(elapsed)
                 workers.append((pid, agent))
             pss_kib = statistics.median(_memory(pid, "Pss:") for pid, _ in workers)
@@ -56,14 +56,14 @@ def main() -> None:
     print(f"bare fork and exec of the same         {bare_ms:8.2f} ms")
     print(f"  the fastest                          {min(bare):8.2f} ms")
     print(f"one AppWorker among {rounds}: PSS          {pss_kib / 1024:8.2f} MiB")
-    print(f"  of which its own (private, dirty)    {private_kib / 1024:8.2f} MiB")
+    print(f"  private dirty pages of it            {private_kib / 1024:8.2f} MiB")
     result = {"bench": "appworker", "ours": round(ours_ms, 3), "peers": {"fork+exec": round(bare_ms, 3)}}
     print(json.dumps({**result, "unit": "ms", "pss_mib": round(pss_kib / 1024, 2), "workers": rounds}))
 
 
-def _worker(place: str, fifo: str) -> tuple[float, int, socket.socket]:
+def _worker(folder: str, fifo: str) -> tuple[float, int, socket.socket]:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listening.bind(f"{place}/s")
+    listening.bind(f"{folder}/s")
     listening.listen(4)
     task = TaskSpec(
         name="main",
@@ -75,14 +75,14 @@ def _worker(place: str, fifo: str) -> tuple[float, int, socket.socket]:
         pod="b.0", incarnation=1, generation=1, job="b", index=0, revision=1, run=True, tasks=(task,)
     )
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    agent.connect(f"{place}/s")
+    agent.connect(f"{folder}/s")
     agent.send(encode(Order(order=order)))
-    log_fd = os.open(place, os.O_RDONLY)
+    log_fd = os.open(folder, os.O_RDONLY)
     config = WorkerConfig(
         container="b.0",
         incarnation=1,
         host="h",
-        workspace=place,
+        workspace=folder,
         listen_fd=listening.fileno(),
         log_fd=log_fd,
         isolated=False,

@@ -1,11 +1,11 @@
 """Memory and CPU at rest: every process of a cluster, and an agent with 50 containers.
 
-``python bench/idle.py [--quick]``, as root. ``galaxy up`` starts a cluster in a folder of its own;
+``python bench/idle.py [--quick]``, as root. ``galaxy up`` starts a cluster in its own folder;
 each process is measured over a window with one container, and again with 50. Memory is PSS (shared
 pages are divided among the processes that share them), CPU is what the kernel's scheduler counted for
 all threads (``/proc/PID/task/*/schedstat``), in per cent of one core. The peer is a plain Celery worker
 (four threads, without gossip, mingle or any task) at rest on the same Redis over the same windows: the
-cost of an agent that were only its transport.
+cost of the transport alone.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ app.worker_main(["worker", "-P", "threads", "-c", "4", "-Q", "peer", "-n", "peer
 
 
 class Cluster:
-    """A cluster for this benchmark only, started and ended by the command line."""
+    """A cluster for this benchmark only, started and stopped with the command line."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GALAXY_")}
         self._environ = kept | {"GALAXY_DIR": str(folder / "c"), "HOME": str(folder), "XDG_CONFIG_HOME": ""}
 
-    def run(self, *words: str) -> str:
+    def run(self, *arguments: str) -> str:
         done = subprocess.run(
-            [*GALAXY, *words],
+            [*GALAXY, *arguments],
             env=self._environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -69,7 +69,7 @@ class Cluster:
             check=False,
         )
         if done.returncode:
-            raise SystemExit(f"galaxy {' '.join(words)}: exit code {done.returncode}\n{done.stderr}")
+            raise SystemExit(f"galaxy {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
         return done.stdout
 
     def up(self) -> None:
@@ -89,10 +89,10 @@ class Cluster:
         return login_url(facts["url"], facts["secret"], "admin")
 
     def processes(self) -> dict[str, list[int]]:
-        """Return the pids of every part; of the launcher's children only some are AppWorkers.
+        """Return the pids of every part. Only some children of the launcher are AppWorkers.
 
-        The others (``launcher helper``) are what the launcher keeps ready. They are told apart by
-        the name that an AppWorker gives itself, so a helper is never counted as a container.
+        The others (``launcher helper``) are warm processes and the forker. An AppWorker is recognized
+        by its process name, so a helper is never counted as a container.
         """
         cluster = json.loads((self.folder / "c" / "cluster.json").read_text())
         found = {str(one["name"]): [int(one["pid"])] for one in cluster["processes"]}
@@ -106,10 +106,10 @@ class Cluster:
 
     def _is_launcher(self, pid: int) -> bool:
         try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False
-        return b"galaxy.container.launcher.server" in words and bytes(self.folder) in words
+        return b"galaxy.container.launcher.server" in command_line and bytes(self.folder) in command_line
 
 
 def name_of(pid: int) -> str:
@@ -154,10 +154,10 @@ def measure(processes: dict[str, list[int]], window_s: float) -> dict[str, tuple
 
 
 def expect(found: dict[str, tuple[float, float, int]], containers: int) -> None:
-    """Exit when not exactly ``containers`` AppWorkers were measured, because the figures would be wrong."""
+    """Exit unless exactly ``containers`` AppWorkers were measured: the figures would be wrong."""
     count = found["appworker"][2] if "appworker" in found else 0
     if count != containers:
-        raise SystemExit(f"measured {count} AppWorkers where {containers} containers were made")
+        raise SystemExit(f"measured {count} AppWorkers where {containers} containers were created")
 
 
 def start_peer(url: str) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""How long from an order to the first instruction of the user's program: Galaxy, bwrap, runc, crun.
+"""Time from an order to the first instruction of the user's program: Galaxy, bwrap, runc and crun.
 
 ``python bench/launch.py [--quick]``, as root. Galaxy and its peers run the same program,
 ``/bin/sh -c 'exec .../tick'``, in turn. ``tick`` is 150 bytes of machine code that only writes

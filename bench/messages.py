@@ -2,7 +2,7 @@
 
     python -m bench.messages --messages 2000 --pods 10
 
-Publishes orders with the production publisher to a Redis of its own, then receives them with the
+Publishes orders with the production publisher to a Redis that it starts, then receives them with the
 production transport: parse the list item, decode the call as Celery's pool does, decode the struct,
 acknowledge. Ends with one line of JSON.
 """

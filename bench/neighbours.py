@@ -40,7 +40,7 @@ REQUESTS = 500
 WARM_UP_S = 0.5
 PEER_PROCESSES = 64
 PEER_UID = NOBODY - 7
-"""A user of the peer's own, because RLIMIT_NPROC counts all processes of a user."""
+"""A user only for the peer, because RLIMIT_NPROC counts all processes of a user."""
 AIM_SLOWDOWN = 1.10
 IDLE = "idle"
 PROGRAMS = {IDLE: "import time\nprint('flooding', flush=True)\ntime.sleep(1000)"} | dict(
@@ -62,13 +62,13 @@ class Plain:
     """A flood as plain niced processes; ``end`` kills all of them."""
 
     def __init__(self, name: str) -> None:
-        self._place = Path(tempfile.mkdtemp(prefix="gxn-"))
-        os.chown(self._place, PEER_UID, PEER_UID)
+        self._folder = Path(tempfile.mkdtemp(prefix="gxn-"))
+        os.chown(self._folder, PEER_UID, PEER_UID)
         self._size_mount()
-        work = self._place / "work"
+        work = self._folder / "work"
         work.mkdir()
-        (self._place / "out").touch()  # Now, because the flood may fill the disk.
-        for path in (work, self._place / "out"):
+        (self._folder / "out").touch()  # Now, because the flood may fill the disk.
+        for path in (work, self._folder / "out"):
             os.chown(path, PEER_UID, PEER_UID)
         drain = self._start(ROTATED, work, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert drain.stdin is not None
@@ -92,19 +92,19 @@ class Plain:
             group=PEER_UID,
             extra_groups=[],
             start_new_session=True,
-            preexec_fn=_bound,
+            preexec_fn=_set_limits,
         )
 
     def _await_output(self) -> None:
         end_s = time.monotonic() + 20
-        while not (self._place / "out").stat().st_size:
+        while not (self._folder / "out").stat().st_size:
             if time.monotonic() > end_s:
                 raise SystemExit("the peer does not start")
             time.sleep(0.01)
 
     def _size_mount(self) -> None:
         options = f"size=64m,nr_inodes=16384,uid={PEER_UID}"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._place)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._folder)], check=True)
 
     def end(self) -> None:
         """Kill until no process of the peer's user is left, then remove its directory."""
@@ -121,11 +121,11 @@ class Plain:
                     process.wait(0.05)
             if time.monotonic() > end_s:
                 raise SystemExit(f"the peer's processes {left} do not end")
-        subprocess.run(["umount", "-l", str(self._place)], check=True)
-        shutil.rmtree(self._place, ignore_errors=True)
+        subprocess.run(["umount", "-l", str(self._folder)], check=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _bound() -> None:
+def _set_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NPROC, (PEER_PROCESSES, PEER_PROCESSES))
     resource.setrlimit(resource.RLIMIT_AS, (512 * MIB, 512 * MIB))
     resource.setrlimit(resource.RLIMIT_FSIZE, (256 * MIB, 256 * MIB))
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two rounds of each")
     quick = parser.parse_args().quick
     if os.geteuid() != 0:
-        raise SystemExit("this bench makes containers with limits, and needs root")
+        raise SystemExit("this benchmark creates containers with limits, and needs root")
     rounds = ROUNDS_QUICK if quick else ROUNDS
     figures: dict[str, dict[str, dict[str, float]]] = {}
     host = ContainerHost()

@@ -7,7 +7,7 @@ agents.
 
 The peers place the same groups on the same agents, but only the first groups: they are slow.
 Published figures, on other machines and with other rules: Treadmill's scheduler (Python) 4,600
-to 7,700 a second at this size and 1.3 to 2.8 s for 100 more; Kubernetes' own floors are 810 a
+to 7,700 a second at this size and 1.3 to 2.8 s for 100 more; the floor of Kubernetes' benchmarks is 810 a
 second at 5,000 nodes; Nomad's million-container run 1,500 a second.
 """
 
@@ -66,7 +66,7 @@ def main() -> None:
             if best:
                 peer_plus.append(spent_ms)
     middle = {name: statistics.median(values) for name, values in rates.items()}
-    beats_ms, lead_s = resman_at_size(agents, demands)
+    heartbeats_ms, lead_s = resman_at_size(agents, demands)
     print(f"{AGENTS} agents, {GROUPS * EACH} containers in {GROUPS} groups, all constraints on")
     for name, rate in middle.items():
         note = "" if name == "galaxy" else "  (one container at a time, a share of the groups)"
@@ -74,7 +74,7 @@ def main() -> None:
     print(f"  100 more         {statistics.median(plus_one):12.2f} ms as one group")
     print(f"                   {statistics.median(plus_many):12.2f} ms as 100 groups")
     print(f"                   {statistics.median(peer_plus):12.2f} ms plain best fit")
-    print(f"  all heartbeats   {beats_ms:12.2f} ms of a ResMan step")
+    print(f"  all heartbeats   {heartbeats_ms:12.2f} ms of a ResMan step")
     print(f"  a leader's start {lead_s:12.2f} s from tables to ready")
     print(
         json.dumps(
@@ -86,7 +86,7 @@ def main() -> None:
                 "plus100_ms": round(statistics.median(plus_one), 2),
                 "plus100_groups_ms": round(statistics.median(plus_many), 2),
                 "peer_plus100_ms": round(statistics.median(peer_plus), 1),
-                "beats_step_ms": round(beats_ms, 2),
+                "beats_step_ms": round(heartbeats_ms, 2),
                 "lead_s": round(lead_s, 2),
                 "best": round(max(rates["galaxy"])),
                 "rounds": len(plus_one),
@@ -95,13 +95,13 @@ def main() -> None:
     )
 
 
-def agents_of(dice: random.Random) -> list[AgentInfo]:
+def agents_of(rng: random.Random) -> list[AgentInfo]:
     """Return machines of three sizes in ten pools, some with an ssd, some with a gpu."""
     sizes = ((16, 64), (32, 128), (64, 256))
     agents = []
     for number in range(AGENTS):
-        cores, memory = dice.choice(sizes)
-        tags = tuple(tag for tag, share in (("ssd", 0.6), ("gpu", 0.3)) if dice.random() < share)
+        cores, memory = rng.choice(sizes)
+        tags = tuple(tag for tag, share in (("ssd", 0.6), ("gpu", 0.3)) if rng.random() < share)
         agents.append(
             AgentInfo(
                 agent=f"h{number:05}",
@@ -121,11 +121,11 @@ def agents_of(dice: random.Random) -> list[AgentInfo]:
     return agents
 
 
-def demands_of(dice: random.Random) -> list[Demand]:
+def demands_of(rng: random.Random) -> list[Demand]:
     """Return the demand of each group; together about a quarter of all that the agents have."""
     demands = []
     for number in range(GROUPS):
-        ports = [PortDemand(name=f"d{i}") for i in range(dice.randrange(1, 3))]
+        ports = [PortDemand(name=f"d{i}") for i in range(rng.randrange(1, 3))]
         if number % 2:
             ports.append(PortDemand(name="static", port=1100 + number))
         demands.append(
@@ -133,15 +133,15 @@ def demands_of(dice: random.Random) -> list[Demand]:
                 tasks=(
                     TaskDemand(
                         name="main",
-                        cpu_milli=dice.choice((250, 500, 1000, 2000)),
-                        memory_bytes=dice.choice((1, 2, 4, 8)) * GIB,
+                        cpu_milli=rng.choice((250, 500, 1000, 2000)),
+                        memory_bytes=rng.choice((1, 2, 4, 8)) * GIB,
                     ),
                 ),
-                workspace=VolumeDemand(path="/work", size_bytes=dice.choice((1, 10, 20)) * GIB),
+                workspace=VolumeDemand(path="/work", size_bytes=rng.choice((1, 10, 20)) * GIB),
                 ports=tuple(ports),
-                pools=tuple(f"pool-{pool}" for pool in dice.sample(range(10), dice.randrange(2, 5))),
-                tag=dice.choice(("", "", "ssd", "gpu")),
-                max_per_host=dice.randrange(1, 6),
+                pools=tuple(f"pool-{pool}" for pool in rng.sample(range(10), rng.randrange(2, 5))),
+                tag=rng.choice(("", "", "ssd", "gpu")),
+                max_per_host=rng.randrange(1, 6),
             )
         )
     return demands
@@ -230,7 +230,7 @@ def plain(agents: list[AgentInfo], demands: list[Demand], *, best: bool) -> tupl
 
     Returns placements per second, and the milliseconds for 100.
     """
-    held = [PlainAgent(agent) for agent in agents]
+    plain_agents = [PlainAgent(agent) for agent in agents]
     shapes = [shape_of(demand) for demand in demands]
 
     def run() -> int:
@@ -238,7 +238,7 @@ def plain(agents: list[AgentInfo], demands: list[Demand], *, best: bool) -> tupl
         for number, shape in enumerate(shapes):
             group = f"g{number}"
             for _ in range(EACH):
-                fitting = (agent for agent in held if agent.fits(group, shape))
+                fitting = (agent for agent in plain_agents if agent.fits(group, shape))
                 if best:
                     chosen = min(fitting, key=lambda agent: agent.left(group, shape), default=None)
                 else:
@@ -265,17 +265,17 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
         for number, demand in enumerate(demands)
     )
     resman.step(1.0, [GroupOrders(orders=orders)])
-    held: dict[str, list[ObservedContainer]] = {agent.agent: [] for agent in agents}
+    by_agent: dict[str, list[ObservedContainer]] = {agent.agent: [] for agent in agents}
     for row in resman.state.containers.values():
         found = ObservedContainer(
             container=row.container, incarnation=row.incarnation, state=ObservedContainerState.READY
         )
-        held[row.agent].append(found)
+        by_agent[row.agent].append(found)
     resman.step(
         2.0,
         [
             AgentReport(agent=name, boot="boot", serial=2, containers=tuple(found))
-            for name, found in held.items()
+            for name, found in by_agent.items()
         ],
     )
     watches = resman.state.watches
@@ -289,7 +289,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
                 containers=watches[name].digest,
                 wire=WIRE_VERSION,
             )
-            for name in held
+            for name in by_agent
         )
         seen = HeartbeatsRead(now_s=float(second), heartbeats=heartbeats)
         step, spent_s = _timed(partial(resman.step, float(second), [seen]))

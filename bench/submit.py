@@ -51,7 +51,7 @@ def main() -> None:
         ours, accepted, floor = measure(galaxy, ask_peer, rounds)
     rows = (
         ("submitted to running", ours),
-        ("  of it: to accepted", accepted),
+        ("  of that, to accepted", accepted),
         ("floor: Celery + subprocess", floor),
     )
     print(f"{'':<28}{'median':>9}{'p90':>9}{'best':>9}   ms, {rounds} rounds")

@@ -7,19 +7,19 @@ exec </dev/console >/dev/console 2>&1
 value() { sed -n "s/.*galaxy\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 work=$(value work) tree=$(value tree)
 
-# Load modules without modprobe, which does not find them where they were unpacked.
+# Load modules without modprobe, which does not find modules outside /lib/modules.
 /usr/bin/python3 -I -S - "$tree/.tox/v2vm/kernel/lib/modules" overlay virtio_blk bfq loop <<'PY'
 import ctypes, lzma, os, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
-places = {}
+paths = {}
 for folder, _, names in os.walk(sys.argv[1]):
-    places.update((name.split(".ko")[0], os.path.join(folder, name)) for name in names if ".ko" in name)
+    paths.update((name.split(".ko")[0], os.path.join(folder, name)) for name in names if ".ko" in name)
 for name in sys.argv[2:]:
-    if name in places:  # Otherwise it is built in.
-        with open(places[name], "rb") as file:
+    if name in paths:  # Otherwise it is built in.
+        with open(paths[name], "rb") as file:
             image = file.read()
-        image = lzma.decompress(image) if places[name].endswith(".xz") else image
+        image = lzma.decompress(image) if paths[name].endswith(".xz") else image
         if libc.syscall(175, image, ctypes.c_ulong(len(image)), b""):
             print("cannot load", name, os.strerror(ctypes.get_errno()))
 PY

@@ -51,7 +51,7 @@ if ! command -v qemu-system-x86_64 >/dev/null || ! find_virtiofsd; then
     command -v apt-get >/dev/null || cannot "no qemu-system-x86_64 with virtiofsd, and no apt-get to install them"
     apt_install "a machine with cgroup v2" qemu-system-x86 || die "cannot install qemu-system-x86"
     find_virtiofsd || apt_install "shares files with the machine" virtiofsd || die "cannot install virtiofsd"
-    find_virtiofsd || die "neither qemu-system-x86 nor virtiofsd brought a virtiofsd"
+    find_virtiofsd || die "the packages qemu-system-x86 and virtiofsd contain no virtiofsd"
 fi
 
 # Debian's cloud kernel has virtiofs built in since 6.12. It is unpacked elsewhere and then renamed, so
