@@ -59,5 +59,5 @@ assert PortReservations(Path({str(tmp_path)!r})).reserve([21000]) == ()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     own = PortReservations(tmp_path)
-    assert own.take([21000]) == ()
+    assert own.reserve([21000]) == ()
     own.close()
