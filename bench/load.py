@@ -355,9 +355,9 @@ def server() -> Iterator[str]:
             port = probe.getsockname()[1]
         binary = shutil.which("redis-server") or shutil.which("valkey-server")
         assert binary, "needs redis-server or valkey-server"
-        words = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", directory]
+        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", directory]
         url = f"redis://127.0.0.1:{port}/0"
-        with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             try:
                 retry_while_away(lambda: Nexus.connect(url, name="bench"), 10.0).close()
                 yield url

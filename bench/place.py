@@ -1,4 +1,4 @@
-"""Placements per second: ours, beside plain Python that places one container at a time.
+"""Placements per second: Galaxy, compared with plain Python that places one container at a time.
 
 10,000 agents, 100,000 containers in 1,000 groups, every constraint in use: cpu, memory, disk,
 pools, tags, static and dynamic ports, containers per agent, replicas per host. Then 100 more, as

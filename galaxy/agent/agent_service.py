@@ -51,7 +51,7 @@ class AgentNexus(HeartbeatSink, SessionSource, Protocol):
 class AgentService:
     """Runs the containers and pods of this host from ``start`` to ``stop``; programs outlive it.
 
-    ``publish`` sends a report and may block or raise: it is called from a thread of its own. The
+    ``publish`` sends a report and may block or raise: it is called from a separate thread. The
     methods for Celery's handlers only record an order and wake the loop. If the loop fails, which
     is a defect, ``failed`` ends the process, so that a new one adopts what runs.
     """

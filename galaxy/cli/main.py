@@ -150,7 +150,7 @@ def _unexpected_text(error: Exception) -> str:
 
 
 def _usage_text(error: click.ClickException) -> str:
-    message = " ".join(error.format_message().split())  # click puts each choice on a line of its own.
+    message = " ".join(error.format_message().split())  # click puts each choice on its own line.
     text = message[:1].lower() + message[1:].rstrip(".")
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption) and context is not None:

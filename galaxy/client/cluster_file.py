@@ -23,7 +23,7 @@ T = TypeVar("T", bound=Struct)
 
 
 class ProcessRef(Struct, frozen=True, kw_only=True):
-    """A process of a local cluster. ``start_ticks`` tells it from a later process with the same pid."""
+    """A process of a local cluster. ``start_ticks`` distinguishes it from later ones with the same pid."""
 
     name: str
     pid: int

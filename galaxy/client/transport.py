@@ -1,4 +1,4 @@
-"""Requests to leaders: a Celery task message in the leader's queue, the answer in a list of its own.
+"""Requests to leaders: a Celery task message in the leader's queue, the answer in a separate list.
 
 The message is the one that Celery would send (protocol 2, JSON, Redis transport), but built by
 hand, because importing Celery takes longer than a whole request. A request without an answer is

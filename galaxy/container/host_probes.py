@@ -1,4 +1,4 @@
-"""``python -m galaxy.container.host_probes NAME``: try one kernel feature in a process of its own.
+"""``python -m galaxy.container.host_probes NAME``: try one kernel feature in a separate process.
 
 Exits with 0 if it works, otherwise with 1 and the kernel's error on stdout.
 """

@@ -48,7 +48,7 @@ def probe() -> HostAbilities:
     root = os.geteuid() == 0
     hierarchies = detect()
     kernel = _kernel()
-    rights = Finding(
+    root_user = Finding(
         name="root",
         ok=root,
         detail="runs as root" if root else f"runs as user {os.geteuid()}",
@@ -61,7 +61,7 @@ def probe() -> HostAbilities:
     filters = _seccomp()
     io = _io(hierarchies, usable=cgroups.ok)
     own_users = (_own_users(),) if root else ()
-    findings = (kernel, rights, cgroups, *latency, namespaces, users, *own_users, loop, filters, io)
+    findings = (kernel, root_user, cgroups, *latency, namespaces, users, *own_users, loop, filters, io)
     if root and kernel.ok and cgroups.ok and namespaces.ok:
         mode = FULL
     else:
@@ -153,7 +153,7 @@ def _namespaces(*, root: bool) -> Finding:
     return Finding(
         name="namespaces",
         ok=ok,
-        detail="mount, pid, uts, ipc, cgroup; a root of its own" if ok else output,
+        detail="mount, pid, uts, ipc, cgroup; a private root" if ok else output,
         remedy="" if ok else "the agent needs CAP_SYS_ADMIN and CAP_MKNOD (in a container: --privileged)",
     )
 

@@ -87,7 +87,7 @@ class Runtime:
         self._launches: dict[str, Launch] = {}
         """Launches without an outcome yet; sent again after every connect."""
         self._destroys: dict[str, Destroy] = {}
-        """Destructions without an outcome yet; likewise."""
+        """Destructions without an outcome yet; sent again like launches."""
         self._plans: dict[str, LaunchPlan] = {}
         self._cgroups: CgroupTree | None = None
         self._snapshot: SnapshotComplete | None = None

@@ -1,4 +1,4 @@
-"""Commands that a spec names beside the program: to stop it, to reload its data, to check its health."""
+"""Commands of a spec other than its program: to stop it, to reload its data, to check its health."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Deployments:
     def _run_in_child(
         self, deployment: _Deployment, work: Callable[[], None], files: tuple[int, ...]
     ) -> None:
-        """Run ``work`` with the program's privileges; its result comes back as JSON through a pipe."""
+        """Run ``work`` with the program's privileges; its result is returned as JSON through a pipe."""
         result, report = os.pipe2(os.O_CLOEXEC)
 
         def run() -> None:

@@ -1,4 +1,4 @@
-"""Commands that people run beside a program with ``galaxy exec``.
+"""Commands that users run in a task's container with ``galaxy exec``.
 
 Each command has a supervisor: a child of AppWorker that is the subreaper of everything that the
 command starts, daemons included. When the command ends, or its session is over, the supervisor

@@ -22,7 +22,7 @@ _FILES_MAX: Final = 64
 
 
 class StartRequest(Struct, frozen=True, kw_only=True):
-    """What to run. stdin, stdout, stderr and the procs files of the task's cgroup come with it."""
+    """What to run. stdin, stdout, stderr and the procs files of the task's cgroup are sent with it."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
@@ -47,10 +47,10 @@ class PreforkedProgram:
         if not pid:
             return 0
         files = array.array("i", (*streams, *cgroup.procs_fds))
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
         try:
             request = StartRequest(argv=tuple(argv), env=dict(env))
-            self._sock.sendmsg([encode(request)], rights, socket.MSG_NOSIGNAL)
+            self._sock.sendmsg([encode(request)], ancillary, socket.MSG_NOSIGNAL)
         except OSError:
             pid = 0
         self._sock.close()

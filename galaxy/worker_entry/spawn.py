@@ -52,7 +52,7 @@ class Spawner:
         stderr: int = -1,
         tty: bool = False,
     ) -> int:
-        """Start ``argv`` in a session of its own and return its pid; -1 for a stream means /dev/null.
+        """Start ``argv`` in its own session and return its pid; -1 for a stream means /dev/null.
 
         With ``tty`` stdin is a terminal and becomes the controlling one. An error after the fork is
         a line on stderr and exit code 126, or 127 if there is no such program.

@@ -81,9 +81,9 @@ class WorkerConnection:
         """
         while self._queue:
             data, files = self._queue[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))] if files else []
             try:
-                self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+                self._socket.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return
             except OSError as error:

@@ -55,7 +55,7 @@ class AgentLogic:
         return self._state.tables
 
     def set_uid_range(self, low: int, high: int) -> None:
-        """Give every container launched from now on a uid of its own, from ``low`` to ``high``."""
+        """Give every container that is launched from now on its own uid, from ``low`` to ``high``."""
         self._containers.uids = low, high
 
     def resume(self) -> None:

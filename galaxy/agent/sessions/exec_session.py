@@ -50,7 +50,7 @@ class ExecWorker(Protocol):
 
 
 class ExecSessionRunner:
-    """Runs one command to its end. When the client goes away, the command is killed."""
+    """Runs one command to its end. When the client disconnects, the command is killed."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class ExecSessionRunner:
             if isinstance(outcome, ExecEnded):
                 return outcome.status
             if outcome is None:
-                raise GalaxyError(f"the container of {self._pod} went away")
+                raise GalaxyError(f"the container of {self._pod} is gone")
 
     def _forward(self, fd: int, kind: FrameKind) -> bool:
         """Send what can be read from ``fd``; return False at its end."""
@@ -225,7 +225,7 @@ class ExecSessionRunner:
     # ---- input
 
     def _forward_input(self) -> None:
-        """Send the client's input to the command; in a thread of its own because both sides may block."""
+        """Send the client's input to the command; in a separate thread, because both sides may block."""
         try:
             while not self._over.is_set():
                 frame = self._pipe.receive("in", CHECK_S)

@@ -26,7 +26,7 @@ class LineDecoder:
         return complete + newline
 
     def rest(self) -> str:
-        """Return the incomplete line: for when nothing more comes, or nothing has come for a while."""
+        """Return the incomplete line: at the end of the output, or after a pause in it."""
         text, self._rest = self._rest + self._decoder.decode(b"", final=True), ""
         self._decoder.reset()
         return text

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
-from galaxy.agent.sessions.log_streams import LogStream, incarnations_in, streams_in
+from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, streams_in
 from galaxy.errors import GalaxyError
 from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
@@ -147,7 +147,7 @@ class LogSessionRunner:
             any_new |= self._send(stream, start, None)
         return any_new
 
-    def _send(self, stream: LogStream, start: int, end: int | None) -> bool:
+    def _send(self, stream: TaskLogStream, start: int, end: int | None) -> bool:
         """Send from ``start`` to ``end`` (None: to the end of the output); return whether there was any."""
         key, at = (stream.task, stream.stream), start
         decoder = self._decoders.setdefault(key, LineDecoder())

@@ -19,7 +19,7 @@ _READ_TRIES: Final = 4
 _STREAM: Final = re.compile(r"(?P<task>[a-z][a-z0-9-]{0,31})\.(?P<stream>stdout|stderr)")
 
 
-class LogStream:
+class TaskLogStream:
     """One stream of one task in a log directory."""
 
     def __init__(self, directory: Path, task: str, stream: str) -> None:
@@ -120,7 +120,7 @@ class LogStream:
             os.close(fd)
 
 
-def streams_in(directory: Path, task: str = "", stream: str = "") -> list[LogStream]:
+def streams_in(directory: Path, task: str = "", stream: str = "") -> list[TaskLogStream]:
     """Return the streams in a log directory, by task, stdout first; empty names match every one."""
     found = []
     with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ def streams_in(directory: Path, task: str = "", stream: str = "") -> list[LogStr
             match = _STREAM.fullmatch(name)
             if match and task in ("", match["task"]) and stream in ("", match["stream"]):
                 found.append((match["task"], STREAMS.index(match["stream"]), match["stream"]))
-    return [LogStream(directory, name, kind) for name, _, kind in sorted(found)]
+    return [TaskLogStream(directory, name, kind) for name, _, kind in sorted(found)]
 
 
 def incarnations_in(logs: Path, container: str) -> list[tuple[int, Path]]:

@@ -48,7 +48,7 @@ def show(target: Target, output: Output, name: str) -> None:
 
 
 def agent_lines(view: AgentView, now_s: float) -> list[str]:
-    """Return the facts about one agent, one per line."""
+    """Return a description of one agent, one property per line."""
     info, usage = view.info, view.usage
     rows = [
         ("Agent", f"{view.agent} at {info.address}, version {info.version}"),

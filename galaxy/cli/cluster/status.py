@@ -45,7 +45,7 @@ def status(target: Target, output: Output) -> None:
 
 
 def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
-    """Return the facts about a cluster, one per line."""
+    """Return a description of a cluster, one property per line."""
     lines = leader_lines(view.leaders, now_s)
     lines += [
         f"{name.ljust(9)} {_counts(counts)}"

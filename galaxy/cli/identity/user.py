@@ -126,7 +126,7 @@ def key(name: str) -> None:
 
 
 def user_lines(view: UserView) -> list[str]:
-    """Return the facts about a user, one per line."""
+    """Return a description of a user: the role, then the grants of one pool per line."""
     made = f", made by {view.by}" if view.by else ""
     lines = [f"{view.user}: {view.role.value}, since {format_time(view.created_s)}{made}"]
     if view.role is Role.OPERATOR:

@@ -134,7 +134,7 @@ def write_plan(layout: Layout, plan: ClusterPlan) -> None:
 
 
 class ClusterLock:
-    """The lock of a cluster's folder. While it is held, no other ``galaxy up`` or ``down`` works there."""
+    """The lock of a cluster's folder. While it is held, no other ``galaxy up`` or ``down`` runs there."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle

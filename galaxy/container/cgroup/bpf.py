@@ -16,7 +16,7 @@ _ATTACH_CGROUP_DEVICE: Final = 6
 _BLOCK: Final = 1
 _MKNOD: Final = 1 << 16
 _ACCESS, _MAJOR, _MINOR = 0, 4, 8
-"""Offsets in ``struct bpf_cgroup_dev_ctx``. In its first word the access is above the type."""
+"""Offsets in ``struct bpf_cgroup_dev_ctx``. The upper 16 bits of the first word are the access."""
 
 
 def device_program(allowed: tuple[tuple[int, int | None], ...]) -> bytes:

@@ -11,7 +11,7 @@ class Controller(Protocol):
     """Writes one controller's part of the limits into cgroups that exist already.
 
     ``hierarchy`` names its v1 hierarchy; on v2 all controllers share one. With ``per_task``
-    each task has a cgroup of its own in that hierarchy, otherwise there is one for each container.
+    each task has its own cgroup in that hierarchy, otherwise there is one for each container.
     """
 
     hierarchy: ClassVar[str]

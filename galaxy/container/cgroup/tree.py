@@ -1,7 +1,7 @@
 """The cgroups of containers on v1, v2 or both: create, enter, measure, kill and remove.
 
 Layout, in every hierarchy: ``<mount>/<cgroup_root>/<container>_<incarnation>/{init,<task>...}``.
-On v1 each controller has a hierarchy of its own, and PID 1 is in the container's own cgroup instead of
+On v1 each controller has its own hierarchy, and PID 1 is in the container's own cgroup instead of
 ``init`` (only v2 requires that processes are in leaves). If a v2 tree is mounted beside v1 hierarchies,
 it is used to list and kill processes. Cgroup paths are strings, not ``Path`` objects, because every
 launch handles dozens of them.
@@ -107,7 +107,7 @@ class CgroupTree:
         """Create the root in every hierarchy and delegate controllers to it; idempotent.
 
         Raises:
-            OSError: no permission, or a v2 parent has processes of its own that cannot be moved.
+            OSError: no permission, or a v2 parent has processes that cannot be moved.
         """
         for name, path in self._roots.items():
             if self.version == "v2":

@@ -89,7 +89,7 @@ class ContainerCreator:
                     _discard_warm_process(warm, plan)
                 pid = self._fork(plan)
             if pid == 0:
-                os.close(opened.go)  # With a copy of its own, PID 1 would not see the launcher's death.
+                os.close(opened.go)  # With its own copy, PID 1 would not notice the launcher's death.
                 os.close(opened.status)
                 init_process.become_init(setup)
             status, opened.status = opened.status, -1

@@ -39,9 +39,9 @@ class PreforkedChild:
         others the child enters its task's cgroup later. A child that has died is ignored: PID 1 then
         forks its first program itself.
         """
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", cgroups))] if cgroups else []
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", cgroups))] if cgroups else []
         try:
-            self.sock.sendmsg([_FOLLOW], rights, socket.MSG_NOSIGNAL)
+            self.sock.sendmsg([_FOLLOW], ancillary, socket.MSG_NOSIGNAL)
         except OSError:
             return
 

@@ -1,4 +1,4 @@
-"""The launcher: a small process in a session of its own, the parent of every container's PID 1.
+"""The launcher: a small process in its own session, the parent of every container's PID 1.
 
 Run as ``python -m galaxy.container.launcher.server --state DIR --cgroup-root NAME --mode MODE
 --entry MODULE:FUNCTION``.

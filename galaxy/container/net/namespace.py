@@ -19,7 +19,7 @@ _IFREQ: Final = "16sh14x"  # struct ifreq: name, flags.
 
 
 def is_private(demand: Demand) -> bool:
-    """Return whether a container gets a network namespace of its own."""
+    """Return whether a container gets its own network namespace."""
     return demand.network == _PRIVATE
 
 

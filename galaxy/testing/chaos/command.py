@@ -1,4 +1,4 @@
-"""``galaxy-chaos``: inject faults into a cluster of its own, and check that it keeps its promises."""
+"""``galaxy-chaos``: inject faults into a cluster that it starts, and check that it keeps its promises."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Duration(click.ParamType[float]):
     "--seed", type=int, default=1, show_default=True, help="Decides the order of faults and changes."
 )
 @click.option(
-    "--faults", "words", default="", metavar="NAME,...",
+    "--faults", "names", default="", metavar="NAME,...",
     help="Only these: names, verbs (kill, stop, cut) or parts.",
 )  # fmt: skip
 @click.option("--agents", type=click.IntRange(1, 8), default=1, show_default=True, help="Agents.")
@@ -63,7 +63,7 @@ def chaos(
     lasts_s: float,
     rounds: int | None,
     seed: int,
-    words: str,
+    names: str,
     agents: int,
     leaders: int,
     within_s: float,
@@ -71,12 +71,12 @@ def chaos(
 ) -> int:
     """Kill, stop and cut off the parts of a cluster while programs count and jobs change.
 
-    Starts a cluster of its own, injects faults at random, and after each one waits until the
+    Starts a cluster, injects faults at random, and after each one waits until the
     observed state equals the desired state again. Exit code 1, with a timeline, when a promise is
     broken: a count was reset, a second copy ran, something accepted was lost, or recovery took too
     long.
     """
-    selected = select_faults([word for word in words.split(",") if word], leaders=leaders)
+    selected = select_faults([name for name in names.split(",") if name], leaders=leaders)
     folder = None if directory is None else Path(directory).expanduser()
     if folder is not None and (folder / "c").exists():
         raise UsageError(f"{folder / 'c'} exists already", hint="name a new folder")

@@ -48,23 +48,23 @@ def _all_faults() -> dict[str, Fault]:
 FAULTS: Final = _all_faults()
 
 
-def select_faults(words: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
-    """Return the faults that ``words`` select (names, verbs or parts), or every possible fault.
+def select_faults(selectors: Sequence[str], *, leaders: int) -> tuple[Fault, ...]:
+    """Return the faults that ``selectors`` select (names, verbs or parts), or every possible fault.
 
     A leader is cut off only where a standby exists: otherwise nothing would take over.
 
     Raises:
-        UsageError: a word selects no fault, or only faults that need two leaders.
+        UsageError: a selector matches no fault, or only faults that need two leaders.
     """
     possible = [fault for fault in FAULTS.values() if fault.verb != "cut" or leaders > 1]
-    if not words:
+    if not selectors:
         return tuple(possible)
-    for word in words:
-        if not any(word in (f.name, f.verb, f.part) for f in FAULTS.values()):
-            raise UsageError(f'there is no fault "{word}"', details=[f"there are {', '.join(FAULTS)}"])
-        if not any(word in (f.name, f.verb, f.part) for f in possible):
-            raise UsageError(f'"{word}" needs a standby', hint="--leaders 2")
-    return tuple(f for f in possible if {f.name, f.verb, f.part} & set(words))
+    for selector in selectors:
+        if not any(selector in (f.name, f.verb, f.part) for f in FAULTS.values()):
+            raise UsageError(f'there is no fault "{selector}"', details=[f"there are {', '.join(FAULTS)}"])
+        if not any(selector in (f.name, f.verb, f.part) for f in possible):
+            raise UsageError(f'"{selector}" needs a standby', hint="--leaders 2")
+    return tuple(f for f in possible if {f.name, f.verb, f.part} & set(selectors))
 
 
 def inject(fault: Fault, cluster: RealCluster, rng: random.Random, victim: Callable[[], int]) -> str:

@@ -26,7 +26,7 @@ class _Pipe:
 
 
 class TcpProxy:
-    """Relays connections from a port of its own (``port``) to ``target`` (host, port), in one thread.
+    """Relays connections from its port (``port``) to ``target`` (host, port), in one thread.
 
     While it is cut, bytes are buffered and arrive after ``restore``, like packets that are sent
     again. New connections are accepted and stay silent. Direction ``out`` cuts only what is sent to

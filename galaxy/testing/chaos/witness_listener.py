@@ -18,7 +18,7 @@ _CREDENTIALS: Final = struct.Struct("iII")
 class WitnessListener:
     """Receives messages at ``address`` (an abstract Unix socket) and records them in ``log``.
 
-    A thread of its own writes ``log``. Hold ``lock`` to read it or to change it.
+    A thread writes ``log``. Hold ``lock`` to read it or to change it.
     """
 
     def __init__(self) -> None:

@@ -33,13 +33,13 @@ class UnfencedNexus(MemoryNexus):
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
     ) -> None:
-        held = self._locks.get(grant.role)
+        lock = self._locks.get(grant.role)
         self._locks[grant.role] = (grant.owner, grant.epoch, self._now_s() + 1)
         super().commit(grant, serial, changes, trace)
-        if held is None:
+        if lock is None:
             del self._locks[grant.role]
         else:
-            self._locks[grant.role] = held
+            self._locks[grant.role] = lock
 
 
 class _UnfencedHostState(HostState):

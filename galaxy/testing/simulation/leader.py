@@ -142,10 +142,10 @@ class LeaderProcess:
         self._world.record(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self.logic = self._build()
-        held = (lambda: True) if self._ignore_lease else lease.is_held
+        lease_is_held = (lambda: True) if self._ignore_lease else lease.is_held
         faulty_logic = _FaultyLogic(self.logic, self._world)
         leadership = self._kind(
-            faulty_logic, _FaultyStore(self._nexus, self._world), answer, lease_is_held=held
+            faulty_logic, _FaultyStore(self._nexus, self._world), answer, lease_is_held=lease_is_held
         )
         leadership.begin(self._world.now_s)
         self._lease, self._leadership = lease, leadership

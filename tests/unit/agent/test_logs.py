@@ -13,7 +13,7 @@ from galaxy.agent.housekeeping import remove_old_logs
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
 from galaxy.agent.sessions.log_session import LogSessionRunner
-from galaxy.agent.sessions.log_streams import LogStream, incarnations_in, streams_in
+from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, streams_in
 from galaxy.model.api.sessions import LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode, encode
@@ -225,7 +225,7 @@ def test_watch_of_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> N
 def test_position_is_passed_over_what_rotation_dropped(tmp_path: Path) -> None:
     (tmp_path / "main.stdout").write_text("kept")
     (tmp_path / "main.runs.json").write_bytes(encode(RunIndex(stdout=1000)))
-    files = LogStream(tmp_path, "main", "stdout")
+    files = TaskLogStream(tmp_path, "main", "stdout")
     assert files.read(0) == (1004, b"kept")
     assert (files.begin(), files.end()) == (1000, 1004)
 

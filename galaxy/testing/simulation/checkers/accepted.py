@@ -15,18 +15,18 @@ def accepted(user: SimulatedUser, jobs: dict[str, JobRecord]) -> None:
     Raises:
         Violation: something that was accepted is missing.
     """
-    for want in user.expected.values():
-        job = jobs.get(want.job)
+    for expected in user.expected.values():
+        job = jobs.get(expected.job)
         if job is None or job.desired is DesiredState.REMOVE:
-            if want.job == user.pending_job:
+            if expected.job == user.pending_job:
                 continue  # The pending request asks for its removal.
-            raise Violation(f"job {want.job} was accepted and is lost")
-        if job.revision < want.revision:
+            raise Violation(f"job {expected.job} was accepted and is lost")
+        if job.revision < expected.revision:
             raise Violation(
-                f"revision {want.revision} of {want.job} was accepted; the store has {job.revision}"
+                f"revision {expected.revision} of {expected.job} was accepted; the store has {job.revision}"
             )
-        if want.job != user.pending_job and job.desired is not _DESIRED[want.desired]:
-            raise Violation(f"{want.job} was asked to {want.desired}; the store has {job.desired}")
+        if expected.job != user.pending_job and job.desired is not _DESIRED[expected.desired]:
+            raise Violation(f"{expected.job} was asked to {expected.desired}; the store has {job.desired}")
     for key in user.removed:
         if key in jobs and jobs[key].desired is not DesiredState.REMOVE:
             raise Violation(f"the removal of {key} was accepted and is lost")
