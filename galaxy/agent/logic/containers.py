@@ -61,7 +61,7 @@ class Containers:
         self._unavailable: set[int] = set()
         """Ports that launches found in use. Cleared when no container waits."""
         self.uids: tuple[int, int] | None = None
-        """First and last uid for containers; None on hosts where containers have no own uids."""
+        """First and last uid for containers; None on hosts without separate uids for containers."""
         self.ending = False
 
     # ---- orders

@@ -40,7 +40,7 @@ class HostedContainer(Struct, frozen=True, kw_only=True):
 
     ``clean`` means that nothing of it is left on the host. ``uid`` is the uid and gid of its
     programs; no other container has it while anything of this one remains. It is 0 before the
-    launch, and on hosts where containers have no own uids.
+    launch, and on hosts without separate uids for containers.
     """
 
     container: str
