@@ -95,6 +95,11 @@ class _LogicWrapper:
     def tables(self) -> Mapping[str, Table[Any]]:
         return self._inner.tables
 
+    @property
+    def state(self) -> Any:
+        """The inner logic's state, which checkers read."""
+        return self._inner.state  # type: ignore[attr-defined]
+
     def lead(self, epoch: int, now_s: float) -> None:
         self._inner.lead(epoch, now_s)
 
