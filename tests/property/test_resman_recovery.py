@@ -106,7 +106,7 @@ def test_step_that_raises_at_any_line_is_undone_by_recovery(
     before, known, open_before = derived(state), leadership_state(resman), statuses_of(state)
     version, serial, gapless_since_s = (
         state.versions.last,
-        resman._dispatch._message_count,
+        resman._messages._message_count,
         state.heartbeats.gapless_since_s,
     )
     heartbeats = {name: state.heartbeats.at_s(state.view.row(name)) for name in state.view.names}
@@ -119,7 +119,7 @@ def test_step_that_raises_at_any_line_is_undone_by_recovery(
 
     assert derived(state) == before
     assert leadership_state(resman) == known
-    assert (state.versions.last, resman._dispatch._message_count, state.heartbeats.gapless_since_s) >= (
+    assert (state.versions.last, resman._messages._message_count, state.heartbeats.gapless_since_s) >= (
         version,
         serial,
         gapless_since_s,

@@ -82,7 +82,7 @@ def test_server_that_is_not_redis_is_reported_as_such() -> None:
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(Unreachable, match="is not a Redis"):
+        with pytest.raises(Unreachable, match="is not Redis"):
             Nexus.connect(f"redis://127.0.0.1:{server.server_address[1]}/0", name="x")
         server.shutdown()
 
