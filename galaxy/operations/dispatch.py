@@ -9,7 +9,7 @@ import msgspec
 
 from galaxy.errors import Conflict, GalaxyError, Unreachable, UsageError
 from galaxy.model.api.answers import Answer, Reply, problem_of
-from galaxy.model.api.request import Request
+from galaxy.model.api.request import Request, content_digest
 from galaxy.model.base import decode, encode
 from galaxy.model.stored.answer import AnswerRecord
 from galaxy.model.stored.user import AuditRecord
@@ -20,6 +20,9 @@ from galaxy.operations.records import RequestRecords
 
 S = TypeVar("S")
 
+KEY_SHOWN_MAX: Final = 80
+TARGET_MAX: Final = 200
+"""Longest key in a message, and longest target that is kept with an answer, in characters."""
 MESSAGE_MAX: Final = 400
 """Longest message of an error in the audit trail, in characters."""
 _FULL: Final = Unreachable(
@@ -41,9 +44,10 @@ def handle(
 ) -> None:
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
-    A change whose idempotency key is known is not made again: it gets its first answer. A request
-    whose nonce was used before gets no answer: it is a copy of a request that was answered.
-    ``users``, ``required`` and ``signer_kind`` are as in ``authenticate``.
+    A change whose idempotency key is known is not made again: it gets its first answer if it is the same
+    request, and a Conflict if it is another one. A request whose nonce was used before gets no answer: it
+    is a copy of a request that was answered. ``users``, ``required`` and ``signer_kind`` are as in
+    ``authenticate``.
     """
     operation = operations.get(request.op)
     if operation is None or not isinstance(request.body, operation.body):
@@ -90,10 +94,15 @@ def _change_once(
     now_s: float,
 ) -> None:
     user = caller.user
+    target = operation.target(request.body, caller)[:TARGET_MAX]
+    digest = content_digest(request.key, request.body)
     first = records.answers.get(request.key)
     if first is not None:
         if user is not None and first.user != user.user:
             records.reply(request, problem=Conflict("this idempotency key is another user's"))
+        elif first.digest and first.digest != digest:
+            taken_by, asked = _named(first.op, first.target), _named(request.op, target)
+            records.reply(request, problem=key_conflict(request.key, taken_by, asked))
         else:
             _repeat(operations, request, first, records)
         return
@@ -102,8 +111,9 @@ def _change_once(
     if user is not None and records.is_full(now_s):
         records.reply(request, problem=_FULL)
         return
-    answer = AnswerRecord(key=request.key, op=request.op, at_s=now_s, user=request.user)
-    target = operation.target(request.body, caller)
+    answer = AnswerRecord(
+        key=request.key, op=request.op, at_s=now_s, user=request.user, target=target, digest=digest
+    )
     problem: GalaxyError | None = None
     result = None
     try:
@@ -129,6 +139,21 @@ def _change_once(
             answer = msgspec.structs.replace(answer, user="")
     records.put_answer(answer, now_s=now_s, signed=user is not None)
     records.reply(request, result=result, problem=problem)
+
+
+def key_conflict(key: str, first: str, asked: str) -> Conflict:
+    """Return the error for an idempotency key that an earlier request, ``first``, has used already."""
+    other = "the same with other content" if first == asked else asked
+    return Conflict(
+        f'idempotency key "{key[:KEY_SHOWN_MAX]}" belongs to another request',
+        details=[f"it was used for {first}; this request is {other}, and nothing was done"],
+        hint="repeat the first request unchanged, or choose another key",
+    )
+
+
+def _named(op: str, target: str) -> str:
+    """Return a request as people call it: ``job.submit of "web"``."""
+    return f'{op.removeprefix("galaxy.")} of "{target}"'
 
 
 def _repeat(

@@ -39,7 +39,12 @@ class AppMasterTables:
         self.jobs: Table[JobRecord] = Table(
             "jobs",
             JobRecord,
-            {"name": lambda job: job.name, "state": lambda job: job.state, "user": lambda job: job.user},
+            {
+                "name": lambda job: job.name,
+                "state": lambda job: job.state,
+                "user": lambda job: job.user,
+                "key": lambda job: job.key,
+            },
         )
         self.pods: Table[PodRecord] = Table(
             "pods",

@@ -41,7 +41,7 @@ TIMEOUT_S = 300.0
 @click.option("--logs", is_flag=True, help="With --wait: print its output when it has ended.")
 @click.option("--timeout", type=Duration(), help="Follow it no longer than this [5m; no limit with --wait].")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
-@click.option("--key", default="", metavar="KEY", help="Idempotency key: one run for each key.")
+@click.option("--key", default="", metavar="KEY", help="Idempotency key: the same run under it is made once.")
 @cluster_options
 def run(
     target: Target, file: str | None, named: str | None, detach: bool, wait: bool, logs: bool,
@@ -98,7 +98,9 @@ def run(
     "--timeout", type=Duration(), default="5m", show_default=True, help="Follow it no longer than this."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
-@click.option("--key", default="", metavar="KEY", help="Idempotency key: one update for each key.")
+@click.option(
+    "--key", default="", metavar="KEY", help="Idempotency key: the same update under it is made once."
+)
 @cluster_options
 def update(
     target: Target, file: str | None, named: str | None, job: str, detach: bool, timeout: float, quiet: bool,

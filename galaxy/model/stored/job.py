@@ -96,7 +96,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     name: str
     type: JobType
     key: str
-    """Idempotency key of the request that submitted it."""
+    """Idempotency key of the request that submitted it, and ``digest`` that of its content."""
+    digest: str = ""
     state: JobState
     revision: int
     replica: int

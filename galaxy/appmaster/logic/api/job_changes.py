@@ -21,6 +21,7 @@ from galaxy.appmaster.logic.tables import revision_key
 from galaxy.errors import Conflict, NotSupportedYet, SpecError
 from galaxy.ids import job_id
 from galaxy.model.api.jobs import Accepted, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
+from galaxy.model.api.request import content_digest
 from galaxy.model.jobspec.demand import container_changes
 from galaxy.model.jobspec.rules import check, diagnostics, likely_mistakes
 from galaxy.model.jobspec.spec import JobSpec
@@ -28,6 +29,7 @@ from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase,
 from galaxy.model.stored.secret import RevisionSecrets, Secret
 from galaxy.model.stored.user import Authority
 from galaxy.operations.declaration import Caller, change
+from galaxy.operations.dispatch import key_conflict
 from galaxy.units import counted
 
 
@@ -45,10 +47,15 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Accept
     spec = body.spec
     _check(spec)
     key = job_id(spec.name, caller.key)
-    same = state.jobs.get(key)
-    if same is not None and same.key == caller.key:
-        return Accepted(job=key, revision=same.revision)
-    if same is not None or key in state.history:
+    digest = content_digest(caller.key, body)
+    for other_id in state.jobs.where("key", caller.key):
+        same = state.jobs[other_id]  # The answer to its request is not kept any more.
+        is_own = caller.user is None or same.user == caller.name
+        if is_own and same.job == key and same.digest in ("", digest):
+            return Accepted(job=key, revision=same.revision)
+        first = f'job.submit of "{same.name}"' if is_own else "a request of another user"
+        raise key_conflict(caller.key, first, f'job.submit of "{spec.name}"')
+    if key in state.jobs or key in state.history:
         raise Conflict(f'the id "{key}" is taken by an earlier job', hint="submit it once more")
     others = [state.jobs[other] for other in state.jobs.where("name", spec.name)]
     others = [other for other in others if other.desired is not DesiredState.REMOVE]
@@ -71,6 +78,7 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Accept
             name=spec.name,
             type=spec.type,
             key=caller.key,
+            digest=digest,
             state=JobState.PENDING,
             revision=1,
             replica=spec.deploy.replica,
