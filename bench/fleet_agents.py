@@ -1,0 +1,226 @@
+"""Simulated agents on a real Redis: ``python bench/fleet_agents.py --redis URL --hosts N``.
+
+Production agent logic, production AppWorker logic and production messages, without containers. All hosts
+share one process: one read takes the orders of all of them, one pipeline sends the reports of all, one the
+heartbeats. So the hosts cost little, and what is measured is the leaders and Redis.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+import redis
+
+from galaxy.model.base import WIRE_VERSION, Struct, encode
+from galaxy.model.messages.agent import AgentInfo, AgentUsage, Heartbeat
+from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.names import CONTAINER_APPLY, POD_DEPLOY, agent_queue, appworker_queue
+from galaxy.model.messages.pod import PodOrders
+from galaxy.model.step import Send
+from galaxy.nexus import keys
+from galaxy.nexus.envelope import decode_call, read
+from galaxy.nexus.in_memory import MemoryNexus
+from galaxy.nexus.publisher import Publisher
+from galaxy.testing.simulation.bus import Bus, Consumer
+from galaxy.testing.simulation.faults import NO_FAULTS
+from galaxy.testing.simulation.host import HEARTBEAT_S, Host
+from galaxy.testing.simulation.world import START_S, World
+from galaxy.units import GIB
+
+POLL_S = 0.01
+"""Pause between two reads of the hosts' queues."""
+HEARTBEAT_BATCHES = 20
+KINDS: dict[str, type[Struct]] = {CONTAINER_APPLY: ContainerOrders, POD_DEPLOY: PodOrders}
+TAKE_ALL = """
+local found = {}
+for _, pattern in ipairs(ARGV) do
+  for _, queue in ipairs(redis.call('KEYS', pattern)) do
+    found[#found + 1] = {queue, redis.call('RPOP', queue, 100000)}
+  end
+end
+return found
+"""
+
+
+class Headers(msgspec.Struct):
+    task: str
+
+
+class Item(msgspec.Struct):
+    body: msgspec.Raw
+    headers: Headers
+
+
+class RealTimeWorld(World):
+    """A world whose time is that of the machine."""
+
+    def __init__(self) -> None:
+        super().__init__(1, NO_FAULTS, float("inf"))
+        self._began_s = time.monotonic()
+
+    def record(self, line: str) -> None:
+        """Keep no log: it would cost more than the hosts."""
+
+    def run_due(self) -> None:
+        """Call everything that is due by now."""
+        self.run(time.monotonic() - self._began_s, _nothing)
+
+    def next_s(self) -> float:
+        """Return the seconds until something is due."""
+        if not self._due:
+            return POLL_S
+        return self._due[0][0] - START_S - (time.monotonic() - self._began_s)
+
+
+class RealNexus(MemoryNexus):
+    """Collects heartbeats and writes them in one pipeline."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(lambda: 0.0)
+        self._client = client
+        self._beats: list[Heartbeat] = []
+        self._ahead_s = self._redis_s() - time.monotonic()
+
+    def send_heartbeat(
+        self,
+        agent: str,
+        *,
+        boot: str,
+        containers: int = 0,
+        pods: int = 0,
+        usage: AgentUsage | None = None,
+        trouble: str = "",
+        wire: int = WIRE_VERSION,
+    ) -> float:
+        del usage, trouble, wire
+        self._beats.append(
+            Heartbeat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods, wire=WIRE_VERSION)
+        )
+        return self._ahead_s + time.monotonic()
+
+    def flush(self) -> None:
+        """Write the collected heartbeats with Redis' time."""
+        beats, self._beats = self._beats, []
+        if beats:
+            now_s = self._redis_s()
+            pipe = self._client.pipeline(transaction=False)
+            pipe.zadd(keys.HEARTBEATS, {beat.agent: now_s for beat in beats})
+            pipe.hset(keys.HEARTBEAT_FACTS, mapping={beat.agent: encode(beat) for beat in beats})
+            pipe.execute()
+
+    def _redis_s(self) -> float:
+        seconds, micros = self._client.time()
+        return int(seconds) + int(micros) / 1e6
+
+
+class RealBus(Bus):
+    """The hosts' queues in Redis, and their reports by the production publisher."""
+
+    def __init__(self, world: World, client: redis.Redis, url: str) -> None:
+        super().__init__(world)
+        self.receivers: dict[str, Consumer] = {}
+        self._take_all = client.register_script(TAKE_ALL)
+        self._publisher = Publisher(url, name="agents@bench")
+        self._sends: list[Send] = []
+
+    def consume(self, queue: str, consumer: Consumer) -> None:
+        self.receivers[queue] = consumer
+
+    def cancel(self, queue: str, consumer: Consumer) -> None:  # noqa: ARG002 - the interface of Bus
+        self.receivers.pop(queue, None)
+
+    def send(self, send: Send) -> None:
+        self._sends.append(send)
+
+    def take(self) -> None:
+        """Deliver every order that waits in Redis."""
+        found: Any = self._take_all(args=[agent_queue("*"), appworker_queue("*")])
+        for queue, items in found:
+            receive = self.receivers.get(queue.decode())
+            for data in items if receive is not None else ():
+                item = msgspec.json.decode(data, type=Item)
+                kind = KINDS.get(item.headers.task)
+                if kind is not None:
+                    _, arguments, _ = decode_call(bytes(item.body))
+                    receive(read(arguments["v"], arguments["body"], kind))
+
+    def flush(self) -> None:
+        """Publish what the hosts have sent."""
+        sends, self._sends = self._sends, []
+        if sends:
+            self._publisher.publish(sends)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--redis", required=True)
+    options.add_argument("--hosts", type=int, required=True)
+    given = options.parse_args()
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
+    gc.disable()  # Millions of objects live on; collecting them costs time and frees nothing.
+    run(given.redis, given.hosts, lambda: bool(ended))
+
+
+def run(url: str, count: int, is_over: Callable[[], bool]) -> None:
+    """Run ``count`` hosts, named ``h1`` on, until ``is_over``."""
+    client = redis.Redis.from_url(url)
+    world = RealTimeWorld()
+    nexus, bus = RealNexus(client), RealBus(world, client, url)
+    hosts = [
+        Host(
+            world, bus, nexus, name=f"h{n}", on_program=_no_program, info=facts(f"h{n}"),
+            own_heartbeats=False,
+        )
+        for n in range(1, count + 1)
+    ]  # fmt: skip
+
+    def send_heartbeats(group: Sequence[Host]) -> None:
+        world.after(HEARTBEAT_S, partial(send_heartbeats, group))
+        for host in group:
+            host.send_heartbeat()
+
+    for first in range(HEARTBEAT_BATCHES):
+        delay_s = first * HEARTBEAT_S / HEARTBEAT_BATCHES
+        world.after(delay_s, partial(send_heartbeats, hosts[first::HEARTBEAT_BATCHES]))
+    taken_s = 0.0
+    while not is_over():
+        world.run_due()
+        if time.monotonic() - taken_s >= POLL_S:
+            taken_s = time.monotonic()
+            bus.take()
+        bus.flush()
+        nexus.flush()
+        pause_s = min(world.next_s(), taken_s + POLL_S - time.monotonic())
+        if pause_s > 0:
+            with contextlib.suppress(InterruptedError):
+                time.sleep(pause_s)  # Not a wait for a state: the pause of a poll.
+
+
+def facts(name: str) -> AgentInfo:
+    """Return a host with room for a thousand small containers."""
+    return AgentInfo(
+        agent=name, address="10.0.0.1", boot="", version="0", cpu_milli=128_000, memory_bytes=512 * GIB,
+        disk_bytes=4096 * GIB, ports_low=20_000, ports_high=29_999,
+        enforced=("cpu", "memory", "pids", "disk"),
+    )  # fmt: skip
+
+
+def _nothing() -> None:
+    pass
+
+
+def _no_program(*_: object) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()
