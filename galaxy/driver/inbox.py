@@ -5,62 +5,90 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
+
+from galaxy.model.messages.agent import AgentReport
+
+EVENTS_PER_TICK: Final = 1000
+"""The most requests and messages of the other leader that one tick handles."""
+ROWS_PER_TICK: Final = 500
+"""One tick takes no further report once its reports name this many containers and pods together.
+
+So a burst of reports delays a request by one such tick at most, which takes less than a tenth of a second.
+"""
 
 
 class LeaderInbox:
-    """A bounded queue of events. When it is full, events are counted and dropped; their senders resend them.
+    """Events in three lanes: readings of current state, then requests and the other leader, then reports.
 
-    ``put_latest`` keeps only the newest event of a kind, and puts it before the others. It is for
-    readings of current state, which replace older ones.
+    A reading replaces the last one of its kind. The second lane holds ``events_max``; when it is full,
+    events are counted and dropped, and their senders resend them.
     """
 
     def __init__(self, events_max: int) -> None:
         self.events_max = events_max
         self.dropped = 0
-        self._events: deque[Any] = deque()
         self._latest: dict[str, Any] = {}
+        self._events: deque[Any] = deque()
+        self._reports: deque[AgentReport] = deque()
         self._woken = False
         self._ready = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._events) + len(self._latest)
+        return len(self._latest) + len(self._events) + len(self._reports)
 
     def put(self, event: Any) -> bool:
-        """Append ``event``, or return False when the queue is full."""
+        """Append ``event`` to the lane of its kind, or return False when the lane is full."""
+        if isinstance(event, AgentReport):
+            return self.put_reports((event,))
         with self._ready:
             if len(self._events) >= self.events_max:
                 self.dropped += 1
                 return False
             self._events.append(event)
-            self._ready.notify()
+            self._ready.notify_all()
             return True
 
     def put_latest(self, kind: str, event: Any) -> None:
         """Replace the last event of ``kind`` that was not taken yet."""
         with self._ready:
             self._latest[kind] = event
-            self._ready.notify()
+            self._ready.notify_all()
+
+    def put_reports(self, reports: Iterable[AgentReport]) -> bool:
+        """Append reports, or return False when their lane is full."""
+        with self._ready:
+            if len(self._reports) >= self.events_max:
+                self.dropped += 1
+                return False
+            self._reports.extend(reports)
+            self._ready.notify_all()
+            return True
 
     def wake(self) -> None:
         """Make the current or the next ``take`` return."""
         with self._ready:
             self._woken = True
-            self._ready.notify()
+            self._ready.notify_all()
 
     def take(self, timeout_s: float) -> list[Any]:
-        """Remove and return all events, waiting up to ``timeout_s`` for the first one or for ``wake``."""
+        """Remove and return the events of one tick: readings, then requests and messages, then reports.
+
+        Waits up to ``timeout_s`` for the first event or for ``wake``.
+        """
         end_s = time.monotonic() + timeout_s
         with self._ready:
-            while not (self._events or self._latest or self._woken):
+            while not (self._latest or self._events or self._reports or self._woken):
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
                     break
                 self._ready.wait(left_s)
             self._woken = False
-            events = [*self._latest.values(), *self._events]
+            events = [*self._latest.values()]
             self._latest.clear()
-            self._events.clear()
+            events += [self._events.popleft() for _ in range(min(len(self._events), EVENTS_PER_TICK))]
+            events += self._take_reports()
             return events
 
     def clear(self) -> None:
@@ -68,3 +96,13 @@ class LeaderInbox:
         with self._ready:
             self._latest.clear()
             self._events.clear()
+            self._reports.clear()
+
+    def _take_reports(self) -> list[AgentReport]:
+        taken: list[AgentReport] = []
+        rows = 0
+        while self._reports and rows < ROWS_PER_TICK:
+            report = self._reports.popleft()
+            rows += 1 + len(report.containers) + len(report.pods)
+            taken.append(report)
+        return taken

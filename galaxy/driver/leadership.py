@@ -17,6 +17,7 @@ from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
+from galaxy.statemachine.backoff import Backoff
 
 STORED_FORMAT: Final = 2
 """Format of the tables that we write. As with messages (``galaxy.model.base``), adding fields does not
@@ -27,6 +28,13 @@ FORMAT_KEY: Final = "tables"
 FAILURES_MAX: Final = 5
 """Consecutive steps without events that may fail before this process gives up the lead."""
 FAILURE_WAIT_S: Final = 1.0
+RAISED_WAIT_S: Final = 0.05
+RAISED_WAIT_S_MAX: Final = 5.0
+"""After a step that raised, no step for the logic's timers comes before this wait, which doubles each time.
+
+Events are stepped all the same, so that a timer that always raises does not stop the leader."""
+RAISED_FORGOTTEN_S: Final = 60.0
+"""After this long without a step that raised, the wait is the shortest again."""
 POISONOUS_MAX: Final = 3
 """Events of one sender and kind that may make a step raise in one tick.
 
@@ -89,6 +97,9 @@ class Leadership:
         self._retry_policy = retry_policy
         self._now_s = 0.0
         self._failures = 0
+        self._raised_wait = Backoff(RAISED_WAIT_S, RAISED_WAIT_S_MAX)
+        self._raised_s = 0.0
+        self._no_timers_until_s = 0.0
         self._must_recover = False
         self._format: Table[StoredFormat] = Table("format", StoredFormat)
 
@@ -132,6 +143,13 @@ class Leadership:
             self._now_s, now_s
         )  # The host's clock may be set back; the logic's time never decreases.
         self.ticks += 1
+        committed = self._step(events)
+        wake_s = committed[-1].wake_s
+        if wake_s is not None and wake_s < self._no_timers_until_s:
+            committed[-1] = msgspec.structs.replace(committed[-1], wake_s=self._no_timers_until_s)
+        return committed
+
+    def _step(self, events: Sequence[Any]) -> list[CommittedStep]:
         step = self._try(events)
         if step is not None:
             self._failures = 0
@@ -175,7 +193,14 @@ class Leadership:
             log.exception("event=step.raised role=%s events=%d", self.grant.role, len(events))
             self._discard()
             self._must_recover = True
+            self._delay_timers()
             return None
+
+    def _delay_timers(self) -> None:
+        if self._now_s - self._raised_s > RAISED_FORGOTTEN_S:
+            self._raised_wait.reset()
+        self._raised_s = self._now_s
+        self._no_timers_until_s = self._now_s + self._raised_wait.next_s()
 
     def _recover(self) -> None:
         try:

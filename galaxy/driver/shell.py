@@ -26,6 +26,8 @@ UNCONFIRMED_S: Final = 5.0
 """How long a leader that holds its lease retries one commit before it gives up the lead."""
 STAND_BY_EXIT_S: Final = 0.2
 """How long ``stop`` waits for a standby, which holds no lock and may be blocked on Redis."""
+STEADY_S: Final = 10.0
+"""A leadership that lasted this long ends the back-off between attempts to lead."""
 TICK_S_MIN: Final = 0.005
 """Shortest pause before a tick that no event caused, but only ``wake_s``."""
 
@@ -137,14 +139,19 @@ class LeaderShell:
             with _no_garbage_collection():
                 leadership.begin(time.time())
             self.inbox.clear()
-            self._retry.reset()  # Not before: state that cannot be loaded stays so.
             self._lease = lease
             log.info(
                 "event=leader.leading role=%s epoch=%d owner=%s", self.role, lease.grant.epoch, self.owner
             )
             background.read_heartbeats(self.options.heartbeats_every_s, self.options.usages_every_s)
             self._on_lead()
-            self._loop(lease, leadership)
+            began_s = boot_clock()
+            try:
+                self._loop(lease, leadership)
+            finally:
+                # Not sooner: state that cannot be loaded or stepped is the same after the next election.
+                if boot_clock() - began_s > STEADY_S:
+                    self._retry.reset()
         finally:
             self._lease = None
             background.stop()
@@ -161,7 +168,9 @@ class LeaderShell:
                 raise NotLeader(f"the lease of epoch {lease.grant.epoch} was not renewed in time")
             wake_s = self._tick(leadership, events)
             wait_s = self.options.ttl_s if wake_s is None else max(wake_s - time.time(), TICK_S_MIN)
-        if events := self.inbox.take(0.0):
+        left = len(self.inbox)  # No more than these, because events still arrive.
+        while left > 0 and (events := self.inbox.take(0.0)):
+            left -= len(events)
             self._tick(leadership, events)
 
     def _tick(self, leadership: Leadership, events: list[Any]) -> float | None:
@@ -173,21 +182,19 @@ class LeaderShell:
 
     def _deliver(self, committed: CommittedStep) -> None:
         """Send the messages and answers of a committed step. The logic resends what is lost here."""
+        if committed.replies:  # First, because a client waits for each, and messages are resent.
+            self._attempt("reply", len(committed.replies), lambda: self._nexus.reply(committed.replies))
+        if committed.sends:
+            self._attempt("send", len(committed.sends), lambda: self._publish(committed.sends))
+
+    def _attempt(self, what: str, count: int, act: Callable[[], None]) -> None:
+        """Call ``act``. Its failure is logged and does not keep the rest of the tick from leaving."""
         try:
-            if committed.sends:
-                self._publish(committed.sends)
-            if committed.replies:
-                self._nexus.reply(committed.replies)
-        except Unreachable as error:
-            log.warning(
-                "event=send.failed role=%s sends=%d replies=%d cause=%r",
-                self.role,
-                len(committed.sends),
-                len(committed.replies),
-                error.message,
-            )
+            act()
+        except GalaxyError as error:
+            log.warning("event=%s.failed role=%s count=%d cause=%r", what, self.role, count, error.message)
         except Exception:
-            log.exception("event=send.raised role=%s", self.role)
+            log.exception("event=%s.raised role=%s count=%d", what, self.role, count)
 
     def _commit_retries(self, lease: Lease) -> RetryPolicy:
         """Return the retry policy of one commit: retry with pauses for ``UNCONFIRMED_S``."""

@@ -49,6 +49,7 @@ _KOMBU: Final = (
     f" +psubscribe +punsubscribe +unsubscribe {_MAILBOXES}"
 )
 _HEARTBEATS: Final = (keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES)
+_LEADER_QUEUES: Final = tuple(queue for role in names.PARTS for queue in names.leader_queues(role))
 _SESSIONS: Final = (
     "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
 )
@@ -79,14 +80,13 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
     if role in REDIS_OWN:
         return tuple(REDIS_OWN[role].split())
     if role == names.RESMAN:
-        reports = names.reports_queue(names.APPMASTER)
         words = (
-            f"{hello} {_leader(role)} (+lpush {_write('agent.*', reports)})"
+            f"{hello} {_leader(role)} (+lpush {_write('agent.*', names.leaders_queue(names.APPMASTER))})"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
     elif role == names.APPMASTER:
         words = (
-            f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.reports_queue(names.RESMAN))})"
+            f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.leaders_queue(names.RESMAN))})"
             f" (+get +hgetall +hscan {_read(keys.PREFIX + names.RESMAN + ':*')})"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
@@ -145,7 +145,7 @@ def _leader(role: str) -> str:
     """Return the rules of a worker that also campaigns, commits, and reads heartbeats."""
     own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
     return (
-        f"{_worker(role, '*', role, names.reports_queue(role))} {own}"
+        f"{_worker(role, '*', *names.leader_queues(role))} {own}"
         " +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
         f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
         f" (+hmget {_read(keys.table(role, '*'))})"
@@ -170,7 +170,7 @@ def _web() -> str:
     return (
         f"{_KOMBU} &{_EVENTS} ~*.{_REPLIES} ~celeryev.*"
         f" (+publish &{_PIDBOX})"
-        f" (+llen {_read(WEB, names.RESMAN, names.APPMASTER, '*.reports', 'agent.*', 'appworker.*')})"
+        f" (+llen {_read(WEB, *_LEADER_QUEUES, 'agent.*', 'appworker.*')})"
     )
 
 

@@ -78,7 +78,7 @@ class MemoryNexus:
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
         for table in tables:
-            table.load(self._tables.get((role, table.name), {}).items() if table.durable else ())
+            table.load(self._tables.get((role, table.name), {}).items())
 
     def commit(
         self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]

@@ -126,13 +126,13 @@ class FencedStore:
             )
 
     def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
-        """Fill every durable table with the stored rows; others become empty.
+        """Fill ``tables`` with the stored rows.
 
         Raises:
             BadMessage: a stored row cannot be read.
         """
         for table in tables:
-            table.load(self._rows(keys.table(role, table.name)).items() if table.durable else ())
+            table.load(self._rows(keys.table(role, table.name)).items())
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         """Return the rows of a table as last committed, sorted by key."""

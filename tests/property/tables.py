@@ -25,10 +25,9 @@ class Disk:
                 else:
                     self.rows[name][change.key] = change.value
             table.accept()
-            if table.durable:
-                read: Table[Any] = Table(name, table.kind)
-                read.load(self.rows[name].items())
-                assert {key: read[key] for key in read} == {key: table[key] for key in table}, name
+            read: Table[Any] = Table(name, table.kind)
+            read.load(self.rows[name].items())
+            assert {key: read[key] for key in read} == {key: table[key] for key in table}, name
 
     def load(self, tables: Mapping[str, Table[Any]]) -> None:
         for name, table in tables.items():

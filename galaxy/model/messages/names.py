@@ -37,27 +37,35 @@ def appworker_queue(agent: str) -> str:
     return f"appworker.{agent}"
 
 
+def leaders_queue(role: str) -> str:
+    """Return the queue for what the other leader sends to ``role``; nobody else can write to it."""
+    return f"{role}.leaders"
+
+
 def reports_queue(role: str) -> str:
-    """Return the queue for what Galaxy's own parts send to ``role``; clients cannot write to it."""
+    """Return the queue for what agents report to ``role``; clients cannot write to it."""
     return f"{role}.reports"
 
 
-REPORTS: Final = (GROUP_APPLY, GROUP_STATUS, CONTAINER_REPORT, POD_REPORT)
-"""Tasks that Galaxy's own parts send to ``reports_queue``. All others use the queue of the role or host."""
+FROM_LEADERS: Final = (GROUP_APPLY, GROUP_STATUS)
+"""Tasks that one leader sends to the other, through ``leaders_queue``."""
+REPORTS: Final = (CONTAINER_REPORT, POD_REPORT)
+"""Tasks that agents send to ``reports_queue``. All others use the queue of the role or host."""
 
 
 def queue_of(task: str, queue: str) -> str:
     """Return the queue that ``task`` is put into, if it is for the role or host of ``queue``."""
+    if task in FROM_LEADERS:
+        return leaders_queue(queue)
     return reports_queue(queue) if task in REPORTS else queue
 
 
 def leader_queues(role: str) -> tuple[str, ...]:
     """Return the queues that a leader of ``role`` consumes."""
-    return (role, reports_queue(role)) if role in (RESMAN, APPMASTER) else (role,)
+    return (leaders_queue(role), role, reports_queue(role)) if role in PARTS else (role,)
 
 
 def is_wrong_queue(task: str, queue: str) -> bool:
     """Return whether ``task`` came to a leader through the wrong queue, so that its sender may be forged."""
-    if queue in (RESMAN, APPMASTER):
-        return task in REPORTS
-    return queue in (reports_queue(RESMAN), reports_queue(APPMASTER)) and task not in REPORTS
+    role = queue.partition(".")[0]
+    return role in PARTS and queue in leader_queues(role) and queue != queue_of(task, role)

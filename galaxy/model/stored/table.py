@@ -27,7 +27,7 @@ class Table(Generic[T]):
     """Structs by key, with secondary indexes. Every write since the last commit can be undone.
 
     ``indexes`` map a name to a function from a row to the value that it is indexed by; None leaves
-    the row out. ``durable=False`` keeps a table out of ``changes``: it is rebuilt from reports.
+    the row out.
     """
 
     def __init__(
@@ -35,12 +35,9 @@ class Table(Generic[T]):
         name: str,
         kind: type[T],
         indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
-        *,
-        durable: bool = True,
     ) -> None:
         self.name = name
         self.kind = kind
-        self.durable = durable
         self._rows: dict[str, T] = {}
         self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
         self._indexed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
@@ -97,8 +94,6 @@ class Table(Generic[T]):
 
     def changes(self) -> list[TableChange]:
         """Return the changes since the last ``accept``, in the order in which keys were first written."""
-        if not self.durable:
-            return []
         changes = []
         for key, old in self._before.items():
             new = self._rows.get(key)

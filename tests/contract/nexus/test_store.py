@@ -44,14 +44,6 @@ def test_tables_load_what_was_committed_sorted_by_key(world: World) -> None:
     assert table.changes() == []
 
 
-def test_table_that_is_not_durable_is_loaded_empty(world: World) -> None:
-    world.nexus.commit(world.grant(), 1, put(a=1), [])
-    table: Table[Count] = Table("counts", Count, durable=False)
-    table.put("old", Count(name="old", total=1))
-    world.nexus.load(ROLE, [table])
-    assert list(table) == []
-
-
 def test_commit_after_the_lease_ended_is_refused_and_writes_nothing(world: World) -> None:
     grant = world.grant("a", TTL_S)
     world.let_pass(TTL_S * 1.2)

@@ -108,9 +108,11 @@ FORBIDDEN = [
 ]
 ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("LPUSH", "appmaster", "x"): {"client", "appmaster"},
-    ("LPUSH", "appmaster.reports", "x"): {"resman", "agent", "appmaster"},
+    ("LPUSH", "appmaster.leaders", "x"): {"resman", "appmaster"},
+    ("LPUSH", "resman.leaders", "x"): {"resman", "appmaster"},
+    ("LPUSH", "appmaster.reports", "x"): {"agent", "appmaster"},
     ("LPUSH", "resman", "x"): {"client", "resman"},
-    ("LPUSH", "resman.reports", "x"): {"agent", "appmaster", "resman"},
+    ("LPUSH", "resman.reports", "x"): {"agent", "resman"},
     ("LPUSH", "agent.h1", "x"): {"resman", "agent-h1"},
     ("LPUSH", "agent.h2", "x"): {"resman", "agent-h2"},
     ("LPUSH", "appworker.h1", "x"): {"appmaster", "agent-h1"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from galaxy.driver.interfaces import Grant
@@ -12,6 +13,7 @@ from galaxy.driver.leadership import (
     FAILURES_MAX,
     POISONOUS_MAX,
     POISONOUS_OF_ALL_MAX,
+    RAISED_WAIT_S_MAX,
     STORED_READABLE,
     Leadership,
     StoredFormat,
@@ -285,3 +287,48 @@ def test_logic_that_cannot_recover_stops_leading() -> None:
     leadership.advance(2.0, [Add(name="bad", by=-1)])
     with pytest.raises(NotLeader, match="cannot recover"):
         leadership.advance(3.0, [])
+
+
+class RaisesOnEveryTimer(Tally):
+    """Raises whenever its timer is due; recovery makes the timer due again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_fresh = True
+
+    def recover(self, now_s: float) -> None:
+        super().recover(now_s)
+        self._is_fresh = True
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        if not self._is_fresh and not events:
+            raise RuntimeError("the timer")
+        self._is_fresh = False
+        return msgspec.structs.replace(super().step(now_s, events), wake_s=now_s)
+
+
+def test_timer_that_always_makes_the_step_raise_is_tried_ever_more_rarely_while_events_take_effect() -> None:
+    nexus = MemoryNexus(Clock())
+    logic = RaisesOnEveryTimer()
+    leadership = Leadership(logic, nexus, elect(nexus))
+    leadership.begin(1.0)
+    now_s = 1.0
+    steps = 0
+    while now_s < 61.0:
+        wake_s = leadership.advance(now_s, [])[-1].wake_s
+        assert wake_s is not None
+        now_s = max(wake_s, now_s + 0.005)
+        steps += 1
+    assert 2 * 60 / RAISED_WAIT_S_MAX <= steps < 100
+    leadership.advance(now_s, [Add(name="x")])
+    assert stored(nexus) == {"x": 1}
+
+
+def test_one_step_that_raised_delays_timers_by_less_than_a_tenth_of_a_second() -> None:
+    nexus = MemoryNexus(Clock())
+    leadership = Leadership(Tally(), nexus, elect(nexus))
+    leadership.begin(1.0)
+    for hour in range(1, 20):
+        now_s = 3600.0 * hour
+        wake_s = leadership.advance(now_s, [Add(name="bad", by=-1)])[-1].wake_s
+        assert wake_s is not None and wake_s - now_s < 0.1

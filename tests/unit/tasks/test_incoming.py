@@ -86,10 +86,21 @@ def test_message_is_dropped_as_expired_only_after_a_margin_for_clock_differences
         parse_item(item_of(expires_s=-timedelta(hours=1).total_seconds())[1], "agent.h1")
 
 
-def test_report_in_a_queue_that_clients_can_write_to_is_dropped() -> None:
-    item = galaxy_item(call_of({}), queue=names.RESMAN, headers=celery_headers(names.CONTAINER_REPORT))
+@pytest.mark.parametrize(
+    ("task", "queue"),
+    [
+        (names.CONTAINER_REPORT, "resman"),
+        (names.GROUP_APPLY, "resman"),
+        (names.GROUP_APPLY, "resman.reports"),
+        (names.GROUP_STATUS, "appmaster.reports"),
+        ("galaxy.safemode.set", "resman.leaders"),
+        ("galaxy.job.list", "appmaster.reports"),
+    ],
+)
+def test_message_in_a_queue_that_others_can_write_to_is_dropped(task: str, queue: str) -> None:
+    item = galaxy_item(call_of({}), queue=queue, headers=celery_headers(task))
     with pytest.raises(UnacceptableItem) as caught:
-        parse_item(item, names.RESMAN)
+        parse_item(item, queue)
     assert caught.value.cause == "wrong-queue"
 
 
