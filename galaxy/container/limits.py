@@ -15,6 +15,8 @@ INIT_MEMORY_BYTES: Final = 32 * MIB
 INIT_CPU_MILLI: Final = 100
 INIT_PIDS: Final = 1 + EXECS_MAX + 31
 """PID 1, one supervising process for each exec, and children on their way into a task's cgroup."""
+COMMAND_PIDS: Final = 6
+"""Supervising processes of a task's commands (check, reload, stop), and of those that are being killed."""
 
 
 class TaskLimits(Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ def limits_of(demand: Demand) -> ContainerLimits:
         cpu_hard=all(task.cpu_hard for task in tasks),
         memory_hard_bytes=memory if hard else 0,
         memory_soft_bytes=0 if hard else memory,
-        pids_max=sum(task.pids_max for task in tasks) + INIT_PIDS,
+        pids_max=sum(task.pids_max + COMMAND_PIDS for task in tasks) + INIT_PIDS,
         io_weight=max((task.io_weight for task in tasks), default=0),
         tasks=tasks,
     )

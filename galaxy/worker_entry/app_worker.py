@@ -81,6 +81,7 @@ class AppWorker:
             self._spawner,
             logs=self._logs_of,
             excluded=self._excluded,
+            has_commands=lambda name: self._commands.is_running(name),
             on_exit=self._call_on_exit,
             log=self.log,
             emit=self.handle,
@@ -176,6 +177,7 @@ class AppWorker:
         name, run = effect.task, effect.run
         if not effect.keep_execs:
             self._execs.kill_all(name)
+        self._commands.end(name)  # Health checks and reloads, before the stop command.
         self._programs.await_empty(name, run, kill=False, keep_execs=effect.keep_execs)
         if effect.spec.stop:
             self._commands.run(
@@ -190,6 +192,7 @@ class AppWorker:
     def _kill(self, effect: KillTask) -> None:
         if not effect.keep_execs:
             self._execs.kill_all(effect.task)
+        self._commands.end(effect.task)
         self._programs.await_empty(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
 
     def _excluded(self, name: str, keep_execs: bool) -> set[int]:

@@ -1,9 +1,7 @@
 """Commands that users run in a task's container with ``galaxy exec``.
 
-Each command has a supervisor: a child of AppWorker that is the subreaper of everything that the
-command starts, daemons included. When the command ends, or its session is over, the supervisor
-kills what is left of it, and exits with the command's status. The supervisor itself stays out of
-the task's cgroup.
+Each command has a supervisor (``supervision``): when the command ends, or its session is over, the
+supervisor kills everything that the command has started.
 """
 
 from __future__ import annotations
@@ -15,9 +13,7 @@ import signal
 import struct
 import termios
 from collections.abc import Callable
-from typing import Final
 
-from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import (
     EXECS_MAX,
     Exec,
@@ -28,10 +24,8 @@ from galaxy.model.messages.worker import (
     TaskCgroup,
 )
 from galaxy.worker_entry.channel import close_all
-from galaxy.worker_entry.processes import kill_descendants
-from galaxy.worker_entry.spawn import Spawner, close_all_but, exit_code
-
-_SUPERVISOR_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
+from galaxy.worker_entry.spawn import Spawner, exit_code
+from galaxy.worker_entry.supervision import supervise
 
 
 class Execs:
@@ -105,11 +99,11 @@ class Execs:
             env = {"TERM": "xterm", **env}
         streams = [inside] * 3 if packet.tty else files
 
-        def supervise() -> None:
-            _supervise(self._spawner, packet.argv, env, cgroup, streams, tty=packet.tty)
+        def work() -> None:
+            supervise(self._spawner, packet.argv, env, cgroup, streams, name="galaxy-exec", tty=packet.tty)
 
         try:
-            supervisor = self._spawner.supervisor(supervise)
+            supervisor = self._spawner.supervisor(work)
         except OSError:
             if terminal >= 0:
                 os.close(terminal)
@@ -139,39 +133,6 @@ class _Exec:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.supervisor, signal.SIGTERM)
-
-
-def _supervise(
-    spawner: Spawner,
-    argv: tuple[str, ...],
-    env: dict[str, str],
-    cgroup: TaskCgroup,
-    streams: list[int],
-    *,
-    tty: bool,
-) -> None:
-    """Start the command, wait for it, kill what is left, exit with its status; in the supervisor."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SUPERVISOR_SIGNALS)
-    prctl.become_subreaper()
-    prctl.set_process_name("galaxy-exec")
-    program = spawner.program(
-        argv, env, cgroup, stdin=streams[0], stdout=streams[1], stderr=streams[2], tty=tty
-    )
-    close_all_but(())
-    for fd in range(3):
-        os.close(fd)
-    status = None
-    while True:
-        if signal.sigwait(_SUPERVISOR_SIGNALS) == signal.SIGTERM or status is not None:
-            kill_descendants()
-        try:
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == program:
-                    status = ended[1]
-                    kill_descendants()
-        except ChildProcessError:
-            break
-    os._exit(exit_code(status or 0))
 
 
 def _set_size(terminal: int, rows: int, columns: int) -> None:

@@ -12,9 +12,12 @@ import contextlib
 import os
 import signal
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from galaxy.container.kernel.processes import process_table, with_descendants
 from galaxy.model.messages.worker import TaskCgroup
+
+_PASSES_MAX: Final = 100
 
 
 def members(cgroup: TaskCgroup, program: int, task_id: str, excluded: Collection[int]) -> set[int]:
@@ -56,9 +59,21 @@ def oom_kills(cgroup: TaskCgroup) -> int:
 
 
 def kill_descendants() -> None:
-    """Send SIGKILL to every descendant of this process."""
-    table = process_table()
-    signal_all(with_descendants({os.getpid()}, table) - {os.getpid()}, signal.SIGKILL)
+    """Send SIGKILL to every descendant of this process, including those that are forked meanwhile.
+
+    All are stopped first, until no new one is found: a stopped process cannot fork, while killing one by
+    one lets the others fork replacements.
+    """
+    stopped: set[int] = set()
+    for _ in range(_PASSES_MAX):
+        table = process_table()
+        running = {pid for pid in with_descendants({os.getpid()}, table) if not table[pid].is_dead}
+        found = running - stopped - {os.getpid()}
+        if not found:
+            break
+        signal_all(found, signal.SIGSTOP)
+        stopped |= found
+    signal_all(stopped, signal.SIGKILL)
 
 
 def _pids_of(fd: int) -> set[int]:

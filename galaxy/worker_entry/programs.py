@@ -28,6 +28,7 @@ class Programs:
 
     ``excluded(task, keep_execs)`` returns the roots of processes in the task's cgroup that do not
     belong to its program: those of its deployment and, with ``keep_execs``, of exec commands.
+    ``has_commands(task)`` returns whether a command of ``Commands`` may still run in the task.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Programs:
         *,
         logs: Callable[[str], TaskLogs],
         excluded: Callable[[str, bool], set[int]],
+        has_commands: Callable[[str], bool],
         on_exit: Callable[[int, Callable[[int], None]], None],
         log: Callable[[str, str], None],
         emit: Callable[[Event], None],
@@ -49,6 +51,7 @@ class Programs:
         self._prefork = PreforkedProgram(config) if config.prefork_pid else None
         self._logs = logs
         self._excluded = excluded
+        self._has_commands = has_commands
         self._on_exit = on_exit
         self._log = log
         self._emit = emit
@@ -133,7 +136,7 @@ class Programs:
             return
         cgroup = self._cgroups[name]
         pids = self._members(name, keep_execs=emptying.keep_execs)
-        if not pids and not program.alive:
+        if not pids and not program.alive and not self._has_commands(name):
             program.stop_emptying()
             if emptying.kill:
                 set_pids_max(cgroup, cgroup.pids_max)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,3 +104,57 @@ def test_health_is_checked_while_the_program_floods_its_log(launch, spec):
     with open(f"/proc/{container.pid}/smaps_rollup") as file:
         dirty_kib = next(int(line.split()[1]) for line in file if line.startswith("Private_Dirty"))
     assert dirty_kib < 16 * 1024
+
+
+LEAVING = {
+    "a background process": "{sleep} & exit 0",
+    "a process in its own session": "setsid {sleep} & exit 0",
+    "a daemon without environment": "(env -i setsid {sleep} >/dev/null 2>&1 &) & exit 0",
+    "a process that ignores signals": "(trap '' TERM INT HUP; {sleep}) & exit 0",
+    "a process that forks on": "(while :; do {sleep} & /bin/sleep 0.01; done) & exit 0",
+}
+"""Commands that end at once and leave something running; ``{sleep}`` is a process that is told apart."""
+
+
+def sleeping(seconds):
+    """Return the pids of the processes ``sleep SECONDS``."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found += [int(pid)] if argv[1:2] == [seconds.encode()] else []
+    return found
+
+
+@pytest.mark.parametrize("leaving", LEAVING.values(), ids=LEAVING)
+def test_check_ends_with_everything_that_it_has_started(container, spec, leaving):
+    seconds = f"{300 + os.getpid() / 1e7:.7f}"  # Tells the processes of this test apart.
+    command = f"echo >> checks; {leaving.format(sleep=f'sleep {seconds}')}"
+    health = HealthSpec(type="command", command=command, **QUICK)
+    container.order(spec("exec sleep 60", health=health))
+    container.until_true(lambda: container.text("checks").count("\n") >= 4)
+    container.until_task(lambda task: task.healthy is True)
+    container.until_true(lambda: len(sleeping(seconds)) <= 2, 5.0)
+    container.order(spec("exec sleep 60"))
+    container.until_true(lambda: not sleeping(seconds), 5.0)
+
+
+def test_check_that_hangs_in_its_own_session_is_killed_at_its_timeout(container, spec):
+    seconds = f"{300 + os.getpid() / 1e7:.7f}"
+    health = HealthSpec(
+        type="command", command=f"setsid sleep {seconds} & wait", interval=0.1, timeout=0.2, failures=1
+    )
+    container.order(spec("exec sleep 60", health=health))
+    assert "not ended within 0.2 s" in container.until_task(lambda task: task.healthy is False).reason.message
+    container.order(spec("exec sleep 60"))
+    container.until_true(lambda: not sleeping(seconds), 5.0)
+
+
+def test_stop_command_ends_with_everything_that_it_has_started(container, spec):
+    seconds = f"{300 + os.getpid() / 1e7:.7f}"
+    stop = f"(setsid sleep {seconds} &) ; echo > stopping; kill $(cat pid)"
+    container.order(spec("echo $$ > pid; exec sleep 60", stop=stop))
+    container.until_true(lambda: container.text("pid"))
+    container.order(spec("exec sleep 60", stop=stop), run=False)
+    container.until_task(lambda task: task.state == TaskState.STOPPED)
+    assert container.text("stopping") and not sleeping(seconds)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from galaxy.container.launcher.plan import LaunchPlan, check_plan, hostname_of
-from galaxy.container.limits import INIT_CPU_MILLI, INIT_MEMORY_BYTES, INIT_PIDS, limits_of
+from galaxy.container.limits import COMMAND_PIDS, INIT_CPU_MILLI, INIT_MEMORY_BYTES, INIT_PIDS, limits_of
 from galaxy.errors import UsageError
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.container import Demand, TaskDemand, VolumeDemand
@@ -41,7 +41,7 @@ def test_container_limit_is_the_sum_of_its_tasks_and_what_pid_1_needs() -> None:
     limits = limits_of(Demand(tasks=(task("a"), task("b", memory_bytes=32 * MIB)), workspace=WORKSPACE))
     assert limits.memory_hard_bytes == 96 * MIB + INIT_MEMORY_BYTES
     assert limits.cpu_milli == 500 + INIT_CPU_MILLI
-    assert limits.pids_max == 64 + INIT_PIDS
+    assert limits.pids_max == 64 + 2 * COMMAND_PIDS + INIT_PIDS
     assert limits.cpu_hard
 
 
