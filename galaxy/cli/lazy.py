@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import click
 from click.core import ParameterSource
+
+from galaxy.cli import streams
 
 
 class LazyCommand(NamedTuple):
@@ -26,11 +28,16 @@ class Command(click.Command):
     not stop the default cluster.
     """
 
+    acts: ClassVar[bool] = False
+    """Whether the command does more than print: it goes on when its output cannot be written, and
+    its exit code says how the work went."""
+
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
 
     def invoke(self, ctx: click.Context) -> Any:
+        streams.make_output_essential(essential=not self.acts)
         for param in self.params:
             if param.name is None or ctx.params.get(param.name) != "" or not isinstance(param, click.Option):
                 continue
@@ -44,6 +51,12 @@ class Command(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples.strip("\n").splitlines():
                     formatter.write(f"{line}\n")
+
+
+class Action(Command):
+    """A command whose product is not its output."""
+
+    acts = True
 
 
 class LazyGroup(Command, click.Group):

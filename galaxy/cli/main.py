@@ -11,8 +11,9 @@ from typing import Final
 import click
 
 from galaxy import __version__
+from galaxy.cli import streams
 from galaxy.cli.lazy import LazyCommand, LazyGroup
-from galaxy.errors import FAILED, USAGE, GalaxyError
+from galaxy.errors import DONE, FAILED, USAGE, GalaxyError
 
 INTERRUPTED: Final = 130
 
@@ -103,7 +104,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run this process' command line and exit."""
-    sys.exit(run(sys.argv[1:]))
+    streams.prepare()
+    code = run(sys.argv[1:])
+    streams.make_output_essential(essential=False)  # Nothing is left to end.
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -111,10 +115,20 @@ def run(arguments: Sequence[str]) -> int:
 
     GALAXY_DEBUG=1 lets errors propagate instead, with their tracebacks.
     """
+    streams.make_output_essential(essential=True)
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except streams.OutputLost as error:
+        _print_error(f"galaxy: {error}")
+        return code or FAILED
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     debug = os.environ.get("GALAXY_DEBUG", "") not in ("", "0")
     try:
         code = cli.main(list(arguments), prog_name="galaxy", standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         _print_error(error.format_message())
         return USAGE
@@ -126,13 +140,19 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _print_error(f"galaxy: {error}")
         return error.exit_code
+    except UnicodeEncodeError as error:
+        if debug:
+            raise
+        _print_error(f'galaxy: "{error.object[:200]}" is not text in UTF-8')
+        return USAGE
     except (KeyboardInterrupt, click.exceptions.Abort):
         _print_error("")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader is gone. Redirect stdout, so that the interpreter's own flush at exit succeeds.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except streams.OutputLost as error:
+        _print_error(f"galaxy: {error}")
         return FAILED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else FAILED if error.code else DONE
     except Exception as error:
         if debug:
             raise

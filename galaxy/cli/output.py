@@ -11,6 +11,7 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
+from galaxy.model.raw_text import shown
 from galaxy.units import format_duration
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
@@ -123,7 +124,9 @@ def with_all_fields(value: Any) -> Any:
 
 def one_line(text: str) -> str:
     """Replace every character that could move the cursor or break a table with a space."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else " " for letter in shown(text))
 
 
 def sanitize(text: str) -> str:

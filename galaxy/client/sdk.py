@@ -58,6 +58,7 @@ from galaxy.model.jobspec.rules import BAD_NAME, is_secret_name
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.model.raw_text import to_message
 from galaxy.model.resources import Ceiling
 from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import ALL_POOLS, Authority, Role, check_pool_name, check_user_name
@@ -257,7 +258,9 @@ class Galaxy:
         """Start ``argv`` in a pod and return its streams; the name of a job means its first running pod."""
         if not argv:
             raise UsageError("no command to run")
-        asked = ExecIn(pod=pod, argv=tuple(argv), task=task, tty=tty, rows=rows, columns=columns)
+        asked = ExecIn(
+            pod=pod, argv=tuple(map(to_message, argv)), task=task, tty=tty, rows=rows, columns=columns
+        )
         opened = self._ask(asked)
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 

@@ -19,13 +19,14 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import redis
 
-from galaxy.errors import GalaxyError, Unreachable, error_from
+from galaxy.errors import GalaxyError, Unreachable, UsageError, error_from
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.body import Body
 from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, split_token
 from galaxy.model.base import Struct, decode, from_plain
 from galaxy.model.messages.names import PARTS
+from galaxy.model.raw_text import shown
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.connection import BLOCK_S, reaching
@@ -141,6 +142,12 @@ class RequestTransport:
         return found[0][1][-1][0].decode() if found else mark
 
     def _message(self, body: Body[Any], key: str, reply: str, left_s: float) -> bytes:
+        try:
+            return self._encoded(body, key, reply, left_s)
+        except UnicodeEncodeError as error:
+            raise UsageError(f'"{shown(error.object[:200])}" is not text in UTF-8') from error
+
+    def _encoded(self, body: Body[Any], key: str, reply: str, left_s: float) -> bytes:
         with reaching(self.address):
             seconds, microseconds = self.nexus.client.time()
         deadline_s = seconds + microseconds / 1e6 + left_s

@@ -23,6 +23,7 @@ from galaxy.model.messages.worker import (
     ExecStarted,
     TaskCgroup,
 )
+from galaxy.model.raw_text import from_message
 from galaxy.worker_entry.channel import close_all
 from galaxy.worker_entry.spawn import Spawner, exit_code
 from galaxy.worker_entry.supervision import supervise
@@ -100,7 +101,8 @@ class Execs:
         streams = [inside] * 3 if packet.tty else files
 
         def work() -> None:
-            supervise(self._spawner, packet.argv, env, cgroup, streams, name="galaxy-exec", tty=packet.tty)
+            argv = tuple(map(from_message, packet.argv))
+            supervise(self._spawner, argv, env, cgroup, streams, name="galaxy-exec", tty=packet.tty)
 
         try:
             supervisor = self._spawner.supervisor(work)

@@ -7,7 +7,7 @@ from typing import TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import output_options
 from galaxy.cli.output import Output, print_out
 from galaxy.client import contexts
@@ -53,7 +53,7 @@ def list_(output: Output) -> None:
     output.print_table(["", "NAME", "WHERE", "STATE"], rows)
 
 
-@context.command(cls=Command)
+@context.command(cls=Action)
 @click.argument("name", shell_complete=_names)
 def use(name: str) -> None:
     """Make a context the current one."""
@@ -61,7 +61,7 @@ def use(name: str) -> None:
     print_out(f"context {name} is now the current one")
 
 
-@context.command(cls=Command)
+@context.command(cls=Action)
 @click.argument("name")
 @click.option("--redis", metavar="URL", default="", help="The Redis of a cluster on other hosts.")
 @click.option("--dir", "directory", metavar="DIR", default="", help="The folder of a cluster on this host.")
@@ -81,7 +81,7 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     print_out(f"context {name} is now the current one")
 
 
-@context.command(cls=Command)
+@context.command(cls=Action)
 @click.argument("name", shell_complete=_names)
 def remove(name: str) -> None:
     """Remove a context; the cluster itself is not touched."""

@@ -8,7 +8,7 @@ from typing import Final
 import click
 from msgspec.structs import replace
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, print_err, print_out
 from galaxy.errors import UsageError
@@ -42,7 +42,7 @@ def quota() -> None:
 
 @quota.command(
     "set",
-    cls=Command,
+    cls=Action,
     help=f"""Set ceilings of USER over all pools, or in POOL; for operators.
 
     FIELD is {", ".join(f"{row.name} ({row.unit})" for row in RESOURCES)}. LIMIT `none` removes a

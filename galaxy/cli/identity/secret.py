@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err
 from galaxy.client.secret_files import read_file, secret_of
@@ -26,7 +26,7 @@ def secret() -> None:
     """Store values for the environment of programs: `env: {DB: {secret: db}}` in a job file."""
 
 
-@secret.command("set", cls=Command)
+@secret.command("set", cls=Action)
 @click.argument("name")
 @click.option("--from-file", "file", metavar="FILE", default="", help="Read it from FILE instead of stdin.")
 @click.option("--user", default="", help="The owner, for operators [yourself].")
@@ -62,7 +62,7 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
     output.print_table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
 
 
-@secret.command(cls=Command)
+@secret.command(cls=Action)
 @click.argument("name")
 @click.option("--user", default="", help="The owner, for operators [yourself].")
 @cluster_options

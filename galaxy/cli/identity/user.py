@@ -6,7 +6,7 @@ import secrets
 
 import click
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
 from galaxy.errors import UsageError
@@ -42,7 +42,7 @@ def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
         print_out(galaxy.add_user(name, role=role, with_jobs=with_jobs))
 
 
-@user.command(cls=Command)
+@user.command(cls=Action)
 @click.argument("name")
 @cluster_options
 def remove(target: Target, name: str) -> None:
@@ -93,7 +93,7 @@ def token(target: Target, name: str) -> None:
         print_out(galaxy.new_token(name))
 
 
-@user.command(cls=Command)
+@user.command(cls=Action)
 @click.argument("name")
 @click.argument("pool")
 @click.argument("action", type=click.Choice(["add", "remove", "set", "clear"]))

@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.job.follow import follow, is_stuck, settled_line
 from galaxy.cli.job.run import follow_until_running, print_warnings
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action
 from galaxy.cli.options import (
     Duration,
     Target,
@@ -45,7 +45,7 @@ def follow_options(function: F) -> F:
     return function
 
 
-@click.command(cls=Command, examples="  galaxy job stop web\n")
+@click.command(cls=Action, examples="  galaxy job stop web\n")
 @job_argument
 @follow_options
 @cluster_options
@@ -56,7 +56,7 @@ def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) ->
         return _follow_stop(galaxy, accepted, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
-@click.command(cls=Command, examples="  galaxy job start web\n")
+@click.command(cls=Action, examples="  galaxy job start web\n")
 @job_argument
 @follow_options
 @cluster_options
@@ -68,7 +68,7 @@ def start(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -
 
 
 @click.command(
-    cls=Command,
+    cls=Action,
     examples="""\
   galaxy job remove web
   galaxy job remove --yes web      without asking
@@ -88,7 +88,7 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
 
 
 @click.command(
-    cls=Command,
+    cls=Action,
     examples="""\
   galaxy job recover web           every failed pod of the job
   galaxy job recover web --pod 2   this pod, in any state

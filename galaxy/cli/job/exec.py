@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from io import BufferedReader
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action
 from galaxy.cli.options import Target, cluster_options, complete, pod_names
+from galaxy.cli.output import print_err
+from galaxy.cli.streams import is_abandoned
 from galaxy.errors import GalaxyError, UsageError
 
 if TYPE_CHECKING:
     from galaxy.client.streams import ExecStream
 
 BLOCK_BYTES = 16 * 1024
+UNREAD_BYTES_MAX = 64 * 1024
+"""Output that is dropped after its reader has gone, before the command is ended."""
+PIPE_STATUS = 128 + signal.SIGPIPE
 
 
 @click.command(
     "exec",
-    cls=Command,
+    cls=Action,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     examples="""\
   galaxy exec -it web -- sh          open a shell in the first running pod of a job
@@ -63,7 +68,11 @@ def exec_(
 
 
 def _connect(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
-    """Copy input and output until the command has ended; return its exit status."""
+    """Copy input and output until the command has ended; return its exit status.
+
+    A command that keeps writing although nobody reads its output is ended, as SIGPIPE would end it.
+    """
+    unread_bytes = 0
     with raw_terminal(on=tty), resizing(stream, on=tty):
         if interactive:
             threading.Thread(target=_copy_input, args=(stream,), name="stdin", daemon=True).start()
@@ -73,15 +82,23 @@ def _connect(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
             if frame.head.kind == "exit":
                 return frame.head.status
             out = sys.stderr if frame.head.kind == "stderr" else sys.stdout
+            if is_abandoned(out):
+                unread_bytes += len(frame.data)
+                if unread_bytes > UNREAD_BYTES_MAX:
+                    return PIPE_STATUS
+                continue
             out.buffer.write(frame.data)
             out.buffer.flush()
     raise AssertionError("a stream ends with an exit frame or raises")
 
 
 def _copy_input(stream: ExecStream) -> None:
-    with contextlib.suppress(GalaxyError, OSError):  # The command may end without reading it all.
-        while data := os.read(sys.stdin.fileno(), BLOCK_BYTES):
-            stream.write(data)
+    with contextlib.suppress(GalaxyError):  # The command may end without reading it all.
+        try:
+            while data := cast(BufferedReader, sys.stdin.buffer).read1(BLOCK_BYTES):
+                stream.write(data)
+        except GalaxyError as error:
+            print_err(f"galaxy: {error}")
         stream.end_input()
 
 

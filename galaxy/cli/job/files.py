@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action, Command
 from galaxy.cli.options import file_argument
 from galaxy.cli.output import FORMATS, print_err, print_out
 from galaxy.errors import GalaxyError, SpecError, UsageError
@@ -18,7 +18,7 @@ from galaxy.model.jobspec.spec import JobType
 
 
 @click.command(
-    cls=Command,
+    cls=Action,
     examples="""\
   galaxy job validate job.yaml
   galaxy job validate - < job.json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from galaxy.cli.job.follow import follow, is_stuck, print_outcome, settled_line
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.source import job_file
@@ -26,7 +26,7 @@ TIMEOUT_S = 300.0
 
 
 @click.command(
-    cls=Command,
+    cls=Action,
     examples="""\
   galaxy job run job.yaml                 run it, and follow it until it is healthy
   galaxy job run --detach job.yaml        return when it is accepted
@@ -77,7 +77,7 @@ def run(
 
 
 @click.command(
-    cls=Command,
+    cls=Action,
     examples="""\
   galaxy job update job.yaml              move to a new revision, `step` pods at a time
   galaxy job update job.yaml --job web    update the job called web

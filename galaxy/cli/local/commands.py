@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action
 from galaxy.cli.local.display import Display, print_line
 from galaxy.cli.local.first_job import FirstJob
 from galaxy.cli.local.layout import Layout, lock_folder
@@ -29,7 +29,7 @@ LESSER_MODES = {
 }
 
 
-@click.command(cls=Command)
+@click.command(cls=Action)
 @click.option("--dir", "directory", metavar="DIR", envvar="GALAXY_DIR", help="Keep everything in DIR.")
 @click.option(
     "--detach", "-d", is_flag=True, help="Return when the cluster is up; `galaxy down` stops it."
@@ -84,7 +84,7 @@ def up(directory: str | None, detach: bool, job: str | None, **chosen: object) -
         supervisor.reap()
 
 
-@click.command(cls=Command)
+@click.command(cls=Action)
 @click.option("--dir", "directory", metavar="DIR", envvar="GALAXY_DIR", help="The cluster's folder.")
 @click.option("--purge", is_flag=True, help="Remove the folder as well: jobs, logs, history.")
 def down(directory: str | None, purge: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from galaxy.cli.lazy import Command
+from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration
 from galaxy.client.login_urls import join_url
 from galaxy.model.messages.names import APPMASTER, RESMAN
@@ -49,7 +49,7 @@ def _leader_options(function: F) -> F:
     return process_options(function)
 
 
-@click.command(cls=Command)
+@click.command(cls=Action)
 @_leader_options
 @click.option(
     "--require", multiple=True, envvar="GALAXY_REQUIRE", metavar="LIMIT",
@@ -82,7 +82,7 @@ def resman(
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Action)
 @_leader_options
 @click.option(
     "--require-users",

@@ -36,6 +36,7 @@ class ExecIn(Body[SessionOpened], frozen=True, kw_only=True):
     op: ClassVar[str] = "galaxy.pod.exec"
     pod: str
     argv: tuple[str, ...]
+    """See ``galaxy.model.raw_text`` for bytes that are not UTF-8."""
     task: str = ""
     tty: bool = False
     rows: int = 24
