@@ -24,7 +24,7 @@ def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) ->
     rows = []
     for job in jobs:
         row = [
-            job.name, job.job, job.type, job.state, f"{job.healthy}/{job.replica}", str(job.revision),
+            job.name, job.job, job.type, job.state, healthy_text(job), str(job.revision),
             *(row.text(job) for row in narrow), format_age(job.updated_s, now_s),
         ]  # fmt: skip
         if wide:
@@ -49,14 +49,33 @@ def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Ro
     for pod in pods:
         ports = ",".join(f"{name}:{port}" for name, port in sorted(pod.ports.items()))
         row = [
-            pod.pod, pod.state, "yes" if pod.healthy else "no", str(pod.revision), pod.agent or "-",
-            ports or "-", str(pod.restarts), format_cpu(pod.cpu_milli), format_bytes(pod.memory_bytes),
+            pod.pod, pod.state, _health_of(pod), str(pod.revision), pod.agent or "-",
+            ports or "-", restarts_text(pod), format_cpu(pod.cpu_milli), format_bytes(pod.memory_bytes),
             format_age(pod.updated_s, now_s),
         ]  # fmt: skip
         if wide:
             row += [pod.address or "-", str(pod.incarnation), str(pod.pid or "-")]
         rows.append([*row, pod_reason_text(pod)])
     return titles, rows
+
+
+def healthy_text(job: JobSummary) -> str:
+    """Return how many pods of a job are healthy, of how many; a pod that has finished counts as healthy."""
+    if job.state in ("removed", "stopped") and not job.finished:
+        return "-"
+    return f"{job.healthy + job.finished}/{job.replica}"
+
+
+def restarts_text(pod: PodView) -> str:
+    """Return a pod's restarts on its revision, and those on earlier revisions: ``0 (6 before)``."""
+    before = pod.restarts - pod.revision_restarts
+    return f"{pod.revision_restarts} ({before} before)" if before > 0 else str(pod.revision_restarts)
+
+
+def _health_of(pod: PodView) -> str:
+    if pod.state in ("finished", "stopped", "removed"):
+        return "-"
+    return "yes" if pod.healthy else "no"
 
 
 def task_rows(pods: Iterable[PodView], now_s: float) -> Rows:

@@ -33,7 +33,10 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     progress_deadline_s: float = 600.0
     """A rollout stalls when no pod became good for this long."""
     stall_restarts: int = 5
-    """Restarts of one pod on the new revision, without becoming healthy, that stall a rollout."""
+    """Restarts of one pod on its revision after which it counts as crash-looping: the new revision of a
+    rollout fails, and a job without a rollout is degraded."""
+    steady_s: float = 30.0
+    """A pod that crash-looped counts as steady after it has been healthy for this long without a break."""
     stop_grace_s: float = 10.0
     """How long after ``stop_timeout`` the container is released even if the stop was not reported."""
     require_users: bool = False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from galaxy.cli.output import one_line, paint, paint_state, print_err, print_out, truncate, wants_colour
-from galaxy.cli.tables import event_lines, pod_reason_text, trouble_lines
+from galaxy.cli.tables import event_lines, pod_reason_text, restarts_text, trouble_lines
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError
 from galaxy.model.api.views import JobView, PodView
 from galaxy.units import counted, format_duration
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LOG_LINES: Final = 10
 EVENTS: Final = 5
+ENDED_WELL: Final = ("finished", "stopped", "removed")
+"""States of pods that run nothing, as was asked or meant."""
 WAITING_NAMES_MAX: Final = 3
 """Limit on the pods that the line of ``waiting_for`` names."""
 
@@ -54,7 +56,7 @@ class Progress:
         """Yield a line for each pod that differs from its last view."""
         for pod in view.pods:
             reason = one_line(pod_reason_text(pod))
-            now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, str(pod.restarts), reason)
+            now = (pod.state, str(pod.healthy), str(pod.revision), pod.agent, restarts_text(pod), reason)
             if self._seen.get(pod.pod) != now:
                 self._seen[pod.pod] = now
                 if not self._known:
@@ -76,8 +78,8 @@ class Progress:
             parts.append(f"revision {pod.revision}")
         if pod.agent:
             parts.append(f"on {one_line(pod.agent)}")
-        if pod.restarts:
-            parts.append(f"restarted {'once' if pod.restarts == 1 else f'{pod.restarts} times'}")
+        if count := pod.revision_restarts:
+            parts.append(f"restarted {'once' if count == 1 else f'{count} times'}")
         return " ".join(parts) + (f": {reason}" if reason else "")
 
     def _clear_line(self) -> None:
@@ -90,7 +92,11 @@ def waiting_for(view: JobView) -> str:
     summary = view.summary
     if summary.state == "removing":
         return f"waiting for {counted(len(view.pods), 'pod')} to be gone"
-    late = [pod for pod in view.pods if not pod.healthy or pod.revision != summary.revision]
+    late = [
+        pod
+        for pod in view.pods
+        if pod.state != "finished" and (not pod.healthy or pod.revision != summary.revision)
+    ]
     if summary.state in ("stopping", "stopped"):
         late = [pod for pod in view.pods if pod.state not in ("stopped", "finished", "failed")]
     if not late:
@@ -102,14 +108,8 @@ def waiting_for(view: JobView) -> str:
 
 
 def is_stuck(view: JobView) -> bool:
-    """Return whether the job changes only by a command: its rollout is stalled, or pods have failed."""
-    if view.summary.state in ("stalled", "degraded"):
-        return True
-    failed = [pod for pod in view.pods if pod.state == "failed"]
-    return bool(failed) and all(
-        pod.state in ("failed", "finished") or (pod.healthy and pod.revision == view.summary.revision)
-        for pod in view.pods
-    )
+    """Return whether the job needs a command or other conditions: its rollout stalls, or pods fail."""
+    return view.summary.state in ("stalled", "degraded")
 
 
 def follow(
@@ -137,23 +137,25 @@ def follow(
 
 
 def print_outcome(galaxy: Galaxy, view: JobView | None) -> int:
-    """Print the outcome of a run or an update, with a diagnosis unless it succeeded; return the exit code."""
+    """Print what is known of a job that is not followed any more, with a diagnosis unless it is as desired.
+
+    Returns the exit code: DONE when all pods run, have finished or are stopped as asked, FAILED when pods
+    of a batch job failed for good, and NOT_ALL_RUNNING otherwise.
+    """
     if view is None:
         return NOT_ALL_RUNNING
     summary = view.summary
-    if view.settled and summary.state not in ("failed", "stalled"):
+    failed = summary.state == "failed" or (summary.type == "batch" and view.settled and summary.failed > 0)
+    if view.settled and not failed and summary.state != "removed":
         print_out(settled_line(view))
         for endpoint in view.endpoints:
             print_out(f"  {endpoint.service}  {endpoint.address}:{endpoint.port}  {endpoint.state}")
         return DONE
-    what = f"{summary.healthy} of {summary.replica} pods healthy"
-    if summary.type == "batch":
-        what = f"{summary.finished} of {summary.replica} pods finished, {summary.failed} failed"
-    print_err(f"{summary.job} is {summary.state}: {what}")
+    print_err(f"{summary.job} is {summary.state}: {pods_text(view)}")
     for line in diagnosis_lines(galaxy, view):
         print_err(f"  {line}")
     print_err(f"  try: galaxy job show {summary.name}")
-    return FAILED if summary.state == "failed" else NOT_ALL_RUNNING
+    return FAILED if failed else NOT_ALL_RUNNING
 
 
 def settled_line(view: JobView) -> str:
@@ -165,21 +167,52 @@ def settled_line(view: JobView) -> str:
         return f"{summary.job} stopped; it keeps {counted(len(view.pods), 'container')}"
     if summary.state == "removed":
         return f"{summary.job} removed"
-    return f"{summary.job} revision {summary.revision}: {summary.healthy} of {summary.replica} pods healthy"
+    if summary.type == "batch":
+        return f"{summary.job} runs, and has not ended yet: {pods_text(view)}"
+    return f"{summary.job} revision {summary.revision}: {pods_text(view)}"
+
+
+def pods_text(view: JobView) -> str:
+    """Return how many pods of a job are as desired; a batch job's are meant to end."""
+    summary = view.summary
+    if summary.type != "batch":
+        return f"{summary.healthy} of {summary.replica} pods healthy"
+    text = f"{summary.finished} of {summary.replica} pods finished"
+    for count, what in (
+        (summary.failed, f"failed, exit code {view.exit_code}" if view.exit_code else "failed"),
+        (summary.running, "running"),
+        (summary.pending + summary.deploying, "not running yet"),
+    ):
+        text += f", {count} {what}" if count else ""
+    return text
 
 
 def diagnosis_lines(galaxy: Galaxy, view: JobView) -> list[str]:
-    """Return why a job is not healthy: reasons, last events, and the log of its first unhealthy pod."""
+    """Return why a job is not as desired: reasons, last events, and the log of its most troubled pod."""
     lines = trouble_lines(view)
     events = event_lines(view, time.time(), EVENTS)
     if events:
         lines += ["last events:", *(f"  {line}" for line in events)]
-    unhealthy = next(
-        (pod for pod in view.pods if pod.agent and not pod.healthy and pod.state != "stopped"), None
-    )
-    if unhealthy is not None:
-        lines += last_log_lines(galaxy, unhealthy)
+    pod = most_troubled(view)
+    if pod is not None:
+        lines += last_log_lines(galaxy, pod)
     return [one_line(line) for line in lines]
+
+
+def most_troubled(view: JobView) -> PodView | None:
+    """Return the pod whose log explains best why a job is not as desired: one that failed, or is down.
+
+    Pods that have ended as they should explain nothing.
+    """
+    pods = [pod for pod in view.pods if pod.agent and pod.state not in ENDED_WELL]
+    worst_first = (
+        [pod for pod in pods if pod.state == "failed"],
+        [pod for pod in pods if pod.state == "backoff"],
+        [pod for pod in pods if not pod.healthy and pod.reason],
+        [pod for pod in pods if not pod.healthy],
+        [pod for pod in pods if pod.revision_restarts],
+    )
+    return next((group[0] for group in worst_first if group), None)
 
 
 def last_log_lines(galaxy: Galaxy, pod: PodView) -> list[str]:

@@ -13,7 +13,7 @@ from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.source import job_file
-from galaxy.errors import DONE, NOT_ALL_RUNNING, UsageError
+from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, UsageError
 from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.model.jobspec.spec import JobType
@@ -50,8 +50,9 @@ def run(
     """Run the job that FILE describes, and follow it until all of its pods run.
 
     FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C stops following; the job keeps running.
-    Exit codes: 0 all pods run, 1 failed, 2 accepted but not all pods run yet, 3 refused, 64 invalid
-    file or usage.
+    Exit codes: 0 all pods run or have finished, 1 failed, 2 accepted but not all pods run yet, 3 refused,
+    64 invalid file or usage. A batch job that still runs may fail later: --wait follows it to its end, and
+    exits with its exit code.
     """
     path = _path(file, named)
     if detach and (wait or logs):
@@ -165,12 +166,11 @@ def _follow_batch(
                 (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
                 if chunk.error:
                     print_err(f"galaxy: warning: {chunk.error}")
-    code = view.exit_code or 0
-    if code or view.summary.state == "failed":
-        print_outcome(galaxy, view)
-    else:
+    if view.summary.state == "finished":
         print_err(settled_line(view))
-    return code or (1 if view.summary.state == "failed" else 0)
+        return DONE
+    print_outcome(galaxy, view)
+    return view.exit_code or FAILED  # It failed, or was removed before it ended.
 
 
 def print_warnings(accepted: Accepted) -> None:

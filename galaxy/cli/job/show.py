@@ -22,7 +22,7 @@ from galaxy.cli.output import (
     wants_colour,
 )
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
-from galaxy.model.api.views import JobView
+from galaxy.model.api.views import JobSummary, JobView
 from galaxy.model.resources import amounts_text
 
 EVENTS = 10
@@ -75,7 +75,7 @@ def show(target: Target, output: Output, job: str) -> None:
         for line in head_lines(view, time.time(), wants_colour(sys.stdout)):
             print_out(line, raw=True)
         _print_tables(view, output)
-        troubled = not view.settled or view.summary.state in ("failed", "stalled")
+        troubled = not view.settled or view.summary.state in ("failed", "stalled") or view.summary.failed > 0
         if troubled and view.pods:
             _print_title("Why")
             for line in diagnosis_lines(galaxy, view):
@@ -92,9 +92,7 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
     facts = [
         ("Job", f"{summary.name} ({summary.job}), {summary.type}, owner {summary.user or 'unknown'}"),
         ("State", f"{state}; {'settled' if view.settled else 'in progress'}"),
-        ("Pods", f"{summary.healthy} of {summary.replica} healthy, {summary.running} running, "
-                 f"{summary.pending} pending, {summary.deploying} deploying, {summary.failed} failed, "
-                 f"{summary.finished} finished"),
+        ("Pods", pods_line(summary)),
         ("Revision", f"{summary.revision}"
                      + (f", rolling out from {view.rollout_from}" if view.rollout_from else "")),
         ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
@@ -106,6 +104,19 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
     return [
         f"{paint(name.ljust(9), 'bold', colour)} {text}" for (name, _), text in zip(facts, texts, strict=True)
     ]
+
+
+def pods_line(summary: JobSummary) -> str:
+    """Return the counts of a job's pods; those of a batch job are meant to finish, others to be healthy."""
+    batch = summary.type == "batch"
+    first = f"{summary.finished if batch else summary.healthy} of {summary.replica} "
+    first += "finished" if batch else "healthy"
+    if summary.state == "removed":
+        return f"{first}, removed"
+    return (
+        f"{first}, {summary.running} running, {summary.pending} pending, {summary.deploying} deploying, "
+        f"{summary.failed} failed" + ("" if batch else f", {summary.finished} finished")
+    )
 
 
 def _print_tables(view: JobView, output: Output) -> None:

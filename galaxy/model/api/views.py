@@ -16,7 +16,7 @@ from galaxy.model.stored.user import Authority, Role
 
 
 class TaskView(Struct, frozen=True, kw_only=True):
-    """One program of a pod: ``restarts`` since its order, ``healthy`` None where it is not known."""
+    """One program of a pod: ``restarts`` since its last deployment, ``healthy`` None if not known."""
 
     name: str
     state: str
@@ -29,7 +29,11 @@ class TaskView(Struct, frozen=True, kw_only=True):
 
 
 class PodView(Struct, frozen=True, kw_only=True):
-    """One pod, and the incarnation of the container that it is in; ``pid`` is that of PID 1 on the host."""
+    """One pod, and the incarnation of the container that it is in; ``pid`` is that of PID 1 on the host.
+
+    ``restarts`` counts all restarts of its programs, ``revision_restarts`` those on ``revision``.
+    ``state`` is ``removed`` once its container is gone because it or its job was removed.
+    """
 
     pod: str
     index: int
@@ -43,6 +47,7 @@ class PodView(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     pid: int = 0
     restarts: int = 0
+    revision_restarts: int = 0
     tasks: tuple[TaskView, ...] = ()
     reason: Reason | None = None
     cpu_milli: int = 0
@@ -110,7 +115,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     events: tuple[TraceEvent, ...] = ()
     exit_code: int | None = None
     settled: bool = False
-    """Nothing is in progress: the observed state is the desired state."""
+    """Nothing is in progress: the observed state is the desired state, or every pod has ended."""
     rollout_from: int = 0
     """Revision that a rollout in progress moves away from; 0 when none is."""
     runs: tuple[RunView, ...] = ()

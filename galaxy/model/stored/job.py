@@ -24,8 +24,8 @@ class JobState(StrEnum):
     """The state of a job.
 
     ``stalled``: a rollout updates no further pod because the new revision fails. ``degraded``: some pods
-    of a service failed for good and the others are up; only its owner can change that. ``finished``
-    and ``failed``: every pod has ended.
+    of a service failed for good, or pods restart again and again, and the others are up; as a rule only
+    its owner can change that. ``finished`` and ``failed``: every pod has ended.
     """
 
     PENDING = "pending"
@@ -175,7 +175,11 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     healthy_s: float | None = None
     """Since when it is up without a break, with all orders acknowledged."""
     restarts: int = 0
-    """Restarts of programs under earlier orders; ``observed`` has those since."""
+    """Restarts of programs that later orders have replaced; ``observed`` has those of the present ones."""
+    restarts_generation_min: int = 0
+    """Reports of a generation below this count restarts that ``restarts`` contains already."""
+    restarts_before: int = 0
+    """How many restarts there were when it was moved to ``revision``."""
     reason: Reason | None = None
     failed_on: tuple[str, ...] = ()
     """Agents that it failed on, the latest last."""

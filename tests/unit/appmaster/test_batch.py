@@ -6,6 +6,8 @@ from msgspec.structs import replace
 from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.jobs import ListJobs, StartJob, StopJob
 from galaxy.model.api.sessions import ReadLogs
+from galaxy.model.api.views import TaskView
+from galaxy.model.jobspec.spec import JobSpec, RestartSpec
 from galaxy.model.messages.container import GroupStatus, GroupStatuses
 from galaxy.model.messages.names import POD_DEPLOY
 from galaxy.model.messages.pod import PodOrders, PodState
@@ -237,3 +239,87 @@ def test_new_leader_sends_an_agent_no_order_before_it_has_read_its_heartbeat() -
 def pod_orders(world: World) -> list[PodOrders]:
     """Return the messages to agents that have orders for pods."""
     return [send.body for send in world.sends if isinstance(send.body, PodOrders) and send.body.orders]
+
+
+def test_exit_code_is_that_of_the_first_failed_pod_however_often_it_is_recovered() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 50", replica=4))
+
+    def fail_in_order(*codes: tuple[int, int]) -> int | None:
+        for index, code in codes:
+            world.run_until(lambda index=index: f"{job}.{index}" in world.programs(), 30)
+            world.worker(f"{job}.{index}").end(code)
+            world.run(1)
+        world.settle(job, "failed", within_s=120)
+        return world.show(job).exit_code
+
+    assert fail_in_order((1, 3), (2, 2)) == 3
+    world.recover(job)
+    assert fail_in_order((2, 2), (1, 3)) == 3
+
+
+def test_exit_code_is_not_that_of_a_program_that_was_restarted_and_finished() -> None:
+    world = World()
+    spec = batch(start="exit 3 after 5", replica=1)
+    side = replace(spec.pod.tasks[0], name="aside", start="flaky 1", restart=RestartSpec(policy="on-failure"))
+    job = world.submit(replace(spec, pod=replace(spec.pod, tasks=(side, *spec.pod.tasks))))
+    world.run_until(lambda: {task.state for task in tasks_of(world, job)} == {"running", "failed"}, 60)
+    world.worker(f"{job}.0").end(0, task="aside")
+    world.settle(job, "failed", within_s=120)
+    assert world.show(job).exit_code == 3
+
+
+def tasks_of(world: World, job: str) -> tuple[TaskView, ...]:
+    return world.show(job).pods[0].tasks
+
+
+def test_finished_batch_job_is_settled_while_its_containers_are_still_there() -> None:
+    world = World()
+    job = world.submit(batch())
+    world.run_until(lambda: len(world.programs()) == 3, 30)
+    while world.state(job) != "finished":
+        world.run(0.01)
+    view = world.show(job)
+    assert world.scenario.workers(), "its containers are gone already"
+    assert view.settled
+    assert (view.summary.finished, view.summary.pending) == (3, 0)
+
+
+@pytest.mark.parametrize("spec", [batch(start="exit 0 after 50"), service()], ids=["batch", "service"])
+def test_pods_of_a_removed_job_are_removed_and_never_pending(spec: JobSpec) -> None:
+    world = World()
+    job = world.submit(spec)
+    world.settle(job)
+    seen: set[str] = set()
+    world.do("remove", job)
+    for _ in range(100):
+        world.run(0.1)
+        view = world.show(job)
+        seen.update(pod.state for pod in view.pods)
+        assert view.summary.pending == 0
+        if view.summary.state == "removed":
+            break
+    assert "pending" not in seen
+    assert {pod.state for pod in world.show(job).pods} == {"removed"}
+
+
+def test_pods_that_ended_before_their_job_was_removed_still_say_how() -> None:
+    world = World()
+    job = world.submit(batch(start="exit 0 after 50", replica=3))
+    world.settle(job)
+    world.worker(f"{job}.0").end(0)
+    world.worker(f"{job}.1").end(4)
+    world.run(3)
+    world.do("remove", job)
+    world.run_until(lambda: world.state(job) == "removed", 60)
+    assert [pod.state for pod in world.show(job).pods] == ["finished", "failed", "removed"]
+
+
+def test_job_is_not_settled_between_a_recovery_and_its_deployment() -> None:
+    world = World()
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    world.recover(pod=f"{job}.1")
+    starts = world.starts().total()
+    world.settle(job)
+    assert world.starts().total() == starts + 1

@@ -11,7 +11,7 @@ from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec, RestartSp
 from galaxy.model.messages.names import APPMASTER, POD_DEPLOY
 from galaxy.model.stored.job import EndpointRecord, EndpointState
 from galaxy.testing.simulation.faults import message_faults
-from tests.unit.appmaster.world import NEVER, World, lose_for_good, service, with_deploy, with_task
+from tests.unit.appmaster.world import NEVER, World, batch, lose_for_good, service, with_deploy, with_task
 
 POLL_S = 0.05
 """How often a client discovers a service."""
@@ -356,3 +356,138 @@ def test_rollout_on_a_faulty_bus_with_failovers_never_interrupts_two_pods(seed: 
     )
     assert failures == []
     assert set(world.starts().values()) == {2}
+
+
+# ---- restarts count for the revision that they happened on
+
+
+def crash_looping(world: World, *, replica: int = 1, restarts: int = 6) -> str:
+    """Return a job whose pods run a bad revision and were restarted at least so often."""
+    job = world.submit(service(replica=replica, start="broken"))
+    world.run_until(lambda: all(pod.restarts >= restarts for pod in world.show(job).pods), 400)
+    return job
+
+
+def states_from_now(world: World, job: str) -> list[str]:
+    """Return a list that collects every committed state of ``job`` from now on."""
+    seen: list[str] = []
+    world.watchers.append(lambda: seen.append(str(world.master.state.jobs[job].state)))
+    return seen
+
+
+@pytest.mark.parametrize("replica", [1, 3])
+def test_update_of_a_crash_looping_job_to_a_good_revision_never_stalls(replica: int) -> None:
+    world = World()
+    job = crash_looping(world, replica=replica)
+    seen = states_from_now(world, job)
+    world.update(job, service(replica=replica))
+    world.settle(job)
+    assert set(seen) <= {"updating", "running"}
+    assert {pod.revision_restarts for pod in world.show(job).pods} == {0}
+    assert all(pod.restarts >= 6 for pod in world.show(job).pods)
+
+
+def test_update_of_a_stalled_rollout_to_a_good_revision_never_stalls_again() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    world.update(job, with_task(service(), start="broken"))
+    world.run_until(lambda: world.state(job) == "stalled", 200)
+    seen = states_from_now(world, job)
+    world.update(job, with_task(service(), start="serve v3"))
+    world.settle(job)
+    assert set(seen) <= {"updating", "running"}
+
+
+def test_update_of_pods_that_failed_for_good_retries_them_even_if_only_the_pace_changes() -> None:
+    world = World()
+    job = world.submit(with_task(service(replica=2), start="flaky 1", restart=NEVER))
+    world.run_until(lambda: world.state(job) == "degraded", 30)
+    world.update(job, with_deploy(with_task(service(replica=2), start="flaky 1", restart=NEVER), step=2))
+    world.settle(job)
+
+
+def test_change_that_leaves_the_program_alone_starts_a_count_of_its_own() -> None:
+    world = World()
+    job = crash_looping(world)
+    before = world.show(job).pods[0].restarts
+    world.update(job, with_deploy(with_task(service(replica=1), start="broken"), step=2))
+    (pod,) = world.show(job).pods
+    assert (pod.revision, pod.restarts, pod.revision_restarts) == (2, before, 0)
+    health = HealthSpec(type="tcp", port="http")
+    world.update(job, with_deploy(with_task(service(replica=1), start="broken", health=health), step=2))
+    world.run(1)
+    (pod,) = world.show(job).pods
+    assert pod.revision == 3
+    assert pod.revision_restarts <= 1
+
+
+def test_restarts_of_a_task_that_stays_are_not_counted_twice() -> None:
+    world = World()
+    spec = service(replica=1)
+    second = replace(spec.pod.tasks[0], name="side", start="flaky 3", ports=(), services=())
+    spec = replace(spec, pod=replace(spec.pod, tasks=(*spec.pod.tasks, second)))
+    job = world.submit(spec)
+    world.run_until(lambda: world.show(job).pods[0].restarts == 3, 60)
+    world.settle(job)
+    changed = replace(spec.pod.tasks[0], start="serve v2")
+    world.update(job, replace(spec, pod=replace(spec.pod, tasks=(changed, second))))
+    world.settle(job)
+    (pod,) = world.show(job).pods
+    assert (pod.restarts, pod.revision_restarts) == (3, 0)
+
+
+def test_reason_of_a_stalled_rollout_says_how_the_program_ends_and_never_its_state() -> None:
+    world = World()
+    job = world.submit(service())
+    world.settle(job)
+    reasons: set[str] = set()
+
+    def look() -> None:
+        rollout = world.master.state.jobs[job].rollout
+        if rollout is not None and rollout.stalled is not None:
+            reasons.add(rollout.stalled.message.partition("fails: ")[2].partition(": ")[2])
+
+    world.update(job, with_task(service(), start="fail 3"))
+    world.watchers.append(look)
+    world.run(300)
+    assert reasons
+    assert all("exit code 1" in reason for reason in reasons), reasons
+
+
+# ---- a job without a rollout that restarts again and again
+
+
+@pytest.mark.parametrize("start", ["broken", "fail 3"], ids=["at once", "after a while"])
+def test_new_job_that_crash_loops_is_degraded_and_says_why(start: str) -> None:
+    world = World()
+    job = world.submit(service(replica=2, start=start))
+    world.run_until(lambda: world.state(job) == "degraded", 200)
+    seen = states_from_now(world, job)
+    for _ in range(60):
+        world.run(1)
+        view = world.show(job)
+        assert view.summary.reason is not None and "exit code 1" in view.summary.reason.message
+        assert all(pod.healthy or (pod.reason and "exit code 1" in pod.reason.message) for pod in view.pods)
+    assert set(seen) == {"degraded"}, "its state changes with every restart"
+
+
+def test_job_that_stops_crash_looping_runs_once_it_has_been_steady() -> None:
+    world = World()
+    job = world.submit(service(replica=1, start="flaky 6"))
+    world.run_until(lambda: world.state(job) == "degraded", 200)
+    world.run_until(lambda: world.show(job).pods[0].healthy, 100)
+    assert world.state(job) == "degraded"
+    took = world.settle(job, within_s=60)
+    assert took == pytest.approx(world.config.steady_s, abs=1.5)
+
+
+def test_batch_that_crash_loops_is_degraded_and_still_finishes() -> None:
+    world = World()
+    restart = RestartSpec(policy="on-failure")
+    job = world.submit(with_task(batch(replica=1, start="fail 1"), restart=restart))
+    world.run_until(lambda: world.state(job) == "degraded", 200)
+    world.worker(f"{job}.0")
+    world.run_until(lambda: f"{job}.0" in world.programs(), 100)
+    world.worker(f"{job}.0").end(0)
+    world.settle(job, "finished")

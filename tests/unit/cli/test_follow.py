@@ -42,7 +42,9 @@ def test_pod_that_is_removed_is_printed_once_as_gone() -> None:
 
 def test_line_of_a_pod_has_restarts_and_reason() -> None:
     reason = Reason(code="exited", message="exit code 9")
-    (line,) = lines_of(Progress(0.0), view(pod(0, "backoff", restarts=2, reason=reason)))[0]
+    (line,) = lines_of(
+        Progress(0.0), view(pod(0, "backoff", restarts=3, revision_restarts=2, reason=reason))
+    )[0]
     assert line == "web-1.0 backoff on h1 restarted 2 times: exit code 9"
 
 
@@ -60,15 +62,19 @@ def test_waiting_line_names_a_healthy_pod_of_the_old_revision() -> None:
 @pytest.mark.parametrize(
     ("pods", "state", "expected"),
     [
-        ((pod(0), pod(1, "failed")), "running", True),
-        ((pod(0, "deploying"), pod(1, "failed")), "running", False),
+        ((pod(0), pod(1, "failed")), "degraded", True),
+        ((pod(0), pod(1, "backoff")), "stalled", True),
         ((pod(0), pod(1)), "running", False),
         ((pod(0), pod(1, "backoff")), "running", False),
-        ((pod(0), pod(1, "backoff")), "stalled", True),
+        # The others have failed under the old revision, and wait for their turn.
+        ((pod(0, revision=2), pod(1, "failed"), pod(2, "failed")), "updating", False),
+        # They are about to be deployed again, or stopped.
+        ((pod(0, "failed"), pod(1, "finished")), "pending", False),
+        ((pod(0), pod(1, "failed")), "stopping", False),
     ],
 )
-def test_job_is_stuck_when_it_needs_a_command_to_continue(pods: tuple, state: str, expected: bool) -> None:
-    assert is_stuck(view(*pods, state=state)) is expected
+def test_job_is_stuck_when_its_state_says_that_pods_fail(pods: tuple, state: str, expected: bool) -> None:
+    assert is_stuck(view(*pods, state=state, revision=2)) is expected
 
 
 def test_line_of_a_settled_job_depends_on_its_state() -> None:

@@ -20,11 +20,16 @@ def view(*pods: PodView, state: str = "running", settled: bool = False, **fields
     summary = JobSummary(
         job="web-1",
         name="web",
-        type="service",
+        type=fields.pop("type", "service"),
         state=state,
         revision=fields.pop("revision", 1),
         replica=len(pods),
+        running=sum(one.state == "running" for one in pods),
         healthy=sum(one.healthy for one in pods),
+        pending=sum(one.state == "pending" for one in pods),
+        deploying=sum(one.state in ("deploying", "backoff", "stopping") for one in pods),
+        failed=sum(one.state == "failed" for one in pods),
+        finished=sum(one.state == "finished" for one in pods),
         reason=fields.pop("reason", None),
     )
     return JobView(summary=summary, spec=SPEC, pods=pods, settled=settled, **fields)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, hide_env
-from galaxy.appmaster.logic.jobs import jobs, pods
+from galaxy.appmaster.logic.jobs import jobs, reasons, restarts
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
 from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, RunView, TaskView
 from galaxy.model.jobspec.demand import demand_of
-from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.container import Reason
 from galaxy.model.stored.job import (
     EndpointRecord,
@@ -30,8 +30,9 @@ from galaxy.operations.authz import ANY_USER, is_operator
 from galaxy.operations.declaration import Caller, query
 from galaxy.operations.paging import page_of, sortable
 
-REMOVED = "removed"
-"""State of a job that is only in the history."""
+REMOVED: Final = "removed"
+"""State of a job that is only in the history, and of a pod whose container was removed with it."""
+_ENDED: Final = (PodPhase.FINISHED, PodPhase.FAILED)
 
 
 @query(ListJobs, authority=LIST)
@@ -84,14 +85,17 @@ def _list_key(row: JobRecord | HistoryRecord) -> tuple[str, ...]:
 def _summary(state: AppMasterState, row: JobRecord | HistoryRecord) -> JobSummary:
     if isinstance(row, HistoryRecord):
         return _past_summary(row)
-    return summarize(row, state.spec(row.job, row.revision), state.job_pods(row.job))
+    return _summarize(state, row, state.job_pods(row.job))
 
 
 def _past_view(past: HistoryRecord) -> JobView:
     return JobView(
         summary=_past_summary(past),
         spec=past.spec,
-        pods=tuple(_pod_view(pod, (0, 0)) for pod in past.pods),
+        pods=tuple(
+            _pod_view(pod, state=str(pod.phase) if pod.phase in _ENDED else REMOVED, reason=pod.reason)
+            for pod in past.pods
+        ),
         events=past.events,
         exit_code=past.record.exit_code,
         settled=True,
@@ -101,12 +105,11 @@ def _past_view(past: HistoryRecord) -> JobView:
 
 def _live_view(state: AppMasterState, job: JobRecord) -> JobView:
     rows = state.job_pods(job.job)
-    spec = state.spec(job.job, job.revision)
     timeline = state.timelines.get(job.job)
     return JobView(
-        summary=summarize(job, spec, rows),
-        spec=spec,
-        pods=tuple(_pod_view(pod, state.usage.get(pod.pod, (0, 0))) for pod in rows),
+        summary=_summarize(state, job, rows),
+        spec=state.spec(job.job, job.revision),
+        pods=tuple(_live_pod_view(state, job, pod) for pod in rows),
         endpoints=_endpoints(state, state.endpoints.where("job", job.job)),
         events=timeline.events if timeline else (),
         exit_code=job.exit_code,
@@ -130,9 +133,10 @@ def _runs(rows: Sequence[RunRecord]) -> tuple[RunView, ...]:
     )
 
 
-def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSummary:
+def _summarize(state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord]) -> JobSummary:
     """Return the summary of a job: counts of pods by phase, and what its containers ask for together."""
-    phases = [pod.phase for pod in rows]
+    spec = state.spec(job.job, job.revision)
+    phases = [pod.phase for pod in rows if not reasons.is_gone(job, pod)]
     placed = sum(pod.placed for pod in rows)
     in_progress = (PodPhase.DEPLOYING, PodPhase.BACKOFF, PodPhase.STOPPING)
     return JobSummary(
@@ -152,7 +156,7 @@ def summarize(job: JobRecord, spec: JobSpec, rows: Sequence[PodRecord]) -> JobSu
         **msgspec.structs.asdict(demand_of(spec).resources * placed),
         created_s=job.created_s,
         updated_s=job.updated_s,
-        reason=_reason(job, rows),
+        reason=reasons.of_job(state, job, rows),
     )
 
 
@@ -173,31 +177,21 @@ def _past_summary(past: HistoryRecord) -> JobSummary:
     )
 
 
-def _reason(job: JobRecord, rows: Sequence[PodRecord]) -> Reason | None:
-    """Return why a job is not as desired: its rollout, a pod that failed, or one without a container."""
-    if job.rollout is not None and job.rollout.stalled is not None:
-        return job.rollout.stalled
-    for phase, code in (
-        (PodPhase.FAILED, "pod-failed"),
-        (PodPhase.PENDING, ""),
-        (PodPhase.BACKOFF, "pod-down"),
-    ):
-        affected = [pod for pod in rows if pod.phase is phase]
-        if affected and (code or affected[0].reason is not None):
-            why = affected[0].reason or Reason(code=code)
-            message = (
-                f"{len(affected)} of {job.replica} pods {phase}: {affected[0].pod}: {why.message or why.code}"
-            )
-            return Reason(code=code or why.code, message=message, counts=why.counts, nearest=why.nearest)
-    return None
+def _live_pod_view(state: AppMasterState, job: JobRecord, pod: PodRecord) -> PodView:
+    if reasons.is_gone(job, pod):
+        return _pod_view(pod, state=REMOVED, reason=None)
+    usage = state.usage.get(pod.pod, (0, 0))
+    return _pod_view(pod, state=str(pod.phase), reason=reasons.of_pod(state, job, pod), usage=usage)
 
 
-def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
+def _pod_view(
+    pod: PodRecord, *, state: str, reason: Reason | None, usage: tuple[int, int] = (0, 0)
+) -> PodView:
     observed = pod.observed
     return PodView(
         pod=pod.pod,
         index=pod.index,
-        state=pod.phase,
+        state=state,
         healthy=pod.up,
         revision=pod.revision or pod.target,
         container=pod.pod,
@@ -206,7 +200,8 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
         address=pod.address,
         ports=(observed.ports if observed and observed.ports else pod.ports) if pod.placed else {},
         pid=observed.pid if observed and pod.placed else 0,
-        restarts=pods.restarts_of(pod),
+        restarts=restarts.total(pod),
+        revision_restarts=restarts.on_revision(pod),
         tasks=tuple(
             TaskView(
                 name=task.name,
@@ -220,7 +215,7 @@ def _pod_view(pod: PodRecord, usage: tuple[int, int]) -> PodView:
             )
             for task in (observed.tasks if observed else ())
         ),
-        reason=pod.reason,
+        reason=reason,
         cpu_milli=usage[0],
         memory_bytes=usage[1],
         updated_s=pod.since_s,

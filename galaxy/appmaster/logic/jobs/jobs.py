@@ -20,6 +20,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
 from galaxy.appmaster.logic.rollout import rollout
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.ids import pod_id
+from galaxy.model.messages.pod import TaskState
 from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, PodRecord
 from galaxy.model.stored.run import RunState
 
@@ -40,7 +41,7 @@ def reconcile(
         pod = state.pods.get(key)
         if pod is not None:
             pods.reconcile(state, job, pod)
-    if changed is None or not _is_unaffected(state, job):
+    if changed is None or not _is_unaffected(state, job, changed):
         job = groups.reconcile(state, agents, job, state.job_pods(job_id))
         _update_state(state, job)
 
@@ -90,22 +91,22 @@ def schedule_removal(state: AppMasterState, job: JobRecord) -> None:
 def is_settled(state: AppMasterState, job: JobRecord) -> bool:
     """Return whether the observed state is the desired state, so that nothing is in progress."""
     if job.state.is_over:
-        return all(not pod.placed for pod in state.job_pods(job.job))
+        return True  # Its containers are released in the background.
     if not groups.is_acked(state, job) or job.rollout is not None or not _has_only_its_replicas(state, job):
         return False
     if job.state is JobState.STOPPED:
         return True
     rows = state.job_pods(job.job)
     return job.state is JobState.RUNNING and all(
-        pods.is_over(job, pod) or (pod.up and _runs(job, pod)) for pod in rows
+        pods.is_over(job, pod) or (pod.up and _runs(job, pod) and not pod.recover) for pod in rows
     )
 
 
-def _is_unaffected(state: AppMasterState, job: JobRecord) -> bool:
-    """Return whether a change of single pods cannot change the job's state or its containers.
+def _is_unaffected(state: AppMasterState, job: JobRecord, changed: Iterable[str]) -> bool:
+    """Return whether a change of the pods ``changed`` cannot change the job's state or its containers.
 
-    It uses counts only, so that a change of one pod of a large job does not read the others. False is
-    always correct.
+    It uses counts, and reads no pod but those, so that a change of one pod of a large job does not read
+    the others. False is always correct.
     """
     if job.desired is not DesiredState.RUN or job.rollout is not None:
         return False
@@ -113,6 +114,8 @@ def _is_unaffected(state: AppMasterState, job: JobRecord) -> bool:
         return False
     count = state.pods.count
     if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
+        return False
+    if any(pods.is_crash_looping(state, state.pods[key]) for key in changed if key in state.pods):
         return False
     running = count("phase", (job.job, PodPhase.RUNNING))
     return job.state is JobState.RUNNING or (job.state is JobState.PENDING and running < job.replica)
@@ -135,10 +138,13 @@ def _update_state(state: AppMasterState, job: JobRecord) -> None:
             state.apply_job_event(job, AllStopped)
     elif job.rollout is None:
         missing = [pod for pod in rows if not (pods.is_over(job, pod) or _runs(job, pod))]
-        if not missing:
+        failed = {pod.pod for pod in missing if not job.type.is_batch and _failed_for_good(pod)}
+        looping = {pod.pod for pod in rows if pods.is_crash_looping(state, pod)} - failed
+        if not missing and not looping:
             state.apply_job_event(job, AllUp)
-        elif not job.type.is_batch and all(_failed_for_good(pod) for pod in missing):
-            text = f"{len(missing)} of {len(rows)} pods failed for good"
+        elif (failed or looping) and failed | looping >= {pod.pod for pod in missing}:
+            counts = [(len(failed), "failed for good"), (len(looping), "restart again and again")]
+            text = ", ".join(f"{count} of {len(rows)} pods {what}" for count, what in counts if count)
             state.apply_job_event(job, SomeFailed, text)
 
 
@@ -155,16 +161,17 @@ def _end(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -> None:
 
 
 def _exit_code(failed: list[PodRecord]) -> int:
-    """Return the status of the program that failed first, or 1 if no program ran."""
+    """Return the status of the first program that failed, in the order of pods and tasks; 1 if none ran.
+
+    The order of time would give a recovered job another exit code although the same programs fail.
+    """
     exits = [
-        task.last_exit
-        for pod in failed
+        task.last_exit.status
+        for pod in sorted(failed, key=lambda pod: pod.index)
         for task in (pod.observed.tasks if pod.observed else ())
-        if task.last_exit is not None and task.last_exit.status != 0
+        if task.state is TaskState.FAILED and task.last_exit is not None and task.last_exit.status != 0
     ]
-    if not failed:
-        return 0
-    return min(exits, key=lambda last: last.at_s).status if exits else 1
+    return next(iter(exits), 1) if failed else 0
 
 
 def _failed_for_good(pod: PodRecord) -> bool:

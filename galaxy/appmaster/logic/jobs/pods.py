@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.appmaster.logic.jobs import endpoints
+from galaxy.appmaster.logic.jobs import endpoints, restarts
 from galaxy.appmaster.logic.jobs.transitions import (
     ContainerLost,
     DrainBegan,
@@ -96,9 +96,21 @@ def is_down(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     return overdue_s <= state.now_s
 
 
-def restarts_of(pod: PodRecord) -> int:
-    """Return how often programs of ``pod`` were restarted, under all its orders."""
-    return pod.restarts + (_restarts(pod.observed) if pod.observed else 0)
+def is_crash_looping(state: AppMasterState, pod: PodRecord) -> bool:
+    """Return whether programs of ``pod`` restart again and again on its revision.
+
+    It ends once the pod has been healthy for ``steady_s`` without a break; a timer reconciles the job then.
+    """
+    if not (pod.placed and pod.ordered_run and is_acked(pod)) or pod.phase is PodPhase.FINISHED:
+        return False
+    if restarts.since_order(pod) < state.config.stall_restarts:
+        return False
+    if pod.healthy_s is None:
+        return True
+    steady_s = pod.healthy_s + state.config.steady_s
+    if steady_s > state.now_s:
+        state.timers.set_if_sooner(("job", pod.job), steady_s)
+    return steady_s > state.now_s
 
 
 def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
@@ -167,9 +179,9 @@ def on_missing(state: AppMasterState, agent: str, pod_id: str) -> None:
         return
     if is_over(state.jobs[pod.job], pod):
         return
-    restarts = restarts_of(pod)
+    total = restarts.total(pod)
     pod = state.apply_pod_event(pod, ObservedDeploying)
-    write(state, pod, observed=None, restarts=restarts)
+    write(state, pod, observed=None, restarts=total)
     send(state, pod)
 
 
@@ -196,9 +208,9 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
         why = f": {reason.message}" if reason and reason.message else ""
         text = f"its container on {pod.agent} is gone{why}"
         state.record_event(pod.job, "pod.lost", pod.pod, text, cause=agent_cause(pod.agent))
-    restarts = restarts_of(pod)
+    total = restarts.total(pod)
     pod = state.apply_pod_event(pod, ContainerLost)
-    return write(state, pod, placed=False, observed=None, restarts=restarts, reason=reason)
+    return write(state, pod, placed=False, observed=None, restarts=total, reason=reason)
 
 
 # ---- desired state
@@ -225,8 +237,8 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
     if run and pod.ordered_run and not pod.recover:
         old, new = state.resolved_spec(pod.job, pod.revision), state.resolved_spec(pod.job, pod.target)
         change = impact(old, new)
-    if change is Impact.NONE:
-        write(state, pod, revision=pod.target)
+    if change is Impact.NONE and pod.phase is not PodPhase.FAILED:  # An order makes a failed pod try again.
+        write(state, pod, revision=pod.target, restarts_before=restarts.total(pod))
     elif change is not Impact.REDEPLOY:
         _order(state, pod, run=True, revision=pod.target, replaces_program=False)
     elif _is_drained(state, job, pod):
@@ -290,11 +302,14 @@ def _order(
     If the order ``replaces_program``, later reports about the current program are ignored.
     """
     generation = pod.generation + 1
-    restarts = pod.restarts
+    total = restarts.total(pod)
+    before = pod.restarts_before if revision == pod.revision else total
     same_incarnation = pod.ordered_incarnation == pod.incarnation
     new_program = redeploy or revision != pod.revision
     if run and replaces_program and same_incarnation and pod.revision and new_program:
-        restarts = restarts_of(pod)  # AppWorker counts the restarts of a new program from 0.
+        old, new = state.resolved_spec(pod.job, pod.revision), state.resolved_spec(pod.job, revision)
+        kept = restarts.kept_total(pod, old, new, redeploy=redeploy)
+        pod = msgspec.structs.replace(pod, restarts=kept, restarts_generation_min=generation)
     if replaces_program:
         pod = state.apply_pod_event(pod, RunOrdered if run else StopOrdered)
     state.timers.cancel(("pod", pod.pod))
@@ -309,7 +324,7 @@ def _order(
         generation=generation,
         ordered_incarnation=pod.incarnation,
         report_generation_min=generation if replaces_program else pod.report_generation_min,
-        restarts=restarts,
+        restarts_before=before,
         reason=None if replaces_program else pod.reason,
     )
     send(state, pod)

@@ -125,7 +125,7 @@ class AllUp(JobEvent):
 
 
 class SomeFailed(JobEvent):
-    """Pods of a service failed for good; all the others are up."""
+    """Pods failed for good, or restart again and again; all the others are up."""
 
 
 class UpdateRequested(JobEvent):

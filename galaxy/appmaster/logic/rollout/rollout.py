@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from galaxy.appmaster.logic.jobs import pods
+from galaxy.appmaster.logic.jobs import pods, restarts
 from galaxy.appmaster.logic.jobs.transitions import RolloutResumed, RolloutStalled
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState
@@ -77,7 +77,8 @@ def _stall_reason(
     failing = [pod for pod in rows if _fails(state, job, pod)]
     if failing:
         first = failing[0]
-        why = first.reason.message if first.reason else str(first.phase)
+        reason = restarts.trouble(first)
+        why = reason.message if reason else "its programs failed for good"
         message = f"revision {job.revision} fails: {first.pod}: {why}"
         kept = sum(pod.target != job.revision for pod in rows)
         counts = {"failing": len(failing), "kept": kept}
@@ -93,10 +94,11 @@ def _stall_reason(
 
 def _fails(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
     """Return whether ``pod`` is down on the new revision for good, or restarts again and again."""
-    if not (pod.target == job.revision == pod.revision and pod.placed and pod.observed and not pod.up):
+    if not (pod.target == job.revision == pod.revision and pod.placed and not pod.up):
         return False
-    restarts = sum(task.restarts for task in pod.observed.tasks)
-    return pod.phase is PodPhase.FAILED or restarts >= state.config.stall_restarts
+    if not pods.is_acked(pod):
+        return False  # What was reported last is about the revision before.
+    return pod.phase is PodPhase.FAILED or restarts.since_order(pod) >= state.config.stall_restarts
 
 
 def _store(state: AppMasterState, job: JobRecord, rollout: Rollout) -> JobRecord:
