@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from galaxy.model.api.answers import Reply
@@ -63,7 +63,52 @@ class Store(Protocol):
         """
 
 
-class LeaderNexus(Elections, Store, Protocol):
+class FeedPosition(Struct, frozen=True, kw_only=True):
+    """Up to where a reader has read a role's change feed: an entry, and the commit that wrote it.
+
+    ``ahead`` are later commits that the reader's rows may include already, because a row is read after
+    the entry that names it. If one of them is lost by the server, the reader's rows are worthless.
+    """
+
+    entry: str
+    commit: str
+    ahead: tuple[str, ...] = ()
+
+
+class RowChange(Struct, frozen=True, kw_only=True):
+    """A row that was committed. ``value`` is its current JSON; None when it is gone."""
+
+    table: str
+    key: str
+    value: bytes | None
+
+
+class FeedRead(Struct, frozen=True, kw_only=True):
+    """The answer to a reader: rows that changed, or ``reload``; continue from ``position``.
+
+    ``current``: when this was read, the reader's rows were exactly those of the last commit.
+    """
+
+    position: FeedPosition
+    changes: tuple[RowChange, ...] = ()
+    reload: bool = False
+    current: bool = False
+
+
+class Feed(Protocol):
+    """Reads what any leader commits, so that a copy of its tables stays current."""
+
+    def read_changes(self, role: str, after: FeedPosition | None, timeout_s: float) -> FeedRead:
+        """Return what was committed after ``after``, waiting up to ``timeout_s`` for it.
+
+        None as ``after`` asks for a position to begin from: the answer says to reload.
+        """
+
+    def read_rows(self, role: str, table: str, accept: Callable[[Sequence[tuple[str, bytes]]], None]) -> str:
+        """Pass all rows of a table to ``accept`` in pieces; return the last commit that they may include."""
+
+
+class LeaderNexus(Elections, Store, Feed, Protocol):
     """Everything that a leader's shell needs from Nexus."""
 
     def heartbeats(self) -> HeartbeatsRead:

@@ -9,21 +9,17 @@ from typing import Any, Final
 import msgspec
 
 from galaxy.driver.interfaces import Grant, Store
-from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.driver.stored_format import FORMAT_KEY, STORED_FORMAT, StoredFormat, check_format, format_table
+from galaxy.driver.warm_tables import WarmTables
+from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Send, Step
-from galaxy.model.stored.table import Table, TableChange
+from galaxy.model.stored.table import TableChange
 from galaxy.statemachine.backoff import Backoff
-
-STORED_FORMAT: Final = 2
-"""Format of the tables that we write. As with messages (``galaxy.model.base``), adding fields does not
-change it; a change that older leaders would misread does."""
-STORED_READABLE: Final = range(2, 3)
-FORMAT_KEY: Final = "tables"
 
 FAILURES_MAX: Final = 5
 """Consecutive steps without events that may fail before this process gives up the lead."""
@@ -50,12 +46,6 @@ RetryPolicy = Callable[[Unreachable], bool]
 log = logging.getLogger(__name__)
 
 
-class StoredFormat(Struct, frozen=True, kw_only=True):
-    """The format of a role's tables: a table of its own, with one row."""
-
-    format: int
-
-
 class CommittedStep(Struct, frozen=True, kw_only=True):
     """What to send after a commit. ``wake_s`` is the time of the next step in Unix seconds, or None."""
 
@@ -72,7 +62,8 @@ class Leadership:
     """The logic of a role under one grant.
 
     ``lease_is_held`` returns whether the lease can still be trusted. ``retry_policy`` is called before
-    each commit and returns the policy for that commit.
+    each commit and returns the policy for that commit. ``warm`` are the tables of ``logic``, if they have
+    followed the change feed.
     """
 
     def __init__(
@@ -83,10 +74,13 @@ class Leadership:
         *,
         lease_is_held: Callable[[], bool] = lambda: True,
         retry_policy: Callable[[], RetryPolicy] = lambda: _no_retry,
+        warm: WarmTables | None = None,
     ) -> None:
         self.grant = grant
         self.ticks = 0
         self.commits = 0
+        self.was_warm = False
+        """Whether this leadership began without loading its tables."""
         self.poisonous = 0
         """Events that made a step raise."""
         self.dropped = 0
@@ -95,13 +89,14 @@ class Leadership:
         self._store = store
         self._lease_is_held = lease_is_held
         self._retry_policy = retry_policy
+        self._warm = warm
         self._now_s = 0.0
         self._failures = 0
         self._raised_wait = Backoff(RAISED_WAIT_S, RAISED_WAIT_S_MAX)
         self._raised_s = 0.0
         self._no_timers_until_s = 0.0
         self._must_recover = False
-        self._format: Table[StoredFormat] = Table("format", StoredFormat)
+        self._format = format_table()
 
     @property
     def must_recover(self) -> bool:
@@ -109,25 +104,22 @@ class Leadership:
         return self._must_recover
 
     def begin(self, now_s: float) -> None:
-        """Load the tables that the last leader committed, and start the logic with them.
+        """Bring the tables to what the last leader committed, and start the logic with them.
 
         Raises:
             Unreachable: try again later. BadMessage: a stored row cannot be read.
             GalaxyError: a release with another format wrote the tables.
         """
         self._now_s = now_s
-        self._store.load(self.grant.role, [self._format])
-        stored = self._format.get(FORMAT_KEY)
-        if stored is not None and stored.format not in STORED_READABLE:
-            raise GalaxyError(
-                f"cannot lead {self.grant.role}: its state in Redis has format {stored.format}, "
-                f"and this release reads only {_readable_formats()}",
-                details=["no container is touched, and nothing is written"],
-                hint="run the release that wrote the state; or end its jobs with that release (galaxy down),"
-                " and start this one with an empty Redis database; see Upgrading in docs/operations.md",
-            )
+        role = self.grant.role
+        self._store.load(role, [self._format])
+        check_format(role, self._format)
         self._format.put(FORMAT_KEY, StoredFormat(format=STORED_FORMAT))
-        self._store.load(self.grant.role, self._logic.tables.values())
+        self.was_warm = self._warm is not None and self._warm.catch_up()
+        if not self.was_warm:
+            self._store.load(role, self._logic.tables.values())
+        if self._warm is not None:
+            self._warm.release()
         self._logic.lead(self.grant.epoch, now_s)
 
     def advance(self, now_s: float, events: Sequence[Any]) -> list[CommittedStep]:
@@ -260,11 +252,6 @@ class Leadership:
         if event.at_s:
             return event
         return msgspec.structs.replace(event, at_s=self._now_s)
-
-
-def _readable_formats() -> str:
-    low, high = STORED_READABLE[0], STORED_READABLE[-1]
-    return f"format {low}" if low == high else f"formats {low} to {high}"
 
 
 def _source(event: Any) -> tuple[type[Any], str]:

@@ -16,6 +16,8 @@ from galaxy.driver.inbox import LeaderInbox
 from galaxy.driver.interfaces import Grant, LeaderNexus, Publish
 from galaxy.driver.leadership import CommittedStep, Leadership, RetryPolicy
 from galaxy.driver.lease import Lease
+from galaxy.driver.standby import Standby
+from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.step import Logic
 from galaxy.statemachine.backoff import Backoff
@@ -79,6 +81,7 @@ class LeaderShell:
         self._stopping = threading.Event()
         self._retry = Backoff(RETRY_MIN_S, RETRY_MAX_S)
         self._lease: Lease | None = None
+        self._standby = Standby(WarmTables(role, nexus, logic.tables.values()))
         self._thread = threading.Thread(target=self._run, name=f"{role}-loop", daemon=True)
 
     @property
@@ -120,11 +123,13 @@ class LeaderShell:
         answer = self._nexus.campaign(self.role, self.owner, ttl_s=self.options.ttl_s, address=self.address)
         if isinstance(answer, Grant):
             return Lease(answer, sent_s, boot_clock)
+        self._standby.follow()
         self._nexus.await_release(self.role, answer.remaining_s + 0.005)
         return None
 
     def _lead(self, lease: Lease) -> None:
         """Lead until the lease is over or ``stop`` is called, then release the lock."""
+        self._standby.stop()
         background = Background(self._nexus, lease, self.inbox)
         leadership = Leadership(
             self._logic,
@@ -132,6 +137,7 @@ class LeaderShell:
             lease.grant,
             lease_is_held=lease.is_held,
             retry_policy=lambda: self._commit_retries(lease),
+            warm=self._standby.warm,
         )
         try:
             background.renew_lease()
@@ -141,8 +147,9 @@ class LeaderShell:
             self.inbox.clear()
             self._lease = lease
             log.info(
-                "event=leader.leading role=%s epoch=%d owner=%s", self.role, lease.grant.epoch, self.owner
-            )
+                "event=leader.leading role=%s epoch=%d owner=%s warm=%s",
+                self.role, lease.grant.epoch, self.owner, str(leadership.was_warm).lower(),
+            )  # fmt: skip
             background.read_heartbeats(self.options.heartbeats_every_s, self.options.usages_every_s)
             self._on_lead()
             began_s = boot_clock()

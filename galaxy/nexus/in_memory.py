@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from galaxy.driver.interfaces import Grant, LockHeld
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld, RowChange
 from galaxy.errors import NotLeader
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
@@ -19,14 +19,18 @@ from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.change_feed import (
+    AHEAD_MAX,
     EMPTY,
     ENTRIES_MAX,
     READ_MAX,
     FeedEntry,
-    FeedRead,
-    RowChange,
-    entry_of,
+    RowNames,
+    after_entries,
+    begin_at,
+    entries_of,
+    is_current,
     rows_named,
+    take_chain,
 )
 from galaxy.nexus.trace import ALL_MAX, matches
 
@@ -43,7 +47,7 @@ class MemoryNexus:
         self._leaders: dict[str, LeaderView] = {}
         self._committed: dict[str, tuple[int, int]] = {}
         self._tables: dict[tuple[str, str], dict[str, bytes]] = {}
-        self._feeds: dict[str, deque[tuple[int, FeedEntry]]] = {}
+        self._feeds: dict[str, deque[FeedEntry]] = {}
         self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
         self._heartbeats: dict[str, Heartbeat] = {}
         self._usages: dict[str, AgentUsage] = {}
@@ -93,10 +97,7 @@ class MemoryNexus:
                 rows.pop(change.key, None)
             else:
                 rows[change.key] = change.value
-        if changes:
-            feed = self._feeds.setdefault(grant.role, deque(maxlen=ENTRIES_MAX))
-            number = feed[-1][0] + 1 if feed else 1
-            feed.append((number, entry_of(changes)))
+        self._append(grant, serial, changes)
         self._trace.extend(trace)
         self._committed[grant.role] = (grant.epoch, serial)
 
@@ -104,24 +105,57 @@ class MemoryNexus:
         rows = self._tables.get((role, table), {})
         return {key: decode(rows[key], kind) for key in sorted(rows)}
 
-    def read_changes(self, role: str, after: str | None, timeout_s: float) -> FeedRead:  # noqa: ARG002
+    def read_changes(
+        self,
+        role: str,
+        after: FeedPosition | None,
+        timeout_s: float,  # noqa: ARG002
+    ) -> FeedRead:
         """Return at once what ``ChangeFeed.read`` returns."""
-        feed = self._feeds.get(role, deque())
-        newest = f"{feed[-1][0]}-0" if feed else EMPTY
-        number = -1 if after is None else int(after.partition("-")[0])
-        first = feed[0][0] if feed else 1
-        if number < first - 1 or number > (feed[-1][0] if feed else 0):
-            return FeedRead(position=newest, reload=True)
-        entries = [(at, entry) for at, entry in feed if at > number][:READ_MAX]
-        position = f"{entries[-1][0]}-0" if entries else f"{number}-0"
-        if any(entry.reload for _, entry in entries):
-            return FeedRead(position=position, reload=True)
+        feed, committed = self._feeds.get(role, ()), self._last_commit(role)
+        newest = feed[-1].id if feed else EMPTY
+        if after is None:
+            return begin_at(newest, committed)
+        found = [entry for entry in feed if _number(entry.id) > _number(after.entry)][:READ_MAX]
+        if not found:
+            if is_current(after, committed):
+                return FeedRead(position=after, current=True)
+            return begin_at(newest, committed)
+        entries = take_chain(after, found)
+        if entries is None:
+            return begin_at(newest, committed)
+        position = after_entries(after, entries, committed)
+        if len(position.ahead) > AHEAD_MAX:
+            return begin_at(newest, committed)
         changes = [
             RowChange(table=table, key=key, value=self._tables.get((role, table), {}).get(key))
-            for table, names in rows_named(entry for _, entry in entries).items()
+            for table, names in rows_named(entries).items()
             for key in names
         ]
         return FeedRead(position=position, changes=tuple(changes))
+
+    def read_rows(self, role: str, table: str, accept: Callable[[Sequence[tuple[str, bytes]]], None]) -> str:
+        accept(list(self._tables.get((role, table), {}).items()))
+        return self._last_commit(role)
+
+    def trim_feed(self, role: str, entries_max: int) -> None:
+        """Drop the oldest entries of a role's feed, as Redis does when there are too many."""
+        feed = self._feeds.get(role, deque())
+        while len(feed) > entries_max:
+            feed.popleft()
+
+    def _append(self, grant: Grant, serial: int, changes: Sequence[TableChange]) -> None:
+        """Append the entries of a commit to the feed of its role."""
+        feed = self._feeds.setdefault(grant.role, deque(maxlen=ENTRIES_MAX))
+        after, commit = self._last_commit(grant.role), f"{grant.epoch}:{serial}"
+        for part in entries_of(changes):
+            number = _number(feed[-1].id) + 1 if feed else 1
+            named = decode(part, RowNames)
+            feed.append(FeedEntry(id=f"{number}-0", commit=commit, after=after, named=named))
+            after = commit
+
+    def _last_commit(self, role: str) -> str:
+        return "{}:{}".format(*self._committed[role]) if role in self._committed else ""
 
     def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
         found = [event for event in self._trace if matches(event, subjects)]
@@ -186,3 +220,7 @@ class MemoryNexus:
     def _leads(self, grant: Grant) -> bool:
         held = self._lock_of(grant.role)
         return held is not None and held[:2] == (grant.owner, grant.epoch)
+
+
+def _number(entry: str) -> int:
+    return int(entry.partition("-")[0])

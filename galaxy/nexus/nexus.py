@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import redis
 
-from galaxy.driver.interfaces import Grant, LockHeld
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld
 from galaxy.errors import Refused
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
@@ -18,7 +18,7 @@ from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import acl
-from galaxy.nexus.change_feed import ChangeFeed, FeedRead
+from galaxy.nexus.change_feed import ChangeFeed
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
@@ -168,9 +168,13 @@ class Nexus:
         """Return the rows of a role's table as last committed, by key."""
         return self._store.read_table(role, table, kind)
 
-    def read_changes(self, role: str, after: str | None, timeout_s: float) -> FeedRead:
+    def read_changes(self, role: str, after: FeedPosition | None, timeout_s: float) -> FeedRead:
         """Return the rows of a role that were committed after the position ``after``; see ``ChangeFeed``."""
         return self._feed.read(role, after, timeout_s)
+
+    def read_rows(self, role: str, table: str, accept: Callable[[Sequence[tuple[str, bytes]]], None]) -> str:
+        """Pass all rows of a table to ``accept`` in pieces; return the last commit that they may include."""
+        return self._store.read_rows(role, table, accept)
 
     def trace(self, subjects: Sequence[str] = (), limit: int = 100) -> list[TraceEvent]:
         """Return the newest events about ``subjects`` (a job includes its pods), oldest first."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import redis
 
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader, Unreachable
-from galaxy.model.base import Struct, decode, encode
+from galaxy.model.base import Struct, decode
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import keys
-from galaxy.nexus.change_feed import ENTRIES_MAX, entry_of
+from galaxy.nexus.change_feed import ENTRIES_MAX, entries_of
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import reaching
 from galaxy.nexus.trace import trace_writes
@@ -22,6 +22,8 @@ N = TypeVar("N", bound=Struct)
 
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 """A longer commit is staged in chunks, and then takes effect in one script."""
+SCAN_COUNT: Final = 5000
+"""Rows that one HSCAN asks for."""
 GROUP: Final = 500
 """Rows in one HSET or HDEL: Lua's stack holds about eight thousand values."""
 
@@ -52,6 +54,7 @@ if redis.call('GET', KEYS[3]) == ARGV[3] then
   redis.call('SET', KEYS[3], ARGV[3])  -- WAIT counts only what its own connection wrote.
   return 2
 end
+local before = redis.call('GET', KEYS[3]) or ''
 local ops, i = ARGV, 5
 if ARGV[4] ~= '0' then
   ops, i = redis.call('LRANGE', KEYS[4], 0, -1), 1
@@ -67,7 +70,9 @@ while i <= n do
   elseif kind == 'D' then
     redis.call('HDEL', key, unpack(ops, first, last))
   elseif kind == 'F' then
-    redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'rows', ops[first + 1])
+    redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'rows', ops[first + 1],
+      'commit', ARGV[3], 'after', before)
+    before = ARGV[3]
   else
     redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'event', ops[first + 2])
     if ops[first + 1] ~= '0' then redis.call('EXPIRE', key, ops[first + 1]) end
@@ -132,18 +137,35 @@ class FencedStore:
             BadMessage: a stored row cannot be read.
         """
         for table in tables:
-            table.load(self._rows(keys.table(role, table.name)).items())
+            table.load(self._rows(role, table.name).items())
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         """Return the rows of a table as last committed, sorted by key."""
-        rows = self._rows(keys.table(role, table))
+        rows = self._rows(role, table)
         return {key: decode(rows[key], kind) for key in sorted(rows)}
 
-    def _rows(self, key: str) -> dict[str, bytes]:
+    def read_rows(self, role: str, table: str, accept: Callable[[Sequence[tuple[str, bytes]]], None]) -> str:
+        """Pass all rows of a table to ``accept`` in pieces; return the last commit that they may include.
+
+        Rows that are committed meanwhile may be passed, missing, or passed twice.
+        """
+        return self._scan(role, keys.table(role, table), accept)
+
+    def _rows(self, role: str, table: str) -> dict[str, bytes]:
+        rows: dict[str, bytes] = {}
+        self._scan(role, keys.table(role, table), rows.update)
+        return rows
+
+    def _scan(self, role: str, key: str, accept: Callable[[Sequence[tuple[str, bytes]]], object]) -> str:
         untyped: Any = self._client
-        # One connection, because a cursor is only valid on its server; this raises when the connection ends.
+        # One connection, because a cursor is only valid on its server, and the last commit must be that
+        # server's; this raises when the connection ends.
         with reaching(self._address), untyped.client() as one:
-            return {field.decode(): value for field, value in one.hscan_iter(key, count=5000)}
+            cursor = None
+            while cursor != 0:
+                cursor, found = one.hscan(key, cursor=cursor or 0, count=SCAN_COUNT)
+                accept([(field.decode(), value) for field, value in found.items()])
+            return (one.get(keys.committed(role)) or b"").decode()
 
     def _check(self, grant: Grant, answer: int) -> None:
         if answer == 0:
@@ -171,9 +193,9 @@ def _operations(
             for start in range(0, len(items), width):
                 group = items[start : start + width]
                 operations += [kind, str(number), str(len(group)), *group]
-    if changes:
-        number = numbers.setdefault(keys.changes(role), len(numbers) + 5)
-        operations += ["F", str(number), "2", str(ENTRIES_MAX), encode(entry_of(changes))]
+    number = numbers.setdefault(keys.changes(role), len(numbers) + 5)
+    for entry in entries_of(changes):
+        operations += ["F", str(number), "2", str(ENTRIES_MAX), entry]
     for stream, length, ttl_s, data in trace_writes(trace):
         number = numbers.setdefault(stream, len(numbers) + 5)
         operations += ["X", str(number), "3", str(length), str(ttl_s), data]

@@ -47,7 +47,7 @@ def newer(folder: Path) -> Path:
     _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
     _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(2, 4)")
     base.write_text(base.read_text() + NOVEL_FIELDS)
-    _edit(root / "galaxy/driver/leadership.py", "range(2, 3)", "range(2, 4)")
+    _edit(root / "galaxy/driver/stored_format.py", "range(2, 3)", "range(2, 4)")
     _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
           f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
     _edit(root / "galaxy/container/launcher/client.py", "        self._socket = sock\n",
@@ -61,9 +61,9 @@ def incompatible(folder: Path) -> Path:
     base = root / "galaxy/model/base.py"
     _edit(base, "WIRE_VERSION: Final = 2", "WIRE_VERSION: Final = 4")
     _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(4, 5)")
-    leadership = root / "galaxy/driver/leadership.py"
-    _edit(leadership, "STORED_FORMAT: Final = 2", "STORED_FORMAT: Final = 4")
-    _edit(leadership, "range(2, 3)", "range(4, 5)")
+    stored = root / "galaxy/driver/stored_format.py"
+    _edit(stored, "STORED_FORMAT: Final = 2", "STORED_FORMAT: Final = 4")
+    _edit(stored, "range(2, 3)", "range(4, 5)")
     return root
 
 

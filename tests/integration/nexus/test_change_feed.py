@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from galaxy.driver.interfaces import Grant
+from galaxy.driver.interfaces import FeedRead, Grant
 from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, keys
-from galaxy.nexus.change_feed import FeedRead
 from tests.support.redis_server import RedisServer
 
 ROLE = "tally"
@@ -48,6 +47,7 @@ def test_waiting_reader_wakes_when_something_is_committed(nexus: Nexus, grant: G
 def test_reader_of_a_stream_that_is_gone_must_reload(nexus: Nexus, grant: Grant) -> None:
     nexus.commit(grant, 1, put("x"), [])
     start = nexus.read_changes(ROLE, None, 0.0).position
+    nexus.commit(grant, 2, put("y"), [])
     nexus.client.delete(keys.changes(ROLE))
     assert nexus.read_changes(ROLE, start, 0.0).reload
 

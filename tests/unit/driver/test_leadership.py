@@ -14,10 +14,9 @@ from galaxy.driver.leadership import (
     POISONOUS_MAX,
     POISONOUS_OF_ALL_MAX,
     RAISED_WAIT_S_MAX,
-    STORED_READABLE,
     Leadership,
-    StoredFormat,
 )
+from galaxy.driver.stored_format import STORED_READABLE, StoredFormat
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.request import Request
 from galaxy.model.base import encode

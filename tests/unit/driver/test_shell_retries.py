@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from galaxy.driver.interfaces import Grant, Publish
-from galaxy.driver.leadership import CommittedStep, StoredFormat
+from galaxy.driver.leadership import CommittedStep
 from galaxy.driver.shell import RETRY_MAX_S, RETRY_MIN_S, LeaderShell
+from galaxy.driver.stored_format import StoredFormat
 from galaxy.errors import Unreachable
 from galaxy.model.api.answers import Answer, Reply
 from galaxy.model.base import encode

@@ -1,0 +1,47 @@
+"""The format of a role's tables, stored with them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from galaxy.errors import GalaxyError
+from galaxy.model.base import Struct
+from galaxy.model.stored.table import Table
+
+STORED_FORMAT: Final = 2
+"""Format of the tables that we write. As with messages (``galaxy.model.base``), adding fields does not
+change it; a change that older leaders would misread does."""
+STORED_READABLE: Final = range(2, 3)
+FORMAT_KEY: Final = "tables"
+
+
+class StoredFormat(Struct, frozen=True, kw_only=True):
+    """The format of a role's tables: a table of its own, with one row."""
+
+    format: int
+
+
+def format_table() -> Table[StoredFormat]:
+    return Table("format", StoredFormat)
+
+
+def check_format(role: str, table: Table[StoredFormat]) -> None:
+    """Check that this release reads the tables whose format is in ``table``.
+
+    Raises:
+        GalaxyError: a release with another format wrote them.
+    """
+    stored = table.get(FORMAT_KEY)
+    if stored is not None and stored.format not in STORED_READABLE:
+        raise GalaxyError(
+            f"cannot lead {role}: its state in Redis has format {stored.format}, "
+            f"and this release reads only {_readable_formats()}",
+            details=["no container is touched, and nothing is written"],
+            hint="run the release that wrote the state; or end its jobs with that release (galaxy down),"
+            " and start this one with an empty Redis database; see Upgrading in docs/operations.md",
+        )
+
+
+def _readable_formats() -> str:
+    low, high = STORED_READABLE[0], STORED_READABLE[-1]
+    return f"format {low}" if low == high else f"formats {low} to {high}"
