@@ -76,6 +76,14 @@ class Table(Generic[T]):
         """Return the values for which ``index`` has any key."""
         return tuple(self._indexed[index])
 
+    def is_indexed(self) -> bool:
+        """Return whether every index has exactly the rows of the table. Reads the whole table; for tests."""
+        for index, key_of in self._keys.items():
+            found = {(value, key) for value, keys in self._indexed[index].items() for key in keys}
+            if found != {(key_of(row), key) for key, row in self._rows.items() if key_of(row) is not None}:
+                return False
+        return True
+
     def put(self, key: str, row: T) -> None:
         """Write ``row``; writing an equal row changes nothing."""
         old = self._rows.get(key)

@@ -12,8 +12,9 @@ from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.state import HostState
 from galaxy.appmaster.logic import AppMaster
-from galaxy.driver.interfaces import Grant
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
+from galaxy.driver.warm_tables import WarmTables
 from galaxy.ids import container_key
 from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, GroupOrder, Reason
@@ -186,6 +187,21 @@ class NexusWithoutRemovedGroups(MemoryNexus):
         super().commit(grant, serial, [change for change in changes if change.table != "ended"], trace)
 
 
+class UnverifiedTables(WarmTables):
+    """A standby that begins with the rows that it has, although the last leader has committed since."""
+
+    def catch_up(self) -> bool:
+        return self.position is not None
+
+
+class NexusWithoutGaps(MemoryNexus):
+    """A change feed whose readers continue after a gap as if nothing were missing."""
+
+    def read_changes(self, role: str, after: FeedPosition | None, timeout_s: float) -> FeedRead:
+        read = super().read_changes(role, after, timeout_s)
+        return read if after is None else msgspec.structs.replace(read, reload=False)
+
+
 BROKEN: Final[dict[str, Variant]] = {
     "send before commit": Variant(leadership=SendBeforeCommit),
     "ignore incarnation": Variant(resman=lambda: AnyIncarnationResMan(ResMan()), agent=AnyIncarnationAgent),
@@ -199,6 +215,8 @@ BROKEN: Final[dict[str, Variant]] = {
     "removed groups not stored": Variant(nexus=NexusWithoutRemovedGroups),
     "no quota": Variant(resman=QuotaIgnoringResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
+    "standby begins without reading the rest of the feed": Variant(warm=UnverifiedTables),
+    "standby continues after a gap in the feed": Variant(nexus=NexusWithoutGaps),
     "no safe mode": Variant(resman=lambda: ResMan(ResManConfig(mass_loss_min=1000))),
 }
 """Broken clusters by the rule that they break."""

@@ -43,6 +43,14 @@ class Faults(Struct, frozen=True, kw_only=True):
     """A step of a leader's logic raises, after some or all of its work."""
     commit_answer_lost: float = 0.002
     """The answer to a leader's commit is lost, so the leader does not know whether it was written."""
+    feed_late: float = 0.02
+    """A standby reads the change feed up to ``late_s`` later."""
+    feed_cut: float = 0.02
+    """A read of the change feed, or of a table, fails."""
+    feed_doubled: float = 0.02
+    """The answer to a read of the change feed is lost, so the same is read again."""
+    feed_trimmed: float = 0.005
+    """The change feed loses all but its last entries before a read."""
     launch_fails: float = 0.03
     """Creating a container fails."""
     worker_dies: float = 0.0005
@@ -54,7 +62,7 @@ class Faults(Struct, frozen=True, kw_only=True):
 NO_FAULTS = Faults(
     lose=0, double=0, late=0, agent_crash=0, agent_crash_in_step=0, host_reboot=0, host_cut=0, mass_cut=0,
     host_slow=0, commit_answer_lost=0, leader_crash=0, leader_crash_in_step=0, leader_pause=0, launch_fails=0,
-    worker_dies=0, program_dies=0,
+    worker_dies=0, program_dies=0, feed_late=0, feed_cut=0, feed_doubled=0, feed_trimmed=0,
 )  # fmt: skip
 """No faults."""
 

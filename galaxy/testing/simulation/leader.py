@@ -1,7 +1,8 @@
-"""A simulated leader process: it campaigns, leads tick by tick, crashes, pauses and restarts.
+"""A simulated leader process: it stands by, campaigns, leads tick by tick, crashes, pauses and restarts.
 
-It starts as ``galaxy.driver.shell`` does in production: load the state, receive messages, step. The
-first read of heartbeats arrives a little later, because in production a thread reads them.
+It starts as ``galaxy.driver.shell`` does in production: bring the state to what is stored, receive
+messages, step. The first read of heartbeats arrives a little later, because in production a thread
+reads them. Another thread of production, ``galaxy.driver.standby``, is a chain of timers here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.driver.interfaces import Grant
+from galaxy.driver.interfaces import FeedRead, Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.lease import Lease
-from galaxy.errors import NotLeader, Unreachable
+from galaxy.driver.warm_tables import Loaded, WarmTables
+from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, from_plain
@@ -23,6 +25,8 @@ from galaxy.model.step import Logic, Step
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.bus import Bus
+from galaxy.testing.simulation.checkers.standby import check_begun
+from galaxy.testing.simulation.standby_feed import FaultyFeed
 from galaxy.testing.simulation.world import World
 
 TTL_S: Final = 2.0
@@ -31,10 +35,14 @@ HEARTBEATS_READ_S: Final = (0.002, 0.05)
 """How long the first read of heartbeats takes, in seconds. The leader steps before that."""
 TICK_S: Final = 0.001
 """Seconds between the arrival of a message and the tick that handles it."""
+FOLLOW_S: Final = (0.1, 0.2)
+"""Seconds between two reads of the change feed by a standby."""
+APPLY_S: Final = 0.02
+"""Longest time from a read of the change feed until its rows are applied, in seconds."""
 
 
 class LeaderProcess:
-    """One of the processes that can lead ``role``. ``build`` returns new logic for every leadership."""
+    """One of the processes that can lead ``role``. ``build`` returns the logic of one process."""
 
     def __init__(
         self,
@@ -46,17 +54,19 @@ class LeaderProcess:
         name: str,
         build: Callable[[], Logic],
         kind: type[Leadership] = Leadership,
+        warm: type[WarmTables] = WarmTables,
         ignore_lease: bool = False,
     ) -> None:
         """``ignore_lease``: continue after the lease has expired, so that only the fence stops a commit."""
         self.role = role
         self.name = name
-        self.logic: Logic | None = None
         self._world = world
         self._bus = bus
         self._nexus = nexus
         self._build = build
         self._kind = kind
+        self._warm_kind = warm
+        self._feed = FaultyFeed(nexus, world, name)
         self._ignore_lease = ignore_lease
         self.ticks = 0
         """Committed ticks of this process, over all its leaderships."""
@@ -67,10 +77,18 @@ class LeaderProcess:
         self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
+        self.warm_begins = 0
+        """Leaderships of this process that began without loading their tables."""
+        self._following = False
         self._lease: Lease | None = None
         self._inbox: list[Struct] = []
         self._wake_s: float | None = None
         self._start()
+
+    @property
+    def logic(self) -> Logic | None:
+        """The logic that leads, or None."""
+        return None if self._leadership is None else self._logic
 
     @property
     def leads(self) -> bool:
@@ -96,6 +114,8 @@ class LeaderProcess:
     def _start(self) -> None:
         self._process += 1
         self._clear_leadership()
+        self._logic = self._build()
+        self._warm = self._warm_kind(self.role, self._feed, self._logic.tables.values())
         self._schedule(self._world.between(0.05, 0.5), self._campaign)
 
     def crash(self) -> None:
@@ -132,23 +152,60 @@ class LeaderProcess:
 
         self._world.after(delay_s, due)
 
+    # ---- standing by
+
+    def _follow_soon(self) -> None:
+        """Follow the change feed, unless this process does so already."""
+        if not self._following:
+            self._following = True
+            if self._warm.position is None:
+                self._warm.clear()
+            self._follow()
+
+    def _follow(self) -> None:
+        """Read the change feed once, and apply what was read a little later, unless this process leads."""
+        if not self._following:
+            return
+        try:
+            read = self._warm.read(0.0)
+        except Unreachable as error:
+            self._world.record(f"{self.name} cannot follow: {error.message}")
+        else:
+            self._schedule(self._feed.random.uniform(0.0, APPLY_S), lambda: self._apply(read))
+        self._schedule(self._feed.random.uniform(*FOLLOW_S) + self._feed.late_s(), self._follow)
+
+    def _apply(self, read: FeedRead | Loaded) -> None:
+        if self._following:
+            self._warm.apply(read)
+
     # ---- leading
 
     def _campaign(self) -> None:
         answer = self._nexus.campaign(self.role, self.name, ttl_s=TTL_S, address=self.name)
         if not isinstance(answer, Grant):
+            self._follow_soon()
             self._schedule(answer.remaining_s + 0.005, self._campaign)
             return
         self._world.record(f"{self.name} leads in epoch {answer.epoch}")
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
-        self.logic = self._build()
+        self._following = False
         lease_is_held = (lambda: True) if self._ignore_lease else lease.is_held
-        faulty_logic = _FaultyLogic(self.logic, self._world)
+        faulty_logic = _FaultyLogic(self._logic, self._world, lambda: self._check_begun(leadership))
         leadership = self._kind(
-            faulty_logic, _FaultyStore(self._nexus, self._world), answer, lease_is_held=lease_is_held
+            faulty_logic,
+            _FaultyStore(self._nexus, self._world),
+            answer,
+            lease_is_held=lease_is_held,
+            warm=self._warm,
         )
-        leadership.begin(self._world.now_s)
-        self._lease, self._leadership = lease, leadership
+        self._lease = lease
+        try:
+            leadership.begin(self._world.now_s)
+        except GalaxyError as error:
+            self._stand_by(error.message)
+            return
+        self.warm_begins += leadership.was_warm
+        self._leadership = leadership
         self._bus.consume(self.role, self._on_message)
         self._renew(lease)
         self._tick_soon(leadership)
@@ -157,7 +214,8 @@ class LeaderProcess:
     def _clear_leadership(self) -> None:
         if self._leadership is not None:
             self._bus.cancel(self.role, self._on_message)
-        self._leadership = self._lease = self.logic = None
+        self._leadership = self._lease = None
+        self._following = False
         self._inbox = []
         self._wake_s = None
 
@@ -168,6 +226,11 @@ class LeaderProcess:
             self._nexus.release(self._lease.grant)
         self._clear_leadership()
         self._schedule(0.1, self._campaign)
+
+    def _check_begun(self, leadership: Leadership) -> None:
+        """Check the tables with which a leadership begins."""
+        self._world.record(f"{self.name} begins {'warm' if leadership.was_warm else 'cold'}")
+        check_begun(self.name, self.role, self._logic.tables, self._nexus)
 
     def _renew(self, lease: Lease) -> None:
         if self._nexus.renew(lease.grant):
@@ -244,10 +307,16 @@ class _StepFault(Exception):
 class _FaultyLogic:
     """Logic whose steps raise at the rate of ``Faults.step_fault``, after some or all of their work."""
 
-    def __init__(self, logic: Logic, world: World) -> None:
+    def __init__(self, logic: Logic, world: World, on_lead: Callable[[], None]) -> None:
+        """``on_lead`` is called when the tables are as they were stored."""
         self._logic = logic
         self._world = world
-        self.lead, self.recover = logic.lead, logic.recover
+        self._on_lead = on_lead
+        self.recover = logic.recover
+
+    def lead(self, epoch: int, now_s: float) -> None:
+        self._on_lead()
+        self._logic.lead(epoch, now_s)
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:

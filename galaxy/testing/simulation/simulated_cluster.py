@@ -11,6 +11,7 @@ from galaxy.agent.logic.effects import Effect
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.appmaster.logic import AppMaster
 from galaxy.driver.leadership import Leadership
+from galaxy.driver.warm_tables import WarmTables
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.agent import AgentInfo
@@ -72,6 +73,7 @@ class Variant:
     agent: Callable[[AgentInfo], AgentLogic] = AgentLogic
     nexus: Callable[[Callable[[], float]], MemoryNexus] = MemoryNexus
     leadership: type[Leadership] = Leadership
+    warm: type[WarmTables] = WarmTables
     ignore_lease: bool = False
 
 
@@ -126,6 +128,7 @@ class SimulatedCluster:
                 name=f"{role}-{letter}",
                 build=build,
                 kind=variant.leadership,
+                warm=variant.warm,
                 ignore_lease=variant.ignore_lease,
             )
             for role, build in ((RESMAN, variant.resman), (APPMASTER, variant.appmaster))

@@ -20,6 +20,7 @@ class World:
     """One thread of virtual time. Faults stop ``calm_s`` seconds after the start."""
 
     def __init__(self, seed: int, faults: Faults, calm_s: float) -> None:
+        self.seed = seed
         self.random = random.Random(seed)  # noqa: S311 - choices must be reproducible
         self.now_s = START_S
         self.steps = 0
