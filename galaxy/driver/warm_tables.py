@@ -41,7 +41,7 @@ class WarmTables:
         self.position: FeedPosition | None = None
         self._feed = feed
         self._format: Table[StoredFormat] = format_table()
-        self._tables = {table.name: table for table in (self._format, *tables) if table.durable}
+        self._tables = {table.name: table for table in (self._format, *tables)}
 
     def read(self, timeout_s: float, check: Check = lambda: None) -> FeedRead | Loaded:
         """Return what ``apply`` needs next, waiting up to ``timeout_s`` for a commit; load if necessary.

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from galaxy.driver.interfaces import Grant
+from galaxy.driver.interfaces import FeedRead, Grant
+from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import GalaxyError, Refused, Unreachable
+from galaxy.model.base import encode
 from galaxy.model.step import Send
-from galaxy.model.stored.table import TableChange
+from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.nexus.publisher import Publisher
 from tests.support.sentinel import DOWN_AFTER_MS, SentinelSetup, running_sentinel_setup
-from tests.support.tally import Add
+from tests.support.tally import Add, Count
 from tests.support.tls import NEEDED
 
 SEND = Send(queue="agent.h1", task="galaxy.container.apply", body=Add(name="x"), id="1")
@@ -88,6 +90,36 @@ def _check_failover_after_kill(redises: SentinelSetup) -> None:
     assert new.client().llen("agent.h1") >= 1
     nexus.release(grant)
     nexus.close()
+    old.start()
+
+
+def test_standby_equals_the_store_of_the_master_after_a_kill(redises: SentinelSetup, nexus: Nexus) -> None:
+    grant = _lead(nexus)
+    with Nexus.connect(redises.url("resman"), name="standby") as other:
+        rows: Table[Count] = Table("counts", Count)
+        warm = WarmTables("resman", other, [rows])
+
+        def put(serial: int) -> None:
+            row = encode(Count(name="k", total=serial))
+            nexus.commit(grant, serial, [TableChange(table="counts", key=f"k{serial}", value=row)], ())
+
+        def follow() -> bool:
+            read = warm.read(0.0)
+            warm.apply(read)
+            return isinstance(read, FeedRead) and read.current
+
+        put(1)
+        while not follow():
+            pass
+        put(2)
+        old = redises.master()
+        old.kill()
+        _retry(lambda: put(3))
+        assert _retry(warm.catch_up)  # Every confirmed commit is at the new master, so the chain has no gap.
+        assert dict(rows.items()) == other.read_table("resman", "counts", Count)
+        assert len(rows) == 3
+        redises.await_master(old)
+    _retry(lambda: nexus.release(grant))
     old.start()
 
 

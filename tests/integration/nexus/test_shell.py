@@ -7,20 +7,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from galaxy.driver.interfaces import Grant, Publish
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, Publish
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.errors import Unreachable
 from galaxy.model.api.answers import Answer
 from galaxy.model.base import decode
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send
-from galaxy.model.stored.table import TableChange
-from galaxy.nexus import Nexus
+from galaxy.model.stored.table import Table, TableChange
+from galaxy.nexus import Nexus, keys
 from tests.support.redis_server import RedisServer
 from tests.support.tally import Add, Count, Tally
 
@@ -159,6 +160,55 @@ def test_standby_in_the_same_process_leads_when_the_leader_stops(nexus: Nexus) -
     data = nexus.await_reply("r", 20.0)
     second.stop()
     assert data is not None and decode(data, Answer).result == 2
+
+
+class ReadTables(Nexus):
+    """Records the tables that were loaded."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        super().__init__(url, name=name)
+        self.loaded: list[str] = []
+        self.current = threading.Event()
+
+    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
+        named = list(tables)
+        self.loaded += [table.name for table in named]
+        super().load(role, named)
+
+    def read_changes(self, role: str, after: FeedPosition | None, timeout_s: float) -> FeedRead:
+        if after is not None:
+            self.current.set()
+        return super().read_changes(role, after, timeout_s)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "feed", "everything"])
+def test_standby_that_has_followed_begins_with_what_is_stored_whatever_redis_lost(
+    nexus: Nexus, redis_server: RedisServer, lost: str
+) -> None:
+    logic, took = Tally(), threading.Event()
+    with ReadTables.connect(redis_server.url, name="standby") as other:
+        assert isinstance(other, ReadTables)
+        second = LeaderShell(
+            role="tally", owner="b", address="b", logic=logic, nexus=other, publish=lambda _: None,
+            on_lead=took.set,
+        )  # fmt: skip
+        with leading(nexus, lambda sends: None) as first:
+            first.offer(Add(name="x"))
+            second.start()
+            assert other.current.wait(20.0)
+            for total in (2, 3):
+                first.offer(Add(name="x"))
+                until(lambda total=total: stored(nexus) == {"x": total})  # type: ignore[misc]
+            if lost == "everything":
+                nexus.client.flushall()
+            elif lost == "feed":
+                nexus.client.delete(keys.changes("tally"))
+        assert took.wait(20.0)
+        second.offer(Add(name="x", reply="r"))
+        data = nexus.await_reply("r", 20.0)
+        second.stop()
+    assert data is not None and decode(data, Answer).result == (1 if lost == "everything" else 4)
+    assert lost != "nothing" or "counts" not in other.loaded
 
 
 def test_events_offered_before_the_stop_are_committed(nexus: Nexus) -> None:

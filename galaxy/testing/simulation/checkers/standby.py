@@ -17,8 +17,6 @@ def check_begun(leader: str, role: str, tables: Mapping[str, Table[Any]], nexus:
         Violation: a row is missing, stale or gone from the store.
     """
     for name, table in tables.items():
-        if not table.durable:
-            continue
         stored = nexus.read_table(role, name, table.kind)
         found = dict(table.items())
         for key in sorted(found.keys() | stored.keys()):
