@@ -139,7 +139,7 @@ class AgentService:
             rebooted=rebooted,
         )
         self._housekeeping = Housekeeping(
-            config, self._runtime, self._packages, self._inbox, lambda: self._loop.phases
+            config, self._runtime.meter, self._packages, self._inbox, lambda: self._loop.phases
         )
         self._heartbeat = HeartbeatThread(
             self._nexus,

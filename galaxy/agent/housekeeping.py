@@ -17,7 +17,7 @@ from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic.events import UsageMeasured
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.packages.cache import PackageCache
-from galaxy.container.runtime import Runtime
+from galaxy.container.usage import UsageMeter
 from galaxy.ids import parse_container_key
 
 _LOG: Final = logging.getLogger(__name__)
@@ -29,13 +29,13 @@ class Housekeeping:
     def __init__(
         self,
         config: AgentConfig,
-        runtime: Runtime,
+        meter: UsageMeter,
         packages: PackageCache,
         inbox: AgentInbox,
         phases: Callable[[], dict[str, HostedPhase]],
     ) -> None:
         self._config = config
-        self._runtime = runtime
+        self._meter = meter
         self._packages = packages
         self._inbox = inbox
         self._phases = phases
@@ -73,7 +73,7 @@ class Housekeeping:
             if phase is not HostedPhase.READY or parsed is None or self._ending.is_set():
                 continue
             container, incarnation = parsed
-            usage, now_s = self._runtime.usage(container, incarnation), time.monotonic()
+            usage, now_s = self._meter.measure(container, incarnation), time.monotonic()
             self._last_cpu[key] = (usage.cpu_ns, now_s)
             then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
             cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))

@@ -55,6 +55,8 @@ from galaxy.model.messages.worker import Exec, ToWorker
 _LOG: Final = logging.getLogger(__name__)
 COMMIT_RETRY_S: Final = 1.0
 SELECT_S_MAX: Final = 600.0
+EFFECT_RETRY_S: Final = 1.0
+EFFECT_TRIES: Final = 10
 
 
 class AgentLoop:
@@ -91,6 +93,8 @@ class AgentLoop:
         self._events: list[Struct] = []
         self._commit_retry_at_s = 0.0
         """When to try the failed commit again; 0.0 if the last commit succeeded."""
+        self._repeats: list[tuple[float, Effect, int]] = []
+        """Effects that failed: when to repeat each (monotonic), and how often it is tried."""
         self._ending = False
         self.digests = (0, 0)
         self.trouble = ""
@@ -132,7 +136,12 @@ class AgentLoop:
     def _timeout_s(self) -> float:
         # While the disk cannot be written, the logic's own timers wait for the next commit.
         own_s = self._commit_retry_at_s or self._logic.wake_s()
-        wakes = (own_s, self._connections.wake_s())
+        wakes = (
+            own_s,
+            self._connections.wake_s(),
+            self._runtime.wake_s(),
+            *(at_s for at_s, _, _ in self._repeats),
+        )
         first = min((wake for wake in wakes if wake is not None), default=None)
         return SELECT_S_MAX if first is None else max(0.0, min(first - time.monotonic(), SELECT_S_MAX))
 
@@ -141,10 +150,14 @@ class AgentLoop:
         events, calls = self._inbox.take()
         self._events += events
         for call in calls:
-            call()
+            try:
+                call()
+            except Exception:  # noqa: BLE001  (a session's defect does not end the agent)
+                _LOG.exception("event=agent.call-failed")
         self._collect_runtime_events()
         self._connections.reconnect_due()
         now_s = time.monotonic()
+        self._repeat_due(now_s)
         if now_s >= self._commit_retry_at_s:
             self._step(now_s)
         return not self._ending
@@ -220,7 +233,7 @@ class AgentLoop:
             case Destroyed():
                 return ContainerDestroyed(container=event.container, incarnation=event.incarnation)
             case _:
-                _LOG.warning("event=launcher.lost text='another one took over'")
+                _LOG.warning("event=launcher.lost text='a new one was started; containers run on'")
                 return self._inspect_host()
 
     def _inspect_host(self) -> HostInspected:
@@ -238,23 +251,48 @@ class AgentLoop:
     # ---- effects
 
     def _carry_out(self, effects: Sequence[Effect]) -> None:
+        """Try every effect. A launch that fails is an event; other effects are repeated."""
         for effect in effects:
-            match effect:
-                case LaunchContainer():
-                    self._launch(effect.hosted)
-                case RemoveContainer():
-                    self._runtime.destroy(effect.container, effect.incarnation)
-                case ConnectWorker():
-                    path = self._runtime.socket_path(effect.container, effect.incarnation)
-                    self._connections.connect(effect.container, effect.incarnation, path)
-                case DisconnectWorker():
-                    self._connections.disconnect(effect.container, effect.incarnation)
-                case DeliverOrder():
-                    self._connections.deliver(effect.container, effect.incarnation, effect.order)
-                case QuitWorker():
-                    self._connections.quit(effect.container, effect.incarnation, effect.stop_timeout)
-                case WriteLog():
-                    _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
+            self._try(effect, tries_left=EFFECT_TRIES)
+
+    def _try(self, effect: Effect, *, tries_left: int) -> None:
+        try:
+            self._carry_out_one(effect)
+        except Exception as error:
+            kind = type(effect).__name__
+            if isinstance(effect, LaunchContainer):
+                _LOG.exception("event=agent.effect-failed kind=%s container=%s", kind, effect.hosted.key)
+                self._on_launch_failed(effect.hosted, error)
+            elif tries_left <= 1:
+                raise  # This process ends, and the next one reconciles the table with what runs.
+            else:
+                _LOG.warning("event=agent.effect-failed kind=%s cause=%r", kind, error)
+                self._repeats.append((time.monotonic() + EFFECT_RETRY_S, effect, tries_left - 1))
+
+    def _repeat_due(self, now_s: float) -> None:
+        """Repeat the effects that failed a moment ago."""
+        due = [each for each in self._repeats if each[0] <= now_s]
+        self._repeats = [each for each in self._repeats if each[0] > now_s]
+        for _, effect, tries_left in due:
+            self._try(effect, tries_left=tries_left)
+
+    def _carry_out_one(self, effect: Effect) -> None:
+        match effect:
+            case LaunchContainer():
+                self._launch(effect.hosted)
+            case RemoveContainer():
+                self._runtime.destroy(effect.container, effect.incarnation)
+            case ConnectWorker():
+                path = self._runtime.socket_path(effect.container, effect.incarnation)
+                self._connections.connect(effect.container, effect.incarnation, path)
+            case DisconnectWorker():
+                self._connections.disconnect(effect.container, effect.incarnation)
+            case DeliverOrder():
+                self._connections.deliver(effect.container, effect.incarnation, effect.order)
+            case QuitWorker():
+                self._connections.quit(effect.container, effect.incarnation, effect.stop_timeout)
+            case WriteLog():
+                _LOG.info("event=%s subject=%s text=%r", effect.event, effect.subject, effect.text)
 
     def _launch(self, hosted: HostedContainer) -> None:
         unavailable = self._reservations.reserve(hosted.ports.values())
@@ -275,15 +313,16 @@ class AgentLoop:
             run_uid=uid,
             run_gid=gid,
         )
-        try:
-            self._runtime.launch(plan)
-        except (GalaxyError, OSError) as error:
-            reason = Reason(code="launch", message=str(error))
-            self._events.append(
-                ContainerLaunchFailed(
-                    container=hosted.container, incarnation=hosted.incarnation, reason=reason
-                )
+        self._runtime.launch(plan)
+
+    def _on_launch_failed(self, hosted: HostedContainer, error: Exception) -> None:
+        self._events.append(
+            ContainerLaunchFailed(
+                container=hosted.container,
+                incarnation=hosted.incarnation,
+                reason=Reason(code="launch", message=f"cannot make container {hosted.key}: {error}"),
             )
+        )
 
     # ---- requests from other threads
 

@@ -1,4 +1,4 @@
-"""The agent's interface to its containers: request their creation and destruction, get events, measure.
+"""The agent's interface to its containers: request their creation and destruction, get events.
 
 No call waits for a container: requests are packets to the launcher, outcomes arrive as events. The
 launcher is started when none runs, outlives the agent, and is found again by its socket.
@@ -6,8 +6,6 @@ launcher is started when none runs, outlives the agent, and is found again by it
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections import deque
 from pathlib import Path
@@ -16,13 +14,13 @@ from typing import Final
 import msgspec
 
 import galaxy
-from galaxy.container.cgroup.tree import CgroupTree, Usage
-from galaxy.container.fs.volumes import plain_path, plain_used_bytes
+from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.kernel import processes
 from galaxy.container.launcher.client import LauncherClient
-from galaxy.container.launcher.entry import PLAN_NAME, SOCKET_NAME
+from galaxy.container.launcher.entry import SOCKET_NAME
 from galaxy.container.launcher.plan import FULL, LaunchPlan
 from galaxy.container.launcher.protocol import (
+    PACKET_BYTES_MAX,
     ContainerRef,
     Destroy,
     Destroyed,
@@ -37,15 +35,18 @@ from galaxy.container.launcher.protocol import (
     Stop,
     StopRefused,
 )
-from galaxy.container.record_file import load_record
-from galaxy.errors import BadMessage, Conflict, HostError, Unreachable
+from galaxy.container.usage import UsageMeter
+from galaxy.errors import BadMessage, Conflict, HostError, Unreachable, UsageError
 from galaxy.ids import container_key
-from galaxy.model.base import Struct, check_wire
-from galaxy.model.jobspec.spec import Medium
+from galaxy.model.base import check_wire
+from galaxy.statemachine.backoff import Backoff
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 30.0
-_PLAIN_ENTRIES_MAX: Final = 20_000
+RECONNECT_S: Final = 0.2
+RECONNECT_S_MAX: Final = 10.0
+RECONNECTS_MAX: Final = 10
+"""How many launchers in a row may end before they report what they have."""
 
 RuntimeEvent = Launched | LaunchFailed | Ended | Destroyed | LauncherLost
 
@@ -57,18 +58,8 @@ class InitProcess(ContainerRef, frozen=True, kw_only=True):
     start_ticks: int
 
 
-class ContainerUsage(Struct, frozen=True, kw_only=True):
-    """What one container uses: CPU time and OOM kills since its creation, the rest now."""
-
-    cpu_ns: int = 0
-    memory_bytes: int = 0
-    pids: int = 0
-    oom_kills: int = 0
-    disk_bytes: int = 0
-
-
 class Runtime:
-    """The containers of one agent; for use from one thread."""
+    """The containers of one agent; for use from one thread at a time, except ``meter``."""
 
     def __init__(
         self,
@@ -88,11 +79,14 @@ class Runtime:
         """Launches without an outcome yet; sent again after every connect."""
         self._destroys: dict[str, Destroy] = {}
         """Destructions without an outcome yet; sent again like launches."""
-        self._plans: dict[str, LaunchPlan] = {}
-        self._cgroups: CgroupTree | None = None
+        self.meter = UsageMeter(self._state / "c", None)
+        """Measures containers, from any thread."""
         self._snapshot: SnapshotComplete | None = None
         self._is_stopping = False
         self._refused: StopRefused | None = None
+        self._reconnect_backoff = Backoff(RECONNECT_S, RECONNECT_S_MAX)
+        self._reconnect_at_s = 0.0
+        self._reconnects_left = RECONNECTS_MAX
 
     def start(self) -> None:
         """Connect to the launcher of this state directory or start one, and read which containers it has.
@@ -104,7 +98,7 @@ class Runtime:
         for name in ("c", "logs", "garbage"):
             (self._state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._mode == FULL:
-            self._cgroups = CgroupTree.of_host(self._cgroup_root)
+            self.meter = UsageMeter(self._state / "c", CgroupTree.of_host(self._cgroup_root))
         deadline = time.monotonic() + START_TIMEOUT_S
         self._connect()
         snapshot = self._await_snapshot(deadline)
@@ -128,11 +122,19 @@ class Runtime:
             ) from error
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when ``events`` has something to do."""
+        """Return a descriptor that is readable when ``events`` has something to do; see ``wake_s`` too."""
         return self._client.fileno()
 
+    def wake_s(self) -> float | None:
+        """Return when to call ``events`` even if ``fileno`` is not readable, by the monotonic clock."""
+        return None if self._client.is_connected() else self._reconnect_at_s
+
     def launch(self, plan: LaunchPlan) -> None:
-        """Request a container; ``Launched`` or ``LaunchFailed`` follows as an event."""
+        """Request a container; ``Launched`` or ``LaunchFailed`` follows as an event.
+
+        Raises:
+            UsageError: the plan is too long for the launcher.
+        """
         plan = msgspec.structs.replace(
             plan,
             directory=plan.directory or str(self._state / "c" / plan.key),
@@ -141,8 +143,12 @@ class Runtime:
             mode=self._mode,
         )
         request = Launch(plan=plan)
+        if (length := len(encode(request))) > PACKET_BYTES_MAX:
+            raise UsageError(
+                f"its plan has {length} bytes; the launcher takes {PACKET_BYTES_MAX}",
+                hint="use fewer or shorter names of tasks, volumes and ports",
+            )
         self._launches[plan.key] = request
-        self._plans[plan.key] = plan
         self._client.send(request)
 
     def destroy(self, container: str, incarnation: int) -> None:
@@ -172,21 +178,6 @@ class Runtime:
     def log_path(self, container: str, incarnation: int) -> Path:
         """Return the directory of a container's logs, which outlives it."""
         return self._state / "logs" / container_key(container, incarnation)
-
-    def usage(self, container: str, incarnation: int) -> ContainerUsage:
-        """Measure one container now. A value is 0 if this mode cannot measure it or the container is gone."""
-        key = container_key(container, incarnation)
-        usage = Usage()
-        if self._cgroups is not None:
-            with contextlib.suppress(OSError):
-                usage = self._cgroups.usage(key)
-        return ContainerUsage(
-            cpu_ns=usage.cpu_ns,
-            memory_bytes=usage.memory_bytes,
-            pids=usage.pids,
-            oom_kills=usage.oom_kills,
-            disk_bytes=self._disk_bytes(key),
-        )
 
     def stop_launcher(self) -> None:
         """Stop the launcher, which has no containers, once its garbage is deleted.
@@ -236,14 +227,38 @@ class Runtime:
         return self._snapshot
 
     def _receive(self, *, restart: bool) -> None:
-        """Apply the messages that have arrived; with ``restart`` a lost launcher is replaced."""
-        while self._client.is_connected():
-            for message in self._client.receive():
-                self._apply(message)
-            if self._client.is_connected() or self._is_stopping or not restart:
-                return
+        """Apply the messages that have arrived; with ``restart`` a lost launcher is replaced.
+
+        Raises:
+            HostError: no launcher stays alive.
+        """
+        was_connected = self._client.is_connected()
+        for message in self._client.receive():
+            self._apply(message)
+        if self._client.is_connected() or self._is_stopping or not restart:
+            return
+        if was_connected and self._snapshot is not None:
             self._events.append(LauncherLost())
+        if was_connected:
+            self._reconnect_at_s = time.monotonic() + (
+                self._reconnect_backoff.next_s() if self._snapshot is None else 0.0
+            )
+        if time.monotonic() >= self._reconnect_at_s:
+            self._reconnect()
+
+    def _reconnect(self) -> None:
+        """Connect to a launcher, or start one, after the last one was lost."""
+        self._reconnects_left -= 1
+        if self._reconnects_left < 0:
+            raise HostError(
+                f"cannot start the launcher: {RECONNECTS_MAX} in a row ended at once",
+                details=self._client.log_tail(),
+                hint="galaxy doctor",
+            )
+        try:
             self._connect()
+        except OSError:
+            self._reconnect_at_s = time.monotonic() + self._reconnect_backoff.next_s()
 
     def _apply(self, message: FromLauncher) -> None:
         if isinstance(message, Present):
@@ -254,7 +269,6 @@ class Runtime:
                 self._events.append(message)
         elif isinstance(message, LaunchFailed):
             self._launches.pop(message.key, None)
-            self._plans.pop(message.key, None)
             self._events.append(message)
         elif isinstance(message, Ended):
             self._running.pop(message.key, None)
@@ -262,11 +276,12 @@ class Runtime:
             self._events.append(message)
         elif isinstance(message, Destroyed):
             self._running.pop(message.key, None)
-            self._plans.pop(message.key, None)
             self._destroys.pop(message.key, None)
             self._events.append(message)
         elif isinstance(message, SnapshotComplete):
             self._snapshot = message
+            self._reconnect_backoff.reset()
+            self._reconnects_left = RECONNECTS_MAX
         elif isinstance(message, StopRefused):
             self._refused = message
 
@@ -288,34 +303,6 @@ class Runtime:
                 f"cannot stop the launcher: {self._refused.containers} containers are left",
                 hint="destroy them first",
             )
-
-    # ---- measuring
-
-    def _disk_bytes(self, key: str) -> int:
-        """Add up the contents of a container's disk volumes.
-
-        Volumes of enforced size are measured by their file system, plain directories by counting their files.
-        """
-        init = self._running.get(key)
-        total = 0
-        for index, (path, medium) in enumerate(self._volumes(key)):
-            plain = plain_path(str(self._directory(key)), index)
-            if os.path.isdir(plain):
-                total += plain_used_bytes(plain, _PLAIN_ENTRIES_MAX)
-            elif init is not None and medium is not Medium.TMPFS:
-                with contextlib.suppress(OSError):
-                    stat = os.statvfs(f"/proc/{init.pid}/root{path}")
-                    total += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-        return total
-
-    def _volumes(self, key: str) -> list[tuple[str, Medium]]:
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = load_record(str(self._directory(key) / PLAN_NAME), LaunchPlan)
-            if plan is None:
-                return []
-            self._plans[key] = plan
-        return [(volume.path, volume.medium) for volume in plan.volumes]
 
     def _directory(self, key: str) -> Path:
         return self._state / "c" / key

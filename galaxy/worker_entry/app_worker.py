@@ -46,6 +46,7 @@ from galaxy.worker_entry.logic.effects import (
     TerminateTask,
 )
 from galaxy.worker_entry.logic.events import Event, OrderReceived, QuitRequested, StopCommandEnded, Ticked
+from galaxy.worker_entry.logic.failures import failure_of
 from galaxy.worker_entry.logic.pod import step, wake_s
 from galaxy.worker_entry.logic.records import SupervisedPod
 from galaxy.worker_entry.logic.report import observe
@@ -55,6 +56,8 @@ from galaxy.worker_entry.task_logs import TaskLogs
 
 QUIT_MARGIN_S: Final = 10.0
 """This long after the stop timeout the container ends, even if programs still run in it."""
+FAULT_PAUSE_S: Final = 0.05
+KILL_RETRY_S: Final = 0.2
 _REAPED_AT_ONCE: Final = 2048
 
 
@@ -62,7 +65,7 @@ class AppWorker:
     """The AppWorker of one container."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        self.loop = EventLoop()
+        self.loop = EventLoop(self.on_fault)
         self.done = False
         self._config = config
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
@@ -120,7 +123,8 @@ class AppWorker:
     def handle(self, event: Event) -> None:
         """Step the logic with an event, carry out its effects, and report the pod if it changed.
 
-        Effects may raise further events; those are queued and handled in order.
+        Effects may raise further events; those are queued and handled in order. Every effect is tried,
+        and the failure of one is an event as well.
         """
         self._events.append(event)
         if self._stepping:
@@ -128,9 +132,7 @@ class AppWorker:
         self._stepping = True
         try:
             while self._events:
-                self._pod, effects = step(self._pod, self._events.popleft(), time.monotonic())
-                for effect in effects:
-                    self._carry_out(effect)
+                self._step(self._events.popleft())
         finally:
             self._stepping = False
         self._set_timer()
@@ -138,14 +140,36 @@ class AppWorker:
             self._reported = now
             self._channel.send_report()
 
+    def _step(self, event: Event) -> None:
+        try:
+            self._pod, effects = step(self._pod, event, time.monotonic())
+        except Exception as error:  # noqa: BLE001  (a defect of ours; the events after this one are handled)
+            self.on_fault(error)
+            return
+        for effect in effects:
+            self._try(effect)
+
+    def _try(self, effect: Effect) -> None:
+        try:
+            self._carry_out(effect)
+        except Exception as error:  # noqa: BLE001  (it must not keep the other effects from being tried)
+            cause = (error.strerror or str(error)) if isinstance(error, OSError) else describe(error)
+            name = type(effect).__name__
+            self.log("effect-failed", f"{name} of {getattr(effect, 'task', 'the pod')}: {describe(error)}")
+            failed = failure_of(effect, f"cannot be carried out: {cause}", time.time())
+            if failed is not None:
+                self._events.append(failed)
+            if isinstance(effect, KillTask):
+                self.loop.after(KILL_RETRY_S, lambda: self._try(effect))
+
     def log(self, code: str, message: str) -> None:
         """Write a line to the agent's log."""
         self._channel.log(code, message)
 
-    def on_fault(self, error: str) -> None:
-        """Log an exception of the loop, and reap again: the exception may have interrupted that."""
-        self.log("fault", error)
-        self.loop.after(0.0, self._reap)
+    def on_fault(self, error: Exception) -> None:
+        """Log an exception, and reap again: the exception may have interrupted that."""
+        self.log("fault", describe(error))
+        self.loop.after(FAULT_PAUSE_S, self._reap)
 
     # ---- effects
 
@@ -175,10 +199,10 @@ class AppWorker:
 
     def _stop(self, effect: StopProgram) -> None:
         name, run = effect.task, effect.run
+        self._programs.await_empty(name, run, kill=False, keep_execs=effect.keep_execs)
         if not effect.keep_execs:
             self._execs.kill_all(name)
         self._commands.end(name)  # Health checks and reloads, before the stop command.
-        self._programs.await_empty(name, run, kill=False, keep_execs=effect.keep_execs)
         if effect.spec.stop:
             self._commands.run(
                 effect.spec,
@@ -190,10 +214,10 @@ class AppWorker:
             self._programs.signal(name, signal.SIGTERM)
 
     def _kill(self, effect: KillTask) -> None:
+        self._programs.await_empty(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
         if not effect.keep_execs:
             self._execs.kill_all(effect.task)
         self._commands.end(effect.task)
-        self._programs.await_empty(effect.task, effect.run, kill=True, keep_execs=effect.keep_execs)
 
     def _excluded(self, name: str, keep_execs: bool) -> set[int]:
         """Return the roots of processes in a task's cgroup that do not belong to its program."""
@@ -272,7 +296,10 @@ class AppWorker:
                 break
             on_exit = self._on_exit.pop(pid, None)
             if on_exit is not None:
-                on_exit(status)
+                try:
+                    on_exit(status)
+                except Exception as error:  # noqa: BLE001  (the other children are reaped)
+                    self.on_fault(error)
         else:
             self.loop.after(0.0, self._reap)
         self._programs.check_all()
@@ -318,3 +345,12 @@ class AppWorker:
                 on_lost=lambda message: self.log("log-lost", message),
             )
         return self._logs[name]
+
+
+def describe(error: Exception) -> str:
+    """Return an error and the line that raised it."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at else "?"
+    return f"{type(error).__name__} at {where}: {error}"[:1000]

@@ -25,6 +25,7 @@ from galaxy.model.messages.worker import (
     Exec,
     ExecStarted,
     FromWorker,
+    PackageAnswer,
     Report,
     ToWorker,
     WorkerLog,
@@ -33,6 +34,7 @@ from galaxy.worker_entry.event_loop import READ, WRITE, EventLoop
 
 QUEUE_MAX: Final = 256
 """Packets waiting for a slow agent; beyond it the connection is closed."""
+ACCEPT_RETRY_S: Final = 0.5
 _PACKETS: Final[msgspec.json.Decoder[ToWorker]] = msgspec.json.Decoder(ToWorker)
 """Built at import, before the fork: building it takes longer than everything else from ``run`` to exec."""
 _FILES_MAX: Final = 4
@@ -67,7 +69,7 @@ class AgentChannel:
         self.malformed = 0
         self._listening = socket.socket(fileno=listen_fd)
         self._listening.setblocking(False)
-        loop.add(listen_fd, READ, lambda _events: self._accept())
+        self._listen()
 
     def send(self, packet: FromWorker, fd: int = -1) -> None:
         """Queue a packet, with a file unless ``fd`` is -1; the file is closed here.
@@ -92,12 +94,21 @@ class AgentChannel:
     def log(self, code: str, message: str) -> None:
         """Write a line to the agent's log; when the agent is slow, these are dropped first."""
         if len(self._queue) < QUEUE_MAX // 2:
-            self.send(WorkerLog(reason=Reason(code=code, message=message)))
+            text = message.encode(errors="replace").decode()
+            self.send(WorkerLog(reason=Reason(code=code, message=text)))
+
+    def _listen(self) -> None:
+        self._loop.add(self._listening.fileno(), READ, lambda _events: self._accept())
 
     def _accept(self) -> None:
         try:
             agent, _ = self._listening.accept()
+        except BlockingIOError:
+            return
         except OSError:
+            # Without a free descriptor the agent keeps waiting and the socket readable: pause.
+            self._loop.remove(self._listening.fileno())
+            self._loop.after(ACCEPT_RETRY_S, self._listen)
             return
         self._disconnect()
         agent.setblocking(False)
@@ -161,9 +172,11 @@ class AgentChannel:
         return True
 
     def _answer_lost_files(self, packet: ToWorker) -> None:
-        """Refuse an exec whose files were lost; without an answer the client would wait forever."""
+        """Refuse an exec, or fail a package, whose files were lost; something waits for both."""
         if isinstance(packet, Exec):
             self.send(ExecStarted(request=packet.request, error=f"cannot run it: {_LOST_FILES}"))
+        elif isinstance(packet, PackageAnswer):
+            self._on_packet(msgspec.structs.replace(packet, error=packet.error or _LOST_FILES), [])
 
     def _flush(self) -> None:
         while self._agent is not None and (self._queue or self._report_due):

@@ -139,7 +139,11 @@ class Deployments:
         self, deployment: _Deployment, work: Callable[[], None], files: tuple[int, ...]
     ) -> None:
         """Run ``work`` with the program's privileges; its result is returned as JSON through a pipe."""
-        result, report = os.pipe2(os.O_CLOEXEC)
+        try:
+            result, report = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._fail(deployment, f"cannot create a pipe for unpacking: {error.strerror}", retry=True)
+            return
 
         def run() -> None:
             try:
@@ -174,13 +178,14 @@ class Deployments:
             return
         try:
             answer = json.loads(text)
-        except ValueError:
+            ok, message, retry = answer["ok"], str(answer.get("message", "")), bool(answer.get("retry"))
+        except (ValueError, LookupError, TypeError, AttributeError):
             killed = os.WIFSIGNALED(status)
             how = f"killed by signal {os.WTERMSIG(status)}" if killed else f"exit status {status}"
             self._fail(deployment, f"unpacking ended early: {how} (the task's memory limit?)", retry=True)
             return
-        if not answer["ok"]:
-            self._fail(deployment, answer["message"], retry=answer["retry"])
+        if ok is not True:
+            self._fail(deployment, message, retry=retry)
             return
         del self._running[deployment.task]
         self._drop(deployment)
@@ -191,6 +196,8 @@ class Deployments:
         if self._running.get(deployment.task) is not deployment:
             return
         self.cancel(deployment.task)
+        # A file's name may hold bytes that are not UTF-8, which no message can carry.
+        message = message.encode(errors="replace").decode()
         reason = Reason(code="deploy-failed", message=message)
         self._emit(DeployFailed(task=deployment.task, deploy=deployment.deploy, reason=reason, retry=retry))
 

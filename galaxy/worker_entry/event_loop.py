@@ -9,6 +9,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 READ: Final = select.EPOLLIN
@@ -37,10 +38,12 @@ class EventLoop:
     """Calls back when a descriptor is ready, a timer is due, or a signal has arrived.
 
     It is level-triggered, and every callback does a bounded amount of work: a flood on one
-    descriptor delays the others by one callback at a time.
+    descriptor delays the others by one callback at a time. A callback that raises is reported to
+    ``on_fault``, and the others are called all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_fault: Callable[[Exception], None]) -> None:
+        self._on_fault = on_fault
         self._epoll = select.epoll()
         self._calls: dict[int, Callable[[int], None]] = {}
         self._timers: list[Timer] = []
@@ -86,9 +89,9 @@ class EventLoop:
         for fd, events in self._epoll.poll(wait_s, _EVENTS_AT_ONCE):
             call = self._calls.get(fd)
             if call is not None:
-                call(events)
+                self._guard(partial(call, events))
         while self._received:
-            self._signals[self._received.pop()]()
+            self._guard(self._signals[self._received.pop()])
         self._run_timers()
 
     def _run_timers(self) -> None:
@@ -96,7 +99,13 @@ class EventLoop:
         while self._timers and (self._timers[0].call is None or self._timers[0].at_s <= now_s):
             timer = heapq.heappop(self._timers)
             if timer.call is not None:
-                timer.call()
+                self._guard(timer.call)
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001  (a defect of ours must not end the user's programs)
+            self._on_fault(error)
 
     def _drain(self, _events: int) -> None:
         with contextlib.suppress(BlockingIOError):

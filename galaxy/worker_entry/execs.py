@@ -90,9 +90,14 @@ class Execs:
                 packet.request, "the request must carry stdin, stdout and stderr, or no files with a tty"
             )
             return
-        terminal, inside = -1, -1
+        terminal, inside, passed = -1, -1, -1
         if packet.tty:
             terminal, inside = os.openpty()
+            try:
+                passed = os.dup(terminal)
+            except OSError:
+                close_all((terminal, inside))
+                raise
             _set_size(terminal, packet.rows, packet.columns)
             if self._run_uid >= 0:
                 with contextlib.suppress(OSError):  # Without it the command cannot reopen /dev/tty.
@@ -107,15 +112,14 @@ class Execs:
         try:
             supervisor = self._spawner.supervisor(work)
         except OSError:
-            if terminal >= 0:
-                os.close(terminal)
+            close_all(fd for fd in (terminal, passed) if fd >= 0)
             raise
         finally:
             if inside >= 0:
                 os.close(inside)
         self._running[packet.request] = _Exec(packet.task, supervisor, terminal)
         self._on_exit(supervisor, lambda status: self._on_ended(packet.request, status))
-        self._send(ExecStarted(request=packet.request), os.dup(terminal) if terminal >= 0 else -1)
+        self._send(ExecStarted(request=packet.request), passed)
 
     def _on_ended(self, request: int, status: int) -> None:
         command = self._running.pop(request)

@@ -11,19 +11,17 @@ import gc
 import os
 import signal
 import time
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import WorkerConfig
-from galaxy.worker_entry.app_worker import AppWorker
+from galaxy.worker_entry.app_worker import FAULT_PAUSE_S, AppWorker
 from galaxy.worker_entry.prefork import run_prefork
 from galaxy.worker_entry.processes import kill_descendants
 from galaxy.worker_entry.spawn import IGNORED
 from galaxy.worker_entry.warmup import warm_up
 
 __all__ = ["run", "run_prefork", "warm_up"]
-
-_FAULT_PAUSE_S: Final = 0.05
 
 
 def run(config: WorkerConfig) -> NoReturn:
@@ -42,17 +40,8 @@ def run(config: WorkerConfig) -> NoReturn:
         try:
             worker.loop.run_once()
         except Exception as error:  # noqa: BLE001  (a defect of ours must not end the user's programs)
-            worker.on_fault(_describe(error))
-            time.sleep(_FAULT_PAUSE_S)
+            worker.on_fault(error)
+            time.sleep(FAULT_PAUSE_S)
     if not config.isolated:
         kill_descendants()  # Otherwise the end of the PID namespace kills them.
     os._exit(0)
-
-
-def _describe(error: Exception) -> str:
-    """Return an error and the line that raised it."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    where = f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}" if at else "?"
-    return f"{type(error).__name__} at {where}: {error}"[:1000]

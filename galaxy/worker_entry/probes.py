@@ -24,15 +24,20 @@ class NetworkProbe:
     def __init__(
         self, loop: EventLoop, check: HealthSpec, port: int, answer: Callable[[bool, str], None]
     ) -> None:
+        """Connect.
+
+        Raises:
+            OSError: there is no free descriptor.
+        """
         self._loop = loop
         self._check = check
         self._port = port
         self._answer: Callable[[bool, str], None] | None = answer
         self._head = b""
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._timer = loop.after(
             check.timeout, lambda: self._done(False, f"no answer in {check.timeout:g} s")
         )
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         code = self._socket.connect_ex((ADDRESS, port))
         if code in (0, errno.EINPROGRESS):

@@ -15,7 +15,7 @@ from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
 from galaxy.worker_entry.prefork import PreforkedProgram
 from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
-from galaxy.worker_entry.spawn import CANNOT_EXEC, Spawner, status_of
+from galaxy.worker_entry.spawn import Spawner, status_of
 from galaxy.worker_entry.task_logs import TaskLogs
 
 CHECK_S: Final = 0.02
@@ -58,7 +58,11 @@ class Programs:
         self._programs: dict[str, _Program] = {}
 
     def start(self, name: str, run: int, command: str, env: dict[str, str]) -> None:
-        """Start a task's program; emits ``ProgramStarted`` now and ``ProgramEnded`` when it ends."""
+        """Start a task's program; emits ``ProgramStarted`` now and ``ProgramEnded`` when it ends.
+
+        Raises:
+            OSError: no process could be created; no ``ProgramEnded`` follows.
+        """
         program = self._program(name)
         cgroup = self._cgroups[name]
         now_s = time.time()
@@ -68,10 +72,6 @@ class Programs:
         program.oom_kills = oom_kills(cgroup)
         try:
             program.pid = self._start(["/bin/sh", "-c", command], env, cgroup, logs)
-        except OSError as error:
-            self._log("start-failed", f"{name}: cannot create a process: {error.strerror}")
-            self._emit(ProgramEnded(task=name, run=run, exit=Exit(at_s=now_s, code=CANNOT_EXEC)))
-            return
         finally:
             logs.write_index()
         program.alive = True
@@ -134,8 +134,17 @@ class Programs:
         emptying = program.emptying
         if emptying is None:
             return
+        # The next check is set first, so that one that fails is repeated. A child's end triggers a check;
+        # the timer covers processes that were forked or moved between the check and the signal.
+        if emptying.timer is not None:
+            emptying.timer.cancel()
+        emptying.timer = self._loop.after(emptying.backoff.next_s(), lambda: self._check(name))
         cgroup = self._cgroups[name]
-        pids = self._members(name, keep_execs=emptying.keep_execs)
+        try:
+            pids = self._members(name, keep_execs=emptying.keep_execs)
+        except OSError as error:
+            self._log("check-failed", f"{name}: cannot list its processes: {error.strerror}")
+            return
         if not pids and not program.alive and not self._has_commands(name):
             program.stop_emptying()
             if emptying.kill:
@@ -145,11 +154,6 @@ class Programs:
         if emptying.kill:
             set_pids_max(cgroup, 0)
             signal_all(pids, signal.SIGKILL)
-        # A child's end triggers the next check. The timer covers processes that were forked or moved
-        # between the check and the signal.
-        if emptying.timer is not None:
-            emptying.timer.cancel()
-        emptying.timer = self._loop.after(emptying.backoff.next_s(), lambda: self._check(name))
 
 
 class _Program:

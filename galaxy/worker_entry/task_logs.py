@@ -34,16 +34,23 @@ class TaskLogs:
         files_max: int,
         on_lost: Callable[[str], None],
     ) -> None:
-        """``directory`` is an open directory; ``on_lost`` is called when output is dropped."""
+        """``directory`` is an open directory; ``on_lost`` is called when output is dropped.
+
+        Raises:
+            OSError: there is no free descriptor.
+        """
         self._directory = directory
         self._task = task
         self._runs: tuple[Run, ...] = ()
-        self._streams = {
-            stream: _Stream(
-                loop, directory, file_names(task, stream, files_max), bytes_max, self.write_index, on_lost
-            )
-            for stream in STREAMS
-        }
+        self._streams: dict[str, _Stream] = {}
+        try:
+            for stream in STREAMS:
+                names = file_names(task, stream, files_max)
+                self._streams[stream] = _Stream(loop, directory, names, bytes_max, self.write_index, on_lost)
+        except OSError:
+            for opened in self._streams.values():
+                opened.close()
+            raise
 
     @property
     def stdout(self) -> int:
@@ -112,7 +119,15 @@ class _Stream:
         os.set_blocking(self._read_fd, False)
         with contextlib.suppress(OSError):
             self._open()
+        self._loop = loop
         loop.add(self._read_fd, READ, self._ready)
+
+    def close(self) -> None:
+        """Close the pipe and the file."""
+        self._loop.remove(self._read_fd)
+        for fd in (self._read_fd, self.write_fd, self._file):
+            if fd >= 0:
+                os.close(fd)
 
     @property
     def position(self) -> int:

@@ -23,6 +23,7 @@ from galaxy.container.launcher import init_process, process_group
 from galaxy.container.launcher.adoption import adopt
 from galaxy.container.launcher.create import ContainerCreator
 from galaxy.container.launcher.entry import END_RECORD, INIT_RECORD, ContainerEntry, EntryPhase
+from galaxy.container.launcher.log import log
 from galaxy.container.launcher.plan import FULL, PROCESS, LaunchPlan, check_plan, is_valid_key
 from galaxy.container.launcher.protocol import (
     Destroyed,
@@ -134,7 +135,7 @@ class ContainerTable:
         entry = self._new(plan.container, plan.incarnation, EntryPhase.CREATING, mode=plan.mode)
         try:
             self._creator.create(plan, lambda pid, status_fd: self._record_init(entry, pid, status_fd))
-        except (GalaxyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (a plan that cannot be executed fails alone)
             self._fail(entry, _describe(error))
 
     def destroy(self, container: str, incarnation: int) -> None:
@@ -186,12 +187,19 @@ class ContainerTable:
     def retry(self, now: float) -> None:
         """Do what is due: repeat removals and kills that are not complete, fail creations that hang."""
         for entry in [each for each in self._entries.values() if each.deadline and each.deadline <= now]:
-            if entry.phase is EntryPhase.CREATING:
-                self._fail(entry, f"it was not ready within {CREATE_TIMEOUT_S:.0f} s")
-            elif entry.phase is EntryPhase.KILLING:
-                self._send_kill(entry)
-            else:
-                self._remove(entry)
+            try:
+                self._retry(entry)
+            except Exception as error:  # noqa: BLE001  (the other containers have their turn)
+                entry.retry_after(now)
+                log(f"event=container.retry-failed container={entry.key!r} cause={error!r}")
+
+    def _retry(self, entry: ContainerEntry) -> None:
+        if entry.phase is EntryPhase.CREATING:
+            self._fail(entry, f"it was not ready within {CREATE_TIMEOUT_S:.0f} s")
+        elif entry.phase is EntryPhase.KILLING:
+            self._send_kill(entry)
+        else:
+            self._remove(entry)
 
     @property
     def is_creating(self) -> bool:
@@ -390,7 +398,9 @@ class ContainerTable:
         return f"{self._state}/c/{key}"
 
 
-def _describe(error: GalaxyError | OSError) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, GalaxyError):
         return "; ".join((error.message, *error.details))
-    return f"{error.strerror} ({error.filename})" if error.filename else str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror} ({error.filename})" if error.filename else str(error)
+    return f"{type(error).__name__}: {error}"

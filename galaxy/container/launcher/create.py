@@ -89,9 +89,12 @@ class ContainerCreator:
                     _discard_warm_process(warm, plan)
                 pid = self._fork(plan)
             if pid == 0:
-                os.close(opened.go)  # With its own copy, PID 1 would not notice the launcher's death.
-                os.close(opened.status)
-                init_process.become_init(setup)
+                try:
+                    os.close(opened.go)  # With its own copy, PID 1 would not notice the launcher's death.
+                    os.close(opened.status)
+                    init_process.become_init(setup)
+                finally:
+                    os._exit(1)  # Whatever fails, this child never runs the launcher's code.
             status, opened.status = opened.status, -1
             record_init(pid, status)
             os.write(opened.go, init_process.GO)

@@ -23,6 +23,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from collections import deque
 from typing import Final
 
@@ -32,6 +33,7 @@ from galaxy.container.kernel import prctl
 from galaxy.container.kernel.uid_ranges import try_lock
 from galaxy.container.launcher.containers import ContainerTable
 from galaxy.container.launcher.init_process import InitEntry
+from galaxy.container.launcher.log import log
 from galaxy.container.launcher.plan import FULL
 from galaxy.container.launcher.protocol import (
     PACKET_BYTES_MAX,
@@ -54,6 +56,8 @@ _IDLE_S: Final = 0.02
 _NICE: Final = -10
 """Containers must start and end even on a busy host. What runs in them has nice value 0 again."""
 _ALREADY_RUNNING: Final = 75
+_FAULT_PAUSE_S: Final = 0.02
+_FAULT_CHARS_MAX: Final = 2000
 
 
 class Launcher:
@@ -94,19 +98,27 @@ class Launcher:
             if not ready and is_idle_work:
                 self._containers.prepare()
             for fd, events in ready:
-                if fd == wake_read:
-                    _drain(wake_read)
-                    self._reap()
-                elif fd == self._listener.fileno():
-                    self._accept()
-                elif fd == self._cleaner.fileno():
-                    self._on_cleaner_readable()
-                elif self._agent is not None and fd == self._agent.fileno():
-                    self._serve(events)
-                else:
-                    self._containers.on_readable(fd)
+                try:
+                    self._dispatch(fd, events, wake_read)
+                except Exception:  # noqa: BLE001  (this process is the parent of every PID 1)
+                    log(f"event=launcher.fault cause={traceback.format_exc()[-_FAULT_CHARS_MAX:]!r}")
+                    time.sleep(_FAULT_PAUSE_S)
             self._containers.retry(time.monotonic())
         self._close()
+
+    def _dispatch(self, fd: int, events: int, wake_read: int) -> None:
+        """Handle what has made one descriptor ready."""
+        if fd == wake_read:
+            _drain(wake_read)
+            self._reap()
+        elif fd == self._listener.fileno():
+            self._accept()
+        elif fd == self._cleaner.fileno():
+            self._on_cleaner_readable()
+        elif self._agent is not None and fd == self._agent.fileno():
+            self._serve(events)
+        else:
+            self._containers.on_readable(fd)
 
     def _timeout(self, now: float) -> tuple[float | None, bool]:
         """Return how long to wait for events (None: forever), and whether to prepare if none comes."""
@@ -127,7 +139,10 @@ class Launcher:
                 return
             if pid == 0:
                 return
-            self._containers.on_child_exit(pid, os.waitstatus_to_exitcode(status))
+            try:
+                self._containers.on_child_exit(pid, os.waitstatus_to_exitcode(status))
+            except Exception:  # noqa: BLE001  (the other children are reaped)
+                log(f"event=launcher.fault cause={traceback.format_exc()[-_FAULT_CHARS_MAX:]!r}")
 
     def _close(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -141,7 +156,12 @@ class Launcher:
     def _accept(self) -> None:
         try:
             agent, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Without a free descriptor the agent keeps waiting, and the socket readable.
+            log(f"event=launcher.not-accepted cause={error.strerror!r}")
+            time.sleep(_FAULT_PAUSE_S)
             return
         if _peer_uid(agent) not in (0, os.geteuid()):
             agent.close()
@@ -177,7 +197,7 @@ class Launcher:
         try:
             message: ToLauncher = decode(packet, ToLauncher)  # type: ignore[arg-type]
         except BadMessage as error:
-            _log(f"event=launcher.bad-message cause={error.message!r}")
+            log(f"event=launcher.bad-message cause={error.message!r}")
             return
         if isinstance(message, Launch):
             self._containers.launch(message.plan)
@@ -198,12 +218,12 @@ class Launcher:
         handle = self._listener.fileno()
         os.set_inheritable(handle, True)
         argv = [renewal.python, *renewal.arguments, "--listen", str(handle)]
-        _log(f"event=launcher.renewed python={renewal.python!r}")
+        log(f"event=launcher.renewed python={renewal.python!r}")
         try:
             os.execve(renewal.python, argv, renewal.environment)  # noqa: S606
         except OSError as error:
             os.set_inheritable(handle, False)
-            _log(f"event=launcher.not-renewed cause={error.strerror!r}")
+            log(f"event=launcher.not-renewed cause={error.strerror!r}")
             self._disconnect()  # The agent reconnects, and sees that the release is the same.
 
     # ---- answers
@@ -348,10 +368,6 @@ def _drain(fd: int) -> None:
     with contextlib.suppress(BlockingIOError):
         while os.read(fd, 4096):
             pass
-
-
-def _log(line: str) -> None:
-    os.write(2, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

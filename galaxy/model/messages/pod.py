@@ -108,6 +108,8 @@ class Exit(Struct, frozen=True, kw_only=True):
     signal: int | None = None
     core: bool = False
     oom: bool = False
+    cause: str = ""
+    """Why no program ran, if none could be started."""
 
     @property
     def status(self) -> int:
@@ -119,7 +121,7 @@ class Exit(Struct, frozen=True, kw_only=True):
             return "OOM-killed: went over its memory limit"
         if self.signal is not None:
             return f"killed by signal {self.signal}" + (", core dumped" if self.core else "")
-        return f"exit code {self.code}"
+        return f"exit code {self.code}" + (f": {self.cause}" if self.cause else "")
 
 
 class ObservedTask(Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from galaxy.container.runtime import Destroyed, Ended, Launched, LauncherLost, L
 from galaxy.errors import Conflict
 from galaxy.model.messages.container import VolumeDemand
 from galaxy.units import MIB
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -236,3 +238,28 @@ def test_connection_of_another_user_is_closed(host) -> None:
         )
         assert done.stdout.strip() == answer, done
     host.launch(host.plan())
+
+
+def test_launcher_that_cannot_be_replaced_is_tried_again_with_pauses(host) -> None:
+    plan = host.plan()
+    host.launch(plan)
+    lock = os.open(host.state / "launcher.lock", os.O_RDWR | os.O_CLOEXEC)
+    os.kill(host.launcher_pid(), signal.SIGKILL)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # A launcher that is started now ends at once.
+    lost = [event for event in host.runtime.events() if isinstance(event, LauncherLost)]
+    tries: list[float] = []
+
+    def tried_again() -> bool:
+        lost.extend(event for event in host.runtime.events() if isinstance(event, LauncherLost))
+        tries.append(host.runtime.wake_s() or 0.0)
+        return len(set(tries) - {0.0}) >= 3
+
+    try:
+        until("it was tried three times", tried_again, every_s=0.02)
+    finally:
+        os.close(lock)
+    host.destroy(plan)
+    lost += [event for event in host.seen if isinstance(event, LauncherLost)]
+    assert len(lost) == 1
+    pauses = sorted(set(tries) - {0.0})
+    assert pauses[2] - pauses[1] > pauses[1] - pauses[0] > 0.1

@@ -36,7 +36,7 @@ def test_program_over_its_memory_limit_is_killed_and_counted_while_pid_1_keeps_r
     ended = host.python(plan, "x = bytearray(200 << 20); print(len(x))")
     assert ended["status"] == -9
     assert "oom_kill 1" in host.ask(plan, oom="web")["oom"]
-    assert host.runtime.usage(plan.container, 1).oom_kills == 1
+    assert host.runtime.meter.measure(plan.container, 1).oom_kills == 1
     assert host.runtime.running()[0].pid == launched.pid
 
 
@@ -44,7 +44,7 @@ def test_program_within_its_memory_limit_is_not_killed(host) -> None:
     plan = host.plan()
     host.launch(plan)
     assert host.python(plan, "x = bytearray(24 << 20); print(len(x))")["out"].strip() == str(24 << 20)
-    assert host.runtime.usage(plan.container, 1).oom_kills == 0
+    assert host.runtime.meter.measure(plan.container, 1).oom_kills == 0
 
 
 def test_fork_bomb_is_stopped_by_the_pids_limit(host) -> None:
@@ -111,7 +111,7 @@ def test_writing_more_than_a_volumes_size_fails_with_enospc(host, medium: Medium
     assert number == 28
     assert least * size <= written <= size
     if medium is Medium.DISK:
-        assert host.runtime.usage(plan.container, 1).disk_bytes == pytest.approx(written, abs=MIB)
+        assert host.runtime.meter.measure(plan.container, 1).disk_bytes == pytest.approx(written, abs=MIB)
 
 
 def test_programs_start_in_the_workspace_and_own_it(host) -> None:

@@ -50,7 +50,7 @@ def test_next_container_is_created_from_a_warm_process_with_full_isolation_and_l
     assert nice == "0"
     assert host.sh(plan, "ls /proc")["out"].split().count("1") == 1
     assert host.python(plan, "bytearray(200 << 20)")["status"] == -9
-    assert host.runtime.usage(plan.container, 1).oom_kills == 1
+    assert host.runtime.meter.measure(plan.container, 1).oom_kills == 1
     for kind in ("mnt", "pid", "uts", "ipc", "cgroup"):
         assert os.readlink(f"/proc/{launched.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
 

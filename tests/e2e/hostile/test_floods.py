@@ -59,7 +59,7 @@ def test_fork_bomb_never_has_more_processes_than_its_limit_and_can_be_stopped(fl
 def test_memory_flood_is_killed_in_its_own_cgroup_and_counted_there(flood) -> None:
     container = flood("memory", memory_bytes=48 * MIB)
     container.await_log("killed", times=3)
-    usage = container.host.runtime.usage(container.name, 1)
+    usage = container.host.runtime.meter.measure(container.name, 1)
     assert usage.oom_kills >= 3
     assert usage.memory_bytes <= 48 * MIB + 16 * MIB + 32 * MIB  # The task's, its tmpfs, AppWorker's.
     assert container.alive
@@ -104,7 +104,7 @@ def test_filling_a_tmpfs_directory_ends_at_its_size(host, directory: str) -> Non
     status, out = container.python(script, directory)
     # A program cannot write to /run; the others hold 64 MiB each, which is charged to the task.
     assert (status, out.split()) == (0, ["13", "0"] if directory == "/run" else ["28", str(64 * MIB)])
-    charged = container.host.runtime.usage(container.name, 1).memory_bytes
+    charged = container.host.runtime.meter.measure(container.name, 1).memory_bytes
     assert charged < 128 * MIB
     container.destroy()
 
@@ -113,7 +113,7 @@ def test_filling_tmpfs_over_the_memory_limit_kills_only_the_program(host) -> Non
     container = host.container("fill2", memory_bytes=48 * MIB)
     script = "import os\nfor p in ('/tmp/a', '/dev/shm/a'):\n open(p, 'wb').write(b'x' * (60 << 20))"
     assert container.python(script)[0] == 137
-    assert container.host.runtime.usage(container.name, 1).oom_kills >= 1
+    assert container.host.runtime.meter.measure(container.name, 1).oom_kills >= 1
     assert container.alive
     assert container.sh("rm -f /tmp/a /dev/shm/a; echo $?")[1] == "0\n"
     container.destroy()

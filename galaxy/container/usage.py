@@ -1,0 +1,76 @@
+"""Measure what a container uses, from its cgroups and its directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from galaxy.container.cgroup.tree import CgroupTree, Usage
+from galaxy.container.fs.volumes import plain_path, plain_used_bytes
+from galaxy.container.kernel import processes
+from galaxy.container.launcher.entry import INIT_RECORD, PLAN_NAME
+from galaxy.container.launcher.plan import LaunchPlan
+from galaxy.container.launcher.protocol import InitRecord
+from galaxy.container.record_file import load_record
+from galaxy.ids import container_key
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.spec import Medium
+
+_PLAIN_ENTRIES_MAX: Final = 20_000
+
+
+class ContainerUsage(Struct, frozen=True, kw_only=True):
+    """What one container uses: CPU time and OOM kills since its creation, the rest now."""
+
+    cpu_ns: int = 0
+    memory_bytes: int = 0
+    pids: int = 0
+    oom_kills: int = 0
+    disk_bytes: int = 0
+
+
+class UsageMeter:
+    """Measures the containers of one agent. It changes nothing, so any thread may use it."""
+
+    def __init__(self, directory: Path, cgroups: CgroupTree | None) -> None:
+        """``directory`` has one directory for each container; without ``cgroups`` only disks are measured."""
+        self._directory = directory
+        self._cgroups = cgroups
+
+    def measure(self, container: str, incarnation: int) -> ContainerUsage:
+        """Measure one container now. A value is 0 if this mode cannot measure it or the container is gone."""
+        key = container_key(container, incarnation)
+        usage = Usage()
+        if self._cgroups is not None:
+            with contextlib.suppress(OSError):
+                usage = self._cgroups.usage(key)
+        return ContainerUsage(
+            cpu_ns=usage.cpu_ns,
+            memory_bytes=usage.memory_bytes,
+            pids=usage.pids,
+            oom_kills=usage.oom_kills,
+            disk_bytes=self._disk_bytes(self._directory / key),
+        )
+
+    def _disk_bytes(self, directory: Path) -> int:
+        """Add up the contents of a container's disk volumes.
+
+        Volumes of enforced size are measured by their file system, plain directories by counting their files.
+        """
+        plan = load_record(str(directory / PLAN_NAME), LaunchPlan)
+        init = load_record(str(directory / INIT_RECORD), InitRecord)
+        if plan is None:
+            return 0
+        runs = init is not None and processes.start_ticks(init.pid) == init.start_ticks
+        total = 0
+        for index, volume in enumerate(plan.volumes):
+            plain = plain_path(str(directory), index)
+            if os.path.isdir(plain):
+                total += plain_used_bytes(plain, _PLAIN_ENTRIES_MAX)
+            elif init is not None and runs and volume.medium is not Medium.TMPFS:
+                with contextlib.suppress(OSError):
+                    stat = os.statvfs(f"/proc/{init.pid}/root{volume.path}")
+                    total += (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+        return total
