@@ -38,7 +38,7 @@ from galaxy.container.launcher.protocol import (
 from galaxy.container.usage import UsageMeter
 from galaxy.errors import BadMessage, Conflict, HostError, Unreachable, UsageError
 from galaxy.ids import container_key
-from galaxy.model.base import check_wire
+from galaxy.model.base import check_wire, encode
 from galaxy.statemachine.backoff import Backoff
 
 START_TIMEOUT_S: Final = 30.0
