@@ -23,6 +23,7 @@ from galaxy.agent.logic.events import RedisClockRead
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.loop import AgentLoop
 from galaxy.agent.packages.cache import PackageCache
+from galaxy.agent.packages.stored import StoredPackages
 from galaxy.agent.report_publisher import ReportPublisher
 from galaxy.agent.sessions.session_threads import SessionSource, SessionThreads
 from galaxy.container.host_support import HostAbilities, probe
@@ -46,6 +47,9 @@ STOP_S: Final = 5.0
 
 class AgentNexus(HeartbeatSink, SessionSource, Protocol):
     """The part of ``galaxy.nexus.nexus.Nexus`` that the agent uses."""
+
+    @property
+    def packages(self) -> StoredPackages: ...
 
 
 class AgentService:
@@ -123,6 +127,7 @@ class AgentService:
         self._packages = PackageCache(
             config.state / "packages",
             config.package_roots,
+            stored=self._nexus.packages,
             bytes_max=config.packages_bytes_max,
             package_bytes_max=config.package_bytes_max,
             timeout_s=config.package_timeout_s,

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "exec": LazyCommand("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", _JOBS),
     "discover": LazyCommand("galaxy.cli.job.discover:discover", "Show the endpoints of a service.", _JOBS),
     "secret": LazyCommand("galaxy.cli.identity.secret:secret", "Store secret values for programs.", _JOBS),
+    "package": LazyCommand("galaxy.cli.job.package:package", "Store package files in the cluster.", _JOBS),
     "status": LazyCommand("galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", _CLUSTER),
     "agent": LazyCommand(
         "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", _CLUSTER
@@ -64,7 +65,14 @@ COMMANDS: Final = {
     "show_agent": LazyCommand("galaxy.cli.cluster.agents:show", hidden=True),
 }
 
-ALIASES: Final = {"jobs": "job", "log": "logs", "agents": "agent", "secrets": "secret", "quotas": "quota"}
+ALIASES: Final = {
+    "jobs": "job",
+    "log": "logs",
+    "agents": "agent",
+    "secrets": "secret",
+    "packages": "package",
+    "quotas": "quota",
+}
 
 EXAMPLES: Final = """\
   galaxy up --detach                 start a cluster on this host

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 from galaxy.cli.output import FORMATS, Output
 from galaxy.container.kernel.uid_ranges import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
-from galaxy.units import format_duration, parse_duration
+from galaxy.units import format_duration, parse_bytes, parse_duration
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -60,6 +60,21 @@ class Duration(click.ParamType[float]):
             bounds = f"from {format_duration(self._min_s)} to {format_duration(self._max_s)}"
             self.fail(f"{value!r} is not {bounds}", param, ctx)
         return seconds
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, written like ``256M`` or ``1G``, at least 1."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            size = parse_bytes(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size < 1:
+            self.fail(f"{value!r} is not at least 1 byte", param, ctx)
+        return size
 
 
 class NumberRange(click.ParamType[tuple[int, int]]):

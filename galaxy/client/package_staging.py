@@ -1,149 +1,143 @@
-"""Stage package files: copy a user's files into the folder that the agents of a local cluster read."""
+"""Stage package files: what a job file names by path is stored in the cluster, for every host to fetch."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import secrets
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, unquote
 
 import msgspec
 
 from galaxy.client.paths import resolve_path
-from galaxy.errors import GalaxyError, SpecError
+from galaxy.errors import SpecError
+from galaxy.model.api.views import PackageView
+from galaxy.model.base import Struct
+from galaxy.model.jobspec.diagnostics import Diagnostic
+from galaxy.model.jobspec.package_source import NAME_MAX, packages_of, scheme_of
 from galaxy.model.jobspec.spec import DataSpec, JobSpec, PackageSpec, TaskSpec
-from galaxy.units import GIB
+from galaxy.units import GIB, MIB, format_bytes
 
-FOLDER: Final = "packages"
-CHUNK_BYTES: Final = 1024 * 1024
-STAGED_BYTES_MAX: Final = 10 * GIB
-"""Limit on the staged packages of a cluster's folder; packages that jobs use are kept beyond it."""
-RECENT_S: Final = 86400.0
-"""A package that was staged more recently is kept: a revision being replaced may still use it."""
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SUFFIX: Final = re.compile(r"(\.tar\.[a-z0-9]+|\.[a-z0-9]{1,8})?$")
+FILE_BYTES_MAX: Final = 4 * GIB
+"""No agent takes a larger package, and the cluster refuses one that is much smaller already."""
+_BLOCK_BYTES: Final = MIB
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f/\ud800-\udfff]")
 
 
-def stage(spec: JobSpec, *, base: Path, cluster_dir: str) -> JobSpec:
-    """Return ``spec`` with every package path replaced by a URL that agents can fetch.
+class PackageFile(Struct, frozen=True, kw_only=True):
+    """A package file that was read once: its absolute ``path``, its digest and its size."""
 
-    Relative paths start at ``base``, the job file's folder. The copy is named after its SHA-256,
-    which also goes into the spec, so equal packages share one file.
+    path: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The name that the cluster shows, as short as it must be."""
+        return _CONTROL.sub("_", os.path.basename(self.path))[-NAME_MAX:]
+
+
+Store = Callable[[PackageFile], PackageView]
+"""Stores a package in the cluster, unless it is there already."""
+
+
+def stage(spec: JobSpec, *, base: Path, store: Store) -> JobSpec:
+    """Return ``spec`` with every package path replaced by the source of a stored package, and its SHA-256.
+
+    Relative paths start at ``base``, the job file's folder. Every file is read before the first is stored.
 
     Raises:
-        SpecError: a package does not exist, is a folder, or differs from its sha256.
-        GalaxyError: the cluster is on another host, or its folder cannot be written.
+        SpecError: packages do not exist, are folders, or differ from their sha256; all are named.
+        GalaxyError: the cluster cannot store one.
     """
-    tasks = tuple(_stage_task(task, base, cluster_dir) for task in spec.pod.tasks)
-    if tasks == spec.pod.tasks:
-        return spec
-    pod = msgspec.structs.replace(spec.pod, tasks=tasks)
-    return msgspec.structs.replace(spec, pod=pod)
-
-
-def sources_of(spec: JobSpec) -> Iterator[str]:
-    """Yield the source of each package of a job."""
-    for task in spec.pod.tasks:
-        if task.package is not None:
-            yield task.package.source
-        if task.data is not None:
-            yield from (package.source for package in task.data.packages)
-
-
-def unneeded(
-    cluster_dir: str, used: Callable[[], Iterable[str]], *, now_s: float, bytes_max: int = STAGED_BYTES_MAX
-) -> list[Path]:
-    """Return the staged files to remove, oldest first, so that the others fit into ``bytes_max``.
-
-    ``used`` returns the sources of all jobs, and is called only when the limit is exceeded. Files
-    in use, and files staged within the last day, are never removed. ``now_s`` is Unix time.
-    """
-    files: list[tuple[float, int, Path]] = []
-    with contextlib.suppress(FileNotFoundError), os.scandir(Path(cluster_dir) / FOLDER) as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            files.append((status.st_mtime, status.st_size, Path(entry.path)))
-    excess = sum(size for _, size, _ in files) - bytes_max
-    if excess <= 0:
-        return []
-    in_use = {os.path.basename(unquote(source)) for source in used()}
-    removable = []
-    for changed_s, size, path in sorted(files):
-        if excess <= 0 or now_s - changed_s < RECENT_S:
-            break
-        if path.name not in in_use:
-            removable.append(path)
-            excess -= size
-    return removable
-
-
-def is_local(source: str) -> bool:
-    """Return whether ``source`` is a path rather than a URL."""
-    return _SCHEME.match(source) is None
-
-
-def _stage_task(task: TaskSpec, base: Path, cluster_dir: str) -> TaskSpec:
-    package = _stage_package(task.package, base, cluster_dir) if task.package else None
-    data = task.data
-    if data is not None:
-        packages = tuple(_stage_package(one, base, cluster_dir) for one in data.packages)
-        data = DataSpec(packages=packages, reload=data.reload)
-    return msgspec.structs.replace(task, package=package, data=data)
-
-
-def _stage_package(package: PackageSpec, base: Path, cluster_dir: str) -> PackageSpec:
-    if not is_local(package.source):
-        return package
-    path = resolve_path(base, package.source)
-    if not cluster_dir:
-        raise GalaxyError(
-            f'cannot bring package "{package.source}" to the cluster',
-            details=["the cluster is on other hosts, and the package is a file on this one"],
-            hint="put it on a web server, and give its http:// URL as source",
-        )
-    digest, copy = _copy_to_scratch(path, package.source, Path(cluster_dir) / FOLDER)
-    if package.sha256 not in ("", digest):
-        copy.unlink(missing_ok=True)
+    problems = file_problems(spec, base=base)
+    files: dict[PackageSpec, PackageFile] = {}
+    for where, package in packages_of(spec) if not problems else ():
+        if scheme_of(package.source) == "":
+            files[package] = found = read_package(resolve_path(base, package.source))
+            if package.sha256 not in ("", found.sha256):
+                text = f'package "{package.source}" has checksum {found.sha256}'
+                problems.append(Diagnostic((*where, "sha256"), text))
+    if problems:
         raise SpecError(
-            f'package "{package.source}" does not match its sha256',
-            details=[f"expected {package.sha256}", f"found {digest}"],
+            f'cannot use the packages of job "{spec.name}"', details=[str(problem) for problem in problems]
         )
-    suffix = _SUFFIX.search(path.name.lower())
-    target = copy.with_name(digest + (suffix[0] if suffix else ""))
-    copy.replace(target)
-    source = f"file://{quote(str(target.absolute()))}"
-    return msgspec.structs.replace(package, source=source, sha256=digest)
+    stored = {package: _stored(package, store(file)) for package, file in files.items()}
+    if not stored:
+        return spec
+    tasks = tuple(_with_packages(task, stored) for task in spec.pod.tasks)
+    return msgspec.structs.replace(spec, pod=msgspec.structs.replace(spec.pod, tasks=tasks))
 
 
-def _copy_to_scratch(path: Path, shown: str, folder: Path) -> tuple[str, Path]:
-    """Copy ``path`` to a scratch file in ``folder``; return its SHA-256 and the path of the copy."""
-    scratch = folder / f".{secrets.token_hex(8)}"
-    digest = hashlib.sha256()
+def file_problems(spec: JobSpec, *, base: Path) -> list[Diagnostic]:
+    """Return a diagnostic for each package path, relative to ``base``, that is not a readable file."""
+    return [
+        Diagnostic((*where, "source"), text)
+        for where, package in packages_of(spec)
+        if scheme_of(package.source) == "" and (text := _path_problem(package.source, base))
+    ]
+
+
+def read_package(path: Path) -> PackageFile:
+    """Return the digest and size of a package file.
+
+    Raises:
+        SpecError: it cannot be read, or cannot be a package.
+    """
+    if problem := _problem(str(path), path):
+        raise SpecError(problem)
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+                size += len(block)
+    except (OSError, ValueError) as error:
+        raise SpecError(_unreadable(str(path), path, error)) from error
+    return PackageFile(path=str(path.absolute()), sha256=digest.hexdigest(), size_bytes=size)
+
+
+def _path_problem(source: str, base: Path) -> str:
+    try:
+        return _problem(source, resolve_path(base, source))
+    except SpecError as error:
+        return error.message
+
+
+def _problem(shown: str, path: Path) -> str:
+    """Return what is wrong with a package file, or "" when it is one that can be read."""
     try:
         if path.is_dir():
-            hint = f"tar -czf {path.name or 'package'}.tar.gz -C {path} ."
-            raise SpecError(f'package "{shown}" is a folder, not an archive', hint=hint)
-        source = path.open("rb")
-    except OSError as error:
-        raise SpecError(
-            f'cannot read package "{shown}": {error.strerror}', details=[f"looked at {path.absolute()}"]
-        ) from error
-    try:
-        with source:
-            folder.mkdir(mode=0o755, exist_ok=True)
-            with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as target:
-                while chunk := source.read(CHUNK_BYTES):
-                    digest.update(chunk)
-                    target.write(chunk)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise GalaxyError(
-            f'cannot bring package "{shown}" to the cluster: {error.strerror}',
-            details=[f"writing to {folder}"],
-        ) from error
-    return digest.hexdigest(), scratch
+            archive = f"{path.name or 'package'}.tar.gz"
+            return f'package "{shown}" is a folder; make an archive: tar -czf {archive} -C {path} .'
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            facts = os.fstat(file.fileno())
+    except (OSError, ValueError) as error:
+        return _unreadable(shown, path, error)
+    if not stat.S_ISREG(facts.st_mode):
+        return f'package "{shown}" is not a regular file'
+    if not 0 < facts.st_size <= FILE_BYTES_MAX:
+        limit, size = format_bytes(FILE_BYTES_MAX), format_bytes(facts.st_size)
+        return f'package "{shown}" has {size}; a package is not empty, and has {limit} at most'
+    return ""
+
+
+def _unreadable(shown: str, path: Path, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or str(error)
+    return f'cannot read package "{shown}": {why}; looked at {path.absolute()}'
+
+
+def _stored(package: PackageSpec, view: PackageView) -> PackageSpec:
+    return msgspec.structs.replace(package, source=view.source, sha256=view.sha256)
+
+
+def _with_packages(task: TaskSpec, stored: dict[PackageSpec, PackageSpec]) -> TaskSpec:
+    package = stored.get(task.package, task.package) if task.package else None
+    data = task.data
+    if data is not None:
+        packages = tuple(stored.get(each, each) for each in data.packages)
+        data = DataSpec(packages=packages, reload=data.reload)
+    return msgspec.structs.replace(task, package=package, data=data)

@@ -14,8 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from galaxy.client import contexts, waiting
-from galaxy.client.job_loading import Job, prepare, read, remove_unneeded_packages
-from galaxy.client.package_staging import sources_of, stage
+from galaxy.client.job_loading import Job, prepare, read
+from galaxy.client.package_staging import PackageFile, read_package, stage
+from galaxy.client.package_upload import Progress, upload
 from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed, LogStream
 from galaxy.client.transport import RequestTransport, retry_while_away
@@ -36,6 +37,13 @@ from galaxy.model.api.jobs import (
     SubmitJob,
     UpdateJob,
 )
+from galaxy.model.api.packages import (
+    ListPackages,
+    PackageUpload,
+    RemovePackage,
+    StorePackage,
+    UploadPackage,
+)
 from galaxy.model.api.quotas import ListQuotas, SetQuota
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
@@ -49,6 +57,7 @@ from galaxy.model.api.views import (
     JobSummary,
     JobView,
     LeaderView,
+    PackageView,
     QuotaView,
     SecretView,
     UserView,
@@ -134,10 +143,8 @@ class Galaxy:
         Raises:
             Conflict: a job of the same name exists.
         """
-        spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
-        done = self._ask(SubmitJob(spec=spec, files=files), key)
-        remove_unneeded_packages(self.cluster.dir, self._sources)
-        return done
+        spec, files = prepare(job, base=base, store=self.store_package)
+        return self._ask(SubmitJob(spec=spec, files=files), key)
 
     def run(self, job: Job, *, timeout_s: float | None = 300.0, key: str = "") -> JobView:
         """Submit a job and wait until all of its pods run, or it has ended; see ``wait``."""
@@ -151,11 +158,8 @@ class Galaxy:
         Secrets and secret files are read again: when their values changed, an equal spec is a new
         revision as well.
         """
-        spec, files = prepare(job, base=base, cluster_dir=self.cluster.dir)
-        asked = UpdateJob(job=name or spec.name, spec=spec, files=files)
-        done = self._ask(asked, key)
-        remove_unneeded_packages(self.cluster.dir, self._sources)
-        return done
+        spec, files = prepare(job, base=base, store=self.store_package)
+        return self._ask(UpdateJob(job=name or spec.name, spec=spec, files=files), key)
 
     def stop(self, job: str, *, key: str = "") -> Accepted:
         """Stop a job's programs; its containers stay."""
@@ -207,7 +211,7 @@ class Galaxy:
         )
 
     def spec(self, job: Job) -> JobSpec:
-        """Return ``job`` as a checked spec, with package files staged for the cluster.
+        """Return ``job`` as a checked spec, with its package files stored in the cluster.
 
         Raises:
             SpecError: the job is invalid; the error lists every problem.
@@ -216,13 +220,52 @@ class Galaxy:
         return self.stage(spec, base=base)
 
     def stage(self, spec: JobSpec, *, base: Path) -> JobSpec:
-        """Return ``spec`` with its package files, relative to ``base``, copied to the cluster.
+        """Return ``spec`` with its package files, relative to ``base``, stored in the cluster.
 
         Raises:
             SpecError: a package does not exist.
-            GalaxyError: the cluster is on other hosts.
+            Refused: the cluster has no room for one.
         """
-        return stage(spec, base=base, cluster_dir=self.cluster.dir)
+        return stage(spec, base=base, store=self.store_package)
+
+    # Packages that the cluster stores. Submitting and updating jobs store theirs by themselves.
+
+    def store_package(
+        self, package: str | os.PathLike[str] | PackageFile, *, progress: Progress = lambda _, __: None
+    ) -> PackageView:
+        """Store a package file in the cluster and return its view, whose ``source`` job files may name.
+
+        ``package`` is a path, or a file that was read before. What the cluster has is not sent again.
+
+        Raises:
+            SpecError: it cannot be read.
+            Refused: it is too large, or the cluster has no room for it.
+        """
+        file = package if isinstance(package, PackageFile) else read_package(Path(package))
+
+        def begin() -> PackageUpload:
+            return self._ask(UploadPackage(sha256=file.sha256, size_bytes=file.size_bytes, name=file.name))
+
+        return upload(
+            file,
+            packages=self._transport.nexus.packages,
+            begin=begin,
+            finish=lambda package: self._ask(StorePackage(package=package)),
+            timeout_s=self.timeout_s,
+            progress=progress,
+        )
+
+    def packages(self, *, user: str = "", all: bool = False) -> list[PackageView]:
+        """List your own packages; operators may name a ``user``, or request ``all``."""
+        return self._all(ListPackages(user=user, all=all), lambda page: page.packages)
+
+    def remove_package(self, package: str, *, key: str = "") -> PackageView:
+        """Remove a package, named by its id or source.
+
+        Raises:
+            Conflict: a job uses it.
+        """
+        return self._ask(RemovePackage(package=package), key)
 
     # Output of programs, and commands in their containers.
 
@@ -431,10 +474,6 @@ class Galaxy:
     def _ask(self, body: Body[R], key: str = "") -> R:
         """Return the leader's answer to ``body``; without a ``key`` it gets a random one."""
         return self._transport.ask(body, key=key or secrets.token_hex(16), timeout_s=self.timeout_s)
-
-    def _sources(self) -> list[str]:
-        """Return the sources of the packages of all jobs."""
-        return [source for job in self.jobs() for source in sources_of(self.job(job.job).spec)]
 
     def _with_origin(self, error: Unreachable) -> GalaxyError:
         """Explain an unreachable cluster: where its address came from and how to restart it."""

@@ -18,6 +18,20 @@ def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
     Raises:
         SpecError: files do not exist, are too long, or are not text; all of them are named.
     """
+    files, problems = _read(spec, base)
+    if problems:
+        count = counted(len(problems), "problem")
+        details = [str(problem) for problem in problems]
+        raise SpecError(f'cannot read the secrets of job "{spec.name}": {count}', details=details)
+    return files
+
+
+def secret_file_problems(spec: JobSpec, *, base: Path) -> list[Diagnostic]:
+    """Return a diagnostic for each file, relative to ``base``, that cannot become a variable's value."""
+    return _read(spec, base)[1]
+
+
+def _read(spec: JobSpec, base: Path) -> tuple[dict[str, Secret], list[Diagnostic]]:
     files: dict[str, Secret] = {}
     problems: list[Diagnostic] = []
     for index, task in enumerate(spec.pod.tasks):
@@ -27,11 +41,7 @@ def read_files(spec: JobSpec, *, base: Path) -> dict[str, Secret]:
                     files[source.file] = read_file(resolve_path(base, source.file))
                 except SpecError as error:
                     problems.append(Diagnostic(("pod", "tasks", index, "env", name, "file"), error.message))
-    if problems:
-        count = counted(len(problems), "problem")
-        details = [str(problem) for problem in problems]
-        raise SpecError(f'cannot read the secrets of job "{spec.name}": {count}', details=details)
-    return files
+    return files, problems
 
 
 def read_file(path: Path) -> Secret:

@@ -54,6 +54,11 @@ _SESSIONS: Final = (
     "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
 )
 """Both ends of a session; a login that does not know the id cannot name the keys."""
+_PACKAGES: Final = (
+    f"(+hget %R~{keys.package('*')} %R~{keys.table(names.APPMASTER, 'packages')})"  # One row, one chunk.
+)
+_UPLOADS: Final = f"(+evalsha +hset +hget +hlen +expire ~{keys.upload('*')})"
+"""A client's end of an upload. As with sessions, only who was told the id can name the key."""
 
 
 def login(role: str, host: str = "") -> str:
@@ -88,13 +93,14 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
         words = (
             f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.leaders_queue(names.RESMAN))})"
             f" (+get +hgetall +hscan {_read(keys.PREFIX + names.RESMAN + ':*')})"
+            f" +rename +persist +unlink ~{keys.upload('*')}"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
     elif role == AGENT and host:
         words = (
             f"{hello} {_worker(AGENT, host, names.agent_queue(host), names.appworker_queue(host))}"
             f" (+lpush {_write(*(names.reports_queue(r) for r in (names.RESMAN, names.APPMASTER)))})"
-            f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _HEARTBEATS)}) {_SESSIONS}"
+            f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _HEARTBEATS)}) {_SESSIONS} {_PACKAGES}"
         )
     elif role == WEB:
         words = f"{hello} {_web()}"
@@ -180,7 +186,7 @@ def _client() -> str:
     return (
         f"{_MULTI} +time +script|load"
         f" (+lpush +lrem {_write(names.APPMASTER, names.RESMAN)})"
-        f" (+blpop ~{keys.reply('*')}) {_SESSIONS}"
+        f" (+blpop ~{keys.reply('*')}) {_SESSIONS} {_UPLOADS}"
         f" (+xread +xrevrange {_read(keys.trace_of('*'))})"
         f" (+get +hgetall {_read(*leaders)})"
         f" (+zrange +hgetall {_read(keys.HEARTBEATS, keys.HEARTBEAT_FACTS)})"

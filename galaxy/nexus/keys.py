@@ -62,6 +62,16 @@ def table(role: str, name: str) -> str:
     return f"{PREFIX}{role}:table:{name}"
 
 
+def package(package_id: str) -> str:
+    """Hash: the chunks of a stored package by number. AppMaster makes it from an upload; agents read it."""
+    return f"{PREFIX}appmaster:package:{package_id}"
+
+
+def upload(upload_id: str) -> str:
+    """Hash: the chunks that a client has sent of a package, by number; it expires."""
+    return f"{PREFIX}upload:{upload_id}"
+
+
 def trace_of(subject: str) -> str:
     """Stream: events about one job with its pods and containers, or about one agent."""
     with contextlib.suppress(ValueError):  # Not a pod: the subject is a job or an agent itself.

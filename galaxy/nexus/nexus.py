@@ -23,6 +23,7 @@ from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
 from galaxy.nexus.heartbeats import Heartbeats
+from galaxy.nexus.packages import Packages
 from galaxy.nexus.replies import Replies
 from galaxy.nexus.sentinel import Sentinels
 from galaxy.nexus.session import Session
@@ -68,6 +69,7 @@ class Nexus:
         self._feed = ChangeFeed(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)
+        self.packages = Packages(self._client, self.address)
 
     @classmethod
     def connect(cls, url: str, *, name: str, timeout_s: float = 5.0) -> Nexus:

@@ -10,12 +10,15 @@ import redis
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.base import Struct, decode
+from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.package import PACKAGES
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import keys
 from galaxy.nexus.change_feed import ENTRIES_MAX, entries_of
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import reaching
+from galaxy.nexus.packages import content_operations
 from galaxy.nexus.trace import trace_writes
 
 N = TypeVar("N", bound=Struct)
@@ -69,6 +72,14 @@ while i <= n do
     redis.call('HSET', key, unpack(ops, first, last))
   elseif kind == 'D' then
     redis.call('HDEL', key, unpack(ops, first, last))
+  elseif kind == 'P' then
+    local upload = KEYS[tonumber(ops[first])]
+    if redis.call('EXISTS', key) == 0 and redis.call('EXISTS', upload) == 1 then
+      redis.call('RENAME', upload, key)
+      redis.call('PERSIST', key)
+    end
+  elseif kind == 'U' then
+    redis.call('UNLINK', key)
   elseif kind == 'F' then
     redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'rows', ops[first + 1],
       'commit', ARGV[3], 'after', before)
@@ -193,6 +204,9 @@ def _operations(
             for start in range(0, len(items), width):
                 group = items[start : start + width]
                 operations += [kind, str(number), str(len(group)), *group]
+    for change in changes:
+        if change.table == PACKAGES and role == APPMASTER:
+            operations += content_operations(change, lambda key: numbers.setdefault(key, len(numbers) + 5))
     number = numbers.setdefault(keys.changes(role), len(numbers) + 5)
     for entry in entries_of(changes):
         operations += ["F", str(number), "2", str(ENTRIES_MAX), entry]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from galaxy.agent.packages.cache import FetchedPackage, PackageCache
 from galaxy.agent.packages.sources import PackageId
 from tests.property.effort import PROCESSES_S, examples
+from tests.support.stored_packages import MemoryPackages
 
 PACKAGE = b"a package of some bytes " * 100
 LIMIT_BYTES = 100_000
@@ -139,7 +140,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def packages(cache: Path) -> Iterator[PackageCache]:
     packages = PackageCache(
-        cache, [], bytes_max=10**6, package_bytes_max=LIMIT_BYTES, timeout_s=TIMEOUT_S, retry_s=0.01
+        cache,
+        [],
+        stored=MemoryPackages(),
+        bytes_max=10**6,
+        package_bytes_max=LIMIT_BYTES,
+        timeout_s=TIMEOUT_S,
+        retry_s=0.01,
     )
     yield packages
     packages.close()

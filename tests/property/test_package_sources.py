@@ -16,6 +16,7 @@ from galaxy.agent.packages.cache import FetchedPackage, PackageCache
 from galaxy.agent.packages.sources import PackageId
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.hostile_messages import NASTY
+from tests.support.stored_packages import MemoryPackages
 
 URLS = (
     "file://[x/y", "file://[::1", "file:///%00", "file:///etc/passwd", "file:///%2e%2e/etc/passwd", "file://h/x",
@@ -58,7 +59,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     os.mkfifo(root / "pipe")
     (root / "large").write_bytes(bytes(20_000))
     packages = PackageCache(
-        top / "cache", [root], bytes_max=10**6, package_bytes_max=10_000, timeout_s=5.0, retry_s=0.01
+        top / "cache",
+        [root],
+        stored=MemoryPackages(),
+        bytes_max=10**6,
+        package_bytes_max=10_000,
+        timeout_s=5.0,
+        retry_s=0.01,
     )
     yield Site(packages, root, top / "cache")
     packages.close()

@@ -249,7 +249,10 @@ class WorkerConnections:
         if target.connection is not connection or self._targets.get(key) is not target:
             close_all(files)  # AppWorker asks again over its new connection.
             return
-        self._send(key, PackageAnswer(request=request, error=fetched.error, retry=fetched.retry), files)
+        answer = PackageAnswer(
+            request=request, error=fetched.error, retry=fetched.retry, elsewhere=fetched.elsewhere
+        )
+        self._send(key, answer, files)
 
 
 class _Target:

@@ -18,8 +18,10 @@ import msgspec
 
 from galaxy.agent.packages.fetch import FetchOrder, FetchOutcome, copy
 from galaxy.agent.packages.sources import PackageId, PackageRefused, PackageSources
+from galaxy.agent.packages.stored import StoredPackages, fetch_stored
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
+from galaxy.model.jobspec.package_source import STORED
 from galaxy.statemachine.backoff import delay_after
 
 TRIES_MAX: Final = 3
@@ -30,24 +32,32 @@ THREADS: Final = 4
 
 
 class FetchedPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """An open file, which the receiver closes; or ``error``, and whether to ask again later."""
+    """An open file, which the receiver closes; or ``error``, and whether to ask again later.
+
+    ``elsewhere``: the cause is this host, and another host may succeed.
+    """
 
     fd: int = -1
     error: str = ""
     retry: bool = True
+    elsewhere: bool = False
 
 
 Done = Callable[[FetchedPackage], None]
 
 
 class PackageCache:
-    """Archives below ``directory``, up to ``bytes_max``. Its threads start with the first fetch."""
+    """Archives below ``directory``, up to ``bytes_max``. Its threads start with the first fetch.
+
+    ``stored`` has the packages that the cluster stores.
+    """
 
     def __init__(
         self,
         directory: Path,
         roots: Sequence[Path],
         *,
+        stored: StoredPackages,
         bytes_max: int,
         package_bytes_max: int,
         timeout_s: float,
@@ -55,6 +65,7 @@ class PackageCache:
     ) -> None:
         self._directory = directory
         self._sources = PackageSources(roots)
+        self._stored = stored
         self._bytes_max = bytes_max
         self._package_bytes_max = package_bytes_max
         self._timeout_s = timeout_s
@@ -77,7 +88,7 @@ class PackageCache:
         try:
             name = self._sources.cache_name(package)
         except PackageRefused as refused:
-            done(FetchedPackage(error=str(refused), retry=False))
+            done(FetchedPackage(error=str(refused), retry=False, elsewhere=refused.elsewhere))
             return
         fd = self._open_cached(name, pinned=_is_pinned(name))
         if fd >= 0:
@@ -158,7 +169,7 @@ class PackageCache:
         except OSError as error:
             outcome = FetchedPackage(error=f"cannot store the package: {error.strerror or error}")
         except PackageRefused as refused:
-            outcome = FetchedPackage(error=str(refused), retry=False)
+            outcome = FetchedPackage(error=str(refused), retry=False, elsewhere=refused.elsewhere)
         except Exception as error:  # noqa: BLE001 - every request must be answered, whatever failed
             outcome = FetchedPackage(error=f"{type(error).__name__}: {error}")
         with self._lock:
@@ -183,7 +194,8 @@ class PackageCache:
             if not outcome.error or not outcome.retry:
                 break
         if outcome.error:
-            return FetchedPackage(error=outcome.error, retry=outcome.retry)  # AppWorker adds the source.
+            # AppWorker adds the source.
+            return FetchedPackage(error=outcome.error, retry=outcome.retry, elsewhere=outcome.elsewhere)
         self.trim()
         return FetchedPackage()
 
@@ -192,11 +204,20 @@ class PackageCache:
         part = self._directory / f"tmp.{os.getpid()}.{threading.get_ident()}"
         fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
         try:
-            local = protocol == "file"
-            outcome = self._copy_local(path, fd) if local else self._fetch_remote(package.source, fd)
+            if protocol == "file":
+                outcome = self._copy_local(path, fd)
+            elif protocol == STORED:
+                outcome = fetch_stored(
+                    self._stored, path, fd,
+                    bytes_max=self._package_bytes_max, timeout_s=self._timeout_s, ending=self._closing.is_set,
+                )  # fmt: skip
+            else:
+                outcome = self._fetch_remote(package.source, fd)
             if not outcome.error and package.sha256 and outcome.sha256 != package.sha256:
                 return FetchOutcome(
-                    error=f"sha256 is {outcome.sha256}, the job says {package.sha256}", size=outcome.size
+                    error=f"sha256 is {outcome.sha256}, the job says {package.sha256}",
+                    size=outcome.size,
+                    elsewhere=protocol == "file",
                 )
             if not outcome.error:
                 # Stamped by time.time(), as at every later use: the kernel's stamps are some ms behind it.
@@ -212,15 +233,17 @@ class PackageCache:
         try:
             source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            return FetchOutcome(
-                error=error.strerror or str(error), retry=not isinstance(error, FileNotFoundError)
-            )
-        with open(source, "rb", buffering=0) as reader:
+            missing = isinstance(error, FileNotFoundError)
+            return FetchOutcome(error=error.strerror or str(error), retry=not missing, elsewhere=True)
+        try:
             if not self._sources.is_below_root(os.readlink(f"/proc/self/fd/{source}")):
                 raise self._sources.outside(path)
             if not stat.S_ISREG(os.fstat(source).st_mode):
-                return FetchOutcome(error="is not a regular file")
-            return copy(reader, fd, self._package_bytes_max)
+                return FetchOutcome(error="is not a regular file", elsewhere=True)
+            with open(source, "rb", buffering=0, closefd=False) as reader:
+                return copy(reader, fd, self._package_bytes_max)
+        finally:
+            os.close(source)
 
     def _fetch_remote(self, source: str, fd: int) -> FetchOutcome:
         order = FetchOrder(source=source, fd=fd, bytes_max=self._package_bytes_max, timeout_s=self._timeout_s)

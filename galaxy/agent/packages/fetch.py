@@ -34,12 +34,16 @@ class FetchOrder(Struct, frozen=True, kw_only=True):
 
 
 class FetchOutcome(Struct, frozen=True, kw_only=True):
-    """The archive's digest and size in bytes, or ``error``; ``retry``: trying again may help."""
+    """The archive's digest and size in bytes, or ``error``; ``retry``: trying again may help.
+
+    ``elsewhere``: the cause is this host, and another host may succeed.
+    """
 
     sha256: str = ""
     size: int = 0
     error: str = ""
     retry: bool = False
+    elsewhere: bool = False
 
 
 def copy(reader: Any, fd: int, bytes_max: int) -> FetchOutcome:
@@ -71,7 +75,9 @@ def fetch(order: FetchOrder) -> FetchOutcome:
         with filesystem.open(path, "rb", **options) as reader:
             return copy(reader, order.fd, order.bytes_max)
     except ImportError as error:
-        return FetchOutcome(error=f"{protocol} packages need one more Python package on the host: {error}")
+        return FetchOutcome(
+            error=f"{protocol} packages need one more Python package on the host: {error}", elsewhere=True
+        )
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         return FetchOutcome(error=f"{type(error).__name__}: {without_secrets(str(error))}")
     except Exception as error:  # noqa: BLE001 - any library's own error becomes the outcome

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from galaxy.agent.packages.fetch import PROTOCOLS, without_secrets
+from galaxy.model.jobspec.package_source import STORED, stored_package
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +29,11 @@ class PackageId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackageRefused(Exception):
-    """A source that is never fetched; the text says why."""
+    """A source that is never fetched on this host; ``elsewhere`` says whether another host may."""
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
 
 
 class PackageSources:
@@ -40,13 +45,16 @@ class PackageSources:
     def cache_name(self, package: PackageId) -> str:
         """Return the archive's file name in the cache.
 
-        A pinned archive has its sha256 as name. Otherwise the name starts with "f-" for a local
-        file, whose identity includes inode, size and modification time, or with "u-" for a URL.
+        A package that the cluster stores has "g-" and its id as name, so that only jobs of its owner
+        get it. Another pinned archive has its sha256 as name. Otherwise the name starts with "f-" for
+        a local file, whose identity includes inode, size and modification time, or with "u-" for a URL.
 
         Raises:
             PackageRefused: the source is not allowed.
         """
         protocol, path = self.parse(package.source)
+        if protocol == STORED:
+            return f"g-{path}"
         if package.sha256:
             if not _SHA256.fullmatch(package.sha256):
                 raise PackageRefused(f"{package.sha256!r} is not a sha256")
@@ -63,6 +71,8 @@ class PackageSources:
     def parse(self, source: str) -> tuple[str, str]:
         """Return the protocol and path of a source; an absolute path counts as ``file``.
 
+        The path of a package that the cluster stores is its id.
+
         Raises:
             PackageRefused: the source is not allowed.
         """
@@ -76,6 +86,8 @@ class PackageSources:
             )
         else:
             protocol, path = match[1].lower(), match[2]
+        if stored := stored_package(source):
+            return STORED, stored
         if protocol not in PROTOCOLS or "::" in source:
             raise PackageRefused(
                 f"package source {shown!r}: only {', '.join(PROTOCOLS)} are fetched, without chains"
@@ -92,7 +104,9 @@ class PackageSources:
     def outside(self, path: str) -> PackageRefused:
         """Return the refusal of a file that is not below a root."""
         roots = ", ".join(self._roots) or "none is configured"
-        return PackageRefused(f"file {path!r} is not below a package root of this host ({roots})")
+        return PackageRefused(
+            f"file {path!r} is not below a package root of this host ({roots})", elsewhere=True
+        )
 
     def _path_of_file_url(self, source: str, shown: str) -> str:
         try:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from galaxy.appmaster.logic import step_messages
 from galaxy.appmaster.logic.agent_reports import AgentReports
-from galaxy.appmaster.logic.api import requests
+from galaxy.appmaster.logic.api import packages, requests
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity import identity_sync, users
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
@@ -85,6 +85,7 @@ class AppMaster:
         self.agents = AgentReports(self.config)
         users.begin(state)
         identity_sync.begin(state)
+        packages.begin(state)
         for job in list(state.jobs.values()):
             state.touch(job.job)
             if job.serial:
@@ -155,6 +156,8 @@ class AppMaster:
             jobs.remove(state, job)
         elif kind == identity_sync.TIMER:
             identity_sync.on_timer(state)
+        elif kind == packages.TIMER:
+            packages.on_timer(state)
         elif kind == "pod":
             self._resend(key)
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from galaxy.operations.config import RequestConfig
+from galaxy.units import GIB, MIB
 
 ORDER_TTL_SHARE: Final = 5 / 6
 """Lifetime of an order, as a share of ResMan's ``dead_s``."""
@@ -59,6 +60,15 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     sessions_max: int = 32
     """Sessions that one request for logs opens."""
     orders_per_message_max: int = 64
+    package_bytes_max: int = 256 * MIB
+    """Size of one package that the cluster stores."""
+    packages_bytes_max: int = GIB
+    packages_max: int = 5000
+    """Size of all packages together, and their number, those being sent included."""
+    package_keep_s: float = 86_400.0
+    """How long a package that no job uses is kept."""
+    upload_s: float = 3600.0
+    """How long an upload may pause, and how long a package that was just sent is not dropped for another."""
 
 
 def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:

@@ -12,6 +12,7 @@ from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSIT
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.service_index import ServiceIndex
 from galaxy.appmaster.logic.tables import AppMasterTables
+from galaxy.model.jobspec.package_source import packages_of, stored_package
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.trace import TraceEvent, event_id
 from galaxy.model.stored.job import DesiredState, JobRecord, PodRecord, TimelineRecord
@@ -139,6 +140,15 @@ class AppMasterState(AppMasterTables):
         timeline = self.timelines.get(job)
         events = (*timeline.events, event) if timeline else (event,)
         self.timelines.put(job, TimelineRecord(job=job, events=events[-self.config.events_max :]))
+
+    def drop_revision(self, key: str) -> None:
+        """Drop a revision and the values of its secrets; its packages count as used until now."""
+        row = self.revisions.get(key)
+        for _, package in packages_of(row.spec) if row else ():
+            stored = self.packages.get(stored_package(package.source))
+            if stored is not None:
+                self.packages.put(stored.package, msgspec.structs.replace(stored, used_s=self.now_s))
+        super().drop_revision(key)
 
     def index_services(self, job: JobRecord) -> None:
         """Index the services that ``job`` declares now; a job that is being removed declares none."""

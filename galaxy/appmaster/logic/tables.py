@@ -15,6 +15,7 @@ from galaxy.model.stored.job import (
     RevisionRecord,
     TimelineRecord,
 )
+from galaxy.model.stored.package import PACKAGES, PackageRecord
 from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.run import RunRecord
 from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
@@ -66,6 +67,7 @@ class AppMasterTables:
                 "job": lambda endpoint: endpoint.job,
             },
         )
+        self.packages: Table[PackageRecord] = Table(PACKAGES, PackageRecord)
         self.requests = RequestRecords(config)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda past: past.name})
         self.timelines: Table[TimelineRecord] = Table("timelines", TimelineRecord)
@@ -79,7 +81,7 @@ class AppMasterTables:
             for table in (
                 self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
                 self.requests.answers, self.history, self.timelines, self.users, self.requests.audit,
-                self.secrets, self.quotas, self.runs,
+                self.secrets, self.quotas, self.runs, self.packages,
             )
         }  # fmt: skip
 

@@ -27,14 +27,14 @@ from galaxy.model.jobspec.spec import JobType
 @click.argument("files", nargs=-1, required=True, type=click.Path(allow_dash=True))
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when the files are valid.")
 def validate(files: tuple[str, ...], quiet: bool) -> None:
-    """Check job files and report every problem with its line."""
-    from galaxy.client.source import job_file
+    """Check job files, and the files that they name, and report every problem with its line."""
+    from galaxy.client.job_loading import load
     from galaxy.model.jobspec.rules import likely_mistakes
 
     errors: list[SpecError] = []
     for file in files:
         try:
-            spec = job_file.load(file)
+            spec, _ = load(file)
         except SpecError as error:
             errors.append(error)
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,7 @@ from galaxy.cli.job.follow import follow, is_stuck, print_outcome, settled_line
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
-from galaxy.client.source import job_file
+from galaxy.client.job_loading import load
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, UsageError
 from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
@@ -57,13 +56,13 @@ def run(
     path = _path(file, named)
     if detach and (wait or logs):
         raise UsageError("--detach cannot be combined with --wait or --logs")
-    spec = job_file.load(path)
+    spec, base = load(path)
     if wait and spec.type is not JobType.BATCH:
         raise UsageError(
             f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
         )
     with target.open() as galaxy:
-        accepted = galaxy.submit(spec, key=key, base=_base(path))
+        accepted = galaxy.submit(spec, key=key, base=base)
         print_warnings(accepted)
         if detach:
             print_out(f"{accepted.job} accepted")
@@ -113,9 +112,9 @@ def update(
     before the next ones are stopped. Ctrl-C stops following; the rollout continues.
     """
     path = _path(file, named)
-    spec = job_file.load(path)
+    spec, base = load(path)
     with target.open() as galaxy:
-        accepted = galaxy.update(spec, name=job, key=key, base=_base(path))
+        accepted = galaxy.update(spec, name=job, key=key, base=base)
         print_warnings(accepted)
         if detach:
             print_out(f"{accepted.job} revision {accepted.revision} accepted")
@@ -177,11 +176,6 @@ def print_warnings(accepted: Accepted) -> None:
     """Print the warnings about an accepted change."""
     for warning in accepted.warnings:
         print_err(f"galaxy: warning: {warning}")
-
-
-def _base(path: str) -> Path:
-    """Return the folder to which paths in a job file are relative."""
-    return Path() if path == "-" else Path(path).parent
 
 
 def _path(file: str | None, named: str | None) -> str:

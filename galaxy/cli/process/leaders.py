@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from galaxy.cli.lazy import Action
-from galaxy.cli.options import Duration
+from galaxy.cli.options import Duration, Size
 from galaxy.client.login_urls import join_url
 from galaxy.model.messages.names import APPMASTER, RESMAN
 
@@ -101,9 +101,17 @@ def resman(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
     help="Same as for ResMan, so that orders to an agent expire before its containers are placed elsewhere.",
 )  # fmt: skip
+@click.option(
+    "--package-max", type=Size(), default="256M", metavar="SIZE", show_default=True,
+    envvar="GALAXY_PACKAGE_MAX", help="Largest package that the cluster stores.",
+)  # fmt: skip
+@click.option(
+    "--packages-max", type=Size(), default="1G", metavar="SIZE", show_default=True,
+    envvar="GALAXY_PACKAGES_MAX", help="Most that all stored packages take of Redis' memory.",
+)  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require_users: bool, first_operator: str, dead_after: float,
+    require_users: bool, first_operator: str, dead_after: float, package_max: int, packages_max: int,
 ) -> int:  # fmt: skip
     """Run an AppMaster, which leads or stands by while another one leads."""
     from galaxy.appmaster.logic import AppMasterConfig
@@ -114,6 +122,12 @@ def appmaster(
     return run_appmaster(
         NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
         with_dead_after(
-            AppMasterConfig(require_users=require_users, first_operator=first_operator), dead_s=dead_after
+            AppMasterConfig(
+                require_users=require_users,
+                first_operator=first_operator,
+                package_bytes_max=package_max,
+                packages_bytes_max=packages_max,
+            ),
+            dead_s=dead_after,
         ),
     )

@@ -7,7 +7,7 @@ document. YAML is read by its 1.2 core schema, so ``no`` and ``12:30`` are text.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing import Any, Final
 from galaxy.client.source.syntax import Marks, SyntaxDiagnostic
 from galaxy.errors import SpecError, UsageError
 from galaxy.model.jobspec import parsing
-from galaxy.model.jobspec.diagnostics import spec_error
+from galaxy.model.jobspec.diagnostics import Diagnostic, spec_error
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.units import format_bytes
 
@@ -39,8 +39,10 @@ class Source:
         return self._find_marks()
 
 
-def load(path: str) -> JobSpec:
+def load(path: str, *, also: Callable[[JobSpec], Sequence[Diagnostic]] = lambda _: ()) -> JobSpec:
     """Read the job file at ``path``; ``-`` is standard input.
+
+    ``also`` returns further problems of a spec that follows all rules, such as missing files.
 
     Raises:
         SpecError: it cannot be read or is wrong; ``details`` has every problem.
@@ -48,8 +50,8 @@ def load(path: str) -> JobSpec:
     """
     source = read(path)
     result = parsing.parse(source.tree)
-    if result.diagnostics:
-        raise spec_error(result.diagnostics, name=source.name, marks=source.marks)
+    if problems := result.diagnostics or tuple(also(result.spec)):
+        raise spec_error(problems, name=source.name, marks=source.marks)
     return result.spec
 
 

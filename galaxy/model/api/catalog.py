@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from galaxy.model.api import agents, audit, cluster, jobs, quotas, safemode, secrets, sessions, users
+from galaxy.model.api import (
+    agents,
+    audit,
+    cluster,
+    jobs,
+    packages,
+    quotas,
+    safemode,
+    secrets,
+    sessions,
+    users,
+)
 from galaxy.model.api.body import Body
 
-SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas, safemode)
+SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode)
 """Modules that declare operations; a new operation in one of them needs no other registration."""
 
 

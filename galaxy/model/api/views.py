@@ -211,6 +211,23 @@ class SecretView(Struct, frozen=True, kw_only=True):
     jobs: tuple[str, ...] = ()
 
 
+class PackageView(Struct, frozen=True, kw_only=True):
+    """A package that the cluster stores. ``jobs`` are those that use it."""
+
+    package: str
+    source: str
+    """What a job file gives as its source."""
+    name: str
+    user: str
+    sha256: str
+    size_bytes: int
+    stored: bool
+    """False while it is being sent."""
+    used_s: float = 0.0
+    """When a request last named it, in Unix seconds."""
+    jobs: tuple[str, ...] = ()
+
+
 class UserView(Struct, frozen=True, kw_only=True):
     """A user, without the key."""
 

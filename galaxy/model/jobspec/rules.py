@@ -13,6 +13,7 @@ from typing import Final
 
 from galaxy.model.base import encode
 from galaxy.model.jobspec.diagnostics import Diagnostic, Path
+from galaxy.model.jobspec.package_source import STORED, packages_of, scheme_of, stored_package
 from galaxy.model.jobspec.spec import (
     HealthSpec,
     JobSpec,
@@ -38,7 +39,9 @@ ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
 
 FILE_CHARACTERS_MAX: Final = 1024
 
-SCHEMES: Final = ("http", "https", "ftp", "file", "s3", "hdfs")
+REMOTE: Final = ("http", "https", "ftp", "s3", "hdfs")
+"""URL schemes of packages that an agent fetches from elsewhere."""
+SCHEMES: Final = (*REMOTE, "file", STORED)
 """URL schemes of packages."""
 
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
@@ -47,7 +50,6 @@ _SECRET: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 BAD_NAME: Final = "is not the name of a secret: letters, digits, `_`, `.`, `-`, a letter first, 64 at most"
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def check(spec: JobSpec) -> list[str]:
@@ -68,7 +70,7 @@ def diagnostics(spec: JobSpec) -> list[Diagnostic]:
         *_names(spec.pod),
         *_ports(spec.pod),
         *_services(spec.pod),
-        *_packages(spec.pod),
+        *_packages(spec),
         *(diagnostic for path, task in _tasks(spec.pod) for diagnostic in _task(task, path, spec.type)),
         *oversize(spec.pod),
     ]
@@ -85,7 +87,7 @@ def likely_mistakes(spec: JobSpec) -> list[str]:
         )
         if task.services and task.health is None:
             lines.append(str(where))
-        if task.package and not task.package.sha256 and _scheme(task.package.source) not in ("", "file"):
+        if task.package and not task.package.sha256 and scheme_of(task.package.source) in REMOTE:
             lines.append(str(Diagnostic((*path, "package"), "no sha256: the fetched file is not checked")))
     return lines
 
@@ -213,11 +215,12 @@ def _known_port(task: TaskSpec, name: str, path: Path, base: Path) -> Iterator[D
         yield Diagnostic(path, text, about=((*base, "ports"),))
 
 
-def _packages(pod: PodSpec) -> Iterator[Diagnostic]:
+def _packages(spec: JobSpec) -> Iterator[Diagnostic]:
     """Each package needs a directory of its own in a writable volume."""
+    pod = spec.pod
     places: dict[str, tuple[Path, PackageSpec]] = {}
     writable = [volume.path for _, volume in _all_volumes(pod) if volume.path and not volume.readonly]
-    for where, package in _all_packages(pod):
+    for where, package in packages_of(spec):
         yield from _source(package, where)
         path = package.path or pod.workspace.path
         absolute = path if path.startswith("/") else f"{pod.workspace.path}/{path}"
@@ -237,30 +240,20 @@ def _packages(pod: PodSpec) -> Iterator[Diagnostic]:
             yield Diagnostic((*where, "path"), f'"{absolute}" is where {_at(taken[0])} is unpacked')
 
 
-def _all_packages(pod: PodSpec) -> Iterator[tuple[Path, PackageSpec]]:
-    for base, task in _tasks(pod):
-        if task.package is not None:
-            yield (*base, "package"), task.package
-        for index, package in enumerate(task.data.packages if task.data else ()):
-            yield (*base, "data", "packages", index), package
-
-
 def _source(package: PackageSpec, where: Path) -> Iterator[Diagnostic]:
-    scheme = _scheme(package.source)
+    scheme = scheme_of(package.source)
     if scheme and scheme not in SCHEMES:
         yield Diagnostic(
             (*where, "source"), f'"{scheme}" is not known; packages come by {", ".join(SCHEMES)}'
         )
-
-
-def _scheme(source: str) -> str:
-    match = _SCHEME.match(source)
-    return match[1].lower() if match else ""
+    elif scheme == STORED and not stored_package(package.source):
+        text = f'"{package.source}" names no stored package: galaxy://ID/NAME, as `galaxy package list` shows'
+        yield Diagnostic((*where, "source"), text)
 
 
 def _unreachable_packages(spec: JobSpec) -> Iterator[Diagnostic]:
-    for where, package in _all_packages(spec.pod):
-        if not _scheme(package.source):
+    for where, package in packages_of(spec):
+        if not scheme_of(package.source):
             yield Diagnostic(
                 (*where, "source"),
                 f'"{package.source}" is a path on the client; agents fetch by {", ".join(SCHEMES)}',

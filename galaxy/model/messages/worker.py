@@ -81,12 +81,13 @@ class Order(Struct, frozen=True, kw_only=True, tag="order"):
 class PackageAnswer(Struct, frozen=True, kw_only=True, tag="package"):
     """Answer to ``RequestPackage``: the archive's open file comes with it, or ``error`` says why not.
 
-    ``retry`` says whether another request may succeed.
+    ``retry`` says whether another request may succeed, and ``elsewhere`` whether one on another host may.
     """
 
     request: int
     error: str = ""
     retry: bool = True
+    elsewhere: bool = False
 
 
 class Exec(Struct, frozen=True, kw_only=True, tag="exec"):

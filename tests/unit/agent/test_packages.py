@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from galaxy.agent.packages.cache import FetchedPackage, PackageCache
 from galaxy.agent.packages.sources import PackageId
+from tests.support.stored_packages import MemoryPackages
 
 ARCHIVE = b"stands for an archive " * 1000
 SHA = hashlib.sha256(ARCHIVE).hexdigest()
@@ -29,16 +31,28 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def packages(tmp_path: Path, root: Path) -> Iterator[PackageCache]:
-    made = make(tmp_path, root)
+def stored() -> MemoryPackages:
+    return MemoryPackages()
+
+
+@pytest.fixture
+def packages(tmp_path: Path, root: Path, stored: MemoryPackages) -> Iterator[PackageCache]:
+    made = make(tmp_path, root, stored)
     yield made
     made.close()
 
 
-def make(tmp_path: Path, root: Path, bytes_max: int = 10**9, package_bytes_max: int = 10**8) -> PackageCache:
+def make(
+    tmp_path: Path,
+    root: Path,
+    stored: MemoryPackages,
+    bytes_max: int = 10**9,
+    package_bytes_max: int = 10**8,
+) -> PackageCache:
     return PackageCache(
         tmp_path / "cache",
         [root],
+        stored=stored,
         bytes_max=bytes_max,
         package_bytes_max=package_bytes_max,
         timeout_s=10.0,
@@ -110,8 +124,8 @@ def test_wrong_digest_is_refused_with_both(packages: PackageCache, root: Path) -
     assert not list((root.parent / "cache").iterdir())
 
 
-def test_too_large_a_package_is_refused(tmp_path: Path, root: Path) -> None:
-    packages = make(tmp_path, root, package_bytes_max=100)
+def test_too_large_a_package_is_refused(tmp_path: Path, root: Path, stored: MemoryPackages) -> None:
+    packages = make(tmp_path, root, stored, package_bytes_max=100)
     assert "larger than the limit" in get(packages, f"file://{root}/app.tar.gz").error
     packages.close()
 
@@ -139,8 +153,10 @@ def test_file_without_digest_is_read_again_when_it_changed(packages: PackageCach
     assert read(get(packages, f"file://{root}/app.tar.gz")) == b"new"
 
 
-def test_least_recently_used_goes_first_when_the_cache_is_full(tmp_path: Path, root: Path) -> None:
-    packages = make(tmp_path, root, bytes_max=2 * len(ARCHIVE) + 100)
+def test_least_recently_used_goes_first_when_the_cache_is_full(
+    tmp_path: Path, root: Path, stored: MemoryPackages
+) -> None:
+    packages = make(tmp_path, root, stored, bytes_max=2 * len(ARCHIVE) + 100)
     shas = []
     for index in range(3):
         data = bytes([index]) + ARCHIVE[1:]
@@ -149,6 +165,81 @@ def test_least_recently_used_goes_first_when_the_cache_is_full(tmp_path: Path, r
     for index in (0, 1, 0, 2):
         read(get(packages, f"file://{root}/{index}", shas[index]))
     assert {entry.name for entry in (tmp_path / "cache").iterdir()} == {shas[0], shas[2]}
+    packages.close()
+
+
+@pytest.mark.parametrize(
+    ("source", "elsewhere"),
+    [
+        ("file:///etc/passwd", True),
+        ("file://ROOT/none.tar.gz", True),
+        ("file://ROOT", True),
+        ("file://elsewhere/etc/passwd", False),
+        ("app.tar.gz", False),
+        ("ssh://host/app.tar.gz", False),
+    ],
+)
+def test_refusal_says_whether_another_host_may_succeed(
+    packages: PackageCache, root: Path, source: str, elsewhere: bool
+) -> None:
+    fetched = get(packages, source.replace("ROOT", str(root)))
+    assert (fetched.retry, fetched.elsewhere) == (False, elsewhere)
+
+
+# ---- stored by the cluster
+
+
+def test_stored_package_is_read_once_for_the_host(packages: PackageCache, stored: MemoryPackages) -> None:
+    source = stored.add(ARCHIVE)
+    assert [read(get(packages, source, SHA)) for _ in range(3)] == [ARCHIVE] * 3
+    stored.rows.clear()
+    assert read(get(packages, source, SHA)) == ARCHIVE
+    assert stored.reads == 1
+
+
+def test_stored_package_is_not_given_to_who_knows_only_its_checksum(
+    packages: PackageCache, stored: MemoryPackages, root: Path
+) -> None:
+    read(get(packages, stored.add(ARCHIVE), SHA))
+    fetched = get(packages, f"file://{root}/none.tar.gz", SHA)
+    assert "No such file" in fetched.error
+
+
+def test_stored_package_that_is_gone_is_asked_for_again_later(
+    packages: PackageCache, stored: MemoryPackages
+) -> None:
+    source = stored.add(ARCHIVE)
+    rows, stored.rows = stored.rows, {}
+    fetched = get(packages, source, SHA)
+    assert "run or update the job again" in fetched.error
+    assert fetched.retry
+    stored.rows = rows
+    assert read(get(packages, source, SHA)) == ARCHIVE
+
+
+@pytest.mark.parametrize("damage", ["missing chunk", "other chunk", "not complete"])
+def test_damaged_stored_package_is_refused_and_nothing_is_kept(
+    packages: PackageCache, stored: MemoryPackages, tmp_path: Path, damage: str
+) -> None:
+    source = stored.add(ARCHIVE)
+    ((package, row),) = stored.rows.items()
+    if damage == "missing chunk":
+        stored.chunks[package].pop()
+    elif damage == "other chunk":
+        stored.chunks[package][0] = bytes(len(stored.chunks[package][0]))
+    else:
+        stored.rows[package] = replace(row, stored=False)
+    fetched = get(packages, source, SHA)
+    assert fetched.error
+    assert fetched.retry == (damage != "other chunk")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_stored_package_above_the_hosts_limit_is_refused(
+    tmp_path: Path, root: Path, stored: MemoryPackages
+) -> None:
+    packages = make(tmp_path, root, stored, package_bytes_max=100)
+    assert "larger than the limit" in get(packages, stored.add(ARCHIVE), SHA).error
     packages.close()
 
 

@@ -1,16 +1,18 @@
-"""Package files are copied into the folder from which the agents of a local cluster read them."""
+"""Package files that a job names by path are stored in the cluster, or refused with their field."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
-from galaxy.client.package_staging import RECENT_S, sources_of, stage, unneeded
-from galaxy.errors import GalaxyError, SpecError
+from galaxy.client.job_loading import load
+from galaxy.client.package_staging import PackageFile, read_package, stage
+from galaxy.errors import SpecError
+from galaxy.model.api.views import PackageView
 from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.spec import JobSpec, PackageSpec
 
@@ -35,101 +37,136 @@ def package_of(spec: JobSpec) -> PackageSpec:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    base, cluster = tmp_path / "my job", tmp_path / "cluster dir"
+def base(tmp_path: Path) -> Path:
+    """A folder with a package, as a job file's."""
+    base = tmp_path / "my job"
     (base / "build").mkdir(parents=True)
-    cluster.mkdir()
     (base / "build" / "app-1.0.tar.gz").write_bytes(DATA)
-    return base, cluster
+    return base
 
 
-def test_relative_path_becomes_the_url_of_a_copy_named_after_its_digest(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
-    package = package_of(stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster)))
-    assert package.sha256 == SHA
-    assert package.source == f"file://{cluster}/packages/{SHA}.tar.gz".replace(" ", "%20")
-    assert Path(unquote(package.source.removeprefix("file://"))).read_bytes() == DATA
+class Stored:
+    """A cluster that stores what it is given. ``files`` are in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.files: list[PackageFile] = []
+
+    def __call__(self, file: PackageFile) -> PackageView:
+        self.files.append(file)
+        return PackageView(
+            package="f" * 32, source=f"galaxy://{'f' * 32}/{file.name}", name=file.name, user="ann",
+            sha256=file.sha256, size_bytes=file.size_bytes, stored=True,
+        )  # fmt: skip
 
 
-def test_equal_packages_share_one_file_and_no_scratch_file_is_left(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
-    for _ in range(2):
-        stage(job("build/app-1.0.tar.gz"), base=base, cluster_dir=str(cluster))
-    assert [entry.name for entry in (cluster / "packages").iterdir()] == [f"{SHA}.tar.gz"]
+def test_path_becomes_the_source_of_a_stored_package_with_its_digest(base: Path) -> None:
+    stored = Stored()
+    package = package_of(stage(job("build/app-1.0.tar.gz"), base=base, store=stored))
+    assert (package.source, package.sha256) == (f"galaxy://{'f' * 32}/app-1.0.tar.gz", SHA)
+    path = str(base / "build" / "app-1.0.tar.gz")
+    assert stored.files == [PackageFile(path=path, sha256=SHA, size_bytes=len(DATA))]
 
 
-def test_url_is_left_unchanged(folders: tuple[Path, Path]) -> None:
-    spec = job("https://host/app.tar.gz")
-    assert stage(spec, base=folders[0], cluster_dir="") is spec
+@pytest.mark.parametrize(
+    "source", ["https://host/app.tar.gz", "file:///srv/app.tar.gz", f"galaxy://{'a' * 32}/x"]
+)
+def test_url_is_left_unchanged(base: Path, source: str) -> None:
+    spec, stored = job(source), Stored()
+    assert stage(spec, base=base, store=stored) is spec
+    assert stored.files == []
 
 
-def test_missing_package_is_an_error_with_its_absolute_path(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
-    with pytest.raises(SpecError, match="No such file") as caught:
-        stage(job("build/none.tar.gz"), base=base, cluster_dir=str(cluster))
-    assert str(base / "build" / "none.tar.gz") in caught.value.details[0]
-
-
-def test_folder_is_refused_with_the_command_that_makes_an_archive(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
-    with pytest.raises(SpecError, match="folder") as caught:
-        stage(job("build"), base=base, cluster_dir=str(cluster))
-    assert "tar -czf" in caught.value.hint
-
-
-def test_wrong_digest_is_refused_and_leaves_no_file(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
-    with pytest.raises(SpecError, match="sha256"):
-        stage(job("build/app-1.0.tar.gz", sha256="0" * 64), base=base, cluster_dir=str(cluster))
-    assert list((cluster / "packages").iterdir()) == []
-
-
-def test_local_file_for_a_remote_cluster_is_refused(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(GalaxyError, match="cannot bring") as caught:
-        stage(job("build/app-1.0.tar.gz"), base=folders[0], cluster_dir="")
-    assert "http://" in caught.value.hint
-
-
-def test_data_packages_are_staged_as_well(folders: tuple[Path, Path]) -> None:
-    base, cluster = folders
+def test_data_packages_are_stored_as_well(base: Path) -> None:
     data = {"packages": [{"source": "build/app-1.0.tar.gz", "version": "1", "path": "data"}]}
     task = {"cpu": 1, "memory": "16M", "start": "run", "data": data}
-    spec = stage(parsing.load({"name": "web", "pod": {"tasks": [task]}}), base=base, cluster_dir=str(cluster))
-    staged = spec.pod.tasks[0].data
-    assert staged is not None
-    assert staged.packages[0].sha256 == SHA
+    staged = stage(parsing.load({"name": "web", "pod": {"tasks": [task]}}), base=base, store=Stored())
+    assert staged.pod.tasks[0].data is not None
+    assert staged.pod.tasks[0].data.packages[0].sha256 == SHA
 
 
-def staged(cluster: Path, sizes: dict[str, int], *, age_s: float) -> list[Path]:
-    """Write packages of these sizes in bytes, one second apart, the first ``age_s`` before now (10**6)."""
-    (cluster / "packages").mkdir(exist_ok=True)
-    paths = [cluster / "packages" / name for name in sizes]
-    for index, path in enumerate(paths):
-        path.write_bytes(bytes(sizes[path.name]))
-        os.utime(path, (0, 10**6 - age_s + index))
-    return paths
+def test_name_for_people_is_short_and_has_no_control_characters() -> None:
+    file = PackageFile(path="/x/" + "a" * 300 + "\n\x1b.tgz", sha256=SHA, size_bytes=1)
+    assert len(file.name) == 128
+    assert file.name.endswith("a__.tgz")
 
 
-def test_oldest_unused_packages_are_removed_until_the_rest_fits(folders: tuple[Path, Path]) -> None:
-    cluster = folders[1]
-    paths = staged(cluster, {"a.tar": 40, "b.tar": 40, "c.tar": 40, "d.tar": 40}, age_s=2 * RECENT_S)
-    used = list(sources_of(job(f"file://{paths[0]}")))
-    found = unneeded(str(cluster), lambda: used, now_s=10**6, bytes_max=100)
-    assert found == [paths[1], paths[2]]
+# ---- refusals
 
 
-def test_recent_packages_are_kept_beyond_the_limit(folders: tuple[Path, Path]) -> None:
-    cluster = folders[1]
-    staged(cluster, {"a.tar": 40, "b.tar": 40}, age_s=RECENT_S / 2)
-    assert unneeded(str(cluster), list, now_s=10**6, bytes_max=10) == []
+def broken(base: Path, kind: str) -> str:
+    """Make a file that is no package, and return its path in the job file."""
+    path = base / "build" / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "dangling link":
+        path.symlink_to("nowhere")
+    return f"build/{kind}"
 
 
-def test_sources_are_not_read_while_the_limit_is_not_exceeded(folders: tuple[Path, Path]) -> None:
-    cluster = folders[1]
-    staged(cluster, {"a.tar": 40}, age_s=2 * RECENT_S)
+KINDS = {
+    "missing": "No such file",
+    "dangling link": "No such file",
+    "folder": "tar -czf folder.tar.gz -C",
+    "empty": "is not empty",
+    "pipe": "not a regular file",
+}
 
-    def used() -> list[str]:
-        raise AssertionError("sources were read")
 
-    assert unneeded(str(cluster), used, now_s=10**6, bytes_max=40) == []
-    assert unneeded(str(cluster / "none"), used, now_s=10**6, bytes_max=0) == []
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_package_is_refused_with_its_field_before_anything_is_stored(
+    base: Path, kind: str
+) -> None:
+    good = {"cpu": 1, "memory": "16M", "start": "run", "name": "good"}
+    good |= {"package": {"source": "build/app-1.0.tar.gz", "version": "1"}}
+    bad = good | {"name": "bad", "package": {"source": broken(base, kind), "version": "1", "path": "b"}}
+    stored = Stored()
+    with pytest.raises(SpecError) as caught:
+        stage(parsing.load({"name": "web", "pod": {"tasks": [good, bad]}}), base=base, store=stored)
+    (detail,) = caught.value.details
+    assert detail.startswith("`pod.tasks[1].package.source`: ")
+    assert KINDS[kind] in detail
+    assert stored.files == []
+    with pytest.raises(SpecError, match=re.escape(KINDS[kind])):
+        read_package(base / "build" / kind)
+
+
+def test_wrong_digest_is_refused_with_its_field(base: Path) -> None:
+    stored = Stored()
+    with pytest.raises(SpecError) as caught:
+        stage(job("build/app-1.0.tar.gz", sha256="0" * 64), base=base, store=stored)
+    (detail,) = caught.value.details
+    assert detail == f'`pod.tasks[0].package.sha256`: package "build/app-1.0.tar.gz" has checksum {SHA}'
+    assert stored.files == []
+
+
+def test_job_file_whose_files_are_missing_is_refused_with_line_field_and_path(base: Path) -> None:
+    """Both kinds of files that a job file names: packages, and values of variables."""
+    (base / "job.yaml").write_text(
+        "name: web\npod:\n  tasks:\n    - cpu: 1\n      memory: 16M\n      start: run\n"
+        "      env: {TOKEN: {file: ./token}}\n"
+        "      package:\n        source: build/none.tgz\n        version: v1\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        load(str(base / "job.yaml"))
+    token, package = caught.value.details
+    assert "job.yaml:7:" in token
+    assert f"{base}/token" in token
+    assert f"{base}/job.yaml:9:" in package
+    assert "`pod.tasks[0].package.source`" in package
+    assert f"{base}/build/none.tgz" in package
+
+
+def test_paths_are_relative_to_the_job_file_and_not_to_the_working_directory(
+    base: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (base / "job.json").write_text(
+        '{"name": "web", "pod": {"tasks": [{"cpu": 1, "memory": "16M", "start": "run",'
+        ' "package": {"source": "build/app-1.0.tar.gz", "version": "1"}}]}}'
+    )
+    monkeypatch.chdir(tmp_path)
+    _, folder = load("my job/job.json")
+    assert folder == Path("my job")

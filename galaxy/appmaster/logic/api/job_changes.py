@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from galaxy.appmaster.logic.api import lookup
+from galaxy.appmaster.logic.api import lookup, packages
 from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity import quotas, secrets
 from galaxy.appmaster.logic.identity.job_authz import SUBMIT, UPDATE, job_owner
@@ -66,6 +66,7 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Accept
                 details=[f"{other.job}, revision {other.revision}"],
                 hint=f"galaxy job update {spec.name}, or galaxy job remove {spec.name}",
             )
+    packages.require(state, spec, caller)
     quotas.check(state, caller.name, spec, f'run "{spec.name}"', count=spec.deploy.replica)
     values = secrets.values_of(state, caller.name, spec, body.files)
     for other in others:
@@ -108,6 +109,7 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Accept
             details=[f"`name`: {spec.name}"],
             hint=f"run it with galaxy job run, or name it {job.name}",
         )
+    packages.require(state, spec, caller, job)
     values = secrets.values_of(state, job.user, spec, body.files)
     old_values = state.revision_secrets.get(revision_key(job.job, job.revision))
     if spec == old and values == (old_values.values if old_values else {}):

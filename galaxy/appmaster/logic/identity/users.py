@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from galaxy.appmaster.logic.api import packages
 from galaxy.appmaster.logic.identity import identity_sync, quotas, secrets
 from galaxy.appmaster.logic.jobs import jobs
 from galaxy.appmaster.logic.state import AppMasterState
@@ -190,6 +191,7 @@ def _disown(state: AppMasterState, user: str) -> None:
         past = state.history[key]
         disowned = msgspec.structs.replace(past.record, user="")
         state.history.put(key, msgspec.structs.replace(past, record=disowned))
+    packages.disown(state, user)
 
 
 def _put(state: AppMasterState, row: UserRecord) -> UserView:

@@ -1,0 +1,71 @@
+"""``galaxy package``: package files that the cluster stores for the hosts that run a job."""
+
+from __future__ import annotations
+
+import click
+
+from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.options import Target, cluster_options, output_options
+from galaxy.cli.output import Output, format_time, print_err, print_out
+from galaxy.units import format_bytes
+
+EXAMPLES = """\
+  galaxy package push app-1.0.tar.gz     store it; prints the source to name in a job file
+  galaxy package list                    your packages, and the jobs that use them
+  galaxy package remove galaxy://ID/NAME remove one that no job uses
+"""
+
+
+@click.group(cls=LazyGroup, aliases={"ls": "list", "rm": "remove"}, examples=EXAMPLES)
+def package() -> None:
+    """Packages that the cluster stores. `galaxy job run` and `update` store those of a job file."""
+
+
+@package.command(cls=Command)
+@click.argument("file")
+@cluster_options
+def push(target: Target, file: str) -> None:
+    """Store a package file in the cluster and print its source for job files.
+
+    It is kept while a job uses it, and for a day after that.
+    """
+    with target.open() as galaxy:
+        view = galaxy.store_package(file)
+    print_out(view.source)
+
+
+@package.command("list", cls=Command)
+@click.option("--user", default="", help="The owner, for operators [yourself].")
+@click.option("--all", "every", is_flag=True, help="Packages of all users, for operators.")
+@output_options
+@cluster_options
+def list_(target: Target, output: Output, user: str, every: bool) -> None:
+    """List packages: sizes, owners, when they were last used, and the jobs that use them."""
+    with target.open() as galaxy:
+        packages = galaxy.packages(user=user, all=every)
+    if output.print_data(packages, [one.source for one in packages]):
+        return
+    if not packages:
+        print_err("no packages")
+        return
+    rows = [
+        [
+            one.source,
+            format_bytes(one.size_bytes),
+            one.user,
+            format_time(one.used_s),
+            ", ".join(one.jobs) if one.stored else "(being sent)",
+        ]
+        for one in packages
+    ]
+    output.print_table(["SOURCE", "SIZE", "OWNER", "LAST USED", "USED BY"], rows)
+
+
+@package.command(cls=Command)
+@click.argument("package")
+@cluster_options
+def remove(target: Target, package: str) -> None:
+    """Remove a package that no job uses. PACKAGE is its source or its id."""
+    with target.open() as galaxy:
+        view = galaxy.remove_package(package)
+    print_err(f"package {view.name} removed")
