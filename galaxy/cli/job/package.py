@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
 from galaxy.units import format_bytes
@@ -21,7 +21,7 @@ def package() -> None:
     """Packages that the cluster stores. `galaxy job run` and `update` store those of a job file."""
 
 
-@package.command(cls=Command)
+@package.command(cls=Action)
 @click.argument("file")
 @cluster_options
 def push(target: Target, file: str) -> None:
@@ -61,7 +61,7 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
     output.print_table(["SOURCE", "SIZE", "OWNER", "LAST USED", "USED BY"], rows)
 
 
-@package.command(cls=Command)
+@package.command(cls=Action)
 @click.argument("package")
 @cluster_options
 def remove(target: Target, package: str) -> None:
