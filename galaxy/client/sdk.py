@@ -15,10 +15,11 @@ import msgspec
 
 from galaxy.client import contexts, waiting
 from galaxy.client.job_loading import Job, prepare, read
+from galaxy.client.log_stream import LogStream, NewPods
 from galaxy.client.package_staging import PackageFile, read_package, stage
 from galaxy.client.package_upload import Progress, upload
 from galaxy.client.secret_files import secret_of
-from galaxy.client.streams import ExecStream, Executed, LogStream
+from galaxy.client.streams import ExecStream, Executed
 from galaxy.client.transport import RequestTransport, retry_while_away
 from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
 from galaxy.model.api.agents import AgentList, ListAgents
@@ -47,7 +48,7 @@ from galaxy.model.api.packages import (
 from galaxy.model.api.quotas import ListQuotas, SetQuota
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
-from galaxy.model.api.sessions import ExecIn, ReadLogs
+from galaxy.model.api.sessions import ExecIn, ReadLogs, SessionOpened
 from galaxy.model.api.signing import stored_key
 from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser
 from galaxy.model.api.views import (
@@ -278,15 +279,34 @@ class Galaxy:
         tail: int = 200,
         follow: bool = False,
         previous: bool = False,
+        latest: bool = False,
+        since_s: float = 0.0,
     ) -> LogStream:
-        """Return an iterator over the logs of a job or a pod, as ``LogChunk``.
+        """Return an iterator over the logs of a job or a pod, as ``LogChunk``, in the order of time.
 
-        ``tail`` is the number of last lines of each stream; -1 means all that are kept.
-        ``previous`` reads the run before the current one. Close the iterator to stop following.
+        ``tail`` is the number of last lines of each pod; -1 means all that are kept. ``since_s`` leaves
+        out what was written before that time, in Unix seconds. ``latest`` reads the latest run of each
+        program alone, and ``previous`` the run before it.
+
+        Following waits for the first pod, continues with pods that scaling adds and with containers
+        that replace others, and ends with the job. Close the iterator to stop earlier.
         """
-        asked = ReadLogs(target=target, task=task, stream=stream, tail=tail, follow=follow, previous=previous)
-        opened = self._ask(asked)
-        return LogStream(opened, self._transport.session, follow=follow)
+        asked = ReadLogs(
+            target=target,
+            task=task,
+            stream=stream,
+            tail=tail,
+            follow=follow,
+            previous=previous,
+            latest=latest,
+            since_s=since_s,
+        )
+
+        def open_logs(pod: str) -> SessionOpened:
+            return self._ask(ReadLogs(target=pod, task=task, stream=stream, tail=-1, follow=True))
+
+        new_pods = NewPods(target, self.job, open_logs) if follow else None
+        return LogStream(self._ask(asked), self._transport.session, new_pods=new_pods)
 
     def open_exec(
         self,

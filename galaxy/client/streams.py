@@ -1,19 +1,16 @@
-"""Streams over sessions: the logs of several pods at once, and the input and output of a command."""
+"""Streams over sessions: the input and output of a command. Logs are in ``log_stream``."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-from galaxy.errors import Conflict, GalaxyError, Unreachable
-from galaxy.model.api.sessions import SessionOpened
-from galaxy.model.api.views import LogChunk
-from galaxy.model.base import Struct, decode
+from galaxy.errors import GalaxyError, Unreachable
+from galaxy.model.base import Struct
 from galaxy.nexus.session import Frame, FrameHead, Session
 
 SILENCE_S: Final = 30.0
@@ -22,114 +19,10 @@ POLL_S: Final = 1.0
 """How often blocked threads check whether their stream was closed."""
 CLOSING_S: Final = 0.5
 """How long to wait until the agent closes a finished session."""
-CHUNKS_MAX: Final = 256
-FOLLOWED_MAX: Final = 40
-"""Pods followed at once; each takes a connection and a thread."""
-READERS_MAX: Final = 16
 OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
-class LogStream:
-    """An iterator of ``LogChunk`` over the logs of one or more pods; close it to stop following.
-
-    Threads read the sessions and put the chunks into one bounded queue. When the log of a pod
-    cannot be read, a chunk of it carries the ``error``.
-    """
-
-    def __init__(
-        self, opened: SessionOpened, session: Callable[[str], Session], *, follow: bool = False
-    ) -> None:
-        """Start reading.
-
-        Raises:
-            Conflict: there are more than ``FOLLOWED_MAX`` pods to follow.
-        """
-        self.pods = opened.pods
-        if follow and len(opened.sessions) > FOLLOWED_MAX:
-            raise Conflict(
-                f"cannot follow {len(opened.sessions)} pods at once; {FOLLOWED_MAX} are the limit",
-                hint=f"galaxy logs -f --pod {opened.pods[0]}",
-            )
-        self._pairs: queue.SimpleQueue[tuple[str, Session]] = queue.SimpleQueue()
-        self._sessions = [session(one) for one in opened.sessions]
-        for pair in zip(opened.pods, self._sessions, strict=True):
-            self._pairs.put(pair)
-        self._chunks: queue.Queue[LogChunk | None] = queue.Queue(CHUNKS_MAX)
-        self._closed = threading.Event()
-        count = len(self._sessions) if follow else min(len(self._sessions), READERS_MAX)
-        self._readers = count
-        for number in range(count):
-            threading.Thread(target=self._read_sessions, name=f"logs-{number}", daemon=True).start()
-
-    def __iter__(self) -> Iterator[LogChunk]:
-        while self._readers and not self._closed.is_set():
-            try:
-                chunk = self._chunks.get(timeout=POLL_S)
-            except queue.Empty:
-                continue
-            if chunk is None:
-                self._readers -= 1
-            else:
-                yield chunk
-
-    def __enter__(self) -> LogStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop reading and close the sessions, so that agents stop streaming."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        for session in self._sessions:
-            with contextlib.suppress(GalaxyError):
-                session.close("out")
-
-    def _read_sessions(self) -> None:
-        while not self._closed.is_set():
-            try:
-                pod, session = self._pairs.get_nowait()
-            except queue.Empty:
-                break
-            try:
-                self._read(pod, session)
-            except GalaxyError as error:
-                self._put(LogChunk(pod=pod, error=error.message))
-        self._put(None)
-
-    def _read(self, pod: str, session: Session) -> None:
-        answered = False
-        end_s = time.monotonic() + SILENCE_S
-        while not self._closed.is_set():
-            item = session.read("out", POLL_S)
-            if item is None:
-                if not answered and time.monotonic() > end_s:
-                    raise Unreachable(f"the agent of {pod} does not answer")
-                continue
-            if not item:
-                return
-            answered = True
-            chunk = decode(item, LogChunk)
-            if chunk.text or chunk.error:
-                self._put(chunk)
-            if chunk.end:
-                _remove_session(session)
-                return
-
-    def _put(self, chunk: LogChunk | None) -> None:
-        while not self._closed.is_set():
-            try:
-                self._chunks.put(chunk, timeout=POLL_S)
-                return
-            except queue.Full:
-                continue
-
-
-def _remove_session(session: Session) -> None:
+def remove_session(session: Session) -> None:
     """Remove a session after its last message, once the agent has closed it."""
     session.read("out", CLOSING_S)
     session.remove()
@@ -243,7 +136,7 @@ class ExecStream:
         self._closed.set()
         with contextlib.suppress(GalaxyError):
             if self._ended:
-                _remove_session(self._session)
+                remove_session(self._session)
                 return
             for direction in ("in", "out"):
                 self._session.close(direction)

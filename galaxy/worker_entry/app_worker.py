@@ -177,7 +177,7 @@ class AppWorker:
         match effect:
             case StartProgram():
                 env = self._environment(effect.spec)
-                self._programs.start(effect.task, effect.run, effect.spec.start, env)
+                self._programs.start(effect, env)
             case StopProgram():
                 self._stop(effect)
             case TerminateTask():

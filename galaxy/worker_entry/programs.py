@@ -12,6 +12,7 @@ from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 from galaxy.statemachine.backoff import Backoff
 from galaxy.worker_entry.environment import task_id
 from galaxy.worker_entry.event_loop import EventLoop, Timer
+from galaxy.worker_entry.logic.effects import StartProgram
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
 from galaxy.worker_entry.prefork import PreforkedProgram
 from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
@@ -57,17 +58,18 @@ class Programs:
         self._emit = emit
         self._programs: dict[str, _Program] = {}
 
-    def start(self, name: str, run: int, command: str, env: dict[str, str]) -> None:
+    def start(self, effect: StartProgram, env: dict[str, str]) -> None:
         """Start a task's program; emits ``ProgramStarted`` now and ``ProgramEnded`` when it ends.
 
         Raises:
             OSError: no process could be created; no ``ProgramEnded`` follows.
         """
+        name, run, command = effect.task, effect.run, effect.spec.start
         program = self._program(name)
         cgroup = self._cgroups[name]
         now_s = time.time()
         logs = self._logs(name)
-        logs.begin_run(run, now_s)
+        logs.begin_run(run, now_s, revision=effect.revision, restarts=effect.restarts)
         self._emit(ProgramStarted(task=name, run=run, at_s=now_s))
         program.oom_kills = oom_kills(cgroup)
         try:

@@ -10,15 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable
 from typing import Final
 
 from galaxy.model.base import encode
-from galaxy.model.messages.log_files import RUNS_MAX, STREAMS, Run, RunIndex, file_names, index_name
+from galaxy.model.messages.log_files import (
+    ARRIVAL_BYTES,
+    ARRIVAL_STEP_S,
+    ARRIVALS,
+    RUN,
+    RUNS_MAX,
+    STREAMS,
+    Run,
+    RunIndex,
+    file_names,
+    index_name,
+    pack_arrival,
+    pack_run,
+)
 from galaxy.worker_entry.event_loop import READ, EventLoop
 
 _CHUNK: Final = 64 * 1024
 _DRAIN_BYTES_MAX: Final = 1024 * 1024
+_ARRIVALS_SHARE: Final = 8
+"""The arrivals of a task may take this fraction of the bytes of one stream, or the minimum below."""
+_ARRIVALS_BYTES_MIN: Final = 4096
+_SWITCHES_MAX: Final = 100
 
 
 class TaskLogs:
@@ -34,22 +52,28 @@ class TaskLogs:
         files_max: int,
         on_lost: Callable[[str], None],
     ) -> None:
-        """``directory`` is an open directory; ``on_lost`` is called when output is dropped.
-
-        Raises:
-            OSError: there is no free descriptor.
-        """
+        """``directory`` is an open directory; ``on_lost`` is called when output is dropped."""
         self._directory = directory
         self._task = task
         self._runs: tuple[Run, ...] = ()
         self._streams: dict[str, _Stream] = {}
+        files: list[_RotatedFile] = []
+
+        def file(stream: str, limit: int) -> _RotatedFile:
+            names = file_names(task, stream, files_max)
+            files.append(_RotatedFile(directory, names, limit, self.write_index))
+            return files[-1]
+
+        self._arrivals = _Arrivals(file(ARRIVALS, max(bytes_max // _ARRIVALS_SHARE, _ARRIVALS_BYTES_MIN)))
         try:
-            for stream in STREAMS:
-                names = file_names(task, stream, files_max)
-                self._streams[stream] = _Stream(loop, directory, names, bytes_max, self.write_index, on_lost)
+            for kind, stream in enumerate(STREAMS):
+                own_file = file(stream, max(bytes_max, 1))
+                self._streams[stream] = _Stream(loop, own_file, kind, self._arrivals, on_lost)
         except OSError:
-            for opened in self._streams.values():
-                opened.close()
+            for stream_opened in self._streams.values():
+                stream_opened.close()
+            for file_opened in files:
+                file_opened.close()
             raise
 
     @property
@@ -61,13 +85,20 @@ class TaskLogs:
     def stderr(self) -> int:
         return self._streams["stderr"].write_fd
 
-    def begin_run(self, number: int, started_s: float) -> None:
+    def begin_run(self, number: int, started_s: float, *, revision: int = 0, restarts: int = 0) -> None:
         """Record where the output of the next run begins; ``write_index`` publishes it."""
-        for stream in self._streams.values():
-            stream.drain()
-        at = {name: stream.position for name, stream in self._streams.items()}
-        run = Run(number=number, started_s=started_s, stdout=at["stdout"], stderr=at["stderr"])
+        self.drain()
+        at = {name: stream.file.position for name, stream in self._streams.items()}
+        run = Run(
+            number=number,
+            started_s=started_s,
+            stdout=at["stdout"],
+            stderr=at["stderr"],
+            revision=revision,
+            restarts=restarts,
+        )
         self._runs = (*self._runs, run)[-RUNS_MAX:]
+        self._arrivals.record(RUN, pack_run(revision, restarts))
 
     def drain(self) -> None:
         """Write what is in the pipes now."""
@@ -77,7 +108,10 @@ class TaskLogs:
     def write_index(self) -> None:
         """Publish the runs and where the current files begin, for readers."""
         index = RunIndex(
-            stdout=self._streams["stdout"].base, stderr=self._streams["stderr"].base, runs=self._runs
+            stdout=self._streams["stdout"].file.base,
+            stderr=self._streams["stderr"].file.base,
+            arrivals=self._arrivals.file.base,
+            runs=self._runs,
         )
         name = index_name(self._task)
         with contextlib.suppress(OSError):  # Without the index, readers treat all output as one run.
@@ -92,46 +126,144 @@ class TaskLogs:
                 os.rename(f".{name}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
 
+class _RotatedFile:
+    """A file of at most ``bytes_max``, and its older ones. ``names`` are newest first."""
+
+    def __init__(
+        self, directory: int, names: tuple[str, ...], bytes_max: int, on_rotated: Callable[[], None]
+    ) -> None:
+        self.name = names[0]
+        self._directory = directory
+        self._names = names
+        self._bytes_max = bytes_max
+        self._on_rotated = on_rotated
+        self._fd = -1
+        self.room = bytes_max
+        """How many bytes the current file can still take."""
+        self.position = 0
+        """Position of the next byte."""
+        with contextlib.suppress(OSError):
+            self._open()
+
+    @property
+    def base(self) -> int:
+        """Position of the first byte of the current file."""
+        return self.position - (self._bytes_max - self.room)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the current file has no bytes yet."""
+        return self.room == self._bytes_max
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write some of ``data``; return how many bytes."""
+        if self._fd < 0:
+            self._open()
+        count = os.write(self._fd, data)
+        self._move(count)
+        return count
+
+    def take_back(self, count: int) -> None:
+        """Remove the last ``count`` bytes of the current file."""
+        os.ftruncate(self._fd, self._bytes_max - self.room - count)
+        self._move(-count)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def rotate(self) -> None:
+        """Make the current file the newest of the older ones; the next write begins a new file."""
+        os.close(self._fd)
+        self._fd = -1
+        self.room = self._bytes_max
+        if len(self._names) == 1:
+            os.unlink(self._names[0], dir_fd=self._directory)
+        for newer, older in reversed(list(zip(self._names, self._names[1:], strict=False))):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(newer, older, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._on_rotated()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._names[0], flags, 0o640, dir_fd=self._directory)
+        self._move(os.fstat(self._fd).st_size)
+
+    def _move(self, count: int) -> None:
+        self.position += count
+        self.room -= count
+
+
+class _Arrivals:
+    """Records in which order output arrives, and when.
+
+    A flood of one stream costs one record for each ``ARRIVAL_STEP_S``, one of both streams
+    ``_SWITCHES_MAX``: the rest of a step is then in order within each stream, but not between them.
+    """
+
+    def __init__(self, file: _RotatedFile) -> None:
+        self.file = file
+        self._last_kind = -1
+        self._last_s = 0.0
+        self._step_end_s = 0.0
+        self._switches = 0
+
+    def note(self, kind: int, position: int) -> None:
+        """Record that the byte at ``position`` of a stream arrives now, unless the last record says so."""
+        now_s = time.time()
+        if not self._step_end_s - ARRIVAL_STEP_S <= now_s < self._step_end_s:
+            self._switches = 0
+            self._step_end_s = now_s + ARRIVAL_STEP_S
+            self.record(kind, position)
+        elif kind != self._last_kind and self._switches < _SWITCHES_MAX:
+            self._switches += 1
+            self.record(kind, position)
+
+    def record(self, kind: int, value: int) -> None:
+        """Write a record. If the disk is full it is left out: the order of output is not worth a fault."""
+        now_s = max(time.time(), self._last_s)  # The clock may be set back; the order stays.
+        self._last_kind = -1
+        with contextlib.suppress(OSError):
+            if self.file.room < ARRIVAL_BYTES and not self.file.is_empty:
+                self.file.rotate()
+            count = self.file.write(pack_arrival(now_s, kind, value))
+            if count < ARRIVAL_BYTES:
+                self.file.take_back(count)
+                return
+            self._last_kind, self._last_s = kind, now_s
+            if kind == RUN:
+                self._switches = 0  # The next output must not count as the previous run's.
+
+
 class _Stream:
-    """One pipe and the files behind it."""
+    """One pipe and the files behind it. ``kind`` is its index in ``STREAMS``."""
 
     def __init__(
         self,
         loop: EventLoop,
-        directory: int,
-        names: tuple[str, ...],
-        bytes_max: int,
-        on_rotated: Callable[[], None],
+        file: _RotatedFile,
+        kind: int,
+        arrivals: _Arrivals,
         on_lost: Callable[[str], None],
     ) -> None:
-        self._directory = directory
-        self._names = names
-        self._bytes_max = max(bytes_max, 1)
-        self._on_rotated = on_rotated
+        self.file = file
+        self._kind = kind
+        self._arrivals = arrivals
         self._on_lost = on_lost
         self._dropped_bytes = 0
         self._drop_reason = ""
         self._mid_line = False
-        self._file = -1
-        self._size = 0
-        self.base = 0
         self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_fd, False)
-        with contextlib.suppress(OSError):
-            self._open()
         self._loop = loop
         loop.add(self._read_fd, READ, self._ready)
 
     def close(self) -> None:
-        """Close the pipe and the file."""
+        """Close the pipe."""
         self._loop.remove(self._read_fd)
-        for fd in (self._read_fd, self.write_fd, self._file):
-            if fd >= 0:
-                os.close(fd)
-
-    @property
-    def position(self) -> int:
-        return self.base + self._size
+        os.close(self._read_fd)
+        os.close(self.write_fd)
 
     def drain(self) -> None:
         """Move what is in the pipe now, up to a bound: a writer may be faster than this reader."""
@@ -147,16 +279,20 @@ class _Stream:
             data = os.read(self._read_fd, _CHUNK)
         except BlockingIOError:
             return 0
-        left = memoryview(data)
+        left: bytes | memoryview = data
         try:
+            self._arrivals.note(self._kind, self.file.position)
             if self._dropped_bytes:
                 self._note_dropped()
             while left:
-                left = left[self._write(left) :]
+                count = self._write(left)
+                if count == len(left):
+                    break
+                left = memoryview(left)[count:]
         except OSError as error:
             if not self._dropped_bytes:
                 self._drop_reason = error.strerror or str(error)
-                self._on_lost(f"output of {self._names[0]} is dropped: {self._drop_reason}")
+                self._on_lost(f"output of {self.file.name} is dropped: {self._drop_reason}")
             self._dropped_bytes += len(left)
         return len(data)
 
@@ -168,41 +304,20 @@ class _Stream:
         while left:
             left = left[self._write(left) :]
         self._on_lost(
-            f"output of {self._names[0]} is written again; {self._dropped_bytes} bytes were dropped"
+            f"output of {self.file.name} is written again; {self._dropped_bytes} bytes were dropped"
         )
         self._dropped_bytes = 0
 
-    def _write(self, data: memoryview) -> int:
+    def _write(self, data: bytes | memoryview) -> int:
         """Write some of ``data``; return how many bytes."""
-        while True:
-            if self._file < 0:
-                self._open()
-            room = self._bytes_max - self._size
-            part = data
-            if len(data) > room:  # End the file at the end of a line if it has one.
-                newline = bytes(data[: max(room, 0)]).rfind(b"\n")
-                if newline < 0 and self._size:
-                    self._rotate()
-                    continue
-                part = data[: newline + 1] if newline >= 0 else data[:room]
-            count = os.write(self._file, part)
-            self._size += count
-            self._mid_line = part[count - 1] != ord("\n")
-            return count
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._file = os.open(self._names[0], flags, 0o640, dir_fd=self._directory)
-        self._size = os.fstat(self._file).st_size
-
-    def _rotate(self) -> None:
-        os.close(self._file)
-        self._file = -1
-        self.base += self._size
-        self._size = 0
-        if len(self._names) == 1:
-            os.unlink(self._names[0], dir_fd=self._directory)
-        for newer, older in reversed(list(zip(self._names, self._names[1:], strict=False))):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(newer, older, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        self._on_rotated()
+        part = data
+        while len(data) > (room := self.file.room):  # End the file at the end of a line if it has one.
+            newline = bytes(data[: max(room, 0)]).rfind(b"\n")
+            if newline < 0 and not self.file.is_empty:
+                self.file.rotate()
+                continue
+            part = data[: newline + 1] if newline >= 0 else data[:room]
+            break
+        count = self.file.write(part)
+        self._mid_line = part[count - 1] != ord("\n")
+        return count

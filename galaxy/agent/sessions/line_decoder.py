@@ -25,6 +25,11 @@ class LineDecoder:
         self._rest = rest
         return complete + newline
 
+    @property
+    def has_rest(self) -> bool:
+        """Whether an incomplete line is held back."""
+        return bool(self._rest or self._decoder.getstate()[0])
+
     def rest(self) -> str:
         """Return the incomplete line: at the end of the output, or after a pause in it."""
         text, self._rest = self._rest + self._decoder.decode(b"", final=True), ""

@@ -6,18 +6,20 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
-from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, streams_in
+from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, tasks_in
+from galaxy.agent.sessions.task_log import Segment, TaskLog, merge
 from galaxy.errors import GalaxyError
-from galaxy.model.api.sessions import LogSession, ReadLogs
-from galaxy.model.api.views import LogChunk
+from galaxy.model.api.sessions import LogSession, ReadLogs, pack_chunks
+from galaxy.model.api.views import LogChunk, LogRun
 from galaxy.model.base import encode
-from galaxy.nexus.session import Direction
+from galaxy.model.messages.log_files import STREAMS, Arrival
+from galaxy.nexus.session import ITEM_BYTES_MAX, Direction
 from galaxy.units import format_duration
 
 _LOG: Final = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ CHECK_S: Final = 1.0
 UNREAD_S: Final = 45.0
 """Time without a read after which the reader counts as gone."""
 WRITE_S: Final = 30.0
+CONTAINER_S: Final = 25.0
+"""How long a follower waits for the container; its client waits 30 s for the first output."""
+CONTAINER_CHECK_S: Final = 0.1
 TAIL_MAX: Final = 100_000
 
 
@@ -54,19 +59,22 @@ class LogSessionRunner:
         idle_s: float,
     ) -> None:
         self._pod = order.pod
+        self._incarnation = order.incarnation
         self._read: ReadLogs = order.read
         self._pipe = pipe
         self._logs = logs
         self._alive = alive
         self._closing = closing
         self._idle_s = idle_s
-        self._positions: dict[tuple[str, str], int] = {}
-        self._decoders: dict[tuple[str, str], LineDecoder] = {}
+        self._chunks = _Chunks(order.pod, pipe, since_s=order.read.since_s)
 
     def run(self) -> None:
         """Stream, end with the reason if something went wrong, and close the session."""
         try:
-            self._write(LogChunk(pod=self._pod, end=True, error=self._stream()))
+            if self._read.follow:
+                self._chunks.greet()
+            error = self._stream()
+            self._chunks.end(error, self._incarnation)
         except GalaxyError as error:
             _LOG.info("event=logs.ended pod=%s cause=%r", self._pod, error.message)
         finally:
@@ -75,59 +83,97 @@ class LogSessionRunner:
 
     def _stream(self) -> str:
         """Stream; return why it could not be done or ended early, or an empty text."""
-        incarnations = incarnations_in(self._logs, self._pod)
+        incarnations = self._await_container() if self._read.follow else self._incarnations()
         if not incarnations:
             return f"no logs of {self._pod} on this host"
         if self._read.previous:
             return self._send_previous(incarnations)
         incarnation, directory = incarnations[0]
+        self._incarnation = incarnation
         # Watch before reading, so that output written in between is not missed.
         watch = DirectoryWatch(directory) if self._read.follow else None
         try:
-            self._send_tail(directory)
-            why = self._follow(directory, incarnation, watch) if watch is not None else ""
+            logs = self._open(directory)
+            self._send(logs, last=watch is None)
+            return self._follow(logs, directory, incarnation, watch) if watch is not None else ""
         except OSError as error:
             return f"cannot follow the logs of {self._pod}: {error.strerror or error}"
         finally:
             if watch is not None:
                 watch.close()
-        self._send_incomplete_lines()
-        return why
 
-    def _send_tail(self, directory: Path) -> None:
-        for stream in streams_in(directory, self._read.task, self._read.stream):
-            end = stream.end()
-            self._send(stream, stream.last_lines(self._line_count(), stream.begin(), end), end)
+    def _incarnations(self) -> list[tuple[int, Path]]:
+        return incarnations_in(self._logs, self._pod)
+
+    def _await_container(self) -> list[tuple[int, Path]]:
+        """Wait until the container to follow has logs: it may be on its way. Return what there is then."""
+        end_s = time.monotonic() + CONTAINER_S
+        while True:
+            found = self._incarnations()
+            is_there = bool(found) and found[0][0] >= self._incarnation
+            if is_there or time.monotonic() > end_s or self._closing.wait(CONTAINER_CHECK_S):
+                return found
+            if self._pipe.is_closed("out"):
+                return found
+
+    def _open(self, directory: Path, *, previous: bool = False) -> list[TaskLog]:
+        """Open the logs of all requested tasks where the requested lines begin; empty if there are none.
+
+        The last lines of each stream contain the last lines of all streams together, and some lines
+        before those, which are left out when they come.
+        """
+        logs = []
+        lines = 0
+        for task in tasks_in(directory, self._read.task):
+            starts, ends = {}, {}
+            streams = self._streams(directory, task)
+            for stream in streams:
+                start, end = max(stream.begin(), stream.run_start(self._read.since_s)), stream.end()
+                span = stream.run(1 if previous else 0) if previous or self._read.latest else None
+                if span is not None:
+                    start, end = span[0], end if span[1] is None else span[1]
+                elif previous:
+                    break
+                starts[stream.stream], count = stream.last_lines(self._line_count(), start, end)
+                ends[stream.stream] = end
+                lines += count
+            else:
+                logs.append(TaskLog(directory, task, streams, starts, ends=ends if previous else None))
+        if self._line_count() >= 0:
+            self._chunks.left_out = max(0, lines - self._line_count())
+        return logs
+
+    def _streams(self, directory: Path, task: str) -> list[TaskLogStream]:
+        """Return the requested streams of a task, whether they have files yet or not."""
+        wanted = [self._read.stream] if self._read.stream else STREAMS
+        return [TaskLogStream(directory, task, stream) for stream in wanted]
 
     def _send_previous(self, incarnations: list[tuple[int, Path]]) -> str:
         """Send the run before the latest one; if there is none, the previous incarnation's output."""
-        found = False
-        for stream in streams_in(incarnations[0][1], self._read.task, self._read.stream):
-            span = stream.run(1)
-            if span is not None and span[1] is not None:
-                found = True
-                self._send(stream, stream.last_lines(self._line_count(), span[0], span[1]), span[1])
-        if not found and len(incarnations) > 1:
-            found = True
-            self._send_tail(incarnations[1][1])
-        self._send_incomplete_lines()
-        return "" if found else f"{self._pod} has not run before"
+        logs = self._open(incarnations[0][1], previous=True)
+        if not logs and len(incarnations) > 1:
+            logs = self._open(incarnations[1][1])
+            if not logs:
+                return ""
+        self._send(logs, last=True)
+        return "" if logs else f"{self._pod} has not run before"
 
     def _line_count(self) -> int:
         """Return how many existing lines to send; -1 for all."""
         return -1 if self._read.tail < 0 else min(self._read.tail, TAIL_MAX)
 
-    def _follow(self, directory: Path, incarnation: int, watch: DirectoryWatch) -> str:
+    def _follow(self, logs: list[TaskLog], directory: Path, incarnation: int, watch: DirectoryWatch) -> str:
         """Send new output until no writer or no reader is left; return why it ends early."""
         quiet_since_s = last_check_s = time.monotonic()
         while not self._closing.is_set():
             changed = watch.wait(CHECK_S)
             alive = self._alive(self._pod, incarnation)
             now_s = time.monotonic()
-            if self._send_new(directory):
+            self._add_new_tasks(logs, directory)
+            if self._send(logs, last=not alive):
                 quiet_since_s = now_s
             elif not changed:
-                self._send_incomplete_lines()
+                self._chunks.flush_incomplete_lines()
             if not alive:
                 return ""
             if now_s - quiet_since_s > self._idle_s:
@@ -139,35 +185,144 @@ class LogSessionRunner:
                     return ""
         return "the agent is ending"
 
-    def _send_new(self, directory: Path) -> bool:
-        """Send the output written since the last call; return whether there was any."""
-        any_new = False
-        for stream in streams_in(directory, self._read.task, self._read.stream):
-            start = self._positions.get((stream.task, stream.stream), 0)
-            any_new |= self._send(stream, start, None)
-        return any_new
+    def _add_new_tasks(self, logs: list[TaskLog], directory: Path) -> None:
+        """Follow what appeared since: a program that had not started yet has no files."""
+        known = {log.task for log in logs}
+        for task in tasks_in(directory, self._read.task):
+            if task not in known:
+                streams = self._streams(directory, task)
+                logs.append(TaskLog(directory, task, streams, {stream.stream: 0 for stream in streams}))
 
-    def _send(self, stream: TaskLogStream, start: int, end: int | None) -> bool:
-        """Send from ``start`` to ``end`` (None: to the end of the output); return whether there was any."""
-        key, at = (stream.task, stream.stream), start
+    def _send(self, logs: Sequence[TaskLog], *, last: bool) -> bool:
+        """Send what was written since the last call; return whether there was any."""
+        if not logs:
+            return False
+        for log in logs:
+            self._chunks.begin(log)
+        found = False
+        for segment in merge(logs, last=last):
+            if self._closing.is_set():
+                break
+            found = True
+            self._chunks.add(segment)
+        if last:
+            self._chunks.flush_incomplete_lines()
+        self._chunks.flush()
+        return found
+
+
+class _Chunks:
+    """Turns segments into chunks of text, and writes as many at once as one item of the session takes."""
+
+    def __init__(self, pod: str, pipe: LogPipe, *, since_s: float) -> None:
+        self._pod = pod
+        self._pipe = pipe
+        self._since_s = since_s
+        self.left_out = 0
+        """How many more lines are read without being sent."""
+        self._decoders: dict[tuple[str, str], LineDecoder] = {}
+        self._incomplete_s: dict[tuple[str, str], float] = {}
+        """When the incomplete line of a stream began to arrive."""
+        self._runs: dict[str, Arrival] = {}
+        """By task: the run that begins with its next text."""
+        self._begun: set[str] = set()
+        self._encoded: list[bytes] = []
+        self._bytes = 0
+
+    def begin(self, log: TaskLog) -> None:
+        """Look up to which run the first text of a task belongs, the first time."""
+        if log.task not in self._begun:
+            self._begun.add(log.task)
+            if (run := log.run_at_start()) is not None:
+                self._runs[log.task] = run
+
+    def add(self, segment: Segment) -> None:
+        """Send the text of a segment as far as its lines are complete, or announce its run."""
+        task = segment.task
+        if segment.run is not None:
+            self._flush_incomplete(task)
+            self._runs[task] = segment.run
+            if not self.left_out and segment.at_s >= self._since_s:
+                self._send_run(task)
+            return
+        if segment.stream is None or (segment.at_s and segment.at_s < self._since_s):
+            return
+        key = task, segment.stream.stream
         decoder = self._decoders.setdefault(key, LineDecoder())
-        while not self._closing.is_set():
-            at, data = stream.read(at, end)
-            self._positions[key] = at
+        at = segment.start
+        while at < segment.end:
+            at, data = segment.stream.read(at, segment.end)
             if not data:
                 break
-            self._send_text(key, decoder.add(data))
-        self._positions[key] = at
-        return at > start
+            began_s = self._incomplete_s.pop(key, segment.at_s)
+            text = decoder.add(data)
+            self._send_text(key, text, began_s, segment.at_s)
+            if decoder.has_rest:
+                self._incomplete_s[key] = segment.at_s if text else began_s
 
-    def _send_incomplete_lines(self) -> None:
+    def flush_incomplete_lines(self) -> None:
+        """Send the incomplete lines: at the end of the output, or after a pause in it."""
+        for task in {task for task, _ in self._decoders}:
+            self._flush_incomplete(task)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._encoded:
+            encoded, self._encoded, self._bytes = self._encoded, [], 0
+            self._pipe.write("out", pack_chunks(encoded), WRITE_S)
+
+    def greet(self) -> None:
+        """Answer at once: a program may be silent for long."""
+        self._put(LogChunk(pod=self._pod))
+        self.flush()
+
+    def end(self, error: str, incarnation: int) -> None:
+        """End the session of this incarnation's log; ``error`` says what went wrong."""
+        self._put(LogChunk(pod=self._pod, end=True, error=error, incarnation=incarnation))
+        self.flush()
+
+    def _flush_incomplete(self, task: str) -> None:
         for key, decoder in self._decoders.items():
-            self._send_text(key, decoder.rest())
+            if key[0] == task:
+                at_s = self._incomplete_s.pop(key, 0.0)
+                self._send_text(key, decoder.rest(), at_s, at_s)
 
-    def _send_text(self, key: tuple[str, str], text: str) -> None:
+    def _send_text(self, key: tuple[str, str], text: str, first_s: float, at_s: float) -> None:
+        """Send lines; the first one of them began to arrive at ``first_s``, the others at ``at_s``."""
+        if self.left_out and text:
+            text, first_s = self._leave_out(text), at_s
+        if not text:
+            return
+        if key[0] in self._runs:
+            self._send_run(key[0])
+        if first_s != at_s:
+            line, newline, text = text.partition("\n")
+            self._send_pieces(key, line + newline, first_s)
+        self._send_pieces(key, text, at_s)
+
+    def _leave_out(self, text: str) -> str:
+        """Return ``text`` without its first lines, as many as are still to be left out."""
+        at = 0
+        while self.left_out and at < len(text):
+            newline = text.find("\n", at)
+            at = len(text) if newline < 0 else newline + 1
+            self.left_out -= 1
+        return text[at:]
+
+    def _send_run(self, task: str) -> None:
+        run = self._runs.pop(task)
+        mark = LogRun(revision=run.revision, restarts=run.restarts)
+        self._put(LogChunk(pod=self._pod, task=task, at_s=run.at_s, run=mark))
+
+    def _send_pieces(self, key: tuple[str, str], text: str, at_s: float) -> None:
         for start in range(0, len(text), CHUNK_CHARS):
             piece = text[start : start + CHUNK_CHARS]
-            self._write(LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece))
+            self._put(LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece, at_s=at_s))
 
-    def _write(self, chunk: LogChunk) -> None:
-        self._pipe.write("out", encode(chunk), WRITE_S)
+    def _put(self, chunk: LogChunk) -> None:
+        data = encode(chunk)
+        if self._bytes + len(data) + len(self._encoded) + 2 > ITEM_BYTES_MAX:
+            self.flush()
+        self._encoded.append(data)
+        self._bytes += len(data)

@@ -34,53 +34,62 @@ class TaskLogStream:
         happened and the read is repeated.
         """
         for _ in range(_READ_TRIES):
-            index, files = self._index(), self._files()
+            index, files = self.index(), self._files()
             base = base_of(index, self.stream)
             parts = pieces(files, base, start, end)
             if not parts:
                 return start, b""
             piece = parts[0]
             data = self._read_piece(piece.name, piece.start, min(piece.length, limit))
-            if data is not None and self._index() == index:
+            if data is not None and self.index() == index:
                 return _position(files, base, piece.name) + piece.start + len(data), data
         return start, b""
 
     def end(self) -> int:
         """Return the position after the last byte written."""
         files = self._files()
-        return base_of(self._index(), self.stream) + (files[0][1] if files else 0)
+        return base_of(self.index(), self.stream) + (files[0][1] if files else 0)
 
     def begin(self) -> int:
         """Return the position of the oldest byte still on disk."""
         files = self._files()
-        return base_of(self._index(), self.stream) - sum(size for _, size in files[1:])
+        return base_of(self.index(), self.stream) - sum(size for _, size in files[1:])
 
     def run(self, back: int) -> tuple[int, int | None] | None:
         """Return the positions of a run's output; ``back`` 0 is the latest run. See ``run_span``."""
-        return run_span(self._index(), self.stream, back=back)
+        return run_span(self.index(), self.stream, back=back)
 
-    def last_lines(self, count: int, start: int, end: int) -> int:
-        """Return the position at which the last ``count`` lines before ``end`` begin; -1 means all."""
+    def run_start(self, at_s: float) -> int:
+        """Return the position at which the run that was in progress at a time began; 0 if unknown."""
+        runs = [run for run in self.index().runs if run.started_s <= at_s]
+        return 0 if not runs else runs[-1].stdout if self.stream == "stdout" else runs[-1].stderr
+
+    def last_lines(self, count: int, start: int, end: int) -> tuple[int, int]:
+        """Return where the last ``count`` lines before ``end`` begin, and how many lines that are.
+
+        ``count`` -1 means all lines, which are not counted.
+        """
         if count < 0:
-            return start
-        if count == 0:
-            return end
+            return start, 0
+        if count == 0 or end <= start:
+            return end, 0
         missing, at = count, end
         while at > start:
             low = max(start, at - BLOCK_BYTES)
-            block = self._read_all(low, at)
+            block = self.read_all(low, at)
             # The newline at the very end closes the last line; it does not begin another one.
             cut = len(block) - (1 if at == end and block.endswith(b"\n") else 0)
             newlines = block.count(b"\n", 0, cut)
             if newlines >= missing:
                 for _ in range(missing):
                     cut = block.rfind(b"\n", 0, cut)
-                return at - len(block) + cut + 1
+                return at - len(block) + cut + 1, count
             missing -= newlines
             at = low
-        return start
+        return start, count - missing + 1
 
-    def _read_all(self, low: int, high: int) -> bytes:
+    def read_all(self, low: int, high: int) -> bytes:
+        """Return the bytes from position ``low`` up to ``high``, as far as rotation left them."""
         data, at = b"", low
         while at < high:
             after, more = self.read(at, high)
@@ -89,7 +98,8 @@ class TaskLogStream:
             data, at = data + more, after
         return data
 
-    def _index(self) -> RunIndex:
+    def index(self) -> RunIndex:
+        """Return the task's index, an empty one if there is none."""
         try:
             return decode((self._directory / index_name(self.task)).read_bytes(), RunIndex)
         except (OSError, BadMessage):
@@ -129,6 +139,11 @@ def streams_in(directory: Path, task: str = "", stream: str = "") -> list[TaskLo
             if match and task in ("", match["task"]) and stream in ("", match["stream"]):
                 found.append((match["task"], STREAMS.index(match["stream"]), match["stream"]))
     return [TaskLogStream(directory, name, kind) for name, _, kind in sorted(found)]
+
+
+def tasks_in(directory: Path, task: str = "") -> list[str]:
+    """Return the tasks that have output in a log directory, in order; an empty name matches every one."""
+    return sorted({stream.task for stream in streams_in(directory, task)})
 
 
 def incarnations_in(logs: Path, container: str) -> list[tuple[int, Path]]:

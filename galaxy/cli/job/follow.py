@@ -216,11 +216,13 @@ def most_troubled(view: JobView) -> PodView | None:
 
 
 def last_log_lines(galaxy: Galaxy, pod: PodView) -> list[str]:
-    """Return the last lines that a pod wrote, or why they cannot be read."""
-    text = []
+    """Return the last lines that the latest run of a pod's programs wrote, or why they cannot be read."""
     try:
-        with galaxy.logs(pod.pod, tail=LOG_LINES) as logs:
-            text = "".join(chunk.text for chunk in logs).splitlines()[-LOG_LINES:]
+        with galaxy.logs(pod.pod, tail=LOG_LINES, latest=True) as logs:
+            chunks = list(logs)
     except GalaxyError as error:
         return [f"no log of {pod.pod}: {error.message}"]
-    return [f"last lines of {pod.pod}:", *(f"  {line}" for line in text)] if text else []
+    text = "".join(chunk.text for chunk in chunks).splitlines()[-LOG_LINES:]
+    revisions = {chunk.run.revision for chunk in chunks if chunk.run is not None}
+    of = f", revision {max(revisions)}" if revisions else ""
+    return [f"last lines of {pod.pod}{of}:", *(f"  {line}" for line in text)] if text else []

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from galaxy.model.api.body import Body
-from galaxy.model.base import Struct
+from galaxy.model.api.views import LogChunk
+from galaxy.model.base import Struct, decode
 
 
 class SessionOpened(Struct, frozen=True, kw_only=True):
-    """One session for each pod; session ids are keys under ``galaxy:session:``."""
+    """One session for each pod; session ids are keys under ``galaxy:session:``.
+
+    ``incarnations`` are those of the pods' containers, 0 where there is none any more.
+    """
 
     sessions: tuple[str, ...]
     pods: tuple[str, ...]
+    incarnations: tuple[int, ...] = ()
 
 
 class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
@@ -24,10 +30,14 @@ class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
     stream: str = ""
     """``stdout``, ``stderr``, or empty for both."""
     tail: int = 200
-    """Last lines to read; -1 means all."""
+    """Last lines of each pod to read; -1 means all."""
     follow: bool = False
     previous: bool = False
     """Read the run before the current one."""
+    latest: bool = False
+    """Read the latest run alone."""
+    since_s: float = 0.0
+    """Read only what was written at this time or later, in Unix seconds; 0 means everything."""
 
 
 class ExecIn(Body[SessionOpened], frozen=True, kw_only=True):
@@ -49,6 +59,8 @@ class LogSession(Struct, frozen=True, kw_only=True):
     session: str
     pod: str
     read: ReadLogs
+    incarnation: int = 0
+    """That of the pod's container; 0 if it has none any more."""
 
 
 class ExecSession(Struct, frozen=True, kw_only=True):
@@ -57,3 +69,17 @@ class ExecSession(Struct, frozen=True, kw_only=True):
     session: str
     pod: str
     exec: ExecIn
+
+
+def pack_chunks(chunks: Sequence[bytes]) -> bytes:
+    """Return encoded chunks as one item of a session."""
+    return b"[" + b",".join(chunks) + b"]"
+
+
+def unpack_chunks(item: bytes) -> list[LogChunk]:
+    """Read what ``pack_chunks`` wrote; an agent of 0.2.0 writes one chunk alone.
+
+    Raises:
+        BadMessage: ``item`` holds no chunks.
+    """
+    return decode(item, list[LogChunk]) if item.startswith(b"[") else [decode(item, LogChunk)]

@@ -174,8 +174,19 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
+class LogRun(Struct, frozen=True, kw_only=True):
+    """One run of a program: the job's revision, and how often the program was restarted before."""
+
+    revision: int
+    restarts: int = 0
+
+
 class LogChunk(Struct, frozen=True, kw_only=True):
-    """Text of one pod's log, whole lines where possible. ``end`` closes the session."""
+    """Text of one pod's log, whole lines where possible. ``end`` closes the session.
+
+    ``at_s`` is when the text arrived, in Unix seconds by the clock of the pod's host; 0.0 means that
+    it is not known. A chunk with ``run`` has no text: it says that the output of this run follows.
+    """
 
     pod: str = ""
     task: str = ""
@@ -183,6 +194,10 @@ class LogChunk(Struct, frozen=True, kw_only=True):
     text: str = ""
     end: bool = False
     error: str = ""
+    at_s: float = 0.0
+    run: LogRun | None = None
+    incarnation: int = 0
+    """With ``end``: the incarnation of the container whose log ended."""
 
 
 class QuotaView(Struct, frozen=True, kw_only=True):

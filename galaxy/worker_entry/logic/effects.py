@@ -40,11 +40,16 @@ class CancelDeploy(Struct, frozen=True, kw_only=True):
 
 
 class StartProgram(Struct, frozen=True, kw_only=True):
-    """Start the program. Answered by ``ProgramStarted`` and, later, ``ProgramEnded``."""
+    """Start the program. Answered by ``ProgramStarted`` and, later, ``ProgramEnded``.
+
+    ``revision`` and ``restarts`` mark where its output begins.
+    """
 
     task: str
     run: int
     spec: TaskSpec
+    revision: int = 0
+    restarts: int = 0
 
 
 class StopProgram(Struct, frozen=True, kw_only=True):

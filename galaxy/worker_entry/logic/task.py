@@ -338,4 +338,7 @@ def _start(task: SupervisedTask, order: PodOrder, now_s: float) -> TaskStep:
         reason=None,
         health=health.begin(check, now_s),
     )
-    return task, (StartProgram(task=task.name, run=task.run, spec=task.spec),)
+    program = StartProgram(
+        task=task.name, run=task.run, spec=task.spec, revision=order.revision, restarts=task.restarts
+    )
+    return task, (program,)

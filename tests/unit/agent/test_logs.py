@@ -14,9 +14,9 @@ from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
 from galaxy.agent.sessions.log_session import LogSessionRunner
 from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, streams_in
-from galaxy.model.api.sessions import LogSession, ReadLogs
+from galaxy.model.api.sessions import LogSession, ReadLogs, unpack_chunks
 from galaxy.model.api.views import LogChunk
-from galaxy.model.base import decode, encode
+from galaxy.model.base import encode
 from galaxy.model.messages.log_files import Run, RunIndex
 
 POD = "web-abc123.0"
@@ -30,7 +30,9 @@ class Pipe:
         self.was_closed = False
 
     def write(self, direction: str, data: bytes, timeout_s: float = 30.0) -> None:
-        self.chunks.put(decode(data, LogChunk))
+        for chunk in unpack_chunks(data):
+            if chunk.text or chunk.end or chunk.run:
+                self.chunks.put(chunk)
 
     def close(self, direction: str) -> None:
         self.was_closed = True
@@ -69,6 +71,8 @@ def told(pipe: Pipe) -> tuple[dict[str, str], str]:
         chunk = pipe.chunks.get(timeout=30)
         if chunk.end:
             return text, chunk.error
+        if chunk.run is not None:
+            continue
         name = f"{chunk.task}.{chunk.stream}"
         text[name] = text.get(name, "") + chunk.text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxy.cli.job.logs import LINE_MAX, Printer
-from galaxy.model.api.views import LogChunk
+from galaxy.model.api.views import LogChunk, LogRun
 
 
 def chunk(text: str, pod: str = "a.0", stream: str = "stdout") -> LogChunk:
@@ -32,3 +32,48 @@ def test_line_longer_than_the_limit_is_printed_in_pieces() -> None:
     printer = Printer(prefix=True, colour=False)
     assert len(printer(chunk("x" * (LINE_MAX + 1)))) > LINE_MAX
     assert printer.rest() == ""
+
+
+def run(revision: int, restarts: int = 0, pod: str = "a.0") -> LogChunk:
+    return LogChunk(pod=pod, task="main", run=LogRun(revision=revision, restarts=restarts))
+
+
+def test_mark_stands_between_runs_and_not_before_the_first_one() -> None:
+    printer = Printer(marks=True, colour=False)
+    text = "".join(map(printer, [run(1), chunk("a\n"), run(2, 3), chunk("b\n")]))
+    assert text == "a\n--- a.0 main: revision 2, restart 3 ---\nb\n"
+
+
+def test_mark_begins_a_line_of_its_own() -> None:
+    printer = Printer(marks=True, colour=False)
+    assert "".join(map(printer, [chunk("half"), run(2)])) == "half\n--- a.0 main: revision 2 ---\n"
+    prefixed = Printer(marks=True, prefix=True, colour=False)
+    shown = "".join(map(prefixed, [chunk("half"), run(2)]))
+    assert shown == "a.0 | half\n--- a.0 main: revision 2 ---\n"
+
+
+def test_without_marks_lines_are_as_the_program_wrote_them() -> None:
+    printer = Printer(colour=False)
+    assert "".join(map(printer, [chunk("a\n"), run(2), chunk("b\n")])) == "a\nb\n"
+
+
+def test_each_line_starts_with_its_time_and_a_line_in_pieces_with_that_of_its_beginning() -> None:
+    printer = Printer(timestamps=True, colour=False)
+    chunks = [
+        LogChunk(pod="a.0", task="main", stream="stdout", text="one\ntwo\nthr", at_s=1.5),
+        LogChunk(pod="a.0", task="main", stream="stdout", text="ee\n", at_s=2.0),
+        LogChunk(pod="a.0", task="main", stream="stdout", text="old\n"),
+    ]
+    assert "".join(map(printer, chunks)).splitlines() == [
+        "1970-01-01T00:00:01.500Z one",
+        "1970-01-01T00:00:01.500Z two",
+        "1970-01-01T00:00:01.500Z three",
+        "-                        old",
+    ]
+
+
+def test_prefix_that_comes_with_a_second_pod_keeps_lines_whole() -> None:
+    printer = Printer(colour=False)
+    assert printer(chunk("half")) == "half"
+    printer.prefix = True
+    assert printer(chunk("other\n", "a.1")) == "\na.1 | other\n"

@@ -28,11 +28,16 @@ _EXPIRES_S = 30.0
 def open_logs(state: AppMasterState, body: ReadLogs, caller: Caller) -> SessionOpened:
     """Ask the agents of the target's pods to stream their logs, one session for each pod.
 
+    A follower of a job without containers gets no session: it asks again.
+
     Raises:
         NotFound: no such job, pod or task. Conflict: too many pods, or none was placed yet.
     """
     every = lookup.find_pods(state, body.target)
     rows = [pod for pod in every if pod.agent]
+    if not rows and body.follow and every and every[0].job in state.jobs:
+        _check_task(state, every[0], body.task)
+        return SessionOpened(sessions=(), pods=())
     if not rows:
         reason = next((pod.reason.message for pod in every if pod.reason), "")
         raise Conflict(
@@ -48,7 +53,12 @@ def open_logs(state: AppMasterState, body: ReadLogs, caller: Caller) -> SessionO
         )
     _check_task(state, rows[0], body.task)
     for pod in rows:
-        session = LogSession(session=session_id(caller.key, pod.pod), pod=pod.pod, read=body)
+        session = LogSession(
+            session=session_id(caller.key, pod.pod),
+            pod=pod.pod,
+            read=body,
+            incarnation=_incarnation(pod),
+        )
         _send(state, pod, LOG_SESSION, session)
     return _opened(caller, rows)
 
@@ -89,8 +99,14 @@ def session_id(key: str, pod: str) -> str:
 
 def _opened(caller: Caller, rows: list[PodRecord]) -> SessionOpened:
     return SessionOpened(
-        sessions=tuple(session_id(caller.key, pod.pod) for pod in rows), pods=tuple(pod.pod for pod in rows)
+        sessions=tuple(session_id(caller.key, pod.pod) for pod in rows),
+        pods=tuple(pod.pod for pod in rows),
+        incarnations=tuple(_incarnation(pod) for pod in rows),
     )
+
+
+def _incarnation(pod: PodRecord) -> int:
+    return pod.incarnation if pod.placed else 0
 
 
 def _check_task(state: AppMasterState, pod: PodRecord, task: str) -> None:
