@@ -8,8 +8,12 @@ from typing import ClassVar, Final
 DONE: Final = 0
 FAILED: Final = 1
 NOT_ALL_RUNNING: Final = 2
+"""Accepted, but not all of it runs yet."""
 REFUSED: Final = 3
+"""Refused by permission, quota, or the present state: a name that is taken, for example."""
 USAGE: Final = 64
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C, as shells count signals."""
 
 
 class GalaxyError(Exception):
@@ -66,9 +70,17 @@ class NotFound(GalaxyError):
 
 
 class Conflict(GalaxyError):
-    """A request that conflicts with the present state."""
+    """A request that conflicts with the present state, such as a name that is taken."""
 
     kind = "conflict"
+    exit_code = REFUSED
+
+
+class KeyConflict(Conflict):
+    """An idempotency key that belongs to another request. It is a mistake of the caller, not a state."""
+
+    kind = "key-conflict"
+    exit_code = FAILED
 
 
 class Refused(GalaxyError):
@@ -105,7 +117,7 @@ class BadMessage(GalaxyError):
 _KINDS: Final[dict[str, type[GalaxyError]]] = {
     error.kind: error
     for error in (
-        GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict,
+        GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict, KeyConflict,
         Refused, Unreachable, HostError, NotLeader, BadMessage,
     )
 }  # fmt: skip

@@ -13,9 +13,7 @@ import click
 from galaxy import __version__
 from galaxy.cli import streams
 from galaxy.cli.lazy import LazyCommand, LazyGroup
-from galaxy.errors import DONE, FAILED, USAGE, GalaxyError
-
-INTERRUPTED: Final = 130
+from galaxy.errors import DONE, FAILED, INTERRUPTED, USAGE, GalaxyError
 
 _LOCAL: Final = "A cluster on this host"
 _JOBS: Final = "Jobs"
@@ -50,6 +48,7 @@ COMMANDS: Final = {
         "galaxy.cli.identity.redis_logins:redis", "Make the Redis logins of Galaxy's processes.", _PROCESSES
     ),
     "completion": LazyCommand("galaxy.cli.completion:completion", "Print shell completion.", "Other"),
+    "agents": LazyCommand("galaxy.cli.process.agent:agents", hidden=True),
     # Names of Galaxy 3, which had no `job` group.
     "run": LazyCommand("galaxy.cli.job.run:run", hidden=True),
     "submit": LazyCommand("galaxy.cli.job.run:run", hidden=True),
@@ -68,7 +67,6 @@ COMMANDS: Final = {
 ALIASES: Final = {
     "jobs": "job",
     "log": "logs",
-    "agents": "agent",
     "secrets": "secret",
     "packages": "package",
     "quotas": "quota",

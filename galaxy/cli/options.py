@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from galaxy.cli.output import FORMATS, Output
+from galaxy.cli.output import FORMATS, Output, print_err
 from galaxy.container.kernel.uid_ranges import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
 from galaxy.units import format_duration, parse_bytes, parse_duration
@@ -40,6 +40,16 @@ class Target:
         from galaxy.client.sdk import Galaxy
 
         return Galaxy(self.url, dir=self.dir, context=self.context, timeout_s=self.timeout_s)
+
+    def open_to_change(self, *, quiet: bool = False) -> Galaxy:
+        """Connect to the cluster; say on stderr which one it is, if that is not obvious.
+
+        Commands that change something use this, unless all that they print is data for programs.
+        """
+        galaxy = self.open()
+        if not (quiet or galaxy.cluster.is_obvious):
+            print_err(str(galaxy.cluster))
+        return galaxy
 
 
 class Duration(click.ParamType[float]):

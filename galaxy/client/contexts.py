@@ -10,15 +10,24 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from galaxy.client.cluster_file import CLUSTER_FILE, default_dir, read_cluster, read_private, write_private
+from galaxy.client.cluster_file import (
+    CLUSTER_FILE,
+    PLAN_FILE,
+    default_dir,
+    read_cluster,
+    read_private,
+    write_private,
+)
 from galaxy.errors import GalaxyError, NotFound, UsageError
 from galaxy.model.base import Struct
+from galaxy.suggest import did_you_mean
 
 CONTEXTS_MAX: Final = 100
 """Limit on the contexts of a user; beyond it the oldest is dropped."""
@@ -35,6 +44,13 @@ class ChosenCluster(Struct, frozen=True, kw_only=True):
     dir: str = ""
     token: str = ""
     """``USER:SECRET``, with which requests are signed."""
+    is_obvious: bool = True
+    """Whether the user knows no other cluster that a command could have been meant for."""
+
+    def __str__(self) -> str:
+        """Return which cluster this is, without passwords."""
+        where = f"in {self.dir}" if self.dir else f"at {without_login(self.url)}"
+        return f"cluster {where}, named by {self.named_by}"
 
 
 class Context(Struct, frozen=True, kw_only=True):
@@ -72,11 +88,25 @@ def find_cluster(
 
     Raises:
         UsageError: more than one argument names a cluster.
-        NotFound: nothing names a cluster, or the named one does not run.
+        NotFound: nothing names a cluster, or the named one does not run; the hint starts that one.
     """
     chosen = _choose(url, dir, context, environ, path)
-    token = environ.get("GALAXY_TOKEN", "")
-    return msgspec.structs.replace(chosen, token=token) if token else chosen
+    return msgspec.structs.replace(
+        chosen,
+        token=environ.get("GALAXY_TOKEN", "") or chosen.token,
+        is_obvious=_is_obvious(chosen, bool(url or dir or context), path),
+    )
+
+
+def start_command(directory: Path | str) -> str:
+    """Return the command that starts the cluster of a folder."""
+    where = "" if str(directory) == str(default_dir()) else f" --dir {shlex.quote(str(directory))}"
+    return f"galaxy up{where} --detach"
+
+
+def without_login(url: str) -> str:
+    """Return ``url`` without its user and password, for display."""
+    return re.sub(r"://[^/]*@", "://", url)
 
 
 def contexts_path(environ: Mapping[str, str] = os.environ) -> Path:
@@ -100,7 +130,7 @@ def save_context(
     """Store a cluster under ``name`` and make it the current context.
 
     Without ``name``, a cluster that is already known keeps its name, and a new one is named after
-    its folder or host.
+    its folder or host. Contexts whose folder does not exist any more are dropped.
     """
     where = path or contexts_path()
     folder = str(Path(dir).absolute()) if dir else ""
@@ -110,7 +140,7 @@ def save_context(
         old = next((c for c in known.contexts if (c.dir, c.url) == same), None)
         chosen = name or (old.name if old else _free_name(known, folder, url))
         context = Context(name=chosen, dir=folder, url="" if folder else url, token=token)
-        others = tuple(c for c in known.contexts if c.name != chosen and c is not old)
+        others = tuple(c for c in known.contexts if c.name != chosen and c is not old and not _is_deleted(c))
         kept = (*others, context)[-CONTEXTS_MAX:]
         write_private(where, Contexts(current=chosen, contexts=kept))
     return context
@@ -125,26 +155,29 @@ def use_context(name: str, path: Path | None = None) -> Context:
     where = path or contexts_path()
     with _locked(where):
         known = load_contexts(where)
-        context = known.get(name)
-        if context is None:
-            names = ", ".join(c.name for c in known.contexts) or "none"
-            raise NotFound(f'no context "{name}"', details=[f"known: {names}"], hint="galaxy context list")
+        context = known_context(known, name)
         write_private(where, Contexts(current=name, contexts=known.contexts))
     return context
 
 
-def remove_context(*, dir: Path | str = "", name: str = "", path: Path | None = None) -> None:
-    """Drop a context by folder or name. If it was the current one, the newest of the rest becomes current."""
+def remove_context(*, dir: Path | str = "", name: str = "", path: Path | None = None) -> Contexts:
+    """Drop a context by folder or name, and return the rest.
+
+    If it was the current one, an only other one becomes current. Of several others none does, so that
+    no command reaches a cluster that nobody chose.
+    """
     where = path or contexts_path()
     folder = str(Path(dir).absolute()) if dir else ""
     with _locked(where):
         known = load_contexts(where)
         kept = tuple(c for c in known.contexts if not (c.name == name or (folder and c.dir == folder)))
         if len(kept) == len(known.contexts):
-            return
+            return known
         current_is_kept = any(c.name == known.current for c in kept)
-        current = known.current if current_is_kept else (kept[-1].name if kept else "")
-        write_private(where, Contexts(current=current, contexts=kept))
+        current = known.current if current_is_kept else (kept[0].name if len(kept) == 1 else "")
+        rest = Contexts(current=current, contexts=kept)
+        write_private(where, rest)
+        return rest
 
 
 def _choose(
@@ -155,27 +188,27 @@ def _choose(
     if url:
         return ChosenCluster(url=url, named_by="the URL given")
     if dir:
-        return _in_folder(dir, f"folder {dir}")
+        return _in_folder(dir, f"folder {dir}", _readable_contexts(path))
     if context:
-        known = load_contexts(path).get(context)
-        if known is None:
-            raise NotFound(f'no context "{context}"', hint="galaxy context list")
-        return _in_context(known)
+        contexts = load_contexts(path)
+        return _in_context(known_context(contexts, context), f'context "{context}"', contexts)
     if environ.get("GALAXY_REDIS"):
         return ChosenCluster(url=environ["GALAXY_REDIS"], named_by="GALAXY_REDIS")
     if environ.get("GALAXY_DIR"):
-        return _in_folder(environ["GALAXY_DIR"], "GALAXY_DIR")
+        return _in_folder(environ["GALAXY_DIR"], "GALAXY_DIR", _readable_contexts(path))
     contexts = load_contexts(path)
     current = contexts.get(contexts.current)
     if current is not None:
-        return _in_context(current)
-    folder = default_dir(environ)
-    cluster = read_cluster(folder) if os.access(folder / CLUSTER_FILE, os.R_OK) else None
-    if cluster is not None:
-        cluster.require_readable()
-        return ChosenCluster(
-            url=cluster.url, dir=cluster.dir, named_by=f"folder {cluster.dir}", token=cluster.token
+        return _in_context(current, f'the current context "{current.name}"', contexts)
+    if contexts.contexts:
+        raise NotFound(
+            "no cluster is named, and no context is the current one",
+            details=[f"known: {', '.join(c.name for c in contexts.contexts)}"],
+            hint="galaxy context use NAME, or --context NAME",
         )
+    folder = default_dir(environ)
+    if any(os.access(folder / name, os.R_OK) for name in (CLUSTER_FILE, PLAN_FILE)):
+        return _in_folder(folder, "the default folder", contexts)
     raise NotFound(
         "no cluster is known here",
         details=["neither --redis, --dir, --context, GALAXY_REDIS, GALAXY_DIR nor a context names one"],
@@ -183,22 +216,72 @@ def _choose(
     )
 
 
-def _in_context(context: Context) -> ChosenCluster:
-    named_by = f'context "{context.name}"'
+def _is_obvious(chosen: ChosenCluster, by_argument: bool, path: Path | None) -> bool:
+    known = _readable_contexts(path).contexts
+    if known:
+        return len(known) == 1 and (chosen.dir or chosen.url) == (known[0].dir or known[0].url)
+    return by_argument or not chosen.named_by.startswith("GALAXY_")
+
+
+def _readable_contexts(path: Path | None) -> Contexts:
+    """Return the contexts, or none if they cannot be read: a user may have no home folder."""
+    with contextlib.suppress(GalaxyError, RuntimeError):
+        return load_contexts(path)
+    return Contexts()
+
+
+def known_context(contexts: Contexts, name: str) -> Context:
+    """Return the context called ``name``.
+
+    Raises:
+        NotFound: there is no such context.
+    """
+    context = contexts.get(name)
+    if context is None:
+        names = [c.name for c in contexts.contexts]
+        details = [*did_you_mean(name, names), f"known: {', '.join(names) or 'none'}"]
+        raise NotFound(f'no context "{name}"', details=details, hint="galaxy context list")
+    return context
+
+
+def _in_context(context: Context, named_by: str, contexts: Contexts) -> ChosenCluster:
     if context.dir:
-        return _in_folder(context.dir, named_by)
+        return _in_folder(context.dir, named_by, contexts)
     return ChosenCluster(url=context.url, named_by=named_by, token=context.token)
 
 
-def _in_folder(directory: Path | str, named_by: str) -> ChosenCluster:
+def _in_folder(directory: Path | str, named_by: str, contexts: Contexts) -> ChosenCluster:
     folder = Path(directory).absolute()
     cluster = read_cluster(folder)
     if cluster is None:
-        raise NotFound(
-            f"no cluster runs in {folder}", details=[f"named by {named_by}"], hint=f"galaxy up --dir {folder}"
-        )
+        raise _stopped(folder, named_by, contexts)
     cluster.require_readable()
     return ChosenCluster(url=cluster.url, dir=str(folder), named_by=named_by, token=cluster.token)
+
+
+def _stopped(folder: Path, named_by: str, contexts: Contexts) -> NotFound:
+    """Return the error for a cluster that does not run: how to start it, and which others run."""
+    others = [c.name for c in contexts.contexts if c.dir != str(folder) and is_up(c)]
+    details = [f"named by {named_by}"]
+    if others:
+        details.append(f"these run: {', '.join(others)}; galaxy context use {others[0]} chooses one")
+    message = f"no cluster runs in {folder}"
+    if (folder / PLAN_FILE).exists():
+        message = f"the cluster in {folder} is stopped"
+    return NotFound(message, details=details, hint=start_command(folder))
+
+
+def is_up(context: Context) -> bool:
+    """Return whether the cluster of a folder runs; False for clusters on other hosts."""
+    with contextlib.suppress(GalaxyError, OSError):
+        cluster = read_cluster(context.dir) if context.dir else None
+        refs = cluster.processes if cluster else ()
+        return cluster is not None and (not refs or any(ref.is_running() for ref in refs))
+    return False
+
+
+def _is_deleted(context: Context) -> bool:
+    return bool(context.dir) and not os.path.lexists(context.dir)
 
 
 def _free_name(known: Contexts, folder: str, url: str) -> str:

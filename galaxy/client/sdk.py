@@ -497,7 +497,7 @@ class Galaxy:
 
     def _with_origin(self, error: Unreachable) -> GalaxyError:
         """Explain an unreachable cluster: where its address came from and how to restart it."""
-        hint = f"galaxy up --dir {self.cluster.dir}" if self.cluster.dir else error.hint
+        hint = contexts.start_command(self.cluster.dir) if self.cluster.dir else error.hint
         details = [*error.details, f"the cluster is named by {self.cluster.named_by}"]
         return Unreachable(error.message, details=details, hint=hint)
 

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from galaxy.errors import Conflict, GalaxyError, Unreachable, UsageError
+from galaxy.errors import GalaxyError, KeyConflict, Unreachable, UsageError
 from galaxy.model.api.answers import Answer, Reply, problem_of
 from galaxy.model.api.request import Request, content_digest
 from galaxy.model.base import decode, encode
@@ -45,7 +45,7 @@ def handle(
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
     A change whose idempotency key is known is not made again: it gets its first answer if it is the same
-    request, and a Conflict if it is another one. A request whose nonce was used before gets no answer: it
+    request, and a KeyConflict if it is another one. A request whose nonce was used before gets no answer: it
     is a copy of a request that was answered. ``users``, ``required`` and ``signer_kind`` are as in
     ``authenticate``.
     """
@@ -99,7 +99,7 @@ def _change_once(
     first = records.answers.get(request.key)
     if first is not None:
         if user is not None and first.user != user.user:
-            records.reply(request, problem=Conflict("this idempotency key is another user's"))
+            records.reply(request, problem=KeyConflict("this idempotency key is another user's"))
         elif first.digest and first.digest != digest:
             taken_by, asked = _named(first.op, first.target), _named(request.op, target)
             records.reply(request, problem=key_conflict(request.key, taken_by, asked))
@@ -141,10 +141,10 @@ def _change_once(
     records.reply(request, result=result, problem=problem)
 
 
-def key_conflict(key: str, first: str, asked: str) -> Conflict:
+def key_conflict(key: str, first: str, asked: str) -> KeyConflict:
     """Return the error for an idempotency key that an earlier request, ``first``, has used already."""
     other = "the same with other content" if first == asked else asked
-    return Conflict(
+    return KeyConflict(
         f'idempotency key "{key[:KEY_SHOWN_MAX]}" belongs to another request',
         details=[f"it was used for {first}; this request is {other}, and nothing was done"],
         hint="repeat the first request unchanged, or choose another key",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
+from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import output_options
-from galaxy.cli.output import Output, print_out
+from galaxy.cli.output import Output, print_err, print_out
 from galaxy.client import contexts
 from galaxy.client.cluster_file import read_cluster
 from galaxy.client.contexts import Context
@@ -83,28 +86,33 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
 
 @context.command(cls=Action)
 @click.argument("name", shell_complete=_names)
-def remove(name: str) -> None:
+@yes_option
+def remove(name: str, yes: bool) -> None:
     """Remove a context; the cluster itself is not touched."""
-    if contexts.load_contexts().get(name) is None:
-        raise UsageError(f'no context "{name}"', hint="galaxy context list")
-    contexts.remove_context(name=name)
+    known = contexts.load_contexts()
+    context = contexts.known_context(known, name)
+    if context.token and not yes:
+        action = f"remove context {name} with the token, which nothing shows again"
+        confirm([action], hint=f"galaxy context remove --yes {shlex.quote(name)}")
+    rest = contexts.remove_context(name=name)
     print_out(f"context {name} removed")
+    if known.current == name and rest.contexts:
+        now = f"{rest.current} is now the current one" if rest.current else "none is the current one now"
+        print_err(f"{now}; galaxy context use NAME")
 
 
 def _public(context: Context) -> Context:
     """Return a context without its token and password, for display."""
-    scheme, split, rest = context.url.partition("://")
-    return Context(
-        name=context.name,
-        dir=context.dir,
-        url=f"{scheme}{split}{rest.rpartition('@')[2]}" if rest else context.url,
-    )
+    return Context(name=context.name, dir=context.dir, url=contexts.without_login(context.url))
 
 
 def _state(context: Context) -> str:
     if not context.dir:
         return "remote"
     try:
-        return "up" if read_cluster(context.dir) else "down"
+        read_cluster(context.dir)
     except GalaxyError:
         return "unreadable"
+    if contexts.is_up(context):
+        return "up"
+    return "stopped" if Path(context.dir).exists() else "deleted"

@@ -56,7 +56,7 @@ def quota() -> None:
 def set_(target: Target, user: str, limits: Sequence[str]) -> None:
     pool = "" if "=" in limits[0] else limits[0]
     ceiling, lift = read_limits(limits[1:] if pool else limits)
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         view = galaxy.set_quota(user, ceiling, pool=pool or ALL_POOLS, lift=lift)
     for line in quota_lines(view):
         print_out(line)

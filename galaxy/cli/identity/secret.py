@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 import click
 
+from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err
@@ -37,7 +39,7 @@ def set_(target: Target, name: str, file: str, user: str) -> None:
     One newline at the end is removed. Jobs keep the old value until they are updated.
     """
     value = read_file(Path(file)) if file else _read_value(name)
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         view = galaxy.set_secret(name, value, user=user)
     print_err(f"secret {view.name} {'set' if view.serial == 1 else 'changed'}")
     if view.jobs:
@@ -65,10 +67,13 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
 @secret.command(cls=Action)
 @click.argument("name")
 @click.option("--user", default="", help="The owner, for operators [yourself].")
+@yes_option
 @cluster_options
-def remove(target: Target, name: str, user: str) -> None:
+def remove(target: Target, name: str, user: str, yes: bool) -> None:
     """Remove a secret that no job uses."""
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
+        if not yes:
+            confirm([f"remove secret {name}"], hint=f"galaxy secret remove --yes {shlex.quote(name)}")
         galaxy.remove_secret(name, user=user)
     print_err(f"secret {name} removed")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 
 import click
 
+from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
@@ -38,20 +40,25 @@ def add(target: Target, name: str, role: str, with_jobs: bool) -> None:
     Jobs under this name may be older than the first user, when requests could carry any name. The
     new user does not own them, unless it is an operator or --with-jobs is given.
     """
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         print_out(galaxy.add_user(name, role=role, with_jobs=with_jobs))
 
 
 @user.command(cls=Action)
 @click.argument("name")
+@yes_option
 @cluster_options
-def remove(target: Target, name: str) -> None:
+def remove(target: Target, name: str, yes: bool) -> None:
     """Remove a user whose jobs are gone, with the token, grants, secrets and quotas.
 
     The history of the user's jobs then has no owner. A user who is later added under the same
     name does not own it.
     """
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
+        if not yes:
+            view = galaxy.user(name)
+            action = f"remove {view.role.value} {view.user} with the token, grants, secrets and quotas"
+            confirm([action], hint=f"galaxy user remove --yes {shlex.quote(name)}")
         galaxy.remove_user(name)
     print_err(f"user {name} removed")
 
@@ -89,7 +96,7 @@ def show(target: Target, output: Output, name: str) -> None:
 @cluster_options
 def token(target: Target, name: str) -> None:
     """Replace a user's token, and print the new one; the old token becomes invalid."""
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         print_out(galaxy.new_token(name))
 
 
@@ -109,7 +116,7 @@ def grant(target: Target, name: str, pool: str, action: str, authorities: tuple[
     """
     if (action == "clear") == bool(authorities):
         raise UsageError(f"`{action}` takes {'no' if action == 'clear' else 'at least one'} authority")
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         view = galaxy.grant(name, pool, action, authorities)
     for line in user_lines(view):
         print_out(line)

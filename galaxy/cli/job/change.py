@@ -1,27 +1,28 @@
-"""``galaxy job stop|start|remove|recover``: request a change, and follow it until it is done."""
+"""``galaxy job stop|start|remove|recover``: request changes, and follow them until they are done."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.job.follow import follow, is_stuck, settled_line
 from galaxy.cli.job.run import follow_until_running, print_warnings
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import (
     Duration,
     Target,
-    any_job_argument,
+    all_job_names,
     cluster_options,
     complete,
-    job_argument,
+    job_names,
     pod_names,
 )
 from galaxy.cli.output import print_err, print_out
-from galaxy.errors import DONE, NOT_ALL_RUNNING, NotFound, UsageError
+from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, REFUSED, USAGE, GalaxyError, NotFound
 from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.units import counted
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+WORST_FIRST = (FAILED, USAGE, REFUSED, NOT_ALL_RUNNING, DONE)
+"""Which of several exit codes a command returns: the first of these that occurred."""
+
+jobs_argument = click.argument(
+    "jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete(job_names)
+)
 
 
 def follow_options(function: F) -> F:
@@ -45,46 +53,61 @@ def follow_options(function: F) -> F:
     return function
 
 
-@click.command(cls=Action, examples="  galaxy job stop web\n")
-@job_argument
+@click.command(cls=Action, examples="  galaxy job stop web\n  galaxy job stop web api   several jobs\n")
+@jobs_argument
 @follow_options
 @cluster_options
-def stop(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
-    """Stop a job's programs. Its containers stay, so that `start` is fast."""
-    with target.open() as galaxy:
-        accepted = galaxy.stop(job)
-        return _follow_stop(galaxy, accepted, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
+def stop(target: Target, jobs: tuple[str, ...], detach: bool, timeout: float, quiet: bool) -> int:
+    """Stop jobs' programs. Their containers stay, so that `start` is fast."""
+    with target.open_to_change(quiet=quiet) as galaxy:
+
+        def watch(accepted: Accepted) -> int:
+            return _follow_stop(galaxy, accepted, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
+
+        return change_each(jobs, lambda job: galaxy.stop(job), watch)
 
 
-@click.command(cls=Action, examples="  galaxy job start web\n")
-@job_argument
+@click.command(cls=Action, examples="  galaxy job start web\n  galaxy job start web api   several jobs\n")
+@jobs_argument
 @follow_options
 @cluster_options
-def start(target: Target, job: str, detach: bool, timeout: float, quiet: bool) -> int:
-    """Start a stopped job's programs in their containers."""
-    with target.open() as galaxy:
-        accepted = galaxy.start(job)
-        return _follow_start(galaxy, accepted, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
+def start(target: Target, jobs: tuple[str, ...], detach: bool, timeout: float, quiet: bool) -> int:
+    """Start stopped jobs' programs in their containers."""
+    with target.open_to_change(quiet=quiet) as galaxy:
+
+        def watch(accepted: Accepted) -> int:
+            return _follow_start(galaxy, accepted, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
+
+        return change_each(jobs, lambda job: galaxy.start(job), watch)
 
 
 @click.command(
     cls=Action,
     examples="""\
   galaxy job remove web
+  galaxy job remove web api        several jobs; each is answered for
   galaxy job remove --yes web      without asking
 """,
 )
-@any_job_argument
-@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation; required without a terminal.")
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete(all_job_names))
+@yes_option
 @follow_options
 @cluster_options
-def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, quiet: bool) -> int:
-    """Stop a job's programs, then remove the job and its containers."""
-    with target.open() as galaxy:
+def remove(
+    target: Target, jobs: tuple[str, ...], yes: bool, detach: bool, timeout: float, quiet: bool
+) -> int:
+    """Stop jobs' programs, then remove the jobs and their containers."""
+    with target.open_to_change(quiet=quiet) as galaxy:
         if not yes:
-            _confirm_removal(galaxy.job(job))
-        accepted = galaxy.remove(job)
-        return _follow_stop(galaxy, accepted, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
+            # A name that does not exist is refused before anything is removed.
+            views = [galaxy.job(job) for job in jobs]
+            hint = f"galaxy job remove --yes {shlex.join(jobs)}"
+            confirm([_removal(view) for view in views], hint=hint)
+
+        def watch(accepted: Accepted) -> int:
+            return _follow_stop(galaxy, accepted, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
+
+        return change_each(jobs, lambda job: galaxy.remove(job), watch)
 
 
 @click.command(
@@ -100,26 +123,42 @@ def remove(target: Target, job: str, yes: bool, detach: bool, timeout: float, qu
 @cluster_options
 def recover(target: Target, name: str, pod: str, detach: bool, timeout: float, quiet: bool) -> int:
     """Deploy failed pods again."""
-    with target.open() as galaxy:
+    with target.open_to_change(quiet=quiet) as galaxy:
         target_name = f"{name}.{pod}" if pod.isdecimal() else pod or name
         accepted = galaxy.recover(target_name)
         return _follow_start(galaxy, accepted, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
 
 
-def _confirm_removal(view: JobView) -> None:
-    """Ask for confirmation on the terminal.
+def change_each(
+    names: Sequence[str], ask: Callable[[str], Accepted], watch: Callable[[Accepted], int]
+) -> int:
+    """Ask for a change of every name, then follow each that was accepted; return the worst exit code.
 
-    Raises:
-        UsageError: there is no terminal, or the answer is no.
+    Each name is answered for: a refusal of one does not keep the others from being changed.
     """
+    if len(names) == 1:
+        return watch(ask(names[0]))
+    codes = [DONE]
+    accepted: dict[str, Accepted] = {}
+    for name in dict.fromkeys(names):
+        try:
+            one = ask(name)
+            accepted[one.job] = one
+        except GalaxyError as error:
+            print_err(f"galaxy: {error}")
+            codes.append(error.exit_code)
+    for one in accepted.values():
+        try:
+            codes.append(watch(one))
+        except GalaxyError as error:
+            print_err(f"galaxy: {error}")
+            codes.append(error.exit_code)
+    return min(codes, key=WORST_FIRST.index)
+
+
+def _removal(view: JobView) -> str:
     summary = view.summary
-    pods = counted(len(view.pods), "pod")
-    action = f"remove {summary.type} job {summary.name} ({summary.job}) with {pods}"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        hint = f"galaxy job remove --yes {summary.name}"
-        raise UsageError(f"will not {action} without confirmation", hint=hint)
-    if not click.confirm(f"{action}?", err=True):
-        raise UsageError("nothing was removed")
+    return f"remove {summary.type} job {summary.name} ({summary.job}) with {counted(len(view.pods), 'pod')}"
 
 
 def _follow_start(

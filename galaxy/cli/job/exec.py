@@ -61,7 +61,7 @@ def exec_(
         raise UsageError("--tty needs a terminal, and standard input is not one", hint="leave out -t")
     size = shutil.get_terminal_size()
     with (
-        target.open() as galaxy,
+        target.open_to_change(quiet=not tty) as galaxy,
         galaxy.open_exec(name, argv, task=task, tty=tty, rows=size.lines, columns=size.columns) as stream,
     ):
         return _connect(stream, interactive=interactive or tty, tty=tty)

@@ -12,7 +12,7 @@ from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.job_loading import load
-from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, UsageError
+from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, Conflict, KeyConflict, UsageError
 from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.model.jobspec.spec import JobType
@@ -41,17 +41,21 @@ TIMEOUT_S = 300.0
 @click.option("--timeout", type=Duration(), help="Follow it no longer than this [5m; no limit with --wait].")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
 @click.option("--key", default="", metavar="KEY", help="Idempotency key: the same run under it is made once.")
+@click.option(
+    "-E", "--conflict-exit-code", type=click.IntRange(0, 255), metavar="N",
+    help="Exit code when a job of this name still runs [3].",
+)  # fmt: skip
 @cluster_options
 def run(
     target: Target, file: str | None, named: str | None, detach: bool, wait: bool, logs: bool,
-    timeout: float | None, quiet: bool, key: str,
+    timeout: float | None, quiet: bool, key: str, conflict_exit_code: int | None,
 ) -> int:  # fmt: skip
     """Run the job that FILE describes, and follow it until all of its pods run.
 
     FILE is YAML, TOML or JSON; `-` is standard input. Ctrl-C stops following; the job keeps running.
     Exit codes: 0 all pods run or have finished, 1 failed, 2 accepted but not all pods run yet, 3 refused,
-    64 invalid file or usage. A batch job that still runs may fail later: --wait follows it to its end, and
-    exits with its exit code.
+    also because a job of this name still runs, 64 invalid file or usage. A batch job that still runs may
+    fail later: --wait follows it to its end, and exits with its exit code.
     """
     path = _path(file, named)
     if detach and (wait or logs):
@@ -61,8 +65,14 @@ def run(
         raise UsageError(
             f'--wait is for batch jobs; "{spec.name}" is a {spec.type.value}', hint=f"galaxy job run {path}"
         )
-    with target.open() as galaxy:
-        accepted = galaxy.submit(spec, key=key, base=base)
+    with target.open_to_change(quiet=quiet) as galaxy:
+        try:
+            accepted = galaxy.submit(spec, key=key, base=base)
+        except Conflict as error:
+            if conflict_exit_code is None or isinstance(error, KeyConflict):
+                raise
+            print_err(f"galaxy: {error}")
+            return conflict_exit_code
         print_warnings(accepted)
         if detach:
             print_out(f"{accepted.job} accepted")
@@ -113,7 +123,7 @@ def update(
     """
     path = _path(file, named)
     spec, base = load(path)
-    with target.open() as galaxy:
+    with target.open_to_change(quiet=quiet) as galaxy:
         accepted = galaxy.update(spec, name=job, key=key, base=base)
         print_warnings(accepted)
         if detach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action
 from galaxy.cli.local.display import Display, print_line
 from galaxy.cli.local.first_job import FirstJob
@@ -20,7 +22,14 @@ from galaxy.cli.local.shutdown import stop_cluster
 from galaxy.cli.local.supervisor_process import SupervisorHandle, signals_as_interrupts, start_supervisor
 from galaxy.cli.options import UID_RANGE, Duration
 from galaxy.client.cluster_file import ClusterFile, default_dir, read_cluster
-from galaxy.client.contexts import load_contexts, remove_context, save_context
+from galaxy.client.contexts import (
+    Context,
+    is_up,
+    load_contexts,
+    remove_context,
+    save_context,
+    start_command,
+)
 from galaxy.errors import GalaxyError, UsageError
 
 LESSER_MODES = {
@@ -87,25 +96,39 @@ def up(directory: str | None, detach: bool, job: str | None, **chosen: object) -
 @click.command(cls=Action)
 @click.option("--dir", "directory", metavar="DIR", envvar="GALAXY_DIR", help="The cluster's folder.")
 @click.option("--purge", is_flag=True, help="Remove the folder as well: jobs, logs, history.")
-def down(directory: str | None, purge: bool) -> None:
+@yes_option
+def down(directory: str | None, purge: bool, yes: bool) -> None:
     """Stop the cluster of a folder: every process, container, mount and cgroup of it.
 
     The jobs stay in the folder: the next `galaxy up` with that folder runs them again.
     """
     layout = Layout(_folder(directory or _current_dir()))
     console = Console(stderr=False)
+    if purge and layout.plan.exists() and not yes:
+        hint = f"galaxy down --purge --yes --dir {shlex.quote(str(layout.root))}"
+        confirm([f"stop the cluster in {layout.root} and remove its jobs, logs and history"], hint=hint)
     with Display(console) as display:
         ran, left = stop_cluster(layout, display.show)
     if left:
         raise GalaxyError(f"cannot stop every part of the cluster in {layout.root}", details=left.lines())
-    with contextlib.suppress(GalaxyError, OSError, RuntimeError):  # A user may have no home folder.
-        remove_context(dir=layout.root)
     if purge and layout.plan.exists():
         shutil.rmtree(layout.root)
-    if ran:
-        print_line(console, f"the cluster in {layout.root} is stopped")
-    else:
-        print_line(console, f"no cluster runs in {layout.root}")
+        with contextlib.suppress(GalaxyError, OSError, RuntimeError):  # A user may have no home folder.
+            remove_context(dir=layout.root)
+    for line in _down_lines(layout, ran=ran):
+        print_line(console, line)
+
+
+def _down_lines(layout: Layout, *, ran: bool) -> list[str]:
+    """Return what ``galaxy down`` did, how to start the cluster again, and which others run."""
+    lines = [f"the cluster in {layout.root} is stopped" if ran else f"no cluster runs in {layout.root}"]
+    if layout.plan.exists():
+        lines.append(f"`{start_command(layout.root)}` starts it{' again' if ran else ''}")
+    with contextlib.suppress(GalaxyError, RuntimeError):
+        others = [one.name for one in load_contexts().contexts if one.dir != str(layout.root) and is_up(one)]
+        if others:
+            lines.append(f"these run: {', '.join(others)}; `galaxy context use {others[0]}` chooses one")
+    return lines
 
 
 def _folder(directory: str | None) -> Path:
@@ -121,11 +144,24 @@ def _folder(directory: str | None) -> Path:
 
 
 def _current_dir() -> str | None:
-    """Return the folder of the current context, if that is a cluster on this host."""
+    """Return the folder of the current context; None without one.
+
+    Raises:
+        UsageError: the current context is a cluster on other hosts.
+    """
+    current = _current_context()
+    if current is not None and not current.dir:
+        raise UsageError(
+            f'the current context "{current.name}" is a cluster on other hosts, which `down` cannot stop',
+            hint="galaxy down --dir DIR stops the cluster of a folder here",
+        )
+    return current.dir if current else None
+
+
+def _current_context() -> Context | None:
     with contextlib.suppress(GalaxyError, RuntimeError):
         known = load_contexts()
-        current = known.get(known.current)
-        return current.dir if current and current.dir else None
+        return known.get(known.current)
     return None
 
 
@@ -133,7 +169,7 @@ def _follow(supervisor: SupervisorHandle, options: UpOptions, job: str | None, c
     """Show the start, run the job, and unless detached wait until the cluster stops."""
     with Display(console) as display:
         up = supervisor.wait_until_up(display.show)
-    _save_as_current(options.dir)
+    _save_as_current(options.dir, console)
     for line in _summary(up):
         print_line(console, line)
     if job:
@@ -180,7 +216,7 @@ def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> N
             f"another `galaxy up` or `galaxy down` is running in {layout.root}", hint="wait a moment"
         )
     cluster.require_readable()
-    _save_as_current(cluster.dir)
+    _save_as_current(cluster.dir, console)
     print_line(console, f"a cluster already runs in {cluster.dir} (process {supervisor.pid})")
     if cluster.flower:
         print_line(console, f"Flower       {cluster.flower}")
@@ -204,7 +240,11 @@ def _down_command(cluster: ClusterFile) -> str:
     return "galaxy down" if default else f"galaxy down --dir {cluster.dir}"
 
 
-def _save_as_current(directory: str) -> None:
+def _save_as_current(directory: str, console: Console) -> None:
     """Make this the current context of the user, who may have no home folder to keep it in."""
+    before = _current_context()
     with contextlib.suppress(GalaxyError, OSError, RuntimeError):
-        save_context(dir=directory)
+        now = save_context(dir=directory)
+        if before is not None and before.name != now.name:
+            line = f'commands use this cluster now, context "{now.name}"'
+            print_line(console, f"{line}; `galaxy context use {before.name}` goes back")

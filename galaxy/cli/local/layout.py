@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Final
 
+from galaxy.client.cluster_file import PLAN_FILE
 from galaxy.errors import BadMessage, GalaxyError, HostError
 from galaxy.model.base import Struct, decode, encode
 
-PLAN_FILE: Final = "plan.json"
 PLAN_FORMAT: Final = 2
 """Format of a cluster's folder, with everything in it; 0.1.0 wrote 1."""
 

@@ -23,6 +23,21 @@ SUBCOMMANDS = {
     "show": LazyCommand("galaxy.cli.cluster.agents:show", "Show one agent."),
 }
 
+
+class ListByDefault(LazyGroup):
+    """A group that lists when it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=ListByDefault, lazy=SUBCOMMANDS, aliases={"ls": "list"})
+def agents() -> None:
+    """List and show agents."""
+
+
 EXAMPLES = """\
   galaxy agent list                                  list the agents of the cluster
   galaxy agent show h1                               show one of them
@@ -88,6 +103,11 @@ def agent(
     """
     if ctx.invoked_subcommand is not None:
         return None
+    if not (redis or directory or os.environ.get("GALAXY_REDIS") or os.environ.get("GALAXY_DIR")):
+        raise UsageError(
+            "no cluster is named that this host is to join",
+            hint="GALAXY_REDIS=URL galaxy agent; `galaxy agent list` lists agents",
+        )
     from galaxy.agent.config import AgentConfig
     from galaxy.nexus.url import parse
     from galaxy.tasks.node import NodeOptions, run_agent

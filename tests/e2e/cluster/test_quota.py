@@ -22,7 +22,7 @@ def quo(cluster: Cluster) -> Iterator[Callable[..., str]]:
     token = cluster.run("user", "add", "quo").stdout.strip()
     cluster.run("user", "grant", "quo", "main", "add", *EVERYTHING)
     yield lambda *arguments, status=0: as_user(cluster, token, *arguments, status=status)
-    cluster.run("user", "remove", "quo")
+    cluster.run("user", "remove", "--yes", "quo")
 
 
 def file(folder: Path, name: str, replica: int) -> str:

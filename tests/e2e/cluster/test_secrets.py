@@ -164,7 +164,7 @@ def test_programs_receive_secrets_and_nothing_else_shows_them(
         (("agent", "list", "-o", "json"), 0),
         (("secret", "list"), 0),
         (("secret", "list", "--all", "-o", "json"), 0),
-        (("secret", "remove", "db"), 1),
+        (("secret", "remove", "--yes", "db"), 3),
         (("audit",), 0),
     ):
         done = web_cluster.run(*arguments, status=status)
@@ -187,6 +187,6 @@ def test_programs_receive_secrets_and_nothing_else_shows_them(
     processes = processes_with("environ", needles)
     assert processes and set(processes.values()) <= PROGRAMS
     web_cluster.run("job", "remove", "--yes", "vault")
-    web_cluster.run("secret", "remove", "db")
+    web_cluster.run("secret", "remove", "--yes", "db")
     left = [key for key, text in dump(web_cluster.admin_url()).items() if any(n in text for n in needles)]
     assert left == []

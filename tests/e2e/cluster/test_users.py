@@ -26,7 +26,7 @@ def token(cluster: Cluster) -> Iterator[Callable[[str], str]]:
 
     yield add
     for user in added:
-        cluster.run("user", "remove", user, status=None)
+        cluster.run("user", "remove", "--yes", user, status=None)
 
 
 def as_user(cluster: Cluster, token: str, *arguments: str, status: int | None = 0) -> str:
@@ -143,12 +143,12 @@ def test_user_with_a_job_cannot_be_removed_and_a_later_namesake_owns_none_of_the
     cluster.run("user", "grant", "fay", "*", "add", "submit_job", "update_job", "remove_job")
     as_user(cluster, old, "job", "run", path)
     until("logs", lambda: "inherited" in as_user(cluster, old, "logs", "legacy"))
-    done = cluster.run("user", "remove", "fay", status=1)
+    done = cluster.run("user", "remove", "--yes", "fay", status=3)
     assert 'cannot remove user "fay": 1 job' in done.stderr
     assert "legacy is running, 1 container" in done.stderr
     assert "galaxy job remove legacy" in done.stderr
     as_user(cluster, old, "job", "remove", "--yes", "legacy")
-    cluster.run("user", "remove", "fay")
+    cluster.run("user", "remove", "--yes", "fay")
     new = token("fay")
     assert "wrong" in as_user(cluster, old, "job", "list", status=3)
     assert "legacy" not in as_user(cluster, new, "job", "list", "--all")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from galaxy.client import contexts
-from galaxy.client.cluster_file import ClusterFile, write_cluster
+from galaxy.client.cluster_file import ClusterFile, remove_cluster, write_cluster
 from galaxy.errors import GalaxyError, NotFound, UsageError
 
 
@@ -82,11 +83,76 @@ def test_two_arguments_that_name_clusters_are_wrong_usage(path: Path) -> None:
         contexts.find_cluster(url="redis://a", context="b", environ={}, path=path)
 
 
-def test_removing_the_current_context_makes_the_newest_other_one_current(tmp_path: Path, path: Path) -> None:
+def test_removing_the_current_context_makes_only_a_single_other_one_current(
+    tmp_path: Path, path: Path
+) -> None:
     for name in ("a", "b", "c"):
         contexts.save_context(dir=running(tmp_path, name), path=path)
-    contexts.remove_context(dir=tmp_path / "c", path=path)
-    assert contexts.load_contexts(path).current == "b"
+    assert contexts.remove_context(name="c", path=path).current == ""
+    with pytest.raises(NotFound) as caught:
+        contexts.find_cluster(environ={}, path=path)
+    assert caught.value.details == ("known: a, b",)
+    contexts.use_context("b", path)
+    assert contexts.remove_context(dir=tmp_path / "b", path=path).current == "a"
+
+
+def test_stopped_cluster_stays_current_and_the_error_says_how_to_start_it(tmp_path: Path, path: Path) -> None:
+    for name in ("a", "b c"):
+        contexts.save_context(dir=running(tmp_path, name), path=path)
+    (tmp_path / "b c" / "plan.json").touch()
+    remove_cluster(tmp_path / "b c")
+    with pytest.raises(NotFound, match="is stopped") as caught:
+        contexts.find_cluster(environ={}, path=path)
+    assert caught.value.hint == f"galaxy up --dir '{tmp_path}/b c' --detach"
+    assert caught.value.details == (
+        'named by the current context "b-c"',
+        "these run: a; galaxy context use a chooses one",
+    )
+
+
+def test_stopped_cluster_in_the_default_folder_is_named(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "default_dir", lambda *_: tmp_path)
+    (tmp_path / "plan.json").touch()
+    with pytest.raises(NotFound, match="is stopped") as caught:
+        contexts.find_cluster(environ={}, path=path)
+    assert (caught.value.details, caught.value.hint) == (
+        ("named by the default folder",),
+        "galaxy up --detach",
+    )
+
+
+def test_cluster_is_obvious_only_if_no_other_one_could_be_meant(tmp_path: Path, path: Path) -> None:
+    first = running(tmp_path, "a")
+
+    def is_obvious(**named: str) -> bool:
+        environ = {name: value for name, value in named.items() if name.isupper()}
+        arguments = {name: value for name, value in named.items() if name.islower()}
+        return contexts.find_cluster(**arguments, environ=environ, path=path).is_obvious  # type: ignore[arg-type]
+
+    assert is_obvious(dir=str(first))
+    assert not is_obvious(GALAXY_REDIS="redis://h")
+    contexts.save_context(dir=first, path=path)
+    assert is_obvious() and is_obvious(dir=str(first)) and is_obvious(GALAXY_DIR=str(first))
+    second = running(tmp_path, "b")
+    assert not is_obvious(dir=str(second))
+    assert not is_obvious(url="redis://h")
+    contexts.save_context(dir=second, path=path)
+    assert not is_obvious() and not is_obvious(dir=str(second))
+
+
+def test_context_whose_folder_is_deleted_is_dropped_with_the_next_one(tmp_path: Path, path: Path) -> None:
+    contexts.save_context(dir=running(tmp_path, "a"), path=path)
+    shutil.rmtree(tmp_path / "a")
+    contexts.save_context(dir=running(tmp_path, "b"), path=path)
+    assert [context.name for context in contexts.load_contexts(path).contexts] == ["b"]
+
+
+def test_chosen_cluster_is_described_without_its_password(path: Path) -> None:
+    contexts.save_context(url="rediss://ann:se@cret@db.example:6379/0", name="far", path=path)
+    chosen = contexts.find_cluster(environ={}, path=path)
+    assert str(chosen) == 'cluster at rediss://db.example:6379/0, named by the current context "far"'
 
 
 def test_url_context_is_named_after_its_host_without_password(path: Path) -> None:

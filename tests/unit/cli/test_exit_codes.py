@@ -1,0 +1,124 @@
+"""The exit codes of all commands, as docs/commands.md lists them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from galaxy import errors
+from galaxy.cli.lazy import Action, LazyGroup
+from galaxy.cli.main import cli, run
+
+ROOT = Path(__file__).parents[3]
+LOCAL = {
+    ("completion",), ("doctor",), ("down",), ("up",), ("job", "validate"), ("job", "init"), ("job", "import"),
+    ("job", "schema"), ("json",), ("context", "list"), ("context", "use"), ("context", "add"),
+    ("context", "remove"), ("user", "key"), ("redis", "secret"), ("redis", "acl"), ("redis", "password"),
+    ("redis", "url"),
+}  # fmt: skip
+"""Commands that ask no cluster."""
+PROCESSES = {("resman",), ("appmaster",), ("web",)}
+REQUIRED = {
+    "file": "{job}", "files": "{job}", "name": "x", "job": "x", "jobs": "x", "service": "x", "pool": "main",
+    "action": "clear", "command": "true", "user": "x", "limits": "cpu=1", "shell": "bash",
+    "login": "sentinel", "role": "client",
+}  # fmt: skip
+"""A value for each argument."""
+JOB = "name: web\ntype: batch\npod: {tasks: [{cpu: 1, memory: 64M, start: 'true'}]}\n"
+
+
+def commands(
+    group: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command, hidden ones included, with its words."""
+    if not isinstance(group, LazyGroup):
+        yield path, group
+        return
+    context = click.Context(group)
+    for name in sorted({*group.lazy, *group.list_commands(context)}):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from commands(command, (*path, name))
+
+
+ALL = dict(commands())
+
+
+def arguments_of(command: click.Command, job: Path) -> list[str]:
+    return [
+        REQUIRED[str(param.name)].format(job=job)
+        for param in command.params
+        if isinstance(param, click.Argument) and (param.required or param.name == "file")
+    ]
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the commands of this process a user without contexts."""
+    for name in ("GALAXY_REDIS", "GALAXY_DIR", "GALAXY_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    job = tmp_path / "job.yaml"
+    job.write_text(JOB)
+    return job
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_wrong_usage_is_64(path: tuple[str, ...], alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*path, "--no-such-option"]) == errors.USAGE
+    assert run([*path, *["x"] * 9]) == errors.USAGE or any(
+        param.nargs == -1 for param in ALL[path].params if isinstance(param, click.Argument)
+    )
+    assert capsys.readouterr().err.startswith("galaxy: ")
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p not in LOCAL | PROCESSES], ids=" ".join)
+def test_unknown_and_unreachable_cluster_is_1(
+    path: tuple[str, ...], alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = arguments_of(ALL[path], alone)
+    if "yes" in [param.name for param in ALL[path].params]:
+        arguments = ["--yes", *arguments]
+    if path == ("secret", "set"):
+        arguments += ["--from-file", str(alone)]
+    assert run([*path, "--dir", str(alone.parent), *arguments]) == errors.FAILED
+    assert "no cluster runs in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if "yes" in [q.name for q in ALL[p].params]], ids=" ".join)
+def test_commands_that_ask_for_confirmation_change_something(path: tuple[str, ...]) -> None:
+    assert isinstance(ALL[path], Action)
+
+
+def test_errors_have_the_codes_of_the_table() -> None:
+    codes = {kind.__name__: kind.exit_code for kind in errors.GalaxyError.__subclasses__()}
+    assert {name for name, code in codes.items() if code == errors.REFUSED} == {"Refused", "Conflict"}
+    assert {name for name, code in codes.items() if code == errors.USAGE} == {"UsageError", "SpecError"}
+    assert errors.KeyConflict.exit_code == errors.FAILED
+    text = (ROOT / "docs" / "commands.md").read_text()
+    table = re.findall(r"^\| (\d+) \|", text, re.MULTILINE)
+    assert [int(code) for code in table] == [
+        errors.DONE, errors.FAILED, errors.NOT_ALL_RUNNING, errors.REFUSED, errors.USAGE, errors.INTERRUPTED,
+    ]  # fmt: skip
+
+
+def test_answer_of_no_cluster_is_64_where_a_confirmation_is_missing(
+    alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (alone.parent / "plan.json").touch()
+    assert run(["down", "--purge", "--dir", str(alone.parent)]) == errors.USAGE
+    assert "without confirmation" in capsys.readouterr().err
+
+
+def test_agents_lists_and_agent_joins_only_a_cluster_that_is_named(
+    alone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["agents"], ["agents", "-o", "json"], ["agents", "list"], ["agent", "ls"]):
+        assert run([*arguments, "--dir", str(alone.parent)]) == errors.FAILED
+        assert "no cluster runs in" in capsys.readouterr().err
+    assert run(["agent"]) == run(["agent", "--pool", "main"]) == errors.USAGE
+    assert "no cluster is named" in capsys.readouterr().err
