@@ -28,7 +28,7 @@ class GalaxyError(Exception):
     """
 
     kind: ClassVar[str] = "failed"
-    exit_code: ClassVar[int] = FAILED
+    exit_code: int = FAILED
 
     def __init__(self, message: str, *, details: Sequence[str] = (), hint: str = "") -> None:
         super().__init__(message)
@@ -79,7 +79,6 @@ class Conflict(GalaxyError):
 class KeyConflict(Conflict):
     """An idempotency key that belongs to another request. It is a mistake of the caller, not a state."""
 
-    kind = "key-conflict"
     exit_code = FAILED
 
 
@@ -117,12 +116,26 @@ class BadMessage(GalaxyError):
 _KINDS: Final[dict[str, type[GalaxyError]]] = {
     error.kind: error
     for error in (
-        GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict, KeyConflict,
+        GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict,
         Refused, Unreachable, HostError, NotLeader, BadMessage,
     )
 }  # fmt: skip
 
 
-def error_from(kind: str, message: str, details: Sequence[str], hint: str) -> GalaxyError:
-    """Return the error that an answer carries; an unknown kind becomes a plain ``GalaxyError``."""
-    return _KINDS.get(kind, GalaxyError)(message, details=details, hint=hint)
+def error_from(
+    kind: str, message: str, details: Sequence[str], hint: str, *, exit_code: int | None = None
+) -> GalaxyError:
+    """Return the error that an answer carries; an unknown kind becomes a plain ``GalaxyError``.
+
+    ``exit_code`` is that of the error, if it differs from that of its kind.
+    """
+    error = _KINDS.get(kind, GalaxyError)(message, details=details, hint=hint)
+    if exit_code is not None:
+        error.exit_code = exit_code
+    return error
+
+
+def own_exit_code(error: GalaxyError) -> int | None:
+    """Return the exit code of ``error`` if it differs from that of its kind."""
+    usual = _KINDS.get(error.kind, GalaxyError).exit_code
+    return None if error.exit_code == usual else error.exit_code

@@ -19,8 +19,8 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import redis
 
-from galaxy.errors import GalaxyError, Unreachable, UsageError, error_from
-from galaxy.model.api.answers import Answer
+from galaxy.errors import GalaxyError, Unreachable, UsageError
+from galaxy.model.api.answers import Answer, error_of
 from galaxy.model.api.body import Body
 from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, split_token
@@ -166,7 +166,7 @@ class RequestTransport:
     def _result(self, answer: Answer, body: Body[R]) -> R:
         problem = answer.problem
         if problem is not None:
-            raise error_from(problem.kind, problem.message, problem.details, problem.hint)
+            raise error_of(problem)
         result: type[R] = body.result
         return from_plain(answer.result, result)
 

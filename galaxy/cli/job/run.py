@@ -12,7 +12,7 @@ from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
 from galaxy.client.job_loading import load
-from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, Conflict, KeyConflict, UsageError
+from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, REFUSED, Conflict, UsageError
 from galaxy.model.api.jobs import Accepted
 from galaxy.model.api.views import JobView
 from galaxy.model.jobspec.spec import JobType
@@ -69,7 +69,7 @@ def run(
         try:
             accepted = galaxy.submit(spec, key=key, base=base)
         except Conflict as error:
-            if conflict_exit_code is None or isinstance(error, KeyConflict):
+            if conflict_exit_code is None or error.exit_code != REFUSED:
                 raise
             print_err(f"galaxy: {error}")
             return conflict_exit_code

@@ -19,8 +19,8 @@ from typing import Final, NoReturn
 from galaxy.cli.local.layout import ClusterLock, Layout
 from galaxy.cli.local.local_cluster import ClusterUp, LocalCluster, UpOptions
 from galaxy.cli.local.supervisor import PartChanged
-from galaxy.errors import GalaxyError, error_from
-from galaxy.model.api.answers import Problem
+from galaxy.errors import GalaxyError
+from galaxy.model.api.answers import Problem, error_of, problem_of
 from galaxy.model.base import Struct, decode, encode
 
 LINE_BYTES_MAX: Final = 64 * 1024
@@ -69,7 +69,7 @@ class SupervisorHandle:
             elif message.up is not None:
                 return message.up
             elif message.problem is not None:
-                raise _error(message.problem)
+                raise error_of(message.problem)
         raise GalaxyError("the cluster's supervisor ended before the cluster was up")
 
     def wait_until_stopped(self, show: Callable[[PartChanged], None]) -> None:
@@ -82,7 +82,7 @@ class SupervisorHandle:
             if message.changed is not None:
                 show(message.changed)
             elif message.problem is not None:
-                raise _error(message.problem)
+                raise error_of(message.problem)
 
     def stop(self) -> None:
         """Ask the supervisor process to stop the cluster; its messages report when it has."""
@@ -158,8 +158,7 @@ def _run_supervisor(
             cluster.run(lock, lambda up: send(SupervisorMessage(up=up)))
             status = 0
         except GalaxyError as error:
-            problem = Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
-            send(SupervisorMessage(problem=problem))
+            send(SupervisorMessage(problem=problem_of(error)))
     except BaseException:  # noqa: BLE001  # the process exits below; the log gets the reason
         traceback.print_exc()
     finally:
@@ -176,7 +175,7 @@ def _log(message: SupervisorMessage) -> None:
     elif message.up is not None:
         print(f"{now} event=cluster.up took_s={message.up.took_s:.2f}", flush=True)
     elif message.problem is not None:
-        print(f"{now} event=cluster.failed cause={_error(message.problem)}", flush=True)
+        print(f"{now} event=cluster.failed cause={error_of(message.problem)}", flush=True)
 
 
 def _redirect(layout: Layout) -> None:
@@ -189,7 +188,3 @@ def _redirect(layout: Layout) -> None:
         os.dup2(source, target)
     for handle in (null, log):
         os.close(handle)
-
-
-def _error(problem: Problem) -> GalaxyError:
-    return error_from(problem.kind, problem.message, problem.details, problem.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from galaxy.errors import GalaxyError
+from galaxy.errors import GalaxyError, error_from, own_exit_code
 from galaxy.model.base import Struct
 
 
@@ -15,6 +15,8 @@ class Problem(Struct, frozen=True, kw_only=True):
     message: str
     details: tuple[str, ...] = ()
     hint: str = ""
+    exit_code: int | None = None
+    """Of this error, if it differs from that of its kind."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -34,4 +36,14 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 def problem_of(error: GalaxyError) -> Problem:
     """Return ``error`` as a ``Problem`` for an answer."""
-    return Problem(kind=error.kind, message=error.message, details=error.details, hint=error.hint)
+    code = own_exit_code(error)
+    return Problem(
+        kind=error.kind, message=error.message, details=error.details, hint=error.hint, exit_code=code
+    )
+
+
+def error_of(problem: Problem) -> GalaxyError:
+    """Return the error that ``problem`` was made of."""
+    return error_from(
+        problem.kind, problem.message, problem.details, problem.hint, exit_code=problem.exit_code
+    )

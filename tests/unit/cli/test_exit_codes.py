@@ -12,6 +12,7 @@ import pytest
 from galaxy import errors
 from galaxy.cli.lazy import Action, LazyGroup
 from galaxy.cli.main import cli, run
+from galaxy.model.api.answers import error_of, problem_of
 
 ROOT = Path(__file__).parents[3]
 LOCAL = {
@@ -122,3 +123,8 @@ def test_agents_lists_and_agent_joins_only_a_cluster_that_is_named(
         assert "no cluster runs in" in capsys.readouterr().err
     assert run(["agent"]) == run(["agent", "--pool", "main"]) == errors.USAGE
     assert "no cluster is named" in capsys.readouterr().err
+
+
+def test_exit_code_of_an_error_survives_the_answer() -> None:
+    for error in (errors.KeyConflict("a"), errors.Conflict("b"), errors.NotFound("c")):
+        assert error_of(problem_of(error)).exit_code == error.exit_code
