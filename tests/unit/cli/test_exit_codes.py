@@ -28,7 +28,7 @@ REQUIRED = {
     "action": "clear", "command": "true", "user": "x", "limits": "cpu=1", "shell": "bash",
     "login": "sentinel", "role": "client",
 }  # fmt: skip
-"""A value for each argument."""
+"""Values of arguments; `x` for the others."""
 JOB = "name: web\ntype: batch\npod: {tasks: [{cpu: 1, memory: 64M, start: 'true'}]}\n"
 
 
@@ -51,7 +51,7 @@ ALL = dict(commands())
 
 def arguments_of(command: click.Command, job: Path) -> list[str]:
     return [
-        REQUIRED[str(param.name)].format(job=job)
+        REQUIRED.get(str(param.name), "x").format(job=job)
         for param in command.params
         if isinstance(param, click.Argument) and (param.required or param.name == "file")
     ]
