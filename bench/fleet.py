@@ -36,6 +36,7 @@ from galaxy.client import Galaxy
 from galaxy.model.base import decode
 from galaxy.model.messages import names
 from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.stored.job import JobRecord, JobState
 from galaxy.nexus import keys
 from tests.support.redis_server import RedisServer, running_server
 
@@ -155,8 +156,8 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
             accepted.append(time.time() - asked_s)
             if number == 0:
                 small.start()
-        until(lambda: all(one in follower.jobs_running for one in ids), "every job runs", TIMEOUT_S)
-        all_s = max(follower.jobs_running[one] for one in ids) - began_s
+        until(lambda: all_run(client, ids), "every job runs", TIMEOUT_S)
+        all_s = time.time() - began_s
         spent = {name: now_s - began[name] for name, now_s in cpu_s(processes).items()}
         waited_s = time.time() - began_s
         waits = small.stop()
@@ -200,6 +201,12 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         "queries_ms": queries_ms,
         "queries_s": queries_s,
     }  # fmt: skip
+
+
+def all_run(client: redis.Redis, ids: list[str]) -> bool:
+    """Return whether AppMaster has committed that every one of these jobs runs."""
+    rows: Any = client.hmget(keys.table(names.APPMASTER, "jobs"), ids)
+    return all(row is not None and decode(row, JobRecord).state is JobState.RUNNING for row in rows)
 
 
 def warm_up(galaxy: Galaxy) -> None:
@@ -259,10 +266,12 @@ def until(is_true: Callable[[], bool], what: str, timeout_s: float = 120.0) -> N
 
 
 class Follower:
-    """Follows the trace, and records when jobs and pods are seen to run, in Unix seconds."""
+    """Follows the trace, and records when pods are seen to run, in Unix seconds.
+
+    It misses events if a leader commits more of them at once than the trace keeps.
+    """
 
     def __init__(self, url: str) -> None:
-        self.jobs_running: dict[str, float] = {}
         self.pods_running: dict[str, float] = {}
         self._client = redis.Redis.from_url(url)
         newest: Any = self._client.xrevrange(keys.TRACE, count=1)
@@ -283,8 +292,6 @@ class Follower:
                 self._after = name
                 if b'"kind":"pod.running"' in fields[b"event"]:
                     self.pods_running.setdefault(decode(fields[b"event"], TraceEvent).subject, now_s)
-                elif b'"kind":"job.running"' in fields[b"event"]:
-                    self.jobs_running.setdefault(decode(fields[b"event"], TraceEvent).subject, now_s)
 
 
 class Sampler:
