@@ -51,7 +51,7 @@ class AppMaster:
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events``, then reconcile every job that they or a due timer touched."""
         state = self.state
-        state.now_s, state.cause = now_s, ""
+        state.begin_step(now_s)
         self._clear_output()
         for event in events:
             self._apply(event)
@@ -68,7 +68,7 @@ class AppMaster:
             sends=sends,
             replies=tuple(state.requests.replies),
             trace=tuple(state.outbox.trace),
-            wake_s=state.timers.next_s(),
+            wake_s=now_s if state.awaiting_order else state.timers.next_s(),
         )
         self._clear_output()
         return step
@@ -162,25 +162,31 @@ class AppMaster:
             self._resend(key)
 
     def _resend(self, pod_id: str) -> None:
-        """Send the order of a pod again, unless it is acknowledged or its agent is silent."""
+        """Send the order of a pod again, unless it is acknowledged or its agent is silent.
+
+        Beyond a limit it waits: then many acknowledgements are due, and are probably not read yet.
+        """
         state = self.state
         pod = state.pods.get(pod_id)
         if pod is None or not pod.placed or pods.is_acked(pod):
             state.order_backoff.reset(pod_id)
         elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_s_max:
             state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_s_max)
+        elif state.resends_left <= 0:
+            state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_first_s)
         else:
+            state.resends_left -= 1
             pods.send(state, pod)
 
     def _reconcile(self) -> None:
-        """Reconcile touched jobs until none is touched, at most ``PASSES_MAX`` times."""
+        """Reconcile touched jobs and order pods until nothing is left, at most ``PASSES_MAX`` times."""
         state = self.state
         for _ in range(PASSES_MAX):
             touched = state.take_touched()
-            if not touched:
-                return
             for job, change in touched.items():
                 state.cause = change.cause
                 jobs.reconcile(state, self.agents, job, change.pods)
+            if not jobs.order_in_turn(state) and not state.touched:
+                return
         for job in state.take_touched():
             state.timers.set_if_sooner(("job", job), state.now_s)

@@ -19,6 +19,8 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     resend_first_s: float = 1.0
     resend_s_max: float = 15.0
     """Back-off of orders that are not acknowledged: the wait doubles from first to max."""
+    resend_creating_s: float = 5.0
+    """Shortest wait for an order whose container is still being created, so that it cannot be carried out."""
     group_poll_s: float = 10.0
     """How often ResMan is asked about a group whose last order is acknowledged."""
     group_poll_at_rest_s: float = 60.0
@@ -69,6 +71,11 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """How long a package that no job uses is kept."""
     upload_s: float = 3600.0
     """How long an upload may pause, and how long a package that was just sent is not dropped for another."""
+    orders_per_step_max: int = 500
+    """Pods that get an order in one step, in turn for all jobs; the rest follows in the next. So the first
+    pods of a large job start while the others are still being ordered."""
+    resends_per_step_max: int = 200
+    """Orders that are sent again in one step; the others wait, because their reports may not be read yet."""
 
 
 def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:

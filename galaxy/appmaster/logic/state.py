@@ -58,6 +58,12 @@ class AppMasterState(AppMasterTables):
         self.timers: Timers[tuple[str, str]] = Timers()
         """By (kind, key). Kinds are job, group, pod and ended, and ``identity_sync.TIMER``."""
         self.touched: dict[str, TouchedJob] = {}
+        self.awaiting_order: dict[str, dict[str, None]] = {}
+        """By job, pods that need an order, in the order in which they and their jobs take their turns."""
+        self.orders_left = 0
+        """Orders that this step may still build."""
+        self.resends_left = 0
+        """Orders that this step may still send again."""
         self.order_backoff = KeyedBackoff(config.resend_first_s, config.resend_s_max)
         self.group_backoff = KeyedBackoff(config.resend_first_s, config.resend_s_max)
         self.acked_serials: dict[str, int] = {}
@@ -90,6 +96,16 @@ class AppMasterState(AppMasterTables):
         """Return the touched jobs and clear them."""
         touched, self.touched = self.touched, {}
         return touched
+
+    def begin_step(self, now_s: float) -> None:
+        """Start a step with its limits."""
+        self.now_s, self.cause = now_s, ""
+        self.orders_left = self.config.orders_per_step_max
+        self.resends_left = self.config.resends_per_step_max
+
+    def await_order(self, pod: PodRecord) -> None:
+        """Have ``pod`` reconciled when it is its turn to get an order, in this step or a later one."""
+        self.awaiting_order.setdefault(pod.job, {})[pod.pod] = None
 
     def put_pod(self, pod: PodRecord) -> PodRecord:
         """Store ``pod`` and, if that is a change, reconcile it and its job before this step ends."""

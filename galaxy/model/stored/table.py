@@ -68,6 +68,10 @@ class Table(Generic[T]):
         """Return the keys that ``index`` has for ``value``, oldest entry first."""
         return tuple(self._indexed[index].get(value, ()))
 
+    def each(self, index: str, value: Hashable) -> Iterable[str]:
+        """Return the keys that ``where`` returns, without a copy: do not write while iterating."""
+        return self._indexed[index].get(value, {}).keys()
+
     def count(self, index: str, value: Hashable) -> int:
         """Return how many keys ``index`` has for ``value``, without listing them."""
         return len(self._indexed[index].get(value, ()))

@@ -67,8 +67,9 @@ class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     require_enforced: tuple[str, ...] = ()
     """Limits that an agent must really enforce to get any container: of cpu, memory, pids, io,
     disk, namespaces, seccomp, user. Empty admits agents in a reduced mode as well."""
-    placements_max: int = 5000
-    """Containers placed in one step; the rest follows in the next."""
+    placements_max: int = 500
+    """Containers placed in one step, in turn for all groups; the rest follows in the next. So the first
+    containers of a large burst start while others are still being placed."""
     replicas_max: int = 10_000
     slots_per_message_max: int = 20_000
     removed_max: int = 10_000

@@ -76,7 +76,7 @@ class ResMan:
         for key in state.retry_timers.pop(state.now_s):
             row = state.containers.get(key)
             if row is not None:
-                state.groups_to_place[row.group] = None
+                state.want_place(row.group)
         more_to_place = place_waiting(state, self.safe_mode)
         due += pop_due(state)
         remove_ended(state)

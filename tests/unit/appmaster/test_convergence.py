@@ -95,19 +95,40 @@ def test_leader_lost_between_commit_and_send_is_replaced_without_harm_at_every_s
 
 def test_unacknowledged_order_is_sent_again_with_growing_pauses() -> None:
     world = World()
+    world.scenario.bus.loses = lambda send: send.task == POD_REPORT
+    world.submit(service(replica=1))
+    assert _pauses(world, 60.0) == [1, 2, 4, 8, 15, 15]
+
+
+def test_order_is_sent_again_less_often_while_its_container_is_created() -> None:
+    world = World()
     world.scenario.launches_take(1000.0)
     world.submit(service(replica=1))
+    assert _pauses(world, 60.0) == [5, 5, 5, 8, 15, 15]
+
+
+def test_order_that_was_lost_is_sent_again_soon_after_its_container_is_created() -> None:
+    world = World()
+    world.scenario.launches_take(30.0)
+    world.scenario.bus.loses = lambda send: send.task == POD_DEPLOY
+    job = world.submit(service(replica=1))
+    world.run_until(lambda: bool(world.scenario.workers()), 60.0)
+    world.scenario.bus.loses = None
+    assert world.settle(job) < 3.0
+
+
+def _pauses(world: World, seconds: float) -> list[int]:
+    """Return the rounded pauses between the messages with orders in the next ``seconds``."""
     sent: list[float] = []
     count = 0
-    for _ in range(1200):
+    for _ in range(round(seconds / 0.05)):
         world.run(0.05)
         now = [send for send in world.sends if send.task == POD_DEPLOY and send.body.orders]
         if len(now) > count:
             count = len(now)
             sent.append(world.now)
-    pauses = [round(later - sooner) for sooner, later in itertools.pairwise(sent)]
-    assert pauses == [1, 2, 4, 8, 15, 15]
     assert len({order.generation for send in now for order in send.body.orders}) == 1
+    return [round(later - sooner) for sooner, later in itertools.pairwise(sent)]
 
 
 def test_settled_group_is_asked_about_every_ten_seconds() -> None:

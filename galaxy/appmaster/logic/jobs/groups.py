@@ -195,7 +195,10 @@ def _on_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, job_
             _on_container_gone(state, agents, pod, slot.reason)
         pods.on_placed(state, state.pods[pod.pod], slot.agent, slot.incarnation, **facts)
     else:
-        pods.write(state, pod, **facts)
+        was_ready = pod.slot is ContainerState.READY
+        pod = pods.write(state, pod, **facts)
+        if pod.slot is ContainerState.READY and not was_ready:
+            pods.on_created(state, pod)
 
 
 def _on_container_gone(

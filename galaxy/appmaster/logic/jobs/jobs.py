@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -21,8 +23,12 @@ from galaxy.appmaster.logic.rollout import rollout
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.ids import pod_id
 from galaxy.model.messages.pod import TaskState
+from galaxy.model.messages.trace import timer_cause
 from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, PodRecord
 from galaxy.model.stored.run import RunState
+
+SHARE_MIN: Final = 16
+"""Pods of one job that are ordered in one turn, however many jobs wait."""
 
 
 def reconcile(
@@ -44,6 +50,32 @@ def reconcile(
     if changed is None or not _is_unaffected(state, job, changed):
         job = groups.reconcile(state, agents, job, state.job_pods(job_id))
         _update_state(state, job)
+
+
+def order_in_turn(state: AppMasterState) -> bool:
+    """Order pods that wait for an order, as many as this step may; return whether there were any.
+
+    All jobs get equal shares, so that the pods of a small job do not wait for those of large ones.
+    """
+    waiting = state.awaiting_order
+    began = bool(waiting) and state.orders_left > 0
+    while waiting and state.orders_left > 0:
+        share = max(SHARE_MIN, state.orders_left // len(waiting))
+        for job_id in list(islice(waiting, state.orders_left)):
+            if state.orders_left <= 0:
+                break
+            keys = waiting.pop(job_id)
+            turn = list(islice(keys, min(share, state.orders_left)))
+            state.orders_left -= len(turn)
+            for key in turn:
+                del keys[key]
+                job, pod = state.jobs.get(job_id), state.pods.get(key)
+                if job is not None and pod is not None:
+                    state.cause = timer_cause("orders")
+                    pods.reconcile(state, job, pod, may_order=True)
+            if keys:
+                waiting[job_id] = keys  # Behind the others.
+    return began
 
 
 def create_pods(state: AppMasterState, job: JobRecord) -> None:

@@ -23,7 +23,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
 )
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState
-from galaxy.model.messages.container import Reason
+from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState
 from galaxy.model.messages.trace import agent_cause
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
@@ -216,13 +216,20 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
 # ---- desired state
 
 
-def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
-    """Take the next step towards the desired state of ``pod``: drain it, send an order, or do nothing."""
+def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord, *, may_order: bool = False) -> None:
+    """Take the next step towards the desired state of ``pod``: drain it, order it, or do nothing.
+
+    Without ``may_order``, a pod that needs an order waits for its turn (``state.await_order``).
+    """
     if not pod.placed or is_over(job, pod):
         return
     run = should_run(job, pod)
     if pod.ordered_incarnation != pod.incarnation:
-        if not is_being_removed(job, pod):
+        if is_being_removed(job, pod):
+            return
+        if not may_order:
+            state.await_order(pod)
+        else:
             _order(state, pod, run=run, revision=pod.target, replaces_program=True)
         return
     if pod.phase is PodPhase.PENDING:
@@ -239,6 +246,8 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord) -> None:
         change = impact(old, new)
     if change is Impact.NONE and pod.phase is not PodPhase.FAILED:  # An order makes a failed pod try again.
         write(state, pod, revision=pod.target, restarts_before=restarts.total(pod))
+    elif not may_order:
+        state.await_order(pod)
     elif change is not Impact.REDEPLOY:
         _order(state, pod, run=True, revision=pod.target, replaces_program=False)
     elif _is_drained(state, job, pod):
@@ -251,7 +260,18 @@ def send(state: AppMasterState, pod: PodRecord) -> None:
     """Send the current order of ``pod`` in this step, and resend it until it is acknowledged."""
     if pod.placed and pod.ordered_incarnation == pod.incarnation:
         state.outbox.pod_orders.setdefault(pod.agent, {})[pod.pod] = None
-        state.timers.set_if_sooner(("pod", pod.pod), state.now_s + state.order_backoff.next_s(pod.pod))
+        wait_s = state.order_backoff.next_s(pod.pod)
+        if pod.slot is ContainerState.ALLOCATING:
+            wait_s = max(wait_s, state.config.resend_creating_s)
+        state.timers.set_if_sooner(("pod", pod.pod), state.now_s + wait_s)
+
+
+def on_created(state: AppMasterState, pod: PodRecord) -> None:
+    """Expect the acknowledgement of the order of ``pod``, whose container exists now."""
+    if pod.ordered_incarnation == pod.incarnation and not is_acked(pod):
+        state.order_backoff.reset(pod.pod)
+        wait_s = state.order_backoff.next_s(pod.pod)
+        state.timers.set_if_sooner(("pod", pod.pod), state.now_s + wait_s)
 
 
 def build_order(state: AppMasterState, pod: PodRecord) -> PodOrder:

@@ -33,7 +33,7 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
         group = Group(group=order.group, order=order, created_s=state.now_s)
     elif key <= (group.order.epoch, group.order.serial):
         if order.group in state.refused_groups:
-            state.groups_to_place[order.group] = None  # Try every agent again, and renew the explanation.
+            state.want_place(order.group)  # Try every agent again, and renew the explanation.
         return
     started_again = order.starts > group.order.starts
     kept = _kept(state, group.order, order)
@@ -56,7 +56,7 @@ def remove_ended(state: ResManState) -> None:
             state.containers.drop(row)
         state.groups.drop(key)
         state.shapes.pop(key, None)
-        state.groups_to_place.pop(key, None)
+        state.groups_to_place.drop(key)
         state.refused_groups.pop(key, None)
         state.outbox.changed_slots.pop(key, None)
         state.versions.drop(key)
@@ -114,7 +114,7 @@ def _reconcile(state: ResManState, order: GroupOrder) -> None:
             if old.state is ContainerState.DESTROYING:
                 state.detach_incarnation(key)
             state.apply(key, SlotRequested(incarnation=old.incarnation))
-    state.groups_to_place[order.group] = None
+    state.want_place(order.group)
 
 
 def _reset_failures(state: ResManState, group: str) -> None:

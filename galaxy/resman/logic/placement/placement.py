@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
 
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.trace import timer_cause
-from galaxy.model.resources import Resources
 from galaxy.resman.logic.groups.transitions import SlotPlaced
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.scheduler.place import place
@@ -16,6 +16,9 @@ from galaxy.scheduler.requests import Ask, PlacementPlan
 
 RECORD_EACH_MAX: Final = 20
 """If more containers of a group than this are placed in one step, only their number is traced."""
+
+SHARE_MIN: Final = 16
+"""Slots that one group may place in one turn, however many groups wait."""
 
 BUSY_S: Final = 2.0
 """A slot that waits because agents are busy creating others gets a reason only after this time."""
@@ -25,42 +28,74 @@ def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
     """Place waiting slots; return whether the step's limit was reached and more can be placed at once.
 
     Groups that were refused before try only agents that have got more room since; the others try every
-    agent. Lower priority numbers go first; within a priority, refused groups go before others.
+    agent. Lower priority numbers go first; within a priority, refused groups go before others. The
+    others take turns: each gets an equal share of the step, so that a small group does not wait for
+    large ones.
     """
     if safe_mode is not None:
         _explain_safe_mode(state, safe_mode)
         return False
+    state.explained_safe_mode = None
     freed = state.view.pop_freed()
-    most = state.view.most_free(freed) if state.refused_groups else None
     budget = state.config.placements_max
-    waiting: list[tuple[int, bool, float, str]] = []
-    for group in {**state.refused_groups, **state.groups_to_place}:
+    refused = _refused(state, freed)
+    for priority in sorted({*refused, *state.groups_to_place.priorities()}):
+        for _, group in sorted(refused.get(priority, ())):
+            budget -= _place_refused(state, group, budget, freed)
+        budget = _place_in_turn(state, priority, budget)
+    return budget <= 0 and len(state.groups_to_place) > 0
+
+
+def _refused(state: ResManState, freed: set[int]) -> dict[int, list[tuple[float, str]]]:
+    """Return the refused groups that may fit on the ``freed`` agents: by priority, time and name."""
+    found: dict[int, list[tuple[float, str]]] = {}
+    most = state.view.most_free(freed) if state.refused_groups and freed else None
+    if most is None:
+        return found
+    for group in list(state.refused_groups):
         if not state.containers.count("waiting", group):
-            state.refused_groups.pop(group, None)
-            state.groups_to_place.pop(group, None)
-            continue
-        anywhere = group in state.groups_to_place
-        if anywhere or _might_fit(state, group, most):
+            del state.refused_groups[group]
+        elif group not in state.groups_to_place and state.shape(group).load.resources.fits(most):
             known = state.groups[group]
-            waiting.append((known.order.priority, anywhere, known.created_s, group))
-    for _, anywhere, _, group in sorted(waiting):
-        if budget <= 0:
-            return True
-        asks = _asks(state, group, budget)
-        budget -= sum(len(ask.containers) for ask in asks)
-        cut = bool(asks) and budget <= 0
-        plan = place(state.view, asks, only=None if anywhere else freed)
-        _carry_out(state, group, plan)
-        if anywhere and not (cut and not plan.refusals):
-            del state.groups_to_place[group]
+            found.setdefault(known.order.priority, []).append((known.created_s, group))
+    return found
+
+
+def _place_refused(state: ResManState, group: str, budget: int, freed: set[int]) -> int:
+    """Place slots of a refused group on ``freed`` agents; return how many were tried.
+
+    What the budget leaves is tried on every agent in the next step, which does not know these agents.
+    """
+    asks = _asks(state, group, budget) if budget > 0 else []
+    tried = sum(len(ask.containers) for ask in asks)
+    _carry_out(state, group, place(state.view, asks, only=freed))
+    if tried >= budget:
+        state.want_place(group)
+    return tried
+
+
+def _place_in_turn(state: ResManState, priority: int, budget: int) -> int:
+    """Place slots of the groups of one priority in turn; return what is left of the budget."""
+    queue = state.groups_to_place
+    while budget > 0 and (groups := queue.first(priority, budget)):
+        share = max(SHARE_MIN, budget // len(groups))
+        for group in groups:
+            if budget <= 0:
+                break
+            asks = _asks(state, group, min(share, budget))
+            tried = sum(len(ask.containers) for ask in asks)
+            plan = place(state.view, asks)
+            _carry_out(state, group, plan)
             if plan.refusals:
                 state.refused_groups[group] = None
-    return False
-
-
-def _might_fit(state: ResManState, group: str, most: Resources | None) -> bool:
-    """Return False if certainly no freed agent has room for the group. This is a cheap first check."""
-    return most is not None and state.shape(group).load.resources.fits(most)
+            else:
+                state.refused_groups.pop(group, None)
+            if tried >= min(share, budget) and not plan.refusals:
+                queue.move_back(group)
+            else:
+                queue.drop(group)
+            budget -= tried
+    return budget
 
 
 def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
@@ -90,16 +125,16 @@ def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
     ]
 
 
-def _within_quota(state: ResManState, group: str) -> tuple[str, ...]:
+def _within_quota(state: ResManState, group: str) -> Iterable[str]:
     """Return the waiting slots that fit into their owner's quota; set the reason of the others.
 
     Slots that were placed before keep their claim. Of the others, the lowest slots go first.
     """
-    waiting = state.containers.where("waiting", group)
     order = state.groups[group].order
     room = state.quota_usage.room(order)
-    if room is None:
-        return waiting
+    if room is None or room[0] >= state.containers.count("waiting", group):
+        return state.containers.each("waiting", group)
+    waiting = state.containers.where("waiting", group)
     count, reason = room
     new = [key for key in waiting if not state.containers[key].claimed]
     new.sort(key=lambda key: state.containers[key].slot)
@@ -134,8 +169,13 @@ def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
 
 
 def _explain_safe_mode(state: ResManState, safe_mode: Reason) -> None:
-    for group in state.groups_to_place:
-        for key in state.containers.where("waiting", group):
-            row = state.containers[key]
-            if row.reason is None and row.state is ContainerState.PENDING:
-                state.write(key, replace(row, reason=safe_mode))
+    """Set the reason of the slots that wait for the end of safe mode: all at first, then those of a step."""
+    if state.explained_safe_mode == safe_mode:
+        keys = [key for slots in state.outbox.changed_slots.values() for key in slots]
+    else:
+        keys = [key for group in state.groups_to_place for key in state.containers.where("waiting", group)]
+        state.explained_safe_mode = safe_mode
+    for key in keys:
+        row = state.containers.get(key)
+        if row is not None and row.reason is None and row.state is ContainerState.PENDING:
+            state.write(key, replace(row, reason=safe_mode))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from galaxy.model.messages.agent import AgentState
-from galaxy.model.messages.container import ContainerState, GroupOrder
+from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
 from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.names import RESMAN
@@ -14,6 +14,7 @@ from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.transitions import SlotEvent, after
+from galaxy.resman.logic.placement.queue import PlacementQueue
 from galaxy.resman.logic.state.agent_watch import AgentWatch
 from galaxy.resman.logic.state.container_index import PLACED, UNACKNOWLEDGED, counts, old_incarnation_key
 from galaxy.resman.logic.state.ended_groups import EndedGroups
@@ -126,8 +127,10 @@ class ResManState(ResManTables):
         """By agent, keys of containers whose commands wait until a heartbeat of the agent is read."""
         self.retry_timers = ResendTimers(0.0, 0.0)
         """Keys of slots that wait after a failure."""
-        self.groups_to_place: dict[str, None] = {}
+        self.groups_to_place = PlacementQueue()
         """Groups whose waiting slots are to be tried on every agent."""
+        self.explained_safe_mode: Reason | None = None
+        """The reason of a safe mode that every waiting slot has been given."""
         self.refused_groups: dict[str, None] = {}
         """Groups that no agent had room for: tried again only on agents that have got more room since."""
         self.groups_to_check: dict[str, None] = {key: None for key in self.groups if self._is_removed(key)}
@@ -184,18 +187,26 @@ class ResManState(ResManTables):
             shape = self.shapes[group] = shape_of(demand, require=self.config.require_enforced)
         return shape
 
+    def want_place(self, group: str) -> None:
+        """Have the waiting slots of a group placed on any agent; a group that is gone has none."""
+        known = self.groups.get(group)
+        if known is not None:
+            self.groups_to_place.add(group, known.order.priority)
+
     def apply_identity(self, order: IdentityOrder) -> None:
         """Apply quotas and operators' keys unless the order is old; every order is acknowledged."""
         self.outbox.acknowledge_identity = True
         last = self.identity.get(IDENTITY)
         if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
             self.identity.put(IDENTITY, order)
-            self.groups_to_place.update(dict.fromkeys(self.quota_usage.set_quotas(order)))
+            for group in self.quota_usage.set_quotas(order):
+                self.want_place(group)
 
     def charge(self, order: GroupOrder, times: int) -> None:
         """Count ``times`` more slots of a group against its owner's quota; fewer, if negative."""
         if times:
-            self.groups_to_place.update(dict.fromkeys(self.quota_usage.charge(order, times)))
+            for group in self.quota_usage.charge(order, times):
+                self.want_place(group)
 
     def record(self, kind: str, subject: str, text: str = "") -> None:
         """Trace an event, caused by what is being handled."""
@@ -342,7 +353,7 @@ class ResManState(ResManTables):
             if state in UNACKNOWLEDGED:
                 self.unacknowledged.start(key, self.now_s)
             elif state is ContainerState.PENDING:
-                self.groups_to_place[row.group] = None
+                self.want_place(row.group)
         self.view.charge_all(charges)
         for group, times in counted.items():
             self.charge(self.groups[group].order, times)
