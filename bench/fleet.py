@@ -50,6 +50,8 @@ AIM_PER_S, AIM_SMALL_S = 1_500.0, 1.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 QUEUES = [*names.leader_queues(names.RESMAN), *names.leader_queues(names.APPMASTER)]
+MAILBOXES = [f"{role} mailboxes" for role in names.PARTS]
+"""Agents with a report that the leader has not taken."""
 
 
 def main() -> None:
@@ -315,7 +317,9 @@ class Sampler:
             pipe = self._client.pipeline(transaction=False)
             for queue in QUEUES:
                 pipe.llen(queue)
-            for queue, length in zip(QUEUES, pipe.execute(), strict=True):
+            for role in names.PARTS:
+                pipe.zcard(keys.reporting(role))
+            for queue, length in zip([*QUEUES, *MAILBOXES], pipe.execute(), strict=True):
                 self._longest[queue] = max(self._longest[queue], length)
 
 

@@ -19,17 +19,17 @@ from typing import Any
 import msgspec
 import redis
 
+from galaxy.agent.logic.reports import DueReport
 from galaxy.model.base import WIRE_VERSION, Struct, encode
 from galaxy.model.messages.agent import AgentInfo, AgentUsage, Heartbeat
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.names import CONTAINER_APPLY, POD_DEPLOY, agent_queue, appworker_queue
 from galaxy.model.messages.pod import PodOrders
-from galaxy.model.step import Send
 from galaxy.nexus import keys
 from galaxy.nexus.envelope import decode_call, read
 from galaxy.nexus.in_memory import MemoryNexus
-from galaxy.nexus.publisher import Publisher
-from galaxy.testing.simulation.bus import Bus, Consumer
+from galaxy.nexus.mailboxes import POST, post_call
+from galaxy.testing.simulation.bus import Answered, Bus, Consumer
 from galaxy.testing.simulation.faults import NO_FAULTS
 from galaxy.testing.simulation.host import HEARTBEAT_S, Host
 from galaxy.testing.simulation.world import START_S, World
@@ -122,14 +122,15 @@ class RealNexus(MemoryNexus):
 
 
 class RealBus(Bus):
-    """The hosts' queues in Redis, and their reports by the production publisher."""
+    """The hosts' queues in Redis, and their reports by the production script."""
 
-    def __init__(self, world: World, client: redis.Redis, url: str) -> None:
-        super().__init__(world)
+    def __init__(self, world: World, client: redis.Redis) -> None:
+        super().__init__(world, MemoryNexus(lambda: 0.0))
         self.receivers: dict[str, Consumer] = {}
+        self._client = client
         self._take_all = client.register_script(TAKE_ALL)
-        self._publisher = Publisher(url, name="agents@bench")
-        self._sends: list[Send] = []
+        self._post_script = client.register_script(POST)
+        self._due: list[tuple[DueReport, Answered]] = []
 
     def consume(self, queue: str, consumer: Consumer) -> None:
         self.receivers[queue] = consumer
@@ -137,8 +138,8 @@ class RealBus(Bus):
     def cancel(self, queue: str, consumer: Consumer) -> None:  # noqa: ARG002 - the interface of Bus
         self.receivers.pop(queue, None)
 
-    def send(self, send: Send) -> None:
-        self._sends.append(send)
+    def post(self, due: DueReport, answer: Answered) -> None:
+        self._due.append((due, answer))
 
     def take(self) -> None:
         """Deliver every order that waits in Redis."""
@@ -153,10 +154,16 @@ class RealBus(Bus):
                     receive(read(arguments["v"], arguments["body"], kind))
 
     def flush(self) -> None:
-        """Publish what the hosts have sent."""
-        sends, self._sends = self._sends, []
-        if sends:
-            self._publisher.publish(sends)
+        """Post what the hosts report, and tell them which reports are unread."""
+        posts, self._due = self._due, []
+        if not posts:
+            return
+        pipe = self._client.pipeline(transaction=False)
+        for due, _ in posts:
+            keys_of, arguments = post_call(due.role, due.report, replaces=due.replaces)
+            self._post_script(keys=keys_of, args=arguments, client=pipe)
+        for (_, answer), posted in zip(posts, pipe.execute(), strict=True):
+            answer(bool(posted))
 
 
 def main() -> None:
@@ -174,7 +181,7 @@ def run(url: str, count: int, is_over: Callable[[], bool]) -> None:
     """Run ``count`` hosts, named ``h1`` on, until ``is_over``."""
     client = redis.Redis.from_url(url)
     world = RealTimeWorld()
-    nexus, bus = RealNexus(client), RealBus(world, client, url)
+    nexus, bus = RealNexus(client), RealBus(world, client)
     hosts = [
         Host(
             world, bus, nexus, name=f"h{n}", on_program=_no_program, info=facts(f"h{n}"),

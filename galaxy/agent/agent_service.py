@@ -33,11 +33,10 @@ from galaxy.container.runtime import Runtime
 from galaxy.errors import GalaxyError, HostError, Unreachable, UsageError
 from galaxy.ids import container_key
 from galaxy.model.api.sessions import ExecSession, LogSession
-from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders
 from galaxy.model.messages.worker import Exec, ToWorker
-from galaxy.model.step import Send
 
 _LOG: Final = logging.getLogger(__name__)
 START_S: Final = 30.0
@@ -51,12 +50,14 @@ class AgentNexus(HeartbeatSink, SessionSource, Protocol):
     @property
     def packages(self) -> StoredPackages: ...
 
+    def post_report(self, role: str, report: AgentReport, *, replaces: bool) -> bool:
+        """Post a report; return False because the one before is unread. May block or raise."""
+
 
 class AgentService:
     """Runs the containers and pods of this host from ``start`` to ``stop``; programs outlive it.
 
-    ``publish`` sends a report and may block or raise: it is called from a separate thread. The
-    methods for Celery's handlers only record an order and wake the loop. If the loop fails, which
+    The methods for Celery's handlers only record an order and wake the loop. If the loop fails, which
     is a defect, ``failed`` ends the process, so that a new one adopts what runs.
     """
 
@@ -64,7 +65,6 @@ class AgentService:
         self,
         config: AgentConfig,
         nexus: AgentNexus,
-        publish: Callable[[Send], None],
         *,
         failed: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
     ) -> None:
@@ -73,7 +73,7 @@ class AgentService:
         self._nexus = nexus
         self._failed = failed
         self._inbox = AgentInbox()
-        self._publisher = ReportPublisher(publish, self._inbox)
+        self._publisher = ReportPublisher(nexus.post_report, self._inbox)
         self._info: AgentInfo | None = None
         self._lock_fd = -1
         self._claimed = False

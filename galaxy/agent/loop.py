@@ -185,8 +185,8 @@ class AgentLoop:
             self._carry_out(effects)
             if not self._events:
                 break
-        for role, send in self._logic.flush(now_s).sends:
-            self._publisher.publish(role, send)
+        for due in self._logic.flush(now_s).reports:
+            self._publisher.publish(due)
 
     def _on_commit_failed(self, batch: list[Struct], error: HostError) -> None:
         """Undo the step, keep its events, and try again in a moment."""

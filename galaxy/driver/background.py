@@ -12,6 +12,7 @@ from typing import Final
 from galaxy.driver.inbox import LeaderInbox
 from galaxy.driver.interfaces import LeaderNexus
 from galaxy.driver.lease import Lease
+from galaxy.driver.report_reader import ReportCounts, ReportReader
 from galaxy.errors import GalaxyError
 from galaxy.model.messages.agent import AgentUsage, UsageRead
 
@@ -43,6 +44,11 @@ class Background:
     def read_heartbeats(self, every_s: float, usages_every_s: float) -> None:
         """Start reading all heartbeats, and the pods' usage where ``usages_every_s`` is not 0."""
         self._start("heartbeats", lambda: self._read(every_s, usages_every_s))
+
+    def read_reports(self, counts: ReportCounts) -> None:
+        """Start taking agents' reports into the inbox."""
+        reader = ReportReader(self._nexus, self._lease.grant, self._inbox, counts, self._stopping)
+        self._start("reports", reader.run)
 
     def stop(self) -> None:
         """Tell the threads to end, and return without waiting for them."""
@@ -76,7 +82,7 @@ class Background:
         usages_at_s = boot_clock() + usages_every_s
         while True:
             try:
-                self._inbox.put_latest("heartbeats", self._nexus.heartbeats())
+                self._inbox.put_latest("heartbeats", self._nexus.heartbeats(self._role))
                 if usages_every_s and boot_clock() >= usages_at_s:
                     usages_at_s = boot_clock() + usages_every_s
                     self._inbox.put_latest("usages", _pod_usages(self._nexus.usages()))

@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from galaxy.model.messages.agent import AgentReport
+from msgspec.structs import replace
+
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
 
 EVENTS_PER_TICK: Final = 1000
 """The most requests and messages of the other leader that one tick handles."""
@@ -32,6 +34,8 @@ class LeaderInbox:
         self._latest: dict[str, Any] = {}
         self._events: deque[Any] = deque()
         self._reports: deque[AgentReport] = deque()
+        self._rows = 0
+        """Containers and pods in ``_reports``, and one more for each report."""
         self._woken = False
         self._ready = threading.Condition()
 
@@ -39,9 +43,7 @@ class LeaderInbox:
         return len(self._latest) + len(self._events) + len(self._reports)
 
     def put(self, event: Any) -> bool:
-        """Append ``event`` to the lane of its kind, or return False when the lane is full."""
-        if isinstance(event, AgentReport):
-            return self.put_reports((event,))
+        """Append a request or message, or return False when their lane is full."""
         with self._ready:
             if len(self._events) >= self.events_max:
                 self.dropped += 1
@@ -56,15 +58,22 @@ class LeaderInbox:
             self._latest[kind] = event
             self._ready.notify_all()
 
-    def put_reports(self, reports: Iterable[AgentReport]) -> bool:
-        """Append reports, or return False when their lane is full."""
+    def put_reports(self, reports: Iterable[AgentReport]) -> None:
+        """Append reports. Call it only after ``await_room``, which bounds their lane."""
         with self._ready:
-            if len(self._reports) >= self.events_max:
-                self.dropped += 1
-                return False
-            self._reports.extend(reports)
+            for report in reports:
+                self._reports.append(report)
+                self._rows += _rows(report)
             self._ready.notify_all()
-            return True
+
+    def has_room(self) -> bool:
+        """Return whether the reports that wait here are fewer than one tick handles."""
+        return self._rows < ROWS_PER_TICK
+
+    def await_room(self, timeout_s: float) -> bool:
+        """Return ``has_room()`` as soon as it is true, or after ``timeout_s``."""
+        with self._ready:
+            return self._ready.wait_for(self.has_room, timeout_s)
 
     def wake(self) -> None:
         """Make the current or the next ``take`` return."""
@@ -85,7 +94,7 @@ class LeaderInbox:
                     break
                 self._ready.wait(left_s)
             self._woken = False
-            events = [*self._latest.values()]
+            events = [self._with_unread(event) for event in self._latest.values()]
             self._latest.clear()
             events += [self._events.popleft() for _ in range(min(len(self._events), EVENTS_PER_TICK))]
             events += self._take_reports()
@@ -97,12 +106,27 @@ class LeaderInbox:
             self._latest.clear()
             self._events.clear()
             self._reports.clear()
+            self._rows = 0
+
+    def _with_unread(self, event: Any) -> Any:
+        """Add the agents whose reports are here to those with unread reports: none is handled before it."""
+        if not isinstance(event, HeartbeatsRead) or not self._reports:
+            return event
+        here = (report.agent for report in self._reports)
+        return replace(event, unread=event.unread.union(here))
 
     def _take_reports(self) -> list[AgentReport]:
         taken: list[AgentReport] = []
         rows = 0
         while self._reports and rows < ROWS_PER_TICK:
             report = self._reports.popleft()
-            rows += 1 + len(report.containers) + len(report.pods)
+            rows += _rows(report)
             taken.append(report)
+        self._rows -= rows
+        if taken:
+            self._ready.notify_all()
         return taken
+
+
+def _rows(report: AgentReport) -> int:
+    return 1 + len(report.containers) + len(report.pods)

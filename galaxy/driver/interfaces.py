@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from galaxy.model.api.answers import Reply
 from galaxy.model.base import Struct
-from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send
 from galaxy.model.stored.table import Table, TableChange
@@ -28,6 +28,20 @@ class LockHeld(Struct, frozen=True, kw_only=True):
     role: str
     owner: str
     remaining_s: float
+
+
+class RefusedReport(Struct, frozen=True, kw_only=True):
+    """What an agent left in its mailbox that is no report of it, and ``why``."""
+
+    agent: str
+    why: str
+
+
+class TakenReports(Struct, frozen=True, kw_only=True):
+    """Some of the reports that waited for a leader; they wait no more."""
+
+    reports: tuple[AgentReport, ...] = ()
+    refused: tuple[RefusedReport, ...] = ()
 
 
 class Elections(Protocol):
@@ -111,8 +125,15 @@ class Feed(Protocol):
 class LeaderNexus(Elections, Store, Feed, Protocol):
     """Everything that a leader's shell needs from Nexus."""
 
-    def heartbeats(self) -> HeartbeatsRead:
-        """Return the last heartbeat of every agent."""
+    def heartbeats(self, role: str = "") -> HeartbeatsRead:
+        """Return the last heartbeat of every agent, and which of them have unread reports for ``role``."""
+
+    def take_reports(self, grant: Grant, wait_s: float) -> TakenReports:
+        """Return some of the unread reports, waiting up to ``wait_s`` for the first one.
+
+        Raises:
+            NotLeader: the grant is over; nothing was taken.
+        """
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""

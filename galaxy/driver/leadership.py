@@ -24,13 +24,12 @@ from galaxy.statemachine.backoff import Backoff
 FAILURES_MAX: Final = 5
 """Consecutive steps without events that may fail before this process gives up the lead."""
 FAILURE_WAIT_S: Final = 1.0
-RAISED_WAIT_S: Final = 0.05
-RAISED_WAIT_S_MAX: Final = 5.0
-"""After a step that raised, no step for the logic's timers comes before this wait, which doubles each time.
+FAILURE_WAIT_S_MAX: Final = 5.0
+"""After a step without events that raised, the next one comes after this wait, which doubles each time.
 
-Events are stepped all the same, so that a timer that always raises does not stop the leader."""
-RAISED_FORGOTTEN_S: Final = 60.0
-"""After this long without a step that raised, the wait is the shortest again."""
+Events are stepped all the same, so a timer that makes every other step raise does not stop the leader."""
+FAILURE_FORGOTTEN_S: Final = 60.0
+"""After this long without such a step, the wait is the shortest again."""
 POISONOUS_MAX: Final = 3
 """Events of one sender and kind that may make a step raise in one tick.
 
@@ -92,8 +91,8 @@ class Leadership:
         self._warm = warm
         self._now_s = 0.0
         self._failures = 0
-        self._raised_wait = Backoff(RAISED_WAIT_S, RAISED_WAIT_S_MAX)
-        self._raised_s = 0.0
+        self._failure_wait = Backoff(FAILURE_WAIT_S, FAILURE_WAIT_S_MAX)
+        self._failed_s = 0.0
         self._no_timers_until_s = 0.0
         self._must_recover = False
         self._format = format_table()
@@ -185,14 +184,7 @@ class Leadership:
             log.exception("event=step.raised role=%s events=%d", self.grant.role, len(events))
             self._discard()
             self._must_recover = True
-            self._delay_timers()
             return None
-
-    def _delay_timers(self) -> None:
-        if self._now_s - self._raised_s > RAISED_FORGOTTEN_S:
-            self._raised_wait.reset()
-        self._raised_s = self._now_s
-        self._no_timers_until_s = self._now_s + self._raised_wait.next_s()
 
     def _recover(self) -> None:
         try:
@@ -242,7 +234,11 @@ class Leadership:
         self._failures += 1
         if self._failures >= FAILURES_MAX:
             raise NotLeader(f"the logic of {self.grant.role} failed {self._failures} times in a row")
-        return CommittedStep(wake_s=self._now_s + FAILURE_WAIT_S)
+        if self._now_s - self._failed_s > FAILURE_FORGOTTEN_S:
+            self._failure_wait.reset()
+        self._failed_s = self._now_s
+        self._no_timers_until_s = self._now_s + self._failure_wait.next_s()
+        return CommittedStep(wake_s=self._no_timers_until_s)
 
     def _discard(self) -> None:
         for table in self._logic.tables.values():

@@ -16,6 +16,7 @@ from galaxy.driver.inbox import LeaderInbox
 from galaxy.driver.interfaces import Grant, LeaderNexus, Publish
 from galaxy.driver.leadership import CommittedStep, Leadership, RetryPolicy
 from galaxy.driver.lease import Lease
+from galaxy.driver.report_reader import ReportCounts
 from galaxy.driver.standby import Standby
 from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
@@ -66,12 +67,14 @@ class LeaderShell:
         on_lead: Callable[[], None] = lambda: None,
         on_stand_by: Callable[[], None] = lambda: None,
         options: ShellOptions | None = None,
+        report_counts: ReportCounts | None = None,
     ) -> None:
         self.role = role
         self.owner = owner
         self.address = address
         self.options = options or ShellOptions()
         self.inbox = LeaderInbox(self.options.inbox_max)
+        self._report_counts = report_counts or ReportCounts()
         self._logic = logic
         self._nexus = nexus
         self._publish = publish
@@ -151,6 +154,7 @@ class LeaderShell:
                 self.role, lease.grant.epoch, self.owner, str(leadership.was_warm).lower(),
             )  # fmt: skip
             background.read_heartbeats(self.options.heartbeats_every_s, self.options.usages_every_s)
+            background.read_reports(self._report_counts)
             self._on_lead()
             began_s = boot_clock()
             try:

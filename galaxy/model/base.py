@@ -10,9 +10,9 @@ import msgspec
 
 from galaxy.errors import BadMessage
 
-WIRE_VERSION: Final = 2
+WIRE_VERSION: Final = 3
 """Version that we write into every message between processes."""
-WIRE_READABLE: Final = range(2, 3)
+WIRE_READABLE: Final = range(3, 4)
 """Versions that we read; a message of another one is dropped, and the log says so.
 
 New fields with a default and new kinds of messages need no new version: a reader that does not

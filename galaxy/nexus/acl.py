@@ -99,7 +99,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
     elif role == AGENT and host:
         words = (
             f"{hello} {_worker(AGENT, host, names.agent_queue(host), names.appworker_queue(host))}"
-            f" (+lpush {_write(*(names.reports_queue(r) for r in (names.RESMAN, names.APPMASTER)))})"
+            f" {_reports(host)}"
             f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _HEARTBEATS)}) {_SESSIONS} {_PACKAGES}"
         )
     elif role == WEB:
@@ -152,7 +152,7 @@ def _leader(role: str) -> str:
     own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
     return (
         f"{_worker(role, '*', *names.leader_queues(role))} {own}"
-        " +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
+        " +getdel +strlen +zpopmin +bzpopmin +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
         f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
         f" (+hmget {_read(keys.table(role, '*'))})"
         f" (+zrange +hgetall {_read(*_HEARTBEATS)})"
@@ -169,6 +169,13 @@ def _worker(role: str, host: str, *queues: str) -> str:
         f" (+publish &{_EVENTS})"
         f" (+lpush {_write('*.' + _REPLIES)})"
     )
+
+
+def _reports(host: str) -> str:
+    """Return the rules by which an agent writes its own mailboxes, and adds its name to those that wait."""
+    mailboxes = " ".join(f"~{keys.report(role, host)}" for role in names.PARTS)
+    waiting = " ".join(f"~{keys.reporting(role)}" for role in names.PARTS)
+    return f"(+evalsha {mailboxes} {waiting}) (+set +exists {mailboxes}) (+zadd {waiting})"
 
 
 def _web() -> str:

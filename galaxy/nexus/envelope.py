@@ -3,7 +3,7 @@
 A message is one item of a Redis list. It is JSON in the layout of kombu's Redis transport and of
 Celery's protocol 2, with the struct as plain JSON inside:
 
-    {"body": [[], {"v": 2, "body": STRUCT}, {}], "content-type": "application/json",
+    {"body": [[], {"v": 3, "body": STRUCT}, {}], "content-type": "application/json",
      "headers": {"task": ..., "id": ..., "expires": ...}, "properties": {"delivery_tag": ..., ...}}
 
 Celery's own clients put the body there as JSON text in base64; that is read too (``tasks.incoming``).

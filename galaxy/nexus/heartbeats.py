@@ -12,6 +12,7 @@ from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
+from galaxy.nexus.mailboxes import UNREAD_MAX
 
 TROUBLE_MAX: Final = 300
 """Longest reason why an agent cannot carry out orders, in characters."""
@@ -62,14 +63,20 @@ class Heartbeats:
             )
         return int(seconds) + int(micros) / 1e6
 
-    def read(self) -> HeartbeatsRead:
-        """Return the last heartbeat of every agent, sorted by agent."""
+    def read(self, role: str = "") -> HeartbeatsRead:
+        """Return the last heartbeat of every agent, sorted by agent.
+
+        With ``role``, also the agents whose reports its leader has not taken.
+        """
         with reaching(self._address):
             pipe = self._client.pipeline()
             pipe.time()
             pipe.zrange(keys.HEARTBEATS, 0, -1, withscores=True)
             pipe.hgetall(keys.HEARTBEAT_FACTS)
-            (seconds, micros), times, facts = pipe.execute()
+            if role:
+                pipe.zrange(keys.reporting(role), 0, UNREAD_MAX - 1)
+            (seconds, micros), times, facts, *more = pipe.execute()
+        unread = frozenset(member.decode(errors="replace") for members in more for member in members)
         heartbeats = []
         for member, at_s in sorted(times):
             try:
@@ -88,7 +95,8 @@ class Heartbeats:
                     trouble=facts_of.trouble,
                 )
             )
-        return HeartbeatsRead(now_s=int(seconds) + int(micros) / 1e6, heartbeats=tuple(heartbeats))
+        now_s = int(seconds) + int(micros) / 1e6
+        return HeartbeatsRead(now_s=now_s, heartbeats=tuple(heartbeats), unread=unread)
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent that sent one."""
@@ -101,12 +109,3 @@ class Heartbeats:
             except BadMessage:
                 log.warning("event=usage.unreadable agent=%r", agent[:80])
         return usages
-
-    def remove(self, agent: str) -> None:
-        """Remove everything of an agent that is gone for good."""
-        with reaching(self._address):
-            pipe = self._client.pipeline()
-            pipe.zrem(keys.HEARTBEATS, agent)
-            pipe.hdel(keys.HEARTBEAT_FACTS, agent)
-            pipe.hdel(keys.USAGES, agent)
-            pipe.execute()

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld, RowChange
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld, RowChange, TakenReports
 from galaxy.errors import NotLeader
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
 from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
-from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.change_feed import (
@@ -32,6 +32,7 @@ from galaxy.nexus.change_feed import (
     rows_named,
     take_chain,
 )
+from galaxy.nexus.mailboxes import TAKEN_MAX, pack_report, read_taken
 from galaxy.nexus.trace import ALL_MAX, matches
 
 N = TypeVar("N", bound=Struct)
@@ -51,6 +52,7 @@ class MemoryNexus:
         self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
         self._heartbeats: dict[str, Heartbeat] = {}
         self._usages: dict[str, AgentUsage] = {}
+        self._mailboxes: dict[str, dict[str, bytes]] = {}
         self._replies: dict[str, deque[bytes]] = {}
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
@@ -186,18 +188,30 @@ class MemoryNexus:
             self._usages[agent] = usage
         return self._now_s()
 
-    def heartbeats(self) -> HeartbeatsRead:
+    def heartbeats(self, role: str = "") -> HeartbeatsRead:
         return HeartbeatsRead(
             now_s=self._now_s(),
             heartbeats=tuple(self._heartbeats[agent] for agent in sorted(self._heartbeats)),
+            unread=frozenset(self._mailboxes.get(role, ())),
         )
+
+    def post_report(self, role: str, report: AgentReport, *, replaces: bool = False) -> bool:
+        mailboxes = self._mailboxes.setdefault(role, {})
+        if report.agent in mailboxes and not replaces:
+            return False
+        mailboxes[report.agent] = pack_report(report)
+        return True
+
+    def take_reports(self, grant: Grant, wait_s: float = 0.0) -> TakenReports:  # noqa: ARG002
+        """Return at once what ``Mailboxes.take`` returns."""
+        if not self._leads(grant):
+            raise NotLeader(f"{grant.owner} does not lead {grant.role} in epoch {grant.epoch} any more")
+        mailboxes = self._mailboxes.get(grant.role, {})
+        agents = list(mailboxes)[:TAKEN_MAX]
+        return read_taken([(agent.encode(), mailboxes.pop(agent)) for agent in agents])
 
     def usages(self) -> dict[str, AgentUsage]:
         return {agent: self._usages[agent] for agent in sorted(self._usages)}
-
-    def remove_agent(self, agent: str) -> None:
-        self._heartbeats.pop(agent, None)
-        self._usages.pop(agent, None)
 
     def reply(self, replies: Sequence[Reply]) -> None:
         for reply in replies:

@@ -79,6 +79,16 @@ def trace_of(subject: str) -> str:
     return f"{PREFIX}trace:{subject}"
 
 
+def report(role: str, agent: str) -> str:
+    """String: the newest report of an agent that the leader of ``role`` has not taken."""
+    return f"{PREFIX}{role}:report:{agent}"
+
+
+def reporting(role: str) -> str:
+    """Sorted set: agents whose report the leader of ``role`` has not taken, by when they posted it."""
+    return f"{PREFIX}{role}:reporting"
+
+
 def reply(reply_id: str) -> str:
     """List: one client waits here for one answer."""
     return f"{PREFIX}reply:{reply_id}"

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import redis
 
-from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld
+from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld, TakenReports
 from galaxy.errors import Refused
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
 from galaxy.model.base import Struct
 from galaxy.model.messages import names
-from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import acl
@@ -23,6 +23,7 @@ from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
 from galaxy.nexus.heartbeats import Heartbeats
+from galaxy.nexus.mailboxes import Mailboxes
 from galaxy.nexus.packages import Packages
 from galaxy.nexus.replies import Replies
 from galaxy.nexus.sentinel import Sentinels
@@ -66,6 +67,7 @@ class Nexus:
             confirmer=Confirmer(self._client, parsed.replicas, self.address, sentinels),
         )
         self._heartbeats = Heartbeats(self._client, self.address)
+        self._mailboxes = Mailboxes(self._client, self.address)
         self._feed = ChangeFeed(self._client, self.address)
         self._trace = Trace(self._client, self.address)
         self._replies = Replies(self._client, self.address)
@@ -202,17 +204,23 @@ class Nexus:
             agent, boot=boot, containers=containers, pods=pods, usage=usage, trouble=trouble
         )
 
-    def heartbeats(self) -> HeartbeatsRead:
-        """Return the last heartbeat of every agent, and Redis' clock."""
-        return self._heartbeats.read()
+    def heartbeats(self, role: str = "") -> HeartbeatsRead:
+        """Return the last heartbeat of every agent, Redis' clock, and who has unread reports for ``role``."""
+        return self._heartbeats.read(role)
+
+    # Reports.
+
+    def post_report(self, role: str, report: AgentReport, *, replaces: bool = False) -> bool:
+        """Post a report of an agent to the leader of ``role``; see ``Mailboxes.post``."""
+        return self._mailboxes.post(role, report, replaces=replaces)
+
+    def take_reports(self, grant: Grant, wait_s: float) -> TakenReports:
+        """Return some of the reports that no leader has read; see ``Mailboxes.take``."""
+        return self._mailboxes.take(grant, wait_s)
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""
         return self._heartbeats.usages()
-
-    def remove_agent(self, agent: str) -> None:
-        """Remove the heartbeats of an agent that is gone for good."""
-        self._heartbeats.remove(agent)
 
     # Clients.
 

@@ -9,6 +9,7 @@ from celery import Celery
 from kombu import Queue
 from kombu.serialization import register
 
+from galaxy.driver.report_reader import ReportCounts
 from galaxy.model.api.answers import Reply
 from galaxy.nexus.connection import CONNECT_S
 from galaxy.nexus.envelope import CALL_TYPE, decode_call
@@ -35,6 +36,7 @@ def make_app(
     polling_s: float = 1.0,
     reply: Callable[[Sequence[Reply]], None] | None = None,
     sentinels: Sentinels | None = None,
+    reports: ReportCounts | None = None,
 ) -> Any:
     """Return an app for the process ``node`` (``agent@h1``) that may consume ``queues``.
 
@@ -42,7 +44,7 @@ def make_app(
     login needs access to those of others. Queues are plain lists behind the default exchange: nothing
     is declared, so there is no binding that could be lost. ``polling_s`` bounds how long a stop takes.
     ``sentinels`` is shared with the other connections of this process to the same Redis, so that all
-    follow a new master together.
+    follow a new master together. ``inspect stats`` shows ``reports`` among the transport's options.
 
     Raises:
         UsageError: ``url`` is not a Redis URL.
@@ -58,7 +60,8 @@ def make_app(
         broker_transport="galaxy.tasks.transport:GuardedTransport",
         broker_transport_options=transport_options(
             node, Server(parsed, sentinels), queues, polling_s, app.galaxy_dropped
-        ),
+        )
+        | ({} if reports is None else {"reports": reports}),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,

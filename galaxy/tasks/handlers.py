@@ -18,7 +18,6 @@ from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.api.strict import refuse_newlines, refuse_unknown
 from galaxy.model.base import Struct, from_plain
 from galaxy.model.messages import names
-from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ContainerOrders, GroupOrders, GroupStatuses
 from galaxy.model.messages.pod import PodOrders
 from galaxy.nexus.envelope import read
@@ -72,11 +71,9 @@ def add_agent_handlers(app: Any, service: OrderHandler) -> None:
 
 RESMAN_KINDS: Final[dict[str, type[Struct]]] = {
     names.GROUP_APPLY: GroupOrders,
-    names.CONTAINER_REPORT: AgentReport,
 }
 APPMASTER_KINDS: Final[dict[str, type[Struct]]] = {
     names.GROUP_STATUS: GroupStatuses,
-    names.POD_REPORT: AgentReport,
 }
 
 

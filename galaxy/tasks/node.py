@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from galaxy.driver.report_reader import ReportCounts
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model.messages import names
-from galaxy.model.step import Logic, Send
+from galaxy.model.step import Logic
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
 from galaxy.nexus.sentinel import Sentinels
@@ -85,13 +86,7 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     node = f"agent@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
     nexus.check_agent(options.host)
-    publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
-    publisher.open()
-
-    def publish(send: Send) -> None:
-        publisher.publish((send,))
-
-    return run_orders(options, AgentService(config, nexus, publish), nexus.sentinels)
+    return run_orders(options, AgentService(config, nexus), nexus.sentinels)
 
 
 class OrderService(OrderHandler, Service, Protocol):
@@ -145,6 +140,7 @@ def run_leader(
     publisher = Publisher(options.url, name=node, sentinels=nexus.sentinels)
     queues = names.leader_queues(role)
     gate = Gate(*queues)
+    reports = ReportCounts()
     shell = LeaderShell(
         role=role,
         owner=f"{node}/{os.getpid()}-{secrets.token_hex(4)}",
@@ -156,6 +152,7 @@ def run_leader(
         on_lead=gate.open,
         on_stand_by=gate.close,
         options=ShellOptions(ttl_s=options.lease_s, usages_every_s=usages_every_s),
+        report_counts=reports,
     )
     app = make_app(
         options.url,
@@ -164,7 +161,9 @@ def run_leader(
         polling_s=options.polling_s,
         reply=nexus.reply,
         sentinels=nexus.sentinels,
+        reports=reports,
     )
+    reports.on_refused = lambda agent, why: app.galaxy_dropped.count("bad-report", agent=agent, why=why)
     app.galaxy_gate = gate
     add_handlers(app, shell, gate, nexus)
     return run_worker(app, node=node, service=shell, concurrency=4)

@@ -25,6 +25,7 @@ from galaxy.agent.logic.events import (
     WorkerReported,
 )
 from galaxy.model.base import decode, encode
+from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders, PodState
 from tests.property.effort import examples
@@ -84,9 +85,10 @@ class Agent(Driven):
                     assert effect.incarnation is not None
             self.check(before)
             flush = self.logic.flush(self.now_s)
-            for role, send in flush.sends:
-                assert decode(encode(send.body), type(send.body)) == send.body
-                self.step(ReportPublished(role=role, ok=len(events) % 2 == 0))
+            for due in flush.reports:
+                assert decode(encode(due.report), AgentReport) == due.report
+                count = len(events)
+                self.step(ReportPublished(role=due.role, ok=count % 2 == 0, unread=count % 3 == 0))
             self.logic.digests()
             self.logic.wake_s()
             self.logic.needs_port_scan(events)

@@ -1,4 +1,4 @@
-"""No item in the queues of ResMan and AppMaster stops a leader from leading and answering.
+"""No item in the queues and mailboxes of ResMan and AppMaster stops a leader from leading and answering.
 
 Real processes on a real Redis: Celery worker, handlers, loop, logic, commit.
 """
@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from galaxy.client import Galaxy
 from galaxy.model.api.catalog import bodies_of
 from galaxy.model.api.request import Request
-from galaxy.model.base import Struct, encode
+from galaxy.model.base import WIRE_VERSION, Struct, encode
 from galaxy.model.messages import names
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import GroupOrders, GroupStatuses
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.nexus import Nexus
+from galaxy.nexus import Nexus, keys
+from galaxy.nexus.mailboxes import pack_report
 from tests.property.effort import PROCESSES_S, examples
 from tests.property.hostile_messages import hostile
 from tests.property.test_wire import STRANGE, places, put
@@ -44,12 +45,10 @@ from tests.support.redis_server import RedisServer, running_server
 KINDS: dict[str, list[tuple[str, type[Struct]]]] = {
     RESMAN: [
         (names.GROUP_APPLY, GroupOrders),
-        (names.CONTAINER_REPORT, AgentReport),
         *[(op, Request) for op in sorted(bodies_of(RESMAN))],
     ],
     APPMASTER: [
         (names.GROUP_STATUS, GroupStatuses),
-        (names.POD_REPORT, AgentReport),
         *[(op, Request) for op in sorted(bodies_of(APPMASTER))],
     ],
 }
@@ -99,10 +98,16 @@ class Leaders:
         assert all("not renewed in time" in line or "cannot reach Redis" in line for line in lost), lost
         return new
 
+    def post(self, role: str, agent: str, data: bytes) -> None:
+        """Put anything into the mailbox of an agent, as a stolen login of it could."""
+        self.client.set(keys.report(role, agent), data)
+        self.client.zadd(keys.reporting(role), {agent: 1.0})
+
     def await_empty_queues(self, role: str) -> None:
-        """Return when the queues of ``role`` are empty."""
+        """Return when the queues and mailboxes of ``role`` are empty."""
         end_s = time.monotonic() + 60
-        while any(self.client.llen(queue) for queue in names.leader_queues(role)):
+        queues = names.leader_queues(role)
+        while any(self.client.llen(queue) for queue in queues) or self.client.zcard(keys.reporting(role)):
             assert time.monotonic() < end_s, f"{role} reads no more messages:\n{self.log(role)[-3000:]}"
             threading.Event().wait(0.01)
 
@@ -153,13 +158,31 @@ def items(draw: st.DrawFn) -> tuple[str, bytes]:
     return queue, data
 
 
+@st.composite
+def posts(draw: st.DrawFn) -> tuple[str, str, bytes]:
+    """Draw what an agent leaves in a leader's mailbox: a report with absurd values, or malformed data."""
+    role = draw(st.sampled_from(sorted(KINDS)))
+    report = draw(hostile(AgentReport))
+    plain: Any = {"v": WIRE_VERSION, "body": json.loads(encode(report))}
+    where = draw(st.sampled_from(["nowhere", "nowhere", "report", "bytes"]))
+    if where == "report":
+        plain = put(plain, draw(st.sampled_from(places(plain))), draw(STRANGE))
+    data = json.dumps(plain).encode()
+    if where == "bytes":
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.binary(max_size=6)) + data[at + draw(st.integers(0, 6)) :]
+    return role, draw(st.sampled_from([report.agent, report.agent, "h1"])), data
+
+
 @examples(25, slow_s=PROCESSES_S)
-@given(st.lists(items(), min_size=1, max_size=20))
-def test_no_messages_keep_a_leader_from_leading_and_answering(
-    leaders: Leaders, drawn: list[tuple[str, bytes]]
+@given(st.lists(items(), min_size=1, max_size=20), st.lists(posts(), min_size=1, max_size=10))
+def test_no_messages_and_reports_keep_a_leader_from_leading_and_answering(
+    leaders: Leaders, drawn: list[tuple[str, bytes]], posted: list[tuple[str, str, bytes]]
 ) -> None:
     for queue, data in drawn:
         leaders.client.lpush(queue, data)
+    for role, agent, data in posted:
+        leaders.post(role, agent, data)
     for role in KINDS:
         leaders.await_empty_queues(role)
     leaders.check_serving()
@@ -179,3 +202,15 @@ def test_malformed_messages_are_dropped_and_logged(leaders: Leaders, role: str) 
     logged = leaders.new_log(role)
     assert "event=message.dropped" in logged
     assert "Traceback" not in logged
+
+
+@pytest.mark.parametrize("role", sorted(KINDS))
+def test_report_in_the_mailbox_of_another_host_is_refused_and_logged(leaders: Leaders, role: str) -> None:
+    leaders.new_log(role)
+    report = AgentReport(agent="h2", boot="b", serial=1)
+    leaders.post(role, "h1", pack_report(report))
+    leaders.await_empty_queues(role)
+    leaders.check_serving()
+    logged = leaders.new_log(role)
+    assert "event=message.dropped cause=bad-report" in logged
+    assert "agent='h1'" in logged and "a report of 'h2'" in logged

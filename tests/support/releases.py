@@ -45,7 +45,7 @@ def newer(folder: Path) -> Path:
     root = _copy(folder, "0.3.0")
     base = root / "galaxy/model/base.py"
     _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
-    _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(2, 4)")
+    _edit(base, "WIRE_READABLE: Final = range(3, 4)", "WIRE_READABLE: Final = range(3, 5)")
     base.write_text(base.read_text() + NOVEL_FIELDS)
     _edit(root / "galaxy/driver/stored_format.py", "range(2, 3)", "range(2, 4)")
     _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
@@ -59,8 +59,8 @@ def incompatible(folder: Path) -> Path:
     """Return the folder of a release that shares no version with this one."""
     root = _copy(folder, "0.9.0")
     base = root / "galaxy/model/base.py"
-    _edit(base, "WIRE_VERSION: Final = 2", "WIRE_VERSION: Final = 4")
-    _edit(base, "WIRE_READABLE: Final = range(2, 3)", "WIRE_READABLE: Final = range(4, 5)")
+    _edit(base, "WIRE_VERSION: Final = 3", "WIRE_VERSION: Final = 5")
+    _edit(base, "WIRE_READABLE: Final = range(3, 4)", "WIRE_READABLE: Final = range(5, 6)")
     stored = root / "galaxy/driver/stored_format.py"
     _edit(stored, "STORED_FORMAT: Final = 2", "STORED_FORMAT: Final = 4")
     _edit(stored, "range(2, 3)", "range(4, 5)")

@@ -21,15 +21,14 @@ from galaxy.agent.logic.events import (
 )
 from galaxy.agent.logic.pods import Pods
 from galaxy.agent.logic.records import OBSERVED_STATES, HostedContainer, HostedPhase
-from galaxy.agent.logic.reports import Outbox, report_id
+from galaxy.agent.logic.reports import DueReport, Outbox
 from galaxy.agent.logic.state import HostState
 from galaxy.ids import container_key, parse_container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, ObservedContainer, ObservedContainerState
-from galaxy.model.messages.names import APPMASTER, CONTAINER_REPORT, POD_REPORT, RESMAN
+from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.model.messages.pod import ObservedPod, PodOrders
-from galaxy.model.step import Send
 from galaxy.model.stored.table import Table
 
 
@@ -96,7 +95,7 @@ class AgentLogic:
             case HostInspected():
                 self._containers.on_host_inspected(event)
             case ReportPublished():
-                self._outbox(event.role).on_published(now_s, ok=event.ok)
+                self._outbox(event.role).on_published(now_s, ok=event.ok, unread=event.unread)
             case ShutdownRequested():
                 self._containers.release_all(event.grace_s, now_s)
             case _:
@@ -143,21 +142,21 @@ class AgentLogic:
 
     def flush(self, now_s: float) -> DueReports:
         """Return the reports that are due; each is pending until ``ReportPublished``."""
-        sends = []
+        reports = []
         for role in (RESMAN, APPMASTER):
             due_s = self._outbox(role).wake_s()
             if due_s is not None and due_s <= now_s:
-                send = self._report(role, now_s)
-                if send is not None:
-                    sends.append((role, send))
-        return DueReports(sends=tuple(sends), wake_s=self.wake_s())
+                due = self._report(role, now_s)
+                if due is not None:
+                    reports.append(due)
+        return DueReports(reports=tuple(reports), wake_s=self.wake_s())
 
     def _outbox(self, role: str) -> Outbox:
         return self._state.resman if role == RESMAN else self._state.appmaster
 
-    def _report(self, role: str, now_s: float) -> Send | None:
+    def _report(self, role: str, now_s: float) -> DueReport | None:
         outbox = self._outbox(role)
-        full, keys = outbox.take(now_s)
+        full, keys, replaces = outbox.take(now_s)
         containers: tuple[ObservedContainer, ...] = ()
         pods: tuple[ObservedPod, ...] = ()
         if role == RESMAN:
@@ -167,7 +166,7 @@ class AgentLogic:
             observed = (self._pods.observed(pod) for pod in (self._state.pods if full else keys))
             pods = tuple(pod for pod in observed if pod is not None)
         if not full and not containers and not pods:
-            outbox.on_published(now_s, ok=True)
+            outbox.drop()
             return None
         self._serial += 1
         accepted = self._state.epochs.get(role)
@@ -181,8 +180,7 @@ class AgentLogic:
             containers=containers,
             pods=pods,
         )
-        task = CONTAINER_REPORT if role == RESMAN else POD_REPORT
-        return Send(queue=role, task=task, body=report, id=report_id(report, role))
+        return DueReport(role=role, report=report, replaces=replaces)
 
     def _observed(self, key: str) -> ObservedContainer | None:
         """Return how a container is reported; None for a key of a malformed order."""

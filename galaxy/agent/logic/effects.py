@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from galaxy.agent.logic.records import HostedContainer
+from galaxy.agent.logic.reports import DueReport
 from galaxy.model.base import Struct
 from galaxy.model.messages.pod import PodOrder
-from galaxy.model.step import Send
 
 
 class LaunchContainer(Struct, frozen=True, kw_only=True):
@@ -71,7 +71,10 @@ Effect = (
 
 
 class DueReports(Struct, frozen=True, kw_only=True):
-    """Reports to publish now, by role, and when to ask again (seconds, same clock as ``now_s``)."""
+    """Reports to post now, at most one for each role.
 
-    sends: tuple[tuple[str, Send], ...] = ()
+    ``wake_s`` is when to ask again, in seconds of the clock of ``now_s``.
+    """
+
+    reports: tuple[DueReport, ...] = ()
     wake_s: float | None = None

@@ -112,10 +112,15 @@ class RedisClockRead(Struct, frozen=True, kw_only=True):
 
 
 class ReportPublished(Struct, frozen=True, kw_only=True):
-    """The pending report to ``role`` was published, or (``ok`` False) could not be."""
+    """The pending report to ``role`` was posted, or could not be.
+
+    ``ok`` is False if Redis could not be reached; ``unread`` is True if nothing was posted because the
+    leader has not read the report before.
+    """
 
     role: str
     ok: bool
+    unread: bool = False
 
 
 class ShutdownRequested(Struct, frozen=True, kw_only=True):

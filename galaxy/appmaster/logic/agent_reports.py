@@ -24,6 +24,7 @@ class AgentReports:
     def __init__(self, config: AppMasterConfig) -> None:
         self._config = config
         self._agents: dict[str, ReportingAgent] = {}
+        self._unread: set[str] = set()
         self._ask_limiter = AskLimiter(2 * config.resend_first_s, config.resend_s_max)
 
     def __iter__(self) -> Iterator[str]:
@@ -38,6 +39,7 @@ class AgentReports:
 
         A report of an earlier boot of the agent yields nothing.
         """
+        self._unread.discard(report.agent)
         agent = self._of(report.agent)
         if report.boot in agent.past_boots:
             return
@@ -71,6 +73,14 @@ class AgentReports:
         """Record that something was sent to ``agent``, so that its pods are about to change."""
         self._of(agent).changed_s = now_s
 
+    def set_unread(self, agents: Iterable[str]) -> None:
+        """Set the agents with a report that is not applied yet; they are asked for nothing."""
+        self._unread = set(agents)
+
+    def has_unread(self, agent: str) -> bool:
+        """Return whether a report of ``agent`` was not applied yet when heartbeats were read last."""
+        return agent in self._unread
+
     def on_heartbeat(self, heartbeat: Heartbeat, age_s: float, now_s: float) -> bool:
         """Apply a heartbeat; return whether to ask its agent for a full report."""
         agent = self._of(heartbeat.agent)
@@ -80,7 +90,7 @@ class AgentReports:
         if heartbeat.pods == agent.digest:
             self._ask_limiter.reset(heartbeat.agent)
             return False
-        if now_s - agent.changed_s < self._config.digest_settle_s:
+        if heartbeat.agent in self._unread or now_s - agent.changed_s < self._config.digest_settle_s:
             return False
         return self._ask_limiter.due(heartbeat.agent, now_s)
 

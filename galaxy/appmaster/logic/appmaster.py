@@ -132,6 +132,7 @@ class AppMaster:
 
     def _on_heartbeats(self, read: HeartbeatsRead) -> None:
         state = self.state
+        self.agents.set_unread(read.unread)
         alive = set()
         for heartbeat in read.heartbeats:
             agent, age_s = heartbeat.agent, max(0.0, read.now_s - heartbeat.at_s)
@@ -162,9 +163,10 @@ class AppMaster:
             self._resend(key)
 
     def _resend(self, pod_id: str) -> None:
-        """Send the order of a pod again, unless it is acknowledged or its agent is silent.
+        """Send the order of a pod again, unless it is acknowledged.
 
-        Beyond a limit it waits: then many acknowledgements are due, and are probably not read yet.
+        It waits while the agent is silent or has an unread report, which may acknowledge it. Beyond a limit
+        all wait: then many acknowledgements are due, and are probably not read yet.
         """
         state = self.state
         pod = state.pods.get(pod_id)
@@ -172,7 +174,7 @@ class AppMaster:
             state.order_backoff.reset(pod_id)
         elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_s_max:
             state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_s_max)
-        elif state.resends_left <= 0:
+        elif state.resends_left <= 0 or self.agents.has_unread(pod.agent):
             state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_first_s)
         else:
             state.resends_left -= 1

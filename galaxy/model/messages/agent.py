@@ -102,6 +102,8 @@ class HeartbeatsRead(Struct, frozen=True, kw_only=True):
     now_s: float
     """Redis' clock at the reading; the age of a heartbeat is ``now_s - at_s``."""
     heartbeats: tuple[Heartbeat, ...]
+    unread: frozenset[str] = frozenset()
+    """Agents with a report that the leader has not read or not handled. It asks them for nothing."""
 
 
 class UsageRead(Struct, frozen=True, kw_only=True):

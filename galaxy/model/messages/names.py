@@ -1,4 +1,7 @@
-"""Names of roles, queues and Celery tasks, as Flower shows them."""
+"""Names of roles, queues and Celery tasks, as Flower shows them.
+
+Agents' reports are no Celery messages: see ``nexus.mailboxes``.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,8 @@ GROUP_STATUS: Final = "galaxy.group.status"
 """ResMan to AppMaster: ``GroupStatuses``."""
 CONTAINER_APPLY: Final = "galaxy.container.apply"
 """ResMan to an agent: ``ContainerOrders``."""
-CONTAINER_REPORT: Final = "galaxy.container.report"
-"""An agent to ResMan: ``AgentReport`` with containers; outcomes of commands travel in it."""
 POD_DEPLOY: Final = "galaxy.pod.deploy"
 """AppMaster to an agent's AppWorkers: ``PodOrders``."""
-POD_REPORT: Final = "galaxy.pod.report"
-"""An agent to AppMaster: ``AgentReport`` with pods."""
 LOG_SESSION: Final = "galaxy.pod.log"
 """AppMaster to an agent: ``LogSession``."""
 EXEC_SESSION: Final = "galaxy.pod.run"
@@ -42,27 +41,18 @@ def leaders_queue(role: str) -> str:
     return f"{role}.leaders"
 
 
-def reports_queue(role: str) -> str:
-    """Return the queue for what agents report to ``role``; clients cannot write to it."""
-    return f"{role}.reports"
-
-
 FROM_LEADERS: Final = (GROUP_APPLY, GROUP_STATUS)
-"""Tasks that one leader sends to the other, through ``leaders_queue``."""
-REPORTS: Final = (CONTAINER_REPORT, POD_REPORT)
-"""Tasks that agents send to ``reports_queue``. All others use the queue of the role or host."""
+"""Tasks that one leader sends to the other, through ``leaders_queue``. Others use the role's or host's."""
 
 
 def queue_of(task: str, queue: str) -> str:
     """Return the queue that ``task`` is put into, if it is for the role or host of ``queue``."""
-    if task in FROM_LEADERS:
-        return leaders_queue(queue)
-    return reports_queue(queue) if task in REPORTS else queue
+    return leaders_queue(queue) if task in FROM_LEADERS else queue
 
 
 def leader_queues(role: str) -> tuple[str, ...]:
     """Return the queues that a leader of ``role`` consumes."""
-    return (leaders_queue(role), role, reports_queue(role)) if role in PARTS else (role,)
+    return (leaders_queue(role), role) if role in PARTS else (role,)
 
 
 def is_wrong_queue(task: str, queue: str) -> bool:

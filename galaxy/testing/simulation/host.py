@@ -19,11 +19,11 @@ from galaxy.agent.logic.effects import (
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
 from galaxy.agent.logic.records import HostedContainer
+from galaxy.agent.logic.reports import DueReport
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import WIRE_VERSION, Struct
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.names import agent_queue, appworker_queue
-from galaxy.model.step import Send
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
@@ -306,8 +306,8 @@ class Host:
         for effect in effects:
             self._perform(effect)
         flush = logic.flush(self._mono_s())
-        for role, send in flush.sends:
-            self._publish(role, send)
+        for due in flush.reports:
+            self._post(due)
         self._schedule_wake(logic.wake_s())
 
     def _retry_commit(self, logic: AgentLogic, batch: list[Struct]) -> None:
@@ -347,10 +347,18 @@ class Host:
                 self._observer.container_stored(hosted)
         return changed
 
-    def _publish(self, role: str, send: Send) -> None:
-        if not self.cut:
-            self._bus.send(send)
-        self._later(0.002, ReportPublished(role=role, ok=not self.cut))
+    def _post(self, due: DueReport) -> None:
+        process = self._process
+
+        def answer(posted: bool | None) -> None:
+            if process == self._process:
+                published = ReportPublished(role=due.role, ok=posted is not None, unread=posted is False)
+                self._later(0.0, published)
+
+        if self.cut:
+            self._world.after(0.002, lambda: answer(None))
+        else:
+            self._bus.post(due, answer)
 
     def _schedule_wake(self, wake_s: float | None) -> None:
         self._wake_s = wake_s

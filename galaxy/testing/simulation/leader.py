@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from galaxy.driver.inbox import LeaderInbox
 from galaxy.driver.interfaces import FeedRead, Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.lease import Lease
@@ -20,6 +21,7 @@ from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, from_plain
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Step
 from galaxy.model.stored.table import Table, TableChange
@@ -33,6 +35,7 @@ TTL_S: Final = 2.0
 HEARTBEATS_INTERVAL_S: Final = 1.0
 HEARTBEATS_READ_S: Final = (0.002, 0.05)
 """How long the first read of heartbeats takes, in seconds. The leader steps before that."""
+INBOX_MAX: Final = 100_000
 TICK_S: Final = 0.001
 """Seconds between the arrival of a message and the tick that handles it."""
 FOLLOW_S: Final = (0.1, 0.2)
@@ -74,6 +77,8 @@ class LeaderProcess:
         """Values of ``ticks`` at which this process crashes before it sends the tick's messages."""
         self.heartbeats_hang = False
         """Whether reads of heartbeats give nothing, as when Redis hangs for the thread that reads them."""
+        self.reports_hang = False
+        """Whether no report is taken, as when the leader has more to do than it can."""
         self._process = 0
         self._paused_until_s = 0.0
         self._leadership: Leadership | None = None
@@ -81,7 +86,8 @@ class LeaderProcess:
         """Leaderships of this process that began without loading their tables."""
         self._following = False
         self._lease: Lease | None = None
-        self._inbox: list[Struct] = []
+        self._inbox = LeaderInbox(INBOX_MAX)
+        self._tick_due = False
         self._wake_s: float | None = None
         self._start()
 
@@ -207,16 +213,21 @@ class LeaderProcess:
         self.warm_begins += leadership.was_warm
         self._leadership = leadership
         self._bus.consume(self.role, self._on_message)
+        self._bus.on_posted[self.role] = self._on_posted
         self._renew(lease)
         self._tick_soon(leadership)
+        self._schedule(TICK_S, self._read_reports)
         self._schedule(self._world.between(*HEARTBEATS_READ_S), lambda: self._read_heartbeats(leadership))
 
     def _clear_leadership(self) -> None:
         if self._leadership is not None:
             self._bus.cancel(self.role, self._on_message)
+            if self._bus.on_posted.get(self.role) == self._on_posted:
+                del self._bus.on_posted[self.role]
         self._leadership = self._lease = None
         self._following = False
-        self._inbox = []
+        self._inbox = LeaderInbox(INBOX_MAX)
+        self._tick_due = False
         self._wake_s = None
 
     def _stand_by(self, why: str) -> None:
@@ -241,7 +252,8 @@ class LeaderProcess:
 
     def _read_heartbeats(self, leadership: Leadership) -> None:
         if not self.heartbeats_hang:
-            self._on_message(self._nexus.heartbeats())
+            self._inbox.put_latest("heartbeats", self._nexus.heartbeats(self.role))
+            self._tick_soon(leadership)
         self._schedule(HEARTBEATS_INTERVAL_S, lambda: self._read_heartbeats(leadership))
 
     def receive(self, event: Struct) -> None:
@@ -253,17 +265,44 @@ class LeaderProcess:
             return
         if isinstance(event, Request) and not isinstance(event.body, Struct):
             event = msgspec.structs.replace(event, body=from_plain(event.body, BODIES[event.op]))
-        self._inbox.append(event)
-        if len(self._inbox) == 1:
+        if isinstance(event, HeartbeatsRead):
+            self._inbox.put_latest("heartbeats", event)
+        elif isinstance(event, AgentReport):
+            self._inbox.put_reports((event,))
+        else:
+            self._inbox.put(event)
+        self._tick_soon(self._leadership)
+
+    def _on_posted(self) -> None:
+        self._schedule(0.0, self._read_reports)
+
+    def _read_reports(self) -> None:
+        """Take reports into the inbox while it has room, as ``galaxy.driver.report_reader`` does."""
+        if self._leadership is None or self.reports_hang or not self._inbox.has_room():
+            return
+        try:
+            taken = self._nexus.take_reports(self._leadership.grant)
+        except NotLeader:
+            return
+        assert not taken.refused, taken.refused
+        if taken.reports:
+            self._bus.delivered += len(taken.reports)
+            self._inbox.put_reports(taken.reports)
             self._tick_soon(self._leadership)
 
-    def _tick_soon(self, leadership: Leadership, delay_s: float = TICK_S) -> None:
-        self._schedule(delay_s, lambda: self._tick(leadership))
+    def _tick_soon(self, leadership: Leadership) -> None:
+        if not self._tick_due:
+            self._tick_due = True
+            self._schedule(TICK_S, lambda: self._tick(leadership))
 
     def _tick(self, leadership: Leadership) -> None:
         if leadership is not self._leadership:
             return
-        events, self._inbox = self._inbox, []
+        self._tick_due = False
+        events = self._inbox.take(0.0)
+        self._read_reports()
+        if len(self._inbox):
+            self._tick_soon(leadership)
         try:
             outcomes = leadership.advance(self._world.now_s, events)
         except NotLeader as error:

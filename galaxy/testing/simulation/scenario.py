@@ -62,8 +62,8 @@ class Scenario:
         ``leadership`` is the class of every leader's leadership.
         """
         self.world = World(seed, faults, float("inf"))
-        self.bus = Bus(self.world)
         self.nexus = MemoryNexus(lambda: self.world.now_s)
+        self.bus = Bus(self.world, self.nexus)
         self.programs_started: list[tuple[str, int, str]] = []
         """Pod, incarnation and start command of every program start."""
         self.watchers: list[Callable[[], None]] = []

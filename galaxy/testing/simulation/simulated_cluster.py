@@ -109,8 +109,8 @@ class SimulatedCluster:
         variant = variant or Variant()
         self.seed = seed
         self.world = World(seed, faults, float("inf") if quiet else FAULTS_S)
-        self.bus = Bus(self.world)
         self.nexus = variant.nexus(lambda: self.world.now_s)
+        self.bus = Bus(self.world, self.nexus)
         self._capacity, self._single, self._overcommit = Capacity(), SingleIncarnation(), Overcommit()
         self._reruns, self._epochs = NoRerun(self._is_partitioned), EpochsNeverFall()
         self._incarnations, self._stale_epochs, self._mass_loss = (

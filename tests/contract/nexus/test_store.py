@@ -142,14 +142,6 @@ def test_later_heartbeat_replaces_the_earlier_one_and_keeps_its_usage(world: Wor
     assert world.nexus.usages() == {"h1": usage}
 
 
-def test_removed_agent_has_no_heartbeat_and_no_usage(world: World) -> None:
-    usage = AgentUsage(at_s=1.0, cpu_milli=10, memory_bytes=20, disk_bytes=30)
-    world.nexus.send_heartbeat("h1", boot="b1", usage=usage)
-    world.nexus.remove_agent("h1")
-    assert world.nexus.heartbeats().heartbeats == ()
-    assert world.nexus.usages() == {}
-
-
 def test_answer_reaches_its_waiting_client_once(world: World) -> None:
     world.nexus.reply([Reply(reply="r1", answer=Answer(key="k", result={"a": 1}))])
     data = world.other.await_reply("r1", 5.0)

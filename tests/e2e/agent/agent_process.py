@@ -16,17 +16,17 @@ from galaxy.agent.agent_service import AgentService
 from galaxy.agent.config import AgentConfig
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import decode, encode
+from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.pod import PodOrders
-from galaxy.model.step import Send
 from galaxy.nexus.nexus import Nexus
 
 
-def write_report(send: Send) -> None:
-    """Write a report as one line: task name, space, JSON."""
-    line = f"{send.task} ".encode() + encode(send.body) + b"\n"
-    sys.stdout.buffer.write(line)
+def write_report(role: str, report: AgentReport, *, replaces: bool) -> bool:
+    """Write a report as one line: role, space, JSON. Return that the leader has read the last one."""
+    sys.stdout.buffer.write(f"{role} ".encode() + encode(report) + b"\n")
     sys.stdout.buffer.flush()
+    return True
 
 
 def watch_heartbeats(nexus: Nexus) -> threading.Event:
@@ -67,7 +67,8 @@ def main(name: str, state: str, cgroup_root: str, url: str, *flags: str) -> None
     )
     nexus = Nexus.connect(url, name=f"agent@{name}")
     clock_known = watch_heartbeats(nexus)
-    service = AgentService(config, nexus, write_report)
+    nexus.post_report = write_report  # type: ignore[method-assign]
+    service = AgentService(config, nexus)
     service.start()
     clock_known.wait(30)
     for line in sys.stdin.buffer:

@@ -115,9 +115,9 @@ class Agent:
             return
         report = decode(body, AgentReport)
         self.reports.append(report)
-        if report.full and kind.endswith(b"container.report"):
+        if report.full and kind == b"resman":
             self.containers.clear()
-        if report.full and kind.endswith(b"pod.report"):
+        if report.full and kind == b"appmaster":
             self.pods.clear()
         for container in report.containers:
             self.containers[container_key(container.container, container.incarnation)] = container

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from galaxy.client.login_urls import login_url
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import Refused
 from galaxy.model.api.answers import Answer, Reply
+from galaxy.model.messages.agent import AgentReport
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.table import TableChange
 from galaxy.nexus import Nexus, acl, keys
@@ -110,9 +112,18 @@ ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("LPUSH", "appmaster", "x"): {"client", "appmaster"},
     ("LPUSH", "appmaster.leaders", "x"): {"resman", "appmaster"},
     ("LPUSH", "resman.leaders", "x"): {"resman", "appmaster"},
-    ("LPUSH", "appmaster.reports", "x"): {"agent", "appmaster"},
+    ("SET", "galaxy:appmaster:report:h1", "x"): {"agent-h1", "appmaster"},
+    ("SET", "galaxy:resman:report:h2", "x"): {"agent-h2", "resman"},
+    ("GETDEL", "galaxy:appmaster:report:h1"): {"appmaster"},
+    ("GETDEL", "galaxy:resman:report:h1"): {"resman"},
+    ("DEL", "galaxy:resman:report:h1"): {"resman"},
+    ("ZADD", "galaxy:resman:report:h1", "1", "x"): {"resman"},
+    ("ZADD", "galaxy:resman:reporting", "NX", "1", "h1"): {"agent", "resman"},
+    ("ZPOPMIN", "galaxy:resman:reporting"): {"resman"},
+    ("ZREM", "galaxy:resman:reporting", "h1"): {"resman"},
+    ("SET", "galaxy:resman:reporting", "x"): {"resman"},
+    ("BZPOPMIN", "galaxy:appmaster:reporting", "0.01"): {"appmaster"},
     ("LPUSH", "resman", "x"): {"client", "resman"},
-    ("LPUSH", "resman.reports", "x"): {"agent", "resman"},
     ("LPUSH", "agent.h1", "x"): {"resman", "agent-h1"},
     ("LPUSH", "agent.h2", "x"): {"resman", "agent-h2"},
     ("LPUSH", "appworker.h1", "x"): {"appmaster", "agent-h1"},
@@ -120,8 +131,8 @@ ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("LRANGE", "appmaster", "0", "-1"): {"appmaster"},
     ("LRANGE", "resman", "0", "-1"): {"resman"},
     ("BRPOP", "appmaster", "0.01"): {"appmaster"},
-    ("BRPOP", "appmaster.reports", "0.01"): {"appmaster"},
-    ("BRPOP", "resman.reports", "0.01"): {"resman"},
+    ("BRPOP", "appmaster.leaders", "0.01"): {"appmaster"},
+    ("BRPOP", "resman.leaders", "0.01"): {"resman"},
     ("BRPOP", "agent.h1", "0.01"): {"agent-h1"},
     ("BRPOP", "appworker.h2", "0.01"): {"agent-h2"},
     ("HGETALL", "agent@h1.unacked"): set(),
@@ -197,6 +208,13 @@ def test_login_without_a_password_or_with_another_roles_is_refused(server: Redis
             Nexus.connect(url, name="t")
 
 
+def test_agent_cannot_report_for_another_host(opened: Open) -> None:
+    agent = opened("agent", "h1")
+    for role in ("resman", "appmaster"):
+        with pytest.raises(Refused):
+            agent.post_report(role, AgentReport(agent="h2", boot="b", serial=1))
+
+
 def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open) -> None:
     agent, client = opened("agent", "h1"), opened("client")
     for role in ("resman", "appmaster"):
@@ -211,6 +229,14 @@ def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open)
         assert [view and view.role for view in (client.leader(role),)] == [role]
         agent.send_heartbeat("h1", boot="b")
         assert [beat.agent for beat in leader.heartbeats().heartbeats] == ["h1"]
+        report = AgentReport(agent="h1", boot="b", serial=1)
+        assert agent.post_report(role, report)
+        assert not agent.post_report(role, report)
+        assert agent.post_report(role, report, replaces=True)
+        assert leader.heartbeats(role).unread == {"h1"}
+        assert leader.take_reports(grant, 0.0).reports == (report,)
+        threading.Timer(0.1, agent.post_report, (role, report)).start()
+        assert leader.take_reports(grant, 2.0).reports == (report,)
         leader.release(grant)
         leader.await_release(role, 0.1)
     appmaster = opened("appmaster")

@@ -149,13 +149,13 @@ class Driven:
         published: list[AgentReport] = []
         for _ in range(20):
             flush = self.logic.flush(self.now_s)
-            for role, send in flush.sends:
-                published.append(send.body)
-                self.step(ReportPublished(role=role, ok=ok))
+            for due in flush.reports:
+                published.append(due.report)
+                self.step(ReportPublished(role=due.role, ok=ok))
             if not ok:
                 return published
             self.now_s += 0.02
-            if not flush.sends and (flush.wake_s is None or flush.wake_s > self.now_s + 1):
+            if not flush.reports and (flush.wake_s is None or flush.wake_s > self.now_s + 1):
                 return published
         raise AssertionError("reports never end")
 

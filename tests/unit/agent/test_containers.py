@@ -49,7 +49,7 @@ def test_create_launches_once_and_ready_is_reported_at_once() -> None:
     assert kinds(agent.step(creates(create()))) == []
     assert agent.reported_states() == {f"{POD}/1": "creating"}
     assert kinds(agent.step(launched())) == ["ConnectWorker"]
-    assert agent.logic.flush(agent.now_s).sends[0][1].body.containers[0].state == "ready"
+    assert agent.logic.flush(agent.now_s).reports[0].report.containers[0].state == "ready"
     assert agent.logic.digests()[0] == digest_of_container(POD, 1)
 
 

@@ -12,6 +12,7 @@ import random
 
 import pytest
 
+from galaxy.driver.interfaces import Grant
 from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import (
@@ -42,9 +43,8 @@ class Leader:
         self.latest: dict[str, int] = {}
         self.doomed: set[tuple[str, int]] = set()
         self.known: dict[tuple[str, int], ObservedContainerState] = {}
-        self.boots: list[str] = []
-        """Boots of the agent in the order in which they were first seen."""
-        self.serial = 0
+        self.last = (0, 0)
+        """Number of the agent's process, and serial, of the last report."""
 
     def change(self) -> None:
         slot = f"job-1.{self.dice.randrange(SLOTS)}"
@@ -78,12 +78,10 @@ class Leader:
     def on_message(self, report: Struct) -> None:
         """Apply a report, unless a newer one has arrived."""
         assert isinstance(report, AgentReport)
-        if report.boot not in self.boots:
-            self.boots.append(report.boot)
-            self.serial = 0
-        if report.boot != self.boots[-1] or report.serial <= self.serial:
+        number = int(report.boot.partition("-")[2]), report.serial
+        if number <= self.last:
             return
-        self.serial = report.serial
+        self.last = number
         if report.full:
             self.known = {
                 one: state for one, state in self.known.items() if state is ObservedContainerState.GONE
@@ -118,7 +116,10 @@ class RandomRun:
             appmaster=None,
             agents=[info(ports=(20000, 20019))],
         )
-        self.scenario.bus.consume(RESMAN, self.leader.on_message)
+        grant = self.scenario.nexus.campaign(RESMAN, "test", ttl_s=1e9, address="")
+        assert isinstance(grant, Grant)
+        self.grant = grant
+        self.scenario.bus.on_posted[RESMAN] = self._take_reports
         self.host = self.scenario.hosts["h1"]
         self.host.uids = UIDS
         self.host.restart()
@@ -127,6 +128,10 @@ class RandomRun:
         self.host.machine.ports_taken = lambda *_: self.dice.random() < 0.05
         self.capacity, self.single, self.epochs = Capacity(), SingleIncarnation(), EpochsNeverFall()
         self.scenario.watchers.append(self._check)
+
+    def _take_reports(self) -> None:
+        for report in self.scenario.nexus.take_reports(self.grant).reports:
+            self.leader.on_message(report)
 
     def end_faults(self) -> None:
         self.scenario.world.end_faults()
@@ -153,7 +158,7 @@ class RandomRun:
         """Return whether exactly the desired containers run, and the leader knows it."""
         desired = set(self.leader.desired.items())
         running = {(worker.container, worker.incarnation) for worker in self.host.living.values()}
-        return running == desired == self.leader.ready()
+        return self.host.logic is not None and running == desired == self.leader.ready()
 
     def _crash(self) -> None:
         """Kill the agent, in half of the cases while the launcher works on its requests."""

@@ -268,11 +268,11 @@ def told_once(state: PodState) -> Driven:
     agent = ready()
     agent.now_s += 1
     agent.step(reported(PodState.DEPLOYING))
-    assert len(agent.logic.flush(agent.now_s).sends) == 1
+    assert len(agent.logic.flush(agent.now_s).reports) == 1
     agent.step(ReportPublished(role=APPMASTER, ok=True))
     agent.now_s += 0.003
     agent.step(reported(state, 2))
-    assert agent.logic.flush(agent.now_s).sends == ()
+    assert agent.logic.flush(agent.now_s).reports == ()
     return agent
 
 
@@ -299,10 +299,10 @@ def test_one_report_is_on_its_way_at_most() -> None:
     agent = ready()
     agent.now_s += 1
     agent.step(reported(PodState.DEPLOYING))
-    assert len(agent.logic.flush(agent.now_s).sends) == 1
+    assert len(agent.logic.flush(agent.now_s).reports) == 1
     agent.step(reported(PodState.RUNNING))
     agent.now_s += 60
-    assert agent.logic.flush(agent.now_s).sends == ()
+    assert agent.logic.flush(agent.now_s).reports == ()
 
 
 def test_report_that_did_not_leave_is_said_again_with_the_newest_state() -> None:
@@ -311,7 +311,7 @@ def test_report_that_did_not_leave_is_said_again_with_the_newest_state() -> None
     agent.step(reported(PodState.DEPLOYING))
     assert len(agent.reports(ok=False)) == 1
     agent.step(reported(PodState.RUNNING))
-    assert agent.logic.flush(agent.now_s).sends == ()
+    assert agent.logic.flush(agent.now_s).reports == ()
     agent.now_s += 0.5
     assert [pod.state for pod in pods(agent)] == [PodState.RUNNING]
 
@@ -349,19 +349,20 @@ def test_losing_the_launcher_is_no_end_for_what_lives() -> None:
     assert agent.reported_states() == {f"{POD}/1": "ready"}
 
 
-def test_role_names_are_the_queues() -> None:
+def test_first_reports_to_both_leaders_are_full() -> None:
     agent = Driven()
     agent.step(HostInspected(running=()))
-    assert [(role, send.queue) for role, send in agent.logic.flush(agent.now_s).sends] == [
-        (RESMAN, "resman"),
-        (APPMASTER, "appmaster"),
+    due = agent.logic.flush(agent.now_s).reports
+    assert [(one.role, one.report.full, one.replaces) for one in due] == [
+        (RESMAN, True, False),
+        (APPMASTER, True, False),
     ]
 
 
 def test_pod_that_leaves_a_settled_state_is_told_as_soon_as_one_that_reaches_it() -> None:
     agent = told_once(PodState.RUNNING)
     agent.now_s += 0.01
-    assert len(agent.logic.flush(agent.now_s).sends) == 1
+    assert len(agent.logic.flush(agent.now_s).reports) == 1
     agent.step(ReportPublished(role=APPMASTER, ok=True))
     agent.step(reported(PodState.STOPPING, 3))
     wake_s = agent.logic.wake_s()

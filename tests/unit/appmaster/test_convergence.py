@@ -11,9 +11,10 @@ from galaxy.appmaster.logic.jobs.groups import build_order
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.messages.agent import Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import ContainerState, GroupStatus, GroupStatuses, SlotStatus
-from galaxy.model.messages.names import GROUP_APPLY, POD_DEPLOY, POD_REPORT, RESMAN, appworker_queue
+from galaxy.model.messages.names import APPMASTER, GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
 from galaxy.model.messages.pod import PodState
 from galaxy.model.stored.job import PodRecord
+from galaxy.testing.simulation.bus import REPORT
 from galaxy.testing.simulation.faults import message_faults
 from tests.unit.appmaster.world import FOREVER_S, NEVER, World, batch, lose_for_good, service, with_task
 
@@ -95,7 +96,7 @@ def test_leader_lost_between_commit_and_send_is_replaced_without_harm_at_every_s
 
 def test_unacknowledged_order_is_sent_again_with_growing_pauses() -> None:
     world = World()
-    world.scenario.bus.loses = lambda send: send.task == POD_REPORT
+    world.scenario.bus.loses = lambda send: send.task == REPORT and send.queue == APPMASTER
     world.submit(service(replica=1))
     assert _pauses(world, 60.0) == [1, 2, 4, 8, 15, 15]
 
@@ -131,6 +132,25 @@ def _pauses(world: World, seconds: float) -> list[int]:
     return [round(later - sooner) for sooner, later in itertools.pairwise(sent)]
 
 
+def test_agent_with_an_unread_report_is_asked_for_nothing_and_sent_no_order_again() -> None:
+    world = World(hosts=1)
+    world.run(5)
+    leader = world.scenario.leaders[APPMASTER]
+    leader.reports_hang = True
+    world.run(1.5)
+    world.sends.clear()
+    job = world.submit(service(replica=4))
+    world.run(30)
+    assert len(world.programs()) == 4
+    orders = [send.body for send in world.sends if send.task == POD_DEPLOY]
+    assert sum(len(order.orders) for order in orders) == 4
+    assert [order for order in orders if order.report] == []
+    leader.reports_hang = False
+    world.settle(job)
+    orders = [send.body for send in world.sends if send.task == POD_DEPLOY]
+    assert sum(len(order.orders) for order in orders) == 4
+
+
 def test_settled_group_is_asked_about_every_ten_seconds() -> None:
     world = World()
     world.settle(world.submit(service()))
@@ -164,7 +184,7 @@ def test_digest_that_differs_makes_the_leader_ask_for_a_full_report() -> None:
     world.run(5)
     world.sends.clear()
     host = world.host(f"{job}.0")
-    world.scenario.bus.loses = lambda send: send.task == POD_REPORT
+    world.scenario.bus.loses = lambda send: send.task == REPORT and send.queue == APPMASTER
     world.worker(f"{job}.0").end(1)
     world.run(0.5)
     world.scenario.bus.loses = None

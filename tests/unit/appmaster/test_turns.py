@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from galaxy.appmaster.logic import AppMasterConfig
-from galaxy.model.messages.names import POD_DEPLOY, POD_REPORT
+from galaxy.model.messages.names import APPMASTER, POD_DEPLOY
+from galaxy.testing.simulation.bus import REPORT
 from tests.unit.appmaster.world import World, batch, service, with_deploy
 
 LARGE = {"cpu_milli": 1_000_000, "memory_bytes": 1 << 40, "disk_bytes": 1 << 40}
@@ -81,7 +82,7 @@ def test_update_of_a_large_job_is_ordered_in_turns() -> None:
 def test_orders_whose_acknowledgements_are_lost_are_sent_again_a_few_at_a_time() -> None:
     config = AppMasterConfig(resends_per_step_max=10)
     lossy = World(hosts=8, sizes=(LARGE,), config=config)
-    lossy.scenario.bus.loses = lambda send: send.task == POD_REPORT
+    lossy.scenario.bus.loses = lambda send: send.task == REPORT and send.queue == APPMASTER
     job = lossy.submit(batch("large", start="serve", replica=REPLICAS))
     lossy.run_until(lambda: len(lossy.programs()) == REPLICAS, 10.0)
     lossy.sends.clear()

@@ -43,12 +43,13 @@ from galaxy.model.jobspec.spec import (
 from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import GroupOrder, SlotStatus
 from galaxy.model.messages.identity import IdentityOrder
-from galaxy.model.messages.names import APPMASTER, GROUP_STATUS, POD_REPORT, RESMAN
+from galaxy.model.messages.names import APPMASTER, GROUP_STATUS, RESMAN
 from galaxy.model.stored.container import Container, Group
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.config import with_liveness_times
 from galaxy.resman.logic.state.tables import IDENTITY
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
+from galaxy.testing.simulation.bus import REPORT
 from galaxy.testing.simulation.faults import NO_FAULTS, Faults
 from galaxy.testing.simulation.host import HEARTBEAT_S, Host
 from galaxy.testing.simulation.leader import HEARTBEATS_INTERVAL_S, LeaderProcess
@@ -230,7 +231,11 @@ class World:
 
     def last_report(self, host: str) -> AgentReport:
         """Return the report of pods that the host's agent has sent last."""
-        bodies = [send.body for send in self.sends if send.task == POD_REPORT and send.body.agent == host]
+        bodies = [
+            send.body
+            for send in self.sends
+            if send.queue == APPMASTER and send.task == REPORT and send.body.agent == host
+        ]
         return bodies[-1]
 
     def last_slot(self, pod: str) -> SlotStatus:

@@ -10,10 +10,10 @@ import pytest
 
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.leadership import (
+    FAILURE_WAIT_S_MAX,
     FAILURES_MAX,
     POISONOUS_MAX,
     POISONOUS_OF_ALL_MAX,
-    RAISED_WAIT_S_MAX,
     Leadership,
 )
 from galaxy.driver.stored_format import STORED_READABLE, StoredFormat
@@ -318,16 +318,14 @@ def test_timer_that_always_makes_the_step_raise_is_tried_ever_more_rarely_while_
         assert wake_s is not None
         now_s = max(wake_s, now_s + 0.005)
         steps += 1
-    assert 2 * 60 / RAISED_WAIT_S_MAX <= steps < 100
+    assert 2 * 60 / FAILURE_WAIT_S_MAX <= steps < 40
     leadership.advance(now_s, [Add(name="x")])
     assert stored(nexus) == {"x": 1}
 
 
-def test_one_step_that_raised_delays_timers_by_less_than_a_tenth_of_a_second() -> None:
+def test_poisonous_event_does_not_delay_the_timers_of_the_others() -> None:
     nexus = MemoryNexus(Clock())
     leadership = Leadership(Tally(), nexus, elect(nexus))
     leadership.begin(1.0)
-    for hour in range(1, 20):
-        now_s = 3600.0 * hour
-        wake_s = leadership.advance(now_s, [Add(name="bad", by=-1)])[-1].wake_s
-        assert wake_s is not None and wake_s - now_s < 0.1
+    for second in range(1, 20):
+        assert leadership.advance(float(second), [Add(name="bad", by=-1)])[-1].wake_s == second

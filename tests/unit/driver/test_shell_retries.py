@@ -90,7 +90,6 @@ def test_leader_whose_steps_always_raise_leads_again_ever_more_rarely(
     waits = Waits()
     monkeypatch.setattr(shell, "_stopping", waits)
     monkeypatch.setattr("galaxy.driver.leadership.FAILURE_WAIT_S", 0.0)
-    monkeypatch.setattr("galaxy.driver.leadership.RAISED_WAIT_S_MAX", 0.0)
     shell._run()
     assert (waits.waits_s[0], waits.waits_s[-1]) == (RETRY_MIN_S, RETRY_MAX_S)
 

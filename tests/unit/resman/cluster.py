@@ -38,7 +38,7 @@ MIB = 1024**2
 GIB = 1024**3
 SETTLE_S: Final = 0.3
 """How long an order takes until its containers run and its status has arrived, at most."""
-JOIN_WITHIN_S: Final = 5.0
+JOIN_WITHIN_S: Final = 30.0
 
 
 def demand(
@@ -226,6 +226,8 @@ class Cluster(Scenario):
         ]
 
     def _joined(self) -> bool:
+        if self.leaders[RESMAN].logic is None:
+            return False
         state = self.resman.state
         return all(
             name in state.watches and state.heartbeats.at_s(state.watches[name].row) for name in self.hosts

@@ -75,6 +75,22 @@ def test_lost_destroy_is_sent_again_and_its_resources_stay_charged_until_done() 
     assert cluster.ready() == {"db-1.0": 1}
 
 
+def test_agent_with_an_unread_report_is_asked_for_nothing_and_sent_nothing_again() -> None:
+    cluster = Cluster(info("h1"))
+    cluster.run(5.0)
+    cluster.leaders[RESMAN].reports_hang = True
+    cluster.run(1.5)
+    cluster.sends.clear()
+    cluster.order("web-1", 4)
+    cluster.run(20.0)
+    (order,) = cluster.orders_to("h1")
+    assert (len(order.create), order.report) == (4, False)
+    cluster.leaders[RESMAN].reports_hang = False
+    cluster.run(2.0)
+    assert cluster.ready() == {f"web-1.{slot}": 1 for slot in range(4)}
+    assert len(cluster.orders_to("h1")) == 1
+
+
 def test_destroyed_container_that_was_never_reported_counts_until_its_create_has_expired() -> None:
     cluster = Cluster(info("h1"))
     cluster.order("web-0", 1)

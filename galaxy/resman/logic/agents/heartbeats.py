@@ -20,6 +20,7 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
     """Record all heartbeats, and set the state of every agent by their age."""
     heartbeats, watches = state.heartbeats, state.watches
     heartbeats.begin_reading(reading.now_s)
+    state.unread = set(reading.unread)
     rows, times = [], []
     for heartbeat in reading.heartbeats:
         watch = watches.get(heartbeat.agent)

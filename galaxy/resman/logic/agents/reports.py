@@ -23,6 +23,7 @@ NEWER_KEPT_MAX: Final = 2 * NEWER_MAX
 def on_report(state: ResManState, report: AgentReport) -> None:
     """Apply a report, except where a newer report was applied."""
     agent = report.agent
+    state.unread.discard(agent)
     if agent not in state.watches and not _join(state, report):
         return
     watch = state.watch_to_change(agent)

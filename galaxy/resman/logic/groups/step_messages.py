@@ -59,6 +59,9 @@ class StepMessages:
                 continue
             if not self._until_s(row.agent):
                 state.unsent.setdefault(row.agent, {})[key] = None
+            is_first_send = state.unacknowledged.is_first_send(key)
+            if row.agent in state.unread and not is_first_send:
+                continue  # The unread report may acknowledge it.
             if row.state is ContainerState.ALLOCATING:
                 order = state.groups[row.group].order
                 create.setdefault(row.agent, []).append(
@@ -73,7 +76,7 @@ class StepMessages:
                 destroy.setdefault(row.agent, []).append(
                     DestroyContainer(container=row.container, incarnation=row.incarnation)
                 )
-            if not state.unacknowledged.is_first_send(key):
+            if not is_first_send:
                 state.request_report(row.agent)
         report_requests = state.outbox.report_requests
         sends: list[Send] = []

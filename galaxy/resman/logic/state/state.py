@@ -57,6 +57,8 @@ class ResManState(ResManTables):
             suspect_s=config.suspect_s, dead_s=config.dead_s, gap_s_max=config.gap_s_max
         )
         self.watches: dict[str, AgentWatch] = {}
+        self.unread: set[str] = set()
+        """Agents with a report that is not applied yet. They are asked for nothing and sent nothing again."""
         self.incompatible_agents: dict[str, str] = {}
         """Agents whose wire version we do not read, each with its boot."""
         self.ask_limiter = AskLimiter(config.resend_first_s, config.resend_s_max)
@@ -173,8 +175,8 @@ class ResManState(ResManTables):
         return True
 
     def request_report(self, agent: str) -> None:
-        """Ask an agent for a full report, unless ``ask_limiter`` says that it was asked recently."""
-        if self.ask_limiter.due(agent, self.now_s):
+        """Ask an agent for a full report, unless one is unread or it was asked recently (``ask_limiter``)."""
+        if agent not in self.unread and self.ask_limiter.due(agent, self.now_s):
             self.outbox.report_requests[agent] = None
 
     # ---- groups and quotas
