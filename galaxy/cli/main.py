@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from galaxy import __version__
-from galaxy.cli import streams
+from galaxy.cli import environment, hidden_arguments, streams
 from galaxy.cli.lazy import LazyCommand, LazyGroup
 from galaxy.errors import DONE, FAILED, INTERRUPTED, USAGE, GalaxyError
 
@@ -82,8 +82,12 @@ EXAMPLES: Final = """\
 
 EPILOG: Final = """\
 \b
-The cluster is chosen by --redis, --dir or --context, else by GALAXY_REDIS, else by
-GALAXY_DIR; without any of these it is the one that was started or chosen last.
+The cluster is chosen by --redis, --redis-file, --dir or --context, else by GALAXY_REDIS or
+GALAXY_REDIS_FILE, else by GALAXY_DIR; without any of these it is the one that was started or
+chosen last.
+
+\b
+Exit codes: 0 done, 1 failed, 2 accepted but not all of it runs yet, 3 refused, 64 wrong usage.
 """
 
 
@@ -111,6 +115,10 @@ def cli() -> None:
 def main() -> None:
     """Run this process' command line and exit."""
     streams.prepare()
+    hidden_arguments.hide()
+    if "_GALAXY_COMPLETE" not in os.environ:
+        for line in environment.warnings(os.environ):
+            _print_error(f"galaxy: warning: {line}")
     code = run(sys.argv[1:])
     streams.make_output_essential(essential=False)  # Nothing is left to end.
     sys.exit(code)

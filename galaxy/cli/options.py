@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from galaxy.cli.output import FORMATS, Output, print_err
+from galaxy.client.contexts import given_url
 from galaxy.container.kernel.uid_ranges import UID_MAX, UID_MIN
 from galaxy.errors import GalaxyError
 from galaxy.units import format_duration, parse_bytes, parse_duration
@@ -39,7 +40,11 @@ class Target:
         """Connect to the cluster; raises what ``Galaxy`` raises."""
         from galaxy.client.sdk import Galaxy
 
-        return Galaxy(self.url, dir=self.dir, context=self.context, timeout_s=self.timeout_s)
+        galaxy = Galaxy(self.url, dir=self.dir, context=self.context, timeout_s=self.timeout_s)
+        if galaxy.cluster.ignored:
+            named_by = galaxy.cluster.named_by
+            print_err(f"galaxy: warning: {galaxy.cluster.ignored} is not used: {named_by} names the cluster")
+        return galaxy
 
     def open_to_change(self, *, quiet: bool = False) -> Galaxy:
         """Connect to the cluster; say on stderr which one it is, if that is not obvious.
@@ -119,10 +124,29 @@ UID_RANGE: Final = NumberRange("uids", low=UID_MIN, high=UID_MAX, example="10000
 PORT_RANGE: Final = NumberRange("ports", low=1024, high=65535, example="20000-29999")
 
 
-def cluster_options(function: F) -> F:
-    """Add --redis, --dir, --context and --answer-within; the command gets them as ``target``."""
+def redis_options(function: F) -> F:
+    """Add --redis and --redis-file; the command gets the URL of either as ``redis``, or an empty text."""
 
-    @click.option("--redis", metavar="URL", default="", help="Use the cluster with this Redis.")
+    @click.option(
+        "--redis",
+        metavar="URL",
+        default="",
+        help="Use the cluster with this Redis.",
+    )
+    @click.option(
+        "--redis-file", metavar="FILE", default="", help="Use the cluster whose Redis URL FILE contains."
+    )
+    @functools.wraps(function)
+    def command(*args: Any, redis: str, redis_file: str, **kwargs: Any) -> Any:
+        return function(*args, redis=given_url(redis, redis_file), **kwargs)
+
+    return command  # type: ignore[return-value]
+
+
+def cluster_options(function: F) -> F:
+    """Add the options that name the cluster, and --answer-within; the command gets them as ``target``."""
+
+    @redis_options
     @click.option("--dir", "directory", metavar="DIR", default="", help="Use the cluster of this folder.")
     @click.option("--context", metavar="NAME", default="", help="Use the cluster of this context.")
     @click.option(

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -27,8 +28,11 @@ from galaxy.client.cluster_file import (
 )
 from galaxy.errors import GalaxyError, NotFound, UsageError
 from galaxy.model.base import Struct
+from galaxy.nexus.url import parse
 from galaxy.suggest import did_you_mean
 
+REDIS_VARIABLES: Final = ("GALAXY_REDIS", "GALAXY_REDIS_FILE")
+URL_LENGTH_MAX: Final = 4096
 CONTEXTS_MAX: Final = 100
 """Limit on the contexts of a user; beyond it the oldest is dropped."""
 
@@ -46,10 +50,12 @@ class ChosenCluster(Struct, frozen=True, kw_only=True):
     """``USER:SECRET``, with which requests are signed."""
     is_obvious: bool = True
     """Whether the user knows no other cluster that a command could have been meant for."""
+    ignored: str = ""
+    """An environment variable that names another cluster, which is not used."""
 
     def __str__(self) -> str:
         """Return which cluster this is, without passwords."""
-        where = f"in {self.dir}" if self.dir else f"at {without_login(self.url)}"
+        where = f"in {self.dir}" if self.dir else f"at {without_password(self.url)}"
         return f"cluster {where}, named by {self.named_by}"
 
 
@@ -91,11 +97,63 @@ def find_cluster(
         NotFound: nothing names a cluster, or the named one does not run; the hint starts that one.
     """
     chosen = _choose(url, dir, context, environ, path)
+    ignored = ""
+    if chosen.named_by in REDIS_VARIABLES and environ.get("GALAXY_DIR"):
+        ignored = "" if _runs_in(environ["GALAXY_DIR"], chosen.url) else "GALAXY_DIR"
     return msgspec.structs.replace(
         chosen,
+        ignored=ignored,
         token=environ.get("GALAXY_TOKEN", "") or chosen.token,
         is_obvious=_is_obvious(chosen, bool(url or dir or context), path),
     )
+
+
+def url_from_environment(environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """Return the Redis URL that the environment names, and the name of the variable; empty without one.
+
+    Raises:
+        UsageError: both variables are set, or the file has no URL.
+    """
+    variables = [name for name in REDIS_VARIABLES if environ.get(name)]
+    if len(variables) > 1:
+        raise UsageError(f"{' and '.join(variables)} are both set", hint="unset one of them")
+    if not variables:
+        return "", ""
+    (name,) = variables
+    value = environ[name]
+    return (url_in_file(value) if name == "GALAXY_REDIS_FILE" else value), name
+
+
+def given_url(url: str | None, file: str | None) -> str:
+    """Return the URL of the options --redis and --redis-file; empty without both.
+
+    Raises:
+        UsageError: both are given, or the file has no URL.
+    """
+    if url and file:
+        raise UsageError("--redis and --redis-file both name a cluster", hint="leave one of them out")
+    return url_in_file(file) if file else url or ""
+
+
+def url_in_file(path: str) -> str:
+    """Return the URL that a file contains; ``-`` is standard input.
+
+    Raises:
+        UsageError: the file cannot be read, or does not contain one line.
+    """
+    try:
+        if path == "-":
+            text = sys.stdin.read(URL_LENGTH_MAX + 1)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(URL_LENGTH_MAX + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f'cannot read "{path}": {getattr(error, "strerror", None) or "not text"}') from error
+    url = text.strip()
+    if not url or len(text) > URL_LENGTH_MAX or len(url.split()) > 1:
+        problem = "is empty" if not url else "is not one line with a URL"
+        raise UsageError(f'"{path}" {problem}', hint="galaxy redis url ROLE > FILE writes one")
+    return url
 
 
 def start_command(directory: Path | str) -> str:
@@ -104,7 +162,7 @@ def start_command(directory: Path | str) -> str:
     return f"galaxy up{where} --detach"
 
 
-def without_login(url: str) -> str:
+def without_password(url: str) -> str:
     """Return ``url`` without its user and password, for display."""
     return re.sub(r"://[^/]*@", "://", url)
 
@@ -192,8 +250,9 @@ def _choose(
     if context:
         contexts = load_contexts(path)
         return _in_context(known_context(contexts, context), f'context "{context}"', contexts)
-    if environ.get("GALAXY_REDIS"):
-        return ChosenCluster(url=environ["GALAXY_REDIS"], named_by="GALAXY_REDIS")
+    redis, variable = url_from_environment(environ)
+    if redis:
+        return ChosenCluster(url=redis, named_by=variable)
     if environ.get("GALAXY_DIR"):
         return _in_folder(environ["GALAXY_DIR"], "GALAXY_DIR", _readable_contexts(path))
     contexts = load_contexts(path)
@@ -269,6 +328,14 @@ def _stopped(folder: Path, named_by: str, contexts: Contexts) -> NotFound:
     if (folder / PLAN_FILE).exists():
         message = f"the cluster in {folder} is stopped"
     return NotFound(message, details=details, hint=start_command(folder))
+
+
+def _runs_in(directory: str, url: str) -> bool:
+    """Return whether ``url`` reaches the cluster of a folder."""
+    with contextlib.suppress(GalaxyError):
+        cluster = read_cluster(directory)
+        return cluster is not None and parse(cluster.url).hosts == parse(url).hosts
+    return False
 
 
 def is_up(context: Context) -> bool:

@@ -6,7 +6,8 @@ import os
 import re
 
 from galaxy.client.cluster_file import read_cluster
-from galaxy.client.contexts import find_cluster
+from galaxy.client.contexts import find_cluster, url_from_environment
+from galaxy.errors import UsageError
 
 
 def login_url(url: str, secret: str, role: str, host: str = "") -> str:
@@ -26,12 +27,19 @@ def join_url(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
     in Redis when it does not exist yet.
 
     Raises:
+        UsageError: ``dir`` and GALAXY_REDIS name a cluster each. (``galaxy up`` sets GALAXY_DIR as well.)
         NotFound: no cluster is named, or it does not run.
         Unreachable: its server does not answer.
     """
     from galaxy.nexus import Nexus, acl
 
-    named = url or os.environ.get("GALAXY_REDIS", "")
+    named, variable = (url, "") if url else url_from_environment()
+    if variable and dir and os.environ.get("GALAXY_DIR") != dir:
+        raise UsageError(
+            f"--dir and {variable} both name a cluster",
+            details=[f"--dir is {dir}"],
+            hint=f"unset {variable}, or name the Redis with --redis-file",
+        )
     if named:
         return named
     chosen = find_cluster(dir=dir)

@@ -181,7 +181,7 @@ def _text(value: Any) -> str:
 def _refused(address: str, error: Exception) -> Refused:
     return Refused(
         f"Redis at {address} refuses this login: {_first_line(error)}",
-        hint="check the password in the URL or in GALAXY_REDIS",
+        hint="check the password in the URL, in GALAXY_REDIS or in the file",
     )
 
 

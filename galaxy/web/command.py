@@ -8,6 +8,7 @@ import socket
 
 import click
 
+from galaxy.client.contexts import given_url
 from galaxy.client.login_urls import join_url
 from galaxy.errors import GalaxyError, HostError
 
@@ -21,13 +22,17 @@ With as few connections as a worker has, they would deadlock."""
 
 @click.command()
 @click.option("--dir", "directory", metavar="DIR", help="Use the cluster of this folder.")
-@click.option("--redis", metavar="URL", help="Use this Redis; better in GALAXY_REDIS.")
+@click.option("--redis", metavar="URL", help="Use this Redis; passwords belong in a file.")
+@click.option("--redis-file", metavar="FILE", help="Use the Redis whose URL FILE contains.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=5555, show_default=True,
               help="The port to listen on; 0 chooses a free one.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error"), case_sensitive=False),
-              default="info", show_default=True, help="Lowest level to log.")  # fmt: skip
-def web(directory: str | None, redis: str | None, address: str, port: int, log_level: str) -> None:
+              default="info", show_default=True, envvar="GALAXY_LOG_LEVEL",
+              help="Lowest level to log.")  # fmt: skip
+def web(
+    directory: str | None, redis: str | None, redis_file: str | None, address: str, port: int, log_level: str
+) -> None:  # fmt: skip
     """Serve Flower for a cluster until SIGTERM or Ctrl-C.
 
     FLOWER_BASIC_AUTH=user:password in the environment requires this login of every visitor.
@@ -38,7 +43,7 @@ def web(directory: str | None, redis: str | None, address: str, port: int, log_l
             f"will not show the cluster to everyone who can reach {address}",
             hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
         )
-    url = join_url("web", url=redis or "", dir=directory or "")
+    url = join_url("web", url=given_url(redis, redis_file), dir=directory or "")
     # Imported here because Flower takes most of a second, and shell completion imports this module.
     from galaxy.tasks.app import make_app
     from galaxy.tasks.log import set_up

@@ -28,7 +28,7 @@ def list_(target: Target, output: Output) -> None:
         titles, rows = agent_rows(agents, time.time(), wide=output.wide)
         output.print_table(titles, rows)
     elif not listed.refused:
-        print_err("no agents; `galaxy agent --redis URL` joins with this host")
+        print_err("no agents; `galaxy agent --redis-file FILE` joins with this host")
     for reason in listed.refused:
         print_err(one_line(f"refused: {reason.message}"))
 

@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
-from galaxy.cli.options import output_options
+from galaxy.cli.options import output_options, redis_options
 from galaxy.cli.output import Output, print_err, print_out
 from galaxy.client import contexts
 from galaxy.client.cluster_file import read_cluster
@@ -35,7 +35,7 @@ def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[Compl
     examples="""\
   galaxy context list                          list the known clusters
   galaxy context use staging                   use this cluster from now on
-  galaxy context add staging --redis URL       add a cluster on other hosts
+  galaxy context add staging --redis-file FILE add a cluster on other hosts
 """,
 )
 def context() -> None:
@@ -66,7 +66,7 @@ def use(name: str) -> None:
 
 @context.command(cls=Action)
 @click.argument("name")
-@click.option("--redis", metavar="URL", default="", help="The Redis of a cluster on other hosts.")
+@redis_options
 @click.option("--dir", "directory", metavar="DIR", default="", help="The folder of a cluster on this host.")
 @click.option(
     "--token", type=click.File(), metavar="FILE", help="A file with your token; `-` is standard input."
@@ -74,7 +74,7 @@ def use(name: str) -> None:
 def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
     """Add a cluster under a name, and make it the current context."""
     if bool(redis) == bool(directory):
-        raise UsageError("give either --redis or --dir")
+        raise UsageError("give either --redis-file, --redis or --dir")
     if redis:
         parse(redis, files=False)
     text = token.read(1000).strip() if token is not None else ""
@@ -103,7 +103,7 @@ def remove(name: str, yes: bool) -> None:
 
 def _public(context: Context) -> Context:
     """Return a context without its token and password, for display."""
-    return Context(name=context.name, dir=context.dir, url=contexts.without_login(context.url))
+    return Context(name=context.name, dir=context.dir, url=contexts.without_password(context.url))
 
 
 def _state(context: Context) -> str:

@@ -19,7 +19,8 @@ from galaxy.model.stored.user import ALL_POOLS, Authority, Role
 EXAMPLES = """\
   galaxy user add ann > ann.token                       add a user; the token is printed only here
   galaxy user grant ann main add submit_job update_job remove_job list_job
-  galaxy context add prod --redis URL --token ann.token use the token, as ann
+  galaxy context add prod --redis-file FILE --token ann.token
+                                                        use the token, as ann
   galaxy user token ann > ann.token                     replace the token; the old one becomes invalid
 """
 

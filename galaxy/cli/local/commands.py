@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from galaxy.cli.confirm import confirm, yes_option
@@ -16,19 +19,30 @@ from galaxy.cli.lazy import Action
 from galaxy.cli.local.display import Display, print_line
 from galaxy.cli.local.first_job import FirstJob
 from galaxy.cli.local.layout import Layout, lock_folder
-from galaxy.cli.local.local_cluster import TIMEOUT_S, TIMEOUT_S_MAX, TIMEOUT_S_MIN, ClusterUp, UpOptions
-from galaxy.cli.local.server import without_password
+from galaxy.cli.local.local_cluster import (
+    TIMEOUT_S,
+    TIMEOUT_S_MAX,
+    TIMEOUT_S_MIN,
+    ClusterUp,
+    UpOptions,
+    check_server_options,
+)
 from galaxy.cli.local.shutdown import stop_cluster
 from galaxy.cli.local.supervisor_process import SupervisorHandle, signals_as_interrupts, start_supervisor
 from galaxy.cli.options import UID_RANGE, Duration
+from galaxy.cli.output import print_err
 from galaxy.client.cluster_file import ClusterFile, default_dir, read_cluster
 from galaxy.client.contexts import (
+    REDIS_VARIABLES,
     Context,
+    given_url,
     is_up,
     load_contexts,
     remove_context,
     save_context,
     start_command,
+    url_from_environment,
+    without_password,
 )
 from galaxy.errors import GalaxyError, UsageError
 
@@ -43,7 +57,10 @@ LESSER_MODES = {
 @click.option(
     "--detach", "-d", is_flag=True, help="Return when the cluster is up; `galaxy down` stops it."
 )  # fmt: skip
-@click.option("--redis", metavar="URL", help="Use this Redis or Valkey instead of starting one.")
+@click.option(
+    "--redis", metavar="URL", help="Use this Redis or Valkey instead of starting one [GALAXY_REDIS]."
+)
+@click.option("--redis-file", metavar="FILE", help="The same, with the URL in FILE [GALAXY_REDIS_FILE].")
 @click.option(
     "--server",
     type=click.Choice(["redis", "valkey", "embedded"]),
@@ -63,20 +80,31 @@ LESSER_MODES = {
     metavar="TIME", show_default=True, help="Time limit for the server, and then for the parts, to be ready.",
 )  # fmt: skip
 @click.option("--run", "job", metavar="FILE", help="Run this job file once the cluster is up.")
-def up(directory: str | None, detach: bool, job: str | None, **chosen: object) -> None:
+@click.pass_context
+def up(
+    ctx: click.Context, /, directory: str | None, redis: str | None, redis_file: str | None, detach: bool,
+    job: str | None, **chosen: Any,
+) -> None:  # fmt: skip
     """Start a whole cluster on this host.
 
     It consists of a server, ResMan, AppMaster, an Agent and Flower. All their state, sockets and
     logs are in one folder. In the foreground, Ctrl-C stops the cluster.
     """
     given = {name: value for name, value in chosen.items() if value is not None}
-    options = UpOptions(dir=str(_folder(directory)), detach=detach, **given)  # type: ignore[arg-type]
+    url, named_by = given_url(redis, redis_file), ""
+    if not url:
+        url, named_by = url_from_environment()
+    options = UpOptions(dir=str(_folder(directory)), detach=detach, redis=url, redis_from=named_by, **given)
+    if options.web_port and not options.web:
+        raise UsageError("--web-port and --no-web contradict each other", hint="leave one of them out")
+    check_server_options(options)
     console = Console(stderr=False)
     layout = Layout(Path(options.dir))
     layout.make()
     lock = lock_folder(layout)
     if lock is None:
         _use_running_cluster(layout, job, console)
+        _print_unused_options(ctx)
         return
     supervisor = start_supervisor(options, layout, lock)
     with signals_as_interrupts():
@@ -222,6 +250,23 @@ def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> N
         print_line(console, f"Flower       {cluster.flower}")
     if job:
         FirstJob(cluster, Path(job), console).run()
+
+
+def _print_unused_options(ctx: click.Context) -> None:
+    """Say which options a cluster that runs already does not take."""
+    given = [
+        param.opts[0] if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE else param.envvar
+        for param in ctx.command.params
+        if param.name is not None
+        and param.name not in ("directory", "detach", "job")
+        and ctx.get_parameter_source(param.name)
+        not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+    ]
+    given += [name for name in REDIS_VARIABLES if os.environ.get(name)]
+    if given:
+        names = ", ".join(str(name) for name in given)
+        print_err(f"galaxy: warning: the running cluster was not changed, and {names} not used")
+        print_err("  try: galaxy down, then galaxy up with the new options")
 
 
 def _summary(up: ClusterUp) -> list[str]:

@@ -48,7 +48,7 @@ class FirstJob:
         command = [sys.executable, "-P", "-m", "galaxy.cli.main", "job", verb, str(self._path)]
         done = subprocess.run(
             command,
-            env={**os.environ, "GALAXY_DIR": self._cluster.dir, "GALAXY_REDIS": ""},
+            env={**os.environ, "GALAXY_DIR": self._cluster.dir, "GALAXY_REDIS": "", "GALAXY_REDIS_FILE": ""},
             check=False,
         )
         if done.returncode:

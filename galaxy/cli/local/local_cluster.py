@@ -35,7 +35,7 @@ from galaxy.client.cluster_file import ClusterFile, ProcessRef, remove_cluster, 
 from galaxy.client.login_urls import login_url
 from galaxy.container.host_support import probe
 from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
-from galaxy.errors import HostError, Unreachable
+from galaxy.errors import HostError, Unreachable, UsageError
 from galaxy.ids import HOST
 from galaxy.model.api.signing import split_token, stored_key
 from galaxy.model.base import Struct
@@ -56,6 +56,8 @@ class UpOptions(Struct, frozen=True, kw_only=True):
 
     dir: str
     redis: str = ""
+    redis_from: str = ""
+    """The environment variable that ``redis`` comes from; empty for an option or the saved plan."""
     server: str = ""
     listen: str = ""
     agents: int = 1
@@ -67,6 +69,23 @@ class UpOptions(Struct, frozen=True, kw_only=True):
     timeout_s: float = TIMEOUT_S
     """Limit for the server to answer, and then again for all parts to be ready."""
     detach: bool = False
+
+
+def check_server_options(options: UpOptions) -> None:
+    """Refuse options about the server that Galaxy starts together with the URL of another one.
+
+    Raises:
+        UsageError: it names the option and where the URL comes from.
+    """
+    if not options.redis:
+        return
+    where = options.redis_from or "--redis"
+    for option, value in (("--server", options.server), ("--redis-port", options.redis_port)):
+        if value:
+            raise UsageError(
+                f"{option} {value} is for a server that `galaxy up` starts, and {where} names your own",
+                hint=f"leave out {option}, or {'unset ' if options.redis_from else ''}{where}",
+            )
 
 
 def with_saved_server(options: UpOptions, plan: ClusterPlan | None) -> UpOptions:
@@ -97,6 +116,7 @@ class LocalCluster:
         """
         self.layout = Layout(Path(options.dir))
         self.options = options = with_saved_server(options, read_plan(self.layout))
+        check_server_options(options)
         check_format(self.layout, read_plan(self.layout))
         self.mode = probe().mode
         self._report = report
@@ -150,12 +170,13 @@ class LocalCluster:
         started_s = time.monotonic()
         self._report(PartChanged(part="server", state="starting"))
         url = self._url(acl.ADMIN)
+        where = f", named by {self.options.redis_from}" if self.options.redis_from else ""
         Nexus.connect(url, name="galaxy-up").close()
         self._report(
             PartChanged(
                 part="server",
                 state="ready",
-                detail=f"yours, {servers.without_password(url)}",
+                detail=f"yours, {servers.without_password(url)}" + where,
                 took_s=time.monotonic() - started_s,
             )
         )
@@ -247,7 +268,11 @@ class LocalCluster:
 
     def _child(self, role: str, *options: str, name: str = "", host: str = "") -> Child:
         """Return a Galaxy process of this cluster: ``galaxy ROLE --dir DIR OPTIONS``."""
-        env = {"GALAXY_REDIS": self._url(role, host), "GALAXY_DIR": str(self.layout.root)}
+        env = {
+            "GALAXY_REDIS": self._url(role, host),
+            "GALAXY_REDIS_FILE": "",
+            "GALAXY_DIR": str(self.layout.root),
+        }
         if role == APPMASTER:
             user, secret = split_token(self._plan.token)
             env["GALAXY_FIRST_OPERATOR"] = f"{user}:{stored_key(secret)}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from galaxy.cli.local.layout import Layout
+from galaxy.client.contexts import without_password as without_password
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 
@@ -109,11 +110,6 @@ def configure(layout: Layout, *, port: int, password: str, listen: str = "", acl
         _write(layout.acl, acl)
     _write(path, "\n".join(lines) + "\n")
     return path
-
-
-def without_password(url: str) -> str:
-    """Return ``url`` without its login, for display."""
-    return re.sub(r"://[^@/]*@", "://", url)
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from galaxy.cli.lazy import LazyCommand, LazyGroup
 from galaxy.cli.options import PORT_RANGE, UID_RANGE
 from galaxy.cli.process.leaders import process_options
 from galaxy.client.cluster_file import default_dir
+from galaxy.client.contexts import REDIS_VARIABLES
 from galaxy.client.login_urls import join_url
 from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
 from galaxy.errors import UsageError
@@ -41,7 +42,7 @@ def agents() -> None:
 EXAMPLES = """\
   galaxy agent list                                  list the agents of the cluster
   galaxy agent show h1                               show one of them
-  galaxy agent --redis URL --pool main               join a cluster with this host
+  galaxy agent --redis-file FILE --pool main         join a cluster with this host
   galaxy agent --name h2 --state DIR --cgroup-root galaxy-h2 --ports 21000-21999
                                                      run a second agent on one machine
 """
@@ -103,10 +104,10 @@ def agent(
     """
     if ctx.invoked_subcommand is not None:
         return None
-    if not (redis or directory or os.environ.get("GALAXY_REDIS") or os.environ.get("GALAXY_DIR")):
+    if not (redis or directory or any(map(os.environ.get, (*REDIS_VARIABLES, "GALAXY_DIR")))):
         raise UsageError(
             "no cluster is named that this host is to join",
-            hint="GALAXY_REDIS=URL galaxy agent; `galaxy agent list` lists agents",
+            hint="galaxy agent --redis-file FILE; `galaxy agent list` lists agents",
         )
     from galaxy.agent.config import AgentConfig
     from galaxy.nexus.url import parse

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from galaxy.cli.lazy import Action
-from galaxy.cli.options import Duration, Size
+from galaxy.cli.options import Duration, Size, redis_options
 from galaxy.client.login_urls import join_url
 from galaxy.model.messages.names import APPMASTER, RESMAN
 
@@ -34,7 +34,7 @@ def process_options(function: F) -> F:
     for option in (
         log_level_option,
         click.option("--dir", "directory", metavar="DIR", help="Use the cluster of this folder."),
-        click.option("--redis", metavar="URL", help="Use this Redis; better in GALAXY_REDIS."),
+        redis_options,
     ):
         function = option(function)
     return function
