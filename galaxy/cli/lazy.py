@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -59,6 +59,14 @@ class Action(Command):
     acts = True
 
 
+FOREIGN: Final[Mapping[str, str]] = {
+    "apply": "job run", "create": "job run", "delete": "job remove", "help": "-h", "hosts": "agent list",
+    "node": "agent list", "nodes": "agent list", "ps": "job list", "rollout": "job update",
+    "ssh": "exec", "tail": "logs -f", "top": "agent list",
+}  # fmt: skip
+"""Commands of other systems."""
+
+
 class LazyGroup(Command, click.Group):
     """A group whose ``lazy`` commands are imported on use. ``aliases`` map other names to commands."""
 
@@ -93,12 +101,21 @@ class LazyGroup(Command, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         command = self.get_command(ctx, args[0])
         if command is None:
-            from galaxy.suggest import nearest  # difflib is needed only after a mistake.
-
-            guess = nearest(args[0], [*self.list_commands(ctx), *self.aliases])
+            guess = self._suggestion(ctx, args[0])
             hint = f"; did you mean `{guess}`?" if guess else ""
             raise click.UsageError(f'no command "{args[0]}"{hint}', ctx)
         return command.name, command, args[1:]
+
+    def _suggestion(self, ctx: click.Context, wrong: str) -> str:
+        """Return the command that was probably meant: of this group, or a whole command line."""
+        from galaxy.suggest import nearest  # difflib is needed only after a mistake.
+
+        if wrong in FOREIGN:
+            return f"{ctx.find_root().command_path} {FOREIGN[wrong]}"
+        lines = dict(_command_lines(ctx.find_root()))
+        own = {name: name for name in self.list_commands(ctx)} | self.aliases
+        # What another group has under exactly this name is nearer than something similar here.
+        return (lines | own).get(nearest(wrong, {*lines, *own}), "")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -111,3 +128,17 @@ class LazyGroup(Command, click.Group):
         for section, rows in sections.items():
             with formatter.section(section):
                 formatter.write_dl(rows)
+
+
+def _command_lines(root: click.Context) -> Iterator[tuple[str, str]]:
+    """Yield the last word of each visible command and all of its words; commands of the root come last."""
+    group = root.command
+    assert isinstance(group, LazyGroup)
+    names = sorted(group.list_commands(root), key=lambda name: name == "job")  # Its commands win.
+    commands = [(name, group.get_command(root, name)) for name in names]
+    for name, command in commands:
+        if isinstance(command, LazyGroup):
+            for inner in command.list_commands(root):
+                yield inner, f"{root.command_path} {name} {inner}"
+    for name, _ in commands:
+        yield name, f"{root.command_path} {name}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 
 from galaxy.model.raw_text import shown
 from galaxy.units import format_duration
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.segment import Segments
 
 FORMATS: Final = ("table", "wide", "json", "yaml", "name")
 
@@ -28,6 +33,10 @@ STATES: Final = {
 COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36",
                   "dim": "2", "bold": "1"}  # fmt: skip
 """SGR parameters (ECMA-48). The names are styles of rich as well."""
+
+PROSE: Final = ("REASON", "RESULT", "USED BY", "POOLS")
+"""Titles of last columns whose cells are sentences or lists: they are never cut."""
+INDENT: Final = "    "
 
 _ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 """Control characters that JSON does not require to escape, but that terminals obey."""
@@ -74,32 +83,72 @@ class Output:
             print_out(line, raw=True)
 
     def _print_on_terminal(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print with colours, and cut lines at the width of the terminal."""
+        """Print with colours, fitted to the width of the terminal.
+
+        If the rows are too long, the last column goes to lines of its own, below each row, provided
+        that it is prose (``PROSE``). Whatever is still too long is cut.
+        """
         # Imported here because it is slow to import, and output to a pipe does not need it.
-        from rich.cells import cell_len
         from rich.console import Console
-        from rich.segment import Segment, Segments
-        from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=self.headers, header_style="bold"
-        )
-        for title in titles:
-            table.add_column(Text(title), no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(cell, style=STATES.get(cell, "")) for cell in row))
         console = Console(file=sys.stdout, color_system="auto" if wants_colour(sys.stdout) else None)
-        # rich would shorten every column; cutting lines keeps names in the first columns complete.
-        full_width = sum(max(map(cell_len, column)) + 2 for column in zip(titles, *rows, strict=True))
-        segments: list[Segment] = []
-        for line in console.render_lines(table, console.options.update(width=full_width), pad=False):
-            if cell_len("".join(segment.text for segment in line).rstrip()) > console.width:
-                segments += [*Segment.adjust_line_length(line, console.width - 1), Segment("…")]
-            else:
-                segments += Segment.adjust_line_length(line, console.width)
-            segments.append(Segment.line())
-        console.print(Segments(segments), end="", soft_wrap=True)
+        prose: list[str] = []
+        if titles and titles[-1] in PROSE and _width([titles, *rows]) > console.width:
+            prose = [row[-1] for row in rows]
+            titles, rows = titles[:-1], [row[:-1] for row in rows]
+        lines = _table_lines(console, titles, rows, headers=self.headers)
+        before = len(lines) - len(rows)
+        for number, line in enumerate(lines):
+            console.print(line, end="", soft_wrap=True)
+            text = prose[number - before] if prose and number >= before else ""
+            for part in _wrapped(text, console.width - len(INDENT)):
+                console.print(Text(f"{INDENT}{part}"), soft_wrap=True)
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """Return the width of a table on a terminal."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return sum(widths) + 2 * max(0, len(widths) - 1)
+
+
+def _table_lines(
+    console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], *, headers: bool
+) -> list[Segments]:
+    """Return the lines of a table with colours, each cut at the width of the terminal."""
+    from rich.cells import cell_len
+    from rich.segment import Segment, Segments
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=headers, header_style="bold")
+    for title in titles:
+        table.add_column(Text(title), no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell, style=STATES.get(cell, "")) for cell in row))
+    # rich would shorten every column; cutting lines keeps names in the first columns complete.
+    options = console.options.update(width=_width([titles, *rows]) + 2)
+    lines = []
+    for line in console.render_lines(table, options, pad=False):
+        if cell_len("".join(segment.text for segment in line).rstrip()) > console.width:
+            fitted = [*Segment.adjust_line_length(line, console.width - 1), Segment("…")]
+        else:
+            fitted = Segment.adjust_line_length(line, console.width)
+        lines.append(Segments([*fitted, Segment.line()]))
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return ``text`` in lines of at most ``width`` columns; a longer word is broken."""
+    from rich.console import Console
+    from rich.text import Text
+
+    if not text:
+        return []
+    console = Console(width=max(width, 20), file=io.StringIO())
+    return [line.plain.rstrip() for line in Text(text).wrap(console, console.width)]
 
 
 def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:

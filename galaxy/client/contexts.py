@@ -28,7 +28,6 @@ from galaxy.client.cluster_file import (
 )
 from galaxy.errors import GalaxyError, NotFound, UsageError
 from galaxy.model.base import Struct
-from galaxy.nexus.url import parse
 from galaxy.suggest import did_you_mean
 
 REDIS_VARIABLES: Final = ("GALAXY_REDIS", "GALAXY_REDIS_FILE")
@@ -332,6 +331,8 @@ def _stopped(folder: Path, named_by: str, contexts: Contexts) -> NotFound:
 
 def _runs_in(directory: str, url: str) -> bool:
     """Return whether ``url`` reaches the cluster of a folder."""
+    from galaxy.nexus.url import parse  # It imports the Redis client, which is slow.
+
     with contextlib.suppress(GalaxyError):
         cluster = read_cluster(directory)
         return cluster is not None and parse(cluster.url).hosts == parse(url).hosts

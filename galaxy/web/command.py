@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 
 import click
@@ -11,6 +10,7 @@ import click
 from galaxy.client.contexts import given_url
 from galaxy.client.login_urls import join_url
 from galaxy.errors import GalaxyError, HostError
+from galaxy.web.login import read_logins
 
 WEB_QUEUE = "web"
 """The default queue that a Celery application must have. Nothing is sent to it."""
@@ -35,13 +35,15 @@ def web(
 ) -> None:  # fmt: skip
     """Serve Flower for a cluster until SIGTERM or Ctrl-C.
 
-    FLOWER_BASIC_AUTH=user:password in the environment requires this login of every visitor.
-    Other settings of Flower can be given in the same way.
+    FLOWER_BASIC_AUTH=USER:PASSWORD in the environment requires this login of every visitor.
+    The password is everything after the first colon; several logins have a line each. Other
+    settings of Flower can be given in the same way.
     """
-    if address not in ("127.0.0.1", "::1", "localhost") and not os.environ.get("FLOWER_BASIC_AUTH"):
+    logins = read_logins()
+    if address not in ("127.0.0.1", "::1", "localhost") and not logins:
         raise GalaxyError(
             f"will not show the cluster to everyone who can reach {address}",
-            hint="FLOWER_BASIC_AUTH=user:password in the environment asks for a password",
+            hint="FLOWER_BASIC_AUTH=USER:PASSWORD in the environment asks for a password",
         )
     url = join_url("web", url=given_url(redis, redis_file), dir=directory or "")
     # Imported here because Flower takes most of a second, and shell completion imports this module.
@@ -64,6 +66,6 @@ def web(
     app.conf.broker_pool_limit = CONNECTIONS_MAX
     logging.getLogger("galaxy.web").info("event=web.starting address=%s port=%d", address, port)
     try:
-        serve(app, address=address, port=port)
+        serve(app, address=address, port=port, logins=logins)
     except OSError as error:
         raise HostError(f"cannot listen on {address}:{port}: {error.strerror}", hint="--port 0") from error

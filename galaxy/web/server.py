@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
@@ -21,7 +22,9 @@ from flower.urls import settings
 from kombu.exceptions import OperationalError
 
 from galaxy.driver import notify
+from galaxy.errors import UsageError
 from galaxy.web.log_filter import RepeatedLineFilter
+from galaxy.web.login import require
 
 LOOPBACK: Final = "127.0.0.1"
 OPTIONS: Final[dict[str, Any]] = {
@@ -44,13 +47,16 @@ workers stay invisible until their next heartbeat, up to half a minute later.
 """
 
 
-def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
+def serve(app: Celery, *, port: int, address: str = LOOPBACK, logins: Sequence[str] = ()) -> None:
     """Serve Flower until SIGTERM or SIGINT; send READY=1 (sd_notify) once it listens.
+
+    With ``logins`` (``USER:PASSWORD``) it asks every visitor for one of them.
 
     Raises:
         OSError: the port is taken.
+        UsageError: a variable of Flower's has a wrong value.
     """
-    configure(address=address, port=port)
+    configure(address=address, port=port, logins=logins)
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger("flower.events").addFilter(RepeatedLineFilter())
     flower = Flower(capp=app, options=options, **settings)
@@ -68,11 +74,17 @@ def serve(app: Celery, *, port: int, address: str = LOOPBACK) -> None:
         os._exit(0)
 
 
-def configure(*, address: str, port: int) -> None:
-    """Set Flower's options: ours, then those of the environment, then the address."""
+def configure(*, address: str, port: int, logins: Sequence[str] = ()) -> None:
+    """Set Flower's options: ours, then those of the environment, then the address and the logins."""
     for name, value in OPTIONS.items():
         setattr(options, name, value)
-    apply_env_options()
+    try:
+        apply_env_options()
+    except ValueError as error:
+        raise UsageError(f"a variable FLOWER_... has a wrong value: {error}") from error
+    options.basic_auth = list(logins)
+    if logins:
+        require(logins)
     options.address = address
     options.port = port
     extract_settings()

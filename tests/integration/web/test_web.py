@@ -85,6 +85,25 @@ def test_visitors_with_a_password_can_read_and_cannot_change(web: Callable[..., 
         assert status(f"{address}api/{path}", method="POST", login="ann:secret") in (403, 405)
 
 
+def test_password_with_a_comma_and_other_letters_than_ascii_is_used_exactly(web: Callable[..., str]) -> None:
+    login = "ann:pa,ss é"
+    address = web(FLOWER_BASIC_AUTH=login)
+    assert status(f"{address}workers", login=login) == status(f"{address}api/workers", login=login) == 200
+    for wrong in ("ann:pa", "ann:pa,ss", "ann:ß", "ann"):
+        assert status(f"{address}workers", login=wrong) == status(f"{address}api/workers", login=wrong) == 401
+
+
+@pytest.mark.parametrize("login", ["", "ann", "ann:a,bob:b"])
+def test_login_that_cannot_work_ends_the_start(redis_server: RedisServer, login: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "galaxy.web", "--port", "0"],
+        env={**os.environ, "GALAXY_REDIS": redis_server.url, "FLOWER_BASIC_AUTH": login},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 64
+    assert done.stderr.startswith("galaxy: FLOWER_BASIC_AUTH ")
+
+
 def test_public_address_is_refused_without_a_password(redis_server: RedisServer) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "galaxy.web", "--address", "0.0.0.0", "--port", "0"],

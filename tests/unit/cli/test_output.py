@@ -86,11 +86,35 @@ def test_wide_terminal_shows_the_same_columns_as_a_pipe() -> None:
     assert [without_escapes(line) for line in on_terminal(100, headers=False)] == plain_table(ROWS)
 
 
-def test_narrow_terminal_cuts_lines_and_keeps_the_first_columns() -> None:
+def test_reason_has_lines_of_its_own_on_a_narrow_terminal() -> None:
     lines = [without_escapes(line) for line in on_terminal(30)]
-    assert lines == ["POD      STATE    REASON", "web-1.0  failed   exit code 9…", "failed   running"]
+    assert lines == [
+        "POD      STATE",
+        "web-1.0  failed",
+        "    exit code 9 after 3",
+        "    restarts",
+        "failed   running",
+    ]
+    lines = [without_escapes(line) for line in on_terminal(30, headers=False)]
+    assert lines[:2] == ["web-1.0  failed", "    exit code 9 after 3"]
+
+
+def test_no_word_of_a_reason_is_lost_at_any_width() -> None:
+    reason = "task main: exit code 9; " + "x" * 70 + " žluť 🐎 after 3 restarts"
+    rows = [["web-1.0", "failed", reason], ["web-1.1", "running", ""]]
+    for columns in (24, 40, 79, 80, 81, 120, 200):
+        lines = [without_escapes(line) for line in on_terminal(columns, rows=rows)]
+        assert "".join(reason.split()) in "".join("".join(lines).split()), columns
+        assert all(len(line) <= columns for line in lines)
+
+
+def test_narrow_terminal_cuts_lines_and_keeps_the_first_columns() -> None:
     lines = [without_escapes(line) for line in on_terminal(12)]
-    assert lines == ["POD      ST…", "web-1.0  fa…", "failed   ru…"]
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "POD      ST…",
+        "web-1.0  fa…",
+        "failed   ru…",
+    ]
 
 
 def test_long_cell_is_cut_even_when_the_terminal_is_wide() -> None:
