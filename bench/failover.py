@@ -6,6 +6,9 @@ the fault on: another process holds the lock; it has committed its first tick; t
 The peer, in the same run and on the same Redis: two processes and redis-py's own ``Lock`` (SET NX PX)
 with the same 2 s lease, renewed as often, whose holder is killed. It has no state to load, no epoch and
 no fence, so it is the lower bound for a lease of 2 s.
+
+``python bench/failover.py --large [--rounds N] [--agents N]`` measures the leaders of a large cluster
+instead (``failover_large.py``); it needs no root.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import failover_large
 import redis
+from load import AGENTS
 from redis.exceptions import LockError
 
 from galaxy.testing.chaos.failover import VERBS, Failover, LeaderPair
@@ -29,6 +34,7 @@ from galaxy.testing.chaos.witness_listener import WitnessListener
 from galaxy.testing.chaos.workload import Workload
 
 ROUNDS = 20
+LARGE_ROUNDS = 5
 LEASE_S = 2.0
 RENEWALS = 4
 AIM_S = 3.0
@@ -37,9 +43,17 @@ PEER = "bench-failover-peer"
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--rounds", type=int, default=ROUNDS)
+    options.add_argument("--rounds", type=int, help=f"{ROUNDS}, or {LARGE_ROUNDS} with --large")
+    options.add_argument(
+        "--large", action="store_true", help="only leaders, with the state of a large cluster"
+    )
+    options.add_argument("--agents", type=int, default=AGENTS, help="hosts of the large cluster")
     options.add_argument("--peer-holder", metavar="URL", help=argparse.SUPPRESS)
     given = options.parse_args()
+    given.rounds = given.rounds or (LARGE_ROUNDS if given.large else ROUNDS)
+    if given.large:
+        failover_large.main(given.agents, given.rounds)
+        return
     if given.peer_holder:
         hold(given.peer_holder)
         return

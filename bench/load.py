@@ -266,7 +266,7 @@ def lead(url: str, role: str) -> dict[str, float]:
 
     def led() -> None:
         nexus.at_s["led"] = time.monotonic()
-        shell.offer(new_order(role))
+        shell.offer(new_order(role, str(os.getpid())))
 
     shell = LeaderShell(
         role=role, owner=f"bench-{os.getpid()}", address="bench", logic=logic, nexus=nexus,
@@ -280,13 +280,14 @@ def lead(url: str, role: str) -> dict[str, float]:
     return spent | {"CPU": at_s["cpu to"] - at_s["cpu from"]}
 
 
-def new_order(role: str) -> Any:
-    """Return an order that makes a leader commit."""
+def new_order(role: str, name: str) -> Any:
+    """Return an order with a unique name that makes a leader commit."""
     if role == APPMASTER:
-        body = SubmitJob(spec=msgspec.structs.replace(spec(0), name=f"new{os.getpid()}"))
+        deploy = DeploySpec(replica=1)
+        body = SubmitJob(spec=msgspec.structs.replace(spec(0), name=f"new{name}", deploy=deploy))
         end_s = time.time() + 60
-        return Request(op="galaxy.job.submit", key=f"{os.getpid()}", reply="r", deadline_s=end_s, body=body)
-    order = GroupOrder(group=f"new{os.getpid()}", epoch=1, serial=1, replicas=1, demand=demand_of(spec(0)))
+        return Request(op="galaxy.job.submit", key=name, reply="r", deadline_s=end_s, body=body)
+    order = GroupOrder(group=f"new{name}", epoch=1, serial=1, replicas=1, demand=demand_of(spec(0)))
     return GroupOrders(orders=(order,))
 
 
@@ -340,7 +341,7 @@ def profile(url: str, role: str) -> None:
     profiler.enable()
     leadership = Leadership(logic, nexus, grant)
     leadership.begin(time.time())
-    leadership.advance(time.time(), [nexus.heartbeats(), new_order(role)])
+    leadership.advance(time.time(), [nexus.heartbeats(), new_order(role, "profile")])
     profiler.disable()
     nexus.release(grant)
     pstats.Stats(profiler).sort_stats("tottime").print_stats(35)
