@@ -38,7 +38,7 @@ from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model.api.jobs import SubmitJob
 from galaxy.model.api.request import Request
-from galaxy.model.base import WIRE_VERSION
+from galaxy.model.base import WIRE_VERSION, stable_hash
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.jobspec.spec import (
     CpuSpec,
@@ -67,6 +67,7 @@ from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import Nexus, keys
 from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.resman.logic.state.container_index import DIGEST
 
 AGENTS, JOBS, EACH = 10_000, 1_000, 100
 ROUNDS = 5
@@ -134,13 +135,14 @@ def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
             nexus.commit(grant, serial, changes[first : first + PIECE], ())
         nexus.release(grant)
         sizes[role] = len(changes), sum(len(change.value or b"") for change in changes)
-    for name, watch in resman.state.watches.items():
+    digests = resman.state.containers.sums(DIGEST)
+    for name in resman.state.watches:
         digest = 0
         for key in appmaster.state.pods.where("agent", name):
             pod = appmaster.state.pods[key]
             assert pod.up and pod.observed is not None
             digest ^= digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.observed.state, True)
-        nexus.send_heartbeat(name, boot="boot", containers=watch.digest, pods=digest)
+        nexus.send_heartbeat(name, boot="boot", containers=digests.get(name, 0), pods=digest)
     nexus.close()
     return sizes
 
@@ -208,9 +210,9 @@ def created_report(orders: ContainerOrders, serial: int) -> AgentReport:
     found = tuple(
         ObservedContainer(
             container=order.container, incarnation=order.incarnation, state=ObservedContainerState.READY,
-            ports={"http": 20_000 + number},
+            ports={"http": 20_000 + stable_hash(order.container) % 12_000},
         )
-        for number, order in enumerate(orders.create)
+        for order in orders.create
     )  # fmt: skip
     return AgentReport(agent=orders.agent, boot="boot", serial=serial, containers=found)
 

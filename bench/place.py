@@ -36,6 +36,7 @@ from galaxy.model.messages.container import (
 )
 from galaxy.model.stored.agent import first_record
 from galaxy.resman.logic import ResMan, ResManConfig
+from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.scheduler.cluster_view import ClusterView
 from galaxy.scheduler.place import place
 from galaxy.scheduler.requests import Ask, Shape, shape_of
@@ -278,7 +279,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
             for name, found in by_agent.items()
         ],
     )
-    watches = resman.state.watches
+    digests = resman.state.containers.sums(DIGEST)
     spent: list[float] = []
     for second in range(3, 13):
         heartbeats = tuple(
@@ -286,7 +287,7 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
                 agent=name,
                 at_s=float(second),
                 boot="boot",
-                containers=watches[name].digest,
+                containers=digests.get(name, 0),
                 wire=WIRE_VERSION,
             )
             for name in by_agent

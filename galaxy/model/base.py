@@ -109,7 +109,11 @@ def _name(kind: Any) -> str:
 
 def stable_hash(*facts: object) -> int:
     """Return a 60-bit hash of ``facts``, the same in every process; the XOR over a set is its digest."""
-    text = "\x1f".join(map(str, facts))
+    return hash_of_text("\x1f".join(map(str, facts)))
+
+
+def hash_of_text(text: str) -> int:
+    """Return the hash of facts that are joined by U+001F already; see ``stable_hash``."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 4
 
 

@@ -6,7 +6,7 @@ costs a few passes over short arrays and never iterates over containers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -175,39 +175,50 @@ class ClusterView:
             self._bind_all(agents, port)
         self._charges.update(zip(keys, [Charge(row, group, load, True) for row in chosen], strict=True))
 
-    def charge_all(self, charges: Sequence[tuple[str, str, str, Load, bool]]) -> None:
-        """Charge many (key, agent, group, load, creating); no key may be charged already.
+    def charge_all(self, charges: Mapping[str, Charge]) -> None:
+        """Charge many at once, by key; no key may be charged already.
 
         The result is that of ``charge`` one after the other, in a few passes over arrays.
         """
         if not charges:
             return
-        rows = [self._rows[agent] for _, agent, _, _, _ in charges]
+        self._charges.update(charges)
         lows, highs = self.ports_low.tolist(), self.ports_high.tolist()
+        port_rows = self.port_rows
         bound: list[int] = []
-        distinct: dict[int, int] = {}  # Containers of one group share their amounts.
+        numbers: dict[int, int] = {}  # Containers of one group share their amounts.
         amounts: list[tuple[int, ...]] = []
-        which: list[int] = []
-        for row, (key, _, group, load, creating) in zip(rows, charges, strict=True):
-            self._charges[key] = Charge(row, group, load, creating)
-            number = distinct.setdefault(id(load.resources), len(amounts))
-            if number == len(amounts):
+        rows, which = [], []
+        last, counts = None, {}
+        for charge in charges.values():
+            row, group, load = charge.row, charge.group, charge.load
+            rows.append(row)
+            number = numbers.get(id(load.resources))
+            if number is None:
+                number = numbers[id(load.resources)] = len(amounts)
                 amounts.append(load.resources.values())
             which.append(number)
-            counts = self.group_rows.setdefault(group, {})
+            if group != last:  # Containers of one group mostly follow each other.
+                last, counts = group, self.group_rows.setdefault(group, {})
             counts[row] = counts.get(row, 0) + 1
             for port in load.ports:
-                binders = self.port_rows.setdefault(port, {})
-                binders[row] = binders.get(row, 0) + 1
-                if binders[row] == 1 and lows[row] <= port <= highs[row]:
+                binders = port_rows.get(port)
+                if binders is None:
+                    binders = port_rows[port] = {}
+                times = binders[row] = binders.get(row, 0) + 1
+                if times == 1 and lows[row] <= port <= highs[row]:
                     bound.append(row)
-        at = np.array(rows, np.int64)
+        size = len(self.placed)
+        at, of = np.array(rows, np.int64), np.array(which, np.int64)
         for column, amount in zip(self.free, np.array(amounts, np.int64).T, strict=True):
-            np.subtract.at(column, at, amount[which])
-        np.subtract.at(self.ports, at, np.array([load.dynamic for _, _, _, load, _ in charges], np.int64))
-        np.subtract.at(self.ports, np.array(bound, np.int64), 1)
-        np.add.at(self.placed, at, 1)
-        np.add.at(self.creating, at, np.array([creating for _, _, _, _, creating in charges], np.int64))
+            if amount.any():
+                np.subtract.at(column, at, amount[of])
+        dynamic = np.array([charge.load.dynamic for charge in charges.values()], np.int64)
+        np.subtract.at(self.ports, at, dynamic)
+        self.ports -= np.bincount(np.array(bound, np.int64), minlength=size)
+        self.placed += np.bincount(at, minlength=size)
+        creating = np.array([charge.creating for charge in charges.values()], np.bool_)
+        self.creating += np.bincount(at[creating], minlength=size)
         self._outdated.update(rows)
 
     def release(self, key: str) -> None:

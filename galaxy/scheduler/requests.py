@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Demand, Reason
 from galaxy.model.resources import Resources, bounded
 
 
-class Load(NamedTuple):
+class Load(Struct, frozen=True, gc=False):
     """What one container takes of its agent: amounts and port numbers.
 
+    There may be a million, so the garbage collector does not track them.
     ``ports`` are the known numbers; ``dynamic`` counts the ports that the agent has yet to choose from
     its range.
     """

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from galaxy.model.messages.container import ContainerOrders, GroupStatuses
 from galaxy.model.step import Step
 from galaxy.resman.logic import ResMan
+from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.resman.logic.state.tables import IDENTITY
 from galaxy.scheduler.cluster_view import PlacementStatus
@@ -34,7 +35,7 @@ def derived(state: ResManState) -> dict[str, Any]:
         "ports": {(port, names[r]): n for port, rows in view.port_rows.items() for r, n in rows.items()},
         "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
         "records": {name: view.records[view.row(name)] for name in names},
-        "digests": {name: watch.digest for name, watch in state.watches.items()},
+        "digests": dict(state.containers.sums(DIGEST)),
         "unacknowledged": set(state.unacknowledged),
         "charged": {user: dict(used) for user, used in state.quota_usage._used.items()},
     }

@@ -27,7 +27,8 @@ class Table(Generic[T]):
     """Structs by key, with secondary indexes. Every write since the last commit can be undone.
 
     ``indexes`` map a name to a function from a row to the value that it is indexed by; None leaves
-    the row out.
+    the row out. ``sums`` map a name to a function from a row to a value and a number; the numbers of all
+    rows with one value are combined by XOR.
     """
 
     def __init__(
@@ -35,12 +36,15 @@ class Table(Generic[T]):
         name: str,
         kind: type[T],
         indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
+        sums: Mapping[str, Callable[[T], tuple[Hashable, int] | None]] | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
         self._rows: dict[str, T] = {}
         self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
         self._indexed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
+        self._parts: dict[str, Callable[[T], tuple[Hashable, int] | None]] = dict(sums or {})
+        self._sums: dict[str, dict[Hashable, int]] = {name: {} for name in self._parts}
         self._before: dict[str, T | None] = {}
 
     def __len__(self) -> int:
@@ -80,8 +84,24 @@ class Table(Generic[T]):
         """Return the values for which ``index`` has any key."""
         return tuple(self._indexed[index])
 
+    def sums(self, name: str) -> Mapping[Hashable, int]:
+        """Return the sums ``name``, by value; a sum that is missing is 0."""
+        return self._sums[name]
+
+    def without(self, keys: Iterable[str]) -> list[str]:
+        """Return those of ``keys`` that the table does not have."""
+        rows = self._rows
+        return [key for key in keys if key not in rows]
+
     def is_indexed(self) -> bool:
-        """Return whether every index has exactly the rows of the table. Reads the whole table; for tests."""
+        """Return whether every index and sum fits the rows of the table. Reads the whole table; for tests."""
+        fresh = Table(self.name, self.kind, self._keys, self._parts)
+        fresh.fill(self._rows)
+        for name, sums in self._sums.items():
+            if {key: total for key, total in sums.items() if total} != {
+                key: total for key, total in fresh._sums[name].items() if total
+            }:
+                return False
         for index, key_of in self._keys.items():
             found = {(value, key) for value, keys in self._indexed[index].items() for key in keys}
             if found != {(key_of(row), key) for key, row in self._rows.items() if key_of(row) is not None}:
@@ -150,6 +170,13 @@ class Table(Generic[T]):
                 else:
                     keys[key] = None
 
+        for name, part_of in self._parts.items():
+            sums = self._sums[name] = {}
+            for row in self._rows.values():
+                part = part_of(row)
+                if part is not None:
+                    sums[part[0]] = sums.get(part[0], 0) ^ part[1]
+
     def _set(self, key: str, old: T | None, new: T | None) -> None:
         if new is None:
             self._rows.pop(key, None)
@@ -168,3 +195,11 @@ class Table(Generic[T]):
                     del indexed[was]
             if now is not None:
                 indexed.setdefault(now, {})[key] = None
+        for name, part_of in self._parts.items():
+            for row in (old, new):
+                part = None if row is None else part_of(row)
+                if part is not None:
+                    sums = self._sums[name]
+                    sums[part[0]] = sums.get(part[0], 0) ^ part[1]
+                    if not sums[part[0]]:
+                        del sums[part[0]]

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.names import RESMAN
 from galaxy.resman.logic import ResMan
+from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.resman.logic.state.state import ResManState
 from tests.unit.resman.cluster import Cluster, info
 from tests.unit.resman.random_run import RandomRun
@@ -53,7 +54,7 @@ def facts(state: ResManState) -> dict[str, Any]:
         "groups": {
             group: {name_of[row]: n for row, n in by.items()} for group, by in view.group_rows.items()
         },
-        "digests": {name: watch.digest for name, watch in state.watches.items()},
+        "digests": dict(state.containers.sums(DIGEST)),
         "used": state.quota_usage._used,
         "unacknowledged": sorted(state.unacknowledged),
         "waiting": {group for group in state.groups if state.containers.count("waiting", group)},

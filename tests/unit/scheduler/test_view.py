@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from galaxy.model.resources import AMOUNT_MAX
-from galaxy.scheduler.cluster_view import ClusterView
+from galaxy.scheduler.cluster_view import Charge, ClusterView
 from galaxy.scheduler.requests import Load
 from tests.unit.scheduler.build import GIB, agent, load, view
 
@@ -34,7 +34,12 @@ def random_charges(dice: random.Random, count: int) -> list[tuple[str, str, str,
 def charged(charges: list[tuple[str, str, str, Load, bool]], *, at_once: bool) -> ClusterView:
     built = view(*[agent(f"h{number}") for number in range(5)])
     if at_once:
-        built.charge_all(charges)
+        built.charge_all(
+            {
+                key: Charge(built.row(name), group, takes, creating)
+                for key, name, group, takes, creating in charges
+            }
+        )
     else:
         for key, name, group, takes, creating in charges:
             built.charge(key, name, group, takes, creating=creating)

@@ -11,6 +11,7 @@ from galaxy.model.messages.agent import AgentState, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import agent_cause
 from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.state.agent_watch import AgentWatch
+from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.resman.logic.state.state import ResManState, open_status
 from galaxy.scheduler.cluster_view import PlacementStatus
 from galaxy.scheduler.liveness import LivenessChanges
@@ -18,7 +19,7 @@ from galaxy.scheduler.liveness import LivenessChanges
 
 def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRead) -> None:
     """Record all heartbeats, and set the state of every agent by their age."""
-    heartbeats, watches = state.heartbeats, state.watches
+    heartbeats, watches, digests = state.heartbeats, state.watches, state.containers.sums(DIGEST)
     heartbeats.begin_reading(reading.now_s)
     state.unread = set(reading.unread)
     rows, times = [], []
@@ -29,7 +30,7 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
         elif not _is_incompatible(state, heartbeat):
             rows.append(watch.row)
             times.append(heartbeat.at_s)
-            if heartbeat.boot != watch.boot or heartbeat.containers != watch.digest:
+            if heartbeat.boot != watch.boot or heartbeat.containers != digests.get(heartbeat.agent, 0):
                 _on_difference(state, watch, heartbeat)
     # The heartbeats of an incompatible agent do not count, because we cannot read its reports.
     heartbeats.record(rows, times)

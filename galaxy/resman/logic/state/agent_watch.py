@@ -13,7 +13,7 @@ class AgentWatch:
     Times are Redis' clock, except ``failed_s``, which is the leader's.
     """
 
-    __slots__ = ("boot", "boot_since_s", "changed_s", "digest", "failed_s", "failures", "full_serial",
+    __slots__ = ("boot", "boot_since_s", "changed_s", "failed_s", "failures", "full_serial",
                  "has_full_report", "in_trouble", "newer_serials", "past_boots", "row")  # fmt: skip
 
     def __init__(self, row: int, boot: str) -> None:
@@ -29,8 +29,6 @@ class AgentWatch:
         """Whether ``boot`` has sent a full report in this leadership."""
         self.newer_serials: dict[str, int] = {}
         """By container, the serial of the last report about it since the full one."""
-        self.digest = 0
-        """Digest of the containers that are ready on it according to the tables."""
         self.changed_s = 0.0
         """When one of its containers last changed in the tables."""
         self.failures = 0

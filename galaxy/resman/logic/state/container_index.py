@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from galaxy.model.messages.container import ContainerState
+from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.stored.container import Container
 
 UNACKNOWLEDGED: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DESTROYING})
@@ -50,6 +51,17 @@ def _waiting(row: Container) -> Hashable | None:
 def _not_gone(row: Container) -> Hashable | None:
     return None if row.state is ContainerState.GONE else row.group
 
+
+def _digest(row: Container) -> tuple[Hashable, int] | None:
+    if row.state is not ContainerState.READY:
+        return None
+    return row.agent, digest_of_container(row.container, row.incarnation)
+
+
+DIGEST: Final = "digest"
+"""Name of the sum of ``SUMS``."""
+SUMS: Final[Mapping[str, Callable[[Container], tuple[Hashable, int] | None]]] = {DIGEST: _digest}
+"""By agent, the digest of the containers that are ready on it."""
 
 INDEXES: Final[Mapping[str, Callable[[Container], Hashable | None]]] = {
     "group": _group,

@@ -6,7 +6,6 @@ from msgspec.structs import replace
 
 from galaxy.model.messages.agent import AgentState
 from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
-from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.trace import TraceEvent, event_id
@@ -22,7 +21,7 @@ from galaxy.resman.logic.state.outbox import Outbox
 from galaxy.resman.logic.state.quota_usage import QuotaUsage
 from galaxy.resman.logic.state.status_versions import StatusVersions
 from galaxy.resman.logic.state.tables import IDENTITY, ResManTables
-from galaxy.scheduler.cluster_view import ClusterView, PlacementStatus
+from galaxy.scheduler.cluster_view import Charge, ClusterView, PlacementStatus
 from galaxy.scheduler.liveness import HeartbeatAges
 from galaxy.scheduler.requests import Load, Shape, shape_of
 from galaxy.statemachine.backoff import AskLimiter
@@ -143,9 +142,9 @@ class ResManState(ResManTables):
         self.ended_groups = EndedGroups(self.ended, age_s_max=config.removed_s, count_max=config.removed_max)
         for row, record in enumerate(self.agents.values()):
             self._derive_agent(row, record)
-        for key, container in list(self.containers.items()):
-            if container.group not in self.groups:
-                self._destroy_orphan(key, container)
+        for group in self.groups.without(map(str, self.containers.index_values("group"))):
+            for key in self.containers.where("group", group):
+                self._destroy_orphan(key, self.containers[key])
         self._derive_containers()
 
     # ---- agents
@@ -289,14 +288,20 @@ class ResManState(ResManTables):
 
     def load_of(self, key: str, row: Container) -> Load:
         """Return the load of a placed row, with its ports as far as they are known."""
-        known = {port for port in row.ports.values() if port}
         if key != row.container:
+            known = {port for port in row.ports.values() if port}
             return Load(
                 resources=row.resources.of_one_container(),
                 ports=tuple(sorted(known)),
                 dynamic=sum(1 for port in row.ports.values() if not port),
             )
         load = self.shape(row.group).load
+        if not row.ports:
+            return load
+        if len(row.ports) == 1 and not load.ports:  # The usual case, and there may be 100,000 of it.
+            (port,) = row.ports.values()
+            return Load(load.resources, (port,), max(0, load.dynamic - 1)) if port else load
+        known = {port for port in row.ports.values() if port}
         chosen = known.difference(load.ports)
         if not chosen:
             return load
@@ -326,7 +331,7 @@ class ResManState(ResManTables):
         else:
             status = PlacementStatus.SUSPECT
         watch = self.watch_agent(record, status)
-        watch.row, watch.digest = row, 0
+        watch.row = row
         if watch.failures >= self.config.flaky_failures:
             self.flaky_agents[record.agent] = None
             self.view.set_flaky(record.agent, True)
@@ -342,20 +347,18 @@ class ResManState(ResManTables):
     def _derive_containers(self) -> None:
         """Do what ``_derive_change`` does for every row, in few passes: there may be 100,000."""
         counted: dict[str, int] = {}
-        charges: list[tuple[str, str, str, Load, bool]] = []
+        charges: dict[str, Charge] = {}
         for key, row in self.containers.items():
-            state, watch = row.state, self.watches.get(row.agent)
-            if watch is not None and state in PLACED:
+            state, group = row.state, row.group
+            if state in PLACED and (watch := self.watches.get(row.agent)) is not None:
                 creating = state is ContainerState.ALLOCATING
-                charges.append((key, row.agent, row.group, self.load_of(key, row), creating))
-                if state is ContainerState.READY:
-                    watch.digest ^= digest_of_container(row.container, row.incarnation)
+                charges[key] = Charge(watch.row, group, self.load_of(key, row), creating)
             if counts(key, row):
-                counted[row.group] = counted.get(row.group, 0) + 1
+                counted[group] = counted.get(group, 0) + 1
             if state in UNACKNOWLEDGED:
                 self.unacknowledged.start(key, self.now_s)
             elif state is ContainerState.PENDING:
-                self.want_place(row.group)
+                self.want_place(group)
         self.view.charge_all(charges)
         for group, times in counted.items():
             self.charge(self.groups[group].order, times)
@@ -363,7 +366,7 @@ class ResManState(ResManTables):
     def _derive_change(
         self, key: str, old: Container | None, new: Container | None, *, charged: bool
     ) -> None:
-        """Bring charges, digests and resends from ``old`` to ``new``."""
+        """Bring charges and resends from ``old`` to ``new``."""
         was = old.state if old else ContainerState.GONE
         now = new.state if new else ContainerState.GONE
         here = new.agent if new and now in PLACED else ""
@@ -377,12 +380,10 @@ class ResManState(ResManTables):
                 self.view.charge(key, here, new.group, self.load_of(key, new), creating=creating)
             elif old and not charged and (old.state is not now or old.ports != new.ports):
                 self.view.created(key, self.load_of(key, new))
-        for row, state, agent in ((old, was, there), (new, now, here)):
+        for row, agent in ((old, there), (new, here)):
             watch = self.watches.get(agent)
             if row and watch:
                 watch.changed_s = self.heartbeats.read_s
-                if state is ContainerState.READY:
-                    watch.digest ^= digest_of_container(row.container, row.incarnation)
         counted = counts(key, old), counts(key, new)
         if counted[0] != counted[1]:
             row = new or old

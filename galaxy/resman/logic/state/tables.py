@@ -12,7 +12,7 @@ from galaxy.model.stored.container import Container, EndedGroup, Group
 from galaxy.model.stored.table import Table
 from galaxy.operations.config import RequestConfig
 from galaxy.operations.records import RequestRecords
-from galaxy.resman.logic.state.container_index import INDEXES
+from galaxy.resman.logic.state.container_index import INDEXES, SUMS
 
 SAFE_MODE: Final = "safe-mode"
 """Key of the row that table ``cluster`` has while ResMan is in safe mode."""
@@ -30,7 +30,7 @@ class ResManTables:
 
     def __init__(self, config: RequestConfig) -> None:
         self.groups: Table[Group] = Table("groups", Group)
-        self.containers: Table[Container] = Table("containers", Container, INDEXES)
+        self.containers: Table[Container] = Table("containers", Container, INDEXES, SUMS)
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
