@@ -31,8 +31,15 @@ class AgentReports:
         return iter(self._agents)
 
     def restore(self, agent: str, observed: ObservedPod) -> None:
-        """Restore a report that an earlier leadership stored."""
-        self._of(agent).set_digest(observed.pod, _digest(observed))
+        """Restore a report that an earlier leadership stored; at most one of each pod."""
+        known = self._agents.get(agent)
+        if known is None:
+            known = self._agents[agent] = ReportingAgent()
+        pod = observed.pod
+        digest = known.digests[pod] = digest_of_pod(
+            pod, observed.incarnation, observed.generation, observed.state, observed.healthy
+        )
+        known.digest ^= digest
 
     def apply(self, report: AgentReport, now_s: float) -> Iterable[ObservedPod]:
         """Apply a report, and yield its pods except where a later report of the pod was applied.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ class AppMaster:
         self.config = config or AppMasterConfig()
         self.state = AppMasterState(self.config)
         self.agents = AgentReports(self.config)
+        self._unreconciled: deque[str] = deque()
+        """Jobs that this leadership has not reconciled yet."""
 
     @property
     def tables(self) -> Mapping[str, Table[Any]]:
@@ -58,6 +61,7 @@ class AppMaster:
         for kind, key in state.timers.pop_due(now_s):
             state.cause = timer_cause(kind)
             self._on_timer(kind, key)
+        self._touch_unreconciled()
         self._reconcile()
         sends = (
             *step_messages.group_messages(state),
@@ -68,7 +72,7 @@ class AppMaster:
             sends=sends,
             replies=tuple(state.requests.replies),
             trace=tuple(state.outbox.trace),
-            wake_s=now_s if state.awaiting_order else state.timers.next_s(),
+            wake_s=now_s if state.awaiting_order or self._unreconciled else state.timers.next_s(),
         )
         self._clear_output()
         return step
@@ -86,16 +90,19 @@ class AppMaster:
         users.begin(state)
         identity_sync.begin(state)
         packages.begin(state)
+        self._unreconciled = deque(state.jobs)
         for job in list(state.jobs.values()):
-            state.touch(job.job)
             if job.serial:
                 state.timers.set_if_sooner(("group", job.job), now_s)
             if job.state.is_over:
                 jobs.schedule_removal(state, job)
+        restore, is_acked = self.agents.restore, pods.is_acked
         for pod in list(state.pods.values()):
-            if pod.observed is not None and pod.placed:
-                self.agents.restore(pod.agent, pod.observed)
-            if pod.placed and not pods.is_acked(pod):
+            if not pod.placed:
+                continue
+            if pod.observed is not None:
+                restore(pod.agent, pod.observed)
+            if not is_acked(pod):
                 state.timers.set_if_sooner(("pod", pod.pod), now_s)
 
     # ---- events
@@ -179,6 +186,15 @@ class AppMaster:
         else:
             state.resends_left -= 1
             pods.send(state, pod)
+
+    def _touch_unreconciled(self) -> None:
+        """Touch the next jobs that this leadership has not reconciled yet."""
+        state, left = self.state, self.config.begin_pods_max
+        while self._unreconciled and left > 0:
+            job = self._unreconciled.popleft()
+            left -= 1 + state.pods.count("job", job)
+            state.cause = timer_cause("begin")
+            state.touch(job)
 
     def _reconcile(self) -> None:
         """Reconcile touched jobs and order pods until nothing is left, at most ``PASSES_MAX`` times."""

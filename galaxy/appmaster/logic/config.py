@@ -76,6 +76,8 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     pods of a large job start while the others are still being ordered."""
     resends_per_step_max: int = 200
     """Orders that are sent again in one step; the others wait, because their reports may not be read yet."""
+    begin_pods_max: int = 2500
+    """A new leadership reconciles all jobs, about so many pods in each step; other events come between."""
 
 
 def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:

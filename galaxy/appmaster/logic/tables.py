@@ -87,13 +87,13 @@ class AppMasterTables:
 
     def repair(self) -> None:
         """Drop rows that refer to missing rows; a leader that stopped between two commits may leave some."""
-        for pod in list(self.pods.values()):
-            if pod.job not in self.jobs:
-                self.pods.drop(pod.pod)
+        for job in self.jobs.without(map(str, self.pods.index_values("job"))):
+            for key in self.pods.where("job", job):
+                self.pods.drop(key)
         for key in [key for key in self.revision_secrets if key not in self.revisions]:
             self.revision_secrets.drop(key)
-        for key in list(self.endpoints):
-            if self.endpoints[key].pod not in self.pods:
+        for pod in self.pods.without(map(str, self.endpoints.index_values("pod"))):
+            for key in self.endpoints.where("pod", pod):
                 self.endpoints.drop(key)
         for key in [key for key, run in self.runs.items() if run.job not in self.jobs]:
             self.runs.drop(key)
