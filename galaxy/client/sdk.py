@@ -189,6 +189,14 @@ class Galaxy:
         """Return everything about one job, named by its name, id, or the start of its id."""
         return self._ask(ShowJob(job=job))
 
+    def submitted_spec(self, job: str) -> JobSpec:
+        """Return the spec of one of your jobs as it was submitted, with the credentials in its URLs.
+
+        Raises:
+            Refused: the job is another user's.
+        """
+        return self._ask(ShowJob(job=job, submitted=True)).spec
+
     def wait(
         self,
         job: str,

@@ -11,6 +11,7 @@ from galaxy.errors import Conflict, GalaxyError, KeyConflict, Unreachable, Usage
 from galaxy.model.api.answers import Answer, Reply, problem_of
 from galaxy.model.api.request import Request, content_digest
 from galaxy.model.base import decode, encode
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.answer import AnswerRecord
 from galaxy.model.stored.user import AuditRecord
 from galaxy.operations.authn import Users, authenticate
@@ -129,9 +130,9 @@ def _change_once(
                 at_s=now_s,
                 user=user.user,
                 op=request.op,
-                target=target,
+                target=without_credentials(target),
                 result="ok" if problem is None else problem.kind,
-                message="" if problem is None else problem.message[:MESSAGE_MAX],
+                message="" if answer.problem is None else answer.problem.message[:MESSAGE_MAX],
             )
         )
         if users.get(user.user) is None:

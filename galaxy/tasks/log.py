@@ -7,12 +7,14 @@ import sys
 import time
 from typing import Final
 
+from galaxy.model.redaction import without_credentials
+
 LINE_MAX: Final = 4000
 """Longest line, in characters, so that foreign messages cannot fill a disk."""
 
 
 class OneLine(logging.Formatter):
-    """Time in UTC, level, the message; tracebacks and newlines folded into the same line."""
+    """Time in UTC, level, the message; tracebacks and newlines folded in, credentials of URLs masked."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -30,7 +32,7 @@ class OneLine(logging.Formatter):
                     "args": (),
                 }
             )
-        line = super().format(record).replace("\n", "\\n")
+        line = without_credentials(super().format(record).replace("\n", "\\n"))
         if len(line) <= LINE_MAX:
             return line
         half = LINE_MAX // 2  # The end of a traceback says most.

@@ -17,6 +17,7 @@ from typing import Final
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.worker import PackageAnswer, RequestPackage, TaskCgroup
+from galaxy.model.redaction import redact
 from galaxy.worker_entry.channel import close_all
 from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages
@@ -198,6 +199,7 @@ class Deployments:
         self.cancel(deployment.task)
         # A file's name may hold bytes that are not UTF-8, which no message can carry.
         message = message.encode(errors="replace").decode()
+        message = redact(message, *(package.source for package in deployment.packages))
         reason = Reason(code="deploy-failed", message=message)
         self._emit(DeployFailed(task=deployment.task, deploy=deployment.deploy, reason=reason, retry=retry))
 

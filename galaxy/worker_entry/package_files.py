@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from galaxy.model.jobspec.spec import PackageSpec
+from galaxy.model.redaction import without_credentials
 from galaxy.worker_entry.logic.archive import RESERVED
 
 MEMBERS_MAX: Final = 500_000
@@ -185,12 +186,10 @@ def _key(package: PackageSpec) -> str:
 
 
 def label(package: PackageSpec | None) -> str:
-    """Name a package in messages, without the user and password of its URL."""
+    """Name a package in messages, without the credentials of its URL."""
     if package is None:
         return "nothing"
-    scheme, separator, rest = package.source.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path} (version {package.version})"
+    return f"{without_credentials(package.source)} (version {package.version})"
 
 
 def is_temporary(error: OSError) -> bool:

@@ -22,6 +22,7 @@ from galaxy.agent.packages.stored import StoredPackages, fetch_stored
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
 from galaxy.model.jobspec.package_source import STORED
+from galaxy.model.redaction import redact
 from galaxy.statemachine.backoff import delay_after
 
 TRIES_MAX: Final = 3
@@ -171,7 +172,7 @@ class PackageCache:
         except PackageRefused as refused:
             outcome = FetchedPackage(error=str(refused), retry=False, elsewhere=refused.elsewhere)
         except Exception as error:  # noqa: BLE001 - every request must be answered, whatever failed
-            outcome = FetchedPackage(error=f"{type(error).__name__}: {error}")
+            outcome = FetchedPackage(error=f"{type(error).__name__}: {redact(str(error), package.source)}")
         with self._lock:
             waiting = self._waiting.pop(name)
         for done in waiting:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import signal
 import sys
 from typing import Any, Final
 
 from galaxy.container.kernel.prctl import die_with_parent
 from galaxy.model.base import Struct, decode, encode
+from galaxy.model.redaction import redact
 
 CHUNK_BYTES: Final = 1024 * 1024
 PROTOCOLS: Final = ("http", "https", "ftp", "s3", "hdfs", "file")
 ERROR_MAX: Final = 300
 """Longest error text passed on from a library, in characters."""
-_SECRET: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 class FetchOrder(Struct, frozen=True, kw_only=True):
@@ -60,11 +59,6 @@ def copy(reader: Any, fd: int, bytes_max: int) -> FetchOutcome:
     return FetchOutcome(sha256=digest.hexdigest(), size=size)
 
 
-def without_secrets(text: str) -> str:
-    """Return ``text`` without the user and password of every URL in it."""
-    return _SECRET.sub("", text)
-
-
 def fetch(order: FetchOrder) -> FetchOutcome:
     """Fetch through fsspec. Every error becomes an outcome with its cause."""
     protocol = order.source.partition("://")[0].lower()
@@ -79,16 +73,16 @@ def fetch(order: FetchOrder) -> FetchOutcome:
             error=f"{protocol} packages need one more Python package on the host: {error}", elsewhere=True
         )
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        return FetchOutcome(error=f"{type(error).__name__}: {without_secrets(str(error))}")
+        return FetchOutcome(error=f"{type(error).__name__}: {redact(str(error), order.source)}")
     except Exception as error:  # noqa: BLE001 - any library's own error becomes the outcome
         status = getattr(error, "status", 0)
         gone = isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
-        return FetchOutcome(error=_text_of(error), retry=not gone)
+        return FetchOutcome(error=_text_of(error, order.source), retry=not gone)
 
 
-def _text_of(error: Exception) -> str:
-    """Return an error's text without secrets and with a bounded length: it may quote the server."""
-    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
+def _text_of(error: Exception, source: str) -> str:
+    """Return an error's text without the secrets of ``source``, in one line and with a bounded length."""
+    text = " ".join(redact(str(error), source).split()) or type(error).__name__
     return text if len(text) <= ERROR_MAX else text[:ERROR_MAX] + "..."
 
 

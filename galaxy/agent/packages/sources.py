@@ -13,8 +13,9 @@ from typing import Final
 
 import msgspec
 
-from galaxy.agent.packages.fetch import PROTOCOLS, without_secrets
+from galaxy.agent.packages.fetch import PROTOCOLS
 from galaxy.model.jobspec.package_source import STORED, stored_package
+from galaxy.model.redaction import redact, without_credentials
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -77,7 +78,7 @@ class PackageSources:
             PackageRefused: the source is not allowed.
         """
         match = _URL.fullmatch(source)
-        shown = without_secrets(source)
+        shown = without_credentials(source)
         if match is None and source.startswith("/"):
             protocol, path = "file", source
         elif match is None:
@@ -112,7 +113,11 @@ class PackageSources:
         try:
             parts = urllib.parse.urlsplit(source)
         except ValueError as error:
-            raise PackageRefused(f"package source {shown!r} is not a URL: {error}") from error
+            raise PackageRefused(
+                f"package source {shown!r} is not a URL: {redact(str(error), source)}"
+            ) from None
         if parts.netloc not in ("", "localhost"):
-            raise PackageRefused(f"package source {shown!r} names the host {parts.netloc!r}; use http or s3")
+            raise PackageRefused(
+                f"package source {shown!r} names the host {parts.hostname!r}; use http or s3"
+            )
         return urllib.parse.unquote(parts.path)

@@ -15,6 +15,7 @@ from galaxy.appmaster.logic.tables import AppMasterTables
 from galaxy.model.jobspec.package_source import packages_of, stored_package
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.trace import TraceEvent, event_id
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.job import DesiredState, JobRecord, PodRecord, TimelineRecord
 from galaxy.statemachine.backoff import KeyedBackoff
 from galaxy.statemachine.timers import Timers
@@ -147,7 +148,7 @@ class AppMasterState(AppMasterTables):
         event = TraceEvent(
             kind=kind,
             subject=subject,
-            text=text,
+            text=without_credentials(text),
             at_s=self.now_s,
             id=event_id(APPMASTER, self.epoch, self._event_count),
             cause=cause or self.cause,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -23,6 +24,7 @@ from galaxy.cli.output import (
 )
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
 from galaxy.model.api.views import JobSummary, JobView
+from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.resources import amounts_text
 
 EVENTS = 10
@@ -61,14 +63,25 @@ def list_(target: Target, output: Output, every: bool) -> None:
   galaxy job show web             show pods, programs, endpoints, events
   galaxy job show web -o wide     with addresses, incarnations and pids
   galaxy job show web -o json     everything, including the spec
+  galaxy job show web --spec      the job file as it was submitted; for the job's owner
 """,
 )
 @click.argument("job", shell_complete=complete(all_job_names))
+@click.option(
+    "--spec", "submitted", is_flag=True, help="Print the job file as it was submitted, credentials included."
+)
 @output_options
 @cluster_options
-def show(target: Target, output: Output, job: str) -> None:
-    """Show everything about one job, named by its name, id, or the start of its id."""
+def show(target: Target, output: Output, job: str, submitted: bool) -> None:
+    """Show everything about one job, named by its name, id, or the start of its id.
+
+    URLs are shown without credentials. `--spec` prints the job file of the current revision as it was
+    submitted, as YAML or with `-o json` as JSON; only the job's owner may ask for it.
+    """
     with target.open() as galaxy:
+        if submitted:
+            _print_spec(galaxy.submitted_spec(job), output)
+            return
         view = galaxy.job(job)
         if output.print_data(view, [view.summary.job]):
             return
@@ -80,6 +93,18 @@ def show(target: Target, output: Output, job: str) -> None:
             _print_title("Why")
             for line in diagnosis_lines(galaxy, view):
                 print_out(line)
+
+
+def _print_spec(spec: JobSpec, output: Output) -> None:
+    """Print ``spec`` as a job file."""
+    from galaxy.client.source.yaml_format import write_yaml
+    from galaxy.model.jobspec.writing import to_tree
+
+    tree = to_tree(spec)
+    if output.form == "json":
+        print_out(json.dumps(tree, indent=2, ensure_ascii=False), raw=True)
+    else:
+        print_out(write_yaml(tree).rstrip("\n"), raw=True)
 
 
 def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from galaxy.errors import GalaxyError, error_from, own_exit_code
 from galaxy.model.base import Struct
+from galaxy.model.redaction import without_credentials
 
 
 class Problem(Struct, frozen=True, kw_only=True):
@@ -35,11 +36,10 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 def problem_of(error: GalaxyError) -> Problem:
-    """Return ``error`` as a ``Problem`` for an answer."""
+    """Return ``error`` as a ``Problem`` for an answer, without credentials of URLs that it quotes."""
+    message, details = without_credentials(error.message), map(without_credentials, error.details)
     code = own_exit_code(error)
-    return Problem(
-        kind=error.kind, message=error.message, details=error.details, hint=error.hint, exit_code=code
-    )
+    return Problem(kind=error.kind, message=message, details=tuple(details), hint=error.hint, exit_code=code)
 
 
 def error_of(problem: Problem) -> GalaxyError:

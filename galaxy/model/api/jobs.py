@@ -91,10 +91,15 @@ class ListJobs(PagedBody[JobList], frozen=True, kw_only=True):
 
 
 class ShowJob(Body[JobView], frozen=True, kw_only=True):
-    """Show one job, or what the history has of it. ``job`` as in ``StopJob``."""
+    """Show one job, or what the history has of it. ``job`` as in ``StopJob``.
+
+    URLs in the spec have no credentials; ``submitted`` asks for the spec as it was submitted, which only
+    the owner gets.
+    """
 
     op: ClassVar[str] = "galaxy.job.show"
     job: str
+    submitted: bool = False
 
 
 class Discover(PagedBody[EndpointList], frozen=True, kw_only=True):

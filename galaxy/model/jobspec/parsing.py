@@ -20,6 +20,7 @@ from galaxy.model.jobspec import rules
 from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, spec_error
 from galaxy.model.jobspec.shorthand import SHORTHANDS, UNITS, Unit, parse_number, split_words
 from galaxy.model.jobspec.spec import DeploySpec, JobSpec
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.secret import EnvFrom
 from galaxy.suggest import nearest
 from galaxy.units import format_bytes, format_cpu, format_duration
@@ -326,8 +327,8 @@ def _quoting(value: Any) -> str:
 
 
 def _limited(text: str) -> str:
-    """Shorten text from the file, so that a diagnostic stays one readable line."""
-    flat = "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Make text from the file one readable line of a diagnostic, without credentials of URLs."""
+    flat = "".join(letter if letter.isprintable() else "?" for letter in without_credentials(text))
     return flat if len(flat) <= 120 else f"{flat[:117]}..."
 
 

@@ -10,6 +10,7 @@ import msgspec
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.container import Reason
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.secret import EnvFrom, Secret
 
 
@@ -155,3 +156,22 @@ class ObservedPod(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     cpu_milli: int = 0
     memory_bytes: int = 0
+
+
+def masked(observed: ObservedPod) -> ObservedPod:
+    """Return ``observed`` with the credentials of URLs masked in the reasons of its tasks.
+
+    AppWorkers mask them as well; those of earlier releases do not.
+    """
+    if not any(task.reason is not None and "://" in task.reason.message for task in observed.tasks):
+        return observed
+    tasks = tuple(
+        msgspec.structs.replace(
+            task,
+            reason=msgspec.structs.replace(task.reason, message=without_credentials(task.reason.message)),
+        )
+        if task.reason is not None
+        else task
+        for task in observed.tasks
+    )
+    return msgspec.structs.replace(observed, tasks=tasks)

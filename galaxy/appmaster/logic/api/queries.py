@@ -9,7 +9,7 @@ import msgspec
 
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.batch import runs
-from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, hide_env
+from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, require_submitted, spec_for
 from galaxy.appmaster.logic.jobs import jobs, reasons, restarts
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
@@ -26,7 +26,7 @@ from galaxy.model.stored.job import (
     PodRecord,
 )
 from galaxy.model.stored.run import RunRecord
-from galaxy.operations.authz import ANY_USER, is_operator
+from galaxy.operations.authz import ANY_USER
 from galaxy.operations.declaration import Caller, query
 from galaxy.operations.paging import page_of, sortable
 
@@ -53,13 +53,15 @@ def show_job(state: AppMasterState, body: ShowJob, caller: Caller) -> JobView:
     """Show one job, or its record in the history.
 
     Raises:
-        NotFound, Conflict: no such job, or several.
+        NotFound, Conflict: no such job, or several. Refused: ``submitted``, and the caller is not the owner.
     """
     found = lookup.find_any(state, body.job)
     view = _past_view(found) if isinstance(found, HistoryRecord) else _live_view(state, found)
-    if is_operator(caller.user) or view.summary.user == caller.name:
+    owner = view.summary.user
+    if body.submitted:
+        require_submitted(caller.user, owner, body.job)
         return view
-    return msgspec.structs.replace(view, spec=hide_env(view.spec))
+    return msgspec.structs.replace(view, spec=spec_for(caller.user, owner, view.spec))
 
 
 @query(Discover, authority=ANY_USER)

@@ -9,11 +9,14 @@ import msgspec
 
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.errors import Refused
 from galaxy.model.api.jobs import ShowJob, SubmitJob, UpdateJob
-from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.jobspec.spec import JobSpec, PackageSpec, TaskSpec
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.job import HistoryRecord, JobRecord
+from galaxy.model.stored.secret import EnvFrom
 from galaxy.model.stored.user import Authority, UserRecord
-from galaxy.operations.authz import is_allowed, require_authority, require_owner
+from galaxy.operations.authz import is_allowed, is_operator, require_authority, require_owner
 from galaxy.operations.declaration import AuthorityRule, Caller
 
 HIDDEN: Final = "(hidden)"
@@ -67,7 +70,7 @@ UPDATE: Final[JobRule] = AuthorityRule(
     documented="the job's owner, with `update_job` on its old and new pools", require=_require_update
 )
 SHOW: Final[JobRule] = AuthorityRule(
-    documented="the job's owner; with `list_job` on its pools others too, environment hidden",
+    documented="the job's owner; with `list_job` on its pools others too, environment and commands hidden",
     require=_require_show,
 )
 LIST: Final[JobRule] = AuthorityRule(
@@ -82,12 +85,76 @@ def can_list(state: AppMasterState, user: UserRecord | None, found: JobRecord | 
     return is_allowed(user, Authority.LIST_JOB, _pools(state, found))
 
 
-def hide_env(spec: JobSpec) -> JobSpec:
-    """Return ``spec`` with the names of its environment variables and without their values."""
-    tasks = tuple(
-        msgspec.structs.replace(task, env=dict.fromkeys(task.env, HIDDEN)) for task in spec.pod.tasks
-    )
+def spec_for(user: UserRecord | None, owner: str, spec: JobSpec) -> JobSpec:
+    """Return what ``user`` sees of the spec of a job of ``owner``.
+
+    Nobody sees credentials in URLs; ``require_submitted`` guards the exception. Users who are neither the
+    owner nor operators see no values of the environment and no commands either: both often carry secrets.
+    """
+    is_other = not (is_operator(user) or (user is not None and user.user == owner))
+    tasks = tuple(_hidden(task, is_other=is_other) for task in spec.pod.tasks)
     return msgspec.structs.replace(spec, pod=msgspec.structs.replace(spec.pod, tasks=tasks))
+
+
+def require_submitted(user: UserRecord | None, owner: str, job: str) -> None:
+    """Make sure that ``user`` may see a spec as it was submitted, credentials included: the owner only.
+
+    Raises:
+        Refused: another user, also an operator.
+    """
+    if user is not None and user.user != owner:
+        raise Refused(
+            f'user "{user.user}" may not see the spec of "{job}" as it was submitted',
+            details=[
+                f'it may hold credentials, and belongs to "{owner}"' if owner else "it belongs to nobody"
+            ],
+            hint=f"galaxy job show {job} -o json has everything else",
+        )
+
+
+def _hidden(task: TaskSpec, *, is_other: bool) -> TaskSpec:
+    data = task.data
+    if data is not None:
+        data = msgspec.structs.replace(
+            data,
+            packages=tuple(_without_login(package) for package in data.packages),
+            reload=_command(data.reload, is_other=is_other),
+        )
+    health = task.health
+    if health is not None:
+        health = msgspec.structs.replace(
+            health,
+            path=_path_without_query(health.path) if is_other else health.path,
+            command=_command(health.command, is_other=is_other),
+        )
+    return msgspec.structs.replace(
+        task,
+        package=_without_login(task.package) if task.package else None,
+        data=data,
+        health=health,
+        env={name: _variable(value, is_other=is_other) for name, value in task.env.items()},
+        start=_command(task.start, is_other=is_other),
+        stop=_command(task.stop, is_other=is_other),
+    )
+
+
+def _without_login(package: PackageSpec) -> PackageSpec:
+    return msgspec.structs.replace(package, source=without_credentials(package.source))
+
+
+def _variable(value: str | EnvFrom, *, is_other: bool) -> str | EnvFrom:
+    if is_other:
+        return HIDDEN
+    return without_credentials(value) if isinstance(value, str) else value
+
+
+def _command(command: str, *, is_other: bool) -> str:
+    """Return a command without credentials in URLs; other users see only that there is one."""
+    return HIDDEN if command and is_other else without_credentials(command)
+
+
+def _path_without_query(path: str) -> str:
+    return without_credentials(f"http://host{path}").removeprefix("http://host")
 
 
 def _require_job(

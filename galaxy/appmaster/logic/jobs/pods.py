@@ -24,7 +24,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import ContainerState, Reason
-from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState
+from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState, masked
 from galaxy.model.messages.trace import agent_cause
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
 
@@ -142,7 +142,7 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
     if pod is None or not pod.placed or agent != pod.agent or observed.incarnation != pod.incarnation:
         return
     state.usage[pod.pod] = (observed.cpu_milli, observed.memory_bytes)
-    observed = msgspec.structs.replace(observed, cpu_milli=0, memory_bytes=0)
+    observed = msgspec.structs.replace(masked(observed), cpu_milli=0, memory_bytes=0)
     old = pod.observed
     if observed == old or (old is not None and observed.generation < old.generation):
         return
