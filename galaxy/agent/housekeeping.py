@@ -17,10 +17,13 @@ from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic.events import UsageMeasured
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.packages.cache import PackageCache
+from galaxy.container.launcher.init_process import WORKER_LOG
 from galaxy.container.usage import UsageMeter
 from galaxy.ids import parse_container_key
+from galaxy.model.messages.log_files import STREAMS
 
 _LOG: Final = logging.getLogger(__name__)
+_LOG_ENDINGS: Final = tuple(f".{stream}" for stream in STREAMS)
 
 
 class Housekeeping:
@@ -107,12 +110,14 @@ def remove_old_logs(
 ) -> list[str]:
     """Remove log directories of containers that are gone, and return their names.
 
+    A directory is one of these if its name is a container's key, and a log is in it or nothing.
+
     Those last written more than ``keep_s`` seconds ago are removed, and then the oldest until the
     rest is within ``bytes_max``. ``keep`` holds the keys of the containers on this host, whose logs stay.
     """
     names: list[str] = []
     with contextlib.suppress(OSError), os.scandir(logs) as entries:
-        names += (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+        names += (entry.name for entry in entries if _is_of_container(entry))
     found = [(*_age_and_size(str(logs / name)), name) for name in names if name not in keep]
     total = sum(size for _, size, _ in found)
     removed = []
@@ -122,6 +127,16 @@ def remove_old_logs(
             total -= size
             removed.append(name)
     return removed
+
+
+def _is_of_container(entry: os.DirEntry[str]) -> bool:
+    if parse_container_key(entry.name) is None or not entry.is_dir(follow_symlinks=False):
+        return False
+    try:
+        inside = os.listdir(entry.path)
+    except OSError:
+        return False
+    return not inside or any(name == WORKER_LOG or name.endswith(_LOG_ENDINGS) for name in inside)
 
 
 def _age_and_size(directory: str) -> tuple[float, int]:

@@ -17,7 +17,7 @@ import galaxy
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.kernel import processes
 from galaxy.container.launcher.client import LauncherClient
-from galaxy.container.launcher.entry import SOCKET_NAME
+from galaxy.container.launcher.directory import SOCKET_NAME
 from galaxy.container.launcher.plan import FULL, LaunchPlan
 from galaxy.container.launcher.protocol import (
     PACKET_BYTES_MAX,

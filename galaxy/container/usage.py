@@ -10,7 +10,7 @@ from typing import Final
 from galaxy.container.cgroup.tree import CgroupTree, Usage
 from galaxy.container.fs.volumes import plain_path, plain_used_bytes
 from galaxy.container.kernel import processes
-from galaxy.container.launcher.entry import INIT_RECORD, PLAN_NAME
+from galaxy.container.launcher.directory import INIT_RECORD, PLAN_NAME
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import InitRecord
 from galaxy.container.record_file import load_record

@@ -1,7 +1,9 @@
 """Find and remove what a cluster leaves on its host: processes, cgroups, mounts, loop devices.
 
-Only /proc and /sys are read, and no process of Galaxy is asked, so that the answer is right
-however the cluster's processes ended.
+Only /proc, /sys and the cluster's folder are read, and no process of Galaxy is asked, so that the answer
+is right however the cluster's processes ended. What Galaxy did not make is never part of the answer: a
+cgroup counts by its mark or its container's record, a mount or loop device by its place in an agent's
+state directory, a process by its program and its arguments.
 """
 
 from __future__ import annotations
@@ -13,14 +15,23 @@ import re
 import selectors
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from galaxy.container.cgroup import marks
 from galaxy.container.kernel.processes import read_stat, start_ticks
+from galaxy.container.launcher.directory import owner_of as directory_owner
 from galaxy.model.base import Struct
 
-_MODULES: Final = re.compile(rb"(^|/)galaxy$|^galaxy\.[a-z_.]+$")
+_MODULE: Final = re.compile(rb"galaxy\.[a-z_.]+")
+_PARTS: Final = frozenset({b"resman", b"appmaster", b"agent", b"web"})
+"""Commands that are parts of a cluster. Those of a person, as ``galaxy logs -f``, end by themselves."""
+_QUERIES: Final = frozenset({b"list", b"ls", b"list_agents", b"show"})
+"""What follows ``galaxy agent`` in a command of a person."""
+_SERVERS: Final = re.compile(rb"(redis|valkey)[a-z-]*")
+_STATE_DIRECTORIES: Final = ("c", "t", "garbage")
+"""Where in its state directory an agent mounts things and keeps images of volumes."""
 _LOOP_CLR_FD: Final = 0x4C01
 _MNT_DETACH: Final = 2
 
@@ -51,7 +62,7 @@ def find(root: Path, cgroup_roots: Sequence[str]) -> Leftovers:
     """Return what is left of the cluster in folder ``root`` with the cgroups ``cgroup_roots``."""
     return Leftovers(
         processes=tuple(sorted(_processes(root, cgroup_roots))),
-        cgroups=tuple(str(path) for top in _cluster_cgroups(cgroup_roots) for path in _tree(top)),
+        cgroups=tuple(str(path) for top in _cgroups(root, cgroup_roots) for path in _tree(top)),
         mounts=tuple(_mounts(root)),
         loops=tuple(_loops(root)),
     )
@@ -61,7 +72,7 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
     """Kill, unmount, detach and remove what is left; return what remains after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
-        for top in _cluster_cgroups(cgroup_roots):
+        for top in _cgroups(root, cgroup_roots):
             _kill_cgroup(top)
         pids = sorted(_processes(root, cgroup_roots))
         kill(pids, signal.SIGKILL)
@@ -70,8 +81,11 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
             _unmount(mount)
         for loop in _loops(root):
             _detach(loop)
-        for top in _cluster_cgroups(cgroup_roots):
+        for top in _cgroups(root, cgroup_roots):
             _remove_tree(top)
+        for top in _roots(cgroup_roots):
+            with contextlib.suppress(OSError):  # Another program has a cgroup in it, or it is gone.
+                top.rmdir()
         left = find(root, cgroup_roots)
         if not left or time.monotonic() >= deadline:
             return left
@@ -117,6 +131,7 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
     This process and its ancestors are never included.
     """
     folder = os.fsencode(root)
+    owned = _paths_of_containers(root, cgroup_roots)
     parents: dict[int, int] = {}
     pids: set[int] = set()
     for entry in os.scandir("/proc"):
@@ -131,7 +146,7 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
             parents[pid] = stat.parent
             if stat.is_dead:
                 continue
-            if _in_cgroups(cgroups, cgroup_roots) or _names_folder(argv, folder):
+            if _in_cgroups(cgroups, owned) or _names_folder(argv, folder):
                 pids.add(pid)
     excluded = _ancestors(os.getpid(), parents)
     pids -= excluded
@@ -144,18 +159,34 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
     return pids
 
 
-def _in_cgroups(text: str, cgroup_roots: Sequence[str]) -> bool:
+def _in_cgroups(text: str, owned: Collection[str]) -> bool:
+    """Return whether one line of a /proc/PID/cgroup ``text`` is at or below a path of ``owned``."""
     paths = [line.split(":", 2)[2] + "/" for line in text.splitlines()]
-    return any(f"/{root}/" in path for path in paths for root in cgroup_roots)
+    return any(f"{path}/" in each for each in paths for path in owned)
+
+
+def _paths_of_containers(root: Path, cgroup_roots: Sequence[str]) -> set[str]:
+    """Return the cgroups of the cluster's containers, each as ``/ROOT/CONTAINER``."""
+    found = {Path(path) for path in _cgroups(root, cgroup_roots)} - {*_roots(cgroup_roots)}
+    return {f"/{name}/{path.name}" for path in found for name in cgroup_roots if path.match(f"{name}/*")}
 
 
 def _names_folder(argv: Sequence[bytes], folder: bytes) -> bool:
-    """Return whether this is a command line of Galaxy that names the folder or a path in it."""
-    within = any(arg == folder or arg.startswith(folder + b"/") for arg in argv)
-    server = argv[-2:] and any(arg == folder + b"/redis/server.conf" for arg in argv)
-    # `galaxy up` and `galaxy down` name the folder too, but end by themselves.
-    commands = {b"up", b"down"} & set(argv[:5])
-    return bool(server) or (within and not commands and any(_MODULES.search(arg) for arg in argv[:5]))
+    """Return whether this is the command line of a part of the cluster in ``folder``."""
+    program = os.path.basename(argv[0]) if argv else b""
+    if _SERVERS.fullmatch(program):
+        return folder + b"/redis/server.conf" in argv
+    if not program.startswith((b"python", b"galaxy")):
+        return False
+    if not any(arg == folder or arg.startswith(folder + b"/") for arg in argv):
+        return False
+    for index, arg in enumerate(argv[:6]):
+        if _MODULE.fullmatch(arg) or (index < 2 and os.path.basename(arg) == b"galaxy"):
+            is_command = arg == b"galaxy.cli.main" or not _MODULE.fullmatch(arg)
+            words = [each for each in argv[index + 1 :] if each and not each.startswith((b"-", folder))]
+            is_part = not words or (words[0] in _PARTS and not _QUERIES.intersection(words[1:2]))
+            return is_part or not is_command
+    return False
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
@@ -166,8 +197,8 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     return ancestors | {0, 1}
 
 
-def _cluster_cgroups(cgroup_roots: Sequence[str]) -> list[Path]:
-    """Return the cluster's top directories in every mounted cgroup hierarchy."""
+def _roots(cgroup_roots: Sequence[str]) -> list[Path]:
+    """Return the directories that hold the cluster's containers, in every mounted cgroup hierarchy."""
     tops = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
@@ -175,6 +206,28 @@ def _cluster_cgroups(cgroup_roots: Sequence[str]) -> list[Path]:
             mount = Path(_unescape(before.split()[4]))
             tops += [mount / root for root in cgroup_roots if (mount / root).is_dir()]
     return tops
+
+
+def _cgroups(root: Path, cgroup_roots: Sequence[str]) -> list[Path]:
+    """Return the cluster's cgroups: those of its containers, and roots without any other cgroup in them."""
+    recorded = {
+        path.name
+        for path in root.glob("agent/*/c/*")
+        if path.is_dir() and directory_owner(str(path)) is not None
+    }
+    found: list[Path] = []
+    for top in _roots(cgroup_roots):
+        children = [path for path in top.iterdir() if path.is_dir()]
+        ours = [path for path in children if _is_of_cluster(path, root, recorded)]
+        found += ours
+        if len(ours) == len(children):
+            found.append(top)
+    return found
+
+
+def _is_of_cluster(path: Path, root: Path, recorded: Collection[str]) -> bool:
+    mark = marks.mark_of(str(path), marks.CONTAINER)
+    return path.name in recorded if mark is None else Path(mark).is_relative_to(root)
 
 
 def _tree(top: Path) -> list[Path]:
@@ -210,23 +263,27 @@ def _write(path: Path, value: str) -> None:
 
 
 def _mounts(root: Path) -> list[str]:
-    """Return the mount points below ``root``, oldest first."""
-    mounts = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount = _unescape(line.split()[4])
-        if mount.startswith(f"{root}/"):
-            mounts.append(mount)
-    return mounts
+    """Return the mount points in the state directories of the cluster's agents, oldest first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [mount for line in lines if _is_of_agent(mount := _unescape(line.split()[4]), root)]
 
 
 def _loops(root: Path) -> list[str]:
-    """Return the loop devices whose backing file is below ``root``."""
+    """Return the loop devices whose backing file is in the state directory of an agent of the cluster."""
     loops = []
     for block in sorted(Path("/sys/block").glob("loop*")):
         with contextlib.suppress(OSError):
-            if (block / "loop" / "backing_file").read_text().startswith(f"{root}/"):
+            if _is_of_agent((block / "loop" / "backing_file").read_text(), root):
                 loops.append(f"/dev/{block.name}")
     return loops
+
+
+def _is_of_agent(path: str, root: Path) -> bool:
+    """Return whether a path is below a directory of an agent in which only the agent works."""
+    if not path.startswith(f"{root}/agent/"):
+        return False
+    _, *inside = path.removeprefix(f"{root}/agent/").split("/")
+    return len(inside) > 1 and inside[0] in _STATE_DIRECTORIES
 
 
 def _unmount(mount: str) -> None:

@@ -62,7 +62,7 @@ def stop_agents(
     The agents must have ended before. PID 1 of each container gets SIGTERM, then the launcher
     destroys the container. Anything that is left after that is killed and removed.
     """
-    states = sorted(path for path in layout.agents.glob("*") if path.is_dir())
+    states = sorted(path for path in layout.agents.glob("*") if (path / "agent.db").is_file())
     report(PartChanged(part="containers", state="stopping"))
     for state, root in zip(states, _cgroup_roots_of(layout, states, cgroup_roots), strict=True):
         # A launcher that fails here is killed by leftovers.remove below.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from galaxy.container.cgroup import marks
 from galaxy.container.cgroup.bpf import guard_devices
 
 _READ_BYTES_MAX: Final = 1 << 20
@@ -13,12 +14,21 @@ _READ_BYTES_MAX: Final = 1 << 20
 class Files:
     """Every operation on a cgroup tree; unit tests subclass it on a temporary directory."""
 
-    def make(self, path: str) -> None:
-        """Create a cgroup unless it exists."""
+    def make(self, path: str) -> bool:
+        """Create a cgroup unless it exists; return whether it was created."""
         try:
             os.mkdir(path, 0o755)
         except FileExistsError:
-            return
+            return False
+        return True
+
+    def set_mark(self, path: str, name: str, owner: str) -> bool:
+        """Mark a cgroup as made by Galaxy; return False if that is not possible here."""
+        return marks.set_mark(path, name, owner)
+
+    def mark_of(self, path: str, name: str) -> str | None:
+        """Return the owner in a cgroup's mark; None without one."""
+        return marks.mark_of(path, name)
 
     def remove(self, path: str) -> None:
         """Remove an empty cgroup, if it exists.

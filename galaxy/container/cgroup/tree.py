@@ -5,6 +5,9 @@ On v1 each controller has its own hierarchy, and PID 1 is in the container's own
 ``init`` (only v2 requires that processes are in leaves). If a v2 tree is mounted beside v1 hierarchies,
 it is used to list and kill processes. Cgroup paths are strings, not ``Path`` objects, because every
 launch handles dozens of them.
+
+Other programs may have cgroups below the same root, with any names. A container's cgroups carry a mark
+(``marks``), and nothing without it is listed, killed or removed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from galaxy.container.cgroup import v1
+from galaxy.container.cgroup import marks, v1
 from galaxy.container.cgroup.controller import Controller
 from galaxy.container.cgroup.cpu import CpuV1, CpuV2
 from galaxy.container.cgroup.detect import Hierarchies, detect
@@ -66,9 +69,17 @@ class OpenCgroups:
 
 
 class CgroupTree:
-    """The cgroups of all containers of one agent, below ``root`` in every hierarchy."""
+    """The cgroups of all containers of one agent, below ``root`` in every hierarchy.
 
-    def __init__(self, hierarchies: Hierarchies, root: str, *, files: Files | None = None) -> None:
+    ``owner`` is the state directory of the launcher, which is written into the mark of each container's
+    cgroups. Without an owner the tree covers the containers of all owners.
+    """
+
+    def __init__(
+        self, hierarchies: Hierarchies, root: str, *, owner: str = "", files: Files | None = None
+    ) -> None:
+        self._owner = owner
+        self._can_mark = True
         self.version = hierarchies.version
         self.files = files or Files()
         if not self.version:
@@ -87,13 +98,13 @@ class CgroupTree:
         self._listing = UNIFIED if UNIFIED in self._roots else "pids"
 
     @classmethod
-    def of_host(cls, root: str) -> CgroupTree:
+    def of_host(cls, root: str, *, owner: str = "") -> CgroupTree:
         """Return the tree of this host.
 
         Raises:
             HostError: the host has no usable controllers.
         """
-        return cls(detect(), root)
+        return cls(detect(), root, owner=owner)
 
     @property
     def devices_refused(self) -> str:
@@ -116,7 +127,8 @@ class CgroupTree:
             at = self._mounts[name]
             for part in parts:
                 at = os.path.join(at, part)
-                self.files.make(at)
+                if self.files.make(at):
+                    self._can_mark &= self.files.set_mark(at, marks.ROOT, self._owner)
                 if self.version == "v2":
                     self._delegate(at)
         for controller in self._controllers:
@@ -127,13 +139,20 @@ class CgroupTree:
         """Create one container's cgroups and set every limit, before any process is inside.
 
         Raises:
+            HostError: another program has a cgroup of this name.
             OSError: the kernel refused; ``filename`` says which file.
         """
         files = self.files
         names = [task.name for task in limits.tasks]
         for name, root in self._roots.items():
             path = f"{root}/{key}"
-            files.make(path)
+            if files.make(path):
+                self._can_mark &= files.set_mark(path, marks.CONTAINER, self._owner)
+            elif not self._is_ours(path):
+                raise HostError(
+                    f"cgroup {path} exists already, and Galaxy did not make it for this container",
+                    hint="remove it, or give the agent another --cgroup-root",
+                )
             if name in self._per_task:
                 if self.version == "v2":
                     self._delegate(path)
@@ -181,17 +200,35 @@ class CgroupTree:
         return OpenCgroups(init=init, tasks=tasks, shared=shared, fds=opened)
 
     def container_keys(self) -> list[str]:
-        """Return the keys of all containers with a cgroup in any hierarchy, sorted."""
-        found = {name for root in self._roots.values() for name in self.files.children(root)}
-        return sorted(name for name in found if "_" in name)
+        """Return the keys of all containers with a cgroup in any hierarchy, sorted.
+
+        None where the kernel keeps no marks: the launcher's records are the only list then.
+        """
+        found = {
+            name
+            for root in self._roots.values()
+            for name in self.files.children(root)
+            if self._mark_matches(f"{root}/{name}")
+        }
+        return sorted(found)
+
+    def has(self, key: str) -> bool:
+        """Return whether a container has a cgroup in any hierarchy."""
+        return any(self._is_ours(f"{root}/{key}") for root in self._roots.values())
+
+    def claim(self, key: str) -> None:
+        """Mark the cgroups of a container that an earlier release has created without marks."""
+        for root in self._roots.values():
+            path = f"{root}/{key}"
+            if self.files.mark_of(path, marks.CONTAINER) is None and self.files.has(path):
+                self._can_mark &= self.files.set_mark(path, marks.CONTAINER, self._owner)
 
     def pids(self, key: str) -> list[int]:
         """Return the pids of every process in a container, sorted."""
         base = f"{self._roots[self._listing]}/{key}"
-        found = set(self.files.pids(base))
-        for child in self.files.children(base):
-            found.update(self.files.pids(f"{base}/{child}"))
-        return sorted(found)
+        if not self._is_ours(base):
+            return []
+        return sorted({pid for path in self._below(base) for pid in self.files.pids(path)})
 
     def oom_kills(self, key: str) -> int:
         """Return how many processes the kernel OOM-killed in the container and its tasks."""
@@ -228,6 +265,8 @@ class CgroupTree:
         The cgroup must never be used again: on Linux 6.18 every child that CLONE_INTO_CGROUP puts into
         a cgroup after a write to its ``cgroup.kill`` is killed.
         """
+        if not self._is_ours(f"{self._roots[self._listing]}/{key}"):
+            return
         unified = f"{self._roots[UNIFIED]}/{key}/cgroup.kill" if UNIFIED in self._roots else ""
         if unified and self.files.has(unified):
             with contextlib.suppress(FileNotFoundError):
@@ -246,24 +285,45 @@ class CgroupTree:
         gone = True
         for root in self._roots.values():
             base = f"{root}/{key}"
+            if not self._is_ours(base):
+                continue
             try:
-                for child in self.files.children(base):
-                    self.files.remove(f"{base}/{child}")
-                self.files.remove(base)
+                for path in reversed(self._below(base)):
+                    self.files.remove(path)
             except OSError:
                 gone = False
         return gone
 
     def remove_root(self) -> None:
-        """Remove the root in every hierarchy where it has no containers."""
+        """Remove the root, and its parents that Galaxy has made, in every hierarchy where they are empty."""
         for name, path in self._roots.items():
-            mount = self._mounts[name]
-            while path != mount:
+            mount, is_ours = self._mounts[name], True
+            while path != mount and is_ours:
+                parent = os.path.dirname(path)
+                is_ours = self.files.mark_of(parent, marks.ROOT) is not None
                 try:
                     self.files.remove(path)
                 except OSError:
                     break
-                path = os.path.dirname(path)
+                path = parent
+
+    def _is_ours(self, path: str) -> bool:
+        """Return whether a cgroup exists and was made for a container of this tree's owner.
+
+        Without marks the caller's own record of the container has to be enough.
+        """
+        return self._mark_matches(path) if self._can_mark else self.files.has(path)
+
+    def _mark_matches(self, path: str) -> bool:
+        mark = self.files.mark_of(path, marks.CONTAINER)
+        return mark is not None and self._owner in ("", mark)
+
+    def _below(self, path: str) -> list[str]:
+        """Return a cgroup and every one below it, each before those inside it."""
+        paths = [path]
+        for each in paths:
+            paths += (f"{each}/{child}" for child in self.files.children(each))
+        return paths
 
     def _of(self, hierarchy: str) -> str:
         return self._roots[UNIFIED if self.version == "v2" else hierarchy]

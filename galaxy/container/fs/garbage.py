@@ -167,6 +167,7 @@ def _names(garbage: str) -> set[str]:
 def delete_within(directory: str) -> None:
     """Delete everything in ``directory`` without following links; what cannot be deleted stays.
 
+    What is mounted in it stays too, with its contents: it may be anything.
     A directory inside another is first moved up to ``directory``, so that a deep tree needs neither long
     paths nor many descriptors.
     """
@@ -176,6 +177,7 @@ def delete_within(directory: str) -> None:
         return
     waiting: list[str] = []
     try:
+        mount = _mount_of(top)
         with contextlib.suppress(OSError):
             waiting += _unlink_files(top)
         while waiting:
@@ -183,13 +185,25 @@ def delete_within(directory: str) -> None:
             with contextlib.suppress(OSError):
                 inside = os.open(name, _DIRECTORY, dir_fd=top)
                 try:
+                    if _mount_of(inside) != mount:
+                        continue
                     os.fchmod(inside, 0o700)  # Without root a read-only directory could not be emptied.
-                    waiting += _move_up(_unlink_files(inside), inside, top)
+                    waiting += _move_up(_unlink_files(inside), inside, top, mount)
                 finally:
                     os.close(inside)
                 os.rmdir(name, dir_fd=top)
     finally:
         os.close(top)
+
+
+def _mount_of(directory: int) -> bytes:
+    """Return the id of the mount that an open directory is on (proc_pid_fdinfo(5))."""
+    fd = os.open(f"/proc/self/fdinfo/{directory}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        lines = os.read(fd, 4096).splitlines()
+    finally:
+        os.close(fd)
+    return next((line for line in lines if line.startswith(b"mnt_id:")), b"")
 
 
 def _unlink_files(directory: int) -> list[str]:
@@ -203,7 +217,7 @@ def _unlink_files(directory: int) -> list[str]:
     return [name for name, is_directory in children if is_directory]
 
 
-def _move_up(names: list[str], source: int, top: int) -> list[str]:
+def _move_up(names: list[str], source: int, top: int, mount: bytes) -> list[str]:
     """Move directories from one open directory to another, deleting empty ones; return their new names."""
     moved = []
     for name in names:
@@ -212,16 +226,17 @@ def _move_up(names: list[str], source: int, top: int) -> list[str]:
             os.rmdir(name, dir_fd=source)
         except OSError:
             with contextlib.suppress(OSError):
-                _make_writable(name, source)
+                _make_writable(name, source, mount)
                 os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=top)
                 moved.append(new_name)
     return moved
 
 
-def _make_writable(name: str, source: int) -> None:
-    """Give a directory the permission that its owner needs to move it."""
+def _make_writable(name: str, source: int, mount: bytes) -> None:
+    """Give a directory the permission that its owner needs to move it, unless something is mounted there."""
     fd = os.open(name, _DIRECTORY, dir_fd=source)
     try:
-        os.fchmod(fd, 0o700)
+        if _mount_of(fd) == mount:
+            os.fchmod(fd, 0o700)
     finally:
         os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Final
 
@@ -26,8 +27,9 @@ class PreparedRoots:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_SLAVE)
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        for name in os.listdir(self._directory):
-            os.rmdir(f"{self._directory}/{name}")
+        for name in filter(str.isdecimal, os.listdir(self._directory)):
+            with contextlib.suppress(OSError):  # It is not empty, so it is not of an earlier launcher.
+                os.rmdir(f"{self._directory}/{name}")
 
     def get(self, layout: rootfs.RootLayout) -> str:
         """Return where the root of ``layout`` is mounted; it is built again if the host's /etc changed.
@@ -41,9 +43,7 @@ class PreparedRoots:
         if root is None:
             while len(self._roots) >= _ROOTS_MAX:
                 self._remove(next(iter(self._roots)))
-            root = f"{self._directory}/{self._count}"
-            self._count += 1
-            os.mkdir(root, 0o700)
+            root = self._new_directory()
             try:
                 rootfs.build(root, layout)
             except BaseException:
@@ -58,6 +58,14 @@ class PreparedRoots:
         """Unmount and remove all roots."""
         while self._roots:
             self._remove(next(iter(self._roots)))
+
+    def _new_directory(self) -> str:
+        while True:
+            root = f"{self._directory}/{self._count}"
+            self._count += 1
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(root, 0o700)
+                return root
 
     def _remove(self, key: tuple[rootfs.RootLayout, object]) -> None:
         root = self._roots.pop(key)

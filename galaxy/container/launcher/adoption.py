@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 
 from galaxy.container.kernel import processes
-from galaxy.container.launcher.entry import END_RECORD, INIT_RECORD, ContainerEntry, EntryPhase
+from galaxy.container.launcher.directory import END_RECORD, INIT_RECORD
+from galaxy.container.launcher.entry import ContainerEntry, EntryPhase
 from galaxy.container.launcher.protocol import Ended, InitRecord
 from galaxy.container.record_file import load_record
 

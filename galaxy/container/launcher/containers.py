@@ -1,8 +1,9 @@
 """Every container of one launcher: creation, adoption, end and removal.
 
 A container's directory is the durable record: ``init.json`` identifies PID 1 and is written before PID 1
-may run anything, ``ended.json`` says how it ended. Cgroups without a directory are left from a creation
-that was interrupted, and are removed.
+may run anything, ``ended.json`` says how it ended. Cgroups that carry this launcher's mark and have no
+directory are left from a creation that was interrupted, and are removed. Directories and cgroups that
+Galaxy did not make, whatever their names, are left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from galaxy.container.kernel import processes
 from galaxy.container.launcher import init_process, process_group
 from galaxy.container.launcher.adoption import adopt
 from galaxy.container.launcher.create import ContainerCreator
-from galaxy.container.launcher.entry import END_RECORD, INIT_RECORD, ContainerEntry, EntryPhase
+from galaxy.container.launcher.directory import END_RECORD, INIT_RECORD, owner_of
+from galaxy.container.launcher.entry import ContainerEntry, EntryPhase
 from galaxy.container.launcher.log import log
 from galaxy.container.launcher.plan import FULL, PROCESS, LaunchPlan, check_plan, is_valid_key
 from galaxy.container.launcher.protocol import (
@@ -77,7 +79,7 @@ class ContainerTable:
         for name in ("c", "logs"):
             os.makedirs(f"{state}/{name}", mode=0o700, exist_ok=True)
         if mode == FULL:
-            self._cgroups = CgroupTree.of_host(cgroup_root)
+            self._cgroups = CgroupTree.of_host(cgroup_root, owner=state)
             self._cgroups.prepare()
         self._creator = ContainerCreator(state, mode=mode, cgroups=self._cgroups, roots=roots, entry=entry)
 
@@ -105,17 +107,18 @@ class ContainerTable:
         base = f"{self._state}/c"
         for key in sorted(os.listdir(base)):
             parsed = parse_container_key(key)
-            if parsed is None:
-                garbage.discard(f"{base}/{key}", f"{self._state}/garbage")
+            if parsed is None or owner_of(f"{base}/{key}") is None:
+                log(f"event=directory.foreign path={f'{base}/{key}'!r} text='not of Galaxy; left alone'")
                 continue
             self._adopt_one(*parsed)
-        if self._cgroups is not None:
-            for key in self._cgroups.container_keys():
-                if key not in self._entries:
-                    parsed = parse_container_key(key)
-                    if parsed is None:
-                        raise ValueError(f"{key!r} is not the name of a container's cgroup")
-                    self._begin_removal(self._new(*parsed, EntryPhase.REMOVING, failed=True))
+        if self._cgroups is None:
+            return
+        for entry in self._entries.values():
+            self._cgroups.claim(entry.key)
+        for key in self._cgroups.container_keys():
+            parsed = parse_container_key(key)
+            if key not in self._entries and parsed is not None:
+                self._begin_removal(self._new(*parsed, EntryPhase.REMOVING, failed=True))
 
     def launch(self, plan: LaunchPlan) -> None:
         """Create a container, unless it exists or is being created; its state is then reported again."""
@@ -326,7 +329,8 @@ class ContainerTable:
                 entry.retry_after(time.monotonic())  # The kernel has not removed the last process yet.
                 return
         try:
-            garbage.discard(self._directory(entry.key), f"{self._state}/garbage")
+            if owner_of(self._directory(entry.key)) is not None:
+                garbage.discard(self._directory(entry.key), f"{self._state}/garbage")
         except OSError:
             # A full disk may refuse even a rename. Deleting other garbage makes room.
             entry.retry_after(time.monotonic())
@@ -390,9 +394,9 @@ class ContainerTable:
         entry.close_pidfd()
 
     def _has_remains(self, key: str) -> bool:
-        if os.path.lexists(self._directory(key)):
+        if owner_of(self._directory(key)) is not None:
             return True
-        return self._cgroups is not None and key in self._cgroups.container_keys()
+        return self._cgroups is not None and self._cgroups.has(key)
 
     def _directory(self, key: str) -> str:
         return f"{self._state}/c/{key}"

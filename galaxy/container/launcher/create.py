@@ -20,8 +20,9 @@ from galaxy.container.fs import volumes
 from galaxy.container.fs.prepared_roots import PreparedRoots
 from galaxy.container.kernel import seccomp, syscalls
 from galaxy.container.launcher import init_process
-from galaxy.container.launcher.entry import PLAN_NAME, SOCKET_NAME
+from galaxy.container.launcher.directory import PLAN_NAME, SOCKET_NAME, make_directory
 from galaxy.container.launcher.plan import FULL, USERNS, LaunchPlan
+from galaxy.container.launcher.protocol import ContainerRef
 from galaxy.container.launcher.userns import fork_userns
 from galaxy.container.launcher.warm_pool import WarmPool, WarmProcess
 from galaxy.container.launcher.warm_process import RootPlan
@@ -75,7 +76,7 @@ class ContainerCreator:
         Raises:
             GalaxyError, OSError: something could not be created; the caller removes the rest.
         """
-        os.makedirs(plan.directory, mode=0o700, exist_ok=True)
+        make_directory(plan.directory, ContainerRef(container=plan.container, incarnation=plan.incarnation))
         os.makedirs(plan.log_directory, mode=0o700, exist_ok=True)
         root = self._root_of(plan)
         warm = self._start_warm_process(plan, root)

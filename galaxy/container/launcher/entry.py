@@ -13,15 +13,6 @@ from galaxy.container.launcher.protocol import Ended
 from galaxy.ids import container_key
 from galaxy.statemachine.backoff import Backoff
 
-INIT_RECORD: Final = "init.json"
-"""File in a container's directory: an ``InitRecord``, written before PID 1 may run anything."""
-END_RECORD: Final = "ended.json"
-"""File in a container's directory: an ``Ended``."""
-PLAN_NAME: Final = "plan.json"
-"""File in a container's directory: its ``LaunchPlan``."""
-SOCKET_NAME: Final = "sock"
-"""AppWorker's socket in a container's directory."""
-
 _RETRY_S: Final = 0.005
 _RETRY_S_MAX: Final = 1.0
 

@@ -33,6 +33,9 @@ READY: Final = b"R"
 FAILED: Final = b"F"
 GO: Final = b"G"
 
+WORKER_LOG: Final = "appworker.log"
+"""What AppWorker itself writes, in the container's log directory."""
+
 KEPT_CAPABILITIES: Final = (
     "chown", "dac_override", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
 )  # fmt: skip
@@ -266,9 +269,7 @@ def _keep_only_needed(setup: InitSetup, config: WorkerConfig) -> None:
     A descriptor of the launcher that stayed open would be a way out of the container.
     """
     null = os.open("/dev/null", os.O_RDWR)
-    log = os.open(
-        "appworker.log", os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_WRONLY, 0o600, dir_fd=setup.log_fd
-    )
+    log = os.open(WORKER_LOG, os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_WRONLY, 0o600, dir_fd=setup.log_fd)
     for fd, source in ((0, null), (1, log), (2, log)):
         os.dup2(source, fd)
     kept = {0, 1, 2, config.listen_fd, config.log_fd, setup.status_fd, setup.go_fd}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.kernel import processes
+from galaxy.container.launcher.directory import make_directory
+from galaxy.container.launcher.protocol import ContainerRef
 from galaxy.container.limits import limits_of
 from galaxy.container.runtime import Destroyed, Ended, Launched, LauncherLost, LaunchFailed
 from galaxy.errors import Conflict
@@ -162,10 +166,10 @@ def test_cgroups_and_directories_of_an_interrupted_creation_are_removed(host) ->
     plan = host.plan()
     host.launch(plan)
     host.destroy(plan)
-    tree = CgroupTree.of_host(host.cgroup_root)
+    tree = CgroupTree.of_host(host.cgroup_root, owner=str(host.state))
     tree.prepare()
     tree.make("t-half.0_1", limits_of(plan.demand))
-    (host.state / "c" / "t-half.1_1").mkdir()
+    make_directory(str(host.state / "c" / "t-half.1_1"), ContainerRef(container="t-half.1", incarnation=1))
     os.kill(host.launcher_pid(), signal.SIGKILL)
     host.until(lambda event: isinstance(event, LauncherLost))
     half = host.plan()
@@ -188,7 +192,9 @@ def test_launch_that_cannot_be_recorded_fails_and_the_launcher_keeps_running(hos
     launcher = host.launcher_pid()
     plan = host.plan(0)
     # A directory in place of the draft: writing the record fails, as on a full disk.
-    (host.state / "c" / plan.key / "init.json.new").mkdir(parents=True)
+    directory = host.state / "c" / plan.key
+    make_directory(str(directory), ContainerRef(container=plan.container, incarnation=plan.incarnation))
+    (directory / "init.json.new").mkdir()
     host.request(plan)
     assert "init.json" in host.event(plan, LaunchFailed).reason.message
     host.destroy(plan)
@@ -263,3 +269,81 @@ def test_launcher_that_cannot_be_replaced_is_tried_again_with_pauses(host) -> No
     assert len(lost) == 1
     pauses = sorted(set(tries) - {0.0})
     assert pauses[2] - pauses[1] > pauses[1] - pauses[0] > 0.1
+
+
+def test_what_galaxy_did_not_make_survives_every_start_and_removal(host) -> None:
+    """Directories, cgroups with processes and mounts with the names of containers are left alone."""
+    plan = host.plan()
+    host.launch(plan)
+    tops = [path for path in Path("/sys/fs/cgroup").glob(f"*/{host.cgroup_root}") if path.is_dir()]
+    tops = tops or [Path("/sys/fs/cgroup") / host.cgroup_root]
+    names = ("second_agent", "h_2", "notes_2024", "_1", "a_", host.plan(5).key)
+    foreign = [top / name for top in tops for name in names] + [top / "galaxy" / "web.0_1" for top in tops]
+    for path in foreign:
+        path.mkdir(parents=True)
+    other = subprocess.Popen(["sleep", "600"])
+    (tops[0] / "h_2" / "cgroup.procs").write_text(str(other.pid))
+    kept = [
+        host.state / place / name for place in ("c", "t", "logs") for name in ("backup_2024", "notes", "7")
+    ]
+    for path in kept:
+        path.mkdir()
+        (path / "mine").write_text("x")
+    (host.state / "c" / "a-file_1").write_text("x")
+    shutil.copytree(
+        host.state / "c" / plan.key, host.state / "c" / "copy_3", ignore=shutil.ignore_patterns("sock")
+    )
+    try:
+        os.kill(host.launcher_pid(), signal.SIGKILL)
+        host.until(lambda event: isinstance(event, LauncherLost))
+        refused = host.plan(5)
+        host.request(refused)
+        assert "Galaxy did not make it" in host.event(refused, LaunchFailed).reason.message
+        for container, incarnation in (
+            ("h", 2),
+            ("notes", 2024),
+            ("backup", 2024),
+            ("copy", 3),
+            ("second", 0),
+        ):
+            host.runtime.destroy(container, incarnation)
+            host.until(lambda event, it=container: isinstance(event, Destroyed) and event.container == it)
+        assert host.sh(plan, "echo alive")["out"] == "alive\n"
+        host.clear()
+        host.stop()
+        assert other.poll() is None
+        assert all(path.is_dir() for path in foreign)
+        assert all((path / "mine").read_text() == "x" for path in kept)
+        assert (host.state / "c" / "a-file_1").exists() and (
+            host.state / "c" / "copy_3" / "plan.json"
+        ).exists()
+    finally:
+        other.kill()
+        other.wait()
+        for path in (*foreign, *(top / "galaxy" for top in tops), *tops):
+            until("it is empty", lambda path=path: _removed(path))
+
+
+def test_garbage_on_another_mount_is_not_deleted(host) -> None:
+    elsewhere = host.state / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").write_text("x")
+    mounted = host.state / "garbage" / "web.0_1.0123abcd" / "volume"
+    mounted.mkdir(parents=True)
+    inside = ["nsenter", "--mount", "--target", str(host.launcher_pid())]
+    subprocess.run([*inside, "mount", "--bind", str(elsewhere), str(mounted)], check=True)
+    try:
+        plan = host.plan()
+        host.launch(plan)
+        host.destroy(plan)
+        until("the container's directory is deleted", lambda: len(os.listdir(host.state / "garbage")) == 1)
+        assert (elsewhere / "mine").read_text() == "x"
+    finally:
+        subprocess.run([*inside, "umount", "-l", str(mounted)], check=True)
+    until("the rest is deleted", lambda: not os.listdir(host.state / "garbage"))
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    return not path.exists()

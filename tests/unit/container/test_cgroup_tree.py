@@ -43,22 +43,34 @@ class FakeKernel(Files):
     def __init__(self, root: Path, files: dict[str, tuple[str, ...]]) -> None:
         self._root, self._files = str(root), files
         self.guarded: dict[str, bytes] = {}
+        self.marks: dict[tuple[str, str], str] = {}
+        self.keeps_marks = True
 
     def guard_devices(self, path: str, program: bytes) -> None:
         self.guarded[os.path.relpath(path, self._root)] = program
 
-    def make(self, path: str) -> None:
-        super().make(path)
+    def set_mark(self, path: str, name: str, owner: str) -> bool:
+        if self.keeps_marks:
+            self.marks[path, name] = owner
+        return self.keeps_marks
+
+    def mark_of(self, path: str, name: str) -> str | None:
+        return self.marks.get((path, name)) if os.path.exists(path) else None
+
+    def make(self, path: str) -> bool:
+        created = super().make(path)
         hierarchy = os.path.relpath(path, self._root).split("/")[0]
         for name in ("cgroup.procs", *self._files[hierarchy]):
             if not os.path.exists(f"{path}/{name}"):
                 Path(f"{path}/{name}").write_text(FIRST.get(name, ""))
+        return created
 
     def remove(self, path: str) -> None:
         if not os.path.exists(path):
             return
         if any(entry.is_dir() for entry in os.scandir(path)):
             raise OSError(16, "Device or resource busy", path)
+        self.marks = {key: owner for key, owner in self.marks.items() if key[0] != path}
         shutil.rmtree(path)
 
 
@@ -221,10 +233,86 @@ def test_remove_deletes_every_cgroup_and_is_idempotent(v1: CgroupTree, tmp_path:
 
 
 def test_partly_created_container_is_listed_and_removed(v1: CgroupTree, tmp_path: Path) -> None:
-    v1.files.make(str(tmp_path / "memory/galaxy-t" / KEY))
+    v1.make(KEY, limits())
+    for name in V1.keys() - {"memory"}:
+        for path in sorted((tmp_path / name / "galaxy-t" / KEY).rglob("cgroup.procs"), reverse=True):
+            v1.files.remove(str(path.parent))
     assert v1.container_keys() == [KEY]
     assert v1.remove(KEY)
     assert v1.container_keys() == []
+
+
+FOREIGN = ("second_agent", "h_2", "notes_2024", KEY)
+"""Names of cgroups that another program may make below the root of an agent."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_cgroup_that_galaxy_did_not_make_is_not_listed_killed_or_removed(
+    v1: CgroupTree, tmp_path: Path, name: str
+) -> None:
+    foreign = tmp_path / "pids/galaxy-t" / name
+    v1.files.make(str(foreign))
+    (foreign / "cgroup.procs").write_text("4194305\n")  # Above every pid.
+    assert v1.container_keys() == [] and not v1.has(name)
+    assert v1.pids(name) == []
+    v1.kill(name)
+    assert v1.remove(name)  # Nothing of a container is left.
+    v1.remove_root()
+    assert foreign.is_dir()
+
+
+@pytest.mark.parametrize("hierarchy", V1)
+def test_container_is_refused_where_another_program_has_its_cgroup(
+    v1: CgroupTree, tmp_path: Path, hierarchy: str
+) -> None:
+    foreign = tmp_path / hierarchy / "galaxy-t" / KEY
+    v1.files.make(str(foreign))
+    with pytest.raises(HostError, match="exists already, and Galaxy did not make it"):
+        v1.make(KEY, limits())
+    assert v1.remove(KEY)
+    assert list(tmp_path.glob(f"*/galaxy-t/{KEY}")) == [foreign]
+
+
+def test_containers_of_two_agents_below_one_root_are_told_apart(tmp_path: Path) -> None:
+    kernel = FakeKernel(tmp_path, V1)
+    for name in V1:
+        kernel.make(str(tmp_path / name))
+    hierarchies = Hierarchies(v1={name: str(tmp_path / name) for name in V1})
+    trees = [CgroupTree(hierarchies, "galaxy-t", owner=owner, files=kernel) for owner in ("/var/a", "/var/b")]
+    for tree, key in zip(trees, ("a.0_1", "b.0_1"), strict=True):
+        tree.prepare()
+        tree.make(key, limits())
+    assert [tree.container_keys() for tree in trees] == [["a.0_1"], ["b.0_1"]]
+    assert trees[1].remove("a.0_1") and trees[0].has("a.0_1")
+    with pytest.raises(HostError, match="exists already"):
+        trees[1].make("a.0_1", limits())
+
+
+def test_containers_of_an_earlier_release_get_a_mark_when_they_are_claimed(
+    v1: CgroupTree, tmp_path: Path
+) -> None:
+    v1.make(KEY, limits())
+    kernel = v1.files
+    assert isinstance(kernel, FakeKernel)
+    kernel.marks.clear()
+    assert not v1.has(KEY)
+    v1.claim(KEY)
+    assert v1.container_keys() == [KEY] and v1.remove(KEY)
+    assert not list(tmp_path.glob(f"*/galaxy-t/{KEY}"))
+
+
+def test_without_marks_only_what_the_launcher_has_recorded_is_removed(tmp_path: Path) -> None:
+    kernel = FakeKernel(tmp_path, V1)
+    kernel.keeps_marks = False
+    for name in V1:
+        kernel.make(str(tmp_path / name))
+    tree = CgroupTree(Hierarchies(v1={name: str(tmp_path / name) for name in V1}), "galaxy-t", files=kernel)
+    tree.prepare()
+    tree.make(KEY, limits())
+    kernel.make(str(tmp_path / "pids/galaxy-t/h_2"))
+    assert tree.container_keys() == []
+    assert tree.remove(KEY)
+    assert [path.name for path in (tmp_path / "pids/galaxy-t").iterdir() if path.is_dir()] == ["h_2"]
 
 
 def test_kill_writes_to_cgroup_kill_on_v2(v2: CgroupTree, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local import leftovers
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -31,6 +33,34 @@ def _sleeper(*arguments: str) -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     process.stdout.read(1)
     return process
+
+
+def _named_sleeper(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a process that ``ps`` shows as ``name`` with ``arguments``."""
+    code = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+    process = subprocess.Popen(
+        [name, "-c", code, *arguments],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)
+    return process
+
+
+def _roots(root: str) -> list[Path]:
+    """Return a directory ``root`` in two hierarchies of this host, or in the only one."""
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.controllers").exists():
+        return [top / root]
+    return [top / "pids" / root, top / "memory" / root]
+
+
+def _removed(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.rmdir()
+    return not path.exists()
 
 
 def test_process_of_galaxy_that_names_the_folder_is_found_and_killed(
@@ -95,3 +125,44 @@ def test_await_end_returns_when_all_processes_have_ended() -> None:
     process.kill()
     assert leftovers.await_end([process.pid], 5)
     process.wait()
+
+
+def test_commands_of_people_that_name_the_folder_are_left_alone(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    folder = str(tmp_path)
+    started += [
+        _sleeper("-m", "galaxy.cli.main", "logs", "-f", "web", "--dir", folder),
+        _sleeper("-m", "galaxy.cli.main", "agent", "list", "--dir", folder),
+        _sleeper(f"{folder}/redis/server.conf"),
+        _named_sleeper("rsync", f"{folder}/agent", "/backup/galaxy"),
+        _named_sleeper("tail", f"{folder}/redis/server.conf", "galaxy.cli.main"),
+    ]
+    assert not leftovers.find(tmp_path, [])
+    leftovers.remove(tmp_path, [], timeout_s=1)
+    assert [process.poll() for process in started] == [None] * len(started)
+
+
+@pytest.mark.root
+def test_cgroups_of_others_below_the_root_and_their_processes_are_left_alone(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    root = f"galaxy-test-{os.getpid()}"
+    foreign = [path / "second_agent" / "web.0_1" for path in _roots(root)]
+    process = _sleeper("of another program")
+    started.append(process)
+    try:
+        for path in foreign:
+            path.mkdir(parents=True)
+            (path / "cgroup.procs").write_text(str(process.pid))
+        found = leftovers.find(tmp_path, [root])
+        assert not found, found
+        assert not leftovers.remove(tmp_path, [root], timeout_s=1)
+        assert process.poll() is None
+        assert all(path.is_dir() for path in foreign)
+    finally:
+        process.kill()
+        process.wait()
+        for path in foreign:
+            for each in (path, path.parent, path.parent.parent):
+                until("its processes have left", lambda each=each: _removed(each))
