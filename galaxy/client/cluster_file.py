@@ -57,6 +57,8 @@ class ClusterFile(Struct, frozen=True, kw_only=True):
     version: str = ""
     server: str = ""
     """Where the server came from: ``configured``, ``redis``, ``valkey`` or ``embedded``."""
+    listen: str = ""
+    """Address at which other hosts reach the server; empty when it listens on loopback only."""
     detached: bool = False
     secret: str = ""
     """The passwords of all logins derive from it; empty when ``galaxy up`` did not start the server."""

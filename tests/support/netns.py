@@ -133,6 +133,47 @@ class Namespace:
         assert done.returncode == 0, f"{command} in {self.name}: {lines}: {done.stderr}"
 
 
+class PrivateFiles:
+    """The file system of a simulated host: folders that are empty there and seen nowhere else.
+
+    A process with a mount namespace of its own holds it open, and dies with this process.
+    """
+
+    def __init__(self, namespace: Namespace, folders: Sequence[str]) -> None:
+        mounts = "; ".join(f"mount -t tmpfs -o mode=1777,size=1g private {folder}" for folder in folders)
+        self._namespace = namespace
+        self._holder = namespace.popen(
+            ["unshare", "--mount", "--propagation", "private",
+             "sh", "-ec", f"{mounts}; echo; exec sleep infinity"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, preexec_fn=_end_with_parent,
+        )  # fmt: skip
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"\n", f"no private files for {namespace.name}"
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return the command line that executes ``arguments`` on the host with these files."""
+        return self._namespace.command(
+            ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--", *arguments]
+        )
+
+    def run(self, arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+        """Run a command to its end; options are those of subprocess.run."""
+        return subprocess.run(self.command(arguments), **({"env": _environ()} | options))
+
+    def popen(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process; the pid is the program's own. Options are those of Popen."""
+        return subprocess.Popen(self.command(arguments), **({"env": _environ()} | options))
+
+    def path(self, path: str) -> Path:
+        """Return where this process sees ``path`` of the host."""
+        return Path(f"/proc/{self._holder.pid}/root{path}")
+
+    def close(self) -> None:
+        """Let the files go once no process of the host uses them."""
+        self._holder.kill()
+        self._holder.communicate(timeout=10)
+
+
 class Host(Namespace):
     """A simulated machine: one address, one link to the switch."""
 

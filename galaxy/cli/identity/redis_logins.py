@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from galaxy.cli.lazy import Command, LazyGroup
-from galaxy.cli.output import print_out
+from galaxy.cli.output import print_err, print_out
 from galaxy.client.cluster_file import read_cluster
 from galaxy.client.contexts import find_cluster
 from galaxy.client.login_urls import join_url, login_url
@@ -80,7 +80,8 @@ def password(login: str, secret: Path | None) -> None:
 def url(role: str, host: str, secret: Path | None, at: str | None, directory: str) -> None:
     """Print the URL with which a role connects; it contains a password.
 
-    For a cluster of `galaxy up`, the login of an agent is created if it does not exist yet.
+    For a cluster of `galaxy up`, the login of an agent is created if it does not exist yet, and the
+    URL has the address of `galaxy up --listen`.
     """
     if (role == acl.AGENT) != bool(host):
         raise UsageError(
@@ -97,7 +98,15 @@ def url(role: str, host: str, secret: Path | None, at: str | None, directory: st
             raise UsageError("this cluster uses your own Redis server, whose logins Galaxy does not manage")
         print_out(login_url(cluster.url, cluster.secret, role))
     else:
-        print_out(join_url(role, host, dir=directory))
+        made = join_url(role, host, dir=directory)
+        folder = find_cluster(dir=directory).dir
+        cluster = read_cluster(folder) if folder else None
+        if cluster is not None and cluster.listen:
+            shown = f"[{cluster.listen}]" if ":" in cluster.listen else cluster.listen
+            made = made.replace("@127.0.0.1:", f"@{shown}:")
+        elif role == acl.AGENT and "@127.0.0.1:" in made:
+            print_err("only this host reaches that address; for others: galaxy up --listen ADDRESS")
+        print_out(made)
 
 
 def _read_secret(path: Path) -> str:

@@ -315,6 +315,7 @@ class LocalCluster:
             started_s=self._started_s,
             version=__version__,
             server=self._server.kind if self._server else "configured",
+            listen="" if self._plan.redis_url else self.options.listen,
             detached=self.options.detach,
             token=self._plan.token,
             secret="" if self._plan.redis_url else self._plan.password,
