@@ -63,7 +63,8 @@ class Deployments:
         deployment = _Deployment(effect.task, effect.deploy, effect.packages, cgroup)
         self._running[effect.task] = deployment
         deployment.timer = self._loop.after(
-            FETCH_S_MAX, lambda: self._fail(deployment, "the package did not arrive in time", retry=True)
+            FETCH_S_MAX,
+            lambda: self._fail(deployment, "the package did not arrive in time", retry=True, elsewhere=True),
         )
         for package in deployment.packages:
             self._last_request += 1
@@ -83,7 +84,9 @@ class Deployments:
         elif answer.error or len(files) != 1:
             close_all(files)
             message = answer.error or "the agent sent no file"
-            self._fail(deployment, f"cannot fetch {label(package)}: {message}", retry=answer.retry)
+            message = f"cannot fetch {label(package)}: {message}"
+            elsewhere = answer.elsewhere or answer.retry
+            self._fail(deployment, message, retry=answer.retry, elsewhere=elsewhere)
         else:
             deployment.files[package] = files[0]
             if len(deployment.files) == len(deployment.packages):
@@ -193,7 +196,7 @@ class Deployments:
         kind = PackagesPlaced if deployment.placing else PackagesStaged
         self._emit(kind(task=deployment.task, deploy=deployment.deploy))
 
-    def _fail(self, deployment: _Deployment, message: str, *, retry: bool) -> None:
+    def _fail(self, deployment: _Deployment, message: str, *, retry: bool, elsewhere: bool = False) -> None:
         if self._running.get(deployment.task) is not deployment:
             return
         self.cancel(deployment.task)
@@ -201,7 +204,15 @@ class Deployments:
         message = message.encode(errors="replace").decode()
         message = redact(message, *(package.source for package in deployment.packages))
         reason = Reason(code="deploy-failed", message=message)
-        self._emit(DeployFailed(task=deployment.task, deploy=deployment.deploy, reason=reason, retry=retry))
+        self._emit(
+            DeployFailed(
+                task=deployment.task,
+                deploy=deployment.deploy,
+                reason=reason,
+                retry=retry,
+                elsewhere=elsewhere,
+            )
+        )
 
     def _drop(self, deployment: _Deployment) -> None:
         """Release a deployment's timer, files and open requests."""

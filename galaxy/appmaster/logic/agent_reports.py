@@ -106,6 +106,14 @@ class AgentReports:
         known = self._agents.get(agent)
         return 0.0 if known is None or known.heartbeat_s is None else now_s - known.heartbeat_s
 
+    def alive(self, now_s: float, age_s_max: float) -> set[str]:
+        """Return the agents whose last heartbeat is not older than ``age_s_max``."""
+        return {
+            name
+            for name, agent in self._agents.items()
+            if agent.heartbeat_s is not None and now_s - agent.heartbeat_s <= age_s_max
+        }
+
     def heartbeat_redis_s(self, agent: str) -> float:
         """Return Redis' clock at the last heartbeat of ``agent``; 0 when none was read."""
         known = self._agents.get(agent)

@@ -132,7 +132,7 @@ class AppMaster:
 
     def _on_report(self, report: AgentReport) -> None:
         for observed in self.agents.apply(report, self.state.now_s):
-            pods.on_report(self.state, report.agent, observed)
+            pods.on_report(self.state, self.agents, report.agent, observed)
         if report.full:
             for pod in self.agents.remove_missing(report):
                 pods.on_missing(self.state, report.agent, pod)

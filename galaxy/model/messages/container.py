@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
@@ -69,6 +70,30 @@ class Demand(Struct, frozen=True, kw_only=True):
         )
 
 
+class Reason(Struct, frozen=True, kw_only=True):
+    """Why something is not as desired: a stable code, a message, and numbers by name."""
+
+    code: str
+    message: str = ""
+    counts: dict[str, int] = {}
+    """For a placement, the number of agents by what they lack: ``{"cpu": 12, "pool": 3}``."""
+    nearest: tuple[str, ...] = ()
+    """For a placement, the agents that lack least, each with what it lacks."""
+
+
+HOST_FAILED: Final = "host-failed"
+"""Code of a reason: the cause is the host, so another host may succeed."""
+
+
+class SlotMove(Struct, frozen=True, kw_only=True):
+    """Replace one incarnation of a slot by one on another agent, if there is any outside ``avoid``."""
+
+    slot: int
+    incarnation: int
+    avoid: tuple[str, ...]
+    reason: Reason | None = None
+
+
 class GroupOrder(Struct, frozen=True, kw_only=True):
     """AppMaster to ResMan: the group has ``replicas`` equal containers or, with ``remove``, is removed.
 
@@ -94,6 +119,8 @@ class GroupOrder(Struct, frozen=True, kw_only=True):
     still the latest, the answer does not list the slots. 0 asks for all of them."""
     user: str = ""
     """Owner: the user whose quota it counts against."""
+    moves: tuple[SlotMove, ...] = ()
+    """Incarnations to leave, because their agents failed them. Any other incarnation stays."""
 
 
 class ContainerState(StrEnum):
@@ -104,17 +131,6 @@ class ContainerState(StrEnum):
     READY = "ready"
     DESTROYING = "destroying"
     GONE = "gone"
-
-
-class Reason(Struct, frozen=True, kw_only=True):
-    """Why something is not as desired: a stable code, a message, and numbers by name."""
-
-    code: str
-    message: str = ""
-    counts: dict[str, int] = {}
-    """For a placement, the number of agents by what they lack: ``{"cpu": 12, "pool": 3}``."""
-    nearest: tuple[str, ...] = ()
-    """For a placement, the agents that lack least, each with what it lacks."""
 
 
 class SlotStatus(Struct, frozen=True, kw_only=True):

@@ -112,6 +112,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     group_replicas: int = 0
     group_release: tuple[int, ...] = ()
     group_remove: bool = False
+    group_moves: tuple[tuple[int, int], ...] = ()
+    """Index and incarnation of the pods that leave their agents."""
     starts: int = 0
     """How often its owner asked to start or recover it."""
     generation_floor: int = 0
@@ -182,7 +184,9 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     """How many restarts there were when it was moved to ``revision``."""
     reason: Reason | None = None
     failed_on: tuple[str, ...] = ()
-    """Agents that it failed on, the latest last."""
+    """Agents that it failed on since it was last up, or deployed at its owner's request; the latest last."""
+    leaves: int = 0
+    """The incarnation that it leaves for one on another agent; 0 for none."""
 
 
 class EndpointRecord(Struct, frozen=True, kw_only=True):

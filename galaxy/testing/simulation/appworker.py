@@ -4,6 +4,9 @@ The start command says what a program does: ``serve`` runs until stopped, ``deaf
 health check. ``work 3`` ends with code 0 after 3 s, ``fail 2`` with code 1 after 2 s, ``exit 4 after 2``
 with code 4 after 2 s. ``broken`` ends at once with code 1; ``flaky 7`` does so the first 7 times that a
 container starts it, and then runs until stopped. Any other program runs until stopped.
+
+The source of a package says which hosts can deploy it: ``file:///on/h1,h2/app`` exists on these hosts
+only, and ``http://for/h1,h2/app`` is reached from these hosts only. Any other is deployed everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from galaxy.model.jobspec.spec import TaskSpec
-from galaxy.model.messages.container import Demand
+from galaxy.model.messages.container import Demand, Reason
 from galaxy.model.messages.pod import Exit, ObservedPod
 from galaxy.testing.simulation.world import World
 from galaxy.worker_entry.logic.effects import (
@@ -27,6 +30,7 @@ from galaxy.worker_entry.logic.effects import (
     StopProgram,
 )
 from galaxy.worker_entry.logic.events import (
+    DeployFailed,
     Event,
     OrderReceived,
     PackagesPlaced,
@@ -142,7 +146,7 @@ class SimulatedAppWorker:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case StagePackages():
-                self._later(0.03, PackagesStaged(task=effect.task, deploy=effect.deploy))
+                self._later(0.03, self._staged(effect))
             case PlacePackages():
                 self._later(0.005, PackagesPlaced(task=effect.task, deploy=effect.deploy))
             case StartProgram():
@@ -160,6 +164,17 @@ class SimulatedAppWorker:
                 self.die()
             case _:
                 pass
+
+    def _staged(self, effect: StagePackages) -> Event:
+        for package in effect.packages:
+            scheme, kind, hosts, *_ = [part for part in package.source.split("/") if part] + [""] * 3
+            if kind in ("on", "for") and self.host not in hosts.split(","):
+                reason = Reason(code="deploy-failed", message=f"cannot fetch {package.source}")
+                retry = scheme != "file:"
+                return DeployFailed(
+                    task=effect.task, deploy=effect.deploy, reason=reason, retry=retry, elsewhere=True
+                )
+        return PackagesStaged(task=effect.task, deploy=effect.deploy)
 
     def _start(self, effect: StartProgram) -> None:
         name, run, spec = effect.task, effect.run, effect.spec

@@ -42,12 +42,16 @@ class PackagesPlaced(Struct, frozen=True, kw_only=True):
 
 
 class DeployFailed(Struct, frozen=True, kw_only=True):
-    """Staging or placing failed; ``retry`` says whether the cause is temporary."""
+    """Staging or placing failed; ``retry`` says whether the cause is temporary.
+
+    ``elsewhere``: the cause is this host, or may be, so that another host may succeed.
+    """
 
     task: str
     deploy: int
     reason: Reason
     retry: bool
+    elsewhere: bool = False
 
 
 class ProgramStarted(Struct, frozen=True, kw_only=True):

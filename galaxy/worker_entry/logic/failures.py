@@ -41,7 +41,9 @@ def failure_of(effect: Effect, cause: str, at_s: float) -> Event | None:
     match effect:
         case StagePackages() | PlacePackages():
             reason = Reason(code="deploy-failed", message=cause)
-            return DeployFailed(task=effect.task, deploy=effect.deploy, reason=reason, retry=True)
+            return DeployFailed(
+                task=effect.task, deploy=effect.deploy, reason=reason, retry=True, elsewhere=True
+            )
         case StartProgram():
             exit_ = Exit(at_s=at_s, code=CANNOT_START, cause=cause)
             return ProgramEnded(task=effect.task, run=effect.run, exit=exit_)

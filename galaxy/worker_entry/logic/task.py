@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from galaxy.model.messages.container import Reason
+from galaxy.model.messages.container import HOST_FAILED, Reason
 from galaxy.model.messages.pod import PodOrder, TaskState
 from galaxy.units import format_duration
 from galaxy.worker_entry.logic import health, restart
@@ -47,6 +47,8 @@ from galaxy.worker_entry.logic.transitions import move
 TaskStep = tuple[SupervisedTask, tuple[Effect, ...]]
 """A task after an event, and the effects to carry out."""
 
+HOST_TRIES: Final = 3
+"""Failures in a row for which the host may be the cause, after which the pod may try another host."""
 _KEEPS_EXECS: Final = (AfterStop.PLACE, AfterStop.DEPLOY, AfterStop.FAIL)
 """Stops that leave ``exec`` commands running: the program is replaced or failed, the task stays."""
 
@@ -212,12 +214,16 @@ def _on_deploy_failed(task: SupervisedTask, event: DeployFailed, order: PodOrder
     decision = restart.decide_after_failed_deploy(policy, task.failures)
     if event.retry and isinstance(decision, restart.RetryAfter):
         wait = format_duration(round(decision.delay_s, 1))
-        reason = replace(event.reason, message=f"{event.reason.message}; next try in {wait}")
+        # A program that runs meanwhile is worth more than a quick deployment on another host.
+        leave = event.elsewhere and task.running_spec is None and decision.failures >= HOST_TRIES
+        code = HOST_FAILED if leave else event.reason.code
+        reason = replace(event.reason, code=code, message=f"{event.reason.message}; next try in {wait}")
         task = replace(task, failures=decision.failures, due_s=now_s + decision.delay_s, reason=reason)
         if task.state is TaskState.RUNNING:
             task = replace(task, reload=ReloadPhase.WAITING)
         return task, ()
-    task = replace(task, reason=event.reason)
+    code = HOST_FAILED if event.elsewhere else event.reason.code
+    task = replace(task, reason=replace(event.reason, code=code))
     if task.state is TaskState.RUNNING:
         return replace(task, reload=ReloadPhase.FAILED), ()
     if task.running_spec is not None or task.has_leftovers:
@@ -250,7 +256,8 @@ def _on_program_ended(task: SupervisedTask, event: ProgramEnded, order: PodOrder
         case restart.GiveUp():
             retries = decision.retries
             why = f"; all {retries} restarts are used up" if retries else "; it is not restarted"
-            task = move(task, GaveUp, reason=Reason(code="exited", message=f"{event.exit}{why}"))
+            code = HOST_FAILED if event.exit.cause else "exited"
+            task = move(task, GaveUp, reason=Reason(code=code, message=f"{event.exit}{why}"))
         case restart.RetryAfter():
             wait = format_duration(round(decision.delay_s, 1))
             reason = Reason(code="exited", message=f"{event.exit}; restart in {wait}")

@@ -14,7 +14,7 @@ from galaxy.model.jobspec.spec import (
     ServiceSpec,
 )
 from galaxy.model.jobspec.task_diff import TaskChange, compare
-from galaxy.model.messages.container import Reason
+from galaxy.model.messages.container import HOST_FAILED, Reason
 from galaxy.model.messages.pod import Exit, PodState, TaskState
 from galaxy.worker_entry.logic.effects import PlacePackages, StagePackages, StartProgram, StopProgram
 from galaxy.worker_entry.logic.events import (
@@ -189,6 +189,31 @@ def test_fetch_is_retried_with_growing_delays(world, spec):
         assert world.now_s == at_s + delay_s
     world.feed(DeployFailed(task="main", deploy=world.task.deploy, reason=reason, retry=True))
     assert world.task.state == TaskState.FAILED
+
+
+@pytest.mark.parametrize(("elsewhere", "code"), [(True, HOST_FAILED), (False, "deploy-failed")])
+def test_final_failure_of_a_deployment_says_whether_another_host_may_succeed(world, spec, elsewhere, code):
+    world.order(spec(package=PACKAGE))
+    reason = Reason(code="deploy-failed", message="no such file")
+    world.feed(DeployFailed(task="main", deploy=1, reason=reason, retry=False, elsewhere=elsewhere))
+    assert (world.task.state, world.task.reason.code) == (TaskState.FAILED, code)
+
+
+def test_host_is_blamed_only_after_some_tries_and_never_while_the_old_program_runs(world, spec):
+    def fail() -> str:
+        reason = Reason(code="deploy-failed", message="away")
+        deploy = world.task.deploy
+        world.feed(DeployFailed(task="main", deploy=deploy, reason=reason, retry=True, elsewhere=True))
+        code = world.task.reason.code
+        world.wait()
+        return code
+
+    world.order(spec(package=PACKAGE))
+    assert [fail() for _ in range(4)] == ["deploy-failed", "deploy-failed", HOST_FAILED, HOST_FAILED]
+    world.feed(PackagesStaged(task="main", deploy=world.task.deploy))
+    world.feed(PackagesPlaced(task="main", deploy=world.task.deploy))
+    world.order(spec(package=NEWER))
+    assert [fail() for _ in range(4)] == ["deploy-failed"] * 4
 
 
 def test_new_data_is_reloaded_and_the_task_is_healthy_once_the_command_has_ended(world, spec, kinds):

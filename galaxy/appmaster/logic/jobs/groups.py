@@ -6,7 +6,7 @@ import msgspec
 
 from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.batch import runs
-from galaxy.appmaster.logic.jobs import endpoints, pods
+from galaxy.appmaster.logic.jobs import endpoints, moves, pods
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupStatus, Reason, SlotStatus
@@ -34,11 +34,18 @@ def reconcile(
     Pods beyond the job's replicas are dropped once their containers are released.
     """
     replicas, release, remove = _desired(state, job, rows)
-    ordered = (job.group_replicas, job.group_release, job.group_remove)
-    if (replicas, release, remove) != ordered or not job.serial:
+    moved = moves.leaving(state, job.job)
+    ordered = (job.group_replicas, job.group_release, job.group_remove, job.group_moves)
+    if (replicas, release, remove, moved) != ordered or not job.serial:
         job = _send_new(
             state,
-            msgspec.structs.replace(job, group_replicas=replicas, group_release=release, group_remove=remove),
+            msgspec.structs.replace(
+                job,
+                group_replicas=replicas,
+                group_release=release,
+                group_remove=remove,
+                group_moves=moved,
+            ),
         )
     if is_acked(state, job) and job.desired is not DesiredState.REMOVE:  # History keeps all pods.
         for pod in rows:
@@ -87,6 +94,7 @@ def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
         seen_epoch=seen_epoch,
         seen=seen,
         user=job.user,
+        moves=moves.orders(state, job),
     )
 
 

@@ -145,6 +145,8 @@ def _is_unaffected(state: AppMasterState, job: JobRecord, changed: Iterable[str]
     if not _has_only_its_replicas(state, job):
         return False
     count = state.pods.count
+    if job.group_moves or count("leaving", job.job):
+        return False
     if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
         return False
     if any(pods.is_crash_looping(state, state.pods[key]) for key in changed if key in state.pods):

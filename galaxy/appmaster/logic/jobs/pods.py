@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from galaxy.appmaster.logic.jobs import endpoints, restarts
+from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.jobs import endpoints, moves, restarts
 from galaxy.appmaster.logic.jobs.transitions import (
     ContainerLost,
     DrainBegan,
@@ -127,7 +128,8 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
     )
     healthy_s = (state.now_s if pod.healthy_s is None else pod.healthy_s) if up and is_acked(pod) else None
     drain_s = pod.drain_s if pod.phase is PodPhase.DRAINING else None
-    pod = msgspec.structs.replace(pod, up=up, healthy_s=healthy_s, drain_s=drain_s)
+    failed_on = () if healthy_s is not None else pod.failed_on
+    pod = msgspec.structs.replace(pod, up=up, healthy_s=healthy_s, drain_s=drain_s, failed_on=failed_on)
     state.put_pod(pod)
     endpoints.refresh(state, pod)
     return pod
@@ -136,7 +138,7 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
 # ---- observed state
 
 
-def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
+def on_report(state: AppMasterState, agents: AgentReports, agent: str, observed: ObservedPod) -> None:
     """Apply a report of a pod; reports of other incarnations and of earlier orders are ignored."""
     pod = state.pods.get(observed.pod)
     if pod is None or not pod.placed or agent != pod.agent or observed.incarnation != pod.incarnation:
@@ -151,16 +153,15 @@ def on_report(state: AppMasterState, agent: str, observed: ObservedPod) -> None:
     before = pod
     pod = msgspec.structs.replace(pod, observed=observed)
     if _applies(state.jobs[pod.job], pod, observed):
+        pod = msgspec.structs.replace(pod, reason=moves.with_hosts(_worst_reason(observed), pod))
+        if should_run(state.jobs[pod.job], pod) and moves.is_failed_by_host(observed):
+            pod = pod if moves.is_leaving(pod) else moves.after_failure(state, agents, pod)
         event = (EVENTS if pod.ordered_run else EVENTS_STOPPING).get(observed.state)
-        if event is not None:
-            pod = state.apply_pod_event(pod, event)
-        pod = msgspec.structs.replace(pod, reason=_worst_reason(observed))
+        if event is not None:  # While it leaves its host, it has not failed for good.
+            pod = state.apply_pod_event(pod, ObservedDown if moves.is_leaving(pod) else event)
         if old is not None and _restarts(observed) > _restarts(old):
             pod = msgspec.structs.replace(pod, healthy_s=None)
         _record_changes(state, before, pod, observed)
-    if pod.phase is PodPhase.FAILED and before.phase is not PodPhase.FAILED:
-        failed_on = (*(name for name in pod.failed_on if name != agent), agent)
-        pod = msgspec.structs.replace(pod, failed_on=failed_on[-state.config.failed_on_max :])
     if pod.phase is PodPhase.FINISHED:
         pod = msgspec.structs.replace(pod, recover=False)
     pod = write(state, pod)
@@ -346,6 +347,7 @@ def _order(
         report_generation_min=generation if replaces_program else pod.report_generation_min,
         restarts_before=before,
         reason=None if replaces_program else pod.reason,
+        failed_on=() if same_incarnation and new_program else pod.failed_on,
     )
     send(state, pod)
     return pod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from galaxy.ids import pod_id
-from galaxy.model.messages.container import ContainerState, GroupOrder
+from galaxy.model.messages.container import ContainerState, GroupOrder, SlotMove
 from galaxy.model.stored.container import Container, Group
-from galaxy.resman.logic.groups.transitions import SlotReleased, SlotRequested
+from galaxy.resman.logic.groups.transitions import AVOID_MAX, SlotMoved, SlotReleased, SlotRequested
 from galaxy.resman.logic.state.container_index import PLACED, counts
 from galaxy.resman.logic.state.state import ResManState
 
@@ -41,6 +41,8 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
     state.groups.put(order.group, replace(group, order=kept))
     state.shapes.pop(order.group, None)
     _reconcile(state, kept)
+    for move in order.moves:
+        _move(state, order.group, move)
     if started_again:
         _reset_failures(state, order.group)
     state.groups_to_check[order.group] = None
@@ -73,7 +75,8 @@ def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
     demand = new.demand
     if demand != old.demand and _any_placed(state, new.group):
         demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
-    return replace(new, demand=demand, replicas=min(max(0, new.replicas), state.config.replicas_max))
+    replicas = min(max(0, new.replicas), state.config.replicas_max)
+    return replace(new, demand=demand, replicas=replicas, moves=())
 
 
 def _recharge(state: ResManState, old: GroupOrder, new: GroupOrder) -> None:
@@ -115,6 +118,29 @@ def _reconcile(state: ResManState, order: GroupOrder) -> None:
                 state.detach_incarnation(key)
             state.apply(key, SlotRequested(incarnation=old.incarnation))
     state.want_place(order.group)
+
+
+def _move(state: ResManState, group: str, move: SlotMove) -> None:
+    """Give a slot another place, unless it has left that incarnation already."""
+    key = pod_id(group, move.slot)
+    row = state.containers.get(key)
+    if (
+        row is None
+        or row.incarnation != move.incarnation
+        or row.state
+        not in (
+            ContainerState.ALLOCATING,
+            ContainerState.READY,
+        )
+    ):
+        return
+    why = f": {move.reason.message}" if move.reason else ""
+    state.record("container.moved", key, f"leaves {row.agent}{why}")
+    state.detach_incarnation(key)
+    state.apply(
+        key,
+        SlotMoved(incarnation=row.incarnation, avoid=move.avoid[-AVOID_MAX:], reason=move.reason),
+    )
 
 
 def _reset_failures(state: ResManState, group: str) -> None:

@@ -58,6 +58,13 @@ class AgentLost(SlotEvent, frozen=True, kw_only=True):
     reason: Reason
 
 
+class SlotMoved(SlotEvent, frozen=True, kw_only=True):
+    """AppMaster leaves the incarnation, because its agent failed it: the next one avoids ``avoid``."""
+
+    avoid: tuple[str, ...]
+    reason: Reason | None
+
+
 class SlotReleased(SlotEvent, frozen=True, kw_only=True):
     """The group's order no longer has the slot."""
 
@@ -80,10 +87,12 @@ TRANSITIONS: Final[TransitionTable[ContainerState]] = TransitionTable(
         (_S.ALLOCATING, SlotStarted): _S.READY,
         (_S.ALLOCATING, SlotFailed): _S.PENDING,
         (_S.ALLOCATING, AgentLost): _S.PENDING,
+        (_S.ALLOCATING, SlotMoved): _S.PENDING,
         (_S.ALLOCATING, SlotReleased): _S.DESTROYING,
         (_S.READY, SlotStarted): _S.READY,
         (_S.READY, SlotFailed): _S.PENDING,
         (_S.READY, AgentLost): _S.PENDING,
+        (_S.READY, SlotMoved): _S.PENDING,
         (_S.READY, SlotReleased): _S.DESTROYING,
         (_S.DESTROYING, SlotDestroyed): _S.GONE,
         (_S.DESTROYING, AgentLost): _S.GONE,
@@ -129,6 +138,10 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
             return _failed(_off_agent(container, state, now_s), container, reason, now_s, config)
         case AgentLost(reason=reason):
             return replace(_off_agent(container, state, now_s), reason=reason)
+        case SlotMoved(avoid=avoid, reason=reason):
+            return replace(
+                _off_agent(container, state, now_s), reason=reason, failures=0, retry_s=0.0, avoid=avoid
+            )
         case SlotRequested():
             requested = replace(container, failures=0, retry_s=0.0, avoid=(), reason=None)
             return _off_agent(requested, state, now_s)

@@ -1,0 +1,65 @@
+"""Pods whose host fails them: they try other hosts, each once, before they fail for good."""
+
+from __future__ import annotations
+
+import msgspec
+
+from galaxy.appmaster.logic.agent_reports import AgentReports
+from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.messages.container import HOST_FAILED, Reason, SlotMove
+from galaxy.model.messages.pod import ObservedPod, PodState
+from galaxy.model.stored.job import JobRecord, PodRecord
+
+_STUCK = (PodState.FAILED, PodState.DEPLOYING)
+
+
+def is_failed_by_host(observed: ObservedPod) -> bool:
+    """Return whether an AppWorker cannot run its pod, and its host may be the cause."""
+    reasons = [task.reason for task in observed.tasks if task.reason is not None]
+    return observed.state in _STUCK and any(reason.code == HOST_FAILED for reason in reasons)
+
+
+def after_failure(state: AppMasterState, agents: AgentReports, pod: PodRecord) -> PodRecord:
+    """Return ``pod`` after its agent failed it: it leaves for another agent if one is left to try.
+
+    That ends after ``failed_on_max`` agents, or when it is placed on one of them again because no other
+    has room for it. What failed is then final, or tried again in place.
+    """
+    tried = pod.failed_on
+    failed_on = (*(name for name in tried if name != pod.agent), pod.agent)[-state.config.failed_on_max :]
+    others = agents.alive(state.now_s, state.config.heartbeat_age_s_max) - set(failed_on)
+    if pod.agent in tried or len(failed_on) >= state.config.failed_on_max or not others:
+        return msgspec.structs.replace(pod, failed_on=failed_on)
+    text = f"leaves {pod.agent}" + (f": {pod.reason.message}" if pod.reason else "")
+    state.record_event(pod.job, "pod.leaves", pod.pod, text)
+    return msgspec.structs.replace(pod, failed_on=failed_on, leaves=pod.incarnation)
+
+
+def is_leaving(pod: PodRecord) -> bool:
+    """Return whether ``pod`` still has the incarnation that it leaves."""
+    return pod.placed and 0 < pod.leaves == pod.incarnation
+
+
+def leaving(state: AppMasterState, job: str) -> tuple[tuple[int, int], ...]:
+    """Return index and incarnation of the pods of ``job`` that leave their agents."""
+    rows = [state.pods[key] for key in state.pods.where("leaving", job)]
+    return tuple(sorted((pod.index, pod.incarnation) for pod in rows))
+
+
+def orders(state: AppMasterState, job: JobRecord) -> tuple[SlotMove, ...]:
+    """Return the moves of the last order for the job's group that are not done yet."""
+    rows = [state.pods[key] for key in state.pods.where("leaving", job.job)] if job.group_moves else []
+    return tuple(
+        SlotMove(slot=pod.index, incarnation=pod.incarnation, avoid=pod.failed_on, reason=pod.reason)
+        for pod in sorted(rows, key=lambda each: each.index)
+        if (pod.index, pod.incarnation) in job.group_moves
+    )
+
+
+def with_hosts(reason: Reason | None, pod: PodRecord) -> Reason | None:
+    """Return the reason of a pod that its host failed, with the hosts that it has tried."""
+    if reason is None or reason.code != HOST_FAILED:
+        return reason
+    others = [name for name in pod.failed_on if name != pod.agent]
+    tried = f"; before that it failed on {', '.join(others)}" if others else ""
+    return msgspec.structs.replace(reason, message=f"on {pod.agent}: {reason.message}{tried}")
