@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from galaxy import __version__
-from galaxy.appmaster.cluster_queries import agent_loads, agent_views, cluster_status_view, refused_agents
+from galaxy.appmaster.cluster_queries import agent_views, cluster_status_view
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.errors import NotFound, Refused
 from galaxy.model.api.agents import AgentList, ListAgents
@@ -21,15 +21,14 @@ from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.model.stored.agent import AgentRecord
-from galaxy.model.stored.container import Container, Group
-from galaxy.model.stored.job import JobRecord, PodRecord
+from galaxy.model.stored.cluster import ALL, AgentLoad, AgentSums, JobSums
 from galaxy.model.stored.user import UserRecord
 from galaxy.operations.authn import authenticate
 from galaxy.operations.authz import ANY_USER
 from galaxy.operations.declaration import Caller, by_name, query
 from galaxy.operations.dispatch import authorised
 from galaxy.operations.nonces import Nonces
-from galaxy.operations.paging import page_of
+from galaxy.operations.paging import page_of_names
 from galaxy.suggest import CUTOFF_SHORT, did_you_mean
 
 SAFE_MODE: Final = "safe-mode"
@@ -39,11 +38,15 @@ N = TypeVar("N", bound=Struct)
 
 
 class Reader(Protocol):
-    """The reads that queries need from Nexus; every call may raise ``Unreachable``."""
+    """The reads that queries need from Nexus; every call may raise ``Unreachable``.
 
-    def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]: ...
-    def usages(self) -> dict[str, AgentUsage]: ...
-    def heartbeats(self) -> HeartbeatsRead: ...
+    No call reads the rows of a whole table: a client must not make a leader decode one.
+    """
+
+    def read_some(self, role: str, table: str, names: Sequence[str], kind: type[N]) -> dict[str, N]: ...
+    def read_names(self, role: str, table: str) -> list[str]: ...
+    def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]: ...
+    def heartbeats_of(self, agents: Sequence[str]) -> HeartbeatsRead: ...
     def leader(self, role: str) -> LeaderView | None: ...
 
 
@@ -54,35 +57,28 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
     Raises:
         NotFound: no agent has that name.
     """
-    heartbeats = nexus.heartbeats()
-    agents = _agents(nexus, heartbeats)
-    if not body.agent:
-        page, after = page_of(agents, lambda view: (view.agent,), body)
-        refused = refused_agents(heartbeats, {view.agent for view in agents})
-        return AgentList(agents=tuple(page), refused=refused, next=after)
-    named = tuple(view for view in agents if view.agent == body.agent)
-    if not named:
-        raise NotFound(
-            f'there is no agent "{body.agent}"',
-            details=did_you_mean(body.agent, [view.agent for view in agents], cutoff=CUTOFF_SHORT),
-            hint="galaxy agent list",
-        )
-    return AgentList(agents=named)
+    if body.agent:
+        views = _agents(nexus, [body.agent])
+        if not views:
+            raise NotFound(
+                f'there is no agent "{body.agent}"',
+                details=did_you_mean(body.agent, nexus.read_names(RESMAN, "agents"), cutoff=CUTOFF_SHORT),
+                hint="galaxy agent list",
+            )
+        return AgentList(agents=views)
+    page, after = page_of_names(nexus.read_names(RESMAN, "agents"), body)
+    return AgentList(agents=_agents(nexus, page), refused=_agent_sums(nexus).refused, next=after)
 
 
 @query(ClusterStatus, authority=ANY_USER)
 def show_status(nexus: Reader, _: ClusterStatus, __: Caller) -> ClusterStatusView:
     """Show leaders, counts and totals of the cluster."""
-    heartbeats = nexus.heartbeats()
-    agents = _agents(nexus, heartbeats)
     leaders = [nexus.leader(role) for role in (RESMAN, APPMASTER)]
     return cluster_status_view(
         leaders=[leader for leader in leaders if leader is not None],
-        agents=agents,
-        refused=refused_agents(heartbeats, {view.agent for view in agents}),
-        jobs=nexus.read_table(APPMASTER, "jobs", JobRecord).values(),
-        pods=nexus.read_table(APPMASTER, "pods", PodRecord).values(),
-        safe_mode=nexus.read_table(RESMAN, "cluster", Reason).get(SAFE_MODE),
+        agents=_agent_sums(nexus),
+        jobs=nexus.read_some(APPMASTER, "sums", [ALL], JobSums).get(ALL) or JobSums(),
+        safe_mode=nexus.read_some(RESMAN, "cluster", [SAFE_MODE], Reason).get(SAFE_MODE),
         version=__version__,
     )
 
@@ -120,12 +116,13 @@ class StoredQueries:
         return Answer(key=request.key, result=result)
 
     def _caller(self, request: Request) -> Caller:
-        users = self._nexus.read_table(APPMASTER, "users", UserRecord)
+        users = self._nexus.read_some(APPMASTER, "users", [request.user], UserRecord)
+        has_users = bool(users) or bool(self._nexus.read_names(APPMASTER, "users"))
         now_s = self._now_s()
         user = authenticate(
             users,
             request,
-            required=len(users) > 0 or self._config.require_users,
+            required=has_users or self._config.require_users,
             now_s=now_s,
             ttl_s=self._config.signature_ttl_s,
         )
@@ -136,9 +133,12 @@ class StoredQueries:
         return Caller(name=request.user, user=user, key=request.key)
 
 
-def _agents(nexus: Reader, heartbeats: HeartbeatsRead) -> tuple[AgentView, ...]:
-    containers = nexus.read_table(RESMAN, "containers", Container)
-    groups = nexus.read_table(RESMAN, "groups", Group)
-    records = nexus.read_table(RESMAN, "agents", AgentRecord)
-    last = {heartbeat.agent: heartbeat for heartbeat in heartbeats.heartbeats}
-    return agent_views(records.values(), agent_loads(containers.values(), groups), nexus.usages(), last)
+def _agents(nexus: Reader, names: Sequence[str]) -> tuple[AgentView, ...]:
+    records = nexus.read_some(RESMAN, "agents", names, AgentRecord)
+    loads = nexus.read_some(RESMAN, "loads", names, AgentLoad)
+    heartbeats = {heartbeat.agent: heartbeat for heartbeat in nexus.heartbeats_of(names).heartbeats}
+    return agent_views(records.values(), loads, nexus.usages_of(names), heartbeats)
+
+
+def _agent_sums(nexus: Reader) -> AgentSums:
+    return nexus.read_some(RESMAN, "sums", [ALL], AgentSums).get(ALL) or AgentSums()

@@ -92,7 +92,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
     elif role == names.APPMASTER:
         words = (
             f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.leaders_queue(names.RESMAN))})"
-            f" (+get +hgetall +hscan {_read(keys.PREFIX + names.RESMAN + ':*')})"
+            f" (+get +hgetall +hscan +hmget +hkeys {_read(keys.PREFIX + names.RESMAN + ':*')})"
             f" +rename +persist +unlink ~{keys.upload('*')}"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
@@ -154,8 +154,8 @@ def _leader(role: str) -> str:
         f"{_worker(role, '*', *names.leader_queues(role))} {own}"
         " +getdel +strlen +zpopmin +bzpopmin +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
         f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
-        f" (+hmget {_read(keys.table(role, '*'))})"
-        f" (+zrange +hgetall {_read(*_HEARTBEATS)})"
+        f" (+hmget +hkeys {_read(keys.table(role, '*'))})"
+        f" (+zrange +zmscore +hgetall +hmget {_read(*_HEARTBEATS)})"
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import redis
+from msgspec.structs import replace
 
 from galaxy.errors import BadMessage
 from galaxy.model.base import WIRE_VERSION, decode, encode
@@ -75,37 +77,70 @@ class Heartbeats:
             pipe.hgetall(keys.HEARTBEAT_FACTS)
             if role:
                 pipe.zrange(keys.reporting(role), 0, UNREAD_MAX - 1)
-            (seconds, micros), times, facts, *more = pipe.execute()
+            clock, times, facts, *more = pipe.execute()
         unread = frozenset(member.decode(errors="replace") for members in more for member in members)
-        heartbeats = []
-        for member, at_s in sorted(times):
-            try:
-                facts_of = decode(facts.get(member, b""), Heartbeat)
-            except BadMessage:
-                log.warning("event=heartbeat.unreadable agent=%r", member[:80])
-                continue
-            heartbeats.append(
-                Heartbeat(
-                    agent=member.decode(errors="replace"),
-                    at_s=float(at_s),
-                    boot=facts_of.boot,
-                    containers=facts_of.containers,
-                    pods=facts_of.pods,
-                    wire=facts_of.wire,
-                    trouble=facts_of.trouble,
-                )
-            )
-        now_s = int(seconds) + int(micros) / 1e6
-        return HeartbeatsRead(now_s=now_s, heartbeats=tuple(heartbeats), unread=unread)
+        return replace(_heartbeats(clock, times, facts), unread=unread)
+
+    def read_some(self, agents: Sequence[str]) -> HeartbeatsRead:
+        """Return the last heartbeats of ``agents``, sorted by agent."""
+        names = sorted(set(agents))
+        with reaching(self._address):
+            pipe = self._client.pipeline()
+            pipe.time()
+            if names:
+                pipe.zmscore(keys.HEARTBEATS, names)
+                pipe.hmget(keys.HEARTBEAT_FACTS, names)
+            clock, *found = pipe.execute()
+        members = [name.encode() for name in names]
+        times, facts = found or ([], [])
+        scored = [(name, at_s) for name, at_s in zip(members, times, strict=True) if at_s is not None]
+        return _heartbeats(clock, scored, dict(zip(members, facts, strict=True)))
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent that sent one."""
         with reaching(self._address):
             rows: Any = self._client.hgetall(keys.USAGES)
-        usages = {}
-        for agent in sorted(rows):
-            try:
-                usages[agent.decode(errors="replace")] = decode(rows[agent], AgentUsage)
-            except BadMessage:
-                log.warning("event=usage.unreadable agent=%r", agent[:80])
-        return usages
+        return _usages(rows)
+
+    def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]:
+        """Return the last usage samples of those of ``agents`` that sent one."""
+        names = sorted(set(agents))
+        if not names:
+            return {}
+        with reaching(self._address):
+            found: Any = self._client.hmget(keys.USAGES, names)
+        return _usages({name.encode(): data for name, data in zip(names, found, strict=True) if data})
+
+
+def _heartbeats(
+    clock: tuple[int, int], times: Iterable[tuple[bytes, float]], facts: Mapping[bytes, bytes | None]
+) -> HeartbeatsRead:
+    heartbeats = []
+    for member, at_s in sorted(times):
+        try:
+            facts_of = decode(facts.get(member) or b"", Heartbeat)
+        except BadMessage:
+            log.warning("event=heartbeat.unreadable agent=%r", member[:80])
+            continue
+        heartbeats.append(
+            Heartbeat(
+                agent=member.decode(errors="replace"),
+                at_s=float(at_s),
+                boot=facts_of.boot,
+                containers=facts_of.containers,
+                pods=facts_of.pods,
+                wire=facts_of.wire,
+                trouble=facts_of.trouble,
+            )
+        )
+    return HeartbeatsRead(now_s=int(clock[0]) + int(clock[1]) / 1e6, heartbeats=tuple(heartbeats))
+
+
+def _usages(rows: Mapping[bytes, bytes]) -> dict[str, AgentUsage]:
+    usages = {}
+    for agent in sorted(rows):
+        try:
+            usages[agent.decode(errors="replace")] = decode(rows[agent], AgentUsage)
+        except BadMessage:
+            log.warning("event=usage.unreadable agent=%r", agent[:80])
+    return usages

@@ -107,6 +107,13 @@ class MemoryNexus:
         rows = self._tables.get((role, table), {})
         return {key: decode(rows[key], kind) for key in sorted(rows)}
 
+    def read_some(self, role: str, table: str, names: Sequence[str], kind: type[N]) -> dict[str, N]:
+        rows = self._tables.get((role, table), {})
+        return {name: decode(rows[name], kind) for name in names if name in rows}
+
+    def read_names(self, role: str, table: str) -> list[str]:
+        return sorted(self._tables.get((role, table), {}))
+
     def read_changes(
         self,
         role: str,
@@ -212,6 +219,13 @@ class MemoryNexus:
 
     def usages(self) -> dict[str, AgentUsage]:
         return {agent: self._usages[agent] for agent in sorted(self._usages)}
+
+    def heartbeats_of(self, agents: Sequence[str]) -> HeartbeatsRead:
+        named = (self._heartbeats.get(agent) for agent in sorted(set(agents)))
+        return HeartbeatsRead(now_s=self._now_s(), heartbeats=tuple(beat for beat in named if beat))
+
+    def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]:
+        return {agent: self._usages[agent] for agent in sorted(set(agents)) if agent in self._usages}
 
     def reply(self, replies: Sequence[Reply]) -> None:
         for reply in replies:

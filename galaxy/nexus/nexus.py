@@ -172,6 +172,14 @@ class Nexus:
         """Return the rows of a role's table as last committed, by key."""
         return self._store.read_table(role, table, kind)
 
+    def read_some(self, role: str, table: str, names: Sequence[str], kind: type[N]) -> dict[str, N]:
+        """Return those of the rows ``names`` of a role's table that there are, as last committed."""
+        return self._store.read_some(role, table, names, kind)
+
+    def read_names(self, role: str, table: str) -> list[str]:
+        """Return the keys of the rows of a role's table, sorted, without the rows."""
+        return self._store.read_names(role, table)
+
     def read_changes(self, role: str, after: FeedPosition | None, timeout_s: float) -> FeedRead:
         """Return the rows of a role that were committed after the position ``after``; see ``ChangeFeed``."""
         return self._feed.read(role, after, timeout_s)
@@ -217,6 +225,14 @@ class Nexus:
     def take_reports(self, grant: Grant, wait_s: float) -> TakenReports:
         """Return some of the reports that no leader has read; see ``Mailboxes.take``."""
         return self._mailboxes.take(grant, wait_s)
+
+    def heartbeats_of(self, agents: Sequence[str]) -> HeartbeatsRead:
+        """Return the last heartbeats of some agents, and Redis' clock."""
+        return self._heartbeats.read_some(agents)
+
+    def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]:
+        """Return the last usage samples of some agents."""
+        return self._heartbeats.usages_of(agents)
 
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""

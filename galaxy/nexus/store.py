@@ -155,6 +155,20 @@ class FencedStore:
         rows = self._rows(role, table)
         return {key: decode(rows[key], kind) for key in sorted(rows)}
 
+    def read_some(self, role: str, table: str, names: Sequence[str], kind: type[N]) -> dict[str, N]:
+        """Return those of the rows ``names`` of a table that there are, as last committed."""
+        if not names:
+            return {}
+        with reaching(self._address):
+            found: Any = self._client.hmget(keys.table(role, table), list(names))
+        return {name: decode(data, kind) for name, data in zip(names, found, strict=True) if data is not None}
+
+    def read_names(self, role: str, table: str) -> list[str]:
+        """Return the keys of a table's rows, sorted, without the rows."""
+        with reaching(self._address):
+            found: Any = self._client.hkeys(keys.table(role, table))
+        return sorted(name.decode() for name in found)
+
     def read_rows(self, role: str, table: str, accept: Callable[[Sequence[tuple[str, bytes]]], None]) -> str:
         """Pass all rows of a table to ``accept`` in pieces; return the last commit that they may include.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import heapq
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -13,23 +14,40 @@ from galaxy.errors import UsageError
 from galaxy.model.api.body import PagedBody
 
 T = TypeVar("T")
+
+PAGE_ROWS_MAX: Final = 1000
+"""Rows in one page, however many a client asks for: building a page must not stop a leader for long."""
 Key = tuple[str, ...]
 
 
 def page_of(rows: Iterable[T], key: Callable[[T], Key], body: PagedBody[Any]) -> tuple[list[T], str]:
     """Return the first ``body.limit`` of ``rows`` after the cursor ``body.after``, and the next cursor.
 
-    Rows come in the order of ``key``, which must be unique. The next cursor is empty when no row
-    is left. Adding or removing rows between two pages neither repeats nor skips other rows.
+    A page has at most ``PAGE_ROWS_MAX`` rows. They come in the order of ``key``, which must be unique. The
+    next cursor is empty when no row is left. Adding or removing rows between two pages neither repeats
+    nor skips other rows.
 
     Raises:
         UsageError: ``body.after`` is not a cursor.
     """
     after = _key_of(body.after)
     keyed = ((key(row), index, row) for index, row in enumerate(rows))
-    first = heapq.nsmallest(body.limit + 1, (entry for entry in keyed if entry[0] > after))
-    shown = first[: body.limit]
+    limit = min(body.limit, PAGE_ROWS_MAX)
+    first = heapq.nsmallest(limit + 1, (entry for entry in keyed if entry[0] > after))
+    shown = first[:limit]
     return [row for _, _, row in shown], _cursor(shown[-1][0]) if len(first) > len(shown) else ""
+
+
+def page_of_names(names: Sequence[str], body: PagedBody[Any]) -> tuple[Sequence[str], str]:
+    """Return the same as ``page_of`` for sorted ``names`` that are their own keys, without sorting.
+
+    Raises:
+        UsageError: ``body.after`` is not a cursor.
+    """
+    after = _key_of(body.after)
+    start = bisect.bisect_right(names, after[0]) if after else 0
+    shown = names[start : start + min(body.limit, PAGE_ROWS_MAX)]
+    return shown, _cursor((shown[-1],)) if start + len(shown) < len(names) else ""
 
 
 def sortable(seconds: float) -> str:

@@ -11,6 +11,7 @@ from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.api import packages, requests
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity import identity_sync, users
+from galaxy.appmaster.logic.job_sums import count_committed, count_written
 from galaxy.appmaster.logic.jobs import groups, jobs, pods
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.state import AppMasterState
@@ -63,6 +64,7 @@ class AppMaster:
             self._on_timer(kind, key)
         self._touch_unreconciled()
         self._reconcile()
+        count_written(state)
         sends = (
             *step_messages.group_messages(state),
             *step_messages.pod_messages(state, self.agents),
@@ -86,6 +88,7 @@ class AppMaster:
         state = self.state
         state.repair()
         state.derive(epoch, now_s)
+        count_committed(state)
         self.agents = AgentReports(self.config)
         users.begin(state)
         identity_sync.begin(state)

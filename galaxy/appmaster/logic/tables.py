@@ -7,6 +7,7 @@ from typing import Any
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity.resolve_env import resolve_env
 from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.stored.cluster import JobSums
 from galaxy.model.stored.job import (
     EndpointRecord,
     HistoryRecord,
@@ -69,6 +70,7 @@ class AppMasterTables:
             },
         )
         self.packages: Table[PackageRecord] = Table(PACKAGES, PackageRecord)
+        self.sums: Table[JobSums] = Table("sums", JobSums)
         self.requests = RequestRecords(config)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda past: past.name})
         self.timelines: Table[TimelineRecord] = Table("timelines", TimelineRecord)
@@ -82,7 +84,7 @@ class AppMasterTables:
             for table in (
                 self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
                 self.requests.answers, self.history, self.timelines, self.users, self.requests.audit,
-                self.secrets, self.quotas, self.runs, self.packages,
+                self.secrets, self.quotas, self.runs, self.packages, self.sums,
             )
         }  # fmt: skip
 

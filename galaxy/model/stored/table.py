@@ -135,6 +135,10 @@ class Table(Generic[T]):
                 )
         return changes
 
+    def written(self) -> Iterable[tuple[str, T | None]]:
+        """Return the keys that were written since the last ``accept``, each with its row before."""
+        return self._before.items()
+
     def accept(self) -> None:
         """Mark the current state as committed; ``discard`` returns to it."""
         self._before.clear()

@@ -22,10 +22,13 @@ from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.groups import apply_order, remove_ended
 from galaxy.resman.logic.groups.step_messages import StepMessages, pop_due, pop_due_and_give_up
 from galaxy.resman.logic.placement.placement import place_waiting
+from galaxy.resman.logic.state.loads import AgentLoads
 from galaxy.resman.logic.state.state import ResManState
 
 MORE_LOST_S = 0.2
 """Wait before the next containers of dead agents are replaced."""
+MORE_LOADS_S = 0.05
+"""Wait before the loads of more agents are recorded."""
 
 
 class ResMan:
@@ -60,6 +63,7 @@ class ResMan:
         self.state.recover(now_s)
         self._safe_mode.recover()
         self._replace_lost.recover()
+        self._loads = AgentLoads(self.state)
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events``, place what waits, and return what to send to agents and AppMaster."""
@@ -82,7 +86,8 @@ class ResMan:
         remove_ended(state)
         sends = self._messages.orders(due, safe=self.safe_mode is not None)
         sends += self._messages.statuses()
-        wake_s = self._wake_s(more_to_place=more_to_place, more_lost=more_lost)
+        more_loads = self._loads.step()
+        wake_s = self._wake_s(more_to_place=more_to_place, more_lost=more_lost, more_loads=more_loads)
         return Step(
             sends=tuple(sends),
             replies=tuple(state.requests.replies),
@@ -94,6 +99,7 @@ class ResMan:
         self._safe_mode = SafeMode(self.state)
         self._replace_lost = ReplaceLost(self.state)
         self._messages = StepMessages(self.state)
+        self._loads = AgentLoads(self.state)
 
     def _apply(self, event: Any) -> None:
         state = self.state
@@ -115,11 +121,12 @@ class ResMan:
                 state.cause = timer_cause("heartbeats")
                 on_heartbeats(state, self._safe_mode, event)
 
-    def _wake_s(self, *, more_to_place: bool, more_lost: bool) -> float | None:
+    def _wake_s(self, *, more_to_place: bool, more_lost: bool, more_loads: bool) -> float | None:
         state = self.state
         if more_to_place:
             return state.now_s
         times = [state.now_s + MORE_LOST_S] if more_lost else []
+        times += [state.now_s + MORE_LOADS_S] if more_loads else []
         times += [
             at_s for at_s in (state.unacknowledged.next_s(), state.retry_timers.next_s()) if at_s is not None
         ]

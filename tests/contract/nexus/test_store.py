@@ -100,6 +100,16 @@ def test_tables_and_roles_are_separate(world: World) -> None:
     assert stored(world) == {"x": 1}
     assert world.nexus.read_table(ROLE, "more", Count)["x"].total == 2
     assert world.nexus.read_table("another", "counts", Count) == {}
+    assert world.nexus.read_names("another", "counts") == []
+    assert world.nexus.read_some("another", "counts", ["x"], Count) == {}
+
+
+def test_some_rows_and_the_names_of_all_are_read_without_the_others(world: World) -> None:
+    world.nexus.commit(world.grant(), 1, put(b=2, a=1, c=3), [])
+    assert world.other.read_names(ROLE, "counts") == ["a", "b", "c"]
+    some = world.other.read_some(ROLE, "counts", ["c", "missing", "a"], Count)
+    assert {name: row.total for name, row in some.items()} == {"a": 1, "c": 3}
+    assert world.other.read_some(ROLE, "counts", [], Count) == {}
 
 
 def test_trace_of_a_job_includes_its_pods_and_nothing_else(world: World) -> None:
@@ -132,6 +142,18 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
         ("h2", "b2", 0, 0),
     ]
     assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
+
+
+def test_heartbeats_and_usages_of_some_agents_are_read_without_the_others(world: World) -> None:
+    usage = AgentUsage(at_s=1.0, cpu_milli=2, memory_bytes=3, disk_bytes=4)
+    for name in ("h1", "h2", "h3"):
+        world.nexus.send_heartbeat(name, boot=f"boot-{name}", usage=usage if name != "h1" else None)
+    seen = world.other.heartbeats_of(["h3", "h1", "missing", "h3"])
+    assert [(beat.agent, beat.boot) for beat in seen.heartbeats] == [("h1", "boot-h1"), ("h3", "boot-h3")]
+    assert all(0 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
+    assert world.other.usages_of(["h1", "h2", "missing"]) == {"h2": usage}
+    assert world.other.heartbeats_of([]).heartbeats == ()
+    assert world.other.usages_of([]) == {}
 
 
 def test_later_heartbeat_replaces_the_earlier_one_and_keeps_its_usage(world: World) -> None:

@@ -237,10 +237,15 @@ def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open)
         assert leader.take_reports(grant, 0.0).reports == (report,)
         threading.Timer(0.1, agent.post_report, (role, report)).start()
         assert leader.take_reports(grant, 2.0).reports == (report,)
+        assert [beat.agent for beat in leader.heartbeats_of(["h1", "h2"]).heartbeats] == ["h1"]
+        assert leader.usages_of(["h1"]) == {}
+        assert leader.read_names(role, "t") == ["k"]
         leader.release(grant)
         leader.await_release(role, 0.1)
     appmaster = opened("appmaster")
     assert appmaster.read_table("resman", "agents", AgentRecord) == {}
+    assert appmaster.read_some("resman", "agents", ["h1"], AgentRecord) == {}
+    assert appmaster.read_names("resman", "agents") == []
     assert appmaster.leader("resman") is None
     appmaster.reply([Reply(reply="r", answer=Answer(key="k"))])
     assert client.await_reply("r", 1.0)

@@ -1,10 +1,11 @@
 """Agents and the cluster, from stored rows."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from galaxy.appmaster.cluster_queries import REFUSED_MAX, refused_agents
 from galaxy.appmaster.stored_queries import StoredQueries
 from galaxy.driver.interfaces import Grant
 from galaxy.errors import NotFound
@@ -14,16 +15,15 @@ from galaxy.model.api.cluster import ClusterStatus
 from galaxy.model.api.jobs import ListJobs
 from galaxy.model.api.request import Request
 from galaxy.model.api.views import ClusterStatusView
-from galaxy.model.base import WIRE_VERSION, Struct, encode
-from galaxy.model.jobspec.demand import demand_of
-from galaxy.model.messages.agent import AgentInfo, AgentState, Heartbeat, HeartbeatsRead
-from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
+from galaxy.model.base import Struct, encode
+from galaxy.model.messages.agent import AgentInfo, AgentState
+from galaxy.model.messages.container import Reason
 from galaxy.model.resources import Resources
 from galaxy.model.stored.agent import AgentRecord
-from galaxy.model.stored.container import Container, Group
+from galaxy.model.stored.cluster import AgentLoad, AgentSums, JobSums
 from galaxy.model.stored.table import TableChange
 from galaxy.nexus.in_memory import MemoryNexus
-from tests.unit.appmaster.world import World, service
+from tests.unit.appmaster.world import World, batch, service
 
 
 def request(body: Body[Any]) -> Request:
@@ -45,45 +45,25 @@ def agent(name: str, state: AgentState = AgentState.ALIVE) -> AgentRecord:
 
 @pytest.fixture
 def nexus() -> MemoryNexus:
-    """Two agents, one of them dead; a container on h1, another one leaving it; jobs of a real AppMaster."""
+    """Two agents, one of them dead, and what the leaders store about them and about jobs."""
     nexus = MemoryNexus(lambda: 1000.0)
-    order = GroupOrder(group="web-1", epoch=1, serial=1, replicas=1, demand=demand_of(service()))
+    asked, total = Resources(cpu_milli=107), agent("h1").info.resources
+    load = AgentLoad(agent="h1", total=total, assigned=asked, containers=("web-1.0",))
+    sums = AgentSums(agents={"alive": 1, "dead": 1}, total=total, assigned=asked)
     store(
         nexus,
         "resman",
         {
             ("agents", "h1"): agent("h1"),
             ("agents", "h2"): agent("h2", AgentState.DEAD),
-            ("groups", "web-1"): Group(group="web-1", order=order),
-            ("containers", "web-1.0"): container(ContainerState.READY, 2),
-            ("containers", "web-1.0#1@h1"): container(ContainerState.DESTROYING, 1, cpu_milli=7),
-            ("containers", "web-1.1"): container(ContainerState.PENDING, 0),
+            ("loads", "h1"): load,
+            ("sums", "all"): sums,
             ("cluster", "safe-mode"): Reason(code="safe-mode", message="2 of 3 agents are missing"),
         },
     )
-    world = World()
-    world.settle(world.submit(service()))
-    state = world.master.state
-    store(
-        nexus,
-        "appmaster",
-        {("jobs", key): state.jobs[key] for key in state.jobs}
-        | {("pods", key): state.pods[key] for key in state.pods},
-    )
+    store(nexus, "appmaster", {("sums", "all"): JobSums(jobs={"running": 1}, pods={"running": 3})})
     nexus.send_heartbeat("h1", boot="b", containers=0, pods=0)
     return nexus
-
-
-def container(state: ContainerState, incarnation: int, *, cpu_milli: int = 0) -> Container:
-    return Container(
-        container="web-1.0",
-        group="web-1",
-        slot=0,
-        incarnation=incarnation,
-        state=state,
-        agent="" if state is ContainerState.PENDING else "h1",
-        resources=Resources(cpu_milli=cpu_milli),
-    )
 
 
 def store(nexus: MemoryNexus, role: str, rows: dict[tuple[str, str], Struct]) -> None:
@@ -120,31 +100,52 @@ def test_status_counts_jobs_pods_and_agents_and_totals_live_agents(nexus: Memory
     assert {leader.role for leader in view.leaders} == {"resman", "appmaster"}
 
 
-def test_refused_agents_are_listed_while_they_send_heartbeats_up_to_a_limit() -> None:
-    far = [Heartbeat(agent=f"h{i:03}", at_s=1000.0 - i, boot="b", wire=99) for i in range(100)]
-    near = Heartbeat(agent="near", at_s=1000.0, boot="b", wire=WIRE_VERSION)
-    told = refused_agents(HeartbeatsRead(now_s=1000.0, heartbeats=(near, *far)))
-    assert len(told) == REFUSED_MAX + 1
-    assert told[-1].message.startswith("41 more")
-    assert told[0].message.startswith(f"h000: wire version '99' is not {WIRE_VERSION}")
-    assert "upgrade the older" in told[0].message
-    assert refused_agents(HeartbeatsRead(now_s=2000.0, heartbeats=(near, *far))) == ()
+def test_status_of_a_cluster_without_agents_and_jobs_is_empty() -> None:
+    answer = StoredQueries(MemoryNexus(lambda: 1000.0)).answer(request(ClusterStatus()))
+    assert answer is not None and isinstance(answer.result, ClusterStatusView)
+    assert (answer.result.agents, answer.result.jobs, answer.result.pods) == ({}, {}, {})
 
 
-def test_many_invented_agents_hide_none_that_resman_knows() -> None:
-    crowd = [Heartbeat(agent=f"fake{i}", at_s=1000.0, boot="b", wire=99) for i in range(30)]
-    real = Heartbeat(agent="real", at_s=990.0, boot="b", wire=99)
-    told = refused_agents(HeartbeatsRead(now_s=1000.0, heartbeats=(*crowd, real)), {"real"})
-    assert told[0].message.startswith("real: ")
-    assert told[-1].message.startswith("11 more")
+def test_pages_of_agents_are_complete_and_read_only_their_own_rows() -> None:
+    nexus = CountingNexus(lambda: 1000.0)
+    names = [f"h{number:02}" for number in range(25)]
+    store(nexus, "resman", {("agents", name): agent(name) for name in names})
+    listed: list[str] = []
+    after, pages = "", 0
+    while after or not pages:
+        nexus.most = 0
+        answer = StoredQueries(nexus).answer(request(ListAgents(limit=10, after=after)))
+        assert answer is not None and isinstance(answer.result, AgentList)
+        listed += [view.agent for view in answer.result.agents]
+        after, pages = answer.result.next, pages + 1
+        assert nexus.most <= 10
+    assert (listed, pages) == (names, 3)
 
 
-@pytest.mark.parametrize("name", ["h\x1b[2J", "h\n", "", "h" * 64])
-def test_refused_agent_whose_name_no_host_can_have_is_counted_and_not_named(name: str) -> None:
-    (told,) = refused_agents(
-        HeartbeatsRead(now_s=10.0, heartbeats=(Heartbeat(agent=name, at_s=10.0, boot="b", wire=99),))
-    )
-    assert told.message.startswith("1 under names that no host can have")
+def test_numbers_of_jobs_and_pods_follow_every_change_and_a_failover() -> None:
+    world = World()
+    rows = world.master.state
+    job = world.submit(service())
+    world.settle(job)
+    world.submit(batch())
+    for act in (lambda: world.run(1.0), lambda: world.do("stop", job), world.failover):
+        act()
+        world.run(3.0)
+        rows = world.master.state
+        sums = rows.sums["all"]
+        assert sums.jobs == dict(Counter(str(row.state) for row in rows.jobs.values()))
+        assert sums.pods == dict(Counter(str(row.phase) for row in rows.pods.values()))
+    assert sums.jobs == {"finished": 1, "stopped": 1}
+
+
+class CountingNexus(MemoryNexus):
+    """Remembers the most rows that one call has asked for."""
+
+    most = 0
+
+    def read_some(self, role: str, table: str, names: Sequence[str], kind: type[Any]) -> dict[str, Any]:
+        self.most = max(self.most, len(names))
+        return super().read_some(role, table, names, kind)
 
 
 def test_other_requests_are_left_to_the_loop(nexus: MemoryNexus) -> None:

@@ -87,7 +87,15 @@ def _list_key(row: JobRecord | HistoryRecord) -> tuple[str, ...]:
 def _summary(state: AppMasterState, row: JobRecord | HistoryRecord) -> JobSummary:
     if isinstance(row, HistoryRecord):
         return _past_summary(row)
+    if _is_all_up(state, row):
+        return _summarize(state, row, (), up=row.replica)
     return _summarize(state, row, state.job_pods(row.job))
+
+
+def _is_all_up(state: AppMasterState, job: JobRecord) -> bool:
+    """Return whether every pod of ``job`` is up and nothing is in progress, by counts that cost nothing."""
+    counts = state.pods.count("up", job.job), state.pods.count("job", job.job)
+    return job.state is JobState.RUNNING and job.rollout is None and counts == (job.replica, job.replica)
 
 
 def _past_view(past: HistoryRecord) -> JobView:
@@ -135,11 +143,16 @@ def _runs(rows: Sequence[RunRecord]) -> tuple[RunView, ...]:
     )
 
 
-def _summarize(state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord]) -> JobSummary:
-    """Return the summary of a job: counts of pods by phase, and what its containers ask for together."""
+def _summarize(
+    state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord], *, up: int = 0
+) -> JobSummary:
+    """Return the summary of a job: counts of pods by phase, and what its containers ask for together.
+
+    ``up`` counts pods that are up and not among ``rows``.
+    """
     spec = state.spec(job.job, job.revision)
     phases = [pod.phase for pod in rows if not reasons.is_gone(job, pod)]
-    placed = sum(pod.placed for pod in rows)
+    placed = sum(pod.placed for pod in rows) + up
     in_progress = (PodPhase.DEPLOYING, PodPhase.BACKOFF, PodPhase.STOPPING)
     return JobSummary(
         job=job.job,
@@ -148,8 +161,8 @@ def _summarize(state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord])
         state=job.state,
         revision=job.revision,
         replica=job.replica,
-        running=phases.count(PodPhase.RUNNING) + phases.count(PodPhase.DRAINING),
-        healthy=sum(pod.up for pod in rows),
+        running=phases.count(PodPhase.RUNNING) + phases.count(PodPhase.DRAINING) + up,
+        healthy=sum(pod.up for pod in rows) + up,
         pending=phases.count(PodPhase.PENDING),
         deploying=sum(phase in in_progress for phase in phases),
         failed=phases.count(PodPhase.FAILED),

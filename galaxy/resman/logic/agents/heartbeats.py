@@ -6,9 +6,10 @@ from msgspec.structs import replace
 
 from galaxy.errors import BadMessage
 from galaxy.ids import HOST
-from galaxy.model.base import check_wire
+from galaxy.model.base import WIRE_VERSION, check_wire
 from galaxy.model.messages.agent import AgentState, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.trace import agent_cause
+from galaxy.resman.logic.agents.refused import refused_agents
 from galaxy.resman.logic.agents.safe_mode import SafeMode
 from galaxy.resman.logic.state.agent_watch import AgentWatch
 from galaxy.resman.logic.state.container_index import DIGEST
@@ -22,6 +23,8 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
     heartbeats, watches, digests = state.heartbeats, state.watches, state.containers.sums(DIGEST)
     heartbeats.begin_reading(reading.now_s)
     state.unread = set(reading.unread)
+    others = any(heartbeat.wire != WIRE_VERSION for heartbeat in reading.heartbeats)
+    state.refused_agents = refused_agents(reading, set(state.agents)) if others else ()
     rows, times = [], []
     for heartbeat in reading.heartbeats:
         watch = watches.get(heartbeat.agent)

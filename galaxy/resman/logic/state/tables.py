@@ -8,6 +8,7 @@ from typing import Any, Final
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.cluster import AgentLoad, AgentSums
 from galaxy.model.stored.container import Container, EndedGroup, Group
 from galaxy.model.stored.table import Table
 from galaxy.operations.config import RequestConfig
@@ -33,6 +34,8 @@ class ResManTables:
         self.containers: Table[Container] = Table("containers", Container, INDEXES, SUMS)
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
+        self.loads: Table[AgentLoad] = Table("loads", AgentLoad)
+        self.sums: Table[AgentSums] = Table("sums", AgentSums)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
         self.requests = RequestRecords(config)
@@ -43,6 +46,6 @@ class ResManTables:
         """Every table by name, in the order in which changes are committed."""
         every: tuple[Table[Any], ...] = (
             self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
-            self.requests.answers, self.requests.audit,
+            self.loads, self.sums, self.requests.answers, self.requests.audit,
         )  # fmt: skip
         return {table.name: table for table in every}

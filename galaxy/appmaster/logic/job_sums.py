@@ -1,0 +1,57 @@
+"""Keeps the table with the numbers of jobs and pods."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from galaxy.appmaster.logic.tables import AppMasterTables
+from galaxy.model.stored.cluster import ALL, JobSums
+
+
+def count_committed(tables: AppMasterTables) -> None:
+    """Count all rows as they were last committed; what was written since follows with ``count_written``."""
+    jobs: Counter[str] = Counter(job.state for job in tables.jobs.values())
+    pods: Counter[str] = Counter(pod.phase for pod in tables.pods.values())
+    new_jobs, new_pods = _written(tables)
+    jobs.subtract(new_jobs)
+    pods.subtract(new_pods)
+    _store(tables, jobs, pods)
+
+
+def count_written(tables: AppMasterTables) -> None:
+    """Add what was written since the last commit; call it once for each commit."""
+    jobs, pods = _written(tables)
+    if any(jobs.values()) or any(pods.values()):
+        before = tables.sums.get(ALL) or JobSums()
+        jobs.update(before.jobs)
+        pods.update(before.pods)
+        _store(tables, jobs, pods)
+
+
+def _written(tables: AppMasterTables) -> tuple[Counter[str], Counter[str]]:
+    """Return by how much the numbers of jobs and of pods have changed since the last commit."""
+    jobs: Counter[str] = Counter()
+    pods: Counter[str] = Counter()
+    for key, old_job in tables.jobs.written():
+        if old_job is not None:
+            jobs[old_job.state] -= 1
+        if (job := tables.jobs.get(key)) is not None:
+            jobs[job.state] += 1
+    for key, old_pod in tables.pods.written():
+        if old_pod is not None:
+            pods[old_pod.phase] -= 1
+        if (pod := tables.pods.get(key)) is not None:
+            pods[pod.phase] += 1
+    return jobs, pods
+
+
+def _store(tables: AppMasterTables, jobs: Counter[str], pods: Counter[str]) -> None:
+    sums = JobSums(jobs=_named(jobs), pods=_named(pods))
+    if sums == JobSums():
+        tables.sums.drop(ALL)
+    else:
+        tables.sums.put(ALL, sums)
+
+
+def _named(counts: Counter[str]) -> dict[str, int]:
+    return {str(name): count for name, count in sorted(counts.items()) if count}
