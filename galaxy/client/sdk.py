@@ -29,6 +29,7 @@ from galaxy.model.api.cluster import ClusterStatus
 from galaxy.model.api.jobs import (
     Accepted,
     Discover,
+    JobList,
     ListJobs,
     RecoverPod,
     RemoveJob,
@@ -183,7 +184,15 @@ class Galaxy:
 
     def jobs(self, *, all: bool = False) -> list[JobSummary]:
         """List jobs by name; ``all`` includes ended jobs, as far as history goes."""
-        return self._all(ListJobs(all=all), lambda page: page.jobs)
+        return list(self.job_list(all=all).jobs)
+
+    def job_list(self, *, all: bool = False) -> JobList:
+        """List jobs as ``jobs`` does, with the number of jobs that you may not see."""
+        first = self._ask(ListJobs(all=all, limit=self.page_limit))
+        if not first.next:
+            return first
+        rest = self._all(ListJobs(all=all, after=first.next), lambda page: page.jobs)
+        return JobList(jobs=(*first.jobs, *rest), hidden=first.hidden)
 
     def job(self, job: str) -> JobView:
         """Return everything about one job, named by its name, id, or the start of its id."""

@@ -23,9 +23,11 @@ from galaxy.cli.output import (
     wants_colour,
 )
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
+from galaxy.model.api.jobs import JobList
 from galaxy.model.api.views import JobSummary, JobView
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.resources import amounts_text
+from galaxy.units import counted
 
 EVENTS = 10
 
@@ -45,16 +47,15 @@ EVENTS = 10
 def list_(target: Target, output: Output, every: bool) -> None:
     """List jobs."""
     with target.open() as galaxy:
-        jobs = galaxy.jobs(all=every)
+        found = galaxy.job_list(all=every)
+    jobs = list(found.jobs)
     if output.print_data(jobs, [job.name for job in jobs]):
         return
-    if not jobs:
-        print_err(
-            "no jobs; `galaxy job run FILE` runs one" if every else "no jobs run; --all shows ended ones"
-        )
-        return
-    titles, rows = job_rows(jobs, time.time(), wide=output.wide)
-    output.print_table(titles, rows)
+    if jobs:
+        titles, rows = job_rows(jobs, time.time(), wide=output.wide)
+        output.print_table(titles, rows)
+    for line in notes_on(found, every=every):
+        print_err(line)
 
 
 @click.command(
@@ -93,6 +94,20 @@ def show(target: Target, output: Output, job: str, submitted: bool) -> None:
             _print_title("Why")
             for line in diagnosis_lines(galaxy, view):
                 print_out(line)
+
+
+def notes_on(found: JobList, *, every: bool) -> list[str]:
+    """Return what the table of jobs does not say: that it is empty, and what others have."""
+    lines = []
+    if not found.jobs and found.hidden:
+        lines.append("you have no jobs" if every else "none of your jobs runs; --all shows ended ones")
+    elif not found.jobs:
+        none = "no jobs; `galaxy job run FILE` runs one"
+        lines.append(none if every else "no jobs run; --all shows ended ones")
+    if found.hidden:
+        others = f"{counted(found.hidden, 'job')} of other users not shown"
+        lines.append(f"{others}; an operator can grant list_job on a pool")
+    return lines
 
 
 def _print_spec(spec: JobSpec, output: Output) -> None:

@@ -20,9 +20,10 @@ class Accepted(Struct, frozen=True, kw_only=True):
 
 
 class JobList(Page, frozen=True, kw_only=True):
-    """Jobs by name."""
+    """Jobs by name, and the number of those that the caller may not see."""
 
     jobs: tuple[JobSummary, ...]
+    hidden: int = 0
 
 
 class EndpointList(Page, frozen=True, kw_only=True):

@@ -321,6 +321,26 @@ def test_users_see_their_own_jobs_and_those_of_pools_they_may_list(world: Secure
     assert len(world.as_("ann", ListJobs()).result.jobs) == 1
 
 
+@pytest.mark.parametrize(
+    ("pools", "sees"), [((), True), (("main",), True), (("main", "other"), True), (("other",), False)]
+)
+def test_user_with_list_job_sees_every_job_that_may_run_in_the_pool(
+    world: Secured, pools: tuple[str, ...], sees: bool
+) -> None:
+    world.make("eve", {"main": (Authority.LIST_JOB,)})
+    assert world.as_("root", SubmitJob(spec=with_deploy(service(), pools=pools))).problem is None
+    found = world.as_("eve", ListJobs()).result
+    assert ([job.name for job in found.jobs], found.hidden) == ((["web"], 0) if sees else ([], 1))
+    assert (world.as_("eve", ShowJob(job="web")).problem is None) is sees
+
+
+def test_user_without_list_job_is_told_how_many_jobs_are_not_shown(world: Secured) -> None:
+    world.make("eve", {"main": (Authority.SUBMIT_JOB,)})
+    assert world.as_("root", SubmitJob(spec=with_deploy(service(), pools=()))).problem is None
+    found = world.as_("eve", ListJobs()).result
+    assert (found.jobs, found.hidden) == ((), 1)
+
+
 KEY = stored_key("some other token")
 
 

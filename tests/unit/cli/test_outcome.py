@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from galaxy.cli.job.follow import most_troubled, print_outcome, settled_line
-from galaxy.cli.job.show import pods_line
+from galaxy.cli.job.show import notes_on, pods_line
 from galaxy.cli.tables import healthy_text, pod_rows, restarts_text
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING
+from galaxy.model.api.jobs import JobList
 from galaxy.model.api.views import JobView, PodView
 from galaxy.model.messages.container import Reason
 from tests.unit.cli.views import pod, view
@@ -101,3 +102,19 @@ def test_line_of_counts_is_about_finishing_for_a_batch_job() -> None:
     assert pods_line(batch("finished", "failed", state="failed").summary).startswith("1 of 2 finished")
     assert pods_line(view(pod(0)).summary).startswith("1 of 1 healthy, 1 running")
     assert pods_line(view(pod(0, "removed"), state="removed").summary) == "0 of 1 healthy, removed"
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (JobList(jobs=()), "no jobs run"),
+        (JobList(jobs=(), hidden=2), "none of your jobs runs; --all shows ended ones\n2 jobs of other users"),
+        (JobList(jobs=(view(pod(0)).summary,), hidden=1), "1 job of other users not shown"),
+    ],
+)
+def test_list_says_what_it_does_not_show(found: JobList, text: str) -> None:
+    assert "\n".join(notes_on(found, every=False)).startswith(text)
+
+
+def test_list_of_all_that_there_is_needs_no_note() -> None:
+    assert notes_on(JobList(jobs=(view(pod(0)).summary,)), every=False) == []

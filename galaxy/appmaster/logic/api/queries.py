@@ -43,9 +43,10 @@ def list_jobs(state: AppMasterState, body: ListJobs, caller: Caller) -> JobList:
     ]
     if body.all:
         rows += state.history.values()
-    visible = (row for row in rows if can_list(state, caller.user, row))
+    visible = [row for row in rows if can_list(state, caller.user, row)]
     page, after = page_of(visible, _list_key, body)
-    return JobList(jobs=tuple(_summary(state, row) for row in page), next=after)
+    hidden = len(rows) - len(visible)
+    return JobList(jobs=tuple(_summary(state, row) for row in page), next=after, hidden=hidden)
 
 
 @query(ShowJob, authority=SHOW)

@@ -70,19 +70,23 @@ UPDATE: Final[JobRule] = AuthorityRule(
     documented="the job's owner, with `update_job` on its old and new pools", require=_require_update
 )
 SHOW: Final[JobRule] = AuthorityRule(
-    documented="the job's owner; with `list_job` on its pools others too, environment and commands hidden",
+    documented="the job's owner; with `list_job` on one of its pools others too, without secrets",
     require=_require_show,
 )
 LIST: Final[JobRule] = AuthorityRule(
-    documented="any user: own jobs, and those in pools with `list_job`", require=_filtered
+    documented="any user: own jobs, and those that may run in a pool with `list_job`", require=_filtered
 )
 
 
 def can_list(state: AppMasterState, user: UserRecord | None, found: JobRecord | HistoryRecord) -> bool:
-    """Return whether ``user`` may see the job in lists, with its state."""
-    if user is None or _owner(found) == user.user:
+    """Return whether ``user`` may see the job in lists, with its state.
+
+    A job may be seen in each of its pools; one that names no pool may run in every pool.
+    """
+    if is_operator(user) or user is None or _owner(found) == user.user:
         return True
-    return is_allowed(user, Authority.LIST_JOB, _pools(state, found))
+    pools = _pools(state, found) or user.grants
+    return any(is_allowed(user, Authority.LIST_JOB, (pool,)) for pool in pools)
 
 
 def spec_for(user: UserRecord | None, owner: str, spec: JobSpec) -> JobSpec:
