@@ -49,7 +49,7 @@ from galaxy.model.api.packages import (
 from galaxy.model.api.quotas import ListQuotas, SetQuota
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.secrets import ListSecrets, RemoveSecret, SetSecret
-from galaxy.model.api.sessions import ExecIn, ReadLogs, SessionOpened
+from galaxy.model.api.sessions import ExecIn, ReadLogs, SessionOpened, check_exec
 from galaxy.model.api.signing import stored_key
 from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser
 from galaxy.model.api.views import (
@@ -334,13 +334,25 @@ class Galaxy:
         tty: bool = False,
         rows: int = 24,
         columns: int = 80,
+        detach: bool = False,
     ) -> ExecStream:
-        """Start ``argv`` in a pod and return its streams; the name of a job means its first running pod."""
+        """Start ``argv`` in a pod and return its streams; the name of a job means its first running pod.
+
+        The command ends with this process, at the latest two seconds after it. With ``detach`` it runs
+        on, without input and output, and its stream ends with status 0 as soon as it was started.
+        """
         if not argv:
             raise UsageError("no command to run")
         asked = ExecIn(
-            pod=pod, argv=tuple(map(to_message, argv)), task=task, tty=tty, rows=rows, columns=columns
+            pod=pod,
+            argv=tuple(map(to_message, argv)),
+            task=task,
+            tty=tty,
+            rows=rows,
+            columns=columns,
+            detach=detach,
         )
+        check_exec(asked.argv)
         opened = self._ask(asked)
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 

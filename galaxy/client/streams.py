@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-from galaxy.errors import GalaxyError, Unreachable
+from galaxy.errors import Conflict, GalaxyError, Unreachable
 from galaxy.model.base import Struct
 from galaxy.nexus.session import Frame, FrameHead, Session
 
@@ -49,6 +49,8 @@ class ExecStream:
         self._session = session
         self._closed = threading.Event()
         self._ended = False
+        self._presence = session.attend()
+        self._agent_seen = False
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the command has ended.
@@ -79,6 +81,7 @@ class ExecStream:
         """
         frame = self._session.receive("out", timeout_s)
         if frame is None:
+            self._check_agent()
             return None
         if frame.head.kind == "error":
             raise GalaxyError(frame.head.message or f"the command in {self.pod} failed")
@@ -86,6 +89,15 @@ class ExecStream:
             raise Unreachable(f"the command in {self.pod} ended without an exit status")
         self._ended |= frame.head.kind == "exit"
         return frame
+
+    def _check_agent(self) -> None:
+        """Raise once the agent, which renews its lease while the command runs, has stopped to do so."""
+        there = self._session.has_agent()
+        if self._agent_seen and not there:
+            raise Unreachable(
+                f"the agent of {self.pod} has gone", details=["the command ends with its connection"]
+            )
+        self._agent_seen |= there
 
     def write(self, data: bytes) -> None:
         """Write to the command's standard input."""
@@ -97,7 +109,8 @@ class ExecStream:
 
     def end_input(self) -> None:
         """Close the command's standard input."""
-        self._session.send("in", Frame(head=FrameHead(kind="eof")))
+        with contextlib.suppress(Conflict):  # A quick command has ended already.
+            self._session.send("in", Frame(head=FrameHead(kind="eof")))
 
     def communicate(self, input: bytes, timeout_s: float) -> Executed:
         """Write ``input``, read all output, and return it.
@@ -134,6 +147,7 @@ class ExecStream:
         if self._closed.is_set():
             return
         self._closed.set()
+        self._presence.close()
         with contextlib.suppress(GalaxyError):
             if self._ended:
                 remove_session(self._session)

@@ -22,9 +22,9 @@ import redis
 from galaxy.errors import GalaxyError, Unreachable, UsageError
 from galaxy.model.api.answers import Answer, error_of
 from galaxy.model.api.body import Body
-from galaxy.model.api.request import Request
+from galaxy.model.api.request import KEY_CHARS_MAX, Request
 from galaxy.model.api.signing import proof_of, split_token
-from galaxy.model.base import Struct, decode, from_plain
+from galaxy.model.base import MESSAGE_BYTES_MAX, Struct, decode, encode, from_plain
 from galaxy.model.messages.names import PARTS
 from galaxy.model.raw_text import shown
 from galaxy.model.step import Send
@@ -34,7 +34,7 @@ from galaxy.nexus.envelope import celery_message, utc_now
 from galaxy.nexus.session import Session
 from galaxy.nexus.url import parse
 from galaxy.statemachine.backoff import Backoff
-from galaxy.units import format_duration
+from galaxy.units import format_bytes, format_duration
 
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
@@ -82,6 +82,10 @@ class RequestTransport:
             Unreachable: no answer within ``timeout_s``; the details say whether the request may still be
                 carried out.
         """
+        if len(key) > KEY_CHARS_MAX:
+            raise UsageError(
+                f"the idempotency key is too long: {len(key):,} characters; {KEY_CHARS_MAX} are allowed"
+            )
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
@@ -161,6 +165,8 @@ class RequestTransport:
             queue=body.answered_by, task=body.op, body=request, id=f"{body.op}:{key}", expires_s=left_s
         )
         _, payload = celery_message(send, now=utc_now(), origin=self._name)
+        if len(payload) > MESSAGE_BYTES_MAX:
+            raise _too_long(body, len(payload))
         return payload
 
     def _result(self, answer: Answer, body: Body[R]) -> R:
@@ -192,6 +198,15 @@ class RequestTransport:
         return Unreachable(
             f"no answer from {leader} within {waited}", details=[f"{body.op}: {done}"], hint="galaxy status"
         )
+
+
+def _too_long(body: Body[Any], size: int) -> UsageError:
+    sizes = {name: len(encode(getattr(body, name))) for name in body.__struct_fields__}
+    longest = max(sizes, key=lambda name: sizes[name], default="")
+    return UsageError(
+        f"{body.op} is too long to send: {format_bytes(size)}, {format_bytes(MESSAGE_BYTES_MAX)} are allowed",
+        details=[f"its longest field is `{longest}`, with {format_bytes(sizes[longest])}"] if longest else [],
+    )
 
 
 def _maybe_carried_out(trouble: Unreachable, op: str) -> Unreachable:

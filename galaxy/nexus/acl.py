@@ -54,6 +54,8 @@ _SESSIONS: Final = (
     "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
 )
 """Both ends of a session; a login that does not know the id cannot name the keys."""
+_PRESENCE: Final = "+subscribe +unsubscribe &" + keys.session_client("*")
+"""A client's subscription to its session; nobody may publish there, and only numbers are read."""
 _PACKAGES: Final = (
     f"(+hget %R~{keys.package('*')} %R~{keys.table(names.APPMASTER, 'packages')})"  # One row, one chunk.
 )
@@ -101,6 +103,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
             f"{hello} {_worker(AGENT, host, names.agent_queue(host), names.appworker_queue(host))}"
             f" {_reports(host)}"
             f" (+evalsha +zadd +hset {' '.join(f'~{key}' for key in _HEARTBEATS)}) {_SESSIONS} {_PACKAGES}"
+            " +pubsub|numsub"
         )
     elif role == WEB:
         words = f"{hello} {_web()}"
@@ -191,7 +194,7 @@ def _client() -> str:
     """Return a client's rules: send requests, await answers, join sessions, read leaders and heartbeats."""
     leaders = (key(role) for role in (names.RESMAN, names.APPMASTER) for key in (keys.lock, keys.leader))
     return (
-        f"{_MULTI} +time +script|load"
+        f"{_MULTI} +time +script|load {_PRESENCE}"
         f" (+lpush +lrem {_write(names.APPMASTER, names.RESMAN)})"
         f" (+blpop ~{keys.reply('*')}) {_SESSIONS} {_UPLOADS}"
         f" (+xread +xrevrange {_read(keys.trace_of('*'))})"

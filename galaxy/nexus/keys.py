@@ -114,6 +114,16 @@ def session_seen(session_id: str, direction: str) -> str:
     return f"{PREFIX}session:{session_id}:{direction}:seen"
 
 
+def session_client(session_id: str) -> str:
+    """String and channel: the client's lease, and what it subscribes to while it is there."""
+    return f"{PREFIX}session:{session_id}:client"
+
+
+def session_agent(session_id: str) -> str:
+    """String: the agent's lease."""
+    return f"{PREFIX}session:{session_id}:agent"
+
+
 def session_closed(session_id: str, direction: str) -> str:
     """String: exists once either side has closed this direction."""
     return f"{PREFIX}session:{session_id}:{direction}:closed"

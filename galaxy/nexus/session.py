@@ -10,7 +10,8 @@ The ends decide what an item contains; exec and logs use ``Frame``.
 from __future__ import annotations
 
 import time
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import redis
 
@@ -18,12 +19,14 @@ from galaxy.errors import BadMessage, Conflict, Unreachable
 from galaxy.model.base import Struct, decode, encode
 from galaxy.nexus import keys
 from galaxy.nexus.connection import BLOCK_S, reaching
+from galaxy.nexus.presence import LEASE_S, Peer, Presence
 
 Direction = Literal["in", "out"]
 """``in`` goes to the agent, ``out`` comes from it."""
 
 ITEMS_MAX: Final = 64
 ITEM_BYTES_MAX: Final = 64 * 1024
+WAITING_S: Final = 0.25
 TTL_S: Final = 300
 SEEN_S: Final = 30
 """How long a direction counts as read after the last read."""
@@ -103,8 +106,17 @@ class Session:
         self._write = client.register_script(_WRITE)
         self._take = client.register_script(_TAKE)
 
-    def write(self, direction: Direction, data: bytes, timeout_s: float = 30.0) -> None:
+    def write(
+        self,
+        direction: Direction,
+        data: bytes,
+        timeout_s: float = 30.0,
+        *,
+        waiting: Callable[[], None] | None = None,
+    ) -> None:
         """Append one item of at most ``ITEM_BYTES_MAX``, waiting while too many are unread.
+
+        ``waiting`` is called every ``WAITING_S`` meanwhile; what it raises ends the wait.
 
         Raises:
             Conflict: this direction is closed, so nothing will be read.
@@ -133,7 +145,10 @@ class Session:
                 left_s = end_s - time.monotonic()
                 if left_s <= 0:
                     raise Unreachable(f"session {self.id}: the reader took nothing for {timeout_s:g} s")
-                self._client.blpop([room], timeout=max(0.01, min(left_s, BLOCK_S)))
+                block_s = BLOCK_S if waiting is None else WAITING_S
+                self._client.blpop([room], timeout=max(0.01, min(left_s, block_s)))
+            if waiting is not None:
+                waiting()
 
     def read(self, direction: Direction, timeout_s: float) -> bytes | None:
         """Return the next item; ``b""`` when closed and all read; None after ``timeout_s``.
@@ -167,12 +182,19 @@ class Session:
                 return bytes(item)
             # ``close`` pushes an empty item to wake a blocked reader: check again.
 
-    def send(self, direction: Direction, frame: Frame, timeout_s: float = 30.0) -> None:
+    def send(
+        self,
+        direction: Direction,
+        frame: Frame,
+        timeout_s: float = 30.0,
+        *,
+        waiting: Callable[[], None] | None = None,
+    ) -> None:
         """Write a frame, in several items when its data is long; raises as ``write``."""
         room = ITEM_BYTES_MAX - len(pack(Frame(head=frame.head)))
         for start in range(0, max(len(frame.data), 1), room):
             piece = Frame(head=frame.head, data=frame.data[start : start + room])
-            self.write(direction, pack(piece), timeout_s)
+            self.write(direction, pack(piece), timeout_s, waiting=waiting)
 
     def receive(self, direction: Direction, timeout_s: float) -> Frame | None:
         """Return the next frame, None after ``timeout_s``; a closed direction gives ``eof``.
@@ -207,6 +229,27 @@ class Session:
         """Return whether this direction was read within the last ``SEEN_S``."""
         with reaching(self._address):
             return bool(self._client.exists(keys.session_seen(self.id, direction)))
+
+    def attend(self) -> Presence:
+        """Show the client's presence until the result is closed. See ``galaxy.nexus.presence``."""
+        return Presence(self._client, self.id)
+
+    def peer(self) -> Peer:
+        """Return what is known of the client, and renew the agent's lease."""
+        client = keys.session_client(self.id)
+        with reaching(self._address):
+            pipe: Any = self._client.pipeline(transaction=False)
+            pipe.exists(keys.session_closed(self.id, "out"))
+            pipe.exists(client)
+            pipe.pubsub_numsub(client)
+            pipe.set(keys.session_agent(self.id), "1", ex=LEASE_S)
+            closed, leased, subscribers, _ = pipe.execute()
+        return Peer(closed=bool(closed), leased=bool(leased), subscribed=subscribers[0][1] > 0)
+
+    def has_agent(self) -> bool:
+        """Return whether the agent has renewed its lease within the last ``LEASE_S``."""
+        with reaching(self._address):
+            return bool(self._client.exists(keys.session_agent(self.id)))
 
     def remove(self) -> None:
         """Close both directions, and delete all other keys of this session."""

@@ -269,7 +269,7 @@ class AppWorker:
         self._deployments.repeat_requests()
 
     def _on_agent_lost(self) -> None:
-        self._execs.kill_all()
+        self._execs.kill_attended()
 
     def _on_sigterm(self) -> None:
         order = self._pod.order

@@ -45,6 +45,8 @@ class Execs:
         self._send = send
         self._on_exit = on_exit
         self._running: dict[int, _Exec] = {}
+        self._unattended: set[_Exec] = set()
+        """Detached commands, and those whose agent is gone: no request of an agent means them."""
 
     def start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
         """Run a command; ``files`` are stdin, stdout and stderr, and are closed here."""
@@ -69,25 +71,36 @@ class Execs:
         if command is not None:
             command.kill()
 
-    def kill_all(self, task: str | None = None) -> None:
-        """Kill every command, or those of one task: the agent is gone, or the task stops."""
+    def kill_attended(self) -> None:
+        """Kill every command that is not detached: the agent is gone."""
         for command in self._running.values():
-            if task in (None, command.task):
+            command.kill()
+        self._unattended |= set(self._running.values())
+        self._running.clear()
+
+    def kill_all(self, task: str) -> None:
+        """Kill every command of a task, detached ones too: the task stops."""
+        for command in self._commands():
+            if task == command.task:
                 command.kill()
 
     def supervisors(self) -> set[int]:
         """Return the pids from which all commands and their processes descend."""
-        return {command.supervisor for command in self._running.values()}
+        return {command.supervisor for command in self._commands()}
+
+    def _commands(self) -> list[_Exec]:
+        return [*self._running.values(), *self._unattended]
 
     def _start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
-        if not packet.argv or packet.request in self._running or len(self._running) >= EXECS_MAX:
+        if not packet.argv or packet.request in self._running or len(self._commands()) >= EXECS_MAX:
             self.refuse(
                 packet.request, f"no command given, its number is in use, or {EXECS_MAX} commands are running"
             )
             return
-        if len(files) != (0 if packet.tty else 3):
+        if len(files) != (0 if packet.tty or packet.detach else 3) or (packet.tty and packet.detach):
             self.refuse(
-                packet.request, "the request must carry stdin, stdout and stderr, or no files with a tty"
+                packet.request,
+                "the request must carry stdin, stdout and stderr, or no files with a tty or detached",
             )
             return
         terminal, inside, passed = -1, -1, -1
@@ -103,7 +116,7 @@ class Execs:
                 with contextlib.suppress(OSError):  # Without it the command cannot reopen /dev/tty.
                     os.fchown(inside, self._run_uid, -1)
             env = {"TERM": "xterm", **env}
-        streams = [inside] * 3 if packet.tty else files
+        streams = [inside] * 3 if packet.tty else files or [-1] * 3
 
         def work() -> None:
             argv = tuple(map(from_message, packet.argv))
@@ -117,14 +130,21 @@ class Execs:
         finally:
             if inside >= 0:
                 os.close(inside)
-        self._running[packet.request] = _Exec(packet.task, supervisor, terminal)
-        self._on_exit(supervisor, lambda status: self._on_ended(packet.request, status))
+        command = _Exec(packet.task, supervisor, terminal)
+        if packet.detach:
+            self._unattended.add(command)
+        else:
+            self._running[packet.request] = command
+        self._on_exit(supervisor, lambda status: self._on_ended(packet.request, command, status))
         self._send(ExecStarted(request=packet.request), passed)
 
-    def _on_ended(self, request: int, status: int) -> None:
-        command = self._running.pop(request)
+    def _on_ended(self, request: int, command: _Exec, status: int) -> None:
         if command.terminal >= 0:
             os.close(command.terminal)
+        if command in self._unattended:
+            self._unattended.remove(command)
+            return
+        del self._running[request]
         self._send(ExecEnded(request=request, status=exit_code(status)), -1)
 
 

@@ -28,6 +28,10 @@ class WorkerConnectionBroken(Exception):
     """The connection can no longer be used; the text says why."""
 
 
+class PacketTooLong(Exception):
+    """The packet is longer than the other side reads; the text gives the numbers."""
+
+
 class WorkerConnection:
     """A connected socket. Not thread-safe. Connections of one thread may share ``buffer``."""
 
@@ -61,13 +65,14 @@ class WorkerConnection:
 
         Raises:
             WorkerConnectionBroken: the other side is gone, or too slow.
+            PacketTooLong: nothing was sent.
         """
         data = encode(packet)
         if len(data) > PACKET_BYTES_MAX:
-            # Jobs that need such a packet are refused at submission; this covers other senders.
+            # Jobs and commands that need such a packet are refused when they come; this covers others.
             _LOG.error("event=packet.too-long kind=%s bytes=%d", type(packet).__name__, len(data))
             close_all(files)
-            return
+            raise PacketTooLong(f"its packet has {len(data):,} bytes; {PACKET_BYTES_MAX:,} are allowed")
         self._queue.append((data, files))
         if len(self._queue) > QUEUE_MAX:
             raise WorkerConnectionBroken(f"{len(self._queue)} packets wait for it")

@@ -12,7 +12,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from galaxy.agent.connections.worker_connection import WorkerConnection, WorkerConnectionBroken, close_all
+from galaxy.agent.connections.worker_connection import (
+    PacketTooLong,
+    WorkerConnection,
+    WorkerConnectionBroken,
+    close_all,
+)
 from galaxy.agent.logic.events import WorkerConnected, WorkerLost, WorkerReported
 from galaxy.agent.packages.cache import FetchedPackage, PackageCache
 from galaxy.agent.packages.sources import PackageId
@@ -119,7 +124,10 @@ class WorkerConnections:
         self._last_request += 1
         number = self._last_request
         target.execs[number] = sink
-        self._send(key, replace(exec_, request=number), files)
+        if too_long := self._send(key, replace(exec_, request=number), files):
+            del target.execs[number]
+            sink(ExecStarted(request=number, error=f"the command is too long: {too_long}"), [])
+            return 0
         return number
 
     def send_exec_packet(self, container: str, incarnation: int, packet: ToWorker) -> None:
@@ -160,16 +168,20 @@ class WorkerConnections:
         target.back_off()
         self._close(target)
 
-    def _send(self, key: str, packet: ToWorker, files: tuple[int, ...] = ()) -> None:
+    def _send(self, key: str, packet: ToWorker, files: tuple[int, ...] = ()) -> str:
+        """Send a packet if there is a connection; return why if it is too long and was not sent."""
         target = self._targets.get(key)
         if target is None or target.connection is None:
             close_all(files)
-            return
+            return ""
         try:
             target.connection.send(packet, files)
             self._select_events(target.connection)
+        except PacketTooLong as error:
+            return str(error)
         except WorkerConnectionBroken as broken:
             self._on_broken(key, target, broken)
+        return ""
 
     def _select_events(self, connection: WorkerConnection) -> None:
         """Wait for room to write only while packets are queued."""

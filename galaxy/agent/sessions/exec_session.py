@@ -9,6 +9,7 @@ import queue
 import select
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from galaxy.agent.connections.worker_connection import close_all
@@ -16,15 +17,17 @@ from galaxy.agent.connections.worker_connections import ExecOutcome, ExecSink
 from galaxy.errors import GalaxyError
 from galaxy.model.api.sessions import ExecIn, ExecSession
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, ToWorker
+from galaxy.nexus.presence import ClientWatch, Peer
 from galaxy.nexus.session import Direction, Frame, FrameHead, FrameKind
 from galaxy.units import format_duration
 
 _LOG: Final = logging.getLogger(__name__)
 BLOCK_BYTES: Final = 32 * 1024
 START_S: Final = 15.0
-CHECK_S: Final = 1.0
-"""How often to check, without other events, whether the client is still there."""
-WRITE_S: Final = 30.0
+CHECK_S: Final = 0.25
+"""How often to check whether the client is still there."""
+UNREAD_S: Final = 30.0
+"""Time without a read after which a client of 0.2.0, which does not show its presence, is gone."""
 DRAIN_S: Final = 1.0
 """How long to wait for the end of output after the command's end: a child may have inherited it."""
 
@@ -32,10 +35,17 @@ DRAIN_S: Final = 1.0
 class FramePipe(Protocol):
     """The part of ``galaxy.nexus.session.Session`` that an exec session uses."""
 
-    def send(self, direction: Direction, frame: Frame, timeout_s: float = ...) -> None: ...
+    def send(
+        self,
+        direction: Direction,
+        frame: Frame,
+        timeout_s: float = ...,
+        *,
+        waiting: Callable[[], None] | None = ...,
+    ) -> None: ...
     def receive(self, direction: Direction, timeout_s: float) -> Frame | None: ...
     def close(self, direction: Direction) -> None: ...
-    def is_closed(self, direction: Direction) -> bool: ...
+    def peer(self) -> Peer: ...
     def has_reader(self, direction: Direction) -> bool: ...
 
 
@@ -50,7 +60,7 @@ class ExecWorker(Protocol):
 
 
 class ExecSessionRunner:
-    """Runs one command to its end. When the client disconnects, the command is killed."""
+    """Runs one command to its end. When the client is gone, the command is killed, unless detached."""
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class ExecSessionRunner:
         self._over = threading.Event()
         self._request = 0
         self._active_s = time.monotonic()
+        self._client = ClientWatch()
+        self._checked_s = 0.0
         self._input_lock = threading.Lock()
         self._input = -1
 
@@ -82,7 +94,11 @@ class ExecSessionRunner:
         outputs: list[int] = []
         try:
             outputs = self._begin()
-            self._forward_output(outputs)
+            if self._exec.detach:
+                self._request = 0
+                self._send_frame("exit", status=0)
+            else:
+                self._forward_output(outputs)
         except GalaxyError as error:
             _LOG.info("event=exec.ended pod=%s cause=%r", self._pod, error.message)
             with contextlib.suppress(GalaxyError):
@@ -106,7 +122,7 @@ class ExecSessionRunner:
         """Start the command and return the files to read its output from."""
         theirs: tuple[int, ...] = ()
         outputs: list[int] = []
-        if not self._exec.tty:
+        if not self._exec.tty and not self._exec.detach:
             stdin, self._input = os.pipe2(os.O_CLOEXEC)
             out, stdout = os.pipe2(os.O_CLOEXEC)
             err, stderr = os.pipe2(os.O_CLOEXEC)
@@ -118,6 +134,7 @@ class ExecSessionRunner:
             tty=self._exec.tty,
             rows=self._exec.rows,
             columns=self._exec.columns,
+            detach=self._exec.detach,
         )
         try:
             self._worker.begin(self._pod, packet, theirs, self._on_outcome)
@@ -126,6 +143,8 @@ class ExecSessionRunner:
             close_all(outputs)
             raise
         self._request = started.request
+        if self._exec.detach:
+            return []
         if self._exec.tty:
             outputs, self._input = files[:1], os.dup(files[0]) if files else -1
         os.set_blocking(self._input, False)
@@ -210,17 +229,23 @@ class ExecSessionRunner:
         return bool(data)
 
     def _check_client(self) -> None:
-        quiet_s = time.monotonic() - self._active_s
+        now_s = time.monotonic()
         if self._closing.is_set():
             raise GalaxyError("the agent is ending")
+        if now_s - self._checked_s < CHECK_S:
+            return
+        self._checked_s = now_s
+        quiet_s = now_s - self._active_s
         if quiet_s > self._idle_s:
             raise GalaxyError(f"nothing happened for {format_duration(self._idle_s)}")
-        if self._pipe.is_closed("out") or (quiet_s > WRITE_S and not self._pipe.has_reader("out")):
+        gone = self._client.is_gone(self._pipe.peer(), now_s)
+        if gone or (quiet_s > UNREAD_S and not self._client.is_known and not self._pipe.has_reader("out")):
             raise GalaxyError("the client went away")
 
     def _send_frame(self, kind: FrameKind, data: bytes = b"", *, status: int = 0, message: str = "") -> None:
+        """Send a frame; wait for a client that is there and does not read, such as a pager."""
         head = FrameHead(kind=kind, status=status, message=message, pod=self._pod)
-        self._pipe.send("out", Frame(head=head, data=data), WRITE_S)
+        self._pipe.send("out", Frame(head=head, data=data), self._idle_s, waiting=self._check_client)
 
     # ---- input
 

@@ -36,18 +36,23 @@ PIPE_STATUS = 128 + signal.SIGPIPE
   galaxy exec -it web -- sh          open a shell in the first running pod of a job
   galaxy exec web-3f9a2c.1 -- ps ax  run a command in one pod, and exit with its code
   galaxy exec -i web -- tee f < f    pass standard input on
+  galaxy exec -d web -- make clean   start a command and do not wait for it
 """,
 )
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input to the command.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command this terminal.")
+@click.option("-d", "--detach", is_flag=True, help="Start the command and leave; its output is dropped.")
 @click.option("--task", default="", metavar="TASK", help="Join the environment and limits of this task.")
 @cluster_options
 @click.argument("name", metavar="JOB|POD", shell_complete=complete(pod_names))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(
-    target: Target, name: str, command: tuple[str, ...], interactive: bool, tty: bool, task: str
+    target: Target, name: str, command: tuple[str, ...], interactive: bool, tty: bool, detach: bool, task: str
 ) -> int:
-    """Run a command inside a pod, and exit with its exit code."""
+    """Run a command inside a pod, and exit with its exit code.
+
+    The command ends when this one does, whatever ends it, unless it is detached.
+    """
     argv = command[1:] if command[0] == "--" else command
     if command[0] != "--" and command[0].startswith("-"):
         given = " ".join(command[:1])
@@ -59,10 +64,14 @@ def exec_(
         raise UsageError("no command to run", hint=f"galaxy exec {name} -- sh -c 'ls'")
     if tty and not sys.stdin.isatty():
         raise UsageError("--tty needs a terminal, and standard input is not one", hint="leave out -t")
+    if detach and (tty or interactive):
+        raise UsageError("--detach cannot be combined with --interactive or --tty: nobody would be there")
     size = shutil.get_terminal_size()
     with (
         target.open_to_change(quiet=not tty) as galaxy,
-        galaxy.open_exec(name, argv, task=task, tty=tty, rows=size.lines, columns=size.columns) as stream,
+        galaxy.open_exec(
+            name, argv, task=task, tty=tty, rows=size.lines, columns=size.columns, detach=detach
+        ) as stream,
     ):
         return _connect(stream, interactive=interactive or tty, tty=tty)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 from galaxy.model.base import Struct, encode_sorted
+
+KEY_CHARS_MAX: Final = 256
 
 
 class Request(Struct, frozen=True, kw_only=True):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from galaxy.errors import UsageError
 from galaxy.model.api.body import Body
 from galaxy.model.api.views import LogChunk
-from galaxy.model.base import Struct, decode
+from galaxy.model.base import Struct, decode, encode
+from galaxy.model.messages.worker import PACKET_BYTES_MAX
+
+ARGUMENT_BYTES_MAX: Final = 128 * 1024
+"""The kernel's MAX_ARG_STRLEN, with the zero byte at its end."""
+EXEC_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
+"""Longest command, encoded as JSON: its packet has other fields as well."""
 
 
 class SessionOpened(Struct, frozen=True, kw_only=True):
@@ -51,6 +58,8 @@ class ExecIn(Body[SessionOpened], frozen=True, kw_only=True):
     tty: bool = False
     rows: int = 24
     columns: int = 80
+    detach: bool = False
+    """Let the command run on without its client; it has no input, and its output is dropped."""
 
 
 class LogSession(Struct, frozen=True, kw_only=True):
@@ -69,6 +78,31 @@ class ExecSession(Struct, frozen=True, kw_only=True):
     session: str
     pod: str
     exec: ExecIn
+
+
+def check_exec(argv: Sequence[str]) -> None:
+    """Refuse a command that could not be sent to a pod or started there.
+
+    Raises:
+        UsageError: names the argument or the limit.
+    """
+    for number, argument in enumerate(argv):
+        size = len(argument.encode("utf-8", "surrogatepass"))
+        if size >= ARGUMENT_BYTES_MAX:
+            raise UsageError(
+                f"argument {number} of the command is too long: {size:,} bytes",
+                details=[f"the kernel passes less than {ARGUMENT_BYTES_MAX:,} bytes in one argument"],
+                hint="pass it on standard input: galaxy exec -i",
+            )
+        if "\0" in argument:
+            raise UsageError(f"argument {number} of the command has a zero byte; no program can receive it")
+    size = len(encode(list(argv)))
+    if size > EXEC_BYTES_MAX:
+        raise UsageError(
+            f"the command is too long: {size:,} bytes as JSON",
+            details=[f"{EXEC_BYTES_MAX:,} bytes are allowed"],
+            hint="pass data on standard input: galaxy exec -i",
+        )
 
 
 def pack_chunks(chunks: Sequence[bytes]) -> bytes:

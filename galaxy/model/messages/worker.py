@@ -94,7 +94,9 @@ class Exec(Struct, frozen=True, kw_only=True, tag="exec"):
     """Run ``argv`` in a task's cgroup, as its user, in its environment.
 
     Without ``tty`` three files come with it: stdin, stdout, stderr. With ``tty`` AppWorker opens a
-    terminal of ``rows`` x ``columns`` and sends its master side back with ``ExecStarted``.
+    terminal of ``rows`` x ``columns`` and sends its master side back with ``ExecStarted``. With
+    ``detach`` no file comes with it, the standard streams are /dev/null, and the command runs on when
+    the agent is gone; no ``ExecEnded`` follows.
     """
 
     request: int
@@ -104,6 +106,7 @@ class Exec(Struct, frozen=True, kw_only=True, tag="exec"):
     rows: int = 24
     columns: int = 80
     env: dict[str, str] = {}
+    detach: bool = False
 
 
 class ExecResize(Struct, frozen=True, kw_only=True, tag="exec-resize"):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.waiting import until
+import pytest
+
+from galaxy.errors import UsageError
+from galaxy.model.api.sessions import ExecIn
+from tests.support.waiting import until, within_limit
 
 from .conftest import GALAXY, Cluster, job_file
 
@@ -66,3 +72,61 @@ def test_following_waits_for_the_first_pod_picks_up_new_ones_and_ends_with_the_j
         finally:
             follower.kill()
             follower.wait()
+
+
+def test_commands_end_with_their_client_unless_detached(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("side")
+    path = job_file(tmp_path, "side", task={"start": "exec sleep 1000"})
+    cluster.run("job", "run", "--quiet", str(path))
+
+    def running(number: int) -> bool:
+        return processes(f"sleep\x00{number}\x00")
+
+    def end_after_kill_s(*command: str) -> float:
+        with subprocess.Popen(
+            [*GALAXY, "exec", "side", "--", *command], env=cluster.environ, stdout=subprocess.PIPE
+        ) as client:
+            until("the command runs", lambda: running(7001))
+            client.kill()
+            client.wait()
+            killed_s = time.monotonic()
+            until("it has ended", lambda: not running(7001))
+            return time.monotonic() - killed_s
+
+    stubborn = "trap '' TERM HUP; yes & exec sleep 7001"
+    within_limit("the command ends", 2.0, lambda: end_after_kill_s("sleep", "7001"))
+    within_limit("a stubborn command ends", 2.0, lambda: end_after_kill_s("sh", "-c", stubborn))
+    cluster.run("exec", "-d", "side", "--", "sleep", "7002")
+    until("the detached command runs", lambda: running(7002))
+    assert cluster.run("exec", "side", "--", "sh", "-c", "exit 3", status=3).stdout == ""
+    assert running(7002)
+    cluster.run("job", "remove", "--yes", "side")
+    until("the detached command ended with its job", lambda: not running(7002))
+
+
+def test_what_is_too_long_is_refused_at_once(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("long")
+    path = job_file(tmp_path, "long", task={"start": "exec sleep 1000"})
+    cluster.run("job", "run", "--quiet", str(path))
+    many = ["x" * 1000] * 300
+    refused = cluster.run("exec", "long", "--", "echo", *many, status=64, timeout_s=10)
+    assert "the command is too long" in refused.stderr
+    refused = cluster.run("job", "run", "--key", "k" * 1000, str(path), status=64, timeout_s=10)
+    assert "256 are allowed" in refused.stderr
+    with cluster.sdk() as galaxy:  # A client that does not check is answered as well.
+        asked = ExecIn(pod="long", argv=("echo", *many))
+        with pytest.raises(UsageError, match="the command is too long"):
+            galaxy._ask(asked)
+
+
+def processes(command: str) -> bool:
+    """Return whether a process with this beginning of a command line runs."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(command.encode()):
+                return True
+    return False

@@ -8,7 +8,14 @@ from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.identity.job_authz import job_owner
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound
-from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs, SessionOpened
+from galaxy.model.api.sessions import (
+    ExecIn,
+    ExecSession,
+    LogSession,
+    ReadLogs,
+    SessionOpened,
+    check_exec,
+)
 from galaxy.model.messages.names import EXEC_SESSION, LOG_SESSION, appworker_queue
 from galaxy.model.step import Send
 from galaxy.model.stored.job import PodPhase, PodRecord
@@ -73,7 +80,9 @@ def open_exec(state: AppMasterState, body: ExecIn, caller: Caller) -> SessionOpe
 
     Raises:
         NotFound: no such job, pod or task. Conflict: no program of it runs.
+        UsageError: the command is too long.
     """
+    check_exec(body.argv)
     every = lookup.find_pods(state, body.pod)
     rows = [pod for pod in every if pod.placed and pod.phase in _ENTERABLE and pod.incarnation]
     if not rows:
