@@ -24,6 +24,9 @@ FILE_BYTES_MAX: Final = 512 * 1024
 SUFFIXES: Final[Mapping[str, str]] = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml"}
 
 
+_FORMATS: Final = tuple(dict.fromkeys(SUFFIXES.values()))
+
+
 class Source:
     """A job file that has been read: its ``name`` for messages, its format and its tree."""
 
@@ -78,35 +81,54 @@ def read(path: str) -> Source:
 
 
 def parse(text: str, *, name: str, format: str = "") -> Source:
-    """Parse ``text`` as ``format`` (``yaml``, ``json`` or ``toml``), which is guessed when empty.
+    """Parse ``text`` as ``format`` (``yaml``, ``json`` or ``toml``).
+
+    Without a format, it is the first one in which the text has fields. If it is wrong in all of them,
+    the message is about the one that the first line looks like.
 
     Raises:
         SpecError: the syntax is wrong; the message has line and column.
     """
-    chosen = format or _guess_format(text)
-    try:
-        # Imported here because each reader imports a parser, and a command needs one of them.
-        if chosen == "json":
-            from galaxy.client.source.json_format import parse_json as parse_text
-        elif chosen == "toml":
-            from galaxy.client.source.toml_format import parse_toml as parse_text
-        else:
-            from galaxy.client.source.yaml_format import parse_yaml as parse_text
-        tree, find_marks = parse_text(text)
-    except SyntaxDiagnostic as problem:
-        place = f"{name}:{problem.mark.line}:{problem.mark.column}"
-        raise SpecError(f'cannot read job file "{name}"', details=[f"{place}: {problem.text}"]) from problem
-    return Source(name, chosen, tree, find_marks)
+    likely = format or _likely_format(text)
+    outcomes: list[Source | SyntaxDiagnostic] = []
+    for chosen in (likely, *(other for other in _FORMATS if other != likely and not format)):
+        try:
+            source = Source(name, chosen, *_parse(text, chosen))
+        except SyntaxDiagnostic as problem:
+            outcomes.append(problem)
+            continue
+        if isinstance(source.tree, dict):
+            return source
+        outcomes.append(source)
+    likeliest = outcomes[0]
+    if isinstance(likeliest, Source):
+        return likeliest
+    place = f"{name}:{likeliest.mark.line}:{likeliest.mark.column}"
+    details = [f"{place}: {likeliest.text}"]
+    raise SpecError(f'cannot read job file "{name}"', details=details) from likeliest
 
 
-def _guess_format(text: str) -> str:
-    """Guess from the first line: ``{`` starts JSON, ``name = …`` and ``[table]`` start TOML."""
+def _parse(text: str, format: str) -> tuple[Any, Callable[[], Marks]]:
+    # Imported here because each reader imports a parser, and a command needs one of them.
+    if format == "json":
+        from galaxy.client.source.json_format import parse_json as parse_text
+    elif format == "toml":
+        from galaxy.client.source.toml_format import parse_toml as parse_text
+    else:
+        from galaxy.client.source.yaml_format import parse_yaml as parse_text
+    return parse_text(text)
+
+
+def _likely_format(text: str) -> str:
+    """Return the format that the first line looks like: JSON with ``{``, TOML with ``a =`` or ``[a]``."""
     for line in text.splitlines():
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
         if stripped.startswith("{"):
             return "json"
+        if stripped.startswith(("---", "%", "- ", "? ")):
+            return "yaml"
         key, equals, _ = stripped.partition("=")
         return "toml" if stripped.startswith("[") or (equals and ":" not in key) else "yaml"
     return "yaml"

@@ -17,6 +17,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic, depth_of
 from galaxy.model.jobspec.diagnostics import Mark, Path
+from galaxy.model.jobspec.scalars import fraction, whole_number
 
 DIGITS_MAX: Final = 64
 """A longer number becomes text, as in YAML, which is then refused where a number is expected."""
@@ -42,8 +43,8 @@ def parse_json(text: str) -> tuple[Any, Callable[[], Marks]]:
             text,
             object_pairs_hook=_without_duplicates,
             parse_constant=_refuse_constant,
-            parse_int=partial(_number, int),
-            parse_float=partial(_number, float),
+            parse_int=_whole_number,
+            parse_float=_fraction,
         )
         if depth_of(tree) > DEPTH_MAX + 1:
             raise SyntaxDiagnostic(Mark(1, 1), TOO_DEEP)
@@ -68,8 +69,12 @@ def _refuse_constant(name: str) -> Any:
     raise _Refused(name)
 
 
-def _number(kind: type[int] | type[float], digits: str) -> int | float | str:
-    return kind(digits) if len(digits) <= DIGITS_MAX else digits
+def _whole_number(digits: str) -> int | str:
+    return whole_number(int(digits), digits) if len(digits) <= DIGITS_MAX else digits
+
+
+def _fraction(digits: str) -> float | str:
+    return fraction(float(digits), digits) if len(digits) <= DIGITS_MAX else digits
 
 
 def _locate(name: str, text: str) -> SyntaxDiagnostic:

@@ -11,11 +11,11 @@ import re
 import tomllib
 from bisect import bisect_right
 from collections.abc import Callable
-from datetime import date, datetime, time
 from typing import Any, Final
 
 from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic, depth_of
 from galaxy.model.jobspec.diagnostics import Mark, Path
+from galaxy.model.jobspec.scalars import WrittenDate, fraction, whole_number
 
 _ERROR: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 _SKIP: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
@@ -56,7 +56,10 @@ def parse_toml(text: str) -> tuple[Any, Callable[[], Marks]]:
         last_line = Mark(text.count("\n") + 1, 1)
         mark = Mark(int(match[2]), int(match[3])) if match and match[2] else last_line
         raise SyntaxDiagnostic(mark, match[1] if match else str(error)) from error
-    return _without_dates(tree), lambda: _MarkFinder(text).marks
+    if not _has_numbers(tree):
+        return tree, lambda: _MarkFinder(text).marks
+    finder = _MarkFinder(text)
+    return _as_written(tree, finder.scalars, ()), lambda: finder.marks
 
 
 def _refuse_deep_keys(text: str) -> None:
@@ -68,13 +71,25 @@ def _refuse_deep_keys(text: str) -> None:
             raise SyntaxDiagnostic(Mark(line, column), TOO_DEEP)
 
 
-def _without_dates(value: Any) -> Any:
-    """Turn dates into text: no field of a job file is a date, so the parser of specs refuses them."""
+def _has_numbers(value: Any) -> bool:
+    """Return whether ``value`` has numbers or dates, whose text tomllib does not keep."""
+    if isinstance(value, dict | list):
+        return any(_has_numbers(item) for item in (value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, str | bool)
+
+
+def _as_written(value: Any, texts: dict[Path, str], path: Path) -> Any:
+    """Return ``value`` with numbers and dates that remember their ``texts``."""
     if isinstance(value, dict):
-        return {name: _without_dates(item) for name, item in value.items()}
+        return {name: _as_written(item, texts, (*path, name)) for name, item in value.items()}
     if isinstance(value, list):
-        return [_without_dates(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime | date | time) else value
+        return [_as_written(item, texts, (*path, index)) for index, item in enumerate(value)]
+    if isinstance(value, str | bool):
+        return value
+    text = texts[path]
+    if isinstance(value, int):
+        return whole_number(value, text)
+    return fraction(value, text) if isinstance(value, float) else WrittenDate(text)
 
 
 class _MarkFinder:
@@ -85,6 +100,8 @@ class _MarkFinder:
 
     def __init__(self, text: str) -> None:
         self.marks: Marks = {(): Mark(1, 1)}
+        self.scalars: dict[Path, str] = {}
+        """How numbers, dates, true and false were written, and strings with their quotes."""
         self._text = text
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._list_lengths: dict[Path, int] = {}
@@ -152,7 +169,9 @@ class _MarkFinder:
             return self._sequence(at, "]", lambda index, at: self._value((*path, index), at))
         if self._text.startswith("{", at):
             return self._sequence(at, "}", lambda _, at: self._pair(path, at))
-        return _end(_SCALAR, self._text, at)
+        end = _end(_SCALAR, self._text, at)
+        self.scalars[path] = self._text[at:end].strip()
+        return end
 
     def _sequence(self, at: int, closing: str, read: Callable[[int, int], int]) -> int:
         """Read a list or an inline table; ``read`` reads the element with an index at an offset."""

@@ -11,6 +11,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from galaxy.client.source.syntax import DEPTH_MAX, TOO_DEEP, Marks, SyntaxDiagnostic
 from galaxy.model.jobspec.diagnostics import Mark, Path
+from galaxy.model.jobspec.scalars import fraction, whole_number
 
 NODES_MAX: Final = 20_000
 """Values after aliases are expanded, so that a few lines cannot become billions of values."""
@@ -30,7 +31,7 @@ def parse_yaml(text: str) -> tuple[Any, Callable[[], Marks]]:
         SyntaxDiagnostic: it is not YAML, or uses what a job file does not need.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         context = f"{error.context}: " if error.context else ""
@@ -49,6 +50,18 @@ def parse_yaml(text: str) -> tuple[Any, Callable[[], Marks]]:
 def write_yaml(tree: Any) -> str:
     """Return ``tree`` as YAML that means the same to ``parse_yaml`` and to readers of YAML 1.1."""
     return str(yaml.dump(tree, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100))
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses every tag: ``!!str 1`` and ``!!int "1"`` are not read as they say."""
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise SyntaxDiagnostic(_mark(event.start_mark), f"tag `{tag}` is not read; put text in quotes")
+        node: Node | None = super().compose_node(parent, index)
+        return node
 
 
 class _Writer(yaml.SafeDumper):
@@ -80,13 +93,11 @@ class _Reader:
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
-            _require_tag(node, "seq")
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         assert isinstance(node, ScalarNode)
         return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
-        _require_tag(node, "map")
         tree: dict[str, Any] = {}
         for key, item in node.value:
             if not isinstance(key, ScalarNode):
@@ -106,25 +117,16 @@ class _Reader:
         return tree
 
 
-def _require_tag(node: Node, kind: str) -> None:
-    """Refuse every tag but the one that YAML gives an untagged node of this kind."""
-    if node.tag != f"tag:yaml.org,2002:{kind}":
-        raise SyntaxDiagnostic(_mark(node.start_mark), f"tag `{node.tag}` is not read")
-
-
 def _scalar(node: ScalarNode) -> Any:
     """Return a scalar by the core schema; quoted text and block text stay text."""
     text: str = node.value
-    tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    if tag not in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value"):
-        raise SyntaxDiagnostic(_mark(node.start_mark), f"tag `{node.tag}` is not read")
     if node.style is not None:
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _INT.fullmatch(text):
-        return int(text)
-    return float(text) if _FLOAT.fullmatch(text) else text
+        return whole_number(int(text), text)
+    return fraction(float(text), text) if _FLOAT.fullmatch(text) else text
 
 
 def _mark(mark: Any) -> Mark:

@@ -18,7 +18,8 @@ import msgspec.inspect as shape
 from galaxy.model.base import Struct, matches
 from galaxy.model.jobspec import rules
 from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, spec_error
-from galaxy.model.jobspec.shorthand import SHORTHANDS, UNITS, Unit, parse_number, split_words
+from galaxy.model.jobspec.scalars import as_text, written
+from galaxy.model.jobspec.shorthand import SHORT_FORMS, SHORTHANDS, UNITS, Unit, parse_number, split_words
 from galaxy.model.jobspec.spec import DeploySpec, JobSpec
 from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.secret import EnvFrom
@@ -162,7 +163,7 @@ class _Parser:
             value = None
         if not isinstance(value, dict):
             if value is not None or given is None:
-                self._reject(path, f"must have fields of its own, not {_shown(given)}", None)
+                self._reject(path, f"must {_struct_form(kind)}, not {_shown(given)}", None)
             return _placeholder(kind)
         known = {field.name: field for field in kind.fields}
         meant = set()
@@ -201,27 +202,33 @@ class _Parser:
             self._reject(path, f"must be names with values, not {_shown(value)}", None)
             return {}
         texts: dict[str, str | EnvFrom] = {}
-        for name, text in value.items():
-            if isinstance(text, str):
-                texts[name] = self._unicode(text, (*path, name))
-            elif isinstance(text, dict):
-                texts[name] = self._env_from(text, (*path, name))
+        for name, given in value.items():
+            here = (*path, str(name))
+            text = as_text(given)
+            if not isinstance(name, str):
+                self._reject(here, "is not the name of a variable: it must be text", None)
+            elif text is not None:
+                texts[name] = self._unicode(text, here)
+            elif isinstance(given, dict):
+                texts[name] = self._env_from(given, here)
             else:
-                self._reject((*path, name), f"must be text, not {_shown(text)}; {_quoting(text)}", None)
+                self._reject(here, f"must be text, not {_shown(given)}; {_quoting(given)}", None)
         return texts
 
     def _env_from(self, value: dict[Any, Any], path: Path) -> EnvFrom:
         """Parse ``{file: PATH}`` or ``{secret: NAME}``."""
         known = ("file", "secret")
         sources = {}
-        for name, text in value.items():
+        for name, given in value.items():
+            text = as_text(given)
             if name not in known:
                 self._reject(path, "", None)
                 self.diagnostics[-1] = _unknown(name, known, path)
-            elif isinstance(text, str):
+            elif text is not None:
                 sources[name] = self._unicode(text, (*path, name))
             else:
-                self._reject((*path, name), f"must be text, not {_shown(text)}", None)
+                message = f"must be text, not {_shown(given)}; {_quoting(given)}"
+                self._reject((*path, name), message, None)
         return EnvFrom(file=sources.get("file", ""), secret=sources.get("secret", ""))
 
     def _choice(self, value: Any, kind: shape.EnumType, path: Path) -> Any:
@@ -231,10 +238,11 @@ class _Parser:
         return self._reject(path, _not_one_of(value, members), next(iter(kind.cls)))
 
     def _text(self, value: Any, kind: shape.StrType, path: Path) -> str:
-        if not isinstance(value, str):
+        given = as_text(value)
+        if given is None:
             self._reject(path, f"must be text, not {_shown(value)}; {_quoting(value)}", None)
             return ""
-        text = self._unicode(value, path)
+        text = self._unicode(given, path)
         if path in self.replaced:
             return text
         if kind.min_length and len(text) < kind.min_length:
@@ -316,14 +324,21 @@ def _shown(value: Any) -> str:
         return "a list"
     if isinstance(value, str):
         return f'"{_limited(value)}"'
-    if value is None:
-        return "nothing"
-    return str(value).lower() if isinstance(value, bool) else _limited(str(value))
+    return "nothing" if value is None else _limited(written(value))
 
 
 def _quoting(value: Any) -> str:
     """Explain how to write ``value`` as text; YAML and TOML parse 1.0 and true as other types."""
-    return "put it in quotes" if isinstance(value, int | float) else "write one value"
+    if value is None:
+        return 'write "" for empty text'
+    return "write one value" if isinstance(value, dict | list) else "put it in quotes"
+
+
+def _struct_form(kind: shape.StructType) -> str:
+    """Explain how a part of the file that has fields is written: its shorthand, and its fields."""
+    fields = ", ".join(field.name for field in kind.fields)
+    short = SHORT_FORMS.get(cast("type[Struct]", kind.cls))
+    return f"be {short}, or have fields ({fields})" if short else f"have fields of its own ({fields})"
 
 
 def _limited(text: str) -> str:

@@ -37,6 +37,10 @@ POOLS_MAX: Final = 32
 ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
 """Largest encoded size of all tasks of a pod, as sent to an AppWorker, in bytes."""
 
+ARGUMENT_BYTES_MAX: Final = 128 * 1024
+"""MAX_ARG_STRLEN of execve(2): the longest argument or variable of a program, in bytes with the zero at
+its end. Secrets and commands have lower limits, and ``ORDER_BYTES_MAX`` keeps their sum far below the
+kernel's other limit, a quarter of the stack's (2 MiB)."""
 FILE_CHARACTERS_MAX: Final = 1024
 
 REMOTE: Final = ("http", "https", "ftp", "s3", "hdfs")
@@ -281,8 +285,16 @@ def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Diagnostic]:
         yield Diagnostic(path, "names that begin with GALAXY_ are Galaxy's own")
     if isinstance(value, EnvFrom):
         yield from _env_from(value, path)
-    elif _CONTROL.search(value):
+        return
+    if _CONTROL.search(value):
         yield Diagnostic(path, "has control characters")
+    size = len(f"{name}={value}".encode("utf-8", "surrogatepass")) + 1
+    if size > ARGUMENT_BYTES_MAX:
+        yield Diagnostic(
+            path,
+            f"takes {size:,} bytes with its name; the kernel passes {ARGUMENT_BYTES_MAX:,} to a program, so "
+            "put it into a file of the package",
+        )
 
 
 def is_secret_name(text: str) -> bool:

@@ -135,7 +135,8 @@ class _SchemaBuilder:
             return {"type": "boolean"}
         if isinstance(kind, shape.StrType):
             limits = _limits(minLength=kind.min_length, maxLength=kind.max_length, pattern=kind.pattern)
-            return {"type": "string"} | limits
+            # A whole number in its canonical form is text as well; no pattern allows one.
+            return {"type": "string" if kind.pattern else ["string", "integer"]} | limits
         assert isinstance(kind, shape.IntType | shape.FloatType), kind
         number = {"type": "integer" if isinstance(kind, shape.IntType) else "number"}
         number |= _limits(minimum=kind.ge, maximum=kind.le)

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 from galaxy.model.base import Struct
+from galaxy.model.jobspec.scalars import written
 from galaxy.model.jobspec.spec import (
     BlkioSpec,
     CpuSpec,
@@ -77,9 +78,9 @@ def parse_number(value: Any, unit: Unit) -> int | float:
     if unit is Unit.SECONDS:
         return parse_duration(value)
     if isinstance(value, float):
-        raise ValueError(f"{value:g} is not a whole number")
+        raise ValueError(f"{written(value)} is not a whole number")
     if isinstance(value, int):
-        return value
+        return int(value)
     if unit in (Unit.BYTES, Unit.BITS):
         return parse_bytes(value)
     if unit is Unit.MILLICORES:
@@ -147,8 +148,6 @@ def _task(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     task = dict(value)
-    if isinstance(task.get("env"), dict):
-        task["env"] = {name: _env(text) for name, text in task["env"].items()}
     port = _only_port(task.get("ports"))
     if not port:
         return task
@@ -158,11 +157,6 @@ def _task(value: Any) -> Any:
     if isinstance(health, dict) and health.get("type") in ("tcp", "http"):
         task["health"] = _with_port(health, port)
     return task
-
-
-def _env(value: Any) -> Any:
-    """Turn a whole number into its digits; other values are left for the parser to refuse."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _only_port(ports: Any) -> str:
@@ -189,6 +183,19 @@ SHORTHANDS: Final[Mapping[type[Struct], Callable[[Any], Any]]] = {
     TaskSpec: _task,
 }
 """By struct: the function that expands a shorthand before parsing."""
+
+
+SHORT_FORMS: Final[Mapping[type[Struct], str]] = {
+    CpuSpec: "an amount of CPU like 250m",
+    MemorySpec: "a size like 64M",
+    NetworkSpec: "a mode",
+    BlkioSpec: "a weight",
+    PortSpec: "a name like http",
+    ServiceSpec: "a name like web",
+    RestartSpec: "a policy like on-failure",
+    HealthSpec: "a type like tcp",
+}
+"""By struct: what its shorthand is called in messages."""
 
 
 def split_words(value: Any) -> Any:

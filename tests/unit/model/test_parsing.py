@@ -183,7 +183,7 @@ def test_env_may_come_from_a_file_or_a_secret() -> None:
         ({"file": "a", "secret": "b"}, "`pod.tasks[0].env.A`: needs one of `file` and `secret`, not both"),
         ({"value": "x"}, "`pod.tasks[0].env.A.value`: unknown field; known here: file, secret"),
         ({"secert": "x"}, "`pod.tasks[0].env.A.secert`: unknown field; did you mean `secret`?"),
-        ({"secret": 3}, "`pod.tasks[0].env.A.secret`: must be text, not 3"),
+        ({"secret": 3.5}, "`pod.tasks[0].env.A.secret`: must be text, not 3.5; put it in quotes"),
         ({"secret": "a b"}, "`pod.tasks[0].env.A.secret`: is not the name of a secret"),
         ({"file": "a\nb\0"}, "`pod.tasks[0].env.A.file`: has control characters"),
     ],
