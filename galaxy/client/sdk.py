@@ -458,9 +458,34 @@ class Galaxy:
         """List users, by name."""
         return self._all(ListUsers(), lambda page: page.users)
 
-    def audit(self, *, after: int = 0, limit: int = 100) -> AuditList:
-        """Return the newest records of the audit trail, or the oldest with a serial above ``after``."""
-        return self._ask(ListAudit(after=after, limit=limit))
+    def audit(
+        self,
+        *,
+        after: int = 0,
+        before: int = 0,
+        limit: int = 100,
+        user: str = "",
+        operation: str = "",
+        target: str = "",
+        since_s: float = 0.0,
+    ) -> AuditList:
+        """Return the newest records of the audit trail that match, or those next to a serial.
+
+        ``after`` a serial they are the oldest ones above it, ``before`` a serial the newest ones below.
+        ``operation`` is like ``job.submit``, or ``job`` for all on jobs; ``target`` is a name or an id;
+        ``since_s`` is Unix seconds.
+        """
+        return self._ask(
+            ListAudit(
+                after=after,
+                before=before,
+                limit=limit,
+                user=user,
+                operation=operation,
+                target=target,
+                since_s=since_s,
+            )
+        )
 
     # Secrets and quotas.
 

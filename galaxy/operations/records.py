@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -83,13 +84,28 @@ class RequestRecords:
         while len(self._audited) > self.config.audit_max:
             self.audit.drop(self._audited.popleft())
 
-    def audited(self, after: int, limit: int) -> tuple[AuditRecord, ...]:
-        """Return the newest ``limit`` records or, with ``after``, the oldest ones with a higher serial."""
+    def audited(
+        self,
+        after: int,
+        limit: int,
+        *,
+        before: int = 0,
+        keep: Callable[[AuditRecord], bool] = lambda _: True,
+    ) -> tuple[AuditRecord, ...]:
+        """Return the newest ``limit`` records that ``keep`` accepts, oldest first.
+
+        With ``before`` they are the newest of those with a lower serial; with ``after``, the oldest of
+        those with a higher one.
+        """
         if not self._audited:
             return ()
         first = int(self._audited[0])
-        start = max(after + 1 - first, 0) if after else max(len(self._audited) - limit, 0)
-        return tuple(self.audit[key] for key in islice(self._audited, start, start + limit))
+        if after:
+            rows = (self.audit[key] for key in islice(self._audited, max(after + 1 - first, 0), None))
+            return tuple(islice(filter(keep, rows), limit))
+        newest = len(self._audited) - max(before - first, 0) if before else 0
+        rows = (self.audit[key] for key in islice(reversed(self._audited), newest, None))
+        return tuple(islice(filter(keep, rows), limit))[::-1]
 
     @property
     def last_serial(self) -> int:
