@@ -32,6 +32,8 @@ class Child:
     env: Mapping[str, str] = field(default_factory=dict)
     notifies: bool = True
     """Whether it sends READY=1 (sd_notify); Redis and Valkey do not."""
+    umask: int = 0o022
+    """Its file mode creation mask, whatever that of the caller is."""
 
     pid: int = 0
     pidfd: int = -1
@@ -60,6 +62,7 @@ class Child:
                 env={**os.environ, **self.env},
                 cwd="/",
                 start_new_session=True,
+                umask=self.umask,
             )
         finally:
             os.close(handle)
@@ -103,9 +106,14 @@ def rotate_log(path: Path, bytes_max: int = LOG_BYTES_MAX) -> bool:
     try:
         if path.stat().st_size < bytes_max:
             return False
-        with path.open("rb") as old, path.with_name(path.name + ".1").open("wb") as kept:
-            os.sendfile(kept.fileno(), old.fileno(), 0, 2 * bytes_max)
+        kept = path.with_name(path.name + ".1")
+        with path.open("rb") as old, open(kept, "wb", opener=_private) as copy:
+            os.sendfile(copy.fileno(), old.fileno(), 0, 2 * bytes_max)
         os.truncate(path, 0)
     except OSError:
         return False
     return True
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -107,8 +107,16 @@ class ClusterUp(Struct, frozen=True, kw_only=True):
 class LocalCluster:
     """A cluster in one folder, run by this process until a stop is requested."""
 
-    def __init__(self, options: UpOptions, report: Callable[[PartChanged], None], lifeline: int) -> None:
+    def __init__(
+        self,
+        options: UpOptions,
+        report: Callable[[PartChanged], None],
+        lifeline: int,
+        on_stop: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Stop what an earlier supervisor left running in the folder, and plan the cluster.
+
+        ``on_stop`` is called with who asked for the stop, before anything is stopped.
 
         Raises:
             GalaxyError: another release created the folder.
@@ -120,6 +128,7 @@ class LocalCluster:
         check_format(self.layout, read_plan(self.layout))
         self.mode = probe().mode
         self._report = report
+        self._on_stop = on_stop
         self._started_s = time.time()
         # Before stopping parts that still run here: without a usable server they must keep running.
         self._server = None if options.redis else self._choose_server()
@@ -146,6 +155,8 @@ class LocalCluster:
                 except Stopped:
                     pass
                 finally:
+                    if self._supervisor.stopped_by:
+                        self._on_stop(self._supervisor.stopped_by)
                     self._stop()
         finally:
             lock.release()
@@ -203,6 +214,7 @@ class LocalCluster:
             argv=[self._server.path, str(config)],
             log=self.layout.logs / "server.log",
             notifies=False,
+            umask=0o077,  # It writes its ACL, which has hashes of passwords, and its data.
         )
         self._supervisor.start(child)
         deadline = time.monotonic() + self.options.timeout_s

@@ -114,6 +114,7 @@ def configure(layout: Layout, *, port: int, password: str, listen: str = "", acl
 
 def _write(path: Path, text: str) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)  # It may exist already.
         file.write(text)
 
 

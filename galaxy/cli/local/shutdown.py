@@ -46,6 +46,7 @@ def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple
     if lock is None:
         raise GalaxyError(f"another `galaxy up` or `galaxy down` is running in {layout.root}")
     try:
+        _log_stop(layout)
         left = _stop_parts(layout, cluster, roots, report)
     finally:
         lock.release()
@@ -94,6 +95,16 @@ def _stop_supervisor(cluster: ClusterFile) -> None:
     supervisor = cluster.supervisor()
     if supervisor is not None and supervisor.is_running():
         _terminate([supervisor.pid], grace_s=SUPERVISOR_S)
+
+
+def _log_stop(layout: Layout) -> None:
+    """Write to the supervisor's log that this process stops what is left of the cluster."""
+    cause = f"galaxy down, process {os.getpid()} of uid {os.getuid()}"
+    line = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} event=cluster.stopping-parts cause={cause!r}\n"
+    with contextlib.suppress(OSError):
+        log = layout.logs / "supervisor.log"
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+            file.write(line)
 
 
 def _stop_parts(

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from galaxy.cli.local.child import Child, rotate_log
+from galaxy.cli.local.stop_signals import STOP_SIGNALS, StopSignals
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 from galaxy.units import format_duration
@@ -23,7 +24,6 @@ from galaxy.units import format_duration
 FALSE_STARTS_MAX: Final = 3
 """A process that ends this often before it is ever ready cannot run on this host."""
 HOUSEKEEPING_S: Final = 5.0
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CREDENTIALS: Final = struct.Struct("iII")
 
 
@@ -64,6 +64,8 @@ class Supervisor:
         self._pids_changed = pids_changed
         self._selector = selectors.DefaultSelector()
         self._stopping = False
+        self.stopped_by = ""
+        """Who asked for the stop: a signal and its sender, or the end of the command at the terminal."""
         self._housekeeping_s = time.monotonic() + HOUSEKEEPING_S
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -74,12 +76,14 @@ class Supervisor:
         for end in (self._wakeup, self._signalled):
             end.setblocking(False)
         self._selector.register(self._signalled, selectors.EVENT_READ, self._on_signal)
+        self._stop_signals = StopSignals()
+        self._selector.register(self._stop_signals.fd, selectors.EVENT_READ, self._on_stop_signal)
         self._lifeline = lifeline
         if lifeline >= 0:
             self._selector.register(lifeline, selectors.EVENT_READ, self._on_lifeline)
 
     def __enter__(self) -> Self:
-        for number in _STOP_SIGNALS:
+        for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         return self
@@ -89,6 +93,7 @@ class Supervisor:
     ) -> None:
         signal.set_wakeup_fd(-1)
         self._selector.close()
+        self._stop_signals.close()
         for end in (self._notify, self._wakeup, self._signalled):
             end.close()
 
@@ -176,8 +181,9 @@ class Supervisor:
         now_s = time.monotonic()
         due = [child.restart_s for child in self.children.values() if child.restart_s is not None]
         until_s = min([now_s + timeout_s, self._housekeeping_s, *due])
-        for key, _ in self._selector.select(max(0.0, until_s - now_s)):
-            key.data()
+        with self._stop_signals.blocked():
+            for key, _ in self._selector.select(max(0.0, until_s - now_s)):
+                key.data()
         now_s = time.monotonic()
         for child in list(self.children.values()):
             if child.restart_s is not None and child.restart_s <= now_s:
@@ -224,12 +230,21 @@ class Supervisor:
             self.mark_ready(child.name, status)
 
     def _on_signal(self) -> None:
-        if any(number in _STOP_SIGNALS for number in self._signalled.recv(64)):
-            self._stopping = True
+        numbers = [number for number in self._signalled.recv(64) if number in STOP_SIGNALS]
+        if numbers:
+            self._stop_because(f"{signal.Signals(numbers[0]).name} from an unknown process")
+
+    def _on_stop_signal(self) -> None:
+        if cause := self._stop_signals.read():
+            self._stop_because(cause)
 
     def _on_lifeline(self) -> None:
         self._selector.unregister(self._lifeline)
+        self._stop_because("the end of the command at the terminal")
+
+    def _stop_because(self, cause: str) -> None:
         self._stopping = True
+        self.stopped_by = self.stopped_by or cause
 
 
 def not_ready_in_time(children: list[Child], timeout_s: float) -> HostError:

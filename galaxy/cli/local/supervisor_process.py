@@ -153,7 +153,7 @@ def _run_supervisor(
 
         try:
             cluster = LocalCluster(
-                options, lambda changed: send(SupervisorMessage(changed=changed)), lifeline
+                options, lambda changed: send(SupervisorMessage(changed=changed)), lifeline, _log_stop
             )
             cluster.run(lock, lambda up: send(SupervisorMessage(up=up)))
             status = 0
@@ -168,7 +168,7 @@ def _run_supervisor(
 
 def _log(message: SupervisorMessage) -> None:
     """Write a message to the log, without ``ClusterUp.cluster``, which holds a password."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    now = _now()
     if message.changed is not None:
         changed = message.changed
         print(f"{now} event=part.{changed.state} part={changed.part!r} detail={changed.detail!r}", flush=True)
@@ -176,6 +176,14 @@ def _log(message: SupervisorMessage) -> None:
         print(f"{now} event=cluster.up took_s={message.up.took_s:.2f}", flush=True)
     elif message.problem is not None:
         print(f"{now} event=cluster.failed cause={error_of(message.problem)}", flush=True)
+
+
+def _log_stop(cause: str) -> None:
+    print(f"{_now()} event=cluster.stopping cause={cause!r}", flush=True)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def _redirect(layout: Layout) -> None:

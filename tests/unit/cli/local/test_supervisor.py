@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -137,6 +138,7 @@ def test_watch_ends_when_the_lifeline_is_closed(child: Callable[..., Child]) -> 
     with Supervisor(lambda _: None, pids_changed=lambda: None, lifeline=out) as supervisor:
         threading.Timer(0.1, os.close, [into]).start()
         supervisor.watch()
+        assert "command at the terminal" in supervisor.stopped_by
     os.close(out)
 
 
@@ -145,6 +147,37 @@ def test_wait_for_readiness_ends_on_sigterm(supervisor: Supervisor, child: Calla
     threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGTERM]).start()
     with pytest.raises(Stopped):
         supervisor.await_ready(["part"], timeout_s=60)
+
+
+def test_supervisor_knows_who_sent_the_signal_that_stops_it(supervisor: Supervisor) -> None:
+    code = f"import os, signal, time; time.sleep(0.3); os.kill({os.getpid()}, signal.SIGHUP); time.sleep(60)"
+    sender = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        supervisor.watch()
+    finally:
+        sender.kill()
+        sender.wait()
+    assert supervisor.stopped_by.startswith(f"SIGHUP from process {sender.pid} of user ")
+    assert f"(uid {os.getuid()}): {sys.executable} -c import os" in supervisor.stopped_by
+
+
+def test_children_inherit_no_blocked_signals_and_the_umask_of_their_part(
+    supervisor: Supervisor, child: Callable[..., Child], tmp_path: Path
+) -> None:
+    own = child(f"""
+import signal
+blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+open({str(tmp_path / "result")!r}, "w").write(f"{{sorted(blocked)}} {{os.umask(0):o}}")
+ready(); time.sleep(60)
+""")
+    own.umask = 0o077
+    before = os.umask(0o027)
+    try:
+        supervisor.start(own)
+        supervisor.await_ready(["part"], timeout_s=60)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "result").read_text() == "[] 77"
 
 
 def test_log_over_its_limit_is_copied_once_and_truncated(tmp_path: Path) -> None:
