@@ -26,4 +26,4 @@ fi
 mkdir -p "$root/examples/hello/build"
 tar -czf "$root/examples/hello/build/hello-1.0.0.tar.gz" -C "$root/examples/hello" hello.py
 
-exec "$venv/bin/galaxy" up --run "$root/examples/hello/job.yaml" "$@"
+exec "$venv/bin/galaxy" up --run "$root/examples/hello/job.yaml" --cron "$root/examples/nightly/job.yaml" "$@"

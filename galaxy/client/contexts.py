@@ -45,6 +45,8 @@ class ChosenCluster(Struct, frozen=True, kw_only=True):
     url: str
     named_by: str
     dir: str = ""
+    context: str = ""
+    """The name of the context, if one was chosen."""
     token: str = ""
     """``USER:SECRET``, with which requests are signed."""
     is_obvious: bool = True
@@ -304,8 +306,8 @@ def known_context(contexts: Contexts, name: str) -> Context:
 
 def _in_context(context: Context, named_by: str, contexts: Contexts) -> ChosenCluster:
     if context.dir:
-        return _in_folder(context.dir, named_by, contexts)
-    return ChosenCluster(url=context.url, named_by=named_by, token=context.token)
+        return msgspec.structs.replace(_in_folder(context.dir, named_by, contexts), context=context.name)
+    return ChosenCluster(url=context.url, named_by=named_by, context=context.name, token=context.token)
 
 
 def _in_folder(directory: Path | str, named_by: str, contexts: Contexts) -> ChosenCluster:

@@ -15,6 +15,7 @@ COMMANDS = {
     "start": LazyCommand("galaxy.cli.job.change:start", "Start the programs of a stopped job."),
     "remove": LazyCommand("galaxy.cli.job.change:remove", "Remove a job and its containers."),
     "recover": LazyCommand("galaxy.cli.job.change:recover", "Deploy failed pods again."),
+    "cron": LazyCommand("galaxy.cli.job.cron:cron", "Print the crontab line that runs a batch job."),
     "validate": LazyCommand("galaxy.cli.job.files:validate", "Check a job file.", "Job files"),
     "init": LazyCommand(
         "galaxy.cli.job.files:init", "Write a commented job file to start from.", "Job files"

@@ -46,6 +46,9 @@ from galaxy.client.contexts import (
 )
 from galaxy.errors import GalaxyError, UsageError
 
+FirstFiles = tuple[Path, Path | None]
+"""The job file to run, and the batch job whose crontab line to print."""
+
 LESSER_MODES = {
     "userns": "lesser mode: without root there are namespaces but no enforced limits",
     "process": "lesser mode: programs are plain processes, nothing is enforced or isolated",
@@ -80,10 +83,11 @@ LESSER_MODES = {
     metavar="TIME", show_default=True, help="Time limit for the server, and then for the parts, to be ready.",
 )  # fmt: skip
 @click.option("--run", "job", metavar="FILE", help="Run this job file once the cluster is up.")
+@click.option("--cron", metavar="FILE", help="With --run: also print the crontab line of this batch job.")
 @click.pass_context
 def up(
     ctx: click.Context, /, directory: str | None, redis: str | None, redis_file: str | None, detach: bool,
-    job: str | None, **chosen: Any,
+    job: str | None, cron: str | None, **chosen: Any,
 ) -> None:  # fmt: skip
     """Start a whole cluster on this host.
 
@@ -99,17 +103,20 @@ def up(
         raise UsageError("--web-port and --no-web contradict each other", hint="leave one of them out")
     check_server_options(options)
     console = Console(stderr=False)
+    if cron and not job:
+        raise UsageError("--cron goes with --run", hint="galaxy job cron FILE prints the line alone")
+    first = (Path(job), Path(cron) if cron else None) if job else None
     layout = Layout(Path(options.dir))
     layout.make()
     lock = lock_folder(layout)
     if lock is None:
-        _use_running_cluster(layout, job, console)
+        _use_running_cluster(layout, first, console)
         _print_unused_options(ctx)
         return
     supervisor = start_supervisor(options, layout, lock)
     with signals_as_interrupts():
         try:
-            _follow(supervisor, options, job, console)
+            _follow(supervisor, options, first, console)
         except KeyboardInterrupt:
             _stop(supervisor, console)
             sys.exit(130)
@@ -193,7 +200,9 @@ def _current_context() -> Context | None:
     return None
 
 
-def _follow(supervisor: SupervisorHandle, options: UpOptions, job: str | None, console: Console) -> None:
+def _follow(
+    supervisor: SupervisorHandle, options: UpOptions, job: FirstFiles | None, console: Console
+) -> None:
     """Show the start, run the job, and unless detached wait until the cluster stops."""
     with Display(console) as display:
         up = supervisor.wait_until_up(display.show)
@@ -201,7 +210,7 @@ def _follow(supervisor: SupervisorHandle, options: UpOptions, job: str | None, c
     for line in _summary(up):
         print_line(console, line)
     if job:
-        FirstJob(up.cluster, Path(job), console).run()
+        FirstJob(up.cluster, job[0], console, job[1]).run()
     if options.detach:
         print_line(console, f"`{_down_command(up.cluster)}` stops it")
         return
@@ -231,7 +240,7 @@ def _drain(supervisor: SupervisorHandle) -> None:
     supervisor.reap()
 
 
-def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> None:
+def _use_running_cluster(layout: Layout, job: FirstFiles | None, console: Console) -> None:
     """Report the cluster that already runs in this folder, and run the job on it.
 
     Raises:
@@ -249,7 +258,7 @@ def _use_running_cluster(layout: Layout, job: str | None, console: Console) -> N
     if cluster.flower:
         print_line(console, f"Flower       {cluster.flower}")
     if job:
-        FirstJob(cluster, Path(job), console).run()
+        FirstJob(cluster, job[0], console, job[1]).run()
 
 
 def _print_unused_options(ctx: click.Context) -> None:
@@ -258,7 +267,7 @@ def _print_unused_options(ctx: click.Context) -> None:
         param.opts[0] if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE else param.envvar
         for param in ctx.command.params
         if param.name is not None
-        and param.name not in ("directory", "detach", "job")
+        and param.name not in ("directory", "detach", "job", "cron")
         and ctx.get_parameter_source(param.name)
         not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
     ]

@@ -13,6 +13,7 @@ from typing import Final
 
 from rich.console import Console
 
+from galaxy.cli.job.cron import crontab_line, in_folder
 from galaxy.cli.local.display import print_line
 from galaxy.client import Galaxy
 from galaxy.client.cluster_file import ClusterFile
@@ -27,12 +28,13 @@ FETCH_S: Final = 5.0
 class FirstJob:
     """One job file to run on one cluster."""
 
-    def __init__(self, cluster: ClusterFile, path: Path, console: Console) -> None:
-        """Read the job file.
+    def __init__(self, cluster: ClusterFile, path: Path, console: Console, cron: Path | None = None) -> None:
+        """Read the job file, and that of the batch job whose crontab line is to be printed.
 
         Raises:
-            SpecError: the file is wrong.
+            SpecError: a file is wrong.
         """
+        self._crontab = crontab_line(cron, in_folder(cluster.dir)) if cron else ""
         self._cluster = cluster
         self._path = path
         self._console = console
@@ -77,6 +79,8 @@ class FirstJob:
             f"  {galaxy_command} {arguments}"
             for arguments in (f"job show {self._name}", f"logs -f {self._name}", f"job update {self._path}")
         ]
+        if self._crontab:
+            lines += ["", "from cron, as a line of `crontab -e`:", f"  {self._crontab}"]
         for line in lines:
             print_line(self._console, line)
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,12 +64,13 @@ def test_job_from_cron_runs_once_with_its_output_logged_and_its_exit_code_return
     start = "echo line from cron; exit 5"
     job = job_file(tmp_path, "nightly", type="batch", task={"start": start, "restart": "never"})
     log, status = tmp_path / "cron.log", tmp_path / "status"
+    printed = cluster.run("job", "cron", "--schedule", "* * * * *", str(job)).stdout.strip()
+    command = printed.removeprefix("* * * * * ")
     # Cron runs the line every minute. The first run creates the folder and runs the job; later ones fail.
-    line = (
-        f"* * * * * root mkdir {tmp_path}/once && {{ "
-        f"{sys.executable} -P -m galaxy.cli.main job run --wait {job} >{log} 2>&1; echo $? >>{status}; }}"
+    # /etc/cron.d names the user; otherwise the environment is cron's own, without PATH or GALAXY_DIR.
+    ensure_daemon = crontab(
+        f"* * * * * root mkdir {tmp_path}/once && {{ {command} >{log} 2>&1; echo $? >>{status}; }}\n"
     )
-    ensure_daemon = crontab(f"GALAXY_DIR={cluster.folder}\nHOME={cluster.home}\n{line}\n")
 
     def exit_status() -> str:
         ensure_daemon()
