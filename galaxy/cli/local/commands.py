@@ -264,18 +264,21 @@ def _use_running_cluster(layout: Layout, job: FirstFiles | None, console: Consol
 def _print_unused_options(ctx: click.Context) -> None:
     """Say which options a cluster that runs already does not take."""
     given = [
-        param.opts[0] if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE else param.envvar
+        _given_name(ctx, param)
         for param in ctx.command.params
-        if param.name is not None
-        and param.name not in ("directory", "detach", "job", "cron")
-        and ctx.get_parameter_source(param.name)
-        not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
+        if param.name not in ("directory", "detach", "job", "cron")
+        and ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
     ]
     given += [name for name in REDIS_VARIABLES if os.environ.get(name)]
     if given:
-        names = ", ".join(str(name) for name in given)
-        print_err(f"galaxy: warning: the running cluster was not changed, and {names} not used")
+        print_err(f"galaxy: warning: it was not changed, and these were not used: {', '.join(given)}")
         print_err("  try: galaxy down, then galaxy up with the new options")
+
+
+def _given_name(ctx: click.Context, param: click.Parameter) -> str:
+    """Return an option as it was given: --web, or --no-web."""
+    off = param.secondary_opts and ctx.params.get(param.name or "") is False
+    return param.secondary_opts[0] if off else param.opts[0]
 
 
 def _summary(up: ClusterUp) -> list[str]:

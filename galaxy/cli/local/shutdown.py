@@ -40,13 +40,13 @@ def stop_cluster(layout: Layout, report: Callable[[PartChanged], None]) -> tuple
     roots = [agent.cgroup_root for agent in plan.agents] if plan else []
     if cluster is None and not leftovers.find(layout.root, roots):
         return False, Leftovers()
-    if cluster is not None:
-        _stop_supervisor(cluster)
+    asked = cluster is not None and _stop_supervisor(cluster)
     lock = lock_folder(layout)
     if lock is None:
         raise GalaxyError(f"another `galaxy up` or `galaxy down` is running in {layout.root}")
     try:
-        _log_stop(layout)
+        if not asked:
+            _log_stop(layout)
         left = _stop_parts(layout, cluster, roots, report)
     finally:
         lock.release()
@@ -90,11 +90,13 @@ def stop_stale_parts(layout: Layout) -> None:
     _terminate([ref.pid for ref in refs if ref.name == "server"], grace_s=SERVER_GRACE_S)
 
 
-def _stop_supervisor(cluster: ClusterFile) -> None:
-    """Ask a running supervisor to stop its cluster; kill it when it does not."""
+def _stop_supervisor(cluster: ClusterFile) -> bool:
+    """Ask a running supervisor to stop its cluster; kill it when it does not. Return whether one ran."""
     supervisor = cluster.supervisor()
-    if supervisor is not None and supervisor.is_running():
-        _terminate([supervisor.pid], grace_s=SUPERVISOR_S)
+    if supervisor is None or not supervisor.is_running():
+        return False
+    _terminate([supervisor.pid], grace_s=SUPERVISOR_S)
+    return True
 
 
 def _log_stop(layout: Layout) -> None:

@@ -72,6 +72,50 @@ def test_command_about_an_unknown_job_names_it_in_its_first_line(cluster: Cluste
     assert "Traceback" not in done.stderr
 
 
+def test_several_jobs_are_each_answered_for_and_the_worst_exit_code_is_returned(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    for name in ("multi-a", "multi-b"):
+        jobs(name)
+        cluster.run("job", "run", "--quiet", str(job_file(tmp_path, name)))
+    done = cluster.run("job", "stop", "--quiet", "multi-a", "no-such-job", "multi-b", status=1)
+    assert "no-such-job" in done.stderr and done.stdout.count("stopped") == 2
+    assert cluster.run("job", "start", "--quiet", "multi-a", "multi-b").stdout.count("healthy") == 2
+    # Without a terminal to ask on, nothing is removed, nor if one of the names is unknown.
+    cluster.run("job", "remove", "multi-a", "multi-b", status=64)
+    cluster.run("job", "remove", "multi-a", "no-such-job", status=1)
+    assert len(cluster.pods("multi-a")) == 1
+    assert cluster.run("job", "remove", "--yes", "multi-a", "multi-b").stdout.count("removed") == 2
+
+
+def test_name_that_is_taken_is_refused_with_3_or_the_chosen_code(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("taken")
+    path = str(job_file(tmp_path, "taken", type="batch"))
+    cluster.run("job", "run", "--detach", path)
+    for extra, code in (((), 3), (("--conflict-exit-code", "75"), 75)):
+        done = cluster.run("job", "run", "--wait", *extra, path, status=code)
+        assert 'cannot run "taken": a job of this name is' in done.stderr
+
+
+def test_command_that_changes_says_which_cluster_it_reached_unless_that_is_obvious(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    where = f"cluster in {cluster.folder}, named by GALAXY_DIR"
+    value = tmp_path / "value"
+    value.write_text("x")
+    change = ("secret", "set", "which-cluster", "--from-file", str(value))
+    assert where not in cluster.run(*change).stderr
+    environ = {"XDG_CONFIG_HOME": str(tmp_path)}
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        cluster.run("context", "add", name, "--dir", str(tmp_path / name), **environ)
+    assert cluster.run(*change, **environ).stderr.startswith(f"{where}\n")
+    assert where not in cluster.run("secret", "list", "-o", "json", **environ).stderr
+    cluster.run("secret", "remove", "--yes", "which-cluster")
+
+
 def test_command_for_a_dead_cluster_names_its_address(cluster: Cluster) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # Bound but not listening: connections are refused.

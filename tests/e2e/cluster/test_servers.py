@@ -94,15 +94,26 @@ def test_cluster_on_the_users_own_server_leaves_it_running_and_uses_it_again(
     new_cluster: Callable[[], Cluster], tmp_path: Path, locked_redis_server: RedisServer
 ) -> None:
     own = new_cluster()
-    own.up("--no-web", "--redis", locked_redis_server.url)
+    done = own.up("--no-web", "--redis", locked_redis_server.url)
+    assert "a password on the command line" in done.stderr
     assert own.file()["server"] == "configured"
+    password = locked_redis_server.password.encode()
+    lines = [own.pid(part) for part in ("supervisor", "resman", "appmaster", "agent")]
+    assert not any(password in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in lines)
     own.run("job", "run", "--wait", str(job_file(tmp_path, "b", type="batch", task={"start": "true"})))
-    own.down()
+    assert f"`galaxy up --dir {own.folder} --detach` starts it again" in own.down().stdout
+    stopped = own.run("status", status=1).stderr
+    assert f"the cluster in {own.folder} is stopped" in stopped
+    assert f"galaxy up --dir {own.folder} --detach" in stopped
+    assert "cause='SIGTERM from process" in (own.folder / "logs" / "supervisor.log").read_text()
     os.kill(locked_redis_server.pid, 0)
     assert leftovers_of(own.folder, own.cgroup_roots()) == []
-    own.up("--no-web")
+    again = own.up("--no-web", GALAXY_REDIS=locked_redis_server.url)
+    assert "named by GALAXY_REDIS" in again.stdout
     assert own.file()["server"] == "configured"
     assert own.show("b").summary.state == "finished"
+    unused = own.up("--no-web", "--agents", "2").stderr
+    assert "these were not used: --agents, --no-web" in unused
     own.down()
 
 
