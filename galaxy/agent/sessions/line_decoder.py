@@ -10,10 +10,10 @@ LINE_CHARS_MAX: Final = 64 * 1024
 
 
 class LineDecoder:
-    """Decodes a stream of UTF-8; malformed bytes become replacement characters."""
+    """Decodes a stream of UTF-8; ``errors`` says what becomes of malformed bytes, as in ``bytes.decode``."""
 
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    def __init__(self, errors: str = "replace") -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
         self._rest = ""
 
     def add(self, data: bytes) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
 from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, tasks_in
@@ -248,7 +250,7 @@ class _Chunks:
         if segment.stream is None or (segment.at_s and segment.at_s < self._since_s):
             return
         key = task, segment.stream.stream
-        decoder = self._decoders.setdefault(key, LineDecoder())
+        decoder = self._decoders.setdefault(key, LineDecoder("surrogateescape"))
         at = segment.start
         while at < segment.end:
             at, data = segment.stream.read(at, segment.end)
@@ -318,7 +320,16 @@ class _Chunks:
     def _send_pieces(self, key: tuple[str, str], text: str, at_s: float) -> None:
         for start in range(0, len(text), CHUNK_CHARS):
             piece = text[start : start + CHUNK_CHARS]
-            self._put(LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece, at_s=at_s))
+            chunk = LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece, at_s=at_s)
+            try:
+                self._put(chunk)
+            except UnicodeEncodeError:
+                # The bytes are sent too, so half as many fit.
+                middle = len(piece) // 2
+                for half in filter(None, (piece[:middle], piece[middle:])):
+                    raw = half.encode("utf-8", "surrogateescape")
+                    replaced = raw.decode("utf-8", "replace")
+                    self._put(msgspec.structs.replace(chunk, text=replaced, raw=raw))
 
     def _put(self, chunk: LogChunk) -> None:
         data = encode(chunk)

@@ -79,7 +79,7 @@ def logs(
                 if chunk.error:
                     failed = True
                     print_err(f"galaxy: {chunk.error}")
-                if text := printer(chunk):
+                if text := printer(replace(chunk, text=chunk.exact) if chunk.raw else chunk):
                     sys.stdout.write(text)
                     if follow:
                         sys.stdout.flush()

@@ -172,7 +172,7 @@ def _follow_batch(
     if logs:
         with galaxy.logs(accepted.job, tail=-1) as stream:
             for chunk in stream:
-                (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.text)
+                (sys.stderr if chunk.stream == "stderr" else sys.stdout).write(chunk.exact)
                 if chunk.error:
                     print_err(f"galaxy: warning: {chunk.error}")
     if view.summary.state == "finished":

@@ -40,10 +40,18 @@ class StopSignals:
     def close(self) -> None:
         os.close(self.fd)
 
-    @contextlib.contextmanager
-    def blocked(self) -> Iterator[None]:
+    def block(self) -> None:
         """Block the signals, so that they arrive at ``fd``."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    def unblock(self) -> None:
+        """Leave the signals to Python's handlers."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    @contextlib.contextmanager
+    def unblocked(self) -> Iterator[None]:
+        """Leave the signals to Python's handlers during a fork, because children inherit blocked ones."""
+        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         try:
             yield
         finally:

@@ -86,11 +86,13 @@ class Supervisor:
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        self._stop_signals.block()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop_signals.unblock()
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._stop_signals.close()
@@ -158,6 +160,7 @@ class Supervisor:
     def stop(self, names: Iterable[str], *, grace_s: float) -> None:
         """Stop children and wait until they have ended: SIGTERM, then SIGKILL after ``grace_s``."""
         self._stopping = True
+        self._stop_signals.unblock()  # What is started from now on must not inherit blocked signals.
         stopping = [child for name in names if (child := self.children.pop(name, None)) and child.pid]
         for child in stopping:
             self._report(PartChanged(part=child.name, state="stopping"))
@@ -181,9 +184,8 @@ class Supervisor:
         now_s = time.monotonic()
         due = [child.restart_s for child in self.children.values() if child.restart_s is not None]
         until_s = min([now_s + timeout_s, self._housekeeping_s, *due])
-        with self._stop_signals.blocked():
-            for key, _ in self._selector.select(max(0.0, until_s - now_s)):
-                key.data()
+        for key, _ in self._selector.select(max(0.0, until_s - now_s)):
+            key.data()
         now_s = time.monotonic()
         for child in list(self.children.values()):
             if child.restart_s is not None and child.restart_s <= now_s:
@@ -197,7 +199,8 @@ class Supervisor:
 
     def _launch(self, child: Child) -> None:
         try:
-            child.start(time.monotonic())
+            with self._stop_signals.unblocked():
+                child.start(time.monotonic())
         except OSError as error:
             raise HostError(f"cannot start {child.name}: {child.argv[0]}: {error.strerror}") from error
         self._selector.register(child.pidfd, selectors.EVENT_READ, lambda: self._on_exit(child))

@@ -198,6 +198,13 @@ class LogChunk(Struct, frozen=True, kw_only=True):
     run: LogRun | None = None
     incarnation: int = 0
     """With ``end``: the incarnation of the container whose log ended."""
+    raw: bytes = b""
+    """What was written, where that is not UTF-8; ``text`` has replacement characters for it."""
+
+    @property
+    def exact(self) -> str:
+        """The text with surrogate escapes (PEP 383) for bytes that are not UTF-8."""
+        return self.raw.decode("utf-8", "surrogateescape") if self.raw else self.text
 
 
 class QuotaView(Struct, frozen=True, kw_only=True):

@@ -64,6 +64,19 @@ def test_bytes_pass_through_arguments_input_and_output_unchanged(
     assert (done.returncode, done.stdout) == (0, b"\xfe\xc3\xa8a\xffb\xc3\xc3\xa9"), done.stderr
 
 
+@pytest.mark.parametrize("environ", [{}, {"PYTHONIOENCODING": "ascii"}])
+def test_logs_are_the_bytes_that_programs_wrote(
+    shell: Shell, environ: dict[str, str], tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("bytes")
+    task = {"start": r"printf 'a\377b\303 \303\251\n'", "restart": "never"}
+    file = str(job_file(tmp_path, "bytes", type="batch", task=task))
+    expected = b"a\xffb\xc3 \xc3\xa9\n"
+    done = shell('"$@"', "job", "run", "--wait", "--logs", file, **environ)
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+    assert shell('"$@"', "logs", "bytes", **environ).stdout == expected
+
+
 def test_command_whose_reader_is_gone_ends(shell: Shell) -> None:
     done = shell('"$@" | head -1; exit ${PIPESTATUS[0]}', "exec", "streams", "--", "yes")
     assert (done.returncode, done.stdout) == (141, b"y\n")

@@ -18,6 +18,7 @@ from galaxy.model.api.sessions import LogSession, ReadLogs, unpack_chunks
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.model.messages.log_files import Run, RunIndex
+from galaxy.nexus.session import ITEM_BYTES_MAX
 
 POD = "web-abc123.0"
 
@@ -203,6 +204,19 @@ def test_character_cut_between_blocks_is_whole_again() -> None:
     assert lines.add(data[:3]) == ""
     assert lines.add(data[3:]) == "größe\n"
     assert lines.add(b"\xff\n") == "�\n"
+
+
+def test_bytes_that_are_not_utf8_are_sent_as_they_are_beside_the_readable_text(tmp_path: Path) -> None:
+    data = b"caf\xe9 \xc3\xa9\n" + b"\xff" * 9000 + b"\n" + "🐎".encode() * 9000 + b"\xfe\n" + b"plain\n"
+    (directory(tmp_path) / "main.stdout").write_bytes(data)
+    pipe = Pipe()
+    streamer(tmp_path, pipe, tail=-1).run()
+    chunks = []
+    while not (chunk := pipe.chunks.get(timeout=30)).end:
+        chunks.append(chunk)
+    assert "".join(chunk.exact for chunk in chunks).encode("utf-8", "surrogateescape") == data
+    assert "".join(chunk.text for chunk in chunks).startswith("caf\ufffd é\n")
+    assert max(len(encode(chunk)) for chunk in chunks) < ITEM_BYTES_MAX
 
 
 def test_line_without_end_is_bounded() -> None:
