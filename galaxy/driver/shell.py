@@ -6,7 +6,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,7 @@ from galaxy.driver.report_reader import ReportCounts
 from galaxy.driver.standby import Standby
 from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import GalaxyError, NotLeader, Unreachable
+from galaxy.model.api.answers import Reply
 from galaxy.model.step import Logic
 from galaxy.statemachine.backoff import Backoff
 
@@ -50,7 +51,8 @@ class ShellOptions:
 class LeaderShell:
     """Leads a role whenever it wins the election. No other process, past or present, has the same ``owner``.
 
-    ``on_lead`` and ``on_stand_by`` are called from the loop's thread and must not block. ``prepare``
+    ``on_lead``, ``on_stand_by`` and ``on_answered`` (after the answers of a tick were sent) are called from
+    the loop's thread and must not block. ``prepare``
     runs in a thread of its own from when the lease is won, and may block.
     """
 
@@ -68,12 +70,14 @@ class LeaderShell:
         on_stand_by: Callable[[], None] = lambda: None,
         options: ShellOptions | None = None,
         report_counts: ReportCounts | None = None,
+        on_answered: Callable[[Sequence[Reply]], None] = lambda _: None,
     ) -> None:
         self.role = role
         self.owner = owner
         self.address = address
         self.options = options or ShellOptions()
         self.inbox = LeaderInbox(self.options.inbox_max)
+        self._on_answered = on_answered
         self._report_counts = report_counts or ReportCounts()
         self._logic = logic
         self._nexus = nexus
@@ -195,6 +199,7 @@ class LeaderShell:
         """Send the messages and answers of a committed step. The logic resends what is lost here."""
         if committed.replies:  # First, because a client waits for each, and messages are resent.
             self._attempt("reply", len(committed.replies), lambda: self._nexus.reply(committed.replies))
+            self._on_answered(committed.replies)
         if committed.sends:
             self._attempt("send", len(committed.sends), lambda: self._publish(committed.sends))
 

@@ -17,6 +17,7 @@ from galaxy.nexus.sentinel import Sentinels
 from galaxy.nexus.sentinel_transport import OPTION, Server
 from galaxy.nexus.url import parse
 from galaxy.tasks.backend import ReplyBackend
+from galaxy.tasks.outcomes import Outcomes
 from galaxy.tasks.task import GalaxyTask
 from galaxy.tasks.transport import Dropped
 
@@ -56,6 +57,7 @@ def make_app(
     )
     app.galaxy_reply = reply
     app.galaxy_dropped = Dropped()
+    app.galaxy_outcomes = Outcomes()
     app.conf.update(
         broker_transport="galaxy.tasks.transport:GuardedTransport",
         broker_transport_options=transport_options(

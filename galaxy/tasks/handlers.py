@@ -91,20 +91,37 @@ def _add(app: Any, name: str, kind: type[N], receive: Callable[[N], object]) -> 
 
 def _add_request(app: Any, op: str, shell: LeaderShell, gate: Gate, answers: RequestAnswerer | None) -> None:
     def handle(task: Any, *_: Any, v: Any = None, body: Any = None, **__: Any) -> Answer | None:
+        task_id, outcomes = str(task.request.id), app.galaxy_outcomes
         try:
             request = read_request(op, v, body)
         except BadMessage as error:
             app.galaxy_dropped.count("bad-message", task=op, why=error.message)
-            return Answer(key=str(task.request.id), problem=problem_of(error))
+            outcomes.returned(task_id, "", problem_of(error))
+            return Answer(key=task_id, problem=problem_of(error))
+        outcomes.await_answer(task_id, request.reply)
         try:
-            answer = answers.answer(request) if answers is not None and shell.leading else None
-        except GalaxyError as error:
-            return Answer(key=request.key, problem=problem_of(error))
-        if answer is None and not _offer(shell, gate, request):
-            return Answer(key=request.key, problem=problem_of(_BUSY))
+            answer = _answer(shell, gate, request, answers)
+        except BaseException:
+            outcomes.returned(task_id, request.reply, None)
+            raise
+        if answer is not None:
+            outcomes.returned(task_id, request.reply, answer.problem)
         return answer
 
     app.task(handle, name=op, bind=True, ignore_result=False)
+
+
+def _answer(
+    shell: LeaderShell, gate: Gate, request: Request, answers: RequestAnswerer | None
+) -> Answer | None:
+    """Return an answer, or None once the request is in the leader's inbox."""
+    try:
+        answer = answers.answer(request) if answers is not None and shell.leading else None
+    except GalaxyError as error:
+        return Answer(key=request.key, problem=problem_of(error))
+    if answer is None and not _offer(shell, gate, request):
+        return Answer(key=request.key, problem=problem_of(_BUSY))
+    return answer
 
 
 def read_request(op: str, v: Any, body: Any) -> Request:

@@ -20,7 +20,8 @@ import msgspec
 
 from galaxy.model.base import MESSAGE_BYTES_MAX
 from galaxy.model.messages.names import is_wrong_queue
-from galaxy.nexus.envelope import CALL_TYPE, CONTENT_ENCODING, CONTENT_TYPE, decode_call, utc_now
+from galaxy.nexus.envelope import CALL_TYPE, CONTENT_ENCODING, CONTENT_TYPE, Payload, decode_call, utc_now
+from galaxy.tasks.subjects import subjects_of
 
 ITEM_BYTES_MAX: Final = MESSAGE_BYTES_MAX * 3 // 2
 """Longest item; base64 encodes three bytes as four."""
@@ -68,8 +69,9 @@ def parse_item(data: bytes, queue: str) -> dict[str, Any]:
             raise UnacceptableItem("foreign", f"asks for {name}", **facts)
     if late := _lateness(headers.expires):
         raise UnacceptableItem("expired", late, **facts)
+    text, subjects = _body(item, facts)
     return {
-        "body": _body(item, facts),
+        "body": text,
         "content-type": CALL_TYPE,
         "content-encoding": CONTENT_ENCODING,
         "headers": {
@@ -80,7 +82,7 @@ def parse_item(data: bytes, queue: str) -> dict[str, Any]:
             "parent_id": None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": "()",
+            "argsrepr": subjects,
             "kwargsrepr": headers.kwargsrepr[:100],
             "origin": headers.origin[:100],
             "ignore_result": headers.ignore_result,
@@ -122,8 +124,8 @@ class _Item(msgspec.Struct):
     content_encoding: str = msgspec.field(name="content-encoding")
 
 
-def _body(item: _Item, facts: dict[str, Any]) -> str:
-    """Return the body's text, a call that asks for nothing but its task."""
+def _body(item: _Item, facts: dict[str, Any]) -> tuple[str, str]:
+    """Return the body's text, a call that asks for nothing but its task, and the names in it for Flower."""
     try:
         raw = bytes(item.body)
         text = raw.decode()
@@ -139,7 +141,8 @@ def _body(item: _Item, facts: dict[str, Any]) -> str:
         raise UnacceptableItem("foreign", "asks for callbacks or a chain", **facts)
     if positional or named.keys() - {"v", "body"}:
         raise UnacceptableItem("foreign", "has arguments other than v and body", **facts)
-    return text
+    payload = named.get("body")
+    return text, subjects_of(item.headers.task, payload.text) if isinstance(payload, Payload) else "()"
 
 
 def _lateness(expires: str | None) -> str:

@@ -153,6 +153,7 @@ def run_leader(
         on_stand_by=gate.close,
         options=ShellOptions(ttl_s=options.lease_s, usages_every_s=usages_every_s),
         report_counts=reports,
+        on_answered=lambda replies: app.galaxy_outcomes.answered(replies),
     )
     app = make_app(
         options.url,

@@ -9,4 +9,5 @@ class GalaxyTask(Task):
     """A task that takes any arguments, so that its handler answers a wrong call instead of Celery raising."""
 
     typing = False
+    Request = "galaxy.tasks.outcomes:OutcomeRequest"
     resultrepr_maxsize = 200

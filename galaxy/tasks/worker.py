@@ -15,6 +15,7 @@ from celery.worker.control import Panel
 
 from galaxy.driver import notify
 from galaxy.tasks.gate import GateStep
+from galaxy.tasks.outcomes import OutcomesStep
 
 EXIT_S: Final = 1.5
 """How long Celery may take to stop after the service has stopped."""
@@ -52,6 +53,7 @@ def run_worker(app: Any, *, node: str, service: Service, concurrency: int) -> in
         GalaxyError: from ``service.start``; no message was consumed yet.
     """
     app.steps["consumer"].add(GateStep)
+    app.steps["consumer"].add(OutcomesStep)
     if getattr(app, "galaxy_gate", None) is not None:
         app.galaxy_gate.prepare(app)
     exiting = threading.Event()

@@ -32,7 +32,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "enable_events": False,  # workers send events unasked; asking all of them every 5 s floods the broker
     "purge_offline_workers": 86_400,
     "max_workers": 20_000,  # beyond the default of 5,000 Flower silently drops workers
-    "max_tasks": 20_000,
+    "max_tasks": 2_500,  # of about 6 KB each; the default of 100,000 takes more memory than all of Galaxy
     "inspect_timeout": 5_000.0,
     "natural_time": True,
     "tasks_columns": "name,state,worker,args,received,runtime,uuid",

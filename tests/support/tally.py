@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from galaxy.model.api.answers import Answer, Reply
+from galaxy.model.api.answers import Answer, Problem, Reply
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct
 from galaxy.model.messages.trace import TraceEvent
@@ -56,7 +56,9 @@ class Tally:
         trace: list[TraceEvent] = []
         for event in events:
             if isinstance(event, Request):
-                replies.append(Reply(reply=event.reply, answer=Answer(key=event.key, result=event.body)))
+                problem = Problem(kind="refused", message="not you") if event.user == "mallory" else None
+                answer = Answer(key=event.key, result=event.body, problem=problem)
+                replies.append(Reply(reply=event.reply, answer=answer))
             if not isinstance(event, Add):
                 continue
             old = self.counts.get(event.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from galaxy.model.api.request import Request
 from galaxy.model.messages import names
+from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.step import Send
+from galaxy.nexus import Nexus, keys
 from galaxy.nexus.publisher import Publisher
 from tests.support.redis_server import RedisServer
 from tests.support.tally_node import ADD, Node, running_node
@@ -48,6 +52,53 @@ def eventually(read: Callable[[], Any], expected: Any) -> None:
         threading.Event().wait(0.05)
 
 
+class Events:
+    """Collects the events of all workers while it is open."""
+
+    def __init__(self, celery: Any) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._ready = threading.Event()
+        self._receiver: Any = None
+        self._thread = threading.Thread(target=self._run, args=(celery,), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(30)
+
+    def _run(self, celery: Any) -> None:
+        with celery.connection() as connection:
+            self._receiver = celery.events.Receiver(connection, handlers={"*": self.seen.append})
+            with self._receiver.consumer_context() as (listening, _, _):
+                self._ready.set()
+                while not self._receiver.should_stop:
+                    with contextlib.suppress(TimeoutError):
+                        listening.drain_events(timeout=0.2)
+
+    def close(self) -> None:
+        self._receiver.should_stop = True
+        self._thread.join(10)
+
+    def of(self, task_id: str) -> list[dict[str, Any]]:
+        return [event for event in self.seen if event.get("uuid") == task_id]
+
+    def await_end(self, task_id: str) -> dict[str, Any]:
+        """Return the event with which a task ends; there must be one only."""
+        ends = ("task-succeeded", "task-failed")
+
+        def found() -> list[dict[str, Any]]:
+            return [event for event in self.of(task_id) if event["type"] in ends]
+
+        until(f"{task_id} ends", found)
+        threading.Event().wait(0.3)  # For an event that must not come.
+        (end,) = found()
+        return end
+
+
+@pytest.fixture
+def events(celery: Any, leader: Node) -> Iterator[Events]:
+    events = Events(celery)
+    yield events
+    events.close()
+
+
 def test_leader_reports_the_queue_of_its_role_and_a_standby_reports_none(
     locked_redis_server: RedisServer, celery: Any, leader: Node
 ) -> None:
@@ -68,11 +119,53 @@ def test_handlers_are_registered_under_the_names_of_their_operations(celery: Any
     assert "galaxy.job.submit" in registered
 
 
+def test_reports_that_a_leader_takes_are_counted_and_are_no_tasks(
+    locked_redis_server: RedisServer, celery: Any, leader: Node, events: Events
+) -> None:
+    with Nexus.connect(locked_redis_server.url, name="t") as nexus:
+        for agent in ("h1", "h2"):
+            assert nexus.post_report("tally", AgentReport(agent=agent, boot="b", serial=1))
+        nexus.client.set(keys.report("tally", "h3"), "nonsense")
+        nexus.client.zadd(keys.reporting("tally"), {"h3": 1.0})
+
+    def counts() -> dict[str, int]:
+        stats = ask(celery, "stats")["tally@h1"]
+        return dict(stats["broker"]["transport_options"]["reports"])
+
+    eventually(lambda: (counts()["taken"], counts()["refused"]), (2, 1))
+    assert [event for event in events.seen if event["type"].startswith("task-")] == []
+
+
 def test_settings_are_reported_without_the_password(celery: Any, leader: Node) -> None:
     text = json.dumps(ask(celery, "conf"))
     assert "open-sesame" not in text
     assert "json" in text
     assert ask(celery, "stats")["tally@h1"]["pool"]["max-concurrency"] == 4
+
+
+def test_request_that_is_refused_is_a_task_that_failed_with_the_reason(
+    locked_redis_server: RedisServer, events: Events
+) -> None:
+    publisher = Publisher(locked_redis_server.url, name="t")
+    cases: list[tuple[str, str, Any, str]] = [
+        ("galaxy.job.show", "", {"job": "web"}, ""),
+        ("galaxy.agent.list", "", {}, ""),
+        ("galaxy.job.show", "mallory", {"job": "web"}, "refused: not you"),
+        ("galaxy.cluster.status", "", {}, "not-found: no cluster"),
+        ("galaxy.job.show", "", {"job": 7}, "bad-message: not a"),
+    ]
+    for number, (op, user, body, reason) in enumerate(cases):
+        task_id = f"{op}:{number}"
+        request = Request(op=op, key=str(number), reply=f"r{number}", deadline_s=1e12, user=user, body=body)
+        publisher.publish([Send(queue="tally", task=op, body=request, id=task_id)])
+        end = events.await_end(task_id)
+        assert end["hostname"] == "tally@h1" and end["runtime"] is not None
+        if reason:
+            assert end["type"] == "task-failed" and end["exception"].startswith(reason), end
+        else:
+            assert (end["type"], end["result"]) == ("task-succeeded", "'done'"), end
+        assert events.of(task_id)[0]["args"] == ("('web')" if body == {"job": "web"} else "()")
+    publisher.close()
 
 
 def test_events_of_a_task_do_not_contain_its_payload(locked_redis_server: RedisServer, celery: Any) -> None:
