@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from galaxy.container.kernel import inherited
 from galaxy.driver.report_reader import ReportCounts
 from galaxy.driver.shell import LeaderShell, ShellOptions
 from galaxy.model.messages import names
@@ -82,6 +83,7 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
     """
     from galaxy.agent.agent_service import AgentService
 
+    inherited.reset()
     log.set_up(options.log_level)
     node = f"agent@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
@@ -134,6 +136,7 @@ def run_leader(
     Raises:
         Unreachable, Refused: Redis cannot be reached at the start; later the leader waits for it.
     """
+    inherited.reset()
     log.set_up(options.log_level)
     node = f"{role}@{options.host}"
     nexus = Nexus.connect(options.url, name=node)

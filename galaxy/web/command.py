@@ -47,10 +47,12 @@ def web(
         )
     url = join_url("web", url=given_url(redis, redis_file), dir=directory or "")
     # Imported here because Flower takes most of a second, and shell completion imports this module.
+    from galaxy.container.kernel import inherited
     from galaxy.tasks.app import make_app
     from galaxy.tasks.log import set_up
     from galaxy.web.server import serve
 
+    inherited.reset()
     set_up(log_level)
     app = make_app(url, node=f"web@{socket.gethostname()}", queues=[WEB_QUEUE])
     if url.startswith("sentinel"):

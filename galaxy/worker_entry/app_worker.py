@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from galaxy.container.kernel.inherited import ceilings
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.pod import ObservedPod
@@ -29,7 +30,7 @@ from galaxy.model.messages.worker import (
 from galaxy.worker_entry.channel import AgentChannel, close_all
 from galaxy.worker_entry.commands import Commands
 from galaxy.worker_entry.deployments import Deployments
-from galaxy.worker_entry.environment import environment
+from galaxy.worker_entry.environment import environment, limits_of
 from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.execs import Execs
 from galaxy.worker_entry.logic.effects import (
@@ -69,7 +70,7 @@ class AppWorker:
         self.done = False
         self._config = config
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
-        self._pod = SupervisedPod(known=tuple(self._cgroups))
+        self._pod = SupervisedPod(known=tuple(self._cgroups), ceilings=ceilings())
         self._events: deque[Event] = deque()
         self._stepping = False
         self._wake: Timer | None = None
@@ -263,7 +264,7 @@ class AppWorker:
             )
             return
         env = environment(self._config, order, spec, packet.env)
-        self._execs.start(packet, files, env, self._cgroups[packet.task])
+        self._execs.start(packet, files, env, limits_of(spec), self._cgroups[packet.task])
 
     def _on_connected(self) -> None:
         self._deployments.repeat_requests()

@@ -10,6 +10,7 @@ from typing import Final
 
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.worker import WorkerConfig
+from galaxy.worker_entry.environment import limits_of
 from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.effects import RunProbe, RunReload
 from galaxy.worker_entry.logic.events import Event, ProbeAnswered, ReloadEnded
@@ -66,10 +67,10 @@ class Commands:
         logs = self._logs(spec.name)
         streams = (-1, logs.stdout, logs.stderr) if log else (-1, -1, -1)
         argv = ["/bin/sh", "-c", command]
-        env, cgroup = self._environment(spec), self._cgroups[spec.name]
+        env, cgroup, limits = self._environment(spec), self._cgroups[spec.name], limits_of(spec)
 
         def work() -> None:
-            supervise(self._spawner, argv, env, cgroup, streams, name="galaxy-command")
+            supervise(self._spawner, argv, env, cgroup, streams, name="galaxy-command", limits=limits)
 
         try:
             supervisor = self._spawner.supervisor(work)

@@ -1,4 +1,4 @@
-"""The environment of a task's program, of its commands and of exec commands."""
+"""The environment and the resource limits of a task's program, of its commands and of exec commands."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def environment(
         "GALAXY_HOST": config.host,
     }
     return env
+
+
+def limits_of(spec: TaskSpec) -> dict[str, tuple[int, int]]:
+    """Return the soft and hard limits that a task sets for itself."""
+    return {name: (limit.soft, limit.hard) for name, limit in spec.ulimits.items()}
 
 
 def task_id(pod: str, task: str) -> str:

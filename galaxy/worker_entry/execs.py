@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import stat
 import struct
 import termios
 from collections.abc import Callable
@@ -25,8 +26,9 @@ from galaxy.model.messages.worker import (
 )
 from galaxy.model.raw_text import from_message
 from galaxy.worker_entry.channel import close_all
-from galaxy.worker_entry.spawn import Spawner, exit_code
+from galaxy.worker_entry.spawn import Limits, Spawner, exit_code
 from galaxy.worker_entry.supervision import supervise
+from galaxy.worker_entry.task_logs import READABLE, WRITABLE
 
 
 class Execs:
@@ -48,10 +50,13 @@ class Execs:
         self._unattended: set[_Exec] = set()
         """Detached commands, and those whose agent is gone: no request of an agent means them."""
 
-    def start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
+    def start(
+        self, packet: Exec, files: list[int], env: dict[str, str], limits: Limits, cgroup: TaskCgroup
+    ) -> None:
         """Run a command; ``files`` are stdin, stdout and stderr, and are closed here."""
         try:
-            self._start(packet, files, env, cgroup)
+            _let_reopen(files)
+            self._start(packet, files, env, limits, cgroup)
         except OSError as error:
             self.refuse(packet.request, f"cannot run {packet.argv[0]!r}: {error.strerror}")
         finally:
@@ -91,7 +96,9 @@ class Execs:
     def _commands(self) -> list[_Exec]:
         return [*self._running.values(), *self._unattended]
 
-    def _start(self, packet: Exec, files: list[int], env: dict[str, str], cgroup: TaskCgroup) -> None:
+    def _start(
+        self, packet: Exec, files: list[int], env: dict[str, str], limits: Limits, cgroup: TaskCgroup
+    ) -> None:
         if not packet.argv or packet.request in self._running or len(self._commands()) >= EXECS_MAX:
             self.refuse(
                 packet.request, f"no command given, its number is in use, or {EXECS_MAX} commands are running"
@@ -120,7 +127,16 @@ class Execs:
 
         def work() -> None:
             argv = tuple(map(from_message, packet.argv))
-            supervise(self._spawner, argv, env, cgroup, streams, name="galaxy-exec", tty=packet.tty)
+            supervise(
+                self._spawner,
+                argv,
+                env,
+                cgroup,
+                streams,
+                name="galaxy-exec",
+                limits=limits,
+                tty=packet.tty,
+            )
 
         try:
             supervisor = self._spawner.supervisor(work)
@@ -159,6 +175,14 @@ class _Exec:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.supervisor, signal.SIGTERM)
+
+
+def _let_reopen(streams: list[int]) -> None:
+    """Let a command of any user open its pipes again, as /dev/stdin, /dev/stdout or /dev/stderr."""
+    for fd, mode in zip(streams, (READABLE, WRITABLE, WRITABLE), strict=False):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            with contextlib.suppress(PermissionError):  # It is of another user, in a lesser mode.
+                os.fchmod(fd, mode)
 
 
 def _set_size(terminal: int, rows: int, columns: int) -> None:

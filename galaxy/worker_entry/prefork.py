@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
-from galaxy.worker_entry.spawn import Spawner, run_as_child
+from galaxy.worker_entry.spawn import Limits, Spawner, run_as_child
 from galaxy.worker_entry.warmup import SAMPLE_CONFIG
 
 _PACKET_BYTES_MAX: Final = 256 * 1024
@@ -26,6 +26,7 @@ class StartRequest(Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    limits: dict[str, tuple[int, int]] = {}
 
 
 class PreforkedProgram:
@@ -40,7 +41,12 @@ class PreforkedProgram:
             self._pid = 0
 
     def start(
-        self, argv: Sequence[str], env: Mapping[str, str], cgroup: TaskCgroup, streams: tuple[int, int, int]
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cgroup: TaskCgroup,
+        limits: Limits,
+        streams: tuple[int, int, int],
     ) -> int:
         """Have the child become ``argv``. Return its pid, or 0 if it is dead or was used already."""
         pid, self._pid = self._pid, 0
@@ -49,7 +55,7 @@ class PreforkedProgram:
         files = array.array("i", (*streams, *cgroup.procs_fds))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
         try:
-            request = StartRequest(argv=tuple(argv), env=dict(env))
+            request = StartRequest(argv=tuple(argv), env=dict(env), limits=dict(limits))
             self._sock.sendmsg([encode(request)], ancillary, socket.MSG_NOSIGNAL)
         except OSError:
             pid = 0
@@ -78,6 +84,6 @@ def run_prefork(sock: socket.socket, follow: Callable[[], None]) -> NoReturn:
     os.setpriority(os.PRIO_PROCESS, 0, 0)  # The launcher's high priority is not for programs.
     run_as_child(
         lambda: spawner.exec_program(
-            request.argv, request.env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr
+            request.argv, request.env, cgroup, request.limits, stdin=stdin, stdout=stdout, stderr=stderr
         )
     )

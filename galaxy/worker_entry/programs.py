@@ -10,13 +10,13 @@ from typing import Final
 from galaxy.model.messages.pod import Exit
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 from galaxy.statemachine.backoff import Backoff
-from galaxy.worker_entry.environment import task_id
+from galaxy.worker_entry.environment import limits_of, task_id
 from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.effects import StartProgram
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
 from galaxy.worker_entry.prefork import PreforkedProgram
 from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
-from galaxy.worker_entry.spawn import Spawner, status_of
+from galaxy.worker_entry.spawn import Limits, Spawner, status_of
 from galaxy.worker_entry.task_logs import TaskLogs
 
 CHECK_S: Final = 0.02
@@ -73,7 +73,7 @@ class Programs:
         self._emit(ProgramStarted(task=name, run=run, at_s=now_s))
         program.oom_kills = oom_kills(cgroup)
         try:
-            program.pid = self._start(["/bin/sh", "-c", command], env, cgroup, logs)
+            program.pid = self._start(["/bin/sh", "-c", command], env, cgroup, limits_of(effect.spec), logs)
         finally:
             logs.write_index()
         program.alive = True
@@ -106,14 +106,17 @@ class Programs:
     def _program(self, name: str) -> _Program:
         return self._programs.setdefault(name, _Program())
 
-    def _start(self, argv: list[str], env: dict[str, str], cgroup: TaskCgroup, logs: TaskLogs) -> int:
+    def _start(
+        self, argv: list[str], env: dict[str, str], cgroup: TaskCgroup, limits: Limits, logs: TaskLogs
+    ) -> int:
         """Start a program: the first one in the preforked child, every other one by a fork."""
         prefork, self._prefork = self._prefork, None
         if prefork is not None:
-            pid = prefork.start(argv, env, cgroup, (self._spawner.devnull, logs.stdout, logs.stderr))
+            streams = self._spawner.devnull, logs.stdout, logs.stderr
+            pid = prefork.start(argv, env, cgroup, limits, streams)
             if pid:
                 return pid
-        return self._spawner.program(argv, env, cgroup, stdout=logs.stdout, stderr=logs.stderr)
+        return self._spawner.program(argv, env, cgroup, stdout=logs.stdout, stderr=logs.stderr, limits=limits)
 
     def _on_ended(self, name: str, run: int, status: int) -> None:
         program = self._programs[name]

@@ -10,17 +10,16 @@ import base64
 import contextlib
 import fcntl
 import os
-import resource
 import signal
 import termios
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NoReturn
 
-from galaxy.container.kernel import prctl
+from galaxy.container.kernel import inherited, prctl
 from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
 
-CORE_BYTES_MAX: Final = 256 * 1024 * 1024
-"""Largest core file; it is written to the workspace, whose size is limited as well."""
+Limits = Mapping[str, tuple[int, int]]
+"""Soft and hard resource limits that a task sets for itself, by name; the others are documented ones."""
 CANNOT_EXEC: Final = 126
 NOT_FOUND: Final = 127
 _FDS_MAX: Final = 1 << 30
@@ -50,6 +49,7 @@ class Spawner:
         stdin: int = -1,
         stdout: int = -1,
         stderr: int = -1,
+        limits: Limits | None = None,
         tty: bool = False,
     ) -> int:
         """Start ``argv`` in its own session and return its pid; -1 for a stream means /dev/null.
@@ -61,7 +61,9 @@ class Spawner:
             OSError: no process could be created.
         """
         return self._fork(
-            lambda: self.exec_program(argv, env, cgroup, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            lambda: self.exec_program(
+                argv, env, cgroup, limits or {}, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty
+            )
         )
 
     def exec_program(
@@ -69,6 +71,7 @@ class Spawner:
         argv: Sequence[str],
         env: Mapping[str, str],
         cgroup: TaskCgroup,
+        limits: Limits,
         *,
         stdin: int,
         stdout: int,
@@ -83,7 +86,7 @@ class Spawner:
         self._streams(stdin, stdout, stderr)
         if tty:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        self._restrict(cgroup)
+        self._restrict(cgroup, limits)
         os.chdir(self._config.workspace)
         os.closerange(3, _FDS_MAX)
         try:
@@ -103,7 +106,7 @@ class Spawner:
 
         def run() -> None:
             self._streams(-1, -1, -1)
-            self._restrict(cgroup)
+            self._restrict(cgroup, {})
             close_all_but(keep)
             work()
 
@@ -137,7 +140,7 @@ class Spawner:
             os.dup2(copy, target)
             os.close(copy)
 
-    def _restrict(self, cgroup: TaskCgroup) -> None:
+    def _restrict(self, cgroup: TaskCgroup, limits: Limits) -> None:
         config = self._config
         for fd in cgroup.procs_fds:
             os.write(fd, b"0")
@@ -145,10 +148,8 @@ class Spawner:
             fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
             os.write(fd, b"1000")
             os.close(fd)
-        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        core = CORE_BYTES_MAX if hard == resource.RLIM_INFINITY else min(hard, CORE_BYTES_MAX)
-        resource.setrlimit(resource.RLIMIT_CORE, (core, hard))
-        os.umask(0o022)
+        inherited.limit_program(limits)
+        os.umask(inherited.UMASK)
         if config.run_uid >= 0:
             # A change of user does this as well, except a change to root.
             prctl.deny_memory_access()

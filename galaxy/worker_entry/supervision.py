@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from galaxy.container.kernel import prctl
 from galaxy.model.messages.worker import TaskCgroup
 from galaxy.worker_entry.processes import kill_descendants
-from galaxy.worker_entry.spawn import Spawner, close_all_but, exit_code
+from galaxy.worker_entry.spawn import Limits, Spawner, close_all_but, exit_code
 
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM)
 
@@ -28,6 +28,7 @@ def supervise(
     streams: Sequence[int],
     *,
     name: str,
+    limits: Limits,
     tty: bool = False,
 ) -> NoReturn:
     """Run a command to its end, kill what is left of it, and exit with its status; in the supervisor.
@@ -41,7 +42,7 @@ def supervise(
     prctl.become_subreaper()
     prctl.set_process_name(name)
     program = spawner.program(
-        argv, env, cgroup, stdin=streams[0], stdout=streams[1], stderr=streams[2], tty=tty
+        argv, env, cgroup, stdin=streams[0], stdout=streams[1], stderr=streams[2], limits=limits, tty=tty
     )
     close_all_but(())
     for fd in range(3):

@@ -31,6 +31,9 @@ from galaxy.model.messages.log_files import (
 )
 from galaxy.worker_entry.event_loop import READ, EventLoop
 
+READABLE: Final = 0o444
+WRITABLE: Final = 0o222
+"""Modes of pipes that programs of any user may open again."""
 _CHUNK: Final = 64 * 1024
 _DRAIN_BYTES_MAX: Final = 1024 * 1024
 _ARRIVALS_SHARE: Final = 8
@@ -256,6 +259,8 @@ class _Stream:
         self._mid_line = False
         self._read_fd, self.write_fd = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read_fd, False)
+        # Programs of any user may open it again, as /dev/stdout. Only for writing: nobody reads it here.
+        os.fchmod(self.write_fd, WRITABLE)
         self._loop = loop
         loop.add(self._read_fd, READ, self._ready)
 

@@ -185,6 +185,8 @@ class AgentLogic:
     def _observed(self, key: str) -> ObservedContainer | None:
         """Return how a container is reported; None for a key of a malformed order."""
         hosted = self._state.containers.get(key)
+        if hosted is None and key in self._state.refused:
+            return self._state.refused[key]
         if hosted is None:
             parsed = parse_container_key(key)
             if parsed is None:

@@ -33,6 +33,7 @@ from galaxy.agent.logic.port_choice import choose_ports, choose_uid
 from galaxy.agent.logic.records import HostedContainer, HostedPhase
 from galaxy.agent.logic.state import HostState
 from galaxy.agent.logic.transitions import TRANSITIONS
+from galaxy.agent.logic.validity import problem_of
 from galaxy.ids import container_key
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, Reason
 from galaxy.model.messages.names import RESMAN
@@ -75,9 +76,15 @@ class Containers:
         if (orders.create or orders.destroy) and self._state.is_expired(orders.until_s, now_s, RESMAN):
             return
         for destroy in orders.destroy:
-            self._destroy(destroy.container, destroy.incarnation, now_s)
+            if problem := problem_of(destroy):
+                self._state.refuse(destroy.container, destroy.incarnation, problem)
+            else:
+                self._destroy(destroy.container, destroy.incarnation, now_s)
         for create in orders.create:
-            self._create(create, now_s)
+            if problem := problem_of(create):
+                self._state.refuse(create.container, create.incarnation, problem)
+            else:
+                self._create(create, now_s)
 
     def release_all(self, grace_s: float, now_s: float) -> None:
         """Accept no new container and end all hosted ones."""

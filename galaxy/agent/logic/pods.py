@@ -8,6 +8,7 @@ from galaxy.agent.logic.effects import DeliverOrder, WriteLog
 from galaxy.agent.logic.events import WorkerReported
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.logic.state import HostState
+from galaxy.agent.logic.validity import problem_of
 from galaxy.ids import container_key
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodOrders, PodState, without_values
@@ -31,7 +32,12 @@ class Pods:
             return
         expiry_s = orders.until_s - (self._state.redis_ahead_s or 0.0)
         for order in orders.orders:
-            self._on_order(order, now_s, expiry_s)
+            if problem := problem_of(order):
+                text = f"an order of generation {order.generation}: {problem}"
+                self._state.effects.append(WriteLog(event="order.refused", subject=order.pod, text=text))
+                self._state.appmaster.mark(order.pod)  # What runs is reported as it is.
+            else:
+                self._on_order(order, now_s, expiry_s)
         self._state.trim_orders()
 
     def _on_order(self, order: PodOrder, now_s: float, expiry_s: float) -> None:

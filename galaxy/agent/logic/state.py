@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
@@ -16,6 +17,7 @@ from galaxy.agent.logic.records import (
 from galaxy.agent.logic.reports import Outbox
 from galaxy.ids import container_key
 from galaxy.model.base import Struct
+from galaxy.model.messages.container import ObservedContainer, ObservedContainerState, Reason
 from galaxy.model.messages.digest import digest_of_container, digest_of_pod
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState
 from galaxy.model.stored.table import Table
@@ -27,6 +29,9 @@ KEPT_MAX: Final = 10_000
 
 ORPHAN_ORDERS_MAX: Final = 1_000
 """Pod orders whose container has not been ordered here (yet)."""
+
+REFUSED_MAX: Final = 1_000
+"""Refused orders that are reported; the oldest are forgotten beyond it."""
 
 TRANSITIONAL: Final = frozenset({PodState.PENDING, PodState.DEPLOYING, PodState.STOPPING})
 
@@ -52,6 +57,8 @@ class HostState:
         self.epochs: Table[AcceptedEpoch] = Table("epochs", AcceptedEpoch)
         self.resman = Outbox()
         self.appmaster = Outbox()
+        self.refused: dict[str, ObservedContainer] = {}
+        """By container key: what is reported about orders that were refused for their numbers."""
         self.effects: list[Effect] = []
         self.pids: dict[str, int] = {}
         """By container key: the host's pid of PID 1."""
@@ -100,12 +107,26 @@ class HostState:
         It may have waited while this host was cut off, and the containers may run elsewhere now.
         An order without an expiry (0) is refused, and so is any order before Redis' clock is known.
         """
-        known = until_s and self.redis_ahead_s is not None
-        if known and now_s + (self.redis_ahead_s or 0.0) <= until_s:
+        ahead_s = self.redis_ahead_s
+        if ahead_s is not None and 0.0 < until_s < math.inf and now_s + ahead_s <= until_s:
             return False
         text = "it arrived too late, without an expiry, or before Redis' clock was read"
         self.effects.append(WriteLog(event="order.expired", subject=subject, text=text))
         return True
+
+    def refuse(self, container: str, incarnation: int, problem: str) -> None:
+        """Report to ResMan that an order for a container is impossible, and log it."""
+        key = container_key(container, incarnation)
+        self.effects.append(WriteLog(event="order.refused", subject=key, text=problem))
+        reason = Reason(code="invalid-order", message=f"the order is impossible: {problem}")
+        ended = ObservedContainerState.ENDED
+        self.refused.pop(key, None)
+        self.refused[key] = ObservedContainer(
+            container=container, incarnation=incarnation, state=ended, reason=reason
+        )
+        while len(self.refused) > REFUSED_MAX:
+            del self.refused[next(iter(self.refused))]
+        self.resman.mark(key)
 
     # ---- containers
 

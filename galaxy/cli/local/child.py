@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from galaxy.client.cluster_file import ProcessRef
+from galaxy.container.kernel.environment import clean
 from galaxy.statemachine.backoff import Backoff
 
 BACKOFF_FIRST_S: Final = 0.5
@@ -59,7 +60,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=handle,
                 stderr=handle,
-                env={**os.environ, **self.env},
+                env={**clean(os.environ), **self.env},
                 cwd="/",
                 start_new_session=True,
                 umask=self.umask,

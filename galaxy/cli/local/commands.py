@@ -44,6 +44,7 @@ from galaxy.client.contexts import (
     url_from_environment,
     without_password,
 )
+from galaxy.container.kernel import inherited
 from galaxy.errors import GalaxyError, UsageError
 
 FirstFiles = tuple[Path, Path | None]
@@ -94,6 +95,7 @@ def up(
     It consists of a server, ResMan, AppMaster, an Agent and Flower. All their state, sockets and
     logs are in one folder. In the foreground, Ctrl-C stops the cluster.
     """
+    inherited.reset()  # Before anything is created, or forked, with what the caller has set.
     given = {name: value for name, value in chosen.items() if value is not None}
     url, named_by = given_url(redis, redis_file), ""
     if not url:

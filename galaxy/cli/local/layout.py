@@ -139,6 +139,9 @@ class ClusterLock:
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
+    def fileno(self) -> int:
+        return self._handle
+
     def release(self) -> None:
         """Close this process' descriptor; a forked process that shares the lock keeps it."""
         if self._handle >= 0:

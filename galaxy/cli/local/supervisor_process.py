@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 from galaxy.cli.local.layout import ClusterLock, Layout
 from galaxy.cli.local.local_cluster import ClusterUp, LocalCluster, UpOptions
 from galaxy.cli.local.supervisor import PartChanged
+from galaxy.container.kernel import syscalls
 from galaxy.errors import GalaxyError
 from galaxy.model.api.answers import Problem, error_of, problem_of
 from galaxy.model.base import Struct, decode, encode
@@ -143,6 +144,10 @@ def _run_supervisor(
     try:
         os.setsid()
         _redirect(layout)
+        os.chdir("/")
+        # One of the caller's shell, such as that of a lock, must not stay open as long as the cluster runs.
+        kept = {0, 1, 2, messages, lifeline, lock.fileno()}
+        syscalls.close_all_but(fd for fd in kept if fd >= 0)
         os.set_blocking(messages, False)
 
         def send(message: SupervisorMessage) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from galaxy.container.kernel.environment import clean
 from galaxy.container.launcher.protocol import PACKET_BYTES_MAX, FromLauncher, Renew, ToLauncher
 from galaxy.errors import BadMessage
 from galaxy.model.base import decode, encode
@@ -149,11 +150,8 @@ class LauncherClient:
         """Start a launcher on a socket that is bound here: connections queue until the launcher serves it."""
         path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            old = os.umask(0o177)
-            try:
-                listener.bind(short)
-            finally:
-                os.umask(old)
+            listener.bind(short)
+            os.chmod(short, 0o600)  # Not by umask, which all threads share.
             listener.listen(_BACKLOG)
             log_path = self._state / "launcher.log"
             with contextlib.suppress(FileNotFoundError):
@@ -170,4 +168,4 @@ class LauncherClient:
 
 
 def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return clean({name: os.environ[name] for name in _ENVIRONMENT if name in os.environ})

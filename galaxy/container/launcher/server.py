@@ -16,7 +16,6 @@ import contextlib
 import gc
 import importlib
 import os
-import resource
 import select
 import signal
 import socket
@@ -29,7 +28,7 @@ from typing import Final
 
 from galaxy.container.fs.garbage import GarbageCleaner
 from galaxy.container.fs.prepared_roots import PreparedRoots
-from galaxy.container.kernel import prctl
+from galaxy.container.kernel import inherited, prctl
 from galaxy.container.kernel.uid_ranges import try_lock
 from galaxy.container.launcher.containers import ContainerTable
 from galaxy.container.launcher.init_process import InitEntry
@@ -318,11 +317,9 @@ def main(arguments: list[str] | None = None) -> int:
     lock = os.open(f"{state}/launcher.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     if not try_lock(lock):
         return _ALREADY_RUNNING
-    _raise_file_limit()
+    inherited.reset(nice=_NICE)
     prctl.set_process_name("galaxy-launcher")
     prctl.become_subreaper()
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     roots = None
     if options.mode == FULL:
@@ -350,11 +347,6 @@ def load_entry(name: str) -> InitEntry:
         warm_up=getattr(module, "warm_up", None),
         run_prefork=getattr(module, "run_prefork", None),
     )
-
-
-def _raise_file_limit() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _peer_uid(sock: socket.socket) -> int:

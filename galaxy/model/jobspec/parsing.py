@@ -136,7 +136,7 @@ class _Parser:
         if isinstance(kind, shape.VarTupleType):
             return self._list(value, kind, path)
         if isinstance(kind, shape.DictType):
-            return self._texts(value, path)
+            return self._map(value, kind, path)
         if isinstance(kind, shape.EnumType):
             return self._choice(value, kind, path)
         if isinstance(kind, shape.BoolType):
@@ -196,6 +196,22 @@ class _Parser:
         return tuple(
             self.value(item, kind.item_type, (*path, index), Unit.COUNT) for index, item in enumerate(value)
         )
+
+    def _map(self, value: Any, kind: shape.DictType, path: Path) -> dict[str, Any]:
+        if not isinstance(kind.value_type, shape.StructType):
+            return dict(self._texts(value, path))
+        if not isinstance(value, dict):
+            self._reject(path, f"must be names with values, not {_shown(value)}", None)
+            return {}
+        parsed = {}
+        for name, given in value.items():
+            if isinstance(name, str):
+                parsed[self._unicode(name, path)] = self.value(
+                    given, kind.value_type, (*path, name), Unit.COUNT
+                )
+            else:
+                self._reject((*path, str(name)), "is not a name: it must be text", None)
+        return parsed
 
     def _texts(self, value: Any, path: Path) -> dict[str, str | EnvFrom]:
         if not isinstance(value, dict):

@@ -15,6 +15,8 @@ from galaxy.model.base import encode
 from galaxy.model.jobspec.diagnostics import Diagnostic, Path
 from galaxy.model.jobspec.package_source import STORED, packages_of, scheme_of, stored_package
 from galaxy.model.jobspec.spec import (
+    ULIMITS,
+    UNLIMITED,
     HealthSpec,
     JobSpec,
     JobType,
@@ -28,9 +30,11 @@ from galaxy.model.jobspec.spec import (
 from galaxy.model.messages.worker import PACKET_BYTES_MAX
 from galaxy.model.stored.secret import EnvFrom
 from galaxy.model.system_paths import SYSTEM_DIRS, is_at_or_below
+from galaxy.suggest import nearest
 from galaxy.units import format_bytes
 
 STATIC_PORT_MIN: Final = 1025
+NOFILE_MIN: Final = 16
 PORTS_MAX: Final = 64
 SERVICES_MAX: Final = 64
 POOLS_MAX: Final = 32
@@ -274,8 +278,25 @@ def _task(task: TaskSpec, path: Path, type_: JobType) -> Iterator[Diagnostic]:
         yield Diagnostic((*path, "data", "reload"), "has control characters")
     if task.health is not None:
         yield from _health(task, task.health, (*path, "health"))
+    yield from _ulimits(task, (*path, "ulimits"))
     if task.restart is not None:
         yield from _restart(task.restart, (*path, "restart"), type_)
+
+
+def _ulimits(task: TaskSpec, path: Path) -> Iterator[Diagnostic]:
+    for name, limit in task.ulimits.items():
+        soft, hard = limit.soft, limit.hard
+        if name not in ULIMITS:
+            near = nearest(name, ULIMITS)
+            meant = f"did you mean {near}?" if near else f"these are: {', '.join(ULIMITS)}"
+            yield Diagnostic((*path, name), f"is not a limit that a task can set; {meant}")
+        elif hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
+            text = "unlimited" if soft == UNLIMITED else soft
+            yield Diagnostic((*path, name), f"has a soft limit ({text}) above its hard limit ({hard})")
+        elif name == "nofile" and hard == UNLIMITED:
+            yield Diagnostic((*path, name), "cannot be unlimited: the kernel has a highest number")
+        elif name == "nofile" and soft < NOFILE_MIN:
+            yield Diagnostic((*path, name), f"is {soft}; a program needs at least {NOFILE_MIN}")
 
 
 def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Diagnostic]:

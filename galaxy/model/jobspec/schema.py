@@ -13,6 +13,7 @@ import msgspec.inspect as shape
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.shorthand import TASK_NAME, UNITS, WORKSPACE_BYTES, WORKSPACE_PATH, Unit
 from galaxy.model.jobspec.spec import (
+    ULIMITS,
     BlkioSpec,
     CpuSpec,
     DeploySpec,
@@ -25,6 +26,7 @@ from galaxy.model.jobspec.spec import (
     RestartSpec,
     ServiceSpec,
     TaskSpec,
+    Ulimit,
 )
 
 _SIZE: Final = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMGTPEkmgtpe])?([iI]?[bB])?$"}
@@ -101,6 +103,8 @@ class _SchemaBuilder:
             }
         if (cls, field.name) == (TaskSpec, "env"):
             schema_part["additionalProperties"] = {"anyOf": [{"type": ["string", "integer"]}, *_ENV_FROM]}
+        if (cls, field.name) == (TaskSpec, "ulimits"):
+            schema_part["propertyNames"] = {"enum": list(ULIMITS)}
         if (cls, field.name) == (TaskSpec, "name"):
             schema_part["description"] = f"`{TASK_NAME}` when a pod's only task has none"
         default = field.default
@@ -128,7 +132,9 @@ class _SchemaBuilder:
             schema_part = {"type": "array", "items": self.value(kind.item_type, Unit.COUNT)}
             return schema_part | _limits(minItems=kind.min_length, maxItems=kind.max_length)
         if isinstance(kind, shape.DictType):
-            return {"type": "object"}
+            is_struct = isinstance(kind.value_type, shape.StructType)
+            values = {"additionalProperties": self.value(kind.value_type, Unit.COUNT)} if is_struct else {}
+            return {"type": "object"} | values
         if isinstance(kind, shape.EnumType):
             return {"enum": [str(member.value) for member in kind.cls]}
         if isinstance(kind, shape.BoolType):
@@ -151,6 +157,8 @@ class _SchemaBuilder:
             short_forms = [schema_part["properties"][field] for field in _SHORT_FORMS.get(cls, ())]
             if cls is CpuSpec:
                 short_forms = [{"type": "number", "exclusiveMinimum": 0, "description": "cores"}, _CPU]
+            if cls is Ulimit:
+                short_forms = [schema_part["properties"]["soft"]]
             if cls is MemorySpec:
                 short_forms = [schema_part["properties"]["size"]]
             self.definitions[name] = {"anyOf": [schema_part, *short_forms]} if short_forms else schema_part

@@ -25,6 +25,7 @@ from galaxy.model.jobspec.spec import (
     RestartSpec,
     ServiceSpec,
     TaskSpec,
+    Ulimit,
     VolumeSpec,
 )
 from galaxy.units import parse_bytes, parse_cpu, parse_duration
@@ -170,11 +171,17 @@ def _with_port(value: Any, port: str) -> Any:
     return {"port": port} | value if isinstance(value, dict) else value
 
 
+def _ulimit(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return {"soft": value, "hard": value} if is_number else value
+
+
 SHORTHANDS: Final[Mapping[type[Struct], Callable[[Any], Any]]] = {
     CpuSpec: _cpu,
     MemorySpec: _memory,
     NetworkSpec: _word("mode"),
     BlkioSpec: _weight,
+    Ulimit: _ulimit,
     PortSpec: _word("name"),
     ServiceSpec: _word("name"),
     RestartSpec: _word("policy"),

@@ -8,7 +8,7 @@ what a person wrote (``64M``, ``0.25``, ``30s``, shorthands) and reports every p
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -141,6 +141,23 @@ class ServiceSpec(Struct, frozen=True, kw_only=True):
     port: Annotated[str, Meta(max_length=32)]
 
 
+UNLIMITED: Final = -1
+ULIMITS: Final = (
+    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nofile", "nproc", "rss",
+    "sigpending", "stack",
+)  # fmt: skip
+"""Resource limits that a task may set for itself (getrlimit(2)), in the kernel's units."""
+
+UlimitValue = Annotated[int, Meta(ge=UNLIMITED, le=(1 << 53) - 1, description="-1: unlimited")]
+
+
+class Ulimit(Struct, frozen=True, kw_only=True):
+    """A resource limit: the soft value is in force, and a program may raise it up to the hard one."""
+
+    soft: UlimitValue
+    hard: UlimitValue
+
+
 class TaskSpec(Struct, frozen=True, kw_only=True):
     """One program of a pod. ``/bin/sh -c`` runs ``start``; an empty ``stop`` means SIGTERM."""
 
@@ -152,6 +169,7 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     network: NetworkSpec = NetworkSpec()
     blkio: BlkioSpec = BlkioSpec()
     pids: Annotated[int, Meta(ge=8, le=32768, description="most processes and threads")] = 512
+    ulimits: dict[str, Ulimit] = {}
     ports: tuple[PortSpec, ...] = ()
     package: PackageSpec | None = None
     data: DataSpec | None = None

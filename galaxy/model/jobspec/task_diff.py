@@ -28,7 +28,7 @@ def compare(old: TaskSpec, new: TaskSpec) -> TaskChange:
     added to a task without any, or removed altogether, is a redeployment. Limits and ports belong
     to the container and are ignored here.
     """
-    if (old.start, old.package, old.env) != (new.start, new.package, new.env):
+    if (old.start, old.package, old.env, old.ulimits) != (new.start, new.package, new.env, new.ulimits):
         return TaskChange.REDEPLOY
     before = old.data.packages if old.data else ()
     after = new.data.packages if new.data else ()

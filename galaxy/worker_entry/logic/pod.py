@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from galaxy.model.jobspec.spec import TaskSpec
+from galaxy.model.jobspec.spec import UNLIMITED, TaskSpec
 from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import PodOrder, TaskState
@@ -66,9 +66,13 @@ def apply_order(pod: SupervisedPod, order: PodOrder, now_s: float) -> PodStep:
         if order.run and old is None and spec.name not in pod.known:
             result.append(_unknown(SupervisedTask(spec=spec), pod.known))
             continue
-        task, more = _order_task(
-            old or SupervisedTask(spec=spec), spec, order, now_s, retry_failed=new_revision
-        )
+        refused = _limits_refused(spec, pod.ceilings) if order.run else None
+        if refused is not None:
+            task, more = _refuse(old or SupervisedTask(spec=spec), spec, refused, order, now_s)
+        else:
+            task, more = _order_task(
+                old or SupervisedTask(spec=spec), spec, order, now_s, retry_failed=new_revision
+            )
         result.append(task)
         effects += more
     for name, task in before.items():
@@ -132,6 +136,31 @@ def _unknown(task: SupervisedTask, known: tuple[str, ...]) -> SupervisedTask:
         f"the container was created without this task (it has: {names}); remove the job and run it again"
     )
     return move(task, GaveUp, reason=Reason(code="unknown-task", message=message))
+
+
+def _limits_refused(spec: TaskSpec, ceilings: Mapping[str, int]) -> Reason | None:
+    """Return why the task cannot have the resource limits that it sets; None if it can."""
+    above: dict[str, int] = {}
+    asked: list[str] = []
+    for name, limit in sorted(spec.ulimits.items()):
+        hard, ceiling = limit.hard, ceilings.get(name, UNLIMITED)
+        if ceiling != UNLIMITED and (hard == UNLIMITED or hard > ceiling):
+            above[name] = ceiling
+            asked.append(f"{name} {'unlimited' if hard == UNLIMITED else hard} (at most {ceiling})")
+    if not above:
+        return None
+    message = f"its host cannot give ulimits {', '.join(asked)}; lower it, or raise the limit of the agent"
+    return Reason(code="ulimit", message=message, counts=above)
+
+
+def _refuse(task: SupervisedTask, spec: TaskSpec, reason: Reason, order: PodOrder, now_s: float) -> TaskStep:
+    """Fail the task for ``reason``; a program that runs is stopped before."""
+    task = replace(task, spec=spec, reason=reason)
+    if task.state in (TaskState.PENDING, TaskState.STOPPED):
+        return move(task, GaveUp), ()
+    if task.state is TaskState.FAILED:
+        return task, ()
+    return tasks.stop(task, AfterStop.FAIL, order.stop_timeout, now_s)
 
 
 def _quit(pod: SupervisedPod, stop_timeout_s: float, now_s: float) -> PodStep:

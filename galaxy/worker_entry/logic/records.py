@@ -116,6 +116,8 @@ class SupervisedPod(Struct, frozen=True, kw_only=True):
     """
 
     known: tuple[str, ...]
+    ceilings: dict[str, int] = {}
+    """The most that this AppWorker may give of each resource limit; -1 is unlimited."""
     order: PodOrder | None = None
     tasks: tuple[SupervisedTask, ...] = ()
     quitting: bool = False

@@ -204,3 +204,34 @@ def test_processes_of_a_container_without_cgroups_are_found_by_ancestry_and_stop
     container.order(spec(daemon), run=False, stop_timeout=0.2)
     container.until(lambda pod: pod.state == PodState.STOPPED)
     assert msgspec.to_builtins(container.report)["tasks"][0]["state"] == "stopped"
+
+
+def test_program_of_another_user_opens_its_standard_streams_by_name(contained, spec):
+    container = contained()
+    names = ("/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2")
+    writes = "; ".join(f"echo {name} > {name} && echo {name} >> {name}" for name in names)
+    reads = "cat /dev/stdout < /dev/stdin && echo read > stolen"
+    container.order(spec(f"{writes}; ({reads}) 2>/dev/null; echo > done; exec sleep 60"))
+    container.until_true(lambda: container.text("done"))
+    out, err = names[::2], names[1::2]
+    container.until_true(lambda: sorted(container.log().split()) == sorted(2 * out))
+    container.until_true(lambda: sorted(container.log("main.stderr").split()) == sorted(2 * err))
+    assert not container.text("stolen")  # Its own output can be written, not read.
+
+
+def test_command_of_another_user_opens_its_standard_streams_by_name(contained, spec):
+    container = contained()
+    container.order(spec("exec sleep 60"))
+    container.until_task(lambda task: task.state == TaskState.RUNNING)
+    pipes = [os.pipe() for _ in range(3)]
+    script = "cat /dev/stdin > /dev/stdout; echo b > /dev/stderr"
+    files = (pipes[0][0], pipes[1][1], pipes[2][1])
+    container.send(Exec(request=1, task="main", argv=("sh", "-c", script)), files)
+    for fd in files:
+        os.close(fd)
+    os.write(pipes[0][1], b"a\n")
+    os.close(pipes[0][1])
+    assert container.until_packet(ExecEnded)[0].status == 0
+    for (fd, _), text in zip(pipes[1:], (b"a\n", b"b\n"), strict=True):
+        assert os.read(fd, 100) == text
+        os.close(fd)

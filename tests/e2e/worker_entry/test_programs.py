@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 
 import pytest
 
-from galaxy.model.jobspec.spec import RestartSpec
+from galaxy.container.kernel.inherited import at_most
+from galaxy.model.jobspec.spec import HealthSpec, RestartSpec, Ulimit
 from galaxy.model.messages.pod import PodOrder, PodState, TaskState
 from galaxy.model.messages.worker import Order, Quit, TaskCgroup, WorkerLog
+
+
+def same(value):
+    return Ulimit(soft=value, hard=value)
 
 
 def test_program_gets_its_environment_and_workspace(launch, spec):
@@ -208,3 +214,32 @@ def test_quit_stops_programs_gracefully_and_ends_the_container(container, spec, 
 def test_container_without_a_program_quits_at_once(container):
     container.send(Quit())
     assert container.ended(timeout_s=20.0) == 0  # With a program it could wait for the stop timeout of 30 s.
+
+
+def test_program_its_check_and_exec_have_the_limits_of_the_task_and_documented_ones(container, spec):
+    shown = "ulimit -Sn; ulimit -Hn; ulimit -Sc"
+    health = HealthSpec(type="command", command=f"({shown}) > checked", interval=0.1)
+    own = {"nofile": Ulimit(soft=1000, hard=2000), "core": same(0)}
+    container.order(spec(f"({shown}) > shown; exec sleep 60", ulimits=own, health=health))
+    container.until_task(lambda task: task.healthy)
+    assert container.text("shown").split() == container.text("checked").split() == ["1000", "2000", "0"]
+    container.order(spec(f"({shown}) > shown; echo > again; exec sleep 60", health=health))
+    container.until_true(lambda: container.text("again"))
+    hard = str(at_most(524_288, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    assert container.text("shown").split()[:2] == [str(min(65_536, int(hard))), hard]
+
+
+def test_limit_above_what_the_host_gives_fails_the_task(container, spec):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    container.order(spec("exec sleep 60", ulimits={"nofile": same(most + 1)}))
+    task = container.until_task(lambda task: task.state == TaskState.FAILED)
+    assert f"nofile {most + 1} (at most {most})" in task.reason.message
+
+
+def test_program_opens_its_standard_streams_by_name(container, spec):
+    names = ("/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2")
+    writes = "; ".join(f"echo {name} >> {name}" for name in names)
+    container.order(spec(f"{writes}; cat < /dev/stdin; echo > done; exec sleep 60"))
+    container.until_true(lambda: container.text("done"))
+    container.until_true(lambda: container.log().split() == ["/dev/stdout", "/dev/fd/1"])
+    container.until_true(lambda: container.log("main.stderr").split() == ["/dev/stderr", "/proc/self/fd/2"])

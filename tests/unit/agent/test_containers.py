@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from galaxy.agent.logic import AgentLogic
@@ -16,7 +17,7 @@ from galaxy.agent.logic.events import (
     RunningContainer,
     ShutdownRequested,
 )
-from galaxy.model.messages.container import PortDemand, Reason
+from galaxy.model.messages.container import ObservedContainer, PortDemand, Reason, TaskDemand, VolumeDemand
 from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.pod import PodState
 from tests.unit.agent.build import (
@@ -426,3 +427,53 @@ def test_discarded_step_leaves_the_tables_as_they_were_and_runs_again_alike() ->
         table.discard()
     assert agent.logic.hosted_containers() == ()
     assert tuple(agent.step(creates(create(POD, 1, WEB)))) == first
+
+
+def _reported(agent: Driven) -> list[ObservedContainer]:
+    return [one for report in agent.reports() for one in report.containers]
+
+
+@pytest.mark.parametrize("incarnation", [-1, 0, -(2**60), 2**60])
+def test_order_with_an_impossible_incarnation_is_refused_with_a_report(incarnation: int) -> None:
+    for impossible in (creates(create(POD, incarnation)), destroys(POD, incarnation)):
+        agent = Driven().begin()
+        agent.step(creates(create("other.0")))
+        agent.step(launched("other.0"))
+        assert kinds(agent.step(impossible)) == ["WriteLog"]
+        observed = {one.incarnation: one for one in _reported(agent) if one.container == POD}
+        assert observed[incarnation].state == "ended"
+        reason = observed[incarnation].reason
+        assert reason is not None and f"incarnation is {incarnation}" in reason.message
+
+
+IMPOSSIBLE = (
+    {"tasks": (TaskDemand(name="main", cpu_milli=-1, memory_bytes=1 << 20),)},
+    {"tasks": (TaskDemand(name="main", cpu_milli=1, memory_bytes=-1),)},
+    {"tasks": (TaskDemand(name="main", cpu_milli=1, memory_bytes=1 << 70),)},
+    {"tasks": (TaskDemand(name="main", cpu_milli=1, memory_bytes=1 << 20, pids_max=0),)},
+    {"tasks": ()},
+    {"workspace": VolumeDemand(path="/w", size_bytes=-5)},
+    {"ports": (PortDemand(name="web", port=-1),)},
+    {"ports": (PortDemand(name="web", port=70_000),)},
+)
+
+
+@pytest.mark.parametrize("changes", IMPOSSIBLE)
+def test_order_with_an_impossible_demand_is_refused_with_a_report(changes: dict[str, object]) -> None:
+    agent = Driven().begin()
+    order_ = create()
+    impossible = replace(order_, demand=replace(order_.demand, **changes))
+    assert kinds(agent.step(creates(impossible, create("other.0")))) == ["WriteLog", "LaunchContainer"]
+    (observed,) = [one for one in _reported(agent) if one.container == POD]
+    assert observed.state == "ended" and observed.reason is not None
+    assert "the order is impossible" in observed.reason.message
+
+
+def test_pod_order_with_an_impossible_number_changes_nothing() -> None:
+    agent = Driven().begin()
+    agent.step(creates(create()))
+    agent.step(launched(), connected())
+    for changes in ({"generation": 0}, {"generation": -1}, {"stop_timeout": -1.0}, {"index": -1}):
+        effects = agent.step(orders(replace(order(), **changes)))
+        assert kinds(effects) == ["WriteLog"], changes
+    assert kinds(agent.step(orders(order()))) == ["DeliverOrder"]

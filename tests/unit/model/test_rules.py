@@ -191,3 +191,30 @@ def test_likely_mistakes_are_reported() -> None:
     }
     assert len(rules.likely_mistakes(parsing.load(tree))) == 3
     assert rules.likely_mistakes(parsing.load({"name": "web", "pod": {"tasks": [task()]}})) == []
+
+
+@pytest.mark.parametrize(
+    ("ulimits", "cause"),
+    [
+        ({"nofiles": 1024}, "did you mean nofile?"),
+        ({"zzz": 1}, "these are: as, core, cpu"),
+        ({"rtprio": 5}, "is not a limit that a task can set"),
+        ({"nofile": {"soft": 2000, "hard": 1000}}, "soft limit (2000) above its hard limit (1000)"),
+        ({"core": {"soft": -1, "hard": 1000}}, "soft limit (unlimited) above its hard limit (1000)"),
+        ({"nofile": -1}, "cannot be unlimited"),
+        ({"nofile": 3}, "at least 16"),
+    ],
+)
+def test_limit_that_no_program_can_have_is_refused(ulimits: dict[str, Any], cause: str) -> None:
+    (problem,) = broken(task(ulimits=ulimits))
+    assert cause in problem and f"pod.tasks[0].ulimits.{next(iter(ulimits))}" in problem
+
+
+def test_limits_have_one_value_or_two() -> None:
+    ulimits = {"nofile": 1024, "core": {"soft": 0, "hard": -1}, "nproc": -1, "stack": 8 << 20}
+    assert broken(task(ulimits=ulimits)) == []
+
+
+@pytest.mark.parametrize("value", [-2, "1024", 1.5, True, None, {"soft": 5}, {"soft": 1, "hard": 2, "x": 3}])
+def test_limit_of_another_form_is_refused(value: object) -> None:
+    assert broken(task(ulimits={"nofile": value}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from galaxy.model.jobspec.spec import (
     CpuSpec,
@@ -12,6 +13,7 @@ from galaxy.model.jobspec.spec import (
     PortSpec,
     RestartSpec,
     ServiceSpec,
+    Ulimit,
 )
 from galaxy.model.jobspec.task_diff import TaskChange, compare
 from galaxy.model.messages.container import HOST_FAILED, Reason
@@ -33,6 +35,10 @@ from galaxy.worker_entry.logic.report import observe, state_of
 
 PACKAGE = PackageSpec(source="http://x/a", version="1")
 NEWER = PackageSpec(source="http://x/a", version="2")
+
+
+def same(value):
+    return Ulimit(soft=value, hard=value)
 
 
 def data(version, reload="reload"):
@@ -343,3 +349,28 @@ def test_late_event_of_an_earlier_run_changes_nothing(world, spec):
     ):
         world.feed(event)
         assert world.pod == before
+
+
+def test_limits_above_what_the_host_gives_fail_the_task_with_the_numbers(world, spec, kinds):
+    world.pod = replace(world.pod, ceilings={"nofile": 20_000, "nproc": -1, "core": 100})
+    own = {"nofile": same(20_001), "nproc": same(-1), "core": Ulimit(soft=0, hard=-1)}
+    assert kinds(world.order(spec(ulimits=own))) == []
+    assert world.task.state is TaskState.FAILED and world.task.reason.code == "ulimit"
+    message = world.task.reason.message
+    assert "nofile 20001 (at most 20000)" in message and "core unlimited (at most 100)" in message
+    assert "nproc" not in message
+    assert kinds(world.order(spec(ulimits={"nofile": same(20_000), "core": same(100)}))) == ["StartProgram"]
+
+
+def test_running_task_is_stopped_when_its_new_limits_cannot_be_given(world, spec, kinds):
+    world.pod = replace(world.pod, ceilings={"nofile": 1000})
+    world.order(spec())
+    assert kinds(world.order(spec(ulimits={"nofile": same(2000)}))) == ["StopProgram"]
+    world.exit(code=0)
+    world.feed(TaskEmptied(task="main", run=world.task.run))
+    assert world.task.state is TaskState.FAILED and "at most 1000" in world.task.reason.message
+
+
+def test_changed_limits_start_the_program_again(world, spec, kinds):
+    world.order(spec())
+    assert kinds(world.order(spec(ulimits={"nofile": same(1000)}))) == ["StopProgram"]
