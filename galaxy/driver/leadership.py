@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from galaxy.driver.interfaces import Grant, Store
-from galaxy.driver.stored_format import FORMAT_KEY, STORED_FORMAT, StoredFormat, check_format, format_table
+from galaxy.driver.stored_format import (
+    FORMAT_KEY,
+    STORED_FORMAT,
+    StoredFormat,
+    check_format,
+    different_settings,
+    format_table,
+)
 from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.api.answers import Reply
@@ -62,7 +69,8 @@ class Leadership:
 
     ``lease_is_held`` returns whether the lease can still be trusted. ``retry_policy`` is called before
     each commit and returns the policy for that commit. ``warm`` are the tables of ``logic``, if they have
-    followed the change feed.
+    followed the change feed. ``settings`` should be alike in all processes of the role; a leader that has
+    others than the last one says so in its log.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Leadership:
         lease_is_held: Callable[[], bool] = lambda: True,
         retry_policy: Callable[[], RetryPolicy] = lambda: _no_retry,
         warm: WarmTables | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.grant = grant
         self.ticks = 0
@@ -89,6 +98,7 @@ class Leadership:
         self._lease_is_held = lease_is_held
         self._retry_policy = retry_policy
         self._warm = warm
+        self._settings = dict(settings or {})
         self._now_s = 0.0
         self._failures = 0
         self._failure_wait = Backoff(FAILURE_WAIT_S, FAILURE_WAIT_S_MAX)
@@ -113,13 +123,21 @@ class Leadership:
         role = self.grant.role
         self._store.load(role, [self._format])
         check_format(role, self._format)
-        self._format.put(FORMAT_KEY, StoredFormat(format=STORED_FORMAT))
+        self._write_format()
         self.was_warm = self._warm is not None and self._warm.catch_up()
         if not self.was_warm:
             self._store.load(role, self._logic.tables.values())
         if self._warm is not None:
             self._warm.release()
         self._logic.lead(self.grant.epoch, now_s)
+
+    def _write_format(self) -> None:
+        for name, before, now in different_settings(self._format.get(FORMAT_KEY), self._settings):
+            log.warning(
+                "event=leader.setting-differs role=%s setting=%s last_leader=%s own=%s",
+                self.grant.role, name, before, now,
+            )  # fmt: skip
+        self._format.put(FORMAT_KEY, StoredFormat(format=STORED_FORMAT, settings=self._settings))
 
     def advance(self, now_s: float, events: Sequence[Any]) -> list[CommittedStep]:
         """Step, commit, and return what may be sent now: usually one committed step.

@@ -6,9 +6,9 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from galaxy.driver.background import Background, boot_clock
@@ -40,12 +40,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """Duration of a lease, intervals of reading heartbeats and usage (0: never), size of the inbox."""
+    """Duration of a lease, intervals of reading heartbeats and usage (0: never), size of the inbox.
+
+    ``settings`` are those that every process of the role should have alike, by name.
+    """
 
     ttl_s: float = 2.0
     heartbeats_every_s: float = 1.0
     usages_every_s: float = 0.0
     inbox_max: int = 100_000
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class LeaderShell:
@@ -145,6 +149,7 @@ class LeaderShell:
             lease_is_held=lease.is_held,
             retry_policy=lambda: self._commit_retries(lease),
             warm=self._standby.warm,
+            settings=self.options.settings,
         )
         try:
             background.renew_lease()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from galaxy.errors import GalaxyError
@@ -16,9 +17,11 @@ FORMAT_KEY: Final = "tables"
 
 
 class StoredFormat(Struct, frozen=True, kw_only=True):
-    """The format of a role's tables: a table of its own, with one row."""
+    """The format of a role's tables, and who wrote it: a table of its own, with one row."""
 
     format: int
+    settings: dict[str, str] = {}
+    """Settings of the last leader, by name, that every process of the role should have alike."""
 
 
 def format_table() -> Table[StoredFormat]:
@@ -40,6 +43,16 @@ def check_format(role: str, table: Table[StoredFormat]) -> None:
             hint="run the release that wrote the state; or end its jobs with that release (galaxy down),"
             " and start this one with an empty Redis database; see Upgrading in docs/operations.md",
         )
+
+
+def different_settings(stored: StoredFormat | None, own: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return the name, the last leader's value and the own value of each setting in which they differ."""
+    before = {} if stored is None else stored.settings
+    return [
+        (name, before[name], own[name])
+        for name in sorted(before.keys() & own.keys())
+        if before[name] != own[name]
+    ]
 
 
 def _readable_formats() -> str:

@@ -15,6 +15,8 @@ class Nonces:
         self._per_user_max = per_user_max
         self._seen: dict[str, set[str]] = {}
         self._order: deque[tuple[float, str, str]] = deque()
+        self._undecided = 0
+        """Nonces at the end of ``_order`` that ``discard`` forgets."""
 
     def is_new(self, user: str, nonce: str, now_s: float) -> bool:
         """Record ``nonce`` and return whether ``user`` uses it for the first time.
@@ -24,10 +26,7 @@ class Nonces:
         """
         while self._order and self._order[0][0] < now_s - self._kept_s:
             _, old_user, old = self._order.popleft()
-            seen = self._seen[old_user]
-            seen.discard(old)
-            if not seen:
-                del self._seen[old_user]
+            self._forget(old_user, old)
         seen = self._seen.setdefault(user, set())
         if nonce in seen:
             return False
@@ -36,6 +35,24 @@ class Nonces:
                 f'user "{user}" sends too much: {len(seen)} requests within {self._kept_s:g} s',
                 hint="try again in a while",
             )
+        self._undecided += 1
         seen.add(nonce)
         self._order.append((now_s, user, nonce))
         return True
+
+    def accept(self) -> None:
+        """Keep all nonces until they expire: their requests were answered."""
+        self._undecided = 0
+
+    def discard(self) -> None:
+        """Forget the nonces since the last ``accept``: their requests were not answered."""
+        for _ in range(min(self._undecided, len(self._order))):
+            _, user, nonce = self._order.pop()
+            self._forget(user, nonce)
+        self._undecided = 0
+
+    def _forget(self, user: str, nonce: str) -> None:
+        seen = self._seen[user]
+        seen.discard(nonce)
+        if not seen:
+            del self._seen[user]

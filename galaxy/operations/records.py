@@ -29,11 +29,11 @@ class RequestRecords:
         self.config = config
         self.answers: Table[AnswerRecord] = Table("answers", AnswerRecord)
         self.audit: Table[AuditRecord] = Table("audit", AuditRecord)
+        self.nonces = Nonces(2 * config.signature_ttl_s, config.nonces_max)
         self.begin()
 
     def begin(self) -> None:
-        """Derive everything that is not in tables; nonces start empty."""
-        self.nonces = Nonces(2 * self.config.signature_ttl_s, self.config.nonces_max)
+        """Derive what follows from the tables. Nonces do not, and are kept."""
         self.replies: list[Reply] = []
         self._answered = deque(sorted((row.at_s, key) for key, row in self.answers.items()))
         self._audited = deque(sorted(self.audit))

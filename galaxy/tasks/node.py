@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from galaxy.container.kernel import inherited
@@ -16,6 +16,7 @@ from galaxy.model.step import Logic
 from galaxy.nexus import Nexus
 from galaxy.nexus.publisher import Publisher
 from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.url import parse
 from galaxy.tasks import log
 from galaxy.tasks.app import make_app
 from galaxy.tasks.gate import Gate
@@ -52,6 +53,8 @@ class NodeOptions:
     log_level: str = "info"
     lease_s: float = 2.0
     polling_s: float = 1.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Options that every leader of the role should be started with alike, by name."""
 
 
 def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
@@ -154,7 +157,11 @@ def run_leader(
         prepare=publisher.open,
         on_lead=gate.open,
         on_stand_by=gate.close,
-        options=ShellOptions(ttl_s=options.lease_s, usages_every_s=usages_every_s),
+        options=ShellOptions(
+            ttl_s=options.lease_s,
+            usages_every_s=usages_every_s,
+            settings={**options.settings, "replicas": str(parse(options.url).replicas)},
+        ),
         report_counts=reports,
         on_answered=lambda replies: app.galaxy_outcomes.answered(replies),
     )

@@ -27,6 +27,7 @@ from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.api.signing import is_signed, proof_of, split_token, stored_key
 from galaxy.model.api.users import AddUser, GrantUser, ListUsers, RemoveUser, SetToken, ShowUser
 from galaxy.model.base import decode, encode, from_plain
+from galaxy.model.messages.container import GroupStatuses
 from galaxy.model.stored.user import Authority, Role
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 
@@ -183,6 +184,22 @@ def test_same_key_signed_again_is_answered_again_and_carried_out_once(world: Sec
 def test_a_request_signed_long_ago_or_in_the_future_is_refused(world: Secured, age_s: float) -> None:
     (answer,) = world.send(world.sign("ann", ListJobs(), at_s=world.now - age_s))
     assert kind(answer) == "refused"
+
+
+def test_signed_read_is_not_answered_again_after_a_step_that_raised(world: Secured) -> None:
+    request = world.sign("ann", ListJobs())
+    assert len(world.send(request)) == 1
+    world.feed(GroupStatuses(statuses=(None,)))  # type: ignore[arg-type]
+    assert world.leader.poisonous == 1
+    assert world.send(request) == []
+
+
+def test_signed_read_in_a_step_that_raised_is_answered_once(world: Secured) -> None:
+    request = world.sign("ann", ListJobs())
+    world.feed(request, GroupStatuses(statuses=(None,)))  # type: ignore[arg-type]
+    assert world.leader.poisonous == 1
+    assert world.answer(request) is not None
+    assert world.send(request) == []
 
 
 def test_nonces_are_bounded_for_each_user_separately() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -329,3 +330,18 @@ def test_poisonous_event_does_not_delay_the_timers_of_the_others() -> None:
     leadership.begin(1.0)
     for second in range(1, 20):
         assert leadership.advance(float(second), [Add(name="bad", by=-1)])[-1].wake_s == second
+
+
+def test_leader_with_other_settings_than_the_last_one_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    nexus = MemoryNexus(Clock())
+    for owner, dead in (("a", "30s"), ("b", "30s"), ("b", "90s")):
+        grant = elect(nexus, owner)
+        leadership = Leadership(
+            Tally(), nexus, grant, settings={"--dead-after": dead, f"--only-{owner}": "1"}
+        )
+        with caplog.at_level(logging.WARNING):
+            leadership.begin(1.0)
+        leadership.advance(2.0, [Add(name="x")])
+        nexus.release(grant)
+        assert ("setting=--dead-after last_leader=30s own=90s" in caplog.text) == (dead == "90s")
+    assert "--only" not in caplog.text
