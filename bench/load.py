@@ -32,7 +32,7 @@ import numpy as np
 import redis
 from place import agents_of
 
-from galaxy.appmaster.logic import AppMaster
+from galaxy.appmaster.logic import AppMaster, AppMasterConfig
 from galaxy.client.transport import retry_while_away
 from galaxy.driver.interfaces import Grant
 from galaxy.driver.shell import LeaderShell, ShellOptions
@@ -123,7 +123,8 @@ def _median(rounds: Sequence[dict[str, float]], name: str) -> float:
 def fill(url: str, count: int) -> dict[str, tuple[int, int]]:
     """Store a cluster at rest; return the rows and bytes of each role."""
     agents = agents_of(random.Random(42))[:count]
-    resman, appmaster = ResMan(ResManConfig(placements_max=10 * count)), AppMaster()
+    resman = ResMan(ResManConfig(placements_max=10 * count))
+    appmaster = AppMaster(AppMasterConfig(orders_per_step_max=10 * count))
     settle(resman, appmaster, agents, count // 10)
     nexus = Nexus(url, name="bench")
     sizes = {}
