@@ -50,6 +50,7 @@ class AppMaster:
 
     def recover(self, now_s: float) -> None:
         """Continue after a step that raised: only the tables are trusted."""
+        self.state.requests.nonces.discard()
         self._derive(self.state.epoch, now_s)
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
@@ -118,6 +119,8 @@ class AppMaster:
                 requests.handle(state, event)
                 self._reconcile()  # A later request in this step may ask about the result.
             case GroupStatuses():
+                if event.liveness is not None:
+                    state.apply_liveness(event.liveness)
                 if event.identity is not None:
                     identity_sync.on_ack(state, event.identity)
                 for status in event.statuses:
@@ -144,13 +147,14 @@ class AppMaster:
         state = self.state
         self.agents.set_unread(read.unread)
         alive = set()
+        dead_s = state.dead_s
         for heartbeat in read.heartbeats:
             agent, age_s = heartbeat.agent, max(0.0, read.now_s - heartbeat.at_s)
             alive.add(agent)
             for pod in state.unsent.pop(agent, ()) if state.unsent else ():
                 state.outbox.pod_orders.setdefault(agent, {})[pod] = None
             ask = self.agents.on_heartbeat(heartbeat, age_s, state.now_s)
-            if ask and age_s < self.config.heartbeat_age_s_max:
+            if ask and age_s < dead_s:
                 state.outbox.report_requests[agent] = None
         # Orders do not wait for the heartbeat of an agent that has no pods any more.
         state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
@@ -182,7 +186,7 @@ class AppMaster:
         pod = state.pods.get(pod_id)
         if pod is None or not pod.placed or pods.is_acked(pod):
             state.order_backoff.reset(pod_id)
-        elif self.agents.silent_s(pod.agent, state.now_s) > self.config.heartbeat_age_s_max:
+        elif self.agents.silent_s(pod.agent, state.now_s) > state.dead_s:
             state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_s_max)
         elif state.resends_left <= 0 or self.agents.has_unread(pod.agent):
             state.timers.set_if_sooner(("pod", pod_id), state.now_s + self.config.resend_first_s)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import msgspec
-
 from galaxy.operations.config import RequestConfig
 from galaxy.units import GIB, MIB
-
-ORDER_TTL_SHARE: Final = 5 / 6
-"""Lifetime of an order, as a share of ResMan's ``dead_s``."""
 
 
 class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
@@ -27,10 +20,8 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """The same for a job that has finished, failed or stopped, and for quotas and operators' keys."""
     digest_settle_s: float = 2.0
     """An agent's digest is compared only when nothing was received from it or sent to it for this long."""
-    heartbeat_age_s_max: float = 30.0
-    """Nothing is resent to an agent whose last heartbeat is older."""
-    order_ttl_s: float = 25.0
-    """An order expires this long after the agent's last heartbeat; less than ResMan's ``dead_s``."""
+    dead_s: float = 30.0
+    """Silence after which ResMan declares an agent dead, until ResMan has said what it is."""
     min_healthy_s: float = 2.0
     """How long an updated pod must be healthy without a break before a rollout counts it as good."""
     progress_deadline_s: float = 600.0
@@ -78,12 +69,3 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """Orders that are sent again in one step; the others wait, because their reports may not be read yet."""
     begin_pods_max: int = 2500
     """A new leadership reconciles all jobs, about so many pods in each step; other events come between."""
-
-
-def with_dead_after(config: AppMasterConfig, *, dead_s: float) -> AppMasterConfig:
-    """Return ``config`` for a ResMan that declares an agent dead ``dead_s`` after its last heartbeat.
-
-    Every order must expire sooner: otherwise a host that returns could start programs that were moved to
-    other hosts.
-    """
-    return msgspec.structs.replace(config, order_ttl_s=ORDER_TTL_SHARE * dead_s, heartbeat_age_s_max=dead_s)

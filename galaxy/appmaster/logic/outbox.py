@@ -24,3 +24,5 @@ class Outbox:
     pod_orders: dict[str, dict[str, None]] = field(default_factory=dict)
     report_requests: dict[str, None] = field(default_factory=dict)
     send_identity: bool = False
+    send_liveness: bool = False
+    """Whether to confirm new ``LivenessTerms`` to ResMan even without a group order."""

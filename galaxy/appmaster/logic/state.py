@@ -11,8 +11,9 @@ from galaxy.appmaster.logic.job_history import JobHistory
 from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSITIONS, JobEvent, PodEvent
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.service_index import ServiceIndex
-from galaxy.appmaster.logic.tables import AppMasterTables
+from galaxy.appmaster.logic.tables import TERMS, AppMasterTables
 from galaxy.model.jobspec.package_source import packages_of, stored_package
+from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.trace import TraceEvent, event_id
 from galaxy.model.redaction import without_credentials
@@ -87,6 +88,19 @@ class AppMasterState(AppMasterTables):
         self._message_count += 1
         return f"{kind}:{to}:{self.epoch}.{self._message_count}"
 
+    @property
+    def dead_s(self) -> float:
+        """The silence after which ResMan declares an agent dead; nothing is resent to it then."""
+        terms = self.liveness.get(TERMS)
+        return self.config.dead_s if terms is None else terms.dead_s
+
+    def apply_liveness(self, terms: LivenessTerms) -> None:
+        """Follow ResMan's terms, and confirm them, unless a later ResMan has told others."""
+        known = self.liveness.get(TERMS)
+        if known is None or terms.epoch > known.epoch:
+            self.liveness.put(TERMS, terms)
+            self.outbox.send_liveness = True
+
     # ---- jobs to reconcile in this step
 
     def touch(self, job: str) -> None:
@@ -99,7 +113,8 @@ class AppMasterState(AppMasterTables):
         return touched
 
     def begin_step(self, now_s: float) -> None:
-        """Start a step with its limits."""
+        """Start a step with its limits. The last step was committed."""
+        self.requests.nonces.accept()
         self.now_s, self.cause = now_s, ""
         self.orders_left = self.config.orders_per_step_max
         self.resends_left = self.config.resends_per_step_max

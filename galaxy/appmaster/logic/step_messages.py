@@ -9,7 +9,9 @@ from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.identity import identity_sync
 from galaxy.appmaster.logic.jobs import pods
 from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.appmaster.logic.tables import TERMS
 from galaxy.model.messages.container import GroupOrders
+from galaxy.model.messages.liveness import order_ttl_s
 from galaxy.model.messages.names import GROUP_APPLY, POD_DEPLOY, RESMAN, appworker_queue
 from galaxy.model.messages.pod import PodOrder, PodOrders
 from galaxy.model.step import Send
@@ -21,13 +23,13 @@ def group_messages(state: AppMasterState) -> list[Send]:
     """Return the messages to ResMan: group orders, and the ``IdentityOrder`` until it is acknowledged."""
     identity = identity_sync.order(state)
     chunks = _chunks(list(state.outbox.group_orders.values()), state.config.orders_per_message_max)
-    if not chunks and state.outbox.send_identity:
+    if not chunks and (state.outbox.send_identity or state.outbox.send_liveness):
         chunks = [[]]
     return [
         Send(
             queue=RESMAN,
             task=GROUP_APPLY,
-            body=GroupOrders(orders=tuple(chunk), identity=identity),
+            body=GroupOrders(orders=tuple(chunk), identity=identity, liveness=state.liveness.get(TERMS)),
             id=state.message_id("groups", RESMAN),
         )
         for chunk in chunks
@@ -73,7 +75,7 @@ def _orders_until_s(state: AppMasterState, agents: AgentReports, agent: str) -> 
     leadership: then it gets no order until one is read.
     """
     heartbeat_s = agents.heartbeat_redis_s(agent)
-    return heartbeat_s + state.config.order_ttl_s if heartbeat_s else 0.0
+    return heartbeat_s + order_ttl_s(state.dead_s) if heartbeat_s else 0.0
 
 
 def _chunks(items: Sequence[T], size_max: int) -> list[Sequence[T]]:

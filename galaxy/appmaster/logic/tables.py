@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity.resolve_env import resolve_env
 from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.stored.cluster import JobSums
 from galaxy.model.stored.job import (
     EndpointRecord,
@@ -23,6 +24,9 @@ from galaxy.model.stored.secret import RevisionSecrets, SecretRecord
 from galaxy.model.stored.table import Table
 from galaxy.model.stored.user import UserRecord
 from galaxy.operations.records import RequestRecords
+
+TERMS: Final = "terms"
+"""Key of the one row of table ``liveness``: the last terms of ResMan."""
 
 
 class AppMasterTables:
@@ -79,10 +83,11 @@ class AppMasterTables:
             "secrets", SecretRecord, {"user": lambda secret: secret.user}
         )
         self.quotas: Table[Quota] = Table("quotas", Quota, {"user": lambda quota: quota.user})
+        self.liveness: Table[LivenessTerms] = Table("liveness", LivenessTerms)
         self.tables: dict[str, Table[Any]] = {
             table.name: table
             for table in (
-                self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
+                self.liveness, self.revision_secrets, self.revisions, self.jobs, self.pods, self.endpoints,
                 self.requests.answers, self.history, self.timelines, self.users, self.requests.audit,
                 self.secrets, self.quotas, self.runs, self.packages, self.sums,
             )

@@ -62,7 +62,7 @@ def _leader_options(function: F) -> F:
 )  # fmt: skip
 @click.option(
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="Time without a heartbeat after which containers are placed elsewhere; give AppMaster the same.",
+    help="Time without a heartbeat after which containers are placed elsewhere.",
 )  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
@@ -74,8 +74,19 @@ def resman(
     from galaxy.tasks.node import NodeOptions, run_resman
 
     url = join_url(RESMAN, url=redis or "", dir=directory or "")
+    settings = {
+        "--require": ",".join(sorted(require)) or "none",
+        "--suspect-after": f"{suspect_after:g}s",
+        "--dead-after": f"{dead_after:g}s",
+    }
     return run_resman(
-        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
+        NodeOptions(
+            url=url,
+            host=name or socket.gethostname(),
+            log_level=log_level,
+            lease_s=lease,
+            settings=settings,
+        ),
         with_liveness_times(
             ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after
         ),
@@ -98,8 +109,7 @@ def resman(
     help="The first operator, as `galaxy user key` prints it.",
 )
 @click.option(
-    "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
-    help="Same as for ResMan, so that orders to an agent expire before its containers are placed elsewhere.",
+    "--dead-after", type=Duration(), hidden=True, help="No effect: ResMan tells AppMaster its own.",
 )  # fmt: skip
 @click.option(
     "--package-max", type=Size(), default="256M", metavar="SIZE", show_default=True,
@@ -111,23 +121,36 @@ def resman(
 )  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require_users: bool, first_operator: str, dead_after: float, package_max: int, packages_max: int,
+    require_users: bool, first_operator: str, dead_after: float | None, package_max: int, packages_max: int,
 ) -> int:  # fmt: skip
     """Run an AppMaster, which leads or stands by while another one leads."""
     from galaxy.appmaster.logic import AppMasterConfig
-    from galaxy.appmaster.logic.config import with_dead_after
     from galaxy.tasks.node import NodeOptions, run_appmaster
 
+    if dead_after is not None:
+        click.echo(
+            "galaxy appmaster: --dead-after has no effect: AppMaster follows ResMan's;"
+            " the next release refuses it",
+            err=True,
+        )
     url = join_url(APPMASTER, url=redis or "", dir=directory or "")
+    settings = {
+        "--require-users": "yes" if require_users else "no",
+        "--package-max": str(package_max),
+        "--packages-max": str(packages_max),
+    }
     return run_appmaster(
-        NodeOptions(url=url, host=name or socket.gethostname(), log_level=log_level, lease_s=lease),
-        with_dead_after(
-            AppMasterConfig(
-                require_users=require_users,
-                first_operator=first_operator,
-                package_bytes_max=package_max,
-                packages_bytes_max=packages_max,
-            ),
-            dead_s=dead_after,
+        NodeOptions(
+            url=url,
+            host=name or socket.gethostname(),
+            log_level=log_level,
+            lease_s=lease,
+            settings=settings,
+        ),
+        AppMasterConfig(
+            require_users=require_users,
+            first_operator=first_operator,
+            package_bytes_max=package_max,
+            packages_bytes_max=packages_max,
         ),
     )

@@ -8,6 +8,7 @@ from typing import Final
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
 from galaxy.model.messages.identity import IdentityAck, IdentityOrder
+from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.resources import NOTHING, RESOURCES, Resources
 
 
@@ -169,6 +170,8 @@ class GroupOrders(Struct, frozen=True, kw_only=True):
 
     orders: tuple[GroupOrder, ...]
     identity: IdentityOrder | None = None
+    liveness: LivenessTerms | None = None
+    """What the expiry of all orders after this message follows; see ``LivenessTerms``."""
 
 
 class GroupStatuses(Struct, frozen=True, kw_only=True):
@@ -176,6 +179,7 @@ class GroupStatuses(Struct, frozen=True, kw_only=True):
 
     statuses: tuple[GroupStatus, ...]
     identity: IdentityAck | None = None
+    liveness: LivenessTerms | None = None
 
 
 class CreateContainer(Struct, frozen=True, kw_only=True):

@@ -7,12 +7,11 @@ from typing import Final
 from msgspec.structs import replace
 
 from galaxy.errors import UsageError
+from galaxy.model.messages.liveness import order_ttl_s
 from galaxy.operations.config import RequestConfig
 
 SUSPECT_S_MIN: Final = 3.0
 """The heartbeat interval of agents, two seconds, and a margin."""
-ORDER_TTL_SHARE: Final = 5 / 6
-"""Lifetime of an order, as a share of ``dead_s``."""
 
 
 class ResManConfig(RequestConfig, frozen=True, kw_only=True):
@@ -94,4 +93,4 @@ def with_liveness_times(config: ResManConfig, *, suspect_s: float, dead_s: float
             f"an agent cannot be dead after {dead_s:g} s and suspect after {suspect_s:g} s",
             hint="--dead-after twice as long as --suspect-after, or longer",
         )
-    return replace(config, suspect_s=suspect_s, dead_s=dead_s, order_ttl_s=ORDER_TTL_SHARE * dead_s)
+    return replace(config, suspect_s=suspect_s, dead_s=dead_s, order_ttl_s=order_ttl_s(dead_s))

@@ -11,6 +11,7 @@ from galaxy.model.messages.container import GroupOrders, Reason
 from galaxy.model.messages.trace import report_cause, request_cause, timer_cause
 from galaxy.model.step import Step
 from galaxy.model.stored.table import Table
+from galaxy.resman.logic.agents import liveness_terms
 from galaxy.resman.logic.agents.failures import reset_old_failures
 from galaxy.resman.logic.agents.heartbeats import on_heartbeats
 from galaxy.resman.logic.agents.replace_lost import ReplaceLost
@@ -69,6 +70,7 @@ class ResMan:
         """Apply ``events``, place what waits, and return what to send to agents and AppMaster."""
         state = self.state
         state.begin_step(now_s)
+        liveness_terms.begin_step(state)
         self._safe_mode.begin_step()
         self._replace_lost.begin_step()
         for event in events:
@@ -108,6 +110,8 @@ class ResMan:
                 state.cause = request_cause(event.key)
                 requests.handle(ResManContext(state=state, safe_mode=self._safe_mode), event)
             case GroupOrders():
+                if event.liveness is not None:
+                    liveness_terms.on_echo(state, event.liveness)
                 if event.identity is not None:
                     state.cause = f"identity:{event.identity.epoch}.{event.identity.serial}"
                     state.apply_identity(event.identity)

@@ -181,11 +181,17 @@ class Fleet(HostCluster):
             "--save", "", "--maxmemory-policy", "noeviction",
         ])  # fmt: skip
         until("Redis answers", lambda: b"Ready to accept" in (self.folder / "redis.log").read_bytes())
-        dead = ("--dead-after", f"{DEAD_S:g}s")
         self._part(
-            self.leader_host, "resman", "--name", "leader_host", "--suspect-after", f"{SUSPECT_S:g}s", *dead
+            self.leader_host,
+            "resman",
+            "--name",
+            "leader_host",
+            "--suspect-after",
+            f"{SUSPECT_S:g}s",
+            "--dead-after",
+            f"{DEAD_S:g}s",
         )
-        self._part(self.leader_host, "appmaster", "--name", "leader_host", *dead)
+        self._part(self.leader_host, "appmaster", "--name", "leader_host")
         for name in self.agents:
             self._agent(name)
         everyone = dict.fromkeys(AGENTS, "alive")

@@ -72,7 +72,9 @@ class SplitCluster(HostCluster):
         return False
 
     def _leader(self, part: str, host: Host) -> None:
-        self._part(host, part, "--name", host.name, *LONG, log=f"{part}-{host.name}")
+        self._part(
+            host, part, "--name", host.name, *(LONG if part == "resman" else ()), log=f"{part}-{host.name}"
+        )
 
     def end(self) -> list[str]:
         self.redises.stop()

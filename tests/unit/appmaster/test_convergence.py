@@ -64,7 +64,7 @@ def test_service_on_a_faulty_bus_with_failovers_reaches_every_desired_state(seed
     assert world.programs() == {}
     assert world.slots(job) == []
     assert world.scenario.workers() == {}
-    assert {name for name, rows in world.store.items() if rows} <= {"answers", "history"}
+    assert {name for name, rows in world.store.items() if rows} <= {"answers", "history", "liveness"}
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -182,7 +182,7 @@ def test_removed_job_leaves_only_its_history() -> None:
     world.do("remove", job)
     world.run(10)
     left = {name: rows for name, rows in world.store.items() if rows}
-    assert set(left) == {"answers", "history"}
+    assert set(left) == {"answers", "history", "liveness"}
     assert world.slots(job) == []
     assert world.programs() == {}
     view = world.show("web")

@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from galaxy.appmaster.logic import AppMaster, AppMasterConfig
-from galaxy.appmaster.logic.config import with_dead_after
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.body import Body
 from galaxy.model.api.catalog import BODIES
@@ -132,7 +131,7 @@ class World:
 
         ``dead_s``: silence in seconds after which ResMan places a host's containers elsewhere.
         """
-        self.config = with_dead_after(config or AppMasterConfig(), dead_s=dead_s)
+        self.config = config or AppMasterConfig()
         resman_config = with_liveness_times(ResManConfig(), suspect_s=SUSPECT_S, dead_s=dead_s)
         self.scenario = Scenario(
             hosts=hosts,

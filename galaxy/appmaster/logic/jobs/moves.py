@@ -27,7 +27,7 @@ def after_failure(state: AppMasterState, agents: AgentReports, pod: PodRecord) -
     """
     tried = pod.failed_on
     failed_on = (*(name for name in tried if name != pod.agent), pod.agent)[-state.config.failed_on_max :]
-    others = agents.alive(state.now_s, state.config.heartbeat_age_s_max) - set(failed_on)
+    others = agents.alive(state.now_s, state.dead_s) - set(failed_on)
     if pod.agent in tried or len(failed_on) >= state.config.failed_on_max or not others:
         return msgspec.structs.replace(pod, failed_on=failed_on)
     text = f"leaves {pod.agent}" + (f": {pod.reason.message}" if pod.reason else "")

@@ -16,6 +16,7 @@ from galaxy.model.messages.identity import IdentityAck
 from galaxy.model.messages.names import APPMASTER, CONTAINER_APPLY, GROUP_STATUS, agent_queue
 from galaxy.model.step import Send
 from galaxy.resman.logic.agents.failures import give_up
+from galaxy.resman.logic.agents.liveness_terms import own_terms
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.resman.logic.state.tables import IDENTITY
 
@@ -153,7 +154,9 @@ class StepMessages:
         return Send(
             queue=APPMASTER,
             task=GROUP_STATUS,
-            body=GroupStatuses(statuses=tuple(statuses), identity=self._identity_ack()),
+            body=GroupStatuses(
+                statuses=tuple(statuses), identity=self._identity_ack(), liveness=own_terms(self.state)
+            ),
             id=f"status:{self.state.epoch}:{self._message_count}",
             expires_s=self.state.config.order_ttl_s,
         )

@@ -64,6 +64,8 @@ class ResManState(ResManTables):
         """Agents whose wire version we do not read, each with its boot."""
         self.ask_limiter = AskLimiter(config.resend_first_s, config.resend_s_max)
         self.versions = StatusVersions()
+        self.shorten_at_s: float | None = None
+        """When every order that counts on a longer silence has expired; see ``agents.liveness_terms``."""
         self.cause = ""
         """Id of the message or timer that is being handled: the cause of events."""
         self._event_count = 0
@@ -79,6 +81,7 @@ class ResManState(ResManTables):
         """Start a step: the changes of the last step are final, and its output was sent."""
         self.now_s = max(now_s, self.now_s)
         self.cause = ""
+        self.requests.nonces.accept()
         self._watches_before.clear()
         self._incompatible_before.clear()
         if not self._recovered:
@@ -104,6 +107,7 @@ class ResManState(ResManTables):
                 self.incompatible_agents[agent] = boot
         self.heartbeats.renumber([self.view.row(name) for name in self.agents])
         self.versions.keep_only(self.groups)
+        self.requests.nonces.discard()
         timers, unsent = self.unacknowledged, self.outbox
         self.derive()
         self.unacknowledged.resume(timers, but=unsent.due)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.identity import IdentityOrder
+from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.cluster import AgentLoad, AgentSums
 from galaxy.model.stored.container import Container, EndedGroup, Group
@@ -38,6 +39,7 @@ class ResManTables:
         self.sums: Table[AgentSums] = Table("sums", AgentSums)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
+        self.liveness: Table[LivenessTerms] = Table("liveness", LivenessTerms)
         self.requests = RequestRecords(config)
         """Answers to operators' requests and the audit trail: two more tables."""
 
@@ -45,7 +47,7 @@ class ResManTables:
     def tables(self) -> Mapping[str, Table[Any]]:
         """Every table by name, in the order in which changes are committed."""
         every: tuple[Table[Any], ...] = (
-            self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
+            self.liveness, self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
             self.loads, self.sums, self.requests.answers, self.requests.audit,
         )  # fmt: skip
         return {table.name: table for table in every}
