@@ -19,7 +19,7 @@ WAIT_S: Final = 30.0
 PAUSE_S: Final = 0.1
 """Pause after each read, so that a busy leader costs its standbys few reads of many rows each."""
 RETRY_MIN_S: Final = 0.5
-RETRY_MAX_S: Final = 60.0
+RETRY_MAX_S: Final = 10.0
 ROWS_TO_FREEZE: Final = 10_000
 """Rows read before they are excluded from garbage collection."""
 

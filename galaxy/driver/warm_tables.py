@@ -7,7 +7,7 @@ current than to derive once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from galaxy.driver.interfaces import Feed, FeedPosition, FeedRead
 from galaxy.driver.stored_format import StoredFormat, check_format, format_table
@@ -16,6 +16,9 @@ from galaxy.model.stored.table import Table
 
 Check = Callable[[], None]
 """Called between pieces of a long read; it may raise to end the read."""
+
+BEHIND_MIN: Final = 10_000
+"""A standby that is behind by more rows than this and than its tables have loads them instead."""
 
 
 class Loaded(Struct, frozen=True, kw_only=True):
@@ -91,11 +94,13 @@ class WarmTables:
         Raises:
             Unreachable, BadMessage, GalaxyError: as for ``read`` and ``apply``.
         """
-        while self.position is not None:
+        rows, rows_max = 0, BEHIND_MIN + sum(map(len, self._tables.values()))
+        while self.position is not None and rows <= rows_max:
             read = self._feed.read_changes(self.role, self.position, 0.0)
             if read.current:
                 return True
-            self.apply(read)
+            rows += self.apply(read)
+        self.release()  # Loading costs less.
         return False
 
     def release(self) -> None:

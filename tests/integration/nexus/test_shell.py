@@ -181,7 +181,7 @@ class ReadTables(Nexus):
         return super().read_changes(role, after, timeout_s)
 
 
-@pytest.mark.parametrize("lost", ["nothing", "feed", "everything"])
+@pytest.mark.parametrize("lost", ["nothing", "feed", "everything", "connections"])
 def test_standby_that_has_followed_begins_with_what_is_stored_whatever_redis_lost(
     nexus: Nexus, redis_server: RedisServer, lost: str
 ) -> None:
@@ -201,6 +201,11 @@ def test_standby_that_has_followed_begins_with_what_is_stored_whatever_redis_los
                 until(lambda total=total: stored(nexus) == {"x": total})  # type: ignore[misc]
             if lost == "everything":
                 nexus.client.flushall()
+            elif lost == "connections":
+                redis_server.stop()
+                redis_server.start()
+                until(lambda: first.leading, 30.0)
+                first.offer(Add(name="x", by=0))
             elif lost == "feed":
                 nexus.client.delete(keys.changes("tally"))
         assert took.wait(20.0)

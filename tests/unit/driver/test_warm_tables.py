@@ -11,7 +11,7 @@ from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant
 from galaxy.driver.leadership import Leadership
 from galaxy.driver.standby import Standby
 from galaxy.driver.stored_format import STORED_READABLE, StoredFormat
-from galaxy.driver.warm_tables import WarmTables
+from galaxy.driver.warm_tables import BEHIND_MIN, WarmTables
 from galaxy.errors import BadMessage, GalaxyError, Unreachable
 from galaxy.model.base import encode
 from galaxy.model.stored.table import TableChange
@@ -98,6 +98,18 @@ def test_commits_after_the_last_read_are_read_before_a_leadership_begins(nexus: 
     new = take_over(nexus, warm, logic, old)
     assert new.was_warm
     assert totals(logic) == {"x": 7, "y": 1, "z": 1}
+
+
+def test_standby_that_is_too_far_behind_loads_instead(nexus: CountingNexus) -> None:
+    old = leader(nexus)
+    warm, logic = standby(nexus)
+    for serial in range(50, 56):
+        rows = [encode(Count(name="x", total=serial)) for _ in range(BEHIND_MIN // 5)]
+        changes = [TableChange(table="counts", key=f"k{serial}-{n}", value=row) for n, row in enumerate(rows)]
+        nexus.commit(old.grant, serial, changes, [])
+    new = take_over(nexus, warm, logic, old)
+    assert not new.was_warm
+    assert dict(logic.counts.items()) == nexus.read_table("tally", "counts", Count)
 
 
 def test_deleted_row_is_gone_from_the_standby(nexus: CountingNexus) -> None:
