@@ -13,11 +13,14 @@ from galaxy.errors import Unreachable
 from galaxy.model.step import Send
 from galaxy.nexus.connection import open_client
 from galaxy.nexus.envelope import celery_message, utc_now
-from galaxy.nexus.sentinel import Sentinels
+from galaxy.nexus.sentinel import Sentinels, code_of
 from galaxy.nexus.url import parse
 
 BATCH: Final = 500
 """Messages in one pipeline."""
+
+OF_ONE_QUEUE: Final = ("NOPERM", "WRONGTYPE")
+"""Codes of errors that do not concern the messages to other queues."""
 
 _FAILURES: Final = (redis.RedisError, OSError)
 
@@ -57,7 +60,7 @@ class Publisher:
                 log.warning("event=publisher.not-open cause=%r", str(self._unreachable(error)))
 
     def publish(self, sends: Sequence[Send]) -> None:
-        """Publish every message; one that cannot be encoded is logged and left out.
+        """Publish every message; one that cannot be encoded, or that Redis refuses, is logged and left out.
 
         A broken connection is opened again once, which may send messages twice.
 
@@ -89,7 +92,13 @@ class Publisher:
             pipe = self._client.pipeline(transaction=False)
             for queue, item in items[start : start + BATCH]:
                 pipe.lpush(queue, item)
-            pipe.execute()
+            for (queue, item), answer in zip(
+                items[start : start + BATCH], pipe.execute(raise_on_error=False), strict=True
+            ):
+                if isinstance(answer, redis.RedisError):
+                    if code_of(answer) not in OF_ONE_QUEUE:
+                        raise answer
+                    log.error("event=send.refused queue=%s bytes=%d cause=%r", queue, len(item), str(answer))
         self._connected = True
 
     def _item(self, send: Send) -> tuple[str, bytes] | None:

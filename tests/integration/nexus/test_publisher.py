@@ -16,7 +16,7 @@ from galaxy.model.base import WIRE_VERSION
 from galaxy.model.step import Send
 from galaxy.nexus import Nexus
 from galaxy.nexus.envelope import Payload, decode_call, read
-from galaxy.nexus.publisher import Publisher
+from galaxy.nexus.publisher import BATCH, Publisher
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import within_limit
 
@@ -91,6 +91,16 @@ def test_body_that_cannot_be_encoded_is_left_out_and_the_others_are_sent(
     assert len(queued(nexus, "q")) == 2
 
 
+def test_message_that_redis_refuses_is_left_out_and_the_others_are_sent_once(
+    nexus: Nexus, publisher: Publisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    nexus.client.set("agent.h2", "not a list")
+    publisher.publish([send("warm")])
+    publisher.publish([send(f"agent.h{n % 5}", job=f"j{n}") for n in range(2 * BATCH)])
+    assert [nexus.client.llen(f"agent.h{host}") for host in (0, 1, 3, 4)] == [2 * BATCH // 5] * 4
+    assert "event=send.refused queue=agent.h2" in caplog.text
+
+
 def test_stopped_server_is_unreachable_and_a_restarted_one_is_used_again(
     redis_server: RedisServer, nexus: Nexus, publisher: Publisher
 ) -> None:
@@ -119,7 +129,7 @@ def test_hung_server_is_unreachable_within_seconds(redis_server: RedisServer, pu
     redis_server.resume()
 
 
-@pytest.mark.parametrize("v", [None, 0, 1, 3, "2", True, 2.5, {"a": 2}])
+@pytest.mark.parametrize("v", [None, 0, 1, WIRE_VERSION - 1, WIRE_VERSION + 1, "3", True, 2.5, {"a": 2}])
 def test_another_wire_version_is_a_bad_message(v: object) -> None:
     with pytest.raises(BadMessage, match="wire version"):
         read(v, Payload(b'{"job":"x"}'), StopJob)
