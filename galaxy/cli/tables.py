@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from galaxy.cli.output import format_age, format_time
-from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView
+from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView, TaskView
 from galaxy.model.messages.container import Reason
 from galaxy.model.resources import ASKED, Resource
 from galaxy.units import format_bytes, format_cpu
@@ -89,9 +89,18 @@ def task_rows(pods: Iterable[PodView], now_s: float) -> Rows:
             last = str(task.last_exit) if task.last_exit else "-"
             rows.append(
                 [pod.pod, task.name, task.state, healthy, task.version or "-", str(task.restarts), up or "-",
-                 last, reason_text(task.reason)]
+                 last, reason_text(task.reason) or oom_text(task)]
             )  # fmt: skip
     return titles, rows
+
+
+def oom_text(task: TaskView) -> str:
+    """Return how many processes of a program the kernel killed for memory; empty if none."""
+    kills = task.oom_kills
+    if kills is None:
+        return ""
+    named = f", last {kills.processes}" if kills.processes else ""
+    return f"{kills.count} OOM-killed{named}"
 
 
 def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:

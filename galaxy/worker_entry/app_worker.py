@@ -46,11 +46,19 @@ from galaxy.worker_entry.logic.effects import (
     StopProgram,
     TerminateTask,
 )
-from galaxy.worker_entry.logic.events import Event, OrderReceived, QuitRequested, StopCommandEnded, Ticked
+from galaxy.worker_entry.logic.events import (
+    Event,
+    OrderReceived,
+    ProcessesOomKilled,
+    QuitRequested,
+    StopCommandEnded,
+    Ticked,
+)
 from galaxy.worker_entry.logic.failures import failure_of
 from galaxy.worker_entry.logic.pod import step, wake_s
 from galaxy.worker_entry.logic.records import SupervisedPod
 from galaxy.worker_entry.logic.report import observe
+from galaxy.worker_entry.oom_watch import OomWatch
 from galaxy.worker_entry.programs import Programs
 from galaxy.worker_entry.spawn import Spawner
 from galaxy.worker_entry.task_logs import TaskLogs
@@ -79,10 +87,12 @@ class AppWorker:
         self._logs: dict[str, TaskLogs] = {}
         self._reported: ObservedPod | None = None
         self._spawner = Spawner(config)
+        self._oom = OomWatch(self.loop, config.tasks, self._on_oom_kills)
         self._programs = Programs(
             self.loop,
             config,
             self._spawner,
+            oom=self._oom,
             logs=self._logs_of,
             excluded=self._excluded,
             has_commands=lambda name: self._commands.is_running(name),
@@ -303,7 +313,12 @@ class AppWorker:
                     self.on_fault(error)
         else:
             self.loop.after(0.0, self._reap)
+        self._oom.check_all()
         self._programs.check_all()
+
+    def _on_oom_kills(self, task: str, count: int, processes: str) -> None:
+        event = ProcessesOomKilled(task=task, at_s=time.time(), count=count, processes=processes)
+        self.handle(event)
 
     # ---- helpers
 

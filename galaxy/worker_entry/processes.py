@@ -27,7 +27,7 @@ def members(cgroup: TaskCgroup, program: int, task_id: str, excluded: Collection
     """
     if not cgroup.procs_fds:
         return _by_ancestry(program, task_id, excluded)
-    pids = _pids_of(cgroup.procs_fds[0])
+    pids = pids_of(cgroup)
     if not excluded or not pids:
         return pids
     return pids - with_descendants(excluded, process_table())
@@ -74,6 +74,11 @@ def kill_descendants() -> None:
         signal_all(found, signal.SIGSTOP)
         stopped |= found
     signal_all(stopped, signal.SIGKILL)
+
+
+def pids_of(cgroup: TaskCgroup) -> set[int]:
+    """Return the processes in a task's cgroup, none where there is no cgroup."""
+    return _pids_of(cgroup.procs_fds[0]) if cgroup.procs_fds else set()
 
 
 def _pids_of(fd: int) -> set[int]:

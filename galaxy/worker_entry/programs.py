@@ -14,8 +14,9 @@ from galaxy.worker_entry.environment import limits_of, task_id
 from galaxy.worker_entry.event_loop import EventLoop, Timer
 from galaxy.worker_entry.logic.effects import StartProgram
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
+from galaxy.worker_entry.oom_watch import OomWatch
 from galaxy.worker_entry.prefork import PreforkedProgram
-from galaxy.worker_entry.processes import members, oom_kills, set_pids_max, signal_all
+from galaxy.worker_entry.processes import members, set_pids_max, signal_all
 from galaxy.worker_entry.spawn import Limits, Spawner, status_of
 from galaxy.worker_entry.task_logs import TaskLogs
 
@@ -38,6 +39,7 @@ class Programs:
         config: WorkerConfig,
         spawner: Spawner,
         *,
+        oom: OomWatch,
         logs: Callable[[str], TaskLogs],
         excluded: Callable[[str, bool], set[int]],
         has_commands: Callable[[str], bool],
@@ -50,6 +52,7 @@ class Programs:
         self._cgroups = {cgroup.name: cgroup for cgroup in config.tasks}
         self._spawner = spawner
         self._prefork = PreforkedProgram(config) if config.prefork_pid else None
+        self._oom = oom
         self._logs = logs
         self._excluded = excluded
         self._has_commands = has_commands
@@ -71,11 +74,11 @@ class Programs:
         logs = self._logs(name)
         logs.begin_run(run, now_s, revision=effect.revision, restarts=effect.restarts)
         self._emit(ProgramStarted(task=name, run=run, at_s=now_s))
-        program.oom_kills = oom_kills(cgroup)
         try:
             program.pid = self._start(["/bin/sh", "-c", command], env, cgroup, limits_of(effect.spec), logs)
         finally:
             logs.write_index()
+        self._oom.begin(name, program.pid)
         program.alive = True
         self._on_exit(program.pid, lambda status: self._on_ended(name, run, status))
 
@@ -123,9 +126,7 @@ class Programs:
         program.alive = False
         self._logs(name).drain()
         code, number, core = status_of(status)
-        # A shell around the program turns its SIGKILL into exit code 137; the cgroup's count is the proof.
-        killed = number == signal.SIGKILL or code == 128 + signal.SIGKILL
-        oom = killed and oom_kills(self._cgroups[name]) > program.oom_kills
+        oom = self._oom.end(name, code, number)
         exit_ = Exit(at_s=time.time(), code=code, signal=number, core=core, oom=oom)
         self._emit(ProgramEnded(task=name, run=run, exit=exit_))
 
@@ -167,7 +168,6 @@ class _Program:
     def __init__(self) -> None:
         self.pid = 0
         self.alive = False
-        self.oom_kills = 0
         self.emptying: _Emptying | None = None
 
     def stop_emptying(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import ClassVar
 
 from galaxy.container.cgroup import v1
@@ -36,6 +37,16 @@ class MemoryV1:
         """Return the file that counts OOM kills in a line ``oom_kill N``."""
         return f"{path}/memory.oom_control"
 
+    def oom_event(self, path: str, oom_fd: int) -> int:
+        """Return an eventfd that is notified of OOM in the cgroup whose open ``oom_file`` is ``oom_fd``."""
+        event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._files.write(f"{path}/cgroup.event_control", f"{event} {oom_fd}")
+        except OSError:  # Kernels without it notice kills a moment later.
+            os.close(event)
+            return -1
+        return event
+
     def _limit(self, path: str, hard_bytes: int, soft_bytes: int) -> None:
         v1.set_memory(path, hard_bytes=hard_bytes, soft_bytes=soft_bytes)
         if self._swap:
@@ -69,6 +80,10 @@ class MemoryV2:
     def oom_file(self, path: str) -> str:
         """Return the file that counts OOM kills in a line ``oom_kill N``."""
         return f"{path}/memory.events.local"
+
+    def oom_event(self, _path: str, _oom_fd: int) -> int:
+        """Return -1: the open ``oom_file`` itself can be polled."""
+        return -1
 
     def _limit(self, path: str, hard_bytes: int, soft_bytes: int) -> None:
         if hard_bytes:

@@ -173,6 +173,12 @@ class CgroupTree:
             opened.append(os.open(path, flags | os.O_CLOEXEC))
             return opened[-1]
 
+        def grab_event(path: str, oom: int) -> int:
+            event = self._memory.oom_event(path, oom)
+            if event >= 0:
+                opened.append(event)
+            return event
+
         order = sorted(self._per_task, key=lambda name: (name != self._listing, name))
         try:
             init_cgroup = INIT if self.version == "v2" else "."
@@ -184,9 +190,12 @@ class CgroupTree:
                     procs_fds=tuple(
                         grab(f"{self._roots[name]}/{key}/{task.name}/cgroup.procs") for name in order
                     ),
-                    oom_fd=grab(
-                        self._memory.oom_file(f"{self._of('memory')}/{key}/{task.name}"), os.O_RDONLY
+                    oom_fd=(
+                        oom := grab(
+                            self._memory.oom_file(f"{self._of('memory')}/{key}/{task.name}"), os.O_RDONLY
+                        )
                     ),
+                    oom_event_fd=grab_event(f"{self._of('memory')}/{key}/{task.name}", oom),
                     pids_fd=grab(f"{self._of('pids')}/{key}/{task.name}/pids.max"),
                     pids_max=task.pids_max,
                 )

@@ -27,7 +27,7 @@ from galaxy.container.launcher.plan import FULL, PROCESS, USERNS, LaunchPlan, ho
 from galaxy.container.launcher.prefork import PreforkedChild, RunPrefork
 from galaxy.container.net import namespace
 from galaxy.errors import GalaxyError
-from galaxy.model.messages.worker import TaskCgroup, WorkerConfig
+from galaxy.model.messages.worker import TaskCgroup, WorkerConfig, task_fds
 
 READY: Final = b"R"
 FAILED: Final = b"F"
@@ -276,7 +276,7 @@ def _keep_only_needed(setup: InitSetup, config: WorkerConfig) -> None:
     if setup.prefork is not None:
         kept.add(setup.prefork.sock.detach())
     for task in config.tasks:
-        kept.update(fd for fd in (*task.procs_fds, task.oom_fd, task.pids_fd) if fd >= 0)
+        kept.update(fd for fd in task_fds(task) if fd >= 0)
     syscalls.close_all_but(kept)
 
 

@@ -16,7 +16,7 @@ from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.prefork import PreforkedChild, prefork_child
 from galaxy.errors import GalaxyError
 from galaxy.model.base import Struct, decode, encode
-from galaxy.model.messages.worker import TaskCgroup
+from galaxy.model.messages.worker import TaskCgroup, task_fds
 
 WAITING: Final = b"R"
 """Sent by a warm process when it is ready for a plan."""
@@ -101,7 +101,7 @@ def handover_of(setup: init_process.InitSetup) -> tuple[Handover, list[int]]:
     """Return the second message to a warm process, and its descriptors."""
     cgroups = setup.cgroups or OpenCgroups(init=(), tasks=(), shared=0, fds=[])
     fds = [setup.listen_fd, setup.log_fd, setup.status_fd, setup.go_fd, *cgroups.init]
-    fds += [fd for task in cgroups.tasks for fd in (*task.procs_fds, task.oom_fd, task.pids_fd)]
+    fds += [fd for task in cgroups.tasks for fd in task_fds(task) if fd >= 0]
     handover = Handover(
         seccomp_program=setup.seccomp_program,
         init=len(cgroups.init),
@@ -127,6 +127,7 @@ def _setup_of(
             name=task.name,
             procs_fds=tuple(next(rest) for _ in task.procs_fds),
             oom_fd=next(rest),
+            oom_event_fd=next(rest) if task.oom_event_fd >= 0 else -1,
             pids_fd=next(rest),
             pids_max=task.pids_max,
         )

@@ -9,7 +9,7 @@ from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.agent import AgentInfo, AgentState, AgentUsage
 from galaxy.model.messages.container import Reason
-from galaxy.model.messages.pod import Exit
+from galaxy.model.messages.pod import Exit, OomKills
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.resources import NOTHING, Ceiling, ResourceFields, Resources
 from galaxy.model.stored.user import Authority, Role
@@ -26,6 +26,7 @@ class TaskView(Struct, frozen=True, kw_only=True):
     last_exit: Exit | None = None
     reason: Reason | None = None
     version: str = ""
+    oom_kills: OomKills | None = None
 
 
 class PodView(Struct, frozen=True, kw_only=True):

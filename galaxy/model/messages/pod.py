@@ -125,6 +125,17 @@ class Exit(Struct, frozen=True, kw_only=True):
         return f"exit code {self.code}" + (f": {self.cause}" if self.cause else "")
 
 
+class OomKills(Struct, frozen=True, kw_only=True):
+    """Processes of a program that the kernel killed for memory: ``count`` since its order.
+
+    ``at_s`` is when the last one was noticed, in Unix seconds, and ``processes`` names it where known.
+    """
+
+    count: int
+    at_s: float
+    processes: str = ""
+
+
 class ObservedTask(Struct, frozen=True, kw_only=True):
     """One program: ``restarts`` are those since its order, ``healthy`` is None while not known."""
 
@@ -136,6 +147,7 @@ class ObservedTask(Struct, frozen=True, kw_only=True):
     last_exit: Exit | None = None
     reason: Reason | None = None
     version: str = ""
+    oom_kills: OomKills | None = None
 
 
 class ObservedPod(Struct, frozen=True, kw_only=True):

@@ -28,14 +28,21 @@ class TaskCgroup(Struct, frozen=True, kw_only=True):
     To enter the cgroup, a process writes ``0`` to each of ``procs_fds``. Reading the first of them
     lists the pids as AppWorker's PID namespace sees them. ``oom_fd`` is memory.oom_control (v1) or
     memory.events.local (v2): the count in its ``oom_kill N`` line, read at offset 0, proves an OOM
-    kill. Writing ``0`` to ``pids_fd`` (pids.max) before a kill stops a fork bomb.
+    kill. ``oom_event_fd`` is an eventfd that v1 notifies of OOM; on v2 ``oom_fd`` itself can be polled.
+    Writing ``0`` to ``pids_fd`` (pids.max) before a kill stops a fork bomb.
     """
 
     name: str
     procs_fds: tuple[int, ...] = ()
     oom_fd: int = -1
+    oom_event_fd: int = -1
     pids_fd: int = -1
     pids_max: int = 512
+
+
+def task_fds(cgroup: TaskCgroup) -> tuple[int, ...]:
+    """Return every descriptor of a task's cgroup, in one order; -1 where there is none."""
+    return (*cgroup.procs_fds, cgroup.oom_fd, cgroup.oom_event_fd, cgroup.pids_fd)
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):

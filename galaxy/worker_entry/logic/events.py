@@ -70,6 +70,15 @@ class ProgramEnded(Struct, frozen=True, kw_only=True):
     exit: Exit
 
 
+class ProcessesOomKilled(Struct, frozen=True, kw_only=True):
+    """The kernel OOM-killed ``count`` processes of the task; ``processes`` names them where known."""
+
+    task: str
+    at_s: float
+    count: int
+    processes: str = ""
+
+
 class TaskEmptied(Struct, frozen=True, kw_only=True):
     """No process of the task is left; commands run by ``exec`` are not counted."""
 
@@ -141,6 +150,7 @@ TaskEvent = (
     | DeployFailed
     | ProgramStarted
     | ProgramEnded
+    | ProcessesOomKilled
     | TaskEmptied
     | ProbeAnswered
     | StopCommandEnded

@@ -94,7 +94,9 @@ def _order_task(
         task = replace(task, placed_unreliable=task.placed_unreliable or bool(task.placed))
     old_check = health.check_of(task.spec, batch=order.batch)
     new_check = health.check_of(spec, batch=order.batch)
-    task = replace(task, spec=spec, restarts=0 if redeploy else task.restarts)
+    task = replace(task, spec=spec)
+    if redeploy:
+        task = replace(task, restarts=0, oom_kills=None)
     match task.state:
         case TaskState.PENDING | TaskState.STOPPED:
             return tasks.begin(task, order, now_s)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import PackageSpec, TaskSpec
 from galaxy.model.messages.container import Reason
-from galaxy.model.messages.pod import Exit, PodOrder, TaskState
+from galaxy.model.messages.pod import Exit, OomKills, PodOrder, TaskState
 
 
 class AfterStop(StrEnum):
@@ -78,6 +78,8 @@ class SupervisedTask(Struct, frozen=True, kw_only=True):
     """Start of the current program, Unix seconds."""
     last_exit: Exit | None = None
     reason: Reason | None = None
+    oom_kills: OomKills | None = None
+    """OOM kills since the order; None without any."""
     placed: tuple[PackageSpec, ...] = ()
     """Packages whose files are in place."""
     placed_unreliable: bool = False

@@ -71,4 +71,5 @@ def _observe_task(task: SupervisedTask) -> ObservedTask:
         last_exit=task.last_exit,
         reason=task.reason,
         version=package.version if package else "",
+        oom_kills=task.oom_kills,
     )

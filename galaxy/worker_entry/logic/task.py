@@ -7,7 +7,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from galaxy.model.messages.container import HOST_FAILED, Reason
-from galaxy.model.messages.pod import PodOrder, TaskState
+from galaxy.model.messages.pod import OomKills, PodOrder, TaskState
 from galaxy.units import format_duration
 from galaxy.worker_entry.logic import health, restart
 from galaxy.worker_entry.logic.effects import (
@@ -32,6 +32,7 @@ from galaxy.worker_entry.logic.events import (
     PackagesPlaced,
     PackagesStaged,
     ProbeAnswered,
+    ProcessesOomKilled,
     ProgramEnded,
     ProgramStarted,
     ReloadEnded,
@@ -172,6 +173,10 @@ def apply(task: SupervisedTask, event: TaskEvent, order: PodOrder, now_s: float)
         case TaskEmptied():
             current = event.run == task.run and task.running_spec is None
             return _on_emptied(task, order, now_s) if current else (task, ())
+        case ProcessesOomKilled():
+            before = task.oom_kills.count if task.oom_kills else 0
+            kills = OomKills(count=before + event.count, at_s=event.at_s, processes=event.processes)
+            return replace(task, oom_kills=kills), ()
     if event.run != task.run or task.running_spec is None:
         return task, ()
     match event:

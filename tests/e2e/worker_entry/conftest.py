@@ -67,6 +67,10 @@ class Cgroups:
         self.procs_fds = tuple(os.open(path / "cgroup.procs", os.O_RDWR) for path in self.paths)
         oom = memory / ("memory.events.local" if unified else "memory.oom_control")
         self.fds = [*self.procs_fds, os.open(oom, os.O_RDONLY), os.open(pids / "pids.max", os.O_RDWR)]
+        self.oom_event_fd = -1
+        if not unified:
+            self.oom_event_fd = os.eventfd(0, os.EFD_NONBLOCK)
+            (memory / "cgroup.event_control").write_text(f"{self.oom_event_fd} {self.fds[-2]}")
         self.pids_max = pids_max
 
     def task(self, name: str) -> TaskCgroup:
@@ -74,6 +78,7 @@ class Cgroups:
             name=name,
             procs_fds=self.procs_fds,
             oom_fd=self.fds[-2],
+            oom_event_fd=self.oom_event_fd,
             pids_fd=self.fds[-1],
             pids_max=self.pids_max,
         )
@@ -82,8 +87,9 @@ class Cgroups:
         return [int(line) for line in (self.paths[0] / "cgroup.procs").read_text().split()]
 
     def close(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
+        for fd in (*self.fds, self.oom_event_fd):
+            if fd >= 0:
+                os.close(fd)
         for path in self.paths:
             deadline = time.monotonic() + 10
             while path.exists():

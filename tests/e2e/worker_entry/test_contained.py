@@ -71,6 +71,28 @@ def test_program_over_its_memory_limit_has_oom_in_its_exit_by_the_cgroups_count(
     assert task.last_exit.oom and task.last_exit.code == 137
 
 
+EAT = "tail /dev/zero"
+"""Takes more and more memory."""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "number"),
+    [("exit 7", 7, None), ("sleep 1; kill -9 $$", None, 9), ("exec sleep 60", None, None)],
+)
+def test_kill_of_a_child_is_told_with_its_process_and_does_not_change_how_the_program_ends(
+    contained, spec, end, code, number
+):
+    container = contained(limits={"memory_bytes": 32 * 1024 * 1024})
+    container.order(spec(f"{EAT}; {EAT}; {end}", restart=NEVER))
+    task = container.until_task(lambda task: task.oom_kills is not None and task.oom_kills.count == 2)
+    assert task.oom_kills.processes.startswith("tail (")
+    if code or number:
+        ended = container.until_task(lambda task: task.state == TaskState.FAILED).last_exit
+        assert (ended.code, ended.signal, ended.oom) == (code, number, False)
+    else:
+        assert task.state == TaskState.RUNNING
+
+
 @pytest.mark.parametrize("how", ["exit 137", "kill -9 $$"])
 def test_exit_that_looks_like_an_oom_kill_is_not_reported_as_one(contained, spec, how):
     container = contained()

@@ -228,6 +228,7 @@ def _pod_view(
                 last_exit=task.last_exit,
                 reason=task.reason,
                 version=task.version,
+                oom_kills=task.oom_kills,
             )
             for task in (observed.tasks if observed else ())
         ),

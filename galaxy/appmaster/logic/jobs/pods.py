@@ -25,7 +25,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import ContainerState, Reason
-from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState, TaskState, masked
+from galaxy.model.messages.pod import ObservedPod, OomKills, PodOrder, PodState, TaskState, masked
 from galaxy.model.messages.trace import agent_cause
 from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
 
@@ -379,6 +379,13 @@ def _worst_reason(observed: ObservedPod) -> Reason | None:
     return msgspec.structs.replace(reason, message=f"task {name}: {reason.message}")
 
 
+def _oom_text(task: str, new: int, kills: OomKills) -> str:
+    named = f": {kills.processes}" if kills.processes else ""
+    total = f"; {kills.count} so far" if kills.count > new else ""
+    processes = "1 process" if new == 1 else f"{new} processes"
+    return f"task {task}: the kernel killed {processes} for memory{named}{total}"
+
+
 def _record_changes(state: AppMasterState, before: PodRecord, pod: PodRecord, observed: ObservedPod) -> None:
     """Record what a report changed: each exit of a program with its cause, and a new phase or health."""
     old = before.observed
@@ -390,6 +397,11 @@ def _record_changes(state: AppMasterState, before: PodRecord, pod: PodRecord, ob
             if task.restarts:
                 text += f"; restarted {task.restarts} times so far"
             state.record_event(pod.job, "pod.exited", pod.pod, text)
+        if task.oom_kills is not None:
+            before_count = last.oom_kills.count if last is not None and last.oom_kills else 0
+            if task.oom_kills.count > before_count:
+                text = _oom_text(task.name, task.oom_kills.count - before_count, task.oom_kills)
+                state.record_event(pod.job, "pod.oom-killed", pod.pod, text)
     if pod.phase is not before.phase:
         why = pod.reason.message if pod.reason else ""
         state.record_event(pod.job, f"pod.{pod.phase}", pod.pod, why)
