@@ -30,6 +30,7 @@ class HeartbeatSink(Protocol):
         pods: int = ...,
         usage: AgentUsage | None = ...,
         trouble: str = ...,
+        leaving: bool = ...,
     ) -> float: ...
 
 
@@ -71,13 +72,29 @@ class HeartbeatThread:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent-heartbeat", daemon=True)
         self._failing = ""
+        self._leaving = False
 
     def start(self) -> None:
         self._thread.start()
 
+    def leave(self) -> None:
+        """Say from now on that the agent is being stopped, so that nothing more is placed on its host."""
+        self._leaving = True
+        self._send_last()
+
     def stop(self, timeout_s: float) -> None:
+        """Stop; the last heartbeat says that the agent is leaving."""
+        self._leaving = True
         self._ending.set()
         self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._send_last()
+
+    def _send_last(self) -> None:
+        try:
+            self._send(None)
+        except Exception as error:  # noqa: BLE001 - without a goodbye the host is suspect a little later
+            self._log_change(f"{type(error).__name__}: {error}")
 
     def _run(self) -> None:
         next_s = next_usage_s = time.monotonic()
@@ -104,6 +121,7 @@ class HeartbeatThread:
             pods=pods,
             usage=usage,
             trouble=self._trouble(),
+            leaving=self._leaving,
         )
         self._log_change("")
         ahead_s = redis_s - time.monotonic()

@@ -70,6 +70,7 @@ def cluster_status_view(
         disk_assigned_bytes=assigned.disk_bytes,
         safe_mode=safe_mode,
         refused=agents.refused,
+        left=agents.left,
         version=version,
     )
 

@@ -47,6 +47,7 @@ class Heartbeats:
         pods: int,
         usage: AgentUsage | None,
         trouble: str = "",
+        leaving: bool = False,
     ) -> float:
         """Record a heartbeat of ``agent`` with its facts; return Redis' clock in Unix seconds."""
         facts = Heartbeat(
@@ -57,6 +58,7 @@ class Heartbeats:
             pods=pods,
             wire=WIRE_VERSION,
             trouble=trouble[:TROUBLE_MAX],
+            leaving=leaving,
         )
         with reaching(self._address):
             seconds, micros = self._write(
@@ -131,6 +133,7 @@ def _heartbeats(
                 pods=facts_of.pods,
                 wire=facts_of.wire,
                 trouble=facts_of.trouble,
+                leaving=facts_of.leaving,
             )
         )
     return HeartbeatsRead(now_s=int(clock[0]) + int(clock[1]) / 1e6, heartbeats=tuple(heartbeats))

@@ -179,6 +179,7 @@ class MemoryNexus:
         pods: int = 0,
         usage: AgentUsage | None = None,
         trouble: str = "",
+        leaving: bool = False,
         wire: int = WIRE_VERSION,
     ) -> float:
         """Store a heartbeat and return the clock; ``wire`` lets tests speak another version."""
@@ -190,6 +191,7 @@ class MemoryNexus:
             pods=pods,
             wire=wire,
             trouble=trouble,
+            leaving=leaving,
         )
         if usage is not None:
             self._usages[agent] = usage

@@ -203,13 +203,21 @@ class Nexus:
         pods: int = 0,
         usage: AgentUsage | None = None,
         trouble: str = "",
+        leaving: bool = False,
     ) -> float:
         """Record a heartbeat of ``agent``, with digests of its state; return Redis' clock in Unix seconds.
 
-        ``trouble`` is why the agent cannot carry out orders; empty when it can.
+        ``trouble`` is why the agent cannot carry out orders; empty when it can. ``leaving`` says that
+        it is being stopped on purpose.
         """
         return self._heartbeats.send(
-            agent, boot=boot, containers=containers, pods=pods, usage=usage, trouble=trouble
+            agent,
+            boot=boot,
+            containers=containers,
+            pods=pods,
+            usage=usage,
+            trouble=trouble,
+            leaving=leaving,
         )
 
     def heartbeats(self, role: str = "") -> HeartbeatsRead:

@@ -19,6 +19,9 @@ from galaxy.model.resources import ASKED
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
+from galaxy.units import counted
+
+LEFT_NAMES_MAX = 5
 
 
 @click.command(cls=Command, examples="  galaxy status\n  galaxy status -o json\n")
@@ -56,8 +59,20 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
     ]
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
+    lines += _left_lines(view)
     lines += [f"{'Refused'.ljust(9)} {reason_text(reason)}" for reason in view.refused]
     return [one_line(line) for line in lines]
+
+
+def _left_lines(view: ClusterStatusView) -> list[str]:
+    """Return a line about programs that may run twice: on a host without an agent, and elsewhere."""
+    if not view.left:
+        return []
+    where = ", ".join(f"{count} on {agent}" for agent, count in sorted(view.left.items())[:LEFT_NAMES_MAX])
+    more = len(view.left) - LEFT_NAMES_MAX
+    hosts = f"{where} and on {more} more hosts" if more > 0 else where
+    total = counted(sum(view.left.values()), "old container")
+    return [f"{'Left'.ljust(9)} {total} may still run beside the new ones until the host returns: {hosts}"]
 
 
 def leader_lines(leaders: tuple[LeaderView, ...], now_s: float) -> list[str]:

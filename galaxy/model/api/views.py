@@ -172,6 +172,8 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     safe_mode: Reason | None = None
     refused: tuple[Reason, ...] = ()
     """The last agents that send heartbeats and are refused, with the reason."""
+    left: dict[str, int] = {}
+    """By dead agent: containers that were replaced elsewhere, and may still run there until it returns."""
     version: str = ""
 
 

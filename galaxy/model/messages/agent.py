@@ -94,6 +94,8 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     """Version of what the agent sends (``galaxy.model.base.WIRE_VERSION``)."""
     trouble: str = ""
     """Why the agent is alive but cannot carry out orders, for people: for example that its disk fails."""
+    leaving: bool = False
+    """The agent is being stopped on purpose; no heartbeat of this boot follows the last of these."""
 
 
 class HeartbeatsRead(Struct, frozen=True, kw_only=True):

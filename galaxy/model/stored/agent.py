@@ -22,6 +22,8 @@ class AgentRecord(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     cordoned: bool = False
     """Nothing new is placed on it."""
+    left: int = 0
+    """Containers that were replaced elsewhere after its death, and may still run on it until it returns."""
 
 
 def first_record(info: AgentInfo, now_s: float = 0.0) -> AgentRecord:

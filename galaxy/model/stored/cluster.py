@@ -24,6 +24,8 @@ class AgentLoad(Struct, frozen=True, kw_only=True):
     total: Resources = NOTHING
     assigned: Resources = NOTHING
     containers: tuple[str, ...] = ()
+    left: int = 0
+    """As in ``AgentRecord``."""
 
 
 class AgentSums(Struct, frozen=True, kw_only=True):
@@ -36,6 +38,8 @@ class AgentSums(Struct, frozen=True, kw_only=True):
     total: Resources = NOTHING
     assigned: Resources = NOTHING
     refused: tuple[Reason, ...] = ()
+    left: dict[str, int] = {}
+    """By dead agent: containers that were replaced elsewhere, and may still run there."""
 
 
 class JobSums(Struct, frozen=True, kw_only=True):

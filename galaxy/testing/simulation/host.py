@@ -140,6 +140,12 @@ class Host:
         self._stop()
         self._world.after(self._world.between(0.3, 5.0), lambda: self._start(rebooted=False))
 
+    def stop_agent(self, seconds: float) -> None:
+        """Stop the agent on purpose and start it again after ``seconds``. Containers keep running."""
+        self.send_heartbeat(leaving=True)
+        self._stop()
+        self._world.after(seconds, lambda: self._start(rebooted=False))
+
     def restart(self) -> None:
         """Kill the agent's process and start it again at once. Containers keep running."""
         self._stop()
@@ -213,7 +219,7 @@ class Host:
         self._listen(self._process)
         self._send_heartbeat(self._process)
 
-    def send_heartbeat(self) -> float:
+    def send_heartbeat(self, *, leaving: bool = False) -> float:
         """Send a heartbeat; return Redis' clock, 0.0 when the host is cut off or has no agent."""
         if self.logic is None or self.cut:
             return 0.0
@@ -224,6 +230,7 @@ class Host:
             containers=containers,
             pods=pods,
             trouble=self.trouble,
+            leaving=leaving,
             wire=self.wire,
         )
 

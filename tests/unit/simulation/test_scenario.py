@@ -7,6 +7,8 @@ from galaxy.model.api.request import Request
 from galaxy.model.jobspec.parsing import load
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.names import APPMASTER, RESMAN
+from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.cluster import AgentSums
 from galaxy.testing.simulation.scenario import Scenario
 
 WEB = load(
@@ -52,6 +54,50 @@ def test_lost_host_is_replaced() -> None:
     scenario.hosts[lost].power_off(1e6)
     scenario.run_until(lambda: len(scenario.programs()) == 2, 120.0)
     assert scenario.worker(f"{job}.0").host != lost
+
+
+def agent_state(scenario: Scenario, host: str) -> str:
+    return str(scenario.stored(RESMAN, "agents", AgentRecord)[host].state)
+
+
+def living(scenario: Scenario) -> int:
+    return sum(len(host.living) for host in scenario.hosts.values())
+
+
+def left(scenario: Scenario) -> dict[str, int]:
+    return scenario.stored(RESMAN, "sums", AgentSums)["all"].left
+
+
+def test_agent_that_is_stopped_on_purpose_gets_nothing_more_at_once_and_is_back_when_it_starts() -> None:
+    scenario = Scenario()
+    scenario.hosts["h1"].stop_agent(8.0)
+    scenario.run_until(lambda: agent_state(scenario, "h1") == "suspect", 2.5)
+    job = submit(scenario)
+    assert {scenario.worker(f"{job}.{index}").host for index in range(2)} == {"h2", "h3"}
+    scenario.run_until(lambda: agent_state(scenario, "h1") == "alive", 15.0)
+    assert len(scenario.programs_started) == 2
+
+
+def test_programs_of_a_stopped_agent_run_on_and_are_kept_when_it_returns_in_time() -> None:
+    scenario = Scenario()
+    job = submit(scenario)
+    host = scenario.worker(f"{job}.0").host
+    scenario.hosts[host].stop_agent(5.0)
+    scenario.run(40.0)
+    assert len(scenario.programs_started) == 2
+    assert scenario.worker(f"{job}.0").host == host
+
+
+def test_old_programs_on_a_host_without_an_agent_are_counted_until_it_returns() -> None:
+    scenario = Scenario()
+    job = submit(scenario)
+    host = scenario.worker(f"{job}.0").host
+    scenario.hosts[host].stop_agent(150.0)
+    scenario.run_until(lambda: left(scenario) == {host: 1}, 120.0)
+    scenario.run_until(lambda: living(scenario) == 3, 10.0)
+    scenario.run_until(lambda: agent_state(scenario, host) == "alive", 200.0)
+    scenario.run_until(lambda: left(scenario) == {}, 30.0)
+    scenario.run_until(lambda: living(scenario) == 2, 60.0)
 
 
 def test_failed_launch_is_retried_on_another_host() -> None:

@@ -44,7 +44,12 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
     starting = safe_mode.reason is not None and safe_mode.reason.code == "start"
     away = _count_without_heartbeat(state) if starting else len(changes.suspect) + len(changes.dead)
     safe_mode.update(away, known)
-    _apply_liveness(state, changes, declare_dead=safe_mode.reason is None)
+    leaving = {
+        watches[heartbeat.agent].row
+        for heartbeat in reading.heartbeats
+        if heartbeat.leaving and heartbeat.agent in watches
+    }
+    _apply_liveness(state, changes, leaving, declare_dead=safe_mode.reason is None)
     for heartbeat in reading.heartbeats:
         _apply_trouble(state, heartbeat)
 
@@ -102,9 +107,17 @@ def _count_without_heartbeat(state: ResManState) -> int:
     return sum(status[row] != PlacementStatus.DEAD and not recent(row) for row in range(len(status)))
 
 
-def _apply_liveness(state: ResManState, changes: LivenessChanges, *, declare_dead: bool) -> None:
+def _apply_liveness(
+    state: ResManState, changes: LivenessChanges, leaving: set[int], *, declare_dead: bool
+) -> None:
+    """Set the state of agents. One of ``leaving`` was stopped on purpose: it is suspect at once."""
     names = state.view.names
+    for row in sorted(leaving):
+        if state.agents[names[row]].state is AgentState.ALIVE:
+            _suspect(state, names[row], "its agent was stopped")
     for row in changes.recent.tolist():
+        if row in leaving:
+            continue
         record = state.agents[names[row]]
         if record.state is AgentState.DEAD:
             state.request_report(record.agent)  # It stays dead until it has sent a full report.
@@ -122,18 +135,18 @@ def _apply_liveness(state: ResManState, changes: LivenessChanges, *, declare_dea
         _set_agent_state(state, names[row], AgentState.DEAD)
 
 
-def _suspect(state: ResManState, agent: str) -> None:
+def _suspect(state: ResManState, agent: str, why: str = "") -> None:
     if state.agents[agent].state is not AgentState.SUSPECT:
         state.view.set_status(agent, PlacementStatus.SUSPECT)
-        _set_agent_state(state, agent, AgentState.SUSPECT)
+        _set_agent_state(state, agent, AgentState.SUSPECT, why)
 
 
-def _set_agent_state(state: ResManState, agent: str, new: AgentState) -> None:
+def _set_agent_state(state: ResManState, agent: str, new: AgentState, why: str = "") -> None:
     record = state.agents[agent]
     if record.state is not new:
         state.cause = agent_cause(agent)
         state.agents.put(agent, replace(record, state=new, since_s=state.now_s))
-        state.record(f"agent.{new.value}", agent)
+        state.record(f"agent.{new.value}", agent, why)
 
 
 def _apply_trouble(state: ResManState, heartbeat: Heartbeat) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.trace import agent_cause
 from galaxy.resman.logic.agents.failures import place_later
@@ -45,6 +47,9 @@ class ReplaceLost:
                         return True
                     self.tokens -= 1
                     state.record("container.lost", key, reason.message)
+                if row.state is not ContainerState.ALLOCATING:
+                    record = state.agents[agent]
+                    state.agents.put(agent, replace(record, left=record.left + 1))
                 state.apply(key, AgentLost(incarnation=row.incarnation, reason=reason))
                 if row.state is not ContainerState.DESTROYING:
                     place_later(state, key)

@@ -99,7 +99,7 @@ def _record_full_report(watch: AgentWatch, report: AgentReport) -> None:
 
 def _on_return(state: ResManState, agent: str) -> None:
     """Mark a dead agent alive again, after its full report was applied."""
-    record = replace(state.agents[agent], state=AgentState.ALIVE, since_s=state.now_s)
+    record = replace(state.agents[agent], state=AgentState.ALIVE, since_s=state.now_s, left=0)
     state.agents.put(agent, record)
     state.view.set_status(agent, open_status(record))
     state.lost_agents.pop(agent, None)

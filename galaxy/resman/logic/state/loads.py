@@ -47,6 +47,7 @@ class AgentLoads:
     def _record(self, agents: Sequence[str], sums: AgentSums) -> AgentSums:
         """Record the loads of ``agents``; return the sums with them."""
         state, counts, total, assigned = self._state, Counter(sums.agents), sums.total, sums.assigned
+        left = dict(sums.left)
         for agent in agents:
             del self._outdated[agent]
             old, new = state.loads.get(agent), self._load(agent)
@@ -57,12 +58,15 @@ class AgentLoads:
                     counts[load.state] += sign
                     if load.state is not AgentState.DEAD:
                         total, assigned = total.plus(load.total, sign), assigned.plus(load.assigned, sign)
+            left.pop(agent, None)
+            if new is not None and new.left:
+                left[agent] = new.left
             if new is None:
                 state.loads.drop(agent)
             else:
                 state.loads.put(agent, new)
         by_state = {str(name): count for name, count in sorted(counts.items()) if count}
-        return AgentSums(agents=by_state, total=total, assigned=assigned)
+        return AgentSums(agents=by_state, total=total, assigned=assigned, left=left)
 
     def _load(self, agent: str) -> AgentLoad | None:
         """Return the load of an agent as the scheduler's view has it; None without a record."""
@@ -72,11 +76,12 @@ class AgentLoads:
             return None
         total, row = record.info.resources.bounded(), state.view.row(agent)
         free = {field: int(column[row]) for field, column in zip(FIELDS, state.view.free, strict=True)}
-        names = {state.containers[key].container for key in state.containers.each("agent", agent)}
+        rows = [state.containers[key] for key in state.containers.each("agent", agent)]
         return AgentLoad(
             agent=agent,
             state=record.state,
             total=total,
             assigned=total - Resources(**free),
-            containers=tuple(sorted(names)),
+            containers=tuple(sorted({row.container for row in rows})),
+            left=record.left,
         )
