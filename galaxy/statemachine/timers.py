@@ -104,6 +104,11 @@ class ResendTimers:
         if key in self._timers:
             self._set(key, due_s, self.first_s)
 
+    def postpone(self, key: str, due_s: float) -> None:
+        """Make ``key``, if it is set, due at ``due_s``; the wait that follows stays as it is."""
+        if key in self._timers:
+            self._timers.set(key, due_s)
+
     def slow_down(self, key: str, now_s: float) -> None:
         """Make ``key`` due after the longest wait: its receiver reports that it is working on it."""
         if key in self._timers:

@@ -125,9 +125,8 @@ class AppMasterState(AppMasterTables):
 
     def put_pod(self, pod: PodRecord) -> PodRecord:
         """Store ``pod`` and, if that is a change, reconcile it and its job before this step ends."""
-        if self.pods.get(pod.pod) == pod:
+        if not self.pods.put(pod.pod, pod):
             return pod
-        self.pods.put(pod.pod, pod)
         touched = self.touched.get(pod.job)
         if touched is None:
             self.touched[pod.job] = TouchedJob({pod.pod: None}, self.cause)

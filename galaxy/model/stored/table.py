@@ -108,13 +108,14 @@ class Table(Generic[T]):
                 return False
         return True
 
-    def put(self, key: str, row: T) -> None:
-        """Write ``row``; writing an equal row changes nothing."""
+    def put(self, key: str, row: T) -> bool:
+        """Write ``row`` and return True; writing an equal row changes nothing and returns False."""
         old = self._rows.get(key)
-        if old is not None and old == row:
-            return
+        if old is row or (old is not None and old == row):
+            return False
         self._before.setdefault(key, old)
         self._set(key, old, row)
+        return True
 
     def drop(self, key: str) -> None:
         """Remove ``key`` if it is there."""

@@ -42,6 +42,8 @@ class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     resend_first_s: float = 2.0
     """First wait for the outcome of a command; doubles up to ``resend_s_max``."""
     resend_s_max: float = 15.0
+    resends_per_step_max: int = 200
+    """Commands that are sent again in one step; the others wait."""
     order_ttl_s: float = 25.0
     """An order expires this long after its agent's last heartbeat; less than ``dead_s``."""
     create_s_max: float = 120.0

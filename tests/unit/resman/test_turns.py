@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from galaxy.model.messages.container import ContainerState, GroupOrders
+from galaxy.model.messages.agent import AgentReport
+from galaxy.model.messages.container import ContainerOrders, ContainerState, GroupOrders
+from galaxy.model.messages.names import RESMAN
 from galaxy.resman.logic import ResManConfig
 from galaxy.resman.logic.placement.placement import SHARE_MIN
 from galaxy.resman.logic.placement.queue import PlacementQueue
@@ -121,3 +123,20 @@ def test_group_with_a_new_priority_waits_in_that_line_only() -> None:
     queue.drop("a")
     queue.drop("b")
     assert (len(queue), queue.priorities(), queue.first(100, 5)) == (0, [], [])
+
+
+def test_commands_whose_outcomes_are_lost_are_sent_again_a_few_at_a_time() -> None:
+    agents = (info(f"h{number}") for number in range(1, 11))
+    config = ResManConfig(resends_per_step_max=10, creating_max=10_000)
+    lossy = Cluster(*agents, config=config)
+    lossy.bus.loses = lambda send: isinstance(send.body, AgentReport)
+    lossy.order("large", 300, SMALL)
+    lossy.run(1.0)
+    lossy.sends.clear()
+    ticks = lossy.leaders[RESMAN].ticks
+    lossy.run(6.0)
+    sent = [send.body for send in lossy.sends if isinstance(send.body, ContainerOrders)]
+    again = sum(len(orders.create) for orders in sent)
+    assert 0 < again <= 10 * (lossy.leaders[RESMAN].ticks - ticks)
+    lossy.bus.loses = None
+    lossy.run_until(lambda: ready(lossy, "large") == 300, 120.0)

@@ -129,7 +129,9 @@ def write(state: AppMasterState, pod: PodRecord, **changes: Any) -> PodRecord:
     healthy_s = (state.now_s if pod.healthy_s is None else pod.healthy_s) if up and is_acked(pod) else None
     drain_s = pod.drain_s if pod.phase is PodPhase.DRAINING else None
     failed_on = () if healthy_s is not None else pod.failed_on
-    pod = msgspec.structs.replace(pod, up=up, healthy_s=healthy_s, drain_s=drain_s, failed_on=failed_on)
+    derived = (up, healthy_s, drain_s, failed_on)
+    if derived != (pod.up, pod.healthy_s, pod.drain_s, pod.failed_on):
+        pod = msgspec.structs.replace(pod, up=up, healthy_s=healthy_s, drain_s=drain_s, failed_on=failed_on)
     state.put_pod(pod)
     endpoints.refresh(state, pod)
     return pod

@@ -22,8 +22,19 @@ from galaxy.resman.logic.state.tables import IDENTITY
 
 
 def pop_due(state: ResManState) -> list[str]:
-    """Return the keys of containers whose commands are due now."""
-    due = state.unacknowledged.pop(state.now_s)
+    """Return the keys of containers whose commands are due now.
+
+    Beyond a limit, commands that were sent before wait: many outcomes are probably not read yet.
+    """
+    timers, due = state.unacknowledged, []
+    for key in timers.pop(state.now_s):
+        if timers.is_first_send(key):
+            due.append(key)
+        elif state.resends_left > 0:
+            state.resends_left -= 1
+            due.append(key)
+        else:
+            timers.postpone(key, state.now_s + state.config.resend_first_s)
     state.outbox.due += due
     return due
 

@@ -66,6 +66,8 @@ class ResManState(ResManTables):
         self.versions = StatusVersions()
         self.shorten_at_s: float | None = None
         """When every order that counts on a longer silence has expired; see ``agents.liveness_terms``."""
+        self.resends_left = 0
+        """Commands that this step may still send again."""
         self.cause = ""
         """Id of the message or timer that is being handled: the cause of events."""
         self._event_count = 0
@@ -80,6 +82,7 @@ class ResManState(ResManTables):
     def begin_step(self, now_s: float) -> None:
         """Start a step: the changes of the last step are final, and its output was sent."""
         self.now_s = max(now_s, self.now_s)
+        self.resends_left = self.config.resends_per_step_max
         self.cause = ""
         self.requests.nonces.accept()
         self._watches_before.clear()
