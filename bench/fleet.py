@@ -4,8 +4,8 @@
 ``galaxy appmaster``, and the agents of N hosts in one process (``bench/fleet_agents.py``). The SDK submits
 J jobs of R pods at once, and jobs of one pod into that burst, one after another. A pod counts as running
 when AppMaster has committed that its program runs. The peer, in the same run and on a Redis of its own: a
-bare Celery worker of two processes that is sent one empty task for each container, 5,000 at most. It places, stores and
-reports nothing, so it is the lower bound of the transport alone.
+bare Celery worker of two processes that is sent one empty task for each container, 5,000 at most. It places,
+stores and reports nothing, so it is the lower bound of the transport alone.
 
 CPU is utime + stime of a process from the first submit until every job runs, less what the process took at
 rest just before, by container. On a busy machine compare that; it is steadier than the times.
@@ -45,6 +45,8 @@ REST_S = 5.0
 TIMEOUT_S = 600.0
 SAMPLE_S = 0.05
 QUERIES = 10
+KINDS = ("pod.placed", "container.ready", "pod.deploying", "pod.running")
+"""Events of a pod, in their order, whose times are printed."""
 PEER_TASKS_MAX = 5_000
 PEER_QUEUE, PEER_TASK, PEER_DONE = "bench-peer", "bench.nothing", "bench-peer-done"
 AIM_PER_S, AIM_SMALL_S = 1_500.0, 1.0
@@ -89,6 +91,8 @@ def report(hosts: int, containers: int, ours: dict[str, Any]) -> None:
     print(f"{containers} containers on {hosts} hosts")
     print(f"  containers/s   {ours['per_s']:8.0f}   all running after {ours['all_s']:.1f} s")
     print(f"  first, median  {ours['first_s']:8.2f}   {ours['median_s']:.2f} s")
+    for kind, times in ours["seen_s"].items():
+        print(f"  {kind:<15}" + "".join(f"{at_s:8.2f}" for at_s in times) + "   s: first, quarters, last")
     small = ours["small"]
     print(f"  one-pod jobs   {small['median_s']:8.2f}   worst {small['worst_s']:.2f} s of {small['count']}")
     print(f"  accepted       {ours['accepted_median_s']:8.3f}   worst {ours['accepted_worst_s']:.3f} s")
@@ -167,8 +171,11 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         queues_max = sampler.stop()
         after = client.info()
         bursts = tuple(f"{one}." for one in ids)
-        seen_s = [at_s for pod, at_s in follower.pods_running.items() if pod.startswith(bursts)]
-        running = sorted(at_s - began_s for at_s in seen_s)
+        seen = {
+            kind: sorted(at_s - began_s for pod, at_s in times.items() if pod.startswith(bursts))
+            for kind, times in follower.seen.items()
+        }
+        running = seen["pod.running"]
         follower.stop()
         queries_ms, queries_s = queries(galaxy, processes, rest)
     count = jobs * replicas
@@ -183,6 +190,7 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         "seen": len(running),
         "first_s": round(running[0], 3),
         "median_s": round(statistics.median(running), 3),
+        "seen_s": {kind: quartiles(times) for kind, times in seen.items()},
         "small": {
             "count": extra,
             "median_s": round(statistics.median(waits), 3),
@@ -204,6 +212,11 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         "queries_ms": queries_ms,
         "queries_s": queries_s,
     }  # fmt: skip
+
+
+def quartiles(times: list[float]) -> list[float]:
+    """Return the first, the quarter, the median, the three quarters and the last of sorted times."""
+    return [round(times[int(share * (len(times) - 1))], 2) for share in (0, 0.25, 0.5, 0.75, 1) if times]
 
 
 def all_run(client: redis.Redis, ids: list[str]) -> bool:
@@ -269,13 +282,13 @@ def until(is_true: Callable[[], bool], what: str, timeout_s: float = 120.0) -> N
 
 
 class Follower:
-    """Follows the trace, and records when pods are seen to run, in Unix seconds.
+    """Follows the trace, and records when containers and pods are seen in each state, in Unix seconds.
 
     It misses events if a leader commits more of them at once than the trace keeps.
     """
 
     def __init__(self, url: str) -> None:
-        self.pods_running: dict[str, float] = {}
+        self.seen: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
         self._client = redis.Redis.from_url(url)
         newest: Any = self._client.xrevrange(keys.TRACE, count=1)
         self._after = newest[0][0] if newest else b"0"
@@ -293,8 +306,9 @@ class Follower:
             now_s = time.time()
             for name, fields in found[0][1] if found else ():
                 self._after = name
-                if b'"kind":"pod.running"' in fields[b"event"]:
-                    self.pods_running.setdefault(decode(fields[b"event"], TraceEvent).subject, now_s)
+                event = decode(fields[b"event"], TraceEvent)
+                if event.kind in self.seen:
+                    self.seen[event.kind].setdefault(event.subject, now_s)
 
 
 class Sampler:
