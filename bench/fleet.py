@@ -64,12 +64,17 @@ def main() -> None:
     options.add_argument("--replicas", type=int, default=REPLICAS, help="pods of each of them")
     options.add_argument("--profile", metavar="FOLDER", help="write profiles of both leaders to FOLDER")
     options.add_argument("--logs", metavar="FOLDER", help="keep the logs of the processes there")
+    options.add_argument(
+        "--nice", type=int, default=0, help="niceness of all parts, as root below 0: for a busy machine"
+    )
     options.add_argument("--no-peer", action="store_true", help="leave the peer out")
     options.add_argument("--peer-worker", metavar="URL", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.peer_worker:
         run_peer(given.peer_worker)
         return
+    if given.nice:
+        os.nice(given.nice)
     containers = given.jobs * given.replicas
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="galaxy-fleet-") as folder, running_server() as server:
