@@ -27,7 +27,7 @@ def upload(
     begin: Callable[[], PackageUpload],
     finish: Callable[[str], PackageView],
     timeout_s: float,
-    progress: Progress = lambda _, __: None,
+    progress: Progress | None = None,
 ) -> PackageView:
     """Store ``file`` and return its view; a package that the cluster has is not sent.
 
@@ -52,7 +52,11 @@ def upload(
 
 
 def _send(
-    file: PackageFile, begun: PackageUpload, packages: Packages, timeout_s: float, progress: Progress
+    file: PackageFile,
+    begun: PackageUpload,
+    packages: Packages,
+    timeout_s: float,
+    progress: Progress | None,
 ) -> bool:
     """Send the chunks that are missing; return whether the upload then has all of them."""
     upload = begun.upload
@@ -66,7 +70,8 @@ def _send(
             if not present[number - first]:
                 retry_while_away(partial(packages.send, upload, number, chunk), timeout_s)
             sent += len(chunk)
-            progress(file, sent)
+            if progress is not None:
+                progress(file, sent)
         total += len(chunks)
     return retry_while_away(partial(packages.count, upload), timeout_s) == total
 

@@ -102,6 +102,8 @@ class Galaxy:
 
     page_limit: int = PAGE_DEFAULT
     """Number of rows in one request for a list. Lists are complete with any value."""
+    upload_progress: Progress | None = None
+    """Called with a package file and how many of its bytes the cluster has, while it is sent."""
 
     def __init__(
         self,
@@ -248,9 +250,7 @@ class Galaxy:
 
     # Packages that the cluster stores. Submitting and updating jobs store theirs by themselves.
 
-    def store_package(
-        self, package: str | os.PathLike[str] | PackageFile, *, progress: Progress = lambda _, __: None
-    ) -> PackageView:
+    def store_package(self, package: str | os.PathLike[str] | PackageFile) -> PackageView:
         """Store a package file in the cluster and return its view, whose ``source`` job files may name.
 
         ``package`` is a path, or a file that was read before. What the cluster has is not sent again.
@@ -270,7 +270,7 @@ class Galaxy:
             begin=begin,
             finish=lambda package: self._ask(StorePackage(package=package)),
             timeout_s=self.timeout_s,
-            progress=progress,
+            progress=self.upload_progress,
         )
 
     def packages(self, *, user: str = "", all: bool = False) -> list[PackageView]:

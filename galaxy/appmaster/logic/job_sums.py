@@ -1,4 +1,4 @@
-"""Keeps the table with the numbers of jobs and pods."""
+"""Keeps the table with the numbers of jobs, pods and packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def count_committed(tables: AppMasterTables) -> None:
 def count_written(tables: AppMasterTables) -> None:
     """Add what was written since the last commit; call it once for each commit."""
     jobs, pods = _written(tables)
-    if any(jobs.values()) or any(pods.values()):
+    if any(jobs.values()) or any(pods.values()) or any(True for _ in tables.packages.written()):
         before = tables.sums.get(ALL) or JobSums()
         jobs.update(before.jobs)
         pods.update(before.pods)
@@ -46,7 +46,13 @@ def _written(tables: AppMasterTables) -> tuple[Counter[str], Counter[str]]:
 
 
 def _store(tables: AppMasterTables, jobs: Counter[str], pods: Counter[str]) -> None:
-    sums = JobSums(jobs=_named(jobs), pods=_named(pods))
+    sums = JobSums(
+        jobs=_named(jobs),
+        pods=_named(pods),
+        packages=len(tables.packages),
+        packages_bytes=sum(row.size_bytes for row in tables.packages.values()),
+        packages_bytes_max=tables.config.packages_bytes_max if len(tables.packages) else 0,
+    )
     if sums == JobSums():
         tables.sums.drop(ALL)
     else:

@@ -16,6 +16,7 @@ from galaxy.errors import Unreachable
 from galaxy.model.api.views import ClusterStatusView, LeaderView
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.model.resources import ASKED
+from galaxy.units import format_bytes
 
 if TYPE_CHECKING:
     from galaxy.client.sdk import Galaxy
@@ -57,6 +58,9 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
     lines += [
         f"{row.title.ljust(9)} {row.text(view.assigned)} assigned of {row.text(view.total)}" for row in ASKED
     ]
+    if view.packages:
+        taken, limit = format_bytes(view.packages_bytes), format_bytes(view.packages_bytes_max)
+        lines.append(f"{'Packages'.ljust(9)} {view.packages}: {taken} of {limit}")
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
     lines += _left_lines(view)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
-from galaxy.units import format_bytes
+from galaxy.client.package_staging import PackageFile
+from galaxy.model.stored.package import CHUNK_BYTES
+from galaxy.units import MIB, format_bytes
 
+LARGE_BYTES: Final = 16 * MIB
+"""Files of this size take long enough to say so."""
 EXAMPLES = """\
   galaxy package push app-1.0.tar.gz     store it; prints the source to name in a job file
   galaxy package list                    your packages, and the jobs that use them
@@ -29,9 +35,19 @@ def push(target: Target, file: str) -> None:
 
     It is kept while a job uses it, and for a day after that.
     """
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
+        galaxy.upload_progress = print_upload
         view = galaxy.store_package(file)
     print_out(view.source)
+
+
+def print_upload(file: PackageFile, sent_bytes: int) -> None:
+    """Say on stderr that a large file is being sent, at its beginning and after each tenth."""
+    tenth = max(1, file.size_bytes // 10)
+    before = max(0, sent_bytes - CHUNK_BYTES)
+    if file.size_bytes >= LARGE_BYTES and (before == 0 or sent_bytes // tenth > before // tenth):
+        percent = 100 * sent_bytes // file.size_bytes
+        print_err(f"sending {file.name}: {percent} % of {format_bytes(file.size_bytes)}")
 
 
 @package.command("list", cls=Command)
@@ -66,6 +82,6 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
 @cluster_options
 def remove(target: Target, package: str) -> None:
     """Remove a package that no job uses. PACKAGE is its source or its id."""
-    with target.open() as galaxy:
+    with target.open_to_change() as galaxy:
         view = galaxy.remove_package(package)
     print_err(f"package {view.name} removed")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from galaxy.cli.job.follow import follow, is_stuck, print_outcome, settled_line
+from galaxy.cli.job.package import print_upload
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Target, all_job_names, cluster_options, complete
 from galaxy.cli.output import print_err, print_out
@@ -67,6 +68,7 @@ def run(
         )
     with target.open_to_change(quiet=quiet) as galaxy:
         try:
+            galaxy.upload_progress = None if quiet else print_upload
             accepted = galaxy.submit(spec, key=key, base=base)
         except Conflict as error:
             if conflict_exit_code is None or error.exit_code != REFUSED:
@@ -124,6 +126,7 @@ def update(
     path = _path(file, named)
     spec, base = load(path)
     with target.open_to_change(quiet=quiet) as galaxy:
+        galaxy.upload_progress = None if quiet else print_upload
         accepted = galaxy.update(spec, name=job, key=key, base=base)
         print_warnings(accepted)
         if detach:

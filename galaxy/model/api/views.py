@@ -159,6 +159,10 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     """By state."""
     jobs: dict[str, int] = {}
     pods: dict[str, int] = {}
+    packages: int = 0
+    """Stored packages, their size together, and its limit, which is 0 while there are none."""
+    packages_bytes: int = 0
+    packages_bytes_max: int = 0
     total: Resources = NOTHING
     """The resources of all agents that are not dead."""
     assigned: Resources = NOTHING

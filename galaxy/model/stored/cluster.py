@@ -43,7 +43,11 @@ class AgentSums(Struct, frozen=True, kw_only=True):
 
 
 class JobSums(Struct, frozen=True, kw_only=True):
-    """Numbers of jobs by state, and of pods by phase."""
+    """Numbers of jobs by state, of pods by phase, and of stored packages with their size and its limit."""
 
     jobs: dict[str, int] = {}
     pods: dict[str, int] = {}
+    packages: int = 0
+    packages_bytes: int = 0
+    packages_bytes_max: int = 0
+    """0 while there are no packages."""

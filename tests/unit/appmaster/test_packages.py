@@ -11,6 +11,7 @@ from galaxy.model.api.jobs import SubmitJob, UpdateJob
 from galaxy.model.api.packages import ListPackages, RemovePackage, StorePackage, UploadPackage
 from galaxy.model.api.users import RemoveUser
 from galaxy.model.jobspec.spec import JobSpec, PackageSpec
+from galaxy.model.stored.cluster import ALL, JobSums
 from tests.unit.appmaster.test_access import JOB, Secured, kind
 from tests.unit.appmaster.world import World, service, with_deploy, with_task
 
@@ -103,6 +104,21 @@ def test_package_above_the_limit_is_refused_with_the_limit_and_the_way_out() -> 
 
 def test_store_of_an_unknown_package_is_refused(world: World) -> None:
     assert kind(world.request(StorePackage(package="0" * 32))) == "not-found"
+
+
+def test_status_sums_up_packages_with_their_limit(world: World) -> None:
+    def sums() -> tuple[int, int, int]:
+        row = world.scenario.stored("appmaster", "sums", JobSums).get(ALL) or JobSums()
+        return row.packages, row.packages_bytes, row.packages_bytes_max
+
+    assert sums() == (0, 0, 0)
+    for number in (1, 2):
+        push(world, number)
+    assert sums() == (2, 200, world.config.packages_bytes_max)
+    world.failover()
+    assert sums() == (2, 200, world.config.packages_bytes_max)
+    world.run(KEEP_S + 60)
+    assert sums() == (0, 0, 0)
 
 
 # ---- room

@@ -78,7 +78,7 @@ def upload_package(state: AppMasterState, body: UploadPackage, caller: Caller) -
             f'cannot store package "{body.name}": it is too large',
             details=[f"{format_bytes(body.size_bytes)}; {format_bytes(limit)} are allowed for one package"],
             hint="put it on a web server and give its http:// URL as source; "
-            "or give every AppMaster a higher --package-max",
+            "or give every AppMaster a higher --package-max (GALAXY_PACKAGE_MAX=1G galaxy up)",
         )
     key = package_id(caller.name, body.sha256)
     row = state.packages.get(key)
@@ -256,7 +256,8 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
                 f"{format_bytes(total)} of {format_bytes(config.packages_bytes_max)}",
                 f"jobs use {format_bytes(in_use)}; the rest was used within the last hour",
             ],
-            hint="galaxy package list --all; remove jobs, or give every AppMaster a higher --packages-max",
+            hint="galaxy package list --all; remove jobs, or give every AppMaster a higher --packages-max "
+            "(GALAXY_PACKAGES_MAX=4G galaxy up)",
         )
     for row in chosen:
         state.packages.drop(row.package)
