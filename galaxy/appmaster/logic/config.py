@@ -60,8 +60,10 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     """Size of all packages together, and their number, those being sent included."""
     package_keep_s: float = 86_400.0
     """How long a package that no job uses is kept."""
+    package_fresh_s: float = 300.0
+    """How long a package that a request has named is not dropped for another: its job may be on its way."""
     upload_s: float = 3600.0
-    """How long an upload may pause, and how long a package that was just sent is not dropped for another."""
+    """How long an upload may pause."""
     orders_per_step_max: int = 500
     """Pods that get an order in one step, in turn for all jobs; the rest follows in the next. So the first
     pods of a large job start while the others are still being ordered."""

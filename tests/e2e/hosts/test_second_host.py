@@ -127,7 +127,7 @@ class TwoHosts:
         return list(self.files.path(f"{STATE2}/agent/h2/packages").iterdir())
 
     def end(self) -> list[str]:
-        self.cli("down", "--purge")
+        self.cli("down", "--purge", "--yes")
         if self.agent is not None:
             self.agent.kill()
             self.agent.wait(30)

@@ -43,7 +43,7 @@ def names(world: World) -> list[str]:
 
 def world_of(**config: Any) -> World:
     """Return a world in which everything goes sooner than in production."""
-    return World(config=AppMasterConfig(package_keep_s=KEEP_S, upload_s=30.0, **config))
+    return World(config=AppMasterConfig(package_keep_s=KEEP_S, package_fresh_s=20.0, upload_s=30.0, **config))
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_package_that_was_just_sent_is_not_dropped_for_another() -> None:
     world = world_of(packages_bytes_max=150)
     push(world, 1)
     assert kind(world.request(asked(2))) == "refused"
-    world.run(world.config.upload_s)
+    world.run(world.config.package_fresh_s)
     assert not world.ask(asked(2)).stored
     assert names(world) == ["app-2.tar.gz"]
 

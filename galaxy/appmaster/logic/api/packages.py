@@ -34,7 +34,7 @@ from galaxy.model.stored.user import Authority, UserRecord
 from galaxy.operations.authz import SELF, is_operator
 from galaxy.operations.declaration import AuthorityRule, Caller, change, query
 from galaxy.operations.paging import page_of
-from galaxy.units import counted, format_bytes
+from galaxy.units import counted, format_bytes, format_duration
 
 TIMER: Final = "packages"
 """Kind of the timer that removes packages which nobody needs any more."""
@@ -238,7 +238,8 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
     idle = [
         row
         for row in state.packages.values()
-        if row.package not in uses and row.used_s + config.upload_s <= state.now_s
+        if row.package not in uses
+        and row.used_s + (config.package_fresh_s if row.stored else config.upload_s) <= state.now_s
     ]
     excess = total + body.size_bytes - config.packages_bytes_max
     chosen: list[PackageRecord] = []
@@ -254,7 +255,8 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
             details=[
                 f"{format_bytes(body.size_bytes)}; {counted(len(state.packages), 'package')} take "
                 f"{format_bytes(total)} of {format_bytes(config.packages_bytes_max)}",
-                f"jobs use {format_bytes(in_use)}; the rest was used within the last hour",
+                f"jobs use {format_bytes(in_use)}; the rest was named in the last "
+                f"{format_duration(config.package_fresh_s)}, or is being sent",
             ],
             hint="galaxy package list --all; remove jobs, or give every AppMaster a higher --packages-max "
             "(GALAXY_PACKAGES_MAX=4G galaxy up)",
