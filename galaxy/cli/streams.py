@@ -101,13 +101,9 @@ class InputFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        while True:
-            try:
-                return os.readv(self._fd, [buffer])
-            except BlockingIOError:
-                _await(self._fd, select.POLLIN)
-            except OSError as error:
-                raise GalaxyError(failure_text(STDIN, error)) from error
+        data = read_input(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def prepare() -> None:
@@ -125,6 +121,24 @@ def prepare() -> None:
     )
     sys.stdout = _output(STDOUT, encodings[STDOUT])
     sys.stderr = _output(STDERR, encodings[STDERR])
+
+
+def read_input(bytes_max: int) -> bytes:
+    """Read what standard input has now, waiting for at least one byte; empty at its end.
+
+    Threads use this: a buffered reader has a lock, for which the interpreter does not wait when it
+    ends; it aborts instead.
+
+    Raises:
+        GalaxyError: it cannot be read.
+    """
+    while True:
+        try:
+            return os.read(STDIN, bytes_max)
+        except BlockingIOError:
+            _await(STDIN, select.POLLIN)
+        except OSError as error:
+            raise GalaxyError(failure_text(STDIN, error)) from error
 
 
 def execute_again(arguments: list[str], *, options: tuple[str, ...] = ()) -> NoReturn:

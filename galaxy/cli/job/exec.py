@@ -8,15 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from io import BufferedReader
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import Target, cluster_options, complete, pod_names
 from galaxy.cli.output import print_err
-from galaxy.cli.streams import is_abandoned
+from galaxy.cli.streams import is_abandoned, read_input
 from galaxy.errors import GalaxyError, UsageError
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ def _connect(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
 def _copy_input(stream: ExecStream) -> None:
     with contextlib.suppress(GalaxyError):  # The command may end without reading it all.
         try:
-            while data := cast(BufferedReader, sys.stdin.buffer).read1(BLOCK_BYTES):
+            while data := read_input(BLOCK_BYTES):
                 stream.write(data)
         except GalaxyError as error:
             print_err(f"galaxy: {error}")

@@ -54,6 +54,17 @@ def test_closed_input_is_an_empty_input(shell: Shell) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"end\n", b"")
 
 
+def test_command_that_does_not_read_its_input_ends_while_that_stays_open(shell: Shell) -> None:
+    line = 'exec 3< <(sleep 20); "$@" <&3'
+    done = shell(line, "exec", "-i", "streams", "--", "sh", "-c", "exit 9")
+    assert (done.returncode, done.stderr) == (9, b"")
+
+
+def test_input_that_cannot_be_read_is_an_end_of_input(shell: Shell) -> None:
+    done = shell('"$@" 0>/dev/null', "exec", "-i", "streams", "--", "sh", "-c", "cat; exit 9")
+    assert (done.returncode, done.stderr.count(b"cannot read standard input")) == (9, 1)
+
+
 @pytest.mark.parametrize("environ", [{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
 def test_bytes_pass_through_arguments_input_and_output_unchanged(
     shell: Shell, environ: dict[str, str]
