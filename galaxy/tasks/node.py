@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from galaxy.appmaster.logic import AppMasterConfig
     from galaxy.resman.logic import ResManConfig
 
+_LOG: Final = logging.getLogger(__name__)
 USAGES_EVERY_S: Final = 10.0
 """Interval at which AppMaster reads the usage of pods."""
 
@@ -88,6 +90,8 @@ def run_agent(options: NodeOptions, config: AgentConfig) -> int:
 
     inherited.reset()
     log.set_up(options.log_level)
+    for name, (documented, most) in inherited.shortfalls().items():
+        _LOG.warning("event=agent.limited limit=%s documented=%d most=%d", name, documented, most)
     node = f"agent@{options.host}"
     nexus = Nexus.connect(options.url, name=node)
     nexus.check_agent(options.host)

@@ -136,6 +136,16 @@ def ceilings() -> dict[str, int]:
     return {name: resource.getrlimit(number)[1] for name, number in NUMBERS.items()}
 
 
+def shortfalls() -> dict[str, tuple[int, int]]:
+    """Return the limits of which programs cannot have the documented hard value: that value, and the most."""
+    most = ceilings()
+    return {
+        name: (hard, most[name])
+        for name, (_, hard) in PROGRAM_LIMITS.items()
+        if at_most(hard, most[name]) != hard
+    }
+
+
 def limit_program(own: Mapping[str, tuple[int, int]]) -> None:
     """Set the limits of a program in this process: ``own``, and the documented ones for the others.
 

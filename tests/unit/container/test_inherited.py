@@ -136,3 +136,12 @@ def test_variables_that_change_python_or_libc_are_dropped() -> None:
     }
     kept = {"PATH": "/bin", "GALAXY_REDIS": "r", "PYTHONPATH": "/src", "https_proxy": "p"}
     assert clean({**hostile, **kept}) == kept | {"PYTHONUTF8": "1"}
+
+
+def test_limits_that_programs_cannot_have_are_named() -> None:
+    assert all(most != -1 and (hard == -1 or most < hard) for hard, most in inherited.shortfalls().values())
+    after = "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))\n"
+    after += "print(inherited.shortfalls()['nofile'], file=sys.stderr)"
+    argv = [sys.executable, "-c", IN_CHILD.format(before="", after=after)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "(524288, 50)\n"
