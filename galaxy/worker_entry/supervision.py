@@ -39,6 +39,7 @@ def supervise(
         OSError: no process could be created.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    prctl.die_with_parent(signal.SIGTERM)  # Without a PID namespace nothing else ends it.
     prctl.become_subreaper()
     prctl.set_process_name(name)
     program = spawner.program(

@@ -77,9 +77,9 @@ def become_subreaper() -> None:
     _prctl("PR_SET_CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent() -> None:
-    """Have the kernel send SIGKILL to this process when the thread that forked it ends."""
-    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send signal ``number`` to this process when the thread that forked it ends."""
+    _prctl("PR_SET_PDEATHSIG", _PR_SET_PDEATHSIG, number)
 
 
 def set_no_new_privileges() -> None:

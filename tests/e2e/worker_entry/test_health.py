@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from galaxy.model.jobspec.spec import HealthSpec, PortSpec, ServiceSpec
 from galaxy.model.messages.pod import TaskState
 from tests.support.redis_server import free_port
+from tests.support.waiting import until
 
 SERVER = f"""
 exec {sys.executable} -S - <<'EOF'
@@ -158,3 +160,14 @@ def test_stop_command_ends_with_everything_that_it_has_started(container, spec):
     container.order(spec("exec sleep 60", stop=stop), run=False)
     container.until_task(lambda task: task.state == TaskState.STOPPED)
     assert container.text("stopping") and not sleeping(seconds)
+
+
+def test_check_ends_with_its_appworker(container, spec):
+    seconds = f"{300 + os.getpid() / 1e7:.7f}"
+    command = f"echo > checks; (env -i setsid sleep {seconds} &) ; sleep 60"
+    health = HealthSpec(type="command", command=command, interval=0.1, timeout=60)
+    container.order(spec("exec sleep 5", health=health))
+    container.until_true(lambda: container.text("checks") and sleeping(seconds))
+    os.kill(container.pid, signal.SIGKILL)
+    container.ended()
+    until("the check has ended", lambda: not sleeping(seconds), every_s=0.02)
