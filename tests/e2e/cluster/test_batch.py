@@ -27,6 +27,35 @@ def test_run_with_wait_returns_the_exit_code_and_logs_keep_the_output(
         assert start.split(";")[0].removeprefix("echo ") in cluster.run("logs", name).stdout
 
 
+def test_run_without_wait_says_what_is_known_and_quotes_the_pod_that_failed(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("known")
+    start = "echo pod $GALAXY_POD_INDEX; case $GALAXY_POD_INDEX in 1) exit 3;; 2) exit 2;; esac"
+    task = {"start": start, "restart": "never"}
+    path = job_file(tmp_path, "known", type="batch", deploy={"replica": 4}, task=task)
+    assert cluster.run("job", "run", "--wait", "--quiet", str(path), status=3).returncode == 3
+    shown = cluster.run("job", "show", "known").stdout
+    assert "State     failed, exit code 3; settled" in shown
+    assert "pod 1" in shown
+    cluster.run("job", "recover", "--quiet", "known", status=1)
+    assert until("it has failed again", lambda: cluster.show("known").exit_code) == 3
+
+
+def test_mending_a_crash_looping_job_succeeds(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("mended")
+    restart = {"policy": "always", "delay": "0.1s", "delay_max": "0.2s"}
+    bad = job_file(tmp_path, "mended", task={"start": "exit 3", "restart": restart})
+    assert "exit code 3" in cluster.run("job", "run", "--quiet", str(bad), status=2).stderr
+    assert cluster.show("mended").summary.state == "degraded"
+    good = job_file(tmp_path, "mended", task={"start": "exec sleep 1000", "restart": restart})
+    cluster.run("job", "update", "--quiet", str(good))
+    (pod,) = cluster.pods("mended")
+    assert pod.revision_restarts == 0 and pod.restarts >= 5
+
+
 @pytest.fixture
 def crontab() -> Iterator[Callable[[str], Callable[[], None]]]:
     """Install text into /etc/cron.d. The function returned makes sure that a cron daemon runs."""

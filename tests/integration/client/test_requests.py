@@ -245,7 +245,7 @@ def test_run_of_a_job_that_is_not_placed_in_time_exits_2_and_says_what_to_do(
     assert "is pending: 0 of 1 pods healthy" in done.stderr
     assert "galaxy job show web" in done.stderr
     again = galaxy_command("job", "run", str(path), url=url, home=tmp_path)
-    assert (again.returncode, "galaxy job update" in again.stderr) == (1, True)
+    assert (again.returncode, "galaxy job update" in again.stderr) == (3, True)
 
 
 def test_list_and_show_print_tables_names_and_json(galaxy: Galaxy, tmp_path: Path) -> None:
