@@ -95,7 +95,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
         words = (
             f"{hello} {_leader(role)} (+lpush {_write('appworker.*', names.leaders_queue(names.RESMAN))})"
             f" (+get +hgetall +hscan +hmget +hkeys {_read(keys.PREFIX + names.RESMAN + ':*')})"
-            f" +rename +persist +unlink ~{keys.upload('*')}"
+            f" +rename +persist ~{keys.upload('*')}"
             f" (+rpush +expire {_write(keys.reply('*'))})"
         )
     elif role == AGENT and host:

@@ -148,6 +148,7 @@ def hosts() -> Iterator[TwoHosts]:
     assert not left
 
 
+@pytest.mark.timeout(500)
 def test_package_of_a_job_file_reaches_a_host_that_joined_and_sees_none_of_its_files(hosts: TwoHosts) -> None:
     """One story, because each step needs the one before: run, update, lose an agent, lose the caches."""
     hosts.cli("up", "--detach", "--listen", hosts.one.address)
