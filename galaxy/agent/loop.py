@@ -219,18 +219,21 @@ class AgentLoop:
     def _translate(self, event: RuntimeEvent) -> Struct:
         match event:
             case Launched():
+                _LOG.info("event=container.created %s pid=%d", _ids(event), event.pid)
                 return ContainerLaunched(
                     container=event.container, incarnation=event.incarnation, pid=event.pid
                 )
             case LaunchFailed():
+                _LOG.warning("event=container.failed %s cause=%r", _ids(event), event.reason.message)
                 return ContainerLaunchFailed(
                     container=event.container, incarnation=event.incarnation, reason=event.reason
                 )
             case Ended():
-                return ContainerEnded(
-                    container=event.container, incarnation=event.incarnation, reason=end_reason(event)
-                )
+                reason = end_reason(event)
+                _LOG.info("event=container.ended %s cause=%r", _ids(event), reason.message)
+                return ContainerEnded(container=event.container, incarnation=event.incarnation, reason=reason)
             case Destroyed():
+                _LOG.info("event=container.removed %s", _ids(event))
                 return ContainerDestroyed(container=event.container, incarnation=event.incarnation)
             case _:
                 _LOG.warning("event=launcher.lost text='a new one was started; containers run on'")
@@ -355,6 +358,10 @@ class AgentLoop:
             done(error)
         else:
             done(None)
+
+
+def _ids(event: Launched | LaunchFailed | Ended | Destroyed) -> str:
+    return f"container={event.container} incarnation={event.incarnation}"
 
 
 def end_reason(event: Ended) -> Reason:

@@ -39,6 +39,23 @@ def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) ->
     return titles, rows
 
 
+LIMIT_HOSTS_MAX = 5
+
+
+def limit_lines(view: JobView) -> list[str]:
+    """Return which limits of a job's pods are not enforced, and on which hosts."""
+    hosts: dict[tuple[str, ...], set[str]] = {}
+    for pod in view.pods:
+        if pod.not_enforced:
+            hosts.setdefault(pod.not_enforced, set()).add(pod.agent)
+    lines = []
+    for limits, names in sorted(hosts.items()):
+        shown = ", ".join(sorted(names)[:LIMIT_HOSTS_MAX])
+        more = f" and {len(names) - LIMIT_HOSTS_MAX} more" if len(names) > LIMIT_HOSTS_MAX else ""
+        lines.append(f"{', '.join(limits)} not enforced on {shown}{more}: lesser mode, see galaxy agent show")
+    return lines
+
+
 def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Rows:
     """Return the table of a job's pods."""
     titles = ["POD", "STATE", "HEALTHY", "REV", "AGENT", "PORTS", "RESTARTS", "CPU", "MEMORY", "UPDATED"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
 
 _PLAIN_ENTRIES_MAX: Final = 20_000
+_TABLE_S: Final = 0.5
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ContainerUsage(Struct, frozen=True, kw_only=True):
@@ -35,23 +38,46 @@ class UsageMeter:
     """Measures the containers of one agent. It changes nothing, so any thread may use it."""
 
     def __init__(self, directory: Path, cgroups: CgroupTree | None) -> None:
-        """``directory`` has one directory for each container; without ``cgroups`` only disks are measured."""
+        """``directory`` has one directory for each container. Without ``cgroups`` processes are measured."""
         self._directory = directory
         self._cgroups = cgroups
+        self._table: dict[int, processes.ProcessStat] = {}
+        self._table_s = float("-inf")
+        """The processes of the host, shared by the containers that are measured together."""
 
     def measure(self, container: str, incarnation: int) -> ContainerUsage:
         """Measure one container now. A value is 0 if this mode cannot measure it or the container is gone."""
         key = container_key(container, incarnation)
         usage = Usage()
-        if self._cgroups is not None:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if self._cgroups is not None:
                 usage = self._cgroups.usage(key)
+            else:
+                usage = self._usage_of_processes(self._directory / key)
         return ContainerUsage(
             cpu_ns=usage.cpu_ns,
             memory_bytes=usage.memory_bytes,
             pids=usage.pids,
             oom_kills=usage.oom_kills,
             disk_bytes=self._disk_bytes(self._directory / key),
+        )
+
+    def _usage_of_processes(self, directory: Path) -> Usage:
+        """Add up the processes of a container without cgroups: those that descend from its AppWorker.
+
+        CPU time includes that of processes that have ended and were reaped inside.
+        """
+        init = load_record(str(directory / INIT_RECORD), InitRecord)
+        if init is None or processes.start_ticks(init.pid) != init.start_ticks:
+            return Usage()
+        now_s = time.monotonic()
+        if now_s - self._table_s > _TABLE_S:
+            self._table, self._table_s = processes.process_table(), now_s
+        pids = sorted(processes.with_descendants({init.pid}, self._table))
+        return Usage(
+            cpu_ns=sum(processes.cpu_ticks(pid) for pid in pids) * 1_000_000_000 // _TICKS_PER_S,
+            memory_bytes=sum(processes.memory_bytes(pid) for pid in pids),
+            pids=len(pids),
         )
 
     def _disk_bytes(self, directory: Path) -> int:

@@ -222,6 +222,11 @@ class Leadership:
             raise NotLeader(f"the lease of epoch {self.grant.epoch} on {self.grant.role} is over")
         if changes or trace:
             self._write(changes, trace)
+            for event in trace:
+                log.info(
+                    "event=%s subject=%s text=%r id=%s cause=%s",
+                    event.kind, event.subject, event.text, event.id, event.cause or "-",
+                )  # fmt: skip
         for table in self._logic.tables.values():
             table.accept()
         return CommittedStep(sends=step.sends, replies=step.replies, wake_s=step.wake_s)

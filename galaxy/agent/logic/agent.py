@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.effects import DueReports, Effect, WriteLog
@@ -30,6 +32,9 @@ from galaxy.model.messages.container import ContainerOrders, ObservedContainer, 
 from galaxy.model.messages.names import APPMASTER, RESMAN
 from galaxy.model.messages.pod import ObservedPod, PodOrders
 from galaxy.model.stored.table import Table
+
+LIMITS: Final = ("cpu", "memory", "pids", "disk")
+"""The limits of a job file that pods report as not enforced where their host cannot."""
 
 
 class AgentLogic:
@@ -163,7 +168,7 @@ class AgentLogic:
             reported = (self._observed(key) for key in (self._state.containers if full else keys))
             containers = tuple(container for container in reported if container is not None)
         else:
-            observed = (self._pods.observed(pod) for pod in (self._state.pods if full else keys))
+            observed = (self._observed_pod(pod) for pod in (self._state.pods if full else keys))
             pods = tuple(pod for pod in observed if pod is not None)
         if not full and not containers and not pods:
             outbox.drop()
@@ -181,6 +186,12 @@ class AgentLogic:
             pods=pods,
         )
         return DueReport(role=role, report=report, replaces=replaces)
+
+    def _observed_pod(self, pod: str) -> ObservedPod | None:
+        """Return a pod as it is reported: with its usage, and what its host does not enforce."""
+        observed = self._pods.observed(pod)
+        missing = tuple(limit for limit in LIMITS if limit not in self.info.enforced)
+        return replace(observed, not_enforced=missing) if observed is not None and missing else observed
 
     def _observed(self, key: str) -> ObservedContainer | None:
         """Return how a container is reported; None for a key of a malformed order."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from galaxy.cli.output import one_line, paint, paint_state, print_err, print_out, truncate, wants_colour
-from galaxy.cli.tables import event_lines, pod_reason_text, restarts_text, trouble_lines
+from galaxy.cli.tables import event_lines, limit_lines, pod_reason_text, restarts_text, trouble_lines
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError
 from galaxy.model.api.views import JobView, PodView
 from galaxy.units import counted, format_duration
@@ -148,6 +148,8 @@ def print_outcome(galaxy: Galaxy, view: JobView | None) -> int:
     failed = summary.state == "failed" or (summary.type == "batch" and view.settled and summary.failed > 0)
     if view.settled and not failed and summary.state != "removed":
         print_out(settled_line(view))
+        for line in limit_lines(view):
+            print_err(f"galaxy: warning: {line}")
         for endpoint in view.endpoints:
             print_out(f"  {endpoint.service}  {endpoint.address}:{endpoint.port}  {endpoint.state}")
         return DONE

@@ -22,7 +22,7 @@ from galaxy.cli.output import (
     print_out,
     wants_colour,
 )
-from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, pod_rows, task_rows
+from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, limit_lines, pod_rows, task_rows
 from galaxy.model.api.jobs import JobList
 from galaxy.model.api.views import JobSummary, JobView
 from galaxy.model.jobspec.spec import JobSpec
@@ -140,6 +140,7 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
         ("Resources", amounts_text(summary)),
         ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
+    facts += [("Limits", line) for line in limit_lines(view)]
     texts = [text if name == "State" else one_line(text) for name, text in facts]
     return [
         f"{paint(name.ljust(9), 'bold', colour)} {text}" for (name, _), text in zip(facts, texts, strict=True)

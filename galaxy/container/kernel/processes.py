@@ -75,6 +75,27 @@ def descendants(pid: int) -> list[int]:
     return sorted(each for each in with_descendants({pid}, table) - {pid} if not table[each].is_dead)
 
 
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time of a process and of its reaped children, in clock ticks; 0 when it is gone."""
+    try:
+        fields = _read(f"/proc/{pid}/stat", _STAT_BYTES_MAX).rpartition(b")")[2].split()
+        return sum(int(field) for field in fields[11:15])
+    except (OSError, ValueError):
+        return 0
+
+
+def memory_bytes(pid: int) -> int:
+    """Return a process' memory, of shared pages its share where that can be read; 0 when it is gone."""
+    for path, name in ((f"/proc/{pid}/smaps_rollup", b"Pss:"), (f"/proc/{pid}/status", b"VmRSS:")):
+        try:
+            for line in _read(path).splitlines():
+                if line.startswith(name):
+                    return int(line.split()[1]) * 1024
+        except (OSError, ValueError, IndexError):
+            continue
+    return 0
+
+
 def boot_id() -> str:
     """Return the id of this boot of the kernel."""
     return _read("/proc/sys/kernel/random/boot_id").decode().strip()

@@ -54,6 +54,8 @@ class PodView(Struct, frozen=True, kw_only=True):
     cpu_milli: int = 0
     memory_bytes: int = 0
     updated_s: float = 0.0
+    not_enforced: tuple[str, ...] = ()
+    """Limits that its host does not enforce, of cpu, memory, pids and disk."""
 
 
 class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields come first in JSON.

@@ -168,6 +168,8 @@ class ObservedPod(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     cpu_milli: int = 0
     memory_bytes: int = 0
+    not_enforced: tuple[str, ...] = ()
+    """Limits that its host does not enforce, of cpu, memory, pids and disk."""
 
 
 def masked(observed: ObservedPod) -> ObservedPod:

@@ -236,6 +236,7 @@ def _pod_view(
         cpu_milli=usage[0],
         memory_bytes=usage[1],
         updated_s=pod.since_s,
+        not_enforced=observed.not_enforced if observed and pod.placed else (),
     )
 
 
