@@ -128,7 +128,11 @@ def fleet(server: RedisServer, hosts: int, logs: Path, profile: str | None) -> I
         command = [sys.executable, str(agents), "--redis", server.url, "--hosts", str(hosts)]
         started["agents"] = start(command, logs / "agents.log")
         client = redis.Redis.from_url(server.url)
-        until(lambda: client.hlen(keys.table(names.RESMAN, "agents")) == hosts, "every agent has joined")
+        until(
+            lambda: client.hlen(keys.table(names.RESMAN, "agents")) == hosts,
+            "every agent has joined",
+            TIMEOUT_S,
+        )
         yield {name: process.pid for name, process in started.items()} | {"redis": server.pid}
     finally:
         for process in started.values():

@@ -22,7 +22,7 @@ import redis
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.reports import DueReport
 from galaxy.model.base import WIRE_VERSION, Struct, encode
-from galaxy.model.messages.agent import AgentInfo, AgentUsage, Heartbeat
+from galaxy.model.messages.agent import AgentInfo, Heartbeat
 from galaxy.model.messages.container import ContainerOrders
 from galaxy.model.messages.names import CONTAINER_APPLY, POD_DEPLOY, agent_queue, appworker_queue
 from galaxy.model.messages.pod import PodOrders
@@ -40,11 +40,17 @@ POLL_S = 0.01
 """Pause between two reads of the hosts' queues."""
 HEARTBEAT_BATCHES = 20
 KINDS: dict[str, type[Struct]] = {CONTAINER_APPLY: ContainerOrders, POD_DEPLOY: PodOrders}
-TAKE_ALL = """
-local found = {}
-for _, pattern in ipairs(ARGV) do
-  for _, queue in ipairs(redis.call('KEYS', pattern)) do
-    found[#found + 1] = {queue, redis.call('RPOP', queue, 100000)}
+TAKEN_MAX = 300
+"""Messages that one read takes. What they cause is done before more are taken, as on hosts that work alone:
+otherwise the first container of a burst would be reported after the last one was ordered."""
+TAKE = """
+local found, left = {}, tonumber(ARGV[1])
+for at = 2, #ARGV do
+  for _, queue in ipairs(redis.call('KEYS', ARGV[at])) do
+    if left <= 0 then return found end
+    local items = redis.call('RPOP', queue, left)
+    found[#found + 1] = {queue, items}
+    left = left - #items
   end
 end
 return found
@@ -97,11 +103,8 @@ class RealNexus(MemoryNexus):
         boot: str,
         containers: int = 0,
         pods: int = 0,
-        usage: AgentUsage | None = None,
-        trouble: str = "",
-        wire: int = WIRE_VERSION,
+        **_: Any,
     ) -> float:
-        del usage, trouble, wire
         self._beats.append(
             Heartbeat(agent=agent, at_s=0.0, boot=boot, containers=containers, pods=pods, wire=WIRE_VERSION)
         )
@@ -129,7 +132,7 @@ class RealBus(Bus):
         super().__init__(world, MemoryNexus(lambda: 0.0))
         self.receivers: dict[str, Consumer] = {}
         self._client = client
-        self._take_all = client.register_script(TAKE_ALL)
+        self._take = client.register_script(TAKE)
         self._post_script = client.register_script(POST)
         self._due: list[tuple[DueReport, Answered]] = []
 
@@ -142,9 +145,9 @@ class RealBus(Bus):
     def post(self, due: DueReport, answer: Answered) -> None:
         self._due.append((due, answer))
 
-    def take(self) -> None:
-        """Deliver every order that waits in Redis."""
-        found: Any = self._take_all(args=[agent_queue("*"), appworker_queue("*")])
+    def take(self) -> bool:
+        """Deliver orders that wait in Redis; return whether more may wait."""
+        found: Any = self._take(args=[TAKEN_MAX, appworker_queue("*"), agent_queue("*")])
         for queue, items in found:
             receive = self.receivers.get(queue.decode())
             for data in items if receive is not None else ():
@@ -153,6 +156,7 @@ class RealBus(Bus):
                 if kind is not None:
                     _, arguments, _ = decode_call(bytes(item.body))
                     receive(read(arguments["v"], arguments["body"], kind))
+        return sum(len(items) for _, items in found) >= TAKEN_MAX
 
     def flush(self) -> None:
         """Post what the hosts report, and tell them which reports are unread."""
@@ -214,15 +218,14 @@ def run(url: str, count: int, is_over: Callable[[], bool]) -> None:
     for first in range(HEARTBEAT_BATCHES):
         delay_s = first * HEARTBEAT_S / HEARTBEAT_BATCHES
         world.after(delay_s, partial(send_heartbeats, hosts[first::HEARTBEAT_BATCHES]))
-    taken_s = 0.0
+    take_s = 0.0
     while not is_over():
         world.run_due()
-        if time.monotonic() - taken_s >= POLL_S:
-            taken_s = time.monotonic()
-            bus.take()
+        if time.monotonic() >= take_s:
+            take_s = 0.0 if bus.take() else time.monotonic() + POLL_S
         bus.flush()
         nexus.flush()
-        pause_s = min(world.next_s(), taken_s + POLL_S - time.monotonic())
+        pause_s = min(world.next_s(), take_s - time.monotonic())
         if pause_s > 0:
             with contextlib.suppress(InterruptedError):
                 time.sleep(pause_s)  # Not a wait for a state: the pause of a poll.
