@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from galaxy.errors import GalaxyError
+import click
+
+from galaxy.errors import USAGE, GalaxyError
 from galaxy.web.command import web
 
 if __name__ == "__main__":
     try:
-        web()
+        web.main(standalone_mode=False)
+    except click.ClickException as error:
+        print(f"galaxy: {error.format_message()}", file=sys.stderr)
+        sys.exit(USAGE)
     except GalaxyError as error:
         print(f"galaxy: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

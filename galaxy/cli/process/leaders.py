@@ -43,8 +43,8 @@ def process_options(function: F) -> F:
 def _leader_options(function: F) -> F:
     function = click.option("--name", metavar="NAME", help="Name of this host in the cluster.")(function)
     function = click.option(
-        "--lease", type=click.FloatRange(0.5, 60), default=2.0, show_default=True,
-        help="Seconds without renewal after which a leader is replaced.",
+        "--lease", type=Duration(0.5, 60), default="2s", metavar="TIME", show_default=True,
+        help="Time without renewal after which a leader is replaced.",
     )(function)  # fmt: skip
     return process_options(function)
 
