@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from galaxy.errors import Conflict, GalaxyError, KeyConflict, Unreachable, UsageError
+from galaxy.errors import GalaxyError, KeyConflict, Unreachable, UsageError
 from galaxy.model.api.answers import Answer, Reply, problem_of
 from galaxy.model.api.request import Request, content_digest
 from galaxy.model.base import decode, encode
@@ -100,7 +100,7 @@ def _change_once(
     first = records.answers.get(request.key)
     if first is not None:
         if user is not None and first.user != user.user:
-            records.reply(request, problem=Conflict("this idempotency key is another user's"))
+            records.reply(request, problem=KeyConflict("this idempotency key is another user's"))
         elif first.digest and first.digest != digest:
             taken_by, asked = _named(first.op, first.target), _named(request.op, target)
             records.reply(request, problem=key_conflict(request.key, taken_by, asked))

@@ -43,8 +43,11 @@ ORDER_BYTES_MAX: Final = PACKET_BYTES_MAX - 8 * 1024
 
 ARGUMENT_BYTES_MAX: Final = 128 * 1024
 """MAX_ARG_STRLEN of execve(2): the longest argument or variable of a program, in bytes with the zero at
-its end. Secrets and commands have lower limits, and ``ORDER_BYTES_MAX`` keeps their sum far below the
-kernel's other limit, a quarter of the stack's (2 MiB)."""
+its end. Secrets and commands have lower limits."""
+STACK_BYTES: Final = 8 * 1024 * 1024
+"""Limit on a program's stack when its task sets none."""
+OWN_BYTES: Final = 4 * 1024
+"""Room for the variables that Galaxy adds."""
 FILE_CHARACTERS_MAX: Final = 1024
 
 REMOTE: Final = ("http", "https", "ftp", "s3", "hdfs")
@@ -318,6 +321,12 @@ def _env(name: str, value: str | EnvFrom, path: Path) -> Iterator[Diagnostic]:
         )
 
 
+def _value_of(value: str | EnvFrom) -> str:
+    if isinstance(value, str):
+        return value
+    return value.value.text if value.value is not None else ""
+
+
 def is_secret_name(text: str) -> bool:
     """Return whether ``text`` is a valid name of a secret."""
     return _SECRET.fullmatch(text) is not None
@@ -375,7 +384,32 @@ def _restart(restart: RestartSpec, path: Path, type_: JobType) -> Iterator[Diagn
 
 
 def oversize(pod: PodSpec) -> Iterator[Diagnostic]:
-    """Yield a diagnostic if the encoded tasks exceed ``ORDER_BYTES_MAX``."""
+    """Yield diagnostics if the encoded tasks exceed ``ORDER_BYTES_MAX``, or a program's arguments do its own.
+
+    The latter is execve(2)'s limit on all arguments and variables together: a quarter of the soft limit on
+    the stack, at least 128 KiB and at most 6 MiB.
+    """
+    for path, task in _tasks(pod):
+        stack = task.ulimits["stack"].soft if "stack" in task.ulimits else STACK_BYTES
+        room = max(ARGUMENT_BYTES_MAX, min(stack // 4, 3 * STACK_BYTES // 4))
+        if stack < 0:
+            room = 3 * STACK_BYTES // 4
+        size = (
+            len(task.start.encode("utf-8", "surrogatepass"))
+            + OWN_BYTES
+            + sum(
+                len(f"{name}={_value_of(value)}".encode("utf-8", "surrogatepass"))
+                + 9  # A zero and a pointer.
+                for name, value in task.env.items()
+            )
+        )
+        if size > room:
+            yield Diagnostic(
+                (*path, "env"),
+                f"takes {size:,} bytes with the command; with this limit on the stack the kernel passes "
+                f"{room:,} to a program",
+                about=((*path, "ulimits"),),
+            )
     size = len(encode(pod.tasks))
     if size > ORDER_BYTES_MAX:
         limit = format_bytes(ORDER_BYTES_MAX)

@@ -197,6 +197,7 @@ SHORT_FORMS: Final[Mapping[type[Struct], str]] = {
     MemorySpec: "a size like 64M",
     NetworkSpec: "a mode",
     BlkioSpec: "a weight",
+    Ulimit: "a whole number",
     PortSpec: "a name like http",
     ServiceSpec: "a name like web",
     RestartSpec: "a policy like on-failure",

@@ -170,6 +170,17 @@ def test_variable_that_the_kernel_would_not_pass_is_refused() -> None:
     assert "takes 140,003 bytes" in problems(70_000, "é")[0]
 
 
+@pytest.mark.parametrize(("stack", "fits"), [(1 << 16, False), (1 << 23, True), (-1, True), (None, True)])
+def test_variables_that_do_not_fit_the_limit_on_the_stack_are_refused(stack: Any, fits: bool) -> None:
+    env = {f"V{number}": "x" * 15_000 for number in range(10)}
+    task = {"cpu": 1, "memory": "64M", "start": "x", "env": env}
+    if stack is not None:
+        task["ulimits"] = {"stack": stack}
+    problems = [str(each) for each in parsing.parse({"name": "web", "pod": {"tasks": [task]}}).diagnostics]
+    assert len(problems) == (0 if fits else 1), problems
+    assert fits or "the kernel passes 131,072 to a program" in problems[0]
+
+
 def test_sources_of_variables_follow_the_rule_for_text() -> None:
     task = {"cpu": 1, "memory": "64M", "start": "x", "env": {"A": {"file": 5}}}
     result = parsing.parse({"name": "web", "pod": {"tasks": [task]}})
