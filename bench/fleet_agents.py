@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -45,9 +46,11 @@ TAKEN_MAX = 300
 otherwise the first container of a burst would be reported after the last one was ordered."""
 TAKE = """
 local found, left = {}, tonumber(ARGV[1])
-for at = 2, #ARGV do
-  for _, queue in ipairs(redis.call('KEYS', ARGV[at])) do
+for at = 3, #ARGV do
+  local queues = redis.call('KEYS', ARGV[at])
+  for number = 1, #queues do
     if left <= 0 then return found end
+    local queue = queues[(number + ARGV[2]) % #queues + 1]
     local items = redis.call('RPOP', queue, left)
     found[#found + 1] = {queue, items}
     left = left - #items
@@ -133,6 +136,8 @@ class RealBus(Bus):
         self.receivers: dict[str, Consumer] = {}
         self._client = client
         self._take = client.register_script(TAKE)
+        self._first = itertools.count(step=997)
+        """Where a read begins in the list of queues, so that no host is always last."""
         self._post_script = client.register_script(POST)
         self._due: list[tuple[DueReport, Answered]] = []
 
@@ -147,7 +152,7 @@ class RealBus(Bus):
 
     def take(self) -> bool:
         """Deliver orders that wait in Redis; return whether more may wait."""
-        found: Any = self._take(args=[TAKEN_MAX, appworker_queue("*"), agent_queue("*")])
+        found: Any = self._take(args=[TAKEN_MAX, next(self._first), appworker_queue("*"), agent_queue("*")])
         for queue, items in found:
             receive = self.receivers.get(queue.decode())
             for data in items if receive is not None else ():
