@@ -14,8 +14,9 @@ _ESCAPE: Final = re.compile("\0([89a-f][0-9a-f])")
 
 
 def to_message(text: str) -> str:
-    """Return ``text``, which has no NUL, in the form of messages."""
-    return _SURROGATE.sub(lambda match: f"\0{ord(match[0]) - 0xDC00:02x}", text)
+    """Return ``text`` in the form of messages. A NUL in it stays one, so that receivers can refuse it."""
+    marked = text.replace("\0", "\0" + "00") if "\0" in text else text
+    return _SURROGATE.sub(lambda match: f"\0{ord(match[0]) - 0xDC00:02x}", marked)
 
 
 def from_message(text: str) -> str:

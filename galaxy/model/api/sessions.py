@@ -10,6 +10,7 @@ from galaxy.model.api.body import Body
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import Struct, decode, encode
 from galaxy.model.messages.worker import PACKET_BYTES_MAX
+from galaxy.model.raw_text import from_message
 
 ARGUMENT_BYTES_MAX: Final = 128 * 1024
 """The kernel's MAX_ARG_STRLEN, with the zero byte at its end."""
@@ -81,20 +82,21 @@ class ExecSession(Struct, frozen=True, kw_only=True):
 
 
 def check_exec(argv: Sequence[str]) -> None:
-    """Refuse a command that could not be sent to a pod or started there.
+    """Refuse a command, in the form of messages, that could not be sent to a pod or started there.
 
     Raises:
         UsageError: names the argument or the limit.
     """
     for number, argument in enumerate(argv):
-        size = len(argument.encode("utf-8", "surrogatepass"))
+        text = from_message(argument)
+        size = len(text.encode("utf-8", "surrogateescape"))
         if size >= ARGUMENT_BYTES_MAX:
             raise UsageError(
                 f"argument {number} of the command is too long: {size:,} bytes",
                 details=[f"the kernel passes less than {ARGUMENT_BYTES_MAX:,} bytes in one argument"],
                 hint="pass it on standard input: galaxy exec -i",
             )
-        if "\0" in argument:
+        if "\0" in text:
             raise UsageError(f"argument {number} of the command has a zero byte; no program can receive it")
     size = len(encode(list(argv)))
     if size > EXEC_BYTES_MAX:
