@@ -209,9 +209,7 @@ def main(agents: int, rounds: int) -> None:
             f"{figures['failover'][name]['median']:.2f} / {figures['failover'][name]['worst']:.2f}"
             for name in FIGURES
         )
-        print(
-            f"{role:<12}" + "".join(f"{name:>11} {cell}" for name, cell in zip(FIGURES, cells, strict=True))
-        )
+        print(f"{role:<12}" + "".join(f"  {name} {cell}" for name, cell in zip(FIGURES, cells, strict=True)))
         print(f"{'':<12}" + "  ".join(f"{name} {value}" for name, value in figures["standby"].items()))
     worst = max(figures["failover"]["committed"]["worst"] for figures in found.values())
     named = {"bench": "failover-large", "unit": "s", "agents": agents, "rounds": rounds, "aim": AIM_S}
