@@ -20,7 +20,7 @@ from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import decode
 from galaxy.model.jobspec.spec import PackageSpec
-from galaxy.model.messages.container import ObservedContainerState, PortDemand
+from galaxy.model.messages.container import HOST_FAILED, ObservedContainerState, PortDemand
 from galaxy.model.messages.digest import digest_of_container
 from galaxy.model.messages.pod import PodState
 from galaxy.nexus.session import Frame, FrameHead
@@ -93,7 +93,10 @@ def test_package_from_a_package_root_is_deployed_and_one_from_elsewhere_is_refus
     package = PackageSpec(source=f"file://{outside}", version="2")
     agent.deploy(pod_order(POD, task("exec ./run.sh", package=package), generation=2))
     pod = agent.await_pod(POD, PodState.FAILED, generation=2)
-    assert "not below a package root" in str(pod.tasks[0].reason)
+    reason = pod.tasks[0].reason
+    assert reason is not None
+    assert reason.code == HOST_FAILED  # AppMaster tries another host.
+    assert "not below a package root" in reason.message
 
 
 def test_chosen_port_reaches_the_program(agent: Agent) -> None:
