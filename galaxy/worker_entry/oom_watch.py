@@ -23,7 +23,8 @@ from galaxy.worker_entry.processes import oom_kills, pids_of
 SHELL_S: Final = 2.0
 """How long after a kill a shell may end with 137 because of it."""
 REPORT_S: Final = 1.0
-"""Least time between two reports of one task: a process can be killed again and again."""
+REPORT_S_MAX: Final = 60.0
+"""Least time between two reports of one task, at first and when its processes are killed again and again."""
 _CHECKS_S: Final = (0.002, 0.01, 0.05, 0.2, 0.5)
 """When to look for the kill that an eventfd has announced."""
 _PAUSE_S: Final = 0.1
@@ -52,14 +53,14 @@ class OomWatch:
             self._tasks[name].begin(program)
 
     def check(self, name: str) -> None:
-        """Report the kills since the last check, ``REPORT_S`` after the last report at the earliest."""
+        """Report the kills since the last check, after a pause that grows while there are more."""
         task = self._tasks.get(name)
         if task is None:
             return
         if new := task.count_new():
             task.unreported += new
             task.names = task.victims() or task.names
-        wait_s = task.reported_s + REPORT_S - time.monotonic()
+        wait_s = task.reported_s + task.pause_s - time.monotonic()
         if task.unreported and wait_s <= 0:
             self._report(task)
         elif task.unreported and not task.is_report_due:
@@ -78,8 +79,11 @@ class OomWatch:
         of its last command into exit code 137.
         """
         task = self._tasks.get(name)
-        if task is None or not (number == signal.SIGKILL or code == 128 + signal.SIGKILL):
+        if task is None:
+            return False
+        if not (number == signal.SIGKILL or code == 128 + signal.SIGKILL):
             self.check(name)
+            self._report(task)
             return False
         was_dying = task.program_was_dying
         new = task.count_new()
@@ -97,7 +101,10 @@ class OomWatch:
         count, names = task.unreported, task.names
         task.unreported, task.names, task.is_report_due = 0, "", False
         if count:
-            task.reported_s = time.monotonic()
+            now_s = time.monotonic()
+            is_repeated = now_s - task.reported_s < 4 * task.pause_s
+            task.pause_s = min(2 * task.pause_s, REPORT_S_MAX) if is_repeated else REPORT_S
+            task.reported_s = now_s
             self._on_kills(task.cgroup.name, count, names)
 
     def _watch(self, task: _Task) -> None:
@@ -132,6 +139,7 @@ class _Task:
         self.unreported = 0
         self.names = ""
         self.reported_s = float("-inf")
+        self.pause_s = REPORT_S
         self.is_report_due = False
         self._program = 0
         self._counted = oom_kills(cgroup)
