@@ -104,3 +104,10 @@ def test_finished_job_is_not_run_again_after_a_restart_of_any_part(
     assert ran() == 1
     assert own.show("once").summary.state == "finished"
     own.down()
+
+
+def test_agent_that_is_stopped_says_goodbye_and_is_back_when_it_starts(cluster: Cluster) -> None:
+    os.kill(cluster.pid("agent"), signal.SIGTERM)
+    # Without a goodbye it would be suspect 10 s after its last heartbeat.
+    until("the host is suspect", lambda: cluster.agents()[0].state == "suspect", 7.0)
+    until("the host is back", lambda: cluster.agents()[0].state == "alive", 60.0)
