@@ -95,6 +95,12 @@ class Unreachable(GalaxyError):
     kind = "unreachable"
 
 
+class TimedOut(GalaxyError):
+    """Work that was started and did not end in its time; ``details`` say what became of it."""
+
+    kind = "timed-out"
+
+
 class HostError(GalaxyError):
     """This host lacks something: a kernel feature, a privilege, a tool."""
 
@@ -117,7 +123,7 @@ _KINDS: Final[dict[str, type[GalaxyError]]] = {
     error.kind: error
     for error in (
         GalaxyError, UsageError, SpecError, NotSupportedYet, NotFound, Conflict,
-        Refused, Unreachable, HostError, NotLeader, BadMessage,
+        Refused, Unreachable, TimedOut, HostError, NotLeader, BadMessage,
     )
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from galaxy.client import contexts, waiting
+from galaxy.client import arguments, contexts, waiting
 from galaxy.client.job_loading import Job, prepare, read
 from galaxy.client.log_stream import LogStream, NewPods
 from galaxy.client.package_staging import PackageFile, read_package, stage
@@ -21,7 +21,7 @@ from galaxy.client.package_upload import Progress, upload
 from galaxy.client.secret_files import secret_of
 from galaxy.client.streams import ExecStream, Executed
 from galaxy.client.transport import RequestTransport, retry_while_away
-from galaxy.errors import GalaxyError, SpecError, Unreachable, UsageError
+from galaxy.errors import GalaxyError, SpecError, Unreachable
 from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.audit import AuditList, ListAudit
 from galaxy.model.api.body import PAGE_DEFAULT, Body, Page, PagedBody
@@ -132,6 +132,9 @@ class Galaxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<Galaxy at {self._transport.address}>"
 
     def close(self) -> None:
         """Close the connection; iterators over logs end."""
@@ -328,7 +331,7 @@ class Galaxy:
     def open_exec(
         self,
         pod: str,
-        argv: Sequence[str],
+        argv: arguments.Command,
         *,
         task: str = "",
         tty: bool = False,
@@ -338,14 +341,15 @@ class Galaxy:
     ) -> ExecStream:
         """Start ``argv`` in a pod and return its streams; the name of a job means its first running pod.
 
+        ``argv`` is a list of texts. One text is split as a shell would split it, and no shell runs:
+        for pipes and patterns use ``["sh", "-c", "ls *.log | wc -l"]``.
+
         The command ends with this process, at the latest two seconds after it. With ``detach`` it runs
         on, without input and output, and its stream ends with status 0 as soon as it was started.
         """
-        if not argv:
-            raise UsageError("no command to run")
         asked = ExecIn(
             pod=pod,
-            argv=tuple(map(to_message, argv)),
+            argv=tuple(map(to_message, arguments.command(argv))),
             task=task,
             tty=tty,
             rows=rows,
@@ -357,9 +361,23 @@ class Galaxy:
         return ExecStream(opened.pods[0], self._transport.session(opened.sessions[0]))
 
     def exec(
-        self, pod: str, argv: Sequence[str], *, task: str = "", input: bytes = b"", timeout_s: float = 60.0
+        self,
+        pod: str,
+        argv: arguments.Command,
+        *,
+        task: str = "",
+        input: bytes = b"",
+        timeout_s: float = 60.0,
     ) -> Executed:
-        """Run ``argv`` in a pod and return its exit status and output (at most 8 MiB)."""
+        """Run ``argv`` in a pod and return its exit status and output (at most 8 MiB).
+
+        ``argv`` is as in ``open_exec``: a list of texts, or one text that is split as a shell would.
+
+        Raises:
+            TimedOut: it did not end within ``timeout_s``; the command is ended.
+            Conflict: the pod does not run.
+            NotFound: there is no such pod or job.
+        """
         with self.open_exec(pod, argv, task=task) as stream:
             return stream.communicate(input, timeout_s)
 
@@ -421,7 +439,9 @@ class Galaxy:
         check_user_name(user)
         secret = secrets.token_urlsafe(32)
         stored = stored_key(secret)
-        asked = AddUser(user=user, stored_key=stored, role=Role(role), with_jobs=with_jobs)
+        asked = AddUser(
+            user=user, stored_key=stored, role=arguments.choice(role, Role, "role"), with_jobs=with_jobs
+        )
         return f"{self._ask(asked, key).user}:{secret}"
 
     def new_token(self, user: str, *, key: str = "") -> str:
@@ -446,7 +466,10 @@ class Galaxy:
         The pool ``*`` means every pool.
         """
         check_pool_name(pool)
-        given = tuple(Authority(authority) for authority in authorities)
+        given = tuple(
+            arguments.choice(name, Authority, "authorities")
+            for name in arguments.names(authorities, "authorities")
+        )
         asked = GrantUser(user=user, pool=pool, action=action, authorities=given)
         return self._ask(asked, key)
 
@@ -527,7 +550,7 @@ class Galaxy:
         """Set the fields of ``ceiling`` that are not None, and remove the ceilings that ``lift`` names."""
         check_user_name(user)
         check_pool_name(pool)
-        asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=tuple(lift))
+        asked = SetQuota(user=user, pool=pool, ceiling=ceiling, lift=arguments.names(lift, "lift"))
         return self._ask(asked, key)
 
     def quotas(self, user: str = "") -> list[QuotaView]:

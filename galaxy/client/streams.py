@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
-from galaxy.errors import Conflict, GalaxyError, Unreachable
+from galaxy.errors import Conflict, GalaxyError, TimedOut, Unreachable
 from galaxy.model.base import Struct
 from galaxy.nexus.session import Frame, FrameHead, Session
+from galaxy.units import format_duration
 
 SILENCE_S: Final = 30.0
 """How long an agent may take for the first message of a session."""
@@ -116,7 +117,8 @@ class ExecStream:
         """Write ``input``, read all output, and return it.
 
         Raises:
-            Unreachable: the command has not ended within ``timeout_s``. Closing the stream kills it.
+            TimedOut: the command has not ended within ``timeout_s``; it is ended with the stream.
+            Unreachable: its agent does not answer.
         """
         writer = threading.Thread(target=self._write_input, args=(input,), daemon=True)
         writer.start()
@@ -134,7 +136,12 @@ class ExecStream:
                 room = OUTPUT_BYTES_MAX - sum(map(len, output.values()))
                 cut |= len(frame.data) > room
                 output[frame.head.kind] += frame.data[: max(room, 0)]
-        raise Unreachable(f"the command in {self.pod} has not ended within {timeout_s:g} s")
+        self.close()
+        raise TimedOut(
+            f"the command in {self.pod} did not end within {format_duration(timeout_s)}",
+            details=["the command is ended", f"output so far: {sum(map(len, output.values())):,} bytes"],
+            hint="a larger timeout_s, or open_exec(..., detach=True)",
+        )
 
     def _write_input(self, data: bytes) -> None:
         with contextlib.suppress(GalaxyError):  # The command may end without reading it all.

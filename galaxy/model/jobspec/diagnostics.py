@@ -51,16 +51,31 @@ def nearest_mark(path: Path, marks: Mapping[Path, Mark]) -> Mark | None:
     return next((marks[path[:end]] for end in range(len(path), -1, -1) if path[:end] in marks), None)
 
 
-def spec_error(diagnostics: Sequence[Diagnostic], *, name: str, marks: Mapping[Path, Mark]) -> SpecError:
-    """Return one error that lists all ``diagnostics`` in the order of the file, with ``name:line:column``."""
-    placed = [(nearest_mark(diagnostic.path, marks) or Mark(0, 0), diagnostic) for diagnostic in diagnostics]
-    placed.sort(key=lambda pair: pair[0])
-    lines = [
-        f"{name}:{mark.line}:{mark.column}: {diagnostic}" if mark.line else f"{name}: {diagnostic}"
-        for mark, diagnostic in placed
+def spec_error(
+    diagnostics: Sequence[Diagnostic],
+    *,
+    name: str = "",
+    marks: Mapping[Path, Mark] | None = None,
+    label: str = "",
+) -> SpecError:
+    """Return one error that lists all ``diagnostics`` in the order of the file, with ``name:line:column``.
+
+    Without the ``name`` of a file, the lines name the fields only, and ``label`` names the job.
+    """
+    placed = [
+        (nearest_mark(diagnostic.path, marks or {}) or Mark(0, 0), diagnostic) for diagnostic in diagnostics
     ]
+    placed.sort(key=lambda pair: pair[0])
+    lines = [f"{_place(name, mark)}{diagnostic}" for mark, diagnostic in placed]
     if len(lines) > DIAGNOSTICS_MAX:
         lines = [*lines[:DIAGNOSTICS_MAX], f"and {len(diagnostics) - DIAGNOSTICS_MAX} more"]
     kind = NotSupportedYet if all(diagnostic.unsupported for diagnostic in diagnostics) else SpecError
     count = counted(len(diagnostics), "problem")
-    return kind(f'cannot use job file "{name}": {count}', details=lines)
+    named = f'job file "{name}"'
+    return kind(f"cannot use {label or named}: {count}", details=lines)
+
+
+def _place(name: str, mark: Mark) -> str:
+    if not name:
+        return ""
+    return f"{name}:{mark.line}:{mark.column}: " if mark.line else f"{name}: "

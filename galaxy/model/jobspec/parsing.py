@@ -17,7 +17,7 @@ import msgspec.inspect as shape
 
 from galaxy.model.base import Struct, matches
 from galaxy.model.jobspec import rules
-from galaxy.model.jobspec.diagnostics import Diagnostic, Mark, Path, spec_error
+from galaxy.model.jobspec.diagnostics import Diagnostic, Path, spec_error
 from galaxy.model.jobspec.scalars import as_text, written
 from galaxy.model.jobspec.shorthand import SHORT_FORMS, SHORTHANDS, UNITS, Unit, parse_number, split_words
 from galaxy.model.jobspec.spec import DeploySpec, JobSpec
@@ -56,17 +56,16 @@ class ParseResult(NamedTuple):
     diagnostics: tuple[Diagnostic, ...]
 
 
-def load(tree: Any, *, name: str = "job file", marks: Mapping[Path, Mark] | None = None) -> JobSpec:
-    """Return the job that ``tree`` (dicts, lists, text, numbers) describes.
-
-    ``marks`` gives the position of each path in the file called ``name``.
+def load(tree: Any) -> JobSpec:
+    """Return the job that ``tree`` (dicts, lists, text, numbers) describes. It comes from no file.
 
     Raises:
-        SpecError: ``details`` lists every problem in the order of the file.
+        SpecError: ``details`` lists every problem, by field.
     """
     result = parse(tree)
     if result.diagnostics:
-        raise spec_error(result.diagnostics, name=name, marks=marks or {})
+        name = tree.get("name") if isinstance(tree, dict) else None
+        raise spec_error(result.diagnostics, label=f'job "{name}"' if isinstance(name, str) else "the job")
     return result.spec
 
 

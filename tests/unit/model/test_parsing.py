@@ -8,7 +8,7 @@ import pytest
 
 from galaxy.errors import NotSupportedYet, SpecError
 from galaxy.model.jobspec import parsing
-from galaxy.model.jobspec.diagnostics import Mark
+from galaxy.model.jobspec.diagnostics import Mark, spec_error
 from galaxy.model.jobspec.parsing import load
 from galaxy.model.jobspec.spec import CpuSpec, MemorySpec, PortSpec, VolumeSpec
 from galaxy.model.jobspec.writing import to_tree
@@ -84,13 +84,12 @@ def test_five_mistakes_give_five_diagnostics_in_file_order() -> None:
         ("pod", "tasks", 0, "services", 0, "port"): Mark(11, 9),
         ("pod", "tasks", 0, "env", "GALAXY_X"): Mark(13, 9),
     }  # fmt: skip
-    with pytest.raises(SpecError) as caught:
-        parsing.load(tree, name="job.yaml", marks=marks)
-    assert caught.value.message == 'cannot use job file "job.yaml": 5 problems'
-    assert [line.split(" ")[0] for line in caught.value.details] == [
+    error = spec_error(parsing.parse(tree).diagnostics, name="job.yaml", marks=marks)
+    assert error.message == 'cannot use job file "job.yaml": 5 problems'
+    assert [line.split(" ")[0] for line in error.details] == [
         "job.yaml:3:3:", "job.yaml:4:3:", "job.yaml:9:7:", "job.yaml:11:9:", "job.yaml:13:9:",
     ]  # fmt: skip
-    assert "`deploy.replcia`: unknown field; did you mean `replica`?" in caught.value.details[0]
+    assert "`deploy.replcia`: unknown field; did you mean `replica`?" in error.details[0]
 
 
 def test_misspelled_required_field_gives_one_diagnostic() -> None:
@@ -191,3 +190,10 @@ def test_env_may_come_from_a_file_or_a_secret() -> None:
 def test_bad_source_of_a_variable_gives_one_diagnostic_with_its_field(source: Any, problem: str) -> None:
     (line,) = texts(job(env={"A": source}))
     assert line.startswith(problem)
+
+
+def test_problem_of_a_job_without_a_file_names_the_job_and_the_field() -> None:
+    with pytest.raises(SpecError) as caught:
+        load(job(memory="64X"))
+    assert caught.value.message == 'cannot use job "web": 1 problem'
+    assert caught.value.details[0].startswith("`pod.tasks[0].memory`: ")
