@@ -279,7 +279,9 @@ def _choose(
 def _is_obvious(chosen: ChosenCluster, by_argument: bool, path: Path | None) -> bool:
     known = _readable_contexts(path).contexts
     if known:
-        return len(known) == 1 and (chosen.dir or chosen.url) == (known[0].dir or known[0].url)
+        only = known[0]
+        is_same = (chosen.dir or chosen.url) == (only.dir or only.url)
+        return len(known) == 1 and (is_same or (bool(only.dir) and _runs_in(only.dir, chosen.url)))
     return by_argument or not chosen.named_by.startswith("GALAXY_")
 
 

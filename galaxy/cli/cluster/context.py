@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
-from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import output_options, redis_options
 from galaxy.cli.output import Output, print_err, print_out
@@ -86,14 +84,10 @@ def add(name: str, redis: str, directory: str, token: TextIO | None) -> None:
 
 @context.command(cls=Action)
 @click.argument("name", shell_complete=_names)
-@yes_option
-def remove(name: str, yes: bool) -> None:
+def remove(name: str) -> None:
     """Remove a context; the cluster itself is not touched."""
     known = contexts.load_contexts()
-    context = contexts.known_context(known, name)
-    if context.token and not yes:
-        action = f"remove context {name} with the token, which nothing shows again"
-        confirm([action], hint=f"galaxy context remove --yes {shlex.quote(name)}")
+    contexts.known_context(known, name)
     rest = contexts.remove_context(name=name)
     print_out(f"context {name} removed")
     if known.current == name and rest.contexts:

@@ -135,6 +135,8 @@ def test_cluster_is_obvious_only_if_no_other_one_could_be_meant(tmp_path: Path, 
     assert not is_obvious(GALAXY_REDIS="redis://h")
     contexts.save_context(dir=first, path=path)
     assert is_obvious() and is_obvious(dir=str(first)) and is_obvious(GALAXY_DIR=str(first))
+    write_cluster(ClusterFile(dir=str(first), url="redis://:x@127.0.0.1:1/0"))
+    assert is_obvious(GALAXY_REDIS="redis://:other@127.0.0.1:1/0"), "the same server by another login"
     second = running(tmp_path, "b")
     assert not is_obvious(dir=str(second))
     assert not is_obvious(url="redis://h")
