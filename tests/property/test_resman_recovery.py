@@ -6,9 +6,12 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from galaxy.model.messages.agent import AgentState
 from galaxy.model.messages.container import ContainerOrders, GroupStatuses
 from galaxy.model.step import Step
+from galaxy.model.stored.agent import AgentRecord
 from galaxy.resman.logic import ResMan
 from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.resman.logic.state.state import ResManState
@@ -34,11 +37,16 @@ def derived(state: ResManState) -> dict[str, Any]:
         "columns": {name: [int(getattr(view, c)[view.row(name)]) for c in COLUMNS] for name in names},
         "ports": {(port, names[r]): n for port, rows in view.port_rows.items() for r, n in rows.items()},
         "groups": {(group, names[r]): n for group, rows in view.group_rows.items() for r, n in rows.items()},
-        "records": {name: view.records[view.row(name)] for name in names},
+        "records": {name: placement_facts(view.records[view.row(name)]) for name in names},
         "digests": dict(state.containers.sums(DIGEST)),
         "unacknowledged": set(state.unacknowledged),
         "charged": {user: dict(used) for user, used in state.quota_usage._used.items()},
     }
+
+
+def placement_facts(record: AgentRecord) -> AgentRecord:
+    """Return what placement reads of a record. The view has its liveness in a column of its own."""
+    return replace(record, state=AgentState.ALIVE, since_s=0.0, left=0)
 
 
 def leadership_state(resman: ResMan) -> dict[str, Any]:
