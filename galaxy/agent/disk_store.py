@@ -15,8 +15,10 @@ from galaxy.model.stored.table import Table, TableChange
 SYNCED_TABLES = frozenset({"epochs", "finished"})
 """Tables whose rows must survive a power failure. The others describe containers, which do not."""
 
-STORED_FORMAT: Final = 2
-"""Format of the rows, kept as ``PRAGMA user_version``. 0 is a new database, 1 was written by 0.1.0."""
+STORED_FORMAT: Final = 3
+"""Format of the rows, kept as ``PRAGMA user_version``. 0 is a new database."""
+_EARLIER: Final = {1: "0.1.0", 2: "0.2.0"}
+"""Releases by the format that they wrote."""
 
 
 class AgentStore:
@@ -57,10 +59,11 @@ class AgentStore:
         if version > STORED_FORMAT:
             raise HostError(f"cannot use {self._path}: it was written by a later version of Galaxy")
         if 0 < version < STORED_FORMAT:
+            release = _EARLIER.get(version, "an earlier release")
             raise HostError(
-                f"cannot use {self._path}: Galaxy 0.1.0 wrote it, and this release cannot read it",
-                hint="end its jobs with 0.1.0 (galaxy down), then start this release with an empty directory;"
-                " see Upgrading in docs/operations.md",
+                f"cannot use {self._path}: Galaxy {release} wrote it, and this release cannot read it",
+                hint=f"end its jobs with {release} (galaxy down), then start this release with an"
+                " empty directory; see Upgrading in docs/operations.md",
             )
         with self._as_host_error("write"):
             self._base.execute(

@@ -18,7 +18,7 @@ from galaxy.model.base import Struct, decode, encode
 CLUSTER_FILE: Final = "cluster.json"
 PLAN_FILE: Final = "plan.json"
 """What a cluster keeps from one start to the next; see ``galaxy.cli.local.layout``."""
-_INCOMPATIBLE: Final = ("0.1.0",)
+_INCOMPATIBLE: Final = ("0.1.0", "0.2.0")
 """Releases whose messages have another format, so that neither side can read the other's."""
 
 T = TypeVar("T", bound=Struct)

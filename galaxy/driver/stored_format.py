@@ -9,10 +9,10 @@ from galaxy.errors import GalaxyError
 from galaxy.model.base import Struct
 from galaxy.model.stored.table import Table
 
-STORED_FORMAT: Final = 2
+STORED_FORMAT: Final = 3
 """Format of the tables that we write. As with messages (``galaxy.model.base``), adding fields does not
 change it; a change that older leaders would misread does."""
-STORED_READABLE: Final = range(2, 3)
+STORED_READABLE: Final = range(3, 4)
 FORMAT_KEY: Final = "tables"
 
 

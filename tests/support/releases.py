@@ -37,17 +37,17 @@ NOVEL_PACKET = 'b\'{"type":"novelty","values":["unknown"]}\''
 
 def older(folder: Path) -> Path:
     """Return the folder of an earlier release."""
-    return _copy(folder, "0.2.0rc1")
+    return _copy(folder, "0.3.0rc1")
 
 
 def newer(folder: Path) -> Path:
     """Return the folder of the next release."""
-    root = _copy(folder, "0.3.0")
+    root = _copy(folder, "0.4.0")
     base = root / "galaxy/model/base.py"
     _edit(base, "return _ENCODER.encode(value)", "return _ENCODER.encode(_novel(value))")
     _edit(base, "WIRE_READABLE: Final = range(3, 4)", "WIRE_READABLE: Final = range(3, 5)")
     base.write_text(base.read_text() + NOVEL_FIELDS)
-    _edit(root / "galaxy/driver/stored_format.py", "range(2, 3)", "range(2, 4)")
+    _edit(root / "galaxy/driver/stored_format.py", "range(3, 4)", "range(3, 5)")
     _edit(root / "galaxy/agent/connections/worker_connection.py", "        self.malformed = 0\n",
           f"        self.malformed = 0\n        self._queue.append(({NOVEL_PACKET}, ()))\n")  # fmt: skip
     _edit(root / "galaxy/container/launcher/client.py", "        self._socket = sock\n",
@@ -62,8 +62,8 @@ def incompatible(folder: Path) -> Path:
     _edit(base, "WIRE_VERSION: Final = 3", "WIRE_VERSION: Final = 5")
     _edit(base, "WIRE_READABLE: Final = range(3, 4)", "WIRE_READABLE: Final = range(5, 6)")
     stored = root / "galaxy/driver/stored_format.py"
-    _edit(stored, "STORED_FORMAT: Final = 2", "STORED_FORMAT: Final = 4")
-    _edit(stored, "range(2, 3)", "range(4, 5)")
+    _edit(stored, "STORED_FORMAT: Final = 3", "STORED_FORMAT: Final = 5")
+    _edit(stored, "range(3, 4)", "range(5, 6)")
     return root
 
 

@@ -12,8 +12,10 @@ from galaxy.client.cluster_file import PLAN_FILE
 from galaxy.errors import BadMessage, GalaxyError, HostError
 from galaxy.model.base import Struct, decode, encode
 
-PLAN_FORMAT: Final = 2
-"""Format of a cluster's folder, with everything in it; 0.1.0 wrote 1."""
+PLAN_FORMAT: Final = 3
+"""Format of a cluster's folder, with everything in it."""
+_EARLIER: Final = {1: "0.1.0", 2: "0.2.0"}
+"""Releases by the format that they wrote."""
 
 
 class LocalAgent(Struct, frozen=True, kw_only=True):
@@ -112,11 +114,12 @@ def check_format(layout: Layout, plan: ClusterPlan | None) -> None:
     if plan is None or plan.format == PLAN_FORMAT:
         return
     if plan.format < PLAN_FORMAT:
+        release = _EARLIER.get(plan.format, "an earlier release")
         raise GalaxyError(
-            f"cannot start the cluster in {layout.root}: Galaxy 0.1.0 created it,"
+            f"cannot start the cluster in {layout.root}: Galaxy {release} created it,"
             " and this release cannot read it",
             details=["nothing was started, and nothing in the folder was changed"],
-            hint="end it with 0.1.0: galaxy down --purge; or start a new one: galaxy up --dir DIR",
+            hint=f"end it with {release}: galaxy down --purge; or start a new one: galaxy up --dir DIR",
         )
     raise GalaxyError(
         f"cannot start the cluster in {layout.root}: a later release of Galaxy created it",

@@ -109,14 +109,17 @@ def test_fact_is_stored_and_the_previous_value_returned(tmp_path: Path) -> None:
 
 
 def test_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    write_format(tmp_path / "agent.db", 3)
+    write_format(tmp_path / "agent.db", 4)
     with pytest.raises(HostError, match="later version"):
         AgentStore(tmp_path / "agent.db")
 
 
-def test_file_of_release_0_1_0_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
-    write_format(tmp_path / "agent.db", 1)
-    with pytest.raises(HostError, match=r"Galaxy 0\.1\.0 wrote it") as caught:
+@pytest.mark.parametrize(("number", "release"), [(1, "0.1.0"), (2, "0.2.0")])
+def test_file_of_an_earlier_release_is_refused_and_says_what_to_do(
+    tmp_path: Path, number: int, release: str
+) -> None:
+    write_format(tmp_path / "agent.db", number)
+    with pytest.raises(HostError, match=f"Galaxy {release} wrote it") as caught:
         AgentStore(tmp_path / "agent.db")
     assert "galaxy down" in caught.value.hint
 

@@ -168,12 +168,13 @@ def test_unknown_context_is_an_error_that_lists_the_known_ones(tmp_path: Path, p
     assert "known: a" in caught.value.details[0]
 
 
+@pytest.mark.parametrize("release", ["0.1.0", "0.2.0"])
 @pytest.mark.parametrize("named", ["folder", "context", "GALAXY_DIR", "default"])
-def test_running_cluster_of_0_1_0_is_refused_with_what_to_use(
-    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+def test_running_cluster_of_an_earlier_release_is_refused_with_what_to_use(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch, named: str, release: str
 ) -> None:
     folder = running(tmp_path)
-    write_cluster(ClusterFile(dir=str(folder), url="redis://h", version="0.1.0"))
+    write_cluster(ClusterFile(dir=str(folder), url="redis://h", version=release))
     environ: dict[str, str] = {}
     if named == "context":
         contexts.save_context(dir=folder, path=path)
@@ -181,6 +182,6 @@ def test_running_cluster_of_0_1_0_is_refused_with_what_to_use(
         environ["GALAXY_DIR"] = str(folder)
     if named == "default":
         monkeypatch.setattr(contexts, "default_dir", lambda _: folder)
-    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 runs the cluster in") as caught:
+    with pytest.raises(GalaxyError, match=f"Galaxy {release} runs the cluster in") as caught:
         contexts.find_cluster(dir=folder if named == "folder" else "", environ=environ, path=path)
-    assert "galaxy command of 0.1.0" in caught.value.hint
+    assert f"galaxy command of {release}" in caught.value.hint

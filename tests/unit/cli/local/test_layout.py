@@ -42,11 +42,14 @@ def test_plan_reads_back_as_written_and_is_for_its_owner_only(tmp_path: Path) ->
     assert layout.plan.stat().st_mode & 0o777 == 0o600
 
 
-def test_folder_of_release_0_1_0_is_refused_with_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("format", "release"), [("", "0.1.0"), (',"format":2', "0.2.0")])
+def test_folder_of_an_earlier_release_is_refused_with_what_to_do(
+    tmp_path: Path, format: str, release: str
+) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    layout.plan.write_text('{"password":"secret","agents":[],"redis_port":6390}')
-    with pytest.raises(GalaxyError, match=r"Galaxy 0\.1\.0 created it") as caught:
+    layout.plan.write_text(f'{{"password":"secret","agents":[],"redis_port":6390{format}}}')
+    with pytest.raises(GalaxyError, match=f"Galaxy {release} created it") as caught:
         check_format(layout, read_plan(layout))
     assert "galaxy down --purge" in caught.value.hint
 
