@@ -24,7 +24,7 @@ def test_every_struct_that_a_method_returns_is_exported() -> None:
     for name, method in inspect.getmembers(sdk.Galaxy, inspect.isfunction):
         if name.startswith("_"):
             continue
-        returned = typing.get_type_hints(method, vars(sdk))["return"]
+        returned = typing.get_type_hints(method)["return"]
         for kind in (returned, *typing.get_args(returned)):
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
                 assert kind in exported, f"{name} returns {kind.__name__}"
@@ -44,7 +44,7 @@ def test_every_public_method_has_a_docstring_and_complete_types() -> None:
     for name, method in inspect.getmembers(sdk.Galaxy, inspect.isfunction):
         if not name.startswith("_"):
             assert inspect.getdoc(method), name
-            assert "return" in typing.get_type_hints(method, vars(sdk)), name
+            assert "return" in typing.get_type_hints(method), name
 
 
 def test_help_shows_the_example_the_errors_and_the_views() -> None:

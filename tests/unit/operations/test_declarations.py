@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import textwrap
 import typing
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from galaxy.appmaster import stored_queries
 from galaxy.appmaster.logic.api import requests as appmaster
 from galaxy.cli.main import cli
-from galaxy.client import sdk
+from galaxy.client import Galaxy
 from galaxy.model.api.body import Body
 from galaxy.model.api.catalog import BODIES, bodies_of
 from galaxy.model.api.cluster import ClusterStatus
@@ -41,17 +42,12 @@ def documented() -> dict[str, list[str]]:
 
 def sdk_methods() -> dict[str, set[str]]:
     """Return the public methods of ``Galaxy`` that send each body, by the name of its class."""
-    (galaxy,) = [
-        node
-        for node in ast.parse(inspect.getsource(sdk)).body
-        if isinstance(node, ast.ClassDef) and node.name == "Galaxy"
-    ]
     methods: dict[str, set[str]] = {}
-    for method in galaxy.body:
-        if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
-            for node in ast.walk(method):
+    for name, method in inspect.getmembers(Galaxy, inspect.isfunction):
+        if not name.startswith("_"):
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(method)))):
                 if isinstance(node, ast.Name):
-                    methods.setdefault(node.id, set()).add(method.name)
+                    methods.setdefault(node.id, set()).add(name)
     return methods
 
 

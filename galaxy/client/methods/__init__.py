@@ -1,0 +1,1 @@
+"""The methods of ``Galaxy``, one file for each subject."""
