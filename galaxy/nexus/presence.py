@@ -24,7 +24,7 @@ ABSENT_S: Final = 0.5
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """What a session says of its client."""
+    """What Redis says about the client of a session."""
 
     closed: bool
     """The direction to the client was closed."""
@@ -62,7 +62,7 @@ class Presence:
 
 
 class ClientWatch:
-    """Decides whether a client is gone, from what its session says of it now and then."""
+    """Decides whether a client is gone, from successive observations of its ``Peer``."""
 
     def __init__(self) -> None:
         self._was_subscribed = False
@@ -71,7 +71,7 @@ class ClientWatch:
 
     @property
     def is_known(self) -> bool:
-        """Whether the client has shown its presence; one of 0.2.0 does not."""
+        """Whether the client has shown its presence; one that ended early never does."""
         return self._was_subscribed
 
     def is_gone(self, peer: Peer, now_s: float) -> bool:

@@ -79,7 +79,7 @@ while i <= n do
       redis.call('PERSIST', key)
     end
   elseif kind == 'U' then
-    redis.call('DEL', key)  -- Not UNLINK, which the ACL files of earlier releases do not allow.
+    redis.call('DEL', key)  -- Not UNLINK: the leaders' logins may not use it (nexus.acl).
   elseif kind == 'F' then
     redis.call('XADD', key, 'MAXLEN', '~', ops[first], '*', 'rows', ops[first + 1],
       'commit', ARGV[3], 'after', before)

@@ -101,7 +101,7 @@ def _change_once(
     if first is not None:
         if user is not None and first.user != user.user:
             records.reply(request, problem=KeyConflict("this idempotency key is another user's"))
-        elif first.digest and first.digest != digest:
+        elif first.digest != digest:
             taken_by, asked = _named(first.op, first.target), _named(request.op, target)
             records.reply(request, problem=key_conflict(request.key, taken_by, asked))
         else:

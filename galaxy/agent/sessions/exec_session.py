@@ -27,7 +27,7 @@ START_S: Final = 15.0
 CHECK_S: Final = 0.25
 """How often to check whether the client is still there."""
 UNREAD_S: Final = 30.0
-"""Time without a read after which a client of 0.2.0, which does not show its presence, is gone."""
+"""Time without a read after which a client is gone that ended before it could show its presence."""
 DRAIN_S: Final = 1.0
 """How long to wait for the end of output after the command's end: a child may have inherited it."""
 

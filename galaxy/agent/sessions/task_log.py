@@ -196,7 +196,7 @@ def _limits(stamps: array[int], count: int, ends: dict[int, int]) -> tuple[array
 
 
 def _records_of(runs: Sequence[Run], kinds: Sequence[int]) -> bytes:
-    """Return records for the output of an AppWorker that wrote none: run after run, stdout first."""
+    """Return records for output whose own records are lost: run after run, stdout first."""
     records = b""
     for run in runs:
         records += pack_arrival(run.started_s, RUN, pack_run(run.revision, run.restarts))

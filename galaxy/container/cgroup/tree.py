@@ -226,7 +226,10 @@ class CgroupTree:
         return any(self._is_ours(f"{root}/{key}") for root in self._roots.values())
 
     def claim(self, key: str) -> None:
-        """Mark the cgroups of a container that an earlier release has created without marks."""
+        """Mark the cgroups of a container that the launcher has recorded, if they have no mark.
+
+        If marking fails, marks are not used to recognise cgroups.
+        """
         for root in self._roots.values():
             path = f"{root}/{key}"
             if self.files.mark_of(path, marks.CONTAINER) is None and self.files.has(path):

@@ -1,7 +1,7 @@
-"""The directory of a container: made by a launcher, and told apart from every other one by what is in it.
+"""The directory of a container, and the record by which a launcher recognises it.
 
-A name proves nothing: a person may have made a directory ``backup_2024`` here, or a copy of a container's.
-A directory is a container's only if it holds a record of that container.
+The name of a directory proves nothing: a person may have made ``backup_2024`` here, or copied the directory
+of a container. A directory belongs to a container only if it holds ``OWN_RECORD`` of that container.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import contextlib
 import os
 from typing import Final
 
-from galaxy.container.launcher.plan import LaunchPlan
-from galaxy.container.launcher.protocol import ContainerRef, Ended, InitRecord
+from galaxy.container.launcher.protocol import ContainerRef
 from galaxy.container.record_file import load_record, save_record
 from galaxy.errors import HostError
 from galaxy.ids import parse_container_key
@@ -26,14 +25,6 @@ PLAN_NAME: Final = "plan.json"
 """The container's ``LaunchPlan``."""
 SOCKET_NAME: Final = "sock"
 """AppWorker's socket."""
-
-_RECORDS: Final[tuple[tuple[str, type[ContainerRef | LaunchPlan]], ...]] = (
-    (OWN_RECORD, ContainerRef),
-    (INIT_RECORD, InitRecord),
-    (END_RECORD, Ended),
-    (PLAN_NAME, LaunchPlan),
-)
-"""Releases before 0.3.0 wrote no ``OWN_RECORD``."""
 
 
 def make_directory(path: str, container: ContainerRef) -> None:
@@ -64,8 +55,5 @@ def owner_of(path: str) -> str | None:
     key = os.path.basename(path)
     if parse_container_key(key) is None or os.path.islink(path):
         return None
-    for name, kind in _RECORDS:
-        record = load_record(f"{path}/{name}", kind)
-        if record is not None:
-            return key if record.key == key else None
-    return None
+    record = load_record(f"{path}/{OWN_RECORD}", ContainerRef)
+    return key if record is not None and record.key == key else None

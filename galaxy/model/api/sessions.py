@@ -113,9 +113,9 @@ def pack_chunks(chunks: Sequence[bytes]) -> bytes:
 
 
 def unpack_chunks(item: bytes) -> list[LogChunk]:
-    """Read what ``pack_chunks`` wrote; an agent of 0.2.0 writes one chunk alone.
+    """Return the chunks that ``pack_chunks`` encoded.
 
     Raises:
         BadMessage: ``item`` holds no chunks.
     """
-    return decode(item, list[LogChunk]) if item.startswith(b"[") else [decode(item, LogChunk)]
+    return decode(item, list[LogChunk])

@@ -12,9 +12,8 @@ records of ``ARRIVAL_BYTES``, oldest first. A record of a stream holds the time 
 the next byte of that stream, and is written before that byte. The bytes from there up to the next
 record of the same stream arrived at that time, or at most ``ARRIVAL_STEP_S`` later; there is a
 record whenever the stream or the time changes. A record of a run holds the time, the revision and
-the restart with which the program started. The file is rotated like the others, and it can be
-missing or begin late: AppWorkers of 0.2.0 write none, and the oldest records are removed first. An
-incomplete record at the end is ignored.
+the restart with which the program started. The file is rotated like the others, so it can
+begin later than the output; it can also be lost. An incomplete record at the end is ignored.
 
 A reader decodes the index, takes the files' sizes, and reads ``pieces``. If the index differs
 afterwards, a rotation happened in between and the reader has to start again.

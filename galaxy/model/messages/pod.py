@@ -175,7 +175,7 @@ class ObservedPod(Struct, frozen=True, kw_only=True):
 def masked(observed: ObservedPod) -> ObservedPod:
     """Return ``observed`` with the credentials of URLs masked in the reasons of its tasks.
 
-    AppWorkers mask them as well; those of earlier releases do not.
+    AppWorkers mask them as well; AppMaster does not rely on it.
     """
     if not any(task.reason is not None and "://" in task.reason.message for task in observed.tasks):
         return observed

@@ -12,7 +12,7 @@ class AnswerRecord(Struct, frozen=True, kw_only=True):
     """The first answer to ``key``: ``result`` is the JSON of what ``op`` returns, or ``problem`` is set.
 
     ``target`` is what the request concerned, as in the audit trail. ``digest`` is that of the request
-    (``galaxy.model.api.request.content_digest``); it is empty in rows of an earlier version.
+    (``galaxy.model.api.request.content_digest``).
     """
 
     key: str
@@ -20,6 +20,6 @@ class AnswerRecord(Struct, frozen=True, kw_only=True):
     at_s: float
     user: str = ""
     target: str = ""
-    digest: str = ""
+    digest: str
     result: msgspec.Raw = msgspec.Raw(b"")
     problem: Problem | None = None

@@ -97,7 +97,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     type: JobType
     key: str
     """Idempotency key of the request that submitted it, and ``digest`` that of its content."""
-    digest: str = ""
+    digest: str
     state: JobState
     revision: int
     replica: int

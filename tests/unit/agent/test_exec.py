@@ -18,7 +18,7 @@ from galaxy.nexus.presence import ABSENT_S, ClientWatch, Peer
 from galaxy.nexus.session import Frame
 
 HERE = Peer(closed=False, subscribed=True, leased=True)
-OLD = Peer(closed=False, subscribed=False, leased=False)
+UNSEEN = Peer(closed=False, subscribed=False, leased=False)
 
 
 def test_client_that_was_killed_is_gone_after_a_moment() -> None:
@@ -44,9 +44,9 @@ def test_client_whose_network_is_cut_is_gone_when_its_lease_ends() -> None:
     assert watch.is_gone(Peer(closed=False, subscribed=True, leased=False), 10.0)
 
 
-def test_client_of_an_older_release_is_not_judged_by_its_presence() -> None:
+def test_client_that_never_showed_its_presence_is_not_judged_by_it() -> None:
     watch = ClientWatch()
-    assert not any(watch.is_gone(OLD, float(second)) for second in range(100))
+    assert not any(watch.is_gone(UNSEEN, float(second)) for second in range(100))
     assert not watch.is_known
     assert watch.is_gone(Peer(closed=True, subscribed=False, leased=False), 100.0)
 

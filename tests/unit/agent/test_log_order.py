@@ -259,7 +259,6 @@ def test_records_are_bounded_and_output_older_than_they_are_is_still_given(
 
 
 def test_output_without_records_is_given_run_after_run(tmp_path: Path) -> None:
-    """An AppWorker of 0.2.0 writes no arrivals."""
     folder = tmp_path / f"{POD}_1"
     folder.mkdir()
     (folder / "main.stdout").write_text("out 1\nout 2\n")

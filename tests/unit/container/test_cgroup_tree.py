@@ -288,7 +288,7 @@ def test_containers_of_two_agents_below_one_root_are_told_apart(tmp_path: Path) 
         trees[1].make("a.0_1", limits())
 
 
-def test_containers_of_an_earlier_release_get_a_mark_when_they_are_claimed(
+def test_recorded_container_without_marks_gets_them_when_it_is_claimed(
     v1: CgroupTree, tmp_path: Path
 ) -> None:
     v1.make(KEY, limits())

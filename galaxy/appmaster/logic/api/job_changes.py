@@ -51,7 +51,7 @@ def submit_job(state: AppMasterState, body: SubmitJob, caller: Caller) -> Accept
     for other_id in state.jobs.where("key", caller.key):
         same = state.jobs[other_id]  # The answer to its request is not kept any more.
         is_own = caller.user is None or same.user == caller.name
-        if is_own and same.job == key and same.digest in ("", digest):
+        if is_own and same.job == key and same.digest == digest:
             return Accepted(job=key, revision=same.revision)
         first = f'job.submit of "{same.name}"' if is_own else "a request of another user"
         raise key_conflict(caller.key, first, f'job.submit of "{spec.name}"')

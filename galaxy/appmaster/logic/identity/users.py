@@ -44,9 +44,9 @@ def _user_name(body: AddUser | RemoveUser | SetToken, _: Caller) -> str:
 def add_user(state: AppMasterState, body: AddUser, caller: Caller) -> UserView:
     """Add a user. The first user must be an operator, because only operators can add others.
 
-    Jobs may have this name already: they were run before there were users, under an unproven name, or
-    by a user that an earlier release removed. A new user who is not an operator gets them only with
-    ``with_jobs``. An operator gets them, because operators may do everything with any job.
+    Jobs may have this name already: they were run before there were users, under an unproven name. A new
+    user who is not an operator gets them only with ``with_jobs``. An operator gets them, because operators
+    may do everything with any job.
 
     Raises:
         Conflict: the user exists, there is no room, or jobs in this name hold or want containers.
