@@ -176,7 +176,10 @@ class AgentService:
         _LOG.info("event=agent.started agent=%s boot=%s %s", config.name, self.boot, describe(self.info))
 
     def stop(self) -> None:
-        """End the agent, and say so. Programs run on; an ephemeral agent destroys its containers first."""
+        """Stop the agent and announce it in the last heartbeat.
+
+        Programs run on; an ephemeral agent destroys its containers first.
+        """
         if self._thread.is_alive():
             self._heartbeat.leave()
         if self.config.ephemeral and self._thread.is_alive():

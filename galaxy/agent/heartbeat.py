@@ -78,12 +78,12 @@ class HeartbeatThread:
         self._thread.start()
 
     def leave(self) -> None:
-        """Say from now on that the agent is being stopped, so that nothing more is placed on its host."""
+        """Announce from now on that the agent is being stopped, so that its host gets nothing more."""
         self._leaving = True
         self._send_last()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop; the last heartbeat says that the agent is leaving."""
+        """Stop sending; the last heartbeat announces that the agent is leaving."""
         self._leaving = True
         self._ending.set()
         self._thread.join(timeout_s)
@@ -93,7 +93,7 @@ class HeartbeatThread:
     def _send_last(self) -> None:
         try:
             self._send(None)
-        except Exception as error:  # noqa: BLE001 - without a goodbye the host is suspect a little later
+        except Exception as error:  # noqa: BLE001 - without it the host becomes suspect later
             self._log_change(f"{type(error).__name__}: {error}")
 
     def _run(self) -> None:

@@ -110,7 +110,7 @@ def remove_old_logs(
 ) -> list[str]:
     """Remove log directories of containers that are gone, and return their names.
 
-    A directory is one of these if its name is a container's key, and a log is in it or nothing.
+    Only directories are removed whose name is the key of a container, and that hold logs or are empty.
 
     Those last written more than ``keep_s`` seconds ago are removed, and then the oldest until the
     rest is within ``bytes_max``. ``keep`` holds the keys of the containers on this host, whose logs stay.

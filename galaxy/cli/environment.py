@@ -13,7 +13,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "GALAXY_TOKEN": "token that signs requests, instead of that of the context",
     "GALAXY_REDIS_CA": "certificate authority for TLS to Redis",
     "GALAXY_REDIS_CERT": "client certificate for TLS to Redis",
-    "GALAXY_REDIS_KEY": "its key",
+    "GALAXY_REDIS_KEY": "key of the client certificate",
     "GALAXY_SENTINEL_PASSWORD": "password of the Sentinels",
     "GALAXY_LOG_LEVEL": "lowest level that Galaxy's processes log",
     "GALAXY_REQUIRE": "limits that an agent must enforce, for ResMan",
@@ -23,13 +23,13 @@ SETTINGS: Final[Mapping[str, str]] = {
     "GALAXY_PACKAGES_MAX": "most that all stored packages take",
     "GALAXY_DEBUG": "1 shows the traceback of an error",
 }
-"""What commands and processes read, and what it is for."""
+"""Variables that commands and processes read, with their meaning."""
 OF_PROGRAMS: Final = (
     "GALAXY_HOST", "GALAXY_JOB_ID", "GALAXY_POD_ID", "GALAXY_POD_INDEX", "GALAXY_TASK_ID", "GALAXY_WORKSPACE",
 )  # fmt: skip
-"""What AppWorker sets for programs, which may call ``galaxy`` themselves."""
+"""Variables that AppWorker sets for programs, which may call ``galaxy`` themselves."""
 OTHERS: Final = ("GALAXY_SEEDS", "GALAXY_VENV", "GALAXY_PYTHON", "GALAXY_HIDDEN_ARGUMENTS")
-"""Of the simulator, the scripts in deploy/, and between two executions of one command."""
+"""Variables of the simulator and of the scripts in deploy/, and one of ``cli.hidden_arguments``."""
 PREFIXES: Final = ("GALAXY_PORT_", "GALAXY_TEST_", "GALAXY_V2_")
 """Ports of programs, and settings of the tests."""
 

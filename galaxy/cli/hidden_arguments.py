@@ -25,7 +25,7 @@ _PASSWORDS: Final = re.compile(r"(?<=://)[^/@]*:.*(?=@)|(?<=[?&]sentinel_passwor
 def hide() -> None:
     """Hide the passwords in this process' arguments; afterwards ``sys.argv`` has the real ones.
 
-    A warning says how to keep them off the command line: until this runs, anybody could read them.
+    A warning says how to keep them off the command line: until this runs, other users can read them.
     """
     real = os.environ.pop(VARIABLE, "")
     if real:

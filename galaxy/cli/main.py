@@ -120,7 +120,7 @@ def main() -> None:
         for line in environment.warnings(os.environ):
             _print_error(f"galaxy: warning: {line}")
     code = run(sys.argv[1:])
-    streams.make_output_essential(essential=False)  # Nothing is left to end.
+    streams.make_output_essential(essential=False)  # The command has ended already.
     sys.exit(code)
 
 

@@ -1,9 +1,9 @@
 """Standard streams that work however the caller left them: closed, full, broken, or of any encoding.
 
-A missing stream is /dev/null. Text goes to pipes and files as UTF-8, and bytes that are no UTF-8
+A missing stream is /dev/null. Text goes to pipes and files as UTF-8, and bytes that are not UTF-8
 (surrogate escapes, PEP 383) go there unchanged; a terminal gets its own encoding, and what it cannot
-show is replaced. Output that cannot be written costs one line on stderr. It ends a command whose
-product is the output. A command that does other work goes on without output, and keeps its exit code.
+show is replaced. When output cannot be written, one line on stderr says so. Then a command whose product
+is the output ends; a command that does other work goes on without output, and keeps its exit code.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def execute_again(arguments: list[str], *, options: tuple[str, ...] = ()) -> NoR
 
 
 def make_output_essential(*, essential: bool) -> None:
-    """Choose what a failed write to standard output does: end the command, or cost one line."""
+    """Choose what a failed write to standard output does: end the command, or only print a warning."""
     if (file := _output_file(sys.stdout)) is not None:
         file.essential = essential
 

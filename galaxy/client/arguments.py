@@ -1,4 +1,4 @@
-"""Checks of arguments that Python accepts and that mean something else than they look like."""
+"""Check arguments that Python accepts but that are probably mistakes, such as a text instead of a list."""
 
 from __future__ import annotations
 

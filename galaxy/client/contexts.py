@@ -88,7 +88,7 @@ def find_cluster(
     environ: Mapping[str, str] = os.environ,
     path: Path | None = None,
 ) -> ChosenCluster:
-    """Return the cluster to talk to: the argument, else GALAXY_REDIS, GALAXY_DIR, or the current context.
+    """Return the cluster that an argument, GALAXY_REDIS(_FILE), GALAXY_DIR or the current context names.
 
     Without any of these, a cluster that runs in the default folder is used. GALAXY_TOKEN overrides
     the token of a context or folder.

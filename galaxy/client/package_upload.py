@@ -31,8 +31,8 @@ def upload(
 ) -> PackageView:
     """Store ``file`` and return its view; a package that the cluster has is not sent.
 
-    ``begin`` and ``finish`` are the requests to AppMaster. While Redis is away for less than
-    ``timeout_s`` it waits.
+    ``begin`` and ``finish`` are the requests to AppMaster. While Redis does not answer, each step waits for
+    it up to ``timeout_s``.
 
     Raises:
         Refused: it is too large, or there is no room. SpecError: the file changes while it is sent.

@@ -92,7 +92,7 @@ class ExecStream:
         return frame
 
     def _check_agent(self) -> None:
-        """Raise once the agent, which renews its lease while the command runs, has stopped to do so."""
+        """Raise once the agent has stopped renewing its lease, which it does while the command runs."""
         there = self._session.has_agent()
         if self._agent_seen and not there:
             raise Unreachable(

@@ -109,7 +109,7 @@ class LeaderInbox:
             self._rows = 0
 
     def _with_unread(self, event: Any) -> Any:
-        """Add the agents whose reports are here to those with unread reports: none is handled before it."""
+        """Add the agents whose reports wait here to those with unread reports: readings are handled first."""
         if not isinstance(event, HeartbeatsRead) or not self._reports:
             return event
         here = (report.agent for report in self._reports)

@@ -31,14 +31,14 @@ class LockHeld(Struct, frozen=True, kw_only=True):
 
 
 class RefusedReport(Struct, frozen=True, kw_only=True):
-    """What an agent left in its mailbox that is no report of it, and ``why``."""
+    """The content of an agent's mailbox was refused, because it is not a report of this agent; ``why``."""
 
     agent: str
     why: str
 
 
 class TakenReports(Struct, frozen=True, kw_only=True):
-    """Some of the reports that waited for a leader; they wait no more."""
+    """Reports that a leader has taken out of mailboxes."""
 
     reports: tuple[AgentReport, ...] = ()
     refused: tuple[RefusedReport, ...] = ()
@@ -78,10 +78,10 @@ class Store(Protocol):
 
 
 class FeedPosition(Struct, frozen=True, kw_only=True):
-    """Up to where a reader has read a role's change feed: an entry, and the commit that wrote it.
+    """A reader's position in a role's change feed: the last entry read, and the commit that wrote it.
 
     ``ahead`` are later commits that the reader's rows may include already, because a row is read after
-    the entry that names it. If one of them is lost by the server, the reader's rows are worthless.
+    the entry that names it. If the server loses one of them, the reader must reload.
     """
 
     entry: str

@@ -69,8 +69,8 @@ class Leadership:
 
     ``lease_is_held`` returns whether the lease can still be trusted. ``retry_policy`` is called before
     each commit and returns the policy for that commit. ``warm`` are the tables of ``logic``, if they have
-    followed the change feed. ``settings`` should be alike in all processes of the role; a leader that has
-    others than the last one says so in its log.
+    followed the change feed. ``settings`` should be the same in all processes of the role; a leader
+    logs those in which it differs from the last one.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class ReportCounts:
         self.rounds = 0
         self.refused = 0
         self.on_refused: Callable[[str, str], None] = _ignore
-        """Called with the agent and the reason for what was no report."""
+        """Called for each refused report, with the agent and the reason."""
 
     def __json__(self) -> dict[str, int]:
         """Return the counts for Celery's remote control."""

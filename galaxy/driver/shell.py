@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class ShellOptions:
     """Duration of a lease, intervals of reading heartbeats and usage (0: never), size of the inbox.
 
-    ``settings`` are those that every process of the role should have alike, by name.
+    ``settings``, by name, should be the same in every process of the role.
     """
 
     ttl_s: float = 2.0
@@ -169,7 +169,7 @@ class LeaderShell:
             try:
                 self._loop(lease, leadership)
             finally:
-                # Not sooner: state that cannot be loaded or stepped is the same after the next election.
+                # Not earlier: state that cannot be loaded or stepped fails again after each election.
                 if boot_clock() - began_s > STEADY_S:
                     self._retry.reset()
         finally:
@@ -209,7 +209,7 @@ class LeaderShell:
             self._attempt("send", len(committed.sends), lambda: self._publish(committed.sends))
 
     def _attempt(self, what: str, count: int, act: Callable[[], None]) -> None:
-        """Call ``act``. Its failure is logged and does not keep the rest of the tick from leaving."""
+        """Call ``act``. A failure is logged; the rest of the tick is still sent."""
         try:
             act()
         except GalaxyError as error:

@@ -94,7 +94,7 @@ class Standby:
             _freeze()
 
     def _change(self, stopping: threading.Event, change: Callable[[], T]) -> T:
-        """Return what ``change`` returns; raise ``_Stopped`` if the tables belong to somebody else by now."""
+        """Return what ``change`` returns; raise ``_Stopped`` if ``stop`` was called."""
         with self._lock:
             if stopping.is_set():
                 raise _Stopped
@@ -106,7 +106,7 @@ class _Stopped(BaseException):
 
 
 def _freeze() -> None:
-    """Exclude all objects from garbage collection, except garbage.
+    """Collect garbage, then exclude all objects that are left from garbage collection.
 
     A standby of a large cluster holds about a million objects, which are freed by reference counting.
     Visiting all of them takes a second, and happens again and again while rows change. The objects that

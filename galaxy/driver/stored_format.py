@@ -21,7 +21,7 @@ class StoredFormat(Struct, frozen=True, kw_only=True):
 
     format: int
     settings: dict[str, str] = {}
-    """Settings of the last leader, by name, that every process of the role should have alike."""
+    """Settings of the last leader, by name, which should be the same in every process of the role."""
 
 
 def format_table() -> Table[StoredFormat]:

@@ -67,7 +67,7 @@ class WarmTables:
                 table.fill(read.rows[name])
             self.position = read.position
             return sum(map(len, read.rows.values()))
-        self.position, position = None, read.position  # Until all rows are written, they are worthless.
+        self.position, position = None, read.position  # Until all rows are written, they are inconsistent.
         if read.reload:
             self.clear()
             return 0

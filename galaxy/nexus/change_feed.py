@@ -7,10 +7,9 @@ commit of 1 to 500 rows 1 to 5 % slower (115 us to 1.9 ms on Redis 7.0 over loop
 
 Each entry also carries its commit (``epoch:serial``) and the commit before it, so entries form a chain
 that ends at ``keys.committed``. A reader trusts its rows only while the chain has no gap. The chain
-breaks when entries were trimmed, when the server lost its last commits (a restart, a failover), and when
-a release without this chain has committed. The answer is then ``reload``: the reader loads the tables,
-then continues from the position of that answer. That position is older than the loaded tables, so the
-reader may get rows again, and misses none.
+breaks when entries were trimmed, and when the server lost its last commits (a restart, a failover). The
+answer is then ``reload``: the reader loads the tables, then continues from the position of that answer.
+That position is older than the loaded tables, so the reader may get rows again, and misses none.
 
 Rows are read after the entry that names them, so they may include later commits. The position names
 those (``FeedPosition.ahead``): if the server loses one of them, the reader never meets it in the chain,

@@ -25,7 +25,7 @@ from galaxy.nexus import keys
 from galaxy.nexus.connection import BLOCK_S, reaching
 
 EXPIRES_S: Final = 600
-"""How long an unread report is kept. Then no leader has run for so long that it asks for full ones."""
+"""How long an unread report is kept. If it expires, the next leader asks for full reports anyway."""
 TAKEN_MAX: Final = 100
 """The most mailboxes that one round trip takes."""
 TAKEN_BYTES_MAX: Final = 4 * 1024 * 1024

@@ -56,7 +56,7 @@ class NodeOptions:
     lease_s: float = 2.0
     polling_s: float = 1.0
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Options that every leader of the role should be started with alike, by name."""
+    """Options by name, which should be the same in every process of the role."""
 
 
 def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:

@@ -21,9 +21,9 @@ from celery.worker.request import Request as CeleryRequest
 from galaxy.model.api.answers import Problem, Reply
 
 AWAITED_MAX: Final = 10_000
-"""Requests whose answer is awaited; beyond it the oldest are forgotten, and stay ``STARTED`` in Flower."""
+"""Requests whose answer is awaited. When there are more, the oldest stay ``STARTED`` in Flower."""
 EVENTS_MAX: Final = 10_000
-"""Events that wait to be sent; beyond it they are dropped, because Flower is less urgent than work."""
+"""Events that wait to be sent. When there are more, they are dropped."""
 REASON_MAX: Final = 400
 
 SendEvent = Callable[..., object]

@@ -21,7 +21,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 def subjects_of(task: str, body: bytes) -> str:
     """Return the names in the struct of a message: ``('web.0', 'web.1', 98 more)``, ``()`` without any.
 
-    The struct may be malformed: then there are no names in it.
+    For a malformed struct it is ``()``.
     """
     try:
         found = list(_names_in(task, body))

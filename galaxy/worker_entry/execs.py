@@ -48,7 +48,7 @@ class Execs:
         self._on_exit = on_exit
         self._running: dict[int, _Exec] = {}
         self._unattended: set[_Exec] = set()
-        """Detached commands, and those whose agent is gone: no request of an agent means them."""
+        """Detached commands, and those whose agent is gone: requests of agents do not refer to them."""
 
     def start(
         self, packet: Exec, files: list[int], env: dict[str, str], limits: Limits, cgroup: TaskCgroup

@@ -224,7 +224,7 @@ class _Arrivals:
             self.record(kind, position)
 
     def record(self, kind: int, value: int) -> None:
-        """Write a record. If the disk is full it is left out: the order of output is not worth a fault."""
+        """Write a record. On a full disk it is left out: then only the order of the output is lost."""
         now_s = max(time.time(), self._last_s)  # The clock may be set back; the order stays.
         self._last_kind = -1
         with contextlib.suppress(OSError):

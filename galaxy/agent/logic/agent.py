@@ -34,7 +34,7 @@ from galaxy.model.messages.pod import ObservedPod, PodOrders
 from galaxy.model.stored.table import Table
 
 LIMITS: Final = ("cpu", "memory", "pids", "disk")
-"""The limits of a job file that pods report as not enforced where their host cannot."""
+"""The limits of a job file that pods report as not enforced if their host cannot enforce them."""
 
 
 class AgentLogic:

@@ -31,7 +31,7 @@ ORPHAN_ORDERS_MAX: Final = 1_000
 """Pod orders whose container has not been ordered here (yet)."""
 
 REFUSED_MAX: Final = 1_000
-"""Refused orders that are reported; the oldest are forgotten beyond it."""
+"""Refused orders that are reported. When there are more, the oldest are forgotten."""
 
 TRANSITIONAL: Final = frozenset({PodState.PENDING, PodState.DEPLOYING, PodState.STOPPING})
 

@@ -1,4 +1,4 @@
-"""Numbers in orders that cannot be meant: an agent refuses such an order and says why."""
+"""Check the numbers in orders. An agent refuses an order with an impossible number and reports why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOP_TIMEOUT_S_MAX: Final = 86_400.0
 
 
 def problem_of(order: CreateContainer | DestroyContainer | PodOrder) -> str:
-    """Return what is impossible about an order's numbers; empty if nothing is."""
+    """Return which numbers of an order are impossible, and why; empty if none is."""
     return "; ".join(_problems(order))
 
 

@@ -30,7 +30,8 @@ def fetch_stored(
 ) -> FetchOutcome:
     """Write the package with this id to ``fd``; give up after ``timeout_s`` or when ``ending``.
 
-    What is missing may be sent again under the same id, so that only a wrong content is final.
+    Missing content is a temporary failure, because a client may send it again under the same id. A wrong
+    checksum is final.
     """
     try:
         row = stored.find(package)
@@ -44,16 +45,16 @@ def fetch_stored(
     if outcome.error:
         return outcome
     if outcome.size != row.size_bytes:
-        got, whole = format_bytes(outcome.size), format_bytes(row.size_bytes)
-        why = f"came within {timeout_s:g} s" if reader.stopped else "are there: run or update the job again"
-        return FetchOutcome(error=f"only {got} of {whole} {why}", retry=True)
+        got, expected = format_bytes(outcome.size), format_bytes(row.size_bytes)
+        why = f"arrived in {timeout_s:g} s" if reader.stopped else "are stored: run or update the job again"
+        return FetchOutcome(error=f"only {got} of {expected} {why}", retry=True)
     if outcome.sha256 != row.sha256:
-        return FetchOutcome(error=f"sha256 is {outcome.sha256}, and should be {row.sha256}")
+        return FetchOutcome(error=f"sha256 is {outcome.sha256}, not {row.sha256}")
     return outcome
 
 
 class _Reader:
-    """Chunks as a readable, which ends early when ``stop`` returns true."""
+    """A file-like reader of chunks, which ends early when ``stop`` returns True."""
 
     def __init__(self, chunks: Iterator[bytes], stop: Callable[[], bool]) -> None:
         self._chunks = chunks

@@ -31,7 +31,7 @@ _UNKNOWN_S: Final = 0.0
 
 
 class Segment(NamedTuple):
-    """Bytes of one stream that arrived together; without ``stream``, the begin of ``run``.
+    """Bytes of one stream that arrived together; without ``stream``, the start of ``run``.
 
     ``at_s`` is when they arrived, in Unix seconds; 0.0 means unknown.
     """
@@ -47,7 +47,7 @@ class Segment(NamedTuple):
 class TaskLog:
     """Reads one task's output from the given positions on; ``advance`` continues where it ended.
 
-    ``streams`` are those that are read; ``starts`` are where, by the name of the stream.
+    ``starts`` are the positions at which to begin in each of ``streams``, by the name of the stream.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class TaskLog:
         *,
         ends: dict[str, int] | None = None,
     ) -> None:
-        """With ``ends`` read one earlier run, up to there."""
+        """``ends`` limits reading to one earlier run: where each stream ends, by the name of the stream."""
         self.task = task
         self._streams = {STREAMS.index(stream.stream): stream for stream in streams}
         self._fixed_ends = None if ends is None else {STREAMS.index(name): at for name, at in ends.items()}
         self._next = {STREAMS.index(name): at for name, at in starts.items()}
-        """By kind: the position of the first byte that was not given yet."""
+        """By kind: the position of the first byte that was not returned yet."""
         self._at_s = dict.fromkeys(self._streams, _UNKNOWN_S)
-        """By kind: when the last byte that was given arrived."""
+        """By kind: when the last byte that was returned arrived."""
         self._arrivals = TaskLogStream(directory, task, ARRIVALS)
         self._records = bytearray()
-        """Records that were read and not dealt with."""
+        """Records that were read and are not processed yet."""
         self._known_bytes = 0
-        """So many of these were read by an earlier ``advance``."""
+        """Number of bytes of ``_records`` that an earlier ``advance`` has read."""
         self._has_times = self._arrivals.end() > 0
         self._records_from = self._arrivals.end()
         if self._has_times:
@@ -105,7 +105,7 @@ class TaskLog:
         limits, first = _limits(stamps, count, ends)
         early = [kind for kind in self._streams if self._next[kind] < min(first[kind], ends[kind])]
         for kind in sorted(early, key=lambda kind: (self._at_s[kind], kind)):
-            yield from self._give(kind, self._next[kind], min(first[kind], ends[kind]))
+            yield from self._segments(kind, self._next[kind], min(first[kind], ends[kind]))
         done = 0
         for number in range(count):
             stamp, value = stamps[2 * number], stamps[2 * number + 1]
@@ -118,15 +118,15 @@ class TaskLog:
                 if is_new and not last and value >= ends[kind]:
                     break
                 self._at_s[kind] = at_s if self._has_times else _UNKNOWN_S
-                yield from self._give(kind, max(self._next[kind], value), min(limits[number], ends[kind]))
+                yield from self._segments(kind, max(self._next[kind], value), min(limits[number], ends[kind]))
             done = number + 1
         else:
-            for kind in self._streams:  # Records that make no sense must not hide output.
-                yield from self._give(kind, self._next[kind], ends[kind])
+            for kind in self._streams:  # Damaged records must not hide output.
+                yield from self._segments(kind, self._next[kind], ends[kind])
         del self._records[: done * ARRIVAL_BYTES]
         self._known_bytes = len(self._records)
 
-    def _give(self, kind: int, start: int, end: int) -> Iterator[Segment]:
+    def _segments(self, kind: int, start: int, end: int) -> Iterator[Segment]:
         if start < end:
             self._next[kind] = end
             yield Segment(self._at_s[kind], self.task, self._streams[kind], start, end)

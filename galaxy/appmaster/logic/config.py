@@ -70,4 +70,4 @@ class AppMasterConfig(RequestConfig, frozen=True, kw_only=True):
     resends_per_step_max: int = 200
     """Orders that are sent again in one step; the others wait, because their reports may not be read yet."""
     begin_pods_max: int = 2500
-    """A new leadership reconciles all jobs, about so many pods in each step; other events come between."""
+    """A new leadership reconciles all jobs, those of about this many pods in each step."""

@@ -60,7 +60,7 @@ class AppMasterTables:
                 "agent": lambda pod: pod.agent or None,
                 "phase": lambda pod: (pod.job, pod.phase),
                 "up": lambda pod: pod.job if pod.up else None,
-                "leaving": lambda pod: pod.job if pod.placed and 0 < pod.leaves == pod.incarnation else None,
+                "leaving": lambda pod: pod.job if pod.is_leaving else None,
             },
         )
         self.runs: Table[RunRecord] = Table("runs", RunRecord, {"job": lambda run: run.job})

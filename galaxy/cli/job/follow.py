@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LOG_LINES: Final = 10
 EVENTS: Final = 5
 ENDED_WELL: Final = ("finished", "stopped", "removed")
-"""States of pods that run nothing, as was asked or meant."""
+"""States of pods that run nothing, and are as desired."""
 WAITING_NAMES_MAX: Final = 3
 """Limit on the pods that the line of ``waiting_for`` names."""
 

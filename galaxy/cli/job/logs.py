@@ -176,7 +176,7 @@ class Printer:
 
 
 def _stamp(at_s: float) -> str:
-    """Return a time in UTC with milliseconds; of output whose time is not known, blanks of that width."""
+    """Return a time in UTC with milliseconds, or a dash of that width if it is not known."""
     if not at_s:
         return "-".ljust(24)
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -264,7 +264,7 @@ def _use_running_cluster(layout: Layout, job: FirstFiles | None, console: Consol
 
 
 def _print_unused_options(ctx: click.Context) -> None:
-    """Say which options a cluster that runs already does not take."""
+    """Warn about options that have no effect on a cluster that already runs."""
     given = [
         _given_name(ctx, param)
         for param in ctx.command.params

@@ -32,6 +32,7 @@ from galaxy.cli.local.port_claims import PortClaim, claim_ports, free_port
 from galaxy.cli.local.shutdown import PARTS_GRACE_S, SERVER_GRACE_S, stop_agents, stop_stale_parts
 from galaxy.cli.local.supervisor import PartChanged, Stopped, Supervisor, not_ready_in_time
 from galaxy.client.cluster_file import ClusterFile, ProcessRef, remove_cluster, write_cluster
+from galaxy.client.contexts import without_password
 from galaxy.client.login_urls import login_url
 from galaxy.container.host_support import probe
 from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
@@ -187,7 +188,7 @@ class LocalCluster:
             PartChanged(
                 part="server",
                 state="ready",
-                detail=f"yours, {servers.without_password(url)}" + where,
+                detail=f"yours, {without_password(url)}" + where,
                 took_s=time.monotonic() - started_s,
             )
         )
@@ -339,7 +340,7 @@ class LocalCluster:
         return ClusterUp(
             cluster=self._file,
             agents=tuple(agent.name for agent in self._plan.agents),
-            server=str(self._server or servers.without_password(self._plan.redis_url)),
+            server=str(self._server or without_password(self._plan.redis_url)),
             took_s=time.time() - self._started_s,
         )
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 from galaxy.cli.local.layout import Layout
-from galaxy.client.contexts import without_password as without_password
 from galaxy.errors import HostError
 from galaxy.model.base import Struct
 

@@ -25,7 +25,7 @@ _INFO: Final = struct.Struct("IiiII108x")
 
 
 class StopSignals:
-    """Receives ``STOP_SIGNALS`` while they are blocked; ``fd`` is readable when one is there."""
+    """Receives ``STOP_SIGNALS`` while they are blocked; ``fd`` is readable when one is pending."""
 
     def __init__(self) -> None:
         mask = (ctypes.c_uint8 * _SIGSET_BYTES)()

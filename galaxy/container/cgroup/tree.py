@@ -211,7 +211,7 @@ class CgroupTree:
     def container_keys(self) -> list[str]:
         """Return the keys of all containers with a cgroup in any hierarchy, sorted.
 
-        None where the kernel keeps no marks: the launcher's records are the only list then.
+        Empty if the kernel keeps no marks: then the launcher's records are the only list.
         """
         found = {
             name

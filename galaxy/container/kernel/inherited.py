@@ -1,9 +1,9 @@
-"""What a process inherits from whoever started it, set on purpose to documented values.
+"""Set what a process inherits from its starter to documented values.
 
 ``docs/operations.md`` lists them (Inherited state). The parts of a cluster and the launcher call ``reset``
 where they start; so everything that the launcher forks has these values too. Programs get ``PROGRAM_LIMITS``.
 
-Kept on purpose: CPU affinity (a part offers the cores that it may use), user, groups and capabilities.
+Not changed: CPU affinity (a part offers the cores that it may use), user, groups and capabilities.
 Sources: getrlimit(2), signal(7), sched(7), ioprio_set(2), prctl(2), personality(2), proc(5).
 """
 
@@ -132,12 +132,12 @@ def raise_limit(name: str) -> None:
 
 
 def ceilings() -> dict[str, int]:
-    """Return the most that this process may give of each limit: its own hard limits; -1 is unlimited."""
+    """Return the hard limits of this process, the highest that it can set; -1 means unlimited."""
     return {name: resource.getrlimit(number)[1] for name, number in NUMBERS.items()}
 
 
 def shortfalls() -> dict[str, tuple[int, int]]:
-    """Return the limits of which programs cannot have the documented hard value: that value, and the most."""
+    """Return the limits whose documented hard value cannot be set: that value, and the highest possible."""
     most = ceilings()
     return {
         name: (hard, most[name])
@@ -150,7 +150,7 @@ def limit_program(own: Mapping[str, tuple[int, int]]) -> None:
     """Set the limits of a program in this process: ``own``, and the documented ones for the others.
 
     Raises:
-        OSError, ValueError: a limit of ``own`` is above what this process may give.
+        OSError: a limit of ``own`` is higher than this process can set.
     """
     for name, (soft, hard) in PROGRAM_LIMITS.items():
         if name not in own:
@@ -165,7 +165,7 @@ def limit_program(own: Mapping[str, tuple[int, int]]) -> None:
 
 
 def at_most(value: int, ceiling: int) -> int:
-    """Return the lower of two limits, where -1 is unlimited."""
+    """Return the lower of two limits; -1 means unlimited."""
     if UNLIMITED in (value, ceiling):
         return ceiling if value == UNLIMITED else value
     return min(value, ceiling)

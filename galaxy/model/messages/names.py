@@ -1,6 +1,6 @@
 """Names of roles, queues and Celery tasks, as Flower shows them.
 
-Agents' reports are no Celery messages: see ``nexus.mailboxes``.
+Agents' reports are not Celery messages: see ``nexus.mailboxes``.
 """
 
 from __future__ import annotations

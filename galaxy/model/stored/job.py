@@ -188,6 +188,11 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     leaves: int = 0
     """The incarnation that it leaves for one on another agent; 0 for none."""
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it still has the incarnation that it leaves."""
+        return self.placed and 0 < self.leaves == self.incarnation
+
 
 class EndpointRecord(Struct, frozen=True, kw_only=True):
     """An address and port where a pod serves a service."""

@@ -15,12 +15,12 @@ from galaxy.testing.simulation.world import World
 WAITING_MAX: Final = 10_000
 """Limit on the messages that wait in one queue without a consumer; beyond it the oldest are dropped."""
 REPORT: Final = "report"
-"""Stands for a task in the ``Send`` of a report, which is no Celery message."""
+"""Stands for a task in the ``Send`` of a report, which is not a Celery message."""
 CLOCK_SKEW_S: Final = 300.0
 """How far hosts' clocks may differ, in seconds: a message is kept that long beyond its expiry."""
 
 POST_TIMEOUT_S: Final = 5.0
-"""How long an agent waits for the answer to a post. It may arrive all the same, after later ones."""
+"""How long an agent waits for the answer to a post. The post may still arrive, after later ones."""
 
 Consumer = Callable[[Struct], None]
 Answered = Callable[[bool | None], None]

@@ -1,4 +1,4 @@
-"""What an effect that AppWorker could not carry out means: the events that answer it instead."""
+"""The events that answer an effect which AppWorker could not carry out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from galaxy.worker_entry.logic.events import (
 )
 
 CANNOT_START: Final = 126
-"""Exit code of what could not be started, as in a shell."""
+"""Exit code of a command that could not be started, as in a shell."""
 
 
 def failure_of(effect: Effect, cause: str, at_s: float) -> Event | None:

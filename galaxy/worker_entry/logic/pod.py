@@ -156,7 +156,7 @@ def _limits_refused(spec: TaskSpec, ceilings: Mapping[str, int]) -> Reason | Non
 
 
 def _refuse(task: SupervisedTask, spec: TaskSpec, reason: Reason, order: PodOrder, now_s: float) -> TaskStep:
-    """Fail the task for ``reason``; a program that runs is stopped before."""
+    """Fail the task for ``reason``; a running program is stopped first."""
     task = replace(task, spec=spec, reason=reason)
     if task.state in (TaskState.PENDING, TaskState.STOPPED):
         return move(task, GaveUp), ()

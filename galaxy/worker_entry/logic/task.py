@@ -219,7 +219,7 @@ def _on_deploy_failed(task: SupervisedTask, event: DeployFailed, order: PodOrder
     decision = restart.decide_after_failed_deploy(policy, task.failures)
     if event.retry and isinstance(decision, restart.RetryAfter):
         wait = format_duration(round(decision.delay_s, 1))
-        # A program that runs meanwhile is worth more than a quick deployment on another host.
+        # A program that still runs is kept: moving the pod to another host would end it.
         leave = event.elsewhere and task.running_spec is None and decision.failures >= HOST_TRIES
         code = HOST_FAILED if leave else event.reason.code
         reason = replace(event.reason, code=code, message=f"{event.reason.message}; next try in {wait}")

@@ -1,4 +1,4 @@
-"""Packages that the cluster stores: who may use them, how much room they take, and when they go.
+"""Packages that the cluster stores: who may use them, how much room they take, and when they are removed.
 
 AppMaster decides; the content never passes through it. A client sends chunks to an upload in Redis,
 and the commit that makes the row ``stored`` also makes a package of the upload; the commit that
@@ -39,7 +39,7 @@ from galaxy.units import counted, format_bytes, format_duration
 TIMER: Final = "packages"
 """Kind of the timer that removes packages which nobody needs any more."""
 SWEEP_SHARE: Final = 1 / 6
-"""Interval of that, as a share of ``upload_s``."""
+"""Interval of the timer, as a share of ``upload_s``."""
 
 
 def _require_upload(_: AppMasterState, __: Any, caller: Caller) -> None:
@@ -67,7 +67,7 @@ OWNER: Final[AuthorityRule[AppMasterState, Any]] = AuthorityRule(
 
 @change(UploadPackage, authority=UPLOAD, target=lambda body, _: body.name)
 def upload_package(state: AppMasterState, body: UploadPackage, caller: Caller) -> PackageUpload:
-    """Return where to send a package, and keep room for it; a package that is stored needs no upload.
+    """Return where to send a package, and reserve room for it; a stored package needs no upload.
 
     Raises:
         Refused: it is too large, or there is no room. Conflict: its id is taken.

@@ -1,4 +1,4 @@
-"""Pods whose host fails them: they try other hosts, each once, before they fail for good."""
+"""Pods that their host cannot run: they try other hosts, each once, before they fail for good."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def is_failed_by_host(observed: ObservedPod) -> bool:
 
 
 def after_failure(state: AppMasterState, agents: AgentReports, pod: PodRecord) -> PodRecord:
-    """Return ``pod`` after its agent failed it: it leaves for another agent if one is left to try.
+    """Return ``pod`` after a failure on its agent: it leaves for another agent if one is left to try.
 
-    That ends after ``failed_on_max`` agents, or when it is placed on one of them again because no other
-    has room for it. What failed is then final, or tried again in place.
+    None is left after ``failed_on_max`` agents, or when the pod is placed on one of them again because no
+    other has room for it. Then the failure is final, or the pod is tried again in place.
     """
     tried = pod.failed_on
     failed_on = (*(name for name in tried if name != pod.agent), pod.agent)[-state.config.failed_on_max :]
@@ -33,11 +33,6 @@ def after_failure(state: AppMasterState, agents: AgentReports, pod: PodRecord) -
     text = f"leaves {pod.agent}" + (f": {pod.reason.message}" if pod.reason else "")
     state.record_event(pod.job, "pod.leaves", pod.pod, text)
     return msgspec.structs.replace(pod, failed_on=failed_on, leaves=pod.incarnation)
-
-
-def is_leaving(pod: PodRecord) -> bool:
-    """Return whether ``pod`` still has the incarnation that it leaves."""
-    return pod.placed and 0 < pod.leaves == pod.incarnation
 
 
 def leaving(state: AppMasterState, job: str) -> tuple[tuple[int, int], ...]:

@@ -157,10 +157,10 @@ def on_report(state: AppMasterState, agents: AgentReports, agent: str, observed:
     if _applies(state.jobs[pod.job], pod, observed):
         pod = msgspec.structs.replace(pod, reason=moves.with_hosts(_worst_reason(observed), pod))
         if should_run(state.jobs[pod.job], pod) and moves.is_failed_by_host(observed):
-            pod = pod if moves.is_leaving(pod) else moves.after_failure(state, agents, pod)
+            pod = pod if pod.is_leaving else moves.after_failure(state, agents, pod)
         event = (EVENTS if pod.ordered_run else EVENTS_STOPPING).get(observed.state)
         if event is not None:  # While it leaves its host, it has not failed for good.
-            pod = state.apply_pod_event(pod, ObservedDown if moves.is_leaving(pod) else event)
+            pod = state.apply_pod_event(pod, ObservedDown if pod.is_leaving else event)
         if old is not None and _restarts(observed) > _restarts(old):
             pod = msgspec.structs.replace(pod, healthy_s=None)
         _record_changes(state, before, pod, observed)

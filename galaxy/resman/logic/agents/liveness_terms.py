@@ -1,9 +1,9 @@
 """Agrees with AppMaster on the silence after which an agent is dead.
 
-The table ``liveness`` has the longest silence that any order of a leader still counts on. ResMan declares
+The table ``liveness`` has the longest silence that an unexpired order relies on. ResMan declares
 no agent dead sooner, whatever its own option says. A longer silence is stored first, and AppMaster is told
 after the commit. A shorter one is told at once, and stored when AppMaster has confirmed it and every order
-that it sent before has expired. So it does not matter which option which ResMan was started with.
+that it sent before has expired. So several ResMan may be started with different options.
 """
 
 from __future__ import annotations

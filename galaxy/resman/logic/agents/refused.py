@@ -41,5 +41,5 @@ def refused_agents(seen: HeartbeatsRead, known: Set[str] = frozenset()) -> tuple
     if more:
         refused.append(f"{more} more that are not listed")
     if unnamed:
-        refused.append(f"{unnamed} under names that no host can have; who has an agent's login?")
+        refused.append(f"{unnamed} under names that no host can have; check who has the login of an agent")
     return tuple(Reason(code="agent-refused", message=message) for message in refused)

@@ -1,4 +1,4 @@
-"""Keeps the tables of what is assigned of each agent, and of all together."""
+"""Keeps the tables of loads: what the containers of each agent ask for, and the sum over all agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AgentLoads:
     def __init__(self, state: ResManState) -> None:
         self._state = state
         self._outdated: dict[str, None] = dict.fromkeys((*state.agents, *state.loads))
-        """Agents to record, oldest change first: all of them at first, as a leader may have ended before."""
+        """Agents to record, oldest change first; all at first: the last leader may not have finished."""
 
     def step(self) -> bool:
         """Record loads after everything else in a step; return whether more are to be recorded."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local.layout import Layout
-from galaxy.cli.local.server import LocalServer, choose, configure, servers, version_of, without_password
+from galaxy.cli.local.server import LocalServer, choose, configure, servers, version_of
+from galaxy.client.contexts import without_password
 from galaxy.errors import HostError
 
 OLD = LocalServer(kind="redis", path="/usr/bin/redis-server", version="6.2.14")
