@@ -15,7 +15,7 @@ SHOWN_MAX: Final = 5
 """Longest list of names; the rest is counted."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-"""What is shown. A text of another form is no name, whatever its field is called."""
+"""The form of the names that are shown. Any other text is left out, whatever its field is called."""
 
 
 def subjects_of(task: str, body: bytes) -> str:

@@ -145,7 +145,7 @@ def _run_supervisor(
         os.setsid()
         _redirect(layout)
         os.chdir("/")
-        # One of the caller's shell, such as that of a lock, must not stay open as long as the cluster runs.
+        # A descriptor of the caller's shell, such as a lock, must not stay open until the cluster ends.
         kept = {0, 1, 2, messages, lifeline, lock.fileno()}
         syscalls.close_all_but(fd for fd in kept if fd >= 0)
         os.set_blocking(messages, False)

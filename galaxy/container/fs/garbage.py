@@ -167,7 +167,7 @@ def _names(garbage: str) -> set[str]:
 def delete_within(directory: str) -> None:
     """Delete everything in ``directory`` without following links; what cannot be deleted stays.
 
-    What is mounted in it stays too, with its contents: it may be anything.
+    File systems that are mounted in it stay too, with their contents.
     A directory inside another is first moved up to ``directory``, so that a deep tree needs neither long
     paths nor many descriptors.
     """

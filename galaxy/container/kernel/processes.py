@@ -85,7 +85,10 @@ def cpu_ticks(pid: int) -> int:
 
 
 def memory_bytes(pid: int) -> int:
-    """Return a process' memory, of shared pages its share where that can be read; 0 when it is gone."""
+    """Return a process' memory: its proportional share (PSS), or its resident set if that cannot be read.
+
+    0 when it is gone.
+    """
     for path, name in ((f"/proc/{pid}/smaps_rollup", b"Pss:"), (f"/proc/{pid}/status", b"VmRSS:")):
         try:
             for line in _read(path).splitlines():

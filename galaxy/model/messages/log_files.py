@@ -117,10 +117,10 @@ def pack_run(revision: int, restarts: int) -> int:
 
 def unpack_arrivals(data: bytes) -> list[Arrival]:
     """Return the complete records in ``data``."""
-    whole = len(data) - len(data) % ARRIVAL_BYTES
+    complete_bytes = len(data) - len(data) % ARRIVAL_BYTES
     return [
         Arrival((stamp >> _KIND_BITS) / 1_000_000, stamp & 3, value)
-        for stamp, value in _RECORD.iter_unpack(data[:whole])
+        for stamp, value in _RECORD.iter_unpack(data[:complete_bytes])
     ]
 
 

@@ -64,7 +64,7 @@ def _refused(state: ResManState, freed: set[int]) -> dict[int, list[tuple[float,
 def _place_refused(state: ResManState, group: str, budget: int, freed: set[int]) -> int:
     """Place slots of a refused group on ``freed`` agents; return how many were tried.
 
-    What the budget leaves is tried on every agent in the next step, which does not know these agents.
+    Slots beyond the budget are tried on every agent in the next step, which does not know ``freed``.
     """
     asks = _asks(state, group, budget) if budget > 0 else []
     tried = sum(len(ask.containers) for ask in asks)
