@@ -74,7 +74,7 @@ class LogSessionRunner:
         """Stream, end with the reason if something went wrong, and close the session."""
         try:
             if self._read.follow:
-                self._chunks.greet()
+                self._chunks.acknowledge()
             error = self._stream()
             self._chunks.end(error, self._incarnation)
         except GalaxyError as error:
@@ -274,8 +274,8 @@ class _Chunks:
             encoded, self._encoded, self._bytes = self._encoded, [], 0
             self._pipe.write("out", pack_chunks(encoded), WRITE_S)
 
-    def greet(self) -> None:
-        """Answer at once: a program may be silent for long."""
+    def acknowledge(self) -> None:
+        """Send an empty chunk, so that the client knows that the agent answers while a program is silent."""
         self._put(LogChunk(pod=self._pod))
         self.flush()
 
