@@ -15,7 +15,9 @@ MASK: Final = "***"
 LITERAL_MIN: Final = 3
 """Shorter secrets are not searched for outside their URL: they would match ordinary words."""
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s\"'<>`]+)")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#]*@[^\s\"'<>`]*|[^\s\"'<>`]+)")
+"""A URL in a text. Quotes end it, except in its login, which may contain them."""
+_WHOLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(.+)", re.DOTALL)
 _BRACKETS: Final = re.compile(r"\[[^\]]*\]")
 _NOT_A_PORT: Final = re.compile(r":(?![0-9,:]*(?:,|$))")
 _VALUE: Final = re.compile(r"([^&;=]*=)?([^&;]*)")
@@ -26,6 +28,11 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 def without_credentials(text: str) -> str:
     """Return ``text`` with the credentials of every URL in it masked."""
     return _URL.sub(_mask, text) if "://" in text else text
+
+
+def source_without_credentials(source: str) -> str:
+    """Return one URL with its credentials masked, whatever characters it has; a path stays as it is."""
+    return without_credentials(_WHOLE.sub(_mask, source))
 
 
 def redact(text: str, *sources: str) -> str:
@@ -65,7 +72,7 @@ def _mask(match: re.Match[str]) -> str:
 
 def _secrets_in(source: str) -> Iterator[str]:
     """Yield the secrets of a URL as they are in it, and decoded."""
-    match = _URL.fullmatch(source)
+    match = _WHOLE.fullmatch(source)
     if match is None:
         return
     login, _, path, query, fragment = _split(match[2])

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from galaxy.model.jobspec.spec import PackageSpec
-from galaxy.model.redaction import without_credentials
+from galaxy.model.redaction import source_without_credentials
 from galaxy.worker_entry.logic.archive import RESERVED
 
 MEMBERS_MAX: Final = 500_000
@@ -189,7 +189,7 @@ def label(package: PackageSpec | None) -> str:
     """Name a package in messages, without the credentials of its URL."""
     if package is None:
         return "nothing"
-    return f"{without_credentials(package.source)} (version {package.version})"
+    return f"{source_without_credentials(package.source)} (version {package.version})"
 
 
 def is_temporary(error: OSError) -> bool:

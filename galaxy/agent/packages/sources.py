@@ -15,7 +15,7 @@ import msgspec
 
 from galaxy.agent.packages.fetch import PROTOCOLS
 from galaxy.model.jobspec.package_source import STORED, stored_package
-from galaxy.model.redaction import redact, without_credentials
+from galaxy.model.redaction import redact, source_without_credentials
 
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +78,7 @@ class PackageSources:
             PackageRefused: the source is not allowed.
         """
         match = _URL.fullmatch(source)
-        shown = without_credentials(source)
+        shown = source_without_credentials(source)
         if match is None and source.startswith("/"):
             protocol, path = "file", source
         elif match is None:

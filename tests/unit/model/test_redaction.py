@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galaxy.model.redaction import redact, without_credentials
+from galaxy.model.redaction import redact, source_without_credentials, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,9 @@ from galaxy.model.redaction import redact, without_credentials
         ("sentinel://u:pw@h:1,i:2/0?master=m", "sentinel://***@h:1,i:2/0?master=***"),
         ('no route to "https://ann:secret@repo/x": timeout', 'no route to "https://***@repo/x": timeout'),
         ("from http://a:b@c/d to http://e/f?g=h now", "from http://***@c/d to http://e/f?g=*** now"),
+        ("https://ann:se'cr\"e<t@repo/x", "https://***@repo/x"),
+        ("cannot open 'https://ann:se'cret@repo/x'", "cannot open 'https://***@repo/x'"),
+        ("https://ann:se'cret@", "https://***@"),
         ("simplecache::https://ann:secret@repo/x", "simplecache::https://***@repo/x"),
     ],
 )
@@ -69,7 +72,26 @@ def test_error_about_a_url_quotes_none_of_its_secrets(error: str) -> None:
     assert "***" in shown
 
 
-PRINTABLE = st.characters(codec="ascii", min_codepoint=33, exclude_characters="\"'<>`/?#*")
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("https://ann:se'cret@repo/x.tgz", "https://***@repo/x.tgz"),
+        ("https://ann:se cr/et@repo/x.tgz", "https://***@repo/x.tgz"),
+        ("https://repo/x.tgz?token=ab'cdefgh", "https://repo/x.tgz?token=***"),
+        ("zip://x::https://ann:se'cret@repo/x", "zip://***@repo/x"),
+        ("build/it's-1.0.0.tar.gz", "build/it's-1.0.0.tar.gz"),
+    ],
+)
+def test_source_is_one_url_whatever_characters_it_has(source: str, shown: str) -> None:
+    assert source_without_credentials(source) == shown
+    assert source_without_credentials(shown) == shown
+
+
+def test_secret_with_a_quote_is_not_quoted_by_an_error() -> None:
+    assert redact("530 wrong: se'cret", "https://ann:se'cret@repo/x") == "530 wrong: ***"
+
+
+PRINTABLE = st.characters(codec="ascii", min_codepoint=33, exclude_characters="/?#*")
 
 
 @given(secret=st.text(PRINTABLE, min_size=4))

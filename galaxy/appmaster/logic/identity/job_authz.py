@@ -12,7 +12,7 @@ from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Refused
 from galaxy.model.api.jobs import ShowJob, SubmitJob, UpdateJob
 from galaxy.model.jobspec.spec import JobSpec, PackageSpec, TaskSpec
-from galaxy.model.redaction import without_credentials
+from galaxy.model.redaction import source_without_credentials, without_credentials
 from galaxy.model.stored.job import HistoryRecord, JobRecord
 from galaxy.model.stored.secret import EnvFrom
 from galaxy.model.stored.user import Authority, UserRecord
@@ -143,7 +143,7 @@ def _hidden(task: TaskSpec, *, is_other: bool) -> TaskSpec:
 
 
 def _without_login(package: PackageSpec) -> PackageSpec:
-    return msgspec.structs.replace(package, source=without_credentials(package.source))
+    return msgspec.structs.replace(package, source=source_without_credentials(package.source))
 
 
 def _variable(value: str | EnvFrom, *, is_other: bool) -> str | EnvFrom:
