@@ -164,8 +164,10 @@ def start_command(directory: Path | str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Return ``url`` without its user and password, for display."""
-    return re.sub(r"://[^/]*@", "://", url)
+    """Return ``url`` without its user and passwords, for display."""
+    plain, mark, query = url.partition("?")
+    plain = re.sub(r"://.*@", "://", plain)
+    return plain + mark + re.sub(r"(?<![^&])(sentinel_password=)[^&]+", r"\1***", query)
 
 
 def contexts_path(environ: Mapping[str, str] = os.environ) -> Path:

@@ -105,6 +105,8 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
     sentinel, secure = scheme.startswith("sentinel"), scheme in ("rediss", "sentinels")
     plain, _, query = rest.partition("?")
     netloc, _, path = plain.partition("/")
+    if "@" in path:  # What follows is part of a password, so no message may quote it.
+        raise UsageError("not a Redis URL: a / in its user or password is written %2F", hint=HINT)
     login, _, where = netloc.rpartition("@")
     user, _, password = login.partition(":")
     database = path.strip("/")

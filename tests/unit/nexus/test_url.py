@@ -74,3 +74,10 @@ def test_mistake_in_a_url_is_named_with_what_to_do(url: str, names: str) -> None
     with pytest.raises(UsageError) as caught:
         parse(url, {})
     assert names in str(caught.value)
+
+
+def test_message_about_a_slash_in_a_password_quotes_nothing_of_it() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("redis://ann:sec/ret@h1/0", {})
+    assert "%2F" in str(caught.value)
+    assert not any(part in str(caught.value) for part in ("sec/", "ret@", "'ret"))

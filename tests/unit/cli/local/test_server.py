@@ -57,5 +57,14 @@ def test_configuration_binds_loopback_with_a_password_and_without_eviction(tmp_p
     )
 
 
-def test_displayed_url_has_no_password() -> None:
-    assert without_password("redis://:secret@127.0.0.1:6390/0") == "redis://127.0.0.1:6390/0"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@127.0.0.1:6390/0", "redis://127.0.0.1:6390/0"),
+        ("redis://:se/cret@h:6390/0", "redis://h:6390/0"),
+        ("sentinel://h:1,i:2/0?sentinel_password=pw&master=m", "sentinel://h:1,i:2/0?sentinel_password=***&master=m"),
+        ("sentinel://u:pw@h:1/0?master=m&sentinel_password=pw", "sentinel://h:1/0?master=m&sentinel_password=***"),
+    ],
+)  # fmt: skip
+def test_displayed_url_has_no_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
