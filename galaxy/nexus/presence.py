@@ -1,8 +1,9 @@
 """Whether the client of a session is still there.
 
 A client subscribes to a channel of its session: Redis ends the subscription with the connection, so a
-client that was killed is noticed at once, and one that is stopped, or slow, is not mistaken for dead. It
-also renews a key, which expires when the network to the client is cut and no connection ends.
+client that was killed is noticed at once, and one that is slow, or waits for its pager, is not mistaken for
+dead. It also renews a key, which expires when the network to the client is cut and no connection ends, and
+when the client is stopped (SIGSTOP, Ctrl-Z) for ``LEASE_S``: from here these look alike.
 """
 
 from __future__ import annotations
