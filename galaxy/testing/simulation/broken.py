@@ -205,7 +205,6 @@ class NexusWithoutGaps(MemoryNexus):
 BROKEN: Final[dict[str, Variant]] = {
     "send before commit": Variant(leadership=SendBeforeCommit),
     "ignore incarnation": Variant(resman=lambda: AnyIncarnationResMan(ResMan()), agent=AnyIncarnationAgent),
-    "ignore incarnation in reports only": Variant(resman=lambda: AnyIncarnationResMan(ResMan())),
     "ignore incarnation in orders only": Variant(agent=AnyIncarnationAgent),
     "no fencing": Variant(nexus=UnfencedNexus, agent=unfenced_agent, ignore_lease=True),
     "agents obey every epoch": Variant(agent=unfenced_agent),

@@ -29,11 +29,16 @@ def shell(
     line: str, *arguments: str, input: bytes = b"", **environ: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run ``line`` in bash, in which ``$@`` is the galaxy command with ``arguments``."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("GALAXY_", "LC_"))}
     return subprocess.run(
         ["bash", "-c", line, "bash", *GALAXY, *arguments],
-        input=input, capture_output=True, timeout=60, env=clean | environ, check=False,
+        input=input, capture_output=True, timeout=60, env=clean_environ() | environ, check=False,
     )  # fmt: skip
+
+
+def clean_environ() -> dict[str, str]:
+    """Return the environment without what chooses a cluster or an encoding."""
+    chosen = ("GALAXY_", "LC_", "PYTHONIOENCODING", "PYTHONUTF8")
+    return {name: value for name, value in os.environ.items() if not name.startswith(chosen)}
 
 
 @pytest.fixture
@@ -175,7 +180,7 @@ def on_terminal(*arguments: str, input: bytes = b"", **environ: str) -> tuple[in
     os.write(ours, input)
     done = subprocess.run(
         [*GALAXY, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, timeout=60, check=False,
-        env=os.environ | environ,
+        env=clean_environ() | environ,
     )  # fmt: skip
     os.close(theirs)
     reader.join(10)
