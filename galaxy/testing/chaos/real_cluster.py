@@ -182,7 +182,7 @@ class RealCluster:
         url = login_url(f"redis://127.0.0.1:{proxy.port}/0", file.secret, role)
         name = f"standby-{number}"
         log = self.folder / "logs" / f"{role}-{number}.log"
-        argv = [*GALAXY, role, "--dir", str(self.folder), "--name", name]
+        argv = [*GALAXY, role, "--name", name]
         standby = Standby(role, name, proxy, log, argv=argv, env={"GALAXY_REDIS": url})
         standby.start()
         return standby

@@ -16,9 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galaxy.container.kernel.uid_ranges import list_claims
-from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs
-from galaxy.model.api.views import LogChunk
-from galaxy.model.base import decode
+from galaxy.model.api.sessions import ExecIn, ExecSession, LogSession, ReadLogs, unpack_chunks
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.messages.container import HOST_FAILED, ObservedContainerState, PortDemand
 from galaxy.model.messages.digest import digest_of_container
@@ -169,7 +167,7 @@ def test_followed_log_sends_lines_as_they_are_written(agent: Agent) -> None:
     while text.count("\n") < 5:
         item = session.read("out", 30.0)
         assert item
-        text += decode(item, LogChunk).text
+        text += "".join(chunk.text for chunk in unpack_chunks(item))
     lines = text[: text.rindex("\n")]
     numbers = [int(line.split()[1]) for line in lines.splitlines()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -430,10 +428,10 @@ def logs(agent: Agent, session: str) -> str:
     agent.send("log", LogSession(session=name, pod=POD, read=ReadLogs(target=POD)))
     pipe, text = agent.nexus.session(name), ""
     while item := pipe.read("out", 30.0):
-        chunk = decode(item, LogChunk)
-        assert not chunk.error
-        text += chunk.text
-        if chunk.end:
+        chunks = unpack_chunks(item)
+        assert not any(chunk.error for chunk in chunks)
+        text += "".join(chunk.text for chunk in chunks)
+        if chunks[-1].end:
             break
     return text
 
