@@ -18,6 +18,7 @@ from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.request import Request
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, UsageRead
 from galaxy.model.messages.container import GroupStatuses
+from galaxy.model.messages.liveness import order_ttl_s
 from galaxy.model.messages.trace import group_status_cause, report_cause, request_cause, timer_cause
 from galaxy.model.step import Step
 from galaxy.model.stored.table import Table
@@ -148,9 +149,12 @@ class AppMaster:
         self.agents.set_unread(read.unread)
         alive = set()
         dead_s = state.dead_s
+        ttl_s = order_ttl_s(dead_s)
         for heartbeat in read.heartbeats:
             agent, age_s = heartbeat.agent, max(0.0, read.now_s - heartbeat.at_s)
             alive.add(agent)
+            if age_s < ttl_s <= self.agents.silent_s(agent, state.now_s):
+                self._on_return(agent)
             for pod in state.unsent.pop(agent, ()) if state.unsent else ():
                 state.outbox.pod_orders.setdefault(agent, {})[pod] = None
             ask = self.agents.on_heartbeat(heartbeat, age_s, state.now_s)
@@ -159,6 +163,15 @@ class AppMaster:
         # Orders do not wait for the heartbeat of an agent that has no pods any more.
         state.unsent = {name: pods for name, pods in state.unsent.items() if state.pods.count("agent", name)}
         self.agents.keep_only(alive, (str(agent) for agent in state.pods.index_values("agent")))
+
+    def _on_return(self, agent: str) -> None:
+        """Send the orders to ``agent`` again that are not acknowledged: in its silence all have expired."""
+        state = self.state
+        for key in state.pods.where("agent", agent):
+            pod = state.pods[key]
+            if pod.placed and not pods.is_acked(pod):
+                state.order_backoff.reset(key)
+                state.timers.set_if_sooner(("pod", key), state.now_s)
 
     def _on_timer(self, kind: str, key: str) -> None:
         state = self.state

@@ -118,6 +118,22 @@ def test_order_that_was_lost_is_sent_again_soon_after_its_container_is_created()
     assert world.settle(job) < 3.0
 
 
+@pytest.mark.parametrize("verb", ["stop", "remove"])
+@pytest.mark.parametrize("away_s", [40.0, 44.0, 48.0, 52.0])
+def test_host_that_returns_after_its_orders_expired_gets_them_again_at_once(verb: str, away_s: float) -> None:
+    world = World(hosts=2)  # Both are away, which is a mass loss: no pod is placed elsewhere.
+    job = world.submit(service(replica=2))
+    world.settle(job)
+    world.run(15)
+    for host in world.hosts.values():
+        host.cut_off(away_s)
+    world.run(10)
+    world.do(verb, job)
+    world.run(away_s - 10)
+    assert len(world.programs()) == 2
+    world.run_until(lambda: not world.programs(), within_s=4.5)
+
+
 def _pauses(world: World, seconds: float) -> list[int]:
     """Return the rounded pauses between the messages with orders in the next ``seconds``."""
     sent: list[float] = []

@@ -123,6 +123,8 @@ def _apply_liveness(
             state.request_report(record.agent)  # It stays dead until it has sent a full report.
             continue
         state.view.set_status(record.agent, open_status(record))
+        if record.state is AgentState.SUSPECT:
+            state.resend_to(record.agent)
         _set_agent_state(state, record.agent, AgentState.ALIVE)
     for row in changes.suspect.tolist():
         _suspect(state, names[row])

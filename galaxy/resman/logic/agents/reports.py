@@ -103,4 +103,5 @@ def _on_return(state: ResManState, agent: str) -> None:
     state.agents.put(agent, record)
     state.view.set_status(agent, open_status(record))
     state.lost_agents.pop(agent, None)
+    state.resend_to(agent)
     state.record("agent.returned", agent)

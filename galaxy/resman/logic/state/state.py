@@ -187,6 +187,11 @@ class ResManState(ResManTables):
         if agent not in self.unread and self.ask_limiter.due(agent, self.now_s):
             self.outbox.report_requests[agent] = None
 
+    def resend_to(self, agent: str) -> None:
+        """Make the unacknowledged commands to an agent that was away due now: they may have expired."""
+        for key in self.containers.where("unacknowledged", agent):
+            self.unacknowledged.restart(key, self.now_s)
+
     # ---- groups and quotas
 
     def shape(self, group: str) -> Shape:
