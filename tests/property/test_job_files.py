@@ -19,7 +19,7 @@ from galaxy.errors import GalaxyError, SpecError
 from galaxy.model.api.jobs import SubmitJob
 from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.jobspec import parsing, writing
-from galaxy.model.jobspec.diagnostics import write_path
+from galaxy.model.jobspec.diagnostics import spec_error, write_path
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.nexus.envelope import Payload, read
 from galaxy.tasks.handlers import read_request
@@ -72,7 +72,10 @@ def write(tree: Any, format: str) -> str:
 
 def load(text: str, format: str) -> JobSpec:
     source = parse(text, name="x", format=format)
-    return parsing.load(source.tree, name="x", marks=source.marks)
+    result = parsing.parse(source.tree)
+    if result.diagnostics:
+        raise spec_error(result.diagnostics, name="x", marks=source.marks)
+    return result.spec
 
 
 def refused(text: str, format: str) -> tuple[str, ...]:
