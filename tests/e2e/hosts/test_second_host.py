@@ -32,7 +32,7 @@ SERVE = (
     "http.server.HTTPServer(('0.0.0.0',int(os.environ['GALAXY_PORT_HTTP'])),H).serve_forever()"
 )
 STATE2 = "/var/lib/galaxy"
-"""Default folder of ``galaxy agent`` as root; private to the second host, as is /tmp."""
+"""Default folder of ``galaxy agent`` as root; private to the second host, as is the folder of the first."""
 
 
 class TwoHosts:
@@ -43,10 +43,10 @@ class TwoHosts:
         self.one: Host = network.add("one")
         self.two: Host = network.add("two")
         Path(STATE2).mkdir(exist_ok=True)
-        self.files = PrivateFiles(self.two, ("/tmp", STATE2))
+        self.files = PrivateFiles(self.two, (str(self.folder), STATE2))
         self.root = f"galaxy-two-{os.getpid()}"
         self.agent: subprocess.Popen[bytes] | None = None
-        assert not self.files.path(str(self.folder)).exists()
+        assert not list(self.files.path(str(self.folder)).iterdir())
 
     @property
     def environ(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from galaxy.cli.local import leftovers
+from galaxy.driver.stored_format import STORED_FORMAT
 from tests.support import releases
 from tests.support.parts import Parts, parent, release_of, witness
 from tests.support.waiting import until
@@ -111,7 +112,10 @@ def test_release_without_a_common_version_is_refused_with_a_reason_and_changes_n
     mixed.start("resman", far)
     until(
         "it does not lead",
-        lambda: "cannot lead resman: its state in Redis has format 2" in mixed.log("resman").read_text(),
+        lambda: (
+            f"cannot lead resman: its state in Redis has format {STORED_FORMAT}"
+            in mixed.log("resman").read_text()
+        ),
     )
     mixed.stop("resman")
     mixed.start("resman", ours)
