@@ -32,6 +32,8 @@ from typing import Any
 import redis
 from celery import Celery
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # For tests.support.
+
 from galaxy.client import Galaxy
 from galaxy.model.base import decode
 from galaxy.model.messages import names

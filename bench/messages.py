@@ -23,11 +23,14 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
 from kombu import Connection, Queue
 from kombu.serialization import loads
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # For tests.support.
 
 from galaxy.driver.shell import LeaderShell
 from galaxy.model.base import Struct, encode
