@@ -15,6 +15,7 @@ from galaxy.agent.config import AgentConfig
 from galaxy.agent.connections.worker_connection import close_all
 from galaxy.agent.connections.worker_connections import ExecSink, WorkerConnections
 from galaxy.agent.disk_store import AgentStore
+from galaxy.agent.effect_retries import TRIES_MAX, EffectRetries
 from galaxy.agent.host_ports import PortReservations, scan_sockets
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic import AgentLogic
@@ -55,8 +56,6 @@ from galaxy.model.messages.worker import Exec, ToWorker
 _LOG: Final = logging.getLogger(__name__)
 COMMIT_RETRY_S: Final = 1.0
 SELECT_S_MAX: Final = 600.0
-EFFECT_RETRY_S: Final = 1.0
-EFFECT_TRIES: Final = 10
 
 
 class AgentLoop:
@@ -93,7 +92,7 @@ class AgentLoop:
         self._events: list[Struct] = []
         self._commit_retry_at_s = 0.0
         """When to try the failed commit again; 0.0 if the last commit succeeded."""
-        self._repeats: list[tuple[float, Effect, int]] = []
+        self._retries = EffectRetries()
         """Effects that failed: when to repeat each (monotonic), and how often it is tried."""
         self._ending = False
         self.digests = (0, 0)
@@ -140,7 +139,7 @@ class AgentLoop:
             own_s,
             self._connections.wake_s(),
             self._runtime.wake_s(),
-            *(at_s for at_s, _, _ in self._repeats),
+            *self._retries.due_s(),
         )
         first = min((wake for wake in wakes if wake is not None), default=None)
         return SELECT_S_MAX if first is None else max(0.0, min(first - time.monotonic(), SELECT_S_MAX))
@@ -256,7 +255,8 @@ class AgentLoop:
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         """Try every effect. A launch that fails is an event; other effects are repeated."""
         for effect in effects:
-            self._try(effect, tries_left=EFFECT_TRIES)
+            self._retries.drop_superseded(effect)
+            self._try(effect, tries_left=TRIES_MAX)
 
     def _try(self, effect: Effect, *, tries_left: int) -> None:
         try:
@@ -270,13 +270,11 @@ class AgentLoop:
                 raise  # This process ends, and the next one reconciles the table with what runs.
             else:
                 _LOG.warning("event=agent.effect-failed kind=%s cause=%r", kind, error)
-                self._repeats.append((time.monotonic() + EFFECT_RETRY_S, effect, tries_left - 1))
+                self._retries.add(effect, tries_left=tries_left - 1, now_s=time.monotonic())
 
     def _repeat_due(self, now_s: float) -> None:
         """Repeat the effects that failed a moment ago."""
-        due = [each for each in self._repeats if each[0] <= now_s]
-        self._repeats = [each for each in self._repeats if each[0] > now_s]
-        for _, effect, tries_left in due:
+        for effect, tries_left in self._retries.take_due(now_s):
             self._try(effect, tries_left=tries_left)
 
     def _carry_out_one(self, effect: Effect) -> None:
