@@ -69,16 +69,21 @@ def is_known(header: str, logins: Sequence[str]) -> bool:
 
 
 def require(logins: Sequence[str]) -> None:
-    """Make every page of Flower ask for one of ``logins``."""
+    """Make Flower's pages, API and metrics ask for one of ``logins``; ``/healthcheck`` stays open."""
     # Imported here because Flower takes most of a second, and the variable is checked before.
     import flower.views
+    from flower.views.monitor import Metrics
     from tornado.web import HTTPError
 
     original = flower.views.BaseHandler.get_current_user
 
-    def get_current_user(handler: Any) -> Any:
+    def check(handler: Any) -> None:
         if not is_known(handler.request.headers.get("Authorization", ""), logins):
             raise HTTPError(401)
+
+    def get_current_user(handler: Any) -> Any:
+        check(handler)
         return original(handler) if handler.application.options.auth else True
 
     flower.views.BaseHandler.get_current_user = get_current_user
+    Metrics.prepare = check  # Flower asks for no login there.

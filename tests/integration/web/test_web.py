@@ -80,6 +80,9 @@ def test_visitors_with_a_password_can_read_and_cannot_change(web: Callable[..., 
     address = web(FLOWER_BASIC_AUTH="ann:secret")
     assert status(f"{address}workers") == 401
     assert status(f"{address}workers", login="ann:wrong") == 401
+    assert status(f"{address}metrics") == status(f"{address}metrics", login="ann:wrong") == 401
+    assert status(f"{address}metrics", login="ann:secret") == 200
+    assert status(f"{address}healthcheck") == 200
     assert status(f"{address}api/workers", login="ann:secret") == 200
     for path in ("worker/shutdown/agent@h1", "task/send-task/galaxy.job.submit", "task/revoke/x"):
         assert status(f"{address}api/{path}", method="POST", login="ann:secret") in (403, 405)
