@@ -96,7 +96,7 @@ class Unreachable(GalaxyError):
 
 
 class TimedOut(GalaxyError):
-    """Work that was started and did not end in its time; ``details`` say what became of it."""
+    """Work that was started and did not end within its time limit; ``details`` say whether it was ended."""
 
     kind = "timed-out"
 

@@ -31,7 +31,7 @@ TAKEN_MAX: Final = 100
 TAKEN_BYTES_MAX: Final = 4 * 1024 * 1024
 """A round trip takes no further mailbox after this many bytes."""
 UNREAD_MAX: Final = 100_000
-"""The most agents with unread reports that a leader is told of."""
+"""Upper bound on the names that one reading of agents with unread reports returns."""
 
 POST: Final = """
 local time = redis.call('TIME')

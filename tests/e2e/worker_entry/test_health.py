@@ -115,7 +115,7 @@ LEAVING = {
     "a process that ignores signals": "(trap '' TERM INT HUP; {sleep}) & exit 0",
     "a process that forks on": "(while :; do {sleep} & /bin/sleep 0.01; done) & exit 0",
 }
-"""Commands that end at once and leave something running; ``{sleep}`` is a process that is told apart."""
+"""Commands that end at once and leave processes running; the test recognises ``{sleep}``."""
 
 
 def sleeping(seconds):

@@ -1,4 +1,4 @@
-"""What people are told about agents whose heartbeats ResMan does not read."""
+"""Reasons that are shown for agents whose heartbeats ResMan refuses."""
 
 from __future__ import annotations
 

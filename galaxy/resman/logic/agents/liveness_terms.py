@@ -1,9 +1,11 @@
 """Agrees with AppMaster on the silence after which an agent is dead.
 
-The table ``liveness`` has the longest silence that an unexpired order relies on. ResMan declares
-no agent dead sooner, whatever its own option says. A longer silence is stored first, and AppMaster is told
-after the commit. A shorter one is told at once, and stored when AppMaster has confirmed it and every order
-that it sent before has expired. So several ResMan may be started with different options.
+The table ``liveness`` has the longest silence that an unexpired order relies on. Invariant: ResMan
+declares no agent dead sooner, even if its own option is shorter.
+
+ResMan stores a longer silence first, and sends it to AppMaster after the commit. It sends a shorter one
+at once, and stores it when AppMaster has confirmed it and every earlier order has expired. So several
+ResMan processes may be started with different options.
 """
 
 from __future__ import annotations
@@ -37,5 +39,5 @@ def on_echo(state: ResManState, terms: LivenessTerms) -> None:
 
 
 def own_terms(state: ResManState) -> LivenessTerms:
-    """Return what AppMaster is told."""
+    """Return the terms that ResMan sends to AppMaster: its own option, under its epoch."""
     return LivenessTerms(epoch=state.epoch, dead_s=state.config.dead_s)

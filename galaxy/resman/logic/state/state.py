@@ -59,7 +59,7 @@ class ResManState(ResManTables):
         self.unread: set[str] = set()
         """Agents with a report that is not applied yet. They are asked for nothing and sent nothing again."""
         self.refused_agents: tuple[Reason, ...] = ()
-        """What people are told about agents whose heartbeats we do not read."""
+        """Why heartbeats of agents are refused, one reason for each; ``galaxy agent list`` shows them."""
         self.incompatible_agents: dict[str, str] = {}
         """Agents whose wire version we do not read, each with its boot."""
         self.ask_limiter = AskLimiter(config.resend_first_s, config.resend_s_max)
