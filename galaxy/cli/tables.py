@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from galaxy.cli.output import format_age, format_time
-from galaxy.model.api.views import AgentView, EndpointView, JobSummary, JobView, PodView, TaskView
+from galaxy.model.api.views import (
+    AgentView,
+    EndpointView,
+    JobSummary,
+    JobView,
+    PackageView,
+    PodView,
+    SecretView,
+    TaskView,
+)
 from galaxy.model.messages.container import Reason
 from galaxy.model.resources import ASKED, Resource
 from galaxy.units import format_bytes, format_cpu
 
 Rows = tuple[list[str], list[list[str]]]
 """The titles of the columns, and the rows."""
+
+
+def job_names(view: PackageView | SecretView) -> str:
+    """Return the jobs that use a package or a secret."""
+    return ", ".join((*view.jobs, "...") if view.more_jobs else view.jobs)
 
 
 def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) -> Rows:

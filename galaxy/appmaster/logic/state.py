@@ -12,7 +12,7 @@ from galaxy.appmaster.logic.jobs.transitions import JOB_TRANSITIONS, POD_TRANSIT
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.service_index import ServiceIndex
 from galaxy.appmaster.logic.tables import TERMS, AppMasterTables
-from galaxy.model.jobspec.package_source import packages_of, stored_package
+from galaxy.model.jobspec.package_source import stored_packages_of
 from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.messages.names import APPMASTER
 from galaxy.model.messages.trace import TraceEvent, event_id
@@ -175,8 +175,8 @@ class AppMasterState(AppMasterTables):
     def drop_revision(self, key: str) -> None:
         """Drop a revision and the values of its secrets; its packages count as used until now."""
         row = self.revisions.get(key)
-        for _, package in packages_of(row.spec) if row else ():
-            stored = self.packages.get(stored_package(package.source))
+        for package in stored_packages_of(row.spec) if row else ():
+            stored = self.packages.get(package)
             if stored is not None:
                 self.packages.put(stored.package, msgspec.structs.replace(stored, used_s=self.now_s))
         super().drop_revision(key)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from galaxy.appmaster.logic.config import AppMasterConfig
-from galaxy.appmaster.logic.identity.resolve_env import resolve_env
+from galaxy.appmaster.logic.identity.resolve_env import resolve_env, secrets_of
+from galaxy.model.jobspec.package_source import stored_packages_of
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.liveness import LivenessTerms
 from galaxy.model.stored.cluster import JobSums
@@ -40,7 +41,13 @@ class AppMasterTables:
         self.config = config
         self.revision_secrets: Table[RevisionSecrets] = Table("revision_secrets", RevisionSecrets)
         self.revisions: Table[RevisionRecord] = Table(
-            "revisions", RevisionRecord, {"job": lambda revision: revision.job}
+            "revisions",
+            RevisionRecord,
+            {"job": lambda revision: revision.job},
+            multi_indexes={
+                "package": lambda revision: stored_packages_of(revision.spec),
+                "secret": lambda revision: secrets_of(revision.spec),
+            },
         )
         self.jobs: Table[JobRecord] = Table(
             "jobs",
@@ -62,6 +69,7 @@ class AppMasterTables:
                 "up": lambda pod: pod.job if pod.up else None,
                 "leaving": lambda pod: pod.job if pod.is_leaving else None,
             },
+            multi_indexes={"revision": _revisions_of},
         )
         self.runs: Table[RunRecord] = Table("runs", RunRecord, {"job": lambda run: run.job})
         self.endpoints: Table[EndpointRecord] = Table(
@@ -73,7 +81,9 @@ class AppMasterTables:
                 "job": lambda endpoint: endpoint.job,
             },
         )
-        self.packages: Table[PackageRecord] = Table(PACKAGES, PackageRecord)
+        self.packages: Table[PackageRecord] = Table(
+            PACKAGES, PackageRecord, {"user": lambda package: package.user}
+        )
         self.sums: Table[JobSums] = Table("sums", JobSums)
         self.requests = RequestRecords(config)
         self.history: Table[HistoryRecord] = Table("history", HistoryRecord, {"name": lambda past: past.name})
@@ -128,6 +138,14 @@ class AppMasterTables:
         """Drop a revision and the values of its secrets."""
         self.revisions.drop(key)
         self.revision_secrets.drop(key)
+
+
+def _revisions_of(pod: PodRecord) -> tuple[str, ...]:
+    """Return the keys of the revision that a pod has and of that which it should have."""
+    target = revision_key(pod.job, pod.target)
+    if pod.revision == pod.target:
+        return (target,)
+    return revision_key(pod.job, pod.revision), target
 
 
 def revision_key(job: str, revision: int) -> str:

@@ -12,6 +12,7 @@ from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err
+from galaxy.cli.tables import job_names
 from galaxy.client.secret_files import read_file, secret_of
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, Secret
 
@@ -43,7 +44,7 @@ def set_(target: Target, name: str, file: str, user: str) -> None:
         view = galaxy.set_secret(name, value, user=user)
     print_err(f"secret {view.name} {'set' if view.serial == 1 else 'changed'}")
     if view.jobs:
-        print_err(f"these jobs keep the old value until they are updated: {', '.join(view.jobs)}")
+        print_err(f"these jobs keep the old value until they are updated: {job_names(view)}")
 
 
 @secret.command("list", cls=Command)
@@ -60,7 +61,7 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
     if not secrets:
         print_err("no secrets; galaxy secret set NAME < FILE")
         return
-    rows = [[one.name, one.user, format_time(one.at_s), one.by, ", ".join(one.jobs)] for one in secrets]
+    rows = [[one.name, one.user, format_time(one.at_s), one.by, job_names(one)] for one in secrets]
     output.print_table(["NAME", "OWNER", "SET", "BY", "USED BY"], rows)
 
 

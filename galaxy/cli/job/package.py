@@ -9,6 +9,7 @@ import click
 from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
+from galaxy.cli.tables import job_names
 from galaxy.client.package_staging import PackageFile
 from galaxy.model.stored.package import CHUNK_BYTES
 from galaxy.units import MIB, format_bytes
@@ -70,7 +71,7 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
             format_bytes(one.size_bytes),
             one.user,
             format_time(one.used_s),
-            ", ".join(one.jobs) if one.stored else "(being sent)",
+            job_names(one) if one.stored else "(being sent)",
         ]
         for one in packages
     ]

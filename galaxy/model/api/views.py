@@ -232,7 +232,10 @@ class QuotaView(Struct, frozen=True, kw_only=True):
 
 
 class SecretView(Struct, frozen=True, kw_only=True):
-    """A secret without its value. ``jobs`` are those that use it."""
+    """A secret without its value.
+
+    ``jobs`` are those that use it, 100 at most; ``more_jobs`` says whether there are more.
+    """
 
     name: str
     user: str
@@ -240,10 +243,11 @@ class SecretView(Struct, frozen=True, kw_only=True):
     by: str = ""
     serial: int = 1
     jobs: tuple[str, ...] = ()
+    more_jobs: bool = False
 
 
 class PackageView(Struct, frozen=True, kw_only=True):
-    """A package that the cluster stores. ``jobs`` are those that use it."""
+    """A package that the cluster stores. ``jobs`` are those that use it, as in ``SecretView``."""
 
     package: str
     source: str
@@ -257,6 +261,7 @@ class PackageView(Struct, frozen=True, kw_only=True):
     used_s: float = 0.0
     """When a request last named it, in Unix seconds."""
     jobs: tuple[str, ...] = ()
+    more_jobs: bool = False
 
 
 class UserView(Struct, frozen=True, kw_only=True):

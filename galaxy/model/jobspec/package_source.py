@@ -43,3 +43,9 @@ def packages_of(spec: JobSpec) -> Iterator[tuple[Path, PackageSpec]]:
             yield (*base, "package"), task.package
         for number, package in enumerate(task.data.packages if task.data else ()):
             yield (*base, "data", "packages", number), package
+
+
+def stored_packages_of(spec: JobSpec) -> tuple[str, ...]:
+    """Return the id of each stored package of a job, once."""
+    found = (stored_package(package.source) for _, package in packages_of(spec))
+    return tuple(dict.fromkeys(key for key in found if key))

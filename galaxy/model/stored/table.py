@@ -27,7 +27,8 @@ class Table(Generic[T]):
     """Structs by key, with secondary indexes. Every write since the last commit can be undone.
 
     ``indexes`` map a name to a function from a row to the value that it is indexed by; None leaves
-    the row out. ``sums`` map a name to a function from a row to a value and a number; the numbers of all
+    the row out. ``multi_indexes`` do the same with any number of values, all different, for each row.
+    ``sums`` map a name to a function from a row to a value and a number; the numbers of all
     rows with one value are combined by XOR.
     """
 
@@ -37,12 +38,14 @@ class Table(Generic[T]):
         kind: type[T],
         indexes: Mapping[str, Callable[[T], Hashable | None]] | None = None,
         sums: Mapping[str, Callable[[T], tuple[Hashable, int] | None]] | None = None,
+        multi_indexes: Mapping[str, Callable[[T], tuple[Hashable, ...]]] | None = None,
     ) -> None:
         self.name = name
         self.kind = kind
         self._rows: dict[str, T] = {}
         self._keys: dict[str, Callable[[T], Hashable | None]] = dict(indexes or {})
-        self._indexed: dict[str, dict[Hashable, dict[str, None]]] = {index: {} for index in self._keys}
+        self._multi_keys: dict[str, Callable[[T], tuple[Hashable, ...]]] = dict(multi_indexes or {})
+        self._indexed: dict[str, dict[Hashable, dict[str, None]]] = self._empty_indexes()
         self._parts: dict[str, Callable[[T], tuple[Hashable, int] | None]] = dict(sums or {})
         self._sums: dict[str, dict[Hashable, int]] = {name: {} for name in self._parts}
         self._before: dict[str, T | None] = {}
@@ -95,16 +98,16 @@ class Table(Generic[T]):
 
     def is_indexed(self) -> bool:
         """Return whether every index and sum fits the rows of the table. Reads the whole table; for tests."""
-        fresh = Table(self.name, self.kind, self._keys, self._parts)
+        fresh = Table(self.name, self.kind, self._keys, self._parts, self._multi_keys)
         fresh.fill(self._rows)
         for name, sums in self._sums.items():
             if {key: total for key, total in sums.items() if total} != {
                 key: total for key, total in fresh._sums[name].items() if total
             }:
                 return False
-        for index, key_of in self._keys.items():
-            found = {(value, key) for value, keys in self._indexed[index].items() for key in keys}
-            if found != {(key_of(row), key) for key, row in self._rows.items() if key_of(row) is not None}:
+        for index, values in self._indexed.items():
+            found = {(value, key) for value, keys in values.items() for key in keys}
+            if found != {(value, key) for value, keys in fresh._indexed[index].items() for key in keys}:
                 return False
         return True
 
@@ -162,7 +165,7 @@ class Table(Generic[T]):
         """Replace all rows by stored ones that are decoded already, sorted by key."""
         self._before.clear()
         self._rows = {key: rows[key] for key in sorted(rows)}
-        self._indexed = {index: {} for index in self._keys}
+        self._indexed = self._empty_indexes()
         for index, key_of in self._keys.items():  # There may be 100,000: one pass for each index.
             indexed = self._indexed[index]
             for key, row in self._rows.items():
@@ -174,13 +177,20 @@ class Table(Generic[T]):
                     indexed[value] = {key: None}
                 else:
                     keys[key] = None
-
+        for index, keys_of in self._multi_keys.items():
+            indexed = self._indexed[index]
+            for key, row in self._rows.items():
+                for value in keys_of(row):
+                    indexed.setdefault(value, {})[key] = None
         for name, part_of in self._parts.items():
             sums = self._sums[name] = {}
             for row in self._rows.values():
                 part = part_of(row)
                 if part is not None:
                     sums[part[0]] = sums.get(part[0], 0) ^ part[1]
+
+    def _empty_indexes(self) -> dict[str, dict[Hashable, dict[str, None]]]:
+        return {index: {} for index in (*self._keys, *self._multi_keys)}
 
     def _set(self, key: str, old: T | None, new: T | None) -> None:
         if new is None:
@@ -200,6 +210,20 @@ class Table(Generic[T]):
                     del indexed[was]
             if now is not None:
                 indexed.setdefault(now, {})[key] = None
+        for index, keys_of in self._multi_keys.items():
+            before = () if old is None else keys_of(old)
+            after = () if new is None else keys_of(new)
+            if before == after:
+                continue
+            indexed = self._indexed[index]
+            for value in before:
+                if value not in after:
+                    del indexed[value][key]
+                    if not indexed[value]:
+                        del indexed[value]
+            for value in after:
+                if value not in before:
+                    indexed.setdefault(value, {})[key] = None
         for name, part_of in self._parts.items():
             for row in (old, new):
                 part = None if row is None else part_of(row)

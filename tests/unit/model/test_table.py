@@ -19,6 +19,7 @@ def coins() -> Table[Coin]:
         Coin,
         {"owner": lambda coin: coin.owner or None},
         {"numbers": lambda coin: (coin.owner, coin.number) if coin.owner else None},
+        {"divisor": lambda coin: tuple(each for each in (2, 3) if coin.number % each == 0)},
     )
 
 
@@ -44,6 +45,9 @@ def test_sums_and_indexes_follow_every_change() -> None:
         else:
             table.put(key, Coin(owner=dice.choice(["", "ann", "bob"]), number=dice.randrange(9)))
         assert dict(table.sums("numbers")) == expected(table)
+        for divisor in (2, 3):
+            multiples = {key for key, coin in table.items() if coin.number % divisor == 0}
+            assert set(table.each("divisor", divisor)) == multiples
     assert table.is_indexed()
 
 

@@ -257,10 +257,9 @@ def _put_revision(
 def _prune_revisions(state: AppMasterState, job: JobRecord) -> None:
     """Drop old revisions, except those that a pod runs or will run."""
     oldest = job.revision - state.config.revisions_max
-    used = {number for pod in state.job_pods(job.job) for number in (pod.revision, pod.target)}
     for key in state.revisions.where("job", job.job):
         number = state.revisions[key].revision
-        if number <= oldest and number not in used:
+        if number <= oldest and not state.pods.count("revision", key):
             state.drop_revision(key)
 
 

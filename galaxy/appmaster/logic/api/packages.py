@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from galaxy.appmaster.logic import uses
+from galaxy.appmaster.logic.job_sums import packages_bytes
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, Refused, SpecError
 from galaxy.ids import package_id
@@ -26,9 +28,9 @@ from galaxy.model.api.packages import (
 )
 from galaxy.model.api.views import PackageView
 from galaxy.model.jobspec.diagnostics import Diagnostic
-from galaxy.model.jobspec.package_source import packages_of, stored_package, stored_source
+from galaxy.model.jobspec.package_source import packages_of, stored_package, stored_packages_of, stored_source
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.model.stored.job import JobRecord, RevisionRecord
+from galaxy.model.stored.job import JobRecord
 from galaxy.model.stored.package import PackageRecord
 from galaxy.model.stored.user import Authority, UserRecord
 from galaxy.operations.authz import SELF, is_operator
@@ -119,12 +121,12 @@ def store_package(state: AppMasterState, body: StorePackage, caller: Caller) -> 
 def list_packages(state: AppMasterState, body: ListPackages, caller: Caller) -> PackageList:
     """List the packages of one user, or of all, by owner and name."""
     user = body.user or caller.name
-    rows = (row for row in state.packages.values() if body.all or row.user == user)
+    keys = tuple(state.packages) if body.all else state.packages.where("user", user)
+    rows = (state.packages[key] for key in keys)
     page, after = page_of(rows, lambda row: (row.user, row.name, row.package), body)
-    uses = _uses(state)
     return PackageList(
-        packages=tuple(_view(row, uses.get(row.package, ())) for row in page),
-        size_bytes=_total(state),
+        packages=tuple(_view(row, uses.jobs_with_package(state, row.package)) for row in page),
+        size_bytes=packages_bytes(state),
         bytes_max=state.config.packages_bytes_max,
         next=after,
     )
@@ -138,10 +140,10 @@ def remove_package(state: AppMasterState, body: RemovePackage, caller: Caller) -
         NotFound: there is no such package. Conflict: names the jobs that use it.
     """
     row = _find(state, body.package, caller.user)
-    view = _view(row, _uses(state).get(row.package, ()))
+    view = _view(row, uses.jobs_with_package(state, row.package))
     if view.jobs:
         raise Conflict(
-            f'cannot remove package "{row.name}": it is used by {counted(len(view.jobs), "job")}',
+            f'cannot remove package "{row.name}": it is used by {uses.number(view)}',
             details=[", ".join(view.jobs[:10]) + (", ..." if len(view.jobs) > 10 else "")],
             hint="remove them first; a job also uses the package of the revision before its last update",
         )
@@ -167,7 +169,7 @@ def require(state: AppMasterState, spec: JobSpec, caller: Caller, job: JobRecord
         SpecError: lists every package that the cluster does not have, or that is another user's.
     """
     revisions = [state.revisions[key] for key in state.revisions.where("job", job.job)] if job else []
-    present = {package for revision in revisions for package in _stored_in(revision.spec)}
+    present = {package for revision in revisions for package in stored_packages_of(revision.spec)}
     problems: list[Diagnostic] = []
     used: list[PackageRecord] = []
     for where, package in packages_of(spec):
@@ -195,10 +197,9 @@ def require(state: AppMasterState, spec: JobSpec, caller: Caller, job: JobRecord
 
 def disown(state: AppMasterState, user: str) -> None:
     """Take a user's name from all packages, because a later user of that name is another person."""
-    owned = [row for row in state.packages.values() if row.user == user]
-    uses = _uses(state) if owned else {}
-    for row in owned:
-        if row.package in uses:
+    for key in state.packages.where("user", user):
+        row = state.packages[key]
+        if uses.is_package_used(state, row.package):
             state.packages.put(row.package, msgspec.structs.replace(row, user=""))
         else:
             state.packages.drop(row.package)
@@ -212,9 +213,8 @@ def on_timer(state: AppMasterState) -> None:
         for row in state.packages.values()
         if row.used_s + (config.package_keep_s if row.stored else config.upload_s) <= state.now_s
     ]
-    uses = _uses(state) if old else {}
     for row in old:
-        if row.package in uses:
+        if uses.is_package_used(state, row.package):
             _touch(state, row)
         else:
             state.packages.drop(row.package)
@@ -231,15 +231,14 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
         Refused: packages that jobs use, or that have just been sent, leave no room.
     """
     config = state.config
-    total, count = _total(state), len(state.packages)
+    total, count = packages_bytes(state), len(state.packages)
     if total + body.size_bytes <= config.packages_bytes_max and count < config.packages_max:
         return
-    uses = _uses(state)
     idle = [
         row
         for row in state.packages.values()
-        if row.package not in uses
-        and row.used_s + (config.package_fresh_s if row.stored else config.upload_s) <= state.now_s
+        if row.used_s + (config.package_fresh_s if row.stored else config.upload_s) <= state.now_s
+        and not uses.is_package_used(state, row.package)
     ]
     excess = total + body.size_bytes - config.packages_bytes_max
     chosen: list[PackageRecord] = []
@@ -249,7 +248,9 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
         chosen.append(row)
         excess, count = excess - row.size_bytes, count - 1
     if excess > 0 or count >= config.packages_max:
-        in_use = sum(row.size_bytes for row in state.packages.values() if row.package in uses)
+        in_use = sum(
+            row.size_bytes for row in state.packages.values() if uses.is_package_used(state, row.package)
+        )
         raise Refused(
             f'cannot store package "{body.name}": the cluster has no room for it',
             details=[
@@ -263,39 +264,6 @@ def _make_room(state: AppMasterState, body: UploadPackage) -> None:
         )
     for row in chosen:
         state.packages.drop(row.package)
-
-
-def _total(state: AppMasterState) -> int:
-    return sum(row.size_bytes for row in state.packages.values())
-
-
-def _uses(state: AppMasterState) -> dict[str, list[str]]:
-    """Return the names of the jobs that use each package, by its id.
-
-    A job uses the packages of its current and its last revision, and of those that its pods have.
-    """
-    uses: dict[str, list[str]] = {}
-    for row in state.revisions.values():
-        stored = _stored_in(row.spec)
-        if not stored:
-            continue
-        job = state.jobs.get(row.job)
-        if job is not None and _is_needed(state, job, row):
-            for package in stored:
-                names = uses.setdefault(package, [])
-                if job.name not in names:
-                    names.append(job.name)
-    return uses
-
-
-def _is_needed(state: AppMasterState, job: JobRecord, row: RevisionRecord) -> bool:
-    if row.revision >= job.revision - 1:
-        return True
-    return any(row.revision in (pod.revision, pod.target) for pod in state.job_pods(job.job))
-
-
-def _stored_in(spec: JobSpec) -> list[str]:
-    return [key for _, package in packages_of(spec) if (key := stored_package(package.source))]
 
 
 # ---- rows
@@ -324,7 +292,8 @@ def _owner(row: PackageRecord) -> str:
     return f'user "{row.user}"' if row.user else "a user who was removed"
 
 
-def _view(row: PackageRecord, jobs: Iterable[str] = ()) -> PackageView:
+def _view(row: PackageRecord, jobs: Iterable[JobRecord] = ()) -> PackageView:
+    names, more = uses.shown(jobs)
     return PackageView(
         package=row.package,
         source=stored_source(row.package, row.name),
@@ -334,5 +303,6 @@ def _view(row: PackageRecord, jobs: Iterable[str] = ()) -> PackageView:
         size_bytes=row.size_bytes,
         stored=row.stored,
         used_s=row.used_s,
-        jobs=tuple(sorted(jobs)),
+        jobs=names,
+        more_jobs=more,
     )

@@ -1,4 +1,4 @@
-"""Fills the values of secrets into the spec of a job, only for orders to AppWorkers."""
+"""Secrets in the environments of a job: their names, and their values, only for orders to AppWorkers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.pod import with_values
-from galaxy.model.stored.secret import Secret
+from galaxy.model.stored.secret import EnvFrom, Secret
 
 
 def resolve_env(spec: JobSpec, values: Mapping[str, Secret]) -> JobSpec:
@@ -17,3 +17,11 @@ def resolve_env(spec: JobSpec, values: Mapping[str, Secret]) -> JobSpec:
         return spec
     pod = msgspec.structs.replace(spec.pod, tasks=with_values(spec.pod.tasks, values))
     return msgspec.structs.replace(spec, pod=pod)
+
+
+def secrets_of(spec: JobSpec) -> tuple[str, ...]:
+    """Return the name of each secret that the environment of a job refers to, once."""
+    sources = (source for task in spec.pod.tasks for source in task.env.values())
+    return tuple(
+        dict.fromkeys(source.secret for source in sources if isinstance(source, EnvFrom) and source.secret)
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from galaxy.appmaster.logic import uses
 from galaxy.appmaster.logic.identity.resolve_env import resolve_env
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.errors import Conflict, NotFound, SpecError
@@ -17,7 +18,6 @@ from galaxy.model.api.views import SecretView
 from galaxy.model.jobspec.diagnostics import Diagnostic
 from galaxy.model.jobspec.rules import oversize
 from galaxy.model.jobspec.spec import JobSpec
-from galaxy.model.stored.job import DesiredState
 from galaxy.model.stored.secret import SECRET_BYTES_MAX, SECRETS_MAX, EnvFrom, Secret, SecretRecord
 from galaxy.operations.authz import SELF
 from galaxy.operations.declaration import Caller, change, query
@@ -76,7 +76,7 @@ def remove_secret(state: AppMasterState, body: RemoveSecret, caller: Caller) -> 
     seen = view(state, row)
     if seen.jobs:
         raise Conflict(
-            f'cannot remove secret "{row.name}": it is used by {counted(len(seen.jobs), "job")}',
+            f'cannot remove secret "{row.name}": it is used by {uses.number(seen)}',
             details=[", ".join(seen.jobs[:10]) + (", ..." if len(seen.jobs) > 10 else "")],
             hint="remove them, or update them without it",
         )
@@ -100,16 +100,9 @@ def drop_all(state: AppMasterState, user: str) -> None:
 
 def view(state: AppMasterState, row: SecretRecord) -> SecretView:
     """Return a secret without its value."""
-    live = (state.jobs[key] for key in state.jobs.where("user", row.user))
-    jobs = sorted(
-        job.name
-        for job in live
-        if job.desired is not DesiredState.REMOVE
-        and not job.state.is_over
-        and row.name in _names(state.spec(job.job, job.revision))
-    )
+    jobs, more = uses.shown(uses.jobs_with_secret(state, row.user, row.name))
     return SecretView(
-        name=row.name, user=row.user, at_s=row.at_s, by=row.by, serial=row.serial, jobs=tuple(jobs)
+        name=row.name, user=row.user, at_s=row.at_s, by=row.by, serial=row.serial, jobs=jobs, more_jobs=more
     )
 
 
@@ -160,11 +153,6 @@ def _value(state: AppMasterState, owner: str, source: EnvFrom, files: Mapping[st
         return found
     row = state.secrets.get(secret_key(owner, source.secret))
     return f'there is no secret "{source.secret}" of user "{owner}"' if row is None else row.value
-
-
-def _names(spec: JobSpec) -> set[str]:
-    sources = (source for task in spec.pod.tasks for source in task.env.values())
-    return {source.secret for source in sources if isinstance(source, EnvFrom) and source.secret}
 
 
 def _find(state: AppMasterState, user: str, name: str) -> SecretRecord:
