@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant, LockHeld, RowChange, TakenReports
@@ -125,7 +126,9 @@ class MemoryNexus:
         newest = feed[-1].id if feed else EMPTY
         if after is None:
             return begin_at(newest, committed)
-        found = [entry for entry in feed if _number(entry.id) > _number(after.entry)][:READ_MAX]
+        seen = _number(after.entry)
+        newer = takewhile(lambda entry: _number(entry.id) > seen, reversed(feed))
+        found = list(newer)[::-1][:READ_MAX]
         if not found:
             if is_current(after, committed):
                 return FeedRead(position=after, current=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Final
 
 from galaxy.model.jobspec.spec import TaskSpec
 from galaxy.model.messages.container import Demand, Reason
@@ -65,11 +66,11 @@ class SimulatedAppWorker:
         on_program: Callable[[str, SimulatedAppWorker, str, TaskSpec], None],
         ended: Callable[[SimulatedAppWorker], None],
     ) -> None:
-        self.container = container
-        self.incarnation = incarnation
-        self.host = host
-        self.demand = demand
-        self.ports = ports
+        self.container: Final = container
+        self.incarnation: Final = incarnation
+        self.host: Final = host
+        self.demand: Final = demand
+        self.ports: Final = ports
         self.uid = uid
         self.pid = pid
         self.listen_s = listen_s

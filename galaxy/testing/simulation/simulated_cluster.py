@@ -119,6 +119,8 @@ class SimulatedCluster:
             MassLoss(),
         )
         self._quotas, self._views = QuotaChecker(), SchedulerView()
+        self._checked: dict[str, tuple[object, ...]] = {}
+        """What was checked last: of a host its containers, until its agent steps; of a leader its tick."""
         self.leaders = [
             LeaderProcess(
                 self.world,
@@ -234,6 +236,7 @@ class SimulatedCluster:
         self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
     ) -> None:
         self._stale_epochs.stepped(host, events, effects, changed)
+        self._checked.pop(host, None)
 
     def _is_partitioned(self, host: str) -> bool:
         """Return whether ``host`` is cut off, or reconnected less than ``NOTICE_S`` ago."""
@@ -245,23 +248,37 @@ class SimulatedCluster:
         Raises:
             Violation: a check failed.
         """
+        self._checked.clear()
         self._check()
         self._committed()
 
     def _check(self) -> None:
+        """Run the checkers of what may have changed since they ran last: most steps change little."""
         for host in self.hosts:
-            self._capacity.check(host)
-            self._single.check(host)
-            self._epochs.check(host)
+            held = (host.info, *host.living.values())
+            if self._checked.get(host.name) != held:
+                self._checked[host.name] = held
+                self._capacity.check(host)
+                self._single.check(host)
+                self._epochs.check(host)
         for leader in self.leaders:
+            if leader.logic is None:
+                continue
             if leader.role == RESMAN:
                 self._views.check(leader)
-            if self.user.has_quota and leader.role == RESMAN and leader.leads:
+            tick = (leader.epoch, leader.ticks)
+            if self._checked.get(leader.name) != tick and leader.leads:
+                self._checked[leader.name] = tick
+                self._check_leader(leader)
+
+    def _check_leader(self, leader: LeaderProcess) -> None:
+        """Check the tables of a leader, which change only when it begins to lead and in its ticks."""
+        if leader.role == RESMAN:
+            if self.user.has_quota:
                 self._quotas.check(leader)
-            if leader.role == APPMASTER and leader.leads:
-                self._reruns.committed(leader)
-                if (pods := leader.table("pods")) is not None:
-                    self._incarnations.up(pods.values())
+        else:
+            self._reruns.committed(leader)
+            self._incarnations.up(leader.table("pods").values())
 
     def _committed(self) -> None:
         rows = self.nexus.read_table(RESMAN, "containers", Container)
