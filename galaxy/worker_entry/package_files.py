@@ -4,27 +4,33 @@
 required ones do not, and leaves alone what the program created itself. If it is interrupted, the
 next call completes it: the manifest then names the files of both versions.
 
-Everything is kept in ``<destination>/.galaxy/``: ``<task>.json``, the manifest (package to its files),
-and ``<task>.<n>/``, the n-th staged package, with ``<task>.<n>.json`` naming the package.
+``package_records`` describes where manifests and staged files are kept.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from typing import Final
 
 from galaxy.model.jobspec.spec import PackageSpec
 from galaxy.model.redaction import source_without_credentials
-from galaxy.worker_entry.logic.archive import RESERVED
+from galaxy.worker_entry.package_records import (
+    is_directory,
+    own_directory,
+    read_json,
+    read_manifest,
+    remove_path,
+    write_json,
+)
 
 MEMBERS_MAX: Final = 500_000
 """Limit on the files of one archive, and on staged packages."""
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_NOT_EMPTY: Final = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+"""Errors of a removal after which there is nothing more to do: also for a directory with others' files."""
 
 
 class UnpackFailed(Exception):
@@ -41,9 +47,9 @@ def place(task: str, destination: str, required: list[PackageSpec]) -> None:
     Raises:
         UnpackFailed: a file cannot be moved, or something that belongs to no package is in its way.
     """
-    hidden = os.path.join(destination, RESERVED)
     try:
-        old = _read_manifest(os.path.join(hidden, f"{task}.json"))
+        hidden = own_directory(destination)
+        old = read_manifest(os.path.join(hidden, f"{task}.json"))
         keys = [_key(package) for package in required]
         # Packages of a deployment that a newer order replaced may be staged as well.
         staged = [(staged_dir, key) for staged_dir, key in _staged(hidden, task) if key in keys]
@@ -56,14 +62,14 @@ def place(task: str, destination: str, required: list[PackageSpec]) -> None:
         if not new and not old:
             discard(task, destination)
             return
-        os.makedirs(hidden, exist_ok=True)
+        own_directory(destination, create=True)
         both = {key: sorted({*old.get(key, []), *new.get(key, [])}) for key in {**old, **new}}
-        _write_json(os.path.join(hidden, f"{task}.json"), both)
+        write_json(os.path.join(hidden, f"{task}.json"), both)
         for staged_dir, _ in staged:
             _move(staged_dir, destination)
         keep = {path for paths in new.values() for path in paths}
         _remove_files(destination, {path for paths in old.values() for path in paths} - keep)
-        _write_json(os.path.join(hidden, f"{task}.json"), new)
+        write_json(os.path.join(hidden, f"{task}.json"), new)
         discard(task, destination)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
@@ -74,15 +80,10 @@ def place(task: str, destination: str, required: list[PackageSpec]) -> None:
 
 def discard(task: str, destination: str) -> None:
     """Remove what is staged for ``task``."""
-    hidden = os.path.join(destination, RESERVED)
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(hidden):
-            if name.removesuffix(".json").rpartition(".")[0] == task:
-                path = os.path.join(hidden, name)
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path)
-                else:
-                    os.unlink(path)
+    hidden = own_directory(destination)
+    for name in os.listdir(hidden) if is_directory(hidden) else ():
+        if name.removesuffix(".json").rpartition(".")[0] == task:
+            remove_path(os.path.join(hidden, name))
 
 
 # ---- moving files
@@ -92,11 +93,10 @@ def _staged(hidden: str, task: str) -> Iterator[tuple[str, str]]:
     """Yield the directory and the key of each staged package."""
     for number in range(MEMBERS_MAX):
         staged_dir = os.path.join(hidden, f"{task}.{number}")
-        try:
-            with open(f"{staged_dir}.json", encoding="utf-8") as file:
-                yield staged_dir, str(json.load(file))
-        except (FileNotFoundError, ValueError):
+        key = read_json(f"{staged_dir}.json")
+        if not isinstance(key, str) or not is_directory(staged_dir):
             return
+        yield staged_dir, key
 
 
 def _paths(root: str) -> Iterator[str]:
@@ -108,9 +108,10 @@ def _paths(root: str) -> Iterator[str]:
 
 def _check_conflicts(staged_dir: str, destination: str, ours: set[str]) -> None:
     """Refuse, before anything is moved, a file at whose path the program has created a directory."""
+    behind_link = _BehindLinks(destination)
     for path in _paths(staged_dir):
         here, there = os.path.join(staged_dir, path), os.path.join(destination, path)
-        if not _is_directory(there) or _is_directory(here):
+        if behind_link(path) or not is_directory(there) or is_directory(here):
             continue
         if path not in ours or any(os.path.join(path, below) not in ours for below in _paths(there)):
             message = f"{path!r} is a file in the package, and a directory with other files in {destination}"
@@ -127,58 +128,54 @@ def _move(staged_dir: str, destination: str) -> None:
                 names.remove(name)
                 files.append(name)
                 continue
-            if os.path.lexists(target) and not _is_directory(target):
+            if os.path.lexists(target) and not is_directory(target):
                 os.unlink(target)
             os.makedirs(target, exist_ok=True)
         for name in files:
             target = os.path.normpath(os.path.join(destination, base, name))
-            if _is_directory(target):
+            if is_directory(target):
                 shutil.rmtree(target)
             os.replace(os.path.join(directory, name), target)
 
 
 def _remove_files(destination: str, paths: set[str]) -> None:
     """Remove files of an old version, and the directories that become empty."""
+    behind_link = _BehindLinks(destination)
     for path in sorted(paths, reverse=True):
-        if ".." in path.split("/") or path.startswith("/"):
-            continue  # The program can write the manifest; it must not name files elsewhere.
+        if behind_link(path):
+            continue
         full = os.path.join(destination, path)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if not _is_directory(full):
-                os.unlink(full)
-                continue
-            try:
-                os.rmdir(full)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-                    raise
+        try:
+            os.rmdir(full) if is_directory(full) else os.unlink(full)
+        except OSError as error:
+            if error.errno not in (*_GONE, *_NOT_EMPTY):
+                raise
 
 
-def _is_directory(path: str) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(path).st_mode)
-    except OSError:
-        return False
+class _BehindLinks:
+    """Tells whether a path leads through a link, by which the program replaced a directory.
 
+    What is behind it does not belong to the package.
+    """
 
-def _read_manifest(path: str) -> dict[str, list[str]]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            read = json.load(file)
-        return {str(key): [str(name) for name in names] for key, names in read.items()}
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
-        return {}
+    def __init__(self, destination: str) -> None:
+        self._destination = destination
+        self._known: dict[str, bool] = {}
 
-
-def _write_json(path: str, value: object) -> None:
-    with open(f"{path}~", "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.replace(f"{path}~", path)
+    def __call__(self, path: str) -> bool:
+        parents = path.split("/")[:-1]
+        found = False
+        for depth in range(1, len(parents) + 1):
+            parent = "/".join(parents[:depth])
+            if parent not in self._known:
+                self._known[parent] = found or os.path.islink(os.path.join(self._destination, parent))
+            found = self._known[parent]
+        return found
 
 
 def write_staged_key(staged_dir: str, package: PackageSpec) -> None:
     """Record which package was unpacked in ``staged_dir``."""
-    _write_json(f"{staged_dir}.json", _key(package))
+    write_json(f"{staged_dir}.json", _key(package))
 
 
 def _key(package: PackageSpec) -> str:

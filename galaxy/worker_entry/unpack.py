@@ -22,7 +22,7 @@ import zlib
 from typing import IO, Final, Self, cast
 
 from galaxy.model.jobspec.spec import PackageSpec
-from galaxy.worker_entry.logic.archive import RESERVED, MemberRefused, safe_mode, safe_name, safe_symlink
+from galaxy.worker_entry.logic.archive import MemberRefused, safe_mode, safe_name, safe_symlink
 from galaxy.worker_entry.package_files import (
     MEMBERS_MAX,
     UnpackFailed,
@@ -31,6 +31,7 @@ from galaxy.worker_entry.package_files import (
     label,
     write_staged_key,
 )
+from galaxy.worker_entry.package_records import own_directory
 
 _CHUNK: Final = 256 * 1024
 _TAIL_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -86,10 +87,9 @@ def stage(task: str, destination: str, packages: list[tuple[PackageSpec, int]]) 
     Raises:
         UnpackFailed: an archive is malformed, is refused, or does not fit.
     """
-    hidden = os.path.join(destination, RESERVED)
     package = packages[0][0] if packages else None
     try:
-        os.makedirs(hidden, exist_ok=True)
+        hidden = own_directory(destination, create=True)
         discard(task, destination)
         for number, (package, fd) in enumerate(packages):
             staged = os.path.join(hidden, f"{task}.{number}")

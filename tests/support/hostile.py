@@ -249,6 +249,11 @@ class HostileContainer:
         return event
 
     @property
+    def generation(self) -> int:
+        """The number of the last order."""
+        return self._generation
+
+    @property
     def alive(self) -> bool:
         """Return whether the PID 1 that was launched is running."""
         return any(one.pid == self.pid for one in self.host.runtime.running())
@@ -266,7 +271,10 @@ class HostileContainer:
         end_s = time.monotonic() + timeout_s
         while (left_s := end_s - time.monotonic()) > 0:
             self._socket.settimeout(left_s)
-            data = self._socket.recv(PACKET_BYTES_MAX)
+            try:
+                data = self._socket.recv(PACKET_BYTES_MAX)
+            except TimeoutError:
+                break
             if not data:
                 raise ConnectionError(f"{self.name}: AppWorker closed the connection")
             packet: Any = decode(data, FromWorker)  # type: ignore[arg-type]

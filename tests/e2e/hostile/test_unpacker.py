@@ -109,3 +109,35 @@ def test_links_swapped_during_unpacking_lead_only_to_files_that_the_program_can_
     container.until_state("running")
     assert container.sh("ls sub | wc -l")[1].strip() == "400"
     container.destroy()
+
+
+LEFT = {
+    "a link to a directory that it cannot read": "rm -rf .galaxy; ln -s /proc/1/root .galaxy",
+    "a link to a directory that it cannot write": "rm -rf .galaxy; ln -s /etc .galaxy",
+    "a file": "rm -rf .galaxy; echo x > .galaxy",
+    "a pipe": "rm -f .galaxy/main.json; mkfifo .galaxy/main.json",
+    "a directory without permissions": "chmod 0 .galaxy",
+    "no directory": "rm -rf .galaxy",
+    "a link in place of a directory of the package": "rm -rf sub; ln -s /proc/1/root sub",
+}
+
+
+def test_next_version_is_deployed_whatever_the_program_left_where_packages_are_recorded(
+    host, tmp_path
+) -> None:
+    archive = make_tar(tmp_path / "a.tar", {"sub/f": "x"}, mode="w")
+    container = host.container("leaver", uid=NOBODY, package=package(0), archive=archive)
+    container.until_state("running")
+    for version, (what, script) in enumerate(LEFT.items()):
+        for required in (None, package(version + 1)):
+            assert container.sh(script)[0] == 0, what
+            container.order(package=required)
+            pod = container.until_pod(
+                lambda pod, generation=container.generation: (
+                    pod.generation == generation and pod.state in ("running", "failed")
+                )
+            )
+            assert pod.state == "running", (what, pod.tasks[0].reason)
+            if required is not None:
+                assert container.sh("cat sub/f")[1] == "x", what
+    container.destroy()

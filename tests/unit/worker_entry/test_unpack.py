@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
 import tarfile
 
@@ -180,3 +182,97 @@ def test_hard_links_and_modes_come_out_safe(tmp_path):
     put(where, tmp_path, ONE, {"tool": "x"}, members=[make_member("again", tarfile.LNKTYPE, "tool")])
     assert (where / "again").samefile(where / "tool")
     assert stat.S_IMODE((where / "tool").stat().st_mode) == 0o755
+
+
+def leave_link(hidden, elsewhere):
+    shutil.rmtree(hidden)
+    hidden.symlink_to(elsewhere)
+
+
+def leave_dangling_link(hidden, _):
+    shutil.rmtree(hidden)
+    hidden.symlink_to("/nowhere/at/all")
+
+
+def leave_file(hidden, _):
+    shutil.rmtree(hidden)
+    hidden.write_text("x")
+
+
+def leave_fifo(hidden, _):
+    shutil.rmtree(hidden)
+    os.mkfifo(hidden)
+
+
+def leave_fifo_as_manifest(hidden, _):
+    (hidden / "web.json").unlink()
+    os.mkfifo(hidden / "web.json")
+
+
+def leave_directories_as_manifests(hidden, _):
+    for name in ("web.json", "web.json~", "web.0.json", "web.0.json~"):
+        (hidden / name).unlink(missing_ok=True)
+        (hidden / name / "below").mkdir(parents=True)
+
+
+def leave_links_as_manifests(hidden, elsewhere):
+    for name in ("web.json", "web.json~", "web.0", "web.0.json", "web.0.json~"):
+        (hidden / name).unlink(missing_ok=True)
+        (hidden / name).symlink_to(elsewhere / "theirs")
+
+
+def leave_deep_manifest(hidden, _):
+    (hidden / "web.json").write_text("[" * 100_000)
+
+
+def leave_invalid_paths_in_manifest(hidden, _):
+    paths = ["\0", "\ud800", "", ".", "../x", "/etc/x", "a" * 5000, "a/" * 3000, 7]
+    (hidden / "web.json").write_text(json.dumps({"one 1 ": paths}))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_link,
+        leave_dangling_link,
+        leave_file,
+        leave_fifo,
+        leave_fifo_as_manifest,
+        leave_directories_as_manifests,
+        leave_links_as_manifests,
+        leave_deep_manifest,
+        leave_invalid_paths_in_manifest,
+    ],
+)
+def test_next_version_is_placed_whatever_the_program_left_in_the_directory_of_galaxy(tmp_path, leave):
+    where, elsewhere = tmp_path / "w", tmp_path / "elsewhere"
+    (elsewhere / "web.0").mkdir(parents=True)
+    (elsewhere / "theirs").write_text("x")
+    put(where, tmp_path, ONE, {"sub/a": "1"})
+    leave(where / ".galaxy", elsewhere)
+    place("web", str(where), [])
+    put(where, tmp_path, TWO, {"sub/b": "2"})
+    assert tree(where) >= {"sub/b"}
+    leave(where / ".galaxy", elsewhere)
+    put(where, tmp_path, DATA, {"sub/c": "3"})
+    assert tree(where) >= {"sub/c"}
+    assert sorted(os.listdir(elsewhere)) == ["theirs", "web.0"]
+    assert (elsewhere / "theirs").read_text() == "x"
+
+
+def test_files_behind_a_link_that_replaced_a_directory_of_the_package_are_kept(tmp_path):
+    where, elsewhere = tmp_path / "w", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    put(where, tmp_path, ONE, {"sub/a": "1"})
+    shutil.rmtree(where / "sub")
+    (elsewhere / "a").write_text("theirs")
+    (where / "sub").symlink_to(elsewhere)
+    put(where, tmp_path, TWO, {"b": "2"})
+    assert (elsewhere / "a").read_text() == "theirs"
+    shutil.rmtree(where / ".galaxy")
+    (elsewhere / "c").mkdir()
+    (elsewhere / "c" / "theirs").write_text("x")
+    put(where, tmp_path, ONE, {"sub/c": "3"})  # A file here, and a directory behind the link.
+    assert (where / "sub" / "c").read_text() == "3"
+    assert (elsewhere / "c" / "theirs").read_text() == "x"
