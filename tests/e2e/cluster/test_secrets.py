@@ -37,6 +37,7 @@ def events(web_cluster: Cluster) -> Iterator[Callable[[], bytes]]:
     client = redis.Redis.from_url(web_cluster.admin_url())
     subscription = client.pubsub()
     subscription.psubscribe("*")
+    assert subscription.get_message(timeout=30) is not None  # Redis confirms that it has subscribed.
 
     def received() -> bytes:
         messages = []

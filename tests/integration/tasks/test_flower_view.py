@@ -53,27 +53,32 @@ def eventually(read: Callable[[], Any], expected: Any) -> None:
 
 
 class Events:
-    """Collects the events of all workers while it is open."""
+    """Collects the events of all workers from its creation until it is closed."""
 
     def __init__(self, celery: Any) -> None:
         self.seen: list[dict[str, Any]] = []
-        self._ready = threading.Event()
-        self._receiver: Any = None
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(celery,), daemon=True)
         self._thread.start()
-        assert self._ready.wait(30)
+        # The receiver subscribes some time after its start, so events of its own tell when it listens.
+        with celery.events.default_dispatcher() as dispatcher:
+
+            def is_listening() -> bool:
+                dispatcher.send("test-listening")
+                return bool(self.seen)
+
+            until("events are received", is_listening)
 
     def _run(self, celery: Any) -> None:
         with celery.connection() as connection:
-            self._receiver = celery.events.Receiver(connection, handlers={"*": self.seen.append})
-            with self._receiver.consumer_context() as (listening, _, _):
-                self._ready.set()
-                while not self._receiver.should_stop:
+            receiver = celery.events.Receiver(connection, handlers={"*": self.seen.append})
+            with receiver.consumer_context() as (listening, _, _):
+                while not self._closed.is_set():
                     with contextlib.suppress(TimeoutError):
                         listening.drain_events(timeout=0.2)
 
     def close(self) -> None:
-        self._receiver.should_stop = True
+        self._closed.set()
         self._thread.join(10)
 
     def of(self, task_id: str) -> list[dict[str, Any]]:
@@ -169,36 +174,20 @@ def test_request_that_is_refused_is_a_task_that_failed_with_the_reason(
 
 
 def test_events_of_a_task_do_not_contain_its_payload(locked_redis_server: RedisServer, celery: Any) -> None:
-    seen: list[dict[str, Any]] = []
-    done = threading.Event()
-
-    def on_event(event: dict[str, Any]) -> None:
-        seen.append(event)
-        if event["type"] == "task-succeeded":
-            done.set()
-            receiver.should_stop = True
-
-    def order() -> None:
+    orders = ContainerOrders(agent="a-secret-name", epoch=1, until_s=0.0)
+    with running_node(locked_redis_server.url, "h1", "tests.support.agent_node") as agent:
+        agent.await_log("event=worker.ready")
+        events = Events(celery)
         publisher = Publisher(locked_redis_server.url, name="t")
-        orders = ContainerOrders(agent="a-secret-name", epoch=1, until_s=0.0)
-        while not done.wait(0.3):  # Repeated, because the receiver may not be listening yet.
+        try:
             publisher.publish(
                 [Send(queue="agent.h1", task=names.CONTAINER_APPLY, body=orders, id="create:x:1")]
             )
-        publisher.close()
-
-    with running_node(locked_redis_server.url, "h1", "tests.support.agent_node") as agent:
-        agent.await_log("event=worker.ready")
-        thread = threading.Thread(target=order)
-        with celery.connection() as connection:
-            receiver = celery.events.Receiver(connection, handlers={"*": on_event})
-            thread.start()
-            try:
-                receiver.capture(limit=None, timeout=60, wakeup=False)
-            finally:
-                done.set()
-                thread.join(10.0)
-    received = next(event for event in seen if event["type"] == "task-received")
-    assert (received["uuid"], received["name"]) == ("create:x:1", "galaxy.container.apply")
+            assert events.await_end("create:x:1")["type"] == "task-succeeded"
+        finally:
+            publisher.close()
+            events.close()
+    (received,) = [event for event in events.of("create:x:1") if event["type"] == "task-received"]
+    assert received["name"] == "galaxy.container.apply"
     assert received["kwargs"].startswith("<ContainerOrders, ")
-    assert "a-secret-name" not in json.dumps(seen)
+    assert "a-secret-name" not in json.dumps(events.seen)
