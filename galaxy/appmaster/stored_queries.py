@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeVar
 
 from galaxy import __version__
-from galaxy.appmaster.cluster_queries import agent_views, cluster_status_view
+from galaxy.appmaster.cluster_queries import cluster_status_view
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.errors import NotFound, Refused
 from galaxy.model.api.agents import AgentList, ListAgents
@@ -20,15 +20,16 @@ from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentUsage, HeartbeatsRead
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.names import APPMASTER, RESMAN
-from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.agent import AgentRecord, Registration
 from galaxy.model.stored.cluster import ALL, AgentLoad, AgentSums, JobSums
 from galaxy.model.stored.user import UserRecord
+from galaxy.operations.agent_views import agent_views
 from galaxy.operations.authn import authenticate
 from galaxy.operations.authz import ANY_USER
 from galaxy.operations.declaration import Caller, by_name, query
 from galaxy.operations.dispatch import authorised
 from galaxy.operations.nonces import Nonces
-from galaxy.operations.paging import page_of_names
+from galaxy.operations.paging import PAGE_ROWS_MAX, page_of_names
 from galaxy.suggest import CUTOFF_SHORT, did_you_mean
 
 SAFE_MODE: Final = "safe-mode"
@@ -67,7 +68,8 @@ def list_agents(nexus: Reader, body: ListAgents, _: Caller) -> AgentList:
             )
         return AgentList(agents=views)
     page, after = page_of_names(nexus.read_names(RESMAN, "agents"), body)
-    return AgentList(agents=_agents(nexus, page), refused=_agent_sums(nexus).refused, next=after)
+    refused, registered = _agent_sums(nexus).refused, () if body.after else _registered(nexus)
+    return AgentList(agents=_agents(nexus, page), refused=refused, registered=registered, next=after)
 
 
 @query(ClusterStatus, authority=ANY_USER)
@@ -138,6 +140,12 @@ def _agents(nexus: Reader, names: Sequence[str]) -> tuple[AgentView, ...]:
     loads = nexus.read_some(RESMAN, "loads", names, AgentLoad)
     heartbeats = {heartbeat.agent: heartbeat for heartbeat in nexus.heartbeats_of(names).heartbeats}
     return agent_views(records.values(), loads, nexus.usages_of(names), heartbeats)
+
+
+def _registered(nexus: Reader) -> tuple[Registration, ...]:
+    names = nexus.read_names(RESMAN, "registrations")[:PAGE_ROWS_MAX]
+    rows = nexus.read_some(RESMAN, "registrations", names, Registration) if names else {}
+    return tuple(rows[name] for name in sorted(rows))
 
 
 def _agent_sums(nexus: Reader) -> AgentSums:

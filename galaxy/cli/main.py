@@ -32,10 +32,12 @@ COMMANDS: Final = {
     "package": LazyCommand("galaxy.cli.job.package:package", "Store package files in the cluster.", _JOBS),
     "status": LazyCommand("galaxy.cli.cluster.status:status", "Show leaders, agents and totals.", _CLUSTER),
     "agent": LazyCommand(
-        "galaxy.cli.process.agent:agent", "List and show agents; join a cluster as one.", _CLUSTER
+        "galaxy.cli.process.agent:agent", "List, show and manage agents; join a cluster as one.", _CLUSTER
     ),
+    "pool": LazyCommand("galaxy.cli.cluster.pools:pool", "Manage pools of agents.", _CLUSTER),
+    "tag": LazyCommand("galaxy.cli.cluster.pools:tag", "Manage tags of agents.", _CLUSTER),
     "safemode": LazyCommand(
-        "galaxy.cli.cluster.safemode:safemode", "Show whether ResMan is in safe mode.", _CLUSTER
+        "galaxy.cli.cluster.safemode:safemode", "Show, enter and leave safe mode.", _CLUSTER
     ),
     "context": LazyCommand("galaxy.cli.cluster.context:context", "Choose the cluster to use.", _CLUSTER),
     "user": LazyCommand("galaxy.cli.identity.user:user", "Manage users, tokens and grants.", _CLUSTER),
@@ -70,6 +72,8 @@ ALIASES: Final = {
     "secrets": "secret",
     "packages": "package",
     "quotas": "quota",
+    "pools": "pool",
+    "tags": "tag",
 }
 
 EXAMPLES: Final = """\

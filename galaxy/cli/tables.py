@@ -148,7 +148,7 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
     rows = []
     for agent in agents:
         info = agent.info
-        state = f"{agent.state.value}, in trouble" if agent.trouble else agent.state.value
+        state = agent_state_text(agent)
         row = [
             agent.agent, state, info.pool, ",".join(info.tags) or "-", info.mode,
             *(f"{row.text(agent.assigned)}/{row.text(info)}" for row in ASKED),
@@ -161,6 +161,20 @@ def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False)
             ]  # fmt: skip
         rows.append(row)
     return titles, rows
+
+
+def agent_state_text(agent: AgentView) -> str:
+    """Return the state of an agent in a few words, with whether it takes new containers."""
+    words = [agent.state.value]
+    if agent.drain is not None:
+        words.append("offline" if agent.drain.offline else "drained" if agent.drain.done_s else "draining")
+        if agent.drain.offline and not agent.drain.done_s:
+            words[-1] = "going offline"
+    if agent.cordon is not None:
+        words.append("cordoned")
+    if agent.trouble:
+        words.append("in trouble")
+    return ", ".join(words)
 
 
 def reason_text(reason: Reason | None) -> str:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from galaxy.model.api.agents import AgentList
     from galaxy.model.api.audit import AuditList
     from galaxy.model.api.jobs import Accepted, JobList
+    from galaxy.model.api.machines import AgentsView, PoolView, TagView
     from galaxy.model.api.safemode import SafeModeView
     from galaxy.model.api.views import (
         AgentView,
@@ -78,6 +79,7 @@ __all__ = [
     "Accepted",
     "AgentList",
     "AgentView",
+    "AgentsView",
     "AuditList",
     "Ceiling",
     "ClusterStatusView",
@@ -99,6 +101,7 @@ __all__ = [
     "NotSupportedYet",
     "PackageView",
     "PodView",
+    "PoolView",
     "QuotaView",
     "Refused",
     "Resources",
@@ -106,6 +109,7 @@ __all__ = [
     "SafeModeView",
     "SecretView",
     "SpecError",
+    "TagView",
     "TaskView",
     "TimedOut",
     "Unreachable",
@@ -118,6 +122,7 @@ _VIEWS: Final = "galaxy.model.api.views"
 _MODULES: Final = {
     "Accepted": "galaxy.model.api.jobs",
     "AgentList": "galaxy.model.api.agents",
+    "AgentsView": "galaxy.model.api.machines",
     "AuditList": "galaxy.model.api.audit",
     "Ceiling": "galaxy.model.resources",
     "ExecStream": "galaxy.client.streams",
@@ -127,8 +132,10 @@ _MODULES: Final = {
     "JobList": "galaxy.model.api.jobs",
     "JobSpec": "galaxy.model.jobspec.spec",
     "LogStream": "galaxy.client.log_stream",
+    "PoolView": "galaxy.model.api.machines",
     "Resources": "galaxy.model.resources",
     "SafeModeView": "galaxy.model.api.safemode",
+    "TagView": "galaxy.model.api.machines",
 }
 """Where names come from that are imported when they are first used; all others are views."""
 

@@ -50,3 +50,17 @@ def join_url(role: str, host: str = "", *, url: str = "", dir: str = "") -> str:
         with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-join") as nexus:
             nexus.make_login(role, cluster.secret, host)
     return login_url(cluster.url, cluster.secret, role, host)
+
+
+def drop_agent_login(host: str, *, dir: str) -> bool:
+    """Delete the login of the agent of ``host`` if the cluster in ``dir`` has its logins from Galaxy.
+
+    Returns False when Galaxy did not make the logins, or there is none of that host.
+    """
+    from galaxy.nexus import Nexus, acl
+
+    cluster = read_cluster(dir) if dir else None
+    if cluster is None or not cluster.secret:
+        return False
+    with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-forget") as nexus:
+        return nexus.drop_login(acl.AGENT, host)

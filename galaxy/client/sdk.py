@@ -8,6 +8,7 @@ from types import TracebackType
 
 from galaxy.client import contexts
 from galaxy.client.methods.cluster import ClusterMethods
+from galaxy.client.methods.machines import MachineMethods
 from galaxy.client.methods.programs import ProgramMethods
 from galaxy.client.methods.secrets import SecretMethods
 from galaxy.client.methods.users import UserMethods
@@ -15,7 +16,7 @@ from galaxy.client.transport import RequestTransport
 from galaxy.errors import GalaxyError, Unreachable
 
 
-class Galaxy(ProgramMethods, ClusterMethods, UserMethods, SecretMethods):
+class Galaxy(ProgramMethods, ClusterMethods, MachineMethods, UserMethods, SecretMethods):
     """A connection to one cluster.
 
     The cluster is named by ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or ``context``;

@@ -138,6 +138,9 @@ class LeaderNexus(Elections, Store, Feed, Protocol):
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""
 
+    def forget_agents(self, agents: Sequence[str]) -> None:
+        """Delete the heartbeats, mailboxes and queues of agents that are not known any more."""
+
     def reply(self, replies: Sequence[Reply]) -> None:
         """Deliver answers to waiting clients; a client may have stopped waiting."""
 

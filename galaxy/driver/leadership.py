@@ -57,6 +57,7 @@ class CommittedStep(Struct, frozen=True, kw_only=True):
 
     sends: tuple[Send, ...] = ()
     replies: tuple[Reply, ...] = ()
+    forget: tuple[str, ...] = ()
     wake_s: float | None = None
 
 
@@ -229,7 +230,7 @@ class Leadership:
                 )  # fmt: skip
         for table in self._logic.tables.values():
             table.accept()
-        return CommittedStep(sends=step.sends, replies=step.replies, wake_s=step.wake_s)
+        return CommittedStep(sends=step.sends, replies=step.replies, forget=step.forget, wake_s=step.wake_s)
 
     def _write(self, own: Sequence[TableChange], trace: Sequence[TraceEvent]) -> None:
         self.commits += 1

@@ -207,6 +207,9 @@ class LeaderShell:
             self._on_answered(committed.replies)
         if committed.sends:
             self._attempt("send", len(committed.sends), lambda: self._publish(committed.sends))
+        if committed.forget:
+            forget = committed.forget
+            self._attempt("forget", len(forget), lambda: self._nexus.forget_agents(forget))
 
     def _attempt(self, what: str, count: int, act: Callable[[], None]) -> None:
         """Call ``act``. A failure is logged; the rest of the tick is still sent."""

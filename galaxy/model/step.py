@@ -31,6 +31,8 @@ class Step(Struct, frozen=True, kw_only=True):
     sends: tuple[Send, ...] = ()
     replies: tuple[Reply, ...] = ()
     trace: tuple[TraceEvent, ...] = ()
+    forget: tuple[str, ...] = ()
+    """Agents whose heartbeats, mailboxes and queues are deleted from Nexus, after the commit."""
     wake_s: float | None = None
     """Unix seconds at which the logic needs its next step even if nothing arrives."""
 

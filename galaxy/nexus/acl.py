@@ -89,7 +89,7 @@ def rules(role: str, host: str = "", *, setinfo: bool = True) -> tuple[str, ...]
     if role == names.RESMAN:
         words = (
             f"{hello} {_leader(role)} (+lpush {_write('agent.*', names.leaders_queue(names.APPMASTER))})"
-            f" (+rpush +expire {_write(keys.reply('*'))})"
+            f" (+rpush +expire {_write(keys.reply('*'))}) {_forget()}"
         )
     elif role == names.APPMASTER:
         words = (
@@ -160,6 +160,13 @@ def _leader(role: str) -> str:
         f" (+hmget +hkeys {_read(keys.table(role, '*'))})"
         f" (+zrange +zmscore +hgetall +hmget {_read(*_HEARTBEATS)})"
     )
+
+
+def _forget() -> str:
+    """Return the rules by which ResMan deletes what is left of an agent."""
+    waiting = " ".join(f"~{keys.reporting(role)}" for role in names.PARTS)
+    own = " ".join(f"~{key}" for key in keys.of_agent("*"))
+    return f"(+zrem +hdel {' '.join(f'~{key}' for key in _HEARTBEATS)} {waiting}) (+del {own})"
 
 
 def _worker(role: str, host: str, *queues: str) -> str:

@@ -232,6 +232,11 @@ class MemoryNexus:
     def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]:
         return {agent: self._usages[agent] for agent in sorted(set(agents)) if agent in self._usages}
 
+    def forget_agents(self, agents: Sequence[str]) -> None:
+        for agent in agents:
+            for rows in (self._heartbeats, self._usages, *self._mailboxes.values()):
+                rows.pop(agent, None)  # type: ignore[attr-defined]
+
     def reply(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
             self._replies.setdefault(reply.reply, deque(maxlen=100)).append(encode(reply.answer))

@@ -9,6 +9,7 @@ import contextlib
 from typing import Final
 
 from galaxy.ids import split_pod
+from galaxy.model.messages import names
 
 PREFIX: Final = "galaxy:"
 
@@ -87,6 +88,14 @@ def report(role: str, agent: str) -> str:
 def reporting(role: str) -> str:
     """Sorted set: agents whose report the leader of ``role`` has not taken, by when they posted it."""
     return f"{PREFIX}{role}:reporting"
+
+
+def of_agent(agent: str) -> tuple[str, ...]:
+    """Return the keys that are an agent's alone: its queues, what it took from them, its mailboxes."""
+    node = f"agent@{agent}"
+    mailboxes = (report(role, agent) for role in names.PARTS)
+    queues = (names.agent_queue(agent), names.appworker_queue(agent))
+    return (*queues, f"{node}.unacked", f"{node}.unacked_index", *mailboxes)
 
 
 def reply(reply_id: str) -> str:

@@ -22,6 +22,7 @@ from galaxy.nexus.change_feed import ChangeFeed
 from galaxy.nexus.confirm import Confirmer
 from galaxy.nexus.connection import check_server, client_name, open_client, reaching
 from galaxy.nexus.election import RedisElections
+from galaxy.nexus.forget import forget_agents
 from galaxy.nexus.heartbeats import Heartbeats
 from galaxy.nexus.mailboxes import Mailboxes
 from galaxy.nexus.packages import Packages
@@ -140,6 +141,17 @@ class Nexus:
             untyped.execute_command("ACL SETUSER", user, "reset", *rules)
             untyped.execute_command("ACL SAVE")
 
+    def drop_login(self, role: str, host: str = "") -> bool:
+        """Delete the login of ``role`` and save the server's ACL file; return whether there was one.
+
+        Its connections end. For ``admin`` only.
+        """
+        with reaching(self.address):
+            untyped: Any = self._client
+            dropped = untyped.execute_command("ACL DELUSER", acl.login(role, host))
+            untyped.execute_command("ACL SAVE")
+        return bool(dropped)
+
     # Leaders.
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
@@ -223,6 +235,10 @@ class Nexus:
     def heartbeats(self, role: str = "") -> HeartbeatsRead:
         """Return the last heartbeat of every agent, Redis' clock, and who has unread reports for ``role``."""
         return self._heartbeats.read(role)
+
+    def forget_agents(self, agents: Sequence[str]) -> None:
+        """Delete the heartbeats, mailboxes and queues of agents that are not known any more."""
+        forget_agents(self._client, agents, self.address)
 
     # Reports.
 

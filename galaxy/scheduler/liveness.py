@@ -53,6 +53,11 @@ class HeartbeatAges:
         index = np.array(rows, np.int64)
         self._at_s[index] = np.maximum(self._at_s[index], np.minimum(at_s, self.read_s))
 
+    def forget(self, row: int) -> None:
+        """Drop the heartbeat of ``row``, whose agent is forgotten."""
+        if row < len(self._at_s):
+            self._at_s[row] = 0.0
+
     def renumber(self, rows: Sequence[int]) -> None:
         """Give row ``n`` the heartbeat of the former row ``rows[n]``; -1 means none."""
         self._at_s = np.array([self.at_s(row) if row >= 0 else 0.0 for row in rows], np.float64)

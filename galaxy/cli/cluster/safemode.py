@@ -1,4 +1,4 @@
-"""``galaxy safemode``: show whether ResMan is in safe mode. ResMan answers, so AppMaster is not needed."""
+"""``galaxy safemode``: show, enter and leave it. ResMan answers, so AppMaster is not needed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import time
 
 import click
 
-from galaxy.cli.lazy import Command, LazyGroup
+from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
-from galaxy.cli.output import Output, format_age, one_line, print_out
+from galaxy.cli.output import Output, format_age, one_line, print_err, print_out
 from galaxy.model.api.safemode import SafeModeView
 
+EXAMPLES = """\
+  galaxy safemode status
+  galaxy safemode enter --reason "the switch of rack 4 is replaced"
+  galaxy safemode leave
+"""
 
-@click.group(cls=LazyGroup, examples="  galaxy safemode status\n")
+
+@click.group(cls=LazyGroup, examples=EXAMPLES)
 def safemode() -> None:
-    """Show whether ResMan is in safe mode, in which it neither places nor evicts containers."""
+    """Show, enter and leave safe mode, in which ResMan neither places nor evicts containers.
+
+    All of it also works while no AppMaster runs; for operators.
+    """
 
 
 @safemode.command(
@@ -23,12 +32,36 @@ def safemode() -> None:
 @output_options
 @cluster_options
 def status(target: Target, output: Output) -> None:
-    """Show whether ResMan is in safe mode, since when and why; for operators.
-
-    It also works while no AppMaster runs.
-    """
+    """Show whether ResMan is in safe mode, since when and why."""
     with target.open() as galaxy:
         view = galaxy.safe_mode()
+    _print(output, view)
+
+
+@safemode.command("enter", cls=Action, examples='  galaxy safemode enter --reason "network maintenance"\n')
+@click.option("--reason", default="", metavar="TEXT", help="Why, for everybody who looks.")
+@output_options
+@cluster_options
+def enter(target: Target, output: Output, reason: str) -> None:
+    """Enter safe mode. It stays until `galaxy safemode leave`, also when another ResMan leads."""
+    with target.open_to_change(quiet=not output.for_people) as galaxy:
+        view = galaxy.enter_safe_mode(reason=reason)
+    _print(output, view)
+
+
+@safemode.command("leave", cls=Action, examples="  galaxy safemode leave\n")
+@output_options
+@cluster_options
+def leave(target: Target, output: Output) -> None:
+    """Leave safe mode, also if ResMan entered it because hosts vanished: they count as lost then."""
+    with target.open_to_change(quiet=not output.for_people) as galaxy:
+        view = galaxy.leave_safe_mode()
+    _print(output, view)
+    if view.active and output.for_people:
+        print_err("ResMan leaves the rest by itself once it knows which agents there are")
+
+
+def _print(output: Output, view: SafeModeView) -> None:
     if not output.print_data(view, ["on" if view.active else "off"]):
         print_out(one_line(status_line(view, time.time())))
 

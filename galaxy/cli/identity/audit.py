@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import click
@@ -14,8 +14,9 @@ from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
 from galaxy.cli.times import parse_since
 from galaxy.client import Galaxy
-from galaxy.errors import Unreachable, UsageError
-from galaxy.model.api.audit import RECORDS_MAX
+from galaxy.errors import GalaxyError, Refused, Unreachable, UsageError
+from galaxy.model.api.audit import RECORDS_MAX, AuditList
+from galaxy.model.messages.names import APPMASTER
 from galaxy.model.stored.user import AuditRecord
 
 FOLLOW_S: Final = 1.0
@@ -29,6 +30,7 @@ NUMBER_MAX: Final = 100_000
   galaxy audit --user ann --since 2h            what ann did in the last two hours
   galaxy audit --target web --op job.update     each update of the job web
   galaxy audit -f                               continue with new records
+  galaxy audit --op agent --target h1           what operators did with the host h1
   galaxy audit --limit 5000 -o json
 """,
 )
@@ -41,7 +43,11 @@ NUMBER_MAX: Final = 100_000
     help="Only this: job.submit, or job for all of them.",
 )
 @click.option(
-    "--target", "about", default="", metavar="NAME", help="Only what was done to this job, user or secret."
+    "--target",
+    "about",
+    default="",
+    metavar="NAME",
+    help="Only what was done to this job, user, secret or host.",
 )
 @click.option("--since", metavar="TIME", help="Only what is newer: 10m, 09:15, 2026-11-30T09:15.")
 @click.option(
@@ -55,7 +61,11 @@ def audit(
     target: Target, output: Output, user: str, operation: str, about: str, since: str | None, number: int,
     follow: bool,
 ) -> None:  # fmt: skip
-    """Show who did what, when, and the result; for operators."""
+    """Show who did what, when, and the result; for operators.
+
+    AppMaster keeps one trail, ResMan another: of what operators asked it about machines. Both are shown,
+    by time; while one of the leaders does not answer, the other's.
+    """
     if follow and not output.for_people:
         raise UsageError("--follow prints lines for people", hint="leave out -o, or --follow")
     wanted = {
@@ -68,7 +78,7 @@ def audit(
         if follow:
             _follow(galaxy, number, wanted)
         records = newest(galaxy, number, wanted)
-    if output.print_data(records, [str(record.serial) for record in records]):
+    if output.print_data(records, [_name(record) for record in records]):
         return
     if not records:
         print_err("no such records" if any(wanted.values()) else "no records")
@@ -77,11 +87,42 @@ def audit(
 
 
 def newest(galaxy: Galaxy, number: int, wanted: dict[str, Any]) -> list[AuditRecord]:
-    """Return the newest ``number`` records that match, oldest first; several requests fetch many."""
+    """Return the newest ``number`` records of both leaders that match, oldest first.
+
+    A leader that does not answer is named on stderr, and its records are left out.
+
+    Raises:
+        GalaxyError: neither answers.
+    """
+    records: list[AuditRecord] = []
+    problems: list[GalaxyError] = []
+    for ask in _trails(galaxy):
+        try:
+            records += _newest_of(ask, number, wanted)
+        except GalaxyError as error:
+            if isinstance(error, UsageError):
+                raise
+            problems.append(error)
+    if len(problems) == len(_trails(galaxy)):
+        raise problems[0]
+    for problem in problems:
+        print_err(f"galaxy: warning: records are missing: {problem.message}")
+    return sorted(records, key=lambda record: (record.at_s, record.leader, record.serial))[-number:]
+
+
+def _trails(galaxy: Galaxy) -> tuple[Callable[..., AuditList], ...]:
+    return (
+        lambda **wanted: galaxy.audit(**wanted),
+        lambda **wanted: galaxy.machine_audit(**wanted),
+    )
+
+
+def _newest_of(ask: Callable[..., AuditList], number: int, wanted: dict[str, Any]) -> list[AuditRecord]:
+    """Return the newest ``number`` records of one leader; several requests fetch many."""
     records: list[AuditRecord] = []
     while len(records) < number:
         limit = min(number - len(records), RECORDS_MAX)
-        page = galaxy.audit(before=records[0].serial if records else 0, limit=limit, **wanted).records
+        page = ask(before=records[0].serial if records else 0, limit=limit, **wanted).records
         records = [*page, *records]
         if len(page) < limit or page[0].serial <= 1:
             break
@@ -89,20 +130,44 @@ def newest(galaxy: Galaxy, number: int, wanted: dict[str, Any]) -> list[AuditRec
 
 
 def _follow(galaxy: Galaxy, number: int, wanted: dict[str, Any]) -> None:
-    """Print records as they come, until interrupted; keep trying while the cluster does not answer."""
-    last = galaxy.audit(limit=1).last
-    _print(record for record in newest(galaxy, number, wanted) if record.serial <= last)
+    """Print records as they come, until interrupted; keep trying while a leader does not answer."""
+    trails = _trails(galaxy)
+    last: list[int | None] = [None] * len(trails)
+    first = True
     while True:
-        try:
-            page = galaxy.audit(after=last, limit=RECORDS_MAX, **wanted)
-        except Unreachable as error:
-            print_err(f"galaxy: {error.message}; still trying")
+        found: list[AuditRecord] = []
+        for at, ask in enumerate(trails):
+            try:
+                found += _new_of(ask, at, last, number, wanted)
+            except (Unreachable, Refused) as error:
+                print_err(f"galaxy: {error.message}; still trying")
+        found.sort(key=lambda record: (record.at_s, record.leader, record.serial))
+        _print(found[-number:] if first else found)
+        first = False
+        if not found:
             time.sleep(FOLLOW_S)
-            continue
-        _print(page.records)
-        last = page.next or page.last
-        if not page.records:
-            time.sleep(FOLLOW_S)
+
+
+def _new_of(
+    ask: Callable[..., AuditList], at: int, last: list[int | None], number: int, wanted: dict[str, Any]
+) -> list[AuditRecord]:
+    """Return the records of trail ``at`` after ``last``, which becomes the newest; at first the newest."""
+    after = last[at]
+    if after is None:
+        newest_serial = ask(limit=1).last
+        last[at] = newest_serial
+        return [record for record in _newest_of(ask, number, wanted) if record.serial <= newest_serial]
+    if after == 0:
+        page = ask(limit=RECORDS_MAX, **wanted)
+        last[at] = page.last
+    else:
+        page = ask(after=after, limit=RECORDS_MAX, **wanted)
+        last[at] = page.next or page.last
+    return list(page.records)
+
+
+def _name(record: AuditRecord) -> str:
+    return str(record.serial) if record.leader == APPMASTER else f"{record.leader}:{record.serial}"
 
 
 def _row(record: AuditRecord) -> list[str]:

@@ -22,6 +22,11 @@ from galaxy.ids import HOST
 SUBCOMMANDS = {
     "list": LazyCommand("galaxy.cli.cluster.agents:list_", "List agents."),
     "show": LazyCommand("galaxy.cli.cluster.agents:show", "Show one agent."),
+    "add": LazyCommand("galaxy.cli.cluster.agent_changes:add", "Register a host before it joins."),
+    "remove": LazyCommand("galaxy.cli.cluster.agent_changes:remove", "Forget hosts that do not return."),
+    "cordon": LazyCommand("galaxy.cli.cluster.agent_changes:cordon", "Place nothing new on hosts."),
+    "uncordon": LazyCommand("galaxy.cli.cluster.agent_changes:uncordon", "Place containers there again."),
+    "label": LazyCommand("galaxy.cli.cluster.agent_changes:label", "Set and remove labels of hosts."),
 }
 
 

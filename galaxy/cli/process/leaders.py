@@ -64,9 +64,13 @@ def _leader_options(function: F) -> F:
     "--dead-after", type=Duration(), default="30s", metavar="TIME", show_default=True,
     help="Time without a heartbeat after which containers are placed elsewhere.",
 )  # fmt: skip
+@click.option(
+    "--safe-mode-share", type=click.IntRange(1, 100), default=50, metavar="PERCENT", show_default=True,
+    help="Share of the agents that must be away at once for safe mode.",
+)  # fmt: skip
 def resman(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require: tuple[str, ...], suspect_after: float, dead_after: float,
+    require: tuple[str, ...], suspect_after: float, dead_after: float, safe_mode_share: int,
 ) -> int:  # fmt: skip
     """Run a ResMan, which leads or stands by while another one leads."""
     from galaxy.resman.logic import ResManConfig
@@ -78,6 +82,7 @@ def resman(
         "--require": ",".join(sorted(require)) or "none",
         "--suspect-after": f"{suspect_after:g}s",
         "--dead-after": f"{dead_after:g}s",
+        "--safe-mode-share": f"{safe_mode_share}",
     }
     return run_resman(
         NodeOptions(
@@ -88,7 +93,9 @@ def resman(
             settings=settings,
         ),
         with_liveness_times(
-            ResManConfig(require_enforced=require), suspect_s=suspect_after, dead_s=dead_after
+            ResManConfig(require_enforced=require, mass_loss_share=safe_mode_share / 100),
+            suspect_s=suspect_after,
+            dead_s=dead_after,
         ),
     )
 

@@ -9,6 +9,7 @@ from galaxy.model.api import (
     audit,
     cluster,
     jobs,
+    machines,
     packages,
     quotas,
     safemode,
@@ -18,7 +19,9 @@ from galaxy.model.api import (
 )
 from galaxy.model.api.body import Body
 
-SUBJECTS: Final = (jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode)
+SUBJECTS: Final = (
+    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines,
+)  # fmt: skip
 """Modules that declare operations; a new operation in one of them needs no other registration."""
 
 

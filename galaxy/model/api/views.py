@@ -12,6 +12,7 @@ from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import Exit, OomKills
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.resources import NOTHING, Ceiling, ResourceFields, Resources
+from galaxy.model.stored.agent import Drain, Mark
 from galaxy.model.stored.user import Authority, Role
 
 
@@ -142,6 +143,10 @@ class AgentView(Struct, frozen=True, kw_only=True):
     beat_s: float = 0.0
     trouble: str = ""
     """Why the agent runs but cannot carry out orders, as it reports."""
+    labels: dict[str, str] = {}
+    cordon: Mark | None = None
+    """Who decided that nothing new is placed on it, when and why."""
+    drain: Drain | None = None
 
 
 class LeaderView(Struct, frozen=True, kw_only=True):

@@ -86,3 +86,5 @@ class AuditRecord(Struct, frozen=True, kw_only=True):
     target: str = ""
     result: str = "ok"
     message: str = ""
+    leader: str = "appmaster"
+    """Whose audit trail it is in, ``appmaster`` or ``resman``: each counts serials of its own."""

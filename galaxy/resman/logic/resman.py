@@ -94,6 +94,7 @@ class ResMan:
             sends=tuple(sends),
             replies=tuple(state.requests.replies),
             trace=tuple(state.outbox.trace),
+            forget=tuple(state.outbox.forget),
             wake_s=wake_s,
         )
 

@@ -320,6 +320,7 @@ class LeaderProcess:
         for send in outcome.sends:
             self._bus.send(send)
         self._nexus.reply(outcome.replies)
+        self._nexus.forget_agents(outcome.forget)
 
     def _schedule_wake(self, leadership: Leadership, wake_s: float | None) -> None:
         """Tick at ``wake_s``, unless a tick before that asks for another time."""

@@ -26,7 +26,7 @@ PROCESSES = {("resman",), ("appmaster",), ("web",)}
 REQUIRED = {
     "file": "{job}", "files": "{job}", "name": "x", "job": "x", "jobs": "x", "service": "x", "pool": "main",
     "action": "clear", "command": "true", "user": "x", "limits": "cpu=1", "shell": "bash",
-    "login": "sentinel", "role": "client",
+    "login": "sentinel", "role": "client", "words": "x k=v",
 }  # fmt: skip
 """Values of arguments; `x` for the others."""
 JOB = "name: web\ntype: batch\npod: {tasks: [{cpu: 1, memory: 64M, start: 'true'}]}\n"
@@ -51,9 +51,10 @@ ALL = dict(commands())
 
 def arguments_of(command: click.Command, job: Path) -> list[str]:
     return [
-        REQUIRED.get(str(param.name), "x").format(job=job)
+        word.format(job=job)
         for param in command.params
-        if isinstance(param, click.Argument) and (param.required or param.name == "file")
+        if isinstance(param, click.Argument) and (param.required or param.name in ("file", "hosts"))
+        for word in REQUIRED.get(str(param.name), "x").split()
     ]
 
 

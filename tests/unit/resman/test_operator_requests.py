@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import Any
-
 import msgspec
 import pytest
 
 from galaxy.model.api.answers import Answer
-from galaxy.model.api.body import Body
-from galaxy.model.api.request import Request
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
-from galaxy.model.api.signing import proof_of, stored_key
-from galaxy.model.base import decode, from_plain
-from galaxy.model.messages.container import GroupOrders
-from galaxy.model.messages.identity import IdentityOrder, OperatorKey
+from galaxy.model.api.signing import stored_key
+from galaxy.model.base import from_plain
+from galaxy.model.messages.identity import OperatorKey
 from galaxy.model.messages.names import RESMAN
 from tests.unit.resman.cluster import Cluster, info
-
-ROOT = "a-token-of-an-operator"
-OPERATOR = OperatorKey(user="root", stored_key=stored_key(ROOT))
-
-serials = itertools.count(1)
+from tests.unit.resman.operators import OPERATOR, ROOT, ask, kind, request, send, tell_operators
 
 
 @pytest.fixture
@@ -30,42 +20,8 @@ def cluster() -> Cluster:
     return Cluster(info("h1"), info("h2"))
 
 
-def tell_operators(cluster: Cluster, *operators: OperatorKey, open: bool = False) -> None:
-    """Hand over operators' keys, as AppMaster does."""
-    order = IdentityOrder(epoch=1, serial=next(serials), operators=operators, open=open)
-    cluster.receive(GroupOrders(orders=(), identity=order))
-    cluster.settle()
-
-
-def request(cluster: Cluster, body: Body[Any], *, user: str = "", token: str = "", key: str = "") -> Request:
-    number = next(serials)
-    asked = Request(
-        op=body.op, key=key or f"k{number}", reply=f"r{number}", deadline_s=cluster.now_s + 30, user=user,
-        body=body, at_s=cluster.now_s, nonce=f"n{number}",
-    )  # fmt: skip
-    return msgspec.structs.replace(asked, proof=proof_of(asked, token)) if token else asked
-
-
-def send(cluster: Cluster, asked: Request) -> list[Answer]:
-    """Let a request arrive at ResMan; return its answers, none or one."""
-    cluster.step(asked)
-    answers = []
-    while (data := cluster.nexus.await_reply(asked.reply, 0.0)) is not None:
-        answers.append(decode(data, Answer))
-    return answers
-
-
-def ask(cluster: Cluster, body: Body[Any], **who: str) -> Answer:
-    (answer,) = send(cluster, request(cluster, body, **who))
-    return answer
-
-
 def shown(answer: Answer) -> SafeModeView:
     return from_plain(answer.result, SafeModeView)
-
-
-def kind(answer: Answer) -> str:
-    return answer.problem.kind if answer.problem else "ok"
 
 
 def test_resman_that_was_never_told_operators_answers_nobody(cluster: Cluster) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from galaxy.errors import BadMessage
@@ -16,6 +18,11 @@ from galaxy.resman.logic.state.container_index import DIGEST
 from galaxy.resman.logic.state.state import ResManState, open_status
 from galaxy.scheduler.cluster_view import PlacementStatus
 from galaxy.scheduler.liveness import LivenessChanges
+
+FORGET_S: Final = 20.0
+"""Shortest silence after which an agent without a record is forgotten; longer than any reader's gap."""
+FORGET_MAX: Final = 100
+"""Agents that are forgotten in one reading."""
 
 
 def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRead) -> None:
@@ -55,7 +62,15 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
 
 
 def _on_unknown(state: ResManState, heartbeat: Heartbeat, now_s: float) -> None:
-    """Ask an agent that has no record for a full report, with which it joins."""
+    """Ask an agent that has no record for a full report, with which it joins.
+
+    What Redis has of an agent without a record that is silent for longer than its orders are valid is
+    deleted: an operator has removed it, or it never joined.
+    """
+    if now_s - heartbeat.at_s > max(state.heartbeats.dead_s, FORGET_S):
+        if len(state.outbox.forget) < FORGET_MAX:
+            state.outbox.forget.append(heartbeat.agent)
+        return
     recent = now_s - heartbeat.at_s <= state.config.suspect_s
     if HOST.fullmatch(heartbeat.agent) and recent and not _is_incompatible(state, heartbeat):
         state.request_report(heartbeat.agent)

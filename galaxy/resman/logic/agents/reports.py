@@ -56,7 +56,8 @@ def _join(state: ResManState, report: AgentReport) -> bool:
     if not report.full or info is None or info.agent != report.agent:
         state.request_report(report.agent)
         return False
-    record = first_record(info, state.now_s)
+    record = first_record(info, state.now_s, state.registrations.get(info.agent))
+    state.registrations.drop(info.agent)
     state.agents.put(report.agent, record)
     watch = state.watch_agent(record, open_status(record))
     state.heartbeats.record([watch.row], [state.heartbeats.read_s])

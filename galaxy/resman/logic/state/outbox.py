@@ -20,4 +20,6 @@ class Outbox:
     status_requests: dict[str, int] = field(default_factory=dict)
     """By group whose status AppMaster asked for, the version that AppMaster has; 0 means none."""
     acknowledge_identity: bool = False
+    forget: list[str] = field(default_factory=list)
+    """Agents without a record, whose heartbeats, mailboxes and queues are deleted."""
     trace: list[TraceEvent] = field(default_factory=list)

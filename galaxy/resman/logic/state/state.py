@@ -166,6 +166,27 @@ class ResManState(ResManTables):
             watch = self.watches[record.agent] = AgentWatch(row, record.info.boot)
         return watch
 
+    def change_agent(self, record: AgentRecord) -> None:
+        """Store what an operator changed of an agent; placement follows it from now on."""
+        self.agents.put(record.agent, record)
+        status = PlacementStatus(int(self.view.status[self.view.row(record.agent)]))
+        is_up = status in (PlacementStatus.OPEN, PlacementStatus.CORDONED)
+        self.view.join(record, open_status(record) if is_up else status)
+
+    def forget_agent(self, agent: str) -> None:
+        """Drop an agent that holds no container. Its row in the view stays dead until the next ``derive``."""
+        self.heartbeats.forget(self.watch_to_change(agent).row)
+        self.view.set_status(agent, PlacementStatus.DEAD)
+        self.agents.drop(agent)
+        for rows in (
+            self.watches,
+            self.lost_agents,
+            self.flaky_agents,
+            self.unsent,
+            self.incompatible_agents,
+        ):
+            rows.pop(agent, None)
+
     def watch_to_change(self, agent: str) -> AgentWatch:
         """Return the watch of an agent, after saving a copy of it for ``recover``."""
         watch = self.watches[agent]
@@ -411,4 +432,4 @@ class ResManState(ResManTables):
 
 def open_status(record: AgentRecord) -> PlacementStatus:
     """Return the status of an agent that is alive and can carry out orders."""
-    return PlacementStatus.CORDONED if record.cordoned else PlacementStatus.OPEN
+    return PlacementStatus.CORDONED if record.is_closed else PlacementStatus.OPEN

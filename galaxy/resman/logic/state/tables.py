@@ -8,7 +8,7 @@ from typing import Any, Final
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.liveness import LivenessTerms
-from galaxy.model.stored.agent import AgentRecord
+from galaxy.model.stored.agent import AgentRecord, Mark, PoolRecord, Registration
 from galaxy.model.stored.cluster import AgentLoad, AgentSums
 from galaxy.model.stored.container import Container, EndedGroup, Group
 from galaxy.model.stored.table import Table
@@ -40,6 +40,10 @@ class ResManTables:
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
         self.liveness: Table[LivenessTerms] = Table("liveness", LivenessTerms)
+        self.registrations: Table[Registration] = Table("registrations", Registration)
+        self.pools: Table[PoolRecord] = Table("pools", PoolRecord)
+        self.manual: Table[Mark] = Table("manual", Mark)
+        """Has a row ``SAFE_MODE`` from when an operator enters safe mode until an operator leaves it."""
         self.requests = RequestRecords(config)
         """Answers to operators' requests and the audit trail: two more tables."""
 
@@ -48,6 +52,7 @@ class ResManTables:
         """Every table by name, in the order in which changes are committed."""
         every: tuple[Table[Any], ...] = (
             self.liveness, self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
-            self.loads, self.sums, self.requests.answers, self.requests.audit,
+            self.loads, self.sums, self.registrations, self.pools, self.manual,
+            self.requests.answers, self.requests.audit,
         )  # fmt: skip
         return {table.name: table for table in every}

@@ -28,6 +28,7 @@ def check_view(state: ResManState) -> None:
     Two exceptions. An agent may give a dynamic port again before ResMan reads the report that its container
     is gone. And a new leader may believe a late report, and charge an incarnation that is gone until its
     agent says so; agents with a row of an earlier incarnation are skipped, ``Capacity`` checks what they run.
+    Agents that were removed are skipped as well.
 
     Raises:
         Violation: an agent is charged too much.
@@ -36,7 +37,7 @@ def check_view(state: ResManState) -> None:
     checked = {
         at: state.agents[name].info
         for at, name in enumerate(view.names)
-        if all(rows[key].container == key for key in rows.where("agent", name))
+        if name in state.agents and all(rows[key].container == key for key in rows.where("agent", name))
     }
     for at, info in checked.items():
         for resource, free in zip(RESOURCES, view.free, strict=True):
