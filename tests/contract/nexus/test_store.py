@@ -7,7 +7,8 @@ import pytest
 from galaxy.errors import BadMessage, NotLeader
 from galaxy.model.api.answers import Answer, Reply
 from galaxy.model.base import decode
-from galaxy.model.messages.agent import AgentUsage
+from galaxy.model.messages.agent import AgentReport, AgentUsage
+from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from tests.contract.nexus.conftest import ROLE, TTL_S, World
@@ -142,6 +143,18 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
         ("h2", "b2", 0, 0),
     ]
     assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
+
+
+def test_forgotten_agents_have_no_heartbeat_usage_and_report_any_more(world: World) -> None:
+    usage = AgentUsage(at_s=1.0, cpu_milli=1, memory_bytes=1, disk_bytes=1)
+    for name in ("h1", "h2"):
+        world.nexus.send_heartbeat(name, boot="b", usage=usage)
+        world.nexus.post_report(RESMAN, AgentReport(agent=name, boot="b", serial=1))
+    world.nexus.forget_agents(["h1", "unknown"])
+    assert [beat.agent for beat in world.other.heartbeats(RESMAN).heartbeats] == ["h2"]
+    assert world.other.heartbeats(RESMAN).unread == {"h2"}
+    assert set(world.other.usages()) == {"h2"}
+    world.nexus.forget_agents([])
 
 
 def test_heartbeats_and_usages_of_some_agents_are_read_without_the_others(world: World) -> None:

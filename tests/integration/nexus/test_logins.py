@@ -154,6 +154,13 @@ ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("XREVRANGE", "galaxy:trace:job", "+", "-"): {"client"},
     ("ZADD", "galaxy:heartbeats", "1", "h1"): {"agent"},
     ("DEL", "galaxy:heartbeats"): set(),
+    ("ZREM", "galaxy:heartbeats", "h1"): {"resman"},
+    ("HDEL", "galaxy:heartbeat-facts", "h1"): {"resman"},
+    ("DEL", "agent.h1"): {"resman", "agent-h1"},
+    ("DEL", "appworker.h2"): {"resman", "agent-h2"},
+    ("DEL", "galaxy:appmaster:report:h1"): {"resman", "appmaster"},
+    ("DEL", "agent@h1.unacked"): {"resman", "agent-h1"},
+    ("DEL", "appmaster"): {"appmaster"},
     ("RPUSH", "galaxy:reply:r", "x"): {"appmaster", "resman"},
     ("BLPOP", "galaxy:reply:r", "0.01"): {"client"},
     ("LPOP", "galaxy:session:s:out"): {"client", "agent"},
@@ -242,6 +249,8 @@ def test_every_nexus_call_works_for_its_role_and_nothing_is_denied(opened: Open)
         assert leader.read_names(role, "t") == ["k"]
         leader.release(grant)
         leader.await_release(role, 0.1)
+    opened("resman").forget_agents(["h1", "h2"])
+    assert client.heartbeats().heartbeats == ()
     appmaster = opened("appmaster")
     assert appmaster.read_table("resman", "agents", AgentRecord) == {}
     assert appmaster.read_some("resman", "agents", ["h1"], AgentRecord) == {}
@@ -279,6 +288,21 @@ def test_admin_creates_the_login_of_another_host_which_survives_a_restart(
     server.stop()
     server.start()
     assert not refused(opened("agent", "h9"), "LPUSH", "agent.h9", "x")
+
+
+def test_login_that_admin_drops_ends_its_connections_and_stays_dropped(
+    server: RedisServer, opened: Open
+) -> None:
+    opened(acl.ADMIN).make_login("agent", SECRET, "h8")
+    nexus = opened("agent", "h8")
+    assert opened(acl.ADMIN).drop_login("agent", "h8")
+    assert not opened(acl.ADMIN).drop_login("agent", "h8")
+    with pytest.raises(Refused):
+        nexus.ping()
+    server.stop()
+    server.start()
+    with pytest.raises(Refused):
+        opened("agent", "h8")
 
 
 def test_committed_transaction_survives_a_restart(server: RedisServer, opened: Open) -> None:
