@@ -55,6 +55,8 @@ class MemoryNexus:
         self._usages: dict[str, AgentUsage] = {}
         self._mailboxes: dict[str, dict[str, bytes]] = {}
         self._replies: dict[str, deque[bytes]] = {}
+        self.on_commit: Callable[[str, Sequence[TableChange]], None] = lambda _role, _changes: None
+        """Called with the role and the changes of every commit that is stored."""
 
     def campaign(self, role: str, owner: str, *, ttl_s: float, address: str) -> Grant | LockHeld:
         now_s = self._now_s()
@@ -103,6 +105,7 @@ class MemoryNexus:
         self._append(grant, serial, changes)
         self._trace.extend(trace)
         self._committed[grant.role] = (grant.epoch, serial)
+        self.on_commit(grant.role, changes)
 
     def read_table(self, role: str, table: str, kind: type[N]) -> dict[str, N]:
         rows = self._tables.get((role, table), {})

@@ -77,6 +77,10 @@ class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     """Removed groups that are kept, so that a late order does not create one again."""
     removed_s: float = 600.0
     """How long a removed group is kept."""
+    usage_days_max: int = 100
+    """Days whose usage is kept apart; what was used before is kept as one sum for each user and pool."""
+    usage_rows_max: int = 20_000
+    """Rows of usage, one for each job, pool and day. Beyond it, the jobs of the oldest days are summed up."""
 
 
 def with_liveness_times(config: ResManConfig, *, suspect_s: float, dead_s: float) -> ResManConfig:

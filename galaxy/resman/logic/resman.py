@@ -23,13 +23,14 @@ from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.groups import apply_order, remove_ended
 from galaxy.resman.logic.groups.step_messages import StepMessages, pop_due, pop_due_and_give_up
 from galaxy.resman.logic.placement.placement import place_waiting
+from galaxy.resman.logic.state.accounts import Accounts
 from galaxy.resman.logic.state.loads import AgentLoads
 from galaxy.resman.logic.state.state import ResManState
 
 MORE_LOST_S = 0.2
 """Wait before the next containers of dead agents are replaced."""
-MORE_LOADS_S = 0.05
-"""Wait before the loads of more agents are recorded."""
+MORE_RECORDS_S = 0.05
+"""Wait before the loads of more agents are recorded, and more rows of usage merged."""
 
 
 class ResMan:
@@ -65,6 +66,7 @@ class ResMan:
         self._safe_mode.recover()
         self._replace_lost.recover()
         self._loads = AgentLoads(self.state)
+        self._accounts.recover()
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events``, place what waits, and return what to send to agents and AppMaster."""
@@ -89,7 +91,10 @@ class ResMan:
         sends = self._messages.orders(due, safe=self.safe_mode is not None)
         sends += self._messages.statuses()
         more_loads = self._loads.step()
-        wake_s = self._wake_s(more_to_place=more_to_place, more_lost=more_lost, more_loads=more_loads)
+        more_usage = self._accounts.step()
+        wake_s = self._wake_s(
+            more_to_place=more_to_place, more_lost=more_lost, more_to_record=more_loads or more_usage
+        )
         return Step(
             sends=tuple(sends),
             replies=tuple(state.requests.replies),
@@ -103,6 +108,7 @@ class ResMan:
         self._replace_lost = ReplaceLost(self.state)
         self._messages = StepMessages(self.state)
         self._loads = AgentLoads(self.state)
+        self._accounts = Accounts(self.state)
 
     def _apply(self, event: Any) -> None:
         state = self.state
@@ -125,13 +131,14 @@ class ResMan:
             case HeartbeatsRead():
                 state.cause = timer_cause("heartbeats")
                 on_heartbeats(state, self._safe_mode, event)
+                self._accounts.clock.read(event.now_s, state.now_s)
 
-    def _wake_s(self, *, more_to_place: bool, more_lost: bool, more_loads: bool) -> float | None:
+    def _wake_s(self, *, more_to_place: bool, more_lost: bool, more_to_record: bool) -> float | None:
         state = self.state
         if more_to_place:
             return state.now_s
         times = [state.now_s + MORE_LOST_S] if more_lost else []
-        times += [state.now_s + MORE_LOADS_S] if more_loads else []
+        times += [state.now_s + MORE_RECORDS_S] if more_to_record else []
         times += [
             at_s for at_s in (state.unacknowledged.next_s(), state.retry_timers.next_s()) if at_s is not None
         ]

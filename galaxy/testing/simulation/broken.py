@@ -171,6 +171,15 @@ class QuotaIgnoringResMan(ResMan):
         self.state.quota_usage = _UnlimitedQuota(self.state.quota_usage)
 
 
+class ForgetfulResMan(ResMan):
+    """A ResMan that accounts what containers hold from when it began to lead."""
+
+    def lead(self, epoch: int, now_s: float) -> None:
+        super().lead(epoch, now_s)
+        for key, account in list(self.state.accounts.items()):
+            self.state.accounts.put(key, msgspec.structs.replace(account, since_s=now_s))
+
+
 class NoRecoveryResMan(ResMan):
     """A ResMan that keeps its derived state after a step that raised, although tables were rolled back."""
 
@@ -213,6 +222,7 @@ BROKEN: Final[dict[str, Variant]] = {
     ),
     "removed groups not stored": Variant(nexus=NexusWithoutRemovedGroups),
     "no quota": Variant(resman=QuotaIgnoringResMan),
+    "accounts begin with each leader": Variant(resman=ForgetfulResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
     "standby begins without reading the rest of the feed": Variant(warm=UnverifiedTables),
     "standby continues after a gap in the feed": Variant(nexus=NexusWithoutGaps),

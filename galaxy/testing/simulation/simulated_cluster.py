@@ -25,6 +25,7 @@ from galaxy.resman.logic import ResMan
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.checkers.accepted import accepted
+from galaxy.testing.simulation.checkers.accounting import AccountingChecker
 from galaxy.testing.simulation.checkers.incarnations import IncarnationChecker, StaleEpochs
 from galaxy.testing.simulation.checkers.liveness import differences
 from galaxy.testing.simulation.checkers.quota import QuotaChecker
@@ -119,6 +120,8 @@ class SimulatedCluster:
             MassLoss(),
         )
         self._quotas, self._views = QuotaChecker(), SchedulerView()
+        self.accounting = AccountingChecker(lambda: self.world.now_s)
+        self.nexus.on_commit = self.accounting.committed if not quiet else self.nexus.on_commit
         self._checked: dict[str, tuple[object, ...]] = {}
         """What was checked last: of a host its containers, until its agent steps; of a leader its tick."""
         self.leaders = [
@@ -200,6 +203,7 @@ class SimulatedCluster:
         else:
             self.user.remove_quota()
         self._committed()
+        self.accounting.check()
         self.world.after(1.0, self._every_second)
 
     def _cut_many(self) -> None:

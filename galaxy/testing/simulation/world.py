@@ -11,8 +11,8 @@ from typing import Final
 
 from galaxy.testing.simulation.faults import NO_FAULTS, Faults
 
-START_S: Final = 1_800_000_000.0
-"""Unix seconds at which every simulation starts."""
+START_S: Final = 1_800_057_540.0
+"""Unix seconds at which every simulation starts: a minute before midnight UTC, which it passes."""
 LOG_MAX: Final = 20_000
 
 

@@ -24,7 +24,7 @@ from galaxy.model.stored.quota import Quota
 from galaxy.operations.authz import OPERATORS, SELF, is_operator
 from galaxy.operations.declaration import Caller, change, query
 from galaxy.operations.paging import page_of
-from galaxy.scheduler.quota import ceiling_name, counts_in
+from galaxy.scheduler.quota import ceiling_name, charged, counts_in
 
 QUOTAS_MAX: Final = 10_000
 """Quotas of all users together, because they travel to ResMan in one message."""
@@ -107,7 +107,7 @@ def total_demand(state: AppMasterState, quota: Quota, but: str = "") -> Resource
 
 def amount_of(spec: JobSpec) -> Resources:
     """Return what one container of ``spec`` takes of a quota."""
-    return demand_of(spec).resources.bounded()
+    return charged(demand_of(spec).resources.bounded(), spec.type.priority)
 
 
 def count_of(job: JobRecord, replica: int) -> int:

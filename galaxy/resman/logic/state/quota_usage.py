@@ -8,7 +8,7 @@ from galaxy.model.messages.container import GroupOrder, Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.resources import NOTHING, Resource, Resources
 from galaxy.model.stored.quota import Quota
-from galaxy.scheduler.quota import ceiling_name, counts_in
+from galaxy.scheduler.quota import ceiling_name, charged, counts_in
 
 QUOTA: Final = "quota"
 """Code of the reason of a slot that waits for its owner's quota."""
@@ -80,7 +80,7 @@ class QuotaUsage:
     def _amount(self, order: GroupOrder) -> Resources:
         known = self._each.get(order.group)
         if known is None or known[0].demand is not order.demand:
-            known = self._each[order.group] = order, order.demand.resources.bounded()
+            known = self._each[order.group] = order, charged(order.demand.resources.bounded(), order.priority)
         return known[1]
 
 

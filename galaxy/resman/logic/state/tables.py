@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.liveness import LivenessTerms
+from galaxy.model.stored.account import EARLIER, OTHER_JOBS, Account, DayUsage
 from galaxy.model.stored.agent import AgentRecord, Mark, PoolRecord, Registration
 from galaxy.model.stored.cluster import AgentLoad, AgentSums
 from galaxy.model.stored.container import Container, EndedGroup, Group
@@ -21,6 +22,14 @@ SAFE_MODE: Final = "safe-mode"
 
 IDENTITY: Final = "all"
 """Key of the one row of table ``identity``: the last order that was applied."""
+
+
+def _day(row: DayUsage) -> Hashable | None:
+    return None if row.day == EARLIER else row.day
+
+
+def _day_with_job(row: DayUsage) -> Hashable | None:
+    return None if row.job == OTHER_JOBS else _day(row)
 
 
 class ResManTables:
@@ -37,6 +46,8 @@ class ResManTables:
         self.cluster: Table[Reason] = Table("cluster", Reason)
         self.loads: Table[AgentLoad] = Table("loads", AgentLoad)
         self.sums: Table[AgentSums] = Table("sums", AgentSums)
+        self.accounts: Table[Account] = Table("accounts", Account)
+        self.usage: Table[DayUsage] = Table("usage", DayUsage, {"day": _day, "jobs": _day_with_job})
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
         self.liveness: Table[LivenessTerms] = Table("liveness", LivenessTerms)
@@ -52,7 +63,7 @@ class ResManTables:
         """Every table by name, in the order in which changes are committed."""
         every: tuple[Table[Any], ...] = (
             self.liveness, self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
-            self.loads, self.sums, self.registrations, self.pools, self.manual,
+            self.loads, self.sums, self.registrations, self.pools, self.manual, self.accounts, self.usage,
             self.requests.answers, self.requests.audit,
         )  # fmt: skip
         return {table.name: table for table in every}

@@ -1,0 +1,1 @@
+"""Accounting: resources integrated over time, and reports and bills of them; pure."""
