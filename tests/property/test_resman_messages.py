@@ -18,6 +18,7 @@ from galaxy.model.stored.container import Container
 from galaxy.model.stored.quota import Quota
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.container_index import PLACED, counts
+from galaxy.scheduler.quota import charged
 from tests.property.effort import examples
 from tests.property.hostile_messages import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
@@ -132,7 +133,7 @@ class Leader:
             if counts(key, row):
                 order = state.groups[row.group].order
                 of = order.user, order.demand.pools
-                sums[of] = sums.get(of, NOTHING) + order.demand.resources.bounded()
+                sums[of] = sums.get(of, NOTHING) + charged(order.demand.resources.bounded(), order.priority)
         used = state.quota_usage._used
         assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 

@@ -13,8 +13,8 @@ from galaxy.model.resources import Resources
 from galaxy.model.stored.account import EARLIER, Account, DayUsage
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.accounts import Accounts
-from galaxy.testing.simulation.checkers.accounting import TOLERANCE, AccountingChecker
-from tests.unit.resman.cluster import GIB, Cluster, demand, info
+from galaxy.testing.simulation.checkers.accounting import AccountingChecker
+from tests.unit.resman.cluster import GIB, Cluster, info
 
 EACH = Resources(cpu_milli=1000, memory_bytes=GIB, disk_bytes=GIB, containers=1)
 

@@ -17,6 +17,7 @@ from galaxy.model.stored.account import Account, DayUsage
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.table import TableChange
+from galaxy.scheduler.quota import charged
 from galaxy.testing.simulation.checkers.violation import Violation
 
 TOLERANCE: Final = 0.001
@@ -125,7 +126,7 @@ class AccountingChecker:
             order = groups[row.group].order
             amount = order.demand.resources if key == row.container else row.resources
             holder = order.user, row.group, agents[row.agent].pool if row.agent in agents else ""
-            held[holder] = held.get(holder, NOTHING) + amount
+            held[holder] = held.get(holder, NOTHING) + charged(amount, order.priority)
         for holder, amount in held.items():
             most = self.most[holder]
             self.most[holder] = Resources(

@@ -7,6 +7,7 @@ from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.table import Table
+from galaxy.scheduler.quota import charged
 from galaxy.testing.simulation.checkers.violation import Violation
 from galaxy.testing.simulation.leader import LeaderProcess
 
@@ -55,5 +56,7 @@ def _taken(containers: Table[Container], groups: Table[Group]) -> dict[str, Reso
         group = groups.get(row.group)
         if group is None or key != row.container or not (row.state in _PLACED or row.claimed):
             continue
-        taken[group.order.user] = taken.get(group.order.user, NOTHING) + group.order.demand.resources
+        taken[group.order.user] = taken.get(group.order.user, NOTHING) + charged(
+            group.order.demand.resources, group.order.priority
+        )
     return taken
