@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final
 
 from galaxy.agent.logic.effects import Effect, RemoveContainer, WriteLog
 from galaxy.agent.logic.records import (
@@ -16,13 +16,16 @@ from galaxy.agent.logic.records import (
 )
 from galaxy.agent.logic.reports import Outbox
 from galaxy.ids import container_key
-from galaxy.model.base import Struct
 from galaxy.model.messages.container import ObservedContainer, ObservedContainerState, Reason
 from galaxy.model.messages.digest import digest_of_container, digest_of_pod
 from galaxy.model.messages.pod import ObservedPod, PodOrder, PodState
 from galaxy.model.stored.table import Table
 
-Row = TypeVar("Row", bound=Struct)
+DIGEST: Final = "digest"
+"""Name of the sums of a table that heartbeats carry."""
+
+ALL: Final = "all"
+"""What those sums are indexed by: each is over the whole table."""
 
 KEPT_MAX: Final = 10_000
 """Rows of destroyed containers and of finished pods, each; beyond it the oldest tenth is dropped."""
@@ -48,11 +51,12 @@ class HostState:
             "containers",
             HostedContainer,
             {"container": lambda hosted: hosted.container, "phase": lambda hosted: hosted.phase},
+            {DIGEST: _ready_part},
         )
         self.destroyed: Table[DestroyedContainer] = Table("destroyed", DestroyedContainer)
         self.orders: Table[PodOrder] = Table("orders", PodOrder)
         """Pod orders without the values of secrets, which are never written to disk."""
-        self.pods: Table[ObservedPod] = Table("pods", ObservedPod)
+        self.pods: Table[ObservedPod] = Table("pods", ObservedPod, sums={DIGEST: _pod_part})
         self.finished: Table[FinishedPod] = Table("finished", FinishedPod)
         self.epochs: Table[AcceptedEpoch] = Table("epochs", AcceptedEpoch)
         self.resman = Outbox()
@@ -74,8 +78,6 @@ class HostState:
         """The orders of ``order_expiry_s`` with the values of secrets."""
         self.kill_deadlines_s: dict[str, float] = {}
         """By key of a container that was asked to quit: when to kill it (``now_s``)."""
-        self._ready_digest: IncrementalDigest[HostedContainer] = IncrementalDigest(_fold_container)
-        self._pods_digest: IncrementalDigest[ObservedPod] = IncrementalDigest(_fold_pod)
         self._serial = 0
 
     @property
@@ -209,37 +211,23 @@ class HostState:
 
     def digests(self) -> tuple[int, int]:
         """Return the digests of ready containers and of pods, as heartbeats carry them."""
-        ready = (self.containers[key] for key in self.containers.where("phase", HostedPhase.READY))
-        return self._ready_digest.digest(ready), self._pods_digest.digest(self.pods.values())
+        return self.containers.sums(DIGEST).get(ALL, 0), self.pods.sums(DIGEST).get(ALL, 0)
 
     def _next_serial(self) -> int:
         self._serial += 1
         return self._serial
 
 
-class IncrementalDigest(Generic[Row]):
-    """A digest over rows that mostly stay the same: only new rows are folded."""
-
-    def __init__(self, fold: Callable[[Row], int]) -> None:
-        self._fold = fold
-        self._folded: dict[int, tuple[Row, int]] = {}
-
-    def digest(self, rows: Iterable[Row]) -> int:
-        """Return the XOR over ``rows``. A row of the last call is recognized by its identity."""
-        folded_rows, digest = {}, 0
-        for row in rows:
-            folded = folded_rows[id(row)] = self._folded.get(id(row)) or (row, self._fold(row))
-            digest ^= folded[1]
-        self._folded = folded_rows  # Keeps the rows alive, so that no other one can reuse their identity.
-        return digest
+def _ready_part(hosted: HostedContainer) -> tuple[str, int] | None:
+    """Return what a container adds to the digest of ready ones."""
+    if hosted.phase is not HostedPhase.READY:
+        return None
+    return ALL, digest_of_container(hosted.container, hosted.incarnation)
 
 
-def _fold_container(hosted: HostedContainer) -> int:
-    return digest_of_container(hosted.container, hosted.incarnation)
-
-
-def _fold_pod(pod: ObservedPod) -> int:
-    return digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
+def _pod_part(pod: ObservedPod) -> tuple[str, int]:
+    """Return what a pod adds to the digest of pods."""
+    return ALL, digest_of_pod(pod.pod, pod.incarnation, pod.generation, pod.state, pod.healthy)
 
 
 def _trim(table: Table[DestroyedContainer] | Table[FinishedPod]) -> None:

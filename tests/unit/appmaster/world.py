@@ -302,8 +302,14 @@ class World:
         return self.ask(Discover(service=name, all=all)).endpoints
 
     def settle(self, job: str, state: str = "running", within_s: float = 60.0) -> float:
+        seen = (0, 0)
+
         def there() -> bool:
+            nonlocal seen
+            if seen == (self.leader.epoch, self.leader.ticks):
+                return False  # AppMaster has done nothing since the last look.
             view = self.show(job)
+            seen = self.leader.epoch, self.leader.ticks
             return view.summary.state == state and view.settled
 
         return self.run_until(there, within_s)
