@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,19 @@ from galaxy.container.fs.garbage import GarbageCleaner, delete_within, discard, 
 
 DEEP = 3000
 """More levels than Python may recurse, and a longer path than the kernel accepts."""
+MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
-def garbage(tmp_path: Path) -> Path:
-    path = tmp_path / "garbage"
+def folder() -> Iterator[Path]:
+    """A directory in memory where the host has one: on a disk, thousands of directories take seconds."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def garbage(folder: Path) -> Path:
+    path = folder / "garbage"
     path.mkdir()
     return path
 
@@ -45,8 +54,8 @@ def test_deep_and_broad_garbage_is_deleted(garbage: Path) -> None:
     assert list(garbage.iterdir()) == []
 
 
-def test_links_are_deleted_and_not_followed(garbage: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
+def test_links_are_deleted_and_not_followed(garbage: Path, folder: Path) -> None:
+    kept = folder / "kept"
     kept.mkdir()
     (kept / "file").write_text("here")
     (garbage / "web.0_1").mkdir()
@@ -57,14 +66,14 @@ def test_links_are_deleted_and_not_followed(garbage: Path, tmp_path: Path) -> No
     assert (kept / "file").read_text() == "here"
 
 
-def test_deleting_in_a_directory_that_does_not_exist_does_nothing(tmp_path: Path) -> None:
-    delete_within(str(tmp_path / "none"))
+def test_deleting_in_a_directory_that_does_not_exist_does_nothing(folder: Path) -> None:
+    delete_within(str(folder / "none"))
 
 
 def test_discarded_directory_is_gone_at_once_and_deleted_by_the_cleaner(
-    garbage: Path, cleaner: GarbageCleaner, tmp_path: Path
+    garbage: Path, cleaner: GarbageCleaner, folder: Path
 ) -> None:
-    discarded = tmp_path / "c" / "x_1"
+    discarded = folder / "c" / "x_1"
     (discarded / "deep" / "deeper").mkdir(parents=True)
     (discarded / "deep" / "file").write_text("x")
     discard(str(discarded), str(garbage))
@@ -76,8 +85,8 @@ def test_discarded_directory_is_gone_at_once_and_deleted_by_the_cleaner(
     assert not has_garbage(str(garbage))
 
 
-def test_discarding_a_directory_that_does_not_exist_does_nothing(garbage: Path, tmp_path: Path) -> None:
-    discard(str(tmp_path / "none"), str(garbage))
+def test_discarding_a_directory_that_does_not_exist_does_nothing(garbage: Path, folder: Path) -> None:
+    discard(str(folder / "none"), str(garbage))
     assert not has_garbage(str(garbage))
 
 
