@@ -1,16 +1,17 @@
 """Placement: filter, score, choose, for many equal containers at once.
 
 A container goes to the agent with the fewest replicas of its group, so that one lost host takes few
-of them. Among those, it goes where it leaves the least free of the packed resource that is least
-used, so that agents fill up evenly in cpu and memory, and empty agents stay free for large
-containers. An empty agent counts as if it had a tenth of the group already, so it is used only when
-the others have at least as many. Agents that failed recently, and those in ``avoid``, are used last.
-Ties go to the lower name.
+of them. Among those, it goes where it strands least: where the free shares of cpu and memory drift
+apart least, and where little is left free, so that empty agents stay free for large containers. An
+empty agent counts as if it had a tenth of the group already, so it is used only when the others have
+at least as many. Agents that failed recently, and those in ``avoid``, are used last. Ties go to the
+lower name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import reduce
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,9 @@ from galaxy.scheduler.constraints import unmet
 from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints
 from galaxy.scheduler.explain import explain
 from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
+
+FILL_WEIGHT: Final = 0.25
+"""Weight of the largest free share that is left, relative to the growth of the imbalance between shares."""
 
 LAST_RESORT: Final = 1_000_000
 """An agent to avoid counts as having this many replicas of the group."""
@@ -70,7 +74,7 @@ def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
         return np.zeros(0, np.int64)
     rows = eligible.rows[at]
     level = _levels(view, ask, eligible, rows, at)
-    left = _left_free(view, ask, rows)
+    left = _tightness(view, ask, rows)
     count = len(ask.containers)
     key = level + left
     if count == 1:
@@ -99,17 +103,31 @@ def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Int
     return level
 
 
-def _left_free(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
-    """Return the free share that would remain of the packed resource with the largest free share.
+def _tightness(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
+    """Return how badly ``ask`` fits each row, from 0 (best) to below 1: it orders agents within one level.
 
-    The result is below 1, so that it orders agents only within one level.
+    Two terms, of the free shares of the packed resources. The growth of their imbalance: what is free
+    of one resource and not of another cannot be used by anybody. And a quarter of the largest of them,
+    so that agents with little room left are filled first.
     """
     amounts = ask.shape.load.resources.values()
-    left: Floats | None = None
+    before: list[Floats] = []
+    after: list[Floats] = []
     for at, share in zip(PACKED_AT, view.shares, strict=True):
-        of_this = (view.free[at][rows] - amounts[at]) * share[rows]
-        left = of_this if left is None else np.maximum(left, of_this)
-    return np.zeros(len(rows)) if left is None else left * 0.999
+        shares = share[rows]
+        free = view.free[at][rows] * shares
+        before.append(free)
+        after.append(free - amounts[at] * shares)
+    if not after:
+        return np.zeros(len(rows))
+    most, least = reduce(np.maximum, after), reduce(np.minimum, after)
+    worse = (1 + FILL_WEIGHT) * most
+    worse -= least
+    worse -= reduce(np.maximum, before)
+    worse += reduce(np.minimum, before)
+    worse += 1.0
+    worse *= 1 / (2.001 + FILL_WEIGHT)
+    return worse
 
 
 def _lowest(key: Floats, count: int) -> Ints:

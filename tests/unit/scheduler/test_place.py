@@ -274,3 +274,12 @@ def _overfull(info: AgentInfo, held: list) -> bool:
         or len(set(static)) < len(static)
         or (ranged > size and ranged > 0)
     )
+
+
+def test_container_goes_where_it_evens_out_what_is_free() -> None:
+    cluster = view(agent("h1"), agent("h2"))
+    cluster.charge("cpu", "h1", "a", load(cpu_milli=2000, memory_bytes=GIB, disk_bytes=0))
+    cluster.charge("memory", "h2", "b", load(cpu_milli=500, memory_bytes=4 * GIB, disk_bytes=0))
+    much_memory = ask(group="m", of=load(cpu_milli=500, memory_bytes=3 * GIB))
+    much_cpu = ask(group="c", of=load(cpu_milli=1500, memory_bytes=GIB))
+    assert _where(place(cluster, [much_memory, much_cpu])) == {"m.0": "h1", "c.0": "h2"}
