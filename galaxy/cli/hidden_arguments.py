@@ -19,7 +19,7 @@ VARIABLE: Final = "GALAXY_HIDDEN_ARGUMENTS"
 OPTIONS: Final = ("--redis", "--at")
 """Options whose value is a URL."""
 HIDDEN: Final = "***"
-_PASSWORDS: Final = re.compile(r"(?<=://)[^/@]*:.*(?=@)|(?<=[?&]sentinel_password=)[^&]+")
+_PASSWORDS: Final = re.compile(r"(?<=://)[^/]*?[:@].*(?=@)|(?<=[?&]sentinel_password=)[^&]+")
 
 
 def hide() -> None:

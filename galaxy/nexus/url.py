@@ -97,6 +97,29 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
     Raises:
         UsageError: it is not a Redis URL, or has an unknown parameter.
     """
+    try:
+        return _parse(url, environ, files=files)
+    except _QuotingError as error:
+        if _has_a_misplaced_at(url):  # What follows a delimiter may be part of a password: quote nothing.
+            raise UsageError(
+                "not a Redis URL: a / ? # or @ in its user or password is written %2F %3F %23 %40", hint=HINT
+            ) from None
+        raise UsageError(error.message, details=error.details, hint=error.hint) from None
+
+
+class _QuotingError(UsageError):
+    """An error whose message quotes a part of the URL that is no password if the URL is well-formed."""
+
+
+def _has_a_misplaced_at(url: str) -> bool:
+    """Return whether there is an ``@`` after the login."""
+    rest = url.partition("://")[2]
+    end = re.search(r"[/?#]|$", rest)
+    assert end is not None
+    return "@" in rest[end.start() :]
+
+
+def _parse(url: str, environ: Mapping[str, str], *, files: bool) -> RedisUrl:
     scheme, split, rest = url.partition("://")
     if scheme not in SCHEMES or not split:
         raise UsageError("not a Redis URL", hint=_spelling(scheme))
@@ -105,13 +128,13 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
     sentinel, secure = scheme.startswith("sentinel"), scheme in ("rediss", "sentinels")
     plain, _, query = rest.partition("?")
     netloc, _, path = plain.partition("/")
-    if "@" in path:  # What follows is part of a password, so no message may quote it.
-        raise UsageError("not a Redis URL: a / in its user or password is written %2F", hint=HINT)
+    if "@" in path:
+        raise _QuotingError("not a Redis URL", hint=HINT)
     login, _, where = netloc.rpartition("@")
     user, _, password = login.partition(":")
     database = path.strip("/")
     if database and not database.isdecimal():
-        raise UsageError(f"not a Redis URL: database {database[:40]!r} is not a number", hint=HINT)
+        raise _QuotingError(f"not a Redis URL: database {database[:40]!r} is not a number", hint=HINT)
     hosts = _hosts(where, sentinel)
     given = dict(parse_qsl(query, keep_blank_values=True))
     tls = _tls(given, environ, files=files) if secure else None
@@ -155,9 +178,21 @@ def _hosts(where: str, sentinel: bool) -> tuple[tuple[str, int], ...]:
         match = _WHERE.fullmatch(text)
         port = int(match[2] or (26379 if sentinel else 6379)) if match else 0
         if match is None or not 0 < port < 65536:
-            raise UsageError(f"not a Redis URL: {text[:80]!r} is not HOST:PORT", hint=hint)
+            raise _not_a_host(text, hint)
         hosts.append((match[1].strip("[]"), port))
     return tuple(hosts)
+
+
+def _not_a_host(text: str, hint: str) -> UsageError:
+    """Return the error for what is no host; ``name:text`` is quoted by its name only: it may be a login."""
+    name, colon, port = text.partition(":")
+    if not name or (colon and not port.isdecimal()):
+        return UsageError(
+            "not a Redis URL: what follows :// is not HOST:PORT",
+            details=["a login is followed by @ and the host"],
+            hint=hint,
+        )
+    return _QuotingError(f"not a Redis URL: {text[:80]!r} is not HOST:PORT", hint=hint)
 
 
 def _tls(given: dict[str, str], environ: Mapping[str, str], *, files: bool) -> dict[str, str]:
@@ -165,7 +200,7 @@ def _tls(given: dict[str, str], environ: Mapping[str, str], *, files: bool) -> d
     for name, (short, variable) in TLS_FILES.items():
         value = given.pop(short, "") or given.pop(name, "") or environ.get(variable, "")
         if value and files and not os.access(value, os.R_OK):
-            raise UsageError(f"cannot read {value}, which is {TLS_FILES[name][0]} of the Redis URL")
+            raise _QuotingError(f"cannot read {value}, which is {TLS_FILES[name][0]} of the Redis URL")
         if value:
             tls[name] = value
     if given.pop("ssl_cert_reqs", "required") != "required":
@@ -175,7 +210,7 @@ def _tls(given: dict[str, str], environ: Mapping[str, str], *, files: bool) -> d
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) > REPLICAS_MAX:
-        raise UsageError(
+        raise _QuotingError(
             f"replicas={text[:40]} of the Redis URL is not a number from 0 to {REPLICAS_MAX}",
             hint="replicas=1: an answer waits until one replica has the change",
         )
@@ -188,10 +223,10 @@ def _unknown(name: str, scheme: str, *, sentinel: bool, secure: bool) -> UsageEr
     known += [short for short, _ in TLS_FILES.values()] if secure else []
     near = nearest(name, known)
     if not secure and (name.startswith("ssl_") or name in ("ca", "cert", "key")):
-        return UsageError(
+        return _QuotingError(
             f"a URL without TLS takes no {name}", hint="sentinels://..." if sentinel else "rediss://..."
         )
-    return UsageError(
+    return _QuotingError(
         f"{scheme}://... takes no {name!r}" + (f"; did you mean {near!r}?" if near else ""),
         details=[f"it takes {', '.join(known)}"],
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from galaxy.client.login_urls import login_url
 from galaxy.errors import UsageError
-from galaxy.nexus.url import address_of, parse
+from galaxy.nexus.url import HINT, SENTINEL_HINT, address_of, parse
 
 THREE = "sentinel://agent-h1:secret@h1:26379,h2,[::1]:7000/0?master=galaxy"
 
@@ -81,3 +85,71 @@ def test_message_about_a_slash_in_a_password_quotes_nothing_of_it() -> None:
         parse("redis://ann:sec/ret@h1/0", {})
     assert "%2F" in str(caught.value)
     assert not any(part in str(caught.value) for part in ("sec/", "ret@", "'ret"))
+
+
+LETTERS = st.one_of(
+    st.sampled_from("/?#@\"'<>` %&=;:,[]{}|\\+*"),
+    st.characters(min_codepoint=32, exclude_categories=("Cs",)),
+)
+SECRETS = st.one_of(
+    st.text(LETTERS, min_size=4, max_size=40),
+    st.tuples(
+        st.sampled_from(("12", "secret", "")),
+        st.sampled_from(("?", "/", "#")),
+        st.sampled_from(("master=", "replicas=", "ca=", "", "x=")),
+        st.text(LETTERS, min_size=4, max_size=20),
+    ).map("".join),
+)
+
+
+KNOWN = (
+    "master= names what Sentinels watch several masters by name replicas= sentinel_password sentinel_user "
+    "is followed by @ and the host"
+)
+SCHEMES = st.sampled_from(("redis", "rediss", "sentinel"))
+
+
+def check_that_no_piece_is_quoted(url: str, secret: str) -> None:
+    try:
+        parse(url, {})
+    except UsageError as error:
+        shown = str(error).replace(HINT, "").replace(SENTINEL_HINT, "").replace(KNOWN, "")
+        pieces = {secret[at : at + 4] for at in range(len(secret) - 3)}
+        assert not {piece for piece in pieces if piece in shown and piece not in KNOWN}, shown
+
+
+@given(
+    scheme=SCHEMES,
+    login=st.sampled_from(("", "u:", ":", "u:p@")),
+    secret=SECRETS,
+    end=st.sampled_from(("@h:1/0", "@h:1/0?master=m")),
+)
+def test_no_error_about_a_url_quotes_a_piece_of_its_password(
+    scheme: str, login: str, secret: str, end: str
+) -> None:
+    check_that_no_piece_is_quoted(f"{scheme}://{login}{secret}{end}", secret)
+
+
+@given(scheme=SCHEMES, login=st.sampled_from(("u:", ":")), secret=SECRETS)
+def test_no_error_about_a_url_without_a_host_quotes_its_password(
+    scheme: str, login: str, secret: str
+) -> None:
+    assume(not re.search("[/?#,;@]", secret))
+    assume(not secret.isdecimal())
+    check_that_no_piece_is_quoted(f"{scheme}://{login}{secret}", secret)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://ann:sec?ret@h1/0", "redis://ann:sec?ret=1&b@h1/0", "redis://:secret?x@h:6379/0",
+        "redis://12?secret@h/0", "redis://:secret:6379/0", "redis://ann:secret", "redis://:p@w?secret@h/0",
+        "rediss://:p?ca=secret@h/0", "sentinel://12/secret@h/0?master=m", "redis://12?replicas=secret@h",
+    ],
+)  # fmt: skip
+def test_error_about_a_misplaced_character_in_a_password_says_how_to_write_it(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(url, {})
+    assert "secret" not in str(caught.value)
+    assert not re.search("sec|ret@", str(caught.value))
+    assert "%2F" in str(caught.value) or "HOST:PORT" in str(caught.value)
