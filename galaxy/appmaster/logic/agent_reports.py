@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -105,6 +106,16 @@ class AgentReports:
         """Return the seconds since the last heartbeat of ``agent``; 0 when none was read."""
         known = self._agents.get(agent)
         return 0.0 if known is None or known.heartbeat_s is None else now_s - known.heartbeat_s
+
+    def absent_s(self, agent: str, now_s: float) -> float:
+        """Return the same, but infinity when no heartbeat of ``agent`` was read."""
+        known = self._agents.get(agent)
+        return math.inf if known is None or known.heartbeat_s is None else now_s - known.heartbeat_s
+
+    @property
+    def any_alive(self) -> bool:
+        """Whether a heartbeat of any agent was read."""
+        return any(agent.heartbeat_s is not None for agent in self._agents.values())
 
     def alive(self, now_s: float, age_s_max: float) -> set[str]:
         """Return the agents whose last heartbeat is not older than ``age_s_max``."""

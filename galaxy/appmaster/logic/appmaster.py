@@ -12,7 +12,7 @@ from galaxy.appmaster.logic.api import packages, requests
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity import identity_sync, users
 from galaxy.appmaster.logic.job_sums import count_committed, count_written
-from galaxy.appmaster.logic.jobs import groups, jobs, pods
+from galaxy.appmaster.logic.jobs import groups, jobs, moves, pods
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.request import Request
@@ -148,6 +148,7 @@ class AppMaster:
         state = self.state
         self.agents.set_unread(read.unread)
         alive = set()
+        begun = self.agents.any_alive
         dead_s = state.dead_s
         ttl_s = order_ttl_s(dead_s)
         for heartbeat in read.heartbeats:
@@ -157,6 +158,8 @@ class AppMaster:
                 self._on_return(agent)
             for pod in state.unsent.pop(agent, ()) if state.unsent else ():
                 state.outbox.pod_orders.setdefault(agent, {})[pod] = None
+            if age_s < dead_s <= self.agents.absent_s(agent, state.now_s):
+                moves.on_first_heartbeat(state, agent, joined=begun)
             ask = self.agents.on_heartbeat(heartbeat, age_s, state.now_s)
             if ask and age_s < dead_s:
                 state.outbox.report_requests[agent] = None
@@ -186,6 +189,8 @@ class AppMaster:
             identity_sync.on_timer(state)
         elif kind == packages.TIMER:
             packages.on_timer(state)
+        elif kind == moves.TIMER:
+            moves.on_timer(state, self.agents)
         elif kind == "pod":
             self._resend(key)
 

@@ -74,6 +74,10 @@ class AppMasterState(AppMasterTables):
         """By group, ResMan's epoch and the status version up to which no status was missed."""
         self.unsent: dict[str, dict[str, None]] = {}
         """By agent, pods whose orders wait until a heartbeat of the agent is read."""
+        self.joined_agents: set[str] = set()
+        """Agents that are new, or were dead, since failed pods were moved last."""
+        self.pods_without_host: dict[str, None] = {}
+        """Failed pods that take their turns to move to a host that they have not tried."""
         self.usage: dict[str, tuple[int, int]] = {}
         """By pod, the millicores and bytes that were last reported."""
         self.identity_unacknowledged = True

@@ -68,6 +68,7 @@ class AppMasterTables:
                 "phase": lambda pod: (pod.job, pod.phase),
                 "up": lambda pod: pod.job if pod.up else None,
                 "leaving": lambda pod: pod.job if pod.is_leaving else None,
+                "tried": lambda pod: True if pod.failed_on else None,
             },
             multi_indexes={"revision": _revisions_of},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from galaxy.model.jobspec.spec import JobSpec, PackageSpec
@@ -136,3 +137,95 @@ def test_removal_during_a_move_leaves_nothing(world: World) -> None:
     world.run(60)
     assert world.slots(web) == []
     assert all(not host.living for host in world.hosts.values())
+
+
+# ---- hosts that join later
+
+
+def join(world: World, name: str) -> None:
+    info = next(iter(world.hosts.values())).info
+    world.scenario.add_host(msgspec.structs.replace(info, agent=name, address="10.0.9.9"))
+
+
+def wait_until_degraded(world: World, job: str) -> None:
+    world.run_until(lambda: world.state(job) == "degraded", 90)
+
+
+@pytest.mark.parametrize("hosts", [1, 3, 7])
+def test_pod_that_failed_on_every_host_is_tried_on_one_that_joins(hosts: int) -> None:
+    world = World(hosts=hosts)
+    web = world.submit(needing("file:///on/h9/app", service(replica=1)))
+    wait_until_degraded(world, web)
+    world.run(60)
+    before = world.slots(web)[0].incarnation
+    join(world, "h9")
+    if hosts < 7:  # Of seven hosts it has tried five, and the next is any of the others.
+        world.settle(web, within_s=60)
+        assert agents(world, web) == {"h9"}
+        assert "another host has joined" in events(world, web, "pod.leaves")[-1]
+    else:
+        world.run_until(lambda: world.slots(web)[0].incarnation > before, 60)
+
+
+def test_pod_whose_failure_may_pass_moves_to_a_host_that_joins_too(world: World) -> None:
+    web = world.submit(needing("http://for/h9/app", service(replica=2)))
+    world.run(120)
+    join(world, "h9")
+    world.settle(web, within_s=120)
+    assert agents(world, web) == {"h9"}
+
+
+def test_host_that_joins_and_fails_too_is_tried_once(world: World) -> None:
+    web = world.submit(needing("file:///on/h9/app", service(replica=1)))
+    wait_until_degraded(world, web)
+    join(world, "h5")
+    world.run(120)
+    assert world.slots(web)[0].incarnation == 5
+    assert world.state(web) == "degraded"
+    assert "h5" in reasons(world, web)[0]
+    world.run(120)
+    assert world.slots(web)[0].incarnation == 5
+
+
+def test_host_that_returns_from_the_dead_is_tried_like_a_new_one(world: World) -> None:
+    world.hosts["h4"].power_off(120)
+    world.run(30)
+    web = world.submit(needing("file:///on/h4/app", service(replica=1)))
+    wait_until_degraded(world, web)
+    world.settle(web, within_s=200)
+    assert agents(world, web) == {"h4"}
+
+
+@pytest.mark.parametrize("leader", ["appmaster", "resman"])
+@pytest.mark.parametrize("at_s", [0.5, 2.0, 5.5, 6.0])
+def test_host_that_joins_is_tried_also_when_a_leader_is_lost_then(leader: str, at_s: float) -> None:
+    world = World(hosts=2)
+    web = world.submit(needing("file:///on/h9/app", service(replica=1)))
+    wait_until_degraded(world, web)
+    join(world, "h9")
+    world.run(at_s)
+    world.scenario.failover(leader)
+    world.settle(web, within_s=120)
+    assert agents(world, web) == {"h9"}
+
+
+def test_stopped_or_failed_batch_job_does_not_move_to_a_host_that_joins(world: World) -> None:
+    web = world.submit(needing("file:///on/h9/app", service(replica=1)))
+    crunch = world.submit(needing("file:///on/h9/app", batch(replica=2)))
+    wait_until_degraded(world, web)
+    world.run_until(lambda: world.state(crunch) == "failed", 90)
+    world.do("stop", web)
+    world.run(20)
+    join(world, "h9")
+    world.run(60)
+    assert world.slots(web)[0].incarnation == 4
+    assert world.state(crunch) == "failed"
+
+
+def test_pods_that_run_do_not_move_to_a_host_that_joins(world: World) -> None:
+    web = world.submit(needing("file:///on/h3/app"))
+    world.settle(web, within_s=120)
+    before = [slot.incarnation for slot in world.slots(web)]
+    join(world, "h9")
+    world.run(60)
+    assert [slot.incarnation for slot in world.slots(web)] == before
