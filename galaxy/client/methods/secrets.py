@@ -14,7 +14,7 @@ from galaxy.model.api.views import (
     QuotaView,
     SecretView,
 )
-from galaxy.model.jobspec.rules import BAD_NAME, is_secret_name
+from galaxy.model.jobspec.task_rules import BAD_NAME, is_secret_name
 from galaxy.model.resources import Ceiling
 from galaxy.model.stored.secret import Secret
 from galaxy.model.stored.user import ALL_POOLS, check_pool_name, check_user_name

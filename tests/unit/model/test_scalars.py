@@ -10,7 +10,7 @@ import pytest
 
 from galaxy.client.source import job_file
 from galaxy.model.jobspec import parsing
-from galaxy.model.jobspec.rules import ARGUMENT_BYTES_MAX
+from galaxy.model.jobspec.task_rules import ARGUMENT_BYTES_MAX
 from galaxy.model.stored.secret import EnvFrom
 
 FORMATS = ("yaml", "toml", "json")
