@@ -37,6 +37,9 @@ exec </dev/console >/dev/console 2>&1
 mount -t sysfs sysfs /sys
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /dev/pts /dev/shm
+# devtmpfs has no such links; on a host, udev or the container's runtime makes them.
+ln -s /proc/self/fd /dev/fd
+for stream in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${stream%:*}" "/dev/${stream#*:}"; done
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 for place in /tmp /var/tmp; do mount -t tmpfs -o mode=1777 tmp "$place"; done
