@@ -62,7 +62,10 @@ def find(root: Path, cgroup_roots: Sequence[str]) -> Leftovers:
     """Return what is left of the cluster in folder ``root`` with the cgroups ``cgroup_roots``."""
     return Leftovers(
         processes=tuple(sorted(_processes(root, cgroup_roots))),
-        cgroups=tuple(str(path) for top in _cgroups(root, cgroup_roots) for path in _tree(top)),
+        cgroups=(
+            *(str(path) for top in _containers(root, cgroup_roots) for path in _tree(top)),
+            *map(str, _unused_roots(root, cgroup_roots)),
+        ),
         mounts=tuple(_mounts(root)),
         loops=tuple(_loops(root)),
     )
@@ -72,7 +75,7 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
     """Kill, unmount, detach and remove what is left; return what remains after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
-        for top in _cgroups(root, cgroup_roots):
+        for top in _containers(root, cgroup_roots):
             _kill_cgroup(top)
         pids = sorted(_processes(root, cgroup_roots))
         kill(pids, signal.SIGKILL)
@@ -81,10 +84,10 @@ def remove(root: Path, cgroup_roots: Sequence[str], *, timeout_s: float = 10.0) 
             _unmount(mount)
         for loop in _loops(root):
             _detach(loop)
-        for top in _cgroups(root, cgroup_roots):
+        for top in _containers(root, cgroup_roots):
             _remove_tree(top)
-        for top in _roots(cgroup_roots):
-            with contextlib.suppress(OSError):  # Another program has a cgroup in it, or it is gone.
+        for top in _unused_roots(root, cgroup_roots):
+            with contextlib.suppress(OSError):  # Another program has come into it, or it is gone.
                 top.rmdir()
         left = find(root, cgroup_roots)
         if not left or time.monotonic() >= deadline:
@@ -126,12 +129,14 @@ def readable(handle: int, timeout_s: float) -> bool:
 
 
 def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
-    """Return processes in the cgroups, Galaxy's processes that name the folder, and their descendants.
+    """Return processes of containers, Galaxy's processes that name the folder, and their descendants.
 
     This process and its ancestors are never included.
     """
     folder = os.fsencode(root)
-    owned = _paths_of_containers(root, cgroup_roots)
+    contained = {
+        pid for top in _containers(root, cgroup_roots) for path in _tree(top) for pid in _members(path)
+    }
     parents: dict[int, int] = {}
     pids: set[int] = set()
     for entry in os.scandir("/proc"):
@@ -140,13 +145,12 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
         pid = int(entry.name)
         with contextlib.suppress(OSError):
             argv = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-            cgroups = Path(entry.path, "cgroup").read_text()
             if (stat := read_stat(pid)) is None:
                 continue
             parents[pid] = stat.parent
             if stat.is_dead:
                 continue
-            if _in_cgroups(cgroups, owned) or _names_folder(argv, folder):
+            if pid in contained or _names_folder(argv, folder):
                 pids.add(pid)
     excluded = _ancestors(os.getpid(), parents)
     pids -= excluded
@@ -157,18 +161,6 @@ def _processes(root: Path, cgroup_roots: Sequence[str]) -> set[int]:
         pids |= more
         found_more = bool(more)
     return pids
-
-
-def _in_cgroups(text: str, owned: Collection[str]) -> bool:
-    """Return whether one line of a /proc/PID/cgroup ``text`` is at or below a path of ``owned``."""
-    paths = [line.split(":", 2)[2] + "/" for line in text.splitlines()]
-    return any(f"{path}/" in each for each in paths for path in owned)
-
-
-def _paths_of_containers(root: Path, cgroup_roots: Sequence[str]) -> set[str]:
-    """Return the cgroups of the cluster's containers, each as ``/ROOT/CONTAINER``."""
-    found = {Path(path) for path in _cgroups(root, cgroup_roots)} - {*_roots(cgroup_roots)}
-    return {f"/{name}/{path.name}" for path in found for name in cgroup_roots if path.match(f"{name}/*")}
 
 
 def _names_folder(argv: Sequence[bytes], folder: bytes) -> bool:
@@ -208,21 +200,45 @@ def _roots(cgroup_roots: Sequence[str]) -> list[Path]:
     return tops
 
 
-def _cgroups(root: Path, cgroup_roots: Sequence[str]) -> list[Path]:
-    """Return the cluster's cgroups: those of its containers, and roots without any other cgroup in them."""
+def _containers(root: Path, cgroup_roots: Sequence[str]) -> list[Path]:
+    """Return the cgroups of the cluster's containers."""
     recorded = {
         path.name
         for path in root.glob("agent/*/c/*")
         if path.is_dir() and directory_owner(str(path)) is not None
     }
-    found: list[Path] = []
-    for top in _roots(cgroup_roots):
-        children = [path for path in top.iterdir() if path.is_dir()]
-        ours = [path for path in children if _is_of_cluster(path, root, recorded)]
-        found += ours
-        if len(ours) == len(children):
-            found.append(top)
-    return found
+    children = [path for top in _roots(cgroup_roots) for path in top.iterdir() if path.is_dir()]
+    return [path for path in children if _is_of_cluster(path, root, recorded)]
+
+
+def _unused_roots(root: Path, cgroup_roots: Sequence[str]) -> list[Path]:
+    """Return the roots that the cluster made and in which nothing else is: no cgroup and no process."""
+    containers = set(_containers(root, cgroup_roots))
+    return [
+        top
+        for top in _roots(cgroup_roots)
+        if _is_made_by_cluster(top, root)
+        and not _members(top)
+        and containers.issuperset(path for path in top.iterdir() if path.is_dir())
+    ]
+
+
+def _is_made_by_cluster(top: Path, root: Path) -> bool:
+    mark = marks.mark_of(str(top), marks.ROOT)
+    if mark is None:  # Only root can mark what it makes.
+        return os.geteuid() != 0
+    return Path(mark).is_relative_to(root)
+
+
+def _members(cgroup: Path) -> list[int]:
+    """Return the processes that are in a cgroup itself; none if it is gone.
+
+    The kernel lists processes outside this PID namespace as 0, which kill() would take for a group.
+    """
+    try:
+        return [int(pid) for pid in (cgroup / "cgroup.procs").read_text().split() if pid != "0"]
+    except (OSError, ValueError):
+        return []
 
 
 def _is_of_cluster(path: Path, root: Path, recorded: Collection[str]) -> bool:
@@ -244,8 +260,7 @@ def _kill_cgroup(top: Path) -> None:
         with contextlib.suppress(OSError):
             if (path / "cgroup.kill").exists():
                 _write(path / "cgroup.kill", "1")
-        with contextlib.suppress(OSError, ValueError):
-            kill((int(pid) for pid in (path / "cgroup.procs").read_text().split()), signal.SIGKILL)
+        kill(_members(path), signal.SIGKILL)
 
 
 def _remove_tree(top: Path) -> None:

@@ -74,12 +74,16 @@ class Files:
         guard_devices(path, program)
 
     def pids(self, path: str) -> list[int]:
-        """Return the processes in exactly this cgroup; none if it is gone."""
+        """Return the processes in exactly this cgroup; none if it is gone.
+
+        The kernel lists those outside this PID namespace as 0. They cannot be signalled, and kill(0)
+        would reach the caller's own process group.
+        """
         try:
             text = self.read(f"{path}/cgroup.procs")
         except OSError:
             return []
-        return [int(line) for line in text.split()]
+        return [int(line) for line in text.split() if line != "0"]
 
 
 def field(text: str, name: str) -> int:

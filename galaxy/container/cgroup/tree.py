@@ -307,17 +307,20 @@ class CgroupTree:
         return gone
 
     def remove_root(self) -> None:
-        """Remove the root, and its parents that Galaxy has made, in every hierarchy where they are empty."""
+        """Remove the root and its parents, as far as Galaxy has made them, where they are empty."""
         for name, path in self._roots.items():
-            mount, is_ours = self._mounts[name], True
-            while path != mount and is_ours:
-                parent = os.path.dirname(path)
-                is_ours = self.files.mark_of(parent, marks.ROOT) is not None
+            while path != self._mounts[name] and self._has_made(path):
                 try:
                     self.files.remove(path)
                 except OSError:
                     break
-                path = parent
+                path = os.path.dirname(path)
+
+    def _has_made(self, root: str) -> bool:
+        """Return whether Galaxy made a root; without marks, the configured one is taken for its own."""
+        if self.files.mark_of(root, marks.ROOT) is not None:
+            return True
+        return not self._can_mark and root in self._roots.values()
 
     def _is_ours(self, path: str) -> bool:
         """Return whether a cgroup exists and was made for a container of this tree's owner.

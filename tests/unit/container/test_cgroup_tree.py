@@ -81,9 +81,16 @@ def limits(**changes: object) -> ContainerLimits:
 
 @pytest.fixture
 def v1(tmp_path: Path) -> CgroupTree:
+    return make_v1(tmp_path)
+
+
+def make_v1(tmp_path: Path, *, given: str = "") -> CgroupTree:
+    """Return a prepared tree; the cgroup ``given`` was made by another program before."""
     kernel = FakeKernel(tmp_path, V1)
     for name in V1:
         kernel.make(str(tmp_path / name))
+        if given:
+            kernel.make(str(tmp_path / name / given))
     tree = CgroupTree(Hierarchies(v1={name: str(tmp_path / name) for name in V1}), "galaxy-t", files=kernel)
     tree.prepare()
     return tree
@@ -259,6 +266,18 @@ def test_cgroup_that_galaxy_did_not_make_is_not_listed_killed_or_removed(
     assert v1.remove(name)  # Nothing of a container is left.
     v1.remove_root()
     assert foreign.is_dir()
+
+
+def test_root_that_galaxy_did_not_make_is_kept(tmp_path: Path) -> None:
+    tree = make_v1(tmp_path, given="galaxy-t")
+    tree.remove_root()
+    assert all((tmp_path / name / "galaxy-t").is_dir() for name in V1)
+
+
+def test_process_outside_the_pid_namespace_is_not_signalled(v1: CgroupTree, tmp_path: Path) -> None:
+    v1.make(KEY, limits())
+    (tmp_path / "pids/galaxy-t" / KEY / "cgroup.procs").write_text("0\n4194305\n")
+    assert v1.pids(KEY) == [4194305]
 
 
 @pytest.mark.parametrize("hierarchy", V1)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from galaxy.cli.local import leftovers
+from galaxy.container.cgroup import marks
 from tests.support.waiting import until
 
 
@@ -166,3 +167,84 @@ def test_cgroups_of_others_below_the_root_and_their_processes_are_left_alone(
         for path in foreign:
             for each in (path, path.parent, path.parent.parent):
                 until("its processes have left", lambda each=each: _removed(each))
+
+
+@pytest.mark.root
+def test_process_of_others_directly_in_the_root_is_left_alone_and_galaxys_container_is_removed(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    root = f"galaxy-test-root-{os.getpid()}"
+    process, program = _sleeper("of another program"), _sleeper("a program in a container")
+    started += [process, program]
+    state = str(tmp_path / "agent" / "h1")
+    containers = [path / "web-1.0_1" for path in _roots(root)]
+    try:
+        for path in containers:
+            path.mkdir(parents=True)
+            marks.set_mark(str(path.parent), marks.ROOT, state)
+            marks.set_mark(str(path), marks.CONTAINER, state)
+            (path / "cgroup.procs").write_text(str(program.pid))
+            (path.parent / "cgroup.procs").write_text(str(process.pid))
+        found = leftovers.find(tmp_path, [root])
+        assert found.processes == (program.pid,)
+        assert set(found.cgroups) == {str(path) for path in containers}
+        assert not leftovers.remove(tmp_path, [root], timeout_s=5)
+        assert program.wait(5) == -signal.SIGKILL
+        assert process.poll() is None
+        assert not any(path.exists() for path in containers)
+        process.kill()
+        process.wait()
+        until(
+            "only the root is left", lambda: len(leftovers.find(tmp_path, [root]).cgroups) == len(containers)
+        )
+        assert not leftovers.remove(tmp_path, [root], timeout_s=5)
+        assert not any(path.parent.exists() for path in containers)
+    finally:
+        process.kill()
+        process.wait()
+        for path in containers:
+            for each in (path, path.parent):
+                until("its processes have left", lambda each=each: _removed(each))
+
+
+@pytest.mark.root
+def test_process_of_others_in_a_cgroup_whose_path_contains_a_containers_is_left_alone(
+    tmp_path: Path, started: list[subprocess.Popen[bytes]]
+) -> None:
+    root = f"galaxy-test-deep-{os.getpid()}"
+    process = _sleeper("of another program")
+    started.append(process)
+    containers = [path / "web-1.0_1" for path in _roots(root)]
+    foreign = [path / "other" / root / "web-1.0_1" for path in _roots(f"others-{root}")]
+    try:
+        for path in (*containers, *foreign):
+            path.mkdir(parents=True)
+        for path in containers:
+            marks.set_mark(str(path), marks.CONTAINER, str(tmp_path / "agent" / "h1"))
+        for path in foreign:
+            (path / "cgroup.procs").write_text(str(process.pid))
+        assert leftovers.find(tmp_path, [root]).processes == ()
+        leftovers.remove(tmp_path, [root], timeout_s=5)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        for path in (*containers, *foreign):
+            for each in (path, *list(path.parents)[: len(path.parts) - 4]):
+                if each.name not in ("pids", "memory", "cgroup"):
+                    until("its processes have left", lambda each=each: _removed(each))
+
+
+@pytest.mark.root
+def test_root_that_galaxy_did_not_make_is_neither_a_leftover_nor_removed(tmp_path: Path) -> None:
+    root = f"galaxy-test-given-{os.getpid()}"
+    given = _roots(root)
+    try:
+        for path in given:
+            path.mkdir()
+        assert not leftovers.find(tmp_path, [root])
+        leftovers.remove(tmp_path, [root], timeout_s=1)
+        assert all(path.is_dir() for path in given)
+    finally:
+        for path in given:
+            path.rmdir()
