@@ -16,24 +16,20 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from galaxy.container.cgroup import marks, v1
 from galaxy.container.cgroup.controller import Controller
-from galaxy.container.cgroup.cpu import CpuV1, CpuV2
+from galaxy.container.cgroup.controllers import UNIFIED, can_limit, controllers_of, mounts_of
 from galaxy.container.cgroup.detect import Hierarchies, detect
 from galaxy.container.cgroup.devices import DevicesV1, DevicesV2
 from galaxy.container.cgroup.files import Files, field
-from galaxy.container.cgroup.io import BlkioV1, IoV2
 from galaxy.container.cgroup.memory import MemoryV1, MemoryV2
-from galaxy.container.cgroup.pids import Pids
 from galaxy.container.limits import ContainerLimits
 from galaxy.errors import HostError
 from galaxy.model.messages.worker import TaskCgroup
 
-UNIFIED: Final = "unified"
 INIT: Final = "init"
 _FREEZE_WAIT_S: Final = 1.0
 _FREEZE_POLL_S: Final = 0.001
@@ -87,9 +83,9 @@ class CgroupTree:
                 "cannot limit containers: this host has no cgroup controllers cpu, memory and pids",
                 hint="mount cgroup2 at /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1",
             )
-        self._mounts = _mounts(hierarchies)
+        self._mounts = mounts_of(hierarchies)
         self._roots = {name: os.path.join(mount, root) for name, mount in self._mounts.items()}
-        self._controllers = self._choose(hierarchies)
+        self._controllers = controllers_of(hierarchies, self._mounts, self.files)
         self._per_task = {
             name for c in self._controllers if c.per_task for name in [self._hierarchy_of(c)]
         } | ({UNIFIED} & self._roots.keys())
@@ -133,7 +129,10 @@ class CgroupTree:
                     self._delegate(at)
         for controller in self._controllers:
             controller.prepare_root(self._roots[self._hierarchy_of(controller)])
-        self._controllers = [c for c in self._controllers if self._works(c)]
+        roots, files = self._roots, self.files
+        self._controllers = [
+            c for c in self._controllers if can_limit(c, roots[self._hierarchy_of(c)], files)
+        ]
 
     def make(self, key: str, limits: ContainerLimits) -> None:
         """Create one container's cgroups and set every limit, before any process is inside.
@@ -346,27 +345,6 @@ class CgroupTree:
     def _hierarchy_of(self, controller: Controller) -> str:
         return UNIFIED if self.version == "v2" else controller.hierarchy
 
-    def _choose(self, hierarchies: Hierarchies) -> list[Controller]:
-        files = self.files
-        if self.version == "v2":
-            chosen: list[Controller] = [CpuV2(files), MemoryV2(files), Pids(files), DevicesV2(files)]
-            return chosen + [IoV2(files)] * ("io" in hierarchies.v2_controllers)
-        swap = _host_has_swap()
-        chosen = [CpuV1(), MemoryV1(files, swap=swap), Pids(files)]
-        if "devices" in self._roots:
-            chosen.append(DevicesV1())
-        if "blkio" in self._roots:
-            chosen.append(BlkioV1(files, "blkio.bfq.weight"))
-        return chosen
-
-    def _works(self, controller: Controller) -> bool:
-        # The file of an io weight exists only where the kernel has an io scheduler with weights.
-        if not isinstance(controller, BlkioV1 | IoV2):
-            return True
-        root = self._roots[self._hierarchy_of(controller)]
-        names = ("blkio.bfq.weight",) if isinstance(controller, BlkioV1) else ("io.weight", "io.bfq.weight")
-        return any(self.files.has(f"{root}/{name}") for name in names)
-
     def _delegate(self, path: str) -> None:
         """Enable our controllers for the children of a v2 cgroup; move its processes to a leaf if needed."""
         available = set(self.files.read(f"{path}/cgroup.controllers").split())
@@ -401,20 +379,3 @@ class CgroupTree:
         except FileNotFoundError:
             return ""
         return state
-
-
-def _mounts(hierarchies: Hierarchies) -> dict[str, str]:
-    if hierarchies.version == "v2":
-        return {UNIFIED: hierarchies.v2}
-    useful: Sequence[str] = ("cpu", "cpuacct", "memory", "pids", "devices", "blkio")
-    mounts = {name: hierarchies.v1[name] for name in useful if name in hierarchies.v1}
-    if hierarchies.v2 and os.path.exists(os.path.join(hierarchies.v2, "cgroup.procs")):
-        return {UNIFIED: hierarchies.v2, **mounts}
-    if "freezer" in hierarchies.v1:
-        mounts["freezer"] = hierarchies.v1["freezer"]
-    return mounts
-
-
-def _host_has_swap() -> bool:
-    with open("/proc/swaps") as file:
-        return len(file.readlines()) > 1
