@@ -12,7 +12,7 @@ from galaxy.appmaster.logic.api import packages, requests
 from galaxy.appmaster.logic.config import AppMasterConfig
 from galaxy.appmaster.logic.identity import identity_sync, users
 from galaxy.appmaster.logic.job_sums import count_committed, count_written
-from galaxy.appmaster.logic.jobs import groups, jobs, moves, pods
+from galaxy.appmaster.logic.jobs import groups, jobs, moves, pod_reports, pods
 from galaxy.appmaster.logic.outbox import Outbox
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.request import Request
@@ -139,10 +139,10 @@ class AppMaster:
 
     def _on_report(self, report: AgentReport) -> None:
         for observed in self.agents.apply(report, self.state.now_s):
-            pods.on_report(self.state, self.agents, report.agent, observed)
+            pod_reports.on_report(self.state, self.agents, report.agent, observed)
         if report.full:
             for pod in self.agents.remove_missing(report):
-                pods.on_missing(self.state, report.agent, pod)
+                pod_reports.on_missing(self.state, report.agent, pod)
 
     def _on_heartbeats(self, read: HeartbeatsRead) -> None:
         state = self.state
