@@ -24,13 +24,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 from celery import Celery
+from fleet_agents import MARKS, SMALL
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # For tests.support.
 
@@ -47,14 +48,30 @@ REST_S = 5.0
 TIMEOUT_S = 600.0
 SAMPLE_S = 0.05
 QUERIES = 10
-KINDS = ("pod.placed", "container.ready", "pod.deploying", "pod.running")
-"""Events of a pod, in their order, whose times are printed."""
+KINDS = ("container.placed", "pod.placed", "container.ready", "pod.running")
+"""Events of a pod whose times are printed. A step that places many containers traces only their number."""
+STAGES = (
+    "accepted",
+    "container.placed",
+    "create",
+    "ready",
+    "container.ready",
+    "deploy",
+    "run",
+    "pod.running",
+    "seen",
+)
+"""What a one-pod job waits for: the client, ResMan, its host (ordered, created), ResMan, its host (ordered,
+runs), AppMaster, the client."""
 PEER_TASKS_MAX = 5_000
 PEER_QUEUE, PEER_TASK, PEER_DONE = "bench-peer", "bench.nothing", "bench-peer-done"
 AIM_PER_S, AIM_SMALL_S = 1_500.0, 1.0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 GALAXY = [sys.executable, "-P", "-m", "galaxy.cli.main"]
 QUEUES = [*names.leader_queues(names.RESMAN), *names.leader_queues(names.APPMASTER)]
+SMALL_HOST = ["--hosts", "1", "--prefix", SMALL, "--pool", SMALL]
+"""The host of the one-pod jobs. It has a process of its own, so that they wait for the leaders, not for one
+process to simulate the work that the burst causes on a thousand hosts."""
 MAILBOXES = [f"{role} mailboxes" for role in names.PARTS]
 """Agents with a report that the leader has not taken."""
 
@@ -102,8 +119,11 @@ def report(hosts: int, containers: int, ours: dict[str, Any]) -> None:
         print(f"  {kind:<15}" + "".join(f"{at_s:8.2f}" for at_s in times) + "   s: first, quarters, last")
     small = ours["small"]
     print(f"  one-pod jobs   {small['median_s']:8.2f}   worst {small['worst_s']:.2f} s of {small['count']}")
+    for name, (median_s, worst_s) in small["stages_s"].items():
+        print(f"    {name:<18}{median_s:6.3f}   worst {worst_s:.3f}")
     print(f"  accepted       {ours['accepted_median_s']:8.3f}   worst {ours['accepted_worst_s']:.3f} s")
     print(f"  CPU ms each    {ours['cpu_ms']}   at rest, share of a core: {ours['rest_share']}")
+    print(f"  waits for CPU  {ours['starved_share']}   share of the time; on a machine at rest, near 0")
     print(f"  Redis, each    {ours['redis_memory_bytes']} bytes of memory, "
           f"{ours['redis_input_bytes']} in, {ours['redis_output_bytes']} out, "
           f"{ours['redis_commands']} commands")  # fmt: skip
@@ -126,21 +146,33 @@ def fleet(server: RedisServer, hosts: int, logs: Path, profile: str | None) -> I
                 script = [str(Path(__file__).with_name("fleet_profile.py")), f"{profile}/{role}.prof"]
                 command = [sys.executable, *script, *command[len(GALAXY) :]]
             started[role] = start(command, logs / f"{role}.log")
-        agents = Path(__file__).with_name("fleet_agents.py")
-        command = [sys.executable, str(agents), "--redis", server.url, "--hosts", str(hosts)]
-        started["agents"] = start(command, logs / "agents.log")
+        agents = [sys.executable, str(Path(__file__).with_name("fleet_agents.py")), "--redis", server.url]
+        for name, options in {"agents": ["--hosts", str(hosts)], "small host": SMALL_HOST}.items():
+            started[name] = start([*agents, *options], logs / f"{name}.log")
         client = redis.Redis.from_url(server.url)
         until(
-            lambda: client.hlen(keys.table(names.RESMAN, "agents")) == hosts,
+            lambda: client.hlen(keys.table(names.RESMAN, "agents")) == hosts + 1,
             "every agent has joined",
             TIMEOUT_S,
         )
-        yield {name: process.pid for name, process in started.items()} | {"redis": server.pid}
+        keep_niceness(process.pid for process in started.values())
+        yield {name: process.pid for name, process in started.items()} | {
+            "redis": server.pid,
+            "observers": os.getpid(),
+        }
     finally:
         for process in started.values():
             process.terminate()
         for process in started.values():
             process.wait(30)
+
+
+def keep_niceness(pids: Iterable[int]) -> None:
+    """Give processes the niceness of this one: leaders set their own to 0 when they start."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -164,7 +196,7 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         rest = {name: (now_s - before[name]) / REST_S for name, now_s in cpu_s(processes).items()}
         follower, sampler = Follower(server.url), Sampler(server.url)
         facts = client.info()
-        began, began_s = cpu_s(processes), time.time()
+        began, starved, began_s = cpu_s(processes), starved_s(processes), time.time()
         accepted: list[float] = []
         ids = []
         small = SmallJobs(server.url)
@@ -177,8 +209,9 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
         until(lambda: all_run(client, ids), "every job runs", TIMEOUT_S)
         all_s = time.time() - began_s
         spent = {name: now_s - began[name] for name, now_s in cpu_s(processes).items()}
+        starved = {name: now_s - starved[name] for name, now_s in starved_s(processes).items()}
         waited_s = time.time() - began_s
-        waits = small.stop()
+        waits = small.stop(client, follower)
         queues_max = sampler.stop()
         after = client.info()
         bursts = tuple(f"{one}." for one in ids)
@@ -206,6 +239,7 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
             "count": extra,
             "median_s": round(statistics.median(waits), 3),
             "worst_s": round(max(waits), 3),
+            "stages_s": small.stages(),
         },
         "accepted_median_s": round(statistics.median(accepted), 3),
         "accepted_worst_s": round(max(accepted), 3),
@@ -214,6 +248,7 @@ def measure(server: RedisServer, processes: dict[str, int], jobs: int, replicas:
             for name, spent_s in spent.items()
         },
         "cpu_s": {name: round(spent_s, 1) for name, spent_s in spent.items()},
+        "starved_share": {name: round(waits_s / all_s, 2) for name, waits_s in starved.items()},
         "rest_share": {name: round(share, 3) for name, share in rest.items()},
         "queues_max": queues_max,
         "redis_memory_bytes": each("used_memory"),
@@ -266,9 +301,9 @@ def queries(
     return cpu, waits
 
 
-def job(name: str, replicas: int) -> dict[str, Any]:
+def job(name: str, replicas: int, *, pool: str = "main") -> dict[str, Any]:
     task = {"cpu": "10m", "memory": "16M", "start": "serve"}
-    deploy = {"replica": replicas, "stop_timeout": 1, "drain": 0}
+    deploy = {"replica": replicas, "stop_timeout": 1, "drain": 0, "pools": [pool]}
     return {"name": name, "deploy": deploy, "pod": {"workspace": "16M", "tasks": [task]}}
 
 
@@ -279,6 +314,15 @@ def cpu_s(processes: dict[str, int]) -> dict[str, float]:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         found[name] = (int(fields[11]) + int(fields[12])) * TICK_S
     return found
+
+
+def starved_s(processes: dict[str, int]) -> dict[str, float]:
+    """Return the seconds that the threads of each process were ready to run and waited for a core."""
+    return {
+        name: sum(int(one.read_text().split()[1]) for one in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+        / 1e9
+        for name, pid in processes.items()
+    }
 
 
 def until(is_true: Callable[[], bool], what: str, timeout_s: float = 120.0) -> None:
@@ -354,28 +398,58 @@ class SmallJobs:
 
     def __init__(self, url: str) -> None:
         self._galaxy = Galaxy(url, timeout_s=60.0)
-        self._waits: list[float] = []
+        self._times: list[tuple[str, float, float, float]] = []
+        """By job: when it was submitted, accepted, and seen to run."""
+        self._stages: list[dict[str, float]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> list[float]:
+    def stop(self, client: redis.Redis, follower: Follower) -> list[float]:
         """Return the seconds that each job took."""
         self._stopping.set()
         self._thread.join(TIMEOUT_S)
         self._galaxy.close()
-        return self._waits
+        marks: Any = client.hgetall(MARKS)
+        for job_id, began_s, accepted_s, seen_s in self._times:
+            pod = f"{job_id}.0"
+            at_s = {"accepted": accepted_s, "seen": seen_s}
+            at_s |= {kind: times[pod] for kind, times in follower.seen.items() if pod in times}
+            names = {name: f"{pod} {name}".encode() for name in STAGES}
+            at_s |= {name: float(marks[mark]) for name, mark in names.items() if mark in marks}
+            self._stages.append(durations(began_s, at_s))
+        return [seen_s - began_s for _, began_s, _, seen_s in self._times]
+
+    def stages(self) -> dict[str, tuple[float, float]]:
+        """Return the median and the worst seconds of each stage."""
+        found = {name: [one[name] for one in self._stages if name in one] for name in STAGES}
+        return {
+            name: (round(statistics.median(times), 3), round(max(times), 3))
+            for name, times in found.items()
+            if times
+        }
 
     def _run(self) -> None:
         for number in itertools.count():
             began_s = time.time()
-            found = self._galaxy.submit(job(f"small{number}", 1)).job
+            found = self._galaxy.submit(job(f"{SMALL}{number}", 1, pool=SMALL)).job
+            accepted_s = time.time()
             self._galaxy.wait(found, timeout_s=TIMEOUT_S, until=lambda view: view.summary.running == 1)
-            self._waits.append(time.time() - began_s)
+            self._times.append((found, began_s, accepted_s, time.time()))
             if self._stopping.wait(0.2):
                 return
+
+
+def durations(began_s: float, at_s: dict[str, float]) -> dict[str, float]:
+    """Return the seconds of each stage, from the end of the last one that is known."""
+    found = {}
+    for name in STAGES:
+        if name in at_s:
+            found[name] = max(0.0, at_s[name] - began_s)
+            began_s = max(began_s, at_s[name])
+    return found
 
 
 # ---- the peer

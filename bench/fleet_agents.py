@@ -13,7 +13,7 @@ import gc
 import itertools
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,10 @@ import redis
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.reports import DueReport
 from galaxy.model.base import WIRE_VERSION, Struct, encode
-from galaxy.model.messages.agent import AgentInfo, Heartbeat
-from galaxy.model.messages.container import ContainerOrders
+from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat
+from galaxy.model.messages.container import ContainerOrders, ObservedContainerState
 from galaxy.model.messages.names import CONTAINER_APPLY, POD_DEPLOY, agent_queue, appworker_queue
-from galaxy.model.messages.pod import PodOrders
+from galaxy.model.messages.pod import PodOrders, PodState
 from galaxy.nexus import keys
 from galaxy.nexus.envelope import decode_call, read
 from galaxy.nexus.in_memory import MemoryNexus
@@ -40,6 +40,9 @@ from galaxy.units import GIB
 POLL_S = 0.01
 """Pause between two reads of the hosts' queues."""
 HEARTBEAT_BATCHES = 20
+SMALL, MARKS = "small", "bench:hosts"
+"""Of pods of jobs with this prefix, the hosts note in a Redis hash when they handle what: by ``POD WHAT``,
+Unix seconds."""
 KINDS: dict[str, type[Struct]] = {CONTAINER_APPLY: ContainerOrders, POD_DEPLOY: PodOrders}
 TAKEN_MAX = 300
 """Messages that one read takes. What they cause is done before more are taken, as on hosts that work alone:
@@ -131,8 +134,10 @@ class RealNexus(MemoryNexus):
 class RealBus(Bus):
     """The hosts' queues in Redis, and their reports by the production script."""
 
-    def __init__(self, world: World, client: redis.Redis) -> None:
+    def __init__(self, world: World, client: redis.Redis, prefix: str) -> None:
+        """Take the orders of all hosts whose names begin with ``prefix``."""
         super().__init__(world, MemoryNexus(lambda: 0.0))
+        self._patterns = appworker_queue(f"{prefix}[0-9]*"), agent_queue(f"{prefix}[0-9]*")
         self.receivers: dict[str, Consumer] = {}
         self._client = client
         self._take = client.register_script(TAKE)
@@ -140,6 +145,7 @@ class RealBus(Bus):
         """Where a read begins in the list of queues, so that no host is always last."""
         self._post_script = client.register_script(POST)
         self._due: list[tuple[DueReport, Answered]] = []
+        self._marks: dict[str, float] = {}
 
     def consume(self, queue: str, consumer: Consumer) -> None:
         self.receivers[queue] = consumer
@@ -152,7 +158,7 @@ class RealBus(Bus):
 
     def take(self) -> bool:
         """Deliver orders that wait in Redis; return whether more may wait."""
-        found: Any = self._take(args=[TAKEN_MAX, next(self._first), appworker_queue("*"), agent_queue("*")])
+        found: Any = self._take(args=[TAKEN_MAX, next(self._first), *self._patterns])
         for queue, items in found:
             receive = self.receivers.get(queue.decode())
             for data in items if receive is not None else ():
@@ -160,7 +166,9 @@ class RealBus(Bus):
                 kind = KINDS.get(item.headers.task)
                 if kind is not None:
                     _, arguments, _ = decode_call(bytes(item.body))
-                    receive(read(arguments["v"], arguments["body"], kind))
+                    body = read(arguments["v"], arguments["body"], kind)
+                    self._mark(ordered(body))
+                    receive(body)
         return sum(len(items) for _, items in found) >= TAKEN_MAX
 
     def flush(self) -> None:
@@ -172,8 +180,34 @@ class RealBus(Bus):
         for due, _ in posts:
             keys_of, arguments = post_call(due.role, due.report, replaces=due.replaces)
             self._post_script(keys=keys_of, args=arguments, client=pipe)
-        for (_, answer), posted in zip(posts, pipe.execute(), strict=True):
+            self._mark(reported(due.report))
+        for name, at_s in self._marks.items():
+            pipe.hsetnx(MARKS, name, str(at_s))
+        self._marks = {}
+        for (_, answer), posted in zip(posts, pipe.execute(), strict=False):
             answer(bool(posted))
+
+    def _mark(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name.startswith(SMALL):
+                self._marks.setdefault(name, time.time())
+
+
+def ordered(body: Struct) -> list[str]:
+    """Return the names under which orders are noted."""
+    match body:
+        case ContainerOrders():
+            return [f"{one.container} create" for one in body.create]
+        case PodOrders():
+            return [f"{one.pod} deploy" for one in body.orders]
+    return []
+
+
+def reported(report: AgentReport) -> list[str]:
+    """Return the names under which containers that are ready, and pods that run, are noted."""
+    ready = (one.container for one in report.containers if one.state is ObservedContainerState.READY)
+    running = (one.pod for one in report.pods if one.state is PodState.RUNNING)
+    return [*(f"{name} ready" for name in ready), *(f"{name} run" for name in running)]
 
 
 class DisklessHost(Host):
@@ -195,22 +229,24 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--redis", required=True)
     options.add_argument("--hosts", type=int, required=True)
+    options.add_argument("--prefix", default="h", help="what the names of the hosts begin with")
+    options.add_argument("--pool", default="main")
     given = options.parse_args()
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
     gc.disable()  # Millions of objects live on; collecting them costs time and frees nothing.
-    run(given.redis, given.hosts, lambda: bool(ended))
+    run(given.redis, given.hosts, lambda: bool(ended), prefix=given.prefix, pool=given.pool)
 
 
-def run(url: str, count: int, is_over: Callable[[], bool]) -> None:
-    """Run ``count`` hosts, named ``h1`` on, until ``is_over``."""
+def run(url: str, count: int, is_over: Callable[[], bool], *, prefix: str, pool: str) -> None:
+    """Run ``count`` hosts of ``pool``, named ``h1`` on with the prefix ``h``, until ``is_over``."""
     client = redis.Redis.from_url(url)
     world = RealTimeWorld()
-    nexus, bus = RealNexus(client), RealBus(world, client)
+    nexus, bus = RealNexus(client), RealBus(world, client, prefix)
     hosts = [
         DisklessHost(
-            world, bus, nexus, name=f"h{n}", on_program=_no_program, info=facts(f"h{n}"),
-            own_heartbeats=False,
+            world, bus, nexus, name=f"{prefix}{n}", on_program=_no_program,
+            info=facts(f"{prefix}{n}", pool), own_heartbeats=False,
         )
         for n in range(1, count + 1)
     ]  # fmt: skip
@@ -236,11 +272,11 @@ def run(url: str, count: int, is_over: Callable[[], bool]) -> None:
                 time.sleep(pause_s)  # Not a wait for a state: the pause of a poll.
 
 
-def facts(name: str) -> AgentInfo:
+def facts(name: str, pool: str) -> AgentInfo:
     """Return a host with room for a thousand small containers."""
     return AgentInfo(
-        agent=name, address="10.0.0.1", boot="", version="0", cpu_milli=128_000, memory_bytes=512 * GIB,
-        disk_bytes=4096 * GIB, ports_low=20_000, ports_high=29_999,
+        agent=name, pool=pool, address="10.0.0.1", boot="", version="0", cpu_milli=128_000,
+        memory_bytes=512 * GIB, disk_bytes=4096 * GIB, ports_low=20_000, ports_high=29_999,
         enforced=("cpu", "memory", "pids", "disk"),
     )  # fmt: skip
 
