@@ -17,6 +17,7 @@ from galaxy.driver.stored_format import (
     different_settings,
     format_table,
 )
+from galaxy.driver.trace_lines import log_trace
 from galaxy.driver.warm_tables import WarmTables
 from galaxy.errors import NotLeader, Unreachable
 from galaxy.model.api.answers import Reply
@@ -223,11 +224,7 @@ class Leadership:
             raise NotLeader(f"the lease of epoch {self.grant.epoch} on {self.grant.role} is over")
         if changes or trace:
             self._write(changes, trace)
-            for event in trace:
-                log.info(
-                    "event=%s subject=%s text=%r id=%s cause=%s",
-                    event.kind, event.subject, event.text, event.id, event.cause or "-",
-                )  # fmt: skip
+            log_trace(log, trace)
         for table in self._logic.tables.values():
             table.accept()
         return CommittedStep(sends=step.sends, replies=step.replies, forget=step.forget, wake_s=step.wake_s)

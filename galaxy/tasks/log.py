@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Final
 
+from galaxy.driver.trace_lines import TraceLines
 from galaxy.model.redaction import without_credentials
 
 LINE_MAX: Final = 4000
@@ -14,7 +15,10 @@ LINE_MAX: Final = 4000
 
 
 class OneLine(logging.Formatter):
-    """Time in UTC, level, the message; tracebacks and newlines folded in, credentials of URLs masked."""
+    """Time in UTC, level, the message; tracebacks and newlines folded in, credentials of URLs masked.
+
+    The only message of several lines is ``TraceLines``, whose events have one line each.
+    """
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -24,6 +28,9 @@ class OneLine(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.msg, TraceLines):
+            head = f"{self.formatTime(record)} {record.levelname} "
+            return "\n".join([_one_line(head + line) for line in record.msg.lines])
         if record.name.split(".")[0] != "galaxy":
             record = logging.makeLogRecord(
                 {
@@ -32,11 +39,15 @@ class OneLine(logging.Formatter):
                     "args": (),
                 }
             )
-        line = without_credentials(super().format(record).replace("\n", "\\n"))
-        if len(line) <= LINE_MAX:
-            return line
-        half = LINE_MAX // 2  # The end of a traceback says most.
-        return f"{line[:half]} ...({len(line) - LINE_MAX} more)... {line[-half:]}"
+        return _one_line(super().format(record))
+
+
+def _one_line(text: str) -> str:
+    line = without_credentials(text.replace("\n", "\\n"))
+    if len(line) <= LINE_MAX:
+        return line
+    half = LINE_MAX // 2  # The end of a traceback says most.
+    return f"{line[:half]} ...({len(line) - LINE_MAX} more)... {line[-half:]}"
 
 
 def set_up(level: str) -> None:
