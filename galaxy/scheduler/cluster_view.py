@@ -6,13 +6,15 @@ costs a few passes over short arrays and never iterates over containers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
 from msgspec import Struct
 
+from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.resources import FIELDS, RESOURCES, Resources, bounded
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints, grown
@@ -20,6 +22,8 @@ from galaxy.scheduler.requests import Load, Shape
 
 CLASSES_MAX: Final = 1024
 """Cached (pools, tag, require) combinations; beyond it, the cache is emptied."""
+
+PORT_MAX: Final = 65_535
 
 ASKED_AT: Final = tuple(at for at, row in enumerate(RESOURCES) if not row.per_container)
 """Positions in ``RESOURCES`` of what containers ask for."""
@@ -77,8 +81,9 @@ class ClusterView:
         self.status: Ints = _ints()
         self.flaky: Bools = np.zeros(0, np.bool_)
         self.flaky_any = False
-        self.port_rows: dict[int, dict[int, int]] = {}
-        """By static or chosen port: how many containers bind it, by row."""
+        self._port_rows: dict[int, dict[int, int]] = {}
+        self._unbound: list[tuple[Sequence[int], Sequence[int]]] = []
+        """Rows, and ports on them, that ``port_rows`` does not have yet; ``ports`` counts them already."""
         self.group_rows: dict[str, dict[int, int]] = {}
         """By group: how many of its containers there are, by row."""
         self._rows: dict[str, int] = {}
@@ -91,6 +96,16 @@ class ClusterView:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def port_rows(self) -> dict[int, dict[int, int]]:
+        """By static or chosen port: how many containers bind it, by row. A new leader needs it later."""
+        unbound, self._unbound = self._unbound, []
+        for rows, ports in unbound:
+            for row, port in zip(rows, ports, strict=True):
+                binders = self._port_rows.setdefault(port, {})
+                binders[row] = binders.get(row, 0) + 1
+        return self._port_rows
 
     def row(self, agent: str) -> int:
         """Return the row of ``agent``, or -1."""
@@ -126,6 +141,29 @@ class ClusterView:
             self._clear_classes()
         self.set_status(record.agent, status)
         return row
+
+    def join_all(self, joining: Sequence[tuple[AgentRecord, PlacementStatus]]) -> None:
+        """Add agents that the view does not have.
+
+        The result is that of ``join`` one after the other, in a few passes over arrays.
+        """
+        first = len(self)
+        rows = slice(first, first + len(joining))
+        self._grow(rows.stop)
+        self.records += [record for record, _ in joining]
+        self.names += [record.agent for record, _ in joining]
+        infos = [record.info for record, _ in joining]
+        self._rows.update(zip(self.names[rows], range(first, rows.stop), strict=True))
+        for column, field in zip(self.free, FIELDS, strict=True):
+            column[rows] = _amounts(infos, field)
+        for share, at in zip(self.shares, PACKED_AT, strict=True):
+            share[rows] = 1.0 / np.maximum(1, _amounts(infos, FIELDS[at]))
+        low, high = _amounts(infos, "ports_low"), _amounts(infos, "ports_high")
+        self.ports_low[rows], self.ports_high[rows] = low, high
+        self.ports[rows] = np.where((high > 0) & (high >= low), high - low + 1, 0)
+        self.status[rows] = [status for _, status in joining]
+        self._outdated.update(range(first, rows.stop))
+        self._clear_classes()
 
     def set_status(self, agent: str, status: PlacementStatus) -> None:
         """Open an agent for new containers, or close it."""
@@ -175,51 +213,47 @@ class ClusterView:
             self._bind_all(agents, port)
         self._charges.update(zip(keys, [Charge(row, group, load, True) for row in chosen], strict=True))
 
-    def charge_all(self, charges: Mapping[str, Charge]) -> None:
-        """Charge many at once, by key; no key may be charged already.
+    def charge_all(self, charges: dict[str, Charge]) -> None:
+        """Charge many at once, by key; no key may be charged already. ``charges`` belongs to the view then.
 
         The result is that of ``charge`` one after the other, in a few passes over arrays.
         """
         if not charges:
             return
-        self._charges.update(charges)
-        lows, highs = self.ports_low.tolist(), self.ports_high.tolist()
-        port_rows = self.port_rows
-        bound: list[int] = []
-        numbers: dict[int, int] = {}  # Containers of one group share their amounts.
+        if self._charges:
+            self._charges.update(charges)
+        else:
+            self._charges = charges
+        each = list(charges.values())
+        rows = [charge.row for charge in each]
+        numbers: dict[int, int] = {}
         amounts: list[tuple[int, ...]] = []
-        rows, which = [], []
-        last, counts = None, {}
-        for charge in charges.values():
-            row, group, load = charge.row, charge.group, charge.load
-            rows.append(row)
-            number = numbers.get(id(load.resources))
-            if number is None:
-                number = numbers[id(load.resources)] = len(amounts)
-                amounts.append(load.resources.values())
+        which: list[int] = []
+        last, counts, shared, number = None, {}, None, 0
+        for charge in each:  # Containers of one group mostly follow each other, and share their amounts.
+            row, resources = charge.row, charge.load.resources
+            if resources is not shared:
+                shared, number = resources, numbers.setdefault(id(resources), len(amounts))
+                if number == len(amounts):
+                    amounts.append(resources.values())
             which.append(number)
-            if group != last:  # Containers of one group mostly follow each other.
-                last, counts = group, self.group_rows.setdefault(group, {})
+            if charge.group != last:
+                last, counts = charge.group, self.group_rows.setdefault(charge.group, {})
             counts[row] = counts.get(row, 0) + 1
-            for port in load.ports:
-                binders = port_rows.get(port)
-                if binders is None:
-                    binders = port_rows[port] = {}
-                times = binders[row] = binders.get(row, 0) + 1
-                if times == 1 and lows[row] <= port <= highs[row]:
-                    bound.append(row)
-        size = len(self.placed)
         at, of = np.array(rows, np.int64), np.array(which, np.int64)
+        size = len(self.placed)
         for column, amount in zip(self.free, np.array(amounts, np.int64).T, strict=True):
             if amount.any():
                 np.subtract.at(column, at, amount[of])
-        dynamic = np.array([charge.load.dynamic for charge in charges.values()], np.int64)
-        np.subtract.at(self.ports, at, dynamic)
-        self.ports -= np.bincount(np.array(bound, np.int64), minlength=size)
+        np.subtract.at(self.ports, at, np.array([charge.load.dynamic for charge in each], np.int64))
         self.placed += np.bincount(at, minlength=size)
-        creating = np.array([charge.creating for charge in charges.values()], np.bool_)
+        creating = np.array([charge.creating for charge in each], np.bool_)
         self.creating += np.bincount(at[creating], minlength=size)
         self._outdated.update(rows)
+        self._bind_ports(
+            [charge.row for charge in each for _ in charge.load.ports],
+            [port for charge in each for port in charge.load.ports],
+        )
 
     def release(self, key: str) -> None:
         """Undo the charge of ``key``, if there is one."""
@@ -337,15 +371,31 @@ class ClusterView:
             self._bind(row, port, sign)
 
     def _bind(self, row: int, port: int, sign: int) -> None:
-        rows = self.port_rows.setdefault(port, {})
+        bound = self.port_rows
+        rows = bound.setdefault(port, {})
         before = rows.get(row, 0)
         rows[row] = before + sign
         if not rows[row]:
             del rows[row]
             if not rows:
-                del self.port_rows[port]
+                del bound[port]
         if self.in_range(row, port) and (before == 0 or before + sign == 0):
             self.ports[row] -= sign
+
+    def _bind_ports(self, rows: Sequence[int], ports: Sequence[int]) -> None:
+        """Do what ``_bind`` does for one more container at each row and port."""
+        if not ports:
+            return
+        if self.port_rows or not 0 <= min(ports) <= max(ports) <= PORT_MAX:
+            for row, port in zip(rows, ports, strict=True):
+                self._bind(row, port, 1)
+            return
+        self._unbound.append((rows, ports))
+        # Several containers of one agent may have one port: it is one port less.
+        pairs = np.unique(np.array(rows, np.int64) * (PORT_MAX + 1) + np.array(ports, np.int64))
+        at, number = pairs // (PORT_MAX + 1), pairs % (PORT_MAX + 1)
+        inside = (self.ports_low[at] <= number) & (number <= self.ports_high[at])
+        self.ports -= np.bincount(at[inside], minlength=len(self.ports))
 
     def _bind_all(self, agents: Ints, port: int) -> None:
         """Do what ``_bind`` does for one more container with ``port`` on each of ``agents``."""
@@ -366,18 +416,23 @@ class ClusterView:
 
     def _append(self, record: AgentRecord) -> int:
         row = len(self.names)
-        if row == len(self.room):
-            size = max(16, 2 * row)
-            self.free = [grown(column, size) for column in self.free]
-            self.shares = [grown(column, size) for column in self.shares]
-            self.flaky = grown(self.flaky, size)
-            for name in _COLUMNS:
-                setattr(self, name, grown(getattr(self, name), size))
+        self._grow(row + 1)
         self.names.append(record.agent)
         self.records.append(record)
         self._rows[record.agent] = row
         self._clear_classes()
         return row
+
+
+    def _grow(self, size: int) -> None:
+        """Make room for ``size`` rows."""
+        if size > len(self.room):
+            size = max(16, size, 2 * len(self.room))
+            self.free = [grown(column, size) for column in self.free]
+            self.shares = [grown(column, size) for column in self.shares]
+            self.flaky = grown(self.flaky, size)
+            for name in _COLUMNS:
+                setattr(self, name, grown(getattr(self, name), size))
 
 
 _COLUMNS: Final = ("ports", "ports_low", "ports_high", "placed", "creating", "room", "status")
@@ -386,6 +441,11 @@ _COLUMNS: Final = ("ports", "ports_low", "ports_high", "placed", "creating", "ro
 def _traits(record: AgentRecord) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return what decides which classes of containers an agent is eligible for."""
     return record.pool, record.tags, record.info.enforced
+
+
+def _amounts(infos: Sequence[AgentInfo], field: str) -> Ints:
+    """Return one bounded amount of each agent."""
+    return np.array([bounded(amount) for amount in map(attrgetter(field), infos)], np.int64)
 
 
 def _ints() -> Ints:

@@ -75,6 +75,12 @@ class HeartbeatAges:
         """Return whether the last heartbeat of ``row`` is not older than ``suspect_s``."""
         return self.age_s(row) <= self.suspect_s
 
+    def are_recent(self, count: int) -> list[bool]:
+        """Return ``is_recent`` of the first ``count`` rows."""
+        at_s = grown(self._at_s[:count], count)
+        recent: list[bool] = ((at_s > 0) & (self.read_s - at_s <= self.suspect_s)).tolist()
+        return recent
+
     def classify(self, status: Ints) -> LivenessChanges:
         """Compare the ``PlacementStatus`` of every row with the age of its heartbeat."""
         if len(status):

@@ -149,8 +149,7 @@ class ResManState(ResManTables):
         """Dead agents whose containers are not all replaced yet."""
         self.flaky_agents: dict[str, None] = {}
         self.ended_groups = EndedGroups(self.ended, age_s_max=config.removed_s, count_max=config.removed_max)
-        for row, record in enumerate(self.agents.values()):
-            self._derive_agent(row, record)
+        self._derive_agents()
         for group in self.groups.without(map(str, self.containers.index_values("group"))):
             for key in self.containers.where("group", group):
                 self._destroy_orphan(key, self.containers[key])
@@ -330,13 +329,14 @@ class ResManState(ResManTables):
                 ports=tuple(sorted(known)),
                 dynamic=sum(1 for port in row.ports.values() if not port),
             )
-        load = self.shape(row.group).load
-        if not row.ports:
+        shape = self.shapes.get(row.group) or self.shape(row.group)
+        load, ports = shape.load, row.ports
+        if not ports:
             return load
-        if len(row.ports) == 1 and not load.ports:  # The usual case, and there may be 100,000 of it.
-            (port,) = row.ports.values()
-            return Load(load.resources, (port,), max(0, load.dynamic - 1)) if port else load
-        known = {port for port in row.ports.values() if port}
+        if len(ports) == 1 and not load.ports:  # The usual case, and there may be 100,000 of it.
+            (port,) = ports.values()
+            return Load(load.resources, (port,), load.dynamic - 1 if load.dynamic else 0) if port else load
+        known = {port for port in ports.values() if port}
         chosen = known.difference(load.ports)
         if not chosen:
             return load
@@ -351,25 +351,27 @@ class ResManState(ResManTables):
     def _is_removed(self, group: str) -> bool:
         return self.groups[group].order.remove
 
-    def _derive_agent(self, row: int, record: AgentRecord) -> None:
-        """Add an agent to the view. Until heartbeats are read, it is open only if it has a recent one."""
-        known = self.watches.get(record.agent)
-        if record.state is AgentState.DEAD:
-            status = PlacementStatus.DEAD
-            self.lost_agents[record.agent] = None
-        elif (
-            record.state is AgentState.ALIVE
-            and not (known is not None and known.in_trouble)
-            and self.heartbeats.is_recent(row)
-        ):
-            status = open_status(record)
-        else:
+    def _derive_agents(self) -> None:
+        """Add all agents to the view. Until heartbeats are read, those are open that have a recent one."""
+        joining: list[tuple[AgentRecord, PlacementStatus]] = []
+        recent = self.heartbeats.are_recent(len(self.agents))
+        for row, record in enumerate(self.agents.values()):
+            watch = self.watches.get(record.agent)
+            if watch is None:
+                watch = self.watches[record.agent] = AgentWatch(row, record.info.boot)
+            watch.row = row
             status = PlacementStatus.SUSPECT
-        watch = self.watch_agent(record, status)
-        watch.row = row
-        if watch.failures >= self.config.flaky_failures:
-            self.flaky_agents[record.agent] = None
-            self.view.set_flaky(record.agent, True)
+            if record.state is AgentState.DEAD:
+                status = PlacementStatus.DEAD
+                self.lost_agents[record.agent] = None
+            elif record.state is AgentState.ALIVE and recent[row] and not watch.in_trouble:
+                status = open_status(record)
+            joining.append((record, status))
+        self.view.join_all(joining)
+        for agent, watch in self.watches.items():
+            if watch.failures >= self.config.flaky_failures:
+                self.flaky_agents[agent] = None
+                self.view.set_flaky(agent, True)
 
     def _destroy_orphan(self, key: str, row: Container) -> None:
         """Destroy a slot whose group is not stored, as an incomplete commit may have left it."""
@@ -381,13 +383,32 @@ class ResManState(ResManTables):
 
     def _derive_containers(self) -> None:
         """Do what ``_derive_change`` does for every row, in few passes: there may be 100,000."""
-        counted: dict[str, int] = {}
         charges: dict[str, Charge] = {}
+        counted: dict[str, int] = {}
+        single: dict[int, tuple[int, ...]] = {}  # Containers share the tuples of their ports.
+        rows_of = {agent: watch.row for agent, watch in self.watches.items()}
+        ready, last, load = ContainerState.READY, "", None
         for key, row in self.containers.items():
-            state, group = row.state, row.group
-            if state in PLACED and (watch := self.watches.get(row.agent)) is not None:
+            state, group, at = row.state, row.group, rows_of.get(row.agent)
+            if state is ready and at is not None and key == row.container:
+                # Nearly all are, so little is called here.
+                if group != last:  # Containers of one group mostly follow each other.
+                    last, load = group, self.shape(group).load
+                    counted.setdefault(group, 0)
+                assert load is not None
+                counted[group] += 1
+                ports = row.ports
+                if len(ports) == 1 and not load.ports:
+                    (port,) = ports.values()
+                    known = single.setdefault(port, (port,))
+                    one = Load(load.resources, known, max(0, load.dynamic - 1)) if port else load
+                else:
+                    one = self.load_of(key, row)
+                charges[key] = Charge(at, group, one, False)
+                continue
+            if state in PLACED and at is not None:
                 creating = state is ContainerState.ALLOCATING
-                charges[key] = Charge(watch.row, group, self.load_of(key, row), creating)
+                charges[key] = Charge(at, group, self.load_of(key, row), creating)
             if counts(key, row):
                 counted[group] = counted.get(group, 0) + 1
             if state in UNACKNOWLEDGED:
