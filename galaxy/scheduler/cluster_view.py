@@ -423,7 +423,6 @@ class ClusterView:
         self._clear_classes()
         return row
 
-
     def _grow(self, size: int) -> None:
         """Make room for ``size`` rows."""
         if size > len(self.room):

@@ -26,21 +26,21 @@ class AgentReports:
         self._config = config
         self._agents: dict[str, ReportingAgent] = {}
         self._unread: set[str] = set()
+        self._compares = False
         self._ask_limiter = AskLimiter(2 * config.resend_first_s, config.resend_s_max)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._agents)
 
     def restore(self, agent: str, observed: ObservedPod) -> None:
-        """Restore a report that an earlier leadership stored; at most one of each pod."""
-        known = self._agents.get(agent)
-        if known is None:
-            known = self._agents[agent] = ReportingAgent()
-        pod = observed.pod
-        digest = known.digests[pod] = digest_of_pod(
-            pod, observed.incarnation, observed.generation, observed.state, observed.healthy
-        )
-        known.digest ^= digest
+        """Restore a report that an earlier leadership stored, unless a later one was applied."""
+        known = self._of(agent)
+        if observed.pod not in known.digests:
+            known.set_digest(observed.pod, _digest(observed))
+
+    def compare_digests(self) -> None:
+        """Compare digests from now on: every stored report is restored."""
+        self._compares = True
 
     def apply(self, report: AgentReport, now_s: float) -> Iterable[ObservedPod]:
         """Apply a report, and yield its pods except where a later report of the pod was applied.
@@ -98,7 +98,11 @@ class AgentReports:
         if heartbeat.pods == agent.digest:
             self._ask_limiter.reset(heartbeat.agent)
             return False
-        if heartbeat.agent in self._unread or now_s - agent.changed_s < self._config.digest_settle_s:
+        if (
+            not self._compares
+            or heartbeat.agent in self._unread
+            or now_s - agent.changed_s < self._config.digest_settle_s
+        ):
             return False
         return self._ask_limiter.due(heartbeat.agent, now_s)
 

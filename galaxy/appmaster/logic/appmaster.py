@@ -21,6 +21,7 @@ from galaxy.model.messages.container import GroupStatuses
 from galaxy.model.messages.liveness import order_ttl_s
 from galaxy.model.messages.trace import group_status_cause, report_cause, request_cause, timer_cause
 from galaxy.model.step import Step
+from galaxy.model.stored.job import PodRecord
 from galaxy.model.stored.table import Table
 
 PASSES_MAX: Final = 4
@@ -101,14 +102,6 @@ class AppMaster:
                 state.timers.set_if_sooner(("group", job.job), now_s)
             if job.state.is_over:
                 jobs.schedule_removal(state, job)
-        restore, is_acked = self.agents.restore, pods.is_acked
-        for pod in list(state.pods.values()):
-            if not pod.placed:
-                continue
-            if pod.observed is not None:
-                restore(pod.agent, pod.observed)
-            if not is_acked(pod):
-                state.timers.set_if_sooner(("pod", pod.pod), now_s)
 
     # ---- events
 
@@ -213,13 +206,27 @@ class AppMaster:
             pods.send(state, pod)
 
     def _touch_unreconciled(self) -> None:
-        """Touch the next jobs that this leadership has not reconciled yet."""
+        """Touch the next jobs that this leadership has not reconciled yet, and resume their pods."""
         state, left = self.state, self.config.begin_pods_max
         while self._unreconciled and left > 0:
             job = self._unreconciled.popleft()
-            left -= 1 + state.pods.count("job", job)
+            keys = state.pods.where("job", job)
+            left -= 1 + len(keys)
+            for key in keys:
+                self._resume(state.pods[key])
             state.cause = timer_cause("begin")
             state.touch(job)
+        if not self._unreconciled:
+            self.agents.compare_digests()
+
+    def _resume(self, pod: PodRecord) -> None:
+        """Take up the last report of a pod, and its order if that was not acknowledged."""
+        if not pod.placed:
+            return
+        if pod.observed is not None:
+            self.agents.restore(pod.agent, pod.observed)
+        if not pods.is_acked(pod):
+            self.state.timers.set_if_sooner(("pod", pod.pod), self.state.now_s)
 
     def _reconcile(self) -> None:
         """Reconcile touched jobs and order pods until nothing is left, at most ``PASSES_MAX`` times."""
