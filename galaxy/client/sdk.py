@@ -13,7 +13,7 @@ from galaxy.client.methods.programs import ProgramMethods
 from galaxy.client.methods.secrets import SecretMethods
 from galaxy.client.methods.users import UserMethods
 from galaxy.client.transport import RequestTransport
-from galaxy.errors import GalaxyError, Unreachable
+from galaxy.errors import GalaxyError, Unreachable, UsageError
 
 
 class Galaxy(ProgramMethods, ClusterMethods, MachineMethods, UserMethods, SecretMethods):
@@ -39,15 +39,17 @@ class Galaxy(ProgramMethods, ClusterMethods, MachineMethods, UserMethods, Secret
 
     def __init__(
         self,
-        url: str = "",
+        url: str | None = "",
         *,
-        dir: str | os.PathLike[str] = "",
-        context: str = "",
+        dir: str | os.PathLike[str] | None = "",
+        context: str | None = "",
         timeout_s: float = 5.0,
-        user: str = "",
-        token: str = "",
+        user: str | None = "",
+        token: str | None = "",
     ) -> None:
-        self.cluster = contexts.find_cluster(url=url, dir=os.fspath(dir), context=context)
+        if not timeout_s > 0:
+            raise UsageError(f"`timeout_s` of Galaxy() is a number of seconds above 0, not {timeout_s}")
+        self.cluster = contexts.find_cluster(url=url or "", dir=os.fspath(dir or ""), context=context or "")
         token = token or self.cluster.token
         self.timeout_s = timeout_s
         try:

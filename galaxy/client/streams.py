@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Final
 
+from galaxy.client.argument_types import checks_arguments
 from galaxy.errors import Conflict, GalaxyError, TimedOut, Unreachable
 from galaxy.model.base import Struct
 from galaxy.nexus.session import Frame, FrameHead, Session
@@ -38,6 +39,7 @@ class Executed(Struct, frozen=True, kw_only=True):
     cut: bool = False
 
 
+@checks_arguments
 class ExecStream:
     """A command that runs in a pod: write its input, and iterate over its output frames.
 

@@ -19,12 +19,12 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import redis
 
-from galaxy.errors import GalaxyError, Unreachable, UsageError
+from galaxy.errors import BadMessage, GalaxyError, Unreachable, UsageError
 from galaxy.model.api.answers import Answer, error_of
 from galaxy.model.api.body import Body
 from galaxy.model.api.request import KEY_CHARS_MAX, Request
 from galaxy.model.api.signing import proof_of, split_token
-from galaxy.model.base import MESSAGE_BYTES_MAX, Struct, decode, encode, from_plain
+from galaxy.model.base import MESSAGE_BYTES_MAX, Struct, decode, encode, from_plain, to_plain
 from galaxy.model.messages.names import PARTS
 from galaxy.model.raw_text import shown
 from galaxy.model.step import Send
@@ -86,6 +86,7 @@ class RequestTransport:
             raise UsageError(
                 f"the idempotency key is too long: {len(key):,} characters; {KEY_CHARS_MAX} are allowed"
             )
+        check_body(body)
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
@@ -146,12 +147,6 @@ class RequestTransport:
         return found[0][1][-1][0].decode() if found else mark
 
     def _message(self, body: Body[Any], key: str, reply: str, left_s: float) -> bytes:
-        try:
-            return self._encoded(body, key, reply, left_s)
-        except UnicodeEncodeError as error:
-            raise UsageError(f'"{shown(error.object[:200])}" is not text in UTF-8') from error
-
-    def _encoded(self, body: Body[Any], key: str, reply: str, left_s: float) -> bytes:
         with reaching(self.address):
             seconds, microseconds = self.nexus.client.time()
         deadline_s = seconds + microseconds / 1e6 + left_s
@@ -198,6 +193,30 @@ class RequestTransport:
         return Unreachable(
             f"no answer from {leader} within {waited}", details=[f"{body.op}: {done}"], hint="galaxy status"
         )
+
+
+def check_body(body: Body[Any]) -> None:
+    """Make sure that a leader can read ``body``: it drops what it cannot, and no answer comes.
+
+    Raises:
+        UsageError: names the field.
+    """
+    try:
+        data = encode(body)
+        msgspec.json.decode(data, type=type(body))
+        if b"\\n" in data:
+            from galaxy.model.api.strict import (
+                refuse_newlines,
+            )  # It takes longer to import than most requests.
+
+            refuse_newlines(to_plain(body), type(body))
+    except UnicodeEncodeError as error:
+        raise UsageError(f'"{shown(error.object[:200])}" is not text in UTF-8') from error
+    except BadMessage as error:
+        raise UsageError(error.message) from error
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise UsageError(f"`{where.removesuffix('`')}` of {body.op}: {what}") from error
 
 
 def _too_long(body: Body[Any], size: int) -> UsageError:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from galaxy.client.argument_types import check_methods
 from galaxy.client.transport import RequestTransport
 from galaxy.model.api.body import PAGE_DEFAULT, Body, Page, PagedBody
 from galaxy.model.base import Struct
@@ -18,7 +19,13 @@ T = TypeVar("T")
 
 
 class Asking:
-    """A connection that asks leaders and reads lists page by page."""
+    """A connection that asks leaders and reads lists page by page.
+
+    Public methods of all classes derived from it check the types of their arguments.
+    """
+
+    def __init_subclass__(cls) -> None:
+        check_methods(cls)
 
     page_limit: int = PAGE_DEFAULT
     """Number of rows in one request for a list. Lists are complete with any value."""

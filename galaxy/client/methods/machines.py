@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from galaxy.client import arguments
 from galaxy.client.methods.asking import Asking
@@ -175,9 +174,29 @@ class MachineMethods(Asking):
         """
         return self._ask(LeaveSafeMode(), key)
 
-    def machine_audit(self, **wanted: Any) -> AuditList:
+    def machine_audit(
+        self,
+        *,
+        after: int = 0,
+        before: int = 0,
+        limit: int = 100,
+        user: str = "",
+        operation: str = "",
+        target: str = "",
+        since_s: float = 0.0,
+    ) -> AuditList:
         """Return audit records of what operators asked ResMan; arguments are those of ``audit``."""
-        return self._ask(ListMachineAudit(**wanted))
+        return self._ask(
+            ListMachineAudit(
+                after=after,
+                before=before,
+                limit=limit,
+                user=user,
+                operation=operation,
+                target=target,
+                since_s=since_s,
+            )
+        )
 
 
 def _hosts(hosts: Sequence[str]) -> tuple[str, ...]:

@@ -34,7 +34,9 @@ class SecretMethods(Asking):
         if not is_secret_name(name):
             raise SpecError(f'"{name}" {BAD_NAME}')
         if not isinstance(value, Secret):
-            value = secret_of(value.encode() if isinstance(value, str) else value, f'secret "{name}"')
+            value = secret_of(
+                value.encode(errors="surrogatepass") if isinstance(value, str) else value, f'secret "{name}"'
+            )
         return self._ask(SetSecret(name=name, value=value, user=user), key)
 
     def secrets(self, *, user: str = "", all: bool = False) -> list[SecretView]:

@@ -17,6 +17,7 @@ from galaxy.errors import SpecError, UsageError
 from galaxy.model.jobspec import parsing
 from galaxy.model.jobspec.diagnostics import Diagnostic, spec_error
 from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.raw_text import shown
 from galaxy.units import format_bytes
 
 FILE_BYTES_MAX: Final = 512 * 1024
@@ -75,8 +76,9 @@ def read(path: str) -> Source:
     try:
         with open(path, "rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise SpecError(f'cannot read job file "{path}": {error.strerror}') from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have.
+        why = getattr(error, "strerror", None) or error
+        raise SpecError(f'cannot read job file "{shown(path)}": {why}') from error
     return parse(_decode(data, path), name=path, format=SUFFIXES.get(suffix, ""))
 
 

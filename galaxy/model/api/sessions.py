@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
+
+from msgspec import Meta
 
 from galaxy.errors import UsageError
 from galaxy.model.api.body import Body
@@ -37,7 +39,7 @@ class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
     task: str = ""
     stream: str = ""
     """``stdout``, ``stderr``, or empty for both."""
-    tail: int = 200
+    tail: Annotated[int, Meta(ge=-1)] = 200
     """Last lines of each pod to read; -1 means all."""
     follow: bool = False
     previous: bool = False
