@@ -10,23 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import galaxy
 from galaxy.container.cgroup.tree import CgroupTree
-from galaxy.container.fs import garbage
 from galaxy.container.fs.prepared_roots import PreparedRoots
 from galaxy.container.kernel import processes
-from galaxy.container.launcher import init_process, process_group
+from galaxy.container.launcher import init_process
 from galaxy.container.launcher.adoption import adopt
 from galaxy.container.launcher.create import ContainerCreator
 from galaxy.container.launcher.directory import END_RECORD, INIT_RECORD, owner_of
 from galaxy.container.launcher.entry import ContainerEntry, EntryPhase
 from galaxy.container.launcher.log import log
-from galaxy.container.launcher.plan import FULL, PROCESS, LaunchPlan, check_plan, is_valid_key
+from galaxy.container.launcher.plan import FULL, LaunchPlan, check_plan, is_valid_key
 from galaxy.container.launcher.protocol import (
     Destroyed,
     Ended,
@@ -37,6 +35,7 @@ from galaxy.container.launcher.protocol import (
     Present,
     SnapshotComplete,
 )
+from galaxy.container.launcher.remains import Remains
 from galaxy.container.record_file import save_record
 from galaxy.errors import GalaxyError, UsageError
 from galaxy.ids import container_key, parse_container_key
@@ -81,6 +80,7 @@ class ContainerTable:
         if mode == FULL:
             self._cgroups = CgroupTree.of_host(cgroup_root, owner=state)
             self._cgroups.prepare()
+        self._remains = Remains(state, self._cgroups)
         self._creator = ContainerCreator(state, mode=mode, cgroups=self._cgroups, roots=roots, entry=entry)
 
     @property
@@ -146,7 +146,7 @@ class ContainerTable:
         key = container_key(container, incarnation)
         entry = self._entries.get(key)
         if entry is None:
-            if not is_valid_key(container, incarnation) or not self._has_remains(key):
+            if not is_valid_key(container, incarnation) or not self._remains.exist(key):
                 self.report(Destroyed(container=container, incarnation=incarnation))
                 return
             entry = self._new(container, incarnation, EntryPhase.REMOVING)
@@ -246,7 +246,7 @@ class ContainerTable:
             mode=entry.mode,
             cgroup_root=self._cgroup_root,
         )
-        save_record(f"{self._directory(entry.key)}/{INIT_RECORD}", record)
+        save_record(f"{self._remains.directory(entry.key)}/{INIT_RECORD}", record)
 
     def _read_report(self, entry: ContainerEntry) -> None:
         report = os.read(entry.status_fd, _REPORT_BYTES_MAX)
@@ -285,14 +285,16 @@ class ContainerTable:
             self.report(ended)
 
     def _end_of(self, entry: ContainerEntry, status: int | None) -> Ended:
-        oom = False
-        with contextlib.suppress(OSError):
-            oom = self._cgroups is not None and self._cgroups.oom_kills(entry.key) > 0
-        return Ended(container=entry.container, incarnation=entry.incarnation, status=status, oom=oom)
+        return Ended(
+            container=entry.container,
+            incarnation=entry.incarnation,
+            status=status,
+            oom=self._remains.had_oom_kills(entry.key),
+        )
 
     def _save_end(self, entry: ContainerEntry, ended: Ended) -> None:
         with contextlib.suppress(OSError):  # The disk is full; the end is known while this process runs.
-            save_record(f"{self._directory(entry.key)}/{END_RECORD}", ended)
+            save_record(f"{self._remains.directory(entry.key)}/{END_RECORD}", ended)
 
     def _kill(self, entry: ContainerEntry) -> None:
         if not entry.pid:
@@ -303,13 +305,7 @@ class ContainerTable:
 
     def _send_kill(self, entry: ContainerEntry) -> None:
         """Kill every process of a container, and repeat it until PID 1's exit arrives as an event."""
-        if entry.mode == PROCESS:
-            entry.send_signal(signal.SIGSTOP)  # Otherwise PID 1 would restart the programs.
-            process_group.kill_descendants(entry.pid)
-        if self._cgroups is not None:
-            with contextlib.suppress(OSError):
-                self._cgroups.kill(entry.key)
-        entry.send_signal(signal.SIGKILL)
+        self._remains.kill(entry)
         entry.retry_after(time.monotonic())
 
     def _begin_removal(self, entry: ContainerEntry) -> None:
@@ -318,21 +314,7 @@ class ContainerTable:
         self._remove(entry)
 
     def _remove(self, entry: ContainerEntry) -> None:
-        if entry.mode == PROCESS and process_group.kill_strays(self._directory(entry.key)):
-            entry.retry_after(time.monotonic())
-            return
-        if self._cgroups is not None:
-            with contextlib.suppress(OSError):
-                if self._cgroups.pids(entry.key):
-                    self._cgroups.kill(entry.key)
-            if not self._cgroups.remove(entry.key):
-                entry.retry_after(time.monotonic())  # The kernel has not removed the last process yet.
-                return
-        try:
-            if owner_of(self._directory(entry.key)) is not None:
-                garbage.discard(self._directory(entry.key), f"{self._state}/garbage")
-        except OSError:
-            # A full disk may refuse even a rename. Deleting other garbage makes room.
+        if not self._remains.remove(entry):
             entry.retry_after(time.monotonic())
             return
         self.has_garbage = True
@@ -350,7 +332,7 @@ class ContainerTable:
             entry.ended = self._end_of(entry, status)
             self._save_end(entry, entry.ended)
 
-        adopt(entry, self._directory(entry.key), boot=self._boot, ended=on_unrecorded_end)
+        adopt(entry, self._remains.directory(entry.key), boot=self._boot, ended=on_unrecorded_end)
         if entry.phase is not EntryPhase.RUNNING:
             return
         if entry.is_child:  # This process created it before it became another release.
@@ -392,14 +374,6 @@ class ContainerTable:
         if entry.pidfd >= 0 and self._by_fd.pop(entry.pidfd, None) is not None:
             self.unwatch(entry.pidfd)
         entry.close_pidfd()
-
-    def _has_remains(self, key: str) -> bool:
-        if owner_of(self._directory(key)) is not None:
-            return True
-        return self._cgroups is not None and self._cgroups.has(key)
-
-    def _directory(self, key: str) -> str:
-        return f"{self._state}/c/{key}"
 
 
 def _describe(error: Exception) -> str:
