@@ -1,9 +1,9 @@
-"""A simulated host: its containers, the agent's disk and the agent's process."""
+"""A simulated host: its containers and its agent's process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -18,13 +18,13 @@ from galaxy.agent.logic.effects import (
     RemoveContainer,
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
-from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.reports import DueReport
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import WIRE_VERSION, Struct
 from galaxy.model.messages.agent import AgentInfo
 from galaxy.model.messages.names import agent_queue, appworker_queue
 from galaxy.nexus.in_memory import MemoryNexus
+from galaxy.testing.simulation.agent_disk import NO_OBSERVER, AgentDisk, HostObserver
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.machine import Machine, Notify, ProgramObserver
@@ -37,26 +37,8 @@ DISK_RETRY_S: Final = 0.5
 _NO_PORTS: Final = PortsScanned(listening=frozenset(), used=frozenset())
 
 
-class HostObserver(Protocol):
-    """Watches what an agent does. Each call may raise ``Violation``."""
-
-    def container_created(self, host: str, container: str, incarnation: int) -> None:
-        """A container starts."""
-
-    def container_stored(self, hosted: HostedContainer) -> None:
-        """An agent has stored a row of its containers table."""
-
-    def finished_pod_stored(self, host: str, pod: str) -> None:
-        """An agent has stored that a batch pod has finished."""
-
-    def stepped(
-        self, host: str, events: list[Struct], effects: tuple[Effect, ...], changed: Iterable[str]
-    ) -> None:
-        """An agent has stored what follows from ``events``. ``changed`` are the keys of changed rows."""
-
-
 class Host:
-    """One machine with one agent. Only ``disk`` survives a crash of the agent or a reboot."""
+    """One machine with one agent. Only the agent's disk survives a crash of the agent or a reboot."""
 
     def __init__(
         self,
@@ -70,14 +52,13 @@ class Host:
         info: AgentInfo | None = None,
         build: Callable[[AgentInfo], AgentLogic] = AgentLogic,
         own_heartbeats: bool = True,
-        observer: HostObserver | None = None,
+        observer: HostObserver = NO_OBSERVER,
     ) -> None:
         """``info``: the agent's facts, instead of ordinary ones with ``sizes``; ``boot`` is replaced.
 
         ``own_heartbeats=False``: the caller sends heartbeats; Redis' clock is read once per start.
         """
         self.name = name
-        self.disk: dict[str, dict[str, bytes]] = {}
         self.cut_until_s = 0.0
         self.trouble = ""
         """Reason that heartbeats give why the agent cannot obey; empty if it can."""
@@ -94,12 +75,12 @@ class Host:
         self._build = build
         self._own_heartbeats = own_heartbeats
         self._observer = observer
+        self._disk = AgentDisk(name, observer)
         self._slow_until_s = 0.0
         self._last_event_s = 0.0
         self._process = 0
         self._requests = 0
         self._disk_retry_s = 0.0
-        self._digests = (0, 0)
         self._events: list[Struct] = []
         self._stepping = False
         self._wake_s: float | None = None
@@ -159,7 +140,7 @@ class Host:
         """Replace the machine by an empty one of the same name: no containers, no agent's disk."""
         self._stop()
         self.machine.power_off()
-        self.disk.clear()
+        self._disk.clear()
         self._start(rebooted=True)
 
     def reboot(self) -> None:
@@ -210,10 +191,8 @@ class Host:
         self._info = msgspec.structs.replace(self._info, boot=boot)
         self.logic = self._build(self._info)
         self.logic.set_uid_range(*self.uids)
-        for table in self.logic.tables.values():
-            table.load(self.disk.get(table.name, {}).items())
+        self._disk.load(self.logic)
         self.logic.resume()
-        self._digests = self.logic.digests()
         self._world.record(f"agent {boot} starts with {len(self.living)} containers living")
         self.on_event(HostInspected(running=self.machine.running_containers(), rebooted=rebooted))
         self._listen(self._process)
@@ -223,7 +202,7 @@ class Host:
         """Send a heartbeat; return Redis' clock, 0.0 when the host is cut off or has no agent."""
         if self.logic is None or self.cut:
             return 0.0
-        containers, pods = self._digests
+        containers, pods = self._disk.digests
         return self._nexus.send_heartbeat(
             self.name,
             boot=self._info.boot,
@@ -304,9 +283,8 @@ class Host:
         if self.disk_fails():
             self._retry_commit(logic, batch)
             return
-        changed = self._commit(logic)
-        if self._observer is not None:
-            self._observer.stepped(self.name, batch, effects, changed)
+        changed = self._disk.commit(logic)
+        self._observer.stepped(self.name, batch, effects, changed)
         if self._world.strikes("agent_crash_in_step"):
             self.crash()
             return
@@ -331,28 +309,6 @@ class Host:
                 self._schedule_wake(logic.wake_s())
 
         self._world.after(DISK_RETRY_S, retry)
-
-    def _commit(self, logic: AgentLogic) -> list[str]:
-        """Store the changed rows on disk and return their keys."""
-        changed = []
-        for table in logic.tables.values():
-            rows = self.disk.setdefault(table.name, {})
-            for change in table.changes():
-                changed.append(change.key)
-                if change.value is None:
-                    rows.pop(change.key, None)
-                else:
-                    rows[change.key] = change.value
-                    if table.name == "finished" and self._observer is not None:
-                        self._observer.finished_pod_stored(self.name, change.key)
-            table.accept()
-        if changed:
-            self._digests = logic.digests()
-        for key in changed if self._observer is not None else ():
-            hosted = logic.tables["containers"].get(key)
-            if hosted is not None and self._observer is not None:
-                self._observer.container_stored(hosted)
-        return changed
 
     def _post(self, due: DueReport) -> None:
         process = self._process
@@ -439,5 +395,4 @@ class Host:
             self._later(delay_s, event)
 
     def _on_created(self, container: str, incarnation: int) -> None:
-        if self._observer is not None:
-            self._observer.container_created(self.name, container, incarnation)
+        self._observer.container_created(self.name, container, incarnation)

@@ -22,6 +22,7 @@ from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.job import JobRecord
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan
+from galaxy.testing.simulation.agent_disk import HostObserver
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.checkers.accepted import accepted
@@ -94,7 +95,7 @@ class SeedOutcome(Struct, frozen=True, kw_only=True):
     starts: int = 0
 
 
-class SimulatedCluster:
+class SimulatedCluster(HostObserver):
     """One world with one cluster."""
 
     def __init__(
