@@ -21,6 +21,11 @@ def job_id(name: str, key: str) -> str:
     return f"{name}-{hashlib.blake2b(key.encode(), digest_size=3).hexdigest()}"
 
 
+def job_name(job: str) -> str:
+    """Return the name of the job with this id."""
+    return job.rpartition("-")[0] or job
+
+
 def package_id(user: str, sha256: str) -> str:
     """Return the id of the package with this content that ``user`` stores in the cluster."""
     return hashlib.blake2b(f"{user}\x1f{sha256}".encode(), digest_size=16).hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from functools import reduce
 from operator import attrgetter
 from typing import Final
 
@@ -21,7 +22,7 @@ from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints, grown
 from galaxy.scheduler.requests import Load, Shape
 
 CLASSES_MAX: Final = 1024
-"""Cached (pools, tag, require) combinations; beyond it, the cache is emptied."""
+"""Cached combinations of pools, marks and limits; beyond it, the cache is emptied."""
 
 PORT_MAX: Final = 65_535
 
@@ -90,7 +91,8 @@ class ClusterView:
         self._charges: dict[str, Charge] = {}
         self._freed: set[int] = set()
         self._outdated: set[int] = set()
-        self._classes: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Eligible] = {}
+        self._classes: dict[tuple[object, ...], Eligible] = {}
+        self._domains: dict[str, tuple[Ints, tuple[str, ...]]] = {}
         self._masks: dict[tuple[str, str], Bools] = {}
         self._order: Ints = _ints()
 
@@ -313,8 +315,9 @@ class ClusterView:
         return Resources(**dict(zip(FIELDS, most, strict=True)))
 
     def eligible(self, shape: Shape) -> Eligible:
-        """Return the agents that are in the pools, have the tag, and enforce the limits of ``shape``."""
-        key = (shape.pools, shape.tag, shape.require)
+        """Return the agents that are in the pools, have the marks, and enforce the limits of ``shape``."""
+        marks = shape.constraints
+        key = (shape.pools, shape.tag, shape.require, marks.require, marks.forbid)
         known = self._classes.get(key)
         if known is None:
             if len(self._classes) >= CLASSES_MAX:
@@ -335,16 +338,45 @@ class ClusterView:
             ok &= self._members("tag", shape.tag)
         for limit in shape.require:
             ok &= self._members("limit", limit)
+        for mark in shape.constraints.require:
+            ok &= self.marked(mark)
+        for mark in shape.constraints.forbid:
+            ok &= ~self.marked(mark)
         order = self._name_order()
         chosen = order[ok[order]]
         return Eligible(chosen, bool(np.array_equal(chosen, np.arange(size))))
 
+    def marked(self, mark: str) -> Bools:
+        """Return which rows have ``mark``: a tag, or one of the values of a label (``rack=r1|r2``)."""
+        label, equals, values = mark.partition("=")
+        if not equals:
+            return self._members("tag", mark)
+        return reduce(np.logical_or, (self._members(f"label {label}", value) for value in values.split("|")))
+
+    def domains(self, label: str) -> tuple[Ints, tuple[str, ...]]:
+        """Return the number of each row's value of ``label``, and the values in order.
+
+        Rows without the label have the empty value.
+        """
+        known = self._domains.get(label)
+        if known is None:
+            values = [record.labels.get(label, "") for record in self.records]
+            names = tuple(sorted(set(values)))
+            number = {name: at for at, name in enumerate(names)}
+            known = self._domains[label] = np.array([number[value] for value in values], np.int64), names
+        return known
+
+    def rows_of(self, groups: Iterable[str]) -> set[int]:
+        """Return the rows that have a container of any of ``groups``."""
+        return {row for group in groups for row in self.group_rows.get(group, ())}
+
     def _members(self, kind: str, name: str) -> Bools:
-        """Return which rows are in a pool, have a tag, or enforce a limit."""
+        """Return which rows are in a pool, have a tag or a label's value, or enforce a limit."""
         if not self._masks:
             for row, record in enumerate(self.records):
                 facts = {("pool", record.pool)}
                 facts.update(("tag", tag) for tag in record.tags)
+                facts.update((f"label {label}", value) for label, value in record.labels.items())
                 facts.update(("limit", limit) for limit in record.info.enforced)
                 for fact in facts:
                     self._masks.setdefault(fact, np.zeros(len(self), np.bool_))[row] = True
@@ -360,6 +392,7 @@ class ClusterView:
     def _clear_classes(self) -> None:
         self._classes.clear()
         self._masks.clear()
+        self._domains.clear()
 
     def _subtract(self, row: int, load: Load, sign: int) -> None:
         for column, amount in zip(self.free, load.resources.values(), strict=True):
@@ -437,9 +470,9 @@ class ClusterView:
 _COLUMNS: Final = ("ports", "ports_low", "ports_high", "placed", "creating", "room", "status")
 
 
-def _traits(record: AgentRecord) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _traits(record: AgentRecord) -> tuple[object, ...]:
     """Return what decides which classes of containers an agent is eligible for."""
-    return record.pool, record.tags, record.info.enforced
+    return record.pool, record.tags, record.labels, record.info.enforced
 
 
 def _amounts(infos: Sequence[AgentInfo], field: str) -> Ints:

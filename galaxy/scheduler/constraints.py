@@ -15,6 +15,8 @@ from galaxy.scheduler.requests import Ask
 MAX_PER_HOST: Final = "max-per-host"
 PORT_CONFLICT: Final = "port-conflict"
 PORT: Final = "port"
+AFFINITY: Final = "affinity"
+ANTI_AFFINITY: Final = "anti-affinity"
 
 _ASKED: Final = tuple((at, RESOURCES[at].name) for at in ASKED_AT)
 
@@ -32,6 +34,12 @@ def unmet(view: ClusterView, ask: Ask, eligible: Eligible) -> Iterator[tuple[str
         full = [row for row, count in counts.items() if count >= ask.shape.max_per_host]
         if full:
             yield MAX_PER_HOST, eligible.among(full, size)
+    for job in ask.near:
+        yield AFFINITY, ~eligible.among(view.rows_of(job.groups), size)
+    for job in ask.apart:
+        rows = view.rows_of(job.groups)
+        if rows:
+            yield ANTI_AFFINITY, eligible.among(rows, size)
     for port in load.ports:
         taken = view.port_rows.get(port)
         if taken:

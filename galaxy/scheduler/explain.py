@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from galaxy.model.messages.container import Reason
+from galaxy.model.messages.container import Constraints, Reason
 from galaxy.model.resources import RESOURCES
 from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView, PlacementStatus
-from galaxy.scheduler.constraints import MAX_PER_HOST, PORT, PORT_CONFLICT, unmet
+from galaxy.scheduler.constraints import AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT, PORT_CONFLICT, unmet
 from galaxy.scheduler.eligible import Bools, Floats, Ints, all_rows
-from galaxy.scheduler.requests import Ask, Shape
+from galaxy.scheduler.requests import Ask, JobGroups, Shape
 
 NEAREST: Final = 3
 
@@ -28,6 +28,10 @@ PHRASES: Final[dict[str, str]] = {
     "busy": "are busy creating containers",
     PORT_CONFLICT: "have the port taken",
     MAX_PER_HOST: "hold as many of this group as one host may",
+    ANTI_AFFINITY: "hold a pod of a job to stay apart from",
+    AFFINITY: "hold no pod of the jobs to be near",
+    "forbid": "have a forbidden tag or label",
+    "require": "lack a required tag or label",
     "tag": "lack the tag",
     "pool": "are in other pools",
     "mode": "do not enforce what is required",
@@ -38,8 +42,8 @@ PHRASES: Final[dict[str, str]] = {
 """By cause, the phrase for the agents that it excludes; those nearest to fitting first."""
 
 ORDER: Final = (
-    "dead", "suspect", "pool", "tag", "mode", "cordoned", *_COUNTED,
-    MAX_PER_HOST, PORT_CONFLICT, PORT, *_ASKED, "busy",
+    "dead", "suspect", "pool", "tag", "require", "forbid", "mode", "cordoned", *_COUNTED,
+    AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT_CONFLICT, PORT, *_ASKED, "busy",
 )  # fmt: skip
 """Causes in the order in which an agent is checked: it is counted under the first that excludes it."""
 
@@ -69,13 +73,15 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
 def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
     """Return a mask of the excluded agents for each cause; a cause that excludes none may be left out."""
     size, shape, load = len(view), ask.shape, ask.shape.load
-    status = view.status[:size]
+    status, marks = view.status[:size], shape.constraints
     counted = {RESOURCES[at].name: view.free[at][:size] < RESOURCES[at].per_container for at in COUNTED_AT}
     causes = {
         "dead": status == PlacementStatus.DEAD,
         "suspect": status == PlacementStatus.SUSPECT,
         "pool": _outside(view, Shape(load=load, pools=shape.pools)),
         "tag": _outside(view, Shape(load=load, tag=shape.tag)),
+        "require": _outside(view, Shape(load=load, constraints=Constraints(require=marks.require))),
+        "forbid": _outside(view, Shape(load=load, constraints=Constraints(forbid=marks.forbid))),
         "mode": _outside(view, Shape(load=load, require=shape.require)),
         "cordoned": status == PlacementStatus.CORDONED,
         **counted,
@@ -134,6 +140,10 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         MAX_PER_HOST: f"holds {view.group_rows.get(ask.group, {}).get(row, 0)} of this group",
         "tag": f"lacks tag {shape.tag}",
         "pool": f"is in pool {record.pool}",
+        "require": "lacks " + ", ".join(_missing(view, shape.constraints.require, row)),
+        "forbid": "has forbidden " + ", ".join(_present(view, shape.constraints.forbid, row)),
+        AFFINITY: "holds no pod of " + ", ".join(_jobs(view, ask.near, row, holds=False)),
+        ANTI_AFFINITY: "holds a pod of " + ", ".join(_jobs(view, ask.apart, row, holds=True)),
         "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
         "cordoned": "is cordoned",
         "suspect": "has missed reports",
@@ -148,6 +158,18 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         )
     failing = [code for code in ORDER if code in causes and causes[code][row] and code != "busy"]
     return ", ".join(phrases[code] for code in failing or ["busy"])
+
+
+def _missing(view: ClusterView, marks: tuple[str, ...], row: int) -> list[str]:
+    return [mark for mark in marks if not view.marked(mark)[row]]
+
+
+def _present(view: ClusterView, marks: tuple[str, ...], row: int) -> list[str]:
+    return [mark for mark in marks if view.marked(mark)[row]]
+
+
+def _jobs(view: ClusterView, jobs: tuple[JobGroups, ...], row: int, *, holds: bool) -> list[str]:
+    return sorted({job.job for job in jobs if (row in view.rows_of(job.groups)) is holds})
 
 
 def _taken(view: ClusterView, ask: Ask, row: int) -> list[str]:

@@ -4,8 +4,9 @@ A container goes to the agent with the fewest replicas of its group, so that one
 of them. Among those, it goes where it strands least: where the free shares of cpu and memory drift
 apart least, and where little is left free, so that empty agents stay free for large containers. An
 empty agent counts as if it had a tenth of the group already, so it is used only when the others have
-at least as many. Agents that failed recently, and those in ``avoid``, are used last. Ties go to the
-lower name.
+at least as many. Agents with the preferred marks come first as long as they have room. Agents that
+failed recently, and those in ``avoid``, are used last. With ``spread``, the domain with the fewest
+replicas comes before all this, except for the agents that are used last. Ties go to the lower name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
 
 FILL_WEIGHT: Final = 0.25
 """Weight of the largest free share that is left, relative to the growth of the imbalance between shares."""
+
+PREFERRED: Final = 10_000
+"""For each preferred mark that an agent lacks, it counts as having this many replicas of the group."""
 
 LAST_RESORT: Final = 1_000_000
 """An agent to avoid counts as having this many replicas of the group."""
@@ -76,6 +80,8 @@ def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
     level = _levels(view, ask, eligible, rows, at)
     left = _tightness(view, ask, rows)
     count = len(ask.containers)
+    if ask.shape.constraints.spread:
+        return rows[_over_domains(view, ask, rows, level, left, _capacity(view, ask, eligible, rows, at))]
     key = level + left
     if count == 1:
         best = int(np.argmin(key))
@@ -95,6 +101,8 @@ def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Int
         level = eligible.counts(counts, len(view))[at].astype(np.float64)
     if ask.size >= OPEN_SHARE:
         level += (view.placed[rows] == 0) * (ask.size // OPEN_SHARE)
+    for mark in ask.shape.constraints.prefer:
+        level += ~view.marked(mark)[rows] * float(PREFERRED)
     if view.flaky_any:
         level += view.flaky[rows] * float(LAST_RESORT)
     if ask.avoid:
@@ -158,6 +166,37 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
         counts = eligible.counts(view.group_rows.get(ask.group, {}), len(view))[at]
         capacity = np.minimum(capacity, ask.shape.max_per_host - counts)
     return capacity
+
+
+def _over_domains(
+    view: ClusterView, ask: Ask, rows: Ints, level: Floats, left: Floats, capacity: Ints
+) -> Ints:
+    """Return a position for each container of ``ask``: the group's counts in all domains rise evenly.
+
+    A domain has the agents with one value of the label ``spread``. Agents of last resort come after all
+    others, whatever their domain.
+    """
+    codes, names = view.domains(ask.shape.constraints.spread)
+    have = np.zeros(len(names), np.int64)
+    for row, count in view.group_rows.get(ask.group, {}).items():
+        have[codes[row]] += count
+    codes = codes[rows]
+    order = np.arange(len(names)) / (len(names) + 1)
+    chosen: list[Ints] = []
+    needed = len(ask.containers)
+    for tier in (level < LAST_RESORT, level >= LAST_RESORT):
+        room = np.where(tier, capacity, 0)
+        in_domain = np.bincount(codes, weights=room, minlength=len(names)).astype(np.int64)
+        turns = _spread(have.astype(np.float64), order, in_domain, needed)
+        positions = np.zeros(len(turns), np.int64)
+        for domain in np.unique(turns).tolist():
+            at = np.flatnonzero((codes == domain) & (room > 0))
+            mine = np.flatnonzero(turns == domain)
+            positions[mine] = at[_spread(level[at], left[at], room[at], len(mine))]
+        have += np.bincount(turns, minlength=len(names))
+        chosen.append(positions)
+        needed -= len(positions)
+    return np.concatenate(chosen)
 
 
 def _spread(level: Floats, left: Floats, capacity: Ints, count: int) -> Ints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxy.model.base import Struct
-from galaxy.model.messages.container import Demand, Reason
+from galaxy.model.messages.container import Constraints, Demand, Reason
 from galaxy.model.resources import Resources, bounded
 
 
@@ -32,6 +32,14 @@ class Shape(Struct, frozen=True, kw_only=True):
     tag: str = ""
     max_per_host: int = 0
     require: tuple[str, ...] = ()
+    constraints: Constraints = Constraints()
+
+
+class JobGroups(Struct, frozen=True):
+    """The groups of one owner's jobs with one name; there is none before the job is run."""
+
+    job: str
+    groups: tuple[str, ...] = ()
 
 
 class Ask(Struct, frozen=True, kw_only=True):
@@ -46,6 +54,10 @@ class Ask(Struct, frozen=True, kw_only=True):
     size: int = 1
     priority: int = 100
     avoid: tuple[str, ...] = ()
+    near: tuple[JobGroups, ...] = ()
+    """An agent needs a container of each of these jobs."""
+    apart: tuple[JobGroups, ...] = ()
+    """An agent may not have a container of any of these jobs."""
 
 
 class Placement(Struct, frozen=True, gc=False):
@@ -83,4 +95,5 @@ def shape_of(demand: Demand, *, require: tuple[str, ...] = ()) -> Shape:
         tag=demand.tag,
         max_per_host=bounded(demand.max_per_host),
         require=require,
+        constraints=demand.constraints,
     )

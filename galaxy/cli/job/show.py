@@ -25,7 +25,7 @@ from galaxy.cli.output import (
 from galaxy.cli.tables import endpoint_rows, event_lines, job_rows, limit_lines, pod_rows, task_rows
 from galaxy.model.api.jobs import JobList
 from galaxy.model.api.views import JobSummary, JobView
-from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.jobspec.spec import DeploySpec, JobSpec
 from galaxy.model.resources import amounts_text
 from galaxy.units import counted
 
@@ -136,7 +136,8 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
         ("Revision", f"{summary.revision}"
                      + (f", rolling out from {view.rollout_from}" if view.rollout_from else "")),
         ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
-                   + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")),
+                   + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")
+                   + "".join(f", {text}" for text in constraint_texts(deploy))),
         ("Resources", amounts_text(summary)),
         ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
@@ -145,6 +146,22 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
     return [
         f"{paint(name.ljust(9), 'bold', colour)} {text}" for (name, _), text in zip(facts, texts, strict=True)
     ]
+
+
+def constraint_texts(deploy: DeploySpec) -> list[str]:
+    """Return what restricts the placement of a job's pods beyond pools and tag, in words."""
+    texts = [
+        f"{word} {', '.join(marks)}"
+        for word, marks in (
+            ("requires", deploy.require),
+            ("forbids", deploy.forbid),
+            ("prefers", deploy.prefer),
+            ("near", deploy.affinity),
+            ("apart from", deploy.anti_affinity),
+        )
+        if marks
+    ]
+    return texts + ([f"spread over {deploy.spread}"] if deploy.spread else [])
 
 
 def pods_line(summary: JobSummary) -> str:

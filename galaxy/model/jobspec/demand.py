@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from galaxy.model.jobspec.spec import (
     CpuSpec,
@@ -14,10 +14,13 @@ from galaxy.model.jobspec.spec import (
     TaskSpec,
     VolumeSpec,
 )
-from galaxy.model.messages.container import Demand, PortDemand, TaskDemand, VolumeDemand
+from galaxy.model.messages.container import Constraints, Demand, PortDemand, TaskDemand, VolumeDemand
 from galaxy.units import format_bytes, format_cpu
 
 T = TypeVar("T")
+
+CONSTRAINTS: Final = Constraints.__struct_fields__
+"""Fields of ``DeploySpec`` that are passed on as ``Constraints``."""
 
 
 def demand_of(spec: JobSpec) -> Demand:
@@ -31,6 +34,7 @@ def demand_of(spec: JobSpec) -> Demand:
         pools=spec.deploy.pools,
         tag=spec.deploy.tag,
         max_per_host=spec.deploy.max_per_host,
+        constraints=Constraints(**{name: getattr(spec.deploy, name) for name in CONSTRAINTS}),
         network="private" if any(task.network.mode == "private" for task in tasks) else "host",
     )
 
@@ -42,14 +46,17 @@ def container_changes(old: JobSpec, new: JobSpec) -> tuple[str, ...]:
     _compare(changes, "deploy.max_per_host", old.deploy.max_per_host, new.deploy.max_per_host)
     _compare(changes, "deploy.pools", old.deploy.pools, new.deploy.pools, _comma_list)
     _compare(changes, "deploy.tag", old.deploy.tag, new.deploy.tag, lambda tag: tag or "none")
+    for name in CONSTRAINTS:
+        before, after = getattr(old.deploy, name), getattr(new.deploy, name)
+        _compare(changes, f"deploy.{name}", before, after, _words)
     _compare(changes, "pod.workspace", old.pod.workspace, new.pod.workspace, _volume)
     _compare(changes, "pod.volumes", old.pod.volumes, new.pod.volumes, _volumes)
-    before = {task.name: task for task in old.pod.tasks}
-    after = {task.name: task for task in new.pod.tasks}
-    _compare(changes, "pod.tasks", tuple(before), tuple(after), _comma_list)
-    for name in before:
-        if name in after:
-            _compare_tasks(changes, f"pod.tasks.{name}", before[name], after[name])
+    old_tasks = {task.name: task for task in old.pod.tasks}
+    new_tasks = {task.name: task for task in new.pod.tasks}
+    _compare(changes, "pod.tasks", tuple(old_tasks), tuple(new_tasks), _comma_list)
+    for name in old_tasks:
+        if name in new_tasks:
+            _compare_tasks(changes, f"pod.tasks.{name}", old_tasks[name], new_tasks[name])
     return tuple(changes)
 
 
@@ -117,6 +124,10 @@ def _volume(volume: VolumeSpec) -> str:
     marks = (("readonly", volume.readonly), ("exclusive", volume.exclusive))
     texts = [volume.path, format_bytes(volume.size), volume.medium, *(mark for mark, on in marks if on)]
     return " ".join(texts)
+
+
+def _words(value: str | tuple[str, ...]) -> str:
+    return _comma_list((value,) if isinstance(value, str) and value else tuple(value))
 
 
 def _comma_list(texts: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ from galaxy.model.jobspec import rules
 from galaxy.model.jobspec.diagnostics import Diagnostic, Path, spec_error
 from galaxy.model.jobspec.scalars import as_text, written
 from galaxy.model.jobspec.shorthand import SHORT_FORMS, SHORTHANDS, UNITS, Unit, parse_number, split_words
-from galaxy.model.jobspec.spec import DeploySpec, JobSpec
+from galaxy.model.jobspec.spec import COMMA_LISTS, DeploySpec, JobSpec
 from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.secret import EnvFrom
 from galaxy.suggest import nearest
@@ -174,7 +174,9 @@ class _Parser:
         for name, field in known.items():
             here = (*path, name)
             if name in value and not (value[name] is None and not field.required):
-                written = split_words(value[name]) if (cls, name) == (DeploySpec, "pools") else value[name]
+                written = (
+                    split_words(value[name]) if cls is DeploySpec and name in COMMA_LISTS else value[name]
+                )
                 fields[name] = self.value(written, field.type, here, UNITS.get((cls, name), Unit.COUNT))
             elif field.required:
                 fields[name] = _smallest_value(field.type)

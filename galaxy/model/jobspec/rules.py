@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from galaxy.ids import NAME
 from galaxy.model.base import encode
 from galaxy.model.jobspec import task_rules
 from galaxy.model.jobspec.diagnostics import Diagnostic, Path
@@ -42,6 +43,8 @@ SCHEMES: Final = (*REMOTE, "file", STORED)
 
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._+@=,-]+)+")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_VALUE: Final = r"[A-Za-z0-9_./:+-]{1,63}"
+_MARK: Final = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,62}}(={_VALUE}(\|{_VALUE})*)?")
 
 
 def check(spec: JobSpec) -> list[str]:
@@ -124,6 +127,36 @@ def _deploy(spec: JobSpec) -> Iterator[Diagnostic]:
             yield Diagnostic(("deploy", "pools", index), f'pool "{pool}" is named twice')
     if spec.deploy.tag and not _LABEL.fullmatch(spec.deploy.tag):
         yield Diagnostic(("deploy", "tag"), f'"{spec.deploy.tag}" is not a tag')
+    yield from _constraints(spec)
+
+
+def _constraints(spec: JobSpec) -> Iterator[Diagnostic]:
+    deploy = spec.deploy
+    for field in ("require", "forbid", "prefer"):
+        marks = getattr(deploy, field)
+        for index, mark in enumerate(marks):
+            path = ("deploy", field, index)
+            if not _MARK.fullmatch(mark):
+                yield Diagnostic(path, f'"{mark}" is neither a tag nor label=value, label=value|value')
+            elif mark in marks[:index]:
+                yield Diagnostic(path, f'"{mark}" is named twice')
+            elif field != "require" and mark in deploy.require:
+                yield Diagnostic(path, f'"{mark}" is required already', about=(("deploy", "require"),))
+    if deploy.spread and not _LABEL.fullmatch(deploy.spread):
+        yield Diagnostic(("deploy", "spread"), f'"{deploy.spread}" is not the name of a label')
+    for field in ("affinity", "anti_affinity"):
+        names = getattr(deploy, field)
+        for index, name in enumerate(names):
+            path = ("deploy", field, index)
+            if not NAME.fullmatch(name):
+                yield Diagnostic(path, f'"{name}" is not the name of a job')
+            elif name == spec.name:
+                own = "use `max_per_host: 1`" if field == "anti_affinity" else "leave it out"
+                yield Diagnostic(path, f'"{name}" is this job itself; {own}')
+            elif name in names[:index]:
+                yield Diagnostic(path, f'"{name}" is named twice')
+            elif field == "anti_affinity" and name in deploy.affinity:
+                yield Diagnostic(path, f'"{name}" is in `affinity` too', about=(("deploy", "affinity"),))
 
 
 def _all_volumes(pod: PodSpec) -> Iterator[tuple[Path, VolumeSpec]]:

@@ -13,6 +13,7 @@ import msgspec.inspect as shape
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.shorthand import TASK_NAME, UNITS, WORKSPACE_BYTES, WORKSPACE_PATH, Unit
 from galaxy.model.jobspec.spec import (
+    COMMA_LISTS,
     ULIMITS,
     BlkioSpec,
     CpuSpec,
@@ -97,7 +98,7 @@ class _SchemaBuilder:
             schema_part = self._workspace(field.type)
         else:
             schema_part = self.value(field.type, UNITS.get((cls, field.name), Unit.COUNT))
-        if (cls, field.name) == (DeploySpec, "pools"):
+        if cls is DeploySpec and field.name in COMMA_LISTS:
             schema_part = {
                 "anyOf": [schema_part, {"type": "string", "description": "names, separated by commas"}]
             }

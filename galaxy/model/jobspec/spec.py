@@ -8,13 +8,14 @@ what a person wrote (``64M``, ``0.25``, ``30s``, shorthands) and reports every p
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
 from galaxy.model.base import Struct
 from galaxy.model.stored.secret import EnvFrom
 
+Words: TypeAlias = tuple[str, ...]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
 
@@ -196,10 +197,30 @@ class DeploySpec(Struct, frozen=True, kw_only=True):
     max_per_host: Annotated[int, Meta(ge=0, le=9999, description="0 means no limit")] = 0
     pools: tuple[str, ...] = ()
     tag: str = ""
+    require: Annotated[
+        Words, Meta(max_length=16, description="tags, or label=value|value; all are needed")
+    ] = ()
+    forbid: Annotated[
+        Words, Meta(max_length=16, description="tags, or label=value|value; none is allowed")
+    ] = ()
+    prefer: Annotated[
+        Words, Meta(max_length=16, description="tags, or label=value|value; hosts with most go first")
+    ] = ()
+    spread: Annotated[
+        str, Meta(max_length=64, description="a label over whose values pods are spread evenly")
+    ] = ""
+    affinity: Annotated[
+        Words, Meta(max_length=16, description="jobs of which the host has a pod, of each")
+    ] = ()
+    anti_affinity: Annotated[Words, Meta(max_length=16, description="jobs of which the host has no pod")] = ()
     stop_timeout: Annotated[float, Meta(ge=0, le=120, description="seconds from SIGTERM to SIGKILL")] = 30.0
     drain: Annotated[
         float, Meta(ge=0, le=300, description="seconds from withdrawing endpoints to SIGTERM; services only")
     ] = 2.0
+
+
+COMMA_LISTS: Final = ("pools", "require", "forbid", "prefer", "affinity", "anti_affinity")
+"""Fields of ``DeploySpec`` that may be written as words with commas between them."""
 
 
 class JobSpec(Struct, frozen=True, kw_only=True):

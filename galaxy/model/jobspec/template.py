@@ -26,6 +26,8 @@ _DEPLOY: Final = """\
   max_per_host: 0       # 0 means no limit
   # pools: [main]       # any pool when left out
   # tag: ssd            # only agents with this tag
+  # spread: rack        # evenly over the values of this label; also require, forbid, prefer
+  # anti_affinity: [db] # no host with a pod of these jobs; also affinity
   stop_timeout: 30s     # SIGTERM to SIGKILL
 
 pod:

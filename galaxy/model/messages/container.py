@@ -45,6 +45,21 @@ class PortDemand(Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
+class Constraints(Struct, frozen=True, kw_only=True):
+    """Which agents are needed or preferred, beyond pools and tag.
+
+    A mark is a tag, or ``label=value``, with ``|`` between values of which one is enough. ``spread`` is a
+    label; ``affinity`` and ``anti_affinity`` are names of jobs of the same owner.
+    """
+
+    require: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    spread: str = ""
+    affinity: tuple[str, ...] = ()
+    anti_affinity: tuple[str, ...] = ()
+
+
 class Demand(Struct, frozen=True, kw_only=True):
     """What one container needs of an agent, and which agents are allowed."""
 
@@ -55,6 +70,7 @@ class Demand(Struct, frozen=True, kw_only=True):
     pools: tuple[str, ...] = ()
     tag: str = ""
     max_per_host: int = 0
+    constraints: Constraints = Constraints()
     network: str = "host"
 
     @property

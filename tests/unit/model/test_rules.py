@@ -181,6 +181,29 @@ def test_bad_or_repeated_pool_is_refused(pools: list[str]) -> None:
     assert len(broken(deploy={"pools": pools})) == 1
 
 
+@pytest.mark.parametrize(
+    ("deploy", "path", "says"),
+    [
+        ({"require": ["a b"]}, "deploy.require[0]", "neither a tag nor label=value"),
+        ({"prefer": ["rack="]}, "deploy.prefer[0]", "neither a tag nor label=value"),
+        ({"forbid": "ssd, rack=a|b, ssd"}, "deploy.forbid[2]", "named twice"),
+        ({"require": ["ssd"], "forbid": ["ssd"]}, "deploy.forbid[0]", "required already"),
+        ({"require": ["ssd"], "prefer": ["ssd"]}, "deploy.prefer[0]", "required already"),
+        ({"spread": "rack=a"}, "deploy.spread", "not the name of a label"),
+        ({"affinity": ["No!"]}, "deploy.affinity[0]", "not the name of a job"),
+        ({"affinity": ["web"]}, "deploy.affinity[0]", "this job itself; leave it out"),
+        ({"anti_affinity": ["web"]}, "deploy.anti_affinity[0]", "use `max_per_host: 1`"),
+        ({"affinity": "db", "anti_affinity": "db"}, "deploy.anti_affinity[0]", "in `affinity` too"),
+        ({"anti_affinity": "db, db"}, "deploy.anti_affinity[1]", "named twice"),
+        ({"require": [f"t{n}" for n in range(17)]}, "deploy.require", "16 are allowed"),
+    ],
+)
+def test_impossible_constraint_is_refused_by_field(deploy: dict[str, Any], path: str, says: str) -> None:
+    (diagnostic,) = broken(deploy=deploy)
+    assert diagnostic.startswith(f"`{path}`:")
+    assert says in diagnostic
+
+
 def test_likely_mistakes_are_reported() -> None:
     tree = {
         "name": "web",

@@ -16,7 +16,8 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
     """Apply an order. A stale or repeated one changes nothing; every order is answered.
 
     All containers of a group are equal. So while any of them has a place, only the placement rules of a
-    changed demand apply (pools, tag, maximum per host), to containers that are placed from then on.
+    changed demand apply (pools, tag, maximum per host, constraints), to containers that are placed from
+    then on.
     """
     group, key = state.groups.get(order.group), (order.epoch, order.serial)
     status_requests = state.outbox.status_requests
@@ -74,7 +75,13 @@ def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
     """Return the order to store: bounded, and with the old amounts while any container has a place."""
     demand = new.demand
     if demand != old.demand and _any_placed(state, new.group):
-        demand = replace(old.demand, pools=demand.pools, tag=demand.tag, max_per_host=demand.max_per_host)
+        demand = replace(
+            old.demand,
+            pools=demand.pools,
+            tag=demand.tag,
+            max_per_host=demand.max_per_host,
+            constraints=demand.constraints,
+        )
     replicas = min(max(0, new.replicas), state.config.replicas_max)
     return replace(new, demand=demand, replicas=replicas, moves=())
 

@@ -7,12 +7,14 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from galaxy.ids import job_name
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.trace import timer_cause
 from galaxy.resman.logic.groups.transitions import SlotPlaced
+from galaxy.resman.logic.state.group_index import FOLLOWS, NAMED, REPELS
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.scheduler.place import place
-from galaxy.scheduler.requests import Ask, PlacementPlan
+from galaxy.scheduler.requests import Ask, JobGroups, PlacementPlan
 
 RECORD_EACH_MAX: Final = 20
 """If more containers of a group than this are placed in one step, only their number is traced."""
@@ -112,6 +114,7 @@ def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
             break
         taken += 1
         by_avoid.setdefault(row.avoid, []).append((row.slot, key))
+    near, apart = _related(state, group)
     return [
         Ask(
             group=group,
@@ -120,9 +123,28 @@ def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
             size=order.replicas,
             priority=order.priority,
             avoid=avoid,
+            near=near,
+            apart=apart,
         )
         for avoid, slots in sorted(by_avoid.items())
     ]
+
+
+def _related(state: ResManState, group: str) -> tuple[tuple[JobGroups, ...], tuple[JobGroups, ...]]:
+    """Return the jobs whose hosts a group needs, and those whose hosts it may not have.
+
+    Anti-affinity holds in both directions: a job also stays apart from those that name it.
+    """
+    order = state.groups[group].order
+    user, wanted = order.user, order.demand.constraints
+    near = tuple(JobGroups(name, state.groups.where(NAMED, (user, name))) for name in wanted.affinity)
+    apart = [JobGroups(name, state.groups.where(NAMED, (user, name))) for name in wanted.anti_affinity]
+    apart += [
+        JobGroups(job_name(other), (other,))
+        for other in state.groups.where(REPELS, (user, job_name(group)))
+        if other != group
+    ]
+    return near, tuple(apart)
 
 
 def _within_quota(state: ResManState, group: str) -> Iterable[str]:
@@ -160,6 +182,11 @@ def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
     if len(plan.placements) > RECORD_EACH_MAX:
         agents = len({placement.agent for placement in plan.placements})
         state.record("group.placed", group, f"{len(plan.placements)} containers on {agents} agents")
+    if plan.placements:
+        name = (state.groups[group].order.user, job_name(group))
+        for follower in state.groups.each(FOLLOWS, name):
+            if follower in state.refused_groups:
+                state.want_place(follower)
     for refusal in plan.refusals:
         for key in refusal.containers:
             row = state.containers[key]

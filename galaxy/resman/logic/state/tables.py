@@ -16,6 +16,7 @@ from galaxy.model.stored.table import Table
 from galaxy.operations.config import RequestConfig
 from galaxy.operations.records import RequestRecords
 from galaxy.resman.logic.state.container_index import INDEXES, SUMS
+from galaxy.resman.logic.state.group_index import GROUP_INDEXES
 
 SAFE_MODE: Final = "safe-mode"
 """Key of the row that table ``cluster`` has while ResMan is in safe mode."""
@@ -40,7 +41,7 @@ class ResManTables:
     """
 
     def __init__(self, config: RequestConfig) -> None:
-        self.groups: Table[Group] = Table("groups", Group)
+        self.groups: Table[Group] = Table("groups", Group, multi_indexes=GROUP_INDEXES)
         self.containers: Table[Container] = Table("containers", Container, INDEXES, SUMS)
         self.agents: Table[AgentRecord] = Table("agents", AgentRecord)
         self.cluster: Table[Reason] = Table("cluster", Reason)
