@@ -132,7 +132,7 @@ class StoredQueries:
             with self._lock:
                 if not self._nonces.is_new(user.user, request.nonce, now_s):
                     raise Refused("this request was made before")
-        return Caller(name=request.user, user=user, key=request.key)
+        return Caller(name=request.user, user=user, key=request.key, nonce=request.nonce)
 
 
 def _agents(nexus: Reader, names: Sequence[str]) -> tuple[AgentView, ...]:

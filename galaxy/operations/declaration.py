@@ -10,6 +10,7 @@ target, from the decorator. Neither decorator works without an authority rule.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -24,7 +25,7 @@ B = TypeVar("B", bound=Body[Any])
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """The sender of a request, and its idempotency key.
+    """The sender of a request, its idempotency key, and its nonce.
 
     ``user`` is None in a cluster without users: then ``name`` comes from the sender unproven.
     """
@@ -32,6 +33,17 @@ class Caller(Struct, frozen=True, kw_only=True):
     name: str
     user: UserRecord | None
     key: str
+    nonce: str = ""
+
+    def secret_id(self, *facts: str) -> str:
+        """Return an id for ``facts`` that nobody can guess who has not seen the request.
+
+        It contains the nonce, which is random: an idempotency key may be chosen by a person, and Flower shows
+        it. A repeated request has another nonce, and gets the ids in its first answer.
+        """
+        return hashlib.blake2b(
+            "\x1f".join((self.key, self.nonce, *facts)).encode(), digest_size=16
+        ).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def handle(
         )
         if user is not None and not records.nonces.is_new(user.user, request.nonce, now_s):
             return
-        caller = Caller(name=request.user, user=user, key=request.key)
+        caller = Caller(name=request.user, user=user, key=request.key, nonce=request.nonce)
         if not isinstance(operation, Change):
             records.reply(request, result=authorised(operation, state, request.body, caller))
             return

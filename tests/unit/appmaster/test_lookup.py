@@ -9,6 +9,7 @@ from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.answers import Problem
 from galaxy.model.api.body import Body
 from galaxy.model.api.jobs import Discover, RemoveJob, ShowJob, StartJob, StopJob
+from galaxy.model.api.packages import UploadPackage
 from galaxy.model.api.sessions import ExecIn, ReadLogs
 from galaxy.model.jobspec.spec import PortSpec, ServiceSpec
 from galaxy.model.messages.names import EXEC_SESSION, LOG_SESSION
@@ -104,6 +105,27 @@ def test_request_for_a_session_that_comes_twice_opens_it_once() -> None:
     world.failover()
     assert world.request(ask, key="once") == first
     assert sum(send.task == EXEC_SESSION for send in world.sends) == 1
+
+
+def test_key_that_others_can_guess_reveals_neither_a_session_nor_an_upload() -> None:
+    """Flower shows the key of a request, and the client's login reads each session whose id it knows."""
+    ids = []
+    for others in range(2):  # The requests are equal but for their nonces.
+        world = World()
+        job = world.submit(service(), key="web")
+        world.settle(job)
+        for _ in range(others):
+            world.ask(ShowJob(job=job))
+        upload = UploadPackage(sha256="0" * 64, size_bytes=1, name="x.tgz")
+        ids.append(
+            (
+                *world.ask(ExecIn(pod=f"{job}.0", argv=("ls",)), key="deploy").sessions,
+                *world.ask(ReadLogs(target=f"{job}.1"), key="logs").sessions,
+                world.ask(upload, key="upload").upload,
+            )
+        )
+    assert not set(ids[0]) & set(ids[1])
+    assert all(len(each) == 32 for each in ids[0])
 
 
 def test_sessions_of_two_requests_differ() -> None:

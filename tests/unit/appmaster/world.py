@@ -256,6 +256,7 @@ class World:
             deadline_s=self.now + 30,
             user="ann",
             body=body,
+            nonce=f"nonce-{self._keys}",
         )
         for _ in range(ATTEMPTS_MAX):
             self.feed(asked)

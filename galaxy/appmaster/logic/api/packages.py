@@ -7,7 +7,6 @@ drops the row removes the chunks (``galaxy.nexus.packages``). Agents compare the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -98,7 +97,7 @@ def upload_package(state: AppMasterState, body: UploadPackage, caller: Caller) -
             name=body.name,
             sha256=body.sha256,
             size_bytes=body.size_bytes,
-            upload=hashlib.blake2b(f"{caller.key}\x1f{key}".encode(), digest_size=16).hexdigest(),
+            upload=caller.secret_id(key),
         )
     row = _touch(state, row)
     return PackageUpload(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.identity.job_authz import job_owner
 from galaxy.appmaster.logic.state import AppMasterState
@@ -61,7 +59,7 @@ def open_logs(state: AppMasterState, body: ReadLogs, caller: Caller) -> SessionO
     _check_task(state, rows[0], body.task)
     for pod in rows:
         session = LogSession(
-            session=session_id(caller.key, pod.pod),
+            session=caller.secret_id(pod.pod),
             pod=pod.pod,
             read=body,
             incarnation=_incarnation(pod),
@@ -96,19 +94,14 @@ def open_exec(state: AppMasterState, body: ExecIn, caller: Caller) -> SessionOpe
         state,
         pod,
         EXEC_SESSION,
-        ExecSession(session=session_id(caller.key, pod.pod), pod=pod.pod, exec=body),
+        ExecSession(session=caller.secret_id(pod.pod), pod=pod.pod, exec=body),
     )
     return _opened(caller, [pod])
 
 
-def session_id(key: str, pod: str) -> str:
-    """Return the id of the session that request ``key`` opens with ``pod``; as hard to guess as the key."""
-    return hashlib.blake2b(f"{key}\x1f{pod}".encode(), digest_size=16).hexdigest()
-
-
 def _opened(caller: Caller, rows: list[PodRecord]) -> SessionOpened:
     return SessionOpened(
-        sessions=tuple(session_id(caller.key, pod.pod) for pod in rows),
+        sessions=tuple(caller.secret_id(pod.pod) for pod in rows),
         pods=tuple(pod.pod for pod in rows),
         incarnations=tuple(_incarnation(pod) for pod in rows),
     )
