@@ -61,7 +61,9 @@ class Action(Command):
 
 FOREIGN: Final[Mapping[str, str]] = {
     "apply": "job run", "create": "job run", "delete": "job remove", "help": "-h", "hosts": "agent list",
-    "node": "agent list", "nodes": "agent list", "ps": "job list", "rollout": "job update",
+    "node": "agent list", "nodes": "agent list",
+    "host": "agent list", "machine": "agent list",
+    "machines": "agent list", "ps": "job list", "rollout": "job update",
     "ssh": "exec", "tail": "logs -f", "top": "agent list",
 }  # fmt: skip
 """Commands of other systems."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from galaxy.cli.lazy import LazyCommand, LazyGroup
 from galaxy.cli.options import PORT_RANGE, UID_RANGE
-from galaxy.cli.process.leaders import process_options
+from galaxy.cli.process.leaders import process_options, require_cluster
 from galaxy.client.cluster_file import default_dir
-from galaxy.client.contexts import REDIS_VARIABLES
 from galaxy.client.login_urls import join_url
 from galaxy.container.kernel.uid_ranges import UIDS_DEFAULT
 from galaxy.errors import UsageError
@@ -109,11 +110,10 @@ def agent(
     """
     if ctx.invoked_subcommand is not None:
         return None
-    if not (redis or directory or any(map(os.environ.get, (*REDIS_VARIABLES, "GALAXY_DIR")))):
-        raise UsageError(
-            "no cluster is named that this host is to join",
-            hint="galaxy agent --redis-file FILE; `galaxy agent list` lists agents",
-        )
+    require_cluster(
+        redis, directory, "this host", "galaxy agent --redis-file FILE; `galaxy agent list` lists agents"
+    )
+    _require_options_at_a_terminal(ctx)
     from galaxy.agent.config import AgentConfig
     from galaxy.nexus.url import parse
     from galaxy.tasks.node import NodeOptions, run_agent
@@ -135,3 +135,17 @@ def agent(
         **chosen,
     )
     return run_agent(NodeOptions(url=url, host=host, log_level=log_level), config)
+
+
+def _require_options_at_a_terminal(ctx: click.Context) -> None:
+    """Make sure that a person who types ``galaxy agent`` and means ``galaxy agents`` starts no process.
+
+    Raises:
+        UsageError: no option is given, and standard input is a terminal.
+    """
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if not given and sys.stdin.isatty():
+        raise UsageError(
+            "`galaxy agent` without an option would join this host to the cluster that the environment names",
+            hint=f"galaxy agent --name {socket.gethostname()}; `galaxy agent list` lists agents",
+        )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import Duration, Size, redis_options
+from galaxy.client.contexts import REDIS_VARIABLES
 from galaxy.client.login_urls import join_url
+from galaxy.errors import UsageError
 from galaxy.model.messages.names import APPMASTER, RESMAN
 
+_HINT: Final = "galaxy {} --redis-file FILE; `galaxy status` shows the leaders"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,6 +42,16 @@ def process_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def require_cluster(redis: str | None, directory: str | None, what: str, hint: str) -> None:
+    """Make sure that the cluster is named on purpose: nothing joins whichever cluster was started last.
+
+    Raises:
+        UsageError: neither an option nor a variable names one.
+    """
+    if not (redis or directory or any(map(os.environ.get, (*REDIS_VARIABLES, "GALAXY_DIR")))):
+        raise UsageError(f"no cluster is named that {what} is to join", hint=hint)
 
 
 def _leader_options(function: F) -> F:
@@ -77,6 +91,7 @@ def resman(
     from galaxy.resman.logic.config import with_liveness_times
     from galaxy.tasks.node import NodeOptions, run_resman
 
+    require_cluster(redis, directory, "this ResMan", _HINT.format("resman"))
     url = join_url(RESMAN, url=redis or "", dir=directory or "")
     settings = {
         "--require": ",".join(sorted(require)) or "none",
@@ -140,6 +155,7 @@ def appmaster(
             " the next release refuses it",
             err=True,
         )
+    require_cluster(redis, directory, "this AppMaster", _HINT.format("appmaster"))
     url = join_url(APPMASTER, url=redis or "", dir=directory or "")
     settings = {
         "--require-users": "yes" if require_users else "no",

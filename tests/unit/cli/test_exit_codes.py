@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,35 @@ def test_agents_lists_and_agent_joins_only_a_cluster_that_is_named(
         assert "no cluster runs in" in capsys.readouterr().err
     assert run(["agent"]) == run(["agent", "--pool", "main"]) == errors.USAGE
     assert "no cluster is named" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("leader", ["resman", "appmaster"])
+def test_leader_joins_only_a_cluster_that_is_named(
+    alone: Path, capsys: pytest.CaptureFixture[str], leader: str
+) -> None:
+    assert run([leader]) == run([leader, "--name", "h1"]) == errors.USAGE
+    assert "no cluster is named" in capsys.readouterr().err
+    assert run([leader, "--dir", str(alone.parent)]) == errors.FAILED
+
+
+def test_agent_that_is_typed_at_a_terminal_without_an_option_does_not_start(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GALAXY_DIR", str(alone.parent))
+    main, terminal = os.openpty()
+    with os.fdopen(main), os.fdopen(terminal) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert run(["agent"]) == errors.USAGE
+        assert "galaxy agent list" in capsys.readouterr().err
+        assert run(["agent", "--name", "h1"]) == errors.FAILED  # No cluster runs there.
+
+
+@pytest.mark.parametrize("name", ["host", "hosts", "node", "nodes", "machine", "machines"])
+def test_other_names_of_agents_lead_to_their_list(
+    alone: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run([name, "list"]) == errors.USAGE
+    assert "did you mean `galaxy agent list`" in capsys.readouterr().err
 
 
 def test_exit_code_of_an_error_survives_the_answer() -> None:
