@@ -15,7 +15,7 @@ from typing import Final
 from galaxy.container.cgroup.tree import CgroupTree
 from galaxy.container.fs import rootfs
 from galaxy.container.fs.volumes import mkfs_tool, mount_tmpfs, mount_volume
-from galaxy.container.kernel import prctl, seccomp, syscalls
+from galaxy.container.kernel import inherited, prctl, seccomp, syscalls
 from galaxy.container.launcher.userns import fork_userns
 from galaxy.container.limits import limits_of
 from galaxy.errors import GalaxyError, HostError
@@ -88,12 +88,30 @@ def seccomp_filter() -> None:
     prctl.SeccompFilter(program).install()
 
 
+def limits() -> None:
+    """Raise the limits of this process as an agent does, and tell which stay below the documented ones."""
+    inherited.reset()
+    low = [
+        f"{name} {_amount(most)} (documented: {_amount(documented)})"
+        for name, (documented, most) in inherited.shortfalls().items()
+    ]
+    if nice := os.getpriority(os.PRIO_PROCESS, 0):
+        low.append(f"nice {nice} (documented: 0)")
+    if low:
+        raise HostError(f"programs get no more than {', '.join(low)}")
+
+
+def _amount(value: int) -> str:
+    return "unlimited" if value == inherited.UNLIMITED else str(value)
+
+
 PROBES: Final[dict[str, Callable[[], None]]] = {
     "namespaces": namespaces,
     "user-namespace": user_namespace,
     "cgroups": cgroups,
     "loop-volume": loop_volume,
     "seccomp": seccomp_filter,
+    "limits": limits,
 }
 
 

@@ -22,6 +22,10 @@ _KERNEL_MIN: Final = (5, 12)
 """For mount_setattr(2); every other call that containers need is older."""
 
 
+ENFORCEABLE: Final = ("cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user")
+"""Everything that a host can enforce; jobs and ``--require`` name it so."""
+
+
 class Finding(Struct, frozen=True, kw_only=True):
     """The result of one check; ``remedy`` says what would make it ``ok``, empty if nothing would."""
 
@@ -36,7 +40,7 @@ class HostAbilities(Struct, frozen=True, kw_only=True):
 
     mode: str
     enforced: tuple[str, ...]
-    """Of cpu, memory, pids, io, disk, namespaces, seccomp, user."""
+    """Of ``ENFORCEABLE``."""
     cgroup: str
     """``v1``, ``v2`` or empty."""
     kernel: str
@@ -61,7 +65,19 @@ def probe() -> HostAbilities:
     filters = _seccomp()
     io = _io(hierarchies, usable=cgroups.ok)
     own_users = (_own_users(),) if root else ()
-    findings = (kernel, root_user, cgroups, *latency, namespaces, users, *own_users, loop, filters, io)
+    findings = (
+        kernel,
+        root_user,
+        cgroups,
+        *latency,
+        namespaces,
+        users,
+        *own_users,
+        loop,
+        filters,
+        io,
+        _limits(),
+    )
     if root and kernel.ok and cgroups.ok and namespaces.ok:
         mode = FULL
     else:
@@ -80,7 +96,7 @@ def probe() -> HostAbilities:
         enforced=tuple(enforced),
         cgroup=hierarchies.version if mode == FULL else "",
         kernel=platform.release(),
-        findings=findings,
+        findings=(*findings, _limits()),
     )
 
 
@@ -240,6 +256,20 @@ def _io(hierarchies: Hierarchies, *, usable: bool) -> Finding:
         ok=ok,
         detail=detail,
         remedy="" if ok else "echo bfq > /sys/block/DISK/queue/scheduler",
+    )
+
+
+def _limits() -> Finding:
+    """Check that an agent that is started from here can give programs the documented limits."""
+    ok, output = _try("limits")
+    return Finding(
+        name="limits",
+        ok=ok,
+        detail="programs get the documented ulimits" if ok else output,
+        remedy=""
+        if ok
+        else "start the agent with CAP_SYS_RESOURCE and CAP_SYS_NICE, or with higher limits "
+        "(ulimit -H, LimitNOFILE= of systemd)",
     )
 
 

@@ -19,7 +19,7 @@ from galaxy.cli.local.display import print_line
 from galaxy.cli.local.local_cluster import WEB_PORT
 from galaxy.cli.local.server import VERSION_MIN, servers
 from galaxy.cli.output import plain_table
-from galaxy.container.host_support import probe
+from galaxy.container.host_support import ENFORCEABLE, probe
 from galaxy.errors import FAILED
 from galaxy.model.base import Struct, to_plain
 
@@ -45,6 +45,8 @@ class Diagnosis(Struct, frozen=True, kw_only=True, omit_defaults=False):
     runs: bool
     mode: str
     enforced: tuple[str, ...]
+    not_enforced: tuple[str, ...]
+    """What a job file may ask for, and containers of this host do not get."""
     cgroup: str
     kernel: str
     python: str
@@ -64,6 +66,7 @@ def diagnose() -> Diagnosis:
         runs=server.ok,
         mode=abilities.mode,
         enforced=tuple(abilities.enforced),
+        not_enforced=tuple(limit for limit in ENFORCEABLE if limit not in abilities.enforced),
         cgroup=abilities.cgroup,
         kernel=abilities.kernel,
         python=platform.python_version(),
@@ -113,6 +116,7 @@ def _print(diagnosis: Diagnosis, console: Console) -> None:
         f"{title}, cgroups {diagnosis.cgroup or 'none'}",
         f"mode {diagnosis.mode}: {MODES.get(diagnosis.mode, '')}",
         f"enforced: {', '.join(diagnosis.enforced) or 'nothing'}",
+        f"not enforced: {', '.join(diagnosis.not_enforced) or 'nothing'}",
         "",
     )
     for line in lines:

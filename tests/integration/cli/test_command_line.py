@@ -247,3 +247,25 @@ def test_doctor_prints_its_checks_in_columns() -> None:
     assert len(rows) >= 3
     starts = {len(line) - len(line[5:].split(" ", 1)[1].lstrip()) for line in rows}
     assert len(starts) == 1, done.stdout
+
+
+def test_doctor_says_what_is_not_enforced() -> None:
+    report = json.loads(galaxy("doctor", "-o", "json").stdout)
+    enforced, missing = set(report["enforced"]), set(report["not_enforced"])
+    assert not enforced & missing
+    assert enforced | missing == {"cpu", "memory", "pids", "io", "disk", "namespaces", "seccomp", "user"}
+    line = next(line for line in galaxy("doctor").stdout.splitlines() if line.startswith("not enforced: "))
+    assert set(line.removeprefix("not enforced: ").split(", ")) - {"nothing"} == missing
+
+
+def test_doctor_names_the_limits_that_an_agent_started_here_cannot_raise() -> None:
+    code = (
+        "import os, resource; from galaxy.container import host_probes;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); os.nice(5);"
+        "os.geteuid() or os.setuid(65534);"
+        "host_probes.limits()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nofile 256 (documented: 524288)" in done.stderr
+    assert "nice 5 (documented: 0)" in done.stderr
