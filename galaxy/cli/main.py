@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "doctor": LazyCommand("galaxy.cli.local.doctor:doctor", "Show what this host can enforce.", _LOCAL),
     "job": LazyCommand("galaxy.cli.job.group:job", "Run, list, show, update, stop and remove jobs.", _JOBS),
     "logs": LazyCommand("galaxy.cli.job.logs:logs", "Show what programs wrote.", _JOBS),
+    "explain": LazyCommand("galaxy.cli.job.explain:explain", "Say why pods wait for a host.", _JOBS),
     "exec": LazyCommand("galaxy.cli.job.exec:exec_", "Run a command inside a pod.", _JOBS),
     "discover": LazyCommand("galaxy.cli.job.discover:discover", "Show the endpoints of a service.", _JOBS),
     "secret": LazyCommand("galaxy.cli.identity.secret:secret", "Store secret values for programs.", _JOBS),

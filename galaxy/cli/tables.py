@@ -190,7 +190,7 @@ def pod_reason_text(pod: PodView) -> str:
 
 
 def reason_lines(reason: Reason) -> list[str]:
-    """Format a reason in full; for a placement also the agents per cause, and the nearest hosts.
+    """Format a reason in full; for a placement also the agents per cause, the nearest hosts, and the way out.
 
     Only placements name hosts. The message of any other reason contains its counts.
     """
@@ -199,6 +199,8 @@ def reason_lines(reason: Reason) -> list[str]:
         counts = sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0]))
         lines.append("agents: " + ", ".join(f"{count} {cause}" for cause, count in counts))
         lines.append("nearest: " + "; ".join(reason.nearest))
+    if reason.changes:
+        lines.append("would fit with: " + ", or ".join(reason.changes))
     return lines
 
 

@@ -314,6 +314,19 @@ class ClusterView:
         most = (int(column[index].max()) for column in self.free)
         return Resources(**dict(zip(FIELDS, most, strict=True)))
 
+    def copy_of_row(self, row: int, record: AgentRecord) -> ClusterView:
+        """Return a view of this agent alone, open and with ``record`` as its facts, holding what it holds."""
+        copy = ClusterView(creating_max=self.creating_max)
+        copy.join(record)
+        for mine, column in zip(copy.free, self.free, strict=True):
+            mine[0] = column[row]
+        for name in ("ports", "placed", "creating"):
+            getattr(copy, name)[0] = getattr(self, name)[row]
+        copy.set_flaky(record.agent, bool(self.flaky[row]))
+        copy._port_rows = {port: {0: rows[row]} for port, rows in self.port_rows.items() if row in rows}
+        copy.group_rows = {group: {0: rows[row]} for group, rows in self.group_rows.items() if row in rows}
+        return copy
+
     def eligible(self, shape: Shape) -> Eligible:
         """Return the agents that are in the pools, have the marks, and enforce the limits of ``shape``."""
         marks = shape.constraints

@@ -57,3 +57,12 @@ def unmet(view: ClusterView, ask: Ask, eligible: Eligible) -> Iterator[tuple[str
     amounts = load.resources.values()
     for at, name in _ASKED:
         yield name, eligible.take(view.free[at]) < amounts[at]
+
+
+def feasible(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
+    """Return which of ``eligible`` have room for one more container of ``ask``."""
+    view.update_room()
+    failing = eligible.take(view.room) <= 0
+    for _, lacking in unmet(view, ask, eligible):
+        failing |= lacking
+    return np.logical_not(failing, out=failing)

@@ -5,18 +5,23 @@ After Nomad's placement metrics: "no host fits" is an explanation with numbers, 
 
 from __future__ import annotations
 
+from heapq import nsmallest
 from typing import Final
 
 import numpy as np
 
-from galaxy.model.messages.container import Constraints, Reason
+from galaxy.model.messages.container import Reason
 from galaxy.model.resources import RESOURCES
-from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView, PlacementStatus
-from galaxy.scheduler.constraints import AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT, PORT_CONFLICT, unmet
-from galaxy.scheduler.eligible import Bools, Floats, Ints, all_rows
-from galaxy.scheduler.requests import Ask, JobGroups, Shape
+from galaxy.scheduler.causes import causes_of, missing_marks, present_marks, shortage
+from galaxy.scheduler.changes import smallest_changes
+from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView
+from galaxy.scheduler.constraints import AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT, PORT_CONFLICT
+from galaxy.scheduler.eligible import Bools, Ints
+from galaxy.scheduler.requests import Ask, JobGroups
 
 NEAREST: Final = 3
+HOSTS_MAX: Final = 5
+"""Agents that are named for each cause; all are counted."""
 
 _ASKED: Final = tuple(RESOURCES[at].name for at in ASKED_AT)
 _COUNTED: Final = tuple(RESOURCES[at].name for at in COUNTED_AT)
@@ -57,7 +62,7 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
     if not len(view):
         return Reason(code="no-agents", message="no agent has joined; start one with galaxy agent")
     view.update_room()
-    causes = _causes(view, ask)
+    causes = causes_of(view, ask)
     first = np.full(len(view), -1, np.int64)
     for number, code in enumerate(ORDER):
         if code in causes:
@@ -67,35 +72,13 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
     nearest = tuple(f"{view.names[row]} {_lack(view, ask, row, causes)}" for row in near)
     message = _sentence(counts, len(view), f"{view.names[near[0]]}, which {nearest[0].partition(' ')[2]}")
     code = next(iter(counts)) if len(counts) == 1 else "no-room"
-    return Reason(code=code, message=message, counts=counts, nearest=nearest)
+    changes = tuple(change.text for change in smallest_changes(view, ask, causes))
+    hosts = {code: _first_names(view, np.flatnonzero(first == ORDER.index(code))) for code in counts}
+    return Reason(code=code, message=message, counts=counts, nearest=nearest, hosts=hosts, changes=changes)
 
 
-def _causes(view: ClusterView, ask: Ask) -> dict[str, Bools]:
-    """Return a mask of the excluded agents for each cause; a cause that excludes none may be left out."""
-    size, shape, load = len(view), ask.shape, ask.shape.load
-    status, marks = view.status[:size], shape.constraints
-    counted = {RESOURCES[at].name: view.free[at][:size] < RESOURCES[at].per_container for at in COUNTED_AT}
-    causes = {
-        "dead": status == PlacementStatus.DEAD,
-        "suspect": status == PlacementStatus.SUSPECT,
-        "pool": _outside(view, Shape(load=load, pools=shape.pools)),
-        "tag": _outside(view, Shape(load=load, tag=shape.tag)),
-        "require": _outside(view, Shape(load=load, constraints=Constraints(require=marks.require))),
-        "forbid": _outside(view, Shape(load=load, constraints=Constraints(forbid=marks.forbid))),
-        "mode": _outside(view, Shape(load=load, require=shape.require)),
-        "cordoned": status == PlacementStatus.CORDONED,
-        **counted,
-        "busy": view.room[:size] <= 0,
-    }
-    for code, lacking in unmet(view, ask, all_rows(size)):
-        causes[code] = causes[code] | lacking if code in causes else lacking
-    return causes
-
-
-def _outside(view: ClusterView, shape: Shape) -> Bools:
-    outside = np.ones(len(view), np.bool_)
-    outside[view.eligible(shape).rows] = False
-    return outside
+def _first_names(view: ClusterView, rows: Ints) -> tuple[str, ...]:
+    return tuple(nsmallest(HOSTS_MAX, (view.names[row] for row in rows.tolist())))
 
 
 def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
@@ -106,7 +89,7 @@ def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
     scarce = np.isin(first, [ORDER.index(name) for name in (*_ASKED, PORT, *_COUNTED)])
     if scarce.any():
         rows = np.flatnonzero(scarce)
-        lack = _shortage(view, ask, rows)
+        lack = shortage(view, ask, rows)
     else:
         rows = np.flatnonzero(first >= 0)
         phrases = list(PHRASES)
@@ -114,19 +97,6 @@ def _nearest_rows(view: ClusterView, ask: Ask, first: Ints) -> list[int]:
     edge = np.partition(lack, min(NEAREST, len(lack)) - 1)[min(NEAREST, len(lack)) - 1]
     lacks = {row: much for row, much in zip(rows.tolist(), lack.tolist(), strict=True) if much <= edge}
     return sorted(lacks, key=lambda row: (lacks[row], view.names[row]))[:NEAREST]
-
-
-def _shortage(view: ClusterView, ask: Ask, rows: Ints) -> Floats:
-    """Return for each row the sum of its shortages, each as a share of the amount asked for."""
-    load = ask.shape.load
-    amounts = load.resources.values()
-    lack = np.zeros(len(rows))
-    for column, each in (*((view.free[at], amounts[at]) for at in ASKED_AT), (view.ports, load.dynamic)):
-        if each:
-            lack += np.clip(each - column[rows], 0, None) / each
-    for at in COUNTED_AT:
-        lack += view.free[at][rows] < RESOURCES[at].per_container
-    return lack
 
 
 def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> str:
@@ -140,8 +110,8 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         MAX_PER_HOST: f"holds {view.group_rows.get(ask.group, {}).get(row, 0)} of this group",
         "tag": f"lacks tag {shape.tag}",
         "pool": f"is in pool {record.pool}",
-        "require": "lacks " + ", ".join(_missing(view, shape.constraints.require, row)),
-        "forbid": "has forbidden " + ", ".join(_present(view, shape.constraints.forbid, row)),
+        "require": "lacks " + ", ".join(missing_marks(view, shape.constraints.require, row)),
+        "forbid": "has forbidden " + ", ".join(present_marks(view, shape.constraints.forbid, row)),
         AFFINITY: "holds no pod of " + ", ".join(_jobs(view, ask.near, row, holds=False)),
         ANTI_AFFINITY: "holds a pod of " + ", ".join(_jobs(view, ask.apart, row, holds=True)),
         "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
@@ -158,14 +128,6 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         )
     failing = [code for code in ORDER if code in causes and causes[code][row] and code != "busy"]
     return ", ".join(phrases[code] for code in failing or ["busy"])
-
-
-def _missing(view: ClusterView, marks: tuple[str, ...], row: int) -> list[str]:
-    return [mark for mark in marks if not view.marked(mark)[row]]
-
-
-def _present(view: ClusterView, marks: tuple[str, ...], row: int) -> list[str]:
-    return [mark for mark in marks if view.marked(mark)[row]]
 
 
 def _jobs(view: ClusterView, jobs: tuple[JobGroups, ...], row: int, *, holds: bool) -> list[str]:

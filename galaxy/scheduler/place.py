@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 
 from galaxy.scheduler.cluster_view import ASKED_AT, PACKED_AT, ClusterView
-from galaxy.scheduler.constraints import unmet
-from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints
+from galaxy.scheduler.constraints import feasible
+from galaxy.scheduler.eligible import Eligible, Floats, Ints
 from galaxy.scheduler.explain import explain
 from galaxy.scheduler.requests import Ask, Placement, PlacementPlan, Refusal
 
@@ -60,15 +60,6 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
             left = ask.containers[len(rows) :]
             refusals.append(Refusal(group=ask.group, containers=left, reason=explain(view, ask)))
     return PlacementPlan(placements=tuple(placements), refusals=tuple(refusals))
-
-
-def feasible(view: ClusterView, ask: Ask, eligible: Eligible) -> Bools:
-    """Return which of ``eligible`` have room for one more container of ``ask``."""
-    view.update_room()
-    failing = eligible.take(view.room) <= 0
-    for _, lacking in unmet(view, ask, eligible):
-        failing |= lacking
-    return np.logical_not(failing, out=failing)
 
 
 def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:

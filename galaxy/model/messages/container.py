@@ -96,6 +96,10 @@ class Reason(Struct, frozen=True, kw_only=True):
     """For a placement, the number of agents by what they lack: ``{"cpu": 12, "pool": 3}``."""
     nearest: tuple[str, ...] = ()
     """For a placement, the agents that lack least, each with what it lacks."""
+    hosts: dict[str, tuple[str, ...]] = {}
+    """For a placement, the first agents of each of ``counts``, by name."""
+    changes: tuple[str, ...] = ()
+    """For a placement, the smallest changes with which one more container fits; each is enough."""
 
 
 HOST_FAILED: Final = "host-failed"
