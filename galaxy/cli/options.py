@@ -163,6 +163,19 @@ def cluster_options(function: F) -> F:
     return command  # type: ignore[return-value]
 
 
+owner_option = click.option("--user", default="", help="The owner, for operators [yourself].")
+
+
+def owners_options(what: str) -> Callable[[F], F]:
+    """Add --user and --all to a command that lists ``what`` of one user or of all."""
+
+    def add(function: F) -> F:
+        every = click.option("--all", "every", is_flag=True, help=f"{what} of all users, for operators.")
+        return owner_option(every(function))
+
+    return add
+
+
 def output_options(function: F) -> F:
     """Add -o and --no-headers; the command gets them as ``output``."""
 

@@ -10,7 +10,7 @@ import click
 
 from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action, Command, LazyGroup
-from galaxy.cli.options import Target, cluster_options, output_options
+from galaxy.cli.options import Target, cluster_options, output_options, owner_option, owners_options
 from galaxy.cli.output import Output, format_time, print_err
 from galaxy.cli.tables import job_names
 from galaxy.client.secret_files import read_file, secret_of
@@ -32,7 +32,7 @@ def secret() -> None:
 @secret.command("set", cls=Action)
 @click.argument("name")
 @click.option("--from-file", "file", metavar="FILE", default="", help="Read it from FILE instead of stdin.")
-@click.option("--user", default="", help="The owner, for operators [yourself].")
+@owner_option
 @cluster_options
 def set_(target: Target, name: str, file: str, user: str) -> None:
     """Set a secret to a value read from standard input.
@@ -48,8 +48,7 @@ def set_(target: Target, name: str, file: str, user: str) -> None:
 
 
 @secret.command("list", cls=Command)
-@click.option("--user", default="", help="The owner, for operators [yourself].")
-@click.option("--all", "every", is_flag=True, help="Secrets of all users, for operators.")
+@owners_options("Secrets")
 @output_options
 @cluster_options
 def list_(target: Target, output: Output, user: str, every: bool) -> None:
@@ -67,7 +66,7 @@ def list_(target: Target, output: Output, user: str, every: bool) -> None:
 
 @secret.command(cls=Action)
 @click.argument("name")
-@click.option("--user", default="", help="The owner, for operators [yourself].")
+@owner_option
 @yes_option
 @cluster_options
 def remove(target: Target, name: str, user: str, yes: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -41,44 +43,39 @@ jobs_argument = click.argument(
 
 
 def follow_options(function: F) -> F:
-    """Add --detach, --timeout and --quiet."""
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print only the outcome."),
-        click.option(
-            "--timeout", type=Duration(), default="5m", show_default=True, help="Follow no longer than this."
-        ),
-        click.option("-d", "--detach", is_flag=True, help="Return when the request is accepted."),
-    ):
-        function = option(function)
-    return function
+    """Add --detach, --timeout and --quiet; the command gets them as ``following``."""
+
+    @click.option("-d", "--detach", is_flag=True, help="Return when the request is accepted.")
+    @click.option(
+        "--timeout", type=Duration(), default="5m", show_default=True, help="Follow no longer than this."
+    )
+    @click.option("-q", "--quiet", is_flag=True, help="Print only the outcome.")
+    @functools.wraps(function)
+    def command(*args: Any, detach: bool, timeout: float, quiet: bool, **kwargs: Any) -> Any:
+        following = Following(detach=detach, timeout_s=timeout, quiet=quiet)
+        return function(*args, following=following, **kwargs)
+
+    return command  # type: ignore[return-value]
 
 
 @click.command(cls=Action, examples="  galaxy job stop web\n  galaxy job stop web api   several jobs\n")
 @jobs_argument
 @follow_options
 @cluster_options
-def stop(target: Target, jobs: tuple[str, ...], detach: bool, timeout: float, quiet: bool) -> int:
+def stop(target: Target, jobs: tuple[str, ...], following: Following) -> int:
     """Stop jobs' programs. Their containers stay, so that `start` is fast."""
-    with target.open_to_change(quiet=quiet) as galaxy:
-
-        def watch(accepted: Accepted) -> int:
-            return _follow_stop(galaxy, accepted, "stopping", detach=detach, timeout_s=timeout, quiet=quiet)
-
-        return change_each(jobs, lambda job: galaxy.stop(job), watch)
+    with target.open_to_change(quiet=following.quiet) as galaxy:
+        return change_each(jobs, galaxy.stop, lambda job: following.until_over(galaxy, job, "stopping"))
 
 
 @click.command(cls=Action, examples="  galaxy job start web\n  galaxy job start web api   several jobs\n")
 @jobs_argument
 @follow_options
 @cluster_options
-def start(target: Target, jobs: tuple[str, ...], detach: bool, timeout: float, quiet: bool) -> int:
+def start(target: Target, jobs: tuple[str, ...], following: Following) -> int:
     """Start stopped jobs' programs in their containers."""
-    with target.open_to_change(quiet=quiet) as galaxy:
-
-        def watch(accepted: Accepted) -> int:
-            return _follow_start(galaxy, accepted, "starting", detach=detach, timeout_s=timeout, quiet=quiet)
-
-        return change_each(jobs, lambda job: galaxy.start(job), watch)
+    with target.open_to_change(quiet=following.quiet) as galaxy:
+        return change_each(jobs, galaxy.start, lambda job: following.until_running(galaxy, job, "starting"))
 
 
 @click.command(
@@ -93,21 +90,15 @@ def start(target: Target, jobs: tuple[str, ...], detach: bool, timeout: float, q
 @yes_option
 @follow_options
 @cluster_options
-def remove(
-    target: Target, jobs: tuple[str, ...], yes: bool, detach: bool, timeout: float, quiet: bool
-) -> int:
+def remove(target: Target, jobs: tuple[str, ...], yes: bool, following: Following) -> int:
     """Stop jobs' programs, then remove the jobs and their containers."""
-    with target.open_to_change(quiet=quiet) as galaxy:
+    with target.open_to_change(quiet=following.quiet) as galaxy:
         if not yes:
             # A name that does not exist is refused before anything is removed.
             views = [galaxy.job(job) for job in jobs]
             hint = f"galaxy job remove --yes {shlex.join(jobs)}"
             confirm([_removal(view) for view in views], hint=hint)
-
-        def watch(accepted: Accepted) -> int:
-            return _follow_stop(galaxy, accepted, "removing", detach=detach, timeout_s=timeout, quiet=quiet)
-
-        return change_each(jobs, lambda job: galaxy.remove(job), watch)
+        return change_each(jobs, galaxy.remove, lambda job: following.until_over(galaxy, job, "removing"))
 
 
 @click.command(
@@ -121,12 +112,62 @@ def remove(
 @click.option("--pod", "-I", default="", metavar="POD", help="Only this pod: its index or its id.")
 @follow_options
 @cluster_options
-def recover(target: Target, name: str, pod: str, detach: bool, timeout: float, quiet: bool) -> int:
+def recover(target: Target, name: str, pod: str, following: Following) -> int:
     """Deploy failed pods again."""
-    with target.open_to_change(quiet=quiet) as galaxy:
-        target_name = f"{name}.{pod}" if pod.isdecimal() else pod or name
-        accepted = galaxy.recover(target_name)
-        return _follow_start(galaxy, accepted, "recovering", detach=detach, timeout_s=timeout, quiet=quiet)
+    with target.open_to_change(quiet=following.quiet) as galaxy:
+        accepted = galaxy.recover(f"{name}.{pod}" if pod.isdecimal() else pod or name)
+        return following.until_running(galaxy, accepted, "recovering")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Following:
+    """How a command follows the change that it has asked for. Each method returns an exit code."""
+
+    detach: bool
+    timeout_s: float
+    quiet: bool
+
+    def until_running(self, galaxy: Galaxy, accepted: Accepted, what: str) -> int:
+        """Follow a job until it runs. ``what`` names the change, such as ``starting``."""
+        if not self._begins(accepted, what):
+            return DONE
+        return follow_until_running(galaxy, accepted, timeout_s=self.timeout_s, quiet=self.quiet, known=True)
+
+    def until_over(self, galaxy: Galaxy, accepted: Accepted, what: str) -> int:
+        """Follow a job until it is stopped, or removed if ``what`` is ``removing``."""
+        if not self._begins(accepted, what):
+            return DONE
+
+        def is_over(view: JobView) -> bool:
+            if what == "removing":
+                return view.settled and view.summary.is_over
+            return view.settled or is_stuck(view)
+
+        try:
+            if self.quiet:
+                view: JobView | None = galaxy.wait(accepted.job, timeout_s=self.timeout_s, until=is_over)
+            else:
+                view = follow(galaxy, accepted.job, timeout_s=self.timeout_s, until=is_over, known=True)
+        except NotFound:
+            if what != "removing":
+                raise
+            print_out(f"{accepted.job} removed")
+            return DONE
+        if view is None or not is_over(view):
+            if view is not None:
+                print_err(f"{accepted.job} is still {view.summary.state}; stopped following")
+            return NOT_ALL_RUNNING
+        print_out(f"{accepted.job} removed" if what == "removing" else settled_line(view))
+        return DONE
+
+    def _begins(self, accepted: Accepted, what: str) -> bool:
+        """Say what begins, and return whether to follow it."""
+        print_warnings(accepted)
+        if self.detach:
+            print_out(f"{accepted.job} {what}")
+        elif not self.quiet:
+            print_err(f"{accepted.job} {what}")
+        return not self.detach
 
 
 def change_each(
@@ -159,50 +200,3 @@ def change_each(
 def _removal(view: JobView) -> str:
     summary = view.summary
     return f"remove {summary.type} job {summary.name} ({summary.job}) with {counted(len(view.pods), 'pod')}"
-
-
-def _follow_start(
-    galaxy: Galaxy, accepted: Accepted, what: str, *, detach: bool, timeout_s: float, quiet: bool
-) -> int:
-    """Follow a job until it runs."""
-    print_warnings(accepted)
-    if detach:
-        print_out(f"{accepted.job} {what}")
-        return DONE
-    if not quiet:
-        print_err(f"{accepted.job} {what}")
-    return follow_until_running(galaxy, accepted, timeout_s=timeout_s, quiet=quiet, known=True)
-
-
-def _follow_stop(
-    galaxy: Galaxy, accepted: Accepted, what: str, *, detach: bool, timeout_s: float, quiet: bool
-) -> int:
-    """Follow a job until it is stopped or removed."""
-    print_warnings(accepted)
-    if detach:
-        print_out(f"{accepted.job} {what}")
-        return DONE
-    if not quiet:
-        print_err(f"{accepted.job} {what}")
-
-    def is_over(view: JobView) -> bool:
-        if what == "removing":
-            return view.settled and view.summary.is_over
-        return view.settled or is_stuck(view)
-
-    try:
-        if quiet:
-            view: JobView | None = galaxy.wait(accepted.job, timeout_s=timeout_s, until=is_over)
-        else:
-            view = follow(galaxy, accepted.job, timeout_s=timeout_s, until=is_over, known=True)
-    except NotFound:
-        if what != "removing":
-            raise
-        print_out(f"{accepted.job} removed")
-        return DONE
-    if view is None or not is_over(view):
-        if view is not None:
-            print_err(f"{accepted.job} is still {view.summary.state}; stopped following")
-        return NOT_ALL_RUNNING
-    print_out(f"{accepted.job} removed" if what == "removing" else settled_line(view))
-    return DONE

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from galaxy.cli.lazy import Action, Command, LazyGroup
-from galaxy.cli.options import Target, cluster_options, output_options
+from galaxy.cli.options import Target, cluster_options, output_options, owners_options
 from galaxy.cli.output import Output, format_time, print_err, print_out
 from galaxy.cli.tables import job_names
 from galaxy.client.package_staging import PackageFile
@@ -52,8 +52,7 @@ def print_upload(file: PackageFile, sent_bytes: int) -> None:
 
 
 @package.command("list", cls=Command)
-@click.option("--user", default="", help="The owner, for operators [yourself].")
-@click.option("--all", "every", is_flag=True, help="Packages of all users, for operators.")
+@owners_options("Packages")
 @output_options
 @cluster_options
 def list_(target: Target, output: Output, user: str, every: bool) -> None:

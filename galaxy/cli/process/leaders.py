@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,9 @@ from galaxy.client.contexts import REDIS_VARIABLES
 from galaxy.client.login_urls import join_url
 from galaxy.errors import UsageError
 from galaxy.model.messages.names import APPMASTER, RESMAN
+
+if TYPE_CHECKING:
+    from galaxy.tasks.node import NodeOptions
 
 _HINT: Final = "galaxy {} --redis-file FILE; `galaxy status` shows the leaders"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,10 +92,8 @@ def resman(
     """Run a ResMan, which leads or stands by while another one leads."""
     from galaxy.resman.logic import ResManConfig
     from galaxy.resman.logic.config import with_liveness_times
-    from galaxy.tasks.node import NodeOptions, run_resman
+    from galaxy.tasks.node import run_resman
 
-    require_cluster(redis, directory, "this ResMan", _HINT.format("resman"))
-    url = join_url(RESMAN, url=redis or "", dir=directory or "")
     settings = {
         "--require": ",".join(sorted(require)) or "none",
         "--suspect-after": f"{suspect_after:g}s",
@@ -100,13 +101,7 @@ def resman(
         "--safe-mode-share": f"{safe_mode_share}",
     }
     return run_resman(
-        NodeOptions(
-            url=url,
-            host=name or socket.gethostname(),
-            log_level=log_level,
-            lease_s=lease,
-            settings=settings,
-        ),
+        _node(RESMAN, redis, directory, log_level, name, lease, settings),
         with_liveness_times(
             ResManConfig(require_enforced=require, mass_loss_share=safe_mode_share / 100),
             suspect_s=suspect_after,
@@ -131,9 +126,6 @@ def resman(
     help="The first operator, as `galaxy user key` prints it.",
 )
 @click.option(
-    "--dead-after", type=Duration(), hidden=True, help="No effect: ResMan tells AppMaster its own.",
-)  # fmt: skip
-@click.option(
     "--package-max", type=Size(), default="256M", metavar="SIZE", show_default=True,
     envvar="GALAXY_PACKAGE_MAX", help="Largest package that the cluster stores.",
 )  # fmt: skip
@@ -143,37 +135,46 @@ def resman(
 )  # fmt: skip
 def appmaster(
     redis: str | None, directory: str | None, log_level: str, name: str | None, lease: float,
-    require_users: bool, first_operator: str, dead_after: float | None, package_max: int, packages_max: int,
+    require_users: bool, first_operator: str, package_max: int, packages_max: int,
 ) -> int:  # fmt: skip
     """Run an AppMaster, which leads or stands by while another one leads."""
     from galaxy.appmaster.logic import AppMasterConfig
-    from galaxy.tasks.node import NodeOptions, run_appmaster
+    from galaxy.tasks.node import run_appmaster
 
-    if dead_after is not None:
-        click.echo(
-            "galaxy appmaster: --dead-after has no effect: AppMaster follows ResMan's;"
-            " the next release refuses it",
-            err=True,
-        )
-    require_cluster(redis, directory, "this AppMaster", _HINT.format("appmaster"))
-    url = join_url(APPMASTER, url=redis or "", dir=directory or "")
     settings = {
         "--require-users": "yes" if require_users else "no",
         "--package-max": str(package_max),
         "--packages-max": str(packages_max),
     }
     return run_appmaster(
-        NodeOptions(
-            url=url,
-            host=name or socket.gethostname(),
-            log_level=log_level,
-            lease_s=lease,
-            settings=settings,
-        ),
+        _node(APPMASTER, redis, directory, log_level, name, lease, settings),
         AppMasterConfig(
             require_users=require_users,
             first_operator=first_operator,
             package_bytes_max=package_max,
             packages_bytes_max=packages_max,
         ),
+    )
+
+
+def _node(
+    role: str,
+    redis: str | None,
+    directory: str | None,
+    log_level: str,
+    name: str | None,
+    lease_s: float,
+    settings: dict[str, str],
+) -> NodeOptions:
+    """Return the options of a leader's process. ``settings`` are those that all leaders of a role share."""
+    from galaxy.tasks.node import NodeOptions
+
+    title = {RESMAN: "this ResMan", APPMASTER: "this AppMaster"}[role]
+    require_cluster(redis, directory, title, _HINT.format(role))
+    return NodeOptions(
+        url=join_url(role, url=redis or "", dir=directory or ""),
+        host=name or socket.gethostname(),
+        log_level=log_level,
+        lease_s=lease_s,
+        settings=settings,
     )
