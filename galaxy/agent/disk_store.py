@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from galaxy.errors import BadMessage, HostError
+from galaxy.model.earlier_releases import release_of
 from galaxy.model.stored.table import Table, TableChange
 
 SYNCED_TABLES = frozenset({"epochs", "finished"})
@@ -17,8 +18,6 @@ SYNCED_TABLES = frozenset({"epochs", "finished"})
 
 STORED_FORMAT: Final = 3
 """Format of the rows, kept as ``PRAGMA user_version``. 0 is a new database."""
-_EARLIER: Final = {1: "0.1.0", 2: "0.2.0"}
-"""Releases by the format that they wrote."""
 
 
 class AgentStore:
@@ -59,7 +58,7 @@ class AgentStore:
         if version > STORED_FORMAT:
             raise HostError(f"cannot use {self._path}: it was written by a later version of Galaxy")
         if 0 < version < STORED_FORMAT:
-            release = _EARLIER.get(version, "an earlier release")
+            release = release_of(version)
             raise HostError(
                 f"cannot use {self._path}: Galaxy {release} wrote it, and this release cannot read it",
                 hint=f"end its jobs with {release} (galaxy down), then start this release with an"

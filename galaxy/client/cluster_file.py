@@ -14,12 +14,11 @@ from typing import Final, TypeVar
 from galaxy.container.kernel.processes import start_ticks
 from galaxy.errors import BadMessage, GalaxyError
 from galaxy.model.base import Struct, decode, encode
+from galaxy.model.earlier_releases import RELEASE_OF_FORMAT
 
 CLUSTER_FILE: Final = "cluster.json"
 PLAN_FILE: Final = "plan.json"
 """What a cluster keeps from one start to the next; see ``galaxy.cli.local.layout``."""
-_INCOMPATIBLE: Final = ("0.1.0", "0.2.0")
-"""Releases whose messages have another format, so that neither side can read the other's."""
 
 T = TypeVar("T", bound=Struct)
 
@@ -72,7 +71,7 @@ class ClusterFile(Struct, frozen=True, kw_only=True):
         Raises:
             GalaxyError: a release with other messages runs it.
         """
-        if self.version in _INCOMPATIBLE:
+        if self.version in RELEASE_OF_FORMAT.values():
             raise GalaxyError(
                 f"Galaxy {self.version} runs the cluster in {self.dir}, and this release cannot talk to it",
                 details=["nothing was sent, and nothing was changed"],

@@ -11,11 +11,10 @@ from typing import Final
 from galaxy.client.cluster_file import PLAN_FILE
 from galaxy.errors import BadMessage, GalaxyError, HostError
 from galaxy.model.base import Struct, decode, encode
+from galaxy.model.earlier_releases import release_of
 
 PLAN_FORMAT: Final = 3
 """Format of a cluster's folder, with everything in it."""
-_EARLIER: Final = {1: "0.1.0", 2: "0.2.0"}
-"""Releases by the format that they wrote."""
 
 
 class LocalAgent(Struct, frozen=True, kw_only=True):
@@ -114,7 +113,7 @@ def check_format(layout: Layout, plan: ClusterPlan | None) -> None:
     if plan is None or plan.format == PLAN_FORMAT:
         return
     if plan.format < PLAN_FORMAT:
-        release = _EARLIER.get(plan.format, "an earlier release")
+        release = release_of(plan.format)
         raise GalaxyError(
             f"cannot start the cluster in {layout.root}: Galaxy {release} created it,"
             " and this release cannot read it",

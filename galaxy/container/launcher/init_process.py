@@ -96,7 +96,7 @@ def become_init(setup: InitSetup, *, in_root: bool = False, failure: Exception |
     is_ready = False
     try:
         if not in_root:
-            reset_signals()
+            undo_signal_handling()
         if failure is not None:
             raise failure
         config = _isolate(setup, in_root=in_root)
@@ -144,7 +144,7 @@ def root_layout_of(plan: LaunchPlan) -> rootfs.RootLayout:
     )
 
 
-def reset_signals() -> None:
+def undo_signal_handling() -> None:
     """Undo the launcher's signal handling, so that signals act as in a new process."""
     signal.set_wakeup_fd(-1)
     for number in _RESET_SIGNALS:

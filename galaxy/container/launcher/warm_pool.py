@@ -84,7 +84,7 @@ class WarmPool:
     def __init__(self, entry: init_process.InitEntry) -> None:
         self._forker = Forker(
             lambda request, sock: run_warm_process(decode(request, RootPlan), sock, entry),
-            init_process.reset_signals,
+            init_process.undo_signal_handling,
         )
         self._waiting: list[WarmProcess] = []
         self._example: RootPlan | None = None
