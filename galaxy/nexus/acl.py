@@ -155,7 +155,8 @@ def _leader(role: str) -> str:
     own = f"~{keys.PREFIX}{role}:* ~{keys.TRACE} ~{keys.trace_of('*')}"
     return (
         f"{_worker(role, '*', *names.leader_queues(role))} {own}"
-        " +getdel +strlen +zpopmin +bzpopmin +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd +expire"
+        " +getdel +strlen +zcard +zpopmin +bzpopmin +wait +time +blpop +pttl +hgetall +hscan +lrange +xadd"
+        " +expire"
         f" (+xread +xrange +xrevrange +xinfo|stream {_read(keys.changes(role))})"
         f" (+hmget +hkeys {_read(keys.table(role, '*'))})"
         f" (+zrange +zmscore +hgetall +hmget {_read(*_HEARTBEATS)})"

@@ -14,7 +14,7 @@ from galaxy.model.base import WIRE_VERSION, decode, encode
 from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
-from galaxy.nexus.mailboxes import UNREAD_MAX
+from galaxy.nexus.mailboxes import UNREAD, UNREAD_MAX
 
 TROUBLE_MAX: Final = 300
 """Longest reason why an agent cannot carry out orders, in characters."""
@@ -37,6 +37,7 @@ class Heartbeats:
         self._client = client
         self._address = address
         self._write = client.register_script(_WRITE)
+        self._unread = client.register_script(UNREAD)
 
     def send(
         self,
@@ -78,7 +79,9 @@ class Heartbeats:
             pipe.zrange(keys.HEARTBEATS, 0, -1, withscores=True)
             pipe.hgetall(keys.HEARTBEAT_FACTS)
             if role:
-                pipe.zrange(keys.reporting(role), 0, UNREAD_MAX - 1)
+                self._unread(
+                    keys=[keys.reporting(role)], args=[keys.report(role, ""), UNREAD_MAX - 1], client=pipe
+                )
             clock, times, facts, *more = pipe.execute()
         unread = frozenset(member.decode(errors="replace") for members in more for member in members)
         return replace(_heartbeats(clock, times, facts), unread=unread)

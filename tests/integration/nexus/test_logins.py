@@ -121,6 +121,7 @@ ALLOWED: dict[tuple[str, ...], set[str]] = {
     ("ZADD", "galaxy:resman:reporting", "NX", "1", "h1"): {"agent", "resman"},
     ("ZPOPMIN", "galaxy:resman:reporting"): {"resman"},
     ("ZREM", "galaxy:resman:reporting", "h1"): {"resman"},
+    ("ZCARD", "galaxy:resman:reporting"): {"resman"},
     ("SET", "galaxy:resman:reporting", "x"): {"resman"},
     ("BZPOPMIN", "galaxy:appmaster:reporting", "0.01"): {"appmaster"},
     ("LPUSH", "resman", "x"): {"client", "resman"},
