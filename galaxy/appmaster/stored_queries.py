@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 from galaxy import __version__
 from galaxy.appmaster.cluster_queries import cluster_status_view
 from galaxy.appmaster.logic.config import AppMasterConfig
+from galaxy.appmaster.usage_queries import list_usage
 from galaxy.errors import NotFound, Refused
 from galaxy.model.api.agents import AgentList, ListAgents
 from galaxy.model.api.answers import Answer
@@ -85,7 +86,7 @@ def show_status(nexus: Reader, _: ClusterStatus, __: Caller) -> ClusterStatusVie
     )
 
 
-OPERATIONS: Final = by_name([list_agents, show_status])
+OPERATIONS: Final = by_name([list_agents, show_status, list_usage])
 
 
 class StoredQueries:

@@ -34,7 +34,7 @@ COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "mag
                   "dim": "2", "bold": "1"}  # fmt: skip
 """SGR parameters (ECMA-48). The names are styles of rich as well."""
 
-PROSE: Final = ("REASON", "RESULT", "USED BY", "POOLS")
+PROSE: Final = ("ADVICE", "REASON", "RESULT", "USED BY", "POOLS")
 """Titles of last columns whose cells are sentences or lists: they are never cut."""
 INDENT: Final = "    "
 

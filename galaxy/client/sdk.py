@@ -11,12 +11,13 @@ from galaxy.client.methods.cluster import ClusterMethods
 from galaxy.client.methods.machines import MachineMethods
 from galaxy.client.methods.programs import ProgramMethods
 from galaxy.client.methods.secrets import SecretMethods
+from galaxy.client.methods.usage import UsageMethods
 from galaxy.client.methods.users import UserMethods
 from galaxy.client.transport import RequestTransport
 from galaxy.errors import GalaxyError, Unreachable, UsageError
 
 
-class Galaxy(ProgramMethods, ClusterMethods, MachineMethods, UserMethods, SecretMethods):
+class Galaxy(ProgramMethods, ClusterMethods, MachineMethods, UsageMethods, UserMethods, SecretMethods):
     """A connection to one cluster.
 
     The cluster is named by ``url`` (its Redis), ``dir`` (a folder of ``galaxy up``) or ``context``;

@@ -16,7 +16,7 @@ from msgspec.structs import astuple, replace
 
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import Medium
-from galaxy.units import format_bytes, format_cpu, parse_bytes, parse_count, parse_cpu
+from galaxy.units import GIB, format_bytes, format_cpu, parse_bytes, parse_count, parse_cpu
 
 AMOUNT_MAX: Final = 2**52
 """Largest amount of anything: beyond it, 64-bit sums and exact quotients are not safe."""
@@ -44,6 +44,10 @@ class Resource(Struct, frozen=True, kw_only=True):
     """Whether placement fills agents evenly in it."""
     wide: bool = False
     """Whether listings of jobs show it with ``-o wide`` only."""
+    whole: int = 1
+    """Amount of the unit that usage and prices count, such as one core."""
+    whole_name: str = ""
+    """Name of that unit."""
     field: str = ""
     """Name of its field in ``ResourceFields``; ``RESOURCES`` has it set."""
 
@@ -63,15 +67,17 @@ class ResourceFields(Struct, frozen=True, kw_only=True):
     # fmt: off
     cpu_milli: Annotated[int, Resource(
         name="cpu", unit="cores, or millicores like 500m", example="8",
-        show=format_cpu, parse=parse_cpu, packed=True,
+        show=format_cpu, parse=parse_cpu, packed=True, whole=1000, whole_name="core",
     )] = 0
     memory_bytes: Annotated[int, Resource(
         name="memory", unit="bytes, like 512M", example="16G",
         show=format_bytes, parse=parse_bytes, packed=True, media=(Medium.TMPFS,),
+        whole=GIB, whole_name="GiB",
     )] = 0
     disk_bytes: Annotated[int, Resource(
         name="disk", unit="bytes, like 10G", example="100G",
         show=format_bytes, parse=parse_bytes, wide=True, media=(Medium.DISK, Medium.SSD),
+        whole=GIB, whole_name="GiB",
     )] = 0
     containers: Annotated[int, Resource(
         name="containers", unit="a number", example="40",

@@ -15,12 +15,13 @@ from galaxy.model.api import (
     safemode,
     secrets,
     sessions,
+    usage,
     users,
 )
 from galaxy.model.api.body import Body
 
 SUBJECTS: Final = (
-    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines,
+    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines, usage,
 )  # fmt: skip
 """Modules that declare operations; a new operation in one of them needs no other registration."""
 

@@ -1,0 +1,1 @@
+"""Commands about usage: accounts, bills and what runs now."""
