@@ -144,8 +144,14 @@ class AgentService:
             rebooted=rebooted,
         )
         self._housekeeping = Housekeeping(
-            config, self._runtime.meter, self._packages, self._inbox, lambda: self._loop.phases
+            config,
+            self._runtime.meter,
+            self._packages,
+            self._inbox,
+            lambda: self._loop.phases,
+            boot=self.boot,
         )
+        self._loop.on_remove = self._housekeeping.measure_last
         self._heartbeat = HeartbeatThread(
             self._nexus,
             UsageSampler(config.state),
@@ -157,6 +163,7 @@ class AgentService:
             stuck_s=self._inbox.oldest_s,
             pods=lambda: self._housekeeping.usage,
             trouble=lambda: self._loop.trouble,
+            meters=lambda: self._housekeeping.meters,
             clock=lambda redis_s: self._inbox.put(RedisClockRead(redis_s=redis_s)),
         )
         self._sessions = SessionThreads(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from galaxy.agent.inventory import UsageSampler
-from galaxy.model.messages.agent import AgentUsage
+from galaxy.model.messages.agent import AgentUsage, MeterSample
 
 _LOG: Final = logging.getLogger(__name__)
 STUCK_S: Final = 30.0
@@ -29,6 +29,7 @@ class HeartbeatSink(Protocol):
         containers: int = ...,
         pods: int = ...,
         usage: AgentUsage | None = ...,
+        meters: MeterSample | None = ...,
         trouble: str = ...,
         leaving: bool = ...,
     ) -> float: ...
@@ -37,9 +38,9 @@ class HeartbeatSink(Protocol):
 class HeartbeatThread:
     """Sends a heartbeat every ``heartbeat_s`` seconds with the current digests.
 
-    Every ``usage_s`` seconds a heartbeat carries a usage sample. ``clock`` receives Redis' clock
-    whenever it has moved. While the loop is stuck no heartbeat is sent, so that the agent is
-    declared dead.
+    Every ``usage_s`` seconds a heartbeat carries a usage sample and the meters of containers. ``clock``
+    receives Redis' clock whenever it has moved. While the loop is stuck no heartbeat is sent, so that
+    the agent is declared dead.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class HeartbeatThread:
         stuck_s: Callable[[], float],
         pods: Callable[[], dict[str, tuple[int, int]]],
         trouble: Callable[[], str],
+        meters: Callable[[], MeterSample | None],
         clock: Callable[[float], None],
     ) -> None:
         self._nexus = nexus
@@ -67,6 +69,7 @@ class HeartbeatThread:
         self._stuck_s = stuck_s
         self._pods = pods
         self._trouble = trouble
+        self._meters = meters
         self._clock = clock
         self._redis_ahead_s = 0.0
         self._ending = threading.Event()
@@ -120,6 +123,7 @@ class HeartbeatThread:
             containers=containers,
             pods=pods,
             usage=usage,
+            meters=self._meters() if usage is not None or self._leaving else None,
             trouble=self._trouble(),
             leaving=self._leaving,
         )

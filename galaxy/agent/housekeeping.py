@@ -12,14 +12,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
+from galaxy.accounting.meters import ContainerMeters
 from galaxy.agent.config import AgentConfig
 from galaxy.agent.inbox import AgentInbox
 from galaxy.agent.logic.events import UsageMeasured
 from galaxy.agent.logic.records import HostedPhase
 from galaxy.agent.packages.cache import PackageCache
 from galaxy.container.launcher.init_process import WORKER_LOG
-from galaxy.container.usage import UsageMeter
-from galaxy.ids import parse_container_key
+from galaxy.container.usage import ContainerUsage, UsageMeter
+from galaxy.ids import container_key, parse_container_key
+from galaxy.model.messages.agent import MeterSample
 from galaxy.model.messages.log_files import STREAMS
 
 _LOG: Final = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ class Housekeeping:
         packages: PackageCache,
         inbox: AgentInbox,
         phases: Callable[[], dict[str, HostedPhase]],
+        *,
+        boot: str = "",
     ) -> None:
         self._config = config
         self._meter = meter
@@ -46,6 +50,10 @@ class Housekeeping:
         """By container key: CPU time in nanoseconds and when it was read, monotonic seconds."""
         self.usage: dict[str, tuple[int, int]] = {}
         """Millicores and bytes by pod. Replaced, never changed, so that other threads may read it."""
+        self.meters: MeterSample | None = None
+        """What every container has used so far, as last measured. Replaced, never changed."""
+        self._boot = boot
+        self._meters, self._meters_lock = ContainerMeters(), threading.Lock()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agent-housekeeping", daemon=True)
 
@@ -71,6 +79,7 @@ class Housekeeping:
         """Sample every ready container; CPU is the mean since the last sample."""
         before, self._last_cpu = self._last_cpu, {}
         measured: dict[str, tuple[int, int]] = {}
+        keys: set[str] = set()
         for key, phase in self._phases().items():
             parsed = parse_container_key(key)
             if phase is not HostedPhase.READY or parsed is None or self._ending.is_set():
@@ -78,6 +87,8 @@ class Housekeeping:
             container, incarnation = parsed
             usage, now_s = self._meter.measure(container, incarnation), time.monotonic()
             self._last_cpu[key] = (usage.cpu_ns, now_s)
+            keys.add(key)
+            self._count(key, usage, now_s)
             then_ns, then_s = before.get(key, (usage.cpu_ns, now_s - 1.0))
             cpu_milli = max(0, round((usage.cpu_ns - then_ns) / (now_s - then_s) / 1e6))
             measured[container] = (cpu_milli, usage.memory_bytes)
@@ -90,6 +101,28 @@ class Housekeeping:
                 )
             )
         self.usage = measured
+        self._publish_meters(keys)
+
+    def measure_last(self, container: str, incarnation: int) -> None:
+        """Close the meter of a container that is about to be removed; called from the agent's loop."""
+        cpu_ns = self._meter.cpu_ns(container, incarnation)
+        if cpu_ns is not None:
+            with self._meters_lock:
+                self._meters.end(container_key(container, incarnation), cpu_ns=cpu_ns, now_s=time.monotonic())
+
+    def _count(self, key: str, usage: ContainerUsage, now_s: float) -> None:
+        """Add a sample to a container's meter. A new container became ready since the last round."""
+        began_s = now_s - self._config.usage_s / 2
+        with self._meters_lock:
+            self._meters.sample(
+                key, cpu_ns=usage.cpu_ns, memory_bytes=usage.memory_bytes, began_s=began_s, now_s=now_s
+            )
+
+    def _publish_meters(self, keys: set[str]) -> None:
+        with self._meters_lock:
+            self._meters.keep_only(keys, time.monotonic())
+            readings = self._meters.readings(time.monotonic())
+        self.meters = MeterSample(boot=self._boot, at_s=time.time(), meters=readings)
 
     def _remove_old(self) -> None:
         config = self._config

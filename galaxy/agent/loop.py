@@ -100,6 +100,8 @@ class AgentLoop:
         """Why orders are not obeyed now: the disk cannot be written. Empty otherwise."""
         self.phases: dict[str, HostedPhase] = {}
         """Phase by container key. Replaced, never changed, so that other threads may read it."""
+        self.on_remove: Callable[[str, int], None] = lambda _container, _incarnation: None
+        """Called with a container before it is removed."""
         self.begun = threading.Event()
         self.empty = threading.Event()
 
@@ -282,6 +284,7 @@ class AgentLoop:
             case LaunchContainer():
                 self._launch(effect.hosted)
             case RemoveContainer():
+                self.on_remove(effect.container, effect.incarnation)
                 self._runtime.destroy(effect.container, effect.incarnation)
             case ConnectWorker():
                 path = self._runtime.socket_path(effect.container, effect.incarnation)

@@ -62,6 +62,18 @@ class UsageMeter:
             disk_bytes=self._disk_bytes(self._directory / key),
         )
 
+    def cpu_ns(self, container: str, incarnation: int) -> int | None:
+        """Return the CPU time of one container since its creation; None if it is gone, or without cgroups.
+
+        It takes no longer than reading one file.
+        """
+        if self._cgroups is None:
+            return None
+        try:
+            return self._cgroups.cpu_ns(container_key(container, incarnation))
+        except OSError:
+            return None
+
     def _usage_of_processes(self, directory: Path) -> Usage:
         """Add up the processes of a container without cgroups: those that descend from its AppWorker.
 

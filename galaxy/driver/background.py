@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -14,7 +14,7 @@ from galaxy.driver.interfaces import LeaderNexus
 from galaxy.driver.lease import Lease
 from galaxy.driver.report_reader import ReportCounts, ReportReader
 from galaxy.errors import GalaxyError
-from galaxy.model.messages.agent import AgentUsage, UsageRead
+from galaxy.model.messages.agent import AgentUsage, MetersRead, UsageRead
 
 LANES: Final = 2
 """Threads, each with its own connection, that renew a lease in turn."""
@@ -41,9 +41,16 @@ class Background:
         for lane in range(LANES):
             self._start("lease", partial(self._renew, lane))
 
-    def read_heartbeats(self, every_s: float, usages_every_s: float) -> None:
-        """Start reading all heartbeats, and the pods' usage where ``usages_every_s`` is not 0."""
-        self._start("heartbeats", lambda: self._read(every_s, usages_every_s))
+    def read_heartbeats(self, every_s: float, usages_every_s: float, meters_every_s: float = 0.0) -> None:
+        """Start reading all heartbeats, and usage and meters where their interval is not 0."""
+        others = [
+            (usages_every_s, lambda: self._inbox.put_latest("usages", _pod_usages(self._nexus.usages()))),
+            (
+                meters_every_s,
+                lambda: self._inbox.put_latest("meters", MetersRead(samples=self._nexus.meters())),
+            ),
+        ]
+        self._start("heartbeats", lambda: self._read(every_s, [other for other in others if other[0]]))
 
     def read_reports(self, counts: ReportCounts) -> None:
         """Start taking agents' reports into the inbox."""
@@ -78,14 +85,16 @@ class Background:
             if self._stopping.wait(next_s - boot_clock()):
                 return
 
-    def _read(self, every_s: float, usages_every_s: float) -> None:
-        usages_at_s = boot_clock() + usages_every_s
+    def _read(self, every_s: float, others: Sequence[tuple[float, Callable[[], None]]]) -> None:
+        """Read heartbeats, and each of ``others`` at its own interval."""
+        due_s = [boot_clock() + other_s for other_s, _ in others]
         while True:
             try:
                 self._inbox.put_latest("heartbeats", self._nexus.heartbeats(self._role))
-                if usages_every_s and boot_clock() >= usages_at_s:
-                    usages_at_s = boot_clock() + usages_every_s
-                    self._inbox.put_latest("usages", _pod_usages(self._nexus.usages()))
+                for number, (other_s, read) in enumerate(others):
+                    if boot_clock() >= due_s[number]:
+                        due_s[number] = boot_clock() + other_s
+                        read()
             except GalaxyError as error:
                 log.warning("event=heartbeats.unread role=%s cause=%r", self._role, error.message)
             except Exception:

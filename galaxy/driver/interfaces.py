@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from galaxy.model.api.answers import Reply
 from galaxy.model.base import Struct
-from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead, MeterSample
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Send
 from galaxy.model.stored.table import Table, TableChange
@@ -140,6 +140,9 @@ class LeaderNexus(Elections, Store, Feed, Protocol):
 
     def forget_agents(self, agents: Sequence[str]) -> None:
         """Delete the heartbeats, mailboxes and queues of agents that are not known any more."""
+
+    def meters(self) -> dict[str, MeterSample]:
+        """Return the last meters of every agent."""
 
     def reply(self, replies: Sequence[Reply]) -> None:
         """Deliver answers to waiting clients; a client may have stopped waiting."""

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ShellOptions:
-    """Duration of a lease, intervals of reading heartbeats and usage (0: never), size of the inbox.
+    """Duration of a lease, intervals of reading heartbeats, usage and meters (0: never), size of the inbox.
 
     ``settings``, by name, should be the same in every process of the role.
     """
@@ -48,6 +48,7 @@ class ShellOptions:
     ttl_s: float = 2.0
     heartbeats_every_s: float = 1.0
     usages_every_s: float = 0.0
+    meters_every_s: float = 0.0
     inbox_max: int = 100_000
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -162,7 +163,9 @@ class LeaderShell:
                 "event=leader.leading role=%s epoch=%d owner=%s warm=%s",
                 self.role, lease.grant.epoch, self.owner, str(leadership.was_warm).lower(),
             )  # fmt: skip
-            background.read_heartbeats(self.options.heartbeats_every_s, self.options.usages_every_s)
+            background.read_heartbeats(
+                self.options.heartbeats_every_s, self.options.usages_every_s, self.options.meters_every_s
+            )
             background.read_reports(self._report_counts)
             self._on_lead()
             began_s = boot_clock()

@@ -48,7 +48,7 @@ _KOMBU: Final = (
     " +zadd +zrem +zrange +zrangebyscore +evalsha +script|load +script|exists"
     f" +psubscribe +punsubscribe +unsubscribe {_MAILBOXES}"
 )
-_HEARTBEATS: Final = (keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES)
+_HEARTBEATS: Final = (keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES, keys.METERS)
 _LEADER_QUEUES: Final = tuple(queue for role in names.PARTS for queue in names.leader_queues(role))
 _SESSIONS: Final = (
     "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"

@@ -20,6 +20,7 @@ def forget_agents(client: redis.Redis, agents: Sequence[str], address: str) -> N
         pipe.zrem(keys.HEARTBEATS, *agents)
         pipe.hdel(keys.HEARTBEAT_FACTS, *agents)
         pipe.hdel(keys.USAGES, *agents)
+        pipe.hdel(keys.METERS, *agents)
         for role in names.PARTS:
             pipe.zrem(keys.reporting(role), *agents)
         for agent in agents:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis
 from msgspec.structs import replace
 
 from galaxy.errors import BadMessage
-from galaxy.model.base import WIRE_VERSION, decode, encode
-from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead
+from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
+from galaxy.model.messages.agent import AgentUsage, Heartbeat, HeartbeatsRead, MeterSample
 from galaxy.nexus import keys
 from galaxy.nexus.connection import reaching
 from galaxy.nexus.mailboxes import UNREAD, UNREAD_MAX
+
+T = TypeVar("T", bound=Struct)
 
 TROUBLE_MAX: Final = 300
 """Longest reason why an agent cannot carry out orders, in characters."""
@@ -24,6 +26,7 @@ local time = redis.call('TIME')
 redis.call('ZADD', KEYS[1], time[1] .. '.' .. string.format('%06d', time[2]), ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[1], ARGV[3]) end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[4], ARGV[1], ARGV[4]) end
 return time
 """
 
@@ -47,6 +50,7 @@ class Heartbeats:
         containers: int,
         pods: int,
         usage: AgentUsage | None,
+        meters: MeterSample | None = None,
         trouble: str = "",
         leaving: bool = False,
     ) -> float:
@@ -63,8 +67,13 @@ class Heartbeats:
         )
         with reaching(self._address):
             seconds, micros = self._write(
-                keys=[keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES],
-                args=[agent, encode(facts), b"" if usage is None else encode(usage)],
+                keys=[keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES, keys.METERS],
+                args=[
+                    agent,
+                    encode(facts),
+                    b"" if usage is None else encode(usage),
+                    b"" if meters is None else encode(meters),
+                ],
             )
         return int(seconds) + int(micros) / 1e6
 
@@ -105,7 +114,13 @@ class Heartbeats:
         """Return the last usage sample of every agent that sent one."""
         with reaching(self._address):
             rows: Any = self._client.hgetall(keys.USAGES)
-        return _usages(rows)
+        return _by_agent(rows, AgentUsage)
+
+    def meters(self) -> dict[str, MeterSample]:
+        """Return the last meters of every agent that sent any."""
+        with reaching(self._address):
+            rows: Any = self._client.hgetall(keys.METERS)
+        return _by_agent(rows, MeterSample)
 
     def usages_of(self, agents: Sequence[str]) -> dict[str, AgentUsage]:
         """Return the last usage samples of those of ``agents`` that sent one."""
@@ -114,7 +129,8 @@ class Heartbeats:
             return {}
         with reaching(self._address):
             found: Any = self._client.hmget(keys.USAGES, names)
-        return _usages({name.encode(): data for name, data in zip(names, found, strict=True) if data})
+        rows = {name.encode(): data for name, data in zip(names, found, strict=True) if data}
+        return _by_agent(rows, AgentUsage)
 
 
 def _heartbeats(
@@ -142,11 +158,11 @@ def _heartbeats(
     return HeartbeatsRead(now_s=int(clock[0]) + int(clock[1]) / 1e6, heartbeats=tuple(heartbeats))
 
 
-def _usages(rows: Mapping[bytes, bytes]) -> dict[str, AgentUsage]:
-    usages = {}
+def _by_agent(rows: Mapping[bytes, bytes], kind: type[T]) -> dict[str, T]:
+    samples = {}
     for agent in sorted(rows):
         try:
-            usages[agent.decode(errors="replace")] = decode(rows[agent], AgentUsage)
+            samples[agent.decode(errors="replace")] = decode(rows[agent], kind)
         except BadMessage:
-            log.warning("event=usage.unreadable agent=%r", agent[:80])
-    return usages
+            log.warning("event=usage.unreadable agent=%r kind=%s", agent[:80], kind.__name__)
+    return samples

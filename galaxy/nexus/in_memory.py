@@ -16,7 +16,7 @@ from galaxy.errors import NotLeader
 from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
 from galaxy.model.base import WIRE_VERSION, Struct, decode, encode
-from galaxy.model.messages.agent import AgentReport, AgentUsage, Heartbeat, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, Heartbeat, HeartbeatsRead, MeterSample
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.change_feed import (
@@ -53,6 +53,7 @@ class MemoryNexus:
         self._trace: deque[TraceEvent] = deque(maxlen=ALL_MAX)
         self._heartbeats: dict[str, Heartbeat] = {}
         self._usages: dict[str, AgentUsage] = {}
+        self._meters: dict[str, MeterSample] = {}
         self._mailboxes: dict[str, dict[str, bytes]] = {}
         self._replies: dict[str, deque[bytes]] = {}
         self.on_commit: Callable[[str, Sequence[TableChange]], None] = lambda _role, _changes: None
@@ -184,6 +185,7 @@ class MemoryNexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
+        meters: MeterSample | None = None,
         trouble: str = "",
         leaving: bool = False,
         wire: int = WIRE_VERSION,
@@ -201,6 +203,8 @@ class MemoryNexus:
         )
         if usage is not None:
             self._usages[agent] = usage
+        if meters is not None:
+            self._meters[agent] = meters
         return self._now_s()
 
     def heartbeats(self, role: str = "") -> HeartbeatsRead:
@@ -228,6 +232,9 @@ class MemoryNexus:
     def usages(self) -> dict[str, AgentUsage]:
         return {agent: self._usages[agent] for agent in sorted(self._usages)}
 
+    def meters(self) -> dict[str, MeterSample]:
+        return {agent: self._meters[agent] for agent in sorted(self._meters)}
+
     def heartbeats_of(self, agents: Sequence[str]) -> HeartbeatsRead:
         named = (self._heartbeats.get(agent) for agent in sorted(set(agents)))
         return HeartbeatsRead(now_s=self._now_s(), heartbeats=tuple(beat for beat in named if beat))
@@ -237,7 +244,7 @@ class MemoryNexus:
 
     def forget_agents(self, agents: Sequence[str]) -> None:
         for agent in agents:
-            for rows in (self._heartbeats, self._usages, *self._mailboxes.values()):
+            for rows in (self._heartbeats, self._usages, self._meters, *self._mailboxes.values()):
                 rows.pop(agent, None)  # type: ignore[attr-defined]
 
     def reply(self, replies: Sequence[Reply]) -> None:

@@ -19,6 +19,8 @@ HEARTBEAT_FACTS: Final = f"{PREFIX}heartbeat-facts"
 """Hash: agent to its ``Heartbeat`` (boot and digests)."""
 USAGES: Final = f"{PREFIX}usages"
 """Hash: agent to its last ``AgentUsage``."""
+METERS: Final = f"{PREFIX}meters"
+"""Hash: agent to its last ``MeterSample``."""
 TRACE: Final = f"{PREFIX}trace"
 """Stream: the newest events of everything."""
 

@@ -14,7 +14,7 @@ from galaxy.model.api.answers import Reply
 from galaxy.model.api.views import LeaderView
 from galaxy.model.base import Struct
 from galaxy.model.messages import names
-from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, AgentUsage, HeartbeatsRead, MeterSample
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus import acl
@@ -214,6 +214,7 @@ class Nexus:
         containers: int = 0,
         pods: int = 0,
         usage: AgentUsage | None = None,
+        meters: MeterSample | None = None,
         trouble: str = "",
         leaving: bool = False,
     ) -> float:
@@ -228,6 +229,7 @@ class Nexus:
             containers=containers,
             pods=pods,
             usage=usage,
+            meters=meters,
             trouble=trouble,
             leaving=leaving,
         )
@@ -261,6 +263,10 @@ class Nexus:
     def usages(self) -> dict[str, AgentUsage]:
         """Return the last usage sample of every agent."""
         return self._heartbeats.usages()
+
+    def meters(self) -> dict[str, MeterSample]:
+        """Return the last meters of every agent."""
+        return self._heartbeats.meters()
 
     # Clients.
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 USAGES_EVERY_S: Final = 10.0
 """Interval at which AppMaster reads the usage of pods."""
+METERS_EVERY_S: Final = 60.0
+"""Interval at which ResMan reads what containers have used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +65,8 @@ def run_resman(options: NodeOptions, config: ResManConfig | None = None) -> int:
     """Run a ResMan until it receives a signal; return the exit code."""
     from galaxy.resman.logic import ResMan
 
-    return run_leader(
-        names.RESMAN, options, ResMan() if config is None else ResMan(config), add_resman_handlers
-    )
+    logic = ResMan() if config is None else ResMan(config)
+    return run_leader(names.RESMAN, options, logic, add_resman_handlers, meters_every_s=METERS_EVERY_S)
 
 
 def run_appmaster(options: NodeOptions, config: AppMasterConfig | None = None) -> int:
@@ -134,11 +135,18 @@ def add_appmaster_handlers(app: Any, shell: LeaderShell, gate: Gate, answers: Re
 
 
 def run_leader(
-    role: str, options: NodeOptions, logic: Logic, add_handlers: AddHandlers, *, usages_every_s: float = 0.0
+    role: str,
+    options: NodeOptions,
+    logic: Logic,
+    add_handlers: AddHandlers,
+    *,
+    usages_every_s: float = 0.0,
+    meters_every_s: float = 0.0,
 ) -> int:
     """Run a leader of ``role`` (or a standby) until it receives a signal; return the exit code.
 
-    Every ``usages_every_s`` (0: never) the logic gets the usage of pods.
+    Every ``usages_every_s`` (0: never) the logic gets the usage of pods, and every
+    ``meters_every_s`` the meters of containers.
 
     Raises:
         Unreachable, Refused: Redis cannot be reached at the start; later the leader waits for it.
@@ -164,6 +172,7 @@ def run_leader(
         options=ShellOptions(
             ttl_s=options.lease_s,
             usages_every_s=usages_every_s,
+            meters_every_s=meters_every_s,
             settings={**options.settings, "replicas": str(parse(options.url).replicas)},
         ),
         report_counts=reports,

@@ -43,8 +43,10 @@ def bill(
     with target.open() as galaxy:
         lines = galaxy.bill(table, by, user=owner, first=first, last=last)
     if output.form == CSV:
-        rows = [[_name(line, by), *map(_rounded, line.costs.values()), _rounded(line.total), line.currency]
-                for line in lines]  # fmt: skip
+        rows: list[list[str | float]] = []
+        for line in lines:
+            costs = [round(cost, 6) for cost in (*line.costs.values(), line.total)]
+            rows.append([_name(line, by), *costs, line.currency])
         print_csv([by, *NAMES, "total", "currency"], rows, headers=output.headers)
         return
     if output.print_data(lines, [line.name for line in lines]):
@@ -68,7 +70,3 @@ def bill_rows(lines: Sequence[BillLine], by: str) -> tuple[list[str], list[list[
 
 def _name(line: BillLine, by: str) -> str:
     return str(getattr(line, by)) or ("other jobs" if by == "job" else "-")
-
-
-def _rounded(cost: float) -> float:
-    return round(cost, 6)

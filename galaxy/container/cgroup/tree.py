@@ -256,19 +256,22 @@ class CgroupTree:
         Raises:
             FileNotFoundError: its cgroups are gone.
         """
-        if self.version == "v2":
-            stat = self.files.read(f"{self._of('cpu')}/{key}/cpu.stat")
-            cpu_ns = field(stat, "usage_usec") * 1000
-        elif "cpuacct" in self._roots:
-            cpu_ns = v1.cpu_ns(f"{self._roots['cpuacct']}/{key}")
-        else:
-            cpu_ns = 0
         return Usage(
-            cpu_ns=cpu_ns,
+            cpu_ns=self.cpu_ns(key),
             memory_bytes=self._memory.used_bytes(f"{self._of('memory')}/{key}"),
             pids=int(self.files.read(f"{self._of('pids')}/{key}/pids.current")),
             oom_kills=self.oom_kills(key),
         )
+
+    def cpu_ns(self, key: str) -> int:
+        """Return the CPU time that one container has used.
+
+        Raises:
+            FileNotFoundError: its cgroups are gone.
+        """
+        if self.version == "v2":
+            return field(self.files.read(f"{self._of('cpu')}/{key}/cpu.stat"), "usage_usec") * 1000
+        return v1.cpu_ns(f"{self._roots['cpuacct']}/{key}") if "cpuacct" in self._roots else 0
 
     def kill(self, key: str) -> None:
         """Kill every process in a container, including children forked meanwhile.

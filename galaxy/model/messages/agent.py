@@ -58,6 +58,34 @@ class AgentUsage(Struct, frozen=True, kw_only=True):
     """By pod on the host: millicores and bytes."""
 
 
+class Meter(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
+    """What one incarnation of a container has used so far; there may be 100,000 in one reading.
+
+    ``cpu_ms`` counts from the container's creation, the next two from when this process of the agent
+    first measured it. Peaks are the highest samples of the last few minutes.
+    """
+
+    cpu_ms: int = 0
+    memory_byte_s: float = 0.0
+    measured_s: float = 0.0
+    peak_cpu_milli: int = 0
+    peak_memory_bytes: int = 0
+
+
+class MeterSample(Struct, frozen=True, kw_only=True):
+    """All meters of one agent by container key, at ``at_s`` of its clock; ``boot`` is the agent's."""
+
+    boot: str
+    at_s: float
+    meters: dict[str, Meter] = {}
+
+
+class MetersRead(Struct, frozen=True, kw_only=True):
+    """Event from ResMan's own shell: the last meters of every agent."""
+
+    samples: dict[str, MeterSample]
+
+
 class AgentReport(Struct, frozen=True, kw_only=True):
     """An agent to ResMan (containers) and to AppMaster (pods).
 

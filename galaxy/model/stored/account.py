@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from galaxy.model.base import Struct
+from galaxy.model.messages.agent import Meter
 from galaxy.model.resource_seconds import NO_SECONDS, ResourceSeconds
 from galaxy.model.resources import NOTHING, Resources
 
@@ -43,6 +44,19 @@ class DayUsage(Struct, frozen=True, kw_only=True):
     peak_cpu_milli: int = 0
     """The most that one container was measured to use."""
     peak_memory_bytes: int = 0
+
+
+class AgentMeters(Struct, frozen=True, kw_only=True):
+    """The last meters of an agent whose progress is in the rows of ``DayUsage``.
+
+    ``at_s`` is the agent's clock at the reading, and ``read_s`` Redis' clock when it was applied.
+    """
+
+    agent: str
+    boot: str
+    at_s: float
+    read_s: float
+    meters: dict[str, Meter] = {}
 
 
 def account_key(user: str, job: str, pool: str) -> str:

@@ -22,6 +22,8 @@ class EndedGroup(Struct, frozen=True, kw_only=True):
     epoch: int
     serial: int
     at_s: float
+    user: str = ""
+    """Its owner, in whose account the last of its use is counted."""
 
 
 class Container(Struct, frozen=True, kw_only=True):

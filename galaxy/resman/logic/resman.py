@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from galaxy.model.api.request import Request
-from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, MetersRead
 from galaxy.model.messages.container import GroupOrders, Reason
 from galaxy.model.messages.trace import report_cause, request_cause, timer_cause
 from galaxy.model.step import Step
@@ -25,6 +25,7 @@ from galaxy.resman.logic.groups.step_messages import StepMessages, pop_due, pop_
 from galaxy.resman.logic.placement.placement import place_waiting
 from galaxy.resman.logic.state.accounts import Accounts
 from galaxy.resman.logic.state.loads import AgentLoads
+from galaxy.resman.logic.state.measured import MeasuredUsage
 from galaxy.resman.logic.state.state import ResManState
 
 MORE_LOST_S = 0.2
@@ -91,7 +92,9 @@ class ResMan:
         sends = self._messages.orders(due, safe=self.safe_mode is not None)
         sends += self._messages.statuses()
         more_loads = self._loads.step()
-        more_usage = self._accounts.step()
+        self._accounts.begin_step()
+        more_usage = self._measured.step()
+        more_usage = self._accounts.step() or more_usage
         wake_s = self._wake_s(
             more_to_place=more_to_place, more_lost=more_lost, more_to_record=more_loads or more_usage
         )
@@ -109,6 +112,7 @@ class ResMan:
         self._messages = StepMessages(self.state)
         self._loads = AgentLoads(self.state)
         self._accounts = Accounts(self.state)
+        self._measured = MeasuredUsage(self.state, self._accounts)
 
     def _apply(self, event: Any) -> None:
         state = self.state
@@ -128,6 +132,8 @@ class ResMan:
             case AgentReport():
                 state.cause = report_cause(event.agent, event.serial)
                 on_report(state, event)
+            case MetersRead():
+                self._measured.read(event.samples)
             case HeartbeatsRead():
                 state.cause = timer_cause("heartbeats")
                 on_heartbeats(state, self._safe_mode, event)

@@ -47,6 +47,9 @@ from galaxy.worker_entry.logic.pod import step, wake_s
 from galaxy.worker_entry.logic.records import SupervisedPod
 from galaxy.worker_entry.logic.report import observe
 
+USED_SHARE: Final = 0.25
+"""How much of what it asks for a container uses."""
+
 
 class SimulatedAppWorker:
     """One running container. ``on_program`` is called at every start and end of a program."""
@@ -75,6 +78,7 @@ class SimulatedAppWorker:
         self.pid = pid
         self.listen_s = listen_s
         self.alive = True
+        self.began_s = world.now_s
         self.running: dict[str, tuple[int, TaskSpec]] = {}
         self.agent: Callable[[ObservedPod], None] | None = None
         self._world = world
@@ -91,6 +95,16 @@ class SimulatedAppWorker:
         return observe(
             self._pod, pod_id=self.container, incarnation=self.incarnation, pid=self.pid, ports=self.ports
         )
+
+    @property
+    def cpu_ns(self) -> int:
+        """CPU time since its creation: it always uses a quarter of what it asks for."""
+        return round(1e6 * self.demand.resources.cpu_milli * USED_SHARE * (self._world.now_s - self.began_s))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory in use: a quarter of what it asks for."""
+        return round(self.demand.resources.memory_bytes * USED_SHARE)
 
     @property
     def generation(self) -> int:

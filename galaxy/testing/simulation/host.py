@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from galaxy.accounting.meters import ContainerMeters
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.effects import (
     ConnectWorker,
@@ -19,9 +20,10 @@ from galaxy.agent.logic.effects import (
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
 from galaxy.agent.logic.reports import DueReport
+from galaxy.ids import container_key
 from galaxy.model.api.sessions import ExecSession, LogSession
 from galaxy.model.base import WIRE_VERSION, Struct
-from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.messages.agent import AgentInfo, MeterSample
 from galaxy.model.messages.names import agent_queue, appworker_queue
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.agent_disk import NO_OBSERVER, AgentDisk, HostObserver
@@ -32,6 +34,7 @@ from galaxy.testing.simulation.world import START_S, World
 from galaxy.units import GIB
 
 HEARTBEAT_S: Final = 2.0
+USAGE_S: Final = 10.0
 UIDS: Final = (1_000_000, 1_000_255)
 DISK_RETRY_S: Final = 0.5
 _NO_PORTS: Final = PortsScanned(listening=frozenset(), used=frozenset())
@@ -189,6 +192,7 @@ class Host:
         self._process += 1
         boot = f"{self.name}-{self._process}"
         self._info = msgspec.structs.replace(self._info, boot=boot)
+        self._meters, self._measured_s = ContainerMeters(), self._world.now_s
         self.logic = self._build(self._info)
         self.logic.set_uid_range(*self.uids)
         self._disk.load(self.logic)
@@ -205,6 +209,7 @@ class Host:
         containers, pods = self._disk.digests
         return self._nexus.send_heartbeat(
             self.name,
+            meters=self._measure() if self._own_heartbeats else None,
             boot=self._info.boot,
             containers=containers,
             pods=pods,
@@ -212,6 +217,30 @@ class Host:
             leaving=leaving,
             wire=self.wire,
         )
+
+    def _measure(self) -> MeterSample | None:
+        """Return the meters of all containers every ``USAGE_S``, as ``galaxy.agent.housekeeping`` does."""
+        now_s = self._world.now_s
+        if now_s < self._measured_s + USAGE_S:
+            return None
+        self._measured_s = now_s
+        for key, worker in self.living.items():
+            self._meters.sample(
+                key,
+                cpu_ns=worker.cpu_ns,
+                memory_bytes=worker.memory_bytes,
+                began_s=max(worker.began_s, now_s - USAGE_S / 2),
+                now_s=now_s,
+            )
+        self._meters.keep_only(set(self.living), now_s)
+        return MeterSample(boot=self._info.boot, at_s=now_s, meters=self._meters.readings(now_s))
+
+    def _close_meter(self, container: str, incarnation: int) -> None:
+        key = container_key(container, incarnation)
+        worker = self.living.get(key)
+        cpu_ns = self.machine.ended_cpu_ns.pop(key, None) if worker is None else worker.cpu_ns
+        if cpu_ns is not None:
+            self._meters.end(key, cpu_ns=cpu_ns, now_s=self._world.now_s)
 
     def _stop(self) -> None:
         self._process += 1
@@ -360,6 +389,7 @@ class Host:
                     0.01 + self.machine.launch_s + self._lag_s(), lambda: self.machine.launch(effect.hosted)
                 )
             case RemoveContainer():
+                self._close_meter(effect.container, effect.incarnation)
                 self._request(
                     0.02 + self._lag_s(),
                     lambda: self.machine.destroy(effect.container, effect.incarnation),

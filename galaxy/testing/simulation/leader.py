@@ -21,7 +21,8 @@ from galaxy.errors import GalaxyError, NotLeader, Unreachable
 from galaxy.model.api.catalog import BODIES
 from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, from_plain
-from galaxy.model.messages.agent import AgentReport, HeartbeatsRead
+from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, MetersRead
+from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.step import Logic, Step
 from galaxy.model.stored.table import Table, TableChange
@@ -33,6 +34,7 @@ from galaxy.testing.simulation.world import World
 
 TTL_S: Final = 2.0
 HEARTBEATS_INTERVAL_S: Final = 1.0
+METERS_INTERVAL_S: Final = 20.0
 HEARTBEATS_READ_S: Final = (0.002, 0.05)
 """How long the first read of heartbeats takes, in seconds. The leader steps before that."""
 INBOX_MAX: Final = 100_000
@@ -218,6 +220,8 @@ class LeaderProcess:
         self._tick_soon(leadership)
         self._schedule(TICK_S, self._read_reports)
         self._schedule(self._world.between(*HEARTBEATS_READ_S), lambda: self._read_heartbeats(leadership))
+        if self.role == RESMAN:
+            self._schedule(METERS_INTERVAL_S, lambda: self._read_meters(leadership))
 
     def _clear_leadership(self) -> None:
         if self._leadership is not None:
@@ -255,6 +259,11 @@ class LeaderProcess:
             self._inbox.put_latest("heartbeats", self._nexus.heartbeats(self.role))
             self._tick_soon(leadership)
         self._schedule(HEARTBEATS_INTERVAL_S, lambda: self._read_heartbeats(leadership))
+
+    def _read_meters(self, leadership: Leadership) -> None:
+        self._inbox.put_latest("meters", MetersRead(samples=self._nexus.meters()))
+        self._tick_soon(leadership)
+        self._schedule(METERS_INTERVAL_S, lambda: self._read_meters(leadership))
 
     def receive(self, event: Struct) -> None:
         """Handle ``event`` as a message that arrives now; dropped when this process does not lead."""

@@ -60,6 +60,8 @@ class Machine:
         """Keys of the containers that were destroyed."""
         self.holds_launches = False
         """Whether every launch waits until ``release_launches``, whatever happens to the agent."""
+        self.ended_cpu_ns: dict[str, int] = {}
+        """By container key, the CPU time of those that ended by themselves, which their cgroups keep."""
         self._world = world
         self._host = host
         self._on_program = on_program
@@ -172,6 +174,7 @@ class Machine:
         key = container_key(worker.container, worker.incarnation)
         if self.living.get(key) is worker:
             del self.living[key]
+            self.ended_cpu_ns[key] = worker.cpu_ns
             reason = Reason(code="exit", message="PID 1 ended")
             container, incarnation = worker.container, worker.incarnation
             self._notify(0.0, ContainerEnded(container=container, incarnation=incarnation, reason=reason))

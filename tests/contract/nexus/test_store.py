@@ -7,7 +7,7 @@ import pytest
 from galaxy.errors import BadMessage, NotLeader
 from galaxy.model.api.answers import Answer, Reply
 from galaxy.model.base import decode
-from galaxy.model.messages.agent import AgentReport, AgentUsage
+from galaxy.model.messages.agent import AgentReport, AgentUsage, Meter, MeterSample
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.table import Table, TableChange
@@ -143,6 +143,16 @@ def test_heartbeats_are_read_back_with_their_time_and_digests(world: World) -> N
         ("h2", "b2", 0, 0),
     ]
     assert all(0.04 <= seen.now_s - beat.at_s < 5 for beat in seen.heartbeats)
+
+
+def test_meters_of_an_agent_are_the_last_that_it_sent_with_a_heartbeat(world: World) -> None:
+    first = MeterSample(boot="b", at_s=1.0, meters={"web.0_1": Meter(cpu_ms=5, memory_byte_s=2.5)})
+    last = MeterSample(boot="b", at_s=2.0, meters={"web.0_1": Meter(cpu_ms=9, peak_memory_bytes=1 << 40)})
+    for sample in (first, last, None):
+        world.nexus.send_heartbeat("h1", boot="b", meters=sample)
+    assert world.other.meters() == {"h1": last}
+    world.nexus.forget_agents(["h1"])
+    assert world.other.meters() == {}
 
 
 def test_forgotten_agents_have_no_heartbeat_usage_and_report_any_more(world: World) -> None:

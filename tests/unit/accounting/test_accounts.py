@@ -10,7 +10,7 @@ from galaxy.accounting.integrals import DAY_S, day_of, held_for
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.resource_seconds import NO_SECONDS, ResourceSeconds
 from galaxy.model.resources import Resources
-from galaxy.model.stored.account import EARLIER, Account, DayUsage
+from galaxy.model.stored.account import EARLIER, Account, AgentMeters, DayUsage
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.accounts import Accounts
 from galaxy.testing.simulation.checkers.accounting import AccountingChecker
@@ -121,7 +121,8 @@ def test_container_that_did_not_change_costs_no_write() -> None:
     before = cluster.stored(RESMAN, "accounts", Account)
     cluster.run(60.0)
     assert cluster.stored(RESMAN, "accounts", Account) == before
-    assert not cluster.stored(RESMAN, "usage", DayUsage)
+    rows = cluster.stored(RESMAN, "usage", DayUsage).values()
+    assert {one.assigned for one in rows} == {NO_SECONDS}, "only what was used"
 
 
 def test_best_effort_job_is_accounted_for_disk_but_not_for_cpu_and_memory() -> None:
@@ -139,6 +140,7 @@ def accounts_with(rows: Sequence[DayUsage], config: ResManConfig, now_s: float) 
     resman = ResMan(config)
     resman.lead(int(now_s * 1000), now_s)
     accounts = Accounts(resman.state)
+    accounts.begin_step()
     for row in rows:
         accounts.add(row)
     return resman, accounts
@@ -188,3 +190,68 @@ def test_too_many_rows_lose_the_jobs_of_the_oldest_days_and_then_the_days() -> N
     merge_all(accounts)
     assert len(resman.state.usage) <= 3
     assert abs(total(resman) - before) < 1e-3
+
+
+# ---- what was used
+
+
+def used(cluster: Cluster) -> ResourceSeconds:
+    """Return what is accounted as used, over all jobs, pools and days."""
+    total = NO_SECONDS
+    for one in cluster.stored(RESMAN, "usage", DayUsage).values():
+        total = total.plus(one.used)
+    return total
+
+
+def test_use_is_measured_over_failovers_restarts_of_agents_and_containers_that_end() -> None:
+    cluster, _ = watched("h1", "h2")
+    cluster.order("web", 4, user="ann")
+    cluster.settle()
+    began_s = cluster.now_s
+    for _ in range(3):
+        cluster.run(70.0)
+        cluster.failover(RESMAN)
+        cluster.hosts["h1"].restart()
+    cluster.order("web", 2, user="ann")  # Two containers end, and their last seconds count as well.
+    cluster.run(50.0)
+    cluster.order("web", 0, remove=True, user="ann")
+    ended_s = cluster.now_s
+    cluster.run(90.0)
+    truth_s = 4 * (ended_s - began_s) - 2 * 50.0
+    measured = used(cluster)
+    assert abs(measured.cpu_milli_s - truth_s * 250) < 0.02 * truth_s * 250
+    assert abs(measured.memory_bytes_s - truth_s * GIB / 4) < 0.06 * truth_s * GIB / 4
+    assert abs(measured.containers_s - truth_s) < 0.06 * truth_s
+    assert measured.cpu_milli_s <= 1.005 * truth_s * 250, "nothing is counted twice"
+
+
+def test_lost_readings_of_a_host_that_was_cut_off_count_when_it_returns() -> None:
+    cluster, _ = watched("h1", "h2", "h3")
+    cluster.order("web", 3, user="ann")
+    cluster.settle()
+    cluster.run(60.0)
+    cluster.cut_off("h1")
+    cluster.run(15.0)
+    before = used(cluster).cpu_milli_s
+    cluster.reconnect()
+    cluster.run(60.0)
+    gained = used(cluster).cpu_milli_s - before
+    assert 60.0 * 3 * 250 * 0.8 < gained < 95.0 * 3 * 250
+
+
+def test_job_shows_the_peak_of_one_container() -> None:
+    cluster, _ = watched("h1")
+    cluster.order("web", 2, user="ann")
+    cluster.run(120.0)
+    rows = cluster.stored(RESMAN, "usage", DayUsage).values()
+    assert {one.peak_memory_bytes for one in rows} == {GIB // 4}
+    assert {one.peak_cpu_milli for one in rows} == {250}
+
+
+def test_meters_of_a_removed_agent_are_dropped_with_it() -> None:
+    cluster, _ = watched("h1", "h2")
+    cluster.run(60.0)
+    assert set(cluster.stored(RESMAN, "meters", AgentMeters)) == {"h1", "h2"}
+    cluster.resman.state.agents.drop("h2")
+    cluster.run(1.0)
+    assert "h2" not in cluster.stored(RESMAN, "meters", AgentMeters)

@@ -64,7 +64,8 @@ def remove_ended(state: ResManState) -> None:
         state.outbox.changed_slots.pop(key, None)
         state.versions.drop(key)
         state.quota_usage.remove_group(key)
-        state.ended_groups.add(key, group.order.epoch, group.order.serial, state.now_s)
+        order = group.order
+        state.ended_groups.add(key, order.epoch, order.serial, state.now_s, order.user)
         state.outbox.status_requests[key] = 0
         state.record("group.removed", key)
     state.groups_to_check.clear()

@@ -39,16 +39,20 @@ class Accounts:
         self._state = state
         elected_s = state.epoch / 1000
         self.clock = AccountClock(elected_s if elected_s > ELECTED_S_MIN else state.now_s, state.now_s)
-        self._now_s = 0.0
+        self.now_s = 0.0
+        """Redis' clock in the current step; see ``begin_step``."""
         self.recover()
 
     def recover(self) -> None:
         """Continue after a step that raised; the tables are rolled back already."""
         self._is_new = not len(self._state.accounts)
 
+    def begin_step(self) -> None:
+        """Set the time of what the step changes; call it after the step's events."""
+        self.now_s = self.clock.now_s(self._state.now_s)
+
     def step(self) -> bool:
         """Record what the step has changed; return whether more rows are to be merged."""
-        self._now_s = self.clock.now_s(self._state.now_s)
         changes = self._all_held() if self._is_new else self._changes()
         self._is_new = False
         for holder, amount in changes.items():
@@ -64,7 +68,7 @@ class Accounts:
     @property
     def first_day(self) -> int:
         """The first day whose rows are kept apart."""
-        return max(1, day_of(self._now_s) - self._state.config.usage_days_max)
+        return max(1, day_of(self.now_s) - self._state.config.usage_days_max)
 
     # ---- what a step has changed
 
@@ -121,14 +125,14 @@ class Accounts:
         accounts, key = self._state.accounts, account_key(*holder)
         account = accounts.get(key)
         if account is None:
-            account = Account(job=job, user=user, pool=pool, since_s=self._now_s)
-        for row in closed(account, self._now_s, first_day=self.first_day):
+            account = Account(job=job, user=user, pool=pool, since_s=self.now_s)
+        for row in closed(account, self.now_s, first_day=self.first_day):
             self.add(row)
         held = (account.held + amount).bounded()
         if held == NOTHING:
             accounts.drop(key)
         else:
-            accounts.put(key, replace(account, held=held, since_s=max(account.since_s, self._now_s)))
+            accounts.put(key, replace(account, held=held, since_s=max(account.since_s, self.now_s)))
 
     # ---- bounds
 

@@ -17,9 +17,9 @@ class EndedGroups:
         self._count_max = count_max
         self._oldest_first = deque(sorted(table, key=lambda group: table[group].at_s))
 
-    def add(self, group: str, epoch: int, serial: int, now_s: float) -> None:
+    def add(self, group: str, epoch: int, serial: int, now_s: float, user: str = "") -> None:
         """Record that a group is removed, and the order of AppMaster that removed it."""
-        self._table.put(group, EndedGroup(group=group, epoch=epoch, serial=serial, at_s=now_s))
+        self._table.put(group, EndedGroup(group=group, epoch=epoch, serial=serial, at_s=now_s, user=user))
         self._oldest_first.append(group)
         self.trim(now_s)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.liveness import LivenessTerms
-from galaxy.model.stored.account import EARLIER, OTHER_JOBS, Account, DayUsage
+from galaxy.model.stored.account import EARLIER, OTHER_JOBS, Account, AgentMeters, DayUsage
 from galaxy.model.stored.agent import AgentRecord, Mark, PoolRecord, Registration
 from galaxy.model.stored.cluster import AgentLoad, AgentSums
 from galaxy.model.stored.container import Container, EndedGroup, Group
@@ -49,6 +49,7 @@ class ResManTables:
         self.sums: Table[AgentSums] = Table("sums", AgentSums)
         self.accounts: Table[Account] = Table("accounts", Account)
         self.usage: Table[DayUsage] = Table("usage", DayUsage, {"day": _day, "jobs": _day_with_job})
+        self.meters: Table[AgentMeters] = Table("meters", AgentMeters)
         self.ended: Table[EndedGroup] = Table("ended", EndedGroup)
         self.identity: Table[IdentityOrder] = Table("identity", IdentityOrder)
         self.liveness: Table[LivenessTerms] = Table("liveness", LivenessTerms)
@@ -65,6 +66,6 @@ class ResManTables:
         every: tuple[Table[Any], ...] = (
             self.liveness, self.identity, self.groups, self.ended, self.containers, self.agents, self.cluster,
             self.loads, self.sums, self.registrations, self.pools, self.manual, self.accounts, self.usage,
-            self.requests.answers, self.requests.audit,
+            self.meters,            self.requests.answers, self.requests.audit,
         )  # fmt: skip
         return {table.name: table for table in every}
