@@ -7,7 +7,7 @@ from datetime import date
 
 import click
 
-from galaxy.accounting.bills import NAMES, BillLine
+from galaxy.accounting.bills import NAMES, BillLine, parse_prices
 from galaxy.cli.lazy import Command
 from galaxy.cli.options import Target, cluster_options
 from galaxy.cli.output import Output, print_err
@@ -40,6 +40,7 @@ def bill(
 ) -> None:
     """Show what jobs cost: what they held on hosts, times the prices in FILE."""
     table = read(prices).tree
+    parse_prices(table)
     with target.open() as galaxy:
         lines = galaxy.bill(table, by, user=owner, first=first, last=last)
     if output.form == CSV:

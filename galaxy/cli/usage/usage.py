@@ -63,17 +63,23 @@ def usage_rows(lines: Sequence[UsageTotal], by: str, *, wide: bool) -> tuple[lis
     for line in lines:
         row = [_name(line, by), *([line.user or "-"] if by == "job" else [])]
         for resource in shown:
-            row.append(f"{hours(line.assigned, resource):.2f}")
+            row.append(hours_text(hours(line.assigned, resource)))
             if resource.field in MEASURED:
-                row += [f"{hours(line.used, resource):.2f}", share_text(line, resource)]
+                row += [hours_text(hours(line.used, resource)), share_text(line, resource)]
         rows.append([*row, advice_text(line)] if advises else row)
     return [*titles, "ADVICE"] if advises else titles, rows
 
 
 def share_text(line: UsageTotal, resource: Resource) -> str:
-    """Return how much of what was asked was used, in percent."""
-    asked = line.assigned.of(resource)
+    """Return how much of what was asked was used while it was measured, in percent."""
+    held_s, measured_s = line.assigned.containers_s, line.used.containers_s
+    asked = line.assigned.of(resource) * min(1.0, measured_s / held_s) if held_s else 0.0
     return f"{100 * line.used.of(resource) / asked:.0f}" if asked else "-"
+
+
+def hours_text(amount: float) -> str:
+    """Write an amount of hours: small ones with more digits."""
+    return f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
 
 
 def advice_text(line: UsageTotal) -> str:

@@ -157,7 +157,7 @@ def test_job_that_uses_less_than_it_asks_is_told_what_would_be_enough() -> None:
     assert advice_text(line) == "could ask cpu 490m instead of 2, memory 1.2 GiB instead of 4 GiB"
     titles, rows = usage_rows([line], "job", wide=False)
     assert titles == ["JOB", "USER", "CPU CORE-H", "USED", "%", "MEMORY GIB-H", "USED", "%", "ADVICE"]
-    assert rows[0][:8] == ["web-1", "ann", "4.00", "0.20", "5", "8.00", "2.00", "25"]
+    assert rows[0][:8] == ["web-1", "ann", "4.00", "0.2000", "5", "8.00", "2.00", "25"]
 
 
 def test_job_that_needs_what_it_asks_or_was_hardly_measured_gets_no_advice() -> None:

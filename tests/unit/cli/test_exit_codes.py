@@ -88,6 +88,9 @@ def test_unknown_and_unreachable_cluster_is_1(
         arguments = ["--yes", *arguments]
     if path == ("secret", "set"):
         arguments += ["--from-file", str(alone)]
+    if path == ("bill",):
+        (alone.parent / "prices.yaml").write_text("cpu: 1\n")
+        arguments += ["--prices", str(alone.parent / "prices.yaml")]
     assert run([*path, "--dir", str(alone.parent), *arguments]) == errors.FAILED
     assert "no cluster runs in" in capsys.readouterr().err
 
