@@ -64,7 +64,7 @@ FOREIGN: Final[Mapping[str, str]] = {
     "node": "agent list", "nodes": "agent list",
     "host": "agent list", "machine": "agent list",
     "machines": "agent list", "ps": "job list", "rollout": "job update",
-    "ssh": "exec", "tail": "logs -f", "top": "agent list",
+    "ssh": "exec", "tail": "logs -f",
 }  # fmt: skip
 """Commands of other systems."""
 

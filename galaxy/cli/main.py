@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "context": LazyCommand("galaxy.cli.cluster.context:context", "Choose the cluster to use.", _CLUSTER),
     "user": LazyCommand("galaxy.cli.identity.user:user", "Manage users, tokens and grants.", _CLUSTER),
     "quota": LazyCommand("galaxy.cli.identity.quota:quota", "Limit what each user's jobs request.", _CLUSTER),
+    "top": LazyCommand("galaxy.cli.usage.top:top", "Show what agents, jobs and pods use now.", _CLUSTER),
     "usage": LazyCommand("galaxy.cli.usage.usage:usage", "Show what jobs asked for and used.", _CLUSTER),
     "bill": LazyCommand("galaxy.cli.usage.bill:bill", "Show what jobs cost.", _CLUSTER),
     "audit": LazyCommand("galaxy.cli.identity.audit:audit", "Show who did what.", _CLUSTER),

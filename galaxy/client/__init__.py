@@ -46,6 +46,8 @@ from galaxy.errors import (
 )
 
 if TYPE_CHECKING:
+    from galaxy.accounting.bills import BillLine
+    from galaxy.accounting.reports import UsageTotal
     from galaxy.client.log_stream import LogStream
     from galaxy.client.sdk import Galaxy
     from galaxy.client.streams import ExecStream, Executed
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from galaxy.model.api.jobs import Accepted, JobList
     from galaxy.model.api.machines import AgentsView, PoolView, TagView
     from galaxy.model.api.safemode import SafeModeView
+    from galaxy.model.api.top import TopAgent, TopRow, TopView
     from galaxy.model.api.views import (
         AgentView,
         ClusterStatusView,
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from galaxy.model.base import to_plain as to_dict
     from galaxy.model.jobspec.spec import JobSpec
     from galaxy.model.messages.agent import HeartbeatsRead
+    from galaxy.model.resource_seconds import ResourceSeconds
     from galaxy.model.resources import Ceiling, Resources
 
 __all__ = [
@@ -81,6 +85,7 @@ __all__ = [
     "AgentView",
     "AgentsView",
     "AuditList",
+    "BillLine",
     "Ceiling",
     "ClusterStatusView",
     "Conflict",
@@ -104,6 +109,7 @@ __all__ = [
     "PoolView",
     "QuotaView",
     "Refused",
+    "ResourceSeconds",
     "Resources",
     "RunView",
     "SafeModeView",
@@ -112,8 +118,12 @@ __all__ = [
     "TagView",
     "TaskView",
     "TimedOut",
+    "TopAgent",
+    "TopRow",
+    "TopView",
     "Unreachable",
     "UsageError",
+    "UsageTotal",
     "UserView",
     "to_dict",
 ]
@@ -124,6 +134,12 @@ _MODULES: Final = {
     "AgentList": "galaxy.model.api.agents",
     "AgentsView": "galaxy.model.api.machines",
     "AuditList": "galaxy.model.api.audit",
+    "ResourceSeconds": "galaxy.model.resource_seconds",
+    "TopRow": "galaxy.model.api.top",
+    "TopAgent": "galaxy.model.api.top",
+    "TopView": "galaxy.model.api.top",
+    "UsageTotal": "galaxy.accounting.reports",
+    "BillLine": "galaxy.accounting.bills",
     "Ceiling": "galaxy.model.resources",
     "ExecStream": "galaxy.client.streams",
     "Executed": "galaxy.client.streams",

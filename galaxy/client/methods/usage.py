@@ -10,9 +10,13 @@ import msgspec
 
 from galaxy.accounting.bills import BillLine, bill, parse_prices
 from galaxy.accounting.reports import BY, UsageTotal, in_range, totals
+from galaxy.client import arguments
 from galaxy.client.methods.asking import Asking
 from galaxy.errors import UsageError
+from galaxy.model.api.agents import ListAgents
+from galaxy.model.api.top import ShowTop, TopAgent, TopOrder, TopSubject, TopView
 from galaxy.model.api.usage import ListUsage
+from galaxy.model.api.views import AgentView
 from galaxy.model.stored.account import DayUsage
 from galaxy.suggest import did_you_mean
 
@@ -56,6 +60,29 @@ class UsageMethods(Asking):
         asked = ListUsage(user=user, first=day_number(first), last=day_number(last), limit=self.page_limit)
         return bill(self._day_rows(asked), by, table, day_text)
 
+    def top(
+        self, subject: str = "pods", *, order: str = "cpu", limit: int = 100, skip: int = 0, user: str = ""
+    ) -> TopView:
+        """Return the ``jobs`` or ``pods`` that use most now, by ``cpu`` or ``memory``, or by ``name``.
+
+        What they use is as agents last measured it, up to twenty seconds ago.
+        """
+        return self._ask(
+            ShowTop(
+                subject=arguments.choice(subject, TopSubject, "subject"),
+                order=arguments.choice(order, TopOrder, "order"),
+                limit=limit,
+                skip=skip,
+                user=user,
+            )
+        )
+
+    def top_agents(self, order: str = "cpu") -> list[TopAgent]:
+        """Return what every host uses now, the most first, by ``cpu`` or ``memory``, or by ``name``."""
+        by = arguments.choice(order, TopOrder, "order")
+        rows: list[AgentView] = self._all(ListAgents(), lambda page: page.agents)
+        return sorted(map(_top_agent, rows), key=lambda row: _top_key(row, by))
+
     def _day_rows(self, asked: ListUsage) -> list[DayUsage]:
         """Return the rows of the days, with what is held until now."""
         rows: list[DayUsage] = []
@@ -65,6 +92,25 @@ class UsageMethods(Asking):
             if not page.next:
                 return rows
             asked = msgspec.structs.replace(asked, after=page.next)
+
+
+def _top_agent(agent: AgentView) -> TopAgent:
+    usage = agent.usage
+    return TopAgent(
+        name=agent.agent,
+        state=agent.state.value,
+        cpu_milli=usage.cpu_milli if usage else 0,
+        memory_bytes=usage.memory_bytes if usage else 0,
+        total_cpu_milli=agent.info.cpu_milli,
+        total_memory_bytes=agent.info.memory_bytes,
+        load1=usage.load1 if usage else 0.0,
+        containers=len(agent.containers),
+    )
+
+
+def _top_key(row: TopAgent, order: TopOrder) -> tuple[int, str]:
+    used = {TopOrder.CPU: row.cpu_milli, TopOrder.MEMORY: row.memory_bytes}
+    return -used.get(order, 0), row.name
 
 
 def day_number(day: date | None) -> int:

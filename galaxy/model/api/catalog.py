@@ -15,13 +15,14 @@ from galaxy.model.api import (
     safemode,
     secrets,
     sessions,
+    top,
     usage,
     users,
 )
 from galaxy.model.api.body import Body
 
 SUBJECTS: Final = (
-    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines, usage,
+    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines, usage, top,
 )  # fmt: skip
 """Modules that declare operations; a new operation in one of them needs no other registration."""
 

@@ -14,6 +14,7 @@ from galaxy.model.api.jobs import Discover, ListJobs, RemoveJob, ShowJob, Submit
 from galaxy.model.api.packages import ListPackages
 from galaxy.model.api.quotas import ListQuotas
 from galaxy.model.api.secrets import ListSecrets
+from galaxy.model.api.top import ShowTop
 from galaxy.model.base import encode
 from galaxy.model.jobspec.spec import (
     DataSpec,
@@ -82,6 +83,7 @@ BODIES: dict[str, Any] = {
     "galaxy.secret.list": ListSecrets(),
     "galaxy.quota.list": ListQuotas(),
     "galaxy.package.list": ListPackages(),
+    "galaxy.usage.top": ShowTop(),
 }
 WITHOUT_JOBS = ("galaxy.user.list", "galaxy.user.show")
 

@@ -54,6 +54,7 @@ def good(annotation: str) -> Any:
         "bool": True,
         "Ceiling": Ceiling(),
         "Sequence[str]": ["a"],
+        "Mapping[str, Any]": {"cpu": 1},
     }
     return values.get(annotation, "text")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from galaxy.appmaster.logic.api import audit, job_changes, packages, queries, sessions
+from galaxy.appmaster.logic.api import audit, job_changes, packages, queries, sessions, top
 from galaxy.appmaster.logic.identity import quotas, secrets, users
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.request import Request
 from galaxy.operations import dispatch
 from galaxy.operations.declaration import declared_in
 
-OPERATIONS: Final = declared_in(job_changes, queries, sessions, users, audit, secrets, quotas, packages)
+OPERATIONS: Final = declared_in(job_changes, queries, sessions, users, audit, secrets, quotas, packages, top)
 """The operations that the loop answers. ``galaxy.appmaster.stored_queries`` answers the others."""
 
 
