@@ -186,7 +186,8 @@ def pod_reason_text(pod: PodView) -> str:
     """Return why a pod is not in its desired state: its own reason, or that of one of its programs."""
     if pod.reason:
         return reason_text(pod.reason)
-    return next((f"{task.name}: {reason_text(task.reason)}" for task in pod.tasks if task.reason), "")
+    of_task = next((f"{task.name}: {reason_text(task.reason)}" for task in pod.tasks if task.reason), "")
+    return of_task or reason_text(pod.leaving)
 
 
 def reason_lines(reason: Reason) -> list[str]:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from galaxy.client.streams import ExecStream, Executed
     from galaxy.model.api.agents import AgentList
     from galaxy.model.api.audit import AuditList
+    from galaxy.model.api.drains import DrainList, DrainPlan
     from galaxy.model.api.jobs import Accepted, JobList
     from galaxy.model.api.machines import AgentsView, PoolView, TagView
     from galaxy.model.api.safemode import SafeModeView
@@ -89,6 +90,8 @@ __all__ = [
     "Ceiling",
     "ClusterStatusView",
     "Conflict",
+    "DrainList",
+    "DrainPlan",
     "EndpointView",
     "ExecStream",
     "Executed",
@@ -141,6 +144,8 @@ _MODULES: Final = {
     "UsageTotal": "galaxy.accounting.reports",
     "BillLine": "galaxy.accounting.bills",
     "Ceiling": "galaxy.model.resources",
+    "DrainList": "galaxy.model.api.drains",
+    "DrainPlan": "galaxy.model.api.drains",
     "ExecStream": "galaxy.client.streams",
     "Executed": "galaxy.client.streams",
     "Galaxy": "galaxy.client.sdk",

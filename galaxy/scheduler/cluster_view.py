@@ -173,6 +173,10 @@ class ClusterView:
         self.status[row] = status
         self._outdated.add(row)
 
+    def is_open(self, agent: str) -> bool:
+        """Return whether new containers are placed on ``agent``."""
+        return bool(self.status[self._rows[agent]] == PlacementStatus.OPEN)
+
     def set_flaky(self, agent: str, flaky: bool) -> None:
         """Set whether an agent failed recently."""
         row = self._rows[agent]

@@ -16,6 +16,7 @@ from galaxy.testing.simulation.simulated_cluster import SimulatedCluster
 REGRESSIONS = Path(__file__).with_name("regressions.txt")
 FAULTS = [name for name in Faults.__struct_fields__ if not name.endswith("_s")]
 CAUGHT_BY = {
+    "drain without regard for the jobs' pace": 6,
     "removed groups not stored": 13,
     "no recovery from a step that raised": 7,
     "standby begins without reading the rest of the feed": 2,

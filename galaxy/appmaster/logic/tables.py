@@ -69,6 +69,7 @@ class AppMasterTables:
                 "up": lambda pod: pod.job if pod.up else None,
                 "leaving": lambda pod: pod.job if pod.is_leaving else None,
                 "tried": lambda pod: True if pod.failed_on else None,
+                "asked_to_leave": lambda pod: pod.job if pod.leave or pod.is_evacuating else None,
             },
             multi_indexes={"revision": _revisions_of},
         )

@@ -27,6 +27,9 @@ SUBCOMMANDS = {
     "remove": LazyCommand("galaxy.cli.cluster.agent_changes:remove", "Forget hosts that do not return."),
     "cordon": LazyCommand("galaxy.cli.cluster.agent_changes:cordon", "Place nothing new on hosts."),
     "uncordon": LazyCommand("galaxy.cli.cluster.agent_changes:uncordon", "Place containers there again."),
+    "drain": LazyCommand("galaxy.cli.cluster.drain:drain", "Move everything away from hosts."),
+    "offline": LazyCommand("galaxy.cli.cluster.drain:offline", "Drain hosts and take them out of service."),
+    "online": LazyCommand("galaxy.cli.cluster.drain:online", "Put hosts back into service."),
     "label": LazyCommand("galaxy.cli.cluster.agent_changes:label", "Set and remove labels of hosts."),
 }
 

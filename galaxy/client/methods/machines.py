@@ -1,4 +1,4 @@
-"""Machines: agents, pools, tags, labels and safe mode; for operators. ResMan answers."""
+"""Machines: agents, drains, pools, tags, labels and safe mode; for operators. ResMan answers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from collections.abc import Mapping, Sequence
 from galaxy.client import arguments
 from galaxy.client.methods.asking import Asking
 from galaxy.model.api.audit import AuditList
+from galaxy.model.api.drains import (
+    DrainAgents,
+    DrainList,
+    DrainPlan,
+    OnlineAgents,
+    PlanDrain,
+    ShowDrains,
+    check_deadline,
+)
 from galaxy.model.api.machines import (
     LABELS_MAX,
     AddAgent,
@@ -34,7 +43,7 @@ from galaxy.model.api.safemode import EnterSafeMode, LeaveSafeMode, SafeModeView
 
 
 class MachineMethods(Asking):
-    """Machines: agents, pools, tags, labels and safe mode; for operators.
+    """Machines: agents, drains, pools, tags, labels and safe mode; for operators.
 
     ResMan answers, so all of them work while no AppMaster runs. A change of several hosts is made on all
     of them or on none.
@@ -109,6 +118,57 @@ class MachineMethods(Asking):
             remove=check_marks("label", arguments.names(remove, "remove"), LABELS_MAX),
         )
         return self._ask(asked, key)
+
+    def drain(
+        self,
+        hosts: Sequence[str],
+        *,
+        deadline_s: float = 0.0,
+        force: bool = False,
+        offline: bool = False,
+        reason: str = "",
+        key: str = "",
+    ) -> AgentsView:
+        """Have every container leave ``hosts``, and place nothing new there; returns at once.
+
+        The pods of each job leave at the job's own pace. What is left after ``deadline_s`` seconds (0: no
+        deadline), or at once with ``force``, is evicted. ``offline``: the hosts are out of service.
+        ``drains`` says what is left.
+
+        Raises:
+            NotFound: one of them is not known.
+        """
+        asked = DrainAgents(
+            agents=_hosts(hosts),
+            deadline_s=check_deadline(deadline_s),
+            force=force,
+            offline=offline,
+            reason=check_reason(reason),
+        )
+        return self._ask(asked, key)
+
+    def online(self, hosts: Sequence[str], *, key: str = "") -> AgentsView:
+        """End the drain of ``hosts``; containers are placed there again, unless they are cordoned as well.
+
+        Raises:
+            NotFound: one of them is not known. Conflict: none is drained, and one is cordoned.
+        """
+        return self._ask(OnlineAgents(agents=_hosts(hosts)), key)
+
+    def drains(self, hosts: Sequence[str]) -> DrainList:
+        """Return what is left on ``hosts``, and where it is to go.
+
+        Raises:
+            NotFound: one of them is not known.
+        """
+        return self._ask(ShowDrains(agents=_hosts(hosts)))
+
+    def plan_drain(self, hosts: Sequence[str], *, evict: bool = False) -> DrainPlan:
+        """Return where each container on ``hosts`` would go, and which jobs would be short; change nothing.
+
+        ``evict``: what would happen at the deadline, when pods of batch jobs have to leave as well.
+        """
+        return self._ask(PlanDrain(agents=_hosts(hosts), evict=evict))
 
     def pools(self) -> list[PoolView]:
         """List the pools, by name."""

@@ -8,6 +8,7 @@ from galaxy.model.api import (
     agents,
     audit,
     cluster,
+    drains,
     jobs,
     machines,
     packages,
@@ -22,7 +23,8 @@ from galaxy.model.api import (
 from galaxy.model.api.body import Body
 
 SUBJECTS: Final = (
-    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines, usage, top,
+    jobs, sessions, agents, cluster, users, audit, secrets, quotas, packages, safemode, machines, drains,
+    usage, top,
 )  # fmt: skip
 """Modules that declare operations; a new operation in one of them needs no other registration."""
 

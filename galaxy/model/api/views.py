@@ -57,6 +57,8 @@ class PodView(Struct, frozen=True, kw_only=True):
     updated_s: float = 0.0
     not_enforced: tuple[str, ...] = ()
     """Limits that its host does not enforce, of cpu, memory, pids and disk."""
+    leaving: Reason | None = None
+    """Why it is to leave its agent, and what it waits for; None if it may stay."""
 
 
 class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields come first in JSON.

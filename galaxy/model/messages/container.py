@@ -102,6 +102,24 @@ class Reason(Struct, frozen=True, kw_only=True):
     """For a placement, the smallest changes with which one more container fits; each is enough."""
 
 
+class Leave(Struct, frozen=True, kw_only=True):
+    """Why a slot is to leave its agent, and where to: the agent is drained, or in the wrong pool.
+
+    ResMan keeps room for it on agent ``to``. While ``to`` is empty, ``blocked`` says why there is none.
+    ``evict``: it leaves without regard for its job's pace, and even without room elsewhere.
+    """
+
+    reason: Reason
+    to: str = ""
+    blocked: Reason | None = None
+    evict: bool = False
+
+    @property
+    def may_go(self) -> bool:
+        """Whether the slot may leave now, as far as ResMan is concerned."""
+        return bool(self.to) or self.evict
+
+
 HOST_FAILED: Final = "host-failed"
 """Code of a reason: the cause is the host, so another host may succeed."""
 
@@ -164,6 +182,7 @@ class SlotStatus(Struct, frozen=True, kw_only=True):
     address: str = ""
     ports: dict[str, int] = {}
     reason: Reason | None = None
+    leave: Leave | None = None
 
 
 class GroupStatus(Struct, frozen=True, kw_only=True):

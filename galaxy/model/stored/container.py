@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from galaxy.model.base import Struct
-from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
+from galaxy.model.messages.container import ContainerState, GroupOrder, Leave, Reason
 from galaxy.model.resources import NOTHING, Resources
 
 
@@ -52,3 +52,5 @@ class Container(Struct, frozen=True, kw_only=True):
     avoid: tuple[str, ...] = ()
     resources: Resources = NOTHING
     claimed: bool = False
+    leave: Leave | None = None
+    """Set while the slot is to leave its agent."""

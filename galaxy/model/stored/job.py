@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import JobSpec, JobType
-from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.messages.container import ContainerState, Leave, Reason
 from galaxy.model.messages.pod import ObservedPod
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.stored.run import RunRecord
@@ -187,6 +187,15 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     """Agents that it failed on since it was last up, or deployed at its owner's request; the latest last."""
     leaves: int = 0
     """The incarnation that it leaves for one on another agent; 0 for none."""
+    leave: Leave | None = None
+    """Why it is to leave its agent, as ResMan says; None if it may stay."""
+    evacuates: int = 0
+    """The incarnation whose programs are stopped so that the pod can leave its agent; 0 for none."""
+
+    @property
+    def is_evacuating(self) -> bool:
+        """Whether the programs of its incarnation are stopped, because it is about to leave its agent."""
+        return self.placed and 0 < self.evacuates == self.incarnation
 
     @property
     def is_leaving(self) -> bool:

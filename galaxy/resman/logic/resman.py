@@ -14,6 +14,7 @@ from galaxy.model.stored.table import Table
 from galaxy.resman.logic.agents import liveness_terms
 from galaxy.resman.logic.agents.failures import reset_old_failures
 from galaxy.resman.logic.agents.heartbeats import on_heartbeats
+from galaxy.resman.logic.agents.leaving import Leaving
 from galaxy.resman.logic.agents.replace_lost import ReplaceLost
 from galaxy.resman.logic.agents.reports import on_report
 from galaxy.resman.logic.agents.safe_mode import SafeMode
@@ -68,6 +69,7 @@ class ResMan:
         self._replace_lost.recover()
         self._loads = AgentLoads(self.state)
         self._accounts.recover()
+        self._leaving = Leaving(self.state)
 
     def step(self, now_s: float, events: Sequence[Any]) -> Step:
         """Apply ``events``, place what waits, and return what to send to agents and AppMaster."""
@@ -87,16 +89,19 @@ class ResMan:
             if row is not None:
                 state.want_place(row.group)
         more_to_place = place_waiting(state, self.safe_mode)
+        more_leaving = self._leaving.step(safe=self.safe_mode is not None)
         due += pop_due(state)
         remove_ended(state)
         sends = self._messages.orders(due, safe=self.safe_mode is not None)
-        sends += self._messages.statuses()
+        sends += self._messages.statuses(self.safe_mode)
         more_loads = self._loads.step()
         self._accounts.begin_step()
         more_usage = self._measured.step()
         more_usage = self._accounts.step() or more_usage
         wake_s = self._wake_s(
-            more_to_place=more_to_place, more_lost=more_lost, more_to_record=more_loads or more_usage
+            more_to_place=more_to_place or more_leaving,
+            more_lost=more_lost,
+            more_to_record=more_loads or more_usage,
         )
         return Step(
             sends=tuple(sends),
@@ -113,6 +118,7 @@ class ResMan:
         self._loads = AgentLoads(self.state)
         self._accounts = Accounts(self.state)
         self._measured = MeasuredUsage(self.state, self._accounts)
+        self._leaving = Leaving(self.state)
 
     def _apply(self, event: Any) -> None:
         state = self.state
@@ -138,6 +144,7 @@ class ResMan:
                 state.cause = timer_cause("heartbeats")
                 on_heartbeats(state, self._safe_mode, event)
                 self._accounts.clock.read(event.now_s, state.now_s)
+                self._leaving.on_heartbeats()
 
     def _wake_s(self, *, more_to_place: bool, more_lost: bool, more_to_record: bool) -> float | None:
         state = self.state
@@ -146,6 +153,8 @@ class ResMan:
         times = [state.now_s + MORE_LOST_S] if more_lost else []
         times += [state.now_s + MORE_RECORDS_S] if more_to_record else []
         times += [
-            at_s for at_s in (state.unacknowledged.next_s(), state.retry_timers.next_s()) if at_s is not None
+            at_s
+            for at_s in (state.unacknowledged.next_s(), state.retry_timers.next_s(), self._leaving.next_s())
+            if at_s is not None
         ]
         return min(times, default=None)

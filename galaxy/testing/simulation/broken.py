@@ -12,6 +12,7 @@ from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.state import HostState
 from galaxy.appmaster.logic import AppMaster
+from galaxy.appmaster.logic.jobs import pods
 from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.warm_tables import WarmTables
@@ -196,6 +197,16 @@ class NexusWithoutRemovedGroups(MemoryNexus):
         super().commit(grant, serial, [change for change in changes if change.table != "ended"], trace)
 
 
+class ImpatientAppMaster(AppMaster):
+    """An AppMaster that has every pod of a drained host leave at once."""
+
+    def _reconcile(self) -> None:
+        for pod in list(self.state.pods.values()):
+            if pod.leave is not None and pod.leave.to and pod.placed and not pod.is_evacuating:
+                pods.write(self.state, pod, evacuates=pod.incarnation)
+        super()._reconcile()
+
+
 class UnverifiedTables(WarmTables):
     """A standby that begins with the rows that it has, although the last leader has committed since."""
 
@@ -221,6 +232,7 @@ BROKEN: Final[dict[str, Variant]] = {
         resman=lambda: NoFullReports(ResMan()), appmaster=lambda: NoFullReports(AppMaster())
     ),
     "removed groups not stored": Variant(nexus=NexusWithoutRemovedGroups),
+    "drain without regard for the jobs' pace": Variant(appmaster=ImpatientAppMaster),
     "no quota": Variant(resman=QuotaIgnoringResMan),
     "accounts begin with each leader": Variant(resman=ForgetfulResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),

@@ -27,6 +27,7 @@ from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.checkers.accepted import accepted
 from galaxy.testing.simulation.checkers.accounting import AccountingChecker
+from galaxy.testing.simulation.checkers.drains import KeepsMinimum, undrained
 from galaxy.testing.simulation.checkers.incarnations import IncarnationChecker, StaleEpochs
 from galaxy.testing.simulation.checkers.liveness import differences
 from galaxy.testing.simulation.checkers.quota import QuotaChecker
@@ -43,6 +44,7 @@ from galaxy.testing.simulation.checkers.violation import Violation
 from galaxy.testing.simulation.faults import Faults
 from galaxy.testing.simulation.host import Host
 from galaxy.testing.simulation.leader import LeaderProcess
+from galaxy.testing.simulation.simulated_operator import SimulatedOperator
 from galaxy.testing.simulation.simulated_user import SimulatedUser
 from galaxy.testing.simulation.world import World
 from galaxy.units import GIB
@@ -62,6 +64,10 @@ SIZES: Final[tuple[dict[str, int], ...]] = (
 """Sizes of the hosts in turn, so that every resource runs short somewhere."""
 QUOTA_SEED_REST: Final = 1
 """The user has a changing quota in seeds that leave this remainder when divided by 3."""
+DRAIN_SEED_REST: Final = 6
+"""An operator drains hosts in seeds that leave this remainder when divided by 8."""
+DRAINED_S: Final = 240.0
+"""How long the drain at the end may take, in seconds."""
 NOTICE_S: Final = 5.0
 """How long a reconnected host may take until it has received current orders, in seconds."""
 
@@ -120,7 +126,7 @@ class SimulatedCluster(HostObserver):
             StaleEpochs(),
             MassLoss(),
         )
-        self._quotas, self._views = QuotaChecker(), SchedulerView()
+        self._quotas, self._views, self._minimum = QuotaChecker(), SchedulerView(), KeepsMinimum()
         self.accounting = AccountingChecker(lambda: self.world.now_s)
         self.nexus.on_commit = self.accounting.committed if not quiet else self.nexus.on_commit
         self._checked: dict[str, tuple[object, ...]] = {}
@@ -158,6 +164,13 @@ class SimulatedCluster(HostObserver):
         self.user = SimulatedUser(
             self.world, self.bus, self.nexus, has_quota=not quiet and seed % 3 == QUOTA_SEED_REST
         )
+        self._is_last_drain = False
+        self.operator: SimulatedOperator | None = None
+        """Drains hosts, if there is one in this seed."""
+        if not quiet and seed % 8 == DRAIN_SEED_REST:
+            self.operator = SimulatedOperator(
+                self.world, self.bus, self.nexus, [host.name for host in self.hosts]
+            )
         if not quiet:
             self._every_second()
 
@@ -167,11 +180,14 @@ class SimulatedCluster(HostObserver):
         try:
             self.world.run(FAULTS_S, self._check)
             settled_s = self._settle()
+            drained = self._drain_at_the_end() if settled_s < SETTLE_S else []
         except Violation as violation:
             failure = f"never: {violation}"
         else:
             if settled_s >= SETTLE_S:
                 failure = "eventually: " + "; ".join(self.differences())
+            elif drained:
+                failure = "eventually: " + "; ".join(drained)
         return SeedOutcome(
             seed=self.seed, failure=failure, fingerprint=self.world.fingerprint, steps=self.world.steps,
             settled_s=settled_s, messages=self.bus.sent, faults=dict(self.world.fault_counts),
@@ -188,8 +204,31 @@ class SimulatedCluster(HostObserver):
         while calm < SETTLE_S and good < 5:
             calm += 1
             self.world.run(FAULTS_S + calm, self._check)
-            good = 0 if self.user.busy or self.differences() else good + 1
+            busy = self.user.busy or (self.operator is not None and bool(self.operator.draining))
+            good = 0 if busy or self.differences() else good + 1
         return float(calm)
+
+    def _drain_at_the_end(self) -> list[str]:
+        """Drain a host of the settled cluster; return what is left on it without saying why."""
+        if self.operator is None:
+            return []
+        self._is_last_drain = True
+        self.operator.drain(self.hosts[self.seed // 8 % len(self.hosts)].name)
+        end_s = self.world.elapsed_s + DRAINED_S
+        left = ["the drain was not answered"]
+        while left and self.world.elapsed_s < end_s:
+            self.world.run(self.world.elapsed_s + 1.0, self._check)
+            if self.operator.draining:
+                left = undrained(
+                    self.nexus.read_table(RESMAN, "agents", AgentRecord),
+                    self.nexus.read_table(RESMAN, "containers", Container),
+                    {
+                        key
+                        for key, group in self.nexus.read_table(RESMAN, "groups", Group).items()
+                        if group.order.batch
+                    },
+                )
+        return left
 
     def _every_second(self) -> None:
         if self.world.elapsed_s < FAULTS_S:
@@ -201,8 +240,12 @@ class SimulatedCluster(HostObserver):
                 host.inject_faults()
             if self.world.chance(self.world.faults.mass_cut):
                 self._cut_many()
+            if self.operator is not None:
+                self.operator.act()
         else:
             self.user.remove_quota()
+            if self.operator is not None and not self._is_last_drain:
+                self.operator.end()
         self._committed()
         self.accounting.check()
         self.world.after(1.0, self._every_second)
@@ -283,6 +326,7 @@ class SimulatedCluster(HostObserver):
                 self._quotas.check(leader)
         else:
             self._reruns.committed(leader)
+            self._minimum.check(leader)
             self._incarnations.up(leader.table("pods").values())
 
     def _committed(self) -> None:

@@ -11,6 +11,7 @@ from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, require_submitted, spec_for
 from galaxy.appmaster.logic.jobs import jobs, reasons, restarts
+from galaxy.appmaster.logic.rollout import evacuation
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
 from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, RunView, TaskView
@@ -197,7 +198,8 @@ def _live_pod_view(state: AppMasterState, job: JobRecord, pod: PodRecord) -> Pod
     if reasons.is_gone(job, pod):
         return _pod_view(pod, state=REMOVED, reason=None)
     usage = state.usage.get(pod.pod, (0, 0))
-    return _pod_view(pod, state=str(pod.phase), reason=reasons.of_pod(state, job, pod), usage=usage)
+    view = _pod_view(pod, state=str(pod.phase), reason=reasons.of_pod(state, job, pod), usage=usage)
+    return msgspec.structs.replace(view, leaving=evacuation.why_here(state, job, pod))
 
 
 def _pod_view(

@@ -196,8 +196,12 @@ def _on_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, job_
         pods.write(state, pod, slot=slot.state, reason=slot.reason if waits else pod.reason)
         return
     if pods.is_over(job, pod):
-        return  # A new incarnation of a released slot. The pod's record keeps the agent that has its logs.
-    facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state}
+        if slot.incarnation > pod.incarnation:  # The pod's record keeps the agent that has its logs.
+            _on_container_gone(state, agents, pod, slot.reason)
+        elif pod.placed:
+            pods.write(state, pod, leave=slot.leave)
+        return
+    facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state, "leave": slot.leave}
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
             _on_container_gone(state, agents, pod, slot.reason)

@@ -19,7 +19,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
     RemoveRequested,
     SomeFailed,
 )
-from galaxy.appmaster.logic.rollout import rollout
+from galaxy.appmaster.logic.rollout import evacuation, rollout
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.ids import pod_id
 from galaxy.model.messages.pod import TaskState
@@ -43,6 +43,7 @@ def reconcile(
     if job is None:
         return
     job = rollout.advance(state, job)
+    evacuation.advance(state, job)
     for key in state.pods.where("job", job_id) if changed is None else tuple(changed):
         pod = state.pods.get(key)
         if pod is not None:
@@ -145,7 +146,7 @@ def _is_unaffected(state: AppMasterState, job: JobRecord, changed: Iterable[str]
     if not _has_only_its_replicas(state, job):
         return False
     count = state.pods.count
-    if job.group_moves or count("leaving", job.job):
+    if job.group_moves or count("leaving", job.job) or count("asked_to_leave", job.job):
         return False
     if count("phase", (job.job, PodPhase.FINISHED)) or count("phase", (job.job, PodPhase.FAILED)):
         return False

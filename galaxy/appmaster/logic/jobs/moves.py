@@ -109,10 +109,15 @@ def orders(state: AppMasterState, job: JobRecord) -> tuple[SlotMove, ...]:
     """Return the moves of the last order for the job's group that are not done yet."""
     rows = [state.pods[key] for key in state.pods.where("leaving", job.job)] if job.group_moves else []
     return tuple(
-        SlotMove(slot=pod.index, incarnation=pod.incarnation, avoid=pod.failed_on, reason=pod.reason)
+        SlotMove(slot=pod.index, incarnation=pod.incarnation, avoid=pod.failed_on, reason=_why(pod))
         for pod in sorted(rows, key=lambda each: each.index)
         if (pod.index, pod.incarnation) in job.group_moves
     )
+
+
+def _why(pod: PodRecord) -> Reason | None:
+    """Return why ``pod`` leaves its agent: as ResMan said, or because the agent failed it."""
+    return pod.leave.reason if pod.is_evacuating and pod.leave is not None else pod.reason
 
 
 def with_hosts(reason: Reason | None, pod: PodRecord) -> Reason | None:

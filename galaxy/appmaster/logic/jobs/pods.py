@@ -23,8 +23,8 @@ from galaxy.model.stored.job import DesiredState, JobRecord, PodPhase, PodRecord
 
 
 def should_run(job: JobRecord, pod: PodRecord) -> bool:
-    """Return whether the owner wants ``pod`` to run."""
-    return job.desired is DesiredState.RUN and pod.index < job.replica
+    """Return whether ``pod`` is to run where it is: its owner wants it, and it is not leaving its agent."""
+    return job.desired is DesiredState.RUN and pod.index < job.replica and not pod.is_evacuating
 
 
 def is_being_removed(job: JobRecord, pod: PodRecord) -> bool:
@@ -133,14 +133,14 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
     state.usage.pop(pod.pod, None)
     job = state.jobs[pod.job]
     if is_over(job, pod):
-        return write(state, pod, placed=False)
+        return write(state, pod, placed=False, leave=None)
     if not is_being_removed(job, pod):
         why = f": {reason.message}" if reason and reason.message else ""
         text = f"its container on {pod.agent} is gone{why}"
         state.record_event(pod.job, "pod.lost", pod.pod, text, cause=agent_cause(pod.agent))
     total = restarts.total(pod)
     pod = state.apply_pod_event(pod, ContainerLost)
-    return write(state, pod, placed=False, observed=None, restarts=total, reason=reason)
+    return write(state, pod, placed=False, observed=None, restarts=total, reason=reason, leave=None)
 
 
 # ---- desired state
@@ -155,7 +155,7 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord, *, may_orde
         return
     run = should_run(job, pod)
     if pod.ordered_incarnation != pod.incarnation:
-        if is_being_removed(job, pod):
+        if is_being_removed(job, pod) or pod.is_evacuating:
             return
         if not may_order:
             state.await_order(pod)

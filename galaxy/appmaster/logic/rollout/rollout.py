@@ -122,7 +122,8 @@ def _update_next(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -
     ]
     serving = sum(pod.up and pod.phase is PodPhase.RUNNING for pod in rows)
     keeps_one = job.replica > 1 and deploy.step < job.replica
-    free = deploy.step - len(updating)
+    evacuating = sum(pod.is_evacuating for pod in remaining)  # They are away, too.
+    free = deploy.step - len(updating) - evacuating
     for pod in sorted(remaining, key=_down_first):
         if free <= 0:
             return

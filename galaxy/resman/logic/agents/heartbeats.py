@@ -46,11 +46,12 @@ def on_heartbeats(state: ResManState, safe_mode: SafeMode, reading: HeartbeatsRe
     heartbeats.record(rows, times)
     _send_unsent(state, reading)
     changes = heartbeats.classify(state.view.status[: len(state.view)])
-    known = int((state.view.status[: len(state.view)] != PlacementStatus.DEAD).sum())
     # At the start of a leadership, ages are not known yet: an agent without a heartbeat counts as away.
-    starting = safe_mode.reason is not None and safe_mode.reason.code == "start"
-    away = _count_without_heartbeat(state) if starting else len(changes.suspect) + len(changes.dead)
-    safe_mode.update(away, known)
+    starting = safe_mode.automatic is not None and safe_mode.automatic.code == "start"
+    away = _without_heartbeat(state) if starting else [*changes.suspect.tolist(), *changes.dead.tolist()]
+    known = int((state.view.status[: len(state.view)] != PlacementStatus.DEAD).sum())
+    expected = _offline_rows(state)
+    safe_mode.update(len(set(away) - expected), known - len(expected))
     leaving = {
         watches[heartbeat.agent].row
         for heartbeat in reading.heartbeats
@@ -116,10 +117,21 @@ def _send_unsent(state: ResManState, reading: HeartbeatsRead) -> None:
                 state.unacknowledged.restart(key, state.now_s)
 
 
-def _count_without_heartbeat(state: ResManState) -> int:
+def _without_heartbeat(state: ResManState) -> list[int]:
+    """Return the rows of agents that are not dead and have no recent heartbeat."""
     status = state.view.status[: len(state.view)].tolist()
     recent = state.heartbeats.is_recent
-    return sum(status[row] != PlacementStatus.DEAD and not recent(row) for row in range(len(status)))
+    return [row for row in range(len(status)) if status[row] != PlacementStatus.DEAD and not recent(row)]
+
+
+def _offline_rows(state: ResManState) -> set[int]:
+    """Return the rows of agents that are offline and not dead: nobody wonders when they are away."""
+    rows = set()
+    for name in state.draining:
+        record = state.agents[name]
+        if record.drain is not None and record.drain.offline and record.state is not AgentState.DEAD:
+            rows.add(state.watches[name].row)
+    return rows
 
 
 def _apply_liveness(

@@ -15,11 +15,11 @@ from galaxy.model.messages.identity import OperatorKey
 from galaxy.model.stored.user import Role, UserRecord
 from galaxy.operations import dispatch
 from galaxy.operations.declaration import declared_in
-from galaxy.resman.logic.api import agents, audit, pools, safemode
+from galaxy.resman.logic.api import agents, audit, drains, pools, safemode
 from galaxy.resman.logic.api.context import ResManContext
 from galaxy.resman.logic.state.tables import IDENTITY
 
-OPERATIONS: Final = declared_in(agents, audit, pools, safemode)
+OPERATIONS: Final = declared_in(agents, audit, drains, pools, safemode)
 
 _NO_OPERATORS: Final = Unreachable(
     "ResMan does not know yet who the operators are",

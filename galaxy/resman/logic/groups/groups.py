@@ -7,7 +7,13 @@ from msgspec.structs import replace
 from galaxy.ids import pod_id
 from galaxy.model.messages.container import ContainerState, GroupOrder, SlotMove
 from galaxy.model.stored.container import Container, Group
-from galaxy.resman.logic.groups.transitions import AVOID_MAX, SlotMoved, SlotReleased, SlotRequested
+from galaxy.resman.logic.groups.transitions import (
+    AVOID_MAX,
+    SlotMoved,
+    SlotPlaced,
+    SlotReleased,
+    SlotRequested,
+)
 from galaxy.resman.logic.state.container_index import PLACED, counts
 from galaxy.resman.logic.state.state import ResManState
 
@@ -144,11 +150,15 @@ def _move(state: ResManState, group: str, move: SlotMove) -> None:
         return
     why = f": {move.reason.message}" if move.reason else ""
     state.record("container.moved", key, f"leaves {row.agent}{why}")
+    kept_on = row.leave.to if row.leave is not None else ""
     state.detach_incarnation(key)
     state.apply(
         key,
         SlotMoved(incarnation=row.incarnation, avoid=move.avoid[-AVOID_MAX:], reason=move.reason),
     )
+    if kept_on and kept_on not in move.avoid and state.view.is_open(kept_on):
+        state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=kept_on))
+        state.record("container.placed", key, f"on {kept_on}, incarnation {row.incarnation + 1}")
 
 
 def _reset_failures(state: ResManState, group: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from galaxy.ids import command_id
 from galaxy.model.messages.container import (
     ContainerOrders,
@@ -10,11 +12,14 @@ from galaxy.model.messages.container import (
     DestroyContainer,
     GroupStatus,
     GroupStatuses,
+    Leave,
+    Reason,
     SlotStatus,
 )
 from galaxy.model.messages.identity import IdentityAck
 from galaxy.model.messages.names import APPMASTER, CONTAINER_APPLY, GROUP_STATUS, agent_queue
 from galaxy.model.step import Send
+from galaxy.model.stored.container import Container
 from galaxy.resman.logic.agents.failures import give_up
 from galaxy.resman.logic.agents.liveness_terms import own_terms
 from galaxy.resman.logic.state.state import ResManState
@@ -56,6 +61,8 @@ class StepMessages:
     def __init__(self, state: ResManState) -> None:
         self.state = state
         self._message_count = 0
+        self._safe_mode: Reason | None = None
+        """The safe mode that AppMaster knows of leaving slots."""
 
     def orders(self, due: list[str], *, safe: bool) -> list[Send]:
         """Return the messages to agents: commands for the keys ``due``, and requests for reports.
@@ -101,12 +108,17 @@ class StepMessages:
             sends += self._orders_of(agent, create.get(agent, []), destroy.get(agent, []))
         return sends
 
-    def statuses(self) -> list[Send]:
+    def statuses(self, safe_mode: Reason | None = None) -> list[Send]:
         """Return the messages to AppMaster: statuses of groups that it asked about or that changed.
 
-        If AppMaster asks and has missed nothing, only changed slots are sent.
+        If AppMaster asks and has missed nothing, only changed slots are sent. In safe mode no slot may
+        leave its agent.
         """
         state, outbox = self.state, self.state.outbox
+        if safe_mode != self._safe_mode:
+            self._safe_mode = safe_mode
+            for key in state.containers.each("leaving", True):
+                outbox.changed_slots.setdefault(state.containers[key].group, {})[key] = None
         statuses = [self._status(group) for group in {**outbox.status_requests, **outbox.changed_slots}]
         sends: list[Send] = []
         part: list[GroupStatus] = []
@@ -215,4 +227,11 @@ class StepMessages:
             address=record.info.address if record else "",
             ports=row.ports,
             reason=row.reason,
+            leave=self._leave_of(row),
         )
+
+    def _leave_of(self, row: Container) -> Leave | None:
+        leave, safe_mode = row.leave, self._safe_mode
+        if leave is None or safe_mode is None:
+            return leave
+        return replace(leave, to="", evict=False, blocked=safe_mode)

@@ -146,14 +146,14 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
             requested = replace(container, failures=0, retry_s=0.0, avoid=(), reason=None)
             return _off_agent(requested, state, now_s)
         case SlotReleased() if state is ContainerState.DESTROYING:
-            return replace(container, state=state, since_s=now_s)
+            return replace(container, state=state, since_s=now_s, leave=None)
     return replace(_off_agent(container, state, now_s), reason=None)
 
 
 def _off_agent(container: Container, state: ContainerState, now_s: float) -> Container:
     """Return the slot without an agent. If it is to be placed again, it keeps its claim on the quota."""
     claimed = state is ContainerState.PENDING and container.state in (_S.ALLOCATING, _S.READY)
-    return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed)
+    return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed, leave=None)
 
 
 def _failed(

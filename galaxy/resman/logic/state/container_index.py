@@ -32,6 +32,11 @@ def old_incarnation_key(container: str, incarnation: int, agent: str) -> str:
     return f"{container}#{incarnation}@{agent}"
 
 
+def reservation_key(container: str) -> str:
+    """Return the key under which the scheduler's view has the room that is kept for a leaving slot."""
+    return f"{container}>"
+
+
 def _group(row: Container) -> Hashable:
     return row.group
 
@@ -52,6 +57,10 @@ def _not_gone(row: Container) -> Hashable | None:
     return None if row.state is ContainerState.GONE else row.group
 
 
+def _leaving(row: Container) -> Hashable | None:
+    return True if row.leave is not None else None
+
+
 def _digest(row: Container) -> tuple[Hashable, int] | None:
     if row.state is not ContainerState.READY:
         return None
@@ -69,5 +78,9 @@ INDEXES: Final[Mapping[str, Callable[[Container], Hashable | None]]] = {
     "unacknowledged": _unacknowledged,
     "waiting": _waiting,
     "not_gone": _not_gone,
+    "leaving": _leaving,
 }
-"""Indexes of the containers table: by group, or by agent for ``agent`` and ``unacknowledged``."""
+"""Indexes of the containers table: by group, or by agent for ``agent`` and ``unacknowledged``.
+
+``leaving`` has one value, True.
+"""

@@ -15,7 +15,13 @@ from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.transitions import SlotEvent, after
 from galaxy.resman.logic.placement.queue import PlacementQueue
 from galaxy.resman.logic.state.agent_watch import AgentWatch
-from galaxy.resman.logic.state.container_index import PLACED, UNACKNOWLEDGED, counts, old_incarnation_key
+from galaxy.resman.logic.state.container_index import (
+    PLACED,
+    UNACKNOWLEDGED,
+    counts,
+    old_incarnation_key,
+    reservation_key,
+)
 from galaxy.resman.logic.state.ended_groups import EndedGroups
 from galaxy.resman.logic.state.outbox import Outbox
 from galaxy.resman.logic.state.quota_usage import QuotaUsage
@@ -145,6 +151,10 @@ class ResManState(ResManTables):
         """Groups that no agent had room for: tried again only on agents that have got more room since."""
         self.groups_to_check: dict[str, None] = {key: None for key in self.groups if self._is_removed(key)}
         """Groups that may have no container left."""
+        self.leaves_to_check: dict[str, None] = {}
+        """Containers of which it is to be decided whether they leave their agents."""
+        self.draining: dict[str, None] = {}
+        """Agents with a drain, whether it is done or not."""
         self.lost_agents: dict[str, None] = {}
         """Dead agents whose containers are not all replaced yet."""
         self.flaky_agents: dict[str, None] = {}
@@ -167,7 +177,14 @@ class ResManState(ResManTables):
 
     def change_agent(self, record: AgentRecord) -> None:
         """Store what an operator changed of an agent; placement follows it from now on."""
+        old = self.agents[record.agent]
         self.agents.put(record.agent, record)
+        if record.drain is not None:
+            self.draining[record.agent] = None
+        else:
+            self.draining.pop(record.agent, None)
+        if (old.drain, old.pool, old.tags) != (record.drain, record.pool, record.tags):
+            self.leaves_to_check.update(dict.fromkeys(self.containers.where("agent", record.agent)))
         status = PlacementStatus(int(self.view.status[self.view.row(record.agent)]))
         is_up = status in (PlacementStatus.OPEN, PlacementStatus.CORDONED)
         self.view.join(record, open_status(record) if is_up else status)
@@ -307,6 +324,7 @@ class ResManState(ResManTables):
                 row,
                 state=ContainerState.DESTROYING,
                 ports={port.name: row.ports.get(port.name, port.port) for port in demand.ports},
+                leave=None,
                 since_s=self.now_s,
                 resources=self.load_of(key, row).resources,
             ),
@@ -372,6 +390,10 @@ class ResManState(ResManTables):
             if watch.failures >= self.config.flaky_failures:
                 self.flaky_agents[agent] = None
                 self.view.set_flaky(agent, True)
+        for name, record in self.agents.items():
+            if record.drain is not None:
+                self.draining[name] = None
+                self.leaves_to_check.update(dict.fromkeys(self.containers.where("agent", name)))
 
     def _destroy_orphan(self, key: str, row: Container) -> None:
         """Destroy a slot whose group is not stored, as an incomplete commit may have left it."""
@@ -379,7 +401,7 @@ class ResManState(ResManTables):
             self.containers.drop(key)
             if row.agent:
                 leaving = old_incarnation_key(row.container, row.incarnation, row.agent)
-                self.containers.put(leaving, replace(row, state=ContainerState.DESTROYING))
+                self.containers.put(leaving, replace(row, state=ContainerState.DESTROYING, leave=None))
 
     def _derive_containers(self) -> None:
         """Do what ``_derive_change`` does for every row, in few passes: there may be 100,000."""
@@ -415,6 +437,11 @@ class ResManState(ResManTables):
                 self.unacknowledged.start(key, self.now_s)
             elif state is ContainerState.PENDING:
                 self.want_place(group)
+        for key in self.containers.each("leaving", True):
+            row = self.containers[key]
+            if row.leave is not None and row.leave.to in rows_of:
+                kept = Charge(rows_of[row.leave.to], row.group, self.shape(row.group).load, False)
+                charges[reservation_key(key)] = kept
         self.view.charge_all(charges)
         for group, times in counted.items():
             self.charge(self.groups[group].order, times)
@@ -428,8 +455,12 @@ class ResManState(ResManTables):
         here = new.agent if new and now in PLACED else ""
         there = old.agent if old and was in PLACED else ""
         moved = here != there or (old and new and old.incarnation != new.incarnation)
+        if old and old.leave and old.leave.to and not (new and new.leave and new.leave.to == old.leave.to):
+            self.view.release(reservation_key(key))
         if there and moved:
             self.view.release(key)
+        if here and moved:
+            self.leaves_to_check[key] = None
         if new and here in self.watches:
             if moved and not charged:
                 creating = now is ContainerState.ALLOCATING
