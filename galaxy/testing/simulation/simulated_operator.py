@@ -24,7 +24,7 @@ DEADLINES_S: Final = (0.0, 0.0, 5.0, 20.0)
 
 
 class SimulatedOperator:
-    """Drains one or two hosts at a time. Its choices are its own, so that those of a seed stay as they are."""
+    """Drains one or two hosts at a time, by choices of its own: those of a seed stay as they are."""
 
     def __init__(self, world: World, bus: Bus, nexus: MemoryNexus, hosts: list[str]) -> None:
         self.draining: tuple[str, ...] = ()

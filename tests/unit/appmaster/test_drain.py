@@ -224,12 +224,27 @@ def test_pods_of_a_stopped_job_and_failed_pods_leave_at_once(world: Machines) ->
     world.settle(web)
     world.do("stop", web)
     world.settle(web, "stopped")
+    world.run_until(lambda: world.state(down) == "degraded", 120)
     world.drain("h1")
-    world.run_until(lambda: world.is_empty("h1"), 30)
+    world.run_until(lambda: world.is_empty("h1"), 10)
     world.do("start", web)
     world.settle(web)
     assert "h1" not in world.agents(web)
     assert all(pod.agent != "h1" for pod in world.show(down).pods)
+
+
+def test_pod_that_is_only_being_restarted_waits_while_its_job_lacks_healthy_pods() -> None:
+    world = Machines(hosts=2)
+    web = world.submit(service(replica=2))
+    world.settle(web)
+    for pod in (f"{web}.0", f"{web}.1"):
+        world.worker(pod).program_dies()
+    world.drain("h1", "h2", reason="both")
+    world.operator(OnlineAgents(agents=("h2",)))
+    world.run(0.5)
+    assert world.drained("h1").containers == 1
+    assert not [event for event in world.show(web).events if event.kind == "pod.evacuates"]
+    world.run_until(lambda: world.is_empty("h1"), 30)
 
 
 def test_online_stops_a_drain_and_what_is_left_stays(world: Machines) -> None:

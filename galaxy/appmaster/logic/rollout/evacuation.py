@@ -5,7 +5,7 @@ is drained and its programs are stopped; then its container moves (``SlotMove``)
 at the pace of a rollout: at most ``deploy.step`` are away at once, and a pod that has moved counts as
 away until it has been healthy for ``min_healthy_s``, and for ``interval`` if that is longer. A job of
 several pods keeps at least one. Pods of batch jobs stay until they end. A pod that is evicted, or that
-serves nobody, leaves at once.
+has served nobody for long, leaves at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def advance(state: AppMasterState, job: JobRecord) -> None:
     rows = state.job_pods(job.job)
     steady = {pod.pod for pod in rows if is_steady(state, job, pod)}
     least = healthy_min(job, state.spec(job.job, job.revision).deploy)
-    for pod in waiting:
+    for pod in sorted(waiting, key=lambda pod: (pod.up, pod.index)):
         if len(steady - {pod.pod}) < least:
             return  # A pod that becomes steady reconciles the job.
         steady.discard(pod.pod)
@@ -100,10 +100,25 @@ def _needs_turn(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
         if pods.is_down(state, job, pod):
             _leave(state, pod)
         return False
-    if leave.evict or (not job.type.is_batch and not pod.up):
+    if leave.evict or (not job.type.is_batch and _is_down_for_long(state, pod)):
         _begin(state, pod)
         return False
     return not job.type.is_batch
+
+
+def _is_down_for_long(state: AppMasterState, pod: PodRecord) -> bool:
+    """Return whether ``pod`` serves nobody and will not soon; a timer reconciles the job when it may.
+
+    A pod that is only being restarted is not stopped while its job lacks healthy pods.
+    """
+    if pod.up:
+        return False
+    if pod.phase is PodPhase.FAILED or pods.is_crash_looping(state, pod):
+        return True
+    due_s = pod.since_s + state.config.steady_s
+    if due_s > state.now_s:
+        state.timers.set_if_sooner(("job", pod.job), due_s)
+    return due_s <= state.now_s
 
 
 def _begin(state: AppMasterState, pod: PodRecord) -> None:
