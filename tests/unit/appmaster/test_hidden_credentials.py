@@ -48,7 +48,7 @@ def secretive(start: str = "serve") -> JobSpec:
         service("web", replica=1),
         start=f"{start} --password {COMMAND}",
         stop=f"stop --password {COMMAND}",
-        package=PackageSpec(source=url("x.tgz"), version="1"),
+        package=PackageSpec(source=url("x.tgz"), version=f"http://ann:{LOGIN}@v"),
         data=DataSpec(
             packages=(PackageSpec(source=url("d.tgz"), version="1", path="data"),),
             reload=f"reload --password {COMMAND}",

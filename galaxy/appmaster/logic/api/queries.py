@@ -17,6 +17,7 @@ from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, Sho
 from galaxy.model.api.views import EndpointView, JobSummary, JobView, PodView, RunView, TaskView
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.messages.container import Reason
+from galaxy.model.redaction import without_credentials
 from galaxy.model.stored.job import (
     EndpointRecord,
     EndpointState,
@@ -229,7 +230,7 @@ def _pod_view(
                 started_s=task.started_s,
                 last_exit=task.last_exit,
                 reason=task.reason,
-                version=task.version,
+                version=without_credentials(task.version),
                 oom_kills=task.oom_kills,
             )
             for task in (observed.tasks if observed else ())

@@ -143,7 +143,12 @@ def _hidden(task: TaskSpec, *, is_other: bool) -> TaskSpec:
 
 
 def _without_login(package: PackageSpec) -> PackageSpec:
-    return msgspec.structs.replace(package, source=source_without_credentials(package.source))
+    return msgspec.structs.replace(
+        package,
+        source=source_without_credentials(package.source),
+        version=without_credentials(package.version),
+        path=without_credentials(package.path),
+    )
 
 
 def _variable(value: str | EnvFrom, *, is_other: bool) -> str | EnvFrom:
