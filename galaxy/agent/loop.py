@@ -27,6 +27,7 @@ from galaxy.agent.logic.effects import (
     LaunchContainer,
     QuitWorker,
     RemoveContainer,
+    ResizeContainer,
     WriteLog,
 )
 from galaxy.agent.logic.events import (
@@ -44,6 +45,7 @@ from galaxy.agent.logic.events import (
 from galaxy.agent.logic.records import HostedContainer, HostedPhase
 from galaxy.agent.packages.cache import PackageCache
 from galaxy.agent.report_publisher import ReportPublisher
+from galaxy.agent.resizer import ContainerResizer
 from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Runtime, RuntimeEvent
@@ -87,6 +89,7 @@ class AgentLoop:
         self._run_as = run_as
         self._rebooted = rebooted
         self._reservations = PortReservations()
+        self._resizer = ContainerResizer(runtime.resize, inbox.put)
         self._selector = selectors.DefaultSelector()
         self._connections = WorkerConnections(self._selector, packages, emit=self._emit, call_soon=inbox.call)
         self._events: list[Struct] = []
@@ -130,6 +133,7 @@ class AgentLoop:
 
     def close(self) -> None:
         """Release everything; call after ``run`` has returned."""
+        self._resizer.close()
         self._connections.close()
         self._selector.close()
         self._reservations.close()
@@ -283,6 +287,8 @@ class AgentLoop:
         match effect:
             case LaunchContainer():
                 self._launch(effect.hosted)
+            case ResizeContainer():
+                self._resizer.submit(effect.hosted)
             case RemoveContainer():
                 self.on_remove(effect.container, effect.incarnation)
                 self._runtime.destroy(effect.container, effect.incarnation)

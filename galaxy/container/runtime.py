@@ -35,10 +35,12 @@ from galaxy.container.launcher.protocol import (
     Stop,
     StopRefused,
 )
+from galaxy.container.limits import limits_of
 from galaxy.container.usage import UsageMeter
 from galaxy.errors import BadMessage, Conflict, HostError, Unreachable, UsageError
 from galaxy.ids import container_key
 from galaxy.model.base import check_wire, encode
+from galaxy.model.messages.container import Demand
 from galaxy.statemachine.backoff import Backoff
 
 START_TIMEOUT_S: Final = 30.0
@@ -79,6 +81,7 @@ class Runtime:
         """Launches without an outcome yet; sent again after every connect."""
         self._destroys: dict[str, Destroy] = {}
         """Destructions without an outcome yet; sent again like launches."""
+        self._cgroups: CgroupTree | None = None
         self.meter = UsageMeter(self._state / "c", None)
         """Measures containers, from any thread."""
         self._snapshot: SnapshotComplete | None = None
@@ -98,7 +101,8 @@ class Runtime:
         for name in ("c", "logs", "garbage"):
             (self._state / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._mode == FULL:
-            self.meter = UsageMeter(self._state / "c", CgroupTree.of_host(self._cgroup_root))
+            self._cgroups = CgroupTree.of_host(self._cgroup_root)
+            self.meter = UsageMeter(self._state / "c", self._cgroups)
         deadline = time.monotonic() + START_TIMEOUT_S
         self._connect()
         snapshot = self._await_snapshot(deadline)
@@ -157,6 +161,19 @@ class Runtime:
         self._launches.pop(request.key, None)
         self._destroys[request.key] = request
         self._client.send(request)
+
+    def resize(self, container: str, incarnation: int, demand: Demand) -> tuple[str, ...]:
+        """Set the limits of a running container to those of ``demand``; from any thread, one at a time.
+
+        Returns which memory limits stay as they were, because more is in use. A host without cgroups has
+        no limits to change.
+
+        Raises:
+            OSError: the kernel refused, or the container is gone.
+        """
+        if self._cgroups is None:
+            return ()
+        return self._cgroups.resize(container_key(container, incarnation), limits_of(demand))
 
     def events(self) -> list[RuntimeEvent]:
         """Return what has happened since the last call, without waiting."""

@@ -110,6 +110,15 @@ class Resources(ResourceFields, frozen=True, kw_only=True):
             **{field: one + times * more for field, one, more in zip(FIELDS, mine, theirs, strict=True)}
         )
 
+    def largest(self, other: Resources) -> Resources:
+        """Return the larger of both amounts of each resource."""
+        return Resources(
+            **{
+                field: max(one, two)
+                for field, one, two in zip(FIELDS, astuple(self), astuple(other), strict=True)
+            }
+        )
+
     def fits(self, free: Resources) -> bool:
         """Whether ``free`` has at least this of every resource."""
         return all(asked <= have for asked, have in zip(astuple(self), astuple(free), strict=True))

@@ -279,14 +279,23 @@ class ClusterView:
 
     def created(self, key: str, load: Load | None = None) -> None:
         """Record that ``key`` is created; ``load`` is what it takes now that its ports are known."""
+        if load is not None:
+            self.recharge(key, load)
         charge = self._charges.get(key)
         if charge is None:
             return
-        if load is not None and load != charge.load:
-            self._subtract(charge.row, charge.load, -1)
-            self._subtract(charge.row, load, 1)
         self.creating[charge.row] -= charge.creating
-        self._charges[key] = Charge(charge.row, charge.group, load or charge.load, False)
+        self._charges[key] = Charge(charge.row, charge.group, charge.load, False)
+        self._outdated.add(charge.row)
+
+    def recharge(self, key: str, load: Load) -> None:
+        """Record that ``key``, if it is charged, takes ``load`` from now on, even if that does not fit."""
+        charge = self._charges.get(key)
+        if charge is None or load == charge.load:
+            return
+        self._subtract(charge.row, charge.load, -1)
+        self._subtract(charge.row, load, 1)
+        self._charges[key] = Charge(charge.row, charge.group, load, charge.creating)
         self._outdated.add(charge.row)
 
     def update_room(self) -> None:

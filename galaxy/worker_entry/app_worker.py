@@ -15,7 +15,7 @@ from typing import Final
 from galaxy.container.kernel.inherited import ceilings
 from galaxy.model.base import WIRE_VERSION
 from galaxy.model.jobspec.spec import TaskSpec
-from galaxy.model.messages.pod import ObservedPod
+from galaxy.model.messages.pod import ObservedPod, PodOrder
 from galaxy.model.messages.worker import (
     Exec,
     ExecKill,
@@ -263,7 +263,18 @@ class AppWorker:
                 "foreign-order", f"an order for {order.pod}, incarnation {order.incarnation}: not for {ours}"
             )
             return
+        before = self._pod.order
         self.handle(OrderReceived(order=order))
+        self._follow_pids(before)
+
+    def _follow_pids(self, before: PodOrder | None) -> None:
+        """Set the limits on processes that an order has changed: a kill may have restored the old ones."""
+        if before is None or self._pod.order is None:
+            return
+        old = {task.name: task.pids for task in before.tasks}
+        for task in self._pod.order.tasks:
+            if old.get(task.name, task.pids) != task.pids:
+                self._programs.limit_pids(task.name, task.pids)
 
     def _start_exec(self, packet: Exec, files: list[int]) -> None:
         spec, order = self._spec(packet.task), self._pod.order

@@ -47,6 +47,14 @@ def set_pids_max(cgroup: TaskCgroup, value: int) -> None:
             os.pwrite(cgroup.pids_fd, str(value).encode(), 0)
 
 
+def pids_max(cgroup: TaskCgroup) -> int:
+    """Return the limit on the number of a task's processes; 0 if there is none, or it cannot be read."""
+    if cgroup.pids_fd >= 0:
+        with contextlib.suppress(OSError, ValueError):
+            return int(os.pread(cgroup.pids_fd, 32, 0))
+    return 0
+
+
 def oom_kills(cgroup: TaskCgroup) -> int:
     """Return how many processes of the task the OOM killer has killed so far."""
     if cgroup.oom_fd < 0:

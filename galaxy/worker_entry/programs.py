@@ -16,7 +16,7 @@ from galaxy.worker_entry.logic.effects import StartProgram
 from galaxy.worker_entry.logic.events import Event, ProgramEnded, ProgramStarted, TaskEmptied
 from galaxy.worker_entry.oom_watch import OomWatch
 from galaxy.worker_entry.prefork import PreforkedProgram
-from galaxy.worker_entry.processes import members, set_pids_max, signal_all
+from galaxy.worker_entry.processes import members, pids_max, set_pids_max, signal_all
 from galaxy.worker_entry.spawn import Limits, Spawner, status_of
 from galaxy.worker_entry.task_logs import TaskLogs
 
@@ -60,6 +60,8 @@ class Programs:
         self._log = log
         self._emit = emit
         self._programs: dict[str, _Program] = {}
+        self._pids_max: dict[str, int] = {}
+        """By task, the limit to restore after a kill, where it is not that of the launch."""
 
     def start(self, effect: StartProgram, env: dict[str, str]) -> None:
         """Start a task's program; emits ``ProgramStarted`` now and ``ProgramEnded`` when it ends.
@@ -100,6 +102,13 @@ class Programs:
         emptying.keep_execs = keep_execs
         emptying.backoff.reset()
         self._check(name)
+
+    def limit_pids(self, name: str, limit: int) -> None:
+        """Limit the processes of a task to ``limit`` from now on, or from when they are all killed."""
+        self._pids_max[name] = limit
+        emptying = self._program(name).emptying
+        if name in self._cgroups and (emptying is None or not emptying.kill):
+            set_pids_max(self._cgroups[name], limit)
 
     def check_all(self) -> None:
         """Check for every ``await_empty`` whether the task is empty; called when a child has ended."""
@@ -154,10 +163,12 @@ class Programs:
         if not pids and not program.alive and not self._has_commands(name):
             program.stop_emptying()
             if emptying.kill:
-                set_pids_max(cgroup, cgroup.pids_max)
+                set_pids_max(cgroup, self._pids_max.get(name, cgroup.pids_max))
             self._emit(TaskEmptied(task=name, run=emptying.run))
             return
         if emptying.kill:
+            if limit := pids_max(cgroup):  # The agent changes it when the container is resized.
+                self._pids_max[name] = limit
             set_pids_max(cgroup, 0)
             signal_all(pids, signal.SIGKILL)
 

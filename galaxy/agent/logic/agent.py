@@ -11,6 +11,7 @@ from galaxy.agent.logic.containers import Containers
 from galaxy.agent.logic.effects import DueReports, Effect, WriteLog
 from galaxy.agent.logic.events import (
     ContainerEvent,
+    ContainerResized,
     HostInspected,
     PortsScanned,
     RedisClockRead,
@@ -95,6 +96,8 @@ class AgentLogic:
                 state.usage[key] = (event.cpu_milli, event.memory_bytes)
             case RedisClockRead():
                 state.redis_ahead_s = event.redis_s - now_s
+            case ContainerResized():
+                self._containers.on_resized(event)
             case PortsScanned():
                 self._containers.on_ports_scanned(event)
             case HostInspected():
@@ -213,5 +216,7 @@ class AgentLogic:
             state=OBSERVED_STATES[hosted.phase],
             ports=hosted.ports,
             reason=hosted.reason,
-            resources=demand.resources,
+            resources=demand.resources.largest(hosted.resources),
+            size=max(0, hosted.sized),
+            resize=hosted.resize,
         )

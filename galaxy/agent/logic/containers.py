@@ -13,6 +13,7 @@ from galaxy.agent.logic.effects import (
     LaunchContainer,
     QuitWorker,
     RemoveContainer,
+    ResizeContainer,
     WriteLog,
 )
 from galaxy.agent.logic.events import (
@@ -21,6 +22,7 @@ from galaxy.agent.logic.events import (
     ContainerEvent,
     ContainerLaunched,
     ContainerLaunchFailed,
+    ContainerResized,
     HostInspected,
     LaunchRejected,
     PortsScanned,
@@ -38,6 +40,7 @@ from galaxy.ids import container_key
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, Reason
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.pod import PodState
+from galaxy.model.resources import NOTHING
 
 QUIT_SLACK_S = 2.0
 """Time beyond a pod's stop timeout until its container is killed, and between repeated kills."""
@@ -46,6 +49,8 @@ REPLACED_GRACE_S = 5.0
 """Limit on the stop of an earlier incarnation while a later one waits."""
 
 GRACE_S_MAX = 3600.0
+
+_RESIZABLE = frozenset({HostedPhase.WAITING, HostedPhase.LAUNCHING, HostedPhase.READY})
 
 WITHOUT_PROGRAMS = frozenset({PodState.PENDING, PodState.STOPPED, PodState.FINISHED, PodState.FAILED})
 """States of a pod that runs no program, so that there is nothing to stop gracefully."""
@@ -98,6 +103,8 @@ class Containers:
         incarnations = state.incarnations(order.container)
         if key in state.containers or order.incarnation <= state.destroyed_up_to(order.container):
             state.resman.mark(key)
+            if key in state.containers:
+                self._resize(state.containers[key], order)
             return
         if incarnations and incarnations[-1].incarnation > order.incarnation:
             state.resman.mark(key)
@@ -110,7 +117,44 @@ class Containers:
         state.record_destroyed(order.container, order.incarnation - 1)
         for earlier in incarnations:
             self._release(earlier, now_s, REPLACED_GRACE_S)
-        state.put(HostedContainer(container=order.container, incarnation=order.incarnation, order=order))
+        hosted = HostedContainer(container=order.container, incarnation=order.incarnation, order=order)
+        state.put(replace(hosted, sized=order.size))
+
+    def _resize(self, hosted: HostedContainer, order: CreateContainer) -> None:
+        """Give a container the size of ``order``, if that is a later one than its own.
+
+        An order that is repeated while its limits are not in force makes the host try again.
+        """
+        if order.size < hosted.order.size or hosted.phase not in _RESIZABLE:
+            return
+        if order.size > hosted.order.size:
+            old = hosted.order.demand
+            if [task.name for task in old.tasks] != [task.name for task in order.demand.tasks]:
+                text = f"size {order.size} has other tasks"
+                self._state.effects.append(WriteLog(event="order.refused", subject=hosted.key, text=text))
+                return
+            demand = replace(old, tasks=order.demand.tasks)
+            most = old.resources.largest(demand.resources).largest(hosted.resources)
+            hosted = replace(
+                hosted,
+                order=replace(hosted.order, demand=demand, size=order.size),
+                resize=None,
+                resources=most,
+            )
+            self._state.put(hosted)
+        if hosted.phase is HostedPhase.READY and hosted.sized != hosted.order.size:
+            self._state.effects.append(ResizeContainer(hosted=hosted))
+
+    def on_resized(self, event: ContainerResized) -> None:
+        """Apply which limits are in force; the outcome of an earlier size changes nothing."""
+        state = self._state
+        hosted = state.containers.get(container_key(event.container, event.incarnation))
+        if hosted is None or hosted.phase is not HostedPhase.READY or event.size != hosted.order.size:
+            return
+        if event.reason is None:
+            state.put(replace(hosted, sized=event.size, resize=None, resources=NOTHING))
+        elif hosted.sized != event.size:
+            state.put(replace(hosted, resize=event.reason))
 
     def _destroy(self, container: str, incarnation: int, now_s: float) -> None:
         state = self._state
@@ -188,8 +232,11 @@ class Containers:
 
     def _on_ready(self, hosted: HostedContainer, pid: int) -> None:
         self._state.pids[hosted.key] = pid
-        self._state.put(replace(hosted, phase=HostedPhase.READY))
+        hosted = replace(hosted, phase=HostedPhase.READY)
+        self._state.put(hosted)
         self._state.effects.append(ConnectWorker(container=hosted.container, incarnation=hosted.incarnation))
+        if hosted.sized != hosted.order.size:  # It was ordered during the launch, or before a restart.
+            self._state.effects.append(ResizeContainer(hosted=hosted))
 
     def _on_ended(self, hosted: HostedContainer, event: ContainerEvent) -> None:
         if isinstance(event, ContainerDestroyed):
@@ -248,6 +295,8 @@ class Containers:
         self, hosted: HostedContainer, running: RunningContainer | None, *, rebooted: bool
     ) -> None:
         state = self._state
+        if hosted.phase is HostedPhase.LAUNCHING and hosted.order.size:
+            hosted = replace(hosted, sized=-1)  # The launcher may have launched it with an earlier size.
         ended = hosted.phase is HostedPhase.ENDED and (not hosted.clean or running is not None)
         if hosted.phase is HostedPhase.DESTROYING or ended:
             state.kill_deadlines_s.pop(hosted.key, None)
@@ -311,7 +360,7 @@ class Containers:
         elif ports is not None:
             phase = TRANSITIONS.next_state(hosted.phase, Unblocked)
             assert phase is not None
-            self._launch(replace(hosted, phase=phase, ports=ports, uid=uid))
+            self._launch(replace(hosted, phase=phase, ports=ports, uid=uid, sized=hosted.order.size))
 
     def _launch(self, hosted: HostedContainer) -> None:
         self._state.put(hosted)

@@ -14,6 +14,12 @@ class LaunchContainer(Struct, frozen=True, kw_only=True):
     hosted: HostedContainer
 
 
+class ResizeContainer(Struct, frozen=True, kw_only=True):
+    """Set the limits of a running container to those of its order. Answered by ``ContainerResized``."""
+
+    hosted: HostedContainer
+
+
 class RemoveContainer(Struct, frozen=True, kw_only=True):
     """Kill a container and remove everything of it. Answered by ``ContainerDestroyed``."""
 
@@ -61,6 +67,7 @@ class WriteLog(Struct, frozen=True, kw_only=True):
 
 Effect = (
     LaunchContainer
+    | ResizeContainer
     | RemoveContainer
     | ConnectWorker
     | DisconnectWorker

@@ -38,6 +38,15 @@ class ContainerDestroyed(Struct, frozen=True, kw_only=True):
     incarnation: int
 
 
+class ContainerResized(Struct, frozen=True, kw_only=True):
+    """The limits of ``size`` are in force or, if there is a ``reason``, not all of them."""
+
+    container: str
+    incarnation: int
+    size: int
+    reason: Reason | None = None
+
+
 class PortsUnavailable(Struct, frozen=True, kw_only=True):
     """Another process of this host took some of the chosen ports first; nothing was launched."""
 

@@ -9,6 +9,7 @@ from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import CreateContainer, ObservedContainerState, Reason
 from galaxy.model.messages.pod import ObservedPod
+from galaxy.model.resources import NOTHING, Resources
 
 
 class HostedPhase(StrEnum):
@@ -51,6 +52,12 @@ class HostedContainer(Struct, frozen=True, kw_only=True):
     uid: int = 0
     reason: Reason | None = None
     clean: bool = False
+    sized: int = 0
+    """Number of the size (``order.size``) whose limits are all in force; -1 if that is not known."""
+    resize: Reason | None = None
+    """Why the limits of ``order`` are not in force."""
+    resources: Resources = NOTHING
+    """While its limits change: the larger amounts of the sizes that it may have."""
 
     @property
     def key(self) -> str:

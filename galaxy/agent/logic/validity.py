@@ -22,6 +22,7 @@ def problem_of(order: CreateContainer | DestroyContainer | PodOrder) -> str:
 def _problems(order: CreateContainer | DestroyContainer | PodOrder) -> Iterator[str]:
     yield from _within("incarnation", order.incarnation, 1, NUMBER_MAX)
     if isinstance(order, CreateContainer):
+        yield from _within("size", order.size, 0, NUMBER_MAX)
         yield from _demand(order.demand)
     if isinstance(order, PodOrder):
         yield from _within("generation", order.generation, 1, NUMBER_MAX)

@@ -131,6 +131,10 @@ class AppMasterTables:
         """Return the spec of a revision that a job or one of its pods refers to."""
         return self.revisions[revision_key(job, revision)].spec
 
+    def size_of(self, job: str, revision: int) -> int:
+        """Return the number of the size that the containers of a revision should have."""
+        return self.revisions[revision_key(job, revision)].size
+
     def resolved_spec(self, job: str, revision: int) -> JobSpec:
         """Return the spec of a revision with the values of its secrets, for orders and comparisons."""
         spec, secrets = self.spec(job, revision), self.revision_secrets.get(revision_key(job, revision))

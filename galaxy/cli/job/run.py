@@ -120,7 +120,8 @@ def update(
 ) -> int:  # fmt: skip
     """Move a job to the spec in FILE, and follow the rollout until it is done.
 
-    Pods keep their containers. At most `step` pods are stopped at once, and they must be healthy
+    Pods keep their containers; changed limits apply to them without a restart where their hosts have
+    room, and the other pods move. At most `step` pods are stopped at once, and they must be healthy
     before the next ones are stopped. Ctrl-C stops following; the rollout continues.
     """
     path = _path(file, named)
@@ -129,6 +130,8 @@ def update(
         galaxy.upload_progress = None if quiet else print_upload
         accepted = galaxy.update(spec, name=job, key=key, base=base)
         print_warnings(accepted)
+        for effect in () if quiet else accepted.effects:
+            print_err(effect)
         if detach:
             print_out(f"{accepted.job} revision {accepted.revision} accepted")
             return DONE

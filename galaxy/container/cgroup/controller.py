@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from galaxy.container.limits import ContainerLimits, TaskLimits
 
@@ -25,3 +25,18 @@ class Controller(Protocol):
 
     def limit_task(self, path: str, limits: TaskLimits) -> None:
         """Set the limits of one task in a container."""
+
+
+@runtime_checkable
+class OrderedController(Controller, Protocol):
+    """A controller whose limits cannot be changed one after the other in any order while processes run.
+
+    The limits of all others are set again when a container is resized.
+    """
+
+    def resize(self, path: str, limits: ContainerLimits) -> list[str]:
+        """Change the limits of a running container, and of its tasks below ``path``; idempotent.
+
+        The container's limit is raised before those of its tasks, and lowered after them. Returns which
+        limits stay as they were, and why.
+        """

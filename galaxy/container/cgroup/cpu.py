@@ -48,6 +48,16 @@ class CpuV1:
         # A new cgroup has a period of 100 ms, which is PERIOD_US.
         v1.set_cpu(path, shares=shares(milli), quota_us=quota_us(milli) if hard else 0)
 
+    def resize(self, path: str, limits: ContainerLimits) -> list[str]:
+        """Change shares and quotas; the kernel refuses a task's quota above its container's."""
+        own, before = quota_us(limits.cpu_milli) if limits.cpu_hard else -1, v1.cpu_quota_us(path)
+        targets = [(f"{path}/{task.name}", task.cpu_milli, task.cpu_hard) for task in limits.tasks]
+        container = (path, limits.cpu_milli, limits.cpu_hard)
+        raised = own < 0 or 0 < before <= own
+        for each, milli, hard in [container, *targets] if raised else [*targets, container]:
+            v1.set_cpu(each, shares=shares(milli), quota_us=quota_us(milli) if hard else -1)
+        return []
+
 
 class CpuV2:
     """``cpu.weight`` and ``cpu.max`` (kernel: admin-guide/cgroup-v2.rst)."""
@@ -72,3 +82,12 @@ class CpuV2:
         self._files.write(f"{path}/cpu.weight", weight(milli))
         if hard:
             self._files.write(f"{path}/cpu.max", f"{quota_us(milli)} {PERIOD_US}")
+
+    def resize(self, path: str, limits: ContainerLimits) -> list[str]:
+        """Change weights and ceilings; the lowest ceiling above a task applies, so any order is right."""
+        targets = [(f"{path}/{task.name}", task.cpu_milli, task.cpu_hard) for task in limits.tasks]
+        for each, milli, hard in [(path, limits.cpu_milli, limits.cpu_hard), *targets]:
+            self._limit(each, milli, hard=hard)
+            if not hard:
+                self._files.write(f"{each}/cpu.max", f"max {PERIOD_US}")
+        return []

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from galaxy.container.cgroup import marks, v1
-from galaxy.container.cgroup.controller import Controller
+from galaxy.container.cgroup.controller import Controller, OrderedController
 from galaxy.container.cgroup.controllers import UNIFIED, can_limit, controllers_of, mounts_of
 from galaxy.container.cgroup.detect import Hierarchies, detect
 from galaxy.container.cgroup.devices import DevicesV1, DevicesV2
@@ -163,6 +163,23 @@ class CgroupTree:
             if controller.per_task:
                 for task in limits.tasks:
                     controller.limit_task(f"{path}/{task.name}", task)
+
+    def resize(self, key: str, limits: ContainerLimits) -> tuple[str, ...]:
+        """Set every limit of a running container anew; return which memory limits stay as they were, and why.
+
+        Raises:
+            OSError: the container is gone, or the kernel refused; ``filename`` says which file.
+        """
+        held: list[str] = []
+        for controller in self._controllers:
+            path = f"{self._roots[self._hierarchy_of(controller)]}/{key}"
+            if isinstance(controller, OrderedController):
+                held += controller.resize(path, limits)
+            elif controller.per_task and can_limit(controller, os.path.dirname(path), self.files):
+                controller.limit_container(path, limits)
+                for task in limits.tasks:
+                    controller.limit_task(f"{path}/{task.name}", task)
+        return tuple(held)
 
     def open(self, key: str, limits: ContainerLimits) -> OpenCgroups:
         """Open what PID 1 enters and what it passes to its programs; see ``TaskCgroup``."""

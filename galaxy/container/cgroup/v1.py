@@ -14,7 +14,7 @@ from cgroupspy.nodes import Node
 
 
 def set_cpu(path: str, *, shares: int, quota_us: int = 0) -> None:
-    """Set the CPU weight, and the ceiling per period of 100 ms unless ``quota_us`` is 0.
+    """Set the CPU weight, and the ceiling per period of 100 ms: 0 leaves it as it is, -1 means no limit.
 
     Raises:
         OSError: the kernel refuses a value.
@@ -23,6 +23,39 @@ def set_cpu(path: str, *, shares: int, quota_us: int = 0) -> None:
     controller.shares = shares
     if quota_us:
         controller.cfs_quota_us = quota_us
+
+
+def cpu_quota_us(path: str) -> int:
+    """Return the ceiling per period; -1 means no limit."""
+    quota = CpuController(Node(path)).cfs_quota_us
+    return -1 if quota is None else int(quota)
+
+
+def memory_limit_bytes(path: str) -> int:
+    """Return the memory ceiling; a very large number means no limit."""
+    return int(MemoryController(Node(path)).limit_in_bytes)
+
+
+def set_memory_limit(path: str, limit_bytes: int, *, with_swap: bool) -> None:
+    """Change the memory ceiling of a cgroup with processes; -1 means no limit.
+
+    ``with_swap`` changes the limit of memory and swap together, which must never be the lower one.
+
+    Raises:
+        OSError: EBUSY, more is in use than the kernel can free; the limit is as before.
+    """
+    controller = MemoryController(Node(path))
+    raised = limit_bytes < 0 or limit_bytes >= memory_limit_bytes(path)
+    if with_swap and raised:
+        controller.memsw_limit_in_bytes = limit_bytes
+    controller.limit_in_bytes = limit_bytes
+    if with_swap and not raised:
+        controller.memsw_limit_in_bytes = limit_bytes
+
+
+def set_memory_soft_limit(path: str, limit_bytes: int) -> None:
+    """Change the protected amount; -1 means none."""
+    MemoryController(Node(path)).soft_limit_in_bytes = limit_bytes
 
 
 def set_memory(path: str, *, hard_bytes: int, soft_bytes: int) -> None:

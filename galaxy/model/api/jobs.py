@@ -12,11 +12,15 @@ from galaxy.model.stored.secret import Secret
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
-    """An accepted change, which is not complete yet: the job's id, its revision, and warnings about it."""
+    """An accepted change, which is not complete yet: the job's id, its revision, and warnings about it.
+
+    ``effects`` says of an update what each changed field does to running pods.
+    """
 
     job: str
     revision: int = 0
     warnings: tuple[str, ...] = ()
+    effects: tuple[str, ...] = ()
 
 
 class JobList(Page, frozen=True, kw_only=True):

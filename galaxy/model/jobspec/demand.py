@@ -60,12 +60,24 @@ def container_changes(old: JobSpec, new: JobSpec) -> tuple[str, ...]:
     return tuple(changes)
 
 
+def size_changes(old: JobSpec, new: JobSpec) -> tuple[str, ...]:
+    """Return every change that resizes the containers, which then go on to run: ``field: old -> new``."""
+    changes: list[str] = []
+    new_tasks = {task.name: task for task in new.pod.tasks}
+    for before in old.pod.tasks:
+        after = new_tasks.get(before.name)
+        if after is None:
+            continue
+        where = f"pod.tasks.{before.name}"
+        _compare(changes, f"{where}.cpu", before.cpu, after.cpu, _cpu)
+        _compare(changes, f"{where}.memory", before.memory, after.memory, _memory)
+        _compare(changes, f"{where}.blkio.weight", before.blkio.weight, after.blkio.weight)
+        _compare(changes, f"{where}.pids", before.pids, after.pids)
+    return tuple(changes)
+
+
 def _compare_tasks(changes: list[str], where: str, old: TaskSpec, new: TaskSpec) -> None:
-    _compare(changes, f"{where}.cpu", old.cpu, new.cpu, _cpu)
-    _compare(changes, f"{where}.memory", old.memory, new.memory, _memory)
     _compare(changes, f"{where}.network", old.network, new.network, _network)
-    _compare(changes, f"{where}.blkio.weight", old.blkio.weight, new.blkio.weight)
-    _compare(changes, f"{where}.pids", old.pids, new.pids)
     _compare(changes, f"{where}.ports", old.ports, new.ports, _ports)
 
 

@@ -123,6 +123,16 @@ class Leave(Struct, frozen=True, kw_only=True):
 HOST_FAILED: Final = "host-failed"
 """Code of a reason: the cause is the host, so another host may succeed."""
 
+RESIZE_MOVES: Final = "resize-moves"
+"""Code of a reason: the host has no room for the new size of a container, and another host has."""
+RESIZE_HELD: Final = "resize-held"
+"""Code of a reason: no host, or no quota, has room for the new size; the container keeps the old one."""
+RESIZE_IN_USE: Final = "resize-in-use"
+"""Code of a reason: a program uses more memory than its new limit allows; the limit stays as it was."""
+RESIZE_FAILED: Final = "resize-failed"
+"""Code of a reason: the host could not set the new limits."""
+RESIZE_CODES: Final = (RESIZE_MOVES, RESIZE_HELD, RESIZE_IN_USE, RESIZE_FAILED)
+
 
 class SlotMove(Struct, frozen=True, kw_only=True):
     """Replace one incarnation of a slot by one on another agent, if there is any outside ``avoid``."""
@@ -158,6 +168,10 @@ class GroupOrder(Struct, frozen=True, kw_only=True):
     still the latest, the answer does not list the slots. 0 asks for all of them."""
     user: str = ""
     """Owner: the user whose quota it counts against."""
+    size: int = 0
+    """Number of ``demand``: it grows with each change of the amounts. See ``CreateContainer.size``."""
+    keep: tuple[tuple[int, int], ...] = ()
+    """Ranges of slots, first to last, that keep the size which their containers have for now."""
     moves: tuple[SlotMove, ...] = ()
     """Incarnations to leave, because their agents failed them. Any other incarnation stays."""
 
@@ -183,6 +197,10 @@ class SlotStatus(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     reason: Reason | None = None
     leave: Leave | None = None
+    size: int = 0
+    """Number of the size that the agent enforces; see ``GroupOrder.size``."""
+    resize: Reason | None = None
+    """Why the container does not have the ordered size yet; ``code`` is one of ``RESIZE_CODES``."""
 
 
 class GroupStatus(Struct, frozen=True, kw_only=True):
@@ -222,12 +240,17 @@ class GroupStatuses(Struct, frozen=True, kw_only=True):
 
 
 class CreateContainer(Struct, frozen=True, kw_only=True):
-    """ResMan to an agent: create this container, unless it exists already."""
+    """ResMan to an agent: create this container, unless it exists already.
+
+    If it exists with a lower ``size``, its limits become those of ``demand`` without a restart. Orders
+    with a lower size than the last one change nothing.
+    """
 
     container: str
     incarnation: int
     demand: Demand
     priority: int = 100
+    size: int = 0
 
 
 class DestroyContainer(Struct, frozen=True, kw_only=True):
@@ -271,3 +294,7 @@ class ObservedContainer(Struct, frozen=True, kw_only=True):
     ports: dict[str, int] = {}
     reason: Reason | None = None
     resources: Resources = NOTHING
+    size: int = 0
+    """Number of the size whose limits are all in force."""
+    resize: Reason | None = None
+    """Why the limits of the last order are not in force."""

@@ -114,6 +114,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     group_remove: bool = False
     group_moves: tuple[tuple[int, int], ...] = ()
     """Index and incarnation of the pods that leave their agents."""
+    size: int = 0
+    """Number of the size that its containers should have: the first revision that asks for it, 0 at first."""
+    group_size: int = 0
+    group_keep: tuple[tuple[int, int], ...] = ()
+    """Ranges of pods that keep the size which their containers have, because their turn has not come."""
     starts: int = 0
     """How often its owner asked to start or recover it."""
     generation_floor: int = 0
@@ -132,6 +137,8 @@ class RevisionRecord(Struct, frozen=True, kw_only=True):
     spec: JobSpec
     at_s: float
     user: str = ""
+    size: int = 0
+    """``JobRecord.size`` of a job with this revision."""
 
 
 class PodRecord(Struct, frozen=True, kw_only=True):
@@ -191,6 +198,10 @@ class PodRecord(Struct, frozen=True, kw_only=True):
     """Why it is to leave its agent, as ResMan says; None if it may stay."""
     evacuates: int = 0
     """The incarnation whose programs are stopped so that the pod can leave its agent; 0 for none."""
+    size: int = 0
+    """Number of the size that its container has; see ``JobRecord.size``."""
+    resize: Reason | None = None
+    """Why its container does not have the size that was ordered."""
 
     @property
     def is_evacuating(self) -> bool:

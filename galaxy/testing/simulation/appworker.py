@@ -72,7 +72,8 @@ class SimulatedAppWorker:
         self.container: Final = container
         self.incarnation: Final = incarnation
         self.host: Final = host
-        self.demand: Final = demand
+        self.demand = demand
+        """What it demands; a resize changes it."""
         self.ports: Final = ports
         self.uid = uid
         self.pid = pid

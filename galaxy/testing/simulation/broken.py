@@ -21,6 +21,7 @@ from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, GroupOrder, Reason
 from galaxy.model.messages.pod import PodOrders
 from galaxy.model.messages.trace import TraceEvent
+from galaxy.model.resources import Resources
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.in_memory import MemoryNexus
@@ -157,6 +158,9 @@ class _UnlimitedQuota(QuotaUsage):
         self.__dict__.update(counted.__dict__)
 
     def room(self, order: GroupOrder) -> tuple[int, Reason] | None:  # noqa: ARG002
+        return None
+
+    def refusal(self, order: GroupOrder, grown: Resources) -> Reason | None:  # noqa: ARG002
         return None
 
 

@@ -17,8 +17,10 @@ from galaxy.agent.logic.effects import (
     LaunchContainer,
     QuitWorker,
     RemoveContainer,
+    ResizeContainer,
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
+from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.reports import DueReport
 from galaxy.ids import container_key
 from galaxy.model.api.sessions import ExecSession, LogSession
@@ -388,6 +390,8 @@ class Host:
                 self._request(
                     0.01 + self.machine.launch_s + self._lag_s(), lambda: self.machine.launch(effect.hosted)
                 )
+            case ResizeContainer():
+                self._resize(effect.hosted)
             case RemoveContainer():
                 self._close_meter(effect.container, effect.incarnation)
                 self._request(
@@ -404,6 +408,11 @@ class Host:
                 self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)
             case _:
                 pass
+
+    def _resize(self, hosted: HostedContainer) -> None:
+        """Set the limits of a container; the outcome is for this agent process only."""
+        notify = self._notifier()
+        self._world.after(0.005 + self._lag_s(), lambda: self.machine.resize(hosted, notify))
 
     def _request(self, delay_s: float, act: Callable[[], None]) -> None:
         """Have the launcher act after ``delay_s``, unless the request is lost before."""

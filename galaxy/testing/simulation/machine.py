@@ -9,6 +9,7 @@ from galaxy.agent.logic.events import (
     ContainerEnded,
     ContainerLaunched,
     ContainerLaunchFailed,
+    ContainerResized,
     PortsUnavailable,
     RunningContainer,
     WorkerConnected,
@@ -19,7 +20,7 @@ from galaxy.agent.logic.records import HostedContainer
 from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.jobspec.spec import TaskSpec
-from galaxy.model.messages.container import Reason
+from galaxy.model.messages.container import RESIZE_IN_USE, Reason
 from galaxy.model.messages.pod import ObservedPod, PodOrder
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.world import World
@@ -62,6 +63,10 @@ class Machine:
         """Whether every launch waits until ``release_launches``, whatever happens to the agent."""
         self.ended_cpu_ns: dict[str, int] = {}
         """By container key, the CPU time of those that ended by themselves, which their cgroups keep."""
+        self.memory_used: dict[str, int] = {}
+        """By container: memory in use, below which no limit can be lowered."""
+        self.resizes = 0
+        """How often limits were set, or could not be."""
         self._world = world
         self._host = host
         self._on_program = on_program
@@ -103,6 +108,25 @@ class Machine:
             listen_s=self.listen_s, on_program=self._on_program, ended=self._ended,
         )  # fmt: skip
         self._notify(0.0, ContainerLaunched(container=container, incarnation=incarnation, pid=self._pids))
+
+    def resize(self, hosted: HostedContainer, notify: Notify) -> None:
+        """Set the limits of a container, except those of memory below what a program uses."""
+        worker = self.living.get(hosted.key)
+        if worker is None:
+            return
+        new, reason = hosted.order.demand, None
+        used = self.memory_used.get(hosted.container, 0)
+        limit = sum(task.memory_bytes for task in new.tasks)
+        if limit < used:
+            message = f"the task uses {used} bytes, more than {limit}"
+            reason = Reason(code=RESIZE_IN_USE, message=message)
+        else:
+            worker.demand = new
+        self.resizes += 1
+        event = ContainerResized(
+            container=hosted.container, incarnation=hosted.incarnation, size=hosted.order.size, reason=reason
+        )
+        notify(0.001, event)
 
     def release_launches(self) -> None:
         """Perform the launches that wait, and hold no more."""

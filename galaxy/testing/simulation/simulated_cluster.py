@@ -336,7 +336,7 @@ class SimulatedCluster(HostObserver):
         self._incarnations.current(rows)
         self._overcommit.committed(
             rows,
-            {key: group.order.demand for key, group in groups.items()},
+            groups,
             {host.name: host.info for host in self.hosts},
         )
         self._mass_loss.committed(self.nexus.read_table(RESMAN, "agents", AgentRecord), self.world.now_s)

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
-from galaxy.model.jobspec.demand import container_changes, demand_of
+from galaxy.model.jobspec.demand import container_changes, demand_of, size_changes
 from galaxy.model.jobspec.spec import (
     BlkioSpec,
     CpuSpec,
@@ -80,10 +80,6 @@ CONTAINER = {
     "max_per_host": with_deploy(service(), max_per_host=2),
     "pools": with_deploy(service(), pools=("a", "b")),
     "tag": with_deploy(service(), tag="ssd"),
-    "cpu": with_task(service(), cpu=CpuSpec(millicores=100, excess=True)),
-    "memory": with_task(service(), memory=MemorySpec(size=(64 << 20) + 1)),
-    "blkio": with_task(service(), blkio=BlkioSpec(weight=10)),
-    "pids": with_task(service(), pids=99),
     "ports": with_task(service(), ports=(PortSpec(name="http", port=8080),)),
     "tasks": with_task(service(), name="other"),
     "workspace": replace(
@@ -102,6 +98,25 @@ def test_change_of_a_container_is_named_with_old_and_new_value(field: str) -> No
     old, _, new = values.partition(" -> ")
     assert field in name
     assert old != new
+
+
+SIZE = {
+    "cpu": with_task(service(), cpu=CpuSpec(millicores=100, excess=True)),
+    "memory": with_task(service(), memory=MemorySpec(size=(64 << 20) + 1)),
+    "blkio": with_task(service(), blkio=BlkioSpec(weight=10)),
+    "pids": with_task(service(), pids=99),
+}
+
+
+@pytest.mark.parametrize("field", SIZE)
+def test_change_of_a_limit_resizes_the_container_and_leaves_its_program_alone(field: str) -> None:
+    (line,) = size_changes(service(), SIZE[field])
+    name, _, values = line.partition(": ")
+    old, _, new = values.partition(" -> ")
+    assert field in name
+    assert old != new
+    assert container_changes(service(), SIZE[field]) == ()
+    assert impact(service(), SIZE[field]) is Impact.IN_PLACE
 
 
 def test_demand_of_a_pod_is_the_sum_of_its_tasks_with_ports_by_name() -> None:

@@ -7,7 +7,7 @@ from galaxy.appmaster.logic import AppMasterConfig
 from galaxy.model.api.jobs import Discover, UpdateJob
 from galaxy.model.api.request import Request
 from galaxy.model.api.views import EndpointView
-from galaxy.model.jobspec.spec import CpuSpec, HealthSpec, MemorySpec, RestartSpec
+from galaxy.model.jobspec.spec import HealthSpec, MemorySpec, RestartSpec
 from galaxy.model.messages.names import APPMASTER, POD_DEPLOY
 from galaxy.model.stored.job import EndpointRecord, EndpointState
 from galaxy.testing.simulation.faults import message_faults
@@ -284,17 +284,13 @@ def test_change_of_the_container_is_refused_naming_every_field() -> None:
     world = World()
     job = world.submit(service())
     task = service().pod.tasks[0]
-    changed = replace(task, cpu=CpuSpec(millicores=200), memory=MemorySpec(size=128 << 20), pids=64)
-    spec = with_deploy(
-        with_task(service(), **{f: getattr(changed, f) for f in ("cpu", "memory", "pids")}), tag="ssd"
-    )
+    ports = (replace(task.ports[0], port=8080),)
+    spec = with_deploy(with_task(service(), ports=ports, memory=MemorySpec(size=128 << 20)), tag="ssd")
     problem = world.request(UpdateJob(job=job, spec=spec)).problem
     assert problem is not None and problem.kind == "not-supported"
     assert problem.details == (
         "deploy.tag: none -> ssd",
-        "pod.tasks.main.cpu: 100m -> 200m",
-        "pod.tasks.main.memory: 64 MiB -> 128 MiB",
-        "pod.tasks.main.pids: 512 -> 64",
+        "pod.tasks.main.ports: http=dynamic -> http=8080",
     )
     assert world.show(job).summary.revision == 1
 

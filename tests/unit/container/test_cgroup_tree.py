@@ -33,7 +33,14 @@ V2 = (
     "cpu.stat", "memory.max", "memory.low", "memory.swap.max", "memory.current", "memory.stat",
     "memory.events.local", "pids.max", "pids.current", "io.weight",
 )  # fmt: skip
-FIRST = {"cgroup.controllers": "cpu io memory pids", "devices.list": "a *:* rwm"}
+FIRST = {
+    "cgroup.controllers": "cpu io memory pids",
+    "devices.list": "a *:* rwm",
+    "cpu.max": "max 100000",
+    "memory.max": "max",
+    "memory.current": "0",
+    "memory.stat": "inactive_file 0",
+}
 """Initial contents of some files of a new cgroup; the others are empty."""
 
 
@@ -64,6 +71,11 @@ class FakeKernel(Files):
             if not os.path.exists(f"{path}/{name}"):
                 Path(f"{path}/{name}").write_text(FIRST.get(name, ""))
         return created
+
+    def write(self, path: str, value: str | int) -> None:
+        if not os.path.exists(path):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        Path(path).write_text(str(value))
 
     def remove(self, path: str) -> None:
         if not os.path.exists(path):
@@ -157,7 +169,7 @@ def test_v2_task_gets_max_weight_memory_no_swap_and_pids(v2: CgroupTree, tmp_pat
 def test_v2_task_with_excess_has_a_weight_and_protected_memory(v2: CgroupTree, tmp_path: Path) -> None:
     v2.make(KEY, limits(cpu_excess=True, memory_excess=True))
     task = tmp_path / "unified/a/b" / KEY / "web"
-    assert (read(task / "cpu.max"), read(task / "memory.max")) == ("", "")
+    assert (read(task / "cpu.max"), read(task / "memory.max")) == ("max 100000", "max")
     assert read(task / "memory.low") == str(64 * MIB)
 
 
@@ -348,3 +360,67 @@ def test_host_without_controllers_is_an_error_with_a_hint() -> None:
 def test_missing_field_is_zero() -> None:
     assert field("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n", "oom_kill") == 4
     assert field("oom_kill_disable 0\n", "oom_kill") == 0
+
+
+class RecordingKernel(FakeKernel):
+    """A fake v2 kernel that records writes of memory limits, below one root."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, {"unified": (*V2, "memory.high")})
+        self.written: list[tuple[str, str]] = []
+
+    def write(self, path: str, value: str | int) -> None:
+        super().write(path, value)
+        if path.endswith("memory.max") and KEY in path:
+            self.written.append((path.partition(KEY)[2], str(value)))
+
+
+def recording(tmp_path: Path) -> tuple[CgroupTree, RecordingKernel]:
+    kernel = RecordingKernel(tmp_path)
+    kernel.make(str(tmp_path / "unified"))
+    controllers = frozenset({"cpu", "io", "memory", "pids"})
+    tree = CgroupTree(
+        Hierarchies(v2=str(tmp_path / "unified"), v2_controllers=controllers), "a/b", files=kernel
+    )
+    tree.prepare()
+    tree.make(KEY, limits())
+    kernel.written.clear()
+    return tree, kernel
+
+
+def test_v2_larger_memory_is_given_to_the_container_before_the_task(tmp_path: Path) -> None:
+    tree, kernel = recording(tmp_path)
+    assert tree.resize(KEY, limits(memory_bytes=128 * MIB)) == ()
+    assert kernel.written == [("/memory.max", str(160 * MIB)), ("/web/memory.max", str(128 * MIB))]
+
+
+def test_v2_smaller_memory_is_taken_from_the_task_before_the_container(tmp_path: Path) -> None:
+    tree, kernel = recording(tmp_path)
+    assert tree.resize(KEY, limits(memory_bytes=32 * MIB)) == ()
+    assert kernel.written == [("/web/memory.max", str(32 * MIB)), ("/memory.max", str(64 * MIB))]
+
+
+def test_v2_memory_is_not_lowered_below_what_is_in_use(tmp_path: Path) -> None:
+    tree, kernel = recording(tmp_path)
+    base = tmp_path / "unified/a/b" / KEY
+    (base / "web/memory.current").write_text(str(48 * MIB))
+    (held,) = tree.resize(KEY, limits(memory_bytes=32 * MIB, cpu_milli=500, pids_max=64))
+    assert "task web uses 48 MiB, more than its new memory limit of 32 MiB" in held
+    assert kernel.written == [] and read(base / "web/memory.high") == "max"
+    assert read(base / "web/cpu.max") == "50000 100000" and read(base / "web/pids.max") == "64"
+
+
+def test_v2_limits_become_soft_and_hard_again(tmp_path: Path) -> None:
+    tree, _ = recording(tmp_path)
+    base = tmp_path / "unified/a/b" / KEY
+    tree.resize(KEY, limits(cpu_excess=True, memory_excess=True))
+    assert read(base / "web/memory.max") == "max" and read(base / "web/memory.low") == str(64 * MIB)
+    assert read(base / "web/cpu.max") == "max 100000"
+    tree.resize(KEY, limits())
+    assert read(base / "web/memory.max") == str(64 * MIB) and read(base / "web/memory.low") == "0"
+    assert read(base / "web/cpu.max") == "25000 100000"
+
+
+def test_resize_of_a_container_that_is_gone_raises(v2: CgroupTree) -> None:
+    with pytest.raises(FileNotFoundError):
+        v2.resize("gone_1", limits())

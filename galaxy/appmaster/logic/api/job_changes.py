@@ -16,13 +16,14 @@ from galaxy.appmaster.logic.jobs.transitions import (
     UpdateRequested,
 )
 from galaxy.appmaster.logic.rollout import rollout
+from galaxy.appmaster.logic.rollout.impact import effects_of
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.appmaster.logic.tables import revision_key
 from galaxy.errors import Conflict, NotSupportedYet, SpecError
 from galaxy.ids import job_id
 from galaxy.model.api.jobs import Accepted, RecoverPod, RemoveJob, StartJob, StopJob, SubmitJob, UpdateJob
 from galaxy.model.api.request import content_digest
-from galaxy.model.jobspec.demand import container_changes
+from galaxy.model.jobspec.demand import container_changes, size_changes
 from galaxy.model.jobspec.rules import check, diagnostics, likely_mistakes
 from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.stored.job import DesiredState, JobRecord, JobState, PodPhase, RevisionRecord
@@ -124,11 +125,13 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Accept
     count = quotas.count_of(job, spec.deploy.replica)
     quotas.check(state, job.user, spec, f'update "{job.name}"', count=count, but=job.job)
     revision = job.revision + 1
-    _put_revision(state, job.job, revision, spec, caller.name, values)
+    size = revision if size_changes(old, spec) else job.size
+    _put_revision(state, job.job, revision, spec, caller.name, values, size=size)
     origin = job.revision
     state.record_event(job.job, "job.updated", job.job, f"revision {origin} to {revision}" + _by(caller.name))
+    replica = spec.deploy.replica
     job = state.put_job(
-        msgspec.structs.replace(job, revision=revision, replica=spec.deploy.replica, updated_s=state.now_s)
+        msgspec.structs.replace(job, revision=revision, size=size, replica=replica, updated_s=state.now_s)
     )
     job = state.apply_job_event(job, UpdateRequested)
     job = rollout.begin(state, job, origin)
@@ -136,7 +139,8 @@ def update_job(state: AppMasterState, body: UpdateJob, caller: Caller) -> Accept
     jobs.create_pods(state, job)
     _prune_revisions(state, job)
     state.touch(job.job)
-    return Accepted(job=job.job, revision=revision, warnings=tuple(likely_mistakes(spec)))
+    effects = effects_of(old, spec)
+    return Accepted(job=job.job, revision=revision, warnings=tuple(likely_mistakes(spec)), effects=effects)
 
 
 @change(StopJob, authority=job_owner("stop", _job_name, authority=Authority.UPDATE_JOB), target=_job_name)
@@ -246,11 +250,18 @@ def _check(spec: JobSpec) -> None:
 
 
 def _put_revision(
-    state: AppMasterState, job: str, revision: int, spec: JobSpec, user: str, values: dict[str, Secret]
+    state: AppMasterState,
+    job: str,
+    revision: int,
+    spec: JobSpec,
+    user: str,
+    values: dict[str, Secret],
+    *,
+    size: int = 0,
 ) -> None:
     if values:
         state.revision_secrets.put(revision_key(job, revision), RevisionSecrets(job=job, values=values))
-    row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=state.now_s, user=user)
+    row = RevisionRecord(job=job, revision=revision, spec=spec, at_s=state.now_s, user=user, size=size)
     state.revisions.put(revision_key(job, revision), row)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from galaxy.appmaster.logic.agent_reports import AgentReports
 from galaxy.appmaster.logic.batch import runs
-from galaxy.appmaster.logic.jobs import endpoints, moves, pods
+from galaxy.appmaster.logic.jobs import endpoints, moves, pods, resizes
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.jobspec.demand import demand_of
 from galaxy.model.messages.container import ContainerState, GroupOrder, GroupStatus, Reason, SlotStatus
@@ -35,8 +37,10 @@ def reconcile(
     """
     replicas, release, remove = _desired(state, job, rows)
     moved = moves.leaving(state, job.job)
+    keep = resizes.kept_sizes(state, job, rows)
     ordered = (job.group_replicas, job.group_release, job.group_remove, job.group_moves)
-    if (replicas, release, remove, moved) != ordered or not job.serial:
+    resized = (job.size, keep) != (job.group_size, job.group_keep)
+    if (replicas, release, remove, moved) != ordered or resized or not job.serial:
         job = _send_new(
             state,
             msgspec.structs.replace(
@@ -45,6 +49,8 @@ def reconcile(
                 group_release=release,
                 group_remove=remove,
                 group_moves=moved,
+                group_size=job.size,
+                group_keep=keep,
             ),
         )
     if is_acked(state, job) and job.desired is not DesiredState.REMOVE:  # History keeps all pods.
@@ -95,6 +101,8 @@ def build_order(state: AppMasterState, job: JobRecord) -> GroupOrder:
         seen=seen,
         user=job.user,
         moves=moves.orders(state, job),
+        size=job.group_size,
+        keep=job.group_keep,
     )
 
 
@@ -201,13 +209,22 @@ def _on_slot(state: AppMasterState, agents: AgentReports, slot: SlotStatus, job_
         elif pod.placed:
             pods.write(state, pod, leave=slot.leave)
         return
-    facts = {"address": slot.address, "ports": slot.ports, "slot": slot.state, "leave": slot.leave}
+    facts: dict[str, Any] = {
+        "address": slot.address,
+        "ports": slot.ports,
+        "slot": slot.state,
+        "size": slot.size,
+        "resize": slot.resize,
+        "leave": slot.leave,
+    }
     if slot.incarnation > pod.incarnation or not pod.placed:
         if pod.placed:
             _on_container_gone(state, agents, pod, slot.reason)
         pods.on_placed(state, state.pods[pod.pod], slot.agent, slot.incarnation, **facts)
     else:
         was_ready = pod.slot is ContainerState.READY
+        if slot.size != pod.size or slot.resize != pod.resize:
+            resizes.record(state, pod, slot)
         pod = pods.write(state, pod, **facts)
         if pod.slot is ContainerState.READY and not was_ready:
             pods.on_created(state, pod)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from galaxy.appmaster.logic.jobs import endpoints, restarts
+from galaxy.appmaster.logic.jobs import endpoints, resizes, restarts
 from galaxy.appmaster.logic.jobs.transitions import (
     ContainerLost,
     DrainBegan,
@@ -140,7 +140,8 @@ def on_lost(state: AppMasterState, pod: PodRecord, reason: Reason | None = None)
         state.record_event(pod.job, "pod.lost", pod.pod, text, cause=agent_cause(pod.agent))
     total = restarts.total(pod)
     pod = state.apply_pod_event(pod, ContainerLost)
-    return write(state, pod, placed=False, observed=None, restarts=total, reason=reason, leave=None)
+    pod = write(state, pod, placed=False, observed=None, restarts=total, reason=reason, leave=None)
+    return write(state, pod, size=0, resize=None)
 
 
 # ---- desired state
@@ -162,6 +163,10 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord, *, may_orde
         else:
             _order(state, pod, run=run, revision=pod.target, replaces_program=True)
         return
+    if run and resizes.wants_to_move(state, job, pod):
+        if _is_drained(state, job, pod):
+            leave(state, state.pods[pod.pod], "its new size")
+        return
     if pod.phase is PodPhase.PENDING:
         # Its container was considered lost and still exists. Resending its order makes it report.
         pod = write(state, state.apply_pod_event(pod, RunOrdered if pod.ordered_run else StopOrdered))
@@ -174,6 +179,8 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord, *, may_orde
     if run and pod.ordered_run and not pod.recover:
         old, new = state.resolved_spec(pod.job, pod.revision), state.resolved_spec(pod.job, pod.target)
         change = impact(old, new)
+        if not resizes.may_update(state, pod):
+            return  # ResMan reports the new size, or why it has to wait.
     if change is Impact.NONE and pod.phase is not PodPhase.FAILED:  # An order makes a failed pod try again.
         write(state, pod, revision=pod.target, restarts_before=restarts.total(pod))
     elif not may_order:
@@ -184,6 +191,13 @@ def reconcile(state: AppMasterState, job: JobRecord, pod: PodRecord, *, may_orde
         revision = pod.target if run else pod.revision
         redeploy = run and pod.recover
         _order(state, pod, run=run, revision=revision, replaces_program=True, redeploy=redeploy)
+
+
+def leave(state: AppMasterState, pod: PodRecord, why: str) -> PodRecord:
+    """Give up the incarnation that ``pod`` has, for one on another agent."""
+    state.record_event(pod.job, "pod.leaves", pod.pod, f"leaves {pod.agent}: no room for {why}")
+    state.touch(pod.job)
+    return write(state, pod, leaves=pod.incarnation)
 
 
 def send(state: AppMasterState, pod: PodRecord) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from galaxy.appmaster.logic.jobs import groups, pods, restarts
+from galaxy.appmaster.logic.jobs import groups, pods, resizes, restarts
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.stored.job import JobRecord, JobState, PodPhase, PodRecord
@@ -52,6 +52,8 @@ def _of_some(job: JobRecord, count: int, what: str, why: Reason, *, code: str) -
 def of_pod(state: AppMasterState, job: JobRecord, pod: PodRecord) -> Reason | None:
     """Return why ``pod`` is not as desired: how its program ended, or what it waits for."""
     why = restarts.trouble(pod)
+    if why is None and pod.placed and not resizes.is_sized(job, pod):
+        why = pod.resize
     if why is not None or pod.up or not pods.should_run(job, pod) or pods.is_over(job, pod):
         return why
     if pod.phase is PodPhase.FAILED:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from galaxy.appmaster.logic.jobs import pods, restarts
+from galaxy.appmaster.logic.jobs import pods, resizes, restarts
 from galaxy.appmaster.logic.jobs.transitions import RolloutResumed, RolloutStalled
 from galaxy.appmaster.logic.rollout.impact import Impact, impact
 from galaxy.appmaster.logic.state import AppMasterState
@@ -67,6 +67,8 @@ def _is_good(state: AppMasterState, job: JobRecord, pod: PodRecord) -> bool:
         return True
     if pod.target != job.revision or pod.revision != job.revision or pod.healthy_s is None:
         return False
+    if not resizes.is_sized(job, pod):
+        return False
     return not _is_ahead(state, job, pod.healthy_s + state.config.min_healthy_s)
 
 
@@ -86,9 +88,11 @@ def _stall_reason(
     deadline_s = state.config.progress_deadline_s
     if _is_ahead(state, job, rollout.progressed_s + deadline_s):
         return None
-    away = [pod for pod in rows if pod.target == job.revision and pod.healthy_s is None]
+    begun = [pod for pod in rows if pod.target == job.revision]
+    away = [pod for pod in begun if pod.healthy_s is None or not resizes.is_sized(job, pod)]
     names = ", ".join(pod.pod for pod in away[:3]) or "none"
-    message = f"no pod became healthy for {format_duration(deadline_s)}; waits for {names}"
+    why = next((f": {pod.resize.message}" for pod in away if pod.resize is not None), "")
+    message = f"no pod became healthy for {format_duration(deadline_s)}; waits for {names}{why}"
     return Reason(code="rollout-stalled", message=message, counts={"away": len(away)})
 
 
@@ -141,7 +145,7 @@ def _update_next(state: AppMasterState, job: JobRecord, rows: list[PodRecord]) -
 def _occupies_slot(state: AppMasterState, job: JobRecord, pod: PodRecord, interval_s: float) -> bool:
     if not pod.placed or pods.never_runs_again(job, pod):
         return False
-    if pod.healthy_s is None or pod.revision != job.revision:
+    if pod.healthy_s is None or pod.revision != job.revision or not resizes.is_sized(job, pod):
         return True
     return _is_ahead(state, job, pod.healthy_s + max(state.config.min_healthy_s, interval_s))
 

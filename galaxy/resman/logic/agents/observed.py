@@ -53,7 +53,15 @@ def _on_known(state: ResManState, key: str, observed: ObservedContainer) -> None
             if row.state is ContainerState.ALLOCATING:
                 reset_failures(state, row.agent)
                 state.record("container.ready", key, f"on {row.agent}, incarnation {row.incarnation}")
-            state.apply(key, SlotStarted(incarnation=row.incarnation, ports=observed.ports))
+            started = SlotStarted(
+                incarnation=row.incarnation,
+                ports=observed.ports,
+                size=observed.size,
+                resize=observed.resize,
+            )
+            state.apply(key, started)
+            if observed.resize is not None:
+                state.unacknowledged.slow_down(key, state.now_s)
         case ObservedContainerState.GONE if row.state is ContainerState.DESTROYING:
             state.apply(key, SlotDestroyed(incarnation=row.incarnation))
         case ObservedContainerState.GONE if desired:
@@ -116,11 +124,14 @@ def _on_unknown(state: ResManState, agent: str, observed: ObservedContainer, *, 
         and row is not None
         and row.state is ContainerState.PENDING
         and observed.incarnation >= row.incarnation
+        and state.groups[row.group].has_size(observed.size)
     ):
         if not proven:
             state.request_report(agent)
             return
-        adopted = SlotAdopted(incarnation=observed.incarnation, agent=agent, ports=observed.ports)
+        adopted = SlotAdopted(
+            incarnation=observed.incarnation, agent=agent, ports=observed.ports, size=observed.size
+        )
         state.apply(observed.container, adopted)
         state.retry_timers.stop(observed.container)
         state.record("container.adopted", observed.container, f"on {agent}")

@@ -6,7 +6,9 @@ from msgspec.structs import replace
 
 from galaxy.ids import pod_id
 from galaxy.model.messages.container import ContainerState, GroupOrder, SlotMove
+from galaxy.model.resources import NOTHING
 from galaxy.model.stored.container import Container, Group
+from galaxy.resman.logic.groups import resize
 from galaxy.resman.logic.groups.transitions import (
     AVOID_MAX,
     SlotMoved,
@@ -14,16 +16,16 @@ from galaxy.resman.logic.groups.transitions import (
     SlotReleased,
     SlotRequested,
 )
-from galaxy.resman.logic.state.container_index import PLACED, counts
+from galaxy.resman.logic.state.container_index import PLACED
 from galaxy.resman.logic.state.state import ResManState
 
 
 def apply_order(state: ResManState, order: GroupOrder) -> None:
     """Apply an order. A stale or repeated one changes nothing; every order is answered.
 
-    All containers of a group are equal. So while any of them has a place, only the placement rules of a
-    changed demand apply (pools, tag, maximum per host, constraints), to containers that are placed from
-    then on.
+    A changed demand with the same size number, while any container has a place, changes only the placement
+    rules (pools, tag, maximum per host, constraints) of containers that are placed from then on. With
+    another number, containers are resized as well, except those that the order says to keep.
     """
     group, key = state.groups.get(order.group), (order.epoch, order.serial)
     status_requests = state.outbox.status_requests
@@ -41,15 +43,20 @@ def apply_order(state: ResManState, order: GroupOrder) -> None:
     elif key <= (group.order.epoch, group.order.serial):
         if order.group in state.refused_groups:
             state.want_place(order.group)  # Try every agent again, and renew the explanation.
+        resize.apply(state, order.group)  # There may be room now.
         return
     started_again = order.starts > group.order.starts
     kept = _kept(state, group.order, order)
-    _recharge(state, group.order, kept)
-    state.groups.put(order.group, replace(group, order=kept))
+    if kept.size != group.order.size:
+        resize.release_reservations(state, order.group)
+    changed = replace(group, order=kept, sizes=resize.sizes_of(state, group, kept))
+    _recharge(state, group, changed)
+    state.groups.put(order.group, changed)
     state.shapes.pop(order.group, None)
     _reconcile(state, kept)
     for move in order.moves:
         _move(state, order.group, move)
+    resize.apply(state, order.group)
     if started_again:
         _reset_failures(state, order.group)
     state.groups_to_check[order.group] = None
@@ -81,7 +88,7 @@ def remove_ended(state: ResManState) -> None:
 def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
     """Return the order to store: bounded, and with the old amounts while any container has a place."""
     demand = new.demand
-    if demand != old.demand and _any_placed(state, new.group):
+    if demand != old.demand and new.size == old.size and _any_placed(state, new.group):
         demand = replace(
             old.demand,
             pools=demand.pools,
@@ -93,21 +100,21 @@ def _kept(state: ResManState, old: GroupOrder, new: GroupOrder) -> GroupOrder:
     return replace(new, demand=demand, replicas=replicas, moves=())
 
 
-def _recharge(state: ResManState, old: GroupOrder, new: GroupOrder) -> None:
+def _recharge(state: ResManState, old: Group, new: Group) -> None:
     """Charge the group's slots to the owner and with the demand of ``new``.
 
     A slot that waits for its next place loses its claim, so that the quota is checked again.
     """
-    if (old.user, old.demand) == (new.user, new.demand):
+    if (old.order.user, old.order.demand) == (new.order.user, new.order.demand):
         return
     for key in state.containers.where("not_gone", new.group):
         row = state.containers[key]
         if row.claimed and row.state is ContainerState.PENDING:
             state.write(key, replace(row, claimed=False))
-    keys = state.containers.where("not_gone", new.group)
-    count = sum(counts(key, state.containers[key]) for key in keys)
-    state.charge(old, -count)
-    state.charge(new, count)
+    rows = [(key, state.containers[key]) for key in state.containers.where("not_gone", new.group)]
+    before = sum((state.quota_amount(old, key, row) for key, row in rows), NOTHING)
+    state.charge(old.order, NOTHING - before)
+    state.charge(new.order, sum((state.quota_amount(new, key, row) for key, row in rows), NOTHING))
 
 
 def _any_placed(state: ResManState, group: str) -> bool:
@@ -156,8 +163,11 @@ def _move(state: ResManState, group: str, move: SlotMove) -> None:
         key,
         SlotMoved(incarnation=row.incarnation, avoid=move.avoid[-AVOID_MAX:], reason=move.reason),
     )
+    if not state.containers[key].claimed:
+        return  # Its next place has another size, so that the quota is checked first.
     if kept_on and kept_on not in move.avoid and state.view.is_open(kept_on):
-        state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=kept_on))
+        size = state.groups[group].order.size
+        state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=kept_on, size=size))
         state.record("container.placed", key, f"on {kept_on}, incarnation {row.incarnation + 1}")
 
 

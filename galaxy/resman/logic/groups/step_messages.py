@@ -22,6 +22,7 @@ from galaxy.model.step import Send
 from galaxy.model.stored.container import Container
 from galaxy.resman.logic.agents.failures import give_up
 from galaxy.resman.logic.agents.liveness_terms import own_terms
+from galaxy.resman.logic.state.container_index import is_resizing
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.resman.logic.state.tables import IDENTITY
 
@@ -81,21 +82,23 @@ class StepMessages:
             is_first_send = state.unacknowledged.is_first_send(key)
             if row.agent in state.unread and not is_first_send:
                 continue  # The unread report may acknowledge it.
-            if row.state is ContainerState.ALLOCATING:
-                order = state.groups[row.group].order
+            resizes = row.state is ContainerState.READY and is_resizing(row)
+            if row.state is ContainerState.ALLOCATING or resizes:
+                group = state.groups[row.group]
                 create.setdefault(row.agent, []).append(
                     CreateContainer(
                         container=row.container,
                         incarnation=row.incarnation,
-                        demand=order.demand,
-                        priority=order.priority,
+                        demand=group.demand_of(row.size),
+                        priority=group.order.priority,
+                        size=row.size,
                     )
                 )
             elif row.state is ContainerState.DESTROYING and not (safe and key != row.container):
                 destroy.setdefault(row.agent, []).append(
                     DestroyContainer(container=row.container, incarnation=row.incarnation)
                 )
-            if not is_first_send:
+            if not is_first_send and not resizes:  # An agent answers every order of a size.
                 state.request_report(row.agent)
         report_requests = state.outbox.report_requests
         sends: list[Send] = []
@@ -165,7 +168,7 @@ class StepMessages:
     def _orders_id(self, orders: ContainerOrders) -> str:
         """Return the id of the command if there is one, otherwise an id from the epoch and a counter."""
         match orders:
-            case ContainerOrders(create=(one,), destroy=()):
+            case ContainerOrders(create=(one,), destroy=()) if not one.size:
                 return command_id("create", one.container, one.incarnation)
             case ContainerOrders(create=(), destroy=(one,)):
                 return command_id("destroy", one.container, one.incarnation)
@@ -228,6 +231,8 @@ class StepMessages:
             ports=row.ports,
             reason=row.reason,
             leave=self._leave_of(row),
+            size=row.sized,
+            resize=row.resize,
         )
 
     def _leave_of(self, row: Container) -> Leave | None:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import ContainerState, Reason
+from galaxy.model.resources import NOTHING
 from galaxy.model.stored.container import Container
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.statemachine.backoff import delay_after
@@ -28,15 +29,18 @@ class SlotEvent(Struct, frozen=True, kw_only=True):
 
 
 class SlotPlaced(SlotEvent, frozen=True, kw_only=True):
-    """The scheduler found an agent; ``incarnation`` is the new one."""
+    """The scheduler found an agent; ``incarnation`` is the new one, of the size ``size``."""
 
     agent: str
+    size: int = 0
 
 
 class SlotStarted(SlotEvent, frozen=True, kw_only=True):
-    """The agent has created the container."""
+    """The agent has the container, with the limits of ``size``; ``resize`` says why not those ordered."""
 
     ports: dict[str, int]
+    size: int = 0
+    resize: Reason | None = None
 
 
 class SlotAdopted(SlotEvent, frozen=True, kw_only=True):
@@ -44,6 +48,7 @@ class SlotAdopted(SlotEvent, frozen=True, kw_only=True):
 
     agent: str
     ports: dict[str, int]
+    size: int = 0
 
 
 class SlotFailed(SlotEvent, frozen=True, kw_only=True):
@@ -110,7 +115,7 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
     if state is None:
         return container
     match event:
-        case SlotPlaced(agent=agent, incarnation=incarnation):
+        case SlotPlaced(agent=agent, incarnation=incarnation, size=size):
             return replace(
                 container,
                 state=state,
@@ -119,12 +124,15 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
                 ports={},
                 reason=container.reason if container.failures else None,
                 since_s=now_s,
+                size=size,
+                sized=size,
             )
         case SlotStarted(ports=ports) if container.state is state:
-            return replace(container, ports=ports)  # Reported again: only ports may be new.
+            return _sized(replace(container, ports=ports), event)  # Only ports and the size may be new.
         case SlotStarted(ports=ports):
-            return replace(container, state=state, ports=ports, reason=None, since_s=now_s)
-        case SlotAdopted(agent=agent, ports=ports, incarnation=incarnation):
+            started = replace(container, state=state, ports=ports, reason=None, since_s=now_s)
+            return _sized(started, event)
+        case SlotAdopted(agent=agent, ports=ports, incarnation=incarnation, size=size):
             return replace(
                 container,
                 state=state,
@@ -133,6 +141,8 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
                 ports=ports,
                 reason=None,
                 since_s=now_s,
+                size=size,
+                sized=size,
             )
         case SlotFailed(reason=reason):
             return _failed(_off_agent(container, state, now_s), container, reason, now_s, config)
@@ -150,10 +160,20 @@ def after(container: Container, event: SlotEvent, now_s: float, config: ResManCo
     return replace(_off_agent(container, state, now_s), reason=None)
 
 
+def _sized(container: Container, event: SlotStarted) -> Container:
+    """Return the slot with the size that its agent reports; it no longer takes what it had before."""
+    if event.size == container.size == container.sized:
+        return container
+    if event.size == container.size:
+        return replace(container, sized=event.size, resources=NOTHING, resize=None)
+    return replace(container, sized=event.size, resize=event.resize)
+
+
 def _off_agent(container: Container, state: ContainerState, now_s: float) -> Container:
     """Return the slot without an agent. If it is to be placed again, it keeps its claim on the quota."""
     claimed = state is ContainerState.PENDING and container.state in (_S.ALLOCATING, _S.READY)
-    return replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed, leave=None)
+    off = replace(container, state=state, agent="", ports={}, since_s=now_s, claimed=claimed, leave=None)
+    return replace(off, size=0, sized=0, resources=NOTHING, resize=None)
 
 
 def _failed(

@@ -176,7 +176,9 @@ def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
     for placement in plan.placements:
         key, agent = placement.container, placement.agent
         row = state.containers[key]
-        state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=agent), charged=True)
+        size = state.groups[group].order.size
+        placed = SlotPlaced(incarnation=row.incarnation + 1, agent=agent, size=size)
+        state.apply(key, placed, charged=True)
         if len(plan.placements) <= RECORD_EACH_MAX:
             state.record("container.placed", key, f"on {agent}, incarnation {row.incarnation + 1}")
     if len(plan.placements) > RECORD_EACH_MAX:

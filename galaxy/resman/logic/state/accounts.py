@@ -179,10 +179,14 @@ class _Amounts:
         order = group.order
         if key != row.container:
             return charged(row.resources.of_one_container(), order.priority)
-        known = self._by_demand.get(id(order.demand))
+        if row.resources != NOTHING:  # While it is resized, it holds the larger amounts.
+            both = group.demand_of(row.size).resources.bounded().largest(row.resources)
+            return charged(both, order.priority)
+        demand = group.demand_of(row.size)
+        known = self._by_demand.get(id(demand))
         if known is None:  # The demand is kept as well, so that its id is not used again.
-            amount = charged(order.demand.resources.bounded(), order.priority)
-            known = self._by_demand[id(order.demand)] = order.demand, amount
+            amount = charged(demand.resources.bounded(), order.priority)
+            known = self._by_demand[id(demand)] = demand, amount
         return known[1]
 
 

@@ -14,6 +14,16 @@ UNACKNOWLEDGED: Final = frozenset({ContainerState.ALLOCATING, ContainerState.DES
 PLACED: Final = UNACKNOWLEDGED | {ContainerState.READY}
 
 
+def is_resizing(row: Container) -> bool:
+    """Return whether the agent of a placed row has not yet reported the size that it was ordered."""
+    return row.sized != row.size and row.state in (ContainerState.ALLOCATING, ContainerState.READY)
+
+
+def is_unacknowledged(row: Container) -> bool:
+    """Return whether a command is sent to the agent of ``row`` until its outcome is reported."""
+    return row.state in UNACKNOWLEDGED or is_resizing(row)
+
+
 def counts(key: str, row: Container | None) -> bool:
     """Return whether a row counts against a quota: a slot that is placed, or was and will be again.
 
@@ -46,7 +56,7 @@ def _agent(row: Container) -> Hashable | None:
 
 
 def _unacknowledged(row: Container) -> Hashable | None:
-    return row.agent if row.agent and row.state in UNACKNOWLEDGED else None
+    return row.agent if row.agent and is_unacknowledged(row) else None
 
 
 def _waiting(row: Container) -> Hashable | None:

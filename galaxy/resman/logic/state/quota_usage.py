@@ -37,16 +37,16 @@ class QuotaUsage:
         self._blocked = {}
         return groups
 
-    def charge(self, order: GroupOrder, times: int) -> tuple[str, ...]:
-        """Count ``times`` more slots of a group; if they are fewer, return the groups to place again."""
+    def charge(self, order: GroupOrder, amount: Resources) -> tuple[str, ...]:
+        """Count ``amount`` more of a group; if any of it is negative, return the groups to place again."""
         used = self._used.setdefault(order.user, {})
         pools = order.demand.pools
-        used[pools] = used.get(pools, NOTHING).plus(self._amount(order), times)
+        used[pools] = used.get(pools, NOTHING) + amount
         if not used[pools].containers:
             del used[pools]
             if not used:
                 del self._used[order.user]
-        return tuple(self._blocked.pop(order.user, ())) if times < 0 else ()
+        return tuple(self._blocked.pop(order.user, ())) if min(amount.values()) < 0 else ()
 
     def used(self, user: str, pool: str) -> Resources:
         """Return what counts against a quota of ``user`` on ``pool``."""
@@ -59,7 +59,7 @@ class QuotaUsage:
     def room(self, order: GroupOrder) -> tuple[int, Reason] | None:
         """Return how many more slots of a group fit, and what limits them; None means no limit."""
         tightest: tuple[int, Quota, Resource] | None = None
-        each = self._amount(order)
+        each = self.each(order)
         for quota in self._quotas.get(order.user, ()):
             if counts_in(quota.pool, order.demand.pools):
                 fits = quota.ceiling.room(self.used(quota.user, quota.pool), each)
@@ -69,6 +69,16 @@ class QuotaUsage:
             return None
         return tightest[0], _why(tightest[1], tightest[2], each)
 
+    def refusal(self, order: GroupOrder, grown: Resources) -> Reason | None:
+        """Return why a container of the group may not take ``grown`` more; None if it may."""
+        for quota in self._quotas.get(order.user, ()):
+            if not counts_in(quota.pool, order.demand.pools):
+                continue
+            used = self.used(quota.user, quota.pool)
+            for resource in quota.ceiling.exceeded(used, used + grown):
+                return _why(quota, resource, self.each(order))
+        return None
+
     def block(self, order: GroupOrder) -> None:
         """Record that slots of a group wait for quota."""
         self._blocked.setdefault(order.user, {})[order.group] = None
@@ -77,7 +87,8 @@ class QuotaUsage:
         """Drop the cached amounts of a group that is gone."""
         self._each.pop(group, None)
 
-    def _amount(self, order: GroupOrder) -> Resources:
+    def each(self, order: GroupOrder) -> Resources:
+        """Return what each container of the group counts, if it has the size that the order asks for."""
         known = self._each.get(order.group)
         if known is None or known[0].demand is not order.demand:
             known = self._each[order.group] = order, charged(order.demand.resources.bounded(), order.priority)

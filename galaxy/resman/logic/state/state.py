@@ -9,16 +9,17 @@ from galaxy.model.messages.container import ContainerState, GroupOrder, Reason
 from galaxy.model.messages.identity import IdentityOrder
 from galaxy.model.messages.names import RESMAN
 from galaxy.model.messages.trace import TraceEvent, event_id
+from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.stored.agent import AgentRecord
-from galaxy.model.stored.container import Container
+from galaxy.model.stored.container import Container, Group
 from galaxy.resman.logic.config import ResManConfig
 from galaxy.resman.logic.groups.transitions import SlotEvent, after
 from galaxy.resman.logic.placement.queue import PlacementQueue
 from galaxy.resman.logic.state.agent_watch import AgentWatch
 from galaxy.resman.logic.state.container_index import (
     PLACED,
-    UNACKNOWLEDGED,
     counts,
+    is_unacknowledged,
     old_incarnation_key,
     reservation_key,
 )
@@ -29,6 +30,7 @@ from galaxy.resman.logic.state.status_versions import StatusVersions
 from galaxy.resman.logic.state.tables import IDENTITY, ResManTables
 from galaxy.scheduler.cluster_view import Charge, ClusterView, PlacementStatus
 from galaxy.scheduler.liveness import HeartbeatAges
+from galaxy.scheduler.quota import charged as quota_charge
 from galaxy.scheduler.requests import Load, Shape, shape_of
 from galaxy.statemachine.backoff import AskLimiter
 from galaxy.statemachine.timers import ResendTimers
@@ -254,11 +256,20 @@ class ResManState(ResManTables):
             for group in self.quota_usage.set_quotas(order):
                 self.want_place(group)
 
-    def charge(self, order: GroupOrder, times: int) -> None:
-        """Count ``times`` more slots of a group against its owner's quota; fewer, if negative."""
-        if times:
-            for group in self.quota_usage.charge(order, times):
+    def charge(self, order: GroupOrder, amount: Resources) -> None:
+        """Count ``amount`` more of a group against its owner's quota; less, where it is negative."""
+        if amount != NOTHING:
+            for group in self.quota_usage.charge(order, amount):
                 self.want_place(group)
+
+    def quota_amount(self, group: Group, key: str, row: Container | None) -> Resources:
+        """Return what a row counts against its owner's quota."""
+        if row is None or not counts(key, row):
+            return NOTHING
+        if row.state is ContainerState.PENDING or row.size == row.sized == group.order.size:
+            return self.quota_usage.each(group.order)
+        amount = group.demand_of(row.size).resources.bounded().largest(row.resources)
+        return quota_charge(amount, group.order.priority)
 
     def record(self, kind: str, subject: str, text: str = "") -> None:
         """Trace an event, caused by what is being handled."""
@@ -286,6 +297,8 @@ class ResManState(ResManTables):
         new = after(row, event, self.now_s, self.config)
         if new is row or new == row:
             return False
+        if new.claimed and new.state is ContainerState.PENDING and row.size != self._order_size(row.group):
+            new = replace(new, claimed=False)  # Its next place has another size.
         if key != row.container and new.state is ContainerState.GONE:
             self.drop(key)
         else:
@@ -317,7 +330,7 @@ class ResManState(ResManTables):
         In the same step, the caller gives the slot its next state.
         """
         row = self.containers[key]
-        demand = self.groups[row.group].order.demand
+        demand = self.groups[row.group].demand_of(row.size)
         self.write(
             old_incarnation_key(row.container, row.incarnation, row.agent),
             replace(
@@ -327,6 +340,7 @@ class ResManState(ResManTables):
                 leave=None,
                 since_s=self.now_s,
                 resources=self.load_of(key, row).resources,
+                resize=None,
             ),
         )
 
@@ -349,6 +363,10 @@ class ResManState(ResManTables):
             )
         shape = self.shapes.get(row.group) or self.shape(row.group)
         load, ports = shape.load, row.ports
+        group = self.groups[row.group]
+        if not row.size == row.sized == group.order.size:
+            most = group.demand_of(row.size).resources.bounded().largest(row.resources)
+            load = Load(most, load.ports, load.dynamic)
         if not ports:
             return load
         if len(ports) == 1 and not load.ports:  # The usual case, and there may be 100,000 of it.
@@ -407,33 +425,36 @@ class ResManState(ResManTables):
         """Do what ``_derive_change`` does for every row, in few passes: there may be 100,000."""
         charges: dict[str, Charge] = {}
         counted: dict[str, int] = {}
+        resized: dict[str, Resources] = {}
         single: dict[int, tuple[int, ...]] = {}  # Containers share the tuples of their ports.
         rows_of = {agent: watch.row for agent, watch in self.watches.items()}
-        ready, last, load = ContainerState.READY, "", None
+        ready, last, load, size = ContainerState.READY, "", None, 0
         for key, row in self.containers.items():
             state, group, at = row.state, row.group, rows_of.get(row.agent)
             if state is ready and at is not None and key == row.container:
                 # Nearly all are, so little is called here.
                 if group != last:  # Containers of one group mostly follow each other.
-                    last, load = group, self.shape(group).load
+                    last, load, size = group, self.shape(group).load, self.groups[group].order.size
                     counted.setdefault(group, 0)
                 assert load is not None
-                counted[group] += 1
-                ports = row.ports
-                if len(ports) == 1 and not load.ports:
-                    (port,) = ports.values()
-                    known = single.setdefault(port, (port,))
-                    one = Load(load.resources, known, max(0, load.dynamic - 1)) if port else load
-                else:
-                    one = self.load_of(key, row)
-                charges[key] = Charge(at, group, one, False)
-                continue
+                if row.size == row.sized == size:
+                    counted[group] += 1
+                    ports = row.ports
+                    if len(ports) == 1 and not load.ports:
+                        (port,) = ports.values()
+                        known = single.setdefault(port, (port,))
+                        one = Load(load.resources, known, max(0, load.dynamic - 1)) if port else load
+                    else:
+                        one = self.load_of(key, row)
+                    charges[key] = Charge(at, group, one, False)
+                    continue
             if state in PLACED and at is not None:
                 creating = state is ContainerState.ALLOCATING
                 charges[key] = Charge(at, group, self.load_of(key, row), creating)
             if counts(key, row):
-                counted[group] = counted.get(group, 0) + 1
-            if state in UNACKNOWLEDGED:
+                amount = self.quota_amount(self.groups[group], key, row)
+                resized[group] = resized.get(group, NOTHING) + amount
+            if is_unacknowledged(row):
                 self.unacknowledged.start(key, self.now_s)
             elif state is ContainerState.PENDING:
                 self.want_place(group)
@@ -444,7 +465,10 @@ class ResManState(ResManTables):
                 charges[reservation_key(key)] = kept
         self.view.charge_all(charges)
         for group, times in counted.items():
-            self.charge(self.groups[group].order, times)
+            order = self.groups[group].order
+            self.charge(order, self.quota_usage.each(order) * times)
+        for group, amount in resized.items():
+            self.charge(self.groups[group].order, amount)
 
     def _derive_change(
         self, key: str, old: Container | None, new: Container | None, *, charged: bool
@@ -467,19 +491,27 @@ class ResManState(ResManTables):
                 self.view.charge(key, here, new.group, self.load_of(key, new), creating=creating)
             elif old and not charged and (old.state is not now or old.ports != new.ports):
                 self.view.created(key, self.load_of(key, new))
+            elif old and not charged and (old.size, old.resources) != (new.size, new.resources):
+                self.view.recharge(key, self.load_of(key, new))
         for row, agent in ((old, there), (new, here)):
             watch = self.watches.get(agent)
             if row and watch:
                 watch.changed_s = self.heartbeats.read_s
-        counted = counts(key, old), counts(key, new)
-        if counted[0] != counted[1]:
+        if counts(key, old) or counts(key, new):
             row = new or old
             assert row is not None
-            self.charge(self.groups[row.group].order, 1 if counted[1] else -1)
-        if now not in UNACKNOWLEDGED:
+            group = self.groups[row.group]
+            before, after = self.quota_amount(group, key, old), self.quota_amount(group, key, new)
+            if before is not after:
+                self.charge(group.order, after - before)
+        if new is None or not is_unacknowledged(new):
             self.unacknowledged.stop(key)
-        elif was is not now or moved:
+        elif was is not now or moved or old is None or not is_unacknowledged(old) or old.size != new.size:
             self.unacknowledged.start(key, self.now_s)
+
+    def _order_size(self, group: str) -> int:
+        known = self.groups.get(group)
+        return 0 if known is None else known.order.size
 
 
 def open_status(record: AgentRecord) -> PlacementStatus:

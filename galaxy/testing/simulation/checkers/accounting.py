@@ -124,7 +124,9 @@ class AccountingChecker:
             if row.state not in _PLACED or row.group not in groups:
                 continue
             order = groups[row.group].order
-            amount = order.demand.resources if key == row.container else row.resources
+            amount = row.resources
+            if key == row.container:
+                amount = amount.largest(groups[row.group].demand_of(row.size).resources)
             holder = order.user, row.group, agents[row.agent].pool if row.agent in agents else ""
             held[holder] = held.get(holder, NOTHING) + charged(amount, order.priority)
         for holder, amount in held.items():

@@ -56,7 +56,7 @@ def _taken(containers: Table[Container], groups: Table[Group]) -> dict[str, Reso
         group = groups.get(row.group)
         if group is None or key != row.container or not (row.state in _PLACED or row.claimed):
             continue
-        taken[group.order.user] = taken.get(group.order.user, NOTHING) + charged(
-            group.order.demand.resources, group.order.priority
-        )
+        waits = row.state is ContainerState.PENDING
+        amount = group.demand_of(group.order.size if waits else row.size).resources.largest(row.resources)
+        taken[group.order.user] = taken.get(group.order.user, NOTHING) + charged(amount, group.order.priority)
     return taken

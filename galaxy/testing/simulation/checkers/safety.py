@@ -10,7 +10,7 @@ from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import ContainerState, Demand
 from galaxy.model.resources import FIELDS, NOTHING, Resources
 from galaxy.model.stored.agent import AgentRecord
-from galaxy.model.stored.container import Container
+from galaxy.model.stored.container import Container, Group
 from galaxy.model.stored.job import DesiredState, JobState
 from galaxy.scheduler.requests import Load
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
@@ -63,14 +63,15 @@ class Overcommit:
     """ResMan never assigns an agent more than it has, nor a fixed port twice."""
 
     def committed(
-        self, rows: dict[str, Container], demands: dict[str, Demand], infos: dict[str, AgentInfo]
+        self, rows: dict[str, Container], groups: dict[str, Group], infos: dict[str, AgentInfo]
     ) -> None:
-        """Check committed rows. ``demands`` are per container, by group; ``infos`` are by agent."""
+        """Check committed rows; ``infos`` are by agent. A row that is resized counts with the larger size."""
         assigned: dict[str, list[Load]] = {}
         for key, row in rows.items():
             # An earlier incarnation may be gone already; ``Capacity`` checks what actually runs.
-            if key == row.container and row.agent and row.state not in _NOWHERE and row.group in demands:
-                assigned.setdefault(row.agent, []).append(_load(demands[row.group]))
+            if key == row.container and row.agent and row.state not in _NOWHERE and row.group in groups:
+                load = _load(groups[row.group].demand_of(row.size), row.resources)
+                assigned.setdefault(row.agent, []).append(load)
         for agent, loads in assigned.items():
             _within("ResMan assigned", infos[agent], [load.resources for load in loads])
             ports = [port for load in loads for port in load.ports]
@@ -78,14 +79,14 @@ class Overcommit:
                 raise Violation(f"ResMan assigned a port of {agent} twice: {sorted(ports)}")
 
 
-def _load(demand: Demand) -> Load:
+def _load(demand: Demand, also: Resources) -> Load:
     """Return what ResMan counts for a container: its resources and fixed ports.
 
     Agents keep the ports that they choose distinct. An agent may reuse such a port before ResMan has the
     report that the container which had it is gone.
     """
     ports = {port.port for port in demand.ports if port.port}
-    return Load(demand.resources, tuple(sorted(ports)))
+    return Load(demand.resources.largest(also), tuple(sorted(ports)))
 
 
 class NoRerun:
