@@ -71,7 +71,7 @@ def test_safe_mode_lets_only_the_owner_write_and_has_no_setuid(mode):
 
 def test_package_is_named_without_the_password_of_its_url():
     package = PackageSpec(source="ftp://user:se@cret@host:21/a@b/app.tar.gz", version="2")
-    assert label(package) == "ftp://***@host:21/a@b/app.tar.gz (version 2)"
+    assert label(package) == "ftp://***@b/app.tar.gz (version 2)"
     assert label(ONE) == "one (version 1)"
 
 
