@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Final
 
 from galaxy.agent.logic.effects import Effect, RemoveContainer, WriteLog
@@ -79,11 +78,8 @@ class HostState:
         self.kill_deadlines_s: dict[str, float] = {}
         """By key of a container that was asked to quit: when to kill it (``now_s``)."""
         self._serial = 0
-
-    @property
-    def tables(self) -> Mapping[str, Table[Any]]:
         every = (self.containers, self.destroyed, self.orders, self.pods, self.finished, self.epochs)
-        return {table.name: table for table in every}
+        self.tables: dict[str, Table[Any]] = {table.name: table for table in every}
 
     def resume(self) -> None:
         """Continue numbering where the loaded tables end."""
