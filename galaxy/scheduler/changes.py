@@ -24,6 +24,7 @@ from galaxy.scheduler.constraints import (
     MAX_PER_HOST,
     PORT,
     PORT_CONFLICT,
+    RESERVED,
     feasible,
 )
 from galaxy.scheduler.eligible import Bools, Ints
@@ -82,6 +83,8 @@ def _codes(view: ClusterView, causes: Mapping[str, Bools]) -> Ints:
     fixed = causes["dead"] | causes["suspect"] | causes["mode"]
     for at in COUNTED_AT:
         fixed |= causes[RESOURCES[at].name]
+    if RESERVED in causes:
+        fixed |= causes[RESERVED]
     fixed |= causes["busy"] & (view.status[:size] == PlacementStatus.OPEN)
     return np.where(fixed, 0, codes)
 

@@ -87,6 +87,8 @@ class ClusterView:
         """Rows, and ports on them, that ``port_rows`` does not have yet; ``ports`` counts them already."""
         self.group_rows: dict[str, dict[int, int]] = {}
         """By group: how many of its containers there are, by row."""
+        self.reserved: dict[int, tuple[str, int]] = {}
+        """Rows that are kept for a group: the group and its priority."""
         self._rows: dict[str, int] = {}
         self._charges: dict[str, Charge] = {}
         self._freed: set[int] = set()
@@ -183,6 +185,16 @@ class ClusterView:
         self.flaky[row] = flaky
         self.flaky_any = bool(self.flaky[: len(self)].any())
         self._outdated.add(row)
+
+    def reserve(self, agent: str, group: str, priority: int) -> None:
+        """Keep an agent for ``group``: others get nothing there, unless they are more important."""
+        self.reserved[self._rows[agent]] = group, priority
+
+    def end_reservation(self, agent: str) -> None:
+        """Let every group use an agent again."""
+        row = self._rows.get(agent, -1)
+        if self.reserved.pop(row, None) is not None:
+            self._outdated.add(row)
 
     def charge(self, key: str, agent: str, group: str, load: Load, *, creating: bool = False) -> None:
         """Charge ``load`` to ``agent`` under ``key``, even if it does not fit: the container exists."""

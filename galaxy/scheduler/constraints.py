@@ -15,6 +15,7 @@ from galaxy.scheduler.requests import Ask
 MAX_PER_HOST: Final = "max-per-host"
 PORT_CONFLICT: Final = "port-conflict"
 PORT: Final = "port"
+RESERVED: Final = "reserved"
 AFFINITY: Final = "affinity"
 ANTI_AFFINITY: Final = "anti-affinity"
 
@@ -34,6 +35,13 @@ def unmet(view: ClusterView, ask: Ask, eligible: Eligible) -> Iterator[tuple[str
         full = [row for row, count in counts.items() if count >= ask.shape.max_per_host]
         if full:
             yield MAX_PER_HOST, eligible.among(full, size)
+    if view.reserved:
+        kept = [
+            row
+            for row, (group, priority) in view.reserved.items()
+            if group != ask.group and priority <= ask.priority
+        ]
+        yield RESERVED, eligible.among(kept, size)
     for job in ask.near:
         yield AFFINITY, ~eligible.among(view.rows_of(job.groups), size)
     for job in ask.apart:

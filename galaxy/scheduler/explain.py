@@ -15,7 +15,7 @@ from galaxy.model.resources import RESOURCES
 from galaxy.scheduler.causes import causes_of, missing_marks, present_marks, shortage
 from galaxy.scheduler.changes import smallest_changes
 from galaxy.scheduler.cluster_view import ASKED_AT, COUNTED_AT, ClusterView
-from galaxy.scheduler.constraints import AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT, PORT_CONFLICT
+from galaxy.scheduler.constraints import AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT, PORT_CONFLICT, RESERVED
 from galaxy.scheduler.eligible import Bools, Ints
 from galaxy.scheduler.requests import Ask, JobGroups
 
@@ -33,6 +33,7 @@ PHRASES: Final[dict[str, str]] = {
     "busy": "are busy creating containers",
     PORT_CONFLICT: "have the port taken",
     MAX_PER_HOST: "hold as many of this group as one host may",
+    RESERVED: "are kept for a more important or earlier pod",
     ANTI_AFFINITY: "hold a pod of a job to stay apart from",
     AFFINITY: "hold no pod of the jobs to be near",
     "forbid": "have a forbidden tag or label",
@@ -47,7 +48,7 @@ PHRASES: Final[dict[str, str]] = {
 """By cause, the phrase for the agents that it excludes; those nearest to fitting first."""
 
 ORDER: Final = (
-    "dead", "suspect", "pool", "tag", "require", "forbid", "mode", "cordoned", *_COUNTED,
+    "dead", "suspect", "pool", "tag", "require", "forbid", "mode", "cordoned", *_COUNTED, RESERVED,
     AFFINITY, ANTI_AFFINITY, MAX_PER_HOST, PORT_CONFLICT, PORT, *_ASKED, "busy",
 )  # fmt: skip
 """Causes in the order in which an agent is checked: it is counted under the first that excludes it."""
@@ -114,6 +115,7 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         "forbid": "has forbidden " + ", ".join(present_marks(view, shape.constraints.forbid, row)),
         AFFINITY: "holds no pod of " + ", ".join(_jobs(view, ask.near, row, holds=False)),
         ANTI_AFFINITY: "holds a pod of " + ", ".join(_jobs(view, ask.apart, row, holds=True)),
+        RESERVED: f"is kept for {view.reserved.get(row, ('', 0))[0]}",
         "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
         "cordoned": "is cordoned",
         "suspect": "has missed reports",

@@ -50,7 +50,7 @@ def explanation_lines(pods: Sequence[PodView]) -> list[str]:
     """Return the explanation of pods; those that wait for the same reason share one."""
     groups: dict[object, list[PodView]] = {}
     for pod in pods:
-        groups.setdefault(pod.pod if pod.agent else repr(pod.reason), []).append(pod)
+        groups.setdefault(repr(pod.reason) if _waits(pod) else pod.pod, []).append(pod)
     return [one_line(line) for same in groups.values() for line in _lines(same)]
 
 
@@ -61,14 +61,19 @@ def _job_and_index(name: str) -> tuple[str, int | None]:
         return name, None
 
 
+def _waits(pod: PodView) -> bool:
+    """Return whether a pod waits for a host; one that was moved off a host still names it."""
+    return pod.state == "pending" or not pod.agent
+
+
 def _lines(pods: Sequence[PodView]) -> list[str]:
     first, others = pods[0], len(pods) - 1
     names = first.pod + (f" and {others} more" if others else "")
-    where = f" on {first.agent}" if first.agent else ""
+    where = f" on {first.agent}" if first.agent and not _waits(first) else ""
     why = pod_reason_text(first)
     lines = [f"{names}: {first.state}{where}" + (f": {why}" if why else "")]
     reason = first.reason
-    if first.agent or reason is None:
+    if reason is None or not _waits(first):
         return lines
     for cause, count in sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0])):
         hosts = reason.hosts.get(cause, ())

@@ -134,6 +134,10 @@ RESIZE_FAILED: Final = "resize-failed"
 RESIZE_CODES: Final = (RESIZE_MOVES, RESIZE_HELD, RESIZE_IN_USE, RESIZE_FAILED)
 
 
+PREEMPTED: Final = "preempted"
+"""Code of a reason: the container made room for a more important one."""
+
+
 class SlotMove(Struct, frozen=True, kw_only=True):
     """Replace one incarnation of a slot by one on another agent, if there is any outside ``avoid``."""
 

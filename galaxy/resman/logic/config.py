@@ -71,6 +71,12 @@ class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     placements_max: int = 500
     """Containers placed in one step, in turn for all groups; the rest follows in the next. So the first
     containers of a large burst start while others are still being placed."""
+    preemptions_per_step_max: int = 8
+    """Containers for which room is made in one step, by preemption or reservation; 0 turns both off."""
+    reserve_after_s: float = 30.0
+    """A batch container that fits nowhere is given a reservation after this time."""
+    reservation_s: float = 300.0
+    """A reservation ends after this time, and the next of the same group begins after as long again."""
     replicas_max: int = 10_000
     slots_per_message_max: int = 20_000
     removed_max: int = 10_000

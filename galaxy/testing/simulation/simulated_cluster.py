@@ -30,6 +30,7 @@ from galaxy.testing.simulation.checkers.accounting import AccountingChecker
 from galaxy.testing.simulation.checkers.drains import KeepsMinimum, undrained
 from galaxy.testing.simulation.checkers.incarnations import IncarnationChecker, StaleEpochs
 from galaxy.testing.simulation.checkers.liveness import differences
+from galaxy.testing.simulation.checkers.preemption import PreemptionChecker
 from galaxy.testing.simulation.checkers.quota import QuotaChecker
 from galaxy.testing.simulation.checkers.safety import (
     Capacity,
@@ -127,6 +128,7 @@ class SimulatedCluster(HostObserver):
             MassLoss(),
         )
         self._quotas, self._views, self._minimum = QuotaChecker(), SchedulerView(), KeepsMinimum()
+        self._preemptions = PreemptionChecker()
         self.accounting = AccountingChecker(lambda: self.world.now_s)
         self.nexus.on_commit = self.accounting.committed if not quiet else self.nexus.on_commit
         self._checked: dict[str, tuple[object, ...]] = {}
@@ -322,6 +324,7 @@ class SimulatedCluster(HostObserver):
     def _check_leader(self, leader: LeaderProcess) -> None:
         """Check the tables of a leader, which change only when it begins to lead and in its ticks."""
         if leader.role == RESMAN:
+            self._preemptions.check(leader)
             if self.user.has_quota:
                 self._quotas.check(leader)
         else:

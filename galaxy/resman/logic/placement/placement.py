@@ -11,6 +11,12 @@ from galaxy.ids import job_name
 from galaxy.model.messages.container import ContainerState, Reason
 from galaxy.model.messages.trace import timer_cause
 from galaxy.resman.logic.groups.transitions import SlotPlaced
+from galaxy.resman.logic.placement.preemption import (
+    end_reservation,
+    end_reservations,
+    make_room,
+    with_preemption,
+)
 from galaxy.resman.logic.state.group_index import FOLLOWS, NAMED, REPELS
 from galaxy.resman.logic.state.state import ResManState
 from galaxy.scheduler.place import place
@@ -38,13 +44,16 @@ def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
         _explain_safe_mode(state, safe_mode)
         return False
     state.explained_safe_mode = None
+    end_reservations(state)
+    refusals: list[tuple[Ask, Reason]] = []
     freed = state.view.pop_freed()
     budget = state.config.placements_max
     refused = _refused(state, freed)
     for priority in sorted({*refused, *state.groups_to_place.priorities()}):
         for _, group in sorted(refused.get(priority, ())):
             budget -= _place_refused(state, group, budget, freed)
-        budget = _place_in_turn(state, priority, budget)
+        budget = _place_in_turn(state, priority, budget, refusals)
+    make_room(state, refusals)
     return budget <= 0 and len(state.groups_to_place) > 0
 
 
@@ -76,8 +85,11 @@ def _place_refused(state: ResManState, group: str, budget: int, freed: set[int])
     return tried
 
 
-def _place_in_turn(state: ResManState, priority: int, budget: int) -> int:
-    """Place slots of the groups of one priority in turn; return what is left of the budget."""
+def _place_in_turn(state: ResManState, priority: int, budget: int, refusals: list[tuple[Ask, Reason]]) -> int:
+    """Place slots of the groups of one priority in turn; return what is left of the budget.
+
+    ``refusals`` gets what found no room, and why.
+    """
     queue = state.groups_to_place
     while budget > 0 and (groups := queue.first(priority, budget)):
         share = max(SHARE_MIN, budget // len(groups))
@@ -90,6 +102,7 @@ def _place_in_turn(state: ResManState, priority: int, budget: int) -> int:
             _carry_out(state, group, plan)
             if plan.refusals:
                 state.refused_groups[group] = None
+                refusals += _refused_asks(asks, plan)
             else:
                 state.refused_groups.pop(group, None)
             if tried >= min(share, budget) and not plan.refusals:
@@ -98,6 +111,15 @@ def _place_in_turn(state: ResManState, priority: int, budget: int) -> int:
                 queue.drop(group)
             budget -= tried
     return budget
+
+
+def _refused_asks(asks: list[Ask], plan: PlacementPlan) -> list[tuple[Ask, Reason]]:
+    """Return those parts of ``asks`` that were refused, each with its reason."""
+    ask_of = {container: ask for ask in asks for container in ask.containers}
+    return [
+        (replace(ask_of[refusal.containers[0]], containers=refusal.containers), refusal.reason)
+        for refusal in plan.refusals
+    ]
 
 
 def _asks(state: ResManState, group: str, budget: int) -> list[Ask]:
@@ -184,6 +206,9 @@ def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
     if len(plan.placements) > RECORD_EACH_MAX:
         agents = len({placement.agent for placement in plan.placements})
         state.record("group.placed", group, f"{len(plan.placements)} containers on {agents} agents")
+    for agent in sorted({placement.agent for placement in plan.placements} & state.reservations.keys()):
+        if state.reservations[agent].group == group:
+            end_reservation(state, agent)
     if plan.placements:
         name = (state.groups[group].order.user, job_name(group))
         for follower in state.groups.each(FOLLOWS, name):
@@ -193,8 +218,9 @@ def _carry_out(state: ResManState, group: str, plan: PlacementPlan) -> None:
         for key in refusal.containers:
             row = state.containers[key]
             busy = refusal.reason.code == "busy" and state.now_s - row.since_s < BUSY_S
-            if not busy and row.reason != refusal.reason:
-                state.write(key, replace(row, reason=refusal.reason))
+            reason = with_preemption(refusal.reason, row.reason)
+            if not busy and row.reason != reason:
+                state.write(key, replace(row, reason=reason))
 
 
 def _explain_safe_mode(state: ResManState, safe_mode: Reason) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec.structs import replace
 
 from galaxy.model.messages.agent import AgentState
@@ -34,6 +36,13 @@ from galaxy.scheduler.quota import charged as quota_charge
 from galaxy.scheduler.requests import Load, Shape, shape_of
 from galaxy.statemachine.backoff import AskLimiter
 from galaxy.statemachine.timers import ResendTimers
+
+
+class Reservation(NamedTuple):
+    """The group for which an agent is kept until ``until_s``, Unix seconds."""
+
+    group: str
+    until_s: float
 
 
 class ResManState(ResManTables):
@@ -151,6 +160,10 @@ class ResManState(ResManTables):
         """The reason of a safe mode that every waiting slot has been given."""
         self.refused_groups: dict[str, None] = {}
         """Groups that no agent had room for: tried again only on agents that have got more room since."""
+        self.reservations: dict[str, Reservation] = {}
+        """By agent, the group for whose next container it is kept."""
+        self.reserve_again_s: dict[str, float] = {}
+        """By group that had an agent reserved, when it may have one again, Unix seconds."""
         self.groups_to_check: dict[str, None] = {key: None for key in self.groups if self._is_removed(key)}
         """Groups that may have no container left."""
         self.leaves_to_check: dict[str, None] = {}
