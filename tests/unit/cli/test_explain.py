@@ -18,7 +18,11 @@ WHY = Reason(
 
 def test_pods_that_wait_for_the_same_reason_share_one_explanation_with_hosts_and_changes() -> None:
     lines = explanation_lines(
-        [pod(0), pod(1, state="pending", agent="", reason=WHY), pod(2, state="pending", agent="h9", reason=WHY)]
+        [
+            pod(0),
+            pod(1, state="pending", agent="", reason=WHY),
+            pod(2, state="pending", agent="h9", reason=WHY),
+        ]
     )
     assert lines == [
         "web-1.0: running on h1",
