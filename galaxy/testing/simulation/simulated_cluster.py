@@ -305,7 +305,8 @@ class SimulatedCluster(HostObserver):
     def _check(self) -> None:
         """Run the checkers of what may have changed since they ran last: most steps change little."""
         for host in self.hosts:
-            held = (host.info, *host.living.values())
+            workers = host.living.values()
+            held = (host.info, *workers, *[worker.demand for worker in workers])
             if self._checked.get(host.name) != held:
                 self._checked[host.name] = held
                 self._capacity.check(host)
