@@ -12,6 +12,7 @@ from typing import Final
 from galaxy.client.argument_types import checks_arguments
 from galaxy.errors import Conflict, GalaxyError, TimedOut, Unreachable
 from galaxy.model.base import Struct
+from galaxy.nexus.presence import LEASE_S
 from galaxy.nexus.session import Frame, FrameHead, Session
 from galaxy.units import format_duration
 
@@ -21,6 +22,8 @@ POLL_S: Final = 1.0
 """How often blocked threads check whether their stream was closed."""
 CLOSING_S: Final = 0.5
 """How long to wait until the agent closes a finished session."""
+UNREAD_S_MAX: Final = 3600.0
+"""How long a command may leave its input unread."""
 OUTPUT_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
@@ -94,17 +97,37 @@ class ExecStream:
         return frame
 
     def _check_agent(self) -> None:
-        """Raise once the agent has stopped renewing its lease, which it does while the command runs."""
-        there = self._session.has_agent()
-        if self._agent_seen and not there:
+        """Raise once the agent has stopped renewing its lease, which it does while the command runs.
+
+        When Redis was away, the agent has ``LEASE_S`` to renew it again.
+        """
+        try:
+            there = self._session.has_agent()
+        except Unreachable:
+            self._agent_seen = False  # Reading and writing tell when Redis is away for too long.
+            return
+        if self._agent_seen and not there and not self._session.was_away(LEASE_S):
             raise Unreachable(
                 f"the agent of {self.pod} has gone", details=["the command ends with its connection"]
             )
         self._agent_seen |= there
 
     def write(self, data: bytes) -> None:
-        """Write to the command's standard input."""
-        self._session.send("in", Frame(head=FrameHead(kind="stdin"), data=data))
+        """Write to the command's standard input; wait while the command does not read.
+
+        Raises:
+            Conflict: the command has ended. Unreachable: its agent does not answer.
+        """
+        frame = Frame(head=FrameHead(kind="stdin"), data=data)
+        self._session.send("in", frame, UNREAD_S_MAX, waiting=self._check_agent)
+
+    def suspend(self) -> None:
+        """Say that this process is about to be stopped, so that the command waits for it."""
+        self._presence.suspend()
+
+    def resume(self) -> None:
+        """Say that this process goes on after ``suspend``."""
+        self._presence.resume()
 
     def resize(self, rows: int, columns: int) -> None:
         """Resize the command's terminal."""
@@ -113,7 +136,8 @@ class ExecStream:
     def end_input(self) -> None:
         """Close the command's standard input."""
         with contextlib.suppress(Conflict):  # A quick command has ended already.
-            self._session.send("in", Frame(head=FrameHead(kind="eof")))
+            frame = Frame(head=FrameHead(kind="eof"))
+            self._session.send("in", frame, UNREAD_S_MAX, waiting=self._check_agent)
 
     def communicate(self, input: bytes, timeout_s: float) -> Executed:
         """Write ``input``, read all output, and return it.

@@ -51,7 +51,8 @@ _KOMBU: Final = (
 _HEARTBEATS: Final = (keys.HEARTBEATS, keys.HEARTBEAT_FACTS, keys.USAGES, keys.METERS)
 _LEADER_QUEUES: Final = tuple(queue for role in names.PARTS for queue in names.leader_queues(role))
 _SESSIONS: Final = (
-    "(+evalsha +get +set +rpush +lpop +blpop +llen +del +exists +expire ~" + keys.session("*", "*") + ")"
+    "(+evalsha +get +set +rpush +lpop +blpop +blmove +lindex +llen +hget +hset +del +exists +expire"
+    f" ~{keys.session('*', '*')})"
 )
 """Both ends of a session; a login that does not know the id cannot name the keys."""
 _PRESENCE: Final = "+subscribe +unsubscribe &" + keys.session_client("*")

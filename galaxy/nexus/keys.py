@@ -125,6 +125,11 @@ def session_seen(session_id: str, direction: str) -> str:
     return f"{PREFIX}session:{session_id}:{direction}:seen"
 
 
+def session_count(session_id: str, direction: str) -> str:
+    """Hash: how many items were ``written``, by which ``writer``, and how many were ``taken``."""
+    return f"{PREFIX}session:{session_id}:{direction}:count"
+
+
 def session_client(session_id: str) -> str:
     """String and channel: the client's lease, and what it subscribes to while it is there."""
     return f"{PREFIX}session:{session_id}:client"

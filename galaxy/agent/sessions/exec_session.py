@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from galaxy.agent.connections.worker_connection import close_all
 from galaxy.agent.connections.worker_connections import ExecOutcome, ExecSink
-from galaxy.errors import GalaxyError
+from galaxy.errors import GalaxyError, Unreachable
 from galaxy.model.api.sessions import ExecIn, ExecSession
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecResize, ExecStarted, ToWorker
 from galaxy.nexus.presence import ClientWatch, Peer
@@ -238,9 +238,13 @@ class ExecSessionRunner:
         quiet_s = now_s - self._active_s
         if quiet_s > self._idle_s:
             raise GalaxyError(f"nothing happened for {format_duration(self._idle_s)}")
-        gone = self._client.is_gone(self._pipe.peer(), now_s)
-        if gone or (quiet_s > UNREAD_S and not self._client.is_known and not self._pipe.has_reader("out")):
-            raise GalaxyError("the client went away")
+        try:
+            peer = self._pipe.peer()
+            unread = quiet_s > UNREAD_S and not self._client.is_known and not self._pipe.has_reader("out")
+        except Unreachable:  # Redis is away; the client cannot reach it either, or not for long.
+            peer, unread = None, False
+        if self._client.is_gone(peer, time.monotonic()) or unread:
+            raise GalaxyError("the client went away" if peer else "Redis is away for too long")
 
     def _send_frame(self, kind: FrameKind, data: bytes = b"", *, status: int = 0, message: str = "") -> None:
         """Send a frame; wait for a client that is there and does not read, such as a pager."""

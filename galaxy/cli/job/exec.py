@@ -81,7 +81,7 @@ def _connect(stream: ExecStream, *, interactive: bool, tty: bool) -> int:
     A command that keeps writing although nobody reads its output is ended, as SIGPIPE would end it.
     """
     unread_bytes = 0
-    with raw_terminal(on=tty), resizing(stream, on=tty):
+    with raw_terminal(on=tty), resizing(stream, on=tty), suspending(stream):
         if interactive:
             threading.Thread(target=_copy_input, args=(stream,), name="stdin", daemon=True).start()
         else:
@@ -126,6 +126,36 @@ def raw_terminal(*, on: bool) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def suspending(stream: ExecStream) -> Iterator[None]:
+    """Say that this process is suspended before SIGTSTP (Ctrl-Z) stops it, so that the command waits.
+
+    The handler only wakes a thread: it may have interrupted a request to Redis.
+    """
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:  # Ignored: no job control.
+        yield
+        return
+    asked = threading.Event()
+    ended = threading.Event()
+
+    def stop_when_asked() -> None:
+        while asked.wait() and not ended.is_set():
+            asked.clear()
+            stream.suspend()
+            # To this thread: a signal to the process may be delivered after the next line.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+            stream.resume()
+
+    before = signal.signal(signal.SIGTSTP, lambda *_: asked.set())
+    threading.Thread(target=stop_when_asked, name="suspend", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+        ended.set()
+        asked.set()
 
 
 @contextlib.contextmanager

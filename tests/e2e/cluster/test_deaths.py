@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from galaxy.nexus.presence import LEASE_S
 from tests.support.waiting import until
 
-from .conftest import Cluster, hello_job, job_file
+from .conftest import GALAXY, Cluster, hello_job, job_file
 from .test_service import containers, fetch
 
 
@@ -20,6 +23,11 @@ def programs(pod: Any) -> list[int]:
     """Return the host's pids of a pod's programs."""
     pid = pod.pid
     return [int(pid) for pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def process_state(pid: int) -> str:
+    """Return the letter of a process's state (proc(5))."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_killed_program_is_restarted_with_reason_and_count(
@@ -111,3 +119,39 @@ def test_agent_that_is_stopped_says_goodbye_and_is_back_when_it_starts(cluster: 
     # Without a goodbye it would be suspect 10 s after its last heartbeat.
     until("the host is suspect", lambda: cluster.agents()[0].state == "suspect", 7.0)
     until("the host is back", lambda: cluster.agents()[0].state == "alive", 60.0)
+
+
+def test_exec_and_its_suspended_client_go_on_after_redis_was_away(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("counter")
+    cluster.run(
+        "job", "run", str(job_file(tmp_path, "counter", task={"start": "exec sleep 1000", "cpu": "10m"}))
+    )
+    count = "i=0; while [ $i -lt 80 ]; do i=$((i+1)); echo $i; sleep 0.1; done; exit 7"
+    process = subprocess.Popen(
+        [*GALAXY, "exec", "counter", "--", "sh", "-c", count],
+        env=cluster.environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline() for _ in range(10)]
+        server = cluster.pid("server")
+        os.kill(server, signal.SIGKILL)
+        until("another server", lambda: cluster.pid("server") not in (0, server))
+        lines += [process.stdout.readline() for _ in range(20)]
+        process.send_signal(signal.SIGTSTP)
+        until("the client is stopped", lambda: process_state(process.pid) == "T")
+        redis_client = redis.Redis.from_url(cluster.admin_url())
+        leases = [redis_client.ttl(name) for name in redis_client.keys("galaxy:session:*:client")]
+        redis_client.close()
+        assert max(leases) > LEASE_S
+        process.send_signal(signal.SIGCONT)
+        lines += process.stdout.readlines()
+        assert process.wait(30) == 7
+    finally:
+        process.kill()
+        process.wait()
+    assert lines == [f"{number + 1}\n" for number in range(80)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import threading
@@ -9,9 +10,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from galaxy.errors import BadMessage, Conflict, Unreachable
 from galaxy.nexus import Nexus
+from galaxy.nexus.connection import open_client
+from galaxy.nexus.presence import ABSENCE_S, LEASE_S
 from galaxy.nexus.session import ITEM_BYTES_MAX, ITEMS_MAX, TTL_S, Frame, FrameHead, Session
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import until
@@ -180,3 +184,103 @@ def test_keys_of_a_session_expire_and_can_be_removed(nexus: Nexus, ends: tuple[S
     assert all(0 < nexus.client.ttl(key) <= TTL_S for key in keys)
     reader.remove()
     assert all(key.endswith(b":closed") for key in nexus.client.keys("galaxy:session:*"))
+
+
+def test_every_item_arrives_once_though_connections_end_again_and_again(
+    redis_server: RedisServer, nexus: Nexus
+) -> None:
+    # Of each kind of connection that ends in the middle, some carried a command out whose answer is lost.
+    writer, reader = nexus.session("s1"), nexus.session("s1")
+    killer = redis.Redis.from_url(redis_server.url)
+    ended = threading.Event()
+
+    def end_connections() -> None:
+        while not ended.wait(0.02):
+            killer.execute_command("CLIENT", "KILL", "TYPE", "normal")
+
+    items = [b"%d" % number for number in range(2 * ITEMS_MAX)]
+    failed: list[Exception] = []
+
+    def write() -> None:
+        try:
+            for item in items:
+                writer.write("out", item)
+        except Exception as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=end_connections), threading.Thread(target=write)]
+    for thread in threads:
+        thread.start()
+    got: list[bytes] = []
+    try:
+        while len(got) < len(items) and not failed:
+            if (item := reader.read("out", 10.0)) is not None:
+                got.append(item)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30.0)
+        killer.close()
+    assert failed == []
+    assert got == items
+    assert writer.was_away(60) or reader.was_away(60)
+
+
+def test_items_pass_once_redis_answers_again_and_fail_when_it_does_not(redis_server: RedisServer) -> None:
+    with contextlib.closing(open_client(redis_server.url, name="session", socket_s=0.5)) as client:
+        writer, reader = Session(client, "r", "s1"), Session(client, "r", "s1")
+        writer.write("out", b"before")
+        assert reader.read("out", 0.3) == b"before"
+        redis_server.pause()
+        thread = threading.Thread(target=writer.write, args=("out", b"after"))
+        thread.start()
+        assert reader.read("out", 0.3) is None
+        assert reader.was_away(60)
+        redis_server.resume()
+        assert until("it arrives", lambda: reader.read("out", 0.3)) == b"after"
+        thread.join(20.0)
+        redis_server.pause()
+        start_s = time.monotonic()
+        with pytest.raises(Unreachable):
+            while time.monotonic() - start_s < 3 * ABSENCE_S:
+                reader.read("out", 0.3)
+        assert time.monotonic() - start_s >= ABSENCE_S
+        redis_server.resume()
+
+
+def test_writer_fails_when_redis_has_lost_the_session(nexus: Nexus, ends: tuple[Session, Session]) -> None:
+    writer, reader = ends
+    writer.write("out", b"one")
+    writer.write("out", b"two")
+    assert reader.read("out", 5.0) == b"one"
+    nexus.client.flushall()
+    with pytest.raises(Unreachable, match="lost session"):
+        writer.write("out", b"three")
+
+
+def test_second_writer_of_a_direction_is_refused(nexus: Nexus) -> None:
+    nexus.session("s1").write("out", b"one")
+    with pytest.raises(Conflict, match="another process"):
+        nexus.session("s1").write("out", b"again")
+
+
+def test_unread_items_do_not_expire_while_the_agent_renews_its_lease(
+    nexus: Nexus, ends: tuple[Session, Session]
+) -> None:
+    writer, _ = ends
+    writer.write("out", b"x")
+    for name in nexus.client.keys("galaxy:session:*"):
+        nexus.client.expire(name, 5)
+    writer.peer()
+    assert all(nexus.client.ttl(name) > 200 for name in nexus.client.keys("galaxy:session:s1:out*"))
+
+
+def test_presence_of_a_suspended_client_lasts_until_it_goes_on(nexus: Nexus) -> None:
+    session = nexus.session("s1")
+    presence = session.attend()
+    until("it is there", lambda: session.peer().leased and session.peer().subscribed)
+    presence.suspend()
+    assert nexus.client.ttl("galaxy:session:s1:client") > LEASE_S
+    presence.resume()
+    assert nexus.client.ttl("galaxy:session:s1:client") <= LEASE_S
+    presence.close()

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import pytest
 
 from galaxy.agent.sessions.exec_session import ExecSessionRunner
-from galaxy.errors import UsageError
+from galaxy.errors import Unreachable, UsageError
 from galaxy.model.api.sessions import ARGUMENT_BYTES_MAX, EXEC_BYTES_MAX, ExecIn, ExecSession, check_exec
 from galaxy.model.messages.worker import Exec, ExecEnded, ExecKill, ExecStarted
-from galaxy.nexus.presence import ABSENT_S, ClientWatch, Peer
+from galaxy.nexus.presence import ABSENCE_S, ABSENT_S, LEASE_S, ClientWatch, Peer
 from galaxy.nexus.session import Frame
+from tests.support.waiting import until
 
 HERE = Peer(closed=False, subscribed=True, leased=True)
 UNSEEN = Peer(closed=False, subscribed=False, leased=False)
@@ -51,12 +52,46 @@ def test_client_that_never_showed_its_presence_is_not_judged_by_it() -> None:
     assert watch.is_gone(Peer(closed=True, subscribed=False, leased=False), 100.0)
 
 
+def test_client_is_there_while_redis_is_away_for_a_few_seconds() -> None:
+    watch = ClientWatch()
+    watch.is_gone(HERE, 0.0)
+    assert not any(watch.is_gone(None, 1.0 + second) for second in range(5))
+    # Redis came back without the client's key and subscription.
+    assert not any(watch.is_gone(UNSEEN, 6.0 + second) for second in range(LEASE_S))
+    assert not watch.is_gone(HERE, 15.9)
+    assert not watch.is_gone(HERE, 60.0)
+    away = Peer(closed=False, subscribed=False, leased=True)
+    assert not watch.is_gone(away, 61.0)
+    assert watch.is_gone(away, 61.0 + ABSENT_S)
+
+
+def test_client_that_does_not_come_back_with_redis_is_gone() -> None:
+    for lost in (UNSEEN, Peer(closed=False, subscribed=False, leased=True)):
+        watch = ClientWatch()
+        watch.is_gone(HERE, 0.0)
+        watch.is_gone(None, 1.0)
+        assert not watch.is_gone(lost, 2.0)
+        assert not watch.is_gone(lost, 2.0 + LEASE_S - 0.1)
+        watch.is_gone(lost, 2.0 + LEASE_S)
+        assert watch.is_gone(lost, 2.0 + LEASE_S + ABSENT_S)
+
+
+def test_client_is_gone_when_redis_is_away_for_too_long() -> None:
+    watch = ClientWatch()
+    watch.is_gone(HERE, 0.0)
+    assert not watch.is_gone(None, 1.0)
+    assert not watch.is_gone(None, 0.9 + ABSENCE_S)
+    assert watch.is_gone(None, 1.0 + ABSENCE_S)
+
+
 class Pipe:
     """The client's end: nobody reads, and ``state`` is what Redis says of it."""
 
     def __init__(self) -> None:
         self.state = HERE
         self.room = 4
+        self.away = False
+        self.asked = 0
         self.frames: list[Frame] = []
 
     def send(
@@ -80,6 +115,9 @@ class Pipe:
     def close(self, direction: str) -> None: ...
 
     def peer(self) -> Peer:
+        self.asked += 1
+        if self.away:
+            raise Unreachable("cannot reach Redis")
         return self.state
 
     def has_reader(self, direction: str) -> bool:
@@ -145,6 +183,23 @@ def test_command_whose_client_is_there_waits_for_it_to_read() -> None:
         assert thread.is_alive()
         time.sleep(0.01)
     assert not worker.killed.wait(1.5)
+    pipe.state = Peer(closed=True, subscribed=True, leased=True)
+    assert worker.killed.wait(10)
+    thread.join(10)
+
+
+def test_command_goes_on_while_redis_is_away() -> None:
+    pipe, worker = Pipe(), Worker()
+    thread = runner(pipe, worker)
+    until("output waits", lambda: len(pipe.frames) >= pipe.room)
+    pipe.away = True
+    asked = pipe.asked
+    until("the client was looked for", lambda: pipe.asked > asked + 2)
+    assert not worker.killed.is_set()
+    pipe.away = False
+    asked = pipe.asked
+    until("the client was seen again", lambda: pipe.asked > asked + 2)
+    assert not worker.killed.is_set()
     pipe.state = Peer(closed=True, subscribed=True, leased=True)
     assert worker.killed.wait(10)
     thread.join(10)
