@@ -16,7 +16,7 @@ from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
 from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, tasks_in
 from galaxy.agent.sessions.task_log import Segment, TaskLog, merge
-from galaxy.errors import GalaxyError
+from galaxy.errors import GalaxyError, Unreachable
 from galaxy.model.api.sessions import LogSession, ReadLogs, pack_chunks
 from galaxy.model.api.views import LogChunk, LogRun
 from galaxy.model.base import encode
@@ -182,10 +182,16 @@ class LogSessionRunner:
                 return f"{self._pod} wrote nothing for {format_duration(self._idle_s)}"
             if now_s - last_check_s > CHECK_S:
                 last_check_s = now_s
-                unread = now_s - quiet_since_s > UNREAD_S and not self._pipe.has_reader("out")
-                if unread or self._pipe.is_closed("out"):
+                if self._is_reader_gone(quiet_s=now_s - quiet_since_s):
                     return ""
         return "the agent is ending"
+
+    def _is_reader_gone(self, *, quiet_s: float) -> bool:
+        try:
+            unread = quiet_s > UNREAD_S and not self._pipe.has_reader("out")
+            return unread or self._pipe.is_closed("out")
+        except Unreachable:  # Redis is away; writing fails when it is for too long.
+            return False
 
     def _add_new_tasks(self, logs: list[TaskLog], directory: Path) -> None:
         """Follow what appeared since: a program that had not started yet has no files."""
