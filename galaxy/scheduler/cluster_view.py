@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from functools import reduce
+from itertools import repeat
 from operator import attrgetter
 from typing import Final
 
@@ -213,9 +214,12 @@ class ClusterView:
             self.charge(keys[0], self.names[int(rows[0])], group, load, creating=True)
             return
         chosen = rows.tolist()
-        agents, times = rows, np.ones(1, np.int64)
-        if len(set(chosen)) < len(chosen):
+        agents: Ints = rows
+        times: Ints | int = 1
+        counts = dict.fromkeys(chosen, 1)
+        if len(counts) < len(chosen):
             agents, times = np.unique(rows, return_counts=True)
+            counts = dict(zip(agents.tolist(), times.tolist(), strict=True))
         for column, amount in zip(self.free, load.resources.values(), strict=True):
             if amount:
                 column[agents] -= times * amount
@@ -224,12 +228,16 @@ class ClusterView:
         self.placed[agents] += times
         self.creating[agents] += times
         self.room[agents] -= times
-        counts = self.group_rows.setdefault(group, {})
-        for row in chosen:
-            counts[row] = counts.get(row, 0) + 1
+        before = self.group_rows.get(group)
+        if before is None:
+            self.group_rows[group] = counts
+        else:
+            for row, count in counts.items():
+                before[row] = before.get(row, 0) + count
         for port in load.ports:
             self._bind_all(agents, port)
-        self._charges.update(zip(keys, [Charge(row, group, load, True) for row in chosen], strict=True))
+        charges = map(Charge, chosen, repeat(group), repeat(load), repeat(True))
+        self._charges.update(zip(keys, charges, strict=False))
 
     def charge_all(self, charges: dict[str, Charge]) -> None:
         """Charge many at once, by key; no key may be charged already. ``charges`` belongs to the view then.
@@ -411,15 +419,20 @@ class ClusterView:
     def _members(self, kind: str, name: str) -> Bools:
         """Return which rows are in a pool, have a tag or a label's value, or enforce a limit."""
         if not self._masks:
+            facts: dict[tuple[str, str], list[int]] = {}
             for row, record in enumerate(self.records):
-                facts = {("pool", record.pool)}
-                facts.update(("tag", tag) for tag in record.tags)
-                facts.update((f"label {label}", value) for label, value in record.labels.items())
-                facts.update(("limit", limit) for limit in record.info.enforced)
-                for fact in facts:
-                    self._masks.setdefault(fact, np.zeros(len(self), np.bool_))[row] = True
-        mask = self._masks.get((kind, name))
-        return np.zeros(len(self), np.bool_) if mask is None else mask
+                facts.setdefault(("pool", record.pool), []).append(row)
+                for tag in record.tags:
+                    facts.setdefault(("tag", tag), []).append(row)
+                for label, value in record.labels.items():
+                    facts.setdefault((f"label {label}", value), []).append(row)
+                for limit in record.info.enforced:
+                    facts.setdefault(("limit", limit), []).append(row)
+            for fact, rows in facts.items():
+                self._masks[fact] = mask = np.zeros(len(self), np.bool_)
+                mask[rows] = True
+        known = self._masks.get((kind, name))
+        return np.zeros(len(self), np.bool_) if known is None else known
 
     def _name_order(self) -> Ints:
         if len(self._order) != len(self):
@@ -471,9 +484,13 @@ class ClusterView:
     def _bind_all(self, agents: Ints, port: int) -> None:
         """Do what ``_bind`` does for one more container with ``port`` on each of ``agents``."""
         rows = self.port_rows.setdefault(port, {})
-        unbound = np.array([row for row in agents.tolist() if row not in rows], np.int64)
-        for row in agents.tolist():
-            rows[row] = rows.get(row, 0) + 1
+        unbound = agents
+        if rows:
+            unbound = np.array([row for row in agents.tolist() if row not in rows], np.int64)
+            for row in agents.tolist():
+                rows[row] = rows.get(row, 0) + 1
+        else:
+            rows.update(dict.fromkeys(agents.tolist(), 1))
         inside = (self.ports_low[unbound] <= port) & (port <= self.ports_high[unbound])
         self.ports[unbound[inside]] -= 1
 

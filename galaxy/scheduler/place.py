@@ -52,10 +52,8 @@ def place(view: ClusterView, asks: Iterable[Ask], *, only: Collection[int] | Non
         rows = _choose(view, ask, eligible)
         if len(rows):
             view.charge_new(ask.containers[: len(rows)], rows, ask.group, ask.shape.load)
-            placements += [
-                Placement(container, names[row])
-                for container, row in zip(ask.containers, rows.tolist(), strict=False)
-            ]
+            agents = map(names.__getitem__, rows.tolist())
+            placements += map(Placement, ask.containers, agents)
         if len(rows) < len(ask.containers) and only is None:
             left = ask.containers[len(rows) :]
             refusals.append(Refusal(group=ask.group, containers=left, reason=explain(view, ask)))
