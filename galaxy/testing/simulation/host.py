@@ -10,17 +10,9 @@ import msgspec
 from galaxy.accounting.meters import ContainerMeters
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.effects import (
-    ConnectWorker,
-    DeliverOrder,
-    DisconnectWorker,
-    Effect,
-    LaunchContainer,
-    QuitWorker,
     RemoveContainer,
-    ResizeContainer,
 )
 from galaxy.agent.logic.events import HostInspected, PortsScanned, RedisClockRead, ReportPublished
-from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.reports import DueReport
 from galaxy.ids import container_key
 from galaxy.model.api.sessions import ExecSession, LogSession
@@ -29,6 +21,7 @@ from galaxy.model.messages.agent import AgentInfo, MeterSample
 from galaxy.model.messages.names import agent_queue, appworker_queue
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.agent_disk import NO_OBSERVER, AgentDisk, HostObserver
+from galaxy.testing.simulation.agent_effects import AgentEffects
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.machine import Machine, Notify, ProgramObserver
@@ -84,7 +77,6 @@ class Host:
         self._slow_until_s = 0.0
         self._last_event_s = 0.0
         self._process = 0
-        self._requests = 0
         self._disk_retry_s = 0.0
         self._events: list[Struct] = []
         self._stepping = False
@@ -98,6 +90,7 @@ class Host:
         self.machine = Machine(
             world, host=name, on_program=on_program, notify=self._notify_agent, on_created=self._on_created
         )
+        self._effects = AgentEffects(world, self.machine, self._lag_s)
         self._start(rebooted=False)
 
     @property
@@ -139,7 +132,7 @@ class Host:
 
     def lose_requests(self) -> None:
         """Lose what the agent has asked the launcher for and what it has not begun."""
-        self._requests += 1
+        self._effects.lose_requests()
 
     def wipe(self) -> None:
         """Replace the machine by an empty one of the same name: no containers, no agent's disk."""
@@ -320,7 +313,9 @@ class Host:
             self.crash()
             return
         for effect in effects:
-            self._perform(effect)
+            if isinstance(effect, RemoveContainer):
+                self._close_meter(effect.container, effect.incarnation)
+            self._effects.perform(effect, self._notifier())
         flush = logic.flush(self._mono_s())
         for due in flush.reports:
             self._post(due)
@@ -381,43 +376,6 @@ class Host:
 
     def _mono_s(self) -> float:
         return self._world.now_s - START_S
-
-    # ---- effects
-
-    def _perform(self, effect: Effect) -> None:
-        match effect:
-            case LaunchContainer():
-                self._request(
-                    0.01 + self.machine.launch_s + self._lag_s(), lambda: self.machine.launch(effect.hosted)
-                )
-            case ResizeContainer():
-                self._resize(effect.hosted)
-            case RemoveContainer():
-                self._close_meter(effect.container, effect.incarnation)
-                self._request(
-                    0.02 + self._lag_s(),
-                    lambda: self.machine.destroy(effect.container, effect.incarnation),
-                )
-            case ConnectWorker():
-                self.machine.connect(effect.container, effect.incarnation, self._notifier())
-            case DisconnectWorker():
-                self.machine.disconnect(effect.container, effect.incarnation)
-            case DeliverOrder():
-                self.machine.deliver(effect.container, effect.incarnation, effect.order)
-            case QuitWorker():
-                self.machine.quit(effect.container, effect.incarnation, effect.stop_timeout)
-            case _:
-                pass
-
-    def _resize(self, hosted: HostedContainer) -> None:
-        """Set the limits of a container; the outcome is for this agent process only."""
-        notify = self._notifier()
-        self._world.after(0.005 + self._lag_s(), lambda: self.machine.resize(hosted, notify))
-
-    def _request(self, delay_s: float, act: Callable[[], None]) -> None:
-        """Have the launcher act after ``delay_s``, unless the request is lost before."""
-        request = self._requests
-        self._world.after(delay_s, lambda: act() if request == self._requests else None)
 
     def _notifier(self) -> Notify:
         """Return a function that delivers events to this agent process and to no later one."""

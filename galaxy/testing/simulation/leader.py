@@ -7,7 +7,7 @@ reads them. Another thread of production, ``galaxy.driver.standby``, is a chain 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,12 +23,11 @@ from galaxy.model.api.request import Request
 from galaxy.model.base import Struct, from_plain
 from galaxy.model.messages.agent import AgentReport, HeartbeatsRead, MetersRead
 from galaxy.model.messages.names import RESMAN
-from galaxy.model.messages.trace import TraceEvent
-from galaxy.model.step import Logic, Step
-from galaxy.model.stored.table import Table, TableChange
+from galaxy.model.step import Logic
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.testing.simulation.bus import Bus
 from galaxy.testing.simulation.checkers.standby import check_begun
+from galaxy.testing.simulation.leader_faults import FaultyLogic, FaultyStore
 from galaxy.testing.simulation.standby_feed import FaultyFeed
 from galaxy.testing.simulation.world import World
 
@@ -198,10 +197,10 @@ class LeaderProcess:
         lease = Lease(answer, self._world.now_s, lambda: self._world.now_s)
         self._following = False
         lease_is_held = (lambda: True) if self._ignore_lease else lease.is_held
-        faulty_logic = _FaultyLogic(self._logic, self._world, lambda: self._check_begun(leadership))
+        faulty_logic = FaultyLogic(self._logic, self._world, lambda: self._check_begun(leadership))
         leadership = self._kind(
             faulty_logic,
-            _FaultyStore(self._nexus, self._world),
+            FaultyStore(self._nexus, self._world),
             answer,
             lease_is_held=lease_is_held,
             warm=self._warm,
@@ -347,56 +346,3 @@ class LeaderProcess:
     def table(self, name: str) -> Any:
         """Return a table of the leading logic, None when this process does not lead."""
         return None if self.logic is None else self.logic.tables[name]
-
-
-class _StepFault(Exception):
-    """Raised by a step that the simulator makes fail."""
-
-
-class _FaultyLogic:
-    """Logic whose steps raise at the rate of ``Faults.step_fault``, after some or all of their work."""
-
-    def __init__(self, logic: Logic, world: World, on_lead: Callable[[], None]) -> None:
-        """``on_lead`` is called when the tables are as they were stored."""
-        self._logic = logic
-        self._world = world
-        self._on_lead = on_lead
-        self.recover = logic.recover
-
-    def lead(self, epoch: int, now_s: float) -> None:
-        self._on_lead()
-        self._logic.lead(epoch, now_s)
-
-    @property
-    def tables(self) -> Mapping[str, Table[Any]]:
-        return self._logic.tables
-
-    def step(self, now_s: float, events: Sequence[Any]) -> Step:
-        if not self._world.strikes("step_fault"):
-            return self._logic.step(now_s, events)
-        self._logic.step(now_s, events[: self._world.random.randint(0, len(events))])
-        self._world.record(f"a step of {len(events)} events raises")
-        raise _StepFault
-
-
-class _FaultyStore:
-    """A store that loses the answer to a commit at the rate of ``Faults.commit_answer_lost``."""
-
-    def __init__(self, nexus: MemoryNexus, world: World) -> None:
-        self._nexus = nexus
-        self._world = world
-
-    def load(self, role: str, tables: Iterable[Table[Any]]) -> None:
-        self._nexus.load(role, tables)
-
-    def commit(
-        self, grant: Grant, serial: int, changes: Sequence[TableChange], trace: Sequence[TraceEvent]
-    ) -> None:
-        if not self._world.strikes("commit_answer_lost"):
-            self._nexus.commit(grant, serial, changes, trace)
-            return
-        written = self._world.chance(0.5)
-        if written:
-            self._nexus.commit(grant, serial, changes, trace)
-        self._world.record(f"the answer to a commit of {grant.owner} is lost; written: {written}")
-        raise Unreachable("the answer is lost")
