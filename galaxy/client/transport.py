@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import time
@@ -216,6 +217,8 @@ def check_body(body: Body[Any]) -> None:
         raise UsageError(error.message) from error
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
+        choices = re.search(r"regex '\^\(([a-z|-]+)\)\$'", what)
+        what = f"is one of {choices[1].replace('|', ', ')}" if choices else what
         raise UsageError(f"`{where.removesuffix('`')}` of {body.op}: {what}") from error
 
 

@@ -108,7 +108,7 @@ def parse(url: str, environ: Mapping[str, str] = os.environ, *, files: bool = Tr
 
 
 class _QuotingError(UsageError):
-    """An error whose message quotes a part of the URL that is no password if the URL is well-formed."""
+    """An error that is only right, and may only be quoted, if no password has a delimiter of URLs."""
 
 
 def _has_a_misplaced_at(url: str) -> bool:
@@ -187,7 +187,7 @@ def _not_a_host(text: str, hint: str) -> UsageError:
     """Return the error for what is no host; ``name:text`` is quoted by its name only: it may be a login."""
     name, colon, port = text.partition(":")
     if not name or (colon and not port.isdecimal()):
-        return UsageError(
+        return _QuotingError(
             "not a Redis URL: what follows :// is not HOST:PORT",
             details=["a login is followed by @ and the host"],
             hint=hint,

@@ -18,7 +18,7 @@ from galaxy.client.transport import check_body
 from galaxy.model.api.audit import ListAudit
 from galaxy.model.api.jobs import StopJob
 from galaxy.model.api.sessions import ReadLogs
-from galaxy.model.api.users import AddUser
+from galaxy.model.api.users import AddUser, GrantUser
 from galaxy.model.jobspec import parsing
 from galaxy.model.resources import Ceiling
 from galaxy.model.stored.user import Role
@@ -161,6 +161,10 @@ def test_good_types_pass(job: Any) -> None:
     [
         (ReadLogs(target="web", tail=-5), "`tail` of galaxy.job.logs: Expected `int` >= -1"),
         (ReadLogs(target="web", since_s=math.nan), "`since_s`"),
+        (
+            GrantUser(user="ann", pool="main", action="zap"),
+            "`action` of galaxy.user.grant: is one of add, remove, set, clear",
+        ),
         (ListAudit(limit=0), "`limit`"),
         (ListAudit(user="a" * 10_000), "`user`"),
         (StopJob(job="\ud800"), "not text in UTF-8"),
