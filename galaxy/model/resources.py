@@ -190,6 +190,12 @@ class _Limits(Struct, frozen=True, kw_only=True):
         ]
         return min(fits, key=lambda fit: fit[0], default=None)
 
+    def over(self, wanted: Resources) -> Resources:
+        """Return how much of ``wanted`` is beyond the limits."""
+        return Resources(
+            **{row.field: max(0, getattr(wanted, row.field) - limit) for row, limit in self.limits()}
+        )
+
     def exceeded(self, before: Resources, after: Resources) -> tuple[Resource, ...]:
         """Return the resources whose amount in ``after`` exceeds the limit and the amount in ``before``.
 

@@ -113,7 +113,8 @@ def quota_lines(view: QuotaView) -> list[str]:
     where = "all pools" if view.pool == ALL_POOLS else f"pool {view.pool}"
     rows = (
         f"  {name}: ceiling {ceiling}, {wanted} wanted, {used} used"
-        for _, _, name, used, wanted, ceiling in _rows(view)
+        + ("" if over == "-" else f", {over} over")
+        for _, _, name, used, wanted, ceiling, over in _rows(view)
     )
     return [f"{view.user} on {where}", *rows]
 
@@ -137,7 +138,7 @@ def _print_quotas(target: Target, output: Output, user: str) -> None:
         print_err(f'no quota limits "{user}"; galaxy quota set USER cpu=8' if user else "no quotas")
         return
     rows = [row for view in quotas for row in _rows(view)]
-    output.print_table(["USER", "POOL", "RESOURCE", "USED", "WANTED", "CEILING"], rows)
+    output.print_table(["USER", "POOL", "RESOURCE", "USED", "WANTED", "CEILING", "OVER"], rows)
 
 
 def _rows(view: QuotaView) -> list[list[str]]:
@@ -146,5 +147,8 @@ def _rows(view: QuotaView) -> list[list[str]]:
     for row in RESOURCES:
         limit = getattr(view.ceiling, row.field)
         ceiling = "none" if limit is None else row.show(limit)
-        rows.append([view.user, view.pool, row.name, row.text(view.used), row.text(view.wanted), ceiling])
+        over = row.text(view.over) if getattr(view.over, row.field) else "-"
+        rows.append(
+            [view.user, view.pool, row.name, row.text(view.used), row.text(view.wanted), ceiling, over]
+        )
     return rows

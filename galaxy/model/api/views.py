@@ -236,6 +236,8 @@ class QuotaView(Struct, frozen=True, kw_only=True):
     used: Resources
     by: str = ""
     at_s: float = 0.0
+    over: Resources = NOTHING
+    """How much of what is wanted is beyond a ceiling that was lowered; nothing is removed for it."""
 
 
 class SecretView(Struct, frozen=True, kw_only=True):

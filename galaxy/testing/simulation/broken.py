@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from galaxy.model.messages.pod import PodOrders
 from galaxy.model.messages.trace import TraceEvent
 from galaxy.model.resources import Resources
 from galaxy.model.step import Logic, Send, Step
+from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.table import Table, TableChange
 from galaxy.nexus.in_memory import MemoryNexus
 from galaxy.resman.logic import ResMan, ResManConfig
@@ -176,6 +177,21 @@ class QuotaIgnoringResMan(ResMan):
         self.state.quota_usage = _UnlimitedQuota(self.state.quota_usage)
 
 
+class _Unsearched(Table[Quota]):
+    """Quotas that are stored and listed, and not found when a job is checked."""
+
+    def where(self, index: str, value: Hashable) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+
+class QuotaIgnoringAppMaster(AppMaster):
+    """An AppMaster that accepts jobs beyond every quota."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state.quotas.__class__ = _Unsearched
+
+
 class ForgetfulResMan(ResMan):
     """A ResMan that accounts what containers hold from when it began to lead."""
 
@@ -238,6 +254,7 @@ BROKEN: Final[dict[str, Variant]] = {
     "removed groups not stored": Variant(nexus=NexusWithoutRemovedGroups),
     "drain without regard for the jobs' pace": Variant(appmaster=ImpatientAppMaster),
     "no quota": Variant(resman=QuotaIgnoringResMan),
+    "jobs are accepted beyond the quota": Variant(appmaster=QuotaIgnoringAppMaster),
     "accounts begin with each leader": Variant(resman=ForgetfulResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
     "standby begins without reading the rest of the feed": Variant(warm=UnverifiedTables),

@@ -127,7 +127,11 @@ class SimulatedCluster(HostObserver):
             StaleEpochs(),
             MassLoss(),
         )
-        self._quotas, self._views, self._minimum = QuotaChecker(), SchedulerView(), KeepsMinimum()
+        self._quotas, self._views, self._minimum = (
+            {RESMAN: QuotaChecker(), APPMASTER: QuotaChecker()},
+            SchedulerView(),
+            KeepsMinimum(),
+        )
         self._preemptions = PreemptionChecker()
         self.accounting = AccountingChecker(lambda: self.world.now_s)
         self.nexus.on_commit = self.accounting.committed if not quiet else self.nexus.on_commit
@@ -327,8 +331,10 @@ class SimulatedCluster(HostObserver):
         if leader.role == RESMAN:
             self._preemptions.check(leader)
             if self.user.has_quota:
-                self._quotas.check(leader)
+                self._quotas[RESMAN].check_placed(leader)
         else:
+            if self.user.has_quota:
+                self._quotas[APPMASTER].check_wanted(leader)
             self._reruns.committed(leader)
             self._minimum.check(leader)
             self._incarnations.up(leader.table("pods").values())

@@ -33,6 +33,8 @@ from galaxy.testing.simulation.world import World
 from galaxy.units import MIB
 
 RETRY_S: Final = 2.0
+POOLS: Final = ("*", "main")
+"""Pools on which quotas are set in turn. Every host is in pool main, which some jobs name."""
 PORTS: Final = (9001, 9002)
 """Fixed ports that jobs ask for. Two jobs of two pods share each, as there are four hosts."""
 
@@ -59,6 +61,9 @@ class SimulatedUser:
         """The job of the pending request: until the answer, its old and its new state are both right."""
         self.removed: set[str] = set()
         self._names = 0
+        self._quotas = 0
+        self._lifted: set[str] = set()
+        """Pools whose quota is removed for good."""
         self._world = world
         self._bus = bus
         self._nexus = nexus
@@ -97,6 +102,7 @@ class SimulatedUser:
             name=name,
             type=JobType.BATCH if batch else JobType.SERVICE,
             deploy=DeploySpec(
+                pools=("main",) if self.has_quota and self._names % 3 == 0 else (),
                 replica=self._world.random.randrange(1, replica_max + 1),
                 step=self._world.random.randrange(1, 3),
                 max_per_host=self._world.random.choice((0, 0, 3)), stop_timeout=5.0, drain=0.5,
@@ -163,22 +169,27 @@ class SimulatedUser:
     def _change_quota(self) -> None:
         """Set a random quota; some resources become unlimited."""
         draw = self._world.random.choice
-        containers, cpu = draw((None, 4, 6, 8, 12)), draw((None, 800, 1600, 2400))
+        containers, cpu = draw((None, 1, 2, 4, 8)), draw((None, 300, 600, 1600))
         lifted = [name for name, limit in (("containers", containers), ("cpu_milli", cpu)) if limit is None]
-        self._set_quota(Ceiling(containers=containers, cpu_milli=cpu), tuple(lifted))
+        self._quotas += 1
+        self._set_quota(
+            Ceiling(containers=containers, cpu_milli=cpu), tuple(lifted), pool=POOLS[self._quotas % 2]
+        )
 
     def remove_quota(self) -> None:
-        """Remove the quota, so that everything accepted before it was lowered can be placed."""
+        """Remove both quotas, so that everything accepted before they were lowered can be placed."""
         if self.has_quota and not self.busy:
-            self._set_quota(Ceiling(), ("containers", "cpu_milli"))
+            left = [pool for pool in POOLS if pool not in self._lifted]
+            self._set_quota(Ceiling(), ("containers", "cpu_milli"), pool=left[0])
 
-    def _set_quota(self, ceiling: Ceiling, lifted: tuple[str, ...]) -> None:
+    def _set_quota(self, ceiling: Ceiling, lifted: tuple[str, ...], *, pool: str) -> None:
         def done(answer: Answer) -> None:
-            self._world.record(f"user may have {ceiling}: {answer.problem or 'ok'}")
+            self._world.record(f"user may have {ceiling} in {pool}: {answer.problem or 'ok'}")
             if len(lifted) == 2 and answer.problem is None and self._world.faults is NO_FAULTS:
-                self.has_quota = False
+                self._lifted.add(pool)
+                self.has_quota = len(self._lifted) < len(POOLS)
 
-        asked = SetQuota(user="sim", ceiling=ceiling, lift=lifted)
+        asked = SetQuota(user="sim", pool=pool, ceiling=ceiling, lift=lifted)
         self._ask(asked, done)
 
     def _ask_state(self, expected: ExpectedJob, desired: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from galaxy.accounting.clock import STEP_S, AccountClock
+from galaxy.accounting.clock import STEP_S, UNREAD_S_MAX, AccountClock
 from galaxy.accounting.integrals import DAY_S, added, closed, day_of, key_of, merged_into, pieces
 from galaxy.model.resource_seconds import ResourceSeconds, held_for
 from galaxy.model.resources import Resources
@@ -74,9 +74,20 @@ def test_account_clock_follows_redis_and_not_the_leaders_own_clock() -> None:
     assert clock.now_s(5030.0) == 1031.0
 
 
-def test_account_clock_stands_still_after_redis_was_set_back_and_never_goes_back() -> None:
+def test_account_clock_follows_redis_when_it_is_set_back_and_ignores_a_reading_that_came_late() -> None:
     clock = AccountClock(1000.0, 5000.0)
-    assert clock.now_s(5100.0) == 1100.0
-    clock.read(1101.0 - 10 * STEP_S, 5101.0)
-    assert clock.now_s(5101.0) == 1100.0
-    assert clock.now_s(5101.0 + 10 * STEP_S + 1.0) == 1102.0
+    assert clock.now_s(5100.0) == 1030.0, "no reading for so long"
+    clock.read(1100.0, 5100.0)
+    clock.read(1100.5, 5102.0)  # One and a half seconds late.
+    assert clock.now_s(5102.0) > 1101.9
+    clock.read(1103.0 - 10 * STEP_S, 5103.0)
+    assert clock.now_s(5103.0) == 1103.0 - 10 * STEP_S
+
+
+def test_account_clock_does_not_follow_the_leaders_own_clock_when_that_is_set_forward() -> None:
+    clock = AccountClock(1000.0, 5000.0)
+    clock.read(1001.0, 5001.0)
+    assert clock.now_s(5001.0 + 7200.0) == 1001.0 + UNREAD_S_MAX
+    clock.read(1002.0, 5002.0 + 7200.0)
+    assert clock.now_s(5002.0 + 7200.0) == 1002.0
+    assert clock.now_s(5001.0 + 7200.0) == 1002.0, "it does not go back by less than a step"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from galaxy.appmaster.logic.identity.quotas import amount_of
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.jobs import RecoverPod, SubmitJob, UpdateJob
 from galaxy.model.api.quotas import ListQuotas, SetQuota
 from galaxy.model.api.users import RemoveUser
 from galaxy.model.api.views import QuotaView
-from galaxy.model.jobspec.spec import JobSpec
+from galaxy.model.jobspec.spec import JobSpec, JobType
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.names import GROUP_APPLY
 from galaxy.model.resources import Ceiling
@@ -211,3 +213,33 @@ def test_operators_change_of_a_job_counts_for_its_owner() -> None:
     world.as_("ann", SubmitJob(spec=job()))
     bigger = UpdateJob(job="web", spec=with_deploy(job(), replica=4))
     assert kind(world.as_("root", bigger)) == "refused"
+
+
+def test_lowered_ceiling_removes_nothing_and_is_shown_as_over(world: World) -> None:
+    limit(world, memory_bytes=640 * MIB)
+    world.submit(service(replica=4))
+    world.run(5)
+    view = limit(world, memory_bytes=100 * MIB)
+    assert view.over.memory_bytes == (256 - 100) * MIB
+    assert view.over.cpu_milli == 0
+    world.run(60)
+    assert sum(pod.placed for pod in world.master.state.pods.values()) == 4
+    answer = submit(world, service("more", replica=1))
+    assert answer.problem is not None
+    assert answer.problem.details == (
+        "memory: asks 64 MiB (1 x 64 MiB); 0 B of 100 MiB left, and other jobs are 156 MiB over it",
+    )
+    assert answer.problem.hint == "galaxy quota show ann, or remove another job, or ask an operator for more"
+
+
+def test_job_of_which_not_one_pod_fits_is_told_how_small_it_would_have_to_be(world: World) -> None:
+    limit(world, memory_bytes=50 * MIB)
+    answer = submit(world, service("big", replica=2))
+    assert answer.problem is not None
+    assert answer.problem.hint == "galaxy quota show ann, or lower memory to 25M per pod"
+
+
+def test_best_effort_jobs_count_as_containers_and_disk_but_not_as_cpu_and_memory() -> None:
+    each = amount_of(replace(service(), type=JobType.BEST_EFFORT))
+    assert (each.cpu_milli, each.memory_bytes, each.containers) == (0, 0, 1)
+    assert each.disk_bytes == amount_of(service()).disk_bytes > 0

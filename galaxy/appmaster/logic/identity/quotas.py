@@ -7,6 +7,7 @@ moment (a container that is not gone yet), the new container waits in ResMan.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from galaxy.operations.authz import OPERATORS, SELF, is_operator
 from galaxy.operations.declaration import Caller, change, query
 from galaxy.operations.paging import page_of
 from galaxy.scheduler.quota import ceiling_name, charged, counts_in
+from galaxy.units import MIB, format_bytes, format_cpu
 
 QUOTAS_MAX: Final = 10_000
 """Quotas of all users together, because they travel to ResMan in one message."""
@@ -78,14 +80,16 @@ def view(state: AppMasterState, quota: Quota) -> QuotaView:
     for job, spec in _jobs(state, quota.user, quota.pool):
         placed = sum(pod.placed for pod in state.job_pods(job.job))
         used = used.plus(amount_of(spec), placed)
+    wanted = total_demand(state, quota)
     return QuotaView(
         user=quota.user,
         pool=quota.pool,
         ceiling=quota.ceiling,
-        wanted=total_demand(state, quota),
+        wanted=wanted,
         used=used,
         by=quota.by,
         at_s=quota.at_s,
+        over=quota.ceiling.over(wanted),
     )
 
 
@@ -128,23 +132,26 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
     lines: list[str] = []
     heads: list[str] = []
     fits = count
+    smaller: dict[str, tuple[Resource, int]] = {}
     for key in state.quotas.where("user", user):
         quota = state.quotas[key]
         if not counts_in(quota.pool, spec.deploy.pools):
             continue
         others = total_demand(state, quota, but=but)
-        after = others.plus(each, count)
-        over = quota.ceiling.exceeded(total_demand(state, quota), after)
+        over = quota.ceiling.exceeded(total_demand(state, quota), others.plus(each, count))
         for resource in over:
             heads.append(ceiling_name(quota, resource))
             lines.append(_line(quota, resource, others, each, count))
+            share = _left(quota, resource, others) // count
+            known = smaller.get(resource.field, (resource, share))
+            smaller[resource.field] = resource, min(share, known[1])
         if over:
             fits = min(fits, _fits(quota, others, each))
     if lines:
         raise Refused(
             f"cannot {doing}: {', '.join(heads)} exceeded",
             details=lines,
-            hint=_hint(user, fits and fits + spec.deploy.replica - count),
+            hint=_hint(user, fits and fits + spec.deploy.replica - count, list(smaller.values())),
         )
 
 
@@ -153,17 +160,38 @@ def _fits(quota: Quota, others: Resources, each: Resources) -> int:
     return room[0] if room else 0
 
 
+def _left(quota: Quota, resource: Resource, others: Resources) -> int:
+    return max(0, int(getattr(quota.ceiling, resource.field)) - int(getattr(others, resource.field)))
+
+
 def _line(quota: Quota, resource: Resource, others: Resources, each: Resources, count: int) -> str:
     limit, one = getattr(quota.ceiling, resource.field), getattr(each, resource.field)
-    left = max(0, limit - getattr(others, resource.field))
     show = resource.show
     times = "" if resource.per_container else f" ({count} x {show(one)})"
-    return f"{resource.name}: asks {show(one * count)}{times}; {show(left)} of {show(limit)} left"
+    left = f"{show(_left(quota, resource, others))} of {show(limit)} left"
+    over = getattr(others, resource.field) - limit
+    beyond = f", and other jobs are {show(over)} over it" if over > 0 else ""
+    return f"{resource.name}: asks {show(one * count)}{times}; {left}{beyond}"
 
 
-def _hint(user: str, fits: int) -> str:
-    smaller = f"lower deploy.replica to {fits}" if fits else "remove another job, or ask an operator for more"
-    return f"galaxy quota show {user}, or {smaller}"
+def _hint(user: str, fits: int, smaller: Sequence[tuple[Resource, int]]) -> str:
+    """Return the way out: fewer pods, or else smaller ones, or else fewer jobs."""
+    if fits:
+        way = f"lower deploy.replica to {fits}"
+    elif all(share and not resource.per_container for resource, share in smaller):
+        way = (
+            "lower " + ", ".join(f"{row.name} to {_exact(row, share)}" for row, share in smaller) + " per pod"
+        )
+    else:
+        way = "remove another job, or ask an operator for more"
+    return f"galaxy quota show {user}, or {way}"
+
+
+def _exact(resource: Resource, amount: int) -> str:
+    """Write an amount as a job file has it, rounded down and not to a few digits."""
+    if resource.show is format_bytes:
+        return f"{amount // MIB}M"
+    return f"{amount}m" if resource.show is format_cpu else resource.show(amount)
 
 
 def _jobs(state: AppMasterState, user: str, pool: str) -> list[tuple[JobRecord, JobSpec]]:

@@ -132,7 +132,8 @@ class Accounts:
         if held == NOTHING:
             accounts.drop(key)
         else:
-            accounts.put(key, replace(account, held=held, since_s=max(account.since_s, self.now_s)))
+            # After Redis' clock was set back, ``since_s`` may be in the future.
+            accounts.put(key, replace(account, held=held, since_s=self.now_s))
 
     # ---- bounds
 
