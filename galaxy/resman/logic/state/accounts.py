@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from galaxy.accounting.clock import AccountClock
+from galaxy.accounting.clock import STEP_S, AccountClock
 from galaxy.accounting.integrals import added, closed, day_of, key_of, merged_into
 from galaxy.model.messages.container import Demand
 from galaxy.model.resources import NOTHING, Resources
@@ -132,8 +132,9 @@ class Accounts:
         if held == NOTHING:
             accounts.drop(key)
         else:
-            # After Redis' clock was set back, ``since_s`` may be in the future.
-            accounts.put(key, replace(account, held=held, since_s=self.now_s))
+            was_set_back = account.since_s - self.now_s > STEP_S
+            since_s = self.now_s if was_set_back else max(account.since_s, self.now_s)
+            accounts.put(key, replace(account, held=held, since_s=since_s))
 
     # ---- bounds
 
