@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +24,13 @@ from galaxy.container.cgroup.controllers import UNIFIED, can_limit, controllers_
 from galaxy.container.cgroup.detect import Hierarchies, detect
 from galaxy.container.cgroup.devices import DevicesV1, DevicesV2
 from galaxy.container.cgroup.files import Files, field
+from galaxy.container.cgroup.freezer import freeze, thaw
 from galaxy.container.cgroup.memory import MemoryV1, MemoryV2
 from galaxy.container.limits import ContainerLimits
 from galaxy.errors import HostError
 from galaxy.model.messages.worker import TaskCgroup
 
 INIT: Final = "init"
-_FREEZE_WAIT_S: Final = 1.0
-_FREEZE_POLL_S: Final = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,13 +301,13 @@ class CgroupTree:
             with contextlib.suppress(FileNotFoundError):
                 self.files.write(unified, 1)
             return
-        frozen = self._freeze(key)
+        freezer = f"{self._roots['freezer']}/{key}" if "freezer" in self._roots else ""
+        frozen = bool(freezer) and freeze(self.files, freezer)
         for pid in self.pids(key):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if frozen:
-            with contextlib.suppress(FileNotFoundError):
-                self.files.write(frozen, "THAWED")  # SIGKILL reaches a frozen process only when it is thawed.
+            thaw(self.files, freezer)  # SIGKILL reaches a frozen process only when it is thawed.
 
     def remove(self, key: str) -> bool:
         """Remove every cgroup of a container; return False while one still has processes."""
@@ -385,17 +383,3 @@ class CgroupTree:
                 with contextlib.suppress(ProcessLookupError):
                     self.files.write(f"{leaf}/cgroup.procs", pid)
             self.files.write(f"{path}/cgroup.subtree_control", command)
-
-    def _freeze(self, key: str) -> str:
-        """Freeze a container with the v1 freezer; return the file that thaws it, empty without a freezer."""
-        if "freezer" not in self._roots:
-            return ""
-        state = f"{self._roots['freezer']}/{key}/freezer.state"
-        try:
-            self.files.write(state, "FROZEN")
-            until = time.monotonic() + _FREEZE_WAIT_S
-            while self.files.read(state).strip() != "FROZEN" and time.monotonic() < until:
-                time.sleep(_FREEZE_POLL_S)  # The v1 freezer has no event to wait for.
-        except FileNotFoundError:
-            return ""
-        return state
