@@ -51,6 +51,8 @@ WAITING_SLACK: Final = 1000
 BYTES_PER_S: Final = 1024 * 1024
 """The rate at which reports of one agent are taken, if the last one was longer than ``SMALL_BYTES``."""
 SMALL_BYTES: Final = 64 * 1024
+FALSE_S: Final = 0.01
+"""Pause after a round trip that found none of the reports that the set promised."""
 UNREAD_MAX: Final = 100_000
 """Upper bound on the names that one reading of agents with unread reports looks at."""
 
@@ -81,21 +83,25 @@ local held = {}
 for at = 11 + turns, #ARGV do held[ARGV[at]] = true end
 local taken, bytes = {}, 0
 local function take(name)
-  if held[name] then return end
+  if held[name] then return false end
   local mailbox = ARGV[2] .. name
   local size = redis.pcall('STRLEN', mailbox)
   if type(size) ~= 'number' or size > tonumber(ARGV[5]) then
     redis.call('DEL', mailbox)
     taken[#taken + 1] = {name, type(size) == 'number' and size or -1}
+    return true
   elseif redis.call('EXISTS', mailbox) == 1 then
     taken[#taken + 1] = {name, redis.call('GETDEL', mailbox)}
     bytes = bytes + size
+    return true
   end
+  return false
 end
 local looked = 0
 while looked < turns and #taken < most / 2 and bytes < bytes_max / 2 do
   looked = looked + 1
-  take(ARGV[10 + looked])
+  local name = ARGV[10 + looked]
+  if take(name) then redis.call('ZREM', KEYS[2], name) end
 end
 if popped ~= '' then take(popped) end
 for _ = 1, tonumber(ARGV[6]) do
@@ -155,6 +161,8 @@ class Mailboxes:
                 timeout_s = max(0.01, min(wait_s, turns.wait_s(), BLOCK_S))
                 popped: Any = self._client.bzpopmin([waiting], timeout=timeout_s)
                 found = self._taken(grant, *(popped[1:] if popped is not None else ()))
+                if popped is not None and not found:
+                    time.sleep(FALSE_S)  # Somebody adds names without reports: do not follow at their speed.
         return read_taken(found)
 
     def _taken(self, grant: Grant, popped: bytes = b"", score: float = 0.0) -> list[tuple[bytes, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,7 +14,18 @@ from galaxy.model.messages.agent import AgentReport
 from galaxy.model.messages.container import ObservedContainer, ObservedContainerState
 from galaxy.model.messages.names import PARTS, RESMAN
 from galaxy.nexus import Nexus, keys
-from galaxy.nexus.mailboxes import KNOWN_S, POPPED_MAX, TAKEN_MAX, TURN_MAX, WAITING_SLACK, Mailboxes, Turns
+from galaxy.nexus.mailboxes import (
+    BYTES_PER_S,
+    FALSE_S,
+    KNOWN_S,
+    POPPED_MAX,
+    TAKEN_MAX,
+    TURN_MAX,
+    WAITING_SLACK,
+    Mailboxes,
+    Turns,
+    pack_report,
+)
 from tests.support.redis_server import RedisServer
 
 ROGUE = "h0"
@@ -101,15 +115,22 @@ def test_agent_that_is_not_named_at_all_has_its_turn(nexus: Nexus, grant: Grant)
 def test_large_reports_of_one_agent_again_and_again_do_not_fill_every_round(
     nexus: Nexus, grant: Grant
 ) -> None:
+    now_s = [1000.0]
+    mailboxes = Mailboxes(nexus.client, nexus.address, now_s=lambda: now_s[0])
     large = report(ROGUE, containers=20_000)
-    taken: list[str] = []
-    for _ in range(5):
-        nexus.client.zadd(keys.reporting(grant.role), {ROGUE: "-inf"})
-        nexus.post_report(grant.role, large, replaces=True)
-        nexus.post_report(grant.role, report(HOSTS[0]))
-        taken += [one.agent for one in nexus.take_reports(grant, 0.0).reports]
-    assert taken.count(ROGUE) == 1
-    assert taken.count(HOSTS[0]) == 5
+
+    def rounds(count: int) -> Counter[str]:
+        taken: Counter[str] = Counter()
+        for _ in range(count):
+            nexus.client.zadd(keys.reporting(grant.role), {ROGUE: "-inf"})
+            mailboxes.post(grant.role, large, replaces=True)
+            mailboxes.post(grant.role, report(HOSTS[0]), replaces=False)
+            taken.update(one.agent for one in mailboxes.take(grant, 0.0).reports)
+        return taken
+
+    assert rounds(5) == {ROGUE: 1, HOSTS[0]: 5}
+    now_s[0] += len(pack_report(large)) / BYTES_PER_S
+    assert rounds(5) == {ROGUE: 1, HOSTS[0]: 5}
 
 
 def test_agent_that_is_held_is_taken_as_soon_as_its_time_has_come(nexus: Nexus, grant: Grant) -> None:
@@ -121,6 +142,31 @@ def test_agent_that_is_held_is_taken_as_soon_as_its_time_has_come(nexus: Nexus, 
             if reports:
                 break
         assert [one.agent for one in reports] == [ROGUE]
+
+
+def test_name_whose_report_was_taken_in_its_turn_does_not_wait_any_more(nexus: Nexus, grant: Grant) -> None:
+    nexus.post_report(grant.role, report(HOSTS[0]))
+    assert [one.agent for one in nexus.take_reports(grant, 0.0).reports] == [HOSTS[0]]
+    assert nexus.client.zcard(keys.reporting(grant.role)) == 0
+
+
+def test_leader_does_not_follow_names_without_reports_at_their_speed(nexus: Nexus, grant: Grant) -> None:
+    over = threading.Event()
+
+    def attack() -> None:
+        while not over.is_set():
+            nexus.client.zadd(keys.reporting(grant.role), {"false": 1.0})
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    try:
+        began_s, rounds = time.monotonic(), 20
+        for _ in range(rounds):
+            assert nexus.take_reports(grant, 30.0).reports == ()
+        assert time.monotonic() - began_s >= rounds * FALSE_S
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_only_agents_with_a_report_count_as_unread(nexus: Nexus, grant: Grant) -> None:
