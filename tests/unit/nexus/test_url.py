@@ -104,7 +104,7 @@ SECRETS = st.one_of(
 
 KNOWN = (
     "master= names what Sentinels watch several masters by name replicas= sentinel_password sentinel_user "
-    "is followed by @ and the host"
+    "is followed by @ and the host not a Redis URL: a / ? # or @ in its user or password is written"
 )
 SCHEMES = st.sampled_from(("redis", "rediss", "sentinel"))
 
