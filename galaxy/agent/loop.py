@@ -40,7 +40,7 @@ from galaxy.agent.logic.events import (
     PortsUnavailable,
     RunningContainer,
     ShutdownRequested,
-    WorkerReported,
+    compact,
 )
 from galaxy.agent.logic.records import HostedContainer, HostedPhase
 from galaxy.agent.packages.cache import PackageCache
@@ -50,7 +50,6 @@ from galaxy.container.launcher.plan import LaunchPlan
 from galaxy.container.launcher.protocol import Destroyed, Ended, Launched, LaunchFailed
 from galaxy.container.runtime import Runtime, RuntimeEvent
 from galaxy.errors import GalaxyError, HostError
-from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.worker import Exec, ToWorker
@@ -380,23 +379,3 @@ def end_reason(event: Ended) -> Reason:
     if event.status < 0:
         return Reason(code="signal", message=f"PID 1 was killed by signal {-event.status}")
     return Reason(code="exit", message=f"PID 1 ended with exit code {event.status}")
-
-
-def compact(events: Sequence[Struct]) -> list[Struct]:
-    """Drop superseded events, so that events waiting for the disk stay bounded.
-
-    Of each AppWorker's reports only the last is kept; port scans are repeated anyway.
-    """
-    last: dict[str, int] = {}
-    for index, event in enumerate(events):
-        if isinstance(event, WorkerReported):
-            last[container_key(event.container, event.incarnation)] = index
-    return [
-        event
-        for index, event in enumerate(events)
-        if not isinstance(event, PortsScanned)
-        and not (
-            isinstance(event, WorkerReported)
-            and last[container_key(event.container, event.incarnation)] != index
-        )
-    ]

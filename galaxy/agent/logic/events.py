@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from galaxy.ids import container_key
 from galaxy.model.base import Struct
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod
@@ -141,6 +144,26 @@ class ShutdownRequested(Struct, frozen=True, kw_only=True):
 ContainerEvent = (
     ContainerLaunched | ContainerLaunchFailed | ContainerEnded | ContainerDestroyed | PortsUnavailable
 )
+
+
+def compact(events: Sequence[Struct]) -> list[Struct]:
+    """Drop superseded events, so that events waiting for the disk stay bounded.
+
+    Of each AppWorker's reports only the last is kept; port scans are repeated anyway.
+    """
+    last: dict[str, int] = {}
+    for index, event in enumerate(events):
+        if isinstance(event, WorkerReported):
+            last[container_key(event.container, event.incarnation)] = index
+    return [
+        event
+        for index, event in enumerate(events)
+        if not isinstance(event, PortsScanned)
+        and not (
+            isinstance(event, WorkerReported)
+            and last[container_key(event.container, event.incarnation)] != index
+        )
+    ]
 
 
 # Internal events: the logic raises them itself. See ``transitions.TRANSITIONS``.
