@@ -38,5 +38,6 @@ def cluster_status_view(
         safe_mode=safe_mode,
         refused=agents.refused,
         left=agents.left,
+        closed=agents.closed,
         version=version,
     )

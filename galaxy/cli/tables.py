@@ -167,9 +167,8 @@ def agent_state_text(agent: AgentView) -> str:
     """Return the state of an agent in a few words, with whether it takes new containers."""
     words = [agent.state.value]
     if agent.drain is not None:
-        words.append("offline" if agent.drain.offline else "drained" if agent.drain.done_s else "draining")
-        if agent.drain.offline and not agent.drain.done_s:
-            words[-1] = "going offline"
+        going = "going offline" if agent.drain.offline else "draining"
+        words.append(going if not agent.drain.done_s else "offline" if agent.drain.offline else "drained")
     if agent.cordon is not None:
         words.append("cordoned")
     if agent.trouble:

@@ -41,7 +41,7 @@ PHRASES: Final[dict[str, str]] = {
     "tag": "lack the tag",
     "pool": "are in other pools",
     "mode": "do not enforce what is required",
-    "cordoned": "are cordoned",
+    "cordoned": "are cordoned or drained",
     "suspect": "have missed reports",
     "dead": "are dead",
 }
@@ -117,7 +117,7 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         ANTI_AFFINITY: "holds a pod of " + ", ".join(_jobs(view, ask.apart, row, holds=True)),
         RESERVED: f"is kept for {view.reserved.get(row, ('', 0))[0]}",
         "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
-        "cordoned": "is cordoned",
+        "cordoned": f"is {record.closed}",
         "suspect": "has missed reports",
         "dead": "is dead",
     }

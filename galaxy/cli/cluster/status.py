@@ -63,6 +63,8 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
         lines.append(f"{'Packages'.ljust(9)} {view.packages}: {taken} of {limit}")
     if view.safe_mode is not None:
         lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
+    if view.closed:
+        lines.append(f"{'Closed'.ljust(9)} {_counts(view.closed)}; nothing new is placed there")
     lines += _left_lines(view)
     lines += [f"{'Refused'.ljust(9)} {reason_text(reason)}" for reason in view.refused]
     return [one_line(line) for line in lines]

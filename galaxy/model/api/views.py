@@ -187,6 +187,8 @@ class ClusterStatusView(Struct, frozen=True, kw_only=True):
     """The last agents that send heartbeats and are refused, with the reason."""
     left: dict[str, int] = {}
     """By dead agent: containers that were replaced elsewhere, and may still run there until it returns."""
+    closed: dict[str, int] = {}
+    """Agents on which operators let nothing new be placed: cordoned, draining, drained or offline."""
     version: str = ""
 
 

@@ -59,6 +59,13 @@ class AgentRecord(Struct, frozen=True, kw_only=True):
         """Whether nothing new is placed on it."""
         return self.cordon is not None or self.drain is not None
 
+    @property
+    def closed(self) -> str:
+        """Why nothing new is placed on it: ``offline``, ``drained``, ``draining``, ``cordoned``, or empty."""
+        if self.drain is not None:
+            return "offline" if self.drain.offline else "drained" if self.drain.done_s else "draining"
+        return "cordoned" if self.cordon is not None else ""
+
 
 class Registration(Struct, frozen=True, kw_only=True):
     """What an agent that has not joined yet starts with; ``pool`` empty means that of its own flags."""

@@ -25,7 +25,8 @@ class AgentLoad(Struct, frozen=True, kw_only=True):
     assigned: Resources = NOTHING
     containers: tuple[str, ...] = ()
     left: int = 0
-    """As in ``AgentRecord``."""
+    closed: str = ""
+    """These two are as in ``AgentRecord``."""
 
 
 class AgentSums(Struct, frozen=True, kw_only=True):
@@ -40,6 +41,8 @@ class AgentSums(Struct, frozen=True, kw_only=True):
     refused: tuple[Reason, ...] = ()
     left: dict[str, int] = {}
     """By dead agent: containers that were replaced elsewhere, and may still run there."""
+    closed: dict[str, int] = {}
+    """Agents on which operators let nothing new be placed, by why: see ``AgentRecord.closed``."""
 
 
 class JobSums(Struct, frozen=True, kw_only=True):

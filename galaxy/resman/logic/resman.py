@@ -93,7 +93,7 @@ class ResMan:
         due += pop_due(state)
         remove_ended(state)
         sends = self._messages.orders(due, safe=self.safe_mode is not None)
-        sends += self._messages.statuses(self.safe_mode)
+        sends += self._messages.statuses(self._lasting_safe_mode())
         more_loads = self._loads.step()
         self._accounts.begin_step()
         more_usage = self._measured.step()
@@ -110,6 +110,14 @@ class ResMan:
             forget=tuple(state.outbox.forget),
             wake_s=wake_s,
         )
+
+    def _lasting_safe_mode(self) -> Reason | None:
+        """Return why ResMan is in safe mode, unless it has only just begun to lead.
+
+        Pods that are about to leave their agents at that moment must not be started again for it.
+        """
+        reason = self.safe_mode
+        return None if reason is None or reason.code == "start" else reason
 
     def _begin(self) -> None:
         self._safe_mode = SafeMode(self.state)

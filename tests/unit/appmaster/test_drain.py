@@ -333,11 +333,13 @@ def test_drain_survives_the_loss_of_a_leader_at_any_moment(world: Machines, lead
     world.settle(web)
     failures = world.watch_clients("web", least=7)
     world.drain("h1")
+    on_host = len(world.hosts["h1"].living)
     world.run(at_s)
     world.scenario.failover(leader)
     world.run_until(lambda: world.is_empty("h1"), 90)
     world.settle(web)
     assert len(world.programs()) == 8
+    assert sum(world.starts().values()) == 8 + on_host  # No pod was started again where it was.
     assert failures == []
 
 

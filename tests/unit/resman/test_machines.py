@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from galaxy.model.api.body import Body
+from galaxy.model.api.drains import DrainAgents, OnlineAgents, PlanDrain, ShowDrains
 from galaxy.model.api.machines import (
     LABELS_MAX,
     TAGS_MAX,
@@ -44,8 +45,18 @@ CHANGES: tuple[Body[Any], ...] = (
     MovePool(agents=("h1",), pool="main"),
     TagAgents(tags=("ssd",), agents=("h1",)),
     UntagAgents(tags=("ssd",), agents=("h1",)),
+    DrainAgents(agents=("h1",)),
+    OnlineAgents(agents=("h1",)),
     EnterSafeMode(),
     LeaveSafeMode(),
+)
+QUERIES: tuple[Body[Any], ...] = (
+    ListMachines(),
+    ListPools(),
+    ListTags(),
+    ListMachineAudit(),
+    ShowDrains(agents=("h1",)),
+    PlanDrain(agents=("h1",)),
 )
 
 
@@ -75,6 +86,11 @@ def test_change_by_anybody_but_an_operator_is_refused_and_changes_nothing(
     before = cluster.stored(RESMAN, "agents", cluster.resman.state.agents.kind)
     assert kind(ask(cluster, body, user="ann", token="a token of another")) == "refused"
     assert cluster.stored(RESMAN, "agents", cluster.resman.state.agents.kind) == before
+
+
+@pytest.mark.parametrize("body", QUERIES, ids=lambda body: body.op)
+def test_query_by_anybody_but_an_operator_is_refused(cluster: Cluster, body: Body[Any]) -> None:
+    assert kind(ask(cluster, body, user="ann", token="a token of another")) == "refused"
 
 
 def test_cordoned_agent_gets_nothing_new_and_keeps_what_it_has(cluster: Cluster) -> None:
@@ -272,6 +288,27 @@ def test_audit_of_resman_has_who_did_what_to_which_machine(cluster: Cluster) -> 
     ]
     assert {record.leader for record in records} == {RESMAN}
     assert [record.target for record in as_root(cluster, ListMachineAudit(target="h2")).records] == ["h1 h2"]
+
+
+def test_sums_count_the_agents_that_operators_have_closed(cluster: Cluster) -> None:
+    as_root(cluster, CordonAgents(agents=("h1", "h2")))
+    as_root(cluster, DrainAgents(agents=("h2",), offline=True))
+    as_root(cluster, DrainAgents(agents=("h3",)))
+    cluster.settle()
+    kind_of = cluster.resman.state.sums.kind
+    assert cluster.stored(RESMAN, "sums", kind_of)["all"].closed == {
+        "cordoned": 1, "drained": 1, "offline": 1,
+    }  # fmt: skip
+    as_root(cluster, OnlineAgents(agents=("h2", "h3")))
+    cluster.settle()
+    assert cluster.stored(RESMAN, "sums", kind_of)["all"].closed == {"cordoned": 2}
+
+
+def test_reason_of_a_drain_stays_when_the_host_goes_offline(cluster: Cluster) -> None:
+    as_root(cluster, DrainAgents(agents=("h1",), reason="new disk"))
+    as_root(cluster, DrainAgents(agents=("h1",), offline=True))
+    drain = shown(cluster, "h1").drain
+    assert drain is not None and (drain.reason, drain.offline) == ("new disk", True)
 
 
 # ---- safe mode by hand

@@ -78,7 +78,7 @@ def why_here(state: AppMasterState, job: JobRecord, pod: PodRecord) -> Reason | 
     least = healthy_min(job, deploy)
     return _reason(
         leave.reason,
-        f"it waits: {steady} of {job.replica} pods are steadily healthy, and {least} have to stay "
+        f"it waits for its turn: steadily healthy are {steady} of {job.replica} pods, of which {least} stay "
         f"(step {deploy.step}, interval {deploy.interval:g}s)",
     )
 

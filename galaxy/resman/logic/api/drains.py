@@ -136,10 +136,12 @@ def plan_drain(context: ResManContext, body: PlanDrain, _: Caller) -> DrainPlan:
 
 
 def _renewed(old: Drain | None, new: Drain) -> Drain:
-    """Return the drain that replaces ``old``: offline stays offline, and a repetition changes nothing."""
+    """Return the drain that replaces ``old``: offline stays offline, and a reason stays without a new one."""
     if old is None:
         return new
-    merged = replace(new, offline=new.offline or old.offline, done_s=old.done_s)
+    merged = replace(
+        new, offline=new.offline or old.offline, done_s=old.done_s, reason=new.reason or old.reason
+    )
     same = replace(merged, by=old.by, at_s=old.at_s)
     return old if same == old and not new.until_s else merged
 

@@ -165,7 +165,7 @@ def _move(state: ResManState, group: str, move: SlotMove) -> None:
     )
     if not state.containers[key].claimed:
         return  # Its next place has another size, so that the quota is checked first.
-    if kept_on and kept_on not in move.avoid and state.view.is_open(kept_on):
+    if kept_on in state.agents and kept_on not in move.avoid and state.view.is_open(kept_on):
         size = state.groups[group].order.size
         state.apply(key, SlotPlaced(incarnation=row.incarnation + 1, agent=kept_on, size=size))
         state.record("container.placed", key, f"on {kept_on}, incarnation {row.incarnation + 1}")

@@ -114,7 +114,7 @@ class StepMessages:
     def statuses(self, safe_mode: Reason | None = None) -> list[Send]:
         """Return the messages to AppMaster: statuses of groups that it asked about or that changed.
 
-        If AppMaster asks and has missed nothing, only changed slots are sent. In safe mode no slot may
+        If AppMaster asks and has missed nothing, only changed slots are sent. In ``safe_mode`` no slot may
         leave its agent.
         """
         state, outbox = self.state, self.state.outbox

@@ -47,7 +47,7 @@ class AgentLoads:
     def _record(self, agents: Sequence[str], sums: AgentSums) -> AgentSums:
         """Record the loads of ``agents``; return the sums with them."""
         state, counts, total, assigned = self._state, Counter(sums.agents), sums.total, sums.assigned
-        left = dict(sums.left)
+        left, closed = dict(sums.left), Counter(sums.closed)
         for agent in agents:
             del self._outdated[agent]
             old, new = state.loads.get(agent), self._load(agent)
@@ -56,6 +56,7 @@ class AgentLoads:
             for load, sign in ((old, -1), (new, 1)):
                 if load is not None:
                     counts[load.state] += sign
+                    closed[load.closed] += sign
                     if load.state is not AgentState.DEAD:
                         total, assigned = total.plus(load.total, sign), assigned.plus(load.assigned, sign)
             left.pop(agent, None)
@@ -66,7 +67,8 @@ class AgentLoads:
             else:
                 state.loads.put(agent, new)
         by_state = {str(name): count for name, count in sorted(counts.items()) if count}
-        return AgentSums(agents=by_state, total=total, assigned=assigned, left=left)
+        by_closed = {why: count for why, count in sorted(closed.items()) if why and count}
+        return AgentSums(agents=by_state, total=total, assigned=assigned, left=left, closed=by_closed)
 
     def _load(self, agent: str) -> AgentLoad | None:
         """Return the load of an agent as the scheduler's view has it; None without a record."""
@@ -84,4 +86,5 @@ class AgentLoads:
             assigned=total - Resources(**free),
             containers=tuple(sorted({row.container for row in rows})),
             left=record.left,
+            closed=record.closed,
         )
