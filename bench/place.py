@@ -18,11 +18,11 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from galaxy.model.base import WIRE_VERSION
+from galaxy.model.base import WIRE_VERSION, Struct
 from galaxy.model.messages.agent import AgentInfo, AgentReport, Heartbeat, HeartbeatsRead
 from galaxy.model.messages.container import (
     Demand,
@@ -257,7 +257,8 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
     """Return the milliseconds of a step with all heartbeats, and the seconds in which a leadership begins."""
     resman = ResMan(ResManConfig(placements_max=200_000))
     resman.lead(1, 0.0)
-    resman.step(
+    committed(
+        resman,
         0.0,
         [AgentReport(agent=a.agent, boot=a.boot, serial=1, full=True, info=a) for a in agents],
     )
@@ -265,14 +266,15 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
         GroupOrder(group=f"g{number}", epoch=1, serial=1, replicas=EACH, demand=demand)
         for number, demand in enumerate(demands)
     )
-    resman.step(1.0, [GroupOrders(orders=orders)])
+    committed(resman, 1.0, [GroupOrders(orders=orders)])
     by_agent: dict[str, list[ObservedContainer]] = {agent.agent: [] for agent in agents}
     for row in resman.state.containers.values():
         found = ObservedContainer(
             container=row.container, incarnation=row.incarnation, state=ObservedContainerState.READY
         )
         by_agent[row.agent].append(found)
-    resman.step(
+    committed(
+        resman,
         2.0,
         [
             AgentReport(agent=name, boot="boot", serial=2, containers=tuple(found))
@@ -296,8 +298,20 @@ def resman_at_size(agents: list[AgentInfo], demands: list[Demand]) -> tuple[floa
         step, spent_s = _timed(partial(resman.step, float(second), [seen]))
         assert not step.sends
         spent.append(1000 * spent_s)
+        accept(resman)
     _, lead_s = _timed(lambda: resman.lead(2, 20.0))
     return statistics.median(spent), lead_s
+
+
+def committed(resman: ResMan, now_s: float, events: Sequence[Struct]) -> None:
+    """Step, and take the changes of the tables as committed, as the driver does."""
+    resman.step(now_s, events)
+    accept(resman)
+
+
+def accept(resman: ResMan) -> None:
+    for table in resman.tables.values():
+        table.accept()
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:

@@ -17,6 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from galaxy.model.messages.agent import AgentInfo
+from galaxy.model.messages.container import Reason
 from galaxy.model.resources import FIELDS, RESOURCES, Resources, bounded
 from galaxy.model.stored.agent import AgentRecord
 from galaxy.scheduler.eligible import Bools, Eligible, Floats, Ints, grown
@@ -88,6 +89,10 @@ class ClusterView:
         """Rows, and ports on them, that ``port_rows`` does not have yet; ``ports`` counts them already."""
         self.group_rows: dict[str, dict[int, int]] = {}
         """By group: how many of its containers there are, by row."""
+        self.version = 0
+        """Grows with every change that placement can depend on."""
+        self.explained: tuple[int, dict[object, Reason]] = 0, {}
+        """Explanations that hold for one version."""
         self.reserved: dict[int, tuple[str, int]] = {}
         """Rows that are kept for a group: the group and its priority."""
         self._rows: dict[str, int] = {}
@@ -126,6 +131,7 @@ class ClusterView:
 
     def join(self, record: AgentRecord, status: PlacementStatus = PlacementStatus.OPEN) -> int:
         """Add an agent, or update what changed of one, and return its row."""
+        self.version += 1
         row = self._rows.get(record.agent)
         old = None
         if row is None:
@@ -152,6 +158,7 @@ class ClusterView:
 
         The result is that of ``join`` one after the other, in a few passes over arrays.
         """
+        self.version += 1
         first = len(self)
         rows = slice(first, first + len(joining))
         self._grow(rows.stop)
@@ -172,6 +179,7 @@ class ClusterView:
 
     def set_status(self, agent: str, status: PlacementStatus) -> None:
         """Open an agent for new containers, or close it."""
+        self.version += 1
         row = self._rows[agent]
         self.status[row] = status
         self._outdated.add(row)
@@ -182,6 +190,7 @@ class ClusterView:
 
     def set_flaky(self, agent: str, flaky: bool) -> None:
         """Set whether an agent failed recently."""
+        self.version += 1
         row = self._rows[agent]
         self.flaky[row] = flaky
         self.flaky_any = bool(self.flaky[: len(self)].any())
@@ -189,10 +198,12 @@ class ClusterView:
 
     def reserve(self, agent: str, group: str, priority: int) -> None:
         """Keep an agent for ``group``: others get nothing there, unless they are more important."""
+        self.version += 1
         self.reserved[self._rows[agent]] = group, priority
 
     def end_reservation(self, agent: str) -> None:
         """Let every group use an agent again."""
+        self.version += 1
         row = self._rows.get(agent, -1)
         if self.reserved.pop(row, None) is not None:
             self._outdated.add(row)
@@ -210,6 +221,7 @@ class ClusterView:
 
     def charge_new(self, keys: Sequence[str], rows: Ints, group: str, load: Load) -> None:
         """Charge one ``load`` for each of ``keys`` to the row at the same position; all are being created."""
+        self.version += 1
         if len(keys) == 1:
             self.charge(keys[0], self.names[int(rows[0])], group, load, creating=True)
             return
@@ -244,6 +256,7 @@ class ClusterView:
 
         The result is that of ``charge`` one after the other, in a few passes over arrays.
         """
+        self.version += 1
         if not charges:
             return
         if self._charges:
@@ -283,6 +296,7 @@ class ClusterView:
 
     def release(self, key: str) -> None:
         """Undo the charge of ``key``, if there is one."""
+        self.version += 1
         charge = self._charges.pop(key, None)
         if charge is None:
             return
@@ -299,6 +313,7 @@ class ClusterView:
 
     def created(self, key: str, load: Load | None = None) -> None:
         """Record that ``key`` is created; ``load`` is what it takes now that its ports are known."""
+        self.version += 1
         if load is not None:
             self.recharge(key, load)
         charge = self._charges.get(key)
@@ -446,6 +461,7 @@ class ClusterView:
         self._domains.clear()
 
     def _subtract(self, row: int, load: Load, sign: int) -> None:
+        self.version += 1
         for column, amount in zip(self.free, load.resources.values(), strict=True):
             if amount:
                 column[row] -= sign * amount

@@ -20,6 +20,7 @@ from galaxy.scheduler.eligible import Bools, Ints
 from galaxy.scheduler.requests import Ask, JobGroups
 
 NEAREST: Final = 3
+EXPLAINED_MAX: Final = 1024
 HOSTS_MAX: Final = 5
 """Agents that are named for each cause; all are counted."""
 
@@ -62,6 +63,19 @@ def explain(view: ClusterView, ask: Ask) -> Reason:
     """
     if not len(view):
         return Reason(code="no-agents", message="no agent has joined; start one with galaxy agent")
+    version, known = view.explained
+    if version != view.version or len(known) >= EXPLAINED_MAX:
+        known = {}
+        view.explained = view.version, known
+    in_use = ask.group in view.group_rows or view.reserved
+    key = (ask.shape, ask.near, ask.apart, ask.priority if view.reserved else 0, ask.group if in_use else "")
+    reason = known.get(key)
+    if reason is None:
+        reason = known[key] = _explain(view, ask)
+    return reason
+
+
+def _explain(view: ClusterView, ask: Ask) -> Reason:
     view.update_room()
     causes = causes_of(view, ask)
     first = np.full(len(view), -1, np.int64)

@@ -166,10 +166,17 @@ def _over_domains(
     others, whatever their domain.
     """
     codes, names = view.domains(ask.shape.constraints.spread)
-    have = np.zeros(len(names), np.int64)
-    for row, count in view.group_rows.get(ask.group, {}).items():
-        have[codes[row]] += count
+    counts = view.group_rows.get(ask.group, {})
+    held = codes[np.fromiter(counts, np.int64, len(counts))]
+    times = np.fromiter(counts.values(), np.int64, len(counts))
+    have = np.bincount(held, weights=times, minlength=len(names)).astype(np.int64)
     codes = codes[rows]
+    if len(ask.containers) == 1:
+        key = (level >= LAST_RESORT) * float(len(view) * LAST_RESORT) + have[codes]
+        at = np.flatnonzero(key == key.min())
+        at = at[codes[at] == codes[at].min()]
+        best = int(np.argmin(level[at] + left[at]))
+        return np.array([at[best]], np.int64)
     order = np.arange(len(names)) / (len(names) + 1)
     chosen: list[Ints] = []
     needed = len(ask.containers)

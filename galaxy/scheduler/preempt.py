@@ -21,10 +21,15 @@ from galaxy.scheduler.cluster_view import ASKED_AT, ClusterView, PlacementStatus
 from galaxy.scheduler.eligible import Ints
 from galaxy.scheduler.requests import Ask, Load
 
-ROWS_MAX: Final = 64
+ROWS_MAX: Final = 16
 """Agents that are searched, those that lack least first."""
+ROWS_ENOUGH: Final = 6
+"""After so many agents, one victim is good enough, whatever the others have."""
 SETS_MAX: Final = 2_000
 """Sets of victims of one size that are tried on one agent; beyond it, a good set is taken, not the best."""
+
+
+_FIXED: Final = tuple(row.per_container for row in RESOURCES)
 
 
 class Holder(NamedTuple):
@@ -57,19 +62,21 @@ class Preemption(Struct, frozen=True, kw_only=True):
 def preempt(
     view: ClusterView,
     ask: Ask,
-    less_important: Iterable[tuple[str, Load]],
+    most_free: Sequence[Ints],
     holders_of: Callable[[str], Sequence[Holder]],
 ) -> Preemption | None:
     """Return the cheapest preemption for one container of ``ask``, which fits nowhere now.
 
     None means that no preemption helps.
 
-    ``less_important`` are the groups with a lower importance than ``ask``, with what each container takes.
+    ``most_free`` is what would be free without all less important containers, as ``free_without`` returns it.
     ``holders_of`` returns every container on an agent.
     """
-    rows = _candidates(view, ask, less_important)
+    rows = _candidates(view, ask, most_free)
     best: tuple[Cost, str, tuple[str, ...]] | None = None
-    for row in rows.tolist():
+    for number, row in enumerate(rows.tolist()):
+        if best is not None and number >= ROWS_ENOUGH and best[0].victims <= 1:
+            break
         name = view.names[row]
         found = cheapest_victims(view, ask, row, holders_of(name))
         if found is not None and (best is None or (found[0], name) < best[:2]):
@@ -80,20 +87,41 @@ def preempt(
 def reservable(
     view: ClusterView,
     ask: Ask,
-    ending: Iterable[tuple[str, Load]],
+    most_free: Sequence[Ints],
     holders_of: Callable[[str], Sequence[Holder]],
+    ends: Callable[[Holder], bool],
 ) -> str:
-    """Return the agent on which ``ask`` fits soonest once containers of the ``ending`` groups have ended.
+    """Return the agent that lacks least for ``ask`` and has room once the containers that end are gone.
 
-    Empty if there is none.
+    ``most_free`` is what is free then. Empty if there is no such agent.
     """
-    groups = dict(ending)
-    for row in _candidates(view, ask, groups.items()).tolist():
+    for row in _candidates(view, ask, most_free).tolist():
         name: str = view.names[row]
-        leaving = [holder for holder in holders_of(name) if holder.leaving or holder.group in groups]
+        leaving = [holder for holder in holders_of(name) if holder.leaving or ends(holder)]
         if fits_without(view, ask, row, leaving):
             return name
     return ""
+
+
+def free_without(view: ClusterView, groups: Iterable[tuple[str, Load]]) -> list[Ints]:
+    """Return what would be free on each agent if the containers of ``groups`` were gone, by resource."""
+    rows: list[int] = []
+    times: list[int] = []
+    lengths: list[int] = []
+    amounts: list[tuple[int, ...]] = []
+    for group, load in groups:
+        counts = view.group_rows.get(group)
+        if counts:
+            rows += counts
+            times += counts.values()
+            lengths.append(len(counts))
+            amounts.append(load.resources.values())
+    free = [column[: len(view)].copy() for column in view.free]
+    if rows:
+        at, count = np.array(rows, np.int64), np.array(times, np.int64)
+        for column, each in zip(free, np.array(amounts, np.int64).T, strict=True):
+            np.add.at(column, at, count * np.repeat(each, lengths))
+    return free
 
 
 def cheapest_victims(
@@ -123,9 +151,12 @@ def fits_without(view: ClusterView, ask: Ask, row: int, removed: Sequence[Holder
     """Return whether one container of ``ask`` fits on an eligible, open agent without ``removed``."""
     shape, load = ask.shape, ask.shape.load
     amounts = load.resources.values()
-    for at in range(len(RESOURCES)):
-        free = int(view.free[at][row]) + sum(holder.load.resources.values()[at] for holder in removed)
-        if free < max(amounts[at], RESOURCES[at].per_container):
+    given = [holder.load.resources.values() for holder in removed]
+    for at, wanted in enumerate(amounts):
+        free = int(view.free[at][row])
+        for each in given:
+            free += each[at]
+        if free < max(wanted, _FIXED[at]):
             return False
     if view.creating[row] >= (1 if view.flaky[row] else view.creating_max):
         return False
@@ -159,19 +190,9 @@ def _ports_fit(view: ClusterView, load: Load, row: int, removed: Sequence[Holder
     return needed <= 0 or free >= needed
 
 
-def _candidates(view: ClusterView, ask: Ask, groups: Iterable[tuple[str, Load]]) -> Ints:
-    """Return the agents with enough, if all containers of ``groups`` left; those that lack least first."""
+def _candidates(view: ClusterView, ask: Ask, most_free: Sequence[Ints]) -> Ints:
+    """Return the agents with enough, if ``most_free`` were free; those that lack least first."""
     amounts = ask.shape.load.resources.values()
-    free = [column[: len(view)].copy() for column in view.free]
-    for group, load in groups:
-        counts = view.group_rows.get(group)
-        if not counts:
-            continue
-        rows = np.fromiter(counts, np.int64, len(counts))
-        times = np.fromiter(counts.values(), np.int64, len(counts))
-        for column, amount in zip(free, load.resources.values(), strict=True):
-            if amount:
-                column[rows] += times * amount
     eligible = view.eligible(ask.shape)
     rows = eligible.rows[eligible.take(view.status) == PlacementStatus.OPEN]
     kept = [
@@ -179,7 +200,7 @@ def _candidates(view: ClusterView, ask: Ask, groups: Iterable[tuple[str, Load]])
     ]
     rows = rows[~np.isin(rows, kept)]
     for at in ASKED_AT:
-        rows = rows[free[at][rows] >= amounts[at]]
+        rows = rows[most_free[at][rows] >= amounts[at]]
     nearest: Ints = rows[np.argsort(shortage(view, ask, rows), kind="stable")[:ROWS_MAX]]
     return nearest
 

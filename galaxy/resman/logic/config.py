@@ -71,7 +71,7 @@ class ResManConfig(RequestConfig, frozen=True, kw_only=True):
     placements_max: int = 500
     """Containers placed in one step, in turn for all groups; the rest follows in the next. So the first
     containers of a large burst start while others are still being placed."""
-    preemptions_per_step_max: int = 8
+    preemptions_per_step_max: int = 32
     """Containers for which room is made in one step, by preemption or reservation; 0 turns both off."""
     reserve_after_s: float = 30.0
     """A batch container that fits nowhere is given a reservation after this time."""

@@ -76,6 +76,16 @@ def test_several_pods_get_room_at_once_on_several_hosts() -> None:
     assert cluster.agents_of("batch-1") == []
 
 
+def test_more_pods_than_one_step_makes_room_for_get_it_in_the_next_steps() -> None:
+    cluster = _cluster(12, preemptions_per_step_max=5)
+    cluster.order("batch-1", 12, HOST, priority=BATCH, batch=True)
+    _until_ready(cluster, "batch-1", 12)
+    for number in range(12):
+        cluster.order(f"web{number}-1", 1, HOST, priority=SERVICE)
+    cluster.run(8)
+    assert all(cluster.agents_of(f"web{number}-1") for number in range(12))
+
+
 def test_nothing_is_preempted_by_equals_or_where_it_would_not_help() -> None:
     cluster = _cluster(1)
     cluster.order("batch-1", 4, CORE, priority=BATCH, batch=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain, combinations
 from typing import Any, NamedTuple
 
@@ -12,8 +13,8 @@ from msgspec.structs import replace
 from galaxy.model.messages.container import Constraints
 from galaxy.scheduler.cluster_view import ClusterView, PlacementStatus
 from galaxy.scheduler.place import place
-from galaxy.scheduler.preempt import Cost, Holder, Preemption, preempt, reservable
-from galaxy.scheduler.requests import Ask, JobGroups, Load
+from galaxy.scheduler.preempt import Cost, Holder, Preemption, free_without, preempt, reservable
+from galaxy.scheduler.requests import Ask, JobGroups
 from tests.unit.scheduler.build import GIB, agent, ask, load, view
 
 SERVICE, BATCH, BEST_EFFORT = 100, 200, 300
@@ -53,7 +54,7 @@ class World:
     def preempt(self, asked: Ask) -> Preemption | None:
         every = chain.from_iterable(self.holders.values())
         less = [(one.group, one.load) for one in every if one.priority > asked.priority or one.leaving]
-        return preempt(self.view, asked, less, lambda name: self.holders[name])
+        return preempt(self.view, asked, free_without(self.view, less), lambda name: self.holders[name])
 
     def fits_after(self, asked: Ask, name: str, victims: tuple[str, ...]) -> bool:
         """Return whether ``place`` places the container on ``name``, with the victims gone."""
@@ -167,9 +168,12 @@ def test_large_agent_with_many_containers_is_searched_without_trying_every_set()
 
 def test_agent_is_reserved_on_which_enough_containers_will_end() -> None:
     world = World([[Held(SERVICE, 4, 1), Held(BATCH, 4, 1)], [Held(BATCH, 4, 1), Held(BATCH, 4, 1)]])
-    ending: list[tuple[str, Load]] = [
-        (one.group, one.load) for held in world.holders.values() for one in held if one.priority == BATCH
-    ]
     asked = ask(of=load(cpu_milli=4000), priority=BATCH)
-    assert reservable(world.view, asked, ending, lambda name: world.holders[name]) == "h1"
-    assert reservable(world.view, asked, ending[:1], lambda name: world.holders[name]) == ""
+
+    def reserved(ends: Callable[[Holder], bool]) -> str:
+        every = chain.from_iterable(world.holders.values())
+        free = free_without(world.view, [(one.group, one.load) for one in every if ends(one)])
+        return reservable(world.view, asked, free, lambda name: world.holders[name], ends)
+
+    assert reserved(lambda one: one.priority == BATCH) == "h1"
+    assert reserved(lambda one: one.key == "c1.0") == ""

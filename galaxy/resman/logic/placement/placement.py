@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
@@ -19,6 +19,7 @@ from galaxy.resman.logic.placement.preemption import (
 )
 from galaxy.resman.logic.state.group_index import FOLLOWS, NAMED, REPELS
 from galaxy.resman.logic.state.state import ResManState
+from galaxy.scheduler.constraints import feasible
 from galaxy.scheduler.place import place
 from galaxy.scheduler.requests import Ask, JobGroups, PlacementPlan
 
@@ -53,8 +54,8 @@ def place_waiting(state: ResManState, safe_mode: Reason | None) -> bool:
         for _, group in sorted(refused.get(priority, ())):
             budget -= _place_refused(state, group, budget, freed)
         budget = _place_in_turn(state, priority, budget, refusals)
-    make_room(state, refusals)
-    return budget <= 0 and len(state.groups_to_place) > 0
+    limited = make_room(state, [*refusals, *_without_room(state)])
+    return limited or (budget <= 0 and len(state.groups_to_place) > 0)
 
 
 def _refused(state: ResManState, freed: set[int]) -> dict[int, list[tuple[float, str]]]:
@@ -111,6 +112,20 @@ def _place_in_turn(state: ResManState, priority: int, budget: int, refusals: lis
                 queue.drop(group)
             budget -= tried
     return budget
+
+
+def _without_room(state: ResManState) -> Iterator[tuple[Ask, Reason]]:
+    """Yield the asks for which the last step did not look for room; those that fit now are placed."""
+    groups, state.groups_without_room = state.groups_without_room, {}
+    for group in groups:
+        if group not in state.refused_groups or group in state.groups_to_place:
+            continue
+        for ask in _asks(state, group, state.config.preemptions_per_step_max):
+            if feasible(state.view, ask, state.view.eligible(ask.shape)).any():
+                state.want_place(group)
+                break
+            reason = state.containers[ask.containers[0]].reason
+            yield ask, reason or Reason(code="no-room")
 
 
 def _refused_asks(asks: list[Ask], plan: PlacementPlan) -> list[tuple[Ask, Reason]]:

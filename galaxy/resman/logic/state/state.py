@@ -162,6 +162,8 @@ class ResManState(ResManTables):
         """Groups that no agent had room for: tried again only on agents that have got more room since."""
         self.reservations: dict[str, Reservation] = {}
         """By agent, the group for whose next container it is kept."""
+        self.groups_without_room: dict[str, None] = {}
+        """Refused groups for which a later step looks for room, as the last one reached its limit."""
         self.reserve_again_s: dict[str, float] = {}
         """By group that had an agent reserved, when it may have one again, Unix seconds."""
         self.groups_to_check: dict[str, None] = {key: None for key in self.groups if self._is_removed(key)}
