@@ -67,6 +67,8 @@ QUOTA_SEED_REST: Final = 1
 """The user has a changing quota in seeds that leave this remainder when divided by 3."""
 DRAIN_SEED_REST: Final = 6
 """An operator drains hosts in seeds that leave this remainder when divided by 8."""
+RESIZE_SEED_REST: Final = 2
+"""The user resizes jobs in seeds that leave this remainder when divided by 4."""
 DRAINED_S: Final = 240.0
 """How long the drain at the end may take, in seconds."""
 NOTICE_S: Final = 5.0
@@ -168,7 +170,11 @@ class SimulatedCluster(HostObserver):
         ]
         self._by_name = {host.name: host for host in self.hosts}
         self.user = SimulatedUser(
-            self.world, self.bus, self.nexus, has_quota=not quiet and seed % 3 == QUOTA_SEED_REST
+            self.world,
+            self.bus,
+            self.nexus,
+            has_quota=not quiet and seed % 3 == QUOTA_SEED_REST,
+            resizes=not quiet and seed % 4 == RESIZE_SEED_REST,
         )
         self._is_last_drain = False
         self.operator: SimulatedOperator | None = None

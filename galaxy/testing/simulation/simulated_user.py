@@ -51,9 +51,21 @@ class ExpectedJob(Struct, frozen=True, kw_only=True):
 class SimulatedUser:
     """Sends one request at a time, and repeats it with the same key until it is answered."""
 
-    def __init__(self, world: World, bus: Bus, nexus: MemoryNexus, *, has_quota: bool = False) -> None:
-        """``has_quota``: an operator changes the user's quota now and then, also below the usage."""
+    def __init__(
+        self,
+        world: World,
+        bus: Bus,
+        nexus: MemoryNexus,
+        *,
+        has_quota: bool = False,
+        resizes: bool = False,
+    ) -> None:
+        """``has_quota``: an operator changes the user's quota now and then, also below the usage.
+
+        ``resizes``: updates change the limits of tasks as well, with and without another program.
+        """
         self.has_quota = has_quota
+        self.resizes = resizes
         self.expected: dict[str, ExpectedJob] = {}
         self.requests = 0
         self.busy = False
@@ -98,6 +110,7 @@ class SimulatedUser:
         start = ("fail" if self._world.chance(0.15) else "work") + f" {seconds}" if batch else "serve 1"
         port = 0 if batch else self._port()
         replica_max = 2 if port else 4
+        cpu, memory = self._amounts()
         spec = JobSpec(
             name=name,
             type=JobType.BATCH if batch else JobType.SERVICE,
@@ -113,14 +126,17 @@ class SimulatedUser:
                 ),
                 tasks=(
                     TaskSpec(
-                        name="main", cpu=CpuSpec(millicores=self._world.random.choice((100, 200, 400))),
-                        memory=MemorySpec(size=self._world.random.choice((64, 128, 256)) * MIB), start=start,
+                        name="main", cpu=cpu, memory=memory, start=start,
                         ports=() if batch else (PortSpec(name="http", port=port),),
                     ),
                 ),
             ),
         )  # fmt: skip
         self.submit(spec)
+
+    def _amounts(self) -> tuple[CpuSpec, MemorySpec]:
+        draw = self._world.random.choice
+        return CpuSpec(millicores=draw((100, 200, 400))), MemorySpec(size=draw((64, 128, 256)) * MIB)
 
     def _port(self) -> int:
         """Return a fixed port that few jobs use, or 0 for a dynamic one."""
@@ -144,6 +160,10 @@ class SimulatedUser:
         """Update a service to the next version of its program, perhaps with another replica count."""
         task = expected.spec.pod.tasks[0]
         version = int(task.start.partition(" ")[2]) + 1
+        if self.resizes and self._world.chance(0.6):
+            cpu, memory = self._amounts()
+            task = msgspec.structs.replace(task, cpu=cpu, memory=memory)
+            version -= self._world.chance(0.5)
         replica = expected.spec.deploy.replica if replica is None else replica
         spec = msgspec.structs.replace(
             expected.spec,
@@ -157,7 +177,8 @@ class SimulatedUser:
             if answer.problem is None:
                 revision = int(answer.result["revision"])
                 self.expected[spec.name] = msgspec.structs.replace(expected, spec=spec, revision=revision)
-                self._world.record(f"user updated {expected.job} to {replica} x serve {version}")
+                text = f"{replica} x serve {version}, {task.cpu.millicores}m, {task.memory.size >> 20} MiB"
+                self._world.record(f"user updated {expected.job} to {text}")
 
         self.pending_job = expected.job
         self._ask(UpdateJob(job=expected.job, spec=spec), done)

@@ -17,10 +17,14 @@ def differences(
     found: list[str] = []
     jobs = appmaster.table("jobs")
     programs: dict[str, list[str]] = {}
+    sizes: dict[str, set[tuple[int, int]]] = {}
     for host in hosts:
         for worker in host.living.values():
             starts = [spec.start for _, spec in worker.running.values()]
-            programs.setdefault(worker.container.rpartition(".")[0], []).extend(starts or ["-"])
+            job_id = worker.container.rpartition(".")[0]
+            programs.setdefault(job_id, []).extend(starts or ["-"])
+            (limits,) = worker.demand.tasks
+            sizes.setdefault(job_id, set()).add((limits.cpu_milli, limits.memory_bytes))
     for name, job in sorted(expected.items()):
         record = jobs.get(job.job)
         observed = sorted(programs.pop(job.job, []))
@@ -36,6 +40,10 @@ def differences(
             desired = ["-"] * replica if job.desired == "stop" else [job.spec.pod.tasks[0].start] * replica
             if observed != desired:
                 found.append(f"{job.job} is {record.state}: programs {observed}, expected {desired}")
+            (task,) = job.spec.pod.tasks
+            size = task.cpu.millicores, task.memory.size
+            if others := sizes.get(job.job, set()) - {size}:
+                found.append(f"{job.job} is {record.state}: limits {sorted(others)}, expected {size}")
     found += [f"no job expects programs of {job_id}: {starts}" for job_id, starts in sorted(programs.items())]
     expected_ids = {job.job for job in expected.values()}
     found += [f"job {job_id} still exists" for job_id in jobs if job_id not in expected_ids]
