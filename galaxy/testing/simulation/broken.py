@@ -6,9 +6,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from galaxy.agent.logic import AgentLogic
 from galaxy.agent.logic.containers import Containers
+from galaxy.agent.logic.effects import Effect, ResizeContainer
+from galaxy.agent.logic.events import ContainerResized
 from galaxy.agent.logic.records import HostedContainer
 from galaxy.agent.logic.state import HostState
 from galaxy.appmaster.logic import AppMaster
@@ -17,11 +20,12 @@ from galaxy.driver.interfaces import FeedPosition, FeedRead, Grant
 from galaxy.driver.leadership import CommittedStep, Leadership
 from galaxy.driver.warm_tables import WarmTables
 from galaxy.ids import container_key
+from galaxy.model.base import Struct
 from galaxy.model.messages.agent import AgentInfo, AgentReport
 from galaxy.model.messages.container import ContainerOrders, CreateContainer, GroupOrder, Reason
 from galaxy.model.messages.pod import PodOrders
 from galaxy.model.messages.trace import TraceEvent
-from galaxy.model.resources import Resources
+from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.step import Logic, Send, Step
 from galaxy.model.stored.quota import Quota
 from galaxy.model.stored.table import Table, TableChange
@@ -192,6 +196,36 @@ class QuotaIgnoringAppMaster(AppMaster):
         self.state.quotas.__class__ = _Unsearched
 
 
+class LeavesLimitsAgent(AgentLogic):
+    """An agent that reports new limits as in force without setting them."""
+
+    def step(self, now_s: float, events: Sequence[Struct]) -> tuple[Effect, ...]:
+        effects = super().step(now_s, events)
+        done = [
+            ContainerResized(
+                container=effect.hosted.container,
+                incarnation=effect.hosted.incarnation,
+                size=effect.hosted.order.size,
+            )
+            for effect in effects
+            if isinstance(effect, ResizeContainer)
+        ]
+        if done:
+            effects = (*effects, *super().step(now_s, done))
+        return tuple(effect for effect in effects if not isinstance(effect, ResizeContainer))
+
+
+class OptimisticResMan(ResMan):
+    """A ResMan that counts a smaller size before its agent has reported that it is in force."""
+
+    def step(self, now_s: float, events: Sequence[Any]) -> Step:
+        stepped = super().step(now_s, events)
+        for key, row in list(self.state.containers.items()):
+            if row.sized != row.size and row.resources != NOTHING and key == row.container:
+                self.state.write(key, replace(row, resources=NOTHING))
+        return stepped
+
+
 class ForgetfulResMan(ResMan):
     """A ResMan that accounts what containers hold from when it began to lead."""
 
@@ -255,6 +289,8 @@ BROKEN: Final[dict[str, Variant]] = {
     "drain without regard for the jobs' pace": Variant(appmaster=ImpatientAppMaster),
     "no quota": Variant(resman=QuotaIgnoringResMan),
     "jobs are accepted beyond the quota": Variant(appmaster=QuotaIgnoringAppMaster),
+    "limits reported but not set": Variant(agent=LeavesLimitsAgent),
+    "smaller sizes count at once": Variant(resman=OptimisticResMan),
     "accounts begin with each leader": Variant(resman=ForgetfulResMan),
     "no recovery from a step that raised": Variant(resman=NoRecoveryResMan),
     "standby begins without reading the rest of the feed": Variant(warm=UnverifiedTables),
