@@ -8,7 +8,7 @@ import time
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from galaxy.model.redaction import redact, source_without_credentials, without_credentials
@@ -121,6 +121,8 @@ def is_ambiguous(secret: str) -> bool:
     )
 
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 LETTERS = st.one_of(st.sampled_from("/?#@\"'<>` %&=;:,[]{}|\\+*"), st.characters(exclude_characters="\n"))
 PASSWORDS = st.text(LETTERS, min_size=4, max_size=40).filter(lambda text: not is_ambiguous(text))
 AROUND = [
@@ -129,6 +131,7 @@ AROUND = [
 HOST = "/r.ee/x.tgz"
 
 
+@UNHURRIED
 @given(secret=PASSWORDS, around=st.sampled_from(AROUND))
 def test_no_piece_of_a_password_in_a_url_is_ever_shown(secret: str, around: tuple[str, str]) -> None:
     url = f"https://u:{secret}@r.ee/x.tgz"
@@ -139,6 +142,7 @@ def test_no_piece_of_a_password_in_a_url_is_ever_shown(secret: str, around: tupl
     assert without_credentials(before + url + after) == f"{before}https://***@r.ee/x.tgz{after}"
 
 
+@UNHURRIED
 @given(secret=PASSWORDS.filter(lambda text: "***" not in text))
 def test_no_piece_of_a_password_is_shown_by_an_error_that_quotes_it(secret: str) -> None:
     url = f"https://u:{secret}@r.ee/x.tgz"
@@ -156,6 +160,7 @@ def test_no_piece_of_a_password_is_shown_by_an_error_that_quotes_it(secret: str)
         assert not shows_a_piece(shown, secret), shown
 
 
+@UNHURRIED
 @given(secret=PASSWORDS)
 def test_password_that_a_library_takes_apart_at_its_delimiters_is_not_shown(secret: str) -> None:
     url = f"https://u:{secret}@r.ee/x.tgz"

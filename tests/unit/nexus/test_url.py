@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from galaxy.client.login_urls import login_url
@@ -87,6 +87,8 @@ def test_message_about_a_slash_in_a_password_quotes_nothing_of_it() -> None:
     assert not any(part in str(caught.value) for part in ("sec/", "ret@", "'ret"))
 
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no failure."""
 LETTERS = st.one_of(
     st.sampled_from("/?#@\"'<>` %&=;:,[]{}|\\+*"),
     st.characters(min_codepoint=32, exclude_categories=("Cs",)),
@@ -118,6 +120,7 @@ def check_that_no_piece_is_quoted(url: str, secret: str) -> None:
         assert not {piece for piece in pieces if piece in shown and piece not in KNOWN}, shown
 
 
+@UNHURRIED
 @given(
     scheme=SCHEMES,
     login=st.sampled_from(("", "u:", ":", "u:p@")),
@@ -130,6 +133,7 @@ def test_no_error_about_a_url_quotes_a_piece_of_its_password(
     check_that_no_piece_is_quoted(f"{scheme}://{login}{secret}{end}", secret)
 
 
+@UNHURRIED
 @given(scheme=SCHEMES, login=st.sampled_from(("u:", ":")), secret=SECRETS)
 def test_no_error_about_a_url_without_a_host_quotes_its_password(
     scheme: str, login: str, secret: str
