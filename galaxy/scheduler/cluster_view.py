@@ -412,7 +412,11 @@ class ClusterView:
         label, equals, values = mark.partition("=")
         if not equals:
             return self._members("tag", mark)
-        return reduce(np.logical_or, (self._members(f"label {label}", value) for value in values.split("|")))
+        known = self._masks.get(("mark", mark))
+        if known is None:
+            of_values = (self._members(f"label {label}", value) for value in values.split("|"))
+            known = self._masks[("mark", mark)] = reduce(np.logical_or, of_values)
+        return known
 
     def domains(self, label: str) -> tuple[Ints, tuple[str, ...]]:
         """Return the number of each row's value of ``label``, and the values in order.

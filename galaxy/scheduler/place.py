@@ -11,7 +11,7 @@ replicas comes before all this, except for the agents that are used last. Ties g
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import reduce
 from typing import Final
 
@@ -70,16 +70,25 @@ def _choose(view: ClusterView, ask: Ask, eligible: Eligible) -> Ints:
     left = _tightness(view, ask, rows)
     count = len(ask.containers)
     if ask.shape.constraints.spread:
-        return rows[_over_domains(view, ask, rows, level, left, _capacity(view, ask, eligible, rows, at))]
-    key = level + left
+        return rows[
+            _over_domains(view, ask, rows, level, left, lambda: _capacity(view, ask, eligible, rows, at))
+        ]
     if count == 1:
-        best = int(np.argmin(key))
+        best = int(np.argmin(level + left))
         return rows[best : best + 1]
-    if count <= len(rows):
-        first = _lowest(key, count)
-        if np.floor(key[first[-1]]) == np.floor(key[first[0]]):
-            return rows[first]
-    return rows[_spread(level, left, _capacity(view, ask, eligible, rows, at), count)]
+    first = _on_one_level(level, left, count)
+    if first is None:
+        first = _spread(level, left, _capacity(view, ask, eligible, rows, at), count)
+    return rows[first]
+
+
+def _on_one_level(level: Floats, left: Floats, count: int) -> Ints | None:
+    """Return the ``count`` best positions if all of them have the same level, so that each gets one."""
+    if count > len(level):
+        return None
+    key = level + left
+    first = _lowest(key, count)
+    return first if np.floor(key[first[-1]]) == np.floor(key[first[0]]) else None
 
 
 def _levels(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: Ints) -> Floats:
@@ -158,7 +167,12 @@ def _capacity(view: ClusterView, ask: Ask, eligible: Eligible, rows: Ints, at: I
 
 
 def _over_domains(
-    view: ClusterView, ask: Ask, rows: Ints, level: Floats, left: Floats, capacity: Ints
+    view: ClusterView,
+    ask: Ask,
+    rows: Ints,
+    level: Floats,
+    left: Floats,
+    capacity_of: Callable[[], Ints],
 ) -> Ints:
     """Return a position for each container of ``ask``: the group's counts in all domains rise evenly.
 
@@ -178,6 +192,11 @@ def _over_domains(
         best = int(np.argmin(level[at] + left[at]))
         return np.array([at[best]], np.int64)
     order = np.arange(len(names)) / (len(names) + 1)
+    if not view.flaky_any and not ask.avoid:
+        few = _one_each(level, left, codes, have, order, len(ask.containers))
+        if few is not None:
+            return few
+    capacity = capacity_of()
     chosen: list[Ints] = []
     needed = len(ask.containers)
     for tier in (level < LAST_RESORT, level >= LAST_RESORT):
@@ -193,6 +212,23 @@ def _over_domains(
         chosen.append(positions)
         needed -= len(positions)
     return np.concatenate(chosen)
+
+
+def _one_each(level: Floats, left: Floats, codes: Ints, have: Ints, order: Floats, count: int) -> Ints | None:
+    """Do what ``_over_domains`` does if every agent gets one container at most and no domain is exhausted."""
+    agents = np.bincount(codes, minlength=len(have))
+    turns = _spread(have.astype(np.float64), order, np.where(agents, count, 0), count)
+    quotas = np.bincount(turns, minlength=len(have))
+    if (quotas > agents).any():
+        return None
+    positions = np.zeros(count, np.int64)
+    for domain in np.flatnonzero(quotas).tolist():
+        at = np.flatnonzero(codes == domain)
+        best = _on_one_level(level[at], left[at], int(quotas[domain]))
+        if best is None:
+            return None
+        positions[turns == domain] = at[best]
+    return positions
 
 
 def _spread(level: Floats, left: Floats, capacity: Ints, count: int) -> Ints:
