@@ -74,31 +74,30 @@ class Accounts:
 
     def _all_held(self) -> dict[Holder, Resources]:
         """Return what every account holds, for a store that has kept no accounts: they begin now."""
-        sums: dict[Holder, Resources] = {}
-        state, amounts = self._state, _Amounts()
+        sums, state, amounts = _Sums(), self._state, _Amounts()
         for key, row in state.containers.items():
-            holder = _holder(row, state.groups.get(row.group), state.agents.get(row.agent))
-            if holder is not None:
-                sums[holder] = sums.get(holder, NOTHING) + amounts.of(key, row, state.groups[row.group])
-        return sums
+            group = state.groups.get(row.group)
+            holder = _holder(row, group, state.agents.get(row.agent))
+            if holder is not None and group is not None:
+                sums.count(holder, amounts.of(key, row, group), 1)
+        return sums.totals()
 
     def _changes(self) -> dict[Holder, Resources]:
         """Return how much more each account holds than before the step."""
-        state, amounts = self._state, _Amounts()
+        sums, state, amounts = _Sums(), self._state, _Amounts()
         groups, agents = dict(state.groups.written()), dict(state.agents.written())
-        sums: dict[Holder, Resources] = {}
         for key, old in self._affected(groups, agents).items():
             if old is not None:
                 group = groups[old.group] if old.group in groups else state.groups.get(old.group)
                 agent = agents[old.agent] if old.agent in agents else state.agents.get(old.agent)
                 if (holder := _holder(old, group, agent)) is not None and group is not None:
-                    sums[holder] = sums.get(holder, NOTHING) - amounts.of(key, old, group)
+                    sums.count(holder, amounts.of(key, old, group), -1)
             new = state.containers.get(key)
             if new is not None:
                 group = state.groups.get(new.group)
                 if (holder := _holder(new, group, state.agents.get(new.agent))) is not None and group:
-                    sums[holder] = sums.get(holder, NOTHING) + amounts.of(key, new, group)
-        return sums
+                    sums.count(holder, amounts.of(key, new, group), 1)
+        return sums.totals()
 
     def _affected(
         self, groups: Mapping[str, Group | None], agents: Mapping[str, AgentRecord | None]
@@ -168,6 +167,26 @@ class Accounts:
             usage.drop(key)
             self.add(merged_into(row, keep_day=keep_day))
         return len(keys)
+
+
+class _Sums:
+    """How often each account holds each amount: most containers of a step take the same."""
+
+    def __init__(self) -> None:
+        self._times: dict[tuple[Holder, int], list[int]] = {}
+        self._amounts: dict[int, Resources] = {}
+
+    def count(self, holder: Holder, amount: Resources, times: int) -> None:
+        self._amounts[id(amount)] = amount  # Kept, so that its id is not used again.
+        self._times.setdefault((holder, id(amount)), [0])[0] += times
+
+    def totals(self) -> dict[Holder, Resources]:
+        """Return the sum of each account."""
+        sums: dict[Holder, Resources] = {}
+        for (holder, number), (times,) in self._times.items():
+            if times:
+                sums[holder] = sums.get(holder, NOTHING).plus(self._amounts[number], times)
+        return sums
 
 
 class _Amounts:

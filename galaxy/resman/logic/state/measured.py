@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple
-
-from msgspec.structs import replace
+from typing import Final
 
 from galaxy.accounting.integrals import pieces
 from galaxy.accounting.meters import progress
 from galaxy.ids import parse_container_key, split_pod
-from galaxy.model.messages.agent import Meter, MeterSample
+from galaxy.model.messages.agent import MeterSample
 from galaxy.model.resource_seconds import ResourceSeconds
 from galaxy.model.resources import bounded
 from galaxy.model.stored.account import EARLIER, OTHER_JOBS, AgentMeters, DayUsage
 from galaxy.resman.logic.state.accounts import Accounts
 from galaxy.resman.logic.state.state import ResManState
 
-AGENTS_MAX: Final = 100
-"""Agents whose meters one step applies. Those of a large cluster follow in the next steps."""
+STEP_METERS_MAX: Final = 1000
+"""One step applies no further agent once it has read so many meters. The others follow in the next steps."""
 METERS_MAX: Final = 4000
 """Meters of one agent that count; the others are not read."""
 LATE_S_MAX: Final = 86_400.0
@@ -28,8 +27,9 @@ FIRST_S: Final = 60.0
 """The same for the first reading of an agent."""
 
 
-class _Part(NamedTuple):
-    """What the containers of one job on one agent have used since the last reading."""
+@dataclass
+class _Used:
+    """What containers of one job, pool and day have used since the last readings."""
 
     cpu_ms: float = 0.0
     memory_byte_s: float = 0.0
@@ -60,84 +60,78 @@ class MeasuredUsage:
         for agent, _ in state.agents.written():
             if agent not in state.agents:
                 state.meters.drop(agent)
-        for agent in list(islice(self._unread, AGENTS_MAX)):
-            self._apply(agent, self._unread.pop(agent))
+        sums: dict[tuple[str, str, int], _Used] = {}
+        left = STEP_METERS_MAX
+        for agent in list(self._unread):
+            if left <= 0:
+                break
+            sample = self._unread.pop(agent)
+            left -= 1 + len(sample.meters)
+            self._apply(agent, sample, sums)
+        for (job, pool, day), used in sums.items():
+            self._add(job, pool, day, used)
         return bool(self._unread)
 
-    def _apply(self, agent: str, sample: MeterSample) -> None:
-        state, record = self._state, self._state.agents.get(agent)
+    def _apply(self, agent: str, sample: MeterSample, sums: dict[tuple[str, str, int], _Used]) -> None:
+        """Add what the containers of an agent have used since its last reading to ``sums``.
+
+        It is spread evenly over the time since then.
+        """
+        state, record, accounts = self._state, self._state.agents.get(agent), self._accounts
         if record is None:
             return
         before = state.meters.get(agent)
         if before is not None and before.boot == sample.boot and sample.at_s <= before.at_s:
             return
-        now_s = self._accounts.now_s
-        elapsed_s = FIRST_S if before is None else min(max(0.0, now_s - before.read_s), LATE_S_MAX)
+        now_s = accounts.now_s
+        elapsed_s = FIRST_S if before is None else min(max(0.001, now_s - before.read_s), LATE_S_MAX)
+        known = {} if before is None else before.meters
+        same_boot = before is not None and before.boot == sample.boot
+        days = list(pieces(now_s - elapsed_s, now_s, first_day=accounts.first_day))
         meters = dict(islice(sample.meters.items(), METERS_MAX))
-        for job, part in _parts(before, sample.boot, meters, elapsed_s).items():
-            user = self._owner(job)
-            if user is not None:
-                self._add(DayUsage(day=0, user=user, job=job, pool=record.pool), part, elapsed_s)
+        for key, meter in meters.items():
+            last, job = known.get(key), _job_of(key)
+            if not job or last == meter:
+                continue
+            more = progress(last, meter, same_boot=same_boot, elapsed_s=elapsed_s)
+            for day, seconds in days:
+                used = sums.setdefault((job, record.pool, day), _Used())
+                share = seconds / elapsed_s
+                used.cpu_ms += more.cpu_ms * share
+                used.memory_byte_s += more.memory_byte_s * share
+                used.measured_s += more.measured_s * share
+                used.peak_cpu_milli = max(used.peak_cpu_milli, bounded(meter.peak_cpu_milli))
+                used.peak_memory_bytes = max(used.peak_memory_bytes, bounded(meter.peak_memory_bytes))
         state.meters.put(
             agent,
             AgentMeters(agent=agent, boot=sample.boot, at_s=sample.at_s, read_s=now_s, meters=meters),
         )
 
-    def _owner(self, job: str) -> str | None:
-        """Return the owner of a job, also for a while after it was removed."""
+    def _add(self, job: str, pool: str, day: int, used: _Used) -> None:
+        """Add to the row of the job's owner, whom ResMan knows for a while after the job was removed."""
         group, ended = self._state.groups.get(job), self._state.ended.get(job)
-        if group is not None:
-            return group.order.user
-        return ended.user if ended is not None else None
-
-    def _add(self, row: DayUsage, part: _Part, elapsed_s: float) -> None:
-        """Spread what was used evenly over the time since the last reading."""
-        accounts = self._accounts
-        for day, seconds in pieces(accounts.now_s - elapsed_s, accounts.now_s, first_day=accounts.first_day):
-            share = seconds / elapsed_s
-            used = ResourceSeconds(
-                cpu_milli_s=part.cpu_ms * share,
-                memory_bytes_s=part.memory_byte_s * share,
-                containers_s=part.measured_s * share,
+        if group is None and ended is None:
+            return
+        is_kept = day != EARLIER
+        self._accounts.add(
+            DayUsage(
+                day=day,
+                user=group.order.user if group is not None else ended.user if ended is not None else "",
+                job=job if is_kept else OTHER_JOBS,
+                pool=pool,
+                used=ResourceSeconds(
+                    cpu_milli_s=used.cpu_ms,
+                    memory_bytes_s=used.memory_byte_s,
+                    containers_s=used.measured_s,
+                ),
+                peak_cpu_milli=used.peak_cpu_milli if is_kept else 0,
+                peak_memory_bytes=used.peak_memory_bytes if is_kept else 0,
             )
-            if day == EARLIER:
-                accounts.add(replace(row, day=day, job=OTHER_JOBS, used=used))
-            else:
-                accounts.add(
-                    replace(
-                        row,
-                        day=day,
-                        used=used,
-                        peak_cpu_milli=part.peak_cpu_milli,
-                        peak_memory_bytes=part.peak_memory_bytes,
-                    )
-                )
-
-
-def _parts(
-    before: AgentMeters | None, boot: str, meters: Mapping[str, Meter], elapsed_s: float
-) -> dict[str, _Part]:
-    """Return what the containers of each job have used since the reading ``before``."""
-    parts: dict[str, _Part] = {}
-    known = {} if before is None else before.meters
-    same_boot = before is not None and before.boot == boot
-    for key, meter in meters.items():
-        job = _job_of(key)
-        if not job or known.get(key) == meter:
-            continue
-        one = progress(known.get(key), meter, same_boot=same_boot, elapsed_s=elapsed_s)
-        part = parts.get(job, _Part())
-        parts[job] = _Part(
-            cpu_ms=part.cpu_ms + one.cpu_ms,
-            memory_byte_s=part.memory_byte_s + one.memory_byte_s,
-            measured_s=part.measured_s + one.measured_s,
-            peak_cpu_milli=max(part.peak_cpu_milli, bounded(meter.peak_cpu_milli)),
-            peak_memory_bytes=max(part.peak_memory_bytes, bounded(meter.peak_memory_bytes)),
         )
-    return parts
 
 
 def _job_of(key: str) -> str:
+    """Return the job that a container key names; empty if it is not one."""
     parsed = parse_container_key(key)
     try:
         return split_pod(parsed[0])[0] if parsed else ""
