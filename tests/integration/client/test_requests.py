@@ -325,8 +325,21 @@ def test_resman_answers_operators_while_no_appmaster_runs(redis_server: RedisSer
         with Galaxy(url, timeout_s=30, token=token) as operator:
             until("only ResMan leads", lambda: [leader.role for leader in operator.leaders()] == [RESMAN])
             assert operator.safe_mode().active is False
-        with Galaxy(url, timeout_s=30, token=ann) as user, pytest.raises(Refused, match='operator "ann"'):
-            user.safe_mode()
+            operator.add_agent("h9", labels={"rack": "r1"})
+            assert [row.agent for row in operator.agent_list().registered] == ["h9"]
+            with pytest.raises(NotFound, match='no agent "h1"'):
+                operator.agent("h1")
+            operator.create_pool("far")
+            assert [pool.pool for pool in operator.pools()] == ["far"]
+            assert [record.op for record in operator.machine_audit().records] == [
+                "galaxy.agent.add",
+                "galaxy.pool.create",
+            ]
+        with Galaxy(url, timeout_s=30, token=ann) as user:
+            with pytest.raises(Refused, match='operator "ann"'):
+                user.safe_mode()
+            with pytest.raises(Unreachable, match="ResMan lists agents for operators only"):
+                user.agents()
 
 
 def _safe_mode(galaxy: Galaxy) -> SafeModeView | None:

@@ -343,6 +343,26 @@ def test_drain_survives_the_loss_of_a_leader_at_any_moment(world: Machines, lead
     assert failures == []
 
 
+def test_new_resman_does_not_cancel_the_moves_that_have_begun(world: Machines) -> None:
+    web = world.submit(service(replica=4, drain=6.0))
+    world.settle(web)
+    world.run(3.0)
+    world.drain("h1")
+    world.run(0.5)
+    (pod,) = [pod for pod in world.show(web).pods if pod.state == "draining"]
+    states: set[str] = set()
+
+    def watch() -> None:
+        record = world.master.state.pods[pod.pod]
+        if record.incarnation == pod.incarnation and record.placed:
+            states.add(record.phase)
+
+    world.watchers.append(watch)
+    world.scenario.failover(RESMAN)
+    world.run_until(lambda: world.is_empty("h1"), 30)
+    assert states == {"draining", "stopping", "stopped"}
+
+
 def test_drain_survives_the_loss_of_both_leaders_again_and_again(world: Machines) -> None:
     web = world.submit(service(replica=8))
     world.settle(web)
