@@ -2,7 +2,8 @@
 
 ``python bench/fleet.py [--hosts N --jobs J --replicas R]``: a real Redis, a real ``galaxy resman`` and
 ``galaxy appmaster``, and the agents of N hosts in one process (``bench/fleet_agents.py``). The SDK submits
-J jobs of R pods at once, and jobs of one pod into that burst, one after another. A pod counts as running
+J jobs of R pods at once, and jobs of one pod into that burst, one after another. These have a host with a
+process of its own: on a real cluster, no host waits until others have created theirs. A pod counts as running
 when AppMaster has committed that its program runs. The peer, in the same run and on a Redis of its own: a
 bare Celery worker of two processes that is sent one empty task for each container, 5,000 at most. It places,
 stores and reports nothing, so it is the lower bound of the transport alone.
