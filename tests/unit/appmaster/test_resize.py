@@ -14,6 +14,7 @@ from galaxy.model.jobspec.spec import BlkioSpec, CpuSpec, JobSpec, MemorySpec
 from galaxy.model.messages.container import CreateContainer
 from galaxy.model.messages.names import CONTAINER_APPLY, RESMAN
 from galaxy.model.resources import NOTHING, Ceiling
+from galaxy.model.stored.account import Account
 from galaxy.testing.simulation.faults import message_faults
 from galaxy.units import GIB, MIB
 from tests.unit.appmaster.world import World, service, with_task
@@ -374,3 +375,41 @@ def test_update_says_what_each_changed_field_does() -> None:
         "pod.tasks.main.start: the program restarts in its container",
         "pod.tasks.main.stop: in place",
     )
+
+
+def test_accounts_hold_the_new_size_from_when_it_is_in_force() -> None:
+    world = World(hosts=1)
+    spec = sized(service(replica=1), memory=256 * MIB)
+    job = world.submit(spec)
+    world.settle(job)
+    world.hosts["h1"].machine.memory_used[f"{job}.0"] = 200 * MIB
+
+    def held() -> list[int]:
+        rows = world.scenario.stored(RESMAN, "accounts", Account).values()
+        return [row.held.memory_bytes for row in rows if row.job == job]
+
+    world.update(job, sized(spec, memory=128 * MIB))
+    world.run(5)
+    assert held() == [256 * MIB]
+
+    world.hosts["h1"].machine.memory_used.clear()
+    world.settle(job, within_s=120)
+    assert held() == [128 * MIB]
+
+
+def test_pods_that_move_for_room_keep_as_many_others_serving_as_the_job_allows() -> None:
+    world = World(hosts=2, sizes=({"memory_bytes": 256 * MIB},))
+    spec = service(replica=2, max_per_host=1)
+    job = world.submit(spec)
+    world.settle(job)
+    for name in ("h8", "h9"):
+        info = replace(world.hosts["h1"].info, agent=name, boot=name, memory_bytes=GIB)
+        world.scenario.add_host(info)
+    world.run(3)
+    watch(world, lambda: len(world.programs()) >= 1)
+
+    world.update(job, sized(spec, memory=512 * MIB))
+    world.settle(job, within_s=120)
+
+    assert memory_of(world, job) == [512 * MIB] * 2
+    assert {worker.host for worker in world.scenario.workers().values()} == {"h8", "h9"}
