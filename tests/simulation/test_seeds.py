@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from galaxy.testing.simulation.broken import BROKEN
-from galaxy.testing.simulation.faults import NO_FAULTS, STEP_FAULTS, Faults, faults_of
+from galaxy.testing.simulation.faults import FREQUENT_CRASHES, NO_FAULTS, STEP_FAULTS, Faults, faults_of
 from galaxy.testing.simulation.scale import EventRates, LargeCluster
 from galaxy.testing.simulation.simulated_cluster import QUOTA_SEED_REST, RESIZE_SEED_REST, SimulatedCluster
 
@@ -18,6 +18,8 @@ FAULTS = [name for name in Faults.__struct_fields__ if not name.endswith("_s")]
 PROVOKED_BY = {
     "removed groups not stored": Faults(double=0.6, late=0.5, late_s=40, leader_crash=0.05),
     "no recovery from a step that raised": STEP_FAULTS,
+    "no quota": FREQUENT_CRASHES,
+    "drain without regard for the jobs' pace": Faults(launch_fails=0.6, worker_dies=0.02),
 }
 """Faults that show what a variant does wrong, where those of most seeds do so rarely."""
 SEEDS_OF = {
