@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from galaxy.model.api.jobs import UpdateJob
 from galaxy.model.api.quotas import SetQuota
+from galaxy.model.api.request import Request
+from galaxy.model.api.safemode import EnterSafeMode, LeaveSafeMode
 from galaxy.model.jobspec.spec import BlkioSpec, CpuSpec, JobSpec, MemorySpec
 from galaxy.model.messages.container import CreateContainer
 from galaxy.model.messages.names import CONTAINER_APPLY, RESMAN
@@ -413,3 +415,32 @@ def test_pods_that_move_for_room_keep_as_many_others_serving_as_the_job_allows()
 
     assert memory_of(world, job) == [512 * MIB] * 2
     assert {worker.host for worker in world.scenario.workers().values()} == {"h8", "h9"}
+
+
+def test_in_safe_mode_no_pod_moves_for_room() -> None:
+    world = World(hosts=1, sizes=({"memory_bytes": 256 * MIB},))
+    spec = service(replica=1)
+    job = world.submit(spec)
+    world.settle(job)
+    world.scenario.add_host(replace(world.hosts["h1"].info, agent="h9", boot="b9", memory_bytes=GIB))
+    world.run(3)
+    for wanted in (EnterSafeMode(reason="maintenance"), LeaveSafeMode()):
+        answer = world.scenario.request(
+            Request(
+                op=wanted.op,
+                key=wanted.op,
+                reply=wanted.op,
+                deadline_s=world.now + 30,
+                user="ann",
+                body=wanted,
+            ),
+            role=RESMAN,
+        )
+        assert answer.problem is None
+        if isinstance(wanted, EnterSafeMode):
+            world.run(5)
+            world.update(job, sized(spec, memory=512 * MIB))
+            world.run(30)
+            assert world.worker(f"{job}.0").host == "h1"
+    world.settle(job, within_s=120)
+    assert world.worker(f"{job}.0").host == "h9"

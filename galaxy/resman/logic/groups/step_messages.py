@@ -6,6 +6,8 @@ from msgspec.structs import replace
 
 from galaxy.ids import command_id
 from galaxy.model.messages.container import (
+    RESIZE_HELD,
+    RESIZE_MOVES,
     ContainerOrders,
     ContainerState,
     CreateContainer,
@@ -120,6 +122,9 @@ class StepMessages:
         state, outbox = self.state, self.state.outbox
         if safe_mode != self._safe_mode:
             self._safe_mode = safe_mode
+            for key, row in state.containers.items():
+                if row.resize is not None and row.resize.code == RESIZE_MOVES:
+                    outbox.changed_slots.setdefault(row.group, {})[key] = None
             for key in state.containers.each("leaving", True):
                 outbox.changed_slots.setdefault(state.containers[key].group, {})[key] = None
         statuses = [self._status(group) for group in {**outbox.status_requests, **outbox.changed_slots}]
@@ -232,8 +237,13 @@ class StepMessages:
             reason=row.reason,
             leave=self._leave_of(row),
             size=row.sized,
-            resize=row.resize,
+            resize=self._resize_of(row),
         )
+
+    def _resize_of(self, row: Container) -> Reason | None:
+        if row.resize is None or row.resize.code != RESIZE_MOVES or self._safe_mode is None:
+            return row.resize
+        return replace(row.resize, code=RESIZE_HELD)
 
     def _leave_of(self, row: Container) -> Leave | None:
         leave, safe_mode = row.leave, self._safe_mode
