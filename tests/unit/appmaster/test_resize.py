@@ -13,7 +13,7 @@ from galaxy.model.api.quotas import SetQuota
 from galaxy.model.api.request import Request
 from galaxy.model.api.safemode import EnterSafeMode, LeaveSafeMode
 from galaxy.model.jobspec.spec import BlkioSpec, CpuSpec, JobSpec, MemorySpec
-from galaxy.model.messages.container import CreateContainer
+from galaxy.model.messages.container import ContainerState, CreateContainer
 from galaxy.model.messages.names import CONTAINER_APPLY, RESMAN
 from galaxy.model.resources import NOTHING, Ceiling
 from galaxy.model.stored.account import Account
@@ -441,6 +441,7 @@ def test_in_safe_mode_no_pod_moves_for_room() -> None:
             world.run(5)
             world.update(job, sized(spec, memory=512 * MIB))
             world.run(30)
-            assert world.worker(f"{job}.0").host == "h1"
+            (slot,) = world.slots(job)
+            assert (slot.agent, slot.state) == ("h1", ContainerState.READY)
     world.settle(job, within_s=120)
     assert world.worker(f"{job}.0").host == "h9"

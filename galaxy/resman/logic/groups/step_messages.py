@@ -243,7 +243,8 @@ class StepMessages:
     def _resize_of(self, row: Container) -> Reason | None:
         if row.resize is None or row.resize.code != RESIZE_MOVES or self._safe_mode is None:
             return row.resize
-        return replace(row.resize, code=RESIZE_HELD)
+        message = f"{row.resize.message} once safe mode has ended"
+        return replace(row.resize, code=RESIZE_HELD, message=message)
 
     def _leave_of(self, row: Container) -> Leave | None:
         leave, safe_mode = row.leave, self._safe_mode
