@@ -261,10 +261,11 @@ class AgentService:
             self._failed()
 
     def _alive(self, container: str, incarnation: int) -> bool:
-        return self._loop.phases.get(container_key(container, incarnation)) in (
-            HostedPhase.READY,
-            HostedPhase.DESTROYING,
-        )
+        """Return whether a container may still write output; an agent that starts adopts them first."""
+        if not self._loop.has_stepped:
+            return True
+        phase = self._loop.phases.get(container_key(container, incarnation))
+        return phase not in (None, HostedPhase.ENDED, HostedPhase.GONE)
 
     def _lock_state(self) -> None:
         """Lock the state directory: two agents over one database would both launch its containers."""

@@ -101,6 +101,8 @@ class AgentLoop:
         self.trouble = ""
         """Why orders are not obeyed now: the disk cannot be written. Empty otherwise."""
         self.phases: dict[str, HostedPhase] = {}
+        self.has_stepped = False
+        """Whether ``phases`` tells anything yet."""
         """Phase by container key. Replaced, never changed, so that other threads may read it."""
         self.on_remove: Callable[[str, int], None] = lambda _container, _incarnation: None
         """Called with a container before it is removed."""
@@ -204,6 +206,7 @@ class AgentLoop:
 
     def _on_changed(self) -> None:
         self.digests = self._logic.digests()
+        self.has_stepped = True
         self.phases = {hosted.key: hosted.phase for hosted in self._logic.hosted_containers()}
         self._reservations.keep_only(self._logic.ports())
         if self.phases:

@@ -7,15 +7,17 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
 from galaxy.client.streams import POLL_S, SILENCE_S, remove_session
 from galaxy.errors import Conflict, GalaxyError, NotFound, Unreachable
-from galaxy.model.api.sessions import SessionOpened, unpack_chunks
+from galaxy.model.api.sessions import LogPosition, SessionOpened, unpack_chunks
 from galaxy.model.api.views import JobView, LogChunk
+from galaxy.nexus.presence import LEASE_S
 from galaxy.nexus.session import Session
+from galaxy.statemachine.backoff import Backoff
 
 CHUNKS_MAX: Final = 256
 """Chunks of one pod that wait for the caller."""
@@ -25,20 +27,28 @@ READERS_MAX: Final = 16
 FIRST_LOOK_S: Final = 0.5
 NEW_PODS_S: Final = 2.0
 """How often a follower looks for pods and containers that are new: at first, and later."""
+RESUME_S: Final = 0.5
+RESUME_WAIT_S_MAX: Final = 5.0
+"""First and longest pause before the log of a pod is opened again."""
+RESUME_ANSWER_S: Final = 10.0
+RESUME_S_MAX: Final = 300.0
+"""How long a follower tries to continue the log of a pod whose agent does not answer."""
 GRACE_S: Final = 3.0
 FOLLOW_GRACE_S: Final = 0.2
 """How long the output of other pods waits for one that has sent nothing, so that it can be sorted in."""
 
 
+OpenLogs = Callable[[str, Sequence[LogPosition], int], SessionOpened]
+
+
 class NewPods:
     """Finds what a follower does not read yet: pods that scaling adds, and containers made anew.
 
-    ``show`` returns the job's view, ``open_logs`` opens the log of one pod from its beginning.
+    ``show`` returns the job's view. ``open_logs`` opens the log of one pod: from its beginning, or at the
+    given positions in the log of an incarnation.
     """
 
-    def __init__(
-        self, target: str, show: Callable[[str], JobView], open_logs: Callable[[str], SessionOpened]
-    ) -> None:
+    def __init__(self, target: str, show: Callable[[str], JobView], open_logs: OpenLogs) -> None:
         head, dot, index = target.rpartition(".")
         is_pod = bool(dot) and index.isdecimal()
         self._job = head if is_pod else target
@@ -47,6 +57,10 @@ class NewPods:
         self._open_logs = open_logs
         self._known: dict[str, int] = {}
         self._failing_since_s: float | None = None
+
+    def open_again(self, pod: str, positions: Sequence[LogPosition], incarnation: int) -> SessionOpened:
+        """Open the log of a pod where an earlier session ended; raises as a request does."""
+        return self._open_logs(pod, positions, incarnation)
 
     def know(self, pod: str, incarnation: int) -> None:
         """Note which incarnation of a pod is being read, or was read to its end."""
@@ -77,7 +91,7 @@ class NewPods:
             if not pod.agent or pod.incarnation <= self._known.get(pod.pod, 0) or len(pods) >= room:
                 continue
             with contextlib.suppress(Conflict, NotFound):  # It is gone already.
-                opened = self._open_logs(pod.pod)
+                opened = self._open_logs(pod.pod, (), 0)
                 sessions += opened.sessions
                 pods += opened.pods
                 self._known[pod.pod] = pod.incarnation
@@ -98,6 +112,26 @@ class _Source:
         self.is_replaced = False
         """A newer container of the pod is read."""
         self.active_s = time.monotonic()
+        self.answered = False
+        """The agent has sent something over the current session."""
+        self.incarnation = 0
+        self._positions: dict[tuple[str, str], int] = {}
+        self._runs: dict[str, float] = {}
+
+    def note(self, chunk: LogChunk) -> None:
+        """Note up to where the log was read."""
+        self.incarnation = chunk.incarnation or self.incarnation
+        if chunk.next >= 0:
+            self._positions[chunk.task, chunk.stream] = chunk.next
+        if chunk.run is not None:
+            self._runs[chunk.task] = chunk.at_s
+
+    def positions(self) -> tuple[LogPosition, ...]:
+        """Return up to where each stream was read; empty if nothing is known of any."""
+        return tuple(
+            LogPosition(task=task, stream=stream, at=at, run_s=self._runs.get(task, 0.0))
+            for (task, stream), at in self._positions.items()
+        )
 
 
 class LogStream:
@@ -105,7 +139,8 @@ class LogStream:
 
     Chunks of different pods are sorted by the time at which their text arrived, by the clocks of the
     pods' hosts. A pod whose agent does not answer holds the others back for ``GRACE_S`` at most. When
-    the log of a pod cannot be read, a chunk of it carries the ``error``.
+    the log of a pod cannot be read, a chunk of it carries the ``error``. A follower whose session ends
+    before the log, because the agent restarts, continues where it was, for up to ``RESUME_S_MAX``.
     """
 
     def __init__(
@@ -228,8 +263,7 @@ class LogStream:
                 source.active_s = time.monotonic()
                 self._sources.append(source)
             try:
-                assert source.session is not None, "only sources with a session are read"
-                self._read(source, source.session)
+                self._read_to_the_end(source)
             except GalaxyError as error:
                 self._put(source, [LogChunk(pod=source.pod, error=error.message)])
             finally:
@@ -237,28 +271,84 @@ class LogStream:
                     source.is_open = False
                     self._changed.notify_all()
 
-    def _read(self, source: _Source, session: Session) -> None:
-        answered = False
+    def _read_to_the_end(self, source: _Source) -> None:
+        """Read a pod's log; a follower opens it again when the session ends before the log does."""
+        assert source.session is not None, "only sources with a session are read"
+        wait_s = Backoff(RESUME_S, RESUME_WAIT_S_MAX)
+        answer_s, since_s = SILENCE_S, time.monotonic()
+        while not self._read(source, source.session, answer_s):
+            if self._new_pods is None:
+                raise Unreachable(f"the log of {source.pod} is incomplete: its agent ended the session")
+            if source.answered:
+                wait_s.reset()
+                since_s = time.monotonic()
+            source.answered, answer_s = False, RESUME_ANSWER_S
+            while True:
+                if source.is_replaced or self._closed.wait(wait_s.next_s()):
+                    return
+                if time.monotonic() - since_s > RESUME_S_MAX:
+                    raise Unreachable(f"the agent of {source.pod} does not answer any more")
+                with contextlib.suppress(GalaxyError):
+                    source.session.close("out")
+                with contextlib.suppress(Unreachable):
+                    try:
+                        opened = self._new_pods.open_again(source.pod, source.positions(), source.incarnation)
+                    except (Conflict, NotFound):  # It is gone.
+                        return
+                    source.session = self._session(opened.sessions[0])
+                    break
+
+    def _read(self, source: _Source, session: Session, answer_s: float) -> bool:
+        """Read a session; return whether the log ended with it.
+
+        Raises:
+            Unreachable: the agent does not answer, and there was no session before.
+        """
+        agent_seen = False
         silent_since_s = time.monotonic()
         while not self._closed.is_set():
             item = session.read("out", POLL_S)
             if item is None:
-                is_silent = time.monotonic() - silent_since_s > SILENCE_S
-                if not answered and is_silent:
+                silent_s = time.monotonic() - silent_since_s
+                if not source.answered and silent_s > answer_s:
+                    if source.positions():
+                        return False
                     raise Unreachable(f"the agent of {source.pod} does not answer")
-                if source.is_replaced or (is_silent and self._no_more.is_set()):
-                    return  # Its agent is gone, or it would have ended the session.
+                if self._new_pods is None and silent_s > SILENCE_S:
+                    return False
+                if source.is_replaced or (silent_s > SILENCE_S and self._no_more.is_set()):
+                    return True  # Its agent is gone, or it would have ended the session.
+                there = self._has_agent(session)
+                if agent_seen and there is False:
+                    return False
+                agent_seen = bool(there)
                 continue
             if not item:
-                return
-            answered, silent_since_s = True, time.monotonic()
+                return False
+            silent_since_s = time.monotonic()
             chunks = unpack_chunks(item)
+            source.answered |= len(chunks) > 1 or not chunks[0].interrupted
+            for chunk in chunks:
+                source.note(chunk)
+            again = chunks[-1].interrupted and self._new_pods is not None
+            if again:
+                chunks = chunks[:-1]
             self._put(source, [chunk for chunk in chunks if chunk.text or chunk.error or chunk.run])
-            if chunks[-1].end:
-                if self._new_pods is not None and chunks[-1].incarnation:
-                    self._new_pods.know(source.pod, chunks[-1].incarnation)
+            if again or chunks[-1].end:
+                if self._new_pods is not None and source.incarnation:
+                    self._new_pods.know(source.pod, source.incarnation)
                 remove_session(session)
-                return
+                return not again
+        return True
+
+    def _has_agent(self, session: Session) -> bool | None:
+        """Return whether the agent renews its lease, as it does for followers; None if that is not known."""
+        if self._new_pods is None or session.was_away(LEASE_S):
+            return None
+        try:
+            return session.has_agent()
+        except Unreachable:
+            return None
 
     # ---- new pods
 

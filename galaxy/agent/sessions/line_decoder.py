@@ -30,8 +30,18 @@ class LineDecoder:
         """Whether an incomplete line is held back."""
         return bool(self._rest or self._decoder.getstate()[0])
 
+    @property
+    def rest_bytes(self) -> int:
+        """Number of bytes held back; exact with ``surrogateescape``."""
+        return bytes_of(self._rest) + len(self._decoder.getstate()[0])
+
     def rest(self) -> str:
         """Return the incomplete line: at the end of the output, or after a pause in it."""
         text, self._rest = self._rest + self._decoder.decode(b"", final=True), ""
         self._decoder.reset()
         return text
+
+
+def bytes_of(text: str) -> int:
+    """Return from how many bytes a text was decoded with ``surrogateescape``."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogateescape"))

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
-from galaxy.agent.sessions.line_decoder import LineDecoder
+from galaxy.agent.sessions.line_decoder import LineDecoder, bytes_of
 from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, tasks_in
 from galaxy.agent.sessions.task_log import Segment, TaskLog, merge
 from galaxy.errors import GalaxyError, Unreachable
@@ -21,6 +21,7 @@ from galaxy.model.api.sessions import LogSession, ReadLogs, pack_chunks
 from galaxy.model.api.views import LogChunk, LogRun
 from galaxy.model.base import encode
 from galaxy.model.messages.log_files import STREAMS, Arrival
+from galaxy.nexus.presence import Peer
 from galaxy.nexus.session import ITEM_BYTES_MAX, Direction
 from galaxy.units import format_duration
 
@@ -43,7 +44,7 @@ class LogPipe(Protocol):
 
     def write(self, direction: Direction, data: bytes, timeout_s: float = ...) -> None: ...
     def close(self, direction: Direction) -> None: ...
-    def is_closed(self, direction: Direction) -> bool: ...
+    def peer(self) -> Peer: ...
     def has_reader(self, direction: Direction) -> bool: ...
 
 
@@ -68,7 +69,8 @@ class LogSessionRunner:
         self._alive = alive
         self._closing = closing
         self._idle_s = idle_s
-        self._chunks = _Chunks(order.pod, pipe, since_s=order.read.since_s)
+        self._chunks = _Chunks(order.pod, pipe, order.read)
+        self._interrupted = False
 
     def run(self) -> None:
         """Stream, end with the reason if something went wrong, and close the session."""
@@ -76,7 +78,7 @@ class LogSessionRunner:
             if self._read.follow:
                 self._chunks.acknowledge()
             error = self._stream()
-            self._chunks.end(error, self._incarnation)
+            self._chunks.end(error, self._incarnation, interrupted=self._interrupted)
         except GalaxyError as error:
             _LOG.info("event=logs.ended pod=%s cause=%r", self._pod, error.message)
         finally:
@@ -85,13 +87,19 @@ class LogSessionRunner:
 
     def _stream(self) -> str:
         """Stream; return why it could not be done or ended early, or an empty text."""
-        incarnations = self._await_container() if self._read.follow else self._incarnations()
+        if self._read.resume:
+            self._incarnation = self._read.resume_incarnation
+            incarnations = [one for one in self._incarnations() if one[0] == self._incarnation]
+            if not incarnations:
+                return ""  # Its files were removed meanwhile.
+        else:
+            incarnations = self._await_container() if self._read.follow else self._incarnations()
         if not incarnations:
             return f"no logs of {self._pod} on this host"
         if self._read.previous:
             return self._send_previous(incarnations)
         incarnation, directory = incarnations[0]
-        self._incarnation = incarnation
+        self._incarnation = self._chunks.incarnation = incarnation
         # Watch before reading, so that output written in between is not missed.
         watch = DirectoryWatch(directory) if self._read.follow else None
         try:
@@ -115,7 +123,7 @@ class LogSessionRunner:
             is_there = bool(found) and found[0][0] >= self._incarnation
             if is_there or time.monotonic() > end_s or self._closing.wait(CONTAINER_CHECK_S):
                 return found
-            if self._pipe.is_closed("out"):
+            if self._is_reader_gone(quiet_s=0.0):
                 return found
 
     def _open(self, directory: Path, *, previous: bool = False) -> list[TaskLog]:
@@ -126,6 +134,7 @@ class LogSessionRunner:
         """
         logs = []
         lines = 0
+        resumed = {(one.task, one.stream): one.at for one in self._read.resume}
         for task in tasks_in(directory, self._read.task):
             starts, ends = {}, {}
             streams = self._streams(directory, task)
@@ -136,12 +145,15 @@ class LogSessionRunner:
                     start, end = span[0], end if span[1] is None else span[1]
                 elif previous:
                     break
+                if resumed:
+                    starts[stream.stream] = max(start, resumed.get((task, stream.stream), 0))
+                    continue
                 starts[stream.stream], count = stream.last_lines(self._line_count(), start, end)
                 ends[stream.stream] = end
                 lines += count
             else:
                 logs.append(TaskLog(directory, task, streams, starts, ends=ends if previous else None))
-        if self._line_count() >= 0:
+        if self._line_count() >= 0 and not resumed:
             self._chunks.left_out = max(0, lines - self._line_count())
         return logs
 
@@ -184,12 +196,14 @@ class LogSessionRunner:
                 last_check_s = now_s
                 if self._is_reader_gone(quiet_s=now_s - quiet_since_s):
                     return ""
+        self._interrupted = True
         return "the agent is ending"
 
     def _is_reader_gone(self, *, quiet_s: float) -> bool:
+        """Return whether nobody reads any more; renews the lease by which the client knows this agent."""
         try:
             unread = quiet_s > UNREAD_S and not self._pipe.has_reader("out")
-            return unread or self._pipe.is_closed("out")
+            return self._pipe.peer().closed or unread
         except Unreachable:  # Redis is away; writing fails when it is for too long.
             return False
 
@@ -215,6 +229,8 @@ class LogSessionRunner:
             self._chunks.add(segment)
         if last:
             self._chunks.flush_incomplete_lines()
+        if self._read.follow:
+            self._chunks.announce_positions()
         self._chunks.flush()
         return found
 
@@ -222,10 +238,17 @@ class LogSessionRunner:
 class _Chunks:
     """Turns segments into chunks of text, and writes as many at once as one item of the session takes."""
 
-    def __init__(self, pod: str, pipe: LogPipe, *, since_s: float) -> None:
+    def __init__(self, pod: str, pipe: LogPipe, read: ReadLogs) -> None:
         self._pod = pod
         self._pipe = pipe
-        self._since_s = since_s
+        self._since_s = read.since_s
+        self._announced_run_s = {one.task: one.run_s for one in read.resume}
+        """By task: the start of the last run that an earlier session has announced."""
+        self.incarnation = 0
+        self._positions: dict[tuple[str, str], int] = {}
+        """By stream: up to where its text was sent or left out."""
+        self._silent: set[tuple[str, str]] = set()
+        """Streams whose position has changed without a chunk that says so."""
         self.left_out = 0
         """How many more lines are read without being sent."""
         self._decoders: dict[tuple[str, str], LineDecoder] = {}
@@ -241,21 +264,29 @@ class _Chunks:
         """Look up to which run the first text of a task belongs, the first time."""
         if log.task not in self._begun:
             self._begun.add(log.task)
-            if (run := log.run_at_start()) is not None:
+            for stream, at in log.positions().items():
+                self._move((log.task, stream), at)
+            run = log.run_at_start()
+            if run is not None and run.at_s > self._announced_run_s.get(log.task, 0.0):
                 self._runs[log.task] = run
 
     def add(self, segment: Segment) -> None:
         """Send the text of a segment as far as its lines are complete, or announce its run."""
         task = segment.task
         if segment.run is not None:
+            if segment.at_s <= self._announced_run_s.get(task, 0.0):
+                return
             self._flush_incomplete(task)
             self._runs[task] = segment.run
             if not self.left_out and segment.at_s >= self._since_s:
                 self._send_run(task)
             return
-        if segment.stream is None or (segment.at_s and segment.at_s < self._since_s):
+        if segment.stream is None:
             return
         key = task, segment.stream.stream
+        if segment.at_s and segment.at_s < self._since_s:
+            self._move(key, segment.end)
+            return
         decoder = self._decoders.setdefault(key, LineDecoder("surrogateescape"))
         at = segment.start
         while at < segment.end:
@@ -264,7 +295,7 @@ class _Chunks:
                 break
             began_s = self._incomplete_s.pop(key, segment.at_s)
             text = decoder.add(data)
-            self._send_text(key, text, began_s, segment.at_s)
+            self._send_text(key, text, began_s, segment.at_s, end=at - decoder.rest_bytes)
             if decoder.has_rest:
                 self._incomplete_s[key] = segment.at_s if text else began_s
 
@@ -285,29 +316,52 @@ class _Chunks:
         self._put(LogChunk(pod=self._pod))
         self.flush()
 
-    def end(self, error: str, incarnation: int) -> None:
+    def announce_positions(self) -> None:
+        """Say where reading began and what was left out, so that another session can continue there."""
+        for task, stream in sorted(self._silent):
+            at = self._positions[task, stream]
+            self._put(
+                LogChunk(pod=self._pod, task=task, stream=stream, next=at, incarnation=self.incarnation)
+            )
+        self._silent.clear()
+
+    def end(self, error: str, incarnation: int, *, interrupted: bool) -> None:
         """End the session of this incarnation's log; ``error`` says what went wrong."""
-        self._put(LogChunk(pod=self._pod, end=True, error=error, incarnation=incarnation))
+        chunk = LogChunk(
+            pod=self._pod, end=True, error=error, incarnation=incarnation, interrupted=interrupted
+        )
+        self._put(chunk)
         self.flush()
+
+    def _move(self, key: tuple[str, str], at: int) -> None:
+        self._positions[key] = at
+        self._silent.add(key)
 
     def _flush_incomplete(self, task: str) -> None:
         for key, decoder in self._decoders.items():
             if key[0] == task:
                 at_s = self._incomplete_s.pop(key, 0.0)
-                self._send_text(key, decoder.rest(), at_s, at_s)
+                text = decoder.rest()
+                end = self._positions.get(key, 0) + bytes_of(text)
+                self._send_text(key, text, at_s, at_s, end=end)
 
-    def _send_text(self, key: tuple[str, str], text: str, first_s: float, at_s: float) -> None:
-        """Send lines; the first one of them began to arrive at ``first_s``, the others at ``at_s``."""
+    def _send_text(self, key: tuple[str, str], text: str, first_s: float, at_s: float, *, end: int) -> None:
+        """Send lines; the first one of them began to arrive at ``first_s``, the others at ``at_s``.
+
+        ``end`` is the position after the text.
+        """
+        self._move(key, end)
         if self.left_out and text:
             text, first_s = self._leave_out(text), at_s
         if not text:
             return
+        self._silent.discard(key)
         if key[0] in self._runs:
             self._send_run(key[0])
         if first_s != at_s:
             line, newline, text = text.partition("\n")
-            self._send_pieces(key, line + newline, first_s)
-        self._send_pieces(key, text, at_s)
+            self._send_pieces(key, line + newline, first_s, end=end - bytes_of(text))
+        self._send_pieces(key, text, at_s, end=end)
 
     def _leave_out(self, text: str) -> str:
         """Return ``text`` without its first lines, as many as are still to be left out."""
@@ -323,19 +377,23 @@ class _Chunks:
         mark = LogRun(revision=run.revision, restarts=run.restarts)
         self._put(LogChunk(pod=self._pod, task=task, at_s=run.at_s, run=mark))
 
-    def _send_pieces(self, key: tuple[str, str], text: str, at_s: float) -> None:
+    def _send_pieces(self, key: tuple[str, str], text: str, at_s: float, *, end: int) -> None:
+        at = end - bytes_of(text)
         for start in range(0, len(text), CHUNK_CHARS):
             piece = text[start : start + CHUNK_CHARS]
-            chunk = LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece, at_s=at_s)
+            at += bytes_of(piece)
+            chunk = LogChunk(pod=self._pod, task=key[0], stream=key[1], text=piece, at_s=at_s, next=at)
             try:
                 self._put(chunk)
             except UnicodeEncodeError:
                 # The bytes are sent too, so half as many fit.
                 middle = len(piece) // 2
+                at -= bytes_of(piece)
                 for half in filter(None, (piece[:middle], piece[middle:])):
                     raw = half.encode("utf-8", "surrogateescape")
                     replaced = raw.decode("utf-8", "replace")
-                    self._put(msgspec.structs.replace(chunk, text=replaced, raw=raw))
+                    at += len(raw)
+                    self._put(msgspec.structs.replace(chunk, text=replaced, raw=raw, next=at))
 
     def _put(self, chunk: LogChunk) -> None:
         data = encode(chunk)

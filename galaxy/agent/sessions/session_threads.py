@@ -11,7 +11,7 @@ from typing import Protocol
 from galaxy.agent.sessions.exec_session import ExecSessionRunner, ExecWorker
 from galaxy.agent.sessions.log_session import LogSessionRunner
 from galaxy.errors import GalaxyError
-from galaxy.model.api.sessions import ExecSession, LogSession
+from galaxy.model.api.sessions import ExecSession, LogSession, pack_chunks
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.nexus.session import Frame, FrameHead, Session
@@ -64,9 +64,12 @@ class SessionThreads:
         )
         if not self._start(order.session, "logs", runner.run):
             pipe = self._nexus.session(order.session)
-            chunk = LogChunk(pod=order.pod, end=True, error=self._refusal())
+            # Followers open the log again when the agent is back.
+            chunk = LogChunk(
+                pod=order.pod, end=True, error=self._refusal(), interrupted=self._closing.is_set()
+            )
             with contextlib.suppress(GalaxyError):
-                pipe.write("out", encode(chunk), REFUSE_S)
+                pipe.write("out", pack_chunks([encode(chunk)]), REFUSE_S)
 
     def start_exec(self, order: ExecSession) -> None:
         """Run a command over ``order.session``; with too many sessions, refuse there."""
@@ -107,5 +110,7 @@ class SessionThreads:
         return True
 
     def _refusal(self) -> str:
+        if self._closing.is_set():
+            return "the agent is ending; try again in a moment"
         count = self._sessions_max
         return f"this host serves {count} sessions of logs and exec already; try again in a moment"

@@ -80,6 +80,10 @@ class TaskLog:
             self._records += _records_of(self._runs(), list(self._streams))
             self._known_bytes = len(self._records)
 
+    def positions(self) -> dict[str, int]:
+        """Return the position of the next byte to return, by the name of the stream."""
+        return {STREAMS[kind]: at for kind, at in self._next.items()}
+
     def run_at_start(self) -> Arrival | None:
         """Return the run to which the first output belongs, if the index still knows it."""
         found: Arrival | None = None

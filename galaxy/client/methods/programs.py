@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from galaxy.client import arguments
 from galaxy.client.log_stream import LogStream, NewPods
 from galaxy.client.methods.jobs import JobMethods
 from galaxy.client.streams import ExecStream, Executed
-from galaxy.model.api.sessions import ExecIn, ReadLogs, SessionOpened, check_exec
+from galaxy.model.api.sessions import ExecIn, LogPosition, ReadLogs, SessionOpened, check_exec
 from galaxy.model.raw_text import to_message
 
 
@@ -45,8 +47,19 @@ class ProgramMethods(JobMethods):
             since_s=since_s,
         )
 
-        def open_logs(pod: str) -> SessionOpened:
-            return self._ask(ReadLogs(target=pod, task=task, stream=stream, tail=-1, follow=True))
+        def open_logs(pod: str, resume: Sequence[LogPosition], incarnation: int) -> SessionOpened:
+            return self._ask(
+                ReadLogs(
+                    target=pod,
+                    task=task,
+                    stream=stream,
+                    tail=-1,
+                    follow=True,
+                    since_s=since_s,
+                    resume=tuple(resume),
+                    resume_incarnation=incarnation,
+                )
+            )
 
         new_pods = NewPods(target, self.job, open_logs) if follow else None
         return LogStream(self._ask(asked), self._transport.session, new_pods=new_pods)

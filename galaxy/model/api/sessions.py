@@ -31,6 +31,15 @@ class SessionOpened(Struct, frozen=True, kw_only=True):
     incarnations: tuple[int, ...] = ()
 
 
+class LogPosition(Struct, frozen=True, kw_only=True):
+    """How far a stream of a program was read, and when the last run that was announced began (or 0)."""
+
+    task: str
+    stream: str
+    at: int
+    run_s: float = 0.0
+
+
 class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
     """Read logs of ``target``, a job or a pod. Lines come over the sessions as ``LogChunk``."""
 
@@ -48,6 +57,10 @@ class ReadLogs(Body[SessionOpened], frozen=True, kw_only=True):
     """Read the latest run alone."""
     since_s: float = 0.0
     """Read only what was written at this time or later, in Unix seconds; 0 means everything."""
+    resume: tuple[LogPosition, ...] = ()
+    """Continue where an earlier session of the same pod ended; ``tail`` has no meaning then."""
+    resume_incarnation: int = 0
+    """The incarnation to which the positions belong."""
 
 
 class ExecIn(Body[SessionOpened], frozen=True, kw_only=True):

@@ -215,7 +215,11 @@ class LogChunk(Struct, frozen=True, kw_only=True):
     at_s: float = 0.0
     run: LogRun | None = None
     incarnation: int = 0
-    """With ``end``: the incarnation of the container whose log ended."""
+    """With ``end`` and where reading begins: the incarnation of the container."""
+    next: int = -1
+    """Position in the stream after the text; -1 if it is not known. Without text: where reading began."""
+    interrupted: bool = False
+    """With ``end``: the log goes on, but this session does not, for example because the agent restarts."""
     raw: bytes = b""
     """What was written, where that is not UTF-8; ``text`` has replacement characters for it."""
 

@@ -18,6 +18,7 @@ from galaxy.model.api.sessions import LogSession, ReadLogs, unpack_chunks
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.model.messages.log_files import ARRIVAL_BYTES, ARRIVAL_STEP_S, Run, RunIndex
+from galaxy.nexus.presence import Peer
 from galaxy.worker_entry import task_logs
 from galaxy.worker_entry.event_loop import EventLoop
 from galaxy.worker_entry.task_logs import TaskLogs
@@ -78,8 +79,8 @@ class Pipe:
     def close(self, direction: str) -> None:
         self.ended.set()
 
-    def is_closed(self, direction: str) -> bool:
-        return False
+    def peer(self) -> Peer:
+        return Peer(closed=self.was_closed, subscribed=False, leased=False)
 
     def has_reader(self, direction: str) -> bool:
         return True

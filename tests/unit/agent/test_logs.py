@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 
 from galaxy.agent.housekeeping import remove_old_logs
+from galaxy.agent.sessions import log_session
 from galaxy.agent.sessions.directory_watch import DirectoryWatch
 from galaxy.agent.sessions.line_decoder import LineDecoder
 from galaxy.agent.sessions.log_session import LogSessionRunner
 from galaxy.agent.sessions.log_streams import TaskLogStream, incarnations_in, streams_in
-from galaxy.model.api.sessions import LogSession, ReadLogs, unpack_chunks
+from galaxy.model.api.sessions import LogPosition, LogSession, ReadLogs, unpack_chunks
 from galaxy.model.api.views import LogChunk
 from galaxy.model.base import encode
 from galaxy.model.messages.log_files import Run, RunIndex
+from galaxy.nexus.presence import Peer
 from galaxy.nexus.session import ITEM_BYTES_MAX
+from tests.support.waiting import until
 
 POD = "web-abc123.0"
 
@@ -28,18 +31,22 @@ class Pipe:
 
     def __init__(self) -> None:
         self.chunks: queue.Queue[LogChunk] = queue.Queue()
+        self.all: queue.Queue[LogChunk] = queue.Queue()
         self.was_closed = False
+        self.asked = 0
 
     def write(self, direction: str, data: bytes, timeout_s: float = 30.0) -> None:
         for chunk in unpack_chunks(data):
+            self.all.put(chunk)
             if chunk.text or chunk.end or chunk.run:
                 self.chunks.put(chunk)
 
     def close(self, direction: str) -> None:
         self.was_closed = True
 
-    def is_closed(self, direction: str) -> bool:
-        return self.was_closed
+    def peer(self) -> Peer:
+        self.asked += 1
+        return Peer(closed=self.was_closed, subscribed=False, leased=False)
 
     def has_reader(self, direction: str) -> bool:
         return not self.was_closed
@@ -272,3 +279,53 @@ def test_oldest_logs_go_first_beyond_the_budget(tmp_path: Path) -> None:
         aged(tmp_path, f"p-1.{number}_1", 100 - number, 100_000)
     remove_old_logs(tmp_path, set(), now_s=10_000, keep_s=10**6, bytes_max=250_000)
     assert sorted(os.listdir(tmp_path)) == ["p-1.2_1", "p-1.3_1"]
+
+
+def test_session_resumed_after_any_interruption_gives_every_byte_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_session, "CHECK_S", 0.02)
+    place = directory(tmp_path)
+    output = {"stdout": b"", "stderr": b""}
+    read = {"stdout": "", "stderr": ""}
+    resume: tuple[LogPosition, ...] = ()
+    pieces = (
+        b"one\n",
+        b"two\nhalf ",
+        b"of it\n",
+        b"\xff\xfe\n",
+        "ž".encode()[:1],
+        "ž".encode()[1:] + b"\n",
+        b"",
+    )
+    for number, piece in enumerate(pieces):
+        name = "stderr" if number % 3 == 2 else "stdout"
+        output[name] += piece
+        with (place / f"main.{name}").open("ab") as writer:
+            writer.write(piece)
+        pipe, alive, closing = Pipe(), threading.Event(), threading.Event()
+        alive.set()
+        order = LogSession(
+            session="s",
+            pod=POD,
+            read=ReadLogs(target=POD, follow=True, tail=-1, resume=resume, resume_incarnation=1),
+        )
+        runner = LogSessionRunner(order, pipe, tmp_path, alive=lambda *_: True, closing=closing, idle_s=60.0)
+        thread = threading.Thread(target=runner.run, daemon=True)
+        thread.start()
+        until("it follows", lambda pipe=pipe: pipe.asked > 0)
+        closing.set()
+        thread.join(10)
+        at = {(one.task, one.stream): one.at for one in resume}
+        while not (chunk := pipe.all.get(timeout=10)).end:
+            if chunk.next >= 0:
+                at[chunk.task, chunk.stream] = chunk.next
+            if chunk.text:
+                read[chunk.stream] += chunk.exact
+        assert chunk.interrupted and chunk.incarnation == 1
+        resume = tuple(LogPosition(task=task, stream=stream, at=end) for (task, stream), end in at.items())
+    alive.clear()
+    text, _ = run(tmp_path, follow=True, tail=-1, resume=resume, resume_incarnation=1)
+    for name in output:
+        whole = read[name].encode("utf-8", "surrogateescape") + text.get(f"main.{name}", "").encode()
+        assert whole == output[name]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from galaxy.client import log_stream
 from galaxy.client.log_stream import LogStream, NewPods
 from galaxy.errors import NotFound
-from galaxy.model.api.sessions import SessionOpened, pack_chunks
-from galaxy.model.api.views import JobView, LogChunk
+from galaxy.model.api.sessions import LogPosition, SessionOpened, pack_chunks
+from galaxy.model.api.views import JobView, LogChunk, LogRun
 from galaxy.model.base import encode
+from tests.support.waiting import until
 from tests.unit.cli.views import pod, view
 
 
@@ -22,6 +25,15 @@ class Line:
     def __init__(self) -> None:
         self.items: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.closed = threading.Event()
+        self.agent = True
+        self.asked = 0
+
+    def has_agent(self) -> bool:
+        self.asked += 1
+        return self.agent
+
+    def was_away(self, within_s: float) -> bool:
+        return False
 
     def read(self, direction: str, timeout_s: float) -> bytes | None:
         try:
@@ -46,6 +58,7 @@ class Cluster:
         self.lines: dict[str, Line] = {}
         self.view: JobView | None = None
         self.opened: list[str] = []
+        self.resumed: list[tuple[tuple[LogPosition, ...], int]] = []
 
     def open(self, *pods: str, incarnation: int = 1) -> SessionOpened:
         for name in pods:
@@ -62,8 +75,9 @@ class Cluster:
             raise NotFound("no such job")
         return self.view
 
-    def open_logs(self, name: str) -> SessionOpened:
+    def open_logs(self, name: str, resume: Sequence[LogPosition] = (), incarnation: int = 0) -> SessionOpened:
         assert self.view is not None
+        self.resumed.append((tuple(resume), incarnation))
         found = next(one for one in self.view.pods if one.pod == name)
         return self.open(name, incarnation=found.incarnation)
 
@@ -75,6 +89,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     monkeypatch.setattr(log_stream, "FIRST_LOOK_S", 0.02)
     monkeypatch.setattr(log_stream, "NEW_PODS_S", 0.02)
+    monkeypatch.setattr(log_stream, "RESUME_S", 0.02)
     return Cluster()
 
 
@@ -169,3 +184,43 @@ def test_closing_closes_every_session(cluster: Cluster) -> None:
     followed.close()
     assert cluster.lines["web-1.0#1"].closed.is_set()
     assert list(followed) == []
+
+
+HERE = (LogPosition(task="main", stream="stdout", at=6, run_s=0.5),)
+
+
+@pytest.mark.parametrize("how", ["the agent says so", "the session is closed", "the agent was killed"])
+def test_following_continues_where_a_session_ended_before_its_log(cluster: Cluster, how: str) -> None:
+    cluster.view = view(pod(0))
+    chunks = iter(stream(cluster, cluster.open("web-1.0"), cluster.new_pods("web.0")))
+    first = cluster.lines["web-1.0#1"]
+    run = LogChunk(pod="web-1.0", task="main", at_s=0.5, run=LogRun(revision=1, restarts=0))
+    start = LogChunk(pod="web-1.0", task="main", stream="stdout", next=0, incarnation=1)
+    first.send(start, run, replace(line("first\n"), next=6))
+    assert [next(chunks).text for _ in range(2)] == ["", "first\n"]
+    if how == "the agent says so":
+        first.send(LogChunk(end=True, incarnation=1, interrupted=True, error="the agent is ending"))
+    elif how == "the session is closed":
+        first.closed.set()
+    else:
+        until("the agent was seen", lambda: first.asked > 1)
+        first.agent = False
+    again = until("it is opened again", lambda: find_other(cluster, first))
+    assert cluster.resumed == [(HERE, 1)]
+    cluster.view = None
+    again.send(replace(line("second\n"), next=13), END)
+    assert [(chunk.text, chunk.error) for chunk in chunks] == [("second\n", "")]
+
+
+def find_other(cluster: Cluster, first: Line) -> Line | None:
+    found = cluster.lines["web-1.0#1"]
+    return None if found is first else found
+
+
+def test_log_that_is_not_followed_and_ends_early_says_so(cluster: Cluster) -> None:
+    opened = cluster.open("web-1.0")
+    cluster.lines["web-1.0#1"].send(line("a"))
+    cluster.lines["web-1.0#1"].closed.set()
+    first, second = list(stream(cluster, opened))
+    assert first.text == "a"
+    assert "is incomplete" in second.error
