@@ -150,11 +150,12 @@ def _holders(state: ResManState, agent: str) -> Sequence[Holder]:
     holders = []
     for key in state.containers.where("agent", agent):
         row = state.containers[key]
+        group = state.groups.get(row.group)  # A stray container has none; it is destroyed in any case.
         holders.append(
             Holder(
                 key=key,
                 group=row.group,
-                priority=state.groups[row.group].order.priority,
+                priority=group.order.priority if group is not None else 0,
                 load=state.load_of(key, row),
                 leaving=row.state is ContainerState.DESTROYING,
             )
