@@ -319,7 +319,8 @@ class LogStream:
                 if source.is_replaced or (silent_s > SILENCE_S and self._no_more.is_set()):
                     return True  # Its agent is gone, or it would have ended the session.
                 there = self._has_agent(session)
-                if agent_seen and there is False:
+                # Its first lease may have ended before it was looked for.
+                if there is False and (agent_seen or (source.answered and silent_s > LEASE_S)):
                     return False
                 agent_seen = bool(there)
                 continue
