@@ -85,6 +85,8 @@ def _codes(view: ClusterView, causes: Mapping[str, Bools]) -> Ints:
         fixed |= causes[RESOURCES[at].name]
     if RESERVED in causes:
         fixed |= causes[RESERVED]
+    for row in np.flatnonzero(causes["cordoned"]).tolist():
+        fixed[row] |= not view.records[row].is_closed  # closed only in the plan of a drain
     fixed |= causes["busy"] & (view.status[:size] == PlacementStatus.OPEN)
     return np.where(fixed, 0, codes)
 
@@ -131,11 +133,16 @@ def _text(on_job: str, on_host: str, agents: list[str]) -> str:
     one_of = f"one of {names}" if len(agents) > 1 else names
     if not on_host:
         return f"{on_job} ({one_of} has room then)"
-    host = f"{on_host} {one_of}" if on_host == _UNCORDON else f"{on_host} on {one_of}"
+    host = f"{on_host} {one_of}" if on_host in _OPENING.values() else f"{on_host} on {one_of}"
     return f"{on_job} and {host}" if on_job else host
 
 
-_UNCORDON: Final = "uncordon"
+_OPENING: Final = {
+    (True, False): "uncordon",
+    (False, True): "take online",
+    (True, True): "uncordon and take online",
+}
+"""How a host is opened again that is (cordoned, drained or offline)."""
 
 
 def _changed_ask(
@@ -207,7 +214,8 @@ def _changed_record(view: ClusterView, ask: Ask, row: int, kinds: tuple[str, ...
         texts.append(f"no label {label}={labels.pop(label, '')}" if equals else f"no tag {mark}")
         tags.discard(mark)
     if "cordoned" in kinds:
-        texts.insert(0, _UNCORDON)
+        closed = (record.cordon is not None, record.drain is not None)
+        texts.insert(0, _OPENING[closed])
     record = replace(record, tags=tuple(sorted(tags)), labels=labels, cordon=None, drain=None)
     return record, " and ".join(texts)
 

@@ -131,7 +131,7 @@ def _lack(view: ClusterView, ask: Ask, row: int, causes: dict[str, Bools]) -> st
         ANTI_AFFINITY: "holds a pod of " + ", ".join(_jobs(view, ask.apart, row, holds=True)),
         RESERVED: f"is kept for {view.reserved.get(row, ('', 0))[0]}",
         "mode": "does not enforce " + ", ".join(sorted(set(shape.require) - set(record.info.enforced))),
-        "cordoned": f"is {record.closed}",
+        "cordoned": f"is {record.closed}" if record.closed else "would be drained as well",
         "suspect": "has missed reports",
         "dead": "is dead",
     }

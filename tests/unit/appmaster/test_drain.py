@@ -466,6 +466,8 @@ def test_plan_says_where_each_container_would_go_and_which_job_is_short() -> Non
     assert by_job[crunch].reason is not None and by_job[crunch].reason.code == "batch"
     (short,) = plan.short
     assert (short.job, short.count, short.replica) == (pinned, 1, 3)
+    assert any("would be drained as well" in text for text in short.reason.nearest), short.reason
+    assert not any("h1" in text for text in short.reason.changes), short.reason
     evicted: DrainPlan = world.operator(PlanDrain(agents=("h1",), evict=True))
     assert {move.job: move for move in evicted.moves}[crunch].to in ("h2", "h3")
     world.run(10)

@@ -180,6 +180,17 @@ def test_repeated_change_names_what_was_so_before(cluster: Cluster) -> None:
     assert (view.agents, view.changed) == (("h1", "h2"), ("h2",))
 
 
+def test_cordon_without_a_reason_keeps_the_reason_that_is_there(cluster: Cluster) -> None:
+    as_root(cluster, CordonAgents(agents=("h1",), reason="fan fails"))
+    view = as_root(cluster, CordonAgents(agents=("h1", "h2")))
+    assert view.changed == ("h2",)
+    cordon = shown(cluster, "h1").cordon
+    assert cordon is not None and cordon.reason == "fan fails"
+    as_root(cluster, CordonAgents(agents=("h1",), reason="new fan"))
+    cordon = shown(cluster, "h1").cordon
+    assert cordon is not None and cordon.reason == "new fan"
+
+
 def test_agent_has_bounded_tags_and_labels(cluster: Cluster) -> None:
     as_root(cluster, TagAgents(tags=tuple(f"t{n}" for n in range(TAGS_MAX)), agents=("h1",)))
     error, text = refused(cluster, TagAgents(tags=("more",), agents=("h2", "h1")))

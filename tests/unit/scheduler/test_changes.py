@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from galaxy.model.messages.container import Constraints
-from galaxy.model.stored.agent import Mark, first_record
+from galaxy.model.stored.agent import Drain, Mark, first_record
 from galaxy.scheduler.causes import causes_of
 from galaxy.scheduler.changes import smallest_changes
 from galaxy.scheduler.cluster_view import ClusterView, PlacementStatus
@@ -27,12 +27,18 @@ def host(
     taken: int = 0,
     creating: int = 0,
     status: PlacementStatus = PlacementStatus.OPEN,
+    closed: str | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
-    """Return facts of a host: tags and labels, groups of its containers, a port in use, and so on."""
+    """Return facts of a host: tags and labels, groups of its containers, a port in use, and so on.
+
+    ``closed`` has the words "cordoned" and "drained", as they apply; None means what ``status`` says.
+    """
+    if closed is None:
+        closed = "cordoned" if status is CORDONED else ""
     return {
         "marks": marks.split(), "holds": holds.split(), "taken": taken, "creating": creating,
-        "status": status, "facts": facts,
+        "status": status, "closed": closed, "facts": facts,
     }  # fmt: skip
 
 
@@ -45,7 +51,8 @@ def cluster_of(hosts: dict[str, dict[str, Any]]) -> ClusterView:
             first_record(agent(name, **about["facts"])),
             tags=tuple(mark for mark in marks if "=" not in mark),
             labels=dict(mark.split("=") for mark in marks if "=" in mark),
-            cordon=Mark(by="root", at_s=1.0) if status is CORDONED else None,
+            cordon=Mark(by="root", at_s=1.0) if "cordoned" in about["closed"] else None,
+            drain=Drain(by="root", at_s=1.0) if "drained" in about["closed"] else None,
         )
         built.join(record, status)
         for number, group in enumerate(about["holds"]):
@@ -168,6 +175,19 @@ SITUATIONS: list[tuple[str, dict[str, Any], Ask, list[str]]] = [
         big(memory_bytes=9 * GIB),
         ["memory 8 GiB instead of 9 GiB and uncordon h1"],
     ),
+    ("drained", {"h1": host(status=CORDONED, closed="drained")}, ask(), ["take online h1"]),
+    (
+        "drained and cordoned",
+        {"h1": host(status=CORDONED, closed="drained cordoned")},
+        ask(),
+        ["uncordon and take online h1"],
+    ),
+    (
+        "drained without the tag",
+        {"h1": host(status=CORDONED, closed="drained")},
+        ask(tag="ssd"),
+        ["take online and tag ssd on h1"],
+    ),
     # ---- ports
     (
         "port",
@@ -227,6 +247,7 @@ SITUATIONS: list[tuple[str, dict[str, Any], Ask, list[str]]] = [
     ),
     # ---- nothing helps
     ("suspect", {"h1": host(status=SUSPECT)}, ask(), []),
+    ("closed in a plan only", {"h1": host(status=CORDONED, closed="")}, ask(), []),
     ("busy", {"h1": host(creating=4)}, ask(), []),
     ("nothing left", {"h1": host(memory_bytes=0)}, ask(), []),
     ("not enforced", {"h1": host()}, ask(require=("memory",)), []),

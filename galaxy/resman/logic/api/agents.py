@@ -56,7 +56,7 @@ def list_machines(context: ResManContext, body: ListMachines, _: Caller) -> Agen
 
 @change(CordonAgents, authority=OPERATORS, target=lambda body, _: named(body.agents))
 def cordon_agents(context: ResManContext, body: CordonAgents, caller: Caller) -> AgentsView:
-    """Place nothing new on agents. One that is cordoned already gets the new reason.
+    """Place nothing new on agents. One that is cordoned already gets the new reason, if there is one.
 
     Raises:
         NotFound: one of them is not known.
@@ -66,7 +66,7 @@ def cordon_agents(context: ResManContext, body: CordonAgents, caller: Caller) ->
     records = records_of(state, body.agents)
     cordoned = [
         record
-        if record.cordon is not None and record.cordon.reason == body.reason
+        if record.cordon is not None and body.reason in ("", record.cordon.reason)
         else replace(record, cordon=mark)
         for record in records
     ]
