@@ -43,6 +43,7 @@ def authenticate(
     if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
         raise Refused(
             f'there is no {signer_kind} "{request.user[:64]}", or the token is wrong',
+            details=["this request is for operators only"] if signer_kind == "operator" else [],
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s

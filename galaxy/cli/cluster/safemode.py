@@ -70,4 +70,5 @@ def status_line(view: SafeModeView, now_s: float) -> str:
     """Return the state of safe mode as one line."""
     if not view.active:
         return "Safe mode is off"
-    return f"Safe mode is on for {format_age(view.since_s, now_s) or '0s'}: {view.message or view.code}"
+    reason = view.message.removeprefix("safe mode: ") or view.code
+    return f"Safe mode is on for {format_age(view.since_s, now_s) or '0s'}: {reason}"

@@ -62,7 +62,9 @@ def status_lines(view: ClusterStatusView, now_s: float) -> list[str]:
         taken, limit = format_bytes(view.packages_bytes), format_bytes(view.packages_bytes_max)
         lines.append(f"{'Packages'.ljust(9)} {view.packages}: {taken} of {limit}")
     if view.safe_mode is not None:
-        lines.append(f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode) or 'on'}")
+        lines.append(
+            f"{'Safe mode'.ljust(9)} {reason_text(view.safe_mode).removeprefix('safe mode: ') or 'on'}"
+        )
     if view.closed:
         lines.append(f"{'Closed'.ljust(9)} {_counts(view.closed)}; nothing new is placed there")
     lines += _left_lines(view)

@@ -76,7 +76,7 @@ def test_half_of_the_hosts_cut_off_at_once_starts_safe_mode_and_no_container_mov
     for name in ("h1", "h2"):
         fleet.agents[name].cut()
     until("safe mode", lambda: fleet.ask(lambda galaxy: galaxy.status()).safe_mode, SUSPECT_S + 10)
-    assert "safe mode: 2 of 4 agents vanished at once" in fleet.cli("status")
+    assert "Safe mode 2 of 4 agents vanished at once" in fleet.cli("status")
     fleet.change("submit", witness("late", 1))
     time.sleep(
         DEAD_S

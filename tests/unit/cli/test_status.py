@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from galaxy.cli.cluster.agents import agent_lines
+from galaxy.cli.cluster.safemode import status_line
 from galaxy.cli.cluster.status import status_lines
 from galaxy.cli.job.follow import Progress
 from galaxy.cli.job.show import head_lines
+from galaxy.model.api.safemode import SafeModeView
 from galaxy.model.api.views import AgentView, ClusterStatusView, LeaderView
 from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import Reason
@@ -38,3 +40,11 @@ def test_text_of_an_agent_cannot_add_lines_to_the_output_about_a_job() -> None:
     job = view(pod(0, agent=HOSTILE))
     assert all(line.isprintable() for line in head_lines(job, 10.0, False))
     assert all(line.isprintable() for line in Progress(0.0).changes(job))
+
+
+def test_safe_mode_is_named_once_in_the_status_and_in_its_own_line() -> None:
+    reason = Reason(code="manual", message="safe mode: entered by root: new switch")
+    lines = status_lines(ClusterStatusView(leaders=(), safe_mode=reason), 10.0)
+    assert "Safe mode entered by root: new switch" in lines
+    safe_mode = SafeModeView(active=True, since_s=5.0, code=reason.code, message=reason.message)
+    assert status_line(safe_mode, 10.0) == "Safe mode is on for 5s: entered by root: new switch"

@@ -90,7 +90,9 @@ def test_change_by_anybody_but_an_operator_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("body", QUERIES, ids=lambda body: body.op)
 def test_query_by_anybody_but_an_operator_is_refused(cluster: Cluster, body: Body[Any]) -> None:
-    assert kind(ask(cluster, body, user="ann", token="a token of another")) == "refused"
+    problem = ask(cluster, body, user="ann", token="a token of another").problem
+    assert problem is not None and problem.kind == "refused"
+    assert "this request is for operators only" in problem.details
 
 
 def test_cordoned_agent_gets_nothing_new_and_keeps_what_it_has(cluster: Cluster) -> None:
