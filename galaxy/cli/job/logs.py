@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -13,11 +14,13 @@ from galaxy.cli.options import Target, cluster_options, complete, pod_names
 from galaxy.cli.output import format_time, paint, print_err, wants_colour
 from galaxy.cli.times import parse_since
 from galaxy.errors import DONE, FAILED, UsageError
-from galaxy.model.api.views import LogChunk
+from galaxy.model.api.views import JobView, LogChunk
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue")
 LINE_MAX = 64 * 1024
 """A longer line is printed in pieces of this many characters."""
+PODS_SHOWN = 5
+"""Pods without output that are named."""
 
 
 @click.command(
@@ -87,7 +90,29 @@ def logs(
             if not follow:
                 raise
         sys.stdout.write(printer.rest())
+        if not printer.has_printed and not failed and not follow:
+            filtered = bool(since or task or stream or previous)
+            job = galaxy.job(chunks.pods[0].rpartition(".")[0])
+            for line in why_nothing(job, chunks.pods, filtered=filtered):
+                print_err(line)
     return FAILED if failed else DONE
+
+
+def why_nothing(job: JobView, names: Sequence[str], *, filtered: bool) -> list[str]:
+    """Return what to say when pods have no output: their states and reasons, ``PODS_SHOWN`` at most.
+
+    ``filtered``: only a part of the output was asked for.
+    """
+    pods = [pod for pod in job.pods if pod.pod in names]
+    what = "no such output" if filtered else "no output"
+    lines = []
+    for pod in pods[:PODS_SHOWN]:
+        reasons = [pod.reason, *(task.reason for task in pod.tasks)]
+        reason = next((f": {each.message}" for each in reasons if each is not None), "")
+        lines.append(f"{what} of {pod.pod}, which is {pod.state}{reason}")
+    if len(pods) > PODS_SHOWN:
+        lines.append(f"nor of {len(pods) - PODS_SHOWN} more pods")
+    return lines
 
 
 def _count(tail: str) -> int:
@@ -130,6 +155,11 @@ class Printer:
             self._mid_line = not chunk.text.endswith("\n")
             return chunk.text
         return self._lines(chunk)
+
+    @property
+    def has_printed(self) -> bool:
+        """Whether there was any output."""
+        return bool(self._printed)
 
     def rest(self) -> str:
         """Return the incomplete last lines."""

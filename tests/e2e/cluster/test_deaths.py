@@ -155,3 +155,39 @@ def test_exec_and_its_suspended_client_go_on_after_redis_was_away(
         process.kill()
         process.wait()
     assert lines == [f"{number + 1}\n" for number in range(80)]
+
+
+def test_followed_log_goes_on_after_its_agent_was_stopped_and_killed(
+    cluster: Cluster, tmp_path: Path, jobs: Callable[[str], None]
+) -> None:
+    jobs("talker")
+    start = "i=0; while [ ! -e stop ]; do i=$((i+1)); echo $i; sleep 0.2; done; echo end"
+    path = job_file(tmp_path, "talker", type="batch", task={"start": start, "cpu": "50m"})
+    cluster.run("job", "run", "--detach", str(path))
+    follower = subprocess.Popen(
+        [*GALAXY, "logs", "-f", "talker"],
+        env=cluster.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert follower.stdout is not None
+    try:
+        lines = [follower.stdout.readline() for _ in range(10)]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            agent = cluster.pid("agent")
+            os.kill(agent, number)
+            until("another agent", lambda agent=agent: cluster.pid("agent") not in (0, agent))
+            until("the agent is alive", lambda: cluster.agents()[0].state == "alive", 60)
+            written = cluster.run("logs", "talker", "--tail", "1").stdout
+            while lines[-1] != written:
+                lines.append(follower.stdout.readline())
+                assert lines[-1], lines
+        cluster.run("exec", "talker", "--", "touch", "stop")
+        lines += follower.stdout.readlines()
+        assert follower.wait(60) == 0
+    finally:
+        follower.kill()
+        follower.wait()
+    lines = [line for line in lines if not line.startswith("waiting for")]
+    assert lines == [*(f"{number + 1}\n" for number in range(len(lines) - 1)), "end\n"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from galaxy.cli.job.logs import LINE_MAX, Printer
-from galaxy.model.api.views import LogChunk, LogRun
+from galaxy.cli.job.logs import LINE_MAX, PODS_SHOWN, Printer, why_nothing
+from galaxy.model.api.views import LogChunk, LogRun, TaskView
+from galaxy.model.messages.container import Reason
+from tests.unit.cli.views import pod, view
 
 
 def chunk(text: str, pod: str = "a.0", stream: str = "stdout") -> LogChunk:
@@ -77,3 +79,19 @@ def test_prefix_that_comes_with_a_second_pod_keeps_lines_whole() -> None:
     assert printer(chunk("half")) == "half"
     printer.prefix = True
     assert printer(chunk("other\n", "a.1")) == "\na.1 | other\n"
+
+
+def test_missing_output_is_explained_by_the_state_and_reason_of_the_pod() -> None:
+    task = TaskView(name="main", state="backoff", reason=Reason(code="fetch", message="cannot fetch a.tar"))
+    job = view(pod(0, "backoff", tasks=(task,)), pod(1))
+    assert why_nothing(job, ["web-1.0"], filtered=False) == [
+        "no output of web-1.0, which is backoff: cannot fetch a.tar"
+    ]
+    assert why_nothing(job, ["web-1.1"], filtered=True) == ["no such output of web-1.1, which is running"]
+
+
+def test_missing_output_of_many_pods_is_explained_for_the_first_ones() -> None:
+    job = view(*(pod(index) for index in range(PODS_SHOWN + 3)))
+    lines = why_nothing(job, [each.pod for each in job.pods], filtered=False)
+    assert len(lines) == PODS_SHOWN + 1
+    assert lines[-1] == "nor of 3 more pods"
