@@ -87,7 +87,7 @@ class RequestTransport:
             raise UsageError(
                 f"the idempotency key is too long: {len(key):,} characters; {KEY_CHARS_MAX} are allowed"
             )
-        check_body(body)
+        body = as_read(body)
         end_s = time.monotonic() + timeout_s
         reply = secrets.token_hex(12)
         sent: list[bytes] = []
@@ -196,21 +196,22 @@ class RequestTransport:
         )
 
 
-def check_body(body: Body[Any]) -> None:
-    """Make sure that a leader can read ``body``: it drops what it cannot, and no answer comes.
+def as_read(body: Body[R]) -> Body[R]:
+    """Return ``body`` as a leader reads it, with 1.0 where a float field was given 1: this is what is signed.
 
     Raises:
-        UsageError: names the field.
+        UsageError: a leader cannot read it, so it would drop it, and no answer would come; names the field.
     """
     try:
         data = encode(body)
-        msgspec.json.decode(data, type=type(body))
+        read = msgspec.json.decode(data, type=type(body))
         if b"\\n" in data:
             from galaxy.model.api.strict import (
                 refuse_newlines,
             )  # It takes longer to import than most requests.
 
             refuse_newlines(to_plain(body), type(body))
+        return read
     except UnicodeEncodeError as error:
         raise UsageError(f'"{shown(error.object[:200])}" is not text in UTF-8') from error
     except BadMessage as error:

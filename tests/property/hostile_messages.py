@@ -96,7 +96,8 @@ def _values(kind: shape.Type, field: str, depth: int) -> st.SearchStrategy[Any]:
         case shape.FrozenSetType() | shape.SetType():
             return st.frozensets(_values(kind.item_type, field, depth + 1), max_size=3)
         case shape.DictType():
-            return st.dictionaries(texts(), _values(kind.value_type, "port", depth + 1), max_size=2)
+            keys = _values(kind.key_type, "", depth + 1)
+            return st.dictionaries(keys, _values(kind.value_type, "port", depth + 1), max_size=2)
         case shape.AnyType():
             return st.none()
     raise AssertionError(kind)

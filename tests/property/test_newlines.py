@@ -43,6 +43,7 @@ def with_newlines(tree: Any, kind: shape.Type) -> Iterator[Any]:
     elif isinstance(kind, shape.DictType) and isinstance(tree, dict):
         for key, item in tree.items():
             yield from ({**tree, key: one} for one in with_newlines(item, kind.value_type))
+            yield from ({**tree, one: item} for one in with_newlines(key, kind.key_type))
     elif isinstance(kind, shape.StructType) and isinstance(tree, dict):
         for field in kind.fields:
             if field.encode_name in tree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +10,7 @@ from galaxy.model.messages.pod import PodOrder
 
 NUMBER_MAX: Final = (1 << 53) - 1
 """Largest integer that every JSON reader keeps exactly."""
+SHOWN_MAX: Final = 1 << 64
 STOP_TIMEOUT_S_MAX: Final = 86_400.0
 
 
@@ -47,5 +47,12 @@ def _demand(demand: Demand) -> Iterator[str]:
 
 
 def _within(name: str, value: float, low: float, high: float) -> Iterator[str]:
-    if math.isnan(value) or not low <= value <= high:
-        yield f"{name} is {value}, not from {low:.0f} to {high:.0f}"
+    if not low <= value <= high:  # Which no NaN is.
+        yield f"{name} is {_shown(value)}, not from {low:.0f} to {high:.0f}"
+
+
+def _shown(value: float) -> str:
+    """Return a number for people; it may have thousands of digits."""
+    if abs(value) > SHOWN_MAX:
+        return "less than -2**64" if value < 0 else "more than 2**64"
+    return str(value)

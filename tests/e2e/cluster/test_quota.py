@@ -46,9 +46,9 @@ def test_user_gets_what_the_quota_leaves_and_a_refusal_says_what_would_fit(
     output = quo("job", "update", file(tmp_path, "first", 3), status=3)
     assert 'cannot update "first"' in output
     rows = [line.split() for line in quo("quota", "show", "quo").splitlines()]
-    assert ["quo", "*", "memory", "192", "MiB", "192", "MiB", "192", "MiB"] in rows
-    assert ["quo", "*", "containers", "3", "3", "4"] in rows
-    assert ["quo", "*", "cpu", "300m", "300m", "none"] in rows
+    assert ["quo", "*", "memory", "192", "MiB", "192", "MiB", "192", "MiB", "-"] in rows
+    assert ["quo", "*", "containers", "3", "3", "4", "-"] in rows
+    assert ["quo", "*", "cpu", "300m", "300m", "none", "-"] in rows
 
     cluster.run("quota", "set", "quo", "containers=1")
     assert all(pod.state == "running" for pod in cluster.pods("first"))

@@ -107,7 +107,6 @@ def test_every_call_fails_with_the_servers_address_while_it_is_away_and_works_ag
         lambda: nexus.leader("resman"),
         lambda: nexus.campaign("resman", "a", ttl_s=1.0, address="a"),
         lambda: nexus.await_reply("r", 1.0),
-        lambda: nexus.session("s").read("in", 1.0),
     ]
     for call in calls:
         with pytest.raises(Unreachable, match=f"127.0.0.1:{redis_server.port}"):

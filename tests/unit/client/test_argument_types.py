@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from galaxy.client import ExecStream, Galaxy, GalaxyError, UsageError
 from galaxy.client.argument_types import ArgumentError
-from galaxy.client.transport import check_body
+from galaxy.client.transport import as_read
 from galaxy.model.api.audit import ListAudit
-from galaxy.model.api.jobs import StopJob
+from galaxy.model.api.drains import DrainAgents
+from galaxy.model.api.jobs import StopJob, SubmitJob
+from galaxy.model.api.request import Request
 from galaxy.model.api.sessions import ReadLogs
+from galaxy.model.api.signing import is_signed, proof_of, stored_key
 from galaxy.model.api.users import AddUser, GrantUser
+from galaxy.model.base import decode, encode
 from galaxy.model.jobspec import parsing
+from galaxy.model.jobspec.spec import DeploySpec
 from galaxy.model.resources import Ceiling
 from galaxy.model.stored.user import Role
 
@@ -173,8 +179,26 @@ def test_good_types_pass(job: Any) -> None:
 )
 def test_value_that_no_leader_would_read_is_refused_by_its_field(body: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_body(body)
+        as_read(body)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        DrainAgents(agents=("h1",), deadline_s=3600),
+        ReadLogs(target="web", since_s=5),
+        ListAudit(since_s=1),
+        SubmitJob(spec=structs.replace(parsing.load(JOB), deploy=DeploySpec(interval=2))),
+    ],
+)
+def test_signature_of_a_body_with_whole_numbers_for_floats_is_right_where_it_is_read(body: Any) -> None:
+    token = "ann:" + "0" * 32
+    request = Request(op=body.op, key="k", reply="r", deadline_s=1.0, user="ann", body=as_read(body))
+    request = structs.replace(request, proof=proof_of(request, token))
+    received = decode(encode(request), Request)
+    received = structs.replace(received, body=decode(encode(body), type(body)))
+    assert is_signed(received, stored_key(token))
 
 
 def test_help_shows_the_signatures_and_docstrings_of_the_methods() -> None:
