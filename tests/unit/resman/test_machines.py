@@ -275,6 +275,40 @@ def test_removal_with_force_places_containers_elsewhere_and_an_agent_that_runs_j
     assert len(cluster.ready()) == 3
 
 
+@pytest.mark.parametrize("body", [
+    DrainAgents(agents=("h1",)),
+    DrainAgents(agents=("h1",), deadline_s=2.0),
+    DrainAgents(agents=("h1",), force=True),
+    DrainAgents(agents=("h1",), offline=True),
+], ids=["drain", "deadline", "force", "offline"])  # fmt: skip
+def test_agent_that_was_drained_is_removed_and_joins_again_open(cluster: Cluster, body: DrainAgents) -> None:
+    as_root(cluster, body)
+    cluster.run(5)
+    cluster.cut_off("h1")
+    cluster.run(60)
+    as_root(cluster, RemoveAgents(agents=("h1",)))
+    cluster.run(5)
+    assert [view.agent for view in as_root(cluster, ListMachines()).agents] == ["h2", "h3"]
+    cluster.reconnect()
+    cluster.run(10)
+    assert (shown(cluster, "h1").state, shown(cluster, "h1").drain) == (AgentState.ALIVE, None)
+    cluster.order("web", 3)
+    cluster.settle()
+    assert cluster.agents_of("web") == ["h1", "h2", "h3"]
+
+
+@pytest.mark.parametrize("holds", [0, 3])
+def test_agent_that_is_being_drained_is_removed_with_force(cluster: Cluster, holds: int) -> None:
+    cluster.order("web", holds)
+    cluster.settle()
+    as_root(cluster, DrainAgents(agents=("h1",)))
+    as_root(cluster, RemoveAgents(agents=("h1",), force=True))
+    cluster.run(10)
+    view = shown(cluster, "h1")
+    assert (view.state, view.drain) == (AgentState.ALIVE, None)
+    assert len(cluster.ready()) == holds
+
+
 def test_removal_in_a_step_that_raises_has_no_effect(cluster: Cluster) -> None:
     cluster.hosts["h1"].power_off(1e6)
     cluster.run(60)

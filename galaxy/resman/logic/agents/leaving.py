@@ -66,6 +66,8 @@ class Leaving:
 
     def _check_deadlines(self) -> None:
         state = self.state
+        for name in [name for name in self._evicting if name not in state.draining]:
+            del self._evicting[name]
         for name in state.draining:
             drain = state.agents[name].drain
             if drain is None:

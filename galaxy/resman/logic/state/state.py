@@ -213,6 +213,7 @@ class ResManState(ResManTables):
         self.agents.drop(agent)
         for rows in (
             self.watches,
+            self.draining,
             self.lost_agents,
             self.flaky_agents,
             self.unsent,
