@@ -64,3 +64,14 @@ def drop_agent_login(host: str, *, dir: str) -> bool:
         return False
     with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-forget") as nexus:
         return nexus.drop_login(acl.AGENT, host)
+
+
+def restore_agent_login(host: str, *, dir: str) -> None:
+    """Create the login of the agent of ``host`` again, if ``dir`` has a cluster; the password is the same."""
+    from galaxy.nexus import Nexus, acl
+
+    cluster = read_cluster(dir)
+    if cluster is None:
+        return
+    with Nexus.connect(login_url(cluster.url, cluster.secret, acl.ADMIN), name="galaxy-join") as nexus:
+        nexus.make_login(acl.AGENT, cluster.secret, host)

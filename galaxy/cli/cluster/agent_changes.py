@@ -11,7 +11,7 @@ from galaxy.cli.confirm import confirm, yes_option
 from galaxy.cli.lazy import Action
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, print_err
-from galaxy.client.login_urls import drop_agent_login
+from galaxy.client.login_urls import drop_agent_login, restore_agent_login
 from galaxy.errors import GalaxyError, UsageError
 
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why, for everybody who looks.")
@@ -94,20 +94,40 @@ def remove(target: Target, output: Output, hosts: tuple[str, ...], force: bool, 
     if force and not yes:
         confirm([f"forget {host}" for host in hosts], hint=f"galaxy agent remove {hosts[0]} --force --yes")
     with target.open_to_change(quiet=not output.for_people) as galaxy:
-        if force:
-            _drop_logins(hosts, galaxy.cluster.dir)  # First, so that an agent that runs cannot join again.
-        view = galaxy.remove_agents(hosts, force=force)
+        folder = galaxy.cluster.dir
+        # With force first, so that an agent that runs cannot join again.
+        dropped = _drop_logins(hosts, folder) if force else []
+        try:
+            view = galaxy.remove_agents(hosts, force=force)
+        except GalaxyError:
+            _restore_logins(dropped, folder)
+            raise
         if not force:
-            _drop_logins(hosts, galaxy.cluster.dir)
+            _drop_logins(hosts, folder)
     print_changed(output, view, "removed", "")
 
 
-def _drop_logins(hosts: Sequence[str], folder: str) -> None:
+def _drop_logins(hosts: Sequence[str], folder: str) -> list[str]:
+    """Delete the Redis logins of hosts; return those that had one."""
+    dropped = []
     for host in hosts:
         try:
-            drop_agent_login(host, dir=folder)
+            if drop_agent_login(host, dir=folder):
+                dropped.append(host)
         except GalaxyError as error:
             print_err(f"the Redis login of {host} is left: {error.message}")
+    return dropped
+
+
+def _restore_logins(hosts: Sequence[str], folder: str) -> None:
+    for host in hosts:
+        try:
+            restore_agent_login(host, dir=folder)
+        except GalaxyError as error:
+            print_err(
+                f"the Redis login of {host} is deleted: {error.message}; "
+                f"galaxy redis url agent --host {host} makes it again"
+            )
 
 
 @click.command(

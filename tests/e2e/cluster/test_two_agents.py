@@ -45,6 +45,15 @@ def test_four_replicas_with_at_most_two_per_host_are_placed_two_and_two(
     two_agents.run("job", "remove", "--yes", "wide")
 
 
+def test_removal_that_is_refused_leaves_every_agent_its_login(two_agents: Cluster) -> None:
+    first = two_agents.agents()[0].agent
+    beat_s = two_agents.agents()[0].beat_s
+    done = two_agents.run("agent", "remove", "--force", "--yes", first, "nobody", status=1)
+    assert "nothing was changed" in done.stderr
+    until("it sends heartbeats again", lambda: two_agents.agents()[0].beat_s > beat_s + 10)
+    assert [agent.state for agent in two_agents.agents()] == ["alive", "alive"]
+
+
 def test_another_agent_joins_with_one_command_and_its_programs_run_on_when_it_stops(
     two_agents: Cluster, new_cluster: Callable[[], Cluster], tmp_path: Path
 ) -> None:
