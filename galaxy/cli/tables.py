@@ -142,25 +142,26 @@ def endpoint_rows(endpoints: Iterable[EndpointView]) -> Rows:
 
 def agent_rows(agents: Iterable[AgentView], now_s: float, *, wide: bool = False) -> Rows:
     """Return the table of ``galaxy agent list``, with assigned and total resources."""
-    titles = ["AGENT", "STATE", "POOL", "TAGS", "MODE", *_titles(ASKED), "CONTAINERS", "HEARTBEAT"]
+    narrow, more = [row for row in ASKED if not row.wide], [row for row in ASKED if row.wide]
+    titles = ["AGENT", "STATE", "POOL", *_titles(narrow), "CONTAINERS", "HEARTBEAT"]
     if wide:
-        titles += ["ADDRESS", "PORTS", "ENFORCED", "KERNEL", "CGROUP", "VERSION"]
+        titles += [*_titles(more), "TAGS", "MODE", "ADDRESS", "PORTS"]
+        titles += ["ENFORCED", "KERNEL", "CGROUP", "VERSION"]
     rows = []
     for agent in agents:
         info = agent.info
-        state = agent_state_text(agent)
-        row = [
-            agent.agent, state, info.pool, ",".join(info.tags) or "-", info.mode,
-            *(f"{row.text(agent.assigned)}/{row.text(info)}" for row in ASKED),
-            str(len(agent.containers)), format_age(agent.beat_s, now_s),
-        ]  # fmt: skip
+        row = [agent.agent, agent_state_text(agent), info.pool, *_assigned(agent, narrow)]
+        row += [str(len(agent.containers)), format_age(agent.beat_s, now_s)]
         if wide:
-            row += [
-                info.address, f"{info.ports_low}-{info.ports_high}", ",".join(info.enforced) or "-",
-                info.kernel, info.cgroup or "-", info.version,
-            ]  # fmt: skip
+            row += [*_assigned(agent, more), ",".join(info.tags) or "-", info.mode]
+            row += [info.address, f"{info.ports_low}-{info.ports_high}"]
+            row += [",".join(info.enforced) or "-", info.kernel, info.cgroup or "-", info.version]
         rows.append(row)
     return titles, rows
+
+
+def _assigned(agent: AgentView, resources: Iterable[Resource]) -> list[str]:
+    return [f"{row.text(agent.assigned)}/{row.text(agent.info)}" for row in resources]
 
 
 def agent_state_text(agent: AgentView) -> str:

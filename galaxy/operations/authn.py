@@ -20,12 +20,12 @@ class Users(Protocol):
 
 
 def authenticate(
-    users: Users, request: Request, *, required: bool, now_s: float, ttl_s: float, signer_kind: str = "user"
+    users: Users, request: Request, *, required: bool, now_s: float, ttl_s: float
 ) -> UserRecord | None:
     """Return the user who signed ``request``, or None where no signature is ``required``.
 
     A cluster requires signatures from its first user on; before that, every request is allowed. A request
-    is valid within ``ttl_s`` of its signing time, before or after. Messages call a signer ``signer_kind``.
+    is valid within ``ttl_s`` of its signing time, before or after.
 
     Raises:
         Refused: it is not signed, or not recently. The message is the same for an unknown user and for a
@@ -42,8 +42,7 @@ def authenticate(
     user = users.get(request.user)
     if user is None or not 0 < len(request.nonce) <= NONCE_MAX or not is_signed(request, user.stored_key):
         raise Refused(
-            f'there is no {signer_kind} "{request.user[:64]}", or the token is wrong',
-            details=["this request is for operators only"] if signer_kind == "operator" else [],
+            f'there is no user "{request.user[:64]}", or the token is wrong',
             hint="an operator makes another: galaxy user token",
         )
     age_s = now_s - request.at_s

@@ -41,14 +41,12 @@ def handle(
     users: Users,
     required: bool,
     now_s: float,
-    signer_kind: str = "user",
 ) -> None:
     """Carry out ``request`` on ``state`` and leave the answer in ``records.replies``.
 
     A change whose idempotency key is known is not made again: it gets its first answer if it is the same
     request, and a KeyConflict if it is another one. A request whose nonce was used before gets no answer: it
-    is a copy of a request that was answered. ``users``, ``required`` and ``signer_kind`` are as in
-    ``authenticate``.
+    is a copy of a request that was answered. ``users`` and ``required`` are as in ``authenticate``.
     """
     operation = operations.get(request.op)
     if operation is None or not isinstance(request.body, operation.body):
@@ -57,9 +55,7 @@ def handle(
         return
     try:
         ttl_s = records.config.signature_ttl_s
-        user = authenticate(
-            users, request, required=required, now_s=now_s, ttl_s=ttl_s, signer_kind=signer_kind
-        )
+        user = authenticate(users, request, required=required, now_s=now_s, ttl_s=ttl_s)
         if user is not None and not records.nonces.is_new(user.user, request.nonce, now_s):
             return
         caller = Caller(name=request.user, user=user, key=request.key, nonce=request.nonce)

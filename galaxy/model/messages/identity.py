@@ -1,21 +1,22 @@
-"""What AppMaster sends to ResMan about users: their quotas, and the keys of operators."""
+"""What AppMaster sends to ResMan about users: their quotas, roles and keys."""
 
 from __future__ import annotations
 
 from galaxy.model.base import Struct
 from galaxy.model.stored.quota import Quota
-from galaxy.model.stored.user import StoredKey
+from galaxy.model.stored.user import Role, StoredKey
 
 
-class OperatorKey(Struct, frozen=True, kw_only=True):
-    """An operator, and the key that its requests are checked with; see ``galaxy.model.api.signing``."""
+class UserKey(Struct, frozen=True, kw_only=True):
+    """A user, and the key that their requests are checked with; see ``galaxy.model.api.signing``."""
 
     user: str
     stored_key: StoredKey
+    role: Role
 
 
 class IdentityOrder(Struct, frozen=True, kw_only=True):
-    """AppMaster to ResMan: all quotas and all operators. A user who is not named has no quota.
+    """AppMaster to ResMan: all quotas and all users. A user without a quota here has no ceiling.
 
     ``epoch`` is AppMaster's and ``serial`` counts its changes: an order that is not newer than the
     last one applied changes nothing.
@@ -24,7 +25,7 @@ class IdentityOrder(Struct, frozen=True, kw_only=True):
     epoch: int
     serial: int
     quotas: tuple[Quota, ...] = ()
-    operators: tuple[OperatorKey, ...] = ()
+    users: tuple[UserKey, ...] = ()
     open: bool = False
     """No user exists and none is required, so requests are unsigned and every request is allowed."""
 

@@ -9,12 +9,14 @@ from galaxy.appmaster.logic.identity.quotas import amount_of
 from galaxy.model.api.answers import Answer
 from galaxy.model.api.jobs import RecoverPod, SubmitJob, UpdateJob
 from galaxy.model.api.quotas import ListQuotas, SetQuota
-from galaxy.model.api.users import RemoveUser
+from galaxy.model.api.signing import stored_key
+from galaxy.model.api.users import GrantUser, RemoveUser, SetToken
 from galaxy.model.api.views import QuotaView
 from galaxy.model.jobspec.spec import JobSpec, JobType
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.names import GROUP_APPLY
 from galaxy.model.resources import Ceiling
+from galaxy.model.stored.user import Authority, Role
 from galaxy.testing.simulation.faults import message_faults
 from tests.unit.appmaster.test_access import JOB, Secured, job, kind
 from tests.unit.appmaster.world import World, batch, service, with_deploy
@@ -203,6 +205,24 @@ def test_only_operators_set_quotas_and_users_see_their_own() -> None:
     world.as_("root", RemoveUser(user="ann"))
     world.run(5)
     assert [one.user for one in world.identity().quotas] == ["bob"]
+
+
+def test_resman_knows_the_role_and_newest_key_of_every_user() -> None:
+    world = Secured()
+    world.make("ann", {})
+    world.run(5)
+    assert {one.user: one.role for one in world.identity().users} == {"root": Role.OPERATOR, "ann": Role.USER}
+    serial = world.identity().serial
+    world.as_("root", GrantUser(user="ann", pool="main", action="add", authorities=(Authority.LIST_JOB,)))
+    world.run(5)
+    assert world.identity().serial == serial  # Grants count in AppMaster only.
+    key = stored_key("another token")
+    assert kind(world.as_("root", SetToken(user="ann", stored_key=key))) == "ok"
+    world.run(5)
+    assert [one.stored_key for one in world.identity().users if one.user == "ann"] == [key]
+    world.as_("root", RemoveUser(user="ann"))
+    world.run(5)
+    assert [one.user for one in world.identity().users] == ["root"]
 
 
 def test_operators_change_of_a_job_counts_for_its_owner() -> None:

@@ -1,4 +1,4 @@
-"""Operators who ask ResMan in tests: signed requests, and what came back."""
+"""Users who ask ResMan in tests: signed requests, and what came back."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from galaxy.model.api.request import Request
 from galaxy.model.api.signing import proof_of, stored_key
 from galaxy.model.base import Struct, decode, from_plain
 from galaxy.model.messages.container import GroupOrders
-from galaxy.model.messages.identity import IdentityOrder, OperatorKey
+from galaxy.model.messages.identity import IdentityOrder, UserKey
+from galaxy.model.stored.user import Role
 from tests.unit.resman.cluster import Cluster
 
 R = TypeVar("R", bound=Struct)
 
 ROOT = "a-token-of-an-operator"
-OPERATOR = OperatorKey(user="root", stored_key=stored_key(ROOT))
+OPERATOR = UserKey(user="root", stored_key=stored_key(ROOT), role=Role.OPERATOR)
+ANN = "a-token-of-a-user"
+USER = UserKey(user="ann", stored_key=stored_key(ANN), role=Role.USER)
 
 serials = itertools.count(1)
 
 
-def tell_operators(cluster: Cluster, *operators: OperatorKey, open: bool = False) -> None:
-    """Hand over operators' keys, as AppMaster does."""
-    order = IdentityOrder(epoch=1, serial=next(serials), operators=operators, open=open)
+def tell_users(cluster: Cluster, *users: UserKey, open: bool = False) -> None:
+    """Hand over users' keys, as AppMaster does."""
+    order = IdentityOrder(epoch=1, serial=next(serials), users=users, open=open)
     cluster.receive(GroupOrders(orders=(), identity=order))
     cluster.settle()
 

@@ -10,7 +10,7 @@ from galaxy.model.api.machines import LabelAgents, TagAgents
 from galaxy.model.messages.container import Constraints, Demand
 from galaxy.model.messages.names import RESMAN
 from tests.unit.resman.cluster import Cluster, demand, info
-from tests.unit.resman.operators import OPERATOR, as_root, tell_operators
+from tests.unit.resman.operators import OPERATOR, as_root, tell_users
 
 WITHIN_S = 10.0
 
@@ -21,7 +21,7 @@ def _demand(**constraints: object) -> Demand:
 
 def _cluster(hosts: int) -> Cluster:
     cluster = Cluster(*(info(f"h{n}") for n in range(1, hosts + 1)))
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     return cluster
 
 

@@ -32,7 +32,7 @@ from galaxy.model.messages.agent import AgentState
 from galaxy.model.messages.names import RESMAN
 from galaxy.testing.simulation.appworker import SimulatedAppWorker
 from tests.unit.resman.cluster import Cluster, demand, info
-from tests.unit.resman.operators import OPERATOR, as_root, ask, kind, refused, tell_operators
+from tests.unit.resman.operators import ANN, OPERATOR, USER, as_root, ask, kind, refused, tell_users
 
 CHANGES: tuple[Body[Any], ...] = (
     CordonAgents(agents=("h1",)),
@@ -63,7 +63,7 @@ QUERIES: tuple[Body[Any], ...] = (
 @pytest.fixture
 def cluster() -> Cluster:
     started = Cluster(info("h1"), info("h2"), info("h3"))
-    tell_operators(started, OPERATOR)
+    tell_users(started, OPERATOR, USER)
     return started
 
 
@@ -84,15 +84,20 @@ def test_change_by_anybody_but_an_operator_is_refused_and_changes_nothing(
     cluster: Cluster, body: Body[Any]
 ) -> None:
     before = cluster.stored(RESMAN, "agents", cluster.resman.state.agents.kind)
-    assert kind(ask(cluster, body, user="ann", token="a token of another")) == "refused"
+    assert kind(ask(cluster, body, user="bob", token="a token of another")) == "refused"
+    assert as_root(cluster, ListMachineAudit()).records == ()
+    assert kind(ask(cluster, body, user="ann", token=ANN)) == "refused"
     assert cluster.stored(RESMAN, "agents", cluster.resman.state.agents.kind) == before
+    (record,) = as_root(cluster, ListMachineAudit()).records
+    assert (record.user, record.op, record.result) == ("ann", body.op, "refused")
 
 
 @pytest.mark.parametrize("body", QUERIES, ids=lambda body: body.op)
 def test_query_by_anybody_but_an_operator_is_refused(cluster: Cluster, body: Body[Any]) -> None:
-    problem = ask(cluster, body, user="ann", token="a token of another").problem
-    assert problem is not None and problem.kind == "refused"
-    assert "this request is for operators only" in problem.details
+    assert kind(ask(cluster, body, user="ann", token="a token of another")) == "refused"
+    problem = ask(cluster, body, user="ann", token=ANN).problem
+    assert problem is not None
+    assert (problem.kind, problem.message) == ("refused", f'user "ann" may not ask {body.op}')
 
 
 def test_cordoned_agent_gets_nothing_new_and_keeps_what_it_has(cluster: Cluster) -> None:

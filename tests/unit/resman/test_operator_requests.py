@@ -9,10 +9,11 @@ from galaxy.model.api.answers import Answer
 from galaxy.model.api.safemode import SafeModeView, ShowSafeMode
 from galaxy.model.api.signing import stored_key
 from galaxy.model.base import from_plain
-from galaxy.model.messages.identity import OperatorKey
+from galaxy.model.messages.identity import UserKey
 from galaxy.model.messages.names import RESMAN
+from galaxy.model.stored.user import Role
 from tests.unit.resman.cluster import Cluster, info
-from tests.unit.resman.operators import OPERATOR, ROOT, ask, kind, request, send, tell_operators
+from tests.unit.resman.operators import OPERATOR, ROOT, ask, kind, request, send, tell_users
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_resman_that_was_never_told_operators_answers_nobody(cluster: Cluster) -
 
 
 def test_operator_is_answered_while_no_appmaster_runs(cluster: Cluster) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     assert shown(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == SafeModeView(active=False)
     cluster.cut_off("h1", "h2")
     cluster.run(12.0)
@@ -53,30 +54,30 @@ def test_operator_is_answered_while_no_appmaster_runs(cluster: Cluster) -> None:
     ids=["unsigned", "wrong", "unknown"],
 )
 def test_anybody_but_an_operator_is_refused(cluster: Cluster, user: str, token: str) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     assert kind(ask(cluster, ShowSafeMode(), user=user, token=token)) == "refused"
 
 
 def test_cluster_without_users_is_open_to_everybody(cluster: Cluster) -> None:
-    tell_operators(cluster, open=True)
+    tell_users(cluster, open=True)
     assert kind(ask(cluster, ShowSafeMode(), user="ann")) == "ok"
 
 
 def test_operator_who_was_removed_is_refused(cluster: Cluster) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     assert kind(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == "ok"
-    tell_operators(cluster, OperatorKey(user="second", stored_key=stored_key("another token")))
+    tell_users(cluster, UserKey(user="second", stored_key=stored_key("another token"), role=Role.OPERATOR))
     assert kind(ask(cluster, ShowSafeMode(), user="root", token=ROOT)) == "refused"
 
 
 def test_copy_of_a_request_gets_no_answer(cluster: Cluster) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     asked = request(cluster, ShowSafeMode(), user="root", token=ROOT)
     assert [kind(answer) for answer in send(cluster, asked) + send(cluster, asked)] == ["ok"]
 
 
 def test_request_that_was_signed_long_ago_is_refused(cluster: Cluster) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     asked = request(cluster, ShowSafeMode(), user="root", token=ROOT)
     cluster.run(121.0)
     (answer,) = send(cluster, asked)
@@ -84,7 +85,7 @@ def test_request_that_was_signed_long_ago_is_refused(cluster: Cluster) -> None:
 
 
 def test_operation_of_appmaster_is_wrong_usage_here(cluster: Cluster) -> None:
-    tell_operators(cluster, OPERATOR)
+    tell_users(cluster, OPERATOR)
     asked = msgspec.structs.replace(request(cluster, ShowSafeMode()), op="galaxy.user.list")
     (answer,) = send(cluster, asked)
     assert kind(answer) == "usage"

@@ -1,4 +1,4 @@
-"""Sends quotas and operators' keys to ResMan until it acknowledges them.
+"""Sends quotas and users' keys to ResMan until it acknowledges them.
 
 They form one ``IdentityOrder``, which replaces the last one. Every new leadership sends it again.
 """
@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from galaxy.appmaster.logic.state import AppMasterState
-from galaxy.model.messages.identity import IdentityAck, IdentityOrder, OperatorKey
-from galaxy.model.stored.user import Role
+from galaxy.model.messages.identity import IdentityAck, IdentityOrder, UserKey
 
 TIMER: Final = "identity"
 """Kind of the timer that sends the order again."""
@@ -22,7 +21,7 @@ def begin(state: AppMasterState) -> None:
 
 
 def changed(state: AppMasterState) -> None:
-    """Send the order because quotas or operators have changed."""
+    """Send the order because quotas, roles or keys have changed."""
     state.identity_serial += 1
     state.group_backoff.reset(TIMER)
     state.timers.cancel(_KEY)
@@ -43,10 +42,8 @@ def order(state: AppMasterState) -> IdentityOrder | None:
         epoch=state.epoch,
         serial=state.identity_serial,
         quotas=tuple(state.quotas.values()),
-        operators=tuple(
-            OperatorKey(user=row.user, stored_key=row.stored_key)
-            for row in state.users.values()
-            if row.role is Role.OPERATOR
+        users=tuple(
+            UserKey(user=row.user, stored_key=row.stored_key, role=row.role) for row in state.users.values()
         ),
         open=not state.users and not state.config.require_users,
     )

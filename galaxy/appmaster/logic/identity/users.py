@@ -195,16 +195,16 @@ def _disown(state: AppMasterState, user: str) -> None:
 
 
 def _put(state: AppMasterState, row: UserRecord) -> UserView:
+    old = state.users.get(row.user)
     state.users.put(row.user, row)
-    if row.role is Role.OPERATOR:
+    if old is None or (old.role, old.stored_key) != (row.role, row.stored_key):
         identity_sync.changed(state)
     return view(row)
 
 
 def _drop(state: AppMasterState, row: UserRecord) -> None:
     state.users.drop(row.user)
-    if row.role is Role.OPERATOR:
-        identity_sync.changed(state)
+    identity_sync.changed(state)
 
 
 def _find(state: AppMasterState, name: str) -> UserRecord:

@@ -264,7 +264,7 @@ class ResManState(ResManTables):
             self.groups_to_place.add(group, known.order.priority)
 
     def apply_identity(self, order: IdentityOrder) -> None:
-        """Apply quotas and operators' keys unless the order is old; every order is acknowledged."""
+        """Apply quotas and users' keys unless the order is old; every order is acknowledged."""
         self.outbox.acknowledge_identity = True
         last = self.identity.get(IDENTITY)
         if last is None or (order.epoch, order.serial) > (last.epoch, last.serial):
