@@ -17,6 +17,7 @@ from galaxy.model.api.views import (
 )
 from galaxy.model.messages.container import Reason
 from galaxy.model.resources import ASKED, Resource
+from galaxy.model.stored.job import PodPhase
 from galaxy.units import format_bytes, format_cpu
 
 Rows = tuple[list[str], list[list[str]]]
@@ -79,13 +80,14 @@ def pod_rows(pods: Iterable[PodView], now_s: float, *, wide: bool = False) -> Ro
     rows = []
     for pod in pods:
         ports = ",".join(f"{name}:{port}" for name, port in sorted(pod.ports.items()))
+        measured, waits = pod.memory_bytes > 0, pod.state == PodPhase.PENDING
         row = [
-            pod.pod, pod.state, _health_of(pod), str(pod.revision), pod.agent or "-",
-            ports or "-", restarts_text(pod), format_cpu(pod.cpu_milli), format_bytes(pod.memory_bytes),
-            format_age(pod.updated_s, now_s),
+            pod.pod, pod.state, _health_of(pod), str(pod.revision), "-" if waits else pod.agent or "-",
+            ports or "-", restarts_text(pod), format_cpu(pod.cpu_milli) if measured else "-",
+            format_bytes(pod.memory_bytes) if measured else "-", format_age(pod.updated_s, now_s),
         ]  # fmt: skip
         if wide:
-            row += [pod.address or "-", str(pod.incarnation), str(pod.pid or "-")]
+            row += ["-" if waits else pod.address or "-", str(pod.incarnation), str(pod.pid or "-")]
         rows.append([*row, pod_reason_text(pod)])
     return titles, rows
 

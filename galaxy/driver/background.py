@@ -109,4 +109,4 @@ def boot_clock() -> float:
 
 
 def _pod_usages(usages: dict[str, AgentUsage]) -> UsageRead:
-    return UsageRead(pods={pod: used for usage in usages.values() for pod, used in usage.pods.items()})
+    return UsageRead(agents={agent: usage.pods for agent, usage in usages.items() if usage.pods})

@@ -47,6 +47,8 @@ PHRASES: Final[dict[str, str]] = {
     "dead": "are dead",
 }
 """By cause, the phrase for the agents that it excludes; those nearest to fitting first."""
+SINGULAR: Final = {"are": "is", "have": "has", "do": "does", "lack": "lacks", "hold": "holds"}
+"""By first word of a phrase for several agents, that for one."""
 
 ORDER: Final = (
     "dead", "suspect", "pool", "tag", "require", "forbid", "mode", "cordoned", *_COUNTED, RESERVED,
@@ -155,7 +157,16 @@ def _taken(view: ClusterView, ask: Ask, row: int) -> list[str]:
 
 
 def _sentence(counts: dict[str, int], total: int, nearest: str) -> str:
-    parts = [f"{count} {PHRASES[code]}" for code, count in counts.items()]
+    parts = [f"{count} {_phrase(code, count)}" for code, count in counts.items()]
     first, _, rest = parts[0].partition(" ")
     parts[0] = f"{first} of {total} {rest}"
     return f"no agent has room: {', '.join(parts)}; nearest is {nearest}"
+
+
+def _phrase(code: str, count: int) -> str:
+    verb, _, rest = PHRASES[code].partition(" ")
+    if count != 1:
+        return f"{verb} {rest}"
+    return (
+        f"{SINGULAR[verb]} {rest.replace('as they may', 'as it may').replace('other pools', 'another pool')}"
+    )

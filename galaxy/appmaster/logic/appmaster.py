@@ -126,7 +126,7 @@ class AppMaster:
             case HeartbeatsRead():
                 self._on_heartbeats(event)
             case UsageRead():
-                state.usage.update((pod, used) for pod, used in event.pods.items() if pod in state.pods)
+                pod_reports.on_usage(state, event)
             case _:
                 pass
 

@@ -12,7 +12,7 @@ import click
 
 from galaxy.cli.options import agent_names, complete
 from galaxy.cli.output import Output, print_err, print_out
-from galaxy.errors import HostError, UsageError
+from galaxy.errors import UsageError
 from galaxy.model.api.machines import AgentsView, check_hosts
 from galaxy.units import counted
 
@@ -40,7 +40,7 @@ def all_hosts(hosts: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
     """Return ``hosts`` and those in ``files``, each once. In a file, `#` begins a comment.
 
     Raises:
-        HostError: a file cannot be read. UsageError: it is too long, or names no host.
+        UsageError: a file cannot be read, is too long, or names no host.
     """
     names = list(hosts)
     for file in files:
@@ -54,7 +54,7 @@ def _read(file: str) -> str:
         text = sys.stdin.read(FILE_BYTES_MAX + 1) if file == "-" else _read_file(Path(file))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-        raise HostError(f"cannot read {file}: {why}") from error
+        raise UsageError(f"cannot read {file}: {why}") from error
     if len(text) > FILE_BYTES_MAX:
         raise UsageError(
             f"{file} is too long for a list of hosts", details=[f"{FILE_BYTES_MAX:,} bytes at most"]

@@ -9,6 +9,7 @@ from galaxy.cli.lazy import Action, Command, LazyGroup
 from galaxy.cli.options import Target, cluster_options, output_options
 from galaxy.cli.output import Output, print_err, print_out
 from galaxy.errors import NotFound, UsageError
+from galaxy.model.api.machines import PoolView
 from galaxy.model.resources import ASKED
 from galaxy.suggest import did_you_mean
 
@@ -48,13 +49,19 @@ def list_pools(target: Target, output: Output) -> None:
         [
             view.pool,
             str(sum(view.agents.values())),
-            ", ".join(f"{count} {state}" for state, count in view.agents.items()) or "-",
+            _states(view),
             *(f"{row.text(view.assigned)}/{row.text(view.total)}" for row in ASKED),
             view.by or "-",
         ]
         for view in pools
     ]
     output.print_table(["POOL", "AGENTS", "STATES", *(row.name.upper() for row in ASKED), "CREATED BY"], rows)
+
+
+def _states(view: PoolView) -> str:
+    """Return how many agents of a pool are in which state, and how many have not joined yet."""
+    counts = {**view.agents, "registered": view.registered}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "-"
 
 
 @pool.command("create", cls=Action, examples="  galaxy pool create far\n")
@@ -89,8 +96,9 @@ def remove(target: Target, output: Output, name: str) -> None:
 def move(target: Target, output: Output, words: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Move HOSTs to POOL. For operators."""
     *hosts, name = words
+    named = all_hosts(hosts, files)
     with target.open_to_change(quiet=not output.for_people) as galaxy:
-        view = galaxy.move_pool(all_hosts(hosts, files), name)
+        view = galaxy.move_pool(named, name)
     print_changed(output, view, f"moved to pool {name}", f"in pool {name} before")
 
 
@@ -140,9 +148,9 @@ def list_tags(target: Target, output: Output, name: str) -> None:
 @cluster_options
 def add(target: Target, output: Output, tags: str, hosts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Give TAGs to HOSTs. For operators."""
-    chosen = _tags(tags)
+    chosen, named = _tags(tags), all_hosts(hosts, files)
     with target.open_to_change(quiet=not output.for_people) as galaxy:
-        view = galaxy.tag_agents(chosen, all_hosts(hosts, files))
+        view = galaxy.tag_agents(chosen, named)
     print_changed(output, view, f"tagged {', '.join(chosen)}", "tagged so before")
 
 
@@ -154,9 +162,9 @@ def add(target: Target, output: Output, tags: str, hosts: tuple[str, ...], files
 @cluster_options
 def untag(target: Target, output: Output, tags: str, hosts: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Take TAGs from HOSTs. For operators."""
-    chosen = _tags(tags)
+    chosen, named = _tags(tags), all_hosts(hosts, files)
     with target.open_to_change(quiet=not output.for_people) as galaxy:
-        view = galaxy.untag_agents(chosen, all_hosts(hosts, files))
+        view = galaxy.untag_agents(chosen, named)
     print_changed(output, view, f"without {', '.join(chosen)} now", "not tagged so")
 
 

@@ -113,7 +113,7 @@ def _read_secret(path: Path) -> str:
     try:
         text = path.read_text().strip()
     except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(text) < 20:
         raise UsageError(f"the secret in {path} is too short", hint="galaxy redis secret FILE makes one")
     return text

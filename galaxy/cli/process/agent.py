@@ -1,4 +1,4 @@
-"""``galaxy agent``: run the agent of this host; list and show agents."""
+"""``galaxy agent``: run the agent of this host; list, show and manage agents."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def agent(
     ctx: click.Context, /, redis: str | None, directory: str | None, log_level: str, name: str | None,
     state: Path | None, ports: tuple[int, int], roots: tuple[Path, ...], tags: tuple[str, ...], **chosen: Any,
 ) -> int | None:  # fmt: skip
-    """Run the agent of this host; or list and show agents.
+    """Run the agent of this host; or list, show and manage agents.
 
     The agent creates and reports the containers of this machine. Containers keep running while
     no agent runs, and the next agent adopts them.

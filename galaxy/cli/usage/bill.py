@@ -39,7 +39,7 @@ def bill(
     target: Target, output: Output, prices: str, by: str, first: date | None, last: date | None, owner: str
 ) -> None:
     """Show what jobs cost: what they held on hosts, times the prices in FILE."""
-    table = read(prices).tree
+    table = read(prices, what="price file").tree
     parse_prices(table)
     with target.open() as galaxy:
         lines = galaxy.bill(table, by, user=owner, first=first, last=last)

@@ -148,9 +148,10 @@ def agent_table(rows: Sequence[TopAgent]) -> tuple[list[str], list[list[str]]]:
     """Return the table of ``galaxy top agents``."""
     return ["AGENT", "STATE", "CPU", "OF", "%", "MEMORY", "OF", "%", "LOAD", "PODS"], [
         [
-            row.name, row.state, *_used(row.cpu_milli, row.total_cpu_milli, format_cpu),
-            *_used(row.memory_bytes, row.total_memory_bytes, format_bytes), f"{row.load1:.2f}",
-            str(row.containers),
+            row.name, row.state,
+            *_used(row.cpu_milli, row.total_cpu_milli, format_cpu, measured=row.is_measured),
+            *_used(row.memory_bytes, row.total_memory_bytes, format_bytes, measured=row.is_measured),
+            f"{row.load1:.2f}" if row.is_measured else "-", str(row.containers),
         ]
         for row in rows
     ]  # fmt: skip
@@ -172,11 +173,14 @@ _TITLES: Final = ("CPU", "ASKED", "%", "MEMORY", "ASKED", "%")
 
 
 def _asked(row: TopRow) -> list[str]:
+    measured = row.memory_bytes > 0
     return [
-        *_used(row.cpu_milli, row.asked_cpu_milli, format_cpu),
-        *_used(row.memory_bytes, row.asked_memory_bytes, format_bytes),
+        *_used(row.cpu_milli, row.asked_cpu_milli, format_cpu, measured=measured),
+        *_used(row.memory_bytes, row.asked_memory_bytes, format_bytes, measured=measured),
     ]
 
 
-def _used(amount: int, of: int, show: Callable[[int], str]) -> list[str]:
+def _used(amount: int, of: int, show: Callable[[int], str], *, measured: bool) -> list[str]:
+    if not measured:
+        return ["-", show(of), "-"]
     return [show(amount), show(of), f"{100 * amount / of:.0f}" if of else "-"]

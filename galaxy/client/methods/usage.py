@@ -105,10 +105,13 @@ def _top_agent(agent: AgentView) -> TopAgent:
         total_memory_bytes=agent.info.memory_bytes,
         load1=usage.load1 if usage else 0.0,
         containers=len(agent.containers),
+        at_s=usage.at_s if usage else 0.0,
     )
 
 
 def _top_key(row: TopAgent, order: TopOrder) -> tuple[int, str]:
+    if not row.is_measured:
+        return 0, row.name
     used = {TopOrder.CPU: row.cpu_milli, TopOrder.MEMORY: row.memory_bytes}
     return -used.get(order, 0), row.name
 

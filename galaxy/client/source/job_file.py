@@ -59,15 +59,19 @@ def load(path: str, *, also: Callable[[JobSpec], Sequence[Diagnostic]] = lambda 
     return result.spec
 
 
-def read(path: str) -> Source:
+def read(path: str, *, what: str = "job file") -> Source:
     """Read ``path`` in the format of its suffix; ``-`` is standard input, whose format is guessed.
+
+    Errors call it ``what``.
 
     Raises:
         SpecError: the file does not exist, is too long, or its syntax is wrong.
         UsageError: the suffix belongs to no known format.
     """
     if path == "-":
-        return parse(_decode(sys.stdin.buffer.read(FILE_BYTES_MAX + 1), "<stdin>"), name="<stdin>")
+        return parse(
+            _decode(sys.stdin.buffer.read(FILE_BYTES_MAX + 1), "<stdin>", what), name="<stdin>", what=what
+        )
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES and suffix:
         raise UsageError(
@@ -78,11 +82,11 @@ def read(path: str) -> Source:
             data = file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have.
         why = getattr(error, "strerror", None) or error
-        raise SpecError(f'cannot read job file "{shown(path)}": {why}') from error
-    return parse(_decode(data, path), name=path, format=SUFFIXES.get(suffix, ""))
+        raise SpecError(f'cannot read {what} "{shown(path)}": {why}') from error
+    return parse(_decode(data, path, what), name=path, format=SUFFIXES.get(suffix, ""), what=what)
 
 
-def parse(text: str, *, name: str, format: str = "") -> Source:
+def parse(text: str, *, name: str, format: str = "", what: str = "job file") -> Source:
     """Parse ``text`` as ``format`` (``yaml``, ``json`` or ``toml``).
 
     Without a format, it is the first one in which the text has fields. If it is wrong in all of them,
@@ -107,7 +111,7 @@ def parse(text: str, *, name: str, format: str = "") -> Source:
         return likeliest
     place = f"{name}:{likeliest.mark.line}:{likeliest.mark.column}"
     details = [f"{place}: {likeliest.text}"]
-    raise SpecError(f'cannot read job file "{name}"', details=details) from likeliest
+    raise SpecError(f'cannot read {what} "{name}"', details=details) from likeliest
 
 
 def _parse(text: str, format: str) -> tuple[Any, Callable[[], Marks]]:
@@ -136,12 +140,12 @@ def _likely_format(text: str) -> str:
     return "yaml"
 
 
-def _decode(data: bytes, name: str) -> str:
+def _decode(data: bytes, name: str, what: str) -> str:
     if len(data) > FILE_BYTES_MAX:
         limit = format_bytes(FILE_BYTES_MAX)
-        raise SpecError(f'cannot read job file "{name}": it is longer than {limit}')
+        raise SpecError(f'cannot read {what} "{name}": it is longer than {limit}')
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise SpecError(f'cannot read job file "{name}": line {line} is not UTF-8 text') from error
+        raise SpecError(f'cannot read {what} "{name}": line {line} is not UTF-8 text') from error

@@ -109,7 +109,8 @@ class ListMachines(PagedBody[AgentList], frozen=True, kw_only=True):
 class PoolView(Struct, frozen=True, kw_only=True):
     """A pool: how many agents are in it, by state, and amounts of those that are not dead.
 
-    ``created_s`` is 0 for a pool that exists only because agents are in it.
+    ``registered`` counts agents that an operator added to it and that have not joined yet. ``created_s``
+    is 0 for a pool that exists only because agents are in it.
     """
 
     pool: str
@@ -118,6 +119,7 @@ class PoolView(Struct, frozen=True, kw_only=True):
     assigned: Resources = NOTHING
     by: str = ""
     created_s: float = 0.0
+    registered: int = 0
 
 
 class PoolList(Page, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from galaxy.model.api.body import Body
 from galaxy.model.base import Struct
+from galaxy.model.messages.agent import AgentState
 
 ROWS_MAX: Final = 1000
 """Rows of one answer."""
@@ -34,6 +35,7 @@ class TopRow(Struct, frozen=True, kw_only=True):
     """What a pod uses now, or all pods of a job together, and what they asked for.
 
     ``agent`` is the host of a pod. Of a job, ``pods`` counts those that have a container.
+    ``memory_bytes`` is 0 until it is measured.
     """
 
     name: str
@@ -47,7 +49,10 @@ class TopRow(Struct, frozen=True, kw_only=True):
 
 
 class TopAgent(Struct, frozen=True, kw_only=True):
-    """What a host uses now, programs that are not Galaxy's included, of what it offers."""
+    """What a host uses now, programs that are not Galaxy's included, of what it offers.
+
+    It was measured at ``at_s``, Unix seconds, 0 for never. The values of a dead host are its last.
+    """
 
     name: str
     state: str
@@ -57,6 +62,12 @@ class TopAgent(Struct, frozen=True, kw_only=True):
     total_memory_bytes: int = 0
     load1: float = 0.0
     containers: int = 0
+    at_s: float = 0.0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the values are what it uses now."""
+        return self.at_s > 0.0 and self.state != AgentState.DEAD
 
 
 class TopView(Struct, frozen=True, kw_only=True):

@@ -34,7 +34,8 @@ class PodView(Struct, frozen=True, kw_only=True):
     """One pod, and the incarnation of the container that it is in; ``pid`` is that of PID 1 on the host.
 
     ``restarts`` counts all restarts of its programs, ``revision_restarts`` those on ``revision``.
-    ``state`` is ``removed`` once its container is gone because it or its job was removed.
+    ``state`` is ``removed`` once its container is gone because it or its job was removed. ``agent`` of a
+    pending pod is where its last container was, with its logs. ``memory_bytes`` is 0 until it is measured.
     """
 
     pod: str

@@ -137,6 +137,9 @@ class HeartbeatsRead(Struct, frozen=True, kw_only=True):
 
 
 class UsageRead(Struct, frozen=True, kw_only=True):
-    """Event from AppMaster's own shell: by pod, millicores and bytes as agents last measured them."""
+    """Event from AppMaster's own shell: by agent and pod, millicores and bytes as agents last measured them.
 
-    pods: dict[str, tuple[int, int]]
+    The sample of a dead agent still names pods that have left it.
+    """
+
+    agents: dict[str, dict[str, tuple[int, int]]]

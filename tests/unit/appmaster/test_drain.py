@@ -151,7 +151,7 @@ def test_pod_without_room_elsewhere_keeps_running_and_says_why() -> None:
     view = world.drained("h1")
     assert view.containers == 1 and view.left[0].to == ""
     assert view.left[0].reason is not None and view.left[0].reason.counts["max-per-host"] == 1
-    assert "hold as many of this group as one host may" in world.leaving(web)[0]
+    assert "1 of 2 holds as many of this group as one host may" in world.leaving(web)[0]
 
 
 def test_pod_moves_as_soon_as_there_is_room() -> None:

@@ -368,9 +368,26 @@ def test_usage_of_a_pod_is_shown_as_last_measured() -> None:
     world = World()
     job = world.submit(service(replica=1))
     world.settle(job)
-    world.feed(UsageRead(pods={f"{job}.0": (120, 5_000_000), "stranger-000000.0": (1, 1)}))
+    pod, agent = f"{job}.0", world.show(job).pods[0].agent
+    world.feed(UsageRead(agents={agent: {pod: (120, 5_000_000), "stranger-000000.0": (1, 1)}}))
+    world.feed(UsageRead(agents={"dead": {pod: (9, 9)}}))  # The last sample of an earlier host.
     assert [(pod.cpu_milli, pod.memory_bytes) for pod in world.show(job).pods] == [(120, 5_000_000)]
     assert "stranger-000000.0" not in world.master.state.usage
+
+
+def test_pending_pod_has_no_usage_of_its_lost_container() -> None:
+    world = World()
+    job = world.submit(service(replica=1))
+    world.settle(job)
+    pod, agent = f"{job}.0", world.show(job).pods[0].agent
+    used = UsageRead(agents={agent: {pod: (120, 5_000_000)}})
+    world.feed(used)
+    reason = Reason(code="dead", message="its host is dead")
+    slot = SlotStatus(container=pod, incarnation=1, state=ContainerState.PENDING, reason=reason)
+    world.feed(GroupStatuses(statuses=(GroupStatus(group=job, epoch=1, serial=1, slots=(slot,)),)))
+    world.feed(used)
+    shown = world.show(job).pods[0]
+    assert (shown.state, shown.cpu_milli, shown.memory_bytes) == ("pending", 0, 0)
 
 
 def test_pending_job_shows_the_reason_and_counts_of_resman() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from galaxy.appmaster.logic.api.top import show_top
 from galaxy.cli.usage.top import agent_table, job_table, pod_table
+from galaxy.client.methods.usage import _top_key
 from galaxy.model.api.top import ShowTop, TopAgent, TopOrder, TopRow, TopSubject
 from galaxy.model.messages.agent import UsageRead
 from galaxy.model.messages.names import APPMASTER
@@ -25,9 +26,11 @@ def cluster() -> Scenario:
     for name, replica, user in (("web", 3, "ann"), ("db", 1, "ann"), ("api", 2, "bob")):
         submit(scenario, name, replica, user=user)
     scenario.run_until(lambda: len(scenario.programs()) == 6, 60.0)
-    pods = sorted(scenario.logic(APPMASTER).state.pods)
-    used = {pod: (100 * (number + 1), GIB - number) for number, pod in enumerate(pods)}
-    scenario.deliver(APPMASTER, UsageRead(pods={**used, "gone.0": (9, 9)}))
+    pods = sorted(scenario.logic(APPMASTER).state.pods.values(), key=lambda pod: pod.pod)
+    used: dict[str, dict[str, tuple[int, int]]] = {}
+    for number, pod in enumerate(pods):
+        used.setdefault(pod.agent, {"gone.0": (9, 9)})[pod.pod] = 100 * (number + 1), GIB - number
+    scenario.deliver(APPMASTER, UsageRead(agents=used))
     return scenario
 
 
@@ -66,8 +69,27 @@ def test_tables_fit_into_eighty_columns() -> None:
     )  # fmt: skip
     agent = TopAgent(
         name="host-0123", state="suspect", cpu_milli=123_456, memory_bytes=1023 * GIB,
-        total_cpu_milli=256_000, total_memory_bytes=1023 * GIB, load1=123.45, containers=1000,
+        total_cpu_milli=256_000, total_memory_bytes=1023 * GIB, load1=123.45, containers=1000, at_s=1.0,
     )  # fmt: skip
     for titles, (cells,) in (pod_table([row]), job_table([row]), agent_table([agent])):
         widths = [max(len(title), len(cell)) for title, cell in zip(titles, cells, strict=True)]
         assert sum(widths) + 2 * (len(widths) - 1) <= 80, list(zip(titles, cells, strict=True))
+
+
+def test_what_is_not_measured_is_not_shown_as_nothing() -> None:
+    row = TopRow(name="web-1.0", asked_cpu_milli=200, asked_memory_bytes=GIB)
+    for _, (cells,) in (pod_table([row]), job_table([row])):
+        assert cells[-6:] == ["-", "200m", "-", "-", "1 GiB", "-"]
+    fields = {"cpu_milli": 50, "memory_bytes": GIB, "total_cpu_milli": 100, "total_memory_bytes": GIB}
+    for agent in (
+        TopAgent(name="h1", state="dead", at_s=5.0, load1=1.0, **fields),  # type: ignore[arg-type]
+        TopAgent(name="h1", state="alive", **fields),  # type: ignore[arg-type]
+    ):
+        _, (cells,) = agent_table([agent])
+        assert cells[2:9] == ["-", "100m", "-", "-", "1 GiB", "-", "-"]
+
+
+@pytest.mark.parametrize(("at_s", "state", "key"), [(5.0, "alive", -50), (5.0, "dead", 0), (0.0, "alive", 0)])
+def test_dead_agents_are_sorted_as_if_they_used_nothing(at_s: float, state: str, key: int) -> None:
+    row = TopAgent(name="h1", state=state, cpu_milli=50, at_s=at_s)
+    assert _top_key(row, TopOrder.CPU) == (key, "h1")

@@ -95,6 +95,34 @@ def test_unknown_and_unreachable_cluster_is_1(
     assert "no cluster runs in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["bill", "--prices", "/none/x.yaml"], 'cannot read price file "/none/x.yaml"'),
+        (["agent", "cordon", "--file", "/none/x"], "cannot read /none/x"),
+        (["tag", "add", "ssd", "--file", "/none/x"], "cannot read /none/x"),
+        (["pool", "move", "far", "--file", "/none/x"], "cannot read /none/x"),
+        (["agent", "label", "rack=1", "--file", "/none/x"], "cannot read /none/x"),
+        (["redis", "acl", "--secret", "/none/x"], "cannot read /none/x"),
+        (["job", "run", "/none/x.yaml"], 'cannot read job file "/none/x.yaml"'),
+        (["tag", "remove", "ssd", "--file", "/none/x"], "cannot read /none/x"),
+        (["secret", "set", "x", "--from-file", "/none/x"], "/none/x"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_input_file_that_is_missing_is_wrong_usage_before_a_cluster_is_asked(
+    arguments: list[str],
+    text: str,
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # No cluster answers either; the file is read first.
+    monkeypatch.setenv("GALAXY_REDIS", "redis://127.0.0.1:1/0")
+    assert run(arguments) == errors.USAGE
+    assert text in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", [p for p in ALL if "yes" in [q.name for q in ALL[p].params]], ids=" ".join)
 def test_commands_that_ask_for_confirmation_change_something(path: tuple[str, ...]) -> None:
     assert isinstance(ALL[path], Action)

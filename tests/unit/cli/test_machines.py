@@ -11,10 +11,11 @@ from galaxy.cli.cluster.agent_changes import read_labels
 from galaxy.cli.cluster.agents import drain_text
 from galaxy.cli.cluster.drain import _lines
 from galaxy.cli.cluster.host_arguments import FILE_BYTES_MAX, all_hosts
+from galaxy.cli.cluster.pools import _states
 from galaxy.cli.tables import agent_state_text
-from galaxy.errors import HostError, UsageError
+from galaxy.errors import UsageError
 from galaxy.model.api.drains import DrainList, DrainView, LeavingView
-from galaxy.model.api.machines import HOSTS_MAX
+from galaxy.model.api.machines import HOSTS_MAX, PoolView
 from galaxy.model.api.views import AgentView
 from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import ContainerState, Reason
@@ -60,14 +61,19 @@ def test_malformed_name_of_a_host_is_wrong_usage(name: str) -> None:
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="No such file"):
+    with pytest.raises(UsageError, match="No such file"):
         all_hosts([], [str(tmp_path / "none")])
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    with pytest.raises(HostError, match="not text in UTF-8"):
+    with pytest.raises(UsageError, match="not text in UTF-8"):
         all_hosts([], [str(tmp_path / "binary")])
     (tmp_path / "long").write_text("h1\n" * (FILE_BYTES_MAX // 2))
     with pytest.raises(UsageError, match="too long"):
         all_hosts([], [str(tmp_path / "long")])
+
+
+def test_states_of_a_pool_count_hosts_that_have_not_joined() -> None:
+    assert _states(PoolView(pool="far", agents={"alive": 2}, registered=1)) == "2 alive, 1 registered"
+    assert _states(PoolView(pool="far")) == "-"
 
 
 def test_labels_are_set_and_removed() -> None:

@@ -93,6 +93,17 @@ def test_pod_that_runs_nothing_on_purpose_is_not_called_unhealthy(state: str) ->
     assert row[titles.index("HEALTHY")] == "-"
 
 
+def test_pod_that_is_not_measured_yet_shows_no_usage() -> None:
+    titles, (new, old) = pod_rows([pod(0), pod(1, memory_bytes=1024)], 1.0)
+    cells = [[row[titles.index(title)] for title in ("CPU", "MEMORY")] for row in (new, old)]
+    assert cells == [["-", "-"], ["0m", "1 KiB"]]
+
+
+def test_pending_pod_shows_no_host_of_its_last_container() -> None:
+    titles, (row,) = pod_rows([pod(0, "pending", address="10.0.0.1")], 1.0, wide=True)
+    assert (row[titles.index("AGENT")], row[titles.index("ADDRESS")]) == ("-", "-")
+
+
 def test_restarts_are_those_of_the_revision_and_name_earlier_ones() -> None:
     assert restarts_text(pod(0, restarts=6, revision_restarts=6)) == "6"
     assert restarts_text(pod(0, restarts=6, revision_restarts=0)) == "0 (6 before)"

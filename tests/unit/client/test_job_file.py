@@ -177,6 +177,8 @@ def test_file_is_read_by_its_suffix(tmp_path: Path) -> None:
 def test_missing_unknown_long_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="No such file"):
         job_file.read(str(tmp_path / "none.yaml"))
+    with pytest.raises(SpecError, match="cannot read price file"):
+        job_file.read(str(tmp_path / "none.yaml"), what="price file")
     with pytest.raises(UsageError, match="format"):
         job_file.read(str(tmp_path / "job.xml"))
     (tmp_path / "big.yaml").write_bytes(b"#" * (job_file.FILE_BYTES_MAX + 1))
@@ -185,6 +187,9 @@ def test_missing_unknown_long_and_binary_files_are_refused(tmp_path: Path) -> No
     (tmp_path / "bin.yaml").write_bytes(b"a: 1\nb: \xff\n")
     with pytest.raises(SpecError, match="line 2 is not UTF-8"):
         job_file.read(str(tmp_path / "bin.yaml"))
+    (tmp_path / "syntax.json").write_text("{")
+    with pytest.raises(SpecError, match="cannot read price file"):
+        job_file.read(str(tmp_path / "syntax.json"), what="price file")
 
 
 def test_problems_have_the_name_of_the_file_and_their_lines(tmp_path: Path) -> None:

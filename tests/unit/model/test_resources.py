@@ -166,7 +166,7 @@ assert len(plan.placements) == 2
 assert int(view.free_of("gpu")[0]) == 0
 reason = plan.refusals[0].reason
 assert (reason.code, reason.nearest) == ("gpu", ("h1 lacks 1 gpu",)), reason
-assert "1 of 1 lack gpu" in reason.message
+assert "1 of 1 lacks gpu" in reason.message
 
 ceiling, lift = read_limits(["gpu=3", "cpu=none"])
 assert (ceiling.gpu, lift) == (3, ("cpu_milli",))

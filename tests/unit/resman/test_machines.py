@@ -162,6 +162,8 @@ def test_pool_is_removed_only_when_no_agent_is_in_it_or_registered_for_it(cluste
     as_root(cluster, CreatePool(pool="far"))
     as_root(cluster, AddAgent(agent="h9", pool="far"))
     as_root(cluster, MovePool(agents=("h1",), pool="far"))
+    counts = [(pool.pool, pool.agents, pool.registered) for pool in as_root(cluster, ListPools()).pools]
+    assert counts == [("far", {"alive": 1}, 1), ("main", {"alive": 2}, 0)]
     error, text = refused(cluster, RemovePool(pool="far"))
     assert error == "conflict" and "h1" in text and "h9" in text
     as_root(cluster, MovePool(agents=("h1",), pool="main"))
@@ -342,6 +344,13 @@ def test_audit_of_resman_has_who_did_what_to_which_machine(cluster: Cluster) -> 
     assert [record.target for record in as_root(cluster, ListMachineAudit(target="h2")).records] == ["h1 h2"]
 
 
+def test_audit_says_which_hosts_were_drained_to_be_offline(cluster: Cluster) -> None:
+    as_root(cluster, DrainAgents(agents=("h1",)))
+    as_root(cluster, DrainAgents(agents=("h1", "h2"), offline=True))
+    records = as_root(cluster, ListMachineAudit(target="h1")).records
+    assert [record.target for record in records] == ["h1", "offline h1 h2"]
+
+
 def test_sums_count_the_agents_that_operators_have_closed(cluster: Cluster) -> None:
     as_root(cluster, CordonAgents(agents=("h1", "h2")))
     as_root(cluster, DrainAgents(agents=("h2",), offline=True))
@@ -387,6 +396,23 @@ def test_safe_mode_by_hand_stays_across_leaders_and_nothing_is_placed(cluster: C
     assert as_root(cluster, LeaveSafeMode()).active is False
     cluster.settle()
     assert len(cluster.agents_of("web")) == 1
+
+
+def test_safe_mode_that_is_entered_again_keeps_since_when_it_is_on(cluster: Cluster) -> None:
+    entered = as_root(cluster, EnterSafeMode(reason="first"))
+    cluster.run(30)
+    again = as_root(cluster, EnterSafeMode(reason="second"))
+    assert (again.since_s, "second" in again.message) == (entered.since_s, True)
+    assert safe(cluster).since_s == entered.since_s
+
+
+def test_safe_mode_by_hand_after_a_mass_loss_is_on_since_the_loss(cluster: Cluster) -> None:
+    cluster.cut_off("h1", "h2")
+    cluster.run(40)
+    lost = safe(cluster)
+    assert lost.active and not lost.by
+    by_hand = as_root(cluster, EnterSafeMode())
+    assert (by_hand.by, by_hand.since_s) == ("root", lost.since_s)
 
 
 def test_safe_mode_that_was_entered_by_hand_and_by_a_mass_loss_stays_until_it_is_left_by_hand(

@@ -2,6 +2,7 @@
 
 from galaxy.model.messages.container import Reason
 from galaxy.scheduler.cluster_view import ClusterView, PlacementStatus
+from galaxy.scheduler.explain import PHRASES, SINGULAR
 from galaxy.scheduler.place import place
 from galaxy.scheduler.requests import Ask
 from tests.unit.scheduler.build import GIB, agent, ask, load, view
@@ -26,7 +27,7 @@ def test_each_agent_is_counted_for_its_first_failing_constraint_and_the_nearest_
         "h1 lacks 3.5 GiB memory",
     )
     assert reason.message == (
-        "no agent has room: 1 of 6 lack cpu, 3 lack memory, 2 are in other pools; "
+        "no agent has room: 1 of 6 lacks cpu, 3 lack memory, 2 are in other pools; "
         "nearest is h3, which lacks 1.5 GiB memory"
     )
 
@@ -67,7 +68,17 @@ def test_suspect_dead_and_cordoned_agents_are_counted_apart() -> None:
     cluster.set_status("h1", PlacementStatus.SUSPECT)
     cluster.set_status("h2", PlacementStatus.DEAD)
     cluster.set_status("h3", PlacementStatus.CORDONED)
-    assert _refusal(cluster, ask()).counts == {"cordoned": 1, "suspect": 1, "dead": 1}
+    reason = _refusal(cluster, ask())
+    assert reason.counts == {"cordoned": 1, "suspect": 1, "dead": 1}
+    assert "1 of 3 is cordoned or drained, 1 has missed reports, 1 is dead" in reason.message
+
+
+def test_every_cause_is_said_of_one_agent_and_of_several() -> None:
+    for phrase in PHRASES.values():
+        assert phrase.partition(" ")[0] in SINGULAR
+    several = _refusal(view(agent("h1"), agent("h2")), ask(pools=("x",))).message
+    assert "2 of 2 are in other pools" in several
+    assert "1 of 1 is in another pool" in _refusal(view(agent("h1")), ask(pools=("x",))).message
 
 
 def test_agent_with_as_many_containers_as_it_may_hold_is_explained_by_that_limit() -> None:
@@ -75,4 +86,4 @@ def test_agent_with_as_many_containers_as_it_may_hold_is_explained_by_that_limit
     place(cluster, [ask()])
     reason = _refusal(cluster, ask("other"))
     assert (reason.code, reason.nearest) == ("containers", ("h1 holds 1 containers of 1",))
-    assert "1 of 1 hold as many containers as they may" in reason.message
+    assert "1 of 1 holds as many containers as it may" in reason.message

@@ -18,6 +18,7 @@ from galaxy.appmaster.logic.jobs.transitions import (
     PodEvent,
 )
 from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.messages.agent import UsageRead
 from galaxy.model.messages.container import Reason
 from galaxy.model.messages.pod import ObservedPod, OomKills, PodState, TaskState, masked
 from galaxy.model.stored.job import JobRecord, PodPhase, PodRecord
@@ -40,12 +41,22 @@ EVENTS_STOPPING: Final[dict[PodState, type[PodEvent]]] = {
 """The same for a pod that was ordered to stop; in the other states it is still stopping."""
 
 
+def on_usage(state: AppMasterState, read: UsageRead) -> None:
+    """Record what pods use on the agents that they are on; what was measured on earlier agents is ignored."""
+    for agent, used_by_pod in read.agents.items():
+        for name, used in used_by_pod.items():
+            pod = state.pods.get(name)
+            if pod is not None and pod.placed and pod.agent == agent:
+                state.usage[name] = used
+
+
 def on_report(state: AppMasterState, agents: AgentReports, agent: str, observed: ObservedPod) -> None:
     """Apply a report of a pod; reports of other incarnations and of earlier orders are ignored."""
     pod = state.pods.get(observed.pod)
     if pod is None or not pod.placed or agent != pod.agent or observed.incarnation != pod.incarnation:
         return
-    state.usage[pod.pod] = (observed.cpu_milli, observed.memory_bytes)
+    if observed.memory_bytes:
+        state.usage[pod.pod] = (observed.cpu_milli, observed.memory_bytes)
     observed = msgspec.structs.replace(masked(observed), cpu_milli=0, memory_bytes=0)
     old = pod.observed
     if observed == old or (old is not None and observed.generation < old.generation):

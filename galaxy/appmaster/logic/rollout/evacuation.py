@@ -78,8 +78,8 @@ def why_here(state: AppMasterState, job: JobRecord, pod: PodRecord) -> Reason | 
     least = healthy_min(job, deploy)
     return _reason(
         leave.reason,
-        f"it waits for its turn: steadily healthy are {steady} of {job.replica} pods, of which {least} stay "
-        f"(step {deploy.step}, interval {deploy.interval:g}s)",
+        f"it waits for its turn: {steady} of {job.replica} pods have been healthy for long enough, "
+        f"and at least {least} must stay healthy (step {deploy.step}, interval {deploy.interval:g}s)",
     )
 
 

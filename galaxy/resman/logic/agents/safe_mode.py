@@ -48,7 +48,10 @@ class SafeMode:
     @property
     def since_s(self) -> float:
         """Since when ResMan is in safe mode, Unix seconds."""
-        return self.automatic_since_s if self.manual is None else self.manual.at_s
+        starts = [self.manual.at_s] if self.manual is not None else []
+        if self.automatic is not None or not starts:
+            starts.append(self.automatic_since_s)
+        return min(starts)
 
     def begin_step(self) -> None:
         """Save the decision, for ``recover``."""

@@ -40,7 +40,11 @@ _ENDS: Final = Reason(code="batch", message="it stays until it has ended")
 _HERE: Final = (ContainerState.ALLOCATING, ContainerState.READY)
 
 
-@change(DrainAgents, authority=OPERATORS, target=lambda body, _: named(body.agents))
+@change(
+    DrainAgents,
+    authority=OPERATORS,
+    target=lambda body, _: named(body.agents, "offline" if body.offline else ""),
+)
 def drain_agents(context: ResManContext, body: DrainAgents, caller: Caller) -> AgentsView:
     """Have every container leave agents. A later request replaces deadline, force and reason of the first.
 

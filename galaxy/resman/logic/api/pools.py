@@ -163,10 +163,11 @@ def _pools(state: ResManState) -> dict[str, PoolView]:
     agents: dict[str, list[AgentRecord]] = {pool: [] for pool in state.pools}
     for record in state.agents.values():
         agents.setdefault(record.pool, []).append(record)
-    return {pool: _view(state, pool, records) for pool, records in sorted(agents.items())}
+    registered = Counter(row.pool for row in state.registrations.values())
+    return {pool: _view(state, pool, records, registered[pool]) for pool, records in sorted(agents.items())}
 
 
-def _view(state: ResManState, pool: str, records: list[AgentRecord]) -> PoolView:
+def _view(state: ResManState, pool: str, records: list[AgentRecord], registered: int) -> PoolView:
     total = assigned = NOTHING
     for record in records:
         load = state.loads.get(record.agent)
@@ -181,4 +182,5 @@ def _view(state: ResManState, pool: str, records: list[AgentRecord]) -> PoolView
         assigned=assigned,
         by=row.by if row else "",
         created_s=row.at_s if row else 0.0,
+        registered=registered,
     )
