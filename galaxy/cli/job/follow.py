@@ -76,7 +76,7 @@ class Progress:
             parts.append("healthy" if pod.healthy else "not healthy yet")
         if view.summary.revision > 1:
             parts.append(f"revision {pod.revision}")
-        if pod.agent:
+        if pod.agent and pod.state != "pending":  # Its last container was there.
             parts.append(f"on {one_line(pod.agent)}")
         if count := pod.revision_restarts:
             parts.append(f"restarted {'once' if count == 1 else f'{count} times'}")

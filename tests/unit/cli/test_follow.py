@@ -48,6 +48,11 @@ def test_line_of_a_pod_has_restarts_and_reason() -> None:
     assert line == "web-1.0 backoff on h1 restarted 2 times: exit code 9"
 
 
+def test_line_of_a_pending_pod_does_not_name_the_host_of_its_last_container() -> None:
+    ((line,),) = lines_of(Progress(0.0), view(pod(0, "pending", agent="h1")))
+    assert line == "web-1.0 pending"
+
+
 def test_waiting_line_names_the_first_pods() -> None:
     late = view(*(pod(n, "deploying") for n in range(5)), pod(5))
     assert waiting_for(late) == (
