@@ -168,7 +168,7 @@ def _changed_ask(
         for at in ASKED_AT:
             resource, asked, free = RESOURCES[at], load.resources.values()[at], int(view.free[at][row])
             if asked > free:
-                lowered[resource.field] = less = _rounded_down(resource, free)
+                lowered[resource.field] = less = rounded_down(resource, free)
                 if less <= 0:
                     return None, []
                 texts.append(f"{resource.name} {resource.show(less)} instead of {resource.show(asked)}")
@@ -220,7 +220,7 @@ def _changed_record(view: ClusterView, ask: Ask, row: int, kinds: tuple[str, ...
     return record, " and ".join(texts)
 
 
-def _rounded_down(resource: Resource, amount: int) -> int:
+def rounded_down(resource: Resource, amount: int) -> int:
     """Return the largest amount up to ``amount`` that is exact when it is written for people; 0 for none."""
     unit = 1
     while unit * 1024 <= amount:

@@ -73,7 +73,7 @@ def _lines(pods: Sequence[PodView]) -> list[str]:
     why = pod_reason_text(first)
     lines = [f"{names}: {first.state}{where}" + (f": {why}" if why else "")]
     reason = first.reason
-    if reason is None or not _waits(first):
+    if reason is None or not (_waits(first) or reason.nearest):  # A resize that lacks room has hosts as well.
         return lines
     for cause, count in sorted(reason.counts.items(), key=lambda pair: (-pair[1], pair[0])):
         hosts = reason.hosts.get(cause, ())

@@ -147,6 +147,12 @@ def test_pod_that_fits_nowhere_keeps_its_size_and_runs_on_until_there_is_room() 
     (pod,) = world.show(job).pods
     assert pod.state == "running" and memory_of(world, job) == [64 * MIB]
     assert pod.reason is not None and "h1 lacks memory" in pod.reason.message
+    assert pod.reason.counts == {"memory": 1} and pod.reason.hosts == {"memory": ("h1",)}
+    assert pod.reason.nearest == ("h1 lacks 256 MiB memory in place",)
+    assert pod.reason.changes == ("memory 256 MiB instead of 512 MiB (h1 has room then)",)
+    whole = world.show(job).summary.reason
+    assert whole is not None and whole.code == pod.reason.code
+    assert whole.message == f"1 of 1 pods waiting for a new size: {job}.0: {pod.reason.message}"
     assert incarnations(world, job) == [1]
 
     world.watchers.clear()
@@ -167,6 +173,8 @@ def test_memory_in_use_holds_a_lower_limit_with_a_reason_until_it_fits() -> None
 
     (pod,) = world.show(job).pods
     assert pod.reason is not None and pod.reason.code == "resize-in-use"
+    whole = world.show(job).summary.reason
+    assert whole is not None and whole.message.endswith(pod.reason.message)
     assert memory_of(world, job) == [256 * MIB]
     assert world.state(job) == "updating"
     (slot,) = world.slots(job)
@@ -175,7 +183,7 @@ def test_memory_in_use_holds_a_lower_limit_with_a_reason_until_it_fits() -> None
     world.hosts["h1"].machine.memory_used.clear()
     world.settle(job, within_s=120)
     assert memory_of(world, job) == [128 * MIB]
-    assert world.show(job).pods[0].reason is None
+    assert world.show(job).pods[0].reason is None and world.show(job).summary.reason is None
 
 
 def test_rollback_of_a_held_resize_ends_it() -> None:

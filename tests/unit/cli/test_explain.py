@@ -39,3 +39,10 @@ def test_text_of_a_reason_cannot_add_lines() -> None:
     hostile = Reason(code="x", message="a\r\nb\x1b[2J", nearest=("h1\nx",), changes=("y\nz",))
     waiting = pod(0, state="pending", agent="", reason=hostile)
     assert all(line.isprintable() for line in explanation_lines([waiting]))
+
+
+def test_running_pod_whose_new_size_has_no_room_is_explained_with_hosts_and_changes() -> None:
+    lines = explanation_lines([pod(0, reason=WHY)])
+    assert lines[0] == "web-1.0: running on h1: no agent has room"
+    assert "      1  memory         h3" in lines
+    assert "  would fit with: memory 3.2 GiB instead of 4 GiB (h3 has room then)" in lines

@@ -41,6 +41,12 @@ def of_job(state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord]) -> 
     if job.state is JobState.DEGRADED and looping:
         why = restarts.last_restart(looping[0]) or Reason(code="restarted")
         return _of_some(job, len(looping), f"not steady: {looping[0].pod}", why, code="pod-down")
+    held = [
+        pod for pod in rows if pod.up and pod.resize is not None and of_pod(state, job, pod) == pod.resize
+    ]
+    if held and held[0].resize is not None:
+        what = f"waiting for a new size: {held[0].pod}"
+        return _of_some(job, len(held), what, held[0].resize, code="")
     return None
 
 

@@ -6,7 +6,7 @@ an agent never exceed what it has, whatever is lost or late.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -19,11 +19,12 @@ from galaxy.model.messages.container import (
     GroupOrder,
     Reason,
 )
-from galaxy.model.resources import RESOURCES, Resources
+from galaxy.model.resources import RESOURCES, Resource, Resources
 from galaxy.model.stored.container import Container, Group, GroupSize
 from galaxy.resman.logic.state.state import ResManState
+from galaxy.scheduler.changes import CHANGES_MAX, rounded_down
 from galaxy.scheduler.constraints import feasible
-from galaxy.scheduler.explain import explain
+from galaxy.scheduler.explain import NEAREST, explain
 from galaxy.scheduler.quota import charged
 from galaxy.scheduler.requests import Ask
 
@@ -98,14 +99,15 @@ def _refusal(state: ResManState, group: Group, row: Container, more: Resources) 
     at = view.row(row.agent)
     if at < 0:
         return None
-    lacks = [
-        f"{resource.name} {resource.show(asked - max(0, int(column[at])))}"
+    lacks = {
+        resource: asked - max(0, int(column[at]))
         for resource, column, asked in zip(RESOURCES, view.free, more.values(), strict=True)
         if asked > max(0, int(column[at]))
-    ]
+    }
     if not lacks:
         return None
-    here = f"{row.agent} lacks {', '.join(lacks)} to resize it in place"
+    amounts = ", ".join(f"{resource.name} {resource.show(lack)}" for resource, lack in lacks.items())
+    here = f"{row.agent} lacks {amounts} to resize it in place"
     ask = Ask(
         group=group.group,
         shape=state.shape(group.group),
@@ -116,6 +118,34 @@ def _refusal(state: ResManState, group: Group, row: Container, more: Resources) 
     eligible = view.eligible(ask.shape)
     if bool(np.any(feasible(view, ask, eligible) & (eligible.rows != at))):
         return Reason(code=RESIZE_MOVES, message=f"{here}; it moves to another agent")
-    elsewhere = explain(view, ask)
-    message = f"{here}, and it keeps its size: {elsewhere.message}"
-    return Reason(code=RESIZE_HELD, message=message, counts=elsewhere.counts, nearest=elsewhere.nearest)
+    return _held(row.agent, here, lacks, order.demand.resources.bounded(), explain(view, ask))
+
+
+def _held(
+    agent: str, here: str, lacks: Mapping[Resource, int], asked: Resources, elsewhere: Reason
+) -> Reason:
+    """Return why a container keeps its size on ``agent``, which lacks ``lacks`` in place.
+
+    ``elsewhere`` says why no agent has room for one more container of ``asked``. What it says of ``agent``
+    does not count the room that the container has there already, so it is replaced.
+    """
+    changes = [text for text in elsewhere.changes if not text.endswith(f"({agent} has room then)")]
+    smaller = {
+        resource: rounded_down(resource, getattr(asked, resource.field) - lack)
+        for resource, lack in lacks.items()
+    }
+    if all(amount > 0 for amount in smaller.values()):
+        texts = [
+            f"{row.name} {row.show(amount)} instead of {row.show(getattr(asked, row.field))}"
+            for row, amount in smaller.items()
+        ]
+        changes.insert(0, f"{', '.join(texts)} ({agent} has room then)")
+    in_place = ", ".join(f"{resource.show(lack)} {resource.name}" for resource, lack in lacks.items())
+    nearest = [text for text in elsewhere.nearest if text.partition(" ")[0] != agent]
+    return replace(
+        elsewhere,
+        code=RESIZE_HELD,
+        message=f"{here}, and it keeps its size: {elsewhere.message}",
+        nearest=(f"{agent} lacks {in_place} in place", *nearest)[:NEAREST],
+        changes=tuple(changes[:CHANGES_MAX]),
+    )
