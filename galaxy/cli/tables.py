@@ -40,18 +40,25 @@ def job_rows(jobs: Iterable[JobSummary], now_s: float, *, wide: bool = False) ->
     for job in jobs:
         row = [
             job.name, job.job, job.type, job.state, healthy_text(job), str(job.revision),
-            *(row.text(job) for row in narrow), format_age(job.updated_s, now_s),
+            *(size_text(job, row) for row in narrow), format_age(job.updated_s, now_s),
         ]  # fmt: skip
         if wide:
             counts = (job.running, job.pending, job.deploying, job.failed, job.finished)
             row += [
                 job.user,
                 "/".join(map(str, counts)),
-                *(row.text(job) for row in more),
+                *(size_text(job, row) for row in more),
                 format_time(job.created_s),
             ]
         rows.append([*row, reason_text(job.reason)])
     return titles, rows
+
+
+def size_text(job: JobSummary, resource: Resource) -> str:
+    """Return what the containers of a job ask for, after what they have if that differs: ``2 -> 9``."""
+    asked = resource.text(job)
+    has = resource.text(job.in_force) if job.in_force is not None else asked
+    return asked if has == asked else f"{has} -> {asked}"
 
 
 LIMIT_HOSTS_MAX = 5

@@ -138,7 +138,8 @@ def head_lines(view: JobView, now_s: float, colour: bool) -> list[str]:
         ("Placed", where + (f", tag {deploy.tag}" if deploy.tag else "")
                    + (f", {deploy.max_per_host} per host at most" if deploy.max_per_host else "")
                    + "".join(f", {text}" for text in constraint_texts(deploy))),
-        ("Resources", amounts_text(summary)),
+        ("Resources", amounts_text(summary)
+                      + (f"; in force: {amounts_text(summary.in_force)}" if summary.in_force else "")),
         ("Created", f"{format_time(summary.created_s)}, {format_age(summary.created_s, now_s) or '0s'} ago"),
     ]  # fmt: skip
     facts += [("Limits", line) for line in limit_lines(view)]

@@ -84,6 +84,8 @@ class JobSummary(ResourceFields, frozen=True, kw_only=False):  # Its own fields 
     created_s: float = 0.0
     updated_s: float = 0.0
     reason: Reason | None = None
+    in_force: Resources | None = None
+    """The sizes that its placed containers have, together, while these are not what they ask for."""
 
     @property
     def is_over(self) -> bool:

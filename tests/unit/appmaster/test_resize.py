@@ -153,12 +153,16 @@ def test_pod_that_fits_nowhere_keeps_its_size_and_runs_on_until_there_is_room() 
     whole = world.show(job).summary.reason
     assert whole is not None and whole.code == pod.reason.code
     assert whole.message == f"1 of 1 pods waiting for a new size: {job}.0: {pod.reason.message}"
+    assert world.show(job).summary.in_force == replace(
+        world.show(job).summary.resources, memory_bytes=64 * MIB
+    )
     assert incarnations(world, job) == [1]
 
     world.watchers.clear()
     world.scenario.add_host(replace(world.hosts["h1"].info, agent="h2", boot="b2", memory_bytes=GIB))
     world.settle(job)
     assert memory_of(world, job) == [512 * MIB] and world.worker(f"{job}.0").host == "h2"
+    assert world.show(job).summary.in_force is None
 
 
 def test_memory_in_use_holds_a_lower_limit_with_a_reason_until_it_fits() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from galaxy.cli.cluster.agents import agent_lines
 from galaxy.cli.cluster.safemode import status_line
 from galaxy.cli.cluster.status import status_lines
 from galaxy.cli.job.follow import Progress
 from galaxy.cli.job.show import head_lines
+from galaxy.cli.tables import job_rows
 from galaxy.model.api.safemode import SafeModeView
 from galaxy.model.api.views import AgentView, ClusterStatusView, LeaderView
 from galaxy.model.messages.agent import AgentInfo, AgentState
 from galaxy.model.messages.container import Reason
+from galaxy.model.resources import Resources
+from galaxy.units import MIB
 from tests.unit.cli.views import pod, view
 
 HOSTILE = "x\x1b[2J\x9b1A\r\nAgents    3 alive"
@@ -48,3 +53,16 @@ def test_safe_mode_is_named_once_in_the_status_and_in_its_own_line() -> None:
     assert "Safe mode entered by root: new switch" in lines
     safe_mode = SafeModeView(active=True, since_s=5.0, code=reason.code, message=reason.message)
     assert status_line(safe_mode, 10.0) == "Safe mode is on for 5s: entered by root: new switch"
+
+
+def test_sizes_in_force_are_shown_beside_those_asked_for() -> None:
+    asked = Resources(cpu_milli=9000, memory_bytes=64 * MIB)
+    has = replace(asked, cpu_milli=2000)
+    job = view(pod(0))
+    summary = replace(job.summary, cpu_milli=9000, memory_bytes=64 * MIB, in_force=has)
+    lines = head_lines(replace(job, summary=summary), 10.0, False)
+    (line,) = [line for line in lines if line.startswith("Resources")]
+    assert line == "Resources cpu 9, memory 64 MiB, disk 0 B; in force: cpu 2, memory 64 MiB, disk 0 B"
+    titles, (row,) = job_rows([summary], 10.0)
+    cells = dict(zip(titles, row, strict=True))
+    assert (cells["CPU"], cells["MEMORY"]) == ("2 -> 9", "64 MiB")

@@ -10,7 +10,7 @@ import msgspec
 from galaxy.appmaster.logic.api import lookup
 from galaxy.appmaster.logic.batch import runs
 from galaxy.appmaster.logic.identity.job_authz import LIST, SHOW, can_list, require_submitted, spec_for
-from galaxy.appmaster.logic.jobs import jobs, reasons, restarts
+from galaxy.appmaster.logic.jobs import jobs, reasons, resizes, restarts
 from galaxy.appmaster.logic.rollout import evacuation
 from galaxy.appmaster.logic.state import AppMasterState
 from galaxy.model.api.jobs import Discover, EndpointList, JobList, ListJobs, ShowJob
@@ -175,6 +175,7 @@ def _summarize(
         created_s=job.created_s,
         updated_s=job.updated_s,
         reason=reasons.of_job(state, job, rows),
+        in_force=resizes.in_force(state, job, rows),
     )
 
 

@@ -6,14 +6,42 @@ container where it is. If that host has no room and another one has, the pod lea
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from galaxy.appmaster.logic.state import AppMasterState
+from galaxy.model.jobspec.demand import demand_of
+from galaxy.model.jobspec.spec import JobSpec
 from galaxy.model.messages.container import RESIZE_IN_USE, RESIZE_MOVES, SlotStatus
+from galaxy.model.resources import NOTHING, Resources
 from galaxy.model.stored.job import JobRecord, PodPhase, PodRecord
 
 
 def is_sized(job: JobRecord, pod: PodRecord) -> bool:
     """Return whether the container of ``pod`` has the size of the job's current revision."""
     return pod.size == job.size
+
+
+def in_force(state: AppMasterState, job: JobRecord, rows: Sequence[PodRecord]) -> Resources | None:
+    """Return what the placed containers of ``job`` have together.
+
+    None if it is what they ask for, or if the last revision with one of their sizes is pruned.
+    """
+    placed = Counter(pod.size for pod in rows if pod.placed)
+    if set(placed) <= {job.size}:
+        return None
+    total = NOTHING
+    for size, count in placed.items():
+        spec = _spec_of_size(state, job, size)
+        if spec is None:
+            return None
+        total = total.plus(demand_of(spec).resources, count)
+    return total
+
+
+def _spec_of_size(state: AppMasterState, job: JobRecord, size: int) -> JobSpec | None:
+    rows = (state.revisions[key] for key in state.revisions.where("job", job.job))
+    return next((row.spec for row in rows if row.size == size), None)
 
 
 def may_update(state: AppMasterState, pod: PodRecord) -> bool:
