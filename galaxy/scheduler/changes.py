@@ -186,8 +186,18 @@ def _changed_ask(
     if AFFINITY in kinds:
         texts.append(f"not near {_names(ask.near, near)}")
     if ANTI_AFFINITY in kinds:
-        texts.append(f"not apart from {_names(ask.apart, apart)}")
+        texts += _without_apart([job for job in ask.apart if job not in apart])
     return replace(ask, shape=replace(shape, load=load), near=near, apart=apart), texts
+
+
+def _without_apart(jobs: Sequence[JobGroups]) -> list[str]:
+    """Return which entries of ``anti_affinity`` have to go: those of the asking job, then those of others."""
+    own = sorted({job.job for job in jobs if not job.entry})
+    texts = [f"not apart from {', '.join(own)}"] if own else []
+    for entry in sorted({job.entry for job in jobs if job.entry}):
+        others = sorted({job.job for job in jobs if job.entry == entry})
+        texts.append(f"no {entry} in anti_affinity of {', '.join(others)}")
+    return texts
 
 
 def _names(every: Sequence[JobGroups], kept: Sequence[JobGroups]) -> str:

@@ -40,6 +40,8 @@ class JobGroups(Struct, frozen=True):
 
     job: str
     groups: tuple[str, ...] = ()
+    entry: str = ""
+    """The name in the other job's ``anti_affinity`` that keeps these apart; empty if the asking job does."""
 
 
 class Ask(Struct, frozen=True, kw_only=True):

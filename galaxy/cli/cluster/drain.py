@@ -17,6 +17,7 @@ from galaxy.cli.tables import reason_text
 from galaxy.client import Galaxy
 from galaxy.errors import DONE, FAILED, NOT_ALL_RUNNING, GalaxyError, NotFound, Unreachable, UsageError
 from galaxy.model.api.drains import DEADLINE_S_MAX, DrainList, DrainPlan, DrainView, LeavingView
+from galaxy.model.messages.container import Reason
 from galaxy.units import counted, format_duration
 
 POLL_S: Final = 1.0
@@ -121,7 +122,7 @@ def _drain(
         if detach:
             views = galaxy.drains(hosts)
             if not output.print_data(views, [view.agent for view in views.drains]):
-                for line in _lines(views, {}):
+                for line in _lines(views, {} if force else _waits(galaxy, views)):
                     print_out(line)
                 print_err(f"galaxy agent show {hosts[0]} shows it; galaxy agent online {hosts[0]} ends it")
             return DONE
@@ -137,6 +138,8 @@ def _print_plan(output: Output, plan: DrainPlan) -> None:
         for move in plan.moves
     ]
     output.print_table(["CONTAINER", "FROM", "TO", "REASON"], rows)
+    for line in _safe_mode_lines(plan.safe_mode):
+        print_err(line)
     for short in plan.short:
         print_err(
             one_line(
@@ -250,12 +253,18 @@ def _lines(views: DrainList, waits: dict[str, str]) -> Iterator[str]:
     """Yield what each host waits for, one line for each of the first containers."""
     if "" in waits:
         yield one_line(waits[""])
-    if views.safe_mode is not None and views.safe_mode.code != "start":
-        yield one_line(f"nothing leaves: {views.safe_mode.message}")
+    yield from _safe_mode_lines(views.safe_mode)
     for view in views.drains:
         yield f"{view.agent}: {_left_text(view)}"
         for left in view.left[:NAMED_MAX]:
             yield one_line(f"{view.agent}: {left.container} {_why(left, waits)}")
+
+
+def _safe_mode_lines(reason: Reason | None) -> list[str]:
+    """Return the line that says why nothing leaves; none in the moments after a ResMan begins to lead."""
+    if reason is None or reason.code == "start":
+        return []
+    return [one_line(f"nothing leaves: {reason.message}")]
 
 
 def _left_text(view: DrainView) -> str:

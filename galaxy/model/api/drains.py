@@ -106,10 +106,11 @@ class ShortJob(Struct, frozen=True, kw_only=True):
 
 
 class DrainPlan(Struct, frozen=True, kw_only=True):
-    """What a drain would do now."""
+    """What a drain would do now. ``safe_mode`` is why no container would leave at present, if it is on."""
 
     moves: tuple[PlannedMove, ...] = ()
     short: tuple[ShortJob, ...] = ()
+    safe_mode: Reason | None = None
 
 
 class PlanDrain(Body[DrainPlan], frozen=True, kw_only=True):

@@ -473,6 +473,10 @@ def test_plan_says_where_each_container_would_go_and_which_job_is_short() -> Non
     world.run(10)
     assert world.drained("h1").containers == before == 3
     assert len(world.programs()) == 9
+    assert evicted.safe_mode is None
+    world.operator(EnterSafeMode(reason="hold"))
+    held: DrainPlan = world.operator(PlanDrain(agents=("h1",)))
+    assert held.safe_mode is not None and "hold" in held.safe_mode.message
 
 
 def test_pod_that_is_placed_again_forgets_that_it_was_evacuated(world: Machines) -> None:

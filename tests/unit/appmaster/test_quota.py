@@ -12,14 +12,14 @@ from galaxy.model.api.quotas import ListQuotas, SetQuota
 from galaxy.model.api.signing import stored_key
 from galaxy.model.api.users import GrantUser, RemoveUser, SetToken
 from galaxy.model.api.views import QuotaView
-from galaxy.model.jobspec.spec import JobSpec, JobType
+from galaxy.model.jobspec.spec import CpuSpec, JobSpec, JobType
 from galaxy.model.messages.agent import HeartbeatsRead
 from galaxy.model.messages.names import GROUP_APPLY
 from galaxy.model.resources import Ceiling
 from galaxy.model.stored.user import Authority, Role
 from galaxy.testing.simulation.faults import message_faults
 from tests.unit.appmaster.test_access import JOB, Secured, job, kind
-from tests.unit.appmaster.world import World, batch, service, with_deploy
+from tests.unit.appmaster.world import World, batch, service, with_deploy, with_task
 
 MIB = 1024**2
 
@@ -95,6 +95,39 @@ def test_update_that_grows_is_refused_and_one_that_does_not_is_not(world: World)
     assert update(world, web, service(start="serve 2", replica=3)).problem is None
     assert update(world, web, service(replica=2)).problem is None
     assert update(world, web, service(replica=3)).problem is not None
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "asks", "detail", "way"),
+    [
+        (
+            500,
+            450,
+            "asks 450m (1 x 450m); this job has 200m and others 100m of 500m, so it may have 400m",
+            "400m",
+        ),
+        (
+            100,
+            300,
+            "asks 300m (1 x 300m); this job has 200m and others 100m of 100m, so it may have 200m",
+            "200m",
+        ),
+    ],
+)
+def test_refused_growth_says_what_the_job_and_the_others_have_and_what_would_fit(
+    world: World, ceiling: int, asks: int, detail: str, way: str
+) -> None:
+    def of(millicores: int) -> JobSpec:
+        return with_task(service("web", replica=1), cpu=CpuSpec(millicores=millicores))
+
+    web = world.submit(of(200))
+    world.submit(service("other", replica=1))
+    limit(world, cpu_milli=ceiling)
+    answer = update(world, web, of(asks))
+    assert answer.problem is not None
+    assert answer.problem.details == (f"cpu: {detail}",)
+    assert answer.problem.hint == f"galaxy quota show ann, or lower cpu to {way} per pod"
+    assert update(world, web, of(int(way[:-1]))).problem is None
 
 
 def test_removed_and_finished_jobs_do_not_count(world: World) -> None:

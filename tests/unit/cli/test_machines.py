@@ -9,12 +9,13 @@ import pytest
 
 from galaxy.cli.cluster.agent_changes import read_labels
 from galaxy.cli.cluster.agents import drain_text
-from galaxy.cli.cluster.drain import _lines
+from galaxy.cli.cluster.drain import _lines, _print_plan
 from galaxy.cli.cluster.host_arguments import FILE_BYTES_MAX, all_hosts
 from galaxy.cli.cluster.pools import _states
+from galaxy.cli.output import Output
 from galaxy.cli.tables import agent_state_text
 from galaxy.errors import UsageError
-from galaxy.model.api.drains import DrainList, DrainView, LeavingView
+from galaxy.model.api.drains import DrainList, DrainPlan, DrainView, LeavingView, PlannedMove
 from galaxy.model.api.machines import HOSTS_MAX, PoolView
 from galaxy.model.api.views import AgentView
 from galaxy.model.messages.agent import AgentInfo, AgentState
@@ -135,6 +136,16 @@ def test_lines_of_a_drain_say_what_each_container_waits_for() -> None:
         "h1: db.0 no room",
         "h1: old.1 is being destroyed",
     ]
+
+
+@pytest.mark.parametrize(("code", "told"), [("operator", True), ("start", False)])
+def test_plan_of_a_drain_says_that_nothing_leaves_in_safe_mode(
+    code: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    move = PlannedMove(container="web-1.0", job="web-1", agent="h1", to="h2")
+    reason = Reason(code=code, message="safe mode: by ann")
+    _print_plan(Output(), DrainPlan(moves=(move,), safe_mode=reason))
+    assert ("nothing leaves: safe mode: by ann" in capsys.readouterr().err) is told
 
 
 def test_text_of_others_cannot_add_lines_to_those_of_a_drain() -> None:

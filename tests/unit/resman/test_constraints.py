@@ -57,6 +57,17 @@ def test_jobs_stay_apart_whichever_of_them_names_the_other() -> None:
     )
 
 
+def test_job_that_another_one_keeps_away_is_told_which_entry_has_to_go() -> None:
+    cluster = _cluster(1)
+    cluster.order("s-1", 1, _demand(anti_affinity=("t",)), user="ann")
+    _until_placed(cluster, "s-1")
+    cluster.order("t-1", 1, _demand(), user="ann")
+    cluster.run(3)
+    reason = cluster.slots["t-1.0"].reason
+    assert reason is not None
+    assert reason.changes == ("no t in anti_affinity of s (h1 has room then)",)
+
+
 def test_job_that_stays_apart_is_placed_when_the_other_has_gone_also_after_a_failover() -> None:
     cluster = _cluster(1)
     cluster.order("noisy-1", 1, _demand(), user="ann")

@@ -227,6 +227,18 @@ SITUATIONS: list[tuple[str, dict[str, Any], Ask, list[str]]] = [
         ["not apart from noisy (h1 has room then)"],
     ),
     (
+        "anti-affinity of the other job",
+        {"h1": host(holds="noisy")},
+        replace(ask(), apart=(JobGroups("noisy", ("noisy",), entry="web"),)),
+        ["no web in anti_affinity of noisy (h1 has room then)"],
+    ),
+    (
+        "anti-affinity of both jobs",
+        {"h1": host(holds="noisy")},
+        replace(ask(), apart=(*asks(apart="noisy").apart, JobGroups("noisy", ("noisy",), entry="web"))),
+        ["not apart from noisy, no web in anti_affinity of noisy (h1 has room then)"],
+    ),
+    (
         "anti-affinity or tag",
         {"h1": host("ssd", holds="noisy"), "h2": host()},
         replace(asks(apart="noisy"), shape=ask(tag="ssd").shape),

@@ -137,12 +137,13 @@ def check(state: AppMasterState, user: str, spec: JobSpec, doing: str, *, count:
         quota = state.quotas[key]
         if not counts_in(quota.pool, spec.deploy.pools):
             continue
-        others = total_demand(state, quota, but=but)
-        over = quota.ceiling.exceeded(total_demand(state, quota), others.plus(each, count))
+        others, all_jobs = total_demand(state, quota, but=but), total_demand(state, quota)
+        over = quota.ceiling.exceeded(all_jobs, others.plus(each, count))
         for resource in over:
             heads.append(ceiling_name(quota, resource))
-            lines.append(_line(quota, resource, others, each, count))
-            share = _left(quota, resource, others) // count
+            mine = getattr(all_jobs - others, resource.field)
+            lines.append(_line(quota, resource, others, each, count, mine))
+            share = max(mine, _left(quota, resource, others)) // count
             known = smaller.get(resource.field, (resource, share))
             smaller[resource.field] = resource, min(share, known[1])
         if over:
@@ -164,12 +165,20 @@ def _left(quota: Quota, resource: Resource, others: Resources) -> int:
     return max(0, int(getattr(quota.ceiling, resource.field)) - int(getattr(others, resource.field)))
 
 
-def _line(quota: Quota, resource: Resource, others: Resources, each: Resources, count: int) -> str:
+def _line(quota: Quota, resource: Resource, others: Resources, each: Resources, count: int, mine: int) -> str:
+    """Return what is asked, and what is left; for a job that has ``mine`` already, who has how much."""
     limit, one = getattr(quota.ceiling, resource.field), getattr(each, resource.field)
     show = resource.show
     times = "" if resource.per_container else f" ({count} x {show(one)})"
     left = f"{show(_left(quota, resource, others))} of {show(limit)} left"
     over = getattr(others, resource.field) - limit
+    if mine:
+        most = max(mine, _left(quota, resource, others))
+        theirs = show(getattr(others, resource.field))
+        return (
+            f"{resource.name}: asks {show(one * count)}{times}; this job has {show(mine)} "
+            f"and others {theirs} of {show(limit)}, so it may have {show(most)}"
+        )
     beyond = f", and other jobs are {show(over)} over it" if over > 0 else ""
     return f"{resource.name}: asks {show(one * count)}{times}; {left}{beyond}"
 

@@ -136,6 +136,7 @@ def plan_drain(context: ResManContext, body: PlanDrain, _: Caller) -> DrainPlan:
             )
             for group, keys in short.items()
         ),
+        safe_mode=context.safe_mode.reason,
     )
 
 

@@ -177,7 +177,7 @@ def _related(state: ResManState, group: str) -> tuple[tuple[JobGroups, ...], tup
     near = tuple(JobGroups(name, state.groups.where(NAMED, (user, name))) for name in wanted.affinity)
     apart = [JobGroups(name, state.groups.where(NAMED, (user, name))) for name in wanted.anti_affinity]
     apart += [
-        JobGroups(job_name(other), (other,))
+        JobGroups(job_name(other), (other,), entry=job_name(group))
         for other in state.groups.where(REPELS, (user, job_name(group)))
         if other != group
     ]
