@@ -6,6 +6,8 @@ from typing import Final
 
 STEP_S: Final = 5.0
 """A reading that is further back than this means that a clock was set; a smaller one was read late."""
+CLOCK_S_MAX: Final = 253_402_300_800.0
+"""The year 10000. A clock beyond it is broken, and its intervals would be infinite."""
 DRIFT_S: Final = 0.001
 """By how much two clocks may drift apart between two readings."""
 UNREAD_S_MAX: Final = 30.0
@@ -26,7 +28,12 @@ class AccountClock:
         self._last_s = redis_s
 
     def read(self, redis_s: float, own_s: float) -> None:
-        """Record that Redis' clock was ``redis_s``, a moment before ``own_s`` of the own clock."""
+        """Record that Redis' clock was ``redis_s``, a moment before ``own_s`` of the own clock.
+
+        A reading that is no time before ``CLOCK_S_MAX`` is ignored.
+        """
+        if not 0.0 <= redis_s < CLOCK_S_MAX:
+            return
         ahead_s = redis_s - own_s
         behind_s = self._ahead_s - ahead_s
         if 0 <= behind_s <= STEP_S:

@@ -18,7 +18,6 @@ from galaxy.model.stored.container import Container
 from galaxy.model.stored.quota import Quota
 from galaxy.resman.logic import ResMan, ResManConfig
 from galaxy.resman.logic.state.container_index import PLACED, counts
-from galaxy.scheduler.quota import charged
 from tests.property.effort import examples
 from tests.property.hostile_messages import AGENTS, JOBS, floats, hostile
 from tests.property.tables import Disk, snapshot
@@ -125,15 +124,15 @@ class Leader:
                 assert not port.port or view.port_rows[port.port][at] == 1
 
     def check_quotas(self) -> None:
-        """Assert that each user is charged the sum of the demands of the user's slots."""
+        """Assert that each user is charged the sum of what the user's slots count."""
         state = self.resman.state
         sums: dict[tuple[str, tuple[str, ...]], Resources] = {}
         for key in state.containers:
             row = state.containers[key]
             if counts(key, row):
-                order = state.groups[row.group].order
-                of = order.user, order.demand.pools
-                sums[of] = sums.get(of, NOTHING) + charged(order.demand.resources.bounded(), order.priority)
+                group = state.groups[row.group]
+                of = group.order.user, group.order.demand.pools
+                sums[of] = sums.get(of, NOTHING) + state.quota_amount(group, key, row)
         used = state.quota_usage._used
         assert {(user, pools): used[user][pools] for user in used for pools in used[user]} == sums
 

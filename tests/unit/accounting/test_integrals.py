@@ -91,3 +91,10 @@ def test_account_clock_does_not_follow_the_leaders_own_clock_when_that_is_set_fo
     clock.read(1002.0, 5002.0 + 7200.0)
     assert clock.now_s(5002.0 + 7200.0) == 1002.0
     assert clock.now_s(5001.0 + 7200.0) == 1002.0, "it does not go back by less than a step"
+
+
+def test_account_clock_ignores_readings_that_are_no_time() -> None:
+    clock = AccountClock(1000.0, 5000.0)
+    for redis_s in (float("inf"), float("nan"), float("-inf"), 1.7e308, -1.0):
+        clock.read(redis_s, 5001.0)
+        assert clock.now_s(5001.0) == 1001.0
