@@ -336,7 +336,7 @@ def test_resman_answers_operators_while_no_appmaster_runs(redis_server: RedisSer
                 "galaxy.pool.create",
             ]
         with Galaxy(url, timeout_s=30, token=ann) as user:
-            with pytest.raises(Refused, match='operator "ann"'):
+            with pytest.raises(Refused, match='user "ann" may not ask'):
                 user.safe_mode()
             with pytest.raises(Unreachable, match="ResMan lists agents for operators only"):
                 user.agents()
